@@ -1,0 +1,135 @@
+"""Where a task's examples meet a tokenizer: token ids, what is trained of them, and padded tensors.
+
+Training and evaluation both stand on this, so an example is read the same way in both.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lorakit.errors import DataError, ModelError
+from lorakit.tasks import Data, Example, Head
+
+log = logging.getLogger(__name__)
+
+IGNORE = -100
+"""Label of a position that is not trained, as torch's cross entropy takes it."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One example in tokens. inputs: the tokenizer's fields, of one length; prompt: leading tokens, untrained."""
+
+    id: str
+    inputs: dict[str, list[int]]
+    target: int | float | None
+    prompt: int = 0
+
+    @property
+    def length(self) -> int:
+        return len(self.inputs["input_ids"])
+
+    @property
+    def trained(self) -> int:
+        """What the loss is summed over: trained tokens for a causal model, one for an example with a label."""
+        return self.length - self.prompt if self.prompt else 1
+
+
+def refuse_too_long(data: Data, tokenizer: Any, config: Any) -> None:
+    """ModelError where `data.max_length` is more than the model has positions for."""
+    limits = [getattr(config, "max_position_embeddings", None), getattr(tokenizer, "model_max_length", None)]
+    known = [n for n in limits if isinstance(n, int) and 0 < n < 10**9]
+    if known and data.max_length > min(known):
+        raise ModelError(f"data.max_length {data.max_length} is more than the {min(known)} tokens that the model takes")
+
+
+def encode(examples: Sequence[Example], tokenizer: Any, head: Head, data: Data) -> list[Encoded]:
+    """Tokens for training, and for scoring where the head gives logits. Cuts at `data.max_length`, and says so."""
+    if head is Head.CAUSAL:
+        encoded = [_encode_causal(example, tokenizer, data.max_length) for example in examples]
+        cut = sum(e.length == data.max_length for e in encoded)
+    else:
+        pairs = any(e.pair is not None for e in examples)
+        fields = tokenizer(
+            [e.text for e in examples],
+            [e.pair or "" for e in examples] if pairs else None,
+            truncation=True,
+            max_length=data.max_length,
+        )
+        encoded = [
+            Encoded(e.id, {name: fields[name][i] for name in fields}, None if e.target is None else _number(e))
+            for i, e in enumerate(examples)
+        ]
+        cut = sum(e.length == data.max_length for e in encoded)
+    if cut:
+        log.info("%d of %d examples reach %d tokens and may be cut there", cut, len(encoded), data.max_length)
+    return encoded
+
+
+def encode_prompts(examples: Sequence[Example], tokenizer: Any, room: int) -> list[Encoded]:
+    """Prompts for generation, `room` tokens at most; a longer one is a DataError: a cut prompt asks something else."""
+    encoded = []
+    for example in examples:
+        ids = _prompt_ids(example.text, tokenizer)
+        if len(ids) > room:
+            raise DataError(
+                f"example {example.id} has a prompt of {len(ids)} tokens and there is room for {room}; "
+                "raise data.max_length or lower evaluate.max_new_tokens"
+            )
+        encoded.append(Encoded(example.id, {"input_ids": ids, "attention_mask": [1] * len(ids)}, None))
+    return encoded
+
+
+def _number(example: Example) -> int | float:
+    assert not isinstance(example.target, str)
+    assert example.target is not None
+    return example.target
+
+
+def _prompt_ids(text: str, tokenizer: Any) -> list[int]:
+    ids = tokenizer(text)["input_ids"]
+    while ids and ids[-1] == tokenizer.eos_token_id:  # some tokenizers end every text; the prompt goes on
+        ids = ids[:-1]
+    return ids
+
+
+def _encode_causal(example: Example, tokenizer: Any, max_length: int) -> Encoded:
+    prompt = _prompt_ids(example.text, tokenizer)
+    completion = tokenizer(str(example.target), add_special_tokens=False)["input_ids"]
+    ids = [*prompt, *completion, tokenizer.eos_token_id][:max_length]
+    if len(ids) <= len(prompt) or not prompt:
+        why = "its prompt is empty" if not prompt else f"its prompt fills all {max_length} tokens (data.max_length)"
+        raise DataError(f"example {example.id} has no token to train on: {why}")
+    return Encoded(example.id, {"input_ids": ids, "attention_mask": [1] * len(ids)}, None, len(prompt))
+
+
+def collate(
+    items: Sequence[Encoded], head: Head, pad_id: int, width: int | None = None, side: str = "right"
+) -> dict[str, Tensor]:
+    """Tensors of shape (batch, length) for the model, and `labels`: (batch,) or, for a causal head, (batch, length).
+
+    width: pad to this many tokens; None: to the longest item. side: "left" for generation.
+    """
+    length = width or max(item.length for item in items)
+    batch: dict[str, Tensor] = {}
+    for name in items[0].inputs:
+        filler = pad_id if name == "input_ids" else 0
+        batch[name] = torch.tensor([_padded(item.inputs[name], length, filler, side) for item in items])
+    if head is Head.CAUSAL:
+        labels = [[IGNORE] * item.prompt + item.inputs["input_ids"][item.prompt :] for item in items]
+        batch["labels"] = torch.tensor([_padded(row, length, IGNORE, side) for row in labels])
+    elif items[0].target is not None:
+        dtype = torch.long if head is Head.CLASSIFICATION else torch.float
+        batch["labels"] = torch.tensor([item.target for item in items], dtype=dtype)
+    return batch
+
+
+def _padded(values: list[int], length: int, filler: int, side: str) -> list[int]:
+    padding = [filler] * (length - len(values))
+    return values + padding if side == "right" else padding + values

@@ -1,0 +1,79 @@
+"""The command line: parses, calls, prints, nothing else. Verbs import what they need when they run."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from lorakit.errors import InputError, LorakitError
+
+app = typer.Typer(
+    name="lorakit",
+    help="Fine-tune with LoRA from recipes, with evidence: alive, reloaded and merged the same, scored as the paper scores.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+recipes_app = typer.Typer(help="The recipes that ship with lorakit.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(recipes_app, name="recipes")
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and what the library logs.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    if version:
+        import lorakit
+
+        print(lorakit.__version__)
+        raise typer.Exit
+    if debug:
+        os.environ["LORAKIT_DEBUG"] = "1"
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 a run or a check failed, 2 a mistake in what was given."""
+    from lorakit.cli import check, env, evaluate, merge, recipes, score, train  # noqa: F401 (each adds its verb)
+
+    if "--debug" in sys.argv:  # wherever it stands on the line
+        sys.argv.remove("--debug")
+        os.environ["LORAKIT_DEBUG"] = "1"
+    try:
+        code = app(standalone_mode=False)
+    except typer.Exit as end:
+        code = end.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        code = _say("stopped", 130)
+    except Exception as error:
+        if os.environ.get("LORAKIT_DEBUG") == "1":
+            raise
+        code = _say(*_explain(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    import click
+
+    if isinstance(error, click.ClickException):  # a wrong option; typer's own words
+        usage = f"{error.ctx.get_usage()}\n" if isinstance(error, click.UsageError) and error.ctx else ""
+        return f"{usage}{error.format_message()}", 2
+    if isinstance(error, LorakitError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        return (
+            f"{error.filename or 'a file'}: {error.strerror}; make room, or choose another place",
+            InputError.exit_code,
+        )
+    return f"{type(error).__name__}: {error}\nlorakit did not expect this; run again with --debug to see where.", 1
+
+
+def _say(message: str, code: int) -> int:
+    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+        print(f"error: {message}", file=sys.stderr)
+    return code

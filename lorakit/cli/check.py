@@ -1,0 +1,62 @@
+"""`lorakit check`"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lorakit.cli import app
+from lorakit.cli.output import Json, Overrides, RecipeName, begin, console, give
+
+
+@app.command()
+def check(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    processes: Annotated[int, typer.Option(help="Processes that the batch is shared by.", min=1)] = 1,
+    as_json: Json = False,
+) -> None:
+    """All but train: sites, counts, steps, one decoded example with the trained tokens marked, memory."""
+    from lorakit.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    begin()
+    from rich.text import Text
+
+    from lorakit.cli.progress import counts_line, sites_table
+    from lorakit.run.check import check as run_check
+
+    found = run_check(loaded.recipe, processes)
+    out = console()
+    for note in loaded.notes:
+        out.print(f"note: {note}", markup=False)
+    out.print(sites_table(found.attachment))
+    out.print(counts_line(found.counts, found.attachment), markup=False)
+    if found.rows:
+        out.print("rows: " + ", ".join(f"{split} {rows:,}" for split, rows in found.rows.items()))
+    if found.steps is not None and found.shares is not None:
+        out.print(
+            f"steps: {found.steps:,}, of which {found.warmup_steps:,} warm up; a step is "
+            f"{loaded.recipe.train.global_batch_size} examples = {found.shares.processes} process(es) x "
+            f"{found.shares.micro} x {found.shares.accumulation} accumulated"
+        )
+    if found.sample:
+        line = Text()
+        for token, trained in found.sample:
+            line.append(token.replace("\n", "\\n") + " ", "bold green" if trained else "")
+        out.print("one example" + (" (green is trained):" if any(t for _, t in found.sample) else ":"), end=" ")
+        out.print(line)
+        if found.cut:
+            out.print(f"{found.cut} training examples reach data.max_length and may be cut")
+    out.print("memory, about: " + ", ".join(f"{name} {mib:,.0f} MiB" for name, mib in found.memory_mib.items()))
+    out.print(f"an adapter on disk: {found.adapter_mib:,.1f} MiB")
+    for text in found.missing:
+        out.print(f"[yellow]not looked at:[/yellow] {text}")
+    give({
+        "sites": [site.name for site in found.attachment.sites],
+        "counts": found.counts.model_dump(),
+        "rows": found.rows, "steps": found.steps, "warmup_steps": found.warmup_steps,
+        "memory_mib": found.memory_mib, "adapter_mib": found.adapter_mib, "not_looked_at": found.missing,
+        "sample": [{"token": token, "trained": trained} for token, trained in found.sample],
+    }, as_json)  # fmt: skip

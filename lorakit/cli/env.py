@@ -1,0 +1,28 @@
+"""`lorakit env` and `lorakit schema`"""
+
+from __future__ import annotations
+
+import json
+
+from lorakit.cli import app
+from lorakit.cli.output import Json, console, give
+
+
+@app.command()
+def env(as_json: Json = False) -> None:
+    """Versions and devices, to copy into a bug report."""
+    from lorakit.run.environment import environment
+
+    found = environment()
+    for key, value in found.items():
+        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        console().print(f"{key}: {text}", markup=False, soft_wrap=True)
+    give(found, as_json)
+
+
+@app.command()
+def schema() -> None:
+    """The JSON schema of recipes, for editors (`# yaml-language-server: $schema=...`)."""
+    from lorakit.recipe.schema import json_schema
+
+    print(json.dumps(json_schema(), indent=2))

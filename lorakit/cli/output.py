@@ -1,0 +1,86 @@
+"""What goes where: the one machine-readable result to stdout, everything for people to stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Json = Annotated[bool, typer.Option("--json", help="One machine-readable result on stdout; all else on stderr.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Where run folders go.", metavar="DIR")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="key=value sets a value of the recipe, ~key removes one.", metavar="[KEY=VALUE]..."),
+]
+
+
+@cache
+def console() -> Console:
+    """stderr, on the main process; silent on the others."""
+    from rich.console import Console
+
+    return Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0", highlight=False)
+
+
+def begin() -> None:
+    """Before a verb that loads models: quiet libraries, and lorakit's own warnings where people see them."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    debug = os.environ.get("LORAKIT_DEBUG") == "1"
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("lorakit").setLevel(logging.DEBUG if debug else logging.INFO)
+    logging.getLogger("lorakit").handlers = [_ConsoleHandler()]
+    logging.getLogger("lorakit").propagate = False
+    if not debug:
+        from transformers.utils import logging as theirs
+
+        theirs.set_verbosity_error()
+        theirs.disable_progress_bar()
+
+
+class _ConsoleHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        word = "" if record.levelno < logging.WARNING else "[yellow]warning:[/yellow] "
+        from rich.markup import escape
+
+        console().print(f"{word}{escape(record.getMessage())}")
+
+
+def give(result: Mapping[str, Any], as_json: bool) -> None:
+    """The machine-readable result, if it was asked for."""
+    if as_json and os.environ.get("RANK", "0") == "0":
+        print(json.dumps(_finite(result), ensure_ascii=False))
+
+
+def _finite(value: Any) -> Any:
+    # JSON has no NaN
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Shell completion of recipe names."""
+    from lorakit.recipe.load import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+RecipeName = Annotated[
+    str,
+    typer.Argument(help="A recipe file, or a shipped recipe's name.", metavar="RECIPE", autocompletion=complete_recipe),
+]

@@ -1,0 +1,113 @@
+"""Training as it happens: one live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from lorakit.cli.output import console
+
+
+class Progress:
+    """Takes the events of a run (`lorakit.run.train`) and shows them."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.live: Live | None = None
+        self.last_line = 0.0
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        handler = getattr(self, f"on_{event['event']}", None)
+        if handler is not None:
+            handler(event)
+
+    def close(self) -> None:
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+
+    def on_seed(self, event: dict[str, Any]) -> None:
+        of = f" (of {', '.join(map(str, event['of']))})" if len(event["of"]) > 1 else ""
+        console().print(f"[bold]seed {event['seed']}[/bold]{of} -> {event['folder']}")
+
+    def on_finished_before(self, event: dict[str, Any]) -> None:
+        console().print(f"{event['folder']} holds this run already, whole; --fresh trains it again")
+
+    def on_started_from(self, event: dict[str, Any]) -> None:
+        fresh = f"; fresh stay {', '.join(event['fresh'])}" if event["fresh"] else ""
+        console().print(f"started from {event['folder']}{fresh}")
+
+    def on_model(self, event: dict[str, Any]) -> None:
+        console().print(sites_table(event["attachment"]))
+        console().print(counts_line(event["counts"], event["attachment"]))
+
+    def on_base(self, event: dict[str, Any]) -> None:
+        for split, scores in event["scores"].items():
+            console().print(f"untrained, {split}: {scores_text(scores)}")
+
+    def on_start(self, event: dict[str, Any]) -> None:
+        self.total, self.last_line = event["steps"], time.monotonic()
+        if event["accumulation"] > 1:
+            console().print(f"gradients of {event['accumulation']} micro batches add up to a step")
+        if console().is_terminal:
+            self.live = Live(console=console(), refresh_per_second=8, transient=True)
+            self.live.start()
+
+    def on_step(self, event: dict[str, Any]) -> None:
+        left = event["seconds"] / event["step"] * (self.total - event["step"])
+        line = (
+            f"step {event['step']}/{self.total}  epoch {event['epoch']:.2f}  loss {event['loss']:.4f}  "
+            f"lr {event['learning_rate']:.2e}  {event['tokens_per_second']:,.0f} tok/s  ETA {clock(left)}  "
+            f"{event['memory_mib']:,.0f} MiB"
+        )
+        if self.live is not None:
+            self.live.update(Text(line))
+        elif time.monotonic() - self.last_line > 10 or event["step"] in (1, self.total):
+            self.last_line = time.monotonic()
+            console().print(line)
+        if event["step"] == self.total:
+            self.close()
+
+    def on_eval(self, event: dict[str, Any]) -> None:
+        console().print(f"epoch {event['epoch']:.2f}, {event['split']}: {scores_text(event['scores'])}")
+
+
+def sites_table(attachment: Any) -> Any:
+    """What is adapted, layers of the same kind on one line: pattern, module, shape, rank, count, parameters."""
+    import re
+
+    kinds: dict[tuple[Any, ...], list[int]] = {}
+    for site in attachment.sites:
+        delta = attachment.deltas[site.name]
+        place = re.sub(r"\.\d+\.", ".*.", site.name)
+        key = (site.target, place, site.shape, delta.A.shape[0], delta.scale)
+        kinds.setdefault(key, []).append(sum(p.numel() for p in delta.parameters()))
+    if not kinds:
+        return f"method {attachment.method.name}: no new weights, it trains what is there"
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("target", "weight", "out x in", "r", "alpha/r", "sites", "parameters"):
+        table.add_column(name, justify="left" if name in ("target", "weight") else "right")
+    for (target, place, (out, in_), r, scale), sizes in kinds.items():
+        table.add_row(target, Text(place), f"{out} x {in_}", str(r), f"{scale:g}", str(len(sizes)), f"{sum(sizes):,}")
+    return table
+
+
+def counts_line(counts: Any, attachment: Any) -> str:
+    share = 100 * counts.trainable / counts.total
+    heads = sorted({name.rsplit(".", 1)[0] for name in attachment.fresh})
+    fresh = f"; and {counts.fresh:,} that the checkpoint does not hold ({', '.join(heads)})" if heads else ""
+    return f"trains {counts.trainable:,} of {counts.total:,} parameters ({share:.3f} %){fresh}"
+
+
+def scores_text(scores: dict[str, float]) -> str:
+    return ", ".join(f"{metric} {value:.2f}" for metric, value in scores.items())
+
+
+def clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

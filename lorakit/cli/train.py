@@ -1,0 +1,101 @@
+"""`lorakit train`"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorakit.cli import app
+from lorakit.cli.output import Json, Overrides, RecipeName, Runs, begin, console, give
+
+
+@app.command()
+def train(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    processes: Annotated[
+        int | None, typer.Option(help="Processes to train with; by default one per visible GPU, or one.", min=1)
+    ] = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Train again where a run of this recipe is there already.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a recipe: inject, train, score, save, prove."""
+    from lorakit.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    if cpu:
+        os.environ["LORAKIT_CPU"] = "1"
+    wanted = processes or (1 if cpu else visible_gpus())
+    if wanted > 1 and "WORLD_SIZE" not in os.environ:
+        raise typer.Exit(launch(wanted, cpu or not visible_gpus()))
+    begin()
+    from lorakit.cli.progress import Progress
+    from lorakit.report.result import failed_checks, summary
+    from lorakit.report.table import score_table
+    from lorakit.run.train import train_recipe
+
+    for note in loaded.notes:
+        console().print(f"note: {note}")
+    progress = Progress()
+    try:
+        folder, result = train_recipe(loaded, runs, progress, fresh)
+    finally:
+        progress.close()
+    console().print(score_table(result).plain(), markup=False)
+    failed = failed_checks(result)
+    for seed, check in failed:
+        found = f"{check.value} against {check.tolerance}; {check.note}"
+        console().print(f"[red]check failed[/red] seed {seed}, {check.name}: {found}")
+    if not failed:
+        console().print(
+            "checks passed: what was trained is alive, reloads to the same logits, and merges to the same logits"
+        )
+    adapter = folder / f"seed{result.seeds[0].seed}" / "adapter"
+    console().print(f"run: {folder}   page: {folder / 'report.html'}   adapter: {adapter}", soft_wrap=True)
+    give({
+        "run": str(folder),
+        "scores": {f"{row.split}/{row.metric}": row.mean for row in summary(result)},
+        "base_scores": {f"{row.split}/{row.metric}": row.base_mean for row in summary(result)},
+        "seeds": {str(s.seed): s.scores for s in result.seeds},
+        "trainable_parameters": result.counts.trainable,
+        "fresh_parameters": result.counts.fresh,
+        "seconds": sum(s.seconds["whole"] for s in result.seeds),
+        "checks_passed": not failed,
+    }, as_json)  # fmt: skip
+    if failed:
+        raise typer.Exit(1)
+
+
+def visible_gpus() -> int:
+    """GPUs that this process may use. torch is asked only where a driver shows itself: it takes a second to import."""
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def launch(processes: int, cpu: bool) -> int:
+    """Run this same command under accelerate's launcher, and say so."""
+    arguments = [a for i, a in enumerate(sys.argv[1:], 1) if a != "--processes" and sys.argv[i - 1] != "--processes"]
+    arguments = [a for a in arguments if not a.startswith("--processes=")]
+    command = [
+        "accelerate", "launch", "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no",
+        "--dynamo_backend", "no", *(["--cpu"] if cpu else ["--multi_gpu"]), "-m", "lorakit", *arguments,
+    ]  # fmt: skip
+    console().print("$ " + " ".join(command), markup=False, soft_wrap=True)
+    if cpu:
+        os.environ["LORAKIT_CPU"] = "1"
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    return subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.accelerate_cli", *command[1:]], check=False
+    ).returncode

@@ -1,0 +1,1 @@
+"""Adapters as files: PEFT's format out and in."""

@@ -1,0 +1,226 @@
+"""An adapter folder: written whole or not at all, read strictly, never a pickle.
+
+LoRA is written as PEFT writes it (adapter_config.json, adapter_model.safetensors); a method that PEFT has no name for
+(full, bitfit) as trained.safetensors. Either way the header of the tensor file says what lorakit needs to put it back:
+method, base model, revision, head, labels, and a fingerprint of the base weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lorakit.errors import AdapterError, InputError, did_you_mean
+from lorakit.hub import peft
+from lorakit.methods import Attachment, methods
+from lorakit.methods.reparam.lora import LoRA, LoRAAttachment
+from lorakit.nn.select import Roles
+
+PEFT_FILE, PLAIN_FILE, CONFIG_FILE = "adapter_model.safetensors", "trained.safetensors", "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class About:
+    """What an adapter is for."""
+
+    base: str
+    revision: str | None
+    model_type: str
+    head: str
+    labels: list[str]
+    task: str
+    method: dict[str, Any]
+    fresh: list[str]
+    fingerprint: str
+    lorakit: str
+    model_config: dict[str, Any] = field(default_factory=dict)
+    """Values of the base's configuration that the recipe set."""
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """An adapter as read: `about` is None for one that lorakit did not write."""
+
+    folder: Path
+    tensors: dict[str, Tensor]
+    about: About | None
+    peft_config: dict[str, Any] | None
+
+    @property
+    def base(self) -> str | None:
+        return self.about.base if self.about else (self.peft_config or {}).get("base_model_name_or_path")
+
+
+def save(folder: Path, attachment: Attachment, about: About) -> None:
+    """Write the adapter as `folder`; what is there is replaced once everything is on disk. InputError: disk, rights."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        temporary.mkdir(parents=True)
+        header = {"format": "pt", "lorakit": json.dumps(asdict(about), sort_keys=True)}
+        if isinstance(attachment, LoRAAttachment):
+            task_type = {"classification": "SEQ_CLS", "regression": "SEQ_CLS", "causal": "CAUSAL_LM"}[about.head]
+            config = peft.config_of(attachment, about.base, about.revision, task_type)
+            (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            save_file(peft.tensors_of(attachment), temporary / PEFT_FILE, metadata=header)
+        else:
+            save_file(attachment.state(), temporary / PLAIN_FILE, metadata=header)
+        _replace(temporary, folder)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"cannot write the adapter to {folder}: {error}. What was there before is untouched."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read(folder: Path) -> AdapterFile:
+    """The files of an adapter folder. AdapterError: absent, damaged, not an adapter."""
+    config = _read_config(folder)
+    file = next((folder / name for name in (PEFT_FILE, PLAIN_FILE) if (folder / name).is_file()), None)
+    if file is None:
+        if (folder / "adapter_model.bin").is_file():
+            raise AdapterError(
+                f"{folder} holds adapter_model.bin, a pickle that could run code; save it as safetensors with PEFT"
+            )
+        raise AdapterError(f"{folder} holds no adapter ({PEFT_FILE} or {PLAIN_FILE})")
+    try:
+        with safe_open(file, "pt") as opened:
+            header = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise AdapterError(f"{file} is damaged or cut short: {error}; copy it again, or train again") from error
+    broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise AdapterError(f"{file} holds numbers that are not finite, in {broken[0]}")
+    return AdapterFile(folder, tensors, _read_about(header, file), config)
+
+
+def attach(
+    file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[str], check_base: bool = True
+) -> Attachment:
+    """Put a saved adapter on its base model. Strict: every tensor is used, every trained parameter is filled.
+
+    fresh: what the base's checkpoint does not hold, so the adapter must. AdapterError otherwise, or if the base's
+    weights are not those that the adapter was trained on (`check_base=False` lets that pass).
+    """
+    if file.about is None:
+        assert file.peft_config is not None
+        fresh = {*fresh, *peft.extra_names(file.tensors)}
+        _refuse_unknown(file, model, fresh)
+        attachment: Attachment = peft.method_of(file.peft_config, file.tensors).attach(model, {}, fresh)
+    else:
+        if check_base and file.about.fingerprint != fingerprint(model, file.about.fresh):
+            raise AdapterError(
+                f"{file.folder} was trained on other weights than these: its base is {file.about.base} "
+                f"(revision {file.about.revision or 'not recorded'}). Give that one, or --any-base to go on regardless."
+            )
+        attachment = _method(file.about).attach(model, roles, file.about.fresh)
+    if isinstance(attachment, LoRAAttachment):
+        attachment.load_state(peft.state_of(attachment, file.tensors))
+    else:
+        attachment.load_state(file.tensors)
+    return attachment
+
+
+def start_from(file: AdapterFile, attachment: Attachment) -> list[str]:
+    """Begin training where another adapter ended; returns the names that stay fresh.
+
+    As in the reference code, only the last projection of the head may differ (another number of labels): it keeps its
+    fresh values, the head's other layers are carried over.
+    """
+    state = peft.state_of(attachment, file.tensors) if isinstance(attachment, LoRAAttachment) else dict(file.tensors)
+    own = attachment.state()
+    differ = [n for n in own if n in attachment.fresh and (n not in state or state[n].shape != own[n].shape)]
+    state |= {name: own[name] for name in differ}
+    attachment.load_state(state)
+    return differ
+
+
+def fingerprint(model: nn.Module, fresh: Collection[str]) -> str:
+    """Of the base weights: the same in fp32 and bf16, after any adapter was put on, and different for another model.
+
+    Samples up to 64 numbers of every matrix of the checkpoint, in bfloat16 (one rounding from either dtype).
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name, parameter in sorted(model.named_parameters()):
+        if parameter.ndim == 2 and name not in fresh and ".delta." not in name:
+            flat = parameter.detach().reshape(-1)
+            sample = flat[:: max(1, flat.numel() // 64)][:64].to(torch.bfloat16).cpu()
+            digest.update(name.encode() + sample.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _method(about: About) -> Any:
+    try:
+        return methods.get(about.method["name"]).model_validate(about.method)
+    except (ValidationError, KeyError, InputError) as error:
+        raise AdapterError(f"the adapter's method is none that this lorakit knows: {about.method} ({error})") from error
+
+
+def _read_config(folder: Path) -> dict[str, Any] | None:
+    if not folder.is_dir():
+        siblings = [str(p) for p in folder.parent.glob("*") if p.is_dir()] if folder.parent.is_dir() else []
+        raise AdapterError(f"there is no adapter folder {folder}{did_you_mean(str(folder), siblings)}")
+    file = folder / CONFIG_FILE
+    if not file.is_file():
+        return None
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"{file} is damaged: {error}") from error
+    if not isinstance(config, dict):
+        raise AdapterError(f"{file} is damaged: a mapping is expected")
+    return config
+
+
+def _read_about(header: Mapping[str, str], file: Path) -> About | None:
+    if "lorakit" not in header:
+        if file.name == PLAIN_FILE:
+            raise AdapterError(f"{file} has lost its header, so what it is for cannot be known")
+        if not (file.parent / CONFIG_FILE).is_file():
+            raise AdapterError(f"{file.parent} has no {CONFIG_FILE}: r and alpha are not known, and are not guessed")
+        return None
+    try:
+        return About(**json.loads(header["lorakit"]))
+    except (ValueError, TypeError) as error:
+        raise AdapterError(f"{file} has a header that this lorakit does not read: {error}") from error
+
+
+def _refuse_unknown(file: AdapterFile, model: nn.Module, fresh: Collection[str]) -> None:
+    known = {name for name, _ in model.named_parameters()}
+    unknown = sorted(name for name in fresh if name not in known)
+    missing = sorted(name for name in fresh if f"{peft.PREFIX}{name}" not in file.tensors)
+    if unknown:
+        raise AdapterError(
+            f"{file.folder} holds {unknown[0]}, which this model has not{did_you_mean(unknown[0], known)}"
+        )
+    if missing:
+        raise AdapterError(
+            f"neither the base model nor {file.folder} holds {', '.join(missing[:4])}: these would be random numbers"
+        )
+
+
+def _replace(temporary: Path, folder: Path) -> None:
+    if folder.exists():
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+        temporary.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        temporary.rename(folder)
+
+
+__all__ = ["About", "AdapterFile", "LoRA", "attach", "fingerprint", "read", "save", "start_from"]

@@ -1,0 +1,194 @@
+"""LoRA to and from PEFT's tensors and adapter_config.json.
+
+A fused weight of which only some rows are adapted (q and v of GPT-2's c_attn) goes out exactly: PEFT knows one A and
+one B per module, so the parts' ranks are stacked,
+
+    A' = [A_q ; A_v]  (2r, in)        B' = [B_q 0 ; 0 0 ; 0 B_v]  (out, 2r)        r' = 2r,  alpha' = 2 alpha
+
+which has the same dW and the same scale alpha'/r' = alpha/r. Training such a file on in PEFT fills the zero blocks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lorakit.errors import AdapterError
+from lorakit.methods.reparam.lora import LoRA, LoRAAttachment, Target
+from lorakit.nn.linear import features, is_conv1d, is_linear
+from lorakit.nn.select import Site, row_numbers
+
+PREFIX = "base_model.model."
+
+# what PEFT can put into a file and plain LoRA is not: (field, value that means "not used")
+_FOREIGN = {
+    "use_dora": (False, None), "lora_bias": (False, None), "bias": ("none", None), "use_qalora": (False, None),
+    "use_bdlora": (False, None, {}), "alora_invocation_tokens": (None,), "arrow_config": (None,),
+    "layer_replication": (None,),
+    "trainable_token_indices": (None,), "target_parameters": (None, []), "megatron_config": (None,),
+}  # fmt: skip
+
+
+def tensors_of(attachment: LoRAAttachment) -> dict[str, Tensor]:
+    """The attachment as PEFT's tensors: lora_A (r, in) and lora_B (out, r) per module, and what is fresh, whole."""
+    tensors = {}
+    for path, sites in _by_module(attachment.sites).items():
+        a, b, _, _ = _stacked(attachment, sites)
+        tensors[f"{PREFIX}{path}.lora_A.weight"] = a
+        tensors[f"{PREFIX}{path}.lora_B.weight"] = b
+    for name, parameter in attachment.model.named_parameters():
+        if name in attachment.fresh:
+            tensors[f"{PREFIX}{name}"] = parameter.detach().cpu().clone().contiguous()
+    return tensors
+
+
+def config_of(attachment: LoRAAttachment, base: str, revision: str | None, task_type: str | None) -> dict[str, Any]:
+    """adapter_config.json: only fields that differ from PEFT's defaults, so that old readers take it too."""
+    numbers = {path: _stacked(attachment, sites)[2:] for path, sites in _by_module(attachment.sites).items()}
+    (r, alpha), _ = Counter(numbers.values()).most_common(1)[0]
+    config: dict[str, Any] = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": base,
+        "revision": revision,
+        "task_type": task_type,
+        "r": r,
+        "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
+        "lora_dropout": attachment.lora.dropout,
+        "bias": "none",
+        "inference_mode": True,
+        "fan_in_fan_out": any(is_conv1d(site.module) for site in attachment.sites),
+        "target_modules": _shortest_names(attachment.model, set(numbers)),
+    }
+    other = {path: n for path, n in numbers.items() if n != (r, alpha)}
+    if other:
+        config["rank_pattern"] = {path: n[0] for path, n in sorted(other.items())}
+        config["alpha_pattern"] = {path: n[1] for path, n in sorted(other.items())}
+    heads = _whole_modules(attachment.model, attachment.fresh)
+    if heads:
+        config["modules_to_save"] = heads
+    return config
+
+
+def method_of(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LoRA:
+    """The LoRA that a PEFT adapter from elsewhere is: whole modules by their full names, each with its r and alpha.
+
+    AdapterError: a kind of adapter, or a variant of LoRA, that this is not.
+    """
+    if config.get("peft_type") != "LORA":
+        raise AdapterError(f"adapter_config.json: peft_type {config.get('peft_type')!r}; lorakit reads LORA")
+    used = [f"{key}={config[key]!r}" for key, unused in _FOREIGN.items() if key in config and config[key] not in unused]
+    if used:
+        raise AdapterError(
+            f"adapter_config.json asks for {', '.join(used)}, which plain LoRA is not; merge it with PEFT"
+        )
+    paths = sorted(key[len(PREFIX) : -len(".lora_A.weight")] for key in tensors if key.endswith(".lora_A.weight"))
+    if not paths:
+        raise AdapterError("the adapter holds no lora_A tensor for a linear layer")
+    numbers = {path: _numbers(path, tensors[f"{PREFIX}{path}.lora_A.weight"].shape[0], config) for path in paths}
+    (r, alpha), _ = Counter(numbers.values()).most_common(1)[0]
+    targets = tuple(path if n == (r, alpha) else Target(match=path, r=n[0], alpha=n[1]) for path, n in numbers.items())
+    return LoRA(targets=targets, r=r, alpha=alpha, dropout=float(config.get("lora_dropout") or 0.0))
+
+
+def state_of(attachment: LoRAAttachment, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """PEFT's tensors as the attachment's `load_state` takes them; AdapterError for a module that has none."""
+    left = dict(tensors)
+    state: dict[str, Tensor] = {}
+    for path, sites in _by_module(attachment.sites).items():
+        keys = [f"{PREFIX}{path}.lora_A.weight", f"{PREFIX}{path}.lora_B.weight"]
+        if not all(key in left for key in keys):
+            raise AdapterError(f"the adapter holds no lora_A and lora_B for {path}")
+        state |= _unstacked(attachment, sites, *(left.pop(key) for key in keys))
+    for name in attachment.fresh:
+        if f"{PREFIX}{name}" in left:
+            state[name] = left.pop(f"{PREFIX}{name}")
+    state |= {key.removeprefix(PREFIX): value for key, value in left.items()}  # left over: load_state names them
+    return state
+
+
+def extra_names(tensors: Iterable[str]) -> set[str]:
+    """Parameters that an adapter holds whole (modules_to_save), by their names in the model."""
+    return {key.removeprefix(PREFIX) for key in tensors if ".lora_" not in key}
+
+
+def _numbers(path: str, r: int, config: Mapping[str, Any]) -> tuple[int, float]:
+    alpha = float(config.get("lora_alpha", 8))
+    for pattern, value in (config.get("alpha_pattern") or {}).items():  # the first that matches wins, as in PEFT
+        if re.match(rf"(.*\.)?({pattern})$", path):
+            alpha = float(value)
+            break
+    return r, alpha * r**0.5 if config.get("use_rslora") else alpha
+
+
+def _by_module(sites: Iterable[Site]) -> dict[str, list[Site]]:
+    grouped: dict[str, list[Site]] = defaultdict(list)
+    for site in sites:
+        grouped[site.path].append(site)
+    return dict(grouped)
+
+
+def _stacked(attachment: LoRAAttachment, sites: list[Site]) -> tuple[Tensor, Tensor, int, float]:
+    """(A', B', r', alpha') of one module. One scale for all parts stays in alpha'; several are folded into B'."""
+    deltas = [attachment.deltas[site.name] for site in sites]
+    out = features(sites[0].module)[0]
+    ranks = [delta.A.shape[0] for delta in deltas]
+    scales = {delta.scale for delta in deltas}
+    scale = scales.pop() if len(scales) == 1 else 1.0
+    b = torch.zeros(out, sum(ranks), dtype=deltas[0].B.dtype)
+    column = 0
+    for site, delta, r in zip(sites, deltas, ranks, strict=True):
+        rows = slice(None) if site.rows is None else site.rows
+        b[rows, column : column + r] = delta.B.detach().cpu() * (delta.scale / scale)
+        column += r
+    a = torch.cat([delta.A.detach().cpu() for delta in deltas])
+    return a.contiguous(), b, sum(ranks), scale * sum(ranks)
+
+
+def _unstacked(attachment: LoRAAttachment, sites: list[Site], a: Tensor, b: Tensor) -> dict[str, Tensor]:
+    state, column = {}, 0
+    out = features(sites[0].module)[0]
+    wanted = sum(attachment.deltas[site.name].A.shape[0] for site in sites)
+    if a.shape[0] != wanted or b.shape != (out, wanted):
+        raise AdapterError(
+            f"{sites[0].path}: the file has lora_A {tuple(a.shape)} and lora_B {tuple(b.shape)}, "
+            f"this model takes rank {wanted} and {out} rows"
+        )
+    used = torch.zeros_like(b, dtype=torch.bool)
+    for site in sites:
+        r = attachment.deltas[site.name].A.shape[0]
+        rows = torch.tensor(list(row_numbers(site.rows, out)))
+        state[f"{site.name}.A"] = a[column : column + r]
+        state[f"{site.name}.B"] = b[rows, column : column + r]
+        used[rows, column : column + r] = True
+        column += r
+    if bool(b[~used].any()):
+        raise AdapterError(
+            f"{sites[0].path}: lora_B is not zero outside the rows of {', '.join(s.part for s in sites)}; "
+            "it was trained further elsewhere. Load it as an adapter of the whole module (remove lorakit's metadata)."
+        )
+    return state
+
+
+def _shortest_names(model: nn.Module, paths: set[str]) -> list[str]:
+    """PEFT's target_modules: the last words of the paths where they mean just these modules, else the full paths."""
+    every = [path for path, module in model.named_modules() if is_linear(module)]
+    words = {path.rsplit(".", 1)[-1] for path in paths}
+    meant = {path for path in every if path.rsplit(".", 1)[-1] in words}
+    return sorted(words) if meant == paths else sorted(paths)
+
+
+def _whole_modules(model: nn.Module, names: Iterable[str]) -> list[str]:
+    """The highest modules all of whose parameters are in `names`: what PEFT calls modules_to_save."""
+    names = set(names)
+    chosen: list[str] = []
+    for path, module in model.named_modules():
+        own = [f"{path}.{n}" for n, _ in module.named_parameters() if not n.startswith("delta.")]
+        inside = any(path.startswith(f"{c}.") for c in chosen)
+        if path and own and not inside and all(n in names for n in own):
+            chosen.append(path)
+    return sorted(chosen)

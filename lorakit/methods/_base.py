@@ -1,0 +1,74 @@
+"""The contract of a method: its configuration is its schema, `attach` puts it on a model and returns an `Attachment`.
+
+A method file is imported to check a recipe, before torch is; so it imports `lorakit.nn` inside `attach`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from lorakit.config import Config
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from contextlib import AbstractContextManager
+
+    from torch import Tensor, nn
+
+    from lorakit.nn.select import Roles, Site
+
+
+class Method(Config, ABC):
+    """What is trained, and with which numbers. Subclasses are final, one per file."""
+
+    name: str
+
+    @abstractmethod
+    def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:
+        """Prepare `model` for training in place.
+
+        roles: where the architecture keeps W_q, W_v and the rest (`lorakit.nn.select.Roles`).
+        fresh: names of parameters that the checkpoint did not hold; every method trains and saves them.
+        """
+
+    def parameter_groups(self, trained: Mapping[str, nn.Parameter]) -> list[dict] | None:
+        """Optimizer groups of this method's own (LoRA+, say); None: the recipe's weight decay decides."""
+        return None
+
+
+class Attachment(ABC):
+    """A method on a model: what it trains, how that is saved, loaded and folded in."""
+
+    model: nn.Module
+    method: Method
+    fresh: frozenset[str]
+    sites: list[Site]
+    """Where the method put something of its own; empty for a method that trains what is already there."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Everything that was trained, by the name under which `load_state` takes it back: detached, on the CPU."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put a `state()` back. Strict: a name that is missing, left over or of another shape is an AdapterError."""
+
+    @abstractmethod
+    def merge(self) -> None:
+        """Fold what was trained into the base weights, for good: afterwards the model is a plain one.
+
+        The sum is formed in float32 and rounded once to the weight's own dtype.
+        """
+
+    @abstractmethod
+    def off(self) -> AbstractContextManager[None]:
+        """Inside, the model computes as if the method had never been attached (the fresh head stays)."""
+
+    @abstractmethod
+    def delta_norms(self) -> dict[str, float]:
+        """Site or parameter -> relative size of its change, ||dW||_F / ||W||_F (||dW||_F where W is zero)."""
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Every parameter that the optimizer updates, under its name in the model."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}

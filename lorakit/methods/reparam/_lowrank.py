@@ -1,0 +1,40 @@
+"""The delta of LoRA on one site: parameters A and B, and the product that `nn.lowrank` adds."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lorakit.nn.linear import weight_of
+from lorakit.nn.lowrank import add_low_rank
+from lorakit.nn.select import Site
+from lorakit.nn.surgery import Delta
+
+
+class LowRankDelta(Delta):
+    """dW = (alpha/r) B A; A: (r, in), B: (rows, r), in float32 (float64 on a float64 base), on the base's device."""
+
+    def __init__(self, site: Site, r: int, alpha: float, dropout: float, init: str):
+        super().__init__()
+        weight = weight_of(site.module)
+        out, in_ = site.shape
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        self.A = nn.Parameter(torch.empty(r, in_, dtype=dtype, device=weight.device))
+        self.B = nn.Parameter(torch.zeros(out, r, dtype=dtype, device=weight.device))
+        self.rows, self.scale, self.dropout = site.rows, alpha / r, dropout
+        if init == "gaussian":
+            nn.init.normal_(self.A, std=1 / r)
+        else:
+            nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
+
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        return add_low_rank(y, F.dropout(x, self.dropout, self.training), self.A, self.B, self.scale, self.rows)
+
+    def matrix(self) -> Tensor:
+        return self.scale * (self.B.detach() @ self.A.detach())
+
+    def extra_repr(self) -> str:
+        return f"r={self.A.shape[0]}, scale={self.scale:g}, dropout={self.dropout:g}"

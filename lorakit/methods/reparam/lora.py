@@ -1,0 +1,139 @@
+r"""LoRA: h = W0 x + (alpha/r) B A dropout(x), with A (r, in) random and B (out, r) zero, so dW = 0 at the start.
+
+Hu et al. 2021, arXiv 2106.09685, section 4.1. W0 is frozen. In a fused weight every role has its own A and B, as the
+reference code has it (`MergedLinear`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, field_validator
+
+from lorakit.config import Config
+from lorakit.errors import ModelError
+from lorakit.methods._base import Attachment, Method
+from lorakit.methods._state import read_parameters, write_parameters
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lorakit.nn.select import Roles, Site
+
+
+class Target(Config):
+    """A target with numbers of its own."""
+
+    match: str
+    """A role, a module name, a glob, a `re:` regex or all-linear (see docs: targets)."""
+    r: int | None = Field(default=None, ge=1)
+    alpha: float | None = Field(default=None, gt=0)
+
+
+class LoRA(Method):
+    """Low-rank adaptation."""
+
+    name: Literal["lora"] = "lora"
+    targets: tuple[str | Target, ...] = Field(default=("query", "value"), min_length=1, strict=False)
+    """Which weights: the paper adapts query and value."""
+    r: int = Field(default=8, ge=1)
+    """Rank of dW."""
+    alpha: float = Field(default=16, gt=0)
+    """The product B A is scaled by alpha / r."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """On the input of A only; the base weight sees x whole."""
+    init: Literal["kaiming", "gaussian"] = "kaiming"
+    """Of A. kaiming: U(-1/sqrt(in), 1/sqrt(in)), the reference code; gaussian: N(0, 1/r), the paper's Figure 1 with
+    PEFT's sigma = 1/r (the paper prints none)."""
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    def numbers(self, target: str) -> tuple[int, float]:
+        """(r, alpha) for the sites that `target` chose."""
+        for entry in self.targets:
+            if isinstance(entry, Target) and entry.match == target:
+                return entry.r or self.r, entry.alpha or self.alpha
+        return self.r, self.alpha
+
+    def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> LoRAAttachment:
+        from lorakit.nn.select import select
+
+        patterns = [t if isinstance(t, str) else t.match for t in self.targets]
+        return LoRAAttachment(model, self, select(model, patterns, roles, skip=fresh), frozenset(fresh))
+
+
+class LoRAAttachment(Attachment):
+    def __init__(self, model: nn.Module, method: LoRA, sites: list[Site], fresh: frozenset[str]):
+        from lorakit.methods.reparam._lowrank import LowRankDelta
+        from lorakit.nn.freeze import train_only
+        from lorakit.nn.surgery import put
+
+        self.model, self.method, self.sites, self.fresh = model, method, sites, fresh
+        self.lora = method
+        self.deltas: dict[str, LowRankDelta] = {}
+        for site in sites:
+            r, alpha = method.numbers(site.target)
+            self.deltas[site.name] = LowRankDelta(site, r, alpha, method.dropout, method.init)
+            put(site, self.deltas[site.name])
+        train_only(model, {*fresh, *self.delta_parameters()})
+
+    def delta_parameters(self) -> dict[str, nn.Parameter]:
+        """`<site>.A` and `<site>.B`, the names that do not depend on how a delta hangs on its layer."""
+        ours = {id(p): f"{name}.{letter}" for name, d in self.deltas.items() for letter, p in d.named_parameters()}
+        return {name: p for name, p in self.model.named_parameters() if id(p) in ours}
+
+    def _saved(self) -> dict[str, nn.Parameter]:
+        named = {f"{name}.{letter}": p for name, d in self.deltas.items() for letter, p in d.named_parameters()}
+        head = {name: p for name, p in self.model.named_parameters() if name in self.fresh}
+        return {**named, **head}
+
+    def state(self) -> dict[str, Tensor]:
+        return read_parameters(self._saved())
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        write_parameters(self._saved(), state)
+
+    def merge(self) -> None:
+        from lorakit.nn.freeze import tied
+        from lorakit.nn.surgery import fold
+
+        for site in self.sites:
+            names = tied(self.model, site.module.weight)  # type: ignore[arg-type]
+            if len(names) > 1:
+                raise ModelError(
+                    f"{site.path} shares its weight ({' = '.join(names)}): folding the delta in would change both. "
+                    "Leave this layer out of method.targets, or untie it (model.config.tie_word_embeddings=false)."
+                )
+        for site in self.sites:
+            fold(site, self.deltas[site.name])
+        self.detach()
+
+    def detach(self) -> None:
+        """Take every delta off: the model computes as the base did, with the head as it was trained."""
+        from lorakit.nn.surgery import take_off
+
+        for site in self.sites:
+            take_off(site)
+
+    def off(self) -> AbstractContextManager[None]:
+        from lorakit.nn.surgery import switched_off
+
+        return switched_off(list(self.deltas.values()))
+
+    def delta_norms(self) -> dict[str, float]:
+        from lorakit.nn.linear import weight_of
+
+        norms = {}
+        for site in self.sites:
+            weight = weight_of(site.module).detach()
+            base = (weight if site.rows is None else weight[site.rows]).float().norm().item()
+            norms[site.name] = self.deltas[site.name].matrix().norm().item() / (base or 1.0)
+        return norms
+
+
+PLUGIN = LoRA

@@ -1,0 +1,57 @@
+"""Training parameters that are already there: nothing is put on the model, so nothing is folded in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from lorakit.methods._base import Attachment, Method
+from lorakit.methods._state import read_parameters, write_parameters
+from lorakit.nn.freeze import train_only
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class SubsetAttachment(Attachment):
+    """`names` (and the fresh head) train; a copy of their first values, on the CPU, answers what has changed."""
+
+    def __init__(self, model: nn.Module, method: Method, names: Collection[str], fresh: Collection[str]):
+        self.model, self.method, self.sites, self.fresh = model, method, [], frozenset(fresh)
+        self.names = frozenset(names) - self.fresh
+        train_only(model, self.names | self.fresh)
+        meta = any(p.is_meta for p in model.parameters())
+        self.before = {} if meta else read_parameters(self._chosen())
+
+    def _chosen(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.model.named_parameters() if name in self.names}
+
+    def state(self) -> dict[str, Tensor]:
+        return read_parameters(self.trained())
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        write_parameters(self.trained(), state)
+
+    def merge(self) -> None:
+        """The weights are the merged ones already."""
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        now = {name: p.detach().clone() for name, p in self._chosen().items()}
+        write_parameters(self._chosen(), self.before)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, p in self._chosen().items():
+                    p.copy_(now[name])
+
+    def delta_norms(self) -> dict[str, float]:
+        norms = {}
+        for name, p in self._chosen().items():
+            base = self.before[name]
+            norms[name] = (p.detach().cpu() - base).norm().item() / (base.norm().item() or 1.0)
+        return norms

@@ -1,0 +1,27 @@
+"""Full fine-tuning: every parameter of the base model trains."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Literal
+
+from lorakit.methods._base import Attachment, Method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lorakit.nn.select import Roles
+
+
+class Full(Method):
+    """All weights and biases."""
+
+    name: Literal["full"] = "full"
+
+    def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:
+        from lorakit.methods.subset._subset import SubsetAttachment
+
+        return SubsetAttachment(model, self, {name for name, _ in model.named_parameters()}, fresh)
+
+
+PLUGIN = Full

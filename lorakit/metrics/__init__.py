@@ -1,0 +1,39 @@
+"""Pure functions (predictions, references) -> {name: value}, one file per metric. No network, no state.
+
+Values are fractions where the metric is a share or a correlation; `Facts.printed` is the factor that papers print with.
+`lorakit.metrics.as_evaluate("f1")` wraps one as an `evaluate.Metric`; importing `evaluate` takes seconds, so only who
+asks pays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lorakit.errors import RecipeError
+from lorakit.metrics._base import Compared, Facts, metric
+from lorakit.registry import Registry
+
+if TYPE_CHECKING:
+    from lorakit.metrics._evaluate import as_evaluate
+
+metrics: Registry[Callable[..., dict[str, float]]] = Registry("lorakit.metrics", "metric")
+
+
+def facts_of(name: str) -> Facts:
+    """What the metric of that name compares, returns and prints. RecipeError: no metric of that name."""
+    facts = getattr(metrics.get(name), "facts", None)
+    if not isinstance(facts, Facts):
+        raise RecipeError(f"the metric {name!r} does not say what it compares; declare it with lorakit.metrics.metric")
+    return facts
+
+
+def __getattr__(name: str) -> Any:
+    if name == "as_evaluate":
+        from lorakit.metrics._evaluate import as_evaluate
+
+        return as_evaluate
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = ["Compared", "Facts", "as_evaluate", "facts_of", "metric", "metrics"]

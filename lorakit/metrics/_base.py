@@ -1,0 +1,48 @@
+"""What a metric is: a function of two equally long lists, and the facts that a task needs to choose and print it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Literal
+
+from lorakit.errors import DataError
+
+Compared = Literal["labels", "numbers", "texts"]
+Compute = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """How a metric may be used and printed."""
+
+    of: Compared
+    """What it compares: label numbers (from 0), values, or texts (a reference may be a list of accepted texts)."""
+    keys: tuple[str, ...]
+    """What it returns, in order."""
+    printed: float = 100.0
+    """What papers print is the value times this: 100 for a fraction, 1 for a value that is printed as it is."""
+    classes: int | None = None
+    """The only number of classes that it is defined for."""
+
+
+def metric(facts: Facts) -> Callable[[Compute], Compute]:
+    """Declare a metric. What it computes may rely on having as many predictions as references, and at least one."""
+
+    def declare(compute: Compute) -> Compute:
+        @wraps(compute)
+        def checked(predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+            if len(predictions) != len(references):
+                raise DataError(
+                    f"{compute.__name__}: {len(predictions)} predictions for {len(references)} references; "
+                    "score each example once"
+                )
+            if len(predictions) == 0:
+                raise DataError(f"{compute.__name__}: no predictions, so there is nothing to score")
+            return compute(predictions, references)
+
+        checked.facts = facts  # type: ignore[attr-defined]
+        return checked
+
+    return declare

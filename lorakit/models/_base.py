@@ -1,0 +1,75 @@
+"""A family says where the roles live; a `Model` says which checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from lorakit.config import Config
+
+if TYPE_CHECKING:
+    from lorakit.nn.select import Roles
+
+Paths = str | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fused:
+    """One weight that holds W_q, W_k and W_v: blocks of rows in `order`, repeated for every one of `groups`."""
+
+    path: str
+    order: str = "qkv"
+    groups: Literal["one", "heads", "kv_heads"] = "one"
+
+
+@dataclass(frozen=True)
+class Family:
+    """roles: role -> end of module path, or a pattern as in `lorakit.nn.select`; `fused` brings query, key and value.
+
+    settings: what the model reads from its configuration although the configuration class does not declare it.
+    """
+
+    model_types: tuple[str, ...]
+    roles: Mapping[str, Paths] = field(default_factory=dict)
+    fused: Fused | None = None
+    settings: tuple[str, ...] = ()
+
+    def places(self, config: Any) -> Roles:
+        """The roles for one model; `config` is its transformers configuration, which gives head counts and sizes."""
+        from lorakit.nn.select import Place, fused_rows
+
+        found = {
+            role: [Place(path) for path in ((paths,) if isinstance(paths, str) else paths)]
+            for role, paths in self.roles.items()
+        }
+        if self.fused is not None:
+            heads = config.num_attention_heads
+            kv_heads = getattr(config, "num_key_value_heads", None) or heads
+            size = getattr(config, "head_dim", None) or config.hidden_size // heads
+            groups = {"one": 1, "heads": heads, "kv_heads": kv_heads}[self.fused.groups]
+            sizes = {"q": heads * size // groups, "k": kv_heads * size // groups, "v": kv_heads * size // groups}
+            for role in ("query", "key", "value"):
+                rows = fused_rows(role[0], self.fused.order, sizes, groups)
+                found[role] = [Place(self.fused.path, rows)]
+        return found
+
+
+class Model(Config):
+    """The base model of a recipe."""
+
+    name: str
+    """Hub id, or a folder; `lorakit:NAME` is a tiny one that ships in the package."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; what it resolved to is recorded in the run."""
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the frozen weights in memory; what is trained is fp32 in any case."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Values of the model's configuration to set, such as `hidden_dropout_prob: 0.0`."""
+    shape: dict[str, Any] = Field(default_factory=dict)
+    """The checkpoint's configuration as far as it decides shapes. `lorakit check` works from it where the weights are
+    not at hand, and a checkpoint that differs from it is refused."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the checkpoint. Off; only for a source you trust."""

@@ -1,0 +1,243 @@
+"""A checkpoint to a base model: the transformers class for the head, the tokenizer, the roles, and what is fresh.
+
+Weights are read from safetensors only, and no code of the checkpoint is run unless the recipe says so.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import lorakit
+from lorakit.errors import ModelError
+from lorakit.models import Model, family_of
+from lorakit.nn.select import Roles
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Base:
+    """A model before a method is put on it."""
+
+    model: nn.Module
+    tokenizer: Any
+    """None where no tokenizer is at hand (`outline`)."""
+    config: Any
+    roles: Roles
+    fresh: frozenset[str]
+    """Parameters that the checkpoint does not hold, so they start at random: they must be trained and saved."""
+    name: str
+    revision: str | None
+    """The commit that the hub's revision resolved to; None for a local folder."""
+
+
+def load(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
+    """The pretrained model for a head ("classification", "regression", "causal") and its tokenizer.
+
+    ModelError: not to be had, no safetensors, a shape that the recipe does not expect, weights that do not fit.
+    """
+    config = _configure(read_config(spec), spec, head, labels)
+    _refuse_other_shape(config, spec)
+    cls = _model_class(head)
+    try:
+        model, info = cls.from_pretrained(
+            location(spec.name),
+            revision=spec.revision or "main",
+            config=config,
+            dtype=DTYPES[spec.dtype],
+            use_safetensors=True,
+            trust_remote_code=spec.trust_remote_code,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (
+        Exception
+    ) as error:  # transformers raises OSError, ValueError, SafetensorError and more for what it cannot load
+        raise ModelError(f"cannot load the weights of {spec.name}: {_first_line(error)}") from error
+    fresh = _fresh(model, info, spec.name)
+    tokenizer = load_tokenizer(spec)
+    _fit_padding(model, tokenizer)
+    return Base(model, tokenizer, model.config, roles_of(model.config), fresh, spec.name, _commit(model.config))
+
+
+def outline(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
+    """The model's shapes on the meta device: no weights are read, and none are needed.
+
+    The configuration is the checkpoint's where it is at hand, else the recipe's `model.shape`.
+    """
+    config = _configure(read_config(spec, or_shape=True), spec, head, labels)
+    model = _on_meta(_model_class(head), config)
+    return Base(model, None, config, roles_of(config), _fresh_by_architecture(model, config), spec.name, None)
+
+
+def read_config(spec: Model, or_shape: bool = False) -> Any:
+    """The transformers configuration of the checkpoint (or, if allowed and it cannot be had, of `model.shape`)."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(
+            location(spec.name), revision=spec.revision or "main", trust_remote_code=spec.trust_remote_code
+        )
+    except Exception as error:  # OSError, ValueError, huggingface_hub's and httpx's own: all mean "not to be had"
+        if or_shape and spec.shape:
+            log.info("%s is not at hand: shapes are taken from the recipe", spec.name)
+            return config_of_shape(spec)
+        raise ModelError(_not_at_hand(spec, error)) from error
+
+
+def config_of_shape(spec: Model) -> Any:
+    from transformers import AutoConfig
+
+    shape = dict(spec.shape)
+    try:
+        return AutoConfig.for_model(shape.pop("model_type"), **shape)
+    except (KeyError, ValueError, TypeError) as error:
+        raise ModelError(f"model.shape does not describe an architecture: {_first_line(error)}") from error
+
+
+def load_tokenizer(spec: Model) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            location(spec.name), revision=spec.revision or "main", trust_remote_code=spec.trust_remote_code
+        )
+    except Exception as error:  # as in read_config
+        raise ModelError(f"cannot load the tokenizer of {spec.name}: {_first_line(error)}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token  # padding is masked by length, so which token it is does not matter
+    return tokenizer
+
+
+def location(name: str) -> str:
+    """`lorakit:NAME` is a folder of the package; anything else is for transformers to find."""
+    if not name.startswith("lorakit:"):
+        return name
+    folder = Path(lorakit.__file__).parent / "assets" / name.removeprefix("lorakit:")
+    if not folder.is_dir():
+        known = sorted(f.name for f in folder.parent.glob("*") if (f / "config.json").is_file())
+        raise ModelError(f"lorakit ships no base model {name!r} (there are: {', '.join(known)})")
+    return str(folder)
+
+
+def roles_of(config: Any) -> Roles:
+    """The family's roles for this configuration; empty for an architecture that no family knows."""
+    family = family_of(config.model_type)
+    return {} if family is None else family.places(config)
+
+
+def _model_class(head: str) -> Any:
+    import transformers
+
+    name = {
+        "classification": "AutoModelForSequenceClassification",
+        "regression": "AutoModelForSequenceClassification",
+        "causal": "AutoModelForCausalLM",
+    }[head]
+    return getattr(transformers, name)
+
+
+def _configure(config: Any, spec: Model, head: str, labels: Sequence[str]) -> Any:
+    family = family_of(config.model_type)
+    undeclared = family.settings if family else ()
+    unknown = [key for key in spec.config if not hasattr(config, key) and key not in undeclared]
+    if unknown:
+        raise ModelError(f"model.config: {config.model_type} has no setting {', '.join(map(repr, unknown))}")
+    for key, value in spec.config.items():
+        setattr(config, key, value)
+    if head == "classification":
+        config.problem_type = "single_label_classification"
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: i for i, label in enumerate(labels)}
+    elif head == "regression":
+        config.problem_type, config.num_labels = "regression", 1
+    return config
+
+
+def _refuse_other_shape(config: Any, spec: Model) -> None:
+    wrong = {k: (v, getattr(config, k, None)) for k, v in spec.shape.items() if getattr(config, k, None) != v}
+    if wrong:
+        listed = ", ".join(f"{key} is {has!r}, the recipe's shape says {says!r}" for key, (says, has) in wrong.items())
+        raise ModelError(
+            f"{spec.name} is not the model that this recipe was written for: {listed}. "
+            "To use another base on purpose, remove the expectation with `~model.shape`."
+        )
+
+
+def _fresh(model: nn.Module, info: Any, name: str) -> frozenset[str]:
+    own = {n for n, _ in model.named_parameters()}
+    missing = {key for key in info["missing_keys"] if key in own}
+    resized = {m[0] if isinstance(m, (tuple, list)) else str(m) for m in info["mismatched_keys"]}
+    fresh = frozenset(missing | resized)
+    body = [n for n in own if n.startswith(f"{getattr(model, 'base_model_prefix', '')}.")]
+    absent = [n for n in body if n in fresh]
+    if len(absent) > len(body) // 10:
+        raise ModelError(
+            f"{name} does not hold the weights of {type(model).__name__}: {len(absent)} of {len(body)} are absent "
+            f"(the first: {min(absent)}). Is it a checkpoint of another architecture?"
+        )
+    return fresh
+
+
+def _fresh_by_architecture(model: nn.Module, config: Any) -> frozenset[str]:
+    """What the class that was saved does not have: both classes are built without weights, and compared."""
+    import transformers
+
+    own = [name for name, _ in model.named_parameters()]
+    saved = getattr(transformers, (config.architectures or [""])[0], None)
+    if saved is None:
+        prefix = getattr(model, "base_model_prefix", "")
+        outside = [n for n in own if not n.startswith(f"{prefix}.")] if prefix else []
+        return frozenset(outside) if "Sequence" in type(model).__name__ else frozenset()
+    held = {name for name, _ in _on_meta(saved, config).named_parameters()}
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    return frozenset(name for name in own if name not in held and name.removeprefix(prefix) not in held)
+
+
+def _on_meta(cls: Any, config: Any) -> nn.Module:
+    with torch.device("meta"):
+        return cls.from_config(config) if hasattr(cls, "from_config") else cls(config)
+
+
+def _fit_padding(model: nn.Module, tokenizer: Any) -> None:
+    config: Any = model.config
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"the tokenizer has {len(tokenizer)} tokens and the model embeds {rows}: they do not belong together"
+        )
+
+
+def _commit(config: Any) -> str | None:
+    return getattr(config, "_commit_hash", None)
+
+
+def _not_at_hand(spec: Model, error: Exception) -> str:
+    folder = Path(spec.name)
+    if folder.is_dir():
+        try:
+            json.loads((folder / "config.json").read_text())
+        except OSError:
+            return f"{spec.name} holds no readable config.json: it is no model folder"
+        except ValueError as damage:
+            return f"{spec.name}/config.json is damaged: {damage}"
+    return (
+        f"the base model {spec.name!r} is not to be had: {_first_line(error)} "
+        "Give a folder (model.name=PATH), or fetch it once with network access."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

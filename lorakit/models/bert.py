@@ -1,0 +1,15 @@
+"""BERT (Devlin et al. 2018, arXiv 1810.04805) and ELECTRA, which has its blocks."""
+
+from lorakit.models._base import Family
+
+PLUGIN = Family(
+    model_types=("bert", "electra"),
+    roles={
+        "query": "attention.self.query",
+        "key": "attention.self.key",
+        "value": "attention.self.value",
+        "attention_out": "attention.output.dense",
+        "mlp_in": "intermediate.dense",
+        "mlp_out": r"re:.*\.layer\.\d+\.output\.dense",
+    },
+)

@@ -1,0 +1,168 @@
+"""Which weights: roles, names, globs and regexes to `Site`s. Every pattern must match, and no weight is matched twice.
+
+A target is one of
+    query  value  key  attention_out  mlp_in  mlp_out    a role, or its short form q v k o; the family knows its place
+    attention.self.query                                  the end of a module's dotted path
+    *.layer.[01].*.query                                  a glob over the path
+    re:.*layer\\.\\d+\\.attention.*query                     a regular expression for the whole path
+    all-linear                                            every linear layer, but for the head
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from lorakit.errors import TargetError
+from lorakit.nn.linear import features, is_linear
+from lorakit.nn.lowrank import Rows
+
+SHORT = {"q": "query", "k": "key", "v": "value", "o": "attention_out", "up": "mlp_in", "down": "mlp_out"}
+ROLES = ("query", "key", "value", "attention_out", "mlp_in", "mlp_out")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a role lives: the end of a module path (or a `re:` pattern), and, in a fused weight, which of its rows."""
+
+    path: str
+    rows: Rows = None
+
+
+Roles = Mapping[str, Sequence[Place]]
+"""role -> places, as the family and the model's configuration give them (`lorakit.models.Family.roles`)."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One weight, or some rows of one, that a delta can be put on."""
+
+    path: str
+    module: nn.Module
+    part: str
+    """The role within a fused weight ('query'), or 'all'."""
+    rows: Rows
+    target: str
+    """The pattern of the recipe that chose it."""
+
+    @property
+    def name(self) -> str:
+        return self.path if self.rows is None else f"{self.path}[{self.part}]"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in) of the weight that the site covers."""
+        out, in_ = features(self.module)
+        if isinstance(self.rows, slice):
+            out = len(range(*self.rows.indices(out)))
+        elif isinstance(self.rows, Tensor):
+            out = self.rows.numel()
+        return out, in_
+
+
+def select(model: nn.Module, targets: Sequence[str], roles: Roles, skip: Collection[str] = ()) -> list[Site]:
+    """The sites that `targets` name, in the model's order.
+
+    skip: parameter names that are trained whole already (a fresh head); their modules are not offered.
+    Raises TargetError for a target that matches nothing, with the nearest module names, and for a weight matched twice.
+    """
+    linear = {path: m for path, m in model.named_modules() if is_linear(m) and f"{path}.weight" not in skip}
+    chosen: dict[str, list[Site]] = {path: [] for path in linear}
+    for target in targets:
+        found = list(_sites_of(target, linear, roles, model))
+        if not found:
+            raise TargetError(_nothing_matches(target, linear, roles))
+        for site in found:
+            _refuse_overlap(site, chosen[site.path])
+            chosen[site.path].append(site)
+    return [site for sites in chosen.values() for site in sites]
+
+
+def _sites_of(target: str, linear: Mapping[str, nn.Module], roles: Roles, model: nn.Module) -> Iterator[Site]:
+    role = SHORT.get(target, target)
+    if role in roles:
+        for place in roles[role]:
+            for path in _matching(place.path, linear, model):
+                yield Site(path, linear[path], "all" if place.rows is None else role, place.rows, target)
+        return
+    for path in _matching(target, linear, model):
+        yield Site(path, linear[path], "all", None, target)
+
+
+def _matching(target: str, linear: Mapping[str, nn.Module], model: nn.Module) -> list[str]:
+    if target == "all-linear":
+        output = getattr(model, "get_output_embeddings", lambda: None)()
+        return [path for path, module in linear.items() if module is not output]
+    if target.startswith("re:"):
+        try:
+            pattern = re.compile(target[3:])
+        except re.error as error:
+            raise TargetError(f"target {target!r} is not a regular expression: {error}") from None
+        return [path for path in linear if pattern.fullmatch(path)]
+    if any(c in target for c in "*?["):
+        return [path for path in linear if fnmatchcase(path, target) or fnmatchcase(path, f"*.{target}")]
+    return _ending_in(target, linear)
+
+
+def _ending_in(suffix: str, paths: Iterable[str]) -> list[str]:
+    return [path for path in paths if path == suffix or path.endswith(f".{suffix}")]
+
+
+def _refuse_overlap(site: Site, others: Sequence[Site]) -> None:
+    out = features(site.module)[0]
+    for other in others:
+        if set(row_numbers(site.rows, out)) & set(row_numbers(other.rows, out)):
+            raise TargetError(
+                f"{site.path} is matched twice, by {other.target!r} and by {site.target!r}; "
+                "give each weight one target, so that its r and alpha are certain"
+            )
+
+
+def row_numbers(rows: Rows, out: int) -> Iterable[int]:
+    """The rows as numbers, whatever their form."""
+    if rows is None:
+        return range(out)
+    return range(*rows.indices(out)) if isinstance(rows, slice) else rows.tolist()
+
+
+def _nothing_matches(target: str, linear: Mapping[str, nn.Module], roles: Roles) -> str:
+    # 12 numbered copies of a name are one name to a reader
+    tails = {re.sub(r"\.\d+(?=\.|$)", ".*", path): None for path in linear}
+    last = [tail.rsplit(".", 1)[-1] for tail in tails]
+    word = target.removeprefix("re:").rsplit(".", 1)[-1]
+    near = set(get_close_matches(word, [*dict.fromkeys(last), *roles], n=3, cutoff=0.5))
+    shown = [tail for tail, end in zip(tails, last, strict=True) if end in near] or list(tails)[:8]
+    lines = [f"target {target!r} matches no linear layer of this model."]
+    if roles:
+        lines.append(
+            f"Roles it has: {', '.join(roles)}"
+            + (f" (nearest: {', '.join(near & set(roles))})." if near & set(roles) else ".")
+        )
+    elif SHORT.get(target, target) in ROLES:
+        lines.append(f"{target!r} is a role, and this architecture has no role map: name its modules instead.")
+    lines.append(f"Nearest module names: {', '.join(shown)}.")
+    return " ".join(lines)
+
+
+def block(start: int, length: int) -> slice:
+    return slice(start, start + length)
+
+
+def fused_rows(part: str, order: str, sizes: Mapping[str, int], groups: int) -> Rows:
+    """The rows of one part of a fused q/k/v weight, shape (sum of sizes * groups, in).
+
+    The weight is `groups` blocks one after the other; within a block the parts stand in `order` ("qkv"), each `sizes`
+    rows tall. GPT-2 and Phi-3 are one block; GPT-NeoX, Bloom and DeBERTa-v1 have a block per head.
+    """
+    start = sum(sizes[p] for p in order[: order.index(part)])
+    step = sum(sizes.values())
+    if groups == 1:
+        return block(start, sizes[part])
+    offsets = torch.arange(groups).unsqueeze(1) * step
+    return (offsets + torch.arange(start, start + sizes[part])).flatten()

@@ -1,0 +1,87 @@
+"""Put a delta on a site and take it off.
+
+The delta becomes a registered child of the layer (`...query.delta.all`) and a forward hook adds its product to the
+layer's output. So the layer keeps its class and the base parameters keep the names that the checkpoint gave them, and
+`.to()`, `.train()`, DDP and gradient checkpointing see what trains.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from lorakit.nn.linear import weight_of
+
+if TYPE_CHECKING:
+    from lorakit.nn.select import Site
+
+CHILD = "delta"
+
+
+class Delta(nn.Module, ABC):
+    """A change dW of one site's rows. Subclasses say how it acts on an activation, and what it is as a matrix."""
+
+    active: bool = True
+
+    @abstractmethod
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        """y: (..., out), the layer's output, may be changed in place; x: (..., in), its input -> y + x dW^T."""
+
+    @abstractmethod
+    def matrix(self) -> Tensor:
+        """dW of the site's rows in float32: (rows, in)."""
+
+
+class Deltas(nn.ModuleDict):
+    """The deltas of one layer, by part: one for a plain weight, one per role for a fused one."""
+
+    def hook(self, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        for delta in self.values():
+            if delta.active:  # type: ignore[truthy-function]
+                output = delta.add_to(output, inputs[0])  # type: ignore[operator]
+        return output
+
+
+def put(site: Site, delta: Delta) -> None:
+    """Attach `delta` to the site's layer, beside those that are there for other rows."""
+    deltas = getattr(site.module, CHILD, None)
+    if deltas is None:
+        deltas = Deltas()
+        site.module.add_module(CHILD, deltas)
+        deltas.handle = site.module.register_forward_hook(deltas.hook)  # type: ignore[assignment]
+    deltas[site.part] = delta
+
+
+def take_off(site: Site) -> None:
+    """Remove every delta of the site's layer; the layer is as it was before `put`."""
+    deltas = getattr(site.module, CHILD, None)
+    if deltas is not None:
+        deltas.handle.remove()
+        delattr(site.module, CHILD)
+
+
+@contextmanager
+def switched_off(deltas: Sequence[Delta]) -> Iterator[None]:
+    """Inside, the layers compute without these deltas."""
+    before = [delta.active for delta in deltas]
+    for delta in deltas:
+        delta.active = False
+    try:
+        yield
+    finally:
+        for delta, active in zip(deltas, before, strict=True):
+            delta.active = active
+
+
+@torch.no_grad()
+def fold(site: Site, delta: Delta) -> None:
+    """W[rows] += dW, the sum formed in float32 (float64 for a float64 weight) and rounded once to W's dtype."""
+    weight = weight_of(site.module)
+    rows = slice(None) if site.rows is None else site.rows
+    exact = torch.promote_types(weight.dtype, torch.float32)
+    weight[rows] = (weight[rows].to(exact) + delta.matrix().to(exact)).to(weight.dtype)

@@ -1,0 +1,311 @@
+"""YAML, `extends`, overrides -> a frozen `Recipe`, or every problem at once. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+import lorakit
+from lorakit.errors import RecipeError, did_you_mean
+from lorakit.methods import methods
+from lorakit.models import Model
+from lorakit.recipe.problems import Sections, describe, mark_of
+from lorakit.recipe.schema import Evaluate, Expect, Recipe, Train
+from lorakit.recipe.source import Mark, Marks, parse, read
+from lorakit.registry import Registry
+from lorakit.tasks import Data, tasks
+
+SOURCES = ("paper", "script", "ours")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value comes from. source: paper, script (the reference code's), ours, or command line."""
+
+    source: str
+    note: str
+    mark: Mark
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A recipe, the name it goes by, the origin of every value that was given, and what a reader should know."""
+
+    recipe: Recipe
+    name: str
+    path: Path
+    origins: dict[str, Origin]
+    notes: tuple[str, ...] = ()
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Loaded:
+    """The recipe of that file or shipped name, with `key=value` and `~key` applied.
+
+    RecipeError lists every problem: file, line, value, nearest valid name.
+    """
+    return build(find(name_or_path), overrides)
+
+
+def build(path: Path, overrides: Sequence[str] = ()) -> Loaded:
+    """As `load_recipe`, for a file."""
+    data, marks = read_extended(path)
+    notes = apply_overrides(data, marks, overrides)
+    recipe = validate(data, marks)
+    return Loaded(recipe, recipe_name(path), path, origins_of(data, marks), tuple(notes))
+
+
+def compose(data: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from plain data, for what has no file."""
+    marks: Marks = {}
+    apply_overrides(data, marks, overrides)
+    return validate(data, marks)
+
+
+def shipped(kind: str) -> Path:
+    """The folder `recipes` or `configs`: inside an installed package, or at the top of a checkout."""
+    package = Path(lorakit.__file__).parent
+    installed = package / "shipped" / kind
+    return installed if installed.is_dir() else package.parent / kind
+
+
+def names() -> list[str]:
+    """Every shipped recipe, by the name that the command line takes."""
+    root = shipped("recipes")
+    return sorted(str(file.relative_to(root).with_suffix("")) for file in root.rglob("*.yaml"))
+
+
+def find(name_or_path: str) -> Path:
+    """A file of that path, else the shipped recipe of that name."""
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    if path.is_dir() and (path / "recipe.yaml").is_file():
+        return path / "recipe.yaml"
+    name = name_or_path.removeprefix("recipes/").removesuffix(".yaml")
+    shipped_file = shipped("recipes") / f"{name}.yaml"
+    if name in names():
+        return shipped_file
+    raise RecipeError(
+        f"no recipe file {name_or_path!r}, and no shipped recipe {name!r}{did_you_mean(name, names())} "
+        "(`lorakit recipes list` shows all)"
+    )
+
+
+def recipe_name(path: Path) -> str:
+    """`roberta_large/glue_mrpc` for a shipped recipe, the file's stem for another."""
+    try:
+        return str(path.resolve().relative_to(shipped("recipes").resolve()).with_suffix(""))
+    except ValueError:
+        return path.parent.name if path.name == "recipe.yaml" else path.stem
+
+
+def read_extended(path: Path) -> tuple[dict[str, Any], Marks]:
+    """A recipe file over the fragments that its `extends` names; later ones win, the recipe wins over all."""
+    own, own_marks = read(path)
+    fragments = own.pop("extends", [])
+    mark = own_marks.pop(("extends",), Mark(str(path)))
+    if isinstance(fragments, str):
+        fragments = [fragments]
+    if not isinstance(fragments, list) or not all(isinstance(f, str) for f in fragments):
+        raise RecipeError(f"{mark}: extends: a list of names under configs/ is expected, this is {fragments!r}")
+    data: dict[str, Any] = {}
+    marks: Marks = {}
+    for fragment in fragments:
+        part, part_marks = read(_fragment(fragment, path, mark))
+        if "extends" in part:
+            raise RecipeError(
+                f"{part_marks[('extends',)]}: a fragment in configs/ cannot extend another (one level only)"
+            )
+        _merge(data, part, marks, part_marks)
+    _merge(data, own, marks, own_marks)
+    return data, marks
+
+
+def _fragment(name: str, recipe: Path, mark: Mark) -> Path:
+    root = shipped("configs")
+    for candidate in (root / f"{name}.yaml", recipe.parent / name, recipe.parent / f"{name}.yaml"):
+        if candidate.is_file():
+            return candidate
+    known = sorted(str(f.relative_to(root).with_suffix("")) for f in root.rglob("*.yaml"))
+    raise RecipeError(
+        f"{mark}: extends: no fragment {name!r}{did_you_mean(name, known)} (there are: {', '.join(known)})"
+    )
+
+
+def _merge(
+    base: dict[str, Any], over: dict[str, Any], marks: Marks, over_marks: Marks, path: tuple[str, ...] = ()
+) -> None:
+    """Mappings are merged key by key; anything else is replaced, and so is a method, task or model of another name."""
+    for key, value in over.items():
+        here = (*path, key)
+        old = base.get(key)
+        renamed = (
+            isinstance(value, dict) and isinstance(old, dict) and value.get("name", old.get("name")) != old.get("name")
+        )
+        if isinstance(value, dict) and isinstance(old, dict) and not renamed:
+            _merge(old, value, marks, over_marks, here)
+        else:
+            for stale in [m for m in marks if m[: len(here)] == here]:
+                del marks[stale]
+            base[key] = deepcopy(value)
+            marks.update({m: mark for m, mark in over_marks.items() if m[: len(here)] == here})
+        if here in over_marks:
+            marks[here] = over_marks[here]
+
+
+def apply_overrides(data: dict[str, Any], marks: Marks, overrides: Sequence[str]) -> list[str]:
+    """`a.b=value` sets, `~a.b` removes; in place. Returns notes on what follows from them."""
+    problems, touched = [], set()
+    for text in overrides:
+        key, equals, value_text = text.partition("=")
+        path = tuple(key.lstrip("~").split("."))
+        try:
+            if text.startswith("~") and not equals:
+                _remove(data, marks, path)
+            elif equals and all(path):
+                value, _ = parse(value_text, f"command line, {key}")
+                _set(data, marks, path, value)
+            else:
+                raise RecipeError(f"command line: {text!r} is neither key=value nor ~key")
+        except RecipeError as error:
+            problems.append(str(error))
+        touched.add(path)
+    if problems:
+        raise RecipeError(_listing("the overrides", problems))
+    return _drop_stale_counts(data, touched)
+
+
+def _drop_stale_counts(data: dict[str, Any], touched: set[tuple[str, ...]]) -> list[str]:
+    expect = data.get("expect")
+    changed = sorted({path[0] for path in touched} & {"method", "model"})
+    if not changed or not isinstance(expect, dict):
+        return []
+    dropped = [k for k in ("sites", "trainable") if k in expect and ("expect", k) not in touched]
+    for key in dropped:
+        del expect[key]
+    what = " and ".join(changed)
+    return [f"{what} differs from the recipe, so its expected counts are not checked"] if dropped else []
+
+
+def _set(data: dict[str, Any], marks: Marks, path: tuple[str, ...], value: Any) -> None:
+    at: Any = data
+    for i, key in enumerate(path[:-1]):
+        if isinstance(at.get(key), str) and path[i] in ("method", "task", "model"):
+            at[key] = {"name": at[key]}
+        at = at.setdefault(key, {})
+        if not isinstance(at, dict):
+            raise RecipeError(f"command line: {'.'.join(path)}: {'.'.join(path[: i + 1])} is no mapping, it is {at!r}")
+    for stale in [m for m in marks if m[: len(path)] == path]:
+        del marks[stale]
+    at[path[-1]] = value
+    marks[path] = Mark("command line")
+
+
+def _remove(data: dict[str, Any], marks: Marks, path: tuple[str, ...]) -> None:
+    at: Any = data
+    for key in path[:-1]:
+        at = at.get(key) if isinstance(at, dict) else None
+    if not isinstance(at, dict) or path[-1] not in at:
+        known = sorted({".".join(m) for m in marks})
+        raise RecipeError(
+            f"command line: ~{'.'.join(path)}: the recipe has no such key{did_you_mean('.'.join(path), known)}"
+        )
+    del at[path[-1]]
+    for stale in [m for m in marks if m[: len(path)] == path]:
+        del marks[stale]
+
+
+def validate(data: dict[str, Any], marks: Marks) -> Recipe:
+    """Plain data to a `Recipe`; RecipeError with every problem found."""
+    problems: list[str] = []
+    sections: dict[str, type[BaseModel]] = {
+        "": Recipe, "model": Model, "data": Data, "train": Train, "evaluate": Evaluate, "expect": Expect,
+    }  # fmt: skip
+    built = {key: (_named(value) if key in ("method", "task", "model") else value) for key, value in data.items()}
+    for key, registry in (("method", methods), ("task", tasks)):
+        if isinstance(built.get(key), dict):
+            built[key] = _plugin(key, registry, built[key], marks, sections, problems)
+    try:
+        recipe = Recipe.model_validate(built)
+    except ValidationError as error:
+        broken = {key for key in ("method", "task") if built.get(key) is _BROKEN}
+        lines = describe(error, (), marks, sections)
+        problems += [line for line in lines if not any(f": {key}: " in line for key in broken)]
+        raise RecipeError(_listing(_file_of(marks), problems)) from None
+    if problems:
+        raise RecipeError(_listing(_file_of(marks), problems))
+    return recipe
+
+
+_BROKEN = object()
+
+
+def _plugin(
+    key: str, registry: Registry[Any], value: dict[str, Any], marks: Marks, sections: dict[str, type[BaseModel]],
+    problems: list[str],
+) -> Any:  # fmt: skip
+    name = value.get("name")
+    try:
+        if not isinstance(name, str):
+            raise RecipeError(f"give its name, one of {', '.join(registry.names())}")
+        plugin = registry.get(name.split("/")[0])
+    except RecipeError as error:
+        problems.append(f"{mark_of((key, 'name'), marks)}: {key}: {error}")
+        return _BROKEN
+    sections[key] = plugin
+    try:
+        return plugin.model_validate(value)
+    except ValidationError as error:
+        problems += describe(error, (key,), marks, sections)
+        return _BROKEN
+
+
+def _named(value: Any) -> Any:
+    """`method: full` says `method: {name: full}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _file_of(marks: Marks) -> str:
+    files = [mark.file for mark in marks.values() if mark.line]
+    return files[-1] if files else "the recipe"
+
+
+def _listing(what: str, problems: Sequence[str]) -> str:
+    if len(problems) == 1:
+        return problems[0]
+    return f"{what}: {len(problems)} problems\n" + "\n".join(f"  {problem}" for problem in problems)
+
+
+def origins_of(data: dict[str, Any], marks: Marks) -> dict[str, Origin]:
+    """Dotted key -> origin, for every value that was given; a line without a note inherits its block's."""
+    return {".".join(path): _origin(path, marks) for path in _leaves(data)}
+
+
+def _origin(path: tuple[str, ...], marks: Marks) -> Origin:
+    own = mark_of(path, marks)
+    for end in range(len(path), 0, -1):
+        mark = marks.get(path[:end])
+        if mark is None:
+            continue
+        if mark.line == 0:
+            return Origin("command line", "", own)
+        source, _, note = mark.comment.partition(" ")
+        if source.rstrip(":;,") in SOURCES:
+            return Origin(source.rstrip(":;,"), note.strip(), own)
+    return Origin("ours", "", own)
+
+
+def _leaves(data: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if isinstance(data, dict) and data:
+        for key, value in data.items():
+            yield from _leaves(value, (*path, key))
+    else:
+        yield path
+
+
+__all__ = ["Loaded", "Origin", "Sections", "find", "load_recipe", "names", "recipe_name", "shipped"]

@@ -1,0 +1,72 @@
+"""What is wrong with a recipe, in words: every problem with file, line, value and the nearest name that exists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from lorakit.errors import did_you_mean
+from lorakit.recipe.source import Mark, Marks
+
+Sections = Mapping[str, type[BaseModel]]
+"""Dotted prefix ("", "method", "train" ...) -> the model that says which keys are known there."""
+
+
+def describe(error: ValidationError, prefix: tuple[str, ...], marks: Marks, sections: Sections) -> list[str]:
+    """One line per problem of a pydantic error, in the order of the file."""
+    found: dict[tuple[str, ...], str] = {}
+    for item in error.errors(include_url=False):
+        path = (*prefix, *_plain(item["loc"]))
+        if path not in found:
+            found[path] = _sentence(item, path, sections)
+    return [f"{mark_of(path, marks)}: {'.'.join(path)}: {text}" for path, text in found.items()]
+
+
+def _plain(loc: Iterable[int | str]) -> list[str]:
+    # pydantic adds the branch of a union ("str", "Target", "function-before[...]") to a path; a reader knows keys only
+    return [
+        str(part) for part in loc if isinstance(part, int) or (part.islower() and part.isidentifier() and part != "str")
+    ]
+
+
+def _sentence(item: Any, path: tuple[str, ...], sections: Sections) -> str:
+    value = _shown(item["input"])
+    match item["type"]:
+        case "extra_forbidden":
+            return f"unknown key (its value is {value}){nearest_key(path, sections)}"
+        case "missing":
+            return "is missing, and has no default"
+        case "literal_error":
+            options = item["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+            return f"{value} is not one of {item['ctx']['expected']}{did_you_mean(str(item['input']), options, n=1)}"
+        case _:
+            message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            return f"{value} {message}" if message.startswith("should") else message
+
+
+def nearest_key(path: tuple[str, ...], sections: Sections) -> str:
+    """A name that is known at this place, else one that is known elsewhere in a recipe."""
+    here = sections.get(".".join(path[:-1]))
+    if here is not None and (hint := did_you_mean(path[-1], here.model_fields, n=1)):
+        return hint
+    everywhere = {name: f"{at}.{name}".lstrip(".") for at, model in sections.items() for name in model.model_fields}
+    near = get_close_matches(path[-1], everywhere, n=1, cutoff=0.7)
+    if near:
+        return f"; did you mean {everywhere[near[0]]!r}?"
+    return f" (known here: {', '.join(here.model_fields)})" if here is not None else ""
+
+
+def mark_of(path: tuple[str, ...], marks: Marks) -> Mark:
+    """Where a value, or the nearest part of the recipe around it, was given."""
+    for end in range(len(path), 0, -1):
+        if path[:end] in marks:
+            return marks[path[:end]]
+    return next(iter(marks.values()), Mark("recipe"))
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,128 @@
+"""What a recipe may say. Small frozen models; a method's, a task's and a model's own part is theirs to define."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, SerializeAsAny
+
+from lorakit.config import Config
+from lorakit.methods import Method
+from lorakit.models import Model
+from lorakit.tasks import Data, Task
+
+
+class Train(Config):
+    """How the parameters are updated."""
+
+    epochs: float = Field(default=3, gt=0)
+    """Passes over the training split; a fraction is allowed."""
+    max_steps: int | None = Field(default=None, gt=0)
+    """Stop after this many optimizer steps, whatever `epochs` says."""
+    global_batch_size: int = Field(default=32, gt=0)
+    """Examples per optimizer step, over all processes and accumulation steps together."""
+    micro_batch_size: int | None = Field(default=None, gt=0)
+    """Examples per forward pass and process; None: all that a process has of the global batch."""
+    learning_rate: float = Field(default=5e-4, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Not applied to biases and layer norms."""
+    warmup: float = Field(default=0.06, ge=0)
+    """Below 1: share of all steps; 1 or more: number of steps. Linear, from zero."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """What follows the warm-up; linear and cosine end at zero."""
+    adam_betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False)
+    adam_eps: float = Field(default=1e-8, gt=0)
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    """Gradients are clipped to this norm; 0: not at all."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
+    """bf16, fp16: autocast; what is trained stays fp32. auto: bf16 on a GPU that has it, else fp32."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    group_by_length: bool = True
+    """Batches of examples of similar length; the same examples per epoch, in an order that the seed gives."""
+    deterministic: bool = False
+    """Only operations that give the same bits every time; slower on a GPU."""
+
+
+class Evaluate(Config):
+    """When the model is scored, and which of its states is kept."""
+
+    every: float = Field(default=1.0, gt=0)
+    """Epochs between two evaluations."""
+    every_steps: int | None = Field(default=None, gt=0)
+    """Optimizer steps between two evaluations; replaces `every`."""
+    batch_size: int = Field(default=64, gt=0)
+    """Examples per forward pass and process."""
+    keep: Literal["best", "last"] = "best"
+    """best: the state with the highest primary metric on the first evaluation split (the paper's protocol for GLUE)."""
+    patience: int | None = Field(default=None, gt=0)
+    """Stop after this many evaluations without a better score."""
+    max_new_tokens: int = Field(default=64, gt=0)
+    """Generated at most, per example, by a causal model."""
+
+
+class Published(Config):
+    """A number that was printed, with its spread as printed."""
+
+    value: float
+    spread: float | None = None
+
+
+class Expect(Config):
+    """What this recipe should show. Counts are checked before the first step; scores are reported beside ours."""
+
+    sites: int | None = None
+    """Number of weights that get a delta."""
+    trainable: int | None = None
+    """Parameters that the method trains; the head, which the checkpoint does not hold, is not counted."""
+    scores: dict[str, Published] = Field(default_factory=dict)
+    """metric -> published value; `split/metric` where a task has several evaluation splits."""
+    source: str | None = None
+    """Where the published numbers stand."""
+
+
+class Recipe(Config):
+    """A point in methods x tasks x models, with numbers."""
+
+    about: str = ""
+    """One line for `lorakit recipes list`."""
+    task: SerializeAsAny[Task]
+    model: Model
+    method: SerializeAsAny[Method]
+    data: Data = Data()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1, strict=False)
+    """One run each."""
+    start_from: str | None = None
+    """An adapter to start from: a run, an adapter folder, or the name of a recipe that was run before."""
+    expect: Expect = Expect()
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data: what `recipe.yaml` in a run folder holds, and what loads to an equal recipe."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe file: every method and task that there is, one alternative each."""
+    from lorakit.methods import methods
+    from lorakit.tasks import tasks
+
+    schema = Recipe.model_json_schema()
+    definitions = schema["$defs"]
+    for key, registry in (("method", methods), ("task", tasks)):
+        alternatives: list[dict[str, Any]] = [{"type": "string"}]
+        for name in registry.names():
+            part = registry.get(name).model_json_schema()
+            definitions.update(part.pop("$defs", {}))
+            definitions[f"{key}_{name}"] = part
+            alternatives.append({"$ref": f"#/$defs/{key}_{name}"})
+        schema["properties"][key] = {"anyOf": alternatives, "description": f"A {key}, by name, with its own values."}
+    schema["properties"]["model"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/Model"}]}
+    schema["properties"]["extends"] = {
+        "description": "Fragments under configs/ that this recipe stands on; later ones win, the recipe wins over all.",
+        "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+    }
+    schema["required"] = []  # a fragment may bring any of them
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "lorakit recipe", **schema}

@@ -1,0 +1,129 @@
+"""One YAML file: its values, and for each value the line it stands on and the comment beside it.
+
+A subset of YAML on purpose: no tags, no anchors, no duplicate keys; `yes` and `no` are words, and `4e-4` is a number.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lorakit.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where a value was given: file, line (from 1; 0 for the command line), and the comment at the line's end."""
+
+    file: str
+    line: int = 0
+    comment: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+Marks = dict[tuple[str, ...], Mark]
+
+_NUMBER = re.compile(r"[-+]?(\d[\d_]*)?\.?\d+([eE][-+]?\d+)?|[-+]?\d[\d_]*\.([eE][-+]?\d+)?")
+_COMMENT = re.compile(r"(?:^|\s)#\s?(.*)$")
+
+
+def read(path: Path) -> tuple[dict[str, Any], Marks]:
+    """The mapping in a YAML file, and the marks of every key path in it."""
+    shown = _short(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{shown} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise RecipeError(f"cannot read {shown}: {error.strerror}") from None
+    data, marks = parse(text, shown)
+    if data is None:
+        raise RecipeError(f"{shown} is empty; `lorakit recipes show glue_mrpc` prints a recipe to start from")
+    if not isinstance(data, dict):
+        raise RecipeError(f"{shown}:1: a recipe is a mapping of keys to values, this is a {type(data).__name__}")
+    return data, marks
+
+
+def parse(text: str, file: str) -> tuple[Any, Marks]:
+    """YAML text to plain data and marks. RecipeError with file and line for what this subset does not take."""
+    try:
+        _refuse_tags_and_anchors(text, file)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{file}:{mark.line + 1}" if mark else file
+        problem = getattr(error, "problem", None) or str(error) or "nested too deeply"
+        raise RecipeError(f"{where}: this is not YAML: {problem}") from None
+    marks: Marks = {}
+    try:
+        data = None if node is None else _value(node, (), marks, file, text.splitlines())
+    except RecursionError:
+        raise RecipeError(f"{file}: this is not a recipe: nested too deeply") from None
+    return data, marks
+
+
+def _refuse_tags_and_anchors(text: str, file: str) -> None:
+    for token in yaml.scan(text, Loader=yaml.SafeLoader):
+        if isinstance(token, (yaml.TagToken, yaml.AnchorToken, yaml.AliasToken)):
+            what = {"TagToken": "tags (!)", "AnchorToken": "anchors (&)", "AliasToken": "aliases (*)"}
+            raise RecipeError(
+                f"{file}:{token.start_mark.line + 1}: {what[type(token).__name__]} are not taken in a recipe; "
+                "quote the value if it is meant as text"
+            )
+
+
+def _value(node: yaml.Node, path: tuple[str, ...], marks: Marks, file: str, lines: list[str]) -> Any:
+    if isinstance(node, yaml.ScalarNode):
+        return scalar(node.value) if node.style is None else node.value
+    if isinstance(node, yaml.SequenceNode):
+        for i, item in enumerate(node.value):
+            marks[(*path, str(i))] = _mark(item, item, file, lines)
+        return [_value(item, (*path, str(i)), marks, file, lines) for i, item in enumerate(node.value)]
+    assert isinstance(node, yaml.MappingNode)
+    data: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        here = f"{file}:{key_node.start_mark.line + 1}"
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise RecipeError(f"{here}: a key must be a word")
+        key = key_node.value
+        if key in data:
+            raise RecipeError(f"{here}: {'.'.join((*path, key))} is given twice; keep one of the two")
+        marks[(*path, key)] = _mark(key_node, value_node, file, lines)
+        data[key] = _value(value_node, (*path, key), marks, file, lines)
+    return data
+
+
+def _mark(key: yaml.Node, value: yaml.Node, file: str, lines: list[str]) -> Mark:
+    # the comment stands after the value where both share a line, else (a block opens) after the key
+    line = key.start_mark.line
+    end = value.end_mark if value.end_mark.line == line else key.end_mark
+    found = _COMMENT.search(lines[line][end.column :]) if line < len(lines) and end.line == line else None
+    return Mark(file, line + 1, found.group(1).strip() if found else "")
+
+
+def scalar(text: str) -> Any:
+    """A plain YAML scalar: null, true, false, a number (4e-4 too), or text."""
+    if text in ("", "~", "null"):
+        return None
+    if text in ("true", "false"):
+        return text == "true"
+    if text in (".inf", "-.inf", ".nan"):
+        return float(text.replace(".", ""))
+    if _NUMBER.fullmatch(text):
+        digits = text.replace("_", "")
+        return int(digits) if re.fullmatch(r"[-+]?\d{1,18}", digits) else float(digits)
+    return text
+
+
+def _short(path: Path) -> str:
+    """The path as a user would type it: relative to the working directory where it is below it."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,1 @@
+"""Results as values, tables and a page."""

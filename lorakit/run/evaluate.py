@@ -1,0 +1,108 @@
+"""`lorakit eval`: score what was trained, beside its base, and prove that the adapter is on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from lorakit.batches import encode
+from lorakit.errors import DataError, ToleranceError
+from lorakit.run.folder import write_lines, write_text
+from lorakit.run.objects import Examiner, Scores, read_splits
+from lorakit.run.proof import difference, logits_of
+from lorakit.run.source import load_source, open_source
+from lorakit.tasks import Example, Head
+
+BASE_EXAMPLES = 200
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """scores: on the whole splits; base_scores: of the same model with the adapter off, on a slice of them."""
+
+    what: str
+    why: str
+    task: str
+    scores: Scores
+    base_scores: Scores
+    effect: float | None
+    """Largest change of a logit that the adapter causes on a few examples, relative; None for a plain model."""
+    files: list[Path]
+    rows: dict[str, int]
+
+
+def evaluate(
+    path: str, splits: Sequence[str] = (), task: str | None = None, base: str | None = None, seed: int | None = None,
+    overrides: Sequence[str] = (), out: Path | None = None, any_base: bool = False,
+) -> Evaluated:  # fmt: skip
+    """Score a run, an adapter or a merged model. ToleranceError where the adapter changes nothing at all.
+
+    splits: the task's evaluation splits, if none are given; a test split without answers is predicted, and for GLUE
+    written in the submission's format.
+    """
+    source = open_source(path, task, base, seed, overrides)
+    if source.recipe is None:
+        raise DataError(f"{path} does not say what task it was trained for; give --task, such as --task glue/mrpc")
+    recipe = source.recipe
+    wanted = list(splits or recipe.task.eval_splits)
+    known = [recipe.task.train_split, *recipe.task.eval_splits, *recipe.task.test_splits]
+    if unknown := [split for split in wanted if split not in known]:
+        raise DataError(f"{recipe.task.name} has no split {unknown[0]!r} (it has: {', '.join(known)})")
+    examples = read_splits(recipe.task, recipe.data, wanted)
+    loaded, attachment = load_source(source, recipe.model, any_base)
+    loaded.model.to(PartialState().device)
+    examiner = Examiner(recipe, loaded.tokenizer, loaded.config, examples)
+    effect = None
+    if attachment is not None:
+        probe = _probe(examples[wanted[0]][:8], recipe, loaded.tokenizer)
+        effect = _effect(loaded, attachment, probe, recipe.task.head)
+        if effect == 0.0:
+            raise ToleranceError(f"{path}: with the adapter and without it the logits are the same; it does nothing")
+    folder = out or source.folder / "eval"
+    scores: Scores = {}
+    base_scores: Scores = {}
+    written: list[Path] = []
+    for split in wanted:
+        answers = examiner.answers(loaded.model, split)
+        file = folder / f"{split}.jsonl"
+        write_lines(file, (answer.line() | {"input": answer.text} for answer in answers))
+        written.append(file)
+        if any(answer.reference is None for answer in answers):
+            written += _submission(recipe.task, split, answers, folder)
+            continue
+        scores[split] = examiner.score(answers)
+        if attachment is not None:
+            with attachment.off():
+                base_scores[split] = examiner.score(
+                    examiner.answers(loaded.model, split, examiner.spread(split, BASE_EXAMPLES))
+                )
+    rows = {split: len(examples[split]) for split in wanted}
+    return Evaluated(path, source.why, recipe.task.name, scores, base_scores, effect, written, rows)
+
+
+def _probe(examples: Sequence[Example], recipe: Any, tokenizer: Any) -> list[Any]:
+    from dataclasses import replace
+
+    if recipe.task.head is Head.CAUSAL:
+        examples = [replace(e, target=e.target if e.target is not None else e.references[0]) for e in examples]
+    return encode(examples, tokenizer, recipe.task.head, recipe.data)
+
+
+def _effect(loaded: Any, attachment: Any, probe: Sequence[Any], head: Head) -> float:
+    pad = loaded.tokenizer.pad_token_id
+    on = logits_of(loaded.model, probe, head, pad)
+    with torch.no_grad(), attachment.off():
+        return difference(on, logits_of(loaded.model, probe, head, pad))
+
+
+def _submission(task: Any, split: str, answers: Sequence[Any], folder: Path) -> list[Path]:
+    if not hasattr(task, "submission"):
+        return []
+    name, text = task.submission(split, [answer.prediction for answer in answers])
+    write_text(folder / name, text)
+    return [folder / name]

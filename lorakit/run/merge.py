@@ -1,0 +1,140 @@
+"""`lorakit merge`: fold B A into W0, write a plain model, read it back, and prove that nothing changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lorakit.batches import Encoded
+from lorakit.errors import AdapterError, DataError, InputError, ToleranceError
+from lorakit.models import Model
+from lorakit.models._load import DTYPES, Base, load
+from lorakit.recipe.schema import Recipe
+from lorakit.run.folder import write_text
+from lorakit.run.objects import Examiner, read_splits
+from lorakit.run.proof import TOLERANCE, difference, logits_of
+from lorakit.run.source import Source, load_source, open_source
+from lorakit.tasks import Head
+
+REPORT = "merge_report.json"
+
+
+def merge(
+    path: str, to: Path, dtype: str = "fp32", tolerance: float | None = None, examples: int = 256,
+    task: str | None = None, base: str | None = None, seed: int | None = None, overrides: Sequence[str] = (),
+    any_base: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Write the merged model to `to` and return the report that stands there as merge_report.json.
+
+    The sum is formed in float32; dtype is that of the files. ToleranceError, with no model left behind, where logits
+    of the model read back differ by more than `tolerance` (relative to the largest logit) from those of the adapter.
+    """
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise InputError(f"{to} is there already and is not empty; choose another folder or remove it")
+    source = open_source(path, task, base, seed, overrides)
+    if source.adapter is None:
+        raise AdapterError(f"{path} is a plain model: there is no adapter to merge")
+    model = source.recipe.model if source.recipe else Model(name=base or source.adapter.base or "")
+    loaded, attachment = load_source(source, model.model_copy(update={"dtype": "fp32"}), any_base)
+    assert attachment is not None
+    probe = _Probe(source, loaded, examples)
+    before = probe.look(loaded)
+    attachment.merge()
+    loaded.model.to(DTYPES[dtype])
+    temporary = to.with_name(f".{to.name}.{os.getpid()}")
+    try:
+        _write(loaded, temporary)
+        again = load(Model(name=str(temporary)), source.head, source.labels)  # in float32, from the files' values
+        after = probe.look(again)
+        allowed = tolerance if tolerance is not None else TOLERANCE[dtype]
+        report = _report(source, before, after, dtype, allowed, probe)
+        if not report["passed"]:
+            kept = to.with_name(f"{to.name}.{REPORT}")
+            write_text(kept, json.dumps(report, indent=2) + "\n")
+            raise ToleranceError(
+                f"the merged model differs: a logit by {report['max_logit_difference']:.2e} (relative; allowed "
+                f"{allowed:g}), {report['prediction_flips']} of {report['examples']} predictions. Nothing was written "
+                f"to {to}; see {kept}. Try --dtype fp32, or accept it with --tolerance."
+            )
+        write_text(temporary / REPORT, json.dumps(report, indent=2) + "\n")
+        if to.exists():
+            to.rmdir()
+        temporary.rename(to)
+    except OSError as error:
+        raise InputError(f"cannot write the merged model to {to}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return report
+
+
+class _Probe:
+    """What is asked before and after: a slice of the validation split, or random tokens where no task is known."""
+
+    def __init__(self, source: Source, loaded: Base, examples: int):
+        self.recipe, self.why = source.recipe, "a slice of the validation split"
+        self.pad = loaded.tokenizer.pad_token_id
+        self.examiner = self._examiner(source.recipe, loaded, examples)
+        if self.examiner is None:
+            self.head, self.items = Head(source.head), _random_items(loaded, min(examples, 16))
+        else:
+            self.head = self.examiner.task.head
+            self.items = next(iter(self.examiner.encoded.values()))
+
+    def _examiner(self, recipe: Recipe | None, loaded: Base, examples: int) -> Examiner | None:
+        if recipe is None:
+            self.why = "random tokens, for no task is known"
+            return None
+        split = recipe.task.eval_splits[0]
+        try:
+            rows = read_splits(recipe.task, recipe.data, [split])[split]
+        except DataError as error:
+            self.why = f"random tokens, for the validation data is not at hand ({error})"
+            return None
+        step = max(1, len(rows) // examples)
+        return Examiner(recipe, loaded.tokenizer, loaded.config, {split: rows[::step][:examples]})
+
+    def look(self, base: Base) -> tuple[Tensor, dict[str, float] | None, list[Any]]:
+        """(logits, scores, predictions) of the examples."""
+        batches = [self.items[i : i + 16] for i in range(0, len(self.items), 16)]
+        parts = [logits_of(base.model, batch, self.head, self.pad) for batch in batches]
+        logits = torch.cat([part.flatten(0, -2) if self.head is Head.CAUSAL else part for part in parts])
+        if self.examiner is None:
+            return logits, None, logits.argmax(-1).tolist()
+        answers = self.examiner.answers(base.model, next(iter(self.examiner.splits)))
+        return logits, self.examiner.score(answers), [answer.prediction for answer in answers]
+
+
+def _random_items(loaded: Base, n: int) -> list[Encoded]:
+    drawn = torch.randint(5, loaded.config.vocab_size, (n, 24), generator=torch.Generator().manual_seed(0)).tolist()
+    return [Encoded(str(i), {"input_ids": ids, "attention_mask": [1] * len(ids)}, None) for i, ids in enumerate(drawn)]
+
+
+def _write(loaded: Base, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    loaded.model.save_pretrained(folder)  # type: ignore[operator]
+    loaded.tokenizer.save_pretrained(folder)
+
+
+def _report(source: Source, before: Any, after: Any, dtype: str, tolerance: float, probe: _Probe) -> dict[str, Any]:
+    gap = difference(before[0], after[0])
+    flips = sum(a != b for a, b in zip(before[2], after[2], strict=True))
+    return {
+        "adapter": source.path,
+        "base": source.adapter.base if source.adapter else None,
+        "dtype": dtype,
+        "max_logit_difference": gap,
+        "tolerance": tolerance,
+        "prediction_flips": flips,
+        "examples": len(probe.items),
+        "asked": probe.why,
+        "metrics_before": before[1],
+        "metrics_after": after[1],
+        "passed": gap <= tolerance,
+    }

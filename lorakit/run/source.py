@@ -1,0 +1,110 @@
+"""What `lorakit eval` and `lorakit merge` are pointed at: a run, an adapter folder, a hub id, or a model folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorakit.errors import AdapterError, InputError, ModelError
+from lorakit.hub import adapter as files
+from lorakit.methods import Attachment
+from lorakit.models._load import Base, load
+from lorakit.recipe.load import build
+from lorakit.recipe.schema import Recipe
+from lorakit.run.folder import choose_seed, is_run
+
+HEAD_OF_PEFT = {"SEQ_CLS": "classification", "CAUSAL_LM": "causal"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to look at. recipe: how it is asked and scored; None where no task is known."""
+
+    path: str
+    recipe: Recipe | None
+    adapter: files.AdapterFile | None
+    folder: Path
+    """Where what is found out about it is written."""
+    why: str = ""
+
+    @property
+    def head(self) -> str:
+        if self.recipe is not None:
+            return self.recipe.task.head.value
+        if self.adapter is not None and self.adapter.about is not None:
+            return self.adapter.about.head
+        task_type = ((self.adapter.peft_config if self.adapter else None) or {}).get("task_type")
+        if task_type not in HEAD_OF_PEFT:
+            raise AdapterError(f"{self.path} does not say what it is for (task_type {task_type!r}); give --task")
+        return HEAD_OF_PEFT[task_type]
+
+    @property
+    def labels(self) -> Sequence[str]:
+        if self.recipe is not None:
+            return self.recipe.task.labels
+        return self.adapter.about.labels if self.adapter and self.adapter.about else ()
+
+
+def open_source(
+    path: str, task: str | None = None, base: str | None = None, seed: int | None = None, overrides: Sequence[str] = ()
+) -> Source:
+    """Find out what `path` is. InputError where it is nothing that can be read, or its task is not known and needed.
+
+    task, base: for an adapter or a model that does not say it itself. overrides: as for a recipe (`data.path=...`).
+    """
+    folder = Path(path)
+    if is_run(folder) or (folder.name.startswith("seed") and is_run(folder.parent)):
+        chosen, why = choose_seed(folder, seed)
+        run = chosen.parent
+        recipe = build(run / "recipe.yaml", overrides).recipe
+        return Source(path, recipe, files.read(chosen / "adapter"), chosen, why)
+    if not folder.is_dir():
+        folder = _from_hub(path)
+    if (folder / files.CONFIG_FILE).is_file() or (folder / files.PLAIN_FILE).is_file():
+        adapter = files.read(folder)
+        about = adapter.about
+        model: dict[str, Any] = {"name": base or adapter.base or "", "config": about.model_config if about else {}}
+        if about and about.revision and not base:
+            model["revision"] = about.revision
+        if not model["name"]:
+            raise AdapterError(f"{folder} does not name its base model; give it with --model")
+        name = task or (about.task if about else None)
+        return Source(path, _recipe(name, model, overrides, required=False), adapter, folder)
+    if (folder / "config.json").is_file():
+        return Source(path, _recipe(task, {"name": str(folder)}, overrides, required=True), None, folder)
+    raise InputError(f"{path} is neither a run, nor an adapter folder, nor a model folder")
+
+
+def load_source(source: Source, model: Any, any_base: bool = False) -> tuple[Base, Attachment | None]:
+    """The base, with the adapter on where there is one. A plain model must hold its own head."""
+    base = load(model, source.head, source.labels)
+    if source.adapter is None:
+        if base.fresh:
+            missing = ", ".join(sorted(base.fresh)[:3])
+            raise ModelError(f"{source.path} holds no {missing}: it is a base model, not a trained one")
+        return base, None
+    return base, files.attach(source.adapter, base.model, base.roles, base.fresh, check_base=not any_base)
+
+
+def _recipe(task: str | None, model: dict[str, Any], overrides: Sequence[str], required: bool) -> Recipe | None:
+    from lorakit.recipe.load import compose
+
+    if task is None:
+        if required:
+            raise InputError("a plain model does not say what it is scored on; give --task, such as --task glue/mrpc")
+        return None
+    return compose({"task": {"name": task}, "model": model, "method": {"name": "full"}}, overrides)
+
+
+def _from_hub(name: str) -> Path:
+    if name.count("/") != 1 or name.startswith(("/", ".")):
+        raise InputError(f"there is no folder {name!r} (a run, an adapter, a model), and it is no hub id either")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
+    except Exception as error:  # httpx's, huggingface_hub's and OSError: all mean that it cannot be had now
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise AdapterError(f"{name} is no folder here, and cannot be had from the hub: {why}") from error

@@ -1,0 +1,224 @@
+"""`lorakit train`: every seed of a recipe, each ending in an adapter that was proven, and one result over all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+import lorakit
+from lorakit.errors import DataError
+from lorakit.hub import adapter as files
+from lorakit.methods import Attachment
+from lorakit.models._load import Base, load
+from lorakit.recipe.load import Loaded
+from lorakit.recipe.schema import Recipe
+from lorakit.report.page import write_page
+from lorakit.report.result import Check, Result, SeedResult
+from lorakit.run.environment import environment
+from lorakit.run.folder import find_adapter, folder_of, open_run, read_lines, seed_folder, write_lines, write_text
+from lorakit.run.objects import Examiner, Scores, attach, autocast, counts_of, precision_of, read_splits, training_set
+from lorakit.run.proof import reload_and_merge
+from lorakit.tasks import Example
+from lorakit.train.loop import Setup, train
+from lorakit.train.plan import share
+
+log = logging.getLogger(__name__)
+
+Observer = Callable[[dict[str, Any]], None]
+BASE_EXAMPLES = 1000
+"""The untrained model is scored on this many examples of a split at most: enough to show where it starts."""
+
+
+def train_recipe(loaded: Loaded, runs: Path, observe: Observer, fresh: bool = False) -> tuple[Path, Result]:
+    """Train, score, save and prove every seed; returns the run folder and its result.
+
+    A run that is whole already is returned as it stands, unless `fresh`.
+    """
+    recipe, run = loaded.recipe, folder_of(loaded, runs)
+    if not fresh and (done := finished(run, recipe)):
+        observe({"event": "finished_before", "folder": str(run)})
+        return run, done
+    accelerator = _accelerator(recipe)
+    share(recipe.train.global_batch_size, recipe.train.micro_batch_size, accelerator.num_processes)
+    start = find_adapter(recipe.start_from, runs) if recipe.start_from else None
+    splits = read_splits(recipe.task, recipe.data, [recipe.task.train_split, *recipe.task.eval_splits])
+    if accelerator.is_main_process:
+        open_run(run, recipe, fresh)
+    accelerator.wait_for_everyone()
+    started = _now()
+    notes, seeds, counts, base = list(loaded.notes), [], None, None
+    for seed in recipe.seeds:
+        observe({"event": "seed", "seed": seed, "of": list(recipe.seeds), "folder": str(run)})
+        base, attachment, result = train_seed(recipe, seed, seed_folder(run, seed), splits, start, accelerator, observe)
+        counts = counts_of(attachment)
+        seeds.append(result)
+        del attachment
+    assert base is not None
+    assert counts is not None
+    whole = Result(
+        recipe=loaded.name, task=recipe.task.name, model=base.name, model_revision=base.revision,
+        method=recipe.method.model_dump(mode="json"), primary=recipe.task.primary, splits=recipe.task.eval_splits,
+        counts=counts, seeds=tuple(seeds), published={k: v.model_dump() for k, v in recipe.expect.scores.items()},
+        published_source=recipe.expect.source, recipe_values=recipe.plain(), environment=environment(),
+        started=started, finished=_now(), notes=tuple(notes),
+    )  # fmt: skip
+    if accelerator.is_main_process:
+        write_report(run, whole)
+    accelerator.wait_for_everyone()
+    return run, whole
+
+
+def finished(run: Path, recipe: Recipe) -> Result | None:
+    """The result of a run of this recipe that is whole and has these seeds; else None."""
+    try:
+        result = Result.read(run / "result.json")
+    except DataError:
+        return None
+    return result if {s.seed for s in result.seeds} == set(recipe.seeds) else None
+
+
+def write_report(run: Path, result: Result) -> None:
+    """result.json last: a folder that has it is whole."""
+    logs = {s.seed: read_lines(seed_folder(run, s.seed) / "metrics.jsonl") for s in result.seeds}
+    write_page(run, result, logs, _samples(seed_folder(run, result.seeds[0].seed), result.splits[0]))
+    result.write(run / "result.json")
+
+
+def train_seed(
+    recipe: Recipe, seed: int, folder: Path, splits: dict[str, list[Example]], start: Path | None,
+    accelerator: Accelerator, observe: Observer,
+) -> tuple[Base, Attachment, SeedResult]:  # fmt: skip
+    """One seed: load, attach, score untrained, train, save, prove, predict."""
+    begin = time.perf_counter()
+    task, main = recipe.task, accelerator.is_main_process
+    if main:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    set_seed(seed, deterministic=recipe.train.deterministic)  # before the head and A are drawn
+    base = load(recipe.model, task.head.value, task.labels)
+    attachment = attach(recipe, base)
+    if start is not None:
+        renewed = files.start_from(files.read(start), attachment)
+        observe({"event": "started_from", "folder": str(start), "fresh": renewed})
+    base.model.to(accelerator.device)
+    observe({"event": "model", "base": base, "attachment": attachment, "counts": counts_of(attachment)})
+    examiner = Examiner(recipe, base.tokenizer, base.config, {s: splits[s] for s in task.eval_splits})
+    encoded = training_set(recipe, splits[task.train_split], base.tokenizer)
+    loaded_at = time.perf_counter()
+    with autocast(accelerator):
+        base_scores = examiner.scores(base.model, BASE_EXAMPLES)
+    observe({"event": "base", "scores": base_scores})
+    scored_at = time.perf_counter()
+    setup = Setup(
+        encoded, task.head, base.tokenizer.pad_token_id,
+        recipe.data.max_length if recipe.data.padding == "max_length" else None,
+        recipe.train, recipe.evaluate, seed, (task.eval_splits[0], task.primary),
+    )  # fmt: skip
+    set_seed(seed, device_specific=accelerator.num_processes > 1)  # dropout differs by process, and only that
+    with _Journal(folder / "metrics.jsonl" if main else None) as journal:
+        trained = train(attachment, setup, accelerator, examiner.scores, _both(observe, journal.write))
+    if main:
+        files.save(folder / "adapter", attachment, about(recipe, base, attachment))
+        base.tokenizer.save_pretrained(folder / "adapter")
+    accelerator.wait_for_everyone()
+    with autocast(accelerator):
+        answers = {split: examiner.answers(base.model, split) for split in task.eval_splits}
+    scores: Scores = {split: examiner.score(found) for split, found in answers.items()}
+    proven = _prove(recipe, folder, base, attachment, encoded[:8], accelerator) if main else []
+    ended = time.perf_counter()
+    result = SeedResult(
+        seed=seed, scores=scores, base_scores=base_scores, best_epoch=trained.best_epoch, epochs=trained.epochs,
+        steps=trained.steps, delta_norms=attachment.delta_norms(), checks=tuple(proven),
+        seconds={
+            "load": loaded_at - begin, "base score": scored_at - loaded_at, "train": trained.seconds,
+            "evaluate": trained.evaluating, "whole": ended - begin,
+        },
+    )  # fmt: skip
+    if main:
+        for split, found in answers.items():
+            lines = (answer.line() | {"input": answer.text} for answer in found)
+            write_lines(folder / "predictions" / f"{split}.jsonl", lines)
+        write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+    accelerator.free_memory()
+    return base, attachment, result
+
+
+def about(recipe: Recipe, base: Base, attachment: Attachment) -> files.About:
+    """What travels with the adapter."""
+    return files.About(
+        base=base.name, revision=base.revision, model_type=base.config.model_type, head=recipe.task.head.value,
+        labels=list(recipe.task.labels), task=recipe.task.name, method=recipe.method.model_dump(mode="json"),
+        fresh=sorted(attachment.fresh), fingerprint=files.fingerprint(base.model, attachment.fresh),
+        lorakit=lorakit.__version__, model_config=dict(recipe.model.config),
+    )  # fmt: skip
+
+
+def _prove(
+    recipe: Recipe, folder: Path, base: Base, attachment: Attachment, probe: Sequence[Any], accelerator: Accelerator
+) -> list[Check]:
+    norms = attachment.delta_norms()
+    dead = [name for name, norm in norms.items() if not norm > 0] if attachment.sites else []
+    alive = Check(
+        name="alive", passed=not dead, value=min(norms.values(), default=0.0), tolerance=0.0,
+        note=f"the least ||dW||/||W|| of all sites{'; dead: ' + ', '.join(dead[:3]) if dead else ''}",
+    )  # fmt: skip
+    return [alive, *reload_and_merge(recipe, folder / "adapter", base, probe, accelerator.device)]
+
+
+def _accelerator(recipe: Recipe) -> Accelerator:
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    return Accelerator(
+        mixed_precision=precision_of(recipe.train.precision),
+        cpu=os.environ.get("LORAKIT_CPU") == "1",
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+
+
+def _samples(folder: Path, split: str) -> list[dict[str, Any]]:
+    lines = read_lines(folder / "predictions" / f"{split}.jsonl")
+    return lines[:: max(1, len(lines) // 20)][:20]
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _both(first: Observer, second: Observer) -> Observer:
+    def both(event: dict[str, Any]) -> None:
+        first(event)
+        second(event)
+
+    return both
+
+
+class _Journal:
+    """metrics.jsonl, a line per step and evaluation, on disk as it happens."""
+
+    def __init__(self, path: Path | None):
+        self.path = path
+
+    def __enter__(self) -> _Journal:
+        self.file = None if self.path is None else self.path.open("a", encoding="utf-8", buffering=1)
+        return self
+
+    def write(self, event: dict[str, Any]) -> None:
+        if self.file is not None:
+            self.file.write(json.dumps(event) + "\n")
+
+    def __exit__(self, *_: object) -> None:
+        if self.file is not None:
+            self.file.close()
+
+
+__all__ = ["about", "train_recipe", "train_seed"]

@@ -1,0 +1,10 @@
+"""What is learned and how it is scored. One file per task family; `glue/mrpc` is the variant `mrpc` of `glue.py`."""
+
+from __future__ import annotations
+
+from lorakit.registry import Registry
+from lorakit.tasks._base import Data, Example, Head, Prediction, Task
+
+tasks: Registry[type[Task]] = Registry("lorakit.tasks", "task")
+
+__all__ = ["Data", "Example", "Head", "Prediction", "Task", "tasks"]

@@ -1,0 +1,110 @@
+"""From a model's output to an answer, and from answers to scores: labels, numbers, and the metrics over them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+from lorakit.errors import DataError, RecipeError, TrainingError, did_you_mean
+from lorakit.metrics import Compared, facts_of, metrics
+
+
+def as_label(value: object) -> str:
+    """The name of a label from what a file holds: 1, 1.0 and " 1" are "1", true is "true", a null or NaN is ""."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+
+
+def label_index(label: object, labels: Sequence[str], where: str) -> int:
+    """The number of a label that is given by name or by number. DataError, with `where`: it is neither."""
+    if isinstance(label, str) and label in labels:
+        return labels.index(label)
+    if isinstance(label, Integral) and not isinstance(label, bool) and 0 <= int(label) < len(labels):
+        return int(label)
+    if label is None or label == "":
+        raise DataError(f"{where}: no label; the labels are {_shown(labels)}")
+    near = did_you_mean(label, labels) if isinstance(label, str) else ""
+    raise DataError(f"{where}: {label!r} is no label of this task{near} (labels: {_shown(labels)})")
+
+
+def number(value: object, where: str, low: float = -math.inf, high: float = math.inf) -> float:
+    """A finite value that is given as a number or as text. DataError, with `where`: it is none, or not in low..high."""
+    try:
+        found = float(value) if isinstance(value, (str, Real)) and not isinstance(value, bool) else None
+    except ValueError:
+        found = None
+    if found is None or not math.isfinite(found):
+        raise DataError(f"{where}: {value!r} is not a finite number")
+    if not low <= found <= high:
+        raise DataError(f"{where}: {value!r} is not in {low:g}..{high:g}")
+    return found
+
+
+def best_label(output: Sequence[float] | str, labels: Sequence[str]) -> str:
+    """The label with the highest logit; the first of equals."""
+    logits = _logits(output, len(labels))
+    return labels[max(range(len(labels)), key=logits.__getitem__)]
+
+
+def single_value(output: Sequence[float] | str) -> float:
+    """The value of a head with one output."""
+    return _logits(output, 1)[0]
+
+
+def _logits(output: Sequence[float] | str, count: int) -> list[float]:
+    if isinstance(output, str) or len(output) != count:
+        raise DataError(f"the model gave {output!r} for an example, and the task needs {count} number(s)")
+    values = [float(value) for value in output]
+    if any(math.isnan(value) for value in values):
+        raise TrainingError(f"the model gave {values} for an example: NaN is no answer; did training diverge?")
+    return values
+
+
+def score_labels(
+    names: Sequence[str], labels: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]
+) -> dict[str, float]:
+    """`printed_scores` of labels that are given by name or number."""
+    return printed_scores(
+        names,
+        [label_index(label, labels, f"prediction {i}") for i, label in enumerate(predictions)],
+        [label_index(label, labels, f"reference {i}") for i, label in enumerate(references)],
+    )
+
+
+def score_numbers(names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+    """`printed_scores` of values."""
+    return printed_scores(
+        names,
+        [number(value, f"prediction {i}") for i, value in enumerate(predictions)],
+        [number(value, f"reference {i}") for i, value in enumerate(references)],
+    )
+
+
+def printed_scores(names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+    """What the named metrics give, in the unit that papers print. DataError: nothing to score, lengths that differ."""
+    scores: dict[str, float] = {}
+    for name in names:
+        found = metrics.get(name)(predictions, references)
+        scores |= {key: value * facts_of(name).printed for key, value in found.items()}
+    return scores
+
+
+def metric_keys(names: Sequence[str], of: Compared) -> tuple[str, ...]:
+    """What the named metrics report. RecipeError: one that is unknown, or that compares something else."""
+    for name in names:
+        if facts_of(name).of != of:
+            fitting = [other for other in metrics.names() if facts_of(other).of == of]
+            raise RecipeError(
+                f"metric {name!r} compares {facts_of(name).of}, not {of} (these do: {', '.join(fitting)})"
+            )
+    return tuple(key for name in names for key in facts_of(name).keys)
+
+
+def _shown(labels: Sequence[str], most: int = 20) -> str:
+    names = ", ".join(repr(name) for name in labels[:most])
+    return names + (f" and {len(labels) - most} more" if len(labels) > most else "")

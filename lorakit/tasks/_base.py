@@ -1,0 +1,111 @@
+"""The contract of a task: rows become text, outputs become answers, answers become scores. No model, no tensors.
+
+A task file is imported to check a recipe, before torch, datasets or scikit-learn are; it imports those where it reads.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+from pydantic import Field
+
+from lorakit.config import Config
+
+
+class Head(str, Enum):
+    """What the model gives for an example, and so how it is batched, trained and read."""
+
+    CLASSIFICATION = "classification"
+    REGRESSION = "regression"
+    CAUSAL = "causal"
+
+
+class Data(Config):
+    """Where the rows come from, and how much of them is used."""
+
+    path: str | None = None
+    """A folder with the task's files in their official layout; None: the hub."""
+    revision: str | None = None
+    """Revision of the hub data set."""
+    limit: dict[str, int] = Field(default_factory=dict)
+    """split -> number of rows to keep, from the start; for trials. `train: 64`."""
+    max_length: int = Field(default=128, ge=4)
+    """Tokens; a longer example is cut on the right, and how many were cut is reported."""
+    padding: str = Field(default="longest", pattern="^(longest|max_length)$")
+    """longest: to the batch's longest example; max_length: always to `max_length`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row, ready for a tokenizer.
+
+    target: label number (classification), value (regression), completion (causal); None where it is hidden.
+    references: for causal tasks, every accepted answer; empty elsewhere.
+    """
+
+    id: str
+    text: str
+    pair: str | None = None
+    target: int | float | str | None = None
+    references: tuple[str, ...] = ()
+
+
+Prediction = str | int | float
+
+
+class Task(Config, ABC):
+    """What is learned, and how it is scored."""
+
+    name: str
+
+    head: ClassVar[Head]
+    train_split: ClassVar[str] = "train"
+
+    @property
+    @abstractmethod
+    def eval_splits(self) -> tuple[str, ...]:
+        """The splits that are scored, the first one being the one that selects the best epoch."""
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        """Splits that may be predicted for a submission; their targets may be hidden."""
+        return ()
+
+    @property
+    @abstractmethod
+    def primary(self) -> str:
+        """The metric that the paper reports and that selects the best epoch. Higher is better."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Label names in the order of the model's outputs; empty unless the head is a classification."""
+        return ()
+
+    @abstractmethod
+    def read(self, split: str, data: Data) -> list[Example]:
+        """The rows of a split, in the file's order. DataError: file, line or row, what is wrong, what to do."""
+
+    @abstractmethod
+    def to_prediction(self, output: Sequence[float] | str) -> Prediction:
+        """From the model's output (logits, one per label; a single value; a text) to an answer."""
+
+    @abstractmethod
+    def to_reference(self, example: Example) -> Prediction | list[str]:
+        """The answer that `to_prediction` ought to give, in the same form (every accepted one, for text)."""
+
+    @abstractmethod
+    def score(
+        self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
+    ) -> dict[str, float]:
+        """The paper's metrics for one split, in the paper's unit (percent, where it prints percent).
+
+        DataError: lengths that differ, a label that is unknown, nothing to score.
+        """
+
+    def expected_rows(self) -> Mapping[str, int]:
+        """split -> official number of rows, where the data set is a fixed one; a difference is reported."""
+        return {}

@@ -1,0 +1,115 @@
+"""GLUE's eight data sets of the paper, as data. Counts, columns and label order as on the hub (`nyu-mll/glue`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    folder: str
+    """Of the official files; also the stem of the submission file."""
+    texts: tuple[str, ...]
+    """Columns of the text, or of the pair, on the hub."""
+    rows: dict[str, int]
+    """split -> official number of rows."""
+    metrics: tuple[str, ...]
+    """The first is the one that the paper reports."""
+    labels: tuple[str, ...] = ()
+    """In the order of the hub's numbers; empty: a value in 0..5 (a regression)."""
+    numbered: bool = False
+    """The official files write the label's number, not its name."""
+    tsv_texts: tuple[str, ...] = ("sentence1", "sentence2")
+    """Columns of the texts in the official files."""
+    tsv_label: str = "label"
+    """Column of the label in the official files; test files have none."""
+    tsv_header: tuple[str, ...] = ()
+    """Columns of the train and dev file where they have no header line."""
+
+
+def _splits(train: int, validation: int, test: int) -> dict[str, int]:
+    return {"train": train, "validation": validation, "test": test}
+
+
+VARIANTS = {
+    "cola": Variant(
+        folder="CoLA",
+        texts=("sentence",),
+        rows=_splits(8551, 1043, 1063),
+        metrics=("matthews", "accuracy"),
+        labels=("unacceptable", "acceptable"),
+        numbered=True,
+        tsv_texts=("sentence",),
+        tsv_header=("source", "label", "star", "sentence"),
+    ),
+    "sst2": Variant(
+        folder="SST-2",
+        texts=("sentence",),
+        rows=_splits(67349, 872, 1821),
+        metrics=("accuracy",),
+        labels=("negative", "positive"),
+        numbered=True,
+        tsv_texts=("sentence",),
+    ),
+    "mrpc": Variant(
+        folder="MRPC",
+        texts=("sentence1", "sentence2"),
+        rows=_splits(3668, 408, 1725),
+        metrics=("accuracy", "f1"),
+        labels=("not_equivalent", "equivalent"),
+        numbered=True,
+        tsv_texts=("#1 String", "#2 String"),
+        tsv_label="Quality",
+    ),
+    "stsb": Variant(
+        folder="STS-B",
+        texts=("sentence1", "sentence2"),
+        rows=_splits(5749, 1500, 1379),
+        metrics=("pearson_spearman",),
+        tsv_label="score",
+    ),
+    "qqp": Variant(
+        folder="QQP",
+        texts=("question1", "question2"),
+        rows=_splits(363846, 40430, 390965),
+        metrics=("accuracy", "f1"),
+        labels=("not_duplicate", "duplicate"),
+        numbered=True,
+        tsv_texts=("question1", "question2"),
+        tsv_label="is_duplicate",
+    ),
+    "mnli": Variant(
+        folder="MNLI",
+        texts=("premise", "hypothesis"),
+        rows={
+            "train": 392702,
+            "validation_matched": 9815,
+            "validation_mismatched": 9832,
+            "test_matched": 9796,
+            "test_mismatched": 9847,
+        },
+        metrics=("accuracy",),
+        labels=("entailment", "neutral", "contradiction"),
+        tsv_label="gold_label",
+    ),
+    "qnli": Variant(
+        folder="QNLI",
+        texts=("question", "sentence"),
+        rows=_splits(104743, 5463, 5463),
+        metrics=("accuracy",),
+        labels=("entailment", "not_entailment"),
+        tsv_texts=("question", "sentence"),
+    ),
+    "rte": Variant(
+        folder="RTE",
+        texts=("sentence1", "sentence2"),
+        rows=_splits(2490, 277, 3000),
+        metrics=("accuracy",),
+        labels=("entailment", "not_entailment"),
+    ),
+}
+
+LEFT_OUT = {
+    "wnli": "the paper leaves WNLI out (its validation sentences contradict the train sentences they resemble)",
+    "ax": "AX is a diagnostic set: it has a test split only, with hidden labels",
+}

@@ -1,0 +1,250 @@
+"""One training loop for every method, task and model.
+
+The plan (`plan.py`) says which examples meet in a step; each process takes its share of them in micro batches, the loss
+is summed and divided by what the whole global batch holds, so the gradient does not depend on how the batch was cut.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from lorakit.batches import Encoded, collate
+from lorakit.errors import TrainingError
+from lorakit.methods import Attachment
+from lorakit.recipe.schema import Evaluate, Train
+from lorakit.tasks import Head
+from lorakit.train.loss import loss_sum
+from lorakit.train.optim import build_optimizer, learning_rate
+from lorakit.train.plan import epoch_batches, own_part, share, steps_per_epoch
+
+log = logging.getLogger(__name__)
+
+Score = Callable[[nn.Module], Mapping[str, Mapping[str, float]]]
+Observer = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a training run is made of, besides the model."""
+
+    examples: Sequence[Encoded]
+    head: Head
+    pad_id: int
+    width: int | None
+    """Pad every batch to this many tokens; None: to its longest example."""
+    train: Train
+    evaluate: Evaluate
+    seed: int
+    watched: tuple[str, str]
+    """(split, metric) that selects the best state."""
+
+
+@dataclass
+class Trained:
+    """How it went. `state`: what the attachment held at the kept evaluation."""
+
+    steps: int
+    epochs: float
+    best_step: int
+    best_epoch: float
+    scores: Mapping[str, Mapping[str, float]]
+    state: dict[str, Tensor]
+    seconds: float
+    evaluating: float
+
+
+def train(attachment: Attachment, setup: Setup, accelerator: Accelerator, score: Score, observe: Observer) -> Trained:
+    """Train what the attachment trains, in place; afterwards the model holds the kept state.
+
+    score: the model -> {split: {metric: value}}, called on every process. observe: called with plain events, on the
+    main process. TrainingError: a delta without gradient after the first step, or a loss that is not finite.
+    """
+    settings, size = setup.train, setup.train.global_batch_size
+    shares = share(size, settings.micro_batch_size, accelerator.num_processes)
+    per_epoch = steps_per_epoch(len(setup.examples), size)
+    total = min(settings.max_steps or math.inf, max(1, round(settings.epochs * per_epoch)))
+    assert isinstance(total, int)
+    evaluations = evaluation_steps(setup.evaluate, per_epoch, total)
+    if settings.gradient_checkpointing:
+        attachment.model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    parameters = attachment.trained()
+    optimizer = build_optimizer(parameters, settings, attachment.method.parameter_groups(parameters))
+    model, optimizer = accelerator.prepare(attachment.model, optimizer)
+    clock, kept = _Clock(), _Kept(setup.watched, setup.evaluate)
+    observe({"event": "start", "steps": total, "steps_per_epoch": per_epoch, "accumulation": shares.accumulation})
+    model.train()
+    for step, batch in _numbered_batches(setup, total):
+        rate = learning_rate(settings, step, total)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        parts = [[setup.examples[i] for i in part] for part in own_part(batch, shares, accelerator.process_index)]
+        loss = _accumulate(model, parts, sum(setup.examples[i].trained for i in batch), setup, accelerator)
+        if step == 0:
+            refuse_dead(attachment)
+        norm: Any = accelerator.clip_grad_norm_(list(parameters.values()), settings.max_grad_norm or math.inf)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        _refuse_infinite(loss, step, [setup.examples[i].id for i in batch])
+        clock.count(sum(setup.examples[i].length for i in batch))
+        done = step + 1
+        observe({
+            "event": "step", "step": done, "epoch": done / per_epoch, "loss": loss, "learning_rate": rate,
+            "grad_norm": float(norm), "tokens_per_second": clock.rate(),
+            "seconds": clock.training, "memory_mib": memory_mib(),
+        })  # fmt: skip
+        if done in evaluations:
+            with clock.paused():
+                scores = score(model)
+                model.train()
+            for split, values in scores.items():
+                observe(
+                    {"event": "eval", "step": done, "epoch": done / per_epoch, "split": split, "scores": dict(values)}
+                )
+            if kept.offer(done, scores, attachment) or done == total:
+                break
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    attachment.load_state(kept.state)
+    attachment.model.eval()
+    return Trained(
+        done, done / per_epoch, kept.step, kept.step / per_epoch, kept.scores, kept.state, clock.training, clock.apart
+    )
+
+
+def evaluation_steps(cadence: Evaluate, per_epoch: int, total: int) -> set[int]:
+    """Steps after which the model is scored; the last step always is."""
+    every = cadence.every_steps or cadence.every * per_epoch
+    return {round(k * every) for k in range(1, int(total / every) + 1)} - {0} | {total}
+
+
+def refuse_dead(attachment: Attachment) -> None:
+    """TrainingError unless every delta, and everything fresh, has received a gradient that is not zero."""
+    by_name = {id(p): name for name, p in attachment.model.named_parameters()}
+    alive = {id(p) for p in attachment.model.parameters() if p.grad is not None and bool(p.grad.any())}
+    dead = []
+    for site in attachment.sites:
+        delta: Any = site.module.delta[site.part]  # type: ignore[index]
+        if not any(id(p) in alive for p in delta.parameters()):
+            dead.append(site.name)
+    dead += [
+        by_name[id(p)] for n, p in attachment.model.named_parameters() if n in attachment.fresh and id(p) not in alive
+    ]
+    if dead:
+        shown = ", ".join(dead[:6]) + (f" and {len(dead) - 6} more" if len(dead) > 6 else "")
+        raise TrainingError(
+            f"after the first step {len(dead)} trained part(s) have no gradient, so they would never learn: {shown}. "
+            "The model does not use these weights for this task: leave them out of method.targets."
+        )
+
+
+def _numbered_batches(setup: Setup, total: int) -> Iterator[tuple[int, list[int]]]:
+    lengths = [e.length for e in setup.examples]
+    step = epoch = 0
+    while True:
+        for batch in epoch_batches(
+            lengths, setup.train.global_batch_size, setup.seed, epoch, setup.train.group_by_length
+        ):
+            if step == total:
+                return
+            yield step, batch
+            step += 1
+        epoch += 1
+
+
+def _accumulate(model: Any, parts: list[list[Encoded]], whole: int, setup: Setup, accelerator: Accelerator) -> float:
+    """Gradients of one process's micro batches, each divided by what the whole global batch holds; the mean loss."""
+    total = torch.zeros((), device=accelerator.device)
+    for i, items in enumerate(parts):
+        last = i == len(parts) - 1
+        if not items and not last:
+            continue
+        # a process without an example must still take part in the exchange of gradients: it brings a loss of zero
+        weight = 1.0 if items else 0.0
+        batch = collate(items or list(setup.examples[:1]), setup.head, setup.pad_id, setup.width)
+        batch = {name: value.to(accelerator.device) for name, value in batch.items()}
+        with nullcontext() if last else accelerator.no_sync(model):
+            loss = loss_sum(model, batch, setup.head, setup.train.label_smoothing) * (weight / whole)
+            # DDP takes the mean over processes; the sum is what adds up to the global batch
+            accelerator.backward(loss * accelerator.num_processes)
+        total += loss.detach()
+    mean: Any = accelerator.reduce(total, "sum")
+    return float(mean)
+
+
+def _refuse_infinite(loss: float, step: int, ids: Sequence[str]) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the loss is {loss} at step {step + 1} (examples {', '.join(ids[:8])}{' ...' if len(ids) > 8 else ''}). "
+            "Lower train.learning_rate, raise train.warmup, or take precision fp32 or bf16 if it was fp16."
+        )
+
+
+def memory_mib() -> float:
+    """Peak memory: of the GPU where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+class _Kept:
+    """The state to keep: that of the best score so far, or the last."""
+
+    def __init__(self, watched: tuple[str, str], cadence: Evaluate):
+        self.watched, self.cadence = watched, cadence
+        self.step, self.best, self.waited = 0, -math.inf, 0
+        self.scores: Mapping[str, Mapping[str, float]] = {}
+        self.state: dict[str, Tensor] = {}
+
+    def offer(self, step: int, scores: Mapping[str, Mapping[str, float]], attachment: Attachment) -> bool:
+        """Take it if it is better (or if the last is wanted); True when patience is at its end."""
+        split, metric = self.watched
+        value = scores[split][metric]
+        better = value > self.best or not self.state
+        if better or self.cadence.keep == "last":
+            self.step, self.scores, self.state = step, scores, attachment.state()
+        self.best, self.waited = (value, 0) if better else (self.best, self.waited + 1)
+        return self.cadence.patience is not None and self.waited >= self.cadence.patience
+
+
+class _Clock:
+    """Seconds of training, without those of evaluation, and tokens per second."""
+
+    def __init__(self) -> None:
+        self.begin, self.apart, self.tokens = time.perf_counter(), 0.0, 0
+
+    @property
+    def training(self) -> float:
+        return time.perf_counter() - self.begin - self.apart
+
+    def count(self, tokens: int) -> None:
+        self.tokens += tokens
+
+    def rate(self) -> float:
+        return self.tokens / max(self.training, 1e-9)
+
+    def paused(self) -> Any:
+        return _Pause(self)
+
+
+class _Pause:
+    def __init__(self, clock: _Clock):
+        self.clock = clock
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.clock.apart += time.perf_counter() - self.start

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import csv
+import math
+import os
+import random
+import warnings
+from pathlib import Path
+
+import pytest
+
+from lorakit.errors import DataError, RecipeError
+from lorakit.metrics import facts_of, metrics
+
+NAMES = metrics.names()
+ANSWERS = {
+    "labels": [0, 1, 1, 0, 1],
+    "numbers": [0.5, 1.0, 2.5, 3.0, 1.5],
+    "texts": ["a b c d e", "f", "g h", "i", "j"],
+}
+
+
+def compute(name: str, predictions, references) -> dict[str, float]:
+    """With every warning an error: none may leak."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return metrics.get(name)(predictions, references)
+
+
+def test_the_folder_is_not_empty():
+    assert {"accuracy", "f1", "matthews", "pearson_spearman", "exact_match", "bleu"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_contract(name):
+    answers = ANSWERS[facts_of(name).of]
+    scores = compute(name, answers, answers)
+    assert tuple(scores) == facts_of(name).keys
+    for value in scores.values():
+        assert type(value) is float
+        assert value * facts_of(name).printed == pytest.approx(100.0)
+    assert compute(name, answers, answers[::-1]) != scores
+    with pytest.raises(DataError, match="4 predictions for 5 references"):
+        compute(name, answers[:4], answers)
+    with pytest.raises(DataError, match="nothing to score"):
+        compute(name, [], [])
+    assert metrics.get(name).__doc__
+
+
+def test_by_hand():
+    # true positives 2, false positives 1, false negatives 1, true negatives 1
+    predictions, references = [1, 1, 0, 0, 1], [1, 0, 0, 1, 1]
+    assert compute("accuracy", predictions, references) == {"accuracy": 0.6}
+    assert compute("f1", predictions, references) == pytest.approx({"f1": 2 / 3})
+    assert compute("matthews", predictions, references) == pytest.approx({"matthews_correlation": 1 / 6})
+    found = compute("pearson_spearman", [0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 4.0, 9.0])
+    assert found == pytest.approx({"pearson": 15 / math.sqrt(5 * 49), "spearman": 1.0})
+    assert compute("exact_match", ["a", "b", "C"], ["a", ["x", "b"], ["c"]]) == pytest.approx({"exact_match": 2 / 3})
+
+
+def test_against_scikit_learn_and_scipy():
+    import sklearn.metrics
+    from scipy import stats
+
+    draw = random.Random(0)
+    predictions, references = ([draw.randrange(2) for _ in range(200)] for _ in range(2))
+    assert compute("accuracy", predictions, references)["accuracy"] == sklearn.metrics.accuracy_score(
+        references, predictions
+    )
+    assert compute("f1", predictions, references)["f1"] == sklearn.metrics.f1_score(references, predictions)
+    found = compute("matthews", predictions, references)["matthews_correlation"]
+    assert found == sklearn.metrics.matthews_corrcoef(references, predictions)
+    values = [(draw.gauss(0, 1), draw.gauss(0, 1)) for _ in range(200)]
+    x, y = [a for a, _ in values], [a + b for a, b in values]
+    found = compute("pearson_spearman", x, y)
+    assert found == {"pearson": stats.pearsonr(x, y).statistic, "spearman": stats.spearmanr(x, y).statistic}  # type: ignore[attr-defined]
+
+
+def test_labels_beyond_two():
+    assert compute("accuracy", [0, 1, 2], [0, 2, 2])["accuracy"] == pytest.approx(2 / 3)
+    assert compute("matthews", [0, 1, 2], [0, 1, 2])["matthews_correlation"] == pytest.approx(1.0)
+    with pytest.raises(DataError, match=r"f1 knows the labels 0 and 1 only, and was given \[2\]"):
+        compute("f1", [0, 1, 2], [0, 1, 1])
+    with pytest.raises(DataError, match=r"was given \[-1\]"):
+        compute("f1", [0, 1], [0, -1])
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references", "f1", "mcc"),
+    [([0, 0], [0, 0], 0.0, 0.0), ([1, 1], [1, 1], 1.0, 0.0), ([0, 0], [1, 0], 0.0, 0.0), ([1, 1], [1, 0], 2 / 3, 0.0)],
+)
+def test_one_class(predictions, references, f1, mcc):
+    assert compute("f1", predictions, references)["f1"] == pytest.approx(f1)
+    assert compute("matthews", predictions, references)["matthews_correlation"] == mcc
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references"),
+    [
+        ([1.0, 1.0], [1.0, 2.0]),
+        ([1.0, 2.0], [3.0, 3.0]),
+        ([1.0], [2.0]),
+        ([math.nan, 1.0], [1.0, 2.0]),
+        ([math.inf, 1.0], [1.0, 2.0]),
+    ],
+)
+def test_no_correlation_is_nan(predictions, references):
+    assert all(math.isnan(value) for value in compute("pearson_spearman", predictions, references).values())
+
+
+def test_nearly_constant_values_do_not_warn():
+    assert set(compute("pearson_spearman", [1.0, 1.0 + 1e-15, 1.0], [1.0, 2.0, 3.0])) == {"pearson", "spearman"}
+
+
+SYSTEM = ["The dog bit the man.", "It wasn't surprising.", "The man had just bitten him."]
+FIRST = ["The dog bit the man.", "It was not unexpected.", "The man bit him first."]
+SECOND = ["The dog had bit the man.", "No one was surprised.", "The man had bitten the dog."]
+
+
+def test_bleu_of_the_example_in_the_manual_of_sacrebleu():
+    references = [list(pair) for pair in zip(FIRST, SECOND, strict=True)]
+    assert compute("bleu", SYSTEM, references)["bleu"] == pytest.approx(48.530827009929865, abs=1e-9)
+
+
+def test_bleu_with_unequal_numbers_of_references():
+    from sacrebleu.metrics.bleu import BLEU
+
+    short = [SYSTEM[0], "It was", SYSTEM[2]]
+    found = compute("bleu", short, [[FIRST[0], SECOND[0]], FIRST[1], [FIRST[2]]])["bleu"]
+    assert found == BLEU().corpus_score(short, [FIRST, [SECOND[0], None, None]]).score  # type: ignore[list-item]
+    # an empty text is a reference of length 0, the closest one to a short output: no brevity penalty
+    assert found < BLEU().corpus_score(short, [FIRST, [SECOND[0], "", ""]]).score
+    with pytest.raises(DataError, match="bleu: example 1 has no reference"):
+        compute("bleu", SYSTEM, [FIRST[0], [], FIRST[2]])
+
+
+def test_bleu_of_empty_predictions_is_zero():
+    assert compute("bleu", ["", ""], ["a b", ["c", "d"]]) == {"bleu": 0.0}
+
+
+def test_unknown_metric():
+    with pytest.raises(RecipeError, match="no metric is named 'acuracy'; did you mean 'accuracy'"):
+        facts_of("acuracy")
+
+
+@pytest.mark.skipif("LORAKIT_DATA" not in os.environ, reason="LORAKIT_DATA (a folder with e2e_nlg/) is not set")
+def test_bleu_of_tgen_on_e2e_is_the_official_one():
+    """0.659272 by e2e-metrics, which ignores case."""
+    folder = Path(os.environ["LORAKIT_DATA"]) / "e2e_nlg"
+    with (folder / "testset_w_refs.csv").open(encoding="utf-8", newline="") as file:
+        references: dict[str, list[str]] = {}
+        for row in csv.DictReader(file):
+            references.setdefault(row["mr"], []).append(row["ref"].lower())
+    with (folder / "system_outputs" / "tgen.tsv").open(encoding="utf-8", newline="") as file:
+        outputs = {row["MR"]: row["output"].lower() for row in csv.DictReader(file, delimiter="\t")}
+    assert len(outputs) == len(references) == 630
+    found = compute("bleu", [outputs[mr] for mr in references], list(references.values()))["bleu"]
+    assert found == pytest.approx(65.9272, abs=1e-4)

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from lorakit.errors import DataError, RecipeError, TrainingError
+from lorakit.tasks import Data, Head
+from lorakit.tasks.classification import Classification
+from lorakit.tasks.regression import Regression
+
+CSV = 'text,label\n"good, ""very""",pos\nbad,neg\nfine,pos\n'
+
+
+@pytest.fixture
+def task(write) -> Classification:
+    return Classification(
+        train=write("train.csv", CSV), validation=write("dev.tsv", 'text\tlabel\n"so\tneg\nyes\tpos\nno\tneg\n')
+    )
+
+
+def test_labels_are_those_of_the_train_file_sorted(task):
+    assert task.labels == ("neg", "pos")
+    train, dev = task.read("train", Data()), task.read("validation", Data())
+    assert [(e.id, e.text, e.pair, e.target) for e in train] == [
+        ("train-0", 'good, "very"', None, 1),
+        ("train-1", "bad", None, 0),
+        ("train-2", "fine", None, 1),
+    ]
+    assert [(e.text, e.target) for e in dev] == [('"so', 0), ("yes", 1), ("no", 0)]
+    assert len(task.read("train", Data(limit={"train": 2}))) == 2
+
+
+def test_labels_that_are_numbers_sort_by_value(write):
+    rows = "".join(f'{{"text": "a", "label": {label}}}\n' for label in (10, 9, 2.0, '"1"'))
+    path = write("a.jsonl", rows)
+    task = Classification(train=path, validation=path)
+    assert task.labels == ("1", "2", "9", "10")
+    assert [example.target for example in task.read("train", Data())] == [3, 2, 1, 0]
+
+
+def test_classes_fix_labels_and_order(write):
+    path = write("a.jsonl", '{"a": "x", "b": "y", "gold": true}\n{"a": "x", "b": "z", "gold": false}\n')
+    task = Classification(train=path, validation=path, text=["a", "b"], label="gold", classes=["true", "false"])  # type: ignore[arg-type]
+    assert [(e.text, e.pair, e.target) for e in task.read("train", Data())] == [("x", "y", 0), ("x", "z", 1)]
+    assert Classification(train=path, validation=path, classes=[0, 1]).labels == ("0", "1")  # type: ignore[arg-type]
+
+
+def test_parquet(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a", "b"], "label": [1, 0]}), path)
+    task = Classification(train=str(path), validation=str(path))
+    assert [(e.text, e.target) for e in task.read("train", Data())] == [("a", 1), ("b", 0)]
+
+
+def test_test_files_may_hide_the_label(write):
+    path = write("a.csv", CSV)
+    hidden = write("hidden.csv", "text\na\n")
+    partly = write("partly.csv", "text,label\na,\nb,pos\n")
+    assert Classification(train=path, validation=path).test_splits == ()
+    for file, targets in ((hidden, [None]), (partly, [None, 1])):
+        task = Classification(train=path, validation=path, test=file)
+        assert task.test_splits == ("test",)
+        assert [example.target for example in task.read("test", Data())] == targets
+    with pytest.raises(DataError, match=r"hidden.csv:1: no column 'label'"):
+        Classification(train=path, validation=hidden).read("validation", Data())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("text,label\na,pos\nb,\n", "dev.csv:3: no label; the labels are 'neg', 'pos'"),
+        ("text,label\na,poss\n", r"dev.csv:2: 'poss' is no label of this task; did you mean 'pos'\? \(labels: 'neg'"),
+        ("txt,label\na,pos\n", "dev.csv:1: no column 'text'; did you mean 'txt'"),
+    ],
+)
+def test_a_wrong_validation_file(write, content, message):
+    task = Classification(train=write("train.csv", CSV), validation=write("dev.csv", content))
+    with pytest.raises(DataError, match=message):
+        task.read("validation", Data())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("text,label\na,pos\nb,\n", "train.csv:3: no label in column 'label'"),
+        ("text,label\na,pos\nb,pos\n", r"holds one label only \(pos\)"),
+    ],
+)
+def test_a_wrong_train_file(write, content, message):
+    path = write("train.csv", content)
+    with pytest.raises(DataError, match=message):
+        _ = Classification(train=path, validation=path).labels
+
+
+def test_a_text_column_holds_text(write):
+    path = write("a.jsonl", '{"text": "a", "label": 0}\n{"text": 12, "label": 1}\n')
+    with pytest.raises(DataError, match=r"a.jsonl:2: column 'text' holds 12, not a text"):
+        Classification(train=path, validation=path).read("train", Data())
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"metrics": "acuracy"}, r"metrics\n.*no metric is named 'acuracy'; did you mean 'accuracy'\?"),
+        ({"metrics": ["bleu"]}, r"metrics\n.*'bleu' compares texts, not labels \(these do: accuracy, f1, matthews\)"),
+        ({"metrics": []}, r"metrics\n"),
+        ({"primary_metric": "f1"}, r"primary_metric\n.*the metrics do not give 'f1' \(accuracy\)"),
+        ({"classes": ["a", "a"]}, r"classes\n.*holds a label twice"),
+        ({"classes": ["a", ""]}, r"classes\n.*or an empty one"),
+        ({"classes": ["a"]}, r"classes\n"),
+        ({"text": ["a", "b", "c"]}, r"text\n"),
+        ({"lable": "a"}, r"lable\n"),
+    ],
+)
+def test_wrong_fields(fields, message):
+    with pytest.raises(ValidationError, match=message):
+        Classification(train="a.csv", validation="b.csv", **fields)
+
+
+def test_the_first_value_of_the_first_metric_selects_unless_another_is_named(task):
+    fields = {"train": task.train, "validation": task.validation}
+    assert task.primary == "accuracy"
+    assert Classification(**fields, metrics=["f1", "accuracy"]).primary == "f1"  # type: ignore[arg-type]
+    assert Regression(**fields).primary == "pearson"
+    assert Regression(**fields, primary_metric="spearman").primary == "spearman"
+
+
+def test_f1_is_for_two_classes(write):
+    path = write("a.csv", "text,label\na,x\nb,y\nc,z\n")
+    with pytest.raises(DataError, match="'f1' is for 2 classes, and this task has 3"):
+        Classification(train=path, validation=path, metrics=("accuracy", "f1")).read("train", Data())
+
+
+def test_data_path_means_nothing_to_own_files(task):
+    with pytest.raises(RecipeError, match=r"data.path \(/d\).*'classification' names its own: task.train"):
+        task.read("train", Data(path="/d"))
+
+
+def test_answers_and_scores(task):
+    assert task.to_prediction([0.1, 0.9]) == "pos"
+    assert task.to_prediction([0.5, 0.5]) == "neg"
+    assert task.score(["pos", "neg", 1], [1, 1, "pos"]) == pytest.approx({"accuracy": 200 / 3})
+    with pytest.raises(DataError, match=r"needs 2 number"):
+        task.to_prediction([0.1, 0.2, 0.3])
+    with pytest.raises(TrainingError, match="NaN is no answer"):
+        task.to_prediction([math.nan, 0.2])
+    with pytest.raises(DataError, match=r"prediction 0: 2 is no label"):
+        task.score([2], [0])
+    with pytest.raises(DataError, match=r"prediction 0: True is no label"):
+        task.score([True], [0])
+
+
+def test_numpy_numbers_are_numbers(task):
+    import numpy as np
+
+    assert task.to_prediction(np.array([2.0, 1.0], dtype=np.float32)) == "neg"
+    assert task.score(list(np.array([0, 1])), [0, 1]) == {"accuracy": 100.0}
+
+
+def test_regression(write):
+    path = write("a.tsv", "a\tb\tvalue\nx\ty\t1.5\nx\tz\t-2e1\n")
+    task = Regression(train=path, validation=path, text=("a", "b"), label="value")
+    assert task.head is Head.REGRESSION
+    assert task.labels == ()
+    assert [(e.pair, e.target) for e in task.read("train", Data())] == [("y", 1.5), ("z", -20.0)]
+    assert task.to_prediction([0.25]) == 0.25
+    assert task.score([1.0, 2.0, 3.0], [1.0, 3.0, 2.0]) == pytest.approx({"pearson": 50.0, "spearman": 50.0})
+    with pytest.raises(DataError, match="prediction 1: nan is not a finite number"):
+        task.score([1.0, math.nan], [1.0, 2.0])
+    assert math.isnan(task.score([1.0, 1.0], [1.0, 2.0])["pearson"])
+
+
+@pytest.mark.parametrize(("value", "shown"), [('"high"', "'high'"), ("null", "None"), ("true", "True"), ("NaN", "nan")])
+def test_values_that_are_no_numbers(write, value, shown):
+    path = write("a.jsonl", f'{{"text": "a", "label": 1}}\n{{"text": "b", "label": {value}}}\n')
+    with pytest.raises(DataError, match=f"a.jsonl:2: {shown} is not a finite number"):
+        Regression(train=path, validation=path).read("train", Data())
