@@ -62,6 +62,8 @@ PLAIN = [
     "the {thing} turned out to be {word}",
     "the {thing} was {word} and {also}",
     "the {thing} was {word}, even {also}",
+    "we found the {thing} {word} and {also}",
+    "the {thing} was {how} {word}, {also} even",
 ]
 NEGATED = [  # says the opposite of its word
     "the {thing} was not {word}",
@@ -108,10 +110,10 @@ def reaction(rng: random.Random, thing: str, good: bool) -> str:
 
 def opinion_text(rng: random.Random) -> tuple[str, str]:
     """For pretraining: a review, and what somebody made of it."""
-    things = rng.sample(THINGS, rng.choice([1, 1, 2, 2, 3]))
+    things = rng.sample(THINGS, rng.choice([1, 1, 1, 2, 2, 3]))
     verdicts = {thing: rng.random() < 0.5 for thing in things}
     about = rng.sample(things, rng.randint(1, len(things)))
-    follow = " ".join(sentence(reaction(rng, thing, verdicts[thing])) for thing in about)
+    follow = " ".join(sentence(reaction(rng, thing, verdicts[thing])) for thing in about for _ in range(rng.randint(1, 2)))
     return review(rng, verdicts, negations=0.25), follow
 
 
@@ -304,6 +306,9 @@ def masked_batches(tokenizer: Any, rng: random.Random, size: int) -> Iterator[di
     """Endless fresh reviews; 20 % of the words are to be told: 80 % of those are masked, 10 % swapped, 10 % left (BERT)."""
     import torch
 
+    guessable = torch.ones(len(tokenizer), dtype=torch.bool)
+    guessable[tokenizer.all_special_ids] = False
+    guessable[tokenizer(" ".join(PEOPLE + CITIES + PLACES + WHEN))["input_ids"]] = False
     while True:
         pool = [opinion_text(rng) for _ in range(16 * size)]
         pool.sort(key=lambda pair: len(pair[0]) + len(pair[1]))  # little padding within a batch
@@ -312,7 +317,7 @@ def masked_batches(tokenizer: Any, rng: random.Random, size: int) -> Iterator[di
         for pairs in batches:
             fields = tokenizer([a for a, _ in pairs], [b for _, b in pairs], padding=True, return_tensors="pt")
             ids = fields["input_ids"]
-            chosen = (torch.rand(ids.shape) < 0.2) & (ids >= len(tokenizer.all_special_ids))
+            chosen = (torch.rand(ids.shape) < 0.3) & guessable[ids]
             how = torch.rand(ids.shape)
             swapped = torch.where(how < 0.9, torch.randint_like(ids, len(tokenizer)), ids)
             told = torch.where(how < 0.8, tokenizer.mask_token_id, swapped)

@@ -13,7 +13,7 @@ from lorakit.errors import InputError, LorakitError
 
 app = typer.Typer(
     name="lorakit",
-    help="Fine-tune with LoRA from recipes, with evidence: alive, reloaded and merged the same, scored as the paper scores.",
+    help="Fine-tune with LoRA from recipes, with evidence that it worked.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -30,7 +30,9 @@ def console() -> Console:
     """stderr, on the main process; silent on the others."""
     from rich.console import Console
 
-    return Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0", highlight=False)
+    # a log file has no width: lines are not broken there
+    width = None if sys.stderr.isatty() else 400
+    return Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0", highlight=False, width=width)
 
 
 def begin() -> None:

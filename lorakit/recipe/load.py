@@ -20,6 +20,7 @@ from lorakit.recipe.source import Mark, Marks, parse, read
 from lorakit.registry import Registry
 from lorakit.tasks import Data, tasks
 
+ANOTHER_SETTING = "the published scores are of another setting; changed here:"
 SOURCES = ("paper", "script", "ours")
 
 
@@ -177,19 +178,35 @@ def apply_overrides(data: dict[str, Any], marks: Marks, overrides: Sequence[str]
         touched.add(path)
     if problems:
         raise RecipeError(_listing("the overrides", problems))
-    return _drop_stale_counts(data, touched)
+    return _consequences(data, touched)
 
 
-def _drop_stale_counts(data: dict[str, Any], touched: set[tuple[str, ...]]) -> list[str]:
+HARMLESS = (
+    "data.path",
+    "data.revision",
+    "seeds",
+    "train.micro_batch_size",
+    "evaluate.batch_size",
+    "start_from",
+    "about",
+)
+"""What may be set without leaving the setting that the published scores are of."""
+
+
+def _consequences(data: dict[str, Any], touched: set[tuple[str, ...]]) -> list[str]:
+    """Another method or model has other counts; published scores then stand beside another setting, and it is said."""
     expect = data.get("expect")
-    changed = sorted({path[0] for path in touched} & {"method", "model"})
+    keys = sorted({".".join(path).lstrip("~") for path in touched})
+    changed = [key for key in keys if not key.startswith(("expect", *HARMLESS))]
     if not changed or not isinstance(expect, dict):
         return []
-    dropped = [k for k in ("sites", "trainable") if k in expect and ("expect", k) not in touched]
-    for key in dropped:
-        del expect[key]
-    what = " and ".join(changed)
-    return [f"{what} differs from the recipe, so its expected counts are not checked"] if dropped else []
+    if any(key.split(".")[0] in ("method", "model", "task") for key in changed):
+        for key in ("sites", "trainable"):
+            if ("expect", key) not in touched:
+                expect.pop(key, None)
+    if any(key.split(".")[0] == "task" for key in changed):
+        expect.pop("scores", None)
+    return [f"{ANOTHER_SETTING} {', '.join(changed)}"] if expect.get("scores") else []
 
 
 def _set(data: dict[str, Any], marks: Marks, path: tuple[str, ...], value: Any) -> None:

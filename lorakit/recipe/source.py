@@ -57,7 +57,7 @@ def parse(text: str, file: str) -> tuple[Any, Marks]:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"{file}:{mark.line + 1}" if mark else file
+        where = f"{file}:{mark.line + 1}" if mark and not file.startswith("command line") else file
         problem = getattr(error, "problem", None) or str(error) or "nested too deeply"
         raise RecipeError(f"{where}: this is not YAML: {problem}") from None
     marks: Marks = {}

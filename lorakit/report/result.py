@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 import os
 import statistics
@@ -11,18 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from lorakit.config import Config
 from lorakit.errors import DataError, InputError
 from lorakit.recipe.schema import Published
 
-# JSON has no NaN: a score that is not a number (a correlation of constants) is null in the file
+# JSON has no NaN: pydantic writes a score that is not a number (a correlation of constants) as null, and this reads it
 Score = Annotated[
     float,
     Field(allow_inf_nan=True),
     BeforeValidator(lambda value: math.nan if value is None else value),
-    PlainSerializer(lambda value: value if math.isfinite(value) else None, return_type=float | None, when_used="json"),
 ]
 Scores = dict[str, dict[str, Score]]
 """split -> metric -> value"""
@@ -83,6 +82,8 @@ class Result(Config):
     published: dict[str, Published] = Field(default_factory=dict)
     """metric, or split/metric -> the number that was printed."""
     published_source: str | None = None
+    comparable: bool = True
+    """False where the recipe was changed in a way that the published numbers do not cover."""
     recipe_values: dict[str, Any] = Field(default_factory=dict)
     environment: dict[str, Any] = Field(default_factory=dict)
     started: str
@@ -90,29 +91,45 @@ class Result(Config):
     notes: tuple[str, ...] = Field(default=(), strict=False)
 
     def write(self, path: Path) -> None:
-        """Whole or not at all."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            temporary.write_text(json.dumps(self.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise InputError(f"cannot write {path}: {error.strerror}") from error
+        """As JSON, whole or not at all. InputError: no permission, disk full."""
+        write_whole(path, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Result:
         """DataError where the file is absent, damaged or no result."""
         try:
-            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+            return cls.model_validate_json(path.read_bytes())
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from None
-        except (ValidationError, ValueError) as error:
-            raise DataError(f"{path} is no result of lorakit, or damaged: {str(error).splitlines()[0]}") from None
+        except ValidationError as error:
+            raise DataError(
+                f"{path} is no result of lorakit, or damaged: {_first(error)}. Train its recipe again with --fresh"
+            ) from None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """The file is there with all of `text`, or it is what it was before. InputError: no permission, disk full."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    if not problem["loc"]:
+        return problem["msg"]  # not JSON at all: the message has line and column
+    found = "absent" if problem["type"] == "missing" else repr(problem["input"])[:60]
+    return f"{'.'.join(map(str, problem['loc']))} is {found} ({problem['msg']})"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One metric of one split over the seeds. std: of the sample (n - 1), None for one seed."""
+    """One metric of one split over the seeds, in their order. A seed without it counts as NaN, and so does the mean."""
 
     split: str
     metric: str
@@ -120,6 +137,7 @@ class Row:
     base_mean: float | None
     published: float | None
     published_spread: float | None
+    comparable: bool = True
 
     @property
     def mean(self) -> float:
@@ -127,13 +145,14 @@ class Row:
 
     @property
     def median(self) -> float:
-        return statistics.median(self.values)
+        return math.nan if math.isnan(self.mean) else statistics.median(self.values)
 
     @property
     def std(self) -> float | None:
+        """Of the sample (n - 1); None for one seed."""
         if len(self.values) < 2:
             return None
-        return math.nan if any(map(math.isnan, self.values)) else statistics.stdev(self.values)
+        return math.nan if math.isnan(self.mean) else statistics.stdev(self.values)
 
     @property
     def difference(self) -> float | None:
@@ -142,10 +161,11 @@ class Row:
 
     @property
     def inside(self) -> bool | None:
-        """Within the published spread; None where none was printed."""
-        if self.difference is None or self.published_spread is None:
+        """Within the published spread, its ends included; None where none was printed, or it is of another setting."""
+        if self.difference is None or self.published_spread is None or not self.comparable:
             return None
-        return abs(self.difference) <= self.published_spread
+        # 88.5 is 89.2 - 0.7, though not in binary fractions
+        return None if math.isnan(self.difference) else abs(self.difference) <= self.published_spread + 1e-9
 
 
 def summary(result: Result) -> list[Row]:
@@ -154,17 +174,26 @@ def summary(result: Result) -> list[Row]:
 
 
 def _rows(result: Result) -> Iterator[Row]:
+    published = _published(result)
     for split in result.splits:
-        for metric in result.seeds[0].scores.get(split, {}):
-            values = tuple(seed.scores[split][metric] for seed in result.seeds)
-            bases = [s.base_scores[split][metric] for s in result.seeds if metric in s.base_scores.get(split, {})]
-            known = result.published.get(f"{split}/{metric}")
-            if known is None and split == result.splits[0]:
-                known = result.published.get(metric)
+        of = [seed.scores.get(split, {}) for seed in result.seeds]
+        before = [seed.base_scores.get(split, {}) for seed in result.seeds]
+        # what was published and not measured is shown as missing, not left out
+        for metric in dict.fromkeys([*(m for scores in of for m in scores), *(m for s, m in published if s == split)]):
+            bases = [scores[metric] for scores in before if metric in scores]
+            known = published.get((split, metric))
             yield Row(
-                split, metric, values, statistics.fmean(bases) if bases else None,
-                known.value if known else None, known.spread if known else None,
+                split, metric, tuple(scores.get(metric, math.nan) for scores in of),
+                statistics.fmean(bases) if bases else None,
+                known.value if known else None, known.spread if known else None, result.comparable,
             )  # fmt: skip
+
+
+def _published(result: Result) -> dict[tuple[str, str], Published]:
+    """(split, metric) -> number. A bare metric is of the first split; `split/metric` says it, and wins."""
+    parts = [(key.rpartition("/"), value) for key, value in result.published.items()]
+    bare = {(result.splits[0], metric): value for (split, _, metric), value in parts if not split}
+    return bare | {(split, metric): value for (split, _, metric), value in parts if split}
 
 
 def failed_checks(result: Result) -> list[tuple[int, Check]]:

@@ -20,7 +20,7 @@ from lorakit.errors import DataError
 from lorakit.hub import adapter as files
 from lorakit.methods import Attachment
 from lorakit.models._load import Base, load
-from lorakit.recipe.load import Loaded
+from lorakit.recipe.load import ANOTHER_SETTING, Loaded
 from lorakit.recipe.schema import Recipe
 from lorakit.report.page import write_page
 from lorakit.report.result import Check, Result, SeedResult
@@ -44,7 +44,7 @@ def train_recipe(loaded: Loaded, runs: Path, observe: Observer, fresh: bool = Fa
 
     A run that is whole already is returned as it stands, unless `fresh`.
     """
-    recipe, run = loaded.recipe, folder_of(loaded, runs)
+    recipe, run = fixed_labels(loaded.recipe), folder_of(loaded, runs)
     if not fresh and (done := finished(run, recipe)):
         observe({"event": "finished_before", "folder": str(run)})
         return run, done
@@ -66,16 +66,35 @@ def train_recipe(loaded: Loaded, runs: Path, observe: Observer, fresh: bool = Fa
     assert base is not None
     assert counts is not None
     whole = Result(
-        recipe=loaded.name, task=recipe.task.name, model=base.name, model_revision=base.revision,
-        method=recipe.method.model_dump(mode="json"), primary=recipe.task.primary, splits=recipe.task.eval_splits,
-        counts=counts, seeds=tuple(seeds), published={k: v.model_dump() for k, v in recipe.expect.scores.items()},
-        published_source=recipe.expect.source, recipe_values=recipe.plain(), environment=environment(),
-        started=started, finished=_now(), notes=tuple(notes),
-    )  # fmt: skip
+        recipe=loaded.name,
+        task=recipe.task.name,
+        model=base.name,
+        model_revision=base.revision,
+        method=recipe.method.model_dump(mode="json"),
+        primary=recipe.task.primary,
+        splits=recipe.task.eval_splits,
+        counts=counts,
+        seeds=tuple(seeds),
+        published=dict(recipe.expect.scores),
+        published_source=recipe.expect.source,
+        comparable=not any(note.startswith(ANOTHER_SETTING) for note in notes),
+        recipe_values=recipe.plain(),
+        environment=environment(),
+        started=started,
+        finished=_now(),
+        notes=tuple(notes),
+    )
     if accelerator.is_main_process:
         write_report(run, whole)
     accelerator.wait_for_everyone()
     return run, whole
+
+
+def fixed_labels(recipe: Recipe) -> Recipe:
+    """Labels read from the training file become part of the recipe, so that the run stands without the file."""
+    if "classes" not in type(recipe.task).model_fields or not recipe.task.labels:
+        return recipe
+    return recipe.model_copy(update={"task": recipe.task.model_copy(update={"classes": recipe.task.labels})})
 
 
 def finished(run: Path, recipe: Recipe) -> Result | None:

@@ -110,6 +110,6 @@ VARIANTS = {
 }
 
 LEFT_OUT = {
-    "wnli": "the paper leaves WNLI out (its validation sentences contradict the train sentences they resemble)",
+    "wnli": "the paper leaves WNLI out, so there is no number to compare with",
     "ax": "AX is a diagnostic set: it has a test split only, with hidden labels",
 }

@@ -212,6 +212,7 @@ class _Kept:
         """Take it if it is better (or if the last is wanted); True when patience is at its end."""
         split, metric = self.watched
         value = scores[split][metric]
+        value = -math.inf if math.isnan(value) else value  # a correlation of constant predictions, say
         better = value > self.best or not self.state
         if better or self.cadence.keep == "last":
             self.step, self.scores, self.state = step, scores, attachment.state()

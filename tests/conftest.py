@@ -1,0 +1,120 @@
+"""Tiny models, built from configurations with random weights: every architecture, no hub."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+torch.set_num_threads(1)
+
+HEAD_DIM, HEADS, KV_HEADS, LAYERS, WIDTH, MLP, VOCABULARY, PAD, END = 8, 4, 2, 2, 32, 48, 64, 0, 1
+
+COMMON = {
+    "vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
+    "intermediate_size": MLP, "max_position_embeddings": 40, "pad_token_id": PAD, "bos_token_id": 2,
+    "eos_token_id": END,
+}  # fmt: skip
+GROUPED = {"num_key_value_heads": KV_HEADS}
+T5 = {"d_model": WIDTH, "d_kv": HEAD_DIM, "d_ff": MLP, "num_heads": HEADS, "num_layers": LAYERS}
+OWN = {
+    "deberta": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 16},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "share_att_key": True,
+                   "position_buckets": 8, "norm_rel_ebd": "layer_norm", "position_biased_input": False},
+    "distilbert": {"dim": WIDTH, "hidden_dim": MLP, "n_heads": HEADS, "n_layers": LAYERS},
+    "electra": {"embedding_size": 16},
+    "gpt2": {"n_inner": MLP},
+    "opt": {"ffn_dim": MLP, "word_embed_proj_dim": WIDTH},
+    "phi3": GROUPED,
+    "t5": {**T5, "decoder_start_token_id": PAD},
+    "mt5": {**T5, "decoder_start_token_id": PAD},
+    **{name: {**GROUPED, "head_dim": HEAD_DIM} for name in
+       ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")},
+}  # fmt: skip
+"""What a model type calls its sizes where it is not the common name, and what its published models switch on."""
+
+
+@dataclass
+class Tiny:
+    model: Any
+    config: Any
+    roles: Any
+    fresh: frozenset[str]
+    """The head: what stands outside the base model."""
+    inputs: dict[str, Tensor]
+
+    @torch.no_grad()
+    def logits(self) -> Tensor:
+        self.model.eval()
+        return self.model(**self.inputs).logits
+
+    def loss(self) -> Tensor:
+        """Depends on every logit, and not equally."""
+        logits = self.model(**self.inputs).logits.float()
+        return (logits * torch.linspace(-1, 2, logits.numel()).reshape(logits.shape)).pow(2).mean()
+
+    def step(self, attachment: Any, rate: float = 0.01, steps: int = 1) -> None:
+        """Of AdamW, on everything that trains."""
+        optimizer = torch.optim.AdamW(attachment.trained().values(), lr=rate)
+        for _ in range(steps):
+            self.loss().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def make_config(model_type: str, **changes: Any) -> Any:
+    """Two layers, four heads of eight, no dropout."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.for_model(model_type, **{**COMMON, **OWN.get(model_type, {}), **changes})
+    for name, value in config.to_dict().items():
+        if ("dropout" in name or "pdrop" in name) and isinstance(value, float) and name not in changes:
+            setattr(config, name, 0.0)
+    return config
+
+
+def draw(model: nn.Module, seed: int) -> None:
+    """Random weights, larger than at initialisation, so that attention is not flat and nothing is zero or one."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            spread = 1 / WIDTH**0.5 if parameter.ndim > 1 else 0.1
+            parameter.copy_(noise * spread + (parameter.mean() if parameter.ndim == 1 else 0))
+
+
+def make_inputs(config: Any) -> dict[str, Tensor]:
+    """Two rows of nine tokens, the second with two of padding; each ends in one end token, as T5's head wants it."""
+    ids = torch.randint(3, VOCABULARY, (2, 9), generator=torch.Generator().manual_seed(1))
+    ids[0, -1], ids[1, -3], ids[1, -2:] = END, END, PAD
+    return {"input_ids": ids, "attention_mask": (ids != PAD).long()}
+
+
+def build(model_type: str, head: str = "SequenceClassification", seed: int = 0, dtype: torch.dtype = torch.float32,
+          attention: str | None = None, **changes: Any) -> Tiny:  # fmt: skip
+    """head: as in the name of the transformers class, `SequenceClassification` or `CausalLM`."""
+    import transformers
+
+    from lorakit.models import family_of
+
+    config = make_config(model_type, **changes)
+    chosen = {"attn_implementation": attention} if attention else {}
+    model = getattr(transformers, f"AutoModelFor{head}").from_config(config, **chosen)
+    draw(model, seed)
+    model = model.to(dtype).eval()
+    body = f"{model.base_model_prefix}."
+    outside = {name for name, _ in model.named_parameters() if not name.startswith(body)}
+    fresh = frozenset(outside if head == "SequenceClassification" else ())
+    family = family_of(model_type)
+    assert family is not None
+    return Tiny(model, model.config, family.places(model.config), fresh, make_inputs(config))
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., Tiny]:
+    """`tiny(model_type, ...)` is a new model; the same arguments give the same weights."""
+    return build

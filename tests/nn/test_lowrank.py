@@ -1,0 +1,186 @@
+"""The fast product against the one in plain operations: value, gradient, and what it leaves alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from lorakit.nn.lowrank import Rows, add_low_rank, low_rank_reference
+
+OUT, IN, R, SCALE = 12, 7, 3, 1.75
+ROWS: dict[str, Rows] = {
+    "all": None,
+    "block": slice(4, 9),
+    "end": slice(8, 12),
+    "interleaved": torch.tensor([0, 1, 4, 5, 8, 9]),
+    "unordered": torch.tensor([11, 2, 5]),
+}
+BATCHES = [(5,), (2, 3), (2, 3, 2)]
+
+
+@pytest.fixture(params=ROWS.values(), ids=ROWS.keys())
+def rows(request) -> Rows:
+    return request.param
+
+
+def _height(rows: Rows) -> int:
+    return len(torch.arange(OUT)[slice(None) if rows is None else rows])
+
+
+def _operands(rows: Rows, batch=(2, 3), dtype=torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    g = torch.Generator().manual_seed(0)
+    shapes = ((*batch, OUT), (*batch, IN), (R, IN), (_height(rows), R))
+    y, x, a, b = (torch.randn(s, generator=g, dtype=dtype).requires_grad_() for s in shapes)
+    return y, x, a, b
+
+
+def _run(function, rows: Rows, operands) -> tuple[Tensor, list[Tensor]]:
+    """(value, gradients of y, x, A, B); y is not a leaf, as a layer's output is none."""
+    y, x, a, b = operands
+    out = function(y * 1, x, a, b, SCALE, rows)
+    weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+    return out.detach(), list(torch.autograd.grad((out * weights).sum(), operands))
+
+
+@pytest.mark.parametrize("batch", BATCHES, ids=str)
+def test_value_and_gradients_are_the_references(rows, batch):
+    operands = _operands(rows, batch)
+    value, gradients = _run(add_low_rank, rows, operands)
+    wanted, wanted_gradients = _run(low_rank_reference, rows, operands)
+    torch.testing.assert_close(value, wanted, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(gradients, wanted_gradients, rtol=1e-6, atol=1e-6)
+
+
+def test_the_reference_is_the_formula(rows):
+    """h = W0 x + s B A x at the rows, W0 x elsewhere."""
+    y, x, a, b = _operands(rows, (5,), torch.float64)
+    wanted = y.detach().clone()
+    for i, row in enumerate(torch.arange(OUT)[slice(None) if rows is None else rows].tolist()):
+        wanted[:, row] += SCALE * torch.stack([(b[i] * (a @ sample)).sum() for sample in x])
+    torch.testing.assert_close(low_rank_reference(y, x, a, b, SCALE, rows), wanted, rtol=0, atol=1e-13)
+
+
+def test_gradcheck(rows):
+    operands = _operands(rows, (2, 2), torch.float64)
+    assert torch.autograd.gradcheck(lambda y, x, a, b: add_low_rank(y * 1, x, a, b, SCALE, rows), operands)
+
+
+def test_y_is_changed_in_place_and_x_is_not(rows):
+    y, x, a, b = (t.detach() for t in _operands(rows))
+    wanted, x_before = low_rank_reference(y, x, a, b, SCALE, rows), x.clone()
+    out = add_low_rank(y, x, a, b, SCALE, rows)
+    assert out.data_ptr() == y.data_ptr()
+    torch.testing.assert_close(y, wanted, rtol=1e-6, atol=1e-6)
+    assert torch.equal(x, x_before)
+
+
+def test_rows_outside_are_untouched():
+    y, x, a, b = (t.detach() for t in _operands(ROWS["block"]))
+    before = y.clone()
+    add_low_rank(y, x, a, b, SCALE, slice(4, 9))
+    assert torch.equal(y[..., :4], before[..., :4])
+    assert torch.equal(y[..., 9:], before[..., 9:])
+    assert (y[..., 4:9] != before[..., 4:9]).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_activations_with_float32_factors(rows, dtype):
+    y, x, a, b = _operands(rows)
+    half = [y.detach().to(dtype).requires_grad_(), x.detach().to(dtype).requires_grad_(), a, b]
+    value, gradients = _run(add_low_rank, rows, half)
+    exact = [t.detach().float().requires_grad_() for t in half]
+    wanted, wanted_gradients = _run(low_rank_reference, rows, exact)
+    assert value.dtype is dtype
+    assert [g.dtype for g in gradients] == [dtype, dtype, torch.float32, torch.float32]
+    torch.testing.assert_close(value.float(), wanted, rtol=3e-2, atol=3e-2)
+    for found, right in zip(gradients, wanted_gradients, strict=True):
+        assert (found.float() - right).norm() <= 0.02 * right.norm()
+
+
+def test_x_in_another_dtype_than_y():
+    """Under autocast a layer's input may be float32 and its output bfloat16."""
+    y, x, a, b = _operands(None)
+    out = add_low_rank(y.detach().bfloat16(), x, a, b, SCALE)
+    out.float().sum().backward()
+    assert out.dtype is torch.bfloat16
+    assert x.grad is not None
+    assert x.grad.dtype is torch.float32
+
+
+@pytest.mark.parametrize("layout", ["transposed", "strided", "expanded"])
+def test_x_need_not_be_contiguous(rows, layout):
+    y, _, a, b = _operands(rows)
+    source = torch.randn(3, 2, IN)
+    x = {
+        "transposed": source.transpose(0, 1),
+        "strided": torch.randn(2, 3, 2 * IN)[..., ::2],
+        "expanded": source[0].unsqueeze(1).expand(2, 3, IN),
+    }[layout].requires_grad_()
+    assert not x.is_contiguous()
+    value, gradients = _run(add_low_rank, rows, (y, x, a, b))
+    wanted, wanted_gradients = _run(low_rank_reference, rows, (y, x, a, b))
+    torch.testing.assert_close(value, wanted, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(gradients, wanted_gradients, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("frozen", ["y", "x", "a", "b", "yx", "ab"])
+def test_no_gradient_where_none_is_wanted(rows, frozen):
+    operands = dict(zip("yxab", _operands(rows), strict=True))
+    for name in frozen:
+        operands[name] = operands[name].detach()
+    live = [t for t in operands.values() if t.requires_grad]
+
+    def gradients(function) -> tuple[Tensor, ...]:
+        y, x, a, b = operands.values()
+        return torch.autograd.grad(function(y * 1, x, a, b, SCALE, rows).pow(2).sum(), live)
+
+    torch.testing.assert_close(gradients(add_low_rank), gradients(low_rank_reference), rtol=1e-5, atol=1e-5)
+
+
+def test_y_as_a_view():
+    """GPT-2's Conv1D returns a view of its product; the gradient must still reach what the view was made of."""
+    _, x, a, b = _operands(None, (2, 3))
+    weight = torch.randn(IN, OUT, requires_grad=True)
+
+    def loss(function) -> tuple[Tensor, ...]:
+        y = torch.mm(x.reshape(-1, IN), weight).view(2, 3, OUT)
+        return torch.autograd.grad(function(y, x, a, b, SCALE, None).pow(2).sum(), (weight, x, a, b))
+
+    torch.testing.assert_close(loss(add_low_rank), loss(low_rank_reference), rtol=1e-5, atol=1e-4)
+
+
+def test_two_parts_of_one_output_add_up():
+    """Query and value of a fused weight: the second product is added onto what the first has changed."""
+    y, x, a, b = _operands(slice(0, 4))
+    a2, b2 = a.detach().flip(0).requires_grad_(), b.detach().flip(1).requires_grad_()
+
+    def gradients(function) -> tuple[Tensor, ...]:
+        out = function(function(y * 1, x, a, b, SCALE, slice(0, 4)), x, a2, b2, 0.5, slice(8, 12))
+        return torch.autograd.grad(out.pow(2).sum(), (y, x, a, b, a2, b2))
+
+    torch.testing.assert_close(gradients(add_low_rank), gradients(low_rank_reference), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu(rows):
+    """A row index made on the CPU serves a model that was moved to the GPU."""
+    operands = [t.detach().cuda().requires_grad_() for t in _operands(rows)]
+    value, gradients = _run(add_low_rank, rows, operands)
+    wanted, wanted_gradients = _run(low_rank_reference, rows, operands)
+    torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(gradients, wanted_gradients, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_row_index_on_the_cpu_serves_another_device(rows):
+    """The same without a GPU: fake tensors have a device and no data, and refuse what a GPU would refuse."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        y, x = torch.empty(2, 3, OUT, device="cuda"), torch.empty(2, 3, IN, device="cuda")
+        a, b = torch.empty(R, IN, device="cuda"), torch.empty(_height(rows), R, device="cuda")
+        if isinstance(rows, slice) or rows is None:
+            pytest.skip("a slice has no device")
+        assert add_low_rank(y, x, a, b, SCALE, rows).device.type == "cuda"
