@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,12 +57,11 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _explain(error: Exception) -> tuple[str, int]:
-    import click
-
-    if isinstance(error, click.ClickException):  # a wrong option; typer's own words
-        usage = f"{error.ctx.get_usage()}\n" if isinstance(error, click.UsageError) and error.ctx else ""
-        return f"{usage}{error.format_message()}", 2
+def _explain(error: Any) -> tuple[str, int]:
+    if hasattr(error, "format_message"):  # a wrong option or verb, in typer's own words
+        context = getattr(error, "ctx", None)
+        usage = f"{context.get_usage()}\n" if context is not None else ""
+        return f"{error.format_message()}\n{usage}".rstrip(), InputError.exit_code
     if isinstance(error, LorakitError):
         return str(error), error.exit_code
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):

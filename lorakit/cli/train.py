@@ -89,13 +89,15 @@ def launch(processes: int, cpu: bool) -> int:
     arguments = [a for i, a in enumerate(sys.argv[1:], 1) if a != "--processes" and sys.argv[i - 1] != "--processes"]
     arguments = [a for a in arguments if not a.startswith("--processes=")]
     command = [
-        "accelerate", "launch", "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no",
-        "--dynamo_backend", "no", *(["--cpu"] if cpu else ["--multi_gpu"]), "-m", "lorakit", *arguments,
+        "accelerate", "launch", "--multi_gpu", "--num_processes", str(processes), "--num_machines", "1",
+        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "lorakit", *arguments,
     ]  # fmt: skip
-    console().print("$ " + " ".join(command), markup=False, soft_wrap=True)
+    environment = os.environ.copy()
     if cpu:
-        os.environ["LORAKIT_CPU"] = "1"
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    return subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.accelerate_cli", *command[1:]], check=False
-    ).returncode
+        # accelerate's own --cpu starts one process without MPI; its torchrun path with this variable starts them all
+        environment |= {"ACCELERATE_USE_CPU": "true", "LORAKIT_CPU": "1"}
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    shown = "ACCELERATE_USE_CPU=true " if cpu else ""
+    console().print(f"$ {shown}{' '.join(command)}", markup=False, soft_wrap=True)
+    launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *command[1:]]
+    return subprocess.run(launcher, env=environment, check=False).returncode

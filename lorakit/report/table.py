@@ -81,26 +81,26 @@ class Table:
 def score_table(result: Result) -> Table:
     """Measured beside published: a row per split and metric. Without a published number, without its columns."""
     rows, n = summary(result), len(result.seeds)
-    beside = any(row.published is not None for row in rows)
+    known = any(row.published is not None for row in rows)
     ours = f"ours (mean ± std of {n} seeds)" if n > 1 else "ours"
     header = ("split", "metric", "untrained", ours, *(["median"] if n > 2 else []))
     cells = [
         (row.split, row.metric, number(row.base_mean), measured(row), *([number(row.median)] if n > 2 else []))
         for row in rows
     ]
-    if beside:
+    if known:
         header += ("published", "difference", "note")
         cells = [
             (*line, published(row), _signed(row.difference), verdict(row))
             for line, row in zip(cells, rows, strict=True)
         ]
-    source = f"; published: {result.published_source}" if beside and result.published_source else ""
+    source = f"; published: {result.published_source}" if known and result.published_source else ""
     caption = f"{result.recipe}: {result.task}, {result.model}, {result.method.get('name')}{source}"
     return Table(header, tuple(cells), caption, names=2)
 
 
 def verdict(row: Row) -> str:
-    """Where ours lies to the published number: inside or outside its printed spread, or that they cannot be compared."""
+    """inside or outside the published spread; another setting where the two cannot be compared."""
     if row.published is not None and not row.comparable:
         return "another setting"
     return {True: "inside", False: "outside", None: NOTHING}[row.inside]

@@ -195,12 +195,8 @@ def _prove(
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:
-    from accelerate.utils import DistributedDataParallelKwargs
-
     return Accelerator(
-        mixed_precision=precision_of(recipe.train.precision),
-        cpu=os.environ.get("LORAKIT_CPU") == "1",
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        mixed_precision=precision_of(recipe.train.precision), cpu=os.environ.get("LORAKIT_CPU") == "1"
     )
 
 

@@ -1,0 +1,92 @@
+"""A recipe's LoRA run through stock PEFT and transformers' Trainer, as the yardstick for `lorakit train`.
+
+Same data, settings, metric and protocol (best epoch on the first evaluation split); injection, loop, batching and
+checkpointing are theirs. Needs peft. Prints one JSON line per seed.
+
+    python scripts/train_with_peft.py minilm/glue_mrpc data.path=GLUE model.name=MODEL
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+
+import torch
+from peft import LoraConfig, TaskType, get_peft_model
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from lorakit.recipe import Recipe
+from lorakit.recipe.load import load_recipe
+from lorakit.tasks import Example
+
+
+class Rows(torch.utils.data.Dataset):
+    """A task's examples as the Trainer takes them."""
+
+    def __init__(self, examples: list[Example], tokenizer, max_length: int):
+        pairs = [e.pair for e in examples] if examples[0].pair is not None else None
+        self.fields = tokenizer([e.text for e in examples], pairs, truncation=True, max_length=max_length)
+        self.targets = [e.target for e in examples]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, i: int) -> dict:
+        return {name: self.fields[name][i] for name in self.fields} | {"labels": self.targets[i]}
+
+
+def run(recipe: Recipe, seed: int) -> dict:
+    task, settings, method = recipe.task, recipe.train, recipe.method
+    set_seed(seed)
+    config = AutoConfig.from_pretrained(recipe.model.name, num_labels=len(task.labels), **recipe.model.config)
+    model = AutoModelForSequenceClassification.from_pretrained(recipe.model.name, config=config)
+    lora = LoraConfig(
+        task_type=TaskType.SEQ_CLS, r=method.r, lora_alpha=method.alpha, lora_dropout=method.dropout,
+        target_modules=list(method.targets),
+    )  # fmt: skip
+    model = get_peft_model(model, lora)
+    tokenizer = AutoTokenizer.from_pretrained(recipe.model.name)
+    splits = {s: task.read(s, recipe.data) for s in ("train", task.eval_splits[0])}
+    rows = {s: Rows(examples, tokenizer, recipe.data.max_length) for s, examples in splits.items()}
+    references = [task.to_reference(e) for e in splits[task.eval_splits[0]]]
+
+    def metrics(output) -> dict[str, float]:
+        return task.score([task.to_prediction(row) for row in output.predictions.tolist()], references)
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder, num_train_epochs=settings.epochs, per_device_train_batch_size=settings.global_batch_size,
+            per_device_eval_batch_size=recipe.evaluate.batch_size, learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay, warmup_steps=settings.warmup, lr_scheduler_type="linear",
+            max_grad_norm=settings.max_grad_norm, eval_strategy="epoch", save_strategy="no", logging_strategy="no",
+            train_sampling_strategy="group_by_length", seed=seed, use_cpu=not torch.cuda.is_available(), report_to="none", disable_tqdm=True,
+        )  # fmt: skip
+        trainer = Trainer(
+            model, arguments, train_dataset=rows["train"], eval_dataset=rows[task.eval_splits[0]],
+            data_collator=DataCollatorWithPadding(tokenizer), compute_metrics=metrics,
+        )  # fmt: skip
+        seconds = trainer.train().metrics["train_runtime"]
+    epochs = [entry for entry in trainer.state.log_history if f"eval_{task.primary}" in entry]
+    best = max(epochs, key=lambda entry: entry[f"eval_{task.primary}"])
+    scores = {name: best[f"eval_{name}"] for name in metrics_names(best)}
+    return {"seed": seed, "scores": scores, "best_epoch": best["epoch"], "seconds": seconds}
+
+
+def metrics_names(entry: dict) -> list[str]:
+    timing = {"eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}
+    return [key.removeprefix("eval_") for key in entry if key.startswith("eval_") and key not in timing]
+
+
+if __name__ == "__main__":
+    loaded = load_recipe(sys.argv[1], sys.argv[2:]).recipe
+    for number in loaded.seeds:
+        print(json.dumps(run(loaded, number)), flush=True)

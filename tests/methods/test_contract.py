@@ -1,0 +1,253 @@
+"""What every method in the folder keeps to, on a model of each shape: linear, Conv1D, fused, grouped, encoder-decoder."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lorakit.errors import AdapterError, InputError, ModelError
+from lorakit.methods import methods
+from lorakit.nn.select import ROLES
+
+FAMILIES = (
+    "bert", "roberta", "distilbert", "deberta", "deberta-v2", "gpt2", "gpt_neox", "bloom", "opt", "llama", "phi3", "t5",
+)  # fmt: skip
+UNFIT = {("bitfit", "llama"), ("bitfit", "phi3")}
+"""No bias vectors: refused, see below."""
+CASES = [(name, {}, family) for name in methods.names() for family in FAMILIES if (name, family) not in UNFIT]
+CASES += [
+    ("lora", {"targets": ROLES, "r": 3, "alpha": 5.0, "init": "gaussian"}, family)
+    for family in ("roberta", "gpt2", "gpt_neox", "llama", "phi3", "t5")
+]
+IDS = [f"{name}{' all roles' if fields else ''}-{family}" for name, fields, family in CASES]
+
+
+@pytest.fixture(params=CASES, ids=IDS)
+def case(request, tiny):
+    """(a new tiny model of the same weights, one more to compare with, the method)."""
+    name, fields, family = request.param
+    method = methods.get(name)(**fields)
+
+    def new(**changes):
+        return tiny(family, **changes)
+
+    return new, method
+
+
+def _attached(new, method, seed: int = 0, steps: int = 0, **changes):
+    model = new(**changes)
+    torch.manual_seed(seed)
+    attachment = method.attach(model.model, model.roles, model.fresh)
+    if steps:
+        model.step(attachment, steps=steps)
+    return model, attachment
+
+
+def test_every_method_of_the_folder_is_here():
+    assert len(methods.names()) >= 3
+    assert {name for name, _, _ in CASES} == set(methods.names()) >= {"lora", "full", "bitfit"}
+
+
+def test_attaching_changes_no_output(case):
+    new, method = case
+    base = new()
+    before = base.logits()
+    method.attach(base.model, base.roles, base.fresh)
+    assert torch.equal(base.logits(), before)
+
+
+def test_base_parameters_keep_their_names_and_values(case):
+    new, method = case
+    base = new()
+    before = {name: (parameter, parameter.detach().clone()) for name, parameter in base.model.named_parameters()}
+    classes = {name: type(module) for name, module in base.model.named_modules()}
+    method.attach(base.model, base.roles, base.fresh)
+    after = dict(base.model.named_parameters())
+    assert {name: type(module) for name, module in base.model.named_modules() if name in classes} == classes
+    for name, (parameter, value) in before.items():
+        assert after[name] is parameter, name
+        assert torch.equal(parameter, value), name
+
+
+def test_the_head_trains_and_so_does_something_else(case):
+    new, method = case
+    model, attachment = _attached(new, method)
+    trained = attachment.trained()
+    assert model.fresh <= set(trained)
+    assert set(trained) - model.fresh
+    assert {name for name, p in model.model.named_parameters() if p.requires_grad} == set(trained)
+
+
+def test_what_trains_is_float32_on_a_bfloat16_base(case):
+    new, method = case
+    _, attachment = _attached(new, method, dtype=torch.bfloat16)
+    trained = attachment.trained()
+    assert {p.dtype for p in trained.values()} == {torch.float32}
+    rest = {p.dtype for name, p in attachment.model.named_parameters() if name not in trained}
+    assert rest <= {torch.bfloat16}
+
+
+def test_what_trains_is_float64_on_a_float64_base(case):
+    new, method = case
+    _, attachment = _attached(new, method, dtype=torch.float64)
+    assert {p.dtype for p in attachment.trained().values()} == {torch.float64}
+
+
+def test_one_step_on_a_bfloat16_base_under_autocast(case):
+    new, method = case
+    model, attachment = _attached(new, method, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        model.step(attachment)
+    assert max(attachment.delta_norms().values()) > 0
+    assert {p.dtype for p in attachment.trained().values()} == {torch.float32}
+
+
+def test_one_step_of_adamw_reaches_every_delta_and_nothing_frozen(case):
+    new, method = case
+    model, attachment = _attached(new, method)
+    assert attachment.delta_norms()
+    assert set(attachment.delta_norms().values()) == {0.0}
+    trained = set(attachment.trained())
+    before = {name: p.detach().clone() for name, p in model.model.named_parameters()}
+    model.step(attachment)
+    norms = attachment.delta_norms()
+    assert all(norm > 0 for norm in norms.values()), norms
+    moved = {name for name, p in model.model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved <= trained
+    assert model.fresh <= moved
+
+
+def test_a_state_loads_into_a_fresh_copy_bit_for_bit(case):
+    new, method = case
+    model, attachment = _attached(new, method, steps=2)
+    state = attachment.state()
+    copy, other = _attached(new, method, seed=1)
+    with torch.no_grad():
+        for name in copy.fresh:
+            copy.model.get_parameter(name).normal_()
+    assert not torch.equal(copy.logits(), model.logits())
+    other.load_state(state)
+    assert torch.equal(copy.logits(), model.logits())
+    again = other.state()
+    assert again.keys() == state.keys()
+    assert all(torch.equal(again[name], state[name]) for name in state)
+
+
+def test_a_state_is_a_copy_on_the_cpu(case):
+    new, method = case
+    model, attachment = _attached(new, method)
+    state = attachment.state()
+    before = {name: value.clone() for name, value in state.items()}
+    model.step(attachment)
+    assert all(torch.equal(state[name], before[name]) for name in state)
+    assert not any(value.requires_grad for value in state.values())
+    assert all(value.device.type == "cpu" and value.is_contiguous() for value in state.values())
+
+
+def test_a_state_counts_what_trains(case):
+    new, method = case
+    _, attachment = _attached(new, method)
+    in_state = sum(value.numel() for value in attachment.state().values())
+    assert in_state == sum(p.numel() for p in attachment.trained().values())
+
+
+@pytest.mark.parametrize("damage", ["missing", "left over", "shape"])
+def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(case, damage):
+    new, method = case
+    model, attachment = _attached(new, method, steps=1)
+    before = model.logits()
+    state = {name: value + 1 for name, value in attachment.state().items()}
+    name = sorted(state)[-1]
+    value = state.pop(name)
+    if damage == "left over":
+        state |= {name: value, "nowhere.weight": value}
+    elif damage == "shape":
+        state[name] = torch.zeros(*value.shape, 2)
+    with pytest.raises(AdapterError, match="nowhere.weight" if damage == "left over" else _quoted(name)):
+        attachment.load_state(state)
+    assert torch.equal(model.logits(), before)
+
+
+def _quoted(name: str) -> str:
+    return name.replace("[", r"\[").replace("]", r"\]")
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)], ids=str)
+def test_merged_is_unmerged_and_a_plain_model(case, dtype, tolerance):
+    new, method = case
+    plain = new(dtype=dtype)
+    model, attachment = _attached(new, method, dtype=dtype, steps=3)
+    wanted = model.logits()
+    assert (wanted - plain.logits()).abs().max() > 1e-3
+    attachment.merge()
+    assert (model.logits() - wanted).abs().max() <= tolerance
+    assert list(model.model.state_dict()) == list(plain.model.state_dict())
+    modules = [(name, type(module)) for name, module in plain.model.named_modules()]
+    assert [(name, type(module)) for name, module in model.model.named_modules()] == modules
+    assert not any(module._forward_hooks for module in model.model.modules())
+    plain.model.load_state_dict(model.model.state_dict())
+    assert torch.equal(plain.logits(), model.logits())
+
+
+def test_off_is_the_base_and_afterwards_it_is_back(case):
+    new, method = case
+    model, attachment = _attached(new, method, steps=2)
+    trained = model.logits()
+    base = new()
+    with torch.no_grad():
+        for name in model.fresh:  # the head stays as it was trained
+            base.model.get_parameter(name).copy_(model.model.get_parameter(name))
+    assert not torch.equal(trained, base.logits())
+    with attachment.off():
+        assert torch.equal(model.logits(), base.logits())
+    assert torch.equal(model.logits(), trained)
+
+
+def test_off_ends_with_an_error_too(case):
+    new, method = case
+    model, attachment = _attached(new, method, steps=2)
+    trained = model.logits()
+    with pytest.raises(KeyError), attachment.off():
+        raise KeyError
+    assert torch.equal(model.logits(), trained)
+
+
+def test_gradient_checkpointing_keeps_the_gradients(case):
+    new, method = case
+    gradients = []
+    for checkpointing in (False, True):
+        model, attachment = _attached(new, method, steps=1)
+        model.model.train()
+        if checkpointing:
+            model.model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.loss().backward()
+        gradients.append({name: p.grad for name, p in attachment.trained().items()})
+    assert all(g is not None for g in gradients[1].values())
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_method_is_its_own_description(case):
+    _, method = case
+    assert type(method).model_validate(method.model_dump(mode="json")) == method
+    with pytest.raises(ValueError, match="nonsense"):
+        type(method).model_validate({"name": method.name, "nonsense": 1})
+
+
+@pytest.mark.parametrize("family", ["llama", "phi3"])
+def test_bitfit_without_biases_is_refused(tiny, family):
+    model = tiny(family)
+    with pytest.raises(ModelError, match="no bias"):
+        methods.get("bitfit")().attach(model.model, model.roles, model.fresh)
+
+
+class _Headed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(4, 4, bias=False), nn.Linear(4, 2)
+
+
+def test_bitfit_on_a_base_whose_only_bias_is_the_heads_is_refused():
+    """Else only the head would train, and the run would be called BitFit."""
+    with pytest.raises(InputError, match="no bias"):
+        methods.get("bitfit")().attach(_Headed(), {}, {"head.weight", "head.bias"})
