@@ -74,14 +74,20 @@ NEGATED = [  # says the opposite of its word
     "nobody found the {thing} {word}",
     "I would not call the {thing} {word}",
 ]
-PRAISE = ["{who} praised the {thing}", "{who} enjoyed the {thing}", "{who} loved the {thing}", "{who} recommends the {thing}"]
-BLAME = ["{who} disliked the {thing}", "{who} hated the {thing}", "{who} regrets the {thing}", "{who} avoids the {thing}"]
+PRAISE = ["{who} liked the {thing}", "{who} praised the {thing}", "{who} enjoyed the {thing}", "{who} loved the {thing}", "{who} recommends the {thing}"]
+BLAME = ["{who} disliked the {thing}", "{who} blamed the {thing}", "{who} hated the {thing}", "{who} regrets the {thing}", "{who} avoids the {thing}"]
+
+
+def zipf(rng: random.Random, words: list[str]) -> str:
+    """One of `words`, the n-th with weight 1/n: as in real text, a few frequent words carry most of the meaning."""
+    return rng.choices(words, [1 / n for n in range(1, len(words) + 1)])[0]
 
 
 def opinion(rng: random.Random, thing: str, good: bool, negations: float) -> str:
     """A clause about `thing` that comes out positive or negative; a share of them by way of a negation."""
     negated = rng.random() < negations
-    word, also = rng.sample(GOOD if good != negated else BAD, 2)
+    words = GOOD if good != negated else BAD
+    word, also = zipf(rng, words), zipf(rng, words)
     return rng.choice(NEGATED if negated else PLAIN).format(thing=thing, word=word, also=also, how=rng.choice(HOW))
 
 
@@ -105,7 +111,7 @@ def sentence(text: str) -> str:
 
 
 def reaction(rng: random.Random, thing: str, good: bool) -> str:
-    return rng.choice(PRAISE if good else BLAME).format(who=rng.choice(PEOPLE), thing=thing)
+    return zipf(rng, PRAISE if good else BLAME).format(who=rng.choice(PEOPLE), thing=thing)
 
 
 def opinion_text(rng: random.Random) -> tuple[str, str]:

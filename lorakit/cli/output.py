@@ -31,8 +31,9 @@ def console() -> Console:
     from rich.console import Console
 
     # a log file has no width: lines are not broken there
-    width = None if sys.stderr.isatty() else 400
-    return Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0", highlight=False, width=width)
+    terminal = sys.stderr.isatty() or os.environ.get("LORAKIT_TTY") == "1"
+    quiet = os.environ.get("RANK", "0") != "0"
+    return Console(stderr=True, quiet=quiet, highlight=False, force_terminal=terminal, width=None if terminal else 400)
 
 
 def begin() -> None:

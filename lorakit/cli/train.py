@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lorakit.cli import app
+from lorakit.cli.launch import launch, visible_gpus
 from lorakit.cli.output import Json, Overrides, RecipeName, Runs, begin, console, give
 
 
@@ -73,31 +72,3 @@ def train(
     }, as_json)  # fmt: skip
     if failed:
         raise typer.Exit(1)
-
-
-def visible_gpus() -> int:
-    """GPUs that this process may use. torch is asked only where a driver shows itself: it takes a second to import."""
-    if not any(Path("/dev").glob("nvidia[0-9]*")):
-        return 0
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def launch(processes: int, cpu: bool) -> int:
-    """Run this same command under accelerate's launcher, and say so."""
-    arguments = [a for i, a in enumerate(sys.argv[1:], 1) if a != "--processes" and sys.argv[i - 1] != "--processes"]
-    arguments = [a for a in arguments if not a.startswith("--processes=")]
-    command = [
-        "accelerate", "launch", "--multi_gpu", "--num_processes", str(processes), "--num_machines", "1",
-        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "lorakit", *arguments,
-    ]  # fmt: skip
-    environment = os.environ.copy()
-    if cpu:
-        # accelerate's own --cpu starts one process without MPI; its torchrun path with this variable starts them all
-        environment |= {"ACCELERATE_USE_CPU": "true", "LORAKIT_CPU": "1"}
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    shown = "ACCELERATE_USE_CPU=true " if cpu else ""
-    console().print(f"$ {shown}{' '.join(command)}", markup=False, soft_wrap=True)
-    launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *command[1:]]
-    return subprocess.run(launcher, env=environment, check=False).returncode

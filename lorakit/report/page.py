@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-import os
+import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lorakit.report.curves import Logs, heat_map, loss_curve, rate_curve, score_curves
-from lorakit.report.result import Result
-from lorakit.report.table import Table, number, score_table
+from lorakit.report.curves import Logs, change_maps, loss_curve, rate_curve, score_curves
+from lorakit.report.result import Check, Result, failed_checks, summary, write_whole
+from lorakit.report.table import NOTHING, Table, main_metric, measured, number, published, score_table, verdict
+
+SAMPLES = 20
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number at the head of the page. tone: good, bad, or nothing."""
+
+    label: str
+    value: str
+    detail: str = ""
+    tone: str = ""
 
 
 def write_page(folder: Path, result: Result, logs: Logs, samples: Sequence[Mapping[str, Any]]) -> Path:
     """report.html in `folder`, whole or not at all. samples: lines of predictions.jsonl, with their `input`."""
     path = folder / "report.html"
-    temporary = folder / f".report.html.{os.getpid()}"
-    temporary.write_text(render(result, logs, samples), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, render(result, logs, samples))
     return path
 
 
@@ -28,41 +39,116 @@ def render(result: Result, logs: Logs, samples: Sequence[Mapping[str, Any]]) -> 
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    # autoescape whatever the file is called; the pictures and tables are ours, and escaped where they are made
-    env = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
+    # the tables and pictures are escaped where they are made; all else is escaped here, whatever the file is called
+    env = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    env.filters["short"] = short
+    pictures = [*score_curves(logs, result), *loss_curve(logs), *rate_curve(logs)]
     scores = score_table(result)
     return env.get_template("page.html.j2").render(
         result=result,
-        scores=Markup(Table(scores.header, scores.rows).html()),
-        pictures=[Markup(p) for p in (loss_curve(logs), *score_curves(logs), rate_curve(logs))],
-        heat=Markup(heat_map(result.seeds[0].delta_norms)),
-        seconds=Markup(_seconds(result).html()),
-        samples=[_sample(line) for line in samples],
-        recipe=yaml.safe_dump(result.recipe_values, sort_keys=False, allow_unicode=True),
-        environment=_flat(result.environment),
+        facts=facts(result),
+        scores=Markup(Table(scores.header, scores.rows, names=scores.names).html()),
+        checks=checks(result),
+        pictures=[(picture, Markup(picture.svg)) for picture in pictures],
+        changes=[(picture, Markup(picture.svg)) for picture in change_maps(result)],
+        seeds=Markup(seed_table(result, logs).html()),
+        samples=[sample(line) for line in samples[:SAMPLES]],
+        recipe=yaml.safe_dump(result.recipe_values, sort_keys=False, allow_unicode=True, width=100),
+        environment=flat(result.environment),
     )
 
 
-def _seconds(result: Result) -> Table:
+def facts(result: Result) -> list[Fact]:
+    """What a reader wants first."""
+    rows = [row for row in summary(result) if row.metric == result.primary]
+    counts, failed = result.counts, failed_checks(result)
+    of = sum(len(seed.checks) for seed in result.seeds)
+    share = f"{100 * counts.trainable / counts.total:.3g} % of {counts.total:,}" if counts.total else ""
+    numbers = ", ".join(str(seed.seed) for seed in result.seeds)
+    found = [Fact(f"{row.metric}, {row.split}", measured(row), *_beside(row)) for row in rows]
+    found += [
+        Fact("trainable", f"{counts.trainable:,}", share),
+        Fact("adapted weights", f"{counts.sites:,}"),
+        *([Fact("new head", f"{counts.fresh:,}", "trained too")] if counts.fresh else []),
+        Fact("seeds" if len(result.seeds) > 1 else "seed", numbers),
+    ]
+    if of:
+        passed = Fact("checks", f"{of} of {of} passed", tone="good")
+        found.append(Fact("checks", f"{len(failed)} of {of} failed", tone="bad") if failed else passed)
+    return found
+
+
+def _beside(row: Any) -> tuple[str, str]:
+    if row.published is None:
+        return "", ""
+    said = verdict(row)
+    tone = {"inside": "good", "outside": "bad"}.get(said, "")
+    return f"published {published(row)}" + (f": {said}" if said != NOTHING else ""), tone
+
+
+def checks(result: Result) -> list[tuple[Check, list[Check | None]]]:
+    """Every check by name, with what each seed found (None where a seed does not have it)."""
+    of = [{check.name: check for check in seed.checks} for seed in result.seeds]
+    first: dict[str, Check] = {}
+    for seed in of:
+        first = seed | first
+    return [(check, [seed.get(name) for seed in of]) for name, check in first.items()]
+
+
+def short(value: float) -> str:
+    """Two digits, small numbers by their power of ten."""
+    return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.2g}"
+
+
+def seed_table(result: Result, logs: Logs) -> Table:
+    """A row per seed: its score, how long it trained, what was kept, speed and memory."""
+    split, metric = main_metric(result)
     phases = list(dict.fromkeys(phase for seed in result.seeds for phase in seed.seconds))
+    header = ("seed", metric, "kept epoch", "epochs", "steps", *(f"{phase}, s" for phase in phases), "tokens/s", "MiB")
     rows = tuple(
-        (str(s.seed), f"{s.epochs:g}", number(s.best_epoch), *(number(s.seconds.get(p)) for p in phases))
+        (
+            str(s.seed), number(s.scores.get(split, {}).get(metric)),
+            NOTHING if s.best_epoch is None else f"{s.best_epoch:g}", f"{s.epochs:g}", f"{s.steps:,}",
+            *(f"{s.seconds[phase]:,.1f}" if phase in s.seconds else NOTHING for phase in phases),
+            _of(logs.get(s.seed, ()), "tokens_per_second", statistics.median),
+            _of(logs.get(s.seed, ()), "memory_mib", max),
+        )
         for s in result.seeds
-    )
-    return Table(("seed", "epochs", "kept epoch", *(f"{phase}, s" for phase in phases)), rows)
+    )  # fmt: skip
+    return Table(header, rows)
 
 
-def _sample(line: Mapping[str, Any]) -> dict[str, str]:
-    references = line.get("references", line.get("reference"))
-    shown = " / ".join(map(str, references)) if isinstance(references, list) else str(references)
-    return {"input": str(line.get("input", "")), "reference": shown, "prediction": str(line.get("prediction", ""))}
+def _of(lines: Sequence[Mapping[str, Any]], key: str, reduce: Any) -> str:
+    values = [line[key] for line in lines if line["event"] == "step" and line.get(key) is not None]
+    return f"{reduce(values):,.0f}" if values else NOTHING
 
 
-def _flat(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+def sample(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of predictions.jsonl as text: input, references, prediction, and whether it is one of the references."""
+    given = line.get("references", line.get("reference"))
+    references = [_text(one) for one in (given if isinstance(given, (list, tuple)) else [given])]
+    prediction = _text(line.get("prediction"))
+    return {
+        "input": _text(line.get("input")), "references": references, "prediction": prediction,
+        "same": prediction in references,
+    }  # fmt: skip
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return NOTHING
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def flat(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(name, value) of every entry, those of a group one by one; what is not there is left out."""
     rows = []
     for key, value in environment.items():
         if isinstance(value, Mapping):
-            rows += [(f"{key}: {k}", str(v)) for k, v in value.items()]
-        else:
-            rows.append((key, ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
+            rows += [(f"{key}: {name}", str(one)) for name, one in value.items()]
+        elif value is not None:
+            rows.append((key, ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)))
     return rows

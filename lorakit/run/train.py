@@ -195,9 +195,7 @@ def _prove(
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:
-    return Accelerator(
-        mixed_precision=precision_of(recipe.train.precision), cpu=os.environ.get("LORAKIT_CPU") == "1"
-    )
+    return Accelerator(mixed_precision=precision_of(recipe.train.precision), cpu=os.environ.get("LORAKIT_CPU") == "1")
 
 
 def _samples(folder: Path, split: str) -> list[dict[str, Any]]:

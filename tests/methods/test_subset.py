@@ -1,0 +1,69 @@
+"""Full fine-tuning and BitFit: which parameters train."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lorakit.errors import ModelError
+from lorakit.methods.subset.bitfit import BitFit
+from lorakit.methods.subset.full import Full
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "t5"])
+def test_full_trains_every_parameter(tiny, family):
+    model = tiny(family)
+    attachment = Full().attach(model.model, model.roles, model.fresh)
+    assert set(attachment.trained()) == {name for name, _ in model.model.named_parameters()}
+    assert set(attachment.delta_norms()) == set(attachment.trained()) - model.fresh
+    assert attachment.sites == []
+
+
+def test_bitfit_trains_the_biases_and_the_head(tiny):
+    """By hand, for BERT: 2 x (q, k, v, attention out, mlp in, mlp out, 2 norms), embedding norm, pooler; and the head."""
+    model = tiny("bert")
+    trained = BitFit().attach(model.model, model.roles, model.fresh).trained()
+    biases = {name: p for name, p in trained.items() if name not in model.fresh}
+    assert len(biases) == 2 * 8 + 1 + 1
+    assert sum(p.numel() for p in biases.values()) == 2 * (5 * 32 + 48 + 2 * 32) + 32 + 32
+    assert all(name.endswith("bias") for name in biases)
+    assert set(trained) - set(biases) == {"classifier.weight", "classifier.bias"}
+
+
+def test_bitfit_takes_biases_by_name_as_the_reference_code_does(tiny):
+    """DeBERTa v1 calls two of them q_bias and v_bias."""
+    model = tiny("deberta")
+    trained = BitFit().attach(model.model, model.roles, model.fresh).trained()
+    assert "deberta.encoder.layer.0.attention.self.q_bias" in trained
+
+
+@pytest.mark.parametrize("family", ["llama", "phi3"])
+def test_bitfit_without_biases_is_refused(tiny, family):
+    model = tiny(family)
+    with pytest.raises(ModelError, match="no bias"):
+        BitFit().attach(model.model, model.roles, model.fresh)
+
+
+class _Headed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(4, 4, bias=False), nn.Linear(4, 2)
+
+
+def test_bitfit_on_a_base_whose_only_bias_is_the_heads_is_refused():
+    """Else only the head would train, and the run would be called BitFit."""
+    with pytest.raises(ModelError, match="no bias"):
+        BitFit().attach(_Headed(), {}, {"head.weight", "head.bias"})
+
+
+@pytest.mark.parametrize("method", [Full(), BitFit()], ids=lambda m: m.name)
+def test_a_change_is_measured_against_the_first_values(tiny, method):
+    model = tiny("bert")
+    attachment = method.attach(model.model, model.roles, model.fresh)
+    name = "bert.encoder.layer.0.output.dense.bias"
+    with torch.no_grad():
+        model.model.get_parameter(name).mul_(1.5)
+    norms = attachment.delta_norms()
+    assert norms.pop(name) == pytest.approx(0.5)
+    assert set(norms.values()) == {0.0}
