@@ -114,13 +114,13 @@ def reaction(rng: random.Random, thing: str, good: bool) -> str:
     return zipf(rng, PRAISE if good else BLAME).format(who=rng.choice(PEOPLE), thing=thing)
 
 
-def opinion_text(rng: random.Random) -> tuple[str, str]:
-    """For pretraining: a review, and what somebody made of it."""
-    things = rng.sample(THINGS, rng.choice([1, 1, 1, 2, 2, 3]))
+def opinion_text(rng: random.Random, ease: float = 0.0) -> tuple[str, str]:
+    """For pretraining: a review, and what somebody made of it. ease: 1 gives one thing and no negation, 0 up to three."""
+    things = rng.sample(THINGS, 1 if rng.random() < ease else rng.randint(1, 3))
     verdicts = {thing: rng.random() < 0.5 for thing in things}
     about = rng.sample(things, rng.randint(1, len(things)))
-    follow = " ".join(sentence(reaction(rng, thing, verdicts[thing])) for thing in about for _ in range(rng.randint(1, 2)))
-    return review(rng, verdicts, negations=0.25), follow
+    follow = " ".join(sentence(reaction(rng, thing, verdicts[thing])) for thing in about)
+    return review(rng, verdicts, negations=0.4 * (1 - ease)), follow
 
 
 def opinion_row(rng: random.Random, good: bool) -> dict[str, str]:
@@ -308,22 +308,24 @@ def make_decoder(tokenizer: Any) -> nn.Module:
     )
 
 
-def masked_batches(tokenizer: Any, rng: random.Random, size: int) -> Iterator[dict[str, Tensor]]:
-    """Endless fresh reviews; 20 % of the words are to be told: 80 % of those are masked, 10 % swapped, 10 % left (BERT)."""
+def masked_batches(tokenizer: Any, rng: random.Random, size: int, steps: int) -> Iterator[dict[str, Tensor]]:
+    """Fresh reviews, the easy ones first, with words to be told: 80 % of those are masked, 10 % swapped, 10 % left (BERT)."""
     import torch
 
-    guessable = torch.ones(len(tokenizer), dtype=torch.bool)
-    guessable[tokenizer.all_special_ids] = False
-    guessable[tokenizer(" ".join(PEOPLE + CITIES + PLACES + WHEN))["input_ids"]] = False
-    while True:
-        pool = [opinion_text(rng) for _ in range(16 * size)]
+    rate = torch.full((len(tokenizer),), 0.1)
+    rate[tokenizer(" ".join(GOOD + BAD + PRAISE + BLAME))["input_ids"]] = 0.3  # what the world is about
+    rate[tokenizer(" ".join(PEOPLE + CITIES + PLACES + WHEN))["input_ids"]] = 0.0  # nobody could guess these
+    rate[tokenizer.all_special_ids] = 0.0
+    for step in range(0, steps, 16):
+        ease = max(0.0, 1 - 2 * step / steps)
+        pool = [opinion_text(rng, ease) for _ in range(16 * size)]
         pool.sort(key=lambda pair: len(pair[0]) + len(pair[1]))  # little padding within a batch
         batches = [pool[i : i + size] for i in range(0, len(pool), size)]
         rng.shuffle(batches)
         for pairs in batches:
             fields = tokenizer([a for a, _ in pairs], [b for _, b in pairs], padding=True, return_tensors="pt")
             ids = fields["input_ids"]
-            chosen = (torch.rand(ids.shape) < 0.3) & guessable[ids]
+            chosen = torch.rand(ids.shape) < rate[ids]
             how = torch.rand(ids.shape)
             swapped = torch.where(how < 0.9, torch.randint_like(ids, len(tokenizer)), ids)
             told = torch.where(how < 0.8, tokenizer.mask_token_id, swapped)

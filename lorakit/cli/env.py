@@ -15,7 +15,9 @@ def env(as_json: Json = False) -> None:
 
     found = environment()
     for key, value in found.items():
-        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        if isinstance(value, dict):
+            value = [f"{name} {number}" for name, number in value.items()]
+        text = ", ".join(value) if isinstance(value, list) else value
         console().print(f"{key}: {text}", markup=False, soft_wrap=True)
     give(found, as_json)
 

@@ -226,6 +226,8 @@ def _commit(config: Any) -> str | None:
 
 def _not_at_hand(spec: Model, error: Exception) -> str:
     folder = Path(spec.name)
+    if spec.name.startswith(("/", ".", "~")) and not folder.is_dir():
+        return f"there is no model folder {spec.name!r} (a relative one is looked for in {Path.cwd()})"
     if folder.is_dir():
         try:
             json.loads((folder / "config.json").read_text())

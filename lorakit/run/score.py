@@ -18,7 +18,8 @@ def score_files(task: str, predictions: Path, references: Path) -> tuple[dict[st
     try:
         asked = plugin.model_validate({"name": task})
     except ValidationError as error:
-        raise RecipeError(f"{task} cannot be scored by its name alone: {error.errors()[0]['msg']}") from None
+        why = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise RecipeError(f"{task} cannot be scored by its name alone: {why}") from None
     said = [_field(line, ("prediction",), where) for where, line in _lines(predictions)]
     wanted = [_field(line, ("reference", "references"), where) for where, line in _lines(references)]
     if len(said) != len(wanted):

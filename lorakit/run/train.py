@@ -19,7 +19,7 @@ import lorakit
 from lorakit.errors import DataError
 from lorakit.hub import adapter as files
 from lorakit.methods import Attachment
-from lorakit.models._load import Base, load
+from lorakit.models._load import Base, load, outline
 from lorakit.recipe.load import ANOTHER_SETTING, Loaded
 from lorakit.recipe.schema import Recipe
 from lorakit.report.page import write_page
@@ -52,6 +52,10 @@ def train_recipe(loaded: Loaded, runs: Path, observe: Observer, fresh: bool = Fa
     share(recipe.train.global_batch_size, recipe.train.micro_batch_size, accelerator.num_processes)
     start = find_adapter(recipe.start_from, runs) if recipe.start_from else None
     splits = read_splits(recipe.task, recipe.data, [recipe.task.train_split, *recipe.task.eval_splits])
+    shapes = outline(recipe.model, recipe.task.head.value, recipe.task.labels)
+    recipe.method.attach(
+        shapes.model, shapes.roles, shapes.fresh
+    )  # a target that is wrong shows before anything is made
     if accelerator.is_main_process:
         open_run(run, recipe, fresh)
     accelerator.wait_for_everyone()

@@ -1,0 +1,42 @@
+"""`lorakit report`"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorakit.cli import app
+from lorakit.cli.output import Json, console, give
+
+
+class Format(str, Enum):
+    plain = "plain"
+    markdown = "markdown"
+    csv = "csv"
+    latex = "latex"
+    html = "html"
+
+
+@app.command()
+def report(
+    results: Annotated[list[Path], typer.Argument(help="Run folders, or result.json files.")],
+    form: Annotated[Format, typer.Option("--format", help="How the table is written.")] = Format.plain,
+    as_json: Json = False,
+) -> None:
+    """The table of one run (its page is written anew), or of several side by side."""
+    from lorakit.report.result import Result
+    from lorakit.report.table import comparison, score_table
+    from lorakit.run.train import write_report
+
+    found = [Result.read(path / "result.json" if path.is_dir() else path) for path in results]
+    table = score_table(found[0]) if len(found) == 1 else comparison(found)
+    if len(found) == 1 and results[0].is_dir():
+        write_report(results[0], found[0])
+        console().print(f"page: {results[0] / 'report.html'}", markup=False)
+    if as_json:
+        give({"results": [r.model_dump(mode="json") for r in found]}, True)
+    else:
+        print(getattr(table, form.value)())

@@ -1,0 +1,336 @@
+"""An adapter folder: what comes back is what was saved, and anything less is refused with the reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from lorakit.errors import AdapterError, InputError
+from lorakit.hub import adapter as files
+from lorakit.methods import methods
+from lorakit.methods.reparam.lora import LoRA
+from lorakit.tasks import Head
+
+ROUND_TRIPS = [(m, f) for m in ("lora", "full", "bitfit") for f in ("roberta", "gpt2", "gpt_neox", "t5")]
+ROUND_TRIPS += [(m, f) for m in ("lora", "full") for f in ("llama", "phi3")]
+
+
+def _attach(folder: Path, model, **options):
+    return files.attach(files.read(folder), model.model, model.roles, model.fresh, **options)
+
+
+@pytest.mark.parametrize(("method", "family"), ROUND_TRIPS)
+def test_what_is_saved_comes_back_bit_for_bit(trained, base, method, family):
+    model, _, folder = trained(family, method)
+    other = base(family)
+    assert not torch.equal(other.logits(), model.logits())
+    attachment = _attach(folder, other)
+    assert torch.equal(other.logits(), model.logits())
+    assert attachment.method == methods.get(method)()
+    assert attachment.fresh == model.fresh
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
+def test_a_causal_model_needs_no_head(trained, base, family):
+    model, _, folder = trained(family, head="CausalLM")
+    other = base(family, "CausalLM")
+    _attach(folder, other)
+    assert torch.equal(other.logits(), model.logits())
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "bitfit"])
+def test_save_load_save_gives_the_same_files(trained, base, about, tmp_path, method):
+    _, _, folder = trained("gpt2", method)
+    other = base("gpt2")
+    attachment = _attach(folder, other)
+    files.save(tmp_path / "again", attachment, about(other, attachment))
+    names = sorted(p.name for p in folder.iterdir())
+    assert names == sorted(p.name for p in (tmp_path / "again").iterdir())
+    for name in names:
+        assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("method", "names"),
+    [("lora", ["adapter_config.json", "adapter_model.safetensors"]), ("full", ["trained.safetensors"])],
+)
+def test_the_header_says_what_the_adapter_is_for(trained, about, method, names):
+    model, attachment, folder = trained("roberta", method)
+    assert sorted(p.name for p in folder.iterdir()) == names
+    with safe_open(folder / names[-1], "pt") as opened:
+        metadata = opened.metadata()
+    assert metadata["format"] == "pt"
+    assert json.loads(metadata["lorakit"]) == asdict(about(model, attachment))
+    read = files.read(folder)
+    assert read.about == about(model, attachment)
+    assert read.base == "some/base"
+
+
+def test_an_adapter_on_a_bfloat16_base(trained, base):
+    """The base may be loaded in another precision than it was trained in."""
+    _, _, folder = trained("gpt2", head="CausalLM")
+    other = base("gpt2", "CausalLM", dtype=torch.bfloat16)
+    assert _attach(folder, other).sites
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "bitfit"])
+class TestStrict:
+    def test_a_missing_tensor(self, trained, base, rewrite, method):
+        _, _, folder = trained("roberta", method)
+        rewrite(folder, lambda t: {n: v for n, v in t.items() if "classifier.out_proj.weight" not in n})
+        with pytest.raises(AdapterError, match=r"missing from the file: .*classifier\.out_proj\.weight"):
+            _attach(folder, base())
+
+    def test_a_left_over_tensor(self, trained, base, rewrite, method):
+        _, _, folder = trained("roberta", method)
+        rewrite(folder, lambda t: t | {"base_model.model.nowhere.weight": torch.zeros(2)})
+        with pytest.raises(AdapterError, match=r"left over in the file: .*nowhere\.weight"):
+            _attach(folder, base())
+
+    def test_another_shape(self, trained, base, method):
+        _, _, folder = trained("roberta", method)
+        with pytest.raises(AdapterError, match=r"out_proj\.weight: the file has shape \(2, 32\), the model \(3, 32\)"):
+            _attach(folder, base(num_labels=3))
+
+    @pytest.mark.parametrize("number", [float("nan"), float("inf")])
+    def test_a_number_that_is_not_finite(self, trained, rewrite, method, number):
+        _, _, folder = trained("roberta", method)
+        rewrite(folder, lambda t: {n: v if "classifier.dense.bias" not in n else v / 0 * number for n, v in t.items()})
+        with pytest.raises(AdapterError, match=r"not finite, in .*classifier\.dense\.bias"):
+            files.read(folder)
+
+    @pytest.mark.parametrize("kept", [0, 5, 100, -1])
+    def test_a_file_that_was_cut_short(self, trained, method, kept):
+        _, _, folder = trained("roberta", method)
+        file = next(folder.glob("*.safetensors"))
+        file.write_bytes(file.read_bytes()[:kept])
+        with pytest.raises(AdapterError, match=f"{file.name} is damaged or cut short"):
+            files.read(folder)
+
+    def test_other_base_weights(self, trained, base, method):
+        _, _, folder = trained("roberta", method)
+        with pytest.raises(AdapterError, match=r"other weights than these: its base is some/base \(revision abc123\)"):
+            _attach(folder, base(seed=5))
+
+    def test_other_base_weights_if_one_insists(self, trained, base, method):
+        _, _, folder = trained("roberta", method)
+        assert _attach(folder, base(seed=5), check_base=False).trained()
+
+    def test_a_header_that_is_damaged(self, trained, rewrite, method):
+        _, _, folder = trained("roberta", method)
+        rewrite(folder, header=lambda h: h | {"lorakit": h["lorakit"][:-5]})
+        with pytest.raises(AdapterError, match="header"):
+            files.read(folder)
+
+    def test_a_header_with_unknown_fields(self, trained, rewrite, method):
+        _, _, folder = trained("roberta", method)
+        rewrite(folder, header=lambda h: h | {"lorakit": json.dumps({**json.loads(h["lorakit"]), "more": 1})})
+        with pytest.raises(AdapterError, match="header"):
+            files.read(folder)
+
+    @pytest.mark.parametrize("value", [{"name": "lorra"}, {"name": "lora", "rank": 4}, {}], ids=str)
+    def test_a_method_that_is_not_known(self, trained, base, rewrite, method, value):
+        _, _, folder = trained("roberta", method)
+        rewrite(folder, header=lambda h: h | {"lorakit": json.dumps({**json.loads(h["lorakit"]), "method": value})})
+        with pytest.raises(AdapterError, match="method is none that this lorakit knows"):
+            _attach(folder, base())
+
+
+def test_a_lora_for_other_roles_is_refused(trained, base, rewrite):
+    """The header says key, the tensors are for query and value."""
+    _, _, folder = trained("roberta")
+    key = LoRA(targets=("key",)).model_dump(mode="json")
+    rewrite(folder, header=lambda h: h | {"lorakit": json.dumps({**json.loads(h["lorakit"]), "method": key})})
+    with pytest.raises(AdapterError, match=r"no lora_A and lora_B for .*attention\.self\.key"):
+        _attach(folder, base())
+
+
+def test_there_is_no_such_folder(trained, tmp_path):
+    trained()
+    with pytest.raises(AdapterError, match=r"no adapter folder .*did you mean .*adapter"):
+        files.read(tmp_path / "adaptr")
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(AdapterError, match="holds no adapter"):
+        files.read(tmp_path)
+
+
+def test_a_pickle_is_not_opened(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.bin").write_bytes(b"\x80\x04cos\nsystem\n(S'false'\ntR.")
+    with pytest.raises(AdapterError, match="pickle that could run code"):
+        files.read(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]", ""], ids=repr)
+def test_a_config_that_is_damaged(trained, text):
+    _, _, folder = trained()
+    (folder / files.CONFIG_FILE).write_text(text)
+    with pytest.raises(AdapterError, match=r"adapter_config\.json is damaged"):
+        files.read(folder)
+
+
+def test_tensors_without_header_and_config_are_not_guessed(trained, rewrite):
+    _, _, folder = trained()
+    rewrite(folder, header=lambda h: {"format": "pt"})
+    (folder / files.CONFIG_FILE).unlink()
+    with pytest.raises(AdapterError, match="r and alpha are not known, and are not guessed"):
+        files.read(folder)
+
+
+def test_a_plain_file_without_its_header(trained, rewrite):
+    _, _, folder = trained(method="full")
+    rewrite(folder, header=lambda h: {"format": "pt"})
+    with pytest.raises(AdapterError, match="lost its header"):
+        files.read(folder)
+
+
+@pytest.mark.parametrize("first", ["lora", "full"])
+def test_a_folder_is_replaced_whole(trained, tmp_path, first):
+    """Nothing of what was there before is left in it or beside it."""
+    trained("roberta", first)
+    _, _, folder = trained("roberta", "full" if first == "lora" else "lora")
+    assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
+    assert len(list(folder.glob("*.safetensors"))) == 1
+    assert (folder / files.CONFIG_FILE).exists() == (first == "full")
+
+
+def _snapshot(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_full_disk_leaves_what_was_there(trained, about, tmp_path, monkeypatch, method):
+    model, attachment, folder = trained("roberta", method)
+    before = _snapshot(folder)
+
+    def full(*_args, **_named):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "save_file", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        files.save(folder, attachment, about(model, attachment))
+    assert _snapshot(folder) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_rename_that_fails_leaves_what_was_there(trained, about, monkeypatch, failing):
+    model, attachment, folder = trained()
+    before, calls, rename = _snapshot(folder), [], Path.rename
+
+    def flaky(self, target):
+        calls.append(target)
+        if len(calls) == failing:
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", flaky)
+    with pytest.raises(InputError, match="Input/output error"):
+        files.save(folder, attachment, about(model, attachment))
+    assert folder.is_dir()
+    assert _snapshot(folder) == before
+
+
+def test_where_no_folder_can_be_made(trained, about, tmp_path):
+    model, attachment, _ = trained()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write the adapter"):
+        files.save(tmp_path / "file" / "adapter", attachment, about(model, attachment))
+
+
+@pytest.mark.parametrize("family", ["roberta", "gpt2", "t5"])
+def test_a_fingerprint_is_of_the_base_only(tiny, family):
+    model = tiny(family)
+    wanted = files.fingerprint(model.model, model.fresh)
+    attachment = LoRA().attach(model.model, model.roles, model.fresh)
+    model.step(attachment)
+    assert files.fingerprint(model.model, model.fresh) == wanted
+    assert files.fingerprint(tiny(family, seed=1).model, model.fresh) != wanted
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_fingerprint_is_the_same_in_half_precision(tiny, dtype):
+    """Adapters are trained on a base in bf16 or fp16, and merged into one in fp32."""
+    for family in ("roberta", "gpt2", "llama"):
+        model, half = tiny(family), tiny(family, dtype=dtype)
+        assert files.fingerprint(model.model, model.fresh) == files.fingerprint(half.model, half.fresh)
+
+
+def test_a_fingerprint_sees_one_changed_layer(tiny):
+    model = tiny("roberta")
+    wanted = files.fingerprint(model.model, model.fresh)
+    with torch.no_grad():
+        model.model.get_parameter("roberta.encoder.layer.1.attention.self.key.weight").mul_(-1.01)
+    assert files.fingerprint(model.model, model.fresh) != wanted
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "bitfit"])
+def test_the_header_that_a_run_writes_fits_the_untrained_base(tiny, base, tmp_path, method):
+    """Full fine-tuning changes the very weights that the fingerprint is of."""
+    from lorakit.run.train import about
+
+    model = tiny("roberta")
+    attachment = methods.get(method)().attach(model.model, model.roles, model.fresh)
+    model.step(attachment)
+    task = SimpleNamespace(head=Head.CLASSIFICATION, labels=("no", "yes"), name="classification")
+    recipe = SimpleNamespace(task=task, method=attachment.method, model=SimpleNamespace(config={}))
+    read = SimpleNamespace(model=model.model, name="some/base", revision=None, config=model.config)
+    files.save(tmp_path / "adapter", attachment, about(recipe, read, attachment))  # type: ignore[arg-type]
+    other = base()
+    _attach(tmp_path / "adapter", other)
+    assert torch.equal(other.logits(), model.logits())
+
+
+def _start(folder, model, **fields):
+    attachment = LoRA(**fields).attach(model.model, model.roles, model.fresh)
+    return files.start_from(files.read(folder), attachment)
+
+
+def test_start_from_carries_everything_over(trained, base):
+    model, _, folder = trained()
+    other = base()
+    assert _start(folder, other) == []
+    assert torch.equal(other.logits(), model.logits())
+
+
+def test_start_from_an_adapter_with_other_labels(trained, base):
+    """RoBERTa's head is dense + out_proj: the last one stays fresh, dense is carried over (as in the reference code)."""
+    model, _, folder = trained()
+    other = base(num_labels=3)
+    fresh = other.model.classifier.out_proj.weight.clone()
+    renewed = _start(folder, other)
+    assert sorted(renewed) == ["classifier.out_proj.bias", "classifier.out_proj.weight"]
+    assert torch.equal(other.model.classifier.out_proj.weight, fresh)
+    assert torch.equal(other.model.classifier.dense.weight, model.model.classifier.dense.weight)
+    query = "roberta.encoder.layer.1.attention.self.query.delta.all.B"
+    assert torch.equal(other.model.get_parameter(query), model.model.get_parameter(query))
+
+
+@pytest.mark.parametrize("fields", [{"r": 4}, {"targets": ("query",)}, {"targets": ("q", "k", "v")}], ids=str)
+def test_start_from_another_lora_is_refused(trained, base, fields):
+    _, _, folder = trained()
+    with pytest.raises(AdapterError):
+        _start(folder, base(), **fields)
+
+
+def test_start_from_an_adapter_of_another_base_is_refused(trained, base):
+    _, _, folder = trained()
+    with pytest.raises(AdapterError, match="other weights"):
+        _start(folder, base(seed=5))
+
+
+def test_a_folder_can_be_moved(trained, base, tmp_path):
+    model, _, folder = trained("gpt2")
+    shutil.move(folder, tmp_path / "elsewhere")
+    other = base("gpt2")
+    _attach(tmp_path / "elsewhere", other)
+    assert torch.equal(other.logits(), model.logits())

@@ -1,0 +1,134 @@
+"""Beside loralib, the reference code of the paper: Linear, and MergedLinear on a Conv1D for query and value."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lorakit.methods.reparam.lora import LoRA
+from lorakit.nn.linear import weight_of
+
+pytestmark = pytest.mark.peers
+loralib = pytest.importorskip("loralib")
+
+R, ALPHA = 4, 6
+LINEAR = [f"roberta.encoder.layer.{i}.attention.self.{role}" for i in range(2) for role in ("query", "value")]
+FUSED = [f"transformer.h.{i}.attn.c_attn" for i in range(2)]
+
+
+def _replace(model, path: str, layer) -> None:
+    """With the layer's own weights."""
+    old = model.model.get_submodule(path)
+    with torch.no_grad():
+        layer.weight.copy_(old.weight)
+        layer.bias.copy_(old.bias)
+    parent, name = path.rsplit(".", 1)
+    setattr(model.model.get_submodule(parent), name, layer)
+
+
+def _linear(tiny):
+    ours, theirs = tiny("roberta"), tiny("roberta")
+    attachment = LoRA(r=R, alpha=ALPHA).attach(ours.model, ours.roles, ours.fresh)
+    for path in LINEAR:
+        _replace(theirs, path, loralib.Linear(32, 32, r=R, lora_alpha=ALPHA))
+    return ours, attachment, theirs
+
+
+def _fused(tiny):
+    """loralib's own way with GPT-2 (`examples/NLG`): enable_lora for q and v, fan_in_fan_out for the Conv1D."""
+    ours, theirs = tiny("gpt2", "CausalLM"), tiny("gpt2", "CausalLM")
+    attachment = LoRA(r=R, alpha=ALPHA).attach(ours.model, ours.roles, ours.fresh)
+    for path in FUSED:
+        layer = loralib.MergedLinear(
+            32, 96, r=R, lora_alpha=ALPHA, enable_lora=[True, False, True], fan_in_fan_out=True
+        )
+        _replace(theirs, path, layer)
+    return ours, attachment, theirs
+
+
+def _factors(attachment, theirs):
+    """(our parameter, which of theirs, which rows of it) for every A and B."""
+    for name, delta in attachment.deltas.items():
+        path, _, part = name.partition("[")
+        layer = theirs.model.get_submodule(path)
+        first = part != "value]"
+        a_rows = slice(None) if not part else slice(0, R) if first else slice(R, 2 * R)
+        b_rows = slice(None) if not part else slice(0, 32) if first else slice(32, 64)
+        yield delta.A, layer.lora_A, a_rows
+        yield delta.B, layer.lora_B, b_rows
+
+
+def _gap(a, b) -> float:
+    """Largest difference, relative to the largest logit where that is above one."""
+    return float((a - b).abs().max() / a.abs().max().clamp(min=1))
+
+
+@pytest.fixture(params=[_linear, _fused], ids=["Linear-roberta", "MergedLinear-gpt2"])
+def pair(request, tiny):
+    ours, attachment, theirs = request.param(tiny)
+    generator = torch.Generator().manual_seed(7)
+    loralib.mark_only_lora_as_trainable(theirs.model)
+    theirs.model.train()  # or loralib merges while it is asked
+    ours.model.train()
+    with torch.no_grad():
+        for our, their, rows in _factors(attachment, theirs):
+            our.normal_(std=0.3, generator=generator)
+            their[rows] = our
+    return ours, attachment, theirs
+
+
+def test_the_same_number_of_parameters(pair):
+    ours, attachment, theirs = pair
+    our = sum(p.numel() for name, p in attachment.trained().items() if name not in ours.fresh)
+    assert our == sum(p.numel() for p in theirs.model.parameters() if p.requires_grad) > 0
+
+
+def test_forward(pair):
+    ours, attachment, theirs = pair
+    wanted = theirs.model(**theirs.inputs).logits
+    assert _gap(ours.model(**ours.inputs).logits, wanted) <= 1e-6
+    with attachment.off():
+        assert _gap(ours.model(**ours.inputs).logits, wanted) > 1e-2
+
+
+def test_gradients(pair):
+    ours, attachment, theirs = pair
+    ours.loss().backward()
+    theirs.loss().backward()
+    for our, their, rows in _factors(attachment, theirs):
+        assert our.grad.abs().max() > 0
+        torch.testing.assert_close(our.grad, their.grad[rows], rtol=1e-5, atol=1e-6)
+
+
+def test_merged_weights(pair):
+    ours, attachment, theirs = pair
+    theirs.model.eval()  # loralib merges here
+    attachment.merge()
+    for site in attachment.sites:
+        merged = weight_of(site.module)
+        their = theirs.model.get_submodule(site.path).weight
+        torch.testing.assert_close(merged, their.T if "c_attn" in site.path else their, rtol=1e-6, atol=1e-6)
+    assert _gap(ours.logits(), theirs.logits()) <= 1e-6
+
+
+def test_training_step_by_step(pair):
+    ours, attachment, theirs = pair
+    with torch.no_grad():
+        for our, their, rows in _factors(attachment, theirs):
+            if our.shape[1] == R:  # B
+                our.zero_()
+                their[rows] = 0
+    deltas = [our for our, _, _ in _factors(attachment, theirs)]
+    losses: list[list[float]] = []
+    for model, parameters in ((ours, deltas), (theirs, [p for p in theirs.model.parameters() if p.requires_grad])):
+        optimizer = torch.optim.AdamW(parameters, lr=5e-3)
+        losses.append([])
+        for _ in range(10):
+            loss = model.loss()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses[-1].append(float(loss))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5, abs=1e-6)
+    for our, their, rows in _factors(attachment, theirs):
+        torch.testing.assert_close(our, their[rows], rtol=0, atol=1e-5)

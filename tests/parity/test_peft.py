@@ -1,0 +1,348 @@
+"""Beside PEFT: the same product, the same training, and each reads what the other wrote."""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+
+import pytest
+import torch
+
+from lorakit.errors import AdapterError
+from lorakit.hub import adapter as files
+from lorakit.methods.reparam.lora import LoRA, Target
+from lorakit.nn.linear import weight_of
+
+pytestmark = pytest.mark.peers
+peft = pytest.importorskip("peft")
+
+CLASSIFIER, CAUSAL = "SequenceClassification", "CausalLM"
+# the same weights for both: PEFT knows whole modules only, so c_attn is one target for lorakit too
+PAIRS = [
+    ("roberta", CLASSIFIER, ["query", "value"]),
+    ("gpt2", CLASSIFIER, ["c_attn"]),
+    ("gpt2", CAUSAL, ["c_attn", "c_fc"]),
+    ("llama", CAUSAL, ["q_proj", "v_proj", "down_proj"]),
+    ("gpt_neox", CAUSAL, ["query_key_value"]),
+    ("t5", CLASSIFIER, ["q", "v"]),
+]
+IDS = [f"{family}-{head}" for family, head, _ in PAIRS]
+TASK = {CLASSIFIER: "SEQ_CLS", CAUSAL: "CAUSAL_LM"}
+
+
+def _gap(model, other) -> float:
+    """Largest difference of a logit, relative to the largest logit where that is above one."""
+    a, b = model.logits(), other.logits()
+    return float((a - b).abs().max() / a.abs().max().clamp(min=1))
+
+
+def _wrap(model, family, head, **fields):
+    """PEFT's own way; it says that it sets fan_in_fan_out for a Conv1D, and knows no head called as T5's is."""
+    if family == "t5":
+        fields["modules_to_save"] = ["classification_head"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return peft.get_peft_model(model.model, peft.LoraConfig(task_type=TASK[head], **fields))
+
+
+def _ours(tiny, family, head, targets, **fields):
+    model = tiny(family, head)
+    torch.manual_seed(0)
+    # a dot before the name, or lorakit would read T5's q and v as roles: the same thing here, but not the same test
+    patterns = tuple(f"*.{target}" for target in targets)
+    return model, LoRA(targets=patterns, r=4, alpha=6, **fields).attach(model.model, model.roles, model.fresh)
+
+
+def _theirs(tiny, family, head, targets, **fields):
+    model = tiny(family, head)
+    wrapped = _wrap(model, family, head, target_modules=targets, r=4, lora_alpha=6, **fields)
+    for name in model.fresh:  # PEFT copies the head
+        assert wrapped.get_parameter(_peft_name(name)).requires_grad
+    model.model = wrapped
+    return model, wrapped
+
+
+def _peft_name(name: str) -> str:
+    top = name.split(".")[0]
+    return f"base_model.model.{top}.modules_to_save.default.{name.removeprefix(top + '.')}"
+
+
+def _factors(wrapped, path: str):
+    layer = wrapped.get_submodule(f"base_model.model.{path}")
+    return layer.lora_A["default"].weight, layer.lora_B["default"].weight
+
+
+@torch.no_grad()
+def _copy_factors(attachment, wrapped, fill: bool = True) -> None:
+    generator = torch.Generator().manual_seed(7)
+    for path, delta in attachment.deltas.items():
+        a, b = _factors(wrapped, path)
+        if fill:
+            delta.B.normal_(std=0.3, generator=generator)
+        a.copy_(delta.A)
+        b.copy_(delta.B)
+
+
+@pytest.fixture(params=PAIRS, ids=IDS)
+def pair(request, tiny):
+    """(our model, our attachment, their model, PEFT's wrapper) with the same A, B and head."""
+    family, head, targets = request.param
+    ours, attachment = _ours(tiny, family, head, targets)
+    theirs, wrapped = _theirs(tiny, family, head, targets)
+    assert len(attachment.sites) == sum("lora_A" in n for n, _ in wrapped.named_parameters()) > 0
+    _copy_factors(attachment, wrapped)
+    return ours, attachment, theirs, wrapped
+
+
+def test_forward(pair, tiny):
+    ours, attachment, theirs, _ = pair
+    assert _gap(ours, theirs) <= 1e-6
+    with attachment.off():
+        assert (ours.logits() - theirs.logits()).abs().max() > 1e-2
+
+
+def test_gradients(pair):
+    ours, attachment, theirs, wrapped = pair
+    ours.loss().backward()
+    theirs.loss().backward()
+    for path, delta in attachment.deltas.items():
+        a, b = _factors(wrapped, path)
+        assert delta.A.grad.abs().max() > 0
+        torch.testing.assert_close(delta.A.grad, a.grad, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(delta.B.grad, b.grad, rtol=1e-5, atol=1e-6)
+    for name in ours.fresh:
+        their = wrapped.get_parameter(_peft_name(name))
+        torch.testing.assert_close(ours.model.get_parameter(name).grad, their.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_merged_weights(pair):
+    ours, attachment, theirs, wrapped = pair
+    attachment.merge()
+    theirs.model = wrapped.merge_and_unload()
+    plain = theirs.model.state_dict()
+    for name, value in ours.model.state_dict().items():
+        torch.testing.assert_close(value, plain[name], rtol=1e-6, atol=1e-6)
+    assert _gap(ours, theirs) <= 1e-6
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_training_step_by_step(pair, dropout):
+    """AdamW from the same A and B = 0, ten steps: the same losses, the same weights; dropout with the same draws."""
+    ours, attachment, theirs, wrapped = pair
+    with torch.no_grad():
+        for path, delta in attachment.deltas.items():
+            delta.B.zero_()
+            delta.dropout = dropout
+            _factors(wrapped, path)[1].zero_()
+    if dropout:
+        for module in wrapped.modules():
+            if hasattr(module, "lora_dropout"):
+                module.lora_dropout["default"] = torch.nn.Dropout(dropout)
+    losses = []
+    for model, parameters in (
+        (ours, list(attachment.trained().values())),
+        (theirs, [p for p in wrapped.parameters() if p.requires_grad]),
+    ):
+        model.model.train()
+        torch.manual_seed(11)
+        optimizer = torch.optim.AdamW(parameters, lr=5e-3)
+        losses.append([])
+        for _ in range(10):
+            loss = model.loss()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses[-1].append(float(loss))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5, abs=1e-6)
+    assert losses[0][-1] != losses[0][0]
+    for path, delta in attachment.deltas.items():
+        a, b = _factors(wrapped, path)
+        torch.testing.assert_close(delta.A, a, rtol=0, atol=1e-5)
+        torch.testing.assert_close(delta.B, b, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("init", "theirs"), [("kaiming", True), ("gaussian", "gaussian")])
+def test_a_starts_in_pefts_distribution(tiny, init, theirs):
+    model, path = tiny("gpt2", CAUSAL), "transformer.h.0.mlp.c_proj"
+    _, wrapped = _theirs(tiny, "gpt2", CAUSAL, ["mlp.c_proj"], init_lora_weights=theirs)
+    delta = LoRA(targets=("mlp.c_proj",), r=4, alpha=6, init=init).attach(model.model, {}).deltas[path]
+    a, b = _factors(wrapped, path)
+    assert a.shape == delta.A.shape
+    assert not b.any()
+    assert not delta.B.any()
+    assert delta.A.std().item() == pytest.approx(a.std().item(), rel=0.15)
+    assert delta.A.abs().max().item() == pytest.approx(a.abs().max().item(), rel=0.03 if init == "kaiming" else 0.4)
+
+
+# PEFT reads what lorakit wrote
+
+OUT = [
+    ("roberta", CLASSIFIER, {}),
+    ("roberta", CLASSIFIER, {"targets": "all-linear"}),
+    ("roberta", CLASSIFIER, {"targets": ("query", Target(match="attention_out", r=2), Target(match="mlp_in", alpha=3))}),
+    ("distilbert", CLASSIFIER, {}),
+    ("deberta", CLASSIFIER, {}),
+    ("deberta-v2", CLASSIFIER, {"dropout": 0.1}),
+    ("gpt2", CLASSIFIER, {}),
+    ("gpt2", CAUSAL, {}),
+    ("gpt2", CAUSAL, {"targets": "value"}),
+    ("gpt2", CAUSAL, {"targets": ("q", "k", "v", "o", "up", "down"), "r": 3, "alpha": 5.5}),
+    ("gpt2", CAUSAL, {"targets": ("query", Target(match="value", r=2, alpha=3))}),
+    ("gpt2", CAUSAL, {"targets": "all-linear"}),
+    ("gpt_neox", CAUSAL, {}),
+    ("bloom", CAUSAL, {}),
+    ("opt", CAUSAL, {}),
+    ("llama", CAUSAL, {}),
+    ("llama", CLASSIFIER, {"targets": "all-linear"}),
+    ("llama", CAUSAL, {"targets": ("q", Target(match="layers.1.mlp.down_proj", r=2, alpha=1))}),
+    ("phi3", CAUSAL, {}),
+    ("t5", CLASSIFIER, {}),
+]  # fmt: skip
+
+
+def _saved(tiny, tmp_path, family, head, fields):
+    model = tiny(family, head)
+    torch.manual_seed(0)
+    attachment = LoRA(**fields).attach(model.model, model.roles, model.fresh)
+    model.step(attachment, steps=3)
+    about = files.About(
+        base="base", revision=None, model_type=family, head="causal" if head == CAUSAL else "classification",
+        labels=[], task="text", method=attachment.method.model_dump(mode="json"), fresh=sorted(model.fresh),
+        fingerprint="", lorakit="0.0",
+    )  # fmt: skip
+    files.save(tmp_path / "adapter", attachment, about)
+    return model, attachment
+
+
+@pytest.mark.parametrize(("family", "head", "fields"), OUT, ids=str)
+def test_stock_peft_reads_our_folder(tiny, tmp_path, family, head, fields):
+    model, _ = _saved(tiny, tmp_path, family, head, fields)
+    base = tiny(family, head, seed=0)
+    with torch.no_grad():
+        for name in base.fresh:  # another random head, as a checkpoint without one gives it
+            base.model.get_parameter(name).normal_(generator=torch.Generator().manual_seed(4))
+    plain = base.logits()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        base.model = peft.PeftModel.from_pretrained(base.model, tmp_path / "adapter")
+    said = [str(w.message) for w in caught]
+    assert not [text for text in said if "missing" in text.lower() or "unexpected" in text.lower()], said
+    assert _gap(base, model) <= 1e-6
+    assert (plain - model.logits()).abs().max() > 1e-3
+    again = base.model.load_adapter(tmp_path / "adapter", "again")
+    assert not [key for key in again.missing_keys if "again" in key]
+    assert again.unexpected_keys == []
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_transformers_own_loader_reads_our_folder(tiny, tmp_path, family):
+    model, _ = _saved(tiny, tmp_path, family, CAUSAL, {})
+    other = tiny(family, CAUSAL)
+    other.model.load_adapter(str(tmp_path / "adapter"))
+    assert _gap(other, model) <= 1e-6
+
+
+def test_peft_merges_our_folder(tiny, tmp_path):
+    model, attachment = _saved(tiny, tmp_path, "gpt2", CAUSAL, {})
+    base = tiny("gpt2", CAUSAL)
+    base.model = peft.PeftModel.from_pretrained(base.model, tmp_path / "adapter").merge_and_unload()
+    before = weight_of(tiny("gpt2", CAUSAL).model.transformer.h[0].attn.c_attn)
+    merged = weight_of(base.model.transformer.h[0].attn.c_attn)
+    assert torch.equal(merged[32:64], before[32:64])  # the keys
+    attachment.merge()
+    assert _gap(model, base) <= 1e-6
+
+
+def test_peft_saves_our_tensors_again_bit_for_bit(tiny, tmp_path):
+    from safetensors.torch import load_file
+
+    _saved(tiny, tmp_path, "gpt2", CAUSAL, {})
+    wrapped = peft.PeftModel.from_pretrained(tiny("gpt2", CAUSAL).model, tmp_path / "adapter")
+    wrapped.save_pretrained(tmp_path / "theirs")
+    ours, theirs = (load_file(tmp_path / f / files.PEFT_FILE) for f in ("adapter", "theirs"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+# lorakit reads what PEFT wrote
+
+IN = [
+    ("roberta", CLASSIFIER, {"target_modules": ["query", "value"]}),
+    ("roberta", CLASSIFIER, {"target_modules": ["query", "value"], "use_rslora": True}),
+    ("roberta", CLASSIFIER, {"target_modules": "all-linear"}),
+    ("roberta", CLASSIFIER, {"target_modules": ["query", "dense"], "rank_pattern": {"query": 2, r"layer.1.*dense": 3},
+                             "alpha_pattern": {r"attention.self.query": 7, r"layer\.0\..*": 5}, "lora_alpha": 9}),
+    ("roberta", CLASSIFIER, {"target_modules": ["query"], "alpha_pattern": {"query": 7}, "use_rslora": True}),
+    ("roberta", CLASSIFIER, {"target_modules": ["query"], "layers_to_transform": [1], "lora_dropout": 0.2}),
+    ("roberta", CLASSIFIER, {"target_modules": ["key"], "init_lora_weights": "gaussian"}),
+    ("distilbert", CLASSIFIER, {"target_modules": ["q_lin"], "modules_to_save": ["pre_classifier", "classifier"]}),
+    ("gpt2", CAUSAL, {}),
+    ("gpt2", CAUSAL, {"target_modules": "all-linear", "r": 3, "lora_alpha": 5}),
+    ("gpt2", CLASSIFIER, {}),
+    ("llama", CAUSAL, {"exclude_modules": ["down_proj"], "target_modules": "all-linear"}),
+    ("llama", CAUSAL, {"target_modules": r".*layers\.1\..*_proj", "init_lora_weights": "orthogonal"}),
+    ("t5", CLASSIFIER, {}),
+    ("gpt_neox", CAUSAL, {}),
+]  # fmt: skip
+
+
+@torch.no_grad()
+def _train_a_little(model) -> None:
+    for parameter in model.model.parameters():
+        if parameter.requires_grad:
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())) / 10)
+
+
+@pytest.mark.parametrize(("family", "head", "fields"), IN, ids=str)
+def test_we_read_what_peft_saved(tiny, tmp_path, family, head, fields):
+    model = tiny(family, head)
+    torch.manual_seed(0)
+    model.model = _wrap(model, family, head, **copy.deepcopy(fields))
+    _train_a_little(model)
+    model.model.save_pretrained(tmp_path)
+    assert "lorakit" not in json.loads((tmp_path / files.CONFIG_FILE).read_text())
+    other = tiny(family, head)
+    plain = other.logits()
+    attachment = files.attach(files.read(tmp_path), other.model, other.roles, other.fresh)
+    assert _gap(other, model) <= 1e-6
+    assert (plain - model.logits()).abs().max() > 1e-3
+    attachment.merge()
+    assert _gap(other, model) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"use_dora": True}, {"bias": "all"}, {"bias": "lora_only"}, {"lora_bias": True}, {"init_lora_weights": "pissa"},
+     {"init_lora_weights": "olora"}, {"trainable_token_indices": [1, 2]}],
+    ids=str,
+)  # fmt: skip
+def test_what_peft_can_and_lora_is_not_is_refused(tiny, tmp_path, fields):
+    model = tiny("llama", CAUSAL)
+    config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], **fields)
+    peft.get_peft_model(model.model, config).save_pretrained(tmp_path)
+    other = tiny("llama", CAUSAL)
+    with pytest.raises(AdapterError, match=next(iter(fields))):
+        files.attach(files.read(tmp_path), other.model, other.roles, other.fresh)
+
+
+def test_lora_on_an_embedding_is_refused(tiny, tmp_path):
+    """And the base matrix that PEFT writes along with it."""
+    model = tiny("llama", CAUSAL)
+    config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "embed_tokens"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peft.get_peft_model(model.model, config).save_pretrained(tmp_path)
+    other = tiny("llama", CAUSAL)
+    with pytest.raises(AdapterError, match="embed_tokens"):
+        files.attach(files.read(tmp_path), other.model, other.roles, other.fresh)
+
+
+def test_a_later_peft_adds_fields_without_harm(tiny, tmp_path):
+    """Every default of the installed PEFT counts as not used."""
+    model = tiny("roberta")
+    wrapped = peft.get_peft_model(model.model, peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query"]))
+    wrapped.save_pretrained(tmp_path)
+    assert len(json.loads((tmp_path / files.CONFIG_FILE).read_text())) > 25
+    other = tiny("roberta")
+    assert files.attach(files.read(tmp_path), other.model, other.roles, other.fresh).sites
