@@ -58,7 +58,7 @@ def config_of(attachment: LoRAAttachment, base: str, revision: str | None, task_
         "task_type": task_type,
         "r": r,
         "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
-        "lora_dropout": attachment.lora.dropout,
+        "lora_dropout": attachment.method.dropout,
         "bias": "none",
         "inference_mode": True,
         "fan_in_fan_out": any(is_conv1d(site.module) for site in attachment.sites),

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from lorakit.report.curves import Logs, change_maps, loss_curve, rate_curve, score_curves
+from lorakit.report.changes import change_maps
+from lorakit.report.curves import Logs, loss_curve, rate_curve, score_curves
 from lorakit.report.result import Check, Result, failed_checks, summary, write_whole
 from lorakit.report.table import NOTHING, Table, main_metric, measured, number, published, score_table, verdict
 

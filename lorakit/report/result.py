@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
 
 from lorakit.config import Config
 from lorakit.errors import DataError, InputError
 from lorakit.recipe.schema import Published
 
-# JSON has no NaN: pydantic writes a score that is not a number (a correlation of constants) as null, and this reads it
+# JSON has no NaN: a score that is not a number (a correlation of constants) is null in the file
 Score = Annotated[
     float,
     Field(allow_inf_nan=True),
     BeforeValidator(lambda value: math.nan if value is None else value),
+    PlainSerializer(lambda value: value if math.isfinite(value) else None, return_type=float | None, when_used="json"),
 ]
 Scores = dict[str, dict[str, Score]]
 """split -> metric -> value"""

@@ -130,6 +130,7 @@ def train_seed(
     set_seed(seed, deterministic=recipe.train.deterministic)  # before the head and A are drawn
     base = load(recipe.model, task.head.value, task.labels)
     attachment = attach(recipe, base)
+    card = about(recipe, base, attachment)
     if start is not None:
         renewed = files.start_from(files.read(start), attachment)
         observe({"event": "started_from", "folder": str(start), "fresh": renewed})
@@ -151,7 +152,7 @@ def train_seed(
     with _Journal(folder / "metrics.jsonl" if main else None) as journal:
         trained = train(attachment, setup, accelerator, examiner.scores, _both(observe, journal.write))
     if main:
-        files.save(folder / "adapter", attachment, about(recipe, base, attachment))
+        files.save(folder / "adapter", attachment, card)
         base.tokenizer.save_pretrained(folder / "adapter")
     accelerator.wait_for_everyone()
     with autocast(accelerator):
@@ -177,7 +178,7 @@ def train_seed(
 
 
 def about(recipe: Recipe, base: Base, attachment: Attachment) -> files.About:
-    """What travels with the adapter."""
+    """What travels with the adapter. Made before training: the fingerprint is of the base as it was loaded."""
     return files.About(
         base=base.name, revision=base.revision, model_type=base.config.model_type, head=recipe.task.head.value,
         labels=list(recipe.task.labels), task=recipe.task.name, method=recipe.method.model_dump(mode="json"),

@@ -68,26 +68,25 @@ class LoRA(Method):
 
 
 class LoRAAttachment(Attachment):
+    """A and B on every site; the base is frozen, the fresh head trains."""
+
+    method: LoRA
+
     def __init__(self, model: nn.Module, method: LoRA, sites: list[Site], fresh: frozenset[str]):
         from lorakit.methods.reparam._lowrank import LowRankDelta
         from lorakit.nn.freeze import train_only
-        from lorakit.nn.surgery import put
+        from lorakit.nn.surgery import CHILD, put
 
         self.model, self.method, self.sites, self.fresh = model, method, sites, fresh
-        self.lora = method
         self.deltas: dict[str, LowRankDelta] = {}
         for site in sites:
             r, alpha = method.numbers(site.target)
             self.deltas[site.name] = LowRankDelta(site, r, alpha, method.dropout, method.init)
             put(site, self.deltas[site.name])
-        train_only(model, {*fresh, *self.delta_parameters()})
-
-    def delta_parameters(self) -> dict[str, nn.Parameter]:
-        """`<site>.A` and `<site>.B`, the names that do not depend on how a delta hangs on its layer."""
-        ours = {id(p): f"{name}.{letter}" for name, d in self.deltas.items() for letter, p in d.named_parameters()}
-        return {name: p for name, p in self.model.named_parameters() if id(p) in ours}
+        train_only(model, {*fresh, *(name for name, _ in model.named_parameters() if f".{CHILD}." in name)})
 
     def _saved(self) -> dict[str, nn.Parameter]:
+        """`<site>.A` and `<site>.B`, names that do not depend on how a delta hangs on its layer, and the fresh head."""
         named = {f"{name}.{letter}": p for name, d in self.deltas.items() for letter, p in d.named_parameters()}
         head = {name: p for name, p in self.model.named_parameters() if name in self.fresh}
         return {**named, **head}

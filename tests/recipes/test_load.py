@@ -1,0 +1,163 @@
+"""Recipes from YAML: extends, overrides, origins, and every mistake at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lorakit.errors import RecipeError
+from lorakit.recipe.load import load_recipe, names
+from lorakit.recipe.schema import json_schema
+from lorakit.recipe.source import scalar
+
+GOOD = """\
+task: {name: glue/mrpc}  # paper T2
+model:  # ours a small one
+  name: some/model
+  config: {dropout: 0.0}
+method:
+  name: lora
+  targets: [query, value]  # paper T9
+  r: 8  # script; paper: 4
+train: {epochs: 2, learning_rate: 4e-4}
+expect: {sites: 24, trainable: 100, scores: {accuracy: {value: 89.7}}}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path):
+    def write(text: str, name: str = "mine.yaml") -> str:
+        (tmp_path / name).write_text(text)
+        return str(tmp_path / name)
+
+    return write
+
+
+def problems(*arguments) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(*arguments)
+    return str(caught.value)
+
+
+def test_every_shipped_recipe_loads_and_reloads_to_an_equal_one(tmp_path):
+    found = names()
+    assert len(found) > 30
+    for name in found:
+        loaded = load_recipe(name)
+        copy = tmp_path / "recipe.yaml"
+        copy.write_text(yaml.safe_dump(loaded.recipe.plain()))
+        assert load_recipe(str(copy)).recipe == loaded.recipe, name
+
+
+def test_numbers_that_yaml_reads_as_text():
+    assert scalar("4e-4") == 4e-4
+    assert scalar("1_000") == 1000
+    assert (scalar("no"), scalar("true"), scalar("~")) == ("no", True, None)
+
+
+def test_all_problems_at_once_with_file_line_value_and_nearest_name(recipe):
+    text = GOOD.replace("r: 8", "r: eight").replace("epochs: 2", "epoch: 2").replace("name: lora", "name: lora\n  alhpa: 3")
+    said = problems(recipe(text + "learning_rate: 3\n"))
+    assert "4 problems" in said
+    for part in (
+        "mine.yaml:9: method.r: 'eight' should be a valid integer",
+        "mine.yaml:7: method.alhpa: unknown key (its value is 3); did you mean 'alpha'?",
+        "train.epoch: unknown key (its value is 2); did you mean 'epochs'?",
+        "mine.yaml:12: learning_rate: unknown key (its value is 3); did you mean 'train.learning_rate'?",
+    ):
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("glue/mrpc", "glue/mrcp"), "did you mean 'glue/mrpc'"),
+        (("name: lora", "name: lor"), "no method is named 'lor'; did you mean 'lora'"),
+        (("learning_rate: 4e-4", "learning_rate: .inf"), "train.learning_rate"),
+        (("learning_rate: 4e-4", "learning_rate: fast"), "'fast' should be a valid number"),
+        (("epochs: 2", "epochs: -2"), "-2 should be greater than 0"),
+        (("epochs: 2", "schedule: linaer"), "did you mean 'linear'?"),
+        (("r: 8", "r: 8\n  r: 9"), "method.r is given twice"),
+        (("r: 8", "r: !!int 8"), "tags (!) are not taken"),
+        (("r: 8", "r: &x 8"), "anchors (&) are not taken"),
+        (("model:", "model"), "this is not YAML"),
+        ((GOOD, ""), "is empty"),
+        ((GOOD, "- a"), "a recipe is a mapping"),
+    ],
+)
+def test_one_mistake(recipe, change, said):
+    assert said in problems(recipe(GOOD.replace(*change)))
+
+
+def test_a_recipe_that_does_not_exist_names_the_nearest():
+    assert "did you mean 'glue_mnli'" in problems("glue_mmli")
+
+
+def test_extends_merges_one_level_and_the_recipe_wins(recipe, tmp_path):
+    recipe("train: {epochs: 7, warmup: 0.5}\nmethod: {name: lora, r: 2, alpha: 4}\n", "base.yaml")
+    loaded = load_recipe(recipe("extends: [base]\n" + GOOD)).recipe
+    assert (loaded.train.epochs, loaded.train.warmup) == (2, 0.5)
+    assert loaded.method.model_dump()["alpha"] == 4
+    recipe("extends: [other]\n", "base.yaml")
+    assert "one level only" in problems(recipe("extends: [base]\n" + GOOD))
+    assert "no fragment 'bse'" in problems(recipe("extends: [bse]\n" + GOOD))
+
+
+def test_another_method_replaces_the_old_one_whole(recipe):
+    loaded = load_recipe(recipe(GOOD), ["method=full"]).recipe
+    assert loaded.method.model_dump() == {"name": "full"}
+    assert loaded.expect.sites is None, "the counts of LoRA are not those of full"
+    assert loaded.expect.scores["accuracy"].value == 89.7
+
+
+def test_overrides_set_remove_and_are_typed(recipe):
+    path = recipe(GOOD)
+    loaded = load_recipe(path, ["method.r=4", "train.learning_rate=2e-4", "~expect.sites", "seeds=[0, 1]", "model.config.x=null"])
+    assert loaded.recipe.method.model_dump()["r"] == 4
+    assert loaded.recipe.train.learning_rate == 2e-4
+    assert loaded.recipe.seeds == (0, 1)
+    assert loaded.origins["method.r"].source == "command line"
+    assert "another setting" in loaded.notes[0]
+    said = problems(path, ["method.r", "~train.nothing", "train.lerning_rate=3"])
+    assert "neither key=value nor ~key" in said
+    assert "the recipe has no such key" in said
+    assert "did you mean 'learning_rate'" in problems(path, ["train.lerning_rate=3"])
+
+
+def test_what_does_not_change_the_setting_is_not_called_another(recipe):
+    assert load_recipe(recipe(GOOD), ["data.path=x", "seeds=[3]"]).notes == ()
+
+
+def test_origins_are_the_comments_and_blocks_hand_theirs_down(recipe):
+    origins = load_recipe(recipe(GOOD)).origins
+    assert (origins["method.r"].source, origins["method.r"].note) == ("script", "paper: 4")
+    assert (origins["model.config.dropout"].source, origins["model.config.dropout"].note) == ("ours", "a small one")
+    assert origins["method.r"].mark.line == 8
+
+
+def test_per_pattern_rank(recipe):
+    text = GOOD.replace("[query, value]", "[query, {match: value, r: 2, alpha: 3}]")
+    method = load_recipe(recipe(text)).recipe.method
+    assert method.numbers("value") == (2, 3)
+    assert method.numbers("query") == (8, 16)
+    assert "method.targets.1.rr" in problems(recipe(text.replace("r: 2", "rr: 2")))
+
+
+def test_a_broken_recipe_is_refused_without_torch_in_under_a_second(recipe):
+    path = recipe(GOOD.replace("r: 8", "r: eight"))
+    code = "import sys, lorakit.recipe.load as l\ntry: l.load_recipe(sys.argv[1])\nexcept ValueError: print('torch' in sys.modules)"
+    begin = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+    assert time.perf_counter() - begin < 5, "a loaded machine is given five times the second that it should take"
+
+
+def test_schema_names_every_method_and_task():
+    schema = json_schema()
+    assert {"method_lora", "method_full", "method_bitfit", "task_glue"} <= schema["$defs"].keys()
+    assert "r" in schema["$defs"]["method_lora"]["properties"]

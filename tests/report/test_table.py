@@ -1,0 +1,189 @@
+"""Tables: golden renderings, and names that mean something to a format."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import math
+import re
+
+import pytest
+
+from lorakit.recipe.schema import Published
+from lorakit.report.result import summary
+from lorakit.report.table import Table, comparison, published, score_table
+
+SMALL = Table(("split", "metric", "ours"), (("validation", "f1", "92.00"), ("test", "accuracy", "–")), "MRPC", names=2)
+EVIL = "<script>&|_%"
+HARD = Table(("model",), ((EVIL,), ("a\\b*c*[d]`e`~f^g#h$i${j}",), ("two\nlines",)), EVIL)
+
+
+def test_plain():
+    assert SMALL.plain().splitlines() == [
+        "MRPC",
+        "split       metric     ours",
+        "──────────  ────────  ─────",
+        "validation  f1        92.00",
+        "test        accuracy      –",
+    ]
+
+
+def test_markdown():
+    assert SMALL.markdown().splitlines() == [
+        "MRPC",
+        "",
+        "| split | metric | ours |",
+        "| :-- | :-- | --: |",
+        "| validation | f1 | 92.00 |",
+        "| test | accuracy | – |",
+    ]
+
+
+def test_csv():
+    assert SMALL.csv() == "split,metric,ours\nvalidation,f1,92.00\ntest,accuracy,–\n"
+
+
+def test_html():
+    assert SMALL.html() == (
+        '<table><caption>MRPC</caption><thead><tr><th scope="col" class="name">split</th>'
+        '<th scope="col" class="name">metric</th><th scope="col">ours</th></tr></thead><tbody>'
+        '<tr><th scope="row" class="name">validation</th><th scope="row" class="name">f1</th><td>92.00</td></tr>'
+        '<tr><th scope="row" class="name">test</th><th scope="row" class="name">accuracy</th><td>–</td></tr>'
+        "</tbody></table>"
+    )
+
+
+def test_latex():
+    assert SMALL.latex().splitlines() == [
+        r"\begin{table}",
+        r"\centering",
+        r"\caption{MRPC}",
+        r"\begin{tabular}{llr}",
+        r"\toprule",
+        r"split & metric & ours \\",
+        r"\midrule",
+        r"validation & f1 & 92.00 \\",
+        r"test & accuracy & -- \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+
+
+def test_markdown_escapes():
+    text = HARD.markdown()
+    assert "| &#60;script&#62;&#38;\\|\\_% |" in text
+    assert "| a\\\\b\\*c\\*\\[d\\]\\`e\\`&#126;f^g#h&#36;i&#36;{j} |" in text
+    assert "| two lines |" in text
+    # a reader that undoes entities and backslashes has the cell again
+    cell = text.splitlines()[4].removeprefix("| ").removesuffix(" |")
+    assert re.sub(r"\\([\\`*_\[\]|])", r"\1", html.unescape(cell)) == EVIL
+
+
+def test_html_escapes():
+    text = HARD.html()
+    assert "<script" not in text
+    assert html.unescape(re.findall("<th.*?>(.*?)</th>", text)[1]) == EVIL
+
+
+def test_csv_comes_back():
+    assert [row[0] for row in csv.reader(io.StringIO(HARD.csv()))] == [HARD.header[0], *(row[0] for row in HARD.rows)]
+
+
+def test_latex_escapes():
+    lines = HARD.latex().splitlines()
+    assert lines[2] == r"\caption{\textless{}script\textgreater{}\&\textbar{}\_\%}"
+    assert r"a\textbackslash{}b*c*[d]`e`\textasciitilde{}f\textasciicircum{}g\#h\$i\$\{j\} \\" in lines
+    assert r"two lines \\" in lines
+
+
+def test_plain_keeps_a_cell_on_its_line():
+    assert len(HARD.plain().splitlines()) == 1 + 2 + len(HARD.rows)
+
+
+def test_score_table_of_three_seeds(make_result):
+    assert score_table(make_result()).plain().splitlines() == [
+        "glue_mrpc: glue/mrpc, roberta-base, lora; published: Table 2",
+        "split       metric    untrained  ours (mean ± std of 3 seeds)  median   published  difference    note",
+        "──────────  ────────  ─────────  ────────────────────────────  ──────  ──────────  ──────────  ──────",
+        "validation  accuracy      32.50                  89.97 ± 0.45   90.00  89.7 ± 0.7       +0.27  inside",
+        "validation  f1                –                  92.00 ± 0.00   92.00           –           –       –",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "header"),
+    [
+        ((90.0,), ("split", "metric", "untrained", "ours", "published", "difference", "note")),
+        ((90.0, 91.0),
+         ("split", "metric", "untrained", "ours (mean ± std of 2 seeds)", "published", "difference", "note")),
+    ],
+)  # fmt: skip
+def test_no_median_below_three_seeds(make_result, accuracies, header):
+    assert score_table(make_result(accuracies)).header == header
+
+
+def test_no_published_columns_without_a_published_number(make_result):
+    table = score_table(make_result((90.0,), published={}))
+    assert table.header == ("split", "metric", "untrained", "ours")
+    assert table.rows[0] == ("validation", "accuracy", "31.50", "90.00")
+    assert "published" not in table.caption
+
+
+@pytest.mark.parametrize(
+    ("more", "note"),
+    [
+        ({}, "inside"),
+        ({"comparable": False}, "another setting"),
+        ({"published": {"accuracy": Published(value=95.0, spread=0.1)}}, "outside"),
+        ({"published": {"accuracy": Published(value=95.0)}}, "–"),
+    ],
+)
+def test_the_note(make_result, more, note):
+    assert score_table(make_result(**more)).rows[0][-1] == note
+
+
+def test_a_score_that_is_not_a_number_is_a_dash(make_result):
+    assert score_table(make_result((math.nan,))).rows[0][3:] == ("–", "89.7 ± 0.7", "–", "–")
+    assert score_table(make_result((math.nan, 90.0))).rows[0][3] == "–"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(Published(value=90, spread=1), "90.0 ± 1.0"), (Published(value=8.85, spread=0.02), "8.85 ± 0.02"),
+     (Published(value=70.4), "70.4")],
+)  # fmt: skip
+def test_published_numbers_stand_as_they_were_printed(make_result, number, text):
+    assert published(summary(make_result(published={"accuracy": number}))[0]) == text
+
+
+def test_comparison(make_result):
+    full = {"name": "full"}
+    counts = make_result().counts.model_copy(update={"trainable": 124055040})
+    results = [
+        make_result(),
+        make_result((78.0,), task="glue/rte"),
+        make_result((90.5,), method=full, counts=counts),
+    ]
+    assert comparison(results).plain().splitlines() == [
+        "model         method      trainable  glue/mrpc accuracy  glue/rte accuracy",
+        "────────────  ────────  ───────────  ──────────────────  ─────────────────",
+        "roberta-base  lora r=8      294,912        89.97 ± 0.45              78.00",
+        "roberta-base  full      124,055,040               90.50                  –",
+    ]
+
+
+def test_comparison_tells_methods_apart_by_what_differs(make_result):
+    lora = {"name": "lora", "targets": ["query"], "r": 8, "alpha": 16.0}
+    wide = lora | {"targets": ["query", "value"], "alpha": 32.0}
+    table = comparison([make_result(method=lora), make_result(method=wide)])
+    assert [row[1] for row in table.rows] == [
+        "lora targets=query r=8 alpha=16.0",
+        "lora targets=query+value r=8 alpha=32.0",
+    ]
+
+
+def test_comparison_hides_no_result(make_result):
+    table = comparison([make_result((80.0,), recipe="slow"), make_result((90.0,), recipe="fast")])
+    assert [(row[1], row[-1]) for row in table.rows] == [("lora r=8 (slow)", "80.00"), ("lora r=8 (fast)", "90.00")]

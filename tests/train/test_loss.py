@@ -1,0 +1,120 @@
+"""The loss as a sum: what it is, and that any cut of a batch adds up to it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lorakit.batches import IGNORE, Encoded, collate
+from lorakit.methods.reparam.lora import LoRA
+from lorakit.tasks import Head
+from lorakit.train.loss import loss_sum
+from lorakit.train.plan import own_part, share
+
+
+class _Fixed(nn.Module):
+    def __init__(self, logits) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, **_inputs):
+        return SimpleNamespace(logits=self.logits)
+
+
+LOGITS = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 2, 1, 1])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_classification_with_label_smoothing(smoothing):
+    """(1 - e) * NLL + e * mean over the classes of -log p."""
+    logp = LOGITS.log_softmax(-1)
+    nll = -logp[range(4), LABELS]
+    wanted = ((1 - smoothing) * nll + smoothing * -logp.mean(-1)).sum()
+    loss = loss_sum(_Fixed(LOGITS), {"labels": LABELS}, Head.CLASSIFICATION, smoothing)
+    torch.testing.assert_close(loss, wanted)
+    torch.testing.assert_close(loss, F.cross_entropy(LOGITS, LABELS, label_smoothing=smoothing) * 4)
+
+
+def test_regression_is_the_squared_error():
+    values, labels = torch.tensor([[1.0], [2.5], [-1.0]]), torch.tensor([0.0, 2.0, 1.0])
+    loss = loss_sum(_Fixed(values), {"labels": labels}, Head.REGRESSION)
+    torch.testing.assert_close(loss.detach(), torch.tensor(1 + 0.25 + 4))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_causal_is_over_the_trained_tokens_one_step_ahead(smoothing):
+    logits = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([[IGNORE, IGNORE, 3, 4, 1], [IGNORE, 5, 1, IGNORE, IGNORE]])
+    wanted = torch.zeros(())
+    for row in range(2):
+        for at in range(1, 5):
+            if labels[row, at] != IGNORE:
+                logp = logits[row, at - 1].log_softmax(-1)
+                wanted += (1 - smoothing) * -logp[labels[row, at]] + smoothing * -logp.mean()
+    torch.testing.assert_close(loss_sum(_Fixed(logits), {"labels": labels}, Head.CAUSAL, smoothing), wanted)
+
+
+def test_transformers_has_the_same_mean(tiny):
+    """Of a batch whose labels are one number per row."""
+    model = tiny("gpt2")
+    labels = torch.tensor([0, 1])
+    with torch.no_grad():
+        wanted = model.model(**model.inputs, labels=labels).loss
+        found = loss_sum(model.model, {**model.inputs, "labels": labels}, Head.CLASSIFICATION)
+    torch.testing.assert_close(found / 2, wanted)
+
+
+def test_the_loss_is_float32_whatever_the_logits_are():
+    loss = loss_sum(_Fixed(LOGITS.bfloat16()), {"labels": LABELS}, Head.CLASSIFICATION)
+    assert loss.dtype is torch.float32
+    assert loss.ndim == 0
+
+
+def _examples(head: Head, n: int = 11) -> list[Encoded]:
+    """Of lengths three to eight."""
+    drawn = torch.Generator().manual_seed(0)
+    found = []
+    for i in range(n):
+        ids = torch.randint(3, 64, (3 + i % 6,), generator=drawn).tolist()
+        inputs = {"input_ids": ids, "attention_mask": [1] * len(ids)}
+        target = {Head.CLASSIFICATION: i % 2, Head.REGRESSION: i / 5, Head.CAUSAL: None}[head]
+        found.append(Encoded(str(i), inputs, target, prompt=1 + i % 2 if head is Head.CAUSAL else 0))
+    return found
+
+
+MODELS = {
+    Head.CLASSIFICATION: ("roberta", "SequenceClassification", {}),
+    Head.REGRESSION: ("roberta", "SequenceClassification", {"num_labels": 1}),
+    Head.CAUSAL: ("gpt2", "CausalLM", {}),
+}
+
+
+@pytest.mark.parametrize(("processes", "micro"), [(1, 3), (1, 1), (2, None), (4, 1), (4, 3), (3, 2)])
+@pytest.mark.parametrize("head", Head)
+def test_any_cut_of_a_batch_adds_up_to_the_same_gradient(tiny, head, processes, micro):
+    """Twelve at a time, of which there are eleven here: the last batch of an epoch."""
+    family, kind, changes = MODELS[head]
+    model = tiny(family, kind, **changes)
+    trained = LoRA().attach(model.model, model.roles, model.fresh).trained()
+    examples = _examples(head)
+    whole = sum(e.trained for e in examples)
+
+    def gradients(parts):
+        model.model.zero_grad()
+        for items in parts:
+            if items:
+                batch = collate(items, head, pad_id=0)
+                (loss_sum(model.model, batch, head, 0.1) / whole).backward()
+        return {name: p.grad.clone() for name, p in trained.items()}
+
+    shares = share(12, micro, processes)
+    parts = [part for rank in range(processes) for part in own_part(range(11), shares, rank)]
+    cut = gradients([[examples[i] for i in part] for part in parts])
+    straight = gradients([examples])
+    assert any(g.abs().max() > 1e-4 for g in straight.values())
+    torch.testing.assert_close(cut, straight, rtol=1e-5, atol=1e-6)
