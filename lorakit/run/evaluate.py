@@ -12,7 +12,8 @@ from accelerate import PartialState
 
 from lorakit.batches import encode
 from lorakit.errors import DataError, ToleranceError
-from lorakit.run.folder import write_lines, write_text
+from lorakit.report.result import write_whole
+from lorakit.run.folder import write_lines
 from lorakit.run.objects import Examiner, Scores, read_splits
 from lorakit.run.proof import difference, logits_of
 from lorakit.run.source import load_source, open_source
@@ -104,5 +105,5 @@ def _submission(task: Any, split: str, answers: Sequence[Any], folder: Path) -> 
     if not hasattr(task, "submission"):
         return []
     name, text = task.submission(split, [answer.prediction for answer in answers])
-    write_text(folder / name, text)
+    write_whole(folder / name, text)
     return [folder / name]

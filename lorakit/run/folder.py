@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +21,7 @@ import yaml
 from lorakit.errors import InputError, RecipeError, did_you_mean
 from lorakit.recipe.load import Loaded
 from lorakit.recipe.schema import Recipe
-from lorakit.report.result import Result
+from lorakit.report.result import Result, write_whole
 
 
 def folder_of(loaded: Loaded, runs: Path) -> Path:
@@ -42,25 +41,14 @@ def open_run(run: Path, recipe: Recipe, fresh: bool) -> None:
         if fresh and run.exists():
             shutil.rmtree(run)
         run.mkdir(parents=True, exist_ok=True)
-        write_text(run / "recipe.yaml", yaml.safe_dump(recipe.plain(), sort_keys=False, allow_unicode=True))
+        write_whole(run / "recipe.yaml", yaml.safe_dump(recipe.plain(), sort_keys=False, allow_unicode=True))
     except OSError as error:
         raise InputError(f"cannot write to the run folder {run}: {error.strerror}; take another, --runs DIR") from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
-
-
 def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_whole(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from lorakit.errors import AdapterError, DataError, InputError, ToleranceError
 from lorakit.models import Model
 from lorakit.models._load import DTYPES, Base, load
 from lorakit.recipe.schema import Recipe
-from lorakit.run.folder import write_text
+from lorakit.report.result import write_whole
 from lorakit.run.objects import Examiner, read_splits
 from lorakit.run.proof import TOLERANCE, difference, logits_of
 from lorakit.run.source import Source, load_source, open_source
@@ -57,13 +57,13 @@ def merge(
         report = _report(source, before, after, dtype, allowed, probe)
         if not report["passed"]:
             kept = to.with_name(f"{to.name}.{REPORT}")
-            write_text(kept, json.dumps(report, indent=2) + "\n")
+            write_whole(kept, json.dumps(report, indent=2) + "\n")
             raise ToleranceError(
                 f"the merged model differs: a logit by {report['max_logit_difference']:.2e} (relative; allowed "
                 f"{allowed:g}), {report['prediction_flips']} of {report['examples']} predictions. Nothing was written "
                 f"to {to}; see {kept}. Try --dtype fp32, or accept it with --tolerance."
             )
-        write_text(temporary / REPORT, json.dumps(report, indent=2) + "\n")
+        write_whole(temporary / REPORT, json.dumps(report, indent=2) + "\n")
         if to.exists():
             to.rmdir()
         temporary.rename(to)

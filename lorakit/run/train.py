@@ -23,9 +23,9 @@ from lorakit.models._load import Base, load, outline
 from lorakit.recipe.load import ANOTHER_SETTING, Loaded
 from lorakit.recipe.schema import Recipe
 from lorakit.report.page import write_page
-from lorakit.report.result import Check, Result, SeedResult
+from lorakit.report.result import Check, Result, SeedResult, write_whole
 from lorakit.run.environment import environment
-from lorakit.run.folder import find_adapter, folder_of, open_run, read_lines, seed_folder, write_lines, write_text
+from lorakit.run.folder import find_adapter, folder_of, open_run, read_lines, seed_folder, write_lines
 from lorakit.run.objects import Examiner, Scores, attach, autocast, counts_of, precision_of, read_splits, training_set
 from lorakit.run.proof import reload_and_merge
 from lorakit.tasks import Example
@@ -111,10 +111,10 @@ def finished(run: Path, recipe: Recipe) -> Result | None:
 
 
 def write_report(run: Path, result: Result) -> None:
-    """result.json last: a folder that has it is whole."""
+    """result.json, which says that the run is whole, and the page, which `lorakit report` can draw again."""
+    result.write(run / "result.json")
     logs = {s.seed: read_lines(seed_folder(run, s.seed) / "metrics.jsonl") for s in result.seeds}
     write_page(run, result, logs, _samples(seed_folder(run, result.seeds[0].seed), result.splits[0]))
-    result.write(run / "result.json")
 
 
 def train_seed(
@@ -172,7 +172,7 @@ def train_seed(
         for split, found in answers.items():
             lines = (answer.line() | {"input": answer.text} for answer in found)
             write_lines(folder / "predictions" / f"{split}.jsonl", lines)
-        write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        write_whole(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
     accelerator.free_memory()
     return base, attachment, result
 

@@ -61,7 +61,11 @@ def test_numbers_that_yaml_reads_as_text():
 
 
 def test_all_problems_at_once_with_file_line_value_and_nearest_name(recipe):
-    text = GOOD.replace("r: 8", "r: eight").replace("epochs: 2", "epoch: 2").replace("name: lora", "name: lora\n  alhpa: 3")
+    text = (
+        GOOD.replace("r: 8", "r: eight")
+        .replace("epochs: 2", "epoch: 2")
+        .replace("name: lora", "name: lora\n  alhpa: 3")
+    )
     said = problems(recipe(text + "learning_rate: 3\n"))
     assert "4 problems" in said
     for part in (
@@ -117,7 +121,9 @@ def test_another_method_replaces_the_old_one_whole(recipe):
 
 def test_overrides_set_remove_and_are_typed(recipe):
     path = recipe(GOOD)
-    loaded = load_recipe(path, ["method.r=4", "train.learning_rate=2e-4", "~expect.sites", "seeds=[0, 1]", "model.config.x=null"])
+    loaded = load_recipe(
+        path, ["method.r=4", "train.learning_rate=2e-4", "~expect.sites", "seeds=[0, 1]", "model.config.x=null"]
+    )
     assert loaded.recipe.method.model_dump()["r"] == 4
     assert loaded.recipe.train.learning_rate == 2e-4
     assert loaded.recipe.seeds == (0, 1)
@@ -150,7 +156,11 @@ def test_per_pattern_rank(recipe):
 
 def test_a_broken_recipe_is_refused_without_torch_in_under_a_second(recipe):
     path = recipe(GOOD.replace("r: 8", "r: eight"))
-    code = "import sys, lorakit.recipe.load as l\ntry: l.load_recipe(sys.argv[1])\nexcept ValueError: print('torch' in sys.modules)"
+    code = (
+        "import sys, lorakit.recipe.load as load\n"
+        "try: load.load_recipe(sys.argv[1])\n"
+        "except ValueError: print('torch' in sys.modules)"
+    )
     begin = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

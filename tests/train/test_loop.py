@@ -64,8 +64,9 @@ class Run:
         self.start = self.attachment.state()
         values = {"epochs": 2, "global_batch_size": 8, "learning_rate": 5e-3, "warmup": 0.0} | settings
         self.examples = examples or _examples(head)
+        cadence = evaluate or ({"keep": "last"} if score is _no_score else {})
         setup = Setup(
-            self.examples, head, 0, width, Train(**values), Evaluate(**(evaluate or {})), seed, ("validation", "m")
+            self.examples, head, 0, width, Train(**values), Evaluate(**cadence), seed, ("validation", "m")
         )
         self.events: list[dict[str, Any]] = []
         torch.manual_seed(seed)
