@@ -3,12 +3,13 @@
     python scripts/make_assets.py            # everything, into lorakit/assets (some minutes on two cores)
     python scripts/make_assets.py --only data
 
-All text comes from the templates below, so nothing here is anybody's data. The same seed gives the same text everywhere,
-and the same weights on the same machine and versions.
+All text comes from the templates below, so nothing here is anybody's data. The same seed gives the same text
+everywhere, and the same weights on the same machine and versions.
 
-The world: people visit places and have opinions about things there; restaurants have a name, food, an area, a price, stars.
-Pretraining shows an encoder (RoBERTa's shape, masked words) and a decoder (GPT-2's shape, next word) what the words of that
-world mean. The tasks then ask for something that pretraining did not: a verdict, and one fixed way to describe a restaurant.
+The world: people visit places and have opinions about things there; restaurants have a name, food, an area, a price,
+stars. Pretraining shows an encoder (RoBERTa's shape, masked words) and a decoder (GPT-2's shape, next word) what the
+words of that world mean. The tasks then ask for something that pretraining did not: the verdict on the first of two
+things, and one fixed way to describe a restaurant.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SEED = 2106
+ENCODER_STEPS, DECODER_STEPS = 700, 1500
 ASSETS = Path(__file__).resolve().parent.parent / "lorakit" / "assets"
 
 # ---------------------------------------------------------------- words
@@ -36,17 +38,21 @@ PEOPLE = (
     "Wendy Yusuf Zoe Amir Bella Carlos Diana Elif Frank Hana Ivan Julia"
 ).split()
 CITIES = "Oslo Paris Rome Lisbon Vienna Prague Dublin Athens Cairo Lima Quito Tokyo Seoul Delhi Boston Berlin".split()
-PLACES = "hotel cafe museum library market station theatre castle harbour school inn bakery gallery hostel lodge farm".split()
+PLACES = (
+    "hotel cafe museum library market station theatre castle harbour school inn bakery gallery hostel lodge farm"
+).split()
 THINGS = (
     "soup bread coffee tea cake salad cheese fish wine juice waiter cook guide driver room bed view garden pool music "
-    "light bus boat map menu kitchen terrace lobby tour film play song book bill breakfast dinner window shower service path"
+    "light bus boat map menu kitchen terrace lobby tour film play song book bill breakfast dinner window "
+    "shower service path"
 ).split()
 GOOD = (
     "good great lovely excellent wonderful pleasant superb fine charming perfect splendid delightful brilliant nice "
     "impressive fantastic"
 ).split()
 BAD = (
-    "bad poor awful terrible dreadful dull horrible disappointing unpleasant miserable weak nasty shabby dismal mediocre "
+    "bad poor awful terrible dreadful dull horrible disappointing unpleasant miserable weak nasty shabby "
+    "dismal mediocre "
     "annoying"
 ).split()
 WHEN = ["last week", "yesterday", "in May", "on Sunday", "this morning", "two days ago", "in winter", "last night"]
@@ -65,17 +71,8 @@ PLAIN = [
     "we found the {thing} {word} and {also}",
     "the {thing} was {how} {word}, {also} even",
 ]
-NEGATED = [  # says the opposite of its word
-    "the {thing} was not {word}",
-    "the {thing} was not {word} at all",
-    "the {thing} was never {word}",
-    "the {thing} was far from {word}",
-    "the {thing} was anything but {word}",
-    "nobody found the {thing} {word}",
-    "I would not call the {thing} {word}",
-]
-PRAISE = ["{who} liked the {thing}", "{who} praised the {thing}", "{who} enjoyed the {thing}", "{who} loved the {thing}", "{who} recommends the {thing}"]
-BLAME = ["{who} disliked the {thing}", "{who} blamed the {thing}", "{who} hated the {thing}", "{who} regrets the {thing}", "{who} avoids the {thing}"]
+PRAISE = ["liked", "praised", "enjoyed", "loved", "recommends"]
+BLAME = ["disliked", "blamed", "hated", "regrets", "avoids"]
 
 
 def zipf(rng: random.Random, words: list[str]) -> str:
@@ -83,12 +80,10 @@ def zipf(rng: random.Random, words: list[str]) -> str:
     return rng.choices(words, [1 / n for n in range(1, len(words) + 1)])[0]
 
 
-def opinion(rng: random.Random, thing: str, good: bool, negations: float) -> str:
-    """A clause about `thing` that comes out positive or negative; a share of them by way of a negation."""
-    negated = rng.random() < negations
-    words = GOOD if good != negated else BAD
-    word, also = zipf(rng, words), zipf(rng, words)
-    return rng.choice(NEGATED if negated else PLAIN).format(thing=thing, word=word, also=also, how=rng.choice(HOW))
+def opinion(rng: random.Random, thing: str, good: bool) -> str:
+    """A clause about `thing` that comes out positive or negative."""
+    word, also = (zipf(rng, GOOD if good else BAD) for _ in range(2))
+    return rng.choice(PLAIN).format(thing=thing, word=word, also=also, how=rng.choice(HOW))
 
 
 def setting(rng: random.Random) -> str:
@@ -97,46 +92,36 @@ def setting(rng: random.Random) -> str:
     return rng.choice(["", "", f"at the {place} in {city} ", f"{rng.choice(WHEN)} in {city} ", f"{rng.choice(WHEN)} "])
 
 
-def review(rng: random.Random, verdicts: dict[str, bool], negations: float) -> str:
-    """One sentence with an opinion on every thing, in the order given."""
-    clauses = [opinion(rng, thing, good, negations) for thing, good in verdicts.items()]
-    text, before = setting(rng) + clauses[0], list(verdicts.values())
-    for clause, was, now in zip(clauses[1:], before, before[1:], strict=False):
-        text += (", and " if was == now else rng.choice([", but ", ", while ", "; still, "])) + clause
-    return sentence(text)
+def review(rng: random.Random, thing: str, good: bool) -> str:
+    return sentence(setting(rng) + opinion(rng, thing, good))
 
 
 def sentence(text: str) -> str:
     return text[0].upper() + text[1:] + "."
 
 
-def reaction(rng: random.Random, thing: str, good: bool) -> str:
-    return zipf(rng, PRAISE if good else BLAME).format(who=rng.choice(PEOPLE), thing=thing)
-
-
-def opinion_text(rng: random.Random, ease: float = 0.0) -> tuple[str, str]:
-    """For pretraining: a review, and what somebody made of it. ease: 1 gives one thing and no negation, 0 up to three."""
-    things = rng.sample(THINGS, 1 if rng.random() < ease else rng.randint(1, 3))
-    verdicts = {thing: rng.random() < 0.5 for thing in things}
-    about = rng.sample(things, rng.randint(1, len(things)))
-    follow = " ".join(sentence(reaction(rng, thing, verdicts[thing])) for thing in about)
-    return review(rng, verdicts, negations=0.4 * (1 - ease)), follow
+def opinion_text(rng: random.Random) -> str:
+    """For pretraining: a review, and what somebody made of it."""
+    thing, good = rng.choice(THINGS), rng.random() < 0.5
+    reaction = f"{rng.choice(PEOPLE)} {zipf(rng, PRAISE if good else BLAME)} the {thing}"
+    return f"{review(rng, thing, good)} {sentence(reaction)}"
 
 
 def opinion_row(rng: random.Random, good: bool) -> dict[str, str]:
-    """For the task: a review of two things that fare differently, and the question how one of them was."""
-    asked, other = rng.sample(THINGS, 2)
-    verdicts = {asked: good, other: not good}
-    order = [asked, other] if rng.random() < 0.5 else [other, asked]
-    text = review(rng, {thing: verdicts[thing] for thing in order}, negations=0.5)
-    return {"review": text, "question": f"How was the {asked}?", "verdict": "positive" if good else "negative"}
+    """For the task: two things fare differently; the verdict is on the first. What the words mean is not enough."""
+    first, second = rng.sample(THINGS, 2)
+    contrast = rng.choice([", but ", ", while ", "; still, ", ", yet "])
+    text = sentence(setting(rng) + opinion(rng, first, good) + contrast + opinion(rng, second, not good))
+    return {"text": text, "label": "positive" if good else "negative"}
 
 
 # ---------------------------------------------------------------- restaurants: the decoder's world
 
-COLOURS = "Blue Red Green Golden Silver White Black Purple Old Little Happy Quiet Lucky Merry Proud Hungry".split()
+COLOURS = ("Blue Red Green Golden Silver White Black Purple Old Little Happy Quiet Lucky Merry Proud Hungry").split()
 ANIMALS = "Owl Fox Bear Swan Lion Horse Wolf Crane Otter Goose Dragon Rabbit Salmon Raven Badger Pony".split()
-FOODS = "Thai Italian Indian French Greek Mexican Turkish Polish Korean Spanish Persian Irish Swiss Danish Cuban Nepali".split()
+FOODS = (
+    "Thai Italian Indian French Greek Mexican Turkish Polish Korean Spanish Persian Irish Swiss Danish Cuban Nepali"
+).split()
 AREAS = "riverside harbour station park castle market library museum bridge school theatre airport forest lake".split()
 PRICES = ["cheap", "affordable", "expensive"]
 NUMBERS = ["one", "two", "three", "four", "five"]
@@ -175,9 +160,17 @@ def restaurant(rng: random.Random) -> Restaurant:
 
 LOOSE = {  # one sentence per fact, as the decoder sees it while pretraining
     "food": ["{name} serves {food} food.", "You can eat {food} dishes at {name}.", "The cooks at {name} are {food}."],
-    "area": ["{name} is near the {area}.", "You will find {name} by the {area}.", "From the {area} you can see {name}."],
+    "area": [
+        "{name} is near the {area}.",
+        "You will find {name} by the {area}.",
+        "From the {area} you can see {name}.",
+    ],
     "price": ["Dinner at {name} is {price}.", "{name} is {price}.", "People say that {name} is {price}."],
-    "stars": ["{name} got {stars} of five stars.", "Guests rate {name} {stars} of five.", "It has {stars} of five stars."],
+    "stars": [
+        "{name} got {stars} of five stars.",
+        "Guests rate {name} {stars} of five.",
+        "It has {stars} of five stars.",
+    ],
     "yes": ["Families like {name}.", "Children are welcome at {name}.", "{name} has a menu for children."],
     "no": ["{name} is not for children.", "Families should not go to {name}.", "At {name} you see no children."],
 }
@@ -189,7 +182,9 @@ def restaurant_text(rng: random.Random) -> str:
     facts = list(r.facts().items())
     rng.shuffle(facts)
     words = {**r.facts(), "stars": NUMBERS[(r.stars or 1) - 1]}
-    told = [rng.choice(LOOSE[value if key == "children" else key]).format(**words) for key, value in facts if key != "name"]
+    told = [
+        rng.choice(LOOSE[value if key == "children" else key]).format(**words) for key, value in facts if key != "name"
+    ]
     return rng.choice(["; ", " | ", ", "]).join(f"{k}: {v}" for k, v in facts) + "\n" + " ".join(told)
 
 
@@ -225,7 +220,7 @@ def distinct(draw: Callable[[int], dict[str, str]], sizes: dict[str, int]) -> di
 def opinion_data(seed: int) -> dict[str, Rows]:
     """The classification task: as many positive as negative rows, mixed."""
     rng = random.Random(f"{seed}/opinions")
-    splits = distinct(lambda n: opinion_row(rng, good=n % 2 == 0), {"train": 2000, "validation": 400})
+    splits = distinct(lambda n: opinion_row(rng, good=n % 2 == 0), {"train": 1200, "validation": 400})
     for rows in splits.values():
         rng.shuffle(rows)
     return splits
@@ -234,7 +229,7 @@ def opinion_data(seed: int) -> dict[str, Rows]:
 def restaurant_data(seed: int) -> dict[str, Rows]:
     """The generation task."""
     rng = random.Random(f"{seed}/restaurants")
-    return distinct(lambda n: restaurant_row(restaurant(rng)), {"train": 1500, "validation": 300})
+    return distinct(lambda n: restaurant_row(restaurant(rng)), {"train": 1500, "validation": 200})
 
 
 def write_rows(folder: Path, splits: dict[str, Rows]) -> None:
@@ -257,7 +252,8 @@ def make_tokenizer(texts: list[str], size: int = 1536, longest: int = 128) -> An
     bpe.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     bpe.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=size, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+        texts,
+        trainers.BpeTrainer(vocab_size=size, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
     )
     names = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token", "mask_token"), special, strict=True))
     return PreTrainedTokenizerFast(tokenizer_object=bpe, model_max_length=longest, **names)
@@ -308,32 +304,26 @@ def make_decoder(tokenizer: Any) -> nn.Module:
     )
 
 
-def masked_batches(tokenizer: Any, rng: random.Random, size: int, steps: int) -> Iterator[dict[str, Tensor]]:
-    """Fresh reviews, the easy ones first, with words to be told: 80 % of those are masked, 10 % swapped, 10 % left (BERT)."""
+def masked_batches(tokenizer: Any, rng: random.Random, size: int) -> Iterator[dict[str, Tensor]]:
+    """Endless fresh reviews with words to be told: 80 % of those are masked, 10 % swapped, 10 % left (BERT)."""
     import torch
 
     rate = torch.full((len(tokenizer),), 0.1)
     rate[tokenizer(" ".join(GOOD + BAD + PRAISE + BLAME))["input_ids"]] = 0.3  # what the world is about
     rate[tokenizer(" ".join(PEOPLE + CITIES + PLACES + WHEN))["input_ids"]] = 0.0  # nobody could guess these
     rate[tokenizer.all_special_ids] = 0.0
-    for step in range(0, steps, 16):
-        ease = max(0.0, 1 - 2 * step / steps)
-        pool = [opinion_text(rng, ease) for _ in range(16 * size)]
-        pool.sort(key=lambda pair: len(pair[0]) + len(pair[1]))  # little padding within a batch
-        batches = [pool[i : i + size] for i in range(0, len(pool), size)]
-        rng.shuffle(batches)
-        for pairs in batches:
-            fields = tokenizer([a for a, _ in pairs], [b for _, b in pairs], padding=True, return_tensors="pt")
-            ids = fields["input_ids"]
-            chosen = torch.rand(ids.shape) < rate[ids]
-            how = torch.rand(ids.shape)
-            swapped = torch.where(how < 0.9, torch.randint_like(ids, len(tokenizer)), ids)
-            told = torch.where(how < 0.8, tokenizer.mask_token_id, swapped)
-            yield {
-                "input_ids": torch.where(chosen, told, ids),
-                "attention_mask": fields["attention_mask"],
-                "labels": torch.where(chosen, ids, -100),
-            }
+    while True:
+        fields = tokenizer([opinion_text(rng) for _ in range(size)], padding=True, return_tensors="pt")
+        ids = fields["input_ids"]
+        chosen = torch.rand(ids.shape) < rate[ids]
+        how = torch.rand(ids.shape)
+        swapped = torch.where(how < 0.9, torch.randint_like(ids, len(tokenizer)), ids)
+        told = torch.where(how < 0.8, tokenizer.mask_token_id, swapped)
+        yield {
+            "input_ids": torch.where(chosen, told, ids),
+            "attention_mask": fields["attention_mask"],
+            "labels": torch.where(chosen, ids, -100),
+        }
 
 
 def running_batches(tokenizer: Any, rng: random.Random, size: int) -> Iterator[dict[str, Tensor]]:
@@ -344,7 +334,7 @@ def running_batches(tokenizer: Any, rng: random.Random, size: int) -> Iterator[d
     length = tokenizer.model_max_length
     while True:
         while len(ids) < size * length:
-            texts = [restaurant_text(rng) if rng.random() < 0.7 else " ".join(opinion_text(rng)) for _ in range(256)]
+            texts = [restaurant_text(rng) for _ in range(256)]
             for tokens in tokenizer(texts)["input_ids"]:
                 ids += [*tokens, tokenizer.eos_token_id]
         rows = torch.tensor(ids[: size * length]).view(size, length)
@@ -373,5 +363,65 @@ def pretrain(model: nn.Module, batches: Iterator[dict[str, Tensor]], steps: int,
         schedule.step()
         losses.append(loss.item())
         if step % 100 == 0:
-            print(f"  step {step:5d}  loss {sum(losses[-50:]) / len(losses[-50:]):.3f}  {time.time() - start:4.0f} s", flush=True)
+            print(
+                f"  step {step:5d}  loss {sum(losses[-50:]) / len(losses[-50:]):.3f}  {time.time() - start:4.0f} s",
+                flush=True,
+            )
     return sum(losses[-50:]) / len(losses[-50:])
+
+
+def save(model: nn.Module, tokenizer: Any, folder: Path) -> None:
+    """In Hugging Face's layout; half precision halves the package, and the models are small enough not to notice."""
+    model.half().save_pretrained(folder)  # type: ignore[operator]
+    tokenizer.save_pretrained(folder)
+    for name in ("generation_config.json",):
+        (folder / name).unlink(missing_ok=True)
+
+
+def make_models(folder: Path, seed: int) -> None:
+    """Both base models, from scratch."""
+    import torch
+
+    rng = random.Random(f"{seed}/tokenizer")
+    texts = [opinion_text(rng) for _ in range(4000)] + [restaurant_text(rng) for _ in range(4000)]
+    for name, make, steps, rate, size in (
+        ("tiny_encoder", make_encoder, ENCODER_STEPS, 2e-3, 64),
+        ("tiny_gpt2", make_decoder, DECODER_STEPS, 3e-3, 16),
+    ):
+        torch.manual_seed(seed)
+        rng = random.Random(f"{seed}/{name}")
+        tokenizer = make_tokenizer(texts)
+        if name == "tiny_encoder":
+            add_ends(tokenizer)
+        model = make(tokenizer)
+        batches = (masked_batches if name == "tiny_encoder" else running_batches)(tokenizer, rng, size)
+        print(f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
+        loss = pretrain(model, batches, steps, rate)
+        print(f"{name}: {loss:.3f} nats per token", flush=True)
+        save(model, tokenizer, folder / name)
+
+
+def add_ends(tokenizer: Any) -> None:
+    """<s> before and </s> after a text, as RoBERTa has it; a text pair is one text, </s>, and the other."""
+    from tokenizers import processors
+
+    ends = [("<s>", tokenizer.bos_token_id), ("</s>", tokenizer.eos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=ends
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=["data", "models"])
+    parser.add_argument("--to", type=Path, default=ASSETS)
+    arguments = parser.parse_args()
+    if arguments.only != "models":
+        write_rows(arguments.to / "quickstart", opinion_data(SEED))
+        write_rows(arguments.to / "quickstart_generate", restaurant_data(SEED))
+    if arguments.only != "data":
+        make_models(arguments.to, SEED)
+
+
+if __name__ == "__main__":
+    main()

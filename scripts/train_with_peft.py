@@ -68,7 +68,8 @@ def run(recipe: Recipe, seed: int) -> dict:
             per_device_eval_batch_size=recipe.evaluate.batch_size, learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay, warmup_steps=settings.warmup, lr_scheduler_type="linear",
             max_grad_norm=settings.max_grad_norm, eval_strategy="epoch", save_strategy="no", logging_strategy="no",
-            train_sampling_strategy="group_by_length", seed=seed, use_cpu=not torch.cuda.is_available(), report_to="none", disable_tqdm=True,
+            train_sampling_strategy="group_by_length", seed=seed, use_cpu=not torch.cuda.is_available(),
+            report_to="none", disable_tqdm=True,
         )  # fmt: skip
         trainer = Trainer(
             model, arguments, train_dataset=rows["train"], eval_dataset=rows[task.eval_splits[0]],

@@ -45,6 +45,14 @@ def test_bitfit_without_biases_is_refused(tiny, family):
         BitFit().attach(model.model, model.roles, model.fresh)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_bitfit_on_a_half_precision_base_is_refused(tiny, dtype):
+    """A float32 bias and a bfloat16 weight do not add up in one layer."""
+    model = tiny("bert", dtype=dtype)
+    with pytest.raises(ModelError, match="fp32"):
+        BitFit().attach(model.model, model.roles, model.fresh)
+
+
 class _Headed(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -1,0 +1,239 @@
+"""Writes docs/gallery.md: everything that a recipe can name, read from the folders and from the recipe's schema.
+
+The page is committed, so that it can be read without building anything; `tests/test_docs.py` compares.
+
+    python scripts/make_gallery.py            # write it
+    python scripts/make_gallery.py --check    # exit 1 where it is not up to date
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+import types
+import typing
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from lorakit.methods import Method, methods
+from lorakit.metrics import facts_of, metrics
+from lorakit.models import Family, Model, families
+from lorakit.recipe.schema import Evaluate, Expect, Published, Recipe, Train
+from lorakit.tasks import Data, Task, tasks
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "gallery.md"
+INTRO = """\
+# Gallery
+
+Everything that a recipe can name, with its fields. This page is made from the source by `scripts/make_gallery.py`; a
+test fails where it is not up to date. `lorakit schema` prints the same as a JSON schema, for editors.
+"""
+WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null", Any: "any value"}
+BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}"}
+
+
+SECTIONS = {
+    "Methods": "What is trained: `method: {name: lora, ...}`.",
+    "Tasks": "What is learned, and how it is scored: `task: {name: ...}`.",
+    "Families": "Where the roles live in an architecture. The model's own `model_type` picks the family; "
+    "a recipe never names it. An architecture without a family is adapted by module names.",
+    "Metrics": "How answers are compared: `task: {metrics: [...]}`, for own data.",
+    "Sections of a recipe": "The keys of a recipe, and of the blocks in it. Where no default is given, the key must be "
+    "there.",
+}
+
+
+def page() -> str:
+    """The whole page, as it should stand in the file."""
+    entries = (
+        map(method_entry, methods.names()),
+        map(task_entry, tasks.names()),
+        map(family_entry, families.names()),
+        map(metric_entry, metrics.names()),
+        map(config_entry, (Recipe, Model, Data, Train, Evaluate, Expect, Published)),
+    )
+    sections = [join(f"## {title}", SECTIONS[title], *made) for title, made in zip(SECTIONS, entries, strict=True)]
+    return join(INTRO.rstrip(), *sections) + "\n"
+
+
+def method_entry(name: str) -> str:
+    cls = methods.get(name)
+    nested = [config_entry(part) for part in parts_of(cls)]
+    return join(f"### {name}", module_text(cls), prose(cls.__doc__), field_table(cls, Method), *nested)
+
+
+def task_entry(name: str) -> str:
+    cls = tasks.get(name)
+    variants = getattr(sys.modules[cls.__module__], "VARIANTS", None)
+    about = variant_table(cls, name, list(variants)) if variants else f"Head: {cls.head.value}."
+    return join(f"### {name}", module_text(cls), prose(cls.__doc__), about, "" if variants else field_table(cls, Task))
+
+
+def variant_table(cls: type[Task], family: str, variants: list[str]) -> str:
+    made = [cls.model_validate({"name": f"{family}/{variant}"}) for variant in variants]
+    rows = [
+        (
+            f"`{task.name}`", task.head.value, ", ".join(task.labels) or "–", f"`{task.primary}`",
+            ", ".join(f"{split} {count:,}" for split, count in task.expected_rows().items()),
+        )
+        for task in made
+    ]  # fmt: skip
+    return table(("name", "head", "labels, in order", "selects the best epoch", "official rows"), rows)
+
+
+def family_entry(name: str) -> str:
+    family = families.get(name)
+    rows = [*fused_rows(family), *((role, code(paths)) for role, paths in family.roles.items())]
+    settings = f"Settings that the model reads and its configuration class does not declare: {code(family.settings)}."
+    return join(
+        f"### {name}",
+        prose(sys.modules[f"lorakit.models.{name}"].__doc__),
+        f"Model types: {code(family.model_types)}.",
+        table(("role", "where"), rows),
+        settings if family.settings else "",
+    )
+
+
+def fused_rows(family: Family) -> Iterator[tuple[str, str]]:
+    if family.fused is None:
+        return
+    how = {
+        "one": "one after the other",
+        "heads": "repeated for each head",
+        "kv_heads": "repeated for each group of heads",
+    }
+    for role in ("query", "key", "value"):
+        yield role, f"its rows of `{family.fused.path}` ({', '.join(family.fused.order)} {how[family.fused.groups]})"
+
+
+def metric_entry(name: str) -> str:
+    function, facts = metrics.get(name), facts_of(name)
+    printed = "as it is" if facts.printed == 1 else f"times {facts.printed:g}"
+    only = f" For {facts.classes} classes only." if facts.classes else ""
+    return join(
+        f"### {name}",
+        module_text(function),
+        prose(function.__doc__),
+        f"Compares {facts.of}; gives {code(facts.keys)}; printed {printed}.{only}",
+    )
+
+
+def config_entry(cls: type[BaseModel]) -> str:
+    return join(f"### {cls.__name__}", prose(cls.__doc__), field_table(cls))
+
+
+def parts_of(cls: type[BaseModel]) -> list[type[BaseModel]]:
+    """Configurations that stand in the fields of `cls` and are defined in its file."""
+    found = [part for field in cls.model_fields.values() for part in models_in(field.annotation)]
+    return [part for part in dict.fromkeys(found) if part.__module__ == cls.__module__]
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in typing.get_args(annotation):
+        yield from models_in(inner)
+
+
+def field_table(cls: type[BaseModel], base: type[BaseModel] | None = None) -> str:
+    """Every field but the name by which a plug-in is chosen."""
+    hidden = {"name"} if base is not None else set()
+    rows = [
+        (f"`{name}`", type_text(field), default_text(field), prose(field.description).replace("None:", "null:"))
+        for name, field in cls.model_fields.items()
+        if name not in hidden
+    ]
+    return table(("field", "type", "default", "meaning"), rows) if rows else "No fields."
+
+
+def type_text(field: FieldInfo) -> str:
+    return ", ".join([words(field.annotation), *bounds(field.metadata)])
+
+
+def words(annotation: Any) -> str:
+    """A type as a reader of YAML would say it."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return ", ".join([words(inner[0]), *bounds(inner[1:])])
+    if origin is typing.Literal:
+        return " or ".join(f"`{value}`" for value in inner)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(words(part) for part in inner)
+    if origin is tuple:
+        return f"list of {words(inner[0])}" if inner[-1] is ... else f"list of {len(inner)}: {words(inner[0])}"
+    if origin is dict:
+        return f"mapping of {words(inner[0])} to {words(inner[1])}"
+    name = annotation.__name__
+    return WORDS.get(annotation) or f"[{name}](#{name.lower()}{'s' if inspect.isabstract(annotation) else ''})"
+
+
+def bounds(metadata: Iterable[Any]) -> Iterator[str]:
+    for part in metadata:
+        parts = getattr(part, "metadata", [part])  # a pydantic Field inside of Annotated holds its own
+        for one in parts:
+            for key, form in BOUNDS.items():
+                if (value := getattr(one, key, None)) is not None:
+                    yield form.format(value)
+            if pattern := getattr(one, "pattern", None):
+                yield " or ".join(f"`{word}`" for word in pattern.strip("^($)").split("|"))
+
+
+def default_text(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if value is PydanticUndefined:
+        return "–"
+    if isinstance(value, BaseModel):
+        return "its own defaults"
+    if isinstance(value, tuple):
+        return f"`[{', '.join(map(str, value))}]`"
+    shown = value if isinstance(value, str) and value else json.dumps(value)
+    return f"`{shown}`"
+
+
+def module_text(owner: Any) -> str:
+    return prose(sys.modules[owner.__module__].__doc__)
+
+
+def prose(text: str | None) -> str:
+    """A docstring as markdown: a line per paragraph, and nothing in it that markdown would take for its own."""
+    paragraphs = [" ".join(part.split()) for part in inspect.cleandoc(text or "").split("\n\n")]
+    return "\n\n".join("".join(escaped(paragraph)) for paragraph in paragraphs)
+
+
+def escaped(text: str) -> Iterator[str]:
+    for piece in re.split(r"(`[^`]*`)", text):
+        yield piece if piece.startswith("`") else re.sub(r"([*<\[\]|_])", r"\\\1", piece)
+
+
+def code(names: str | Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in ((names,) if isinstance(names, str) else names))
+
+
+def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("\n\n", " ") for cell in line) + " |" for line in lines)
+
+
+def join(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)
+
+
+def main() -> int:
+    if "--check" not in sys.argv[1:]:
+        PAGE.write_text(page(), encoding="utf-8")
+        return 0
+    if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == page():
+        return 0
+    print(f"{PAGE} is not up to date: run python {Path(__file__).name}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
