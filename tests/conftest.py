@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when transformers is imported, below
 torch.set_num_threads(1)
 
 HEAD_DIM, HEADS, KV_HEADS, LAYERS, WIDTH, MLP, VOCABULARY, PAD, END = 8, 4, 2, 2, 32, 48, 64, 0, 1
@@ -118,3 +120,24 @@ def build(model_type: str, head: str = "SequenceClassification", seed: int = 0, 
 def tiny() -> Callable[..., Tiny]:
     """`tiny(model_type, ...)` is a new model; the same arguments give the same weights."""
     return build
+
+
+def make_about(model: Tiny, attachment: Any, **changes: Any) -> Any:
+    """As a run writes it, for a base that has just been read."""
+    from lorakit.hub import adapter as files
+
+    with attachment.off():
+        fingerprint = files.fingerprint(model.model, attachment.fresh)
+    values: dict[str, Any] = {
+        "base": "some/base", "revision": "abc123", "model_type": model.config.model_type, "head": "classification",
+        "labels": ["no", "yes"], "task": {"name": "classification"}, "max_length": 128,
+        "method": attachment.method.model_dump(mode="json"), "fresh": sorted(attachment.fresh),
+        "fingerprint": fingerprint, "lorakit": "0.0",
+    }  # fmt: skip
+    return files.About(**(values | changes))
+
+
+@pytest.fixture(scope="session")
+def about() -> Callable[..., Any]:
+    """`about(model, attachment, ...)` is what travels with an adapter."""
+    return make_about

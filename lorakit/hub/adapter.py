@@ -40,7 +40,9 @@ class About:
     model_type: str
     head: str
     labels: list[str]
-    task: str
+    task: dict[str, Any]
+    """The task's own configuration, and so how the adapter is asked and scored."""
+    max_length: int
     method: dict[str, Any]
     fresh: list[str]
     fingerprint: str

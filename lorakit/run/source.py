@@ -11,7 +11,7 @@ from lorakit.errors import AdapterError, InputError, ModelError
 from lorakit.hub import adapter as files
 from lorakit.methods import Attachment
 from lorakit.models._load import Base, load
-from lorakit.recipe.load import build
+from lorakit.recipe.load import build, compose
 from lorakit.recipe.schema import Recipe
 from lorakit.run.folder import choose_seed, is_run
 
@@ -70,10 +70,13 @@ def open_source(
             model["revision"] = about.revision
         if not model["name"]:
             raise AdapterError(f"{folder} does not name its base model; give it with --model")
-        name = task or (about.task if about else None)
-        return Source(path, _recipe(name, model, overrides, required=False), adapter, folder)
+        given = {"name": task} if task else (about.task if about else None)
+        data = {"max_length": about.max_length} if about else {}
+        return Source(path, _recipe(given, model, data, overrides), adapter, folder)
     if (folder / "config.json").is_file():
-        return Source(path, _recipe(task, {"name": str(folder)}, overrides, required=True), None, folder)
+        if task is None:
+            raise InputError("a plain model does not say what it is scored on; give --task, such as --task glue/mrpc")
+        return Source(path, _recipe({"name": task}, {"name": str(folder)}, {}, overrides), None, folder)
     raise InputError(f"{path} is neither a run, nor an adapter folder, nor a model folder")
 
 
@@ -88,14 +91,12 @@ def load_source(source: Source, model: Any, any_base: bool = False) -> tuple[Bas
     return base, files.attach(source.adapter, base.model, base.roles, base.fresh, check_base=not any_base)
 
 
-def _recipe(task: str | None, model: dict[str, Any], overrides: Sequence[str], required: bool) -> Recipe | None:
-    from lorakit.recipe.load import compose
-
+def _recipe(
+    task: dict[str, Any] | None, model: dict[str, Any], data: dict[str, Any], overrides: Sequence[str]
+) -> Recipe | None:
     if task is None:
-        if required:
-            raise InputError("a plain model does not say what it is scored on; give --task, such as --task glue/mrpc")
         return None
-    return compose({"task": {"name": task}, "model": model, "method": {"name": "full"}}, overrides)
+    return compose({"task": dict(task), "model": model, "data": data, "method": {"name": "full"}}, overrides)
 
 
 def _from_hub(name: str) -> Path:

@@ -181,7 +181,8 @@ def about(recipe: Recipe, base: Base, attachment: Attachment) -> files.About:
     """What travels with the adapter. Made before training: the fingerprint is of the base as it was loaded."""
     return files.About(
         base=base.name, revision=base.revision, model_type=base.config.model_type, head=recipe.task.head.value,
-        labels=list(recipe.task.labels), task=recipe.task.name, method=recipe.method.model_dump(mode="json"),
+        labels=list(recipe.task.labels), task=recipe.task.model_dump(mode="json", exclude_none=True),
+        max_length=recipe.data.max_length, method=recipe.method.model_dump(mode="json"),
         fresh=sorted(attachment.fresh), fingerprint=files.fingerprint(base.model, attachment.fresh),
         lorakit=lorakit.__version__, model_config=dict(recipe.model.config),
     )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,8 @@ from lorakit.hub import adapter as files
 from lorakit.methods import methods
 
 
-def make_about(model: Any, attachment: Any, **changes: Any) -> files.About:
-    """As a run writes it, for a base that has just been read."""
-    with attachment.off():
-        fingerprint = files.fingerprint(model.model, attachment.fresh)
-    values: dict[str, Any] = {
-        "base": "some/base", "revision": "abc123", "model_type": model.config.model_type, "head": "classification",
-        "labels": ["no", "yes"], "task": "classification", "method": attachment.method.model_dump(mode="json"),
-        "fresh": sorted(attachment.fresh), "fingerprint": fingerprint, "lorakit": "0.0",
-    }  # fmt: skip
-    return files.About(**(values | changes))
-
-
-@pytest.fixture(scope="session")
-def about() -> Callable[..., files.About]:
-    return make_about
-
-
 @pytest.fixture
-def trained(tiny, tmp_path):
+def trained(tiny, about, tmp_path):
     """`trained(family, method, fields)` -> (model, attachment, folder): two steps from a tiny base, and saved."""
 
     def trained(family: str = "roberta", method: str = "lora", head: str = "SequenceClassification", **fields: Any):
@@ -44,7 +26,7 @@ def trained(tiny, tmp_path):
         model.step(attachment, steps=2)
         kind = {} if head == "SequenceClassification" else {"head": "causal", "labels": []}
         folder = tmp_path / "adapter"
-        files.save(folder, attachment, make_about(model, attachment, **kind))
+        files.save(folder, attachment, about(model, attachment, **kind))
         return model, attachment, folder
 
     return trained

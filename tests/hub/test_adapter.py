@@ -31,7 +31,7 @@ def test_what_is_saved_comes_back_bit_for_bit(trained, base, method, family):
     assert not torch.equal(other.logits(), model.logits())
     attachment = _attach(folder, other)
     assert torch.equal(other.logits(), model.logits())
-    assert attachment.method == methods.get(method)()
+    assert attachment.method == methods.get(method).model_validate({"name": method})
     assert attachment.fresh == model.fresh
 
 
@@ -303,7 +303,7 @@ def test_start_from_carries_everything_over(trained, base):
 
 
 def test_start_from_an_adapter_with_other_labels(trained, base):
-    """RoBERTa's head is dense + out_proj: the last one stays fresh, dense is carried over (as in the reference code)."""
+    """RoBERTa's head is dense and out_proj; as in the reference code dense is carried over, the last stays fresh."""
     model, _, folder = trained()
     other = base(num_labels=3)
     fresh = other.model.classifier.out_proj.weight.clone()

@@ -1,4 +1,4 @@
-"""What every method in the folder keeps to, on a model of each shape: linear, Conv1D, fused, grouped, encoder-decoder."""
+"""What every method in the folder keeps to, on models of every shape: Linear, Conv1D, fused, grouped, two towers."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -46,7 +47,10 @@ def test_query_and_value_by_default_and_r_times_in_plus_out_numbers_each(tiny, f
 def test_a_target_may_have_numbers_of_its_own(tiny):
     model = tiny("roberta")
     attachment = _attach(
-        model, r=4, alpha=16, targets=["query", Target(match="value", r=2), Target(match="layer.1.output.dense", alpha=3)]
+        model,
+        r=4,
+        alpha=16,
+        targets=["query", Target(match="value", r=2), Target(match="layer.1.output.dense", alpha=3)],
     )
     found = {name.removeprefix("roberta.encoder."): (d.A.shape[0], d.scale) for name, d in attachment.deltas.items()}
     assert found == {
@@ -244,7 +248,8 @@ def test_an_interleaved_row_index_moves_with_the_model(tiny, family):
     model = tiny(family)
     attachment = _attach(model)
     model.model.to("meta")
-    assert {delta.rows.device.type for delta in attachment.deltas.values()} == {"meta"}
+    deltas: Any = attachment.deltas
+    assert {delta.rows.device.type for delta in deltas.values()} == {"meta"}
     assert not any("rows" in name for name in model.model.state_dict())
 
 
@@ -257,4 +262,5 @@ def test_a_model_that_was_moved_to_a_gpu_trains(tiny, family):
     model.model.to("cuda")
     model.inputs = {name: value.cuda() for name, value in model.inputs.items()}
     model.model(**model.inputs).logits.pow(2).sum().backward()
-    assert all(delta.B.grad.any() for delta in attachment.deltas.values())
+    deltas: Any = attachment.deltas
+    assert all(delta.B.grad.any() for delta in deltas.values())

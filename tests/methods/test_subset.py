@@ -21,7 +21,7 @@ def test_full_trains_every_parameter(tiny, family):
 
 
 def test_bitfit_trains_the_biases_and_the_head(tiny):
-    """By hand, for BERT: 2 x (q, k, v, attention out, mlp in, mlp out, 2 norms), embedding norm, pooler; and the head."""
+    """By hand: 2 x (q, k, v, attention out, mlp in, mlp out, 2 norms), the norm of the embeddings, pooler; the head."""
     model = tiny("bert")
     trained = BitFit().attach(model.model, model.roles, model.fresh).trained()
     biases = {name: p for name, p in trained.items() if name not in model.fresh}

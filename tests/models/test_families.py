@@ -93,7 +93,7 @@ def test_the_shapes_are_those_of_the_roles(case):
 
 
 def test_the_roles_are_all_there_is_in_a_block(case):
-    """With every role a target, no linear layer of a block is left, and no row of one; DeBERTa's positions are no role."""
+    """With every role a target no linear layer of a block is left, nor a row of one; DeBERTa's positions are none."""
     _, tiny = case
     left = {
         path: set(range(features(module)[0]))

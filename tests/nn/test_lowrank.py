@@ -19,7 +19,7 @@ ROWS: dict[str, Rows] = {
 BATCHES = [(5,), (2, 3), (2, 3, 2)]
 
 
-@pytest.fixture(params=ROWS.values(), ids=ROWS.keys())
+@pytest.fixture(params=ROWS.values(), ids=list(ROWS))
 def rows(request) -> Rows:
     return request.param
 

@@ -108,7 +108,7 @@ def test_a_regex_that_is_none():
 
 
 def test_a_layer_number_that_is_not_there():
-    with pytest.raises(TargetError, match="layer.12.attention.query"):
+    with pytest.raises(TargetError, match=r"layer\.12\.attention\.query"):
         _paths(["layer.12.attention.query"])
 
 

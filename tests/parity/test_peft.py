@@ -180,7 +180,7 @@ def test_a_starts_in_pefts_distribution(tiny, init, theirs):
 OUT = [
     ("roberta", CLASSIFIER, {}),
     ("roberta", CLASSIFIER, {"targets": "all-linear"}),
-    ("roberta", CLASSIFIER, {"targets": ("query", Target(match="attention_out", r=2), Target(match="mlp_in", alpha=3))}),
+    ("roberta", CLASSIFIER, {"targets": ("query", Target(match="o", r=2), Target(match="mlp_in", alpha=3))}),
     ("distilbert", CLASSIFIER, {}),
     ("deberta", CLASSIFIER, {}),
     ("deberta-v2", CLASSIFIER, {"dropout": 0.1}),
@@ -201,23 +201,19 @@ OUT = [
 ]  # fmt: skip
 
 
-def _saved(tiny, tmp_path, family, head, fields):
+def _saved(tiny, about, tmp_path, family, head, fields):
     model = tiny(family, head)
     torch.manual_seed(0)
     attachment = LoRA(**fields).attach(model.model, model.roles, model.fresh)
     model.step(attachment, steps=3)
-    about = files.About(
-        base="base", revision=None, model_type=family, head="causal" if head == CAUSAL else "classification",
-        labels=[], task="text", method=attachment.method.model_dump(mode="json"), fresh=sorted(model.fresh),
-        fingerprint="", lorakit="0.0",
-    )  # fmt: skip
-    files.save(tmp_path / "adapter", attachment, about)
+    kind = {"base": "base", "head": "causal" if head == CAUSAL else "classification"}
+    files.save(tmp_path / "adapter", attachment, about(model, attachment, **kind))
     return model, attachment
 
 
 @pytest.mark.parametrize(("family", "head", "fields"), OUT, ids=str)
-def test_stock_peft_reads_our_folder(tiny, tmp_path, family, head, fields):
-    model, _ = _saved(tiny, tmp_path, family, head, fields)
+def test_stock_peft_reads_our_folder(tiny, about, tmp_path, family, head, fields):
+    model, _ = _saved(tiny, about, tmp_path, family, head, fields)
     base = tiny(family, head, seed=0)
     with torch.no_grad():
         for name in base.fresh:  # another random head, as a checkpoint without one gives it
@@ -236,15 +232,15 @@ def test_stock_peft_reads_our_folder(tiny, tmp_path, family, head, fields):
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_transformers_own_loader_reads_our_folder(tiny, tmp_path, family):
-    model, _ = _saved(tiny, tmp_path, family, CAUSAL, {})
+def test_transformers_own_loader_reads_our_folder(tiny, about, tmp_path, family):
+    model, _ = _saved(tiny, about, tmp_path, family, CAUSAL, {})
     other = tiny(family, CAUSAL)
     other.model.load_adapter(str(tmp_path / "adapter"))
     assert _gap(other, model) <= 1e-6
 
 
-def test_peft_merges_our_folder(tiny, tmp_path):
-    model, attachment = _saved(tiny, tmp_path, "gpt2", CAUSAL, {})
+def test_peft_merges_our_folder(tiny, about, tmp_path):
+    model, attachment = _saved(tiny, about, tmp_path, "gpt2", CAUSAL, {})
     base = tiny("gpt2", CAUSAL)
     base.model = peft.PeftModel.from_pretrained(base.model, tmp_path / "adapter").merge_and_unload()
     before = weight_of(tiny("gpt2", CAUSAL).model.transformer.h[0].attn.c_attn)
@@ -254,10 +250,10 @@ def test_peft_merges_our_folder(tiny, tmp_path):
     assert _gap(model, base) <= 1e-6
 
 
-def test_peft_saves_our_tensors_again_bit_for_bit(tiny, tmp_path):
+def test_peft_saves_our_tensors_again_bit_for_bit(tiny, about, tmp_path):
     from safetensors.torch import load_file
 
-    _saved(tiny, tmp_path, "gpt2", CAUSAL, {})
+    _saved(tiny, about, tmp_path, "gpt2", CAUSAL, {})
     wrapped = peft.PeftModel.from_pretrained(tiny("gpt2", CAUSAL).model, tmp_path / "adapter")
     wrapped.save_pretrained(tmp_path / "theirs")
     ours, theirs = (load_file(tmp_path / f / files.PEFT_FILE) for f in ("adapter", "theirs"))
@@ -291,11 +287,13 @@ IN = [
 def _train_a_little(model) -> None:
     for parameter in model.model.parameters():
         if parameter.requires_grad:
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())) / 10)
+            parameter.add_(
+                torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())) / 10
+            )
 
 
 @pytest.mark.parametrize(("family", "head", "fields"), IN, ids=str)
-def test_we_read_what_peft_saved(tiny, tmp_path, family, head, fields):
+def test_we_read_what_peft_saved(tiny, about, tmp_path, family, head, fields):
     model = tiny(family, head)
     torch.manual_seed(0)
     model.model = _wrap(model, family, head, **copy.deepcopy(fields))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import lorakit.cli
+import lorakit.cli.output
 
 SMALL = ["data.limit={train: 64, validation: 32}", "train.epochs=2", "train.global_batch_size=16"]
 

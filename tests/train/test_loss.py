@@ -110,7 +110,7 @@ def test_any_cut_of_a_batch_adds_up_to_the_same_gradient(tiny, head, processes, 
             if items:
                 batch = collate(items, head, pad_id=0)
                 (loss_sum(model.model, batch, head, 0.1) / whole).backward()
-        return {name: p.grad.clone() for name, p in trained.items()}
+        return {name: p.grad.clone() for name, p in trained.items() if p.grad is not None}
 
     shares = share(12, micro, processes)
     parts = [part for rank in range(processes) for part in own_part(range(11), shares, rank)]
