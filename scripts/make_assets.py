@@ -189,13 +189,12 @@ def restaurant_text(rng: random.Random) -> str:
 
 
 def restaurant_row(r: Restaurant) -> dict[str, str]:
-    """For the task: the record, and the one text that describes it."""
-    kind = " ".join(word for word in (r.price, r.food, "restaurant") if word)
-    text = f"{r.name} is {'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
-    text += f" by the {r.area}" if r.area else ""
-    text += f", rated {NUMBERS[r.stars - 1]} out of five" if r.stars else ""
-    text += "" if r.children is None else f", and children are {'welcome' if r.children else 'not welcome'}"
-    return {"prompt": " | ".join(f"{k}: {v}" for k, v in r.facts().items()), "completion": text + "."}
+    """For the task: the record, and one fixed way to tell it. Its words are those of pretraining, for embeddings that
+    were never trained stay frozen."""
+    words = {**r.facts(), "stars": NUMBERS[(r.stars or 1) - 1]}
+    told = [LOOSE[value if key == "children" else key][0] for key, value in r.facts().items() if key != "name"]
+    prompt = " | ".join(f"{key}: {value}" for key, value in r.facts().items())
+    return {"prompt": prompt, "completion": " ".join(told).format(**words)}
 
 
 # ---------------------------------------------------------------- the two tasks' files
@@ -243,7 +242,7 @@ def write_rows(folder: Path, splits: dict[str, Rows]) -> None:
 
 def make_tokenizer(texts: list[str], size: int = 1536, longest: int = 128) -> Any:
     """Byte-level BPE as RoBERTa and GPT-2 have it, but a word is one token wherever it stands in a sentence."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]

@@ -141,3 +141,21 @@ def make_about(model: Tiny, attachment: Any, **changes: Any) -> Any:
 def about() -> Callable[..., Any]:
     """`about(model, attachment, ...)` is what travels with an adapter."""
     return make_about
+
+
+def make_tokenizer(words: int = 60, pad: bool = True) -> Any:
+    """Four special tokens, then the words w0, w1, ...; nothing is added to a text."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    names = ["<pad>", "</s>", "<s>", "<unk>", *(f"w{i}" for i in range(words))]
+    tokenizer = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, "<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {"eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>", **({"pad_token": "<pad>"} if pad else {})}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Callable[..., Any]:
+    """`tokenizer(words, pad)`"""
+    return make_tokenizer

@@ -91,10 +91,10 @@ def train(attachment: Attachment, setup: Setup, accelerator: Accelerator, score:
         loss = _accumulate(model, parts, sum(setup.examples[i].trained for i in batch), setup, accelerator)
         if step == 0:
             refuse_dead(attachment)
+        _refuse_infinite(loss, step, [setup.examples[i].id for i in batch])
         norm: Any = accelerator.clip_grad_norm_(list(parameters.values()), settings.max_grad_norm or math.inf)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        _refuse_infinite(loss, step, [setup.examples[i].id for i in batch])
         clock.count(sum(setup.examples[i].length for i in batch))
         done = step + 1
         observe({

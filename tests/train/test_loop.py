@@ -78,7 +78,8 @@ class Run:
 
 @pytest.fixture
 def run(tiny):
-    return lambda *args, **named: Run(tiny, *args, **named)
+    yield lambda *args, **named: Run(tiny, *args, **named)
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

@@ -1,0 +1,83 @@
+"""What a model answers does not depend on how the examples were batched, and comes in their order."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lorakit.batches import Encoded
+from lorakit.evaluate.predict import generate, predict_logits
+from lorakit.tasks import Head
+
+
+def _items(n: int = 11) -> list[Encoded]:
+    """Of two to nine tokens, in no order of length."""
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for i in range(n):
+        ids = torch.randint(4, 64, (2 + (i * 5) % 8,), generator=generator).tolist()
+        found.append(Encoded(str(i), {"input_ids": ids, "attention_mask": [1] * len(ids)}, None))
+    return found
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 100])
+def test_logits_are_those_of_each_example_alone(tiny, family, batch_size):
+    model, items = tiny(family).model, _items()
+    with torch.no_grad():
+        alone = [model(input_ids=torch.tensor([item.inputs["input_ids"]])).logits[0] for item in items]
+    found = predict_logits(model, items, Head.CLASSIFICATION, 0, batch_size)
+    torch.testing.assert_close(torch.tensor(found), torch.stack(alone), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_generated_texts_are_those_of_each_example_alone(tiny, tokenizer, family, batch_size):
+    """Padding stands on the left, and is not looked at."""
+    model, items, words = tiny(family, "CausalLM").model, _items(), tokenizer()
+    alone = []
+    for item in items:
+        ids = torch.tensor([item.inputs["input_ids"]])
+        for _ in range(5):
+            with torch.no_grad():
+                following = model(input_ids=ids).logits[0, -1].argmax()
+            ids = torch.cat([ids, following.view(1, 1)], 1)
+            if following == 1:
+                break
+        alone.append(words.decode(ids[0, item.length :], skip_special_tokens=True))
+    assert generate(model, items, words, batch_size, 5) == alone
+    assert len(set(alone)) > 5
+
+
+def test_the_mode_of_the_model_is_given_back(tiny):
+    model = tiny("bert").model
+    for training in (True, False):
+        model.train(training)
+        predict_logits(model, _items(3), Head.CLASSIFICATION, 0, 2)
+        assert model.training is training
+
+
+def test_dropout_is_off(tiny):
+    model = tiny("bert", hidden_dropout_prob=0.5).model.train()
+    first, second = (predict_logits(model, _items(3), Head.CLASSIFICATION, 0, 2) for _ in range(2))
+    assert first == second
+
+
+def test_a_regression_gives_one_value(tiny):
+    found = predict_logits(tiny("bert", num_labels=1).model, _items(3), Head.REGRESSION, 0, 2)
+    assert [len(row) for row in found] == [1, 1, 1]
+
+
+def test_logits_are_float32_numbers(tiny):
+    found = predict_logits(tiny("bert", dtype=torch.bfloat16).model, _items(2), Head.CLASSIFICATION, 0, 2)
+    assert all(isinstance(value, float) for row in found for value in row)
+
+
+def test_progress_ends_at_the_whole(tiny):
+    seen: list[tuple[int, int]] = []
+    predict_logits(tiny("bert").model, _items(), Head.CLASSIFICATION, 0, 4, lambda done, of: seen.append((done, of)))
+    assert seen == [(4, 11), (8, 11), (11, 11)]
+
+
+def test_no_examples_no_answers(tiny):
+    assert predict_logits(tiny("bert").model, [], Head.CLASSIFICATION, 0, 4) == []

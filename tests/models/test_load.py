@@ -1,0 +1,202 @@
+"""A checkpoint folder to a base model: what is read, what is fresh, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lorakit.errors import ModelError
+from lorakit.methods.reparam.lora import LoRA
+from lorakit.models import Model
+from lorakit.models._load import load, location, outline, read_config, roles_of
+
+LABELS = ("no", "yes", "maybe")
+
+
+@pytest.fixture
+def checkpoint(tiny, tokenizer, tmp_path):
+    """`checkpoint(family, head)`: a folder as the hub has it; head None: the body alone."""
+
+    def checkpoint(family: str = "roberta", head: str | None = None, words: int = 60, pad: bool = True, **changes: Any):
+        model = tiny(family, head or "SequenceClassification", **changes)
+        folder = tmp_path / family
+        (model.model if head else model.model.base_model).save_pretrained(folder)
+        tokenizer(words, pad).save_pretrained(folder)
+        return folder, model
+
+    return checkpoint
+
+
+def _spec(folder: Path | str, **fields: Any) -> Model:
+    return Model(name=str(folder), **fields)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "deberta-v2", "gpt2", "llama", "phi3", "t5"])
+def test_a_body_gets_a_fresh_head(checkpoint, family):
+    folder, saved = checkpoint(family)
+    base = load(_spec(folder), "classification", LABELS)
+    own = dict(base.model.named_parameters())
+    assert base.fresh == saved.fresh
+    assert all(torch.equal(own[name], p) for name, p in saved.model.named_parameters() if name not in saved.fresh)
+    assert base.roles.keys() == saved.roles.keys()
+    assert base.config.id2label == dict(enumerate(LABELS))
+    assert base.config.problem_type == "single_label_classification"
+    assert base.model(**saved.inputs).logits.shape == (2, 3)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "deberta-v2", "gpt2", "llama", "phi3", "t5"])
+def test_an_outline_is_the_model_without_its_weights(checkpoint, family):
+    """The same names and shapes, the same head fresh; and a method can be put on it, to count."""
+    folder, _ = checkpoint(family)
+    spec = _spec(folder)
+    whole, sketch = load(spec, "classification", LABELS), outline(spec, "classification", LABELS)
+    shapes = [{name: p.shape for name, p in base.model.named_parameters()} for base in (whole, sketch)]
+    assert shapes[0] == shapes[1]
+    assert sketch.fresh == whole.fresh
+    assert {p.device.type for p in sketch.model.parameters()} == {"meta"}
+    counts = []
+    for base in (whole, sketch):
+        trained = LoRA().attach(base.model, base.roles, base.fresh).trained()
+        counts.append(sum(p.numel() for p in trained.values()))
+    assert counts[0] == counts[1] > 0
+
+
+def test_an_outline_needs_no_checkpoint_where_the_recipe_has_the_shape(tiny):
+    config = tiny("roberta").config
+    keys = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    spec = _spec("nobody/has-this", shape={key: getattr(config, key) for key in keys})
+    sketch = outline(spec, "classification", LABELS)
+    assert sketch.config.hidden_size == 32
+    assert len(LoRA().attach(sketch.model, sketch.roles, sketch.fresh).sites) == 4
+    with pytest.raises(ModelError, match="nobody/has-this"):
+        read_config(spec)
+
+
+def test_a_classifier_keeps_its_head(checkpoint):
+    folder, saved = checkpoint("roberta", "SequenceClassification")
+    base = load(_spec(folder), "classification", LABELS[:2])
+    assert base.fresh == frozenset()
+    base.model.eval()
+    assert torch.equal(base.model(**saved.inputs).logits, saved.logits())
+
+
+def test_a_classifier_with_another_number_of_labels_keeps_what_fits(checkpoint):
+    folder, saved = checkpoint("roberta", "SequenceClassification")
+    base = load(_spec(folder), "classification", LABELS)
+    assert base.fresh == {"classifier.out_proj.weight", "classifier.out_proj.bias"}
+    assert torch.equal(base.model.classifier.dense.weight, saved.model.classifier.dense.weight)  # type: ignore[union-attr]
+
+
+def test_a_regression_has_one_output(checkpoint):
+    folder, saved = checkpoint("roberta")
+    base = load(_spec(folder), "regression")
+    assert base.model(**saved.inputs).logits.shape == (2, 1)
+    assert base.config.problem_type == "regression"
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
+def test_a_causal_model_has_nothing_fresh(checkpoint, family):
+    folder, saved = checkpoint(family, "CausalLM")
+    base = load(_spec(folder), "causal")
+    assert base.fresh == frozenset()
+    base.model.eval()
+    assert torch.equal(base.model(**saved.inputs).logits, saved.logits())
+
+
+@pytest.mark.parametrize(("dtype", "wanted"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_dtype(checkpoint, dtype, wanted):
+    folder, _ = checkpoint("gpt2", "CausalLM")
+    assert {p.dtype for p in load(_spec(folder, dtype=dtype), "causal").model.parameters()} == {wanted}
+
+
+def test_settings_of_the_model(checkpoint):
+    folder, _ = checkpoint("roberta")
+    base = load(_spec(folder, config={"hidden_dropout_prob": 0.25}), "classification", LABELS)
+    assert {m.p for m in base.model.modules() if isinstance(m, torch.nn.Dropout)} >= {0.25}
+
+
+def test_a_setting_that_the_model_has_not(checkpoint):
+    folder, _ = checkpoint("roberta")
+    with pytest.raises(ModelError, match="roberta has no setting 'hidden_dropout'"):
+        load(_spec(folder, config={"hidden_dropout": 0.25}), "classification", LABELS)
+
+
+def test_a_setting_that_only_the_family_knows(checkpoint):
+    """DeBERTa reads cls_dropout from its configuration, and its configuration does not declare it."""
+    folder, _ = checkpoint("deberta-v2")
+    base = load(_spec(folder, config={"cls_dropout": 0.25}), "classification", LABELS)
+    assert base.model.dropout.p == 0.25  # type: ignore[union-attr]
+
+
+def test_the_shape_that_the_recipe_expects(checkpoint):
+    folder, _ = checkpoint("roberta")
+    right = {"model_type": "roberta", "hidden_size": 32}
+    assert load(_spec(folder, shape=right), "classification", LABELS)
+    with pytest.raises(ModelError, match=r"hidden_size is 32, the recipe's shape says 768.*~model\.shape"):
+        load(_spec(folder, shape=right | {"hidden_size": 768}), "classification", LABELS)
+
+
+def test_a_missing_padding_token(checkpoint):
+    folder, _ = checkpoint("gpt2", "CausalLM", pad=False, pad_token_id=None)
+    base = load(_spec(folder), "causal")
+    assert base.tokenizer.pad_token_id == base.config.pad_token_id == 1
+
+
+def test_a_tokenizer_of_another_model(checkpoint):
+    folder, _ = checkpoint("roberta", words=61)
+    with pytest.raises(ModelError, match="the tokenizer has 65 tokens and the model embeds 64"):
+        load(_spec(folder), "classification", LABELS)
+
+
+def test_weights_of_another_architecture(checkpoint):
+    folder, _ = checkpoint("bert")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "distilbert", "dim": 32, "n_heads": 4}))
+    with pytest.raises(ModelError):
+        load(_spec(folder), "classification", LABELS)
+
+
+def test_a_pickle_is_not_opened(checkpoint):
+    folder, saved = checkpoint("roberta")
+    (folder / "model.safetensors").unlink()
+    torch.save(saved.model.base_model.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"cannot load the weights of .*safetensors"):
+        load(_spec(folder), "classification", LABELS)
+
+
+def test_weights_that_were_cut_short(checkpoint):
+    folder, _ = checkpoint("roberta")
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="cannot load the weights"):
+        load(_spec(folder), "classification", LABELS)
+
+
+@pytest.mark.parametrize(("text", "said"), [(None, "no readable config.json"), ("{", r"config\.json is damaged")])
+def test_a_folder_that_is_no_model(checkpoint, text, said):
+    folder, _ = checkpoint("roberta")
+    (folder / "config.json").unlink()
+    if text is not None:
+        (folder / "config.json").write_text(text)
+    with pytest.raises(ModelError, match=said):
+        load(_spec(folder), "classification", LABELS)
+
+
+def test_no_such_folder(tmp_path):
+    with pytest.raises(ModelError, match="no model folder"):
+        load(_spec(tmp_path / "nothing"), "classification", LABELS)
+
+
+def test_no_such_shipped_model():
+    with pytest.raises(ModelError, match="ships no base model 'lorakit:nothing'"):
+        location("lorakit:nothing")
+
+
+def test_an_architecture_that_no_family_knows(tiny):
+    from transformers import AutoConfig
+
+    assert roles_of(AutoConfig.for_model("albert")) == {}

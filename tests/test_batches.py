@@ -1,0 +1,110 @@
+"""Examples to token ids and padded tensors."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from lorakit.batches import IGNORE, Encoded, collate, encode, encode_prompts, refuse_too_long
+from lorakit.errors import DataError, ModelError
+from lorakit.tasks import Data, Example, Head
+
+DATA = Data(max_length=8)
+
+
+def _words(*numbers: int) -> str:
+    return " ".join(f"w{n}" for n in numbers)
+
+
+def test_a_text_and_a_label(tokenizer):
+    found = encode([Example("a", _words(0, 1), target=1)], tokenizer(), Head.CLASSIFICATION, DATA)[0]
+    assert (found.id, found.inputs["input_ids"], found.target, found.length, found.trained) == ("a", [4, 5], 1, 2, 1)
+
+
+def test_a_pair_is_one_sequence(tokenizer):
+    examples = [Example("a", _words(0), _words(1, 2), 0), Example("b", _words(3), _words(4), 1)]
+    found = encode(examples, tokenizer(), Head.CLASSIFICATION, DATA)
+    assert [e.inputs["input_ids"] for e in found] == [[4, 5, 6], [7, 8]]
+
+
+def test_a_long_text_is_cut_on_the_right_and_counted(tokenizer, caplog):
+    with caplog.at_level("INFO"):
+        found = encode([Example("a", _words(*range(20)), target=0)], tokenizer(), Head.CLASSIFICATION, DATA)[0]
+    assert found.inputs["input_ids"] == [4, 5, 6, 7, 8, 9, 10, 11]
+    assert "1 of 1 examples reach 8 tokens" in caplog.text
+
+
+def test_a_completion_ends_in_the_end_token_and_the_prompt_is_not_trained(tokenizer):
+    found = encode([Example("a", _words(0, 1), target=_words(2, 3))], tokenizer(), Head.CAUSAL, DATA)[0]
+    assert found.inputs == {"input_ids": [4, 5, 6, 7, 1], "attention_mask": [1] * 5}
+    assert (found.prompt, found.trained) == (2, 3)
+
+
+def test_a_completion_is_cut_and_not_the_prompt(tokenizer):
+    found = encode([Example("a", _words(0, 1), target=_words(*range(2, 30)))], tokenizer(), Head.CAUSAL, DATA)[0]
+    assert found.inputs["input_ids"] == [4, 5, 6, 7, 8, 9, 10, 11]
+    assert (found.prompt, found.trained) == (2, 6)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"), [(_words(*range(8)), r"its prompt fills all 8 tokens \(data\.max_length\)"), ("", "is empty")]
+)
+def test_no_token_to_train_on(tokenizer, prompt, said):
+    with pytest.raises(DataError, match=f"example a has no token to train on: .*{said}"):
+        encode([Example("a", prompt, target=_words(0))], tokenizer(), Head.CAUSAL, DATA)
+
+
+def test_a_prompt_to_generate_from_is_never_cut(tokenizer):
+    examples = [Example("a", _words(0, 1, 2))]
+    assert encode_prompts(examples, tokenizer(), 3)[0].inputs["input_ids"] == [4, 5, 6]
+    with pytest.raises(DataError, match="example a has a prompt of 3 tokens and there is room for 2"):
+        encode_prompts(examples, tokenizer(), 2)
+
+
+ITEMS = [
+    Encoded("a", {"input_ids": [5, 6, 7], "attention_mask": [1, 1, 1]}, 1, prompt=2),
+    Encoded("b", {"input_ids": [8], "attention_mask": [1]}, 0, prompt=0),
+]
+
+
+@pytest.mark.parametrize(
+    ("side", "width", "ids", "mask"),
+    [
+        ("right", None, [[5, 6, 7], [8, 9, 9]], [[1, 1, 1], [1, 0, 0]]),
+        ("left", None, [[5, 6, 7], [9, 9, 8]], [[1, 1, 1], [0, 0, 1]]),
+        ("right", 4, [[5, 6, 7, 9], [8, 9, 9, 9]], [[1, 1, 1, 0], [1, 0, 0, 0]]),
+    ],
+)
+def test_padding(side, width, ids, mask):
+    batch = collate(ITEMS, Head.CLASSIFICATION, pad_id=9, width=width, side=side)
+    assert batch["input_ids"].tolist() == ids
+    assert batch["attention_mask"].tolist() == mask
+
+
+@pytest.mark.parametrize(("head", "kind"), [(Head.CLASSIFICATION, "torch.int64"), (Head.REGRESSION, "torch.float32")])
+def test_labels(head, kind):
+    labels = collate(ITEMS, head, 0)["labels"]
+    assert labels.tolist() == [1, 0]
+    assert str(labels.dtype) == kind
+
+
+def test_labels_of_a_causal_model_stand_where_their_tokens_stand():
+    """The end token may be the padding token too: it is trained where it ends a text, and not where it pads."""
+    items = [
+        Encoded("a", {"input_ids": [5, 6, 1], "attention_mask": [1, 1, 1]}, None, prompt=2),
+        Encoded("b", {"input_ids": [8, 1], "attention_mask": [1, 1]}, None, prompt=1),
+    ]
+    assert collate(items, Head.CAUSAL, pad_id=1)["labels"].tolist() == [[IGNORE, IGNORE, 1], [IGNORE, 1, IGNORE]]
+
+
+@pytest.mark.parametrize(
+    ("config", "tokens", "refused"), [(40, 10**30, False), (7, 10**30, True), (40, 7, True), (None, 10**30, False)]
+)
+def test_more_tokens_than_the_model_has_positions(config, tokens, refused):
+    model, words = SimpleNamespace(max_position_embeddings=config), SimpleNamespace(model_max_length=tokens)
+    if not refused:
+        refuse_too_long(DATA, words, model)
+        return
+    with pytest.raises(ModelError, match=r"data\.max_length 8 is more than the 7 tokens"):
+        refuse_too_long(DATA, words, model)
