@@ -130,7 +130,7 @@ def main() -> None:
     print(f"trains {sum(p.numel() for p in model.parameters() if p.requires_grad):,} parameters, head included")
     print(f"untrained: accuracy {accuracy(logits_of(model, tokenizer, rows), rows):.2f}")
     for step, loss in train(model, tokenizer, read(assets, "train")):
-        if step <= 3 or step % 20 == 0:
+        if step <= 5 or step % 25 == 0:
             print(f"step {step}  loss {loss:.6f}")
     trained = logits_of(model, tokenizer, rows)
     print(f"trained: accuracy {accuracy(trained, rows):.2f}")

@@ -123,11 +123,8 @@ def attach(
         _refuse_unknown(file, model, fresh)
         attachment: Attachment = peft.method_of(file.peft_config, file.tensors).attach(model, {}, fresh)
     else:
-        if check_base and file.about.fingerprint != fingerprint(model, file.about.fresh):
-            raise AdapterError(
-                f"{file.folder} was trained on other weights than these: its base is {file.about.base} "
-                f"(revision {file.about.revision or 'not recorded'}). Give that one, or --any-base to go on regardless."
-            )
+        if check_base:
+            _refuse_other_base(file, file.about, model)
         attachment = _method(file.about).attach(model, roles, file.about.fresh)
     if isinstance(attachment, LoRAAttachment):
         attachment.load_state(peft.state_of(attachment, file.tensors))
@@ -142,6 +139,8 @@ def start_from(file: AdapterFile, attachment: Attachment) -> list[str]:
     As in the reference code, only the last projection of the head may differ (another number of labels): it keeps its
     fresh values, the head's other layers are carried over.
     """
+    if file.about is not None:
+        _refuse_other_base(file, file.about, attachment.model)
     state = peft.state_of(attachment, file.tensors) if isinstance(attachment, LoRAAttachment) else dict(file.tensors)
     own = attachment.state()
     differ = [n for n in own if n in attachment.fresh and (n not in state or state[n].shape != own[n].shape)]
@@ -153,8 +152,11 @@ def start_from(file: AdapterFile, attachment: Attachment) -> list[str]:
 def fingerprint(model: nn.Module, fresh: Collection[str]) -> str:
     """Of the base weights: the same in fp32 and bf16, after any adapter was put on, and different for another model.
 
-    Samples up to 64 numbers of every matrix of the checkpoint, in bfloat16 (one rounding from either dtype).
+    Samples up to 64 numbers of every matrix of the checkpoint, in bfloat16 (one rounding from either dtype). Empty for
+    a float16 model, whose numbers were rounded another way: such a base is not recognised, and not refused.
     """
+    if any(p.dtype == torch.float16 for p in model.parameters()):
+        return ""
     digest = hashlib.blake2b(digest_size=16)
     for name, parameter in sorted(model.named_parameters()):
         if parameter.ndim == 2 and name not in fresh and ".delta." not in name:
@@ -162,6 +164,15 @@ def fingerprint(model: nn.Module, fresh: Collection[str]) -> str:
             sample = flat[:: max(1, flat.numel() // 64)][:64].to(torch.bfloat16).cpu()
             digest.update(name.encode() + sample.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _refuse_other_base(file: AdapterFile, about: About, model: nn.Module) -> None:
+    found = fingerprint(model, about.fresh)
+    if found and about.fingerprint and found != about.fingerprint:
+        raise AdapterError(
+            f"{file.folder} was trained on other weights than these: its base is {about.base} "
+            f"(revision {about.revision or 'not recorded'}). Give that one, or --any-base to go on regardless."
+        )
 
 
 def _method(about: About) -> Any:
@@ -219,7 +230,11 @@ def _replace(temporary: Path, folder: Path) -> None:
         old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
-        temporary.rename(folder)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     else:
         temporary.rename(folder)

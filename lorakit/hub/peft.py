@@ -20,18 +20,21 @@ from torch import Tensor, nn
 
 from lorakit.errors import AdapterError
 from lorakit.methods.reparam.lora import LoRA, LoRAAttachment, Target
-from lorakit.nn.linear import features, is_conv1d, is_linear
+from lorakit.nn.linear import features, is_conv1d
 from lorakit.nn.select import Site, row_numbers
 
 PREFIX = "base_model.model."
 
-# what PEFT can put into a file and plain LoRA is not: (field, value that means "not used")
-_FOREIGN = {
-    "use_dora": (False, None), "lora_bias": (False, None), "bias": ("none", None), "use_qalora": (False, None),
-    "use_bdlora": (False, None, {}), "alora_invocation_tokens": (None,), "arrow_config": (None,),
-    "layer_replication": (None,),
-    "trainable_token_indices": (None,), "target_parameters": (None, []), "megatron_config": (None,),
-}  # fmt: skip
+# fields of adapter_config.json that plain LoRA has, or that do not change what a finished adapter computes
+_PLAIN = frozenset(
+    "peft_type peft_version auto_mapping base_model_name_or_path revision inference_mode task_type runtime_config r "
+    "lora_alpha lora_dropout use_rslora rank_pattern alpha_pattern fan_in_fan_out target_modules exclude_modules "
+    "modules_to_save layers_to_transform layers_pattern loftq_config eva_config corda_config lora_ga_config "
+    "ensure_weight_tying megatron_core qalora_group_size".split()
+)
+_UNUSED = (None, False, "none", {}, [], "")
+# how A and B began; the others (PiSSA, OLoRA ...) change W0 as well, and the file does not hold that
+_INITS = (None, True, False, "gaussian", "eva", "orthogonal")
 
 
 def tensors_of(attachment: LoRAAttachment) -> dict[str, Tensor]:
@@ -81,7 +84,7 @@ def method_of(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LoRA:
     """
     if config.get("peft_type") != "LORA":
         raise AdapterError(f"adapter_config.json: peft_type {config.get('peft_type')!r}; lorakit reads LORA")
-    used = [f"{key}={config[key]!r}" for key, unused in _FOREIGN.items() if key in config and config[key] not in unused]
+    used = [f"{key}={value!r}" for key, value in config.items() if key not in _PLAIN and not _inert(key, value)]
     if used:
         raise AdapterError(
             f"adapter_config.json asks for {', '.join(used)}, which plain LoRA is not; merge it with PEFT"
@@ -91,7 +94,10 @@ def method_of(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LoRA:
         raise AdapterError("the adapter holds no lora_A tensor for a linear layer")
     numbers = {path: _numbers(path, tensors[f"{PREFIX}{path}.lora_A.weight"].shape[0], config) for path in paths}
     (r, alpha), _ = Counter(numbers.values()).most_common(1)[0]
-    targets = tuple(path if n == (r, alpha) else Target(match=path, r=n[0], alpha=n[1]) for path, n in numbers.items())
+    targets = tuple(
+        _exactly(path) if n == (r, alpha) else Target(match=_exactly(path), r=n[0], alpha=n[1])
+        for path, n in numbers.items()
+    )
     return LoRA(targets=targets, r=r, alpha=alpha, dropout=float(config.get("lora_dropout") or 0.0))
 
 
@@ -116,6 +122,14 @@ def extra_names(tensors: Iterable[str]) -> set[str]:
     return {key.removeprefix(PREFIX) for key in tensors if ".lora_" not in key}
 
 
+def _inert(key: str, value: Any) -> bool:
+    return value in (_INITS if key == "init_lora_weights" else _UNUSED)
+
+
+def _exactly(path: str) -> str:
+    return f"re:{re.escape(path)}"
+
+
 def _numbers(path: str, r: int, config: Mapping[str, Any]) -> tuple[int, float]:
     alpha = float(config.get("lora_alpha", 8))
     for pattern, value in (config.get("alpha_pattern") or {}).items():  # the first that matches wins, as in PEFT
@@ -137,8 +151,7 @@ def _stacked(attachment: LoRAAttachment, sites: list[Site]) -> tuple[Tensor, Ten
     deltas = [attachment.deltas[site.name] for site in sites]
     out = features(sites[0].module)[0]
     ranks = [delta.A.shape[0] for delta in deltas]
-    scales = {delta.scale for delta in deltas}
-    scale = scales.pop() if len(scales) == 1 else 1.0
+    scale = _common_scale(attachment, sites)
     b = torch.zeros(out, sum(ranks), dtype=deltas[0].B.dtype)
     column = 0
     for site, delta, r in zip(sites, deltas, ranks, strict=True):
@@ -147,6 +160,12 @@ def _stacked(attachment: LoRAAttachment, sites: list[Site]) -> tuple[Tensor, Ten
         column += r
     a = torch.cat([delta.A.detach().cpu() for delta in deltas])
     return a.contiguous(), b, sum(ranks), scale * sum(ranks)
+
+
+def _common_scale(attachment: LoRAAttachment, sites: list[Site]) -> float:
+    """alpha/r of a module's parts, where they agree; else 1: each part's own scale is then folded into its B'."""
+    scales = {attachment.deltas[site.name].scale for site in sites}
+    return scales.pop() if len(scales) == 1 else 1.0
 
 
 def _unstacked(attachment: LoRAAttachment, sites: list[Site], a: Tensor, b: Tensor) -> dict[str, Tensor]:
@@ -159,11 +178,13 @@ def _unstacked(attachment: LoRAAttachment, sites: list[Site], a: Tensor, b: Tens
             f"this model takes rank {wanted} and {out} rows"
         )
     used = torch.zeros_like(b, dtype=torch.bool)
+    scale = _common_scale(attachment, sites)
     for site in sites:
-        r = attachment.deltas[site.name].A.shape[0]
+        delta = attachment.deltas[site.name]
+        r = delta.A.shape[0]
         rows = torch.tensor(list(row_numbers(site.rows, out)))
         state[f"{site.name}.A"] = a[column : column + r]
-        state[f"{site.name}.B"] = b[rows, column : column + r]
+        state[f"{site.name}.B"] = b[rows, column : column + r] / (delta.scale / scale)
         used[rows, column : column + r] = True
         column += r
     if bool(b[~used].any()):
@@ -176,7 +197,7 @@ def _unstacked(attachment: LoRAAttachment, sites: list[Site], a: Tensor, b: Tens
 
 def _shortest_names(model: nn.Module, paths: set[str]) -> list[str]:
     """PEFT's target_modules: the last words of the paths where they mean just these modules, else the full paths."""
-    every = [path for path, module in model.named_modules() if is_linear(module)]
+    every = [path for path, _ in model.named_modules()]  # PEFT asks for the name alone, whatever bears it
     words = {path.rsplit(".", 1)[-1] for path in paths}
     meant = {path for path in every if path.rsplit(".", 1)[-1] in words}
     return sorted(words) if meant == paths else sorted(paths)

@@ -10,10 +10,22 @@ from torch import nn
 
 def train_only(model: nn.Module, names: Collection[str]) -> None:
     """Exactly the parameters `names` train; they become float32 masters, whatever the dtype of the rest."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in names)
-        if name in names and parameter.dtype in (torch.float16, torch.bfloat16):
-            parameter.data = parameter.data.float()
+    chosen = {id(p) for name, p in model.named_parameters() if name in names}  # a tied one has several names
+    for module in model.modules():
+        promoted = False
+        for parameter in module.parameters(recurse=False):
+            trains = id(parameter) in chosen
+            parameter.requires_grad_(trains)
+            if trains and parameter.dtype in (torch.float16, torch.bfloat16):
+                parameter.data = parameter.data.float()
+                promoted = True
+        if promoted:
+            # its neighbours stay in half precision, and hand it half precision
+            module.register_forward_pre_hook(_float_inputs)
+
+
+def _float_inputs(_module: nn.Module, inputs: tuple) -> tuple:
+    return tuple(x.float() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in inputs)
 
 
 def tied(model: nn.Module, parameter: nn.Parameter) -> list[str]:

@@ -263,12 +263,19 @@ def test_a_fingerprint_is_of_the_base_only(tiny, family):
     assert files.fingerprint(tiny(family, seed=1).model, model.fresh) != wanted
 
 
+@pytest.mark.parametrize("family", ["roberta", "gpt2", "llama"])
+def test_a_fingerprint_is_the_same_in_bfloat16(tiny, family):
+    model, half = tiny(family), tiny(family, dtype=torch.bfloat16)
+    assert files.fingerprint(model.model, model.fresh) == files.fingerprint(half.model, half.fresh)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_a_fingerprint_is_the_same_in_half_precision(tiny, dtype):
-    """Adapters are trained on a base in bf16 or fp16, and merged into one in fp32."""
-    for family in ("roberta", "gpt2", "llama"):
-        model, half = tiny(family), tiny(family, dtype=dtype)
-        assert files.fingerprint(model.model, model.fresh) == files.fingerprint(half.model, half.fresh)
+def test_an_adapter_made_on_a_half_precision_base_goes_on_the_whole_one(tiny, base, about, tmp_path, dtype):
+    """As `lorakit merge` puts it on: the sum is formed in float32."""
+    model = tiny("gpt2", dtype=dtype)
+    attachment = LoRA().attach(model.model, model.roles, model.fresh)
+    files.save(tmp_path / "adapter", attachment, about(model, attachment))
+    assert _attach(tmp_path / "adapter", base("gpt2")).sites
 
 
 def test_a_fingerprint_sees_a_base_that_was_trained_on(tiny):

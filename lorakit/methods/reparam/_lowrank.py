@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorakit.nn.linear import weight_of
-from lorakit.nn.lowrank import add_low_rank
+from lorakit.nn.lowrank import Rows, add_low_rank
 from lorakit.nn.select import Site
 from lorakit.nn.surgery import Delta
 
@@ -24,7 +24,12 @@ class LowRankDelta(Delta):
         dtype = torch.promote_types(weight.dtype, torch.float32)
         self.A = nn.Parameter(torch.empty(r, in_, dtype=dtype, device=weight.device))
         self.B = nn.Parameter(torch.zeros(out, r, dtype=dtype, device=weight.device))
-        self.rows, self.scale, self.dropout = site.rows, alpha / r, dropout
+        self.scale, self.dropout = alpha / r, dropout
+        self.rows: Rows
+        if isinstance(site.rows, Tensor):
+            self.register_buffer("rows", site.rows, persistent=False)  # so that it moves with the model
+        else:
+            self.rows = site.rows
         if init == "gaussian":
             nn.init.normal_(self.A, std=1 / r)
         else:

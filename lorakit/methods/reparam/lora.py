@@ -79,6 +79,9 @@ class LoRAAttachment(Attachment):
 
         self.model, self.method, self.sites, self.fresh = model, method, sites, fresh
         self.deltas: dict[str, LowRankDelta] = {}
+        self.merged = False
+        if taken := [site.path for site in sites if hasattr(site.module, CHILD)]:
+            raise ModelError(f"{taken[0]} has a delta already; merge or detach it before another is attached")
         for site in sites:
             r, alpha = method.numbers(site.target)
             self.deltas[site.name] = LowRankDelta(site, r, alpha, method.dropout, method.init)
@@ -101,6 +104,8 @@ class LoRAAttachment(Attachment):
         from lorakit.nn.freeze import tied
         from lorakit.nn.surgery import fold
 
+        if self.merged:
+            return
         for site in self.sites:
             names = tied(self.model, site.module.weight)  # type: ignore[arg-type]
             if len(names) > 1:
@@ -110,6 +115,7 @@ class LoRAAttachment(Attachment):
                 )
         for site in self.sites:
             fold(site, self.deltas[site.name])
+        self.merged = True
         self.detach()
 
     def detach(self) -> None:

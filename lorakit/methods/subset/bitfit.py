@@ -20,14 +20,18 @@ class BitFit(Method):
     name: Literal["bitfit"] = "bitfit"
 
     def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:
+        import torch
+
         from lorakit.methods.subset._subset import SubsetAttachment
 
-        names = {name for name, _ in model.named_parameters() if "bias" in name}
-        if not names:
+        biases = {name: p for name, p in model.named_parameters() if "bias" in name and name not in fresh}
+        if any(p.dtype in (torch.float16, torch.bfloat16) for p in biases.values()):
+            raise ModelError("bitfit: a float32 bias does not fit a weight in half precision; take model.dtype=fp32")
+        if not biases:
             raise ModelError(
                 "bitfit: this architecture has no bias vectors (the Llama shape has none); take another method"
             )
-        return SubsetAttachment(model, self, names, fresh)
+        return SubsetAttachment(model, self, biases.keys(), fresh)
 
 
 PLUGIN = BitFit

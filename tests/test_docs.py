@@ -1,0 +1,167 @@
+"""The pages say what the code says: options, fields, dependencies, errors, and recipes that load."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+import lorakit
+from lorakit import errors
+from lorakit.recipe.load import build, load_recipe
+from lorakit.recipe.schema import Recipe
+from lorakit.report.result import Check, Counts, Result, SeedResult
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+
+
+def _page(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def _sections(text: str) -> dict[str, str]:
+    """Heading of the second level -> its text."""
+    parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def _in_code(text: str) -> set[str]:
+    """Words in backticks."""
+    return {word for code in re.findall(r"`([^`\n]+)`", text) for word in re.findall(r"[\w.-]+", code)}
+
+
+def test_the_gallery_is_up_to_date():
+    spec = importlib.util.spec_from_file_location("make_gallery", ROOT / "scripts" / "make_gallery.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert _page("gallery.md") == module.page(), "run python scripts/make_gallery.py"
+
+
+def _verbs() -> Iterator[tuple[str, set[str]]]:
+    """Verb -> its long options, as the command line has them."""
+    import typer
+
+    from lorakit.cli import app, check, env, evaluate, merge, recipes, report, score, train  # noqa: F401 (add verbs)
+
+    def leaves(command, path: tuple[str, ...]) -> Iterator[tuple[str, set[str]]]:
+        if hasattr(command, "commands"):
+            for name, inner in command.commands.items():
+                yield from leaves(inner, (*path, name))
+        else:
+            yield " ".join(path), {o for p in command.params for o in p.opts if o.startswith("--")} - {"--help"}
+
+    return leaves(typer.main.get_command(app), ())
+
+
+VERBS = dict(_verbs())
+
+
+def test_every_verb_has_its_section():
+    assert len(VERBS) >= 11
+    assert set(_sections(_page("guides/command-line.md"))) == set(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_is_described_and_no_other(verb):
+    text = _sections(_page("guides/command-line.md"))[verb]
+    described = {word for word in _in_code(text) if word.startswith("--")}
+    assert described == VERBS[verb]
+
+
+def _blocks() -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        for i, block in enumerate(
+            re.findall(r"^```yaml\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+        ):
+            if {"task", "model"} <= (keys := set(yaml.safe_load(block))) or {"task", "extends"} <= keys:
+                yield f"{page.relative_to(DOCS)}-{i}", block
+
+
+RECIPES = dict(_blocks())
+
+
+def test_there_are_recipes_in_the_pages():
+    assert len(RECIPES) >= 6
+
+
+@pytest.mark.parametrize("where", RECIPES)
+def test_a_recipe_in_a_page_is_a_recipe(where, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(RECIPES[where])
+    assert build(tmp_path / "recipe.yaml").recipe.method.name in ("lora", "full", "bitfit")
+
+
+def test_the_recipe_guide_knows_every_block():
+    described = _in_code(_page("guides/recipes.md").split("## The YAML")[0])
+    assert set(Recipe.model_fields) <= described
+
+
+@pytest.mark.parametrize("model", [Result, Counts, SeedResult, Check], ids=lambda model: model.__name__)
+def test_every_field_of_a_result_is_described(model):
+    assert set(model.model_fields) <= _in_code(_sections(_page("guides/run-folder.md"))["result.json"])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    from lorakit.run.train import train_recipe
+
+    small = ["train.max_steps=2", "data.limit={train: 32, validation: 16}", "train.global_batch_size=8"]
+    return train_recipe(load_recipe("quickstart", small), tmp_path_factory.mktemp("runs"), lambda event: None)[0]
+
+
+def test_every_file_of_a_run_is_described(run):
+    text = _page("guides/run-folder.md")
+    top = {path.name for path in run.iterdir()}
+    assert top == {"recipe.yaml", "result.json", "report.html", "seed0"}
+    assert all(name.replace("seed0", "seedN") in text for name in top | {p.name for p in (run / "seed0").iterdir()})
+    assert all(path.name in _page("guides/adapters.md") for path in (run / "seed0" / "adapter").iterdir())
+
+
+def test_every_field_of_an_event_is_described(run):
+    text = _sections(_page("guides/run-folder.md"))["metrics.jsonl"]
+    events = [json.loads(line) for line in (run / "seed0" / "metrics.jsonl").read_text().splitlines()]
+    rows = {
+        cells[1].strip(" `"): _in_code(cells[2])
+        for cells in (line.split("|") for line in text.splitlines())
+        if len(cells) == 4
+    }
+    assert {event["event"] for event in events} == {"start", "step", "eval"}
+    for event in events:
+        assert set(event) - {"event"} == rows[event["event"]]
+
+
+@pytest.mark.parametrize(
+    ("file", "section"), [("predictions/validation.jsonl", "Predictions"), ("environment.json", "environment.json")]
+)
+def test_every_key_of_the_other_files_is_described(run, file, section):
+    text = (run / "seed0" / file).read_text()
+    first = json.loads(text if file.endswith(".json") else text.splitlines()[0])
+    assert set(first) <= _in_code(_sections(_page("guides/run-folder.md"))[section])
+
+
+def test_every_error_is_described():
+    every = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.LorakitError)]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\d) \|", _page("guides/errors.md"), re.MULTILINE))
+    assert len(rows) >= 8
+    assert rows == {cls.__name__: str(cls.exit_code) for cls in every if cls is not errors.LorakitError}
+
+
+def test_every_dependency_is_justified_and_no_other():
+    text = (ROOT / "pyproject.toml").read_text()
+    block = text[text.index("\ndependencies = ") : text.index("[project.scripts]")]
+    needed = {re.match(r"[\w-]+", entry)[0] for entry in re.findall(r'"([a-z][^"]*[<>=][^"]*)"', block)}  # type: ignore[index]
+    rows = re.findall(r"^\| (?:`\w+` \| )?([\w-]+) \| \w.*\|$", _page("dependencies.md"), re.MULTILINE)
+    assert sorted(set(rows) - {"package", "extra"}) == sorted(needed)
+    assert len(needed) >= 20
+
+
+def test_the_changelog_begins_with_this_version():
+    assert re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == lorakit.__version__
