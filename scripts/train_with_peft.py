@@ -24,6 +24,7 @@ from transformers import (
     set_seed,
 )
 
+from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe import Recipe
 from lorakit.recipe.load import load_recipe
 from lorakit.tasks import Example
@@ -46,6 +47,7 @@ class Rows(torch.utils.data.Dataset):
 
 def run(recipe: Recipe, seed: int) -> dict:
     task, settings, method = recipe.task, recipe.train, recipe.method
+    assert isinstance(method, LoRA), "PEFT is the yardstick for lora"
     set_seed(seed)
     config = AutoConfig.from_pretrained(recipe.model.name, num_labels=len(task.labels), **recipe.model.config)
     model = AutoModelForSequenceClassification.from_pretrained(recipe.model.name, config=config)

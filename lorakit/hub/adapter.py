@@ -120,8 +120,9 @@ def attach(
     if file.about is None:
         assert file.peft_config is not None
         fresh = {*fresh, *peft.extra_names(file.tensors)}
+        method = peft.method_of(file.peft_config, file.tensors)
         _refuse_unknown(file, model, fresh)
-        attachment: Attachment = peft.method_of(file.peft_config, file.tensors).attach(model, {}, fresh)
+        attachment: Attachment = method.attach(model, {}, fresh)
     else:
         if check_base:
             _refuse_other_base(file, file.about, model)
@@ -212,6 +213,12 @@ def _read_about(header: Mapping[str, str], file: Path) -> About | None:
 
 
 def _refuse_unknown(file: AdapterFile, model: nn.Module, fresh: Collection[str]) -> None:
+    modules = {name for name, _ in model.named_modules()}
+    for path in (
+        key[len(peft.PREFIX) : -len(".lora_A.weight")] for key in file.tensors if key.endswith(".lora_A.weight")
+    ):
+        if path not in modules:
+            raise AdapterError(f"{file.folder} adapts {path}, which this model has not{did_you_mean(path, modules)}")
     known = {name for name, _ in model.named_parameters()}
     unknown = sorted(name for name in fresh if name not in known)
     missing = sorted(name for name in fresh if f"{peft.PREFIX}{name}" not in file.tensors)
