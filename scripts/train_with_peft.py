@@ -53,7 +53,7 @@ def run(recipe: Recipe, seed: int) -> dict:
     model = AutoModelForSequenceClassification.from_pretrained(recipe.model.name, config=config)
     lora = LoraConfig(
         task_type=TaskType.SEQ_CLS, r=method.r, lora_alpha=method.alpha, lora_dropout=method.dropout,
-        target_modules=list(method.targets),
+        target_modules=[target for target in method.targets if isinstance(target, str)],
     )  # fmt: skip
     model = get_peft_model(model, lora)
     tokenizer = AutoTokenizer.from_pretrained(recipe.model.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -24,9 +23,3 @@ def loss_sum(model: nn.Module, batch: dict[str, Tensor], head: Head, smoothing: 
         chosen = labels != IGNORE
         logits, labels = logits[:, :-1][chosen], labels[chosen]
     return F.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=smoothing)
-
-
-@torch.no_grad()
-def nothing(model: nn.Module) -> Tensor:
-    """Zero, for a process that has no example in a step."""
-    return torch.zeros((), device=next(model.parameters()).device)
