@@ -19,7 +19,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +75,7 @@ PRAISE = ["liked", "praised", "enjoyed", "loved", "recommends"]
 BLAME = ["disliked", "blamed", "hated", "regrets", "avoids"]
 
 
-def zipf(rng: random.Random, words: list[str]) -> str:
+def zipf(rng: random.Random, words: Sequence[str]) -> str:
     """One of `words`, the n-th with weight 1/n: as in real text, a few frequent words carry most of the meaning."""
     return rng.choices(words, [1 / n for n in range(1, len(words) + 1)])[0]
 
@@ -411,7 +411,7 @@ def add_ends(tokenizer: Any) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", choices=["data", "models"])
     parser.add_argument("--to", type=Path, default=ASSETS)
     arguments = parser.parse_args()

@@ -52,7 +52,7 @@ def run(recipe: Recipe, seed: int) -> dict:
     config = AutoConfig.from_pretrained(recipe.model.name, num_labels=len(task.labels), **recipe.model.config)
     model = AutoModelForSequenceClassification.from_pretrained(recipe.model.name, config=config)
     lora = LoraConfig(
-        task_type=TaskType.SEQ_CLS, r=method.r, lora_alpha=method.alpha, lora_dropout=method.dropout,
+        task_type=TaskType.SEQ_CLS, r=method.r, lora_alpha=int(method.alpha), lora_dropout=method.dropout,
         target_modules=[target for target in method.targets if isinstance(target, str)],
     )  # fmt: skip
     model = get_peft_model(model, lora)
