@@ -23,10 +23,10 @@ recipes_app = typer.Typer(help="The recipes that ship with lorakit.", no_args_is
 app.add_typer(recipes_app, name="recipes")
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and what the library logs.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True)] = False,
 ) -> None:
     if version:
         import lorakit

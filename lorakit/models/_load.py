@@ -88,6 +88,8 @@ def read_config(spec: Model, or_shape: bool = False) -> Any:
         return AutoConfig.from_pretrained(
             location(spec.name), revision=spec.revision or "main", trust_remote_code=spec.trust_remote_code
         )
+    except ModelError:
+        raise
     except Exception as error:  # OSError, ValueError, huggingface_hub's and httpx's own: all mean "not to be had"
         if or_shape and spec.shape:
             log.info("%s is not at hand: shapes are taken from the recipe", spec.name)

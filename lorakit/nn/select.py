@@ -1,6 +1,7 @@
 """Which weights: roles, names, globs and regexes to `Site`s. Every pattern must match, and no weight is matched twice.
 
 A target is one of
+
     query  value  key  attention_out  mlp_in  mlp_out    a role, or its short form q v k o; the family knows its place
     attention.self.query                                  the end of a module's dotted path
     *.layer.[01].*.query                                  a glob over the path

@@ -125,4 +125,4 @@ def json_schema() -> dict[str, Any]:
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
     }
     schema["required"] = []  # a fragment may bring any of them
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "lorakit recipe", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "lorakit recipe"}

@@ -4,7 +4,7 @@ recipe.yaml        the resolved recipe; `lorakit train runs/NAME-HASH` runs it a
 result.json        scores beside published ones, checks, counts, environment; where it is, the run is whole
 report.html        the same as a page, with curves
 seed0/adapter/     PEFT's format (LoRA), or trained.safetensors
-seed0/metrics.jsonl, seed0/predictions/SPLIT.jsonl, seed0/environment.json, seed0/result.json
+seed0/metrics.jsonl, seed0/predictions/SPLIT.jsonl, seed0/environment.json
 """
 
 from __future__ import annotations
