@@ -76,11 +76,11 @@ def encode_prompts(examples: Sequence[Example], tokenizer: Any, room: int) -> li
     """Prompts for generation, `room` tokens at most; a longer one is a DataError: a cut prompt asks something else."""
     encoded = []
     for example in examples:
-        ids = _prompt_ids(example.text, tokenizer)
+        ids = _prompt_ids(example, tokenizer)
         if len(ids) > room:
             raise DataError(
                 f"example {example.id} has a prompt of {len(ids)} tokens and there is room for {room}; "
-                "raise data.max_length or lower evaluate.max_new_tokens"
+                "raise data.max_length or lower decode.max_new_tokens"
             )
         encoded.append(Encoded(example.id, {"input_ids": ids, "attention_mask": [1] * len(ids)}, None))
     return encoded
@@ -92,15 +92,15 @@ def _number(example: Example) -> int | float:
     return example.target
 
 
-def _prompt_ids(text: str, tokenizer: Any) -> list[int]:
-    ids = tokenizer(text)["input_ids"]
+def _prompt_ids(example: Example, tokenizer: Any) -> list[int]:
+    ids = tokenizer(example.text)["input_ids"]
     while ids and ids[-1] == tokenizer.eos_token_id:  # some tokenizers end every text; the prompt goes on
         ids = ids[:-1]
-    return ids
+    return [*ids, tokenizer.eos_token_id] if example.eos else ids
 
 
 def _encode_causal(example: Example, tokenizer: Any, max_length: int) -> Encoded:
-    prompt = _prompt_ids(example.text, tokenizer)
+    prompt = _prompt_ids(example, tokenizer)
     completion = tokenizer(str(example.target), add_special_tokens=False)["input_ids"]
     ids = [*prompt, *completion, tokenizer.eos_token_id][:max_length]
     if len(ids) <= len(prompt) or not prompt:

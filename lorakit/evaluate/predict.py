@@ -11,6 +11,7 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from lorakit.batches import Encoded, collate
+from lorakit.recipe.schema import Decode
 from lorakit.tasks import Head
 
 Progress = Callable[[int, int], None]
@@ -36,7 +37,7 @@ def predict_logits(
 
 
 def generate(
-    model: nn.Module, items: Sequence[Encoded], tokenizer: Any, batch_size: int, max_new_tokens: int,
+    model: nn.Module, items: Sequence[Encoded], tokenizer: Any, batch_size: int, settings: Decode,
     progress: Progress | None = None,
 ) -> list[str]:  # fmt: skip
     """Greedy continuations of the items' tokens as text, without special tokens. Padded on the left."""
@@ -46,7 +47,7 @@ def generate(
         fields = collate(batch, Head.CLASSIFICATION, tokenizer.pad_token_id, side="left")
         inputs = {name: fields[name].to(device) for name in ("input_ids", "attention_mask")}
         ids = plain.generate(
-            **inputs, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id,
+            **inputs, max_new_tokens=settings.max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )  # fmt: skip
         return tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -6,6 +6,7 @@ A method file is imported to check a recipe, before torch is; so it imports `lor
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from lorakit.config import Config
@@ -64,6 +65,10 @@ class Attachment(ABC):
     @abstractmethod
     def off(self) -> AbstractContextManager[None]:
         """Inside, the model computes as if the method had never been attached (the fresh head stays)."""
+
+    def folded(self) -> AbstractContextManager[None]:
+        """Inside, the model computes the same from merged weights, if the method has any: faster to generate with."""
+        return nullcontext()
 
     @abstractmethod
     def delta_norms(self) -> dict[str, float]:

@@ -78,6 +78,23 @@ def switched_off(deltas: Sequence[Delta]) -> Iterator[None]:
             delta.active = active
 
 
+@contextmanager
+def folded_in(sites: Sequence[Site], deltas: Sequence[Delta]) -> Iterator[None]:
+    """Inside, the weights hold the deltas and nothing is added to an output; afterwards they are what they were, to
+    the bit: a copy is put back, for adding and subtracting again and again drifts in bf16 and fp16."""
+    weights = [(weight_of(site.module), slice(None) if site.rows is None else site.rows) for site in sites]
+    before = [weight[rows].detach().clone() for weight, rows in weights]
+    with switched_off(deltas):
+        try:
+            for site, delta in zip(sites, deltas, strict=True):
+                fold(site, delta)
+            yield
+        finally:
+            with torch.no_grad():
+                for (weight, rows), old in zip(weights, before, strict=True):
+                    weight[rows] = old
+
+
 @torch.no_grad()
 def fold(site: Site, delta: Delta) -> None:
     """W[rows] += dW, the sum formed in float32 (float64 for a float64 weight) and rounded once to W's dtype."""

@@ -15,7 +15,7 @@ from lorakit.errors import RecipeError, did_you_mean
 from lorakit.methods import methods
 from lorakit.models import Model
 from lorakit.recipe.problems import Sections, describe, mark_of
-from lorakit.recipe.schema import Evaluate, Expect, Recipe, Train
+from lorakit.recipe.schema import Decode, Evaluate, Expect, Recipe, Train
 from lorakit.recipe.source import Mark, Marks, parse, read
 from lorakit.registry import Registry
 from lorakit.tasks import Data, tasks
@@ -241,7 +241,8 @@ def validate(data: dict[str, Any], marks: Marks) -> Recipe:
     """Plain data to a `Recipe`; RecipeError with every problem found."""
     problems: list[str] = []
     sections: dict[str, type[BaseModel]] = {
-        "": Recipe, "model": Model, "data": Data, "train": Train, "evaluate": Evaluate, "expect": Expect,
+        "": Recipe, "model": Model, "data": Data, "train": Train, "evaluate": Evaluate,
+        "decode": Decode, "expect": Expect,
     }  # fmt: skip
     built = {key: (_named(value) if key in ("method", "task", "model") else value) for key, value in data.items()}
     for key, registry in (("method", methods), ("task", tasks)):

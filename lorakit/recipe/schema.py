@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, model_validator
 
 from lorakit.config import Config
 from lorakit.methods import Method
@@ -58,8 +58,35 @@ class Evaluate(Config):
     """best: the state with the highest primary metric on the first evaluation split (the paper's protocol for GLUE)."""
     patience: int | None = Field(default=None, gt=0)
     """Stop after this many evaluations without a better score."""
+
+
+class Decode(Config):
+    """How a causal model writes its answer."""
+
     max_new_tokens: int = Field(default=64, gt=0)
-    """Generated at most, per example, by a causal model."""
+    """Tokens at most, the end of text included; an answer that reaches them is counted and reported as cut."""
+    beams: int = Field(default=1, gt=0)
+    """Width of the beam search; 1: greedy."""
+    length_penalty: float = 1.0
+    """A finished beam counts sum(log p) / n ** length_penalty, n: generated tokens, the end of text included."""
+    no_repeat_ngram: int = Field(default=0, ge=0)
+    """No n-gram of this length twice among the generated tokens; the prompt does not count. 0: free."""
+    sample: bool = False
+    """Draw each token instead of taking the likeliest; the run's seed decides."""
+    temperature: float = Field(default=1.0, gt=0)
+    top_k: int | None = Field(default=None, gt=0)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Decode:
+        if self.sample and self.beams > 1:
+            raise ValueError(
+                f"sample: true draws one text, and beams: {self.beams} searches for the best; leave one out"
+            )
+        drawn = [n for n in ("temperature", "top_k", "top_p") if getattr(self, n) != type(self).model_fields[n].default]
+        if drawn and not self.sample:
+            raise ValueError(f"{drawn[0]} has no effect without sample: true")
+        return self
 
 
 class Published(Config):
@@ -93,6 +120,7 @@ class Recipe(Config):
     data: Data = Data()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
+    decode: Decode = Decode()
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1, strict=False)
     """One run each."""
     start_from: str | None = None

@@ -47,12 +47,13 @@ class Examiner:
     def __init__(self, recipe: Recipe, tokenizer: Any, config: Any, splits: Mapping[str, Sequence[Example]]):
         refuse_too_long(recipe.data, tokenizer, config)
         self.task, self.settings, self.data, self.tokenizer = recipe.task, recipe.evaluate, recipe.data, tokenizer
+        self.decode = recipe.decode
         self.splits = {split: list(examples) for split, examples in splits.items()}
         self.encoded = {split: self._encode(examples) for split, examples in self.splits.items()}
 
     def _encode(self, examples: Sequence[Example]) -> list[Encoded]:
         if self.task.head is Head.CAUSAL:
-            return encode_prompts(examples, self.tokenizer, self.data.max_length - self.settings.max_new_tokens)
+            return encode_prompts(examples, self.tokenizer, self.data.max_length - self.decode.max_new_tokens)
         return encode(examples, self.tokenizer, self.task.head, self.data)
 
     def answers(self, model: nn.Module, split: str, only: Sequence[int] | None = None) -> list[Answer]:
@@ -62,7 +63,7 @@ class Examiner:
         size = self.settings.batch_size
         outputs: Sequence[Any]
         if self.task.head is Head.CAUSAL:
-            outputs = generate(model, items, self.tokenizer, size, self.settings.max_new_tokens)
+            outputs = generate(model, items, self.tokenizer, size, self.decode)
         else:
             outputs = predict_logits(model, items, self.task.head, self.tokenizer.pad_token_id, size)
         return [self._answer(self.splits[split][i], output) for i, output in zip(chosen, outputs, strict=True)]

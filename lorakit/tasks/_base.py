@@ -45,6 +45,8 @@ class Example:
 
     target: label number (classification), value (regression), completion (causal); None where it is hidden.
     references: for causal tasks, every accepted answer; empty elsewhere.
+    group: a part of the split that is also scored by itself (`seen`, say), its metrics named `bleu_seen`; "": none.
+    eos: the tokenizer's end-of-text token stands between text and target, as the reference code's GPT-2 tasks have it.
     """
 
     id: str
@@ -52,6 +54,8 @@ class Example:
     pair: str | None = None
     target: int | float | str | None = None
     references: tuple[str, ...] = ()
+    group: str = ""
+    eos: bool = False
 
 
 Prediction = str | int | float
@@ -69,6 +73,11 @@ class Task(Config, ABC):
     @abstractmethod
     def eval_splits(self) -> tuple[str, ...]:
         """The splits that are scored, the first one being the one that selects the best epoch."""
+
+    @property
+    def final_splits(self) -> tuple[str, ...]:
+        """Splits that are scored once, after training, with the state that was kept: a test set with its answers."""
+        return ()
 
     @property
     def test_splits(self) -> tuple[str, ...]:

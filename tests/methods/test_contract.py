@@ -205,6 +205,29 @@ def test_off_is_the_base_and_afterwards_it_is_back(case):
     assert torch.equal(model.logits(), trained)
 
 
+def test_folded_computes_the_same_and_leaves_every_bit_as_it_was(case):
+    new, method = case
+    model, attachment = _attached(new, method, steps=2)
+    before = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
+    trained = model.logits()
+    with attachment.folded():
+        assert (model.logits() - trained).abs().max() <= 1e-5
+    assert torch.equal(model.logits(), trained)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.model.state_dict().items())
+
+
+def test_folded_weights_hold_the_deltas(tiny):
+    model = tiny("gpt2")
+    attachment = methods.get("lora")(targets=("query", "value")).attach(model.model, model.roles, model.fresh)
+    for delta in attachment.deltas.values():
+        torch.nn.init.normal_(delta.B)
+    weight = attachment.sites[0].module.weight
+    before = weight.detach().clone()
+    with attachment.folded():
+        assert not torch.equal(weight, before)
+        assert not any(delta.active for delta in attachment.deltas.values())
+
+
 def test_off_ends_with_an_error_too(case):
     new, method = case
     model, attachment = _attached(new, method, steps=2)

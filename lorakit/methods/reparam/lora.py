@@ -7,7 +7,7 @@ reference code has it (`MergedLinear`).
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
@@ -101,22 +101,31 @@ class LoRAAttachment(Attachment):
         write_parameters(self._saved(), state)
 
     def merge(self) -> None:
-        from lorakit.nn.freeze import tied
         from lorakit.nn.surgery import fold
 
         if self.merged:
             return
-        for site in self.sites:
-            names = tied(self.model, site.module.weight)  # type: ignore[arg-type]
-            if len(names) > 1:
-                raise ModelError(
-                    f"{site.path} shares its weight ({' = '.join(names)}): folding the delta in would change both. "
-                    "Leave this layer out of method.targets, or untie it (model.config.tie_word_embeddings=false)."
-                )
+        for path, names in self._tied().items():
+            raise ModelError(
+                f"{path} shares its weight ({' = '.join(names)}): folding the delta in would change both. "
+                "Leave this layer out of method.targets, or untie it (model.config.tie_word_embeddings=false)."
+            )
         for site in self.sites:
             fold(site, self.deltas[site.name])
         self.merged = True
         self.detach()
+
+    def _tied(self) -> dict[str, list[str]]:
+        """Path of a site -> every name of its weight, where it has more than one."""
+        from lorakit.nn.freeze import tied
+
+        found = {site.path: tied(self.model, site.module.weight) for site in self.sites}  # type: ignore[arg-type]
+        return {path: names for path, names in found.items() if len(names) > 1}
+
+    def folded(self) -> AbstractContextManager[None]:
+        from lorakit.nn.surgery import folded_in
+
+        return nullcontext() if self._tied() else folded_in(self.sites, list(self.deltas.values()))
 
     def detach(self) -> None:
         """Take every delta off: the model computes as the base did, with the head as it was trained."""
