@@ -73,20 +73,21 @@ def _must_exist(path: Path) -> None:
     if path.is_file():
         return
     if path.is_dir():
-        raise DataError(f"{path} is a folder; give a file in it ({_listing(path)})")
+        raise DataError(f"{path} is a folder; give a file in it ({listing(path)})")
     folder = path.parent
     if not folder.is_dir():
         raise DataError(f"{path}: no such file, and no folder {folder} (looked from {Path.cwd()})")
     near = did_you_mean(path.name, [p.name for p in folder.iterdir()])
-    raise DataError(f"{path}: no such file{near} ({folder} holds: {_listing(folder)})")
+    raise DataError(f"{path}: no such file{near} ({folder} holds: {listing(folder)})")
 
 
-def _listing(folder: Path, most: int = 12) -> str:
+def listing(folder: Path, most: int = 12) -> str:
+    """The names in a folder, a few of many, for a message."""
     names = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir())
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "nothing"
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def lines(path: Path) -> Iterator[tuple[int, str]]:
     """Line number and line, its end included. Only "\\n" ends a line: texts hold U+2028 and lone "\\r"."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -100,7 +101,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _tsv(path: Path, columns: Sequence[str], optional: Sequence[str], header: Sequence[str]) -> Iterator[Row]:
-    stripped = ((number, line.removesuffix("\n").removesuffix("\r")) for number, line in _lines(path))
+    stripped = ((number, line.removesuffix("\n").removesuffix("\r")) for number, line in lines(path))
     records = ((number, line.split("\t")) for number, line in stripped if line)
     return _table(path, records, columns, optional, header)
 
@@ -110,7 +111,7 @@ def _csv(path: Path, columns: Sequence[str], optional: Sequence[str], header: Se
 
 
 def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader((line for _, line in _lines(path)), strict=True)
+    reader = csv.reader((line for _, line in lines(path)), strict=True)
     start = 1
     try:
         for record in reader:
@@ -161,7 +162,7 @@ def _judge(path: Path, malformed: list[tuple[int, int]], total: int, width: int)
 
 
 def _jsonl(path: Path, columns: Sequence[str], optional: Sequence[str], header: Sequence[str]) -> Iterator[Row]:
-    for number, line in _lines(path):
+    for number, line in lines(path):
         if not line.strip():
             continue
         where = f"{path}:{number}"

@@ -1,10 +1,13 @@
-"""GLUE's official layouts with rows of our own, three per split."""
+"""The official layouts of GLUE, E2E, WebNLG and DART with rows of our own: three examples per split."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+
+from lorakit.metrics import Facts, metric, metrics
 
 MNLI = "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse"
 STSB = "index genre filename year old_index source1 source2 sentence1 sentence2"
@@ -79,14 +82,153 @@ FILES = {
     "RTE/test.tsv": pairs("sentence1", "sentence2", "", "", ""),
 }
 
+MR = "name[Aromi], eatType[pub], priceRange[{}], familyFriendly[yes]"
+CHEAP, DEAR = MR.format("less than £20"), MR.format("more than £30")
+
+
+def e2e_csv(*rows: tuple[str, str]) -> str:
+    return "mr,ref\r\n" + "".join(f'"{mr}","{text}"\r\n' for mr, text in rows)
+
+
+E2E = {
+    "trainset.csv": e2e_csv(
+        (CHEAP, "Aromi is a cheap pub."), (DEAR, "A dear pub: Aromi."), (CHEAP, "A pub for all.\r\n It is cheap.")
+    ),
+    "devset.csv": "\ufeff"
+    + e2e_csv(
+        (CHEAP, "It is cheap."),
+        (CHEAP, "So cheap."),
+        (DEAR, "It is dear."),
+        ("name[Clowns], area[riverside]", "A river runs by."),
+        (CHEAP, "It is cheap."),
+    ),
+    "testset_w_refs.csv": e2e_csv(
+        (DEAR, "Dear, that."),
+        ("name[Cotto], near[Avalon]", 'Near ""Avalon"".'),
+        ("name[Cocum], food[French]", " It is French. "),
+    ),
+}
+
+
+def entry(triples: list[str], *texts: str, category: str = "Airport") -> str:
+    """A text may start with a comment of its own, `toFix:`."""
+    lexes = []
+    for text in texts:
+        comment, _, rest = text.rpartition(":")
+        lexes.append(f'<lex comment="{comment or "good"}" lid="Id1">{rest}</lex>')
+    inner = "".join(f"<mtriple>{triple}</mtriple>" for triple in triples)
+    return (
+        f'<entry category="{category}" eid="Id1" size="{len(triples)}">\n'
+        "<originaltripleset><otriple>a | b | c</otriple></originaltripleset>\n"
+        f"<modifiedtripleset>{inner}</modifiedtripleset>\n" + "\n".join(lexes) + "\n</entry>\n"
+    )
+
+
+def benchmark(*entries: str) -> str:
+    return (
+        "<?xml version='1.0' encoding='UTF-8'?>\n<benchmark>\n<entries>\n"
+        + "".join(entries)
+        + "</entries>\n</benchmark>\n"
+    )
+
+
+LEADER = ["Aarhus | leaderName | Jacob_B."]
+LONG = ["Aarhus_Airport | runwayLength | 2776.0", 'Aarhus_Airport | cityServed | "Aarhus, Denmark"']
+WEBNLG = {
+    "train/2triples/2triples_Airport.xml": benchmark(entry(LONG, "It serves Aarhus.", "toFix:It serve.")),
+    "train/1triples/1triple_City.xml": benchmark(
+        entry(LEADER, "Jacob B. leads.", "Its leader is B.", category="City"),
+        entry(["A | b | C"], "toFix:A b C.", category="City"),
+    ),
+    "dev/1triples/a.xml": benchmark(
+        entry(LEADER, "He leads Aarhus."),
+        entry(LONG, "It is 2776 m &amp; serves Aarhus."),
+        entry(["A | b | C"], "toFix:A b C."),
+        entry(["D | b | C"], "D b C."),
+        entry(LEADER, "Aarhus is led by him.", category="City"),
+    ),
+    "test/testdata_with_lex.xml": benchmark(
+        entry(LEADER, "B. leads it.", "It is led."),
+        entry(["Ann | artist | yes"], "Ann is one.", category="Artist"),
+        entry(["Ann | athlete | no"], "Ann is none.", category="Athlete"),
+    ),
+    "test/testdata_no_lex.xml": benchmark(entry(LEADER)),
+    "test/testdata_unseen_with_lex.xml": benchmark(entry(["Ann | artist | yes"], "Ann is one.", category="Artist")),
+}
+
+
+def dart_entry(triples: list[list[str]], *texts: str) -> dict:
+    return {"tripleset": triples, "annotations": [{"source": "e2e", "text": text} for text in texts]}
+
+
+COLLEGE = [["Mars Hill", "JOINED", "1973"], ["[TABLECONTEXT]", "[TITLE]", "Colleges"]]
+DART = {
+    "train": [dart_entry(COLLEGE, "It joined in 1973.", "In 1973 it joined."), dart_entry([["A", "B", "C"]], "A b C.")],
+    "dev": [
+        dart_entry([["A", "B", "C"]], "A b C."),
+        dart_entry(COLLEGE, "It joined then."),
+        dart_entry([["A", "b", "C"]], "C, says A.", "A b C."),
+        dart_entry([["D", "B", "C"]], "D b C."),
+    ],
+    "test": [
+        dart_entry([["A", "B", "C"]], "A b &amp; C.", ""),
+        dart_entry([["D", "B", "C"]], "D b C."),
+        dart_entry([["E", "B", "C"]]),
+        dart_entry([["F", "B", "C"]], "F b C."),
+    ],
+}
+
+
+def put(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode())
+    return folder
+
 
 @pytest.fixture
 def glue_folder(tmp_path: Path) -> Path:
-    for name, text in FILES.items():
-        path = tmp_path / "glue" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text.encode())
-    return tmp_path / "glue"
+    return put(tmp_path / "glue", FILES)
+
+
+@pytest.fixture
+def e2e_folder(tmp_path: Path) -> Path:
+    return put(tmp_path / "e2e", E2E)
+
+
+@pytest.fixture
+def webnlg_folder(tmp_path: Path) -> Path:
+    return put(tmp_path / "webnlg_challenge_2017", WEBNLG)
+
+
+@pytest.fixture
+def dart_folder(tmp_path: Path) -> Path:
+    return put(tmp_path / "dart", {f"dart-v1.1.1-full-{name}.json": json.dumps(DART[name]) for name in DART})
+
+
+SUITES = {"e2e_metrics": ("bleu", "nist", "meteor", "rouge_l", "cider"), "generation_eval": ("bleu", "meteor", "ter")}
+
+
+class Stub:
+    """A suite that counts answers which are among the accepted ones, under all of its keys."""
+
+    def __init__(self, name: str):
+        @metric(Facts(of="texts", keys=SUITES[name], printed=1.0))
+        def suite(predictions, references):
+            right = sum(said in accepted for said, accepted in zip(predictions, references, strict=True))
+            return dict.fromkeys(SUITES[name], 100.0 * right / len(predictions))
+
+        suite.__name__ = name
+        self.load = lambda: suite
+
+
+@pytest.fixture
+def stub_suites(monkeypatch):
+    """In place of the official scorers' metrics, which may need Java, and take their time."""
+    for name in SUITES:
+        monkeypatch.setitem(metrics._foreign, name, Stub(name))
+        monkeypatch.delitem(metrics._modules, name, raising=False)
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ def _own(name: str, **fields: str) -> Callable[[Path], tuple[dict, Data]]:
     return sample
 
 
-def _glue(variant: str) -> Callable[[Path], tuple[dict, Data]]:
-    return lambda folder: ({"name": f"glue/{variant}"}, Data(path=str(folder / "glue")))
+def _in(home: str, name: str) -> Callable[[Path], tuple[dict, Data]]:
+    return lambda folder: ({"name": name}, Data(path=str(folder / home)))
 
 
 # one entry per file in lorakit/tasks: the fields of an instance, and its data
@@ -34,7 +34,10 @@ SAMPLES = {
     "classification": [_own("classification")],
     "regression": [_own("regression", label="value")],
     "text": [_own("text")],
-    "glue": [_glue(variant) for variant in VARIANTS],
+    "glue": [_in("glue", f"glue/{variant}") for variant in VARIANTS],
+    "e2e": [_in("e2e", "e2e")],
+    "webnlg": [_in("webnlg_challenge_2017", "webnlg")],
+    "dart": [_in("dart", "dart")],
 }
 
 
@@ -44,7 +47,7 @@ def test_every_task_of_the_folder_has_a_sample():
 
 
 @pytest.fixture(params=[(name, i) for name, samples in SAMPLES.items() for i in range(len(samples))], ids=str)
-def case(request, tmp_path, glue_folder) -> tuple[Task, Data]:
+def case(request, tmp_path, glue_folder, e2e_folder, webnlg_folder, dart_folder, stub_suites) -> tuple[Task, Data]:
     name, i = request.param
     fields, data = SAMPLES[name][i](tmp_path)
     return tasks.get(name)(**fields), data
@@ -59,7 +62,7 @@ def _output(task: Task, answer):
 
 def test_examples(case):
     task, data = case
-    for split in (task.train_split, *task.eval_splits, *task.test_splits):
+    for split in (task.train_split, *task.eval_splits, *task.final_splits, *task.test_splits):
         examples = task.read(split, data)
         assert len(examples) == 3
         assert len({example.id for example in examples}) == 3
@@ -73,7 +76,7 @@ def test_examples(case):
 
 def test_right_outputs_give_the_best_score(case):
     task, data = case
-    for split in task.eval_splits:
+    for split in (*task.eval_splits, *task.final_splits):
         references = [task.to_reference(example) for example in task.read(split, data)]
         predictions = [task.to_prediction(_output(task, answer)) for answer in references]
         scores = task.score(predictions, references)
@@ -106,4 +109,4 @@ def test_labels_go_with_the_head(case):
     task, _ = case
     assert (len(task.labels) >= 2) == (task.head is Head.CLASSIFICATION)
     assert len(set(task.labels)) == len(task.labels)
-    assert set(task.expected_rows()) <= {task.train_split, *task.eval_splits, *task.test_splits}
+    assert set(task.expected_rows()) <= {task.train_split, *task.eval_splits, *task.final_splits, *task.test_splits}
