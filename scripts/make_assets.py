@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SEED = 2106
-ENCODER_STEPS, DECODER_STEPS = 700, 1500
+ENCODER_STEPS, DECODER_STEPS = 700, 4000
 ASSETS = Path(__file__).resolve().parent.parent / "lorakit" / "assets"
 
 # ---------------------------------------------------------------- words
@@ -326,19 +326,25 @@ def masked_batches(tokenizer: Any, rng: random.Random, size: int) -> Iterator[di
 
 
 def running_batches(tokenizer: Any, rng: random.Random, size: int) -> Iterator[dict[str, Tensor]]:
-    """Endless fresh texts, one after the other with </s> between, cut into rows of the model's length."""
+    """Endless fresh texts, one after the other with </s> between, cut into rows of the model's length.
+
+    Only what is told of a record is learned: the record is drawn at random, and guessing at it is noise.
+    """
     import torch
 
     ids: list[int] = []
+    labels: list[int] = []
     length = tokenizer.model_max_length
     while True:
         while len(ids) < size * length:
             texts = [restaurant_text(rng) for _ in range(256)]
-            for tokens in tokenizer(texts)["input_ids"]:
+            records = tokenizer([text.partition("\n")[0] for text in texts])["input_ids"]
+            for tokens, record in zip(tokenizer(texts)["input_ids"], records, strict=True):
                 ids += [*tokens, tokenizer.eos_token_id]
-        rows = torch.tensor(ids[: size * length]).view(size, length)
-        ids = ids[size * length :]
-        yield {"input_ids": rows, "labels": rows}
+                labels += [*[-100] * len(record), *tokens[len(record) :], tokenizer.eos_token_id]
+        rows, told = (torch.tensor(part[: size * length]).view(size, length) for part in (ids, labels))
+        ids, labels = ids[size * length :], labels[size * length :]
+        yield {"input_ids": rows, "labels": told}
 
 
 def pretrain(model: nn.Module, batches: Iterator[dict[str, Tensor]], steps: int, learning_rate: float) -> float:
@@ -377,8 +383,8 @@ def save(model: nn.Module, tokenizer: Any, folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def make_models(folder: Path, seed: int) -> None:
-    """Both base models, from scratch."""
+def make_models(folder: Path, seed: int, only: str | None = None) -> None:
+    """Both base models, or one of them, from scratch."""
     import torch
 
     rng = random.Random(f"{seed}/tokenizer")
@@ -387,6 +393,8 @@ def make_models(folder: Path, seed: int) -> None:
         ("tiny_encoder", make_encoder, ENCODER_STEPS, 2e-3, 64),
         ("tiny_gpt2", make_decoder, DECODER_STEPS, 3e-3, 16),
     ):
+        if only not in (None, name):
+            continue
         torch.manual_seed(seed)
         rng = random.Random(f"{seed}/{name}")
         tokenizer = make_tokenizer(texts)
@@ -412,14 +420,14 @@ def add_ends(tokenizer: Any) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", choices=["data", "models"])
+    parser.add_argument("--only", choices=["data", "tiny_encoder", "tiny_gpt2"])
     parser.add_argument("--to", type=Path, default=ASSETS)
     arguments = parser.parse_args()
-    if arguments.only != "models":
+    if arguments.only in (None, "data"):
         write_rows(arguments.to / "quickstart", opinion_data(SEED))
         write_rows(arguments.to / "quickstart_generate", restaurant_data(SEED))
     if arguments.only != "data":
-        make_models(arguments.to, SEED)
+        make_models(arguments.to, SEED, arguments.only)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,17 @@ def _root(
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 a run or a check failed, 2 a mistake in what was given."""
-    from lorakit.cli import check, env, evaluate, merge, recipes, report, score, train  # noqa: F401 (each adds its verb)
+    from lorakit.cli import (  # noqa: F401 (each adds its verb)
+        check,
+        env,
+        evaluate,
+        generate,
+        merge,
+        recipes,
+        report,
+        score,
+        train,
+    )
 
     if "--debug" in sys.argv:  # wherever it stands on the line
         sys.argv.remove("--debug")

@@ -34,9 +34,11 @@ def evaluate(
 ) -> None:
     """Score an adapter or a merged model, beside its base; predictions are saved."""
     begin()
+    from lorakit.cli.progress import Progress
     from lorakit.run.evaluate import evaluate as run_evaluate
 
-    found = run_evaluate(path, split or (), task, model, seed, overrides or [], out, any_base)
+    progress = Progress()
+    found = run_evaluate(path, split or (), task, model, seed, overrides or [], out, any_base, progress)
     say = console().print
     if found.why:
         say(f"{found.what}: {found.why}", markup=False)
@@ -45,10 +47,13 @@ def evaluate(
             base = found.base_scores.get(name, {}).get(metric)
             beside = "" if base is None else f"   (adapter off: {base:.2f})"
             say(f"{found.task} {name}  {metric} {value:.2f}{beside}", markup=False)
+        if found.cut[name]:
+            of = f"{found.cut[name]} of {found.rows[name]}"
+            say(f"{found.task} {name}  {of} answers were cut at decode.max_new_tokens")
     if found.effect is not None:
         say(f"the adapter is on: it changes a logit by {found.effect:.3g} (relative)")
     say("written: " + ", ".join(map(str, found.files)), markup=False, soft_wrap=True)
     give({
         "path": found.what, "task": found.task, "scores": found.scores, "base_scores": found.base_scores,
-        "adapter_effect": found.effect, "rows": found.rows, "files": [str(f) for f in found.files],
+        "adapter_effect": found.effect, "rows": found.rows, "cut": found.cut, "files": [str(f) for f in found.files],
     }, as_json)  # fmt: skip

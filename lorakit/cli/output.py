@@ -36,8 +36,8 @@ def console() -> Console:
     return Console(stderr=True, quiet=quiet, highlight=False, force_terminal=terminal, width=None if terminal else 400)
 
 
-def begin() -> None:
-    """Before a verb that loads models: quiet libraries, and lorakit's own warnings where people see them."""
+def begin(models: bool = True) -> None:
+    """Before a verb works: lorakit's own warnings where people see them, and quiet libraries if it loads models."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -46,7 +46,7 @@ def begin() -> None:
     logging.getLogger("lorakit").setLevel(logging.DEBUG if debug else logging.INFO)
     logging.getLogger("lorakit").handlers = [_ConsoleHandler()]
     logging.getLogger("lorakit").propagate = False
-    if not debug:
+    if models and not debug:
         from transformers.utils import logging as theirs
 
         theirs.set_verbosity_error()

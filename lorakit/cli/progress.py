@@ -18,7 +18,7 @@ class Progress:
     def __init__(self) -> None:
         self.total = 0
         self.live: Live | None = None
-        self.last_line = 0.0
+        self.last_line = time.monotonic()
 
     def __call__(self, event: dict[str, Any]) -> None:
         handler = getattr(self, f"on_{event['event']}", None)
@@ -71,6 +71,15 @@ class Progress:
             console().print(line)
         if event["step"] == self.total:
             self.close()
+
+    def on_generated(self, event: dict[str, Any]) -> None:
+        done, total, seconds = event["done"], event["total"], event["seconds"]
+        line = f"{event['split']}: {done} of {total} texts written  ETA {clock(seconds / done * (total - done))}"
+        if self.live is not None:
+            self.live.update(Text(line))
+        elif time.monotonic() - self.last_line > 10 and done < total:
+            self.last_line = time.monotonic()
+            console().print(line, markup=False)
 
     def on_eval(self, event: dict[str, Any]) -> None:
         console().print(f"epoch {event['epoch']:.2f}, {event['split']}: {scores_text(event['scores'])}")

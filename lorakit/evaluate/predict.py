@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from torch import nn
+from torch import Tensor, nn
 
 from lorakit.batches import Encoded, collate
+from lorakit.evaluate.decode import decode
 from lorakit.recipe.schema import Decode
 from lorakit.tasks import Head
 
@@ -36,23 +39,43 @@ def predict_logits(
     return _in_order(model, items, batch_size, outputs, progress)
 
 
+@dataclass(frozen=True)
+class Text:
+    """What was written; ended: the end came by itself, and not by max_new_tokens."""
+
+    text: str
+    ended: bool
+
+
+OnBatch = Callable[[Sequence[int], Sequence[Text]], None]
+
+
 def generate(
     model: nn.Module, items: Sequence[Encoded], tokenizer: Any, batch_size: int, settings: Decode,
-    progress: Progress | None = None,
-) -> list[str]:  # fmt: skip
-    """Greedy continuations of the items' tokens as text, without special tokens. Padded on the left."""
+    progress: Progress | None = None, on_batch: OnBatch | None = None, seed: int = 0,
+) -> list[Text]:  # fmt: skip
+    """What the model writes after each item's tokens (see `decode`), without special tokens.
+
+    batch_size: examples at a time; each has `settings.beams` beams. on_batch: called with the numbers of the items of a
+    batch and what was written to them, so that it can be saved. seed: decides the draws of `settings.sample`, each
+    item's own, so that they do not depend on the batch.
+    """
     plain: Any = getattr(model, "module", model)
 
-    def outputs(batch: Sequence[Encoded], device: torch.device) -> list[str]:
+    def outputs(batch: Sequence[Encoded], device: torch.device) -> list[Text]:
         fields = collate(batch, Head.CLASSIFICATION, tokenizer.pad_token_id, side="left")
-        inputs = {name: fields[name].to(device) for name in ("input_ids", "attention_mask")}
-        ids = plain.generate(
-            **inputs, max_new_tokens=settings.max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )  # fmt: skip
-        return tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ids, mask = fields["input_ids"].to(device), fields["attention_mask"].to(device)
+        draws = torch.stack([_draws(item, settings, seed) for item in batch]).to(device) if settings.sample else None
+        written = decode(plain, ids, mask, settings, (tokenizer.eos_token_id,), draws)
+        texts = tokenizer.batch_decode([w.ids for w in written], skip_special_tokens=True)
+        return [Text(text, w.ended) for text, w in zip(texts, written, strict=True)]
 
-    return _in_order(model, items, batch_size, outputs, progress)
+    return _in_order(model, items, batch_size, outputs, progress, on_batch)
+
+
+def _draws(item: Encoded, settings: Decode, seed: int) -> Tensor:
+    own = int.from_bytes(hashlib.blake2b(f"{seed}/{item.id}".encode(), digest_size=8).digest(), "big") % 2**63
+    return torch.rand(settings.max_new_tokens, generator=torch.Generator().manual_seed(own))
 
 
 @torch.inference_mode()
@@ -62,6 +85,7 @@ def _in_order(
     batch_size: int,
     outputs: Callable[..., list[Any]],
     progress: Progress | None,
+    on_batch: Callable[[Sequence[int], Sequence[Any]], None] | None = None,
 ) -> list[Any]:
     state = PartialState()
     device = next(model.parameters()).device
@@ -72,7 +96,10 @@ def _in_order(
     found: list[tuple[int, Any]] = []
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        found += zip(chosen, outputs([items[i] for i in chosen], device), strict=True)
+        new = outputs([items[i] for i in chosen], device)
+        found += zip(chosen, new, strict=True)
+        if on_batch is not None:
+            on_batch(chosen, new)
         if progress is not None:
             progress(len(found), len(order))
     model.train(was_training)

@@ -49,6 +49,8 @@ class About:
     lorakit: str
     model_config: dict[str, Any] = field(default_factory=dict)
     """Values of the base's configuration that the recipe set."""
+    decode: dict[str, Any] = field(default_factory=dict)
+    """How the recipe has a causal model write its answers."""
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,21 @@ class Facts:
     of: Compared
     """What it compares: label numbers (from 0), values, or texts (a reference may be a list of accepted texts)."""
     keys: tuple[str, ...]
-    """What it returns, in order."""
+    """What it returns, in order. A value that needs a program which is missing is left out, or its key ends in
+    `_approx`."""
     printed: float = 100.0
     """What papers print is the value times this: 100 for a fraction, 1 for a value that is printed as it is."""
     classes: int | None = None
     """The only number of classes that it is defined for."""
+    lower: tuple[str, ...] = ()
+    """The keys of which the lower value is the better one."""
+    protocol: str = ""
+    """Where scorers differ: which one this equals, in which version, and what it does to the texts."""
 
 
 def metric(facts: Facts) -> Callable[[Compute], Compute]:
-    """Declare a metric. What it computes may rely on having as many predictions as references, and at least one."""
+    """Declare a metric. What it computes may rely on having as many predictions as references, at least one, and at
+    least one text in each reference that is a list."""
 
     def declare(compute: Compute) -> Compute:
         @wraps(compute)
@@ -40,9 +46,16 @@ def metric(facts: Facts) -> Callable[[Compute], Compute]:
                 )
             if len(predictions) == 0:
                 raise DataError(f"{compute.__name__}: no predictions, so there is nothing to score")
+            if facts.of == "texts" and not all(accepted := accepted_texts(references)):
+                raise DataError(f"{compute.__name__}: example {accepted.index([])} (from 0) has no reference")
             return compute(predictions, references)
 
         checked.facts = facts  # type: ignore[attr-defined]
         return checked
 
     return declare
+
+
+def accepted_texts(references: Sequence[str | Sequence[str]]) -> list[list[str]]:
+    """The accepted texts of each example as a list, also where there is one and it is given as a text."""
+    return [[accepted] if isinstance(accepted, str) else list(accepted) for accepted in references]

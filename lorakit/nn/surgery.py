@@ -81,12 +81,14 @@ def switched_off(deltas: Sequence[Delta]) -> Iterator[None]:
 @contextmanager
 def folded_in(sites: Sequence[Site], deltas: Sequence[Delta]) -> Iterator[None]:
     """Inside, the weights hold the deltas and nothing is added to an output; afterwards they are what they were, to
-    the bit: a copy is put back, for adding and subtracting again and again drifts in bf16 and fp16."""
-    weights = [(weight_of(site.module), slice(None) if site.rows is None else site.rows) for site in sites]
+    the bit: a copy is put back, for adding and subtracting again and again drifts in bf16 and fp16. A delta that is
+    switched off stays so."""
+    active = [(site, delta) for site, delta in zip(sites, deltas, strict=True) if delta.active]
+    weights = [(weight_of(site.module), slice(None) if site.rows is None else site.rows) for site, _ in active]
     before = [weight[rows].detach().clone() for weight, rows in weights]
     with switched_off(deltas):
         try:
-            for site, delta in zip(sites, deltas, strict=True):
+            for site, delta in active:
                 fold(site, delta)
             yield
         finally:

@@ -11,7 +11,8 @@ from lorakit.methods import Attachment
 from lorakit.models._load import load_tokenizer, outline
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import Counts
-from lorakit.run.objects import attach, counts_of, read_splits
+from lorakit.run.answers import read_splits, scored_splits
+from lorakit.run.objects import attach, counts_of
 from lorakit.tasks import Head
 from lorakit.train.plan import Shares, epoch_batches, share, steps_per_epoch
 
@@ -53,7 +54,7 @@ def check(recipe: Recipe, processes: int = 1) -> Checked:
 
 def _look_at_data(recipe: Recipe, checked: Checked) -> list[Encoded]:
     try:
-        splits = read_splits(recipe.task, recipe.data, [recipe.task.train_split, *recipe.task.eval_splits])
+        splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
     except DataError as error:
         if recipe.data.path is not None or "network" not in str(error):
             raise

@@ -13,13 +13,13 @@ from accelerate import PartialState
 from lorakit.batches import encode
 from lorakit.errors import DataError, ToleranceError
 from lorakit.report.result import write_whole
+from lorakit.run.answers import BEFORE, Scores, read_splits, score_answers, scored_splits
 from lorakit.run.folder import write_lines
-from lorakit.run.objects import Examiner, Scores, read_splits
+from lorakit.run.generations import Kept, asked_of
+from lorakit.run.objects import Examiner, Observer
 from lorakit.run.proof import difference, logits_of
 from lorakit.run.source import load_source, open_source
 from lorakit.tasks import Example, Head
-
-BASE_EXAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,13 @@ class Evaluated:
     """Largest change of a logit that the adapter causes on a few examples, relative; None for a plain model."""
     files: list[Path]
     rows: dict[str, int]
+    cut: dict[str, int]
+    """split -> answers that reached decode.max_new_tokens without an end."""
 
 
 def evaluate(
     path: str, splits: Sequence[str] = (), task: str | None = None, base: str | None = None, seed: int | None = None,
-    overrides: Sequence[str] = (), out: Path | None = None, any_base: bool = False,
+    overrides: Sequence[str] = (), out: Path | None = None, any_base: bool = False, observe: Observer | None = None,
 ) -> Evaluated:  # fmt: skip
     """Score a run, an adapter or a merged model. ToleranceError where the adapter changes nothing at all.
 
@@ -50,14 +52,14 @@ def evaluate(
     if source.recipe is None:
         raise DataError(f"{path} does not say what task it was trained for; give --task, such as --task glue/mrpc")
     recipe = source.recipe
-    wanted = list(splits or recipe.task.eval_splits)
-    known = [recipe.task.train_split, *recipe.task.eval_splits, *recipe.task.test_splits]
+    wanted = list(splits or scored_splits(recipe.task))
+    known = [*scored_splits(recipe.task, train=True), *recipe.task.test_splits]
     if unknown := [split for split in wanted if split not in known]:
         raise DataError(f"{recipe.task.name} has no split {unknown[0]!r} (it has: {', '.join(known)})")
     examples = read_splits(recipe.task, recipe.data, wanted)
     loaded, attachment = load_source(source, recipe.model, any_base)
     loaded.model.to(PartialState().device)
-    examiner = Examiner(recipe, loaded.tokenizer, loaded.config, examples)
+    examiner = Examiner(recipe, loaded.tokenizer, loaded.config, examples, attachment, observe, recipe.seeds[0])
     effect = None
     if attachment is not None:
         probe = _probe(examples[wanted[0]][:8], recipe, loaded.tokenizer)
@@ -68,22 +70,27 @@ def evaluate(
     scores: Scores = {}
     base_scores: Scores = {}
     written: list[Path] = []
+    cut: dict[str, int] = {}
+    asked = asked_of(recipe.plain(), source.adapter.folder if source.adapter else source.folder)
     for split in wanted:
-        answers = examiner.answers(loaded.model, split)
         file = folder / f"{split}.jsonl"
-        write_lines(file, (answer.line() | {"input": answer.text} for answer in answers))
+        kept = Kept(file, asked) if recipe.task.head is Head.CAUSAL and PartialState().num_processes == 1 else None
+        answers = examiner.answers(loaded.model, split, kept=kept)
+        write_lines(file, (answer.line() for answer in answers))
+        Kept.partial(file).unlink(missing_ok=True)
         written.append(file)
+        cut[split] = sum(not answer.ended for answer in answers)
         if any(answer.reference is None for answer in answers):
             written += _submission(recipe.task, split, answers, folder)
             continue
-        scores[split] = examiner.score(answers)
+        scores[split] = score_answers(recipe.task, answers)
         if attachment is not None:
             with attachment.off():
-                base_scores[split] = examiner.score(
-                    examiner.answers(loaded.model, split, examiner.spread(split, BASE_EXAMPLES))
+                base_scores[split] = score_answers(
+                    recipe.task, examiner.answers(loaded.model, split, examiner.spread(split, BEFORE[recipe.task.head]))
                 )
     rows = {split: len(examples[split]) for split in wanted}
-    return Evaluated(path, source.why, recipe.task.name, scores, base_scores, effect, written, rows)
+    return Evaluated(path, source.why, recipe.task.name, scores, base_scores, effect, written, rows, cut)
 
 
 def _probe(examples: Sequence[Example], recipe: Any, tokenizer: Any) -> list[Any]:

@@ -18,7 +18,8 @@ from lorakit.models import Model
 from lorakit.models._load import DTYPES, Base, load
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import write_whole
-from lorakit.run.objects import Examiner, read_splits
+from lorakit.run.answers import read_splits, score_answers
+from lorakit.run.objects import Examiner
 from lorakit.run.proof import TOLERANCE, difference, logits_of
 from lorakit.run.source import Source, load_source, open_source
 from lorakit.tasks import Head
@@ -108,7 +109,7 @@ class _Probe:
         if self.examiner is None:
             return logits, None, logits.argmax(-1).tolist()
         answers = self.examiner.answers(base.model, next(iter(self.examiner.splits)))
-        return logits, self.examiner.score(answers), [answer.prediction for answer in answers]
+        return logits, score_answers(self.examiner.task, answers), [answer.prediction for answer in answers]
 
 
 def _random_items(loaded: Base, n: int) -> list[Encoded]:

@@ -2,104 +2,110 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from lorakit.batches import Encoded, encode, encode_prompts, refuse_too_long
-from lorakit.errors import DataError, RecipeError
-from lorakit.evaluate.predict import generate, predict_logits
+from lorakit.errors import RecipeError
+from lorakit.evaluate.predict import Text, generate, predict_logits
 from lorakit.methods import Attachment
 from lorakit.models._load import Base
 from lorakit.nn.freeze import count
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import Counts
-from lorakit.tasks import Data, Example, Head, Prediction, Task
+from lorakit.run.answers import Answer, Scores, score_answers
+from lorakit.run.generations import Kept
+from lorakit.tasks import Example, Head
 
-log = logging.getLogger(__name__)
-
-Scores = dict[str, dict[str, float]]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model said to one example. output: logits, or the raw text."""
-
-    id: str
-    prediction: Prediction
-    reference: Prediction | list[str] | None
-    output: list[float] | str
-    text: str
-
-    def line(self) -> dict[str, Any]:
-        """As a line of predictions.jsonl."""
-        key = "references" if isinstance(self.reference, list) else "reference"
-        return {"id": self.id, "prediction": self.prediction, key: self.reference, "output": self.output}
+Observer = Callable[[dict[str, Any]], None]
 
 
 class Examiner:
-    """Asks a model the examples of some splits, and scores its answers."""
+    """Asks a model the examples of some splits, and scores its answers.
 
-    def __init__(self, recipe: Recipe, tokenizer: Any, config: Any, splits: Mapping[str, Sequence[Example]]):
+    attachment: the method that is on the model; text is generated from merged weights, which is faster.
+    observe: told how far the generation of a split is. seed: decides where answers are drawn (decode.sample).
+    """
+
+    def __init__(
+        self, recipe: Recipe, tokenizer: Any, config: Any, splits: Mapping[str, Sequence[Example]],
+        attachment: Attachment | None = None, observe: Observer | None = None, seed: int = 0,
+    ):  # fmt: skip
         refuse_too_long(recipe.data, tokenizer, config)
-        self.task, self.settings, self.data, self.tokenizer = recipe.task, recipe.evaluate, recipe.data, tokenizer
-        self.decode = recipe.decode
+        self.recipe, self.task, self.tokenizer = recipe, recipe.task, tokenizer
+        self.attachment, self.observe, self.seed = attachment, observe, seed
         self.splits = {split: list(examples) for split, examples in splits.items()}
         self.encoded = {split: self._encode(examples) for split, examples in self.splits.items()}
 
     def _encode(self, examples: Sequence[Example]) -> list[Encoded]:
         if self.task.head is Head.CAUSAL:
-            return encode_prompts(examples, self.tokenizer, self.data.max_length - self.decode.max_new_tokens)
-        return encode(examples, self.tokenizer, self.task.head, self.data)
+            room = self.recipe.data.max_length - self.recipe.decode.max_new_tokens
+            return encode_prompts(examples, self.tokenizer, room)
+        return encode(examples, self.tokenizer, self.task.head, self.recipe.data)
 
-    def answers(self, model: nn.Module, split: str, only: Sequence[int] | None = None) -> list[Answer]:
-        """In the order of the split; `only` these example numbers, if given."""
+    def answers(
+        self, model: nn.Module, split: str, only: Sequence[int] | None = None, kept: Kept | None = None
+    ) -> list[Answer]:
+        """In the order of the split; `only` these example numbers, if given. kept: where texts are saved as they come,
+        and what is there already is not asked again."""
         chosen = list(range(len(self.splits[split]))) if only is None else list(only)
-        items = [self.encoded[split][i] for i in chosen]
-        size = self.settings.batch_size
-        outputs: Sequence[Any]
         if self.task.head is Head.CAUSAL:
-            outputs = generate(model, items, self.tokenizer, size, self.decode)
-        else:
-            outputs = predict_logits(model, items, self.task.head, self.tokenizer.pad_token_id, size)
+            return self._written(model, split, chosen, kept)
+        items = [self.encoded[split][i] for i in chosen]
+        size, pad = self.recipe.evaluate.batch_size, self.tokenizer.pad_token_id
+        outputs = predict_logits(model, items, self.task.head, pad, size)
         return [self._answer(self.splits[split][i], output) for i, output in zip(chosen, outputs, strict=True)]
 
-    def _answer(self, example: Example, output: Any) -> Answer:
+    def _written(self, model: nn.Module, split: str, chosen: Sequence[int], kept: Kept | None) -> list[Answer]:
+        examples, known = self.splits[split], kept.known if kept else {}
+        asked = [i for i in chosen if examples[i].id not in known]
+
+        def on_batch(numbers: Sequence[int], texts: Sequence[Text]) -> None:
+            if kept is not None:
+                found = (self._answer(examples[asked[n]], t.text, t.ended) for n, t in zip(numbers, texts, strict=True))
+                kept.add(answer.line() for answer in found)
+
+        merged = self.attachment.folded() if self.attachment is not None else nullcontext()
+        with merged:
+            texts = generate(
+                model, [self.encoded[split][i] for i in asked], self.tokenizer, self.recipe.evaluate.batch_size,
+                self.recipe.decode, _reporter(self.observe, split), on_batch, self.seed,
+            )  # fmt: skip
+        new = {examples[i].id: (t.text, t.ended) for i, t in zip(asked, texts, strict=True)}
+        new |= {id: (line["output"], line.get("ended", True)) for id, line in known.items()}
+        return [self._answer(examples[i], *new[examples[i].id]) for i in chosen]
+
+    def _answer(self, example: Example, output: Any, ended: bool = True) -> Answer:
         hidden = example.target is None and not example.references
         reference = None if hidden else self.task.to_reference(example)
         text = example.text if example.pair is None else f"{example.text} [SEP] {example.pair}"
-        return Answer(example.id, self.task.to_prediction(output), reference, output, text)
+        return Answer(example.id, self.task.to_prediction(output), reference, output, text, example.group, ended)
 
-    def score(self, answers: Sequence[Answer]) -> dict[str, float]:
-        references: list[Any] = [answer.reference for answer in answers]
-        if any(reference is None for reference in references):
-            raise DataError("these examples have no answers to compare with; they can be predicted, not scored")
-        return self.task.score([answer.prediction for answer in answers], references)
-
-    def scores(self, model: nn.Module, most: int | None = None) -> Scores:
+    def scores(self, model: nn.Module, splits: Sequence[str], most: int | None = None) -> Scores:
         """split -> metric -> value; on at most `most` examples of a split, evenly spread over it."""
-        return {split: self.score(self.answers(model, split, self.spread(split, most))) for split in self.splits}
+        return {
+            split: score_answers(self.task, self.answers(model, split, self.spread(split, most))) for split in splits
+        }
 
     def spread(self, split: str, most: int | None) -> list[int] | None:
         n = len(self.splits[split])
         return None if most is None or n <= most else [i * n // most for i in range(most)]
 
 
-def read_splits(task: Task, data: Data, splits: Sequence[str]) -> dict[str, list[Example]]:
-    """The rows of each split; DataError for an empty one, a line in the log for one of unofficial size."""
-    found = {}
-    for split in splits:
-        found[split] = task.read(split, data)
-        if not found[split]:
-            raise DataError(f"{task.name}: the split {split} is empty")
-        official = task.expected_rows().get(split)
-        if official is not None and split not in data.limit and len(found[split]) != official:
-            log.warning("%s %s has %d rows, officially %d", task.name, split, len(found[split]), official)
-    return found
+def _reporter(observe: Observer | None, split: str) -> Callable[[int, int], None] | None:
+    if observe is None:
+        return None
+    start = time.perf_counter()
+
+    def report(done: int, total: int) -> None:
+        seconds = time.perf_counter() - start
+        observe({"event": "generated", "split": split, "done": done, "total": total, "seconds": seconds})
+
+    return report
 
 
 def attach(recipe: Recipe, base: Base) -> Attachment:

@@ -1,41 +1,110 @@
-"""`lorakit score`: a task's metrics on files of predictions."""
+"""`lorakit score`: a task's metrics on files of predictions, against given references or the task's own."""
 
 from __future__ import annotations
 
+import csv
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from lorakit.errors import DataError, RecipeError
-from lorakit.tasks import tasks
+from lorakit.recipe.load import compose
+from lorakit.run.answers import Answer, read_splits, score_answers
+from lorakit.tasks import Example, Task, tasks
 
 
-def score_files(task: str, predictions: Path, references: Path) -> tuple[dict[str, float], int]:
-    """(scores, number of predictions). DataError with file and line for what cannot be read or does not pair up."""
-    plugin = tasks.get(task.split("/")[0])
-    try:
-        asked = plugin.model_validate({"name": task})
-    except ValidationError as error:
-        why = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise RecipeError(f"{task} cannot be scored by its name alone: {why}") from None
+@dataclass(frozen=True)
+class Scored:
+    """scores, the number of examples they are of, how the scorer works, and what was noticed."""
+
+    scores: dict[str, float]
+    n: int
+    protocol: str
+    notes: list[str] = field(default_factory=list)
+
+
+def score_files(task: str, predictions: Path, references: Path) -> Scored:
+    """Line by line. DataError with file and line for what cannot be read or does not pair up."""
+    asked = _by_name(task)
     said = [_field(line, ("prediction",), where) for where, line in _lines(predictions)]
     wanted = [_field(line, ("reference", "references"), where) for where, line in _lines(references)]
     if len(said) != len(wanted):
         raise DataError(f"{predictions} has {len(said)} predictions and {references} {len(wanted)} references")
-    return asked.score(said, wanted), len(said)
+    return Scored(asked.score(said, wanted), len(said), asked.protocol)
 
 
-def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
+def score_split(task: str, predictions: Path, split: str, overrides: Sequence[str] = ()) -> Scored:
+    """Against the task's own references of a split (`data.path=...` in overrides says where they are).
+
+    The file holds one prediction per example, or one per row of the official file (an example that has several rows
+    takes the last, as the reference code has it), or lines with the examples' `id`. DataError: it is none of these.
+    """
+    parts = {"task": {"name": task}, "model": {"name": "-"}, "method": {"name": "full"}}
+    recipe = compose(parts, overrides)
+    examples = read_splits(recipe.task, recipe.data, [split])[split]
+    said = read_predictions(predictions)
+    notes: list[str] = []
+    by_id = _paired(said, examples, recipe.task.rows_of(split, recipe.data), predictions, notes)
+    answers = [
+        Answer(e.id, recipe.task.to_prediction(by_id[e.id]), recipe.task.to_reference(e), by_id[e.id], e.text, e.group)
+        for e in examples
+    ]
+    return Scored(score_answers(recipe.task, answers), len(answers), recipe.task.protocol, notes)
+
+
+def _by_name(task: str) -> Task:
+    plugin = tasks.get(task.split("/")[0])
     try:
-        texts = path.read_text(encoding="utf-8").splitlines()
+        return plugin.model_validate({"name": task})
+    except ValidationError as error:
+        why = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise RecipeError(f"{task} cannot be scored by its name alone: {why}") from None
+
+
+def _paired(
+    said: list[tuple[str | None, Any]], examples: Sequence[Example], rows: Sequence[str], path: Path, notes: list[str]
+) -> dict[str, Any]:
+    ids = [example.id for example in examples]
+    if all(id is not None for id, _ in said) and {id for id, _ in said} == set(ids) and len(said) == len(ids):
+        return {str(id): text for id, text in said}
+    if len(said) == len(ids):
+        return dict(zip(ids, (text for _, text in said), strict=True))
+    if len(said) == len(rows):
+        notes.append(f"{len(rows)} predictions, one per row, for {len(ids)} examples: the last of an example counts")
+        return dict(zip(rows, (text for _, text in said), strict=True))
+    each = f" or {len(rows)} (one per row of the official file)" if len(rows) != len(ids) else ""
+    raise DataError(f"{path} has {len(said)} predictions; {len(ids)} are needed, one per example{each}")
+
+
+def read_predictions(path: Path) -> list[tuple[str | None, Any]]:
+    """(id or None, prediction) of a .jsonl, of the last column of a .tsv with a header, or of each line of a text."""
+    if path.suffix.lower() == ".jsonl":
+        return [(line.get("id"), _field(line, ("prediction",), where)) for where, line in _lines(path)]
+    text = _text(path)
+    if path.suffix.lower() == ".tsv":
+        table = list(csv.reader(text.splitlines(), delimiter="\t"))
+        if len(table) < 2 or any(len(row) != len(table[0]) for row in table[1:]):
+            raise DataError(f"{path}: a header and rows of as many columns are expected, the last one the prediction")
+        return [(None, row[-1]) for row in table[1:]]
+    return [(None, line) for line in text.removesuffix("\n").split("\n")]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8 text") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
     found = []
-    for number, text in enumerate(texts, 1):
+    for number, text in enumerate(_text(path).splitlines(), 1):
         if not text.strip():
             continue
         try:

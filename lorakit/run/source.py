@@ -72,7 +72,7 @@ def open_source(
             raise AdapterError(f"{folder} does not name its base model; give it with --model")
         given = {"name": task} if task else (about.task if about else None)
         data = {"max_length": about.max_length} if about else {}
-        return Source(path, _recipe(given, model, data, overrides), adapter, folder)
+        return Source(path, _recipe(given, model, data, overrides, about.decode if about else {}), adapter, folder)
     if (folder / "config.json").is_file():
         if task is None:
             raise InputError("a plain model does not say what it is scored on; give --task, such as --task glue/mrpc")
@@ -92,11 +92,13 @@ def load_source(source: Source, model: Any, any_base: bool = False) -> tuple[Bas
 
 
 def _recipe(
-    task: dict[str, Any] | None, model: dict[str, Any], data: dict[str, Any], overrides: Sequence[str]
-) -> Recipe | None:
+    task: dict[str, Any] | None, model: dict[str, Any], data: dict[str, Any], overrides: Sequence[str],
+    decode: dict[str, Any] | None = None,
+) -> Recipe | None:  # fmt: skip
     if task is None:
         return None
-    return compose({"task": dict(task), "model": model, "data": data, "method": {"name": "full"}}, overrides)
+    parts = {"task": dict(task), "model": model, "data": data, "method": {"name": "full"}, "decode": decode or {}}
+    return compose(parts, overrides)
 
 
 def _from_hub(name: str) -> Path:

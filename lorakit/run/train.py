@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -24,19 +24,17 @@ from lorakit.recipe.load import ANOTHER_SETTING, Loaded
 from lorakit.recipe.schema import Recipe
 from lorakit.report.page import write_page
 from lorakit.report.result import Check, Result, SeedResult, write_whole
+from lorakit.run.answers import BEFORE, Answer, Scores, read_splits, score_answers, scored_splits
 from lorakit.run.environment import environment
 from lorakit.run.folder import find_adapter, folder_of, open_run, read_lines, seed_folder, write_lines
-from lorakit.run.objects import Examiner, Scores, attach, autocast, counts_of, precision_of, read_splits, training_set
+from lorakit.run.generations import Kept
+from lorakit.run.objects import Examiner, Observer, attach, autocast, counts_of, precision_of, training_set
 from lorakit.run.proof import reload_and_merge
-from lorakit.tasks import Example
+from lorakit.tasks import Example, Head
 from lorakit.train.loop import Setup, train
 from lorakit.train.plan import share
 
 log = logging.getLogger(__name__)
-
-Observer = Callable[[dict[str, Any]], None]
-BASE_EXAMPLES = 1000
-"""The untrained model is scored on this many examples of a split at most: enough to show where it starts."""
 
 
 def train_recipe(loaded: Loaded, runs: Path, observe: Observer, fresh: bool = False) -> tuple[Path, Result]:
@@ -51,7 +49,7 @@ def train_recipe(loaded: Loaded, runs: Path, observe: Observer, fresh: bool = Fa
     accelerator = _accelerator(recipe)
     share(recipe.train.global_batch_size, recipe.train.micro_batch_size, accelerator.num_processes)
     start = find_adapter(recipe.start_from, runs) if recipe.start_from else None
-    splits = read_splits(recipe.task, recipe.data, [recipe.task.train_split, *recipe.task.eval_splits])
+    splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
     shapes = outline(recipe.model, recipe.task.head.value, recipe.task.labels)
     recipe.method.attach(
         shapes.model, shapes.roles, shapes.fresh
@@ -76,7 +74,7 @@ def train_recipe(loaded: Loaded, runs: Path, observe: Observer, fresh: bool = Fa
         model_revision=base.revision,
         method=recipe.method.model_dump(mode="json"),
         primary=recipe.task.primary,
-        splits=recipe.task.eval_splits,
+        splits=scored_splits(recipe.task),
         counts=counts,
         seeds=tuple(seeds),
         published=dict(recipe.expect.scores),
@@ -136,11 +134,12 @@ def train_seed(
         observe({"event": "started_from", "folder": str(start), "fresh": renewed})
     base.model.to(accelerator.device)
     observe({"event": "model", "base": base, "attachment": attachment, "counts": counts_of(attachment)})
-    examiner = Examiner(recipe, base.tokenizer, base.config, {s: splits[s] for s in task.eval_splits})
+    asked = {split: splits[split] for split in scored_splits(task)}
+    examiner = Examiner(recipe, base.tokenizer, base.config, asked, attachment, observe, seed)
     encoded = training_set(recipe, splits[task.train_split], base.tokenizer)
     loaded_at = time.perf_counter()
     with autocast(accelerator):
-        base_scores = examiner.scores(base.model, BASE_EXAMPLES)
+        base_scores = examiner.scores(base.model, scored_splits(task), BEFORE[task.head])
     observe({"event": "base", "scores": base_scores})
     scored_at = time.perf_counter()
     setup = Setup(
@@ -149,15 +148,25 @@ def train_seed(
         recipe.train, recipe.evaluate, seed, (task.eval_splits[0], task.primary),
     )  # fmt: skip
     set_seed(seed, device_specific=accelerator.num_processes > 1)  # dropout differs by process, and only that
+    latest: dict[str, list[Answer]] = {}
+
+    def score(model: Any) -> Scores:
+        latest.update({split: examiner.answers(model, split) for split in task.eval_splits})
+        return {split: score_answers(task, found) for split, found in latest.items()}
+
     with _Journal(folder / "metrics.jsonl" if main else None) as journal:
-        trained = train(attachment, setup, accelerator, examiner.scores, _both(observe, journal.write))
+        trained = train(attachment, setup, accelerator, score, _both(observe, journal.write))
     if main:
         files.save(folder / "adapter", attachment, card)
         base.tokenizer.save_pretrained(folder / "adapter")
     accelerator.wait_for_everyone()
     with autocast(accelerator):
-        answers = {split: examiner.answers(base.model, split) for split in task.eval_splits}
-    scores: Scores = {split: examiner.score(found) for split, found in answers.items()}
+        answers = latest if trained.best_step == trained.steps else {}  # of the state that was kept, or to be asked
+        for split in scored_splits(task):
+            if split not in answers:
+                kept = Kept(_predictions(folder, split), "this run") if main and task.head is Head.CAUSAL else None
+                answers[split] = examiner.answers(base.model, split, kept=kept)
+    scores: Scores = {split: score_answers(task, found) for split, found in answers.items()}
     proven = _prove(recipe, folder, base, attachment, encoded[:8], accelerator) if main else []
     ended = time.perf_counter()
     result = SeedResult(
@@ -170,8 +179,8 @@ def train_seed(
     )  # fmt: skip
     if main:
         for split, found in answers.items():
-            lines = (answer.line() | {"input": answer.text} for answer in found)
-            write_lines(folder / "predictions" / f"{split}.jsonl", lines)
+            write_lines(_predictions(folder, split), (answer.line() for answer in found))
+            Kept.partial(_predictions(folder, split)).unlink(missing_ok=True)
         write_whole(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
     accelerator.free_memory()
     return base, attachment, result
@@ -182,6 +191,7 @@ def about(recipe: Recipe, base: Base, attachment: Attachment) -> files.About:
     return files.About(
         base=base.name, revision=base.revision, model_type=base.config.model_type, head=recipe.task.head.value,
         labels=list(recipe.task.labels), task=recipe.task.model_dump(mode="json", exclude_none=True),
+        decode=recipe.decode.model_dump(mode="json"),
         max_length=recipe.data.max_length, method=recipe.method.model_dump(mode="json"),
         fresh=sorted(attachment.fresh), fingerprint=files.fingerprint(base.model, attachment.fresh),
         lorakit=lorakit.__version__, model_config=dict(recipe.model.config),
@@ -204,8 +214,12 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     return Accelerator(mixed_precision=precision_of(recipe.train.precision), cpu=os.environ.get("LORAKIT_CPU") == "1")
 
 
+def _predictions(folder: Path, split: str) -> Path:
+    return folder / "predictions" / f"{split}.jsonl"
+
+
 def _samples(folder: Path, split: str) -> list[dict[str, Any]]:
-    lines = read_lines(folder / "predictions" / f"{split}.jsonl")
+    lines = read_lines(_predictions(folder, split))
     return lines[:: max(1, len(lines) // 20)][:20]
 
 

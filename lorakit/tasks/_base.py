@@ -98,6 +98,10 @@ class Task(Config, ABC):
     def read(self, split: str, data: Data) -> list[Example]:
         """The rows of a split, in the file's order. DataError: file, line or row, what is wrong, what to do."""
 
+    def ask(self, text: str) -> Example:
+        """An example of a user's own, to see what a causal model writes."""
+        return Example("prompt", text)
+
     @abstractmethod
     def to_prediction(self, output: Sequence[float] | str) -> Prediction:
         """From the model's output (logits, one per label; a single value; a text) to an answer."""
@@ -114,6 +118,15 @@ class Task(Config, ABC):
 
         DataError: lengths that differ, a label that is unknown, nothing to score.
         """
+
+    def rows_of(self, split: str, data: Data) -> list[str]:
+        """Id of the example of each row of the official file, where one example stands for several rows."""
+        return [example.id for example in self.read(split, data)]
+
+    @property
+    def protocol(self) -> str:
+        """Whose scorer `score` equals, in a sentence; "" where the metrics' names say it all."""
+        return ""
 
     def expected_rows(self) -> Mapping[str, int]:
         """split -> official number of rows, where the data set is a fixed one; a difference is reported."""

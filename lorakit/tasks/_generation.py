@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from lorakit.errors import DataError
+from lorakit.metrics import facts_of
 from lorakit.tasks._answers import printed_scores
 from lorakit.tasks._base import Data, Example, Head, Prediction, Task
 from lorakit.tasks._files import limit_of
@@ -103,6 +104,14 @@ class Generation(Task, ABC):
             known = self.older.get((split, len(rows)), "")
             log.warning("%s: %d rows; the official %s split has %d%s", where, len(rows), split, official, known)
         return rows
+
+    def ask(self, text: str) -> Example:
+        """A context as the model has learned them, ended as they are."""
+        return Example("prompt", text, eos=True)
+
+    @property
+    def protocol(self) -> str:
+        return facts_of(self.metric).protocol
 
     def to_prediction(self, output: Sequence[float] | str) -> str:
         """What stands before the end-of-text mark and the first blank line, without white space around it."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from lorakit.errors import DataError, did_you_mean
+from lorakit.tasks._base import Example
 from lorakit.tasks._files import lines, rows
 from lorakit.tasks._generation import Generation, Row, Size
 from lorakit.tasks._sources import hub_table, official_file
@@ -62,6 +63,10 @@ class E2E(Generation):
             return str(file), list(_text_rows(file))
         table = rows(file, ["mr", "ref"])
         return str(file), _rows(str(file), ((f"{file}:{line}", row["mr"], row["ref"]) for line, row in table))
+
+    def ask(self, text: str) -> Example:
+        """`name : Aromi | Type : pub`, or the official form: `name[Aromi], eatType[pub]`."""
+        return super().ask(context_of(text, "prompt") if "[" in text else text)
 
     def hub_rows(self, split: str, revision: str | None) -> tuple[str, list[Row]]:
         instead = f"Give data.path=FOLDER. {GET_IT}"

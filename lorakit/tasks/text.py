@@ -24,6 +24,9 @@ class Text(OwnFiles):
     """Column with the list of accepted texts, in the files that are scored; None: `completion` holds the one."""
     separator: str = ""
     """Added to every prompt."""
+    eos: bool = False
+    """The end-of-text token stands between prompt and completion, as in the reference code's GPT-2 tasks; a prompt may
+    then be empty, and the completion is plain text to pretrain on."""
     metrics: Names = ("exact_match", "bleu")
 
     def read(self, split: str, data: Data) -> list[Example]:
@@ -35,7 +38,7 @@ class Text(OwnFiles):
             answer = text_of(row, self.completion, where)
             if not answer.strip():
                 raise DataError(f"{where}: column {self.completion!r} is empty, so there is nothing to learn")
-            examples.append(Example(f"{split}-{index}", self._prompt(row, where), target=answer))
+            examples.append(Example(f"{split}-{index}", self._prompt(row, where), target=answer, eos=self.eos))
         return examples
 
     def _to_score(self, split: str, data: Data) -> list[Example]:
@@ -46,12 +49,21 @@ class Text(OwnFiles):
             if column in row:
                 accepted.extend(answer for answer in _answers(row, column, where) if answer not in accepted)
         return [
-            Example(f"{split}-{index}", prompt, target=accepted[0] if accepted else None, references=tuple(accepted))
+            Example(
+                f"{split}-{index}",
+                prompt,
+                target=accepted[0] if accepted else None,
+                references=tuple(accepted),
+                eos=self.eos,
+            )
             for prompt, (index, accepted) in groups.items()
         ]
 
     def _prompt(self, row: dict[str, Any], where: str) -> str:
         return text_of(row, self.prompt, where) + self.separator
+
+    def ask(self, text: str) -> Example:
+        return Example("prompt", text + self.separator, eos=self.eos)
 
     def to_prediction(self, output: Sequence[float] | str) -> str:
         if not isinstance(output, str):

@@ -7,6 +7,7 @@ import torch
 
 from lorakit.batches import Encoded
 from lorakit.evaluate.predict import generate, predict_logits
+from lorakit.recipe.schema import Decode
 from lorakit.tasks import Head
 
 
@@ -45,7 +46,8 @@ def test_generated_texts_are_those_of_each_example_alone(tiny, tokenizer, family
             if following == 1:
                 break
         alone.append(words.decode(ids[0, item.length :], skip_special_tokens=True))
-    assert generate(model, items, words, batch_size, 5) == alone
+    found = generate(model, items, words, batch_size, Decode(max_new_tokens=5))
+    assert [written.text for written in found] == alone
     assert len(set(alone)) > 5
 
 

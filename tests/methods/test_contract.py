@@ -228,6 +228,15 @@ def test_folded_weights_hold_the_deltas(tiny):
         assert not any(delta.active for delta in attachment.deltas.values())
 
 
+def test_folded_leaves_what_is_switched_off(case):
+    new, method = case
+    model, attachment = _attached(new, method, steps=2)
+    with attachment.off():
+        base = model.logits()
+        with attachment.folded():
+            assert torch.equal(model.logits(), base)
+
+
 def test_off_ends_with_an_error_too(case):
     new, method = case
     model, attachment = _attached(new, method, steps=2)

@@ -118,3 +118,25 @@ def test_any_cut_of_a_batch_adds_up_to_the_same_gradient(tiny, head, processes, 
     straight = gradients([examples])
     assert any(g.abs().max() > 1e-4 for g in straight.values())
     torch.testing.assert_close(cut, straight, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "opt", "bloom", "gpt_neox", "phi3"])
+def test_positions_without_a_trained_token_ahead_cost_no_logits_and_change_nothing(tiny, family):
+    model = tiny(family, head="CausalLM")
+    items = [
+        Encoded("a", {"input_ids": [5, 6, 7, 8, 9], "attention_mask": [1] * 5}, None, prompt=3),
+        Encoded("b", {"input_ids": [7, 8, 5, 6], "attention_mask": [1] * 4}, None, prompt=2),
+        Encoded("c", {"input_ids": [9, 5, 6, 7, 8, 9], "attention_mask": [1] * 6}, None, prompt=5),
+    ]
+    batch = collate(items, Head.CAUSAL, 0)
+    found = loss_sum(model.model, batch, Head.CAUSAL)
+    labels = batch.pop("labels")
+    logits = model.model(**batch).logits
+    wanted = F.cross_entropy(
+        logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE, reduction="sum"
+    )
+    torch.testing.assert_close(found, wanted)
+    seen = []
+    model.model.get_output_embeddings().register_forward_hook(lambda _m, inputs, _out: seen.append(inputs[0].shape[1]))
+    loss_sum(model.model, {**batch, "labels": labels}, Head.CAUSAL)
+    assert seen == [5], "the first trained token is the third, and the second predicts it"

@@ -1,0 +1,83 @@
+"""CIDEr-D (Vedantam et al. 2015): the angle between the n-grams of an output and of a reference, rare ones first.
+
+    weight of an n-gram = #(in the text) * ln(#examples / #(examples that have it in a reference))
+    s_n = sum min(output, reference) * reference / (|output| |reference|)  *  exp(-(difference of lengths)^2 / 2 sigma^2)
+    CIDEr = 10 * mean over examples, over their references, over n = 1..4;   sigma = 6
+
+A length is the number of bigrams, as in the official code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lorakit.metrics._base import Facts, accepted_texts, metric
+from lorakit.metrics._java import find
+from lorakit.metrics._ptb import Tokens, tokenize
+
+N, SIGMA = 4, 6.0
+PROTOCOL = "CIDEr-D of MS-COCO captions (e2e-metrics 1b9c4d8), idf from these references, tokens as for ROUGE-L"
+Ngrams = Counter[tuple[str, ...]]
+
+
+class _Vector(NamedTuple):
+    weights: dict[tuple[str, ...], float]
+    norms: list[float]
+    length: int
+
+
+@metric(Facts(of="texts", keys=("cider",), printed=1.0, protocol=PROTOCOL))
+def cider(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
+    """In 0..10; `cider_approx` where Java or pycocoevalcap is missing, with other tokens.
+
+    What is rare is read off the references, so the value of an example depends on the others; that of a single one is
+    0. Source: pycocoevalcap as e2e-metrics (commit 1b9c4d8) carries it. An empty prediction scores 0.
+    """
+    java = find("CIDEr is computed on approximate tokens, as cider_approx")
+    tokens = tokenize(java, predictions, accepted_texts(references))
+    return {tokens.key("cider"): mean_cider(tokens)}
+
+
+def mean_cider(tokens: Tokens) -> float:
+    """In 0..10."""
+    references = [[_ngrams(text) for text in accepted] for accepted in tokens.references]
+    examples: Ngrams = Counter()
+    for accepted in references:
+        examples.update(set().union(*accepted))
+    total = 0.0
+    for prediction, accepted in zip(tokens.predictions, references, strict=True):
+        output = _vector(_ngrams(prediction), examples, len(references))
+        total += sum(_alike(output, _vector(text, examples, len(references))) for text in accepted) / len(accepted)
+    return 10 * total / len(references)
+
+
+def _ngrams(tokens: list[str]) -> Ngrams:
+    # the official code joins tokens, and splits again at every white space
+    words = " ".join(tokens).split()
+    return Counter(tuple(words[i : i + n]) for n in range(1, N + 1) for i in range(len(words) - n + 1))
+
+
+def _vector(ngrams: Ngrams, examples: Ngrams, count: int) -> _Vector:
+    weights = {ngram: times * math.log(count / max(1, examples[ngram])) for ngram, times in ngrams.items()}
+    squares = [0.0] * N
+    for ngram, weight in weights.items():
+        squares[len(ngram) - 1] += weight**2
+    length = sum(times for ngram, times in ngrams.items() if len(ngram) == 2)
+    return _Vector(weights, [math.sqrt(square) for square in squares], length)
+
+
+def _alike(output: _Vector, reference: _Vector) -> float:
+    """The mean of s_n."""
+    products = [0.0] * N
+    for ngram, weight in output.weights.items():
+        other = reference.weights.get(ngram, 0.0)
+        products[len(ngram) - 1] += min(weight, other) * other
+    norms = [a * b for a, b in zip(output.norms, reference.norms, strict=True)]
+    cosines = sum(product / norm for product, norm in zip(products, norms, strict=True) if norm)
+    return cosines / N * math.exp(-((output.length - reference.length) ** 2) / (2 * SIGMA**2))
+
+
+PLUGIN = cider

@@ -1,0 +1,44 @@
+"""The five metrics of the E2E NLG challenge (Dušek et al. 2020) as e2e-metrics computes them, in the units that the LoRA
+paper prints (Table 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lorakit.metrics._base import Facts, accepted_texts, metric
+from lorakit.metrics._java import find
+from lorakit.metrics._ptb import tokenize
+from lorakit.metrics.bleu import corpus_bleu
+from lorakit.metrics.cider import mean_cider
+from lorakit.metrics.meteor import corpus_meteor
+from lorakit.metrics.nist import corpus_nist
+from lorakit.metrics.rouge_l import mean_rouge_l
+
+PROTOCOL = (
+    "e2e-metrics (1b9c4d8) -p: BLEU and NIST-5 on mteval-v13a tokens, lower-cased; METEOR 1.5, ROUGE-L and CIDEr on "
+    "CoreNLP 3.4.1 tokens, lower-cased, no punctuation, as for MS-COCO captions"
+)
+_OTHERWISE = (
+    "METEOR is left out, ROUGE-L and CIDEr are computed on approximate tokens, as rouge_l_approx and cider_approx"
+)
+
+
+@metric(Facts(of="texts", keys=("bleu", "nist", "meteor", "rouge_l", "cider"), printed=1.0, protocol=PROTOCOL))
+def e2e_metrics(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
+    """BLEU, METEOR and ROUGE-L in 0..100, NIST from 0 up, CIDEr in 0..10.
+
+    Where Java or pycocoevalcap is missing, METEOR is left out, and `rouge_l_approx` and `cider_approx` have other
+    tokens. BLEU is that of sacrebleu, which differs from `-p` (and equals the challenge's Perl script) where an output
+    has fewer than four tokens. References count as they are given: with those of the LoRA paper's code, which are
+    tokenised, a raw output scores 2.4 BLEU less. Empty predictions: see each metric.
+    """
+    texts = accepted_texts(references)
+    java = find(_OTHERWISE)
+    tokens = tokenize(java, predictions, texts)
+    scores = {"bleu": corpus_bleu(predictions, texts, lowercase=True), "nist": corpus_nist(predictions, texts)}
+    if java:
+        scores["meteor"] = 100 * corpus_meteor(java, tokens.predictions, tokens.references)
+    return scores | {tokens.key("rouge_l"): 100 * mean_rouge_l(tokens), tokens.key("cider"): mean_cider(tokens)}
+
+
+PLUGIN = e2e_metrics

@@ -1,0 +1,196 @@
+"""What E2E, WebNLG and DART share: what is scored, and where files are found."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from lorakit.errors import DataError, RecipeError
+from lorakit.run.score import score_files
+from lorakit.tasks import Data, Example, Task, tasks
+from lorakit.tasks._generation import triples_text
+from lorakit.tasks._sources import official_file, read_json, read_xml, shaped
+
+NAMES = {
+    "e2e": {"bleu", "nist", "meteor", "rouge_l", "cider"},
+    "webnlg": {"bleu", "meteor", "ter"},
+    "dart": {"bleu", "meteor", "ter"},
+}
+
+
+@pytest.fixture(params=NAMES)
+def task(request) -> Task:
+    return tasks.get(request.param).model_validate({"name": request.param})
+
+
+def test_splits(task):
+    assert (task.train_split, task.eval_splits, task.final_splits, task.test_splits) == (
+        "train",
+        ("validation",),
+        ("test",),
+        (),
+    )
+    assert task.primary == "bleu"
+    assert set(task.expected_rows()) == {"train", "validation", "test"}
+
+
+@pytest.mark.parametrize(
+    ("output", "prediction"),
+    [
+        (" A pub .\n", "A pub ."),
+        (" A pub .<|endoftext|> Another .", "A pub ."),
+        (" A pub .\n\n More of it", "A pub ."),
+        ("A pub .\nIt is cheap .\n\nMore", "A pub .\nIt is cheap ."),
+        ("<|endoftext|>A pub", ""),
+        ("\n\nA pub", ""),
+        ("", ""),
+    ],
+)
+def test_an_answer_ends_where_the_reference_decoder_ends_it(task, output, prediction):
+    assert task.to_prediction(output) == prediction
+
+
+def test_only_texts_are_answers(task, stub_suites):
+    with pytest.raises(DataError, match=r"gave \[0.5\] for an example, and the task needs a text"):
+        task.to_prediction([0.5])
+    with pytest.raises(DataError, match="test-3: no reference"):
+        task.to_reference(Example("test-3", "a : b"))
+    with pytest.raises(DataError, match="prediction 1: 5 is not a text"):
+        task.score(["a", 5], [["a"], ["b"]])
+    for wrong in ([], [1], None, {"a": 1}):
+        with pytest.raises(DataError, match=r"reference 0: .*give a text, or a list"):
+            task.score(["a"], [wrong])
+
+
+def test_metrics_are_those_of_the_suite(task, stub_suites):
+    scores = task.score(["a", "b"], [["x", "a"], "c"])
+    assert scores == dict.fromkeys(NAMES[task.name], 50.0)
+
+
+def test_files_of_predictions_are_scored_by_the_name_alone(task, stub_suites, write):
+    predictions = write("p.jsonl", '{"prediction": "a"}\n{"prediction": "b"}\n')
+    references = write("r.jsonl", '{"references": ["x", "a"]}\n{"reference": "b"}\n')
+    found = score_files(task.name, Path(predictions), Path(references))
+    assert (found.scores, found.n) == (dict.fromkeys(NAMES[task.name], 100.0), 2)
+
+
+def test_limits_count_examples_and_keep_their_texts(e2e_folder):
+    task = tasks.get("e2e")(name="e2e")  # type: ignore[call-arg]
+    whole = task.read("validation", Data(path=str(e2e_folder)))
+    assert task.read("validation", Data(path=str(e2e_folder), limit={"validation": 1})) == whole[:1]
+    assert len(whole[0].references) == 3
+    with pytest.raises(RecipeError, match=r"data.limit.tset: no such split; did you mean 'test'"):
+        task.read("validation", Data(path=str(e2e_folder), limit={"tset": 1}))
+
+
+def test_triples_are_joined_as_they_are():
+    assert triples_text([("A_b", "c", '"d | e"'), ("f", "g", "h : i")]) == 'A_b : c : "d | e" | f : g : h : i'
+
+
+LAYOUTS = ({"train": "a.csv", "test": "b.csv"}, {"train": "a.json", "test": "b.json"})
+
+
+def found(folder: Path, split: str) -> str:
+    return str(official_file(str(folder), split, ("", "inner"), LAYOUTS, "Get it.").relative_to(folder))
+
+
+def test_the_first_layout_that_is_there_counts_for_every_split(tmp_path):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "b.json.gz").touch()
+    assert found(tmp_path, "test") == "inner/b.json.gz"
+    (tmp_path / "inner" / "b.json").touch()
+    assert found(tmp_path, "test") == "inner/b.json"
+    (tmp_path / "a.json").touch()
+    assert found(tmp_path, "train") == "a.json"
+    (tmp_path / "a.csv").touch()
+    assert found(tmp_path, "train") == "a.csv"
+    with pytest.raises(DataError, match=rf"^{tmp_path}: no b.csv for the test split. Get it."):
+        found(tmp_path, "test")
+
+
+def test_a_folder_that_is_absent_or_holds_nothing_of_it(tmp_path):
+    with pytest.raises(DataError, match=r"no folder .*away; give the one that holds a.csv, b.csv or a.json.* Get it."):
+        found(tmp_path / "away", "test")
+    (tmp_path / "c.csv").touch()
+    with pytest.raises(DataError, match=r"holds none of a.csv, b.csv or .* \(it holds: c.csv\). Get it."):
+        found(tmp_path, "test")
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
+def test_json(write, name):
+    packed = (lambda text: text) if name == "a.json" else gzip.compress
+    assert read_json(Path(write(name, packed('\ufeff{"é": [1]}'.encode())))) == {"é": [1]}
+    with pytest.raises(DataError, match=rf"{name}:2: not JSON: Expecting value at column 1"):
+        read_json(Path(write(name, packed(b"[1,\n}"))))
+    with pytest.raises(DataError, match=rf"{name}: byte 0xff at 1 is not UTF-8"):
+        read_json(Path(write(name, packed(b'"\xff"'))))
+
+
+@pytest.mark.parametrize("content", [b"[1]", gzip.compress(b"[1]" * 99)[:-9], gzip.compress(b"[1]")[:12] + b"\xff" * 9])
+def test_a_damaged_gzip_file(write, content):
+    with pytest.raises(DataError, match=r"a\.json\.gz: not a gzip file that can be read"):
+        read_json(Path(write("a.json.gz", content)))
+
+
+class Entry(BaseModel):
+    texts: list[str]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"a": 1}, "f: Input should be a valid list, found {'a': 1}"),
+        ([{"texts": ["a"]}, {"text": 1}], "f: [1].texts: Field required, found {'text': 1}"),
+        ([{"texts": ["a", 5]}], "f: [0].texts[1]: Input should be a valid string, found 5"),
+        ([{"texts": "x" * 200}], f"found '{'x' * 79}..."),
+    ],
+)
+def test_json_of_another_shape(value, message):
+    with pytest.raises(DataError) as caught:
+        shaped(list[Entry], value, "f")
+    assert message in str(caught.value)
+
+
+def test_xml_elements_have_lines(write):
+    root, line = read_xml(Path(write("a.xml", '<?xml version="1.0"?>\n<a>\n<b>x &amp; &#233;</b>\n\n<b/></a>\n')))
+    assert [(element.tag, element.text, line[element]) for element in root] == [("b", "x & é", 3), ("b", None, 5)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<a>\n<b></a>", "a.xml:2: not XML: mismatched tag"),
+        (b"", "a.xml:1: not XML: no element found"),
+        (b"<a>\n\xff</a>", "a.xml:2: not XML: not well-formed"),
+        (b"<a>\n&x;</a>", "a.xml:2: not XML: undefined entity"),
+        (b'<!DOCTYPE a [\n<!ENTITY x "y">]><a>&x;</a>', "a.xml:1: a DOCTYPE, which is not read"),
+        (b'<!DOCTYPE a SYSTEM "file:///etc/passwd"><a/>', "a.xml:1: a DOCTYPE, which is not read"),
+    ],
+)
+def test_xml_that_is_broken_or_defines_entities(write, content, message):
+    with pytest.raises(DataError, match=message):
+        read_xml(Path(write("a.xml", content)))
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("Couldn't reach it"), ValueError("no cache"), RuntimeError("Dataset scripts ...")]
+)
+def test_no_network_says_what_to_do(task, monkeypatch, error):
+    import datasets
+
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(DataError, match=r"cannot be loaded: .*Give data.path=FOLDER. .*github.com.* once with network"):
+        task.read("train", Data())
+
+
+def test_rows_of_is_for_scored_splits(task):
+    with pytest.raises(DataError, match="outputs are scored on validation or test"):
+        task.rows_of("train", Data(path="."))
+    assert json.dumps(task.expected_rows())
