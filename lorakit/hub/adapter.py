@@ -27,6 +27,7 @@ from lorakit.hub import peft
 from lorakit.methods import Attachment, methods
 from lorakit.methods.reparam.lora import LoRA, LoRAAttachment
 from lorakit.nn.select import Roles
+from lorakit.nn.surgery import unchanged_on_error
 
 PEFT_FILE, PLAIN_FILE, CONFIG_FILE = "adapter_model.safetensors", "trained.safetensors", "adapter_config.json"
 
@@ -117,8 +118,14 @@ def attach(
     """Put a saved adapter on its base model. Strict: every tensor is used, every trained parameter is filled.
 
     fresh: what the base's checkpoint does not hold, so the adapter must. AdapterError otherwise, or if the base's
-    weights are not those that the adapter was trained on (`check_base=False` lets that pass).
+    weights are not those that the adapter was trained on (`check_base=False` lets that pass); the model is then as
+    it was before.
     """
+    with unchanged_on_error(model):
+        return _attach(file, model, roles, fresh, check_base)
+
+
+def _attach(file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[str], check_base: bool) -> Attachment:
     if file.about is None:
         assert file.peft_config is not None
         fresh = {*fresh, *peft.extra_names(file.tensors)}

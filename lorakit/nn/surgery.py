@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +63,32 @@ def take_off(site: Site) -> None:
     if deltas is not None:
         deltas.handle.remove()
         delattr(site.module, CHILD)
+
+
+@contextmanager
+def unchanged_on_error(model: nn.Module) -> Iterator[None]:
+    """An error inside leaves the model as it was on entry: its modules, its hooks, who trains, and in which dtype.
+
+    Numbers that were written in place are not put back.
+    """
+    modules = [(m, dict(m._modules), dict(m._forward_hooks), dict(m._forward_pre_hooks)) for m in model.modules()]
+    parameters = [(p, p.data, p.requires_grad) for p in model.parameters()]
+    try:
+        yield
+    except BaseException:
+        for module, children, hooks, pre_hooks in modules:
+            _put_back(module._modules, children)
+            _put_back(module._forward_hooks, hooks)
+            _put_back(module._forward_pre_hooks, pre_hooks)
+        for parameter, data, trains in parameters:
+            parameter.data = data
+            parameter.requires_grad_(trains)
+        raise
+
+
+def _put_back(now: dict[Any, Any], before: dict[Any, Any]) -> None:
+    now.clear()
+    now.update(before)
 
 
 @contextmanager

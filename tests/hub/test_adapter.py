@@ -149,6 +149,44 @@ class TestStrict:
             _attach(folder, base())
 
 
+def _picture(model):
+    """All that a method may change: parameters by name with dtype and whether they train, modules, hooks."""
+    parameters = {n: (p.data_ptr(), p.dtype, p.requires_grad) for n, p in model.named_parameters()}
+    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
+    return parameters, [name for name, _ in model.named_modules()], hooks
+
+
+@pytest.mark.parametrize("damage", ["missing", "foreign"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_what_does_not_fit_leaves_the_model_as_it_was(trained, base, rewrite, method, dtype, damage):
+    _, _, folder = trained("roberta", method)
+    other = base(dtype=dtype)
+    names = [name for name in files.read(folder).tensors if "layer.1" in name]
+    if damage == "missing":
+        rewrite(folder, lambda t: {n: v for n, v in t.items() if n != names[-1]})
+    elif method == "lora":
+        rewrite(folder, lambda t: t | {names[-1]: torch.zeros(3, 3)}, header=lambda h: {"format": "pt"})
+    else:
+        rewrite(folder, lambda t: t | {names[-1]: torch.zeros(3, 3)})
+    before, logits = _picture(other.model), other.logits()
+    with pytest.raises(AdapterError):
+        _attach(folder, other)
+    assert _picture(other.model) == before
+    assert torch.equal(other.logits(), logits)
+
+
+def test_after_a_failed_attach_another_one_succeeds(trained, base, rewrite, tmp_path):
+    model, _, folder = trained("gpt2")
+    shutil.copytree(folder, tmp_path / "damaged")
+    rewrite(tmp_path / "damaged", lambda t: {n: v for n, v in t.items() if "h.1." not in n})
+    other = base("gpt2")
+    with pytest.raises(AdapterError):
+        _attach(tmp_path / "damaged", other)
+    _attach(folder, other)
+    assert torch.equal(other.logits(), model.logits())
+
+
 def test_a_lora_for_other_roles_is_refused(trained, base, rewrite):
     """The header says key, the tensors are for query and value."""
     _, _, folder = trained("roberta")
