@@ -224,6 +224,65 @@ def test_detach_gives_the_base_back(tiny):
     assert list(model.model.state_dict()) == names
 
 
+@pytest.fixture
+def filled(tiny):
+    """(a tiny model, its attachment with B away from zero, the logits of the base, those with the deltas)."""
+    model = tiny("gpt2")
+    base = model.logits()
+    attachment = _attach(model)
+    _fill(attachment)
+    return model, attachment, base, model.logits()
+
+
+def test_detaching_twice_is_detaching_once(filled):
+    model, attachment, base, _ = filled
+    attachment.detach()
+    attachment.detach()
+    assert torch.equal(model.logits(), base)
+
+
+def test_what_was_detached_is_not_folded_in(filled):
+    model, attachment, base, _ = filled
+    attachment.detach()
+    with pytest.raises(ModelError, match="merge: its deltas were detached"):
+        attachment.merge()
+    with attachment.folded():
+        assert torch.equal(model.logits(), base)
+    with attachment.off():
+        assert torch.equal(model.logits(), base)
+    with pytest.raises(ModelError, match="load_state: its deltas were detached"):
+        attachment.load_state(attachment.state())
+    assert torch.equal(model.logits(), base)
+
+
+def test_what_was_merged_cannot_be_switched_off(filled):
+    model, attachment, _, _ = filled
+    attachment.merge()
+    merged = model.logits()
+    with attachment.folded():
+        assert torch.equal(model.logits(), merged)
+    for what in (attachment.detach, lambda: attachment.off().__enter__(), lambda: attachment.load_state({})):
+        with pytest.raises(ModelError, match="merged into the weights for good"):
+            what()
+    assert torch.equal(model.logits(), merged)
+
+
+def test_a_delta_that_is_off_is_not_folded_in(filled):
+    """A base is scored inside `off`, and its answers may be generated inside `folded`."""
+    model, attachment, base, on = filled
+    with attachment.off(), attachment.folded():
+        assert torch.equal(model.logits(), base)
+    assert torch.equal(model.logits(), on)
+
+
+def test_inside_folded_nothing_is_taken_away(filled):
+    model, attachment, _, on = filled
+    for what in (attachment.merge, attachment.detach, lambda: attachment.off().__enter__()):
+        with attachment.folded(), attachment.folded(), pytest.raises(ModelError, match="leave `folded` first"):
+            what()
+    assert torch.equal(model.logits(), on)
+
+
 def test_a_second_lora_on_the_same_weights_is_refused(tiny):
     """The first one would be replaced without a word."""
     model = tiny("roberta")

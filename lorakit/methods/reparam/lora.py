@@ -6,8 +6,8 @@ reference code has it (`MergedLinear`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
@@ -79,7 +79,8 @@ class LoRAAttachment(Attachment):
 
         self.model, self.method, self.sites, self.fresh = model, method, sites, fresh
         self.deltas: dict[str, LowRankDelta] = {}
-        self.merged = False
+        self.place: Literal["on", "folded", "merged", "off"] = "on"
+        """Where the deltas are: on their layers, in the weights for a while, in the weights for good, taken off."""
         if taken := [site.path for site in sites if hasattr(site.module, CHILD)]:
             raise ModelError(f"{taken[0]} has a delta already; merge or detach it before another is attached")
         for site in sites:
@@ -98,13 +99,16 @@ class LoRAAttachment(Attachment):
         return read_parameters(self._saved())
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self._must_be("on", "load_state")
         write_parameters(self._saved(), state)
 
     def merge(self) -> None:
+        """As every method's. Again: nothing more is folded in. ModelError: detached, or inside `folded`."""
         from lorakit.nn.surgery import fold
 
-        if self.merged:
+        if self.place == "merged":
             return
+        self._must_be("on", "merge")
         for path, names in self._tied().items():
             raise ModelError(
                 f"{path} shares its weight ({' = '.join(names)}): folding the delta in would change both. "
@@ -112,8 +116,7 @@ class LoRAAttachment(Attachment):
             )
         for site in self.sites:
             fold(site, self.deltas[site.name])
-        self.merged = True
-        self.detach()
+        self._take_off("merged")
 
     def _tied(self) -> dict[str, list[str]]:
         """Path of a site -> every name of its weight, where it has more than one."""
@@ -122,22 +125,55 @@ class LoRAAttachment(Attachment):
         found = {site.path: tied(self.model, site.module.weight) for site in self.sites}  # type: ignore[arg-type]
         return {path: names for path, names in found.items() if len(names) > 1}
 
-    def folded(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        """As every method's; nothing to do where the deltas are merged, taken off, or in a weight that is tied."""
         from lorakit.nn.surgery import folded_in
 
-        return nullcontext() if self._tied() else folded_in(self.sites, list(self.deltas.values()))
+        if self.place != "on" or self._tied():
+            yield
+            return
+        with folded_in(self.sites, list(self.deltas.values())):
+            self.place = "folded"
+            try:
+                yield
+            finally:
+                self.place = "on"
 
     def detach(self) -> None:
-        """Take every delta off: the model computes as the base did, with the head as it was trained."""
+        """Take every delta off: the model computes as the base did, with the head as it was trained.
+
+        Again: nothing. ModelError: merged, so that the base is no longer there, or inside `folded`.
+        """
+        if self.place != "off":
+            self._must_be("on", "detach")
+            self._take_off("off")
+
+    def _take_off(self, place: Literal["merged", "off"]) -> None:
         from lorakit.nn.surgery import take_off
 
         for site in self.sites:
             take_off(site)
+        self.place = place
 
-    def off(self) -> AbstractContextManager[None]:
+    def _must_be(self, wanted: str, what: str) -> None:
+        said = {
+            "folded": "its deltas are folded into the weights for a while; leave `folded` first",
+            "merged": "its deltas were merged into the weights for good; load the base model again",
+            "off": "its deltas were detached from the model; attach them again",
+        }
+        if self.place != wanted:
+            raise ModelError(f"{what}: {said[self.place]}")
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """As every method's; detached, it is off already. ModelError: merged, or inside `folded`."""
         from lorakit.nn.surgery import switched_off
 
-        return switched_off(list(self.deltas.values()))
+        if self.place != "off":
+            self._must_be("on", "off")
+        with switched_off(list(self.deltas.values())):
+            yield
 
     def delta_norms(self) -> dict[str, float]:
         from lorakit.nn.linear import weight_of
