@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from lorakit.batches import Encoded, collate
-from lorakit.errors import TrainingError
+from lorakit.errors import DataError, TrainingError
 from lorakit.methods import Attachment
 from lorakit.recipe.schema import Evaluate, Train
 from lorakit.tasks import Head
@@ -68,7 +68,10 @@ def train(attachment: Attachment, setup: Setup, accelerator: Accelerator, score:
 
     score: the model -> {split: {metric: value}}, called on every process. observe: called with plain events, on the
     main process. TrainingError: a delta without gradient after the first step, or a loss that is not finite.
+    DataError: no examples.
     """
+    if not setup.examples:
+        raise DataError("there is no example to train on")
     settings, size = setup.train, setup.train.global_batch_size
     shares = share(size, settings.micro_batch_size, accelerator.num_processes)
     per_epoch = steps_per_epoch(len(setup.examples), size)

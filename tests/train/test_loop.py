@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from lorakit.batches import Encoded
-from lorakit.errors import TrainingError
+from lorakit.errors import DataError, TrainingError
 from lorakit.methods import methods
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe.schema import Evaluate, Train
@@ -64,7 +64,7 @@ class Run:
         self.attachment = method.attach(self.model.model, self.model.roles, self.model.fresh)
         self.start = self.attachment.state()
         values = {"epochs": 2, "global_batch_size": 8, "learning_rate": 5e-3, "warmup": 0.0} | settings
-        self.examples = examples or _examples(head)
+        self.examples = _examples(head) if examples is None else examples
         cadence = evaluate or ({"keep": "last"} if score is _no_score else {})
         setup = Setup(self.examples, head, 0, width, Train(**values), Evaluate(**cadence), seed, ("validation", "m"))
         self.events: list[dict[str, Any]] = []
@@ -340,6 +340,12 @@ def test_the_events(run):
 
 
 # when it cannot go on
+
+
+def test_no_examples_end_the_run_at_once(run):
+    """There is no batch to wait for, so it would look for one forever."""
+    with pytest.raises(DataError, match="no example to train on"):
+        run(examples=[])
 
 
 class _Partly(nn.Module):
