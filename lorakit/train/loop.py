@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from lorakit.batches import Encoded, collate
-from lorakit.errors import DataError, TrainingError
+from lorakit.errors import DataError, ModelError, TrainingError
 from lorakit.methods import Attachment
 from lorakit.recipe.schema import Evaluate, Train
 from lorakit.tasks import Head
@@ -79,7 +79,7 @@ def train(attachment: Attachment, setup: Setup, accelerator: Accelerator, score:
     assert isinstance(total, int)
     evaluations = evaluation_steps(setup.evaluate, per_epoch, total)
     if settings.gradient_checkpointing:
-        attachment.model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        recompute_activations(attachment.model)
     parameters = attachment.trained()
     optimizer = build_optimizer(parameters, settings, attachment.method.parameter_groups(parameters))
     model, optimizer = accelerator.prepare(attachment.model, optimizer)
@@ -121,6 +121,19 @@ def train(attachment: Attachment, setup: Setup, accelerator: Accelerator, score:
     return Trained(
         done, done / per_epoch, kept.step, kept.step / per_epoch, kept.scores, kept.state, clock.training, clock.apart
     )
+
+
+def recompute_activations(model: nn.Module) -> None:
+    """Gradient checkpointing, by the name that this transformers has for it. ModelError: the model cannot."""
+    # its older name warns from 5.23 on; pyproject takes transformers from 5.0, which has no other
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+    enable: Any = next((getattr(model, name) for name in names if hasattr(model, name)), None)
+    try:
+        if enable is None:
+            raise ValueError("it is no model of transformers")
+        enable({"use_reentrant": False})
+    except ValueError as error:
+        raise ModelError(f"train.gradient_checkpointing: {type(model).__name__} cannot: {error}") from error
 
 
 def evaluation_steps(cadence: Evaluate, per_epoch: int, total: int) -> set[int]:

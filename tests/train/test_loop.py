@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,13 +14,13 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from lorakit.batches import Encoded
-from lorakit.errors import DataError, TrainingError
+from lorakit.errors import DataError, ModelError, TrainingError
 from lorakit.methods import methods
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe.schema import Evaluate, Train
 from lorakit.tasks import Head
 from lorakit.train import loop
-from lorakit.train.loop import Setup, evaluation_steps, refuse_dead, train
+from lorakit.train.loop import Setup, evaluation_steps, recompute_activations, refuse_dead, train
 
 MODELS = {
     Head.CLASSIFICATION: ("bert", "SequenceClassification", {}),
@@ -185,9 +186,28 @@ def test_what_is_frozen_stays(run, tiny, method):
 
 
 def test_gradient_checkpointing_trains_the_same(run):
-    plain, saving = (run(gradient_checkpointing=on, max_steps=4) for on in (False, True))
-    assert saving.model.model.is_gradient_checkpointing
+    plain = run(max_steps=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        saving = run(gradient_checkpointing=True, max_steps=4)
+    assert any(getattr(module, "gradient_checkpointing", False) for module in saving.model.model.modules())
     torch.testing.assert_close(saving.state, plain.state, rtol=1e-4, atol=1e-5)
+
+
+def test_an_older_transformers_has_the_older_name():
+    asked = []
+
+    class Older(nn.Module):
+        def gradient_checkpointing_enable(self, options):
+            asked.append(options)
+
+    recompute_activations(Older())
+    assert asked == [{"use_reentrant": False}]
+
+
+def test_a_model_that_cannot_recompute_says_so(run):
+    with pytest.raises(ModelError, match="gradient_checkpointing: _Partly cannot"):
+        run(model=_partly("head.weight", "head.bias"), method=LoRA(targets=("body",)), gradient_checkpointing=True)
 
 
 def test_gradients_are_clipped(run, plain_steps):
