@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
+from torch.distributed import is_initialized
 
 import lorakit
-from lorakit.errors import DataError
+from lorakit.errors import DataError, RecipeError
 from lorakit.hub import adapter as files
 from lorakit.methods import Attachment
 from lorakit.models._load import Base, load, outline
@@ -211,7 +213,20 @@ def _prove(
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:
-    return Accelerator(mixed_precision=precision_of(recipe.train.precision), cpu=os.environ.get("LORAKIT_CPU") == "1")
+    precision = precision_of(recipe.train.precision)
+    wanted: dict[str, Any] = {"mixed_precision": precision, "cpu": os.environ.get("LORAKIT_CPU") == "1"}
+    try:
+        try:
+            accelerator = Accelerator(**wanted)
+        except ValueError:
+            # accelerate refuses another precision than that of the process's first Accelerator, and has no other way
+            AcceleratorState._reset_state(reset_partial_state=not is_initialized())
+            accelerator = Accelerator(**wanted)
+    except ValueError as error:
+        raise RecipeError(f"train.precision {recipe.train.precision} is not to be had here: {error}") from error
+    if precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would train in fp32 without a word
+        raise RecipeError("train.precision fp16 is not to be had here: it needs a GPU; take bf16 or fp32")
+    return accelerator
 
 
 def _predictions(folder: Path, split: str) -> Path:
