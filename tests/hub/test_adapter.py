@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -301,10 +302,55 @@ def test_a_fingerprint_is_of_the_base_only(tiny, family):
     assert files.fingerprint(tiny(family, seed=1).model, model.fresh) != wanted
 
 
+@pytest.mark.parametrize("small", [1, 1e-9], ids=["usual", "below what float16 holds"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
 @pytest.mark.parametrize("family", ["roberta", "gpt2", "llama"])
-def test_a_fingerprint_is_the_same_in_bfloat16(tiny, family):
-    model, half = tiny(family), tiny(family, dtype=torch.bfloat16)
-    assert files.fingerprint(model.model, model.fresh) == files.fingerprint(half.model, half.fresh)
+def test_a_fingerprint_is_the_same_in_every_dtype(tiny, family, dtype, small):
+    model, other = tiny(family), tiny(family)
+    with torch.no_grad():
+        for parameter in (*model.model.parameters(), *other.model.parameters()):
+            parameter.mul_(small)
+    wanted = files.fingerprint(model.model, model.fresh)
+    assert wanted
+    assert files.fingerprint(other.model.to(dtype), other.fresh) == wanted
+
+
+@pytest.mark.parametrize("made", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("used", [torch.float32, torch.float16], ids=str)
+def test_another_base_is_refused_in_every_dtype(tiny, base, about, tmp_path, made, used):
+    model = tiny("gpt2", dtype=made)
+    attachment = LoRA().attach(model.model, model.roles, model.fresh)
+    files.save(tmp_path / "adapter", attachment, about(model, attachment))
+    assert _attach(tmp_path / "adapter", base("gpt2", dtype=used)).sites
+    with pytest.raises(AdapterError, match="other weights than these"):
+        _attach(tmp_path / "adapter", base("gpt2", dtype=used, seed=5))
+
+
+@pytest.mark.parametrize("old", ["", "9f86d081884c7d659a2feaa0c55ad015", "3:9f86d081884c7d659a2feaa0c55ad015"])
+def test_an_adapter_with_another_kind_of_fingerprint_loads_with_a_note(
+    trained, base, rewrite, caplog, monkeypatch, old
+):
+    monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)
+    model, _, folder = trained()
+    rewrite(folder, header=lambda h: h | {"lorakit": json.dumps({**json.loads(h["lorakit"]), "fingerprint": old})})
+    other = base()
+    _attach(folder, other)
+    assert torch.equal(other.logits(), model.logits())
+    assert "it is not compared with this base (some/base is the one to give)" in caplog.text
+
+
+def test_the_places_that_a_fingerprint_looks_at(tiny):
+    """Equal steps through a matrix often stay in one column."""
+    model = tiny("roberta")
+    name = "roberta.encoder.layer.0.intermediate.dense.weight"
+    weight = model.model.get_parameter(name)
+    seen = 0
+    for column in range(weight.shape[1]):
+        wanted = files.fingerprint(model.model, model.fresh)
+        with torch.no_grad():
+            weight[:, column].neg_()
+        seen += files.fingerprint(model.model, model.fresh) != wanted
+    assert seen == weight.shape[1]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
