@@ -50,7 +50,18 @@ def _verbs() -> Iterator[tuple[str, set[str]]]:
     """Verb -> its long options, as the command line has them."""
     import typer
 
-    from lorakit.cli import app, check, env, evaluate, merge, recipes, report, score, train  # noqa: F401 (add verbs)
+    from lorakit.cli import (  # noqa: F401 (each adds its verb)
+        app,
+        check,
+        env,
+        evaluate,
+        generate,
+        merge,
+        recipes,
+        report,
+        score,
+        train,
+    )  # fmt: skip
 
     def leaves(command, path: tuple[str, ...]) -> Iterator[tuple[str, set[str]]]:
         if hasattr(command, "commands"):

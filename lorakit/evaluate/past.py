@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+TIDY = 8
+"""Steps of a beam search between two times that tokens which no beam goes back to are dropped."""
+
 
 def read(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> tuple[SharedPast | CopiedPast, Tensor]:
     """Each prompt, (examples, length) with padding on the left, once; and the logits (examples, 1, vocabulary)."""
@@ -48,25 +51,37 @@ class _Forward:
 
 
 class _Roomy(DynamicLayer):
-    """Tensors with room to spare: a step writes its own keys and values, where DynamicLayer copies all of them."""
+    """Keys and values with room for some steps: a step writes its own, where DynamicLayer copies all there are."""
+
+    keys: Any
+    values: Any
+    room: tuple[Any, ...]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        n, new = self.get_seq_length(), key_states.shape[-2]
-        if n == 0:
+        if not self.is_initialized:
             self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
-            self.keys, self.values = key_states[..., :0, :], value_states[..., :0, :]
-        if n == 0 or n + new > self.room[0].shape[-2]:
-            self.room = tuple(_with_room(states, 2 * (n + new)) for states in (self.keys, self.values))
+            self._hold(key_states, value_states)
+            return self.keys, self.values
+        n, new = self.keys.shape[-2], key_states.shape[-2]
+        if n + new > self.room[0].shape[-2]:
+            self.room = tuple(_longer(states, n + TIDY * new) for states in (self.keys, self.values))
         self.keys, self.values = (whole[..., : n + new, :] for whole in self.room)
         self.keys[..., n:, :], self.values[..., n:, :] = key_states, value_states
         return self.keys, self.values
 
+    def select(self, slots: Tensor) -> None:
+        """slots: (examples, n), the tokens to keep of each example."""
+        index = slots[:, None, :, None]
+        self._hold(torch.take_along_dim(self.keys, index, 2), torch.take_along_dim(self.values, index, 2))
+
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        self.room = tuple(whole[beam_idx] for whole in self.room)
-        self.keys, self.values = (whole[..., : self.keys.shape[-2], :] for whole in self.room)
+        self._hold(self.keys[beam_idx], self.values[beam_idx])
+
+    def _hold(self, keys: Tensor, values: Tensor) -> None:
+        self.keys, self.values = self.room = keys, values
 
 
-def _with_room(states: Tensor, length: int) -> Tensor:
+def _longer(states: Tensor, length: int) -> Tensor:
     rows, heads, n, size = states.shape
     whole = states.new_empty(rows, heads, length, size)
     whole[..., :n, :] = states
@@ -77,11 +92,11 @@ class SharedPast:
     """All beams of an example are one row, and every token in it is kept once; a mask says who sees whom.
 
     The prompt is not copied per beam, and when the search drops a beam and forks another, only rows of the mask move.
-    Keys per example: prompt + steps * beams, at most; with copies it would be (prompt + steps) * beams.
+    Every few steps the tokens that no beam goes back to are dropped.
     """
 
     def __init__(self, forward: _Forward, attention_mask: Tensor):
-        self.forward, self.positions = forward, attention_mask.sum(-1, keepdim=True)
+        self.forward, self.positions, self.steps = forward, attention_mask.sum(-1, keepdim=True), 0
         self.hidden = torch.finfo(forward.model.dtype).min  # type: ignore[arg-type]
         seen = torch.zeros_like(attention_mask, dtype=forward.model.dtype)  # type: ignore[arg-type]
         self.mask = seen.masked_fill_(attention_mask == 0, self.hidden).unsqueeze(1)  # (examples, beams, keys)
@@ -89,6 +104,9 @@ class SharedPast:
     def step(self, tokens: Tensor, parents: Tensor) -> Tensor:
         """tokens, parents: (examples, beams), what each beam writes and the earlier beam that it goes on from."""
         width = tokens.shape[1]
+        self.steps += 1
+        if width > 1 and self.steps % TIDY == 0:
+            self._drop_unseen()
         own = torch.full((width, width), self.hidden, dtype=self.mask.dtype, device=self.mask.device).fill_diagonal_(0)
         inherited = torch.take_along_dim(self.mask, parents.unsqueeze(-1), 1)
         self.mask = torch.cat([inherited, own.expand(len(tokens), -1, -1)], -1)
@@ -100,6 +118,13 @@ class SharedPast:
         """Forget all other examples."""
         self.forward.cache.reorder_cache(examples)
         self.mask, self.positions = self.mask[examples], self.positions[examples]
+
+    def _drop_unseen(self) -> None:
+        seen = (self.mask == 0).any(1)  # (examples, keys)
+        slots = seen.byte().topk(int(seen.sum(-1).max()))[1]  # no matter in which order: positions are in the keys
+        self.mask = torch.take_along_dim(self.mask, slots.unsqueeze(1), -1)
+        for layer in self.forward.cache.layers:
+            layer.select(slots)
 
 
 class CopiedPast:

@@ -40,35 +40,36 @@ def predict_logits(
 
 
 @dataclass(frozen=True)
-class Text:
-    """What was written; ended: the end came by itself, and not by max_new_tokens."""
+class Generated:
+    """A text without its end token; ended: False where max_new_tokens cut it."""
 
     text: str
     ended: bool
 
 
-OnBatch = Callable[[Sequence[int], Sequence[Text]], None]
+OnBatch = Callable[[Sequence[int], Sequence[Generated]], None]
 
 
 def generate(
     model: nn.Module, items: Sequence[Encoded], tokenizer: Any, batch_size: int, settings: Decode,
-    progress: Progress | None = None, on_batch: OnBatch | None = None, seed: int = 0,
-) -> list[Text]:  # fmt: skip
+    progress: Progress | None = None, on_batch: OnBatch | None = None, seed: int = 0, stops: Sequence[int] = (),
+) -> list[Generated]:  # fmt: skip
     """What the model writes after each item's tokens (see `decode`), without special tokens.
 
     batch_size: examples at a time; each has `settings.beams` beams. on_batch: called with the numbers of the items of a
     batch and what was written to them, so that it can be saved. seed: decides the draws of `settings.sample`, each
-    item's own, so that they do not depend on the batch.
+    item's own, so that they do not depend on the batch. stops: tokens that end a text, besides the tokenizer's end.
     """
+    ends = sorted({tokenizer.eos_token_id, *stops} - {None})
     plain: Any = getattr(model, "module", model)
 
-    def outputs(batch: Sequence[Encoded], device: torch.device) -> list[Text]:
+    def outputs(batch: Sequence[Encoded], device: torch.device) -> list[Generated]:
         fields = collate(batch, Head.CLASSIFICATION, tokenizer.pad_token_id, side="left")
         ids, mask = fields["input_ids"].to(device), fields["attention_mask"].to(device)
         draws = torch.stack([_draws(item, settings, seed) for item in batch]).to(device) if settings.sample else None
-        written = decode(plain, ids, mask, settings, (tokenizer.eos_token_id,), draws)
+        written = decode(plain, ids, mask, settings, ends, draws)
         texts = tokenizer.batch_decode([w.ids for w in written], skip_special_tokens=True)
-        return [Text(text, w.ended) for text, w in zip(texts, written, strict=True)]
+        return [Generated(text, w.ended) for text, w in zip(texts, written, strict=True)]
 
     return _in_order(model, items, batch_size, outputs, progress, on_batch)
 

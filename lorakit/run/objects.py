@@ -11,7 +11,7 @@ from torch import nn
 
 from lorakit.batches import Encoded, encode, encode_prompts, refuse_too_long
 from lorakit.errors import RecipeError
-from lorakit.evaluate.predict import Text, generate, predict_logits
+from lorakit.evaluate.predict import Generated, generate, predict_logits
 from lorakit.methods import Attachment
 from lorakit.models._load import Base
 from lorakit.nn.freeze import count
@@ -38,6 +38,8 @@ class Examiner:
         refuse_too_long(recipe.data, tokenizer, config)
         self.recipe, self.task, self.tokenizer = recipe, recipe.task, tokenizer
         self.attachment, self.observe, self.seed = attachment, observe, seed
+        marks = [tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in recipe.task.stops]
+        self.stops = [ids[0] for ids in marks if len(ids) == 1]  # a mark of several tokens is cut from the text instead
         self.splits = {split: list(examples) for split, examples in splits.items()}
         self.encoded = {split: self._encode(examples) for split, examples in self.splits.items()}
 
@@ -64,7 +66,7 @@ class Examiner:
         examples, known = self.splits[split], kept.known if kept else {}
         asked = [i for i in chosen if examples[i].id not in known]
 
-        def on_batch(numbers: Sequence[int], texts: Sequence[Text]) -> None:
+        def on_batch(numbers: Sequence[int], texts: Sequence[Generated]) -> None:
             if kept is not None:
                 found = (self._answer(examples[asked[n]], t.text, t.ended) for n, t in zip(numbers, texts, strict=True))
                 kept.add(answer.line() for answer in found)
@@ -73,7 +75,7 @@ class Examiner:
         with merged:
             texts = generate(
                 model, [self.encoded[split][i] for i in asked], self.tokenizer, self.recipe.evaluate.batch_size,
-                self.recipe.decode, _reporter(self.observe, split), on_batch, self.seed,
+                self.recipe.decode, _reporter(self.observe, split), on_batch, self.seed, self.stops,
             )  # fmt: skip
         new = {examples[i].id: (t.text, t.ended) for i, t in zip(asked, texts, strict=True)}
         new |= {id: (line["output"], line.get("ended", True)) for id, line in known.items()}

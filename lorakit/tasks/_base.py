@@ -119,6 +119,11 @@ class Task(Config, ABC):
         DataError: lengths that differ, a label that is unknown, nothing to score.
         """
 
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """What ends a text besides the end-of-text token, where the tokenizer has a token for it."""
+        return ()
+
     def rows_of(self, split: str, data: Data) -> list[str]:
         """Id of the example of each row of the official file, where one example stands for several rows."""
         return [example.id for example in self.read(split, data)]

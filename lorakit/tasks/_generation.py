@@ -20,6 +20,8 @@ from lorakit.tasks._files import limit_of
 log = logging.getLogger(__name__)
 
 END_OF_TEXT = "<|endoftext|>"
+BLANK_LINE = "\n\n"
+"""Token 628 of GPT-2, at which the reference code's decoder stops too."""
 
 
 class Row(NamedTuple):
@@ -110,6 +112,10 @@ class Generation(Task, ABC):
         return Example("prompt", text, eos=True)
 
     @property
+    def stops(self) -> tuple[str, ...]:
+        return (BLANK_LINE,)
+
+    @property
     def protocol(self) -> str:
         return facts_of(self.metric).protocol
 
@@ -117,7 +123,7 @@ class Generation(Task, ABC):
         """What stands before the end-of-text mark and the first blank line, without white space around it."""
         if not isinstance(output, str):
             raise DataError(f"the model gave {output!r} for an example, and the task needs a text")
-        return output.split(END_OF_TEXT)[0].split("\n\n")[0].strip()
+        return output.split(END_OF_TEXT)[0].split(BLANK_LINE)[0].strip()
 
     def to_reference(self, example: Example) -> list[str]:
         if not example.references:

@@ -34,7 +34,7 @@ def test_logits_are_those_of_each_example_alone(tiny, family, batch_size):
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_generated_texts_are_those_of_each_example_alone(tiny, tokenizer, family, batch_size):
-    """Padding stands on the left, and is not looked at."""
+    """Padding stands on the left, and is not looked at; a text that reaches five tokens is cut."""
     model, items, words = tiny(family, "CausalLM").model, _items(), tokenizer()
     alone = []
     for item in items:
@@ -43,12 +43,49 @@ def test_generated_texts_are_those_of_each_example_alone(tiny, tokenizer, family
             with torch.no_grad():
                 following = model(input_ids=ids).logits[0, -1].argmax()
             ids = torch.cat([ids, following.view(1, 1)], 1)
-            if following == 1:
+            if following in (1, 9):
                 break
-        alone.append(words.decode(ids[0, item.length :], skip_special_tokens=True))
-    found = generate(model, items, words, batch_size, Decode(max_new_tokens=5))
-    assert [written.text for written in found] == alone
+        ended = ids[0, -1] in (1, 9)
+        written = ids[0, item.length : -1 if ended else None]
+        alone.append((words.decode(written, skip_special_tokens=True), bool(ended)))
+    found = generate(model, items, words, batch_size, Decode(max_new_tokens=5), stops=(9,))
+    assert [(g.text, g.ended) for g in found] == alone
     assert len(set(alone)) > 5
+
+
+def test_an_end_is_the_tokenizers_or_a_stop(tiny, tokenizer):
+    model, items, words = tiny("llama", "CausalLM").model, _items(), tokenizer()
+    settings = Decode(max_new_tokens=8)
+    free, stopped = (generate(model, items, words, 4, settings, stops=stops) for stops in ((), range(30, 50)))
+    assert sum(g.ended for g in stopped) > sum(g.ended for g in free)
+    assert all(long.text.startswith(short.text) for short, long in zip(stopped, free, strict=True))
+    words.eos_token = None
+    assert not any(g.ended for g in generate(model, items, words, 4, settings))
+
+
+def test_what_is_drawn_depends_on_the_seed_alone(tiny, tokenizer):
+    model, items, words = tiny("gpt2", "CausalLM").model, _items(), tokenizer()
+
+    def texts(batch_size, seed):
+        return generate(model, items, words, batch_size, Decode(max_new_tokens=6, sample=True), seed=seed)
+
+    assert texts(2, 7) == texts(2, 7) == texts(5, 7) == texts(100, 7)
+    assert texts(2, 7) != texts(2, 8)
+
+
+def test_each_batch_is_handed_over_when_it_is_there(tiny, tokenizer):
+    """Long prompts first."""
+    model, items, seen = tiny("gpt2", "CausalLM").model, _items(), []
+    found = generate(
+        model, items, tokenizer(), 4, Decode(max_new_tokens=3, beams=2), lambda done, of: seen.append((done, of)),
+        on_batch=lambda numbers, outputs: seen.append(dict(zip(numbers, outputs, strict=True))),
+    )  # fmt: skip
+    batches = seen[::2]
+    assert seen[1::2] == [(4, 11), (8, 11), (11, 11)]
+    assert [len(batch) for batch in batches] == [4, 4, 3]
+    assert {i: g for batch in batches for i, g in batch.items()} == dict(enumerate(found))
+    lengths = [items[i].length for batch in batches for i in batch]
+    assert lengths == sorted(lengths, reverse=True)
 
 
 def test_the_mode_of_the_model_is_given_back(tiny):
