@@ -28,7 +28,10 @@ def evaluate(
     task: Task = None,
     model: BaseModel = None,
     seed: Seed = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for predictions; default: eval/ beside the adapter.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for predictions; default: eval/ of a run's seed, else NAME-eval beside PATH."),
+    ] = None,
     any_base: AnyBase = False,
     as_json: Json = False,
 ) -> None:

@@ -66,7 +66,7 @@ def evaluate(
         effect = _effect(loaded, attachment, probe, recipe.task.head)
         if effect == 0.0:
             raise ToleranceError(f"{path}: with the adapter and without it the logits are the same; it does nothing")
-    folder = out or source.folder / "eval"
+    folder = out or source.notebook
     scores: Scores = {}
     base_scores: Scores = {}
     written: list[Path] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,8 @@ class Source:
     path: str
     recipe: Recipe | None
     adapter: files.AdapterFile | None
-    folder: Path
-    """Where what is found out about it is written."""
+    notebook: Path
+    """Folder for what is found out about it: seedN/eval of a run, else NAME-eval beside it."""
     why: str = ""
 
     @property
@@ -59,7 +60,8 @@ def open_source(
         chosen, why = choose_seed(folder, seed)
         run = chosen.parent
         recipe = build(run / "recipe.yaml", overrides).recipe
-        return Source(path, recipe, files.read(chosen / "adapter"), chosen, why)
+        return Source(path, recipe, files.read(chosen / "adapter"), chosen / "eval", why)
+    notebook = _beside(folder)
     if not folder.is_dir():
         folder = _from_hub(path)
     if (folder / files.CONFIG_FILE).is_file() or (folder / files.PLAIN_FILE).is_file():
@@ -72,12 +74,24 @@ def open_source(
             raise AdapterError(f"{folder} does not name its base model; give it with --model")
         given = {"name": task} if task else (about.task if about else None)
         data = {"max_length": about.max_length} if about else {}
-        return Source(path, _recipe(given, model, data, overrides, about.decode if about else {}), adapter, folder)
+        decode = about.decode if about else {}
+        return Source(path, _recipe(given, model, data, overrides, decode), adapter, notebook)
     if (folder / "config.json").is_file():
         if task is None:
             raise InputError("a plain model does not say what it is scored on; give --task, such as --task glue/mrpc")
-        return Source(path, _recipe({"name": task}, {"name": str(folder)}, {}, overrides), None, folder)
+        return Source(path, _recipe({"name": task}, {"name": str(folder)}, {}, overrides), None, notebook)
     raise InputError(f"{path} is neither a run, nor an adapter folder, nor a model folder")
+
+
+def _beside(folder: Path) -> Path:
+    """Never inside an adapter or a model, which may be published as it stands; never in the hub's cache."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    place = Path(os.path.abspath(folder))
+    if place.name == "adapter" and is_run(place.parent.parent):
+        return place.parent / "eval"
+    kept = place.is_dir() and Path(HF_HUB_CACHE).resolve() not in place.resolve().parents
+    return (place.parent if kept else Path.cwd()) / f"{place.name}-eval"
 
 
 def load_source(source: Source, model: Any, any_base: bool = False) -> tuple[Base, Attachment | None]:

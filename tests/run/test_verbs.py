@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from lorakit.report.result import Result
+from lorakit.run.source import open_source
 from tests.run.conftest import SMALL
 
 
@@ -67,6 +69,36 @@ def test_eval_takes_an_adapter_folder_by_its_task(trained, lorakit_cli, tmp_path
     said = lorakit_cli("eval", trained / "seed0" / "adapter", "--out", tmp_path, "--task", "nonsense")
     assert said.code == 2
     assert "no task is named 'nonsense'" in said.err
+
+
+def test_eval_writes_beside_what_it_looks_at_and_never_into_it(trained, lorakit_cli, tmp_path):
+    adapter = shutil.copytree(trained / "seed0" / "adapter", tmp_path / "mine")
+    before = sorted(f.name for f in adapter.iterdir())
+    done = lorakit_cli("eval", adapter, "data.limit.validation=8", "--json")
+    assert done.code == 0
+    assert done.json["files"] == [str(tmp_path / "mine-eval" / "validation.jsonl")]
+    assert len(lines(tmp_path / "mine-eval" / "validation.jsonl")) == 8
+    assert sorted(f.name for f in adapter.iterdir()) == before
+
+
+def test_where_eval_writes(trained, tmp_path, monkeypatch):
+    def place(path: object) -> Path:
+        return open_source(str(path), seed=0 if path == trained else None).notebook
+
+    copied = shutil.copytree(trained / "seed0" / "adapter", tmp_path / "hub" / "models--a--b" / "snapshots" / "f00d")
+    (tmp_path / "link").symlink_to(trained / "seed0" / "adapter")
+    monkeypatch.chdir(tmp_path)
+    assert place(trained) == trained / "seed0" / "eval"
+    assert place(trained / "seed1") == trained / "seed1" / "eval"
+    assert place(trained / "seed0" / "adapter") == trained / "seed0" / "eval"
+    assert place("link") == tmp_path / "link-eval"
+    assert place(copied) == copied.with_name("f00d-eval")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert place(copied) == tmp_path / "f00d-eval", "nothing is written into the hub's cache"
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: copied)
+    assert place("somebody/their-lora") == tmp_path / "their-lora-eval"
+    monkeypatch.chdir(shutil.copytree(copied, tmp_path / "here"))
+    assert place(".") == tmp_path / "here-eval"
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
