@@ -7,6 +7,7 @@ import torch
 
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.nn.linear import weight_of
+from tests.parity.compare import gap, losses_of_ten_steps
 
 pytestmark = pytest.mark.peers
 loralib = pytest.importorskip("loralib")
@@ -58,11 +59,6 @@ def _factors(attachment, theirs):
         yield delta.B, layer.lora_B, b_rows
 
 
-def _gap(a, b) -> float:
-    """Largest difference, relative to the largest logit where that is above one."""
-    return float((a - b).abs().max() / a.abs().max().clamp(min=1))
-
-
 @pytest.fixture(params=[_linear, _fused], ids=["Linear-roberta", "MergedLinear-gpt2"])
 def pair(request, tiny):
     ours, attachment, theirs = request.param(tiny)
@@ -86,9 +82,9 @@ def test_the_same_number_of_parameters(pair):
 def test_forward(pair):
     ours, attachment, theirs = pair
     wanted = theirs.model(**theirs.inputs).logits
-    assert _gap(ours.model(**ours.inputs).logits, wanted) <= 1e-6
+    assert gap(ours.model(**ours.inputs).logits, wanted) <= 1e-6
     with attachment.off():
-        assert _gap(ours.model(**ours.inputs).logits, wanted) > 1e-2
+        assert gap(ours.model(**ours.inputs).logits, wanted) > 1e-2
 
 
 def test_gradients(pair):
@@ -108,7 +104,7 @@ def test_merged_weights(pair):
         merged = weight_of(site.module)
         their = theirs.model.get_submodule(site.path).weight
         torch.testing.assert_close(merged, their.T if "c_attn" in site.path else their, rtol=1e-6, atol=1e-6)
-    assert _gap(ours.logits(), theirs.logits()) <= 1e-6
+    assert gap(ours.logits(), theirs.logits()) <= 1e-6
 
 
 def test_training_step_by_step(pair):
@@ -119,16 +115,10 @@ def test_training_step_by_step(pair):
                 our.zero_()
                 their[rows] = 0
     deltas = [our for our, _, _ in _factors(attachment, theirs)]
-    losses: list[list[float]] = []
-    for model, parameters in ((ours, deltas), (theirs, [p for p in theirs.model.parameters() if p.requires_grad])):
-        optimizer = torch.optim.AdamW(parameters, lr=5e-3)
-        losses.append([])
-        for _ in range(10):
-            loss = model.loss()
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            losses[-1].append(float(loss))
+    losses = [
+        losses_of_ten_steps(ours, deltas),
+        losses_of_ten_steps(theirs, [p for p in theirs.model.parameters() if p.requires_grad]),
+    ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5, abs=1e-6)
     for our, their, rows in _factors(attachment, theirs):
         torch.testing.assert_close(our, their[rows], rtol=0, atol=1e-5)

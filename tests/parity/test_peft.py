@@ -13,6 +13,7 @@ from lorakit.errors import AdapterError
 from lorakit.hub import adapter as files
 from lorakit.methods.reparam.lora import LoRA, Target
 from lorakit.nn.linear import weight_of
+from tests.parity.compare import gap, losses_of_ten_steps
 
 pytestmark = pytest.mark.peers
 peft = pytest.importorskip("peft")
@@ -29,12 +30,6 @@ PAIRS = [
 ]
 IDS = [f"{family}-{head}" for family, head, _ in PAIRS]
 TASK = {CLASSIFIER: "SEQ_CLS", CAUSAL: "CAUSAL_LM"}
-
-
-def _gap(model, other) -> float:
-    """Largest difference of a logit, relative to the largest logit where that is above one."""
-    a, b = model.logits(), other.logits()
-    return float((a - b).abs().max() / a.abs().max().clamp(min=1))
 
 
 def _wrap(model, family, head, **fields):
@@ -97,7 +92,7 @@ def pair(request, tiny):
 
 def test_forward(pair, tiny):
     ours, attachment, theirs, _ = pair
-    assert _gap(ours, theirs) <= 1e-6
+    assert gap(ours.logits(), theirs.logits()) <= 1e-6
     with attachment.off():
         assert (ours.logits() - theirs.logits()).abs().max() > 1e-2
 
@@ -123,7 +118,7 @@ def test_merged_weights(pair):
     plain = theirs.model.state_dict()
     for name, value in ours.model.state_dict().items():
         torch.testing.assert_close(value, plain[name], rtol=1e-6, atol=1e-6)
-    assert _gap(ours, theirs) <= 1e-6
+    assert gap(ours.logits(), theirs.logits()) <= 1e-6
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -146,14 +141,7 @@ def test_training_step_by_step(pair, dropout):
     ):
         model.model.train()
         torch.manual_seed(11)
-        optimizer = torch.optim.AdamW(parameters, lr=5e-3)
-        losses.append([])
-        for _ in range(10):
-            loss = model.loss()
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            losses[-1].append(float(loss))
+        losses.append(losses_of_ten_steps(model, parameters))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5, abs=1e-6)
     assert losses[0][-1] != losses[0][0]
     for path, delta in attachment.deltas.items():
@@ -224,7 +212,7 @@ def test_stock_peft_reads_our_folder(tiny, about, tmp_path, family, head, fields
         base.model = peft.PeftModel.from_pretrained(base.model, tmp_path / "adapter")
     said = [str(w.message) for w in caught]
     assert not [text for text in said if "missing" in text.lower() or "unexpected" in text.lower()], said
-    assert _gap(base, model) <= 1e-6
+    assert gap(base.logits(), model.logits()) <= 1e-6
     assert (plain - model.logits()).abs().max() > 1e-3
     again = base.model.load_adapter(tmp_path / "adapter", "again")
     assert not [key for key in again.missing_keys if "again" in key]
@@ -236,7 +224,7 @@ def test_transformers_own_loader_reads_our_folder(tiny, about, tmp_path, family)
     model, _ = _saved(tiny, about, tmp_path, family, CAUSAL, {})
     other = tiny(family, CAUSAL)
     other.model.load_adapter(str(tmp_path / "adapter"))
-    assert _gap(other, model) <= 1e-6
+    assert gap(other.logits(), model.logits()) <= 1e-6
 
 
 def test_peft_merges_our_folder(tiny, about, tmp_path):
@@ -247,7 +235,7 @@ def test_peft_merges_our_folder(tiny, about, tmp_path):
     merged = weight_of(base.model.transformer.h[0].attn.c_attn)
     assert torch.equal(merged[32:64], before[32:64])  # the keys
     attachment.merge()
-    assert _gap(model, base) <= 1e-6
+    assert gap(model.logits(), base.logits()) <= 1e-6
 
 
 def test_peft_saves_our_tensors_again_bit_for_bit(tiny, about, tmp_path):
@@ -303,10 +291,10 @@ def test_we_read_what_peft_saved(tiny, about, tmp_path, family, head, fields):
     other = tiny(family, head)
     plain = other.logits()
     attachment = files.attach(files.read(tmp_path), other.model, other.roles, other.fresh)
-    assert _gap(other, model) <= 1e-6
+    assert gap(other.logits(), model.logits()) <= 1e-6
     assert (plain - model.logits()).abs().max() > 1e-3
     attachment.merge()
-    assert _gap(other, model) <= 1e-5
+    assert gap(other.logits(), model.logits()) <= 1e-5
 
 
 @pytest.mark.parametrize(
