@@ -35,13 +35,18 @@ class Java(NamedTuple):
 
 
 def find(otherwise: str) -> Java | None:
-    """How to start the programs. None where something is missing, and one warning says what, and `otherwise`."""
+    """`look`, or None with one warning: what is missing, what happens `otherwise`, and what to install."""
     try:
-        program = _java()
-        meteor, corenlp = _jar("meteor/meteor-1.5.jar"), _jar("tokenizer/stanford-corenlp-3.4.1.jar")
+        return look()
     except FileNotFoundError as missing:
         logger.warning("%s: %s; %s", missing, otherwise, INSTALL)
         return None
+
+
+def look() -> Java:
+    """How to start the programs. FileNotFoundError: what is missing."""
+    program = _java()
+    meteor, corenlp = _jar("meteor/meteor-1.5.jar"), _jar("tokenizer/stanford-corenlp-3.4.1.jar")
     tokenizer = ["-cp", str(corenlp), "edu.stanford.nlp.process.PTBTokenizer"]
     return Java([program, *OPTIONS, "-jar", str(meteor)], [program, *OPTIONS, *tokenizer])
 
@@ -83,7 +88,7 @@ def run(name: str, command: list[str], lines: list[str]) -> list[str]:
 
 @contextmanager
 def dialogue(name: str, command: list[str]) -> Iterator[Callable[..., list[str]]]:
-    """A program that answers line by line: `ask(line, n)` is its next n lines. DataError: it ends, or takes too long."""
+    """A program that answers each line: `ask(line, n)` is its next n lines. DataError: it ends, or takes too long."""
     with tempfile.TemporaryFile() as said:
         program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said)
         assert program.stdin

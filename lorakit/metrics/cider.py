@@ -1,10 +1,10 @@
 """CIDEr-D (Vedantam et al. 2015): the angle between the n-grams of an output and of a reference, rare ones first.
 
     weight of an n-gram = #(in the text) * ln(#examples / #(examples that have it in a reference))
-    s_n = sum min(output, reference) * reference / (|output| |reference|)  *  exp(-(difference of lengths)^2 / 2 sigma^2)
-    CIDEr = 10 * mean over examples, over their references, over n = 1..4;   sigma = 6
+    s_n = sum min(output, reference) * reference / (|output| |reference|)  *  exp(-(difference of lengths)^2 / 72)
+    CIDEr = 10 * mean over examples, over their references, over n = 1..4
 
-A length is the number of bigrams, as in the official code.
+72 is twice the square of sigma = 6. A length is the number of bigrams, as in the official code.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The five metrics of the E2E NLG challenge (Dušek et al. 2020) as e2e-metrics computes them, in the units that the LoRA
-paper prints (Table 3)."""
+"""The five metrics of the E2E NLG challenge (Dušek et al. 2020) as e2e-metrics computes them, in the units that the
+LoRA paper prints (Table 3)."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from lorakit.metrics._java import Java, dialogue, find
 from lorakit.metrics._ptb import tokenize
 
 PROTOCOL = "METEOR 1.5 (meteor-1.5.jar -l en -norm) on CoreNLP 3.4.1 tokens, lower-cased, no punctuation"
+OPTIONS = ("-", "-", "-stdio", "-l", "en", "-norm")
 _BETWEEN = " ||| "
 
 
@@ -30,17 +31,23 @@ def meteor(predictions: Sequence[str], references: Sequence[str | Sequence[str]]
 
 def corpus_meteor(java: Java, predictions: Sequence[list[str]], references: Sequence[list[list[str]]]) -> float:
     """Fraction in 0..1, from one start of Java (about 7 seconds). DataError: it fails, or hangs."""
-    with dialogue("METEOR", [*java.meteor, "-", "-", "-stdio", "-l", "en", "-norm"]) as ask:
+    with dialogue("METEOR", [*java.meteor, *OPTIONS]) as ask:
         statistics = [
-            ask(_BETWEEN.join(["SCORE", *map(_line, texts), _line(output)]))[0]
+            _numbers(ask(_BETWEEN.join(["SCORE", *map(_line, texts), _line(output)])))
             for output, texts in zip(predictions, references, strict=True)
         ]
         # a value for each example, and the one over all
-        *_, value = ask(_BETWEEN.join(["EVAL", *statistics]), len(statistics) + 1)
+        answers = ask(_BETWEEN.join(["EVAL", *statistics]), len(statistics) + 1)
+    return float(_numbers(answers[-1:]))
+
+
+def _numbers(answers: list[str]) -> str:
+    """The answer. DataError: it is a complaint, and the next one would not come."""
     try:
-        return float(value)
+        list(map(float, answers[0].split()))
     except ValueError:
-        raise DataError(f"METEOR gave {value!r} where its value should be") from None
+        raise DataError(f"METEOR answers {answers[0]!r} where numbers should be") from None
+    return answers[0]
 
 
 def _line(tokens: list[str]) -> str:

@@ -3,8 +3,8 @@
     info(w1..wn) = log2( #(w1..wn-1) / #(w1..wn) )              counts over all references; #() is their words
     NIST = sum_n  sum(info of matches) / #(n-grams of the output)  *  exp(-beta ln^2 min(1, L_out / L_ref))
 
-beta makes the second factor 1/2 at two thirds of the length; L_ref adds up the mean length of each example's references.
-An n-gram matches at most as often as it stands in any one reference.
+beta makes the second factor 1/2 at two thirds of the length; L_ref adds up the mean length of the references of each
+example. An n-gram matches at most as often as it stands in any one reference.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def nist(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) 
 
     Source: e2e-metrics (commit 1b9c4d8), `measure_scores.py -p`, which the LoRA paper's code runs. Its default, a Perl
     script, takes another L_ref and gives up to 0.3 more where the numbers of references differ. An empty text counts
-    as one empty token, and an output shorter than n as a negative number of n-grams, as there; an order that has no
-    n-grams at all adds nothing, where the official script divides by zero.
+    as one empty token, and an output shorter than n - 1 as a negative number of n-grams, as there. An n of which there
+    are 0 n-grams in all adds nothing; the official script divides by zero.
     """
     return {"nist": corpus_nist(predictions, accepted_texts(references))}
 
@@ -56,7 +56,7 @@ def corpus_nist(predictions: Sequence[str], references: list[list[str]]) -> floa
     gains = [0.0] * N
     for ngram, times in matches.items():
         gains[len(ngram) - 1] += times * math.log2(counts[ngram[:-1]] / counts[ngram])
-    value = sum(gain / total for gain, total in zip(gains, lengths, strict=True) if total > 0)
+    value = sum(gain / total for gain, total in zip(gains, lengths, strict=True) if total)
     return value * math.exp(-BETA * math.log(min(1.0, length / reference_length)) ** 2)
 
 

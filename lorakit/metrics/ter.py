@@ -2,8 +2,8 @@
 
     TER = mean over examples of min over references of (shifts + Levenshtein distance after them) / #(reference words)
 
-A shift is chosen greedily while it shortens the distance. Other scorers (tercom, sacrebleu) add up edits over the corpus
-and search differently: their values are another metric.
+A shift is chosen greedily while it shortens the distance. Other scorers (tercom, sacrebleu) add up edits over the
+corpus and search differently: their values are another metric.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def evaluate(
     base_scores: Scores = {}
     written: list[Path] = []
     cut: dict[str, int] = {}
-    asked = asked_of(recipe.plain(), source.adapter.folder if source.adapter else source.folder)
+    asked = asked_of(recipe.plain(), source.adapter.folder if source.adapter else Path(recipe.model.name))
     for split in wanted:
         file = folder / f"{split}.jsonl"
         kept = Kept(file, asked) if recipe.task.head is Head.CAUSAL and PartialState().num_processes == 1 else None

@@ -11,9 +11,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
+from pydantic import Field, field_validator
+
 from lorakit.errors import DataError
 from lorakit.metrics import facts_of
-from lorakit.tasks._answers import printed_scores
+from lorakit.tasks._answers import metric_keys, printed_scores
 from lorakit.tasks._base import Data, Example, Head, Prediction, Task
 from lorakit.tasks._files import limit_of
 
@@ -46,6 +48,9 @@ class Generation(Task, ABC):
     head: ClassVar[Head] = Head.CAUSAL
     metric: ClassVar[str]
     """The official scorer's metrics, by the name of the suite."""
+    also: tuple[str, ...] = Field(default=(), strict=False)
+    """Metrics beside the official ones, such as bertscore, which the DART paper has. Its MoverScore and BLEURT are not
+    offered: each brings a framework of its own, and the LoRA paper reports neither."""
     sizes: ClassVar[Mapping[str, Size]]
     older: ClassVar[Mapping[tuple[str, int], str]] = {}
     """(split, rows) -> what a file of that other size is known to be."""
@@ -65,6 +70,12 @@ class Generation(Task, ABC):
     def expected_rows(self) -> Mapping[str, int]:
         """Examples: pairs of context and text to learn, contexts to score."""
         return {split: size.examples for split, size in self.sizes.items()}
+
+    @field_validator("also")
+    @classmethod
+    def _are_of_texts(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        metric_keys(names, "texts")
+        return names
 
     @abstractmethod
     def official_rows(self, split: str, path: str) -> tuple[str, list[Row]]:
@@ -117,7 +128,7 @@ class Generation(Task, ABC):
 
     @property
     def protocol(self) -> str:
-        return facts_of(self.metric).protocol
+        return "; ".join(facts_of(name).protocol for name in (self.metric, *self.also))
 
     def to_prediction(self, output: Sequence[float] | str) -> str:
         """What stands before the end-of-text mark and the first blank line, without white space around it."""
@@ -140,7 +151,7 @@ class Generation(Task, ABC):
                 raise DataError(f"prediction {number}: {said!r} is not a text")
             if not _are_texts(accepted):
                 raise DataError(f"reference {number}: {accepted!r}; give a text, or a list of accepted texts")
-        return printed_scores((self.metric,), predictions, lists)
+        return printed_scores((self.metric, *self.also), predictions, lists)
 
 
 def triples_text(triples: Iterable[Sequence[str]]) -> str:

@@ -7,6 +7,8 @@ import pytest
 from lorakit.errors import DataError, RecipeError
 from lorakit.metrics import as_evaluate, facts_of, metrics
 
+pytestmark = pytest.mark.usefixtures("no_java")
+
 PAIRS = {
     "labels": ([1, 1, 0, 0, 1], [1, 0, 0, 1, 1]),
     "numbers": ([1.0, 2.0, 3.0], [1.0, 3.0, 2.5]),
