@@ -50,18 +50,9 @@ def _verbs() -> Iterator[tuple[str, set[str]]]:
     """Verb -> its long options, as the command line has them."""
     import typer
 
-    from lorakit.cli import (  # noqa: F401 (each adds its verb)
-        app,
-        check,
-        env,
-        evaluate,
-        generate,
-        merge,
-        recipes,
-        report,
-        score,
-        train,
-    )  # fmt: skip
+    from lorakit.cli import add_verbs, app
+
+    add_verbs()
 
     def leaves(command, path: tuple[str, ...]) -> Iterator[tuple[str, set[str]]]:
         if hasattr(command, "commands"):

@@ -37,9 +37,9 @@ def _root(
         os.environ["LORAKIT_DEBUG"] = "1"
 
 
-def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 a run or a check failed, 2 a mistake in what was given."""
-    from lorakit.cli import (  # noqa: F401 (each adds its verb)
+def add_verbs() -> None:
+    """Each verb's file puts it on `app`."""
+    from lorakit.cli import (  # noqa: F401
         check,
         env,
         evaluate,
@@ -51,6 +51,10 @@ def main() -> None:
         train,
     )
 
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 a run or a check failed, 2 a mistake in what was given."""
+    add_verbs()
     if "--debug" in sys.argv:  # wherever it stands on the line
         sys.argv.remove("--debug")
         os.environ["LORAKIT_DEBUG"] = "1"
