@@ -48,7 +48,8 @@ def evaluate(
     for name in found.rows:
         for metric, value in found.scores.get(name, {}).items():
             base = found.base_scores.get(name, {}).get(metric)
-            beside = "" if base is None else f"   (adapter off: {base:.2f})"
+            part = f", {found.slices[name]}" if name in found.slices else ""
+            beside = "" if base is None else f"   (adapter off{part}: {base:.2f})"
             say(f"{found.task} {name}  {metric} {value:.2f}{beside}", markup=False)
         if found.cut[name]:
             of = f"{found.cut[name]} of {found.rows[name]}"
@@ -58,5 +59,6 @@ def evaluate(
     say("written: " + ", ".join(map(str, found.files)), markup=False, soft_wrap=True)
     give({
         "path": found.what, "task": found.task, "scores": found.scores, "base_scores": found.base_scores,
-        "adapter_effect": found.effect, "rows": found.rows, "cut": found.cut, "files": [str(f) for f in found.files],
+        "base_slices": found.slices, "adapter_effect": found.effect, "rows": found.rows, "cut": found.cut,
+        "files": [str(f) for f in found.files],
     }, as_json)  # fmt: skip

@@ -47,7 +47,8 @@ class Progress:
 
     def on_base(self, event: dict[str, Any]) -> None:
         for split, scores in event["scores"].items():
-            console().print(f"untrained, {split}: {scores_text(scores)}")
+            part = f" ({event['slices'][split]})" if split in event["slices"] else ""
+            console().print(f"untrained, {split}{part}: {scores_text(scores)}")
 
     def on_start(self, event: dict[str, Any]) -> None:
         self.total, self.last_line = event["steps"], time.monotonic()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 Scores = dict[str, dict[str, float]]
 """split -> metric -> value"""
 
-BEFORE = {Head.CLASSIFICATION: 1000, Head.REGRESSION: 1000, Head.CAUSAL: 64}
+UNTRAINED = {Head.CLASSIFICATION: 1000, Head.REGRESSION: 1000, Head.CAUSAL: 64}
 """The model before training, or with its adapter off, is scored on this many examples of a split at most: enough to
 show where it starts. A text costs hundreds of times what an answer with a label does."""
 
@@ -58,6 +58,12 @@ def read_splits(task: Task, data: Data, splits: Sequence[str]) -> dict[str, list
         if official is not None and split not in data.limit and len(found[split]) != official:
             log.warning("%s %s has %d rows, officially %d", task.name, split, len(found[split]), official)
     return found
+
+
+def sliced(task: Task, rows: Mapping[str, int]) -> dict[str, str]:
+    """split -> "64 of 547 examples", where the untrained model is scored on a slice of it."""
+    most = UNTRAINED[task.head]
+    return {split: f"{most:,} of {n:,} examples" for split, n in rows.items() if n > most}
 
 
 def score_answers(task: Task, answers: Sequence[Answer]) -> dict[str, float]:

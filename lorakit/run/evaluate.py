@@ -13,7 +13,7 @@ from accelerate import PartialState
 from lorakit.batches import encode
 from lorakit.errors import DataError, ToleranceError
 from lorakit.report.result import write_whole
-from lorakit.run.answers import BEFORE, Scores, read_splits, score_answers, scored_splits
+from lorakit.run.answers import UNTRAINED, Scores, read_splits, score_answers, scored_splits, sliced
 from lorakit.run.folder import write_lines
 from lorakit.run.generations import Kept, asked_of
 from lorakit.run.objects import Examiner, Observer
@@ -31,6 +31,8 @@ class Evaluated:
     task: str
     scores: Scores
     base_scores: Scores
+    slices: dict[str, str]
+    """split -> the part that base_scores is of ("100 of 547 examples"), where it is a part."""
     effect: float | None
     """Largest change of a logit that the adapter causes on a few examples, relative; None for a plain model."""
     files: list[Path]
@@ -86,11 +88,11 @@ def evaluate(
         scores[split] = score_answers(recipe.task, answers)
         if attachment is not None:
             with attachment.off():
-                base_scores[split] = score_answers(
-                    recipe.task, examiner.answers(loaded.model, split, examiner.spread(split, BEFORE[recipe.task.head]))
-                )
+                chosen = examiner.spread(split, UNTRAINED[recipe.task.head])
+                base_scores[split] = score_answers(recipe.task, examiner.answers(loaded.model, split, chosen))
     rows = {split: len(examples[split]) for split in wanted}
-    return Evaluated(path, source.why, recipe.task.name, scores, base_scores, effect, written, rows, cut)
+    slices = sliced(recipe.task, {split: rows[split] for split in base_scores})
+    return Evaluated(path, source.why, recipe.task.name, scores, base_scores, slices, effect, written, rows, cut)
 
 
 def _probe(examples: Sequence[Example], recipe: Any, tokenizer: Any) -> list[Any]:

@@ -17,7 +17,7 @@ from lorakit.models._load import Base
 from lorakit.nn.freeze import count
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import Counts
-from lorakit.run.answers import Answer, Scores, score_answers
+from lorakit.run.answers import UNTRAINED, Answer, Scores, score_answers
 from lorakit.run.generations import Kept
 from lorakit.tasks import Example, Head
 
@@ -92,6 +92,10 @@ class Examiner:
         return {
             split: score_answers(self.task, self.answers(model, split, self.spread(split, most))) for split in splits
         }
+
+    def untrained(self, model: nn.Module) -> Scores:
+        """As `scores`, of a model before training: on a slice of each split."""
+        return self.scores(model, list(self.splits), UNTRAINED[self.task.head])
 
     def spread(self, split: str, most: int | None) -> list[int] | None:
         n = len(self.splits[split])

@@ -26,7 +26,7 @@ from lorakit.recipe.load import ANOTHER_SETTING, Loaded
 from lorakit.recipe.schema import Recipe
 from lorakit.report.page import write_page
 from lorakit.report.result import Check, Result, SeedResult, write_whole
-from lorakit.run.answers import BEFORE, Answer, Scores, read_splits, score_answers, scored_splits
+from lorakit.run.answers import Answer, Scores, read_splits, score_answers, scored_splits
 from lorakit.run.environment import environment
 from lorakit.run.folder import find_adapter, folder_of, open_run, read_lines, seed_folder, write_lines
 from lorakit.run.generations import Kept
@@ -69,6 +69,7 @@ def train_recipe(loaded: Loaded, runs: Path, observe: Observer, fresh: bool = Fa
         del attachment
     assert base is not None
     assert counts is not None
+    notes += [f"untrained, {split}: scored on {part}, evenly spread" for split, part in _slices(recipe, splits).items()]
     whole = Result(
         recipe=loaded.name,
         task=recipe.task.name,
@@ -141,8 +142,8 @@ def train_seed(
     encoded = training_set(recipe, splits[task.train_split], base.tokenizer)
     loaded_at = time.perf_counter()
     with autocast(accelerator):
-        base_scores = examiner.scores(base.model, scored_splits(task), BEFORE[task.head])
-    observe({"event": "base", "scores": base_scores})
+        base_scores = examiner.untrained(base.model)
+    observe({"event": "base", "scores": base_scores, "slices": _slices(recipe, splits)})
     scored_at = time.perf_counter()
     setup = Setup(
         encoded, task.head, base.tokenizer.pad_token_id,
@@ -227,6 +228,10 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     if precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would train in fp32 without a word
         raise RecipeError("train.precision fp16 is not to be had here: it needs a GPU; take bf16 or fp32")
     return accelerator
+
+
+def _slices(recipe: Recipe, splits: dict[str, list[Example]]) -> dict[str, str]:
+    return sliced(recipe.task, {split: len(splits[split]) for split in scored_splits(recipe.task)})
 
 
 def _predictions(folder: Path, split: str) -> Path:

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from lorakit.report.result import Result
+from lorakit.run.answers import UNTRAINED
 from lorakit.run.source import open_source
+from lorakit.tasks import Head
 from tests.run.conftest import SMALL
 
 
@@ -55,6 +57,24 @@ def test_train_says_one_json_line_and_finds_a_finished_run_again(trained, loraki
     assert done.json["run"] == str(trained)
     assert done.json["checks_passed"] is True
     assert done.json["trainable_parameters"] > 0
+
+
+def test_an_untrained_score_on_a_slice_says_so(lorakit_cli, tmp_path, monkeypatch):
+    monkeypatch.setitem(UNTRAINED, Head.CLASSIFICATION, 8)
+    done = lorakit_cli("train", "quickstart", *SMALL, "train.max_steps=2", "--runs", tmp_path, "--json")
+    assert "untrained, validation (8 of 32 examples): accuracy" in done.err
+    result = Result.read(Path(done.json["run"]) / "result.json")
+    assert "untrained, validation: scored on 8 of 32 examples, evenly spread" in result.notes
+    assert result.seeds[0].base_scores["validation"]["accuracy"] * 8 % 100 == 0
+    done = lorakit_cli("eval", done.json["run"], "--json")
+    assert "(adapter off, 8 of 32 examples: " in done.err
+    assert done.json["base_slices"] == {"validation": "8 of 32 examples"}
+
+
+def test_the_untrained_model_generates_less_than_it_classifies(trained):
+    assert set(UNTRAINED) == set(Head)
+    assert UNTRAINED[Head.CAUSAL] < UNTRAINED[Head.CLASSIFICATION]
+    assert not [note for note in Result.read(trained / "result.json").notes if "untrained" in note], "it was whole"
 
 
 def test_eval_scores_what_training_scored(trained, lorakit_cli):
