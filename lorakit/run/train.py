@@ -26,7 +26,7 @@ from lorakit.recipe.load import ANOTHER_SETTING, Loaded
 from lorakit.recipe.schema import Recipe
 from lorakit.report.page import write_page
 from lorakit.report.result import Check, Result, SeedResult, write_whole
-from lorakit.run.answers import Answer, Scores, read_splits, score_answers, scored_splits
+from lorakit.run.answers import Answer, Scores, read_splits, score_answers, scored_splits, sliced
 from lorakit.run.environment import environment
 from lorakit.run.folder import find_adapter, folder_of, open_run, read_lines, seed_folder, write_lines
 from lorakit.run.generations import Kept
