@@ -8,8 +8,10 @@ length, counts no more than the worst of them; or after max_new_tokens, when unf
 This is `generate(num_beams=b, early_stopping=False)` of transformers, token by token, except that no_repeat_ngram looks
 at generated tokens only (transformers' looks at the prompt too).
 
-The decoder of the LoRA paper's reference code is near to this and not equal: there a finished text keeps its place
-among the b and is not replaced, so the search narrows as texts end, and it runs until all places are finished.
+The decoder of the LoRA paper's reference code (gpt2_beam.py) counts finished texts in the same way and differs in
+three things: only the b likeliest continuations are looked at, so where some of them end, fewer go on, and the places
+are filled at the next step; it always runs all steps; and what no_repeat_ngram forbids is taken out before the softmax,
+so that the other tokens become likelier.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ def decode(
     model: nn.Module, input_ids: Tensor, attention_mask: Tensor, settings: Decode, eos_ids: Sequence[int],
     uniform: Tensor | None = None,
 ) -> list[Written]:  # fmt: skip
-    """What the model writes after each prompt, (examples, length) with padding on the left; the same in any batch.
+    """What the model writes after each prompt, (examples, length) padded on the left, whatever else is in the batch.
 
     model: decoder only, in eval mode; a ModelError otherwise. eos_ids: each of them ends a text. uniform: for
     `settings.sample`, (examples, max_new_tokens) numbers in [0, 1) that decide the draws: torch.rand(..., generator=g).
@@ -60,7 +62,7 @@ def decode(
     rows = list(range(len(input_ids)))
     ends = torch.tensor(list(eos_ids), dtype=torch.long, device=input_ids.device)
     with _contiguous_head(model):
-        past, logits = read(model, input_ids, attention_mask)
+        past, logits = read(model, input_ids, attention_mask, settings.max_new_tokens)
         search = _Beams(logits, settings, ends) if settings.beams > 1 else _OneText(logits, settings, ends, uniform)
         while True:
             tokens, parents, done = search.step(logits)

@@ -7,29 +7,33 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 TIDY = 8
 """Steps of a beam search between two times that tokens which no beam goes back to are dropped."""
 
 
-def read(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> tuple[SharedPast | CopiedPast, Tensor]:
-    """Each prompt, (examples, length) with padding on the left, once; and the logits (examples, 1, vocabulary)."""
+def read(model: nn.Module, input_ids: Tensor, attention_mask: Tensor, steps: int) -> tuple[Past, Tensor]:
+    """Each prompt, (examples, length) with padding on the left, once; and the logits (examples, 1, vocabulary).
+
+    steps: how many tokens may follow.
+    """
     cache: Cache = DynamicCache(config=model.config)  # type: ignore[arg-type]
-    shared = _sees_by_mask(model, cache)
+    shared = _sees_by_mask(model, cache, input_ids.shape[1] + steps)
     forward = _Forward(model, Cache(layer_class_to_replicate=_Roomy) if shared else cache)
     logits = forward(input_ids, attention_mask, (attention_mask.cumsum(-1) - 1).clamp(min=0), 1)
     return (SharedPast if shared else CopiedPast)(forward, attention_mask), logits
 
 
-def _sees_by_mask(model: nn.Module, cache: Any) -> bool:
-    """Whether a mask and positions alone decide what a token sees: not with ALiBi, a window, or a state."""
+def _sees_by_mask(model: nn.Module, cache: Any, length: int) -> bool:
+    """Whether a mask and positions alone decide what a token sees: not with ALiBi, a shorter window, or a state."""
     config: Any = model.config
     return (
         getattr(model, "_supports_attention_backend", False)  # transformers' word for: attention as all others have it
         and config._attn_implementation in ("eager", "sdpa")
         and "position_ids" in inspect.signature(type(model).forward).parameters
-        and not any(layer.is_sliding or getattr(layer, "is_linear", False) for layer in cache.layers)
+        and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
+        and all(getattr(layer, "sliding_window", length) >= length for layer in cache.layers)
     )
 
 
@@ -55,37 +59,42 @@ class _Roomy(DynamicLayer):
 
     keys: Any
     values: Any
-    room: tuple[Any, ...]
+    room: Any
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
-            self._hold(key_states, value_states)
-            return self.keys, self.values
-        n, new = self.keys.shape[-2], key_states.shape[-2]
+            return self._hold(key_states, value_states)
+        n, new = self.used, key_states.shape[-2]
         if n + new > self.room[0].shape[-2]:
-            self.room = tuple(_longer(states, n + TIDY * new) for states in (self.keys, self.values))
-        self.keys, self.values = (whole[..., : n + new, :] for whole in self.room)
-        self.keys[..., n:, :], self.values[..., n:, :] = key_states, value_states
-        return self.keys, self.values
+            self.room = [_longer(whole, n, TIDY * new) for whole in self.room]
+        for whole, states in zip(self.room, (key_states, value_states), strict=True):
+            whole[..., n : n + new, :] = states
+        return self._show(n + new)
 
     def select(self, slots: Tensor) -> None:
         """slots: (examples, n), the tokens to keep of each example."""
         index = slots[:, None, :, None]
-        self._hold(torch.take_along_dim(self.keys, index, 2), torch.take_along_dim(self.values, index, 2))
+        self._hold(*(w.gather(2, index.expand(-1, w.shape[1], -1, w.shape[3])) for w in self.room))
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        self._hold(self.keys[beam_idx], self.values[beam_idx])
+        self._hold(*(whole[beam_idx, :, : self.used] for whole in self.room))
 
-    def _hold(self, keys: Tensor, values: Tensor) -> None:
-        self.keys, self.values = self.room = keys, values
+    def _hold(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        self.room = [keys, values]
+        return self._show(keys.shape[-2])
+
+    def _show(self, used: int) -> tuple[Tensor, Tensor]:
+        self.used = used
+        self.keys, self.values = shown = self.room[0][..., :used, :], self.room[1][..., :used, :]
+        return shown
 
 
-def _longer(states: Tensor, length: int) -> Tensor:
-    rows, heads, n, size = states.shape
-    whole = states.new_empty(rows, heads, length, size)
-    whole[..., :n, :] = states
-    return whole
+def _longer(whole: Tensor, used: int, more: int) -> Tensor:
+    rows, heads, _, size = whole.shape
+    longer = whole.new_empty(rows, heads, used + more, size)
+    longer[..., :used, :] = whole[..., :used, :]
+    return longer
 
 
 class SharedPast:
@@ -149,3 +158,6 @@ class CopiedPast:
     def _rows(self, rows: Tensor) -> None:
         self.forward.cache.reorder_cache(rows)
         self.mask = self.mask[rows]
+
+
+Past = SharedPast | CopiedPast
