@@ -1,6 +1,7 @@
 """Pure functions (predictions, references) -> {name: value}, one file per metric. No network, no state.
 
 Values are fractions where the metric is a share or a correlation; `Facts.printed` is the factor that papers print with.
+A suite, several metrics from one reading of the texts, gives values as its paper prints them.
 `lorakit.metrics.as_evaluate("f1")` wraps one as an `evaluate.Metric`; importing `evaluate` takes seconds, so only who
 asks pays.
 """

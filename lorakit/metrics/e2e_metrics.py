@@ -30,7 +30,7 @@ def e2e_metrics(predictions: Sequence[str], references: Sequence[str | Sequence[
     Where Java or pycocoevalcap is missing, METEOR is left out, and `rouge_l_approx` and `cider_approx` have other
     tokens. BLEU is that of sacrebleu, which differs from `-p` (and equals the challenge's Perl script) where an output
     has fewer than four tokens. References count as they are given: with those of the LoRA paper's code, which are
-    tokenised, a raw output scores 2.4 BLEU less. Empty predictions: see each metric.
+    tokenised, the raw output of TGen scores 2.4 BLEU less. Empty predictions: see each metric.
     """
     texts = accepted_texts(references)
     java = find(_OTHERWISE)

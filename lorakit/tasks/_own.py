@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from lorakit.errors import DataError, RecipeError, did_you_mean
-from lorakit.metrics import Compared
+from lorakit.metrics import Compared, facts_of
 from lorakit.tasks._answers import metric_keys
 from lorakit.tasks._base import Data, Example, Head, Task
 from lorakit.tasks._files import limit_of, locate, rows, take
@@ -36,7 +36,7 @@ class OwnFiles(Task, ABC):
     """Predicted only; its answers may be absent."""
     metrics: Names
     """Names of metrics."""
-    primary_metric: str | None = None
+    primary_metric: str | None = Field(default=None, validate_default=True)
     """The value that selects the best epoch; None: the first that the first metric gives."""
 
     @field_validator("metrics")
@@ -51,6 +51,12 @@ class OwnFiles(Task, ABC):
         keys = metric_keys(info.data.get("metrics", ()), _COMPARED[cls.head])
         if keys and name not in (None, *keys):
             raise RecipeError(f"the metrics do not give {name!r}{did_you_mean(str(name), keys)} ({', '.join(keys)})")
+        lower = {key for metric in info.data.get("metrics", ()) for key in facts_of(metric).lower}
+        if keys and (name or keys[0]) in lower:
+            raise RecipeError(
+                f"{name or keys[0]} is the better the lower it is, and the state with the highest value is kept; "
+                f"name another as primary_metric ({', '.join(key for key in keys if key not in lower) or 'none is there'})"
+            )
         return name
 
     @property

@@ -14,7 +14,7 @@ from lorakit.metrics.rouge_l import mean_rouge_l
 from lorakit.metrics.ter import edit_rate
 
 pytestmark = pytest.mark.peers
-WORDS = "a a a b b c d e f g h".split()
+WORDS = list("aaabbcdefgh")
 
 
 def random_tokens() -> Tokens:

@@ -16,8 +16,8 @@ from lorakit.metrics.nist import BETA, corpus_nist
 from lorakit.metrics.rouge_l import mean_rouge_l
 from lorakit.metrics.ter import edit_rate
 
-OUTPUT = "THIS WEEK THE SAUDIS denied information published in the new york times"
-REFERENCE = "SAUDI ARABIA denied THIS WEEK information published in the AMERICAN new york times"
+OUTPUT: str = "THIS WEEK THE SAUDIS denied information published in the new york times"
+REFERENCE: str = "SAUDI ARABIA denied THIS WEEK information published in the AMERICAN new york times"
 
 
 def tokens(predictions: list[str], references: list[list[str]]) -> Tokens:

@@ -90,3 +90,10 @@ def test_answers_are_stripped_and_scores_are_as_printed(task):
 def test_metrics_compare_texts():
     with pytest.raises(ValidationError, match="'accuracy' compares labels, not texts"):
         Text(train="a.csv", validation="b.csv", metrics=("accuracy",))
+
+
+@pytest.mark.parametrize(("names", "primary"), [(["ter"], None), (["bleu", "ter"], "ter")])
+def test_a_value_that_is_better_when_lower_selects_nothing(names, primary):
+    with pytest.raises(ValidationError, match="ter is the better the lower it is"):
+        Text(train="a.csv", validation="b.csv", metrics=names, primary_metric=primary)
+    assert Text(train="a.csv", validation="b.csv", metrics=["bleu", "ter"]).primary == "bleu"
