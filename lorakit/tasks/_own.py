@@ -55,7 +55,7 @@ class OwnFiles(Task, ABC):
         if keys and (name or keys[0]) in lower:
             raise RecipeError(
                 f"{name or keys[0]} is the better the lower it is, and the state with the highest value is kept; "
-                f"name another as primary_metric ({', '.join(key for key in keys if key not in lower) or 'none is there'})"
+                f"name another as primary_metric ({', '.join(k for k in keys if k not in lower) or 'none is there'})"
             )
         return name
 
