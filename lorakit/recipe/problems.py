@@ -18,11 +18,27 @@ Sections = Mapping[str, type[BaseModel]]
 def describe(error: ValidationError, prefix: tuple[str, ...], marks: Marks, sections: Sections) -> list[str]:
     """One line per problem of a pydantic error, in the order of the file."""
     found: dict[tuple[str, ...], str] = {}
+    kinds: dict[tuple[str, ...], str] = {}
     for item in error.errors(include_url=False):
         path = (*prefix, *_plain(item["loc"]))
+        if item["type"] == "extra_forbidden":  # the key as it was written, whatever it is
+            path = (*prefix, *_plain(item["loc"][:-1]), str(item["loc"][-1]))
         if path not in found:
-            found[path] = _sentence(item, path, sections)
-    return [f"{mark_of(path, marks)}: {'.'.join(path)}: {text}" for path, text in found.items()]
+            found[path], kinds[path] = _sentence(item, path, sections), item["type"]
+    shown = {path: text for path, text in found.items() if not _follows(kinds[path], path, found)}
+    return [_line(path, text, marks) for path, text in shown.items()]
+
+
+def _follows(kind: str, path: tuple[str, ...], found: Iterable[tuple[str, ...]]) -> bool:
+    """Only another problem's echo: a list with a wrong item is too short as well, and a wrong `Target` is no text."""
+    inside = any(other[: len(path)] == path and other != path for other in found)
+    return inside and kind in ("too_short", "string_type")
+
+
+def _line(path: tuple[str, ...], text: str, marks: Marks) -> str:
+    if not path:  # of the whole recipe: the sentence begins with the key that it is about
+        return f"{mark_of(tuple(text.split()[0].split('.')), marks)}: {text}"
+    return f"{mark_of(path, marks)}: {'.'.join(path)}: {text}"
 
 
 def _plain(loc: Iterable[int | str]) -> list[str]:
@@ -42,6 +58,14 @@ def _sentence(item: Any, path: tuple[str, ...], sections: Sections) -> str:
         case "literal_error":
             options = item["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
             return f"{value} is not one of {item['ctx']['expected']}{did_you_mean(str(item['input']), options, n=1)}"
+        case "tuple_type" | "list_type":
+            return f"{value} should be a list" + ("" if isinstance(item["input"], dict) else f": [{value}]")
+        case "model_type" | "dict_type" | "model_attributes_type":
+            return f"{value} should be a mapping of keys to values"
+        case "too_short" | "too_long":
+            limit = item["ctx"].get("min_length") or item["ctx"]["max_length"]
+            word = "at least" if item["type"] == "too_short" else "at most"
+            return f"{value} should have {word} {limit} item{'s' * (limit != 1)}"
         case _:
             message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
             return f"{value} {message}" if message.startswith("should") else message
@@ -64,6 +88,8 @@ def mark_of(path: tuple[str, ...], marks: Marks) -> Mark:
     for end in range(len(path), 0, -1):
         if path[:end] in marks:
             return marks[path[:end]]
+        if below := [mark for at, mark in marks.items() if at[:end] == path[:end]]:
+            return below[0]
     return next(iter(marks.values()), Mark("recipe"))
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from lorakit.config import Config
 from lorakit.methods import Method
 from lorakit.models import Model
-from lorakit.tasks import Data, Task
+from lorakit.tasks import Data, Head, Task
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Train(Config):
     """How the parameters are updated."""
 
-    epochs: float = Field(default=3, gt=0)
+    epochs: float = Field(default=3, gt=0, le=1e9)
     """Passes over the training split; a fraction is allowed."""
     max_steps: int | None = Field(default=None, gt=0)
     """Stop after this many optimizer steps, whatever `epochs` says."""
@@ -30,7 +33,7 @@ class Train(Config):
     """Below 1: share of all steps; 1 or more: number of steps. Linear, from zero."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """What follows the warm-up; linear and cosine end at zero."""
-    adam_betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False)
+    adam_betas: tuple[Beta, Beta] = Field(default=(0.9, 0.999), strict=False)
     adam_eps: float = Field(default=1e-8, gt=0)
     max_grad_norm: float = Field(default=1.0, ge=0)
     """Gradients are clipped to this norm; 0: not at all."""
@@ -121,11 +124,27 @@ class Recipe(Config):
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     decode: Decode = Decode()
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1, strict=False)
+    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1, strict=False)
     """One run each."""
     start_from: str | None = None
     """An adapter to start from: a run, an adapter folder, or the name of a recipe that was run before."""
     expect: Expect = Expect()
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+            raise ValueError(f"{twice[0]} is given twice, and would be the same run")
+        return seeds
+
+    @model_validator(mode="after")
+    def _smoothing_has_classes(self) -> Recipe:
+        if self.train.label_smoothing and self.task.head is Head.REGRESSION:
+            raise ValueError(
+                f"train.label_smoothing {self.train.label_smoothing:g}: {self.task.name} is a regression and has no "
+                "classes to smooth over; leave it out"
+            )
+        return self
 
     def plain(self) -> dict[str, Any]:
         """As plain data: what `recipe.yaml` in a run folder holds, and what loads to an equal recipe."""

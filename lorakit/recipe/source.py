@@ -29,6 +29,15 @@ class Mark:
 
 Marks = dict[tuple[str, ...], Mark]
 
+DEPTH = 30
+"""Levels of nesting; a recipe has four."""
+_OPENING = (
+    yaml.FlowSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.BlockMappingStartToken,
+)
+_CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
 _NUMBER = re.compile(r"[-+]?(\d[\d_]*)?\.?\d+([eE][-+]?\d+)?|[-+]?\d[\d_]*\.([eE][-+]?\d+)?")
 _COMMENT = re.compile(r"(?:^|\s)#\s?(.*)$")
 
@@ -53,7 +62,7 @@ def read(path: Path) -> tuple[dict[str, Any], Marks]:
 def parse(text: str, file: str) -> tuple[Any, Marks]:
     """YAML text to plain data and marks. RecipeError with file and line for what this subset does not take."""
     try:
-        _refuse_tags_and_anchors(text, file)
+        _refuse_what_is_not_taken(text, file)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -68,14 +77,18 @@ def parse(text: str, file: str) -> tuple[Any, Marks]:
     return data, marks
 
 
-def _refuse_tags_and_anchors(text: str, file: str) -> None:
+def _refuse_what_is_not_taken(text: str, file: str) -> None:
+    what = {yaml.TagToken: "tags (!)", yaml.AnchorToken: "anchors (&)", yaml.AliasToken: "aliases (*)"}
+    depth = 0
     for token in yaml.scan(text, Loader=yaml.SafeLoader):
-        if isinstance(token, (yaml.TagToken, yaml.AnchorToken, yaml.AliasToken)):
-            what = {"TagToken": "tags (!)", "AnchorToken": "anchors (&)", "AliasToken": "aliases (*)"}
+        if type(token) in what:
             raise RecipeError(
-                f"{file}:{token.start_mark.line + 1}: {what[type(token).__name__]} are not taken in a recipe; "
+                f"{file}:{token.start_mark.line + 1}: {what[type(token)]} are not taken in a recipe; "
                 "quote the value if it is meant as text"
             )
+        depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+        if depth > DEPTH:  # PyYAML takes a time that grows with its square
+            raise RecipeError(f"{file}:{token.start_mark.line + 1}: this is not a recipe: nested too deeply")
 
 
 def _value(node: yaml.Node, path: tuple[str, ...], marks: Marks, file: str, lines: list[str]) -> Any:
@@ -92,6 +105,8 @@ def _value(node: yaml.Node, path: tuple[str, ...], marks: Marks, file: str, line
         if not isinstance(key_node, yaml.ScalarNode):
             raise RecipeError(f"{here}: a key must be a word")
         key = key_node.value
+        if key == "<<" and key_node.style is None:
+            raise RecipeError(f"{here}: merge keys (<<) are not taken in a recipe; `extends` names what it stands on")
         if key in data:
             raise RecipeError(f"{here}: {'.'.join((*path, key))} is given twice; keep one of the two")
         marks[(*path, key)] = _mark(key_node, value_node, file, lines)

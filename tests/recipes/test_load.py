@@ -92,10 +92,38 @@ def test_all_problems_at_once_with_file_line_value_and_nearest_name(recipe):
         (("model:", "model"), "this is not YAML"),
         ((GOOD, ""), "is empty"),
         ((GOOD, "- a"), "a recipe is a mapping"),
+        (("expect:", "Expect:"), "Expect: unknown key (its value is {'sites': 24, 'trainable': 100, 'scores': {'accu"),
+        (("expect:", "5: 1\nexpect:"), "mine.yaml:10: 5: unknown key (its value is 1)"),
+        (("epochs: 2", "max-steps: 2"), "train.max-steps: unknown key (its value is 2); did you mean 'max_steps'?"),
+        (("train: {", "train: {<<: {epochs: 1}, "), "mine.yaml:9: merge keys (<<) are not taken in a recipe"),
+        (("epochs: 2", "epochs: " + "[" * 5000), "mine.yaml:9: this is not a recipe: nested too deeply"),
+        (("{epochs: 2, learning_rate: 4e-4}", "5"), "train: 5 should be a mapping of keys to values"),
+        (("[query, value]", "[]"), "method.targets: [] should have at least 1 item"),
+        (("[query, value]", "[1]"), "mine.yaml:7: method.targets.0: 1 should be a valid string"),
+        (("[query, value]", "[{match: query, R: 4}]"), "mine.yaml:7: method.targets.0.R: unknown key (its value is 4)"),
+        (("r: 8", "alpha: 1e300"), "1e+300 should be less than or equal to 1000000"),
+        (("epochs: 2", "epochs: 1e308"), "1e+308 should be less than or equal to 1000000000"),
+        (("epochs: 2", "adam_betas: [0.9, 3]"), "train.adam_betas.1: 3 should be less than 1"),
+        (("train:", "seeds: 0\ntrain:"), "seeds: 0 should be a list: [0]"),
+        (("train:", "seeds: [0, 1, 0]\ntrain:"), "mine.yaml:9: seeds: 0 is given twice, and would be the same run"),
+        (("train:", "seeds: [-1]\ntrain:"), "seeds.0: -1 should be greater than or equal to 0"),
+        (("train:", "seeds: [4294967296]\ntrain:"), "seeds.0: 4294967296 should be less than 4294967296"),
     ],
 )
 def test_one_mistake(recipe, change, said):
-    assert said in problems(recipe(GOOD.replace(*change)))
+    found = problems(recipe(GOOD.replace(*change)))
+    assert said in found
+    assert "\n" not in found, "one mistake is one line"
+
+
+def test_an_override_of_a_key_that_does_not_exist_is_the_command_lines():
+    assert problems("glue_mrpc", ["Train.epochs=1"]).startswith("command line: Train: unknown key")
+
+
+def test_smoothing_needs_classes():
+    said = problems("glue_stsb", ["train.label_smoothing=0.1"])
+    assert said.startswith("command line: train.label_smoothing 0.1: glue/stsb is a regression")
+    assert load_recipe("glue_mrpc", ["train.label_smoothing=0.1"])
 
 
 def test_a_recipe_that_does_not_exist_names_the_nearest():
