@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -149,6 +150,14 @@ def test_dropout_is_drawn_anew_for_every_site(tiny):
     assert not torch.equal(found[0][:, 0], found[1][:, 0])
     for delta, value in zip(deltas, found, strict=True):
         assert float(value.detach().mean()) == pytest.approx(delta.scale, rel=0.02)
+
+
+def test_a_rank_above_the_matrixs_own_is_said(tiny, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)  # a verb of the command line turns it off
+    _attach(tiny("roberta"), r=32)
+    assert not caplog.text
+    _attach(tiny("roberta"), r=33)
+    assert "attention.self.query is 32 x 32: a rank of 33 is no more than one of 32" in caplog.text
 
 
 def test_all_linear_leaves_the_fresh_head_alone(tiny):

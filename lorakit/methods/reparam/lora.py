@@ -6,6 +6,7 @@ reference code has it (`MergedLinear`).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +17,8 @@ from lorakit.config import Config
 from lorakit.errors import ModelError
 from lorakit.methods._base import Attachment, Method
 from lorakit.methods._state import read_parameters, write_parameters
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,7 +32,7 @@ class Target(Config):
     match: str
     """A role, a module name, a glob, a `re:` regex or all-linear (see docs: targets)."""
     r: int | None = Field(default=None, ge=1)
-    alpha: float | None = Field(default=None, gt=0)
+    alpha: float | None = Field(default=None, gt=0, le=1e6)
 
 
 class LoRA(Method):
@@ -40,7 +43,7 @@ class LoRA(Method):
     """Which weights: the paper adapts query and value."""
     r: int = Field(default=8, ge=1)
     """Rank of dW."""
-    alpha: float = Field(default=16, gt=0)
+    alpha: float = Field(default=16, gt=0, le=1e6)
     """The product B A is scaled by alpha / r."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """On the input of A only; the base weight sees x whole."""
@@ -64,7 +67,11 @@ class LoRA(Method):
         from lorakit.nn.select import select
 
         patterns = [t if isinstance(t, str) else t.match for t in self.targets]
-        return LoRAAttachment(model, self, select(model, patterns, roles, skip=fresh), frozenset(fresh))
+        sites = select(model, patterns, roles, skip=fresh)
+        if wide := [site for site in sites if self.numbers(site.target)[0] > min(site.shape)]:
+            r, shape = self.numbers(wide[0].target)[0], " x ".join(map(str, wide[0].shape))
+            log.warning("%s is %s: a rank of %d is no more than one of %d", wide[0].name, shape, r, min(wide[0].shape))
+        return LoRAAttachment(model, self, sites, frozenset(fresh))
 
 
 class LoRAAttachment(Attachment):
