@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+TASKS_OWN = ("num_labels", "id2label", "label2id", "problem_type")
+
 
 @dataclass(frozen=True)
 class Base:
@@ -155,6 +157,8 @@ def _configure(config: Any, spec: Model, head: str, labels: Sequence[str]) -> An
     unknown = [key for key in spec.config if not hasattr(config, key) and key not in undeclared]
     if unknown:
         raise ModelError(f"model.config: {config.model_type} has no setting {', '.join(map(repr, unknown))}")
+    if own := [key for key in TASKS_OWN if key in spec.config]:
+        raise ModelError(f"model.config: {own[0]} follows from the task; leave it out")
     for key, value in spec.config.items():
         setattr(config, key, value)
     if head == "classification":
@@ -207,8 +211,11 @@ def _fresh_by_architecture(model: nn.Module, config: Any) -> frozenset[str]:
 
 
 def _on_meta(cls: Any, config: Any) -> nn.Module:
-    with torch.device("meta"):
-        return cls.from_config(config) if hasattr(cls, "from_config") else cls(config)
+    try:
+        with torch.device("meta"):
+            return cls.from_config(config) if hasattr(cls, "from_config") else cls(config)
+    except Exception as error:  # whatever a constructor says to a size or a rate that it does not take
+        raise ModelError(f"no {config.model_type} can be built from these settings: {_first_line(error)}") from error
 
 
 def _fit_padding(model: nn.Module, tokenizer: Any) -> None:

@@ -33,7 +33,7 @@ from lorakit.run.generations import Kept
 from lorakit.run.objects import Examiner, Observer, attach, autocast, counts_of, precision_of, training_set
 from lorakit.run.proof import reload_and_merge
 from lorakit.tasks import Example, Head
-from lorakit.train.loop import Setup, train
+from lorakit.train.loop import Setup, Trained, train
 from lorakit.train.plan import share
 
 log = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ def train_seed(
                 kept = Kept(_predictions(folder, split), "this run") if main and task.head is Head.CAUSAL else None
                 answers[split] = examiner.answers(base.model, split, kept=kept)
     scores: Scores = {split: score_answers(task, found) for split, found in answers.items()}
-    proven = _prove(recipe, folder, base, attachment, encoded[:8], accelerator) if main else []
+    proven = _prove(recipe, folder, base, attachment, encoded[:8], accelerator, trained) if main else []
     ended = time.perf_counter()
     result = SeedResult(
         seed=seed, scores=scores, base_scores=base_scores, best_epoch=trained.best_epoch, epochs=trained.epochs,
@@ -202,13 +202,16 @@ def about(recipe: Recipe, base: Base, attachment: Attachment) -> files.About:
 
 
 def _prove(
-    recipe: Recipe, folder: Path, base: Base, attachment: Attachment, probe: Sequence[Any], accelerator: Accelerator
-) -> list[Check]:
+    recipe: Recipe, folder: Path, base: Base, attachment: Attachment, probe: Sequence[Any], accelerator: Accelerator,
+    trained: Trained,
+) -> list[Check]:  # fmt: skip
     norms = attachment.delta_norms()
     dead = [name for name, norm in norms.items() if not norm > 0] if attachment.sites else []
+    # with a warm-up from zero the first step changes nothing, and it may be the best of few
+    kept = f"; dead: {', '.join(dead[:3])}; the kept state is that after step {trained.best_step} of {trained.steps}"
     alive = Check(
         name="alive", passed=not dead, value=min(norms.values(), default=0.0), tolerance=0.0,
-        note=f"the least ||dW||/||W|| of all sites{'; dead: ' + ', '.join(dead[:3]) if dead else ''}",
+        note=f"the least ||dW||/||W|| of all sites{kept if dead else ''}",
     )  # fmt: skip
     return [alive, *reload_and_merge(recipe, folder / "adapter", base, probe, accelerator.device)]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -19,7 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from lorakit.batches import Encoded, collate
-from lorakit.errors import DataError, ModelError, TrainingError
+from lorakit.errors import DataError, ModelError, RecipeError, TrainingError
 from lorakit.methods import Attachment
 from lorakit.recipe.schema import Evaluate, Train
 from lorakit.tasks import Head
@@ -75,9 +76,9 @@ def train(attachment: Attachment, setup: Setup, accelerator: Accelerator, score:
     settings, size = setup.train, setup.train.global_batch_size
     shares = share(size, settings.micro_batch_size, accelerator.num_processes)
     per_epoch = steps_per_epoch(len(setup.examples), size)
-    total = min(settings.max_steps or math.inf, max(1, round(settings.epochs * per_epoch)))
-    assert isinstance(total, int)
-    evaluations = evaluation_steps(setup.evaluate, per_epoch, total)
+    total = min(settings.max_steps or sys.maxsize, max(1, round(settings.epochs * per_epoch)))
+    refuse_no_rate(settings, total)
+    due = evaluation_steps(setup.evaluate, per_epoch, total)
     if settings.gradient_checkpointing:
         recompute_activations(attachment.model)
     parameters = attachment.trained()
@@ -105,7 +106,7 @@ def train(attachment: Attachment, setup: Setup, accelerator: Accelerator, score:
             "grad_norm": float(norm), "tokens_per_second": clock.rate(),
             "seconds": clock.training, "memory_mib": memory_mib(),
         })  # fmt: skip
-        if done in evaluations:
+        if due(done):
             with clock.paused():
                 scores = score(model)
                 model.train()
@@ -123,6 +124,17 @@ def train(attachment: Attachment, setup: Setup, accelerator: Accelerator, score:
     )
 
 
+def refuse_no_rate(settings: Train, total: int) -> None:
+    """RecipeError where a warm-up from zero is all there is; a warning where it does not come to its end."""
+    if total == 1 and settings.learning_rate > 0 and learning_rate(settings, 0, total) == 0:
+        raise RecipeError(
+            f"the learning rate of the only step is zero, for train.warmup {settings.warmup:g} begins there: nothing "
+            "would be learnt. Train longer (train.epochs, train.max_steps, more examples), or take train.warmup=0."
+        )
+    if settings.warmup > total:
+        log.warning("train.warmup: %g steps, and the run has %d: it ends while it warms up", settings.warmup, total)
+
+
 def recompute_activations(model: nn.Module) -> None:
     """Gradient checkpointing, by the name that this transformers has for it. ModelError: the model cannot."""
     # its older name warns from 5.23 on; pyproject takes transformers from 5.0, which has no other
@@ -136,10 +148,16 @@ def recompute_activations(model: nn.Module) -> None:
         raise ModelError(f"train.gradient_checkpointing: {type(model).__name__} cannot: {error}") from error
 
 
-def evaluation_steps(cadence: Evaluate, per_epoch: int, total: int) -> set[int]:
-    """Steps after which the model is scored; the last step always is."""
+def evaluation_steps(cadence: Evaluate, per_epoch: int, total: int) -> Callable[[int], bool]:
+    """Whether the model is scored after a step (from 1); after the last one it always is."""
     every = cadence.every_steps or cadence.every * per_epoch
-    return {round(k * every) for k in range(1, int(total / every) + 1)} - {0} | {total}
+
+    def due(step: int) -> bool:
+        near = (math.floor(step / every), math.ceil(step / every))
+        return step == total or any(k >= 1 and round(k * every) == step for k in near)
+
+    # as short as that, every step is one of them, and the sums above leave what a float holds
+    return (lambda _step: True) if every <= 0.5 else due
 
 
 def refuse_dead(attachment: Attachment) -> None:
@@ -198,10 +216,13 @@ def _accumulate(model: Any, parts: list[list[Encoded]], whole: int, setup: Setup
 
 def _refuse_infinite(loss: float, step: int, ids: Sequence[str]) -> None:
     if not math.isfinite(loss):
-        raise TrainingError(
-            f"the loss is {loss} at step {step + 1} (examples {', '.join(ids[:8])}{' ...' if len(ids) > 8 else ''}). "
-            "Lower train.learning_rate, raise train.warmup, or take precision fp32 or bf16 if it was fp16."
+        cause = (
+            "Nothing was updated before: look at the size of the targets of a regression, and at the base's weights."
+            if step == 0
+            else "Lower train.learning_rate, raise train.warmup, or take precision fp32 or bf16 if it was fp16."
         )
+        shown = ", ".join(ids[:8]) + (" ..." if len(ids) > 8 else "")
+        raise TrainingError(f"the loss is {loss} at step {step + 1} (examples {shown}). {cause}")
 
 
 def memory_mib() -> float:
@@ -209,7 +230,6 @@ def memory_mib() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     import resource
-    import sys
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from lorakit.batches import Encoded
-from lorakit.errors import DataError, ModelError, TrainingError
+from lorakit.errors import DataError, ModelError, RecipeError, TrainingError
 from lorakit.methods import methods
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe.schema import Evaluate, Train
@@ -259,7 +260,31 @@ def test_how_many_steps(run, settings, steps):
     ids=str,
 )
 def test_when_the_model_is_scored(cadence, per_epoch, total, wanted):
-    assert evaluation_steps(Evaluate(**cadence), per_epoch, total) == wanted
+    due = evaluation_steps(Evaluate(**cadence), per_epoch, total)
+    assert {step for step in range(1, total + 1) if due(step)} == wanted
+
+
+@pytest.mark.parametrize(
+    "cadence", [{"every": 1e-9}, {"every": 1e-300}, {"every": 1e300}, {"every_steps": 10**11}], ids=str
+)
+def test_an_odd_cadence_takes_no_time(cadence):
+    """It was a set of every step at which the model is scored."""
+    due = evaluation_steps(Evaluate(**cadence), 10, 10**12)
+    assert due(10**12)
+    assert due(7) == (cadence.get("every", 1) < 1)
+
+
+def test_a_run_whose_only_step_has_no_learning_rate_is_refused(run):
+    """Warm-up begins at zero."""
+    with pytest.raises(RecipeError, match=r"nothing would be learnt\. .*train\.warmup=0"):
+        run(max_steps=1, warmup=0.06)
+    assert run(max_steps=1, warmup=0.0).losses
+
+
+def test_a_warmup_longer_than_the_run_is_said(run, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)  # a verb of the command line turns it off
+    run(max_steps=2, warmup=5)
+    assert "train.warmup: 5 steps, and the run has 2" in caplog.text
 
 
 class Scripted:
@@ -428,10 +453,10 @@ def test_a_loss_that_is_not_finite_ends_the_run(run, tiny):
     model = tiny("bert")
     with torch.no_grad():
         model.model.classifier.weight.fill_(math.nan)
-    with pytest.raises(TrainingError, match=r"the loss is nan at step 1 \(examples e\d+, .*learning_rate"):
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 1 \(examples e\d+, .*the base's weights"):
         run(model=model)
 
 
 def test_a_loss_that_explodes_later_names_its_step(run):
-    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step [2-9]"):
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step [2-9] .*learning_rate"):
         run(learning_rate=1e38, max_grad_norm=0.0, schedule="constant")
