@@ -49,10 +49,14 @@ def rate_curve(logs: Logs) -> list[Picture]:
 
 
 def score_curves(logs: Logs, result: Result) -> list[Picture]:
-    """A picture per split and metric, a line per seed. Ring: the state that was kept; band: the published number."""
+    """A picture per split and metric, a line per seed. Ring: the state that was kept; band: the published number.
+
+    None where no seed was scored twice: one point is in the table.
+    """
     rows = {(row.split, row.metric): row for row in summary(result)}
     kept = {seed.seed: seed.best_epoch for seed in result.seeds}
-    return [_score_curve(key, seeds, rows.get(key), kept) for key, seeds in _scores(logs).items()]
+    curves = {key: seeds for key, seeds in _scores(logs).items() if max(map(len, seeds.values())) > 1}
+    return [_score_curve(key, seeds, rows.get(key), kept) for key, seeds in curves.items()]
 
 
 def _score_curve(

@@ -216,8 +216,9 @@ def test_the_published_number_is_drawn_where_it_can_be_compared(make_result, log
 
 
 def test_a_name_is_not_a_formula(make_result):
-    lines = [{"event": "eval", "step": 1, "epoch": 1.0, "split": "s", "scores": {r"$\frac$": 1.0}}]
+    lines = [{"event": "eval", "step": n, "epoch": n, "split": "s", "scores": {r"$\frac$": 1.0}} for n in (1, 2)]
     assert len(score_curves({0: lines}, make_result())) == 1
+    assert not score_curves({0: lines[:1], 1: lines[:1]}, make_result()), "a point is no curve"
 
 
 def test_the_state_that_was_kept_is_ringed(make_result, logs):
