@@ -17,7 +17,7 @@ from lorakit.report.result import write_whole
 from lorakit.run.answers import UNTRAINED, Scores, read_splits, score_answers, scored_splits, sliced
 from lorakit.run.folder import write_lines
 from lorakit.run.generations import Kept, asked_of
-from lorakit.run.objects import Examiner, Observer
+from lorakit.run.objects import Examiner, Observer, autocast
 from lorakit.run.proof import difference, logits_of
 from lorakit.run.source import load_source, open_source
 from lorakit.tasks import Example, Head
@@ -63,7 +63,8 @@ def evaluate(
         raise DataError(f"{recipe.task.name} has no split {unknown[0]!r} (it has: {', '.join(known)})")
     examples = read_splits(recipe.task, recipe.data, wanted)
     loaded, attachment = load_source(source, recipe.model, any_base)
-    loaded.model.to(PartialState().device)
+    device: Any = PartialState().device
+    loaded.model.to(device)
     examiner = Examiner(recipe, loaded.tokenizer, loaded.config, examples, attachment, observe, recipe.seeds[0])
     effect = None
     if attachment is not None:
@@ -80,7 +81,8 @@ def evaluate(
     for split in wanted:
         file = folder / f"{split}.jsonl"
         kept = Kept(file, asked) if recipe.task.head is Head.CAUSAL and PartialState().num_processes == 1 else None
-        answers = examiner.answers(loaded.model, split, kept=kept)
+        with autocast(recipe, device):
+            answers = examiner.answers(loaded.model, split, kept=kept)
         write_lines(file, (answer.line() for answer in answers))
         Kept.partial(file).unlink(missing_ok=True)
         written.append(file)
@@ -90,7 +92,7 @@ def evaluate(
             continue
         scores[split] = score_answers(recipe.task, answers)
         if attachment is not None:
-            with attachment.off():
+            with attachment.off(), autocast(recipe, device):
                 chosen = examiner.spread(split, UNTRAINED[recipe.task.head])
                 base_scores[split] = score_answers(recipe.task, examiner.answers(loaded.model, split, chosen))
     rows = {split: len(examples[split]) for split in wanted}

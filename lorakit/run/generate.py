@@ -6,12 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 
 from lorakit.errors import DataError, InputError
 from lorakit.run.answers import Answer, read_splits
-from lorakit.run.objects import Examiner, Observer
+from lorakit.run.objects import Examiner, Observer, autocast
 from lorakit.run.source import load_source, open_source
 from lorakit.tasks import Example, Head, Task
 
@@ -38,12 +39,14 @@ def generate_texts(
     else:
         raise InputError("nothing to answer: give --prompt TEXT, --inputs FILE or --split NAME")
     loaded, attachment = load_source(source, recipe.model, any_base)
-    loaded.model.to(PartialState().device)
+    device: Any = PartialState().device
+    loaded.model.to(device)
     seed_of_draws = recipe.seeds[0] if seed is None else seed
     examiner = Examiner(
         recipe, loaded.tokenizer, loaded.config, {"prompts": examples}, attachment, observe, seed_of_draws
     )
-    return examiner.answers(loaded.model, "prompts")
+    with autocast(recipe, device):
+        return examiner.answers(loaded.model, "prompts")
 
 
 def asked(task: Task, prompt: str, number: int) -> Example:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import nn
 
 from lorakit.batches import Encoded, encode, encode_prompts, refuse_too_long
@@ -147,12 +148,12 @@ def training_set(recipe: Recipe, examples: Sequence[Example], tokenizer: Any) ->
 
 def precision_of(wanted: str) -> str:
     """accelerate's word for `train.precision`."""
-    import torch
-
     if wanted == "auto":
         return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
     return "no" if wanted == "fp32" else wanted
 
 
-def autocast(accelerator: Any) -> AbstractContextManager[None]:
-    return accelerator.autocast() if accelerator.mixed_precision != "no" else nullcontext()
+def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
+    """The precision that the recipe trains in, so that a run is scored the same while it trains and afterwards."""
+    dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision_of(recipe.train.precision)]
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)

@@ -141,7 +141,7 @@ def train_seed(
     examiner = Examiner(recipe, base.tokenizer, base.config, asked, attachment, observe, seed)
     encoded = training_set(recipe, splits[task.train_split], base.tokenizer)
     loaded_at = time.perf_counter()
-    with autocast(accelerator):
+    with autocast(recipe, accelerator.device):
         base_scores = examiner.untrained(base.model)
     observe({"event": "base", "scores": base_scores, "slices": _slices(recipe, splits)})
     scored_at = time.perf_counter()
@@ -163,7 +163,7 @@ def train_seed(
         files.save(folder / "adapter", attachment, card)
         base.tokenizer.save_pretrained(folder / "adapter")
     accelerator.wait_for_everyone()
-    with autocast(accelerator):
+    with autocast(recipe, accelerator.device):
         answers = latest if trained.best_step == trained.steps else {}  # of the state that was kept, or to be asked
         for split in scored_splits(task):
             if split not in answers:

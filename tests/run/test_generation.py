@@ -48,7 +48,7 @@ def e2e(tmp_path_factory):
 def settings(folder) -> list[str]:
     return [
         f"data.path={folder}", "model.name=lorakit:tiny_gpt2", "~model.shape", "data.max_length=96",
-        "decode={max_new_tokens: 12, beams: 3, no_repeat_ngram: 4}", "train.max_steps=4", "train.precision=fp32",
+        "decode={max_new_tokens: 12, beams: 3, no_repeat_ngram: 4}", "train.max_steps=4", "train.precision=bf16",
         "train.warmup=0", "seeds=[0, 1]",
     ]  # fmt: skip
 
@@ -88,7 +88,15 @@ def test_eval_gives_what_training_gave(run, lorakit_cli, tmp_path):
 
 def test_an_adapter_alone_knows_how_it_writes(run, e2e, lorakit_cli, tmp_path):
     done = lorakit_cli(
-        "eval", run / "seed1" / "adapter", f"data.path={e2e}", "--split", "test", "--out", tmp_path, "--json"
+        "eval",
+        run / "seed1" / "adapter",
+        f"data.path={e2e}",
+        "train.precision=bf16",
+        "--split",
+        "test",
+        "--out",
+        tmp_path,
+        "--json",
     )
     assert done.code == 0, done.err
     assert (tmp_path / "test.jsonl").read_text() == (run / "seed1" / "predictions" / "test.jsonl").read_text()
