@@ -25,7 +25,7 @@ def bertscore(predictions: Sequence[str], references: Sequence[str | Sequence[st
     if find_spec("bert_score") is None:
         log.warning('BERTScore is left out: `pip install "lorakit[bertscore]"`')
         return {}
-    from bert_score import score
+    from bert_score import score  # pyright: ignore[reportMissingImports] (an extra)
 
     full = [i for i, text in enumerate(predictions) if text.strip()]
     accepted = [[text] if isinstance(text, str) else list(text) for text in references]

@@ -9,6 +9,7 @@ from typing import Any
 
 from lorakit.errors import DataError, RecipeError, TrainingError, did_you_mean
 from lorakit.metrics import Compared, facts_of, metrics
+from lorakit.tasks._base import Example
 
 
 def as_label(value: object) -> str:
@@ -83,6 +84,20 @@ def score_numbers(names: Sequence[str], predictions: Sequence[Any], references: 
         [number(value, f"prediction {i}") for i, value in enumerate(predictions)],
         [number(value, f"reference {i}") for i, value in enumerate(references)],
     )
+
+
+def written_text(output: object) -> str:
+    """The text that a causal model wrote. DataError: it gave something else."""
+    if not isinstance(output, str):
+        raise DataError(f"the model gave {output!r} for an example, and the task needs a text")
+    return output
+
+
+def accepted_texts(example: Example) -> list[str]:
+    """Every text that is accepted for an example, without white space around it. DataError: there is none."""
+    if not example.references:
+        raise DataError(f"{example.id}: no reference, so it can be predicted and not scored")
+    return [text.strip() for text in example.references]
 
 
 def printed_scores(names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:

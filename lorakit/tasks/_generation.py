@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 
 from lorakit.errors import DataError
 from lorakit.metrics import facts_of
-from lorakit.tasks._answers import metric_keys, printed_scores
+from lorakit.tasks._answers import accepted_texts, metric_keys, printed_scores, written_text
 from lorakit.tasks._base import Data, Example, Head, Prediction, Task
 from lorakit.tasks._files import limit_of
 
@@ -132,14 +132,10 @@ class Generation(Task, ABC):
 
     def to_prediction(self, output: Sequence[float] | str) -> str:
         """What stands before the end-of-text mark and the first blank line, without white space around it."""
-        if not isinstance(output, str):
-            raise DataError(f"the model gave {output!r} for an example, and the task needs a text")
-        return output.split(END_OF_TEXT)[0].split(BLANK_LINE)[0].strip()
+        return written_text(output).split(END_OF_TEXT)[0].split(BLANK_LINE)[0].strip()
 
     def to_reference(self, example: Example) -> list[str]:
-        if not example.references:
-            raise DataError(f"{example.id}: no reference, so it can be predicted and not scored")
-        return [text.strip() for text in example.references]
+        return accepted_texts(example)
 
     def score(
         self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]

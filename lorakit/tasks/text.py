@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from lorakit.errors import DataError
-from lorakit.tasks._answers import printed_scores
+from lorakit.tasks._answers import accepted_texts, printed_scores, written_text
 from lorakit.tasks._base import Data, Example, Head, Prediction
 from lorakit.tasks._own import Names, OwnFiles, text_of
 
@@ -66,14 +66,10 @@ class Text(OwnFiles):
         return Example("prompt", text + self.separator, eos=self.eos)
 
     def to_prediction(self, output: Sequence[float] | str) -> str:
-        if not isinstance(output, str):
-            raise DataError(f"the model gave {output!r} for an example, and the task needs a text")
-        return output.strip()
+        return written_text(output).strip()
 
     def to_reference(self, example: Example) -> list[str]:
-        if not example.references:
-            raise DataError(f"{example.id}: no reference, so it can be predicted and not scored")
-        return [text.strip() for text in example.references]
+        return accepted_texts(example)
 
     def score(
         self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
