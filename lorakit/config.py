@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class Config(BaseModel):
@@ -11,3 +11,12 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first of what a file holds and should not: where, what was found, and what is wanted."""
+    problem = error.errors(include_url=False)[0]
+    if not problem["loc"]:
+        return problem["msg"]  # not JSON at all: the message has line and column
+    found = "absent" if problem["type"] == "missing" else repr(problem["input"])[:60]
+    return f"{'.'.join(map(str, problem['loc']))} is {found} ({problem['msg']})"

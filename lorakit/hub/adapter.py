@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lorakit.config import first_problem
 from lorakit.errors import AdapterError, InputError, did_you_mean
 from lorakit.hub import peft
 from lorakit.methods import Attachment, methods
@@ -39,6 +40,8 @@ PEFT_FILE, PLAIN_FILE, CONFIG_FILE = "adapter_model.safetensors", "trained.safet
 @dataclass(frozen=True)
 class About:
     """What an adapter is for."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     base: str
     revision: str | None
@@ -110,6 +113,8 @@ def read(folder: Path) -> AdapterFile:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
         raise AdapterError(f"{file} is damaged or cut short: {error}; copy it again, or train again") from error
+    if whole := [name for name, tensor in tensors.items() if not tensor.is_floating_point()]:
+        raise AdapterError(f"{file} holds {whole[0]} in {str(tensors[whole[0]].dtype)[6:]}; LoRA's numbers are floats")
     broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise AdapterError(f"{file} holds numbers that are not finite, in {broken[0]}")
@@ -203,7 +208,8 @@ def _method(about: About) -> Any:
     try:
         return methods.get(about.method["name"]).model_validate(about.method)
     except (ValidationError, KeyError, InputError) as error:
-        raise AdapterError(f"the adapter's method is none that this lorakit knows: {about.method} ({error})") from error
+        why = first_problem(error) if isinstance(error, ValidationError) else error
+        raise AdapterError(f"the adapter's method is none that this lorakit knows: {about.method} ({why})") from error
 
 
 def _read_config(folder: Path) -> dict[str, Any] | None:
@@ -215,10 +221,14 @@ def _read_config(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AdapterError(f"{file} is damaged: {error}") from error
     if not isinstance(config, dict):
         raise AdapterError(f"{file} is damaged: a mapping is expected")
+    try:
+        peft.Fields.model_validate(config)
+    except ValidationError as error:
+        raise AdapterError(f"{file} is damaged: {first_problem(error)}") from error
     return config
 
 
@@ -230,9 +240,12 @@ def _read_about(header: Mapping[str, str], file: Path) -> About | None:
             raise AdapterError(f"{file.parent} has no {CONFIG_FILE}: r and alpha are not known, and are not guessed")
         return None
     try:
-        return About(**json.loads(header["lorakit"]))
-    except (ValueError, TypeError) as error:
-        raise AdapterError(f"{file} has a header that this lorakit does not read: {error}") from error
+        return _ABOUT.validate_json(header["lorakit"])
+    except ValidationError as error:
+        raise AdapterError(f"{file} has a header that this lorakit does not read: {first_problem(error)}") from error
+
+
+_ABOUT = TypeAdapter(About)
 
 
 def _refuse_unknown(file: AdapterFile, model: nn.Module, fresh: Collection[str]) -> None:

@@ -13,15 +13,25 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from lorakit.errors import AdapterError
 from lorakit.methods.reparam.lora import LoRA, LoRAAttachment, Target
 from lorakit.nn.linear import features, is_conv1d
 from lorakit.nn.select import Site, row_numbers
+
+
+def _regex(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from None
+    return text
+
 
 PREFIX = "base_model.model."
 
@@ -32,9 +42,26 @@ _PLAIN = frozenset(
     "modules_to_save layers_to_transform layers_pattern loftq_config eva_config corda_config lora_ga_config "
     "ensure_weight_tying megatron_core qalora_group_size".split()
 )
+Pattern = Annotated[str, AfterValidator(_regex)]
 _UNUSED = (None, False, "none", {}, [], "")
 # how A and B began; the others (PiSSA, OLoRA ...) change W0 as well, and the file does not hold that
 _INITS = (None, True, False, "gaussian", "eva", "orthogonal")
+
+
+class Fields(BaseModel):
+    """What of adapter_config.json is used here, so that a wrong type is said where it stands."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+    base_model_name_or_path: str | None = None
+    revision: str | None = None
+    task_type: str | None = None
+    r: int = Field(default=8, ge=1)
+    rank_pattern: dict[Pattern, Annotated[int, Field(ge=1)]] | None = None
+    lora_alpha: float = Field(default=8, gt=0, le=1e6)
+    lora_dropout: float | None = Field(default=None, ge=0, lt=1)
+    use_rslora: bool | None = None
+    alpha_pattern: dict[Pattern, Annotated[float, Field(gt=0, le=1e6)]] | None = None
 
 
 def tensors_of(attachment: LoRAAttachment) -> dict[str, Tensor]:
@@ -131,12 +158,16 @@ def _exactly(path: str) -> str:
 
 
 def _numbers(path: str, r: int, config: Mapping[str, Any]) -> tuple[int, float]:
-    alpha = float(config.get("lora_alpha", 8))
-    for pattern, value in (config.get("alpha_pattern") or {}).items():  # the first that matches wins, as in PEFT
-        if re.match(rf"(.*\.)?({pattern})$", path):
-            alpha = float(value)
-            break
+    said = _of_pattern(config.get("rank_pattern"), path, config.get("r", r))
+    if said != r:
+        raise AdapterError(f"adapter_config.json gives {path} the rank {said}, and its lora_A has {r}")
+    alpha = float(_of_pattern(config.get("alpha_pattern"), path, config.get("lora_alpha", 8)))
     return r, alpha * r**0.5 if config.get("use_rslora") else alpha
+
+
+def _of_pattern(patterns: Mapping[str, Any] | None, path: str, otherwise: Any) -> Any:
+    """The first that matches wins, as in PEFT."""
+    return next((n for pattern, n in (patterns or {}).items() if re.match(rf"(.*\.)?({pattern})$", path)), otherwise)
 
 
 def _by_module(sites: Iterable[Site]) -> dict[str, list[Site]]:

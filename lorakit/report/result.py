@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
 
-from lorakit.config import Config
+from lorakit.config import Config, first_problem
 from lorakit.errors import DataError, InputError
 from lorakit.recipe.schema import Published
 
@@ -104,7 +104,8 @@ class Result(Config):
             raise DataError(f"cannot read {path}: {error.strerror}") from None
         except ValidationError as error:
             raise DataError(
-                f"{path} is no result of lorakit, or damaged: {_first(error)}. Train its recipe again with --fresh"
+                f"{path} is no result of lorakit, or damaged: {first_problem(error)}. "
+                "Train its recipe again with --fresh"
             ) from None
 
 
@@ -118,14 +119,6 @@ def write_whole(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise InputError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _first(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    if not problem["loc"]:
-        return problem["msg"]  # not JSON at all: the message has line and column
-    found = "absent" if problem["type"] == "missing" else repr(problem["input"])[:60]
-    return f"{'.'.join(map(str, problem['loc']))} is {found} ({problem['msg']})"
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,23 @@ class TestStrict:
         with pytest.raises(AdapterError, match="header"):
             files.read(folder)
 
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [("base", 5), ("task", 5), ("labels", 5), ("fresh", 5), ("fresh", [5]), ("method", 5), ("fingerprint", None),
+         ("max_length", "x"), ("model_config", 5), ("revision", 5), ("head", None), ("lorakit", 5)],
+    )  # fmt: skip
+    def test_a_header_with_another_type(self, trained, rewrite, method, field, value):
+        _, _, folder = trained("roberta", method)
+        rewrite(folder, header=lambda h: h | {"lorakit": json.dumps({**json.loads(h["lorakit"]), field: value})})
+        with pytest.raises(AdapterError, match=rf"header that this lorakit does not read: {field}.* is "):
+            files.read(folder)
+
+    def test_numbers_that_are_no_floats(self, trained, rewrite, method):
+        _, _, folder = trained("roberta", method)
+        rewrite(folder, lambda t: {n: v.int() if "classifier.dense.bias" in n else v for n, v in t.items()})
+        with pytest.raises(AdapterError, match=r"classifier\.dense\.bias in int32"):
+            files.read(folder)
+
     @pytest.mark.parametrize("value", [{"name": "lorra"}, {"name": "lora", "rank": 4}, {}], ids=str)
     def test_a_method_that_is_not_known(self, trained, base, rewrite, method, value):
         _, _, folder = trained("roberta", method)
@@ -215,7 +232,7 @@ def test_a_pickle_is_not_opened(tmp_path):
         files.read(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[1, 2]", ""], ids=repr)
+@pytest.mark.parametrize("text", ["{", "[1, 2]", "", "[" * 100_000], ids=["open", "a list", "empty", "deep"])
 def test_a_config_that_is_damaged(trained, text):
     _, _, folder = trained()
     (folder / files.CONFIG_FILE).write_text(text)

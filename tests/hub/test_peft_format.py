@@ -190,6 +190,26 @@ def test_the_scale_of_an_adapter_from_peft(base, from_peft, tmp_path, config, sc
     assert torch.equal(attachment.deltas[QUERY].A, _tensors()[f"{PREFIX}{QUERY}.lora_A.weight"])
 
 
+@pytest.mark.parametrize(
+    "config",
+    [{"lora_alpha": "x"}, {"lora_alpha": None}, {"lora_alpha": -4}, {"lora_alpha": 0}, {"lora_alpha": 1e300},
+     {"lora_dropout": "x"}, {"lora_dropout": 2}, {"alpha_pattern": 5}, {"alpha_pattern": [1]},
+     {"alpha_pattern": {"(": 3}}, {"alpha_pattern": {"query": "x"}}, {"rank_pattern": {"query": 0}}, {"r": "2"},
+     {"r": -1}, {"use_rslora": "yes"}, {"base_model_name_or_path": 5}, {"task_type": 5}, {"revision": 5}],
+    ids=str,
+)  # fmt: skip
+def test_a_field_of_another_type_is_named(from_peft, tmp_path, config):
+    with pytest.raises(AdapterError, match=rf"adapter_config\.json is damaged: {next(iter(config))}.* is "):
+        files.read(from_peft(tmp_path, _tensors(), **config))
+
+
+@pytest.mark.parametrize("config", [{"r": 16}, {"rank_pattern": {"query": 4}}], ids=str)
+def test_a_rank_that_is_not_the_tensors(base, from_peft, tmp_path, config):
+    """PEFT could not load it, and its scale would be another."""
+    with pytest.raises(AdapterError, match=r"attention\.self\.query the rank (16|4), and its lora_A has 2"):
+        _attach(from_peft(tmp_path, _tensors(), **config), base())
+
+
 def test_lora_alpha_has_pefts_default(base, from_peft, tmp_path):
     folder = from_peft(tmp_path, _tensors())
     (folder / files.CONFIG_FILE).write_text('{"peft_type": "LORA"}')
