@@ -16,7 +16,7 @@ from lorakit.methods import methods
 from lorakit.models import Model
 from lorakit.recipe.problems import Sections, describe, mark_of
 from lorakit.recipe.schema import Decode, Evaluate, Expect, Recipe, Train
-from lorakit.recipe.source import Mark, Marks, parse, read
+from lorakit.recipe.source import Mark, Marks, parse, read, scalar
 from lorakit.registry import Registry
 from lorakit.tasks import Data, tasks
 
@@ -169,8 +169,7 @@ def apply_overrides(data: dict[str, Any], marks: Marks, overrides: Sequence[str]
             if text.startswith("~") and not equals:
                 _remove(data, marks, path)
             elif equals and all(path):
-                value, _ = parse(value_text, f"command line, {key}")
-                _set(data, marks, path, value)
+                _set(data, marks, path, _given(value_text, key))
             else:
                 raise RecipeError(f"command line: {text!r} is neither key=value nor ~key")
         except RecipeError as error:
@@ -179,6 +178,12 @@ def apply_overrides(data: dict[str, Any], marks: Marks, overrides: Sequence[str]
     if problems:
         raise RecipeError(_listing("the overrides", problems))
     return _consequences(data, touched)
+
+
+def _given(text: str, key: str) -> Any:
+    """A list, a mapping or a quoted text is YAML; all else is as it stands: a path may hold `: ` and ` #`."""
+    text = text.strip()
+    return parse(text, f"command line, {key}")[0] if text[:1] in tuple("[{'\"") else scalar(text)
 
 
 HARMLESS = (
