@@ -78,7 +78,7 @@ def outline(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
     The configuration is the checkpoint's where it is at hand, else the recipe's `model.shape`.
     """
     config = _configure(read_config(spec, or_shape=True), spec, head, labels)
-    model = _on_meta(_model_class(head), config)
+    model = _on_meta(_model_class(head), config).to(DTYPES[spec.dtype])  # the configuration has that of the files
     return Base(model, None, config, roles_of(config), _fresh_by_architecture(model, config), spec.name, None)
 
 

@@ -12,8 +12,9 @@ from lorakit.models._load import load_tokenizer, outline
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import Counts
 from lorakit.run.answers import read_splits, scored_splits
-from lorakit.run.objects import attach, counts_of
+from lorakit.run.objects import Examiner, attach, counts_of
 from lorakit.tasks import Head
+from lorakit.train.loop import refuse_no_rate
 from lorakit.train.plan import Shares, epoch_batches, share, steps_per_epoch
 
 ACTIVATIONS = 11
@@ -46,13 +47,13 @@ def check(recipe: Recipe, processes: int = 1) -> Checked:
     attachment = attach(recipe, base)
     checked = Checked(attachment, counts_of(attachment), shares=shares)
     checked.adapter_mib = (checked.counts.trainable + checked.counts.fresh) * 4 / 2**20
-    encoded = _look_at_data(recipe, checked)
+    encoded = _look_at_data(recipe, checked, base.config)
     length = max((e.length for e in encoded), default=recipe.data.max_length)
     checked.memory_mib = memory(recipe, base.config, checked.counts, shares.micro * length)
     return checked
 
 
-def _look_at_data(recipe: Recipe, checked: Checked) -> list[Encoded]:
+def _look_at_data(recipe: Recipe, checked: Checked, config: Any) -> list[Encoded]:
     try:
         splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
     except DataError as error:
@@ -63,6 +64,7 @@ def _look_at_data(recipe: Recipe, checked: Checked) -> list[Encoded]:
     checked.rows = {split: len(rows) for split, rows in splits.items()}
     per_epoch = steps_per_epoch(checked.rows[recipe.task.train_split], recipe.train.global_batch_size)
     checked.steps = min(recipe.train.max_steps or 10**12, max(1, round(recipe.train.epochs * per_epoch)))
+    refuse_no_rate(recipe.train, checked.steps)
     warmup = recipe.train.warmup
     checked.warmup_steps = int(warmup) if warmup >= 1 else -int(-warmup * checked.steps // 1)
     try:
@@ -70,6 +72,7 @@ def _look_at_data(recipe: Recipe, checked: Checked) -> list[Encoded]:
     except ModelError as error:
         checked.missing.append(str(error))
         return []
+    Examiner(recipe, tokenizer, config, {split: splits[split] for split in scored_splits(recipe.task)})  # what fits not
     encoded = encode(splits[recipe.task.train_split], tokenizer, recipe.task.head, recipe.data)
     order = epoch_batches([e.length for e in encoded], recipe.train.global_batch_size, recipe.seeds[0], 0, True)
     checked.sample = _tokens(encoded[order[0][0]], tokenizer, recipe.task.head)
