@@ -51,6 +51,7 @@ def refuse_too_long(data: Data, tokenizer: Any, config: Any) -> None:
 
 def encode(examples: Sequence[Example], tokenizer: Any, head: Head, data: Data) -> list[Encoded]:
     """Tokens for training, and for scoring where the head gives logits. Cuts at `data.max_length`, and says so."""
+    _refuse_half_characters(examples)
     if head is Head.CAUSAL:
         encoded = [_encode_causal(example, tokenizer, data.max_length) for example in examples]
         cut = sum(e.length == data.max_length for e in encoded)
@@ -74,6 +75,7 @@ def encode(examples: Sequence[Example], tokenizer: Any, head: Head, data: Data) 
 
 def encode_prompts(examples: Sequence[Example], tokenizer: Any, room: int) -> list[Encoded]:
     """Prompts for generation, `room` tokens at most; a longer one is a DataError: a cut prompt asks something else."""
+    _refuse_half_characters(examples)
     encoded = []
     for example in examples:
         ids = _prompt_ids(example, tokenizer)
@@ -84,6 +86,17 @@ def encode_prompts(examples: Sequence[Example], tokenizer: Any, room: int) -> li
             )
         encoded.append(Encoded(example.id, {"input_ids": ids, "attention_mask": [1] * len(ids)}, None))
     return encoded
+
+
+def _refuse_half_characters(examples: Sequence[Example]) -> None:
+    """JSON can write half of a character (\\ud83d alone); no tokenizer takes it, and no file."""
+    for e in examples:
+        try:
+            "".join((e.text, e.pair or "", str(e.target), *e.references)).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"example {e.id} holds half of a character, {error.object[error.start]!a}; mend the file"
+            ) from None
 
 
 def _number(example: Example) -> int | float:

@@ -83,7 +83,10 @@ def copy(
     target = to / source.name if to.is_dir() else to
     if target.exists():
         raise RecipeError(f"{target} is there already; choose another name")
-    shutil.copyfile(source, target)
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise RecipeError(f"cannot write {target}: {error.strerror}") from error
     console().print(f"copied to {target}; `lorakit train {target}` runs it", markup=False)
 
 

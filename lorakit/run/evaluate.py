@@ -15,7 +15,7 @@ from lorakit.batches import encode
 from lorakit.errors import DataError, ToleranceError
 from lorakit.report.result import write_whole
 from lorakit.run.answers import UNTRAINED, Scores, read_splits, score_answers, scored_splits, sliced
-from lorakit.run.folder import write_lines
+from lorakit.run.folder import make_folder, write_lines
 from lorakit.run.generations import Kept, asked_of
 from lorakit.run.objects import Examiner, Observer, autocast
 from lorakit.run.proof import difference, logits_of
@@ -57,11 +57,13 @@ def evaluate(
     if source.recipe is None:
         raise DataError(f"{path} does not say what task it was trained for; give --task, such as --task glue/mrpc")
     recipe = source.recipe
-    wanted = list(splits or scored_splits(recipe.task))
+    wanted = list(dict.fromkeys(splits or scored_splits(recipe.task)))
     known = [*scored_splits(recipe.task, train=True), *recipe.task.test_splits]
     if unknown := [split for split in wanted if split not in known]:
         raise DataError(f"{recipe.task.name} has no split {unknown[0]!r} (it has: {', '.join(known)})")
     examples = read_splits(recipe.task, recipe.data, wanted)
+    folder = out or source.notebook
+    make_folder(folder)
     loaded, attachment = load_source(source, recipe.model, any_base)
     device: Any = PartialState().device
     loaded.model.to(device)
@@ -72,7 +74,6 @@ def evaluate(
         effect = _effect(loaded, attachment, probe, recipe.task.head)
         if effect == 0.0:
             raise ToleranceError(f"{path}: with the adapter and without it the logits are the same; it does nothing")
-    folder = out or source.notebook
     scores: Scores = {}
     base_scores: Scores = {}
     written: list[Path] = []

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from lorakit.errors import InputError, RecipeError, did_you_mean
+from lorakit.errors import DataError, InputError, RecipeError, did_you_mean
 from lorakit.recipe.load import Loaded
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import Result, write_whole
@@ -46,19 +47,30 @@ def open_run(run: Path, recipe: Recipe, fresh: bool) -> None:
         raise InputError(f"cannot write to the run folder {run}: {error.strerror}; take another, --runs DIR") from error
 
 
+def make_folder(path: Path) -> None:
+    """InputError: no permission, disk full, a file in the way."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {path}: {error.strerror}; choose another") from error
+
+
 def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_whole(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """A JSONL file; a last line that was cut off while it was written is left out."""
+    """A JSONL file as far as it is whole: the last line may have been cut off while it was written."""
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    for line in path.read_bytes().splitlines() if path.is_file() else ():  # of text, U+2028 would end a line too
         try:
-            found.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(row, dict):
+            break
+        found.append(row)
     return found
 
 
@@ -66,9 +78,16 @@ def is_run(path: Path) -> bool:
     return (path / "recipe.yaml").is_file()
 
 
+def is_seed(path: Path) -> bool:
+    """The folder of one seed of a run."""
+    return not is_run(path) and is_run(path.parent) and path.name.startswith("seed")
+
+
 def choose_seed(run: Path, seed: int | None) -> tuple[Path, str]:
     """The folder of one seed of a run, and a word on why: the one asked for, the only one, or the best scored."""
-    if not is_run(run) and is_run(run.parent) and run.name.startswith("seed"):
+    if is_seed(run):
+        if seed is not None and run.name != f"seed{seed}":
+            raise RecipeError(f"{run} is one seed, and seed {seed} was asked for; give {run.parent}")
         return run, "the seed given"
     found = {int(p.parent.name[4:]): p.parent for p in run.glob("seed*/adapter") if p.parent.name[4:].isdigit()}
     if not found:
@@ -79,15 +98,26 @@ def choose_seed(run: Path, seed: int | None) -> tuple[Path, str]:
         return found[seed], "the seed asked for"
     if len(found) == 1:
         return next(iter(found.values())), "the only seed"
-    result = Result.read(run / "result.json")
-    best = max(result.seeds, key=lambda s: s.scores[result.splits[0]][result.primary])
-    return found[best.seed], f"the best of {len(found)} seeds by {result.primary}"
+    return _best(run, found)
+
+
+def _best(run: Path, found: dict[int, Path]) -> tuple[Path, str]:
+    among = ", ".join(map(str, sorted(found)))
+    try:
+        result = Result.read(run / "result.json")
+    except DataError as error:
+        raise RecipeError(f"which of the seeds {among} is the best is not known: {error}. Or give --seed") from error
+    scores = {s.seed: s.scores.get(result.splits[0], {}).get(result.primary, math.nan) for s in result.seeds}
+    scored = {seed: value for seed, value in scores.items() if seed in found and not math.isnan(value)}
+    if not scored:
+        raise RecipeError(f"{run}/result.json has no {result.primary} of the seeds {among}; give --seed")
+    return found[max(scored, key=scored.__getitem__)], f"the best of {len(scored)} seeds by {result.primary}"
 
 
 def find_adapter(name_or_path: str, runs: Path) -> Path:
     """For `start_from`: an adapter folder, a run, or the newest finished run of a recipe of that name."""
     path = Path(name_or_path)
-    if is_run(path) or path.name.startswith("seed"):
+    if is_run(path) or is_seed(path):
         return choose_seed(path, None)[0] / "adapter"
     if path.is_dir():
         return path

@@ -37,6 +37,8 @@ def merge(
     The sum is formed in float32; dtype is that of the files. ToleranceError, with no model left behind, where logits
     of the model read back differ by more than `tolerance` (relative to the largest logit) from those of the adapter.
     """
+    if tolerance is not None and not tolerance >= 0:
+        raise InputError(f"--tolerance {tolerance}: a difference is zero or more")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError(f"{to} is there already and is not empty; choose another folder or remove it")
     source = open_source(path, task, base, seed, overrides)

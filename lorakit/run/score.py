@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from lorakit.errors import DataError, RecipeError
 from lorakit.recipe.load import compose
 from lorakit.run.answers import Answer, read_splits, score_answers
-from lorakit.tasks import Example, Task, tasks
+from lorakit.tasks import Example, Head, Task, tasks
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ def score_split(task: str, predictions: Path, split: str, overrides: Sequence[st
     said = read_predictions(predictions)
     notes: list[str] = []
     by_id = _paired(said, examples, recipe.task.rows_of(split, recipe.data), predictions, notes)
-    answers = [
-        Answer(e.id, recipe.task.to_prediction(by_id[e.id]), recipe.task.to_reference(e), by_id[e.id], e.text, e.group)
-        for e in examples
-    ]
-    return Scored(score_answers(recipe.task, answers), len(answers), recipe.task.protocol, notes)
+    task_ = recipe.task
+    # a text is read as the model's output would be; a label or a number is an answer already
+    said_of = {id: task_.to_prediction(x) if task_.head is Head.CAUSAL else x for id, x in by_id.items()}
+    answers = [Answer(e.id, said_of[e.id], task_.to_reference(e), by_id[e.id], e.text, e.group) for e in examples]
+    return Scored(score_answers(task_, answers), len(answers), task_.protocol, notes)
 
 
 def _by_name(task: str) -> Task:
@@ -61,7 +61,8 @@ def _by_name(task: str) -> Task:
     try:
         return plugin.model_validate({"name": task})
     except ValidationError as error:
-        why = error.errors()[0]["msg"].removeprefix("Value error, ")
+        missing = [str(e["loc"][-1]) for e in error.errors() if e["type"] == "missing"]
+        why = f"it needs {', '.join(missing)}" if missing else error.errors()[0]["msg"].removeprefix("Value error, ")
         raise RecipeError(f"{task} cannot be scored by its name alone: {why}") from None
 
 
@@ -104,12 +105,12 @@ def _text(path: Path) -> str:
 
 def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
     found = []
-    for number, text in enumerate(_text(path).splitlines(), 1):
+    for number, text in enumerate(_text(path).split("\n"), 1):
         if not text.strip():
             continue
         try:
             line = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}:{number}: this is not JSON: {error}") from None
         if not isinstance(line, dict):
             raise DataError(f"{path}:{number}: a JSON object per line is expected, this is {text[:60]!r}")
@@ -121,4 +122,5 @@ def _field(line: dict[str, Any], names: tuple[str, ...], where: str) -> Any:
     for name in names:
         if line.get(name) is not None:
             return line[name]
-    raise DataError(f"{where}: no {' or '.join(map(repr, names))} here (it has: {', '.join(line) or 'nothing'})")
+    held = ", ".join(f"{key} (null)" if value is None else key for key, value in line.items())
+    raise DataError(f"{where}: no {' or '.join(map(repr, names))} here (it has: {held or 'nothing'})")

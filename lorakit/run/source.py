@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +13,13 @@ from typing import Any
 from lorakit.errors import AdapterError, InputError, ModelError
 from lorakit.hub import adapter as files
 from lorakit.methods import Attachment
-from lorakit.models._load import Base, load
+from lorakit.models import Model
+from lorakit.models._load import Base, load, read_config
 from lorakit.recipe.load import build, compose
 from lorakit.recipe.schema import Recipe
-from lorakit.run.folder import choose_seed, is_run
+from lorakit.run.folder import choose_seed, is_run, is_seed
+
+log = logging.getLogger(__name__)
 
 HEAD_OF_PEFT = {"SEQ_CLS": "classification", "CAUSAL_LM": "causal"}
 
@@ -45,7 +50,11 @@ class Source:
     def labels(self) -> Sequence[str]:
         if self.recipe is not None:
             return self.recipe.task.labels
-        return self.adapter.about.labels if self.adapter and self.adapter.about else ()
+        if self.adapter is None or self.adapter.about is not None:
+            return self.adapter.about.labels if self.adapter and self.adapter.about else ()
+        # PEFT's files name no labels: the head's last layer, the narrowest, has a row for each
+        rows = [t.shape[0] for name, t in self.adapter.tensors.items() if ".lora_" not in name and t.ndim == 2]
+        return [f"LABEL_{i}" for i in range(min(rows, default=2))]
 
 
 def open_source(
@@ -55,12 +64,14 @@ def open_source(
 
     task, base: for an adapter or a model that does not say it itself. overrides: as for a recipe (`data.path=...`).
     """
-    folder = Path(path)
-    if is_run(folder) or (folder.name.startswith("seed") and is_run(folder.parent)):
+    folder = _place(path)
+    if is_run(folder) or is_seed(folder):
         chosen, why = choose_seed(folder, seed)
         run = chosen.parent
-        recipe = build(run / "recipe.yaml", overrides).recipe
+        recipe = build(run / "recipe.yaml", [*_instead(task, base), *overrides]).recipe
         return Source(path, recipe, files.read(chosen / "adapter"), chosen / "eval", why)
+    if seed is not None:
+        raise InputError(f"--seed {seed} chooses a seed of a run, and {path} is no run")
     notebook = _beside(folder)
     if not folder.is_dir():
         folder = _from_hub(path)
@@ -83,6 +94,19 @@ def open_source(
     raise InputError(f"{path} is neither a run, nor an adapter folder, nor a model folder")
 
 
+def _place(path: str) -> Path:
+    folder = Path(path)
+    if not path or folder.is_file():
+        raise InputError(f"{path!r} is {'a file' if path else 'empty'}; give a folder (a run, an adapter, a model)")
+    return Path(os.path.abspath(folder)) if folder.name in ("", "..") else folder  # its own name tells what it is
+
+
+def _instead(task: str | None, base: str | None) -> list[str]:
+    """Another task or base than the run's, as overrides. Of the base's recipe the name and its revision go."""
+    given = [f"task={json.dumps({'name': task})}"] if task else []
+    return [*given, f"model.name={json.dumps(base)}", "model.revision=null"] if base else given
+
+
 def _beside(folder: Path) -> Path:
     """Never inside an adapter or a model, which may be published as it stands; never in the hub's cache."""
     from huggingface_hub.constants import HF_HUB_CACHE
@@ -94,8 +118,9 @@ def _beside(folder: Path) -> Path:
     return (place.parent if kept else Path.cwd()) / f"{place.name}-eval"
 
 
-def load_source(source: Source, model: Any, any_base: bool = False) -> tuple[Base, Attachment | None]:
+def load_source(source: Source, model: Model, any_base: bool = False) -> tuple[Base, Attachment | None]:
     """The base, with the adapter on where there is one. A plain model must hold its own head."""
+    _refuse_other_order(source, model)
     base = load(model, source.head, source.labels)
     if source.adapter is None:
         if base.fresh:
@@ -103,6 +128,28 @@ def load_source(source: Source, model: Any, any_base: bool = False) -> tuple[Bas
             raise ModelError(f"{source.path} holds no {missing}: it is a base model, not a trained one")
         return base, None
     return base, files.attach(source.adapter, base.model, base.roles, base.fresh, check_base=not any_base)
+
+
+def _refuse_other_order(source: Source, model: Model) -> None:
+    """The head's outputs have an order, and labels in another one would be scored as each other."""
+    now, then = list(source.recipe.task.labels if source.recipe else ()), _trained_labels(source, model)
+    if not now or not then or now == then:
+        return
+    if sorted(now) == sorted(then):
+        raise AdapterError(
+            f"{source.path} was trained for the labels {', '.join(then)} in this order; the task has {', '.join(now)}. "
+            f"Give 'task.classes=[{', '.join(then)}]'."
+        )
+    if len(now) == len(then):
+        log.warning("%s was trained for the labels %s; they are read as %s", source.path, then, now)
+
+
+def _trained_labels(source: Source, model: Model) -> list[str]:
+    """None where a PEFT adapter does not say them."""
+    if source.adapter is None:
+        names = read_config(model).id2label or {}
+        return [names[i] for i in sorted(names)]
+    return list(source.adapter.about.labels) if source.adapter.about else []
 
 
 def _recipe(

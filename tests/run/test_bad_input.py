@@ -138,3 +138,66 @@ def test_a_dead_loss_stops_the_run(own, lorakit_cli, tmp_path):
     assert done.code == 1
     assert "the loss is" in done.err or "not finite" in done.err
     assert not list(tmp_path.rglob("result.json"))
+
+
+@pytest.mark.parametrize("out", ["file", "file/inner"])
+def test_a_file_where_the_predictions_should_go(adapter, lorakit_cli, tmp_path, out):
+    (tmp_path / "file").write_text("")
+    done = lorakit_cli("eval", adapter, "--out", tmp_path / out)
+    assert done.code == 2
+    assert "cannot make the folder" in done.err
+
+
+@pytest.mark.parametrize("tolerance", ["-1", "nan"])
+def test_a_tolerance_that_is_none(adapter, lorakit_cli, tmp_path, tolerance):
+    done = lorakit_cli("merge", adapter, "--to", tmp_path / "merged", "--tolerance", tolerance)
+    assert done.code == 2
+    assert "a difference is zero or more" in done.err
+
+
+@pytest.mark.parametrize(
+    ("recipe", "change", "said"),
+    [
+        ("quickstart", "data.max_length=999", "more than the 128 tokens"),
+        ("quickstart", "train.max_steps=1", "nothing would be learnt"),
+        ("quickstart_generate", "decode.max_new_tokens=500", "raise data.max_length or lower decode.max_new_tokens"),
+    ],
+)
+def test_check_refuses_what_train_refuses(lorakit_cli, recipe, change, said):
+    done = lorakit_cli("check", recipe, change)
+    assert done.code == 2
+    assert said in done.err
+
+
+@pytest.mark.parametrize("verb", ["check", "train"])
+def test_bitfit_on_a_base_whose_files_are_in_half_precision(lorakit_cli, tmp_path, verb):
+    """They are loaded in fp32; the outline had the dtype of the files."""
+    small = ["data.limit={train: 32, validation: 8}", "train.max_steps=2", "method=bitfit"]
+    assert lorakit_cli(verb, "quickstart", *small, *(["--runs", tmp_path] if verb == "train" else [])).code == 0
+
+
+def test_half_of_a_character(own, lorakit_cli, tmp_path):
+    file = tmp_path / "validation.jsonl"
+    file.write_text(file.read_text().replace("it was bad 2", "it was \\ud83d bad 2"))
+    done = lorakit_cli("train", own, "--runs", tmp_path / "runs")
+    assert done.code == 2
+    assert r"example validation-2 holds half of a character, '\ud83d'" in done.err
+
+
+@pytest.mark.parametrize("folder", ["a b", "ünïcode 日本", "it's", "a: b #1"])
+def test_a_path_with_anything_in_it(own, lorakit_cli, tmp_path, folder):
+    """As overrides and as --runs: nothing of it is read as YAML."""
+    (tmp_path / folder).mkdir()
+    for name in ("train", "validation"):
+        shutil.copy(tmp_path / f"{name}.jsonl", tmp_path / folder)
+    given = [f"task.{name}={tmp_path}/{folder}/{name}.jsonl" for name in ("train", "validation")]
+    done = lorakit_cli("train", own, *given, "train.epochs=2", "--runs", tmp_path / folder / "runs", "--json")
+    assert done.code == 0, done.err
+    assert lorakit_cli("eval", done.json["run"]).code == 0
+    assert lorakit_cli("report", done.json["run"]).code == 0
+
+
+def test_a_recipe_is_not_copied_into_a_file(lorakit_cli, tmp_path):
+    done = lorakit_cli("recipes", "copy", "quickstart", tmp_path / "no" / "where.yaml")
+    assert done.code == 2
+    assert "cannot write" in done.err

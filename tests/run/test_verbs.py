@@ -191,6 +191,13 @@ def test_score_needs_no_model(lorakit_cli, tmp_path):
     assert "1 predictions" in lorakit_cli("score", "glue/mrpc", *paths).err
     (tmp_path / "p.jsonl").write_text('{"prediction": "equivalent"}\n{"answer": 0}\n')
     assert "p.jsonl:2: no 'prediction'" in lorakit_cli("score", "glue/mrpc", *paths).err
+    (tmp_path / "p.jsonl").write_text('{"prediction": 1, "input": "a\u2028b"}\n{"prediction": null}\n')
+    assert (
+        "p.jsonl:2: no 'prediction' here (it has: prediction (null))" in lorakit_cli("score", "glue/mrpc", *paths).err
+    )
+    (tmp_path / "p.jsonl").write_text("[" * 100_000)
+    assert "p.jsonl:1: this is not JSON" in lorakit_cli("score", "glue/mrpc", *paths).err
+    assert "it needs train, validation" in lorakit_cli("score", "classification", *paths).err
 
 
 def test_recipes_are_listed_shown_and_copied(lorakit_cli, tmp_path):
