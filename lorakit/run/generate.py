@@ -58,7 +58,7 @@ def asked(task: Task, prompt: str, number: int) -> Example:
 def read_prompts(path: Path) -> list[str]:
     """A prompt per line; of a .jsonl, the `prompt` or `input` of each line. DataError: file, line, what is wrong."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8 text") from None
     except OSError as error:

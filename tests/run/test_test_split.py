@@ -40,6 +40,10 @@ def test_a_glue_test_split_is_written_for_the_server(run_of, lorakit_cli, tmp_pa
             (tmp_path / "glue" / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "glue" / name).write_bytes(text.encode())
     run = run_of(f"task: {{name: glue/{task}}}\n{ENCODER}{REST}".replace("64}", f"64, path: {tmp_path}/glue}}"))
+    said, where = run / "seed0" / "predictions" / "validation.jsonl", f"data.path={tmp_path}/glue"
+    scored = lorakit_cli("score", f"glue/{task}", where, "--predictions", said, "--split", "validation", "--json")
+    assert scored.code == 0, scored.err
+    assert scored.json["scores"] == lorakit_cli("eval", run, "--json").json["scores"]["validation"]
     done = lorakit_cli("eval", run, "--split", "test", "--json")
     assert done.code == 0, done.err
     assert done.json["scores"] == {}
