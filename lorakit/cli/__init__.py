@@ -19,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+NO_PLACE = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG)
 recipes_app = typer.Typer(help="The recipes that ship with lorakit.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipes_app, name="recipes")
 
@@ -78,11 +79,9 @@ def _explain(error: Any) -> tuple[str, int]:
         return f"{error.format_message()}\n{usage}".rstrip(), InputError.exit_code
     if isinstance(error, LorakitError):
         return str(error), error.exit_code
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
-        return (
-            f"{error.filename or 'a file'}: {error.strerror}; make room, or choose another place",
-            InputError.exit_code,
-        )
+    if isinstance(error, OSError) and error.errno in NO_PLACE:
+        name = str(error.filename or "a file")
+        return f"{name[:200]}: {error.strerror}; make room, or choose another place", InputError.exit_code
     return f"{type(error).__name__}: {error}\nlorakit did not expect this; run again with --debug to see where.", 1
 
 

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -35,7 +36,11 @@ class Progress:
         console().print(f"[bold]seed {event['seed']}[/bold]{of} -> {event['folder']}")
 
     def on_finished_before(self, event: dict[str, Any]) -> None:
-        console().print(f"{event['folder']} holds this run already, whole; --fresh trains it again")
+        console().print(f"{event['folder']} holds this run already, whole; --fresh trains it again", markup=False)
+        if newer := event["newer"]:
+            more = f" and {len(newer) - 3} more" if len(newer) > 3 else ""
+            said = f"{', '.join(newer[:3])}{more} changed after it: what follows is not of these files"
+            console().print(f"[yellow]warning:[/yellow] {escape(said)}", soft_wrap=True)
 
     def on_started_from(self, event: dict[str, Any]) -> None:
         fresh = f"; fresh stay {', '.join(event['fresh'])}" if event["fresh"] else ""

@@ -62,6 +62,10 @@ class Attachment(ABC):
         The sum is formed in float32 and rounded once to the weight's own dtype.
         """
 
+    def why_unmergeable(self) -> str | None:
+        """The reason why `merge` would refuse, to be known before anything is trained; None: it would not."""
+        return None
+
     @abstractmethod
     def off(self) -> AbstractContextManager[None]:
         """Inside, the model computes as if the method had never been attached (the fresh head stays)."""

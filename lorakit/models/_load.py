@@ -67,6 +67,8 @@ def load(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
     ) as error:  # transformers raises OSError, ValueError, SafetensorError and more for what it cannot load
         raise ModelError(f"cannot load the weights of {spec.name}: {_first_line(error)}") from error
     fresh = _fresh(model, info, spec.name)
+    if head == "causal":
+        _refuse_looking_ahead(model, spec.name)
     tokenizer = load_tokenizer(spec)
     _fit_padding(model, tokenizer)
     return Base(model, tokenizer, model.config, roles_of(model.config), fresh, spec.name, _commit(model.config))
@@ -180,6 +182,18 @@ def _refuse_other_shape(config: Any, spec: Model) -> None:
         )
 
 
+@torch.no_grad()
+def _refuse_looking_ahead(model: nn.Module, name: str) -> None:
+    """An encoder has a causal class too, and reads both ways in it: its loss falls, and it can write nothing."""
+    ids = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 9]])
+    first, second = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, :3].float()
+    if (first - second).abs().max() > 1e-2 * first.abs().max():
+        raise ModelError(
+            f"{name} ({type(model).__name__}) reads the tokens that follow, so it cannot learn to write them: it is an "
+            "encoder. Give a causal model, such as GPT-2 or Llama."
+        )
+
+
 def _fresh(model: nn.Module, info: Any, name: str) -> frozenset[str]:
     own = {n for n, _ in model.named_parameters()}
     missing = {key for key in info["missing_keys"] if key in own}
@@ -251,4 +265,5 @@ def _not_at_hand(spec: Model, error: Exception) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -14,6 +14,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterable
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from lorakit.errors import DataError, InputError, RecipeError, did_you_mean
 from lorakit.recipe.load import Loaded
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import Result, write_whole
+from lorakit.tasks._files import locate
 
 
 def folder_of(loaded: Loaded, runs: Path) -> Path:
@@ -44,7 +46,25 @@ def open_run(run: Path, recipe: Recipe, fresh: bool) -> None:
         run.mkdir(parents=True, exist_ok=True)
         write_whole(run / "recipe.yaml", yaml.safe_dump(recipe.plain(), sort_keys=False, allow_unicode=True))
     except OSError as error:
-        raise InputError(f"cannot write to the run folder {run}: {error.strerror}; take another, --runs DIR") from error
+        why = error.strerror or error  # rmtree's own, for a link, has no strerror
+        raise InputError(f"cannot write to the run folder {run}: {why}; take another, --runs DIR") from error
+
+
+def open_seed(folder: Path) -> None:
+    """Make the folder of one seed anew; what a run that was cut off left there goes. InputError: it is no folder."""
+    if folder.is_symlink() or folder.is_file():
+        raise InputError(f"{folder} is in the way: a {'link' if folder.is_symlink() else 'file'}; remove it")
+    shutil.rmtree(folder, ignore_errors=True)
+    make_folder(folder)
+
+
+def newer_inputs(run: Path, recipe: Recipe) -> list[Path]:
+    """Files of the recipe's data and base model that were written after the run's result: it is not of them."""
+    named = [locate(value) for value in recipe.task.model_dump().values() if isinstance(value, str)]
+    folders = [Path(recipe.model.name), *([locate(recipe.data.path)] if recipe.data.path else [])]
+    files = [*named, *(file for folder in folders if folder.is_dir() for file in sorted(folder.rglob("*")))]
+    finished = (run / "result.json").stat().st_mtime
+    return [file for file in files if file.is_file() and file.stat().st_mtime > finished]
 
 
 def make_folder(path: Path) -> None:
@@ -122,7 +142,7 @@ def find_adapter(name_or_path: str, runs: Path) -> Path:
     if path.is_dir():
         return path
     stem = name_or_path.replace("/", "-")
-    finished = [f for f in runs.glob(f"{stem}-??????") if (f / "result.json").is_file()]
+    finished = [f for f in runs.glob(f"{escape(stem)}-??????") if (f / "result.json").is_file()]
     if finished:
         return choose_seed(max(finished, key=lambda f: (f / "result.json").stat().st_mtime), None)[0] / "adapter"
     known = sorted({f.name[:-7] for f in runs.glob("*-??????")})

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lorakit.batches import Encoded, encode, encode_prompts, refuse_too_long
-from lorakit.errors import RecipeError
+from lorakit.errors import ModelError, RecipeError
 from lorakit.evaluate.predict import Generated, generate, predict_logits
 from lorakit.methods import Attachment
 from lorakit.models._load import Base
@@ -116,8 +116,10 @@ def _reporter(observe: Observer | None, split: str) -> Callable[[int, int], None
 
 
 def attach(recipe: Recipe, base: Base) -> Attachment:
-    """The recipe's method on the model. RecipeError where `expect` says other counts."""
+    """The recipe's method on the model. RecipeError: `expect` has other counts. ModelError: it could never merge."""
     attachment = recipe.method.attach(base.model, base.roles, base.fresh)
+    if why := attachment.why_unmergeable():
+        raise ModelError(why)  # or it would fail its proof, with all the training done
     counts = counts_of(attachment)
     for what, wanted, found in (
         ("sites", recipe.expect.sites, counts.sites),

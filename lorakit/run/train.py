@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -28,7 +27,16 @@ from lorakit.report.page import write_page
 from lorakit.report.result import Check, Result, SeedResult, write_whole
 from lorakit.run.answers import Answer, Scores, read_splits, score_answers, scored_splits, sliced
 from lorakit.run.environment import environment
-from lorakit.run.folder import find_adapter, folder_of, open_run, read_lines, seed_folder, write_lines
+from lorakit.run.folder import (
+    find_adapter,
+    folder_of,
+    newer_inputs,
+    open_run,
+    open_seed,
+    read_lines,
+    seed_folder,
+    write_lines,
+)
 from lorakit.run.generations import Kept
 from lorakit.run.objects import Examiner, Observer, attach, autocast, counts_of, precision_of, training_set
 from lorakit.run.proof import reload_and_merge
@@ -46,16 +54,17 @@ def train_recipe(loaded: Loaded, runs: Path, observe: Observer, fresh: bool = Fa
     """
     recipe, run = fixed_labels(loaded.recipe), folder_of(loaded, runs)
     if not fresh and (done := finished(run, recipe)):
-        observe({"event": "finished_before", "folder": str(run)})
+        newer = [str(file) for file in newer_inputs(run, recipe)]
+        observe({"event": "finished_before", "folder": str(run), "newer": newer})
+        if not (run / "report.html").is_file():
+            write_report(run, done)
         return run, done
     accelerator = _accelerator(recipe)
     share(recipe.train.global_batch_size, recipe.train.micro_batch_size, accelerator.num_processes)
     start = find_adapter(recipe.start_from, runs) if recipe.start_from else None
     splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
     shapes = outline(recipe.model, recipe.task.head.value, recipe.task.labels)
-    recipe.method.attach(
-        shapes.model, shapes.roles, shapes.fresh
-    )  # a target that is wrong shows before anything is made
+    attach(recipe, shapes)  # a target that is wrong shows before anything is made
     if accelerator.is_main_process:
         open_run(run, recipe, fresh)
     accelerator.wait_for_everyone()
@@ -103,12 +112,13 @@ def fixed_labels(recipe: Recipe) -> Recipe:
 
 
 def finished(run: Path, recipe: Recipe) -> Result | None:
-    """The result of a run of this recipe that is whole and has these seeds; else None."""
+    """The result of a run of this recipe that is whole and has these seeds, with their adapters; else None."""
     try:
         result = Result.read(run / "result.json")
     except DataError:
         return None
-    return result if {s.seed for s in result.seeds} == set(recipe.seeds) else None
+    there = all((seed_folder(run, seed) / "adapter").is_dir() for seed in recipe.seeds)
+    return result if there and {s.seed for s in result.seeds} == set(recipe.seeds) else None
 
 
 def write_report(run: Path, result: Result) -> None:
@@ -126,8 +136,7 @@ def train_seed(
     begin = time.perf_counter()
     task, main = recipe.task, accelerator.is_main_process
     if main:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        open_seed(folder)
     set_seed(seed, deterministic=recipe.train.deterministic)  # before the head and A are drawn
     base = load(recipe.model, task.head.value, task.labels)
     attachment = attach(recipe, base)

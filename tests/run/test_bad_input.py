@@ -42,6 +42,7 @@ def own(tmp_path):
         ("model.config.no_such_setting=1", "has no setting 'no_such_setting'"),
         ("model.config.num_labels=7", "model.config: num_labels follows from the task"),
         ("model.config.hidden_dropout_prob=5", "no roberta can be built from these settings: dropout probability"),
+        ("method.targets=[query, key, lm_head]", "target 'lm_head' matches no linear layer"),
         ("train.max_steps=1", "nothing would be learnt"),
         ("model.shape.hidden_size=7", "is not the model that this recipe was written for"),
     ],
@@ -201,3 +202,103 @@ def test_a_recipe_is_not_copied_into_a_file(lorakit_cli, tmp_path):
     done = lorakit_cli("recipes", "copy", "quickstart", tmp_path / "no" / "where.yaml")
     assert done.code == 2
     assert "cannot write" in done.err
+
+
+def test_a_tied_target_is_refused_before_the_training(lorakit_cli, tmp_path):
+    """It cannot be merged, so the run could not end."""
+    for verb, rest in (("check", []), ("train", ["--runs", tmp_path / "runs"])):
+        done = lorakit_cli(verb, "quickstart_generate", "method.targets=[lm_head]", *rest)
+        assert done.code == 2
+        assert "lm_head shares its weight" in done.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_encoder_does_not_learn_to_write(lorakit_cli, tmp_path):
+    """Its causal class reads the tokens that it should predict."""
+    done = lorakit_cli("train", "quickstart_generate", "model.name=lorakit:tiny_encoder", "--runs", tmp_path)
+    assert done.code == 2
+    assert "lorakit:tiny_encoder (RobertaForCausalLM) reads the tokens that follow" in done.err
+
+
+def test_a_model_folder_without_its_tokenizer_says_so(own, lorakit_cli, tmp_path):
+    from lorakit.models._load import location
+
+    base = shutil.copytree(location("lorakit:tiny_encoder"), tmp_path / "base")
+    (base / "tokenizer.json").unlink()
+    done = lorakit_cli("train", own, f"model.name={base}", "--runs", tmp_path / "runs")
+    assert done.code == 2
+    assert "cannot load the tokenizer" in done.err
+    assert "(1)" in done.err, "the first line of the reason ends in a colon"
+
+
+@pytest.mark.parametrize("verb", ["train", "eval", "report"])
+def test_a_name_that_no_file_system_takes(lorakit_cli, verb):
+    done = lorakit_cli(verb, "x" * 5000)
+    assert done.code == 2
+    assert "File name too long" in done.err
+    assert len(done.err) < 400
+
+
+def test_start_from_is_no_pattern(own, lorakit_cli, tmp_path):
+    assert lorakit_cli("train", own, "train.epochs=2", "--runs", tmp_path / "runs").code == 0
+    done = lorakit_cli("train", own, "train.epochs=2", "start_from=*", "--runs", tmp_path / "runs")
+    assert done.code == 2
+    assert "holds no finished run of that name" in done.err
+
+
+class TestAFolderThatIsThereAlready:
+    @pytest.fixture
+    def run(self, own, lorakit_cli, tmp_path):
+        """A finished run, and `again(*more)`: the same command."""
+        command = ["train", own, "train.epochs=2", "--runs", tmp_path / "runs"]
+        folder = Path(lorakit_cli(*command, "--json").json["run"])
+        return folder, lambda *more: lorakit_cli(*command, *more)
+
+    def test_a_finished_run_is_found(self, run):
+        folder, again = run
+        (folder / "report.html").unlink()
+        done = again()
+        assert "holds this run already" in done.err
+        assert "changed after it" not in done.err
+        assert (folder / "report.html").is_file(), "the page is drawn again"
+
+    def test_data_that_changed_since_is_said(self, run, tmp_path):
+        """The recipe, and so the folder, is the same."""
+        _, again = run
+        file = tmp_path / "train.jsonl"
+        file.write_text(file.read_text().replace("bad", "worse"))
+        done = again()
+        assert f"{file} changed after it: what follows is not of these files" in done.err
+        assert "changed after it" not in again("--fresh").err
+        assert "changed after it" not in again().err
+
+    def test_a_run_without_its_adapter_trains_again(self, run):
+        folder, again = run
+        shutil.rmtree(folder / "seed0" / "adapter")
+        done = again()
+        assert done.code == 0
+        assert "already" not in done.err
+        assert (folder / "seed0" / "adapter").is_dir()
+
+    @pytest.mark.parametrize("kind", ["file", "link"])
+    def test_what_is_in_the_way_of_a_seed(self, run, tmp_path, kind):
+        folder, again = run
+        shutil.rmtree(folder / "seed0")
+        if kind == "file":
+            (folder / "seed0").write_text("")
+        else:
+            (folder / "seed0").symlink_to(tmp_path)
+        done = again()
+        assert done.code == 2
+        assert f"seed0 is in the way: a {kind}; remove it" in done.err
+
+    def test_a_link_is_not_removed_for_a_fresh_run(self, run, tmp_path):
+        folder, again = run
+        folder.rename(tmp_path / "elsewhere")
+        folder.symlink_to(tmp_path / "elsewhere")
+        assert "holds this run already" in again().err
+        done = again("--fresh")
+        assert done.code == 2
+        assert "cannot write to the run folder" in done.err
+        assert "symbolic link" in done.err
+        assert (tmp_path / "elsewhere" / "result.json").is_file()

@@ -116,14 +116,19 @@ class LoRAAttachment(Attachment):
         if self.place == "merged":
             return
         self._must_be("on", "merge")
-        for path, names in self._tied().items():
-            raise ModelError(
-                f"{path} shares its weight ({' = '.join(names)}): folding the delta in would change both. "
-                "Leave this layer out of method.targets, or untie it (model.config.tie_word_embeddings=false)."
-            )
+        if why := self.why_unmergeable():
+            raise ModelError(why)
         for site in self.sites:
             fold(site, self.deltas[site.name])
         self._take_off("merged")
+
+    def why_unmergeable(self) -> str | None:
+        for path, names in self._tied().items():
+            return (
+                f"{path} shares its weight ({' = '.join(names)}): folding the delta in would change both. "
+                "Leave this layer out of method.targets, or untie it (model.config.tie_word_embeddings=false)."
+            )
+        return None
 
     def _tied(self) -> dict[str, list[str]]:
         """Path of a site -> every name of its weight, where it has more than one."""
