@@ -168,9 +168,17 @@ def test_a_batch_is_its_examples_one_by_one(writer, family, beams):
 
 
 @pytest.mark.parametrize("family", ["gpt2", "bloom"])
-@pytest.mark.parametrize("settings", [{}, {"beams": 4, "length_penalty": 0.7}, {"sample": True, "top_k": 20}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"no_repeat_ngram": 1},
+        {"beams": 4, "length_penalty": 0.7, "no_repeat_ngram": 1},
+        {"sample": True, "top_k": 20},
+    ],
+    ids=str,
+)
 def test_the_score_is_what_the_model_gives_the_text(writer, family, settings):
-    """Read in one piece: no cache, no padding, no beams."""
+    """Read in one piece: no cache, no padding, no beams. What is banned makes nothing else likelier."""
     model, (ids, mask) = writer(family), _prompts()
     settings = Decode(max_new_tokens=NEW, **settings)
     uniform = torch.rand(len(ids), NEW, generator=torch.Generator().manual_seed(1))
