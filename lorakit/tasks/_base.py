@@ -120,6 +120,12 @@ class Task(Config, ABC):
         """
 
     @property
+    def choices(self) -> tuple[str, ...]:
+        """For a causal model that is asked which of these texts is the likeliest to follow, and so writes none: its
+        output is log p of each, one number per choice, and an example's target is one of them. Empty: it writes."""
+        return ()
+
+    @property
     def stops(self) -> tuple[str, ...]:
         """What ends a text besides the end-of-text token, where the tokenizer has a token for it."""
         return ()
