@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ def predict_logits(
         logits = model(**{name: value.to(device) for name, value in fields.items()}).logits
         return logits.float().cpu().tolist()
 
-    return _in_order(model, items, batch_size, outputs, progress)
+    return in_order(model, items, batch_size, outputs, progress)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def generate(
         texts = tokenizer.batch_decode([w.ids for w in written], skip_special_tokens=True)
         return [Generated(text, w.ended) for text, w in zip(texts, written, strict=True)]
 
-    return _in_order(model, items, batch_size, outputs, progress, on_batch)
+    return in_order(model, items, batch_size, outputs, progress, on_batch)
 
 
 def _draws(item: Encoded, settings: Decode, seed: int) -> Tensor:
@@ -80,18 +81,20 @@ def _draws(item: Encoded, settings: Decode, seed: int) -> Tensor:
 
 
 @torch.inference_mode()
-def _in_order(
+def in_order(
     model: nn.Module,
-    items: Sequence[Encoded],
+    items: Sequence[Any],
     batch_size: int,
     outputs: Callable[..., list[Any]],
     progress: Progress | None,
     on_batch: Callable[[Sequence[int], Sequence[Any]], None] | None = None,
+    length: Callable[[Any], int] = attrgetter("length"),
 ) -> list[Any]:
+    """What `outputs(batch, device)` gives for each item, gathered from all processes, in the order of the items."""
     state = PartialState()
     device = next(model.parameters()).device
     # longest first: little padding, and a batch that does not fit in memory shows at once
-    order = sorted(range(len(items)), key=lambda i: -items[i].length)[state.process_index :: state.num_processes]
+    order = sorted(range(len(items)), key=lambda i: -length(items[i]))[state.process_index :: state.num_processes]
     was_training = model.training
     model.eval()
     found: list[tuple[int, Any]] = []

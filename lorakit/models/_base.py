@@ -71,5 +71,8 @@ class Model(Config):
     shape: dict[str, Any] = Field(default_factory=dict)
     """The checkpoint's configuration as far as it decides shapes. `lorakit check` works from it where the weights are
     not at hand, and a checkpoint that differs from it is refused."""
+    chat_template: str | None = None
+    """A Jinja file with the template for chats, where the tokenizer has none, or not the one that is wanted. It is
+    saved with the adapter."""
     trust_remote_code: bool = False
     """Run Python code that comes with the checkpoint. Off; only for a source you trust."""

@@ -120,6 +120,11 @@ def load_tokenizer(spec: Model) -> Any:
         )
     except Exception as error:  # as in read_config
         raise ModelError(f"cannot load the tokenizer of {spec.name}: {_first_line(error)}") from error
+    if spec.chat_template is not None:
+        try:
+            tokenizer.chat_template = Path(spec.chat_template).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(f"cannot read model.chat_template {spec.chat_template}: {error}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # padding is masked by length, so which token it is does not matter
     return tokenizer

@@ -146,6 +146,12 @@ class Recipe(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _packing_is_for_texts(self) -> Recipe:
+        if self.data.packing and self.task.head is not Head.CAUSAL:
+            raise ValueError(f"data.packing is for causal models, and {self.task.name} is a {self.task.head.value}")
+        return self
+
     def plain(self) -> dict[str, Any]:
         """As plain data: what `recipe.yaml` in a run folder holds, and what loads to an equal recipe."""
         return self.model_dump(mode="json", exclude_none=True)

@@ -15,9 +15,18 @@ log = logging.getLogger(__name__)
 Scores = dict[str, dict[str, float]]
 """split -> metric -> value"""
 
-UNTRAINED = {Head.CLASSIFICATION: 1000, Head.REGRESSION: 1000, Head.CAUSAL: 64}
+UNTRAINED_TEXTS, UNTRAINED_ANSWERS = 64, 1000
 """The model before training, or with its adapter off, is scored on this many examples of a split at most: enough to
 show where it starts. A text costs hundreds of times what an answer with a label does."""
+
+
+def untrained_most(task: Task) -> int:
+    return UNTRAINED_TEXTS if writes(task) else UNTRAINED_ANSWERS
+
+
+def writes(task: Task) -> bool:
+    """The answer is a text of the model's own, and not a label, a value or one of a few choices."""
+    return task.head is Head.CAUSAL and not task.choices
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ def read_splits(task: Task, data: Data, splits: Sequence[str]) -> dict[str, list
 
 def sliced(task: Task, rows: Mapping[str, int]) -> dict[str, str]:
     """split -> "64 of 547 examples", where the untrained model is scored on a slice of it."""
-    most = UNTRAINED[task.head]
+    most = untrained_most(task)
     return {split: f"{most:,} of {n:,} examples" for split, n in rows.items() if n > most}
 
 

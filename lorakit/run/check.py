@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from lorakit.batches import Encoded, encode
+from lorakit.batches import IGNORE, Encoded, encode
 from lorakit.errors import DataError, ModelError
 from lorakit.methods import Attachment
 from lorakit.models._load import load_tokenizer, outline
@@ -82,7 +82,7 @@ def _look_at_data(recipe: Recipe, checked: Checked, config: Any) -> list[Encoded
 
 def _tokens(item: Encoded, tokenizer: Any, head: Head) -> list[tuple[str, bool]]:
     ids = item.inputs["input_ids"]
-    trained = [i >= item.prompt if head is Head.CAUSAL else False for i in range(len(ids))]
+    trained = [label != IGNORE for label in item.trains] if head is Head.CAUSAL else [False] * len(ids)
     return [(tokenizer.decode([token]), mark) for token, mark in zip(ids, trained, strict=True)]
 
 

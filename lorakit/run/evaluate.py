@@ -14,7 +14,7 @@ from accelerate import PartialState
 from lorakit.batches import encode
 from lorakit.errors import DataError, ToleranceError
 from lorakit.report.result import write_whole
-from lorakit.run.answers import UNTRAINED, Scores, read_splits, score_answers, scored_splits, sliced
+from lorakit.run.answers import Scores, read_splits, score_answers, scored_splits, sliced, untrained_most, writes
 from lorakit.run.folder import make_folder, write_lines
 from lorakit.run.generations import Kept, asked_of
 from lorakit.run.objects import Examiner, Observer, autocast
@@ -81,7 +81,7 @@ def evaluate(
     asked = asked_of(recipe.plain(), source.adapter.folder if source.adapter else Path(recipe.model.name))
     for split in wanted:
         file = folder / f"{split}.jsonl"
-        kept = Kept(file, asked) if recipe.task.head is Head.CAUSAL and PartialState().num_processes == 1 else None
+        kept = Kept(file, asked) if writes(recipe.task) and PartialState().num_processes == 1 else None
         with autocast(recipe, device):
             answers = examiner.answers(loaded.model, split, kept=kept)
         write_lines(file, (answer.line() for answer in answers))
@@ -94,7 +94,7 @@ def evaluate(
         scores[split] = score_answers(recipe.task, answers)
         if attachment is not None:
             with attachment.off(), autocast(recipe, device):
-                chosen = examiner.spread(split, UNTRAINED[recipe.task.head])
+                chosen = examiner.spread(split, untrained_most(recipe.task))
                 base_scores[split] = score_answers(recipe.task, examiner.answers(loaded.model, split, chosen))
     rows = {split: len(examples[split]) for split in wanted}
     slices = sliced(recipe.task, {split: rows[split] for split in base_scores})

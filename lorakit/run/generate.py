@@ -11,10 +11,10 @@ from typing import Any
 from accelerate import PartialState
 
 from lorakit.errors import DataError, InputError
-from lorakit.run.answers import Answer, read_splits
+from lorakit.run.answers import Answer, read_splits, writes
 from lorakit.run.objects import Examiner, Observer, autocast
 from lorakit.run.source import load_source, open_source
-from lorakit.tasks import Example, Head, Task
+from lorakit.tasks import Example, Task
 
 
 def generate_texts(
@@ -30,8 +30,9 @@ def generate_texts(
     if source.recipe is None:
         raise InputError(f"{path} does not say what it was trained for; give --task, such as --task e2e")
     recipe = source.recipe
-    if recipe.task.head is not Head.CAUSAL:
-        raise InputError(f"{path} answers {recipe.task.name} with a {recipe.task.head.value}, not with text: `eval` it")
+    if not writes(recipe.task):
+        kind = "choice" if recipe.task.choices else recipe.task.head.value
+        raise InputError(f"{path} answers {recipe.task.name} with a {kind}, not with text: `eval` it")
     if split is not None:
         examples = read_splits(recipe.task, recipe.data, [split])[split][:limit]
     elif prompts:

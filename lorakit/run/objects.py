@@ -10,17 +10,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from lorakit.batches import Encoded, encode, encode_prompts, refuse_too_long
+from lorakit.batches import Encoded, encode, encode_prompts, end_of_turn, refuse_too_long
 from lorakit.errors import ModelError, RecipeError
+from lorakit.evaluate.likelihood import log_likelihoods
 from lorakit.evaluate.predict import Generated, generate, predict_logits
 from lorakit.methods import Attachment
 from lorakit.models._load import Base
 from lorakit.nn.freeze import count
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import Counts
-from lorakit.run.answers import UNTRAINED, Answer, Scores, score_answers
+from lorakit.run.answers import Answer, Scores, score_answers, untrained_most, writes
 from lorakit.run.generations import Kept
-from lorakit.tasks import Example, Head
+from lorakit.tasks import Example, Head, Task
 
 Observer = Callable[[dict[str, Any]], None]
 
@@ -39,14 +40,15 @@ class Examiner:
         refuse_too_long(recipe.data, tokenizer, config)
         self.recipe, self.task, self.tokenizer = recipe, recipe.task, tokenizer
         self.attachment, self.observe, self.seed = attachment, observe, seed
-        marks = [tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in recipe.task.stops]
-        self.stops = [ids[0] for ids in marks if len(ids) == 1]  # a mark of several tokens is cut from the text instead
         self.splits = {split: list(examples) for split, examples in splits.items()}
+        self.stops = stops_of(recipe.task, tokenizer, self.splits)
+        self.choices = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in recipe.task.choices]
         self.encoded = {split: self._encode(examples) for split, examples in self.splits.items()}
 
     def _encode(self, examples: Sequence[Example]) -> list[Encoded]:
         if self.task.head is Head.CAUSAL:
-            room = self.recipe.data.max_length - self.recipe.decode.max_new_tokens
+            more = self.recipe.decode.max_new_tokens if writes(self.task) else max(map(len, self.choices))
+            room = self.recipe.data.max_length - more
             return encode_prompts(examples, self.tokenizer, room)
         return encode(examples, self.tokenizer, self.task.head, self.recipe.data)
 
@@ -56,11 +58,14 @@ class Examiner:
         """In the order of the split; `only` these example numbers, if given. kept: where texts are saved as they come,
         and what is there already is not asked again."""
         chosen = list(range(len(self.splits[split]))) if only is None else list(only)
-        if self.task.head is Head.CAUSAL:
+        if writes(self.task):
             return self._written(model, split, chosen, kept)
         items = [self.encoded[split][i] for i in chosen]
         size, pad = self.recipe.evaluate.batch_size, self.tokenizer.pad_token_id
-        outputs = predict_logits(model, items, self.task.head, pad, size)
+        if self.choices:
+            outputs = log_likelihoods(model, items, self.choices, pad, size)
+        else:
+            outputs = predict_logits(model, items, self.task.head, pad, size)
         return [self._answer(self.splits[split][i], output) for i, output in zip(chosen, outputs, strict=True)]
 
     def _written(self, model: nn.Module, split: str, chosen: Sequence[int], kept: Kept | None) -> list[Answer]:
@@ -96,11 +101,18 @@ class Examiner:
 
     def untrained(self, model: nn.Module) -> Scores:
         """As `scores`, of a model before training: on a slice of each split."""
-        return self.scores(model, list(self.splits), UNTRAINED[self.task.head])
+        return self.scores(model, list(self.splits), untrained_most(self.task))
 
     def spread(self, split: str, most: int | None) -> list[int] | None:
         n = len(self.splits[split])
         return None if most is None or n <= most else [i * n // most for i in range(most)]
+
+
+def stops_of(task: Task, tokenizer: Any, splits: Mapping[str, Sequence[Example]]) -> list[int]:
+    """Tokens that end a text besides the tokenizer's own; a mark of several tokens is cut from the text instead."""
+    marks = [tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in task.stops]
+    chats = any(example.turns for examples in splits.values() for example in examples[:1])
+    return [ids[0] for ids in marks if len(ids) == 1] + (end_of_turn(tokenizer) if chats else [])
 
 
 def _reporter(observe: Observer | None, split: str) -> Callable[[int, int], None] | None:

@@ -25,7 +25,7 @@ from lorakit.recipe.load import ANOTHER_SETTING, Loaded
 from lorakit.recipe.schema import Recipe
 from lorakit.report.page import write_page
 from lorakit.report.result import Check, Result, SeedResult, write_whole
-from lorakit.run.answers import Answer, Scores, read_splits, score_answers, scored_splits, sliced
+from lorakit.run.answers import Answer, Scores, read_splits, score_answers, scored_splits, sliced, writes
 from lorakit.run.environment import environment
 from lorakit.run.folder import (
     find_adapter,
@@ -40,7 +40,7 @@ from lorakit.run.folder import (
 from lorakit.run.generations import Kept
 from lorakit.run.objects import Examiner, Observer, attach, autocast, counts_of, precision_of, training_set
 from lorakit.run.proof import reload_and_merge
-from lorakit.tasks import Example, Head
+from lorakit.tasks import Example
 from lorakit.train.loop import Setup, Trained, train
 from lorakit.train.plan import share
 
@@ -158,6 +158,7 @@ def train_seed(
         encoded, task.head, base.tokenizer.pad_token_id,
         recipe.data.max_length if recipe.data.padding == "max_length" else None,
         recipe.train, recipe.evaluate, seed, (task.eval_splits[0], task.primary),
+        recipe.data.max_length if recipe.data.packing else None,
     )  # fmt: skip
     set_seed(seed, device_specific=accelerator.num_processes > 1)  # dropout differs by process, and only that
     latest: dict[str, list[Answer]] = {}
@@ -176,7 +177,7 @@ def train_seed(
         answers = latest if trained.best_step == trained.steps else {}  # of the state that was kept, or to be asked
         for split in scored_splits(task):
             if split not in answers:
-                kept = Kept(_predictions(folder, split), "this run") if main and task.head is Head.CAUSAL else None
+                kept = Kept(_predictions(folder, split), "this run") if main and writes(task) else None
                 answers[split] = examiner.answers(base.model, split, kept=kept)
     scores: Scores = {split: score_answers(task, found) for split, found in answers.items()}
     proven = _prove(recipe, folder, base, attachment, encoded[:8], accelerator, trained) if main else []

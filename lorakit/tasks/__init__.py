@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lorakit.registry import Registry
-from lorakit.tasks._base import Data, Example, Head, Prediction, Task
+from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Prediction, Task, Turn
 
 tasks: Registry[type[Task]] = Registry("lorakit.tasks", "task")
 
-__all__ = ["Data", "Example", "Head", "Prediction", "Task", "tasks"]
+__all__ = ["ASSISTANT", "Data", "Example", "Head", "Prediction", "Task", "Turn", "tasks"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lorakit.config import Config
 
@@ -37,6 +37,27 @@ class Data(Config):
     """Tokens; a longer example is cut on the right, and how many were cut is reported."""
     padding: str = Field(default="longest", pattern="^(longest|max_length)$")
     """longest: to the batch's longest example; max_length: always to `max_length`."""
+    packing: bool = False
+    """Train several examples of a causal model in one row of at most `max_length` tokens, none seeing another: no
+    padding, and the same steps, losses and gradients as without."""
+
+    @model_validator(mode="after")
+    def _padded_or_packed(self) -> Data:
+        if self.packing and self.padding == "max_length":
+            raise ValueError("packing leaves nothing to pad; leave padding: max_length out")
+        return self
+
+
+ASSISTANT = "assistant"
+"""The role whose turns are learned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one side of a chat says. role: `system`, `user`, `assistant`, as the tokenizer's template names them."""
+
+    role: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +68,9 @@ class Example:
     references: for causal tasks, every accepted answer; empty elsewhere.
     group: a part of the split that is also scored by itself (`seen`, say), its metrics named `bleu_seen`; "": none.
     eos: the tokenizer's end-of-text token stands between text and target, as the reference code's GPT-2 tasks have it.
+    turns: of a chat, in the place of `text`, which then is the last question: what was said before the answer `target`.
+    last_turn_only: the answer alone is trained, and not what the assistant said before it.
+    where: `file:line`, for messages.
     """
 
     id: str
@@ -56,6 +80,9 @@ class Example:
     references: tuple[str, ...] = ()
     group: str = ""
     eos: bool = False
+    turns: tuple[Turn, ...] = ()
+    last_turn_only: bool = False
+    where: str = ""
 
 
 Prediction = str | int | float

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from lorakit.errors import DataError, RecipeError, did_you_mean
+from lorakit.errors import RecipeError, did_you_mean
 from lorakit.metrics import Compared, facts_of
 from lorakit.tasks._answers import metric_keys
 from lorakit.tasks._base import Data, Example, Head, Task
 from lorakit.tasks._files import limit_of, locate, rows, take
+from lorakit.tasks._template import text_of
 
 _COMPARED: dict[Head, Compared] = {Head.CLASSIFICATION: "labels", Head.REGRESSION: "numbers", Head.CAUSAL: "texts"}
 
@@ -72,9 +73,9 @@ class OwnFiles(Task, ABC):
         return self.primary_metric or metric_keys(self.metrics, _COMPARED[self.head])[0]
 
     def own_rows(
-        self, split: str, data: Data, columns: Sequence[str], answer: str
+        self, split: str, data: Data, columns: Sequence[str], answer: Sequence[str]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """`file:line` and the columns of each row that is kept; the answer's may be absent in a test file."""
+        """`file:line` and the columns of each row that is kept; those of the answer may be absent in a test file."""
         limit = limit_of(data.limit, split, (self.train_split, *self.eval_splits, *self.test_splits))
         if data.path is not None or data.revision is not None:
             raise RecipeError(
@@ -82,16 +83,9 @@ class OwnFiles(Task, ABC):
                 f"the task {self.name!r} names its own: task.train, task.validation, task.test"
             )
         path = locate({"train": self.train, "validation": self.validation, "test": self.test or ""}[split])
-        required, optional = ((*columns,), (answer,)) if split in self.test_splits else ((*columns, answer), ())
+        required, optional = ((*columns,), (*answer,)) if split in self.test_splits else ((*columns, *answer), ())
         for line, row in take(rows(path, required, optional), limit):
             yield f"{path}:{line}", row
-
-
-def text_of(row: dict[str, Any], column: str, where: str) -> str:
-    """The text in a column. DataError: it holds something else, or nothing."""
-    if not isinstance(row[column], str):
-        raise DataError(f"{where}: column {column!r} holds {row[column]!r}, not a text")
-    return row[column]
 
 
 def labelled(
@@ -99,9 +93,9 @@ def labelled(
 ) -> list[Example]:
     """The examples of a split: one or two texts and a target, which is None where a test row has no label."""
     examples = []
-    for index, (where, row) in enumerate(task.own_rows(split, data, text, label)):
+    for index, (where, row) in enumerate(task.own_rows(split, data, text, [label])):
         texts = [text_of(row, column, where) for column in text]
         hidden = split in task.test_splits and row.get(label) in (None, "")
         found = None if hidden else target(row[label], where)
-        examples.append(Example(f"{split}-{index}", *texts, target=found))
+        examples.append(Example(f"{split}-{index}", *texts, target=found, where=where))
     return examples

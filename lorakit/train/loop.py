@@ -19,9 +19,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from lorakit.batches import Encoded, collate
+from lorakit.batches import Encoded, collate, pack
 from lorakit.errors import DataError, ModelError, RecipeError, TrainingError
 from lorakit.methods import Attachment
+from lorakit.nn.logits import last_logits
 from lorakit.recipe.schema import Evaluate, Train
 from lorakit.tasks import Head
 from lorakit.train.loss import loss_sum
@@ -48,6 +49,8 @@ class Setup:
     seed: int
     watched: tuple[str, str]
     """(split, metric) that selects the best state."""
+    packed: int | None = None
+    """Pack examples into rows of at most this many tokens; None: a row each."""
 
 
 @dataclass
@@ -81,6 +84,8 @@ def train(attachment: Attachment, setup: Setup, accelerator: Accelerator, score:
     due = evaluation_steps(setup.evaluate, per_epoch, total)
     if settings.gradient_checkpointing:
         recompute_activations(attachment.model)
+    if setup.packed is not None:
+        refuse_leaks(attachment.model, setup.pad_id)
     parameters = attachment.trained()
     optimizer = build_optimizer(parameters, settings, attachment.method.parameter_groups(parameters))
     model, optimizer = accelerator.prepare(attachment.model, optimizer)
@@ -203,7 +208,7 @@ def _accumulate(model: Any, parts: list[list[Encoded]], whole: int, setup: Setup
             continue
         # a process without an example must still take part in the exchange of gradients: it brings a loss of zero
         weight = 1.0 if items else 0.0
-        batch = collate(items or list(setup.examples[:1]), setup.head, setup.pad_id, setup.width)
+        batch = _tensors(items or setup.examples[:1], setup)
         batch = {name: value.to(accelerator.device) for name, value in batch.items()}
         with nullcontext() if last else accelerator.no_sync(model):
             loss = loss_sum(model, batch, setup.head, setup.train.label_smoothing) * (weight / whole)
@@ -212,6 +217,33 @@ def _accumulate(model: Any, parts: list[list[Encoded]], whole: int, setup: Setup
         total += loss.detach()
     mean: Any = accelerator.reduce(total, "sum")
     return float(mean)
+
+
+def _tensors(items: Sequence[Encoded], setup: Setup) -> dict[str, Tensor]:
+    if setup.packed is not None:
+        return pack(items, setup.packed, setup.pad_id)
+    return collate(items, setup.head, setup.pad_id, setup.width)
+
+
+@torch.no_grad()
+def refuse_leaks(model: nn.Module, pad_id: int) -> None:
+    """ModelError unless an example in a packed row gets the logits that it gets alone."""
+    drawn = [[3, 4, 5, 6, 7], [5, 4, 3], [7, 6, 5, 4]]
+    items = [Encoded("", {"input_ids": ids, "attention_mask": [1] * len(ids)}, None, ids) for ids in drawn]
+    model.eval()
+    device = next(model.parameters()).device
+
+    def logits(chosen: Sequence[Encoded]) -> Tensor:
+        inputs = {name: value.to(device) for name, value in pack(chosen, 16, pad_id).items() if name != "labels"}
+        return last_logits(model, inputs, inputs["input_ids"].shape[1])[0].float()
+
+    alone, together = torch.cat([logits([item]) for item in items]), logits(items)
+    order = [*range(5), *range(9, 12), *range(5, 9)]  # the longest come first in a row
+    if (alone - together[order]).abs().max() > 1e-2 * alone.abs().max():
+        raise ModelError(
+            f"data.packing: in {type(model).__name__} the examples of a row see each other, so it would learn another "
+            "text than yours; leave data.packing out"
+        )
 
 
 def _refuse_infinite(loss: float, step: int, ids: Sequence[str]) -> None:

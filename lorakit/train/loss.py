@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorakit.batches import IGNORE
+from lorakit.nn.logits import last_logits
 from lorakit.tasks import Head
 
 
-def loss_sum(model: nn.Module, batch: dict[str, Tensor], head: Head, smoothing: float = 0.0) -> Tensor:
+def loss_sum(model: nn.Module, batch: dict[str, Any], head: Head, smoothing: float = 0.0) -> Tensor:
     """Sum over the batch's examples (or trained tokens) of cross entropy, or of the squared error; a float32 scalar.
 
     smoothing: (1 - e) * NLL + e * mean over the classes (the whole vocabulary) of -log p, as the reference code has it.
@@ -26,15 +27,11 @@ def loss_sum(model: nn.Module, batch: dict[str, Tensor], head: Head, smoothing: 
     return F.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=smoothing)
 
 
-def _next_tokens(model: nn.Module, inputs: dict[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+def _next_tokens(model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> tuple[Tensor, Tensor]:
     """(trained tokens, vocabulary) and (trained tokens,). The output layer, a fifth of a small model, is left out where
     no example of the batch has a trained token yet: before the shortest prompt's end."""
     chosen = labels != IGNORE
     first = max(int(chosen.any(0).int().argmax()), 1) - 1  # the position that predicts the first trained token
-    plain = getattr(model, "module", model)
-    if "logits_to_keep" in inspect.signature(type(plain).forward).parameters:
-        logits = model(**inputs, logits_to_keep=labels.shape[1] - first).logits
-    else:
-        logits = model(**inputs).logits[:, first:]
+    logits = last_logits(model, inputs, labels.shape[1] - first)
     labels, chosen = labels[:, first + 1 :], chosen[:, first + 1 :]
     return logits[:, :-1][chosen], labels[chosen]

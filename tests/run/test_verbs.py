@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from lorakit.report.result import Result
-from lorakit.run.answers import UNTRAINED
+from lorakit.run.answers import UNTRAINED_ANSWERS, UNTRAINED_TEXTS
 from lorakit.run.source import open_source
-from lorakit.tasks import Head
 from tests.run.conftest import SMALL
 
 
@@ -60,7 +59,7 @@ def test_train_says_one_json_line_and_finds_a_finished_run_again(trained, loraki
 
 
 def test_an_untrained_score_on_a_slice_says_so(lorakit_cli, tmp_path, monkeypatch):
-    monkeypatch.setitem(UNTRAINED, Head.CLASSIFICATION, 8)
+    monkeypatch.setattr("lorakit.run.answers.UNTRAINED_ANSWERS", 8)
     done = lorakit_cli("train", "quickstart", *SMALL, "train.max_steps=2", "--runs", tmp_path, "--json")
     assert "untrained, validation (8 of 32 examples): accuracy" in done.err
     result = Result.read(Path(done.json["run"]) / "result.json")
@@ -72,8 +71,7 @@ def test_an_untrained_score_on_a_slice_says_so(lorakit_cli, tmp_path, monkeypatc
 
 
 def test_the_untrained_model_generates_less_than_it_classifies(trained):
-    assert set(UNTRAINED) == set(Head)
-    assert UNTRAINED[Head.CAUSAL] < UNTRAINED[Head.CLASSIFICATION]
+    assert UNTRAINED_TEXTS < UNTRAINED_ANSWERS
     assert not [note for note in Result.read(trained / "result.json").notes if "untrained" in note], "it was whole"
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from lorakit.errors import DataError
+from lorakit.errors import DataError, RecipeError
 from lorakit.tasks import Data, Head
 from lorakit.tasks.text import Text
 
@@ -97,3 +97,73 @@ def test_a_value_that_is_better_when_lower_selects_nothing(names, primary):
     with pytest.raises(ValidationError, match="ter is the better the lower it is"):
         Text(train="a.csv", validation="b.csv", metrics=names, primary_metric=primary)
     assert Text(train="a.csv", validation="b.csv", metrics=["bleu", "ter"]).primary == "bleu"
+
+
+ROWS = '{"q": "How many?", "a": "three", "n": 4}\n{"q": "Who {is}?", "a": "Ann", "n": 5}\n'
+
+
+def test_a_template_over_several_columns(write):
+    path = write("a.jsonl", ROWS)
+    task = Text(train=path, validation=path, prompt="{q} ({n}, {{x}})\n### A:", completion=" {a}.")
+    assert [(e.text, e.target) for e in task.read("train", Data())] == [
+        ("How many? (4, {x})\n### A:", " three."),
+        ("Who {is}? (5, {x})\n### A:", " Ann."),
+    ]
+    assert task.read("validation", Data())[1].references == (" Ann.",)
+    assert task.read("validation", Data())[1].where == f"{path}:2"
+    with pytest.raises(DataError, match=r"no column 'w'"):
+        Text(train=path, validation=path, prompt="{w}", completion="a").read("train", Data())
+    assert Text(train=path, validation=path, prompt="Q: {q}\n").ask("Why?").text == "Q: Why?\n"
+
+
+@pytest.mark.parametrize("template", ["{", "a}", "{}", "{a.b}", "{a[0]}", "{a!r}", "{a:>9}", "{{}}"])
+def test_a_template_that_is_none(template):
+    with pytest.raises((ValidationError, RecipeError), match=r"is no template|the name of a column|names no column"):
+        Text(train="a.csv", validation="a.csv", prompt=template)
+
+
+CHATS = (
+    '{"m": [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Hi"}, '
+    '{"role": "assistant", "content": "Hello"}, {"role": "user", "content": "Bye"}]}\n'
+)
+
+
+def test_chats(write):
+    path = write("a.jsonl", CHATS)
+    task = Text(train=path, validation=path, test=path, messages="m")
+    (example,) = task.read("train", Data())
+    assert [(turn.role, turn.text) for turn in example.turns] == [("system", "Be short."), ("user", "Hi")]
+    assert (example.text, example.target, example.references) == ("Hi", "Hello", ("Hello",))
+    (asked,) = task.read("test", Data())
+    assert (asked.text, asked.target, asked.references, len(asked.turns)) == ("Bye", None, (), 4)
+    assert task.ask("Hi").turns[0].role == "user"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ('"hi"', r"a.jsonl:1: column 'm' holds 'hi'; give a list of"),
+        ("[]", r"holds \[\]"),
+        ('[{"role": "user", "content": "a"}]', "the assistant says nothing"),
+        ('[{"role": "assistant", "content": "a"}]', "the first, so nothing asks for it"),
+        ('[{"role": "user", "content": ""}]', "message 1: its content is ''"),
+        ('[{"role": "user", "content": ["a"]}]', r"message 1: its content is \['a'\]; only texts"),
+        ('[{"content": "a"}]', "message 1: .* is no"),
+        ('[{"role": "user", "content": "a", "tool_calls": [1]}]', "'tool_calls' is not read"),
+    ],
+)
+def test_a_chat_that_is_none(write, value, message):
+    path = write("a.jsonl", f'{{"m": {value}}}\n')
+    with pytest.raises(DataError, match=message):
+        Text(train=path, validation=path, messages="m").read("train", Data())
+
+
+@pytest.mark.parametrize("beside", [{"prompt": "q"}, {"eos": True}, {"separator": " "}, {"references": "r"}])
+def test_a_chat_has_no_prompt_of_its_own(beside):
+    with pytest.raises(ValidationError, match=f"{next(iter(beside))} has no meaning beside messages"):
+        Text(train="a.jsonl", validation="a.jsonl", messages="m", **beside)
+
+
+def test_train_on_last_is_for_chats():
+    with pytest.raises(ValidationError, match="train_on: last is for chats"):
+        Text(train="a.jsonl", validation="a.jsonl", train_on="last")

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
-from lorakit.batches import Encoded
+from lorakit.batches import IGNORE, Encoded
 from lorakit.errors import DataError, ModelError, RecipeError, TrainingError
 from lorakit.methods import methods
 from lorakit.methods.reparam.lora import LoRA
@@ -44,7 +44,8 @@ def _examples(head: Head = Head.CLASSIFICATION, n: int = 44) -> list[Encoded]:
             ids[i % len(ids)] = 10 + sign
         inputs = {"input_ids": ids, "attention_mask": [1] * len(ids)}
         target = {Head.CLASSIFICATION: sign, Head.REGRESSION: float(2 * sign - 1), Head.CAUSAL: None}[head]
-        found.append(Encoded(f"e{i}", inputs, target, prompt))
+        trains = [IGNORE] * prompt + ids[prompt:] if prompt else ()
+        found.append(Encoded(f"e{i}", inputs, target, trains))
     return found
 
 
@@ -132,7 +133,8 @@ def _right(found: Run, head: Head) -> float:
         ids = torch.tensor([example.inputs["input_ids"]])
         logits = found.model.model(input_ids=ids).logits[0]
         if head is Head.CAUSAL:
-            right.append(bool((logits[example.prompt - 1 : -1].argmax(-1) == ids[0, example.prompt :]).all()))
+            prompt = example.trains.count(IGNORE)
+            right.append(bool((logits[prompt - 1 : -1].argmax(-1) == ids[0, prompt:]).all()))
         elif head is Head.REGRESSION:
             right.append(abs(float(logits) - float(example.target or 0)) < 0.5)
         else:

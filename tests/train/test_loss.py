@@ -83,8 +83,12 @@ def _examples(head: Head, n: int = 11) -> list[Encoded]:
         ids = torch.randint(3, 64, (3 + i % 6,), generator=drawn).tolist()
         inputs = {"input_ids": ids, "attention_mask": [1] * len(ids)}
         target = {Head.CLASSIFICATION: i % 2, Head.REGRESSION: i / 5, Head.CAUSAL: None}[head]
-        found.append(Encoded(str(i), inputs, target, prompt=1 + i % 2 if head is Head.CAUSAL else 0))
+        found.append(Encoded(str(i), inputs, target, _trains(ids, 1 + i % 2) if head is Head.CAUSAL else ()))
     return found
+
+
+def _trains(ids: list[int], prompt: int) -> list[int]:
+    return [IGNORE] * prompt + ids[prompt:]
 
 
 MODELS = {
@@ -124,9 +128,11 @@ def test_any_cut_of_a_batch_adds_up_to_the_same_gradient(tiny, head, processes, 
 def test_positions_without_a_trained_token_ahead_cost_no_logits_and_change_nothing(tiny, family):
     model = tiny(family, head="CausalLM")
     items = [
-        Encoded("a", {"input_ids": [5, 6, 7, 8, 9], "attention_mask": [1] * 5}, None, prompt=3),
-        Encoded("b", {"input_ids": [7, 8, 5, 6], "attention_mask": [1] * 4}, None, prompt=2),
-        Encoded("c", {"input_ids": [9, 5, 6, 7, 8, 9], "attention_mask": [1] * 6}, None, prompt=5),
+        Encoded("a", {"input_ids": [5, 6, 7, 8, 9], "attention_mask": [1] * 5}, None, _trains([5, 6, 7, 8, 9], 3)),
+        Encoded("b", {"input_ids": [7, 8, 5, 6], "attention_mask": [1] * 4}, None, _trains([7, 8, 5, 6], 2)),
+        Encoded(
+            "c", {"input_ids": [9, 5, 6, 7, 8, 9], "attention_mask": [1] * 6}, None, _trains([9, 5, 6, 7, 8, 9], 5)
+        ),
     ]
     batch = collate(items, Head.CAUSAL, 0)
     found = loss_sum(model.model, batch, Head.CAUSAL)

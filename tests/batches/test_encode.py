@@ -38,13 +38,15 @@ def test_a_long_text_is_cut_on_the_right_and_counted(tokenizer, caplog):
 def test_a_completion_ends_in_the_end_token_and_the_prompt_is_not_trained(tokenizer):
     found = encode([Example("a", _words(0, 1), target=_words(2, 3))], tokenizer(), Head.CAUSAL, DATA)[0]
     assert found.inputs == {"input_ids": [4, 5, 6, 7, 1], "attention_mask": [1] * 5}
-    assert (found.prompt, found.trained) == (2, 3)
+    assert found.trains == [IGNORE, IGNORE, 6, 7, 1]
+    assert found.trained == 3
 
 
 def test_a_completion_is_cut_and_not_the_prompt(tokenizer):
     found = encode([Example("a", _words(0, 1), target=_words(*range(2, 30)))], tokenizer(), Head.CAUSAL, DATA)[0]
     assert found.inputs["input_ids"] == [4, 5, 6, 7, 8, 9, 10, 11]
-    assert (found.prompt, found.trained) == (2, 6)
+    assert found.trains == [IGNORE, IGNORE, 6, 7, 8, 9, 10, 11]
+    assert found.trained == 6
 
 
 @pytest.mark.parametrize(
@@ -63,8 +65,8 @@ def test_a_prompt_to_generate_from_is_never_cut(tokenizer):
 
 
 ITEMS = [
-    Encoded("a", {"input_ids": [5, 6, 7], "attention_mask": [1, 1, 1]}, 1, prompt=2),
-    Encoded("b", {"input_ids": [8], "attention_mask": [1]}, 0, prompt=0),
+    Encoded("a", {"input_ids": [5, 6, 7], "attention_mask": [1, 1, 1]}, 1),
+    Encoded("b", {"input_ids": [8], "attention_mask": [1]}, 0),
 ]
 
 
@@ -92,8 +94,8 @@ def test_labels(head, kind):
 def test_labels_of_a_causal_model_stand_where_their_tokens_stand():
     """The end token may be the padding token too: it is trained where it ends a text, and not where it pads."""
     items = [
-        Encoded("a", {"input_ids": [5, 6, 1], "attention_mask": [1, 1, 1]}, None, prompt=2),
-        Encoded("b", {"input_ids": [8, 1], "attention_mask": [1, 1]}, None, prompt=1),
+        Encoded("a", {"input_ids": [5, 6, 1], "attention_mask": [1, 1, 1]}, None, [IGNORE, IGNORE, 1]),
+        Encoded("b", {"input_ids": [8, 1], "attention_mask": [1, 1]}, None, [IGNORE, 1]),
     ]
     assert collate(items, Head.CAUSAL, pad_id=1)["labels"].tolist() == [[IGNORE, IGNORE, 1], [IGNORE, 1, IGNORE]]
 

@@ -1,7 +1,4 @@
-"""Where a task's examples meet a tokenizer: token ids, what is trained of them, and padded tensors.
-
-Training and evaluation both stand on this, so an example is read the same way in both.
-"""
+"""An example in tokens, and which of them are trained."""
 
 from __future__ import annotations
 
@@ -10,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from lorakit.batches.chat import chat_prompt, chat_tokens
 from lorakit.errors import DataError, ModelError
 from lorakit.tasks import Data, Example, Head
 
@@ -24,12 +19,13 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example in tokens. inputs: the tokenizer's fields, of one length; prompt: leading tokens, untrained."""
+    """One example in tokens. inputs: the tokenizer's fields, of one length; trains: of a text to learn, each token that
+    is trained, and `IGNORE` in place of the others."""
 
     id: str
     inputs: dict[str, list[int]]
     target: int | float | None
-    prompt: int = 0
+    trains: Sequence[int] = ()
 
     @property
     def length(self) -> int:
@@ -38,7 +34,7 @@ class Encoded:
     @property
     def trained(self) -> int:
         """What the loss is summed over: trained tokens for a causal model, one for an example with a label."""
-        return self.length - self.prompt if self.prompt else 1
+        return sum(label != IGNORE for label in self.trains[1:]) if self.trains else 1
 
 
 def refuse_too_long(data: Data, tokenizer: Any, config: Any) -> None:
@@ -81,7 +77,7 @@ def encode_prompts(examples: Sequence[Example], tokenizer: Any, room: int) -> li
         ids = _prompt_ids(example, tokenizer)
         if len(ids) > room:
             raise DataError(
-                f"example {example.id} has a prompt of {len(ids)} tokens and there is room for {room}; "
+                f"example {named(example)} has a prompt of {len(ids)} tokens and there is room for {room}; "
                 "raise data.max_length or lower decode.max_new_tokens"
             )
         encoded.append(Encoded(example.id, {"input_ids": ids, "attention_mask": [1] * len(ids)}, None))
@@ -92,10 +88,10 @@ def _refuse_half_characters(examples: Sequence[Example]) -> None:
     """JSON can write half of a character (\\ud83d alone); no tokenizer takes it, and no file."""
     for e in examples:
         try:
-            "".join((e.text, e.pair or "", str(e.target), *e.references)).encode()
+            "".join((e.text, e.pair or "", str(e.target), *e.references, *(t.text for t in e.turns))).encode()
         except UnicodeEncodeError as error:
             raise DataError(
-                f"example {e.id} holds half of a character, {error.object[error.start]!a}; mend the file"
+                f"example {named(e)} holds half of a character, {error.object[error.start]!a}; mend the file"
             ) from None
 
 
@@ -106,6 +102,8 @@ def _number(example: Example) -> int | float:
 
 
 def _prompt_ids(example: Example, tokenizer: Any) -> list[int]:
+    if example.turns:
+        return chat_prompt(example, tokenizer)
     ids = tokenizer(example.text)["input_ids"]
     while ids and ids[-1] == tokenizer.eos_token_id:  # some tokenizers end every text; the prompt goes on
         ids = ids[:-1]
@@ -113,36 +111,20 @@ def _prompt_ids(example: Example, tokenizer: Any) -> list[int]:
 
 
 def _encode_causal(example: Example, tokenizer: Any, max_length: int) -> Encoded:
-    prompt = _prompt_ids(example, tokenizer)
-    completion = tokenizer(str(example.target), add_special_tokens=False)["input_ids"]
-    ids = [*prompt, *completion, tokenizer.eos_token_id][:max_length]
-    if len(ids) <= len(prompt) or not prompt:
-        why = "its prompt is empty" if not prompt else f"its prompt fills all {max_length} tokens (data.max_length)"
-        raise DataError(f"example {example.id} has no token to train on: {why}")
-    return Encoded(example.id, {"input_ids": ids, "attention_mask": [1] * len(ids)}, None, len(prompt))
+    if example.turns:
+        ids, trains = chat_tokens(example, tokenizer, IGNORE)
+        why = f"the assistant says nothing within {max_length} tokens (data.max_length)"
+    else:
+        prompt = _prompt_ids(example, tokenizer)
+        ids = [*prompt, *tokenizer(str(example.target), add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        trains = [IGNORE] * len(prompt) + ids[len(prompt) :] if prompt else []
+        why = f"its prompt fills all {max_length} tokens (data.max_length)" if prompt else "its prompt is empty"
+    if not any(label != IGNORE for label in trains[1:max_length]):
+        raise DataError(f"example {named(example)} has no token to train on: {why}")
+    ids = ids[:max_length]
+    return Encoded(example.id, {"input_ids": ids, "attention_mask": [1] * len(ids)}, None, trains[:max_length])
 
 
-def collate(
-    items: Sequence[Encoded], head: Head, pad_id: int, width: int | None = None, side: str = "right"
-) -> dict[str, Tensor]:
-    """Tensors of shape (batch, length) for the model, and `labels`: (batch,) or, for a causal head, (batch, length).
-
-    width: pad to this many tokens; None: to the longest item. side: "left" for generation.
-    """
-    length = width or max(item.length for item in items)
-    batch: dict[str, Tensor] = {}
-    for name in items[0].inputs:
-        filler = pad_id if name == "input_ids" else 0
-        batch[name] = torch.tensor([_padded(item.inputs[name], length, filler, side) for item in items])
-    if head is Head.CAUSAL:
-        labels = [[IGNORE] * item.prompt + item.inputs["input_ids"][item.prompt :] for item in items]
-        batch["labels"] = torch.tensor([_padded(row, length, IGNORE, side) for row in labels])
-    elif items[0].target is not None:
-        dtype = torch.long if head is Head.CLASSIFICATION else torch.float
-        batch["labels"] = torch.tensor([item.target for item in items], dtype=dtype)
-    return batch
-
-
-def _padded(values: list[int], length: int, filler: int, side: str) -> list[int]:
-    padding = [filler] * (length - len(values))
-    return values + padding if side == "right" else padding + values
+def named(example: Example) -> str:
+    """The example for a message: its id, and where it stands."""
+    return f"{example.id} ({example.where})" if example.where else example.id

@@ -1,0 +1,10 @@
+"""Where a task's examples meet a tokenizer: token ids, what is trained of them, and padded or packed tensors.
+
+Training and evaluation both stand on this, so an example is read the same way in both.
+"""
+
+from lorakit.batches.chat import end_of_turn
+from lorakit.batches.encode import IGNORE, Encoded, encode, encode_prompts, refuse_too_long
+from lorakit.batches.tensors import collate, pack
+
+__all__ = ["IGNORE", "Encoded", "collate", "encode", "encode_prompts", "end_of_turn", "pack", "refuse_too_long"]

@@ -1,0 +1,85 @@
+"""A chat by the tokenizer's template: the assistant's words are trained, each token of them, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from lorakit.batches import IGNORE, encode, encode_prompts, end_of_turn
+from lorakit.errors import DataError, ModelError
+from lorakit.tasks import Data, Example, Head, Turn
+
+CHATML = """{% for m in messages %}{{ '<im> ' + m.role + ' ' + m.content + ' <end> ' }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<im> assistant ' }}{% endif %}"""
+BRACKETS = """{{ '<s>' }}{% for m in messages %}
+{%- if m.role == 'user' %}{{ '[ ' + m.content + ' ]' }}{% else %}{{ ' ' + m.content + ' </s>' }}{% endif %}
+{%- endfor %}"""
+LAST_THINKS = """{% for m in messages %}{{ '<im> ' + m.role + ' ' }}
+{%- if loop.last and m.role == 'assistant' %}{{ 'w50 w51 ' }}{% endif %}{{ m.content + ' <end> ' }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<im> assistant ' }}{% endif %}"""
+STRICT = """{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}
+{{- raise_exception('roles must alternate') }}{% endif %}{{ m.content + ' ' }}{% endfor %}"""
+
+TWO = (Turn("user", "w1 w2"), Turn("assistant", "w3 w4"), Turn("user", "w5"))
+
+
+@pytest.fixture
+def chatty(tokenizer):
+    def make(template: str):
+        made = tokenizer()
+        made.add_special_tokens({"additional_special_tokens": ["<im>", "<end>"]})
+        made.chat_template = template
+        return made
+
+    return make
+
+
+def trained_words(tokenizer, example: Example, length: int = 64) -> list[str]:
+    (found,) = encode([example], tokenizer, Head.CAUSAL, Data(max_length=length))
+    assert found.trained == sum(label != IGNORE for label in found.trains)
+    assert all(label in (IGNORE, token) for label, token in zip(found.trains, found.inputs["input_ids"], strict=True))
+    return tokenizer.convert_ids_to_tokens([label for label in found.trains if label != IGNORE])
+
+
+def test_each_turn_of_the_assistant_is_trained_with_its_end(chatty):
+    example = Example("a", "w5", target="w6 w7", turns=TWO)
+    assert trained_words(chatty(CHATML), example) == ["w3", "w4", "<end>", "w6", "w7", "<end>"]
+    assert trained_words(chatty(BRACKETS), example) == ["w3", "w4", "</s>", "w6", "w7", "</s>"]
+
+
+def test_the_last_turn_alone(chatty):
+    example = Example("a", "w5", target="w6 w7", turns=TWO, last_turn_only=True)
+    assert trained_words(chatty(CHATML), example) == ["w6", "w7", "<end>"]
+    assert trained_words(chatty(LAST_THINKS), example) == ["w50", "w51", "w6", "w7", "<end>"]
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(chatty):
+    with pytest.raises(ModelError, match=r"turn 2 of a in another way.*task\.train_on=last"):
+        trained_words(chatty(LAST_THINKS), Example("a", "w5", target="w6", turns=TWO))
+
+
+def test_what_is_asked_is_how_the_trained_text_begins(chatty):
+    example = Example("a", "w5", target="w6 w7", turns=TWO)
+    for template in (CHATML, BRACKETS):
+        tokenizer = chatty(template)
+        (whole,) = encode([example], tokenizer, Head.CAUSAL, Data(max_length=64))
+        (asked,) = encode_prompts([example], tokenizer, 64)
+        size = asked.length
+        assert whole.inputs["input_ids"][:size] == asked.inputs["input_ids"]
+        assert tokenizer.decode(whole.trains[size:]).startswith("w6 w7")
+
+
+def test_an_answer_ends_at_the_templates_mark(chatty):
+    tokenizer = chatty(CHATML)
+    assert tokenizer.convert_ids_to_tokens(end_of_turn(tokenizer)) == ["<end>"]
+    assert end_of_turn(chatty(BRACKETS)) == [tokenizer.eos_token_id]
+    assert end_of_turn(chatty(STRICT)) == []
+
+
+def test_what_is_refused(chatty, tokenizer):
+    wrong = (*TWO, Turn("user", "w1"))
+    with pytest.raises(DataError, match=r"example a \(f:3\): the chat template refuses these turns: roles must"):
+        trained_words(chatty(STRICT), Example("a", "w5", target="w6", turns=wrong, where="f:3"))
+    with pytest.raises(ModelError, match=r"no chat template.*model\.chat_template=FILE"):
+        trained_words(tokenizer(), Example("a", "w5", target="w6", turns=TWO))
+    with pytest.raises(DataError, match=r"a \(f:3\) has no token to train on: the assistant says nothing within 4"):
+        trained_words(chatty(CHATML), Example("a", "w5", target="w6", turns=TWO[:1], where="f:3"), length=4)
