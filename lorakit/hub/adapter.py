@@ -29,6 +29,7 @@ from lorakit.errors import AdapterError, InputError, did_you_mean
 from lorakit.hub import peft
 from lorakit.methods import Attachment, methods
 from lorakit.methods.reparam.lora import LoRA, LoRAAttachment
+from lorakit.nn.linear import is_quantized
 from lorakit.nn.select import Roles
 from lorakit.nn.surgery import unchanged_on_error
 
@@ -174,30 +175,44 @@ def fingerprint(model: nn.Module, fresh: Collection[str]) -> str:
     A hash of the signs of 1,024 numbers of every matrix of the checkpoint: rounding never changes a sign, and a model
     that was trained further has some of them turned. `2:` says that it is of this kind.
     """
+    kind = _PART if _has_quantized(model) else _KIND
+    return kind + _signs(model, fresh, kind)
+
+
+def _has_quantized(model: nn.Module) -> bool:
+    return any(is_quantized(module) for module in model.modules())
+
+
+def _signs(model: Any, fresh: Collection[str], kind: str) -> str:
     digest = hashlib.blake2b(digest_size=16)
+    only = model.get_input_embeddings().weight if kind == _PART else None
     for name, parameter in sorted(model.named_parameters()):
+        if only is not None and parameter is not only:
+            continue
         if parameter.ndim == 2 and name not in fresh and ".delta." not in name:
             places = (_SPREAD * parameter.numel()).long()
             rows, columns = places // parameter.shape[1], places % parameter.shape[1]
             signs = torch.signbit(parameter.detach()[rows, columns]).cpu().numpy()
             digest.update(f"{name} {tuple(parameter.shape)}".encode() + np.packbits(signs).tobytes())
-    return f"{_KIND}{digest.hexdigest()}"
+    return digest.hexdigest()
 
 
-_KIND = "2:"
-"""Before it: 64 numbers of every matrix in bfloat16, and nothing for a float16 model."""
+_KIND, _PART = "2:", "3:"
+"""Before it: 64 numbers of every matrix in bfloat16, and nothing for a float16 model. 3: of the embeddings alone, for a
+model whose layers are quantized: what they stand for is not what was quantized, and some signs are lost."""
 # one in each 1024th of the matrix, at random within it: equal steps often stay in one column. numpy keeps this
 # generator's numbers the same for good
 _SPREAD = torch.from_numpy((np.arange(1024) + np.random.RandomState(0).random_sample(1024)) / 1024)
 
 
 def _refuse_other_base(file: AdapterFile, about: About, model: nn.Module) -> None:
-    if not about.fingerprint.startswith(_KIND):
+    kind = about.fingerprint[: len(_KIND)]
+    if kind not in (_KIND, _PART) or (kind == _KIND and _has_quantized(model)):
         log.warning(
-            "%s was written by lorakit %s, with another fingerprint of its base, or none: it is not compared with this "
-            "base (%s is the one to give)", file.folder, about.lorakit, about.base,
+            "%s was written by lorakit %s, with a fingerprint of its base that cannot be compared with this one (%s is "
+            "the one to give)", file.folder, about.lorakit, about.base,
         )  # fmt: skip
-    elif fingerprint(model, about.fresh) != about.fingerprint:
+    elif kind + _signs(model, about.fresh, kind) != about.fingerprint:
         raise AdapterError(
             f"{file.folder} was trained on other weights than these: its base is {about.base} "
             f"(revision {about.revision or 'not recorded'}). Give that one, or --any-base to go on regardless."

@@ -66,6 +66,9 @@ class Model(Config):
     """Branch, tag or commit on the hub; what it resolved to is recorded in the run."""
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the frozen weights in memory; what is trained is fp32 in any case."""
+    quantize: Literal["int8", "nf4"] | None = None
+    """Store the frozen linear layers in 8 or 4 bits (bitsandbytes: the extra `quantized`); `dtype` is then what they
+    are computed in."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Values of the model's configuration to set, such as `hidden_dropout_prob: 0.0`."""
     shape: dict[str, Any] = Field(default_factory=dict)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 import lorakit
-from lorakit.errors import ModelError
+from lorakit.errors import LorakitError, ModelError
 from lorakit.models import Model, family_of
+from lorakit.models._quantized import dequantized, keep_trainable, quantization
 from lorakit.nn.select import Roles
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,13 @@ class Base:
     name: str
     revision: str | None
     """The commit that the hub's revision resolved to; None for a local folder."""
+    quantized: str | None = None
+    """`int8` or `nf4`, where the linear layers are stored so."""
+
+    def to(self, device: torch.device) -> None:
+        """Move the model; a quantized one stands where it was loaded, on the GPU if there is one."""
+        if self.quantized is None:
+            self.model.to(device)
 
 
 def load(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
@@ -61,17 +69,38 @@ def load(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
             trust_remote_code=spec.trust_remote_code,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            **_quantized(spec, head, config),
         )
+    except LorakitError:
+        raise
     except (
         Exception
     ) as error:  # transformers raises OSError, ValueError, SafetensorError and more for what it cannot load
         raise ModelError(f"cannot load the weights of {spec.name}: {_first_line(error)}") from error
+    keep_trainable(model)
     fresh = _fresh(model, info, spec.name)
     if head == "causal":
         _refuse_looking_ahead(model, spec.name)
     tokenizer = load_tokenizer(spec)
     _fit_padding(model, tokenizer)
-    return Base(model, tokenizer, model.config, roles_of(model.config), fresh, spec.name, _commit(model.config))
+    roles, commit = roles_of(model.config), _commit(model.config)
+    return Base(model, tokenizer, model.config, roles, fresh, spec.name, commit, spec.quantize)
+
+
+def load_dequantized(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
+    """As `load`, with plain float32 layers that hold what the quantized ones stand for: what merging folds into."""
+    base = load(spec, head, labels)
+    if base.quantized is None:
+        return base
+    return replace(base, model=dequantized(base.model, torch.float32), quantized=None)
+
+
+def _quantized(spec: Model, head: str, config: Any) -> dict[str, Any]:
+    if spec.quantize is None:
+        return {}
+    shapes = _on_meta(_model_class(head), config)
+    fresh = _fresh_by_architecture(shapes, config)
+    return {"quantization_config": quantization(spec.quantize, DTYPES[spec.dtype], fresh, shapes)}
 
 
 def outline(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:

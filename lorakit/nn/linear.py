@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from torch import Tensor, nn
 
 
@@ -23,5 +26,27 @@ def weight_of(module: nn.Module) -> Tensor:
 
 def features(module: nn.Module) -> tuple[int, int]:
     """(out, in)"""
+    if isinstance(module, nn.Linear):
+        return module.out_features, module.in_features
     out, in_ = weight_of(module).shape
     return out, in_
+
+
+def is_quantized(module: nn.Module) -> bool:
+    """bitsandbytes' linear layers, by their names: it is an extra."""
+    return type(module).__name__ in ("Linear4bit", "Linear8bitLt")
+
+
+def dense_weight(module: nn.Module) -> Tensor:
+    """W as (out, in) in a float dtype: `weight_of`, or a copy of what a quantized one stands for."""
+    if not is_quantized(module):
+        return weight_of(module)
+    from transformers.integrations.bitsandbytes import dequantize_bnb_weight
+
+    return dequantize_bnb_weight(module.weight, getattr(module, "state", None))  # type: ignore[arg-type]
+
+
+def numbers_in(parameter: nn.Parameter) -> int:
+    """How many numbers a weight has; two of a 4-bit one share a byte."""
+    state: Any = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else math.prod(state.shape)

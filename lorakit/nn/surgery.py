@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lorakit.nn.linear import weight_of
+from lorakit.nn.linear import is_quantized, weight_of
 
 if TYPE_CHECKING:
     from lorakit.nn.select import Site
@@ -40,7 +40,9 @@ class Delta(nn.Module, ABC):
 class Deltas(nn.ModuleDict):
     """The deltas of one layer, by part: one for a plain weight, one per role for a fused one."""
 
-    def hook(self, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def hook(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if is_quantized(module):  # its product may be a view, which autograd does not let a delta be added to in place
+            output = output.clone()
         for delta in self.values():
             if delta.active:  # type: ignore[truthy-function]
                 output = delta.add_to(output, inputs[0])  # type: ignore[operator]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
+
+from torch import nn
 
 from lorakit.batches import IGNORE, Encoded, encode
 from lorakit.errors import DataError, ModelError
 from lorakit.methods import Attachment
-from lorakit.models._load import load_tokenizer, outline
+from lorakit.models._load import Base, load_tokenizer, outline
+from lorakit.nn.linear import features
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import Counts
 from lorakit.run.answers import read_splits, scored_splits
@@ -49,7 +53,8 @@ def check(recipe: Recipe, processes: int = 1) -> Checked:
     checked.adapter_mib = (checked.counts.trainable + checked.counts.fresh) * 4 / 2**20
     encoded = _look_at_data(recipe, checked, base.config)
     length = max((e.length for e in encoded), default=recipe.data.max_length)
-    checked.memory_mib = memory(recipe, base.config, checked.counts, shares.micro * length)
+    stored = quantizable(base) if recipe.model.quantize else 0
+    checked.memory_mib = memory(recipe, base.config, checked.counts, shares.micro * length, stored)
     return checked
 
 
@@ -86,9 +91,22 @@ def _tokens(item: Encoded, tokenizer: Any, head: Head) -> list[tuple[str, bool]]
     return [(tokenizer.decode([token]), mark) for token, mark in zip(ids, trained, strict=True)]
 
 
-def memory(recipe: Recipe, config: Any, counts: Counts, tokens: int) -> dict[str, float]:
+BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "nf4": 0.516}
+"""Per number; NF4 with double quantization has 4.127 bits (QLoRA, section 3)."""
+
+
+def quantizable(base: Base) -> int:
+    """Numbers in the linear layers that `model.quantize` stores in fewer bits: all but the head."""
+    head = base.model.get_output_embeddings()  # type: ignore[operator]
+    linear = {name: m for name, m in base.model.named_modules() if isinstance(m, nn.Linear) and m is not head}
+    return sum(math.prod(features(m)) for name, m in linear.items() if f"{name}.weight" not in base.fresh)
+
+
+def memory(recipe: Recipe, config: Any, counts: Counts, tokens: int, stored: int = 0) -> dict[str, float]:
     """MiB, from counts: what is frozen in its dtype, what trains with gradient and Adam's two moments in fp32, and the
-    activations of one micro batch of `tokens` tokens. An estimate: attention's own buffers come on top."""
+    activations of one micro batch of `tokens` tokens. stored: numbers that are quantized. An estimate: attention's
+    own buffers come on top."""
+    dtype = BYTES[recipe.model.dtype]
     size = 4 if recipe.train.precision in ("fp32", "auto") else 2
     trained = counts.trainable + counts.fresh
     inside = counts.trainable if counts.sites == 0 else 0  # a method without sites trains some of the base's own
@@ -98,7 +116,7 @@ def memory(recipe: Recipe, config: Any, counts: Counts, tokens: int) -> dict[str
     saved = hidden * tokens * (layers if recipe.train.gradient_checkpointing else layers * ACTIVATIONS)
     logits = tokens * config.vocab_size * 3 if recipe.task.head is Head.CAUSAL else 0
     parts = {
-        "weights": frozen * {"fp32": 4, "bf16": 2, "fp16": 2}[recipe.model.dtype],
+        "weights": (frozen - stored) * dtype + stored * BYTES.get(recipe.model.quantize or "", dtype),
         "trained, with gradient and optimizer": trained * 16,
         "activations": saved * size + logits * 4,
     }

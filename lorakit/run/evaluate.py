@@ -66,7 +66,7 @@ def evaluate(
     make_folder(folder)
     loaded, attachment = load_source(source, recipe.model, any_base)
     device: Any = PartialState().device
-    loaded.model.to(device)
+    loaded.to(device)
     examiner = Examiner(recipe, loaded.tokenizer, loaded.config, examples, attachment, observe, recipe.seeds[0])
     effect = None
     if attachment is not None:

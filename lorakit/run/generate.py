@@ -41,7 +41,7 @@ def generate_texts(
         raise InputError("nothing to answer: give --prompt TEXT, --inputs FILE or --split NAME")
     loaded, attachment = load_source(source, recipe.model, any_base)
     device: Any = PartialState().device
-    loaded.model.to(device)
+    loaded.to(device)
     seed_of_draws = recipe.seeds[0] if seed is None else seed
     examiner = Examiner(
         recipe, loaded.tokenizer, loaded.config, {"prompts": examples}, attachment, observe, seed_of_draws

@@ -45,7 +45,9 @@ def merge(
     if source.adapter is None:
         raise AdapterError(f"{path} is a plain model: there is no adapter to merge")
     model = source.recipe.model if source.recipe else Model(name=base or source.adapter.base or "")
-    loaded, attachment = load_source(source, model.model_copy(update={"dtype": "fp32"}), any_base)
+    if model.quantize is None:  # quantized weights stand for what they were made from, in the recipe's dtype
+        model = model.model_copy(update={"dtype": "fp32"})
+    loaded, attachment = load_source(source, model, any_base, dequantize=True)
     assert attachment is not None
     probe = _Probe(source, loaded, examples)
     before = probe.look(loaded)

@@ -17,6 +17,7 @@ from lorakit.evaluate.predict import Generated, generate, predict_logits
 from lorakit.methods import Attachment
 from lorakit.models._load import Base
 from lorakit.nn.freeze import count
+from lorakit.nn.linear import numbers_in
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import Counts
 from lorakit.run.answers import Answer, Scores, score_answers, untrained_most, writes
@@ -152,7 +153,7 @@ def counts_of(attachment: Attachment) -> Counts:
     fresh = sum(p.numel() for name, p in trained.items() if name in attachment.fresh)
     trainable = sum(p.numel() for p in trained.values()) - fresh
     ours = {name for name, _ in attachment.model.named_parameters() if ".delta." in name}
-    total = sum(p.numel() for p in attachment.model.parameters()) - count(attachment.model, ours)
+    total = sum(numbers_in(p) for p in attachment.model.parameters()) - count(attachment.model, ours)
     return Counts(sites=len(attachment.sites), trainable=trainable, fresh=fresh, total=total)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from lorakit.batches import Encoded, collate
 from lorakit.hub import adapter as files
-from lorakit.models._load import Base, load
+from lorakit.methods import Attachment
+from lorakit.models._load import Base, load, load_dequantized
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import Check
 from lorakit.tasks import Head
 
-TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
-"""Largest difference of a logit, relative to the largest logit, that folding into weights of this dtype may cause."""
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1, "nf4": 1e-1, "int8": 1e-1}
+"""Largest difference of a logit, relative to the largest logit, that folding into weights of this dtype may cause; for
+quantized ones, whose products are formed in half precision or (int8) of rounded inputs, into what they stand for."""
 
 
 @torch.inference_mode()
@@ -41,18 +43,27 @@ def reload_and_merge(
     """Load base and adapter anew, under another random state, and compare with the model that was trained."""
     head, pad = recipe.task.head, trained.tokenizer.pad_token_id
     wanted = logits_of(trained.model, probe, head, pad)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch.initial_seed() + 1)  # what is not in the file would now be another random number
-        again = load(recipe.model, head.value, recipe.task.labels)
-    attachment = files.attach(files.read(folder), again.model, again.roles, again.fresh)
-    again.model.to(device)
-    reloaded = difference(wanted, logits_of(again.model, probe, head, pad))
+    trained.to(torch.device("cpu"))  # or a GPU would have to hold the base twice
+
+    def again(read: Callable[..., Base]) -> tuple[Base, Attachment]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(torch.initial_seed() + 1)  # what is not in the file would now be another random number
+            base = read(recipe.model, head.value, recipe.task.labels)
+        attachment = files.attach(files.read(folder), base.model, base.roles, base.fresh)
+        base.to(device)
+        return base, attachment
+
+    base, attachment = again(load)
+    reloaded = difference(wanted, logits_of(base.model, probe, head, pad))
+    if base.quantized:
+        base, attachment = again(load_dequantized)
     attachment.merge()
-    merged = difference(wanted, logits_of(again.model, probe, head, pad))
-    tolerance = TOLERANCE[recipe.model.dtype]
+    merged = difference(wanted, logits_of(base.model, probe, head, pad))
+    tolerance = TOLERANCE[recipe.model.quantize or recipe.model.dtype]
+    into = f"the {recipe.model.dtype}" if recipe.model.quantize is None else "dequantized fp32"
     return [
         Check(name="reload", passed=reloaded <= 1e-5, value=reloaded, tolerance=1e-5,
               note="saved, loaded anew under another seed: largest difference of a logit, relative"),
         Check(name="merge", passed=merged <= tolerance, value=merged, tolerance=tolerance,
-              note=f"folded into the {recipe.model.dtype} weights: largest difference of a logit, relative"),
+              note=f"folded into {into} weights: largest difference of a logit, relative"),
     ]  # fmt: skip

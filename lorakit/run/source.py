@@ -14,7 +14,7 @@ from lorakit.errors import AdapterError, InputError, ModelError
 from lorakit.hub import adapter as files
 from lorakit.methods import Attachment
 from lorakit.models import Model
-from lorakit.models._load import Base, load, read_config
+from lorakit.models._load import Base, load, load_dequantized, read_config
 from lorakit.recipe.load import build, compose
 from lorakit.recipe.schema import Recipe
 from lorakit.run.folder import choose_seed, is_run, is_seed
@@ -118,10 +118,12 @@ def _beside(folder: Path) -> Path:
     return (place.parent if kept else Path.cwd()) / f"{place.name}-eval"
 
 
-def load_source(source: Source, model: Model, any_base: bool = False) -> tuple[Base, Attachment | None]:
+def load_source(
+    source: Source, model: Model, any_base: bool = False, dequantize: bool = False
+) -> tuple[Base, Attachment | None]:
     """The base, with the adapter on where there is one. A plain model must hold its own head."""
     _refuse_other_order(source, model)
-    base = load(model, source.head, source.labels)
+    base = (load_dequantized if dequantize else load)(model, source.head, source.labels)
     if source.adapter is None:
         if base.fresh:
             missing = ", ".join(sorted(base.fresh)[:3])

@@ -144,7 +144,7 @@ def train_seed(
     if start is not None:
         renewed = files.start_from(files.read(start), attachment)
         observe({"event": "started_from", "folder": str(start), "fresh": renewed})
-    base.model.to(accelerator.device)
+    base.to(accelerator.device)
     observe({"event": "model", "base": base, "attachment": attachment, "counts": counts_of(attachment)})
     asked = {split: splits[split] for split in scored_splits(task)}
     examiner = Examiner(recipe, base.tokenizer, base.config, asked, attachment, observe, seed)

@@ -118,6 +118,8 @@ class LoRAAttachment(Attachment):
         self._must_be("on", "merge")
         if why := self.why_unmergeable():
             raise ModelError(why)
+        if rounded := self._quantized():
+            raise ModelError(f"{rounded[0]} is quantized: load the model dequantized, and merge into that")
         for site in self.sites:
             fold(site, self.deltas[site.name])
         self._take_off("merged")
@@ -130,6 +132,11 @@ class LoRAAttachment(Attachment):
             )
         return None
 
+    def _quantized(self) -> list[str]:
+        from lorakit.nn.linear import is_quantized
+
+        return [site.path for site in self.sites if is_quantized(site.module)]
+
     def _tied(self) -> dict[str, list[str]]:
         """Path of a site -> every name of its weight, where it has more than one."""
         from lorakit.nn.freeze import tied
@@ -139,10 +146,11 @@ class LoRAAttachment(Attachment):
 
     @contextmanager
     def folded(self) -> Iterator[None]:
-        """As every method's; nothing to do where the deltas are merged, taken off, or in a weight that is tied."""
+        """As every method's; nothing to do where the deltas are merged, taken off, or on a weight that is tied or
+        quantized."""
         from lorakit.nn.surgery import folded_in
 
-        if self.place != "on" or self._tied():
+        if self.place != "on" or self._tied() or self._quantized():
             yield
             return
         with folded_in(self.sites, list(self.deltas.values())):
@@ -188,11 +196,11 @@ class LoRAAttachment(Attachment):
             yield
 
     def delta_norms(self) -> dict[str, float]:
-        from lorakit.nn.linear import weight_of
+        from lorakit.nn.linear import dense_weight
 
         norms = {}
         for site in self.sites:
-            weight = weight_of(site.module).detach()
+            weight = dense_weight(site.module).detach()
             base = (weight if site.rows is None else weight[site.rows]).float().norm().item()
             norms[site.name] = self.deltas[site.name].matrix().norm().item() / (base or 1.0)
         return norms

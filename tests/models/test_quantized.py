@@ -1,0 +1,126 @@
+"""Bases in 8 and 4 bits, on the CPU: the same sites, the gradients of what they stand for, and a merge into it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lorakit.errors import AdapterError, InputError, ModelError
+from lorakit.hub import adapter as files
+from lorakit.methods.reparam.lora import LoRA
+from lorakit.models import Model
+from lorakit.models._load import load, load_dequantized
+from lorakit.nn.linear import is_quantized, numbers_in
+from lorakit.run.objects import counts_of
+
+pytest.importorskip("bitsandbytes", reason="the extra `quantized` is not installed")
+
+WIDE = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "head_dim": 16}
+"""NF4 rounds 64 numbers together, and a double-quantized model has 256 such blocks at least in a layer that is real."""
+
+
+@pytest.fixture(scope="module")
+def folder(tiny, tokenizer, tmp_path_factory):
+    def make(seed: int = 0, family: str = "llama"):
+        place = tmp_path_factory.mktemp(f"{family}{seed}")
+        changes = WIDE if family == "llama" else {}
+        tiny(family, "CausalLM", seed=seed, **changes).model.save_pretrained(place)
+        tokenizer().save_pretrained(place)
+        return str(place)
+
+    return make
+
+
+def _logits(model) -> torch.Tensor:
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
+    return model(input_ids=ids).logits.float()
+
+
+def _lora(base):
+    torch.manual_seed(0)
+    attachment = LoRA(r=4).attach(base.model, base.roles, base.fresh)
+    with torch.no_grad():
+        for parameter in attachment.trained().values():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) / 8)
+    return attachment
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_the_same_sites_and_counts_with_head_and_embeddings_whole(folder, kind):
+    path = folder()
+    plain, stored = load(Model(name=path), "causal"), load(Model(name=path, quantize=kind), "causal")
+    kept = {name for name, m in stored.model.named_modules() if isinstance(m, torch.nn.Linear) and not is_quantized(m)}
+    assert kept == {"lm_head"}
+    assert stored.quantized == kind
+    wanted, found = _lora(plain), _lora(stored)
+    assert [(s.name, s.shape) for s in found.sites] == [(s.name, s.shape) for s in wanted.sites]
+    assert counts_of(found) == counts_of(wanted)
+    stored_bytes = sum(p.numel() * p.element_size() for m in stored.model.modules() if is_quantized(m)
+                       for p in m.parameters(recurse=False))  # fmt: skip
+    numbers = sum(numbers_in(p) for m in stored.model.modules() if is_quantized(m)
+                  for p in m.parameters(recurse=False))  # fmt: skip
+    assert stored_bytes == numbers / {"nf4": 2, "int8": 1}[kind]
+
+
+@pytest.mark.parametrize(("kind", "close"), [("nf4", 1e-4), ("int8", 5e-2)])
+def test_gradients_are_those_of_the_model_that_it_stands_for(folder, kind, close):
+    """Also after it was asked outside of training; LLM.int8 rounds its inputs too."""
+    spec = Model(name=folder(), quantize=kind)
+    stored, dense = load(spec, "causal"), load_dequantized(spec, "causal")
+    gradients = []
+    for base in (stored, dense):
+        attachment = _lora(base)
+        with torch.no_grad():
+            _logits(base.model.eval())
+        base.model.train()
+        _logits(base.model).pow(2).mean().backward()
+        gradients.append({name: p.grad for name, p in attachment.trained().items()})
+    size = max(g.abs().max() for g in gradients[1].values())
+    assert size > 1e-3
+    for name, wanted in gradients[1].items():
+        assert (gradients[0][name] - wanted).abs().max() < close * size, name
+
+
+@pytest.mark.parametrize(("kind", "close"), [("nf4", 1e-4), ("int8", 5e-2)])
+def test_merged_into_what_it_stands_for_it_is_the_same_model(folder, kind, close, tmp_path, about, tiny):
+    path = folder()
+    spec = Model(name=path, quantize=kind)
+    stored = load(spec, "causal")
+    attachment = _lora(stored)
+    with torch.no_grad():
+        wanted = _logits(stored.model.eval())
+    with pytest.raises(ModelError, match="q_proj is quantized: load the model dequantized"):
+        attachment.merge()
+    with attachment.folded(), torch.no_grad():
+        assert torch.equal(_logits(stored.model), wanted)
+    fingerprint = files.fingerprint(stored.model, stored.fresh)
+    card = about(tiny("llama", "CausalLM"), attachment, head="causal", labels=[], fingerprint=fingerprint)
+    files.save(tmp_path / "adapter", attachment, card)
+    read = files.read(tmp_path / "adapter")
+    dense = load_dequantized(spec, "causal")
+    again = files.attach(read, dense.model, dense.roles, dense.fresh)
+    again.merge()
+    with torch.no_grad():
+        found = _logits(dense.model.eval())
+    assert (found - wanted).abs().max() < close * wanted.abs().max()
+    plain = load(Model(name=path), "causal")
+    files.attach(read, plain.model, plain.roles, plain.fresh)  # what was quantized is no other base
+    other = load(Model(name=folder(seed=1)), "causal")
+    with pytest.raises(AdapterError, match="trained on other weights"):
+        files.attach(read, other.model, other.roles, other.fresh)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_a_fresh_head_is_never_quantized(folder, kind):
+    base = load(Model(name=folder(), quantize=kind), "classification", ["a", "b"])
+    assert base.fresh == {"score.weight"}
+    assert not is_quantized(base.model.score)
+    assert _lora(base).trained()["score.weight"].requires_grad
+
+
+def test_what_cannot_be_quantized(folder, monkeypatch):
+    with pytest.raises(ModelError, match=r"GPT2LMHeadModel keeps its weights transposed \(Conv1D\)"):
+        load(Model(name=folder(family="gpt2"), quantize="nf4"), "causal")
+    monkeypatch.setattr("lorakit.models._quantized.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"needs bitsandbytes; pip install 'lorakit\[quantized\]'"):
+        load(Model(name=folder(), quantize="nf4"), "causal")
