@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +18,8 @@ from lorakit.errors import DataError, RecipeError
 from lorakit.recipe.load import compose
 from lorakit.run.answers import Answer, read_splits, score_answers
 from lorakit.tasks import Example, Head, Task, tasks
+
+PACKED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
 
 
 @dataclass(frozen=True)
@@ -82,11 +87,15 @@ def _paired(
 
 
 def read_predictions(path: Path) -> list[tuple[str | None, Any]]:
-    """(id or None, prediction) of a .jsonl, of the last column of a .tsv with a header, or of each line of a text."""
-    if path.suffix.lower() == ".jsonl":
-        return [(line.get("id"), _field(line, ("prediction",), where)) for where, line in _lines(path)]
+    """(id or None, prediction) of a .jsonl, of the last column of a .tsv with a header, or of each line of a text.
+
+    It may be packed, as .gz or .bz2.
+    """
+    kind = Path(path.stem if path.suffix in PACKED else path.name).suffix.lower()
+    if kind == ".jsonl":
+        return [(line.get("id"), _said(line, where)) for where, line in _lines(path)]
     text = _text(path)
-    if path.suffix.lower() == ".tsv":
+    if kind == ".tsv":
         table = list(csv.reader(text.rstrip("\n").split("\n"), delimiter="\t"))
         if len(table) < 2 or any(len(row) != len(table[0]) for row in table[1:]):
             raise DataError(f"{path}: a header and rows of as many columns are expected, the last one the prediction")
@@ -96,11 +105,12 @@ def read_predictions(path: Path) -> list[tuple[str | None, Any]]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with PACKED.get(path.suffix, open)(path, "rt", encoding="utf-8-sig") as file:
+            return file.read()
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8 text") from None
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -116,6 +126,12 @@ def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
             raise DataError(f"{path}:{number}: a JSON object per line is expected, this is {text[:60]!r}")
         found.append((f"{path}:{number}", line))
     return found
+
+
+def _said(line: dict[str, Any], where: str) -> Any:
+    # WikiSQL's official lines have a query, or an error instead; its task takes such a line, and the others refuse it
+    official = "prediction" not in line and ("query" in line or "error" in line)
+    return line if official else _field(line, ("prediction",), where)
 
 
 def _field(line: dict[str, Any], names: tuple[str, ...], where: str) -> Any:

@@ -1,0 +1,163 @@
+"""How WikiSQL (Zhong et al. 2017) compares queries: as they are written, and by what they give on their table.
+
+Equal to evaluate.py, lib/query.py and lib/dbengine.py of github.com/salesforce/WikiSQL. The SQL that runs is made from
+indices and bound values, on a copy of the table in memory that cannot be written, within a time limit.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from lorakit.errors import DataError
+from lorakit.metrics._base import Facts, metric
+
+AGGREGATES = ("", "MAX", "MIN", "COUNT", "SUM", "AVG")
+OPERATORS = ("=", ">", "<", "OP")
+"""By number, as the files have them. OP is in the official list and no operator of SQL: it stands in no gold query."""
+
+PROTOCOL = "as evaluate.py of salesforce/WikiSQL: conditions in any order, values compared in lower case as text"
+SECONDS = 2.0
+ROWS = 100_000
+_ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ}
+_NUMBER = re.compile(r"[-+]?\d*\.\d+|\d+")
+
+Value = str | int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """SELECT aggregate(column) FROM table WHERE column operator value AND ...
+
+    A column is its number, or its name until it is looked up in a table.
+    """
+
+    column: int | str
+    aggregate: int = 0
+    conditions: tuple[tuple[int | str, int, Value], ...] = ()
+
+    def logical_form(self) -> tuple[Any, ...]:
+        """What must be equal in two queries that are the same: 5 is "5" and not "5.0", a condition twice is one."""
+        conditions = frozenset((column, operator, str(value).lower()) for column, operator, value in self.conditions)
+        return self.column, self.aggregate, conditions
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Column types, `text` or `real`, and the cells."""
+
+    types: tuple[str, ...]
+    rows: tuple[tuple[Value | None, ...], ...]
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.types) - {"text", "real"}:
+            raise DataError(f"columns of type {', '.join(map(repr, unknown))}; a column is 'text' or 'real'")
+        if wrong := [row for row in self.rows if len(row) != len(self.types)]:
+            raise DataError(f"a row of {len(wrong[0])} cells in a table of {len(self.types)} columns: {wrong[0]!r:.80}")
+
+
+@metric(Facts(of="labels", keys=("logical_form_accuracy",), protocol=PROTOCOL))
+def logical_form(predictions: Sequence[Query | None], references: Sequence[Query]) -> dict[str, float]:
+    """Share of predictions that are the reference's query; None is no query, and wrong. Fraction in 0..1."""
+    pairs = zip(predictions, references, strict=True)
+    hits = sum(said is not None and said.logical_form() == gold.logical_form() for said, gold in pairs)
+    return {"logical_form_accuracy": hits / len(references)}
+
+
+def execution(
+    predictions: Sequence[Query | None],
+    references: Sequence[Query],
+    names: Sequence[str],
+    tables: Mapping[str, Table],
+) -> dict[str, float]:
+    """Share of predictions that give what the reference gives on the table of that name, rows in order, none included.
+
+    Fraction in 0..1, over all examples. A query that fails equals nothing. DataError: a reference that fails.
+    """
+    places: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        places.setdefault(name, []).append(i)
+    hits = 0
+    for name, of_table in places.items():
+        with closing(opened(tables[name])) as base:
+            for i in of_table:
+                wanted = result(references[i], tables[name], base)
+                if wanted is None:
+                    raise DataError(f"reference {i} (from 0) cannot be run on the table {name}: {references[i]}")
+                said = predictions[i]
+                hits += said is not None and result(said, tables[name], base) == wanted
+    return {"execution_accuracy": hits / len(references)}
+
+
+def result(query: Query, table: Table, base: sqlite3.Connection) -> list[Value | None] | None:
+    """The rows that the query gives, in the table's order; None where it fails, or needs too long. base: `opened`."""
+    try:
+        return run(base, *statement(query, table.types))
+    except (sqlite3.Error, LookupError, ValueError, ArithmeticError):
+        return None
+
+
+def statement(query: Query, types: Sequence[str]) -> tuple[str, dict[str, Value]]:
+    """SQL of nothing but keywords and column numbers, and the values to bind. LookupError, ValueError: none is there.
+
+    Conditions on one column share a value, the last one, as in the official code.
+    """
+    column = _column(query.column, types)
+    aggregate = AGGREGATES[query.aggregate]
+    wanted = f"{aggregate}({column})" if aggregate else column
+    parts = [(_column(at, types), OPERATORS[operator]) for at, operator, _ in query.conditions]
+    values = {_column(at, types): _bound(value, types[int(at)]) for at, _, value in query.conditions}
+    where = " WHERE " + " AND ".join(f"{name} {operator} :{name}" for name, operator in parts) if parts else ""
+    return f"SELECT {wanted} FROM content{where}", values
+
+
+def _column(at: int | str, types: Sequence[str]) -> str:
+    if not isinstance(at, int) or not 0 <= at < len(types):
+        raise LookupError(f"no column {at!r} in a table of {len(types)}")
+    return f"col{at:d}"
+
+
+def _bound(value: Value, kind: str) -> Value:
+    """Text in lower case; for a column of numbers the number that it is (1,234.5), else the first that it holds."""
+    if not isinstance(value, str):
+        return value
+    text = value.lower()
+    if kind != "real":
+        return text
+    try:
+        return float(Decimal(text.replace(",", "")))
+    except InvalidOperation:
+        return float(_NUMBER.findall(text)[0])
+
+
+def opened(table: Table) -> sqlite3.Connection:
+    """The table as `content`, columns col0, col1, ..., text in lower case; from here on it can only be selected from."""
+    base = sqlite3.connect(":memory:", isolation_level=None)
+    base.execute(f"CREATE TABLE content ({', '.join(f'col{i} {kind}' for i, kind in enumerate(table.types))})")
+    marks = ", ".join("?" * len(table.types))
+    lowered = ([cell.lower() if isinstance(cell, str) else cell for cell in row] for row in table.rows)
+    base.executemany(f"INSERT INTO content VALUES ({marks})", lowered)
+    base.execute("PRAGMA query_only=ON")
+    base.set_authorizer(_permit)
+    return base
+
+
+def _permit(action: int, _first: str | None, second: str | None, *_: str | None) -> int:
+    called = action == sqlite3.SQLITE_FUNCTION and str(second).upper() in AGGREGATES
+    return sqlite3.SQLITE_OK if action in _ALLOWED or called else sqlite3.SQLITE_DENY
+
+
+def run(base: sqlite3.Connection, sql: str, values: Mapping[str, Value]) -> list[Value | None]:
+    """The first column of what it gives. sqlite3.Error: it is refused, or needs too long; ValueError: too many rows."""
+    until = time.monotonic() + SECONDS
+    base.set_progress_handler(lambda: time.monotonic() > until, 1000)
+    found = base.execute(sql, dict(values)).fetchmany(ROWS + 1)
+    if len(found) > ROWS:
+        raise ValueError(f"more than {ROWS} rows")
+    return [row[0] for row in found]
