@@ -38,6 +38,7 @@ SAMPLES = {
     "e2e": [_in("e2e", "e2e")],
     "webnlg": [_in("webnlg_challenge_2017", "webnlg")],
     "dart": [_in("dart", "dart")],
+    "wikisql": [lambda _: ({"name": "wikisql"}, Data(path=str(Path(__file__).parents[1] / "assets/wikisql/files")))],
 }
 
 
