@@ -137,7 +137,7 @@ def _bound(value: Value, kind: str) -> Value:
 
 
 def opened(table: Table) -> sqlite3.Connection:
-    """The table as `content`, columns col0, col1, ..., text in lower case; from here on it can only be selected from."""
+    """The table as `content`, columns col0, col1, ..., text in lower case; it can only be selected from."""
     base = sqlite3.connect(":memory:", isolation_level=None)
     base.execute(f"CREATE TABLE content ({', '.join(f'col{i} {kind}' for i, kind in enumerate(table.types))})")
     marks = ", ".join("?" * len(table.types))

@@ -2,8 +2,8 @@
 
     SELECT MAX("Year") FROM table WHERE "Club ""A"" no." = 'O''Neill' AND col4 > 5
 
-A column is its quoted name, or col<number>; a text is quoted, a number is not. A quote in quotes is doubled; a backslash
-and a line break are written \\\\, \\n and \\r.
+A column is its quoted name, or col<number>; a text is quoted, a number is not. A quote in quotes is doubled; a
+backslash and a line break are written \\\\, \\n and \\r.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _unquoted(text: str, quote: str) -> str:
 
 
 def spellings(header: Sequence[str | None]) -> list[int | str]:
-    """How each column of a table is written: by its name, or by its number where the name is empty, or not its alone."""
+    """How each column of a table is written: by its name, or by its number where it has none or shares it."""
     return [name if name and name.strip() and header.count(name) == 1 else at for at, name in enumerate(header)]
 
 

@@ -60,7 +60,7 @@ class _Question(_Open):
 class _Table(_Open):
     id: str
     header: list[str | None]
-    types: list[str | None]
+    types: list[str | None] = []
     rows: list[list[Value | None]] = []
 
 
@@ -95,8 +95,8 @@ def official(home: Path, split: str, kind: str) -> Path:
     """The one file of a split: `dev.jsonl`, or one whose name goes on after `dev.`; `dev.tables.jsonl`, else with
     `headers`, which has no rows. DataError: none, or several that are as good."""
     name = NAMES[split]
-    questions = rf"(\.(?!tables\.|jsonl)[\w-]+)*\.jsonl(\.gz)?"
-    tables = rf"(\.(?!tables\.)[\w-]+)*\.tables\.jsonl(\.gz)?"
+    questions = r"(\.(?!tables\.|jsonl)[\w-]+)*\.jsonl(\.gz)?"
+    tables = r"(\.(?!tables\.)[\w-]+)*\.tables\.jsonl(\.gz)?"
     headers = tables.replace(r"\.tables", r"\.tables\.headers")
     exact = {"questions": [".jsonl", ".jsonl.gz"], "tables": [".tables.jsonl", ".tables.jsonl.gz"]}[kind]
     patterns = [*map(re.escape, exact), *([questions] if kind == "questions" else [tables, headers])]

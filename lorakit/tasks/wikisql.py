@@ -1,6 +1,6 @@
 """WikiSQL (Zhong et al. 2017, arXiv 1709.00103): a question and the column names of a table become a query.
 
-The paper that introduced LoRA trains on it and does not print how it writes queries; this writes them as `_sql` says.
+The LoRA paper trains on it and does not print how it writes queries; the guide to text to SQL says how this does.
 """
 
 from __future__ import annotations

@@ -1,0 +1,40 @@
+"""The recipes on WikiSQL: the paper's settings for GPT-3 (its Table 12 and App. D.4) on bases that can be had."""
+
+from __future__ import annotations
+
+import pytest
+
+from lorakit.recipe.load import load_recipe
+
+SHAPES = {"wikisql": (24, 896, 2 * 64), "qwen2_5_7b/wikisql": (28, 3584, 4 * 128), "small_gpt2/wikisql": (6, 384, 384)}
+"""Layers, width, width of the values."""
+
+
+@pytest.fixture(params=sorted(SHAPES))
+def name(request):
+    return request.param
+
+
+def test_counts_are_the_computed_ones(name):
+    layers, width, values = SHAPES[name]
+    recipe = load_recipe(name).recipe
+    assert recipe.expect.sites == 2 * layers
+    assert recipe.expect.trainable == layers * recipe.method.r * ((width + width) + (width + values))
+    assert not recipe.expect.scores, "no published number is of this base"
+    assert recipe.task.name == "wikisql"
+
+
+def test_every_value_says_where_it_is_from(name):
+    loaded = load_recipe(name)
+    sources = {key: origin.source for key, origin in loaded.origins.items()}
+    assert sources["train.epochs"] == "paper"
+    assert not [key for key, source in sources.items() if source not in ("paper", "script", "ours")]
+
+
+@pytest.mark.parametrize("name", ["wikisql", "qwen2_5_7b/wikisql"])
+def test_settings_are_those_of_table_12(name):
+    recipe = load_recipe(name).recipe
+    train = recipe.train
+    assert (train.epochs, train.global_batch_size, train.learning_rate, train.weight_decay) == (2, 128, 2e-4, 0.1)
+    assert (train.schedule, recipe.data.max_length, recipe.method.r) == ("linear", 384, 8)
+    assert recipe.method.targets == ("query", "value")
