@@ -1,4 +1,4 @@
-"""From a model's output to an answer, and from answers to scores: labels, numbers, and the metrics over them."""
+"""From a model's output to an answer, and from answers to scores: labels, numbers, texts, and the metrics over them."""
 
 from __future__ import annotations
 
@@ -107,6 +107,21 @@ def printed_scores(names: Sequence[str], predictions: Sequence[Any], references:
         found = metrics.get(name)(predictions, references)
         scores |= {key: value * facts_of(name).printed for key, value in found.items()}
     return scores
+
+
+def score_texts(names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+    """`printed_scores` of texts. A reference is a text, or a list of accepted ones. DataError: what is neither."""
+    lists = [[accepted] if isinstance(accepted, str) else accepted for accepted in references]
+    for number, (said, accepted) in enumerate(zip(predictions, lists, strict=False)):
+        if not isinstance(said, str):
+            raise DataError(f"prediction {number}: {said!r} is not a text")
+        if not _are_texts(accepted):
+            raise DataError(f"reference {number}: {accepted!r}; give a text, or a list of accepted texts")
+    return printed_scores(names, predictions, lists)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(text, str) for text in value)
 
 
 def metric_keys(names: Sequence[str], of: Compared) -> tuple[str, ...]:

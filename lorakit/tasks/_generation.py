@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from pydantic import Field, field_validator
 
 from lorakit.errors import DataError
 from lorakit.metrics import facts_of
-from lorakit.tasks._answers import accepted_texts, metric_keys, printed_scores, written_text
+from lorakit.tasks._answers import accepted_texts, metric_keys, score_texts, written_text
 from lorakit.tasks._base import Data, Example, Head, Prediction, Task
 from lorakit.tasks._files import limit_of
 
@@ -141,13 +141,7 @@ class Generation(Task, ABC):
         self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
     ) -> dict[str, float]:
         """In the units that the paper prints. A reference is a text, or a list of accepted ones."""
-        lists = [[accepted] if isinstance(accepted, str) else accepted for accepted in references]
-        for number, (said, accepted) in enumerate(zip(predictions, lists, strict=False)):
-            if not isinstance(said, str):
-                raise DataError(f"prediction {number}: {said!r} is not a text")
-            if not _are_texts(accepted):
-                raise DataError(f"reference {number}: {accepted!r}; give a text, or a list of accepted texts")
-        return printed_scores((self.metric, *self.also), predictions, lists)
+        return score_texts((self.metric, *self.also), predictions, references)
 
 
 def triples_text(triples: Iterable[Sequence[str]]) -> str:
@@ -178,7 +172,3 @@ def _to_score(split: str, rows: Iterable[Row]) -> list[Example]:
         )
         for context, (number, row) in firsts.items()
     ]  # fmt: skip
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(text, str) for text in value)

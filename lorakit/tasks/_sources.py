@@ -112,16 +112,20 @@ def read_xml(path: Path) -> tuple[Element, dict[Element, int]]:
     return builder.close(), lines
 
 
-def hub_table(name: str, files: str, split: str, revision: str | None, instead: str) -> Any:
-    """The rows of some Parquet files of a hub data set. DataError: they cannot be loaded, and what to do `instead`.
+def hub_table(name: str, files: str | None, split: str, revision: str | None, instead: str) -> Any:
+    """The rows of a split of a hub data set. DataError: they cannot be loaded, and what to do `instead`.
 
-    revision: None: the hub's converted copy. The files are named, as that copy calls its configurations and splits
-    by names of its own.
+    files: Parquet files of the hub's converted copy, unless there is another `revision`; they are named, as that copy
+    calls its configurations and splits by names of its own. None: the data set is published as tables, with splits.
     """
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
     try:
+        if files is None:
+            return load_dataset(name, split=split, revision=revision)
         return load_dataset(name, data_files={split: files}, split=split, revision=revision or PARQUET)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:  # no network, no cache, no such revision
-        raise DataError(f"{name}, {files}, cannot be loaded: {error}. {instead}, or run once with network") from error
+        raise DataError(
+            f"{name}, {files or split}, cannot be loaded: {error}. {instead}, or run once with network"
+        ) from error

@@ -5,10 +5,7 @@ The official files: https://gluebenchmark.com/tasks. What differs between the da
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
 
 from pydantic import field_validator
 
@@ -23,21 +20,8 @@ from lorakit.tasks._answers import (
     single_value,
 )
 from lorakit.tasks._base import Data, Example, Head, Prediction, Task
-from lorakit.tasks._files import limit_of, locate, rows
 from lorakit.tasks._glue import LEFT_OUT, VARIANTS, Variant
-
-log = logging.getLogger(__name__)
-
-HUB = "nyu-mll/glue"
-
-
-class Source(NamedTuple):
-    """A row, wherever it comes from."""
-
-    where: str
-    index: int
-    texts: list[str]
-    label: Any
+from lorakit.tasks._glue_rows import Source, glue_rows
 
 
 class Glue(Task):
@@ -90,10 +74,9 @@ class Glue(Task):
 
     def read(self, split: str, data: Data) -> list[Example]:
         """Ids are `<split>-<row>`, rows counted from 0; a malformed one that is skipped counts, as on the hub."""
-        limit = limit_of(data.limit, split, list(self.variant.rows))
-        sources = self._hub(split, data, limit) if data.path is None else self._official(split, data.path, limit)
         return [
-            Example(f"{split}-{source.index}", *source.texts, target=self._target(split, source)) for source in sources
+            Example(f"{split}-{source.index}", *source.texts, target=self._target(split, source))
+            for source in glue_rows(self._config, split, data)
         ]
 
     def _target(self, split: str, source: Source) -> int | float | None:
@@ -102,53 +85,6 @@ class Glue(Task):
         if not self.labels:
             return number(source.label, source.where, 0, 5)
         return label_index(source.label, self.labels, source.where)
-
-    def _official(self, split: str, folder: str, limit: int | None) -> Iterator[Source]:
-        """Rows of `CoLA/dev.tsv` and its kin."""
-        variant, test = self.variant, split in self.test_splits
-        path = self._official_file(split, locate(folder))
-        header = () if test else variant.tsv_header
-        columns = variant.tsv_texts if test else (*variant.tsv_texts, variant.tsv_label)
-        first, total = 1 if header else 2, 0
-        for total, (line, row) in enumerate(rows(path, columns, header=header), 1):
-            if limit is None or total <= limit:
-                where = f"{path}:{line}"
-                label = None if test else self._official_label(row[variant.tsv_label], where)
-                yield Source(where, line - first, [row[column] for column in variant.tsv_texts], label)
-        self._compare(str(path), split, total)
-
-    def _official_file(self, split: str, folder: Path) -> Path:
-        if not folder.is_dir():
-            raise DataError(f"data.path: no folder {folder}; give the one that holds {self.variant.folder}/")
-        inner = folder / self.variant.folder
-        return (inner if inner.is_dir() else folder) / f"{split.replace('validation', 'dev')}.tsv"
-
-    def _official_label(self, label: str, where: str) -> str | int:
-        if not self.variant.numbered:
-            return label
-        if label not in ("0", "1"):
-            raise DataError(f"{where}: label {label!r} is not 0 or 1")
-        return int(label)
-
-    def _hub(self, split: str, data: Data, limit: int | None) -> Iterator[Source]:
-        from datasets import load_dataset
-
-        try:
-            table: Any = load_dataset(HUB, self._config, split=split, revision=data.revision)
-        except (OSError, ValueError) as error:  # no network, no cache, no such revision
-            raise DataError(
-                f"{HUB} {self._config}, split {split}, cannot be loaded: {error}. Give data.path=FOLDER with GLUE's "
-                f"official TSV files ({self.variant.folder}/train.tsv ...), or run once with network"
-            ) from error
-        self._compare(f"{HUB} {self._config}", split, len(table))
-        for row in table if limit is None else table.select(range(min(limit, len(table)))):
-            where = f"{HUB} {self._config}, split {split}, idx {row['idx']}"
-            yield Source(where, row["idx"], [row[column] for column in self.variant.texts], row["label"])
-
-    def _compare(self, where: str, split: str, found: int) -> None:
-        official = self.variant.rows[split]
-        if found != official:
-            log.warning("%s: %d rows; the official %s split has %d", where, found, split, official)
 
     def to_prediction(self, output: Sequence[float] | str) -> Prediction:
         return best_label(output, self.labels) if self.labels else single_value(output)

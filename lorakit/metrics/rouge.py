@@ -1,0 +1,37 @@
+"""ROUGE of summaries (Lin 2004), as rouge-score computes it: F1 of shared words, word pairs and subsequences.
+
+    rouge1, rouge2: n-grams    rougeL: longest common subsequence of the two texts, each one sequence of words
+    rougeLsum: the same sentence by sentence, for texts with one sentence per line; on one line equal to rougeL
+
+The ROUGE-L of captions (`rouge_l`) is another one: F with beta 1.2, on other tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lorakit.metrics._base import Facts, accepted_texts, metric
+
+KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+PROTOCOL = (
+    "ROUGE F1 of rouge-score in percent, Porter stemmer on, plain mean over examples; lower-cased runs of a-z and 0-9; "
+    "rougeL: the whole text is one sequence, rougeLsum: sentences are lines"
+)
+
+
+@metric(Facts(of="texts", keys=KINDS, printed=1.0, protocol=PROTOCOL))
+def rouge(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
+    """Percent. Of several references the best F1 counts, for each kind on its own.
+
+    An empty prediction gives 0, and so does a text without a letter a-z or a digit; a reference of one word has no
+    rouge2 but 0. ROUGE-L of other libraries is another value: py-rouge's is some 4 points higher.
+    """
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(list(KINDS), use_stemmer=True)
+    pairs = zip(accepted_texts(references), predictions, strict=True)
+    found = [scorer.score_multi(accepted, prediction) for accepted, prediction in pairs]
+    return {kind: 100 * float(sum(scores[kind].fmeasure for scores in found)) / len(found) for kind in KINDS}
+
+
+PLUGIN = rouge
