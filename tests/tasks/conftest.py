@@ -1,4 +1,4 @@
-"""The official layouts of GLUE, E2E, WebNLG and DART with rows of our own: three examples per split."""
+"""The official layouts of GLUE, E2E, WebNLG, DART and SAMSum with rows of our own: three examples per split."""
 
 from __future__ import annotations
 
@@ -179,6 +179,30 @@ DART = {
 }
 
 
+def chat(id: str, dialogue: str, summary: str) -> dict:
+    return {"id": id, "summary": summary, "dialogue": dialogue}
+
+
+SAMSUM = {
+    "train": [
+        chat("101", "Ann: Hi!\r\nBob: Hello.\nAnn: Lunch at 12?", "Ann wants to have lunch.\r\n"),
+        chat("102-1", "Cy: Late again.", "Cy is late. "),
+        chat("103", "", "Nobody said anything."),
+        chat("104", " Di: 😂\r\n\r\nEd: Why?", "Ed asks why.\nDi laughs."),
+    ],
+    "val": [
+        chat("201", "Ann: Who won?\r\nBob: We did!", "Bob's team won."),
+        chat("202", "Cy: Bus or train?\r\nDi: Train", "Di goes by train."),
+        chat("203", "Ed: <file_gif>", "Ed sent a picture."),
+    ],
+    "test": [
+        chat("301", "Ann: Bye\r\nBob: See you", "Ann leaves.\n\n"),
+        chat("302", 'Cy: He said "no"', 'Cy quotes a "no".'),
+        chat("303", "Di: I'm home\r\nEd: ok", "Di is at home."),
+    ],
+}
+
+
 def put(folder: Path, files: dict[str, str]) -> Path:
     for name, text in files.items():
         path = folder / name
@@ -205,6 +229,11 @@ def webnlg_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def dart_folder(tmp_path: Path) -> Path:
     return put(tmp_path / "dart", {f"dart-v1.1.1-full-{name}.json": json.dumps(DART[name]) for name in DART})
+
+
+@pytest.fixture
+def samsum_folder(tmp_path: Path) -> Path:
+    return put(tmp_path / "samsum", {f"{name}.json": json.dumps(SAMSUM[name]) for name in SAMSUM})
 
 
 SUITES = {"e2e_metrics": ("bleu", "nist", "meteor", "rouge_l", "cider"), "generation_eval": ("bleu", "meteor", "ter")}

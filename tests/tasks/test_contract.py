@@ -39,6 +39,8 @@ SAMPLES = {
     "webnlg": [_in("webnlg_challenge_2017", "webnlg")],
     "dart": [_in("dart", "dart")],
     "wikisql": [lambda _: ({"name": "wikisql"}, Data(path=str(Path(__file__).parents[1] / "assets/wikisql/files")))],
+    "samsum": [_in("samsum", "samsum")],
+    "mnli_causal": [_in("glue", "mnli_causal")],
 }
 
 
@@ -48,7 +50,9 @@ def test_every_task_of_the_folder_has_a_sample():
 
 
 @pytest.fixture(params=[(name, i) for name, samples in SAMPLES.items() for i in range(len(samples))], ids=str)
-def case(request, tmp_path, glue_folder, e2e_folder, webnlg_folder, dart_folder, stub_suites) -> tuple[Task, Data]:
+def case(
+    request, tmp_path, glue_folder, e2e_folder, webnlg_folder, dart_folder, samsum_folder, stub_suites
+) -> tuple[Task, Data]:
     name, i = request.param
     fields, data = SAMPLES[name][i](tmp_path)
     return tasks.get(name)(**fields), data
@@ -58,6 +62,9 @@ def _output(task: Task, answer):
     """What a model that is right would give."""
     if task.head is Head.CLASSIFICATION:
         return [float(label == answer) for label in task.labels]
+    if task.choices:
+        likeliest = [[-float(choice != other) for other in task.choices] for choice in task.choices]
+        return next(output for output in likeliest if task.to_prediction(output) == answer)
     return [answer] if task.head is Head.REGRESSION else f" {answer[0]}\n"
 
 
@@ -71,6 +78,7 @@ def test_examples(case):
         if split not in task.test_splits:
             kind = {Head.CLASSIFICATION: int, Head.REGRESSION: float, Head.CAUSAL: str}[task.head]
             assert all(type(example.target) is kind for example in examples)
+            assert not task.choices or {example.target for example in examples} <= set(task.choices)
     with pytest.raises(DataError, match="no split 'dev'"):
         task.read("dev", data)
 
@@ -110,4 +118,7 @@ def test_labels_go_with_the_head(case):
     task, _ = case
     assert (len(task.labels) >= 2) == (task.head is Head.CLASSIFICATION)
     assert len(set(task.labels)) == len(task.labels)
+    if task.choices:
+        assert task.head is Head.CAUSAL
+        assert len(set(task.choices)) == len(task.choices) >= 2
     assert set(task.expected_rows()) <= {task.train_split, *task.eval_splits, *task.final_splits, *task.test_splits}
