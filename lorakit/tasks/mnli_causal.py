@@ -1,6 +1,6 @@
 """MNLI for a causal model: two sentences become a question, and the likeliest of three words is the answer.
 
-The LoRA paper trains GPT-3 on MNLI and prints neither prompt nor words; this asks as the GPT-3 paper does in ANLI (Brown
+The LoRA paper trains GPT-3 on MNLI and prints neither prompt nor words; this asks as GPT-3 was asked in ANLI (Brown
 et al. 2020, arXiv 2005.14165, appendix G).
 """
 
