@@ -12,12 +12,12 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 
 from lorakit.errors import DataError, RecipeError
+from lorakit.tasks import _glue
 from lorakit.tasks._answers import best_label, label_index, score_labels
 from lorakit.tasks._base import Data, Example, Head, Prediction, Task
-from lorakit.tasks._glue import VARIANTS
 from lorakit.tasks._glue_rows import Source, glue_rows
 
-MNLI = VARIANTS["mnli"]
+MNLI = _glue.VARIANTS["mnli"]
 NAMES = MNLI.labels
 """entailment, neutral, contradiction"""
 
