@@ -58,6 +58,8 @@ class About:
     lorakit: str
     model_config: dict[str, Any] = field(default_factory=dict)
     """Values of the base's configuration that the recipe set."""
+    new_tokens: list[str] = field(default_factory=list)
+    """Texts that were made tokens."""
     decode: dict[str, Any] = field(default_factory=dict)
     """How the recipe has a causal model write its answers."""
 

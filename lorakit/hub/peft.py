@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from lorakit.errors import AdapterError
 from lorakit.methods.reparam.lora import LoRA, LoRAAttachment, Target
+from lorakit.nn import tokens
 from lorakit.nn.linear import features, is_conv1d
 from lorakit.nn.select import Site, row_numbers
 
@@ -73,7 +74,7 @@ def tensors_of(attachment: LoRAAttachment) -> dict[str, Tensor]:
         tensors[f"{PREFIX}{path}.lora_B.weight"] = b
     for name, parameter in attachment.model.named_parameters():
         if name in attachment.fresh:
-            tensors[f"{PREFIX}{name}"] = parameter.detach().cpu().clone().contiguous()
+            tensors[f"{PREFIX}{_outside(name)}"] = parameter.detach().cpu().clone().contiguous()
     return tensors
 
 
@@ -98,7 +99,9 @@ def config_of(attachment: LoRAAttachment, base: str, revision: str | None, task_
     if other:
         config["rank_pattern"] = {path: n[0] for path, n in sorted(other.items())}
         config["alpha_pattern"] = {path: n[1] for path, n in sorted(other.items())}
-    heads = _whole_modules(attachment.model, attachment.fresh)
+    heads = _whole_modules(attachment.model, {name for name in attachment.fresh if not name.endswith(tokens.END)})
+    if trained := tokens.rows_of(attachment.model):
+        config["trainable_token_indices"] = trained
     if heads:
         config["modules_to_save"] = heads
     return config
@@ -138,10 +141,17 @@ def state_of(attachment: LoRAAttachment, tensors: Mapping[str, Tensor]) -> dict[
             raise AdapterError(f"the adapter holds no lora_A and lora_B for {path}")
         state |= _unstacked(attachment, sites, *(left.pop(key) for key in keys))
     for name in attachment.fresh:
-        if f"{PREFIX}{name}" in left:
-            state[name] = left.pop(f"{PREFIX}{name}")
+        if (key := f"{PREFIX}{_outside(name)}") in left:
+            state[name] = left.pop(key)
     state |= {key.removeprefix(PREFIX): value for key, value in left.items()}  # left over: load_state names them
     return state
+
+
+def _outside(name: str) -> str:
+    """PEFT's name for a parameter that is saved whole: it calls the rows of new tokens otherwise."""
+    return (
+        name.removesuffix(tokens.END) + ".token_adapter.trainable_tokens_delta" if name.endswith(tokens.END) else name
+    )
 
 
 def extra_names(tensors: Iterable[str]) -> set[str]:

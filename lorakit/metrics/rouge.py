@@ -1,7 +1,7 @@
 """ROUGE of summaries (Lin 2004), as rouge-score computes it: F1 of shared words, word pairs and subsequences.
 
-`rouge1` and `rouge2` count n-grams. `rougeL` is the longest common subsequence of two texts, each one sequence of words;
-`rougeLsum` is the same sentence by sentence, where sentences are lines, and equal to it for texts of one line.
+`rouge1` and `rouge2` count n-grams. `rougeL` is the longest common subsequence of two texts, each one sequence of
+words; `rougeLsum` is the same sentence by sentence, where sentences are lines, and equal to it for texts of one line.
 
 The ROUGE-L of captions (`rouge_l`) is another one: F with beta 1.2, on other tokens.
 """

@@ -74,6 +74,8 @@ class Model(Config):
     shape: dict[str, Any] = Field(default_factory=dict)
     """The checkpoint's configuration as far as it decides shapes. `lorakit check` works from it where the weights are
     not at hand, and a checkpoint that differs from it is refused."""
+    new_tokens: tuple[str, ...] = Field(default=(), strict=False)
+    """Texts that become a token each. Their rows of the embeddings are trained, and saved with the adapter."""
     chat_template: str | None = None
     """A Jinja file with the template for chats, where the tokenizer has none, or not the one that is wanted. It is
     saved with the adapter."""

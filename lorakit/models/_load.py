@@ -20,6 +20,7 @@ from lorakit.errors import LorakitError, ModelError
 from lorakit.models import Model, family_of
 from lorakit.models._quantized import dequantized, keep_trainable, quantization
 from lorakit.nn.select import Roles
+from lorakit.nn.tokens import add_rows
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ def load(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
         _refuse_looking_ahead(model, spec.name)
     tokenizer = load_tokenizer(spec)
     _fit_padding(model, tokenizer)
+    if spec.new_tokens:
+        fresh |= add_rows(model, _add_tokens(tokenizer, spec))
     roles, commit = roles_of(model.config), _commit(model.config)
     return Base(model, tokenizer, model.config, roles, fresh, spec.name, commit, spec.quantize)
 
@@ -110,7 +113,12 @@ def outline(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
     """
     config = _configure(read_config(spec, or_shape=True), spec, head, labels)
     model = _on_meta(_model_class(head), config).to(DTYPES[spec.dtype])  # the configuration has that of the files
-    return Base(model, None, config, roles_of(config), _fresh_by_architecture(model, config), spec.name, None)
+    fresh = _fresh_by_architecture(model, config)
+    if spec.new_tokens:
+        size = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+        with torch.device("meta"):
+            fresh |= add_rows(model, range(size, size + len(spec.new_tokens)))
+    return Base(model, None, config, roles_of(config), fresh, spec.name, None)
 
 
 def read_config(spec: Model, or_shape: bool = False) -> Any:
@@ -157,6 +165,16 @@ def load_tokenizer(spec: Model) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # padding is masked by length, so which token it is does not matter
     return tokenizer
+
+
+def _add_tokens(tokenizer: Any, spec: Model) -> list[int]:
+    """Their ids, ascending. ModelError: one that the tokenizer has already."""
+    known = [text for text in spec.new_tokens if text in tokenizer.get_vocab()]
+    if known or len(set(spec.new_tokens)) < len(spec.new_tokens) or not all(text.strip() for text in spec.new_tokens):
+        shown = ", ".join(map(repr, known or spec.new_tokens))
+        raise ModelError(f"model.new_tokens: {shown}: {'a token already' if known else 'each once, and none empty'}")
+    tokenizer.add_tokens(list(spec.new_tokens), special_tokens=False)
+    return sorted(tokenizer.convert_tokens_to_ids(list(spec.new_tokens)))
 
 
 def location(name: str) -> str:

@@ -16,6 +16,7 @@ from lorakit.batches import Encoded
 from lorakit.errors import AdapterError, DataError, InputError, ToleranceError
 from lorakit.models import Model
 from lorakit.models._load import DTYPES, Base, load
+from lorakit.nn.tokens import settle
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import write_whole
 from lorakit.run.answers import read_splits, score_answers
@@ -52,6 +53,7 @@ def merge(
     probe = _Probe(source, loaded, examples)
     before = probe.look(loaded)
     attachment.merge()
+    settle(loaded.model)
     loaded.model.to(DTYPES[dtype])
     temporary = to.with_name(f".{to.name}.{os.getpid()}")
     try:

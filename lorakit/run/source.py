@@ -78,7 +78,9 @@ def open_source(
     if (folder / files.CONFIG_FILE).is_file() or (folder / files.PLAIN_FILE).is_file():
         adapter = files.read(folder)
         about = adapter.about
-        model: dict[str, Any] = {"name": base or adapter.base or "", "config": about.model_config if about else {}}
+        model: dict[str, Any] = {"name": base or adapter.base or ""}
+        if about:
+            model |= {"config": about.model_config, "new_tokens": about.new_tokens}
         if about and about.revision and not base:
             model["revision"] = about.revision
         if not model["name"]:

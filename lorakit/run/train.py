@@ -149,6 +149,7 @@ def train_seed(
     asked = {split: splits[split] for split in scored_splits(task)}
     examiner = Examiner(recipe, base.tokenizer, base.config, asked, attachment, observe, seed)
     encoded = training_set(recipe, splits[task.train_split], base.tokenizer)
+    refuse_unused(recipe.model.new_tokens, encoded, base.tokenizer)
     loaded_at = time.perf_counter()
     with autocast(recipe, accelerator.device):
         base_scores = examiner.untrained(base.model)
@@ -199,6 +200,14 @@ def train_seed(
     return base, attachment, result
 
 
+def refuse_unused(new_tokens: Sequence[str], encoded: Sequence[Any], tokenizer: Any) -> None:
+    """RecipeError for a new token that no example holds: its row would never be trained."""
+    seen = {token for item in encoded for token in item.inputs["input_ids"]}
+    for text in new_tokens:
+        if tokenizer.convert_tokens_to_ids(text) not in seen:
+            raise RecipeError(f"model.new_tokens: no example of the training split holds {text!r}; leave it out")
+
+
 def about(recipe: Recipe, base: Base, attachment: Attachment) -> files.About:
     """What travels with the adapter. Made before training: the fingerprint is of the base as it was loaded."""
     return files.About(
@@ -208,6 +217,7 @@ def about(recipe: Recipe, base: Base, attachment: Attachment) -> files.About:
         max_length=recipe.data.max_length, method=recipe.method.model_dump(mode="json"),
         fresh=sorted(attachment.fresh), fingerprint=files.fingerprint(base.model, attachment.fresh),
         lorakit=lorakit.__version__, model_config=dict(recipe.model.config),
+        new_tokens=list(recipe.model.new_tokens),
     )  # fmt: skip
 
 

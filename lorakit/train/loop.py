@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from lorakit.batches import Encoded, collate, pack
 from lorakit.errors import DataError, ModelError, RecipeError, TrainingError
 from lorakit.methods import Attachment
+from lorakit.nn import tokens
 from lorakit.nn.logits import last_logits
 from lorakit.recipe.schema import Evaluate, Train
 from lorakit.tasks import Head
@@ -174,9 +175,9 @@ def refuse_dead(attachment: Attachment) -> None:
         delta: Any = site.module.delta[site.part]  # type: ignore[index]
         if not any(id(p) in alive for p in delta.parameters()):
             dead.append(site.name)
-    dead += [
-        by_name[id(p)] for n, p in attachment.model.named_parameters() if n in attachment.fresh and id(p) not in alive
-    ]
+    # the rows of new tokens have none where no example of the first batch holds one
+    fresh = {name for name in attachment.fresh if not name.endswith(tokens.END)}
+    dead += [by_name[id(p)] for n, p in attachment.model.named_parameters() if n in fresh and id(p) not in alive]
     if dead:
         shown = ", ".join(dead[:6]) + (f" and {len(dead) - 6} more" if len(dead) > 6 else "")
         raise TrainingError(

@@ -1,0 +1,127 @@
+"""New tokens: rows of their own, trained alone, saved as PEFT saves them, and written into the matrices by a merge."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lorakit.errors import ModelError, RecipeError
+from lorakit.hub import adapter as files
+from lorakit.methods.reparam.lora import LoRA
+from lorakit.models import Model
+from lorakit.models._load import load, outline
+from lorakit.nn.tokens import END, add_rows, rows_of, settle
+from lorakit.run.train import refuse_unused
+
+CASES = {"gpt2": {}, "llama": {"tie_word_embeddings": False}, "gemma": {}, "gpt_neox": {"tie_word_embeddings": False}}
+IDS = [64, 65]
+"""The vocabulary ends at 64."""
+
+
+def _logits(model, *ids: int) -> torch.Tensor:
+    return model(input_ids=torch.tensor([ids])).logits
+
+
+@pytest.fixture
+def grown(tiny):
+    def make(family: str, ids=IDS):
+        model = tiny(family, "CausalLM", **CASES[family])
+        names = add_rows(model.model, ids)
+        with torch.no_grad():
+            for name, parameter in model.model.named_parameters():
+                if name in names:
+                    parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
+        return model, names
+
+    return make
+
+
+@pytest.mark.parametrize("ids", [IDS, [3, 40]], ids=["beyond", "within"])
+@pytest.mark.parametrize("family", CASES)
+def test_rows_of_their_own_compute_what_rows_of_the_matrices_do(grown, family, ids):
+    model, names = grown(family, ids)
+    assert len(names) == (2 if family in ("llama", "gpt_neox") else 1)
+    with torch.no_grad():
+        before = _logits(model.model, 5, ids[0], 6, ids[1], 7)
+        assert before.shape[-1] == max(64, ids[-1] + 1)
+        settle(model.model)
+        after = _logits(model.model, 5, ids[0], 6, ids[1], 7)
+    torch.testing.assert_close(after, before)
+    assert not rows_of(model.model)
+    assert not [name for name, _ in model.model.named_parameters() if name.endswith(END)]
+
+
+@pytest.mark.parametrize("family", CASES)
+def test_no_other_row_trains(grown, family):
+    model, names = grown(family)
+    matrix = model.model.get_input_embeddings().weight
+    old = matrix.detach().clone()
+    attachment = LoRA(r=2).attach(model.model, model.roles, frozenset(names))
+    trained = attachment.trained()
+    assert {name for name in trained if ".delta." not in name} == names
+    optimizer = torch.optim.AdamW(trained.values(), lr=0.1)
+    begin = {name: trained[name].detach().clone() for name in names}
+    _logits(model.model, 5, 64, 6, 65, 7).pow(2).mean().backward()
+    optimizer.step()
+    assert all(not torch.equal(trained[name], begin[name]) for name in names)
+    assert torch.equal(matrix, old)
+
+
+@pytest.fixture
+def folder(tiny, tokenizer, tmp_path_factory):
+    def make(family: str):
+        place = tmp_path_factory.mktemp(family)
+        tiny(family, "CausalLM", **CASES[family]).model.save_pretrained(place)
+        tokenizer().save_pretrained(place)
+        return str(place)
+
+    return make
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_saved_read_again_and_read_by_peft(folder, family, tmp_path, about, tiny):
+    peft = pytest.importorskip("peft")
+    import transformers
+
+    path = folder(family)
+    spec = Model(name=path, new_tokens=("<sql>", "</sql>"))
+    base = load(spec, "causal")
+    assert base.tokenizer("w1 <sql> w2")["input_ids"] == [5, 64, 6]
+    attachment = LoRA(r=2).attach(base.model, base.roles, base.fresh)
+    with torch.no_grad():
+        for parameter in attachment.trained().values():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)) / 4)
+        wanted = _logits(base.model.eval(), 5, 64, 6, 65)
+    fingerprint = files.fingerprint(base.model, base.fresh)
+    card = about(tiny(family, "CausalLM"), attachment, head="causal", labels=[], fingerprint=fingerprint,
+                 fresh=sorted(base.fresh), new_tokens=["<sql>", "</sql>"])  # fmt: skip
+    files.save(tmp_path / "a", attachment, card)
+    again = load(spec, "causal")
+    files.attach(files.read(tmp_path / "a"), again.model, again.roles, again.fresh)
+    with torch.no_grad():
+        assert torch.equal(_logits(again.model.eval(), 5, 64, 6, 65), wanted)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(path)
+    plain.resize_token_embeddings(66, mean_resizing=False)
+    theirs = peft.PeftModel.from_pretrained(plain, tmp_path / "a").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(_logits(theirs, 5, 64, 6, 65), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_counts_without_weights(folder):
+    spec = Model(name=folder("llama"), new_tokens=("<a>", "<b>", "<c>"))
+    base = outline(spec, "causal")
+    assert {name: base.model.get_parameter(name).shape for name in base.fresh} == {
+        "model.embed_tokens.new.rows": (3, 32),
+        "lm_head.new.rows": (3, 32),
+    }
+
+
+def test_what_is_no_new_token(folder):
+    path = folder("gpt2")
+    with pytest.raises(ModelError, match="'w3': a token already"):
+        load(Model(name=path, new_tokens=("w3",)), "causal")
+    with pytest.raises(ModelError, match="each once, and none empty"):
+        load(Model(name=path, new_tokens=("<a>", "<a>")), "causal")
+    base = load(Model(name=path, new_tokens=("<a>",)), "causal")
+    with pytest.raises(RecipeError, match="no example of the training split holds '<a>'"):
+        refuse_unused(("<a>",), [], base.tokenizer)
