@@ -69,6 +69,9 @@ def open_source(
         chosen, why = choose_seed(folder, seed)
         run = chosen.parent
         recipe = build(run / "recipe.yaml", [*_instead(task, base), *overrides]).recipe
+        if recipe.model.chat_template:  # the file that the recipe names may have changed since
+            spec = recipe.model.model_copy(update=_own_template(chosen / "adapter"))
+            recipe = recipe.model_copy(update={"model": spec})
         return Source(path, recipe, files.read(chosen / "adapter"), chosen / "eval", why)
     if seed is not None:
         raise InputError(f"--seed {seed} chooses a seed of a run, and {path} is no run")
@@ -80,7 +83,7 @@ def open_source(
         about = adapter.about
         model: dict[str, Any] = {"name": base or adapter.base or ""}
         if about:
-            model |= {"config": about.model_config, "new_tokens": about.new_tokens}
+            model |= {"config": about.model_config, "new_tokens": about.new_tokens, **_own_template(folder)}
         if about and about.revision and not base:
             model["revision"] = about.revision
         if not model["name"]:
@@ -94,6 +97,12 @@ def open_source(
             raise InputError("a plain model does not say what it is scored on; give --task, such as --task glue/mrpc")
         return Source(path, _recipe({"name": task}, {"name": str(folder)}, {}, overrides), None, notebook)
     raise InputError(f"{path} is neither a run, nor an adapter folder, nor a model folder")
+
+
+def _own_template(adapter: Path) -> dict[str, str]:
+    """The chat template that was saved with the adapter."""
+    file = adapter / "chat_template.jinja"
+    return {"chat_template": str(file)} if file.is_file() else {}
 
 
 def _place(path: str) -> Path:
