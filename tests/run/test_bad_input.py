@@ -182,7 +182,7 @@ def test_half_of_a_character(own, lorakit_cli, tmp_path):
     file.write_text(file.read_text().replace("it was bad 2", "it was \\ud83d bad 2"))
     done = lorakit_cli("train", own, "--runs", tmp_path / "runs")
     assert done.code == 2
-    assert r"example validation-2 holds half of a character, '\ud83d'" in done.err
+    assert f"example validation-2 ({file}:3) holds half of a character, '\\ud83d'" in done.err
 
 
 @pytest.mark.parametrize("folder", ["a b", "ünïcode 日本", "it's", "a: b #1"])
