@@ -35,6 +35,9 @@ class Progress:
         of = f" (of {', '.join(map(str, event['of']))})" if len(event["of"]) > 1 else ""
         console().print(f"[bold]seed {event['seed']}[/bold]{of} -> {event['folder']}")
 
+    def on_seed_finished_before(self, event: dict[str, Any]) -> None:
+        console().print(f"{event['folder']} is trained already; --fresh trains it again", markup=False)
+
     def on_finished_before(self, event: dict[str, Any]) -> None:
         console().print(f"{event['folder']} holds this run already, whole; --fresh trains it again", markup=False)
         if newer := event["newer"]:

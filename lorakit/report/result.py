@@ -66,6 +66,10 @@ class SeedResult(Config):
     delta_norms: dict[str, Score] = Field(default_factory=dict)
     """Site or parameter -> ||dW|| / ||W||."""
 
+    def write(self, path: Path) -> None:
+        """As JSON, whole or not at all. InputError: no permission, disk full."""
+        write_whole(path, self.model_dump_json(indent=2) + "\n")
+
 
 class Result(Config):
     """A finished run."""

@@ -13,17 +13,21 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from lorakit.errors import DataError, InputError, RecipeError, did_you_mean
 from lorakit.recipe.load import Loaded
 from lorakit.recipe.schema import Recipe
-from lorakit.report.result import Result, write_whole
+from lorakit.report.result import Result, SeedResult, write_whole
+from lorakit.tasks import Example
 from lorakit.tasks._files import locate
 
 
@@ -48,6 +52,67 @@ def open_run(run: Path, recipe: Recipe, fresh: bool) -> None:
     except OSError as error:
         why = error.strerror or error  # rmtree's own, for a link, has no strerror
         raise InputError(f"cannot write to the run folder {run}: {why}; take another, --runs DIR") from error
+
+
+@contextmanager
+def claimed(run: Path) -> Iterator[None]:
+    """Inside, no other process trains in this folder. InputError: one does. A process that dies lets go of it."""
+    make_folder(run.parent)
+    lock = FileLock(run.with_name(f".{run.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"another process trains in {run}; wait for it, or take another folder, --runs DIR") from None
+    try:
+        yield
+    finally:
+        lock.release()  # the file stays: removed, it could be another process's by now
+
+
+def same_data(run: Path, splits: Mapping[str, Sequence[Example]]) -> None:
+    """Remember what the run's examples are. InputError, with the difference, where seeds were trained on others."""
+    file = run / "data.json"
+    found = {name: {"examples": len(rows), "digest": _digest(rows)} for name, rows in splits.items()}
+    before = _read_json(file) if any(run.glob("seed*/result.json")) else None
+    if isinstance(before, dict) and before != found:
+        changes = [_change(name, before.get(name), now) for name, now in found.items() if before.get(name) != now]
+        raise InputError(
+            f"{run} holds seeds that were trained on other data ({'; '.join(changes)}). "
+            "--fresh trains them again, and another folder (--runs DIR) keeps them."
+        )
+    write_whole(file, json.dumps(found, indent=2) + "\n")
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _change(name: str, then: Any, now: dict[str, Any]) -> str:
+    count = then.get("examples") if isinstance(then, dict) else 0
+    if count == now["examples"]:
+        return f"{name}: as many examples, with other texts or answers"
+    return f"{name}: {count} examples then, {now['examples']} now"
+
+
+def _digest(examples: Sequence[Example]) -> str:
+    """Of what is learnt and asked; where the files lie does not matter."""
+    digest = hashlib.blake2b(digest_size=16)
+    for e in examples:
+        said = (e.id, e.text, e.pair, e.target, e.references, e.group, [(t.role, t.text) for t in e.turns])
+        digest.update(repr(said).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def finished_seed(folder: Path) -> SeedResult | None:
+    """What a seed gave, if it was trained to its end and its adapter is there."""
+    try:
+        result = SeedResult.model_validate_json((folder / "result.json").read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return result if (folder / "adapter").is_dir() else None
 
 
 def open_seed(folder: Path) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,19 @@ from lorakit.models._load import Base, load, outline
 from lorakit.recipe.load import ANOTHER_SETTING, Loaded
 from lorakit.recipe.schema import Recipe
 from lorakit.report.page import write_page
-from lorakit.report.result import Check, Result, SeedResult, write_whole
+from lorakit.report.result import Check, Counts, Result, SeedResult, write_whole
 from lorakit.run.answers import Answer, Scores, read_splits, score_answers, scored_splits, sliced, writes
 from lorakit.run.environment import environment
 from lorakit.run.folder import (
+    claimed,
     find_adapter,
+    finished_seed,
     folder_of,
     newer_inputs,
     open_run,
     open_seed,
     read_lines,
+    same_data,
     seed_folder,
     write_lines,
 )
@@ -64,26 +68,53 @@ def train_recipe(loaded: Loaded, runs: Path, observe: Observer, fresh: bool = Fa
     start = find_adapter(recipe.start_from, runs) if recipe.start_from else None
     splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
     shapes = outline(recipe.model, recipe.task.head.value, recipe.task.labels)
-    attach(recipe, shapes)  # a target that is wrong shows before anything is made
-    if accelerator.is_main_process:
-        open_run(run, recipe, fresh)
-    accelerator.wait_for_everyone()
-    started = _now()
-    notes, seeds, counts, base = list(loaded.notes), [], None, None
+    outlined = attach(recipe, shapes)  # a target that is wrong shows before anything is made
+    with claimed(run) if accelerator.is_main_process else nullcontext():
+        if accelerator.is_main_process:
+            open_run(run, recipe, fresh)
+            same_data(run, splits)
+        accelerator.wait_for_everyone()
+        started = _now()
+        seeds = _train_seeds(recipe, run, splits, start, accelerator, observe)
+        whole = _whole(loaded, recipe, run, seeds, counts_of(outlined), started, splits)
+        if accelerator.is_main_process:
+            write_report(run, whole)
+        accelerator.wait_for_everyone()
+    return run, whole
+
+
+def _train_seeds(
+    recipe: Recipe, run: Path, splits: dict[str, list[Example]], start: Path | None, accelerator: Accelerator,
+    observe: Observer,
+) -> list[SeedResult]:  # fmt: skip
+    """Those that were trained to their end before are taken as they are."""
+    before = {seed: finished_seed(seed_folder(run, seed)) for seed in recipe.seeds}
+    accelerator.wait_for_everyone()  # or a process might find the seed that another has just finished
+    seeds = []
     for seed in recipe.seeds:
-        observe({"event": "seed", "seed": seed, "of": list(recipe.seeds), "folder": str(run)})
-        base, attachment, result = train_seed(recipe, seed, seed_folder(run, seed), splits, start, accelerator, observe)
-        counts = counts_of(attachment)
+        folder = seed_folder(run, seed)
+        if (result := before[seed]) is not None:
+            observe({"event": "seed_finished_before", "seed": seed, "folder": str(folder)})
+        else:
+            observe({"event": "seed", "seed": seed, "of": list(recipe.seeds), "folder": str(run)})
+            result = train_seed(recipe, seed, folder, splits, start, accelerator, observe)
         seeds.append(result)
-        del attachment
-    assert base is not None
-    assert counts is not None
+    return seeds
+
+
+def _whole(
+    loaded: Loaded, recipe: Recipe, run: Path, seeds: Sequence[SeedResult], counts: Counts, started: str,
+    splits: dict[str, list[Example]],
+) -> Result:  # fmt: skip
+    card = files.read(seed_folder(run, seeds[0].seed) / "adapter").about
+    assert card is not None
+    notes = list(loaded.notes)
     notes += [f"untrained, {split}: scored on {part}, evenly spread" for split, part in _slices(recipe, splits).items()]
-    whole = Result(
+    return Result(
         recipe=loaded.name,
         task=recipe.task.name,
-        model=base.name,
-        model_revision=base.revision,
+        model=card.base,
+        model_revision=card.revision,
         method=recipe.method.model_dump(mode="json"),
         primary=recipe.task.primary,
         splits=scored_splits(recipe.task),
@@ -98,10 +129,6 @@ def train_recipe(loaded: Loaded, runs: Path, observe: Observer, fresh: bool = Fa
         finished=_now(),
         notes=tuple(notes),
     )
-    if accelerator.is_main_process:
-        write_report(run, whole)
-    accelerator.wait_for_everyone()
-    return run, whole
 
 
 def fixed_labels(recipe: Recipe) -> Recipe:
@@ -131,7 +158,7 @@ def write_report(run: Path, result: Result) -> None:
 def train_seed(
     recipe: Recipe, seed: int, folder: Path, splits: dict[str, list[Example]], start: Path | None,
     accelerator: Accelerator, observe: Observer,
-) -> tuple[Base, Attachment, SeedResult]:  # fmt: skip
+) -> SeedResult:  # fmt: skip
     """One seed: load, attach, score untrained, train, save, prove, predict."""
     begin = time.perf_counter()
     task, main = recipe.task, accelerator.is_main_process
@@ -196,8 +223,9 @@ def train_seed(
             write_lines(_predictions(folder, split), (answer.line() for answer in found))
             Kept.partial(_predictions(folder, split)).unlink(missing_ok=True)
         write_whole(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        result.write(folder / "result.json")  # last: it says that the seed is whole
     accelerator.free_memory()
-    return base, attachment, result
+    return result
 
 
 def refuse_unused(new_tokens: Sequence[str], encoded: Sequence[Any], tokenizer: Any) -> None:
