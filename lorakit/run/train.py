@@ -18,6 +18,7 @@ from accelerate.utils import set_seed
 from torch.distributed import is_initialized
 
 import lorakit
+from lorakit.batches import refuse_too_long
 from lorakit.errors import DataError, RecipeError
 from lorakit.hub import adapter as files
 from lorakit.methods import Attachment
@@ -68,6 +69,7 @@ def train_recipe(loaded: Loaded, runs: Path, observe: Observer, fresh: bool = Fa
     start = find_adapter(recipe.start_from, runs) if recipe.start_from else None
     splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
     shapes = outline(recipe.model, recipe.task.head.value, recipe.task.labels)
+    refuse_too_long(recipe.data, None, shapes.config)
     outlined = attach(recipe, shapes)  # a target that is wrong shows before anything is made
     with claimed(run) if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
