@@ -76,7 +76,7 @@ def test_a_file_where_the_runs_should_go(own, lorakit_cli, tmp_path):
     (tmp_path / "runs").write_text("")
     done = lorakit_cli("train", own, "--runs", tmp_path / "runs")
     assert done.code == 2
-    assert "cannot write to the run folder" in done.err
+    assert f"cannot make the folder {tmp_path / 'runs'}: File exists; choose another" in done.err
 
 
 def test_a_full_disk_leaves_no_adapter(own, lorakit_cli, tmp_path, monkeypatch):
