@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from lorakit.nn.attention import NAME
+
 TIDY = 8
 """Steps of a beam search between two times that tokens which no beam goes back to are dropped."""
 
@@ -30,7 +32,7 @@ def _sees_by_mask(model: nn.Module, cache: Any, length: int) -> bool:
     config: Any = model.config
     return (
         getattr(model, "_supports_attention_backend", False)  # transformers' word for: attention as all others have it
-        and config._attn_implementation in ("eager", "sdpa")
+        and config._attn_implementation in ("eager", "sdpa", NAME)
         and "position_ids" in inspect.signature(type(model).forward).parameters
         and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
         and all(getattr(layer, "sliding_window", length) >= length for layer in cache.layers)

@@ -30,12 +30,15 @@ class Family:
     """roles: role -> end of module path, or a pattern as in `lorakit.nn.select`; `fused` brings query, key and value.
 
     settings: what the model reads from its configuration although the configuration class does not declare it.
+    reads_first: of an encoder whose head reads the first token alone, the ends of two module paths in a layer: its
+    attention, and what takes the attention's result.
     """
 
     model_types: tuple[str, ...]
     roles: Mapping[str, Paths] = field(default_factory=dict)
     fused: Fused | None = None
     settings: tuple[str, ...] = ()
+    reads_first: tuple[str, str] | None = None
 
     def places(self, config: Any) -> Roles:
         """The roles for one model; `config` is its transformers configuration, which gives head counts and sizes."""

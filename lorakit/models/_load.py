@@ -18,6 +18,7 @@ from torch import nn
 import lorakit
 from lorakit.errors import LorakitError, ModelError
 from lorakit.models import Model, family_of
+from lorakit.models._fast import make_fast
 from lorakit.models._quantized import dequantized, keep_trainable, quantization
 from lorakit.nn.select import Roles
 from lorakit.nn.tokens import add_rows
@@ -86,6 +87,7 @@ def load(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
     _fit_padding(model, tokenizer)
     if spec.new_tokens:
         fresh |= add_rows(model, _add_tokens(tokenizer, spec))
+    make_fast(model, family_of(model.config.model_type), head)
     roles, commit = roles_of(model.config), _commit(model.config)
     return Base(model, tokenizer, model.config, roles, fresh, spec.name, commit, spec.quantize)
 

@@ -12,4 +12,5 @@ PLUGIN = Family(
         "mlp_in": "intermediate.dense",
         "mlp_out": r"re:.*\.layer\.\d+\.output\.dense",
     },
+    reads_first=("attention.self", "attention.output"),
 )

@@ -1,19 +1,27 @@
 r"""The low-rank product: h = W0 x + (alpha/r) B A dropout(x)  (Hu et al. 2021, equation 3 and section 4.1).
 
-`add_low_rank` adds the second term onto the first, which is already there: no scaled copy of A or B, no separate sum,
-one rank-r activation saved for the backward pass. With H = x A^T and G = dL/dy, at the site's rows,
+In two steps, so that the deltas of one input, W_q and W_v of a layer say, share the first: `project` gives H = x A^T
+with their A one under the other, and `add_product` adds s H B^T onto the output of the frozen layer, which is already
+there. No scaled copy of A or B, no separate sum, and what is saved for the backward pass is x once and H. With
+G = dL/dy, at the rows of a delta,
 
-    y += s H B^T        dB = s G^T H        dH = s G B        dA = dH^T x        dx = dH A
+    H = D(x) A^T        dA = dH^T D(x)      dx = D(dH A)        D: dropout, drawn once for all of an input
+    y += s H B^T        dB = s G^T H        dH = s G B
 
-`low_rank_reference` is the same in plain operations, for tests and for reading.
+`low_rank_reference` is the same in plain operations: for tests, for reading, and for torch.compile, which fuses them.
 """
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from lorakit.nn.dropout import by_gaps, dropped
 
 Rows = slice | Tensor | None
 """Which rows of a weight a site is: all of them (None), a contiguous block, or an index (per-head interleaving)."""
@@ -29,36 +37,111 @@ def low_rank_reference(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float,
     return y + padded
 
 
+class Projection:
+    """H of every delta that reads one input, computed when the first of them asks.
+
+    parts: modules with a parameter `A` (r, in). dropout: of the input.
+    """
+
+    def __init__(self, parts: Sequence[Any], dropout: float):
+        self.parts, self.dropout = tuple(parts), dropout
+        self.latest: tuple[Any, ...] | None = None
+        self.waiting: set[int] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "latest": None, "waiting": set()}  # a copy of the model starts without activations
+
+    def __call__(self, part: int, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """x: (..., in) -> (tokens, r) of delta number `part`, in `dtype`."""
+        if len(self.parts) == 1:
+            return self._project(x, dtype)
+        if part not in self.waiting or not self._is_latest(x):
+            self.latest = (weakref.ref(x), self._moment(), self._project(x, dtype))
+            self.waiting = set(range(len(self.parts)))
+        assert self.latest is not None
+        projected = self.latest[-1]
+        self.waiting.discard(part)
+        if not self.waiting:
+            self.latest = None
+        start = sum(p.A.shape[0] for p in self.parts[:part])
+        return projected[:, start : start + self.parts[part].A.shape[0]]
+
+    def _is_latest(self, x: Tensor) -> bool:
+        """The same tensor, in the same pass: nothing was updated since, nor switched."""
+        return self.latest is not None and self.latest[0]() is x and self.latest[1] == self._moment()
+
+    def _moment(self) -> tuple[Any, ...]:
+        return (torch.is_grad_enabled(), self.parts[0].training, *(p.A._version for p in self.parts))
+
+    def _project(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        a = self.parts[0].A if len(self.parts) == 1 else torch.cat([part.A for part in self.parts])
+        return project(x.to(dtype), a.to(dtype), self.dropout if self.parts[0].training else 0.0)
+
+
+def project(x: Tensor, a: Tensor, p: float = 0.0) -> Tensor:
+    """x: (..., in), a: (r, in) -> (tokens, r), of x with dropout p."""
+    if p > 0 and not by_gaps(x, p):
+        x, p = F.dropout(x, p), 0.0
+    return _Project.apply(x, a, p)  # type: ignore[return-value]
+
+
+def add_product(y: Tensor, h: Tensor, b: Tensor, scale: float, rows: Rows = None) -> Tensor:
+    """y: (..., out), changed in place and returned; h: (tokens, r), b: (len(rows), r), which may be fp32."""
+    return _AddProduct.apply(y, h, b.to(y.dtype), scale, rows)  # type: ignore[return-value]
+
+
 def add_low_rank(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float, rows: Rows = None) -> Tensor:
-    """As `low_rank_reference`, but `y` is changed in place and returned. Computes in y's dtype; A and B may be fp32."""
-    dtype = y.dtype
-    return _AddLowRank.apply(y, x.to(dtype), a.to(dtype), b.to(dtype), scale, rows)
+    """Both steps for a delta of its own: as `low_rank_reference`, but `y` is changed in place and returned."""
+    return add_product(y, project(x.to(y.dtype), a.to(y.dtype)), b, scale, rows)
 
 
-class _AddLowRank(torch.autograd.Function):
+class _Project(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float, rows: Rows) -> Tensor:
-        x2, y2 = x.reshape(-1, x.shape[-1]), y.view(-1, y.shape[-1])
+    def forward(ctx: Any, x: Tensor, a: Tensor, p: float) -> Tensor:
+        x2, index = x.reshape(-1, x.shape[-1]), None
+        if p > 0:
+            index = dropped(x2.numel(), p)
+            x2 = x2.clone(memory_format=torch.contiguous_format)
+            x2.view(-1).index_fill_(0, index, 0)
+        ctx.save_for_backward(x2, a, index)
+        ctx.shape, ctx.kept = x.shape, 1 / (1 - p)
         h = x2 @ a.T
+        return h.mul_(ctx.kept) if p > 0 else h
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+        x2, a, index = ctx.saved_tensors
+        need_x, need_a, _ = ctx.needs_input_grad
+        if index is not None:
+            grad = grad * ctx.kept
+        grad_x = grad @ a if need_x else None
+        if grad_x is not None and index is not None:
+            grad_x.view(-1).index_fill_(0, index, 0)
+        return None if grad_x is None else grad_x.view(ctx.shape), grad.T @ x2 if need_a else None, None
+
+
+class _AddProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, h: Tensor, b: Tensor, scale: float, rows: Rows) -> Tensor:
+        y2 = y.view(-1, y.shape[-1])
         if isinstance(rows, Tensor):
             y2.index_add_(1, rows, h @ b.T, alpha=scale)
         else:
             (y2 if rows is None else y2[:, rows]).addmm_(h, b.T, alpha=scale)
         ctx.mark_dirty(y)
-        ctx.save_for_backward(x2, a, b, h)
-        ctx.scale, ctx.rows, ctx.shape = scale, rows, x.shape
+        ctx.save_for_backward(h, b)
+        ctx.scale, ctx.rows = scale, rows
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x2, a, b, h = ctx.saved_tensors
-        need_x, need_a, need_b = ctx.needs_input_grad[1:4]
+        h, b = ctx.saved_tensors
+        _, need_h, need_b, *_ = ctx.needs_input_grad
         g = grad.reshape(-1, grad.shape[-1])
         if ctx.rows is not None:
             g = g[:, ctx.rows]
+        grad_h = (g @ b).mul_(ctx.scale) if need_h else None
         grad_b = (g.T @ h).mul_(ctx.scale) if need_b else None
-        grad_h = (g @ b).mul_(ctx.scale) if need_a or need_x else None
-        grad_a = grad_h.T @ x2 if need_a and grad_h is not None else None
-        grad_x = (grad_h @ a).view(ctx.shape) if need_x and grad_h is not None else None
-        return grad, grad_x, grad_a, grad_b, None, None
+        return grad, grad_h, grad_b, None, None

@@ -85,6 +85,23 @@ def select(model: nn.Module, targets: Sequence[str], roles: Roles, skip: Collect
     return [site for sites in chosen.values() for site in sites]
 
 
+def by_input(sites: Iterable[Site], roles: Roles) -> list[list[Site]]:
+    """The sites in groups that read one input: those of a fused weight, and query, key and value side by side."""
+    attends = [place.path for role in ("query", "key", "value") for place in roles.get(role, ())]
+    groups: dict[tuple[str, str], list[Site]] = {}
+    for site in sites:
+        parent, _, name = site.path.rpartition(".")
+        together = any(_is_at(site.path, place) for place in attends)
+        groups.setdefault((parent, "" if together else name), []).append(site)
+    return list(groups.values())
+
+
+def _is_at(path: str, place: str) -> bool:
+    if place.startswith("re:"):
+        return re.fullmatch(place[3:], path) is not None
+    return path == place or path.endswith(f".{place}")
+
+
 def _sites_of(target: str, linear: Mapping[str, nn.Module], roles: Roles, model: nn.Module) -> Iterator[Site]:
     role = SHORT.get(target, target)
     if role in roles:

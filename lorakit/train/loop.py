@@ -26,7 +26,7 @@ from lorakit.nn import tokens
 from lorakit.nn.logits import last_logits
 from lorakit.recipe.schema import Evaluate, Train
 from lorakit.tasks import Head
-from lorakit.train.loss import loss_sum
+from lorakit.train.loss import can_be_lean, loss_sum
 from lorakit.train.optim import build_optimizer, learning_rate
 from lorakit.train.plan import epoch_batches, own_part, share, steps_per_epoch
 
@@ -87,6 +87,9 @@ def train(attachment: Attachment, setup: Setup, accelerator: Accelerator, score:
         recompute_activations(attachment.model)
     if setup.packed is not None:
         refuse_leaks(attachment.model, setup.pad_id)
+    lean = setup.head is Head.CAUSAL and can_be_lean(
+        attachment.model, _to(_tensors(setup.examples[:1], setup), accelerator)
+    )
     parameters = attachment.trained()
     optimizer = build_optimizer(parameters, settings, attachment.method.parameter_groups(parameters))
     model, optimizer = accelerator.prepare(attachment.model, optimizer)
@@ -98,7 +101,7 @@ def train(attachment: Attachment, setup: Setup, accelerator: Accelerator, score:
         for group in optimizer.param_groups:
             group["lr"] = rate
         parts = [[setup.examples[i] for i in part] for part in own_part(batch, shares, accelerator.process_index)]
-        loss = _accumulate(model, parts, sum(setup.examples[i].trained for i in batch), setup, accelerator)
+        loss = _accumulate(model, parts, sum(setup.examples[i].trained for i in batch), setup, accelerator, lean)
         if step == 0:
             refuse_dead(attachment)
         _refuse_infinite(loss, step, [setup.examples[i].id for i in batch])
@@ -200,7 +203,9 @@ def _numbered_batches(setup: Setup, total: int) -> Iterator[tuple[int, list[int]
         epoch += 1
 
 
-def _accumulate(model: Any, parts: list[list[Encoded]], whole: int, setup: Setup, accelerator: Accelerator) -> float:
+def _accumulate(
+    model: Any, parts: list[list[Encoded]], whole: int, setup: Setup, accelerator: Accelerator, lean: bool
+) -> float:
     """Gradients of one process's micro batches, each divided by what the whole global batch holds; the mean loss."""
     total = torch.zeros((), device=accelerator.device)
     for i, items in enumerate(parts):
@@ -209,15 +214,18 @@ def _accumulate(model: Any, parts: list[list[Encoded]], whole: int, setup: Setup
             continue
         # a process without an example must still take part in the exchange of gradients: it brings a loss of zero
         weight = 1.0 if items else 0.0
-        batch = _tensors(items or setup.examples[:1], setup)
-        batch = {name: value.to(accelerator.device) for name, value in batch.items()}
+        batch = _to(_tensors(items or setup.examples[:1], setup), accelerator)
         with nullcontext() if last else accelerator.no_sync(model):
-            loss = loss_sum(model, batch, setup.head, setup.train.label_smoothing) * (weight / whole)
+            loss = loss_sum(model, batch, setup.head, setup.train.label_smoothing, lean) * (weight / whole)
             # DDP takes the mean over processes; the sum is what adds up to the global batch
             accelerator.backward(loss * accelerator.num_processes)
         total += loss.detach()
     mean: Any = accelerator.reduce(total, "sum")
     return float(mean)
+
+
+def _to(batch: dict[str, Tensor], accelerator: Accelerator) -> dict[str, Tensor]:
+    return {name: value.to(accelerator.device) for name, value in batch.items()}
 
 
 def _tensors(items: Sequence[Encoded], setup: Setup) -> dict[str, Tensor]:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorakit.batches import IGNORE
+from lorakit.nn.head_loss import head_loss
 from lorakit.nn.logits import last_logits
 from lorakit.tasks import Head
 
+log = logging.getLogger(__name__)
 
-def loss_sum(model: nn.Module, batch: dict[str, Any], head: Head, smoothing: float = 0.0) -> Tensor:
+
+def loss_sum(model: nn.Module, batch: dict[str, Any], head: Head, smoothing: float = 0.0, lean: bool = False) -> Tensor:
     """Sum over the batch's examples (or trained tokens) of cross entropy, or of the squared error; a float32 scalar.
 
     smoothing: (1 - e) * NLL + e * mean over the classes (the whole vocabulary) of -log p, as the reference code has it.
+    lean: of a causal model with a frozen output layer (`can_be_lean`), without logits; the same loss.
     """
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     if head is Head.CAUSAL:
+        if lean:
+            return _without_logits(model, inputs, batch["labels"], smoothing)
         logits, labels = _next_tokens(model, inputs, batch["labels"])
     else:
         logits, labels = model(**inputs).logits, batch["labels"]
@@ -35,3 +45,46 @@ def _next_tokens(model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> tu
     logits = last_logits(model, inputs, labels.shape[1] - first)
     labels, chosen = labels[:, first + 1 :], chosen[:, first + 1 :]
     return logits[:, :-1][chosen], labels[chosen]
+
+
+def _without_logits(model: nn.Module, inputs: dict[str, Any], labels: Tensor, smoothing: float) -> Tensor:
+    plain: Any = getattr(model, "module", model)
+    output = plain.get_output_embeddings()
+    with _caught(output) as caught:
+        last_logits(model, inputs, labels.shape[1])
+    hidden, labels = caught[0][:, :-1], labels[:, 1:]
+    chosen = labels != IGNORE
+    return head_loss(hidden[chosen], output.weight, output.bias, labels[chosen], smoothing)
+
+
+@contextmanager
+def _caught(output: nn.Module) -> Iterator[list[Tensor]]:
+    """Inside, what the output layer is given, (batch, length, d), lands in the list, and it computes nothing."""
+    caught: list[Tensor] = []
+
+    def catch(_module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        caught.append(inputs[0])
+        return inputs[0][:0]
+
+    handle = output.register_forward_pre_hook(catch)
+    try:
+        yield caught
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def can_be_lean(model: Any, batch: dict[str, Any]) -> bool:
+    """Whether the loss without logits is the model's: its output layer is plain, nothing in it trains, and nothing is
+    done to the logits afterwards (Gemma 2 caps them, Cohere scales them). Tried on `batch`."""
+    output = getattr(model, "get_output_embeddings", lambda: None)()
+    if type(output) is not nn.Linear or any(p.requires_grad for p in output.parameters()) or list(output.children()):
+        return False
+    training = model.training
+    model.eval()
+    plain, lean = (float(loss_sum(model, batch, Head.CAUSAL, lean=way)) for way in (False, True))
+    model.train(training)
+    same = abs(plain - lean) <= 1e-3 * max(1.0, abs(plain))
+    if not same:
+        log.info("%s does something to its logits: they are formed for the loss", type(model).__name__)
+    return same

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
 
-from lorakit.nn.lowrank import Rows, add_low_rank, low_rank_reference
+from lorakit.nn.lowrank import Projection, Rows, add_low_rank, low_rank_reference, project
 
 OUT, IN, R, SCALE = 12, 7, 3, 1.75
 ROWS: dict[str, Rows] = {
@@ -170,3 +172,58 @@ def test_on_a_gpu(rows):
     wanted, wanted_gradients = _run(low_rank_reference, rows, operands)
     torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(gradients, wanted_gradients, rtol=1e-4, atol=1e-4)
+
+
+class _Part(torch.nn.Module):
+    def __init__(self, r: int):
+        super().__init__()
+        self.A = torch.nn.Parameter(torch.randn(r, IN))
+
+
+def test_what_reads_one_input_is_projected_once(monkeypatch):
+    parts = [_Part(2), _Part(3)]
+    shared, x = Projection(parts, 0.0), torch.randn(4, IN, requires_grad=True)
+    asked = []
+    monkeypatch.setattr("lorakit.nn.lowrank.project", lambda x, a, p: asked.append(a.shape[0]) or project(x, a, p))
+    for _ in range(2):
+        found = [shared(i, x, x.dtype) for i in range(2)]
+        for part, h in zip(parts, found, strict=True):
+            torch.testing.assert_close(h, x @ part.A.T)
+    assert asked == [5, 5]  # once in each pass
+    gradients = torch.autograd.grad(sum(h.pow(2).sum() for h in found), [x, *(p.A for p in parts)])
+    wanted = torch.autograd.grad(sum((x @ p.A.T).pow(2).sum() for p in parts), [x, *(p.A for p in parts)])
+    torch.testing.assert_close(gradients, wanted)
+
+
+def test_another_input_another_moment_another_projection():
+    """A decoder's cross-attention reads two inputs; and what was projected before an update is not taken after it."""
+    parts = [_Part(2), _Part(3)]
+    shared, x, other = Projection(parts, 0.0), torch.randn(4, IN), torch.randn(5, IN)
+    shared(0, x, x.dtype)
+    torch.testing.assert_close(shared(1, other, x.dtype), other @ parts[1].A.T)
+    torch.testing.assert_close(shared(1, x, x.dtype), x @ parts[1].A.T)
+    shared(0, x, x.dtype)
+    with torch.no_grad():
+        parts[1].A.add_(1)
+    torch.testing.assert_close(shared(1, x, x.dtype), x @ parts[1].A.T)
+    with torch.no_grad():
+        shared(0, x, x.dtype)
+    assert shared(1, x, x.dtype).requires_grad
+    shared(0, x, x.dtype)
+    assert copy.deepcopy(shared).latest is None
+
+
+def test_dropout_of_the_input_is_drawn_once_for_all():
+    parts = [_Part(IN), _Part(IN)]
+    with torch.no_grad():
+        for part in parts:
+            part.A.copy_(torch.eye(IN))
+    shared, x = Projection(parts, 0.4), torch.ones(50, IN, requires_grad=True)
+    first, second = (shared(i, x, x.dtype) for i in range(2))
+    assert torch.equal(first, second)
+    assert sorted(set(first.detach().flatten().tolist())) == pytest.approx([0, 1 / 0.6])
+    (grad,) = torch.autograd.grad((first + second).sum(), x)
+    torch.testing.assert_close(grad, 2 * first)  # through what was kept, and nothing else
+    for part in parts:
+        part.eval()
+    assert torch.equal(shared(0, x, x.dtype), x)

@@ -13,6 +13,7 @@ from lorakit.errors import AdapterError
 from lorakit.hub import adapter as files
 from lorakit.methods.reparam.lora import LoRA, Target
 from lorakit.nn.linear import weight_of
+from lorakit.nn.lowrank import Projection
 from tests.parity.compare import gap, losses_of_ten_steps
 
 pytestmark = pytest.mark.peers
@@ -104,8 +105,8 @@ def test_gradients(pair):
     for path, delta in attachment.deltas.items():
         a, b = _factors(wrapped, path)
         assert delta.A.grad.abs().max() > 0
-        torch.testing.assert_close(delta.A.grad, a.grad, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(delta.B.grad, b.grad, rtol=1e-5, atol=1e-6)
+        assert gap(delta.A.grad, a.grad) <= 2e-6  # of T5, which scales no scores; others 1e-6
+        assert gap(delta.B.grad, b.grad) <= 2e-6
     for name in ours.fresh:
         their = wrapped.get_parameter(_peft_name(name))
         torch.testing.assert_close(ours.model.get_parameter(name).grad, their.grad, rtol=1e-5, atol=1e-6)
@@ -122,13 +123,17 @@ def test_merged_weights(pair):
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_training_step_by_step(pair, dropout):
-    """AdamW from the same A and B = 0, ten steps: the same losses, the same weights; dropout with the same draws."""
+def test_training_step_by_step(pair, dropout, monkeypatch):
+    """AdamW from the same A and B = 0, ten steps: the same losses, the same weights.
+
+    For the same draws dropout is torch's, and each site's own, as PEFT has it.
+    """
     ours, attachment, theirs, wrapped = pair
+    monkeypatch.setattr("lorakit.nn.lowrank.by_gaps", lambda x, p: False)
     with torch.no_grad():
         for path, delta in attachment.deltas.items():
             delta.B.zero_()
-            delta.dropout = dropout
+            delta.share(Projection([delta], dropout), 0)
             _factors(wrapped, path)[1].zero_()
     if dropout:
         for module in wrapped.modules():

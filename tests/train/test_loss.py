@@ -12,7 +12,7 @@ from torch import nn
 from lorakit.batches import IGNORE, Encoded, collate
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.tasks import Head
-from lorakit.train.loss import loss_sum
+from lorakit.train.loss import can_be_lean, loss_sum
 from lorakit.train.plan import own_part, share
 
 
@@ -146,3 +146,48 @@ def test_positions_without_a_trained_token_ahead_cost_no_logits_and_change_nothi
     model.model.get_output_embeddings().register_forward_hook(lambda _m, inputs, _out: seen.append(inputs[0].shape[1]))
     loss_sum(model.model, {**batch, "labels": labels}, Head.CAUSAL)
     assert seen == [5], "the first trained token is the third, and the second predicts it"
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "opt", "bloom", "gpt_neox", "phi3"])
+def test_without_logits_it_is_the_same_loss(tiny, family, smoothing):
+    model = tiny(family, head="CausalLM")
+    attachment = LoRA().attach(model.model, model.roles, model.fresh)
+    trained = attachment.trained()
+    with torch.no_grad():
+        for delta in attachment.deltas.values():
+            delta.B.normal_()
+    batch = collate(_examples(Head.CAUSAL), Head.CAUSAL, 0)
+    assert can_be_lean(model.model, batch)
+    losses = [loss_sum(model.model, batch, Head.CAUSAL, smoothing, lean=lean) for lean in (True, False)]
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-5)
+    gradients = [torch.autograd.grad(loss, list(trained.values())) for loss in losses]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+    assert not model.model.get_output_embeddings()._forward_pre_hooks
+
+
+def test_what_is_done_to_logits_is_done_for_the_loss_too(tiny, caplog):
+    """Gemma 2 caps its logits; a head that trains, or has a delta, is no frozen one."""
+    model = tiny("llama", head="CausalLM")
+    batch = collate(_examples(Head.CAUSAL), Head.CAUSAL, 0)
+    for parameter in model.model.parameters():
+        parameter.requires_grad_(False)
+    assert can_be_lean(model.model, batch)
+    output = model.model.get_output_embeddings()
+    output.weight.requires_grad_(True)
+    assert not can_be_lean(model.model, batch)
+    output.weight.requires_grad_(False)
+    forward = model.model.forward
+
+    def capped(**inputs):
+        outputs = forward(**inputs)
+        outputs.logits = torch.tanh(outputs.logits / 2) * 2
+        return outputs
+
+    model.model.forward = capped
+    with torch.no_grad():
+        output.weight.mul_(50)
+    with caplog.at_level("INFO", logger="lorakit"):
+        assert not can_be_lean(model.model, batch)
+    assert "does something to its logits" in caplog.text
+    assert not can_be_lean(_Fixed(LOGITS), batch)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorakit.nn.linear import weight_of
-from lorakit.nn.lowrank import Rows, add_low_rank
+from lorakit.nn.lowrank import Projection, Rows, add_product, low_rank_reference
 from lorakit.nn.select import Site
 from lorakit.nn.surgery import Delta
 
@@ -25,6 +25,7 @@ class LowRankDelta(Delta):
         self.A = nn.Parameter(torch.empty(r, in_, dtype=dtype, device=weight.device))
         self.B = nn.Parameter(torch.zeros(out, r, dtype=dtype, device=weight.device))
         self.scale, self.dropout = alpha / r, dropout
+        self.share(Projection([self], dropout), 0)
         self.rows: Rows
         if isinstance(site.rows, Tensor):
             self.register_buffer("rows", site.rows, persistent=False)  # so that it moves with the model
@@ -35,8 +36,15 @@ class LowRankDelta(Delta):
         else:
             nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
 
+    def share(self, projection: Projection, part: int) -> None:
+        """Take A x from a projection that other deltas of the same input take theirs from; this is number `part`."""
+        self.projection, self.part = projection, part
+
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
-        return add_low_rank(y, F.dropout(x, self.dropout, self.training), self.A, self.B, self.scale, self.rows)
+        if torch.compiler.is_compiling():  # it fuses plain operations better than it sees through ours
+            x = F.dropout(x, self.dropout, self.training)
+            return low_rank_reference(y, x, self.A, self.B, self.scale, self.rows)
+        return add_product(y, self.projection(self.part, x, y.dtype), self.B, self.scale, self.rows)
 
     def matrix(self) -> Tensor:
         return self.scale * (self.B.detach() @ self.A.detach())

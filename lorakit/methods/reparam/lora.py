@@ -71,7 +71,7 @@ class LoRA(Method):
         if wide := [site for site in sites if self.numbers(site.target)[0] > min(site.shape)]:
             r, shape = self.numbers(wide[0].target)[0], " x ".join(map(str, wide[0].shape))
             log.warning("%s is %s: a rank of %d is no more than one of %d", wide[0].name, shape, r, min(wide[0].shape))
-        return LoRAAttachment(model, self, sites, frozenset(fresh))
+        return LoRAAttachment(model, self, sites, frozenset(fresh), roles)
 
 
 class LoRAAttachment(Attachment):
@@ -79,9 +79,11 @@ class LoRAAttachment(Attachment):
 
     method: LoRA
 
-    def __init__(self, model: nn.Module, method: LoRA, sites: list[Site], fresh: frozenset[str]):
+    def __init__(self, model: nn.Module, method: LoRA, sites: list[Site], fresh: frozenset[str], roles: Roles):
         from lorakit.methods.reparam._lowrank import LowRankDelta
         from lorakit.nn.freeze import train_only
+        from lorakit.nn.lowrank import Projection
+        from lorakit.nn.select import by_input
         from lorakit.nn.surgery import CHILD, put
 
         self.model, self.method, self.sites, self.fresh = model, method, sites, fresh
@@ -94,6 +96,11 @@ class LoRAAttachment(Attachment):
             r, alpha = method.numbers(site.target)
             self.deltas[site.name] = LowRankDelta(site, r, alpha, method.dropout, method.init)
             put(site, self.deltas[site.name])
+        for together in by_input(sites, roles):
+            deltas = [self.deltas[site.name] for site in together]
+            projection = Projection(deltas, method.dropout)
+            for part, delta in enumerate(deltas):
+                delta.share(projection, part)
         train_only(model, {*fresh, *(name for name, _ in model.named_parameters() if f".{CHILD}." in name)})
 
     def _saved(self) -> dict[str, nn.Parameter]:

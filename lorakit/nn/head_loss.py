@@ -1,0 +1,67 @@
+r"""The loss of a frozen output layer, without its logits in memory.
+
+For hidden states h (n, d), W (V, d) and labels y, with logits z = h W^T and smoothing e,
+
+    loss = sum_i  logsumexp(z_i) - (1 - e) z_i[y_i] - e mean(z_i)
+    dloss/dz = softmax(z) - (1 - e) onehot(y) - e / V,    dloss/dh = dloss/dz W
+
+W is not trained, so dh is all that the backward pass needs; it is formed together with the loss, `CHUNK` rows at a
+time, and (n, V), which is the largest tensor of a small model's step, never exists. (As in Liger Kernel, Hsu et al.
+2024, arXiv 2410.10989, and Cut Cross-Entropy, Wijmans et al. 2024, arXiv 2411.09009.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK = 256
+
+
+def head_loss(h: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """h: (n, d), weight: (V, d), which gets no gradient, bias: (V,), labels: (n,) -> the sum, a float32 scalar."""
+    if torch.is_autocast_enabled(h.device.type):
+        dtype = torch.get_autocast_dtype(h.device.type)
+        h, weight = h.to(dtype), weight.to(dtype)
+    return _HeadLoss.apply(h, weight, bias, labels, smoothing)  # type: ignore[return-value]
+
+
+def head_loss_reference(
+    h: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float = 0.0
+) -> Tensor:
+    """The same in plain operations."""
+    return F.cross_entropy(F.linear(h, weight, bias).float(), labels, reduction="sum", label_smoothing=smoothing)
+
+
+class _HeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float) -> Tensor:
+        exact = torch.promote_types(h.dtype, torch.float32)
+        total = torch.zeros((), dtype=exact, device=h.device)
+        grad = torch.empty_like(h) if ctx.needs_input_grad[0] else None
+        for start in range(0, len(h), CHUNK):
+            part = slice(start, start + CHUNK)
+            z = F.linear(h[part], weight, bias).to(exact)
+            y = labels[part].unsqueeze(1)
+            lse = z.logsumexp(1, keepdim=True)
+            total += (lse - (1 - smoothing) * z.gather(1, y)).sum()
+            if smoothing:
+                total -= smoothing * z.mean(1).sum()
+            if grad is not None:
+                dz = z.sub_(lse).exp_()
+                dz.scatter_add_(1, y, torch.full_like(lse, smoothing - 1))
+                if smoothing:
+                    dz -= smoothing / z.shape[1]
+                torch.mm(dz.to(weight.dtype), weight, out=grad[part])
+        if grad is not None:
+            ctx.save_for_backward(grad)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        (dh,) = ctx.saved_tensors
+        return (dh * grad).to(dh.dtype), None, None, None, None
