@@ -123,6 +123,24 @@ def outline(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
     return Base(model, None, config, roles_of(config), fresh, spec.name, None)
 
 
+def random_base(
+    spec: Model, head: str, labels: Sequence[str] = (), layers: int | None = None, dropout: float | None = None
+) -> nn.Module:
+    """The model's shape with random float32 weights, to measure time and memory with, which do not depend on them.
+
+    layers: how many, if not all. dropout: every rate of the configuration, if not its own.
+    """
+    config = _configure(config_of_shape(spec) if spec.shape else read_config(spec), spec, head, labels)
+    if layers is not None:
+        config.num_hidden_layers = layers
+    for name in [n for n in vars(config) if dropout is not None and ("dropout" in n or n.endswith("pdrop"))]:
+        if isinstance(getattr(config, name), (int, float)):
+            setattr(config, name, dropout)
+    if config.pad_token_id is None:
+        config.pad_token_id = 0
+    return _model_class(head).from_config(config, dtype=torch.float32)
+
+
 def read_config(spec: Model, or_shape: bool = False) -> Any:
     """The transformers configuration of the checkpoint (or, if allowed and it cannot be had, of `model.shape`)."""
     from transformers import AutoConfig
