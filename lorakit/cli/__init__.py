@@ -49,6 +49,7 @@ def add_verbs() -> None:
         recipes,
         report,
         score,
+        study,
         train,
     )
 
