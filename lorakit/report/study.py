@@ -135,7 +135,7 @@ def _value(value: Any) -> str:
 def picture(study: StudyResult) -> Picture | None:
     """The score over one axis, a line per value of the other; bars: std over the seeds. None for other than 1 or 2.
 
-    A numeric axis comes before a named one, and is logarithmic where its values span a factor of ten.
+    A numeric axis comes before a named one, and is logarithmic where its values span a factor of eight.
     """
     scored = [cell for cell in study.cells if cell.values(*cell.metric)]
     if len(study.axes) not in (1, 2) or not scored:
@@ -169,7 +169,7 @@ def _scale(axes: Any, numbers: Sequence[float], ticks: Sequence[str]) -> None:
     if not numbers:
         axes.set_xticks(range(len(ticks)), ticks)
         return
-    if min(numbers) > 0 and max(numbers) >= 10 * min(numbers):
+    if min(numbers) > 0 and max(numbers) >= 8 * min(numbers):
         axes.set_xscale("log")
     places = sorted(set(numbers))
     if len(places) <= 12:
