@@ -45,6 +45,7 @@ def add_verbs() -> None:
         env,
         evaluate,
         generate,
+        launch_command,
         merge,
         recipes,
         report,

@@ -51,8 +51,13 @@ def study(
     if status:
         found = look(plan, runs)
     else:
-        with _Watch() as watch:
-            found = run_study(plan, runs, launcher, jobs, watch)
+        try:
+            with _Watch() as watch:
+                found = run_study(plan, runs, launcher, jobs, watch)
+        except KeyboardInterrupt:
+            console().print(states(look(plan, runs)))
+            console().print("stopped; the same command goes on from here")
+            raise typer.Exit(130) from None
     console().print(states(found))
     if as_json:
         give(found.model_dump(mode="json") | {"counts": found.counts()}, True)

@@ -18,6 +18,7 @@ from lorakit.run.launchers import Task, launchers
 from lorakit.run.launchers._base import STOPPED
 
 Watch = Callable[[StudyResult], None]
+PROGRAM = (sys.executable, "-m", "lorakit")
 
 
 def run_study(plan: Plan, runs: Path, launcher: str, at_once: int | None, watch: Watch) -> StudyResult:
@@ -67,7 +68,7 @@ def study_folder(plan: Plan, runs: Path) -> Path:
 
 def task_of(cell: Cell, plan: Plan, runs: Path) -> Task:
     """The command of a cell; its files are called as its run folder is."""
-    command = (sys.executable, "-m", "lorakit", "train", cell.recipe, *cell.overrides, "--runs", str(runs))
+    command = (*PROGRAM, "train", cell.recipe, *cell.overrides, "--runs", str(runs))
     return Task(command, study_folder(plan, runs) / "cells" / folder_of(cell.loaded, runs).name)
 
 

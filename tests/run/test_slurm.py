@@ -108,7 +108,7 @@ def slurm(tmp_path_factory) -> Iterator[Path]:
             if command[0] == "munged":
                 wait_for((folder / "munge.socket").exists, 20, "munged")
         os.environ["SLURM_CONF"] = str(conf)
-        wait_for(lambda: "idle" in say("sinfo", "-h", "-o", "%t"), 60, f"a node that is idle, see {folder}")
+        wait_for(lambda: _idle(environment), 60, f"a node that is idle, see {folder}")
         yield folder
     finally:
         with suppress(OSError, subprocess.SubprocessError):
@@ -128,8 +128,15 @@ def slurm(tmp_path_factory) -> Iterator[Path]:
     wait_for(lambda: not of_this_cluster(conf), 10, "no process of the cluster left")
 
 
+def _idle(environment: dict[str, str]) -> bool:
+    done = subprocess.run(
+        ["sinfo", "-h", "-o", "%t"], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    return "idle" in done.stdout
+
+
 def say(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
 STUDY = """\
@@ -176,8 +183,12 @@ def test_a_study_on_a_real_cluster(slurm, tmp_path, lorakit_cli):
     wait_for(lambda: steps(queued["requeued"]), 120, "the fourth run trains")
     # as Slurm does when the time is up: the run is told to stop, and the job queues itself again
     subprocess.run(["scancel", "--signal=USR2", jobs["requeued"]], check=True, timeout=60)
-    wait_for(lambda: say("squeue", "-h", "--array", "-t", "PENDING", "-o", "%i") == f"{jobs['requeued']}\n", 100, "queued")
+    wait_for(
+        lambda: say("squeue", "-h", "--array", "-t", "PENDING", "-o", "%i") == f"{jobs['requeued']}\n", 100, "queued"
+    )
     assert study("--status")["requeued"]["note"].startswith(f"job {jobs['requeued']}")
+    time.sleep(3)  # within the second of its end Slurm refuses the job's old credential, and calls it failed
+    # Slurm would wait for two minutes
     subprocess.run(["scontrol", "update", f"jobid={jobs['requeued']}", "StartTime=now"], check=True, timeout=60)
 
     wait_for(lambda: not say("squeue", "-h"), 300, "all jobs end")
@@ -190,7 +201,6 @@ def test_a_study_on_a_real_cluster(slurm, tmp_path, lorakit_cli):
     assert ended["requeued"]["attempts"] == 2
     assert ended["short"]["attempts"] == 1
 
-    (tmp_path / "nowhere.jsonl").write_text("")
     assert study()["cancelled"]["state"] in ("waiting", "running")
     wait_for(lambda: not say("squeue", "-h"), 300, "the second call ends")
     whole = study("--status")
@@ -198,3 +208,16 @@ def test_a_study_on_a_real_cluster(slurm, tmp_path, lorakit_cli):
     assert whole["short"]["attempts"] == 1, "what was done is not run again"
     assert whole["fails"]["state"] == "failed"
     assert (runs / "four" / "study.md").is_file()
+
+
+def test_the_script_for_several_machines(slurm, tmp_path, lorakit_cli):
+    """On the one machine that there is, with two processes."""
+    small = ["train.max_steps=2", "data.limit={train: 64, validation: 16}", "train.global_batch_size=16"]
+    options = ["--nodes", "1", "--processes-per-node", "2", "--cpu", "--slurm", "--runs", tmp_path / "runs"]
+    done = lorakit_cli("launch-command", "quickstart", *small, *options)
+    script = tmp_path / "job.sh"
+    script.write_text(done.out)
+    said = subprocess.run(["sbatch", "--wait", script], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert said.returncode == 0, "".join(log.read_text() for log in tmp_path.glob("*.log"))
+    [environment] = (tmp_path / "runs").glob("*/seed0/environment.json")
+    assert json.loads(environment.read_text())["processes"] == 2

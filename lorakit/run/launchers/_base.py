@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shlex
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ GRACE = 60.0
 """Seconds that a run has to write its checkpoint after SIGTERM."""
 STOPPED = {-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT}
 """Exit codes of a run that was told to stop: it did not fail, and goes on when it is started again."""
+PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class Record(Config):
@@ -76,14 +80,14 @@ class Task:
             log.flush()
             return subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
-                start_new_session=True, preexec_fn=_deaf_to_usr2,
+                start_new_session=True, preexec_fn=_in_the_child,
             )  # fmt: skip
 
     def end(self, code: int) -> Record:
         """Write down how the attempt ended."""
         record = self.record()
         assert record is not None
-        error = "" if code == 0 else last_words(self.log) or _killed(code)
+        error = "" if code == 0 else last_words(self.log, code)
         record = record.model_copy(update={"ended": _now(), "code": code, "error": error})
         write_whole(self._record, record.model_dump_json() + "\n")
         return record
@@ -121,26 +125,25 @@ def stop(processes: Sequence[subprocess.Popen[bytes]], grace: float = GRACE) -> 
                 process.wait(seconds)
 
 
-def last_words(log: Path) -> str:
-    """The last `error: ...` of the last attempt, or its last line, without colours; empty if it said nothing."""
+def last_words(log: Path, code: int) -> str:
+    """Why the last attempt ended: its last `error: ...`, else the signal that ended it, else its last line."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 65536))
             text = file.read().decode("utf-8", "replace")
     except OSError:
-        return ""
+        text = ""
     lines = [line.strip() for line in text.rpartition("--- attempt ")[2].splitlines()[2:] if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return (errors or lines or [""])[-1][:500]
+    killed = ["told to stop"] if code in STOPPED else [f"killed by {signal.Signals(-code).name}"] if code < 0 else []
+    return (errors[-1:] or killed or lines[-1:] or [f"exit code {code}"])[0][:500]
 
 
-def _killed(code: int) -> str:
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
-def _deaf_to_usr2() -> None:
-    # Slurm sends it to every process of a job to say that time is up; it is for the one that watches the run
+def _in_the_child() -> None:
+    # Slurm sends USR2 to every process of a job to say that time is up; it is for the one that watches the run
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    if _LIBC is not None:  # a run ends with its launcher, even one that is killed
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _now() -> str:
