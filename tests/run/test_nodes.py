@@ -89,7 +89,7 @@ def test_two_machines_have_the_losses_of_one_process(tmp_path, lorakit_cli):
         log = (tmp_path / f"{name}.log").open("wb")
         agents.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True))
     try:
-        codes = [agent.wait(200) for agent in agents]
+        codes = [agent.wait(400) for agent in agents]
     finally:
         for agent in agents:
             if agent.poll() is None:
