@@ -158,9 +158,11 @@ def test_a_study_on_a_real_cluster(slurm, tmp_path, lorakit_cli):
     file, runs = tmp_path / "four.yaml", tmp_path / "runs"
     file.write_text(STUDY)
 
+    shown = []
+
     def study(*options: str) -> dict:
         done = lorakit_cli("study", file, "--launcher", "slurm", "--runs", runs, "--json", *options)
-        print(done.err)
+        shown.append(done.err)
         return {cell["label"]: cell for cell in json.loads(done.out)["cells"]}
 
     def steps(cell: dict) -> int:
@@ -173,7 +175,7 @@ def test_a_study_on_a_real_cluster(slurm, tmp_path, lorakit_cli):
     jobs = {label: json.loads(Path(runs / "four" / "cells" / f"{Path(cell['run']).name}.job").read_text())["job"]
             for label, cell in queued.items()}  # fmt: skip
     assert len({job.split("_")[0] for job in jobs.values()}) == 1, "one array"
-    print(say("sinfo"), say("squeue", "--array"))
+    shown += [say("sinfo"), say("squeue", "--array")]
 
     wait_for(lambda: steps(queued["cancelled"]), 120, "the third run trains")
     again = study()  # while it runs: nothing is queued a second time
@@ -208,6 +210,7 @@ def test_a_study_on_a_real_cluster(slurm, tmp_path, lorakit_cli):
     assert whole["short"]["attempts"] == 1, "what was done is not run again"
     assert whole["fails"]["state"] == "failed"
     assert (runs / "four" / "study.md").is_file()
+    print("\n".join(shown))
 
 
 def test_the_script_for_several_machines(slurm, tmp_path, lorakit_cli):

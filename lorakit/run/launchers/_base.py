@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ from lorakit.config import Config
 from lorakit.recipe.study import Slurm
 from lorakit.report.result import write_whole
 
-GRACE = 60.0
-"""Seconds that a run has to write its checkpoint after SIGTERM."""
+GRACE = 75.0
+"""Seconds that a run has to write its checkpoint after SIGTERM: more than it gives processes of its own."""
 STOPPED = {-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT}
 """Exit codes of a run that was told to stop: it did not fail, and goes on when it is started again."""
 PR_SET_PDEATHSIG = 1
@@ -115,14 +116,20 @@ class Launcher(Protocol):
 
 def stop(processes: Sequence[subprocess.Popen[bytes]], grace: float = GRACE) -> None:
     """SIGTERM to all, so that they write their checkpoints, and SIGKILL to who is still there after `grace` seconds."""
-    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 10)):
+    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
         left = [process for process in processes if process.poll() is None]
         for process in left:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
+            tell(process.pid, number)
+        until = time.monotonic() + seconds
         for process in left:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(seconds)
+                process.wait(max(0.0, until - time.monotonic()))
+
+
+def tell(pid: int, number: int) -> None:
+    """SIGTERM goes to the run, which passes it on once to those that it started; SIGKILL to its whole group."""
+    with suppress(ProcessLookupError):
+        (os.killpg if number == signal.SIGKILL else os.kill)(pid, number)
 
 
 def last_words(log: Path, code: int) -> str:

@@ -9,13 +9,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from lorakit.errors import InputError, TrainingError
 from lorakit.recipe.study import Slurm
 from lorakit.report.result import write_whole
-from lorakit.run.launchers._base import GRACE, Launcher, Task
+from lorakit.run.launchers._base import GRACE, Launcher, Task, tell
 
 TIMES_UP = 100
 """Times that a job may reach its limit and be queued again."""
@@ -73,8 +72,7 @@ class Work:
 def _stop(pid: int) -> int:
     """SIGTERM, then SIGKILL; the exit code. We are in a signal handler, and Popen's own lock may be held below it."""
     for number, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, 10.0)):
-        with suppress(ProcessLookupError):
-            os.killpg(pid, number)
+        tell(pid, number)
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
