@@ -221,13 +221,91 @@ class TestTheVerb:
         assert "sbatch is not here: is this a machine of the cluster?" in done.err
 
 
+class TestSlurmWithStandIns:
+    """sbatch and squeue are scripts; `test_slurm.py` has the real ones."""
+
+    @pytest.fixture
+    def queue(self, tmp_path, monkeypatch) -> Path:
+        """What squeue says; `submitted` beside it has a line per sbatch."""
+        pytest.importorskip("submitit")
+        programs, queue = tmp_path / "bin", tmp_path / "queue"
+        programs.mkdir()
+        queue.touch()
+        said = {"sbatch": f"echo $1 >> {tmp_path}/submitted; echo Submitted batch job 7", "srun": "true",
+                "squeue": f"cat {queue}"}  # fmt: skip
+        for name, body in said.items():
+            (programs / name).write_text(f"#!/bin/sh\n{body}\n")
+            (programs / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+        return queue
+
+    def test_one_array_and_nothing_twice(self, study, queue, lorakit_cli):
+        plan, runs = study(
+            "recipes: quickstart\ngrid: {train.max_steps: [10, 12]}\n"
+            "slurm: {partition: gpu, time: 90, gpus_per_node: 2, cpus_per_task: 3, mem_gb: 1.5, setup: [module load x],"
+            " extra: {nice: 5}}\n"
+        )
+        done = lorakit_cli("study", plan.path, "--runs", runs, "--launcher", "slurm", "--jobs", 1, "--json")
+        assert done.code == 0
+        script = runs / "mine" / "cells" / "slurm" / "7_submission.sh"
+        text = script.read_text()
+        for option in ("array=0-1%1", "partition=gpu", "time=90", "gpus-per-node=2", "cpus-per-task=3", "mem=1536MB",
+                       "nice=5", "job-name=mine", "signal=USR2@105"):  # fmt: skip
+            assert f"#SBATCH --{option}\n" in text, text
+        assert "\nmodule load x\n" in text
+        queue.write_text("7_0|RUNNING|None\n7_1|PENDING|Priority\n8|RUNNING|None\n")
+        again = lorakit_cli("study", plan.path, "--runs", runs, "--launcher", "slurm", "--json")
+        assert [(cell["state"], cell["note"]) for cell in again.json["cells"]] == [
+            ("running", ""), ("waiting", "job 7_1 (Priority)"),
+        ]  # fmt: skip
+        assert len(queue.with_name("submitted").read_text().splitlines()) == 1
+        queue.write_text("")
+        left = lorakit_cli("study", plan.path, "--runs", runs, "--status", "--json")
+        assert {(cell["state"], cell["note"]) for cell in left.json["cells"]} == {
+            ("stopped", "its job left the queue before it began")
+        }
+        queue.with_name("submitted").unlink()
+        here = run_study(plan, runs, "local", 2, lambda now: None)  # a study may go on elsewhere
+        assert here.counts() == {"done": 2}
+        assert not queue.with_name("submitted").exists()
+
+    def test_what_sbatch_says_is_passed_on(self, study, queue, lorakit_cli):
+        plan, runs = study(FOUR)
+        (queue.parent / "bin" / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n")
+        done = lorakit_cli("study", plan.path, "--runs", runs, "--launcher", "slurm")
+        assert done.code == 2
+        assert "Slurm did not take the jobs: " in done.err
+        assert "invalid partition" in done.err
+        assert look(plan, runs).counts() == {"waiting": 4}
+
+    def test_a_job_whose_time_is_up_tells_its_run_and_comes_again(self, study, queue):
+        from lorakit.run.launchers.slurm import Work
+
+        plan, runs = study("recipes: quickstart\nset: {train.max_steps: 99}\n")
+        task = task_of(plan.cells[0], plan, runs)
+        task.stem.parent.mkdir(parents=True)
+        work = Work(task)
+        work.process = task.start()
+        until = time.monotonic() + 60
+        while not list(runs.glob("*/begun")):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        os.kill(work.process.pid, signal.SIGUSR2)  # Slurm sends it to the run too, which must not mind
+        later = work.checkpoint()
+        assert next(runs.glob("*/checkpoint")).read_text() == "whole"
+        assert (task.record().code, task.record().error) == (143, "told to stop")  # type: ignore[union-attr]
+        assert later.function.task == task
+        later.function()
+        [cell] = look(plan, runs).cells
+        assert (cell.state, cell.attempts) == ("done", 2)
+
+
 def test_every_launcher_keeps_the_contract(study):
     plan, runs = study(FOUR)
     assert launchers.names() == ["local", "slurm"]
     for name in launchers.names():
         launcher = launchers.get(name)
         assert launcher.alive([task_of(cell, plan, runs) for cell in plan.cells]) == {}
-        assert isinstance(launcher.waits, bool)
 
 
 def made(axes: tuple[str, ...], points: list[dict]) -> StudyResult:

@@ -97,13 +97,12 @@ class Task:
 class Launcher(Protocol):
     """One file of this folder. It holds no state: what it needs is in the files of the tasks."""
 
-    waits: bool
-    """Whether `launch` returns when all has ended; else when all is in the queue."""
-
     def launch(
         self, tasks: Sequence[Task], name: str, at_once: int | None, slurm: Slurm, changed: Callable[[], None]
     ) -> None:
         """Run the tasks, at most `at_once` at a time; one that fails ends no other. changed: after each start and end.
+
+        Returns when all have ended, or where there is a queue, when all are in it.
 
         InputError: this machine has not what it takes.
         """

@@ -20,8 +20,6 @@ from lorakit.run.launchers._base import Launcher, Task, stop
 
 
 class Local:
-    waits = True
-
     def launch(
         self, tasks: Sequence[Task], name: str, at_once: int | None, slurm: Slurm, changed: Callable[[], None]
     ) -> None:

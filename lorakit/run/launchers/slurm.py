@@ -21,8 +21,6 @@ TIMES_UP = 100
 
 
 class OnSlurm:
-    waits = False
-
     def launch(
         self, tasks: Sequence[Task], name: str, at_once: int | None, slurm: Slurm, changed: Callable[[], None]
     ) -> None:
