@@ -18,7 +18,11 @@ import pytest
 
 SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 DAEMONS = ("munged", "slurmctld", "slurmd")
-ABSENT = [name for name in (*DAEMONS, "sbatch", "srun", "squeue", "scancel") if shutil.which(name, path=SBIN) is None]
+ABSENT = [
+    name
+    for name in (*DAEMONS, "sbatch", "srun", "squeue", "scancel", "setpriv")
+    if shutil.which(name, path=SBIN) is None
+]
 
 pytestmark = [
     pytest.mark.slow,
@@ -104,7 +108,8 @@ def slurm(tmp_path_factory) -> Iterator[Path]:
     try:
         for command in commands:
             out = (folder / f"{command[0]}.out").open("wb")
-            daemons.append(subprocess.Popen(command, env=environment, stdout=out, stderr=out, stdin=subprocess.DEVNULL))
+            told = ["setpriv", "--pdeathsig", "TERM", *command]  # they end with pytest, even where that is killed
+            daemons.append(subprocess.Popen(told, env=environment, stdout=out, stderr=out, stdin=subprocess.DEVNULL))
             if command[0] == "munged":
                 wait_for((folder / "munge.socket").exists, 20, "munged")
         os.environ["SLURM_CONF"] = str(conf)

@@ -141,11 +141,13 @@ class TestStopping:
         process.kill()
         process.wait()
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_runs_are_told_first_and_go_on_later(self, running, number):
+    @pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGTERM, signal.SIGTERM]])
+    def test_runs_are_told_first_and_go_on_later(self, running, numbers):
         process, plan, runs = running
         assert list(states(look(plan, runs)).values()) == ["running", "waiting"]
-        process.send_signal(number)
+        for number in numbers:
+            process.send_signal(number)
+            time.sleep(0.05)
         said = process.communicate(timeout=30)[1].decode()
         assert process.returncode == 130, said
         assert said.rstrip().endswith("stopped; the same command goes on from here")

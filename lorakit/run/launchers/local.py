@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,11 +55,20 @@ def _work(waiting: list[Task], shares: list[dict[str, str]], changed: Callable[[
                     changed()
             time.sleep(0.2)
     finally:  # Ctrl-C, or an error of our own
-        stop([process for _, process in running.values()])
-        for task, process in running.values():
-            task.end(process.wait())
         if running:
+            _stop(running.values())
             changed()
+
+
+def _stop(running: Collection[tuple[Task, subprocess.Popen[bytes]]]) -> None:
+    processes = [process for _, process in running]
+    try:
+        stop(processes)
+    except KeyboardInterrupt:  # once more: at once
+        stop(processes, grace=0)
+    for task, process in running:
+        code = process.wait()
+        task.end(-signal.SIGTERM if code == -signal.SIGKILL else code)  # it was we who killed it: it did not fail
 
 
 def _share(slot: int, slots: int) -> dict[str, str]:
@@ -114,8 +123,12 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         yield
         return
 
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
+    told: list[int] = []
+
+    def interrupt(number: int, _frame: Any) -> None:
+        told.append(number)
+        if len(told) == 1:  # timeout(1) and some schedulers send it twice
+            raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
