@@ -46,10 +46,12 @@ def add_verbs() -> None:
         env,
         evaluate,
         generate,
+        launch_command,
         merge,
         recipes,
         report,
         score,
+        study,
         train,
     )
 

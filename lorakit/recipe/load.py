@@ -22,6 +22,9 @@ from lorakit.tasks import Data, tasks
 
 ANOTHER_SETTING = "the published scores are of another setting; changed here:"
 SOURCES = ("paper", "script", "ours")
+STUDIES = "studies"
+"""The folder under recipes/ whose files are no recipes: `lorakit.recipe.study` reads them."""
+COMMAND_LINE = Mark("command line")
 
 
 @dataclass(frozen=True)
@@ -44,18 +47,19 @@ class Loaded:
     notes: tuple[str, ...] = ()
 
 
-def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Loaded:
+def load_recipe(name_or_path: str, overrides: Sequence[str] = (), given: Sequence[Mark] = ()) -> Loaded:
     """The recipe of that file or shipped name, with `key=value` and `~key` applied.
 
+    given: where each override stands, if it is not on the command line.
     RecipeError lists every problem: file, line, value, nearest valid name.
     """
-    return build(find(name_or_path), overrides)
+    return build(find(name_or_path), overrides, given)
 
 
-def build(path: Path, overrides: Sequence[str] = ()) -> Loaded:
+def build(path: Path, overrides: Sequence[str] = (), given: Sequence[Mark] = ()) -> Loaded:
     """As `load_recipe`, for a file."""
     data, marks = read_extended(path)
-    notes = apply_overrides(data, marks, overrides)
+    notes = apply_overrides(data, marks, overrides, given)
     recipe = validate(data, marks)
     return Loaded(recipe, recipe_name(path), path, origins_of(data, marks), tuple(notes))
 
@@ -77,7 +81,8 @@ def shipped(kind: str) -> Path:
 def names() -> list[str]:
     """Every shipped recipe, by the name that the command line takes."""
     root = shipped("recipes")
-    return sorted(str(file.relative_to(root).with_suffix("")) for file in root.rglob("*.yaml"))
+    files = (file.relative_to(root) for file in root.rglob("*.yaml"))
+    return sorted(str(file.with_suffix("")) for file in files if file.parts[0] != STUDIES)
 
 
 def find(name_or_path: str) -> Path:
@@ -159,31 +164,33 @@ def _merge(
             marks[here] = over_marks[here]
 
 
-def apply_overrides(data: dict[str, Any], marks: Marks, overrides: Sequence[str]) -> list[str]:
+def apply_overrides(
+    data: dict[str, Any], marks: Marks, overrides: Sequence[str], given: Sequence[Mark] = ()
+) -> list[str]:
     """`a.b=value` sets, `~a.b` removes; in place. Returns notes on what follows from them."""
     problems, touched = [], set()
-    for text in overrides:
+    for text, mark in zip(overrides, given or [COMMAND_LINE] * len(overrides), strict=True):
         key, equals, value_text = text.partition("=")
         path = tuple(key.lstrip("~").split("."))
         try:
             if text.startswith("~") and not equals:
-                _remove(data, marks, path)
+                _remove(data, marks, path, mark)
             elif equals and all(path):
-                _set(data, marks, path, _given(value_text, key))
+                _set(data, marks, path, _given(value_text, f"{mark}, {key}"), mark)
             else:
-                raise RecipeError(f"command line: {text!r} is neither key=value nor ~key")
+                raise RecipeError(f"{mark}: {text!r} is neither key=value nor ~key")
         except RecipeError as error:
             problems.append(str(error))
         touched.add(path)
     if problems:
-        raise RecipeError(_listing("the overrides", problems))
+        raise RecipeError(listing("the overrides", problems))
     return _consequences(data, touched)
 
 
-def _given(text: str, key: str) -> Any:
+def _given(text: str, where: str) -> Any:
     """A list, a mapping or a quoted text is YAML; all else is as it stands: a path may hold `: ` and ` #`."""
     text = text.strip()
-    return parse(text, f"command line, {key}")[0] if text[:1] in tuple("[{'\"") else scalar(text)
+    return parse(text, where)[0] if text[:1] in tuple("[{'\"") else scalar(text)
 
 
 HARMLESS = (
@@ -214,29 +221,27 @@ def _consequences(data: dict[str, Any], touched: set[tuple[str, ...]]) -> list[s
     return [f"{ANOTHER_SETTING} {', '.join(changed)}"] if expect.get("scores") else []
 
 
-def _set(data: dict[str, Any], marks: Marks, path: tuple[str, ...], value: Any) -> None:
+def _set(data: dict[str, Any], marks: Marks, path: tuple[str, ...], value: Any, mark: Mark) -> None:
     at: Any = data
     for i, key in enumerate(path[:-1]):
         if isinstance(at.get(key), str) and path[i] in ("method", "task", "model"):
             at[key] = {"name": at[key]}
         at = at.setdefault(key, {})
         if not isinstance(at, dict):
-            raise RecipeError(f"command line: {'.'.join(path)}: {'.'.join(path[: i + 1])} is no mapping, it is {at!r}")
+            raise RecipeError(f"{mark}: {'.'.join(path)}: {'.'.join(path[: i + 1])} is no mapping, it is {at!r}")
     for stale in [m for m in marks if m[: len(path)] == path]:
         del marks[stale]
     at[path[-1]] = value
-    marks[path] = Mark("command line")
+    marks[path] = mark
 
 
-def _remove(data: dict[str, Any], marks: Marks, path: tuple[str, ...]) -> None:
+def _remove(data: dict[str, Any], marks: Marks, path: tuple[str, ...], mark: Mark) -> None:
     at: Any = data
     for key in path[:-1]:
         at = at.get(key) if isinstance(at, dict) else None
     if not isinstance(at, dict) or path[-1] not in at:
         known = sorted({".".join(m) for m in marks})
-        raise RecipeError(
-            f"command line: ~{'.'.join(path)}: the recipe has no such key{did_you_mean('.'.join(path), known)}"
-        )
+        raise RecipeError(f"{mark}: ~{'.'.join(path)}: the recipe has no such key{did_you_mean('.'.join(path), known)}")
     del at[path[-1]]
     for stale in [m for m in marks if m[: len(path)] == path]:
         del marks[stale]
@@ -259,9 +264,9 @@ def validate(data: dict[str, Any], marks: Marks) -> Recipe:
         broken = {key for key in ("method", "task") if built.get(key) is _BROKEN}
         lines = describe(error, (), marks, sections)
         problems += [line for line in lines if not any(f": {key}: " in line for key in broken)]
-        raise RecipeError(_listing(_file_of(marks), problems)) from None
+        raise RecipeError(listing(_file_of(marks), problems)) from None
     if problems:
-        raise RecipeError(_listing(_file_of(marks), problems))
+        raise RecipeError(listing(_file_of(marks), problems))
     return recipe
 
 
@@ -298,7 +303,8 @@ def _file_of(marks: Marks) -> str:
     return files[-1] if files else "the recipe"
 
 
-def _listing(what: str, problems: Sequence[str]) -> str:
+def listing(what: str, problems: Sequence[str]) -> str:
+    """One problem as it is, several below a line that counts them."""
     if len(problems) == 1:
         return problems[0]
     return f"{what}: {len(problems)} problems\n" + "\n".join(f"  {problem}" for problem in problems)
