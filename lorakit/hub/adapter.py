@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lorakit.config import first_problem
+from lorakit.disk import sync, sync_all
 from lorakit.errors import AdapterError, InputError, did_you_mean
 from lorakit.hub import peft
 from lorakit.methods import Attachment, methods
@@ -91,7 +92,9 @@ def save(folder: Path, attachment: Attachment, about: About) -> None:
             save_file(peft.tensors_of(attachment), temporary / PEFT_FILE, metadata=header)
         else:
             save_file(attachment.state(), temporary / PLAIN_FILE, metadata=header)
+        sync_all(temporary)
         _replace(temporary, folder)
+        sync(folder.parent)
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"cannot write the adapter to {folder}: {error}. What was there before is untouched."
