@@ -48,7 +48,7 @@ class Update:
         if self.still:
             self.still.before_step(rate)
         self.optimizer.step()
-        self._count_overflow(scaler)
+        self._look(scaler, overflowed=not math.isfinite(norm))
         self.optimizer.zero_grad(set_to_none=True)
         return {
             "event": "step", "loss": loss, "learning_rate": rate, "grad_norm": norm if math.isfinite(norm) else None
@@ -64,8 +64,8 @@ class Update:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.update()  # or it would think that these gradients were still to come
 
-    def _count_overflow(self, scaler: Any) -> None:
-        overflowed = self.accelerator.optimizer_step_was_skipped
+    def _look(self, scaler: Any, overflowed: bool) -> None:
+        # accelerate's optimizer_step_was_skipped does not see it: a fused optimizer leaves the step out by itself
         overflows = self.run.bad.overflows + 1 if overflowed else 0
         self.run.bad = BadSteps(skipped=self.run.bad.skipped, overflows=overflows)
         if overflows >= OVERFLOWS:
