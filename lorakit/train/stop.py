@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+AGAIN = 1.0
+"""Seconds."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -17,11 +20,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Stop:
-    """As a context: catches the signals, in the main thread, and puts the former handlers back. A second Ctrl-C ends
-    at once; a signal that was ignored before (nohup) stays so."""
+    """As a context: catches the signals, in the main thread, and puts the former handlers back. Another Ctrl-C, `AGAIN`
+    or more after the first, ends at once; a signal that was ignored before (nohup) stays so."""
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.at = 0.0
         self.waits = True
         self.before: dict[signal.Signals, Any] = {}
 
@@ -38,10 +42,12 @@ class Stop:
         self.before = {}
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
-        # a launcher passes a Ctrl-C on as SIGTERM besides: that one is no second wish
-        if number == signal.SIGINT and self.number == signal.SIGINT:
+        # a launcher passes on, at once, the Ctrl-C that the terminal has sent to every process: no second wish
+        if number == signal.SIGINT and self.number == signal.SIGINT and time.monotonic() - self.at >= AGAIN:
             raise KeyboardInterrupt
-        first, self.number = self.number is None, self.number or number
+        first = self.number is None
+        if first:
+            self.number, self.at = number, time.monotonic()
         if first and not self.waits:
             raise Interrupted
 

@@ -24,7 +24,7 @@ from lorakit.methods import methods
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe.schema import Checkpoint, Evaluate, Train
 from lorakit.tasks import Head
-from lorakit.train import checkpoint, refuse, saving
+from lorakit.train import checkpoint, refuse, saving, stop
 from lorakit.train.checkpoint import BadSteps, ClockState, KeptState, State, newest, save, wrong
 from lorakit.train.loop import Setup, batches_from, train
 from lorakit.train.rng import restore_rng, rng_state
@@ -92,6 +92,8 @@ class Rig:
 def happen(what: Any) -> None:
     if isinstance(what, int):
         os.kill(os.getpid(), what)
+    elif not isinstance(what, type):
+        what()
     else:
         raise what
 
@@ -174,21 +176,29 @@ def test_a_signal_in_the_last_evaluation_is_not_lost(rig):
     _same(found(), rig("straight")())
 
 
-def test_a_second_ctrl_c_ends_at_once(rig):
+def test_a_second_ctrl_c_ends_at_once(rig, monkeypatch):
+    monkeypatch.setattr(stop, "AGAIN", 0.0)
     found = rig(every=None)
 
-    def twice(*_: Any) -> None:
+    def twice() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        found(3, _Raises(twice))
+        found(4, twice)
     assert newest(found.folder) is None
 
 
-class _Raises(BaseException):
-    def __init__(self, act: Any):
-        act()
+def test_a_ctrl_c_that_a_launcher_passes_on_is_one(rig):
+    found = rig(every=None)
+
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Stopped, match="stopped at step 5 of 14"):
+        found(4, twice)
 
 
 def test_a_signal_that_was_ignored_stays_so(rig):
