@@ -61,6 +61,7 @@ class Train(Config):
     """Steps in a row whose loss or gradient may be NaN or infinite: they are left out. It does not change the run's
     folder."""
     checkpoint: Checkpoint = Checkpoint()
+    """What a stopped run goes on from."""
 
 
 class Evaluate(Config):
