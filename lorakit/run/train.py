@@ -22,6 +22,7 @@ from torch.distributed import is_initialized
 
 import lorakit
 from lorakit.batches import refuse_too_long
+from lorakit.disk import sync_all
 from lorakit.errors import DataError, RecipeError
 from lorakit.hub import adapter as files
 from lorakit.methods import Attachment
@@ -228,6 +229,7 @@ def train_seed(
     if main:
         files.save(folder / "adapter", attachment, card)
         base.tokenizer.save_pretrained(folder / "adapter")
+        sync_all(folder / "adapter")
     accelerator.wait_for_everyone()
     with autocast(recipe, accelerator.device):
         answers = latest if trained.best_step == trained.steps else {}  # of the state that was kept, or to be asked

@@ -501,6 +501,14 @@ def test_bad_steps_can_be_left_out(rig, monkeypatch, caplog, into):
     assert "at step 9: the step is left out (examples e" in caplog.text
 
 
+def test_bad_steps_of_fp16_can_be_left_out(rig, monkeypatch):
+    """Its scaler is told, or it would refuse the next gradients."""
+    found = rig(fp16=True, skip_bad_steps=1)
+    _poison(monkeypatch, {3, 10})
+    assert found()[0].skipped == 2
+    assert found.events["step", STEPS]["grad_norm"] is not None
+
+
 def test_more_bad_steps_in_a_row_than_asked_end_it(rig, monkeypatch):
     _poison(monkeypatch, {2, 4, 5, 6})
     with pytest.raises(TrainingError, match="at step 6 "):
