@@ -8,7 +8,8 @@
     │   ├── ModelError          a base model that is absent or does not fit
     │   └── AdapterError        an adapter file that is absent, damaged or foreign
     ├── TrainingError           exit 1: the run cannot go on (a dead adapter, a loss that is not finite)
-    └── ToleranceError          exit 1: a check ran, and what it found is outside its tolerance
+    ├── ToleranceError          exit 1: a check ran, and what it found is outside its tolerance
+    └── Stopped                 exit 130 or 143: Ctrl-C or SIGTERM, after a checkpoint
 
 Every message says what was found, where, and what to do; the offending value is in it.
 """
@@ -51,6 +52,16 @@ class TrainingError(LorakitError): ...
 
 
 class ToleranceError(LorakitError): ...
+
+
+class Stopped(LorakitError):
+    """The user, or a scheduler, asked for it; nothing is wrong."""
+
+    exit_code = 130
+
+    def __init__(self, message: str, exit_code: int = 130):
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def did_you_mean(word: str, known: Iterable[str], n: int = 3) -> str:

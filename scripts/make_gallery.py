@@ -25,7 +25,7 @@ from pydantic_core import PydanticUndefined
 from lorakit.methods import Method, methods
 from lorakit.metrics import facts_of, metrics
 from lorakit.models import Family, Model, families
-from lorakit.recipe.schema import Evaluate, Expect, Published, Recipe, Train
+from lorakit.recipe.schema import Checkpoint, Evaluate, Expect, Published, Recipe, Train
 from lorakit.tasks import Data, Task, tasks
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "gallery.md"
@@ -57,7 +57,7 @@ def page() -> str:
         map(task_entry, tasks.names()),
         map(family_entry, families.names()),
         map(metric_entry, metrics.names()),
-        map(config_entry, (Recipe, Model, Data, Train, Evaluate, Expect, Published)),
+        map(config_entry, (Recipe, Model, Data, Train, Checkpoint, Evaluate, Expect, Published)),
     )
     sections = [join(f"## {title}", SECTIONS[title], *made) for title, made in zip(SECTIONS, entries, strict=True)]
     return join(INTRO.rstrip(), *sections) + "\n"

@@ -151,7 +151,7 @@ def test_every_key_of_the_other_files_is_described(run, file, section):
 
 def test_every_error_is_described():
     every = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.LorakitError)]
-    rows = dict(re.findall(r"^\| `(\w+)` \| (\d) \|", _page("guides/errors.md"), re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", _page("guides/errors.md"), re.MULTILINE))
     assert len(rows) >= 8
     assert rows == {cls.__name__: str(cls.exit_code) for cls in every if cls is not errors.LorakitError}
 

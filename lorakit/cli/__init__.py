@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lorakit.errors import InputError, LorakitError
+from lorakit.errors import InputError, LorakitError, Stopped
 
 app = typer.Typer(
     name="lorakit",
@@ -68,6 +68,8 @@ def main() -> None:
         code = end.exit_code
     except (typer.Abort, KeyboardInterrupt):
         code = _say("stopped", 130)
+    except Stopped as end:
+        code = _say(str(end), end.exit_code, "")
     except Exception as error:
         if os.environ.get("LORAKIT_DEBUG") == "1":
             raise
@@ -88,7 +90,7 @@ def _explain(error: Any) -> tuple[str, int]:
     return f"{type(error).__name__}: {error}\nlorakit did not expect this; run again with --debug to see where.", 1
 
 
-def _say(message: str, code: int) -> int:
+def _say(message: str, code: int, kind: str = "error: ") -> int:
     if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
-        print(f"error: {message}", file=sys.stderr)
+        print(f"{kind}{message}", file=sys.stderr)
     return code

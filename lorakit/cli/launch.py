@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -13,6 +16,7 @@ from lorakit.cli.output import console
 
 # torchrun's own account of a failed process, which begins with this file's name, says nothing that the process did not
 NOISE = re.compile(rb"[^\n]*torch/distributed/elastic[^\n]*")
+STOPPED = re.compile(rb"^stopped at step [^\n]*\n", re.MULTILINE)
 EXIT_CODE = re.compile(rb"exitcode: (-?\d+)")
 
 
@@ -41,10 +45,31 @@ def launch(processes: int, cpu: bool) -> int:
     shown = "ACCELERATE_USE_CPU=true " if cpu else ""
     console().print(f"$ {shown}{' '.join(command)}", markup=False, soft_wrap=True)
     launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *command[1:]]
-    with subprocess.Popen(launcher, env=environment, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(launcher, env=environment, stderr=subprocess.PIPE) as process, _passed_on(process) as told:
         assert process.stderr is not None
         code = _forward(process.stderr)
+    if told:
+        return 128 + told[0]
     return process.returncode if code is None else code
+
+
+@contextmanager
+def _passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Inside, a Ctrl-C or SIGTERM does not end this process before those that it started, which write a checkpoint
+    first. The terminal sends a Ctrl-C to all of them; a SIGTERM is passed on."""
+    told: list[int] = []
+
+    def take(number: int, _frame: object) -> None:
+        told.append(number)
+        if number == signal.SIGTERM:
+            process.terminate()
+
+    before = {number: signal.signal(number, take) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _arguments() -> list[str]:
@@ -64,6 +89,9 @@ def _forward(source: IO[bytes]) -> int | None:
             continue
         sys.stderr.buffer.write(chunk[: found.start()])
         sys.stderr.buffer.flush()
-        code = EXIT_CODE.search(chunk + source.read())
+        rest = chunk[found.start() :] + source.read()
+        sys.stderr.buffer.writelines(STOPPED.findall(rest))
+        sys.stderr.buffer.flush()
+        code = EXIT_CODE.search(rest)
         return None if code is None else int(code.group(1))
     return None

@@ -66,6 +66,17 @@ class Progress:
             self.live = Live(console=console(), refresh_per_second=8, transient=True)
             self.live.start()
 
+    def on_resumed(self, event: dict[str, Any]) -> None:
+        console().print(f"goes on from step {event['step']} of {event['steps']}; --fresh starts over")
+        self.on_start(event)
+
+    def on_another_unfinished(self, event: dict[str, Any]) -> None:
+        said = "; ".join(event["changes"][:4]) + ("; ..." if len(event["changes"]) > 4 else "")
+        console().print(
+            f"note: {event['folder']} was stopped, and is of another recipe ({said}); this run has a folder of its own",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
+
     def on_step(self, event: dict[str, Any]) -> None:
         left = event["seconds"] / event["step"] * (self.total - event["step"])
         line = (

@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lorakit.config import first_problem
+from lorakit.disk import sync, sync_all
 from lorakit.errors import AdapterError, InputError, did_you_mean
 from lorakit.hub import peft
 from lorakit.methods import Attachment, methods
@@ -91,13 +92,28 @@ def save(folder: Path, attachment: Attachment, about: About) -> None:
             save_file(peft.tensors_of(attachment), temporary / PEFT_FILE, metadata=header)
         else:
             save_file(attachment.state(), temporary / PLAIN_FILE, metadata=header)
+        _order_header(next(temporary.glob("*.safetensors")))
+        sync_all(temporary)
         _replace(temporary, folder)
+        sync(folder.parent)
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"cannot write the adapter to {folder}: {error}. What was there before is untouched."
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _order_header(file: Path) -> None:
+    """The same adapter is the same bytes: safetensors writes the entries of its metadata in an order of chance."""
+    with file.open("r+b") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= size:
+            opened.seek(8)
+            opened.write(text.ljust(size))
 
 
 def read(folder: Path) -> AdapterFile:

@@ -198,6 +198,8 @@ HARMLESS = (
     "data.revision",
     "seeds",
     "train.micro_batch_size",
+    "train.checkpoint",
+    "train.skip_bad_steps",
     "evaluate.batch_size",
     "start_from",
     "about",

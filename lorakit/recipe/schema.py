@@ -15,6 +15,17 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
+class Checkpoint(Config):
+    """When training is saved, so that the same command goes on after a stop. It does not change the run's folder."""
+
+    every_steps: int | None = Field(default=None, gt=0)
+    """Optimizer steps between two checkpoints, whatever `minutes` says."""
+    minutes: float | None = Field(default=10.0, ge=0, le=1e6)
+    """Write one as soon as the last is this old; null: only at `every_steps`, a stop, an evaluation and the end."""
+    keep_last: int = Field(default=2, gt=0)
+    """Older ones are removed, and all of them when the seed is whole."""
+
+
 class Train(Config):
     """How the parameters are updated."""
 
@@ -46,6 +57,11 @@ class Train(Config):
     """Batches of examples of similar length; the same examples per epoch, in an order that the seed gives."""
     deterministic: bool = False
     """Only operations that give the same bits every time; slower on a GPU."""
+    skip_bad_steps: int = Field(default=0, ge=0)
+    """Steps in a row whose loss or gradient may be NaN or infinite: they are left out. It does not change the run's
+    folder."""
+    checkpoint: Checkpoint = Checkpoint()
+    """What a stopped run goes on from."""
 
 
 class Evaluate(Config):

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
 
 from lorakit.config import Config, first_problem
+from lorakit.disk import sync
 from lorakit.errors import DataError, InputError
 from lorakit.recipe.schema import Published
 
@@ -61,6 +62,8 @@ class SeedResult(Config):
     best_epoch: float | None = None
     epochs: float
     steps: int
+    skipped_steps: int = 0
+    """Left out, for their loss or gradient was not finite."""
     seconds: dict[str, float]
     checks: tuple[Check, ...] = Field(default=(), strict=False)
     delta_norms: dict[str, Score] = Field(default_factory=dict)
@@ -118,7 +121,9 @@ def write_whole(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_text(text, encoding="utf-8")
+        sync(temporary)
         os.replace(temporary, path)
+        sync(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()

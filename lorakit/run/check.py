@@ -18,8 +18,8 @@ from lorakit.report.result import Counts
 from lorakit.run.answers import read_splits, scored_splits
 from lorakit.run.objects import Examiner, attach, counts_of
 from lorakit.tasks import Head
-from lorakit.train.loop import refuse_no_rate
 from lorakit.train.plan import Shares, epoch_batches, share, steps_per_epoch
+from lorakit.train.refuse import refuse_no_rate
 
 ACTIVATIONS = 11
 """Numbers saved for the backward pass per token, layer and hidden unit: two norm inputs, q, k, v, attention out, the

@@ -4,6 +4,7 @@ recipe.yaml        the resolved recipe; `lorakit train runs/NAME-HASH` runs it a
 result.json        scores beside published ones, checks, counts, environment; where it is, the run is whole
 report.html        the same as a page, with curves
 seed0/adapter/     PEFT's format (LoRA), or trained.safetensors
+seed0/checkpoints/ while it trains: what the same command goes on from
 seed0/metrics.jsonl, seed0/predictions/SPLIT.jsonl, seed0/environment.json
 """
 
@@ -32,10 +33,20 @@ from lorakit.tasks._files import locate
 
 
 def folder_of(loaded: Loaded, runs: Path) -> Path:
-    """Where this recipe's run goes. Seeds, expectations and descriptions are not part of the hash."""
-    said = {k: v for k, v in loaded.recipe.plain().items() if k not in ("seeds", "expect", "about")}
+    """Where this recipe's run goes. Seeds, expectations and descriptions are not part of the hash, nor is what leaves
+    every number as it is: how often a checkpoint is written."""
+    said = what_matters(loaded.recipe.plain())
     digest = hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=3).hexdigest()
     return runs / f"{loaded.name.replace('/', '-')}-{digest}"
+
+
+def what_matters(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a recipe as plain data, all that a seed's numbers depend on."""
+    said = {k: v for k, v in recipe.items() if k not in ("seeds", "expect", "about")}
+    train = said.get("train")
+    if isinstance(train, Mapping):
+        said["train"] = {k: v for k, v in train.items() if k not in ("checkpoint", "skip_bad_steps")}
+    return said
 
 
 def seed_folder(run: Path, seed: int) -> Path:
@@ -73,7 +84,7 @@ def same_data(run: Path, splits: Mapping[str, Sequence[Example]]) -> None:
     """Remember what the run's examples are. InputError, with the difference, where seeds were trained on others."""
     file = run / "data.json"
     found = {name: {"examples": len(rows), "digest": _digest(rows)} for name, rows in splits.items()}
-    before = _read_json(file) if any(run.glob("seed*/result.json")) else None
+    before = _read_json(file) if begun(run) else None
     if isinstance(before, dict) and before != found:
         changes = [_change(name, before.get(name), now) for name, now in found.items() if before.get(name) != now]
         raise InputError(
@@ -81,6 +92,56 @@ def same_data(run: Path, splits: Mapping[str, Sequence[Example]]) -> None:
             "--fresh trains them again, and another folder (--runs DIR) keeps them."
         )
     write_whole(file, json.dumps(found, indent=2) + "\n")
+
+
+def same_recipe(run: Path, recipe: Recipe) -> None:
+    """InputError, with the difference, where the run's seeds were trained with other values than the recipe's."""
+    before = _read_recipe(run) if begun(run) else None
+    if before is None:
+        return
+    if changes := differences(what_matters(before), what_matters(json.loads(json.dumps(recipe.plain())))):
+        raise InputError(
+            f"{run} was trained with another recipe ({'; '.join(changes)}). "
+            "--fresh trains it again, and another folder (--runs DIR) keeps it."
+        )
+
+
+def differences(then: Any, now: Any, where: str = "") -> list[str]:
+    """`train.warmup was 0.1, is 0.2`, of every value that differs."""
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        keys = dict.fromkeys([*then, *now])
+        return [d for k in keys for d in differences(then.get(k), now.get(k), f"{where}.{k}" if where else str(k))]
+    return [] if then == now else [f"{where} was {_short(then)}, is {_short(now)}"]
+
+
+def _short(value: Any) -> str:
+    said = "not given" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    return said if len(said) <= 60 else said[:57] + "..."
+
+
+def unfinished_others(run: Path, recipe: Recipe) -> dict[Path, list[str]]:
+    """Runs of the same recipe name beside `run` that were stopped, and how their recipes differ."""
+    values = what_matters(json.loads(json.dumps(recipe.plain())))
+    found = {}
+    for other in sorted(run.parent.glob(f"{escape(run.name[:-7])}-??????")):
+        if other != run and not (other / "result.json").is_file() and any(other.glob("seed*/checkpoints/step-*")):
+            before = _read_recipe(other)
+            if before is not None:
+                found[other] = differences(what_matters(before), values)
+    return found
+
+
+def _read_recipe(run: Path) -> dict[str, Any] | None:
+    try:
+        recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return None
+    return recipe if isinstance(recipe, dict) else None
+
+
+def begun(run: Path) -> bool:
+    """A seed was trained here to its end, or as far as a checkpoint."""
+    return any(run.glob("seed*/result.json")) or any(run.glob("seed*/checkpoints/step-*"))
 
 
 def _read_json(file: Path) -> Any:
@@ -115,8 +176,13 @@ def finished_seed(folder: Path) -> SeedResult | None:
     return result if (folder / "adapter").is_dir() else None
 
 
-def open_seed(folder: Path) -> None:
-    """Make the folder of one seed anew; what a run that was cut off left there goes. InputError: it is no folder."""
+def open_seed(folder: Path, goes_on: bool = False) -> None:
+    """Make the folder of one seed anew; what a run that was cut off left there goes, or, where the run goes on, what is
+    half written. InputError: it is no folder."""
+    if goes_on:
+        for path in [*folder.glob(".*"), *folder.glob("predictions/.*")]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return
     if folder.is_symlink() or folder.is_file():
         raise InputError(f"{folder} is in the way: a {'link' if folder.is_symlink() else 'file'}; remove it")
     shutil.rmtree(folder, ignore_errors=True)

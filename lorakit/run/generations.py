@@ -16,12 +16,17 @@ from lorakit.run.folder import read_lines
 
 
 class Kept:
-    """The partial file of one split. `known`: what an earlier attempt left, example id -> line."""
+    """The partial file of one split. `known`: what an earlier attempt left, example id -> line.
 
-    def __init__(self, final: Path, asked: str):
+    batch: only batches of this size that are whole count, so that what is left meets in the batches that it would have
+    met in: another batch has other padding, and other last bits.
+    """
+
+    def __init__(self, final: Path, asked: str, batch: int = 1):
         self.path = self.partial(final)
         head, *lines = read_lines(self.path) or [{}]
         same = head.get("asked") == asked
+        lines = lines[: len(lines) // batch * batch]
         self.known: dict[str, dict[str, Any]] = {line["id"]: line for line in lines} if same else {}
         # written anew: the last line of what was stopped may be cut off
         self._write("w", [{"asked": asked}, *self.known.values()])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -15,10 +17,12 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
+from safetensors.torch import save as safetensors
 from torch.distributed import is_initialized
 
 import lorakit
 from lorakit.batches import refuse_too_long
+from lorakit.disk import sync_all
 from lorakit.errors import DataError, RecipeError
 from lorakit.hub import adapter as files
 from lorakit.methods import Attachment
@@ -30,24 +34,28 @@ from lorakit.report.result import Check, Counts, Result, SeedResult, write_whole
 from lorakit.run.answers import Answer, Scores, read_splits, score_answers, scored_splits, sliced, writes
 from lorakit.run.environment import environment
 from lorakit.run.folder import (
+    begun,
     claimed,
     find_adapter,
     finished_seed,
     folder_of,
     newer_inputs,
     open_run,
-    open_seed,
     read_lines,
     same_data,
+    same_recipe,
     seed_folder,
+    unfinished_others,
     write_lines,
 )
 from lorakit.run.generations import Kept
 from lorakit.run.objects import Examiner, Observer, attach, autocast, counts_of, precision_of, training_set
 from lorakit.run.proof import reload_and_merge
+from lorakit.run.resume import Before, Journal, before_of, goes_on_from, made_with
 from lorakit.tasks import Example
 from lorakit.train.loop import Setup, Trained, train
 from lorakit.train.plan import share
+from lorakit.train.saving import Checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +81,11 @@ def train_recipe(loaded: Loaded, runs: Path, observe: Observer, fresh: bool = Fa
     outlined = attach(recipe, shapes)  # a target that is wrong shows before anything is made
     with claimed(run) if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
+            if not fresh:
+                same_recipe(run, recipe)
+            if not begun(run):
+                for other, changes in unfinished_others(run, recipe).items():
+                    observe({"event": "another_unfinished", "folder": str(other), "changes": changes})
             open_run(run, recipe, fresh)
             same_data(run, splits)
         accelerator.wait_for_everyone()
@@ -97,6 +110,8 @@ def _train_seeds(
         folder = seed_folder(run, seed)
         if (result := before[seed]) is not None:
             observe({"event": "seed_finished_before", "seed": seed, "folder": str(folder)})
+            if accelerator.is_main_process:
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # a stop may have come before that
         else:
             observe({"event": "seed", "seed": seed, "of": list(recipe.seeds), "folder": str(run)})
             result = train_seed(recipe, seed, folder, splits, start, accelerator, observe)
@@ -161,15 +176,15 @@ def train_seed(
     recipe: Recipe, seed: int, folder: Path, splits: dict[str, list[Example]], start: Path | None,
     accelerator: Accelerator, observe: Observer,
 ) -> SeedResult:  # fmt: skip
-    """One seed: load, attach, score untrained, train, save, prove, predict."""
+    """One seed: load, attach, score untrained, train, save, prove, predict; or on from where it was stopped."""
     begin = time.perf_counter()
     task, main = recipe.task, accelerator.is_main_process
-    if main:
-        open_seed(folder)
+    saved = goes_on_from(folder, accelerator)
     set_seed(seed, deterministic=recipe.train.deterministic)  # before the head and A are drawn
     base = load(recipe.model, task.head.value, task.labels)
     attachment = attach(recipe, base)
     card = about(recipe, base, attachment)
+    before = None if saved is None else before_of(saved, card.fingerprint, accelerator.num_processes)
     if start is not None:
         renewed = files.start_from(files.read(start), attachment)
         observe({"event": "started_from", "folder": str(start), "fresh": renewed})
@@ -179,11 +194,14 @@ def train_seed(
     examiner = Examiner(recipe, base.tokenizer, base.config, asked, attachment, observe, seed)
     encoded = training_set(recipe, splits[task.train_split], base.tokenizer)
     refuse_unused(recipe.model.new_tokens, encoded, base.tokenizer)
-    loaded_at = time.perf_counter()
-    with autocast(recipe, accelerator.device):
-        base_scores = examiner.untrained(base.model)
+    seconds = {"load": time.perf_counter() - begin}
+    if before is None:
+        with autocast(recipe, accelerator.device):
+            base_scores = examiner.untrained(base.model)
+        seconds["base score"] = time.perf_counter() - begin - seconds["load"]
+    else:
+        base_scores, seconds = before.base_scores, before.seconds
     observe({"event": "base", "scores": base_scores, "slices": _slices(recipe, splits)})
-    scored_at = time.perf_counter()
     setup = Setup(
         encoded, task.head, base.tokenizer.pad_token_id,
         recipe.data.max_length if recipe.data.padding == "max_length" else None,
@@ -192,33 +210,42 @@ def train_seed(
     )  # fmt: skip
     set_seed(seed, device_specific=accelerator.num_processes > 1)  # dropout differs by process, and only that
     latest: dict[str, list[Answer]] = {}
+    earlier = seconds.get("whole", 0.0)  # before a stop
 
     def score(model: Any) -> Scores:
         latest.update({split: examiner.answers(model, split) for split in task.eval_splits})
         return {split: score_answers(task, found) for split, found in latest.items()}
 
-    with _Journal(folder / "metrics.jsonl" if main else None) as journal:
-        trained = train(attachment, setup, accelerator, score, _both(observe, journal.write))
+    def known() -> dict[str, Any]:
+        seconds["whole"] = earlier + time.perf_counter() - begin
+        return Before(
+            fingerprint=card.fingerprint, base_scores=base_scores, journal=journal.length(), seconds=seconds,
+            made_with=made_with(),
+        ).model_dump(mode="json")  # fmt: skip
+
+    with Journal(folder / "metrics.jsonl" if main else None, None if before is None else before.journal) as journal:
+        checkpoints = Checkpoints(folder / "checkpoints", recipe.train.checkpoint, saved, known)
+        trained = train(attachment, setup, accelerator, score, _both(observe, journal.write), checkpoints)
     if main:
         files.save(folder / "adapter", attachment, card)
         base.tokenizer.save_pretrained(folder / "adapter")
+        sync_all(folder / "adapter")
     accelerator.wait_for_everyone()
     with autocast(recipe, accelerator.device):
         answers = latest if trained.best_step == trained.steps else {}  # of the state that was kept, or to be asked
         for split in scored_splits(task):
             if split not in answers:
-                kept = Kept(_predictions(folder, split), "this run") if main and writes(task) else None
+                kept = _kept(recipe, folder, split, trained, accelerator)
                 answers[split] = examiner.answers(base.model, split, kept=kept)
     scores: Scores = {split: score_answers(task, found) for split, found in answers.items()}
     proven = _prove(recipe, folder, base, attachment, encoded[:8], accelerator, trained) if main else []
-    ended = time.perf_counter()
+    seconds |= {
+        "train": trained.seconds, "evaluate": trained.evaluating, "whole": earlier + time.perf_counter() - begin
+    }  # fmt: skip
     result = SeedResult(
         seed=seed, scores=scores, base_scores=base_scores, best_epoch=trained.best_epoch, epochs=trained.epochs,
-        steps=trained.steps, delta_norms=attachment.delta_norms(), checks=tuple(proven),
-        seconds={
-            "load": loaded_at - begin, "base score": scored_at - loaded_at, "train": trained.seconds,
-            "evaluate": trained.evaluating, "whole": ended - begin,
-        },
+        steps=trained.steps, skipped_steps=trained.skipped, delta_norms=attachment.delta_norms(),
+        checks=tuple(proven), seconds=seconds,
     )  # fmt: skip
     if main:
         for split, found in answers.items():
@@ -226,6 +253,7 @@ def train_seed(
             Kept.partial(_predictions(folder, split)).unlink(missing_ok=True)
         write_whole(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
         result.write(folder / "result.json")  # last: it says that the seed is whole
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     accelerator.free_memory()
     return result
 
@@ -291,6 +319,19 @@ def _predictions(folder: Path, split: str) -> Path:
     return folder / "predictions" / f"{split}.jsonl"
 
 
+def _kept(recipe: Recipe, folder: Path, split: str, trained: Trained, accelerator: Accelerator) -> Kept | None:
+    """Where the texts of the kept state are saved as they come; those that are of it already are not asked again."""
+    if not (accelerator.is_main_process and writes(recipe.task)):
+        return None
+    file = _predictions(folder, split)
+    if accelerator.num_processes > 1:
+        Kept.partial(file).unlink(missing_ok=True)  # the others do not know what it holds
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(trained.state.items()):
+        digest.update(safetensors({name: tensor}))
+    return Kept(file, f"this run, {digest.hexdigest()}", recipe.evaluate.batch_size)
+
+
 def _samples(folder: Path, split: str) -> list[dict[str, Any]]:
     lines = read_lines(_predictions(folder, split))
     return lines[:: max(1, len(lines) // 20)][:20]
@@ -306,25 +347,6 @@ def _both(first: Observer, second: Observer) -> Observer:
         second(event)
 
     return both
-
-
-class _Journal:
-    """metrics.jsonl, a line per step and evaluation, on disk as it happens."""
-
-    def __init__(self, path: Path | None):
-        self.path = path
-
-    def __enter__(self) -> _Journal:
-        self.file = None if self.path is None else self.path.open("a", encoding="utf-8", buffering=1)
-        return self
-
-    def write(self, event: dict[str, Any]) -> None:
-        if self.file is not None:
-            self.file.write(json.dumps(event) + "\n")
-
-    def __exit__(self, *_: object) -> None:
-        if self.file is not None:
-            self.file.close()
 
 
 __all__ = ["about", "train_recipe", "train_seed"]

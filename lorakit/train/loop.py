@@ -6,13 +6,11 @@ is summed and divided by what the whole global batch holds, so the gradient does
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,17 +18,17 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from lorakit.batches import Encoded, collate, pack
-from lorakit.errors import DataError, ModelError, RecipeError, TrainingError
+from lorakit.errors import DataError, ModelError
 from lorakit.methods import Attachment
-from lorakit.nn import tokens
-from lorakit.nn.logits import last_logits
 from lorakit.recipe.schema import Evaluate, Train
 from lorakit.tasks import Head
 from lorakit.train.loss import can_be_lean, loss_sum
-from lorakit.train.optim import build_optimizer, learning_rate
+from lorakit.train.optim import build_optimizer
 from lorakit.train.plan import epoch_batches, own_part, share, steps_per_epoch
-
-log = logging.getLogger(__name__)
+from lorakit.train.progress import Kept, Progress
+from lorakit.train.refuse import refuse_leaks, refuse_no_rate
+from lorakit.train.saving import Checkpoints, Keeper
+from lorakit.train.update import Update
 
 Score = Callable[[nn.Module], Mapping[str, Mapping[str, float]]]
 Observer = Callable[[dict[str, Any]], None]
@@ -52,6 +50,8 @@ class Setup:
     """(split, metric) that selects the best state."""
     packed: int | None = None
     """Pack examples into rows of at most this many tokens; None: a row each."""
+    lean: bool = False
+    """The loss without logits, where the model's can be had so (`train` finds out)."""
 
 
 @dataclass
@@ -66,14 +66,20 @@ class Trained:
     state: dict[str, Tensor]
     seconds: float
     evaluating: float
+    skipped: int = 0
+    """Steps that were left out, for their loss or gradient was not finite."""
 
 
-def train(attachment: Attachment, setup: Setup, accelerator: Accelerator, score: Score, observe: Observer) -> Trained:
+def train(
+    attachment: Attachment, setup: Setup, accelerator: Accelerator, score: Score, observe: Observer,
+    checkpoints: Checkpoints | None = None,
+) -> Trained:  # fmt: skip
     """Train what the attachment trains, in place; afterwards the model holds the kept state.
 
     score: the model -> {split: {metric: value}}, called on every process. observe: called with plain events, on the
-    main process. TrainingError: a delta without gradient after the first step, or a loss that is not finite.
-    DataError: no examples.
+    main process. checkpoints: where they are written, and the one to go on from; with them Ctrl-C and SIGTERM are
+    caught. TrainingError: a delta without gradient or that does not move, or a loss or gradient that is not finite.
+    DataError: no examples. Stopped: by a signal.
     """
     if not setup.examples:
         raise DataError("there is no example to train on")
@@ -87,61 +93,55 @@ def train(attachment: Attachment, setup: Setup, accelerator: Accelerator, score:
         recompute_activations(attachment.model)
     if setup.packed is not None:
         refuse_leaks(attachment.model, setup.pad_id)
-    lean = setup.head is Head.CAUSAL and can_be_lean(
-        attachment.model, _to(_tensors(setup.examples[:1], setup), accelerator)
-    )
+    first = _to(_tensors(setup.examples[:1], setup), accelerator)
+    setup = replace(setup, lean=setup.head is Head.CAUSAL and can_be_lean(attachment.model, first))
     parameters = attachment.trained()
     optimizer = build_optimizer(parameters, settings, attachment.method.parameter_groups(parameters))
     model, optimizer = accelerator.prepare(attachment.model, optimizer)
-    clock, kept = _Clock(), _Kept(setup.watched, setup.evaluate)
-    observe({"event": "start", "steps": total, "steps_per_epoch": per_epoch, "accumulation": shares.accumulation})
+    run = Progress(Kept(setup.watched, setup.evaluate), total)
+    keeper = Keeper(checkpoints, attachment, optimizer, accelerator, run)
+    keeper.restore()
+    update = Update(attachment, optimizer, accelerator, settings, run, keeper)
+    plan = {"steps": total, "steps_per_epoch": per_epoch, "accumulation": shares.accumulation}
+    observe({"event": "resumed", "step": run.step, **plan} if run.step else {"event": "start", **plan})
     model.train()
-    for step, batch in _numbered_batches(setup, total):
-        rate = learning_rate(settings, step, total)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        parts = [[setup.examples[i] for i in part] for part in own_part(batch, shares, accelerator.process_index)]
-        loss = _accumulate(model, parts, sum(setup.examples[i].trained for i in batch), setup, accelerator, lean)
-        if step == 0:
-            refuse_dead(attachment)
-        _refuse_infinite(loss, step, [setup.examples[i].id for i in batch])
-        norm: Any = accelerator.clip_grad_norm_(list(parameters.values()), settings.max_grad_norm or math.inf)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        clock.count(sum(setup.examples[i].length for i in batch))
-        done = step + 1
-        observe({
-            "event": "step", "step": done, "epoch": done / per_epoch, "loss": loss, "learning_rate": rate,
-            "grad_norm": float(norm), "tokens_per_second": clock.rate(),
-            "seconds": clock.training, "memory_mib": memory_mib(),
-        })  # fmt: skip
-        if due(done):
-            with clock.paused():
-                scores = score(model)
+    with keeper:
+        batches = batches_from(setup, run.step)
+        while not run.ended:
+            if run.scored:
+                chosen = next(batches)
+                batch = [setup.examples[i] for i in chosen]
+                own = own_part(chosen, shares, accelerator.process_index)
+                parts = [[setup.examples[i] for i in part] for part in own]
+                wishes = keeper.wishes(evaluation=due(run.step + 1))
+                loss, wishes = _accumulate(model, parts, sum(e.trained for e in batch), wishes, setup, accelerator)
+                event = update(loss, [e.id for e in batch])
+                run.clock.count(sum(e.length for e in batch))
+                run.step += 1
+                run.scored = not due(run.step)
+                observe({
+                    **event, "step": run.step, "epoch": run.step / per_epoch, "tokens_per_second": run.clock.rate(),
+                    "seconds": run.clock.training, "memory_mib": memory_mib(),
+                })  # fmt: skip
+                keeper.after_step(wishes)
+            else:
+                with run.clock.paused(), keeper.evaluation():
+                    scores = score(model)
                 model.train()
-            for split, values in scores.items():
-                observe(
-                    {"event": "eval", "step": done, "epoch": done / per_epoch, "split": split, "scores": dict(values)}
-                )
-            if kept.offer(done, scores, attachment) or done == total:
-                break
+                for split, values in scores.items():
+                    said = {"split": split, "scores": dict(values)}
+                    observe({"event": "eval", "step": run.step, "epoch": run.step / per_epoch, **said})
+                run.ended = run.kept.offer(run.step, scores, attachment) or run.step == total
+                run.scored = True
+        keeper.finish()
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    kept = run.kept
     attachment.load_state(kept.state)
     attachment.model.eval()
     return Trained(
-        done, done / per_epoch, kept.step, kept.step / per_epoch, kept.scores, kept.state, clock.training, clock.apart
-    )
-
-
-def refuse_no_rate(settings: Train, total: int) -> None:
-    """RecipeError where a warm-up from zero is all there is; a warning where it does not come to its end."""
-    if total == 1 and settings.learning_rate > 0 and learning_rate(settings, 0, total) == 0:
-        raise RecipeError(
-            f"the learning rate of the only step is zero, for train.warmup {settings.warmup:g} begins there: nothing "
-            "would be learnt. Train longer (train.epochs, train.max_steps, more examples), or take train.warmup=0."
-        )
-    if settings.warmup > total:
-        log.warning("train.warmup: %g steps, and the run has %d: it ends while it warms up", settings.warmup, total)
+        run.step, run.step / per_epoch, kept.step, kept.step / per_epoch, kept.scores, kept.state,
+        run.clock.training, run.clock.apart, run.bad.skipped,
+    )  # fmt: skip
 
 
 def recompute_activations(model: nn.Module) -> None:
@@ -169,45 +169,21 @@ def evaluation_steps(cadence: Evaluate, per_epoch: int, total: int) -> Callable[
     return (lambda _step: True) if every <= 0.5 else due
 
 
-def refuse_dead(attachment: Attachment) -> None:
-    """TrainingError unless every delta, and everything fresh, has received a gradient that is not zero."""
-    by_name = {id(p): name for name, p in attachment.model.named_parameters()}
-    alive = {id(p) for p in attachment.model.parameters() if p.grad is not None and bool(p.grad.any())}
-    dead = []
-    for site in attachment.sites:
-        delta: Any = site.module.delta[site.part]  # type: ignore[index]
-        if not any(id(p) in alive for p in delta.parameters()):
-            dead.append(site.name)
-    # the rows of new tokens have none where no example of the first batch holds one
-    fresh = {name for name in attachment.fresh if not name.endswith(tokens.END)}
-    dead += [by_name[id(p)] for n, p in attachment.model.named_parameters() if n in fresh and id(p) not in alive]
-    if dead:
-        shown = ", ".join(dead[:6]) + (f" and {len(dead) - 6} more" if len(dead) > 6 else "")
-        raise TrainingError(
-            f"after the first step {len(dead)} trained part(s) have no gradient, so they would never learn: {shown}. "
-            "The model does not use these weights for this task: leave them out of method.targets."
-        )
-
-
-def _numbered_batches(setup: Setup, total: int) -> Iterator[tuple[int, list[int]]]:
-    lengths = [e.length for e in setup.examples]
-    step = epoch = 0
+def batches_from(setup: Setup, step: int) -> Iterator[list[int]]:
+    """The example numbers of step `step` (from 0) and of all that follow; nothing before it is read."""
+    lengths, size = [e.length for e in setup.examples], setup.train.global_batch_size
+    epoch, done = divmod(step, steps_per_epoch(len(lengths), size))
     while True:
-        for batch in epoch_batches(
-            lengths, setup.train.global_batch_size, setup.seed, epoch, setup.train.group_by_length
-        ):
-            if step == total:
-                return
-            yield step, batch
-            step += 1
-        epoch += 1
+        yield from epoch_batches(lengths, size, setup.seed, epoch, setup.train.group_by_length)[done:]
+        epoch, done = epoch + 1, 0
 
 
 def _accumulate(
-    model: Any, parts: list[list[Encoded]], whole: int, setup: Setup, accelerator: Accelerator, lean: bool
-) -> float:
-    """Gradients of one process's micro batches, each divided by what the whole global batch holds; the mean loss."""
-    total = torch.zeros((), device=accelerator.device)
+    model: Any, parts: list[list[Encoded]], whole: int, wishes: list[float], setup: Setup, accelerator: Accelerator
+) -> tuple[float, list[float]]:
+    """Gradients of one process's micro batches, each divided by what the whole global batch holds; the mean loss, and
+    the sums of all processes' wishes, which travel with it."""
+    total = torch.tensor([0.0, *wishes], device=accelerator.device)
     for i, items in enumerate(parts):
         last = i == len(parts) - 1
         if not items and not last:
@@ -216,12 +192,13 @@ def _accumulate(
         weight = 1.0 if items else 0.0
         batch = _to(_tensors(items or setup.examples[:1], setup), accelerator)
         with nullcontext() if last else accelerator.no_sync(model):
-            loss = loss_sum(model, batch, setup.head, setup.train.label_smoothing, lean) * (weight / whole)
+            loss = loss_sum(model, batch, setup.head, setup.train.label_smoothing, setup.lean) * (weight / whole)
             # DDP takes the mean over processes; the sum is what adds up to the global batch
             accelerator.backward(loss * accelerator.num_processes)
-        total += loss.detach()
-    mean: Any = accelerator.reduce(total, "sum")
-    return float(mean)
+        total[0] += loss.detach()
+    summed: Any = accelerator.reduce(total, "sum")
+    mean, *others = summed.tolist()
+    return mean, others
 
 
 def _to(batch: dict[str, Tensor], accelerator: Accelerator) -> dict[str, Tensor]:
@@ -234,38 +211,6 @@ def _tensors(items: Sequence[Encoded], setup: Setup) -> dict[str, Tensor]:
     return collate(items, setup.head, setup.pad_id, setup.width)
 
 
-@torch.no_grad()
-def refuse_leaks(model: nn.Module, pad_id: int) -> None:
-    """ModelError unless an example in a packed row gets the logits that it gets alone."""
-    drawn = [[3, 4, 5, 6, 7], [5, 4, 3], [7, 6, 5, 4]]
-    items = [Encoded("", {"input_ids": ids, "attention_mask": [1] * len(ids)}, None, ids) for ids in drawn]
-    model.eval()
-    device = next(model.parameters()).device
-
-    def logits(chosen: Sequence[Encoded]) -> Tensor:
-        inputs = {name: value.to(device) for name, value in pack(chosen, 16, pad_id).items() if name != "labels"}
-        return last_logits(model, inputs, inputs["input_ids"].shape[1])[0].float()
-
-    alone, together = torch.cat([logits([item]) for item in items]), logits(items)
-    order = [*range(5), *range(9, 12), *range(5, 9)]  # the longest come first in a row
-    if (alone - together[order]).abs().max() > 1e-2 * alone.abs().max():
-        raise ModelError(
-            f"data.packing: in {type(model).__name__} the examples of a row see each other, so it would learn another "
-            "text than yours; leave data.packing out"
-        )
-
-
-def _refuse_infinite(loss: float, step: int, ids: Sequence[str]) -> None:
-    if not math.isfinite(loss):
-        cause = (
-            "Nothing was updated before: look at the size of the targets of a regression, and at the base's weights."
-            if step == 0
-            else "Lower train.learning_rate, raise train.warmup, or take precision fp32 or bf16 if it was fp16."
-        )
-        shown = ", ".join(ids[:8]) + (" ..." if len(ids) > 8 else "")
-        raise TrainingError(f"the loss is {loss} at step {step + 1} (examples {shown}). {cause}")
-
-
 def memory_mib() -> float:
     """Peak memory: of the GPU where there is one, else of this process."""
     if torch.cuda.is_available():
@@ -274,55 +219,3 @@ def memory_mib() -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-class _Kept:
-    """The state to keep: that of the best score so far, or the last."""
-
-    def __init__(self, watched: tuple[str, str], cadence: Evaluate):
-        self.watched, self.cadence = watched, cadence
-        self.step, self.best, self.waited = 0, -math.inf, 0
-        self.scores: Mapping[str, Mapping[str, float]] = {}
-        self.state: dict[str, Tensor] = {}
-
-    def offer(self, step: int, scores: Mapping[str, Mapping[str, float]], attachment: Attachment) -> bool:
-        """Take it if it is better (or if the last is wanted); True when patience is at its end."""
-        split, metric = self.watched
-        value = scores[split][metric]
-        value = -math.inf if math.isnan(value) else value  # a correlation of constant predictions, say
-        better = value > self.best or not self.state
-        if better or self.cadence.keep == "last":
-            self.step, self.scores, self.state = step, scores, attachment.state()
-        self.best, self.waited = (value, 0) if better else (self.best, self.waited + 1)
-        return self.cadence.patience is not None and self.waited >= self.cadence.patience
-
-
-class _Clock:
-    """Seconds of training, without those of evaluation, and tokens per second."""
-
-    def __init__(self) -> None:
-        self.begin, self.apart, self.tokens = time.perf_counter(), 0.0, 0
-
-    @property
-    def training(self) -> float:
-        return time.perf_counter() - self.begin - self.apart
-
-    def count(self, tokens: int) -> None:
-        self.tokens += tokens
-
-    def rate(self) -> float:
-        return self.tokens / max(self.training, 1e-9)
-
-    def paused(self) -> Any:
-        return _Pause(self)
-
-
-class _Pause:
-    def __init__(self, clock: _Clock):
-        self.clock = clock
-
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.clock.apart += time.perf_counter() - self.start

@@ -35,9 +35,14 @@ def _spared(name: str, parameter: nn.Parameter) -> bool:
     return name.endswith("bias") or parameter.ndim < 2
 
 
+def warm_steps(settings: Train, total: int) -> float:
+    """The steps below the full learning rate."""
+    return settings.warmup if settings.warmup >= 1 else math.ceil(settings.warmup * total)
+
+
 def learning_rate(settings: Train, step: int, total: int) -> float:
     """Of optimizer step `step` (from 0) of `total`."""
-    warm = settings.warmup if settings.warmup >= 1 else math.ceil(settings.warmup * total)
+    warm = warm_steps(settings, total)
     if step < warm:
         return settings.learning_rate * step / max(1, warm)
     done = (step - warm) / max(1, total - warm)

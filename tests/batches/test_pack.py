@@ -11,8 +11,8 @@ from lorakit.batches import IGNORE, Encoded, collate, pack
 from lorakit.errors import ModelError
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.tasks import Head
-from lorakit.train.loop import refuse_leaks
 from lorakit.train.loss import loss_sum
+from lorakit.train.refuse import refuse_leaks
 
 PACKABLE = ["gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3"]
 ALL_IN_ONE = {"opt", "bloom"}

@@ -21,7 +21,8 @@ from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe.schema import Evaluate, Train
 from lorakit.tasks import Head
 from lorakit.train import loop
-from lorakit.train.loop import Setup, evaluation_steps, recompute_activations, refuse_dead, train
+from lorakit.train.loop import Setup, evaluation_steps, recompute_activations, train
+from lorakit.train.refuse import refuse_dead
 
 MODELS = {
     Head.CLASSIFICATION: ("bert", "SequenceClassification", {}),

@@ -1,0 +1,227 @@
+"""A checkpoint: a folder that is there whole or not at all, and in which a changed bit is seen. No pickle.
+
+step-000120/trained.safetensors      what the method trains, and the head
+            best.safetensors         the state to keep, where it is another
+            optimizer.safetensors    exp_avg.NAME, exp_avg_sq.NAME, step.NAME
+            rng-0.json ...           random number generators, a file per process
+            state.json               `State`
+            checksums.json           blake2b of each of these
+A name that ends in `-unscored` is of a step whose evaluation is still to come.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lorakit.config import Config, first_problem
+from lorakit.disk import sync, sync_all
+from lorakit.errors import InputError
+
+log = logging.getLogger(__name__)
+
+SUMS, STATE, TRAINED, BEST, OPTIMIZER = (
+    "checksums.json", "state.json", "trained.safetensors", "best.safetensors", "optimizer.safetensors"
+)  # fmt: skip
+NAME = re.compile(r"step-(\d{6,12})(-unscored)?")
+AnyFloat = Annotated[float, Field(allow_inf_nan=True)]
+
+
+class KeptState(Config):
+    """The evaluations so far. best: None before the first score that is a number."""
+
+    step: int = Field(ge=0)
+    best: float | None
+    waited: int = Field(ge=0)
+    scores: dict[str, dict[str, AnyFloat]]
+
+
+class ClockState(Config):
+    training: float
+    apart: float
+    tokens: int
+
+
+class BadSteps(Config):
+    """Steps that were skipped, in all and since the last good one, and fp16 overflows since then."""
+
+    skipped: int = 0
+    in_a_row: int = 0
+    overflows: int = 0
+
+
+class State(Config):
+    """Where a run stands, but for its tensors and random numbers."""
+
+    format: Literal[1] = 1
+    step: int = Field(ge=0)
+    """Optimizer steps that were taken."""
+    total: int = Field(ge=1)
+    scored: bool
+    """The evaluation after this step, if there is one, was made."""
+    ended: bool
+    """Nothing is left to train."""
+    kept: KeptState
+    clock: ClockState
+    bad: BadSteps
+    scaler: dict[str, int | float] | None = None
+    """Of fp16."""
+    processes: int = Field(ge=1)
+    about: dict[str, Any] = Field(default_factory=dict)
+    """What the caller adds."""
+
+    @property
+    def name(self) -> str:
+        return f"step-{self.step:06}{'' if self.scored else '-unscored'}"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint as read. rng: an entry per process."""
+
+    folder: Path
+    state: State
+    trained: dict[str, Tensor]
+    best: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    rng: list[dict[str, Any]]
+
+
+def save(
+    folder: Path, state: State, tensors: Mapping[str, Mapping[str, Tensor]], rng: Sequence[Mapping[str, Any]], keep: int
+) -> Path:
+    """Write a checkpoint into `folder`, and remove all but the newest `keep`. tensors: file name -> tensors.
+
+    InputError: disk full, no permission; the checkpoints that are there stay as they are.
+    """
+    final = folder / state.name
+    if final.is_dir() and wrong(final) is None:
+        return final  # a run that went on from here, and was stopped here again
+    temporary = folder / f".{state.name}.{os.getpid()}"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for name, values in tensors.items():
+            save_file(dict(values), temporary / name)
+        for rank, numbers in enumerate(rng):
+            _write(temporary / f"rng-{rank}.json", numbers)
+        _write(temporary / STATE, state.model_dump())
+        _write(temporary / SUMS, {path.name: digest(path) for path in sorted(temporary.iterdir())})
+        sync_all(temporary)
+        shutil.rmtree(final, ignore_errors=True)  # damaged, or it would have been taken
+        temporary.rename(final)
+        sync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        last = next(iter(found(folder)), None)
+        left = f"The one before, {last.name}, is untouched" if last else "There is none before it"
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(
+            f"cannot write the checkpoint {final}: {why}. {left}: make room, and give the same command again."
+        ) from error
+    _remove_others(folder, final, keep)
+    return final
+
+
+def newest(folder: Path) -> Saved | None:
+    """The newest checkpoint that is whole; a damaged one is named in the log, and the one before is taken."""
+    for path in found(folder):
+        try:
+            if (why := wrong(path)) is None:
+                return read(path)
+        except InputError as error:
+            why = str(error)
+        log.warning("%s is damaged (%s); the checkpoint before it is taken, if there is one", path, why)
+    return None
+
+
+def found(folder: Path) -> list[Path]:
+    """Every checkpoint of a folder by its name, the newest first."""
+    named = [p for p in folder.iterdir() if NAME.fullmatch(p.name)] if folder.is_dir() else []
+    return sorted(named, key=_place, reverse=True)
+
+
+def wrong(path: Path) -> str | None:
+    """What of a checkpoint is not as it was written; None: nothing."""
+    try:
+        sums = json.loads((path / SUMS).read_bytes())
+        there = {file.name for file in path.iterdir()} - {SUMS}
+        if not isinstance(sums, dict):
+            return f"{SUMS} is no mapping"
+        if missing := sorted(({TRAINED, OPTIMIZER, STATE, "rng-0.json"} | set(sums)) - there):
+            return f"{missing[0]} is missing"
+        if more := sorted(there - set(sums)):
+            return f"{SUMS} does not know {more[0]}"
+        for name in sorted(there):
+            if digest(path / name) != sums[name]:
+                return f"{name} is not what was written"
+    except FileNotFoundError:
+        return f"{SUMS} is missing"
+    except (OSError, ValueError, RecursionError) as error:
+        return f"{SUMS} cannot be read: {error}"
+    return None
+
+
+def read(path: Path) -> Saved:
+    """InputError: a file is not what a checkpoint of this lorakit holds."""
+    try:
+        state = State.model_validate(json.loads((path / STATE).read_bytes()))
+        if state.name != path.name:
+            raise ValueError(f"{STATE} is of {state.name}")
+        ranks = [json.loads((path / f"rng-{rank}.json").read_bytes()) for rank in range(state.processes)]
+        best = load_file(path / BEST) if (path / BEST).is_file() else {}
+        return Saved(path, state, load_file(path / TRAINED), best, load_file(path / OPTIMIZER), ranks)
+    except ValidationError as error:
+        raise InputError(f"{path / STATE} is none of this lorakit: {first_problem(error)}") from None
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def digest(path: Path) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            found.update(part)
+    return found.hexdigest()
+
+
+def clean(folder: Path) -> None:
+    """Remove what a stop in the midst of writing or removing has left."""
+    for path in folder.glob(".step-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value) + "\n", encoding="utf-8")
+
+
+def _place(path: Path) -> tuple[int, bool]:
+    match = NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1]), match[2] is None
+
+
+def _remove_others(folder: Path, new: Path, keep: int) -> None:
+    others = [path for path in found(folder) if path != new]
+    newer = [path for path in others if _place(path) > _place(new)]  # they were damaged, or this would be after them
+    older = [path for path in others if path not in newer]
+    for path in [*newer, *older[keep - 1 :]]:
+        gone = folder / f".{path.name}.old"  # so that half of one is never taken for a damaged one
+        try:
+            path.rename(gone)
+        except OSError as error:
+            log.warning("cannot remove the checkpoint %s: %s", path, error)
+        shutil.rmtree(gone, ignore_errors=True)

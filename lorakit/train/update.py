@@ -1,0 +1,74 @@
+"""The optimizer's part of a step, watched for numbers that are not finite and for parts that do not learn."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from accelerate import Accelerator
+
+from lorakit.methods import Attachment
+from lorakit.recipe.schema import Train
+from lorakit.train.checkpoint import BadSteps
+from lorakit.train.optim import learning_rate
+from lorakit.train.progress import Progress
+from lorakit.train.refuse import OVERFLOWS, Still, bad_step, overflowing, refuse_dead, what_is_wrong
+from lorakit.train.saving import SHARDED, Keeper
+
+log = logging.getLogger(__name__)
+
+
+class Update:
+    """One step after another: clips, moves the parameters, or leaves a bad step out."""
+
+    def __init__(
+        self, attachment: Attachment, optimizer: Any, accelerator: Accelerator, settings: Train, run: Progress,
+        keeper: Keeper,
+    ):  # fmt: skip
+        self.attachment, self.optimizer, self.accelerator, self.settings = attachment, optimizer, accelerator, settings
+        self.run, self.keeper, self.parameters = run, keeper, list(attachment.trained().values())
+        self.still = None if accelerator.distributed_type in SHARDED else Still(attachment, settings, run.total)
+        self.looked = run.step > 0
+
+    def __call__(self, loss: float, ids: Sequence[str]) -> dict[str, Any]:
+        """What happened, as an event. TrainingError: a number that is not finite, or a part that does not learn."""
+        rate = learning_rate(self.settings, self.run.step, self.run.total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        found: Any = self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm or math.inf)
+        norm, scaler = float(found), self.accelerator.scaler
+        if what := what_is_wrong(loss, norm, scaled=scaler is not None):
+            self._leave_out(what, ids)
+            return {"event": "skipped", "why": what, "examples": list(ids)}
+        if not self.looked:
+            refuse_dead(self.attachment)
+            self.looked = True
+        if self.still:
+            self.still.before_step(rate)
+        self.optimizer.step()
+        self._look(scaler, overflowed=not math.isfinite(norm))
+        self.optimizer.zero_grad(set_to_none=True)
+        return {
+            "event": "step", "loss": loss, "learning_rate": rate, "grad_norm": norm if math.isfinite(norm) else None
+        }  # fmt: skip
+
+    def _leave_out(self, what: str, ids: Sequence[str]) -> None:
+        bad, step = self.run.bad, self.run.step + 1
+        if bad.in_a_row >= self.settings.skip_bad_steps:
+            raise bad_step(what, step, ids, self.keeper.advice())
+        log.warning("%s at step %d: the step is left out (examples %s)", what, step, ", ".join(ids))
+        self.run.bad = BadSteps(skipped=bad.skipped + 1, in_a_row=bad.in_a_row + 1, overflows=bad.overflows)
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.update()  # or it would think that these gradients were still to come
+
+    def _look(self, scaler: Any, overflowed: bool) -> None:
+        # accelerate's optimizer_step_was_skipped does not see it: a fused optimizer leaves the step out by itself
+        overflows = self.run.bad.overflows + 1 if overflowed else 0
+        self.run.bad = BadSteps(skipped=self.run.bad.skipped, overflows=overflows)
+        if overflows >= OVERFLOWS:
+            raise overflowing(self.run.step + 1, scaler.get_scale())
+        if self.still and not overflowed:
+            self.still.after_step(self.run.step)
