@@ -48,6 +48,7 @@ from lorakit.run.proof import reload_and_merge
 from lorakit.tasks import Example
 from lorakit.train.loop import Setup, Trained, train
 from lorakit.train.plan import share
+from lorakit.train.processes import is_sharded, settle
 
 log = logging.getLogger(__name__)
 
@@ -199,6 +200,12 @@ def train_seed(
 
     with _Journal(folder / "metrics.jsonl" if main else None) as journal:
         trained = train(attachment, setup, accelerator, score, _both(observe, journal.write))
+    if is_sharded(accelerator):  # the model is in parts: it is read anew, and what was trained is put on it
+        accelerator.free_memory()
+        base = load(recipe.model, task.head.value, task.labels)
+        attachment = examiner.attachment = attach(recipe, base)
+        attachment.load_state(trained.state)
+        base.to(accelerator.device)
     if main:
         files.save(folder / "adapter", attachment, card)
         base.tokenizer.save_pretrained(folder / "adapter")
@@ -268,7 +275,8 @@ def _prove(
 
 def _accelerator(recipe: Recipe) -> Accelerator:
     precision = precision_of(recipe.train.precision)
-    wanted: dict[str, Any] = {"mixed_precision": precision, "cpu": os.environ.get("LORAKIT_CPU") == "1"}
+    cpu = os.environ.get("LORAKIT_CPU") == "1" and os.environ.get("ACCELERATE_USE_DEEPSPEED") != "true"
+    wanted: dict[str, Any] = {"mixed_precision": precision, "cpu": cpu}  # cpu would switch DeepSpeed off
     try:
         try:
             accelerator = Accelerator(**wanted)
@@ -280,6 +288,7 @@ def _accelerator(recipe: Recipe) -> Accelerator:
         raise RecipeError(f"train.precision {recipe.train.precision} is not to be had here: {error}") from error
     if precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would train in fp32 without a word
         raise RecipeError("train.precision fp16 is not to be had here: it needs a GPU; take bf16 or fp32")
+    settle(accelerator, precision)
     return accelerator
 
 

@@ -11,8 +11,8 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from lorakit.tasks import Head
 from lorakit.train.loss import loss_sum
 from lorakit.train.optim import build_optimizer, learning_rate
 from lorakit.train.plan import epoch_batches, own_part, share, steps_per_epoch
+from lorakit.train.processes import Exchange, prepared
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ class Trained:
 
 
 def train(attachment: Attachment, setup: Setup, accelerator: Accelerator, score: Score, observe: Observer) -> Trained:
-    """Train what the attachment trains, in place; afterwards the model holds the kept state.
+    """Train what the attachment trains, in place; afterwards the model holds the kept state (under FSDP2: parts of the
+    last one, and the kept one is to be loaded into the base model read anew).
 
     score: the model -> {split: {metric: value}}, called on every process. observe: called with plain events, on the
     main process. TrainingError: a delta without gradient after the first step, or a loss that is not finite.
@@ -89,7 +91,8 @@ def train(attachment: Attachment, setup: Setup, accelerator: Accelerator, score:
         refuse_leaks(attachment.model, setup.pad_id)
     parameters = attachment.trained()
     optimizer = build_optimizer(parameters, settings, attachment.method.parameter_groups(parameters))
-    model, optimizer = accelerator.prepare(attachment.model, optimizer)
+    exchange = prepared(accelerator, attachment.model, optimizer, settings.max_grad_norm or 0.0)
+    model, optimizer, parameters = exchange.model, exchange.optimizer, attachment.trained()
     clock, kept = _Clock(), _Kept(setup.watched, setup.evaluate)
     observe({"event": "start", "steps": total, "steps_per_epoch": per_epoch, "accumulation": shares.accumulation})
     model.train()
@@ -98,32 +101,33 @@ def train(attachment: Attachment, setup: Setup, accelerator: Accelerator, score:
         for group in optimizer.param_groups:
             group["lr"] = rate
         parts = [[setup.examples[i] for i in part] for part in own_part(batch, shares, accelerator.process_index)]
-        loss = _accumulate(model, parts, sum(setup.examples[i].trained for i in batch), setup, accelerator)
+        loss = _accumulate(model, parts, sum(setup.examples[i].trained for i in batch), setup, exchange)
         if step == 0:
-            refuse_dead(attachment)
+            refuse_dead(attachment, exchange.gradient)
         _refuse_infinite(loss, step, [setup.examples[i].id for i in batch])
-        norm: Any = accelerator.clip_grad_norm_(list(parameters.values()), settings.max_grad_norm or math.inf)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        norm = exchange.clip(list(parameters.values()), settings.max_grad_norm or math.inf)
+        exchange.step()
         clock.count(sum(setup.examples[i].length for i in batch))
         done = step + 1
         observe({
             "event": "step", "step": done, "epoch": done / per_epoch, "loss": loss, "learning_rate": rate,
-            "grad_norm": float(norm), "tokens_per_second": clock.rate(),
+            "grad_norm": norm, "tokens_per_second": clock.rate(),
             "seconds": clock.training, "memory_mib": memory_mib(),
         })  # fmt: skip
         if due(done):
-            with clock.paused():
+            with clock.paused(), exchange.whole():
                 scores = score(model)
+                enough = kept.offer(done, scores, attachment)
                 model.train()
             for split, values in scores.items():
                 observe(
                     {"event": "eval", "step": done, "epoch": done / per_epoch, "split": split, "scores": dict(values)}
                 )
-            if kept.offer(done, scores, attachment) or done == total:
+            if enough or done == total:
                 break
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    attachment.load_state(kept.state)
+    if not exchange.sharded:
+        attachment.load_state(kept.state)
     attachment.model.eval()
     return Trained(
         done, done / per_epoch, kept.step, kept.step / per_epoch, kept.scores, kept.state, clock.training, clock.apart
@@ -166,10 +170,11 @@ def evaluation_steps(cadence: Evaluate, per_epoch: int, total: int) -> Callable[
     return (lambda _step: True) if every <= 0.5 else due
 
 
-def refuse_dead(attachment: Attachment) -> None:
+def refuse_dead(attachment: Attachment, gradient: Callable[[nn.Parameter], Tensor | None] = attrgetter("grad")) -> None:
     """TrainingError unless every delta, and everything fresh, has received a gradient that is not zero."""
     by_name = {id(p): name for name, p in attachment.model.named_parameters()}
-    alive = {id(p) for p in attachment.model.parameters() if p.grad is not None and bool(p.grad.any())}
+    found = {id(p): gradient(p) for p in attachment.trained().values()}
+    alive = {key for key, grad in found.items() if grad is not None and bool(grad.any())}
     dead = []
     for site in attachment.sites:
         delta: Any = site.module.delta[site.part]  # type: ignore[index]
@@ -200,8 +205,9 @@ def _numbered_batches(setup: Setup, total: int) -> Iterator[tuple[int, list[int]
         epoch += 1
 
 
-def _accumulate(model: Any, parts: list[list[Encoded]], whole: int, setup: Setup, accelerator: Accelerator) -> float:
+def _accumulate(model: Any, parts: list[list[Encoded]], whole: int, setup: Setup, exchange: Exchange) -> float:
     """Gradients of one process's micro batches, each divided by what the whole global batch holds; the mean loss."""
+    accelerator = exchange.accelerator
     total = torch.zeros((), device=accelerator.device)
     for i, items in enumerate(parts):
         last = i == len(parts) - 1
@@ -211,10 +217,9 @@ def _accumulate(model: Any, parts: list[list[Encoded]], whole: int, setup: Setup
         weight = 1.0 if items else 0.0
         batch = _tensors(items or setup.examples[:1], setup)
         batch = {name: value.to(accelerator.device) for name, value in batch.items()}
-        with nullcontext() if last else accelerator.no_sync(model):
+        with exchange.micro(last):
             loss = loss_sum(model, batch, setup.head, setup.train.label_smoothing) * (weight / whole)
-            # DDP takes the mean over processes; the sum is what adds up to the global batch
-            accelerator.backward(loss * accelerator.num_processes)
+            exchange.backward(loss)
         total += loss.detach()
     mean: Any = accelerator.reduce(total, "sum")
     return float(mean)
