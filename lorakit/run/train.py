@@ -48,7 +48,7 @@ from lorakit.run.proof import reload_and_merge
 from lorakit.tasks import Example
 from lorakit.train.loop import Setup, Trained, train
 from lorakit.train.plan import share
-from lorakit.train.processes import is_sharded, settle
+from lorakit.train.processes import is_sharded, on_cpus, settle
 
 log = logging.getLogger(__name__)
 
@@ -275,8 +275,7 @@ def _prove(
 
 def _accelerator(recipe: Recipe) -> Accelerator:
     precision = precision_of(recipe.train.precision)
-    cpu = os.environ.get("LORAKIT_CPU") == "1" and os.environ.get("ACCELERATE_USE_DEEPSPEED") != "true"
-    wanted: dict[str, Any] = {"mixed_precision": precision, "cpu": cpu}  # cpu would switch DeepSpeed off
+    wanted: dict[str, Any] = {"mixed_precision": precision, "cpu": on_cpus(os.environ.get("LORAKIT_CPU") == "1")}
     try:
         try:
             accelerator = Accelerator(**wanted)

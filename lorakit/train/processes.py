@@ -12,7 +12,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
@@ -133,6 +134,23 @@ def prepared(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.
 
 def is_sharded(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type == DistributedType.FSDP
+
+
+def strategy() -> str:
+    """How this process shares a model with others: `ddp`, `fsdp2`, `zero2`; `none` where it is the only one."""
+    if not is_initialized() or AcceleratorState().num_processes == 1:
+        return "none"
+    words = {DistributedType.FSDP: "fsdp2", DistributedType.DEEPSPEED: "zero2"}
+    return words.get(AcceleratorState().distributed_type, "ddp")
+
+
+def on_cpus(asked: bool) -> bool:
+    """What to tell an Accelerator about `cpu`, so that launched processes find each other where there is no GPU."""
+    cpu = asked or (int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.accelerator.is_available())
+    if cpu and os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        PartialState(cpu=True)  # an Accelerator told so itself, accelerate 1.15 leaves DeepSpeed out without a word
+        return False
+    return cpu
 
 
 def settle(accelerator: Accelerator, precision: str) -> None:
