@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.launch import launch, visible_gpus
+from lorakit.cli.launch import Strategy, launch, visible_gpus
 from lorakit.cli.output import Json, Overrides, RecipeName, Runs, begin, console, give
 
 
@@ -21,6 +21,9 @@ def train(
     processes: Annotated[
         int | None, typer.Option(help="Processes to train with; by default one per visible GPU, or one.", min=1)
     ] = None,
+    strategy: Annotated[
+        Strategy, typer.Option(help="What processes share: gradients (ddp), or also model and optimizer in parts.")
+    ] = Strategy.ddp,
     cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Train again where a run of this recipe is there already.")
@@ -35,7 +38,7 @@ def train(
         os.environ["LORAKIT_CPU"] = "1"
     wanted = processes or (1 if cpu else visible_gpus())
     if wanted > 1 and "WORLD_SIZE" not in os.environ:
-        raise typer.Exit(launch(wanted, cpu or not visible_gpus()))
+        raise typer.Exit(launch(wanted, cpu or not visible_gpus(), strategy))
     begin()
     from lorakit.cli.progress import Progress
     from lorakit.report.result import failed_checks, summary

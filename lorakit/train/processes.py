@@ -7,6 +7,7 @@ processes' gradients is what all three give, so the loss that a process brings i
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -65,6 +66,14 @@ class Sharded(Exchange):
 
     sharded = True
 
+    def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
+        # accelerate 1.15 makes parts of their own of the embeddings and the output, and fails inside another part
+        alone = [getattr(model, f"get_{end}put_embeddings")() for end in ("in", "out")]
+        chosen = self.accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap or model._no_split_modules or ()
+        outer = {type(m).__name__ for m in model.modules() if any(part in alone for part in m.modules())}
+        self.accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = sorted({*chosen} - outer)  # type: ignore
+        return super().prepare(model, optimizer)
+
     @contextmanager
     def micro(self, last: bool) -> Iterator[None]:
         # accelerate casts what DDP prepares; fully_shard's own casts would round the parameters that are saved
@@ -98,6 +107,8 @@ class ZeRO(Exchange):
         config |= {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1, "gradient_clipping": most}
         config |= {"train_batch_size": accelerator.num_processes, "steps_per_print": 10**9}
         config["zero_allow_untested_optimizer"] = True
+        # DeepSpeed 0.19 calls it by the name that torch 2.13 gives up
+        warnings.filterwarnings("ignore", ".*all_gather_into_tensor", FutureWarning)
         super().__init__(accelerator, model, optimizer)
 
     @contextmanager
@@ -160,7 +171,8 @@ def settle(accelerator: Accelerator, precision: str) -> None:
         # accelerate 1.15 takes FSDP for GPUs alone, and trains with DDP elsewhere without a word
         from accelerate.utils import FullyShardedDataParallelPlugin
 
-        state.fsdp_plugin, state.distributed_type = FullyShardedDataParallelPlugin(), DistributedType.FSDP
+        state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
     if is_sharded(accelerator):
         if not accelerator.is_fsdp2:
             raise RecipeError("FSDP's first version is not trained with; set fsdp_version: 2 in accelerate's config")
