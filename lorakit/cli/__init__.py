@@ -47,6 +47,7 @@ def add_verbs() -> None:
         evaluate,
         generate,
         merge,
+        prepare,
         recipes,
         report,
         score,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lorakit.cli import app
 from lorakit.cli.launch import Strategy, launch, visible_gpus
 from lorakit.cli.output import Json, Overrides, RecipeName, Runs, begin, console, give
+from lorakit.errors import InputError
+
+if TYPE_CHECKING:
+    from lorakit.recipe.load import Loaded
 
 
 @app.command()
@@ -38,7 +42,10 @@ def train(
         os.environ["LORAKIT_CPU"] = "1"
     wanted = processes or (1 if cpu else visible_gpus())
     if wanted > 1 and "WORLD_SIZE" not in os.environ:
+        _prepare(loaded, recipe)
         raise typer.Exit(launch(wanted, cpu or not visible_gpus(), strategy))
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "LORAKIT_PREPARED" not in os.environ:
+        _prepare(loaded, recipe)  # started by another's hand: the first on each machine does, the others wait
     begin()
     from lorakit.cli.progress import Progress
     from lorakit.report.result import failed_checks, summary
@@ -50,6 +57,10 @@ def train(
     progress = Progress()
     try:
         folder, result = train_recipe(loaded, runs, progress, fresh)
+    except InputError as error:
+        from lorakit.run.prepare import explained
+
+        raise explained(loaded.recipe, recipe, error) from error
     finally:
         progress.close()
     console().print(score_table(result).plain(), markup=False)
@@ -75,3 +86,15 @@ def train(
     }, as_json)  # fmt: skip
     if failed:
         raise typer.Exit(1)
+
+
+def _prepare(loaded: Loaded, name: str) -> None:
+    """Read and tokenise before the processes meet: waiting for one another, they would run out of time."""
+    begin(models=False)
+    from lorakit.run.prepare import explained, tokenise
+
+    try:
+        tokenise(loaded.recipe)
+    except InputError as error:
+        raise explained(loaded.recipe, name, error) from error
+    os.environ["LORAKIT_PREPARED"] = "1"

@@ -167,6 +167,14 @@ def load_tokenizer(spec: Model) -> Any:
     return tokenizer
 
 
+def tokenizer_of(spec: Model) -> Any:
+    """As `load` gives it, with the new tokens."""
+    tokenizer = load_tokenizer(spec)
+    if spec.new_tokens:
+        add_tokens(tokenizer, spec)
+    return tokenizer
+
+
 def add_tokens(tokenizer: Any, spec: Model) -> list[int]:
     """Their ids, ascending. ModelError: one that the tokenizer has already."""
     known = [text for text in spec.new_tokens if text in tokenizer.get_vocab()]
