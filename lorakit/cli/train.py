@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -91,6 +92,7 @@ def train(
 def _prepare(loaded: Loaded, name: str) -> None:
     """Read and tokenise before the processes meet: waiting for one another, they would run out of time."""
     begin(models=False)
+    logging.getLogger("lorakit").setLevel(logging.ERROR)  # what there is to say, the training says
     from lorakit.run.prepare import explained, tokenise
 
     try:

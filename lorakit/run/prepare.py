@@ -94,7 +94,7 @@ def weight_files(spec: Any) -> list[str]:
 
 def weight_file(spec: Any, file: str, must: bool = True) -> str | None:
     """Where the file lies, fetched if need be. OSError: not to be had."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     from lorakit.models._load import location
 

@@ -69,9 +69,10 @@ class Sharded(Exchange):
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
         # accelerate 1.15 makes parts of their own of the embeddings and the output, and fails inside another part
         alone = [getattr(model, f"get_{end}put_embeddings")() for end in ("in", "out")]
-        chosen = self.accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap or model._no_split_modules or ()
+        plugin: Any = self.accelerator.state.fsdp_plugin
+        chosen: Any = plugin.transformer_cls_names_to_wrap or getattr(model, "_no_split_modules", None) or ()
         outer = {type(m).__name__ for m in model.modules() if any(part in alone for part in m.modules())}
-        self.accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = sorted({*chosen} - outer)  # type: ignore
+        plugin.transformer_cls_names_to_wrap = sorted({*chosen} - outer)
         return super().prepare(model, optimizer)
 
     @contextmanager
@@ -86,6 +87,7 @@ class Sharded(Exchange):
 
         parts = [module for module in self.model.modules() if isinstance(module, FSDPModule)]
         root: Any = self.model
+        plugin: Any = self.accelerator.state.fsdp_plugin
         root.set_reshard_after_forward(False)  # or a process would wait for others that have no batch left
         for part in parts:
             part.unshard()
@@ -95,14 +97,15 @@ class Sharded(Exchange):
         finally:
             for part in parts:
                 part.reshard()
-            root.set_reshard_after_forward(self.accelerator.state.fsdp_plugin.reshard_after_forward)
+            root.set_reshard_after_forward(plugin.reshard_after_forward)
 
 
 class ZeRO(Exchange):
     """DeepSpeed ZeRO-2: each process holds the model; gradients and the optimizer's state are shared out."""
 
     def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, most: float):
-        config = accelerator.state.deepspeed_plugin.deepspeed_config
+        plugin: Any = accelerator.state.deepspeed_plugin
+        config = plugin.deepspeed_config
         # examples are counted by lorakit, so that DeepSpeed divides by nothing
         config |= {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1, "gradient_clipping": most}
         config |= {"train_batch_size": accelerator.num_processes, "steps_per_print": 10**9}
@@ -166,7 +169,7 @@ def on_cpus(asked: bool) -> bool:
 
 def settle(accelerator: Accelerator, precision: str) -> None:
     """After an Accelerator was made. RecipeError: a way to spread the model that lorakit does not train with."""
-    state = accelerator.state
+    state: Any = accelerator.state
     if accelerator.distributed_type == DistributedType.MULTI_CPU and os.environ.get("ACCELERATE_USE_FSDP") == "true":
         # accelerate 1.15 takes FSDP for GPUs alone, and trains with DDP elsewhere without a word
         from accelerate.utils import FullyShardedDataParallelPlugin
@@ -180,7 +183,7 @@ def settle(accelerator: Accelerator, precision: str) -> None:
             raise RecipeError("set fsdp_cpu_ram_efficient_loading: false: each process reads and scores the base")
         state.fsdp_plugin.mixed_precision_policy = None
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        if accelerator.state.deepspeed_plugin.zero_stage > 2:
+        if state.deepspeed_plugin.zero_stage > 2:
             raise RecipeError("DeepSpeed ZeRO-3 is not trained with; take zero_stage: 2, or FSDP2")
         if precision != "no":
             raise RecipeError(

@@ -75,7 +75,8 @@ def test_everything_that_decides_the_tokens_is_in_the_key(tokenizer):
     added.add_tokens(["new"])
     changed = [
         key(examples(8)), key([*examples()[:8], Example("e8", "w8 w9 w10", target=0)]),
-        key([*examples()[:8], Example("e8", "w8 w9", target=1)]), key([*examples()[:8], Example("x", "w8 w9", target=0)]),
+        key([*examples()[:8], Example("e8", "w8 w9", target=1)]),
+        key([*examples()[:8], Example("x", "w8 w9", target=0)]),
         key([*examples()[:8], Example("e8", "w8 w9", target=0, eos=True)]),
         key([*examples()[:8], Example("e8", "w8 w9", target=0, turns=(Turn("user", "w8"),))]),
         key(given=tokenizer(words=61)), key(given=templated), key(given=added), key(head=Head.REGRESSION),
@@ -93,7 +94,9 @@ def test_a_damaged_file_is_made_anew(harm, tokenizer, monkeypatch, cache, caplog
     good = once.encode_once(examples(), tokenizer(), Head.CLASSIFICATION, data)
     (file,) = cache.glob("*.safetensors")
     held = file.read_bytes()
-    file.write_bytes({"cut": held[:-5], "altered": held[:-3] + b"\x07" + held[-2:], "empty": b"", "foreign": b"PK" * 99}[harm])
+    file.write_bytes(
+        {"cut": held[:-5], "altered": held[:-3] + b"\x07" + held[-2:], "empty": b"", "foreign": b"PK" * 99}[harm]
+    )
     again = once.encode_once(examples(), tokenizer(), Head.CLASSIFICATION, data)
     assert calls == [9, 9]
     assert [a.inputs for a in again] == [g.inputs for g in good]
@@ -137,8 +140,8 @@ def test_what_is_missing_is_one_message_that_lists_it_all(lorakit_cli, no_networ
         done = lorakit_cli(verb[0], "glue_mrpc", "model.name=nobody/has-this", "~start_from", *verb[1:])
         assert done.code == 2
         assert done.err.count("error:") == 1
-        for part in ("nobody/has-this, configuration", "nobody/has-this, tokenizer", "nobody/has-this, model.safetensors",
-                     "glue/mrpc, split train", "glue/mrpc, split validation", "lorakit prepare glue_mrpc"):  # fmt: skip
+        model = [f"nobody/has-this, {part}" for part in ("configuration", "tokenizer", "model.safetensors")]
+        for part in (*model, "glue/mrpc, split train", "glue/mrpc, split validation", "lorakit prepare glue_mrpc"):
             assert part in done.err, part
     assert not no_network, "HF_HUB_OFFLINE is set, and the network was asked"
 
