@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,7 +59,8 @@ def train(
         console().print(f"note: {note}")
     progress = Progress()
     try:
-        folder, result = train_recipe(loaded, runs, progress, fresh)
+        with redirect_stdout(sys.stderr):  # DeepSpeed logs to stdout, also where it is installed and not used
+            folder, result = train_recipe(loaded, runs, progress, fresh)
     except InputError as error:
         from lorakit.run.prepare import explained
 

@@ -162,6 +162,7 @@ def on_cpus(asked: bool) -> bool:
     """What to tell an Accelerator about `cpu`, so that launched processes find each other where there is no GPU."""
     cpu = asked or (int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.accelerator.is_available())
     if cpu and os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
         PartialState(cpu=True)  # an Accelerator told so itself, accelerate 1.15 leaves DeepSpeed out without a word
         return False
     return cpu
