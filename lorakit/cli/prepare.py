@@ -25,5 +25,7 @@ def prepare(recipe: RecipeName, overrides: Overrides = None, as_json: Json = Fal
     out.print(f"tokens: {folder()}", markup=False)
     for line in found.optional:
         out.print(f"[yellow]left out:[/yellow] {line}")
-    out.print("all is at hand: HF_HUB_OFFLINE=1 lorakit train " + shlex.join([recipe, *(overrides or [])]), markup=False)
+    out.print(
+        "all is at hand: HF_HUB_OFFLINE=1 lorakit train " + shlex.join([recipe, *(overrides or [])]), markup=False
+    )
     give({"rows": found.rows, "weights": found.weights, "optional": found.optional, "cache": str(folder())}, as_json)
