@@ -49,17 +49,18 @@ def train(
         raise typer.Exit(launch(wanted, cpu or not visible_gpus(), strategy))
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "LORAKIT_PREPARED" not in os.environ:
         _prepare(loaded, recipe)  # started by another's hand: the first on each machine does, the others wait
-    begin()
-    from lorakit.cli.progress import Progress
-    from lorakit.report.result import failed_checks, summary
-    from lorakit.report.table import score_table
-    from lorakit.run.train import train_recipe
+    with redirect_stdout(sys.stderr):  # DeepSpeed logs to what is stdout when it is imported, used or not
+        begin()
+        from lorakit.cli.progress import Progress
+        from lorakit.report.result import failed_checks, summary
+        from lorakit.report.table import score_table
+        from lorakit.run.train import train_recipe
 
     for note in loaded.notes:
         console().print(f"note: {note}")
     progress = Progress()
     try:
-        with redirect_stdout(sys.stderr):  # DeepSpeed logs to stdout, also where it is installed and not used
+        with redirect_stdout(sys.stderr):
             folder, result = train_recipe(loaded, runs, progress, fresh)
     except InputError as error:
         from lorakit.run.prepare import explained
