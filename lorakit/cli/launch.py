@@ -50,6 +50,8 @@ def launch(processes: int, cpu: bool, strategy: Strategy = Strategy.ddp) -> int:
         "-m", "lorakit", *_arguments(),
     ]  # fmt: skip
     settings = {"CUDA_VISIBLE_DEVICES": ""} if cpu and visible_gpus() else {}
+    if cpu and strategy is Strategy.zero2:
+        settings["DS_ACCELERATOR"] = "cpu"  # or DeepSpeed says on stdout, in the launcher too, that it found no other
     environment = os.environ | settings
     if cpu:
         environment["LORAKIT_CPU"] = "1"
