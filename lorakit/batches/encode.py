@@ -50,7 +50,6 @@ def encode(examples: Sequence[Example], tokenizer: Any, head: Head, data: Data) 
     _refuse_half_characters(examples)
     if head is Head.CAUSAL:
         encoded = [_encode_causal(example, tokenizer, data.max_length) for example in examples]
-        cut = sum(e.length == data.max_length for e in encoded)
     else:
         pairs = any(e.pair is not None for e in examples)
         fields = tokenizer(
@@ -60,13 +59,17 @@ def encode(examples: Sequence[Example], tokenizer: Any, head: Head, data: Data) 
             max_length=data.max_length,
         )
         encoded = [
-            Encoded(e.id, {name: fields[name][i] for name in fields}, None if e.target is None else _number(e))
+            Encoded(e.id, {name: fields[name][i] for name in fields}, None if e.target is None else number(e))
             for i, e in enumerate(examples)
         ]
-        cut = sum(e.length == data.max_length for e in encoded)
-    if cut:
-        log.info("%d of %d examples reach %d tokens and may be cut there", cut, len(encoded), data.max_length)
+    say_cut(encoded, data.max_length)
     return encoded
+
+
+def say_cut(encoded: Sequence[Encoded], most: int) -> None:
+    """In the log, how many examples are as long as they may be."""
+    if cut := sum(e.length == most for e in encoded):
+        log.info("%d of %d examples reach %d tokens and may be cut there", cut, len(encoded), most)
 
 
 def encode_prompts(examples: Sequence[Example], tokenizer: Any, room: int) -> list[Encoded]:
@@ -95,7 +98,8 @@ def _refuse_half_characters(examples: Sequence[Example]) -> None:
             ) from None
 
 
-def _number(example: Example) -> int | float:
+def number(example: Example) -> int | float:
+    """The target of an example that has a label or a value."""
     assert not isinstance(example.target, str)
     assert example.target is not None
     return example.target

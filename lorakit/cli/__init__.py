@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lorakit.cli.speak import first_to_fail, lost_another
 from lorakit.errors import InputError, LorakitError, Stopped
 
 app = typer.Typer(
@@ -48,6 +49,7 @@ def add_verbs() -> None:
         generate,
         launch_command,
         merge,
+        prepare,
         recipes,
         report,
         score,
@@ -87,10 +89,12 @@ def _explain(error: Any) -> tuple[str, int]:
     if isinstance(error, OSError) and error.errno in NO_PLACE:
         name = str(error.filename or "a file")
         return f"{name[:200]}: {error.strerror}; make room, or choose another place", InputError.exit_code
+    if lost_another(error):
+        return "another process has ended without a word, and this one cannot go on alone", 1
     return f"{type(error).__name__}: {error}\nlorakit did not expect this; run again with --debug to see where.", 1
 
 
 def _say(message: str, code: int, kind: str = "error: ") -> int:
-    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+    if first_to_fail():
         print(f"{kind}{message}", file=sys.stderr)
     return code

@@ -7,17 +7,32 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from lorakit.cli.output import console
 
-# torchrun's own account of a failed process, which begins with this file's name, says nothing that the process did not
-NOISE = re.compile(rb"[^\n]*torch/distributed/elastic[^\n]*")
-STOPPED = re.compile(rb"^stopped at step [^\n]*\n", re.MULTILINE)
-EXIT_CODE = re.compile(rb"exitcode: (-?\d+)")
+NOISE = re.compile(rb"[^\n]*torch/distributed/(elastic|run\.py)|\[rank\d+\]:\[W|DeepSpeed [\w.]+ built")
+"""What torchrun and torch say of processes that fail: nothing that the processes did not."""
+STOPPED = re.compile(rb"stopped at step ")
+"""What a process says that has written its checkpoint; torchrun may have said something before."""
+HELD = re.compile(rb"[EIWTD\[]")
+"""How such a line begins: it is held until it is whole."""
+FIRST = re.compile(rb"Root Cause.*?rank +: (\d+).*?exitcode +: (-?\d+)", re.DOTALL)
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PATIENCE = 60
+"""Seconds from a forwarded signal until the launcher is killed. torchrun itself gives its processes 30, then kills."""
+
+
+class Strategy(str, Enum):
+    """What the processes share: a file in configs/accelerate/."""
+
+    ddp = "ddp"
+    fsdp2 = "fsdp2"
+    zero2 = "zero2"
 
 
 def visible_gpus() -> int:
@@ -29,69 +44,119 @@ def visible_gpus() -> int:
     return torch.cuda.device_count()
 
 
-def launch(processes: int, cpu: bool) -> int:
-    """Run this command in `processes` processes; the command is shown. Returns the first failure's exit code."""
+def launch(processes: int, cpu: bool, strategy: Strategy = Strategy.ddp) -> int:
+    """Run this command in `processes` processes; the command is shown. Returns the first failure's exit code, or 128 +
+    the signal that ended it."""
     command = [
-        "accelerate", "launch", "--multi_gpu", "--num_processes", str(processes), "--num_machines", "1",
-        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "lorakit", *_arguments(),
+        "accelerate", "launch", "--config_file", str(_config(strategy)), "--num_processes", str(processes),
+        "-m", "lorakit", *_arguments(),
     ]  # fmt: skip
-    environment = os.environ.copy()
+    settings = {"CUDA_VISIBLE_DEVICES": ""} if cpu and visible_gpus() else {}
+    if cpu and strategy is Strategy.zero2:
+        settings["DS_ACCELERATOR"] = "cpu"  # or DeepSpeed says on stdout, in the launcher too, that it found no other
+    environment = os.environ | settings
     if cpu:
-        # accelerate's own --cpu starts one process without MPI; its torchrun path with this variable starts them all
-        environment |= {"ACCELERATE_USE_CPU": "true", "LORAKIT_CPU": "1"}
+        environment["LORAKIT_CPU"] = "1"
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     if sys.stderr.isatty():
         environment["LORAKIT_TTY"] = "1"
-    shown = "ACCELERATE_USE_CPU=true " if cpu else ""
+    shown = "".join(f"{name}={value} " for name, value in settings.items())
     console().print(f"$ {shown}{' '.join(command)}", markup=False, soft_wrap=True)
     launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *command[1:]]
-    with subprocess.Popen(launcher, env=environment, stderr=subprocess.PIPE) as process, _passed_on(process) as told:
+    # in a session of its own: Ctrl-C would reach it twice, from the terminal and from here
+    with (
+        subprocess.Popen(launcher, env=environment, stderr=subprocess.PIPE, start_new_session=True) as process,
+        _forwarding(process) as received,
+    ):
         assert process.stderr is not None
-        code = _forward(process.stderr)
-    if told:
-        return 128 + told[0]
+        code = _pass_on(process.stderr, processes, received)
+    if received:
+        return 128 + received[0]
     return process.returncode if code is None else code
 
 
+def _config(strategy: Strategy) -> Path:
+    from lorakit.recipe.load import shipped
+
+    file = shipped("configs") / "accelerate" / f"{strategy.value}.yaml"
+    return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+
+
+def _arguments() -> list[str]:
+    """What was given to lorakit, without what is for the launcher."""
+    given, kept = iter(sys.argv[1:]), []
+    for word in given:
+        if word in ("--processes", "--strategy"):
+            next(given, None)
+        elif not word.startswith(("--processes=", "--strategy=")):
+            kept.append(word)
+    return kept
+
+
 @contextmanager
-def _passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Inside, a Ctrl-C or SIGTERM does not end this process before those that it started, which write a checkpoint
-    first. The terminal sends a Ctrl-C to all of them; a SIGTERM is passed on."""
-    told: list[int] = []
+def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Inside, a signal that would end this process is handed to the launcher instead, which hands it to its processes,
+    so that they can save; the list holds those that came."""
+    received: list[int] = []
 
-    def take(number: int, _frame: object) -> None:
-        told.append(number)
-        if number == signal.SIGTERM:
-            process.terminate()
+    def forward(number: int, _frame: Any) -> None:
+        if not received and process.poll() is None:  # torchrun drops its processes where a second one comes
+            process.send_signal(number)
+            signal.alarm(PATIENCE)
+        received.append(number)
 
-    before = {number: signal.signal(number, take) for number in (signal.SIGINT, signal.SIGTERM)}
+    def kill(*_: Any) -> None:
+        process.kill()
+
+    before = {number: signal.signal(number, forward) for number in FORWARDED}
+    before[signal.SIGALRM] = signal.signal(signal.SIGALRM, kill)
     try:
-        yield told
+        yield received
     finally:
+        process.wait()
+        signal.alarm(0)
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _arguments() -> list[str]:
-    given = sys.argv[1:]
-    own = [i for i, a in enumerate(given) if a == "--processes" or a.startswith("--processes=")]
-    skipped = {*own, *(i + 1 for i in own if given[i] == "--processes")}
-    return [a for i, a in enumerate(given) if i not in skipped]
+def _pass_on(source: IO[bytes], processes: int, received: Sequence[int]) -> int | None:
+    """Pass on what the processes say, without what the launcher says of their failure; the exit code of the one that
+    failed first, if any. One that was killed could not say anything, so that it is said here."""
+    debug = os.environ.get("LORAKIT_DEBUG") == "1"
+    said, report = b"", b""
+    for piece in _pieces(source):
+        ours = not report and not piece.startswith(b"Traceback ")  # without --debug no process of ours writes one
+        report += b"" if ours and not debug else piece
+        if debug or STOPPED.match(piece) or (ours and NOISE.match(piece) is None):
+            said = (said + piece)[-4096:]
+            _write(piece)
+    found = FIRST.search(report)
+    rank, code = (int(found.group(1)), int(found.group(2))) if found else (0, None)
+    if received and not (b"error: " in said or STOPPED.search(said)):
+        _write(f"error: stopped by {_named(received[0])}\n".encode())
+    elif b"error: " not in said and code is not None and code < 0:
+        _write(f"error: process {rank} of {processes} was ended by {_named(-code)}; the others were ended\n".encode())
+    return code if code is None or code >= 0 else 128 - code
 
 
-def _forward(source: IO[bytes]) -> int | None:
-    """Pass on what the processes say until the launcher reports a failure; that one's exit code, if any."""
+def _named(number: int) -> str:
+    name = signal.Signals(number).name
+    return f"{name} (the system does that when memory runs out)" if number == signal.SIGKILL else name
+
+
+def _pieces(source: IO[bytes]) -> Iterator[bytes]:
+    """Lines; one that is not whole yet comes in pieces, for it may be a bar that shows progress."""
+    rest = b""
     while chunk := source.read1(65536):  # type: ignore[attr-defined]
-        found = NOISE.search(chunk)
-        if found is None or os.environ.get("LORAKIT_DEBUG") == "1":
-            sys.stderr.buffer.write(chunk)
-            sys.stderr.buffer.flush()
-            continue
-        sys.stderr.buffer.write(chunk[: found.start()])
-        sys.stderr.buffer.flush()
-        rest = chunk[found.start() :] + source.read()
-        sys.stderr.buffer.writelines(STOPPED.findall(rest))
-        sys.stderr.buffer.flush()
-        code = EXIT_CODE.search(rest)
-        return None if code is None else int(code.group(1))
-    return None
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (line + b"\n" for line in lines)
+        if rest and HELD.match(rest) is None:
+            yield rest
+            rest = b""
+    if rest:
+        yield rest
+
+
+def _write(piece: bytes) -> None:
+    sys.stderr.buffer.write(piece)
+    sys.stderr.buffer.flush()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.launch import launch, visible_gpus
+from lorakit.cli.launch import Strategy, launch, visible_gpus
 from lorakit.cli.output import Json, Overrides, RecipeName, Runs, begin, console, give
+from lorakit.errors import InputError
+
+if TYPE_CHECKING:
+    from lorakit.recipe.load import Loaded
 
 
 @app.command()
@@ -21,6 +28,9 @@ def train(
     processes: Annotated[
         int | None, typer.Option(help="Processes to train with; by default one per visible GPU, or one.", min=1)
     ] = None,
+    strategy: Annotated[
+        Strategy, typer.Option(help="What processes share: gradients (ddp), or also model and optimizer in parts.")
+    ] = Strategy.ddp,
     cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Train again where a run of this recipe is there already.")
@@ -35,18 +45,27 @@ def train(
         os.environ["LORAKIT_CPU"] = "1"
     wanted = processes or (1 if cpu else visible_gpus())
     if wanted > 1 and "WORLD_SIZE" not in os.environ:
-        raise typer.Exit(launch(wanted, cpu or not visible_gpus()))
-    begin()
-    from lorakit.cli.progress import Progress
-    from lorakit.report.result import failed_checks, summary
-    from lorakit.report.table import score_table
-    from lorakit.run.train import train_recipe
+        _prepare(loaded, recipe)
+        raise typer.Exit(launch(wanted, cpu or not visible_gpus(), strategy))
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "LORAKIT_PREPARED" not in os.environ:
+        _prepare(loaded, recipe)  # started by another's hand: the first on each machine does, the others wait
+    with redirect_stdout(sys.stderr):  # DeepSpeed logs to what is stdout when it is imported, used or not
+        begin()
+        from lorakit.cli.progress import Progress
+        from lorakit.report.result import failed_checks, summary
+        from lorakit.report.table import score_table
+        from lorakit.run.train import train_recipe
 
     for note in loaded.notes:
         console().print(f"note: {note}")
     progress = Progress()
     try:
-        folder, result = train_recipe(loaded, runs, progress, fresh)
+        with redirect_stdout(sys.stderr):
+            folder, result = train_recipe(loaded, runs, progress, fresh)
+    except InputError as error:
+        from lorakit.run.prepare import explained
+
+        raise explained(loaded.recipe, recipe, error) from error
     finally:
         progress.close()
     console().print(score_table(result).plain(), markup=False)
@@ -72,3 +91,16 @@ def train(
     }, as_json)  # fmt: skip
     if failed:
         raise typer.Exit(1)
+
+
+def _prepare(loaded: Loaded, name: str) -> None:
+    """Read and tokenise before the processes meet: waiting for one another, they would run out of time."""
+    begin(models=False)
+    logging.getLogger("lorakit").setLevel(logging.ERROR)  # what there is to say, the training says
+    from lorakit.run.prepare import explained, tokenise
+
+    try:
+        tokenise(loaded.recipe)
+    except InputError as error:
+        raise explained(loaded.recipe, name, error) from error
+    os.environ["LORAKIT_PREPARED"] = "1"

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
 
 
 def read_parameters(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Copies on the CPU, in float32 or wider as trained."""
-    return {name: p.detach().cpu().clone().contiguous() for name, p in parameters.items()}
+    """Copies on the CPU, in float32 or wider as trained; whole ones of what is shared out over processes (FSDP2), each
+    of which must ask."""
+    from lorakit.nn.freeze import whole_tensor
+
+    return {name: whole_tensor(p.detach()).cpu().clone().contiguous() for name, p in parameters.items()}
 
 
 def write_parameters(parameters: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -> None:

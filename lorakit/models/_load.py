@@ -86,7 +86,7 @@ def load(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
     tokenizer = load_tokenizer(spec)
     _fit_padding(model, tokenizer)
     if spec.new_tokens:
-        fresh |= add_rows(model, _add_tokens(tokenizer, spec))
+        fresh |= add_rows(model, add_tokens(tokenizer, spec))
     make_fast(model, family_of(model.config.model_type), head)
     roles, commit = roles_of(model.config), _commit(model.config)
     return Base(model, tokenizer, model.config, roles, fresh, spec.name, commit, spec.quantize)
@@ -187,7 +187,15 @@ def load_tokenizer(spec: Model) -> Any:
     return tokenizer
 
 
-def _add_tokens(tokenizer: Any, spec: Model) -> list[int]:
+def tokenizer_of(spec: Model) -> Any:
+    """As `load` gives it, with the new tokens."""
+    tokenizer = load_tokenizer(spec)
+    if spec.new_tokens:
+        add_tokens(tokenizer, spec)
+    return tokenizer
+
+
+def add_tokens(tokenizer: Any, spec: Model) -> list[int]:
     """Their ids, ascending. ModelError: one that the tokenizer has already."""
     known = [text for text in spec.new_tokens if text in tokenizer.get_vocab()]
     if known or len(set(spec.new_tokens)) < len(spec.new_tokens) or not all(text.strip() for text in spec.new_tokens):

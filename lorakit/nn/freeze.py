@@ -36,3 +36,17 @@ def tied(model: nn.Module, parameter: nn.Parameter) -> list[str]:
 def count(model: nn.Module, names: Collection[str]) -> int:
     """Numbers in the parameters `names`."""
     return sum(p.numel() for name, p in model.named_parameters() if name in names)
+
+
+def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole of a DTensor, which must be asked for on every process; a plain tensor is whole."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # type: ignore[operator]
+
+
+def part_like(parameter: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+    """The inverse: spread over processes as `parameter` is, where it is a DTensor; asked for on every process."""
+    if not hasattr(parameter, "full_tensor"):
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(whole, parameter.device_mesh, parameter.placements)  # type: ignore[attr-defined]

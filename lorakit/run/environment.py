@@ -16,6 +16,8 @@ def environment() -> dict[str, Any]:
     """Versions, devices, command, and the commit of the working directory where it is a git checkout."""
     import torch
 
+    from lorakit.train.processes import strategy
+
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "python": platform.python_version(),
@@ -24,6 +26,7 @@ def environment() -> dict[str, Any]:
         "devices": gpus or [f"CPU, {torch.get_num_threads()} threads"],
         "cuda": torch.version.cuda,
         "processes": int(os.environ.get("WORLD_SIZE", 1)),
+        "strategy": strategy(),
         "commit": _commit(),
         "command": " ".join(["lorakit", *sys.argv[1:]]),
     }

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lorakit.batches import Encoded, encode, encode_prompts, end_of_turn, refuse_too_long
+from lorakit.batches import Encoded, encode_once, encode_prompts, end_of_turn, refuse_too_long
 from lorakit.errors import ModelError, RecipeError
 from lorakit.evaluate.likelihood import log_likelihoods
 from lorakit.evaluate.predict import Generated, generate, predict_logits
@@ -51,7 +51,7 @@ class Examiner:
             more = self.recipe.decode.max_new_tokens if writes(self.task) else max(map(len, self.choices))
             room = self.recipe.data.max_length - more
             return encode_prompts(examples, self.tokenizer, room)
-        return encode(examples, self.tokenizer, self.task.head, self.recipe.data)
+        return encode_once(examples, self.tokenizer, self.task.head, self.recipe.data)
 
     def answers(
         self, model: nn.Module, split: str, only: Sequence[int] | None = None, kept: Kept | None = None
@@ -158,7 +158,7 @@ def counts_of(attachment: Attachment) -> Counts:
 
 
 def training_set(recipe: Recipe, examples: Sequence[Example], tokenizer: Any) -> list[Encoded]:
-    return encode(examples, tokenizer, recipe.task.head, recipe.data)
+    return encode_once(examples, tokenizer, recipe.task.head, recipe.data)
 
 
 def precision_of(wanted: str) -> str:

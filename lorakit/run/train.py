@@ -55,6 +55,7 @@ from lorakit.run.resume import Before, Journal, before_of, goes_on_from, made_wi
 from lorakit.tasks import Example
 from lorakit.train.loop import Setup, Trained, train
 from lorakit.train.plan import share
+from lorakit.train.processes import is_sharded, on_cpus, settle
 from lorakit.train.saving import Checkpoints
 
 log = logging.getLogger(__name__)
@@ -226,6 +227,12 @@ def train_seed(
     with Journal(folder / "metrics.jsonl" if main else None, None if before is None else before.journal) as journal:
         checkpoints = Checkpoints(folder / "checkpoints", recipe.train.checkpoint, saved, known)
         trained = train(attachment, setup, accelerator, score, _both(observe, journal.write), checkpoints)
+    if is_sharded(accelerator):  # the model is in parts: it is read anew, and what was trained is put on it
+        accelerator.free_memory()
+        base = load(recipe.model, task.head.value, task.labels)
+        attachment = examiner.attachment = attach(recipe, base)
+        attachment.load_state(trained.state)
+        base.to(accelerator.device)
     if main:
         files.save(folder / "adapter", attachment, card)
         base.tokenizer.save_pretrained(folder / "adapter")
@@ -296,7 +303,7 @@ def _prove(
 
 def _accelerator(recipe: Recipe) -> Accelerator:
     precision = precision_of(recipe.train.precision)
-    wanted: dict[str, Any] = {"mixed_precision": precision, "cpu": os.environ.get("LORAKIT_CPU") == "1"}
+    wanted: dict[str, Any] = {"mixed_precision": precision, "cpu": on_cpus(os.environ.get("LORAKIT_CPU") == "1")}
     try:
         try:
             accelerator = Accelerator(**wanted)
@@ -308,6 +315,7 @@ def _accelerator(recipe: Recipe) -> Accelerator:
         raise RecipeError(f"train.precision {recipe.train.precision} is not to be had here: {error}") from error
     if precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would train in fp32 without a word
         raise RecipeError("train.precision fp16 is not to be had here: it needs a GPU; take bf16 or fp32")
+    settle(accelerator, precision)
     return accelerator
 
 

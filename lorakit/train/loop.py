@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +24,7 @@ from lorakit.tasks import Head
 from lorakit.train.loss import can_be_lean, loss_sum
 from lorakit.train.optim import build_optimizer
 from lorakit.train.plan import epoch_batches, own_part, share, steps_per_epoch
+from lorakit.train.processes import Exchange, prepared
 from lorakit.train.progress import Kept, Progress
 from lorakit.train.refuse import refuse_leaks, refuse_no_rate
 from lorakit.train.saving import Checkpoints, Keeper
@@ -74,7 +74,8 @@ def train(
     attachment: Attachment, setup: Setup, accelerator: Accelerator, score: Score, observe: Observer,
     checkpoints: Checkpoints | None = None,
 ) -> Trained:  # fmt: skip
-    """Train what the attachment trains, in place; afterwards the model holds the kept state.
+    """Train what the attachment trains, in place; afterwards the model holds the kept state (under FSDP2: parts of the
+    last one, and the kept one is to be loaded into the base model read anew).
 
     score: the model -> {split: {metric: value}}, called on every process. observe: called with plain events, on the
     main process. checkpoints: where they are written, and the one to go on from; with them Ctrl-C and SIGTERM are
@@ -97,14 +98,16 @@ def train(
     setup = replace(setup, lean=setup.head is Head.CAUSAL and can_be_lean(attachment.model, first))
     parameters = attachment.trained()
     optimizer = build_optimizer(parameters, settings, attachment.method.parameter_groups(parameters))
-    model, optimizer = accelerator.prepare(attachment.model, optimizer)
     run = Progress(Kept(setup.watched, setup.evaluate), total)
-    keeper = Keeper(checkpoints, attachment, optimizer, accelerator, run)
-    keeper.restore()
-    update = Update(attachment, optimizer, accelerator, settings, run, keeper)
+    keeper = Keeper(checkpoints, attachment, accelerator, run)
+    keeper.restore_model()
+    exchange = prepared(accelerator, attachment.model, optimizer, settings.max_grad_norm or 0.0)
+    setup = replace(setup, lean=setup.lean and not exchange.sharded)  # there the output layer is in parts by then
+    keeper.restore(exchange)
+    update = Update(attachment, exchange, settings, run, keeper)
     plan = {"steps": total, "steps_per_epoch": per_epoch, "accumulation": shares.accumulation}
     observe({"event": "resumed", "step": run.step, **plan} if run.step else {"event": "start", **plan})
-    model.train()
+    exchange.model.train()
     with keeper:
         batches = batches_from(setup, run.step)
         while not run.ended:
@@ -114,7 +117,7 @@ def train(
                 own = own_part(chosen, shares, accelerator.process_index)
                 parts = [[setup.examples[i] for i in part] for part in own]
                 wishes = keeper.wishes(evaluation=due(run.step + 1))
-                loss, wishes = _accumulate(model, parts, sum(e.trained for e in batch), wishes, setup, accelerator)
+                loss, wishes = _accumulate(parts, sum(e.trained for e in batch), wishes, setup, exchange)
                 event = update(loss, [e.id for e in batch])
                 run.clock.count(sum(e.length for e in batch))
                 run.step += 1
@@ -125,18 +128,19 @@ def train(
                 })  # fmt: skip
                 keeper.after_step(wishes)
             else:
-                with run.clock.paused(), keeper.evaluation():
-                    scores = score(model)
-                model.train()
+                with run.clock.paused(), keeper.evaluation(), exchange.whole():
+                    scores = score(exchange.model)
+                    run.ended = run.kept.offer(run.step, scores, attachment) or run.step == total
+                exchange.model.train()
                 for split, values in scores.items():
                     said = {"split": split, "scores": dict(values)}
                     observe({"event": "eval", "step": run.step, "epoch": run.step / per_epoch, **said})
-                run.ended = run.kept.offer(run.step, scores, attachment) or run.step == total
                 run.scored = True
         keeper.finish()
-    accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    accelerator.unwrap_model(exchange.model, keep_fp32_wrapper=False)
     kept = run.kept
-    attachment.load_state(kept.state)
+    if not exchange.sharded:
+        attachment.load_state(kept.state)
     attachment.model.eval()
     return Trained(
         run.step, run.step / per_epoch, kept.step, kept.step / per_epoch, kept.scores, kept.state,
@@ -179,10 +183,11 @@ def batches_from(setup: Setup, step: int) -> Iterator[list[int]]:
 
 
 def _accumulate(
-    model: Any, parts: list[list[Encoded]], whole: int, wishes: list[float], setup: Setup, accelerator: Accelerator
+    parts: list[list[Encoded]], whole: int, wishes: list[float], setup: Setup, exchange: Exchange
 ) -> tuple[float, list[float]]:
     """Gradients of one process's micro batches, each divided by what the whole global batch holds; the mean loss, and
     the sums of all processes' wishes, which travel with it."""
+    accelerator = exchange.accelerator
     total = torch.tensor([0.0, *wishes], device=accelerator.device)
     for i, items in enumerate(parts):
         last = i == len(parts) - 1
@@ -191,10 +196,10 @@ def _accumulate(
         # a process without an example must still take part in the exchange of gradients: it brings a loss of zero
         weight = 1.0 if items else 0.0
         batch = _to(_tensors(items or setup.examples[:1], setup), accelerator)
-        with nullcontext() if last else accelerator.no_sync(model):
-            loss = loss_sum(model, batch, setup.head, setup.train.label_smoothing, setup.lean) * (weight / whole)
-            # DDP takes the mean over processes; the sum is what adds up to the global batch
-            accelerator.backward(loss * accelerator.num_processes)
+        with exchange.micro(last):
+            loss = loss_sum(exchange.model, batch, setup.head, setup.train.label_smoothing, setup.lean)
+            loss = loss * (weight / whole)
+            exchange.backward(loss)
         total[0] += loss.detach()
     summed: Any = accelerator.reduce(total, "sum")
     mean, *others = summed.tolist()

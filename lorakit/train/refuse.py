@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -35,9 +36,10 @@ def refuse_no_rate(settings: Train, total: int) -> None:
         log.warning("train.warmup: %g steps, and the run has %d: it ends while it warms up", settings.warmup, total)
 
 
-def refuse_dead(attachment: Attachment) -> None:
+def refuse_dead(attachment: Attachment, gradient: Callable[[nn.Parameter], Tensor | None] = attrgetter("grad")) -> None:
     """TrainingError unless every delta, and everything fresh, has received a gradient that is not zero."""
-    alive = {id(p) for p in attachment.model.parameters() if p.grad is not None and bool(p.grad.any())}
+    found = {id(p): gradient(p) for p in attachment.trained().values()}
+    alive = {key for key, grad in found.items() if grad is not None and bool(grad.any())}
     dead = [name for name, part in _parts(attachment).items() if not any(id(p) in alive for p in part.values())]
     if dead:
         raise TrainingError(

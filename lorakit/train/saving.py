@@ -17,16 +17,17 @@ from torch import Tensor, nn
 
 from lorakit.errors import InputError, LorakitError, Stopped, TrainingError
 from lorakit.methods import Attachment
+from lorakit.nn.freeze import part_like, whole_tensor
 from lorakit.recipe.schema import Checkpoint
 from lorakit.train import checkpoint
 from lorakit.train.checkpoint import BEST, OPTIMIZER, TRAINED, Saved
+from lorakit.train.processes import Exchange
 from lorakit.train.progress import Progress
 from lorakit.train.rng import restore_rng, rng_state
 from lorakit.train.stop import Interrupted, Stop
 
 log = logging.getLogger(__name__)
 
-SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 RECENT = 30.0
 """Seconds: before an evaluation, which may take long, a checkpoint is written unless the last one is as young."""
 
@@ -45,15 +46,12 @@ class Checkpoints:
 class Keeper:
     """Of one training; without `Checkpoints` it writes none and catches no signal."""
 
-    def __init__(
-        self, asked: Checkpoints | None, attachment: Attachment, optimizer: Any, accelerator: Accelerator, run: Progress
-    ):
-        if asked is not None and accelerator.distributed_type in SHARDED:
-            log.warning(
-                "%s: no checkpoints are written; stopped, the run begins anew", accelerator.distributed_type.value
-            )
+    def __init__(self, asked: Checkpoints | None, attachment: Attachment, accelerator: Accelerator, run: Progress):
+        if asked is not None and accelerator.distributed_type == DistributedType.DEEPSPEED:
+            log.warning("DeepSpeed: no checkpoints are written; stopped, the run begins anew")
             asked = None
-        self.asked, self.attachment, self.optimizer, self.accelerator = asked, attachment, optimizer, accelerator
+        self.asked, self.attachment, self.accelerator = asked, attachment, accelerator
+        self.optimizer: Any = None
         self.run, self.stop, self.at = run, Stop(), time.monotonic()
         self.last = asked.start.state.step if asked is not None and asked.start is not None else None
 
@@ -149,13 +147,19 @@ class Keeper:
 
     # putting back
 
-    def restore(self) -> None:
-        """Model, optimizer, random numbers and progress as they were. InputError: it is not of this model."""
+    def restore_model(self) -> None:
+        """What was trained as it was, before the model is spread over processes. InputError: of another model."""
+        if self.asked is not None and self.asked.start is not None:
+            with _fitting(self.asked.start):
+                self.attachment.load_state(self.asked.start.trained)
+
+    def restore(self, exchange: Exchange) -> None:
+        """Optimizer, random numbers and progress as they were, after that. InputError: they are not of this model."""
+        self.optimizer = exchange.optimizer
         if self.asked is None or self.asked.start is None:
             return
         saved, rank = self.asked.start, self.accelerator.process_index
-        try:
-            self.attachment.load_state(saved.trained)
+        with _fitting(saved):
             restore_optimizer(self.optimizer, self._named(), saved.optimizer)
             if self.accelerator.scaler is not None and saved.state.scaler is not None:
                 self.accelerator.scaler.load_state_dict(saved.state.scaler)
@@ -164,20 +168,27 @@ class Keeper:
                 restore_rng(saved.rng[rank])
             else:  # it was written by fewer processes
                 torch.manual_seed(torch.initial_seed() + saved.state.step)
-        except (KeyError, IndexError, TypeError, ValueError, RuntimeError, LorakitError) as error:
-            raise InputError(f"{saved.folder} does not fit this run: {error}. --fresh starts over.") from error
 
     def _named(self) -> dict[str, nn.Parameter]:
         return self.attachment.trained()
 
 
+@contextmanager
+def _fitting(saved: Saved) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError, LorakitError) as error:
+        raise InputError(f"{saved.folder} does not fit this run: {error}. --fresh starts over.") from error
+
+
 def optimizer_tensors(optimizer: Any, named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """What an optimizer holds of each parameter, as `exp_avg.NAME`: copies on the CPU."""
+    """What an optimizer holds of each parameter, as `exp_avg.NAME`: whole copies on the CPU. Under FSDP2 every process
+    must ask."""
     found = {}
     for name, parameter in named.items():
         for key, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
-                found[f"{key}.{name}"] = value.detach().cpu().clone().contiguous()
+                found[f"{key}.{name}"] = whole_tensor(value.detach()).cpu().clone().contiguous()
     return found
 
 
@@ -189,4 +200,5 @@ def restore_optimizer(optimizer: Any, named: Mapping[str, nn.Parameter], tensors
         if parameter is None or (value.ndim and value.shape != parameter.shape):
             raise ValueError(f"the optimizer has no {name} of shape {tuple(value.shape)}")
         # a tensor of our own: one of the file may lie at any address
-        optimizer.state[parameter][key] = torch.empty_like(value, device=parameter.device).copy_(value)
+        own = torch.empty_like(value, device=parameter.device).copy_(value)
+        optimizer.state[parameter][key] = part_like(parameter, own) if value.ndim else own

@@ -7,15 +7,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from accelerate import Accelerator
-
 from lorakit.methods import Attachment
 from lorakit.recipe.schema import Train
 from lorakit.train.checkpoint import BadSteps
 from lorakit.train.optim import learning_rate
+from lorakit.train.processes import Exchange
 from lorakit.train.progress import Progress
 from lorakit.train.refuse import OVERFLOWS, Still, bad_step, overflowing, refuse_dead, what_is_wrong
-from lorakit.train.saving import SHARDED, Keeper
+from lorakit.train.saving import Keeper
 
 log = logging.getLogger(__name__)
 
@@ -23,33 +22,30 @@ log = logging.getLogger(__name__)
 class Update:
     """One step after another: clips, moves the parameters, or leaves a bad step out."""
 
-    def __init__(
-        self, attachment: Attachment, optimizer: Any, accelerator: Accelerator, settings: Train, run: Progress,
-        keeper: Keeper,
-    ):  # fmt: skip
-        self.attachment, self.optimizer, self.accelerator, self.settings = attachment, optimizer, accelerator, settings
-        self.run, self.keeper, self.parameters = run, keeper, list(attachment.trained().values())
-        self.still = None if accelerator.distributed_type in SHARDED else Still(attachment, settings, run.total)
+    def __init__(self, attachment: Attachment, exchange: Exchange, settings: Train, run: Progress, keeper: Keeper):
+        self.attachment, self.exchange, self.settings, self.run = attachment, exchange, settings, run
+        self.keeper, self.parameters = keeper, list(attachment.trained().values())
+        # where a process holds parts, a part may be one that has no gradient
+        self.still = Still(attachment, settings, run.total) if type(exchange) is Exchange else None
         self.looked = run.step > 0
 
     def __call__(self, loss: float, ids: Sequence[str]) -> dict[str, Any]:
         """What happened, as an event. TrainingError: a number that is not finite, or a part that does not learn."""
         rate = learning_rate(self.settings, self.run.step, self.run.total)
-        for group in self.optimizer.param_groups:
+        for group in self.exchange.optimizer.param_groups:
             group["lr"] = rate
-        found: Any = self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm or math.inf)
-        norm, scaler = float(found), self.accelerator.scaler
+        norm = self.exchange.clip(self.parameters, self.settings.max_grad_norm or math.inf)
+        scaler = self.exchange.accelerator.scaler
         if what := what_is_wrong(loss, norm, scaled=scaler is not None):
             self._leave_out(what, ids)
             return {"event": "skipped", "why": what, "examples": list(ids)}
         if not self.looked:
-            refuse_dead(self.attachment)
+            refuse_dead(self.attachment, self.exchange.gradient)
             self.looked = True
         if self.still:
             self.still.before_step(rate)
-        self.optimizer.step()
+        self.exchange.step()
         self._look(scaler, overflowed=not math.isfinite(norm))
-        self.optimizer.zero_grad(set_to_none=True)
         return {
             "event": "step", "loss": loss, "learning_rate": rate, "grad_norm": norm if math.isfinite(norm) else None
         }  # fmt: skip
@@ -60,9 +56,9 @@ class Update:
             raise bad_step(what, step, ids, self.keeper.advice())
         log.warning("%s at step %d: the step is left out (examples %s)", what, step, ", ".join(ids))
         self.run.bad = BadSteps(skipped=bad.skipped + 1, in_a_row=bad.in_a_row + 1, overflows=bad.overflows)
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.update()  # or it would think that these gradients were still to come
+        self.exchange.drop()
+        if self.exchange.accelerator.scaler is not None:
+            self.exchange.accelerator.scaler.update()  # or it would think that these gradients were still to come
 
     def _look(self, scaler: Any, overflowed: bool) -> None:
         # accelerate's optimizer_step_was_skipped does not see it: a fused optimizer leaves the step out by itself

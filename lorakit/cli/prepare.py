@@ -1,0 +1,31 @@
+"""`lorakit prepare`"""
+
+from __future__ import annotations
+
+import shlex
+
+from lorakit.cli import app
+from lorakit.cli.output import Json, Overrides, RecipeName, begin, console, give
+
+
+@app.command()
+def prepare(recipe: RecipeName, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Fetch a recipe's model and data and tokenise the examples, once; afterwards it trains without network."""
+    from lorakit.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    begin()
+    from lorakit.batches.once import folder
+    from lorakit.run.prepare import prepare as run_prepare
+
+    found = run_prepare(loaded.recipe, shlex.join([recipe, *(overrides or [])]))
+    out = console()
+    out.print(f"base model: {loaded.recipe.model.name} ({', '.join(found.weights)})", markup=False)
+    out.print("rows: " + ", ".join(f"{split} {rows:,}" for split, rows in found.rows.items()))
+    out.print(f"tokens: {folder()}", markup=False)
+    for line in found.optional:
+        out.print(f"[yellow]left out:[/yellow] {line}")
+    out.print(
+        "all is at hand: HF_HUB_OFFLINE=1 lorakit train " + shlex.join([recipe, *(overrides or [])]), markup=False
+    )
+    give({"rows": found.rows, "weights": found.weights, "optional": found.optional, "cache": str(folder())}, as_json)
