@@ -460,11 +460,11 @@ def _poison(monkeypatch, steps: set[int], value: float = math.nan, into: str = "
 
     real, seen = loop._accumulate, []
 
-    def poisoned(model, parts, whole, wishes, setup, accelerator):
-        loss, others = real(model, parts, whole, wishes, setup, accelerator)
+    def poisoned(parts, whole, wishes, setup, exchange):
+        loss, others = real(parts, whole, wishes, setup, exchange)
         seen.append(len(seen) + 1)
         if seen[-1] in steps and into == "gradient":
-            next(p for p in model.parameters() if p.grad is not None).grad.view(-1)[0] = value
+            next(p for p in exchange.model.parameters() if p.grad is not None).grad.view(-1)[0] = value
         return (value if seen[-1] in steps and into == "loss" else loss), others
 
     monkeypatch.setattr(loop, "_accumulate", poisoned)
