@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from lorakit.config import Config
 
@@ -24,6 +24,8 @@ class Method(Config, ABC):
     """What is trained, and with which numbers. Subclasses are final, one per file."""
 
     name: str
+    freezes_base: ClassVar[bool] = False
+    """Nothing that the checkpoint holds is trained, so that it may be kept in half precision."""
 
     @abstractmethod
     def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:

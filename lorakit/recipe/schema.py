@@ -50,7 +50,8 @@ class Train(Config):
     """Gradients are clipped to this norm; 0: not at all."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
-    """bf16, fp16: autocast; what is trained stays fp32. auto: bf16 on a GPU that has it, else fp32."""
+    """bf16, fp16: autocast; what is trained stays fp32. auto: where the hardware has bf16 (GPUs; CPUs with AMX or
+    AVX-512-bf16), frozen weights are kept and computed in bf16, and autocast serves what trains its base; else fp32."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     group_by_length: bool = True

@@ -17,7 +17,7 @@ from lorakit.report.result import write_whole
 from lorakit.run.answers import Scores, read_splits, score_answers, scored_splits, sliced, untrained_most, writes
 from lorakit.run.folder import make_folder, write_lines
 from lorakit.run.generations import Kept, asked_of
-from lorakit.run.objects import Examiner, Observer, autocast
+from lorakit.run.objects import Examiner, Observer, autocast, settled
 from lorakit.run.proof import difference, logits_of
 from lorakit.run.source import load_source, open_source
 from lorakit.tasks import Example, Head
@@ -56,7 +56,7 @@ def evaluate(
     source = open_source(path, task, base, seed, overrides)
     if source.recipe is None:
         raise DataError(f"{path} does not say what task it was trained for; give --task, such as --task glue/mrpc")
-    recipe = source.recipe
+    recipe = settled(source.recipe)
     wanted = list(dict.fromkeys(splits or scored_splits(recipe.task)))
     known = [*scored_splits(recipe.task, train=True), *recipe.task.test_splits]
     if unknown := [split for split in wanted if split not in known]:

@@ -12,7 +12,7 @@ from accelerate import PartialState
 
 from lorakit.errors import DataError, InputError
 from lorakit.run.answers import Answer, read_splits, writes
-from lorakit.run.objects import Examiner, Observer, autocast
+from lorakit.run.objects import Examiner, Observer, autocast, settled
 from lorakit.run.source import load_source, open_source
 from lorakit.tasks import Example, Task
 
@@ -29,7 +29,7 @@ def generate_texts(
     source = open_source(path, task, base, seed, overrides)
     if source.recipe is None:
         raise InputError(f"{path} does not say what it was trained for; give --task, such as --task e2e")
-    recipe = source.recipe
+    recipe = settled(source.recipe)
     if not writes(recipe.task):
         kind = "choice" if recipe.task.choices else recipe.task.head.value
         raise InputError(f"{path} answers {recipe.task.name} with a {kind}, not with text: `eval` it")

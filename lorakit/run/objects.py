@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -161,14 +162,31 @@ def training_set(recipe: Recipe, examples: Sequence[Example], tokenizer: Any) ->
     return encode_once(examples, tokenizer, recipe.task.head, recipe.data)
 
 
-def precision_of(wanted: str) -> str:
-    """accelerate's word for `train.precision`."""
-    if wanted == "auto":
-        return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-    return "no" if wanted == "fp32" else wanted
+def settled(recipe: Recipe) -> Recipe:
+    """`train.precision: auto` as what it is on this machine."""
+    if recipe.train.precision != "auto":
+        return recipe
+    plain = recipe.model.dtype == "fp32" and recipe.model.quantize is None
+    frozen = recipe.method.freezes_base and not recipe.model.new_tokens
+    half = has_bf16() and plain
+    train = recipe.train.model_copy(update={"precision": "bf16" if half and not frozen else "fp32"})
+    model = recipe.model.model_copy(update={"dtype": "bf16"}) if half and frozen else recipe.model
+    return recipe.model_copy(update={"train": train, "model": model})
+
+
+def has_bf16() -> bool:
+    """Whether this machine multiplies bf16 faster than fp32, and not by emulation."""
+    if torch.cuda.is_available() and os.environ.get("LORAKIT_CPU") != "1":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def precision_of(recipe: Recipe) -> str:
+    """accelerate's word for the precision of a `settled` recipe."""
+    return "no" if recipe.train.precision == "fp32" else recipe.train.precision
 
 
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
-    """The precision that the recipe trains in, so that a run is scored the same while it trains and afterwards."""
-    dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision_of(recipe.train.precision)]
+    """The precision of a `settled` recipe, so that a run is scored the same while it trains and afterwards."""
+    dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision_of(recipe)]
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)

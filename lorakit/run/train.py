@@ -49,7 +49,7 @@ from lorakit.run.folder import (
     write_lines,
 )
 from lorakit.run.generations import Kept
-from lorakit.run.objects import Examiner, Observer, attach, autocast, counts_of, precision_of, training_set
+from lorakit.run.objects import Examiner, Observer, attach, autocast, counts_of, precision_of, settled, training_set
 from lorakit.run.proof import reload_and_merge
 from lorakit.run.resume import Before, Journal, before_of, goes_on_from, made_with
 from lorakit.tasks import Example
@@ -73,7 +73,8 @@ def train_recipe(loaded: Loaded, runs: Path, observe: Observer, fresh: bool = Fa
         if not (run / "report.html").is_file():
             write_report(run, done)
         return run, done
-    accelerator = _accelerator(recipe)
+    todo = settled(recipe)
+    accelerator = _accelerator(todo)
     share(recipe.train.global_batch_size, recipe.train.micro_batch_size, accelerator.num_processes)
     start = find_adapter(recipe.start_from, runs) if recipe.start_from else None
     splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
@@ -91,7 +92,7 @@ def train_recipe(loaded: Loaded, runs: Path, observe: Observer, fresh: bool = Fa
             same_data(run, splits)
         accelerator.wait_for_everyone()
         started = _now()
-        seeds = _train_seeds(recipe, run, splits, start, accelerator, observe)
+        seeds = _train_seeds(todo, run, splits, start, accelerator, observe)
         whole = _whole(loaded, recipe, run, seeds, counts_of(outlined), started, splits)
         if accelerator.is_main_process:
             write_report(run, whole)
@@ -127,6 +128,9 @@ def _whole(
     card = files.read(seed_folder(run, seeds[0].seed) / "adapter").about
     assert card is not None
     notes = list(loaded.notes)
+    if recipe.train.precision == "auto":
+        todo = settled(recipe)
+        notes.append(f"precision auto: frozen weights in {todo.model.dtype}, products in {_products(todo)}")
     notes += [f"untrained, {split}: scored on {part}, evenly spread" for split, part in _slices(recipe, splits).items()]
     return Result(
         recipe=loaded.name,
@@ -147,6 +151,10 @@ def _whole(
         finished=_now(),
         notes=tuple(notes),
     )
+
+
+def _products(recipe: Recipe) -> str:
+    return recipe.model.dtype if recipe.train.precision == "fp32" else recipe.train.precision
 
 
 def fixed_labels(recipe: Recipe) -> Recipe:
@@ -302,7 +310,7 @@ def _prove(
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:
-    precision = precision_of(recipe.train.precision)
+    precision = precision_of(recipe)
     wanted: dict[str, Any] = {"mixed_precision": precision, "cpu": on_cpus(os.environ.get("LORAKIT_CPU") == "1")}
     try:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -39,6 +39,7 @@ class LoRA(Method):
     """Low-rank adaptation."""
 
     name: Literal["lora"] = "lora"
+    freezes_base: ClassVar[bool] = True
     targets: tuple[str | Target, ...] = Field(default=("query", "value"), min_length=1, strict=False)
     """Which weights: the paper adapts query and value."""
     r: int = Field(default=8, ge=1)
