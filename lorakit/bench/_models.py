@@ -29,20 +29,21 @@ def trained_models(recipe: Recipe, setting: Setting) -> dict[str, nn.Module]:
     same with lorakit's attention and dropout. The setting's dropout is the model's and the adapter's.
     """
     dropout = setting.dropout
-    base = _base(recipe, setting.layers, dropout).to(setting.device, DTYPES[setting.precision])
+    base = bare(recipe, setting.layers, dropout).to(setting.device, DTYPES[setting.precision])
     builders: dict[str, Callable[[nn.Module], nn.Module]] = {
         "limit": _limit,
         "limit_fast": lambda model: _limit(_fast(model)),
         "lorakit": lambda model: _lorakit(_fast(model), recipe, dropout),
     }
-    peers = {"peft": _peft, "loralib": _loralib}
+    peers = {"peft": with_peft, "loralib": _loralib}
     r, alpha = (int(getattr(recipe.method, name, default)) for name, default in (("r", 8), ("alpha", 16)))
     for name in setting.against:
         builders[name] = lambda model, build=peers[name]: build(model, r, alpha, dropout)
     return {name: build(copy.deepcopy(base)).train() for name, build in builders.items()}
 
 
-def _base(recipe: Recipe, layers: int | None, dropout: float) -> Any:
+def bare(recipe: Recipe, layers: int | None, dropout: float) -> Any:
+    """The recipe's base, frozen, with random weights."""
     base = random_base(recipe.model, recipe.task.head.value, recipe.task.labels, layers, dropout)
     for parameter in base.parameters():
         parameter.requires_grad_(False)
@@ -89,7 +90,8 @@ def _lorakit(model: Any, recipe: Recipe, dropout: float) -> nn.Module:
     return attachment.model
 
 
-def _peft(model: Any, r: int, alpha: int, dropout: float) -> nn.Module:
+def with_peft(model: Any, r: int, alpha: int, dropout: float) -> nn.Module:
+    """PEFT's LoRA on query and value (of a fused weight, on all of it)."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(

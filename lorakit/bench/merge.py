@@ -1,0 +1,94 @@
+"""`lorakit bench merge`: what surrounds training: put an adapter on, save it, read it back, merge it."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from lorakit.bench._base import Bench, Measured, Setting
+from lorakit.bench._models import DTYPES, bare, with_peft
+from lorakit.bench._rounds import Rounds, measure
+from lorakit.errors import InputError
+from lorakit.hub import adapter as files
+from lorakit.methods.reparam.lora import LoRA
+from lorakit.models import family_of
+from lorakit.recipe.schema import Recipe
+
+STAGES = ("attach", "save", "read", "merge")
+
+
+class Merge(Bench):
+    """A ratio for each stage. Both write the same tensors, synced to the disk by lorakit only."""
+
+    name = "merge"
+    peers = ("peft",)
+
+    def run(self, recipe: Recipe, setting: Setting) -> Measured:
+        if not isinstance(recipe.method, LoRA):
+            raise InputError(f"bench merge is of LoRA, and the recipe's method is {recipe.method.name}")
+        base = bare(recipe, setting.layers, 0.0).to(setting.device, DTYPES[setting.precision])
+        with tempfile.TemporaryDirectory() as folder:
+            runs = {"lorakit": _Ours(recipe, base, Path(folder) / "ours"), "peft": _Theirs(recipe, base, Path(folder))}
+            ratios = []
+            for stage in STAGES:
+                ways = {name: runs[name].prepared(stage) for name in ("lorakit", *setting.against)}
+                ratios += [_named(_measure(ways, setting).ratio("lorakit", peer), stage) for peer in setting.against]
+        return Measured(ratios)
+
+
+def _named(ratio: Any, stage: str) -> Any:
+    return type(ratio)(f"{stage}: {ratio.of}", ratio.over, ratio.median, ratio.low, ratio.high, ratio.rounds)
+
+
+def _measure(ways: dict[str, Any], setting: Setting) -> Rounds:
+    """Each stage changes a model, so it gets one made ready beforehand, every time."""
+    ready = {name: [make() for _ in range(setting.rounds + 1)] for name, make in ways.items()}
+    return measure({name: lambda r=calls: r.pop()() for name, calls in ready.items()}, setting.rounds, setting.device)
+
+
+class _Ours:
+    def __init__(self, recipe: Recipe, base: Any, folder: Path):
+        self.method, self.base, self.folder = recipe.method, base, folder
+        self.roles = family_of(base.config.model_type).places(base.config)  # type: ignore[union-attr]
+        head, method = recipe.task.head.value, recipe.method.model_dump(mode="json")
+        self.fresh = [n for n, _ in base.named_parameters() if n.startswith(("classifier.", "score."))]
+        model_type = base.config.model_type
+        self.about = files.About("random", None, model_type, head, [], {}, 128, method, self.fresh, "", "bench")
+
+    def prepared(self, stage: str) -> Any:
+        def make() -> Any:
+            model = copy.deepcopy(self.base)
+            if stage == "attach":
+                return lambda: self.method.attach(model, self.roles, self.fresh)
+            if stage == "read":
+                return lambda: files.attach(files.read(self.folder), model, self.roles, self.fresh, check_base=False)
+            attachment = self.method.attach(model, self.roles, self.fresh)
+            return (lambda: files.save(self.folder, attachment, self.about)) if stage == "save" else attachment.merge
+
+        return make
+
+
+class _Theirs:
+    def __init__(self, recipe: Recipe, base: Any, folder: Path):
+        self.method, self.base, self.folder = recipe.method, base, folder / "theirs"
+
+    def prepared(self, stage: str) -> Any:
+        from peft import PeftModel
+
+        method: Any = self.method
+
+        def make() -> Any:
+            model = copy.deepcopy(self.base)
+            if stage == "attach":
+                return lambda: with_peft(model, method.r, int(method.alpha), 0.0)
+            if stage == "read":
+                return lambda: PeftModel.from_pretrained(model, str(self.folder))
+            adapted: Any = with_peft(model, method.r, int(method.alpha), 0.0)
+            return (lambda: adapted.save_pretrained(self.folder)) if stage == "save" else adapted.merge_and_unload
+
+        return make
+
+
+PLUGIN = Merge()
