@@ -247,8 +247,10 @@ def _shortest_names(model: nn.Module, paths: set[str]) -> list[str]:
 def _whole_modules(model: nn.Module, names: Iterable[str]) -> list[str]:
     """The highest modules all of whose parameters are in `names`: what PEFT calls modules_to_save."""
     names = set(names)
+    above = {".".join(name.split(".")[:n]) for name in names for n in range(1, name.count(".") + 1)}
     chosen: list[str] = []
-    for path, module in model.named_modules():
+    for path in [path for path, _ in model.named_modules() if path in above]:
+        module = model.get_submodule(path)
         own = [f"{path}.{n}" for n, _ in module.named_parameters() if not n.startswith("delta.")]
         inside = any(path.startswith(f"{c}.") for c in chosen)
         if path and own and not inside and all(n in names for n in own):

@@ -13,7 +13,7 @@ def train_only(model: nn.Module, names: Collection[str]) -> None:
     chosen = {id(p) for name, p in model.named_parameters() if name in names}  # a tied one has several names
     for module in model.modules():
         promoted = False
-        for parameter in module.parameters(recurse=False):
+        for parameter in [p for p in module._parameters.values() if p is not None]:
             trains = id(parameter) in chosen
             parameter.requires_grad_(trains)
             if trains and parameter.dtype in (torch.float16, torch.bfloat16):

@@ -1,0 +1,108 @@
+"""Every benchmark runs, on tiny shapes; what is measured is what it says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from lorakit.bench import Setting, benches
+from lorakit.bench._models import trained_models
+from lorakit.bench._rounds import Rounds, measure, saved_bytes
+from lorakit.errors import InputError
+from lorakit.recipe.load import load_recipe
+
+RECIPES = {
+    "step": "quickstart",
+    "loss": "quickstart_generate",
+    "generate": "quickstart_generate",
+    "merge": "quickstart",
+}
+BENCH = [sys.executable, "-m", "lorakit", "bench"]
+SMALL = {"rounds": 2, "layers": 2, "batch": 2, "length": 8}
+
+
+def _recipe(name: str):
+    return load_recipe(name, []).recipe
+
+
+def test_there_is_a_recipe_for_each():
+    assert set(RECIPES) == set(benches.names())
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", RECIPES)
+def test_it_measures(name):
+    bench = benches.get(name)
+    measured = bench.checked(_recipe(RECIPES[name]), Setting(against=bench.peers, **SMALL))
+    assert measured.ratios
+    for ratio in measured.ratios:
+        assert 0 < ratio.low <= ratio.median <= ratio.high
+        assert ratio.rounds == 2
+    json.dumps(measured.plain())
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", ["quickstart", "quickstart_generate"])
+def test_all_train_the_same_numbers(name):
+    """As many as the method says (and the head), for lorakit, PEFT and loralib alike."""
+    models = trained_models(_recipe(name), Setting(against=("peft", "loralib"), **SMALL))
+    counts = {
+        way: sum(p.numel() for n, p in model.named_parameters() if (p.requires_grad and "lora_" in n) or ".delta." in n)
+        for way, model in models.items()
+    }
+    assert counts["limit"] == counts["limit_fast"] == 0
+    assert counts["lorakit"] == counts["loralib"] > 0
+    if name == "quickstart":  # of a fused weight PEFT adapts all
+        assert counts["peft"] == counts["lorakit"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_peer_that_is_none(name):
+    with pytest.raises(InputError, match=f"bench {name}: no peer 'pft'"):
+        benches.get(name).checked(_recipe(RECIPES[name]), Setting(against=("pft",)))
+
+
+@pytest.mark.parametrize("name", ["loss", "generate"])
+def test_what_is_for_causal_models(name):
+    with pytest.raises(InputError, match="causal"):
+        benches.get(name).checked(_recipe("quickstart"), Setting(against=()))
+
+
+def test_rounds_rotate_and_the_first_is_not_counted():
+    order: list[str] = []
+    found = measure({n: lambda n=n: order.append(n) for n in "abc"}, rounds=3)
+    assert "".join(order) == "abcbcacababc"
+    assert all(len(values) == 3 for values in found.seconds.values())
+
+
+def test_a_ratio_is_of_each_round():
+    ratio = Rounds({"a": [1.0, 2.0, 9.0], "b": [2.0, 2.0, 3.0]}).ratio("a", "b")
+    assert (ratio.low, ratio.median, ratio.high) == (0.75, 1.0, 2.0)
+
+
+def test_saved_bytes_counts_a_tensor_once_and_no_parameter():
+    layer = nn.Linear(4, 4, bias=False)
+    x = torch.randn(3, 4, requires_grad=True)
+    kept = saved_bytes(lambda: (layer(x).sigmoid() + layer(x).sigmoid()).sum(), layer)
+    assert kept == (3 * 4 + 2 * 3 * 4) * 4  # x, and the result of each sigmoid
+
+
+@pytest.mark.peers
+def test_the_command():
+    done = subprocess.run(
+        [*BENCH, "step", "quickstart", "--rounds", "2", "--batch", "2", "--length", "8", "--json"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["what"] == "step"
+    assert {(r["of"], r["over"]) for r in said["ratios"]} >= {("lorakit", "limit"), ("lorakit", "peft")}
+    assert "lorakit / peft: " in done.stderr
+    wrong = subprocess.run([*BENCH, "stp", "quickstart"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert "did you mean 'step'" in wrong.stderr
