@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from lorakit.errors import RecipeError
+from lorakit.recipe.load import load_recipe
 from lorakit.train.plan import GROUP, Shares, epoch_batches, own_part, share, steps_per_epoch
 
 CUTS = [(1, None), (1, 1), (1, 3), (2, None), (2, 3), (2, 1), (4, None), (4, 1), (3, 2)]
@@ -102,3 +105,18 @@ def test_a_batch_that_cannot_be_cut_evenly_is_refused(size, micro, processes, me
 def test_a_small_last_batch_spreads_over_the_processes():
     shares = share(8, 2, 2)
     assert [own_part([3, 1, 2], shares, rank) for rank in (0, 1)] == [[[3, 2], []], [[1], []]]
+
+
+@pytest.mark.parametrize(("recipe", "folder", "size"), [
+    ("glue_sst2", "glue", 16), ("glue_mrpc", "glue", 16), ("e2e", "e2e_nlg", 8),
+])  # fmt: skip
+def test_real_lengths_are_padded_by_less_than_six_percent(recipe, folder, size):
+    """By words, for no tokenizer is at hand; the same law of lengths."""
+    data = os.environ.get("LORAKIT_DATA")
+    if not data:
+        pytest.skip("LORAKIT_DATA names no folder with the data sets")
+    loaded = load_recipe(recipe, [f"data.path={data}/{folder}"]).recipe
+    examples = loaded.task.read("train", loaded.data)
+    lengths = [len(f"{e.text} {e.pair or ''} {e.target}".split()) + 3 for e in examples]
+    batches = epoch_batches(lengths, size, 0, 0, by_length=True)
+    assert sum(max(lengths[i] for i in b) * len(b) for b in batches) <= 1.06 * sum(lengths)
