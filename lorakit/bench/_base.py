@@ -14,7 +14,7 @@ from lorakit.bench._rounds import Ratio
 from lorakit.errors import InputError, did_you_mean
 from lorakit.recipe.schema import Recipe
 
-PACKAGE = {"trainer": "transformers", "transformers": "transformers"}
+PACKAGE: dict[str, str] = dict.fromkeys(("trainer", "tuned", "grouped", "padded"), "peft")
 """Import name of a peer, where it is another."""
 
 
@@ -30,6 +30,8 @@ class Setting:
     precision: str = "fp32"
     dropout: float = 0.0
     device: str = "cpu"
+    recipe: tuple[str, ...] | None = None
+    """Its name and overrides, for what starts processes of its own."""
 
     def plain(self) -> dict[str, Any]:
         return {"threads": torch.get_num_threads(), "torch": torch.__version__, **asdict(self)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,10 @@ class Ratio:
     low: float
     high: float
     rounds: int
+
+    def named(self, part: str) -> Ratio:
+        """The same, of a part of what was measured."""
+        return replace(self, of=f"{part}: {self.of}")
 
     def plain(self) -> dict[str, Any]:
         rounded = {name: round(getattr(self, name), 3) for name in ("median", "low", "high")}

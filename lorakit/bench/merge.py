@@ -34,12 +34,8 @@ class Merge(Bench):
             ratios = []
             for stage in STAGES:
                 ways = {name: runs[name].prepared(stage) for name in ("lorakit", *setting.against)}
-                ratios += [_named(_measure(ways, setting).ratio("lorakit", peer), stage) for peer in setting.against]
+                ratios += [_measure(ways, setting).ratio("lorakit", peer).named(stage) for peer in setting.against]
         return Measured(ratios)
-
-
-def _named(ratio: Any, stage: str) -> Any:
-    return type(ratio)(f"{stage}: {ratio.of}", ratio.over, ratio.median, ratio.low, ratio.high, ratio.rounds)
 
 
 def _measure(ways: dict[str, Any], setting: Setting) -> Rounds:

@@ -15,7 +15,7 @@ def bench(
     what: Annotated[str, typer.Argument(help="step, loss, ...: one of the questions.", metavar="WHAT")],
     recipe: RecipeName,
     overrides: Overrides = None,
-    against: Annotated[str, typer.Option(help="Peers, with commas between: peft, loralib; `none` for none.")] = "peft",
+    against: Annotated[str, typer.Option(help="Peers, with commas between; `none` for none; `all` for all.")] = "all",
     rounds: Annotated[int, typer.Option(help="Rounds that count; each times every way once.", min=2)] = 7,
     layers: Annotated[int | None, typer.Option(help="Of the recipe's shape; all, if not given.", min=1)] = None,
     batch: Annotated[int, typer.Option(help="Examples in a batch.", min=1)] = 16,
@@ -36,10 +36,12 @@ def bench(
 
     if threads:
         torch.set_num_threads(threads)
-    peers = () if against == "none" else tuple(name.strip() for name in against.split(","))
+    chosen = benches.get(what)
+    named = tuple(name.strip() for name in against.split(","))
+    peers = {"none": (), "all": chosen.peers}.get(against, named)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    setting = Setting(peers, rounds, layers, batch, length, precision, dropout, device)
-    measured = benches.get(what).checked(loaded.recipe, setting)
+    setting = Setting(peers, rounds, layers, batch, length, precision, dropout, device, (recipe, *(overrides or [])))
+    measured = chosen.checked(loaded.recipe, setting)
     for ratio in measured.ratios:
         spread = f"[{ratio.low:.3f}, {ratio.high:.3f}] over {ratio.rounds} rounds"
         console().print(f"{ratio.of} / {ratio.over}: {ratio.median:.3f} {spread}", markup=False)

@@ -3,7 +3,11 @@
 Same data, settings, metric and protocol (best epoch on the first evaluation split); injection, loop, batching and
 checkpointing are theirs. Needs peft. Prints one JSON line per seed.
 
-    python scripts/train_with_peft.py minilm/glue_mrpc data.path=GLUE model.name=MODEL
+    python -m lorakit.bench._trainer minilm/glue_mrpc data.path=GLUE model.name=MODEL
+
+The first word may be a style, as people write such a script: `grouped` (what is meant without one: batches by length),
+`tuned` (that and bf16 autocast), `dynamic` (batches in any order, padded to their longest), `padded` (to the recipe's
+data.max_length).
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import time
 
 import torch
 from peft import LoraConfig, TaskType, get_peft_model
@@ -45,7 +50,10 @@ class Rows(torch.utils.data.Dataset):
         return {name: self.fields[name][i] for name in self.fields} | {"labels": self.targets[i]}
 
 
-def run(recipe: Recipe, seed: int) -> dict:
+STYLES = ("grouped", "tuned", "dynamic", "padded")
+
+
+def run(recipe: Recipe, seed: int, style: str = "grouped") -> dict:
     task, settings, method = recipe.task, recipe.train, recipe.method
     assert isinstance(method, LoRA), "PEFT is the yardstick for lora"
     set_seed(seed)
@@ -59,6 +67,8 @@ def run(recipe: Recipe, seed: int) -> dict:
     tokenizer = AutoTokenizer.from_pretrained(recipe.model.name)
     splits = {s: task.read(s, recipe.data) for s in ("train", task.eval_splits[0])}
     rows = {s: Rows(examples, tokenizer, recipe.data.max_length) for s, examples in splits.items()}
+    by_length = style in ("grouped", "tuned")
+    padding = {"padding": "max_length", "max_length": recipe.data.max_length} if style == "padded" else {}
 
     def metrics(output) -> dict[str, float]:
         # against the Trainer's own labels: where it groups by length, it does so in evaluation too
@@ -70,18 +80,22 @@ def run(recipe: Recipe, seed: int) -> dict:
             per_device_eval_batch_size=recipe.evaluate.batch_size, learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay, warmup_steps=settings.warmup, lr_scheduler_type="linear",
             max_grad_norm=settings.max_grad_norm, eval_strategy="epoch", save_strategy="no", logging_strategy="no",
-            train_sampling_strategy="group_by_length", seed=seed, use_cpu=not torch.cuda.is_available(),
-            report_to="none", disable_tqdm=True,
+            train_sampling_strategy="group_by_length" if by_length else "random", bf16=style == "tuned", seed=seed,
+            use_cpu=not torch.cuda.is_available(), report_to="none", disable_tqdm=True,
         )  # fmt: skip
         trainer = Trainer(
             model, arguments, train_dataset=rows["train"], eval_dataset=rows[task.eval_splits[0]],
-            data_collator=DataCollatorWithPadding(tokenizer), compute_metrics=metrics,
+            data_collator=DataCollatorWithPadding(tokenizer, **padding), compute_metrics=metrics,
         )  # fmt: skip
+        begin = time.process_time()
         seconds = trainer.train().metrics["train_runtime"]
+        processor = time.process_time() - begin
     epochs = [entry for entry in trainer.state.log_history if f"eval_{task.primary}" in entry]
     best = max(epochs, key=lambda entry: entry[f"eval_{task.primary}"])
     scores = {name: best[f"eval_{name}"] for name in metrics_names(best)}
-    return {"seed": seed, "scores": scores, "best_epoch": best["epoch"], "seconds": seconds}
+    return {
+        "seed": seed, "scores": scores, "best_epoch": best["epoch"], "seconds": seconds, "processor": processor,
+    }  # fmt: skip
 
 
 def metrics_names(entry: dict) -> list[str]:
@@ -90,6 +104,8 @@ def metrics_names(entry: dict) -> list[str]:
 
 
 if __name__ == "__main__":
-    loaded = load_recipe(sys.argv[1], sys.argv[2:]).recipe
+    words = sys.argv[1:]
+    chosen = words.pop(0) if words[0] in STYLES else "grouped"
+    loaded = load_recipe(words[0], words[1:]).recipe
     for number in loaded.seeds:
-        print(json.dumps(run(loaded, number)), flush=True)
+        print(json.dumps(run(loaded, number, chosen)), flush=True)

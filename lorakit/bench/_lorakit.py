@@ -1,0 +1,33 @@
+"""`lorakit train` in a process of its own, with the processor time of its training part, evaluations included as in the
+Trainer's. Prints one JSON line per seed.
+
+    python -m lorakit.bench._lorakit minilm/glue_mrpc data.path=GLUE model.name=MODEL
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from lorakit.recipe.load import load_recipe
+
+if __name__ == "__main__":
+    loaded = load_recipe(sys.argv[1], sys.argv[2:])
+    from lorakit.run.train import train_recipe
+
+    spans: list[list[float]] = []  # of each seed, processor time at the start and at the latest event
+
+    def observe(event: dict[str, Any]) -> None:
+        if event["event"] == "start":
+            spans.append([time.process_time()] * 2)
+        elif event["event"] in ("step", "eval"):
+            spans[-1][1] = time.process_time()
+
+    with tempfile.TemporaryDirectory() as runs:
+        _, result = train_recipe(loaded, Path(runs), observe)
+    for seed, (start, end) in zip(result.seeds, spans, strict=True):
+        print(json.dumps({"seed": seed.seed, "scores": seed.scores, "processor": end - start}), flush=True)

@@ -1,0 +1,67 @@
+"""`lorakit bench train`: from the start of a process to the score table, beside Trainer with PEFT as people write it.
+
+The recipe is trained for real, each time in a process of its own: give it a base and data that are at hand.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from lorakit.bench._base import Bench, Measured, Setting
+from lorakit.bench._rounds import Rounds
+from lorakit.errors import InputError
+from lorakit.recipe.schema import Recipe
+
+PEERS = {"trainer": "dynamic", "tuned": "tuned", "grouped": "grouped", "padded": "padded"}
+
+
+class Train(Bench):
+    """Processor time of the training part, and of the whole process with its imports."""
+
+    name = "train"
+    peers = tuple(PEERS)
+
+    def run(self, recipe: Recipe, setting: Setting) -> Measured:
+        if setting.recipe is None:
+            raise InputError("bench train starts `lorakit train`, and needs the recipe's name")
+        commands = {"lorakit": ["lorakit.bench._lorakit"]}
+        commands |= {peer: ["lorakit.bench._trainer", PEERS[peer]] for peer in setting.against}
+        training: dict[str, list[float]] = {name: [] for name in commands}
+        whole: dict[str, list[float]] = {name: [] for name in commands}
+        scores: dict[str, str] = {}
+        names = list(commands)
+        for number in range(setting.rounds):
+            turn = number % len(names)
+            for name in [*names[turn:], *names[:turn]]:
+                lines, took = _process([*commands[name], *setting.recipe])
+                training[name].append(sum(line["processor"] for line in lines))
+                whole[name].append(took)
+                scores[name] = json.dumps(lines[0]["scores"])
+        ratios = [
+            Rounds(values).ratio("lorakit", peer).named(part)
+            for part, values in (("training", training), ("whole", whole))
+            for peer in setting.against
+        ]
+        return Measured(ratios, notes=[f"{name}: {text}" for name, text in scores.items()])
+
+
+def _process(words: Sequence[str]) -> tuple[list[dict], float]:
+    """What a module printed, and the processor seconds that its process took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-m", *words], capture_output=True, text=True, check=False,
+        env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
+    )  # fmt: skip
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise InputError(f"python -m {' '.join(words)} ended with {done.returncode}: {done.stderr.strip()[-400:]}")
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"seed"')]
+    return lines, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+PLUGIN = Train()
