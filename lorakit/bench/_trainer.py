@@ -30,6 +30,7 @@ from transformers import (
 )
 
 from lorakit.methods.reparam.lora import LoRA
+from lorakit.models._load import location
 from lorakit.recipe import Recipe
 from lorakit.recipe.load import load_recipe
 from lorakit.tasks import Example
@@ -57,14 +58,15 @@ def run(recipe: Recipe, seed: int, style: str = "grouped") -> dict:
     task, settings, method = recipe.task, recipe.train, recipe.method
     assert isinstance(method, LoRA), "PEFT is the yardstick for lora"
     set_seed(seed)
-    config = AutoConfig.from_pretrained(recipe.model.name, num_labels=len(task.labels), **recipe.model.config)
-    model = AutoModelForSequenceClassification.from_pretrained(recipe.model.name, config=config)
+    base = location(recipe.model.name)
+    config = AutoConfig.from_pretrained(base, num_labels=len(task.labels), **recipe.model.config)
+    model = AutoModelForSequenceClassification.from_pretrained(base, config=config)
     lora = LoraConfig(
         task_type=TaskType.SEQ_CLS, r=method.r, lora_alpha=int(method.alpha), lora_dropout=method.dropout,
-        target_modules=[target for target in method.targets if isinstance(target, str)],
+        target_modules=[str(target) for target in method.targets],  # roles that are its modules' names, as in BERT
     )  # fmt: skip
     model = get_peft_model(model, lora)
-    tokenizer = AutoTokenizer.from_pretrained(recipe.model.name)
+    tokenizer = AutoTokenizer.from_pretrained(base)
     splits = {s: task.read(s, recipe.data) for s in ("train", task.eval_splits[0])}
     rows = {s: Rows(examples, tokenizer, recipe.data.max_length) for s, examples in splits.items()}
     by_length = style in ("grouped", "tuned")

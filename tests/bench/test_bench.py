@@ -31,7 +31,7 @@ def _recipe(name: str):
 
 
 def test_there_is_a_recipe_for_each():
-    assert set(RECIPES) == set(benches.names())
+    assert {*RECIPES, "train"} == set(benches.names())  # which trains for real: see below
 
 
 @pytest.mark.peers
@@ -106,3 +106,17 @@ def test_the_command():
     wrong = subprocess.run([*BENCH, "stp", "quickstart"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
     assert "did you mean 'step'" in wrong.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.peers
+def test_training_is_measured_from_the_start_of_a_process():
+    words = ("quickstart", "data.limit={train: 64, validation: 16}", "train.epochs=1")
+    bench = benches.get("train")
+    setting = Setting(against=("trainer",), rounds=2, recipe=words)
+    measured = bench.checked(load_recipe(words[0], list(words[1:])).recipe, setting)
+    assert [ratio.of for ratio in measured.ratios] == ["training: lorakit", "whole: lorakit"]
+    assert all(0 < ratio.median < 10 for ratio in measured.ratios)
+    assert len(measured.notes) == 2
+    with pytest.raises(InputError, match="train.nothing"):
+        bench.run(_recipe("quickstart"), Setting(against=(), rounds=2, recipe=("quickstart", "train.nothing=1")))
