@@ -118,5 +118,5 @@ def test_training_is_measured_from_the_start_of_a_process():
     assert [ratio.of for ratio in measured.ratios] == ["training: lorakit", "whole: lorakit"]
     assert all(0 < ratio.median < 10 for ratio in measured.ratios)
     assert len(measured.notes) == 2
-    with pytest.raises(InputError, match="train.nothing"):
+    with pytest.raises(InputError, match=r"train\.nothing"):
         bench.run(_recipe("quickstart"), Setting(against=(), rounds=2, recipe=("quickstart", "train.nothing=1")))
