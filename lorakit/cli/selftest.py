@@ -47,10 +47,8 @@ def selftest(
     failed = [found.name for found in findings if found.passed is False]
     skipped = sum(found.passed is None for found in findings)
     seconds = time.perf_counter() - start
-    console().print(
-        f"{len(findings) - len(failed) - skipped} passed, {len(failed)} failed, {skipped} not tried, in {seconds:.0f} s",
-        markup=False,
-    )
+    passed = len(findings) - len(failed) - skipped
+    console().print(f"{passed} passed, {len(failed)} failed, {skipped} not tried, in {seconds:.0f} s", markup=False)
     give({
         "passed": not failed, "failed": failed, "seconds": seconds,
         "checks": [found.plain() for found in findings], "environment": made,

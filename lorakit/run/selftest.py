@@ -1,6 +1,6 @@
 """`lorakit selftest`: two ways to the same numbers, each pair tried on the tiny models that ship, on this machine.
 
-A check gives the largest difference that it found; what goes wrong on the way is a finding too. All files are temporary.
+A check gives the largest difference that it found; what goes wrong on the way is a finding too. Files are temporary.
 """
 
 from __future__ import annotations
