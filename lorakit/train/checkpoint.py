@@ -157,6 +157,8 @@ def found(folder: Path) -> list[Path]:
 def wrong(path: Path) -> str | None:
     """What of a checkpoint is not as it was written; None: nothing."""
     try:
+        if odd := sorted(file.name for file in path.iterdir() if not file.is_file()):
+            return f"{odd[0]} is no file"  # a pipe would be waited for
         sums = json.loads((path / SUMS).read_bytes())
         there = {file.name for file in path.iterdir()} - {SUMS}
         if not isinstance(sums, dict):
