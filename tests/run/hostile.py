@@ -205,9 +205,8 @@ def damaged(data: bytes, random: Random) -> bytes:
             flipped = bytes(byte ^ (1 << random.randrange(8)) for byte in data[at:end])
             data = data[:at] + flipped + data[end:]
     if random.randrange(25) == 0:
-        data = data.decode("utf-8", "replace").encode(
-            random.choice(("utf-16", "utf-32", "utf-8-sig", "cp037", "utf-7"))
-        )
+        other = random.choice(("utf-16", "utf-32", "utf-8-sig", "latin-1", "utf-7"))
+        data = data.decode("utf-8", "replace").encode(other, "replace")
     return data
 
 
