@@ -210,4 +210,6 @@ def restore_optimizer(optimizer: Any, named: Mapping[str, nn.Parameter], tensors
     for name, parameter in named.items():
         found = set(optimizer.state.get(parameter, ()))
         if found and found != MOMENTS:
-            raise ValueError(f"of {name} the optimizer has {', '.join(sorted(found))}; AdamW has two moments and a step")
+            raise ValueError(
+                f"of {name} the optimizer has {', '.join(sorted(found))}; AdamW has two moments and a step"
+            )

@@ -28,7 +28,8 @@ ENTITIES = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 12
 XML = (
     f'<!DOCTYPE b [<!ENTITY l0 "lol">{ENTITIES}]><benchmark>&l11;</benchmark>',
     '<!DOCTYPE b [<!ENTITY x SYSTEM "file:///etc/passwd">]><benchmark><entries>&x;</entries></benchmark>',
-    '<!DOCTYPE b SYSTEM "http://127.0.0.1:9/x.dtd"><benchmark/>', '<?xml version="1.0" encoding="nothing"?><benchmark/>',
+    '<!DOCTYPE b SYSTEM "http://127.0.0.1:9/x.dtd"><benchmark/>',
+    '<?xml version="1.0" encoding="nothing"?><benchmark/>',
     '<?xml version="1.0" encoding="utf-16"?><benchmark/>', '<?xml version="1.0" encoding="shift_jis"?><benchmark/>',
     '<?xml version="1.0" encoding="punycode"?><benchmark/>', '<?xml version="1.0" encoding="base64"?><benchmark/>',
     "<a>" * 50_000, "<a>" * 50_000 + "</a>" * 50_000, "<benchmark>" + "<entry/>" * 20_000 + "</benchmark>",
@@ -36,7 +37,8 @@ XML = (
     f'<?xml-stylesheet href="x"?><?php touch("{CANARY}")?><benchmark/>', "<benchmark>&#0;</benchmark>", "", "\x00",
 )  # fmt: skip
 JSON = (
-    "[" * 100_000, '{"a":' * 100_000, "9" * 5000, "[" + "9" * 5000 + "]", "1e999", "NaN", "[NaN]", '"\\ud800"', "[]", "{}",
+    "[" * 100_000, '{"a":' * 100_000, "9" * 5000, "[" + "9" * 5000 + "]", "1e999", "NaN", "[NaN]", '"\\ud800"',
+    "[]", "{}",
     "null", "true", json.dumps(deep(900)), '{"a": 1, "a": 2}', "[" + "0," * 300_000 + "0]", "\ufeff[]", "\x00", "",
     '{"__class__": "os.system"}', '"' + "x" * 3_000_000 + '"', "-", "[1,]", "{'a': 1}", "//\n[]",
 )  # fmt: skip
@@ -44,8 +46,7 @@ JSON = (
 
 @dataclass(frozen=True)
 class Kind:
-    """What is read in a folder: the files by name, the last of them is made hostile. tree: it is JSON, a value (or a
-    line each) of which can be mutated."""
+    """What is read in a folder: the files by name, the last of which is made hostile. lines: a JSON value on each."""
 
     task: dict[str, Any]
     files: dict[str, Any]
@@ -67,7 +68,7 @@ def table(header: str, *records: str) -> str:
     return "".join(line.replace("|", "\t") + "\n" for line in (header, *records))
 
 
-MRPC = table("Quality|#1 ID|#2 ID|#1 String|#2 String", "1|1|2|He said \" yes .|Yes .", "0|3|4|A .|B .", "1|5|6|C|C")
+MRPC = table("Quality|#1 ID|#2 ID|#1 String|#2 String", '1|1|2|He said " yes .|Yes .', "0|3|4|A .|B .", "1|5|6|C|C")
 COLA = "".join(f"gj04\t{i % 2}\t\tThe dog barked {i}.\n" for i in range(150))
 STSB = table("index genre filename year old_index source1 source2 sentence1 sentence2 score".replace(" ", "|"),
              *(f"{i}|news|a|2012|{i}|none|none|A dog runs.|A dog runs {i}.|{i}.25" for i in range(5)))  # fmt: skip
@@ -89,9 +90,13 @@ WEBNLG_JSON = {"entries": [{str(i): {
     "lexicalisations": [{"comment": "good", "lex": "A b C."}, {"comment": "bad", "lex": "x"}],
 }} for i in range(3)]}  # fmt: skip
 DART = [
-    {"tripleset": [["A", "B", f"C{i}"]], "annotations": [{"source": "x", "text": "A b c."}, {"source": "y", "text": "é"}]}
+    {
+        "tripleset": [["A", "B", f"C{i}"]],
+        "annotations": [{"source": "x", "text": "A b c."}, {"source": "y", "text": "é"}],
+    }
     for i in range(3)
 ]
+PACKED = gzip.compress(json.dumps(DART).encode(), mtime=0)
 TABLES = [{"id": "1-1", "header": ["Name", "Year", None], "types": ["text", "real", "text"],
            "rows": [["a", 1.0, "x"], ["b", 2, None]], "page_title": "t"}]  # fmt: skip
 QUESTIONS = [
@@ -101,10 +106,10 @@ QUESTIONS = [
 SAMSUM = [{"id": f"1{i}-1", "dialogue": "Ann: hi\r\nBob: \U0001f600", "summary": "Ann greets."} for i in range(3)]
 SAMSUM_CSV = 'id,dialogue,summary\n1,"Ann: hi\r\nBob: ""yes""",Ann greets.\n2,A: b,C.\n'
 TEXTS = [{"prompt": f"name {i}", "completion": f" it is {i}", "n": i} for i in range(4)]
-CHATS = [{"messages": [{"role": "user", "content": f"hi {i}"}, {"role": "assistant", "content": "yes"},
-                       {"role": "user", "content": "so?"}, {"role": "assistant", "content": "no"}]} for i in range(3)]  # fmt: skip
+TURNS = [("user", "hi"), ("assistant", "yes"), ("user", "so?"), ("assistant", "no")]
+CHATS = [{"messages": [{"role": role, "content": f"{said} {i}"} for role, said in TURNS]} for i in range(3)]
 LABELS = [{"text": f"it was {i}", "label": ("good", "bad")[i % 2]} for i in range(4)]
-NUMBERS = "text,label\n\"one, two\",1.5\nthree,-2e3\n"
+NUMBERS = 'text,label\n"one, two",1.5\nthree,-2e3\n'
 
 
 def parquet(values: list[dict[str, Any]]) -> bytes:
@@ -127,9 +132,9 @@ KINDS = {
     "webnlg xml": Kind({"name": "webnlg"}, {"train/1.xml": WEBNLG}),
     "webnlg json": Kind({"name": "webnlg"}, {"train.json": WEBNLG_JSON}),
     "dart": Kind({"name": "dart"}, {"dart-v1.1.1-full-train.json": DART}),
-    "dart packed": Kind({"name": "dart"}, {"dart-v1.1.1-full-train.json.gz": gzip.compress(json.dumps(DART).encode())}),
-    "wikisql questions": Kind({"name": "wikisql"}, {"train.tables.jsonl": TABLES, "train.jsonl": QUESTIONS}, lines=True),
-    "wikisql tables": Kind({"name": "wikisql"}, {"train.jsonl": QUESTIONS, "train.tables.jsonl": TABLES}, lines=True),
+    "dart packed": Kind({"name": "dart"}, {"dart-v1.1.1-full-train.json.gz": PACKED}),
+    "wikisql questions": Kind({"name": "wikisql"}, {"train.tables.jsonl": TABLES, "train.jsonl": QUESTIONS}, True),
+    "wikisql tables": Kind({"name": "wikisql"}, {"train.jsonl": QUESTIONS, "train.tables.jsonl": TABLES}, True),
     "samsum json": Kind({"name": "samsum"}, {"train.json": SAMSUM}),
     "samsum csv": Kind({"name": "samsum"}, {"train.csv": SAMSUM_CSV}),
     "text jsonl": Kind({"name": "text"}, two(TEXTS, ".jsonl"), lines=True, own=True),

@@ -61,7 +61,9 @@ def lying(data: bytes, random: Random) -> bytes:
     name, other = random.choice(names), random.choice(names)
     act = random.randrange(9)
     if act == 0:
-        header[name]["data_offsets"] = random.choice(([0, 2**60], [-1, 5], [5, 1], [0, 0], header[other]["data_offsets"]))
+        header[name]["data_offsets"] = random.choice(
+            ([0, 2**60], [-1, 5], [5, 1], [0, 0], header[other]["data_offsets"])
+        )
     elif act == 1:
         header[name]["shape"] = random.choice(([2**40, 2**40], [0], [], [-1], header[other]["shape"], [1, 1, 1], ["x"]))
     elif act == 2:
@@ -222,7 +224,7 @@ def test_damaged_adapters(saved, tiny, tmp_path, count):
         return found, attached
 
     def right(found: tuple[Any, Any]) -> None:
-        file, attachment = found
+        _, attachment = found
         written = next(path for path in folder.glob("*.safetensors") if path.is_file())
         inside = load_file(written)
         is_lora = isinstance(attachment, LoRAAttachment)

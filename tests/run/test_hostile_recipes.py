@@ -16,17 +16,19 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30)
 )
 LINES = (
-    BOMB, f"x: !!python/object/apply:os.system ['touch {CANARY}']", f"x: !!python/object/new:os.system [touch {CANARY}]",
-    "x: !!python/name:os.system", f"about: !!python/object/apply:eval [\"{CODE}\"]", "x: !!binary aGk=", "? [a, b]\n: 1",
-    "about: a\nabout: b", "train: {epochs: 1}\ntrain: {epochs: 2}", "<<: {about: x}", "about: *unknown", "about: &a x",
+    BOMB, f"x: !!python/object/apply:os.system ['touch {CANARY}']",
+    f"x: !!python/object/new:os.system [touch {CANARY}]", "x: !!python/name:os.system",
+    f"about: !!python/object/apply:eval [\"{CODE}\"]", "x: !!binary aGk=", "? [a, b]\n: 1", "about: a\nabout: b",
+    "train: {epochs: 1}\ntrain: {epochs: 2}", "<<: {about: x}", "about: *unknown", "about: &a x",
     "extends: [mutant.yaml]", "extends: mutant", "extends: [other.yaml]", "extends: [../../../../../../etc/passwd]",
-    "extends: [/etc/passwd, /dev/zero]", f"extends: [{'x' * 5000}]", "extends: {a: b}", 'extends: ["\\0"]', "extends: ~",
-    "about: \"\\U00110000\"", "about: \"\\UFFFFFFFF\"", 'about: "\\ud800"', 'about: "\\x00"', "%YAML 9.9\n---\nabout: x",
-    "--- a\n--- b", "about: " + "1" * 60_000 + "x", "about: " + "1_" * 30_000, "about: " + "a" * 2_000_000,
-    "about: " + "[" * 5000, "? " * 5000, "- " * 5000, "about: |\n " + "x\n " * 20_000, "\tabout: x", "about: 'x",
-    "".join(f"k{i}: {i}\n" for i in range(20_000)), "train: {" + ", ".join(f"k{i}: 1" for i in range(10_000)) + "}",
-    "seeds: [" + "1, " * 50_000 + "2]", "x: [" + "[], " * 50_000 + "]", "...", "\x07", "about: \x85\u2028x\u2029",
-    "method: {name: " + "q" * 100_000 + "}", "task: {name: glue/../../x}", "model: {name: ../../../x}",
+    "extends: [/etc/passwd, /dev/zero]", f"extends: [{'x' * 5000}]", "extends: {a: b}", 'extends: ["\\0"]',
+    "extends: ~", "about: \"\\U00110000\"", "about: \"\\UFFFFFFFF\"", 'about: "\\ud800"', 'about: "\\x00"',
+    "%YAML 9.9\n---\nabout: x", "--- a\n--- b", "about: " + "1" * 60_000 + "x", "about: " + "1_" * 30_000,
+    "about: " + "a" * 2_000_000, "about: " + "[" * 5000, "? " * 5000, "- " * 5000, "about: |\n " + "x\n " * 20_000,
+    "\tabout: x", "about: 'x", "".join(f"k{i}: {i}\n" for i in range(20_000)),
+    "train: {" + ", ".join(f"k{i}: 1" for i in range(10_000)) + "}", "seeds: [" + "1, " * 50_000 + "2]",
+    "x: [" + "[], " * 50_000 + "]", "...", "\x07", "about: \x85\u2028x\u2029", "method: {name: " + "q" * 100_000 + "}",
+    "task: {name: glue/../../x}", "model: {name: ../../../x}",
 )  # fmt: skip
 """Put before, behind or between the lines of a recipe."""
 

@@ -193,6 +193,9 @@ def test_score_needs_no_model(lorakit_cli, tmp_path):
     assert (
         "p.jsonl:2: no 'prediction' here (it has: prediction (null))" in lorakit_cli("score", "glue/mrpc", *paths).err
     )
+    (tmp_path / "p.tsv").write_text("prediction\n" + "x" * 200_000)
+    done = lorakit_cli("score", "glue/mrpc", paths[0], tmp_path / "p.tsv", *paths[2:])
+    assert "p.tsv: not a table: field larger" in done.err
     (tmp_path / "p.jsonl").write_text("[" * 100_000)
     assert "p.jsonl:1: this is not JSON" in lorakit_cli("score", "glue/mrpc", *paths).err
     assert "it needs train, validation" in lorakit_cli("score", "classification", *paths).err
