@@ -193,12 +193,18 @@ def test_score_needs_no_model(lorakit_cli, tmp_path):
     assert (
         "p.jsonl:2: no 'prediction' here (it has: prediction (null))" in lorakit_cli("score", "glue/mrpc", *paths).err
     )
-    (tmp_path / "p.tsv").write_text("prediction\n" + "x" * 200_000)
-    done = lorakit_cli("score", "glue/mrpc", paths[0], tmp_path / "p.tsv", *paths[2:])
-    assert "p.tsv: not a table: field larger" in done.err
     (tmp_path / "p.jsonl").write_text("[" * 100_000)
     assert "p.jsonl:1: this is not JSON" in lorakit_cli("score", "glue/mrpc", *paths).err
     assert "it needs train, validation" in lorakit_cli("score", "classification", *paths).err
+
+
+def test_a_table_of_predictions_with_an_endless_field(tmp_path):
+    from lorakit.errors import DataError
+    from lorakit.run.score import read_predictions
+
+    (tmp_path / "p.tsv").write_text("prediction\n" + "x" * 200_000)
+    with pytest.raises(DataError, match=r"p\.tsv: not a table: field larger than field limit"):
+        read_predictions(tmp_path / "p.tsv")
 
 
 def test_recipes_are_listed_shown_and_copied(lorakit_cli, tmp_path):
