@@ -53,6 +53,7 @@ def add_verbs() -> None:
         recipes,
         report,
         score,
+        selftest,
         study,
         train,
     )

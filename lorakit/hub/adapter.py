@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 PEFT_FILE, PLAIN_FILE, CONFIG_FILE = "adapter_model.safetensors", "trained.safetensors", "adapter_config.json"
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 @dataclass(frozen=True)
 class About:
@@ -132,8 +134,9 @@ def read(folder: Path) -> AdapterFile:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
         raise AdapterError(f"{file} is damaged or cut short: {error}; copy it again, or train again") from error
-    if whole := [name for name, tensor in tensors.items() if not tensor.is_floating_point()]:
-        raise AdapterError(f"{file} holds {whole[0]} in {str(tensors[whole[0]].dtype)[6:]}; LoRA's numbers are floats")
+    if whole := [name for name, tensor in tensors.items() if tensor.dtype not in FLOATS]:
+        dtype = str(tensors[whole[0]].dtype)[6:]
+        raise AdapterError(f"{file} holds {whole[0]} in {dtype}; LoRA's numbers are floats of 16 bits or more")
     broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise AdapterError(f"{file} holds numbers that are not finite, in {broken[0]}")

@@ -23,14 +23,14 @@ from lorakit.errors import AdapterError
 from lorakit.methods.reparam.lora import LoRA, LoRAAttachment, Target
 from lorakit.nn import tokens
 from lorakit.nn.linear import features, is_conv1d
-from lorakit.nn.select import Site, row_numbers
+from lorakit.nn.select import Site, compiled, row_numbers
 
 
 def _regex(text: str) -> str:
     try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"no regular expression: {error}") from None
+        compiled(text)
+    except ValueError as error:
+        raise ValueError(f"no regular expression{error}") from None
     return text
 
 

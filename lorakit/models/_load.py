@@ -336,7 +336,7 @@ def _not_at_hand(spec: Model, error: Exception) -> str:
             json.loads((folder / "config.json").read_text())
         except OSError:
             return f"{spec.name} holds no readable config.json: it is no model folder"
-        except ValueError as damage:
+        except (ValueError, RecursionError) as damage:
             return f"{spec.name}/config.json is damaged: {damage}"
     return (
         f"the base model {spec.name!r} is not to be had: {_first_line(error)} "

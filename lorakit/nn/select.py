@@ -27,6 +27,9 @@ from lorakit.nn.lowrank import Rows
 SHORT = {"q": "query", "k": "key", "v": "value", "o": "attention_out", "up": "mlp_in", "down": "mlp_out"}
 ROLES = ("query", "key", "value", "attention_out", "mlp_in", "mlp_out")
 
+REPEATS = 4
+"""Of `*`, `+`, `?` and `{}` in a regex: the time may grow with the path's length to this power."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -119,13 +122,25 @@ def _matching(target: str, linear: Mapping[str, nn.Module], model: nn.Module) ->
         return [path for path, module in linear.items() if module is not output]
     if target.startswith("re:"):
         try:
-            pattern = re.compile(target[3:])
-        except re.error as error:
-            raise TargetError(f"target {target!r} is not a regular expression: {error}") from None
+            pattern = compiled(target[3:])
+        except ValueError as error:
+            raise TargetError(f"target {target!r} is not a regular expression{error}") from None
         return [path for path in linear if pattern.fullmatch(path)]
     if any(c in target for c in "*?["):
         return [path for path in linear if fnmatchcase(path, target) or fnmatchcase(path, f"*.{target}")]
     return _ending_in(target, linear)
+
+
+def compiled(pattern: str) -> re.Pattern[str]:
+    """ValueError, which goes on after "no regular expression": it is none, or could take for ever on one path."""
+    try:
+        found = re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f": {error}") from None
+    bare = re.sub(r"\\.|\[\^?\]?[^]]*\]", "x", pattern)  # without escapes and classes
+    if re.search(r"\)[*+{]", bare) or len(re.findall(r"(?<!\()[*+?{]", bare)) > REPEATS:
+        raise ValueError(f" that is tried: it repeats a group, or repeats more than {REPEATS} times")
+    return found
 
 
 def _ending_in(suffix: str, paths: Iterable[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,8 +136,9 @@ def read_extended(path: Path) -> tuple[dict[str, Any], Marks]:
 def _fragment(name: str, recipe: Path, mark: Mark) -> Path:
     root = shipped("configs")
     for candidate in (root / f"{name}.yaml", recipe.parent / name, recipe.parent / f"{name}.yaml"):
-        if candidate.is_file():
-            return candidate
+        with suppress(OSError):  # a name that no file system takes
+            if candidate.is_file():
+                return candidate
     known = sorted(str(f.relative_to(root).with_suffix("")) for f in root.rglob("*.yaml"))
     raise RecipeError(
         f"{mark}: extends: no fragment {name!r}{did_you_mean(name, known)} (there are: {', '.join(known)})"
@@ -147,6 +149,10 @@ def _merge(
     base: dict[str, Any], over: dict[str, Any], marks: Marks, over_marks: Marks, path: tuple[str, ...] = ()
 ) -> None:
     """Mappings are merged key by key; anything else is replaced, and so is a method, task or model of another name."""
+    below: dict[tuple[str, ...], Marks] = {}
+    for m, mark in over_marks.items():
+        if len(m) > len(path):
+            below.setdefault(m[: len(path) + 1], {})[m] = mark
     for key, value in over.items():
         here = (*path, key)
         old = base.get(key)
@@ -156,10 +162,10 @@ def _merge(
         if isinstance(value, dict) and isinstance(old, dict) and not renamed:
             _merge(old, value, marks, over_marks, here)
         else:
-            for stale in [m for m in marks if m[: len(here)] == here]:
+            for stale in [m for m in marks if m[: len(here)] == here] if key in base else ():
                 del marks[stale]
             base[key] = deepcopy(value)
-            marks.update({m: mark for m, mark in over_marks.items() if m[: len(here)] == here})
+            marks.update(below.get(here, {}))
         if here in over_marks:
             marks[here] = over_marks[here]
 

@@ -13,20 +13,24 @@ from lorakit.recipe.source import Mark, Marks
 
 Sections = Mapping[str, type[BaseModel]]
 """Dotted prefix ("", "method", "train" ...) -> the model that says which keys are known there."""
+MOST = 100
+"""Problems that are said in words."""
 
 
 def describe(error: ValidationError, prefix: tuple[str, ...], marks: Marks, sections: Sections) -> list[str]:
     """One line per problem of a pydantic error, in the order of the file."""
     found: dict[tuple[str, ...], str] = {}
     kinds: dict[tuple[str, ...], str] = {}
-    for item in error.errors(include_url=False):
+    items = error.errors(include_url=False)
+    for item in items[:MOST]:
         path = (*prefix, *_plain(item["loc"]))
         if item["type"] == "extra_forbidden":  # the key as it was written, whatever it is
             path = (*prefix, *_plain(item["loc"][:-1]), str(item["loc"][-1]))
         if path not in found:
             found[path], kinds[path] = _sentence(item, path, sections), item["type"]
     shown = {path: text for path, text in found.items() if not _follows(kinds[path], path, found)}
-    return [_line(path, text, marks) for path, text in shown.items()]
+    more = [f"and {len(items) - MOST:,} more"] if len(items) > MOST else []
+    return [_line(path, text, marks) for path, text in shown.items()] + more
 
 
 def _follows(kind: str, path: tuple[str, ...], found: Iterable[tuple[str, ...]]) -> bool:

@@ -31,6 +31,10 @@ Marks = dict[tuple[str, ...], Mark]
 
 DEPTH = 30
 """Levels of nesting; a recipe has four."""
+MOST = 20_000
+"""Tokens; a recipe has some hundreds, a study of a thousand cells as many as this."""
+LONGEST = 100
+"""Characters of a number: the regex below takes a time that grows with their square."""
 _OPENING = (
     yaml.FlowSequenceStartToken,
     yaml.FlowMappingStartToken,
@@ -64,7 +68,9 @@ def parse(text: str, file: str) -> tuple[Any, Marks]:
     try:
         _refuse_what_is_not_taken(text, file)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
+    except RecipeError:
+        raise
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:  # the last two: of no character
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark and not file.startswith("command line") else file
         problem = getattr(error, "problem", None) or str(error) or "nested too deeply"
@@ -80,12 +86,14 @@ def parse(text: str, file: str) -> tuple[Any, Marks]:
 def _refuse_what_is_not_taken(text: str, file: str) -> None:
     what = {yaml.TagToken: "tags (!)", yaml.AnchorToken: "anchors (&)", yaml.AliasToken: "aliases (*)"}
     depth = 0
-    for token in yaml.scan(text, Loader=yaml.SafeLoader):
+    for number, token in enumerate(yaml.scan(text, Loader=yaml.SafeLoader)):
         if type(token) in what:
             raise RecipeError(
                 f"{file}:{token.start_mark.line + 1}: {what[type(token)]} are not taken in a recipe; "
                 "quote the value if it is meant as text"
             )
+        if number == MOST:
+            raise RecipeError(f"{file}:{token.start_mark.line + 1}: this is not a recipe: too long")
         depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
         if depth > DEPTH:  # PyYAML takes a time that grows with its square
             raise RecipeError(f"{file}:{token.start_mark.line + 1}: this is not a recipe: nested too deeply")
@@ -130,7 +138,7 @@ def scalar(text: str) -> Any:
         return text == "true"
     if text in (".inf", "-.inf", ".nan"):
         return float(text.replace(".", ""))
-    if _NUMBER.fullmatch(text):
+    if len(text) <= LONGEST and _NUMBER.fullmatch(text):
         digits = text.replace("_", "")
         return int(digits) if re.fullmatch(r"[-+]?\d{1,18}", digits) else float(digits)
     return text

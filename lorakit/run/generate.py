@@ -75,7 +75,7 @@ def read_prompts(path: Path) -> list[str]:
 def _prompt(line: str, where: str) -> str:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: this is not JSON: {error}") from None
     text = next((row[key] for key in ("prompt", "input") if key in row), None) if isinstance(row, dict) else row
     if not isinstance(text, str):

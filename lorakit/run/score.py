@@ -96,7 +96,10 @@ def read_predictions(path: Path) -> list[tuple[str | None, Any]]:
         return [(line.get("id"), _said(line, where)) for where, line in _lines(path)]
     text = _text(path)
     if kind == ".tsv":
-        table = list(csv.reader(text.rstrip("\n").split("\n"), delimiter="\t"))
+        try:
+            table = list(csv.reader(text.rstrip("\n").split("\n"), delimiter="\t"))
+        except csv.Error as error:
+            raise DataError(f"{path}: not a table: {error}") from None
         if len(table) < 2 or any(len(row) != len(table[0]) for row in table[1:]):
             raise DataError(f"{path}: a header and rows of as many columns are expected, the last one the prediction")
         return [(None, row[-1]) for row in table[1:]]

@@ -170,6 +170,8 @@ def _jsonl(path: Path, columns: Sequence[str], optional: Sequence[str], header: 
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise DataError(f"{where}: not JSON: {error.msg} at column {error.colno}; one object per line") from None
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits; nested as deep
+            raise DataError(f"{where}: JSON that is not read: {error}") from None
         if not isinstance(row, dict):
             raise DataError(f"{where}: a JSON {type(row).__name__}, not an object; give {{column: value}} per line")
         _must_have(where, list(row), columns)
@@ -189,7 +191,9 @@ def _parquet(path: Path, columns: Sequence[str], optional: Sequence[str], header
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
-    except pa.ArrowException as error:
+    except DataError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:  # OSError: damaged within a page
         raise DataError(f"{path}: not a Parquet file that can be read: {error}") from None
 
 

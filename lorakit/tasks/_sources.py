@@ -69,6 +69,8 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: byte {error.object[error.start]:#04x} at {error.start} is not UTF-8") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: not JSON: {error.msg} at column {error.colno}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; nested as deep
+        raise DataError(f"{path}: JSON that is not read: {error}") from None
 
 
 _adapter = lru_cache(maxsize=None)(TypeAdapter)
@@ -109,6 +111,10 @@ def read_xml(path: Path) -> tuple[Element, dict[Element, int]]:
         parser.Parse(path.read_bytes(), True)
     except expat.ExpatError as error:
         raise DataError(f"{path}:{error.lineno}: not XML: {expat.ErrorString(error.code)}") from None
+    except DataError:
+        raise
+    except (LookupError, ValueError) as error:  # the encoding that the first line names
+        raise DataError(f"{path}: not XML that is read: {error}; save it as UTF-8") from None
     return builder.close(), lines
 
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -37,6 +38,7 @@ SUMS, STATE, TRAINED, BEST, OPTIMIZER = (
     "checksums.json", "state.json", "trained.safetensors", "best.safetensors", "optimizer.safetensors"
 )  # fmt: skip
 NAME = re.compile(r"step-(\d{6,12})(-unscored)?")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 AnyFloat = Annotated[float, Field(allow_inf_nan=True)]
 
 
@@ -157,6 +159,8 @@ def found(folder: Path) -> list[Path]:
 def wrong(path: Path) -> str | None:
     """What of a checkpoint is not as it was written; None: nothing."""
     try:
+        if odd := sorted(file.name for file in path.iterdir() if not file.is_file()):
+            return f"{odd[0]} is no file"  # a pipe would be waited for
         sums = json.loads((path / SUMS).read_bytes())
         there = {file.name for file in path.iterdir()} - {SUMS}
         if not isinstance(sums, dict):
@@ -182,12 +186,21 @@ def read(path: Path) -> Saved:
         if state.name != path.name:
             raise ValueError(f"{STATE} is of {state.name}")
         ranks = [json.loads((path / f"rng-{rank}.json").read_bytes()) for rank in range(state.processes)]
-        best = load_file(path / BEST) if (path / BEST).is_file() else {}
-        return Saved(path, state, load_file(path / TRAINED), best, load_file(path / OPTIMIZER), ranks)
+        best = _numbers(path / BEST) if (path / BEST).is_file() else {}
+        return Saved(path, state, _numbers(path / TRAINED), best, _numbers(path / OPTIMIZER), ranks)
     except ValidationError as error:
         raise InputError(f"{path / STATE} is none of this lorakit: {first_problem(error)}") from None
     except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _numbers(file: Path) -> dict[str, Tensor]:
+    """ValueError: some are not finite, or no floats; none such is ever written."""
+    tensors = load_file(file)
+    for name, tensor in tensors.items():
+        if tensor.dtype not in FLOATS or not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{file.name} holds {name} in {str(tensor.dtype)[6:]}, or numbers that are not finite")
+    return tensors
 
 
 def digest(path: Path) -> str:

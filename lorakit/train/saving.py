@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 RECENT = 30.0
 """Seconds: before an evaluation, which may take long, a checkpoint is written unless the last one is as young."""
 
+MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
+"""What AdamW holds of a parameter."""
+
 
 @dataclass(frozen=True)
 class Checkpoints:
@@ -193,12 +196,20 @@ def optimizer_tensors(optimizer: Any, named: Mapping[str, nn.Parameter]) -> dict
 
 
 def restore_optimizer(optimizer: Any, named: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
-    """Put `optimizer_tensors` back. ValueError: they are of other parameters."""
+    """Put `optimizer_tensors` back. ValueError: they are of other parameters, or of another optimizer."""
     for full, value in tensors.items():
         key, _, name = full.partition(".")
         parameter = named.get(name)
-        if parameter is None or (value.ndim and value.shape != parameter.shape):
+        shape = None if parameter is None else torch.Size() if key == "step" else parameter.shape
+        if parameter is None or value.shape != shape:
             raise ValueError(f"the optimizer has no {name} of shape {tuple(value.shape)}")
+        dtype = torch.float32 if key == "step" else parameter.dtype
         # a tensor of our own: one of the file may lie at any address
-        own = torch.empty_like(value, device=parameter.device).copy_(value)
-        optimizer.state[parameter][key] = part_like(parameter, own) if value.ndim else own
+        own = torch.empty_like(value, device=parameter.device, dtype=dtype).copy_(value)
+        optimizer.state[parameter][key] = own if key == "step" else part_like(parameter, own)
+    for name, parameter in named.items():
+        found = set(optimizer.state.get(parameter, ()))
+        if found and found != MOMENTS:
+            raise ValueError(
+                f"of {name} the optimizer has {', '.join(sorted(found))}; AdamW has two moments and a step"
+            )

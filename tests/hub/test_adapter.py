@@ -240,6 +240,24 @@ def test_a_config_that_is_damaged(trained, text):
         files.read(folder)
 
 
+def test_a_pattern_that_could_take_for_ever(trained):
+    """Of an adapter from elsewhere: rank_pattern is matched with the path of every module."""
+    _, _, folder = trained()
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"rank_pattern": {r"(\w+\.?)+X": 4}}))
+    with pytest.raises(AdapterError, match="no regular expression that is tried"):
+        files.read(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_floats_of_8_bits(trained, rewrite, dtype):
+    """torch can hardly compute with them."""
+    _, _, folder = trained()
+    rewrite(folder, lambda tensors: {name: tensor.to(dtype) for name, tensor in tensors.items()})
+    with pytest.raises(AdapterError, match=r"in float8_.*; LoRA's numbers are floats of 16 bits or more"):
+        files.read(folder)
+
+
 def test_tensors_without_header_and_config_are_not_guessed(trained, rewrite):
     _, _, folder = trained()
     rewrite(folder, header=lambda h: {"format": "pt"})

@@ -107,6 +107,12 @@ def test_a_regex_that_is_none():
         _paths(["re:(query"])
 
 
+@pytest.mark.parametrize("pattern", [r"(\w+\.?)+X", "(.*.*)*X", "(x?){300}", "a?" * 30 + "a" * 30, ".*" * 9 + "X"])
+def test_a_regular_expression_that_could_take_for_ever(pattern):
+    with pytest.raises(TargetError, match="is not a regular expression that is tried: it repeats a group, or"):
+        _paths([f"re:{pattern}"])
+
+
 def test_a_layer_number_that_is_not_there():
     with pytest.raises(TargetError, match=r"layer\.12\.attention\.query"):
         _paths(["layer.12.attention.query"])

@@ -101,6 +101,11 @@ def test_all_problems_at_once_with_file_line_value_and_nearest_name(recipe):
         (("[query, value]", "[]"), "method.targets: [] should have at least 1 item"),
         (("[query, value]", "[1]"), "mine.yaml:7: method.targets.0: 1 should be a valid string"),
         (("[query, value]", "[{match: query, R: 4}]"), "mine.yaml:7: method.targets.0.R: unknown key (its value is 4)"),
+        (("r: 8", 'r: "\\U00110000"'), "mine.yaml: this is not YAML: chr() arg not in range"),
+        (("r: 8", 'r: "\\UFFFFFFFF"'), "mine.yaml: this is not YAML: "),
+        (("r: 8", f"r: {'1' * 60_000}x"), "mine.yaml:8: method.r: '1111"),
+        (("train:", f"extends: [{'x' * 5000}]\ntrain:"), "mine.yaml:9: extends: no fragment 'xxx"),
+        (("train:", "seeds: [" + "1, " * 50_000 + "1]\ntrain:"), "mine.yaml:9: this is not a recipe: too long"),
         (("r: 8", "alpha: 1e300"), "1e+300 should be less than or equal to 1000000"),
         (("epochs: 2", "epochs: 1e308"), "1e+308 should be less than or equal to 1000000000"),
         (("epochs: 2", "adam_betas: [0.9, 3]"), "train.adam_betas.1: 3 should be less than 1"),
@@ -114,6 +119,14 @@ def test_one_mistake(recipe, change, said):
     found = problems(recipe(GOOD.replace(*change)))
     assert said in found
     assert "\n" not in found, "one mistake is one line"
+
+
+def test_of_very_many_problems_a_hundred_are_said(recipe):
+    started = time.process_time()
+    said = problems(recipe(GOOD + "".join(f"k{i}: 1\n" for i in range(3000)))).splitlines()
+    assert said[-1].strip() == "and 2,900 more"
+    assert len(said) == 102
+    assert time.process_time() - started < 5
 
 
 def test_an_override_of_a_key_that_does_not_exist_is_the_command_lines():

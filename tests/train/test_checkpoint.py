@@ -17,6 +17,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from safetensors.torch import load_file, save_file
 
 from lorakit.batches import Encoded
 from lorakit.errors import InputError, Stopped, TrainingError
@@ -376,6 +377,48 @@ def test_a_file_that_was_not_written_is_seen(tmp_path, more):
     path = _save(tmp_path)
     (path / more).write_text("x")
     assert more in str(wrong(path))
+
+
+@pytest.mark.parametrize("file", [checkpoint.SUMS, checkpoint.TRAINED])
+@pytest.mark.parametrize("what", ["pipe", "/dev/zero", "folder"])
+def test_what_is_no_file_is_not_waited_for(tmp_path, file, what):
+    path = _save(tmp_path)
+    (path / file).unlink()
+    make = {"pipe": os.mkfifo, "folder": os.mkdir}.get(what, lambda there: there.symlink_to(what))
+    make(path / file)
+    assert wrong(path) == f"{file} is no file"
+
+
+@pytest.mark.parametrize("file", sorted(TENSORS))
+@pytest.mark.parametrize("value", [torch.tensor([math.nan]), torch.tensor([1]), torch.zeros(2).to(torch.float8_e5m2)])
+def test_numbers_that_are_never_written(tmp_path, file, value):
+    """With right checksums."""
+    _save(tmp_path, 1)
+    path = _save(tmp_path, 2)
+    save_file({**load_file(path / file), "more": value}, path / file)
+    _seal(path, file)
+    with pytest.raises(InputError, match=f"{file} holds more in .*, or numbers that are not finite"):
+        checkpoint.read(path)
+    assert newest(tmp_path).state.step == 1  # type: ignore[union-attr]
+
+
+def _seal(path: Path, file: str) -> None:
+    sums = json.loads((path / checkpoint.SUMS).read_text())
+    (path / checkpoint.SUMS).write_text(json.dumps(sums | {file: checkpoint.digest(path / file)}))
+
+
+@pytest.mark.parametrize("lost", ["exp_avg", "exp_avg_sq", "step"])
+def test_half_of_an_optimizer_is_refused(rig, lost):
+    found = rig()
+    with pytest.raises(Killed):
+        found(5)
+    path = checkpoint.found(found.folder)[0]
+    tensors = load_file(path / checkpoint.OPTIMIZER)
+    name = next(name for name in tensors if name.startswith(f"{lost}."))
+    save_file({key: value for key, value in tensors.items() if key != name}, path / checkpoint.OPTIMIZER)
+    _seal(path, checkpoint.OPTIMIZER)
+    with pytest.raises(InputError, match="AdamW has two moments and a step"):
+        found()
 
 
 @pytest.mark.parametrize("said", ["[]", "{}", "null", '{"../state.json": "x"}', "[" * 10**5], ids=lambda s: s[:9])

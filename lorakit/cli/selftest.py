@@ -1,0 +1,57 @@
+"""`lorakit selftest`"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from contextlib import redirect_stdout
+from typing import Annotated
+
+import typer
+
+from lorakit.cli import app
+from lorakit.cli.output import Json, begin, console, give
+
+WORDS = {True: "passed", False: "[red]failed[/red]", None: "[yellow]not tried[/yellow]"}
+
+
+@app.command()
+def selftest(
+    cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Does this machine compute what it should? Two ways to the same numbers, on tiny models, in under a minute."""
+    if cpu:
+        os.environ["LORAKIT_CPU"] = "1"
+    start = time.perf_counter()
+    begin()
+    logging.getLogger("lorakit").setLevel(logging.ERROR)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the temporary folder goes
+    with redirect_stdout(sys.stderr):
+        from rich.markup import escape
+
+        from lorakit.run.environment import environment
+        from lorakit.run.selftest import CHECKS, selftest
+
+        width = max(map(len, CHECKS))
+        findings = []
+        for found in selftest():
+            value = "" if found.value is None else f"{found.value:.2g} (at most {found.tolerance:g}): "
+            line = f"{found.name:{width}}  {escape(value + found.note)}  [dim]{found.seconds:.1f} s[/dim]"
+            console().print(f"{WORDS[found.passed]}  {line}", soft_wrap=True)
+            findings.append(found)
+        made = environment()
+    failed = [found.name for found in findings if found.passed is False]
+    skipped = sum(found.passed is None for found in findings)
+    seconds = time.perf_counter() - start
+    passed = len(findings) - len(failed) - skipped
+    console().print(f"{passed} passed, {len(failed)} failed, {skipped} not tried, in {seconds:.0f} s", markup=False)
+    give({
+        "passed": not failed, "failed": failed, "seconds": seconds,
+        "checks": [found.plain() for found in findings], "environment": made,
+    }, as_json)  # fmt: skip
+    if failed:
+        raise typer.Exit(1)
