@@ -21,6 +21,7 @@ from lorakit.report.result import Scores
 from lorakit.run.folder import open_seed
 from lorakit.train import checkpoint
 from lorakit.train.checkpoint import Saved
+from lorakit.train.processes import keeps_checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,8 @@ def goes_on_from(folder: Path, accelerator: Accelerator) -> Saved | None:
     if accelerator.is_main_process:
         checkpoint.clean(folder / "checkpoints")
         saved = checkpoint.newest(folder / "checkpoints")
+        if saved is not None and not keeps_checkpoints(accelerator):
+            raise InputError(f"{saved.folder}: DeepSpeed cannot go on from it; take DDP or FSDP2. --fresh starts over.")
         open_seed(folder, goes_on=saved is not None)
         name = [None if saved is None else str(saved.folder)]
     broadcast_object_list(name)

@@ -340,11 +340,14 @@ def test_stopped_by_signals_as_a_command(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_are_stopped_and_go_on(tmp_path):
-    runs, two = tmp_path / "runs", ["--processes", "2"]
-    first = _stopped(runs, _begin(runs, *two), 3, signal.SIGTERM, group=False)
-    second = _stopped(runs, _begin(runs, *two), first + 3, signal.SIGINT, group=True)
+@pytest.mark.parametrize(("processes", "strategy"), [(2, "ddp"), (4, "ddp"), (2, "fsdp2")])
+def test_several_processes_are_stopped_and_go_on(tmp_path, processes, strategy):
+    """By signals to the launcher; four, since the order in which numbers are added does not matter to two."""
+    runs, several = tmp_path / "runs", ["--processes", str(processes), "--strategy", strategy]
+    first = _stopped(runs, _begin(runs, *several), 3, signal.SIGTERM, group=False)
+    assert [path.name for path in found(next(runs.glob("*/seed0/checkpoints")))][0].startswith(f"step-{first:06}")
+    second = _stopped(runs, _begin(runs, *several), first + 3, signal.SIGINT, group=True)
     assert 3 <= first < second
-    assert f"goes on from step {second} of 72" in _ended(_begin(runs, *two))
-    _ended(_begin(tmp_path / "straight", *two))
+    assert f"goes on from step {second} of 72" in _ended(_begin(runs, *several))
+    _ended(_begin(tmp_path / "straight", *several))
     assert left(next(runs.glob("quick*"))) == left(next((tmp_path / "straight").glob("quick*")))
