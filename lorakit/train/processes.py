@@ -211,4 +211,4 @@ def settle(accelerator: Accelerator, precision: str, skips: int) -> None:
                 f"{precision}; take FSDP2 or DDP"
             )
         if skips:  # the engine drops what it has gathered of a gradient only in an update
-            raise RecipeError("with DeepSpeed no step can be left out: train.skip_bad_steps must be 0; take FSDP2 or DDP")
+            raise RecipeError("with DeepSpeed train.skip_bad_steps must be 0: no step can be left out")
