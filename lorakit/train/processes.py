@@ -79,10 +79,14 @@ class Sharded(Exchange):
         # accelerate 1.15 makes parts of their own of the embeddings and the output, and fails inside another part
         alone = [getattr(model, f"get_{end}put_embeddings")() for end in ("in", "out")]
         plugin: Any = self.accelerator.state.fsdp_plugin
-        chosen: Any = plugin.transformer_cls_names_to_wrap or getattr(model, "_no_split_modules", None) or ()
+        asked = plugin.transformer_cls_names_to_wrap
+        chosen: Any = asked or getattr(model, "_no_split_modules", None) or ()
         outer = {type(m).__name__ for m in model.modules() if any(part in alone for part in m.modules())}
         plugin.transformer_cls_names_to_wrap = sorted({*chosen} - outer)
-        return super().prepare(model, optimizer)
+        try:
+            return super().prepare(model, optimizer)
+        finally:
+            plugin.transformer_cls_names_to_wrap = asked  # the process's next model may be of another family
 
     @contextmanager
     def micro(self, last: bool) -> Iterator[None]:
