@@ -36,7 +36,8 @@ def command(arguments: list[str], runs: Path, processes: int = 1, strategy: str 
 
 def train(arguments: list[str], runs: Path, processes: int = 1, strategy: str = "ddp") -> Path:
     line = command(arguments, runs, processes, strategy)
-    done = subprocess.run(line, capture_output=True, text=True, env=CPU, check=False, timeout=300)
+    # DeepSpeed compiles a part of itself at its first start
+    done = subprocess.run(line, capture_output=True, text=True, env=CPU, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     folder = Path(json.loads(done.stdout)["run"]) / "seed0"
     made = json.loads((folder / "environment.json").read_text())
