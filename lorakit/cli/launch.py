@@ -101,7 +101,8 @@ def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
 
     def forward(number: int, _frame: Any) -> None:
         if not received and process.poll() is None:  # torchrun drops its processes where a second one comes
-            process.send_signal(number)
+            # at SIGHUP they would end at once
+            process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
             signal.alarm(PATIENCE)
         received.append(number)
 

@@ -21,6 +21,7 @@ from lorakit.report.result import Scores
 from lorakit.run.folder import open_seed
 from lorakit.train import checkpoint
 from lorakit.train.checkpoint import Saved
+from lorakit.train.processes import keeps_checkpoints, strategy
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +36,14 @@ class Before(Config):
     """Bytes of metrics.jsonl."""
     seconds: dict[str, float]
     made_with: dict[str, str]
-    """What decides the last bits of a number: versions, device, threads."""
+    """What decides the last bits of a number: versions, device, threads, what processes share."""
 
 
 def made_with() -> dict[str, str]:
     packages = {name: version(name) for name in ("torch", "transformers", "accelerate", "tokenizers", "numpy")}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    return {"python": platform.python_version(), **packages, "device": device, "threads": str(torch.get_num_threads())}
+    return {"python": platform.python_version(), **packages, "device": device, "threads": str(torch.get_num_threads()),
+            "strategy": strategy()}  # fmt: skip
 
 
 def goes_on_from(folder: Path, accelerator: Accelerator) -> Saved | None:
@@ -51,6 +53,8 @@ def goes_on_from(folder: Path, accelerator: Accelerator) -> Saved | None:
     if accelerator.is_main_process:
         checkpoint.clean(folder / "checkpoints")
         saved = checkpoint.newest(folder / "checkpoints")
+        if saved is not None and not keeps_checkpoints(accelerator):
+            raise InputError(f"{saved.folder}: DeepSpeed cannot go on from it; take DDP or FSDP2. --fresh starts over.")
         open_seed(folder, goes_on=saved is not None)
         name = [None if saved is None else str(saved.folder)]
     broadcast_object_list(name)

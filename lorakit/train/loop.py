@@ -103,6 +103,8 @@ def train(
     keeper.restore_model()
     exchange = prepared(accelerator, attachment.model, optimizer, settings.max_grad_norm or 0.0)
     setup = replace(setup, lean=setup.lean and not exchange.sharded)  # there the output layer is in parts by then
+    if keeper.goes_on and exchange.lays_out_later:
+        _exchange_nothing(setup, exchange)
     keeper.restore(exchange)
     update = Update(attachment, exchange, settings, run, keeper)
     plan = {"steps": total, "steps_per_epoch": per_epoch, "accumulation": shares.accumulation}
@@ -204,6 +206,16 @@ def _accumulate(
     summed: Any = accelerator.reduce(total, "sum")
     mean, *others = summed.tolist()
     return mean, others
+
+
+def _exchange_nothing(setup: Setup, exchange: Exchange) -> None:
+    """An exchange of gradients that are forgotten, so that the next one is not the first, and has the order of sums
+    that it had before the stop. Draws random numbers."""
+    exchange.model.train()
+    batch = _to(_tensors(setup.examples[:1], setup), exchange.accelerator)
+    with exchange.micro(True):
+        exchange.backward(0 * loss_sum(exchange.model, batch, setup.head, setup.train.label_smoothing, setup.lean))
+    exchange.drop()
 
 
 def _to(batch: dict[str, Tensor], accelerator: Accelerator) -> dict[str, Tensor]:

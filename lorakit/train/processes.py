@@ -28,8 +28,13 @@ class Exchange:
     sharded = False
     """Each process holds a part of the parameters: outside `whole` the model can be trained, and nothing else."""
 
+    lays_out_later = True
+    """After its first exchange DDP puts gradients into buckets anew, as they came: a number's place in a bucket decides
+    in which order more than two processes add it up, and with it the last bit."""
+
     def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer):
         self.accelerator = accelerator
+        self.lays_out_later = self.lays_out_later and accelerator.num_processes > 2
         self.model, self.optimizer = self.prepare(model, optimizer)
 
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
@@ -56,7 +61,7 @@ class Exchange:
         self.optimizer.zero_grad(set_to_none=True)
 
     def drop(self) -> None:
-        """Leave the step out: forget its gradients."""
+        """Leave the step out: forget its gradients. Not with DeepSpeed, see `settle`."""
         self.optimizer.zero_grad(set_to_none=True)
 
     def whole(self) -> AbstractContextManager[Any]:
@@ -68,16 +73,20 @@ class Sharded(Exchange):
     """FSDP2: parameters, gradients and the optimizer's state are DTensors, a part on each process; a layer's parameters
     are whole and plain tensors while it computes."""
 
-    sharded = True
+    sharded, lays_out_later = True, False
 
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
         # accelerate 1.15 makes parts of their own of the embeddings and the output, and fails inside another part
         alone = [getattr(model, f"get_{end}put_embeddings")() for end in ("in", "out")]
         plugin: Any = self.accelerator.state.fsdp_plugin
-        chosen: Any = plugin.transformer_cls_names_to_wrap or getattr(model, "_no_split_modules", None) or ()
+        asked = plugin.transformer_cls_names_to_wrap
+        chosen: Any = asked or getattr(model, "_no_split_modules", None) or ()
         outer = {type(m).__name__ for m in model.modules() if any(part in alone for part in m.modules())}
         plugin.transformer_cls_names_to_wrap = sorted({*chosen} - outer)
-        return super().prepare(model, optimizer)
+        try:
+            return super().prepare(model, optimizer)
+        finally:
+            plugin.transformer_cls_names_to_wrap = asked  # the process's next model may be of another family
 
     @contextmanager
     def micro(self, last: bool) -> Iterator[None]:
@@ -106,6 +115,8 @@ class Sharded(Exchange):
 
 class ZeRO(Exchange):
     """DeepSpeed ZeRO-2: each process holds the model; gradients and the optimizer's state are shared out."""
+
+    lays_out_later = False
 
     def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, most: float):
         plugin: Any = accelerator.state.deepspeed_plugin
@@ -172,8 +183,16 @@ def on_cpus(asked: bool) -> bool:
     return cpu
 
 
-def settle(accelerator: Accelerator, precision: str) -> None:
-    """After an Accelerator was made. RecipeError: a way to spread the model that lorakit does not train with."""
+def keeps_checkpoints(accelerator: Accelerator) -> bool:
+    """DeepSpeed's optimizer has its state in a form of its own, which is not saved."""
+    return accelerator.distributed_type != DistributedType.DEEPSPEED
+
+
+def settle(accelerator: Accelerator, precision: str, skips: int) -> None:
+    """After an Accelerator was made. RecipeError: a way to spread the model that lorakit does not train with.
+
+    skips: bad steps that may be left out.
+    """
     state: Any = accelerator.state
     if accelerator.distributed_type == DistributedType.MULTI_CPU and os.environ.get("ACCELERATE_USE_FSDP") == "true":
         # accelerate 1.15 takes FSDP for GPUs alone, and trains with DDP elsewhere without a word
@@ -195,3 +214,5 @@ def settle(accelerator: Accelerator, precision: str) -> None:
                 "with DeepSpeed train.precision must be fp32: it would round the trained weights themselves to "
                 f"{precision}; take FSDP2 or DDP"
             )
+        if skips:  # the engine drops what it has gathered of a gradient only in an update
+            raise RecipeError("with DeepSpeed train.skip_bad_steps must be 0: no step can be left out")

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, gather_object
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from lorakit.errors import InputError, LorakitError, Stopped, TrainingError
@@ -21,7 +21,7 @@ from lorakit.nn.freeze import part_like, whole_tensor
 from lorakit.recipe.schema import Checkpoint
 from lorakit.train import checkpoint
 from lorakit.train.checkpoint import BEST, OPTIMIZER, TRAINED, Saved
-from lorakit.train.processes import Exchange
+from lorakit.train.processes import Exchange, keeps_checkpoints
 from lorakit.train.progress import Progress
 from lorakit.train.rng import restore_rng, rng_state
 from lorakit.train.stop import Interrupted, Stop
@@ -50,13 +50,17 @@ class Keeper:
     """Of one training; without `Checkpoints` it writes none and catches no signal."""
 
     def __init__(self, asked: Checkpoints | None, attachment: Attachment, accelerator: Accelerator, run: Progress):
-        if asked is not None and accelerator.distributed_type == DistributedType.DEEPSPEED:
+        if asked is not None and not keeps_checkpoints(accelerator):
             log.warning("DeepSpeed: no checkpoints are written; stopped, the run begins anew")
             asked = None
         self.asked, self.attachment, self.accelerator = asked, attachment, accelerator
         self.optimizer: Any = None
         self.run, self.stop, self.at = run, Stop(), time.monotonic()
         self.last = asked.start.state.step if asked is not None and asked.start is not None else None
+
+    @property
+    def goes_on(self) -> bool:
+        return self.asked is not None and self.asked.start is not None
 
     def __enter__(self) -> Keeper:
         if self.asked is not None:

@@ -9,15 +9,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from accelerate.utils import DistributedType
 
 from lorakit.errors import InputError, Stopped
 from lorakit.recipe.load import load_recipe
 from lorakit.run.folder import folder_of, read_lines
 from lorakit.run.objects import Examiner
+from lorakit.run.resume import goes_on_from
 from lorakit.run.train import train_recipe
 from lorakit.train.checkpoint import found
 
@@ -180,6 +183,16 @@ def test_changed_data_is_refused_with_the_difference(command, tmp_path):
     assert own.steps == [3, 4, 5, 6]
 
 
+def test_deepspeed_does_not_begin_anew_in_what_others_left(command):
+    with pytest.raises(Killed):
+        command(at=("step", 5))
+    seed = command.folder / "seed0"
+    accelerator: Any = SimpleNamespace(distributed_type=DistributedType.DEEPSPEED, is_main_process=True)
+    with pytest.raises(InputError, match=r"step-000004: DeepSpeed cannot go on from it.*--fresh"):
+        goes_on_from(seed, accelerator)
+    assert found(seed / "checkpoints")
+
+
 def test_another_base_is_refused(command, monkeypatch):
     with pytest.raises(Killed):
         command(at=("step", 5))
@@ -340,11 +353,14 @@ def test_stopped_by_signals_as_a_command(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_are_stopped_and_go_on(tmp_path):
-    runs, two = tmp_path / "runs", ["--processes", "2"]
-    first = _stopped(runs, _begin(runs, *two), 3, signal.SIGTERM, group=False)
-    second = _stopped(runs, _begin(runs, *two), first + 3, signal.SIGINT, group=True)
+@pytest.mark.parametrize(("processes", "strategy"), [(2, "ddp"), (4, "ddp"), (2, "fsdp2")])
+def test_several_processes_are_stopped_and_go_on(tmp_path, processes, strategy):
+    """By signals to the launcher; four, since the order in which numbers are added does not matter to two."""
+    runs, several = tmp_path / "runs", ["--processes", str(processes), "--strategy", strategy]
+    first = _stopped(runs, _begin(runs, *several), 3, signal.SIGTERM, group=False)
+    assert found(next(runs.glob("*/seed0/checkpoints")))[0].name.startswith(f"step-{first:06}")
+    second = _stopped(runs, _begin(runs, *several), first + 3, signal.SIGINT, group=True)
     assert 3 <= first < second
-    assert f"goes on from step {second} of 72" in _ended(_begin(runs, *two))
-    _ended(_begin(tmp_path / "straight", *two))
+    assert f"goes on from step {second} of 72" in _ended(_begin(runs, *several))
+    _ended(_begin(tmp_path / "straight", *several))
     assert left(next(runs.glob("quick*"))) == left(next((tmp_path / "straight").glob("quick*")))
