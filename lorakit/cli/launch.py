@@ -62,10 +62,14 @@ def launch(processes: int, cpu: bool, strategy: Strategy = Strategy.ddp) -> int:
         environment["LORAKIT_TTY"] = "1"
     shown = "".join(f"{name}={value} " for name, value in settings.items())
     console().print(f"$ {shown}{' '.join(command)}", markup=False, soft_wrap=True)
+    from lorakit.run.launchers._base import end_with_parent
+
     launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *command[1:]]
     # in a session of its own: Ctrl-C would reach it twice, from the terminal and from here
     with (
-        subprocess.Popen(launcher, env=environment, stderr=subprocess.PIPE, start_new_session=True) as process,
+        subprocess.Popen(
+            launcher, env=environment, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=end_with_parent
+        ) as process,
         _forwarding(process) as received,
     ):
         assert process.stderr is not None

@@ -148,7 +148,12 @@ def last_words(log: Path, code: int) -> str:
 def _in_the_child() -> None:
     # Slurm sends USR2 to every process of a job to say that time is up; it is for the one that watches the run
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    if _LIBC is not None:  # a run ends with its launcher, even one that is killed
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Told in a child before it begins: it gets SIGTERM when its parent ends, even one that is killed. Linux only."""
+    if _LIBC is not None:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
