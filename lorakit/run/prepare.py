@@ -134,7 +134,7 @@ def _is_absence(error: LorakitError) -> bool:
 
 def _short(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[0] if len(lines[0]) <= 160 else f"{lines[0][:160]}..."
+    return lines[0] if len(lines[0]) <= 400 else f"{lines[0][:400]}..."
 
 
 def _message(missing: list[str], name: str) -> str:

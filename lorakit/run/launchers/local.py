@@ -134,7 +134,8 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if not told:  # else the process is about to end, and a second one must not end it sooner
+            signal.signal(signal.SIGTERM, before)
 
 
 PLUGIN: Launcher = Local()
