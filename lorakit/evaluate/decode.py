@@ -16,10 +16,8 @@ so that the other tokens become likelier.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +25,7 @@ from torch import Tensor, nn
 from lorakit.errors import ModelError
 from lorakit.evaluate.choose import ban_repeats, draw
 from lorakit.evaluate.past import read
+from lorakit.nn.logits import contiguous_head
 from lorakit.recipe.schema import Decode
 
 NEVER = -1e9
@@ -61,7 +60,7 @@ def decode(
     answers: dict[int, Written] = {}
     rows = list(range(len(input_ids)))
     ends = torch.tensor(list(eos_ids), dtype=torch.long, device=input_ids.device)
-    with _contiguous_head(model):
+    with contiguous_head(model):
         past, logits = read(model, input_ids, attention_mask, settings.max_new_tokens)
         search = _Beams(logits, settings, ends) if settings.beams > 1 else _OneText(logits, settings, ends, uniform)
         while True:
@@ -171,13 +170,3 @@ class _Beams:
 def _rows(values: Tensor, index: Tensor) -> Tensor:
     """values: (examples, n, length); index: (examples, m) -> (examples, m, length)"""
     return torch.take_along_dim(values, index.unsqueeze(-1), 1)
-
-
-@contextmanager
-def _contiguous_head(model: Any) -> Iterator[None]:
-    """The last hidden state of a batch is a slice, for which torch's matmul copies a frozen head once per row."""
-    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
-    try:
-        yield
-    finally:
-        hook.remove()
