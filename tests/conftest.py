@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,16 @@ OWN = {
        ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")},
 }  # fmt: skip
 """What a model type calls its sizes where it is not the common name, and what its published models switch on."""
+
+
+@pytest.fixture(autouse=True)
+def _what_is_logged_is_seen() -> Iterator[None]:
+    """The command line, called within the process, keeps lorakit's log to itself; the next test gets it back."""
+    log = logging.getLogger("lorakit")
+    before = log.propagate, log.level, list(log.handlers)
+    yield
+    log.propagate, log.handlers = before[0], before[2]
+    log.setLevel(before[1])
 
 
 @dataclass
