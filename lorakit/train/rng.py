@@ -24,7 +24,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def restore_rng(state: dict[str, Any]) -> None:
-    """Put an `rng_state()` back. KeyError, TypeError, ValueError, RuntimeError: it is none."""
+    """Put an `rng_state()` back. KeyError, TypeError, ValueError, OverflowError, RuntimeError: it is none."""
     version, numbers, gauss = state["python"]
     kind, keys, position, has_gauss, cached = state["numpy"]
     random.setstate((version, tuple(numbers), gauss))

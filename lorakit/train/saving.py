@@ -184,7 +184,7 @@ class Keeper:
 def _fitting(saved: Saved) -> Iterator[None]:
     try:
         yield
-    except (KeyError, IndexError, TypeError, ValueError, RuntimeError, LorakitError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError, RuntimeError, LorakitError) as error:
         raise InputError(f"{saved.folder} does not fit this run: {error}. --fresh starts over.") from error
 
 

@@ -635,3 +635,18 @@ def test_parts_that_move_late_are_left_in_peace():
             p.data -= 0.1
         still.after_step(step)
     assert not still.parts
+
+
+@pytest.mark.parametrize("part", ["python", "numpy"])
+def test_a_random_state_out_of_range_is_of_no_run(tmp_path, part):
+    from types import SimpleNamespace
+
+    from lorakit.train.rng import restore_rng, rng_state
+    from lorakit.train.saving import _fitting
+
+    state = rng_state()
+    state[part][1][0] = 2**70
+    before = rng_state()
+    with pytest.raises(InputError, match="does not fit this run"), _fitting(SimpleNamespace(folder=tmp_path)):
+        restore_rng(state)
+    restore_rng(before)
