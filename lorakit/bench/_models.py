@@ -9,17 +9,14 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 
 from lorakit.bench._base import Setting
 from lorakit.models import family_of
 from lorakit.models._fast import make_fast
-from lorakit.models._load import random_base
+from lorakit.models._load import DTYPES, random_base
 from lorakit.nn.linear import is_conv1d
 from lorakit.recipe.schema import Recipe
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def trained_models(recipe: Recipe, setting: Setting) -> dict[str, nn.Module]:

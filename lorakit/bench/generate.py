@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from lorakit.bench._base import Bench, Measured, Setting
-from lorakit.bench._models import DTYPES, bare, with_peft
+from lorakit.bench._models import bare, with_peft
 from lorakit.bench._rounds import measure
 from lorakit.errors import InputError
 from lorakit.evaluate.decode import decode
+from lorakit.models._load import DTYPES
 from lorakit.recipe.schema import Decode, Recipe
 from lorakit.tasks import Head
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.bench._base import Bench, Measured, Setting
-from lorakit.bench._models import DTYPES, bare, with_peft
+from lorakit.bench._models import bare, with_peft
 from lorakit.bench._rounds import Rounds, measure
 from lorakit.errors import InputError
 from lorakit.hub import adapter as files
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import family_of
+from lorakit.models._load import DTYPES
 from lorakit.recipe.schema import Recipe
 
 STAGES = ("attach", "save", "read", "merge")

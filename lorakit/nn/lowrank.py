@@ -90,11 +90,6 @@ def add_product(y: Tensor, h: Tensor, b: Tensor, scale: float, rows: Rows = None
     return _AddProduct.apply(y, h, b.to(y.dtype), scale, rows)  # type: ignore[return-value]
 
 
-def add_low_rank(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float, rows: Rows = None) -> Tensor:
-    """Both steps for a delta of its own: as `low_rank_reference`, but `y` is changed in place and returned."""
-    return add_product(y, project(x.to(y.dtype), a.to(y.dtype)), b, scale, rows)
-
-
 class _Project(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, a: Tensor, p: float) -> Tensor:

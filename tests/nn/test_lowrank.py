@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorakit.nn.lowrank import Projection, Rows, add_low_rank, low_rank_reference, project
+from lorakit.nn.lowrank import Projection, Rows, add_product, low_rank_reference, project
+
+
+def add_low_rank(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float, rows: Rows = None) -> Tensor:
+    """Both steps for a delta of its own: as `low_rank_reference`, but `y` is changed in place and returned."""
+    return add_product(y, project(x.to(y.dtype), a.to(y.dtype)), b, scale, rows)
+
 
 OUT, IN, R, SCALE = 12, 7, 3, 1.75
 ROWS: dict[str, Rows] = {
