@@ -141,7 +141,7 @@ class TestStopping:
         process.kill()
         process.wait()
 
-    @pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGTERM, signal.SIGTERM]])
+    @pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGTERM] * 40])
     def test_runs_are_told_first_and_go_on_later(self, running, numbers):
         process, plan, runs = running
         assert list(states(look(plan, runs)).values()) == ["running", "waiting"]

@@ -134,8 +134,9 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
     try:
         yield
     finally:
-        if not told:  # else the process is about to end, and a second one must not end it sooner
-            signal.signal(signal.SIGTERM, before)
+        # told, the process is about to end, and a second one must not end it sooner: ignored, for Python gives its own
+        # handlers up as it ends
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if told else before)
 
 
 PLUGIN: Launcher = Local()
