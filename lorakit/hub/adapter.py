@@ -165,13 +165,17 @@ def _attach(file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection
         attachment: Attachment = method.attach(model, {}, fresh)
     else:
         if check_base:
-            _refuse_other_base(file, file.about, model)
+            refuse_other_base(file, _signs_of(model, file.about.fresh))
         attachment = _method(file.about).attach(model, roles, file.about.fresh)
-    if isinstance(attachment, LoRAAttachment):
-        attachment.load_state(peft.state_of(attachment, file.tensors))
-    else:
-        attachment.load_state(file.tensors)
+    attachment.load_state(state_for(file, attachment))
     return attachment
+
+
+def state_for(file: AdapterFile, attachment: Attachment) -> dict[str, Tensor]:
+    """The adapter's tensors by the names that `attachment.load_state` takes. AdapterError: a module has none."""
+    if isinstance(attachment, LoRAAttachment):
+        return peft.state_of(attachment, file.tensors)
+    return dict(file.tensors)
 
 
 def start_from(file: AdapterFile, attachment: Attachment) -> list[str]:
@@ -181,8 +185,8 @@ def start_from(file: AdapterFile, attachment: Attachment) -> list[str]:
     fresh values, the head's other layers are carried over.
     """
     if file.about is not None:
-        _refuse_other_base(file, file.about, attachment.model)
-    state = peft.state_of(attachment, file.tensors) if isinstance(attachment, LoRAAttachment) else dict(file.tensors)
+        refuse_other_base(file, _signs_of(attachment.model, file.about.fresh))
+    state = state_for(file, attachment)
     own = attachment.state()
     differ = [n for n in own if n in attachment.fresh and (n not in state or state[n].shape != own[n].shape)]
     state |= {name: own[name] for name in differ}
@@ -196,26 +200,43 @@ def fingerprint(model: nn.Module, fresh: Collection[str]) -> str:
     A hash of the signs of 1,024 numbers of every matrix of the checkpoint: rounding never changes a sign, and a model
     that was trained further has some of them turned. `2:` says that it is of this kind.
     """
-    kind = _PART if _has_quantized(model) else _KIND
-    return kind + _signs(model, fresh, kind)
+    return _signs_of(model, fresh).fingerprint()
 
 
-def _has_quantized(model: nn.Module) -> bool:
-    return any(is_quantized(module) for module in model.modules())
+class Signs:
+    """A fingerprint in the making; the parameters may come in any order, and one at a time."""
 
+    def __init__(self, model: Any, fresh: Collection[str]):
+        """model: tells names, and whether layers are quantized; its numbers are not read. fresh: left out."""
+        embeddings = model.get_input_embeddings().weight
+        self.embeddings = next(name for name, parameter in model.named_parameters() if parameter is embeddings)
+        self.kind = _PART if any(is_quantized(module) for module in model.modules()) else _KIND
+        self.fresh = fresh
+        self.found: dict[str, bytes] = {}
 
-def _signs(model: Any, fresh: Collection[str], kind: str) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    only = model.get_input_embeddings().weight if kind == _PART else None
-    for name, parameter in sorted(model.named_parameters()):
-        if only is not None and parameter is not only:
-            continue
-        if parameter.ndim == 2 and name not in fresh and ".delta." not in name:
+    def add(self, name: str, parameter: Tensor) -> None:
+        if parameter.ndim == 2 and name not in self.fresh and ".delta." not in name:
             places = (_SPREAD * parameter.numel()).long()
             rows, columns = places // parameter.shape[1], places % parameter.shape[1]
             signs = torch.signbit(parameter.detach()[rows, columns]).cpu().numpy()
-            digest.update(f"{name} {tuple(parameter.shape)}".encode() + np.packbits(signs).tobytes())
-    return digest.hexdigest()
+            self.found[name] = f"{name} {tuple(parameter.shape)}".encode() + np.packbits(signs).tobytes()
+
+    def fingerprint(self, kind: str | None = None) -> str:
+        """kind: that of another fingerprint, to compare with; where the model has not that many signs, its own."""
+        kind = _PART if _PART in (kind, self.kind) else _KIND
+        digest = hashlib.blake2b(digest_size=16)
+        for name, said in sorted(self.found.items()):
+            if kind == _KIND or name == self.embeddings:
+                digest.update(said)
+        return kind + digest.hexdigest()
+
+
+def _signs_of(model: Any, fresh: Collection[str]) -> Signs:
+    signs = Signs(model, fresh)
+    for name, parameter in model.named_parameters():
+        if signs.kind == _KIND or name == signs.embeddings:
+            signs.add(name, parameter)
+    return signs
 
 
 _KIND, _PART = "2:", "3:"
@@ -226,14 +247,18 @@ model whose layers are quantized: what they stand for is not what was quantized,
 _SPREAD = torch.from_numpy((np.arange(1024) + np.random.RandomState(0).random_sample(1024)) / 1024)
 
 
-def _refuse_other_base(file: AdapterFile, about: About, model: nn.Module) -> None:
+def refuse_other_base(file: AdapterFile, signs: Signs) -> None:
+    """AdapterError: the base that `signs` are of is not the one that the adapter was trained on."""
+    about = file.about
+    if about is None:
+        return
     kind = about.fingerprint[: len(_KIND)]
-    if kind not in (_KIND, _PART) or (kind == _KIND and _has_quantized(model)):
+    if kind not in (_KIND, _PART) or (kind, signs.kind) == (_KIND, _PART):
         log.warning(
             "%s was written by lorakit %s, with a fingerprint of its base that cannot be compared with this one (%s is "
             "the one to give)", file.folder, about.lorakit, about.base,
         )  # fmt: skip
-    elif kind + _signs(model, about.fresh, kind) != about.fingerprint:
+    elif signs.fingerprint(kind) != about.fingerprint:
         raise AdapterError(
             f"{file.folder} was trained on other weights than these: its base is {about.base} "
             f"(revision {about.revision or 'not recorded'}). Give that one, or --any-base to go on regardless."

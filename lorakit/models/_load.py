@@ -216,6 +216,36 @@ def location(name: str) -> str:
     return str(folder)
 
 
+def cached_of(spec: Model, name: str) -> Path | None:
+    """A file of the checkpoint; None where it has none of that name. ModelError: the checkpoint is not to be had."""
+    from transformers.utils.hub import cached_file
+
+    try:
+        found = cached_file(
+            location(spec.name), name, revision=spec.revision or "main", _raise_exceptions_for_missing_entries=False
+        )
+    except Exception as error:  # as in read_config
+        raise ModelError(_not_at_hand(spec, error)) from error
+    return Path(found) if found else None
+
+
+def weight_files(spec: Model) -> list[Path]:
+    """The checkpoint's safetensors files; empty where it has none. ModelError: a damaged index, a file is absent."""
+    if single := cached_of(spec, "model.safetensors"):
+        return [single]
+    index = cached_of(spec, "model.safetensors.index.json")
+    if index is None:
+        return []
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise ModelError(f"{index} is damaged: {error!r}") from error
+    found = [(name, cached_of(spec, name)) for name in names]
+    if absent := [name for name, file in found if file is None]:
+        raise ModelError(f"{index} names {absent[0]}, which {spec.name} has not")
+    return [file for _, file in found if file is not None]
+
+
 def roles_of(config: Any) -> Roles:
     """The family's roles for this configuration; empty for an architecture that no family knows."""
     family = family_of(config.model_type)

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from lorakit.batches import Encoded
 from lorakit.errors import AdapterError, DataError, InputError, ToleranceError
+from lorakit.hub.shards import Shards, shards
 from lorakit.models import Model
-from lorakit.models._load import DTYPES, Base, load
+from lorakit.models._load import DTYPES, Base, cached_of, load, tokenizer_of
 from lorakit.nn.tokens import settle
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import write_whole
@@ -35,8 +36,10 @@ def merge(
 ) -> dict[str, Any]:  # fmt: skip
     """Write the merged model to `to` and return the report that stands there as merge_report.json.
 
-    The sum is formed in float32; dtype is that of the files. ToleranceError, with no model left behind, where logits
-    of the model read back differ by more than `tolerance` (relative to the largest logit) from those of the adapter.
+    The sum is formed in float32; dtype is that of the files. examples: to compare on before and after; with none the
+    whole model is never in memory, where it can be merged file by file (`hub.shards`). ToleranceError, with no model
+    left behind, where logits of the model read back differ by more than `tolerance` (relative to the largest logit)
+    from those of the adapter.
     """
     if tolerance is not None and not tolerance >= 0:
         raise InputError(f"--tolerance {tolerance}: a difference is zero or more")
@@ -48,21 +51,33 @@ def merge(
     model = source.recipe.model if source.recipe else Model(name=base or source.adapter.base or "")
     if model.quantize is None:  # quantized weights stand for what they were made from, in the recipe's dtype
         model = model.model_copy(update={"dtype": "fp32"})
-    loaded, attachment = load_source(source, model, any_base, dequantize=True)
-    assert attachment is not None
-    probe = _Probe(source, loaded, examples)
-    before = probe.look(loaded)
-    attachment.merge()
-    settle(loaded.model)
-    loaded.model.to(DTYPES[dtype])
+    by_file = shards(model, source.head, source.labels, source.adapter)
+    loaded, attachment, probe, before = None, None, None, None
+    if examples or by_file is None:
+        loaded, attachment = load_source(source, model, any_base, dequantize=True)
+        probe = _Probe(source, loaded, examples) if examples else None
+        before = probe.look(loaded) if probe else None
     temporary = to.with_name(f".{to.name}.{os.getpid()}")
     try:
-        _write(loaded, temporary)
-        again = load(Model(name=str(temporary)), source.head, source.labels)  # in float32, from the files' values
-        after = probe.look(again)
+        temporary.mkdir(parents=True)
+        if by_file is not None:
+            loaded = attachment = None  # not beside the one that is read back
+            _write_by_file(by_file, model, temporary, dtype, not any_base)
+        else:
+            assert loaded is not None
+            assert attachment is not None
+            attachment.merge()
+            settle(loaded.model)
+            loaded.model.to(DTYPES[dtype])
+            _write(loaded, temporary)
+            loaded = attachment = None
         allowed = tolerance if tolerance is not None else TOLERANCE[dtype]
+        after = None
+        if probe:
+            # in float32, from the files' values
+            after = probe.look(load(Model(name=str(temporary)), source.head, source.labels))
         report = _report(source, before, after, dtype, allowed, probe)
-        if not report["passed"]:
+        if report["passed"] is False:
             kept = to.with_name(f"{to.name}.{REPORT}")
             write_whole(kept, json.dumps(report, indent=2) + "\n")
             raise ToleranceError(
@@ -123,22 +138,35 @@ def _random_items(loaded: Base, n: int) -> list[Encoded]:
     return [Encoded(str(i), {"input_ids": ids, "attention_mask": [1] * len(ids)}, None) for i, ids in enumerate(drawn)]
 
 
+def _write_by_file(shards: Shards, model: Model, folder: Path, dtype: str, check_base: bool) -> None:
+    shards.write(folder, dtype, check_base)
+    made: Any = shards.base.model
+    made.config.architectures, made.config.dtype = [type(made).__name__], DTYPES[dtype]
+    made.config.save_pretrained(folder)
+    if made.can_generate():
+        made.generation_config.save_pretrained(folder)
+        if own := cached_of(model, "generation_config.json"):
+            shutil.copyfile(own, folder / own.name)
+    tokenizer_of(model).save_pretrained(folder)
+
+
 def _write(loaded: Base, folder: Path) -> None:
-    folder.mkdir(parents=True)
     loaded.model.save_pretrained(folder)  # type: ignore[operator]
     loaded.tokenizer.save_pretrained(folder)
 
 
-def _report(source: Source, before: Any, after: Any, dtype: str, tolerance: float, probe: _Probe) -> dict[str, Any]:
+def _report(
+    source: Source, before: Any, after: Any, dtype: str, tolerance: float, probe: _Probe | None
+) -> dict[str, Any]:
+    about = {"adapter": source.path, "base": source.adapter.base if source.adapter else None, "dtype": dtype}
+    if probe is None:
+        return {**about, "examples": 0, "asked": "nothing", "passed": None}
     gap = difference(before[0], after[0])
-    flips = sum(a != b for a, b in zip(before[2], after[2], strict=True))
     return {
-        "adapter": source.path,
-        "base": source.adapter.base if source.adapter else None,
-        "dtype": dtype,
+        **about,
         "max_logit_difference": gap,
         "tolerance": tolerance,
-        "prediction_flips": flips,
+        "prediction_flips": sum(a != b for a, b in zip(before[2], after[2], strict=True)),
         "examples": len(probe.items),
         "asked": probe.why,
         "metrics_before": before[1],

@@ -277,3 +277,13 @@ def test_help_is_quick():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]", "the help needs none of these"
+
+
+def test_merge_without_proof_writes_the_same_files(trained, lorakit_cli, tmp_path):
+    done = lorakit_cli("merge", trained, "--seed", 0, "--to", tmp_path / "a", "--examples", 0, "--json")
+    assert done.code == 0, done.err
+    assert (done.json["examples"], done.json["asked"], done.json["passed"]) == (0, "nothing", None)
+    assert "not compared" in done.err
+    assert lorakit_cli("merge", trained, "--seed", 0, "--to", tmp_path / "b").code == 0
+    files = {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir() if path.name != "merge_report.json"}
+    assert files == {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir() if p.name != "merge_report.json"}

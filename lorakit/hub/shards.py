@@ -1,0 +1,175 @@
+"""Merging file by file: the base's safetensors are read tensor by tensor, changed, and written, and no model is built.
+
+What is held at a time is one tensor, in float32 where it changes, and the adapter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from lorakit.disk import sync
+from lorakit.errors import ModelError
+from lorakit.hub import adapter
+from lorakit.hub.adapter import AdapterFile
+from lorakit.methods import Attachment
+from lorakit.methods.reparam.lora import LoRAAttachment
+from lorakit.methods.subset._subset import SubsetAttachment
+from lorakit.models import Model
+from lorakit.models._load import DTYPES, Base, outline, weight_files
+from lorakit.nn.select import Site
+from lorakit.nn.surgery import fold
+
+NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+"""As safetensors calls the dtypes that a merged model is written in."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of the base. keys: parameter -> what the file calls it."""
+
+    file: Path
+    keys: Mapping[str, str]
+
+
+class Shards:
+    """A base, an adapter for it, and the files that hold the base."""
+
+    def __init__(self, base: Base, file: AdapterFile, attachment: Attachment, parts: list[Part]):
+        """base: its shapes, as `models._load.outline` gives them, with the adapter put on."""
+        self.base, self.file, self.attachment, self.parts = base, file, attachment, parts
+        self.state = adapter.state_for(file, attachment)
+        self.sites: dict[str, list[Site]] = {}
+        for site in attachment.sites:
+            self.sites.setdefault(f"{site.path}.weight", []).append(site)
+
+    def write(self, folder: Path, dtype: str, check_base: bool = True) -> None:
+        """The merged weights as model.safetensors, or as many files as the base has, with an index.
+
+        The sum is formed in float32 and rounded once. AdapterError, after the last file: the base's weights are not
+        those that the adapter was trained on (`check_base=False` lets that pass).
+        """
+        signs = adapter.Signs(self.base.model, self.attachment.fresh)
+        wanted, index, size = DTYPES[dtype], {}, 0
+        shapes = {name: tuple(p.shape) for name, p in self.base.model.named_parameters() if ".delta." not in name}
+        for i, part in enumerate(self.parts):
+            last = i == len(self.parts) - 1
+            names = [*part.keys, *(name for name in sorted(self.attachment.fresh) if last)]
+            single = len(self.parts) == 1
+            file = folder / ("model.safetensors" if single else f"model-{i + 1:05}-of-{len(self.parts):05}.safetensors")
+            write_tensors(file, {name: shapes[name] for name in names}, wanted, self._merged(part, signs))
+            index |= dict.fromkeys(names, file.name)
+            size += sum(prod(shapes[name]) for name in names) * wanted.itemsize
+        if len(self.parts) > 1:
+            content = {"metadata": {"total_size": size}, "weight_map": dict(sorted(index.items()))}
+            (folder / "model.safetensors.index.json").write_text(json.dumps(content, indent=2) + "\n")
+        if check_base:
+            adapter.refuse_other_base(self.file, signs)
+
+    def _merged(self, part: Part, signs: adapter.Signs) -> Callable[[str], Tensor]:
+        def read(name: str) -> Tensor:
+            if name not in part.keys:
+                return self.state[name]
+            with safe_open(part.file, "pt") as opened:
+                tensor: Tensor = opened.get_tensor(part.keys[name])
+            signs.add(name, tensor)
+            if name in self.sites:
+                return self._folded(name, tensor)
+            return self.state.get(name, tensor)
+
+        return read
+
+    def _folded(self, name: str, tensor: Tensor) -> Tensor:
+        sites = self.sites[name]
+        layer, attachment = sites[0].module, self.attachment
+        assert isinstance(attachment, LoRAAttachment)
+        empty, whole = layer.weight, nn.Parameter(tensor.float(), requires_grad=False)
+        layer.weight = whole
+        try:
+            for site in sites:
+                delta = attachment.deltas[site.name]
+                delta.A, delta.B = (nn.Parameter(self.state[f"{site.name}.{letter}"].float()) for letter in "AB")
+                fold(site, delta)
+            return whole.detach()
+        finally:
+            layer.weight = empty
+
+
+def shards(spec: Model, head: str, labels: Sequence[str], file: AdapterFile) -> Shards | None:
+    """The adapter on the shapes of its base, and where the base's numbers are.
+
+    None where it cannot be done by file: names that only transformers can translate, quantized weights, new tokens.
+    AdapterError: the adapter does not fit. ModelError: it cannot be merged, or the base is not to be had.
+    """
+    if spec.quantize or spec.new_tokens or spec.trust_remote_code:
+        return None
+    base = outline(spec, head, labels)
+    parts = _parts(base.model, base.fresh, weight_files(spec))
+    if parts is None:
+        return None
+    attachment = adapter.attach(file, base.model, base.roles, base.fresh, check_base=False)
+    if not isinstance(attachment, (LoRAAttachment, SubsetAttachment)):
+        return None
+    if why := attachment.why_unmergeable():
+        raise ModelError(why)
+    return Shards(base, file, attachment, parts)
+
+
+def _parts(model: nn.Module, fresh: frozenset[str], files: Sequence[Path]) -> list[Part] | None:
+    """Which parameter each tensor is; None where one is not found, has another shape, or is of no float dtype."""
+    shapes = {name: p.shape for name, p in model.named_parameters()}
+    aliases: dict[int, str] = {id(p): name for name, p in model.named_parameters()}
+    own = {alias: aliases[id(p)] for alias, p in model.named_parameters(remove_duplicate=False)}
+    found, parts = set(fresh), []
+    if set(model.state_dict()) - set(own):  # a buffer that is saved: its values are not known here
+        return None
+    for file in files:
+        with safe_open(file, "pt") as opened:
+            keys = {}
+            for key in opened.keys():  # noqa: SIM118 (not a mapping)
+                name = next((own[n] for n in _spellings(key, model) if n in own), None)
+                if name is None or name in found:
+                    continue  # a head of another task, or the same weight again
+                part = opened.get_slice(key)
+                if tuple(part.get_shape()) != tuple(shapes[name]) or part.get_dtype() not in ("F32", "F16", "BF16"):
+                    return None
+                keys[name] = key
+                found.add(name)
+        if keys:
+            parts.append(Part(file, keys))
+    return parts if parts and found == set(shapes) else None
+
+
+def _spellings(key: str, model: nn.Module) -> list[str]:
+    """A checkpoint is of the model with its head, or of what is under it; old ones have LayerNorm's gamma and beta."""
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    modern = key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+    return [modern, prefix + modern, modern.removeprefix(prefix)]
+
+
+def write_tensors(
+    file: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, read: Callable[[str], Tensor]
+) -> None:
+    """A safetensors file of tensors that are asked for one at a time; the library's own writer takes all at once.
+
+    Format: 8 bytes with the header's size, the header (JSON), the numbers. read: name -> its tensor, in any dtype.
+    """
+    begin, header = 0, {"__metadata__": {"format": "pt"}}
+    for name, shape in shapes.items():
+        end = begin + prod(shape) * dtype.itemsize
+        header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [begin, end]}  # type: ignore[dict-item]
+        begin = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as opened:
+        opened.write(len(text).to_bytes(8, "little") + text)
+        for name in shapes:
+            opened.write(read(name).to(dtype).contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    sync(file)
