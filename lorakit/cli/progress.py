@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import Any
 
 from rich.live import Live
@@ -20,6 +21,8 @@ class Progress:
         self.total = 0
         self.live: Live | None = None
         self.last_line = time.monotonic()
+        self.recent: deque[tuple[int, float]] = deque(maxlen=50)
+        """(step, seconds) of the last steps, by which the rest is estimated."""
 
     def __call__(self, event: dict[str, Any]) -> None:
         handler = getattr(self, f"on_{event['event']}", None)
@@ -60,6 +63,7 @@ class Progress:
 
     def on_start(self, event: dict[str, Any]) -> None:
         self.total, self.last_line = event["steps"], time.monotonic()
+        self.recent.clear()
         if event["accumulation"] > 1:
             console().print(f"gradients of {event['accumulation']} micro batches add up to a step")
         if console().is_terminal:
@@ -78,7 +82,10 @@ class Progress:
         )  # fmt: skip
 
     def on_step(self, event: dict[str, Any]) -> None:
-        left = event["seconds"] / event["step"] * (self.total - event["step"])
+        self.recent.append((event["step"], event["seconds"]))
+        (begin, before), (step, now) = self.recent[0], self.recent[-1]
+        each = (now - before) / (step - begin) if step > begin else now / step
+        left = each * (self.total - step)
         line = (
             f"step {event['step']}/{self.total}  epoch {event['epoch']:.2f}  loss {event['loss']:.4f}  "
             f"lr {event['learning_rate']:.2e}  {event['tokens_per_second']:,.0f} tok/s  ETA {clock(left)}  "
