@@ -44,6 +44,7 @@ def add_verbs() -> None:
     from lorakit.cli import (  # noqa: F401
         bench,
         check,
+        compare,
         env,
         evaluate,
         generate,
