@@ -48,6 +48,7 @@ def add_verbs() -> None:
         env,
         evaluate,
         generate,
+        importing,
         launch_command,
         merge,
         prepare,
