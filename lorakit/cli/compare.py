@@ -36,8 +36,9 @@ def compare(
             say(sentence(row), markup=False, soft_wrap=True)
     for note in found.notes:
         say(f"note: {note}", markup=False, soft_wrap=True)
-    for metric, why in found.left_out.items():
-        say(f"{metric} is not tested over examples: {why}", markup=False, soft_wrap=True)
+    for why in dict.fromkeys(found.left_out.values()):
+        metrics = ", ".join(metric for metric, reason in found.left_out.items() if reason == why)
+        say(f"not tested over examples: {metrics}; {why}", markup=False, soft_wrap=True)
     if as_json:
         give(found.plain(), True)
     else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lorakit.report.significance import LEVEL, Difference, holm
-from lorakit.report.table import NOTHING, Table, number
+from lorakit.report.table import NOTHING, Table
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ def table(found: Comparison) -> Table:
     """A row per run, metric, and what was resampled."""
     rows = tuple(
         (
-            row.run, row.against, row.metric, row.over, number(row.score), number(row.score_against),
-            f"{_number(row.difference.value)} ± {_number(row.difference.error)}",
-            f"{_number(row.difference.low)} to {_number(row.difference.high)}", probability(row.difference.p),
+            row.run, row.against, row.metric, row.over, _number(row.score, row), _number(row.score_against, row),
+            f"{_number(row.difference.value, row)} ± {_number(row.difference.error, row)}",
+            f"{_number(row.difference.low, row)} to {_number(row.difference.high, row)}", probability(row.difference.p),
             row.verdict,
         )
         for row in found.rows
@@ -96,11 +96,12 @@ def table(found: Comparison) -> Table:
 def sentence(row: Compared) -> str:
     """`accuracy, 408 examples: difference 0.40 ± 0.50 (95 % interval -0.60 to 1.40), p = 0.31: not established`"""
     d = row.difference
+    value, error, low, high = (_number(x, row) for x in (d.value, d.error, d.low, d.high))
     p = probability(d.p)
     p = (p if p.startswith("<") else f"= {p}") + (f" (Holm, {row.tests} tests)" if row.tests > 1 else "")
     return (
-        f"{row.run} - {row.against}, {row.metric}, {row.over}: difference {_number(d.value)} ± {_number(d.error)} "
-        f"(95 % interval {_number(d.low)} to {_number(d.high)}), p {p}: {row.verdict}"
+        f"{row.run} - {row.against}, {row.metric}, {row.over}: difference {value} ± {error} "
+        f"(95 % interval {low} to {high}), p {p}: {row.verdict}"
     )
 
 
@@ -111,6 +112,9 @@ def probability(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def _number(value: float) -> str:
-    """As a score, and never -0.00."""
-    return number(0.0 if abs(value) < 0.005 else value)
+def _number(value: float, row: Compared) -> str:
+    """Two decimals, or as many as show the standard error (at most four); never -0.00."""
+    if math.isnan(value):
+        return NOTHING
+    digits = 2 + sum(row.difference.error < least for least in (0.1, 0.01))
+    return f"{value if abs(value) >= 0.5 * 10**-digits else 0.0:.{digits}f}"

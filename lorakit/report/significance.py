@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -106,7 +107,9 @@ def over_seeds(first: Sequence[float], second: Sequence[float]) -> Difference | 
         return None
     from scipy.stats import ttest_ind
 
-    test: Any = ttest_ind(second, first, equal_var=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # scipy complains where the seeds of one side are equal
+        test: Any = ttest_ind(second, first, equal_var=False)
     low, high = test.confidence_interval(1 - LEVEL)
     error = math.sqrt(sum(statistics.variance(group) / len(group) for group in (first, second)))
     value = statistics.fmean(second) - statistics.fmean(first)

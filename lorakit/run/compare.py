@@ -104,7 +104,10 @@ def _with_answers(group: Group, split: str) -> Group:
         if not file.is_file():
             there = ", ".join(sorted(p.stem for p in folder.glob("*.jsonl"))) or "none"
             raise DataError(f"{file} is not there, so the split {split} cannot be compared (there: {there})")
-        found.append([_checked(line, where) for where, line in json_lines(file)])
+        lines = [_checked(line, where) for where, line in json_lines(file)]
+        if not lines or len({line["id"] for line in lines}) < len(lines):
+            raise DataError(f"{file} {'holds an id twice' if lines else 'is empty'}; each example is answered once")
+        found.append(lines)
     return Group(group.folder, group.recipe, group.result, group.seeds, tuple(found))
 
 
@@ -170,7 +173,9 @@ def _rows(
             parts = [group[:pairs] for group in scores]
             rows.append(_row(other, name, metric, f"{n:,} examples", parts, tested[metric], primary))
         else:
-            left_out[metric] = "it has no form that can be computed on ten thousand resamples; only seeds are compared"
+            left_out[metric] = (
+                "there is no form of it that can be computed on ten thousand resamples, so seeds alone tell"
+            )
         if (again := _seeds(scores)) is not None:
             over = f"{len(scores[1])} + {len(scores[0])} seeds"
             rows.append(_row(other, name, metric, over, scores, again, primary))

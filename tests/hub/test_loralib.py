@@ -266,7 +266,7 @@ class TestReading:
             read(tmp_path / "x.pt")
 
     def test_no_checkpoint(self, tmp_path):
-        with pytest.raises(AdapterError, match="cannot read .*No such file"):
+        with pytest.raises(AdapterError, match=r"cannot read .*No such file"):
             read(tmp_path / "x.pt")
         (tmp_path / "x.pt").write_text("version https://git-lfs.github.com/spec/v1\n")
         with pytest.raises(AdapterError, match=r"is no checkpoint of"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 
 from lorakit.errors import DataError, InputError
+from lorakit.report.compare import Compared, sentence
 from lorakit.report.result import Counts, Result, SeedResult
+from lorakit.report.significance import Difference
 from lorakit.run.answers import Answer, score_answers
 from lorakit.run.compare import compare
 from lorakit.tasks import tasks
@@ -91,6 +94,16 @@ def test_what_it_prints(pair, lorakit_cli):
     assert done.code == 0
     assert done.out.splitlines() == GOLDEN
     assert [line for line in done.err.splitlines() if line.strip()] == GOLDEN_ERR
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [(2.863, 1.17, "2.86 ± 1.17"), (-0.0573, 0.00412, "-0.0573 ± 0.0041"), (-0.001, 0.0301, "-0.001 ± 0.030"),
+     (-0.0004, 0.02, "0.000 ± 0.020"), (0.0, 0.0, "0.0000 ± 0.0000"), (math.nan, math.nan, "– ± –")],
+)  # fmt: skip
+def test_as_many_decimals_as_the_error_needs(value, error, text):
+    row = Compared("b", "a", "m", "3 examples", 1, 1, Difference(value, error, value, value, 0.5), True)
+    assert text in sentence(row)
 
 
 def test_the_other_way_round(pair):
@@ -205,6 +218,13 @@ class TestRefused:
     def test_missing_predictions(self, pair):
         (pair[1] / "seed2" / "predictions" / "validation.jsonl").unlink()
         with pytest.raises(DataError, match=r"seed2/predictions/validation.jsonl is not there.*\(there: none\)"):
+            compare(pair)
+
+    @pytest.mark.parametrize(("change", "why"), [(lambda t: "", "is empty"), (lambda t: t + t, "holds an id twice")])
+    def test_not_one_answer_each(self, pair, change, why):
+        file = pair[1] / "seed2" / "predictions" / "validation.jsonl"
+        file.write_text(change(file.read_text()))
+        with pytest.raises(DataError, match=why):
             compare(pair)
 
     def test_a_split_that_was_not_predicted(self, pair):
