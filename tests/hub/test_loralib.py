@@ -97,6 +97,24 @@ def test_the_same_logits(tiny, imported, family):
     assert gap(plain.logits(), their_logits(theirs)) > 1e-2
 
 
+class _Reference(loralib.Linear):
+    """W_q as R modeling_deberta_v2.py calls it: the table of relative positions, one row, sees no dW."""
+
+    def forward(self, x):
+        return torch.nn.Linear.forward(self, x) if x.shape[0] == 1 else super().forward(x)
+
+
+def test_what_the_format_cannot_say_of_deberta(tiny, imported):
+    """Where W_q reads the positions too; the guide and a warning say so."""
+    theirs = make_theirs(tiny, "deberta-v2")
+    wanted = their_logits(theirs)
+    for path in PATHS["deberta-v2"][::2]:
+        theirs.model.get_submodule(path).__class__ = _Reference
+    assert theirs.config.share_att_key
+    assert gap(their_logits(theirs), wanted) > 1e-3
+    assert gap(imported("deberta-v2", trained_alone(theirs)).logits(), wanted) <= 1e-6
+
+
 def test_the_layout_of_c_attn():
     """A (2 r, d), B (2 d, r): the published shapes of GPT-2 medium's checkpoint, r = 4."""
     layer = loralib.MergedLinear(1024, 3072, r=4, enable_lora=[True, False, True], fan_in_fan_out=True)
@@ -249,7 +267,10 @@ class _Code:
 class TestReading:
     def test_code_is_not_run(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        for name, save in (("zip.bin", torch.save), ("plain.bin", lambda o, f: f.write_bytes(pickle.dumps(o)))):
+        for name, save in (
+            ("zip.bin", torch.save),
+            ("plain.bin", lambda o, f: f.write_bytes(pickle.dumps(o, protocol=2))),
+        ):
             save({"a": torch.zeros(1) if save is torch.save else 0, "b": _Code()}, tmp_path / name)
             with pytest.raises(AdapterError, match="could run code, so it is not read"):
                 read(tmp_path / name)
