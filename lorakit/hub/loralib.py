@@ -10,7 +10,7 @@ were saved merged (loralib's `eval()`), also alpha: W - W0 = (alpha/r) B A.
 from __future__ import annotations
 
 import logging
-import pickle
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,12 @@ def read(file: Path) -> dict[str, Tensor]:
         held: Any = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise AdapterError(f"cannot read {file}: {error.strerror or error}") from None
-    except pickle.UnpicklingError as error:
-        why = next((line.strip() for line in str(error).splitlines() if "Unsupported" in line or "GLOBAL" in line), "")
-        raise AdapterError(
-            f"{file} is no checkpoint of tensors alone{f' ({why[:120]})' if why else ''}: reading more could run code, "
-            "so it is not read. Save the state dict by itself"
-        ) from None
-    except Exception as error:  # zipfile's, RuntimeError, KeyError and more, for a file that is cut or of another kind
-        raise AdapterError(f"{file} is no checkpoint of torch, or damaged: {str(error).splitlines()[:1]}") from None
+    except Exception as error:  # pickle's, zipfile's, RuntimeError and more, for a file that is cut or of another kind
+        if asked := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise AdapterError(
+                f"{file} asks for {asked[1]}, and that could run code, so it is not read. Save the state dict alone"
+            ) from None
+        raise AdapterError(f"{file} is no checkpoint of torch, or damaged; copy it again") from error
     held = held.get(NESTED, held) if isinstance(held, dict) else held
     if not isinstance(held, dict) or not held:
         raise AdapterError(f"{file} holds {type(held).__name__}, not a state dict (name -> tensor)")

@@ -144,8 +144,10 @@ def _refuse_other_examples(first: Group, second: Group, split: str) -> None:
 
 def _names(groups: Sequence[Group]) -> list[str]:
     """The method, where that tells the runs apart; else the folder."""
-    methods = [" ".join([str(g.result.method["name"]), *(f"r={r}" for r in [g.result.method.get("r")] if r)])
-               for g in groups]  # fmt: skip
+    methods = [
+        f"{method['name']} r={method['r']}" if "r" in method else str(method["name"])
+        for method in (group.result.method for group in groups)
+    ]
     if len(set(methods)) == len(groups):
         return methods
     folders = [f"{g.folder.parent.name}/{g.folder.name}" if is_seed(g.folder) else g.folder.name for g in groups]
@@ -157,13 +159,15 @@ def _rows(
     left_out: dict[str, str],
 ) -> list[Compared]:  # fmt: skip
     (name, a), (other, b) = first, second
-    pairs = min(len(a.seeds), len(b.seeds))  # a pair for each seed; which with which changes nothing
+    pairs = min(len(a.seeds), len(b.seeds))
     if len(a.seeds) != len(b.seeds):
         notes.append(f"over examples: the first {pairs} of the seeds of {name} and of {other}, as one has no more")
-    weighted = [_weighted(x, y, a) for x, y in zip(a.answers[:pairs], b.answers[:pairs], strict=True)]
-    n = len(a.answers[0])
-    tested = over_examples(weighted, n, resamples) if weighted and weighted[0] is not None else {}  # type: ignore[arg-type]
-    primary = a.recipe.task.primary
+    ids = [line["id"] for line in a.answers[0]]
+    n, task = len(ids), a.recipe.task
+    both = zip(a.answers[:pairs], b.answers[:pairs], strict=True)
+    weighted = [_weighted(task, ids, *answers) for answers in both] if hasattr(task, "weighted") else []
+    tested = over_examples(weighted, n, resamples) if weighted else {}
+    primary = task.primary
     known = list(dict.fromkeys(metric for s in (*a.seeds, *b.seeds) for metric in s.scores.get(split, {})))
     rows = []
     for metric in sorted({**dict.fromkeys(known), **tested}, key=lambda m: m != primary):
@@ -202,17 +206,15 @@ def _remark(
         )
 
 
-def _weighted(first: list[dict[str, Any]], second: list[dict[str, Any]], group: Group) -> Weighted | None:
-    """The task's metrics on both answers to every example, first all of the first, and those of each group of them."""
-    if not hasattr(group.recipe.task, "weighted"):
-        return None
-    order = {line["id"]: line for line in second}
-    lines = [*first, *(order[line["id"]] for line in first)]
+def _weighted(task: Any, ids: Sequence[str], *answers: list[dict[str, Any]]) -> Weighted:
+    """The task's metrics, and those of each group of examples, on both answers to every example, in the order of `ids`:
+    all of the one, then all of the other."""
+    by_id = [{line["id"]: line for line in said} for said in answers]
+    lines = [said[id] for said in by_id for id in ids]
     parts: dict[str, list[int]] = {"": list(range(len(lines)))}
     for i, line in enumerate(lines):
         if line.get("group"):
             parts.setdefault(f"_{line['group']}", []).append(i)
-    task: Any = group.recipe.task
     of = {
         end: task.weighted([lines[i]["prediction"] for i in places], [_reference(lines[i]) for i in places])
         for end, places in parts.items()

@@ -272,7 +272,7 @@ class TestReading:
             ("plain.bin", lambda o, f: f.write_bytes(pickle.dumps(o, protocol=2))),
         ):
             save({"a": torch.zeros(1) if save is torch.save else 0, "b": _Code()}, tmp_path / name)
-            with pytest.raises(AdapterError, match="could run code, so it is not read"):
+            with pytest.raises(AdapterError, match=r"asks for \w+\.open, and that could run code, so it is not read"):
                 read(tmp_path / name)
         assert not (tmp_path / "this-was-run").exists()
 
@@ -290,9 +290,9 @@ class TestReading:
         with pytest.raises(AdapterError, match=r"cannot read .*No such file"):
             read(tmp_path / "x.pt")
         (tmp_path / "x.pt").write_text("version https://git-lfs.github.com/spec/v1\n")
-        with pytest.raises(AdapterError, match=r"is no checkpoint of"):
+        with pytest.raises(AdapterError, match="is no checkpoint of torch, or damaged"):
             read(tmp_path / "x.pt")
         torch.save({"a": torch.zeros(1000)}, tmp_path / "y.pt")
         (tmp_path / "y.pt").write_bytes((tmp_path / "y.pt").read_bytes()[:900])
-        with pytest.raises(AdapterError, match=r"is no checkpoint of torch, or damaged"):
+        with pytest.raises(AdapterError, match="is no checkpoint of torch, or damaged"):
             read(tmp_path / "y.pt")

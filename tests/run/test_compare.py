@@ -183,8 +183,9 @@ def test_a_changed_prediction_is_said(pair):
 
 def test_the_order_of_lines_does_not_matter(pair):
     before = compare(pair, resamples=100)
-    file = pair[1] / "seed0" / "predictions" / "validation.jsonl"
-    file.write_text("".join(reversed(file.read_text().splitlines(keepends=True))))
+    for run, seed in ((pair[1], 0), (pair[0], 2)):
+        file = run / f"seed{seed}" / "predictions" / "validation.jsonl"
+        file.write_text("".join(reversed(file.read_text().splitlines(keepends=True))))
     assert compare(pair, resamples=100) == before
 
 
