@@ -173,6 +173,14 @@ def test_every_format(pair, lorakit_cli, form):
     assert done.out.count("accuracy") == 2
 
 
+def test_a_task_that_cannot_be_resampled(pair, monkeypatch):
+    """Another package's, say: its seeds are compared."""
+    monkeypatch.delattr(tasks.get("glue"), "weighted")
+    found = compare(pair)
+    assert {row.over for row in found.rows} == {"3 + 3 seeds"}
+    assert set(found.left_out) == {"accuracy", "f1"}
+
+
 def test_a_changed_prediction_is_said(pair):
     file = pair[0] / "seed0" / "predictions" / "validation.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
