@@ -44,9 +44,11 @@ def add_verbs() -> None:
     from lorakit.cli import (  # noqa: F401
         bench,
         check,
+        compare,
         env,
         evaluate,
         generate,
+        importing,
         launch_command,
         merge,
         prepare,

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lorakit.errors import RecipeError
-from lorakit.metrics._base import Compared, Facts, metric
+from lorakit.metrics._base import Compared, Facts, Weigh, metric
+from lorakit.metrics._weighted import Weighted
 from lorakit.registry import Registry
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ def facts_of(name: str) -> Facts:
     return facts
 
 
+def weighted_of(name: str) -> Weigh | None:
+    """The metric of that name on weighted examples; None where it has no such form."""
+    return getattr(metrics.get(name), "weighted", None)
+
+
 def __getattr__(name: str) -> Any:
     if name == "as_evaluate":
         from lorakit.metrics._evaluate import as_evaluate
@@ -37,4 +43,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["Compared", "Facts", "as_evaluate", "facts_of", "metric", "metrics"]
+__all__ = ["Compared", "Facts", "Weighted", "as_evaluate", "facts_of", "metric", "metrics", "weighted_of"]

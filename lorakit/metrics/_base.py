@@ -8,9 +8,11 @@ from functools import wraps
 from typing import Any, Literal
 
 from lorakit.errors import DataError
+from lorakit.metrics._weighted import Weighted
 
 Compared = Literal["labels", "numbers", "texts"]
 Compute = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
+Weigh = Callable[[Sequence[Any], Sequence[Any]], Weighted]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,13 @@ class Facts:
     """Where scorers differ: which one this equals, in which version, and what it does to the texts."""
 
 
-def metric(facts: Facts) -> Callable[[Compute], Compute]:
+def metric(facts: Facts, weighted: Weigh | None = None) -> Callable[[Compute], Compute]:
     """Declare a metric. What it computes may rely on having as many predictions as references, at least one, and at
-    least one text in each reference that is a list."""
+    least one text in each reference that is a list.
+
+    weighted: the same metric where examples count several times, or not at all, so that its differences can be tested
+    (`lorakit compare`); None: it has no such form.
+    """
 
     def declare(compute: Compute) -> Compute:
         @wraps(compute)
@@ -50,7 +56,7 @@ def metric(facts: Facts) -> Callable[[Compute], Compute]:
                 raise DataError(f"{compute.__name__}: example {accepted.index([])} (from 0) has no reference")
             return compute(predictions, references)
 
-        checked.facts = facts  # type: ignore[attr-defined]
+        checked.facts, checked.weighted = facts, weighted  # type: ignore[attr-defined]
         return checked
 
     return declare

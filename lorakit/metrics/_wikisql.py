@@ -17,6 +17,7 @@ from typing import Any
 
 from lorakit.errors import DataError
 from lorakit.metrics._base import Facts, metric
+from lorakit.metrics._weighted import Weighted, means
 
 AGGREGATES = ("", "MAX", "MIN", "COUNT", "SUM", "AVG")
 OPERATORS = ("=", ">", "<", "OP")
@@ -62,28 +63,37 @@ class Table:
             raise DataError(f"a row of {len(wrong[0])} cells in a table of {len(self.types)} columns: {wrong[0]!r:.80}")
 
 
-@metric(Facts(of="labels", keys=("logical_form_accuracy",), protocol=PROTOCOL))
+def same_form(predictions: Sequence[Query | None], references: Sequence[Query]) -> list[bool]:
+    """Of each example, whether the prediction is the reference's query."""
+    pairs = zip(predictions, references, strict=True)
+    return [said is not None and said.logical_form() == gold.logical_form() for said, gold in pairs]
+
+
+def weighted(predictions: Sequence[Query | None], references: Sequence[Query]) -> Weighted:
+    return means({"logical_form_accuracy": same_form(predictions, references)})
+
+
+@metric(Facts(of="labels", keys=("logical_form_accuracy",), protocol=PROTOCOL), weighted)
 def logical_form(predictions: Sequence[Query | None], references: Sequence[Query]) -> dict[str, float]:
     """Share of predictions that are the reference's query; None is no query, and wrong. Fraction in 0..1."""
-    pairs = zip(predictions, references, strict=True)
-    hits = sum(said is not None and said.logical_form() == gold.logical_form() for said, gold in pairs)
-    return {"logical_form_accuracy": hits / len(references)}
+    return {"logical_form_accuracy": sum(same_form(predictions, references)) / len(references)}
 
 
-def execution(
+def same_result(
     predictions: Sequence[Query | None],
     references: Sequence[Query],
     names: Sequence[str],
     tables: Mapping[str, Table],
-) -> dict[str, float]:
-    """Share of predictions that give what the reference gives on the table of that name, rows in order, none included.
+) -> list[bool]:
+    """Of each example, whether the prediction gives what the reference gives on the table of that name: rows in order,
+    none included.
 
-    Fraction in 0..1, over all examples. A query that fails equals nothing. DataError: a reference that fails.
+    Execution accuracy is the share of them. A query that fails equals nothing. DataError: a reference that fails.
     """
     places: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         places.setdefault(name, []).append(i)
-    hits = 0
+    hits = [False] * len(references)
     for name, of_table in places.items():
         with closing(opened(tables[name])) as base:
             for i in of_table:
@@ -91,8 +101,8 @@ def execution(
                 if wanted is None:
                     raise DataError(f"reference {i} (from 0) cannot be run on the table {name}: {references[i]}")
                 said = predictions[i]
-                hits += said is not None and result(said, tables[name], base) == wanted
-    return {"execution_accuracy": hits / len(references)}
+                hits[i] = said is not None and result(said, tables[name], base) == wanted
+    return hits
 
 
 def result(query: Query, table: Table, base: sqlite3.Connection) -> list[Value | None] | None:

@@ -4,11 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import zip_longest
+from typing import TYPE_CHECKING
 
 from lorakit.metrics._base import Facts, accepted_texts, metric
+from lorakit.metrics._weighted import Weighted, of_sums
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+N = 4
 
 
-@metric(Facts(of="texts", keys=("bleu",), printed=1.0, protocol="sacrebleu, 13a tokens, case counts"))
+def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Weighted:
+    return weighted_bleu(predictions, accepted_texts(references))
+
+
+def weighted_bleu(predictions: Sequence[str], references: list[list[str]], lowercase: bool = False) -> Weighted:
+    """`corpus_bleu` from the lengths and the n-grams of each sentence."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    scorer = BLEU(lowercase=lowercase, force=True, effective_order=True)  # of its sentences only the counts are used
+    found = [scorer.sentence_score(said, accepted) for said, accepted in zip(predictions, references, strict=True)]
+    return of_sums([[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in found], _score)
+
+
+def _score(sums: ndarray) -> dict[str, ndarray]:
+    """As sacrebleu computes it, the n of which nothing matches smoothed by halves (`exp`)."""
+    import numpy as np
+
+    length, wanted, matches, totals = sums[:, 0], sums[:, 1], sums[:, 2 : 2 + N], sums[:, 2 + N :]
+    none = matches == 0
+    logs = np.log(np.where(none, 1.0, matches) / totals) - np.log(2) * np.where(none, np.cumsum(none, axis=1), 0)
+    value = 100 * np.exp(logs.mean(1) + np.minimum(0, 1 - wanted / length))
+    return {"bleu": np.where((totals == 0).any(1) | none.all(1), 0.0, value)}
+
+
+@metric(Facts(of="texts", keys=("bleu",), printed=1.0, protocol="sacrebleu, 13a tokens, case counts"), weighted)
 def bleu(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
     """In 0..100. Examples may have different numbers of references, and each has at least one (else: DataError).
 

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from lorakit.metrics._base import Facts, accepted_texts, metric
 from lorakit.metrics._java import find
 from lorakit.metrics._ptb import tokenize
-from lorakit.metrics.bleu import corpus_bleu
-from lorakit.metrics.cider import mean_cider
+from lorakit.metrics._weighted import Weighted, joined, means
+from lorakit.metrics.bleu import corpus_bleu, weighted_bleu
+from lorakit.metrics.cider import each_cider, mean_cider, times
 from lorakit.metrics.meteor import corpus_meteor
-from lorakit.metrics.nist import corpus_nist
-from lorakit.metrics.rouge_l import mean_rouge_l
+from lorakit.metrics.nist import corpus_nist, weighted_nist
+from lorakit.metrics.rouge_l import each_rouge_l, mean_rouge_l
 
 PROTOCOL = (
     "e2e-metrics (1b9c4d8) -p: BLEU and NIST-5 on mteval-v13a tokens, lower-cased; METEOR 1.5, ROUGE-L and CIDEr on "
@@ -23,7 +24,21 @@ _OTHERWISE = (
 )
 
 
-@metric(Facts(of="texts", keys=("bleu", "nist", "meteor", "rouge_l", "cider"), printed=1.0, protocol=PROTOCOL))
+def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Weighted:
+    """All but METEOR, which its program computes for a corpus as it is."""
+    texts = accepted_texts(references)
+    tokens = tokenize(find(_OTHERWISE), predictions, texts)
+    return joined(
+        (weighted_bleu(predictions, texts, lowercase=True), 1),
+        (weighted_nist(predictions, texts), 1),
+        (means({tokens.key("rouge_l"): each_rouge_l(tokens)}), 100),
+        (means({tokens.key("cider"): each_cider(tokens, times(tokens))}), 1),
+    )
+
+
+@metric(
+    Facts(of="texts", keys=("bleu", "nist", "meteor", "rouge_l", "cider"), printed=1.0, protocol=PROTOCOL), weighted
+)
 def e2e_metrics(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
     """BLEU, METEOR and ROUGE-L in 0..100, NIST from 0 up, CIDEr in 0..10.
 

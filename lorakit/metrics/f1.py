@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lorakit.errors import DataError
 from lorakit.metrics._base import Facts, metric
+from lorakit.metrics._weighted import Weighted, of_sums
+
+if TYPE_CHECKING:
+    from numpy import ndarray
 
 
-@metric(Facts(of="labels", keys=("f1",), classes=2))
+def weighted(predictions: Sequence[int], references: Sequence[int]) -> Weighted:
+    each = [
+        (said == right == 1, (said == 1) + (right == 1)) for said, right in zip(predictions, references, strict=True)
+    ]
+    return of_sums(each, _score)
+
+
+def _score(sums: ndarray) -> dict[str, ndarray]:
+    """From true positives, and positives of both sides."""
+    import numpy as np
+
+    hits, positives = sums.T
+    return {"f1": np.where(positives > 0, 2 * hits / positives, 0.0)}
+
+
+@metric(Facts(of="labels", keys=("f1",), classes=2), weighted)
 def f1(predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
     """Fraction in 0..1; 0 where class 1 is neither predicted nor present. DataError: a label that is not 0 or 1."""
     from sklearn.metrics import f1_score

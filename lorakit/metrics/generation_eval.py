@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from lorakit.metrics._base import Facts, accepted_texts, metric
 from lorakit.metrics._java import find
-from lorakit.metrics.bleu import corpus_bleu
+from lorakit.metrics._weighted import Weighted, joined, means
+from lorakit.metrics.bleu import corpus_bleu, weighted_bleu
 from lorakit.metrics.meteor import corpus_meteor
-from lorakit.metrics.ter import mean_of_least
+from lorakit.metrics.ter import least, mean_of_least
 
 REFERENCES = 6
 PROTOCOL = (
@@ -25,20 +26,41 @@ _NLTK = {
 _PIECES = re.compile(r"\w+|[^\w\s]")
 
 
-@metric(Facts(of="texts", keys=("bleu", "meteor", "ter"), printed=1.0, lower=("ter",), protocol=PROTOCOL))
+Pieces = tuple[list[list[str]], list[list[list[str]]]]
+
+
+def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Weighted:
+    """All but METEOR, which its program computes for a corpus as it is."""
+    found = _pieces(predictions, references)
+    return joined((weighted_bleu(*_texts(found)), 1), (means({"ter": least(*_words(found))}), 1))
+
+
+@metric(Facts(of="texts", keys=("bleu", "meteor", "ter"), printed=1.0, lower=("ter",), protocol=PROTOCOL), weighted)
 def generation_eval(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
     """BLEU in 0..100, METEOR in 0..1, TER from 0 (equal) up: the units of the LoRA paper's Tables 13 and 14.
 
     Where Java or pycocoevalcap is missing, METEOR is left out. The paper's code fills up to six references with the
     first one, which changes none of the three, and lorakit does not. Empty predictions: see each metric.
     """
-    outputs = [pieces(text) for text in predictions]
-    accepted = [[pieces(text) for text in texts[:REFERENCES]] for texts in accepted_texts(references)]
-    scores = {"bleu": corpus_bleu([" ".join(p) for p in outputs], [[" ".join(p) for p in texts] for texts in accepted])}
-    outputs, accepted = [words(p) for p in outputs], [[words(p) for p in texts] for texts in accepted]
+    found = _pieces(predictions, references)
+    scores = {"bleu": corpus_bleu(*_texts(found))}
+    outputs, accepted = _words(found)
     if java := find("METEOR is left out"):
         scores["meteor"] = corpus_meteor(java, outputs, accepted)
     return scores | {"ter": mean_of_least(outputs, accepted)}
+
+
+def _pieces(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Pieces:
+    accepted = [[pieces(text) for text in texts[:REFERENCES]] for texts in accepted_texts(references)]
+    return [pieces(text) for text in predictions], accepted
+
+
+def _texts(found: Pieces) -> tuple[list[str], list[list[str]]]:
+    return [" ".join(p) for p in found[0]], [[" ".join(p) for p in texts] for texts in found[1]]
+
+
+def _words(found: Pieces) -> Pieces:
+    return [words(p) for p in found[0]], [[words(p) for p in texts] for texts in found[1]]
 
 
 def pieces(text: str) -> list[str]:

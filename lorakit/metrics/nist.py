@@ -12,15 +12,37 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lorakit.metrics._base import Facts, accepted_texts, metric
+from lorakit.metrics._weighted import Weighted, of_sums
 
 N = 5
 BETA = -math.log(0.5) / math.log(1.5) ** 2
 PROTOCOL = "NIST-5 of e2e-metrics (1b9c4d8) with -p, mteval-v13a tokens, lower-cased"
 
+if TYPE_CHECKING:
+    from numpy import ndarray
 
-@metric(Facts(of="texts", keys=("nist",), printed=1.0, protocol=PROTOCOL))
+
+def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Weighted:
+    """How much an n-gram tells stays as it is among all references."""
+    return weighted_nist(predictions, accepted_texts(references))
+
+
+def weighted_nist(predictions: Sequence[str], references: list[list[str]]) -> Weighted:
+    return of_sums(_each(predictions, references), _score)
+
+
+def _score(sums: ndarray) -> dict[str, ndarray]:
+    import numpy as np
+
+    gains, totals, length, wanted = sums[:, :N], sums[:, N : 2 * N], sums[:, -2], sums[:, -1]
+    value = np.where(totals == 0, 0.0, gains / totals).sum(1)
+    return {"nist": value * np.exp(-BETA * np.log(np.minimum(1.0, length / wanted)) ** 2)}
+
+
+@metric(Facts(of="texts", keys=("nist",), printed=1.0, protocol=PROTOCOL), weighted)
 def nist(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
     """From 0 up; what right answers get depends on the references.
 
@@ -34,30 +56,38 @@ def nist(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) 
 
 def corpus_nist(predictions: Sequence[str], references: list[list[str]]) -> float:
     """From 0 up."""
+    *sums, length, reference_length = map(sum, zip(*_each(predictions, references), strict=True))
+    value = sum(gain / total for gain, total in zip(sums[:N], sums[N:], strict=True) if total)
+    return value * math.exp(-BETA * math.log(min(1.0, length / reference_length)) ** 2)
+
+
+def _each(predictions: Sequence[str], references: list[list[str]]) -> list[list[float]]:
+    """Of each example, for n = 1..5 what its matches tell, for n = 1..5 its n-grams, L_out, and L_ref."""
     from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
     split = Tokenizer13a()
     counts: Counter[tuple[str, ...]] = Counter()
-    matches: Counter[tuple[str, ...]] = Counter()
-    lengths, length, reference_length = [0] * N, 0, 0.0
+    found: list[tuple[Counter[tuple[str, ...]], int, float]] = []
     for prediction, accepted in zip(predictions, references, strict=True):
         output, *texts = [split(text).lower().split(" ") for text in (prediction, *accepted)]
         most: Counter[tuple[str, ...]] = Counter()
         for text in texts:
-            found = _ngrams(text)
-            counts.update(found)
-            most |= found
-        matches.update(_ngrams(output) & most)
+            ngrams = _ngrams(text)
+            counts.update(ngrams)
+            most |= ngrams
         words = sum(map(len, texts))
         counts[()] += words
-        reference_length += words / len(texts)
-        length += len(output)
-        lengths = [total + len(output) - n for n, total in enumerate(lengths)]
+        found.append((_ngrams(output) & most, len(output), words / len(texts)))
+    return [
+        [*_gains(matches, counts), *(length - n for n in range(N)), length, wanted] for matches, length, wanted in found
+    ]
+
+
+def _gains(matches: Counter[tuple[str, ...]], counts: Counter[tuple[str, ...]]) -> list[float]:
     gains = [0.0] * N
     for ngram, times in matches.items():
         gains[len(ngram) - 1] += times * math.log2(counts[ngram[:-1]] / counts[ngram])
-    value = sum(gain / total for gain, total in zip(gains, lengths, strict=True) if total)
-    return value * math.exp(-BETA * math.log(min(1.0, length / reference_length)) ** 2)
+    return gains
 
 
 def _ngrams(tokens: list[str]) -> Counter[tuple[str, ...]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lorakit.metrics._base import Facts, accepted_texts, metric
+from lorakit.metrics._weighted import Weighted, means
 
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 PROTOCOL = (
@@ -19,19 +20,28 @@ PROTOCOL = (
 )
 
 
-@metric(Facts(of="texts", keys=KINDS, printed=1.0, protocol=PROTOCOL))
+def each(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, list[float]]:
+    """Kind -> percent of each example."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(list(KINDS), use_stemmer=True)
+    pairs = zip(accepted_texts(references), predictions, strict=True)
+    found = [scorer.score_multi(accepted, prediction) for accepted, prediction in pairs]
+    return {kind: [100 * float(scores[kind].fmeasure) for scores in found] for kind in KINDS}
+
+
+def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Weighted:
+    return means(each(predictions, references))
+
+
+@metric(Facts(of="texts", keys=KINDS, printed=1.0, protocol=PROTOCOL), weighted)
 def rouge(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
     """Percent. Of several references the best F1 counts, for each kind on its own.
 
     An empty prediction gives 0, and so does a text without a letter a-z or a digit; a reference of one word has no
     rouge2 but 0. ROUGE-L of other libraries is another value: py-rouge's is some 4 points higher.
     """
-    from rouge_score.rouge_scorer import RougeScorer
-
-    scorer = RougeScorer(list(KINDS), use_stemmer=True)
-    pairs = zip(accepted_texts(references), predictions, strict=True)
-    found = [scorer.score_multi(accepted, prediction) for accepted, prediction in pairs]
-    return {kind: 100 * float(sum(scores[kind].fmeasure for scores in found)) / len(found) for kind in KINDS}
+    return {kind: sum(values) / len(values) for kind, values in each(predictions, references).items()}
 
 
 PLUGIN = rouge

@@ -14,29 +14,41 @@ from lorakit.metrics._base import Facts, accepted_texts, metric
 from lorakit.metrics._bits import common_subsequence
 from lorakit.metrics._java import find
 from lorakit.metrics._ptb import Tokens, tokenize
+from lorakit.metrics._weighted import Weighted, means
 
 BETA = 1.2
 PROTOCOL = "ROUGE-L of MS-COCO captions (e2e-metrics 1b9c4d8), CoreNLP 3.4.1 tokens, lower-cased, no punctuation"
 
 
-@metric(Facts(of="texts", keys=("rouge_l",), protocol=PROTOCOL))
+OTHERWISE = "ROUGE-L is computed on approximate tokens, as rouge_l_approx"
+
+
+def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Weighted:
+    tokens = tokenize(find(OTHERWISE), predictions, accepted_texts(references))
+    return means({tokens.key("rouge_l"): each_rouge_l(tokens)})
+
+
+@metric(Facts(of="texts", keys=("rouge_l",), protocol=PROTOCOL), weighted)
 def rouge_l(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
     """Fraction in 0..1; `rouge_l_approx` where Java or pycocoevalcap is missing, with other tokens.
 
     Source: pycocoevalcap (Chen et al. 2015) as e2e-metrics (commit 1b9c4d8) carries it. An empty prediction is one
     empty token: 0, or 1 beside an empty reference.
     """
-    java = find("ROUGE-L is computed on approximate tokens, as rouge_l_approx")
+    java = find(OTHERWISE)
     tokens = tokenize(java, predictions, accepted_texts(references))
     return {tokens.key("rouge_l"): mean_rouge_l(tokens)}
 
 
 def mean_rouge_l(tokens: Tokens) -> float:
     """Fraction in 0..1."""
+    return sum(each_rouge_l(tokens)) / len(tokens.predictions)
+
+
+def each_rouge_l(tokens: Tokens) -> list[float]:
+    """Of each example."""
     pairs = zip(tokens.predictions, tokens.references, strict=True)
-    return sum(_best(output or [""], [text or [""] for text in accepted]) for output, accepted in pairs) / len(
-        tokens.predictions
-    )
+    return [_best(output or [""], [text or [""] for text in accepted]) for output, accepted in pairs]
 
 
 def _best(output: list[str], references: list[list[str]]) -> float:

@@ -12,25 +12,40 @@ from collections.abc import Iterator, Sequence
 
 from lorakit.metrics._base import Facts, accepted_texts, metric
 from lorakit.metrics._bits import levenshtein, places
+from lorakit.metrics._weighted import Weighted, means
 
 PROTOCOL = "TER of pyter 0.3, mean over examples of the minimum over references, tokens between spaces, case counts"
 
 
-@metric(Facts(of="texts", keys=("ter",), printed=1.0, lower=("ter",), protocol=PROTOCOL))
+def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Weighted:
+    return means({"ter": least(*_tokens(predictions, references))})
+
+
+@metric(Facts(of="texts", keys=("ter",), printed=1.0, lower=("ter",), protocol=PROTOCOL), weighted)
 def ter(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
     """From 0 (equal) up; it can exceed 1. Tokens are what stands between spaces, and case counts.
 
     Source: pyter3 0.3, which GenerationEval (commit 8067849) and the LoRA paper's code run for WebNLG and DART. An
     empty prediction costs 1, an empty reference as well, as there.
     """
-    outputs = [text.split() for text in predictions]
-    return {"ter": mean_of_least(outputs, [[text.split() for text in texts] for texts in accepted_texts(references)])}
+    return {"ter": mean_of_least(*_tokens(predictions, references))}
+
+
+def _tokens(
+    predictions: Sequence[str], references: Sequence[str | Sequence[str]]
+) -> tuple[list[list[str]], list[list[list[str]]]]:
+    return [text.split() for text in predictions], [[t.split() for t in texts] for texts in accepted_texts(references)]
 
 
 def mean_of_least(predictions: Sequence[list[str]], references: Sequence[list[list[str]]]) -> float:
     """The mean over examples of the smallest `edit_rate` over their references."""
+    return sum(least(predictions, references)) / len(predictions)
+
+
+def least(predictions: Sequence[list[str]], references: Sequence[list[list[str]]]) -> list[float]:
+    """The smallest `edit_rate` of each example."""
     pairs = zip(predictions, references, strict=True)
-    return sum(min(edit_rate(tokens, accepted) for accepted in texts) for tokens, texts in pairs) / len(predictions)
+    return [min(edit_rate(tokens, accepted) for accepted in texts) for tokens, texts in pairs]
 
 
 def edit_rate(tokens: list[str], reference: list[str]) -> float:

@@ -35,8 +35,8 @@ class Scored:
 def score_files(task: str, predictions: Path, references: Path) -> Scored:
     """Line by line. DataError with file and line for what cannot be read or does not pair up."""
     asked = _by_name(task)
-    said = [_field(line, ("prediction",), where) for where, line in _lines(predictions)]
-    wanted = [_field(line, ("reference", "references"), where) for where, line in _lines(references)]
+    said = [_field(line, ("prediction",), where) for where, line in json_lines(predictions)]
+    wanted = [_field(line, ("reference", "references"), where) for where, line in json_lines(references)]
     if len(said) != len(wanted):
         raise DataError(f"{predictions} has {len(said)} predictions and {references} {len(wanted)} references")
     return Scored(asked.score(said, wanted), len(said), asked.protocol)
@@ -93,7 +93,7 @@ def read_predictions(path: Path) -> list[tuple[str | None, Any]]:
     """
     kind = Path(path.stem if path.suffix in PACKED else path.name).suffix.lower()
     if kind == ".jsonl":
-        return [(line.get("id"), _said(line, where)) for where, line in _lines(path)]
+        return [(line.get("id"), _said(line, where)) for where, line in json_lines(path)]
     text = _text(path)
     if kind == ".tsv":
         try:
@@ -116,7 +116,8 @@ def _text(path: Path) -> str:
         raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
+def json_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """(file:line, object) of each line of a JSONL file. DataError: a line that is none."""
     found = []
     for number, text in enumerate(_text(path).split("\n"), 1):
         if not text.strip():

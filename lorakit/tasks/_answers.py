@@ -8,7 +8,8 @@ from numbers import Integral, Real
 from typing import Any
 
 from lorakit.errors import DataError, RecipeError, TrainingError, did_you_mean
-from lorakit.metrics import Compared, facts_of, metrics
+from lorakit.metrics import Compared, Weighted, facts_of, metrics, weighted_of
+from lorakit.metrics._weighted import joined
 from lorakit.tasks._base import Example
 
 
@@ -70,8 +71,20 @@ def score_labels(
     names: Sequence[str], labels: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]
 ) -> dict[str, float]:
     """`printed_scores` of labels that are given by name or number."""
-    return printed_scores(
-        names,
+    return printed_scores(names, *_label_numbers(labels, predictions, references))
+
+
+def weigh_labels(
+    names: Sequence[str], labels: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]
+) -> Weighted:
+    """`printed_weighted` of labels that are given by name or number."""
+    return printed_weighted(names, *_label_numbers(labels, predictions, references))
+
+
+def _label_numbers(
+    labels: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]
+) -> tuple[list[int], list[int]]:
+    return (
         [label_index(label, labels, f"prediction {i}") for i, label in enumerate(predictions)],
         [label_index(label, labels, f"reference {i}") for i, label in enumerate(references)],
     )
@@ -79,8 +92,16 @@ def score_labels(
 
 def score_numbers(names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
     """`printed_scores` of values."""
-    return printed_scores(
-        names,
+    return printed_scores(names, *_values(predictions, references))
+
+
+def weigh_numbers(names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]) -> Weighted:
+    """`printed_weighted` of values."""
+    return printed_weighted(names, *_values(predictions, references))
+
+
+def _values(predictions: Sequence[Any], references: Sequence[Any]) -> tuple[list[float], list[float]]:
+    return (
         [number(value, f"prediction {i}") for i, value in enumerate(predictions)],
         [number(value, f"reference {i}") for i, value in enumerate(references)],
     )
@@ -109,15 +130,30 @@ def printed_scores(names: Sequence[str], predictions: Sequence[Any], references:
     return scores
 
 
+def printed_weighted(names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]) -> Weighted:
+    """`printed_scores` where examples count several times, or not at all; only metrics that have such a form."""
+    weighers = [(weighted_of(name), facts_of(name).printed) for name in names]
+    return joined(*((weigh(predictions, references), factor) for weigh, factor in weighers if weigh is not None))
+
+
 def score_texts(names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
     """`printed_scores` of texts. A reference is a text, or a list of accepted ones. DataError: what is neither."""
+    return printed_scores(names, *_texts(predictions, references))
+
+
+def weigh_texts(names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]) -> Weighted:
+    """`printed_weighted` of texts."""
+    return printed_weighted(names, *_texts(predictions, references))
+
+
+def _texts(predictions: Sequence[Any], references: Sequence[Any]) -> tuple[Sequence[str], list[list[str]]]:
     lists = [[accepted] if isinstance(accepted, str) else accepted for accepted in references]
     for number, (said, accepted) in enumerate(zip(predictions, lists, strict=False)):
         if not isinstance(said, str):
             raise DataError(f"prediction {number}: {said!r} is not a text")
         if not _are_texts(accepted):
             raise DataError(f"reference {number}: {accepted!r}; give a text, or a list of accepted texts")
-    return printed_scores(names, predictions, lists)
+    return predictions, lists
 
 
 def _are_texts(value: Any) -> bool:

@@ -14,8 +14,8 @@ from typing import ClassVar, NamedTuple
 from pydantic import Field, field_validator
 
 from lorakit.errors import DataError
-from lorakit.metrics import facts_of
-from lorakit.tasks._answers import accepted_texts, metric_keys, score_texts, written_text
+from lorakit.metrics import Weighted, facts_of
+from lorakit.tasks._answers import accepted_texts, metric_keys, score_texts, weigh_texts, written_text
 from lorakit.tasks._base import Data, Example, Head, Prediction, Task
 from lorakit.tasks._files import limit_of
 
@@ -142,6 +142,10 @@ class Generation(Task, ABC):
     ) -> dict[str, float]:
         """In the units that the paper prints. A reference is a text, or a list of accepted ones."""
         return score_texts((self.metric, *self.also), predictions, references)
+
+    def weighted(self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]) -> Weighted:
+        """`score` where examples count several times, or not at all."""
+        return weigh_texts((self.metric, *self.also), predictions, references)
 
 
 def triples_text(triples: Iterable[Sequence[str]]) -> str:

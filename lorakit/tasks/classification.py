@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from lorakit.errors import DataError, RecipeError
-from lorakit.metrics import facts_of
-from lorakit.tasks._answers import as_label, best_label, label_index, score_labels
+from lorakit.metrics import Weighted, facts_of
+from lorakit.tasks._answers import as_label, best_label, label_index, score_labels, weigh_labels
 from lorakit.tasks._base import Data, Example, Head, Prediction
 from lorakit.tasks._files import locate, rows
 from lorakit.tasks._own import Names, OwnFiles, TextColumns, labelled
@@ -77,6 +77,10 @@ class Classification(OwnFiles):
         self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
     ) -> dict[str, float]:
         return score_labels(self.metrics, self.labels, predictions, references)
+
+    def weighted(self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]) -> Weighted:
+        """`score` where examples count several times, or not at all."""
+        return weigh_labels(self.metrics, self.labels, predictions, references)
 
 
 PLUGIN = Classification

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import field_validator
 
 from lorakit.errors import DataError, RecipeError, did_you_mean
+from lorakit.metrics import Weighted
 from lorakit.tasks._answers import (
     best_label,
     label_index,
@@ -18,6 +19,8 @@ from lorakit.tasks._answers import (
     score_labels,
     score_numbers,
     single_value,
+    weigh_labels,
+    weigh_numbers,
 )
 from lorakit.tasks._base import Data, Example, Head, Prediction, Task
 from lorakit.tasks._glue import LEFT_OUT, VARIANTS, Variant
@@ -101,6 +104,12 @@ class Glue(Task):
         if self.labels:
             return score_labels(self.variant.metrics, self.labels, predictions, references)
         return score_numbers(self.variant.metrics, predictions, references)
+
+    def weighted(self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]) -> Weighted:
+        """`score` where examples count several times, or not at all."""
+        if self.labels:
+            return weigh_labels(self.variant.metrics, self.labels, predictions, references)
+        return weigh_numbers(self.variant.metrics, predictions, references)
 
     def submission(self, split: str, predictions: Mapping[str, Prediction]) -> tuple[str, str]:
         """File name and text of a test split for gluebenchmark.com, from example id -> prediction.

@@ -12,8 +12,9 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 
 from lorakit.errors import DataError, RecipeError
+from lorakit.metrics import Weighted
 from lorakit.tasks import _glue
-from lorakit.tasks._answers import best_label, label_index, score_labels
+from lorakit.tasks._answers import best_label, label_index, score_labels, weigh_labels
 from lorakit.tasks._base import Data, Example, Head, Prediction, Task
 from lorakit.tasks._glue_rows import Source, glue_rows
 
@@ -103,6 +104,10 @@ class MnliCausal(Task):
     ) -> dict[str, float]:
         """Accuracy in percent. Labels are given by name or by number."""
         return score_labels(MNLI.metrics, NAMES, predictions, references)
+
+    def weighted(self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]) -> Weighted:
+        """`score` where examples count several times, or not at all."""
+        return weigh_labels(MNLI.metrics, NAMES, predictions, references)
 
 
 PLUGIN = MnliCausal

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from lorakit.tasks._answers import number, score_numbers, single_value
+from lorakit.metrics import Weighted
+from lorakit.tasks._answers import number, score_numbers, single_value, weigh_numbers
 from lorakit.tasks._base import Data, Example, Head, Prediction
 from lorakit.tasks._own import Names, OwnFiles, TextColumns, labelled
 
@@ -34,6 +35,10 @@ class Regression(OwnFiles):
         self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
     ) -> dict[str, float]:
         return score_numbers(self.metrics, predictions, references)
+
+    def weighted(self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]) -> Weighted:
+        """`score` where examples count several times, or not at all."""
+        return weigh_numbers(self.metrics, predictions, references)
 
 
 PLUGIN = Regression

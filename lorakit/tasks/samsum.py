@@ -13,8 +13,8 @@ from typing import ClassVar, Literal, NamedTuple
 from pydantic import BaseModel, Field
 
 from lorakit.errors import DataError
-from lorakit.metrics import facts_of
-from lorakit.tasks._answers import accepted_texts, score_texts, written_text
+from lorakit.metrics import Weighted, facts_of
+from lorakit.tasks._answers import accepted_texts, score_texts, weigh_texts, written_text
 from lorakit.tasks._base import Data, Example, Head, Prediction, Task
 from lorakit.tasks._files import limit_of, rows
 from lorakit.tasks._sources import hub_table, official_file, read_json, shaped
@@ -148,6 +148,10 @@ class Samsum(Task):
     ) -> dict[str, float]:
         """ROUGE in percent. A reference is a text, or a list of accepted ones."""
         return score_texts(("rouge",), predictions, references)
+
+    def weighted(self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]) -> Weighted:
+        """`score` where examples count several times, or not at all."""
+        return weigh_texts(("rouge",), predictions, references)
 
 
 def _official(split: str, path: str) -> tuple[str, Iterable[tuple[str, _Entry]]]:

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import field_validator, model_validator
 
 from lorakit.errors import DataError
-from lorakit.tasks._answers import accepted_texts, printed_scores, written_text
+from lorakit.metrics import Weighted
+from lorakit.tasks._answers import accepted_texts, printed_scores, weigh_texts, written_text
 from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Prediction, Turn
 from lorakit.tasks._own import Names, OwnFiles
 from lorakit.tasks._template import columns_of, filled, is_column
@@ -135,6 +136,10 @@ class Text(OwnFiles):
         self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
     ) -> dict[str, float]:
         return printed_scores(self.metrics, predictions, references)
+
+    def weighted(self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]) -> Weighted:
+        """`score` where examples count several times, or not at all."""
+        return weigh_texts(self.metrics, predictions, references)
 
 
 def _before_and_answer(value: Any, where: str, hidden: bool) -> tuple[tuple[Turn, ...], str | None]:

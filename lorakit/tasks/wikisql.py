@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from lorakit.errors import DataError
-from lorakit.metrics._wikisql import PROTOCOL, Query, Table, execution, logical_form
+from lorakit.metrics import Weighted
+from lorakit.metrics._weighted import joined, means
+from lorakit.metrics._wikisql import PROTOCOL, Query, Table, logical_form, same_form, same_result
 from lorakit.tasks._answers import accepted_texts, written_text
 from lorakit.tasks._base import Data, Example, Head, Prediction, Task
 from lorakit.tasks._files import limit_of
@@ -85,13 +87,23 @@ class WikiSql(Task):
 
         unparsable: the share of predictions that are no query of their table, by their form or by a column's name.
         """
-        gold = [_gold(accepted, i) for i, accepted in enumerate(references)]
-        said = [_query(text, one.header) for text, one in zip(predictions, gold, strict=False)]
-        said += [None] * (len(predictions) - len(said))  # which `logical_form` refuses
+        gold, said = _read(predictions, references)
         scores = logical_form(said, [one.query for one in gold])
-        scores |= _executed(said, gold)
+        executed = _executed(said, gold)
+        scores |= {"execution_accuracy": sum(executed.values()) / len(executed)} if executed else {}
         scores["unparsable"] = said.count(None) / len(said)
         return {key: 100.0 * value for key, value in scores.items()}
+
+    def weighted(self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]) -> Weighted:
+        """`score` where examples count several times, or not at all; execution only where all tables have rows."""
+        gold, said = _read(predictions, references)
+        each = {
+            "logical_form_accuracy": same_form(said, [one.query for one in gold]),
+            "unparsable": [query is None for query in said],
+        }
+        if len(executed := _executed(said, gold)) == len(gold):
+            each["execution_accuracy"] = list(executed.values())
+        return joined((means(each), 100.0))
 
 
 class _Gold(NamedTuple):
@@ -151,7 +163,16 @@ def _gold(accepted: Prediction | list[str], number: int) -> _Gold:
         ) from None
 
 
-def _executed(said: Sequence[Query | None], gold: Sequence[_Gold]) -> dict[str, float]:
+def _read(
+    predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
+) -> tuple[list[_Gold], list[Query | None]]:
+    gold = [_gold(accepted, i) for i, accepted in enumerate(references)]
+    said = [_query(text, one.header) for text, one in zip(predictions, gold, strict=False)]
+    return gold, said + [None] * (len(predictions) - len(said))  # which `logical_form` refuses
+
+
+def _executed(said: Sequence[Query | None], gold: Sequence[_Gold]) -> dict[int, bool]:
+    """Number of the example -> whether the query gives what the gold one gives, where the table has rows."""
     tables: dict[str, Table] = {}
     for source in {json.dumps(one.source): one.source for one in gold if one.source}.values():
         tables |= _contents(source)
@@ -161,7 +182,8 @@ def _executed(said: Sequence[Query | None], gold: Sequence[_Gold]) -> dict[str, 
         return {}
     if len(at) < len(gold):
         log.warning("execution accuracy is of the %d examples of %d whose table has rows", len(at), len(gold))
-    return execution([said[i] for i in at], [gold[i].query for i in at], [gold[i].table for i in at], tables)
+    found = same_result([said[i] for i in at], [gold[i].query for i in at], [gold[i].table for i in at], tables)
+    return dict(zip(at, found, strict=True))
 
 
 def _contents(source: Mapping[str, Any]) -> dict[str, Table]:

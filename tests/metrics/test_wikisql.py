@@ -12,7 +12,7 @@ import pytest
 
 from lorakit.errors import DataError
 from lorakit.metrics import _wikisql
-from lorakit.metrics._wikisql import Query, Table, execution, logical_form, opened, result, run, statement
+from lorakit.metrics._wikisql import Query, Table, logical_form, opened, result, run, same_result, statement
 from lorakit.tasks._sql import placed, written
 from lorakit.tasks.wikisql import WikiSql, _query
 
@@ -105,9 +105,9 @@ def test_execution_counts_over_tables():
     gold = [Query(0), Query(0), Query(1, 1), Query(1, 2)]
     said = [Query(0), None, Query(1, 1, ((1, 1, 1),)), Query(1, 1)]
     names = ["a", "b", "a", "b"]
-    assert execution(said, gold, names, {"a": SMALL, "b": SMALL}) == {"execution_accuracy": 0.5}
+    assert same_result(said, gold, names, {"a": SMALL, "b": SMALL}) == [True, False, True, False]
     with pytest.raises(DataError, match=r"reference 0 \(from 0\) cannot be run on the table a: Query\(column=7"):
-        execution([None], [Query(7)], ["a"], {"a": SMALL})
+        same_result([None], [Query(7)], ["a"], {"a": SMALL})
 
 
 @pytest.mark.parametrize(

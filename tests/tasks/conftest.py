@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lorakit.metrics import Facts, metric, metrics
+from lorakit.metrics._weighted import means
 
 MNLI = "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse"
 STSB = "index genre filename year old_index source1 source2 sentence1 sentence2"
@@ -243,10 +244,15 @@ class Stub:
     """A suite that counts answers which are among the accepted ones, under all of its keys."""
 
     def __init__(self, name: str):
-        @metric(Facts(of="texts", keys=SUITES[name], printed=1.0))
+        def hits(predictions, references):
+            return [100.0 * (said in accepted) for said, accepted in zip(predictions, references, strict=True)]
+
+        def weighted(predictions, references):
+            return means(dict.fromkeys(SUITES[name], hits(predictions, references)))
+
+        @metric(Facts(of="texts", keys=SUITES[name], printed=1.0), weighted)
         def suite(predictions, references):
-            right = sum(said in accepted for said, accepted in zip(predictions, references, strict=True))
-            return dict.fromkeys(SUITES[name], 100.0 * right / len(predictions))
+            return dict.fromkeys(SUITES[name], sum(hits(predictions, references)) / len(predictions))
 
         suite.__name__ = name
         self.load = lambda: suite

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -92,6 +93,21 @@ def test_right_outputs_give_the_best_score(case):
         assert scores[task.primary] == pytest.approx(100.0)
         assert json.loads(json.dumps(predictions)) == predictions
         assert all(type(value) is float for value in scores.values())
+
+
+def test_scores_of_weighted_examples(case):
+    """With ones they are the scores, in the same unit."""
+    task, data = case
+    for split in (*task.eval_splits, *task.final_splits):
+        references = [task.to_reference(example) for example in task.read(split, data)]
+        right = [task.to_prediction(_output(task, answer)) for answer in references]
+        predictions = [right[0], *right[:-1]]  # some are wrong
+        found = task.weighted(predictions, references)(np.ones((1, len(right))))
+        scores = task.score(predictions, references)
+        assert task.primary in found
+        assert {key: value[0] for key, value in found.items()} == pytest.approx(
+            {k: scores[k] for k in found}, nan_ok=True
+        )
 
 
 def test_scores_of_nothing_or_of_unequal_lengths_are_refused(case):

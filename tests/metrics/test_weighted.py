@@ -1,0 +1,83 @@
+"""A metric on weighted examples is the metric on examples that are there so often."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from lorakit.metrics import facts_of, metrics, weighted_of
+
+NAMES = [name for name in metrics.names() if weighted_of(name) is not None]
+OF_THE_REFERENCES = {"nist", "cider", "e2e_metrics"}
+"""What is rare stays as it is among all references, so a repeated one changes nothing."""
+
+
+def answers(name: str, n: int = 24, seed: int = 0) -> tuple[list, list]:
+    draw = random.Random(seed)
+    words = "the a cat dog sat ran on mat under table quickly and then".split()
+
+    def text() -> str:
+        return " ".join(draw.choices(words, k=draw.randrange(0, 12)))
+
+    if facts_of(name).of == "labels":
+        classes = facts_of(name).classes or 3
+        return [draw.randrange(classes) for _ in range(n)], [draw.randrange(classes) for _ in range(n)]
+    if facts_of(name).of == "numbers":
+        right = [draw.randrange(6) / 2 for _ in range(n)]  # with ties
+        return [x + draw.gauss(0, 1) if draw.random() < 0.7 else 1.0 for x in right], right
+    references = [[text() or "a" for _ in range(draw.randrange(1, 4))] for _ in range(n)]
+    return [draw.choice(accepted) + " and" if draw.random() < 0.6 else text() for accepted in references], references
+
+
+def weigh(name, predictions, references, *weights) -> list[dict[str, float]]:
+    found = weighted_of(name)(predictions, references)(np.array(weights, dtype=float))
+    return [{key: float(value[i]) for key, value in found.items()} for i in range(len(weights))]
+
+
+def test_what_cannot_be_weighted():
+    """METEOR is a program's, BERTScore needs a model."""
+    assert set(metrics.names()) - set(NAMES) == {"meteor", "bertscore"}
+    assert {"accuracy", "f1", "matthews", "pearson_spearman", "bleu", "rouge", "ter"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ones_give_the_metric_itself(name, fake_java):
+    predictions, references = answers(name)
+    scores = metrics.get(name)(predictions, references)
+    (found,) = weigh(name, predictions, references, [1] * len(predictions))
+    assert set(scores) - set(found) <= {"meteor"}
+    assert found == pytest.approx({key: scores[key] for key in found}, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in OF_THE_REFERENCES])
+def test_a_weight_is_a_number_of_times(name, fake_java):
+    predictions, references = answers(name)
+    draw = random.Random(1)
+    many = [[draw.choice([0, 0, 1, 2, 3]) for _ in predictions] for _ in range(8)]
+    for weights, found in zip(many, weigh(name, predictions, references, *many), strict=True):
+        said = [p for p, n in zip(predictions, weights, strict=True) for _ in range(n)]
+        right = [r for r, n in zip(references, weights, strict=True) for _ in range(n)]
+        scores = metrics.get(name)(said, right)
+        assert found == pytest.approx({key: scores[key] for key in found}, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_answers_of_two_side_by_side(name, fake_java):
+    """Each half is as it would be alone, which is how two runs are compared."""
+    first, references = answers(name)
+    second = first[::-1]
+    n = len(first)
+    found = weigh(name, first + second, references * 2, [1] * n + [0] * n, [0] * n + [1] * n)
+    for predictions, scores in zip((first, second), found, strict=True):
+        alone = metrics.get(name)(predictions, references)
+        assert scores == pytest.approx({key: alone[key] for key in scores}, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("predictions", [["a b c d e f", "x"], ["a b", "c"], ["", ""], ["x y z w v", "q r s t u"]])
+def test_bleu_where_an_n_gram_order_matches_nothing(predictions):
+    """As sacrebleu smooths it."""
+    references = [["a b x d e f"], ["x"]]
+    (found,) = weigh("bleu", predictions, references, [1, 1])
+    assert found == pytest.approx(metrics.get("bleu")(predictions, references), abs=1e-12)
