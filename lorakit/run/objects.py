@@ -132,7 +132,7 @@ def _reporter(observe: Observer | None, split: str) -> Callable[[int, int], None
 def attach(recipe: Recipe, base: Base) -> Attachment:
     """The recipe's method on the model. RecipeError: `expect` has other counts. ModelError: it could never merge."""
     attachment = recipe.method.attach(base.model, base.roles, base.fresh)
-    if why := attachment.why_unmergeable():
+    if recipe.method.merges and (why := attachment.why_unmergeable()):
         raise ModelError(why)  # or it would fail its proof, with all the training done
     counts = counts_of(attachment)
     for what, wanted, found in (
