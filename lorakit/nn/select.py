@@ -27,7 +27,7 @@ from lorakit.nn.lowrank import Rows
 SHORT = {"q": "query", "k": "key", "v": "value", "o": "attention_out", "up": "mlp_in", "down": "mlp_out"}
 ROLES = ("query", "key", "value", "attention_out", "mlp_in", "mlp_out")
 BLOCK_NORM = "block_norm"
-"""Beside the roles, where an architecture has it: the norm at the end of a block, which is given the block's last sum."""
+"""Beside the roles, where an architecture has it: the norm that a block ends in, and that is given its last sum."""
 
 REPEATS = 4
 """Of `*`, `+`, `?` and `{}` in a regex: the time may grow with the path's length to this power."""

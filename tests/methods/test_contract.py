@@ -18,8 +18,15 @@ FAMILIES = (
 )  # fmt: skip
 UNFIT = {("bitfit", "llama"), ("bitfit", "phi3")}
 """No bias vectors: refused, see test_subset.py."""
-FIELDS: dict[str, dict] = {"adapter_d": {"drop": 1}, "top_layers": {"n": 1}}
-"""For two blocks."""
+ENCODERS = ("bert", "roberta", "distilbert", "deberta", "deberta-v2", "t5")
+PROMPTS = {name for name in methods.names() if methods.get(name)().added_tokens}
+UNFIT |= {(name, family) for name in PROMPTS for family in ENCODERS}
+"""No decoders: refused, see test_prompt.py."""
+FIELDS: dict[str, dict] = {
+    "adapter_d": {"drop": 1}, "top_layers": {"n": 1},
+    "prefix_embedding": {"prefix": 3, "infix": 2}, "prefix_layer": {"prefix": 3, "infix": 2},
+}  # fmt: skip
+"""For two blocks, and few positions."""
 CASES = [
     (name, FIELDS.get(name, {}), family)
     for name in methods.names()
@@ -58,7 +65,12 @@ def test_attaching_changes_no_output(case):
     new, method = case
     base = new()
     before = base.logits()
-    method.attach(base.model, base.roles, base.fresh)
+    attachment = method.attach(base.model, base.roles, base.fresh)
+    if method.added_tokens:  # they are read from the start
+        assert not torch.equal(base.logits(), before)
+        with attachment.off():
+            assert torch.equal(base.logits(), before)
+        return
     assert torch.equal(base.logits(), before)
 
 

@@ -84,8 +84,8 @@ def attached(
     model: nn.Module, method: Method, fresh: Collection[str], inserts: Sequence[tuple[Site, Insert]]
 ) -> InsertAttachment:
     why = (
-        f"{method.name} puts a nonlinear function after a layer, and no weight can hold that: it stays beside the base, "
-        "where `eval` and `generate` use it as it is"
+        f"{method.name} puts a nonlinear function after a layer, and no weight can hold that: it stays beside the "
+        "base, where `eval` and `generate` use it as it is"
     )
     return InsertAttachment(model, method, inserts, fresh, why)
 

@@ -1,8 +1,9 @@
 r"""Adapter-H: y + A(y) after the attention and after the MLP of every block, before what they read is added.
 
-A(y) = W_up silu(W_down y + b_down) + b_up. Houlsby et al. 2019, arXiv 1902.00751. Its parameters are 2 L (2 d r + r + d):
-as the LoRA paper counts, the base's layer norms stay frozen. SiLU is the reference code's. It stands on a sublayer's
-last linear layer: a dropout of the base that follows there is drawn for y + A(y), where the reference code has it before.
+A(y) = W_up silu(W_down y + b_down) + b_up. Houlsby et al. 2019, arXiv 1902.00751. Its parameters are
+2 L (2 d r + r + d): as the LoRA paper counts, the base's layer norms stay frozen. SiLU is the reference code's. It
+stands on a sublayer's last linear layer: a dropout of the base that follows there is drawn for y + A(y), where the
+reference code has it before.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 r"""Adapter-P: y + A(N(x + y)) after the MLP of every block, where y is the MLP's output, x what is added to it, and N
 the base's own layer norm, which the block ends in.
 
-A(x) = W_up relu(W_down x + b_down) + b_up. Pfeiffer et al. 2021, arXiv 2005.00247. Its parameters are L (2 d r + r + d).
-A block that does not end in a norm (GPT-2's, Llama's) has y + A(x + y), as AdapterHub has it.
+A(x) = W_up relu(W_down x + b_down) + b_up. Pfeiffer et al. 2021, arXiv 2005.00247. Its parameters are
+L (2 d r + r + d). A block that does not end in a norm (GPT-2's, Llama's) has y + A(x + y), as AdapterHub has it.
 """
 
 from __future__ import annotations

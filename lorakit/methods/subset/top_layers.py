@@ -1,8 +1,8 @@
 """FT-Top: the last blocks train, 12 d^2 + 13 d numbers each in GPT-2; nothing else does (Li and Liang 2021,
 arXiv 2101.00190: FT-Top2).
 
-The embeddings, the norm after the last block and the output layer stay frozen. T5 has blocks in two stacks, and the last
-of each train.
+The embeddings, the norm after the last block and the output layer stay frozen. T5 has blocks in two stacks, and the
+last of each train.
 """
 
 from __future__ import annotations
