@@ -115,10 +115,10 @@ def shards(spec: Model, head: str, labels: Sequence[str], file: AdapterFile) -> 
     if parts is None:
         return None
     attachment = adapter.attach(file, base.model, base.roles, base.fresh, check_base=False)
+    if why := attachment.why_unmergeable():
+        raise ModelError(f"{file.folder} cannot be merged: {why}")
     if not isinstance(attachment, (LoRAAttachment, SubsetAttachment)):
         return None
-    if why := attachment.why_unmergeable():
-        raise ModelError(why)
     return Shards(base, file, attachment, parts)
 
 

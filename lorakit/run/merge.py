@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lorakit.batches import Encoded
-from lorakit.errors import AdapterError, DataError, InputError, ToleranceError
+from lorakit.errors import AdapterError, DataError, InputError, ModelError, ToleranceError
 from lorakit.hub.shards import Shards, shards
 from lorakit.models import Model
 from lorakit.models._load import DTYPES, Base, cached_of, load, tokenizer_of
@@ -55,6 +55,9 @@ def merge(
     loaded, attachment, probe, before = None, None, None, None
     if examples or by_file is None:
         loaded, attachment = load_source(source, model, any_base, dequantize=True)
+        assert attachment is not None
+        if why := attachment.why_unmergeable():
+            raise ModelError(f"{path} cannot be merged: {why}")
         probe = _Probe(source, loaded, examples) if examples else None
         before = probe.look(loaded) if probe else None
     temporary = to.with_name(f".{to.name}.{os.getpid()}")
