@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 
 from lorakit.config import Config
 from lorakit.errors import RecipeError, did_you_mean
-from lorakit.recipe.load import STUDIES, Loaded, build, find, listing, shipped
+from lorakit.recipe.load import COMMAND_LINE, STUDIES, Loaded, build, find, listing, shipped
 from lorakit.recipe.problems import describe, mark_of
 from lorakit.recipe.schema import Seed
 from lorakit.recipe.source import Mark, Marks, read, scalar
@@ -112,8 +112,11 @@ class Plan:
     """What differs between runs; keys that go together are one axis, by the first of them."""
 
 
-def load_study(name_or_path: str) -> Plan:
-    """The study of that file or shipped name. RecipeError lists every problem of it and of its runs."""
+def load_study(name_or_path: str, overrides: Sequence[str] = ()) -> Plan:
+    """The study of that file or shipped name. RecipeError lists every problem of it and of its runs.
+
+    overrides: `key=value` and `~key` of every run, after the study's own.
+    """
     path = find_study(name_or_path)
     data, marks = read(path)
     try:
@@ -124,7 +127,7 @@ def load_study(name_or_path: str) -> Plan:
     count = len(study.recipes) * max(1, len(study.cells)) * prod(map(len, study.grid.values()))
     if count > MOST_CELLS:
         raise RecipeError(f"{mark_of(('grid',), marks)}: {count:,} runs, and {MOST_CELLS:,} are the most; cut an axis")
-    return Plan(path.stem, path, study, _cells(study, path, marks), _axes(study))
+    return Plan(path.stem, path, study, _cells(study, path, marks, overrides), _axes(study))
 
 
 def study_names() -> list[str]:
@@ -146,11 +149,12 @@ def find_study(name_or_path: str) -> Path:
     )
 
 
-def _cells(study: Study, path: Path, marks: Marks) -> tuple[Cell, ...]:
+def _cells(study: Study, path: Path, marks: Marks, more: Sequence[str]) -> tuple[Cell, ...]:
     cells: list[Cell] = []
     problems: dict[str, None] = {}  # in order, each once: a wrong key is wrong in every run
     same: dict[str, str] = {}
     for label, recipe, at, point, given in _points(study, marks):
+        given += [(text, COMMAND_LINE) for text in more]
         overrides, where = tuple(text for text, _ in given), [mark for _, mark in given]
         file = _beside(recipe, path)
         try:
