@@ -24,7 +24,12 @@ MOST_CELLS = 1000
 
 def _overrides(value: Any) -> Any:
     """`{method.r: 4}` says `[method.r=4]`."""
-    return [f"{key}={_text(v)}" for key, v in value.items()] if isinstance(value, dict) else value
+    return [as_override(key, v) for key, v in value.items()] if isinstance(value, dict) else value
+
+
+def as_override(key: str, value: Any) -> str:
+    """`key=value` that sets the key to that value."""
+    return f"{key}={_text(value)}"
 
 
 def _text(value: Any) -> str:
@@ -180,10 +185,10 @@ def _cells(study: Study, path: Path, marks: Marks, more: Sequence[str]) -> tuple
 
 def _points(study: Study, marks: Marks) -> Iterator[tuple[str, str, Mark, dict[str, Any], list[tuple[str, Mark]]]]:
     """(label, recipe, where it is named, point, overrides with where each stands)"""
-    common = _marked(study.set, ("set",), marks)
+    common = marked(study.set, ("set",), marks)
     if study.seeds is not None:
         common.append((f"seeds={list(study.seeds)}", mark_of(("seeds",), marks)))
-    named = {name: _marked(texts, ("cells", name), marks) for name, texts in study.cells.items()}
+    named = {name: marked(texts, ("cells", name), marks) for name, texts in study.cells.items()}
     names = short_names([key for line in study.grid for key in _keys(line)])
     for (i, recipe), cell, values in product(
         enumerate(study.recipes), named or [None], product(*(study.grid.values()))
@@ -226,8 +231,8 @@ def _short(value: Any) -> str:
     return "+".join(map(str, value)) if isinstance(value, list) and value else _text(value)
 
 
-def _marked(texts: Sequence[str], path: tuple[str, ...], marks: Marks) -> list[tuple[str, Mark]]:
-    """A mapping has a mark per key, a list one per place."""
+def marked(texts: Sequence[str], path: tuple[str, ...], marks: Marks) -> list[tuple[str, Mark]]:
+    """Overrides with where each stands: a mapping has a mark per key, a list one per place."""
     known = (((*path, text.partition("=")[0]), (*path, str(i))) for i, text in enumerate(texts))
     return [(text, marks[a] if a in marks else mark_of(b, marks)) for text, (a, b) in zip(texts, known, strict=True)]
 
