@@ -52,6 +52,7 @@ def add_verbs() -> None:
         prepare,
         recipes,
         report,
+        reproduce,
         score,
         selftest,
         study,

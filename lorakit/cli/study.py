@@ -53,7 +53,7 @@ def study(
         found = look(plan, runs)
     else:
         try:
-            with _Watch() as watch:
+            with Watching() as watch:
                 found = run_study(plan, runs, launcher, jobs, watch)
         except KeyboardInterrupt:
             console().print(states(look(plan, runs)))
@@ -86,13 +86,13 @@ def states(found: StudyResult) -> Any:
     return table
 
 
-class _Watch:
+class Watching:
     """On a terminal one live table; elsewhere a line whenever a run starts or ends."""
 
     def __init__(self) -> None:
         self.known: dict[str, str] = {}
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> Watching:
         from rich.live import Live
 
         self.live = Live(console=console(), transient=True, refresh_per_second=2) if console().is_terminal else None

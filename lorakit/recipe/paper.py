@@ -132,6 +132,8 @@ class StandIn(Config):
     folder: str
     methods: dict[str, Overrides] = Field(default_factory=dict)
     """Method -> overrides, such as its learning rate on this base."""
+    rows: dict[str, Overrides] = Field(default_factory=dict)
+    """Row -> overrides, where this base needs other numbers than the method's other rows."""
 
 
 @dataclass(frozen=True)
@@ -343,7 +345,8 @@ class _Maker:
         own += marked(of.sets.get(run, ()), (*at, "sets", run), self.marks)
         given += [(text, mark) for text, mark in own if self.base is None or text.startswith("method.")]
         if self.base is not None:
-            given += [(text, Mark(f"base {self.base.folder}")) for text in self.base.methods.get(of.method_name, ())]
+            texts = (*self.base.methods.get(of.method_name, ()), *self.base.rows.get(row, ()))
+            given += [(text, Mark(f"base {self.base.folder}")) for text in texts]
         n = self.seeds or (None if self.base else self.table.seeds)
         if n is not None:
             seeds = original.seeds[:n] if len(original.seeds) >= n else range(n)
