@@ -62,6 +62,14 @@ class Slurm(Config):
     """Any other option of sbatch, without its dashes."""
 
 
+class Where(Config):
+    """What some of the runs have of their own, where that is no product."""
+
+    at: dict[str, Any] = Field(min_length=1)
+    """Axis -> where a run stands on it, as the table of the study names the two; all must hold."""
+    set: Overrides
+
+
 class Study(Config):
     """Many runs: every recipe with every cell and every point of the grid."""
 
@@ -76,6 +84,8 @@ class Study(Config):
     """Name -> overrides: what belongs together and is no product."""
     grid: dict[str, Annotated[tuple[Any, ...], Field(strict=False)]] = Field(default_factory=dict)
     """Key -> its values; every combination is run. Keys that go together share a line: `a, b: [[1, 2], [2, 4]]`."""
+    where: tuple[Where, ...] = Field(default=(), strict=False)
+    """Overrides of some runs alone, after the others."""
     seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)] | None = None
     """Of every run; left out, each recipe's own."""
     slurm: Slurm = Slurm()
@@ -127,7 +137,8 @@ def load_study(name_or_path: str, overrides: Sequence[str] = ()) -> Plan:
     try:
         study = Study.model_validate(data)
     except ValidationError as error:
-        sections: dict[str, type[BaseModel]] = {"": Study, "slurm": Slurm}
+        parts = {f"where.{i}": Where for i in range(len(data.get("where") or ()))}
+        sections: dict[str, type[BaseModel]] = {"": Study, "slurm": Slurm, **parts}
         raise RecipeError(listing(mark_of((), marks).file, describe(error, (), marks, sections))) from None
     count = len(study.recipes) * max(1, len(study.cells)) * prod(map(len, study.grid.values()))
     if count > MOST_CELLS:
@@ -158,7 +169,12 @@ def _cells(study: Study, path: Path, marks: Marks, more: Sequence[str]) -> tuple
     cells: list[Cell] = []
     problems: dict[str, None] = {}  # in order, each once: a wrong key is wrong in every run
     same: dict[str, str] = {}
+    unmet = set(range(len(study.where)))
     for label, recipe, at, point, given in _points(study, marks):
+        for i, only in enumerate(study.where):
+            if all(key in point and point[key] == value for key, value in only.at.items()):
+                given += marked(only.set, ("where", str(i), "set"), marks)
+                unmet.discard(i)
         given += [(text, COMMAND_LINE) for text in more]
         overrides, where = tuple(text for text, _ in given), [mark for _, mark in given]
         file = _beside(recipe, path)
@@ -178,6 +194,8 @@ def _cells(study: Study, path: Path, marks: Marks, more: Sequence[str]) -> tuple
             problems[f"{at.file}: {label!r} and {same[known]!r} are the same run; leave one out"] = None
         same[known] = label
         cells.append(Cell(label, file, overrides, loaded, point))
+    for i in sorted(unmet):
+        problems[f"{mark_of(('where', str(i)), marks)}: where: no run is at {json.dumps(study.where[i].at)}"] = None
     if problems:
         raise RecipeError(listing(mark_of((), marks).file, list(problems)))
     return tuple(cells)

@@ -21,7 +21,7 @@ from lorakit.report.paper import Entry, Line, PaperResult, average, entry
 from lorakit.report.result import Result, SeedResult
 from lorakit.report.study import StudyResult, write_study
 from lorakit.run.folder import find_adapter, folder_of, make_folder, what_matters
-from lorakit.run.study import Watch, finished_seeds, look, run_study, study_folder
+from lorakit.run.study import Watch, finished_seeds, look, run_study, study_folder, trainable
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,8 @@ def _line(
             entries[name] = Entry(printed=printed[0], printed_spread=printed[1], state=why)
         else:
             entries[name] = _entry(rep, rep.cells[key], name, printed, runs, taken[key], states.get(key))
-    counts = [_trainable(rep.cells[key], runs, taken[key]) for key in rep.cells if key[0] == row]
+    mine = [key for key in rep.cells if key[0] == row]
+    counts = [trainable(folder_of(rep.cells[key].loaded, runs)) or taken[key].trainable for key in mine]
     return Line(
         row=row, label=of.label, marks=of.marks, method=of.method_name, params=of.params, misfit=of.misfit,
         trainable=tuple(dict.fromkeys(n for n in counts if n is not None)), entries=entries,
@@ -152,13 +153,6 @@ def _entry(
     wanted, whole = len(cell.loaded.recipe.seeds), len(seeds) == len(cell.loaded.recipe.seeds)
     said = ("done" if here else "taken") if whole else state or "waiting"
     return entry(values, wanted, printed, rep.table.statistic, rep.comparable, said, sources)
-
-
-def _trainable(cell: Cell, runs: Path, taken: Taken) -> int | None:
-    try:
-        return Result.read(folder_of(cell.loaded, runs) / "result.json").counts.trainable
-    except DataError:
-        return taken.trainable
 
 
 def take(rep: Reproduction, folder: Path) -> dict[tuple[str, str], Taken]:
