@@ -195,6 +195,9 @@ def load_table(
             (absent if isinstance(built, str) else cells)[row, run] = built
     if made.problems:
         raise RecipeError(listing(mark_of((), marks).file, list(made.problems)))
+    if stand_in and not cells:
+        first = next(iter(absent.values()))
+        raise RecipeError(f"the base {base!r} is none for {name}: there is {first}")
     same = _same(_rows(table, rows), makers, cells) if stand_in else {}
     kept = tuple(row for row in _rows(table, rows) if row not in same)
     cells = {(row, run): cell for (row, run), cell in cells.items() if row in kept}
