@@ -81,7 +81,7 @@ def reproduce(
         give(found.model_dump(mode="json") | {"comparable": found.comparable, "counts": found.counts()}, True)
     else:
         made = paper_table(found)
-        print(made.markdown() if form is Format.md else getattr(made, form.value)())
+        print((made.markdown() if form is Format.md else getattr(made, form.value)()).rstrip("\n"))
     for note in found.notes:
         console().print(f"note: {note}", soft_wrap=True, markup=False)
     if not status and open_.counts().get("failed"):

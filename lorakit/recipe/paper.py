@@ -267,7 +267,7 @@ def _rows(table: PaperTable, wanted: Sequence[str]) -> list[str]:
     methods = {row.method_name for row in table.rows.values()}
     for name in wanted:
         if name not in table.rows and name not in methods:
-            raise _no("row", name, [*table.rows, *sorted(methods)])
+            raise _no("row", name, dict.fromkeys([*table.rows, *sorted(methods)]))
     return [key for key, row in table.rows.items() if not wanted or key in wanted or row.method_name in wanted]
 
 
