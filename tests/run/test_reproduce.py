@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import lorakit
 from lorakit.recipe.load import load_recipe
 from lorakit.recipe.paper import load_table, read_table
 from lorakit.report.result import Counts, Result, SeedResult
@@ -227,9 +228,7 @@ class TestWhatIsTaken:
         model = outline(recipe.model, recipe.task.head.value, recipe.task.labels).model
         size = total or sum(p.numel() for p in model.parameters())
         (folder / "kept").mkdir()
-        (folder / "base").symlink_to(
-            Path(recipe.model.name).resolve() if Path(recipe.model.name).is_dir() else _shipped()
-        )
+        (folder / "base").symlink_to(Path(lorakit.__file__).parent / "assets" / "tiny_encoder")
         counts = Counts(sites=1, trainable=777, fresh=0, total=size)
         result([*self.LORA], [0, 1, 2], counts=counts).write(folder / "kept" / "mine.json")
         entry, _ = self.take(folder, lorakit_cli, "--status", "--json", overrides=["model.name=base"])
