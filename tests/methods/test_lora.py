@@ -367,7 +367,7 @@ class TestABudget:
         assert "budget 1,024: r = 6 on 2 sites takes 960 parameters and leaves 64" in caplog.text
 
     def test_too_small_for_a_rank_of_one(self, tiny):
-        with pytest.raises(ModelError, match="method.budget is 100, and a rank of 1 on these 4 sites takes 256"):
+        with pytest.raises(ModelError, match=r"method\.budget is 100, and a rank of 1 on these 4 sites takes 256"):
             _attach(tiny("roberta"), budget=100)
 
     def test_leaves_no_choice_to_a_target(self):
