@@ -8,6 +8,7 @@ from functools import cache
 import pytest
 
 from lorakit.errors import RecipeError
+from lorakit.methods import Attachment
 from lorakit.models import Model
 from lorakit.models._load import outline
 from lorakit.recipe.load import load_recipe, names
@@ -124,6 +125,10 @@ def trainable(table: str, row: str) -> int:
     model = GPT3 if chosen.table.another_base else recipe.model
     base = outline(model, recipe.task.head.value, recipe.task.labels)
     attachment = recipe.method.attach(base.model, base.roles, base.fresh)
+    return count_of(attachment)
+
+
+def count_of(attachment: Attachment) -> int:
     return sum(p.numel() for name, p in attachment.trained().items() if name not in attachment.fresh)
 
 
@@ -312,3 +317,16 @@ def test_a_base_stands_in_where_it_has_a_recipe(base, tables):
         else:
             with pytest.raises(RecipeError, match=f"the base '{base}' is none for {table}"):
                 load_table(table, base)
+
+
+@pytest.mark.parametrize("name", ["mrpc_weights", "gpt3_tasks_weights"])
+def test_a_study_of_weights_spends_its_budget(name):
+    used = {}
+    for cell in load_study(name).cells:
+        recipe = cell.loaded.recipe
+        base = outline(recipe.model, recipe.task.head.value, recipe.task.labels)
+        attachment = recipe.method.attach(base.model, base.roles, base.fresh)
+        used[cell.label] = count_of(attachment) / recipe.method.budget  # type: ignore[attr-defined]
+    assert len(used) >= 11
+    assert max(used.values()) == 1
+    assert min(used.values()) > 0.8, used

@@ -180,7 +180,7 @@ def test_overrides_of_the_command_line_come_last(study):
     path = study("recipes: quickstart\nset: {train.epochs: 9}\ngrid: {method.r: [1, 2]}\n")
     plan = load_study(path, ["train.epochs=7"])
     assert [(c.loaded.recipe.train.epochs, c.loaded.recipe.method.r) for c in plan.cells] == [(7, 1), (7, 2)]
-    with pytest.raises(RecipeError, match="command line: train.epoch: unknown key"):
+    with pytest.raises(RecipeError, match=r"command line: train\.epoch: unknown key"):
         load_study(path, ["train.epoch=7"])
     with pytest.raises(RecipeError, match="are the same run"):
         load_study(path, ["method.r=4"])
