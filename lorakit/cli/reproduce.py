@@ -60,7 +60,7 @@ def reproduce(
     as_json: Json = False,
 ) -> None:
     """A table of the paper with ours beside it. What was run is taken, from runs or from results; the rest is run."""
-    from lorakit.recipe.paper import load_table
+    from lorakit.recipe.reproduction import load_table
 
     chosen = load_table(table, base, _names(rows), _names(columns), seeds, limit, overrides or [])
     begin(models=False)

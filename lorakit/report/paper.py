@@ -41,8 +41,8 @@ class Line(Config):
     label: str
     marks: str
     method: str
-    params: str
-    """As printed."""
+    params: str | None
+    """As printed; null where they are not."""
     trainable: tuple[int, ...] = Field(default=(), strict=False)
     """Ours, of every run that is whole."""
     misfit: str = ""
@@ -97,7 +97,7 @@ def paper_table(result: PaperResult) -> Table:
         label = line.label + line.marks
         printed = [_number(e.printed, e.printed_spread, digits[c]) for c, e in line.entries.items()]
         ours = [_ours(e, max(2, digits[c])) for c, e in line.entries.items()]
-        rows.append((label, "paper", line.params, *printed))
+        rows.append((label, "paper", line.params or "not printed", *printed))
         rows.append((label, _who(result), " / ".join(f"{n:,}" for n in line.trainable) or "missing", *ours))
         if result.comparable:
             below = [_difference(e, max(2, digits[c])) for c, e in line.entries.items()]

@@ -14,7 +14,8 @@ from typing import Any
 
 from lorakit.errors import DataError, LorakitError, RecipeError
 from lorakit.recipe.load import build, compose
-from lorakit.recipe.paper import PaperRow, Reproduction
+from lorakit.recipe.paper import PaperRow
+from lorakit.recipe.reproduction import Reproduction
 from lorakit.recipe.schema import Recipe
 from lorakit.recipe.study import Cell, Plan
 from lorakit.report.paper import Entry, Line, PaperResult, average, entry
@@ -59,11 +60,11 @@ def stands(rep: Reproduction, runs: Path, results: Path) -> tuple[StudyResult, P
     states = {(cell.point["row"], cell.point["run"]): cell.state for cell in open_.cells}
     lines = tuple(_line(rep, row, runs, taken, states) for row in rep.rows)
     same = [
-        f"{_named(rep.table.rows[row])} is the same run here as {_named(rep.table.rows[first])}"
+        f"{_marked(rep.table.rows[row])} is the same run here as {_marked(rep.table.rows[first])}"
         for row, first in rep.same.items()
     ]
     misfits = [
-        f"{line.label} {line.params}: {line.misfit}" for line in lines if line.misfit and rep.another_base is None
+        f"{rep.table.rows[line.row].name}: {line.misfit}" for line in lines if line.misfit and rep.another_base is None
     ]
     return open_, PaperResult(
         table=rep.name, about=rep.table.about, statistic=rep.table.statistic, another_base=rep.another_base,
@@ -103,8 +104,8 @@ def missing(rep: Reproduction, runs: Path, taken: Mapping[tuple[str, str], Taken
     return replace(rep.plan, cells=tuple(cells))
 
 
-def _named(row: PaperRow) -> str:
-    return f"{row.label}{row.marks} {row.params}"
+def _marked(row: PaperRow) -> str:
+    return " ".join(filter(None, [row.label + row.marks, row.params]))
 
 
 def _line(

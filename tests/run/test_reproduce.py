@@ -17,7 +17,8 @@ import pytest
 
 import lorakit
 from lorakit.recipe.load import load_recipe
-from lorakit.recipe.paper import load_table, read_table
+from lorakit.recipe.paper import read_table
+from lorakit.recipe.reproduction import load_table
 from lorakit.report.result import Counts, Result, SeedResult
 from lorakit.run.folder import find_adapter, folder_of
 from lorakit.run.study import task_of
