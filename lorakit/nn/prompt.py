@@ -21,10 +21,10 @@ ENDS = "prompt_ends"
 
 
 class Prompt:
-    """On the model from when it is made. before, after: how many tokens stand in front of the prompt, and behind it."""
+    """On the model from when it is made. body: the module of it that has the embeddings and the blocks; before, after:
+    how many tokens stand in front of the prompt, and behind it."""
 
-    def __init__(self, model: Any, before: int, after: int):
-        body = model.base_model
+    def __init__(self, model: nn.Module, body: nn.Module, before: int, after: int):
         self.before, self.after, self.active = before, after, True
         self.fields = list(inspect.signature(type(body).forward).parameters)[1:]
         self.ends: Tensor | None = None

@@ -47,7 +47,8 @@ class PromptAttachment(InsertAttachment):
         path, embedding = next((p, m) for p, m in model.named_modules() if m is model.get_input_embeddings())
         sites = [Site(path, embedding, "all", None, "embedding"), *(blocks(model, roles)[:-1] if layers else [])]
         starts = first_values(model, method.added_tokens, sites)
-        self.prompt = Prompt(model, method.prefix, method.infix)
+        body = model.get_submodule(path.rpartition(".")[0])  # OPT's head asks it, and not the base model around it
+        self.prompt = Prompt(model, body, method.prefix, method.infix)
         inserts = [(site, NewInputs(start, self.prompt)) for site, start in zip(sites, starts, strict=True)]
         super().__init__(model, method, inserts, fresh, (
             f"{method.name} puts tokens of its own into every row, and no weight can hold those: it stays beside the "
