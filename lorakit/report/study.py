@@ -140,6 +140,8 @@ def _mean(cell: CellResult, split: str, metric: str) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return "+".join(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
