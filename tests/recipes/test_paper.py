@@ -332,5 +332,5 @@ def test_a_study_of_weights_spends_its_budget(name):
         attachment = recipe.method.attach(base.model, base.roles, base.fresh)
         used[cell.label] = count_of(attachment) / recipe.method.budget  # type: ignore[attr-defined]
     assert len(used) >= 11
-    assert max(used.values()) == 1
+    assert 0.97 < max(used.values()) <= 1
     assert min(used.values()) > 0.8, used
