@@ -54,6 +54,7 @@ def add_verbs() -> None:
         prepare,
         recipes,
         report,
+        reproduce,
         score,
         selftest,
         study,

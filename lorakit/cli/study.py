@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import Json, Runs, begin, console, give
+from lorakit.cli.output import Json, Overrides, Runs, begin, console, give
 from lorakit.cli.report import Format
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def study(
         str,
         typer.Argument(help="A study file, or a shipped study's name.", metavar="STUDY", autocompletion=complete_study),
     ],
+    overrides: Overrides = None,
     launcher: Annotated[str, typer.Option(help="Where the runs run: local or slurm.")] = "local",
     runs: Runs = Path("runs"),
     jobs: Annotated[
@@ -43,7 +44,7 @@ def study(
     """Many runs: recipes x overrides x seeds, here or on a cluster. What is done already is not run again."""
     from lorakit.recipe.study import load_study
 
-    plan = load_study(study)
+    plan = load_study(study, overrides or [])
     begin(models=False)
     from lorakit.report.study import study_table
     from lorakit.run.study import look, run_study, study_folder
@@ -52,7 +53,7 @@ def study(
         found = look(plan, runs)
     else:
         try:
-            with _Watch() as watch:
+            with Watching() as watch:
                 found = run_study(plan, runs, launcher, jobs, watch)
         except KeyboardInterrupt:
             console().print(states(look(plan, runs)))
@@ -85,13 +86,13 @@ def states(found: StudyResult) -> Any:
     return table
 
 
-class _Watch:
+class Watching:
     """On a terminal one live table; elsewhere a line whenever a run starts or ends."""
 
     def __init__(self) -> None:
         self.known: dict[str, str] = {}
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> Watching:
         from rich.live import Live
 
         self.live = Live(console=console(), transient=True, refresh_per_second=2) if console().is_terminal else None

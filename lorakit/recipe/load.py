@@ -23,8 +23,8 @@ from lorakit.tasks import Data, tasks
 
 ANOTHER_SETTING = "the published scores are of another setting; changed here:"
 SOURCES = ("paper", "script", "ours")
-STUDIES = "studies"
-"""The folder under recipes/ whose files are no recipes: `lorakit.recipe.study` reads them."""
+STUDIES, TABLES = "studies", "tables"
+"""Folders under recipes/ that hold no recipes: `lorakit.recipe.study` and `lorakit.recipe.paper` read them."""
 COMMAND_LINE = Mark("command line")
 
 
@@ -59,7 +59,13 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = (), given: Sequenc
 
 def build(path: Path, overrides: Sequence[str] = (), given: Sequence[Mark] = ()) -> Loaded:
     """As `load_recipe`, for a file."""
-    data, marks = read_extended(path)
+    return assemble(path, *read_extended(path), overrides, given)
+
+
+def assemble(
+    path: Path, data: dict[str, Any], marks: Marks, overrides: Sequence[str] = (), given: Sequence[Mark] = ()
+) -> Loaded:
+    """As `build`, of a file that was read; `data` and `marks` are changed."""
     notes = apply_overrides(data, marks, overrides, given)
     recipe = validate(data, marks)
     return Loaded(recipe, recipe_name(path), path, origins_of(data, marks), tuple(notes))
@@ -83,7 +89,7 @@ def names() -> list[str]:
     """Every shipped recipe, by the name that the command line takes."""
     root = shipped("recipes")
     files = (file.relative_to(root) for file in root.rglob("*.yaml"))
-    return sorted(str(file.with_suffix("")) for file in files if file.parts[0] != STUDIES)
+    return sorted(str(file.with_suffix("")) for file in files if file.parts[0] not in (STUDIES, TABLES))
 
 
 def find(name_or_path: str) -> Path:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 
 from lorakit.config import Config
 from lorakit.errors import RecipeError, did_you_mean
-from lorakit.recipe.load import STUDIES, Loaded, build, find, listing, shipped
+from lorakit.recipe.load import COMMAND_LINE, STUDIES, Loaded, build, find, listing, shipped
 from lorakit.recipe.problems import describe, mark_of
 from lorakit.recipe.schema import Seed
 from lorakit.recipe.source import Mark, Marks, read, scalar
@@ -24,7 +24,12 @@ MOST_CELLS = 1000
 
 def _overrides(value: Any) -> Any:
     """`{method.r: 4}` says `[method.r=4]`."""
-    return [f"{key}={_text(v)}" for key, v in value.items()] if isinstance(value, dict) else value
+    return [as_override(key, v) for key, v in value.items()] if isinstance(value, dict) else value
+
+
+def as_override(key: str, value: Any) -> str:
+    """`key=value` that sets the key to that value."""
+    return f"{key}={_text(value)}"
 
 
 def _text(value: Any) -> str:
@@ -57,6 +62,14 @@ class Slurm(Config):
     """Any other option of sbatch, without its dashes."""
 
 
+class Where(Config):
+    """What some of the runs have of their own, where that is no product."""
+
+    at: dict[str, Any] = Field(min_length=1)
+    """Axis -> where a run stands on it, as the table of the study names the two; all must hold."""
+    set: Overrides
+
+
 class Study(Config):
     """Many runs: every recipe with every cell and every point of the grid."""
 
@@ -71,6 +84,8 @@ class Study(Config):
     """Name -> overrides: what belongs together and is no product."""
     grid: dict[str, Annotated[tuple[Any, ...], Field(strict=False)]] = Field(default_factory=dict)
     """Key -> its values; every combination is run. Keys that go together share a line: `a, b: [[1, 2], [2, 4]]`."""
+    where: tuple[Where, ...] = Field(default=(), strict=False)
+    """Overrides of some runs alone, after the others."""
     seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)] | None = None
     """Of every run; left out, each recipe's own."""
     slurm: Slurm = Slurm()
@@ -112,19 +127,23 @@ class Plan:
     """What differs between runs; keys that go together are one axis, by the first of them."""
 
 
-def load_study(name_or_path: str) -> Plan:
-    """The study of that file or shipped name. RecipeError lists every problem of it and of its runs."""
+def load_study(name_or_path: str, overrides: Sequence[str] = ()) -> Plan:
+    """The study of that file or shipped name. RecipeError lists every problem of it and of its runs.
+
+    overrides: `key=value` and `~key` of every run, after the study's own.
+    """
     path = find_study(name_or_path)
     data, marks = read(path)
     try:
         study = Study.model_validate(data)
     except ValidationError as error:
-        sections: dict[str, type[BaseModel]] = {"": Study, "slurm": Slurm}
+        parts = {f"where.{i}": Where for i in range(len(data.get("where") or ()))}
+        sections: dict[str, type[BaseModel]] = {"": Study, "slurm": Slurm, **parts}
         raise RecipeError(listing(mark_of((), marks).file, describe(error, (), marks, sections))) from None
     count = len(study.recipes) * max(1, len(study.cells)) * prod(map(len, study.grid.values()))
     if count > MOST_CELLS:
         raise RecipeError(f"{mark_of(('grid',), marks)}: {count:,} runs, and {MOST_CELLS:,} are the most; cut an axis")
-    return Plan(path.stem, path, study, _cells(study, path, marks), _axes(study))
+    return Plan(path.stem, path, study, _cells(study, path, marks, overrides), _axes(study))
 
 
 def study_names() -> list[str]:
@@ -146,11 +165,17 @@ def find_study(name_or_path: str) -> Path:
     )
 
 
-def _cells(study: Study, path: Path, marks: Marks) -> tuple[Cell, ...]:
+def _cells(study: Study, path: Path, marks: Marks, more: Sequence[str]) -> tuple[Cell, ...]:
     cells: list[Cell] = []
     problems: dict[str, None] = {}  # in order, each once: a wrong key is wrong in every run
     same: dict[str, str] = {}
+    unmet = set(range(len(study.where)))
     for label, recipe, at, point, given in _points(study, marks):
+        for i, only in enumerate(study.where):
+            if all(key in point and point[key] == value for key, value in only.at.items()):
+                given += marked(only.set, ("where", str(i), "set"), marks)
+                unmet.discard(i)
+        given += [(text, COMMAND_LINE) for text in more]
         overrides, where = tuple(text for text, _ in given), [mark for _, mark in given]
         file = _beside(recipe, path)
         try:
@@ -169,6 +194,8 @@ def _cells(study: Study, path: Path, marks: Marks) -> tuple[Cell, ...]:
             problems[f"{at.file}: {label!r} and {same[known]!r} are the same run; leave one out"] = None
         same[known] = label
         cells.append(Cell(label, file, overrides, loaded, point))
+    for i in sorted(unmet):
+        problems[f"{mark_of(('where', str(i)), marks)}: where: no run is at {json.dumps(study.where[i].at)}"] = None
     if problems:
         raise RecipeError(listing(mark_of((), marks).file, list(problems)))
     return tuple(cells)
@@ -176,10 +203,10 @@ def _cells(study: Study, path: Path, marks: Marks) -> tuple[Cell, ...]:
 
 def _points(study: Study, marks: Marks) -> Iterator[tuple[str, str, Mark, dict[str, Any], list[tuple[str, Mark]]]]:
     """(label, recipe, where it is named, point, overrides with where each stands)"""
-    common = _marked(study.set, ("set",), marks)
+    common = marked(study.set, ("set",), marks)
     if study.seeds is not None:
         common.append((f"seeds={list(study.seeds)}", mark_of(("seeds",), marks)))
-    named = {name: _marked(texts, ("cells", name), marks) for name, texts in study.cells.items()}
+    named = {name: marked(texts, ("cells", name), marks) for name, texts in study.cells.items()}
     names = short_names([key for line in study.grid for key in _keys(line)])
     for (i, recipe), cell, values in product(
         enumerate(study.recipes), named or [None], product(*(study.grid.values()))
@@ -222,8 +249,8 @@ def _short(value: Any) -> str:
     return "+".join(map(str, value)) if isinstance(value, list) and value else _text(value)
 
 
-def _marked(texts: Sequence[str], path: tuple[str, ...], marks: Marks) -> list[tuple[str, Mark]]:
-    """A mapping has a mark per key, a list one per place."""
+def marked(texts: Sequence[str], path: tuple[str, ...], marks: Marks) -> list[tuple[str, Mark]]:
+    """Overrides with where each stands: a mapping has a mark per key, a list one per place."""
     known = (((*path, text.partition("=")[0]), (*path, str(i))) for i, text in enumerate(texts))
     return [(text, marks[a] if a in marks else mark_of(b, marks)) for text, (a, b) in zip(texts, known, strict=True)]
 

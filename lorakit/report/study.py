@@ -45,6 +45,8 @@ class CellResult(Config):
     """Seed -> its scores, for each that was trained to its end."""
     seconds: float = 0.0
     """Of those seeds."""
+    trainable: int | None = None
+    """Parameters; null until a run is whole."""
 
     def values(self, split: str, metric: str) -> list[float]:
         """Of the seeds that have it, in their order."""
@@ -93,18 +95,27 @@ def _remark(cell: CellResult) -> str:
 
 
 def study_table(study: StudyResult) -> Table:
-    """A row per run: a column per axis and key, then mean ± std over the seeds of every metric, and their number."""
+    """A row per run: a column per axis and key, then mean ± std over the seeds of every metric, and their number.
+
+    Where runs train different numbers of parameters, these too.
+    """
     keys = list(dict.fromkeys(key for cell in study.cells for key in cell.point)) or ["run"]
     metrics = list(dict.fromkeys(found for cell in study.cells for found in _metrics(cell)))
     splits = {split for split, _ in metrics}
-    header = (*keys, *(metric if len(splits) == 1 else f"{split} {metric}" for split, metric in metrics), "n")
+    sizes = len({cell.trainable for cell in study.cells} - {None}) > 1
+    titles = [metric if len(splits) == 1 else f"{split} {metric}" for split, metric in metrics]
     rows = [
-        (*(_value(cell.point.get(key, cell.label)) for key in keys), *(_mean(cell, *m) for m in metrics),
-         str(len(cell.scores)))
+        (*(_value(cell.point.get(key, cell.label)) for key in keys), *([_size(cell)] if sizes else []),
+         *(_mean(cell, *m) for m in metrics), str(len(cell.scores)))
         for cell in study.cells
     ]  # fmt: skip
+    header = (*keys, *(["trainable"] if sizes else []), *titles, "n")
     caption = f"{study.name}: {study.about}" if study.about else study.name
     return Table(header, tuple(rows), f"{caption} (mean ± std over n seeds)", names=len(keys))
+
+
+def _size(cell: CellResult) -> str:
+    return NOTHING if cell.trainable is None else f"{cell.trainable:,}"
 
 
 def _metrics(cell: CellResult) -> list[tuple[str, str]]:
@@ -129,6 +140,8 @@ def _mean(cell: CellResult, split: str, metric: str) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return "+".join(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

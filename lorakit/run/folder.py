@@ -265,20 +265,37 @@ def _best(run: Path, found: dict[int, Path]) -> tuple[Path, str]:
     return found[max(scored, key=scored.__getitem__)], f"the best of {len(scored)} seeds by {result.primary}"
 
 
-def find_adapter(name_or_path: str, runs: Path) -> Path:
-    """For `start_from`: an adapter folder, a run, or the newest finished run of a recipe of that name."""
+def find_adapter(name_or_path: str, runs: Path, of: Recipe | None = None) -> Path:
+    """For `start_from`: an adapter folder, a run, or the newest finished run of a recipe of that name.
+
+    of: what starts from it. Another method's run is none then, nor is a trial on a slice of the data; one with the very
+    same method comes before a newer one.
+    """
     path = Path(name_or_path)
     if is_run(path) or is_seed(path):
         return choose_seed(path, None)[0] / "adapter"
     if path.is_dir():
         return path
     stem = name_or_path.replace("/", "-")
-    finished = [f for f in runs.glob(f"{escape(stem)}-??????") if (f / "result.json").is_file()]
-    if finished:
-        return choose_seed(max(finished, key=lambda f: (f / "result.json").stat().st_mtime), None)[0] / "adapter"
-    known = sorted({f.name[:-7] for f in runs.glob("*-??????")})
+    plain = of.plain() if of is not None else None
+    finished = {f: _fits(f, plain) for f in runs.glob(f"{escape(stem)}-??????") if (f / "result.json").is_file()}
+    if fits := {f: fit for f, fit in finished.items() if fit}:
+        return choose_seed(max(fits, key=lambda f: (fits[f], (f / "result.json").stat().st_mtime)), None)[0] / "adapter"
+    known = sorted({f.name[:-7] for f in runs.glob("*-??????")} - {stem})
+    but = f" with the method {of.method.name} and all the data" if of is not None and finished else ""
     raise RecipeError(
-        f"start_from: {name_or_path!r} is no adapter folder, and {runs}/ holds no finished run of that name"
+        f"start_from: {name_or_path!r} is no adapter folder, and {runs}/ holds no finished run of that name{but}"
         f"{did_you_mean(stem, known)}. Run `lorakit train {name_or_path}` first, give start_from=FOLDER, "
         "or begin from the pretrained model with `~start_from`."
     )
+
+
+def _fits(run: Path, of: Mapping[str, Any] | None) -> int:
+    """0: nothing to start `of` from; 1: its method, with other numbers; 2: the same."""
+    if of is None:
+        return 1
+    there = json.loads(json.dumps(_read_recipe(run) or {}))
+    limit, method = there.get("data", {}).get("limit"), there.get("method", {})
+    if method.get("name") != of["method"]["name"] or (limit and limit != of["data"]["limit"]):
+        return 0
+    return 2 if method == of["method"] else 1

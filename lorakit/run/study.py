@@ -10,8 +10,9 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from lorakit.errors import DataError
 from lorakit.recipe.study import Cell, Plan
-from lorakit.report.result import SeedResult
+from lorakit.report.result import Result, SeedResult
 from lorakit.report.study import CellResult, State, StudyResult, write_study
 from lorakit.run.folder import finished_seed, folder_of, make_folder, seed_folder
 from lorakit.run.launchers import Task, launchers
@@ -95,7 +96,16 @@ def _result(cell: Cell, runs: Path, task: Task, seeds: Mapping[int, SeedResult],
         metric=(recipe.task.eval_splits[0], recipe.task.primary), seeds=recipe.seeds,
         scores={seed: found.scores for seed, found in seeds.items()},
         seconds=sum(found.seconds.get("whole", 0.0) for found in seeds.values()),
+        trainable=trainable(folder_of(cell.loaded, runs)),
     )  # fmt: skip
+
+
+def trainable(run: Path) -> int | None:
+    """Parameters that a run trained; None until it is whole."""
+    try:
+        return Result.read(run / "result.json").counts.trainable
+    except DataError:
+        return None
 
 
 def _state(task: Task, whole: bool, alive: str) -> tuple[State, str]:

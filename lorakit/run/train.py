@@ -76,7 +76,7 @@ def train_recipe(loaded: Loaded, runs: Path, observe: Observer, fresh: bool = Fa
     todo = settled(recipe)
     accelerator = _accelerator(todo)
     share(recipe.train.global_batch_size, recipe.train.micro_batch_size, accelerator.num_processes)
-    start = find_adapter(recipe.start_from, runs) if recipe.start_from else None
+    start = find_adapter(recipe.start_from, runs, recipe) if recipe.start_from else None
     splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
     shapes = outline(recipe.model, recipe.task.head.value, recipe.task.labels)
     refuse_too_long(recipe.data, None, shapes.config)

@@ -332,3 +332,44 @@ def test_a_model_that_was_moved_to_a_gpu_trains(tiny, family):
     model.model(**model.inputs).logits.pow(2).sum().backward()
     deltas: Any = attachment.deltas
     assert all(delta.B.grad.any() for delta in deltas.values())
+
+
+class TestABudget:
+    """The tiny models' matrices are 32 x 32, the MLP's 48 x 32, and 16 x 32 for value where heads are shared."""
+
+    @pytest.mark.parametrize(
+        ("family", "targets", "budget", "r"),
+        [
+            ("roberta", ["query"], 2 * 64 * 8, 8),  # 2 layers of one matrix: 128 a rank
+            ("roberta", ["query", "value"], 2 * 64 * 8, 4),
+            ("roberta", ["query", "value"], 2 * 64 * 8 - 1, 3),
+            ("roberta", ["query", "key", "value", "attention_out"], 2 * 64 * 8, 2),
+            ("roberta", ["mlp_in"], 2 * 64 * 8, 6),  # 2 x (48 + 32) = 160 a rank; 64 are left over
+            ("roberta", ["query", "mlp_in", "mlp_out"], 2 * 64 * 8, 2),  # 128 + 160 + 160 = 448 a rank; 128 left over
+            ("llama", ["query", "value"], 2 * 64 * 8, 4),  # 2 x (64 + 48) = 224 a rank; 128 left over
+            ("gpt2", ["query", "value"], 2 * 64 * 8, 4),  # two parts of one fused weight
+        ],
+    )
+    def test_chooses_the_largest_rank_that_fits(self, tiny, family, targets, budget, r):
+        model = tiny(family)
+        attachment = _attach(model, targets=targets, budget=budget, r=3, alpha=6)
+        assert {delta.A.shape[0] for delta in attachment.deltas.values()} == {r}
+        assert {delta.scale for delta in attachment.deltas.values()} == {2.0}  # alpha / r as it was given
+        used = sum(p.numel() for name, p in attachment.trained().items() if name not in model.fresh)
+        per_rank = sum(sum(site.shape) for site in attachment.sites)
+        assert budget - per_rank < used <= budget
+        assert (attachment.method.r, attachment.method.alpha) == (r, 2 * r)
+
+    def test_says_what_is_left_over(self, tiny, caplog, monkeypatch):
+        monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)
+        with caplog.at_level(logging.INFO, "lorakit"):
+            _attach(tiny("roberta"), targets=["mlp_in"], budget=1024)
+        assert "budget 1,024: r = 6 on 2 sites takes 960 parameters and leaves 64" in caplog.text
+
+    def test_too_small_for_a_rank_of_one(self, tiny):
+        with pytest.raises(ModelError, match=r"method\.budget is 100, and a rank of 1 on these 4 sites takes 256"):
+            _attach(tiny("roberta"), budget=100)
+
+    def test_leaves_no_choice_to_a_target(self):
+        with pytest.raises(ValueError, match="budget chooses r and alpha, and the target query has its own"):
+            LoRA(budget=1000, targets=(Target(match="query", alpha=3),))

@@ -174,3 +174,44 @@ def test_short_names():
 def test_every_field_says_what_it_is():
     said = Study.model_json_schema()["properties"]
     assert not [name for name, field in said.items() if "description" not in field and name not in ("about", "slurm")]
+
+
+def test_overrides_of_the_command_line_come_last(study):
+    path = study("recipes: quickstart\nset: {train.epochs: 9}\ngrid: {method.r: [1, 2]}\n")
+    plan = load_study(path, ["train.epochs=7"])
+    assert [(c.loaded.recipe.train.epochs, c.loaded.recipe.method.r) for c in plan.cells] == [(7, 1), (7, 2)]
+    with pytest.raises(RecipeError, match=r"command line: train\.epoch: unknown key"):
+        load_study(path, ["train.epoch=7"])
+    with pytest.raises(RecipeError, match="are the same run"):
+        load_study(path, ["method.r=4"])
+
+
+WHERE = """\
+recipes: quickstart
+cells: {a: {train.epochs: 1}, b: {train.epochs: 2}}
+grid: {data.limit.train: [10, 20]}
+where:
+  - {at: {cell: b, train: 20}, set: {train.learning_rate: 7}}
+"""
+
+
+def test_some_runs_have_settings_of_their_own(study):
+    plan = load_study(study(WHERE))
+    rates = {(c.point["cell"], c.point["train"]): c.loaded.recipe.train.learning_rate for c in plan.cells}
+    assert {at for at, rate in rates.items() if rate == 7} == {("b", 20)}
+    assert len(rates) == 4
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("train: 20}", "train: 30}", 'mine.yaml:5: where: no run is at {"cell": "b", "train": 30}'),
+        ("cell: b", "cel: b", 'mine.yaml:5: where: no run is at {"cel": "b", "train": 20}'),
+        ("learning_rate: 7", "rate: 7", "mine.yaml:5: train.rate: unknown key"),
+        ("at: {cell: b, train: 20}", "at: {}", "mine.yaml:5: where.0.at: {} should have at least 1 item"),
+        ("set: {train", "sets: {train", "mine.yaml:5: where.0.sets: unknown key"),
+    ],
+)
+def test_mistakes_in_where(study, old, new, said):
+    assert old in WHERE
+    assert said in problems(study(WHERE.replace(old, new, 1)))

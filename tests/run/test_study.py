@@ -13,53 +13,15 @@ from pathlib import Path
 
 import pytest
 
-import lorakit.run.study
 from lorakit.recipe.study import load_study
 from lorakit.report.study import CellResult, StudyResult, picture, study_table
 from lorakit.run.launchers import launchers
 from lorakit.run.study import look, run_study, task_of
 
-STAND_IN = """\
-import json, os, signal, sys, time
-from pathlib import Path
-from lorakit.recipe.load import load_recipe
-from lorakit.report.result import SeedResult
-from lorakit.run.folder import folder_of, seed_folder
-
-at = sys.argv.index("--runs")
-loaded = load_recipe(sys.argv[2], sys.argv[3:at])
-run, steps = folder_of(loaded, Path(sys.argv[at + 1])), loaded.recipe.train.max_steps
-run.mkdir(parents=True, exist_ok=True)
-seen = {k: os.environ.get(k) for k in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")}
-(run / "environment.json").write_text(json.dumps(seen))
-if steps == 13:
-    print("step 12 of 13")
-    print("error: it cannot be done\\nRead the guide.", file=sys.stderr)
-    sys.exit(1)
-
-def stop(*_):
-    (run / "checkpoint").write_text("whole")
-    sys.exit(143)
-
-signal.signal(signal.SIGTERM, stop)
-while steps == 99 and not (run / "checkpoint").exists():
-    (run / "begun").touch()
-    time.sleep(0.05)
-for seed in loaded.recipe.seeds:
-    (seed_folder(run, seed) / "adapter").mkdir(parents=True)
-    score = loaded.recipe.train.learning_rate + seed
-    SeedResult(seed=seed, scores={"validation": {"accuracy": score}}, base_scores={}, epochs=1, steps=1,
-               seconds={"whole": 2.0}).write(seed_folder(run, seed) / "result.json")
-"""
-
 
 @pytest.fixture
-def study(tmp_path, monkeypatch):
+def study(tmp_path, stand_in):
     """`study(text)`: a plan, whose runs are stand-ins, and where they go."""
-    stand_in = tmp_path / "stand_in.py"
-    stand_in.write_text(STAND_IN)
-    monkeypatch.setattr(lorakit.run.study, "PROGRAM", (sys.executable, str(stand_in)))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
 
     def write(text: str):
         (tmp_path / "mine.yaml").write_text(text)

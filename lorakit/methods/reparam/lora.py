@@ -7,11 +7,11 @@ reference code has it (`MergedLinear`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from lorakit.config import Config
 from lorakit.errors import ModelError
@@ -46,6 +46,9 @@ class LoRA(Method):
     """Rank of dW."""
     alpha: float = Field(default=16, gt=0, le=1e6)
     """The product B A is scaled by alpha / r."""
+    budget: int | None = Field(default=None, ge=1)
+    """Trainable parameters at most: r is then the largest rank that fits, one for all targets, whatever their shapes,
+    and alpha / r stays what it is here. What is left over is said."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """On the input of A only; the base weight sees x whole."""
     init: Literal["kaiming", "gaussian"] = "kaiming"
@@ -56,6 +59,27 @@ class LoRA(Method):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_rank(self) -> LoRA:
+        if self.budget is not None and (own := [t.match for t in self.targets if isinstance(t, Target)]):
+            raise ValueError(f"budget chooses r and alpha, and the target {own[0]} has its own; leave one out")
+        return self
+
+    def within_budget(self, sites: Sequence[Site]) -> LoRA:
+        """With the r that the budget gives on these sites; ModelError where it is less than a rank of 1 takes."""
+        if self.budget is None:
+            return self
+        each = sum(sum(site.shape) for site in sites)
+        r = self.budget // each
+        if r < 1:
+            raise ModelError(
+                f"method.budget is {self.budget:,}, and a rank of 1 on these {len(sites)} sites takes {each:,}: "
+                "give more, or fewer targets"
+            )
+        used = f"{r * each:,} parameters and leaves {self.budget - r * each:,}"
+        log.info("budget %s: r = %d on %d sites takes %s", f"{self.budget:,}", r, len(sites), used)
+        return self.model_copy(update={"r": r, "alpha": self.alpha * r / self.r, "budget": None})
 
     def numbers(self, target: str) -> tuple[int, float]:
         """(r, alpha) for the sites that `target` chose."""
@@ -69,10 +93,11 @@ class LoRA(Method):
 
         patterns = [t if isinstance(t, str) else t.match for t in self.targets]
         sites = select(model, patterns, roles, skip=fresh)
-        if wide := [site for site in sites if self.numbers(site.target)[0] > min(site.shape)]:
-            r, shape = self.numbers(wide[0].target)[0], " x ".join(map(str, wide[0].shape))
+        method = self.within_budget(sites)
+        if wide := [site for site in sites if method.numbers(site.target)[0] > min(site.shape)]:
+            r, shape = method.numbers(wide[0].target)[0], " x ".join(map(str, wide[0].shape))
             log.warning("%s is %s: a rank of %d is no more than one of %d", wide[0].name, shape, r, min(wide[0].shape))
-        return LoRAAttachment(model, self, sites, frozenset(fresh), roles)
+        return LoRAAttachment(model, method, sites, frozenset(fresh), roles)
 
 
 class LoRAAttachment(Attachment):
