@@ -109,10 +109,10 @@ def _folder(trained: Trained) -> Path:
 
 
 def _named(trained: Sequence[Trained]) -> dict[str, Trained]:
-    """By name; InputError where one is given twice."""
-    found = {one.name: one for one in trained}
+    """By label; InputError where one is given twice."""
+    found = {one.label: one for one in trained}
     if len(found) < len(trained):
-        raise InputError(f"{', '.join(one.name for one in trained)}: one of these is given twice")
+        raise InputError(f"{', '.join(one.label for one in trained)}: one of these is given twice")
     return found
 
 
@@ -126,7 +126,7 @@ def _subspace(request: Request) -> Answer:
             "Give runs of one base, or --any-base to go on regardless."
         )
     found = overlaps([(a.changes, b.changes) for a, b in itertools.combinations(trained, 2)])
-    between = " and ".join(f"r={one.rank} ({name})" for name, one in names.items())
+    between = " and ".join(names)
     if len(trained) > 2:
         between = f"{len(trained)} seeds of {Path(request.runs[0]).name}, r={trained[0].rank}"
     note = subspace_report.headline(found)
@@ -149,7 +149,8 @@ def _full(request: Request) -> Answer:
     first, *others = request.runs
     trained = request.read(first, FULL, True)
     found = [truncation(change) for change in trained.changes]
-    scores = [_score(path) for path in others]
+    recipe = trained.source.recipe
+    scores = [_score(path, recipe.task.name if recipe else None) for path in others]
     if others and (_run_of(first) / "result.json").is_file():
         scores = [full_report.score_of(trained.name, None, Result.read(_run_of(first) / "result.json")), *scores]
     table = full_report.table(trained.name, found, scores)
@@ -158,9 +159,11 @@ def _full(request: Request) -> Answer:
     return Answer([trained], found, table, full_report.picture(trained.name, found, scores), more={"scores": kept})
 
 
-def _score(path: str) -> full_report.Score:
-    """Of a LoRA run, from its result alone."""
+def _score(path: str, task: str | None) -> full_report.Score:
+    """Of a LoRA run of the same task, from its result alone."""
     result = Result.read(_run_of(path) / "result.json")
+    if task not in (None, result.task):
+        raise InputError(f"{path} was trained on {result.task}, and the full run on {task}: other scores")
     if result.method.get("name") != "lora":
         raise InputError(f"{path} was trained with {result.method.get('name')}; beside a full run LoRA runs are shown")
     return full_report.score_of(_run_of(path).name, result.method["r"], result)
@@ -182,7 +185,7 @@ def _intruders(request: Request) -> Answer:
 def _norms(request: Request) -> Answer:
     (trained,) = request.read_all(LORA + FULL, True)
     found = [norms(change) for change in trained.changes]
-    return Answer([trained], found, norms_report.table(trained.name, found), norms_report.picture(found))
+    return Answer([trained], found, norms_report.table(trained.label, found), norms_report.picture(found))
 
 
 QUESTIONS: dict[str, tuple[int, int, Callable[[Request], Answer]]] = {

@@ -33,6 +33,11 @@ class Trained:
     changes: list[Change]
 
     @property
+    def label(self) -> str:
+        """Its name, and what was trained."""
+        return f"{self.name} ({self.method if self.rank is None else f'r={self.rank}'})"
+
+    @property
     def base(self) -> str | None:
         """What tells the base weights from others: their fingerprint, or the name that PEFT wrote."""
         adapter = self.source.adapter

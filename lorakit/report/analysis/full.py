@@ -8,7 +8,7 @@ from typing import Any
 
 from lorakit.analysis.full import Truncation
 from lorakit.report.analysis._weights import by_weight, mean, short
-from lorakit.report.analysis.rank import spectrum_lines
+from lorakit.report.analysis.rank import spectra_by_weight
 from lorakit.report.picture import COLORS, Picture, panels_of, picture_of
 from lorakit.report.result import Result, Row, summary
 from lorakit.report.table import NOTHING, Table, main_metric, measured
@@ -64,12 +64,12 @@ def picture(name: str, found: Sequence[Truncation], scores: Sequence[Score]) -> 
     lora = [s for s in scores if s.r is not None]
     figure, axes = panels_of(1, 2 + bool(lora), 1.0 + 3.6 * (2 + bool(lora)), 3.3)
     spectra, errors = axes[0][0], axes[0][1]
-    for (weight, of), color in zip(by_weight(found).items(), COLORS * 3, strict=False):
-        spectrum_lines(spectra, [t.singular for t in of], weight, color)
+    weights = by_weight(found)
+    spectra_by_weight(spectra, {weight: [t.singular for t in of] for weight, of in weights.items()})
+    for of, color in zip(weights.values(), COLORS * 3, strict=False):
         columns = list(zip(*(t.errors for t in of), strict=False))
         errors.plot(range(1, len(columns) + 1), [mean(column) for column in columns], color=color)
     spectra.set_ylabel("σᵢ / σ₁ of W_FT - W0")
-    spectra.legend(frameon=False, fontsize="small")
     errors.set_ylabel("‖ΔW - ΔWᵣ‖ / ‖ΔW‖")
     errors.set_ylim(0, 1)
     _by_rank(errors, RANKS)

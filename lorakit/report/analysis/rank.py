@@ -11,6 +11,8 @@ from lorakit.report.picture import COLORS, Picture, panels_of, picture_of, plain
 from lorakit.report.table import Table
 
 Runs = Mapping[str, Sequence[Spectrum]]
+BANDS = 2
+"""Weights whose bands can be told apart."""
 
 
 def table(runs: Runs) -> Table:
@@ -34,22 +36,25 @@ def picture(runs: Runs) -> Picture:
     """A panel per run: singular values over the largest, a line per weight, in the band of its layers."""
     figure, axes = panels_of(1, len(runs), 1.0 + 3.6 * len(runs), 3.2, sharey=True)
     for one, (name, found) in zip(axes[0], runs.items(), strict=True):
-        for (weight, of), color in zip(by_weight(found).items(), COLORS * 3, strict=False):
-            spectrum_lines(one, [s.singular for s in of], weight, color)
+        spectra_by_weight(one, {weight: [s.singular for s in of] for weight, of in by_weight(found).items()})
         one.set_title(plain(name), fontsize="medium")
-        one.legend(frameon=False, fontsize="small")
     axes[0][0].set_ylabel("σᵢ / σ₁ of ΔW")
     return picture_of(figure, None, f"Singular values of ΔW: {', '.join(runs)}", wide=len(runs) > 1)
 
 
-def spectrum_lines(axes: Any, spectra: Sequence[Sequence[float]], label: str, color: str) -> None:
-    """Mean over the layers of sigma_i / sigma_1, in the band from the least to the greatest."""
-    scaled = [[value / s[0] for value in s] for s in spectra if s[0] > 0]
-    size = min(map(len, scaled), default=0)
-    columns = [[s[i] for s in scaled] for i in range(size)]
-    places = range(1, size + 1)
-    axes.fill_between(places, list(map(min, columns)), list(map(max, columns)), color=color, alpha=0.12, linewidth=0)
-    axes.plot(places, list(map(mean, columns)), color=color, marker="o", markersize=2.5, label=plain(label))
+def spectra_by_weight(axes: Any, weights: Mapping[str, Sequence[Sequence[float]]]) -> None:
+    """sigma_i / sigma_1, mean over the layers, a line per weight; of few weights in the band of their layers."""
+    for (weight, spectra), color in zip(weights.items(), COLORS * 3, strict=False):
+        scaled = [[value / s[0] for value in s] for s in spectra if s[0] > 0]
+        size = min(map(len, scaled), default=0)
+        places, columns = range(1, size + 1), [[s[i] for s in scaled] for i in range(size)]
+        if len(weights) <= BANDS:
+            low, high = list(map(min, columns)), list(map(max, columns))
+            axes.fill_between(places, low, high, color=color, alpha=0.12, linewidth=0)
+        axes.plot(places, list(map(mean, columns)), color=color, marker="o" if size <= 16 else "", markersize=3,
+                  label=plain(weight))  # fmt: skip
     axes.set_yscale("log")
     axes.set_xlabel("i")
+    axes.set_xlim(left=1)
     axes.locator_params(axis="x", integer=True)
+    axes.legend(frameon=False, fontsize="small")

@@ -41,8 +41,10 @@ def picture(found: Sequence[Overlap], between: str) -> Picture:
     """A map per weight and one of random matrices; below, where the ranks differ, their lower-left triangles."""
     shown = labels(o.site for o in found)
     chosen = drawn(found)
-    maps = [(shown[o.site][1], o.phi) for o in chosen] + _random(chosen)
-    zoom = chosen[0].ranks[0] < chosen[0].ranks[1]
+    layer, ranks = shown[chosen[0].site][0], {o.ranks for o in chosen}
+    of = [f", of r={r}" for r in chosen[0].ranks] if len(ranks) == 1 else ["", ""]
+    maps = [(f"{shown[o.site][1]}, layer {layer}", o.phi) for o in chosen] + _random(chosen)
+    zoom = any(r1 < r2 for r1, r2 in ranks)
     figure, axes = panels_of(1 + zoom, len(maps), 1.2 + 2.3 * len(maps), 2.7 * (1 + zoom))
     top = max(0.1, math.ceil(10 * max(max(map(max, phi)) for _, phi in maps)) / 10)
     for column, (name, phi) in enumerate(maps):
@@ -51,11 +53,12 @@ def picture(found: Sequence[Overlap], between: str) -> Picture:
         if zoom:
             _map(axes[1][column], _triangle(phi), top)
     for row in axes:
-        row[0].set_ylabel("i")
+        row[0].set_ylabel(f"i{of[0]}")
+    for one in axes[-1]:
+        one.set_xlabel(f"j{of[1]}")
     bar = figure.colorbar(image, ax=axes, label="φ(i, j)", shrink=0.9)
     bar.outline.set_visible(False)
     bar.solids.set_edgecolor("face")
-    layer = shown[chosen[0].site][0]
     return picture_of(figure, None, f"Shared directions, layer {layer}: {between}", wide=len(maps) > 2)
 
 
@@ -76,12 +79,11 @@ def _map(axes: Any, phi: Map, top: float) -> Any:
 
     rows, columns = len(phi), len(phi[0])
     colors = matplotlib.colormaps["viridis"].resampled(40)
-    image = axes.pcolormesh(phi, cmap=colors, vmin=0, vmax=top, edgecolors="face", linewidth=0.1)
+    image = axes.pcolormesh(phi, cmap=colors, vmin=0, vmax=top, edgecolors="face", linewidth=0.5)
     axes.invert_yaxis()
     axes.grid(visible=False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel("j")
     for ticks, size in ((axes.set_xticks, columns), (axes.set_yticks, rows)):
         places = [*range(0, size, math.ceil(size / 8))]
         ticks([place + 0.5 for place in places], [str(place + 1) for place in places])
