@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -39,7 +40,7 @@ def runs(tmp_path_factory, trained) -> dict[str, Path]:
         "lora": Path(shutil.copytree(trained, folder / trained.name)),
         "narrow": _train(folder, "method.r=2", "method.alpha=4"),
         "mixed": _train(folder, f"method.targets={targets}"),
-        "full": _train(folder, "method={name: full}", "train.learning_rate=5e-5"),
+        "tuned": _train(folder, "method={name: full}", "train.learning_rate=5e-5"),
         "bitfit": _train(folder, "method={name: bitfit}"),
         "gpt2": _train(folder, "train.max_steps=4", recipe="quickstart_generate"),
     }
@@ -48,10 +49,10 @@ def runs(tmp_path_factory, trained) -> dict[str, Path]:
 CASES = {
     "subspace": [["lora"], ["lora", "narrow"], ["lora", "mixed"]],
     "amplification": [["lora"], ["narrow", "mixed"], ["gpt2"]],
-    "rank": [["lora"], ["mixed", "full"], ["gpt2"]],
-    "full": [["full"], ["full", "lora", "narrow"]],
-    "intruders": [["lora", "full"], ["gpt2"]],
-    "norms": [["lora"], ["full"], ["gpt2"]],
+    "rank": [["lora"], ["mixed", "tuned"], ["gpt2"]],
+    "full": [["tuned"], ["tuned", "lora", "narrow"]],
+    "intruders": [["lora", "tuned"], ["gpt2"]],
+    "norms": [["lora"], ["tuned"], ["gpt2"]],
 }
 
 
@@ -59,22 +60,19 @@ def test_every_question_has_its_cases():
     assert set(CASES) == set(QUESTIONS)
 
 
-@pytest.mark.parametrize(
-    ("what", "names"), [(what, names) for what, cases in CASES.items() for names in cases], ids=str
-)
+@pytest.mark.parametrize(("what", "names"), [(what, of) for what, cases in CASES.items() for of in cases], ids=str)
 def test_a_question_gives_a_table_a_picture_and_numbers(what, names, runs, lorakit_cli, tmp_path):
     done = lorakit_cli("analyze", what, *(runs[name] for name in names), "--out", tmp_path / "out", "--format", "csv")
     assert done.code == 0, done.err
-    header, *rows = done.out.splitlines()
+    header, *rows = csv.reader(done.out.strip().splitlines())
     assert rows
-    assert len({line.count(",") for line in (header, *rows)}) == 1 or '"' in done.out
+    assert {len(row) for row in rows} == {len(header)}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{what}.{end}" for end in ("json", "svg", "md")}
     written = json.loads((tmp_path / "out" / f"{what}.json").read_text())
     assert written["what"] == what
     assert written["found"]
     assert ElementTree.parse(tmp_path / "out" / f"{what}.svg").getroot().tag.endswith("svg")
-    assert f"![{'' if False else ''}" in (text := (tmp_path / "out" / f"{what}.md").read_text())
-    assert f"]({what}.svg)" in text
+    assert f"]({what}.svg)" in (tmp_path / "out" / f"{what}.md").read_text()
 
 
 def test_the_files_go_into_the_first_run_and_json_is_on_stdout(runs, lorakit_cli, tmp_path):
@@ -143,7 +141,7 @@ def test_ranks_of_their_own_and_fused_rows_are_read_as_trained(runs):
 
 
 def test_a_full_run_s_change_is_what_it_trained(runs):
-    trained = read_trained(str(runs["full"]), ("full",), True, Choice(site="value", layer=0))
+    trained = read_trained(str(runs["tuned"]), ("full",), True, Choice(site="value", layer=0))
     (change,) = trained.changes
     name = f"{change.site}.weight"
     base = load(trained.source.recipe.model, trained.source.head, trained.source.labels).model.get_parameter(name)
@@ -153,7 +151,7 @@ def test_a_full_run_s_change_is_what_it_trained(runs):
 
 
 def test_full_shows_the_scores_of_lora_beside(runs, lorakit_cli, tmp_path):
-    done = lorakit_cli("analyze", "full", runs["full"], runs["lora"], runs["narrow"], "--out", tmp_path)
+    done = lorakit_cli("analyze", "full", runs["tuned"], runs["lora"], runs["narrow"], "--out", tmp_path)
     assert "accuracy, LoRA r=2" in done.out
     scores = json.loads((tmp_path / "full.json").read_text())["scores"]
     assert [(s["r"], len(s["values"])) for s in scores] == [(None, 1), (8, 2), (2, 1)]
@@ -190,10 +188,10 @@ WRONG = {
     "three runs": (["subspace", "lora", "narrow", "mixed"], "subspace takes 1 or 2 runs; 3 were given"),
     "two runs for norms": (["norms", "lora", "narrow"], "norms takes one run; 2 were given"),
     "full of lora": (["full", "lora"], "was trained with lora; this is asked of full"),
-    "amplification of full": (["amplification", "full"], "was trained with full; this is asked of lora"),
+    "amplification of full": (["amplification", "tuned"], "was trained with full; this is asked of lora"),
     "bitfit": (["rank", "bitfit"], "was trained with bitfit; this is asked of lora and full"),
-    "full beside full": (["full", "full", "bitfit"], "was trained with bitfit; beside a full run LoRA runs are shown"),
-    "another task": (["full", "full", "gpt2"], "other scores"),
+    "full beside full": (["full", "tuned", "bitfit"], "was trained with bitfit; beside a full run LoRA runs are shown"),
+    "another task": (["full", "tuned", "gpt2"], "other scores"),
     "unknown site": (["norms", "lora", "--site", "qery"], "has no such weight; did you mean 'query'?"),
     "unknown layer": (["norms", "lora", "--layer", "9"], "has the layers 0, 1, 2"),
     "another question's option": (["norms", "lora", "--top", "3"], "--epsilon and --top are for intruders"),
