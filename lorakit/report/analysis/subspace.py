@@ -14,11 +14,13 @@ from lorakit.report.table import Table
 
 
 def table(found: Sequence[Overlap], between: str) -> Table:
-    """A row per site. p: the smaller rank."""
+    """A row per site. p: the smaller rank; phi(r1, r2), of all directions, where the ranks differ."""
     shown = labels(o.site for o in found)
-    rows = [(*shown[o.site], *map(str, o.ranks), *(f"{value:.3f}" for value in _numbers(o))) for o in found]
+    differ = any(r1 < r2 for r1, r2 in (o.ranks for o in found))
+    rows = [(*shown[o.site], *map(str, o.ranks), *(f"{value:.3f}" for value in _numbers(o, differ))) for o in found]
     over = f", mean over {len(found[0].each)} pairs" if len(found[0].each) > 1 else ""
-    header = ("layer", "weight", "r1", "r2", "φ(1,1)", "φ(p,p)", "φ(r1,r2)", "random φ(1,1)", "random φ(p,p)")
+    whole = ("φ(r1,r2)",) if differ else ()
+    header = ("layer", "weight", "r1", "r2", "φ(1,1)", "φ(p,p)", *whole, "random φ(1,1)", "random φ(p,p)")
     caption = (
         f"φ(i,j) = ‖V1ᵢᵀ V2ⱼ‖² / min(i,j) of the right-singular vectors of A, p = min(r1, r2){over}: {between}. "
         "Expected of random subspaces: max(i,j) / inputs"
@@ -26,9 +28,10 @@ def table(found: Sequence[Overlap], between: str) -> Table:
     return Table(header, tuple(rows), caption, names=2)
 
 
-def _numbers(o: Overlap) -> tuple[float, ...]:
+def _numbers(o: Overlap, differ: bool) -> tuple[float, ...]:
     p = o.ranks[0] - 1
-    return o.phi[0][0], o.phi[p][p], o.phi[-1][-1], o.random[0][0], o.random[p][p]
+    whole = (o.phi[-1][-1],) if differ else ()
+    return o.phi[0][0], o.phi[p][p], *whole, o.random[0][0], o.random[p][p]
 
 
 def drawn(found: Sequence[Overlap]) -> list[Overlap]:
@@ -92,7 +95,6 @@ def _map(axes: Any, phi: Map, top: float) -> Any:
 
 def headline(found: Sequence[Overlap]) -> str:
     """One line: what is shared beyond chance."""
-    p = found[0].ranks[0]
     first, whole = mean(o.phi[0][0] for o in found), mean(o.phi[o.ranks[0] - 1][o.ranks[0] - 1] for o in found)
     chance = mean(1 / o.width for o in found), mean(o.ranks[0] / o.width for o in found)
-    return f"mean φ(1,1) {first:.3f} (chance {chance[0]:.3f}), mean φ({p},{p}) {whole:.3f} (chance {chance[1]:.3f})"
+    return f"mean φ(1,1) {first:.3f} (chance {chance[0]:.3f}), mean φ(p,p) {whole:.3f} (chance {chance[1]:.3f})"
