@@ -33,14 +33,10 @@ def score_of(name: str, r: int | None, result: Result) -> Score:
 
 def table(name: str, found: Sequence[Truncation], scores: Sequence[Score]) -> Table:
     """A row per weight: the relative truncation error at each rank, mean over the layers; then the scores."""
-    ranks = [r for r in sorted({*RANKS, *(s.r for s in scores if s.r)}) if r <= min(len(t.errors) for t in found)]
+    known = min(len(t.errors) for t in found)
+    ranks = sorted({*(r for r in RANKS if r <= known), *(s.r for s in scores if s.r)})
     rows = [
-        (
-            weight,
-            str(len(of)),
-            short(mean(t.norm for t in of)),
-            *(f"{mean(t.errors[r - 1] for t in of):.3f}" for r in ranks),
-        )
+        (weight, str(len(of)), short(mean(t.norm for t in of)), *(_error(of, r) for r in ranks))
         for weight, of in by_weight(found).items()
     ]
     for score in scores:
@@ -56,7 +52,8 @@ def table(name: str, found: Sequence[Truncation], scores: Sequence[Score]) -> Ta
 
 
 def _error(of: Sequence[Truncation], r: int) -> str:
-    return f"{mean(t.errors[r - 1] for t in of):.3f}"
+    """Past the errors that are kept, nothing is said."""
+    return f"{mean(t.errors[r - 1] for t in of):.3f}" if all(r <= len(t.errors) for t in of) else NOTHING
 
 
 def picture(name: str, found: Sequence[Truncation], scores: Sequence[Score]) -> Picture:
