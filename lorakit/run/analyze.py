@@ -120,7 +120,7 @@ def _subspace(request: Request) -> Answer:
     paths = request.runs if len(request.runs) > 1 else seeds_of(request.runs[0])
     trained = sorted((request.read(path, LORA, False) for path in paths), key=lambda one: one.rank or 0)
     names = _named(trained)
-    if len({one.base for one in trained}) > 1 and not request.any_base:
+    if len({one.base for one in trained if one.base}) > 1 and not request.any_base:
         raise AdapterError(
             f"{' and '.join(names)} were trained on other base weights, so their directions are of different spaces. "
             "Give runs of one base, or --any-base to go on regardless."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -17,6 +16,7 @@ from lorakit.models import Model
 from lorakit.models._load import Base, load, load_dequantized, outline
 from lorakit.nn.linear import dense_weight
 from lorakit.nn.select import SHORT, Site, select
+from lorakit.report.changes import in_layer
 from lorakit.run.folder import is_run
 from lorakit.run.source import Source, open_source
 
@@ -39,10 +39,9 @@ class Trained:
 
     @property
     def base(self) -> str | None:
-        """What tells the base weights from others: their fingerprint, or the name that PEFT wrote."""
+        """The fingerprint of the base's weights; None where the adapter has none (PEFT's)."""
         adapter = self.source.adapter
-        assert adapter is not None
-        return adapter.about.fingerprint if adapter.about else adapter.base
+        return adapter.about.fingerprint if adapter and adapter.about else None
 
     def facts(self) -> dict[str, object]:
         """As they are written down."""
@@ -61,20 +60,14 @@ class Choice:
     def of(self, sites: Sequence[Site], path: str) -> list[Site]:
         """Those that are chosen. TargetError: none, with the names that there are."""
         named = [site for site in sites if self.site is None or _is_named(site, self.site)]
-        found = [site for site in named if self.layer is None or layer_of(site.name) == self.layer]
+        found = [site for site in named if self.layer is None or in_layer(site.name)[0] == self.layer]
         if not named:
             near = did_you_mean(str(self.site), {word for s in sites for word in (s.target, s.path.split(".")[-1])})
             raise TargetError(f"--site {self.site!r}: {path} has no such weight{near} (its first: {sites[0].name})")
         if not found:
-            layers = sorted({layer for site in named if (layer := layer_of(site.name)) is not None})
+            layers = sorted({layer for site in named if (layer := in_layer(site.name)[0]) is not None})
             raise TargetError(f"--layer {self.layer}: {path} has the layers {', '.join(map(str, layers))}")
         return found
-
-
-def layer_of(name: str) -> int | None:
-    """The first number in a dotted path."""
-    number = re.search(r"\.(\d+)\.", name)
-    return int(number[1]) if number else None
 
 
 def _is_named(site: Site, wanted: str) -> bool:
@@ -93,9 +86,10 @@ def read_trained(
     methods: those that are asked about. weights: W is needed too; without it the base's shapes are enough for LoRA.
     AdapterError: another method, another base; ModelError: the base is not to be had.
     """
+    if (Path(path) / "config.json").is_file():
+        raise AdapterError(f"{path} is a plain model: what it was trained from is not known; give a run or an adapter")
     source = open_source(path, None, base, seed)
-    if source.adapter is None:
-        raise AdapterError(f"{path} is a plain model: there is no adapter to look at")
+    assert source.adapter is not None
     method = source.adapter.about.method.get("name", "") if source.adapter.about else "lora"
     if method not in methods:
         raise AdapterError(f"{path} was trained with {method}; this is asked of {' and '.join(methods)}")

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
+import lorakit
 from lorakit.analysis.subspace import similarity
 from lorakit.errors import AdapterError, TargetError
 from lorakit.hub import adapter as files
@@ -198,6 +199,7 @@ WRONG = {
     "no seed": (["rank", "lora", "--seed", "7"], "has no seed 7"),
     "another model": (["norms", "lora", "--model", "lorakit:tiny_gpt2"], ""),
     "no base": (["norms", "lora", "--model", "/nowhere"], "give it with --model"),
+    "a plain model": (["rank", Path(lorakit.__file__).parent / "assets/tiny_encoder"], "is a plain model"),
     "no run": (["rank", "/nowhere"], "there is no folder '/nowhere'"),
 }
 
