@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -49,17 +50,17 @@ def picture(found: Sequence[Overlap], between: str) -> Picture:
     maps = [(f"{shown[o.site][1]}, layer {layer}", o.phi) for o in chosen] + _random(chosen)
     zoom = any(r1 < r2 for r1, r2 in ranks)
     figure, axes = panels_of(1 + zoom, len(maps), 1.2 + 2.3 * len(maps), 2.7 * (1 + zoom))
-    top = max(0.1, math.ceil(10 * max(max(map(max, phi)) for _, phi in maps)) / 10)
+    scale = _scale(max(max(map(max, phi)) for _, phi in maps))
     for column, (name, phi) in enumerate(maps):
-        image = _map(axes[0][column], phi, top)
+        _map(axes[0][column], phi, scale)
         axes[0][column].set_title(plain(name), fontsize="medium")
         if zoom:
-            _map(axes[1][column], _triangle(phi), top)
+            _map(axes[1][column], _triangle(phi), scale)
     for row in axes:
         row[0].set_ylabel(f"i{of[0]}")
     for one in axes[-1]:
         one.set_xlabel(f"j{of[1]}")
-    bar = figure.colorbar(image, ax=axes, label="φ(i, j)", shrink=0.9)
+    bar = figure.colorbar(scale, ax=axes, label="φ(i, j)", shrink=0.9)
     bar.outline.set_visible(False)
     bar.solids.set_edgecolor("face")
     return picture_of(figure, None, f"Shared directions, layer {layer}: {between}", wide=len(maps) > 2)
@@ -71,26 +72,38 @@ def _random(chosen: Sequence[Overlap]) -> list[tuple[str, Map]]:
     return [("random" if len(shapes) == 1 else f"random, {width} inputs", m) for (*_, width), m in shapes.items()]
 
 
+def _scale(largest: float) -> Any:
+    """The colours from 0 to the tenth above the largest phi; what is no number is left white."""
+    import matplotlib
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    colors = matplotlib.colormaps["viridis"].resampled(40).with_extremes(bad="white")
+    return ScalarMappable(Normalize(0, max(0.1, math.ceil(10 * largest) / 10)), colors)
+
+
 def _triangle(phi: Map) -> Map:
     """j <= i: how far the first j directions of the larger rank lie in the first i of the smaller one."""
     return [[value if j <= i else math.nan for j, value in enumerate(row[: len(phi)])] for i, row in enumerate(phi)]
 
 
-def _map(axes: Any, phi: Map, top: float) -> Any:
-    """i downwards and j to the right, as in the paper."""
-    import matplotlib
-
-    rows, columns = len(phi), len(phi[0])
-    colors = matplotlib.colormaps["viridis"].resampled(40)
-    image = axes.pcolormesh(phi, cmap=colors, vmin=0, vmax=top, edgecolors="face", linewidth=0.5)
-    axes.invert_yaxis()
+def _map(axes: Any, phi: Map, scale: Any) -> None:
+    """i downwards and j to the right, as in the paper. Neighbours of one colour are drawn as one: 64 x 64 cells, each a
+    path, would be megabytes."""
+    for i, row in enumerate(phi):
+        runs = [(color, len(list(of))) for color, of in itertools.groupby(scale.to_rgba(value) for value in row)]
+        starts = [0, *itertools.accumulate(length for _, length in runs)]
+        bars = [(start, length) for start, (_, length) in zip(starts, runs, strict=False)]
+        colors = [color for color, _ in runs]
+        axes.broken_barh(bars, (i, 1), facecolors=colors, edgecolors="face", linewidth=0.5)
+    axes.set_xlim(0, len(phi[0]))
+    axes.set_ylim(len(phi), 0)
     axes.grid(visible=False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    for ticks, size in ((axes.set_xticks, columns), (axes.set_yticks, rows)):
-        places = [*range(0, size, math.ceil(size / 8))]
+    for ticks, size in ((axes.set_xticks, len(phi[0])), (axes.set_yticks, len(phi))):
+        places = range(0, size, math.ceil(size / 8))
         ticks([place + 0.5 for place in places], [str(place + 1) for place in places])
-    return image
 
 
 def headline(found: Sequence[Overlap]) -> str:
