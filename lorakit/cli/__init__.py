@@ -42,6 +42,7 @@ def _root(
 def add_verbs() -> None:
     """Each verb's file puts it on `app`."""
     from lorakit.cli import (  # noqa: F401
+        analyze,
         bench,
         check,
         compare,

@@ -31,7 +31,7 @@ from lorakit.hub import peft
 from lorakit.methods import Attachment, methods
 from lorakit.methods.reparam.lora import LoRA, LoRAAttachment
 from lorakit.nn.linear import is_quantized
-from lorakit.nn.select import Roles
+from lorakit.nn.select import Roles, Site
 from lorakit.nn.surgery import unchanged_on_error
 
 log = logging.getLogger(__name__)
@@ -156,17 +156,41 @@ def attach(
         return _attach(file, model, roles, fresh, check_base)
 
 
-def _attach(file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[str], check_base: bool) -> Attachment:
+def factors(
+    file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[str], check_base: bool = True
+) -> list[tuple[Site, Tensor, Tensor]]:
+    """Of a LoRA adapter: every site with B (out, r), scaled by alpha/r, and A (r, in), in the model's order.
+
+    `model` may be of shapes alone (the meta device), with `check_base=False`. AdapterError: another method, or as
+    `attach`.
+    """
+    attachment = _put(file, model, roles, fresh, check_base)
+    if not isinstance(attachment, LoRAAttachment):
+        raise AdapterError(f"{file.folder} is an adapter of {attachment.method.name}: it has no A and B")
+    state = peft.state_of(attachment, file.tensors)
+    for site in attachment.sites:
+        if (width := state[f"{site.name}.A"].shape[1]) != site.shape[1]:
+            raise AdapterError(f"{file.folder} reads {width} numbers at {site.name}, this model has {site.shape[1]}")
+    return [
+        (site, state[f"{site.name}.B"] * attachment.deltas[site.name].scale, state[f"{site.name}.A"])
+        for site in attachment.sites
+    ]
+
+
+def _put(file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[str], check_base: bool) -> Attachment:
     if file.about is None:
         assert file.peft_config is not None
         fresh = {*fresh, *peft.extra_names(file.tensors)}
         method = peft.method_of(file.peft_config, file.tensors)
         _refuse_unknown(file, model, fresh)
-        attachment: Attachment = method.attach(model, {}, fresh)
-    else:
-        if check_base:
-            refuse_other_base(file, _signs_of(model, file.about.fresh))
-        attachment = _method(file.about).attach(model, roles, file.about.fresh)
+        return method.attach(model, {}, fresh)
+    if check_base:
+        refuse_other_base(file, _signs_of(model, file.about.fresh))
+    return _method(file.about).attach(model, roles, file.about.fresh)
+
+
+def _attach(file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[str], check_base: bool) -> Attachment:
+    attachment = _put(file, model, roles, fresh, check_base)
     attachment.load_state(state_for(file, attachment))
     return attachment
 
@@ -344,4 +368,4 @@ def _replace(temporary: Path, folder: Path) -> None:
         temporary.rename(folder)
 
 
-__all__ = ["About", "AdapterFile", "LoRA", "attach", "fingerprint", "read", "save", "start_from"]
+__all__ = ["About", "AdapterFile", "LoRA", "attach", "factors", "fingerprint", "read", "save", "start_from"]

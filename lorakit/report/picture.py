@@ -22,6 +22,12 @@ class Picture:
     wide: bool = False
     """Not to be made smaller on a small screen: it is scrolled there."""
 
+    @property
+    def document(self) -> str:
+        """A file of its own, with the name spaces that only a page may leave out."""
+        names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+        return self.svg.replace("<svg", f"<svg {names}", 1)
+
 
 def plain(text: str) -> str:
     """A name as it is drawn: cut where it would leave no room for the picture, and no formula, whatever $ it has."""
@@ -30,22 +36,29 @@ def plain(text: str) -> str:
 
 def figure_of(x: str, y: str, width: float = 4.8, height: float = 3.0) -> tuple[Any, Any]:
     """A figure and its axes, so small (inches) that its letters are still read on a phone."""
+    figure, axes = panels_of(1, 1, width, height)
+    axes[0][0].set_xlabel(plain(x))
+    axes[0][0].set_ylabel(plain(y))
+    return figure, axes[0][0]
+
+
+def panels_of(rows: int, columns: int, width: float, height: float, **share: Any) -> tuple[Any, Any]:
+    """A figure of that size in inches, and its axes as `axes[row][column]`. share: sharex, sharey."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_xlabel(plain(x))
-    axes.set_ylabel(plain(y))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
+    axes = figure.subplots(rows, columns, squeeze=False, **share)
+    for one in axes.flat:
+        one.spines[["top", "right"]].set_visible(False)
+        one.grid(alpha=0.25)
     return figure, axes
 
 
 def picture_of(figure: Any, axes: Any, title: str, wide: bool = False) -> Picture:
-    """With a legend where there are several labels; the same figure gives the same bytes."""
+    """With a legend on `axes` (None: nowhere) where there are several labels; the same figure gives the same bytes."""
     import matplotlib
 
-    if len(axes.get_legend_handles_labels()[1]) > 1:
+    if axes is not None and len(axes.get_legend_handles_labels()[1]) > 1:
         axes.legend(frameon=False, fontsize="small")
     out = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": title}):
