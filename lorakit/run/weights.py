@@ -15,7 +15,7 @@ from lorakit.hub import adapter as files
 from lorakit.models import Model
 from lorakit.models._load import Base, load, load_dequantized, outline
 from lorakit.nn.linear import dense_weight
-from lorakit.nn.select import SHORT, Site, select
+from lorakit.nn.select import ROLES, SHORT, Site, select
 from lorakit.report.changes import in_layer
 from lorakit.run.folder import is_run
 from lorakit.run.source import Source, open_source
@@ -148,7 +148,8 @@ def _read_lora(source: Source, spec: Model, weights: bool, choice: Choice, any_b
 def _read_full(source: Source, spec: Model, weights: bool, choice: Choice, any_base: bool) -> list[Change]:
     base = _base(source, spec, True)
     assert source.adapter is not None
-    sites = select(base.model, list(base.roles) or ["all-linear"], base.roles, skip=base.fresh)
+    named = [role for role in ROLES if role in base.roles]
+    sites = select(base.model, named or ["all-linear"], base.roles, skip=base.fresh)
     chosen = choice.of(sites, source.path)
     before = [_weight(site).clone() for site in chosen]
     files.attach(source.adapter, base.model, base.roles, base.fresh, check_base=not any_base)
