@@ -113,7 +113,7 @@ PREFIX = ["method={name: lora_prefix_layer, prompt: {prefix: 4, infix: 2}}", "da
 @pytest.mark.slow
 @pytest.mark.parametrize(("more", "far"), [([], 1e-5), (PREFIX, 1e-3)], ids=["lora", "prefix"])
 def test_texts_of_unequal_length_are_written_by_processes_that_hold_parts(tmp_path, more, far):
-    """Some numbers of a prefix have next to no gradient, and Adam makes a step of its rounding too."""
+    """With the prefix, one number of LoRA's A has next to no gradient, and Adam makes a step of its rounding."""
     arguments = ["quickstart_generate", "data.limit={train: 32, validation: 11}", "train.max_steps=4",
                  "train.global_batch_size=8", "~expect", *more]  # fmt: skip
     assert_same(train(arguments, tmp_path / "one"), train(arguments, tmp_path / "two", 2, "fsdp2"), far)
