@@ -1,5 +1,6 @@
-"""What is trained. One file per method, in drawers that differ in contract: `reparam` (W -> W + dW, mergeable) and
-`subset` (parameters that are already there)."""
+"""What is trained. One file per method, in drawers that differ in contract: `reparam` (W -> W + dW, mergeable),
+`subset` (parameters that are already there), `insert` (modules in the path), `prompt` (tokens in the rows) and `sum`
+(two of these)."""
 
 from __future__ import annotations
 

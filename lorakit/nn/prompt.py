@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lorakit.errors import ModelError
+
 ENDS = "prompt_ends"
 
 
@@ -41,12 +43,16 @@ class Prompt:
 
     def _lengthen(self, _body: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         given = {**dict(zip(self.fields, args, strict=False)), **kwargs}  # by name: transformers adds some itself
-        cache = given.get("past_key_values")
+        ids, mask, cache = (given.get(name) for name in ("input_ids", "attention_mask", "past_key_values"))
         self.places = self.back = None
-        if not self.active or (cache is not None and cache.get_seq_length() > 0):
+        read = 0 if cache is None else cache.get_seq_length()
+        if not self.active:
             return args, kwargs
-        ids = given["input_ids"]
-        mask = given.get("attention_mask")
+        if ids is None:
+            raise ModelError("a model with a prefix reads input_ids, and not inputs_embeds")
+        if read > 0:
+            _refuse_other_books(mask, given.get("position_ids"), read + ids.shape[1])
+            return args, kwargs
         mask = torch.ones_like(ids) if mask is None else mask
         row, self.places, self.back = self._laid_out(mask)
         self.ends = None
@@ -83,6 +89,18 @@ class Prompt:
             return y
         index = self.places[..., None].expand(-1, -1, y.shape[-1])
         return y.scatter(1, index, vectors.to(y.dtype).expand(len(y), -1, -1))
+
+
+def _refuse_other_books(mask: Tensor | None, positions: Tensor | None, length: int) -> None:
+    """ModelError: whoever holds the cache has not counted the method's tokens."""
+    # transformers leaves a mask out that hides nothing
+    by_positions = length if positions is None or mask is not None else int(positions.max()) + 1
+    known = by_positions if mask is None else mask.shape[-1]
+    if known != length:
+        raise ModelError(
+            f"the cache holds {length} tokens, those of the method among them, and its user knows of {known}: "
+            "transformers' own `generate` cannot be used with a prefix; `lorakit.evaluate.decode.decode` can"
+        )
 
 
 def added_tokens(model: Any) -> int:

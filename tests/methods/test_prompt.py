@@ -237,3 +237,20 @@ def test_more_tokens_than_positions_are_refused(tiny):
 def test_no_tokens_are_refused():
     with pytest.raises(ValueError, match="both 0"):
         methods.get("prefix_layer")(prefix=0, infix=0)
+
+
+def test_who_does_not_count_the_tokens_is_refused(tiny):
+    """transformers' own generate."""
+    model = tiny("gpt2", "CausalLM")
+    attachment = _attached(model)
+    ids = torch.tensor([PROMPT])
+    long = {"max_new_tokens": 3, "min_new_tokens": 3}
+    with pytest.raises(ModelError, match="holds 10 tokens, those of the method among them, and its user knows of 5"):
+        model.model.generate(ids, attention_mask=torch.ones_like(ids), **long)
+    padded = torch.tensor([PROMPT, [0, 0, 5, 6]])
+    with pytest.raises(ModelError, match="knows of 5"):
+        model.model.generate(padded, attention_mask=(padded != 0).long(), **long)
+    with attachment.off():
+        model.model.generate(ids, attention_mask=torch.ones_like(ids), **long)
+    with pytest.raises(ModelError, match="inputs_embeds"):
+        model.model(inputs_embeds=torch.zeros(1, 3, 32))
