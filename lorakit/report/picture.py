@@ -22,6 +22,11 @@ class Picture:
     wide: bool = False
     """Not to be made smaller on a small screen: it is scrolled there."""
 
+    def file(self) -> str:
+        """The same as a file of its own, with the name spaces that HTML knows by itself."""
+        names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+        return self.svg.replace("<svg", f"<svg {names}", 1)
+
 
 def plain(text: str) -> str:
     """A name as it is drawn: cut where it would leave no room for the picture, and no formula, whatever $ it has."""

@@ -193,7 +193,6 @@ def write_study(folder: Path, study: StudyResult, drawn: bool = True) -> None:
     found = picture(study)
     parts = [state_table(study).markdown(), study_table(study).markdown()]
     if found is not None:
-        names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-        write_whole(folder / "scores.svg", found.svg.replace("<svg", f"<svg {names}", 1))
+        write_whole(folder / "scores.svg", found.file())
         parts.append(f"![{found.title}](scores.svg)")
     write_whole(folder / "study.md", f"# {study.name}\n\n" + "\n\n".join(parts) + "\n")
