@@ -1,4 +1,4 @@
-"""What one way of training keeps, in a process of its own, where nothing else has raised the peak. Prints one JSON line.
+"""What one way of training keeps, in a process of its own, where nothing else has raised the peak; as a JSON line.
 
 python -m lorakit.bench._memory full '{"batch": 8}' glue_mrpc
 """

@@ -107,7 +107,7 @@ class _Models:
             for width in bottlenecks or (self._wide(name, TABLE_1.get(shape, TABLE_1[1, 128])),):
                 way = f"{label} {width}"
                 if way not in self.ways:
-                    self.ways[way] = self._with(methods.get(name)(bottleneck=width))  # type: ignore[call-arg]
+                    self.ways[way] = self._with(methods.get(name)(r=width))  # type: ignore[call-arg]
                     count = _trained(self.ways[way])
                     self.notes.append(f"{label}, bottleneck {width}: {count:,} parameters in {self._layers} layers")
                 found[way if bottlenecks else label] = self.ways[way]
@@ -120,7 +120,7 @@ class _Models:
     def _wide(self, name: str, theta: float) -> int:
         """The bottleneck that has as large a share of the layers' weights as theta has of GPT-2 medium's."""
         wanted = theta * self._layers * self.base.config.hidden_size**2 / (LAYERS * WIDTH**2)
-        one, two = (_trained(self._with(methods.get(name)(bottleneck=n))) for n in (1, 2))  # type: ignore[call-arg]
+        one, two = (_trained(self._with(methods.get(name)(r=n))) for n in (1, 2))  # type: ignore[call-arg]
         return max(1, round((wanted - one) / (two - one)) + 1)
 
     def _with(self, method: Method) -> nn.Module:

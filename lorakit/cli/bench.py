@@ -91,5 +91,5 @@ def _draw(measured: Measured, file: Path, what: str) -> None:
 
     if measured.picture is None:
         raise InputError(f"bench {what} has no picture")
-    write_whole(file, measured.picture.file())
+    write_whole(file, measured.picture.document)
     console().print(f"picture: {file}", markup=False)

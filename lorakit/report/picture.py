@@ -22,8 +22,9 @@ class Picture:
     wide: bool = False
     """Not to be made smaller on a small screen: it is scrolled there."""
 
-    def file(self) -> str:
-        """The same as a file of its own, with the name spaces that HTML knows by itself."""
+    @property
+    def document(self) -> str:
+        """A file of its own, with the name spaces that only a page may leave out."""
         names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
         return self.svg.replace("<svg", f"<svg {names}", 1)
 

@@ -193,6 +193,6 @@ def write_study(folder: Path, study: StudyResult, drawn: bool = True) -> None:
     found = picture(study)
     parts = [state_table(study).markdown(), study_table(study).markdown()]
     if found is not None:
-        write_whole(folder / "scores.svg", found.file())
+        write_whole(folder / "scores.svg", found.document)
         parts.append(f"![{found.title}](scores.svg)")
     write_whole(folder / "study.md", f"# {study.name}\n\n" + "\n\n".join(parts) + "\n")
