@@ -29,7 +29,8 @@ from lorakit.models import family_of
 from lorakit.models._load import DTYPES
 from lorakit.nn.logits import last_logits
 from lorakit.recipe.schema import Recipe
-from lorakit.report.picture import Picture, figure_of, picture_of
+from lorakit.report.heat import heat_map
+from lorakit.report.picture import Picture
 from lorakit.report.result import Check
 from lorakit.report.table import NOTHING, Table
 from lorakit.tasks import Head
@@ -225,23 +226,12 @@ def _percent(ratio: float) -> str:
 
 
 def _heat_map(ratios: Mapping[tuple[str, Shape], Ratio], shapes: Sequence[Shape], title: str) -> Picture:
-    """Ways x shapes, each cell its slow-down in percent, as Figure 5 has it."""
+    """Ways x shapes, as Figure 5 has it."""
     ways = list(dict.fromkeys(way for way, _ in ratios))
     grid = [[100 * (ratios[way, shape].median - 1) for shape in shapes] for way in ways]
-    figure, axes = figure_of("batch x tokens", "", 2.6 + 0.55 * len(shapes), 1.1 + 0.32 * len(ways))
-    image = axes.pcolormesh(grid, cmap="Oranges", vmin=0, vmax=max(10.0, *map(max, grid)), edgecolors="white")
-    axes.invert_yaxis()
-    axes.grid(visible=False)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    axes.set_yticks([i + 0.5 for i in range(len(ways))], ways)
     labels = [f"{batch}x{length}" for batch, length in shapes]
-    axes.set_xticks([j + 0.5 for j in range(len(shapes))], labels, rotation=90 if len(shapes) > 6 else 0)
-    for i, row in enumerate(grid):
-        for j, value in enumerate(row):
-            ink = "white" if image.norm(value) > 0.7 else "black"
-            axes.text(j + 0.5, i + 0.5, f"{value:+.0f}", ha="center", va="center", color=ink, fontsize=7)
-    return picture_of(figure, axes, f"Slow-down in per cent. {title}", wide=len(shapes) > 6)
+    high = max(10.0, *(value for row in grid for value in row))
+    return heat_map(grid, ways, labels, "", "slow-down, per cent", title, "Oranges", low=0, high=high, form="+.1f")
 
 
 PLUGIN = Latency()
