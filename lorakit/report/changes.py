@@ -21,15 +21,26 @@ def change_maps(result: Result) -> list[Picture]:
     for seed in result.seeds:
         for name, value in seed.delta_norms.items():
             norms[name].append(value)
+    return norm_maps({name: sum(values) / len(values) for name, values in norms.items()})
+
+
+def norm_maps(norms: Mapping[str, float]) -> list[Picture]:
+    """As `change_maps`. norms: weight -> ||dW|| / ||W||."""
     cells: dict[tuple[int, str], float] = {}
     others: dict[str, float] = {}
-    for name, values in norms.items():
-        mean = sum(values) / len(values)
-        if layer := re.fullmatch(r"(.*?)\.(\d+)\.(.+)", name):
-            cells[int(layer[2]), f"{layer[1]}.*.{layer[3]}"] = mean
+    for name, value in norms.items():
+        layer, group = in_layer(name)
+        if layer is None:
+            others[name] = value
         else:
-            others[name] = mean
+            cells[layer, group] = value
     return [*([_heat_map(cells)] if cells else []), *([_bars(others)] if others else [])]
+
+
+def in_layer(name: str) -> tuple[int | None, str]:
+    """`a.3.b` -> (3, `a.*.b`): the layer of a weight, and a name that it has in every layer. (None, name) without."""
+    layer = re.fullmatch(r"(.*?)\.(\d+)\.(.+)", name)
+    return (int(layer[2]), f"{layer[1]}.*.{layer[3]}") if layer else (None, name)
 
 
 def _heat_map(cells: Mapping[tuple[int, str], float]) -> Picture:

@@ -48,10 +48,10 @@ def figure_of(x: str, y: str, width: float = 4.8, height: float = 3.0) -> tuple[
 
 
 def picture_of(figure: Any, axes: Any, title: str, wide: bool = False) -> Picture:
-    """With a legend where there are several labels; the same figure gives the same bytes."""
+    """With a legend on `axes` (None: nowhere) where there are several labels; the same figure gives the same bytes."""
     import matplotlib
 
-    if len(axes.get_legend_handles_labels()[1]) > 1:
+    if axes is not None and len(axes.get_legend_handles_labels()[1]) > 1:
         axes.legend(frameon=False, fontsize="small")
     out = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": title}):
