@@ -231,7 +231,18 @@ def _heat_map(ratios: Mapping[tuple[str, Shape], Ratio], shapes: Sequence[Shape]
     grid = [[100 * (ratios[way, shape].median - 1) for shape in shapes] for way in ways]
     labels = [f"{batch}x{length}" for batch, length in shapes]
     high = max(10.0, *(value for row in grid for value in row))
-    return heat_map(grid, ways, labels, "", "slow-down, per cent", title, "Oranges", low=0, high=high, form="+.1f")
+    return heat_map(
+        grid,
+        ways,
+        labels,
+        ("batch x tokens", ""),
+        "slow-down, per cent",
+        title,
+        "Oranges",
+        low=0,
+        high=high,
+        form="+.1f",
+    )
 
 
 PLUGIN = Latency()

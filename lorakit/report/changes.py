@@ -47,7 +47,7 @@ def _heat_map(cells: Mapping[tuple[int, str], float]) -> Picture:
     rows, columns = sorted({row for row, _ in cells}), list(dict.fromkeys(column for _, column in cells))
     grid = [[cells.get((row, column), math.nan) for column in columns] for row in rows]
     title = "Relative size of the change, by layer and weight"
-    return heat_map(grid, list(map(str, rows)), tails(columns), "layer", "‖ΔW‖ / ‖W‖", title)
+    return heat_map(grid, list(map(str, rows)), tails(columns), ("", "layer"), "‖ΔW‖ / ‖W‖", title)
 
 
 def _bars(norms: Mapping[str, float]) -> Picture:

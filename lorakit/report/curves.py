@@ -72,7 +72,7 @@ def mean_curves(runs: Mapping[str, Logs], metric: tuple[str, str]) -> list[Pictu
     lines = {label: points for label, points in lines.items() if len(points) > 1}
     if not 0 < len(lines) <= len(COLORS) * len(DASHES):
         return []
-    figure, axes = figure_of("epoch", metric[1], width=5.6, height=3.0 + 0.16 * len(lines))
+    figure, axes = figure_of("epoch", metric[1], height=2.7 + 0.17 * len(lines))
     for (label, points), style in zip(lines.items(), _styles(), strict=False):
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=plain(label), **style)
     axes.locator_params(axis="x", integer=max(x for points in lines.values() for x, _ in points) >= 2)

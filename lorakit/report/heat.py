@@ -15,19 +15,19 @@ LABELS = 32
 
 
 def heat_map(
-    grid: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], axis: str, bar: str, title: str,
-    colors: str = "viridis", low: float | None = None, high: float | None = None, form: str = ".2g",
+    grid: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], axes_are: tuple[str, str], bar: str,
+    title: str, colors: str = "viridis", low: float | None = None, high: float | None = None, form: str = ".2g",
 ) -> Picture:  # fmt: skip
-    """NaN: no cell. axis: what the rows are; bar: what the numbers are. low, high: ends of the colours; without them,
-    the least and the greatest, on a logarithmic scale where they are a factor of 50 apart."""
+    """NaN: no cell. axes_are: what the columns are, and the rows; bar: what the numbers are. low, high: ends of the
+    colours; without them, the least and the greatest, on a logarithmic scale where they are a factor of 50 apart."""
     import matplotlib
 
     known = [value for row in grid for value in row if value > 0]
     wide = low is None and bool(known) and max(known) > 50 * min(known)
-    across = 0.62 if len(columns) > WRITTEN[1] else 0.8
-    figure, axes = figure_of(
-        "", axis, width=min(12.0, 2.4 + across * len(columns)), height=min(9.0, 1.5 + 0.24 * len(rows))
-    )
+    written = len(rows) <= WRITTEN[0] and len(columns) <= WRITTEN[1]
+    names = min(40, max(map(len, rows))) * 0.08  # inches that the longest name takes
+    width = min(12.0, 1.9 + names + (0.8 if written else 0.35) * len(columns))
+    figure, axes = figure_of(*axes_are, width=width, height=min(9.0, 1.5 + 0.24 * len(rows)))
     # drawn, and with few enough colours that the bar is drawn too: a picture within the picture would be a data: link
     steps = matplotlib.colormaps[colors].resampled(40)
     ends = {} if wide else {"vmin": low, "vmax": high}
@@ -41,9 +41,10 @@ def heat_map(
     axes.spines[:].set_visible(False)
     every = math.ceil(len(rows) / LABELS)
     axes.set_yticks([i + 0.5 for i in range(0, len(rows), every)], [plain(row) for row in rows[::every]])
-    upright = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if len(columns) > 3 else {}
+    long = len(columns) > 3 and max(map(len, columns)) > 4
+    upright = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if long else {}
     axes.set_xticks([j + 0.5 for j in range(len(columns))], [plain(column) for column in columns], **upright)
-    if len(rows) <= WRITTEN[0] and len(columns) <= WRITTEN[1]:
+    if written:
         shades = image.cmap(image.norm(image.get_array()))
         for i, j in itertools.product(range(len(rows)), range(len(columns))):
             if not math.isnan(grid[i][j]):
@@ -53,4 +54,4 @@ def heat_map(
     scale = figure.colorbar(image, ax=axes, label=bar)
     scale.outline.set_visible(False)
     scale.solids.set_edgecolor("face")  # else hair lines stand between its colours
-    return picture_of(figure, axes, title, wide=len(columns) > 4)
+    return picture_of(figure, axes, title, wide=width > 5.6)

@@ -17,6 +17,7 @@ from lorakit.report.table import NOTHING, Table, main_metric, measured, number, 
 
 SAMPLES = 6
 """Of each kind: those that are a reference to the letter, and those that are none."""
+REFERENCES = 4
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def seed_table(result: Result, logs: Logs) -> Table:
     rows = tuple(
         (
             str(s.seed), number(s.scores.get(split, {}).get(metric)),
-            NOTHING if s.best_epoch is None else f"{s.best_epoch:g}", f"{s.epochs:g}", f"{s.steps:,}",
+            NOTHING if s.best_epoch is None else f"{round(s.best_epoch, 2):g}", f"{round(s.epochs, 2):g}",
+            f"{s.steps:,}",
             *(f"{s.seconds[phase]:,.1f}" if phase in s.seconds else NOTHING for phase in phases),
             _of(logs.get(s.seed, ()), "tokens_per_second", statistics.median),
             _of(logs.get(s.seed, ()), "memory_mib", max),
@@ -143,13 +145,17 @@ def chosen(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def sample(line: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of predictions.jsonl as text: input, references, prediction, and whether it is one of the references."""
+    """A line of predictions.jsonl as text: input, references, prediction, and whether it is one of the references.
+
+    Of many references REFERENCES are given, the one that was met first; more: how many are not.
+    """
     given = line.get("references", line.get("reference"))
     references = [_text(one) for one in (given if isinstance(given, (list, tuple)) else [given])]
     prediction = _text(line.get("prediction"))
+    shown = sorted(references, key=lambda one: one != prediction)[:REFERENCES]
     return {
-        "input": _text(line.get("input")), "references": references, "prediction": prediction,
-        "same": prediction in references,
+        "input": _text(line.get("input")), "references": shown, "prediction": prediction,
+        "same": prediction in references, "more": len(references) - len(shown),
     }  # fmt: skip
 
 

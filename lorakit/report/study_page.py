@@ -69,10 +69,8 @@ def study_facts(study: StudyResult) -> list[Fact]:
         values = best.values(*best.metric)
         row = Row(*best.metric, tuple(values), None, None, None)
         found.append(Fact(f"best {best.metric[1]}, {best.metric[0]}", measured(row), best.label))
-    tone = "good" if done == len(study.cells) else ""
+    tone = "bad" if failed else "good" if done == len(study.cells) else ""
     found.append(Fact("runs", f"{done} of {len(study.cells)} done", f"{failed} failed" if failed else "", tone))
-    if failed:
-        found[-1] = Fact("runs", f"{done} of {len(study.cells)} done", f"{failed} failed", "bad")
     seeds = {seed for cell in study.cells for seed in cell.seeds}
     seconds = sum(cell.seconds for cell in study.cells)
     found.append(Fact("seeds", ", ".join(map(str, sorted(seeds)))))
@@ -109,7 +107,7 @@ def _main_row(cell: CellResult, seen: Seen | None) -> Row | None:
 
 
 def change_map(norms: Mapping[str, Mapping[str, float]]) -> list[Picture]:
-    """||dW|| / ||W|| as a heat map of layers x runs, mean over a layer's weights; none where no weight has a layer."""
+    """||dW|| / ||W|| as a heat map of runs x layers, mean over a layer's weights; none where no weight has a layer."""
     cells: dict[tuple[int, str], list[float]] = defaultdict(list)
     for label, of in norms.items():
         for name, value in of.items():
@@ -120,11 +118,11 @@ def change_map(norms: Mapping[str, Mapping[str, float]]) -> list[Picture]:
         return []
     layers, labels = sorted({layer for layer, _ in cells}), list(dict.fromkeys(label for _, label in cells))
     grid = [
-        [statistics.fmean(cells[layer, label]) if (layer, label) in cells else math.nan for label in labels]
-        for layer in layers
+        [statistics.fmean(cells[layer, label]) if (layer, label) in cells else math.nan for layer in layers]
+        for label in labels
     ]
-    title = "Relative size of the change, by layer and run (mean over the layer's weights and the seeds)"
-    return [heat_map(grid, [str(layer) for layer in layers], labels, "layer", "‖ΔW‖ / ‖W‖", title)]
+    title = "Relative size of the change, by run and layer: mean over the layer's weights and the seeds"
+    return [heat_map(grid, labels, [str(layer) for layer in layers], ("layer", ""), "‖ΔW‖ / ‖W‖", title)]
 
 
 def mean_norms(seeds: Sequence[Mapping[str, Any]]) -> dict[str, float]:

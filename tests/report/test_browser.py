@@ -1,6 +1,6 @@
-"""The pages in a real browser: nothing is wider than a phone, nothing is fetched, nothing is complained of, and they print.
+"""The pages in a real browser: none is wider than a phone, nothing is fetched or complained of, and they print.
 
-Chromium is driven over a pipe by its own protocol (https://chromedevtools.github.io/devtools-protocol), without a driver.
+Chromium is driven over a pipe by its own protocol: https://chromedevtools.github.io/devtools-protocol
 """
 
 from __future__ import annotations

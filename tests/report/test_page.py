@@ -181,7 +181,8 @@ def test_the_command_is_shown_once(make_result, logs, tmp_path):
     ("line", "references", "prediction", "same"),
     [
         ({"reference": "yes", "prediction": "yes"}, ["yes"], "yes", True),
-        ({"references": ["a", "b"], "prediction": "b"}, ["a", "b"], "b", True),
+        ({"references": ["a", "b"], "prediction": "b"}, ["b", "a"], "b", True),
+        ({"references": list("abcdef"), "prediction": "f"}, ["f", "a", "b", "c"], "f", True),
         ({"reference": 3.25, "prediction": 3.14159}, ["3.25"], "3.14", False),
         ({"reference": None, "prediction": "x"}, ["–"], "x", False),
     ],
