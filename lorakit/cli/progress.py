@@ -111,17 +111,20 @@ def sites_table(attachment: Any) -> Any:
 
     kinds: dict[tuple[Any, ...], list[int]] = {}
     for site in attachment.sites:
-        delta = attachment.deltas[site.name]
-        place = re.sub(r"\.\d+\.", ".*.", site.name)
-        key = (site.target, place, site.shape, delta.A.shape[0], delta.scale)
-        kinds.setdefault(key, []).append(sum(p.numel() for p in delta.parameters()))
+        delta = site.module.delta[site.part]
+        place = re.sub(r"\.\d+(?=\.|$)", ".*", site.name)
+        size, r, scale = "", "", ""
+        if hasattr(delta, "A"):
+            (out, in_), r = site.shape, str(delta.A.shape[0])
+            size, scale = f"{out} x {in_}", f"{delta.scale:g}"
+        kinds.setdefault((site.target, place, size, r, scale), []).append(sum(p.numel() for p in delta.parameters()))
     if not kinds:
         return f"method {attachment.method.name}: no new weights, it trains what is there"
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("target", "weight", "out x in", "r", "alpha/r", "sites", "parameters"):
         table.add_column(name, justify="left" if name in ("target", "weight") else "right")
-    for (target, place, (out, in_), r, scale), sizes in kinds.items():
-        table.add_row(target, Text(place), f"{out} x {in_}", str(r), f"{scale:g}", str(len(sizes)), f"{sum(sizes):,}")
+    for (target, place, size, r, scale), sizes in kinds.items():
+        table.add_row(target, Text(place), size, r, scale, str(len(sizes)), f"{sum(sizes):,}")
     return table
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from lorakit.batches import Encoded, collate
 from lorakit.evaluate.predict import Progress, in_order
 from lorakit.nn.logits import last_logits
+from lorakit.nn.prompt import prompt_ends
 from lorakit.tasks import Head
 
 
@@ -35,6 +36,7 @@ def log_likelihoods(
         fields = {name: value.to(device) for name, value in fields.items()}
         starts = [item.length - len(stem) - 1 for item, stem in batch]  # the position that predicts the first token
         first = min(starts)
+        fields |= prompt_ends(model, torch.tensor(starts, device=device) + 1)
         logits = last_logits(model, fields, fields["input_ids"].shape[1] - first)
         found = []
         for row, (start, (_, stem)) in enumerate(zip(starts, batch, strict=True)):

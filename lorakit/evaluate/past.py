@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from lorakit.nn.attention import NAME
+from lorakit.nn.prompt import added_tokens
 
 TIDY = 8
 """Steps of a beam search between two times that tokens which no beam goes back to are dropped."""
@@ -21,10 +22,13 @@ def read(model: nn.Module, input_ids: Tensor, attention_mask: Tensor, steps: int
     steps: how many tokens may follow.
     """
     cache: Cache = DynamicCache(config=model.config)  # type: ignore[arg-type]
-    shared = _sees_by_mask(model, cache, input_ids.shape[1] + steps)
+    added = added_tokens(model)
+    shared = _sees_by_mask(model, cache, input_ids.shape[1] + added + steps)
     forward = _Forward(model, Cache(layer_class_to_replicate=_Roomy) if shared else cache)
     logits = forward(input_ids, attention_mask, (attention_mask.cumsum(-1) - 1).clamp(min=0), 1)
-    return (SharedPast if shared else CopiedPast)(forward, attention_mask), logits
+    # tokens of the method's own are in the cache too; at the end, for rows are padded on the left
+    seen = torch.cat([attention_mask, attention_mask.new_ones(len(attention_mask), added)], 1)
+    return (SharedPast if shared else CopiedPast)(forward, seen), logits
 
 
 def _sees_by_mask(model: nn.Module, cache: Any, length: int) -> bool:

@@ -26,6 +26,13 @@ class Method(Config, ABC):
     name: str
     freezes_base: ClassVar[bool] = False
     """Nothing that the checkpoint holds is trained, so that it may be kept in half precision."""
+    merges: ClassVar[bool] = True
+    """What is trained can become part of the base's weights; False: `why_unmergeable` says why it never can."""
+
+    @property
+    def added_tokens(self) -> int:
+        """How many tokens of its own the method puts into every row that the model reads."""
+        return 0
 
     @abstractmethod
     def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:

@@ -30,6 +30,7 @@ class Family:
     """roles: role -> end of module path, or a pattern as in `lorakit.nn.select`; `fused` brings query, key and value.
 
     settings: what the model reads from its configuration although the configuration class does not declare it.
+    block_norm: where a block ends in a norm (after the residual sum), the end of that norm's path, or a pattern.
     reads_first: of an encoder whose head reads the first token alone, the ends of two module paths in a layer: its
     attention, and what takes the attention's result.
     """
@@ -38,11 +39,12 @@ class Family:
     roles: Mapping[str, Paths] = field(default_factory=dict)
     fused: Fused | None = None
     settings: tuple[str, ...] = ()
+    block_norm: str | None = None
     reads_first: tuple[str, str] | None = None
 
     def places(self, config: Any) -> Roles:
         """The roles for one model; `config` is its transformers configuration, which gives head counts and sizes."""
-        from lorakit.nn.select import Place, fused_rows
+        from lorakit.nn.select import BLOCK_NORM, Place, fused_rows
 
         found = {
             role: [Place(path) for path in ((paths,) if isinstance(paths, str) else paths)]
@@ -57,6 +59,8 @@ class Family:
             for role in ("query", "key", "value"):
                 rows = fused_rows(role[0], self.fused.order, sizes, groups)
                 found[role] = [Place(self.fused.path, rows)]
+        if self.block_norm is not None:
+            found[BLOCK_NORM] = [Place(self.block_norm)]
         return found
 
 

@@ -12,5 +12,6 @@ PLUGIN = Family(
         "mlp_in": "intermediate.dense",
         "mlp_out": r"re:.*\.layer\.\d+\.output\.dense",
     },
+    block_norm=r"re:.*\.layer\.\d+\.output\.LayerNorm",
     reads_first=("attention.self", "attention.output"),
 )

@@ -10,5 +10,6 @@ PLUGIN = Family(
         "mlp_in": "intermediate.dense",
         "mlp_out": r"re:.*\.layer\.\d+\.output\.dense",
     },
+    block_norm=r"re:.*\.layer\.\d+\.output\.LayerNorm",
     settings=("cls_dropout",),
 )

@@ -12,4 +12,5 @@ PLUGIN = Family(
         "mlp_in": "ffn.lin1",
         "mlp_out": "ffn.lin2",
     },
+    block_norm="output_layer_norm",
 )

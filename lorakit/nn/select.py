@@ -26,6 +26,8 @@ from lorakit.nn.lowrank import Rows
 
 SHORT = {"q": "query", "k": "key", "v": "value", "o": "attention_out", "up": "mlp_in", "down": "mlp_out"}
 ROLES = ("query", "key", "value", "attention_out", "mlp_in", "mlp_out")
+BLOCK_NORM = "block_norm"
+"""Beside the roles, where an architecture has it: the norm that a block ends in, and that is given its last sum."""
 
 REPEATS = 4
 """Of `*`, `+`, `?` and `{}` in a regex: the time may grow with the path's length to this power."""
@@ -97,6 +99,25 @@ def by_input(sites: Iterable[Site], roles: Roles) -> list[list[Site]]:
         together = any(_is_at(site.path, place) for place in attends)
         groups.setdefault((parent, "" if together else name), []).append(site)
     return list(groups.values())
+
+
+def blocks(model: nn.Module, roles: Roles) -> list[Site]:
+    """The numbered modules that the `mlp_out` layers stand in, in the model's order (T5: the encoder's first).
+
+    TargetError: the roles are not known.
+    """
+    paths = [re.match(r".*?\.\d+(?=\.)", site.path) for site in select(model, ["mlp_out"], roles)]
+    found = dict.fromkeys(match[0] for match in paths if match)
+    return [Site(path, model.get_submodule(path), "all", None, "block") for path in found]
+
+
+def block_ends(model: nn.Module, roles: Roles) -> list[Site]:
+    """Of every block the module that the residual stream leaves it by: its last norm, or the block itself."""
+    norms = roles.get(BLOCK_NORM)
+    if not norms:
+        return blocks(model, roles)
+    paths = [(path, m) for path, m in model.named_modules() if any(_is_at(path, place.path) for place in norms)]
+    return [Site(path, module, "all", None, BLOCK_NORM) for path, module in paths]
 
 
 def _is_at(path: str, place: str) -> bool:
@@ -173,10 +194,9 @@ def _nothing_matches(target: str, linear: Mapping[str, nn.Module], roles: Roles)
     shown = [tail for tail, end in zip(tails, last, strict=True) if end in near] or list(tails)[:8]
     lines = [f"target {target!r} matches no linear layer of this model."]
     if roles:
-        lines.append(
-            f"Roles it has: {', '.join(roles)}"
-            + (f" (nearest: {', '.join(near & set(roles))})." if near & set(roles) else ".")
-        )
+        known = [role for role in roles if role in ROLES]
+        nearest = [role for role in known if role in near]
+        lines.append(f"Roles it has: {', '.join(known)}" + (f" (nearest: {', '.join(nearest)})." if nearest else "."))
     elif SHORT.get(target, target) in ROLES:
         lines.append(f"{target!r} is a role, and this architecture has no role map: name its modules instead.")
     lines.append(f"Nearest module names: {', '.join(shown)}.")

@@ -1,4 +1,4 @@
-"""Put a delta on a site and take it off.
+"""Put a delta, or another part that changes what a layer gives, on a site and take it off.
 
 The delta becomes a registered child of the layer (`...query.delta.all`) and a forward hook adds its product to the
 layer's output. So the layer keeps its class and the base parameters keep the names that the checkpoint gave them, and
@@ -23,14 +23,18 @@ if TYPE_CHECKING:
 CHILD = "delta"
 
 
-class Delta(nn.Module, ABC):
-    """A change dW of one site's rows. Subclasses say how it acts on an activation, and what it is as a matrix."""
+class Part(nn.Module, ABC):
+    """What is put beside a layer and changes its output. Its parameters are registered under the layer."""
 
     active: bool = True
 
     @abstractmethod
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
-        """y: (..., out), the layer's output, may be changed in place; x: (..., in), its input -> y + x dW^T."""
+        """y: the layer's output, may be changed in place; x: its input -> the output as it is to be."""
+
+
+class Delta(Part):
+    """A change dW of one site's rows, y + x dW^T: y (..., out), x (..., in)."""
 
     @abstractmethod
     def matrix(self) -> Tensor:
@@ -38,7 +42,7 @@ class Delta(nn.Module, ABC):
 
 
 class Deltas(nn.ModuleDict):
-    """The deltas of one layer, by part: one for a plain weight, one per role for a fused one."""
+    """What is put on one layer, by part: one for a plain weight, one per role for a fused one."""
 
     def hook(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         if is_quantized(module):  # its product may be a view, which autograd does not let a delta be added to in place
@@ -49,7 +53,7 @@ class Deltas(nn.ModuleDict):
         return output
 
 
-def put(site: Site, delta: Delta) -> None:
+def put(site: Site, delta: Part) -> None:
     """Attach `delta` to the site's layer, beside those that are there for other rows."""
     deltas = getattr(site.module, CHILD, None)
     if deltas is None:
@@ -94,7 +98,7 @@ def _put_back(now: dict[Any, Any], before: dict[Any, Any]) -> None:
 
 
 @contextmanager
-def switched_off(deltas: Sequence[Delta]) -> Iterator[None]:
+def switched_off(deltas: Sequence[Part]) -> Iterator[None]:
     """Inside, the layers compute without these deltas."""
     before = [delta.active for delta in deltas]
     for delta in deltas:

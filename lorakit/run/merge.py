@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lorakit.batches import Encoded
-from lorakit.errors import AdapterError, DataError, InputError, ToleranceError
+from lorakit.errors import AdapterError, DataError, InputError, ModelError, ToleranceError
 from lorakit.models import Model
 from lorakit.models._load import DTYPES, Base, load
 from lorakit.nn.tokens import settle
@@ -50,6 +50,8 @@ def merge(
         model = model.model_copy(update={"dtype": "fp32"})
     loaded, attachment = load_source(source, model, any_base, dequantize=True)
     assert attachment is not None
+    if why := attachment.why_unmergeable():
+        raise ModelError(f"{path} cannot be merged: {why}")
     probe = _Probe(source, loaded, examples)
     before = probe.look(loaded)
     attachment.merge()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lorakit.batches import IGNORE
 from lorakit.nn.head_loss import head_loss
 from lorakit.nn.logits import last_logits
+from lorakit.nn.prompt import prompt_ends
 from lorakit.tasks import Head
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ def loss_sum(model: nn.Module, batch: dict[str, Any], head: Head, smoothing: flo
     """
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     if head is Head.CAUSAL:
+        inputs |= prompt_ends(model, (batch["labels"] != IGNORE).int().argmax(1))
         if lean:
             return _without_logits(model, inputs, batch["labels"], smoothing)
         logits, labels = _next_tokens(model, inputs, batch["labels"])

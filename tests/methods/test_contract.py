@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from lorakit.errors import AdapterError
+from lorakit.errors import AdapterError, ModelError
 from lorakit.methods import methods
 from lorakit.nn.select import ROLES
 from lorakit.train.loop import recompute_activations
@@ -18,12 +18,26 @@ FAMILIES = (
 )  # fmt: skip
 UNFIT = {("bitfit", "llama"), ("bitfit", "phi3")}
 """No bias vectors: refused, see test_subset.py."""
-CASES = [(name, {}, family) for name in methods.names() for family in FAMILIES if (name, family) not in UNFIT]
+ENCODERS = ("bert", "roberta", "distilbert", "deberta", "deberta-v2", "t5")
+PROMPTS = {name for name in methods.names() if methods.get(name)().added_tokens}
+UNFIT |= {(name, family) for name in PROMPTS for family in ENCODERS}
+"""No decoders: refused, see test_prompt.py."""
+FIELDS: dict[str, dict] = {
+    "adapter_d": {"drop": 1}, "top_layers": {"n": 1},
+    "prefix_embedding": {"prefix": 3, "infix": 2}, "prefix_layer": {"prefix": 3, "infix": 2},
+}  # fmt: skip
+"""For two blocks, and few positions."""
+CASES = [
+    (name, FIELDS.get(name, {}), family)
+    for name in methods.names()
+    for family in FAMILIES
+    if (name, family) not in UNFIT
+]
 CASES += [
     ("lora", {"targets": ROLES, "r": 3, "alpha": 5.0, "init": "gaussian"}, family)
     for family in ("roberta", "gpt2", "gpt_neox", "llama", "phi3", "t5")
 ]
-IDS = [f"{name}{' all roles' if fields else ''}-{family}" for name, fields, family in CASES]
+IDS = [f"{name}{' all roles' if 'targets' in fields else ''}-{family}" for name, fields, family in CASES]
 
 
 @pytest.fixture(params=CASES, ids=IDS)
@@ -44,14 +58,19 @@ def _attached(new, method, seed: int = 0, steps: int = 0, **changes):
 
 def test_every_method_of_the_folder_is_here():
     assert len(methods.names()) >= 3
-    assert {name for name, _, _ in CASES} == set(methods.names()) >= {"lora", "full", "bitfit"}
+    assert {name for name, _, _ in CASES} == set(methods.names()) >= {"lora", "full", "bitfit", "adapter_h"}
 
 
 def test_attaching_changes_no_output(case):
     new, method = case
     base = new()
     before = base.logits()
-    method.attach(base.model, base.roles, base.fresh)
+    attachment = method.attach(base.model, base.roles, base.fresh)
+    if method.added_tokens:  # they are read from the start
+        assert not torch.equal(base.logits(), before)
+        with attachment.off():
+            assert torch.equal(base.logits(), before)
+        return
     assert torch.equal(base.logits(), before)
 
 
@@ -77,11 +96,12 @@ def test_the_head_trains_and_so_does_something_else(case):
     assert {name for name, p in model.model.named_parameters() if p.requires_grad} == set(trained)
 
 
-HALF = [case for case in CASES if case[0] != "bitfit"]
-"""BitFit's biases stand in layers whose weights are in half precision; it refuses such a base."""
+WHOLE = ("bitfit", "top_layers")
+"""What they train meets, in a layer or between two, weights in half precision; they refuse such a base."""
+HALF = {id: case for id, case in zip(IDS, CASES, strict=True) if case[0] not in WHOLE}
 
 
-@pytest.mark.parametrize(("name", "fields", "family"), HALF, ids=[i for i in IDS if not i.startswith("bitfit")])
+@pytest.mark.parametrize(("name", "fields", "family"), HALF.values(), ids=HALF)
 class TestOnABfloat16Base:
     def test_what_trains_is_float32(self, tiny, name, fields, family):
         _, attachment = _attached(partial(tiny, family), methods.get(name)(**fields), dtype=torch.bfloat16)
@@ -182,6 +202,12 @@ def test_merged_is_unmerged_and_a_plain_model(case, dtype, tolerance):
     model, attachment = _attached(new, method, dtype=dtype, steps=3)
     wanted = model.logits()
     assert (wanted - plain.logits()).abs().max() > 1e-3
+    if not method.merges:
+        with pytest.raises(ModelError, match=f"{method.name} "):
+            attachment.merge()
+        assert method.name in (attachment.why_unmergeable() or "")
+        assert torch.equal(model.logits(), wanted)
+        return
     attachment.merge()
     assert (model.logits() - wanted).abs().max() <= tolerance
     assert list(model.model.state_dict()) == list(plain.model.state_dict())

@@ -1,0 +1,66 @@
+"""Methods that put parts of their own into a frozen model which no weight of it can hold: adapters and prefixes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from lorakit.errors import ModelError
+from lorakit.methods._base import Attachment, Method
+from lorakit.methods._state import read_parameters, write_parameters
+from lorakit.nn.freeze import train_only
+from lorakit.nn.select import Site
+from lorakit.nn.surgery import CHILD, Part, put, switched_off
+
+
+class Insert(Part):
+    """A part that says how far it is from where it changes nothing, or from where it began."""
+
+    @abstractmethod
+    def change(self) -> float:
+        """What `Attachment.delta_norms` gives for it."""
+
+
+class InsertAttachment(Attachment):
+    """The parts on their sites; the base is frozen, the fresh head trains."""
+
+    def __init__(
+        self, model: nn.Module, method: Method, inserts: Sequence[tuple[Site, Insert]], fresh: Collection[str], why: str
+    ):
+        """why: the reason why this cannot be merged."""
+        self.model, self.method, self.fresh, self.why = model, method, frozenset(fresh), why
+        self.sites = [site for site, _ in inserts]
+        self.inserts = {site.name: insert for site, insert in inserts}
+        if taken := [site.path for site in self.sites if hasattr(site.module, CHILD)]:
+            raise ModelError(f"{taken[0]} has something of a method's already; load the base model again")
+        for site, insert in inserts:
+            put(site, insert)
+        train_only(model, {*fresh, *(name for name, _ in model.named_parameters() if f".{CHILD}." in name)})
+
+    def _saved(self) -> dict[str, nn.Parameter]:
+        named = {f"{name}.{own}": p for name, part in self.inserts.items() for own, p in part.named_parameters()}
+        return {**named, **{name: p for name, p in self.model.named_parameters() if name in self.fresh}}
+
+    def state(self) -> dict[str, Tensor]:
+        return read_parameters(self._saved())
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        write_parameters(self._saved(), state)
+
+    def merge(self) -> None:
+        """ModelError: always."""
+        raise ModelError(self.why)
+
+    def why_unmergeable(self) -> str | None:
+        return self.why
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        with switched_off(list(self.inserts.values())):
+            yield
+
+    def delta_norms(self) -> dict[str, float]:
+        return {name: insert.change() for name, insert in self.inserts.items()}

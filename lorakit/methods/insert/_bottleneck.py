@@ -1,0 +1,103 @@
+r"""The bottleneck that all adapters share: A(x) = W_up f(W_down x + b_down) + b_up, with W_down (r, d) and W_up (d, r).
+
+2 d r + r + d numbers each. W_up and b_up start at zero, so that the model computes at first what it did without
+(Houlsby et al. start both matrices close to zero). In half precision its products are in the base's dtype, as LoRA's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lorakit.errors import ModelError
+from lorakit.methods._base import Method
+from lorakit.methods._inserts import Insert, InsertAttachment
+from lorakit.nn.linear import weight_of
+from lorakit.nn.select import Roles, Site, block_ends, select
+
+
+class Bottleneck(Insert):
+    """y + A(y), with y (..., d) the output of the layer that it stands on.
+
+    like: a tensor whose device it has; its numbers are float32, or float64 beside float64.
+    """
+
+    def __init__(self, d: int, r: int, like: Tensor, f: Callable[[Tensor], Tensor] = F.relu):
+        super().__init__()
+        made = {"dtype": torch.promote_types(like.dtype, torch.float32), "device": like.device}
+        self.down, self.down_bias = nn.Parameter(torch.empty(r, d, **made)), nn.Parameter(torch.zeros(r, **made))
+        self.up, self.up_bias = nn.Parameter(torch.zeros(d, r, **made)), nn.Parameter(torch.zeros(d, **made))
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))  # as torch starts a Linear
+        self.f = f
+
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        return y + self.through(y)
+
+    def through(self, x: Tensor) -> Tensor:
+        """A(x)"""
+        h = self.f(F.linear(x, self.down.to(x.dtype), self.down_bias.to(x.dtype)))
+        return F.linear(h, self.up.to(x.dtype), self.up_bias.to(x.dtype))
+
+    def change(self) -> float:
+        r"""||W_up W_down||_F / ||I||_F: what it would add, were f linear, beside the y that it is added to."""
+        return float((self.up.detach() @ self.down.detach()).norm()) / math.sqrt(self.up.shape[0])
+
+    def extra_repr(self) -> str:
+        return f"r={self.down.shape[0]}"
+
+
+class Normed(Bottleneck):
+    """y + A(LayerNorm(y)), the norm its own: 2 d numbers more."""
+
+    def __init__(self, d: int, r: int, like: Tensor):
+        super().__init__(d, r, like)
+        self.norm_weight = nn.Parameter(torch.ones_like(self.up_bias))
+        self.norm_bias = nn.Parameter(torch.zeros_like(self.up_bias))
+
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        exact = torch.promote_types(y.dtype, torch.float32)
+        normed = F.layer_norm(y.to(exact), y.shape[-1:], self.norm_weight.to(exact), self.norm_bias.to(exact))
+        return y + self.through(normed.to(y.dtype))
+
+
+class AfterSum(Bottleneck):
+    """At the end of a block, s its last sum. On a block that ends in a norm N, on that: N(s + A(N(s))); else on the
+    block: s + A(s)."""
+
+    def __init__(self, d: int, r: int, like: Tensor, norm: nn.Module | None):
+        super().__init__(d, r, like)
+        self.norm = (norm,)  # in a tuple: it is the base's, and no part of this module
+
+    def add_to(self, y: Any, x: Tensor) -> Any:
+        if isinstance(y, tuple):  # T5's block gives more than its sum
+            return (self.add_to(y[0], x), *y[1:])
+        # its forward itself: to call it would come back here
+        return y + self.through(y) if self.norm[0] is None else self.norm[0].forward(x + self.through(y))
+
+
+def attached(
+    model: nn.Module, method: Method, fresh: Collection[str], inserts: Sequence[tuple[Site, Insert]]
+) -> InsertAttachment:
+    why = (
+        f"{method.name} puts a nonlinear function after a layer, and no weight can hold that: it stays beside the "
+        "base, where `eval` and `generate` use it as it is"
+    )
+    return InsertAttachment(model, method, inserts, fresh, why)
+
+
+def after_blocks(
+    model: nn.Module, method: Method, roles: Roles, fresh: Collection[str], r: int, drop: int = 0
+) -> InsertAttachment:
+    """An `AfterSum` at the end of every block but the first `drop`."""
+    last, ends = select(model, ["mlp_out"], roles)[-1], block_ends(model, roles)
+    if drop >= len(ends):
+        raise ModelError(f"{method.name}: the first {drop} blocks are to go without, and the model has {len(ends)}")
+    d, like, own = last.shape[0], weight_of(last.module), "block_norm" in roles
+    return attached(
+        model, method, fresh, [(end, AfterSum(d, r, like, end.module if own else None)) for end in ends[drop:]]
+    )

@@ -1,0 +1,39 @@
+r"""Adapter-D: Adapter-P without the adapters of the first blocks; nothing there is computed backwards either.
+
+AdapterDrop, Rücklé et al. 2021, arXiv 2010.11918. Its parameters are (L - drop) (2 d r + r + d). The LoRA paper copies
+numbers of this row and says neither r nor drop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from lorakit.methods._base import Attachment, Method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lorakit.nn.select import Roles
+
+
+class AdapterD(Method):
+    """Pfeiffer's adapters in the upper blocks alone."""
+
+    name: Literal["adapter_d"] = "adapter_d"
+    freezes_base: ClassVar[bool] = True
+    merges: ClassVar[bool] = False
+    r: int = Field(default=48, ge=1)
+    """Width of the bottleneck; 48 is a sixteenth of RoBERTa base's."""
+    drop: int = Field(default=5, ge=0)
+    """How many blocks, from the first on, have no adapter."""
+
+    def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:
+        from lorakit.methods.insert._bottleneck import after_blocks
+
+        return after_blocks(model, self, roles, fresh, self.r, self.drop)
+
+
+PLUGIN = AdapterD

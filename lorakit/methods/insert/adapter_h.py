@@ -1,0 +1,45 @@
+r"""Adapter-H: y + A(y) after the attention and after the MLP of every block, before what they read is added.
+
+A(y) = W_up silu(W_down y + b_down) + b_up. Houlsby et al. 2019, arXiv 1902.00751. Its parameters are
+2 L (2 d r + r + d): as the LoRA paper counts, the base's layer norms stay frozen. SiLU is the reference code's. It
+stands on a sublayer's last linear layer: a dropout of the base that follows there is drawn for y + A(y), where the
+reference code has it before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from lorakit.methods._base import Attachment, Method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lorakit.nn.select import Roles
+
+
+class AdapterH(Method):
+    """Houlsby's adapters, two in a block."""
+
+    name: Literal["adapter_h"] = "adapter_h"
+    freezes_base: ClassVar[bool] = True
+    merges: ClassVar[bool] = False
+    r: int = Field(default=8, ge=1)
+    """Width of the bottleneck."""
+
+    def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:
+        import torch.nn.functional as F
+
+        from lorakit.methods.insert._bottleneck import Bottleneck, attached
+        from lorakit.nn.linear import weight_of
+        from lorakit.nn.select import select
+
+        sites = select(model, ["attention_out", "mlp_out"], roles, skip=fresh)
+        inserts = [(site, Bottleneck(site.shape[0], self.r, weight_of(site.module), F.silu)) for site in sites]
+        return attached(model, self, fresh, inserts)
+
+
+PLUGIN = AdapterH

@@ -1,0 +1,40 @@
+r"""Adapter-L: y + A(LayerNorm(y)) after the MLP of every block, before what it read is added.
+
+A(x) = W_up relu(W_down x + b_down) + b_up, and the layer norm is new. Lin et al. 2020, arXiv 2004.03829. Its parameters
+are L (2 d r + r + d) + 2 L d.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from lorakit.methods._base import Attachment, Method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lorakit.nn.select import Roles
+
+
+class AdapterL(Method):
+    """Lin's adapters, one in a block, each with a layer norm."""
+
+    name: Literal["adapter_l"] = "adapter_l"
+    freezes_base: ClassVar[bool] = True
+    merges: ClassVar[bool] = False
+    r: int = Field(default=8, ge=1)
+    """Width of the bottleneck."""
+
+    def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:
+        from lorakit.methods.insert._bottleneck import Normed, attached
+        from lorakit.nn.linear import weight_of
+        from lorakit.nn.select import select
+
+        sites = select(model, ["mlp_out"], roles, skip=fresh)
+        return attached(model, self, fresh, [(s, Normed(s.shape[0], self.r, weight_of(s.module))) for s in sites])
+
+
+PLUGIN = AdapterL

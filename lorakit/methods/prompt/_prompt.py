@@ -1,0 +1,103 @@
+"""What the prefixes share: vectors in the place of hidden states, and what they start from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lorakit.errors import ModelError
+from lorakit.methods._inserts import Insert, InsertAttachment
+from lorakit.nn.prompt import Prompt
+from lorakit.nn.select import Roles, Site, blocks
+
+COMMON = 5000
+"""Tokens that a prefix starts from are of the first so many, as Lester et al. 2021 have it: in a BPE the commonest."""
+
+
+class NewInputs(Insert):
+    """`vectors` (tokens, d), float32 (float64 on a float64 base), where a layer's output has the prompt's tokens."""
+
+    def __init__(self, vectors: Tensor, prompt: Prompt):
+        super().__init__()
+        start = vectors.detach().to(torch.promote_types(vectors.dtype, torch.float32))
+        self.vectors, self.prompt = nn.Parameter(start.clone()), prompt
+        self.start = None if start.is_meta else start.cpu().clone()
+
+    def add_to(self, y: Any, x: Tensor) -> Any:
+        if isinstance(y, tuple):
+            return (self.add_to(y[0], x), *y[1:])
+        return self.prompt.put(self.vectors, y)
+
+    def change(self) -> float:
+        """||V - V_0||_F / ||V_0||_F"""
+        assert self.start is not None
+        return float((self.vectors.detach().cpu() - self.start).norm() / self.start.norm())
+
+
+class PromptAttachment(InsertAttachment):
+    """Vectors at the embeddings, and at the end of some blocks; the base is frozen."""
+
+    def __init__(self, model: Any, method: Any, roles: Roles, fresh: Collection[str], layers: bool):
+        """layers: the blocks have vectors of their own, but for the last. method: has `prefix` and `infix`."""
+        refuse_unfit(model, method)
+        path, embedding = next((p, m) for p, m in model.named_modules() if m is model.get_input_embeddings())
+        sites = [Site(path, embedding, "all", None, "embedding"), *(blocks(model, roles)[:-1] if layers else [])]
+        starts = first_values(model, method.added_tokens, sites)
+        body = model.get_submodule(path.rpartition(".")[0])  # OPT's head asks it, and not the base model around it
+        self.prompt = Prompt(model, body, method.prefix, method.infix)
+        inserts = [(site, NewInputs(start, self.prompt)) for site, start in zip(sites, starts, strict=True)]
+        super().__init__(model, method, inserts, fresh, (
+            f"{method.name} puts tokens of its own into every row, and no weight can hold those: it stays beside the "
+            "base, where `eval` and `generate` use it as it is"
+        ))  # fmt: skip
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        before, self.prompt.active = self.prompt.active, False
+        try:
+            with super().off():
+                yield
+        finally:
+            self.prompt.active = before
+
+
+def refuse_unfit(model: Any, method: Any) -> None:
+    """ModelError: the model is no decoder, or has no room; or the method has no token."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
+
+    config = model.config
+    if config.is_encoder_decoder or (config.model_type in MASKED and not getattr(config, "is_decoder", False)):
+        raise ModelError(
+            f"{method.name} is for decoders (GPT-2, Llama), where a prompt comes first and what follows reads it; "
+            f"{type(model).__name__} is none. Take an adapter, or lora."
+        )
+    room = getattr(config, "max_position_embeddings", None)
+    if room is not None and method.added_tokens >= room:
+        raise ModelError(f"{method.name}: {method.added_tokens} tokens do not fit into the model's {room} positions")
+
+
+@torch.no_grad()
+def first_values(model: Any, count: int, sites: Sequence[Site]) -> list[Tensor]:
+    """What each site gives where the model reads `count` tokens, evenly spread over the commonest: (count, d) each."""
+    embedding = model.get_input_embeddings().weight
+    if embedding.is_meta:
+        return [torch.empty(count, embedding.shape[1], dtype=embedding.dtype, device="meta") for _ in sites]
+    found: dict[str, Tensor] = {}
+
+    def keep(path: str, output: Any) -> None:
+        found[path] = (output[0] if isinstance(output, tuple) else output)[0]
+
+    hooks = [s.module.register_forward_hook(lambda _, __, y, p=s.path: keep(p, y)) for s in sites]
+    training = model.training
+    try:
+        ids = torch.linspace(0, min(COMMON, embedding.shape[0]) - 1, count, device=embedding.device).long()
+        model.eval().base_model(input_ids=ids[None], use_cache=False)
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return [found[site.path] for site in sites]

@@ -1,0 +1,50 @@
+"""FT-Top: the last blocks train, 12 d^2 + 13 d numbers each in GPT-2; nothing else does (Li and Liang 2021,
+arXiv 2101.00190: FT-Top2).
+
+The embeddings, the norm after the last block and the output layer stay frozen. T5 has blocks in two stacks, and the
+last of each train.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from lorakit.errors import ModelError
+from lorakit.methods._base import Attachment, Method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lorakit.nn.select import Roles
+
+
+class TopLayers(Method):
+    """Every parameter of the last `n` blocks."""
+
+    name: Literal["top_layers"] = "top_layers"
+    n: int = Field(default=2, ge=1)
+    """How many blocks."""
+
+    def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:
+        import torch
+
+        from lorakit.methods.subset._subset import SubsetAttachment
+        from lorakit.nn.select import blocks
+
+        stacks: dict[str, list[str]] = defaultdict(list)
+        for site in blocks(model, roles):
+            stacks[site.path.rpartition(".")[0]].append(site.path)
+        if short := [len(paths) for paths in stacks.values() if len(paths) < self.n]:
+            raise ModelError(f"top_layers: the last {self.n} blocks are to train, and the model has {short[0]}")
+        chosen = tuple(f"{path}." for paths in stacks.values() for path in paths[-self.n :])
+        names = {name for name, _ in model.named_parameters() if name.startswith(chosen)}
+        if any(model.get_parameter(name).dtype in (torch.float16, torch.bfloat16) for name in names):
+            raise ModelError("top_layers: float32 blocks do not fit a base in half precision; take model.dtype=fp32")
+        return SubsetAttachment(model, self, names, fresh)
+
+
+PLUGIN = TopLayers

@@ -1,0 +1,55 @@
+"""Two methods on one model: what each puts there trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+from torch import Tensor
+
+from lorakit.errors import ModelError
+from lorakit.methods._base import Attachment, Method
+from lorakit.methods._state import refuse_mismatch
+
+
+class SumAttachment(Attachment):
+    """first: can be folded in for a while, as any method; second: never can, so neither can the sum.
+
+    Both must have frozen the base, and put what they train under the names of `lorakit.nn.surgery`.
+    """
+
+    def __init__(self, method: Method, first: Attachment, second: Attachment):
+        self.method, self.parts = method, (first, second)
+        self.model, self.fresh, self.sites = first.model, first.fresh, [*first.sites, *second.sites]
+
+    def state(self) -> dict[str, Tensor]:
+        first, second = self.parts
+        return {**first.state(), **second.state()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        refuse_mismatch({name: tuple(value.shape) for name, value in self.state().items()}, state)
+        for part in self.parts:
+            part.load_state({name: state[name] for name in part.state()})
+
+    def merge(self) -> None:
+        """ModelError: always."""
+        raise ModelError(self.why_unmergeable())
+
+    def why_unmergeable(self) -> str:
+        return f"{self.method.name} cannot become weights: {self.parts[1].why_unmergeable()}"
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for part in self.parts:
+                stack.enter_context(part.off())
+            yield
+
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        with self.parts[0].folded(), self.parts[1].folded():
+            yield
+
+    def delta_norms(self) -> dict[str, float]:
+        first, second = self.parts
+        return {**first.delta_norms(), **second.delta_norms()}
