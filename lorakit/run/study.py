@@ -7,14 +7,15 @@ for each run.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from lorakit.errors import DataError
-from lorakit.recipe.study import Cell, Plan
+from lorakit.errors import DataError, RecipeError
+from lorakit.recipe.study import Cell, Plan, load_study
 from lorakit.report.result import Result, SeedResult
 from lorakit.report.study import CellResult, State, StudyResult, write_study
 from lorakit.report.study_page import Seen, mean_norms, write_study_page
@@ -75,6 +76,19 @@ def write_page_of(folder: Path, study: StudyResult) -> Path:
     except (OSError, ValueError):
         text = ""
     return write_study_page(folder, study, {cell.label: _seen(cell, folder) for cell in study.cells}, text)
+
+
+def redraw(folder: Path) -> StudyResult:
+    """The study of that folder as it stands now, its tables, pictures and page written anew; nothing is started.
+
+    Where its file is gone or no study any more, as it stood. DataError: the folder holds none.
+    """
+    study = StudyResult.read(folder / "study.json")
+    with contextlib.suppress(RecipeError):
+        study = look(load_study(study.file), folder.parent)
+    write_study(folder, study)
+    write_page_of(folder, study)
+    return study
 
 
 def _seen(cell: CellResult, folder: Path) -> Seen:
