@@ -170,8 +170,13 @@ def words(annotation: Any) -> str:
         return f"list of {words(inner[0])}" if inner[-1] is ... else f"list of {len(inner)}: {words(inner[0])}"
     if origin is dict:
         return f"mapping of {words(inner[0])} to {words(inner[1])}"
-    name = annotation.__name__
-    return WORDS.get(annotation) or f"[{name}](#{name.lower()}{'s' if inspect.isabstract(annotation) else ''})"
+    return WORDS.get(annotation) or f"[{annotation.__name__}](#{anchor(annotation)})"
+
+
+def anchor(cls: type) -> str:
+    if inspect.isabstract(cls):
+        return f"{cls.__name__.lower()}s"
+    return cls.model_fields["name"].default if issubclass(cls, Method) else cls.__name__.lower()
 
 
 def bounds(metadata: Iterable[Any]) -> Iterator[str]:

@@ -132,11 +132,11 @@ def _reporter(observe: Observer | None, split: str) -> Callable[[int, int], None
 def attach(recipe: Recipe, base: Base) -> Attachment:
     """The recipe's method on the model. RecipeError: `expect` has other counts. ModelError: it could never merge, or
     there is no room for its tokens."""
+    attachment = recipe.method.attach(base.model, base.roles, base.fresh)
     if added := recipe.method.added_tokens:
         refuse_too_long(recipe.data, None, base.config, added)
         if recipe.data.packing:
             raise ModelError(f"data.packing: {recipe.method.name} puts tokens before every prompt; leave packing out")
-    attachment = recipe.method.attach(base.model, base.roles, base.fresh)
     if recipe.method.merges and (why := attachment.why_unmergeable()):
         raise ModelError(why)  # or it would fail its proof, with all the training done
     counts = counts_of(attachment)

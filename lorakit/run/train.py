@@ -205,7 +205,8 @@ def train_seed(
     refuse_unused(recipe.model.new_tokens, encoded, base.tokenizer)
     seconds = {"load": time.perf_counter() - begin}
     if before is None:
-        with autocast(recipe, accelerator.device):
+        bare = attachment.off() if recipe.method.added_tokens else nullcontext()  # others begin as the base
+        with bare, autocast(recipe, accelerator.device):
             base_scores = examiner.untrained(base.model)
         seconds["base score"] = time.perf_counter() - begin - seconds["load"]
     else:

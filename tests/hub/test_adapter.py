@@ -19,6 +19,8 @@ from lorakit.methods.reparam.lora import LoRA
 
 ROUND_TRIPS = [(m, f) for m in ("lora", "full", "bitfit") for f in ("roberta", "gpt2", "gpt_neox", "t5")]
 ROUND_TRIPS += [(m, f) for m in ("lora", "full") for f in ("llama", "phi3")]
+ROUND_TRIPS += [(m, f) for m in ("adapter_h", "adapter_l", "adapter_p") for f in ("roberta", "gpt2")]
+ROUND_TRIPS += [(m, "gpt2") for m in ("prefix_layer", "lora_prefix_embedding", "lora_prefix_layer")]
 
 
 def _attach(folder: Path, model, **options):
@@ -44,7 +46,7 @@ def test_a_causal_model_needs_no_head(trained, base, family):
     assert torch.equal(other.logits(), model.logits())
 
 
-@pytest.mark.parametrize("method", ["lora", "full", "bitfit"])
+@pytest.mark.parametrize("method", ["lora", "full", "bitfit", "adapter_p", "lora_prefix_layer"])
 def test_save_load_save_gives_the_same(trained, base, about, tmp_path, method):
     """Tensor for tensor, and the config byte for byte; safetensors does not keep the order of a header's entries."""
     _, _, folder = trained("gpt2", method)
