@@ -25,9 +25,12 @@ def heat_map(
     known = [value for row in grid for value in row if value > 0]
     wide = low is None and bool(known) and max(known) > 50 * min(known)
     written = len(rows) <= WRITTEN[0] and len(columns) <= WRITTEN[1]
-    names = min(40, max(map(len, rows))) * 0.08  # inches that the longest name takes
-    width = min(12.0, 1.9 + names + (0.8 if written else 0.35) * len(columns))
-    figure, axes = figure_of(*axes_are, width=width, height=min(9.0, 1.5 + 0.24 * len(rows)))
+    beside, below = (min(40, max(map(len, names))) * 0.08 for names in (rows, columns))  # inches of the longest name
+    long = len(columns) > 3 and below > 0.32
+    sideways, down = (0.87 * below, 0.5 * below) if long else (0.0, 0.0)  # at 30 degrees
+    each = max(0.8 if written else 0.35, 0.0 if long else below)
+    width = min(12.0, 1.9 + max(beside, sideways) + each * len(columns))
+    figure, axes = figure_of(*axes_are, width=width, height=min(9.0, 1.5 + down + 0.24 * len(rows)))
     # drawn, and with few enough colours that the bar is drawn too: a picture within the picture would be a data: link
     steps = matplotlib.colormaps[colors].resampled(40)
     ends = {} if wide else {"vmin": low, "vmax": high}
@@ -41,7 +44,6 @@ def heat_map(
     axes.spines[:].set_visible(False)
     every = math.ceil(len(rows) / LABELS)
     axes.set_yticks([i + 0.5 for i in range(0, len(rows), every)], [plain(row) for row in rows[::every]])
-    long = len(columns) > 3 and max(map(len, columns)) > 4
     upright = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if long else {}
     axes.set_xticks([j + 0.5 for j in range(len(columns))], [plain(column) for column in columns], **upright)
     if written:
