@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import statistics
 import subprocess
 import sys
 
@@ -12,7 +13,8 @@ import pytest
 import torch
 
 from lorakit.bench import Setting, benches
-from lorakit.bench.latency import PUBLISHED, _Models, plain_again, read_shapes
+from lorakit.bench._rounds import Rounds
+from lorakit.bench.latency import PUBLISHED, _Models, no_slower, plain_again, read_shapes
 from lorakit.errors import InputError
 from lorakit.recipe.load import load_recipe
 
@@ -59,6 +61,24 @@ def test_merged_takes_no_longer():
             break
     assert list(found[-1]) == ["merged is plain", "merged no slower, 8x32"]
     assert all(found[-1].values())
+
+
+@pytest.mark.parametrize(
+    ("merged", "again", "passed"),
+    [
+        ([1.1] * 7, [1.0] * 7, False),
+        ([1.1] * 6 + [0.9], [1.0] * 7, True),  # slower in six of seven: chance does that once in sixteen
+        ([1.1] * 6, [1.0] * 6, True),  # six rounds are too few
+        ([1.1] * 7, [1.2] * 7, True),  # a copy of the base is as slow
+        ([0.8] * 7, [0.7] * 7, True),
+        ([1.1] * 17 + [0.9] * 3, [1.0] * 20, False),
+        ([1.1] * 12 + [0.9] * 8, [1.0] * 20, True),
+    ],
+)
+def test_slower_is_what_chance_and_a_copy_are_not(merged, again, passed):
+    seconds = {"base": [1.0] * len(merged), "LoRA, merged": merged, "base, again": again}
+    check = no_slower(Rounds(seconds), (1, 8))
+    assert (check.passed, check.value) == (passed, statistics.median(merged))
 
 
 def test_bottlenecks_that_are_given_each_have_a_row():
