@@ -13,8 +13,11 @@ import torch
 from lorakit.bench._rounds import Ratio
 from lorakit.errors import InputError, did_you_mean
 from lorakit.recipe.schema import Recipe
+from lorakit.report.picture import Picture
+from lorakit.report.result import Check
+from lorakit.report.table import Table
 
-PACKAGE: dict[str, str] = dict.fromkeys(("trainer", "tuned", "grouped", "padded"), "peft")
+PACKAGE: dict[str, str] = {**dict.fromkeys(("trainer", "tuned", "grouped", "padded"), "peft"), "full": "torch"}
 """Import name of a peer, where it is another."""
 
 
@@ -32,6 +35,10 @@ class Setting:
     device: str = "cpu"
     recipe: tuple[str, ...] | None = None
     """Its name and overrides, for what starts processes of its own."""
+    shapes: str = ""
+    """batch x length, with commas between, where a question has several; empty: its own."""
+    bottlenecks: tuple[int, ...] = ()
+    """Widths of the adapter layers beside LoRA; empty: the question's own."""
 
     def plain(self) -> dict[str, Any]:
         return {"threads": torch.get_num_threads(), "torch": torch.__version__, **asdict(self)}
@@ -39,14 +46,23 @@ class Setting:
 
 @dataclass(frozen=True)
 class Measured:
-    """Ratios of time; bytes: what each way keeps or takes; notes: what else a reader should know."""
+    """Ratios of time; bytes: what each way keeps or takes; notes: what else a reader should know.
+
+    tables and picture: the same for people. checks: what must hold whatever the times are.
+    """
 
     ratios: Sequence[Ratio]
     bytes: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    picture: Picture | None = None
+    checks: Sequence[Check] = ()
 
     def plain(self) -> dict[str, Any]:
-        return {"ratios": [r.plain() for r in self.ratios], "bytes": dict(self.bytes), "notes": list(self.notes)}
+        return {
+            "ratios": [r.plain() for r in self.ratios], "bytes": dict(self.bytes), "notes": list(self.notes),
+            "checks": [check.model_dump(mode="json") for check in self.checks],
+        }  # fmt: skip
 
 
 class Bench(ABC):

@@ -29,8 +29,8 @@ def trained_models(recipe: Recipe, setting: Setting) -> dict[str, nn.Module]:
     base = bare(recipe, setting.layers, dropout).to(setting.device, DTYPES[setting.precision])
     builders: dict[str, Callable[[nn.Module], nn.Module]] = {
         "limit": _limit,
-        "limit_fast": lambda model: _limit(_fast(model)),
-        "lorakit": lambda model: _lorakit(_fast(model), recipe, dropout),
+        "limit_fast": lambda model: _limit(fast(model)),
+        "lorakit": lambda model: _lorakit(fast(model), recipe, dropout),
     }
     peers = {"peft": with_peft, "loralib": _loralib}
     r, alpha = (int(getattr(recipe.method, name, default)) for name, default in (("r", 8), ("alpha", 16)))
@@ -71,7 +71,8 @@ def _first_biases(model: Any) -> list[nn.Parameter]:
     return list(found.values())
 
 
-def _fast(model: Any) -> Any:
+def fast(model: Any) -> Any:
+    """The model with lorakit's attention and dropout, as it is trained."""
     make_fast(model, family_of(model.config.model_type), "causal" if _is_causal(model) else "classification")
     return model
 

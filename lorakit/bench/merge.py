@@ -45,14 +45,19 @@ def _measure(ways: dict[str, Any], setting: Setting) -> Rounds:
     return measure({name: lambda r=calls: r.pop()() for name, calls in ready.items()}, setting.rounds, setting.device)
 
 
+def about_of(recipe: Recipe, base: Any) -> files.About:
+    """What travels with an adapter of a random base, whose head is fresh."""
+    head, method = recipe.task.head.value, recipe.method.model_dump(mode="json")
+    fresh = [n for n, _ in base.named_parameters() if n.startswith(("classifier.", "score."))]
+    return files.About("random", None, base.config.model_type, head, [], {}, 128, method, fresh, "", "bench")
+
+
 class _Ours:
     def __init__(self, recipe: Recipe, base: Any, folder: Path):
         self.method, self.base, self.folder = recipe.method, base, folder
         self.roles = family_of(base.config.model_type).places(base.config)  # type: ignore[union-attr]
-        head, method = recipe.task.head.value, recipe.method.model_dump(mode="json")
-        self.fresh = [n for n, _ in base.named_parameters() if n.startswith(("classifier.", "score."))]
-        model_type = base.config.model_type
-        self.about = files.About("random", None, model_type, head, [], {}, 128, method, self.fresh, "", "bench")
+        self.about = about_of(recipe, base)
+        self.fresh = self.about.fresh
 
     def prepared(self, stage: str) -> Any:
         def make() -> Any:

@@ -22,11 +22,14 @@ class Format(str, Enum):
 
 @app.command()
 def report(
-    results: Annotated[list[Path], typer.Argument(help="Run folders, or result.json files.")],
+    results: Annotated[list[Path], typer.Argument(help="Run folders, or result.json files; or one study's folder.")],
     form: Annotated[Format, typer.Option("--format", help="How the table is written.")] = Format.plain,
     as_json: Json = False,
 ) -> None:
-    """The table of one run (its page is written anew), or of several side by side."""
+    """The table of one run or study (its page is written anew), or of several runs side by side."""
+    if len(results) == 1 and (results[0] / "study.json").is_file():
+        _report_study(results[0], form, as_json)
+        return
     from lorakit.report.result import Result
     from lorakit.report.table import comparison, score_table
     from lorakit.run.train import write_report
@@ -40,3 +43,15 @@ def report(
         give({"results": [r.model_dump(mode="json") for r in found]}, True)
     else:
         print(getattr(table, form.value)())
+
+
+def _report_study(folder: Path, form: Format, as_json: bool) -> None:
+    from lorakit.report.study import study_table
+    from lorakit.run.study import redraw
+
+    study = redraw(folder)
+    console().print(f"page: {folder / 'report.html'}", markup=False)
+    if as_json:
+        give(study.model_dump(mode="json") | {"counts": study.counts()}, True)
+    else:
+        print(getattr(study_table(study), form.value)())

@@ -65,7 +65,8 @@ def study(
     else:
         print(getattr(study_table(found), form.value)())
     if not status:
-        console().print(f"study: {study_folder(plan, runs)}", soft_wrap=True, markup=False)
+        folder = study_folder(plan, runs)
+        console().print(f"study: {folder}   page: {folder / 'report.html'}", soft_wrap=True, markup=False)
     if not status and found.counts().get("failed"):
         raise typer.Exit(1)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from lorakit.report.heat import heat_map
 from lorakit.report.picture import COLORS, Picture, figure_of, picture_of, plain
 from lorakit.report.result import Result
 
@@ -45,39 +44,10 @@ def in_layer(name: str) -> tuple[int | None, str]:
 
 
 def _heat_map(cells: Mapping[tuple[int, str], float]) -> Picture:
-    import matplotlib
-
     rows, columns = sorted({row for row, _ in cells}), list(dict.fromkeys(column for _, column in cells))
     grid = [[cells.get((row, column), math.nan) for column in columns] for row in rows]
-    known = [value for value in cells.values() if value > 0]
-    wide = bool(known) and max(known) > 50 * min(known)
-    figure, axes = figure_of(
-        "", "layer", width=min(9.0, 2.4 + 0.8 * len(columns)), height=min(9.0, 1.5 + 0.24 * len(rows))
-    )
-    # drawn, and with few enough colours that the bar is drawn too: a picture within the picture would be a data: link
-    colors = matplotlib.colormaps["viridis"].resampled(40)
-    image = axes.pcolormesh(grid, cmap=colors, norm="log" if wide else "linear", edgecolors="white", linewidth=0.8)
-    axes.invert_yaxis()
-    axes.grid(visible=False)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    every = math.ceil(len(rows) / 32)
-    axes.set_yticks([i + 0.5 for i in range(0, len(rows), every)], [str(row) for row in rows[::every]])
-    upright = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if len(columns) > 3 else {}
-    axes.set_xticks([j + 0.5 for j in range(len(columns))], [plain(tail) for tail in tails(columns)], **upright)
-    if len(columns) <= 8 and len(rows) <= 24:
-        _write_in(axes, image, grid)
-    bar = figure.colorbar(image, ax=axes, label="‖ΔW‖ / ‖W‖")
-    bar.outline.set_visible(False)
-    bar.solids.set_edgecolor("face")  # else hair lines stand between its colours
-    return picture_of(figure, axes, "Relative size of the change, by layer and weight", wide=len(columns) > 4)
-
-
-def _write_in(axes: Any, image: Any, grid: Sequence[Sequence[float]]) -> None:
-    for (i, row), j in itertools.product(enumerate(grid), range(len(grid[0]))):
-        if not math.isnan(row[j]):
-            ink = "white" if image.norm(row[j]) <= 0.6 else "black"
-            axes.text(j + 0.5, i + 0.5, f"{row[j]:.2g}", ha="center", va="center", color=ink, fontsize=7)
+    title = "Relative size of the change, by layer and weight"
+    return heat_map(grid, list(map(str, rows)), tails(columns), ("", "layer"), "‖ΔW‖ / ‖W‖", title)
 
 
 def _bars(norms: Mapping[str, float]) -> Picture:

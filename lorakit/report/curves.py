@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lorakit.report.picture import COLORS, Picture, figure_of, picture_of
+from lorakit.report.picture import COLORS, Picture, figure_of, picture_of, plain
 from lorakit.report.result import Result, Row, summary
 from lorakit.report.table import published
 
@@ -57,6 +58,26 @@ def score_curves(logs: Logs, result: Result) -> list[Picture]:
     kept = {seed.seed: seed.best_epoch for seed in result.seeds}
     curves = {key: seeds for key, seeds in _scores(logs).items() if max(map(len, seeds.values())) > 1}
     return [_score_curve(key, seeds, rows.get(key), kept) for key, seeds in curves.items()]
+
+
+def mean_curves(runs: Mapping[str, Logs], metric: tuple[str, str]) -> list[Picture]:
+    """The score over the epochs, a line per run: the mean over its seeds, as far as all of them went. None where there
+    are more runs than lines that the eye tells apart, or where no run was scored twice."""
+    lines: dict[str, Points] = {}
+    for label, logs in runs.items():
+        seeds = _scores(logs).get(metric, {})
+        points = [dict(of) for of in seeds.values()]
+        shared = sorted(set.intersection(*map(set, points))) if points else []
+        lines[label] = [(x, statistics.fmean(of[x] for of in points)) for x in shared]
+    lines = {label: points for label, points in lines.items() if len(points) > 1}
+    if not 0 < len(lines) <= len(COLORS) * len(DASHES):
+        return []
+    figure, axes = figure_of("epoch", metric[1], height=2.7 + 0.17 * len(lines))
+    for (label, points), style in zip(lines.items(), _styles(), strict=False):
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=plain(label), **style)
+    axes.locator_params(axis="x", integer=max(x for points in lines.values() for x, _ in points) >= 2)
+    figure.legend(loc="outside lower center", frameon=False, fontsize="small", ncols=1)
+    return [picture_of(figure, None, f"{metric[1]} on {metric[0]} over the epochs")]
 
 
 def _score_curve(

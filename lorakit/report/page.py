@@ -15,7 +15,9 @@ from lorakit.report.curves import Logs, loss_curve, rate_curve, score_curves
 from lorakit.report.result import Check, Result, failed_checks, summary, write_whole
 from lorakit.report.table import NOTHING, Table, main_metric, measured, number, published, score_table, verdict
 
-SAMPLES = 20
+SAMPLES = 6
+"""Of each kind: those that are a reference to the letter, and those that are none."""
+REFERENCES = 4
 
 
 @dataclass(frozen=True)
@@ -35,30 +37,35 @@ def write_page(folder: Path, result: Result, logs: Logs, samples: Sequence[Mappi
     return path
 
 
-def render(result: Result, logs: Logs, samples: Sequence[Mapping[str, Any]]) -> str:
-    """The page as text; everything that comes from the run is escaped."""
+def fill(template: str, **values: Any) -> str:
+    """A page as text. Tables and pictures are escaped where they are made; all else is escaped here."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    # the tables and pictures are escaped where they are made; all else is escaped here, whatever the file is called
     env = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    env.filters["short"] = short
+    env.filters |= {"short": short, "html": lambda table: Markup(table.html()), "svg": lambda p: Markup(p.svg)}
+    return env.get_template(template).render(**values)
+
+
+def render(result: Result, logs: Logs, samples: Sequence[Mapping[str, Any]]) -> str:
+    """The page of a run; everything that comes from the run is escaped."""
     pictures = [*score_curves(logs, result), *loss_curve(logs), *rate_curve(logs)]
     scores = score_table(result)
-    return env.get_template("page.html.j2").render(
+    return fill(
+        "page.html.j2",
         result=result,
         facts=facts(result),
-        scores=Markup(Table(scores.header, scores.rows, names=scores.names).html()),
+        scores=Table(scores.header, scores.rows, names=scores.names),
         checks=checks(result),
-        pictures=[(picture, Markup(picture.svg)) for picture in pictures],
-        changes=[(picture, Markup(picture.svg)) for picture in change_maps(result)],
-        seeds=Markup(seed_table(result, logs).html()),
-        samples=[sample(line) for line in samples[:SAMPLES]],
+        pictures=pictures,
+        changes=change_maps(result),
+        seeds=seed_table(result, logs),
+        samples=chosen(samples),
         recipe=yaml.safe_dump(result.recipe_values, sort_keys=False, allow_unicode=True, width=100),
-        environment=flat(result.environment),
+        environment=flat({key: value for key, value in result.environment.items() if key != "command"}),
     )
 
 
@@ -112,7 +119,8 @@ def seed_table(result: Result, logs: Logs) -> Table:
     rows = tuple(
         (
             str(s.seed), number(s.scores.get(split, {}).get(metric)),
-            NOTHING if s.best_epoch is None else f"{s.best_epoch:g}", f"{s.epochs:g}", f"{s.steps:,}",
+            NOTHING if s.best_epoch is None else f"{round(s.best_epoch, 2):g}", f"{round(s.epochs, 2):g}",
+            f"{s.steps:,}",
             *(f"{s.seconds[phase]:,.1f}" if phase in s.seconds else NOTHING for phase in phases),
             _of(logs.get(s.seed, ()), "tokens_per_second", statistics.median),
             _of(logs.get(s.seed, ()), "memory_mib", max),
@@ -127,14 +135,27 @@ def _of(lines: Sequence[Mapping[str, Any]], key: str, reduce: Any) -> str:
     return f"{reduce(values):,.0f}" if values else NOTHING
 
 
+def chosen(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """SAMPLES that are no reference, then SAMPLES that are one, evenly spread over the lines."""
+    kinds: dict[bool, list[Mapping[str, Any]]] = {False: [], True: []}
+    for line in lines:
+        kinds[sample(line)["same"]].append(line)
+    counts = {same: min(SAMPLES, len(of)) for same, of in kinds.items()}
+    return [sample(of[i * len(of) // counts[same]]) for same, of in kinds.items() for i in range(counts[same])]
+
+
 def sample(line: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of predictions.jsonl as text: input, references, prediction, and whether it is one of the references."""
+    """A line of predictions.jsonl as text: input, references, prediction, and whether it is one of the references.
+
+    Of many references REFERENCES are given, the one that was met first; more: how many are not.
+    """
     given = line.get("references", line.get("reference"))
     references = [_text(one) for one in (given if isinstance(given, (list, tuple)) else [given])]
     prediction = _text(line.get("prediction"))
+    shown = sorted(references, key=lambda one: one != prediction)[:REFERENCES]
     return {
-        "input": _text(line.get("input")), "references": references, "prediction": prediction,
-        "same": prediction in references,
+        "input": _text(line.get("input")), "references": shown, "prediction": prediction,
+        "same": prediction in references, "more": len(references) - len(shown),
     }  # fmt: skip
 
 

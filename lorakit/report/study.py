@@ -154,7 +154,7 @@ def picture(study: StudyResult) -> Picture | None:
     if len(study.axes) not in (1, 2) or not scored:
         return None
     x, *rest = sorted(study.axes, key=lambda axis: not _numeric([cell.point[axis] for cell in study.cells]))
-    figure, axes = figure_of(x, _known_by(study), width=5.6, height=3.4)
+    figure, axes = figure_of(x, _known_by(study), width=4.8, height=3.0)
     ticks = list(dict.fromkeys(_value(cell.point[x]) for cell in study.cells))
     numeric = _numeric([cell.point[x] for cell in study.cells])
     for i, group in enumerate(_groups(scored, rest)):

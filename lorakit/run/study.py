@@ -1,20 +1,25 @@
 """A study: every cell is one `lorakit train` into the run folder that the command would use by itself.
 
 So a cell is whole when that run is, whoever trained it; one that is whole is not started again, and one that was cut
-off goes on as the command does. runs/NAME/ holds study.json, study.md, scores.svg, and cells/ with a log for each run.
+off goes on as the command does. runs/NAME/ holds study.json, study.md, scores.svg, report.html, and cells/ with a log
+for each run.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from urllib.parse import quote
 
-from lorakit.errors import DataError
-from lorakit.recipe.study import Cell, Plan
+from lorakit.errors import DataError, RecipeError
+from lorakit.recipe.study import Cell, Plan, load_study
 from lorakit.report.result import Result, SeedResult
 from lorakit.report.study import CellResult, State, StudyResult, write_study
-from lorakit.run.folder import finished_seed, folder_of, make_folder, seed_folder
+from lorakit.report.study_page import Seen, mean_norms, write_study_page
+from lorakit.run.folder import finished_seed, folder_of, make_folder, read_lines, seed_folder
 from lorakit.run.launchers import Task, launchers
 from lorakit.run.launchers._base import STOPPED
 
@@ -47,6 +52,7 @@ def run_study(plan: Plan, runs: Path, launcher: str, at_once: int | None, watch:
     finally:
         after = look(plan, runs)
         write_study(folder, after)
+    write_page_of(folder, after)
     return after
 
 
@@ -61,6 +67,42 @@ def look(plan: Plan, runs: Path) -> StudyResult:
         for cell, task, found in zip(plan.cells, tasks, seeds, strict=True)
     )
     return StudyResult(name=plan.name, file=str(plan.path), about=plan.study.about, axes=plan.axes, cells=tuple(cells))
+
+
+def write_page_of(folder: Path, study: StudyResult) -> Path:
+    """The study's page, from its result and the folders of its runs."""
+    try:
+        text = Path(study.file).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        text = ""
+    return write_study_page(folder, study, {cell.label: _seen(cell, folder) for cell in study.cells}, text)
+
+
+def redraw(folder: Path) -> StudyResult:
+    """The study of that folder as it stands now, its tables, pictures and page written anew; nothing is started.
+
+    Where its file is gone or no study any more, as it stood. DataError: the folder holds none.
+    """
+    study = StudyResult.read(folder / "study.json")
+    with contextlib.suppress(RecipeError):
+        study = look(load_study(study.file), folder.parent)
+    write_study(folder, study)
+    write_page_of(folder, study)
+    return study
+
+
+def _seen(cell: CellResult, folder: Path) -> Seen:
+    run = Path(cell.run)
+    seeds = {seed: finished_seed(seed_folder(run, seed)) for seed in cell.scores}
+    logs = {seed: read_lines(seed_folder(run, seed) / "metrics.jsonl") for seed in cell.scores}
+    norms = mean_norms([found.delta_norms for found in seeds.values() if found is not None])
+    try:
+        result = Result.read(run / "result.json")
+    except DataError:  # not whole yet
+        result = None
+    page = run / "report.html"
+    where = quote(os.path.relpath(page, folder).replace(os.sep, "/")) if page.is_file() else None
+    return Seen(logs, norms, result, where)
 
 
 def study_folder(plan: Plan, runs: Path) -> Path:

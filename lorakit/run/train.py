@@ -178,7 +178,7 @@ def write_report(run: Path, result: Result) -> None:
     """result.json, which says that the run is whole, and the page, which `lorakit report` can draw again."""
     result.write(run / "result.json")
     logs = {s.seed: read_lines(seed_folder(run, s.seed) / "metrics.jsonl") for s in result.seeds}
-    write_page(run, result, logs, _samples(seed_folder(run, result.seeds[0].seed), result.splits[0]))
+    write_page(run, result, logs, read_lines(_predictions(seed_folder(run, result.seeds[0].seed), result.splits[0])))
 
 
 def train_seed(
@@ -347,11 +347,6 @@ def _kept(recipe: Recipe, folder: Path, split: str, trained: Trained, accelerato
     for name, tensor in sorted(trained.state.items()):
         digest.update(safetensors({name: tensor}))
     return Kept(file, f"this run, {digest.hexdigest()}", recipe.evaluate.batch_size)
-
-
-def _samples(folder: Path, split: str) -> list[dict[str, Any]]:
-    lines = read_lines(_predictions(folder, split))
-    return lines[:: max(1, len(lines) // 20)][:20]
 
 
 def _now() -> str:

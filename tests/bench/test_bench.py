@@ -21,9 +21,10 @@ RECIPES = {
     "loss": "quickstart_generate",
     "generate": "quickstart_generate",
     "merge": "quickstart",
+    "latency": "quickstart",
 }
 BENCH = [sys.executable, "-m", "lorakit", "bench"]
-SMALL = {"rounds": 2, "layers": 2, "batch": 2, "length": 8}
+SMALL = {"rounds": 2, "layers": 2, "batch": 2, "length": 8, "shapes": "1x8,2x8"}
 
 
 def _recipe(name: str):
@@ -31,7 +32,7 @@ def _recipe(name: str):
 
 
 def test_there_is_a_recipe_for_each():
-    assert {*RECIPES, "train"} == set(benches.names())  # which trains for real: see below
+    assert {*RECIPES, "train", "memory"} == set(benches.names())  # which start processes: see below
 
 
 @pytest.mark.peers

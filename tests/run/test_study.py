@@ -59,7 +59,7 @@ def test_a_run_that_fails_ends_no_other_and_is_tried_again(study):
     assert look(plan, runs) == again
     folder = runs / "mine"
     assert StudyResult.read(folder / "study.json") == again
-    assert {path.name for path in folder.iterdir()} == {"cells", "study.json", "study.md", "scores.svg"}
+    assert {path.name for path in folder.iterdir()} == {"cells", "study.json", "study.md", "scores.svg", "report.html"}
     xml.etree.ElementTree.parse(folder / "scores.svg")
     assert "2.00 ± 1.41" in (folder / "study.md").read_text()
 
@@ -170,6 +170,23 @@ class TestTheVerb:
         assert done.code == 0
         assert done.json["counts"] == {"done": 2, "failed": 2}
         assert [cell["state"] for cell in done.json["cells"]] == ["done", "done", "failed", "failed"]
+
+    def test_its_page_is_drawn_again_as_it_stands_now(self, study, lorakit_cli):
+        plan, runs = study(FOUR)
+        run_study(plan, runs, "local", 4, lambda now: None)
+        page = runs / "mine" / "report.html"
+        before = page.read_text()
+        for text in ("2 of 4 done", "2 failed", "it cannot be done", "max_steps=12, learning_rate=10", "11.00 ± 1.41"):
+            assert text in before, text
+        page.unlink()
+        seed = next(cell for cell in look(plan, runs).cells if cell.state == "done").run
+        (Path(seed) / "seed0" / "result.json").unlink()
+        done = lorakit_cli("report", runs / "mine", "--json")
+        assert (done.code, done.json["counts"]) == (0, {"done": 1, "failed": 2, "waiting": 1})
+        assert "1 of 4 done" in page.read_text()
+        assert page.read_text() != before
+        plan.path.unlink()
+        assert lorakit_cli("report", runs / "mine").code == 0, "without its file, as it stood"
 
     def test_no_such_launcher(self, study, lorakit_cli):
         plan, runs = study(FOUR)

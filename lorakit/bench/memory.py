@@ -1,0 +1,116 @@
+"""`lorakit bench memory`: what training keeps and what it leaves behind, LoRA beside full fine-tuning and PEFT.
+
+The paper (section 4.2) says 3 x less memory and 10,000 x smaller checkpoints for GPT-3 175B: the second table is the
+same sum with its counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from lorakit.bench._base import Bench, Measured, Setting
+from lorakit.errors import InputError
+from lorakit.methods.reparam.lora import LoRA
+from lorakit.recipe.schema import Recipe
+from lorakit.report.table import NOTHING, Table
+
+PARTS = ("weights", "gradients", "optimizer", "activations")
+LAYERS, WIDTH, WORDS, POSITIONS = 96, 12288, 50257, 2048
+"""GPT-3 175B (Brown et al. 2020, table 2.1)."""
+
+
+class Memory(Bench):
+    """Bytes of one training step, counted tensor by tensor and measured at the peak, and of the saved weights."""
+
+    name = "memory"
+    peers = ("full", "peft")
+
+    def run(self, recipe: Recipe, setting: Setting) -> Measured:
+        if not isinstance(recipe.method, LoRA):
+            raise InputError(f"bench memory is of LoRA, and the recipe's method is {recipe.method.name}")
+        if setting.recipe is None:
+            raise InputError("bench memory starts a process for each way, and needs the recipe's name")
+        found = {way: _process(way, setting) for way in ("lorakit", *setting.against)}
+        counted = {f"{way}: {part}": count for way, parts in found.items() for part, count in parts.items()}
+        return Measured([], bytes=counted, tables=[_table(found, setting), gpt3_table()])
+
+
+def _process(way: str, setting: Setting) -> dict[str, int]:
+    fields = {k: v for k, v in asdict(setting).items() if k in ("layers", "batch", "length", "dropout", "device")}
+    words = [way, json.dumps({**fields, "precision": setting.precision}), *(setting.recipe or ())]
+    done = subprocess.run(
+        [sys.executable, "-m", "lorakit.bench._memory", *words], capture_output=True, text=True, check=False,
+        env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
+    )  # fmt: skip
+    if done.returncode:
+        raise InputError(f"bench memory: {way} ended with {done.returncode}: {done.stderr.strip()[-400:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _table(found: Mapping[str, Mapping[str, int]], setting: Setting) -> Table:
+    def row(way: str, parts: Mapping[str, int]) -> tuple[str, ...]:
+        whole = sum(parts[part] for part in PARTS)
+        sizes = (*(parts[part] for part in PARTS), whole, parts["peak"], parts["file"])
+        return (way, f"{parts['trained']:,}", *(f"{size / 1e6:,.2f}" for size in sizes))
+
+    rows = [row(way, parts) for way, parts in found.items()]
+    ours = found["lorakit"]
+    for way in setting.against:
+        theirs = found[way]
+        pairs = [(sum(p[part] for part in PARTS), p) for p in (theirs, ours)]
+        times = [_times(theirs["trained"], ours["trained"]), *(_times(theirs[p], ours[p]) for p in PARTS)]
+        times += [_times(pairs[0][0], pairs[1][0]), *(_times(theirs[p], ours[p]) for p in ("peak", "file"))]
+        rows.append((f"{way} / lorakit", *times))
+    what = "max_memory_allocated" if setting.device == "cuda" else "resident, less what imports took"
+    shape = f"batch {setting.batch} of {setting.length} tokens, {setting.precision}"
+    header = ("MB", "trained", *PARTS, "sum", "measured peak", "saved weights")
+    return Table(header, tuple(rows), f"One training step with AdamW, {shape}; peak: {what}")
+
+
+def _times(of: float, over: float) -> str:
+    return f"{of / over:,.2f} x" if over else NOTHING
+
+
+def gpt3_parameters() -> int:
+    """Of a GPT-2 model with GPT-3's sizes: 12 d^2 + 13 d in each layer, the embeddings, and the last norm."""
+    return LAYERS * (12 * WIDTH**2 + 13 * WIDTH) + (WORDS + POSITIONS) * WIDTH + 2 * WIDTH
+
+
+def lora_parameters(r: int = 4, targets: int = 2) -> int:
+    """Of LoRA on square weights in every layer of GPT-3: 2 L d r, for each target (section 5.1's formula)."""
+    return 2 * LAYERS * targets * WIDTH * r
+
+
+def gpt3_table() -> Table:
+    """The paper's numbers beside the counts that they should come from; GB of 10^9 bytes, without activations."""
+    n, lora = gpt3_parameters(), lora_parameters()
+    weights, adapter = 2 * n, 2 * lora
+    beside = weights + 16 * lora
+    rows = (
+        ("parameters", "96 layers of width 12,288", "175 B", f"{n / 1e9:.1f} B"),
+        ("LoRA's parameters", "r = 4 on query and value: 96 x 2 x 2 x 12,288 x 4", NOTHING, f"{lora:,}"),
+        ("checkpoint, full", "2 bytes each", "350 GB", _gb(weights)),
+        ("checkpoint, LoRA", "2 bytes each", "35 MB", f"{adapter / 1e6:.1f} MB = {adapter / 2**20:.1f} MiB"),
+        ("checkpoints, full / LoRA", "10,000 is that of the printed sizes", "10,000 x", f"{weights / adapter:,.0f} x"),
+        ("100 tasks, full", "", "35 TB", f"{100 * weights / 1e12:.1f} TB"),
+        ("100 tasks, LoRA", "one base", "354 GB", _gb(weights + 100 * adapter)),
+        ("training, full", "6 bytes: fp16 weights and two fp16 moments", "1.2 TB", f"{6 * n / 1e12:.2f} TB"),
+        ("", "8 bytes: and fp16 gradients", "", f"{8 * n / 1e12:.2f} TB"),
+        ("", "16 bytes: fp16 weights, gradients; fp32 master weights, moments", "", f"{16 * n / 1e12:.2f} TB"),
+        ("training, LoRA", "fp16 weights; 16 bytes for each number of LoRA", "350 GB", _gb(beside)),
+        ("training, full / LoRA", "1.2 TB is 6.9 bytes for each parameter: none of the three", "3 x",
+         " or ".join(f"{size * n / beside:.1f}" for size in (6, 8, 16)) + " x"),
+    )  # fmt: skip
+    return Table(("GPT-3 175B", "how", "the paper", "by count"), rows, "Hu et al. 2021, section 4.2", names=2)
+
+
+def _gb(count: float) -> str:
+    return f"{count / 1e9:,.1f} GB"
+
+
+PLUGIN = Memory()
