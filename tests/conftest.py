@@ -41,6 +41,22 @@ OWN = {
 """What a model type calls its sizes where it is not the common name, and what its published models switch on."""
 
 
+FIELDS: dict[str, dict[str, Any]] = {
+    "adapter_d": {"drop": 1},
+    "top_layers": {"n": 1},
+    "prefix_embedding": {"prefix": 3, "infix": 2},
+    "prefix_layer": {"prefix": 3, "infix": 2},
+}
+"""Of methods whose own defaults are for more than two blocks, or more positions."""
+
+
+def small_method(name: str) -> Any:
+    """The method, for the tiny models."""
+    from lorakit.methods import methods
+
+    return methods.get(name).model_validate({"name": name, **FIELDS.get(name, {})})
+
+
 @pytest.fixture(autouse=True)
 def _what_is_logged_is_seen() -> Iterator[None]:
     """The command line, called within the process, keeps lorakit's log to itself; the next test gets it back."""

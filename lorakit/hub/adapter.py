@@ -186,7 +186,7 @@ def _put(file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[st
         return method.attach(model, {}, fresh)
     if check_base:
         refuse_other_base(file, _signs_of(model, file.about.fresh))
-    return _method(file.about).attach(model, roles, file.about.fresh)
+    return method_of(file.about).attach(model, roles, file.about.fresh)
 
 
 def _attach(file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[str], check_base: bool) -> Attachment:
@@ -289,7 +289,8 @@ def refuse_other_base(file: AdapterFile, signs: Signs) -> None:
         )
 
 
-def _method(about: About) -> Any:
+def method_of(about: About) -> Any:
+    """With the fields that it was trained with. AdapterError: none that this lorakit has."""
     try:
         return methods.get(about.method["name"]).model_validate(about.method)
     except (ValidationError, KeyError, InputError) as error:

@@ -105,10 +105,13 @@ class Shards:
 def shards(spec: Model, head: str, labels: Sequence[str], file: AdapterFile) -> Shards | None:
     """The adapter on the shapes of its base, and where the base's numbers are.
 
-    None where it cannot be done by file: names that only transformers can translate, quantized weights, new tokens.
-    AdapterError: the adapter does not fit. ModelError: it cannot be merged, or the base is not to be had.
+    None where it cannot be done by file: names that only transformers can translate, quantized weights, new tokens,
+    a method that never merges. AdapterError: the adapter does not fit. ModelError: it cannot be merged, or the base is
+    not to be had.
     """
     if spec.quantize or spec.new_tokens or spec.trust_remote_code:
+        return None
+    if file.about and not adapter.method_of(file.about).merges:
         return None
     base = outline(spec, head, labels)
     parts = _parts(base.model, base.fresh, weight_files(spec))

@@ -12,6 +12,7 @@ from lorakit.errors import AdapterError, ModelError
 from lorakit.methods import methods
 from lorakit.nn.select import ROLES
 from lorakit.train.loop import recompute_activations
+from tests.conftest import FIELDS
 
 FAMILIES = (
     "bert", "roberta", "distilbert", "deberta", "deberta-v2", "gpt2", "gpt_neox", "bloom", "opt", "llama", "phi3", "t5",
@@ -22,11 +23,6 @@ ENCODERS = ("bert", "roberta", "distilbert", "deberta", "deberta-v2", "t5")
 PROMPTS = {name for name in methods.names() if methods.get(name)().added_tokens}
 UNFIT |= {(name, family) for name in PROMPTS for family in ENCODERS}
 """No decoders: refused, see test_prompt.py."""
-FIELDS: dict[str, dict] = {
-    "adapter_d": {"drop": 1}, "top_layers": {"n": 1},
-    "prefix_embedding": {"prefix": 3, "infix": 2}, "prefix_layer": {"prefix": 3, "infix": 2},
-}  # fmt: skip
-"""For two blocks, and few positions."""
 CASES = [
     (name, FIELDS.get(name, {}), family)
     for name in methods.names()

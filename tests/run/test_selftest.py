@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from lorakit.errors import Stopped
-from lorakit.methods.reparam.lora import LoRAAttachment
+from lorakit.hub import shards
 from lorakit.run import selftest as subject
 from lorakit.run.selftest import CHECKS, Bench, NotHere, selftest
 
@@ -73,13 +73,13 @@ def what_is_saved_is_another(monkeypatch):
 
 
 def what_is_merged_is_another(monkeypatch):
-    right = LoRAAttachment.merge
+    right = shards.fold
 
-    def merge(self):
-        right(self)
-        self.sites[0].module.weight.data[0] += 0.01
+    def fold(site, delta):
+        right(site, delta)
+        site.module.weight.data[0] += 0.01
 
-    monkeypatch.setattr(LoRAAttachment, "merge", merge)
+    monkeypatch.setattr(shards, "fold", fold)
 
 
 def texts_are_padded_on_the_wrong_side(monkeypatch):

@@ -30,6 +30,7 @@ from lorakit.train.checkpoint import BadSteps, ClockState, KeptState, State, new
 from lorakit.train.loop import Setup, batches_from, train
 from lorakit.train.rng import restore_rng, rng_state
 from lorakit.train.saving import Checkpoints
+from tests.conftest import small_method
 
 STEPS = 14
 TIMED = ("seconds", "tokens_per_second", "memory_mib")
@@ -55,7 +56,10 @@ class Rig:
     def __call__(self, at: int | None = None, what: Any = Killed, during: str = "step", **checkpoint: Any) -> Any:
         """Trained to the end, or as far as step `at`, where `what` happens."""
         self.attempts += 1
-        model = self.tiny("bert", hidden_dropout_prob=0.1)
+        if self.method.added_tokens:  # for decoders
+            model = self.tiny("gpt2", resid_pdrop=0.1)
+        else:
+            model = self.tiny("bert", hidden_dropout_prob=0.1)
         saved = newest(self.folder)
         torch.manual_seed(self.attempts if saved else 0)  # another A than at the start, if it were not put back
         attachment = self.method.attach(model.model, model.roles, model.fresh)
@@ -134,7 +138,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},
     "fp16": {"fp16": True},
     "recomputed": {"gradient_checkpointing": True},
-    **{name: {"method": methods.get(name).model_validate({"name": name})} for name in methods.names()},
+    **{name: {"method": small_method(name)} for name in methods.names()},
 }
 
 
