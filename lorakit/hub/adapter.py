@@ -292,7 +292,7 @@ def refuse_other_base(file: AdapterFile, signs: Signs) -> None:
 def method_of(about: About) -> Any:
     """With the fields that it was trained with. AdapterError: none that this lorakit has."""
     try:
-        return methods.get(about.method["name"]).model_validate(about.method)
+        return methods.get(str(about.method["name"])).model_validate(about.method)
     except (ValidationError, KeyError, InputError) as error:
         why = first_problem(error) if isinstance(error, ValidationError) else error
         raise AdapterError(f"the adapter's method is none that this lorakit knows: {about.method} ({why})") from error

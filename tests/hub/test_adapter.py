@@ -161,7 +161,9 @@ class TestStrict:
         with pytest.raises(AdapterError, match=r"classifier\.dense\.bias in int32"):
             files.read(folder)
 
-    @pytest.mark.parametrize("value", [{"name": "lorra"}, {"name": "lora", "rank": 4}, {}], ids=str)
+    @pytest.mark.parametrize(
+        "value", [{"name": "lorra"}, {"name": 0.5}, {"name": []}, {"name": "lora", "rank": 4}, {}], ids=str
+    )
     def test_a_method_that_is_not_known(self, trained, base, rewrite, method, value):
         _, _, folder = trained("roberta", method)
         rewrite(folder, header=lambda h: h | {"lorakit": json.dumps({**json.loads(h["lorakit"]), "method": value})})
