@@ -8,11 +8,10 @@ start as what the model makes of the tokens that PrefixEmbedding starts from, re
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, model_validator
-
-from lorakit.methods._base import Attachment, Method
+from lorakit.methods._base import Attachment
+from lorakit.methods.prompt._tokens import Tokens
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,26 +19,10 @@ if TYPE_CHECKING:
     from lorakit.nn.select import Roles
 
 
-class PrefixLayer(Method):
+class PrefixLayer(Tokens):
     """What tokens that every row is given are to each block."""
 
     name: Literal["prefix_layer"] = "prefix_layer"
-    freezes_base: ClassVar[bool] = True
-    merges: ClassVar[bool] = False
-    prefix: int = Field(default=8, ge=0, le=100_000)
-    """l_p: tokens in front of the prompt."""
-    infix: int = Field(default=8, ge=0, le=100_000)
-    """l_i: tokens behind the prompt, before the answer."""
-
-    @model_validator(mode="after")
-    def _some(self) -> PrefixLayer:
-        if not self.added_tokens:
-            raise ValueError("prefix and infix are both 0: there is nothing to train")
-        return self
-
-    @property
-    def added_tokens(self) -> int:
-        return self.prefix + self.infix
 
     def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:
         from lorakit.methods.prompt._prompt import PromptAttachment
