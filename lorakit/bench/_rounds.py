@@ -43,17 +43,24 @@ class Rounds:
         return Ratio(of, over, median, low, high, len(ratios))
 
 
-def measure(ways: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device | str = "cpu") -> Rounds:
-    """Every way once per round, nobody always first; a round before them warms up and is not counted."""
+def measure(
+    ways: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device | str = "cpu", anew: bool = False
+) -> Rounds:
+    """Every way once per round, nobody always first; a round before them warms up and is not counted.
+
+    anew: a way gives what is timed, made for this one time; making and freeing it are not timed.
+    """
     clock = _gpu_clock if torch.device(device).type == "cuda" else time.process_time
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     names = list(ways)
     for number in range(rounds + 1):
         turn = number % len(names)
         for name in [*names[turn:], *names[:turn]]:
+            call = ways[name]() if anew else ways[name]
             begin = clock()
-            ways[name]()
+            result = call()
             took = clock() - begin
+            del call, result
             if number:
                 seconds[name].append(took)
     return Rounds(seconds)

@@ -9,7 +9,7 @@ from typing import Any
 
 from lorakit.bench._base import Bench, Measured, Setting
 from lorakit.bench._models import bare, with_peft
-from lorakit.bench._rounds import Rounds, measure
+from lorakit.bench._rounds import measure
 from lorakit.errors import InputError
 from lorakit.hub import adapter as files
 from lorakit.methods.reparam.lora import LoRA
@@ -35,14 +35,9 @@ class Merge(Bench):
             ratios = []
             for stage in STAGES:
                 ways = {name: runs[name].prepared(stage) for name in ("lorakit", *setting.against)}
-                ratios += [_measure(ways, setting).ratio("lorakit", peer).named(stage) for peer in setting.against]
+                rounds = measure(ways, setting.rounds, setting.device, anew=True)
+                ratios += [rounds.ratio("lorakit", peer).named(stage) for peer in setting.against]
         return Measured(ratios)
-
-
-def _measure(ways: dict[str, Any], setting: Setting) -> Rounds:
-    """Each stage changes a model, so it gets one made ready beforehand, every time."""
-    ready = {name: [make() for _ in range(setting.rounds + 1)] for name, make in ways.items()}
-    return measure({name: lambda r=calls: r.pop()() for name, calls in ready.items()}, setting.rounds, setting.device)
 
 
 def about_of(recipe: Recipe, base: Any) -> files.About:

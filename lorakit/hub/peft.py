@@ -23,7 +23,7 @@ from lorakit.errors import AdapterError
 from lorakit.methods.reparam.lora import LoRA, LoRAAttachment, Target
 from lorakit.nn import tokens
 from lorakit.nn.linear import features, is_conv1d
-from lorakit.nn.select import Site, compiled, row_numbers
+from lorakit.nn.select import Site, compiled
 
 
 def _regex(text: str) -> str:
@@ -69,7 +69,7 @@ def tensors_of(attachment: LoRAAttachment) -> dict[str, Tensor]:
     """The attachment as PEFT's tensors: lora_A (r, in) and lora_B (out, r) per module, and what is fresh, whole."""
     tensors = {}
     for path, sites in _by_module(attachment.sites).items():
-        a, b, _, _ = _stacked(attachment, sites)
+        a, b = _stacked(attachment, sites)
         tensors[f"{PREFIX}{path}.lora_A.weight"] = a
         tensors[f"{PREFIX}{path}.lora_B.weight"] = b
     for name, parameter in attachment.model.named_parameters():
@@ -80,7 +80,7 @@ def tensors_of(attachment: LoRAAttachment) -> dict[str, Tensor]:
 
 def config_of(attachment: LoRAAttachment, base: str, revision: str | None, task_type: str | None) -> dict[str, Any]:
     """adapter_config.json: only fields that differ from PEFT's defaults, so that old readers take it too."""
-    numbers = {path: _stacked(attachment, sites)[2:] for path, sites in _by_module(attachment.sites).items()}
+    numbers = {path: _rank_and_alpha(attachment, sites) for path, sites in _by_module(attachment.sites).items()}
     (r, alpha), _ = Counter(numbers.values()).most_common(1)[0]
     config: dict[str, Any] = {
         "peft_type": "LORA",
@@ -187,8 +187,14 @@ def _by_module(sites: Iterable[Site]) -> dict[str, list[Site]]:
     return dict(grouped)
 
 
-def _stacked(attachment: LoRAAttachment, sites: list[Site]) -> tuple[Tensor, Tensor, int, float]:
-    """(A', B', r', alpha') of one module. One scale for all parts stays in alpha'; several are folded into B'."""
+def _rank_and_alpha(attachment: LoRAAttachment, sites: list[Site]) -> tuple[int, float]:
+    """(r', alpha') of one module. One scale for all parts stays in alpha'; several are folded into B'."""
+    rank = sum(attachment.deltas[site.name].A.shape[0] for site in sites)
+    return rank, _common_scale(attachment, sites) * rank
+
+
+def _stacked(attachment: LoRAAttachment, sites: list[Site]) -> tuple[Tensor, Tensor]:
+    """(A', B') of one module."""
     deltas = [attachment.deltas[site.name] for site in sites]
     out = features(sites[0].module)[0]
     ranks = [delta.A.shape[0] for delta in deltas]
@@ -196,11 +202,14 @@ def _stacked(attachment: LoRAAttachment, sites: list[Site]) -> tuple[Tensor, Ten
     b = torch.zeros(out, sum(ranks), dtype=deltas[0].B.dtype)
     column = 0
     for site, delta, r in zip(sites, deltas, ranks, strict=True):
-        rows = slice(None) if site.rows is None else site.rows
-        b[rows, column : column + r] = delta.B.detach().cpu() * (delta.scale / scale)
+        b[_rows(site), column : column + r] = delta.B.detach().cpu() * (delta.scale / scale)
         column += r
-    a = torch.cat([delta.A.detach().cpu() for delta in deltas])
-    return a.contiguous(), b, sum(ranks), scale * sum(ranks)
+    return torch.cat([delta.A.detach().cpu() for delta in deltas]), b
+
+
+def _rows(site: Site) -> Any:
+    """What picks the site's rows of its weight."""
+    return slice(None) if site.rows is None else site.rows
 
 
 def _common_scale(attachment: LoRAAttachment, sites: list[Site]) -> float:
@@ -223,10 +232,9 @@ def _unstacked(attachment: LoRAAttachment, sites: list[Site], a: Tensor, b: Tens
     for site in sites:
         delta = attachment.deltas[site.name]
         r = delta.A.shape[0]
-        rows = torch.tensor(list(row_numbers(site.rows, out)))
         state[f"{site.name}.A"] = a[column : column + r]
-        state[f"{site.name}.B"] = b[rows, column : column + r] / (delta.scale / scale)
-        used[rows, column : column + r] = True
+        state[f"{site.name}.B"] = b[_rows(site), column : column + r] / (delta.scale / scale)
+        used[_rows(site), column : column + r] = True
         column += r
     if bool(b[~used].any()):
         raise AdapterError(

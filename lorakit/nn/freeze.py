@@ -28,9 +28,12 @@ def _float_inputs(_module: nn.Module, inputs: tuple) -> tuple:
     return tuple(x.float() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in inputs)
 
 
-def tied(model: nn.Module, parameter: nn.Parameter) -> list[str]:
-    """Every name under which the model holds this very tensor; more than one: it is tied."""
-    return [name for name, other in model.named_parameters(remove_duplicate=False) if other is parameter]
+def tied(model: nn.Module) -> dict[nn.Parameter, list[str]]:
+    """The parameters that stand in the model under more than one name, with all of them."""
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
+    return {parameter: found for parameter, found in names.items() if len(found) > 1}
 
 
 def count(model: nn.Module, names: Collection[str]) -> int:

@@ -174,8 +174,8 @@ class LoRAAttachment(Attachment):
         """Path of a site -> every name of its weight, where it has more than one."""
         from lorakit.nn.freeze import tied
 
-        found = {site.path: tied(self.model, site.module.weight) for site in self.sites}  # type: ignore[arg-type]
-        return {path: names for path, names in found.items() if len(names) > 1}
+        found = tied(self.model)
+        return {site.path: found[weight] for site in self.sites if (weight := site.module.weight) in found}  # type: ignore[index]
 
     @contextmanager
     def folded(self) -> Iterator[None]:
