@@ -54,6 +54,9 @@ class Train(Config):
     AVX-512-bf16), frozen weights are kept and computed in bf16, and autocast serves what trains its base; else fp32."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    compile: Literal["layers"] | None = None
+    """layers: torch.compile for every layer of the model, in training. For GPUs that wait for small kernels; on a CPU
+    it gains nothing."""
     group_by_length: bool = True
     """Batches of examples of similar length; the same examples per epoch, in an order that the seed gives."""
     deterministic: bool = False

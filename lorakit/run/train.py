@@ -324,7 +324,7 @@ def _accelerator(recipe: Recipe) -> Accelerator:
         raise RecipeError(f"train.precision {recipe.train.precision} is not to be had here: {error}") from error
     if precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would train in fp32 without a word
         raise RecipeError("train.precision fp16 is not to be had here: it needs a GPU; take bf16 or fp32")
-    settle(accelerator, precision, recipe.train.skip_bad_steps)
+    settle(accelerator, precision, recipe.train)
     return accelerator
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,9 +20,11 @@ from torch import Tensor, nn
 from lorakit.batches import Encoded, collate, pack
 from lorakit.errors import DataError, ModelError
 from lorakit.methods import Attachment
+from lorakit.nn.compiled import as_written, compiled_layers
 from lorakit.recipe.schema import Evaluate, Train
 from lorakit.tasks import Head
 from lorakit.train.loss import can_be_lean, loss_sum
+from lorakit.train.memory import GiveBack, peak_mib
 from lorakit.train.optim import build_optimizer
 from lorakit.train.plan import epoch_batches, own_part, share, steps_per_epoch
 from lorakit.train.processes import Exchange, prepared
@@ -107,10 +110,12 @@ def train(
         _exchange_nothing(setup, exchange)
     keeper.restore(exchange)
     update = Update(attachment, exchange, settings, run, keeper)
+    give_back = GiveBack(accelerator.device)
     plan = {"steps": total, "steps_per_epoch": per_epoch, "accumulation": shares.accumulation}
     observe({"event": "resumed", "step": run.step, **plan} if run.step else {"event": "start", **plan})
     exchange.model.train()
-    with keeper:
+    compiled, aside = (compiled_layers, as_written) if settings.compile else (nullcontext, nullcontext)
+    with keeper, compiled(attachment.model):
         batches = batches_from(setup, run.step)
         while not run.ended:
             if run.scored:
@@ -126,11 +131,12 @@ def train(
                 run.scored = not due(run.step)
                 observe({
                     **event, "step": run.step, "epoch": run.step / per_epoch, "tokens_per_second": run.clock.rate(),
-                    "seconds": run.clock.training, "memory_mib": memory_mib(),
+                    "seconds": run.clock.training, "memory_mib": peak_mib(),
                 })  # fmt: skip
+                give_back()
                 keeper.after_step(wishes)
             else:
-                with run.clock.paused(), keeper.evaluation(), exchange.whole():
+                with run.clock.paused(), keeper.evaluation(), exchange.whole(), aside():
                     scores = score(exchange.model)
                     run.ended = run.kept.offer(run.step, scores, attachment) or run.step == total
                 exchange.model.train()
@@ -226,13 +232,3 @@ def _tensors(items: Sequence[Encoded], setup: Setup) -> dict[str, Tensor]:
     if setup.packed is not None:
         return pack(items, setup.packed, setup.pad_id)
     return collate(items, setup.head, setup.pad_id, setup.width)
-
-
-def memory_mib() -> float:
-    """Peak memory: of the GPU where there is one, else of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from lorakit.errors import RecipeError
 from lorakit.nn.freeze import whole_tensor
+from lorakit.recipe.schema import Train
 
 
 class Exchange:
@@ -188,11 +189,8 @@ def keeps_checkpoints(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type != DistributedType.DEEPSPEED
 
 
-def settle(accelerator: Accelerator, precision: str, skips: int) -> None:
-    """After an Accelerator was made. RecipeError: a way to spread the model that lorakit does not train with.
-
-    skips: bad steps that may be left out.
-    """
+def settle(accelerator: Accelerator, precision: str, settings: Train) -> None:
+    """After an Accelerator was made. RecipeError: a way to spread the model that lorakit does not train with."""
     state: Any = accelerator.state
     if accelerator.distributed_type == DistributedType.MULTI_CPU and os.environ.get("ACCELERATE_USE_FSDP") == "true":
         # accelerate 1.15 takes FSDP for GPUs alone, and trains with DDP elsewhere without a word
@@ -205,6 +203,8 @@ def settle(accelerator: Accelerator, precision: str, skips: int) -> None:
             raise RecipeError("FSDP's first version is not trained with; set fsdp_version: 2 in accelerate's config")
         if state.fsdp_plugin.cpu_ram_efficient_loading:
             raise RecipeError("set fsdp_cpu_ram_efficient_loading: false: each process reads and scores the base")
+        if settings.compile:
+            raise RecipeError("with FSDP2 train.compile must be left out: its parts are put together as a layer begins")
         state.fsdp_plugin.mixed_precision_policy = None
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         if state.deepspeed_plugin.zero_stage > 2:
@@ -214,5 +214,5 @@ def settle(accelerator: Accelerator, precision: str, skips: int) -> None:
                 "with DeepSpeed train.precision must be fp32: it would round the trained weights themselves to "
                 f"{precision}; take FSDP2 or DDP"
             )
-        if skips:  # the engine drops what it has gathered of a gradient only in an update
+        if settings.skip_bad_steps:  # the engine drops what it has gathered of a gradient only in an update
             raise RecipeError("with DeepSpeed train.skip_bad_steps must be 0: no step can be left out")

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from lorakit.cli.launch import Strategy
 from lorakit.errors import RecipeError
 from lorakit.recipe.load import shipped
+from lorakit.recipe.schema import Train
 from lorakit.train.processes import settle
 from tests.run.conftest import SMALL
 
@@ -236,7 +237,16 @@ def test_what_deepspeed_cannot_do_is_refused(stage, precision, skips, message):
     plugin = SimpleNamespace(deepspeed_plugin=SimpleNamespace(zero_stage=stage))
     accelerator: Any = SimpleNamespace(distributed_type=DistributedType.DEEPSPEED, state=plugin)
     with pytest.raises(RecipeError, match=message):
-        settle(accelerator, precision, skips)
+        settle(accelerator, precision, Train(skip_bad_steps=skips))
+
+
+def test_fsdp2_and_compiled_layers_are_refused():
+    plugin = SimpleNamespace(cpu_ram_efficient_loading=False)
+    accelerator: Any = SimpleNamespace(
+        distributed_type=DistributedType.FSDP, state=SimpleNamespace(fsdp_plugin=plugin), is_fsdp2=True
+    )
+    with pytest.raises(RecipeError, match=r"with FSDP2 train\.compile must be left out"):
+        settle(accelerator, "no", Train(compile="layers"))
 
 
 def test_every_strategy_has_a_configuration_that_accelerate_reads():

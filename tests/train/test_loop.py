@@ -12,12 +12,14 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch import _dynamo as dynamo
 from torch import nn
 
 from lorakit.batches import IGNORE, Encoded
 from lorakit.errors import DataError, ModelError, RecipeError, TrainingError
 from lorakit.methods import methods
 from lorakit.methods.reparam.lora import LoRA
+from lorakit.nn import compiled
 from lorakit.recipe.schema import Evaluate, Train
 from lorakit.tasks import Head
 from lorakit.train import loop
@@ -199,6 +201,63 @@ def test_gradient_checkpointing_trains_the_same(run):
         saving = run(gradient_checkpointing=True, max_steps=4)
     assert any(getattr(module, "gradient_checkpointing", False) for module in saving.model.model.modules())
     torch.testing.assert_close(saving.state, plain.state, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """What torch traces, as it comes; it is then run as it was traced."""
+    found: list[Any] = []
+
+    def backend(graph, _inputs):
+        found.append(graph)
+        return graph
+
+    monkeypatch.setattr(compiled, "BACKEND", backend)
+    dynamo.reset()
+    yield found
+    dynamo.reset()
+
+
+@pytest.mark.parametrize("head", [Head.CLASSIFICATION, Head.CAUSAL])
+def test_compiled_layers_train_the_same(run, graphs, head):
+    """At every length, over an evaluation in the middle, which compiles nothing."""
+    known = {int(e.length) for e in _examples(head)}
+    seen: list[int] = []
+
+    def score(model):
+        before = len(graphs)
+        with torch.no_grad():
+            model(input_ids=torch.ones(2, 7, dtype=torch.long), attention_mask=torch.ones(2, 7, dtype=torch.long))
+        seen.append(len(graphs) - before)
+        return {"validation": {"m": 0.0}}
+
+    plain, fast = run(head), run(head, compile="layers", score=score, evaluate={"every_steps": 3, "keep": "last"})
+    assert len(known) > 2, "lengths that differ"
+    assert 0 < len(graphs) <= 8, "torch gives up compiling past that"
+    assert len(seen) > 1
+    assert not any(seen)
+    assert fast.losses == pytest.approx(plain.losses, rel=1e-4)
+    torch.testing.assert_close(fast.state, plain.state, rtol=1e-3, atol=1e-4)
+    assert not any(module._compiled_call_impl for module in fast.model.model.modules())
+
+
+def test_a_compiler_that_fails_is_said(run, monkeypatch):
+    def fails(graph, inputs):
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(compiled, "BACKEND", fails)
+    with pytest.raises(ModelError, match=r"train.compile: BertLayer was not compiled: .*no C\+\+ compiler"):
+        run(compile="layers")
+    with pytest.raises(ModelError, match=r"train\.compile: _Partly has no list of layers"):
+        run(model=_partly("head.weight", "head.bias"), method=LoRA(targets=("body",)), compile="layers")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", [Head.CLASSIFICATION, Head.CAUSAL])
+def test_torchs_own_compiler_trains_the_same(run, head):
+    dynamo.reset()
+    plain, fast = run(head), run(head, compile="layers")
+    assert fast.losses == pytest.approx(plain.losses, rel=1e-3)
 
 
 def test_an_older_transformers_has_the_older_name():

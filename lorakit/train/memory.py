@@ -1,0 +1,45 @@
+"""The memory that a training process has, and giving back what it does not use."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+import torch
+
+
+def peak_mib() -> float:
+    """Peak memory: of the GPU where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+class GiveBack:
+    """Asks glibc to return free pages to the system, where a process on a CPU holds twice what it had after the last
+    time.
+
+    Batches of ever other lengths leave gaps between the blocks of its heap: a full fine-tuning that used 1.2 GB held
+    4 GB after 60 steps and 9 GB after 700. Elsewhere (GPUs, other C libraries) this does nothing.
+    """
+
+    def __init__(self, device: torch.device, least: int = 2**30):
+        """least: bytes; less than that above the last time is let be."""
+        on_linux = device.type == "cpu" and sys.platform == "linux"
+        self.trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if on_linux else None
+        self.least, self.floor = least, 0
+
+    def __call__(self) -> None:
+        if self.trim is not None and resident() > max(2 * self.floor, self.floor + self.least):
+            self.trim(0)
+            self.floor = resident()
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory (Linux)."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
