@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from abc import ABC
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from lorakit.errors import ModelError
 from lorakit.methods._base import Attachment, Method
 from lorakit.methods._state import refuse_mismatch
+from lorakit.methods.prompt._tokens import Tokens
+from lorakit.methods.reparam.lora import LoRA
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lorakit.nn.select import Roles
+
+
+class WithLoRA(Method, ABC):
+    """LoRA, and tokens that every row is given. LoRA's products are folded in while texts are generated; merged for
+    good they cannot be."""
+
+    freezes_base: ClassVar[bool] = True
+    merges: ClassVar[bool] = False
+    lora: LoRA = LoRA()
+    """As method `lora`."""
+    prompt: Tokens
+
+    @property
+    def added_tokens(self) -> int:
+        return self.prompt.added_tokens
+
+    def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:
+        prompt = self.prompt.attach(model, roles, fresh)  # first: it refuses a model that is no decoder
+        return SumAttachment(self, self.lora.attach(model, roles, fresh), prompt)
 
 
 class SumAttachment(Attachment):

@@ -1,44 +1,22 @@
 """LoRA+PL: LoRA and PrefixLayer at once (Hu et al. 2021, appendix E and Table 15).
 
-Its parameters are the sum of theirs: 2 L_LoRA d r + L d (l_p + l_i). LoRA's products are folded in while texts are
-generated; merged for good it cannot be.
+Its parameters are the sum of theirs: 2 L_LoRA d r + L d (l_p + l_i).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
-from lorakit.methods._base import Attachment, Method
 from lorakit.methods.prompt.prefix_layer import PrefixLayer
-from lorakit.methods.reparam.lora import LoRA
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from lorakit.nn.select import Roles
+from lorakit.methods.sum._sum import WithLoRA
 
 
-class LoRAPrefixLayer(Method):
-    """Low-rank adaptation of weights, and tokens that every row is given."""
+class LoRAPrefixLayer(WithLoRA):
+    """Low-rank adaptation of weights, and what tokens that every row is given are to each block."""
 
     name: Literal["lora_prefix_layer"] = "lora_prefix_layer"
-    freezes_base: ClassVar[bool] = True
-    merges: ClassVar[bool] = False
-    lora: LoRA = LoRA()
-    """As method `lora`."""
     prompt: PrefixLayer = PrefixLayer(prefix=8, infix=4)
     """As method `prefix_layer`; the paper has 8 and 4 here."""
-
-    @property
-    def added_tokens(self) -> int:
-        return self.prompt.added_tokens
-
-    def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:
-        from lorakit.methods.sum._sum import SumAttachment
-
-        prompt = self.prompt.attach(model, roles, fresh)  # first: it refuses a model that is no decoder
-        return SumAttachment(self, self.lora.attach(model, roles, fresh), prompt)
 
 
 PLUGIN = LoRAPrefixLayer
