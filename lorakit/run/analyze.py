@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from lorakit.report.result import Result, write_whole
 from lorakit.report.table import Table
 from lorakit.run.folder import is_run, is_seed, make_folder
 from lorakit.run.weights import Choice, Trained, read_trained, seeds_of
+
+log = logging.getLogger(__name__)
 
 LORA, FULL, ALL = ("lora",), ("full",), Choice()
 
@@ -125,6 +128,13 @@ def _subspace(request: Request) -> Answer:
             f"{' and '.join(names)} were trained on other base weights, so their directions are of different spaces. "
             "Give runs of one base, or --any-base to go on regardless."
         )
+    for a, b in itertools.combinations(trained, 2):
+        if a.seed is not None and a.seed == b.seed:
+            log.warning(
+                "%s and %s have one seed: with the same random numbers the A of the first weight began alike, and with "
+                "the same r every A. What they share may be that; take another seed, %s/seedN.",
+                a.label, b.label, _run_of(b.source.path),
+            )  # fmt: skip
     found = overlaps([(a.changes, b.changes) for a, b in itertools.combinations(trained, 2)])
     between = " and ".join(names)
     if len(trained) > 2:

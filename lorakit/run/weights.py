@@ -17,7 +17,7 @@ from lorakit.models._load import Base, load, load_dequantized, outline
 from lorakit.nn.linear import dense_weight
 from lorakit.nn.select import ROLES, SHORT, Site, select
 from lorakit.report.changes import in_layer
-from lorakit.run.folder import is_run
+from lorakit.run.folder import is_run, is_seed
 from lorakit.run.source import Source, open_source
 
 
@@ -42,6 +42,12 @@ class Trained:
         """The fingerprint of the base's weights; None where the adapter has none (PEFT's)."""
         adapter = self.source.adapter
         return adapter.about.fingerprint if adapter and adapter.about else None
+
+    @property
+    def seed(self) -> str | None:
+        """The name of its seed's folder; None where it is of no run."""
+        folder = self.source.notebook.parent
+        return folder.name if is_seed(folder) else None
 
     def facts(self) -> dict[str, object]:
         """As they are written down."""

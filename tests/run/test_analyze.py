@@ -98,6 +98,14 @@ def test_norms_are_those_of_the_run_s_page(runs, lorakit_cli, tmp_path):
         assert {n["site"]: n["relative"] for n in done.json["found"]} == pytest.approx(expected, rel=1e-5)
 
 
+def test_two_runs_of_one_seed_began_alike(runs, lorakit_cli, tmp_path):
+    narrow, seeds = runs["narrow"], runs["lora"]
+    same = lorakit_cli("analyze", "subspace", seeds / "seed0", narrow, "--out", tmp_path)
+    assert "have one seed: with the same random numbers" in same.err
+    other = lorakit_cli("analyze", "subspace", seeds / "seed1", narrow, "--out", tmp_path)
+    assert "one seed" not in other.err
+
+
 def test_one_seed_can_be_named(runs, lorakit_cli, tmp_path):
     run = runs["lora"]
     both = lorakit_cli("analyze", "subspace", run, "--json", "--out", tmp_path).json
