@@ -202,14 +202,9 @@ def _stacked(attachment: LoRAAttachment, sites: list[Site]) -> tuple[Tensor, Ten
     b = torch.zeros(out, sum(ranks), dtype=deltas[0].B.dtype)
     column = 0
     for site, delta, r in zip(sites, deltas, ranks, strict=True):
-        b[_rows(site), column : column + r] = delta.B.detach().cpu() * (delta.scale / scale)
+        b[site.index, column : column + r] = delta.B.detach().cpu() * (delta.scale / scale)
         column += r
     return torch.cat([delta.A.detach().cpu() for delta in deltas]), b
-
-
-def _rows(site: Site) -> Any:
-    """What picks the site's rows of its weight."""
-    return slice(None) if site.rows is None else site.rows
 
 
 def _common_scale(attachment: LoRAAttachment, sites: list[Site]) -> float:
@@ -233,8 +228,8 @@ def _unstacked(attachment: LoRAAttachment, sites: list[Site], a: Tensor, b: Tens
         delta = attachment.deltas[site.name]
         r = delta.A.shape[0]
         state[f"{site.name}.A"] = a[column : column + r]
-        state[f"{site.name}.B"] = b[_rows(site), column : column + r] / (delta.scale / scale)
-        used[_rows(site), column : column + r] = True
+        state[f"{site.name}.B"] = b[site.index, column : column + r] / (delta.scale / scale)
+        used[site.index, column : column + r] = True
         column += r
     if bool(b[~used].any()):
         raise AdapterError(

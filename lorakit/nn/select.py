@@ -62,6 +62,11 @@ class Site:
         return self.path if self.rows is None else f"{self.path}[{self.part}]"
 
     @property
+    def index(self) -> slice | Tensor:
+        """What picks the site's rows of its weight, (out, in); all of them where it is no fused one."""
+        return slice(None) if self.rows is None else self.rows
+
+    @property
     def shape(self) -> tuple[int, int]:
         """(out, in) of the weight that the site covers."""
         out, in_ = features(self.module)

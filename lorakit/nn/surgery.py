@@ -116,7 +116,7 @@ def folded_in(sites: Sequence[Site], deltas: Sequence[Delta]) -> Iterator[None]:
     the bit: a copy is put back, for adding and subtracting again and again drifts in bf16 and fp16. A delta that is
     switched off stays so."""
     active = [(site, delta) for site, delta in zip(sites, deltas, strict=True) if delta.active]
-    weights = [(weight_of(site.module), slice(None) if site.rows is None else site.rows) for site, _ in active]
+    weights = [(weight_of(site.module), site.index) for site, _ in active]
     before = [weight[rows].detach().clone() for weight, rows in weights]
     with switched_off(deltas):
         try:
@@ -133,6 +133,5 @@ def folded_in(sites: Sequence[Site], deltas: Sequence[Delta]) -> Iterator[None]:
 def fold(site: Site, delta: Delta) -> None:
     """W[rows] += dW, the sum formed in float32 (float64 for a float64 weight) and rounded once to W's dtype."""
     weight = weight_of(site.module)
-    rows = slice(None) if site.rows is None else site.rows
     exact = torch.promote_types(weight.dtype, torch.float32)
-    weight[rows] = (weight[rows].to(exact) + delta.matrix().to(exact)).to(weight.dtype)
+    weight[site.index] = (weight[site.index].to(exact) + delta.matrix().to(exact)).to(weight.dtype)

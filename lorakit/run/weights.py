@@ -165,4 +165,4 @@ def _read_full(source: Source, spec: Model, weights: bool, choice: Choice, any_b
 def _weight(site: Site) -> Tensor:
     """W of the site's rows, (rows, in)."""
     weight = dense_weight(site.module).detach()
-    return weight if site.rows is None else weight[site.rows]
+    return weight[site.index]

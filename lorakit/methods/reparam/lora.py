@@ -234,7 +234,7 @@ class LoRAAttachment(Attachment):
         norms = {}
         for site in self.sites:
             weight = dense_weight(site.module).detach()
-            base = (weight if site.rows is None else weight[site.rows]).float().norm().item()
+            base = weight[site.index].float().norm().item()
             norms[site.name] = self.deltas[site.name].matrix().norm().item() / (base or 1.0)
         return norms
 
