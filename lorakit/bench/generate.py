@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from lorakit.bench._base import Bench, Measured, Setting
-from lorakit.bench._models import bare, with_peft
+from lorakit.bench._models import bare, fast, with_peft
 from lorakit.bench._rounds import measure
 from lorakit.errors import InputError
 from lorakit.evaluate.decode import decode
 from lorakit.models._load import DTYPES
+from lorakit.nn.products import laid_out
 from lorakit.recipe.schema import Decode, Recipe
 from lorakit.tasks import Head
 
@@ -40,17 +41,19 @@ class Generate(Bench):
             raise InputError(f"bench generate is of causal models, and {recipe.task.name} is none")
         torch.manual_seed(0)
         merged, adapted = _models(recipe, setting)
+        ours = fast(copy.deepcopy(merged))
         ids, mask = _prompts(merged.config.vocab_size, setting)
         settings = recipe.decode.model_copy(update={"max_new_tokens": NEW, "no_repeat_ngram": 0, "sample": False})
         texts: dict[str, Texts] = {}
         ways: dict[str, Callable[[], Texts]] = {
-            "lorakit": lambda: [written.ids for written in decode(merged, ids, mask, settings, (END,))],
+            "lorakit": lambda: [written.ids for written in decode(ours, ids, mask, settings, (END,))],
             "transformers": lambda: _theirs(merged, ids, mask, settings),
             "peft": lambda: _theirs(adapted, ids, mask, settings),
         }
         asked = {name: ways[name] for name in ("lorakit", *setting.against)}
         kept = {name: lambda name=name, way=way: texts.update({name: way()}) for name, way in asked.items()}
-        rounds = measure(kept, setting.rounds, setting.device)
+        with laid_out(ours):  # once for all batches, as in a run
+            rounds = measure(kept, setting.rounds, setting.device)
         same = {n: sum(map(list.__eq__, texts["lorakit"], texts[n])) for n in setting.against}
         notes = [f"{n}: {count} of {setting.batch} texts are the same" for n, count in same.items()]
         return Measured([rounds.ratio("lorakit", name) for name in setting.against], notes=notes)

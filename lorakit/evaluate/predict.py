@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -15,10 +16,13 @@ from torch import Tensor, nn
 
 from lorakit.batches import Encoded, collate
 from lorakit.evaluate.decode import decode
+from lorakit.nn.products import laid_out
 from lorakit.recipe.schema import Decode
 from lorakit.tasks import Head
 
 Progress = Callable[[int, int], None]
+WORTH_LAYING_OUT = 8
+"""Rows of a step of generation (examples x beams) from which weights are laid out for it: one row gains nothing."""
 
 
 def predict_logits(
@@ -72,7 +76,9 @@ def generate(
         texts = tokenizer.batch_decode([w.ids for w in written], skip_special_tokens=True)
         return [Generated(text, w.ended) for text, w in zip(texts, written, strict=True)]
 
-    return in_order(model, items, batch_size, outputs, progress, on_batch)
+    rows = min(batch_size, len(items)) * settings.beams
+    with laid_out(plain) if rows >= WORTH_LAYING_OUT else nullcontext():
+        return in_order(model, items, batch_size, outputs, progress, on_batch)
 
 
 def _draws(item: Encoded, settings: Decode, seed: int) -> Tensor:

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lorakit.nn.products import product
+
 CHUNK = 256
 
 
@@ -44,7 +46,7 @@ class _HeadLoss(torch.autograd.Function):
         grad = torch.empty_like(h) if ctx.needs_input_grad[0] else None
         for start in range(0, len(h), CHUNK):
             part = slice(start, start + CHUNK)
-            z = F.linear(h[part], weight, bias).to(exact)
+            z = product(h[part], weight, bias).to(exact)
             y = labels[part].unsqueeze(1)
             lse = z.logsumexp(1, keepdim=True)
             total += (lse - (1 - smoothing) * z.gather(1, y)).sum()
@@ -55,7 +57,7 @@ class _HeadLoss(torch.autograd.Function):
                 dz.scatter_add_(1, y, torch.full_like(lse, smoothing - 1))
                 if smoothing:
                     dz -= smoothing / z.shape[1]
-                torch.mm(dz.to(weight.dtype), weight, out=grad[part])
+                grad[part] = product(dz.to(weight.dtype), weight.T)
         if grad is not None:
             ctx.save_for_backward(grad)
         return total

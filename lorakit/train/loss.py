@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lorakit.batches import IGNORE
 from lorakit.nn.head_loss import head_loss
+from lorakit.nn.linear import is_quantized
 from lorakit.nn.logits import last_logits
 from lorakit.nn.prompt import prompt_ends
 from lorakit.tasks import Head
@@ -80,7 +81,9 @@ def can_be_lean(model: Any, batch: dict[str, Any]) -> bool:
     """Whether the loss without logits is the model's: its output layer is plain, nothing in it trains, and nothing is
     done to the logits afterwards (Gemma 2 caps them, Cohere scales them). Tried on `batch`."""
     output = getattr(model, "get_output_embeddings", lambda: None)()
-    if type(output) is not nn.Linear or any(p.requires_grad for p in output.parameters()) or list(output.children()):
+    if not isinstance(output, nn.Linear) or is_quantized(output) or list(output.children()):
+        return False
+    if any(p.requires_grad for p in output.parameters()):
         return False
     training = model.training
     model.eval()

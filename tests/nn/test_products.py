@@ -1,0 +1,194 @@
+"""Products by oneDNN, and with weights laid out once: torch's numbers, and the layer's own way where it must be."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from lorakit.methods.reparam.lora import LoRA
+from lorakit.nn import products
+from lorakit.nn.linear import is_conv1d, weight_of
+from lorakit.nn.products import laid_out, product, use_fast_products
+
+needs = {dtype: pytest.mark.skipif(not products._works(dtype), reason=f"oneDNN has no {dtype} here")
+         for dtype in (torch.float32, torch.bfloat16)}  # fmt: skip
+PRECISIONS = [pytest.param(torch.float32, 1e-6, marks=needs[torch.float32]),
+              pytest.param(torch.bfloat16, 2e-2, marks=needs[torch.bfloat16])]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def everywhere(monkeypatch):
+    """fp32 too, whatever this processor gains by it."""
+    monkeypatch.setattr(products, "_gains", products._works)
+
+
+def _layer(kind: str, dtype: torch.dtype = torch.float32, bias: bool = True) -> nn.Module:
+    torch.manual_seed(0)
+    layer = nn.Linear(24, 10, bias=bias) if kind == "Linear" else Conv1D(10, 24)
+    return layer.to(dtype).requires_grad_(False)
+
+
+def _fast(layer: nn.Module) -> nn.Module:
+    fast = copy.deepcopy(layer)
+    use_fast_products(fast)
+    return fast
+
+
+def _close(found: torch.Tensor, wanted: torch.Tensor, error: float) -> None:
+    size = max([1.0, *wanted.abs().flatten().tolist()])
+    torch.testing.assert_close(found, wanted, rtol=error, atol=error * size)
+
+
+@pytest.mark.parametrize(("dtype", "error"), PRECISIONS)
+@pytest.mark.parametrize("kind", ["Linear", "Conv1D"])
+@pytest.mark.parametrize("shape", [(7, 24), (2, 5, 24), (1, 24), (2, 0, 24), (2, 3, 4, 24)])
+def test_value_and_gradients_are_those_of_the_layer(kind, shape, dtype, error):
+    layer = _layer(kind, dtype)
+    fast = _fast(layer)
+    results = []
+    for module in (layer, fast):
+        module.bias.requires_grad_(True)
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
+        y = module(x)
+        y.mul_(1)  # a delta is added in place
+        (y * torch.linspace(-1, 1, y.numel()).view(y.shape).to(dtype)).sum().backward()
+        results.append((y.detach(), x.grad, module.bias.grad))
+    for found, wanted in zip(results[1], results[0], strict=True):
+        assert found.dtype == wanted.dtype
+        _close(found, wanted, error)
+
+
+@pytest.mark.parametrize(("dtype", "error"), PRECISIONS)
+@pytest.mark.parametrize("kind", ["Linear", "Conv1D"])
+def test_laid_out_it_is_the_same_and_what_was_changed_since_counts(kind, dtype, error):
+    layer = _layer(kind, dtype)
+    fast = _fast(layer)
+    x = torch.randn(6, 24, dtype=dtype)
+    for _ in range(2):
+        with torch.no_grad(), laid_out(fast):
+            assert fast.blocks is not None
+            _close(fast(x), layer(x), error)
+        assert fast.blocks is None
+        for module in (layer, fast):
+            module.weight.mul_(-2)
+    with laid_out(fast):
+        assert fast(x.requires_grad_()).requires_grad  # blocks have no gradient
+
+
+def test_without_a_bias():
+    layer, x = _layer("Linear", bias=False), torch.randn(6, 24)
+    fast = _fast(layer)
+    _close(fast(x), layer(x), 1e-6)
+    with torch.no_grad(), laid_out(fast):
+        _close(fast(x), layer(x), 1e-6)
+
+
+def test_an_input_with_gaps():
+    layer, x = _layer("Linear"), torch.randn(4, 6, 48)
+    for gaps in (x[..., ::2], x[:, 2:4, :24], x[:, :, :24].transpose(0, 1)):
+        _close(_fast(layer)(gaps), layer(gaps), 1e-6)
+
+
+def test_layers_keep_what_others_know_them_by(tiny):
+    for family, head in (("gpt2", "CausalLM"), ("roberta", "SequenceClassification")):
+        plain, fast = tiny(family, head), tiny(family, head)
+        parameters = dict(fast.model.named_parameters(remove_duplicate=False))
+        use_fast_products(fast.model)
+        use_fast_products(fast.model)
+        changed = [m for m in fast.model.modules() if isinstance(m, products._Products)]
+        assert len(changed) == sum(type(m) is nn.Linear or is_conv1d(m) for m in plain.model.modules())
+        assert all(type(m).__mro__.count(products._Products) == 1 for m in changed)
+        assert [(n, type(m).__name__) for n, m in plain.model.named_modules()] == [
+            (n, type(m).__name__) for n, m in fast.model.named_modules()
+        ]
+        now = dict(fast.model.named_parameters(remove_duplicate=False))
+        assert all(now[name] is p for name, p in parameters.items()), "a weight, or a tie, is another"
+        twin = copy.deepcopy(fast.model)
+        with torch.no_grad():
+            next(m for m in twin.modules() if isinstance(m, products._Products)).weight.add_(1)
+        for name, p in fast.model.named_parameters():
+            torch.testing.assert_close(p, dict(plain.model.named_parameters())[name])
+
+
+def test_a_weight_that_trains_gets_its_gradient():
+    fast = _fast(_layer("Linear")).requires_grad_(True)
+    fast(torch.ones(3, 24)).sum().backward()
+    torch.testing.assert_close(fast.weight.grad, torch.full((10, 24), 3.0))
+
+
+def test_autocast_and_other_dtypes_take_the_layers_own_way(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("not for this")
+
+    monkeypatch.setattr(products, "_by_onednn", refuse)
+    layer = _fast(_layer("Linear"))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.ones(2, 24)).dtype == torch.bfloat16
+    assert layer.double()(torch.ones(2, 24, dtype=torch.float64)).dtype == torch.float64
+    with pytest.raises(RuntimeError, match="dtype"):  # torch's own words for a mistake
+        layer.float()(torch.ones(2, 24, dtype=torch.bfloat16))
+
+
+def test_a_class_of_its_own_is_left_alone():
+    class Other(nn.Linear):
+        pass
+
+    model = nn.Sequential(Other(3, 4), nn.Linear(4, 2))
+    use_fast_products(model)
+    assert type(model[0]) is Other
+    assert isinstance(model[1], products._Products)
+
+
+def test_where_the_operators_are_not_there_it_is_torchs_own(monkeypatch):
+    def gone(*_):
+        raise AttributeError("no such operator")
+
+    monkeypatch.setattr(products, "_by_onednn", gone)
+    products._works.cache_clear()
+    try:
+        assert not products._works(torch.float32)
+        layer, x = _layer("Linear"), torch.randn(6, 24)
+        fast = _fast(layer)
+        with torch.no_grad(), laid_out(fast):
+            assert torch.equal(fast(x), layer(x))
+        weight, bias = weight_of(layer), layer.bias
+        assert torch.equal(product(x, weight, bias), F.linear(x, weight, bias))
+    finally:
+        products._works.cache_clear()
+
+
+def test_laying_out_is_left_out_where_memory_is_short(monkeypatch):
+    fast = _fast(_layer("Linear"))
+    monkeypatch.setattr(products, "_free_bytes", lambda: 2 * fast.weight.nbytes - 2)
+    with laid_out(fast):
+        assert fast.blocks is None
+    monkeypatch.setattr(products, "_free_bytes", lambda: 2 * fast.weight.nbytes)
+    with laid_out(fast):
+        assert fast.blocks is not None
+
+
+@pytest.mark.parametrize(("family", "head"), [("roberta", "SequenceClassification"), ("gpt2", "CausalLM"),
+                                              ("llama", "CausalLM")])  # fmt: skip
+def test_a_model_with_lora_has_the_same_loss_and_gradients(tiny, family, head):
+    found = []
+    for fast in (False, True):
+        model = tiny(family, head)
+        torch.manual_seed(0)
+        attachment = LoRA(r=4).attach(model.model, model.roles, model.fresh)
+        generator = torch.Generator().manual_seed(0)
+        for delta in attachment.deltas.values():
+            nn.init.normal_(delta.B, generator=generator)
+        if fast:
+            use_fast_products(model.model)
+        model.model.eval()
+        loss = model.loss()
+        loss.backward()
+        found.append({"loss": loss.detach()} | {n: p.grad for n, p in attachment.trained().items()})
+    assert len(found[0]) > 2
+    for name, wanted in found[0].items():
+        _close(found[1][name], wanted, 1e-5)
