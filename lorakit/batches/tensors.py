@@ -54,6 +54,13 @@ def pack(items: Sequence[Encoded], width: int, pad_id: int) -> dict[str, Tensor]
     return {name: torch.tensor(values) for name, values in rows_of.items()}
 
 
+def sent(value: Tensor, device: torch.device) -> Tensor:
+    """On the device, without waiting until the device has done what it was asked before."""
+    if device.type != "cuda":
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)
+
+
 def _padded(values: Sequence[int], length: int, filler: int, side: str) -> list[int]:
     padding = [filler] * (length - len(values))
     return [*values, *padding] if side == "right" else [*padding, *values]

@@ -67,7 +67,8 @@ class Prompt:
         """Where a row's own tokens go, where the method's stand, and which hidden state each of its own gets back."""
         n = torch.arange(mask.shape[1], device=mask.device)
         first = mask.int().argmax(1, keepdim=True)
-        ends = mask.shape[1] - mask.flip(1).int().argmax(1, keepdim=True) if self.ends is None else self.ends[:, None]
+        last = mask.shape[1] - mask.flip(1).int().argmax(1, keepdim=True)
+        ends = last if self.ends is None else self.ends[:, None].to(mask.device)
         row = n + self.before * (n >= first) + self.after * (n >= ends)
         before, after = (torch.arange(count, device=mask.device) for count in (self.before, self.after))
         places = torch.cat([first + before, ends + self.before + after], 1)
@@ -110,8 +111,8 @@ def added_tokens(model: Any) -> int:
 
 
 def prompt_ends(model: Any, ends: Tensor) -> dict[str, Tensor]:
-    """The field for a batch: ends (batch,), the first position of each row after its prompt. Empty where the model has
-    no use for it."""
+    """The field for a batch: ends (batch,), the first position of each row after its prompt, on any device. Empty where
+    the model has no use for it."""
     return {} if _prompt_of(model) is None else {ENDS: ends}
 
 

@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from lorakit.batches import Encoded, collate, pack
+from lorakit.batches import Encoded, collate, pack, sent
 from lorakit.errors import DataError, ModelError
 from lorakit.methods import Attachment
 from lorakit.nn.compiled import as_written, compiled_layers
@@ -124,8 +124,8 @@ def train(
                 own = own_part(chosen, shares, accelerator.process_index)
                 parts = [[setup.examples[i] for i in part] for part in own]
                 wishes = keeper.wishes(evaluation=due(run.step + 1))
-                loss, wishes = _accumulate(parts, sum(e.trained for e in batch), wishes, setup, exchange)
-                event = update(loss, [e.id for e in batch])
+                sums = _accumulate(parts, sum(e.trained for e in batch), wishes, setup, exchange)
+                event, wishes = update(sums, [e.id for e in batch])
                 run.clock.count(sum(e.length for e in batch))
                 run.step += 1
                 run.scored = not due(run.step)
@@ -192,11 +192,11 @@ def batches_from(setup: Setup, step: int) -> Iterator[list[int]]:
 
 def _accumulate(
     parts: list[list[Encoded]], whole: int, wishes: list[float], setup: Setup, exchange: Exchange
-) -> tuple[float, list[float]]:
+) -> Tensor:
     """Gradients of one process's micro batches, each divided by what the whole global batch holds; the mean loss, and
-    the sums of all processes' wishes, which travel with it."""
+    after it the sums of all processes' wishes, which travel with it: (1 + wishes,)."""
     accelerator = exchange.accelerator
-    total = torch.tensor([0.0, *wishes], device=accelerator.device)
+    total = sent(torch.tensor([0.0, *wishes]), accelerator.device)
     for i, items in enumerate(parts):
         last = i == len(parts) - 1
         if not items and not last:
@@ -209,9 +209,7 @@ def _accumulate(
             loss = loss * (weight / whole)
             exchange.backward(loss)
         total[0] += loss.detach()
-    summed: Any = accelerator.reduce(total, "sum")
-    mean, *others = summed.tolist()
-    return mean, others
+    return accelerator.reduce(total, "sum")  # type: ignore[return-value]
 
 
 def _exchange_nothing(setup: Setup, exchange: Exchange) -> None:
@@ -225,7 +223,9 @@ def _exchange_nothing(setup: Setup, exchange: Exchange) -> None:
 
 
 def _to(batch: dict[str, Tensor], accelerator: Accelerator) -> dict[str, Tensor]:
-    return {name: value.to(accelerator.device) for name, value in batch.items()}
+    """On the device; a causal head's labels stay on the host, see `loss_sum`."""
+    there = accelerator.device
+    return {name: value if name == "labels" and value.ndim > 1 else sent(value, there) for name, value in batch.items()}
 
 
 def _tensors(items: Sequence[Encoded], setup: Setup) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorakit.batches import IGNORE
+from lorakit.batches import IGNORE, sent
 from lorakit.nn.head_loss import head_loss
 from lorakit.nn.linear import is_quantized
 from lorakit.nn.logits import last_logits
@@ -25,7 +25,8 @@ def loss_sum(model: nn.Module, batch: dict[str, Any], head: Head, smoothing: flo
     """Sum over the batch's examples (or trained tokens) of cross entropy, or of the squared error; a float32 scalar.
 
     smoothing: (1 - e) * NLL + e * mean over the classes (the whole vocabulary) of -log p, as the reference code has it.
-    lean: of a causal model with a frozen output layer (`can_be_lean`), without logits; the same loss.
+    lean: of a causal model with a frozen output layer (`can_be_lean`), without logits; the same loss. A causal head's
+    labels may stay on the host, which then knows what is trained without waiting for the device.
     """
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     if head is Head.CAUSAL:
@@ -46,8 +47,15 @@ def _next_tokens(model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> tu
     chosen = labels != IGNORE
     first = max(int(chosen.any(0).int().argmax()), 1) - 1  # the position that predicts the first trained token
     logits = last_logits(model, inputs, labels.shape[1] - first)
-    labels, chosen = labels[:, first + 1 :], chosen[:, first + 1 :]
-    return logits[:, :-1][chosen], labels[chosen]
+    return _trained(logits, labels[:, first + 1 :])
+
+
+def _trained(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Of values (batch, length, n), where the next token, labels (batch, length - 1), is trained: (trained tokens, n),
+    and those labels, (trained tokens,), on the same device."""
+    chosen = labels != IGNORE
+    rows, columns, labels = (sent(t, values.device) for t in (*chosen.nonzero(as_tuple=True), labels[chosen]))
+    return values[rows, columns], labels
 
 
 def _without_logits(model: nn.Module, inputs: dict[str, Any], labels: Tensor, smoothing: float) -> Tensor:
@@ -55,9 +63,8 @@ def _without_logits(model: nn.Module, inputs: dict[str, Any], labels: Tensor, sm
     output = plain.get_output_embeddings()
     with _caught(output) as caught:
         last_logits(model, inputs, labels.shape[1])
-    hidden, labels = caught[0][:, :-1], labels[:, 1:]
-    chosen = labels != IGNORE
-    return head_loss(hidden[chosen], output.weight, output.bias, labels[chosen], smoothing)
+    hidden, labels = _trained(caught[0], labels[:, 1:])
+    return head_loss(hidden, output.weight, output.bias, labels, smoothing)
 
 
 @contextmanager

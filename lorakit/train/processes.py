@@ -52,10 +52,10 @@ class Exchange:
         """The whole gradient, of all processes, before `step`; asked on every process, in the same order."""
         return None if parameter.grad is None else whole_tensor(parameter.grad)
 
-    def clip(self, parameters: Collection[nn.Parameter], most: float) -> float:
-        """The norm of all gradients together, which are scaled to one of `most` if it is more."""
+    def clip(self, parameters: Collection[nn.Parameter], most: float) -> Tensor:
+        """The norm of all gradients together, a scalar; they are scaled to one of `most` if it is more."""
         norm: Any = self.accelerator.clip_grad_norm_(parameters, most)
-        return float(whole_tensor(norm))
+        return whole_tensor(norm)
 
     def step(self) -> None:
         self.optimizer.step()
@@ -145,10 +145,10 @@ class ZeRO(Exchange):
 
         return safe_get_full_grad(parameter)
 
-    def clip(self, parameters: Collection[nn.Parameter], most: float) -> float:
+    def clip(self, parameters: Collection[nn.Parameter], most: float) -> Tensor:
         """The engine clips, when it updates."""
         found = [self.gradient(p) for p in parameters]
-        return float(torch.stack([g.float().norm() for g in found if g is not None]).norm())
+        return torch.stack([g.float().norm() for g in found if g is not None]).norm()
 
     def step(self) -> None:
         engine: Any = self.model

@@ -7,6 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from lorakit.methods import Attachment
 from lorakit.recipe.schema import Train
 from lorakit.train.checkpoint import BadSteps
@@ -29,16 +32,19 @@ class Update:
         self.still = Still(attachment, settings, run.total) if type(exchange) is Exchange else None
         self.looked = run.step > 0
 
-    def __call__(self, loss: float, ids: Sequence[str]) -> dict[str, Any]:
-        """What happened, as an event. TrainingError: a number that is not finite, or a part that does not learn."""
+    def __call__(self, sums: Tensor, ids: Sequence[str]) -> tuple[dict[str, Any], list[float]]:
+        """What happened, as an event, and the rest of `sums`, which begins with the loss. TrainingError: a number that
+        is not finite, or a part that does not learn."""
         rate = learning_rate(self.settings, self.run.step, self.run.total)
         for group in self.exchange.optimizer.param_groups:
             group["lr"] = rate
-        norm = self.exchange.clip(self.parameters, self.settings.max_grad_norm or math.inf)
+        clipped = self.exchange.clip(self.parameters, self.settings.max_grad_norm or math.inf)
+        # the one time that a step waits for the device: a step with a bad number must not be taken
+        loss, *others, norm = torch.cat([sums, clipped.reshape(1).to(sums)]).tolist()
         scaler = self.exchange.accelerator.scaler
         if what := what_is_wrong(loss, norm, scaled=scaler is not None):
             self._leave_out(what, ids)
-            return {"event": "skipped", "why": what, "examples": list(ids)}
+            return {"event": "skipped", "why": what, "examples": list(ids)}, others
         if not self.looked:
             refuse_dead(self.attachment, self.exchange.gradient)
             self.looked = True
@@ -46,9 +52,8 @@ class Update:
             self.still.before_step(rate)
         self.exchange.step()
         self._look(scaler, overflowed=not math.isfinite(norm))
-        return {
-            "event": "step", "loss": loss, "learning_rate": rate, "grad_norm": norm if math.isfinite(norm) else None
-        }  # fmt: skip
+        seen = {"loss": loss, "learning_rate": rate, "grad_norm": norm if math.isfinite(norm) else None}
+        return {"event": "step", **seen}, others
 
     def _leave_out(self, what: str, ids: Sequence[str]) -> None:
         bad, step = self.run.bad, self.run.step + 1

@@ -166,6 +166,25 @@ def test_without_logits_it_is_the_same_loss(tiny, family, smoothing):
     assert not model.model.get_output_embeddings()._forward_pre_hooks
 
 
+@pytest.mark.parametrize("lean", [True, False])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_micro_batch_asks_the_device_for_nothing(tiny, family, lean, monkeypatch):
+    """The meta device has no number to give: whatever reads one to go on, and so would wait for a GPU, is an error.
+    transformers' own look at a mask, before its first layer, is left out here as it is while torch.compile traces."""
+    monkeypatch.setattr("transformers.masking_utils.is_tracing", lambda *_: True)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)  # which does not know the meta device
+    model = tiny(family, head="CausalLM")
+    attachment = LoRA(dropout=0.1).attach(model.model, model.roles, model.fresh)
+    batch = collate(_examples(Head.CAUSAL), Head.CAUSAL, 0)
+    model.model.to("meta").train()
+    batch |= {name: batch[name].to("meta") for name in ("input_ids", "attention_mask")}
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        loss_sum(model.model, {**batch, "labels": batch["labels"].to("meta")}, Head.CAUSAL, lean=lean)
+    assert batch["labels"].device.type == "cpu"
+    loss_sum(model.model, batch, Head.CAUSAL, 0.1, lean=lean).backward()
+    assert all(p.grad is not None and p.grad.device.type == "meta" for p in attachment.trained().values())
+
+
 def test_what_is_done_to_logits_is_done_for_the_loss_too(tiny, caplog):
     """Gemma 2 caps its logits; a head that trains, or has a delta, is no frozen one."""
     model = tiny("llama", head="CausalLM")
