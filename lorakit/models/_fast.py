@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from lorakit.models._base import Family
+from lorakit.nn.activation import use_fast_activations
 from lorakit.nn.attention import use_fast_attention
 from lorakit.nn.dropout import use_fast_dropout
 from lorakit.nn.first_token import read_first_token_only
@@ -14,9 +15,10 @@ from lorakit.nn.products import use_fast_products
 
 
 def make_fast(model: nn.Module, family: Family | None, head: str) -> None:
-    """Products, dropout and attention that are faster, and the last layer at the first token where the head reads only
-    that."""
+    """Products, activation, dropout and attention that are faster, and the last layer at the first token where the head
+    reads only that."""
     use_fast_products(model)
+    use_fast_activations(model)
     use_fast_dropout(model)
     if not use_fast_attention(model) or family is None or family.reads_first is None or head == "causal":
         return
