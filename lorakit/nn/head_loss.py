@@ -48,13 +48,16 @@ class _HeadLoss(torch.autograd.Function):
             part = slice(start, start + CHUNK)
             z = product(h[part], weight, bias).to(exact)
             y = labels[part].unsqueeze(1)
-            lse = z.logsumexp(1, keepdim=True)
-            total += (lse - (1 - smoothing) * z.gather(1, y)).sum()
+            total -= (1 - smoothing) * z.gather(1, y).sum()
             if smoothing:
                 total -= smoothing * z.mean(1).sum()
+            top = z.amax(1, keepdim=True)
+            exps = z.sub_(top).exp_()  # in place: a second (CHUNK, V), or a second exp, would be seen in the step
+            sums = exps.sum(1, keepdim=True)
+            total += (top + sums.log()).sum()
             if grad is not None:
-                dz = z.sub_(lse).exp_()
-                dz.scatter_add_(1, y, torch.full_like(lse, smoothing - 1))
+                dz = exps.div_(sums)
+                dz.scatter_add_(1, y, torch.full_like(sums, smoothing - 1))
                 if smoothing:
                     dz -= smoothing / z.shape[1]
                 grad[part] = product(dz.to(weight.dtype), weight.T)
