@@ -2,9 +2,9 @@ r"""Products with frozen weights on a CPU, by oneDNN: for fp32 where torch takes
 
     y = x W^T + b        dx = G W        db = sum of G's rows        W (out, in) is frozen, b may train
 
-Torch multiplies fp32 by MKL: on an AMD EPYC with AVX-512 oneDNN takes 0.8 of its time. bf16 is oneDNN's already, and is
-spared a pass that writes b first. For each product oneDNN copies W into blocks; where there are few rows, one for each
-beam say, the copy is as dear as the product. `laid_out` makes it once.
+Torch multiplies fp32 by MKL: on an AMD EPYC with AVX-512 oneDNN takes 0.8 of its time. (bf16 is oneDNN's already.) For
+each product oneDNN copies W into blocks; where there are few rows, one for each beam say, the copy is as dear as the
+product. `laid_out` makes it once.
 
 The operators are those that torch.compile writes into its own code. Where they are not there, or gain nothing, and for
 a weight that trains, is quantized or spread over processes, it is the layer's own forward pass.
@@ -34,11 +34,7 @@ def use_fast_products(model: nn.Module) -> None:
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x: (..., in), weight: (out, in), which gets no gradient, bias: (out,) -> (..., out), by whichever is faster."""
-    if not _faster(x, weight):
-        return F.linear(x, weight, bias)
-    if torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)):
-        return _Product.apply(x, weight, bias)  # type: ignore[return-value]
-    return _by_onednn(x, weight, bias)
+    return _Product.apply(x, weight, bias) if _faster(x, weight) else F.linear(x, weight, bias)  # type: ignore[return-value]
 
 
 @contextmanager
@@ -71,7 +67,7 @@ class _Products(nn.Module):
             return _by_onednn(x, self.blocks, self.bias)
         if self.weight.requires_grad or not _faster(x, weight_of(self)):
             return super().forward(x)  # type: ignore[misc]
-        return product(x, weight_of(self), self.bias)
+        return _Product.apply(x, weight_of(self), self.bias)  # type: ignore[return-value]
 
 
 @cache
@@ -103,19 +99,15 @@ def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _faster(x: Tensor, weight: Tensor) -> bool:
     return (
         x.device.type == "cpu"
-        and x.dtype == weight.dtype
+        and x.dtype == weight.dtype == torch.float32
         and x.ndim > 1
         and x.numel() > x.shape[-1]  # of one row, the copy of W is dearer than the product
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
         and type(weight) in (Tensor, nn.Parameter)
-        and _gains(x.dtype)
+        and _mkl_is_slow()
+        and _works(torch.float32)
     )
-
-
-@cache
-def _gains(dtype: torch.dtype) -> bool:
-    return _works(dtype) and (dtype == torch.bfloat16 or _mkl_is_slow())
 
 
 def _can_lay_out(weight: Tensor) -> bool:

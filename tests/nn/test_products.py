@@ -23,8 +23,8 @@ PRECISIONS = [pytest.param(torch.float32, 1e-6, marks=needs[torch.float32]),
 
 @pytest.fixture(autouse=True)
 def everywhere(monkeypatch):
-    """fp32 too, whatever this processor gains by it."""
-    monkeypatch.setattr(products, "_gains", products._works)
+    """Whatever this processor gains by it."""
+    monkeypatch.setattr(products, "_mkl_is_slow", lambda: True)
 
 
 def _layer(kind: str, dtype: torch.dtype = torch.float32, bias: bool = True) -> nn.Module:
