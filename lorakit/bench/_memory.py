@@ -25,6 +25,7 @@ from lorakit.bench.step import random_batch
 from lorakit.hub import adapter as files
 from lorakit.models import family_of
 from lorakit.models._load import DTYPES
+from lorakit.nn.products import laid_out, laid_out_bytes
 from lorakit.recipe.load import load_recipe
 from lorakit.recipe.schema import Recipe
 from lorakit.tasks import Head
@@ -46,14 +47,16 @@ def kept(way: str, recipe: Recipe, setting: Setting) -> dict[str, int]:
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
     _forget_peak(setting.device)
-    for _ in range(2):  # the second has the optimizer's state beside it
-        optimizer.zero_grad(set_to_none=True)
-        loss().backward()
-        optimizer.step()
+    with laid_out(model, training=True):
+        for _ in range(2):  # the second has the optimizer's state beside it
+            optimizer.zero_grad(set_to_none=True)
+            loss().backward()
+            optimizer.step()
+        copies = laid_out_bytes(model)
     peak = _peak(setting.device) - (0 if setting.device == "cuda" else imported)
     state = [value for one in optimizer.state.values() for value in one.values() if torch.is_tensor(value)]
     found = {
-        "trained": sum(p.numel() for p in trained), "weights": _bytes([*model.parameters(), *model.buffers()]),
+        "trained": sum(p.numel() for p in trained), "weights": copies + _bytes([*model.parameters(), *model.buffers()]),
         "gradients": _bytes(p.grad for p in trained if p.grad is not None), "optimizer": _bytes(state),
         "activations": saved_bytes(loss, model), "peak": peak,
     }  # fmt: skip

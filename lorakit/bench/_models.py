@@ -6,7 +6,8 @@ Weights are random, of the recipe's shape: time does not depend on their values.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import nn
@@ -16,6 +17,7 @@ from lorakit.models import family_of
 from lorakit.models._fast import make_fast
 from lorakit.models._load import DTYPES, random_base
 from lorakit.nn.linear import is_conv1d
+from lorakit.nn.products import laid_out
 from lorakit.recipe.schema import Recipe
 
 
@@ -37,6 +39,15 @@ def trained_models(recipe: Recipe, setting: Setting) -> dict[str, nn.Module]:
     for name in setting.against:
         builders[name] = lambda model, build=peers[name]: build(model, r, alpha, dropout)
     return {name: build(copy.deepcopy(base)).train() for name, build in builders.items()}
+
+
+@contextmanager
+def as_trained(models: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Inside, frozen weights are laid out where a run would have them so."""
+    with ExitStack() as stack:
+        for model in models.values():
+            stack.enter_context(laid_out(model, training=True))
+        yield
 
 
 def bare(recipe: Recipe, layers: int | None, dropout: float) -> Any:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lorakit.bench._base import Bench, Measured, Setting
-from lorakit.bench._models import trained_models
+from lorakit.bench._models import as_trained, trained_models
 from lorakit.bench._rounds import measure, saved_bytes
 from lorakit.bench.step import optimized
 from lorakit.errors import InputError
@@ -40,7 +40,8 @@ class Loss(Bench):
 
         ways = {"limit": whole, "limit_fast": lean, "lorakit": lean} | dict.fromkeys(setting.against, whole)
         steps = {name: optimized(models[name], lambda m, way=way: way(m)) for name, way in ways.items()}
-        rounds = measure(steps, setting.rounds, setting.device)
+        with as_trained(models):
+            rounds = measure(steps, setting.rounds, setting.device)
         pairs = [("lorakit", "limit_fast"), *(("lorakit", peer) for peer in setting.against)]
         kept = {name: saved_bytes(lambda m=models[name], way=way: way(m), models[name]) for name, way in ways.items()}
         return Measured([rounds.ratio(*pair) for pair in pairs], kept)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lorakit.bench._base import Bench, Measured, Setting
-from lorakit.bench._models import trained_models
+from lorakit.bench._models import as_trained, trained_models
 from lorakit.bench._rounds import measure, saved_bytes
 from lorakit.recipe.schema import Recipe
 from lorakit.tasks import Head
@@ -27,7 +27,8 @@ class Step(Bench):
         batch = random_batch(recipe, models["limit"], setting)
         head = recipe.task.head
         steps = {name: optimized(model, lambda m: loss_sum(m, batch, head)) for name, model in models.items()}
-        rounds = measure(steps, setting.rounds, setting.device)
+        with as_trained(models):
+            rounds = measure(steps, setting.rounds, setting.device)
         pairs = [("lorakit", "limit_fast"), ("lorakit", "limit")]
         pairs += [pair for peer in setting.against for pair in (("lorakit", peer), (peer, "limit"))]
         kept = {name: saved_bytes(lambda m=m: loss_sum(m, batch, head), m) for name, m in models.items()}

@@ -18,17 +18,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorakit.nn.products import product
+from lorakit.nn.products import times
 
 CHUNK = 256
 
 
-def head_loss(h: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """h: (n, d), weight: (V, d), which gets no gradient, bias: (V,), labels: (n,) -> the sum, a float32 scalar."""
+def head_loss(
+    h: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float = 0.0,
+    operands: tuple[Tensor, Tensor | None] | None = None,
+) -> Tensor:  # fmt: skip
+    """h: (n, d), weight: (V, d), which gets no gradient, bias: (V,), labels: (n,) -> the sum, a float32 scalar.
+
+    operands: W and W^T as `nn.products.times` takes them, where that is faster.
+    """
     if torch.is_autocast_enabled(h.device.type):
         dtype = torch.get_autocast_dtype(h.device.type)
         h, weight = h.to(dtype), weight.to(dtype)
-    return _HeadLoss.apply(h, weight, bias, labels, smoothing)  # type: ignore[return-value]
+    return _HeadLoss.apply(h, weight, bias, labels, smoothing, operands)  # type: ignore[return-value]
 
 
 def head_loss_reference(
@@ -40,13 +46,16 @@ def head_loss_reference(
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float) -> Tensor:
+    def forward(
+        ctx: Any, h: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float, operands: Any
+    ) -> Tensor:
         exact = torch.promote_types(h.dtype, torch.float32)
         total = torch.zeros((), dtype=exact, device=h.device)
         grad = torch.empty_like(h) if ctx.needs_input_grad[0] else None
         for start in range(0, len(h), CHUNK):
             part = slice(start, start + CHUNK)
-            z = product(h[part], weight, bias).to(exact)
+            logits = F.linear(h[part], weight, bias) if operands is None else times(h[part], operands[0], bias)
+            z = logits.to(exact)
             y = labels[part].unsqueeze(1)
             total -= (1 - smoothing) * z.gather(1, y).sum()
             if smoothing:
@@ -60,7 +69,8 @@ class _HeadLoss(torch.autograd.Function):
                 dz.scatter_add_(1, y, torch.full_like(sums, smoothing - 1))
                 if smoothing:
                     dz -= smoothing / z.shape[1]
-                grad[part] = product(dz.to(weight.dtype), weight.T)
+                dz = dz.to(weight.dtype)
+                grad[part] = dz @ weight if operands is None else times(dz, operands[1])
         if grad is not None:
             ctx.save_for_backward(grad)
         return total
@@ -69,4 +79,4 @@ class _HeadLoss(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         (dh,) = ctx.saved_tensors
-        return (dh * grad).to(dh.dtype), None, None, None, None
+        return (dh * grad).to(dh.dtype), None, None, None, None, None

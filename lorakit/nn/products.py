@@ -3,8 +3,8 @@ r"""Products with frozen weights on a CPU, by oneDNN: for fp32 where torch takes
     y = x W^T + b        dx = G W        db = sum of G's rows        W (out, in) is frozen, b may train
 
 Torch multiplies fp32 by MKL: on an AMD EPYC with AVX-512 oneDNN takes 0.8 of its time. (bf16 is oneDNN's already.) For
-each product oneDNN copies W into blocks; where there are few rows, one for each beam say, the copy is as dear as the
-product. `laid_out` makes it once.
+each product oneDNN copies W into blocks: a tenth of a bf16 product of 2,048 rows, and with few rows, one for each beam
+say, as dear as the product. `laid_out` makes the copy once.
 
 The operators are those that torch.compile writes into its own code. Where they are not there, or gain nothing, and for
 a weight that trains, is quantized or spread over processes, it is the layer's own forward pass.
@@ -32,27 +32,50 @@ def use_fast_products(model: nn.Module) -> None:
             module.__class__ = _with_products(type(module))  # type: ignore[assignment] # as torch's parametrize does
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x: (..., in), weight: (out, in), which gets no gradient, bias: (out,) -> (..., out), by whichever is faster."""
-    return _Product.apply(x, weight, bias) if _faster(x, weight) else F.linear(x, weight, bias)  # type: ignore[return-value]
-
-
 @contextmanager
-def laid_out(model: nn.Module) -> Iterator[None]:
-    """Inside, where nothing trains and no weight changes, W of every layer is there a second time, in oneDNN's blocks.
+def laid_out(model: nn.Module, training: bool = False) -> Iterator[None]:
+    """Inside, W of every layer is there again, in oneDNN's blocks; where W changes they are made anew.
 
-    Left out where that would take more than half of the memory that is free.
+    training: of layers that do not train, and W^T too. Left out where the copies would take more than half of the free
+    memory, and in training more than an eighth.
     """
-    layers = [module for module in model.modules() if isinstance(module, _Products) and _can_lay_out(module.weight)]
-    if sum(layer.weight.nbytes for layer in layers) > _free_bytes() / 2:
+    layers = [m for m in model.modules() if isinstance(m, _Products) and m.blocks is None and _can_lay_out(m.weight)]
+    layers = [m for m in layers if not (training and m.weight.requires_grad)]
+    copies, share = (2, 1 / 8) if training else (1, 1 / 2)
+    if copies * sum(m.weight.nbytes for m in layers) > _free_bytes() * share:
         layers = []
+    for layer in layers:
+        layer.blocks = _Blocks(training)
     try:
-        for layer in layers:
-            layer.blocks = torch.ops.mkldnn._reorder_linear_weight(weight_of(layer).detach())
         yield
     finally:
         for layer in layers:
             layer.blocks = None
+
+
+def laid_out_bytes(model: nn.Module) -> int:
+    """Of the copies that there are now."""
+    layers = [m for m in model.modules() if isinstance(m, _Products) and m.blocks is not None]
+    return sum(len(layer.blocks.made) * layer.weight.nbytes for layer in layers if layer.blocks is not None)
+
+
+class _Blocks:
+    """W and W^T in oneDNN's blocks, each made when it is first asked for, and anew when W has changed."""
+
+    def __init__(self, both: bool):
+        self.both, self.state, self.made = both, (0, 0), {}
+
+    def of(self, weight: Tensor, transposed: bool) -> Tensor:
+        state = (weight.data_ptr(), weight._version)
+        if state != self.state:
+            self.state, self.made = state, {}
+        if transposed not in self.made:
+            matrix = weight.detach()
+            self.made[transposed] = torch.ops.mkldnn._reorder_linear_weight(matrix.T if transposed else matrix)
+        return self.made[transposed]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Blocks:
+        return _Blocks(self.both)
 
 
 class _Products(nn.Module):
@@ -60,14 +83,11 @@ class _Products(nn.Module):
 
     weight: Tensor
     bias: Tensor | None
-    blocks: Tensor | None = None
+    blocks: _Blocks | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.blocks is not None and x.dtype == self.weight.dtype and not torch.is_grad_enabled():
-            return _by_onednn(x, self.blocks, self.bias)
-        if self.weight.requires_grad or not _faster(x, weight_of(self)):
-            return super().forward(x)  # type: ignore[misc]
-        return _Product.apply(x, weight_of(self), self.bias)  # type: ignore[return-value]
+        operands = operands_of(self, x)
+        return super().forward(x) if operands is None else _Product.apply(x, *operands, self.bias)  # type: ignore[misc]
 
 
 @cache
@@ -75,39 +95,41 @@ def _with_products(cls: type[nn.Module]) -> type[nn.Module]:
     return type(cls.__name__, (_Products, cls), {})
 
 
+def operands_of(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None] | None:
+    """W (out, in), and W^T where x will have a gradient, as `times` takes them for x; None: leave it to the layer."""
+    if torch.compiler.is_compiling() or not isinstance(layer, _Products):
+        return None
+    weight, back = weight_of(layer), torch.is_grad_enabled() and x.requires_grad
+    plain = x.device.type == "cpu" and x.dtype == weight.dtype and x.ndim > 1 and type(layer.weight) is nn.Parameter
+    if not plain or torch.is_autocast_enabled("cpu") or (torch.is_grad_enabled() and weight.requires_grad):
+        return None
+    if layer.blocks is not None and (layer.blocks.both or not back):
+        return layer.blocks.of(weight, False), layer.blocks.of(weight, True) if back else None
+    # of one row, the copy of W is dearer than the product
+    if x.dtype == torch.float32 and x.numel() > x.shape[-1] and _mkl_is_slow() and _works(torch.float32):
+        return weight, weight.T
+    return None
+
+
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(weight)
-        return _by_onednn(x, weight, bias)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, transposed: Tensor | None, bias: Tensor | None) -> Tensor:
+        ctx.transposed = transposed  # frozen, and blocks cannot be saved as other tensors are
+        return times(x, weight, bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        (weight,) = ctx.saved_tensors
-        need_x, _, need_bias = ctx.needs_input_grad
-        grad_x = _by_onednn(grad, weight.T, None) if need_x else None
-        return grad_x, None, grad.flatten(0, -2).sum(0) if need_bias else None
+        need_x, _, _, need_bias = ctx.needs_input_grad
+        grad_x = times(grad, ctx.transposed, None) if need_x else None
+        return grad_x, None, None, grad.flatten(0, -2).sum(0) if need_bias else None
 
 
-def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def times(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x: (..., in), weight: (out, in), plain or in blocks, bias: (out,) -> (..., out), without a gradient."""
     y = torch.ops.mkldnn._linear_pointwise(x.flatten(0, -2), weight, bias, "none", [], "")
     # as torch's own linear does: a delta is added to it in place, which autograd forbids for a view made in a Function
     return torch.ops.aten._unsafe_view(y, (*x.shape[:-1], y.shape[-1]))
-
-
-def _faster(x: Tensor, weight: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and x.ndim > 1
-        and x.numel() > x.shape[-1]  # of one row, the copy of W is dearer than the product
-        and not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled("cpu")
-        and type(weight) in (Tensor, nn.Parameter)
-        and _mkl_is_slow()
-        and _works(torch.float32)
-    )
 
 
 def _can_lay_out(weight: Tensor) -> bool:
@@ -123,7 +145,7 @@ def _works(dtype: torch.dtype) -> bool:
     x, weight = x.view(2, 32), weight.view(8, 32)
     try:
         blocks = torch.ops.mkldnn._reorder_linear_weight(weight)
-        found = [_by_onednn(x, w, bias) for w in (weight, blocks)]
+        found = [times(x, w, bias) for w in (weight, blocks)]
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
     return all(torch.allclose(y, F.linear(x, weight, bias), rtol=1e-2, atol=1e-2) for y in found)

@@ -21,6 +21,7 @@ from lorakit.batches import Encoded, collate, pack, sent
 from lorakit.errors import DataError, ModelError
 from lorakit.methods import Attachment
 from lorakit.nn.compiled import as_written, compiled_layers
+from lorakit.nn.products import laid_out
 from lorakit.recipe.schema import Evaluate, Train
 from lorakit.tasks import Head
 from lorakit.train.loss import can_be_lean, loss_sum
@@ -115,7 +116,7 @@ def train(
     observe({"event": "resumed", "step": run.step, **plan} if run.step else {"event": "start", **plan})
     exchange.model.train()
     compiled, aside = (compiled_layers, as_written) if settings.compile else (nullcontext, nullcontext)
-    with keeper, compiled(attachment.model):
+    with keeper, compiled(attachment.model), laid_out(attachment.model, training=True):
         batches = batches_from(setup, run.step)
         while not run.ended:
             if run.scored:

@@ -15,6 +15,7 @@ from lorakit.batches import IGNORE, sent
 from lorakit.nn.head_loss import head_loss
 from lorakit.nn.linear import is_quantized
 from lorakit.nn.logits import last_logits
+from lorakit.nn.products import operands_of
 from lorakit.nn.prompt import prompt_ends
 from lorakit.tasks import Head
 
@@ -64,7 +65,7 @@ def _without_logits(model: nn.Module, inputs: dict[str, Any], labels: Tensor, sm
     with _caught(output) as caught:
         last_logits(model, inputs, labels.shape[1])
     hidden, labels = _trained(caught[0], labels[:, 1:])
-    return head_loss(hidden, output.weight, output.bias, labels, smoothing)
+    return head_loss(hidden, output.weight, output.bias, labels, smoothing, operands_of(output, hidden))
 
 
 @contextmanager

@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from lorakit.nn import head_loss as module
+from lorakit.nn import products
 from lorakit.nn.head_loss import head_loss, head_loss_reference
+
+onednn = pytest.mark.skipif(not products._works(torch.float32), reason="oneDNN has no fp32 here")
 
 
 def _operands(n: int, dtype=torch.float32, bias: bool = False):
@@ -24,10 +27,12 @@ def _operands(n: int, dtype=torch.float32, bias: bool = False):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("n", [1, 4, 5, 9])
-def test_value_and_gradient_are_the_references(n, bias, smoothing, monkeypatch):
+@pytest.mark.parametrize("by_onednn", [False, pytest.param(True, marks=onednn)])
+def test_value_and_gradient_are_the_references(n, bias, smoothing, by_onednn, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 4)  # several chunks, the last one smaller
     operands = _operands(n, bias=bias)
-    found, wanted = head_loss(*operands, smoothing), head_loss_reference(*operands, smoothing)
+    both = (operands[1], operands[1].T) if by_onednn else None
+    found, wanted = head_loss(*operands, smoothing, both), head_loss_reference(*operands, smoothing)
     torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
     ours, theirs = (torch.autograd.grad(3 * loss, operands[0])[0] for loss in (found, wanted))
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6 * float(theirs.abs().max()))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.nn import products
-from lorakit.nn.linear import is_conv1d, weight_of
-from lorakit.nn.products import laid_out, product, use_fast_products
+from lorakit.nn.linear import is_conv1d
+from lorakit.nn.products import laid_out, laid_out_bytes, operands_of, use_fast_products
 
 needs = {dtype: pytest.mark.skipif(not products._works(dtype), reason=f"oneDNN has no {dtype} here")
          for dtype in (torch.float32, torch.bfloat16)}  # fmt: skip
@@ -44,40 +44,75 @@ def _close(found: torch.Tensor, wanted: torch.Tensor, error: float) -> None:
     torch.testing.assert_close(found, wanted, rtol=error, atol=error * size)
 
 
+def _results(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    module.bias.requires_grad_(True)
+    module.bias.grad = None
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
+    y = module(x)
+    y.mul_(1)  # a delta is added in place
+    (y * torch.linspace(-1, 1, y.numel()).view(y.shape).to(dtype)).sum().backward()
+    return y.detach(), x.grad, module.bias.grad
+
+
 @pytest.mark.parametrize(("dtype", "error"), PRECISIONS)
 @pytest.mark.parametrize("kind", ["Linear", "Conv1D"])
+@pytest.mark.parametrize("blocks", [False, True])
 @pytest.mark.parametrize("shape", [(7, 24), (2, 5, 24), (1, 24), (2, 0, 24), (2, 3, 4, 24)])
-def test_value_and_gradients_are_those_of_the_layer(kind, shape, dtype, error):
+def test_value_and_gradients_are_those_of_the_layer(kind, shape, dtype, error, blocks):
     layer = _layer(kind, dtype)
     fast = _fast(layer)
-    results = []
-    for module in (layer, fast):
-        module.bias.requires_grad_(True)
-        x = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
-        y = module(x)
-        y.mul_(1)  # a delta is added in place
-        (y * torch.linspace(-1, 1, y.numel()).view(y.shape).to(dtype)).sum().backward()
-        results.append((y.detach(), x.grad, module.bias.grad))
-    for found, wanted in zip(results[1], results[0], strict=True):
-        assert found.dtype == wanted.dtype
-        _close(found, wanted, error)
+    with laid_out(fast, training=True) if blocks else nullcontext():
+        found = _results(fast, shape, dtype)
+        assert laid_out_bytes(fast) == (2 * layer.weight.nbytes if blocks else 0)
+    for ours, wanted in zip(found, _results(layer, shape, dtype), strict=True):
+        assert ours.dtype == wanted.dtype
+        _close(ours, wanted, error)
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(("dtype", "error"), PRECISIONS)
 @pytest.mark.parametrize("kind", ["Linear", "Conv1D"])
-def test_laid_out_it_is_the_same_and_what_was_changed_since_counts(kind, dtype, error):
+def test_a_weight_that_changes_is_laid_out_anew(kind, dtype, error, training):
     layer = _layer(kind, dtype)
     fast = _fast(layer)
     x = torch.randn(6, 24, dtype=dtype)
-    for _ in range(2):
-        with torch.no_grad(), laid_out(fast):
-            assert fast.blocks is not None
+    with laid_out(fast, training), torch.no_grad():
+        for change in (lambda w: w.mul_(-2), lambda w: w[1:3].zero_(), lambda w: w.T.add_(1)):
             _close(fast(x), layer(x), error)
-        assert fast.blocks is None
+            before = fast(x)
+            for module in (layer, fast):
+                change(module.weight)
+            assert not torch.equal(fast(x), before)
+            _close(fast(x), layer(x), error)
         for module in (layer, fast):
-            module.weight.mul_(-2)
+            module.weight = nn.Parameter(module.weight.detach().clone().neg_(), requires_grad=False)
+        _close(fast(x), layer(x), error)
+        with torch.inference_mode():
+            for module in (layer, fast):
+                module.weight.mul_(2)
+            _close(fast(x), layer(x), error)
+    assert laid_out_bytes(fast) == 0
+
+
+def test_laid_out_for_reading_alone_a_gradient_takes_the_plain_weight():
+    layer = _layer("Linear")
+    fast = _fast(layer)
     with laid_out(fast):
-        assert fast(x.requires_grad_()).requires_grad  # blocks have no gradient
+        found = _results(fast, (6, 24), torch.float32)
+    for ours, wanted in zip(found, _results(layer, (6, 24), torch.float32), strict=True):
+        _close(ours, wanted, 1e-6)
+
+
+def test_inside_another_the_outer_copies_stay():
+    fast, x = _fast(_layer("Linear")), torch.randn(6, 24)
+    with laid_out(fast, training=True):
+        fast(x)
+        blocks = fast.blocks
+        with laid_out(fast), torch.inference_mode():
+            fast(x)
+        assert fast.blocks is blocks
+        assert laid_out_bytes(fast) == fast.weight.nbytes
+        assert laid_out_bytes(copy.deepcopy(fast)) == 0
 
 
 def test_without_a_bias():
@@ -117,7 +152,9 @@ def test_layers_keep_what_others_know_them_by(tiny):
 
 def test_a_weight_that_trains_gets_its_gradient():
     fast = _fast(_layer("Linear")).requires_grad_(True)
-    fast(torch.ones(3, 24)).sum().backward()
+    with laid_out(fast, training=True):
+        fast(torch.ones(3, 24)).sum().backward()
+    assert fast.blocks is None
     torch.testing.assert_close(fast.weight.grad, torch.full((10, 24), 3.0))
 
 
@@ -125,7 +162,7 @@ def test_autocast_and_other_dtypes_take_the_layers_own_way(monkeypatch):
     def refuse(*_):
         raise AssertionError("not for this")
 
-    monkeypatch.setattr(products, "_by_onednn", refuse)
+    monkeypatch.setattr(products, "times", refuse)
     layer = _fast(_layer("Linear"))
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(torch.ones(2, 24)).dtype == torch.bfloat16
@@ -148,7 +185,7 @@ def test_where_the_operators_are_not_there_it_is_torchs_own(monkeypatch):
     def gone(*_):
         raise AttributeError("no such operator")
 
-    monkeypatch.setattr(products, "_by_onednn", gone)
+    monkeypatch.setattr(products, "times", gone)
     products._works.cache_clear()
     try:
         assert not products._works(torch.float32)
@@ -156,19 +193,19 @@ def test_where_the_operators_are_not_there_it_is_torchs_own(monkeypatch):
         fast = _fast(layer)
         with torch.no_grad(), laid_out(fast):
             assert torch.equal(fast(x), layer(x))
-        weight, bias = weight_of(layer), layer.bias
-        assert torch.equal(product(x, weight, bias), F.linear(x, weight, bias))
+        assert operands_of(fast, x) is None
     finally:
         products._works.cache_clear()
 
 
-def test_laying_out_is_left_out_where_memory_is_short(monkeypatch):
+@pytest.mark.parametrize(("training", "share"), [(False, 2), (True, 16)])
+def test_laying_out_is_left_out_where_memory_is_short(monkeypatch, training, share):
     fast = _fast(_layer("Linear"))
-    monkeypatch.setattr(products, "_free_bytes", lambda: 2 * fast.weight.nbytes - 2)
-    with laid_out(fast):
+    monkeypatch.setattr(products, "_free_bytes", lambda: share * fast.weight.nbytes - 1)
+    with laid_out(fast, training):
         assert fast.blocks is None
-    monkeypatch.setattr(products, "_free_bytes", lambda: 2 * fast.weight.nbytes)
-    with laid_out(fast):
+    monkeypatch.setattr(products, "_free_bytes", lambda: share * fast.weight.nbytes)
+    with laid_out(fast, training):
         assert fast.blocks is not None
 
 
@@ -176,7 +213,7 @@ def test_laying_out_is_left_out_where_memory_is_short(monkeypatch):
                                               ("llama", "CausalLM")])  # fmt: skip
 def test_a_model_with_lora_has_the_same_loss_and_gradients(tiny, family, head):
     found = []
-    for fast in (False, True):
+    for fast in (False, True, "blocks"):
         model = tiny(family, head)
         torch.manual_seed(0)
         attachment = LoRA(r=4).attach(model.model, model.roles, model.fresh)
@@ -186,9 +223,12 @@ def test_a_model_with_lora_has_the_same_loss_and_gradients(tiny, family, head):
         if fast:
             use_fast_products(model.model)
         model.model.eval()
-        loss = model.loss()
-        loss.backward()
+        with laid_out(model.model, training=True) if fast == "blocks" else nullcontext():
+            loss = model.loss()
+            loss.backward()
+            assert (laid_out_bytes(model.model) > 0) == (fast == "blocks")
         found.append({"loss": loss.detach()} | {n: p.grad for n, p in attachment.trained().items()})
     assert len(found[0]) > 2
     for name, wanted in found[0].items():
         _close(found[1][name], wanted, 1e-5)
+        _close(found[2][name], wanted, 1e-5)
