@@ -12,8 +12,9 @@ a weight that trains, is quantized or spread over processes, it is the layer's o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorakit.nn.linear import is_conv1d, weight_of
+
+GROUPS = Path("/sys/fs/cgroup")
+"""Where Linux keeps the limits of containers and of a cluster's jobs."""
 
 
 def use_fast_products(model: nn.Module) -> None:
@@ -163,9 +167,16 @@ def _mkl_is_slow() -> bool:
 
 
 def _free_bytes() -> float:
-    """What the system can give without swapping (Linux); elsewhere as much as there is."""
-    try:
+    """What the system, and each control group that the process is in, can give (Linux); elsewhere there is no limit."""
+    free = [math.inf]
+    with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return float("inf")
-    return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), float("inf"))
+        free.append(1024.0 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
+    with suppress(OSError, IndexError):
+        own = Path("/proc/self/cgroup").read_text(encoding="utf-8").split("0::/")[1].splitlines()[0]
+        group = GROUPS / own
+        for folder in (group, *group.parents):
+            with suppress(OSError, ValueError):  # `max`: no limit; the outermost has no such file
+                most, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
+                free.append(most - used)
+    return min(free)

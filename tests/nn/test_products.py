@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -196,6 +197,24 @@ def test_where_the_operators_are_not_there_it_is_torchs_own(monkeypatch):
         assert operands_of(fast, x) is None
     finally:
         products._works.cache_clear()
+
+
+@pytest.mark.skipif(not Path("/proc/self/cgroup").exists(), reason="Linux")
+def test_a_container_has_less_than_its_host(monkeypatch, tmp_path):
+    own = Path("/proc/self/cgroup").read_text()
+    if "0::/" not in own:
+        pytest.skip("control groups of the first version")
+    monkeypatch.setattr(products, "GROUPS", tmp_path)
+    inside = tmp_path / own.split("0::/")[1].splitlines()[0]
+    inside.mkdir(parents=True, exist_ok=True)
+    whole = products._free_bytes()
+    assert 0 < whole < 2**50
+    (inside / "memory.max").write_text("max\n")
+    (inside / "memory.current").write_text("700\n")
+    assert products._free_bytes() > 2**20
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    assert products._free_bytes() == 4000
 
 
 @pytest.mark.parametrize(("training", "share"), [(False, 2), (True, 16)])
