@@ -40,11 +40,12 @@ def use_fast_products(model: nn.Module) -> None:
 def laid_out(model: nn.Module, training: bool = False) -> Iterator[None]:
     """Inside, W of every layer is there again, in oneDNN's blocks; where W changes they are made anew.
 
-    training: of layers that do not train, and W^T too. Left out where the copies would take more than half of the free
-    memory, and in training more than an eighth.
+    training: of layers that do not train, and W^T too, where the numbers stay the same to the bit: what memory is free
+    decides no result. Left out where the copies would take more than half of it, and in training more than an eighth.
     """
     layers = [m for m in model.modules() if isinstance(m, _Products) and m.blocks is None and _can_lay_out(m.weight)]
-    layers = [m for m in layers if not (training and m.weight.requires_grad)]
+    if training:
+        layers = [m for m in layers if not m.weight.requires_grad and _is_onednns(m.weight.dtype)]
     copies, share = (2, 1 / 8) if training else (1, 1 / 2)
     if copies * sum(m.weight.nbytes for m in layers) > _free_bytes() * share:
         layers = []
@@ -107,10 +108,11 @@ def operands_of(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None] | N
     plain = x.device.type == "cpu" and x.dtype == weight.dtype and x.ndim > 1 and type(layer.weight) is nn.Parameter
     if not plain or torch.is_autocast_enabled("cpu") or (torch.is_grad_enabled() and weight.requires_grad):
         return None
+    if x.dtype == torch.float32 and x.numel() <= x.shape[-1]:  # one row: MKL's is the faster way
+        return None
     if layer.blocks is not None and (layer.blocks.both or not back):
         return layer.blocks.of(weight, False), layer.blocks.of(weight, True) if back else None
-    # of one row, the copy of W is dearer than the product
-    if x.dtype == torch.float32 and x.numel() > x.shape[-1] and _mkl_is_slow() and _works(torch.float32):
+    if x.dtype == torch.float32 and _is_onednns(x.dtype) and _works(x.dtype):
         return weight, weight.T
     return None
 
@@ -134,6 +136,11 @@ def times(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     y = torch.ops.mkldnn._linear_pointwise(x.flatten(0, -2), weight, bias, "none", [], "")
     # as torch's own linear does: a delta is added to it in place, which autograd forbids for a view made in a Function
     return torch.ops.aten._unsafe_view(y, (*x.shape[:-1], y.shape[-1]))
+
+
+def _is_onednns(dtype: torch.dtype) -> bool:
+    """Whether such products are oneDNN's with plain weights too."""
+    return dtype != torch.float32 or _mkl_is_slow()
 
 
 def _can_lay_out(weight: Tensor) -> bool:
