@@ -47,19 +47,24 @@ def kept(way: str, recipe: Recipe, setting: Setting) -> dict[str, int]:
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
     _forget_peak(setting.device)
-    with laid_out(model, training=True):
-        for _ in range(2):  # the second has the optimizer's state beside it
-            optimizer.zero_grad(set_to_none=True)
-            loss().backward()
-            optimizer.step()
-        copies = laid_out_bytes(model)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss().backward()
+        optimizer.step()
+
+    step()
+    step()  # now with the optimizer's state beside it
     peak = _peak(setting.device) - (0 if setting.device == "cuda" else imported)
     state = [value for one in optimizer.state.values() for value in one.values() if torch.is_tensor(value)]
     found = {
-        "trained": sum(p.numel() for p in trained), "weights": copies + _bytes([*model.parameters(), *model.buffers()]),
+        "trained": sum(p.numel() for p in trained), "weights": _bytes([*model.parameters(), *model.buffers()]),
         "gradients": _bytes(p.grad for p in trained if p.grad is not None), "optimizer": _bytes(state),
         "activations": saved_bytes(loss, model), "peak": peak,
     }  # fmt: skip
+    with laid_out(model, training=True):
+        step()
+        found["blocks"] = laid_out_bytes(model)
     with tempfile.TemporaryDirectory() as folder:
         save(Path(folder) / "saved")
         weights = Path(folder, "saved").glob("*.safetensors")

@@ -37,7 +37,12 @@ class Memory(Bench):
             raise InputError("bench memory starts a process for each way, and needs the recipe's name")
         found = {way: _process(way, setting) for way in ("lorakit", *setting.against)}
         counted = {f"{way}: {part}": count for way, parts in found.items() for part, count in parts.items()}
-        return Measured([], bytes=counted, tables=[_table(found, setting), gpt3_table()])
+        blocks = found["lorakit"]["blocks"] / 1e6
+        note = (
+            f"lorakit, where that is an eighth of the free memory at most: {blocks:,.1f} MB more, of weights in blocks"
+        )
+        notes = [note] if blocks else []
+        return Measured([], bytes=counted, tables=[_table(found, setting), gpt3_table()], notes=notes)
 
 
 def _process(way: str, setting: Setting) -> dict[str, int]:
