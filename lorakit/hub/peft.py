@@ -66,15 +66,17 @@ class Fields(BaseModel):
 
 
 def tensors_of(attachment: LoRAAttachment) -> dict[str, Tensor]:
-    """The attachment as PEFT's tensors: lora_A (r, in) and lora_B (out, r) per module, and what is fresh, whole."""
+    """The attachment as PEFT's tensors: lora_A (r, in) and lora_B (out, r) per module, and what is fresh, whole.
+
+    On the CPU; what is there already is not copied.
+    """
     tensors = {}
     for path, sites in _by_module(attachment.sites).items():
         a, b = _stacked(attachment, sites)
         tensors[f"{PREFIX}{path}.lora_A.weight"] = a
         tensors[f"{PREFIX}{path}.lora_B.weight"] = b
-    for name, parameter in attachment.model.named_parameters():
-        if name in attachment.fresh:
-            tensors[f"{PREFIX}{_outside(name)}"] = parameter.detach().cpu().clone().contiguous()
+    for name in sorted(attachment.fresh):
+        tensors[f"{PREFIX}{_outside(name)}"] = attachment.model.get_parameter(name).detach().cpu()
     return tensors
 
 
@@ -99,9 +101,10 @@ def config_of(attachment: LoRAAttachment, base: str, revision: str | None, task_
     if other:
         config["rank_pattern"] = {path: n[0] for path, n in sorted(other.items())}
         config["alpha_pattern"] = {path: n[1] for path, n in sorted(other.items())}
-    heads = _whole_modules(attachment.model, {name for name in attachment.fresh if not name.endswith(tokens.END)})
-    if trained := tokens.rows_of(attachment.model):
-        config["trainable_token_indices"] = trained
+    rows = {name for name in attachment.fresh if name.endswith(tokens.END)}
+    heads = _whole_modules(attachment.model, attachment.fresh - rows)
+    if rows:
+        config["trainable_token_indices"] = tokens.rows_of(attachment.model)
     if heads:
         config["modules_to_save"] = heads
     return config
@@ -196,6 +199,8 @@ def _rank_and_alpha(attachment: LoRAAttachment, sites: list[Site]) -> tuple[int,
 def _stacked(attachment: LoRAAttachment, sites: list[Site]) -> tuple[Tensor, Tensor]:
     """(A', B') of one module."""
     deltas = [attachment.deltas[site.name] for site in sites]
+    if [site.rows for site in sites] == [None]:
+        return deltas[0].A.detach().cpu(), deltas[0].B.detach().cpu()
     out = features(sites[0].module)[0]
     ranks = [delta.A.shape[0] for delta in deltas]
     scale = _common_scale(attachment, sites)
@@ -252,10 +257,9 @@ def _whole_modules(model: nn.Module, names: Iterable[str]) -> list[str]:
     names = set(names)
     above = {".".join(name.split(".")[:n]) for name in names for n in range(1, name.count(".") + 1)}
     chosen: list[str] = []
-    for path in [path for path, _ in model.named_modules() if path in above]:
-        module = model.get_submodule(path)
-        own = [f"{path}.{n}" for n, _ in module.named_parameters() if not n.startswith("delta.")]
-        inside = any(path.startswith(f"{c}.") for c in chosen)
-        if path and own and not inside and all(n in names for n in own):
-            chosen.append(path)
-    return sorted(chosen)
+    for path in sorted(above):  # a module before those in it
+        if not any(path.startswith(f"{c}.") for c in chosen):
+            own = [n for n, _ in model.get_submodule(path).named_parameters() if not n.startswith("delta.")]
+            if all(f"{path}.{n}" in names for n in own):
+                chosen.append(path)
+    return chosen

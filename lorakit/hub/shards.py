@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from lorakit.disk import sync
 from lorakit.errors import ModelError
 from lorakit.hub import adapter
 from lorakit.hub.adapter import AdapterFile
+from lorakit.hub.tensorfile import Kind, write_tensors
 from lorakit.methods import Attachment
 from lorakit.methods.reparam.lora import LoRAAttachment
 from lorakit.methods.subset._subset import SubsetAttachment
@@ -26,9 +25,6 @@ from lorakit.models import Model
 from lorakit.models._load import DTYPES, Base, outline, weight_files
 from lorakit.nn.select import Site
 from lorakit.nn.surgery import fold
-
-NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
-"""As safetensors calls the dtypes that a merged model is written in."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class Shards:
             names = [*part.keys, *(name for name in sorted(self.attachment.fresh) if last)]
             single = len(self.parts) == 1
             file = folder / ("model.safetensors" if single else f"model-{i + 1:05}-of-{len(self.parts):05}.safetensors")
-            write_tensors(file, {name: shapes[name] for name in names}, wanted, self._merged(part, signs))
+            write_tensors(file, {name: Kind(shapes[name], wanted) for name in names}, self._merged(part, signs))
             index |= dict.fromkeys(names, file.name)
             size += sum(prod(shapes[name]) for name in names) * wanted.itemsize
         if len(self.parts) > 1:
@@ -155,24 +151,3 @@ def _spellings(key: str, model: nn.Module) -> list[str]:
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
     modern = key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
     return [modern, prefix + modern, modern.removeprefix(prefix)]
-
-
-def write_tensors(
-    file: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, read: Callable[[str], Tensor]
-) -> None:
-    """A safetensors file of tensors that are asked for one at a time; the library's own writer takes all at once.
-
-    Format: 8 bytes with the header's size, the header (JSON), the numbers. read: name -> its tensor, in any dtype.
-    """
-    begin, header = 0, {"__metadata__": {"format": "pt"}}
-    for name, shape in shapes.items():
-        end = begin + prod(shape) * dtype.itemsize
-        header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [begin, end]}  # type: ignore[dict-item]
-        begin = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with file.open("wb") as opened:
-        opened.write(len(text).to_bytes(8, "little") + text)
-        for name in shapes:
-            opened.write(read(name).to(dtype).contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    sync(file)

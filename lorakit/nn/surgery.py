@@ -78,7 +78,8 @@ def unchanged_on_error(model: nn.Module) -> Iterator[None]:
     Numbers that were written in place are not put back.
     """
     modules = [(m, dict(m._modules), dict(m._forward_hooks), dict(m._forward_pre_hooks)) for m in model.modules()]
-    parameters = [(p, p.data, p.requires_grad) for p in model.parameters()]
+    own = (p for m, *_ in modules for p in m._parameters.values() if p is not None)
+    parameters = [(p, p.data, p.requires_grad) for p in own]
     try:
         yield
     except BaseException:

@@ -299,7 +299,7 @@ def test_a_full_disk_leaves_what_was_there(trained, about, tmp_path, monkeypatch
     def full(*_args, **_named):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, "save_file", full)
+    monkeypatch.setattr(files, "write_tensors", full)
     with pytest.raises(InputError, match="No space left on device"):
         files.save(folder, attachment, about(model, attachment))
     assert _snapshot(folder) == before

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from lorakit.errors import AdapterError, ModelError
 from lorakit.hub import adapter as files
-from lorakit.hub.shards import Shards, shards, write_tensors
+from lorakit.hub.shards import Shards, shards
 from lorakit.models import Model
 
 BY_FILE = ("bert", "roberta", "deberta-v2", "distilbert", "gpt2", "gpt_neox", "llama", "phi3", "opt")
@@ -130,16 +130,6 @@ def test_a_damaged_index_is_said(merged):
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "b.safetensors"}}')
     with pytest.raises(ModelError, match=r"names b\.safetensors, which"):
         shards(Model(name=str(folder)), "classification", ["no", "yes"], found.file)
-
-
-def test_the_format_is_safetensors(tmp_path):
-    tensors = {"a": torch.randn(3, 5), "b.c": torch.randn(()), "empty": torch.zeros(0, 4)}
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    write_tensors(tmp_path / "t.safetensors", shapes, torch.bfloat16, lambda name: tensors[name])
-    found = load_file(tmp_path / "t.safetensors")
-    assert all(torch.equal(found[name], tensors[name].to(torch.bfloat16)) for name in tensors)
-    save_file(found, tmp_path / "theirs.safetensors", metadata={"format": "pt"})
-    assert (tmp_path / "theirs.safetensors").stat().st_size == (tmp_path / "t.safetensors").stat().st_size
 
 
 PEAK = """

@@ -83,7 +83,7 @@ def test_a_full_disk_leaves_no_adapter(own, lorakit_cli, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("lorakit.hub.adapter.save_file", full)
+    monkeypatch.setattr("lorakit.hub.adapter.write_tensors", full)
     done = lorakit_cli("train", own, "--runs", tmp_path / "runs")
     assert done.code == 2
     assert "No space left on device" in done.err

@@ -112,7 +112,7 @@ class LoRAAttachment(Attachment):
         from lorakit.nn.select import by_input
         from lorakit.nn.surgery import CHILD, put
 
-        self.model, self.method, self.sites, self.fresh = model, method, sites, fresh
+        self.model, self.method, self.sites = model, method, sites
         self.deltas: dict[str, LowRankDelta] = {}
         self.place: Literal["on", "folded", "merged", "off"] = "on"
         """Where the deltas are: on their layers, in the weights for a while, in the weights for good, taken off."""
@@ -127,12 +127,14 @@ class LoRAAttachment(Attachment):
             projection = Projection(deltas, method.dropout)
             for part, delta in enumerate(deltas):
                 delta.share(projection, part)
-        train_only(model, {*fresh, *(name for name, _ in model.named_parameters() if f".{CHILD}." in name)})
+        own = [name for name, _ in model.named_parameters()]
+        self.fresh = fresh & set(own)  # of a tied parameter one name
+        train_only(model, {*self.fresh, *(name for name in own if f".{CHILD}." in name)})
 
     def _saved(self) -> dict[str, nn.Parameter]:
         """`<site>.A` and `<site>.B`, names that do not depend on how a delta hangs on its layer, and the fresh head."""
         named = {f"{name}.{letter}": p for name, d in self.deltas.items() for letter, p in d.named_parameters()}
-        head = {name: p for name, p in self.model.named_parameters() if name in self.fresh}
+        head = {name: self.model.get_parameter(name) for name in sorted(self.fresh)}
         return {**named, **head}
 
     def state(self) -> dict[str, Tensor]:
