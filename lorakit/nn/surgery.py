@@ -38,7 +38,7 @@ class Delta(Part):
 
     @abstractmethod
     def matrix(self) -> Tensor:
-        """dW of the site's rows in float32: (rows, in)."""
+        """dW of the site's rows in float32: (rows, in), a tensor of its own, which the caller may change."""
 
 
 class Deltas(nn.ModuleDict):
@@ -135,4 +135,6 @@ def fold(site: Site, delta: Delta) -> None:
     """W[rows] += dW, the sum formed in float32 (float64 for a float64 weight) and rounded once to W's dtype."""
     weight = weight_of(site.module)
     exact = torch.promote_types(weight.dtype, torch.float32)
-    weight[site.index] = (weight[site.index].to(exact) + delta.matrix().to(exact)).to(weight.dtype)
+    total = delta.matrix().to(exact)
+    total += weight[site.index]
+    weight[site.index] = total

@@ -47,7 +47,7 @@ class LowRankDelta(Delta):
         return add_product(y, self.projection(self.part, x, y.dtype), self.B, self.scale, self.rows)
 
     def matrix(self) -> Tensor:
-        return self.scale * (self.B.detach() @ self.A.detach())
+        return (self.scale * self.B.detach()) @ self.A.detach()
 
     def extra_repr(self) -> str:
         return f"r={self.A.shape[0]}, scale={self.scale:g}, dropout={self.dropout:g}"
