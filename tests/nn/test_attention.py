@@ -22,7 +22,7 @@ from transformers import (
 from lorakit.models import family_of
 from lorakit.models._fast import make_fast
 from lorakit.nn import attention as module
-from lorakit.nn.attention import FIRST_ONLY, NAME, attention_reference, use_fast_attention
+from lorakit.nn.attention import FIRST_ONLY, NAME, attention_by_products, attention_reference, use_fast_attention
 
 SMALL = {"num_attention_heads": 4, "vocab_size": 50, "hidden_size": 32}
 ENCODER = {**SMALL, "num_hidden_layers": 2, "intermediate_size": 64, "hidden_dropout_prob": 0.0,
@@ -80,6 +80,57 @@ def test_the_reference_is_torchs():
     for mask in (None, seen, torch.where(seen, 0.0, -1e4)):
         wanted = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.3)
         torch.testing.assert_close(attention_reference(q, k, v, mask, 0.3), wanted, rtol=1e-5, atol=1e-6)
+
+
+def _masks(queries: int, keys: int) -> dict:
+    seen = torch.rand(2, 1, queries, keys) > 0.3
+    seen[..., 0] = True
+    return {"none": None, "seen": seen, "row": seen[:, :, :1], "added": torch.where(seen, 0.0, -1e4)}
+
+
+@pytest.mark.parametrize("keys", [7, module.NARROW, 70])
+@pytest.mark.parametrize("mask", ["none", "seen", "row", "added"])
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
+def test_products_and_reference_agree_in_value_and_gradient(dtype, near, mask, keys):
+    torch.manual_seed(0)
+    held = [torch.randn(2, 4, n, 8, dtype=dtype, requires_grad=True) for n in (5, keys, keys)]
+    unseen, out = _masks(5, keys)[mask], torch.randn(2, 4, 5, 8, dtype=dtype)
+    unseen = unseen if unseen is None or unseen.dtype == torch.bool else unseen.to(dtype)
+    found, wanted = (f(*held, unseen, None) for f in (attention_by_products, attention_reference))
+    torch.testing.assert_close(found, wanted, rtol=near, atol=near)
+    gradients = [torch.autograd.grad(y, held, out) for y in (found, wanted)]
+    torch.testing.assert_close(*gradients, rtol=near, atol=near)
+
+
+@pytest.mark.parametrize("mask", ["none", "seen", "added"])
+def test_its_gradient_is_the_derivative(mask):
+    torch.manual_seed(0)
+    held = tuple(torch.randn(2, 2, n, 3, dtype=torch.float64, requires_grad=True) for n in (4, 5, 5))
+    unseen = _masks(4, 5)[mask]
+    assert torch.autograd.gradcheck(lambda *x: attention_by_products(*x, unseen, 0.7), held)
+
+
+def test_what_is_unseen_has_no_gradient():
+    q, k, v = (torch.randn(2, 4, 6, 8, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    seen = torch.tensor([True] * 4 + [False] * 2).expand(2, 1, 6, 6)
+    attention_by_products(q, k, v, seen, None).square().sum().backward()
+    assert not k.grad[:, :, 4:].any()
+    assert not v.grad[:, :, 4:].any()
+    assert k.grad[:, :, :4].any()
+
+
+def test_no_more_is_kept_than_what_the_products_read():
+    q, k, v = (torch.randn(2, 4, 70, 8, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    kept: dict[int, int] = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        attention_by_products(q, k, v, torch.ones(2, 1, 70, 70, dtype=torch.bool), None)
+    scores = 2 * 4 * 70 * 70 * 2
+    assert sum(kept.values()) == scores + 3 * q.numel() * 2  # the shares once, q with its scale, k, v
 
 
 def test_when_it_is_taken():
