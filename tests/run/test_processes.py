@@ -107,6 +107,17 @@ def test_parts_of_a_model_train_as_the_whole(tmp_path, more, strategy):
     assert_same(train(short, tmp_path / "one"), train(short, tmp_path / "two", 2, strategy))
 
 
+@pytest.mark.slow
+def test_compiled_layers_in_two_processes(tmp_path):
+    """DDP's hooks stand between the layers that torch compiles."""
+    short = [*ODD, "train.max_steps=6"]
+    plain = train(short, tmp_path / "one")
+    both = train([*short, "train.compile=layers"], tmp_path / "two", 2)
+    assert steps(both, "loss") == pytest.approx(steps(plain, "loss"), rel=1e-4)
+    assert steps(both, "grad_norm") == pytest.approx(steps(plain, "grad_norm"), rel=1e-3)
+    assert predictions(both) == predictions(plain)
+
+
 PREFIX = ["method={name: lora_prefix_layer, prompt: {prefix: 4, infix: 2}}", "data.max_length=100",
           "decode.max_new_tokens=24"]  # fmt: skip
 
