@@ -246,9 +246,9 @@ def _unstacked(attachment: LoRAAttachment, sites: list[Site], a: Tensor, b: Tens
 
 def _shortest_names(model: nn.Module, paths: set[str]) -> list[str]:
     """PEFT's target_modules: the last words of the paths where they mean just these modules, else the full paths."""
-    every = [path for path, _ in model.named_modules()]  # PEFT asks for the name alone, whatever bears it
-    words = {path.rsplit(".", 1)[-1] for path in paths}
-    meant = {path for path in every if path.rsplit(".", 1)[-1] in words}
+    words = {path.rpartition(".")[2] for path in paths}
+    # PEFT asks for the name alone, whatever bears it
+    meant = {path for path, _ in model.named_modules() if path.rpartition(".")[2] in words}
     return sorted(words) if meant == paths else sorted(paths)
 
 

@@ -35,8 +35,8 @@ def write_tensors(
 ) -> None:
     """The tensors of `kinds`; what the widest dtype has goes first, so that every number is aligned.
 
-    Format: 8 bytes with the header's size, the header (JSON), the numbers. read: name -> its tensor, of that shape,
-    which is cast to that dtype. OSError: the disk. ValueError: another shape than was said.
+    Format: 8 bytes with the header's size, the header (JSON), the numbers. read: name -> its tensor, detached, of that
+    shape, which is cast to that dtype. OSError: the disk. ValueError: another shape than was said.
     """
     order = sorted(kinds, key=lambda name: -kinds[name].dtype.itemsize)
     begin, header = 0, dict[str, Any](__metadata__=dict(sorted({"format": "pt", **(metadata or {})}.items())))
@@ -62,7 +62,7 @@ def write_tensors(
 def _numbers(name: str, tensor: Tensor, kind: Kind) -> memoryview:
     if tensor.shape != kind.shape:
         raise ValueError(f"{name} is {tuple(tensor.shape)}, and {kind.shape} was said")
-    plain = tensor.detach().to("cpu", kind.dtype).contiguous()
+    plain = tensor.to("cpu", kind.dtype).contiguous()
     return plain.reshape(-1).view(torch.uint8).numpy().data
 
 
