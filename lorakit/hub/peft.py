@@ -199,7 +199,7 @@ def _rank_and_alpha(attachment: LoRAAttachment, sites: list[Site]) -> tuple[int,
 def _stacked(attachment: LoRAAttachment, sites: list[Site]) -> tuple[Tensor, Tensor]:
     """(A', B') of one module."""
     deltas = [attachment.deltas[site.name] for site in sites]
-    if [site.rows for site in sites] == [None]:
+    if len(sites) == 1 and sites[0].rows is None:
         return deltas[0].A.detach().cpu(), deltas[0].B.detach().cpu()
     out = features(sites[0].module)[0]
     ranks = [delta.A.shape[0] for delta in deltas]
