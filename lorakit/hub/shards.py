@@ -14,6 +14,7 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from lorakit.disk import sync
 from lorakit.errors import ModelError
 from lorakit.hub import adapter
 from lorakit.hub.adapter import AdapterFile
@@ -61,6 +62,7 @@ class Shards:
             single = len(self.parts) == 1
             file = folder / ("model.safetensors" if single else f"model-{i + 1:05}-of-{len(self.parts):05}.safetensors")
             write_tensors(file, {name: Kind(shapes[name], wanted) for name in names}, self._merged(part, signs))
+            sync(file)
             index |= dict.fromkeys(names, file.name)
             size += sum(prod(shapes[name]) for name in names) * wanted.itemsize
         if len(self.parts) > 1:

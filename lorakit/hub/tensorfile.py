@@ -36,7 +36,8 @@ def write_tensors(
     """The tensors of `kinds`; what the widest dtype has goes first, so that every number is aligned.
 
     Format: 8 bytes with the header's size, the header (JSON), the numbers. read: name -> its tensor, detached, of that
-    shape, which is cast to that dtype. OSError: the disk. ValueError: another shape than was said.
+    shape, which is cast to that dtype. Not synced: that is the caller's. OSError: the disk.
+    ValueError: another shape than was said.
     """
     order = sorted(kinds, key=lambda name: -kinds[name].dtype.itemsize)
     begin, header = 0, dict[str, Any](__metadata__=dict(sorted({"format": "pt", **(metadata or {})}.items())))
@@ -56,7 +57,6 @@ def write_tensors(
                 _write(opened.fileno(), held)
                 size = 0
         _write(opened.fileno(), held)
-        os.fsync(opened.fileno())
 
 
 def _numbers(name: str, tensor: Tensor, kind: Kind) -> memoryview:
