@@ -7,7 +7,6 @@ method, base model, revision, head, labels, and a fingerprint of the base weight
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -18,7 +17,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
@@ -28,10 +26,10 @@ from lorakit.config import first_problem
 from lorakit.disk import sync, sync_all
 from lorakit.errors import AdapterError, InputError, did_you_mean
 from lorakit.hub import peft
+from lorakit.hub.fingerprint import Digests, digests_of, fingerprint, same
 from lorakit.hub.tensorfile import Kind, write_tensors
 from lorakit.methods import Attachment, methods
 from lorakit.methods.reparam.lora import LoRA, LoRAAttachment
-from lorakit.nn.linear import is_quantized
 from lorakit.nn.select import Roles, Site
 from lorakit.nn.surgery import unchanged_on_error
 
@@ -179,7 +177,7 @@ def _put(file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[st
         _refuse_unknown(file, model, fresh)
         return method.attach(model, {}, fresh)
     if check_base:
-        refuse_other_base(file, _signs_of(model, file.about.fresh))
+        refuse_other_base(file, digests_of(model, file.about.fresh, file.about.fingerprint))
     return method_of(file.about).attach(model, roles, file.about.fresh)
 
 
@@ -203,7 +201,7 @@ def start_from(file: AdapterFile, attachment: Attachment) -> list[str]:
     fresh values, the head's other layers are carried over.
     """
     if file.about is not None:
-        refuse_other_base(file, _signs_of(attachment.model, file.about.fresh))
+        refuse_other_base(file, digests_of(attachment.model, file.about.fresh, file.about.fingerprint))
     state = state_for(file, attachment)
     own = attachment.state()
     differ = [n for n in own if n in attachment.fresh and (n not in state or state[n].shape != own[n].shape)]
@@ -212,74 +210,24 @@ def start_from(file: AdapterFile, attachment: Attachment) -> list[str]:
     return differ
 
 
-def fingerprint(model: nn.Module, fresh: Collection[str]) -> str:
-    """Of the base weights: the same in every dtype and after any adapter was put on, another for another model.
-
-    A hash of the signs of 1,024 numbers of every matrix of the checkpoint: rounding never changes a sign, and a model
-    that was trained further has some of them turned. `2:` says that it is of this kind.
-    """
-    return _signs_of(model, fresh).fingerprint()
-
-
-class Signs:
-    """A fingerprint in the making; the parameters may come in any order, and one at a time."""
-
-    def __init__(self, model: Any, fresh: Collection[str]):
-        """model: tells names, and whether layers are quantized; its numbers are not read. fresh: left out."""
-        embeddings = model.get_input_embeddings().weight
-        self.embeddings = next(name for name, parameter in model.named_parameters() if parameter is embeddings)
-        self.kind = _PART if any(is_quantized(module) for module in model.modules()) else _KIND
-        self.fresh = fresh
-        self.found: dict[str, bytes] = {}
-
-    def add(self, name: str, parameter: Tensor) -> None:
-        if parameter.ndim == 2 and name not in self.fresh and ".delta." not in name:
-            places = (_SPREAD * parameter.numel()).long()
-            rows, columns = places // parameter.shape[1], places % parameter.shape[1]
-            signs = torch.signbit(parameter.detach()[rows, columns]).cpu().numpy()
-            self.found[name] = f"{name} {tuple(parameter.shape)}".encode() + np.packbits(signs).tobytes()
-
-    def fingerprint(self, kind: str | None = None) -> str:
-        """kind: that of another fingerprint, to compare with; where the model has not that many signs, its own."""
-        kind = _PART if _PART in (kind, self.kind) else _KIND
-        digest = hashlib.blake2b(digest_size=16)
-        for name, said in sorted(self.found.items()):
-            if kind == _KIND or name == self.embeddings:
-                digest.update(said)
-        return kind + digest.hexdigest()
-
-
-def _signs_of(model: Any, fresh: Collection[str]) -> Signs:
-    signs = Signs(model, fresh)
-    for name, parameter in model.named_parameters():
-        if signs.kind == _KIND or name == signs.embeddings:
-            signs.add(name, parameter)
-    return signs
-
-
-_KIND, _PART = "2:", "3:"
-"""Before it: 64 numbers of every matrix in bfloat16, and nothing for a float16 model. 3: of the embeddings alone, for a
-model whose layers are quantized: what they stand for is not what was quantized, and some signs are lost."""
-# one in each 1024th of the matrix, at random within it: equal steps often stay in one column. numpy keeps this
-# generator's numbers the same for good
-_SPREAD = torch.from_numpy((np.arange(1024) + np.random.RandomState(0).random_sample(1024)) / 1024)
-
-
-def refuse_other_base(file: AdapterFile, signs: Signs) -> None:
-    """AdapterError: the base that `signs` are of is not the one that the adapter was trained on."""
+def refuse_other_base(file: AdapterFile, found: Digests) -> None:
+    """AdapterError: the base that `found` is of is not the one that the adapter was trained on."""
     about = file.about
     if about is None:
         return
-    kind = about.fingerprint[: len(_KIND)]
-    if kind not in (_KIND, _PART) or (kind, signs.kind) == (_KIND, _PART):
+    agreed = same(about.fingerprint, found.digests())
+    if agreed is None:
         log.warning(
-            "%s was written by lorakit %s, with a fingerprint of its base that cannot be compared with this one (%s is "
-            "the one to give)", file.folder, about.lorakit, about.base,
-        )  # fmt: skip
-    elif signs.fingerprint(kind) != about.fingerprint:
+            "%s was written by lorakit %s with a fingerprint of its base that cannot be compared with this model: "
+            "make sure that it is %s",
+            file.folder,
+            about.lorakit,
+            about.base,
+        )
+    elif not agreed:
         raise AdapterError(
             f"{file.folder} was trained on other weights than these: its base is {about.base} "
-            f"(revision {about.revision or 'not recorded'}). Give that one, or --any-base to go on regardless."
+            f"(revision {about.revision or 'not recorded'}). Give that one, or --any-base to use these regardless."
         )
 
 

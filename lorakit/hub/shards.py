@@ -18,6 +18,7 @@ from lorakit.disk import sync
 from lorakit.errors import ModelError
 from lorakit.hub import adapter
 from lorakit.hub.adapter import AdapterFile
+from lorakit.hub.fingerprint import Digests
 from lorakit.hub.tensorfile import Kind, write_tensors
 from lorakit.methods import Attachment
 from lorakit.methods.reparam.lora import LoRAAttachment
@@ -53,7 +54,8 @@ class Shards:
         The sum is formed in float32 and rounded once. AdapterError, after the last file: the base's weights are not
         those that the adapter was trained on (`check_base=False` lets that pass).
         """
-        signs = adapter.Signs(self.base.model, self.attachment.fresh)
+        like = self.file.about.fingerprint if self.file.about else ""
+        digests = Digests(self.base.model, self.attachment.fresh, like)
         wanted, index, size = DTYPES[dtype], {}, 0
         shapes = {name: tuple(p.shape) for name, p in self.base.model.named_parameters() if ".delta." not in name}
         for i, part in enumerate(self.parts):
@@ -61,7 +63,7 @@ class Shards:
             names = [*part.keys, *(name for name in sorted(self.attachment.fresh) if last)]
             single = len(self.parts) == 1
             file = folder / ("model.safetensors" if single else f"model-{i + 1:05}-of-{len(self.parts):05}.safetensors")
-            write_tensors(file, {name: Kind(shapes[name], wanted) for name in names}, self._merged(part, signs))
+            write_tensors(file, {name: Kind(shapes[name], wanted) for name in names}, self._merged(part, digests))
             sync(file)
             index |= dict.fromkeys(names, file.name)
             size += sum(prod(shapes[name]) for name in names) * wanted.itemsize
@@ -69,15 +71,15 @@ class Shards:
             content = {"metadata": {"total_size": size}, "weight_map": dict(sorted(index.items()))}
             (folder / "model.safetensors.index.json").write_text(json.dumps(content, indent=2) + "\n")
         if check_base:
-            adapter.refuse_other_base(self.file, signs)
+            adapter.refuse_other_base(self.file, digests)
 
-    def _merged(self, part: Part, signs: adapter.Signs) -> Callable[[str], Tensor]:
+    def _merged(self, part: Part, digests: Digests) -> Callable[[str], Tensor]:
         def read(name: str) -> Tensor:
             if name not in part.keys:
                 return self.state[name]
             with safe_open(part.file, "pt") as opened:
                 tensor: Tensor = opened.get_tensor(part.keys[name])
-            signs.add(name, tensor)
+            digests.add(name, tensor)
             if name in self.sites:
                 return self._folded(name, tensor)
             return self.state.get(name, tensor)

@@ -18,6 +18,7 @@ from lorakit.analysis.norms import norms
 from lorakit.analysis.rank import spectrum
 from lorakit.analysis.subspace import overlaps
 from lorakit.errors import AdapterError, InputError
+from lorakit.hub.fingerprint import same
 from lorakit.report.analysis import amplification as amplification_report
 from lorakit.report.analysis import full as full_report
 from lorakit.report.analysis import intruders as intruders_report
@@ -119,11 +120,16 @@ def _named(trained: Sequence[Trained]) -> dict[str, Trained]:
     return found
 
 
+def _of_other_bases(fingerprints: list[str]) -> bool:
+    """Also where they have no digest in common: nothing then says that the base is the same."""
+    return any(same(a, b) is not True for a, b in itertools.combinations(fingerprints, 2))
+
+
 def _subspace(request: Request) -> Answer:
     paths = request.runs if len(request.runs) > 1 else seeds_of(request.runs[0])
     trained = sorted((request.read(path, LORA, False) for path in paths), key=lambda one: one.rank or 0)
     names = _named(trained)
-    if len({one.base for one in trained if one.base}) > 1 and not request.any_base:
+    if _of_other_bases([one.base for one in trained if one.base]) and not request.any_base:
         raise AdapterError(
             f"{' and '.join(names)} were trained on other base weights, so their directions are of different spaces. "
             "Give runs of one base, or --any-base to go on regardless."

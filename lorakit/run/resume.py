@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 
 from lorakit.config import Config, first_problem
 from lorakit.errors import InputError
+from lorakit.hub.fingerprint import same
 from lorakit.report.result import Scores
 from lorakit.run.folder import open_seed
 from lorakit.train import checkpoint
@@ -69,7 +70,7 @@ def before_of(saved: Saved, fingerprint: str, processes: int) -> Before:
         raise InputError(
             f"{saved.folder} is none of this lorakit: {first_problem(error)}. --fresh starts over."
         ) from None
-    if before.fingerprint != fingerprint:
+    if same(before.fingerprint, fingerprint) is not True:
         raise InputError(
             f"{saved.folder} is of a run whose base model had other weights (fingerprint {before.fingerprint}, now "
             f"{fingerprint}). --fresh starts over, or give the base that it had."

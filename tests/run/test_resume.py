@@ -196,8 +196,8 @@ def test_deepspeed_does_not_begin_anew_in_what_others_left(command):
 def test_another_base_is_refused(command, monkeypatch):
     with pytest.raises(Killed):
         command(at=("step", 5))
-    monkeypatch.setattr("lorakit.hub.adapter.fingerprint", lambda *_: "2:other")
-    with pytest.raises(InputError, match=r"base model had other weights \(fingerprint 2:\w+, now 2:other\)"):
+    monkeypatch.setattr("lorakit.hub.adapter.fingerprint", lambda *_: "4:fp32=other")
+    with pytest.raises(InputError, match=r"other weights \(fingerprint 4:fp32=\w+\S*, now 4:fp32=other\)"):
         command()
 
 
