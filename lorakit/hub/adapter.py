@@ -26,6 +26,8 @@ from lorakit.config import first_problem
 from lorakit.disk import sync, sync_all
 from lorakit.errors import AdapterError, InputError, did_you_mean
 from lorakit.hub import peft
+from lorakit.hub.digest import KEY as DIGESTS
+from lorakit.hub.digest import changed, digests
 from lorakit.hub.fingerprint import Digests, digests_of, fingerprint, same
 from lorakit.hub.tensorfile import Kind, write_tensors
 from lorakit.methods import Attachment, methods
@@ -80,11 +82,15 @@ class AdapterFile:
         return self.about.base if self.about else (self.peft_config or {}).get("base_model_name_or_path")
 
 
-def save(folder: Path, attachment: Attachment, about: About) -> None:
-    """Write the adapter as `folder`; what is there is replaced once everything is on disk. InputError: disk, rights."""
+def save(folder: Path, attachment: Attachment, about: About, tokenizer: Any = None) -> None:
+    """Write the adapter as `folder`, with its tokenizer if one is given; what is there is replaced once everything is
+    on disk. InputError: disk, rights."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         temporary.mkdir(parents=True)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(temporary)
+        config = None
         if isinstance(attachment, LoRAAttachment):
             task_type = {"classification": "SEQ_CLS", "regression": "SEQ_CLS", "causal": "CAUSAL_LM"}[about.head]
             config = peft.config_of(attachment, about.base, about.revision, task_type)
@@ -94,6 +100,8 @@ def save(folder: Path, attachment: Attachment, about: About) -> None:
             file, tensors = PLAIN_FILE, attachment.state()
         kinds = {name: Kind(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
         header = {"lorakit": json.dumps(asdict(about), sort_keys=True)}
+        found = digests(temporary, header, config and json.loads(json.dumps(config)), tensors)
+        header[DIGESTS] = json.dumps(found, sort_keys=True)
         write_tensors(temporary / file, kinds, tensors.__getitem__, header)
         sync_all(temporary)
         _replace(temporary, folder)
@@ -125,14 +133,46 @@ def read(folder: Path) -> AdapterFile:
     if whole := [name for name, tensor in tensors.items() if tensor.dtype not in FLOATS]:
         dtype = str(tensors[whole[0]].dtype)[6:]
         raise AdapterError(f"{file} holds {whole[0]} in {dtype}; LoRA's numbers are floats of 16 bits or more")
-    if broken := [name for name, tensor in tensors.items() if not _finite(tensor)]:
-        raise AdapterError(f"{file} holds numbers that are not finite, in {broken[0]}")
+    _refuse_absurd(file, tensors)
+    _refuse_changed(file, header, config, tensors)
     return AdapterFile(folder, tensors, _read_about(header, file), config)
 
 
-def _finite(tensor: Tensor) -> bool:
+LARGE, ABSURD = 1e4, 1e15
+"""Sizes of a number from which it is named in a warning, and from which the file is refused."""
+
+
+def _refuse_absurd(file: Path, tensors: Mapping[str, Tensor]) -> None:
     """By the least and the greatest number, which is one pass; torch.isfinite takes eighteen times as long."""
-    return not tensor.numel() or all(math.isfinite(end) for end in torch.aminmax(tensor))
+    for name, tensor in tensors.items():
+        if not tensor.numel():
+            continue
+        ends = [float(end) for end in torch.aminmax(tensor)]
+        if not all(map(math.isfinite, ends)):
+            raise AdapterError(f"{file} holds numbers that are not finite, in {name}")
+        largest = max(ends, key=abs)
+        if abs(largest) >= ABSURD:
+            raise AdapterError(
+                f"{file} holds {largest:g} in {name}: no training gives such a number. The file is damaged; copy it "
+                "again, or train again"
+            )
+        if abs(largest) >= LARGE:
+            log.warning("%s holds %g in %s, which is unusually large", file, largest, name)
+
+
+def _refuse_changed(
+    file: Path, header: Mapping[str, str], config: Mapping[str, Any] | None, tensors: Mapping[str, Tensor]
+) -> None:
+    """AdapterError: something is not as lorakit wrote it. A warning where the file has no digests."""
+    if DIGESTS not in header:
+        writer = "an older lorakit" if "lorakit" in header else "another program"
+        log.warning("%s has no digests (%s wrote it), so a damaged number in it would not be noticed", file, writer)
+        return
+    if parts := changed(header[DIGESTS], digests(file.parent, header, config, tensors)):
+        raise AdapterError(
+            f"{file.parent}: {', '.join(parts)} changed after the adapter was saved; copy the folder again, or train "
+            "again"
+        )
 
 
 def attach(

@@ -1,10 +1,11 @@
 """A fingerprint of a base model's weights: it tells whether an adapter meets the weights it was trained on.
 
-Every number of every tensor counts: the sums of its bits over rows and over columns, and 1,024 numbers by their place,
-go into a hash (a quarter of a second per gigabyte of float32 on one core). The weights of one checkpoint are loaded in several dtypes, so a fingerprint
-has one digest for each dtype that the loaded numbers can be rounded to: of float32 weights there are three, of bfloat16
-weights one. Two fingerprints are compared by the finest digest that both have. Layers of a quantized model are left
-out, since the numbers they were made from are gone; what remains (embeddings, norms, biases) has digests of its own.
+Every number of every tensor counts: the sums of its bits over rows and over columns, and 1,024 numbers by
+their place, go into a hash (a quarter of a second per gigabyte of float32 on one core). The weights of one
+checkpoint are loaded in several dtypes, so a fingerprint has one digest for each dtype that the loaded numbers
+can be rounded to: of float32 weights there are three, of bfloat16 weights one. Two fingerprints are compared by
+the finest digest that both have. Layers of a quantized model are left out, since the numbers they were made
+from are gone; what remains (embeddings, norms, biases) has digests of its own.
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ from torch.distributed import is_initialized
 
 import lorakit
 from lorakit.batches import refuse_too_long
-from lorakit.disk import sync_all
 from lorakit.errors import DataError, RecipeError
 from lorakit.hub import adapter as files
 from lorakit.methods import Attachment
@@ -243,9 +242,7 @@ def train_seed(
         attachment.load_state(trained.state)
         base.to(accelerator.device)
     if main:
-        files.save(folder / "adapter", attachment, card)
-        base.tokenizer.save_pretrained(folder / "adapter")
-        sync_all(folder / "adapter")
+        files.save(folder / "adapter", attachment, card, base.tokenizer)
     accelerator.wait_for_everyone()
     with autocast(recipe, accelerator.device):
         answers = latest if trained.best_step == trained.steps else {}  # of the state that was kept, or to be asked

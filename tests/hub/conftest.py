@@ -12,6 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lorakit.hub import adapter as files
+from lorakit.hub.digest import KEY
+from lorakit.hub.digest import digests as digests_of
 from lorakit.methods import methods
 
 
@@ -49,14 +51,22 @@ def base(tiny):
 
 @pytest.fixture
 def rewrite():
-    """`rewrite(folder, change, header=None)`: the tensor file again, with `change(tensors)` and another header."""
+    """`rewrite(folder, change, header=None)`: the tensor file again, with `change(tensors)` and another header.
 
-    def rewrite(folder: Path, change=lambda tensors: tensors, header=lambda h: h) -> None:
+    digests: those of what is written then, so that a reader looks further; else they stay.
+    """
+
+    def rewrite(folder: Path, change=lambda tensors: tensors, header=lambda h: h, digests: bool = True) -> None:
         file = next(folder.glob("*.safetensors"))
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata()
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
-        save_file(change(tensors), file, metadata=header(metadata))
+        tensors, metadata = change(tensors), header(metadata)
+        if digests and KEY in metadata:
+            config = folder / files.CONFIG_FILE
+            read = json.loads(config.read_text()) if config.is_file() else None
+            metadata[KEY] = json.dumps(digests_of(folder, metadata, read, tensors))
+        save_file(tensors, file, metadata=metadata)
 
     return rewrite
 
