@@ -19,6 +19,8 @@ class Progress:
 
     def __init__(self) -> None:
         self.total = 0
+        self.finished_before: str | None = None
+        """When the run ended, where it was trained before and was not trained now."""
         self.live: Live | None = None
         self.last_line = time.monotonic()
         self.recent: deque[tuple[int, float]] = deque(maxlen=50)
@@ -42,11 +44,14 @@ class Progress:
         console().print(f"{event['folder']} is trained already; --fresh trains it again", markup=False)
 
     def on_finished_before(self, event: dict[str, Any]) -> None:
-        console().print(f"{event['folder']} holds this run already, whole; --fresh trains it again", markup=False)
-        if newer := event["newer"]:
-            more = f" and {len(newer) - 3} more" if len(newer) > 3 else ""
-            said = f"{', '.join(newer[:3])}{more} changed after it: what follows is not of these files"
-            console().print(f"[yellow]warning:[/yellow] {escape(said)}", soft_wrap=True)
+        self.finished_before = event["finished"]
+        console().print(
+            f"{event['folder']} holds this run already: recipe, data, base model and the files of its seeds are what "
+            "they were; --fresh trains it again",
+            markup=False,
+        )
+        for what in event["not_compared"]:
+            console().print(f"[yellow]warning:[/yellow] not compared: {escape(what)}", soft_wrap=True)
 
     def on_started_from(self, event: dict[str, Any]) -> None:
         fresh = f"; fresh stay {', '.join(event['fresh'])}" if event["fresh"] else ""

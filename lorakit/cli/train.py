@@ -75,11 +75,11 @@ def train(
         console().print(f"[red]check failed[/red] seed {seed}, {check.name}: {found}")
     if not failed:
         merges = any(check.name == "merge" for check in result.seeds[0].checks)
-        console().print(
-            "checks passed: what was trained is alive, reloads to the same logits, and merges to the same logits"
-            if merges
-            else "checks passed: what was trained is alive, and reloads to the same logits"
-        )
+        then = f", when it was trained ({progress.finished_before})" if progress.finished_before else ""
+        proofs = "is alive, reloads to the same logits, and merges to the same logits"
+        if not merges:
+            proofs = "is alive, and reloads to the same logits"
+        console().print(f"checks passed{then}: what was trained {proofs}", markup=False)
     adapter = folder / f"seed{result.seeds[0].seed}" / "adapter"
     console().print(f"run: {folder}   page: {folder / 'report.html'}   adapter: {adapter}", soft_wrap=True)
     give({

@@ -68,6 +68,8 @@ class SeedResult(Config):
     checks: tuple[Check, ...] = Field(default=(), strict=False)
     delta_norms: dict[str, Score] = Field(default_factory=dict)
     """Site or parameter -> ||dW|| / ||W||."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """Path within the seed's folder -> digest of the file; empty in results of versions up to 0.1.0."""
 
     def write(self, path: Path) -> None:
         """As JSON, whole or not at all. InputError: no permission, disk full."""

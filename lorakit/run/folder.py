@@ -13,31 +13,62 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from glob import escape
 from pathlib import Path
 from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from lorakit.errors import DataError, InputError, RecipeError, did_you_mean
-from lorakit.recipe.load import Loaded
+from lorakit.config import first_problem
+from lorakit.errors import DataError, InputError, LorakitError, RecipeError, did_you_mean
+from lorakit.recipe.load import Loaded, build
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import Result, SeedResult, write_whole
 from lorakit.tasks import Example
-from lorakit.tasks._files import locate
 
 
 def folder_of(loaded: Loaded, runs: Path) -> Path:
-    """Where this recipe's run goes. Seeds, expectations and descriptions are not part of the hash, nor is what leaves
-    every number as it is: how often a checkpoint is written."""
-    said = what_matters(loaded.recipe.plain())
-    digest = hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=3).hexdigest()
+    """Where this recipe's run goes: NAME-HASH. The hash is of the values that were set to something other than the
+    schema's defaults, so that a new field with a default leaves it as it is; seeds, expectations and descriptions are
+    not part of it, nor is what leaves every number as it is, such as how often a checkpoint is written."""
+    said = what_matters(set_values(loaded.recipe))
+    digest = hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=8).hexdigest()
     return runs / f"{loaded.name.replace('/', '-')}-{digest}"
+
+
+_HASH = re.compile(r"-([0-9a-f]{16}|[0-9a-f]{6})")
+"""At the end of a run folder's name; versions up to 0.1.0 wrote six digits."""
+
+
+def stem_of(run: Path) -> str | None:
+    """The recipe's name in a run folder's name; None: it is not the name of a run folder."""
+    match = re.fullmatch(rf"(.+?){_HASH.pattern}", run.name)
+    return None if match is None else match[1]
+
+
+def runs_named(runs: Path, stem: str | None = None) -> list[Path]:
+    """The folders under `runs` that are called as runs are, of the recipe name `stem` if it is given."""
+    found = sorted(runs.iterdir()) if runs.is_dir() else []
+    return [run for run in found if stem_of(run) is not None and stem in (None, stem_of(run))]
+
+
+def set_values(config: BaseModel) -> dict[str, Any]:
+    """The values that differ from their defaults, as plain data; names are always among them."""
+    said = {}
+    plain = config.model_dump(mode="json")
+    for key, field in type(config).model_fields.items():
+        value = getattr(config, key)
+        if isinstance(value, BaseModel):
+            if inside := set_values(value):
+                said[key] = inside
+        elif key == "name" or value != field.get_default(call_default_factory=True):
+            said[key] = plain[key]
+    return said
 
 
 def what_matters(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,30 +111,47 @@ def claimed(run: Path) -> Iterator[None]:
         lock.release()  # the file stays: removed, it could be another process's by now
 
 
-def same_data(run: Path, splits: Mapping[str, Sequence[Example]]) -> None:
-    """Remember what the run's examples are. InputError, with the difference, where seeds were trained on others."""
+def refuse_other_data(run: Path, splits: Mapping[str, Sequence[Example]]) -> list[str]:
+    """What could not be compared. InputError, with the difference: the run's seeds were trained on other examples."""
     file = run / "data.json"
-    found = {name: {"examples": len(rows), "digest": _digest(rows)} for name, rows in splits.items()}
-    before = _read_json(file) if begun(run) else None
-    if isinstance(before, dict) and before != found:
-        changes = [_change(name, before.get(name), now) for name, now in found.items() if before.get(name) != now]
-        raise InputError(
-            f"{run} holds seeds that were trained on other data ({'; '.join(changes)}). "
-            "--fresh trains them again, and another folder (--runs DIR) keeps them."
-        )
-    write_whole(file, json.dumps(found, indent=2) + "\n")
+    if not file.is_file():
+        return ["the data: no digests were recorded"]
+    before = _read_json(file)
+    if not isinstance(before, dict):
+        raise InputError(f"{file} is damaged: what the seeds were trained on is not known. {_FRESH}")
+    found = digests_of(splits)
+    changes = [_change(name, before.get(name), now) for name, now in found.items() if before.get(name) != now]
+    if gone := sorted(set(before) - set(found)):
+        changes.append(f"{gone[0]} is not scored any more")
+    if changes:
+        raise InputError(f"{run} holds seeds that were trained on other data ({'; '.join(changes)}). {_FRESH}")
+    return []
+
+
+def record_data(run: Path, splits: Mapping[str, Sequence[Example]]) -> None:
+    """Remember what the run's examples are."""
+    write_whole(run / "data.json", json.dumps(digests_of(splits), indent=2) + "\n")
+
+
+def digests_of(splits: Mapping[str, Sequence[Example]]) -> dict[str, dict[str, Any]]:
+    return {name: {"examples": len(rows), "digest": _digest(rows)} for name, rows in splits.items()}
+
+
+_FRESH = "--fresh trains them again, and another folder (--runs DIR) keeps them."
 
 
 def same_recipe(run: Path, recipe: Recipe) -> None:
     """InputError, with the difference, where the run's seeds were trained with other values than the recipe's."""
-    before = _read_recipe(run) if begun(run) else None
-    if before is None:
+    if not begun(run) and not (run / "result.json").is_file():
         return
-    if changes := differences(what_matters(before), what_matters(json.loads(json.dumps(recipe.plain())))):
+    try:
+        before = what_matters(build(run / "recipe.yaml").recipe.plain())
+    except LorakitError as error:
         raise InputError(
-            f"{run} was trained with another recipe ({'; '.join(changes)}). "
-            "--fresh trains it again, and another folder (--runs DIR) keeps it."
-        )
+            f"{run} holds trained seeds, and what they were trained with is not known: {error}. {_FRESH}"
+        ) from error
+    if changes := differences(before, what_matters(recipe.plain())):
+        raise InputError(f"{run} was trained with another recipe ({'; '.join(changes)}). {_FRESH}")
 
 
 def differences(then: Any, now: Any, where: str = "") -> list[str]:
@@ -121,22 +169,22 @@ def _short(value: Any) -> str:
 
 def unfinished_others(run: Path, recipe: Recipe) -> dict[Path, list[str]]:
     """Runs of the same recipe name beside `run` that were stopped, and how their recipes differ."""
-    values = what_matters(json.loads(json.dumps(recipe.plain())))
+    values = what_matters(recipe.plain())
     found = {}
-    for other in sorted(run.parent.glob(f"{escape(run.name[:-7])}-??????")):
+    for other in runs_named(run.parent, stem_of(run)):
         if other != run and not (other / "result.json").is_file() and any(other.glob("seed*/checkpoints/step-*")):
-            before = _read_recipe(other)
+            before = _recorded(other)
             if before is not None:
                 found[other] = differences(what_matters(before), values)
     return found
 
 
-def _read_recipe(run: Path) -> dict[str, Any] | None:
+def _recorded(run: Path) -> dict[str, Any] | None:
+    """The recipe of a run as plain data; None where it is not one of this version."""
     try:
-        recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return build(run / "recipe.yaml").recipe.plain()
+    except LorakitError:
         return None
-    return recipe if isinstance(recipe, dict) else None
 
 
 def begun(run: Path) -> bool:
@@ -167,13 +215,16 @@ def _digest(examples: Sequence[Example]) -> str:
     return digest.hexdigest()
 
 
-def finished_seed(folder: Path) -> SeedResult | None:
-    """What a seed gave, if it was trained to its end and its adapter is there."""
+def read_seed(folder: Path) -> SeedResult | None:
+    """result.json of a seed; None: there is none, so the seed was not trained to its end. InputError: it is damaged."""
+    file = folder / "result.json"
     try:
-        result = SeedResult.model_validate_json((folder / "result.json").read_bytes())
-    except (OSError, ValidationError):
+        return SeedResult.model_validate_json(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return result if (folder / "adapter").is_dir() else None
+    except (OSError, ValidationError) as error:
+        why = first_problem(error) if isinstance(error, ValidationError) else error.strerror
+        raise InputError(f"{file} is damaged: {why}. Restore it from a copy, or train again with --fresh.") from error
 
 
 def open_seed(folder: Path, goes_on: bool = False) -> None:
@@ -187,15 +238,6 @@ def open_seed(folder: Path, goes_on: bool = False) -> None:
         raise InputError(f"{folder} is in the way: a {'link' if folder.is_symlink() else 'file'}; remove it")
     shutil.rmtree(folder, ignore_errors=True)
     make_folder(folder)
-
-
-def newer_inputs(run: Path, recipe: Recipe) -> list[Path]:
-    """Files of the recipe's data and base model that were written after the run's result: it is not of them."""
-    named = [locate(value) for value in recipe.task.model_dump().values() if isinstance(value, str)]
-    folders = [Path(recipe.model.name), *([locate(recipe.data.path)] if recipe.data.path else [])]
-    files = [*named, *(file for folder in folders if folder.is_dir() for file in sorted(folder.rglob("*")))]
-    finished = (run / "result.json").stat().st_mtime
-    return [file for file in files if file.is_file() and file.stat().st_mtime > finished]
 
 
 def make_folder(path: Path) -> None:
@@ -278,10 +320,10 @@ def find_adapter(name_or_path: str, runs: Path, of: Recipe | None = None) -> Pat
         return path
     stem = name_or_path.replace("/", "-")
     plain = of.plain() if of is not None else None
-    finished = {f: _fits(f, plain) for f in runs.glob(f"{escape(stem)}-??????") if (f / "result.json").is_file()}
+    finished = {f: _fits(f, plain) for f in runs_named(runs, stem) if (f / "result.json").is_file()}
     if fits := {f: fit for f, fit in finished.items() if fit}:
         return choose_seed(max(fits, key=lambda f: (fits[f], (f / "result.json").stat().st_mtime)), None)[0] / "adapter"
-    known = sorted({f.name[:-7] for f in runs.glob("*-??????")} - {stem})
+    known = sorted({str(stem_of(run)) for run in runs_named(runs)} - {stem})
     but = f" with the method {of.method.name} and all the data" if of is not None and finished else ""
     raise RecipeError(
         f"start_from: {name_or_path!r} is no adapter folder, and {runs}/ holds no finished run of that name{but}"
@@ -294,7 +336,7 @@ def _fits(run: Path, of: Mapping[str, Any] | None) -> int:
     """0: nothing to start `of` from; 1: its method, with other numbers; 2: the same."""
     if of is None:
         return 1
-    there = json.loads(json.dumps(_read_recipe(run) or {}))
+    there = _recorded(run) or {}
     limit, method = there.get("data", {}).get("limit"), there.get("method", {})
     if method.get("name") != of["method"]["name"] or (limit and limit != of["data"]["limit"]):
         return 0

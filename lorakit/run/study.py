@@ -8,20 +8,24 @@ for each run.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from lorakit.errors import DataError, RecipeError
+from lorakit.errors import DataError, InputError, RecipeError
 from lorakit.recipe.study import Cell, Plan, load_study
 from lorakit.report.result import Result, SeedResult
 from lorakit.report.study import CellResult, State, StudyResult, write_study
 from lorakit.report.study_page import Seen, mean_norms, write_study_page
-from lorakit.run.folder import finished_seed, folder_of, make_folder, read_lines, seed_folder
+from lorakit.run.finished import intact_seed
+from lorakit.run.folder import folder_of, make_folder, read_lines, seed_folder
 from lorakit.run.launchers import Task, launchers
 from lorakit.run.launchers._base import STOPPED
+
+log = logging.getLogger(__name__)
 
 Watch = Callable[[StudyResult], None]
 PROGRAM = (sys.executable, "-m", "lorakit")
@@ -93,7 +97,7 @@ def redraw(folder: Path) -> StudyResult:
 
 def _seen(cell: CellResult, folder: Path) -> Seen:
     run = Path(cell.run)
-    seeds = {seed: finished_seed(seed_folder(run, seed)) for seed in cell.scores}
+    seeds = {seed: _whole_seed(seed_folder(run, seed)) for seed in cell.scores}
     logs = {seed: read_lines(seed_folder(run, seed) / "metrics.jsonl") for seed in cell.scores}
     norms = mean_norms([found.delta_norms for found in seeds.values() if found is not None])
     try:
@@ -118,8 +122,17 @@ def task_of(cell: Cell, plan: Plan, runs: Path) -> Task:
 def finished_seeds(cell: Cell, runs: Path) -> Mapping[int, SeedResult]:
     """Those of the cell's seeds that were trained to their end."""
     run = folder_of(cell.loaded, runs)
-    found = {seed: finished_seed(seed_folder(run, seed)) for seed in _seeds(cell)}
+    found = {seed: _whole_seed(seed_folder(run, seed)) for seed in _seeds(cell)}
     return {seed: result for seed, result in found.items() if result is not None}
+
+
+def _whole_seed(folder: Path) -> SeedResult | None:
+    """As `intact_seed`; a damaged one counts as not trained, and the command that trains it says what is wrong."""
+    try:
+        return intact_seed(folder)
+    except InputError as error:
+        log.warning("%s", error)
+        return None
 
 
 def _seeds(cell: Cell) -> tuple[int, ...]:

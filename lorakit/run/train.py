@@ -22,7 +22,7 @@ from torch.distributed import is_initialized
 
 import lorakit
 from lorakit.batches import refuse_too_long
-from lorakit.errors import DataError, RecipeError
+from lorakit.errors import RecipeError
 from lorakit.hub import adapter as files
 from lorakit.methods import Attachment
 from lorakit.models._load import Base, load, outline
@@ -32,22 +32,23 @@ from lorakit.report.page import write_page
 from lorakit.report.result import Check, Counts, Result, SeedResult, write_whole
 from lorakit.run.answers import Answer, Scores, read_splits, score_answers, scored_splits, sliced, writes
 from lorakit.run.environment import environment
+from lorakit.run.finished import files_of, finished, intact_seed, not_compared
 from lorakit.run.folder import (
     begun,
     claimed,
     find_adapter,
-    finished_seed,
     folder_of,
-    newer_inputs,
     open_run,
     read_lines,
-    same_data,
+    record_data,
+    refuse_other_data,
     same_recipe,
     seed_folder,
     unfinished_others,
     write_lines,
 )
 from lorakit.run.generations import Kept
+from lorakit.run.inputs import base_files, record_base_files, refuse_other_base_files
 from lorakit.run.objects import Examiner, Observer, attach, autocast, counts_of, precision_of, settled, training_set
 from lorakit.run.proof import reload_and_merge
 from lorakit.run.resume import Before, Journal, before_of, goes_on_from, made_with
@@ -67,8 +68,8 @@ def train_recipe(loaded: Loaded, runs: Path, observe: Observer, fresh: bool = Fa
     """
     recipe, run = fixed_labels(loaded.recipe), folder_of(loaded, runs)
     if not fresh and (done := finished(run, recipe)):
-        newer = [str(file) for file in newer_inputs(run, recipe)]
-        observe({"event": "finished_before", "folder": str(run), "newer": newer})
+        left = not_compared(run, recipe, done)
+        observe({"event": "finished_before", "folder": str(run), "finished": done.finished, "not_compared": left})
         if not (run / "report.html").is_file():
             write_report(run, done)
         return run, done
@@ -87,8 +88,15 @@ def train_recipe(loaded: Loaded, runs: Path, observe: Observer, fresh: bool = Fa
             if not begun(run):
                 for other, changes in unfinished_others(run, recipe).items():
                     observe({"event": "another_unfinished", "folder": str(other), "changes": changes})
+            base = base_files(recipe.model, start)
+            if not fresh and begun(run):
+                for seed in recipe.seeds:
+                    intact_seed(seed_folder(run, seed))
+                for what in [*refuse_other_data(run, splits), *refuse_other_base_files(run, base)]:
+                    log.warning("%s: not compared with that of the seeds that are there: %s", run, what)
             open_run(run, recipe, fresh)
-            same_data(run, splits)
+            record_data(run, splits)
+            record_base_files(run, base)
         accelerator.wait_for_everyone()
         started = _now()
         seeds = _train_seeds(todo, run, splits, start, accelerator, observe)
@@ -104,7 +112,7 @@ def _train_seeds(
     observe: Observer,
 ) -> list[SeedResult]:  # fmt: skip
     """Those that were trained to their end before are taken as they are."""
-    before = {seed: finished_seed(seed_folder(run, seed)) for seed in recipe.seeds}
+    before = {seed: intact_seed(seed_folder(run, seed)) for seed in recipe.seeds}
     accelerator.wait_for_everyone()  # or a process might find the seed that another has just finished
     seeds = []
     for seed in recipe.seeds:
@@ -161,16 +169,6 @@ def fixed_labels(recipe: Recipe) -> Recipe:
     if "classes" not in type(recipe.task).model_fields or not recipe.task.labels:
         return recipe
     return recipe.model_copy(update={"task": recipe.task.model_copy(update={"classes": recipe.task.labels})})
-
-
-def finished(run: Path, recipe: Recipe) -> Result | None:
-    """The result of a run of this recipe that is whole and has these seeds, with their adapters; else None."""
-    try:
-        result = Result.read(run / "result.json")
-    except DataError:
-        return None
-    there = all((seed_folder(run, seed) / "adapter").is_dir() for seed in recipe.seeds)
-    return result if there and {s.seed for s in result.seeds} == set(recipe.seeds) else None
 
 
 def write_report(run: Path, result: Result) -> None:
@@ -255,16 +253,17 @@ def train_seed(
     seconds |= {
         "train": trained.seconds, "evaluate": trained.evaluating, "whole": earlier + time.perf_counter() - begin
     }  # fmt: skip
-    result = SeedResult(
-        seed=seed, scores=scores, base_scores=base_scores, best_epoch=trained.best_epoch, epochs=trained.epochs,
-        steps=trained.steps, skipped_steps=trained.skipped, delta_norms=attachment.delta_norms(),
-        checks=tuple(proven), seconds=seconds,
-    )  # fmt: skip
     if main:
         for split, found in answers.items():
             write_lines(_predictions(folder, split), (answer.line() for answer in found))
             Kept.partial(_predictions(folder, split)).unlink(missing_ok=True)
         write_whole(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+    result = SeedResult(
+        seed=seed, scores=scores, base_scores=base_scores, best_epoch=trained.best_epoch, epochs=trained.epochs,
+        steps=trained.steps, skipped_steps=trained.skipped, delta_norms=attachment.delta_norms(),
+        checks=tuple(proven), seconds=seconds, files=files_of(folder) if main else {},
+    )  # fmt: skip
+    if main:
         result.write(folder / "result.json")  # last: it says that the seed is whole
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     accelerator.free_memory()
