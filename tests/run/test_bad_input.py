@@ -277,6 +277,7 @@ class TestAFolderThatIsThereAlready:
     def test_what_is_in_the_way_of_a_seed(self, run, tmp_path, kind):
         folder, again = run
         shutil.rmtree(folder / "seed0")
+        (folder / "result.json").unlink()
         if kind == "file":
             (folder / "seed0").write_text("")
         else:
