@@ -109,7 +109,7 @@ def _whole(runs: Path) -> dict[str, object]:
     files = [*sorted(folder.glob("predictions/*")), *sorted(folder.glob("adapter/*"))]
     return {
         "files": {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files},
-        "result": {key: value for key, value in result.items() if key != "seconds"},
+        "result": {key: value for key, value in result.items() if key not in ("seconds", "files")},
         "events": [
             {k: v for k, v in e.items() if k not in timed} for e in events if e["event"] not in ("start", "resumed")
         ],

@@ -77,7 +77,7 @@ def left(run: Path) -> dict[str, Any]:
         timed = ("seconds", "tokens_per_second", "memory_mib")
         seeds[folder.name] = {
             "files": {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.glob("[ap]*/*"))},
-            "result": {key: value for key, value in result.items() if key != "seconds"},
+            "result": {key: value for key, value in result.items() if key not in ("seconds", "files")},
             "events": [{k: v for k, v in e.items() if k not in timed} for e in read_lines(folder / "metrics.jsonl")
                        if e["event"] not in ("start", "resumed")],
             "names": sorted(path.name for path in folder.iterdir()),
