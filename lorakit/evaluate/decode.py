@@ -16,7 +16,7 @@ so that the other tokens become likelier.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from lorakit.errors import ModelError
 from lorakit.evaluate.choose import ban_repeats, draw
 from lorakit.evaluate.past import Way, read
-from lorakit.evaluate.way import way_of
+from lorakit.evaluate.way import of_one_length, way_of
 from lorakit.nn.logits import contiguous_head
 from lorakit.recipe.schema import Decode
 
@@ -62,21 +62,12 @@ def decode(
     ends = torch.tensor(list(eos_ids), dtype=torch.long, device=input_ids.device)
     with contiguous_head(model):
         way = way_of(model, input_ids, attention_mask, settings.max_new_tokens)
-        for rows in _together(attention_mask, way):
+        everyone = torch.arange(len(input_ids), device=input_ids.device)
+        for rows in [everyone] if way.pads else of_one_length(attention_mask):
             own = None if uniform is None else uniform[rows]
             ids, mask = _trimmed(input_ids[rows], attention_mask[rows], way)
             written |= zip(rows.tolist(), _decode(model, ids, mask, settings, ends, own, way), strict=True)
     return [written[i] for i in range(len(written))]
-
-
-def _together(attention_mask: Tensor, way: Way) -> Iterator[Tensor]:
-    """The numbers of the examples that are read in one batch: all of them, or those of one length."""
-    lengths = attention_mask.sum(-1)
-    if way.pads:
-        yield torch.arange(len(lengths), device=lengths.device)
-        return
-    for length in lengths.unique().tolist():
-        yield (lengths == length).nonzero().flatten()
 
 
 def _trimmed(ids: Tensor, mask: Tensor, way: Way) -> tuple[Tensor, Tensor]:

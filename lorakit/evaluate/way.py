@@ -9,6 +9,7 @@ change places and an example that leaves, and compared with each text read alone
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 
 from lorakit.errors import ModelError
 from lorakit.evaluate.past import Past, Way, plain_logits, possible, read
-from lorakit.nn.prompt import added_tokens
+from lorakit.nn.logits import last_logits
+from lorakit.nn.prompt import added_tokens, prompt_ends
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ MARGIN = 8
 PATHS = ([0, 0], [1, 0], [1, 1])
 """The earlier beam that each of two beams goes on from, step by step."""
 
+_TEXTS: WeakKeyDictionary[nn.Module, dict[tuple[int, int], bool]] = WeakKeyDictionary()
 _KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[Way, int, int], bool]] = WeakKeyDictionary()
 
 
@@ -53,6 +56,35 @@ def way_of(model: nn.Module, input_ids: Tensor, attention_mask: Tensor, steps: i
         f"{type(model).__name__} gives a text other logits beside another text than alone, even without a cache and "
         "without padding: lorakit cannot generate with it"
     )
+
+
+def pads_right(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> bool:
+    """Whether texts (rows, length) that are padded on the right get the logits that they get alone.
+
+    What was found for a model is kept, for the number of the method's own tokens and the size of the length.
+    """
+    known, key = _TEXTS.setdefault(model, {}), (added_tokens(model), input_ids.shape[1].bit_length())
+    if key not in known:
+        longest = int(attention_mask.sum(-1).argmax())
+        known[key] = _is_padded_alike(model, input_ids[longest][attention_mask[longest] == 1])
+    return known[key]
+
+
+def _is_padded_alike(model: nn.Module, text: Tensor) -> bool:
+    text = text.repeat(-(-LEAST // len(text)))
+    half = text[: len(text) // 2]
+    ids = torch.stack([text, torch.cat([half, text.new_zeros(len(text) - len(half))])])
+    mask = torch.ones_like(ids)
+    mask[1, len(half) :] = 0
+    ends = torch.tensor([len(text), len(half)], device=ids.device)
+    with torch.autocast(ids.device.type, enabled=False):
+        fields = {"input_ids": ids, "attention_mask": mask, **prompt_ends(model, ends)}
+        logits = last_logits(model, fields, len(text) - len(half) + 1)
+        found = [_Text(own, len(own), [row]) for own, row in ((text, logits[0, -1]), (half, logits[1, 0]))]
+        right = all(_apart(text, _alone(model, text)) <= _allowed(model) for text in found)
+    if not right:
+        log.info("%s sees padding: texts are read with others of their length only", type(model).__name__)
+    return right
 
 
 def _most(config: Any) -> int:
@@ -121,6 +153,13 @@ def _written(model: nn.Module, way: Way, prompt: Tensor) -> list[_Text]:
         rows = _step(past, rows, prompt[number : number + 2], path)
     past.keep(torch.tensor([1], device=ids.device))
     return [*rows[0], *_step(past, rows[1:], prompt[-2:], [1, 0])[0]]
+
+
+def of_one_length(attention_mask: Tensor) -> Iterator[Tensor]:
+    """The numbers of the rows of each length, the shortest first."""
+    lengths = attention_mask.sum(-1)
+    for length in lengths.unique().tolist():
+        yield (lengths == length).nonzero().flatten()
 
 
 def _step(past: Past, rows: list[list[_Text]], tokens: Tensor, path: list[int]) -> list[list[_Text]]:
