@@ -29,7 +29,7 @@ class Way(Enum):
     SHARED = "a cache that the beams share"
     COPIED = "a cache per beam"
     UNPADDED = "a cache per beam, for prompts of one length at a time"
-    WHOLE = "no cache: the whole text is read at every step"
+    WHOLE = "no cache, reading the whole text at every step"
 
     @property
     def pads(self) -> bool:
