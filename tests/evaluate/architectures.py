@@ -46,6 +46,7 @@ OWN: dict[str, dict[str, Any]] = {
     "rwkv": {"attention_hidden_size": 32, "context_length": 64},
     "xglm": {"d_model": 32, "num_layers": 2, "attention_heads": 4, "ffn_dim": 48},
     "xlm": {"causal": True, "emb_dim": 32, "n_layers": 2, "n_heads": 4},
+    "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48, "max_position_embeddings": None},
     "xlstm": {"num_blocks": 2, "num_heads": 4, "head_dim": 8, "chunk_size": 8},
     "xmod": {"default_language": "en_XX", "languages": ["en_XX"]},
     "zamba": {"num_hidden_layers": 3, "layers_block_type": ["mamba", "hybrid", "mamba"], "n_mamba_heads": 2,
@@ -64,7 +65,8 @@ def build(model_type: str, **changes: Any) -> Any:
     """In eval mode, in float32, with matrices that make every token matter. Raises whatever its class raises."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.for_model(model_type, **{**SIZES, **OWN.get(model_type, {}), **changes})
+    values = {**SIZES, **OWN.get(model_type, {}), **changes}
+    config = AutoConfig.for_model(model_type, **{k: v for k, v in values.items() if v is not None})
     with torch.device("meta"):
         numbers = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
     if numbers > MOST:

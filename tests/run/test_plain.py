@@ -77,6 +77,18 @@ def test_a_run_writes_what_its_merged_model_writes(lorakit_cli, tmp_path, model_
     assert [row["output"] for row in rows] == _greedy(tmp_path / "merged", [row["input"] for row in rows])
 
 
+@pytest.mark.parametrize("verb", ["check", "train"])
+@pytest.mark.parametrize("model_type", ["xlnet", "bert"])
+def test_what_reads_the_tokens_that_follow_is_refused(lorakit_cli, tmp_path, verb, model_type):
+    base = _copied(tmp_path / "base", "tiny_gpt2")
+    build(model_type, vocab_size=1061, is_decoder=False).save_pretrained(base)
+    runs = ["--runs", tmp_path / "runs"] if verb == "train" else []
+    small = ["data.max_length=48", "method.targets=all-linear", *SMALL]
+    done = lorakit_cli(verb, "quickstart_generate", f"model={{name: {base}}}", *small, *runs)
+    assert done.code == 2
+    assert "reads the tokens that follow" in done.err
+
+
 @torch.no_grad()
 def _greedy(folder: Path, prompts: list[str]) -> list[str]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
