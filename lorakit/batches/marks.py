@@ -1,4 +1,5 @@
-"""The tokens that a tokenizer must have beside its words: one to pad rows with, and one that ends a text."""
+"""The tokens that a tokenizer must have beside its words: one to pad rows with, and one that ends a
+text."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ def end_of(tokenizer: Any) -> int:
     """The token that ends a text. ModelError: the tokenizer has none."""
     if tokenizer.eos_token_id is None:
         raise ModelError(
-            f"the tokenizer ({type(tokenizer).__name__}) has no end-of-text token (eos_token), so a model cannot learn "
-            f"where a text ends; {HOW}"
+            f"the tokenizer ({type(tokenizer).__name__}) has no end-of-text token (eos_token), "
+            f"so a model cannot learn where a text ends; {HOW}"
         )
     return tokenizer.eos_token_id
 
@@ -23,6 +24,7 @@ def refuse_no_padding(tokenizer: Any) -> None:
     """ModelError: the tokenizer has no token to pad with, nor an end-of-text token in its place."""
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None:
         raise ModelError(
-            f"the tokenizer ({type(tokenizer).__name__}) has neither an end-of-text token (eos_token) nor a padding "
-            f"token (pad_token), so texts cannot be ended, nor batches filled; {HOW}"
+            f"the tokenizer ({type(tokenizer).__name__}) has neither an end-of-text token "
+            f"(eos_token) nor a padding token (pad_token), so texts cannot be ended, nor batches "
+            f"filled; {HOW}"
         )

@@ -1,5 +1,5 @@
-"""The same weights as plain transformers reads and computes them, without a layer or an attention of lorakit's: what a
-proof compares with, so that it does not compare a change with itself."""
+"""The same weights as plain transformers reads and computes them, without a layer or an attention
+of lorakit's: what a proof compares with, so that it does not compare a change with itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from lorakit.nn.attention import NAME
 
 
 def plain_of(model: Any) -> nn.Module:
-    """A stock model of the same class and configuration, which shares the weights of a merged model: no copy is made.
+    """A stock model of the same class and configuration, which shares the weights of a merged
+    model: no copy is made.
 
     Raises what transformers raises for a model that it cannot make from weights in memory.
     """

@@ -1,4 +1,5 @@
-"""What `check` can know of a causal base without its weights: whether it reads the tokens that follow."""
+"""What `check` can know of a causal base without its weights: whether it reads the tokens that
+follow."""
 
 from __future__ import annotations
 
@@ -15,10 +16,11 @@ LAYERS, MOST = 2, 10**8
 
 
 def refuse_looking_ahead(base: Base) -> None:
-    """ModelError, as training would raise, for a base of shapes alone whose architecture cannot learn to write.
+    """ModelError, as training would raise, for a base of shapes alone whose architecture cannot
+    learn to write.
 
-    A random model of the same configuration with few layers is asked. Where it would be large, or its sizes depend on
-    the number of layers, nothing is said.
+    A random model of the same configuration with few layers is asked. Where it would be large, or
+    its sizes depend on the number of layers, nothing is said.
     """
     small = _small(base)
     if small is not None:

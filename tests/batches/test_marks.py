@@ -1,4 +1,5 @@
-"""A tokenizer without the tokens that a task needs is said to lack them, before anything is computed."""
+"""A tokenizer without the tokens that a task needs is said to lack them, before anything is
+computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Every causal architecture of transformers, tiny and at random, as far as one recipe of sizes builds it."""
+"""Every causal architecture of transformers, tiny and at random, as far as one recipe of sizes
+builds it."""
 
 from __future__ import annotations
 
@@ -57,12 +58,13 @@ OWN: dict[str, dict[str, Any]] = {
                "use_mem_rope": True, "num_mem_blocks": 1},
     **dict.fromkeys(("llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma2", "gemma3_text"), SEVERAL),
 }  # fmt: skip
-MOST = 40_000_000
+MOST = 8_000_000
 """Numbers of a model that is still tried: what the sizes do not reach may be large."""
 
 
 def build(model_type: str, **changes: Any) -> Any:
-    """In eval mode, in float32, with matrices that make every token matter. Raises whatever its class raises."""
+    """In eval mode, in float32, with matrices that make every token matter. Raises whatever its
+    class raises."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     values = {**SIZES, **OWN.get(model_type, {}), **changes}

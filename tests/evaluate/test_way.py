@@ -1,4 +1,5 @@
-"""Whatever the architecture keeps of what it has read, it writes what a plain forward pass of the whole text says."""
+"""Whatever the architecture keeps of what it has read, it writes what a plain forward pass of the
+whole text says."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ KINDS = {
     "xglm": Way.COPIED,  # positions that begin at two
 }  # fmt: skip
 LOOK_AHEAD = {"cpmant", "prophetnet", "xlnet"}
-"""A plain forward pass of a whole text reads what follows, so there is nothing to be compared with."""
+"""A plain forward pass of a whole text reads what follows, so there is nothing to be compared
+with."""
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +184,8 @@ def test_choices_where_padding_is_seen(model):
 
 
 def test_positions_that_move_with_the_length_are_read_whole():
-    """Dynamic rotary angles: past the first 16 tokens, keys that were kept have the angles of a shorter text."""
+    """Dynamic rotary angles: past the first 16 tokens, keys that were kept have the angles of a
+    shorter text."""
     rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0, "original_max_position_embeddings": 16}
     made = build("llama", rope_parameters=rope, max_position_embeddings=16)
     ids, mask = _prompts()
@@ -197,7 +200,8 @@ def test_a_family_that_is_known_keeps_the_fast_way_in_half_precision(tiny):
 
 
 def test_noise_of_rounding_is_not_taken_for_a_wrong_way(model, monkeypatch):
-    """Experts that change with the last bit: reading it whole differs as much as the fast way does."""
+    """Experts that change with the last bit: reading it whole differs as much as the fast way
+    does."""
     half, differences = build("mixtral").bfloat16(), {Way.SHARED: 0.12, Way.WHOLE: 0.1}
     monkeypatch.setattr(ways, "_difference", lambda model, way, prompt: differences[way])
     assert way_of(half, *_prompts(), NEW) is Way.SHARED

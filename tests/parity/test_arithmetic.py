@@ -1,5 +1,5 @@
-"""An adapter's files mean what PEFT says they mean: y = W x + (alpha / r) B A x on a stock model of transformers,
-written out here once, without lorakit's layers or PEFT's."""
+"""An adapter's files mean what PEFT says they mean: y = W x + (alpha / r) B A x on a stock model of
+transformers, written out here once, without lorakit's layers or PEFT's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What a base must have is said by `check` too, and proofs are compared with what plain transformers computes."""
+"""What a base must have is said by `check` too, and proofs are compared with what plain
+transformers computes."""
 
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ def test_several_end_tokens_in_the_configuration_change_nothing(lorakit_cli, tmp
     [("mamba", "[in_proj, out_proj]"), ("rwkv", "[attention.key, attention.value]"), ("openai-gpt", "[c_attn]")],
 )
 def test_a_run_writes_what_its_merged_model_writes(lorakit_cli, tmp_path, model_type, targets):
-    """transformers' own generate, one prompt at a time; RWKV's cannot run, so a loop over whole texts."""
+    """transformers' own generate, one prompt at a time; RWKV's cannot run, so a loop over whole
+    texts."""
     base = _copied(tmp_path / "base", "tiny_gpt2")
     shutil.rmtree(base / "model.safetensors", ignore_errors=True)
     size = {"vocab_size": 1061, "eos_token_id": 2, "pad_token_id": 1, "max_position_embeddings": 130}
@@ -118,7 +120,8 @@ def test_a_stock_model_shares_the_weights(tiny):
 
 @pytest.fixture
 def wrong_attention(monkeypatch):
-    """lorakit's own attention is off, before and after merging alike: lorakit sees no difference."""
+    """lorakit's own attention is off, before and after merging alike: lorakit sees no
+    difference."""
     own = lorakit.nn.attention._attend
     monkeypatch.setattr(lorakit.nn.attention, "_attend", lambda *args: own(*args) * 1.5)
 
