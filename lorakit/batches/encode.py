@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorakit.batches.chat import chat_prompt, chat_tokens
+from lorakit.batches.marks import end_of
 from lorakit.errors import DataError, ModelError
 from lorakit.tasks import Data, Example, Head
 
@@ -81,6 +82,8 @@ def encode_prompts(examples: Sequence[Example], tokenizer: Any, room: int) -> li
     encoded = []
     for example in examples:
         ids = _prompt_ids(example, tokenizer)
+        if not ids:
+            raise DataError(f"example {named(example)} has an empty prompt: there is nothing to go on from")
         if len(ids) > room:
             raise DataError(
                 f"example {named(example)} has a prompt of {len(ids)} tokens and there is room for {room}; "
@@ -114,7 +117,7 @@ def _prompt_ids(example: Example, tokenizer: Any) -> list[int]:
     ids = tokenizer(example.text)["input_ids"]
     while ids and ids[-1] == tokenizer.eos_token_id:  # some tokenizers end every text; the prompt goes on
         ids = ids[:-1]
-    return [*ids, tokenizer.eos_token_id] if example.eos else ids
+    return [*ids, end_of(tokenizer)] if example.eos else ids
 
 
 def _encode_causal(example: Example, tokenizer: Any, max_length: int) -> Encoded:
@@ -123,7 +126,7 @@ def _encode_causal(example: Example, tokenizer: Any, max_length: int) -> Encoded
         why = f"the assistant says nothing within {max_length} tokens (data.max_length)"
     else:
         prompt = _prompt_ids(example, tokenizer)
-        ids = [*prompt, *tokenizer(str(example.target), add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        ids = [*prompt, *tokenizer(str(example.target), add_special_tokens=False)["input_ids"], end_of(tokenizer)]
         trains = [IGNORE] * len(prompt) + ids[len(prompt) :] if prompt else []
         why = f"its prompt fills all {max_length} tokens (data.max_length)" if prompt else "its prompt is empty"
     if not any(label != IGNORE for label in trains[1:max_length]):

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from lorakit.errors import ModelError
 from lorakit.evaluate.choose import ban_repeats, draw
-from lorakit.evaluate.past import read
+from lorakit.evaluate.past import Way, read
+from lorakit.evaluate.way import of_one_length, way_of
 from lorakit.nn.logits import contiguous_head
 from lorakit.recipe.schema import Decode
 
@@ -57,27 +58,47 @@ def decode(
     """
     if model.config.is_encoder_decoder:  # type: ignore[union-attr]
         raise ModelError(f"{type(model).__name__} is an encoder-decoder: lorakit generates with decoders only")
-    answers: dict[int, Written] = {}
-    rows = list(range(len(input_ids)))
+    written: dict[int, Written] = {}
     ends = torch.tensor(list(eos_ids), dtype=torch.long, device=input_ids.device)
     with contiguous_head(model):
-        past, logits = read(model, input_ids, attention_mask, settings.max_new_tokens)
-        search = _Beams(logits, settings, ends) if settings.beams > 1 else _OneText(logits, settings, ends, uniform)
-        while True:
-            tokens, parents, done = search.step(logits)
-            for row in done.nonzero().flatten().tolist():
-                if rows[row] not in answers:
-                    answers[rows[row]] = search.written(row)
-            if len(answers) == len(input_ids):
-                return [answers[i] for i in range(len(answers))]
-            stay = [row for row, example in enumerate(rows) if example not in answers]
-            if len(stay) <= len(rows) * CROWDED:
-                rows = [rows[row] for row in stay]
-                chosen = torch.tensor(stay, device=tokens.device)
-                past.keep(chosen)
-                search.keep(chosen)
-                tokens, parents = tokens[chosen], parents[chosen]
-            logits = past.step(tokens, parents)
+        way = way_of(model, input_ids, attention_mask, settings.max_new_tokens)
+        everyone = torch.arange(len(input_ids), device=input_ids.device)
+        for rows in [everyone] if way.pads else of_one_length(attention_mask):
+            own = None if uniform is None else uniform[rows]
+            ids, mask = _trimmed(input_ids[rows], attention_mask[rows], way)
+            written |= zip(rows.tolist(), _decode(model, ids, mask, settings, ends, own, way), strict=True)
+    return [written[i] for i in range(len(written))]
+
+
+def _trimmed(ids: Tensor, mask: Tensor, way: Way) -> tuple[Tensor, Tensor]:
+    if way.pads:
+        return ids, mask
+    length = int(mask[0].sum())
+    return ids[:, ids.shape[1] - length :], mask[:, ids.shape[1] - length :]
+
+
+def _decode(
+    model: nn.Module, ids: Tensor, mask: Tensor, settings: Decode, ends: Tensor, uniform: Tensor | None, way: Way
+) -> list[Written]:
+    answers: dict[int, Written] = {}
+    rows = list(range(len(ids)))
+    past, logits = read(model, ids, mask, settings.max_new_tokens, way)
+    search = _Beams(logits, settings, ends) if settings.beams > 1 else _OneText(logits, settings, ends, uniform)
+    while True:
+        tokens, parents, done = search.step(logits)
+        for row in done.nonzero().flatten().tolist():
+            if rows[row] not in answers:
+                answers[rows[row]] = search.written(row)
+        if len(answers) == len(ids):
+            return [answers[i] for i in range(len(answers))]
+        stay = [row for row, example in enumerate(rows) if example not in answers]
+        if len(stay) <= len(rows) * CROWDED:
+            rows = [rows[row] for row in stay]
+            chosen = torch.tensor(stay, device=tokens.device)
+            past.keep(chosen)
+            search.keep(chosen)
+            tokens, parents = tokens[chosen], parents[chosen]
+        logits = past.step(tokens, parents)
 
 
 class _OneText:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 
 from lorakit.batches import Encoded, collate
 from lorakit.evaluate.predict import Progress, in_order
+from lorakit.evaluate.way import of_one_length, pads_right
 from lorakit.nn.logits import last_logits
 from lorakit.nn.prompt import prompt_ends
 from lorakit.tasks import Head
@@ -34,9 +35,15 @@ def log_likelihoods(
         """Of each row, what its choices get."""
         fields = collate([item for item, _ in batch], Head.CLASSIFICATION, pad_id)
         fields = {name: value.to(device) for name, value in fields.items()}
+        found: dict[int, list[float]] = {}
+        for part, own in _read_together(model, fields):
+            found |= zip(part, together([batch[row] for row in part], own), strict=True)
+        return [found[row] for row in range(len(batch))]
+
+    def together(batch: Sequence[tuple[Encoded, list[int]]], fields: dict[str, Any]) -> list[list[float]]:
         starts = [item.length - len(stem) - 1 for item, stem in batch]  # the position that predicts the first token
         first = min(starts)
-        fields |= prompt_ends(model, torch.tensor(starts, device=device) + 1)
+        fields |= prompt_ends(model, torch.tensor(starts, device=fields["input_ids"].device) + 1)
         logits = last_logits(model, fields, fields["input_ids"].shape[1] - first)
         found = []
         for row, (start, (_, stem)) in enumerate(zip(starts, batch, strict=True)):
@@ -55,6 +62,17 @@ def log_likelihoods(
                 values[number] = value
         result.append(values)
     return result
+
+
+def _read_together(model: nn.Module, fields: dict[str, Any]) -> Iterator[tuple[list[int], dict[str, Any]]]:
+    """The rows of a batch by their numbers, and their fields: all at once, or one length after the other."""
+    ids, mask = fields["input_ids"], fields["attention_mask"]
+    if mask.all() or pads_right(getattr(model, "module", model), ids, mask):  # type: ignore[arg-type]
+        yield list(range(len(ids))), fields
+        return
+    for rows in of_one_length(mask):
+        length = int(mask[rows[0]].sum())
+        yield rows.tolist(), {name: value[rows, :length] for name, value in fields.items()}
 
 
 def _followed(prompt: Encoded, stem: Sequence[int]) -> Encoded:

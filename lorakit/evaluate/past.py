@@ -1,8 +1,13 @@
-"""What a causal model has read: keys and values of the prompt and of every beam, and the logits that come next."""
+"""What a causal model has read: keys and values of the prompt and of every beam, and the logits that come next.
+
+Which of the ways below is right for a model is found out by trying (`evaluate.way`).
+"""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
+from enum import Enum
 from typing import Any
 
 import torch
@@ -10,34 +15,92 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from lorakit.nn.attention import NAME
-from lorakit.nn.prompt import added_tokens
+from lorakit.nn.prompt import added_tokens, prompt_ends
 
 TIDY = 8
 """Steps of a beam search between two times that tokens which no beam goes back to are dropped."""
+CACHES = ("past_key_values", "cache_params")
+"""What forward passes call a cache; a model that knows another kind of state is read without one."""
 
 
-def read(model: nn.Module, input_ids: Tensor, attention_mask: Tensor, steps: int) -> tuple[Past, Tensor]:
+class Way(Enum):
+    """How the past is kept, the fastest first. The last two take prompts of one length only."""
+
+    SHARED = "a cache that the beams share"
+    COPIED = "a cache per beam"
+    UNPADDED = "a cache per beam, for prompts of one length at a time"
+    WHOLE = "no cache, reading the whole text at every step"
+
+    @property
+    def pads(self) -> bool:
+        """Whether prompts of several lengths may be read together."""
+        return self in (Way.SHARED, Way.COPIED)
+
+
+def read(model: nn.Module, input_ids: Tensor, attention_mask: Tensor, steps: int, way: Way) -> tuple[Past, Tensor]:
     """Each prompt, (examples, length) with padding on the left, once; and the logits (examples, 1, vocabulary).
 
-    steps: how many tokens may follow.
+    steps: how many tokens may follow. way: SHARED only where `possible` says so; without padding where it takes none.
     """
-    cache: Cache = DynamicCache(config=model.config)  # type: ignore[arg-type]
-    added = added_tokens(model)
-    shared = _sees_by_mask(model, cache, input_ids.shape[1] + added + steps)
-    forward = _Forward(model, Cache(layer_class_to_replicate=_Roomy) if shared else cache)
+    if way is Way.WHOLE:
+        whole = WholePast(model, input_ids)
+        return whole, whole.logits(1)
+    shared = way is Way.SHARED
+    cache = Cache(layer_class_to_replicate=_Roomy) if shared else DynamicCache(config=model.config)  # type: ignore[arg-type]
+    forward = _Forward(model, cache)
+    if way is Way.UNPADDED:
+        return CopiedPast(forward, None), forward(input_ids, None, None, 1)
     logits = forward(input_ids, attention_mask, (attention_mask.cumsum(-1) - 1).clamp(min=0), 1)
     # tokens of the method's own are in the cache too; at the end, for rows are padded on the left
-    seen = torch.cat([attention_mask, attention_mask.new_ones(len(attention_mask), added)], 1)
+    seen = torch.cat([attention_mask, attention_mask.new_ones(len(attention_mask), added_tokens(model))], 1)
     return (SharedPast if shared else CopiedPast)(forward, seen), logits
 
 
-def _sees_by_mask(model: nn.Module, cache: Any, length: int) -> bool:
+def possible(model: nn.Module, length: int) -> list[Way]:
+    """The ways that may be right for texts of up to `length` tokens, as far as the model's own words go."""
+    if not any(name in known_fields(model) for name in CACHES) or _positions_move(model.config, length):
+        return [Way.WHOLE]
+    cached = [Way.COPIED, Way.UNPADDED, Way.WHOLE]
+    return [Way.SHARED, *cached] if _sees_by_mask(model, length + added_tokens(model)) else cached
+
+
+def known_fields(model: nn.Module) -> Collection[str]:
+    """What the forward pass names; what it does not may vanish in its `**kwargs`, so it is not given."""
+    return inspect.signature(type(model).forward).parameters.keys()
+
+
+def _positions_move(config: Any, length: int) -> bool:
+    """Whether rotary angles of a text of that length depend on its length, so that older keys have other ones."""
+    text = config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or {}
+    for own in (rope, *(value for value in rope.values() if isinstance(value, dict))):
+        if own.get("rope_type") in ("dynamic", "longrope"):
+            first = own.get("original_max_position_embeddings") or getattr(text, "max_position_embeddings", length)
+            if length > first:
+                return True
+    return False
+
+
+def plain_logits(model: nn.Module, tokens: Tensor, prompt: int, last: int) -> Tensor:
+    """(rows, last, vocabulary): of the last tokens of whole texts (rows, length), read without a cache or padding.
+
+    prompt: how many of the tokens are the prompt.
+    """
+    known = known_fields(model)
+    optional = {"attention_mask": torch.ones_like(tokens), "use_cache": False, "logits_to_keep": last}
+    fields = {name: value for name, value in optional.items() if name in known}
+    fields |= prompt_ends(model, torch.full((len(tokens),), prompt, device=tokens.device))
+    return model(input_ids=tokens, **fields).logits[:, -last:]
+
+
+def _sees_by_mask(model: nn.Module, length: int) -> bool:
     """Whether a mask and positions alone decide what a token sees: not with ALiBi, a shorter window, or a state."""
     config: Any = model.config
+    cache: Any = DynamicCache(config=config)
     return (
         getattr(model, "_supports_attention_backend", False)  # transformers' word for: attention as all others have it
         and config._attn_implementation in ("eager", "sdpa", NAME)
-        and "position_ids" in inspect.signature(type(model).forward).parameters
+        and "position_ids" in known_fields(model)
         and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
         and all(getattr(layer, "sliding_window", length) >= length for layer in cache.layers)
     )
@@ -48,15 +111,16 @@ class _Forward:
 
     def __init__(self, model: nn.Module, cache: Any):
         self.model, self.cache = model, cache
-        self.known = inspect.signature(type(model).forward).parameters.keys()
+        self.known = known_fields(model)
+        self.name = next(name for name in CACHES if name in self.known)
 
-    def __call__(self, tokens: Tensor, mask: Tensor, positions: Tensor, last: int) -> Tensor:
-        """Logits of the `last` tokens of each row."""
-        optional = {"position_ids": positions, "logits_to_keep": last}
-        fields = {name: value for name, value in optional.items() if name in self.known}
-        outputs = self.model(
-            input_ids=tokens, attention_mask=mask, past_key_values=self.cache, use_cache=True, **fields
-        )
+    def __call__(self, tokens: Tensor, mask: Tensor | None, positions: Tensor | None, last: int) -> Tensor:
+        """Logits of the `last` tokens of each row. Without mask and positions the model counts itself."""
+        optional = {
+            "attention_mask": mask, "position_ids": positions, "logits_to_keep": last, "use_cache": True,
+        }  # fmt: skip
+        fields = {name: value for name, value in optional.items() if value is not None and name in self.known}
+        outputs = self.model(input_ids=tokens, **{self.name: self.cache}, **fields)
         return outputs.logits[:, -last:]
 
 
@@ -143,18 +207,20 @@ class SharedPast:
 
 
 class CopiedPast:
-    """A row per beam, with keys and values of its own: what every model can do."""
+    """A row per beam, with keys and values, or a state, of its own."""
 
-    def __init__(self, forward: _Forward, attention_mask: Tensor):
+    def __init__(self, forward: _Forward, attention_mask: Tensor | None):
+        """attention_mask: None where all rows are of one length."""
         self.forward, self.mask, self.width = forward, attention_mask, 1
 
     def step(self, tokens: Tensor, parents: Tensor) -> Tensor:
         examples, width = tokens.shape
         if width > 1:
             self._rows((torch.arange(examples, device=tokens.device).unsqueeze(1) * self.width + parents).flatten())
-        self.width = width
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], -1)
-        positions = self.mask.sum(-1, keepdim=True) - 1
+        self.width, positions = width, None
+        if self.mask is not None:
+            self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], -1)
+            positions = self.mask.sum(-1, keepdim=True) - 1
         return self.forward(tokens.reshape(-1, 1), self.mask, positions, 1).unflatten(0, (examples, width)).squeeze(2)
 
     def keep(self, examples: Tensor) -> None:
@@ -163,7 +229,29 @@ class CopiedPast:
 
     def _rows(self, rows: Tensor) -> None:
         self.forward.cache.reorder_cache(rows)
-        self.mask = self.mask[rows]
+        self.mask = None if self.mask is None else self.mask[rows]
 
 
-Past = SharedPast | CopiedPast
+class WholePast:
+    """The texts themselves, of one length: every step reads all of them from their beginning."""
+
+    def __init__(self, model: nn.Module, input_ids: Tensor):
+        self.model, self.prompt = model, input_ids.shape[1]
+        self.texts = input_ids.unsqueeze(1)  # (examples, beams, length)
+
+    def step(self, tokens: Tensor, parents: Tensor) -> Tensor:
+        """As `SharedPast.step`."""
+        texts = torch.take_along_dim(self.texts, parents.unsqueeze(-1), 1)
+        self.texts = torch.cat([texts, tokens.unsqueeze(-1)], -1)
+        return self.logits(tokens.shape[1])
+
+    def logits(self, width: int) -> Tensor:
+        """(examples, width, vocabulary), of the token that comes next."""
+        return plain_logits(self.model, self.texts.flatten(0, 1), self.prompt, 1).unflatten(0, (-1, width)).squeeze(2)
+
+    def keep(self, examples: Tensor) -> None:
+        """Forget all other examples."""
+        self.texts = self.texts[examples]
+
+
+Past = SharedPast | CopiedPast | WholePast

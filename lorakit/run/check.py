@@ -17,6 +17,7 @@ from lorakit.recipe.schema import Recipe
 from lorakit.report.result import Counts
 from lorakit.run.answers import read_splits, scored_splits
 from lorakit.run.objects import Examiner, attach, counts_of
+from lorakit.run.rehearse import refuse_looking_ahead
 from lorakit.tasks import Head
 from lorakit.train.plan import Shares, epoch_batches, share, steps_per_epoch
 from lorakit.train.refuse import refuse_no_rate
@@ -48,6 +49,8 @@ def check(recipe: Recipe, processes: int = 1) -> Checked:
     """Sites, counts, steps, one batch, memory. Raises what training would raise before its first step."""
     shares = share(recipe.train.global_batch_size, recipe.train.micro_batch_size, processes)
     base = outline(recipe.model, recipe.task.head.value, recipe.task.labels)
+    if recipe.task.head is Head.CAUSAL:
+        refuse_looking_ahead(base)
     attachment = attach(recipe, base)
     checked = Checked(attachment, counts_of(attachment), shares=shares)
     checked.adapter_mib = (checked.counts.trainable + checked.counts.fresh) * 4 / 2**20

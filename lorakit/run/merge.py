@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lorakit.batches import Encoded
 from lorakit.errors import AdapterError, DataError, InputError, ModelError, ToleranceError
@@ -22,11 +22,15 @@ from lorakit.recipe.schema import Recipe
 from lorakit.report.result import write_whole
 from lorakit.run.answers import read_splits, score_answers
 from lorakit.run.objects import Examiner
+from lorakit.run.plain import read_plain
 from lorakit.run.proof import TOLERANCE, difference, logits_of
 from lorakit.run.source import Source, load_source, open_source
 from lorakit.tasks import Head
 
 REPORT = "merge_report.json"
+BATCH = 16
+PLAINLY = 4 * BATCH
+"""Examples at most that plain transformers is asked too: it shows on a few whether it reads another model."""
 
 
 def merge(
@@ -75,17 +79,18 @@ def merge(
             _write(loaded, temporary)
             loaded = attachment = None
         allowed = tolerance if tolerance is not None else TOLERANCE[dtype]
-        after = None
+        after, plain = None, None
         if probe:
             # in float32, from the files' values
-            after = probe.look(load(Model(name=str(temporary)), source.head, source.labels))
-        report = _report(source, before, after, dtype, allowed, probe)
+            after, plain = _read_back(temporary, source, probe)
+        report = _report(source, before, after, plain, dtype, allowed, probe)
         if report["passed"] is False:
             kept = to.with_name(f"{to.name}.{REPORT}")
             write_whole(kept, json.dumps(report, indent=2) + "\n")
             raise ToleranceError(
-                f"the merged model differs: a logit by {report['max_logit_difference']:.2e} (relative; allowed "
-                f"{allowed:g}), {report['prediction_flips']} of {report['examples']} predictions. Nothing was written "
+                f"the merged model differs: a logit by {report['max_logit_difference']:.2e}, read by plain "
+                f"transformers by {report['plain_logit_difference']:.2e} (relative; allowed {allowed:g}), "
+                f"{report['prediction_flips']} of {report['examples']} predictions. Nothing was written "
                 f"to {to}; see {kept}. Try --dtype fp32, or accept it with --tolerance."
             )
         write_whole(temporary / REPORT, json.dumps(report, indent=2) + "\n")
@@ -125,15 +130,36 @@ class _Probe:
         step = max(1, len(rows) // examples)
         return Examiner(recipe, loaded.tokenizer, loaded.config, {split: rows[::step][:examples]})
 
+    def logits(self, model: nn.Module, most: int | None = None) -> Tensor:
+        """Of the first `most` examples, a row each, or one for each token of a causal model."""
+        items = self.items[:most]
+        batches = [items[i : i + BATCH] for i in range(0, len(items), BATCH)]
+        parts = [logits_of(model, batch, self.head, self.pad) for batch in batches]
+        return torch.cat([part.flatten(0, -2) if self.head is Head.CAUSAL else part for part in parts])
+
     def look(self, base: Base) -> tuple[Tensor, dict[str, float] | None, list[Any]]:
         """(logits, scores, predictions) of the examples."""
-        batches = [self.items[i : i + 16] for i in range(0, len(self.items), 16)]
-        parts = [logits_of(base.model, batch, self.head, self.pad) for batch in batches]
-        logits = torch.cat([part.flatten(0, -2) if self.head is Head.CAUSAL else part for part in parts])
+        logits = self.logits(base.model)
         if self.examiner is None:
             return logits, None, logits.argmax(-1).tolist()
         answers = self.examiner.answers(base.model, next(iter(self.examiner.splits)))
         return logits, score_answers(self.examiner.task, answers), [answer.prediction for answer in answers]
+
+
+def _read_back(folder: Path, source: Source, probe: _Probe) -> tuple[Any, Tensor]:
+    """What `probe.look` gives for the files as lorakit reads them, and logits of some examples as plain transformers
+    does: one after the other, so that one model is held at a time. ToleranceError: it cannot read them."""
+    loaded = load(Model(name=str(folder)), source.head, source.labels)
+    cls, after = type(loaded.model), probe.look(loaded)
+    del loaded
+    try:
+        return after, probe.logits(read_plain(folder, cls), PLAINLY)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever transformers raises for what it cannot read, or cannot compute
+        raise ToleranceError(
+            f"plain transformers cannot use the merged model, so nothing was written: {error}"
+        ) from error
 
 
 def _random_items(loaded: Base, n: int) -> list[Encoded]:
@@ -159,20 +185,21 @@ def _write(loaded: Base, folder: Path) -> None:
 
 
 def _report(
-    source: Source, before: Any, after: Any, dtype: str, tolerance: float, probe: _Probe | None
+    source: Source, before: Any, after: Any, plain: Tensor | None, dtype: str, tolerance: float, probe: _Probe | None
 ) -> dict[str, Any]:
     about = {"adapter": source.path, "base": source.adapter.base if source.adapter else None, "dtype": dtype}
-    if probe is None:
+    if probe is None or plain is None:
         return {**about, "examples": 0, "asked": "nothing", "passed": None}
-    gap = difference(before[0], after[0])
+    gap, stock = difference(before[0], after[0]), difference(before[0][: len(plain)], plain)
     return {
         **about,
         "max_logit_difference": gap,
+        "plain_logit_difference": stock,
         "tolerance": tolerance,
         "prediction_flips": sum(a != b for a, b in zip(before[2], after[2], strict=True)),
         "examples": len(probe.items),
         "asked": probe.why,
         "metrics_before": before[1],
         "metrics_after": after[1],
-        "passed": gap <= tolerance,
+        "passed": max(gap, stock) <= tolerance,
     }

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lorakit.batches import Encoded, encode_once, encode_prompts, end_of_turn, refuse_too_long
+from lorakit.batches import Encoded, encode_once, encode_prompts, end_of_turn, refuse_no_padding, refuse_too_long
 from lorakit.errors import ModelError, RecipeError
 from lorakit.evaluate.likelihood import log_likelihoods
 from lorakit.evaluate.predict import Generated, generate, predict_logits
@@ -40,6 +40,7 @@ class Examiner:
         attachment: Attachment | None = None, observe: Observer | None = None, seed: int = 0,
     ):  # fmt: skip
         refuse_too_long(recipe.data, tokenizer, config)
+        refuse_no_padding(tokenizer)
         self.recipe, self.task, self.tokenizer = recipe, recipe.task, tokenizer
         self.attachment, self.observe, self.seed = attachment, observe, seed
         self.splits = {split: list(examples) for split, examples in splits.items()}

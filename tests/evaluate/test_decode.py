@@ -18,6 +18,7 @@ from transformers import (
 from lorakit.errors import ModelError
 from lorakit.evaluate.choose import ban_repeats, draw
 from lorakit.evaluate.decode import decode
+from lorakit.evaluate.way import way_of
 from lorakit.recipe.schema import Decode
 
 FAMILIES = [
@@ -318,6 +319,7 @@ def calls(writer):
 
     def run(family, settings, ends):
         model, shapes = writer(family), []
+        way_of(model, *_prompts(), settings.max_new_tokens)  # which reads texts itself, once
 
         def note(_, args, fields):
             shapes.append(tuple(fields["input_ids"].shape))
@@ -365,6 +367,7 @@ def test_a_text_that_reaches_the_limit_is_said_to_be_cut(writer):
 def test_the_head_sees_contiguous_states_and_is_left_as_it_was(writer, beams):
     model, seen = writer("gpt2"), []
     head = model.get_output_embeddings()
+    way_of(model, *_prompts(), 2)
     hook = head.register_forward_hook(lambda module, args, output: seen.append((args[0].is_contiguous(), output.shape)))
     decode(model, *_prompts(), Decode(max_new_tokens=2, beams=beams), ())
     hook.remove()

@@ -35,4 +35,6 @@ def test_choices_of_one_token_share_a_forward_pass(tiny):
     model.register_forward_pre_hook(lambda _, __, inputs: rows.append(len(inputs["input_ids"])), with_kwargs=True)
     items = [Encoded(str(i), {"input_ids": p, "attention_mask": [1] * len(p)}, None) for i, p in enumerate(PROMPTS)]
     log_likelihoods(model, items, [[3], [4], [5]], 0, 64)
+    rows.clear()  # the first call tries whether padding is seen
+    log_likelihoods(model, items, [[3], [4], [5]], 0, 64)
     assert rows == [len(PROMPTS)]

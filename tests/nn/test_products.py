@@ -277,3 +277,13 @@ def test_a_model_with_lora_has_the_same_loss_and_gradients(tiny, family, head):
     for name, wanted in found[0].items():
         _close(found[1][name], wanted, 1e-5)
         _close(found[2][name], wanted, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_works_is_found_out_under_autocast_too(dtype):
+    """The first to ask may be a generation in bf16 of a float32 model."""
+    products._works.cache_clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = products._works(dtype)
+    products._works.cache_clear()
+    assert found == products._works(dtype)

@@ -1,0 +1,41 @@
+"""The same weights as plain transformers reads and computes them, without a layer or an attention
+of lorakit's: what a proof compares with, so that it does not compare a change with itself."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lorakit.nn.attention import NAME
+
+
+def plain_of(model: Any) -> nn.Module:
+    """A stock model of the same class and configuration, which shares the weights of a merged
+    model: no copy is made.
+
+    Raises what transformers raises for a model that it cannot make from weights in memory.
+    """
+    how = model.config._attn_implementation
+    device = next(model.parameters()).device
+    place: dict[str, Any] = {} if device.type == "cpu" else {"device_map": {"": device}}
+    made = type(model).from_pretrained(
+        None,
+        config=copy.deepcopy(model.config),
+        state_dict=model.state_dict(),
+        dtype=model.dtype,
+        attn_implementation="sdpa" if how == NAME else how,
+        **place,
+    )
+    return made.eval()
+
+
+def read_plain(folder: Path, cls: Any) -> nn.Module:
+    """The model folder as plain transformers reads it, in float32 on the CPU. cls: its class.
+
+    Raises what transformers raises for a folder that it cannot read.
+    """
+    return cls.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()

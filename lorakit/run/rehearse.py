@@ -1,0 +1,49 @@
+"""What `check` can know of a causal base without its weights: whether it reads the tokens that
+follow."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from lorakit.models._load import Base, _refuse_looking_ahead
+
+LAYERS, MOST = 2, 10**8
+"""Layers, and numbers at most, of the random model that is asked."""
+
+
+def refuse_looking_ahead(base: Base) -> None:
+    """ModelError, as training would raise, for a base of shapes alone whose architecture cannot
+    learn to write.
+
+    A random model of the same configuration with few layers is asked. Where it would be large, or
+    its sizes depend on the number of layers, nothing is said.
+    """
+    small = _small(base)
+    if small is not None:
+        _refuse_looking_ahead(small, base.name)
+
+
+def _small(base: Base) -> nn.Module | None:
+    cls: Any = type(base.model)
+    config = copy.deepcopy(base.config)
+    try:
+        config.num_hidden_layers = min(config.num_hidden_layers, LAYERS)
+        with torch.device("meta"):
+            numbers = sum(parameter.numel() for parameter in cls(config).parameters())
+        if numbers > MOST:
+            return None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = cls(config).to(torch.float32).eval()
+            for parameter in model.parameters():
+                if parameter.ndim > 1:
+                    nn.init.xavier_normal_(parameter)
+            with torch.no_grad():
+                model(input_ids=torch.tensor([[5, 6, 7, 8]]))
+    except Exception:  # whatever a class says to sizes that do not go with the number of layers
+        return None
+    return model
