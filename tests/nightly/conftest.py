@@ -14,7 +14,11 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(autouse=True)
 def _thousands_of_warnings_are_not_kept(_what_is_logged_is_seen: None) -> None:
+    from transformers.utils import logging as theirs
+
     logging.getLogger("lorakit").propagate = False
+    theirs.set_verbosity_error()
+    theirs.disable_progress_bar()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
