@@ -1,7 +1,8 @@
-"""The command line in a process of its own that begins within milliseconds, and can be killed at any operation.
+"""The command line in a process of its own that begins within milliseconds, and can be killed at
+any operation.
 
-A server imports torch, transformers and lorakit once and forks: the child is what `python -m lorakit` is after its
-imports, with a process number, signals and an exit code of its own.
+A server imports torch, transformers and lorakit once and forks: the child is what `python -m
+lorakit` is after its imports, with a process number, signals and an exit code of its own.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ from typing import Any
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 EVENTS = {
-    "os.rename": "rename", "os.remove": "remove", "os.mkdir": "mkdir", "os.rmdir": "rmdir", "os.truncate": "truncate",
-}  # fmt: skip
+    "os.rename": "rename",
+    "os.remove": "remove",
+    "os.mkdir": "mkdir",
+    "os.rmdir": "rmdir",
+    "os.truncate": "truncate",
+}
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.nightly.warm"])
 
@@ -40,10 +45,11 @@ class Done:
 
 
 class Watched:
-    """Every operation on the files below a folder, counted: at number `at` the process is killed before it is done.
+    """Every operation on the files below a folder, counted: at number `at` the process is killed
+    before it is done.
 
-    Without a number they are written down, a line for each, so that the next time one can be chosen.
-    """
+    Without a number they are written down, a line for each, so that the next time one can be
+    chosen."""
 
     def __init__(self, root: Path, at: int | None = None, notes: Path | None = None):
         self.root, self.at, self.notes, self.number = str(root), at, notes, 0
@@ -71,7 +77,9 @@ class Watched:
         if not isinstance(path, (str, os.PathLike)):
             return
         name = os.fspath(path)
-        if "/" in name and not name.startswith(self.root):  # without a folder it is rmtree's, which has its handle
+        if "/" in name and not name.startswith(
+            self.root
+        ):  # without a folder it is rmtree's, which has its handle
             return
         self.number += 1
         if self.handle is not None:
@@ -81,7 +89,8 @@ class Watched:
 
 
 def jumping_clock(seconds: float, after: float) -> None:
-    """The time of day is another from then on, as when a clock is set; the monotonic clock goes on."""
+    """The time of day is another from then on, as when a clock is set; the monotonic clock goes
+    on."""
     real, begun = time.time, time.monotonic()
     time.time = lambda: real() + (seconds if time.monotonic() - begun > after else 0)
 
@@ -99,8 +108,16 @@ class Child:
         self.folder.mkdir(parents=True, exist_ok=True)
         number = len(list(self.folder.glob(".said-*.err")))
         self.said = [self.folder / f".said-{number}.{end}" for end in ("out", "err")]
+        for path in self.said:
+            path.touch()
         line = [str(argument) for argument in self.arguments]
-        given = (line, str(self.folder), [str(path) for path in self.said], self.prepare, dict(self.environ))
+        given = (
+            line,
+            str(self.folder),
+            [str(path) for path in self.said],
+            self.prepare,
+            dict(self.environ),
+        )
         self.process = _CONTEXT.Process(target=_run, args=given)
         self.process.start()
         self.begun = time.monotonic()
@@ -136,7 +153,11 @@ class Child:
 
 
 def _run(
-    line: list[str], folder: str, said: list[str], prepare: Callable[[], None] | None, environ: dict[str, str]
+    line: list[str],
+    folder: str,
+    said: list[str],
+    prepare: Callable[[], None] | None,
+    environ: dict[str, str],
 ) -> None:
     for number, path in enumerate(said, 1):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

@@ -1,4 +1,5 @@
-"""Every test in this folder is of the kind that runs once per change; at the end stands a table of what was tried."""
+"""Every test in this folder is of the kind that runs once per change; at the end stands a table of
+what was tried."""
 
 from __future__ import annotations
 
@@ -6,7 +7,6 @@ import logging
 from pathlib import Path
 
 import pytest
-
 from tests.nightly.plan import ROWS, SEED, listed, table
 
 HERE = Path(__file__).parent

@@ -1,4 +1,5 @@
-"""A command that is killed, told to stop or held, and given again, until it ends; beside what it gives undisturbed."""
+"""A command that is killed, told to stop or held, and given again, until it ends; beside what it
+gives undisturbed."""
 
 from __future__ import annotations
 
@@ -21,10 +22,11 @@ LEAST = 240.0
 
 @dataclass
 class Command:
-    """A command that works in one folder. left: what it made there, to compare; None where that is not whole.
+    """A command that works in one folder. left: what it made there, to compare; None where that is
+    not whole.
 
-    said: what it says only of a whole result. again: the exit codes of a command that finds its result there.
-    """
+    said: what it says only of a whole result. again: the exit codes of a command that finds its
+    result there."""
 
     line: Callable[[Path], list[object]]
     left: Callable[[Path], Any]
@@ -39,9 +41,13 @@ class Command:
         return Child(self.line(folder), folder, prepare, self.environ(folder)).begin()
 
     def learn(self, folder: Path) -> None:
-        """Two undisturbed runs: what they give, how long that takes, and which operations there are."""
+        """Two undisturbed runs: what they give, how long that takes, and which operations there
+        are."""
         notes = folder.with_name(f"{folder.name}-operations")
-        for place, prepare in ((folder, None), (folder / "again", Watched(folder, None, notes).install)):
+        for place, prepare in (
+            (folder, None),
+            (folder / "again", Watched(folder, None, notes).install),
+        ):
             begun = time.monotonic()
             done = self.begin(place, prepare).end()
             self.seconds = time.monotonic() - begun
@@ -68,7 +74,9 @@ def _watch(folder: Path, number: int) -> None:
     Watched(folder, number).install()
 
 
-def killed_again_and_again(tried: Tried, command: Command, folder: Path, random: Random, most: int, name: str) -> int:
+def killed_again_and_again(
+    tried: Tried, command: Command, folder: Path, random: Random, most: int, name: str
+) -> int:
     """Up to `most` times, each at a random moment, then given again; how often it was killed."""
     for kills in range(most):
         child = command.begin(folder)
@@ -100,7 +108,9 @@ def finish(tried: Tried, command: Command, folder: Path, name: str, kills: int =
     verdict(tried, command, folder, command.begin(folder).end(LEAST), name, kills)
 
 
-def verdict(tried: Tried, command: Command, folder: Path, done: Done, name: str, kills: int = 1) -> None:
+def verdict(
+    tried: Tried, command: Command, folder: Path, done: Done, name: str, kills: int = 1
+) -> None:
     """Of the command that was given again and left in peace."""
     found = command.left(folder)
     if done.code not in command.again or "Traceback" in done.err:
@@ -110,19 +120,25 @@ def verdict(tried: Tried, command: Command, folder: Path, done: Done, name: str,
     if found != command.wanted:
         return tried.fault("silent: another result", name, difference(found, command.wanted))
     for _ in range(kills):
-        tried.outcome("the same result" if not left_over(folder) else "the same result, beside a temporary")
+        tried.outcome(
+            "the same result" if not left_over(folder) else "the same result, beside a temporary"
+        )
 
 
 def left_over(folder: Path) -> list[str]:
     """Temporary files and folders of a process that was killed."""
-    hidden = (path for path in folder.rglob(".*") if not path.name.endswith((".lock", ".out", ".err")))
+    hidden = (
+        path for path in folder.rglob(".*") if not path.name.endswith((".lock", ".out", ".err"))
+    )
     return sorted(path.name for path in hidden)
 
 
 def difference(found: Any, wanted: Any) -> str:
     if isinstance(found, dict) and isinstance(wanted, dict):
         keys = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
-        return "; ".join(f"{key}: {difference(found.get(key), wanted.get(key))}" for key in keys)[:300]
+        return "; ".join(f"{key}: {difference(found.get(key), wanted.get(key))}" for key in keys)[
+            :300
+        ]
     return f"{str(found)[:120]} and not {str(wanted)[:120]}"
 
 
@@ -130,5 +146,12 @@ def digests(folder: Path, pattern: str = "*") -> dict[str, str] | None:
     """Of every file that is not hidden; None where the folder is not there."""
     if not folder.is_dir():
         return None
-    paths = [path for path in sorted(folder.rglob(pattern)) if path.is_file() and not path.name.startswith(".")]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    paths = [
+        path
+        for path in sorted(folder.rglob(pattern))
+        if path.is_file() and not path.name.startswith(".")
+    ]
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in paths
+    }

@@ -1,4 +1,5 @@
-"""How much is tried and from which seed; what came of it, as a table; and what must hold of every single case.
+"""How much is tried and from which seed; what came of it, as a table; and what must hold of every
+single case.
 
 LORAKIT_FUZZ_SEED=N   the seed, which is another in each run and is printed
 LORAKIT_FUZZ_SCALE=X  a share of the counts: 0.02 takes a minute or two
@@ -20,7 +21,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-
 from lorakit.errors import InputError
 from tests.run.hostile import Hang, limited
 
@@ -60,7 +60,8 @@ ROWS: list[Row] = []
 
 
 class Tried:
-    """The cases of one kind; as a context it ends with a line in the table, and fails if a case had a fault."""
+    """The cases of one kind; as a context it ends with a line in the table, and fails if a case
+    had a fault."""
 
     def __init__(self, kind: str, seconds: float = 5.0):
         self.row, self.seconds = Row(kind), seconds
@@ -73,7 +74,10 @@ class Tried:
     def __exit__(self, kind: type | None, *_: object) -> None:
         self.row.seconds = time.monotonic() - self.begun
         if kind is None and self.row.faults:
-            pytest.fail("\n".join([f"{self.row.kind}, LORAKIT_FUZZ_SEED={SEED}:", *listed(self.row)]), pytrace=False)
+            pytest.fail(
+                "\n".join([f"{self.row.kind}, LORAKIT_FUZZ_SEED={SEED}:", *listed(self.row)]),
+                pytrace=False,
+            )
 
     def cases(self, full: int) -> Iterator[tuple[str, Random]]:
         """Each with its name and its own random numbers."""
@@ -89,11 +93,14 @@ class Tried:
     def fault(self, what: str, case: str, words: str = "") -> None:
         self.row.tried += 1
         self.row.outcomes[f"FAULT {what.split(':')[0]}"] += 1
-        self.row.faults.setdefault(what, []).append(case if not words else f"{case} ({words[:300]})")
+        self.row.faults.setdefault(what, []).append(
+            case if not words else f"{case} ({words[:300]})"
+        )
 
     @contextmanager
     def case(self, name: str, taken: str = "taken, the same") -> Iterator[None]:
-        """Inside is one case: refused by an InputError, or taken; what is silently wrong raises `Silent`."""
+        """Inside is one case: refused by an InputError, or taken; what is silently wrong raises
+        `Silent`."""
         try:
             with room(ROOM), limited(self.seconds):
                 yield
@@ -111,8 +118,13 @@ class Tried:
 
 
 def place_of(error: Exception) -> str:
-    """The last line of lorakit's that it came through, without its number: a kind of fault has one place."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/lorakit/" in frame.filename]
+    """The last line of lorakit's that it came through, without its number: a kind of fault has one
+    place."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "/lorakit/" in frame.filename
+    ]
     if not frames:
         return "a test"
     return f"{Path(frames[-1].filename).name}, {frames[-1].name}"
@@ -120,7 +132,8 @@ def place_of(error: Exception) -> str:
 
 @contextmanager
 def room(more: int) -> Iterator[None]:
-    """Inside, this process may take so many bytes more: beyond that it is a MemoryError, and not the machine's end."""
+    """Inside, this process may take so many bytes more: beyond that it is a MemoryError, and not
+    the machine's end."""
     before = resource.getrlimit(resource.RLIMIT_DATA)
     try:
         resource.setrlimit(resource.RLIMIT_DATA, (_data_bytes() + more, before[1]))

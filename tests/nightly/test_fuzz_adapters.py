@@ -1,8 +1,9 @@
-"""200 adapters, each with 200 changes of its bytes: refused, or read as what was saved, to the last bit.
+"""200 adapters, each with 200 changes of its bytes: refused, or read as what was saved, to the
+last bit.
 
-Nothing else is right: lorakit wrote a digest, so that no change of what it reads may pass. What it does not read (the
-tokenizer beside the adapter, PEFT's own file where the header says the same) may be another.
-"""
+Nothing else is right: lorakit wrote a digest, so that no change of what it reads may pass. What it
+does not read (the tokenizer beside the adapter, PEFT's own file where the header says the same)
+may be another."""
 
 from __future__ import annotations
 
@@ -17,21 +18,27 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-
 from lorakit.hub import adapter as files
 from lorakit.recipe.load import compose
 from lorakit.run.source import Source, open_source
 from tests.conftest import FIELDS, Tiny, build, make_about, make_tokenizer
 from tests.nightly.plan import Silent, Tried, count, random_of
+from torch import Tensor
 
 FLIPS = 200
 KINDS: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("lora", "roberta", {"r": 4}), ("lora", "gpt2", {"r": 2}), ("lora", "llama", {"targets": "all-linear", "r": 1}),
-    ("lora", "deberta-v2", {"r": 3, "alpha": 5}), ("bitfit", "roberta", {}), ("bitfit", "bert", {}),
-    ("full", "bert", {}), ("top_layers", "distilbert", {"n": 1}), ("adapter_h", "roberta", {"r": 2}),
-    ("prefix_layer", "gpt2", {}), ("lora", "opt", {"r": 4}),
-)  # fmt: skip
+    ("lora", "roberta", {"r": 4}),
+    ("lora", "gpt2", {"r": 2}),
+    ("lora", "llama", {"targets": "all-linear", "r": 1}),
+    ("lora", "deberta-v2", {"r": 3, "alpha": 5}),
+    ("bitfit", "roberta", {}),
+    ("bitfit", "bert", {}),
+    ("full", "bert", {}),
+    ("top_layers", "distilbert", {"n": 1}),
+    ("adapter_h", "roberta", {"r": 2}),
+    ("prefix_layer", "gpt2", {}),
+    ("lora", "opt", {"r": 4}),
+)
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
 SPLITS = {split: f"lorakit:quickstart/{split}.jsonl" for split in ("train", "validation")}
 
@@ -50,21 +57,31 @@ class Saved:
 def make(random: Random, folder: Path) -> Saved:
     """One that lorakit writes after training: a method, an architecture, a head."""
     method, model_type, fields = random.choice(KINDS)
-    head = random.choice(("SequenceClassification", "CausalLM")) if model_type in ("gpt2", "llama", "opt") else None
+    head = (
+        random.choice(("SequenceClassification", "CausalLM"))
+        if model_type in ("gpt2", "llama", "opt")
+        else None
+    )
     base = build(model_type, head or "SequenceClassification", seed=random.randrange(1000))
     task = {"name": "classification", **SPLITS, "classes": ["no", "yes"]}
     if head == "CausalLM":
         task = {"name": "text", **SPLITS}
     plain = {"name": method, **FIELDS.get(method, {}), **fields}
-    made = compose({"task": task, "model": {"name": "some/base"}, "method": plain, "data": {"max_length": 32}})
+    made = compose(
+        {"task": task, "model": {"name": "some/base"}, "method": plain, "data": {"max_length": 32}}
+    )
     trained = copy.deepcopy(base)
     torch.manual_seed(random.randrange(1000))
     attachment = made.method.attach(trained.model, trained.roles, trained.fresh)
     trained.step(attachment, steps=2)
     about = make_about(
-        trained, attachment, head=made.task.head.value, labels=list(made.task.labels),
-        task=made.task.model_dump(mode="json", exclude_none=True), decode=made.decode.model_dump(mode="json"),
-    )  # fmt: skip
+        trained,
+        attachment,
+        head=made.task.head.value,
+        labels=list(made.task.labels),
+        task=made.task.model_dump(mode="json", exclude_none=True),
+        decode=made.decode.model_dump(mode="json"),
+    )
     files.save(folder, attachment, about)
     tokenizer = make_tokenizer()
     if head == "CausalLM" and random.random() < 0.5:
@@ -89,7 +106,8 @@ def digest_of(source: Source) -> str:
 
 
 def asked(source: Source) -> str:
-    """How it would be asked and scored; nothing where it no longer says so, for then a task must be given."""
+    """How it would be asked and scored; nothing where it no longer says so, for then a task must
+    be given."""
     if source.recipe is None:
         return ""
     template = source.recipe.model.chat_template
@@ -113,7 +131,9 @@ def flipped(data: bytes, random: Random) -> tuple[bytes, str]:
     act = random.random()
     if act < 0.7:
         bit = random.randrange(8)
-        return data[:at] + bytes([data[at] ^ (1 << bit)]) + data[at + 1 :], f"bit {bit} of byte {at}"
+        return data[:at] + bytes([data[at] ^ (1 << bit)]) + data[
+            at + 1 :
+        ], f"bit {bit} of byte {at}"
     if act < 0.8:
         return data[:at], f"cut at {at}"
     if act < 0.9:
@@ -122,7 +142,9 @@ def flipped(data: bytes, random: Random) -> tuple[bytes, str]:
     if act < 0.95:
         end = min(len(data), at + random.choice((1, 4, 64, 4096)))
         return data[:at] + bytes(end - at) + data[end:], f"bytes {at} to {end} zero"
-    return data[:at] + random.choice((b"\x00", b" ", b"1", b'"', data[:at][-4:])) + data[at:], f"more at {at}"
+    return data[:at] + random.choice((b"\x00", b" ", b"1", b'"', data[:at][-4:])) + data[
+        at:
+    ], f"more at {at}"
 
 
 def attempt(tried: Tried, saved: Saved, name: str, random: Random) -> None:
@@ -146,7 +168,11 @@ def attempt(tried: Tried, saved: Saved, name: str, random: Random) -> None:
 
 def compare(found: tuple[Tensor, str], wanted: tuple[Tensor, str], where: str) -> None:
     if found[0].shape != wanted[0].shape or not torch.equal(found[0], wanted[0]):
-        gap = "" if found[0].shape != wanted[0].shape else f"by {float((found[0] - wanted[0]).abs().max()):.3g}"
+        gap = (
+            ""
+            if found[0].shape != wanted[0].shape
+            else f"by {float((found[0] - wanted[0]).abs().max()):.3g}"
+        )
         raise Silent(f"other logits, {where.split(':')[0]}", gap, where)
     if found[1] not in ("", wanted[1]):
         raise Silent(f"asked otherwise, {where.split(':')[0]}", where)
@@ -159,5 +185,7 @@ def test_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for number in range(count(200)):
             saved = make(random_of("adapters", number), tmp_path / "adapter")
             for name, random in tried.cases(FLIPS):
-                attempt(tried, saved, f"{name} of adapter {number}", random_of(number, random.random()))
+                attempt(
+                    tried, saved, f"{name} of adapter {number}", random_of(number, random.random())
+                )
             shutil.rmtree(saved.folder)

@@ -1,8 +1,9 @@
-"""500 recipes, shipped ones and small own ones, with values, keys and YAML changed: refused, or taken as written.
+"""500 recipes, shipped ones and small own ones, with values, keys and YAML changed: refused, or
+taken as written.
 
-As written: every value that stands in the file, read by another YAML reader, is in the recipe that came of it. That a
-value is another one than before is not lorakit's to know: another learning rate is another recipe.
-"""
+As written: every value that stands in the file, read by another YAML reader, is in the recipe that
+came of it. That a value is another one than before is not lorakit's to know: another learning rate
+is another recipe."""
 
 from __future__ import annotations
 
@@ -12,7 +13,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from lorakit.errors import InputError
 from lorakit.recipe.load import build, find, names
 from lorakit.recipe.source import read
@@ -22,26 +22,60 @@ from tests.nightly.plan import Silent, Tried
 from tests.run.hostile import as_json, damaged, mutated
 from tests.run.test_hostile_recipes import LINES
 
-OWN = """\
-task: {name: classification, train: "lorakit:quickstart/train.jsonl", validation: "lorakit:quickstart/validation.jsonl",
-  classes: [negative, positive]}
+OWN = (
+    """\
+task: {name: classification, train: "lorakit:quickstart/train.jsonl",
+  validation: "lorakit:quickstart/validation.jsonl", classes: [negative, positive]}
 model: {name: "lorakit:tiny_encoder"}
 method: {name: lora, targets: [query, value], r: 8, alpha: 16, dropout: 0.1}
 data: {max_length: 64, limit: {train: 64, validation: 32}}
-train: {epochs: 2, global_batch_size: 16, learning_rate: 5e-3, warmup: 0.06, checkpoint: {every_steps: 2, minutes: null}}
+train: {epochs: 2, global_batch_size: 16, learning_rate: 5e-3, warmup: 0.06,
+  checkpoint: {every_steps: 2, minutes: null}}
 evaluate: {every_steps: 2, keep: last}
 seeds: [0, 1]
-""", """\
-task: {name: text, train: "lorakit:quickstart_generate/train.jsonl", prompt: "{prompt}", completion: completion,
-  validation: "lorakit:quickstart_generate/validation.jsonl", separator: "\\n", metrics: [bleu, exact_match]}
+""",
+    """\
+task: {name: text, train: "lorakit:quickstart_generate/train.jsonl", prompt: "{prompt}",
+  completion: completion, validation: "lorakit:quickstart_generate/validation.jsonl", separator:
+  "\\n", metrics: [bleu, exact_match]}
 model: {name: "lorakit:tiny_gpt2", dtype: fp32}
 method: {name: lora, targets: all-linear, r: 4}
 data: {max_length: 96, limit: {train: 32, validation: 8}}
 train: {max_steps: 4, global_batch_size: 8, learning_rate: 1e-3, schedule: cosine}
 decode: {max_new_tokens: 8, beams: 2}
-"""  # fmt: skip
-YES_AND_NO = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False, "y": True, "n": False}
-VALUES = (0, 1, 2, -1, 3.5, 1e-4, "4e-4", 1e300, 2**31, 10**12, True, None, "", "lora", "full", "bf16", [], {}, "all")
+""",
+)
+YES_AND_NO = {
+    "yes": True,
+    "on": True,
+    "true": True,
+    "no": False,
+    "off": False,
+    "false": False,
+    "y": True,
+    "n": False,
+}
+VALUES = (
+    0,
+    1,
+    2,
+    -1,
+    3.5,
+    1e-4,
+    "4e-4",
+    1e300,
+    2**31,
+    10**12,
+    True,
+    None,
+    "",
+    "lora",
+    "full",
+    "bf16",
+    [],
+    {},
+    "all",
+)
 
 
 def mutant(random: Random) -> bytes:
@@ -79,16 +113,31 @@ def refuse_lost(data: bytes, plain: dict[str, Any]) -> None:
     """Silent: a value that the file gives is not in the recipe, or another one is."""
     try:
         written = yaml.safe_load(data.decode("utf-8-sig"))
-    except (yaml.YAMLError, ValueError, RecursionError):  # of YAML 1.1, which has dates and octal numbers
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ):  # of YAML 1.1, which has dates and octal numbers
         return
     if not isinstance(written, dict):
         raise Silent("a file that holds no mapping was taken")
     for path, value in leaves({key: item for key, item in written.items() if key != "extends"}):
         at: Any = plain
         for key in path:
-            at = at.get(key) if isinstance(at, dict) else {"name": at}.get(key) if at is not None else None
+            at = (
+                at.get(key)
+                if isinstance(at, dict)
+                else {"name": at}.get(key)
+                if at is not None
+                else None
+            )
         if not same(value, at):
-            raise Silent(f"{'.'.join(path[:2])} of the file is not in the recipe", repr(value), "is", repr(at))
+            raise Silent(
+                f"{'.'.join(path[:2])} of the file is not in the recipe",
+                repr(value),
+                "is",
+                repr(at),
+            )
 
 
 def leaves(data: Any, path: tuple[str, ...] = ()) -> Any:
@@ -108,7 +157,9 @@ def same(written: Any, held: Any) -> bool:
         one, two = (value if isinstance(value, list) else [value] for value in (written, held))
         return len(one) == len(two) and all(same(a, b) for a, b in zip(one, two, strict=True))
     if isinstance(written, dict):
-        return isinstance(held, dict) and all(same(value, held.get(str(key))) for key, value in written.items())
+        return isinstance(held, dict) and all(
+            same(value, held.get(str(key))) for key, value in written.items()
+        )
     if isinstance(written, bool) or isinstance(held, bool):
         return YES_AND_NO.get(str(written).lower()) is YES_AND_NO.get(str(held).lower(), held)
     try:
@@ -129,7 +180,9 @@ def test_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 loaded = build(file)
                 plain = loaded.recipe.plain()
                 again = tmp_path / "again.yaml"
-                again.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
+                again.write_text(
+                    yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8"
+                )
                 if build(again).recipe != loaded.recipe:
                     raise Silent("the resolved recipe reads as another one")
                 refuse_lost(data, plain)
@@ -138,5 +191,7 @@ def test_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                     raise Silent("two recipes have one run folder")
                 check(loaded.recipe)
         tried.row.outcomes["different run folders"] = len(folders)
-    assert {path.name for path in tmp_path.iterdir()} <= {"mutant.yaml", "again.yaml"}, "a file was written"
+    assert {path.name for path in tmp_path.iterdir()} <= {"mutant.yaml", "again.yaml"}, (
+        "a file was written"
+    )
     assert issubclass(InputError, ValueError)

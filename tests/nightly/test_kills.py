@@ -1,4 +1,5 @@
-"""kill -9, at random moments and before single operations on files; the same command then ends in the same bits."""
+"""kill -9, at random moments and before single operations on files; the same command then ends in
+the same bits."""
 
 from __future__ import annotations
 
@@ -9,17 +10,27 @@ from random import Random
 from typing import Any
 
 import pytest
-
 from tests.nightly.child import Child
 from tests.nightly.disturbed import Command, digests, killed_again_and_again, killed_at
 from tests.nightly.plan import Tried, count, random_of
 from tests.run.test_crash import RECIPE, whole
 
-TRAIN = [*RECIPE, "train.epochs=2", "evaluate.every_steps=8", "train.checkpoint={every_steps: 3, keep_last: 2}"]
+TRAIN = [
+    *RECIPE,
+    "train.epochs=2",
+    "evaluate.every_steps=8",
+    "train.checkpoint={every_steps: 3, keep_last: 2}",
+]
 WRITING = [
-    "quickstart_generate", "data.limit={train: 32, validation: 48}", "train.global_batch_size=8", "train.max_steps=3",
-    "evaluate.batch_size=4", "evaluate.every=9", "decode.max_new_tokens=32", "~expect",
-]  # fmt: skip
+    "quickstart_generate",
+    "data.limit={train: 32, validation: 48}",
+    "train.global_batch_size=8",
+    "train.max_steps=3",
+    "evaluate.batch_size=4",
+    "evaluate.every=9",
+    "decode.max_new_tokens=32",
+    "~expect",
+]
 ROWS = 2200
 """More than are tokenised without being kept."""
 
@@ -32,7 +43,11 @@ def trained(folder: Path) -> Any:
 
 
 def training(*more: str) -> Command:
-    return Command(lambda folder: ["train", *TRAIN, *more, "--cpu", "--runs", folder / "runs"], trained, "checks passed")
+    return Command(
+        lambda folder: ["train", *TRAIN, *more, "--cpu", "--runs", folder / "runs"],
+        trained,
+        "checks passed",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -59,19 +74,25 @@ def at_random_moments(kind: str, full: int, command: Command, folder: Path, most
             random = random_of(kind, number)
             times = min(random.randrange(1, most + 1), count(full) - kills)
             name = f"{kind}:{number}"
-            kills += killed_again_and_again(tried, command, folder / str(number), random, times, name)
+            kills += killed_again_and_again(
+                tried, command, folder / str(number), random, times, name
+            )
             number += 1
             assert number < 50 * full, "no kill lands"
 
 
-def at_operations(kind: str, full: int, command: Command, folder: Path, wanted: Callable[[str], bool]) -> None:
+def at_operations(
+    kind: str, full: int, command: Command, folder: Path, wanted: Callable[[str], bool]
+) -> None:
     """Before single operations, of those that are wanted; each once, where there are as many."""
     numbers = [number for number, what in enumerate(command.operations, 1) if wanted(what)]
     chosen = Random(str(random_of(kind).random())).sample(numbers, min(len(numbers), count(full)))
     with Tried(f"{kind} ({len(numbers)} operations)") as tried:
         for number in sorted(chosen):
             what = command.operations[number - 1]
-            killed_at(tried, command, folder / str(number), number, f"before operation {number}, {what}")
+            killed_at(
+                tried, command, folder / str(number), number, f"before operation {number}, {what}"
+            )
 
 
 def of_saving(what: str) -> bool:
@@ -93,9 +114,11 @@ def test_at_every_operation(train: Command, tmp_path: Path) -> None:
 def test_in_merging(train: Command, tmp_path: Path) -> None:
     run = _run_of(train, tmp_path / "run")
     command = Command(
-        lambda folder: ["merge", run, "--to", "merged", "--examples", 16], lambda folder: digests(folder / "merged"),
-        "merged in fp32", again=(0, 2),
-    )  # fmt: skip
+        lambda folder: ["merge", run, "--to", "merged", "--examples", 16],
+        lambda folder: digests(folder / "merged"),
+        "merged in fp32",
+        again=(0, 2),
+    )
     command.learn(tmp_path / "whole")
     at_operations("kill -9 in merging", 5, command, tmp_path / "operations", lambda what: True)
     at_random_moments("kill -9 in merging, at any time", 5, command, tmp_path / "moments", most=2)
@@ -109,12 +132,28 @@ def _run_of(command: Command, folder: Path) -> Path:
 
 def test_in_generating(written: Path, tmp_path: Path) -> None:
     evaluate = Command(
-        lambda folder: ["eval", written, "--out", "out", "--json"], lambda folder: _answers(folder / "out"), "written:"
+        lambda folder: ["eval", written, "--out", "out", "--json"],
+        lambda folder: _answers(folder / "out"),
+        "written:",
     )
     evaluate.learn(tmp_path / "whole")
-    at_operations("kill -9 in eval of texts", 3, evaluate, tmp_path / "operations", lambda what: True)
-    at_random_moments("kill -9 in eval of texts, at any time", 4, evaluate, tmp_path / "moments", most=3)
-    line = ["generate", written, "--split", "validation", "--limit", 24, "--out", "out/texts.jsonl", "--json"]
+    at_operations(
+        "kill -9 in eval of texts", 3, evaluate, tmp_path / "operations", lambda what: True
+    )
+    at_random_moments(
+        "kill -9 in eval of texts, at any time", 4, evaluate, tmp_path / "moments", most=3
+    )
+    line = [
+        "generate",
+        written,
+        "--split",
+        "validation",
+        "--limit",
+        24,
+        "--out",
+        "out/texts.jsonl",
+        "--json",
+    ]
     generate = Command(lambda folder: line, lambda folder: _answers(folder / "out"), '"answers"')
     generate.learn(tmp_path / "generate")
     at_random_moments("kill -9 in generate, at any time", 3, generate, tmp_path / "texts", most=2)
@@ -132,13 +171,16 @@ def test_in_preparing(tmp_path: Path) -> None:
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(
-        f"task: {{name: classification, train: {data}, validation: {data}}}\nmodel: {{name: 'lorakit:tiny_encoder'}}\n"
-        "method: {name: lora, r: 2}\ndata: {max_length: 32}\ntrain: {epochs: 1, global_batch_size: 8}\n"
+        f"task: {{name: classification, train: {data}, validation: {data}}}\n"
+        "model: {name: 'lorakit:tiny_encoder'}\nmethod: {name: lora, r: 2}\n"
+        "data: {max_length: 32}\ntrain: {epochs: 1, global_batch_size: 8}\n"
     )
     command = Command(
-        lambda folder: ["prepare", recipe], lambda folder: digests(folder / "cache", "*.safetensors"), "all is at hand",
+        lambda folder: ["prepare", recipe],
+        lambda folder: digests(folder / "cache", "*.safetensors"),
+        "all is at hand",
         environ=lambda folder: {"LORAKIT_CACHE": str(folder / "cache")},
-    )  # fmt: skip
+    )
     command.learn(tmp_path / "whole")
     at_operations("kill -9 in preparing", 6, command, tmp_path / "operations", lambda what: True)
     at_random_moments("kill -9 in preparing, at any time", 4, command, tmp_path / "moments", most=2)
