@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 import pytest
+
 from tests.nightly.plan import ROWS, SEED, listed, table
 
 HERE = Path(__file__).parent

@@ -21,6 +21,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+
 from lorakit.errors import InputError
 from tests.run.hostile import Hang, limited
 

@@ -18,12 +18,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from lorakit.hub import adapter as files
 from lorakit.recipe.load import compose
 from lorakit.run.source import Source, open_source
 from tests.conftest import FIELDS, Tiny, build, make_about, make_tokenizer
 from tests.nightly.plan import Silent, Tried, count, random_of
-from torch import Tensor
 
 FLIPS = 200
 KINDS: tuple[tuple[str, str, dict[str, Any]], ...] = (

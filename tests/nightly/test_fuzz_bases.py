@@ -18,6 +18,9 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
 from lorakit.hub import adapter as files
 from lorakit.models import Model
 from lorakit.models._load import load, location
@@ -26,10 +29,8 @@ from lorakit.run.check import check
 from lorakit.run.merge import merge
 from lorakit.run.objects import attach
 from lorakit.run.train import about
-from safetensors.torch import load_file, save_file
 from tests.conftest import build, make_tokenizer
 from tests.nightly.plan import Silent, Tried
-from torch import Tensor
 
 OTHER = {
     "tensor values": "any finite numbers are the weights of some model",

@@ -18,6 +18,7 @@ from random import Random
 from typing import Any
 
 import pytest
+
 from lorakit.tasks import Data, Example, tasks
 from tests.nightly.plan import Silent, Tried
 from tests.run.hostile import damaged

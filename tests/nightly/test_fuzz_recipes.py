@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from lorakit.errors import InputError
 from lorakit.recipe.load import build, find, names
 from lorakit.recipe.source import read

@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
+
 from tests.nightly.child import Child
 from tests.nightly.disturbed import Command, digests, killed_again_and_again, killed_at
 from tests.nightly.plan import Tried, count, random_of

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+
 from tests.nightly.child import Child
 from tests.nightly.plan import Tried, count
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+
 from tests.nightly.child import Child, Done, jumping_clock
 from tests.nightly.disturbed import LEAST, Command, finish, judge, verdict
 from tests.nightly.plan import Tried

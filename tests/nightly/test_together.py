@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from safetensors.torch import load_file
+
 from tests.nightly.child import Child, Done
 from tests.nightly.disturbed import LEAST, Command, judge, left_over, verdict
 from tests.nightly.plan import Silent, Tried, count, random_of
