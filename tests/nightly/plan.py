@@ -3,7 +3,7 @@ single case.
 
 LORAKIT_FUZZ_SEED=N   the seed, which is another in each run and is printed
 LORAKIT_FUZZ_SCALE=X  a share of the counts: 0.02 takes a minute or two
-LORAKIT_FUZZ_CASE=A   one case alone, by the name that a fault is listed with
+LORAKIT_FUZZ_CASE=A   one changed file alone, by the name that a fault is listed with
 """
 
 from __future__ import annotations
