@@ -70,11 +70,11 @@ class Trial:
 
 
 @contextmanager
-def limited() -> Iterator[None]:
+def limited(most: float = SECONDS) -> Iterator[None]:
     def hang(*_: Any) -> None:
-        raise Hang(f"more than {SECONDS} s of processor time, or {PATIENCE} s in all")
+        raise Hang(f"more than {most} s of processor time, or {PATIENCE} s in all")
 
-    kinds = {signal.SIGPROF: (signal.ITIMER_PROF, SECONDS), signal.SIGALRM: (signal.ITIMER_REAL, PATIENCE)}
+    kinds = {signal.SIGPROF: (signal.ITIMER_PROF, most), signal.SIGALRM: (signal.ITIMER_REAL, PATIENCE)}
     before = {number: signal.signal(number, hang) for number in kinds}
     try:
         for timer, seconds in kinds.values():

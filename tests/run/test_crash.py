@@ -46,13 +46,13 @@ def _end(process: subprocess.Popen[str], told: Told) -> None:
     told.resumed += [int(line.split()[4]) for line in said.splitlines() if line.startswith("goes on from step")]
 
 
-def _seed(runs: Path) -> Path | None:
+def seed_of(runs: Path) -> Path | None:
     return next(runs.glob("*/seed0"), None)
 
 
 def _lines(runs: Path, since: float) -> int:
     """Of metrics.jsonl, once the process that began at `since` has written to it."""
-    folder = _seed(runs)
+    folder = seed_of(runs)
     file = folder / "metrics.jsonl" if folder else None
     if file is None or not file.is_file() or file.stat().st_mtime < since:
         return 0
@@ -99,9 +99,9 @@ def _disturbed(runs: Path, rng: random.Random, most: int) -> Told:
     return told
 
 
-def _whole(runs: Path) -> dict[str, object]:
+def whole(runs: Path) -> dict[str, object]:
     """What a run gave, but for its times."""
-    folder = _seed(runs)
+    folder = seed_of(runs)
     assert folder is not None
     result = json.loads((folder / "result.json").read_text())
     events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -122,7 +122,7 @@ def test_thirty_kills_change_no_bit(tmp_path):
     rng = random.Random(6)
     straight = Told(tmp_path / "straight")
     _end(_begin(straight.folder), straight)
-    wanted = _whole(straight.folder)
+    wanted = whole(straight.folder)
     assert len([e for e in wanted["events"] if e["event"] == "step"]) == STEPS  # type: ignore[union-attr]
     rounds: list[Told] = []
     while (left := KILLS - sum(told.kills for told in rounds)) > 0:
@@ -132,6 +132,6 @@ def test_thirty_kills_change_no_bit(tmp_path):
             flush=True,
         )
         rounds.append(told)
-        assert _whole(told.folder) == wanted
+        assert whole(told.folder) == wanted
     print(f"equal: {len(rounds)} disturbed run(s), {sum(t.kills for t in rounds)} kills, {wanted['files']}")
     assert sum(len(told.resumed) for told in rounds) >= 10
