@@ -26,6 +26,7 @@ from lorakit.config import first_problem
 from lorakit.disk import sync, sync_all
 from lorakit.errors import AdapterError, InputError, did_you_mean
 from lorakit.hub import peft
+from lorakit.hub.base_config import changed_settings, settings_of
 from lorakit.hub.digest import KEY as DIGESTS
 from lorakit.hub.digest import changed, digests
 from lorakit.hub.fingerprint import Digests, digests_of, fingerprint, same
@@ -66,6 +67,8 @@ class About:
     """Texts that were made tokens."""
     decode: dict[str, Any] = field(default_factory=dict)
     """How the recipe has a causal model write its answers."""
+    base_config: dict[str, Any] = field(default_factory=dict)
+    """The settings of the base's configuration that decide its outputs; empty: not recorded."""
 
 
 @dataclass(frozen=True)
@@ -217,6 +220,7 @@ def _put(file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[st
         _refuse_unknown(file, model, fresh)
         return method.attach(model, {}, fresh)
     if check_base:
+        refuse_other_settings(file, model)
         refuse_other_base(file, digests_of(model, file.about.fresh, file.about.fingerprint))
     return method_of(file.about).attach(model, roles, file.about.fresh)
 
@@ -241,6 +245,7 @@ def start_from(file: AdapterFile, attachment: Attachment) -> list[str]:
     fresh values, the head's other layers are carried over.
     """
     if file.about is not None:
+        refuse_other_settings(file, attachment.model)
         refuse_other_base(file, digests_of(attachment.model, file.about.fresh, file.about.fingerprint))
     state = state_for(file, attachment)
     own = attachment.state()
@@ -248,6 +253,17 @@ def start_from(file: AdapterFile, attachment: Attachment) -> list[str]:
     state |= {name: own[name] for name in differ}
     attachment.load_state(state)
     return differ
+
+
+def refuse_other_settings(file: AdapterFile, model: Any) -> None:
+    """AdapterError: the base's configuration makes another computation of the same weights."""
+    if file.about is None or not file.about.base_config:
+        return
+    if changes := changed_settings(file.about.base_config, settings_of(model.config)):
+        raise AdapterError(
+            f"{file.folder} was trained on {file.about.base} with another configuration: {'; '.join(changes[:4])}. "
+            "Give the base as it was, or --any-base to use this one regardless."
+        )
 
 
 def refuse_other_base(file: AdapterFile, found: Digests) -> None:

@@ -54,6 +54,8 @@ class Shards:
         The sum is formed in float32 and rounded once. AdapterError, after the last file: the base's weights are not
         those that the adapter was trained on (`check_base=False` lets that pass).
         """
+        if check_base:
+            adapter.refuse_other_settings(self.file, self.base.model)
         like = self.file.about.fingerprint if self.file.about else ""
         digests = Digests(self.base.model, self.attachment.fresh, like)
         wanted, index, size = DTYPES[dtype], {}, 0

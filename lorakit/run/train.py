@@ -24,6 +24,7 @@ import lorakit
 from lorakit.batches import refuse_too_long
 from lorakit.errors import RecipeError
 from lorakit.hub import adapter as files
+from lorakit.hub.base_config import settings_of
 from lorakit.methods import Attachment
 from lorakit.models._load import Base, load, outline
 from lorakit.recipe.load import ANOTHER_SETTING, Loaded
@@ -287,7 +288,7 @@ def about(recipe: Recipe, base: Base, attachment: Attachment) -> files.About:
         max_length=recipe.data.max_length, method=recipe.method.model_dump(mode="json"),
         fresh=sorted(attachment.fresh), fingerprint=files.fingerprint(base.model, attachment.fresh),
         lorakit=lorakit.__version__, model_config=dict(recipe.model.config),
-        new_tokens=list(recipe.model.new_tokens),
+        new_tokens=list(recipe.model.new_tokens), base_config=settings_of(base.config),
     )  # fmt: skip
 
 

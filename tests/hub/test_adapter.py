@@ -501,3 +501,43 @@ def test_a_folder_can_be_moved(trained, base, tmp_path):
     other = base("gpt2")
     _attach(tmp_path / "elsewhere", other)
     assert torch.equal(other.logits(), model.logits())
+
+
+CHANGED = {"hidden_act": "relu", "layer_norm_eps": 0.1, "position_embedding_type": "other"}
+
+
+@pytest.mark.parametrize("key", CHANGED)
+def test_a_base_with_another_configuration_is_refused(tiny, about, tmp_path, key):
+    """The weights are the same; what is computed with them is not."""
+    from lorakit.hub.base_config import settings_of
+
+    model, other = tiny("roberta"), tiny("roberta")
+    model.model.config.position_embedding_type = "absolute"
+    attachment = LoRA().attach(model.model, model.roles, model.fresh)
+    card = about(model, attachment, base_config=settings_of(model.config))
+    files.save(tmp_path / "a", attachment, card)
+    other.model.config.position_embedding_type = "absolute"
+    setattr(other.model.config, key, CHANGED[key])
+    with pytest.raises(AdapterError, match=rf"another configuration: {key} was .*, is"):
+        _attach(tmp_path / "a", other)
+    assert _attach(tmp_path / "a", other, check_base=False).sites
+
+
+FREE = {
+    "hidden_dropout_prob": 0.5,
+    "id2label": {0: "x", 1: "y"},
+    "pad_token_id": 3,
+    "use_cache": False,
+    "a_later_setting": 0.5,
+}
+
+
+@pytest.mark.parametrize("key", FREE)
+def test_a_setting_that_decides_no_output_may_differ(tiny, about, tmp_path, key):
+    from lorakit.hub.base_config import settings_of
+
+    model, other = tiny("roberta"), tiny("roberta")
+    attachment = LoRA().attach(model.model, model.roles, model.fresh)
+    files.save(tmp_path / "a", attachment, about(model, attachment, base_config=settings_of(model.config)))
+    setattr(other.model.config, key, FREE[key])
+    assert _attach(tmp_path / "a", other).sites
