@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorakit.batches.chat import chat_prompt, chat_tokens
-from lorakit.errors import DataError, ModelError
+from lorakit.errors import DataError
 from lorakit.tasks import Data, Example, Head
 
 log = logging.getLogger(__name__)
@@ -35,17 +35,6 @@ class Encoded:
     def trained(self) -> int:
         """What the loss is summed over: trained tokens for a causal model, one for an example with a label."""
         return sum(label != IGNORE for label in self.trains[1:]) if self.trains else 1
-
-
-def refuse_too_long(data: Data, tokenizer: Any, config: Any, added: int = 0) -> None:
-    """ModelError where `data.max_length` is more than the model has positions for. added: tokens of the method."""
-    limits = [getattr(config, "max_position_embeddings", None), getattr(tokenizer, "model_max_length", None)]
-    known = [n for n in limits if isinstance(n, int) and 0 < n < 10**9]
-    if known and data.max_length + added > min(known):
-        own = f" and the {added} tokens of the method are" if added else " is"
-        raise ModelError(
-            f"data.max_length {data.max_length}{own} more than the {min(known)} tokens that the model takes"
-        )
 
 
 def encode(examples: Sequence[Example], tokenizer: Any, head: Head, data: Data) -> list[Encoded]:
