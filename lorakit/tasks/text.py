@@ -12,7 +12,7 @@ from lorakit.metrics import Weighted
 from lorakit.tasks._answers import accepted_texts, printed_scores, weigh_texts, written_text
 from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Prediction, Turn
 from lorakit.tasks._own import Names, OwnFiles
-from lorakit.tasks._template import columns_of, filled, is_column
+from lorakit.tasks._template import Spans, columns_of, filled, filled_with_spans, is_column
 
 
 class Text(OwnFiles):
@@ -78,19 +78,22 @@ class Text(OwnFiles):
         examples = []
         columns = columns_of(self.completion)
         for index, (where, row) in enumerate(self.own_rows(split, data, columns_of(self.prompt), columns)):
-            answer = filled(self.completion, row, where)
+            prompt, given = self._prompt(row, where)
+            answer, target_given = filled_with_spans(self.completion, row, where)
             if not answer.strip():
                 raise DataError(f"{where}: column {columns[0]!r} is empty, so there is nothing to learn")
-            examples.append(
-                Example(f"{split}-{index}", self._prompt(row, where), target=answer, eos=self.eos, where=where)
-            )
+            examples.append(Example(
+                f"{split}-{index}", prompt, target=answer, eos=self.eos, where=where, given=given,
+                target_given=target_given,
+            ))  # fmt: skip
         return examples
 
     def _to_score(self, split: str, data: Data) -> list[Example]:
         columns = (self.references,) if self.references else columns_of(self.completion)
-        groups: dict[str, tuple[int, str, list[str]]] = {}
+        groups: dict[str, tuple[int, str, Spans, list[str]]] = {}
         for index, (where, row) in enumerate(self.own_rows(split, data, columns_of(self.prompt), columns)):
-            _, _, accepted = groups.setdefault(self._prompt(row, where), (index, where, []))
+            prompt, given = self._prompt(row, where)
+            accepted = groups.setdefault(prompt, (index, where, given, []))[3]
             if all(column in row for column in columns):
                 accepted.extend(answer for answer in self._answers(row, where) if answer not in accepted)
         return [
@@ -101,8 +104,9 @@ class Text(OwnFiles):
                 references=tuple(accepted),
                 eos=self.eos,
                 where=where,
+                given=given,
             )
-            for prompt, (index, where, accepted) in groups.items()
+            for prompt, (index, where, given, accepted) in groups.items()
         ]
 
     def _answers(self, row: dict[str, Any], where: str) -> list[str]:
@@ -116,15 +120,17 @@ class Text(OwnFiles):
             raise DataError(f"{where}: column {column!r} holds {found!r}; give a text, or a list of texts, none empty")
         return texts
 
-    def _prompt(self, row: dict[str, Any], where: str) -> str:
-        return filled(self.prompt, row, where) + self.separator
+    def _prompt(self, row: dict[str, Any], where: str) -> tuple[str, Spans]:
+        text, given = filled_with_spans(self.prompt, row, where)
+        return text + self.separator, given
 
     def ask(self, text: str) -> Example:
         if self.messages is not None:
             return Example("prompt", text, turns=(Turn("user", text),))
-        if not is_column(self.prompt) and len(columns_of(self.prompt)) == 1:
-            text = filled(self.prompt, {columns_of(self.prompt)[0]: text}, "prompt")
-        return Example("prompt", text + self.separator, eos=self.eos)
+        if is_column(self.prompt) or len(columns_of(self.prompt)) > 1:
+            return Example("prompt", text + self.separator, eos=self.eos)
+        text, given = self._prompt({columns_of(self.prompt)[0]: text}, "prompt")
+        return Example("prompt", text, eos=self.eos, given=given)
 
     def to_prediction(self, output: Sequence[float] | str) -> str:
         return written_text(output).strip()
