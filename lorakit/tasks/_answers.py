@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -12,14 +13,18 @@ from lorakit.metrics import Compared, Weighted, facts_of, metrics, weighted_of
 from lorakit.metrics._weighted import joined
 from lorakit.tasks._base import Example
 
+WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+\.0+")
+"""As pandas writes 1 in a .csv whose column has a gap."""
+
 
 def as_label(value: object) -> str:
-    """The name of a label from what a file holds: 1, 1.0 and " 1" are "1", true is "true", a null or NaN is ""."""
+    """The name of a label from what a file holds: 1, 1.0, "1.0" and " 1" are "1", true is "true", a null is ""."""
     if value is None or value != value:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+    name = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+    return name.partition(".")[0] if WHOLE_NUMBER.fullmatch(name) else name
 
 
 def label_index(label: object, labels: Sequence[str], where: str) -> int:

@@ -21,6 +21,8 @@ Row = tuple[int, dict[str, Any]]
 _ASSETS = "lorakit:"
 _MALFORMED = 0.01
 """Share of rows with a wrong number of fields up to which they are skipped: GLUE's QQP has a few."""
+FIELD = 2**31 - 1
+"""Characters of a field of a .csv. The csv module's own limit is 131,072, which a legal document passes."""
 
 
 def locate(value: str) -> Path:
@@ -111,6 +113,7 @@ def _csv(path: Path, columns: Sequence[str], optional: Sequence[str], header: Se
 
 
 def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(FIELD)
     reader = csv.reader((line for _, line in lines(path)), strict=True)
     start = 1
     try:

@@ -12,6 +12,7 @@ from lorakit.metrics import Weighted
 from lorakit.tasks._answers import accepted_texts, printed_scores, weigh_texts, written_text
 from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Prediction, Turn
 from lorakit.tasks._own import Names, OwnFiles
+from lorakit.tasks._remarks import Remarks
 from lorakit.tasks._template import Spans, columns_of, filled, filled_with_spans, is_column
 
 
@@ -63,39 +64,55 @@ class Text(OwnFiles):
         return self._to_learn(split, data) if split == self.train_split else self._to_score(split, data)
 
     def _chats(self, split: str, data: Data, column: str) -> list[Example]:
-        found = []
+        found, remarks = [], Remarks()
         for index, (where, row) in enumerate(self.own_rows(split, data, [column], ())):
             before, answer = _before_and_answer(row[column], f"{where}: column {column!r}", split in self.test_splits)
             asked = next((turn.text for turn in reversed(before) if turn.role != ASSISTANT), "")
             accepted = () if answer is None else (answer,)
+            if answer is not None and len(row[column]) > len(before) + 1:
+                remarks.note("a chat that goes on after the assistant's last turn; what follows it is left out", where)
             found.append(Example(
                 f"{split}-{index}", asked, target=answer, references=accepted, turns=before,
                 last_turn_only=self.train_on == "last", where=where,
             ))  # fmt: skip
+        remarks.say(len(found))
         return found
 
     def _to_learn(self, split: str, data: Data) -> list[Example]:
-        examples = []
+        examples, remarks = [], Remarks()
         columns = columns_of(self.completion)
+        remarks, index = Remarks(), -1
         for index, (where, row) in enumerate(self.own_rows(split, data, columns_of(self.prompt), columns)):
+            self._remark(remarks, row, where)
             prompt, given = self._prompt(row, where)
             answer, target_given = filled_with_spans(self.completion, row, where)
+            self._remark(remarks, row, where)
             if not answer.strip():
                 raise DataError(f"{where}: column {columns[0]!r} is empty, so there is nothing to learn")
             examples.append(Example(
                 f"{split}-{index}", prompt, target=answer, eos=self.eos, where=where, given=given,
                 target_given=target_given,
             ))  # fmt: skip
+        remarks.say(len(examples))
         return examples
+
+    def _remark(self, remarks: Remarks, row: dict[str, Any], where: str) -> None:
+        """An empty column of a template may be meant; one that says that it is missing is not."""
+        for column in dict.fromkeys((*columns_of(self.prompt), *columns_of(self.completion))):
+            if isinstance(value := row.get(column), str) and value.strip():
+                remarks.text(value, column, where)
 
     def _to_score(self, split: str, data: Data) -> list[Example]:
         columns = (self.references,) if self.references else columns_of(self.completion)
         groups: dict[str, tuple[int, str, Spans, list[str]]] = {}
+        remarks, index = Remarks(), -1
         for index, (where, row) in enumerate(self.own_rows(split, data, columns_of(self.prompt), columns)):
+            self._remark(remarks, row, where)
             prompt, given = self._prompt(row, where)
             accepted = groups.setdefault(prompt, (index, where, given, []))[3]
             if all(column in row for column in columns):
                 accepted.extend(answer for answer in self._answers(row, where) if answer not in accepted)
+        remarks.say(index + 1)
         return [
             Example(
                 f"{split}-{index}",
