@@ -39,6 +39,18 @@ def label_index(label: object, labels: Sequence[str], where: str) -> int:
     raise DataError(f"{where}: {label!r} is no label of this task{near} (labels: {_shown(labels)})")
 
 
+def given_label(value: object, labels: Sequence[str], where: str) -> int:
+    """The number of a label that a file of answers gives: by name, where 1, 1.0 and "1" are the same, or by number
+    where no name is a number. DataError, with `where`: it is neither."""
+    name = as_label(value)
+    if name in labels:
+        return labels.index(name)
+    if not isinstance(value, Real) or isinstance(value, bool) or not WHOLE_NUMBER.fullmatch(f"{name}.0"):
+        return label_index(value, labels, where)
+    named_by_numbers = any(WHOLE_NUMBER.fullmatch(f"{label}.0") for label in labels)
+    return label_index(name if named_by_numbers else int(name), labels, where)
+
+
 def number(value: object, where: str, low: float = -math.inf, high: float = math.inf) -> float:
     """A finite value that is given as a number or as text. DataError, with `where`: it is none, or not in low..high."""
     try:
@@ -90,8 +102,8 @@ def _label_numbers(
     labels: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]
 ) -> tuple[list[int], list[int]]:
     return (
-        [label_index(label, labels, f"prediction {i}") for i, label in enumerate(predictions)],
-        [label_index(label, labels, f"reference {i}") for i, label in enumerate(references)],
+        [given_label(label, labels, f"prediction {i}") for i, label in enumerate(predictions)],
+        [given_label(label, labels, f"reference {i}") for i, label in enumerate(references)],
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.errors import DataError, RecipeError, did_you_mean
+from lorakit.tasks._packed import raw_lines
 
 log = logging.getLogger(__name__)
 
@@ -91,15 +92,14 @@ def listing(folder: Path, most: int = 12) -> str:
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
     """Line number and line, its end included. Only "\\n" ends a line: texts hold U+2028 and lone "\\r"."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{path}:{number}: byte {error.object[error.start]:#04x} at position {error.start} is not UTF-8; "
-                    "save the file as UTF-8"
-                ) from None
+    for number, line in raw_lines(path):
+        try:
+            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}:{number}: byte {error.object[error.start]:#04x} at position {error.start} is not UTF-8; "
+                "save the file as UTF-8"
+            ) from None
 
 
 def _tsv(path: Path, columns: Sequence[str], optional: Sequence[str], header: Sequence[str]) -> Iterator[Row]:

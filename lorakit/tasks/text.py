@@ -9,7 +9,7 @@ from pydantic import field_validator, model_validator
 
 from lorakit.errors import DataError
 from lorakit.metrics import Weighted
-from lorakit.tasks._answers import accepted_texts, printed_scores, weigh_texts, written_text
+from lorakit.tasks._answers import accepted_texts, score_texts, weigh_texts, written_text
 from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Prediction, Turn
 from lorakit.tasks._own import Names, OwnFiles
 from lorakit.tasks._remarks import Remarks
@@ -158,7 +158,7 @@ class Text(OwnFiles):
     def score(
         self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
     ) -> dict[str, float]:
-        return printed_scores(self.metrics, predictions, references)
+        return score_texts(self.metrics, predictions, references)
 
     def weighted(self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]) -> Weighted:
         """`score` where examples count several times, or not at all."""
