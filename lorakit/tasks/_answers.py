@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from lorakit.errors import DataError, RecipeError, TrainingError, did_you_mean
-from lorakit.metrics import Compared, Weighted, facts_of, metrics, weighted_of
+from lorakit.metrics import Compared, Weighted, facts_of, metrics, say_poor, weighted_of
 from lorakit.metrics._weighted import joined
 from lorakit.tasks._base import Example
 
@@ -138,29 +138,49 @@ def accepted_texts(example: Example) -> list[str]:
     return [text.strip() for text in example.references]
 
 
-def printed_scores(names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+def printed_scores(
+    names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any], tokenize: str | None = None
+) -> dict[str, float]:
     """What the named metrics give, in the unit that papers print. DataError: nothing to score, lengths that differ."""
     scores: dict[str, float] = {}
     for name in names:
-        found = metrics.get(name)(predictions, references)
+        found = metrics.get(name)(predictions, references, **_tokens(name, tokenize))
         scores |= {key: value * facts_of(name).printed for key, value in found.items()}
     return scores
 
 
-def printed_weighted(names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]) -> Weighted:
+def _tokens(name: str, tokenize: str | None) -> dict[str, str]:
+    return {"tokenize": tokenize} if tokenize is not None and facts_of(name).tokenizes else {}
+
+
+def printed_weighted(
+    names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any], tokenize: str | None = None
+) -> Weighted:
     """`printed_scores` where examples count several times, or not at all; only metrics that have such a form."""
-    weighers = [(weighted_of(name), facts_of(name).printed) for name in names]
-    return joined(*((weigh(predictions, references), factor) for weigh, factor in weighers if weigh is not None))
+    weighers = [(weighted_of(name), facts_of(name).printed, _tokens(name, tokenize)) for name in names]
+    found = (
+        (weigh(predictions, references, **options), factor) for weigh, factor, options in weighers if weigh is not None
+    )
+    return joined(*found)
 
 
-def score_texts(names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
-    """`printed_scores` of texts. A reference is a text, or a list of accepted ones. DataError: what is neither."""
-    return printed_scores(names, *_texts(predictions, references))
+def score_texts(
+    names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any], tokenize: str | None = None
+) -> dict[str, float]:
+    """`printed_scores` of texts. A reference is a text, or a list of accepted ones. DataError: what is neither.
+
+    A metric that finds too few tokens in the references says so in the log."""
+    said, accepted = _texts(predictions, references)
+    for name in names:
+        say_poor(name, accepted, tokenize if _tokens(name, tokenize) else None)
+    return printed_scores(names, said, accepted, tokenize)
 
 
-def weigh_texts(names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]) -> Weighted:
+def weigh_texts(
+    names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any], tokenize: str | None = None
+) -> Weighted:
     """`printed_weighted` of texts."""
-    return printed_weighted(names, *_texts(predictions, references))
+    return printed_weighted(names, *_texts(predictions, references), tokenize)
 
 
 def _texts(predictions: Sequence[Any], references: Sequence[Any]) -> tuple[Sequence[str], list[list[str]]]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import field_validator, model_validator
 
 from lorakit.errors import DataError
-from lorakit.metrics import Weighted
+from lorakit.metrics import Tokenize, Weighted
 from lorakit.tasks._answers import accepted_texts, score_texts, weigh_texts, written_text
 from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Prediction, Turn
 from lorakit.tasks._own import Names, OwnFiles
@@ -39,6 +39,9 @@ class Text(OwnFiles):
     """The end-of-text token stands between prompt and completion, as in the reference code's GPT-2 tasks; a prompt may
     then be empty, and the completion is plain text to pretrain on."""
     metrics: Names = ("exact_match", "bleu")
+    tokenize: Tokenize | None = None
+    """How bleu, rouge and ter split texts, by the name of sacrebleu's tokenizer: `zh` for Chinese, `char` for other
+    scripts without spaces, `intl` for other letters. None: as the official scorers do, for English."""
 
     @field_validator("prompt", "completion")
     @classmethod
@@ -158,11 +161,11 @@ class Text(OwnFiles):
     def score(
         self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
     ) -> dict[str, float]:
-        return score_texts(self.metrics, predictions, references)
+        return score_texts(self.metrics, predictions, references, self.tokenize)
 
     def weighted(self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]) -> Weighted:
         """`score` where examples count several times, or not at all."""
-        return weigh_texts(self.metrics, predictions, references)
+        return weigh_texts(self.metrics, predictions, references, self.tokenize)
 
 
 def _before_and_answer(value: Any, where: str, hidden: bool) -> tuple[tuple[Turn, ...], str | None]:
