@@ -4,9 +4,10 @@ Training and evaluation both stand on this, so an example is read the same way i
 """
 
 from lorakit.batches.chat import end_of_turn
-from lorakit.batches.encode import IGNORE, Encoded, encode, encode_prompts, refuse_too_long
+from lorakit.batches.encode import IGNORE, Encoded, encode, encode_prompts
 from lorakit.batches.marks import refuse_no_padding
 from lorakit.batches.once import encode_once
+from lorakit.batches.positions import refuse_too_long
 from lorakit.batches.tensors import collate, pack, sent
 
 __all__ = [

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lorakit.batches.chat import chat_prompt, chat_tokens
+from lorakit.batches.chat import Chats, say_template
 from lorakit.batches.marks import end_of
-from lorakit.errors import DataError, ModelError
+from lorakit.batches.special import MARKS, Special, say_special
+from lorakit.errors import DataError
 from lorakit.tasks import Data, Example, Head
 
 log = logging.getLogger(__name__)
@@ -38,36 +39,28 @@ class Encoded:
         return sum(label != IGNORE for label in self.trains[1:]) if self.trains else 1
 
 
-def refuse_too_long(data: Data, tokenizer: Any, config: Any, added: int = 0) -> None:
-    """ModelError where `data.max_length` is more than the model has positions for. added: tokens of the method."""
-    limits = [getattr(config, "max_position_embeddings", None), getattr(tokenizer, "model_max_length", None)]
-    known = [n for n in limits if isinstance(n, int) and 0 < n < 10**9]
-    if known and data.max_length + added > min(known):
-        own = f" and the {added} tokens of the method are" if added else " is"
-        raise ModelError(
-            f"data.max_length {data.max_length}{own} more than the {min(known)} tokens that the model takes"
-        )
-
-
 def encode(examples: Sequence[Example], tokenizer: Any, head: Head, data: Data) -> list[Encoded]:
     """Tokens for training, and for scoring where the head gives logits. Cuts at `data.max_length`, and says so."""
     _refuse_half_characters(examples)
     if head is Head.CAUSAL:
-        encoded = [_encode_causal(example, tokenizer, data.max_length) for example in examples]
+        writer = _Writer(tokenizer)
+        encoded = [writer.learned(example, data.max_length) for example in examples]
     else:
-        pairs = any(e.pair is not None for e in examples)
-        fields = tokenizer(
-            [e.text for e in examples],
-            [e.pair or "" for e in examples] if pairs else None,
-            truncation=True,
-            max_length=data.max_length,
-        )
+        fields = Special(tokenizer).fields(examples, data.max_length)
         encoded = [
             Encoded(e.id, {name: fields[name][i] for name in fields}, None if e.target is None else number(e))
             for i, e in enumerate(examples)
         ]
+    say_texts(examples, tokenizer, head)
     say_cut(encoded, data.max_length)
     return encoded
+
+
+def say_texts(examples: Sequence[Example], tokenizer: Any, head: Head) -> None:
+    """Warnings about what the tokenizer makes of these texts."""
+    say_special(examples, tokenizer, head)
+    if any(example.turns for example in examples[:1]) and tokenizer.chat_template:
+        say_template(tokenizer)
 
 
 def say_cut(encoded: Sequence[Encoded], most: int) -> None:
@@ -80,8 +73,9 @@ def encode_prompts(examples: Sequence[Example], tokenizer: Any, room: int) -> li
     """Prompts for generation, `room` tokens at most; a longer one is a DataError: a cut prompt asks something else."""
     _refuse_half_characters(examples)
     encoded = []
+    writer = _Writer(tokenizer)
     for example in examples:
-        ids = _prompt_ids(example, tokenizer)
+        ids = writer.prompt(example)
         if not ids:
             raise DataError(f"example {named(example)} has an empty prompt: there is nothing to go on from")
         if len(ids) > room:
@@ -111,28 +105,59 @@ def number(example: Example) -> int | float:
     return example.target
 
 
-def _prompt_ids(example: Example, tokenizer: Any) -> list[int]:
-    if example.turns:
-        return chat_prompt(example, tokenizer)
-    ids = tokenizer(example.text)["input_ids"]
-    while ids and ids[-1] == tokenizer.eos_token_id:  # some tokenizers end every text; the prompt goes on
-        ids = ids[:-1]
-    return [*ids, end_of(tokenizer)] if example.eos else ids
+class _Writer:
+    """Examples of a causal model in tokens."""
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer, self.special, self.chats = tokenizer, Special(tokenizer), Chats(tokenizer)
+        self.end = tokenizer.eos_token_id
+
+    def prompt(self, example: Example) -> list[int]:
+        if example.turns:
+            return self.chats.prompt(example)
+        first, *rest = MARKS.split(self.special.marked(example.text, example.given))
+        ids = [*self._open(first), *self.special.ids("".join(rest))]
+        if not example.eos:
+            return ids
+        end = end_of(self.tokenizer)
+        return ids if ids[-1:] == [end] else [*ids, end]
+
+    def _open(self, text: str) -> list[int]:
+        """Some tokenizers end every text; the prompt goes on. An end token that stands in the text is meant."""
+        found = self.tokenizer(text)
+        ids = list(found["input_ids"])
+        if ids[-1:] != [self.end]:
+            return ids
+        owners = found.sequence_ids(0) if found.encodings else [None] * len(ids)
+        meant = 0 if found.encodings else _ends(self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end)
+        while _ends(ids, self.end) > meant and owners[len(ids) - 1] is None:
+            ids.pop()
+        return ids
+
+    def completion(self, example: Example) -> list[int]:
+        text = str(example.target)
+        ids = self.special.ids(self.special.marked(text, example.target_given))
+        end = end_of(self.tokenizer)
+        return ids if ids[-1:] == [end] else [*ids, end]
+
+    def learned(self, example: Example, max_length: int) -> Encoded:
+        if example.turns:
+            ids, trains = self.chats.tokens(example, IGNORE)
+            why = f"the assistant says nothing within {max_length} tokens (data.max_length)"
+        else:
+            prompt = self.prompt(example)
+            ids = [*prompt, *self.completion(example)]
+            trains = [IGNORE] * len(prompt) + ids[len(prompt) :] if prompt else []
+            why = f"its prompt fills all {max_length} tokens (data.max_length)" if prompt else "its prompt is empty"
+        if not any(label != IGNORE for label in trains[1:max_length]):
+            raise DataError(f"example {named(example)} has no token to train on: {why}")
+        ids = ids[:max_length]
+        return Encoded(example.id, {"input_ids": ids, "attention_mask": [1] * len(ids)}, None, trains[:max_length])
 
 
-def _encode_causal(example: Example, tokenizer: Any, max_length: int) -> Encoded:
-    if example.turns:
-        ids, trains = chat_tokens(example, tokenizer, IGNORE)
-        why = f"the assistant says nothing within {max_length} tokens (data.max_length)"
-    else:
-        prompt = _prompt_ids(example, tokenizer)
-        ids = [*prompt, *tokenizer(str(example.target), add_special_tokens=False)["input_ids"], end_of(tokenizer)]
-        trains = [IGNORE] * len(prompt) + ids[len(prompt) :] if prompt else []
-        why = f"its prompt fills all {max_length} tokens (data.max_length)" if prompt else "its prompt is empty"
-    if not any(label != IGNORE for label in trains[1:max_length]):
-        raise DataError(f"example {named(example)} has no token to train on: {why}")
-    ids = ids[:max_length]
-    return Encoded(example.id, {"input_ids": ids, "attention_mask": [1] * len(ids)}, None, trains[:max_length])
+def _ends(ids: Sequence[int], end: int | None) -> int:
+    """End tokens at the end."""
+    return next((n for n, token in enumerate(reversed(ids)) if token != end), len(ids))
 
 
 def named(example: Example) -> str:

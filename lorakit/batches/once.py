@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from lorakit.batches.encode import Encoded, encode, number, say_cut
+from lorakit.batches.encode import Encoded, encode, number, say_cut, say_texts
 from lorakit.tasks import Data, Example, Head
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ENCODING = 1
+ENCODING = 2
 """To be raised when `encode` gives other tokens for the same example."""
 FEW = 2000
 """Fewer examples are tokenised in about a second, and not kept."""
@@ -49,6 +49,7 @@ def encode_once(examples: Sequence[Example], tokenizer: Any, head: Head, data: D
     if (found := _read(file, examples)) is None:
         found = _make(file, examples, lambda: encode(examples, tokenizer, head, data))
     else:
+        say_texts(examples, tokenizer, head)
         say_cut(found, data.max_length)
     return found
 
@@ -82,7 +83,7 @@ def key_of(examples: Sequence[Example], tokenizer: Any, head: Head, data: Data) 
     digest = hashlib.blake2b(json.dumps(named, sort_keys=True).encode(), digest_size=16)
     for e in examples:
         turns = [(t.role, t.text) for t in e.turns]
-        said = (e.id, e.text, e.pair, e.target, e.eos, turns, e.last_turn_only)
+        said = (e.id, e.text, e.pair, e.target, e.eos, turns, e.last_turn_only, e.given, e.target_given)
         digest.update(repr(said).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 

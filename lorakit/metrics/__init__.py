@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorakit.errors import RecipeError
 from lorakit.metrics._base import Compared, Facts, Weigh, metric
+from lorakit.metrics._tokens import Tokenize, say_poor
 from lorakit.metrics._weighted import Weighted
 from lorakit.registry import Registry
 
@@ -43,4 +44,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["Compared", "Facts", "Weighted", "as_evaluate", "facts_of", "metric", "metrics", "weighted_of"]
+__all__ = [
+    "Compared", "Facts", "Tokenize", "Weighted", "as_evaluate", "facts_of", "metric", "metrics", "say_poor",
+    "weighted_of",
+]  # fmt: skip

@@ -11,8 +11,8 @@ from lorakit.errors import DataError
 from lorakit.metrics._weighted import Weighted
 
 Compared = Literal["labels", "numbers", "texts"]
-Compute = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
-Weigh = Callable[[Sequence[Any], Sequence[Any]], Weighted]
+Compute = Callable[..., dict[str, float]]
+Weigh = Callable[..., Weighted]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,8 @@ class Facts:
     """The only number of classes that it is defined for."""
     lower: tuple[str, ...] = ()
     """The keys of which the lower value is the better one."""
+    tokenizes: bool = False
+    """It takes `tokenize=`, the name of one of sacrebleu's tokenizers, in place of the official scorer's tokens."""
     protocol: str = ""
     """Where scorers differ: which one this equals, in which version, and what it does to the texts."""
 
@@ -44,7 +46,7 @@ def metric(facts: Facts, weighted: Weigh | None = None) -> Callable[[Compute], C
 
     def declare(compute: Compute) -> Compute:
         @wraps(compute)
-        def checked(predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+        def checked(predictions: Sequence[Any], references: Sequence[Any], **options: Any) -> dict[str, float]:
             if len(predictions) != len(references):
                 raise DataError(
                     f"{compute.__name__}: {len(predictions)} predictions for {len(references)} references; "
@@ -54,7 +56,7 @@ def metric(facts: Facts, weighted: Weigh | None = None) -> Callable[[Compute], C
                 raise DataError(f"{compute.__name__}: no predictions, so there is nothing to score")
             if facts.of == "texts" and not all(accepted := accepted_texts(references)):
                 raise DataError(f"{compute.__name__}: example {accepted.index([])} (from 0) has no reference")
-            return compute(predictions, references)
+            return compute(predictions, references, **options)
 
         checked.facts, checked.weighted = facts, weighted  # type: ignore[attr-defined]
         return checked

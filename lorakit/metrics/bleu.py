@@ -15,15 +15,18 @@ if TYPE_CHECKING:
 N = 4
 
 
-def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Weighted:
-    return weighted_bleu(predictions, accepted_texts(references))
+def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str]], tokenize: str = "13a") -> Weighted:
+    return weighted_bleu(predictions, accepted_texts(references), tokenize=tokenize)
 
 
-def weighted_bleu(predictions: Sequence[str], references: list[list[str]], lowercase: bool = False) -> Weighted:
+def weighted_bleu(
+    predictions: Sequence[str], references: list[list[str]], lowercase: bool = False, tokenize: str = "13a"
+) -> Weighted:
     """`corpus_bleu` from the lengths and the n-grams of each sentence."""
     from sacrebleu.metrics.bleu import BLEU
 
-    scorer = BLEU(lowercase=lowercase, force=True, effective_order=True)  # of its sentences only the counts are used
+    # of its sentences only the counts are used
+    scorer = BLEU(lowercase=lowercase, force=True, effective_order=True, tokenize=tokenize)
     found = [scorer.sentence_score(said, accepted) for said, accepted in zip(predictions, references, strict=True)]
     return of_sums([[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in found], _score)
 
@@ -39,22 +42,30 @@ def _score(sums: ndarray) -> dict[str, ndarray]:
     return {"bleu": np.where((totals == 0).any(1) | none.all(1), 0.0, value)}
 
 
-@metric(Facts(of="texts", keys=("bleu",), printed=1.0, protocol="sacrebleu, 13a tokens, case counts"), weighted)
-def bleu(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
+PROTOCOL = "sacrebleu, 13a tokens, case counts"
+
+
+@metric(Facts(of="texts", keys=("bleu",), printed=1.0, tokenizes=True, protocol=PROTOCOL), weighted)
+def bleu(
+    predictions: Sequence[str], references: Sequence[str | Sequence[str]], tokenize: str = "13a"
+) -> dict[str, float]:
     """In 0..100. Examples may have different numbers of references, and each has at least one (else: DataError).
 
     An empty prediction has no n-grams and shortens the output, so the brevity penalty counts it."""
-    return {"bleu": corpus_bleu(predictions, accepted_texts(references))}
+    return {"bleu": corpus_bleu(predictions, accepted_texts(references), tokenize=tokenize)}
 
 
-def corpus_bleu(predictions: Sequence[str], references: list[list[str]], lowercase: bool = False) -> float:
-    """In 0..100, with 13a tokens; lowercase: case is ignored."""
+def corpus_bleu(
+    predictions: Sequence[str], references: list[list[str]], lowercase: bool = False, tokenize: str = "13a"
+) -> float:
+    """In 0..100; lowercase: case is ignored. tokenize: one of sacrebleu's tokenizers."""
     from sacrebleu.metrics.bleu import BLEU
 
     # a missing reference is None: the empty text would count as a reference of length 0 and lift the score
     streams = [list(stream) for stream in zip_longest(*references)]
     # force: no complaint where the text happens to look tokenised
-    return float(BLEU(lowercase=lowercase, force=True).corpus_score(list(predictions), streams).score)
+    scorer = BLEU(lowercase=lowercase, force=True, tokenize=tokenize)
+    return float(scorer.corpus_score(list(predictions), streams).score)
 
 
 PLUGIN = bleu

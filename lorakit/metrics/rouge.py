@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lorakit.metrics._base import Facts, accepted_texts, metric
+from lorakit.metrics._tokens import splitter
 from lorakit.metrics._weighted import Weighted, means
 
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -20,28 +21,42 @@ PROTOCOL = (
 )
 
 
-def each(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, list[float]]:
+def each(
+    predictions: Sequence[str], references: Sequence[str | Sequence[str]], tokenize: str | None = None
+) -> dict[str, list[float]]:
     """Kind -> percent of each example."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(list(KINDS), use_stemmer=True)
+    scorer = RougeScorer(list(KINDS), use_stemmer=True, tokenizer=None if tokenize is None else _Split(tokenize))
     pairs = zip(accepted_texts(references), predictions, strict=True)
     found = [scorer.score_multi(accepted, prediction) for accepted, prediction in pairs]
     return {kind: [100 * float(scores[kind].fmeasure) for scores in found] for kind in KINDS}
 
 
-def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Weighted:
-    return means(each(predictions, references))
+class _Split:
+    """As rouge-score asks for tokens: lower-cased, and not stemmed."""
+
+    def __init__(self, name: str):
+        self.tokenize = splitter(name, lowercase=True)
 
 
-@metric(Facts(of="texts", keys=KINDS, printed=1.0, protocol=PROTOCOL), weighted)
-def rouge(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
+def weighted(
+    predictions: Sequence[str], references: Sequence[str | Sequence[str]], tokenize: str | None = None
+) -> Weighted:
+    return means(each(predictions, references, tokenize))
+
+
+@metric(Facts(of="texts", keys=KINDS, printed=1.0, tokenizes=True, protocol=PROTOCOL), weighted)
+def rouge(
+    predictions: Sequence[str], references: Sequence[str | Sequence[str]], tokenize: str | None = None
+) -> dict[str, float]:
     """Percent. Of several references the best F1 counts, for each kind on its own.
 
     An empty prediction gives 0, and so does a text without a letter a-z or a digit; a reference of one word has no
-    rouge2 but 0. ROUGE-L of other libraries is another value: py-rouge's is some 4 points higher.
+    rouge2 but 0. ROUGE-L of other libraries is another value: py-rouge's is some 4 points higher. tokenize: one of
+    sacrebleu's tokenizers, lower-cased and not stemmed, for other scripts.
     """
-    return {kind: sum(values) / len(values) for kind, values in each(predictions, references).items()}
+    return {kind: sum(values) / len(values) for kind, values in each(predictions, references, tokenize).items()}
 
 
 PLUGIN = rouge

@@ -12,29 +12,33 @@ from collections.abc import Iterator, Sequence
 
 from lorakit.metrics._base import Facts, accepted_texts, metric
 from lorakit.metrics._bits import levenshtein, places
+from lorakit.metrics._tokens import splitter
 from lorakit.metrics._weighted import Weighted, means
 
 PROTOCOL = "TER of pyter 0.3, mean over examples of the minimum over references, tokens between spaces, case counts"
 
 
-def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Weighted:
-    return means({"ter": least(*_tokens(predictions, references))})
+def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str]], tokenize: str = "none") -> Weighted:
+    return means({"ter": least(*_tokens(predictions, references, tokenize))})
 
 
-@metric(Facts(of="texts", keys=("ter",), printed=1.0, lower=("ter",), protocol=PROTOCOL), weighted)
-def ter(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
+@metric(Facts(of="texts", keys=("ter",), printed=1.0, lower=("ter",), tokenizes=True, protocol=PROTOCOL), weighted)
+def ter(
+    predictions: Sequence[str], references: Sequence[str | Sequence[str]], tokenize: str = "none"
+) -> dict[str, float]:
     """From 0 (equal) up; it can exceed 1. Tokens are what stands between spaces, and case counts.
 
     Source: pyter3 0.3, which GenerationEval (commit 8067849) and the LoRA paper's code run for WebNLG and DART. An
     empty prediction costs 1, an empty reference as well, as there.
     """
-    return {"ter": mean_of_least(*_tokens(predictions, references))}
+    return {"ter": mean_of_least(*_tokens(predictions, references, tokenize))}
 
 
 def _tokens(
-    predictions: Sequence[str], references: Sequence[str | Sequence[str]]
+    predictions: Sequence[str], references: Sequence[str | Sequence[str]], tokenize: str
 ) -> tuple[list[list[str]], list[list[list[str]]]]:
-    return [text.split() for text in predictions], [[t.split() for t in texts] for texts in accepted_texts(references)]
+    split = str.split if tokenize == "none" else splitter(tokenize)
+    return [split(text) for text in predictions], [[split(t) for t in texts] for texts in accepted_texts(references)]
 
 
 def mean_of_least(predictions: Sequence[list[str]], references: Sequence[list[list[str]]]) -> float:

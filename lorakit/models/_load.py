@@ -182,6 +182,7 @@ def load_tokenizer(spec: Model) -> Any:
             tokenizer.chat_template = Path(spec.chat_template).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ModelError(f"cannot read model.chat_template {spec.chat_template}: {error}") from error
+        tokenizer.chat_template_file = spec.chat_template  # for messages about it
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # padding is masked by length, so which token it is does not matter
     return tokenizer

@@ -17,7 +17,7 @@ from lorakit.report.compare import Compared, Comparison, corrected
 from lorakit.report.result import Result, SeedResult
 from lorakit.report.significance import over_examples, over_seeds
 from lorakit.run.folder import is_run, is_seed, seed_folder
-from lorakit.run.score import json_lines
+from lorakit.run.predictions import json_lines
 
 SAME = 1e-6
 """Relative difference of a score from the recorded one that rounding can explain."""

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
-import csv
-import gzip
-import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +12,9 @@ from pydantic import ValidationError
 from lorakit.errors import DataError, RecipeError
 from lorakit.recipe.load import compose
 from lorakit.run.answers import Answer, read_splits, score_answers
+from lorakit.run.predictions import Said, by_id, field_of, id_of, json_lines, read_predictions
 from lorakit.tasks import Example, Head, Task, tasks
-
-PACKED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
+from lorakit.tasks._answers import given_label, number
 
 
 @dataclass(frozen=True)
@@ -33,13 +28,22 @@ class Scored:
 
 
 def score_files(task: str, predictions: Path, references: Path) -> Scored:
-    """Line by line. DataError with file and line for what cannot be read or does not pair up."""
+    """By id where both files have ids, else line by line. DataError with file and line for what cannot be read or does
+    not pair up."""
     asked = _by_name(task)
-    said = [_field(line, ("prediction",), where) for where, line in json_lines(predictions)]
-    wanted = [_field(line, ("reference", "references"), where) for where, line in json_lines(references)]
+    said = [Said(w, id_of(line), field_of(line, ("prediction",), w)) for w, line in json_lines(predictions)]
+    names = ("reference", "references")
+    wanted = [Said(w, id_of(line), field_of(line, names, w)) for w, line in json_lines(references)]
     if len(said) != len(wanted):
         raise DataError(f"{predictions} has {len(said)} predictions and {references} {len(wanted)} references")
-    return Scored(asked.score(said, wanted), len(said), asked.protocol)
+    if any(one.id is not None for one in said) and all(one.id is not None for one in wanted):
+        ids = [str(one.id) for one in wanted]
+        if len(set(ids)) < len(ids):
+            raise DataError(f"{references}: an id is given twice; predictions are paired with references by id")
+        found = by_id(said, ids, predictions, str(references))
+        said = said if found is None else [found[id] for id in ids]
+    answers = [_answer(asked, one) for one in said]
+    return Scored(asked.score(answers, [_reference(asked, one) for one in wanted]), len(said), asked.protocol)
 
 
 def score_split(task: str, predictions: Path, split: str, overrides: Sequence[str] = ()) -> Scored:
@@ -53,12 +57,51 @@ def score_split(task: str, predictions: Path, split: str, overrides: Sequence[st
     examples = read_splits(recipe.task, recipe.data, [split])[split]
     said = read_predictions(predictions)
     notes: list[str] = []
-    by_id = _paired(said, examples, recipe.task.rows_of(split, recipe.data), predictions, notes)
+    rows = recipe.task.rows_of(split, recipe.data)
+    found = _paired(said, examples, rows, predictions, f"the split {split}", notes)
     task_ = recipe.task
-    # a text is read as the model's output would be; a label or a number is an answer already
-    said_of = {id: task_.to_prediction(x) if task_.head is Head.CAUSAL else x for id, x in by_id.items()}
-    answers = [Answer(e.id, said_of[e.id], task_.to_reference(e), by_id[e.id], e.text, e.group) for e in examples]
+    answers = [
+        Answer(e.id, _read(task_, found[e.id]), task_.to_reference(e), found[e.id].value, e.text, e.group)
+        for e in examples
+    ]
     return Scored(score_answers(task_, answers), len(answers), task_.protocol, notes)
+
+
+def _read(task: Task, said: Said) -> Any:
+    """A text is read as the model's output would be; a label or a number is an answer already."""
+    if task.head is not Head.CAUSAL:
+        return _answer(task, said)
+    if isinstance(said.value, (bool, int, float)):
+        raise _no_text(said)
+    try:
+        return task.to_prediction(said.value)
+    except DataError as error:
+        raise DataError(f"{said.where}: {error}") from None
+
+
+def _answer(task: Task, said: Said) -> Any:
+    """DataError, with file and line: a label that is not one of the task's, a value that is not a number, no text."""
+    if task.head is Head.CLASSIFICATION:
+        return task.labels[given_label(said.value, task.labels, said.where)]
+    if task.head is Head.REGRESSION:
+        return number(said.value, said.where)
+    if isinstance(said.value, (bool, int, float)) and not task.choices:
+        raise _no_text(said)
+    return said.value
+
+
+def _reference(task: Task, wanted: Said) -> Any:
+    """As `_answer`; of texts there may be a list."""
+    texts = wanted.value if isinstance(wanted.value, list) else [wanted.value]
+    if task.head is not Head.CAUSAL:
+        return _answer(task, wanted)
+    for text in texts:
+        _answer(task, Said(wanted.where, wanted.id, text))
+    return wanted.value
+
+
+def _no_text(said: Said) -> DataError:
+    return DataError(f'{said.where}: {said.value!r} is not a text; write it in quotes, as "{said.value}"')
 
 
 def _by_name(task: str) -> Task:
@@ -72,75 +115,15 @@ def _by_name(task: str) -> Task:
 
 
 def _paired(
-    said: list[tuple[str | None, Any]], examples: Sequence[Example], rows: Sequence[str], path: Path, notes: list[str]
-) -> dict[str, Any]:
+    said: Sequence[Said], examples: Sequence[Example], rows: Sequence[str], path: Path, source: str, notes: list[str]
+) -> dict[str, Said]:
     ids = [example.id for example in examples]
-    if all(id is not None for id, _ in said) and {id for id, _ in said} == set(ids) and len(said) == len(ids):
-        return {str(id): text for id, text in said}
+    if (found := by_id(said, ids, path, source)) is not None:
+        return found
     if len(said) == len(ids):
-        return dict(zip(ids, (text for _, text in said), strict=True))
+        return dict(zip(ids, said, strict=True))
     if len(said) == len(rows):
         notes.append(f"{len(rows)} predictions, one per row, for {len(ids)} examples: the last of an example counts")
-        return dict(zip(rows, (text for _, text in said), strict=True))
+        return dict(zip(rows, said, strict=True))
     each = f" or {len(rows)} (one per row of the official file)" if len(rows) != len(ids) else ""
     raise DataError(f"{path} has {len(said)} predictions; {len(ids)} are needed, one per example{each}")
-
-
-def read_predictions(path: Path) -> list[tuple[str | None, Any]]:
-    """(id or None, prediction) of a .jsonl, of the last column of a .tsv with a header, or of each line of a text.
-
-    It may be packed, as .gz or .bz2.
-    """
-    kind = Path(path.stem if path.suffix in PACKED else path.name).suffix.lower()
-    if kind == ".jsonl":
-        return [(line.get("id"), _said(line, where)) for where, line in json_lines(path)]
-    text = _text(path)
-    if kind == ".tsv":
-        try:
-            table = list(csv.reader(text.rstrip("\n").split("\n"), delimiter="\t"))
-        except csv.Error as error:
-            raise DataError(f"{path}: not a table: {error}") from None
-        if len(table) < 2 or any(len(row) != len(table[0]) for row in table[1:]):
-            raise DataError(f"{path}: a header and rows of as many columns are expected, the last one the prediction")
-        return [(None, row[-1]) for row in table[1:]]
-    return [(None, line) for line in text.removesuffix("\n").split("\n")]
-
-
-def _text(path: Path) -> str:
-    try:
-        with PACKED.get(path.suffix, open)(path, "rt", encoding="utf-8-sig") as file:
-            return file.read()
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not UTF-8 text") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def json_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """(file:line, object) of each line of a JSONL file. DataError: a line that is none."""
-    found = []
-    for number, text in enumerate(_text(path).split("\n"), 1):
-        if not text.strip():
-            continue
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}:{number}: this is not JSON: {error}") from None
-        if not isinstance(line, dict):
-            raise DataError(f"{path}:{number}: a JSON object per line is expected, this is {text[:60]!r}")
-        found.append((f"{path}:{number}", line))
-    return found
-
-
-def _said(line: dict[str, Any], where: str) -> Any:
-    # WikiSQL's official lines have a query, or an error instead; its task takes such a line, and the others refuse it
-    official = "prediction" not in line and ("query" in line or "error" in line)
-    return line if official else _field(line, ("prediction",), where)
-
-
-def _field(line: dict[str, Any], names: tuple[str, ...], where: str) -> Any:
-    for name in names:
-        if line.get(name) is not None:
-            return line[name]
-    held = ", ".join(f"{key} (null)" if value is None else key for key, value in line.items())
-    raise DataError(f"{where}: no {' or '.join(map(repr, names))} here (it has: {held or 'nothing'})")

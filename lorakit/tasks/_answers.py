@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
 from lorakit.errors import DataError, RecipeError, TrainingError, did_you_mean
-from lorakit.metrics import Compared, Weighted, facts_of, metrics, weighted_of
+from lorakit.metrics import Compared, Weighted, facts_of, metrics, say_poor, weighted_of
 from lorakit.metrics._weighted import joined
 from lorakit.tasks._base import Example
 
+WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+\.0+")
+"""As pandas writes 1 in a .csv whose column has a gap."""
+
 
 def as_label(value: object) -> str:
-    """The name of a label from what a file holds: 1, 1.0 and " 1" are "1", true is "true", a null or NaN is ""."""
+    """The name of a label from what a file holds: 1, 1.0, "1.0" and " 1" are "1", true is "true", a null is ""."""
     if value is None or value != value:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+    name = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+    return name.partition(".")[0] if WHOLE_NUMBER.fullmatch(name) else name
 
 
 def label_index(label: object, labels: Sequence[str], where: str) -> int:
@@ -32,6 +37,18 @@ def label_index(label: object, labels: Sequence[str], where: str) -> int:
         raise DataError(f"{where}: no label; the labels are {_shown(labels)}")
     near = did_you_mean(label, labels) if isinstance(label, str) else ""
     raise DataError(f"{where}: {label!r} is no label of this task{near} (labels: {_shown(labels)})")
+
+
+def given_label(value: object, labels: Sequence[str], where: str) -> int:
+    """The number of a label that a file of answers gives: by name, where 1, 1.0 and "1" are the same, or by number
+    where no name is a number. DataError, with `where`: it is neither."""
+    name = as_label(value)
+    if name in labels:
+        return labels.index(name)
+    if not isinstance(value, Real) or isinstance(value, bool) or not WHOLE_NUMBER.fullmatch(f"{name}.0"):
+        return label_index(value, labels, where)
+    named_by_numbers = any(WHOLE_NUMBER.fullmatch(f"{label}.0") for label in labels)
+    return label_index(name if named_by_numbers else int(name), labels, where)
 
 
 def number(value: object, where: str, low: float = -math.inf, high: float = math.inf) -> float:
@@ -85,8 +102,8 @@ def _label_numbers(
     labels: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]
 ) -> tuple[list[int], list[int]]:
     return (
-        [label_index(label, labels, f"prediction {i}") for i, label in enumerate(predictions)],
-        [label_index(label, labels, f"reference {i}") for i, label in enumerate(references)],
+        [given_label(label, labels, f"prediction {i}") for i, label in enumerate(predictions)],
+        [given_label(label, labels, f"reference {i}") for i, label in enumerate(references)],
     )
 
 
@@ -121,29 +138,49 @@ def accepted_texts(example: Example) -> list[str]:
     return [text.strip() for text in example.references]
 
 
-def printed_scores(names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+def printed_scores(
+    names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any], tokenize: str | None = None
+) -> dict[str, float]:
     """What the named metrics give, in the unit that papers print. DataError: nothing to score, lengths that differ."""
     scores: dict[str, float] = {}
     for name in names:
-        found = metrics.get(name)(predictions, references)
+        found = metrics.get(name)(predictions, references, **_tokens(name, tokenize))
         scores |= {key: value * facts_of(name).printed for key, value in found.items()}
     return scores
 
 
-def printed_weighted(names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]) -> Weighted:
+def _tokens(name: str, tokenize: str | None) -> dict[str, str]:
+    return {"tokenize": tokenize} if tokenize is not None and facts_of(name).tokenizes else {}
+
+
+def printed_weighted(
+    names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any], tokenize: str | None = None
+) -> Weighted:
     """`printed_scores` where examples count several times, or not at all; only metrics that have such a form."""
-    weighers = [(weighted_of(name), facts_of(name).printed) for name in names]
-    return joined(*((weigh(predictions, references), factor) for weigh, factor in weighers if weigh is not None))
+    weighers = [(weighted_of(name), facts_of(name).printed, _tokens(name, tokenize)) for name in names]
+    found = (
+        (weigh(predictions, references, **options), factor) for weigh, factor, options in weighers if weigh is not None
+    )
+    return joined(*found)
 
 
-def score_texts(names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
-    """`printed_scores` of texts. A reference is a text, or a list of accepted ones. DataError: what is neither."""
-    return printed_scores(names, *_texts(predictions, references))
+def score_texts(
+    names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any], tokenize: str | None = None
+) -> dict[str, float]:
+    """`printed_scores` of texts. A reference is a text, or a list of accepted ones. DataError: what is neither.
+
+    A metric that finds too few tokens in the references says so in the log."""
+    said, accepted = _texts(predictions, references)
+    for name in names:
+        say_poor(name, accepted, tokenize if _tokens(name, tokenize) else None)
+    return printed_scores(names, said, accepted, tokenize)
 
 
-def weigh_texts(names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]) -> Weighted:
+def weigh_texts(
+    names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any], tokenize: str | None = None
+) -> Weighted:
     """`printed_weighted` of texts."""
-    return printed_weighted(names, *_texts(predictions, references))
+    return printed_weighted(names, *_texts(predictions, references), tokenize)
 
 
 def _texts(predictions: Sequence[Any], references: Sequence[Any]) -> tuple[Sequence[str], list[list[str]]]:

@@ -71,6 +71,8 @@ class Example:
     turns: of a chat, in the place of `text`, which then is the last question: what was said before the answer `target`.
     last_turn_only: the answer alone is trained, and not what the assistant said before it.
     where: `file:line`, for messages.
+    given, target_given: from where to where `text` and `target` hold what columns of a template gave; there the text of
+    a special token is text, and elsewhere it is the token.
     """
 
     id: str
@@ -83,6 +85,8 @@ class Example:
     turns: tuple[Turn, ...] = ()
     last_turn_only: bool = False
     where: str = ""
+    given: tuple[tuple[int, int], ...] = ()
+    target_given: tuple[tuple[int, int], ...] = ()
 
 
 Prediction = str | int | float

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.errors import DataError, RecipeError, did_you_mean
+from lorakit.tasks._packed import raw_lines
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,8 @@ Row = tuple[int, dict[str, Any]]
 _ASSETS = "lorakit:"
 _MALFORMED = 0.01
 """Share of rows with a wrong number of fields up to which they are skipped: GLUE's QQP has a few."""
+FIELD = 2**31 - 1
+"""Characters of a field of a .csv. The csv module's own limit is 131,072, which a legal document passes."""
 
 
 def locate(value: str) -> Path:
@@ -89,15 +92,14 @@ def listing(folder: Path, most: int = 12) -> str:
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
     """Line number and line, its end included. Only "\\n" ends a line: texts hold U+2028 and lone "\\r"."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{path}:{number}: byte {error.object[error.start]:#04x} at position {error.start} is not UTF-8; "
-                    "save the file as UTF-8"
-                ) from None
+    for number, line in raw_lines(path):
+        try:
+            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}:{number}: byte {error.object[error.start]:#04x} at position {error.start} is not UTF-8; "
+                "save the file as UTF-8"
+            ) from None
 
 
 def _tsv(path: Path, columns: Sequence[str], optional: Sequence[str], header: Sequence[str]) -> Iterator[Row]:
@@ -111,6 +113,7 @@ def _csv(path: Path, columns: Sequence[str], optional: Sequence[str], header: Se
 
 
 def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(FIELD)
     reader = csv.reader((line for _, line in lines(path)), strict=True)
     start = 1
     try:

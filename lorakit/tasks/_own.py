@@ -13,6 +13,7 @@ from lorakit.metrics import Compared, facts_of
 from lorakit.tasks._answers import metric_keys
 from lorakit.tasks._base import Data, Example, Head, Task
 from lorakit.tasks._files import limit_of, locate, rows, take
+from lorakit.tasks._remarks import Remarks
 from lorakit.tasks._template import text_of
 
 _COMPARED: dict[Head, Compared] = {Head.CLASSIFICATION: "labels", Head.REGRESSION: "numbers", Head.CAUSAL: "texts"}
@@ -89,13 +90,26 @@ class OwnFiles(Task, ABC):
 
 
 def labelled(
-    task: OwnFiles, split: str, data: Data, text: Sequence[str], label: str, target: Callable[[Any, str], int | float]
-) -> list[Example]:
-    """The examples of a split: one or two texts and a target, which is None where a test row has no label."""
+    task: OwnFiles, split: str, data: Data, text: Sequence[str], label: str,
+    target: Callable[[Any, str], int | float], remarks: Remarks | None = None,
+) -> list[Example]:  # fmt: skip
+    """The examples of a split: one or two texts and a target, which is None where a test row has no label.
+
+    A text that is missing (a null, a NaN, an empty field) is the empty one, and counted in `remarks`.
+    """
     examples = []
+    remarks = remarks or Remarks()
     for index, (where, row) in enumerate(task.own_rows(split, data, text, [label])):
-        texts = [text_of(row, column, where) for column in text]
+        texts = [_text_or_empty(row, column, where) for column in text]
+        for column, said in zip(text, texts, strict=True):
+            remarks.text(said, column, where)
         hidden = split in task.test_splits and row.get(label) in (None, "")
         found = None if hidden else target(row[label], where)
         examples.append(Example(f"{split}-{index}", *texts, target=found, where=where))
+    remarks.say(len(examples))
     return examples
+
+
+def _text_or_empty(row: dict[str, Any], column: str, where: str) -> str:
+    value = row[column]
+    return "" if value is None or value != value else text_of(row, column, where)

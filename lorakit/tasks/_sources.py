@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from lorakit.errors import DataError
 from lorakit.tasks._files import listing, locate
+from lorakit.tasks._packed import contents
 
 T = TypeVar("T")
 
@@ -60,9 +61,7 @@ def _wanted(layouts: Sequence[Mapping[str, str]]) -> str:
 def read_json(path: Path) -> Any:
     """What a .json or .json.gz holds. DataError: it is neither."""
     try:
-        packed = path.read_bytes()
-        text = (gzip.decompress(packed) if path.suffix == ".gz" else packed).decode("utf-8-sig")
-        return json.loads(text)
+        return json.loads(contents(path).decode("utf-8-sig"))
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}: not a gzip file that can be read: {error}") from None
     except UnicodeDecodeError as error:

@@ -7,6 +7,8 @@ from typing import Any
 
 from lorakit.errors import DataError, RecipeError
 
+Spans = tuple[tuple[int, int], ...]
+
 
 def is_column(value: str) -> bool:
     """A name without braces is a column."""
@@ -25,11 +27,21 @@ def columns_of(value: str) -> tuple[str, ...]:
 
 def filled(value: str, row: dict[str, Any], where: str) -> str:
     """The text for one row. DataError: a column holds something else than a text; a number is written as it is."""
+    return filled_with_spans(value, row, where)[0]
+
+
+def filled_with_spans(value: str, row: dict[str, Any], where: str) -> tuple[str, Spans]:
+    """As `filled`, and from where to where the columns of a template stand in it. A column that is given by its name
+    alone is a text that was written as a whole, and has none."""
     if is_column(value):
-        return text_of(row, value, where)
-    return "".join(
-        literal + ("" if name is None else text_of(row, name, where, numbers=True)) for literal, name in _parts(value)
-    )
+        return text_of(row, value, where), ()
+    text, spans = "", []
+    for literal, name in _parts(value):
+        text += literal
+        if name is not None:
+            begin, text = len(text), text + text_of(row, name, where, numbers=True)
+            spans.append((begin, len(text)))
+    return text, tuple(spans)
 
 
 def text_of(row: dict[str, Any], column: str, where: str, numbers: bool = False) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +14,7 @@ from lorakit.config import Config
 from lorakit.errors import DataError
 from lorakit.metrics._wikisql import AGGREGATES, OPERATORS, Query, Table, Value
 from lorakit.tasks._files import listing, locate
+from lorakit.tasks._packed import raw_lines
 from lorakit.tasks._sources import hub_table, shaped
 
 HUB = "Salesforce/wikisql"
@@ -117,13 +116,9 @@ def _found(home: Path, name: str, pattern: str) -> list[Path]:
 
 def jsonl(path: Path) -> Iterator[tuple[str, Any]]:
     """`file:line` and the value of every line that is not blank. DataError: one that is not JSON, a broken .gz."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"{path}:{number}", _json(line, f"{path}:{number}")
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: not a gzip file that can be read: {error}") from None
+    for number, line in raw_lines(path):
+        if line.strip():
+            yield f"{path}:{number}", _json(line, f"{path}:{number}")
 
 
 def _json(line: bytes, where: str) -> Any:

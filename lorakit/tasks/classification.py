@@ -14,6 +14,7 @@ from lorakit.tasks._answers import as_label, best_label, label_index, score_labe
 from lorakit.tasks._base import Data, Example, Head, Prediction
 from lorakit.tasks._files import locate, rows
 from lorakit.tasks._own import Names, OwnFiles, TextColumns, labelled
+from lorakit.tasks._remarks import Remarks
 
 
 def _as_labels(value: Any) -> Any:
@@ -62,10 +63,14 @@ class Classification(OwnFiles):
         return tuple(sorted(found, key=int) if all(label.isdecimal() for label in found) else sorted(found))
 
     def read(self, split: str, data: Data) -> list[Example]:
-        labels = self.labels
-        return labelled(
-            self, split, data, self.text, self.label, lambda value, where: label_index(as_label(value), labels, where)
-        )
+        labels, remarks = self.labels, Remarks()
+
+        def target(value: Any, where: str) -> int:
+            name = as_label(value)
+            remarks.label(value, name, where)
+            return label_index(name, labels, where)
+
+        return labelled(self, split, data, self.text, self.label, target, remarks)
 
     def to_prediction(self, output: Sequence[float] | str) -> str:
         return best_label(output, self.labels)

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, NamedTuple
 from pydantic import BaseModel, Field
 
 from lorakit.errors import DataError
-from lorakit.metrics import Weighted, facts_of
+from lorakit.metrics import Tokenize, Weighted, facts_of
 from lorakit.tasks._answers import accepted_texts, score_texts, weigh_texts, written_text
 from lorakit.tasks._base import Data, Example, Head, Prediction, Task
 from lorakit.tasks._files import limit_of, rows
@@ -58,6 +58,10 @@ class Samsum(Task):
     """For models with few positions. A longer dialogue is left out of the training split; where it is scored, its first
     utterances of so many characters are given instead. Both are counted in the log. None: whole dialogues."""
 
+    tokenize: Tokenize | None = None
+    """How rouge splits texts, by the name of sacrebleu's tokenizer: `zh` for Chinese, `char` for other
+    scripts without spaces, `intl` for other letters. None: as the official scorers do, for English."""
+
     @property
     def eval_splits(self) -> tuple[str, ...]:
         return ("validation",)
@@ -72,7 +76,8 @@ class Samsum(Task):
 
     @property
     def protocol(self) -> str:
-        return facts_of("rouge").protocol
+        other = f"; tokens are those of sacrebleu's {self.tokenize}, lower-cased, no stemmer" if self.tokenize else ""
+        return facts_of("rouge").protocol + other
 
     def expected_rows(self) -> Mapping[str, int]:
         """Examples: one row of train has no dialogue."""
@@ -147,11 +152,11 @@ class Samsum(Task):
         self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
     ) -> dict[str, float]:
         """ROUGE in percent. A reference is a text, or a list of accepted ones."""
-        return score_texts(("rouge",), predictions, references)
+        return score_texts(("rouge",), predictions, references, self.tokenize)
 
     def weighted(self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]) -> Weighted:
         """`score` where examples count several times, or not at all."""
-        return weigh_texts(("rouge",), predictions, references)
+        return weigh_texts(("rouge",), predictions, references, self.tokenize)
 
 
 def _official(split: str, path: str) -> tuple[str, Iterable[tuple[str, _Entry]]]:

@@ -8,11 +8,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import field_validator, model_validator
 
 from lorakit.errors import DataError
-from lorakit.metrics import Weighted
-from lorakit.tasks._answers import accepted_texts, printed_scores, weigh_texts, written_text
+from lorakit.metrics import Tokenize, Weighted
+from lorakit.tasks._answers import accepted_texts, score_texts, weigh_texts, written_text
 from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Prediction, Turn
 from lorakit.tasks._own import Names, OwnFiles
-from lorakit.tasks._template import columns_of, filled, is_column
+from lorakit.tasks._remarks import Remarks
+from lorakit.tasks._template import Spans, columns_of, filled, filled_with_spans, is_column
 
 
 class Text(OwnFiles):
@@ -38,6 +39,9 @@ class Text(OwnFiles):
     """The end-of-text token stands between prompt and completion, as in the reference code's GPT-2 tasks; a prompt may
     then be empty, and the completion is plain text to pretrain on."""
     metrics: Names = ("exact_match", "bleu")
+    tokenize: Tokenize | None = None
+    """How bleu, rouge and ter split texts, by the name of sacrebleu's tokenizer: `zh` for Chinese, `char` for other
+    scripts without spaces, `intl` for other letters. None: as the official scorers do, for English."""
 
     @field_validator("prompt", "completion")
     @classmethod
@@ -63,36 +67,55 @@ class Text(OwnFiles):
         return self._to_learn(split, data) if split == self.train_split else self._to_score(split, data)
 
     def _chats(self, split: str, data: Data, column: str) -> list[Example]:
-        found = []
+        found, remarks = [], Remarks()
         for index, (where, row) in enumerate(self.own_rows(split, data, [column], ())):
             before, answer = _before_and_answer(row[column], f"{where}: column {column!r}", split in self.test_splits)
             asked = next((turn.text for turn in reversed(before) if turn.role != ASSISTANT), "")
             accepted = () if answer is None else (answer,)
+            if answer is not None and len(row[column]) > len(before) + 1:
+                remarks.note("a chat that goes on after the assistant's last turn; what follows it is left out", where)
             found.append(Example(
                 f"{split}-{index}", asked, target=answer, references=accepted, turns=before,
                 last_turn_only=self.train_on == "last", where=where,
             ))  # fmt: skip
+        remarks.say(len(found))
         return found
 
     def _to_learn(self, split: str, data: Data) -> list[Example]:
-        examples = []
+        examples, remarks = [], Remarks()
         columns = columns_of(self.completion)
+        remarks, index = Remarks(), -1
         for index, (where, row) in enumerate(self.own_rows(split, data, columns_of(self.prompt), columns)):
-            answer = filled(self.completion, row, where)
+            self._remark(remarks, row, where)
+            prompt, given = self._prompt(row, where)
+            answer, target_given = filled_with_spans(self.completion, row, where)
+            self._remark(remarks, row, where)
             if not answer.strip():
                 raise DataError(f"{where}: column {columns[0]!r} is empty, so there is nothing to learn")
-            examples.append(
-                Example(f"{split}-{index}", self._prompt(row, where), target=answer, eos=self.eos, where=where)
-            )
+            examples.append(Example(
+                f"{split}-{index}", prompt, target=answer, eos=self.eos, where=where, given=given,
+                target_given=target_given,
+            ))  # fmt: skip
+        remarks.say(len(examples))
         return examples
+
+    def _remark(self, remarks: Remarks, row: dict[str, Any], where: str) -> None:
+        """An empty column of a template may be meant; one that says that it is missing is not."""
+        for column in dict.fromkeys((*columns_of(self.prompt), *columns_of(self.completion))):
+            if isinstance(value := row.get(column), str) and value.strip():
+                remarks.text(value, column, where)
 
     def _to_score(self, split: str, data: Data) -> list[Example]:
         columns = (self.references,) if self.references else columns_of(self.completion)
-        groups: dict[str, tuple[int, str, list[str]]] = {}
+        groups: dict[str, tuple[int, str, Spans, list[str]]] = {}
+        remarks, index = Remarks(), -1
         for index, (where, row) in enumerate(self.own_rows(split, data, columns_of(self.prompt), columns)):
-            _, _, accepted = groups.setdefault(self._prompt(row, where), (index, where, []))
+            self._remark(remarks, row, where)
+            prompt, given = self._prompt(row, where)
+            accepted = groups.setdefault(prompt, (index, where, given, []))[3]
             if all(column in row for column in columns):
                 accepted.extend(answer for answer in self._answers(row, where) if answer not in accepted)
+        remarks.say(index + 1)
         return [
             Example(
                 f"{split}-{index}",
@@ -101,8 +124,9 @@ class Text(OwnFiles):
                 references=tuple(accepted),
                 eos=self.eos,
                 where=where,
+                given=given,
             )
-            for prompt, (index, where, accepted) in groups.items()
+            for prompt, (index, where, given, accepted) in groups.items()
         ]
 
     def _answers(self, row: dict[str, Any], where: str) -> list[str]:
@@ -116,15 +140,17 @@ class Text(OwnFiles):
             raise DataError(f"{where}: column {column!r} holds {found!r}; give a text, or a list of texts, none empty")
         return texts
 
-    def _prompt(self, row: dict[str, Any], where: str) -> str:
-        return filled(self.prompt, row, where) + self.separator
+    def _prompt(self, row: dict[str, Any], where: str) -> tuple[str, Spans]:
+        text, given = filled_with_spans(self.prompt, row, where)
+        return text + self.separator, given
 
     def ask(self, text: str) -> Example:
         if self.messages is not None:
             return Example("prompt", text, turns=(Turn("user", text),))
-        if not is_column(self.prompt) and len(columns_of(self.prompt)) == 1:
-            text = filled(self.prompt, {columns_of(self.prompt)[0]: text}, "prompt")
-        return Example("prompt", text + self.separator, eos=self.eos)
+        if is_column(self.prompt) or len(columns_of(self.prompt)) > 1:
+            return Example("prompt", text + self.separator, eos=self.eos)
+        text, given = self._prompt({columns_of(self.prompt)[0]: text}, "prompt")
+        return Example("prompt", text, eos=self.eos, given=given)
 
     def to_prediction(self, output: Sequence[float] | str) -> str:
         return written_text(output).strip()
@@ -135,11 +161,11 @@ class Text(OwnFiles):
     def score(
         self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
     ) -> dict[str, float]:
-        return printed_scores(self.metrics, predictions, references)
+        return score_texts(self.metrics, predictions, references, self.tokenize)
 
     def weighted(self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]) -> Weighted:
         """`score` where examples count several times, or not at all."""
-        return weigh_texts(self.metrics, predictions, references)
+        return weigh_texts(self.metrics, predictions, references, self.tokenize)
 
 
 def _before_and_answer(value: Any, where: str, hidden: bool) -> tuple[tuple[Turn, ...], str | None]:

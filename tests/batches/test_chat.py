@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lorakit.batches import IGNORE, encode, encode_prompts, end_of_turn
+from lorakit.batches import IGNORE, encode, encode_prompts, end_of_turn, render
 from lorakit.errors import DataError, ModelError
 from lorakit.tasks import Data, Example, Head, Turn
 
@@ -83,3 +83,89 @@ def test_what_is_refused(chatty, tokenizer):
         trained_words(tokenizer(), Example("a", "w5", target="w6", turns=TWO))
     with pytest.raises(DataError, match=r"a \(f:3\) has no token to train on: the assistant says nothing within 4"):
         trained_words(chatty(CHATML), Example("a", "w5", target="w6", turns=TWO[:1], where="f:3"), length=4)
+
+
+NO_MARK = """{% for m in messages %}{{ m.role + ' : ' + m.content + ' ' }}{% endfor %}
+{%- if add_generation_prompt %}{{ 'assistant : ' }}{% endif %}"""
+THINK = """{% for m in messages %}{{ '<im> ' + m.role + ' ' }}
+{%- if m.role == 'assistant' %}{{ m.content.split('w51')[-1] }}{% else %}{{ m.content }}{% endif %}{{ ' <end> ' }}
+{%- endfor %}{% if add_generation_prompt %}{{ '<im> assistant w50 ' }}{% endif %}"""
+OTHER_NAME = """{% for m in messages %}{{ m.role + ' ' + m.content + ' </s> ' }}{% endfor %}
+{%- if add_generation_prompt %}{{ 'w60 ' }}{% endif %}"""
+
+
+def test_a_template_without_an_end_mark_gets_the_end_token_after_the_last_answer(chatty, caplog):
+    tokenizer = chatty(NO_MARK)
+    example = Example("a", "w5", target="w6 w7", turns=TWO)
+    assert trained_words(tokenizer, example) == ["w3", "w4", "w6", "w7", "</s>"]
+    assert any("end token '</s>' is added" in record.getMessage() for record in caplog.records)
+    (asked,) = encode_prompts([example], tokenizer, 64)
+    assert tokenizer.eos_token_id not in asked.inputs["input_ids"]
+
+
+def test_a_template_with_an_end_mark_gets_nothing_more(chatty, caplog):
+    trained_words(chatty(CHATML), Example("a", "w5", target="w6", turns=TWO))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_an_opened_think_block_is_neither_trained_nor_asked(chatty, caplog, last):
+    tokenizer = chatty(THINK)
+    example = Example("a", "w5", target="w6 w7", turns=TWO, last_turn_only=last)
+    assert trained_words(tokenizer, example) == [*([] if last else ["w3", "w4", "<end>"]), "w6", "w7", "<end>"]
+    assert any("'w50 '" in record.getMessage() for record in caplog.records)
+    (whole,) = encode([example], tokenizer, Head.CAUSAL, Data(max_length=64))
+    (asked,) = encode_prompts([example], tokenizer, 64)
+    assert whole.inputs["input_ids"][: asked.length] == asked.inputs["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(asked.inputs["input_ids"][-2:])[0] == "<im>"
+
+
+def test_an_answer_that_the_template_shortens_is_refused(chatty):
+    example = Example("a", "w1", target="w50 w52 w51 w6", turns=TWO[:1], where="f:3")
+    with pytest.raises(ModelError, match=r"a \(f:3\).*w50 w52.*model\.chat_template=FILE"):
+        trained_words(chatty(THINK), example)
+
+
+def test_a_prompt_that_no_answer_follows_is_named(chatty):
+    with pytest.raises(ModelError, match=r"prefix 'w60 '.*model\.chat_template=FILE"):
+        trained_words(chatty(OTHER_NAME), Example("a", "w1", target="w6", turns=TWO[:1]))
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 1/0 }}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% for i in range(10**9) %}x{% endfor %}",
+        "{{ 'x' * 10**11 }}",
+        "{{ 'x' * 10**9 }}",
+        "{% set ns = namespace(x='xx') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        "{% if %}",
+        "{{ messages[7].role }}",
+    ],
+)
+def test_a_template_that_fails_is_one_error(chatty, template):
+    tokenizer = chatty(template)
+    tokenizer.chat_template_file = "t.jinja"
+    with pytest.raises(DataError, match=r"example a \(f:3\).*t\.jinja"):
+        trained_words(tokenizer, Example("a", "w1", target="w6", turns=TWO[:1], where="f:3"))
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ 9**(9**9) }}",
+    ],
+)
+def test_a_template_that_does_not_end_is_one_error(chatty, template, monkeypatch):
+    monkeypatch.setenv("LORAKIT_TEMPLATE_SECONDS", "1")
+    render._renderers.clear()
+    tokenizer = chatty(template)
+    tokenizer.chat_template_file = "t.jinja"
+    try:
+        with pytest.raises(DataError, match=r"example a \(f:3\).*within 1 seconds.*t\.jinja"):
+            trained_words(tokenizer, Example("a", "w1", target="w6", turns=TWO[:1], where="f:3"))
+    finally:
+        render._renderers.clear()
+    assert trained_words(chatty(CHATML), Example("a", "w1", target="w6", turns=TWO[:1])) == ["w6", "<end>"]
