@@ -19,6 +19,7 @@ import lorakit
 from lorakit.errors import LorakitError, ModelError
 from lorakit.models import Model, family_of
 from lorakit.models._fast import make_fast
+from lorakit.models._padding import fit_padding, pad_of, prove_padding
 from lorakit.models._quantized import dequantized, keep_trainable, quantization
 from lorakit.nn.select import Roles
 from lorakit.nn.tokens import add_rows
@@ -84,9 +85,12 @@ def load(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
     if head == "causal":
         _refuse_looking_ahead(model, spec.name)
     tokenizer = load_tokenizer(spec)
-    _fit_padding(model, tokenizer)
+    _refuse_other_vocabulary(model, tokenizer)
+    fit_padding(model, tokenizer)
     if spec.new_tokens:
         fresh |= add_rows(model, add_tokens(tokenizer, spec))
+    if head != "causal":
+        prove_padding(model, tokenizer, spec.name)
     make_fast(model, family_of(model.config.model_type), head)
     roles, commit = roles_of(model.config), _commit(model.config)
     return Base(model, tokenizer, model.config, roles, fresh, spec.name, commit, spec.quantize)
@@ -183,8 +187,15 @@ def load_tokenizer(spec: Model) -> Any:
         except (OSError, UnicodeDecodeError) as error:
             raise ModelError(f"cannot read model.chat_template {spec.chat_template}: {error}") from error
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token  # padding is masked by length, so which token it is does not matter
+        tokenizer.pad_token = _pad_token(tokenizer, spec)
     return tokenizer
+
+
+def _pad_token(tokenizer: Any, spec: Model) -> str | None:
+    """Of a tokenizer that names none: the one that the model's head was made for, if it is a special token; or its
+    end token."""
+    known = pad_of(read_config(spec, or_shape=True))
+    return tokenizer.convert_ids_to_tokens(known) if known in tokenizer.all_special_ids else tokenizer.eos_token
 
 
 def tokenizer_of(spec: Model) -> Any:
@@ -342,10 +353,7 @@ def _on_meta(cls: Any, config: Any) -> nn.Module:
         raise ModelError(f"no {config.model_type} can be built from these settings: {_first_line(error)}") from error
 
 
-def _fit_padding(model: nn.Module, tokenizer: Any) -> None:
-    config: Any = model.config
-    if config.pad_token_id is None:
-        config.pad_token_id = tokenizer.pad_token_id
+def _refuse_other_vocabulary(model: nn.Module, tokenizer: Any) -> None:
     rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     if len(tokenizer) > rows:
         raise ModelError(

@@ -17,6 +17,7 @@ from lorakit.errors import AdapterError, DataError, InputError, ModelError, Tole
 from lorakit.hub.shards import Shards, shards
 from lorakit.models import Model
 from lorakit.models._load import DTYPES, Base, cached_of, load, tokenizer_of
+from lorakit.models._padding import fit_padding
 from lorakit.nn.tokens import settle
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import write_whole
@@ -144,13 +145,15 @@ def _random_items(loaded: Base, n: int) -> list[Encoded]:
 def _write_by_file(shards: Shards, model: Model, folder: Path, dtype: str, check_base: bool) -> None:
     shards.write(folder, dtype, check_base)
     made: Any = shards.base.model
+    tokenizer = tokenizer_of(model)
+    fit_padding(made, tokenizer)
     made.config.architectures, made.config.dtype = [type(made).__name__], DTYPES[dtype]
     made.config.save_pretrained(folder)
     if made.can_generate():
         made.generation_config.save_pretrained(folder)
         if own := cached_of(model, "generation_config.json"):
             shutil.copyfile(own, folder / own.name)
-    tokenizer_of(model).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def _write(loaded: Base, folder: Path) -> None:
