@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from lorakit.config import first_problem
 from lorakit.disk import sync, sync_all
-from lorakit.errors import AdapterError, InputError, did_you_mean
+from lorakit.errors import AdapterError, InputError, ModelError, did_you_mean
 from lorakit.hub import peft
 from lorakit.hub.tensorfile import Kind, write_tensors
 from lorakit.methods import Attachment, methods
@@ -34,6 +34,7 @@ from lorakit.methods.reparam.lora import LoRA, LoRAAttachment
 from lorakit.nn.linear import is_quantized
 from lorakit.nn.select import Roles, Site
 from lorakit.nn.surgery import unchanged_on_error
+from lorakit.nn.tied import untie
 
 log = logging.getLogger(__name__)
 
@@ -176,11 +177,24 @@ def _put(file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[st
         assert file.peft_config is not None
         fresh = {*fresh, *peft.extra_names(file.tensors)}
         method = peft.method_of(file.peft_config, file.tensors)
-        _refuse_unknown(file, model, fresh)
-        return method.attach(model, {}, fresh)
+        return _put_foreign(file, model, method, fresh)
     if check_base:
         refuse_other_base(file, _signs_of(model, file.about.fresh))
     return method_of(file.about).attach(model, roles, file.about.fresh)
+
+
+def _put_foreign(file: AdapterFile, model: nn.Module, method: LoRA, fresh: Collection[str]) -> Attachment:
+    """PEFT saves an embedding, or an output layer, without the other one that it is tied to: that one stays."""
+    try:
+        tie_again = untie(model, fresh)
+    except ModelError as error:
+        raise AdapterError(f"{file.folder} holds a part of tied weights: {error}; merge it with PEFT") from error
+    try:
+        _refuse_unknown(file, model, fresh)
+        return method.attach(model, {}, fresh)
+    except InputError:
+        tie_again()
+        raise
 
 
 def _attach(file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[str], check_base: bool) -> Attachment:

@@ -16,12 +16,13 @@ from lorakit.batches import Encoded
 from lorakit.errors import AdapterError, DataError, InputError, ModelError, ToleranceError
 from lorakit.hub.shards import Shards, shards
 from lorakit.models import Model
-from lorakit.models._load import DTYPES, Base, cached_of, load, tokenizer_of
+from lorakit.models._load import DTYPES, Base, cached_of, load, read_config, tokenizer_of
 from lorakit.models._padding import fit_padding
 from lorakit.nn.tokens import settle
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import write_whole
 from lorakit.run.answers import read_splits, score_answers
+from lorakit.run.labels import keep_own
 from lorakit.run.objects import Examiner
 from lorakit.run.proof import TOLERANCE, difference, logits_of
 from lorakit.run.source import Source, load_source, open_source
@@ -66,12 +67,14 @@ def merge(
         temporary.mkdir(parents=True)
         if by_file is not None:
             loaded = attachment = None  # not beside the one that is read back
+            _say_own_problem(source, model, by_file.base.config)
             _write_by_file(by_file, model, temporary, dtype, not any_base)
         else:
             assert loaded is not None
             assert attachment is not None
             attachment.merge()
             settle(loaded.model)
+            _say_own_problem(source, model, loaded.config)
             loaded.model.to(DTYPES[dtype])
             _write(loaded, temporary)
             loaded = attachment = None
@@ -140,6 +143,11 @@ class _Probe:
 def _random_items(loaded: Base, n: int) -> list[Encoded]:
     drawn = torch.randint(5, loaded.config.vocab_size, (n, 24), generator=torch.Generator().manual_seed(0)).tolist()
     return [Encoded(str(i), {"input_ids": ids, "attention_mask": [1] * len(ids)}, None) for i, ids in enumerate(drawn)]
+
+
+def _say_own_problem(source: Source, model: Model, config: Any) -> None:
+    if source.recipe is None and source.head != "causal":
+        keep_own(config, read_config(model), len(source.labels) or 1)
 
 
 def _write_by_file(shards: Shards, model: Model, folder: Path, dtype: str, check_base: bool) -> None:
