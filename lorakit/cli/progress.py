@@ -146,7 +146,7 @@ def counts_line(counts: Any, attachment: Any, head: Any = None) -> str:
 
 
 def show_head(head: Any) -> None:
-    """What the head starts as, and its labels beside those of the checkpoint's own (`lorakit.run.heads`)."""
+    """What the head starts as, and its labels beside the checkpoint's own (`lorakit.run.heads`)."""
     if head is None or not head.parts:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")

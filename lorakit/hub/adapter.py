@@ -183,12 +183,13 @@ def _put(file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[st
     return method_of(file.about).attach(model, roles, file.about.fresh)
 
 
-def _put_foreign(file: AdapterFile, model: nn.Module, method: LoRA, fresh: Collection[str]) -> Attachment:
-    """PEFT saves an embedding, or an output layer, without the other one that it is tied to: that one stays."""
+def _put_foreign(file: AdapterFile, model: Any, method: LoRA, fresh: Collection[str]) -> Attachment:
+    """PEFT saves an embedding, or an output layer, without the one that it is tied to: it stays."""
     try:
         tie_again = untie(model, fresh)
     except ModelError as error:
-        raise AdapterError(f"{file.folder} holds a part of tied weights: {error}; merge it with PEFT") from error
+        said = f"{file.folder} holds a part of tied weights: {error}; merge it with PEFT"
+        raise AdapterError(said) from error
     try:
         _refuse_unknown(file, model, fresh)
         return method.attach(model, {}, fresh)

@@ -57,7 +57,7 @@ class Shards:
         signs = adapter.Signs(self.base.model, self.attachment.fresh)
         wanted, index, size = DTYPES[dtype], {}, 0
         shapes = {name: tuple(p.shape) for name, p in self.base.model.named_parameters() if ".delta." not in name}
-        kept = {name for part in self.parts for name in part.keys}  # of a head that the base has too
+        kept = {name for part in self.parts for name in part.keys}  # a head that the base has too
         for i, part in enumerate(self.parts):
             last = i == len(self.parts) - 1
             names = [*part.keys, *(name for name in sorted(self.attachment.fresh - kept) if last)]
@@ -106,8 +106,8 @@ def shards(spec: Model, head: str, labels: Sequence[str], file: AdapterFile) -> 
     """The adapter on the shapes of its base, and where the base's numbers are.
 
     None where it cannot be done by file: names that only transformers can translate, quantized weights, new tokens,
-    tied weights of which the adapter holds one, a method that never merges. AdapterError: the adapter does not fit.
-    ModelError: it cannot be merged, or the base is not to be had.
+    tied weights of which the adapter holds one, a method that never merges. AdapterError: the
+    adapter does not fit. ModelError: it cannot be merged, or the base is not available.
     """
     if spec.quantize or spec.new_tokens or spec.trust_remote_code:
         return None

@@ -49,7 +49,7 @@ class Base:
     quantized: str | None = None
     """`int8` or `nf4`, where the linear layers are stored so."""
     head: frozenset[str] = frozenset()
-    """Parameters of a head for whole texts that the checkpoint does hold: a new task trains and saves them too."""
+    """Parameters of a head that the checkpoint does hold: a new task trains and saves them too."""
 
     def to(self, device: torch.device) -> None:
         """Move the model; a quantized one stands where it was loaded, on the GPU if there is one."""
@@ -95,10 +95,9 @@ def load(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
     if head != "causal":
         prove_padding(model, tokenizer, spec.name)
     make_fast(model, family_of(model.config.model_type), head)
-    roles, commit = roles_of(model.config), _commit(model.config)
-    return Base(
-        model, tokenizer, model.config, roles, fresh, spec.name, commit, spec.quantize, held_head(model, head) - fresh
-    )
+    config = model.config
+    roles, commit, held = roles_of(config), _commit(config), held_head(model, head) - fresh
+    return Base(model, tokenizer, config, roles, fresh, spec.name, commit, spec.quantize, held)
 
 
 def load_dequantized(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
@@ -199,10 +198,12 @@ def load_tokenizer(spec: Model) -> Any:
 
 
 def _pad_token(tokenizer: Any, spec: Model) -> str | None:
-    """Of a tokenizer that names none: the one that the model's head was made for, if it is a special token; or its
-    end token."""
+    """Of a tokenizer that names none: the one that the model's head was made for, if it is a
+    special token; or its end token."""
     known = pad_of(read_config(spec, or_shape=True))
-    return tokenizer.convert_ids_to_tokens(known) if known in tokenizer.all_special_ids else tokenizer.eos_token
+    if known in tokenizer.all_special_ids:
+        return tokenizer.convert_ids_to_tokens(known)
+    return tokenizer.eos_token
 
 
 def tokenizer_of(spec: Model) -> Any:
@@ -347,7 +348,8 @@ def held_head(model: nn.Module, head: str) -> frozenset[str]:
 
 
 def _fresh_by_architecture(model: nn.Module, config: Any, stored: Any) -> frozenset[str]:
-    """What the class that was saved does not have, or has in another shape: both classes are built without weights.
+    """What the class that was saved does not have, or has in another shape: both classes are built
+    without weights.
 
     stored: the configuration as it was saved, with as many labels as its head has outputs.
     """

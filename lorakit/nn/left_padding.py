@@ -1,7 +1,7 @@
 """Padding on the left, for a head that reads the last position of a row (XLNet).
 
-Batches are padded on the right; a hook moves each row to the end of its width just before the model reads it, so that
-whoever makes batches does not have to know.
+Batches are padded on the right; a hook moves each row to the end of its width just before the model
+reads it, so that whoever makes batches does not have to know.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from torch.utils.hooks import RemovableHandle
 
 
 def pad_left(model: nn.Module) -> RemovableHandle:
-    """From now on rows that come padded on the right are read padded on the left; the handle takes that off again."""
+    """From now on rows that come padded on the right are read padded on the left; the handle takes
+    that off again."""
     return model.register_forward_pre_hook(_move, with_kwargs=True)
 
 
@@ -23,7 +24,8 @@ def _move(_model: nn.Module, args: tuple, fields: dict[str, Any]) -> tuple[tuple
     if not isinstance(mask, Tensor) or mask.ndim != 2:
         return args, fields
     index = _places(mask)
-    rows = {name: value for name, value in fields.items() if isinstance(value, Tensor) and value.shape == mask.shape}
+    tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
+    rows = {name: value for name, value in tensors.items() if value.shape == mask.shape}
     return args, fields | {name: value.gather(1, index) for name, value in rows.items()}
 
 

@@ -12,9 +12,11 @@ from lorakit.nn.freeze import tied
 
 
 def untie(model: Any, names: Collection[str]) -> Callable[[], None]:
-    """Give the output layer a weight of its own, with the same numbers, where one of `names` is a tied one.
+    """Give the output layer a weight of its own, with the same numbers, where one of `names` is a
+    tied one.
 
-    Returns what ties it again. ModelError: one of them is tied to more than the embedding and the output layer.
+    Returns what ties it again. ModelError: one of them is tied to more than the embedding and the
+    output layer.
     """
     shared = [found for found in tied(model).values() if set(names) & set(found)]
     if not shared:

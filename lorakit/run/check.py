@@ -51,7 +51,8 @@ def check(recipe: Recipe, processes: int = 1) -> Checked:
     shares = share(recipe.train.global_batch_size, recipe.train.micro_batch_size, processes)
     base = outline(recipe.model, recipe.task.head.value, recipe.task.labels)
     attachment = attach(recipe, base)
-    checked = Checked(attachment, counts_of(attachment), shares=shares, head=head_view(recipe, base, attachment))
+    checked = Checked(attachment, counts_of(attachment), shares=shares)
+    checked.head = head_view(recipe, base, attachment)
     warn_other_order(checked.head)
     checked.adapter_mib = (checked.counts.trainable + checked.counts.fresh) * 4 / 2**20
     encoded = _look_at_data(recipe, checked, base.config)
@@ -102,7 +103,8 @@ def quantizable(base: Base) -> int:
     """Numbers in the linear layers that `model.quantize` stores in fewer bits: all but the head."""
     head = base.model.get_output_embeddings()  # type: ignore[operator]
     linear = {name: m for name, m in base.model.named_modules() if isinstance(m, nn.Linear) and m is not head}
-    return sum(math.prod(features(m)) for name, m in linear.items() if f"{name}.weight" not in base.fresh | base.head)
+    kept = base.fresh | base.head
+    return sum(math.prod(features(m)) for name, m in linear.items() if f"{name}.weight" not in kept)
 
 
 def memory(recipe: Recipe, config: Any, counts: Counts, tokens: int, stored: int = 0) -> dict[str, float]:

@@ -31,8 +31,9 @@ class Part:
 
 @dataclass(frozen=True)
 class HeadView:
-    """The head of a run. labels: of the task, in the order of the outputs; stored: of the checkpoint's own head, as
-    far as it has one and names them; problem: what that one was made for, where the checkpoint says it."""
+    """The head of a run. labels: of the task, in the order of the outputs; stored: of the
+    checkpoint's own head, as far as it has one and names them; problem: what that one was made for,
+    where the checkpoint says it."""
 
     parts: tuple[Part, ...]
     labels: tuple[str, ...]
@@ -73,7 +74,11 @@ def warn_other_order(view: HeadView | None) -> None:
         return
     order = in_order_of(view.stored, view.labels)
     if order is not None and tuple(order) != view.labels:
+        then, now, advice = (", ".join(names) for names in (view.stored, view.labels, order))
         log.warning(
-            "the checkpoint's head has the labels %s in this order, and the task %s: to start from it as it stands, "
-            "give 'task.classes=[%s]'", ", ".join(view.stored), ", ".join(view.labels), ", ".join(order),
-        )  # fmt: skip
+            "the checkpoint's head has the labels %s in this order, and the task %s: to start from "
+            "it as it stands, give 'task.classes=[%s]'",
+            then,
+            now,
+            advice,
+        )

@@ -112,7 +112,8 @@ def open_source(
     if (folder / "config.json").is_file():
         if task is None:
             raise InputError("a plain model does not say what it is scored on; give --task, such as --task glue/mrpc")
-        return _plain(path, compose(_parts({"name": task}, {"name": str(folder)}), overrides), notebook)
+        recipe = compose(_parts({"name": task}, {"name": str(folder)}), overrides)
+        return _plain(path, recipe, notebook)
     raise InputError(f"{path} is neither a run, nor an adapter folder, nor a model folder")
 
 
@@ -126,13 +127,14 @@ def _plain(path: str, recipe: Recipe, notebook: Path) -> Source:
 
 
 def _head_of(adapter: files.AdapterFile, base: Model) -> tuple[tuple[str, ...], int | None]:
-    """(the names of the head's outputs, how many they are), as far as the adapter, or its base, says it."""
+    """(the names of the head's outputs, how many they are), as far as adapter or base say it."""
     if adapter.about is not None:
         return tuple(adapter.about.labels), None
     if (adapter.peft_config or {}).get("task_type") == "CAUSAL_LM":
         return (), None
     # PEFT's files name no labels: the head's last layer, the narrowest, has a row for each
-    rows = [t.shape[0] for name, t in adapter.tensors.items() if ".lora_" not in name and t.ndim == 2]
+    whole = [t for name, t in adapter.tensors.items() if ".lora_" not in name and t.ndim == 2]
+    rows = [tensor.shape[0] for tensor in whole]
     try:
         config = read_config(base)
     except ModelError:  # it is said where the base is loaded
@@ -189,11 +191,12 @@ def load_source(
 
 def _refuse_other_head(source: Source, recipe: Recipe, model: Model) -> None:
     plain = source.adapter is None
+    about = source.adapter.about if source.adapter else None
     if source.outputs is not None:
         refuse_other_outputs(recipe, source.outputs, source.path)
         if plain:
             refuse_other_problem(recipe, read_config(model), source.path)
-    elif plain or (source.adapter and source.adapter.about and source.adapter.about.head != "classification"):
+    elif plain or (about and about.head != "classification"):
         return
     refuse_other_labels(recipe, source.names, source.path, plain or source.outputs is None)
 

@@ -202,8 +202,8 @@ def train_seed(
     base.to(accelerator.device)
     view = head_view(recipe, base, attachment, renewed)
     warn_other_order(view)
-    counts = counts_of(attachment)
-    observe({"event": "model", "base": base, "attachment": attachment, "counts": counts, "head": view})
+    shown = {"base": base, "attachment": attachment, "counts": counts_of(attachment), "head": view}
+    observe({"event": "model", **shown})
     asked = {split: splits[split] for split in scored_splits(task)}
     examiner = Examiner(recipe, base.tokenizer, base.config, asked, attachment, observe, seed)
     encoded = training_set(recipe, splits[task.train_split], base.tokenizer)

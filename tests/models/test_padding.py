@@ -1,4 +1,4 @@
-"""A text alone and in a padded batch has the same logits, whatever the base says of padding; or it is refused."""
+"""A text alone and in a padded batch has the same logits, or the base is refused."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from lorakit.tasks import Head
 from tests.conftest import draw, make_config
 
 LABELS = ("no", "yes")
-XLNET = {"vocab_size": 64, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48, "pad_token_id": 0}
-FNET = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48, "pad_token_id": 0}
+COMMON = {"vocab_size": 64, "pad_token_id": 0}
+XLNET = {**COMMON, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48}
+FNET = {**COMMON, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48}
 
 
 @pytest.fixture
 def folder(tokenizer, tmp_path) -> Callable[..., Path]:
-    """`folder(config, pad)`: a classifier with this configuration; pad: whether its tokenizer names a padding token."""
+    """`folder(config, pad)`: a classifier; pad: whether its tokenizer names a padding token."""
 
     def folder(config: Any, pad: bool = True) -> Path:
         import transformers
@@ -49,7 +50,8 @@ def _loaded(folder: Path) -> Base:
 def _items(base: Base) -> list[Encoded]:
     pad = base.tokenizer.pad_token_id
     rows = [[5, 6], [7, 8, 9, 10, 11], [12, pad, 13], [14, 15, pad], [16, 17, 18, 19, 20, 21, 22]]
-    return [Encoded(str(i), {"input_ids": ids, "attention_mask": [1] * len(ids)}, None) for i, ids in enumerate(rows)]
+    fields = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in rows]
+    return [Encoded(str(i), inputs, None) for i, inputs in enumerate(fields)]
 
 
 def _asked(base: Base, size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""An adapter of PEFT that holds an embedding, or an output layer, whole: with tied weights too PEFT's logits."""
+"""An adapter of PEFT that holds an embedding, or an output layer, whole: PEFT's logits."""
 
 from __future__ import annotations
 
@@ -25,16 +25,15 @@ WHOLE = {"embedding": [0], "output layer": [1], "both": [0, 1]}
 
 @pytest.fixture
 def made(tiny, tokenizer, tmp_path):
-    """`made(family, tied, whole, ...)` -> (base folder, adapter folder), the adapter's numbers drawn at random."""
+    """`made(family, tied, whole, ...)` -> (base folder, adapter folder with random numbers)."""
 
     def made(family: str, tied: bool, whole: list[int], **fields: Any) -> tuple[Path, Path]:
         base, adapter = tmp_path / "base", tmp_path / "adapter"
         tiny(family, "CausalLM", tie_word_embeddings=tied).model.save_pretrained(base)
         tokenizer().save_pretrained(base)
         *layers, target = LAYERS[family]
-        config = peft.LoraConfig(
-            task_type="CAUSAL_LM", target_modules=[target], r=2, modules_to_save=[layers[i] for i in whole], **fields
-        )
+        fields |= {"target_modules": [target], "modules_to_save": [layers[i] for i in whole]}
+        config = peft.LoraConfig(task_type="CAUSAL_LM", r=2, **fields)
         model = peft.get_peft_model(transformers.AutoModelForCausalLM.from_pretrained(base), config)
         torch.manual_seed(1)
         for parameter in model.parameters():
@@ -63,7 +62,8 @@ def test_pefts_logits(made, tmp_path, family, tied, whole, together):
     loaded = load(Model(name=str(base)), "causal")
     files.attach(files.read(adapter), loaded.model, loaded.roles, loaded.fresh)
     with torch.no_grad():
-        torch.testing.assert_close(loaded.model.eval()(IDS).logits, wanted, rtol=1e-5, atol=1e-5)  # type: ignore[operator]
+        ours = loaded.model.eval()(IDS).logits  # type: ignore[operator]
+    torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-5)
     for examples in (0, 4):
         to = tmp_path / f"merged{examples}"
         merge(str(adapter), to, base=str(base), examples=examples)
@@ -76,11 +76,13 @@ def test_an_adapter_that_does_not_fit_leaves_the_weights_tied(made):
     base, adapter = made("llama", True, [0])
     loaded = load(Model(name=str(base)), "causal")
     file = files.read(adapter)
-    file.tensors["base_model.model.model.layers.7.self_attn.q_proj.lora_A.weight"] = torch.zeros(2, 32)
-    file.tensors["base_model.model.model.layers.7.self_attn.q_proj.lora_B.weight"] = torch.zeros(32, 2)
+    absent = "base_model.model.model.layers.7.self_attn.q_proj"
+    file.tensors[f"{absent}.lora_A.weight"] = torch.zeros(2, 32)
+    file.tensors[f"{absent}.lora_B.weight"] = torch.zeros(32, 2)
     with pytest.raises(AdapterError, match=r"layers\.7"):
         files.attach(file, loaded.model, loaded.roles, loaded.fresh)
-    assert loaded.model.get_output_embeddings().weight is loaded.model.get_input_embeddings().weight  # type: ignore
+    model: Any = loaded.model
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     assert loaded.config.tie_word_embeddings
 
 

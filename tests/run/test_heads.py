@@ -27,15 +27,13 @@ def _encoder(folder: Path, names: Sequence[str] | None = None, **changes: Any) -
 
     torch.manual_seed(0)
     if names is not None:
-        changes |= {"num_labels": len(names), "id2label": dict(enumerate(names)), "label2id": _numbers(names)}
+        changes |= {"num_labels": len(names), "id2label": dict(enumerate(names))}
+        changes |= {"label2id": {name: i for i, name in enumerate(names)}}
     place = str(ASSETS / "tiny_encoder")
-    AutoModelForSequenceClassification.from_pretrained(place, **changes).float().save_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(place, **changes)
+    model.float().save_pretrained(folder)
     AutoTokenizer.from_pretrained(place).save_pretrained(folder)
     return folder
-
-
-def _numbers(names: Sequence[str]) -> dict[str, int]:
-    return {name: i for i, name in enumerate(names)}
 
 
 def _peft(folder: Path, outputs: int, **changes: Any) -> Path:
@@ -45,7 +43,8 @@ def _peft(folder: Path, outputs: int, **changes: Any) -> Path:
 
     torch.manual_seed(1)
     place = str(ASSETS / "tiny_encoder")
-    base = AutoModelForSequenceClassification.from_pretrained(place, num_labels=outputs, **changes).float()
+    changes |= {"num_labels": outputs}
+    base = AutoModelForSequenceClassification.from_pretrained(place, **changes).float()
     config = peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query", "value"], r=4)
     model = peft.get_peft_model(base, config)
     for parameter in model.parameters():
@@ -71,7 +70,7 @@ def _outputs(file: Path) -> torch.Tensor:
 
 @pytest.fixture
 def decoder(tmp_path) -> Make:
-    """`decoder(config, tokenizer)`: the shipped decoder with these changes; None takes a field out."""
+    """`decoder(config, tokenizer)`: the shipped one with these changes; None: without the field."""
 
     def decoder(config: dict[str, Any], tokenizer: dict[str, Any]) -> Path:
         folder = Path(shutil.copytree(ASSETS / "tiny_gpt2", tmp_path / "decoder"))
@@ -84,16 +83,22 @@ def decoder(tmp_path) -> Make:
 
 @pytest.mark.parametrize(
     ("config", "tokenizer"),
-    [({"pad_token_id": 0}, {"pad_token": None}), ({"pad_token_id": 7}, {}), ({"pad_token_id": None}, {})],
+    [
+        ({"pad_token_id": 0}, {"pad_token": None}),
+        ({"pad_token_id": 7}, {}),
+        ({"pad_token_id": None}, {}),
+    ],
     ids=["the start token", "a word", "none"],
 )
 def test_a_score_is_the_same_at_every_batch_size(decoder, lorakit_cli, tmp_path, config, tokenizer):
     base = decoder(config, tokenizer)
-    done = lorakit_cli("train", "quickstart", f"model.name={base}", *SMALL, "--runs", tmp_path / "runs", "--json")
+    small = [f"model.name={base}", *SMALL, "--runs", tmp_path / "runs", "--json"]
+    done = lorakit_cli("train", "quickstart", *small)
     assert done.code == 0, done.err
     run, found = done.json["run"], []
     for size in (1, 32):
-        assert lorakit_cli("eval", run, f"evaluate.batch_size={size}", "--out", tmp_path / str(size)).code == 0
+        given = [f"evaluate.batch_size={size}", "--out", tmp_path / str(size)]
+        assert lorakit_cli("eval", run, *given).code == 0
         found.append(_outputs(tmp_path / str(size) / "validation.jsonl"))
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
@@ -103,14 +108,16 @@ def test_a_merged_classifier_names_its_padding_token(decoder, lorakit_cli, tmp_p
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     base = decoder({"pad_token_id": None}, {"pad_token": None})
-    done = lorakit_cli("train", "quickstart", f"model.name={base}", *SMALL, "--runs", tmp_path / "runs", "--json")
+    small = [f"model.name={base}", *SMALL, "--runs", tmp_path / "runs", "--json"]
+    done = lorakit_cli("train", "quickstart", *small)
     merged = tmp_path / "merged"
     assert lorakit_cli("merge", done.json["run"], "--to", merged, "--examples", examples).code == 0
     tokenizer = AutoTokenizer.from_pretrained(merged)
     assert _config(merged)["pad_token_id"] == tokenizer.pad_token_id == 2
     model = AutoModelForSequenceClassification.from_pretrained(merged).eval()
     with torch.no_grad():
-        together = model(**tokenizer(["good soup", "bad"], return_tensors="pt", padding=True)).logits
+        both = tokenizer(["good soup", "bad"], return_tensors="pt", padding=True)
+        together = model(**both).logits
         alone = model(**tokenizer(["bad"], return_tensors="pt")).logits
     torch.testing.assert_close(together[1:], alone, rtol=1e-4, atol=1e-5)
 
@@ -118,7 +125,10 @@ def test_a_merged_classifier_names_its_padding_token(decoder, lorakit_cli, tmp_p
 TASK = ["--task", "classification", *FILES, LIMIT]
 
 
-@pytest.mark.parametrize("names", [["POSITIVE", "NEGATIVE"], [" Positive", "negative "], ["positive", "negative"]])
+@pytest.mark.parametrize(
+    "names",
+    [["POSITIVE", "NEGATIVE"], [" Positive", "negative "], ["positive", "negative"]],
+)
 def test_the_same_labels_in_another_spelling(lorakit_cli, tmp_path, names):
     base = _encoder(tmp_path / "base", names)
     scores = []
@@ -196,7 +206,14 @@ def test_a_classifier_of_peft_has_the_labels_of_its_base(lorakit_cli, tmp_path):
         (2, None, None),
     ],
 )
-def test_a_merged_model_says_what_its_base_said(lorakit_cli, tmp_path, outputs, said, wanted, examples):
+def test_a_merged_model_is_for_what_its_base_was(
+    lorakit_cli,
+    tmp_path,
+    outputs,
+    said,
+    wanted,
+    examples,
+):
     from transformers import AutoModelForSequenceClassification
 
     base = _encoder(tmp_path / "base", num_labels=outputs, problem_type=said)
@@ -228,12 +245,13 @@ def test_a_head_that_was_made_for_another_task(lorakit_cli, tmp_path, outputs, p
     assert str(outputs) in done.err or str(problem) in done.err
 
 
-@pytest.mark.parametrize("names", [["cold", "warm"], ["cold", "warm", "hot"]], ids=["as many", "another number"])
+@pytest.mark.parametrize("names", [["cold", "warm"], ["cold", "warm", "hot"]], ids=len)
 def test_a_head_of_the_base_is_trained(lorakit_cli, tmp_path, names):
     base = _encoder(tmp_path / "base", names)
     checked = lorakit_cli("check", "quickstart", f"model.name={base}", "--json")
     assert all(name in checked.err for name in (*names, "positive"))
-    done = lorakit_cli("train", "quickstart", f"model.name={base}", *SMALL, "--runs", tmp_path / "runs", "--json")
+    small = [f"model.name={base}", *SMALL, "--runs", tmp_path / "runs", "--json"]
+    done = lorakit_cli("train", "quickstart", *small)
     assert done.code == 0, done.err
     counts = checked.json["counts"]
     assert (counts["trainable"], counts["fresh"]) == (12_288, 16_770)

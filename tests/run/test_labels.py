@@ -35,7 +35,7 @@ def test_names_of_outputs(id2label, label2id, wanted):
     ("names", "labels", "wanted"),
     [
         (["NO", "Yes"], ["yes", "no"], ["no", "yes"]),
-        ([" not entailment", "entailment"], ["entailment", "not_entailment"], ["not_entailment", "entailment"]),
+        ([" not one", "one"], ["one", "not_one"], ["not_one", "one"]),
         (["b", "a"], ["a", "b"], ["b", "a"]),
         (["NO", "no"], ["no", "NO"], ["NO", "no"]),
         (["NO", "no"], ["no", "yes"], None),
