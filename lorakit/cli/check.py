@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -24,7 +25,7 @@ def check(
     begin()
     from rich.text import Text
 
-    from lorakit.cli.progress import counts_line, sites_table
+    from lorakit.cli.progress import counts_line, show_head, sites_table
     from lorakit.run.check import check as run_check
 
     found = run_check(loaded.recipe, processes)
@@ -32,7 +33,8 @@ def check(
     for note in loaded.notes:
         out.print(f"note: {note}", markup=False)
     out.print(sites_table(found.attachment))
-    out.print(counts_line(found.counts, found.attachment), markup=False)
+    out.print(counts_line(found.counts, found.attachment, found.head), markup=False)
+    show_head(found.head)
     if found.rows:
         out.print("rows: " + ", ".join(f"{split} {rows:,}" for split, rows in found.rows.items()))
     if found.steps is not None and found.shares is not None:
@@ -55,7 +57,7 @@ def check(
         out.print(f"[yellow]not looked at:[/yellow] {text}")
     give({
         "sites": [site.name for site in found.attachment.sites],
-        "counts": found.counts.model_dump(),
+        "counts": found.counts.model_dump(), "head": asdict(found.head) if found.head else None,
         "rows": found.rows, "steps": found.steps, "warmup_steps": found.warmup_steps,
         "memory_mib": found.memory_mib, "adapter_mib": found.adapter_mib, "not_looked_at": found.missing,
         "sample": [{"token": token, "trained": trained} for token, trained in found.sample],

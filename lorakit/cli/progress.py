@@ -59,7 +59,8 @@ class Progress:
 
     def on_model(self, event: dict[str, Any]) -> None:
         console().print(sites_table(event["attachment"]))
-        console().print(counts_line(event["counts"], event["attachment"]))
+        console().print(counts_line(event["counts"], event["attachment"], event["head"]))
+        show_head(event["head"])
 
     def on_base(self, event: dict[str, Any]) -> None:
         for split, scores in event["scores"].items():
@@ -140,11 +141,29 @@ def sites_table(attachment: Any) -> Any:
     return table
 
 
-def counts_line(counts: Any, attachment: Any) -> str:
+def counts_line(counts: Any, attachment: Any, head: Any = None) -> str:
     share = 100 * counts.trainable / counts.total
     heads = sorted({name.rsplit(".", 1)[0] for name in attachment.fresh})
-    fresh = f"; and {counts.fresh:,} that the checkpoint does not hold ({', '.join(heads)})" if heads else ""
+    held = head is not None and any(part.starts == "the checkpoint's" for part in head.parts)
+    whose = "of the head" if held else "that the checkpoint does not hold"
+    fresh = f"; and {counts.fresh:,} {whose} ({', '.join(heads)})" if heads else ""
     return f"trains {counts.trainable:,} of {counts.total:,} parameters ({share:.3f} %){fresh}"
+
+
+def show_head(head: Any) -> None:
+    """What the head starts as, and its labels beside the checkpoint's own (`lorakit.run.heads`)."""
+    if head is None or not head.parts:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("head", "starts as", "parameters"):
+        table.add_column(name, justify="right" if name == "parameters" else "left")
+    for part in head.parts:
+        table.add_row(Text(part.name), part.starts, f"{part.parameters:,}")
+    console().print(table)
+    labels = "labels: " + ", ".join(head.labels) if head.labels else "one value"
+    stored = f"; the checkpoint's own head has: {', '.join(head.stored)}" if head.stored else ""
+    problem = f" ({head.problem})" if head.problem else ""
+    console().print(f"{labels}{stored}{problem}", markup=False)
 
 
 def scores_text(scores: dict[str, float]) -> str:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from lorakit.config import first_problem
 from lorakit.disk import sync, sync_all
-from lorakit.errors import AdapterError, InputError, did_you_mean
+from lorakit.errors import AdapterError, InputError, ModelError, did_you_mean
 from lorakit.hub import peft
 from lorakit.hub.base_config import changed_settings, settings_of
 from lorakit.hub.digest import KEY as DIGESTS
@@ -35,6 +35,7 @@ from lorakit.methods import Attachment, methods
 from lorakit.methods.reparam.lora import LoRA, LoRAAttachment
 from lorakit.nn.select import Roles, Site
 from lorakit.nn.surgery import unchanged_on_error
+from lorakit.nn.tied import untie
 
 log = logging.getLogger(__name__)
 
@@ -217,12 +218,26 @@ def _put(file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[st
         assert file.peft_config is not None
         fresh = {*fresh, *peft.extra_names(file.tensors)}
         method = peft.method_of(file.peft_config, file.tensors)
-        _refuse_unknown(file, model, fresh)
-        return method.attach(model, {}, fresh)
+        return _put_foreign(file, model, method, fresh)
     if check_base:
         refuse_other_settings(file, model)
         refuse_other_base(file, digests_of(model, file.about.fresh, file.about.fingerprint))
     return method_of(file.about).attach(model, roles, file.about.fresh)
+
+
+def _put_foreign(file: AdapterFile, model: Any, method: LoRA, fresh: Collection[str]) -> Attachment:
+    """PEFT saves an embedding, or an output layer, without the one that it is tied to: it stays."""
+    try:
+        tie_again = untie(model, fresh)
+    except ModelError as error:
+        said = f"{file.folder} holds a part of tied weights: {error}; merge it with PEFT"
+        raise AdapterError(said) from error
+    try:
+        _refuse_unknown(file, model, fresh)
+        return method.attach(model, {}, fresh)
+    except InputError:
+        tie_again()
+        raise
 
 
 def _attach(file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[str], check_base: bool) -> Attachment:

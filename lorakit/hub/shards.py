@@ -25,6 +25,7 @@ from lorakit.methods.reparam.lora import LoRAAttachment
 from lorakit.methods.subset._subset import SubsetAttachment
 from lorakit.models import Model
 from lorakit.models._load import DTYPES, Base, outline, weight_files
+from lorakit.nn.freeze import tied
 from lorakit.nn.select import Site
 from lorakit.nn.surgery import fold
 
@@ -60,9 +61,10 @@ class Shards:
         digests = Digests(self.base.model, self.attachment.fresh, like)
         wanted, index, size = DTYPES[dtype], {}, 0
         shapes = {name: tuple(p.shape) for name, p in self.base.model.named_parameters() if ".delta." not in name}
+        kept = {name for part in self.parts for name in part.keys}  # a head that the base has too
         for i, part in enumerate(self.parts):
             last = i == len(self.parts) - 1
-            names = [*part.keys, *(name for name in sorted(self.attachment.fresh) if last)]
+            names = [*part.keys, *(name for name in sorted(self.attachment.fresh - kept) if last)]
             single = len(self.parts) == 1
             file = folder / ("model.safetensors" if single else f"model-{i + 1:05}-of-{len(self.parts):05}.safetensors")
             write_tensors(file, {name: Kind(shapes[name], wanted) for name in names}, self._merged(part, digests))
@@ -108,8 +110,8 @@ def shards(spec: Model, head: str, labels: Sequence[str], file: AdapterFile) -> 
     """The adapter on the shapes of its base, and where the base's numbers are.
 
     None where it cannot be done by file: names that only transformers can translate, quantized weights, new tokens,
-    a method that never merges. AdapterError: the adapter does not fit. ModelError: it cannot be merged, or the base is
-    not to be had.
+    tied weights of which the adapter holds one, a method that never merges. AdapterError: the
+    adapter does not fit. ModelError: it cannot be merged, or the base is not available.
     """
     if spec.quantize or spec.new_tokens or spec.trust_remote_code:
         return None
@@ -119,7 +121,10 @@ def shards(spec: Model, head: str, labels: Sequence[str], file: AdapterFile) -> 
     parts = _parts(base.model, base.fresh, weight_files(spec))
     if parts is None:
         return None
+    tied_before = tied(base.model)
     attachment = adapter.attach(file, base.model, base.roles, base.fresh, check_base=False)
+    if len(tied(base.model)) < len(tied_before):
+        return None  # the files hold one weight where there are two now
     if why := attachment.why_unmergeable():
         raise ModelError(f"{file.folder} cannot be merged: {why}")
     if not isinstance(attachment, (LoRAAttachment, SubsetAttachment)):

@@ -5,6 +5,7 @@ Weights are read from safetensors only, and no code of the checkpoint is run unl
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ import lorakit
 from lorakit.errors import LorakitError, ModelError
 from lorakit.models import Model, family_of
 from lorakit.models._fast import make_fast
+from lorakit.models._padding import fit_padding, pad_of, prove_padding
 from lorakit.models._quantized import dequantized, keep_trainable, quantization
 from lorakit.nn.select import Roles
 from lorakit.nn.tokens import add_rows
@@ -46,6 +48,8 @@ class Base:
     """The commit that the hub's revision resolved to; None for a local folder."""
     quantized: str | None = None
     """`int8` or `nf4`, where the linear layers are stored so."""
+    head: frozenset[str] = frozenset()
+    """Parameters of a head that the checkpoint does hold: a new task trains and saves them too."""
 
     def to(self, device: torch.device) -> None:
         """Move the model; a quantized one stands where it was loaded, on the GPU if there is one."""
@@ -84,12 +88,16 @@ def load(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
     if head == "causal":
         _refuse_looking_ahead(model, spec.name)
     tokenizer = load_tokenizer(spec)
-    _fit_padding(model, tokenizer)
+    _refuse_other_vocabulary(model, tokenizer)
+    fit_padding(model, tokenizer)
     if spec.new_tokens:
         fresh |= add_rows(model, add_tokens(tokenizer, spec))
+    if head != "causal":
+        prove_padding(model, tokenizer, spec.name)
     make_fast(model, family_of(model.config.model_type), head)
-    roles, commit = roles_of(model.config), _commit(model.config)
-    return Base(model, tokenizer, model.config, roles, fresh, spec.name, commit, spec.quantize)
+    config = model.config
+    roles, commit, held = roles_of(config), _commit(config), held_head(model, head) - fresh
+    return Base(model, tokenizer, config, roles, fresh, spec.name, commit, spec.quantize, held)
 
 
 def load_dequantized(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
@@ -104,7 +112,7 @@ def _quantized(spec: Model, head: str, config: Any) -> dict[str, Any]:
     if spec.quantize is None:
         return {}
     shapes = _on_meta(_model_class(head), config)
-    fresh = _fresh_by_architecture(shapes, config)
+    fresh = _fresh_by_architecture(shapes, config, read_config(spec)) | held_head(shapes, head)
     return {"quantization_config": quantization(spec.quantize, DTYPES[spec.dtype], fresh, shapes)}
 
 
@@ -113,14 +121,16 @@ def outline(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
 
     The configuration is the checkpoint's where it is at hand, else the recipe's `model.shape`.
     """
-    config = _configure(read_config(spec, or_shape=True), spec, head, labels)
+    stored = read_config(spec, or_shape=True)
+    config = _configure(copy.deepcopy(stored), spec, head, labels)
     model = _on_meta(_model_class(head), config).to(DTYPES[spec.dtype])  # the configuration has that of the files
-    fresh = _fresh_by_architecture(model, config)
+    fresh = _fresh_by_architecture(model, config, stored)
+    held = held_head(model, head) - fresh
     if spec.new_tokens:
         size = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
         with torch.device("meta"):
             fresh |= add_rows(model, range(size, size + len(spec.new_tokens)))
-    return Base(model, None, config, roles_of(config), fresh, spec.name, None)
+    return Base(model, None, config, roles_of(config), fresh, spec.name, None, None, held)
 
 
 def random_base(
@@ -184,8 +194,17 @@ def load_tokenizer(spec: Model) -> Any:
             raise ModelError(f"cannot read model.chat_template {spec.chat_template}: {error}") from error
         tokenizer.chat_template_file = spec.chat_template  # for messages about it
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token  # padding is masked by length, so which token it is does not matter
+        tokenizer.pad_token = _pad_token(tokenizer, spec)
     return tokenizer
+
+
+def _pad_token(tokenizer: Any, spec: Model) -> str | None:
+    """Of a tokenizer that names none: the one that the model's head was made for, if it is a
+    special token; or its end token."""
+    known = pad_of(read_config(spec, or_shape=True))
+    if known in tokenizer.all_special_ids:
+        return tokenizer.convert_ids_to_tokens(known)
+    return tokenizer.eos_token
 
 
 def tokenizer_of(spec: Model) -> Any:
@@ -320,8 +339,21 @@ def _fresh(model: nn.Module, info: Any, name: str) -> frozenset[str]:
     return fresh
 
 
-def _fresh_by_architecture(model: nn.Module, config: Any) -> frozenset[str]:
-    """What the class that was saved does not have: both classes are built without weights, and compared."""
+def held_head(model: nn.Module, head: str) -> frozenset[str]:
+    """The parameters outside the body of a model for whole texts; none of a causal model."""
+    names = [name for name, _ in model.named_parameters()]
+    body = f"{getattr(model, 'base_model_prefix', '')}."
+    if head == "causal" or not any(name.startswith(body) for name in names):
+        return frozenset()
+    return frozenset(name for name in names if not name.startswith(body))
+
+
+def _fresh_by_architecture(model: nn.Module, config: Any, stored: Any) -> frozenset[str]:
+    """What the class that was saved does not have, or has in another shape: both classes are built
+    without weights.
+
+    stored: the configuration as it was saved, with as many labels as its head has outputs.
+    """
     import transformers
 
     own = [name for name, _ in model.named_parameters()]
@@ -330,9 +362,10 @@ def _fresh_by_architecture(model: nn.Module, config: Any) -> frozenset[str]:
         prefix = getattr(model, "base_model_prefix", "")
         outside = [n for n in own if not n.startswith(f"{prefix}.")] if prefix else []
         return frozenset(outside) if "Sequence" in type(model).__name__ else frozenset()
-    held = {name for name, _ in _on_meta(saved, config).named_parameters()}
+    held = {name: p.shape for name, p in _on_meta(saved, stored).named_parameters()}
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
-    return frozenset(name for name in own if name not in held and name.removeprefix(prefix) not in held)
+    shapes = {name: held.get(name, held.get(name.removeprefix(prefix))) for name in own}
+    return frozenset(name for name, p in model.named_parameters() if shapes[name] != p.shape)
 
 
 def _on_meta(cls: Any, config: Any) -> nn.Module:
@@ -343,10 +376,7 @@ def _on_meta(cls: Any, config: Any) -> nn.Module:
         raise ModelError(f"no {config.model_type} can be built from these settings: {_first_line(error)}") from error
 
 
-def _fit_padding(model: nn.Module, tokenizer: Any) -> None:
-    config: Any = model.config
-    if config.pad_token_id is None:
-        config.pad_token_id = tokenizer.pad_token_id
+def _refuse_other_vocabulary(model: nn.Module, tokenizer: Any) -> None:
     rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     if len(tokenizer) > rows:
         raise ModelError(

@@ -45,11 +45,12 @@ def add_rows(model: Any, ids: Sequence[int]) -> set[str]:
 
     Returns the names of the new parameters. The matrices are made longer where they do not reach.
     """
-    embedding, tied = model.get_input_embeddings(), model.config.tie_word_embeddings
+    embedding = model.get_input_embeddings()
     if ids[-1] >= embedding.weight.shape[0]:
         model.resize_token_embeddings(ids[-1] + 1, mean_resizing=False)
         embedding = model.get_input_embeddings()
     head = model.get_output_embeddings()
+    tied = head is not None and head.weight is embedding.weight
     rows = _begin(embedding.weight, ids)
     shared = NewRows(rows, ids, float(getattr(embedding, "scalar_embed_scale", 1.0)))
     embedding.add_module(CHILD, shared)

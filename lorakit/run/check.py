@@ -16,6 +16,7 @@ from lorakit.nn.linear import features
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import Counts
 from lorakit.run.answers import read_splits, scored_splits
+from lorakit.run.heads import HeadView, head_view, warn_other_order
 from lorakit.run.objects import Examiner, attach, counts_of
 from lorakit.run.rehearse import refuse_looking_ahead
 from lorakit.tasks import Head
@@ -43,6 +44,7 @@ class Checked:
     memory_mib: dict[str, float] = field(default_factory=dict)
     adapter_mib: float = 0.0
     missing: list[str] = field(default_factory=list)
+    head: HeadView | None = None
 
 
 def check(recipe: Recipe, processes: int = 1) -> Checked:
@@ -53,6 +55,8 @@ def check(recipe: Recipe, processes: int = 1) -> Checked:
         refuse_looking_ahead(base)
     attachment = attach(recipe, base)
     checked = Checked(attachment, counts_of(attachment), shares=shares)
+    checked.head = head_view(recipe, base, attachment)
+    warn_other_order(checked.head)
     checked.adapter_mib = (checked.counts.trainable + checked.counts.fresh) * 4 / 2**20
     encoded = _look_at_data(recipe, checked, base.config)
     length = max((e.length for e in encoded), default=recipe.data.max_length)
@@ -102,7 +106,8 @@ def quantizable(base: Base) -> int:
     """Numbers in the linear layers that `model.quantize` stores in fewer bits: all but the head."""
     head = base.model.get_output_embeddings()  # type: ignore[operator]
     linear = {name: m for name, m in base.model.named_modules() if isinstance(m, nn.Linear) and m is not head}
-    return sum(math.prod(features(m)) for name, m in linear.items() if f"{name}.weight" not in base.fresh)
+    kept = base.fresh | base.head
+    return sum(math.prod(features(m)) for name, m in linear.items() if f"{name}.weight" not in kept)
 
 
 def memory(recipe: Recipe, config: Any, counts: Counts, tokens: int, stored: int = 0) -> dict[str, float]:

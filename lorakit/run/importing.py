@@ -49,7 +49,8 @@ def import_checkpoint(file: Path, recipe: str, to: Path, overrides: Sequence[str
     attachment = attach(asked, base)
     assert isinstance(attachment, LoRAAttachment)
     what = about(asked, base, attachment)
-    attachment.load_state(loralib.state_of(attachment, tensors))
+    own = {name: base.model.get_parameter(name).detach() for name in base.head}
+    attachment.load_state(loralib.state_of(attachment, {**own, **tensors}))
     if dead := [name for name, norm in attachment.delta_norms().items() if not norm > 0]:
         raise AdapterError(f"{file}: B A is zero on {dead[0]} and {len(dead) - 1} more; it was saved before training")
     if getattr(base.config, "share_att_key", False):

@@ -16,11 +16,13 @@ from lorakit.batches import Encoded
 from lorakit.errors import AdapterError, DataError, InputError, ModelError, ToleranceError
 from lorakit.hub.shards import Shards, shards
 from lorakit.models import Model
-from lorakit.models._load import DTYPES, Base, cached_of, load, tokenizer_of
+from lorakit.models._load import DTYPES, Base, cached_of, load, read_config, tokenizer_of
+from lorakit.models._padding import fit_padding
 from lorakit.nn.tokens import settle
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import write_whole
 from lorakit.run.answers import read_splits, score_answers
+from lorakit.run.labels import keep_own
 from lorakit.run.objects import Examiner
 from lorakit.run.plain import read_plain
 from lorakit.run.proof import TOLERANCE, difference, logits_of
@@ -69,12 +71,14 @@ def merge(
         temporary.mkdir(parents=True)
         if by_file is not None:
             loaded = attachment = None  # not beside the one that is read back
+            _say_own_problem(source, model, by_file.base.config)
             _write_by_file(by_file, model, temporary, dtype, not any_base)
         else:
             assert loaded is not None
             assert attachment is not None
             attachment.merge()
             settle(loaded.model)
+            _say_own_problem(source, model, loaded.config)
             loaded.model.to(DTYPES[dtype])
             _write(loaded, temporary)
             loaded = attachment = None
@@ -167,16 +171,23 @@ def _random_items(loaded: Base, n: int) -> list[Encoded]:
     return [Encoded(str(i), {"input_ids": ids, "attention_mask": [1] * len(ids)}, None) for i, ids in enumerate(drawn)]
 
 
+def _say_own_problem(source: Source, model: Model, config: Any) -> None:
+    if source.recipe is None and source.head != "causal":
+        keep_own(config, read_config(model), len(source.labels) or 1)
+
+
 def _write_by_file(shards: Shards, model: Model, folder: Path, dtype: str, check_base: bool) -> None:
     shards.write(folder, dtype, check_base)
     made: Any = shards.base.model
+    tokenizer = tokenizer_of(model)
+    fit_padding(made, tokenizer)
     made.config.architectures, made.config.dtype = [type(made).__name__], DTYPES[dtype]
     made.config.save_pretrained(folder)
     if made.can_generate():
         made.generation_config.save_pretrained(folder)
         if own := cached_of(model, "generation_config.json"):
             shutil.copyfile(own, folder / own.name)
-    tokenizer_of(model).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def _write(loaded: Base, folder: Path) -> None:

@@ -133,7 +133,7 @@ def _reporter(observe: Observer | None, split: str) -> Callable[[int, int], None
 def attach(recipe: Recipe, base: Base) -> Attachment:
     """The recipe's method on the model. RecipeError: `expect` has other counts. ModelError: it could never merge, or
     there is no room for its tokens."""
-    attachment = recipe.method.attach(base.model, base.roles, base.fresh)
+    attachment = recipe.method.attach(base.model, base.roles, base.fresh | base.head)
     if added := recipe.method.added_tokens:
         refuse_too_long(recipe.data, None, base.config, added)
         if recipe.data.packing:

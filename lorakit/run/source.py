@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +17,15 @@ from lorakit.models._load import Base, load, load_dequantized, read_config
 from lorakit.recipe.load import build, compose
 from lorakit.recipe.schema import Recipe
 from lorakit.run.folder import choose_seed, is_run, is_seed
-
-log = logging.getLogger(__name__)
+from lorakit.run.labels import (
+    is_classifier,
+    names_of,
+    refuse_other_labels,
+    refuse_other_outputs,
+    refuse_other_problem,
+    settle_order,
+)
+from lorakit.tasks import Head
 
 HEAD_OF_PEFT = {"SEQ_CLS": "classification", "CAUSAL_LM": "causal"}
 
@@ -34,6 +40,10 @@ class Source:
     notebook: Path
     """Folder for what is found out about it: seedN/eval of a run, else NAME-eval beside it."""
     why: str = ""
+    names: tuple[str, ...] = ()
+    """Of the head's outputs, in their order; empty where it is not known."""
+    outputs: int | None = None
+    """Of the head; None: it follows from the recipe, or is not known."""
 
     @property
     def head(self) -> str:
@@ -44,17 +54,17 @@ class Source:
         task_type = ((self.adapter.peft_config if self.adapter else None) or {}).get("task_type")
         if task_type not in HEAD_OF_PEFT:
             raise AdapterError(f"{self.path} does not say what it is for (task_type {task_type!r}); give --task")
+        if task_type == "SEQ_CLS" and self.outputs == 1:
+            return "regression"
         return HEAD_OF_PEFT[task_type]
 
     @property
     def labels(self) -> Sequence[str]:
         if self.recipe is not None:
             return self.recipe.task.labels
-        if self.adapter is None or self.adapter.about is not None:
-            return self.adapter.about.labels if self.adapter and self.adapter.about else ()
-        # PEFT's files name no labels: the head's last layer, the narrowest, has a row for each
-        rows = [t.shape[0] for name, t in self.adapter.tensors.items() if ".lora_" not in name and t.ndim == 2]
-        return [f"LABEL_{i}" for i in range(min(rows, default=2))]
+        if self.names or self.head != "classification":
+            return self.names
+        return [f"LABEL_{i}" for i in range(self.outputs or 2)]
 
 
 def open_source(
@@ -72,7 +82,10 @@ def open_source(
         if recipe.model.chat_template:  # the file that the recipe names may have changed since
             spec = recipe.model.model_copy(update=_own_template(chosen / "adapter"))
             recipe = recipe.model_copy(update={"model": spec})
-        return Source(path, recipe, files.read(chosen / "adapter"), chosen / "eval", why)
+        adapter = files.read(chosen / "adapter")
+        names, outputs = _head_of(adapter, recipe.model)
+        recipe = settle_order(recipe, names, path)
+        return Source(path, recipe, adapter, chosen / "eval", why, names, outputs)
     if seed is not None:
         raise InputError(f"--seed {seed} chooses a seed of a run, and {path} is no run")
     notebook = _beside(folder)
@@ -91,12 +104,44 @@ def open_source(
         given = {"name": task} if task else (about.task if about else None)
         data = {"max_length": about.max_length} if about else {}
         decode = about.decode if about else {}
-        return Source(path, _recipe(given, model, data, overrides, decode), adapter, notebook)
+        recipe = _recipe(given, model, data, overrides, decode)
+        names, outputs = _head_of(adapter, recipe.model if recipe else Model(**model))
+        if recipe is not None:
+            recipe = settle_order(recipe, names, path)
+        return Source(path, recipe, adapter, notebook, "", names, outputs)
     if (folder / "config.json").is_file():
         if task is None:
             raise InputError("a plain model does not say what it is scored on; give --task, such as --task glue/mrpc")
-        return Source(path, _recipe({"name": task}, {"name": str(folder)}, {}, overrides), None, notebook)
+        recipe = compose(_parts({"name": task}, {"name": str(folder)}), overrides)
+        return _plain(path, recipe, notebook)
     raise InputError(f"{path} is neither a run, nor an adapter folder, nor a model folder")
+
+
+def _plain(path: str, recipe: Recipe, notebook: Path) -> Source:
+    config = read_config(recipe.model)
+    if recipe.task.head is Head.CAUSAL or not is_classifier(config):
+        return Source(path, recipe, None, notebook)
+    names, outputs = tuple(names_of(config)), config.num_labels
+    recipe = settle_order(recipe, names, path)
+    return Source(path, recipe, None, notebook, "", names, outputs)
+
+
+def _head_of(adapter: files.AdapterFile, base: Model) -> tuple[tuple[str, ...], int | None]:
+    """(the names of the head's outputs, how many they are), as far as adapter or base say it."""
+    if adapter.about is not None:
+        return tuple(adapter.about.labels), None
+    if (adapter.peft_config or {}).get("task_type") == "CAUSAL_LM":
+        return (), None
+    # PEFT's files name no labels: the head's last layer, the narrowest, has a row for each
+    whole = [t for name, t in adapter.tensors.items() if ".lora_" not in name and t.ndim == 2]
+    rows = [tensor.shape[0] for tensor in whole]
+    try:
+        config = read_config(base)
+    except ModelError:  # it is said where the base is loaded
+        return (), min(rows, default=None)
+    outputs = min(rows, default=config.num_labels)
+    names = tuple(names_of(config))
+    return names if len(names) == outputs else (), outputs
 
 
 def _own_template(adapter: Path) -> dict[str, str]:
@@ -133,7 +178,8 @@ def load_source(
     source: Source, model: Model, any_base: bool = False, dequantize: bool = False
 ) -> tuple[Base, Attachment | None]:
     """The base, with the adapter on where there is one. A plain model must hold its own head."""
-    _refuse_other_order(source, model)
+    if source.recipe is not None:
+        _refuse_other_head(source, source.recipe, model)
     base = (load_dequantized if dequantize else load)(model, source.head, source.labels)
     if source.adapter is None:
         if base.fresh:
@@ -143,26 +189,16 @@ def load_source(
     return base, files.attach(source.adapter, base.model, base.roles, base.fresh, check_base=not any_base)
 
 
-def _refuse_other_order(source: Source, model: Model) -> None:
-    """The head's outputs have an order, and labels in another one would be scored as each other."""
-    now, then = list(source.recipe.task.labels if source.recipe else ()), _trained_labels(source, model)
-    if not now or not then or now == then:
+def _refuse_other_head(source: Source, recipe: Recipe, model: Model) -> None:
+    plain = source.adapter is None
+    about = source.adapter.about if source.adapter else None
+    if source.outputs is not None:
+        refuse_other_outputs(recipe, source.outputs, source.path)
+        if plain:
+            refuse_other_problem(recipe, read_config(model), source.path)
+    elif plain or (about and about.head != "classification"):
         return
-    if sorted(now) == sorted(then):
-        raise AdapterError(
-            f"{source.path} was trained for the labels {', '.join(then)} in this order; the task has {', '.join(now)}. "
-            f"Give 'task.classes=[{', '.join(then)}]'."
-        )
-    if len(now) == len(then):
-        log.warning("%s was trained for the labels %s; they are read as %s", source.path, then, now)
-
-
-def _trained_labels(source: Source, model: Model) -> list[str]:
-    """None where a PEFT adapter does not say them."""
-    if source.adapter is None:
-        names = read_config(model).id2label or {}
-        return [names[i] for i in sorted(names)]
-    return list(source.adapter.about.labels) if source.adapter.about else []
+    refuse_other_labels(recipe, source.names, source.path, plain or source.outputs is None)
 
 
 def _recipe(
@@ -171,8 +207,11 @@ def _recipe(
 ) -> Recipe | None:  # fmt: skip
     if task is None:
         return None
-    parts = {"task": dict(task), "model": model, "data": data, "method": {"name": "full"}, "decode": decode or {}}
-    return compose(parts, overrides)
+    return compose({**_parts(task, model), "data": data, "decode": decode or {}}, overrides)
+
+
+def _parts(task: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+    return {"task": dict(task), "model": model, "method": {"name": "full"}}
 
 
 def _from_hub(name: str) -> Path:

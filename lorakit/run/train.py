@@ -49,6 +49,7 @@ from lorakit.run.folder import (
     write_lines,
 )
 from lorakit.run.generations import Kept
+from lorakit.run.heads import head_view, warn_other_order
 from lorakit.run.inputs import base_files, record_base_files, refuse_other_base_files
 from lorakit.run.objects import Examiner, Observer, attach, autocast, counts_of, precision_of, settled, training_set
 from lorakit.run.proof import reload_and_merge
@@ -192,11 +193,15 @@ def train_seed(
     attachment = attach(recipe, base)
     card = about(recipe, base, attachment)
     before = None if saved is None else before_of(saved, card.fingerprint, accelerator.num_processes)
+    renewed = None
     if start is not None:
         renewed = files.start_from(files.read(start), attachment)
         observe({"event": "started_from", "folder": str(start), "fresh": renewed})
     base.to(accelerator.device)
-    observe({"event": "model", "base": base, "attachment": attachment, "counts": counts_of(attachment)})
+    view = head_view(recipe, base, attachment, renewed)
+    warn_other_order(view)
+    shown = {"base": base, "attachment": attachment, "counts": counts_of(attachment), "head": view}
+    observe({"event": "model", **shown})
     asked = {split: splits[split] for split in scored_splits(task)}
     examiner = Examiner(recipe, base.tokenizer, base.config, asked, attachment, observe, seed)
     encoded = training_set(recipe, splits[task.train_split], base.tokenizer)
