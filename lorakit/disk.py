@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from glob import escape
 from pathlib import Path
 
 
@@ -21,3 +23,23 @@ def sync_all(folder: Path) -> None:
         if path.is_file():
             sync(path)
     sync(folder)
+
+
+def scratch_for(folder: Path) -> Path:
+    """The hidden folder beside `folder` in which it is written before it is renamed. What processes that were killed
+    left of earlier attempts is removed: it may be as large as a model."""
+    for left in folder.parent.glob(f".{escape(folder.name)}.*"):
+        pid = left.suffix.removeprefix(".")
+        if pid.isdigit() and not _is_alive(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+    return folder.with_name(f".{folder.name}.{os.getpid()}")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's
+        return True
+    return True

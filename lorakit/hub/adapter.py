@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
@@ -23,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from lorakit.config import first_problem
-from lorakit.disk import sync, sync_all
+from lorakit.disk import scratch_for, sync, sync_all
 from lorakit.errors import AdapterError, InputError, ModelError, did_you_mean
 from lorakit.hub import peft
 from lorakit.hub.base_config import changed_settings, settings_of
@@ -89,7 +88,7 @@ class AdapterFile:
 def save(folder: Path, attachment: Attachment, about: About, tokenizer: Any = None) -> None:
     """Write the adapter as `folder`, with its tokenizer if one is given; what is there is replaced once everything is
     on disk. InputError: disk, rights."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    temporary = scratch_for(folder)
     try:
         temporary.mkdir(parents=True)
         if tokenizer is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import BaseModel, Field, SerializeAsAny, field_validator, model_validator
 
 from lorakit.config import Config
 from lorakit.methods import Method
@@ -174,7 +174,22 @@ class Recipe(Config):
 
     def plain(self) -> dict[str, Any]:
         """As plain data: what `recipe.yaml` in a run folder holds, and what loads to an equal recipe."""
-        return self.model_dump(mode="json", exclude_none=True)
+        return _plain(self)
+
+
+def _plain(config: BaseModel) -> dict[str, Any]:
+    """Without the values that are null, but for those that are not null by default: left out, they would not be."""
+    said: dict[str, Any] = {}
+    dumped = config.model_dump(mode="json", exclude_none=True)
+    for key, field in type(config).model_fields.items():
+        value = getattr(config, key)
+        if isinstance(value, BaseModel):
+            said[key] = _plain(value)
+        elif value is not None:
+            said[key] = dumped[key]
+        elif field.get_default(call_default_factory=True) is not None and not field.is_required():
+            said[key] = None
+    return said
 
 
 def json_schema() -> dict[str, Any]:

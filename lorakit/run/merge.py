@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lorakit.batches import Encoded
+from lorakit.disk import scratch_for, sync, sync_all
 from lorakit.errors import AdapterError, DataError, InputError, ModelError, ToleranceError
 from lorakit.hub.shards import Shards, shards
 from lorakit.models import Model
@@ -66,7 +66,7 @@ def merge(
             raise ModelError(f"{path} cannot be merged: {why}")
         probe = _Probe(source, loaded, examples) if examples else None
         before = probe.look(loaded) if probe else None
-    temporary = to.with_name(f".{to.name}.{os.getpid()}")
+    temporary = scratch_for(to)
     try:
         temporary.mkdir(parents=True)
         if by_file is not None:
@@ -98,9 +98,11 @@ def merge(
                 f"to {to}; see {kept}. Try --dtype fp32, or accept it with --tolerance."
             )
         write_whole(temporary / REPORT, json.dumps(report, indent=2) + "\n")
+        sync_all(temporary)
         if to.exists():
             to.rmdir()
         temporary.rename(to)
+        sync(to.parent)
     except OSError as error:
         raise InputError(f"cannot write the merged model to {to}: {error.strerror or error}") from error
     finally:

@@ -212,3 +212,12 @@ def test_schema_names_every_method_and_task():
     schema = json_schema()
     assert {"method_lora", "method_full", "method_bitfit", "task_glue"} <= schema["$defs"].keys()
     assert "r" in schema["$defs"]["method_lora"]["properties"]
+
+
+def test_a_null_that_is_no_default_is_kept(tmp_path):
+    """`train.checkpoint.minutes` is 10 by default: left out of a run's recipe.yaml, null would become 10."""
+    loaded = load_recipe("quickstart", ["train.checkpoint={minutes: null, every_steps: 3}"])
+    file = tmp_path / "again.yaml"
+    file.write_text(yaml.safe_dump(loaded.recipe.plain()))
+    assert load_recipe(str(file)).recipe == loaded.recipe
+    assert load_recipe(str(file)).recipe.train.checkpoint.minutes is None
