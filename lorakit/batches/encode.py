@@ -9,6 +9,7 @@ from typing import Any
 
 from lorakit.batches.chat import chat_prompt, chat_tokens
 from lorakit.errors import DataError, ModelError
+from lorakit.nn.settings import setting
 from lorakit.tasks import Data, Example, Head
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class Encoded:
 
 def refuse_too_long(data: Data, tokenizer: Any, config: Any, added: int = 0) -> None:
     """ModelError where `data.max_length` is more than the model has positions for. added: tokens of the method."""
-    limits = [getattr(config, "max_position_embeddings", None), getattr(tokenizer, "model_max_length", None)]
+    limits = [setting(config, "max_position_embeddings"), getattr(tokenizer, "model_max_length", None)]
     known = [n for n in limits if isinstance(n, int) and 0 < n < 10**9]
     if known and data.max_length + added > min(known):
         own = f" and the {added} tokens of the method are" if added else " is"

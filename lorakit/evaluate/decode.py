@@ -26,6 +26,7 @@ from lorakit.errors import ModelError
 from lorakit.evaluate.choose import ban_repeats, draw
 from lorakit.evaluate.past import read
 from lorakit.nn.logits import contiguous_head
+from lorakit.nn.settings import setting
 from lorakit.recipe.schema import Decode
 
 NEVER = -1e9
@@ -55,7 +56,7 @@ def decode(
     `settings.sample`, (examples, max_new_tokens) numbers in [0, 1) that decide the draws: torch.rand(..., generator=g).
     Examples that are done leave the batch.
     """
-    if model.config.is_encoder_decoder:  # type: ignore[union-attr]
+    if setting(model.config, "is_encoder_decoder", False):
         raise ModelError(f"{type(model).__name__} is an encoder-decoder: lorakit generates with decoders only")
     answers: dict[int, Written] = {}
     rows = list(range(len(input_ids)))

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lorakit.nn.settings import setting
+
 CHILD = "new"
 END = f".{CHILD}.rows"
 """How the name of such a parameter ends."""
@@ -45,7 +47,7 @@ def add_rows(model: Any, ids: Sequence[int]) -> set[str]:
 
     Returns the names of the new parameters. The matrices are made longer where they do not reach.
     """
-    embedding, tied = model.get_input_embeddings(), model.config.tie_word_embeddings
+    embedding, tied = model.get_input_embeddings(), setting(model.config, "tie_word_embeddings", False)
     if ids[-1] >= embedding.weight.shape[0]:
         model.resize_token_embeddings(ids[-1] + 1, mean_resizing=False)
         embedding = model.get_input_embeddings()

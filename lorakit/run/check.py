@@ -13,6 +13,7 @@ from lorakit.errors import DataError, ModelError
 from lorakit.methods import Attachment
 from lorakit.models._load import Base, load_tokenizer, outline
 from lorakit.nn.linear import features
+from lorakit.nn.settings import setting
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import Counts
 from lorakit.run.answers import read_splits, scored_splits
@@ -111,10 +112,10 @@ def memory(recipe: Recipe, config: Any, counts: Counts, tokens: int, stored: int
     trained = counts.trainable + counts.fresh
     inside = counts.trainable if counts.sites == 0 else 0  # a method without sites trains some of the base's own
     frozen = counts.total - counts.fresh - inside
-    layers = getattr(config, "num_hidden_layers", 12)
-    hidden = config.hidden_size
+    layers = setting(config, "num_hidden_layers", 12)
+    hidden = setting(config, "hidden_size", 0)
     saved = hidden * tokens * (layers if recipe.train.gradient_checkpointing else layers * ACTIVATIONS)
-    logits = tokens * config.vocab_size * 3 if recipe.task.head is Head.CAUSAL else 0
+    logits = tokens * setting(config, "vocab_size", 0) * 3 if recipe.task.head is Head.CAUSAL else 0
     parts = {
         "weights": (frozen - stored) * dtype + stored * BYTES.get(recipe.model.quantize or "", dtype),
         "trained, with gradient and optimizer": trained * 16,
