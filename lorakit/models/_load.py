@@ -273,7 +273,10 @@ def _refuse_other_shape(config: Any, spec: Model) -> None:
 def _refuse_looking_ahead(model: nn.Module, name: str) -> None:
     """An encoder has a causal class too, and reads both ways in it: its loss falls, and it can write nothing."""
     ids = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 9]])
-    first, second = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, :3].float()
+    try:
+        first, second = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, :3].float()
+    except Exception as error:  # whatever a forward pass says to settings that do not go together
+        raise ModelError(f"{name} ({type(model).__name__}) does not run: {first_line(error)}") from error
     if (first - second).abs().max() > 1e-2 * first.abs().max():
         raise ModelError(
             f"{name} ({type(model).__name__}) reads the tokens that follow, so it cannot learn to write them: it is an "

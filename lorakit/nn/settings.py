@@ -11,9 +11,10 @@ def text_config(config: Any) -> Any:
     if find is None:
         return config
     try:
-        return find()
+        found = find()
     except ValueError:  # several parts could be meant
         return config
+    return found if hasattr(found, "to_dict") else config
 
 
 def setting(config: Any, name: str, default: Any = None) -> Any:
