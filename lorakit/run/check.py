@@ -11,6 +11,7 @@ from torch import nn
 from lorakit.batches import IGNORE, Encoded, encode
 from lorakit.errors import DataError, ModelError
 from lorakit.methods import Attachment
+from lorakit.models._files import weight_files
 from lorakit.models._load import Base, load_tokenizer, outline
 from lorakit.nn.linear import features
 from lorakit.nn.settings import setting
@@ -52,6 +53,8 @@ def check(recipe: Recipe, processes: int = 1) -> Checked:
     attachment = attach(recipe, base)
     checked = Checked(attachment, counts_of(attachment), shares=shares)
     checked.adapter_mib = (checked.counts.trainable + checked.counts.fresh) * 4 / 2**20
+    if not weight_files(recipe.model, local=True):
+        checked.missing.append(f"the weights of {recipe.model.name}, which are not on this machine as safetensors")
     encoded = _look_at_data(recipe, checked, base.config)
     length = max((e.length for e in encoded), default=recipe.data.max_length)
     stored = quantizable(base) if recipe.model.quantize else 0
