@@ -195,6 +195,7 @@ def load_tokenizer(spec: Model) -> Any:
         )
     except Exception as error:  # as in read_config
         raise ModelError(f"cannot load the tokenizer of {spec.name}: {first_line(error)}") from error
+    _refuse_unusable(tokenizer, spec)
     if spec.chat_template is not None:
         try:
             tokenizer.chat_template = Path(spec.chat_template).expanduser().read_text(encoding="utf-8")
@@ -203,6 +204,17 @@ def load_tokenizer(spec: Model) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # padding is masked by length, so which token it is does not matter
     return tokenizer
+
+
+def _refuse_unusable(tokenizer: Any, spec: Model) -> None:
+    """Settings of a type that they cannot have are found where a text is read."""
+    most = tokenizer.model_max_length
+    if isinstance(most, bool) or not isinstance(most, (int, float)):
+        raise ModelError(f"{spec.name}/tokenizer_config.json: model_max_length is {most!r}, and a number is expected")
+    try:
+        tokenizer("a text", "another", truncation=True, max_length=8)
+    except Exception as error:
+        raise ModelError(f"the tokenizer of {spec.name} reads no text: {first_line(error)}") from error
 
 
 def tokenizer_of(spec: Model) -> Any:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from lorakit.errors import ModelError
 from lorakit.models import Model
-from lorakit.models._load import load, location, outline
+from lorakit.models._load import load, load_tokenizer, location, outline
 
 LABELS = ("no", "yes", "maybe")
 ENCODER, DECODER = ("lorakit:tiny_encoder", "classification"), ("lorakit:tiny_gpt2", "causal")
@@ -229,6 +229,22 @@ def test_weights_by_another_name(base):
     folder = base("lorakit:tiny_gpt2")
     configure(folder, transformers_weights="other.safetensors")
     refused(folder, "causal", "transformers_weights")
+
+
+@pytest.mark.parametrize("value", ["nope", [1], True, {"a": 1}])
+def test_a_length_that_is_no_number(base, value):
+    folder = base("lorakit:tiny_gpt2")
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "model_max_length": value}))
+    with pytest.raises(ModelError, match="model_max_length"):
+        load_tokenizer(Model(name=str(folder)))
+
+
+@pytest.mark.parametrize("value", ["gelu_new", {}, True])
+def test_a_part_that_is_no_configuration(base, value):
+    folder = base()
+    configure(folder, text_config=value)
+    assert load(Model(name=str(folder)), "classification", LABELS)
 
 
 @pytest.mark.parametrize("kind", ["gemma3", "llama4", "qwen3_5"])
