@@ -10,7 +10,7 @@ import typer
 
 from lorakit.cli import app
 from lorakit.cli.evaluate import AnyBase, BaseModel, Seed
-from lorakit.cli.output import Json, begin, console, give
+from lorakit.cli.output import Json, TrustRemoteCode, begin, console, give
 from lorakit.cli.report import Format
 
 
@@ -38,6 +38,7 @@ def analyze(
     model: BaseModel = None,
     seed: Seed = None,
     any_base: AnyBase = False,
+    trust_remote_code: TrustRemoteCode = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the files; default: analysis/ of the first run.")] = None,
     form: Annotated[Format, typer.Option("--format", help="How the table is written.")] = Format.plain,
     as_json: Json = False,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import Json, Overrides, RecipeName, begin, console, give
+from lorakit.cli.output import Json, Overrides, RecipeName, TrustRemoteCode, begin, console, give
 
 
 @app.command()
@@ -16,6 +16,7 @@ def check(
     recipe: RecipeName,
     overrides: Overrides = None,
     processes: Annotated[int, typer.Option(help="Processes that the batch is shared by.", min=1)] = 1,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """All but train: sites, counts, steps, one decoded example with the trained tokens marked, memory."""

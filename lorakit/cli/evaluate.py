@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import Json, Overrides, begin, console, give
+from lorakit.cli.output import Json, Overrides, TrustRemoteCode, begin, console, give
 
 Task = Annotated[str | None, typer.Option(help="The task, where the adapter or model does not say it: glue/mrpc.")]
 BaseModel = Annotated[
@@ -33,6 +33,7 @@ def evaluate(
         typer.Option(help="Folder for predictions; default: eval/ of a run's seed, else NAME-eval beside PATH."),
     ] = None,
     any_base: AnyBase = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """Score an adapter or a merged model, beside its base; predictions are saved."""

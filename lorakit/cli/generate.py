@@ -9,7 +9,7 @@ import typer
 
 from lorakit.cli import app
 from lorakit.cli.evaluate import AnyBase, BaseModel, Seed, Task
-from lorakit.cli.output import Json, Overrides, begin, give
+from lorakit.cli.output import Json, Overrides, TrustRemoteCode, begin, give
 
 
 @app.command()
@@ -25,6 +25,7 @@ def generate(
     model: BaseModel = None,
     seed: Seed = None,
     any_base: AnyBase = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """Show what the model writes: to prompts, a file of them, or examples. `decode.beams=4` and the like apply."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import Json, Overrides, RecipeName, begin, console, give
+from lorakit.cli.output import Json, Overrides, RecipeName, TrustRemoteCode, begin, console, give
 
 
 @app.command("import")
@@ -17,6 +17,7 @@ def import_(
     recipe: RecipeName,
     to: Annotated[Path, typer.Option(help="Folder of the adapter; must be empty or not there.")],
     overrides: Overrides = None,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """Make an adapter folder of a checkpoint of the paper's reference code; the recipe says base, targets and alpha."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import Overrides, RecipeName, Runs, console
+from lorakit.cli.output import Overrides, RecipeName, Runs, TrustRemoteCode, console
 
 
 @app.command("launch-command")
@@ -26,6 +26,7 @@ def launch_command(
     minutes: Annotated[int, typer.Option(help="For Slurm: the time limit.", min=3)] = 240,
     runs: Runs = Path("runs"),
     cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Print what trains a recipe on several machines; nothing is started."""
     from lorakit.recipe.load import load_recipe
@@ -36,6 +37,7 @@ def launch_command(
     settings = loaded.recipe.train
     share(settings.global_batch_size, settings.micro_batch_size, machines.processes)  # now, not when it is its turn
     arguments = [recipe, *(overrides or []), "--runs", str(runs), *(["--cpu"] if cpu else [])]
+    arguments += ["--trust-remote-code"] if trust_remote_code else []
     name = loaded.name.replace("/", "-")
     if slurm:
         print(machines.script(name, arguments, minutes), end="")

@@ -10,7 +10,7 @@ import typer
 
 from lorakit.cli import app
 from lorakit.cli.evaluate import AnyBase, BaseModel, Seed, Task
-from lorakit.cli.output import Json, Overrides, begin, console, give
+from lorakit.cli.output import Json, Overrides, TrustRemoteCode, begin, console, give
 
 
 class DType(str, Enum):
@@ -35,6 +35,7 @@ def merge(
     model: BaseModel = None,
     seed: Seed = None,
     any_base: AnyBase = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """Fold the adapter into its base, write a plain model, and prove that nothing changed."""

@@ -76,6 +76,25 @@ def _finite(value: Any) -> Any:
     return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
+def _grant(context: typer.Context, granted: bool) -> bool:
+    """For as long as the command runs."""
+    from lorakit.models._trust import trust_remote_code
+
+    context.with_resource(trust_remote_code(granted))
+    return granted
+
+
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        callback=_grant,
+        help="Run Python code that comes with the base model, in this call. Only for a source you trust.",
+    ),
+]
+"""A verb that takes it has nothing more to do: the callback grants it."""
+
+
 def complete_recipe(incomplete: str) -> list[str]:
     """Shell completion of recipe names."""
     from lorakit.recipe.load import names

@@ -5,11 +5,16 @@ from __future__ import annotations
 import shlex
 
 from lorakit.cli import app
-from lorakit.cli.output import Json, Overrides, RecipeName, begin, console, give
+from lorakit.cli.output import Json, Overrides, RecipeName, TrustRemoteCode, begin, console, give
 
 
 @app.command()
-def prepare(recipe: RecipeName, overrides: Overrides = None, as_json: Json = False) -> None:
+def prepare(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    trust_remote_code: TrustRemoteCode = False,
+    as_json: Json = False,
+) -> None:
     """Fetch a recipe's model and data and tokenise the examples, once; afterwards it trains without network."""
     from lorakit.recipe.load import load_recipe
 

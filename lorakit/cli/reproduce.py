@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import Json, Overrides, Runs, begin, console, give
+from lorakit.cli.output import Json, Overrides, Runs, TrustRemoteCode, begin, console, give
 from lorakit.cli.study import Watching, states
 
 
@@ -57,6 +57,7 @@ def reproduce(
     ] = None,
     status: Annotated[bool, typer.Option("--status", help="Say how the table stands, and start nothing.")] = False,
     form: Annotated[Format, typer.Option("--format", help="How the table is written.")] = Format.plain,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """A table of the paper with ours beside it. What was run is taken, from runs or from results; the rest is run."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import Json, Overrides, Runs, begin, console, give
+from lorakit.cli.output import Json, Overrides, Runs, TrustRemoteCode, begin, console, give
 from lorakit.cli.report import Format
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def study(
     ] = None,
     status: Annotated[bool, typer.Option("--status", help="Say how the study stands, and start nothing.")] = False,
     form: Annotated[Format, typer.Option("--format", help="How the table of scores is written.")] = Format.plain,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """Many runs: recipes x overrides x seeds, here or on a cluster. What is done already is not run again."""

@@ -13,7 +13,7 @@ import typer
 
 from lorakit.cli import app
 from lorakit.cli.launch import Strategy, launch, visible_gpus
-from lorakit.cli.output import Json, Overrides, RecipeName, Runs, begin, console, give
+from lorakit.cli.output import Json, Overrides, RecipeName, Runs, TrustRemoteCode, begin, console, give
 from lorakit.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def train(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Train again where a run of this recipe is there already.")
     ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """Train a recipe: inject, train, score, save, prove."""

@@ -27,6 +27,7 @@ from lorakit.evaluate.choose import ban_repeats, draw
 from lorakit.evaluate.past import Way, read
 from lorakit.evaluate.way import of_one_length, way_of
 from lorakit.nn.logits import contiguous_head
+from lorakit.nn.settings import setting
 from lorakit.recipe.schema import Decode
 
 NEVER = -1e9
@@ -56,7 +57,7 @@ def decode(
     `settings.sample`, (examples, max_new_tokens) numbers in [0, 1) that decide the draws: torch.rand(..., generator=g).
     Examples that are done leave the batch.
     """
-    if model.config.is_encoder_decoder:  # type: ignore[union-attr]
+    if setting(model.config, "is_encoder_decoder", False):
         raise ModelError(f"{type(model).__name__} is an encoder-decoder: lorakit generates with decoders only")
     written: dict[int, Written] = {}
     ends = torch.tensor(list(eos_ids), dtype=torch.long, device=input_ids.device)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from safetensors import safe_open
+import torch
 from torch import Tensor, nn
 
 from lorakit.disk import sync
@@ -24,7 +24,10 @@ from lorakit.methods import Attachment
 from lorakit.methods.reparam.lora import LoRAAttachment
 from lorakit.methods.subset._subset import SubsetAttachment
 from lorakit.models import Model
-from lorakit.models._load import DTYPES, Base, outline, weight_files
+from lorakit.models._files import opened, weight_files
+from lorakit.models._load import DTYPES, Base, outline
+from lorakit.models._numbers import refuse_merged, refuse_tensor
+from lorakit.models._trust import is_trusted
 from lorakit.nn.freeze import tied
 from lorakit.nn.select import Site
 from lorakit.nn.surgery import fold
@@ -67,7 +70,8 @@ class Shards:
             names = [*part.keys, *(name for name in sorted(self.attachment.fresh - kept) if last)]
             single = len(self.parts) == 1
             file = folder / ("model.safetensors" if single else f"model-{i + 1:05}-of-{len(self.parts):05}.safetensors")
-            write_tensors(file, {name: Kind(shapes[name], wanted) for name in names}, self._merged(part, digests))
+            kinds = {name: Kind(shapes[name], wanted) for name in names}
+            write_tensors(file, kinds, self._merged(part, digests, wanted))
             sync(file)
             index |= dict.fromkeys(names, file.name)
             size += sum(prod(shapes[name]) for name in names) * wanted.itemsize
@@ -77,18 +81,24 @@ class Shards:
         if check_base:
             adapter.refuse_other_base(self.file, digests)
 
-    def _merged(self, part: Part, digests: Digests) -> Callable[[str], Tensor]:
+    def _merged(self, part: Part, digests: Digests, wanted: torch.dtype) -> Callable[[str], Tensor]:
         def read(name: str) -> Tensor:
             if name not in part.keys:
                 return self.state[name]
-            with safe_open(part.file, "pt") as opened:
-                tensor: Tensor = opened.get_tensor(part.keys[name])
+            with opened(part.file) as tensors:
+                tensor: Tensor = tensors.get_tensor(part.keys[name])
+            refuse_tensor(part.keys[name], tensor, str(part.file))
             digests.add(name, tensor)
             if name in self.sites:
                 return self._folded(name, tensor)
             return self.state.get(name, tensor)
 
-        return read
+        def fitting(name: str) -> Tensor:
+            tensor = read(name).to(wanted)
+            refuse_merged(name, tensor)
+            return tensor
+
+        return fitting
 
     def _folded(self, name: str, tensor: Tensor) -> Tensor:
         sites = self.sites[name]
@@ -113,12 +123,13 @@ def shards(spec: Model, head: str, labels: Sequence[str], file: AdapterFile) -> 
     tied weights of which the adapter holds one, a method that never merges. AdapterError: the
     adapter does not fit. ModelError: it cannot be merged, or the base is not available.
     """
-    if spec.quantize or spec.new_tokens or spec.trust_remote_code:
+    if spec.quantize or spec.new_tokens or is_trusted():
         return None
     if file.about and not adapter.method_of(file.about).merges:
         return None
-    base = outline(spec, head, labels)
-    parts = _parts(base.model, base.fresh, weight_files(spec))
+    files = weight_files(spec)
+    base = outline(spec, head, labels)  # reads the headers of these files
+    parts = _parts(base.model, base.fresh, files)
     if parts is None:
         return None
     tied_before = tied(base.model)
@@ -141,13 +152,13 @@ def _parts(model: nn.Module, fresh: frozenset[str], files: Sequence[Path]) -> li
     if set(model.state_dict()) - set(own):  # a buffer that is saved: its values are not known here
         return None
     for file in files:
-        with safe_open(file, "pt") as opened:
+        with opened(file) as tensors:
             keys = {}
-            for key in opened.keys():  # noqa: SIM118 (not a mapping)
+            for key in tensors.keys():  # noqa: SIM118 (not a mapping)
                 name = next((own[n] for n in _spellings(key, model) if n in own), None)
                 if name is None or name in found:
                     continue  # a head of another task, or the same weight again
-                part = opened.get_slice(key)
+                part = tensors.get_slice(key)
                 if tuple(part.get_shape()) != tuple(shapes[name]) or part.get_dtype() not in ("F32", "F16", "BF16"):
                     return None
                 keys[name] = key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lorakit.models._base import Family, Fused, Model
+from lorakit.models._trust import trust_remote_code
 from lorakit.registry import Registry
 
 families: Registry[Family] = Registry("lorakit.models", "family")
@@ -16,4 +17,4 @@ def family_of(model_type: str) -> Family | None:
     return None
 
 
-__all__ = ["Family", "Fused", "Model", "families", "family_of"]
+__all__ = ["Family", "Fused", "Model", "families", "family_of", "trust_remote_code"]

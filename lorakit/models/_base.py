@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from lorakit.config import Config
+from lorakit.errors import ModelError
+from lorakit.models._trust import FLAG
 
 if TYPE_CHECKING:
     from lorakit.nn.select import Roles
 
 Paths = str | tuple[str, ...]
+NEW = ("pooler",)
+"""What checkpoints that were trained as a masked language model often do not hold, of any architecture."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Family:
     block_norm: where a block ends in a norm (after the residual sum), the end of that norm's path, or a pattern.
     reads_first: of an encoder whose head reads the first token alone, the ends of two module paths in a layer: its
     attention, and what takes the attention's result.
+    may_be_new: modules of the body that a checkpoint may be without; they are then initialised, and trained.
     """
 
     model_types: tuple[str, ...]
@@ -41,19 +46,21 @@ class Family:
     settings: tuple[str, ...] = ()
     block_norm: str | None = None
     reads_first: tuple[str, str] | None = None
+    may_be_new: tuple[str, ...] = NEW
 
     def places(self, config: Any) -> Roles:
         """The roles for one model; `config` is its transformers configuration, which gives head counts and sizes."""
         from lorakit.nn.select import BLOCK_NORM, Place, fused_rows
+        from lorakit.nn.settings import setting
 
         found = {
             role: [Place(path) for path in ((paths,) if isinstance(paths, str) else paths)]
             for role, paths in self.roles.items()
         }
         if self.fused is not None:
-            heads = config.num_attention_heads
-            kv_heads = getattr(config, "num_key_value_heads", None) or heads
-            size = getattr(config, "head_dim", None) or config.hidden_size // heads
+            heads = setting(config, "num_attention_heads")
+            kv_heads = setting(config, "num_key_value_heads") or heads
+            size = setting(config, "head_dim") or setting(config, "hidden_size") // heads
             groups = {"one": 1, "heads": heads, "kv_heads": kv_heads}[self.fused.groups]
             sizes = {"q": heads * size // groups, "k": kv_heads * size // groups, "v": kv_heads * size // groups}
             for role in ("query", "key", "value"):
@@ -87,4 +94,15 @@ class Model(Config):
     """A Jinja file with the template for chats, where the tokenizer has none, or not the one that is wanted. It is
     saved with the adapter."""
     trust_remote_code: bool = False
-    """Run Python code that comes with the checkpoint. Off; only for a source you trust."""
+    """Only `false`: whether Python code that comes with the checkpoint may run is not for a file to say. Give
+    `--trust-remote-code` to the command."""
+
+    @field_validator("trust_remote_code", mode="before")
+    @classmethod
+    def _never_from_a_file(cls, value: Any) -> Any:
+        if value is not False:
+            raise ModelError(
+                "code that comes with a checkpoint is not run because a file or an override says so; leave it out, and "
+                f"give {FLAG} to the command if you trust where the checkpoint is from"
+            )
+        return value

@@ -1,12 +1,11 @@
 """A checkpoint to a base model: the transformers class for the head, the tokenizer, the roles, and what is fresh.
 
-Weights are read from safetensors only, and no code of the checkpoint is run unless the recipe says so.
+Weights are read from safetensors only, and no code of the checkpoint is run unless the command says so (`_trust`).
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,13 +15,18 @@ from typing import Any
 import torch
 from torch import nn
 
-import lorakit
 from lorakit.errors import LorakitError, ModelError
 from lorakit.models import Model, family_of
 from lorakit.models._fast import make_fast
+from lorakit.models._files import first_line, location, not_at_hand
+from lorakit.models._numbers import refuse_files_not_finite, refuse_not_finite
 from lorakit.models._padding import fit_padding, pad_of, prove_padding
 from lorakit.models._quantized import dequantized, keep_trainable, quantization
+from lorakit.models._refuse import refuse_unfit
+from lorakit.models._trust import is_trusted
+from lorakit.models._whole import fresh_of, untied, what_loading_would_find
 from lorakit.nn.select import Roles
+from lorakit.nn.settings import setting, text_config
 from lorakit.nn.tokens import add_rows
 
 log = logging.getLogger(__name__)
@@ -60,10 +64,14 @@ class Base:
 def load(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
     """The pretrained model for a head ("classification", "regression", "causal") and its tokenizer.
 
-    ModelError: not to be had, no safetensors, a shape that the recipe does not expect, weights that do not fit.
+    ModelError: not available, no safetensors, a shape that the recipe does not expect, weights that do not fit, that
+    are not whole or not finite, a base that is stored quantized.
     """
     config = _configure(read_config(spec), spec, head, labels)
     _refuse_other_shape(config, spec)
+    refuse_unfit(config, spec)
+    if spec.quantize is not None:
+        refuse_files_not_finite(spec)
     cls = _model_class(head)
     try:
         model, info = cls.from_pretrained(
@@ -72,7 +80,7 @@ def load(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
             config=config,
             dtype=DTYPES[spec.dtype],
             use_safetensors=True,
-            trust_remote_code=spec.trust_remote_code,
+            trust_remote_code=is_trusted(),
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             **_quantized(spec, head, config),
@@ -82,9 +90,13 @@ def load(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
     except (
         Exception
     ) as error:  # transformers raises OSError, ValueError, SafetensorError and more for what it cannot load
-        raise ModelError(f"cannot load the weights of {spec.name}: {_first_line(error)}") from error
+        raise ModelError(f"cannot load the weights of {spec.name}: {first_line(error)}") from error
     keep_trainable(model)
-    fresh = _fresh(model, info, spec.name)
+    if untied(model, info, spec):  # it begins as what it was tied to
+        with torch.no_grad():
+            model.get_output_embeddings().weight.copy_(model.get_input_embeddings().weight)
+    fresh = fresh_of(model, info, spec, family_of(config.model_type), head)
+    refuse_not_finite(model, spec)
     if head == "causal":
         _refuse_looking_ahead(model, spec.name)
     tokenizer = load_tokenizer(spec)
@@ -119,12 +131,18 @@ def _quantized(spec: Model, head: str, config: Any) -> dict[str, Any]:
 def outline(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
     """The model's shapes on the meta device: no weights are read, and none are needed.
 
-    The configuration is the checkpoint's where it is at hand, else the recipe's `model.shape`.
+    The configuration is the checkpoint's where it is at hand, else the recipe's `model.shape`. Where the files of the
+    weights are at hand, what their headers tell is refused as in `load`.
     """
     stored = read_config(spec, or_shape=True)
     config = _configure(copy.deepcopy(stored), spec, head, labels)
+    refuse_unfit(config, spec)
     model = _on_meta(_model_class(head), config).to(DTYPES[spec.dtype])  # the configuration has that of the files
-    fresh = _fresh_by_architecture(model, config, stored)
+    info = what_loading_would_find(model, config, spec)
+    if info is None:
+        fresh = _fresh_by_architecture(model, config, stored)
+    else:
+        fresh = fresh_of(model, info, spec, family_of(config.model_type), head)
     held = held_head(model, head) - fresh
     if spec.new_tokens:
         size = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
@@ -142,13 +160,13 @@ def random_base(
     """
     config = _configure(config_of_shape(spec) if spec.shape else read_config(spec), spec, head, labels)
     if layers is not None:
-        config.num_hidden_layers = layers
+        text_config(config).num_hidden_layers = layers
     for name in [n for n in vars(config) if dropout is not None and ("dropout" in n or n.endswith("pdrop"))]:
         if isinstance(getattr(config, name), (int, float)):
             setattr(config, name, dropout)
-    if config.pad_token_id is None:
+    if setting(config, "pad_token_id") is None:
         config.pad_token_id = 0
-    return _model_class(head).from_config(config, dtype=torch.float32)
+    return _model_class(head).from_config(config, dtype=torch.float32, trust_remote_code=is_trusted())
 
 
 def read_config(spec: Model, or_shape: bool = False) -> Any:
@@ -157,7 +175,7 @@ def read_config(spec: Model, or_shape: bool = False) -> Any:
 
     try:
         return AutoConfig.from_pretrained(
-            location(spec.name), revision=spec.revision or "main", trust_remote_code=spec.trust_remote_code
+            location(spec.name), revision=spec.revision or "main", trust_remote_code=is_trusted()
         )
     except ModelError:
         raise
@@ -165,7 +183,7 @@ def read_config(spec: Model, or_shape: bool = False) -> Any:
         if or_shape and spec.shape:
             log.info("%s is not at hand: shapes are taken from the recipe", spec.name)
             return config_of_shape(spec)
-        raise ModelError(_not_at_hand(spec, error)) from error
+        raise ModelError(not_at_hand(spec, error)) from error
 
 
 def config_of_shape(spec: Model) -> Any:
@@ -175,7 +193,7 @@ def config_of_shape(spec: Model) -> Any:
     try:
         return AutoConfig.for_model(shape.pop("model_type"), **shape)
     except (KeyError, ValueError, TypeError) as error:
-        raise ModelError(f"model.shape does not describe an architecture: {_first_line(error)}") from error
+        raise ModelError(f"model.shape does not describe an architecture: {first_line(error)}") from error
 
 
 def load_tokenizer(spec: Model) -> Any:
@@ -183,10 +201,11 @@ def load_tokenizer(spec: Model) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            location(spec.name), revision=spec.revision or "main", trust_remote_code=spec.trust_remote_code
+            location(spec.name), revision=spec.revision or "main", trust_remote_code=is_trusted()
         )
     except Exception as error:  # as in read_config
-        raise ModelError(f"cannot load the tokenizer of {spec.name}: {_first_line(error)}") from error
+        raise ModelError(f"cannot load the tokenizer of {spec.name}: {first_line(error)}") from error
+    _refuse_unusable(tokenizer, spec)
     if spec.chat_template is not None:
         try:
             tokenizer.chat_template = Path(spec.chat_template).expanduser().read_text(encoding="utf-8")
@@ -207,6 +226,17 @@ def _pad_token(tokenizer: Any, spec: Model) -> str | None:
     return tokenizer.eos_token
 
 
+def _refuse_unusable(tokenizer: Any, spec: Model) -> None:
+    """Settings of a type that they cannot have are found where a text is read."""
+    most = tokenizer.model_max_length
+    if isinstance(most, bool) or not isinstance(most, (int, float)):
+        raise ModelError(f"{spec.name}/tokenizer_config.json: model_max_length is {most!r}, and a number is expected")
+    try:
+        tokenizer("a text", "another", truncation=True, max_length=8)
+    except Exception as error:
+        raise ModelError(f"the tokenizer of {spec.name} reads no text: {first_line(error)}") from error
+
+
 def tokenizer_of(spec: Model) -> Any:
     """As `load` gives it, with the new tokens."""
     tokenizer = load_tokenizer(spec)
@@ -223,47 +253,6 @@ def add_tokens(tokenizer: Any, spec: Model) -> list[int]:
         raise ModelError(f"model.new_tokens: {shown}: {'a token already' if known else 'each once, and none empty'}")
     tokenizer.add_tokens(list(spec.new_tokens), special_tokens=False)
     return sorted(tokenizer.convert_tokens_to_ids(list(spec.new_tokens)))
-
-
-def location(name: str) -> str:
-    """`lorakit:NAME` is a folder of the package; anything else is for transformers to find."""
-    if not name.startswith("lorakit:"):
-        return name
-    folder = Path(lorakit.__file__).parent / "assets" / name.removeprefix("lorakit:")
-    if not folder.is_dir():
-        known = sorted(f.name for f in folder.parent.glob("*") if (f / "config.json").is_file())
-        raise ModelError(f"lorakit ships no base model {name!r} (there are: {', '.join(known)})")
-    return str(folder)
-
-
-def cached_of(spec: Model, name: str) -> Path | None:
-    """A file of the checkpoint; None where it has none of that name. ModelError: the checkpoint is not to be had."""
-    from transformers.utils.hub import cached_file
-
-    try:
-        found = cached_file(
-            location(spec.name), name, revision=spec.revision or "main", _raise_exceptions_for_missing_entries=False
-        )
-    except Exception as error:  # as in read_config
-        raise ModelError(_not_at_hand(spec, error)) from error
-    return Path(found) if found else None
-
-
-def weight_files(spec: Model) -> list[Path]:
-    """The checkpoint's safetensors files; empty where it has none. ModelError: a damaged index, a file is absent."""
-    if single := cached_of(spec, "model.safetensors"):
-        return [single]
-    index = cached_of(spec, "model.safetensors.index.json")
-    if index is None:
-        return []
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise ModelError(f"{index} is damaged: {error!r}") from error
-    found = [(name, cached_of(spec, name)) for name in names]
-    if absent := [name for name, file in found if file is None]:
-        raise ModelError(f"{index} names {absent[0]}, which {spec.name} has not")
-    return [file for _, file in found if file is not None]
 
 
 def roles_of(config: Any) -> Roles:
@@ -316,27 +305,15 @@ def _refuse_other_shape(config: Any, spec: Model) -> None:
 def _refuse_looking_ahead(model: nn.Module, name: str) -> None:
     """An encoder has a causal class too, and reads both ways in it: its loss falls, and it can write nothing."""
     ids = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 9]])
-    first, second = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, :3].float()
+    try:
+        first, second = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, :3].float()
+    except Exception as error:  # whatever a forward pass says to settings that do not go together
+        raise ModelError(f"{name} ({type(model).__name__}) does not run: {first_line(error)}") from error
     if (first - second).abs().max() > 1e-2 * first.abs().max():
         raise ModelError(
             f"{name} ({type(model).__name__}) reads the tokens that follow, so it cannot learn to write them: it is an "
             "encoder. Give a causal model, such as GPT-2 or Llama."
         )
-
-
-def _fresh(model: nn.Module, info: Any, name: str) -> frozenset[str]:
-    own = {n for n, _ in model.named_parameters()}
-    missing = {key for key in info["missing_keys"] if key in own}
-    resized = {m[0] if isinstance(m, (tuple, list)) else str(m) for m in info["mismatched_keys"]}
-    fresh = frozenset(missing | resized)
-    body = [n for n in own if n.startswith(f"{getattr(model, 'base_model_prefix', '')}.")]
-    absent = [n for n in body if n in fresh]
-    if len(absent) > len(body) // 10:
-        raise ModelError(
-            f"{name} does not hold the weights of {type(model).__name__}: {len(absent)} of {len(body)} are absent "
-            f"(the first: {min(absent)}). Is it a checkpoint of another architecture?"
-        )
-    return fresh
 
 
 def held_head(model: nn.Module, head: str) -> frozenset[str]:
@@ -357,8 +334,9 @@ def _fresh_by_architecture(model: nn.Module, config: Any, stored: Any) -> frozen
     import transformers
 
     own = [name for name, _ in model.named_parameters()]
-    saved = getattr(transformers, (config.architectures or [""])[0], None)
-    if saved is None:
+    names = config.architectures
+    saved: Any = getattr(transformers, str(names[0]), None) if isinstance(names, (list, tuple)) and names else None
+    if not (isinstance(saved, type) and issubclass(saved, transformers.PreTrainedModel)):
         prefix = getattr(model, "base_model_prefix", "")
         outside = [n for n in own if not n.startswith(f"{prefix}.")] if prefix else []
         return frozenset(outside) if "Sequence" in type(model).__name__ else frozenset()
@@ -371,9 +349,11 @@ def _fresh_by_architecture(model: nn.Module, config: Any, stored: Any) -> frozen
 def _on_meta(cls: Any, config: Any) -> nn.Module:
     try:
         with torch.device("meta"):
-            return cls.from_config(config) if hasattr(cls, "from_config") else cls(config)
+            if hasattr(cls, "from_config"):
+                return cls.from_config(config, trust_remote_code=is_trusted())
+            return cls(config)
     except Exception as error:  # whatever a constructor says to a size or a rate that it does not take
-        raise ModelError(f"no {config.model_type} can be built from these settings: {_first_line(error)}") from error
+        raise ModelError(f"no {config.model_type} can be built from these settings: {first_line(error)}") from error
 
 
 def _refuse_other_vocabulary(model: nn.Module, tokenizer: Any) -> None:
@@ -386,25 +366,3 @@ def _refuse_other_vocabulary(model: nn.Module, tokenizer: Any) -> None:
 
 def _commit(config: Any) -> str | None:
     return getattr(config, "_commit_hash", None)
-
-
-def _not_at_hand(spec: Model, error: Exception) -> str:
-    folder = Path(spec.name)
-    if spec.name.startswith(("/", ".", "~")) and not folder.is_dir():
-        return f"there is no model folder {spec.name!r} (a relative one is looked for in {Path.cwd()})"
-    if folder.is_dir():
-        try:
-            json.loads((folder / "config.json").read_text())
-        except OSError:
-            return f"{spec.name} holds no readable config.json: it is no model folder"
-        except (ValueError, RecursionError) as damage:
-            return f"{spec.name}/config.json is damaged: {damage}"
-    return (
-        f"the base model {spec.name!r} is not to be had: {_first_line(error)} "
-        "Give a folder (model.name=PATH), or fetch it once with network access."
-    )
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

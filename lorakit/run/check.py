@@ -11,8 +11,10 @@ from torch import nn
 from lorakit.batches import IGNORE, Encoded, encode
 from lorakit.errors import DataError, ModelError
 from lorakit.methods import Attachment
+from lorakit.models._files import weight_files
 from lorakit.models._load import Base, load_tokenizer, outline
 from lorakit.nn.linear import features
+from lorakit.nn.settings import setting
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import Counts
 from lorakit.run.answers import read_splits, scored_splits
@@ -58,6 +60,8 @@ def check(recipe: Recipe, processes: int = 1) -> Checked:
     checked.head = head_view(recipe, base, attachment)
     warn_other_order(checked.head)
     checked.adapter_mib = (checked.counts.trainable + checked.counts.fresh) * 4 / 2**20
+    if not weight_files(recipe.model, local=True):
+        checked.missing.append(f"the weights of {recipe.model.name}, which are not on this machine as safetensors")
     encoded = _look_at_data(recipe, checked, base.config)
     length = max((e.length for e in encoded), default=recipe.data.max_length)
     stored = quantizable(base) if recipe.model.quantize else 0
@@ -119,10 +123,10 @@ def memory(recipe: Recipe, config: Any, counts: Counts, tokens: int, stored: int
     trained = counts.trainable + counts.fresh
     inside = counts.trainable if counts.sites == 0 else 0  # a method without sites trains some of the base's own
     frozen = counts.total - counts.fresh - inside
-    layers = getattr(config, "num_hidden_layers", 12)
-    hidden = config.hidden_size
+    layers = setting(config, "num_hidden_layers", 12)
+    hidden = setting(config, "hidden_size", 0)
     saved = hidden * tokens * (layers if recipe.train.gradient_checkpointing else layers * ACTIVATIONS)
-    logits = tokens * config.vocab_size * 3 if recipe.task.head is Head.CAUSAL else 0
+    logits = tokens * setting(config, "vocab_size", 0) * 3 if recipe.task.head is Head.CAUSAL else 0
     parts = {
         "weights": (frozen - stored) * dtype + stored * BYTES.get(recipe.model.quantize or "", dtype),
         "trained, with gradient and optimizer": trained * 16,

@@ -11,7 +11,7 @@ import numpy as np
 
 from lorakit.errors import InputError, ModelError
 from lorakit.models import Model
-from lorakit.models._load import cached_of, weight_files
+from lorakit.models._files import cached_of, weight_files
 from lorakit.report.result import write_whole
 
 FILE = "base.json"

@@ -16,8 +16,11 @@ from lorakit.disk import scratch_for, sync, sync_all
 from lorakit.errors import AdapterError, DataError, InputError, ModelError, ToleranceError
 from lorakit.hub.shards import Shards, shards
 from lorakit.models import Model
-from lorakit.models._load import DTYPES, Base, cached_of, load, read_config, tokenizer_of
+from lorakit.models._files import cached_of
+from lorakit.models._load import DTYPES, Base, load, read_config, tokenizer_of
+from lorakit.models._numbers import refuse_merged
 from lorakit.models._padding import fit_padding
+from lorakit.nn.settings import setting
 from lorakit.nn.tokens import settle
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import write_whole
@@ -80,6 +83,8 @@ def merge(
             settle(loaded.model)
             _say_own_problem(source, model, loaded.config)
             loaded.model.to(DTYPES[dtype])
+            for name, parameter in loaded.model.named_parameters():
+                refuse_merged(name, parameter)
             _write(loaded, temporary)
             loaded = attachment = None
         allowed = tolerance if tolerance is not None else TOLERANCE[dtype]
@@ -169,7 +174,8 @@ def _read_back(folder: Path, source: Source, probe: _Probe) -> tuple[Any, Tensor
 
 
 def _random_items(loaded: Base, n: int) -> list[Encoded]:
-    drawn = torch.randint(5, loaded.config.vocab_size, (n, 24), generator=torch.Generator().manual_seed(0)).tolist()
+    words = setting(loaded.config, "vocab_size")
+    drawn = torch.randint(5, words, (n, 24), generator=torch.Generator().manual_seed(0)).tolist()
     return [Encoded(str(i), {"input_ids": ids, "attention_mask": [1] * len(ids)}, None) for i, ids in enumerate(drawn)]
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from lorakit.errors import DataError, InputError, RecipeError
+from lorakit.models._trust import FLAG, is_trusted
 from lorakit.recipe.study import Cell, Plan, load_study
 from lorakit.report.result import Result, SeedResult
 from lorakit.report.study import CellResult, State, StudyResult, write_study
@@ -115,7 +116,8 @@ def study_folder(plan: Plan, runs: Path) -> Path:
 
 def task_of(cell: Cell, plan: Plan, runs: Path) -> Task:
     """The command of a cell; its files are called as its run folder is."""
-    command = (*PROGRAM, "train", cell.recipe, *cell.overrides, "--runs", str(runs))
+    trusts = (FLAG,) if is_trusted() else ()
+    command = (*PROGRAM, "train", cell.recipe, *cell.overrides, "--runs", str(runs), *trusts)
     return Task(command, study_folder(plan, runs) / "cells" / folder_of(cell.loaded, runs).name)
 
 

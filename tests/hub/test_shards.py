@@ -106,19 +106,57 @@ def test_old_names_of_layer_norm(merged, tmp_path):
     _same(_written(again, tmp_path / "merged"), model.model)
 
 
+def test_weights_that_are_not_written_as_floats_of_32_bits_are_left_to_transformers(merged):
+    _, found = merged("roberta", size="1GB")
+    [part] = found.parts
+    save_file(
+        {key: value.double() for key, value in load_file(part.file).items()}, part.file, metadata={"format": "pt"}
+    )
+    assert shards(Model(name=str(part.file.parent)), "classification", ["no", "yes"], found.file) is None
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda tensors: {f"another.{key}": tensor for key, tensor in tensors.items()},
         lambda tensors: dict(list(tensors.items())[1:]),
-        lambda tensors: {key: tensor.double() for key, tensor in tensors.items()},
+        lambda tensors: {key: tensor[..., :-1].clone() for key, tensor in tensors.items()},
     ],
-)  # fmt: skip
-def test_names_that_are_not_known_are_left_to_transformers(merged, change):
+)
+def test_a_base_that_is_not_whole_is_refused(merged, change):
     _, found = merged("roberta", size="1GB")
     [part] = found.parts
     save_file(change(load_file(part.file)), part.file, metadata={"format": "pt"})
-    assert shards(Model(name=str(part.file.parent)), "classification", ["no", "yes"], found.file) is None
+    with pytest.raises(ModelError):
+        shards(Model(name=str(part.file.parent)), "classification", ["no", "yes"], found.file)
+
+
+def test_a_file_that_is_cut_short_is_said(merged):
+    _, found = merged("llama")
+    file = found.parts[0].file
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(ModelError, match=f"{file.name} is damaged or cut short"):
+        shards(Model(name=str(file.parent)), "classification", ["no", "yes"], found.file)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_not_written(merged, tmp_path, number):
+    _, found = merged("llama")
+    file = found.parts[0].file
+    tensors = load_file(file)
+    name = min(tensors)
+    tensors[name].view(-1)[0] = number
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=f"{file.name}: {name} holds numbers that are not finite"):
+        _written(found, tmp_path / "merged")
+
+
+def test_what_a_half_does_not_hold_is_not_written(merged, tmp_path):
+    _, found = merged("llama")
+    part = found.parts[0]
+    save_file({key: value * 1e6 for key, value in load_file(part.file).items()}, part.file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="float16"):
+        found.write(tmp_path, "fp16", check_base=False)
 
 
 def test_a_damaged_index_is_said(merged):

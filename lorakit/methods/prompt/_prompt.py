@@ -13,6 +13,7 @@ from lorakit.errors import ModelError
 from lorakit.methods._inserts import Insert, InsertAttachment
 from lorakit.nn.prompt import Prompt
 from lorakit.nn.select import Roles, Site, blocks
+from lorakit.nn.settings import setting
 
 COMMON = 5000
 """Tokens that a prefix starts from are of the first so many, as Lester et al. 2021 have it: in a BPE the commonest."""
@@ -70,12 +71,13 @@ def refuse_unfit(model: Any, method: Any) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
 
     config = model.config
-    if config.is_encoder_decoder or (config.model_type in MASKED and not getattr(config, "is_decoder", False)):
+    reads_both_ways = config.model_type in MASKED and not getattr(config, "is_decoder", False)
+    if setting(config, "is_encoder_decoder", False) or reads_both_ways:
         raise ModelError(
             f"{method.name} is for decoders (GPT-2, Llama), where a prompt comes first and what follows reads it; "
             f"{type(model).__name__} is none. Take an adapter, or lora."
         )
-    room = getattr(config, "max_position_embeddings", None)
+    room = setting(config, "max_position_embeddings")
     if room is not None and method.added_tokens >= room:
         raise ModelError(f"{method.name}: {method.added_tokens} tokens do not fit into the model's {room} positions")
 
