@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lorakit.errors import MetricError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -74,6 +76,25 @@ def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): _finite(v) for k, v in value.items()}
     return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def known(scores: Mapping[str, float], failed: Mapping[str, str]) -> dict[str, float]:
+    """The scores without those that failed; one of a group is named `meteor_seen`."""
+    groups = tuple(f"{name}_" for name in failed)
+
+    def is_lost(metric: str, value: float) -> bool:
+        return math.isnan(value) and (metric in failed or metric.startswith(groups))
+
+    return {metric: value for metric, value in scores.items() if not is_lost(metric, value)}
+
+
+def end_with(failed: Mapping[str, str]) -> None:
+    """MetricError for metrics that failed, once all others are given."""
+    if not failed:
+        return
+    reasons = {why: [m for m, other in failed.items() if other == why] for why in failed.values()}
+    said = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
+    raise MetricError(f"not computed: {said}. The other metrics are given; the predictions are kept as they are")
 
 
 def complete_recipe(incomplete: str) -> list[str]:

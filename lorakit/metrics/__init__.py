@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lorakit.errors import RecipeError
+from lorakit.metrics._attempt import Failed, attempt, failures
 from lorakit.metrics._base import Compared, Facts, Weigh, metric
 from lorakit.metrics._weighted import Weighted
 from lorakit.registry import Registry
@@ -43,4 +44,16 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["Compared", "Facts", "Weighted", "as_evaluate", "facts_of", "metric", "metrics", "weighted_of"]
+__all__ = [
+    "Compared",
+    "Facts",
+    "Failed",
+    "Weighted",
+    "as_evaluate",
+    "attempt",
+    "facts_of",
+    "failures",
+    "metric",
+    "metrics",
+    "weighted_of",
+]

@@ -133,7 +133,8 @@ class _Probe:
         if self.examiner is None:
             return logits, None, logits.argmax(-1).tolist()
         answers = self.examiner.answers(base.model, next(iter(self.examiner.splits)))
-        return logits, score_answers(self.examiner.task, answers), [answer.prediction for answer in answers]
+        scores = score_answers(self.examiner.task, answers, self.examiner.failed)
+        return logits, scores, [answer.prediction for answer in answers]
 
 
 def _random_items(loaded: Base, n: int) -> list[Encoded]:

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lorakit.errors import DataError, RecipeError
+from lorakit.metrics import Failed, failures
 from lorakit.recipe.load import compose
 from lorakit.run.answers import Answer, read_splits, score_answers
 from lorakit.tasks import Example, Head, Task, tasks
@@ -24,12 +25,13 @@ PACKED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
 
 @dataclass(frozen=True)
 class Scored:
-    """scores, the number of examples they are of, how the scorer works, and what was noticed."""
+    """scores (NaN: it failed), the number of examples, how the scorer works, what was noticed, and what failed."""
 
     scores: dict[str, float]
     n: int
     protocol: str
     notes: list[str] = field(default_factory=list)
+    failed: Failed = field(default_factory=dict)
 
 
 def score_files(task: str, predictions: Path, references: Path) -> Scored:
@@ -39,7 +41,9 @@ def score_files(task: str, predictions: Path, references: Path) -> Scored:
     wanted = [_field(line, ("reference", "references"), where) for where, line in json_lines(references)]
     if len(said) != len(wanted):
         raise DataError(f"{predictions} has {len(said)} predictions and {references} {len(wanted)} references")
-    return Scored(asked.score(said, wanted), len(said), asked.protocol)
+    with failures() as failed:
+        scores = asked.score(said, wanted)
+    return Scored(scores, len(said), asked.protocol, failed=failed)
 
 
 def score_split(task: str, predictions: Path, split: str, overrides: Sequence[str] = ()) -> Scored:
@@ -58,7 +62,9 @@ def score_split(task: str, predictions: Path, split: str, overrides: Sequence[st
     # a text is read as the model's output would be; a label or a number is an answer already
     said_of = {id: task_.to_prediction(x) if task_.head is Head.CAUSAL else x for id, x in by_id.items()}
     answers = [Answer(e.id, said_of[e.id], task_.to_reference(e), by_id[e.id], e.text, e.group) for e in examples]
-    return Scored(score_answers(task_, answers), len(answers), task_.protocol, notes)
+    failed: Failed = {}
+    scores = score_answers(task_, answers, failed)
+    return Scored(scores, len(answers), task_.protocol, notes, failed)
 
 
 def _by_name(task: str) -> Task:

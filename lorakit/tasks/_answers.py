@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
 from lorakit.errors import DataError, RecipeError, TrainingError, did_you_mean
-from lorakit.metrics import Compared, Weighted, facts_of, metrics, weighted_of
+from lorakit.metrics import Compared, Weighted, attempt, facts_of, metrics, weighted_of
 from lorakit.metrics._weighted import joined
 from lorakit.tasks._base import Example
 
@@ -125,8 +126,8 @@ def printed_scores(names: Sequence[str], predictions: Sequence[Any], references:
     """What the named metrics give, in the unit that papers print. DataError: nothing to score, lengths that differ."""
     scores: dict[str, float] = {}
     for name in names:
-        found = metrics.get(name)(predictions, references)
-        scores |= {key: value * facts_of(name).printed for key, value in found.items()}
+        facts, compute = facts_of(name), metrics.get(name)
+        scores |= attempt(facts.keys, partial(compute, predictions, references), facts.printed)
     return scores
 
 
