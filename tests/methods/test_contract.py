@@ -35,9 +35,17 @@ CASES += [
     for family in ("roberta", "gpt2", "gpt_neox", "llama", "phi3", "t5")
 ]
 IDS = [f"{name}{' all roles' if 'targets' in fields else ''}-{family}" for name, fields, family in CASES]
+SHAPES = ("roberta", "deberta-v2", "gpt2", "gpt_neox", "phi3", "t5")
+"""One family of each shape: LoRA meets all families in every run, the other methods meet the rest in `make slow`."""
 
 
-@pytest.fixture(params=CASES, ids=IDS)
+def tier(name: str, family: str) -> list[pytest.MarkDecorator]:
+    return [] if name == "lora" or family in SHAPES else [pytest.mark.slow]
+
+
+@pytest.fixture(
+    params=[pytest.param(case, id=id, marks=tier(case[0], case[2])) for id, case in zip(IDS, CASES, strict=True)]
+)
 def case(request, tiny):
     """(what makes a new tiny model of the same weights, the method)."""
     name, fields, family = request.param
@@ -98,7 +106,10 @@ WHOLE = ("bitfit", "top_layers")
 HALF = {id: case for id, case in zip(IDS, CASES, strict=True) if case[0] not in WHOLE}
 
 
-@pytest.mark.parametrize(("name", "fields", "family"), HALF.values(), ids=HALF)
+@pytest.mark.parametrize(
+    ("name", "fields", "family"),
+    [pytest.param(*case, id=id, marks=tier(case[0], case[2])) for id, case in HALF.items()],
+)
 class TestOnABfloat16Base:
     def test_what_trains_is_float32(self, tiny, name, fields, family):
         _, attachment = _attached(partial(tiny, family), methods.get(name)(**fields), dtype=torch.bfloat16)
