@@ -8,6 +8,7 @@
     │   ├── ModelError          a base model that is absent or does not fit
     │   └── AdapterError        an adapter file that is absent, damaged or foreign
     ├── TrainingError           exit 1: the run cannot go on (a dead adapter, a loss that is not finite)
+    ├── MetricError             exit 1: a metric's program failed, or did not answer in time
     ├── ToleranceError          exit 1: a check ran, and what it found is outside its tolerance
     └── Stopped                 exit 130 or 143: Ctrl-C or SIGTERM, after a checkpoint
 
@@ -49,6 +50,9 @@ class AdapterError(InputError): ...
 
 
 class TrainingError(LorakitError): ...
+
+
+class MetricError(LorakitError): ...
 
 
 class ToleranceError(LorakitError): ...

@@ -24,9 +24,9 @@ from pydantic_core import PydanticUndefined
 
 from lorakit.methods import Method, methods
 from lorakit.metrics import facts_of, metrics
-from lorakit.models import Family, Model, families
-from lorakit.recipe.schema import Checkpoint, Evaluate, Expect, Published, Recipe, Train
-from lorakit.tasks import Data, Task, tasks
+from lorakit.models import Family, families
+from lorakit.recipe.schema import Recipe
+from lorakit.tasks import Task, tasks
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "gallery.md"
 INTRO = """\
@@ -57,7 +57,7 @@ def page() -> str:
         map(task_entry, tasks.names()),
         map(family_entry, families.names()),
         map(metric_entry, metrics.names()),
-        map(config_entry, (Recipe, Model, Data, Train, Checkpoint, Evaluate, Expect, Published)),
+        map(config_entry, dict.fromkeys(blocks(Recipe))),
     )
     sections = [join(f"## {title}", SECTIONS[title], *made) for title, made in zip(SECTIONS, entries, strict=True)]
     return join(INTRO.rstrip(), *sections) + "\n"
@@ -127,6 +127,15 @@ def metric_entry(name: str) -> str:
 
 def config_entry(cls: type[BaseModel]) -> str:
     return join(f"### {cls.__name__}", prose(cls.__doc__), field_table(cls))
+
+
+def blocks(cls: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """The block, then those that stand in it; methods and tasks have sections of their own."""
+    yield cls
+    for field in cls.model_fields.values():
+        for part in models_in(field.annotation):
+            if not inspect.isabstract(part):
+                yield from blocks(part)
 
 
 def parts_of(cls: type[BaseModel]) -> list[type[BaseModel]]:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import Tensor, nn
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when transformers is imported, below
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+# the same inputs each time, on a busy machine too
+settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 HEAD_DIM, HEADS, KV_HEADS, LAYERS, WIDTH, MLP, VOCABULARY, PAD, END = 8, 4, 2, 2, 32, 48, 64, 0, 1
 
@@ -83,7 +90,8 @@ class Tiny:
 
     def loss(self) -> Tensor:
         """Depends on every logit, and not equally."""
-        logits = self.model(**self.inputs).logits.float()
+        logits = self.model(**self.inputs).logits
+        logits = logits if logits.dtype == torch.float64 else logits.float()
         return (logits * torch.linspace(-1, 2, logits.numel()).reshape(logits.shape)).pow(2).mean()
 
     def step(self, attachment: Any, rate: float = 0.01, steps: int = 1) -> None:

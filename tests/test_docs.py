@@ -47,6 +47,40 @@ def test_the_gallery_is_up_to_date():
     assert _page("gallery.md") == module.page(), "run python scripts/make_gallery.py"
 
 
+def test_every_block_of_a_recipe_is_in_the_gallery():
+    blocks = _sections(_page("gallery.md"))["Sections of a recipe"]
+    described = set(re.findall(r"^### (.+)$", blocks, re.MULTILINE))
+    own = {"task", "method"}  # each plug-in has an entry
+    fields = {name: field.annotation for name, field in Recipe.model_fields.items() if name not in own}
+    nested = {kind.__name__ for kind in fields.values() if hasattr(kind, "model_fields")}
+    assert len(nested) >= 6
+    assert nested <= described
+
+
+def _anchors(text: str) -> set[str]:
+    """Of the headings, as mkdocs makes them."""
+    plain = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", plain, re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", text).strip().lower()) for text in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_a_link_to_a_heading_finds_it(page):
+    plain = re.sub(r"`[^`\n]*`", "", page.read_text("utf-8"))
+    for target, anchor in re.findall(r"\]\(([\w./-]*)#([^)]+)\)", plain):
+        if not target.startswith("http"):
+            other = page.parent / target if target else page
+            assert anchor in _anchors(other.read_text("utf-8")), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("file", [".ci/run", "Makefile"])
+def test_warnings_of_the_pages_are_errors(file):
+    """With --quiet mkdocs hides its warnings from --strict too."""
+    (line,) = (line for line in (ROOT / file).read_text().splitlines() if "mkdocs build" in line)
+    assert "--strict" in line
+    assert not re.search(r"\s(--quiet|-q)\b", line)
+
+
 def _verbs() -> Iterator[tuple[str, set[str]]]:
     """Verb -> its long options, as the command line has them."""
     import typer

@@ -10,9 +10,13 @@ import pytest
 import torch
 
 from lorakit.recipe.load import Loaded, load_recipe
+from tests.rounding import assert_near, rounding
 
 EXACT, STEPS = 5, 20
 """The two add up in another order, and what that rounds off grows from step to step: 3e-6 after twenty."""
+
+QUICKSTART = 2048
+"""Terms on the way through its three layers of 128 and 512 numbers."""
 
 ROOT = Path(__file__).parent.parent
 ASSETS = ROOT / "lorakit" / "assets"
@@ -72,7 +76,7 @@ def test_the_first_losses_are_those_of_lorakit(example, quickstart, tmp_path):
     steps = example.train(model, tokenizer, example.read(ASSETS, "train"))
     found = [loss for _, (_, loss) in zip(range(STEPS), steps, strict=False)]
     assert len(set(wanted)) == STEPS
-    assert found[:EXACT] == pytest.approx(wanted[:EXACT], abs=1e-6, rel=0)
+    assert found[:EXACT] == pytest.approx(wanted[:EXACT], rel=rounding(torch.float32, QUICKSTART))
     assert found == pytest.approx(wanted, abs=1e-3, rel=0)
 
 
@@ -88,4 +92,4 @@ def test_merging_changes_no_logit(example):
     before = example.logits_of(model, tokenizer, rows)
     example.merge(model)
     assert not any(isinstance(module, example.LoRALinear) for module in model.modules())
-    assert torch.allclose(example.logits_of(model, tokenizer, rows), before, atol=1e-5)
+    assert_near(example.logits_of(model, tokenizer, rows), before, QUICKSTART)

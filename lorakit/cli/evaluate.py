@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import Json, Overrides, TrustRemoteCode, begin, console, give
+from lorakit.cli.output import Json, Overrides, TrustRemoteCode, begin, console, end_with, give, known
 
 Task = Annotated[str | None, typer.Option(help="The task, where the adapter or model does not say it: glue/mrpc.")]
 BaseModel = Annotated[
@@ -47,7 +47,7 @@ def evaluate(
     if found.why:
         say(f"{found.what}: {found.why}", markup=False)
     for name in found.rows:
-        for metric, value in found.scores.get(name, {}).items():
+        for metric, value in known(found.scores.get(name, {}), found.failed).items():
             base = found.base_scores.get(name, {}).get(metric)
             part = f", {found.slices[name]}" if name in found.slices else ""
             beside = "" if base is None else f"   (adapter off{part}: {base:.2f})"
@@ -61,5 +61,6 @@ def evaluate(
     give({
         "path": found.what, "task": found.task, "scores": found.scores, "base_scores": found.base_scores,
         "base_slices": found.slices, "adapter_effect": found.effect, "rows": found.rows, "cut": found.cut,
-        "files": [str(f) for f in found.files],
+        "files": [str(f) for f in found.files], "failed": found.failed,
     }, as_json)  # fmt: skip
+    end_with(found.failed)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lorakit.errors import MetricError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -93,6 +95,25 @@ TrustRemoteCode = Annotated[
     ),
 ]
 """A verb that takes it has nothing more to do: the callback grants it."""
+
+
+def known(scores: Mapping[str, float], failed: Mapping[str, str]) -> dict[str, float]:
+    """The scores without those that failed; one of a group is named `meteor_seen`."""
+    groups = tuple(f"{name}_" for name in failed)
+
+    def is_lost(metric: str, value: float) -> bool:
+        return math.isnan(value) and (metric in failed or metric.startswith(groups))
+
+    return {metric: value for metric, value in scores.items() if not is_lost(metric, value)}
+
+
+def end_with(failed: Mapping[str, str]) -> None:
+    """MetricError for metrics that failed, once all others are given."""
+    if not failed:
+        return
+    reasons = {why: [m for m, other in failed.items() if other == why] for why in failed.values()}
+    said = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
+    raise MetricError(f"not computed: {said}. The other metrics are given; the predictions are kept as they are")
 
 
 def complete_recipe(incomplete: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import Json, Overrides, begin, console, give
+from lorakit.cli.output import Json, Overrides, begin, console, end_with, give, known
 
 
 @app.command()
@@ -35,9 +35,11 @@ def score(
     say = console().print
     for note in found.notes:
         say(f"note: {note}", markup=False)
-    for metric, value in found.scores.items():
+    for metric, value in known(found.scores, found.failed).items():
         say(f"{task}  {metric} {value:.4g}" if abs(value) < 10 else f"{task}  {metric} {value:.2f}", markup=False)
     say(f"{found.n} examples" + (f"; {found.protocol}" if found.protocol else ""), markup=False)
-    give(
-        {"task": task, "scores": found.scores, "n": found.n, "protocol": found.protocol, "notes": found.notes}, as_json
-    )
+    give({
+        "task": task, "scores": found.scores, "n": found.n, "protocol": found.protocol, "notes": found.notes,
+        "failed": found.failed,
+    }, as_json)  # fmt: skip
+    end_with(found.failed)

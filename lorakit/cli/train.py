@@ -52,6 +52,8 @@ def train(
         _prepare(loaded, recipe)  # started by another's hand: the first on each machine does, the others wait
     with redirect_stdout(sys.stderr):  # DeepSpeed logs to what is stdout when it is imported, used or not
         begin()
+        from rich.markup import escape
+
         from lorakit.cli.progress import Progress
         from lorakit.report.result import failed_checks, summary
         from lorakit.report.table import score_table
@@ -72,8 +74,8 @@ def train(
     console().print(score_table(result).plain(), markup=False)
     failed = failed_checks(result)
     for seed, check in failed:
-        found = f"{check.value} against {check.tolerance}; {check.note}"
-        console().print(f"[red]check failed[/red] seed {seed}, {check.name}: {found}")
+        found = "" if check.value is None else f"{check.value} against {check.tolerance}; "
+        console().print(f"[red]check failed[/red] seed {seed}, {check.name}: {found}{escape(check.note)}")
     if not failed:
         merges = any(check.name == "merge" for check in result.seeds[0].checks)
         then = f", when it was trained ({progress.finished_before})" if progress.finished_before else ""

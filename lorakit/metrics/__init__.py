@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lorakit.errors import RecipeError
+from lorakit.metrics._attempt import Failed, attempt, failures
 from lorakit.metrics._base import Compared, Facts, Weigh, metric
 from lorakit.metrics._tokens import Tokenize, say_poor
 from lorakit.metrics._weighted import Weighted
@@ -45,6 +46,17 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "Compared", "Facts", "Tokenize", "Weighted", "as_evaluate", "facts_of", "metric", "metrics", "say_poor",
+    "Compared",
+    "Facts",
+    "Failed",
+    "Tokenize",
+    "Weighted",
+    "as_evaluate",
+    "attempt",
+    "facts_of",
+    "failures",
+    "metric",
+    "metrics",
+    "say_poor",
     "weighted_of",
-]  # fmt: skip
+]

@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Event, Timer
 from typing import NamedTuple
 
-from lorakit.errors import DataError
+from lorakit.errors import MetricError
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def _java() -> str:
     # macOS has a `java` that only says that there is none
     try:
         run(f"`{program} -version`", [program, "-version"], [])
-    except (DataError, OSError) as failed:
+    except (MetricError, OSError) as failed:
         raise FileNotFoundError(f"no Java that runs ({failed})") from None
     return program
 
@@ -75,7 +75,7 @@ def _jar(path: str) -> Path:
 
 
 def run(name: str, command: list[str], lines: list[str]) -> list[str]:
-    """What a program prints, line by line, for the lines that it reads. DataError: it fails, or takes too long."""
+    """What a program prints, line by line, for the lines that it reads. MetricError: it fails, or takes too long."""
     text = "".join(f"{line}\n" for line in lines).encode(errors="replace")
     try:
         done = subprocess.run(command, input=text, capture_output=True, timeout=LIMIT)
@@ -88,7 +88,7 @@ def run(name: str, command: list[str], lines: list[str]) -> list[str]:
 
 @contextmanager
 def dialogue(name: str, command: list[str]) -> Iterator[Callable[..., list[str]]]:
-    """A program that answers each line: `ask(line, n)` is its next n lines. DataError: it ends, or takes too long."""
+    """A program that answers each line: `ask(line, n)` is its next n lines. MetricError: it ends, or takes too long."""
     with tempfile.TemporaryFile() as said:
         program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said)
         assert program.stdin
@@ -126,10 +126,10 @@ def dialogue(name: str, command: list[str]) -> Iterator[Callable[..., list[str]]
             program.communicate()
 
 
-def _late(name: str) -> DataError:
-    return DataError(f"{name} has not answered in {LIMIT:g} seconds, and was ended")
+def _late(name: str) -> MetricError:
+    return MetricError(f"{name} has not answered in {LIMIT:g} seconds, and was ended")
 
 
-def _failed(name: str, code: int, said: bytes) -> DataError:
+def _failed(name: str, code: int, said: bytes) -> MetricError:
     words = said.decode(errors="replace").strip()[-500:]
-    return DataError(f"{name} ended with exit code {code}; it said: {words or 'nothing'}")
+    return MetricError(f"{name} ended with exit code {code}; it said: {words or 'nothing'}")

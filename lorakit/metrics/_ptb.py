@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from lorakit.errors import DataError
+from lorakit.errors import MetricError
 from lorakit.metrics._java import Java, run
 
 # what PTBTokenizer of pycocoevalcap drops. It asks for lower case, so brackets arrive as -lrb- and stay
@@ -50,7 +50,7 @@ class Tokens:
 
 
 def tokenize(java: Java | None, predictions: Sequence[str], references: list[list[str]]) -> Tokens:
-    """The tokens of both sides, from one start of Java. DataError: it fails."""
+    """The tokens of both sides, from one start of Java. MetricError: it fails."""
     texts = [*predictions, *(text for accepted in references for text in accepted)]
     lines = iter(list(map(approximate, texts)) if java is None else official(java, texts))
     return Tokens(
@@ -61,10 +61,10 @@ def tokenize(java: Java | None, predictions: Sequence[str], references: list[lis
 
 
 def official(java: Java, texts: Sequence[str]) -> list[list[str]]:
-    """CoreNLP's tokens of each text. DataError: it fails."""
+    """CoreNLP's tokens of each text. MetricError: it fails."""
     lines = run("CoreNLP's tokeniser", [*java.tokenizer, *_OPTIONS], [_LINE_ENDS.sub(" ", text) for text in texts])
     if len(lines) != len(texts):
-        raise DataError(f"CoreNLP's tokeniser gave {len(lines)} lines for {len(texts)} texts")
+        raise MetricError(f"CoreNLP's tokeniser gave {len(lines)} lines for {len(texts)} texts")
     # not at every white space: "1 1/2" is one token, with a space that does not break
     return [_words(line.rstrip().split(" ")) for line in lines]
 

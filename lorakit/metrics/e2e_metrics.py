@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lorakit.metrics._attempt import attempt
 from lorakit.metrics._base import Facts, accepted_texts, metric
 from lorakit.metrics._java import find
 from lorakit.metrics._ptb import tokenize
@@ -49,11 +50,17 @@ def e2e_metrics(predictions: Sequence[str], references: Sequence[str | Sequence[
     """
     texts = accepted_texts(references)
     java = find(_OTHERWISE)
-    tokens = tokenize(java, predictions, texts)
+
+    def of_tokens() -> dict[str, float]:
+        tokens = tokenize(java, predictions, texts)
+        scores = {}
+        if java:
+            said, accepted = tokens.predictions, tokens.references
+            scores = attempt(("meteor",), lambda: {"meteor": corpus_meteor(java, said, accepted)}, 100)
+        return scores | {tokens.key("rouge_l"): 100 * mean_rouge_l(tokens), tokens.key("cider"): mean_cider(tokens)}
+
     scores = {"bleu": corpus_bleu(predictions, texts, lowercase=True), "nist": corpus_nist(predictions, texts)}
-    if java:
-        scores["meteor"] = 100 * corpus_meteor(java, tokens.predictions, tokens.references)
-    return scores | {tokens.key("rouge_l"): 100 * mean_rouge_l(tokens), tokens.key("cider"): mean_cider(tokens)}
+    return scores | attempt(("meteor", "rouge_l", "cider"), of_tokens)
 
 
 PLUGIN = e2e_metrics

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from lorakit.metrics._attempt import attempt
 from lorakit.metrics._base import Facts, accepted_texts, metric
 from lorakit.metrics._java import find
 from lorakit.metrics._weighted import Weighted, joined, means
@@ -46,7 +47,7 @@ def generation_eval(predictions: Sequence[str], references: Sequence[str | Seque
     scores = {"bleu": corpus_bleu(*_texts(found))}
     outputs, accepted = _words(found)
     if java := find("METEOR is left out"):
-        scores["meteor"] = corpus_meteor(java, outputs, accepted)
+        scores |= attempt(("meteor",), lambda: {"meteor": corpus_meteor(java, outputs, accepted)})
     return scores | {"ter": mean_of_least(outputs, accepted)}
 
 

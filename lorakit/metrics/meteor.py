@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lorakit.errors import DataError
+from lorakit.errors import MetricError
 from lorakit.metrics._base import Facts, accepted_texts, metric
 from lorakit.metrics._java import Java, dialogue, find
 from lorakit.metrics._ptb import tokenize
@@ -30,7 +30,7 @@ def meteor(predictions: Sequence[str], references: Sequence[str | Sequence[str]]
 
 
 def corpus_meteor(java: Java, predictions: Sequence[list[str]], references: Sequence[list[list[str]]]) -> float:
-    """Fraction in 0..1, from one start of Java (about 7 seconds). DataError: it fails, or hangs."""
+    """Fraction in 0..1, from one start of Java (about 7 seconds). MetricError: it fails, or hangs."""
     with dialogue("METEOR", [*java.meteor, *OPTIONS]) as ask:
         statistics = [
             _numbers(ask(_BETWEEN.join(["SCORE", *map(_line, texts), _line(output)])))
@@ -42,11 +42,11 @@ def corpus_meteor(java: Java, predictions: Sequence[list[str]], references: Sequ
 
 
 def _numbers(answers: list[str]) -> str:
-    """The answer. DataError: it is a complaint, and the next one would not come."""
+    """The answer. MetricError: it is a complaint, and the next one would not come."""
     try:
         list(map(float, answers[0].split()))
     except ValueError:
-        raise DataError(f"METEOR answers {answers[0]!r} where numbers should be") from None
+        raise MetricError(f"METEOR answers {answers[0]!r} where numbers should be") from None
     return answers[0]
 
 

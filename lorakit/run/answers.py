@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorakit.errors import DataError
+from lorakit.metrics import Failed, failures
 from lorakit.tasks import Data, Example, Head, Prediction, Task
 
 log = logging.getLogger(__name__)
@@ -75,8 +76,22 @@ def sliced(task: Task, rows: Mapping[str, int]) -> dict[str, str]:
     return {split: f"{most:,} of {n:,} examples" for split, n in rows.items() if n > most}
 
 
-def score_answers(task: Task, answers: Sequence[Answer]) -> dict[str, float]:
-    """Of all answers, and of each group that there is, whose metrics are named `bleu_seen`."""
+def score_answers(task: Task, answers: Sequence[Answer], failed: Failed | None = None) -> dict[str, float]:
+    """Of all answers, and of each group that there is, whose metrics are named `bleu_seen`.
+
+    failed: where a metric that cannot be computed is noted, and its value is NaN. Without it that is a MetricError.
+    """
+    if failed is None:
+        return _scores(task, answers)
+    with failures() as found:
+        scores = _scores(task, answers)
+    for metric, why in found.items():
+        log.warning("%s is not computed: %s", metric, why)
+    failed.update(found)
+    return scores
+
+
+def _scores(task: Task, answers: Sequence[Answer]) -> dict[str, float]:
     references: list[Any] = [answer.reference for answer in answers]
     if any(reference is None for reference in references):
         raise DataError("these examples have no answers to compare with; they can be predicted, not scored")

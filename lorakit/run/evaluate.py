@@ -13,6 +13,7 @@ from accelerate import PartialState
 
 from lorakit.batches import encode
 from lorakit.errors import DataError, ToleranceError
+from lorakit.metrics import Failed
 from lorakit.report.result import write_whole
 from lorakit.run.answers import Scores, read_splits, score_answers, scored_splits, sliced, untrained_most, writes
 from lorakit.run.folder import make_folder, write_lines
@@ -42,6 +43,8 @@ class Evaluated:
     rows: dict[str, int]
     cut: dict[str, int]
     """split -> answers that reached decode.max_new_tokens without an end."""
+    failed: Failed
+    """metric -> why it could not be computed; its score is NaN."""
 
 
 def evaluate(
@@ -91,14 +94,15 @@ def evaluate(
         if any(answer.reference is None for answer in answers):
             written += _submission(recipe.task, split, answers, folder)
             continue
-        scores[split] = score_answers(recipe.task, answers)
+        scores[split] = score_answers(recipe.task, answers, examiner.failed)
         if attachment is not None:
             with attachment.off(), autocast(recipe, device):
-                chosen = examiner.spread(split, untrained_most(recipe.task))
-                base_scores[split] = score_answers(recipe.task, examiner.answers(loaded.model, split, chosen))
+                base_scores |= examiner.scores(loaded.model, [split], untrained_most(recipe.task))
     rows = {split: len(examples[split]) for split in wanted}
     slices = sliced(recipe.task, {split: rows[split] for split in base_scores})
-    return Evaluated(path, source.why, recipe.task.name, scores, base_scores, slices, effect, written, rows, cut)
+    return Evaluated(
+        path, source.why, recipe.task.name, scores, base_scores, slices, effect, written, rows, cut, examiner.failed
+    )
 
 
 def _probe(examples: Sequence[Example], recipe: Any, tokenizer: Any) -> list[Any]:

@@ -154,7 +154,8 @@ class _Probe:
         if self.examiner is None:
             return logits, None, logits.argmax(-1).tolist()
         answers = self.examiner.answers(base.model, next(iter(self.examiner.splits)))
-        return logits, score_answers(self.examiner.task, answers), [answer.prediction for answer in answers]
+        scores = score_answers(self.examiner.task, answers, self.examiner.failed)
+        return logits, scores, [answer.prediction for answer in answers]
 
 
 def _read_back(folder: Path, source: Source, probe: _Probe) -> tuple[Any, Tensor]:

@@ -16,6 +16,7 @@ from lorakit.errors import ModelError, RecipeError
 from lorakit.evaluate.likelihood import log_likelihoods
 from lorakit.evaluate.predict import Generated, generate, predict_logits
 from lorakit.methods import Attachment
+from lorakit.metrics import Failed
 from lorakit.models._load import Base
 from lorakit.nn.freeze import count
 from lorakit.nn.linear import numbers_in
@@ -33,6 +34,7 @@ class Examiner:
 
     attachment: the method that is on the model; text is generated from merged weights, which is faster.
     observe: told how far the generation of a split is. seed: decides where answers are drawn (decode.sample).
+    `failed` is what could not be computed: metric -> why.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Examiner:
         refuse_no_padding(tokenizer)
         self.recipe, self.task, self.tokenizer = recipe, recipe.task, tokenizer
         self.attachment, self.observe, self.seed = attachment, observe, seed
+        self.failed: Failed = {}
         self.splits = {split: list(examples) for split, examples in splits.items()}
         self.stops = stops_of(recipe.task, tokenizer, self.splits)
         self.choices = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in recipe.task.choices]
@@ -99,7 +102,8 @@ class Examiner:
     def scores(self, model: nn.Module, splits: Sequence[str], most: int | None = None) -> Scores:
         """split -> metric -> value; on at most `most` examples of a split, evenly spread over it."""
         return {
-            split: score_answers(self.task, self.answers(model, split, self.spread(split, most))) for split in splits
+            split: score_answers(self.task, self.answers(model, split, self.spread(split, most)), self.failed)
+            for split in splits
         }
 
     def untrained(self, model: nn.Module) -> Scores:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lorakit.errors import DataError, RecipeError
+from lorakit.metrics import Failed, failures
 from lorakit.recipe.load import compose
 from lorakit.run.answers import Answer, read_splits, score_answers
 from lorakit.run.predictions import Said, by_id, field_of, id_of, json_lines, read_predictions
@@ -19,12 +20,13 @@ from lorakit.tasks._answers import given_label, number
 
 @dataclass(frozen=True)
 class Scored:
-    """scores, the number of examples they are of, how the scorer works, and what was noticed."""
+    """scores (NaN: it failed), the number of examples, how the scorer works, what was noticed, and what failed."""
 
     scores: dict[str, float]
     n: int
     protocol: str
     notes: list[str] = field(default_factory=list)
+    failed: Failed = field(default_factory=dict)
 
 
 def score_files(task: str, predictions: Path, references: Path) -> Scored:
@@ -43,7 +45,9 @@ def score_files(task: str, predictions: Path, references: Path) -> Scored:
         found = by_id(said, ids, predictions, str(references))
         said = said if found is None else [found[id] for id in ids]
     answers = [_answer(asked, one) for one in said]
-    return Scored(asked.score(answers, [_reference(asked, one) for one in wanted]), len(said), asked.protocol)
+    with failures() as failed:
+        scores = asked.score(answers, [_reference(asked, one) for one in wanted])
+    return Scored(scores, len(said), asked.protocol, failed=failed)
 
 
 def score_split(task: str, predictions: Path, split: str, overrides: Sequence[str] = ()) -> Scored:
@@ -64,7 +68,9 @@ def score_split(task: str, predictions: Path, split: str, overrides: Sequence[st
         Answer(e.id, _read(task_, found[e.id]), task_.to_reference(e), found[e.id].value, e.text, e.group)
         for e in examples
     ]
-    return Scored(score_answers(task_, answers), len(answers), task_.protocol, notes)
+    failed: Failed = {}
+    scores = score_answers(task_, answers, failed)
+    return Scored(scores, len(answers), task_.protocol, notes, failed)
 
 
 def _read(task: Task, said: Said) -> Any:

@@ -8,15 +8,16 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast, set_seed
 from safetensors.torch import save as safetensors
 from torch.distributed import is_initialized
 
@@ -227,7 +228,8 @@ def train_seed(
 
     def score(model: Any) -> Scores:
         latest.update({split: examiner.answers(model, split) for split in task.eval_splits})
-        return {split: score_answers(task, found) for split, found in latest.items()}
+        scores = {split: score_answers(task, found, examiner.failed) for split, found in latest.items()}
+        return of_the_first(scores, setup.watched, accelerator)
 
     def known() -> dict[str, Any]:
         seconds["whole"] = earlier + time.perf_counter() - begin
@@ -254,7 +256,7 @@ def train_seed(
             if split not in answers:
                 kept = _kept(recipe, folder, split, trained, accelerator)
                 answers[split] = examiner.answers(base.model, split, kept=kept)
-    scores: Scores = {split: score_answers(task, found) for split, found in answers.items()}
+    scores: Scores = {split: score_answers(task, found, examiner.failed) for split, found in answers.items()}
     proven = _prove(recipe, folder, base, attachment, encoded[:8], accelerator, trained) if main else []
     seconds |= {
         "train": trained.seconds, "evaluate": trained.evaluating, "whole": earlier + time.perf_counter() - begin
@@ -267,13 +269,28 @@ def train_seed(
     result = SeedResult(
         seed=seed, scores=scores, base_scores=base_scores, best_epoch=trained.best_epoch, epochs=trained.epochs,
         steps=trained.steps, skipped_steps=trained.skipped, delta_norms=attachment.delta_norms(),
-        checks=tuple(proven), seconds=seconds, files=files_of(folder) if main else {},
+        checks=(*proven, *not_computed(examiner.failed)), seconds=seconds, files=files_of(folder) if main else {},
     )  # fmt: skip
     if main:
         result.write(folder / "result.json")  # last: it says that the seed is whole
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     accelerator.free_memory()
     return result
+
+
+def of_the_first(scores: Scores, watched: tuple[str, str], accelerator: Accelerator) -> Scores:
+    """With the watched score of the first process: a metric may have failed in one alone, and all keep one state."""
+    split, metric = watched
+    if accelerator.num_processes == 1 or metric not in scores[split]:
+        return scores
+    value: Any = torch.tensor(scores[split][metric], dtype=torch.float64, device=accelerator.device)
+    return {**scores, split: {**scores[split], metric: float(broadcast(value))}}
+
+
+def not_computed(failed: Mapping[str, str]) -> list[Check]:
+    """A run without a metric that it should have is whole, and says so."""
+    again = "; `lorakit score` tries again with what is in predictions/"
+    return [Check(name=f"metric {name}", passed=False, note=why + again) for name, why in failed.items()]
 
 
 def refuse_unused(new_tokens: Sequence[str], encoded: Sequence[Any], tokenizer: Any) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
 from lorakit.errors import DataError, RecipeError, TrainingError, did_you_mean
-from lorakit.metrics import Compared, Weighted, facts_of, metrics, say_poor, weighted_of
+from lorakit.metrics import Compared, Weighted, attempt, facts_of, metrics, say_poor, weighted_of
 from lorakit.metrics._weighted import joined
 from lorakit.tasks._base import Example
 
@@ -144,8 +145,9 @@ def printed_scores(
     """What the named metrics give, in the unit that papers print. DataError: nothing to score, lengths that differ."""
     scores: dict[str, float] = {}
     for name in names:
-        found = metrics.get(name)(predictions, references, **_tokens(name, tokenize))
-        scores |= {key: value * facts_of(name).printed for key, value in found.items()}
+        facts = facts_of(name)
+        compute = partial(metrics.get(name), predictions, references, **_tokens(name, tokenize))
+        scores |= attempt(facts.keys, compute, facts.printed)
     return scores
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from lorakit.errors import DataError
+from lorakit.errors import MetricError
 from lorakit.metrics import _java, meteor, metrics
 from lorakit.metrics._java import dialogue, find, run
 from lorakit.metrics._ptb import official
@@ -104,24 +104,24 @@ def test_a_complaint_is_no_number(fake_java):
     fake_java.write_text(
         fake_java.read_text().replace("print(*max(found, key=lambda pair: value(*pair))", "print('Error: specify'")
     )
-    with pytest.raises(DataError, match="METEOR answers 'Error: specify' where numbers should be"):
+    with pytest.raises(MetricError, match="METEOR answers 'Error: specify' where numbers should be"):
         metrics.get("meteor")(["a"], ["a"])
 
 
 @pytest.mark.parametrize("code", ["import sys; sys.exit('boom: x')", "input(); raise SystemExit('boom: x')"])
 def test_a_program_that_dies(code):
-    with pytest.raises(DataError, match=r"METEOR ended with exit code 1; it said: boom: x"):
+    with pytest.raises(MetricError, match=r"METEOR ended with exit code 1; it said: boom: x"):
         ask_once(code)
-    with pytest.raises(DataError, match=r"PTB ended with exit code 1; it said: boom: x"):
+    with pytest.raises(MetricError, match=r"PTB ended with exit code 1; it said: boom: x"):
         run("PTB", python(code), ["x"])
 
 
 def test_a_program_that_hangs(monkeypatch):
     monkeypatch.setattr(_java, "LIMIT", 0.3)
     sleep = "import time; time.sleep(60)"
-    with pytest.raises(DataError, match=r"METEOR has not answered in 0\.3 seconds, and was ended"):
+    with pytest.raises(MetricError, match=r"METEOR has not answered in 0\.3 seconds, and was ended"):
         ask_once(sleep)
-    with pytest.raises(DataError, match=r"PTB has not answered in 0\.3 seconds"):
+    with pytest.raises(MetricError, match=r"PTB has not answered in 0\.3 seconds"):
         run("PTB", python(sleep), ["x"])
 
 
@@ -134,5 +134,5 @@ def test_a_tokeniser_that_loses_a_line(fake_java):
     fake_java.write_text(f"#!{sys.executable}\nprint('one line')\n")
     java = find("x")
     assert java
-    with pytest.raises(DataError, match="gave 1 lines for 2 texts"):
+    with pytest.raises(MetricError, match="gave 1 lines for 2 texts"):
         official(java, ["a", "b"])

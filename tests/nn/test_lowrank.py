@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lorakit.nn.lowrank import Projection, Rows, add_product, low_rank_reference, project
+from tests.rounding import assert_near
 
 
 def add_low_rank(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float, rows: Rows = None) -> Tensor:
@@ -17,6 +18,8 @@ def add_low_rank(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float, rows:
 
 
 OUT, IN, R, SCALE = 12, 7, 3, 1.75
+TERMS = 128
+"""Of a gradient: 12 rows of the batch, 12 outputs and 3 ranks, and squares of them where a loss is squared."""
 ROWS: dict[str, Rows] = {
     "all": None,
     "block": slice(4, 9),
@@ -56,8 +59,8 @@ def test_value_and_gradients_are_the_references(rows, batch):
     operands = _operands(rows, batch)
     value, gradients = _run(add_low_rank, rows, operands)
     wanted, wanted_gradients = _run(low_rank_reference, rows, operands)
-    torch.testing.assert_close(value, wanted, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(gradients, wanted_gradients, rtol=1e-6, atol=1e-6)
+    assert_near(value, wanted, TERMS)
+    assert_near(gradients, wanted_gradients, TERMS)
 
 
 def test_the_reference_is_the_formula(rows):
@@ -66,7 +69,7 @@ def test_the_reference_is_the_formula(rows):
     wanted = y.detach().clone()
     for i, row in enumerate(torch.arange(OUT)[slice(None) if rows is None else rows].tolist()):
         wanted[:, row] += SCALE * torch.stack([(b[i] * (a @ sample)).sum() for sample in x])
-    torch.testing.assert_close(low_rank_reference(y, x, a, b, SCALE, rows), wanted, rtol=0, atol=1e-13)
+    assert_near(low_rank_reference(y, x, a, b, SCALE, rows), wanted, TERMS)
 
 
 def test_gradcheck(rows):
@@ -79,7 +82,7 @@ def test_y_is_changed_in_place_and_x_is_not(rows):
     wanted, x_before = low_rank_reference(y, x, a, b, SCALE, rows), x.clone()
     out = add_low_rank(y, x, a, b, SCALE, rows)
     assert out.data_ptr() == y.data_ptr()
-    torch.testing.assert_close(y, wanted, rtol=1e-6, atol=1e-6)
+    assert_near(y, wanted, TERMS)
     assert torch.equal(x, x_before)
 
 
@@ -127,8 +130,8 @@ def test_x_need_not_be_contiguous(rows, layout):
     assert not x.is_contiguous()
     value, gradients = _run(add_low_rank, rows, (y, x, a, b))
     wanted, wanted_gradients = _run(low_rank_reference, rows, (y, x, a, b))
-    torch.testing.assert_close(value, wanted, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(gradients, wanted_gradients, rtol=1e-5, atol=1e-5)
+    assert_near(value, wanted, TERMS)
+    assert_near(gradients, wanted_gradients, TERMS)
 
 
 @pytest.mark.parametrize("frozen", ["y", "x", "a", "b", "yx", "ab"])
@@ -142,7 +145,7 @@ def test_no_gradient_where_none_is_wanted(rows, frozen):
         y, x, a, b = operands.values()
         return torch.autograd.grad(function(y * 1, x, a, b, SCALE, rows).pow(2).sum(), live)
 
-    torch.testing.assert_close(gradients(add_low_rank), gradients(low_rank_reference), rtol=1e-5, atol=1e-5)
+    assert_near(gradients(add_low_rank), gradients(low_rank_reference), TERMS)
 
 
 def test_y_as_a_view():
@@ -154,7 +157,7 @@ def test_y_as_a_view():
         y = torch.mm(x.reshape(-1, IN), weight).view(2, 3, OUT)
         return torch.autograd.grad(function(y, x, a, b, SCALE, None).pow(2).sum(), (weight, x, a, b))
 
-    torch.testing.assert_close(loss(add_low_rank), loss(low_rank_reference), rtol=1e-5, atol=1e-4)
+    assert_near(loss(add_low_rank), loss(low_rank_reference), TERMS)
 
 
 def test_two_parts_of_one_output_add_up():
@@ -166,7 +169,7 @@ def test_two_parts_of_one_output_add_up():
         out = function(function(y * 1, x, a, b, SCALE, slice(0, 4)), x, a2, b2, 0.5, slice(8, 12))
         return torch.autograd.grad(out.pow(2).sum(), (y, x, a, b, a2, b2))
 
-    torch.testing.assert_close(gradients(add_low_rank), gradients(low_rank_reference), rtol=1e-5, atol=1e-4)
+    assert_near(gradients(add_low_rank), gradients(low_rank_reference), TERMS)
 
 
 @pytest.mark.gpu
@@ -176,8 +179,8 @@ def test_on_a_gpu(rows):
     rows = rows.cuda() if isinstance(rows, Tensor) else rows
     value, gradients = _run(add_low_rank, rows, operands)
     wanted, wanted_gradients = _run(low_rank_reference, rows, operands)
-    torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(gradients, wanted_gradients, rtol=1e-4, atol=1e-4)
+    assert_near(value, wanted, TERMS)
+    assert_near(gradients, wanted_gradients, TERMS)
 
 
 class _Part(torch.nn.Module):

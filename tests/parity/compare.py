@@ -8,6 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tests.rounding import TINY, rounding
+
+EXACT = torch.float64
+"""Identities are asserted in it: what is left of a difference in float32 depends on the processor."""
+SAME = rounding(EXACT, TINY)
+TEN_STEPS = 1e6 * SAME
+"""AdamW divides by the root of a gradient's square: where that is near zero, what was rounded off grows."""
+
 
 def gap(a: Tensor, b: Tensor) -> float:
     """Largest difference, relative to the largest logit where that is above one."""

@@ -7,7 +7,8 @@ import torch
 
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.nn.linear import weight_of
-from tests.parity.compare import gap, losses_of_ten_steps
+from tests.parity.compare import EXACT, SAME, TEN_STEPS, gap, losses_of_ten_steps
+from tests.rounding import assert_near
 
 pytestmark = pytest.mark.peers
 loralib = pytest.importorskip("loralib")
@@ -24,11 +25,11 @@ def _replace(model, path: str, layer) -> None:
         layer.weight.copy_(old.weight)
         layer.bias.copy_(old.bias)
     parent, name = path.rsplit(".", 1)
-    setattr(model.model.get_submodule(parent), name, layer)
+    setattr(model.model.get_submodule(parent), name, layer.to(EXACT))
 
 
 def _linear(tiny):
-    ours, theirs = tiny("roberta"), tiny("roberta")
+    ours, theirs = tiny("roberta", dtype=EXACT), tiny("roberta", dtype=EXACT)
     attachment = LoRA(r=R, alpha=ALPHA).attach(ours.model, ours.roles, ours.fresh)
     for path in LINEAR:
         _replace(theirs, path, loralib.Linear(32, 32, r=R, lora_alpha=ALPHA))
@@ -37,7 +38,7 @@ def _linear(tiny):
 
 def _fused(tiny):
     """loralib's own way with GPT-2 (`examples/NLG`): enable_lora for q and v, fan_in_fan_out for the Conv1D."""
-    ours, theirs = tiny("gpt2", "CausalLM"), tiny("gpt2", "CausalLM")
+    ours, theirs = (tiny("gpt2", "CausalLM", dtype=EXACT) for _ in range(2))
     attachment = LoRA(r=R, alpha=ALPHA).attach(ours.model, ours.roles, ours.fresh)
     for path in FUSED:
         layer = loralib.MergedLinear(
@@ -82,7 +83,7 @@ def test_the_same_number_of_parameters(pair):
 def test_forward(pair):
     ours, attachment, theirs = pair
     wanted = theirs.model(**theirs.inputs).logits
-    assert gap(ours.model(**ours.inputs).logits, wanted) <= 1e-6
+    assert gap(ours.model(**ours.inputs).logits, wanted) <= SAME
     with attachment.off():
         assert gap(ours.model(**ours.inputs).logits, wanted) > 1e-2
 
@@ -93,7 +94,7 @@ def test_gradients(pair):
     theirs.loss().backward()
     for our, their, rows in _factors(attachment, theirs):
         assert our.grad.abs().max() > 0
-        torch.testing.assert_close(our.grad, their.grad[rows], rtol=1e-5, atol=1e-6)
+        assert_near(our.grad, their.grad[rows])
 
 
 def test_merged_weights(pair):
@@ -103,8 +104,8 @@ def test_merged_weights(pair):
     for site in attachment.sites:
         merged = weight_of(site.module)
         their = theirs.model.get_submodule(site.path).weight
-        torch.testing.assert_close(merged, their.T if "c_attn" in site.path else their, rtol=1e-6, atol=1e-6)
-    assert gap(ours.logits(), theirs.logits()) <= 1e-6
+        assert_near(merged, their.T if "c_attn" in site.path else their)
+    assert gap(ours.logits(), theirs.logits()) <= SAME
 
 
 def test_training_step_by_step(pair):
@@ -119,6 +120,6 @@ def test_training_step_by_step(pair):
         losses_of_ten_steps(ours, deltas),
         losses_of_ten_steps(theirs, [p for p in theirs.model.parameters() if p.requires_grad]),
     ]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5, abs=1e-6)
+    assert losses[0] == pytest.approx(losses[1], rel=TEN_STEPS)
     for our, their, rows in _factors(attachment, theirs):
-        torch.testing.assert_close(our, their[rows], rtol=0, atol=1e-5)
+        assert float((our - their[rows]).abs().max()) <= TEN_STEPS

@@ -28,6 +28,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = [
     pytest.mark.browser,
+    pytest.mark.nightly,
     pytest.mark.skipif(CHROMIUM is None, reason=f"a browser: none of {', '.join(NAMES)} is installed"),
 ]
 WIDTHS = (360, 1200)

@@ -91,8 +91,8 @@ def memory_mib() -> float:
 
 
 def tiers(few: int, many: int) -> Any:
-    """The whole count is slow, a tenth of it is not."""
-    return pytest.mark.parametrize("count", [few, pytest.param(many, marks=pytest.mark.slow)])
+    """The whole count is for the night, a tenth of it for every run."""
+    return pytest.mark.parametrize("count", [few, pytest.param(many, marks=pytest.mark.nightly)])
 
 
 def each(count: int, trial: Trial, one: Callable[[Random], None]) -> None:

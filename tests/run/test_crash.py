@@ -117,7 +117,7 @@ def whole(runs: Path) -> dict[str, object]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_thirty_kills_change_no_bit(tmp_path):
     rng = random.Random(6)
     straight = Told(tmp_path / "straight")

@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from tests.rounding import assert_near
+
 pytestmark = pytest.mark.peers
+SHIPPED = 2048
+"""Terms on the way through a model that ships: three layers of 128 and 512 numbers."""
 loralib = pytest.importorskip("loralib")
 
 TEXTS = ["the juice was good, good even", "the bill was bad, even poor", "lovely"]
@@ -94,7 +98,7 @@ def test_a_classifier(encoder, lorakit_cli, tmp_path):
     found = _logits(
         _in_peft(tmp_path / "adapter", "tiny_encoder", "AutoModelForSequenceClassification"), "tiny_encoder"
     )
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert_near(found, wanted, SHIPPED)
     small = "data.limit.validation=16"
     scored = lorakit_cli("eval", tmp_path / "adapter", small, "--json")
     assert scored.code == 0
@@ -114,7 +118,7 @@ def test_a_decoder(decoder, lorakit_cli, tmp_path):
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["target_modules"]) == (8, 64, ["c_attn"])
     found = _logits(_in_peft(tmp_path / "adapter", "tiny_gpt2", "AutoModelForCausalLM"), "tiny_gpt2")
-    torch.testing.assert_close(found, _logits(model.train(), "tiny_gpt2"), rtol=1e-5, atol=1e-4)
+    assert_near(found, _logits(model.train(), "tiny_gpt2"), SHIPPED)
     said = lorakit_cli("generate", tmp_path / "adapter", "--prompt", "name: Lucky Fox", "decode.max_new_tokens=4")
     assert said.code == 0
 

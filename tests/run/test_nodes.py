@@ -70,7 +70,7 @@ def can_rename() -> bool:
     return subprocess.run(["unshare", "--uts", "true"], capture_output=True, timeout=10, check=False).returncode == 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_machines_have_the_losses_of_one_process(tmp_path, lorakit_cli):
     """Two torchrun agents, each with its address and, where it may, its host name; gloo on loopback."""
     line = lorakit_cli(

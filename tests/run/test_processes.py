@@ -81,7 +81,7 @@ def one(tmp_path_factory) -> Path:
 needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("processes", "strategy"),
     [(2, "ddp"), (4, "ddp"), (2, "fsdp2"), (3, "fsdp2"), pytest.param(2, "zero2", marks=needs_deepspeed)],
@@ -92,7 +92,7 @@ def test_the_losses_predictions_and_adapter_of_one_process(one, tmp_path, proces
     assert_same(alone, train([*ODD, *more], tmp_path, processes, strategy))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("more", [
     ["train.micro_batch_size=4"],
     ["method.name=full", "~method.targets", "~method.r", "~method.alpha", "~expect", "train.learning_rate=1e-4"],
@@ -107,7 +107,7 @@ def test_parts_of_a_model_train_as_the_whole(tmp_path, more, strategy):
     assert_same(train(short, tmp_path / "one"), train(short, tmp_path / "two", 2, strategy))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_compiled_layers_in_two_processes(tmp_path):
     """DDP's hooks stand between the layers that torch compiles."""
     short = [*ODD, "train.max_steps=6"]
@@ -122,7 +122,7 @@ PREFIX = ["method={name: lora_prefix_layer, prompt: {prefix: 4, infix: 2}}", "da
           "decode.max_new_tokens=24"]  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("more", "far"), [([], 1e-5), (PREFIX, 1e-3)], ids=["lora", "prefix"])
 def test_texts_of_unequal_length_are_written_by_processes_that_hold_parts(tmp_path, more, far):
     """With the prefix, one number of LoRA's A has next to no gradient, and Adam makes a step of its rounding."""
@@ -163,7 +163,7 @@ def started(script: str, arguments: list[str], runs: Path, strategy: str = "ddp"
     return subprocess.Popen(line, env=CPU, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_each_process_holds_a_part_and_accelerates_launcher_will_do(tmp_path):
     with started(PARTS, [*ODD, "train.max_steps=2", "evaluate.every=9"], tmp_path, "fsdp2") as process:
         _, err = process.communicate(timeout=120)
@@ -191,7 +191,7 @@ HOW = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("how", "code", "message"), [
     ("error", 2, "error: example 17 is broken"),
     ("bug", 1, "error: ZeroDivisionError: division by zero"),
@@ -218,7 +218,7 @@ def test_one_process_that_fails_ends_all_with_one_message(tmp_path, how, code, m
     assert seconds < 60
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("strategy", "sent", "said"), [
     ("ddp", signal.SIGHUP, "stopped at step "),
     pytest.param("zero2", signal.SIGTERM, "error: stopped by SIGTERM", marks=needs_deepspeed),

@@ -341,7 +341,7 @@ def _ended(process: subprocess.Popen[str]) -> str:
     return said
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_stopped_by_signals_as_a_command(tmp_path):
     runs = tmp_path / "runs"
     first = _stopped(runs, _begin(runs), 3, signal.SIGTERM, group=False)
@@ -352,7 +352,7 @@ def test_stopped_by_signals_as_a_command(tmp_path):
     assert left(next(runs.glob("quick*"))) == left(next((tmp_path / "straight").glob("quick*")))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("processes", "strategy"), [(2, "ddp"), (4, "ddp"), (2, "fsdp2")])
 def test_several_processes_are_stopped_and_go_on(tmp_path, processes, strategy):
     """By signals to the launcher; four, since the order in which numbers are added does not matter to two."""

@@ -25,7 +25,7 @@ ABSENT = [
 ]
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.nightly,
     pytest.mark.skipif(bool(ABSENT), reason=f"no {', '.join(ABSENT)} here: apt-get install slurm-wlm munge"),
 ]
 

@@ -14,6 +14,7 @@ from lorakit.methods.reparam.lora import LoRA
 from lorakit.tasks import Head
 from lorakit.train.loss import can_be_lean, loss_sum
 from lorakit.train.plan import own_part, share
+from tests.rounding import assert_near
 
 
 class _Fixed(nn.Module):
@@ -121,7 +122,7 @@ def test_any_cut_of_a_batch_adds_up_to_the_same_gradient(tiny, head, processes, 
     cut = gradients([[examples[i] for i in part] for part in parts])
     straight = gradients([examples])
     assert any(g.abs().max() > 1e-4 for g in straight.values())
-    torch.testing.assert_close(cut, straight, rtol=1e-5, atol=1e-6)
+    assert_near(cut, straight)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "opt", "bloom", "gpt_neox", "phi3"])
@@ -160,9 +161,9 @@ def test_without_logits_it_is_the_same_loss(tiny, family, smoothing):
     batch = collate(_examples(Head.CAUSAL), Head.CAUSAL, 0)
     assert can_be_lean(model.model, batch)
     losses = [loss_sum(model.model, batch, Head.CAUSAL, smoothing, lean=lean) for lean in (True, False)]
-    torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-5)
+    assert_near(*losses)
     gradients = [torch.autograd.grad(loss, list(trained.values())) for loss in losses]
-    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+    assert_near(*gradients)
     assert not model.model.get_output_embeddings()._forward_pre_hooks
 
 
