@@ -1,17 +1,36 @@
-"""The string constants of a compiled Java class (JVM specification, chapter 4): what a program keeps as data."""
+"""The string constants of a compiled Java class (JVM specification, chapter 4): what a program
+keeps as data."""
 
 from __future__ import annotations
 
 import struct
 
 # bytes of a constant after its tag; a Utf8 (1) says its own length
-_SIZES = {3: 4, 4: 4, 5: 8, 6: 8, 7: 2, 8: 2, 9: 4, 10: 4, 11: 4, 12: 4, 15: 3, 16: 2, 17: 4, 18: 4, 19: 2, 20: 2}
+_SIZES = {
+    3: 4,
+    4: 4,
+    5: 8,
+    6: 8,
+    7: 2,
+    8: 2,
+    9: 4,
+    10: 4,
+    11: 4,
+    12: 4,
+    15: 3,
+    16: 2,
+    17: 4,
+    18: 4,
+    19: 2,
+    20: 2,
+}
 _UTF8, _STRING = 1, 8
 _TWO_PLACES = (5, 6)
 
 
 def string_constants(code: bytes) -> dict[str, str]:
-    """Name of a static field -> its constant, for those that are strings. code: the bytes of a .class file."""
+    """Name of a static field -> its constant, for those that are strings. code: the bytes of a
+    .class file."""
     texts, strings, at = _pool(code)
     # access flags, this class, the class above
     at += 6

@@ -1,4 +1,5 @@
-"""The alignment of METEOR 1.5: of all matches, those that count (Denkowski and Lavie 2014, section 2).
+"""The alignment of METEOR 1.5: of all matches, those that count (Denkowski and Lavie 2014, section
+2).
 
 A beam search goes through the reference word by word. The best alignment is the one that
 
@@ -6,9 +7,9 @@ A beam search goes through the reference word by word. The best alignment is the
     2. has the fewest chunks (runs of matches that are adjacent and in order in both texts),
     3. has the smallest sum of |place in the reference - place in the output|.
 
-The program rounds each match's cover down, so that a single word of another form adds nothing, and adds the distance
-of a match that it tries to the path that goes on without it. Both decide which alignment is found, and are kept.
-"""
+The program rounds each match's cover down, so that a single word of another form adds nothing, and
+adds the distance of a match that it tries to the path that goes on without it. Both decide which
+alignment is found, and are kept."""
 
 from __future__ import annotations
 
@@ -23,11 +24,12 @@ BEAM = 40
 _COVER, _CHUNK = 1 << 48, 1 << 32
 _COST = itemgetter(0)
 _Path = tuple[int, int, int, int, int, Any]
-"""Its cost; the next word of the reference that no match has passed; where the last match ends in the output, or -1
-once the chunk is over; the words of the reference that are taken, as bits; those of the output; the last match, and
-in the same way those before it."""
+"""Its cost; the next word of the reference that no match has passed; where the last match ends in
+the output, or -1 once the chunk is over; the words of the reference that are taken, as bits; those
+of the output; the last match, and in the same way those before it."""
 _Option = tuple[Match, int, int, int, int]
-"""A match, its words in the reference as bits, those in the output, what it takes off the cost, and its distance."""
+"""A match, its words in the reference as bits, those in the output, what it takes off the cost, and
+its distance."""
 
 
 def align(places: Places, words: int) -> list[Match]:
@@ -47,13 +49,18 @@ def align(places: Places, words: int) -> list[Match]:
             else:
                 going_on.append(_with(path, fixed[current]))
         paths = going_on
-    ended = [(cost + _CHUNK if last >= 0 else cost, chosen) for cost, _, last, _, _, chosen in _best(paths)]
+    ended = [(_ended(path), path[5]) for path in _best(paths)]
     found = []
     chosen = min(ended, key=_COST)[1]
     while chosen:
         match, chosen = chosen
         found.append(match)
     return found[::-1]
+
+
+def _ended(path: _Path) -> int:
+    """Its cost, the last chunk counted."""
+    return path[0] + _CHUNK if path[2] >= 0 else path[0]
 
 
 def _best(paths: list[_Path]) -> list[_Path]:
@@ -96,7 +103,8 @@ def _try(path: _Path, options: list[_Option], going_on: list[_Path]) -> None:
         then = cost - cover
         if match[2] != last >= 0:
             then += _CHUNK
-        going_on.append((then, match[1], match[3], used | bits, other_used | other_bits, (match, chosen)))
+        taken, other_taken = used | bits, other_used | other_bits
+        going_on.append((then, match[1], match[3], taken, other_taken, (match, chosen)))
         # the distance does not count for this match, but for those that are tried after it
         cost += distance
     if last >= 0:

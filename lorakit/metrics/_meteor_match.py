@@ -1,8 +1,9 @@
-"""Which words of an output could stand for which of a reference (Denkowski and Lavie 2014, section 2).
+"""Which words of an output could stand for which of a reference (Denkowski and Lavie 2014, section
+2).
 
-Four modules find matches: equal words, equal stems, words with a WordNet synset in common, and phrases that the table
-calls paraphrases. The order of the matches is that in which the search tries them.
-"""
+Four modules find matches: equal words, equal stems, words with a WordNet synset in common, and
+phrases that the table calls paraphrases. The order of the matches is that in which the search tries
+them."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def text(words: list[str], tables: Tables) -> Text:
 
 
 def matches(output: Text, reference: Text, related: Related) -> Places:
-    """For each place in the reference, the matches that begin there. Of equal texts only those of equal words."""
+    """For each place in the reference, the matches that begin there. Of equal texts only those of
+    equal words."""
     found: Places = [[] for _ in reference.known]
     _equal_words(output.known, reference.known, found)
     if [word.key for word in output.known] != [word.key for word in reference.known]:
@@ -64,7 +66,8 @@ def _equal_stems(output: list[Known], reference: list[Known], found: Places) -> 
 def _synonyms(output: list[Known], reference: list[Known], found: Places) -> None:
     places = _places((synset, i) for i, word in enumerate(output) for synset in word.synonyms)
     for j, word in enumerate(reference):
-        others = {i for synset in word.synonyms for i in places.get(synset, ()) if output[i].key != word.key}
+        others = {i for synset in word.synonyms for i in places.get(synset, ())}
+        others = {i for i in others if output[i].key != word.key}
         found[j] += [Match(j, j + 1, i, i + 1, SYNONYM) for i in sorted(others)]
 
 
@@ -77,9 +80,13 @@ def _paraphrases(output: Text, reference: Text, related: Related, found: Places)
 
 
 def _related(here: Text, there: Text, related: Related) -> Iterable[tuple[int, int, int, int]]:
-    """Where a phrase is and how many words it has, where a paraphrase of it is and how many that has."""
+    """Where a phrase is and how many words it has, where a paraphrase of it is and how many that
+    has."""
     places = _places(
-        (phrase, (at, length)) for at, some in enumerate(there.phrases) for length, phrase in enumerate(some, start=1)
+        (phrase, (at, length))
+        # by place, then by length
+        for at, some in enumerate(there.phrases)
+        for length, phrase in enumerate(some, start=1)
     )
     for at, some in enumerate(here.phrases):
         for length, phrase in enumerate(some, start=1):

@@ -1,13 +1,14 @@
 """METEOR 1.5's value from counts (Denkowski and Lavie 2014; Denkowski and Lavie 2011 for delta).
 
-    P = sum_m w_m (delta content_m + (1 - delta) function_m) / (delta content + (1 - delta) function)
+    P = sum_m w_m (delta content_m + (1 - delta) function_m)
+        / (delta content + (1 - delta) function)
     F = P R / (alpha P + (1 - alpha) R),    penalty = gamma (chunks / words matched)^beta
     METEOR = F (1 - penalty)
 
-content and function are words of the output for P and of the reference for R, with index m those that module m
-(equal, stem, synonym, paraphrase) has matched. The penalty is 0 where all is matched in one chunk. A corpus has the
-value of its summed counts, in which an example matched in one chunk adds no chunk.
-"""
+content and function are words of the output for P and of the reference for R, with index m those
+that module m (equal, stem, synonym, paraphrase) has matched. The penalty is 0 where all is matched
+in one chunk. A corpus has the value of its summed counts, in which an example matched in one chunk
+adds no chunk."""
 
 from __future__ import annotations
 
@@ -22,8 +23,9 @@ WEIGHTS = (1.0, 0.6, 0.8, 0.6)
 CHUNKS = 20
 """The place of the chunks among the counts."""
 Counts = list[int]
-"""Words of the output, of the reference; function words of both; for each module content words of both and function
-words of both that it matched; chunks; words of the output, of the reference that are matched: 23 numbers."""
+"""Words of the output, of the reference; function words of both; for each module content words of
+both and function words of both that it matched; chunks; words of the output, of the reference that
+are matched: 23 numbers."""
 
 
 def best_counts(output: Text, references: Sequence[Text], related: Related) -> Counts:
@@ -33,7 +35,10 @@ def best_counts(output: Text, references: Sequence[Text], related: Related) -> C
 
 
 def counts(output: Text, reference: Text, related: Related) -> Counts:
-    functions = [word.function for word in output.known], [word.function for word in reference.known]
+    functions = (
+        [word.function for word in output.known],
+        [word.function for word in reference.known],
+    )
     matched = align(matches(output, reference, related), len(output.known))
     modules = [0] * (4 * len(MODULES))
     for match in matched:

@@ -1,10 +1,11 @@
-"""What METEOR 1.5 knows about English words: WordNet's synonyms, function words, abbreviations, and paraphrases."""
+"""What METEOR 1.5 knows about English words: WordNet's synonyms, function words, abbreviations, and
+paraphrases."""
 
 from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,13 +18,20 @@ from lorakit.metrics._porter2 import stem
 if TYPE_CHECKING:
     from numpy import ndarray
 
-# WordNet's rules for base forms (morphy, WordNet manual 7): an ending, and what stands there in the base form
-_BASE_FORMS = (
-    ("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y"),
-    ("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", ""),
-    ("er", ""), ("est", ""), ("er", "e"), ("est", "e"),
-)  # fmt: skip
+# WordNet's rules for base forms (manual page morphy): an ending, and what the base form has there
+_BASE_FORMS = [
+    (pair.split(":")[0], pair.split(":")[1])
+    for pairs in (
+        # nouns, verbs, adjectives
+        "s: ses:s xes:x zes:z ches:ch shes:sh men:man ies:y",
+        "s: ies:y es:e es: ed:e ed: ing:e ing:",
+        "er: est: er:e est:e",
+    )
+    for pair in pairs.split()
+]
 _PIECE = 1 << 22
+Related = dict[int, list[int]]
+"""Phrase -> its paraphrases, both as hashes."""
 LONGEST = 7
 """Words of the longest phrase in the table of paraphrases."""
 
@@ -41,11 +49,13 @@ class Tables:
     """The lists of words. They are read once, in half a second."""
 
     def __init__(self, archive: Path) -> None:
-        self.abbreviations = read_abbreviations(entry(archive, "nonbreaking/english.prefixes").decode())
+        abbreviations = entry(archive, "nonbreaking/english.prefixes").decode()
+        self.abbreviations = read_abbreviations(abbreviations)
         self._function = frozenset(entry(archive, "function/english.words").decode().split("\n"))
         self._synonyms = _pairs_of_lines(entry(archive, "synonym/english.synsets").decode())
         self._bases: dict[str, list[str]] = {}
-        for base, forms in _pairs_of_lines(entry(archive, "synonym/english.exceptions").decode()).items():
+        exceptions = _pairs_of_lines(entry(archive, "synonym/english.exceptions").decode())
+        for base, forms in exceptions.items():
             for form in forms.split():
                 self._bases.setdefault(form, []).append(base)
         self._known: dict[str, Known] = {}
@@ -53,13 +63,19 @@ class Tables:
     def __getitem__(self, word: str) -> Known:
         found = self._known.get(word)
         if found is None:
-            found = Known(java_hash(word), java_hash(stem(word)), self._all_synonyms(word), word in self._function)
+            found = Known(
+                java_hash(word),
+                java_hash(stem(word)),
+                self._all_synonyms(word),
+                word in self._function,
+            )
             self._known[word] = found
         return found
 
     def _all_synonyms(self, word: str) -> frozenset[int]:
         forms = [word, *(self._bases.get(word) or [self._base_form(word)])]
-        return frozenset(int(number) for form in forms for number in self._synonyms.get(form, "").split())
+        numbers = " ".join(self._synonyms.get(form, "") for form in forms).split()
+        return frozenset(map(int, numbers))
 
     def _base_form(self, word: str) -> str:
         if word.endswith("ss") or len(word) <= 2:
@@ -99,12 +115,13 @@ class Paraphrases:
         order = np.argsort(phrases, kind="stable")
         self._phrases, self._others = phrases[order], others[order]
 
-    def among(self, phrases: Iterable[int]) -> dict[int, list[int]]:
-        """Phrase -> its paraphrases, in the order of the file, for those that are both among `phrases`."""
+    def among(self, phrases: Iterable[int]) -> Related:
+        """Phrase -> its paraphrases, in the order of the file, for those that are both among
+        `phrases`."""
         import numpy as np
 
         known = np.unique(np.fromiter(phrases, np.int64))
-        found: dict[int, list[int]] = {}
+        found: Related = {}
         if not len(known):
             return found
         low = np.searchsorted(self._phrases, known, "left")
@@ -113,7 +130,8 @@ class Paraphrases:
         others = self._others[np.repeat(low - begin, counts) + np.arange(counts.sum())]
         place = np.minimum(np.searchsorted(known, others), len(known) - 1)
         kept = known[place] == others
-        for phrase, other in zip(np.repeat(known, counts)[kept].tolist(), others[kept].tolist(), strict=True):
+        owners = np.repeat(known, counts)[kept].tolist()
+        for phrase, other in zip(owners, others[kept].tolist(), strict=True):
             found.setdefault(phrase, []).append(other)
         return found
 
@@ -131,18 +149,23 @@ def _hashed(file: Path) -> tuple[ndarray, ndarray]:
                 rest = b"\n".join(found[whole:])
                 phrases.append(np.fromiter(map(hash, found[1:whole:3]), np.int64))
                 others.append(np.fromiter(map(hash, found[2:whole:3]), np.int64))
+        if rest or not phrases:
+            raise EOFError("it does not have three lines for each pair")
     except (OSError, EOFError, zlib.error) as failed:
         raise DataError(f"{file} cannot be read ({failed}): install pycocoevalcap again") from None
     return np.concatenate(phrases), np.concatenate(others)
 
 
 def phrases(words: list[str]) -> list[list[int]]:
-    """For each place, the hashes of the phrases that begin there: of one word, of two, and so on."""
+    """For each place, the hashes of the phrases that begin there: of one word, of two, and so
+    on."""
     encoded = [word.encode() for word in words]
-    return [
-        [hash(b" ".join(encoded[i:end])) for end in range(i + 1, min(i + LONGEST, len(encoded)) + 1)]
-        for i in range(len(encoded))
-    ]
+    ends = range(1, len(words) + 1)
+    found = []
+    for start in range(len(encoded)):
+        spans = (encoded[start:end] for end in ends[start : start + LONGEST])
+        found.append([hash(b" ".join(span)) for span in spans])
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -153,6 +176,3 @@ def tables(data: Data) -> Tables:
 @lru_cache(maxsize=1)
 def paraphrases(data: Data) -> Paraphrases:
     return Paraphrases(data.paraphrases)
-
-
-Related = Mapping[int, list[int]]

@@ -1,8 +1,8 @@
 """A line as the words that METEOR 1.5 aligns: what its option -norm does to English text.
 
-Punctuation stands alone, words with a hyphen and contractions are split, abbreviations lose their full stops. The
-order of the steps, and that a match of one step may not share a character with the next, are part of the result.
-"""
+Punctuation stands alone, words with a hyphen and contractions are split, abbreviations lose their
+full stops. The order of the steps, and that a match of one step may not share a character with the
+next, are part of the result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ ANYWHERE, BEFORE_NUMBER = 1, 2
 _LETTER = "A-Za-z\xc0-\xd6\xd8-\xf6\xf8-\u017e\u0400-\u0527\ua640-\ua66e\ua67e-\ua697\u1d00-\u1d7f"
 _ALONE = re.compile(rf"[^0-9{_LETTER} \t\n\x0b\f\r.'`,\-‘’]")
 _DOTS = re.compile(r"\.{2,}")
-_COMMAS = [re.compile(f"({before}),({after})") for before, after in (("[^0-9]",) * 2, ("[0-9]", "[^0-9]"), ("[^0-9]", "[0-9]"))]
+_COMMAS = [
+    re.compile("([^0-9]),([^0-9])"),
+    re.compile("([0-9]),([^0-9])"),
+    re.compile("([^0-9]),([0-9])"),
+]
 _APOSTROPHES = [
     (re.compile(f"([^{_LETTER}])'([^{_LETTER}])"), r"\1 ' \2"),
     (re.compile(f"([^{_LETTER}0-9])'([{_LETTER}])"), r"\1 ' \2"),
@@ -53,8 +57,8 @@ def _split(line: str) -> list[str]:
 
 
 def _full_stops(found: list[str], abbreviations: Mapping[str, int]) -> list[str]:
-    following = [*found[1:], ""]
-    return [_full_stop(word, then, abbreviations) for word, then in zip(found, following, strict=False)]
+    pairs = zip(found, [*found[1:], ""], strict=False)
+    return [_full_stop(word, then, abbreviations) for word, then in pairs]
 
 
 def _full_stop(word: str, then: str, abbreviations: Mapping[str, int]) -> str:

@@ -1,7 +1,8 @@
-"""The data of METEOR 1.5 and of CoreNLP's tokeniser: files of the package pycocoevalcap, found without importing it.
+"""The data of METEOR 1.5 and of CoreNLP's tokeniser: files of the package pycocoevalcap, found
+without importing it.
 
-Both are Java programs. Only their data is read, from the archives and the table beside them; nothing of them is run.
-"""
+Both are Java programs. Only their data is read, from the archives and the table beside them;
+nothing of them is run."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class Data(NamedTuple):
 
 
 def find(otherwise: str) -> Data | None:
-    """`look`, or None with one warning: what is missing, what happens `otherwise`, and what to install."""
+    """`look`, or None with one warning: what is missing, what happens `otherwise`, and what to
+    install."""
     try:
         return look()
     except FileNotFoundError as missing:
@@ -52,7 +54,8 @@ def _file(path: str) -> Path:
     for file in places:
         if file.is_file():
             return file
-    raise FileNotFoundError(f"the package pycocoevalcap has no {path} (looked for {', '.join(map(str, places))})")
+    looked = ", ".join(map(str, places))
+    raise FileNotFoundError(f"the package pycocoevalcap does not have {path} (looked for {looked})")
 
 
 def entry(archive: Path, name: str) -> bytes:
@@ -61,4 +64,6 @@ def entry(archive: Path, name: str) -> bytes:
         with ZipFile(archive) as files:
             return files.read(name)
     except (BadZipFile, KeyError, OSError, zlib.error) as failed:
-        raise DataError(f"{archive} does not have {name} as pycocoevalcap 1.2 does ({failed}): install it again")
+        raise DataError(
+            f"{archive} does not have {name} as pycocoevalcap 1.2 does ({failed}): install it again"
+        ) from None

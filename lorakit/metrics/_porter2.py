@@ -1,34 +1,36 @@
-"""The Porter2 stemmer of English (M. F. Porter 2002, snowballstem.org), in the version of 2010 that METEOR 1.5 has.
+"""The Porter2 stemmer of English (M. F. Porter 2002, snowballstem.org), in the version of 2010 that
+METEOR 1.5 has.
 
-Two regions count: R1 is what follows the first consonant after a vowel, R2 is the same of R1. A step takes the longest
-of its endings that the word has; if that one may not go, no shorter one is tried.
-"""
+Two regions count: R1 is what follows the first consonant after a vowel, R2 is the same of R1. A
+step takes the longest of its endings that the word has; if that one may not go, no shorter one is
+tried."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
 
-_WHOLE = {
-    "skis": "ski", "skies": "sky", "dying": "die", "lying": "lie", "tying": "tie", "idly": "idl", "gently": "gentl",
-    "ugly": "ugli", "early": "earli", "only": "onli", "singly": "singl",
-    **{word: word for word in ("sky", "news", "howe", "atlas", "cosmos", "bias", "andes")},
-}  # fmt: skip
+
+def _table(pairs: str) -> dict[str, str]:
+    return dict(pair.split(":") for pair in pairs.split())
+
+
+_WHOLE = _table(
+    "skis:ski skies:sky dying:die lying:lie tying:tie idly:idl gently:gentl ugly:ugli early:earli "
+    "only:onli singly:singl sky:sky news:news howe:howe atlas:atlas cosmos:cosmos bias:bias "
+    "andes:andes"
+)
 _DONE = frozenset("inning outing canning herring earring proceed exceed succeed".split())
 _CONSONANT_AFTER_VOWEL = re.compile(r"[aeiouy][^aeiouy]")
 _STEM_OF_R1 = re.compile("gener|commun|arsen")
 _VOWEL = re.compile("[aeiouy]")
 _SHORT = re.compile(r"(?:[^aeiouy][aeiouy][^aeiouywxY]|^[aeiouy][^aeiouy])$")
-_STEP_2 = {
-    "tional": "tion", "enci": "ence", "anci": "ance", "abli": "able", "entli": "ent", "izer": "ize", "ization": "ize",
-    "ational": "ate", "ation": "ate", "ator": "ate", "alism": "al", "aliti": "al", "alli": "al", "fulness": "ful",
-    "ousli": "ous", "ousness": "ous", "iveness": "ive", "iviti": "ive", "biliti": "ble", "bli": "ble", "ogi": "og",
-    "fulli": "ful", "lessli": "less", "li": "",
-}  # fmt: skip
-_STEP_3 = {
-    "tional": "tion", "ational": "ate", "alize": "al", "icate": "ic", "iciti": "ic", "ical": "ic", "ful": "",
-    "ness": "", "ative": "",
-}  # fmt: skip
+_STEP_2 = _table(
+    "tional:tion enci:ence anci:ance abli:able entli:ent izer:ize ization:ize ational:ate "
+    "ation:ate ator:ate alism:al aliti:al alli:al fulness:ful ousli:ous ousness:ous iveness:ive "
+    "iviti:ive biliti:ble bli:ble ogi:og fulli:ful lessli:less li:"
+)
+_STEP_3 = _table("tional:tion ational:ate alize:al icate:ic iciti:ic ical:ic ful: ness: ative:")
 _STEP_4 = "al ance ence er ic able ible ant ement ment ent ism ate iti ous ive ize ion".split()
 
 

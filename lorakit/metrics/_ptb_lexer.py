@@ -1,9 +1,9 @@
 """The tokeniser of CoreNLP 3.4.1, run from its own tables.
 
-PTBTokenizer is a finite automaton whose tables JFlex packed into string constants of a class. They are read from the
-installed package, so a token ends where the Java program ends it. What a rule does to the text of its token is written
-here: quotation marks in the TeX way, brackets as -LRB-, currencies as # and $, dashes as --, no soft hyphens.
-"""
+PTBTokenizer is a finite automaton whose tables JFlex packed into string constants of a class. They
+are read from the installed package, so a token ends where the Java program ends it. What a rule
+does to the text of its token is written here: quotation marks in the TeX way, brackets as -LRB-,
+currencies as # and $, dashes as --, no soft hyphens."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _FIRST = 2
 # bits of a state's attribute: a token may end here; nothing leads on from here
 _FINAL, _STOP = 1, 8
 _SPACES = frozenset(" \t\n\x0b\x0c\r\x85")
+_SIGMA = re.compile(r"Σ(?=\w*[^\W\d_])")
 _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 
 
@@ -35,14 +36,15 @@ class Rule(NamedTuple):
 
     write: Callable[[str], str] = str
     context: tuple[int, int] | None = None
-    """It includes what must follow the token: first states of the automaton for the token, and of the one for what
-    follows, read backwards."""
+    """It includes what must follow the token: first states of the automaton for the token, and of
+    the one for what follows, read backwards."""
     trim: bool = False
     """White space at the end goes back."""
     back: int = 0
     """Characters that go back."""
     shared: int = 0
-    """The token keeps what goes back if it is at least as long as this: a full stop ends both `Inc.` and a sentence."""
+    """The token keeps what goes back if it is at least as long as this: a full stop ends both
+    `Inc.` and a sentence."""
     first: bool = False
     """Only the first character is the token."""
 
@@ -73,14 +75,15 @@ def _runs(packed: str) -> list[int]:
 
 
 def lines(automaton: Automaton, text: str) -> list[list[str]]:
-    """The tokens of each line in lower case. Every line ends in a line feed: a token may depend on the next line."""
+    """The tokens of each line in lower case. Every line ends in a line feed: a token may depend on
+    the next line."""
     units = _ASTRAL.sub(_halves, text)
     found: list[list[str]] = [[]]
     for token in _tokens(automaton, units):
         if token == NEW_LINE:
             found.append([])
         else:
-            found[-1].append(_joined(token).lower())
+            found[-1].append(_lower(_joined(token)))
     return found[:-1]
 
 
@@ -93,8 +96,14 @@ def _halves(match: re.Match[str]) -> str:
 def _joined(token: str) -> str:
     if token.isascii():
         return token
-    # half a character is written as a question mark
-    return token.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass").encode(errors="replace").decode()
+    # half a character becomes a question mark
+    whole = token.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    return whole.encode(errors="replace").decode()
+
+
+def _lower(token: str) -> str:
+    # to Python a capital sigma before digits ends its word, even if letters follow
+    return _SIGMA.sub("σ", token).lower() if "Σ" in token else token.lower()
 
 
 def _tokens(automaton: Automaton, text: str) -> Iterator[str]:
@@ -138,7 +147,13 @@ def _longest(automaton: Automaton, classes: bytes, start: int) -> tuple[int, int
     return action, end
 
 
-def _before(automaton: Automaton, classes: bytes, start: int, end: int, context: tuple[int, int]) -> int:
+def _before(
+    automaton: Automaton,
+    classes: bytes,
+    start: int,
+    end: int,
+    context: tuple[int, int],
+) -> int:
     """Where the token ends and what must follow it begins: as late as both can be."""
     _, rows, following, _, attributes = automaton
     state, token = context[0], set()
@@ -170,9 +185,8 @@ def _replacing(*pairs: tuple[str, str]) -> Callable[[str], str]:
 _OPENING = [(mark, "`") for mark in "\x91‘‛‹"] + [(mark, "``") for mark in "\x93“«"]
 _CLOSING = [(mark, "'") for mark in "\x92’›"] + [(mark, "''") for mark in "\x94”»"]
 _quotes = _replacing(("&apos;", "'"), ("&quot;", "''"), ('"', "''"), *_OPENING, *_CLOSING)
-_opening_quotes = _replacing(
-    ("&apos;", "`"), ("&quot;", "``"), ('"', "``"), ("'", "`"), *_OPENING, *_CLOSING
-)
+_ASCII_OPENING = [("&apos;", "`"), ("&quot;", "``"), ('"', "``"), ("'", "`")]
+_opening_quotes = _replacing(*_ASCII_OPENING, *_OPENING, *_CLOSING)
 _currency = _replacing(("¢", "cents"), ("£", "#"), *((sign, "$") for sign in "\x80¤₠€"))
 _fractions = _replacing(("¼", "1/4"), ("½", "1/2"), ("¾", "3/4"), ("⅓", "1/3"), ("⅔", "2/3"))
 _brackets = _replacing(("(", "-LRB-"), (")", "-RRB-"))

@@ -1,12 +1,12 @@
 """METEOR 1.5 (Denkowski and Lavie 2014): words aligned by form, stem, synonym and paraphrase.
 
-The value is that of the authors' program to 1e-9, from its own tables, which the package pycocoevalcap carries; nothing
-stands in for it where they are missing.
-"""
+The value is that of the authors' program to 1e-9, from its own tables, which the package
+pycocoevalcap carries; nothing stands in for it where they are missing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from lorakit.metrics._base import Facts, accepted_texts, metric
@@ -21,7 +21,10 @@ from lorakit.metrics._weighted import Weighted, joined, of_sums
 if TYPE_CHECKING:
     from numpy import ndarray
 
-PROTOCOL = "METEOR 1.5 (meteor-1.5.jar -l en -norm) on CoreNLP 3.4.1 tokens, lower-cased, no punctuation"
+_CALLED = "meteor-1.5.jar -l en -norm"
+PROTOCOL = f"METEOR 1.5 ({_CALLED}) on CoreNLP 3.4.1 tokens, lower-cased, no punctuation"
+Outputs = Sequence[list[str]]
+References = Sequence[list[list[str]]]
 _OTHERWISE = "METEOR is left out"
 # examples whose paraphrases are looked up at once
 _BATCH = 1000
@@ -36,13 +39,15 @@ def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str
 
 
 @metric(Facts(of="texts", keys=("meteor",), protocol=PROTOCOL), weighted)
-def meteor(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
+def meteor(
+    predictions: Sequence[str],
+    references: Sequence[str | Sequence[str]],
+) -> dict[str, float]:
     """Fraction in 0..1 over the corpus; nothing where pycocoevalcap is missing.
 
-    Source: METEOR 1.5 as MS-COCO captions and e2e-metrics (commit 1b9c4d8) call it. An example's best reference
-    counts. An empty prediction matches nothing, and its reference's words count as missed. The first call of a process
-    reads five million paraphrases, in about 5 seconds.
-    """
+    Source: METEOR 1.5 as MS-COCO captions and e2e-metrics (commit 1b9c4d8) call it. An example's
+    best reference counts. An empty prediction matches nothing, and its reference's words count as
+    missed. The first call of a process reads five million paraphrases, in about 5 seconds."""
     data = find(_OTHERWISE)
     if data is None:
         return {}
@@ -50,12 +55,13 @@ def meteor(predictions: Sequence[str], references: Sequence[str | Sequence[str]]
     return {"meteor": corpus_meteor(data, tokens.predictions, tokens.references)}
 
 
-def corpus_meteor(data: Data, predictions: Sequence[list[str]], references: Sequence[list[list[str]]]) -> float:
+def corpus_meteor(data: Data, predictions: Outputs, references: References) -> float:
     """Fraction in 0..1. DataError: the data cannot be read."""
-    return score([sum(column) for column in zip(*_each(data, predictions, references), strict=True)])
+    columns = zip(*_each(data, predictions, references), strict=True)
+    return score([sum(column) for column in columns])
 
 
-def weighted_meteor(data: Data, predictions: Sequence[list[str]], references: Sequence[list[list[str]]]) -> Weighted:
+def weighted_meteor(data: Data, predictions: Outputs, references: References) -> Weighted:
     """The value of the summed counts of a resample."""
     return of_sums(list(_each(data, predictions, references)), _scores)
 
@@ -66,18 +72,18 @@ def _scores(sums: ndarray) -> dict[str, ndarray]:
     return {"meteor": np.array([score(row) for row in sums.tolist()])}
 
 
-def _each(data: Data, predictions: Sequence[list[str]], references: Sequence[list[list[str]]]) -> Iterator[Counts]:
+def _each(data: Data, predictions: Outputs, references: References) -> Iterator[Counts]:
     """What each example adds to the counts of the corpus."""
     known, phrases = tables(data), paraphrases(data)
-    for start in range(0, len(predictions), _BATCH):
-        examples = [
-            [text(words(_line(tokens), known.abbreviations), known) for tokens in (output, *accepted)]
-            for output, accepted in zip(
-                predictions[start : start + _BATCH], references[start : start + _BATCH], strict=True
-            )
+    examples = zip(predictions, references, strict=True)
+    while batch := list(islice(examples, _BATCH)):
+        texts = [
+            [text(words(_line(tokens), known.abbreviations), known) for tokens in (said, *accepted)]
+            for said, accepted in batch
         ]
-        related = phrases.among({phrase for texts in examples for one in texts for at in one.phrases for phrase in at})
-        for output, *accepted in examples:
+        places = (at for example in texts for one in example for at in one.phrases)
+        related = phrases.among({phrase for at in places for phrase in at})
+        for output, *accepted in texts:
             yield added(best_counts(output, accepted, related))
 
 
