@@ -1,6 +1,6 @@
 """Penn Treebank tokens as the MS-COCO caption scorers have them: lower-cased, without punctuation.
 
-The official ones come from CoreNLP 3.4.1, a Java program. Where that is missing, a regular expression comes near.
+The official ones need the tables of CoreNLP 3.4.1. Where those are missing, a regular expression comes near.
 """
 
 from __future__ import annotations
@@ -8,14 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 
 from lorakit.errors import MetricError
-from lorakit.metrics._java import Java, run
+from lorakit.metrics._class_file import string_constants
+from lorakit.metrics._nlg_data import Data, entry
+from lorakit.metrics._ptb_lexer import Automaton, lines, unpacked
 
 # what PTBTokenizer of pycocoevalcap drops. It asks for lower case, so brackets arrive as -lrb- and stay
 _DROPPED = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split())
-_OPTIONS = ["-encoding", "utf-8", "-preserveLines", "-lowerCase"]
+_LEXER = "edu/stanford/nlp/process/PTBLexer.class"
 # for the approximation: letters that CoreNLP writes in another way, and its tokens in the order in which they are tried
 _LETTERS = str.maketrans({
     "£": "#", "€": "$", "’": "'", "‘": "'", "“": "'", "”": "'", '"': "'", "–": "-", "—": "-", "…": ".",
@@ -43,30 +46,37 @@ class Tokens:
     predictions: list[list[str]]
     references: list[list[list[str]]]
     exact: bool
-    """From CoreNLP. If not, values are no official ones, and say so in their name."""
+    """Those of CoreNLP. If not, values are no official ones, and say so in their name."""
 
     def key(self, name: str) -> str:
         return name if self.exact else f"{name}_approx"
 
 
-def tokenize(java: Java | None, predictions: Sequence[str], references: list[list[str]]) -> Tokens:
-    """The tokens of both sides, from one start of Java. MetricError: it fails."""
+def tokenize(data: Data | None, predictions: Sequence[str], references: list[list[str]]) -> Tokens:
+    """The tokens of both sides, all in one stream. MetricError: the tables cannot be read."""
     texts = [*predictions, *(text for accepted in references for text in accepted)]
-    lines = iter(list(map(approximate, texts)) if java is None else official(java, texts))
+    found = iter(list(map(approximate, texts)) if data is None else official(data, texts))
     return Tokens(
-        [next(lines) for _ in predictions],
-        [list(islice(lines, len(accepted))) for accepted in references],
-        java is not None,
+        [next(found) for _ in predictions],
+        [list(islice(found, len(accepted))) for accepted in references],
+        data is not None,
     )
 
 
-def official(java: Java, texts: Sequence[str]) -> list[list[str]]:
-    """CoreNLP's tokens of each text. MetricError: it fails."""
-    lines = run("CoreNLP's tokeniser", [*java.tokenizer, *_OPTIONS], [_LINE_ENDS.sub(" ", text) for text in texts])
-    if len(lines) != len(texts):
-        raise MetricError(f"CoreNLP's tokeniser gave {len(lines)} lines for {len(texts)} texts")
+def official(data: Data, texts: Sequence[str]) -> list[list[str]]:
+    """CoreNLP's tokens of each text. MetricError: its tables cannot be read, or a token reaches over two texts."""
+    text = "".join(f"{_LINE_ENDS.sub(' ', text)}\n" for text in texts)
+    # half a character is a question mark, as for a program that reads UTF-8
+    found = lines(_automaton(data), text.encode(errors="replace").decode())
+    if len(found) != len(texts):
+        raise MetricError(f"CoreNLP's tokeniser gave {len(found)} lines for {len(texts)} texts")
     # not at every white space: "1 1/2" is one token, with a space that does not break
-    return [_words(line.rstrip().split(" ")) for line in lines]
+    return [_words(" ".join(tokens).rstrip().split(" ")) for tokens in found]
+
+
+@lru_cache(maxsize=1)
+def _automaton(data: Data) -> Automaton:
+    return unpacked(string_constants(entry(data.tokenizer, _LEXER)))
 
 
 def approximate(text: str) -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lorakit.metrics._base import Facts, accepted_texts, metric
-from lorakit.metrics._java import find
+from lorakit.metrics._nlg_data import find
 from lorakit.metrics._ptb import Tokens, tokenize
 from lorakit.metrics._weighted import Weighted, means
 
@@ -41,13 +41,12 @@ def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str
 
 @metric(Facts(of="texts", keys=("cider",), printed=1.0, protocol=PROTOCOL), weighted)
 def cider(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
-    """In 0..10; `cider_approx` where Java or pycocoevalcap is missing, with other tokens.
+    """In 0..10; `cider_approx` where pycocoevalcap is missing, with other tokens.
 
     What is rare is read off the references, so the value of an example depends on the others; that of a single one is
     0. Source: pycocoevalcap as e2e-metrics (commit 1b9c4d8) carries it. An empty prediction scores 0.
     """
-    java = find(OTHERWISE)
-    tokens = tokenize(java, predictions, accepted_texts(references))
+    tokens = tokenize(find(OTHERWISE), predictions, accepted_texts(references))
     return {tokens.key("cider"): mean_cider(tokens)}
 
 

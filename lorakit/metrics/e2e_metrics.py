@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from lorakit.metrics._attempt import attempt
 from lorakit.metrics._base import Facts, accepted_texts, metric
-from lorakit.metrics._java import find
+from lorakit.metrics._nlg_data import find
 from lorakit.metrics._ptb import tokenize
 from lorakit.metrics._weighted import Weighted, joined, means
 from lorakit.metrics.bleu import corpus_bleu, weighted_bleu
 from lorakit.metrics.cider import each_cider, mean_cider, times
-from lorakit.metrics.meteor import corpus_meteor
+from lorakit.metrics.meteor import corpus_meteor, weighted_meteor
 from lorakit.metrics.nist import corpus_nist, weighted_nist
 from lorakit.metrics.rouge_l import each_rouge_l, mean_rouge_l
 
@@ -26,12 +26,13 @@ _OTHERWISE = (
 
 
 def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Weighted:
-    """All but METEOR, which its program computes for a corpus as it is."""
     texts = accepted_texts(references)
-    tokens = tokenize(find(_OTHERWISE), predictions, texts)
+    data = find(_OTHERWISE)
+    tokens = tokenize(data, predictions, texts)
     return joined(
         (weighted_bleu(predictions, texts, lowercase=True), 1),
         (weighted_nist(predictions, texts), 1),
+        (weighted_meteor(data, tokens.predictions, tokens.references) if data else joined(), 100),
         (means({tokens.key("rouge_l"): each_rouge_l(tokens)}), 100),
         (means({tokens.key("cider"): each_cider(tokens, times(tokens))}), 1),
     )
@@ -43,20 +44,20 @@ def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str
 def e2e_metrics(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
     """BLEU, METEOR and ROUGE-L in 0..100, NIST from 0 up, CIDEr in 0..10.
 
-    Where Java or pycocoevalcap is missing, METEOR is left out, and `rouge_l_approx` and `cider_approx` have other
+    Where pycocoevalcap is missing, METEOR is left out, and `rouge_l_approx` and `cider_approx` have other
     tokens. BLEU is that of sacrebleu, which differs from `-p` (and equals the challenge's Perl script) where an output
     has fewer than four tokens. References count as they are given: with those of the LoRA paper's code, which are
     tokenised, the raw output of TGen scores 2.4 BLEU less. Empty predictions: see each metric.
     """
     texts = accepted_texts(references)
-    java = find(_OTHERWISE)
+    data = find(_OTHERWISE)
 
     def of_tokens() -> dict[str, float]:
-        tokens = tokenize(java, predictions, texts)
+        tokens = tokenize(data, predictions, texts)
         scores = {}
-        if java:
+        if data:
             said, accepted = tokens.predictions, tokens.references
-            scores = attempt(("meteor",), lambda: {"meteor": corpus_meteor(java, said, accepted)}, 100)
+            scores = attempt(("meteor",), lambda: {"meteor": corpus_meteor(data, said, accepted)}, 100)
         return scores | {tokens.key("rouge_l"): 100 * mean_rouge_l(tokens), tokens.key("cider"): mean_cider(tokens)}
 
     scores = {"bleu": corpus_bleu(predictions, texts, lowercase=True), "nist": corpus_nist(predictions, texts)}

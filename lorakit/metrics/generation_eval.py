@@ -8,13 +8,14 @@ from collections.abc import Sequence
 
 from lorakit.metrics._attempt import attempt
 from lorakit.metrics._base import Facts, accepted_texts, metric
-from lorakit.metrics._java import find
+from lorakit.metrics._nlg_data import find
 from lorakit.metrics._weighted import Weighted, joined, means
 from lorakit.metrics.bleu import corpus_bleu, weighted_bleu
-from lorakit.metrics.meteor import corpus_meteor
+from lorakit.metrics.meteor import corpus_meteor, weighted_meteor
 from lorakit.metrics.ter import least, mean_of_least
 
 REFERENCES = 6
+_OTHERWISE = "METEOR is left out"
 PROTOCOL = (
     "LoRA (c4593f0) and GenerationEval (8067849), eval.py -nr 6: lower-cased, split on \\W, at most 6 references; BLEU "
     "on 13a tokens, METEOR 1.5 and pyter's TER on NLTK's words"
@@ -31,23 +32,28 @@ Pieces = tuple[list[list[str]], list[list[list[str]]]]
 
 
 def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Weighted:
-    """All but METEOR, which its program computes for a corpus as it is."""
     found = _pieces(predictions, references)
-    return joined((weighted_bleu(*_texts(found)), 1), (means({"ter": least(*_words(found))}), 1))
+    outputs, accepted = _words(found)
+    data = find(_OTHERWISE)
+    return joined(
+        (weighted_bleu(*_texts(found)), 1),
+        (weighted_meteor(data, outputs, accepted) if data else joined(), 1),
+        (means({"ter": least(outputs, accepted)}), 1),
+    )
 
 
 @metric(Facts(of="texts", keys=("bleu", "meteor", "ter"), printed=1.0, lower=("ter",), protocol=PROTOCOL), weighted)
 def generation_eval(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
     """BLEU in 0..100, METEOR in 0..1, TER from 0 (equal) up: the units of the LoRA paper's Tables 13 and 14.
 
-    Where Java or pycocoevalcap is missing, METEOR is left out. The paper's code fills up to six references with the
+    Where pycocoevalcap is missing, METEOR is left out. The paper's code fills up to six references with the
     first one, which changes none of the three, and lorakit does not. Empty predictions: see each metric.
     """
     found = _pieces(predictions, references)
     scores = {"bleu": corpus_bleu(*_texts(found))}
     outputs, accepted = _words(found)
-    if java := find("METEOR is left out"):
-        scores |= attempt(("meteor",), lambda: {"meteor": corpus_meteor(java, outputs, accepted)})
+    if data := find(_OTHERWISE):
+        scores |= attempt(("meteor",), lambda: {"meteor": corpus_meteor(data, outputs, accepted)})
     return scores | {"ter": mean_of_least(outputs, accepted)}
 
 

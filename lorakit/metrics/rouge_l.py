@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from lorakit.metrics._base import Facts, accepted_texts, metric
 from lorakit.metrics._bits import common_subsequence
-from lorakit.metrics._java import find
+from lorakit.metrics._nlg_data import find
 from lorakit.metrics._ptb import Tokens, tokenize
 from lorakit.metrics._weighted import Weighted, means
 
@@ -30,13 +30,12 @@ def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str
 
 @metric(Facts(of="texts", keys=("rouge_l",), protocol=PROTOCOL), weighted)
 def rouge_l(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
-    """Fraction in 0..1; `rouge_l_approx` where Java or pycocoevalcap is missing, with other tokens.
+    """Fraction in 0..1; `rouge_l_approx` where pycocoevalcap is missing, with other tokens.
 
     Source: pycocoevalcap (Chen et al. 2015) as e2e-metrics (commit 1b9c4d8) carries it. An empty prediction is one
     empty token: 0, or 1 beside an empty reference.
     """
-    java = find(OTHERWISE)
-    tokens = tokenize(java, predictions, accepted_texts(references))
+    tokens = tokenize(find(OTHERWISE), predictions, accepted_texts(references))
     return {tokens.key("rouge_l"): mean_rouge_l(tokens)}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from lorakit.batches import once
 from lorakit.errors import DataError, InputError, LorakitError, ModelError
-from lorakit.metrics import _java
+from lorakit.metrics import _nlg_data
 from lorakit.recipe.schema import Recipe
 from lorakit.run.answers import read_splits, scored_splits
 from lorakit.tasks import Example
@@ -120,9 +120,9 @@ def _optional(recipe: Recipe) -> list[str]:
     if suite not in ("e2e_metrics", "generation_eval"):
         return []
     try:
-        _java.look()
+        _nlg_data.look()
     except FileNotFoundError as missing:
-        return [f"METEOR, and CoreNLP's tokeniser: {missing}; {_java.INSTALL}"]
+        return [f"METEOR, and CoreNLP's tokeniser: {missing}; {_nlg_data.INSTALL}"]
     return []
 
 

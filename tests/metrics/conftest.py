@@ -1,80 +1,105 @@
-"""A machine without Java, and one with a small stand-in: the programs' lines, not their linguistics."""
+"""pycocoevalcap missing, a small one with tables of our own, and the real one."""
 
 from __future__ import annotations
 
 import csv
+import gzip
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+import struct
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from zipfile import ZipFile
 
 import pytest
 
-import lorakit.metrics.meteor
-from lorakit.metrics._java import Java, dialogue, look
+from lorakit.metrics import _nlg_data
+from lorakit.metrics._nlg_data import Data, look
 
-FAKE = f"""#!{sys.executable}
-import sys
-arguments, lines = sys.argv[1:], iter(sys.stdin.readline, "")
-if "-stdio" in arguments:
-    # 2 * common words / all words
-    def value(common, words):
-        return 2 * common / words if words else 0.0
-    for line in lines:
-        command, *parts = [part.split() for part in line.split("|||")]
-        if command == ["SCORE"]:
-            *references, output = parts
-            found = [(len(set(output) & set(text)), len(output) + len(text)) for text in references]
-            print(*max(found, key=lambda pair: value(*pair)), flush=True)
-        else:
-            numbers = [[float(n) for n in part] for part in parts]
-            for row in [*numbers, [sum(column) for column in zip(*numbers)]]:
-                print(value(*row), flush=True)
-elif "-preserveLines" in arguments:
-    for line in lines:
-        print(*line.lower().split())
-"""
+# phrases that mean the same, in both directions
+PARAPHRASES = [("near", "close to"), ("costs little", "is cheap")]
+WORDS = {
+    "nonbreaking/english.prefixes": "# none\nmr\nno #NUMERIC_ONLY#\n",
+    "function/english.words": "the\na\nof\n",
+    "synonym/english.synsets": "house\n1 2\nhome\n2\nmouse\n3\nrodent\n3\n",
+    "synonym/english.exceptions": "mouse\nmice\n",
+}
 
 
 @pytest.fixture
-def no_java(tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+def no_data(monkeypatch) -> None:
+    monkeypatch.setattr(_nlg_data, "find_spec", lambda name: None)
 
 
 @pytest.fixture
-def fake_java(tmp_path, monkeypatch) -> Path:
-    """The script that is `java` on the PATH, and runs as such; pycocoevalcap is there as well."""
-    folder = tmp_path / "fake"
-    for jar in ("meteor/meteor-1.5.jar", "tokenizer/stanford-corenlp-3.4.1.jar"):
-        (folder / "pycocoevalcap" / jar).parent.mkdir(parents=True)
-        (folder / "pycocoevalcap" / jar).touch()
-    java = folder / "java"
-    java.write_text(FAKE)
-    java.chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.syspath_prepend(str(folder))
-    return java
+def small_data(tmp_path, monkeypatch) -> Data:
+    """A package whose tokeniser splits at spaces, and which knows a few words."""
+    folder = tmp_path / "small"
+    data = Data(
+        folder / "pycocoevalcap" / _nlg_data._METEOR,
+        folder / "pycocoevalcap" / _nlg_data._PARAPHRASES,
+        folder / "pycocoevalcap" / _nlg_data._TOKENIZER,
+    )
+    for path in data:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with ZipFile(data.meteor, "w") as archive:
+        for name, text in WORDS.items():
+            archive.writestr(name, text)
+    with ZipFile(data.tokenizer, "w") as archive:
+        code = class_file(splitting_at_spaces())
+        archive.writestr("edu/stanford/nlp/process/PTBLexer.class", code)
+    both = PARAPHRASES + [(b, a) for a, b in PARAPHRASES]
+    lines = "".join(f"0.5\n{a}\n{b}\n" for a, b in both)
+    data.paraphrases.write_bytes(gzip.compress(lines.encode()))
+    spec = SimpleNamespace(submodule_search_locations=[str(folder / "pycocoevalcap")])
+    monkeypatch.setattr(_nlg_data, "find_spec", lambda name: spec)
+    return data
+
+
+def splitting_at_spaces() -> dict[str, str]:
+    """An automaton as JFlex packs it. Characters: others, spaces, line feeds. State 2 is the first
+    one, then come a word, a space, and a line feed."""
+    start, word, none = [4, 5, 6], [4, 0, 0], [0, 0, 0]
+    return {
+        "ZZ_CMAP_PACKED": packed([(10, 0), (1, 2), (21, 0), (1, 1), (65503, 0)]),
+        "ZZ_ROWMAP_PACKED_0": packed([(0, row) for row in (6, 6, 0, 3, 6, 6)]),
+        "ZZ_TRANS_PACKED_0": packed([(1, state) for state in (*start, *word, *none)]),
+        "ZZ_ACTION_PACKED_0": packed([(3, 0), (1, 3), (1, 7), (1, 5)]),
+        "ZZ_ATTRIBUTE_PACKED_0": packed([(3, 0), (1, 1), (2, 9)]),
+    }
+
+
+def packed(pairs: list[tuple[int, int]]) -> str:
+    return "".join(chr(number) for pair in pairs for number in pair)
+
+
+def class_file(constants: dict[str, str]) -> bytes:
+    """A Java class with these string constants, and a number among them."""
+    pool = [text("ConstantValue"), text("I"), b"\x03\x00\x00\x00\x07", b"\x05" + bytes(8), b""]
+    fields = [field(2, 2, 3)]
+    for name, value in constants.items():
+        # numbers in the pool begin at 1
+        pool += [text(name), text(value), b"\x08" + struct.pack(">H", len(pool) + 2)]
+        fields.append(field(len(pool) - 2, 2, len(pool)))
+    head = b"\xca\xfe\xba\xbe\x00\x00\x00\x32" + struct.pack(">H", len(pool) + 1)
+    return head + b"".join(pool) + bytes(8) + struct.pack(">H", len(fields)) + b"".join(fields)
+
+
+def text(value: str) -> bytes:
+    encoded = value.encode("utf-8", "surrogatepass").replace(b"\x00", b"\xc0\x80")
+    return b"\x01" + struct.pack(">H", len(encoded)) + encoded
+
+
+def field(name: int, kind: int, constant: int) -> bytes:
+    return struct.pack(">4HHIH", 0, name, kind, 1, 1, 2, constant)
 
 
 @pytest.fixture(scope="session")
-def real_java() -> Java:
+def real_data() -> Data:
     try:
         return look()
     except FileNotFoundError as missing:
         pytest.skip(str(missing))
-
-
-@pytest.fixture(scope="session")
-def _real_meteor(real_java) -> Iterator[Callable[..., list[str]]]:
-    with dialogue("METEOR", [*real_java.meteor, *lorakit.metrics.meteor.OPTIONS]) as ask:
-        yield ask
-
-
-@pytest.fixture
-def real_meteor(_real_meteor, monkeypatch) -> None:
-    """METEOR starts once for all tests: it needs 7 seconds, and a minute on a busy machine."""
-    monkeypatch.setattr(lorakit.metrics.meteor, "dialogue", lambda name, command: nullcontext(_real_meteor))
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pytest
 from lorakit.errors import DataError, RecipeError
 from lorakit.metrics import as_evaluate, facts_of, metrics
 
-pytestmark = pytest.mark.usefixtures("no_java")
+pytestmark = pytest.mark.usefixtures("no_data")
 
 PAIRS = {
     "labels": ([1, 1, 0, 0, 1], [1, 0, 0, 1, 1]),

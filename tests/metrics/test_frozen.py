@@ -1,6 +1,6 @@
 """The official scorers' values on texts of our own, frozen: `assets/scorers/values.json` says how they were made.
 
-BLEU, NIST and TER are compared always; what needs Java, where it is. `test_official.py` has real systems' outputs.
+BLEU, NIST and TER are compared always; what needs pycocoevalcap's tables, where they are. `test_official.py` has real systems' outputs.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ def assert_official(suite: str, found: dict[str, float], keys: tuple[str, ...]) 
 
 
 @pytest.mark.parametrize("suite", ALWAYS)
-def test_what_needs_no_java(suite, no_java):
+def test_what_needs_no_tables(suite, no_data):
     assert_official(suite, ours(suite), ALWAYS[suite])
 
 
 @pytest.mark.parametrize("suite", ALWAYS)
-def test_all_of_it(suite, real_java, real_meteor):
+def test_all_of_it(suite, real_data):
     assert_official(suite, ours(suite), tuple(VALUES[suite]))
 
 
-def test_approximate_tokens_come_near(no_java):
+def test_approximate_tokens_come_near(no_data):
     found = ours("e2e_metrics")
     assert found["rouge_l_approx"] / 100 == pytest.approx(VALUES["e2e_metrics"]["rouge_l"], abs=0.02)
     assert found["cider_approx"] == pytest.approx(VALUES["e2e_metrics"]["cider"], abs=0.2)

@@ -26,13 +26,13 @@ def as_official(scores: dict[str, float]) -> dict[str, float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("system", E2E)
-def test_e2e_metrics(system, e2e, real_java, real_meteor):
+def test_e2e_metrics(system, e2e, real_data):
     found = as_official(metrics.get("e2e_metrics")(*e2e(system)))
     assert found == pytest.approx(dict(zip(KEYS, E2E[system], strict=True)), abs=SIX_DECIMALS, rel=0)
 
 
 @pytest.mark.slow
-def test_the_example_of_e2e_metrics(data, real_java, real_meteor):
+def test_the_example_of_e2e_metrics(data, real_data):
     """Its inputs/devel-conc.txt and baseline-output.txt; four decimals."""
     folder = data / "e2e_nlg/e2e-metrics-example-inputs"
     outputs = (folder / "baseline-output.txt").read_text(encoding="utf-8").splitlines()
@@ -42,7 +42,7 @@ def test_the_example_of_e2e_metrics(data, real_java, real_meteor):
     assert found == pytest.approx(official, abs=FOUR_DECIMALS, rel=0)
 
 
-def test_e2e_metrics_without_java(no_java, e2e):
+def test_e2e_metrics_without_the_data(no_data, e2e):
     """The approximate values are off by less than the third decimal of what papers print."""
     bleu, nist, _, rouge_l, cider = E2E["tgen"]
     found = metrics.get("e2e_metrics")(*e2e("tgen"))
@@ -69,14 +69,14 @@ def dart(data) -> tuple[list[str], list[list[str]]]:
 
 
 # eval.py -nr 6 of the LoRA paper's code (commit c4593f0) with NLTK 3.5 and pyter3 0.3, BLEU with two decimals
-def test_bleu_and_ter_of_generation_eval(dart, no_java):
+def test_bleu_and_ter_of_generation_eval(dart, no_data):
     found = metrics.get("generation_eval")(*dart)
     assert found["bleu"] == pytest.approx(47.34, abs=0.005)
     assert found["ter"] == pytest.approx(0.461879, abs=SIX_DECIMALS)
 
 
 @pytest.mark.slow
-def test_meteor_of_generation_eval(dart, real_java, real_meteor):
+def test_meteor_of_generation_eval(dart, real_data):
     outputs, references = dart
     found = metrics.get("generation_eval")(outputs, references)
     assert found["meteor"] == pytest.approx(0.396538, abs=SIX_DECIMALS)
@@ -86,7 +86,7 @@ def test_meteor_of_generation_eval(dart, real_java, real_meteor):
 
 
 @pytest.mark.slow
-def test_meteor_of_extremes(real_java, real_meteor):
+def test_meteor_of_extremes(real_data):
     meteor = metrics.get("meteor")
     assert meteor(["The cat sat.", "a dog"], ["The cat sat.", ["x", "A dog!"]]) == {"meteor": pytest.approx(1.0)}
     assert meteor(["", ""], ["The cat sat.", "a dog"]) == {"meteor": 0.0}
@@ -94,7 +94,7 @@ def test_meteor_of_extremes(real_java, real_meteor):
 
 
 @pytest.mark.slow
-def test_texts_of_any_kind_keep_their_place(real_java, real_meteor):
+def test_texts_of_any_kind_keep_their_place(real_data):
     """Line ends, empty texts and the protocol's own sign, between two right answers."""
     odd = [
         "",

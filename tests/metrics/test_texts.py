@@ -159,14 +159,14 @@ def test_texts_as_the_code_of_the_paper_splits_them():
     assert words(pieces('"cannot"')) == ["``", "can", "not", "``"]
 
 
-def test_generation_eval_keeps_six_references(no_java):
+def test_generation_eval_keeps_six_references(no_data):
     others = ["v w", "w x", "x y", "y z", "z v", "v x"]
     score = metrics.get("generation_eval")
     assert score(["a b"], [[*others, "a b"]])["ter"] == 1.0
     assert score(["a b"], [[*others[:5], "A b"]])["ter"] == 0.0
 
 
-def test_generation_eval_needs_no_filling_up(no_java, fake_java):
+def test_generation_eval_needs_no_filling_up(small_data):
     texts, references = ["a b c d e f", "x"], [["a b c d", "b c d e f g h"], ["x y"]]
     filled = [(accepted + accepted[:1] * 6)[:6] for accepted in references]
     assert metrics.get("generation_eval")(texts, filled) == metrics.get("generation_eval")(texts, references)

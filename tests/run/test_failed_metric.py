@@ -80,8 +80,8 @@ def late(monkeypatch):
         raise MetricError(WHY)
 
     tokenize = e2e_metrics.tokenize
-    monkeypatch.setattr(e2e_metrics, "find", lambda *_: "java")
-    monkeypatch.setattr(e2e_metrics, "tokenize", lambda java, *texts: tokenize(None, *texts))
+    monkeypatch.setattr(e2e_metrics, "find", lambda *_: "tables")
+    monkeypatch.setattr(e2e_metrics, "tokenize", lambda _data, *texts: tokenize(None, *texts))
     monkeypatch.setattr(e2e_metrics, "corpus_meteor", meteor)
 
 

@@ -11,15 +11,12 @@ from lorakit.report.result import Result
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_java():
-    """METEOR takes 7 s to start; the metrics have tests of their own."""
-    from lorakit.metrics import _java
-
-    def missing() -> str:
-        raise FileNotFoundError("no `java` on the PATH")
+def no_data():
+    """METEOR's table takes seconds to read; the metrics have tests of their own."""
+    from lorakit.metrics import _nlg_data
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_java, "_java", missing)
+        patch.setattr(_nlg_data, "find_spec", lambda name: None)
         yield
 
 

@@ -260,7 +260,7 @@ class Stub:
 
 @pytest.fixture
 def stub_suites(monkeypatch):
-    """In place of the official scorers' metrics, which may need Java, and take their time."""
+    """In place of the official scorers' metrics, which may need pycocoevalcap, and take their time."""
     for name in SUITES:
         monkeypatch.setitem(metrics._foreign, name, Stub(name))
         monkeypatch.delitem(metrics._modules, name, raising=False)

@@ -1,0 +1,178 @@
+"""What METEOR 1.5 knows about English words: WordNet's synonyms, function words, abbreviations, and
+paraphrases."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from lorakit.errors import MetricError
+from lorakit.metrics._meteor_words import read_abbreviations
+from lorakit.metrics._nlg_data import Data, entry
+from lorakit.metrics._porter2 import stem
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+# WordNet's rules for base forms (manual page morphy): an ending, and what the base form has there
+_BASE_FORMS = [
+    (pair.split(":")[0], pair.split(":")[1])
+    for pairs in (
+        # nouns, verbs, adjectives
+        "s: ses:s xes:x zes:z ches:ch shes:sh men:man ies:y",
+        "s: ies:y es:e es: ed:e ed: ing:e ing:",
+        "er: est: er:e est:e",
+    )
+    for pair in pairs.split()
+]
+_PIECE = 1 << 22
+Related = dict[int, list[int]]
+"""Phrase -> its paraphrases, both as hashes."""
+LONGEST = 7
+"""Words of the longest phrase in the table of paraphrases."""
+
+
+class Known(NamedTuple):
+    """Of a word. Words and stems are compared by Java's 32-bit hash, in which `an` equals `c0`."""
+
+    key: int
+    stem: int
+    synonyms: frozenset[int]
+    function: bool
+
+
+class Tables:
+    """The lists of words. They are read once, in half a second."""
+
+    def __init__(self, archive: Path) -> None:
+        abbreviations = entry(archive, "nonbreaking/english.prefixes").decode()
+        self.abbreviations = read_abbreviations(abbreviations)
+        self._function = frozenset(entry(archive, "function/english.words").decode().split("\n"))
+        self._synonyms = _pairs_of_lines(entry(archive, "synonym/english.synsets").decode())
+        self._bases: dict[str, list[str]] = {}
+        exceptions = _pairs_of_lines(entry(archive, "synonym/english.exceptions").decode())
+        for base, forms in exceptions.items():
+            for form in forms.split():
+                self._bases.setdefault(form, []).append(base)
+        self._known: dict[str, Known] = {}
+
+    def __getitem__(self, word: str) -> Known:
+        found = self._known.get(word)
+        if found is None:
+            found = Known(
+                java_hash(word),
+                java_hash(stem(word)),
+                self._all_synonyms(word),
+                word in self._function,
+            )
+            self._known[word] = found
+        return found
+
+    def _all_synonyms(self, word: str) -> frozenset[int]:
+        forms = [word, *(self._bases.get(word) or [self._base_form(word)])]
+        numbers = " ".join(self._synonyms.get(form, "") for form in forms).split()
+        return frozenset(map(int, numbers))
+
+    def _base_form(self, word: str) -> str:
+        if word.endswith("ss") or len(word) <= 2:
+            return word
+        for ending, instead in _BASE_FORMS:
+            if word.endswith(ending):
+                base = word[: -len(ending)] + instead
+                if base in self._synonyms:
+                    return base
+        return ""
+
+
+def _pairs_of_lines(text: str) -> dict[str, str]:
+    lines = text.split("\n")
+    return dict(zip(lines[::2], lines[1::2], strict=False))
+
+
+def java_hash(text: str) -> int:
+    """String.hashCode: sum of c_i 31^(n-1-i) over UTF-16 units, modulo 2^32."""
+    units = text.encode("utf-16-le", "surrogatepass")
+    found = 0
+    for unit in memoryview(units).cast("H"):
+        found = found * 31 + unit & 0xFFFFFFFF
+    return found
+
+
+class Paraphrases:
+    """Five million pairs of phrases, as 64-bit hashes: 84 MB, read once in some seconds.
+
+    That two phrases of a corpus share a hash is as likely as 1 in 10^12 for each phrase in it.
+    """
+
+    def __init__(self, file: Path) -> None:
+        import numpy as np
+
+        phrases, others = _hashed(file)
+        order = np.argsort(phrases, kind="stable")
+        self._phrases, self._others = phrases[order], others[order]
+
+    def among(self, phrases: Iterable[int]) -> Related:
+        """Phrase -> its paraphrases, in the order of the file, for those that are both among
+        `phrases`."""
+        import numpy as np
+
+        known = np.unique(np.fromiter(phrases, np.int64))
+        found: Related = {}
+        if not len(known):
+            return found
+        low = np.searchsorted(self._phrases, known, "left")
+        counts = np.searchsorted(self._phrases, known, "right") - low
+        begin = np.cumsum(counts) - counts
+        others = self._others[np.repeat(low - begin, counts) + np.arange(counts.sum())]
+        place = np.minimum(np.searchsorted(known, others), len(known) - 1)
+        kept = known[place] == others
+        owners = np.repeat(known, counts)[kept].tolist()
+        for phrase, other in zip(owners, others[kept].tolist(), strict=True):
+            found.setdefault(phrase, []).append(other)
+        return found
+
+
+def _hashed(file: Path) -> tuple[ndarray, ndarray]:
+    """Three lines each: a probability, a phrase, its paraphrase. MetricError: it is damaged."""
+    import numpy as np
+
+    phrases, others, rest = [], [], b""
+    try:
+        with gzip.open(file) as lines:
+            while piece := lines.read(_PIECE):
+                found = (rest + piece).split(b"\n")
+                whole = (len(found) - 1) // 3 * 3
+                rest = b"\n".join(found[whole:])
+                phrases.append(np.fromiter(map(hash, found[1:whole:3]), np.int64))
+                others.append(np.fromiter(map(hash, found[2:whole:3]), np.int64))
+        if rest or not phrases:
+            raise EOFError("it does not have three lines for each pair")
+    except (OSError, EOFError, zlib.error) as failed:
+        raise MetricError(f"{file} cannot be read ({failed}): install pycocoevalcap again") from None
+    return np.concatenate(phrases), np.concatenate(others)
+
+
+def phrases(words: list[str]) -> list[list[int]]:
+    """For each place, the hashes of the phrases that begin there: of one word, of two, and so
+    on."""
+    encoded = [word.encode() for word in words]
+    ends = range(1, len(words) + 1)
+    found = []
+    for start in range(len(encoded)):
+        spans = (encoded[start:end] for end in ends[start : start + LONGEST])
+        found.append([hash(b" ".join(span)) for span in spans])
+    return found
+
+
+@lru_cache(maxsize=1)
+def tables(data: Data) -> Tables:
+    return Tables(data.meteor)
+
+
+@lru_cache(maxsize=1)
+def paraphrases(data: Data) -> Paraphrases:
+    return Paraphrases(data.paraphrases)
