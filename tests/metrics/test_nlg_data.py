@@ -8,7 +8,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from lorakit.errors import DataError
+from lorakit.errors import MetricError
 from lorakit.metrics import _nlg_data, metrics
 from lorakit.metrics._class_file import string_constants
 from lorakit.metrics._nlg_data import find, look
@@ -56,20 +56,20 @@ def test_a_damaged_file(which, damage, small_data):
     path = getattr(small_data, which)
     whole = path.read_bytes()
     path.write_bytes({"cut": whole[: len(whole) // 2], "other": b"text" * 30, "empty": b""}[damage])
-    with pytest.raises(DataError, match=path.name):
+    with pytest.raises(MetricError, match=path.name):
         metrics.get("meteor")(["a"], ["a"])
 
 
 def test_an_archive_of_another_version(small_data):
     with ZipFile(small_data.tokenizer, "w") as archive:
         archive.writestr("other", "x")
-    with pytest.raises(DataError, match=r"PTBLexer\.class"):
+    with pytest.raises(MetricError, match=r"PTBLexer\.class"):
         metrics.get("rouge_l")(["a"], ["a"])
 
 
 def test_a_table_of_another_form(small_data):
     small_data.paraphrases.write_bytes(gzip.compress(b"0.5\na\n"))
-    with pytest.raises(DataError, match=small_data.paraphrases.name):
+    with pytest.raises(MetricError, match=small_data.paraphrases.name):
         metrics.get("meteor")(["a"], ["a"])
 
 
