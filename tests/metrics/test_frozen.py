@@ -1,6 +1,7 @@
 """The official scorers' values on texts of our own, frozen: `assets/scorers/values.json` says how they were made.
 
-BLEU, NIST and TER are compared always; what needs pycocoevalcap's tables, where they are. `test_official.py` has real systems' outputs.
+BLEU, NIST and TER are compared always; what needs pycocoevalcap's tables, where they are. `test_official.py` has the
+outputs of real systems.
 """
 
 from __future__ import annotations
