@@ -168,4 +168,4 @@ def test_every_dependency_is_justified_and_no_other():
 
 def test_the_changelog_begins_with_this_version():
     versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert [name for name in versions if name != "Unreleased"][0] == lorakit.__version__
+    assert next(name for name in versions if name != "Unreleased") == lorakit.__version__
