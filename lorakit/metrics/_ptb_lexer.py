@@ -17,7 +17,7 @@ _FIRST = 2
 # bits of a state's attribute: a token may end here; nothing leads on from here
 _FINAL, _STOP = 1, 8
 _SPACES = frozenset(" \t\n\x0b\x0c\r\x85")
-_SIGMA = re.compile(r"Σ(?=\w*[^\W\d_])")
+_SIGMA = re.compile(r"Σ(?=[\d_]+(\w))")
 _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 
 
@@ -103,7 +103,11 @@ def _joined(token: str) -> str:
 
 def _lower(token: str) -> str:
     # to Python a capital sigma before digits ends its word, even if letters follow
-    return _SIGMA.sub("σ", token).lower() if "Σ" in token else token.lower()
+    return _SIGMA.sub(_sigma, token).lower() if "Σ" in token else token.lower()
+
+
+def _sigma(match: re.Match[str]) -> str:
+    return match[0] if match[1].lower() == match[1].upper() else "σ"
 
 
 def _tokens(automaton: Automaton, text: str) -> Iterator[str]:
