@@ -108,6 +108,13 @@ class Progress:
             self.last_line = time.monotonic()
             console().print(line, markup=False)
 
+    def on_stopped_early(self, event: dict[str, Any]) -> None:
+        self.close()
+        console().print(
+            f"stopped early: {event['metric']} on {event['split']} did not get better in {event['patience']} "
+            f"evaluation(s) (evaluate.patience); {event['not_trained']} of {event['steps']} steps are not trained"
+        )
+
     def on_eval(self, event: dict[str, Any]) -> None:
         console().print(f"epoch {event['epoch']:.2f}, {event['split']}: {scores_text(event['scores'])}")
 

@@ -54,7 +54,7 @@ def train(
         from lorakit.cli.progress import Progress
         from lorakit.report.result import failed_checks, summary
         from lorakit.report.table import score_table
-        from lorakit.run.train import train_recipe
+        from lorakit.run.train import early_stops, train_recipe
 
     for note in loaded.notes:
         console().print(f"note: {note}")
@@ -69,6 +69,8 @@ def train(
     finally:
         progress.close()
     console().print(score_table(result).plain(), markup=False)
+    for note in early_stops(result.seeds, loaded.recipe.evaluate.patience):
+        console().print(f"note: {note}")
     failed = failed_checks(result)
     for seed, check in failed:
         found = f"{check.value} against {check.tolerance}; {check.note}"

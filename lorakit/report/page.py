@@ -120,7 +120,7 @@ def seed_table(result: Result, logs: Logs) -> Table:
         (
             str(s.seed), number(s.scores.get(split, {}).get(metric)),
             NOTHING if s.best_epoch is None else f"{round(s.best_epoch, 2):g}", f"{round(s.epochs, 2):g}",
-            f"{s.steps:,}",
+            f"{s.steps:,} of {s.planned_steps:,}" if s.not_trained else f"{s.steps:,}",
             *(f"{s.seconds[phase]:,.1f}" if phase in s.seconds else NOTHING for phase in phases),
             _of(logs.get(s.seed, ()), "tokens_per_second", statistics.median),
             _of(logs.get(s.seed, ()), "memory_mib", max),

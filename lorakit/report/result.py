@@ -62,12 +62,19 @@ class SeedResult(Config):
     best_epoch: float | None = None
     epochs: float
     steps: int
+    planned_steps: int | None = None
+    """What the recipe asks for; more than `steps` where evaluate.patience ended the seed."""
     skipped_steps: int = 0
     """Left out, for their loss or gradient was not finite."""
     seconds: dict[str, float]
     checks: tuple[Check, ...] = Field(default=(), strict=False)
     delta_norms: dict[str, Score] = Field(default_factory=dict)
     """Site or parameter -> ||dW|| / ||W||."""
+
+    @property
+    def not_trained(self) -> int:
+        """Steps that the recipe asks for and that an early stop left out."""
+        return 0 if self.planned_steps is None else max(0, self.planned_steps - self.steps)
 
     def write(self, path: Path) -> None:
         """As JSON, whole or not at all. InputError: no permission, disk full."""

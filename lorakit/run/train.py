@@ -132,6 +132,7 @@ def _whole(
         todo = settled(recipe)
         notes.append(f"precision auto: frozen weights in {todo.model.dtype}, products in {_products(todo)}")
     notes += [f"untrained, {split}: scored on {part}, evenly spread" for split, part in _slices(recipe, splits).items()]
+    notes += early_stops(seeds, recipe.evaluate.patience)
     return Result(
         recipe=loaded.name,
         task=recipe.task.name,
@@ -151,6 +152,16 @@ def _whole(
         finished=_now(),
         notes=tuple(notes),
     )
+
+
+def early_stops(seeds: Sequence[SeedResult], patience: int | None) -> list[str]:
+    """A note for each seed that evaluate.patience ended before its last step."""
+    return [
+        f"seed {seed.seed} was stopped early (evaluate.patience {patience}): after step {seed.steps:,} of "
+        f"{seed.planned_steps:,}, so {seed.not_trained:,} steps were not trained"
+        for seed in seeds
+        if seed.not_trained
+    ]
 
 
 def _products(recipe: Recipe) -> str:
@@ -260,8 +271,8 @@ def train_seed(
     }  # fmt: skip
     result = SeedResult(
         seed=seed, scores=scores, base_scores=base_scores, best_epoch=trained.best_epoch, epochs=trained.epochs,
-        steps=trained.steps, skipped_steps=trained.skipped, delta_norms=attachment.delta_norms(),
-        checks=tuple(proven), seconds=seconds,
+        steps=trained.steps, planned_steps=trained.planned, skipped_steps=trained.skipped,
+        delta_norms=attachment.delta_norms(), checks=tuple(proven), seconds=seconds,
     )  # fmt: skip
     if main:
         for split, found in answers.items():
