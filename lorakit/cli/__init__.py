@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from lorakit.cli.speak import first_to_fail, lost_another
+from lorakit.cli.visible import complain, finish_streams, ready_streams, show
 from lorakit.errors import InputError, LorakitError, Stopped
 
 app = typer.Typer(
@@ -33,7 +34,7 @@ def _root(
     if version:
         import lorakit
 
-        print(lorakit.__version__)
+        show(lorakit.__version__)
         raise typer.Exit
     if debug:
         os.environ["LORAKIT_DEBUG"] = "1"
@@ -65,6 +66,7 @@ def add_verbs() -> None:
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 a run or a check failed, 2 a mistake in what was given."""
+    ready_streams()
     add_verbs()
     if "--debug" in sys.argv:  # wherever it stands on the line
         sys.argv.remove("--debug")
@@ -81,7 +83,7 @@ def main() -> None:
         if os.environ.get("LORAKIT_DEBUG") == "1":
             raise
         code = _say(*_explain(error))
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(finish_streams(code if isinstance(code, int) else 0))
 
 
 def _explain(error: Any) -> tuple[str, int]:
@@ -101,5 +103,5 @@ def _explain(error: Any) -> tuple[str, int]:
 
 def _say(message: str, code: int, kind: str = "error: ") -> int:
     if first_to_fail():
-        print(f"{kind}{message}", file=sys.stderr)
+        complain(f"{kind}{message}")
     return code

@@ -9,6 +9,7 @@ import typer
 
 from lorakit.cli import app
 from lorakit.cli.output import Overrides, RecipeName, Runs, console
+from lorakit.cli.visible import show_exactly
 
 
 @app.command("launch-command")
@@ -38,9 +39,9 @@ def launch_command(
     arguments = [recipe, *(overrides or []), "--runs", str(runs), *(["--cpu"] if cpu else [])]
     name = loaded.name.replace("/", "-")
     if slurm:
-        print(machines.script(name, arguments, minutes), end="")
+        show_exactly(machines.script(name, arguments, minutes))
         return
-    print(machines.torchrun(name, arguments, address))
+    show_exactly(machines.torchrun(name, arguments, address) + "\n")
     console().print(
         f"run this line on each of the {nodes} machines; all of them need the folder {runs}, the base model and the "
         "data at the same paths",

@@ -7,11 +7,11 @@ from collections import deque
 from typing import Any
 
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
-from lorakit.cli.output import console
+from lorakit.cli.output import console, warn
+from lorakit.cli.screen import line as line_of
+from lorakit.cli.screen import styled
 
 
 class Progress:
@@ -36,7 +36,7 @@ class Progress:
 
     def on_seed(self, event: dict[str, Any]) -> None:
         of = f" (of {', '.join(map(str, event['of']))})" if len(event["of"]) > 1 else ""
-        console().print(f"[bold]seed {event['seed']}[/bold]{of} -> {event['folder']}")
+        console().print(line_of((f"seed {event['seed']}", "bold"), f"{of} -> {event['folder']}"))
 
     def on_seed_finished_before(self, event: dict[str, Any]) -> None:
         console().print(f"{event['folder']} is trained already; --fresh trains it again", markup=False)
@@ -45,8 +45,7 @@ class Progress:
         console().print(f"{event['folder']} holds this run already, whole; --fresh trains it again", markup=False)
         if newer := event["newer"]:
             more = f" and {len(newer) - 3} more" if len(newer) > 3 else ""
-            said = f"{', '.join(newer[:3])}{more} changed after it: what follows is not of these files"
-            console().print(f"[yellow]warning:[/yellow] {escape(said)}", soft_wrap=True)
+            warn(f"{', '.join(newer[:3])}{more} changed after it: what follows is not of these files")
 
     def on_started_from(self, event: dict[str, Any]) -> None:
         fresh = f"; fresh stay {', '.join(event['fresh'])}" if event["fresh"] else ""
@@ -92,7 +91,7 @@ class Progress:
             f"{event['memory_mib']:,.0f} MiB"
         )
         if self.live is not None:
-            self.live.update(Text(line))
+            self.live.update(styled(line))
         elif time.monotonic() - self.last_line > 10 or event["step"] in (1, self.total):
             self.last_line = time.monotonic()
             console().print(line)
@@ -103,7 +102,7 @@ class Progress:
         done, total, seconds = event["done"], event["total"], event["seconds"]
         line = f"{event['split']}: {done} of {total} texts written  ETA {clock(seconds / done * (total - done))}"
         if self.live is not None:
-            self.live.update(Text(line))
+            self.live.update(styled(line))
         elif time.monotonic() - self.last_line > 10 and done < total:
             self.last_line = time.monotonic()
             console().print(line, markup=False)
@@ -138,7 +137,7 @@ def sites_table(attachment: Any) -> Any:
     for name in ("target", "weight", "out x in", "r", "alpha/r", "sites", "parameters"):
         table.add_column(name, justify="left" if name in ("target", "weight") else "right")
     for (target, place, size, r, scale), sizes in kinds.items():
-        table.add_row(target, Text(place), size, r, scale, str(len(sizes)), f"{sum(sizes):,}")
+        table.add_row(target, place, size, r, scale, str(len(sizes)), f"{sum(sizes):,}")
     return table
 
 

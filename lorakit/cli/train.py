@@ -52,6 +52,7 @@ def train(
     with redirect_stdout(sys.stderr):  # DeepSpeed logs to what is stdout when it is imported, used or not
         begin()
         from lorakit.cli.progress import Progress
+        from lorakit.cli.screen import line
         from lorakit.report.result import failed_checks, summary
         from lorakit.report.table import score_table
         from lorakit.run.train import early_stops, train_recipe
@@ -74,7 +75,7 @@ def train(
     failed = failed_checks(result)
     for seed, check in failed:
         found = f"{check.value} against {check.tolerance}; {check.note}"
-        console().print(f"[red]check failed[/red] seed {seed}, {check.name}: {found}")
+        console().print(line(("check failed", "red"), f" seed {seed}, {check.name}: {found}"))
     if not failed:
         merges = any(check.name == "merge" for check in result.seeds[0].checks)
         console().print(

@@ -15,6 +15,7 @@ import lorakit
 from lorakit.errors import RecipeError, did_you_mean
 from lorakit.methods import methods
 from lorakit.models import Model
+from lorakit.recipe.naming import checked_name, is_dir, is_file
 from lorakit.recipe.problems import Sections, describe, mark_of
 from lorakit.recipe.schema import Decode, Evaluate, Expect, Recipe, Train
 from lorakit.recipe.source import Mark, Marks, parse, read, scalar
@@ -66,9 +67,10 @@ def assemble(
     path: Path, data: dict[str, Any], marks: Marks, overrides: Sequence[str] = (), given: Sequence[Mark] = ()
 ) -> Loaded:
     """As `build`, of a file that was read; `data` and `marks` are changed."""
+    name = checked_name(recipe_name(path), path)
     notes = apply_overrides(data, marks, overrides, given)
     recipe = validate(data, marks)
-    return Loaded(recipe, recipe_name(path), path, origins_of(data, marks), tuple(notes))
+    return Loaded(recipe, name, path, origins_of(data, marks), tuple(notes))
 
 
 def compose(data: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
@@ -95,9 +97,9 @@ def names() -> list[str]:
 def find(name_or_path: str) -> Path:
     """A file of that path, else the shipped recipe of that name."""
     path = Path(name_or_path)
-    if path.is_file():
+    if is_file(path):
         return path
-    if path.is_dir() and (path / "recipe.yaml").is_file():
+    if is_dir(path) and is_file(path / "recipe.yaml"):
         return path / "recipe.yaml"
     name = name_or_path.removeprefix("recipes/").removesuffix(".yaml")
     shipped_file = shipped("recipes") / f"{name}.yaml"
