@@ -22,7 +22,8 @@ HOSTILE = [
     f"a\n{RUN}\nb", f"`{RUN}`", f"$({RUN})", f"$MASTER_ADDR$({RUN})", f"$SLURM_JOB_ID;{RUN}", f"$MASTER`{RUN}`",
     f'"; {RUN}; "', f"'; {RUN}; '", f"\\'; {RUN}; #", f"x; {RUN}", f"x & {RUN}", f"x | {RUN}", f"x\r\n{RUN}",
     f'"$SLURM_JOB_ID"$({RUN})', f"#SBATCH --wrap='{RUN}'", f"\n#SBATCH --wrap='{RUN}'", f"$'\\x0a{RUN}'",
-    f"\x1b]0;{RUN}\x07", f"\x85{RUN}", f"\u2028{RUN}", "~", "*", "{a,b}", "!!", "", " ", "é ü 中文", "\udcff\udcfe", "%x",
+    f"\x1b]0;{RUN}\x07", f"\x85{RUN}", f"\u2028{RUN}", "~", "*", "{a,b}", "!!", "", " ", "é ü 中文",
+    "\udcff\udcfe", "%x",
 ]  # fmt: skip
 
 
