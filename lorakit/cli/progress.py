@@ -135,7 +135,7 @@ def sites_table(attachment: Any) -> Any:
         return f"method {attachment.method.name}: no new weights, it trains what is there"
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("target", "weight", "out x in", "r", "alpha/r", "sites", "parameters"):
-        table.add_column(name, justify="left" if name in ("target", "weight") else "right")
+        table.add_column(name, justify="left" if name in ("target", "weight") else "right", overflow="fold")
     for (target, place, size, r, scale), sizes in kinds.items():
         table.add_row(target, place, size, r, scale, str(len(sizes)), f"{sum(sizes):,}")
     return table

@@ -25,7 +25,7 @@ def list_recipes(
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("recipe", "task", "base model", "method", "published"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     rows = []
     for name in names():
         if containing not in name:
@@ -51,9 +51,8 @@ def show(
     as_json: Json = False,
 ) -> None:
     """The resolved recipe: what `extends` and overrides come to."""
-    import yaml
-
     from lorakit.recipe.load import load_recipe
+    from lorakit.recipe.source import written
 
     loaded = load_recipe(recipe, overrides or [])
     for note in loaded.notes:
@@ -65,9 +64,9 @@ def show(
     elif origins:
         _print_origins(plain, notes)
     else:
-        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+        text = written(plain)
         # YAML's own escapes where the terminal cannot take a character as it is
-        show_exactly(text if can_show(text) else yaml.safe_dump(plain, sort_keys=False))
+        show_exactly(text if can_show(text) else written(plain, unicode=False))
 
 
 @recipes_app.command()

@@ -6,9 +6,14 @@ import sys
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from lorakit.cli.visible import CLOSED, to_nobody, visible
+
+
+NARROW = 60
+"""Columns below which a table is as wide as it wants and the terminal breaks its lines: squeezed, it would say nothing."""
 
 
 class Screen(Console):
@@ -24,7 +29,15 @@ class Screen(Console):
         # a path that is broken into two lines is no path: the terminal wraps by itself
         if all(isinstance(one, (str, Text)) for one in objects):
             named.setdefault("soft_wrap", True)
-        super().print(*objects, **named)
+        narrow = self.width < NARROW and [one for one in objects if isinstance(one, Table)]
+        if not narrow:
+            super().print(*objects, **named)
+            return
+        before, self.width = self._width, max(_natural(self, table) for table in narrow)
+        try:
+            super().print(*objects, **named)
+        finally:
+            self._width = before
 
     def on_broken_pipe(self) -> None:
         """Nobody reads: a result is not wanted any more, but a training whose log is not read goes on."""
@@ -32,6 +45,11 @@ class Screen(Console):
         to_nobody(self.file)
         if not self.stderr:
             raise SystemExit(CLOSED)
+
+
+def _natural(screen: Screen, table: Table) -> int:
+    """The width that a table has where there is room."""
+    return table.__rich_measure__(screen, screen.options.update(width=1000)).maximum
 
 
 def styled(text: str, style: str = "") -> Text:

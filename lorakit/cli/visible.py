@@ -13,7 +13,7 @@ from typing import IO
 _ACTS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters (C0 without tab and newline, DEL, C1), Unicode's bidi controls, line separators, and halves of
 surrogate pairs, which no terminal takes."""
-_PLAIN = {"─": "-", "–": "-", "±": "+/-", "×": "x", "…": "...", "→": "->", "✓": "ok", "✗": "no"}
+_PLAIN = {"─": "-", "–": "-", "±": "+/-", "×": "x", "…": "...", "→": "->", "✓": "ok", "✗": "no", "‖": "||", "Δ": "d"}
 """What our own tables hold, for a terminal that has ASCII only."""
 CLOSED = 141
 """Exit code where the reader of stdout has gone: 128 + SIGPIPE, as of any program in a pipe."""

@@ -18,7 +18,7 @@ from lorakit.models import Model
 from lorakit.recipe.naming import checked_name, is_dir, is_file
 from lorakit.recipe.problems import Sections, describe, mark_of
 from lorakit.recipe.schema import Decode, Evaluate, Expect, Recipe, Train
-from lorakit.recipe.source import Mark, Marks, parse, read, scalar
+from lorakit.recipe.source import Mark, Marks, parse, read, refuse_halves, scalar
 from lorakit.registry import Registry
 from lorakit.tasks import Data, tasks
 
@@ -187,6 +187,7 @@ def apply_overrides(
         key, equals, value_text = text.partition("=")
         path = tuple(key.lstrip("~").split("."))
         try:
+            refuse_halves(text, str(mark))
             if text.startswith("~") and not equals:
                 _remove(data, marks, path, mark)
             elif equals and all(path):

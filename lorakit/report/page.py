@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from lorakit.recipe.source import written
 from lorakit.report.changes import change_maps
 from lorakit.report.curves import Logs, loss_curve, rate_curve, score_curves
 from lorakit.report.result import Check, Result, failed_checks, summary, write_whole
@@ -64,7 +63,7 @@ def render(result: Result, logs: Logs, samples: Sequence[Mapping[str, Any]]) -> 
         changes=change_maps(result),
         seeds=seed_table(result, logs),
         samples=chosen(samples),
-        recipe=yaml.safe_dump(result.recipe_values, sort_keys=False, allow_unicode=True, width=100),
+        recipe=written(result.recipe_values),
         environment=flat({key: value for key, value in result.environment.items() if key != "command"}),
     )
 

@@ -20,11 +20,11 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from lorakit.errors import DataError, InputError, RecipeError, did_you_mean
+from lorakit.recipe import source
 from lorakit.recipe.load import Loaded
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import Result, SeedResult, write_whole
@@ -59,7 +59,7 @@ def open_run(run: Path, recipe: Recipe, fresh: bool) -> None:
         if fresh and run.exists():
             shutil.rmtree(run)
         run.mkdir(parents=True, exist_ok=True)
-        write_whole(run / "recipe.yaml", yaml.safe_dump(recipe.plain(), sort_keys=False, allow_unicode=True))
+        write_whole(run / "recipe.yaml", source.written(recipe.plain()))
     except OSError as error:
         why = error.strerror or error  # rmtree's own, for a link, has no strerror
         raise InputError(f"cannot write to the run folder {run}: {why}; take another, --runs DIR") from error
@@ -133,10 +133,9 @@ def unfinished_others(run: Path, recipe: Recipe) -> dict[Path, list[str]]:
 
 def _read_recipe(run: Path) -> dict[str, Any] | None:
     try:
-        recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return source.read(run / "recipe.yaml")[0]
+    except RecipeError:
         return None
-    return recipe if isinstance(recipe, dict) else None
 
 
 def begun(run: Path) -> bool:
