@@ -11,9 +11,8 @@ from rich.text import Text
 
 from lorakit.cli.visible import CLOSED, to_nobody, visible
 
-
 NARROW = 60
-"""Columns below which a table is as wide as it wants and the terminal breaks its lines: squeezed, it would say nothing."""
+"""Columns below which a table is as wide as it wants, and the terminal breaks its lines: squeezed, it says nothing."""
 
 
 class Screen(Console):

@@ -28,6 +28,7 @@ from lorakit.config import first_problem
 from lorakit.disk import sync, sync_all
 from lorakit.errors import AdapterError, InputError, did_you_mean
 from lorakit.hub import peft
+from lorakit.hub.base_name import base_name
 from lorakit.hub.tensorfile import Kind, write_tensors
 from lorakit.methods import Attachment, methods
 from lorakit.methods.reparam.lora import LoRA, LoRAAttachment
@@ -66,6 +67,8 @@ class About:
     """Texts that were made tokens."""
     decode: dict[str, Any] = field(default_factory=dict)
     """How the recipe has a causal model write its answers."""
+    base_id: str | None = None
+    """What a base that is a folder is called on the hub (the recipe's `model.id`)."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,11 @@ class AdapterFile:
 
     @property
     def base(self) -> str | None:
-        return self.about.base if self.about else (self.peft_config or {}).get("base_model_name_or_path")
+        """What to load: the folder that it was trained on, where that is not here its name on the hub."""
+        if self.about is None:
+            return (self.peft_config or {}).get("base_model_name_or_path")
+        moved = self.about.base_id is not None and not os.path.isdir(self.about.base)
+        return self.about.base_id if moved else self.about.base
 
 
 def save(folder: Path, attachment: Attachment, about: About) -> None:
@@ -89,7 +96,7 @@ def save(folder: Path, attachment: Attachment, about: About) -> None:
         temporary.mkdir(parents=True)
         if isinstance(attachment, LoRAAttachment):
             task_type = {"classification": "SEQ_CLS", "regression": "SEQ_CLS", "causal": "CAUSAL_LM"}[about.head]
-            config = peft.config_of(attachment, about.base, about.revision, task_type)
+            config = peft.config_of(attachment, base_name(about.base, about.base_id), about.revision, task_type)
             (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             file, tensors = PEFT_FILE, peft.tensors_of(attachment)
         else:

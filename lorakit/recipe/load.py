@@ -218,6 +218,7 @@ HARMLESS = (
     "evaluate.batch_size",
     "start_from",
     "about",
+    "model.id",
 )
 """What may be set without leaving the setting that the published scores are of."""
 

@@ -302,7 +302,7 @@ def about(recipe: Recipe, base: Base, attachment: Attachment) -> files.About:
         max_length=recipe.data.max_length, method=recipe.method.model_dump(mode="json"),
         fresh=sorted(attachment.fresh), fingerprint=files.fingerprint(base.model, attachment.fresh),
         lorakit=lorakit.__version__, model_config=dict(recipe.model.config),
-        new_tokens=list(recipe.model.new_tokens),
+        new_tokens=list(recipe.model.new_tokens), base_id=recipe.model.id,
     )  # fmt: skip
 
 
