@@ -72,6 +72,7 @@ def main() -> None:
         sys.argv.remove("--debug")
         os.environ["LORAKIT_DEBUG"] = "1"
     try:
+        _refuse_bytes(sys.argv[1:])
         code = app(standalone_mode=False)
     except typer.Exit as end:
         code = end.exit_code
@@ -84,6 +85,13 @@ def main() -> None:
             raise
         code = _say(*_explain(error))
     sys.exit(finish_streams(code if isinstance(code, int) else 0))
+
+
+def _refuse_bytes(words: list[str]) -> None:
+    """A run keeps its paths in files of UTF-8, and libraries that save into a folder take no other name."""
+    for word in words:
+        if not word.isascii() and any("\ud800" <= char <= "\udfff" for char in word):
+            raise InputError(f"{word} holds a byte that is not UTF-8; rename the file or folder")
 
 
 def _explain(error: Any) -> tuple[str, int]:
