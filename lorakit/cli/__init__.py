@@ -103,7 +103,8 @@ def _explain(error: Any) -> tuple[str, int]:
         return str(error), error.exit_code
     if isinstance(error, OSError) and error.errno in NO_PLACE:
         name = str(error.filename or "a file")
-        return f"{name[:200]}: {error.strerror}; make room, or choose another place", InputError.exit_code
+        advice = "make room, or choose another place" if error.errno != errno.ENAMETOOLONG else "give a shorter one"
+        return f"{name[:200]}: {error.strerror}; {advice}", InputError.exit_code
     if lost_another(error):
         return "another process has ended without a word, and this one cannot go on alone", 1
     return f"{type(error).__name__}: {error}\nlorakit did not expect this; run again with --debug to see where.", 1
