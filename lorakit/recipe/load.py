@@ -15,7 +15,7 @@ import lorakit
 from lorakit.errors import RecipeError, did_you_mean
 from lorakit.methods import methods
 from lorakit.models import Model
-from lorakit.recipe.naming import checked_name, is_dir, is_file
+from lorakit.recipe.naming import checked_name
 from lorakit.recipe.problems import Sections, describe, mark_of
 from lorakit.recipe.schema import Decode, Evaluate, Expect, Recipe, Train
 from lorakit.recipe.source import Mark, Marks, parse, read, refuse_halves, scalar
@@ -97,9 +97,9 @@ def names() -> list[str]:
 def find(name_or_path: str) -> Path:
     """A file of that path, else the shipped recipe of that name."""
     path = Path(name_or_path)
-    if is_file(path):
+    if path.is_file():
         return path
-    if is_dir(path) and is_file(path / "recipe.yaml"):
+    if path.is_dir() and (path / "recipe.yaml").is_file():
         return path / "recipe.yaml"
     name = name_or_path.removeprefix("recipes/").removesuffix(".yaml")
     shipped_file = shipped("recipes") / f"{name}.yaml"

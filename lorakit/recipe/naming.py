@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from contextlib import suppress
 from pathlib import Path
 
 from lorakit.errors import RecipeError
@@ -24,20 +23,6 @@ def checked_name(name: str, path: Path) -> str:
     if name.startswith(("-", " ")):
         raise RecipeError(f"{str(path)!r}: the name {name!r} begins with {name[0]!r}, as an option would: rename it")
     return name
-
-
-def is_file(path: Path) -> bool:
-    """As Path.is_file; a name that no file system takes (too long, a NUL in it) is no file."""
-    with suppress(OSError, ValueError):
-        return path.is_file()
-    return False
-
-
-def is_dir(path: Path) -> bool:
-    """As Path.is_dir, likewise."""
-    with suppress(OSError, ValueError):
-        return path.is_dir()
-    return False
 
 
 def _taken(char: str) -> bool:

