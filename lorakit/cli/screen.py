@@ -22,7 +22,8 @@ class Screen(Console):
     """
 
     def render_str(self, text: str, **named: Any) -> Text:
-        return super().render_str(visible(text), **(named | {"markup": False, "emoji": False, "highlight": False}))
+        chosen: dict[str, Any] = named | {"markup": False, "emoji": False, "highlight": False}
+        return super().render_str(visible(text), **chosen)
 
     def print(self, *objects: Any, **named: Any) -> None:
         # a path that is broken into two lines is no path: the terminal wraps by itself

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import os
 import re
 import sys
@@ -68,7 +69,7 @@ def ready_streams() -> None:
     """A character that a stream cannot write is written as another, or as its escape, and ends nothing."""
     codecs.register_error("lorakit", _otherwise)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="lorakit")
 
 

@@ -35,8 +35,9 @@ def test_what_costs_more_than_it_is_long(tmp_path, kind):
 
 
 TEXTS = [
-    "1e4", "1_0", "4e-4", "true", "null", "~", "", ".inf", "yes", "0x10", "2020-01-01", "1.", "a: b #c", "- x", "<<", "=",
-    "&a", "*a", "!t", "'q", '"q', " lead", "trail ", "two\nlines\n", "tab\there", "\x1b\x85\u202e\u2028\ufeff", "012",
+    "1e4", "1_0", "4e-4", "true", "null", "~", "", ".inf", "yes", "0x10", "2020-01-01", "1.", "a: b #c", "- x", "<<",
+    "=", "&a", "*a", "!t", "'q", '"q', " lead", "trail ", "two\nlines\n", "tab\there", "\x1b\x85\u202e\u2028\ufeff",
+    "012",
 ]  # fmt: skip
 
 
