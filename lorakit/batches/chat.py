@@ -148,20 +148,20 @@ def say_template(tokenizer: Any) -> None:
     """Warnings: what is done where a template writes no end mark, or opens a block that answers do not have."""
     chats = Chats(tokenizer)
     try:
-        chats.opened, chats.ends  # noqa: B018 (a template may refuse the chat that these are read from)
+        opened, ends = chats.opened, chats.ends
     except DataError as error:
         log.debug("not looked at: %s", error)
         return
-    if not chats.ends:
+    if not ends:
         log.warning(
             "%s writes no end mark after an answer: the tokenizer's end token %r is added to the last answer",
             chats.file, tokenizer.eos_token,
         )  # fmt: skip
-    if chats.opened:
+    if opened:
         log.warning(
             "%s ends its prompt for an answer with %r, which it does not write before an answer: answers are trained "
             "and asked for without it; whoever asks the trained model with it asks what was not trained",
-            chats.file, chats.opened,
+            chats.file, opened,
         )  # fmt: skip
 
 

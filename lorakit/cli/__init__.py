@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from lorakit.cli.speak import first_to_fail, lost_another
+from lorakit.cli.visible import complain, finish_streams, ready_streams, show
 from lorakit.errors import InputError, LorakitError, Stopped
 
 app = typer.Typer(
@@ -33,7 +34,7 @@ def _root(
     if version:
         import lorakit
 
-        print(lorakit.__version__)
+        show(lorakit.__version__)
         raise typer.Exit
     if debug:
         os.environ["LORAKIT_DEBUG"] = "1"
@@ -65,11 +66,13 @@ def add_verbs() -> None:
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 a run or a check failed, 2 a mistake in what was given."""
+    ready_streams()
     add_verbs()
     if "--debug" in sys.argv:  # wherever it stands on the line
         sys.argv.remove("--debug")
         os.environ["LORAKIT_DEBUG"] = "1"
     try:
+        _refuse_bytes(sys.argv[1:])
         code = app(standalone_mode=False)
     except typer.Exit as end:
         code = end.exit_code
@@ -81,7 +84,14 @@ def main() -> None:
         if os.environ.get("LORAKIT_DEBUG") == "1":
             raise
         code = _say(*_explain(error))
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(finish_streams(code if isinstance(code, int) else 0))
+
+
+def _refuse_bytes(words: list[str]) -> None:
+    """A run keeps its paths in files of UTF-8, and libraries that save into a folder take no other name."""
+    for word in words:
+        if not word.isascii() and any("\ud800" <= char <= "\udfff" for char in word):
+            raise InputError(f"{word} holds a byte that is not UTF-8; rename the file or folder")
 
 
 def _explain(error: Any) -> tuple[str, int]:
@@ -93,7 +103,8 @@ def _explain(error: Any) -> tuple[str, int]:
         return str(error), error.exit_code
     if isinstance(error, OSError) and error.errno in NO_PLACE:
         name = str(error.filename or "a file")
-        return f"{name[:200]}: {error.strerror}; make room, or choose another place", InputError.exit_code
+        advice = "make room, or choose another place" if error.errno != errno.ENAMETOOLONG else "give a shorter one"
+        return f"{name[:200]}: {error.strerror}; {advice}", InputError.exit_code
     if lost_another(error):
         return "another process has ended without a word, and this one cannot go on alone", 1
     return f"{type(error).__name__}: {error}\nlorakit did not expect this; run again with --debug to see where.", 1
@@ -101,5 +112,5 @@ def _explain(error: Any) -> tuple[str, int]:
 
 def _say(message: str, code: int, kind: str = "error: ") -> int:
     if first_to_fail():
-        print(f"{kind}{message}", file=sys.stderr)
+        complain(f"{kind}{message}")
     return code

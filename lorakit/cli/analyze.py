@@ -12,6 +12,7 @@ from lorakit.cli import app
 from lorakit.cli.evaluate import AnyBase, BaseModel, Seed
 from lorakit.cli.output import Json, TrustRemoteCode, begin, console, give
 from lorakit.cli.report import Format
+from lorakit.cli.visible import show
 
 
 class What(str, Enum):
@@ -59,4 +60,4 @@ def analyze(
     if as_json:
         give(answer.values(what.value) | {"files": [str(file) for file in files]}, True)
     else:
-        print(getattr(answer.table, form.value)())
+        show(getattr(answer.table, form.value)())

@@ -10,6 +10,7 @@ import typer
 from lorakit.cli import app
 from lorakit.cli.output import Json, Overrides, RecipeName, begin, console, give
 from lorakit.cli.report import Format
+from lorakit.cli.visible import show
 from lorakit.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def bench(
         _draw(measured, picture, what)
     if not as_json:
         for table in measured.tables:
-            print(getattr(table, form.value)(), end="\n\n")
+            show(getattr(table, form.value)(), end="\n\n")
     give({"what": what, "recipe": loaded.name, **setting.plain(), **measured.plain()}, as_json)
     if not all(check.passed for check in measured.checks):
         raise typer.Exit(1)

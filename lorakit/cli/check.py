@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import Json, Overrides, RecipeName, TrustRemoteCode, begin, console, give
+from lorakit.cli.output import Json, Overrides, RecipeName, TrustRemoteCode, begin, console, give, warn
 
 
 @app.command()
@@ -24,9 +24,8 @@ def check(
 
     loaded = load_recipe(recipe, overrides or [])
     begin()
-    from rich.text import Text
-
     from lorakit.cli.progress import counts_line, show_head, sites_table
+    from lorakit.cli.screen import line
     from lorakit.run.check import check as run_check
 
     found = run_check(loaded.recipe, processes)
@@ -45,17 +44,15 @@ def check(
             f"{found.shares.micro} x {found.shares.accumulation} accumulated"
         )
     if found.sample:
-        line = Text()
-        for token, trained in found.sample:
-            line.append(token.replace("\n", "\\n") + " ", "bold green" if trained else "")
+        shown = [(token.replace("\n", "\\n") + " ", "bold green" if trained else "") for token, trained in found.sample]
         out.print("one example" + (" (green is trained):" if any(t for _, t in found.sample) else ":"), end=" ")
-        out.print(line)
+        out.print(line(*shown))
         if found.cut:
             out.print(f"{found.cut} training examples reach data.max_length and may be cut")
     out.print("memory, about: " + ", ".join(f"{name} {mib:,.0f} MiB" for name, mib in found.memory_mib.items()))
     out.print(f"an adapter on disk: {found.adapter_mib:,.1f} MiB")
     for text in found.missing:
-        out.print(f"[yellow]not looked at:[/yellow] {text}")
+        warn(text, "not looked at:")
     give({
         "sites": [site.name for site in found.attachment.sites],
         "counts": found.counts.model_dump(), "head": asdict(found.head) if found.head else None,

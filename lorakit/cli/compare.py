@@ -10,6 +10,7 @@ import typer
 from lorakit.cli import app
 from lorakit.cli.output import Json, begin, console, give
 from lorakit.cli.report import Format
+from lorakit.cli.visible import show
 
 
 @app.command()
@@ -42,4 +43,4 @@ def compare(
     if as_json:
         give(found.plain(), True)
     else:
-        print(getattr(table(found), form.value)())
+        show(getattr(table(found), form.value)())

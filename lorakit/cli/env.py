@@ -6,6 +6,7 @@ import json
 
 from lorakit.cli import app
 from lorakit.cli.output import Json, console, give
+from lorakit.cli.visible import show_exactly
 
 
 @app.command()
@@ -27,4 +28,4 @@ def schema() -> None:
     """The JSON schema of recipes, for editors (`# yaml-language-server: $schema=...`)."""
     from lorakit.recipe.schema import json_schema
 
-    print(json.dumps(json_schema(), indent=2))
+    show_exactly(json.dumps(json_schema(), indent=2) + "\n")

@@ -10,6 +10,7 @@ import typer
 from lorakit.cli import app
 from lorakit.cli.evaluate import AnyBase, BaseModel, Seed, Task
 from lorakit.cli.output import Json, Overrides, TrustRemoteCode, begin, give
+from lorakit.cli.visible import show
 
 
 @app.command()
@@ -45,7 +46,7 @@ def generate(
         return
     for line in lines:
         shown = sample(line)
-        print(shown["input"].strip())
-        print(f"  -> {shown['prediction']}" + ("" if line.get("ended", True) else " [cut at decode.max_new_tokens]"))
+        show(shown["input"].strip())
+        show(f"  -> {shown['prediction']}" + ("" if line.get("ended", True) else " [cut at decode.max_new_tokens]"))
         for reference in shown["references"] if line.get("references") else ():
-            print(f"     {reference}")
+            show(f"     {reference}")

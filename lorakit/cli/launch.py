@@ -60,9 +60,11 @@ def launch(processes: int, cpu: bool, strategy: Strategy = Strategy.ddp) -> int:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     if sys.stderr.isatty():
         environment["LORAKIT_TTY"] = "1"
-    shown = "".join(f"{name}={value} " for name, value in settings.items())
-    console().print(f"$ {shown}{' '.join(command)}", markup=False, soft_wrap=True)
+    shown = "".join(f"{name}={value} " for name, value in settings.items())  # ours: nothing to quote
     from lorakit.run.launchers._base import end_with_parent
+    from lorakit.run.shell import join
+
+    console().print(f"$ {shown}{join(command)}")
 
     launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *command[1:]]
     # in a session of its own: Ctrl-C would reach it twice, from the terminal and from here

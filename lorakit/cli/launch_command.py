@@ -9,6 +9,7 @@ import typer
 
 from lorakit.cli import app
 from lorakit.cli.output import Overrides, RecipeName, Runs, TrustRemoteCode, console
+from lorakit.cli.visible import show_exactly
 
 
 @app.command("launch-command")
@@ -40,9 +41,9 @@ def launch_command(
     arguments += ["--trust-remote-code"] if trust_remote_code else []
     name = loaded.name.replace("/", "-")
     if slurm:
-        print(machines.script(name, arguments, minutes), end="")
+        show_exactly(machines.script(name, arguments, minutes))
         return
-    print(machines.torchrun(name, arguments, address))
+    show_exactly(machines.torchrun(name, arguments, address) + "\n")
     console().print(
         f"run this line on each of the {nodes} machines; all of them need the folder {runs}, the base model and the "
         "data at the same paths",

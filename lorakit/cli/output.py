@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lorakit.cli.visible import can_show, json_safe, show_exactly, visible
 from lorakit.errors import MetricError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from lorakit.cli.screen import Screen
 
 Json = Annotated[bool, typer.Option("--json", help="One machine-readable result on stdout; all else on stderr.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Where run folders go.", metavar="DIR")]
@@ -28,14 +29,13 @@ Overrides = Annotated[
 
 
 @cache
-def console() -> Console:
+def console() -> Screen:
     """stderr, on the main process; silent on the others."""
-    from rich.console import Console
+    from lorakit.cli.screen import on_stderr
 
-    # a log file has no width: lines are not broken there
     terminal = sys.stderr.isatty() or os.environ.get("LORAKIT_TTY") == "1"
     quiet = os.environ.get("RANK", "0") != "0"
-    return Console(stderr=True, quiet=quiet, highlight=False, force_terminal=terminal, width=None if terminal else 400)
+    return on_stderr(terminal, quiet)
 
 
 def begin(models: bool = True) -> None:
@@ -44,7 +44,9 @@ def begin(models: bool = True) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     debug = os.environ.get("LORAKIT_DEBUG") == "1"
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Visible("%(levelname)s: %(message)s"))
     logging.getLogger("lorakit").setLevel(logging.DEBUG if debug else logging.INFO)
     logging.getLogger("lorakit").handlers = [_ConsoleHandler()]
     logging.getLogger("lorakit").propagate = False
@@ -55,18 +57,35 @@ def begin(models: bool = True) -> None:
         theirs.disable_progress_bar()
 
 
+class _Visible(logging.Formatter):
+    """Of other libraries' messages."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
 class _ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        word = "" if record.levelno < logging.WARNING else "[yellow]warning:[/yellow] "
-        from rich.markup import escape
+        if record.levelno < logging.WARNING:
+            console().print(record.getMessage())
+        else:
+            warn(record.getMessage())
 
-        console().print(f"{word}{escape(record.getMessage())}")
+
+def warn(text: str, word: str = "warning:") -> None:
+    """A line that begins with a word in yellow."""
+    from lorakit.cli.screen import line
+
+    console().print(line((word, "yellow"), f" {text}"))
 
 
 def give(result: Mapping[str, Any], as_json: bool) -> None:
     """The machine-readable result, if it was asked for."""
-    if as_json and os.environ.get("RANK", "0") == "0":
-        print(json.dumps(_finite(result), ensure_ascii=False))
+    if not as_json or os.environ.get("RANK", "0") != "0":
+        return
+    text = json.dumps(_finite(result), ensure_ascii=False)
+    # exact for whoever parses it, on any terminal
+    show_exactly((json_safe(text) if can_show(json_safe(text)) else json.dumps(_finite(result))) + "\n")
 
 
 def _finite(value: Any) -> Any:

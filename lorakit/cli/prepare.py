@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
-
 from lorakit.cli import app
-from lorakit.cli.output import Json, Overrides, RecipeName, TrustRemoteCode, begin, console, give
+from lorakit.cli.output import Json, Overrides, RecipeName, TrustRemoteCode, begin, console, give, warn
 
 
 @app.command()
@@ -22,15 +20,14 @@ def prepare(
     begin()
     from lorakit.batches.once import folder
     from lorakit.run.prepare import prepare as run_prepare
+    from lorakit.run.shell import join
 
-    found = run_prepare(loaded.recipe, shlex.join([recipe, *(overrides or [])]))
+    found = run_prepare(loaded.recipe, join([recipe, *(overrides or [])]))
     out = console()
     out.print(f"base model: {loaded.recipe.model.name} ({', '.join(found.weights)})", markup=False)
     out.print("rows: " + ", ".join(f"{split} {rows:,}" for split, rows in found.rows.items()))
     out.print(f"tokens: {folder()}", markup=False)
     for line in found.optional:
-        out.print(f"[yellow]left out:[/yellow] {line}")
-    out.print(
-        "all is at hand: HF_HUB_OFFLINE=1 lorakit train " + shlex.join([recipe, *(overrides or [])]), markup=False
-    )
+        warn(line, "left out:")
+    out.print("all is at hand: HF_HUB_OFFLINE=1 lorakit train " + join([recipe, *(overrides or [])]), markup=False)
     give({"rows": found.rows, "weights": found.weights, "optional": found.optional, "cache": str(folder())}, as_json)

@@ -7,11 +7,11 @@ from collections import deque
 from typing import Any
 
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
-from lorakit.cli.output import console
+from lorakit.cli.output import console, warn
+from lorakit.cli.screen import line as line_of
+from lorakit.cli.screen import styled
 
 
 class Progress:
@@ -38,7 +38,7 @@ class Progress:
 
     def on_seed(self, event: dict[str, Any]) -> None:
         of = f" (of {', '.join(map(str, event['of']))})" if len(event["of"]) > 1 else ""
-        console().print(f"[bold]seed {event['seed']}[/bold]{of} -> {event['folder']}")
+        console().print(line_of((f"seed {event['seed']}", "bold"), f"{of} -> {event['folder']}"))
 
     def on_seed_finished_before(self, event: dict[str, Any]) -> None:
         console().print(f"{event['folder']} is trained already; --fresh trains it again", markup=False)
@@ -51,7 +51,7 @@ class Progress:
             markup=False,
         )
         for what in event["not_compared"]:
-            console().print(f"[yellow]warning:[/yellow] not compared: {escape(what)}", soft_wrap=True)
+            warn(f"not compared: {what}")
 
     def on_started_from(self, event: dict[str, Any]) -> None:
         fresh = f"; fresh stay {', '.join(event['fresh'])}" if event["fresh"] else ""
@@ -98,7 +98,7 @@ class Progress:
             f"{event['memory_mib']:,.0f} MiB"
         )
         if self.live is not None:
-            self.live.update(Text(line))
+            self.live.update(styled(line))
         elif time.monotonic() - self.last_line > 10 or event["step"] in (1, self.total):
             self.last_line = time.monotonic()
             console().print(line)
@@ -109,10 +109,17 @@ class Progress:
         done, total, seconds = event["done"], event["total"], event["seconds"]
         line = f"{event['split']}: {done} of {total} texts written  ETA {clock(seconds / done * (total - done))}"
         if self.live is not None:
-            self.live.update(Text(line))
+            self.live.update(styled(line))
         elif time.monotonic() - self.last_line > 10 and done < total:
             self.last_line = time.monotonic()
             console().print(line, markup=False)
+
+    def on_stopped_early(self, event: dict[str, Any]) -> None:
+        self.close()
+        console().print(
+            f"stopped early: {event['metric']} on {event['split']} did not get better in {event['patience']} "
+            f"evaluation(s) (evaluate.patience); {event['not_trained']} of {event['steps']} steps are not trained"
+        )
 
     def on_eval(self, event: dict[str, Any]) -> None:
         console().print(f"epoch {event['epoch']:.2f}, {event['split']}: {scores_text(event['scores'])}")
@@ -135,9 +142,9 @@ def sites_table(attachment: Any) -> Any:
         return f"method {attachment.method.name}: no new weights, it trains what is there"
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("target", "weight", "out x in", "r", "alpha/r", "sites", "parameters"):
-        table.add_column(name, justify="left" if name in ("target", "weight") else "right")
+        table.add_column(name, justify="left" if name in ("target", "weight") else "right", overflow="fold")
     for (target, place, size, r, scale), sizes in kinds.items():
-        table.add_row(target, Text(place), size, r, scale, str(len(sizes)), f"{sum(sizes):,}")
+        table.add_row(target, place, size, r, scale, str(len(sizes)), f"{sum(sizes):,}")
     return table
 
 
@@ -158,12 +165,12 @@ def show_head(head: Any) -> None:
     for name in ("head", "starts as", "parameters"):
         table.add_column(name, justify="right" if name == "parameters" else "left")
     for part in head.parts:
-        table.add_row(Text(part.name), part.starts, f"{part.parameters:,}")
+        table.add_row(part.name, part.starts, f"{part.parameters:,}")
     console().print(table)
     labels = "labels: " + ", ".join(head.labels) if head.labels else "one value"
     stored = f"; the checkpoint's own head has: {', '.join(head.stored)}" if head.stored else ""
     problem = f" ({head.problem})" if head.problem else ""
-    console().print(f"{labels}{stored}{problem}", markup=False)
+    console().print(f"{labels}{stored}{problem}")
 
 
 def scores_text(scores: dict[str, float]) -> str:

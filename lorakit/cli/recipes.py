@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from lorakit.cli import recipes_app
 from lorakit.cli.output import Json, Overrides, RecipeName, console, give
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from lorakit.cli.visible import can_show, show_exactly
 
 
 @recipes_app.command("list")
@@ -23,11 +20,12 @@ def list_recipes(
     """Every recipe that ships, with what it trains and what it should show."""
     from rich.table import Table
 
+    from lorakit.cli.screen import on_stdout
     from lorakit.recipe.load import load_recipe, names
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("recipe", "task", "base model", "method", "published"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     rows = []
     for name in names():
         if containing not in name:
@@ -40,7 +38,7 @@ def list_recipes(
     if as_json:
         give({"recipes": rows}, True)
     else:
-        console_out().print(table)
+        on_stdout().print(table)
 
 
 @recipes_app.command()
@@ -53,9 +51,8 @@ def show(
     as_json: Json = False,
 ) -> None:
     """The resolved recipe: what `extends` and overrides come to."""
-    import yaml
-
     from lorakit.recipe.load import load_recipe
+    from lorakit.recipe.source import written
 
     loaded = load_recipe(recipe, overrides or [])
     for note in loaded.notes:
@@ -67,7 +64,9 @@ def show(
     elif origins:
         _print_origins(plain, notes)
     else:
-        print(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), end="")
+        text = written(plain)
+        # YAML's own escapes where the terminal cannot take a character as it is
+        show_exactly(text if can_show(text) else written(plain, unicode=False))
 
 
 @recipes_app.command()
@@ -78,6 +77,7 @@ def copy(
     """Copy a shipped recipe, to change it; what it extends stays where it is."""
     from lorakit.errors import RecipeError
     from lorakit.recipe.load import find
+    from lorakit.run.shell import quote
 
     source = find(recipe)
     target = to / source.name if to.is_dir() else to
@@ -87,11 +87,13 @@ def copy(
         shutil.copyfile(source, target)
     except OSError as error:
         raise RecipeError(f"cannot write {target}: {error.strerror}") from error
-    console().print(f"copied to {target}; `lorakit train {target}` runs it", markup=False)
+    console().print(f"copied to {target}; `lorakit train {quote(str(target))}` runs it")
 
 
 def _print_origins(plain: dict, notes: dict) -> None:
     from rich.table import Table
+
+    from lorakit.cli.screen import on_stdout
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("value", "", "origin", "note", "where"):
@@ -101,11 +103,4 @@ def _print_origins(plain: dict, notes: dict) -> None:
         for part in key.split("."):
             at = at.get(part, {}) if isinstance(at, dict) else {}
         table.add_row(key, str(at), note["source"], note["note"], note["where"])
-    console_out().print(table)
-
-
-def console_out() -> Console:
-    """stdout, for tables that are the result; as wide as they need where it is no terminal."""
-    from rich.console import Console
-
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 240)
+    on_stdout().print(table)

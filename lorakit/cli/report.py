@@ -10,6 +10,7 @@ import typer
 
 from lorakit.cli import app
 from lorakit.cli.output import Json, console, give
+from lorakit.cli.visible import show
 
 
 class Format(str, Enum):
@@ -42,7 +43,7 @@ def report(
     if as_json:
         give({"results": [r.model_dump(mode="json") for r in found]}, True)
     else:
-        print(getattr(table, form.value)())
+        show(getattr(table, form.value)())
 
 
 def _report_study(folder: Path, form: Format, as_json: bool) -> None:
@@ -54,4 +55,4 @@ def _report_study(folder: Path, form: Format, as_json: bool) -> None:
     if as_json:
         give(study.model_dump(mode="json") | {"counts": study.counts()}, True)
     else:
-        print(getattr(study_table(study), form.value)())
+        show(getattr(study_table(study), form.value)())

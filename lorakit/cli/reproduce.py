@@ -11,6 +11,7 @@ import typer
 from lorakit.cli import app
 from lorakit.cli.output import Json, Overrides, Runs, TrustRemoteCode, begin, console, give
 from lorakit.cli.study import Watching, states
+from lorakit.cli.visible import show
 
 
 class Format(str, Enum):
@@ -82,7 +83,7 @@ def reproduce(
         give(found.model_dump(mode="json") | {"comparable": found.comparable, "counts": found.counts()}, True)
     else:
         made = paper_table(found)
-        print((made.markdown() if form is Format.md else getattr(made, form.value)()).rstrip("\n"))
+        show((made.markdown() if form is Format.md else getattr(made, form.value)()).rstrip("\n"))
     for note in found.notes:
         console().print(f"note: {note}", soft_wrap=True, markup=False)
     if not status and open_.counts().get("failed"):

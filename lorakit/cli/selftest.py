@@ -15,7 +15,7 @@ import typer
 from lorakit.cli import app
 from lorakit.cli.output import Json, begin, console, give
 
-WORDS = {True: "passed", False: "[red]failed[/red]", None: "[yellow]not tried[/yellow]"}
+WORDS = {True: ("passed", ""), False: ("failed", "red"), None: ("not tried", "yellow")}
 
 
 @app.command()
@@ -31,8 +31,7 @@ def selftest(
     logging.getLogger("lorakit").setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the temporary folder goes
     with redirect_stdout(sys.stderr):
-        from rich.markup import escape
-
+        from lorakit.cli.screen import line
         from lorakit.run.environment import environment
         from lorakit.run.selftest import CHECKS, selftest
 
@@ -40,8 +39,8 @@ def selftest(
         findings = []
         for found in selftest():
             value = "" if found.value is None else f"{found.value:.2g} (at most {found.tolerance:g}): "
-            line = f"{found.name:{width}}  {escape(value + found.note)}  [dim]{found.seconds:.1f} s[/dim]"
-            console().print(f"{WORDS[found.passed]}  {line}", soft_wrap=True)
+            said = f"  {found.name:{width}}  {value}{found.note}"
+            console().print(line(WORDS[found.passed], said, (f"  {found.seconds:.1f} s", "dim")))
             findings.append(found)
         made = environment()
     failed = [found.name for found in findings if found.passed is False]

@@ -10,6 +10,7 @@ import typer
 from lorakit.cli import app
 from lorakit.cli.output import Json, Overrides, Runs, TrustRemoteCode, begin, console, give
 from lorakit.cli.report import Format
+from lorakit.cli.visible import show
 
 if TYPE_CHECKING:
     from lorakit.report.study import StudyResult
@@ -64,7 +65,7 @@ def study(
     if as_json:
         give(found.model_dump(mode="json") | {"counts": found.counts()}, True)
     else:
-        print(getattr(study_table(found), form.value)())
+        show(getattr(study_table(found), form.value)())
     if not status:
         folder = study_folder(plan, runs)
         console().print(f"study: {folder}   page: {folder / 'report.html'}", soft_wrap=True, markup=False)
@@ -75,8 +76,8 @@ def study(
 def states(found: StudyResult) -> Any:
     """A row per run, its state in colour."""
     from rich.table import Table
-    from rich.text import Text
 
+    from lorakit.cli.screen import styled
     from lorakit.report.study import state_table
 
     plain = state_table(found)
@@ -84,7 +85,7 @@ def states(found: StudyResult) -> Any:
     for i, name in enumerate(plain.header):
         table.add_column(name, justify="left" if i < plain.names or name == "note" else "right", overflow="fold")
     for row in plain.rows:
-        table.add_row(*(Text(cell, COLOURS[cell] if i == 1 else "") for i, cell in enumerate(row)))
+        table.add_row(*(styled(cell, COLOURS[cell] if i == 1 else "") for i, cell in enumerate(row)))
     return table
 
 

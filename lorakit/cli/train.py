@@ -52,12 +52,12 @@ def train(
         _prepare(loaded, recipe)  # started by another's hand: the first on each machine does, the others wait
     with redirect_stdout(sys.stderr):  # DeepSpeed logs to what is stdout when it is imported, used or not
         begin()
-        from rich.markup import escape
 
         from lorakit.cli.progress import Progress
+        from lorakit.cli.screen import line
         from lorakit.report.result import failed_checks, summary
         from lorakit.report.table import score_table
-        from lorakit.run.train import train_recipe
+        from lorakit.run.train import early_stops, train_recipe
 
     for note in loaded.notes:
         console().print(f"note: {note}")
@@ -72,10 +72,13 @@ def train(
     finally:
         progress.close()
     console().print(score_table(result).plain(), markup=False)
+    for note in early_stops(result.seeds, loaded.recipe.evaluate.patience):
+        console().print(f"note: {note}")
     failed = failed_checks(result)
     for seed, check in failed:
         found = "" if check.value is None else f"{check.value} against {check.tolerance}; "
-        console().print(f"[red]check failed[/red] seed {seed}, {check.name}: {found}{escape(check.note)}")
+        said = f" seed {seed}, {check.name}: {found}{check.note}"
+        console().print(line(("check failed", "red"), said))
     if not failed:
         merges = any(check.name == "merge" for check in result.seeds[0].checks)
         then = f", when it was trained ({progress.finished_before})" if progress.finished_before else ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
@@ -26,6 +27,7 @@ from lorakit.disk import scratch_for, sync, sync_all
 from lorakit.errors import AdapterError, InputError, ModelError, did_you_mean
 from lorakit.hub import peft
 from lorakit.hub.base_config import changed_settings, settings_of
+from lorakit.hub.base_name import base_name
 from lorakit.hub.digest import KEY as DIGESTS
 from lorakit.hub.digest import changed, digests
 from lorakit.hub.fingerprint import Digests, digests_of, fingerprint, same
@@ -69,6 +71,8 @@ class About:
     """How the recipe has a causal model write its answers."""
     base_config: dict[str, Any] = field(default_factory=dict)
     """The settings of the base's configuration that decide its outputs; empty: not recorded."""
+    base_id: str | None = None
+    """What a base that is a folder is called on the hub (the recipe's `model.id`)."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,11 @@ class AdapterFile:
 
     @property
     def base(self) -> str | None:
-        return self.about.base if self.about else (self.peft_config or {}).get("base_model_name_or_path")
+        """What to load: the folder that it was trained on, where that is not here its name on the hub."""
+        if self.about is None:
+            return (self.peft_config or {}).get("base_model_name_or_path")
+        moved = self.about.base_id is not None and not os.path.isdir(self.about.base)
+        return self.about.base_id if moved else self.about.base
 
 
 def save(folder: Path, attachment: Attachment, about: About, tokenizer: Any = None) -> None:
@@ -96,7 +104,7 @@ def save(folder: Path, attachment: Attachment, about: About, tokenizer: Any = No
         config = None
         if isinstance(attachment, LoRAAttachment):
             task_type = {"classification": "SEQ_CLS", "regression": "SEQ_CLS", "causal": "CAUSAL_LM"}[about.head]
-            config = peft.config_of(attachment, about.base, about.revision, task_type)
+            config = peft.config_of(attachment, base_name(about.base, about.base_id), about.revision, task_type)
             (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             file, tensors = PEFT_FILE, peft.tensors_of(attachment)
         else:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from lorakit.errors import AdapterError, did_you_mean
+from lorakit.hub.odd import refuse_larger_inside, refuse_odd
 from lorakit.methods.reparam.lora import LoRAAttachment
 from lorakit.nn.linear import features, is_conv1d
 from lorakit.nn.select import Site, row_numbers
@@ -35,6 +36,7 @@ def read(file: Path) -> dict[str, Tensor]:
 
     Read with `weights_only`, so no code of the file is run. AdapterError: not to be read, or no mapping of tensors.
     """
+    refuse_larger_inside(file)
     try:
         held: Any = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -52,6 +54,8 @@ def read(file: Path) -> dict[str, Tensor]:
         raise AdapterError(f"{file}: {odd[0]!r} is no tensor; a state dict is expected, or one under {NESTED!r}")
     if all(key.startswith(PARALLEL) for key in held):
         held = {key.removeprefix(PARALLEL): value for key, value in held.items()}
+    for key, value in held.items():
+        refuse_odd(value, f"{file}: {key}")
     tensors = {key: value.float() if value.is_floating_point() else value for key, value in held.items()}
     if broken := [key for key, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]:
         raise AdapterError(f"{file} holds numbers that are not finite, in {broken[0]}")
@@ -103,6 +107,9 @@ def _pairs(attachment: LoRAAttachment, path: str, sites: list[Site], left: dict[
             "...); does method.targets name what was adapted?"
         )
     a, b = (left.pop(key) for key in keys)
+    for key, value in zip(keys, (a, b), strict=True):
+        if not value.is_floating_point():
+            raise AdapterError(f"the checkpoint's {key} is {str(value.dtype)[6:]}; LoRA's numbers are floats")
     sites = sorted(sites, key=_first_row)
     ranks = [attachment.deltas[site.name].A.shape[0] for site in sites]
     heights, width = [site.shape[0] for site in sites], sites[0].shape[1]

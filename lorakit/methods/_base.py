@@ -43,7 +43,12 @@ class Method(Config, ABC):
         """
 
     def parameter_groups(self, trained: Mapping[str, nn.Parameter]) -> list[dict] | None:
-        """Optimizer groups of this method's own (LoRA+, say); None: the recipe's weight decay decides."""
+        """Optimizer groups of this method's own (LoRA+, say); None: the recipe's weight decay decides.
+
+        Each is a dict with `params`, a list of parameters, and may have `weight_decay`, `betas`, `eps`, and a learning
+        rate of its own: `lr_ratio`, times train.learning_rate, or `lr`, the rate itself. Both are the rate at its
+        height: warm-up and schedule scale it as they do the recipe's. Every trained parameter is in one group.
+        """
         return None
 
 

@@ -4,11 +4,12 @@ LoRA paper prints (Table 3)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from lorakit.metrics._attempt import attempt
 from lorakit.metrics._base import Facts, accepted_texts, metric
-from lorakit.metrics._nlg_data import find
-from lorakit.metrics._ptb import tokenize
+from lorakit.metrics._nlg_data import Data, find
+from lorakit.metrics._ptb import Tokens, tokenize
 from lorakit.metrics._weighted import Weighted, joined, means
 from lorakit.metrics.bleu import corpus_bleu, weighted_bleu
 from lorakit.metrics.cider import each_cider, mean_cider, times
@@ -54,14 +55,15 @@ def e2e_metrics(predictions: Sequence[str], references: Sequence[str | Sequence[
 
     def of_tokens() -> dict[str, float]:
         tokens = tokenize(data, predictions, texts)
-        scores = {}
-        if data:
-            said, accepted = tokens.predictions, tokens.references
-            scores = attempt(("meteor",), lambda: {"meteor": corpus_meteor(data, said, accepted)}, 100)
+        scores = {} if data is None else attempt(("meteor",), partial(_meteor, data, tokens), 100)
         return scores | {tokens.key("rouge_l"): 100 * mean_rouge_l(tokens), tokens.key("cider"): mean_cider(tokens)}
 
     scores = {"bleu": corpus_bleu(predictions, texts, lowercase=True), "nist": corpus_nist(predictions, texts)}
     return scores | attempt(("meteor", "rouge_l", "cider"), of_tokens)
+
+
+def _meteor(data: Data, tokens: Tokens) -> dict[str, float]:
+    return {"meteor": corpus_meteor(data, tokens.predictions, tokens.references)}
 
 
 PLUGIN = e2e_metrics

@@ -76,6 +76,9 @@ class Model(Config):
 
     name: str
     """Hub id, or a folder; `lorakit:NAME` is a tiny one that ships in the package."""
+    id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
+    """What a folder's weights are called on the hub: the adapter then names that as its base, and not a path of this
+    machine. It decides nothing else."""
     revision: str | None = None
     """Branch, tag or commit on the hub; what it resolved to is recorded in the run."""
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"

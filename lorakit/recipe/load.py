@@ -15,9 +15,10 @@ import lorakit
 from lorakit.errors import RecipeError, did_you_mean
 from lorakit.methods import methods
 from lorakit.models import Model
+from lorakit.recipe.naming import checked_name
 from lorakit.recipe.problems import Sections, describe, mark_of
 from lorakit.recipe.schema import Decode, Evaluate, Expect, Recipe, Train
-from lorakit.recipe.source import Mark, Marks, parse, read, scalar
+from lorakit.recipe.source import Mark, Marks, parse, read, refuse_halves, scalar
 from lorakit.registry import Registry
 from lorakit.tasks import Data, tasks
 
@@ -66,9 +67,10 @@ def assemble(
     path: Path, data: dict[str, Any], marks: Marks, overrides: Sequence[str] = (), given: Sequence[Mark] = ()
 ) -> Loaded:
     """As `build`, of a file that was read; `data` and `marks` are changed."""
+    name = checked_name(recipe_name(path), path)
     notes = apply_overrides(data, marks, overrides, given)
     recipe = validate(data, marks)
-    return Loaded(recipe, recipe_name(path), path, origins_of(data, marks), tuple(notes))
+    return Loaded(recipe, name, path, origins_of(data, marks), tuple(notes))
 
 
 def compose(data: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
@@ -185,6 +187,7 @@ def apply_overrides(
         key, equals, value_text = text.partition("=")
         path = tuple(key.lstrip("~").split("."))
         try:
+            refuse_halves(text, str(mark))
             if text.startswith("~") and not equals:
                 _remove(data, marks, path, mark)
             elif equals and all(path):
@@ -215,6 +218,7 @@ HARMLESS = (
     "evaluate.batch_size",
     "start_from",
     "about",
+    "model.id",
 )
 """What may be set without leaving the setting that the published scores are of."""
 

@@ -78,9 +78,11 @@ class Evaluate(Config):
     batch_size: int = Field(default=64, gt=0)
     """Examples per forward pass and process."""
     keep: Literal["best", "last"] = "best"
-    """best: the state with the highest primary metric on the first evaluation split (the paper's protocol for GLUE)."""
+    """best: the state with the highest primary metric on the first evaluation split (the paper's protocol for GLUE); of
+    equal ones the latest."""
     patience: int | None = Field(default=None, gt=0)
-    """Stop after this many evaluations without a better score."""
+    """Stop after this many evaluations without a better score; an equal one is not better. The log and the result say
+    how many steps were not trained."""
 
 
 class Decode(Config):

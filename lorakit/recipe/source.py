@@ -31,8 +31,12 @@ Marks = dict[tuple[str, ...], Mark]
 
 DEPTH = 30
 """Levels of nesting; a recipe has four."""
-MOST = 20_000
-"""Tokens; a recipe has some hundreds, a study of a thousand cells as many as this."""
+MOST = 40_000
+"""Tokens; a recipe has some hundreds, a study of a thousand cells 20,000, a run with 13,000 labels as many as this."""
+WIDEST = 2_000
+"""Characters of a line whose comment is looked for: for each value of the line the whole of it is searched."""
+LARGEST = 8_000_000
+"""Bytes of a file."""
 LONGEST = 100
 """Characters of a number: the regex below takes a time that grows with their square."""
 _OPENING = (
@@ -42,6 +46,8 @@ _OPENING = (
     yaml.BlockMappingStartToken,
 )
 _CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half of a character. A byte of a path that is not UTF-8 is read as one, and no file holds it."""
 _NUMBER = re.compile(r"[-+]?(\d[\d_]*)?\.?\d+([eE][-+]?\d+)?|[-+]?\d[\d_]*\.([eE][-+]?\d+)?")
 _COMMENT = re.compile(r"(?:^|\s)#\s?(.*)$")
 
@@ -50,6 +56,8 @@ def read(path: Path) -> tuple[dict[str, Any], Marks]:
     """The mapping in a YAML file, and the marks of every key path in it."""
     shown = _short(path)
     try:
+        if path.stat().st_size > LARGEST:
+            raise RecipeError(f"{shown} has {path.stat().st_size:,} bytes, and {LARGEST:,} are the most of a recipe")
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise RecipeError(f"{shown} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
@@ -83,6 +91,26 @@ def parse(text: str, file: str) -> tuple[Any, Marks]:
     return data, marks
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes what `parse` reads back as the same: no aliases, and a text that looks like a number is quoted."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    style = None if scalar(text) == text else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def written(data: dict[str, Any], unicode: bool = True) -> str:
+    """Plain data as YAML that `read` gives back as it was."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=unicode)
+
+
 def _refuse_what_is_not_taken(text: str, file: str) -> None:
     what = {yaml.TagToken: "tags (!)", yaml.AnchorToken: "anchors (&)", yaml.AliasToken: "aliases (*)"}
     depth = 0
@@ -101,6 +129,7 @@ def _refuse_what_is_not_taken(text: str, file: str) -> None:
 
 def _value(node: yaml.Node, path: tuple[str, ...], marks: Marks, file: str, lines: list[str]) -> Any:
     if isinstance(node, yaml.ScalarNode):
+        refuse_halves(node.value, f"{file}:{node.start_mark.line + 1}: {'.'.join(path)}")
         return scalar(node.value) if node.style is None else node.value
     if isinstance(node, yaml.SequenceNode):
         for i, item in enumerate(node.value):
@@ -113,6 +142,7 @@ def _value(node: yaml.Node, path: tuple[str, ...], marks: Marks, file: str, line
         if not isinstance(key_node, yaml.ScalarNode):
             raise RecipeError(f"{here}: a key must be a word")
         key = key_node.value
+        refuse_halves(key, here)
         if key == "<<" and key_node.style is None:
             raise RecipeError(f"{here}: merge keys (<<) are not taken in a recipe; `extends` names what it stands on")
         if key in data:
@@ -126,8 +156,18 @@ def _mark(key: yaml.Node, value: yaml.Node, file: str, lines: list[str]) -> Mark
     # the comment stands after the value where both share a line, else (a block opens) after the key
     line = key.start_mark.line
     end = value.end_mark if value.end_mark.line == line else key.end_mark
-    found = _COMMENT.search(lines[line][end.column :]) if line < len(lines) and end.line == line else None
+    looked_at = line < len(lines) and end.line == line and len(lines[line]) <= WIDEST
+    found = _COMMENT.search(lines[line][end.column :]) if looked_at else None
     return Mark(file, line + 1, found.group(1).strip() if found else "")
+
+
+def refuse_halves(text: str, where: str) -> None:
+    """RecipeError: the text holds bytes that are not UTF-8; the run folder could not hold it."""
+    if found := _HALF.search(text):
+        raise RecipeError(
+            f"{where}: {text!r} holds {found.group()!r}, which is no character (a byte that is not UTF-8, say); rename "
+            "the file, or write the text as UTF-8"
+        )
 
 
 def scalar(text: str) -> Any:

@@ -10,11 +10,12 @@ from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, field_validator
 
 from lorakit.config import Config
 from lorakit.errors import RecipeError, did_you_mean
 from lorakit.recipe.load import COMMAND_LINE, STUDIES, Loaded, build, find, listing, shipped
+from lorakit.recipe.naming import checked_name
 from lorakit.recipe.problems import describe, mark_of
 from lorakit.recipe.schema import Seed
 from lorakit.recipe.source import Mark, Marks, read, scalar
@@ -43,13 +44,24 @@ Overrides = Annotated[tuple[str, ...], BeforeValidator(_overrides), Field(strict
 """As on the command line: a list of `key=value` and `~key`, or a mapping of keys to values."""
 
 
+def _one_line(value: str) -> str:
+    """A newline would end the `#SBATCH` line, and what follows it would be run."""
+    if not value.strip() or not value.isprintable():
+        raise ValueError(f"{value!r} should be one line of printable text")
+    return value
+
+
+OneLine = Annotated[str, AfterValidator(_one_line)]
+OptionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+
+
 class Slurm(Config):
     """What one job asks Slurm for; what is left out is the cluster's default."""
 
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
+    partition: OneLine | None = None
+    account: OneLine | None = None
+    qos: OneLine | None = None
+    constraint: OneLine | None = None
     time: int = Field(default=60, gt=0)
     """Minutes. A job that reaches them writes a checkpoint and is queued again."""
     gpus_per_node: int | None = Field(default=None, ge=0)
@@ -58,7 +70,7 @@ class Slurm(Config):
     mem_gb: float | None = Field(default=None, gt=0)
     setup: tuple[str, ...] = Field(default=(), strict=False)
     """Shell lines before the run, such as `module load cuda`."""
-    extra: dict[str, str | int | bool] = Field(default_factory=dict)
+    extra: dict[OptionName, OneLine | int | bool] = Field(default_factory=dict)
     """Any other option of sbatch, without its dashes."""
 
 
@@ -133,6 +145,7 @@ def load_study(name_or_path: str, overrides: Sequence[str] = ()) -> Plan:
     overrides: `key=value` and `~key` of every run, after the study's own.
     """
     path = find_study(name_or_path)
+    name = checked_name(path.stem, path)
     data, marks = read(path)
     try:
         study = Study.model_validate(data)
@@ -143,7 +156,7 @@ def load_study(name_or_path: str, overrides: Sequence[str] = ()) -> Plan:
     count = len(study.recipes) * max(1, len(study.cells)) * prod(map(len, study.grid.values()))
     if count > MOST_CELLS:
         raise RecipeError(f"{mark_of(('grid',), marks)}: {count:,} runs, and {MOST_CELLS:,} are the most; cut an axis")
-    return Plan(path.stem, path, study, _cells(study, path, marks, overrides), _axes(study))
+    return Plan(name, path, study, _cells(study, path, marks, overrides), _axes(study))
 
 
 def study_names() -> list[str]:

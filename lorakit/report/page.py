@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from lorakit.recipe.source import written
 from lorakit.report.changes import change_maps
 from lorakit.report.curves import Logs, loss_curve, rate_curve, score_curves
 from lorakit.report.result import Check, Result, failed_checks, summary, write_whole
@@ -64,7 +63,7 @@ def render(result: Result, logs: Logs, samples: Sequence[Mapping[str, Any]]) -> 
         changes=change_maps(result),
         seeds=seed_table(result, logs),
         samples=chosen(samples),
-        recipe=yaml.safe_dump(result.recipe_values, sort_keys=False, allow_unicode=True, width=100),
+        recipe=written(result.recipe_values),
         environment=flat({key: value for key, value in result.environment.items() if key != "command"}),
     )
 
@@ -120,7 +119,7 @@ def seed_table(result: Result, logs: Logs) -> Table:
         (
             str(s.seed), number(s.scores.get(split, {}).get(metric)),
             NOTHING if s.best_epoch is None else f"{round(s.best_epoch, 2):g}", f"{round(s.epochs, 2):g}",
-            f"{s.steps:,}",
+            f"{s.steps:,} of {s.planned_steps:,}" if s.not_trained else f"{s.steps:,}",
             *(f"{s.seconds[phase]:,.1f}" if phase in s.seconds else NOTHING for phase in phases),
             _of(logs.get(s.seed, ()), "tokens_per_second", statistics.median),
             _of(logs.get(s.seed, ()), "memory_mib", max),

@@ -62,6 +62,8 @@ class SeedResult(Config):
     best_epoch: float | None = None
     epochs: float
     steps: int
+    planned_steps: int | None = None
+    """What the recipe asks for; more than `steps` where evaluate.patience ended the seed."""
     skipped_steps: int = 0
     """Left out, for their loss or gradient was not finite."""
     seconds: dict[str, float]
@@ -70,6 +72,11 @@ class SeedResult(Config):
     """Site or parameter -> ||dW|| / ||W||."""
     files: dict[str, str] = Field(default_factory=dict)
     """Path within the seed's folder -> digest of the file; empty in results of versions up to 0.1.0."""
+
+    @property
+    def not_trained(self) -> int:
+        """Steps that the recipe asks for and that an early stop left out."""
+        return 0 if self.planned_steps is None else max(0, self.planned_steps - self.steps)
 
     def write(self, path: Path) -> None:
         """As JSON, whole or not at all. InputError: no permission, disk full."""

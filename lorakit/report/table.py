@@ -47,9 +47,10 @@ class Table:
         return f"{_markdown(self.caption)}\n\n{table}" if self.caption else table
 
     def csv(self) -> str:
-        """Without the caption."""
+        """Without the caption. A name that a spreadsheet would compute (`=1+1`) has a ' before it."""
         out = io.StringIO()
-        csv.writer(out, lineterminator="\n").writerows([self.header, *self.rows])
+        rows = [[_no_formula(cell) for cell in row] for row in (self.header, *self.rows)]
+        csv.writer(out, lineterminator="\n").writerows(rows)
         return out.getvalue()
 
     def html(self) -> str:
@@ -175,6 +176,13 @@ def number(value: float | None) -> str:
 
 def _signed(value: float | None) -> str:
     return NOTHING if value is None or math.isnan(value) else f"{value:+.2f}"
+
+
+_FORMULA = re.compile(r"[=@\t\r]|[-+](?!\d[\d.,]*([eE][-+]?\d+)?( ± [\d.]+)?$)")
+
+
+def _no_formula(cell: str) -> str:
+    return f"'{cell}" if _FORMULA.match(cell) else cell
 
 
 def _one_line(text: str) -> str:

@@ -9,6 +9,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from lorakit.run.shell import join
+
 PACKAGES = ("lorakit", "torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "peft")
 
 
@@ -28,7 +30,7 @@ def environment() -> dict[str, Any]:
         "processes": int(os.environ.get("WORLD_SIZE", 1)),
         "strategy": strategy(),
         "commit": _commit(),
-        "command": " ".join(["lorakit", *sys.argv[1:]]),
+        "command": join(["lorakit", *sys.argv[1:]]),
     }
 
 

@@ -20,12 +20,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from lorakit.config import first_problem
 from lorakit.errors import DataError, InputError, LorakitError, RecipeError, did_you_mean
+from lorakit.recipe import source
 from lorakit.recipe.load import Loaded, build
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import Result, SeedResult, write_whole
@@ -74,6 +74,9 @@ def set_values(config: BaseModel) -> dict[str, Any]:
 def what_matters(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Of a recipe as plain data, all that a seed's numbers depend on."""
     said = {k: v for k, v in recipe.items() if k not in ("seeds", "expect", "about")}
+    model = said.get("model")
+    if isinstance(model, Mapping):
+        said["model"] = {k: v for k, v in model.items() if k != "id"}
     train = said.get("train")
     if isinstance(train, Mapping):
         said["train"] = {k: v for k, v in train.items() if k not in ("checkpoint", "skip_bad_steps")}
@@ -90,7 +93,7 @@ def open_run(run: Path, recipe: Recipe, fresh: bool) -> None:
         if fresh and run.exists():
             shutil.rmtree(run)
         run.mkdir(parents=True, exist_ok=True)
-        write_whole(run / "recipe.yaml", yaml.safe_dump(recipe.plain(), sort_keys=False, allow_unicode=True))
+        write_whole(run / "recipe.yaml", source.written(recipe.plain()))
     except OSError as error:
         why = error.strerror or error  # rmtree's own, for a link, has no strerror
         raise InputError(f"cannot write to the run folder {run}: {why}; take another, --runs DIR") from error

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from lorakit.run.shell import Code, join, label
 
 PORT = 29500
 
@@ -43,21 +44,18 @@ class Machines:
     def torchrun(self, name: str, arguments: Sequence[str], address: str) -> str:
         """The line, which is the same on every machine. address: HOST or HOST:PORT of any one of them."""
         endpoint = address if ":" in address else f"{address}:{PORT}"
-        line = shlex.join(self._command(f"lorakit-{name}", endpoint, arguments))
+        line = join(self._command(f"lorakit-{label(name)}", endpoint, arguments))
         return f"{' '.join(self._exports())} {line}".strip()
 
     def script(self, name: str, arguments: Sequence[str], minutes: int) -> str:
         """For sbatch. Slurm says which machines there are; the first one is where they meet."""
         gpus = f"#SBATCH --gpus-per-node={self.processes_per_node}\n"
         cores = f"#SBATCH --cpus-per-task={self.processes_per_node}\n"
-        command = self._command("$SLURM_JOB_ID", "$MASTER_ADDR:$MASTER_PORT", arguments)
-        # the two that Slurm fills in stand in double quotes, all else is quoted as it needs
-        shown = [
-            f'"{word}"' if word.startswith(("$SLURM_JOB_ID", "$MASTER")) else shlex.quote(word) for word in command
-        ]
+        # the two that Slurm fills in are code by what they are, not by how they look; all else is quoted
+        command = self._command(Code('"$SLURM_JOB_ID"'), Code('"$MASTER_ADDR:$MASTER_PORT"'), arguments)
         return SCRIPT.format(
-            name=name, nodes=self.nodes, resources=cores if self.cpu else gpus, minutes=minutes,
-            exports="".join(f"export {line}\n" for line in self._exports()), command=" ".join(shown),
+            name=label(name), nodes=self.nodes, resources=cores if self.cpu else gpus, minutes=minutes,
+            exports="".join(f"export {line}\n" for line in self._exports()), command=join(command),
         )  # fmt: skip
 
     def _command(self, job: str, endpoint: str, arguments: Sequence[str]) -> list[str]:

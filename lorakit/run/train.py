@@ -142,6 +142,7 @@ def _whole(
         todo = settled(recipe)
         notes.append(f"precision auto: frozen weights in {todo.model.dtype}, products in {_products(todo)}")
     notes += [f"untrained, {split}: scored on {part}, evenly spread" for split, part in _slices(recipe, splits).items()]
+    notes += early_stops(seeds, recipe.evaluate.patience)
     return Result(
         recipe=loaded.name,
         task=recipe.task.name,
@@ -161,6 +162,16 @@ def _whole(
         finished=_now(),
         notes=tuple(notes),
     )
+
+
+def early_stops(seeds: Sequence[SeedResult], patience: int | None) -> list[str]:
+    """A note for each seed that evaluate.patience ended before its last step."""
+    return [
+        f"seed {seed.seed} was stopped early (evaluate.patience {patience}): after step {seed.steps:,} of "
+        f"{seed.planned_steps:,}, so {seed.not_trained:,} steps were not trained"
+        for seed in seeds
+        if seed.not_trained
+    ]
 
 
 def _products(recipe: Recipe) -> str:
@@ -268,8 +279,9 @@ def train_seed(
         write_whole(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
     result = SeedResult(
         seed=seed, scores=scores, base_scores=base_scores, best_epoch=trained.best_epoch, epochs=trained.epochs,
-        steps=trained.steps, skipped_steps=trained.skipped, delta_norms=attachment.delta_norms(),
-        checks=(*proven, *not_computed(examiner.failed)), seconds=seconds, files=files_of(folder) if main else {},
+        steps=trained.steps, planned_steps=trained.planned, skipped_steps=trained.skipped,
+        delta_norms=attachment.delta_norms(), checks=(*proven, *not_computed(examiner.failed)),
+        seconds=seconds, files=files_of(folder) if main else {},
     )  # fmt: skip
     if main:
         result.write(folder / "result.json")  # last: it says that the seed is whole
@@ -284,7 +296,8 @@ def of_the_first(scores: Scores, watched: tuple[str, str], accelerator: Accelera
     if accelerator.num_processes == 1 or metric not in scores[split]:
         return scores
     value: Any = torch.tensor(scores[split][metric], dtype=torch.float64, device=accelerator.device)
-    return {**scores, split: {**scores[split], metric: float(broadcast(value))}}
+    agreed: Any = broadcast(value)
+    return {**scores, split: {**scores[split], metric: float(agreed)}}
 
 
 def not_computed(failed: Mapping[str, str]) -> list[Check]:
@@ -310,7 +323,7 @@ def about(recipe: Recipe, base: Base, attachment: Attachment) -> files.About:
         max_length=recipe.data.max_length, method=recipe.method.model_dump(mode="json"),
         fresh=sorted(attachment.fresh), fingerprint=files.fingerprint(base.model, attachment.fresh),
         lorakit=lorakit.__version__, model_config=dict(recipe.model.config),
-        new_tokens=list(recipe.model.new_tokens), base_config=settings_of(base.config),
+        new_tokens=list(recipe.model.new_tokens), base_config=settings_of(base.config), base_id=recipe.model.id,
     )  # fmt: skip
 
 

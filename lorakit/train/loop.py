@@ -72,6 +72,8 @@ class Trained:
     evaluating: float
     skipped: int = 0
     """Steps that were left out, for their loss or gradient was not finite."""
+    planned: int = 0
+    """Steps that the recipe asks for; more than `steps` where evaluate.patience ended the run."""
 
 
 def train(
@@ -139,11 +141,14 @@ def train(
             else:
                 with run.clock.paused(), keeper.evaluation(), exchange.whole(), aside():
                     scores = score(exchange.model)
-                    run.ended = run.kept.offer(run.step, scores, attachment) or run.step == total
+                    out_of_patience = run.kept.offer(run.step, scores, attachment)
+                    run.ended = out_of_patience or run.step == total
                 exchange.model.train()
                 for split, values in scores.items():
                     said = {"split": split, "scores": dict(values)}
                     observe({"event": "eval", "step": run.step, "epoch": run.step / per_epoch, **said})
+                if out_of_patience and run.step < total:
+                    observe(_stopped_early(run, setup, per_epoch))
                 run.scored = True
         keeper.finish()
     accelerator.unwrap_model(exchange.model, keep_fp32_wrapper=False)
@@ -153,8 +158,17 @@ def train(
     attachment.model.eval()
     return Trained(
         run.step, run.step / per_epoch, kept.step, kept.step / per_epoch, kept.scores, kept.state,
-        run.clock.training, run.clock.apart, run.bad.skipped,
+        run.clock.training, run.clock.apart, run.bad.skipped, total,
     )  # fmt: skip
+
+
+def _stopped_early(run: Progress, setup: Setup, per_epoch: int) -> dict[str, Any]:
+    split, metric = setup.watched
+    place = {"step": run.step, "steps": run.total, "epoch": run.step / per_epoch}
+    return {
+        "event": "stopped_early", **place, "not_trained": run.total - run.step, "patience": setup.evaluate.patience,
+        "kept_step": run.kept.step, "split": split, "metric": metric,
+    }  # fmt: skip
 
 
 def recompute_activations(model: nn.Module) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lorakit.recipe.schema import Train
+from lorakit.train.groups import RATIO, checked
 
 
 def build_optimizer(
@@ -16,12 +17,16 @@ def build_optimizer(
 ) -> torch.optim.AdamW:
     """AdamW; weight decay spares biases and norms, and nothing else (A, B and the head are decayed).
 
-    own_groups: a method's own parameter groups, which replace this rule.
+    own_groups: a method's own parameter groups, which replace this rule (`Method.parameter_groups`). RecipeError: they
+    do not hold every trained parameter once, or say what is not known.
     """
-    groups = own_groups or [
-        {"params": [p for n, p in trained.items() if not _spared(n, p)], "weight_decay": settings.weight_decay},
-        {"params": [p for n, p in trained.items() if _spared(n, p)], "weight_decay": 0.0},
-    ]
+    if own_groups is None:
+        groups = [
+            {"params": [p for n, p in trained.items() if not _spared(n, p)], "weight_decay": settings.weight_decay},
+            {"params": [p for n, p in trained.items() if _spared(n, p)], "weight_decay": 0.0},
+        ]
+    else:
+        groups = checked(own_groups, trained, settings)
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=settings.learning_rate,
@@ -33,6 +38,12 @@ def build_optimizer(
 
 def _spared(name: str, parameter: nn.Parameter) -> bool:
     return name.endswith("bias") or parameter.ndim < 2
+
+
+def set_rates(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give each group the learning rate `rate`, times the group's own ratio to it."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get(RATIO, 1.0)
 
 
 def warm_steps(settings: Train, total: int) -> float:

@@ -15,7 +15,7 @@ from lorakit.train.clock import Clock
 
 
 class Kept:
-    """The state to keep: that of the best score so far, or the last."""
+    """The state to keep: that of the best score so far, the latest of equals, or the last."""
 
     def __init__(self, watched: tuple[str, str], cadence: Evaluate):
         self.watched, self.cadence = watched, cadence
@@ -24,12 +24,15 @@ class Kept:
         self.state: dict[str, Tensor] = {}
 
     def offer(self, step: int, scores: Mapping[str, Mapping[str, float]], attachment: Attachment) -> bool:
-        """Take it if it is better (or if the last is wanted); True when patience is at its end."""
+        """Take it if it is as good or better (or if the last is wanted); True when patience is at its end.
+
+        A tie is no better score, so patience counts it; but of equals the one that was trained longer is kept.
+        """
         split, metric = self.watched
         value = scores[split][metric]
         value = -math.inf if math.isnan(value) else value  # a correlation of constant predictions, say
         better = value > self.best or not self.state
-        if better or self.cadence.keep == "last":
+        if better or value == self.best or self.cadence.keep == "last":
             self.step, self.scores, self.state = step, scores, attachment.state()
         self.best, self.waited = (value, 0) if better else (self.best, self.waited + 1)
         return self.cadence.patience is not None and self.waited >= self.cadence.patience

@@ -13,7 +13,7 @@ from torch import Tensor
 from lorakit.methods import Attachment
 from lorakit.recipe.schema import Train
 from lorakit.train.checkpoint import BadSteps
-from lorakit.train.optim import learning_rate
+from lorakit.train.optim import learning_rate, set_rates
 from lorakit.train.processes import Exchange
 from lorakit.train.progress import Progress
 from lorakit.train.refuse import OVERFLOWS, Still, bad_step, overflowing, refuse_dead, what_is_wrong
@@ -36,8 +36,7 @@ class Update:
         """What happened, as an event, and the rest of `sums`, which begins with the loss. TrainingError: a number that
         is not finite, or a part that does not learn."""
         rate = learning_rate(self.settings, self.run.step, self.run.total)
-        for group in self.exchange.optimizer.param_groups:
-            group["lr"] = rate
+        set_rates(self.exchange.optimizer, rate)
         clipped = self.exchange.clip(self.parameters, self.settings.max_grad_norm or math.inf)
         # the one time that a step waits for the device: a step with a bad number must not be taken
         loss, *others, norm = torch.cat([sums, clipped.reshape(1).to(sums)]).tolist()

@@ -187,3 +187,15 @@ def test_comparison_tells_methods_apart_by_what_differs(make_result):
 def test_comparison_hides_no_result(make_result):
     table = comparison([make_result((80.0,), recipe="slow"), make_result((90.0,), recipe="fast")])
     assert [(row[1], row[-1]) for row in table.rows] == [("lora r=8 (slow)", "80.00"), ("lora r=8 (fast)", "90.00")]
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "@SUM(A1)", "+1+cmd|' /C calc'!A0", "-x", "\t=1"], ids=ascii)
+def test_a_name_is_no_formula_in_a_spreadsheet(cell):
+    [_, [first, _]] = csv.reader(io.StringIO(Table(("name", "n"), ((cell, "1"),)).csv()))
+    assert first == f"'{cell}"
+
+
+@pytest.mark.parametrize("cell", ["-1.5", "+2.00", "-0.10 ± 0.2", "-1e-05", "–", "1,234", "name", "", "a=b"])
+def test_numbers_and_names_stay(cell):
+    [_, [first, _]] = csv.reader(io.StringIO(Table(("name", "n"), ((cell, "1"),)).csv()))
+    assert first == cell

@@ -9,6 +9,7 @@ import torch
 
 from lorakit.errors import InputError, RecipeError
 from lorakit.recipe.load import load_recipe
+from lorakit.report.result import Result
 from lorakit.run.folder import claimed, read_lines
 from lorakit.run.train import train_recipe
 
@@ -43,6 +44,27 @@ def test_a_precision_that_the_machine_has_not(losses):
     """accelerate would train in fp32 without a word."""
     with pytest.raises(RecipeError, match=r"train\.precision fp16 is not to be had here"):
         losses("train.precision=fp16")
+
+
+def test_an_early_stop_is_said_everywhere(lorakit_cli, tmp_path):
+    """At a rate of nearly nothing every evaluation is a tie: the second one ends the run."""
+    values = ["train.max_steps=6", "train.learning_rate=1e-6", "evaluate.every_steps=2", "evaluate.patience=1"]
+    given = ["train", "quickstart", *TINY[:2], *values, "--runs", tmp_path, "--cpu"]
+    done = lorakit_cli(*given)
+    assert done.code == 0
+    assert "2 of 6 steps are not trained" in done.err
+    [run] = tmp_path.glob("quickstart-*")
+    result = Result.read(run / "result.json")
+    [seed] = result.seeds
+    assert (seed.steps, seed.planned_steps, seed.not_trained) == (4, 6, 2)
+    assert seed.best_epoch == seed.epochs, "the later of equals"
+    assert [note for note in result.notes if "after step 4 of 6" in note]
+    [event] = [e for e in read_lines(run / "seed0" / "metrics.jsonl") if e["event"] == "stopped_early"]
+    assert (event["step"], event["not_trained"]) == (4, 2)
+    page = (run / "report.html").read_text()
+    assert "4 of 6" in page
+    assert "2 steps were not trained" in page
+    assert "2 steps were not trained" in lorakit_cli(*given).err, "of a run that is there already too"
 
 
 class TestSeedsThatAreThere:

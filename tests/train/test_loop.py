@@ -347,6 +347,46 @@ def test_a_run_whose_only_step_has_no_learning_rate_is_refused(run):
     assert run(max_steps=1, warmup=0.0).losses
 
 
+class Rates(LoRA):
+    """A rate of its own for every kind of parameter."""
+
+    def parameter_groups(self, trained):
+        b = [p for name, p in trained.items() if name.endswith(".B")]
+        head = [p for name, p in trained.items() if "classifier" in name]
+        known = {id(p) for p in (*b, *head)}
+        rest = [p for p in trained.values() if id(p) not in known]
+        return [{"params": b, "lr_ratio": 16}, {"params": head, "lr": 1e-5}, {"params": rest}]
+
+
+def test_a_methods_own_rates_move_its_parameters(run):
+    """The first step of Adam moves a number by the rate, whatever the gradient's size."""
+    found = run(method=Rates(r=4, alpha=8), max_steps=1, learning_rate=1e-3, adam_eps=1e-30)
+    moved = {name: float((found.state[name] - found.start[name]).abs().max()) for name in found.state}
+    b = [value for name, value in moved.items() if name.endswith(".B")]
+    head = [value for name, value in moved.items() if "classifier" in name]
+    assert b == pytest.approx([16e-3] * len(b), rel=1e-3)
+    assert head == pytest.approx([1e-5] * len(head), rel=1e-2)
+    assert len(b) > 2
+    assert head
+
+
+def test_warm_up_scales_a_methods_own_rates(run, monkeypatch):
+    """Every step's rates, by the optimizer itself."""
+    seen = []
+    real = torch.optim.AdamW.step
+
+    def step(self, *args, **named):
+        seen.append([group["lr"] for group in self.param_groups])
+        return real(self, *args, **named)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    found = run(method=Rates(), max_steps=6, learning_rate=1e-3, warmup=2)
+    said = [event["learning_rate"] for event in found.events if event["event"] == "step"]
+    assert said == pytest.approx([1e-3 * part for part in (0, 1 / 2, 1, 3 / 4, 1 / 2, 1 / 4)])
+    wanted = [[16 * rate, 1e-2 * rate, rate] for rate in said]
+    assert [rate for rates in seen for rate in rates] == pytest.approx([rate for rates in wanted for rate in rates])
+
+
 def test_a_warmup_longer_than_the_run_is_said(run, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)  # a verb of the command line turns it off
     run(max_steps=2, warmup=5)
@@ -371,21 +411,28 @@ def _holds(found: Run, wanted: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize(("keep", "kept"), [("best", 1), ("last", 3)])
 def test_the_best_or_the_last_state_is_kept(run, keep, kept):
-    score = Scripted(0.1, 0.9, 0.3, 0.9)
+    score = Scripted(0.1, 0.9, 0.3, 0.8)
     found = run(score=score, epochs=4, evaluate={"keep": keep})
     assert len(score.asked) == 4
     assert _holds(found, score.asked[kept])
     assert not _holds(found, score.asked[3 - kept])
     assert found.trained.best_step == 6 * (kept + 1)
     assert found.trained.best_epoch == kept + 1
-    assert found.trained.scores["validation"]["m"] == 0.9
+    assert found.trained.scores["validation"]["m"] == score.values[kept]
     assert all(torch.equal(found.trained.state[name], found.state[name]) for name in found.state)
     assert not found.model.model.training
 
 
-def test_the_first_of_equals_is_kept(run):
-    score = Scripted(0.5, 0.5)
-    assert run(score=score).trained.best_step == 6
+def test_the_last_of_equals_is_kept(run):
+    score = Scripted(0.5, 0.7, 0.7, 0.6)
+    found = run(score=score, epochs=4)
+    assert found.trained.best_step == 18
+    assert _holds(found, score.asked[2])
+    assert not _holds(found, score.asked[1])
+
+
+def test_of_scores_that_are_no_numbers_the_last_is_kept(run):
+    assert run(score=Scripted(math.nan, math.nan)).trained.best_step == 12
 
 
 def test_a_score_below_zero_can_be_the_best(run):
@@ -417,7 +464,22 @@ def test_patience(run, values, patience, evaluations):
     found = run(score=score, epochs=5, evaluate={"patience": patience})
     assert len(score.asked) == evaluations
     assert found.trained.steps == 6 * evaluations
-    assert found.trained.best_step == 6 * (values.index(max(values)) + 1)
+    asked = values[:evaluations]
+    assert found.trained.best_step == 6 * max(i for i, value in enumerate(asked, 1) if value == max(asked))
+
+
+def test_an_early_stop_is_said_with_the_steps_that_were_not_trained(run):
+    found = run(score=Scripted(0.5, 0.4, 0.3), epochs=5, evaluate={"patience": 2})
+    [event] = [event for event in found.events if event["event"] == "stopped_early"]
+    assert (event["step"], event["steps"], event["not_trained"]) == (18, 30, 12)
+    assert (event["patience"], event["kept_step"]) == (2, 6)
+    assert (found.trained.steps, found.trained.planned) == (18, 30)
+
+
+def test_patience_that_ends_at_the_last_step_is_no_early_stop(run):
+    found = run(score=Scripted(0.5, 0.4, 0.3), epochs=3, evaluate={"patience": 2})
+    assert "stopped_early" not in {event["event"] for event in found.events}
+    assert found.trained.steps == found.trained.planned == 18
 
 
 def test_training_goes_on_in_training_mode_after_a_score(run):

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from lorakit.errors import RecipeError
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe.schema import Train
-from lorakit.train.optim import build_optimizer, learning_rate
+from lorakit.train.optim import build_optimizer, learning_rate, set_rates
 
 
 def _decayed(optimizer) -> dict[int, float]:
@@ -49,6 +50,53 @@ def test_a_methods_own_groups_replace_the_rule():
     groups = [{"params": [first], "weight_decay": 0.3}, {"params": [second], "weight_decay": 0.4}, {"params": []}]
     optimizer = build_optimizer({"a": first, "b": second}, Train(weight_decay=0.1), groups)
     assert _decayed(optimizer) == {id(first): 0.3, id(second): 0.4}
+
+
+def _groups(kind: str, a, b) -> list:
+    other = nn.Parameter(torch.ones(2))
+    return {
+        "unknown key": [{"params": [a, b], "learning_rate": 1e-3}],
+        "near miss": [{"params": [a, b], "weigth_decay": 0.1}],
+        "no params": [{"lr": 1e-3}],
+        "no mapping": [[a, b]],
+        "in none": [{"params": [a]}],
+        "no group": [],
+        "in two": [{"params": [a, b]}, {"params": [b]}],
+        "twice in one": [{"params": [a, b, b]}],
+        "not trained": [{"params": [a, b, other]}],
+        "two rates": [{"params": [a, b], "lr": 1e-3, "lr_ratio": 2}],
+        "rate 0": [{"params": [a, b], "lr_ratio": 0}],
+        "rate below 0": [{"params": [a, b], "lr": -1e-3}],
+        "rate nan": [{"params": [a, b], "lr": float("nan")}],
+        "rate text": [{"params": [a, b], "lr": "1e-3"}],
+        "decay below 0": [{"params": [a, b], "weight_decay": -1}],
+        "betas": [{"params": [a, b], "betas": (2.0, 0.9)}],
+        "eps": [{"params": [a, b], "eps": -1.0}],
+    }[kind]
+
+
+KINDS = [
+    "unknown key", "near miss", "no params", "no mapping", "in none", "no group", "in two", "twice in one",
+    "not trained", "two rates", "rate 0", "rate below 0", "rate nan", "rate text", "decay below 0", "betas", "eps",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_own_groups_that_are_wrong_are_refused(kind):
+    a, b = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    with pytest.raises(RecipeError, match="parameter_groups") as error:
+        build_optimizer({"the_a": a, "the_b": b}, Train(), _groups(kind, a, b))
+    offending = {"unknown key": "learning_rate", "near miss": "weight_decay", "in none": "the_b", "in two": "the_b"}
+    assert offending.get(kind, "") in str(error.value)
+
+
+def test_each_group_keeps_its_ratio_to_the_rate():
+    a, b, c = (nn.Parameter(torch.ones(2)) for _ in range(3))
+    groups = [{"params": (p for p in [a]), "lr_ratio": 16}, {"params": [b], "lr": 5e-5}, {"params": [c]}]
+    optimizer = build_optimizer({"a": a, "b": b, "c": c}, Train(learning_rate=1e-3, weight_decay=0.2), groups)
+    set_rates(optimizer, 1e-4)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([16e-4, 5e-6, 1e-4])
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.2}
 
 
 def test_a_step_is_adamws():

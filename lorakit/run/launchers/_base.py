@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shlex
 import signal
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from pydantic import ValidationError
 from lorakit.config import Config
 from lorakit.recipe.study import Slurm
 from lorakit.report.result import write_whole
+from lorakit.run.shell import join
 
 GRACE = 75.0
 """Seconds that a run has to write its checkpoint after SIGTERM: more than it gives processes of its own."""
@@ -77,7 +77,7 @@ class Task:
         write_whole(self._record, record.model_dump_json() + "\n")
         with self.log.open("ab") as log:
             log.write(f"--- attempt {record.attempt}, {record.started}, {record.host}\n".encode())
-            log.write(f"$ {shlex.join(self.command)}\n".encode())
+            log.write(f"$ {join(self.command)}\n".encode())
             log.flush()
             return subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,

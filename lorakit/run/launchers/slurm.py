@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import time
+import unicodedata
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from lorakit.errors import InputError, TrainingError
@@ -28,6 +30,7 @@ class OnSlurm:
             return
         submitit = _submitit()
         folder = tasks[0].stem.parent / "slurm"
+        _refuse_odd_path(folder)
         executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=TIMES_UP)
         executor.update_parameters(**_parameters(slurm, name, at_once))
         try:
@@ -45,6 +48,15 @@ class OnSlurm:
         jobs = {task: job for task in tasks if (job := job_of(task))}
         queue = _queue() if jobs else {}
         return {task: queue[job] for task, job in jobs.items() if job in queue}
+
+
+def _refuse_odd_path(folder: Path) -> None:
+    """It is written on a line of the job's script, and a newline in it would begin another one."""
+    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in str(folder.absolute())):
+        raise InputError(
+            f"the folder {str(folder)!r} has a character in its path that Slurm's script cannot hold; take another, "
+            "--runs DIR"
+        )
 
 
 class Work:

@@ -1,0 +1,56 @@
+"""The one reader of YAML: what costs more than it is long is refused at once, and what is written reads back."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from lorakit.errors import RecipeError
+from lorakit.recipe import source
+from lorakit.recipe.load import load_recipe, names
+from lorakit.run.folder import _read_recipe
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
+)
+COSTLY = {
+    "aliases": LAUGHS,
+    "deep": "[" * 100_000,
+    "one long line": "a: [" + "x, " * 100_000 + "x]  # comment",
+    "many keys": "".join(f"k{i}: {{a: 1}}\n" for i in range(100_000)),
+    "a tag": "a: !!python/object/apply:os.system ['true']",
+    "large": "a: '" + "x" * 9_000_000 + "'",
+}
+
+
+@pytest.mark.parametrize("kind", COSTLY)
+def test_what_costs_more_than_it_is_long(tmp_path, kind):
+    (tmp_path / "recipe.yaml").write_text(COSTLY[kind])
+    begin = time.process_time()
+    with pytest.raises(RecipeError, match=r"recipe\.yaml"):
+        source.read(tmp_path / "recipe.yaml")
+    assert _read_recipe(tmp_path) is None, "a run's folder is read by the same reader"
+    assert time.process_time() - begin < 30
+
+
+TEXTS = [
+    "1e4", "1_0", "4e-4", "true", "null", "~", "", ".inf", "yes", "0x10", "2020-01-01", "1.", "a: b #c", "- x", "<<",
+    "=", "&a", "*a", "!t", "'q", '"q', " lead", "trail ", "two\nlines\n", "tab\there", "\x1b\x85\u202e\u2028\ufeff",
+    "012",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("unicode", [True, False])
+def test_what_is_written_reads_back(unicode):
+    same = ["shared"]
+    data = {"texts": TEXTS, "numbers": [1, -2, 1e-5, 1e300, 0.1], "others": [True, None, {}, [], same, same]}
+    text = source.written(data, unicode)
+    assert source.parse(text, "f")[0] == data
+    assert unicode or text.isascii()
+
+
+def test_every_shipped_recipe_is_written_as_before():
+    for name in names():
+        plain = load_recipe(name).recipe.plain()
+        assert source.parse(source.written(plain), "f")[0] == plain, name
