@@ -23,7 +23,7 @@ from torch.distributed import is_initialized
 
 import lorakit
 from lorakit.batches import refuse_too_long
-from lorakit.errors import RecipeError
+from lorakit.errors import InputError, RecipeError
 from lorakit.hub import adapter as files
 from lorakit.hub.base_config import settings_of
 from lorakit.methods import Attachment
@@ -55,7 +55,7 @@ from lorakit.run.inputs import base_files, record_base_files, refuse_other_base_
 from lorakit.run.objects import Examiner, Observer, attach, autocast, counts_of, precision_of, settled, training_set
 from lorakit.run.proof import reload_and_merge
 from lorakit.run.resume import Before, Journal, before_of, goes_on_from, made_with
-from lorakit.tasks import Example
+from lorakit.tasks import Example, Task
 from lorakit.train.loop import Setup, Trained, train
 from lorakit.train.plan import share
 from lorakit.train.processes import is_sharded, on_cpus, settle
@@ -227,6 +227,7 @@ def train_seed(
     else:
         base_scores, seconds = before.base_scores, before.seconds
     observe({"event": "base", "scores": base_scores, "slices": _slices(recipe, splits)})
+    refuse_missing_metric(task, base_scores)
     setup = Setup(
         encoded, task.head, base.tokenizer.pad_token_id,
         recipe.data.max_length if recipe.data.padding == "max_length" else None,
@@ -288,6 +289,16 @@ def train_seed(
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     accelerator.free_memory()
     return result
+
+
+def refuse_missing_metric(task: Task, scores: Scores) -> None:
+    """InputError: the metric that selects the best state cannot be computed here, so no state could be chosen."""
+    split = task.eval_splits[0]
+    if task.primary not in scores.get(split, {task.primary: 0.0}):
+        raise InputError(
+            f"{task.name} selects the best state by {task.primary}, which is not available on this machine (the other "
+            f"metrics: {', '.join(scores[split]) or 'none'}). Install what it needs, or name another metric first."
+        )
 
 
 def of_the_first(scores: Scores, watched: tuple[str, str], accelerator: Accelerator) -> Scores:

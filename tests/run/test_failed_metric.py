@@ -144,3 +144,14 @@ def test_the_metric_that_chooses_fails(broken, tmp_path, lorakit_cli):
     assert done.code == 1
     assert done.json["scores"]["validation/exact_match"] is None
     assert done.json["scores"]["validation/rougeL"] >= 0
+
+
+def test_a_run_that_cannot_choose_a_state_is_refused_before_training(monkeypatch, tmp_path, lorakit_cli):
+    """METEOR as the only metric, where its tables are not installed."""
+    from lorakit.metrics import meteor
+
+    monkeypatch.setattr(meteor, "find", lambda *_: None)
+    done = lorakit_cli("train", "quickstart_generate", *SHORT, "task.metrics=[meteor]", "--runs", tmp_path)
+    assert done.code == 2
+    assert "meteor, which is not available" in done.err
+    assert "step 1" not in done.err
