@@ -157,7 +157,7 @@ def run(tmp_path_factory) -> Path:
 def test_every_file_of_a_run_is_described(run):
     text = _page("guides/run-folder.md")
     top = {path.name for path in run.iterdir()}
-    assert top == {"data.json", "recipe.yaml", "result.json", "report.html", "seed0"}
+    assert top == {"base.json", "data.json", "recipe.yaml", "result.json", "report.html", "seed0"}
     assert all(name.replace("seed0", "seedN") in text for name in top | {p.name for p in (run / "seed0").iterdir()})
     assert all(path.name in _page("guides/adapters.md") for path in (run / "seed0" / "adapter").iterdir())
 

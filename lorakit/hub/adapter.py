@@ -227,8 +227,8 @@ def _put(file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[st
         method = peft.method_of(file.peft_config, file.tensors)
         return _put_foreign(file, model, method, fresh)
     if check_base:
-        refuse_other_settings(file, model)
         refuse_other_base(file, digests_of(model, file.about.fresh, file.about.fingerprint))
+        refuse_other_settings(file, model)
     return method_of(file.about).attach(model, roles, file.about.fresh)
 
 
@@ -267,8 +267,8 @@ def start_from(file: AdapterFile, attachment: Attachment) -> list[str]:
     fresh values, the head's other layers are carried over.
     """
     if file.about is not None:
-        refuse_other_settings(file, attachment.model)
         refuse_other_base(file, digests_of(attachment.model, file.about.fresh, file.about.fingerprint))
+        refuse_other_settings(file, attachment.model)
     state = state_for(file, attachment)
     own = attachment.state()
     differ = [n for n in own if n in attachment.fresh and (n not in state or state[n].shape != own[n].shape)]

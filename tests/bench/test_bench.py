@@ -93,6 +93,7 @@ def test_saved_bytes_counts_a_tensor_once_and_no_parameter():
     assert kept == (3 * 4 + 2 * 3 * 4) * 4  # x, and the result of each sigmoid
 
 
+@pytest.mark.slow
 @pytest.mark.peers
 def test_the_command():
     done = subprocess.run(

@@ -133,6 +133,7 @@ def test_what_it_is_not_for(recipe, shapes, said):
         benches.get("latency").run(loaded.recipe, Setting(against=(), layers=1, shapes=shapes))
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_draws(tmp_path):
     words = ["--shapes", "1x8", "--layers", "1", "--rounds", "2", "--picture", str(tmp_path / "slow.svg")]
     done = subprocess.run([*BENCH, *words, "--format", "markdown"], capture_output=True, text=True, check=False)

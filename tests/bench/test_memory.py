@@ -68,6 +68,7 @@ def test_the_paper_says_18_9_million_at_r_4():
     assert cells["training, full / LoRA"][3] == "3.0 or 4.0 or 8.0 x"
 
 
+@pytest.mark.slow
 def test_the_command():
     words = ["memory", "quickstart", "--against", "full", "--layers", "1", "--batch", "2", "--length", "8"]
     done = subprocess.run(

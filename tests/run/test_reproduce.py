@@ -151,7 +151,7 @@ class TestWhatIsNotCompared:
         assert "ours, a slice" in done.out
         assert "a slice, at most 5 examples of each split: nothing is compared" in done.out
         assert "inside" not in done.out
-        [run] = folder.glob("runs/quickstart-??????")
+        [run] = folder.glob(f"runs/quickstart-{'?' * 16}")
         assert load_recipe(str(run)).recipe.data.limit == {"train": 5, "validation": 5}
 
     def test_another_base(self, folder, lorakit_cli):
@@ -193,7 +193,7 @@ class TestWhatIsTaken:
         result([*self.LORA], [0]).write(folder / "kept" / "zero.json")
         result([*self.LORA], [2]).write(folder / "kept" / "two.json")
         entry, _ = self.take(folder, lorakit_cli, "--json")
-        [run] = folder.glob("runs/quickstart-??????")
+        [run] = folder.glob(f"runs/quickstart-{'?' * 16}")
         assert [path.name for path in run.glob("seed*")] == ["seed1"]
         assert entry["ours"] == 50.0  # of 50, 2 and 52
         assert entry["seeds"] == 3
