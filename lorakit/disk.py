@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from glob import escape
@@ -43,3 +44,12 @@ def _is_alive(pid: int) -> bool:
     except (OSError, OverflowError):  # another user's
         return True
     return True
+
+
+def file_digest(path: Path) -> str:
+    """Of a file's bytes. OSError: it cannot be read."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()

@@ -54,15 +54,6 @@ def changed(written: str, found: Mapping[str, str | None]) -> list[str]:
     return [part for part, digest in found.items() if then[part] != digest]
 
 
-def file_digest(path: Path) -> str:
-    """Of a file's bytes. OSError: it cannot be read."""
-    digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
-
-
 def _of_tensors(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(tensors.items()):

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lorakit.disk import file_digest
 from lorakit.errors import DataError, InputError, ModelError, RecipeError
-from lorakit.hub.digest import file_digest
 from lorakit.recipe.schema import Recipe
 from lorakit.report.result import Result, SeedResult
 from lorakit.run.answers import read_splits, scored_splits

@@ -11,7 +11,6 @@ A name that ends in `-unscored` is of a step whose evaluation is still to come.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -29,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lorakit.config import Config, first_problem
-from lorakit.disk import sync, sync_all
+from lorakit.disk import file_digest, sync, sync_all
 from lorakit.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -121,7 +120,7 @@ def save(
         for rank, numbers in enumerate(rng):
             _write(temporary / f"rng-{rank}.json", numbers)
         _write(temporary / STATE, state.model_dump())
-        _write(temporary / SUMS, {path.name: digest(path) for path in sorted(temporary.iterdir())})
+        _write(temporary / SUMS, {path.name: file_digest(path) for path in sorted(temporary.iterdir())})
         sync_all(temporary)
         shutil.rmtree(final, ignore_errors=True)  # damaged, or it would have been taken
         temporary.rename(final)
@@ -170,7 +169,7 @@ def wrong(path: Path) -> str | None:
         if more := sorted(there - set(sums)):
             return f"{SUMS} does not know {more[0]}"
         for name in sorted(there):
-            if digest(path / name) != sums[name]:
+            if file_digest(path / name) != sums[name]:
                 return f"{name} is not what was written"
     except FileNotFoundError:
         return f"{SUMS} is missing"
@@ -201,14 +200,6 @@ def _numbers(file: Path) -> dict[str, Tensor]:
         if tensor.dtype not in FLOATS or not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{file.name} holds {name} in {str(tensor.dtype)[6:]}, or numbers that are not finite")
     return tensors
-
-
-def digest(path: Path) -> str:
-    found = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            found.update(part)
-    return found.hexdigest()
 
 
 def clean(folder: Path) -> None:

@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
+from lorakit.disk import file_digest
 from lorakit.errors import AdapterError, InputError
 from lorakit.hub import adapter as files
 from lorakit.hub import peft
@@ -259,7 +260,7 @@ def damage_checkpoint(folder: Path, random: Random) -> None:
     else:
         other_tensors(file, random)
     if random.random() < 0.8 and file.is_file() and not file.is_symlink() and file.name != checkpoint.SUMS:
-        sums = {path.name: checkpoint.digest(path) for path in folder.iterdir() if path.name != checkpoint.SUMS}
+        sums = {path.name: file_digest(path) for path in folder.iterdir() if path.name != checkpoint.SUMS}
         (folder / checkpoint.SUMS).write_text(json.dumps(sums))
 
 

@@ -20,6 +20,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
 from lorakit.batches import Encoded
+from lorakit.disk import file_digest
 from lorakit.errors import InputError, RecipeError, Stopped, TrainingError
 from lorakit.methods import methods
 from lorakit.methods.reparam.lora import LoRA
@@ -418,7 +419,7 @@ def test_numbers_that_are_never_written(tmp_path, file, value):
 
 def _seal(path: Path, file: str) -> None:
     sums = json.loads((path / checkpoint.SUMS).read_text())
-    (path / checkpoint.SUMS).write_text(json.dumps(sums | {file: checkpoint.digest(path / file)}))
+    (path / checkpoint.SUMS).write_text(json.dumps(sums | {file: file_digest(path / file)}))
 
 
 @pytest.mark.parametrize("lost", ["exp_avg", "exp_avg_sq", "step"])
@@ -451,7 +452,7 @@ def test_a_state_with_right_checksums_and_wrong_values(tmp_path, caplog, monkeyp
     said = json.loads((path / checkpoint.STATE).read_text()) | {key: value}
     (path / checkpoint.STATE).write_text(json.dumps(said))
     sums = json.loads((path / checkpoint.SUMS).read_text())
-    sums[checkpoint.STATE] = checkpoint.digest(path / checkpoint.STATE)
+    sums[checkpoint.STATE] = file_digest(path / checkpoint.STATE)
     (path / checkpoint.SUMS).write_text(json.dumps(sums))
     assert wrong(path) is None
     assert newest(tmp_path) is None
