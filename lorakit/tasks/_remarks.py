@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 log = logging.getLogger(__name__)
 
-MISSING = frozenset(("nan", "none", "null", "<na>", "nat"))
+MISSING = frozenset(("nan", "none", "null", "n/a", "<na>", "nat"))
 """What programs write where a value is missing."""
 SHOWN = 3
 
@@ -34,7 +35,7 @@ class Remarks:
     def label(self, written: Any, label: str, where: str) -> None:
         """Of a label: how it is written in the file, and how it is read."""
         self.forms.setdefault(label, {}).setdefault(str(written), where)
-        if label.lower() == "nan":
+        if label.lower() in MISSING:
             self.note(f"the label {label!r}, as programs write what is missing", where)
 
     def say(self, rows: int) -> None:
@@ -54,6 +55,8 @@ def _alike(labels: Sequence[str]) -> list[list[str]]:
     groups: dict[str, list[str]] = {}
     for label in labels:
         plain = "".join(unicodedata.normalize("NFKC", label).casefold().split())
+        with suppress(ValueError):  # "01" and "1" are one number
+            plain = str(float(plain))
         groups.setdefault(plain, []).append(label)
     return [group for group in groups.values() if len(group) > 1]
 

@@ -83,11 +83,10 @@ def make(random: Random, folder: Path) -> Saved:
         task=made.task.model_dump(mode="json", exclude_none=True),
         decode=made.decode.model_dump(mode="json"),
     )
-    files.save(folder, attachment, about)
     tokenizer = make_tokenizer()
     if head == "CausalLM" and random.random() < 0.5:
         tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder)
+    files.save(folder, attachment, about, tokenizer)
     saved = Saved(folder, base, {path.name: path.read_bytes() for path in sorted(folder.iterdir())})
     source = open_source(str(folder))
     saved.file, saved.wanted = digest_of(source), understood(source, base)

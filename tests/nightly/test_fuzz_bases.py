@@ -257,7 +257,7 @@ ACTS: tuple[tuple[Callable[..., Tensor | None], str], ...] = (
     (lambda t, n, v, r: v.to(torch.complex64), "other dtype"),
     (lambda t, n, v, r: v * 1.7, "tensor values"),
     (lambda t, n, v, r: v + 0.5, "tensor values"),
-    (lambda t, n, v, r: torch.full_like(v, 1e37), "tensor values"),
+    (lambda t, n, v, r: torch.full_like(v, min(1e37, torch.finfo(v.dtype).max)), "tensor values"),
     (lambda t, n, v, r: v.flip(0), "tensor values"),
 )
 

@@ -195,6 +195,9 @@ def refuse_other(
 
 
 def same_label(written: Any, held: str) -> bool:
+    """A number is one label however it is written: 1, 1.0 and "1.0" are "1", in every format."""
+    if isinstance(written, str) and "." in written and alike(written) == alike(held):
+        return True
     if isinstance(written, (bool, str)):
         return str(written).strip().lower() == held.lower() and (
             isinstance(written, bool) or written.strip() == held
