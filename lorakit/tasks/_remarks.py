@@ -35,7 +35,7 @@ class Remarks:
     def label(self, written: Any, label: str, where: str) -> None:
         """Of a label: how it is written in the file, and how it is read."""
         self.forms.setdefault(label, {}).setdefault(str(written), where)
-        if label.lower() in MISSING:
+        if label.lower() in MISSING - {"none"}:  # a class is often called that
             self.note(f"the label {label!r}, as programs write what is missing", where)
 
     def say(self, rows: int) -> None:
