@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from lorakit.errors import ModelError
+from lorakit.nn.settings import text_config
 from lorakit.tasks import Data
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,8 @@ def refuse_too_long(data: Data, tokenizer: Any, config: Any, added: int = 0) -> 
 
 def most_tokens(config: Any) -> int | None:
     """Tokens that a model of this configuration takes; None where it knows distances only, and so takes any number."""
-    stated = getattr(config, "max_position_embeddings", None)
+    config = text_config(config)  # a vision tower has a table of its own, of patches
+    stated = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
     stated = stated if isinstance(stated, int) and stated > 0 else UNSTATED
     shapes = _outlined(config)
     modules = [] if shapes is None else [(name.rpartition(".")[2], m) for name, m in shapes.named_modules()]

@@ -63,11 +63,12 @@ def prove_padding(model: Any, tokenizer: Any, name: str) -> None:
     rows = probe_rows(model, tokenizer)
     allowed = EXACT if _is_exact(model) else ROUNDED
     if padding_gap(model, tokenizer, rows, name) <= allowed:
+        tokenizer.padding_side = "right"  # as it is saved beside a merged model
         return
     handle = pad_left(model)
     gap = padding_gap(model, tokenizer, rows, name)
     if gap <= allowed:
-        tokenizer.padding_side = "left"  # as it is saved beside a merged model
+        tokenizer.padding_side = "left"
         return
     handle.remove()
     gap = padding_gap(model, tokenizer, rows, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,14 @@ def test_the_configuration_of_a_decoder_names_what_batches_are_padded_with(folde
 def test_positions_that_are_counted_from_a_padding_token_stay(folder):
     place = folder(make_config("roberta", pad_token_id=7))
     assert _loaded(place).config.pad_token_id == 7
+
+
+def test_the_tokenizer_pads_on_the_side_that_was_proven(folder):
+    """It is saved beside a merged model; GPT-2's positions count padding on the left."""
+    place = folder(make_config("gpt2"))
+    file = place / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "padding_side": "left"}))
+    assert _loaded(place).tokenizer.padding_side == "right"
 
 
 def test_a_head_that_reads_the_last_position(folder):
