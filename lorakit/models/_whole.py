@@ -29,6 +29,10 @@ _LEFTOVER = re.compile(
 )
 """Masks and tables that old versions saved with the weights, and that are computed now."""
 _LAYER = re.compile(r"(^|\.)(layers?|blocks?|h)\.\d+\.")
+_COUNTS = frozenset(
+    "num_hidden_layers num_layers n_layer n_layers encoder_layers decoder_layers num_decoder_layers".split()
+)
+"""What configurations call their number of layers: set in `model.config`, layers are left out on purpose."""
 _OFFSETS = (0, 2)
 """OPT's and BART's tables of positions have two rows more than the configuration says."""
 
@@ -198,7 +202,7 @@ def _refuse_left_out(model: nn.Module, unexpected: Collection[str], spec: Model)
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
     names = sorted(name for name in unexpected if not _LEFTOVER.search(name))
     dropped = [name for name in names if any(_has_place(n, modules, prefix) for n in (name, prefix + name))]
-    if dropped and not any("layer" in key for key in spec.config):
+    if dropped and not _COUNTS & set(spec.config):
         raise ModelError(
             f"{spec.name}'s weights hold {len(dropped)} tensors that the model has no place for by its configuration "
             f"(the first: {dropped[0]}): trained numbers would be left out. Correct config.json (the number of layers, "

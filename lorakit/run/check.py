@@ -11,8 +11,10 @@ from torch import nn
 from lorakit.batches import IGNORE, Encoded, encode
 from lorakit.errors import DataError, ModelError
 from lorakit.methods import Attachment
+from lorakit.models import Model
 from lorakit.models._files import weight_files
 from lorakit.models._load import Base, load_tokenizer, outline
+from lorakit.models._numbers import refuse_files_not_finite
 from lorakit.nn.linear import features
 from lorakit.nn.settings import setting
 from lorakit.recipe.schema import Recipe
@@ -60,13 +62,29 @@ def check(recipe: Recipe, processes: int = 1) -> Checked:
     checked.head = head_view(recipe, base, attachment)
     warn_other_order(checked.head)
     checked.adapter_mib = (checked.counts.trainable + checked.counts.fresh) * 4 / 2**20
-    if not weight_files(recipe.model, local=True):
-        checked.missing.append(f"the weights of {recipe.model.name}, which are not on this machine as safetensors")
+    _look_at_weights(recipe.model, checked)
     encoded = _look_at_data(recipe, checked, base.config)
     length = max((e.length for e in encoded), default=recipe.data.max_length)
     stored = quantizable(base) if recipe.model.quantize else 0
     checked.memory_mib = memory(recipe, base.config, checked.counts, shares.micro * length, stored)
     return checked
+
+
+LARGEST_READ = 4 * 2**30
+"""Bytes of weights that are read to find numbers that are not finite: some seconds."""
+
+
+def _look_at_weights(spec: Model, checked: Checked) -> None:
+    """ModelError: a number is not finite. Shapes and names were compared with the files' headers before."""
+    files = weight_files(spec, local=True)
+    if not files:
+        checked.missing.append(f"the weights of {spec.name}, which are not on this machine as safetensors")
+    elif sum(file.stat().st_size for file in files) > LARGEST_READ:
+        checked.missing.append(
+            f"the numbers of {spec.name}'s weights, which are more than 4 GiB; training looks at them"
+        )
+    else:
+        refuse_files_not_finite(spec)
 
 
 def _look_at_data(recipe: Recipe, checked: Checked, config: Any) -> list[Encoded]:

@@ -101,6 +101,8 @@ def test_fewer_layers_than_there_are(base, caplog):
     folder = base()
     configure(folder, num_hidden_layers=2)
     refused(folder, "classification", "16 tensors", "roberta.encoder.layer.2.", "model.config")
+    with pytest.raises(ModelError, match="no place"):  # another setting is not a wish for fewer layers
+        load(Model(name=str(folder), config={"layer_norm_eps": 1e-5}), "classification", LABELS)
     short = load(Model(name=str(folder), config={"num_hidden_layers": 2}), "classification", LABELS)
     assert short.config.num_hidden_layers == 2
     assert "roberta.encoder.layer.2." in caplog.text
