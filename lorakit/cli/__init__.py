@@ -64,6 +64,10 @@ def add_verbs() -> None:
     )
 
 
+INTERRUPTED = 130
+"""Exit code of a Ctrl-C: 128 + SIGINT."""
+
+
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 a run or a check failed, 2 a mistake in what was given."""
     ready_streams()
@@ -74,10 +78,12 @@ def main() -> None:
     try:
         _refuse_bytes(sys.argv[1:])
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # typer 0.29 makes an exit code of a Ctrl-C
+            _say("stopped", code, "")
     except typer.Exit as end:
         code = end.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        code = _say("stopped", 130)
+        code = _say("stopped", INTERRUPTED, "")
     except Stopped as end:
         code = _say(str(end), end.exit_code, "")
     except Exception as error:

@@ -4,6 +4,7 @@ gives undisturbed."""
 from __future__ import annotations
 
 import hashlib
+import re
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -39,6 +40,11 @@ class Command:
 
     def begin(self, folder: Path, prepare: Callable[[], None] | None = None) -> Child:
         return Child(self.line(folder), folder, prepare, self.environ(folder)).begin()
+
+    def claims(self, done: Done) -> bool:
+        """Whether it said that its result is whole; a study ends with 1 where a run of it failed,
+        and its table says so."""
+        return done.code != 1 and self.said in done.out + done.err
 
     def learn(self, folder: Path) -> None:
         """Two undisturbed runs: what they give, how long that takes, and which operations there
@@ -95,13 +101,23 @@ def killed_again_and_again(
 
 def judge(tried: Tried, command: Command, folder: Path, done: Done, name: str) -> bool:
     """Of a command that was disturbed: it says nothing of a whole result where there is none."""
-    if "Traceback" in done.err:
+    if "Traceback" in _own(done.err):
         tried.fault("traceback", name, done.err[-300:])
-    elif command.said in done.out + done.err and command.left(folder) != command.wanted:
+    elif command.claims(done) and command.left(folder) != command.wanted:
         tried.fault("silent: said of half a result that it is whole", name, done.err[-300:])
     else:
         return True
     return False
+
+
+def _own(said: str) -> str:
+    """Without what Python itself says of an interrupt in the middle of an import."""
+    return re.sub(
+        r"Exception ignored in: <function _get_module_lock.*?KeyboardInterrupt",
+        "",
+        said,
+        flags=re.S,
+    )
 
 
 def finish(tried: Tried, command: Command, folder: Path, name: str, kills: int = 1) -> None:
@@ -113,7 +129,7 @@ def verdict(
 ) -> None:
     """Of the command that was given again and left in peace."""
     found = command.left(folder)
-    if done.code not in command.again or "Traceback" in done.err:
+    if done.code not in command.again or "Traceback" in _own(done.err):
         return tried.fault(f"given again it ends with {done.code}", name, done.err[-300:])
     if found is None:
         return tried.fault("given again it leaves no result", name, done.err[-300:])
