@@ -12,6 +12,7 @@ from lorakit.cli import app
 from lorakit.cli.output import Json, Overrides, Runs, TrustRemoteCode, begin, console, give
 from lorakit.cli.study import Watching, states
 from lorakit.cli.visible import show
+from lorakit.errors import Stopped
 
 
 class Format(str, Enum):
@@ -74,8 +75,7 @@ def reproduce(
             with Watching() as watch:
                 run.run_missing(chosen, runs, results, launcher, jobs, watch)
     except KeyboardInterrupt:
-        console().print("stopped; the same command goes on from here")
-        raise typer.Exit(130) from None
+        raise Stopped("stopped; the same command goes on from here") from None
     open_, found = run.stands(chosen, runs, results)
     if open_.cells:
         console().print(states(open_))

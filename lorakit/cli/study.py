@@ -11,6 +11,7 @@ from lorakit.cli import app
 from lorakit.cli.output import Json, Overrides, Runs, TrustRemoteCode, begin, console, give
 from lorakit.cli.report import Format
 from lorakit.cli.visible import show
+from lorakit.errors import Stopped
 
 if TYPE_CHECKING:
     from lorakit.report.study import StudyResult
@@ -59,8 +60,7 @@ def study(
                 found = run_study(plan, runs, launcher, jobs, watch)
         except KeyboardInterrupt:
             console().print(states(look(plan, runs)))
-            console().print("stopped; the same command goes on from here")
-            raise typer.Exit(130) from None
+            raise Stopped("stopped; the same command goes on from here") from None
     console().print(states(found))
     if as_json:
         give(found.model_dump(mode="json") | {"counts": found.counts()}, True)

@@ -14,6 +14,7 @@ import typer
 from lorakit.cli import app
 from lorakit.cli.launch import Strategy, launch, visible_gpus
 from lorakit.cli.output import Json, Overrides, RecipeName, Runs, TrustRemoteCode, begin, console, give
+from lorakit.cli.visible import finish_streams
 from lorakit.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def train(
     wanted = processes or (1 if cpu else visible_gpus())
     if wanted > 1 and "WORLD_SIZE" not in os.environ:
         _prepare(loaded, recipe)
-        raise typer.Exit(launch(wanted, cpu or not visible_gpus(), strategy))
+        # its processes have said what there is to say
+        sys.exit(finish_streams(launch(wanted, cpu or not visible_gpus(), strategy)))
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "LORAKIT_PREPARED" not in os.environ:
         _prepare(loaded, recipe)  # started by another's hand: the first on each machine does, the others wait
     with redirect_stdout(sys.stderr):  # DeepSpeed logs to what is stdout when it is imported, used or not

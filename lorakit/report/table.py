@@ -178,7 +178,7 @@ def _signed(value: float | None) -> str:
     return NOTHING if value is None or math.isnan(value) else f"{value:+.2f}"
 
 
-_FORMULA = re.compile(r"[=@\t\r]|[-+](?!\d[\d.,]*([eE][-+]?\d+)?( ± [\d.]+)?$)")
+_FORMULA = re.compile(r"[=@\t\r]|[-+](?!\d[\d.,]*([eE][-+]?\d+)?( ± [\d.]+)?( [a-z ]+)?$)")
 
 
 def _no_formula(cell: str) -> str:

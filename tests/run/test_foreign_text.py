@@ -88,7 +88,7 @@ def test_logs_and_events(capfd, monkeypatch):
     show({"event": "started_from", "folder": ODD, "fresh": [ODD]})
     show({"event": "base", "scores": {ODD: {ODD: 1.0}}, "slices": {ODD: ODD}})
     show({"event": "eval", "epoch": 1.0, "split": ODD, "scores": {ODD: 1.0}})
-    show({"event": "finished_before", "folder": ODD, "newer": [ODD]})
+    show({"event": "finished_before", "folder": ODD, "finished": ODD, "not_compared": [ODD]})
     show({"event": "another_unfinished", "folder": ODD, "changes": [ODD]})
     said = capfd.readouterr().err
     assert harmless(said)
