@@ -8,22 +8,21 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast, set_seed
+from accelerate.utils import set_seed
 from safetensors.torch import save as safetensors
 from torch.distributed import is_initialized
 
 import lorakit
 from lorakit.batches import refuse_too_long
-from lorakit.errors import InputError, RecipeError
+from lorakit.errors import RecipeError
 from lorakit.hub import adapter as files
 from lorakit.hub.base_config import settings_of
 from lorakit.methods import Attachment
@@ -34,6 +33,7 @@ from lorakit.report.page import write_page
 from lorakit.report.result import Check, Counts, Result, SeedResult, write_whole
 from lorakit.run.answers import Answer, Scores, read_splits, score_answers, scored_splits, sliced, writes
 from lorakit.run.environment import environment
+from lorakit.run.failing_metrics import not_computed, of_the_first, refuse_missing_metric
 from lorakit.run.finished import files_of, finished, intact_seed, not_compared
 from lorakit.run.folder import (
     begun,
@@ -55,7 +55,7 @@ from lorakit.run.inputs import base_files, record_base_files, refuse_other_base_
 from lorakit.run.objects import Examiner, Observer, attach, autocast, counts_of, precision_of, settled, training_set
 from lorakit.run.proof import reload_and_merge
 from lorakit.run.resume import Before, Journal, before_of, goes_on_from, made_with
-from lorakit.tasks import Example, Task
+from lorakit.tasks import Example
 from lorakit.train.loop import Setup, Trained, train
 from lorakit.train.plan import share
 from lorakit.train.processes import is_sharded, on_cpus, settle
@@ -289,32 +289,6 @@ def train_seed(
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     accelerator.free_memory()
     return result
-
-
-def refuse_missing_metric(task: Task, scores: Scores) -> None:
-    """InputError: the metric that selects the best state cannot be computed here, so no state could be chosen."""
-    split = task.eval_splits[0]
-    if task.primary not in scores.get(split, {task.primary: 0.0}):
-        raise InputError(
-            f"{task.name} selects the best state by {task.primary}, which is not available on this machine (the other "
-            f"metrics: {', '.join(scores[split]) or 'none'}). Install what it needs, or name another metric first."
-        )
-
-
-def of_the_first(scores: Scores, watched: tuple[str, str], accelerator: Accelerator) -> Scores:
-    """With the watched score of the first process: a metric may have failed in one alone, and all keep one state."""
-    split, metric = watched
-    if accelerator.num_processes == 1 or metric not in scores[split]:
-        return scores
-    value: Any = torch.tensor(scores[split][metric], dtype=torch.float64, device=accelerator.device)
-    agreed: Any = broadcast(value)
-    return {**scores, split: {**scores[split], metric: float(agreed)}}
-
-
-def not_computed(failed: Mapping[str, str]) -> list[Check]:
-    """A run without a metric that it should have is whole, and says so."""
-    again = "; `lorakit score` tries again with what is in predictions/"
-    return [Check(name=f"metric {name}", passed=False, note=why + again) for name, why in failed.items()]
 
 
 def refuse_unused(new_tokens: Sequence[str], encoded: Sequence[Any], tokenizer: Any) -> None:
