@@ -125,7 +125,7 @@ def _damaged(spec: Model, folder: Path, error: Exception) -> str:
     try:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except OSError:
-        return f"{spec.name} holds no readable config.json: it is no model folder"
+        return f"{spec.name} holds no readable config.json: it is not a model folder"
     except (ValueError, RecursionError) as damage:
         return f"{spec.name}/config.json is damaged: {damage}"
     if not isinstance(content, dict):
