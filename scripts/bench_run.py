@@ -24,10 +24,10 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from lorakit.batches import collate
-from lorakit.evaluate.decode import decode
-from lorakit.run.answers import read_splits
-from lorakit.run.objects import Examiner
-from lorakit.run.source import load_source, open_source
+from lorakit.evaluation.answers import read_splits
+from lorakit.evaluation.decode import decode
+from lorakit.runs.objects import Examiner
+from lorakit.runs.source import load_source, open_source
 from lorakit.tasks import Head
 
 

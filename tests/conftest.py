@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ import torch
 from hypothesis import HealthCheck, settings
 from torch import Tensor, nn
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when transformers is imported, below
+from tests.commands import lorakit_cli, stand_in, trained  # noqa: F401  fixtures, for every folder of tests
+
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -159,7 +159,7 @@ def tiny() -> Callable[..., Tiny]:
 
 def make_about(model: Tiny, attachment: Any, **changes: Any) -> Any:
     """As a run writes it, for a base that has just been read."""
-    from lorakit.hub import adapter as files
+    from lorakit.adapters import adapter as files
 
     with attachment.off():
         fingerprint = files.fingerprint(model.model, attachment.fresh)

@@ -16,7 +16,7 @@ from lorakit import errors
 from lorakit.methods import methods
 from lorakit.recipe.load import build, load_recipe
 from lorakit.recipe.schema import Recipe
-from lorakit.report.result import Check, Counts, Result, SeedResult
+from lorakit.runs.result import Check, Counts, Result, SeedResult
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -148,7 +148,7 @@ def test_every_field_of_a_result_is_described(model):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    from lorakit.run.train import train_recipe
+    from lorakit.verbs.train import train_recipe
 
     small = ["train.max_steps=2", "data.limit={train: 32, validation: 16}", "train.global_batch_size=8"]
     return train_recipe(load_recipe("quickstart", small), tmp_path_factory.mktemp("runs"), lambda event: None)[0]

@@ -42,7 +42,7 @@ def quickstart() -> Loaded:
 
 
 def _losses_of_lorakit(loaded: Loaded, runs: Path) -> list[float]:
-    from lorakit.run.train import train_recipe
+    from lorakit.verbs.train import train_recipe
 
     losses = []
 

@@ -14,8 +14,8 @@ from lorakit.bench._rounds import Ratio
 from lorakit.errors import InputError, did_you_mean
 from lorakit.recipe.schema import Recipe
 from lorakit.report.picture import Picture
-from lorakit.report.result import Check
 from lorakit.report.table import Table
+from lorakit.runs.result import Check
 
 PACKAGE: dict[str, str] = {**dict.fromkeys(("trainer", "tuned", "grouped", "padded"), "peft"), "full": "torch"}
 """Import name of a peer, where it is another."""

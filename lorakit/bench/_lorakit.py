@@ -17,7 +17,7 @@ from lorakit.recipe.load import load_recipe
 
 if __name__ == "__main__":
     loaded = load_recipe(sys.argv[1], sys.argv[2:])
-    from lorakit.run.train import train_recipe
+    from lorakit.verbs.train import train_recipe
 
     spans: list[list[float]] = []  # of each seed, processor time at the start and at the latest event
 

@@ -17,19 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lorakit.adapters import adapter as files
 from lorakit.bench._base import Setting
 from lorakit.bench._models import bare, fast, with_peft
 from lorakit.bench._rounds import saved_bytes
 from lorakit.bench.merge import about_of
 from lorakit.bench.step import random_batch
-from lorakit.hub import adapter as files
 from lorakit.models import family_of
 from lorakit.models._load import DTYPES
 from lorakit.nn.products import laid_out, laid_out_bytes
 from lorakit.recipe.load import load_recipe
 from lorakit.recipe.schema import Recipe
 from lorakit.tasks import Head
-from lorakit.train.loss import loss_sum
+from lorakit.training.loss import loss_sum
 
 
 def kept(way: str, recipe: Recipe, setting: Setting) -> dict[str, int]:

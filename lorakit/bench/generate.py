@@ -18,7 +18,7 @@ from lorakit.bench._base import Bench, Measured, Setting
 from lorakit.bench._models import bare, fast, with_peft
 from lorakit.bench._rounds import measure
 from lorakit.errors import InputError
-from lorakit.evaluate.decode import decode
+from lorakit.evaluation.decode import decode
 from lorakit.models._load import DTYPES
 from lorakit.nn.products import laid_out
 from lorakit.recipe.schema import Decode, Recipe

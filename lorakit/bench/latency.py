@@ -32,8 +32,8 @@ from lorakit.nn.logits import last_logits
 from lorakit.recipe.schema import Recipe
 from lorakit.report.heat import heat_map
 from lorakit.report.picture import Picture
-from lorakit.report.result import Check
 from lorakit.report.table import NOTHING, Table
+from lorakit.runs.result import Check
 from lorakit.tasks import Head
 
 ADAPTERS = {"Adapter-L": "adapter_l", "Adapter-H": "adapter_h"}

@@ -14,7 +14,7 @@ from lorakit.bench.step import optimized
 from lorakit.errors import InputError
 from lorakit.recipe.schema import Recipe
 from lorakit.tasks import Head
-from lorakit.train.loss import loss_sum
+from lorakit.training.loss import loss_sum
 
 PROMPT, ANSWER = 34, 27
 """Mean tokens of E2E's meaning representations and texts in GPT-2's vocabulary."""

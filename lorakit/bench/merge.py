@@ -7,11 +7,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from lorakit.adapters import adapter as files
 from lorakit.bench._base import Bench, Measured, Setting
 from lorakit.bench._models import bare, with_peft
 from lorakit.bench._rounds import measure
 from lorakit.errors import InputError
-from lorakit.hub import adapter as files
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import family_of
 from lorakit.models._load import DTYPES

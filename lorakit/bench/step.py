@@ -13,7 +13,7 @@ from lorakit.bench._models import as_trained, trained_models
 from lorakit.bench._rounds import measure, saved_bytes
 from lorakit.recipe.schema import Recipe
 from lorakit.tasks import Head
-from lorakit.train.loss import loss_sum
+from lorakit.training.loss import loss_sum
 
 
 class Step(Bench):

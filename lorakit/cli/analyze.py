@@ -46,8 +46,8 @@ def analyze(
 ) -> None:
     """What training did to the weights: the paper's section 7, and what its reviewers ask for."""
     begin()
-    from lorakit.run.analyze import Request, analyze
-    from lorakit.run.weights import Choice
+    from lorakit.analysis._run import Request, analyze
+    from lorakit.analysis._source import Choice
 
     request = Request(runs, Choice(site, layer), model, seed, any_base, epsilon, top)
     answer, files = analyze(what.value, request, out)

@@ -88,7 +88,7 @@ def _say(measured: Measured) -> None:
 
 
 def _draw(measured: Measured, file: Path, what: str) -> None:
-    from lorakit.report.result import write_whole
+    from lorakit.runs.result import write_whole
 
     if measured.picture is None:
         raise InputError(f"bench {what} has no picture")

@@ -26,7 +26,7 @@ def check(
     begin()
     from lorakit.cli.progress import counts_line, show_head, sites_table
     from lorakit.cli.screen import line
-    from lorakit.run.check import check as run_check
+    from lorakit.verbs.check import check as run_check
 
     found = run_check(loaded.recipe, processes)
     out = console()

@@ -27,8 +27,8 @@ def compare(
 ) -> None:
     """Is the difference of two runs more than chance? Over examples, and over seeds where there are several."""
     begin(models=False)
-    from lorakit.report.compare import sentence, table
-    from lorakit.run.compare import compare as run_compare
+    from lorakit.compare.run import compare as run_compare
+    from lorakit.compare.table import sentence, table
 
     found = run_compare(runs, split, resamples)
     say = console().print

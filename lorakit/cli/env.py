@@ -12,7 +12,7 @@ from lorakit.cli.visible import show_exactly
 @app.command()
 def env(as_json: Json = False) -> None:
     """Versions and devices, to copy into a bug report."""
-    from lorakit.run.environment import environment
+    from lorakit.runs.environment import environment
 
     found = environment()
     for key, value in found.items():

@@ -39,7 +39,7 @@ def evaluate(
     """Score an adapter or a merged model, beside its base; predictions are saved."""
     begin()
     from lorakit.cli.progress import Progress
-    from lorakit.run.evaluate import evaluate as run_evaluate
+    from lorakit.verbs.evaluate import evaluate as run_evaluate
 
     progress = Progress()
     found = run_evaluate(path, split or (), task, model, seed, overrides or [], out, any_base, progress)

@@ -33,8 +33,8 @@ def generate(
     begin()
     from lorakit.cli.progress import Progress
     from lorakit.report.page import sample
-    from lorakit.run.folder import write_lines
-    from lorakit.run.generate import generate_texts, read_prompts
+    from lorakit.runs.folder import write_lines
+    from lorakit.verbs.generate import generate_texts, read_prompts
 
     prompts = [*(prompt or []), *(read_prompts(inputs) if inputs else [])]
     answers = generate_texts(path, prompts, split, limit, task, model, seed, overrides or [], any_base, Progress())

@@ -22,7 +22,7 @@ def import_(
 ) -> None:
     """Make an adapter folder of a checkpoint of the paper's reference code; the recipe says base, targets and alpha."""
     begin()
-    from lorakit.run.importing import import_checkpoint
+    from lorakit.verbs.importing import import_checkpoint
 
     found = import_checkpoint(file, recipe, to, overrides or [])
     say = console().print

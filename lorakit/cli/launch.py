@@ -61,8 +61,8 @@ def launch(processes: int, cpu: bool, strategy: Strategy = Strategy.ddp) -> int:
     if sys.stderr.isatty():
         environment["LORAKIT_TTY"] = "1"
     shown = "".join(f"{name}={value} " for name, value in settings.items())  # ours: nothing to quote
-    from lorakit.run.launchers._base import end_with_parent
-    from lorakit.run.shell import join
+    from lorakit.shell import join
+    from lorakit.studies.launchers._base import end_with_parent
 
     console().print(f"$ {shown}{join(command)}")
 

@@ -31,8 +31,8 @@ def launch_command(
 ) -> None:
     """Print what trains a recipe on several machines; nothing is started."""
     from lorakit.recipe.load import load_recipe
-    from lorakit.run.nodes import Machines
-    from lorakit.train.plan import share
+    from lorakit.studies.nodes import Machines
+    from lorakit.training.plan import share
 
     loaded, machines = load_recipe(recipe, overrides or []), Machines(nodes, processes_per_node, cpu)
     settings = loaded.recipe.train

@@ -40,7 +40,7 @@ def merge(
 ) -> None:
     """Fold the adapter into its base, write a plain model, and prove that nothing changed."""
     begin()
-    from lorakit.run.merge import merge as run_merge
+    from lorakit.verbs.merge import merge as run_merge
 
     report = run_merge(path, to, dtype.value, tolerance, examples, task, model, seed, overrides or [], any_base)
     say = console().print

@@ -19,8 +19,8 @@ def prepare(
     loaded = load_recipe(recipe, overrides or [])
     begin()
     from lorakit.batches.once import folder
-    from lorakit.run.prepare import prepare as run_prepare
-    from lorakit.run.shell import join
+    from lorakit.shell import join
+    from lorakit.verbs.prepare import prepare as run_prepare
 
     found = run_prepare(loaded.recipe, join([recipe, *(overrides or [])]))
     out = console()

@@ -15,7 +15,7 @@ from lorakit.cli.screen import styled
 
 
 class Progress:
-    """Takes the events of a run (`lorakit.run.train`) and shows them."""
+    """Takes the events of a run (`lorakit.verbs.train`) and shows them."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -158,7 +158,7 @@ def counts_line(counts: Any, attachment: Any, head: Any = None) -> str:
 
 
 def show_head(head: Any) -> None:
-    """What the head starts as, and its labels beside the checkpoint's own (`lorakit.run.heads`)."""
+    """What the head starts as, and its labels beside the checkpoint's own (`lorakit.verbs.heads`)."""
     if head is None or not head.parts:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -77,7 +77,7 @@ def copy(
     """Copy a shipped recipe, to change it; what it extends stays where it is."""
     from lorakit.errors import RecipeError
     from lorakit.recipe.load import find
-    from lorakit.run.shell import quote
+    from lorakit.shell import quote
 
     source = find(recipe)
     target = to / source.name if to.is_dir() else to

@@ -31,9 +31,9 @@ def report(
     if len(results) == 1 and (results[0] / "study.json").is_file():
         _report_study(results[0], form, as_json)
         return
-    from lorakit.report.result import Result
     from lorakit.report.table import comparison, score_table
-    from lorakit.run.train import write_report
+    from lorakit.runs.result import Result
+    from lorakit.verbs.train import write_report
 
     found = [Result.read(path / "result.json" if path.is_dir() else path) for path in results]
     table = score_table(found[0]) if len(found) == 1 else comparison(found)
@@ -47,8 +47,8 @@ def report(
 
 
 def _report_study(folder: Path, form: Format, as_json: bool) -> None:
-    from lorakit.report.study import study_table
-    from lorakit.run.study import redraw
+    from lorakit.studies.report import study_table
+    from lorakit.studies.run import redraw
 
     study = redraw(folder)
     console().print(f"page: {folder / 'report.html'}", markup=False)

@@ -25,7 +25,7 @@ class Format(str, Enum):
 
 def complete_table(incomplete: str) -> list[str]:
     """Shell completion of table names."""
-    from lorakit.recipe.paper import table_names
+    from lorakit.studies.paper import table_names
 
     return [name for name in table_names() if name.startswith(incomplete)]
 
@@ -63,12 +63,12 @@ def reproduce(
     as_json: Json = False,
 ) -> None:
     """A table of the paper with ours beside it. What was run is taken, from runs or from results; the rest is run."""
-    from lorakit.recipe.reproduction import load_table
+    from lorakit.studies.selection import load_table
 
     chosen = load_table(table, base, _names(rows), _names(columns), seeds, limit, overrides or [])
     begin(models=False)
-    from lorakit.report.paper import paper_table
-    from lorakit.run import reproduce as run
+    from lorakit.studies import reproduce as run
+    from lorakit.studies.paper_table import paper_table
 
     try:
         if not status:

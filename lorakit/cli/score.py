@@ -26,7 +26,7 @@ def score(
 ) -> None:
     """Score a file of predictions; no model is needed."""
     begin(models=False)
-    from lorakit.run.score import score_files, score_split
+    from lorakit.verbs.score import score_files, score_split
 
     if references is not None:
         found = score_files(task, predictions, references)

@@ -32,8 +32,8 @@ def selftest(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the temporary folder goes
     with redirect_stdout(sys.stderr):
         from lorakit.cli.screen import line
-        from lorakit.run.environment import environment
-        from lorakit.run.selftest import CHECKS, selftest
+        from lorakit.runs.environment import environment
+        from lorakit.selftest.run import CHECKS, selftest
 
         width = max(map(len, CHECKS))
         findings = []

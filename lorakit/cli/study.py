@@ -14,14 +14,14 @@ from lorakit.cli.visible import show
 from lorakit.errors import Stopped
 
 if TYPE_CHECKING:
-    from lorakit.report.study import StudyResult
+    from lorakit.studies.report import StudyResult
 
 COLOURS = {"done": "green", "running": "cyan", "failed": "bold red", "stopped": "yellow", "waiting": "dim"}
 
 
 def complete_study(incomplete: str) -> list[str]:
     """Shell completion of study names."""
-    from lorakit.recipe.study import study_names
+    from lorakit.studies.grid import study_names
 
     return [name for name in study_names() if name.startswith(incomplete)]
 
@@ -45,12 +45,12 @@ def study(
     as_json: Json = False,
 ) -> None:
     """Many runs: recipes x overrides x seeds, here or on a cluster. What is done already is not run again."""
-    from lorakit.recipe.study import load_study
+    from lorakit.studies.grid import load_study
 
     plan = load_study(study, overrides or [])
     begin(models=False)
-    from lorakit.report.study import study_table
-    from lorakit.run.study import look, run_study, study_folder
+    from lorakit.studies.report import study_table
+    from lorakit.studies.run import look, run_study, study_folder
 
     if status:
         found = look(plan, runs)
@@ -78,7 +78,7 @@ def states(found: StudyResult) -> Any:
     from rich.table import Table
 
     from lorakit.cli.screen import styled
-    from lorakit.report.study import state_table
+    from lorakit.studies.report import state_table
 
     plain = state_table(found)
     table = Table(box=None, pad_edge=False, header_style="bold", title=plain.caption, title_justify="left")

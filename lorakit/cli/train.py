@@ -57,9 +57,9 @@ def train(
 
         from lorakit.cli.progress import Progress
         from lorakit.cli.screen import line
-        from lorakit.report.result import failed_checks, summary
         from lorakit.report.table import score_table
-        from lorakit.run.train import early_stops, train_recipe
+        from lorakit.runs.result import failed_checks, summary
+        from lorakit.verbs.train import early_stops, train_recipe
 
     for note in loaded.notes:
         console().print(f"note: {note}")
@@ -68,7 +68,7 @@ def train(
         with redirect_stdout(sys.stderr):
             folder, result = train_recipe(loaded, runs, progress, fresh)
     except InputError as error:
-        from lorakit.run.prepare import explained
+        from lorakit.verbs.prepare import explained
 
         raise explained(loaded.recipe, recipe, error) from error
     finally:
@@ -108,7 +108,7 @@ def _prepare(loaded: Loaded, name: str) -> None:
     """Read and tokenise before the processes meet: waiting for one another, they would run out of time."""
     begin(models=False)
     logging.getLogger("lorakit").setLevel(logging.ERROR)  # what there is to say, the training says
-    from lorakit.run.prepare import explained, tokenise
+    from lorakit.verbs.prepare import explained, tokenise
 
     try:
         tokenise(loaded.recipe)

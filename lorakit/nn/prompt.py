@@ -100,7 +100,7 @@ def _refuse_other_books(mask: Tensor | None, positions: Tensor | None, length: i
     if known != length:
         raise ModelError(
             f"the cache holds {length} tokens, those of the method among them, and its user knows of {known}: "
-            "transformers' own `generate` cannot be used with a prefix; `lorakit.evaluate.decode.decode` can"
+            "transformers' own `generate` cannot be used with a prefix; `lorakit.evaluation.decode.decode` can"
         )
 
 

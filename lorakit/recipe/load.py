@@ -25,7 +25,7 @@ from lorakit.tasks import Data, tasks
 ANOTHER_SETTING = "the published scores are of another setting; changed here:"
 SOURCES = ("paper", "script", "ours")
 STUDIES, TABLES = "studies", "tables"
-"""Folders under recipes/ that hold no recipes: `lorakit.recipe.study` and `lorakit.recipe.paper` read them."""
+"""Folders under recipes/ that hold no recipes: `lorakit.studies.grid` and `lorakit.studies.paper` read them."""
 COMMAND_LINE = Mark("command line")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from lorakit.report.heat import heat_map
 from lorakit.report.picture import COLORS, Picture, figure_of, picture_of, plain
-from lorakit.report.result import Result
+from lorakit.runs.result import Result
 
 BARS = 24
 """Weights in a bar chart, the largest first."""

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lorakit.report.picture import COLORS, Picture, figure_of, picture_of, plain
-from lorakit.report.result import Result, Row, summary
 from lorakit.report.table import published
+from lorakit.runs.result import Result, Row, summary
 
 Logs = Mapping[int, Sequence[Mapping[str, Any]]]
 """seed -> the lines of its metrics.jsonl"""

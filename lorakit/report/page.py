@@ -11,9 +11,10 @@ from typing import Any
 from lorakit.recipe.source import written
 from lorakit.report.changes import change_maps
 from lorakit.report.curves import Logs, loss_curve, rate_curve, score_curves
-from lorakit.report.result import Check, Result, failed_checks, summary, write_whole
 from lorakit.report.table import NOTHING, Table, main_metric, measured, number, published, score_table, verdict
+from lorakit.runs.result import Check, Result, failed_checks, summary, write_whole
 
+HERE = Path(__file__).parent
 SAMPLES = 6
 """Of each kind: those that are a reference to the letter, and those that are none."""
 REFERENCES = 4
@@ -36,17 +37,17 @@ def write_page(folder: Path, result: Result, logs: Logs, samples: Sequence[Mappi
     return path
 
 
-def fill(template: str, **values: Any) -> str:
+def fill(template: Path, **values: Any) -> str:
     """A page as text. Tables and pictures are escaped where they are made; all else is escaped here."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     env = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+        loader=FileSystemLoader([template.parent, HERE]), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     env.filters |= {"short": short, "html": lambda table: Markup(table.html()), "svg": lambda p: Markup(p.svg)}
-    return env.get_template(template).render(**values)
+    return env.get_template(template.name).render(**values)
 
 
 def render(result: Result, logs: Logs, samples: Sequence[Mapping[str, Any]]) -> str:
@@ -54,7 +55,7 @@ def render(result: Result, logs: Logs, samples: Sequence[Mapping[str, Any]]) -> 
     pictures = [*score_curves(logs, result), *loss_curve(logs), *rate_curve(logs)]
     scores = score_table(result)
     return fill(
-        "page.html.j2",
+        HERE / "page.html.j2",
         result=result,
         facts=facts(result),
         scores=Table(scores.header, scores.rows, names=scores.names),

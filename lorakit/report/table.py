@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lorakit.report.result import Result, Row, summary
+from lorakit.runs.result import Result, Row, summary
 
 NOTHING = "–"
 

@@ -11,8 +11,8 @@ from lorakit.batches import IGNORE, Encoded, collate, pack
 from lorakit.errors import ModelError
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.tasks import Head
-from lorakit.train.loss import loss_sum
-from lorakit.train.refuse import refuse_leaks
+from lorakit.training.loss import loss_sum
+from lorakit.training.refuse import refuse_leaks
 from tests.rounding import assert_near
 
 PACKABLE = ["gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3"]

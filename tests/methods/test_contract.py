@@ -11,7 +11,7 @@ import torch
 from lorakit.errors import AdapterError, ModelError
 from lorakit.methods import methods
 from lorakit.nn.select import ROLES
-from lorakit.train.loop import recompute_activations
+from lorakit.training.loop import recompute_activations
 from tests.conftest import FIELDS
 from tests.rounding import assert_near
 

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from lorakit.batches import IGNORE, Encoded, collate
 from lorakit.errors import ModelError
-from lorakit.evaluate.decode import decode
-from lorakit.evaluate.likelihood import log_likelihoods
+from lorakit.evaluation.decode import decode
+from lorakit.evaluation.likelihood import log_likelihoods
 from lorakit.methods import methods
 from lorakit.nn.prompt import added_tokens, prompt_ends
 from lorakit.recipe.schema import Decode
 from lorakit.tasks import Head
-from lorakit.train.loss import can_be_lean, loss_sum
+from lorakit.training.loss import can_be_lean, loss_sum
 
 DECODERS = ("gpt2", "gpt_neox", "bloom", "opt", "llama", "phi3")
 PREFIX, INFIX = 3, 2

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lorakit.batches import Encoded, collate
 from lorakit.errors import ModelError
-from lorakit.evaluate.predict import predict_logits
+from lorakit.evaluation.predict import predict_logits
 from lorakit.models import Model
 from lorakit.models._load import Base, load
 from lorakit.nn.left_padding import pad_left

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lorakit.adapters import adapter as files
 from lorakit.errors import AdapterError, InputError, ModelError
-from lorakit.hub import adapter as files
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import Model
 from lorakit.models._load import load, load_dequantized
 from lorakit.nn.linear import is_quantized, numbers_in
-from lorakit.run.objects import counts_of
+from lorakit.runs.objects import counts_of
 
 pytest.importorskip("bitsandbytes", reason="the extra `quantized` is not installed")
 

@@ -23,7 +23,7 @@ from random import Random
 import pytest
 
 from lorakit.errors import InputError
-from tests.run.hostile import Hang, limited
+from tests.hostile import Hang, limited
 
 SEED = int(os.environ.get("LORAKIT_FUZZ_SEED") or secrets.randbelow(10**9))
 SCALE = float(os.environ.get("LORAKIT_FUZZ_SCALE") or 1)

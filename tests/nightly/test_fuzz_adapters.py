@@ -20,9 +20,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorakit.hub import adapter as files
+from lorakit.adapters import adapter as files
 from lorakit.recipe.load import compose
-from lorakit.run.source import Source, open_source
+from lorakit.runs.source import Source, open_source
 from tests.conftest import FIELDS, Tiny, build, make_about, make_tokenizer
 from tests.nightly.plan import ONLY, Silent, Tried, count, random_of
 

@@ -21,14 +21,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lorakit.hub import adapter as files
+from lorakit.adapters import adapter as files
 from lorakit.models import Model
 from lorakit.models._load import load, location
 from lorakit.recipe.load import compose
-from lorakit.run.check import check
-from lorakit.run.merge import merge
-from lorakit.run.objects import attach
-from lorakit.run.train import about
+from lorakit.runs.objects import attach
+from lorakit.verbs.check import check
+from lorakit.verbs.merge import merge
+from lorakit.verbs.train import about
 from tests.conftest import build, make_tokenizer
 from tests.nightly.plan import Silent, Tried
 

@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 from lorakit.tasks import Data, Example, tasks
+from tests.hostile import damaged
 from tests.nightly.plan import Silent, Tried
-from tests.run.hostile import damaged
-from tests.run.test_hostile_data import KINDS, content, hostile, is_right
+from tests.verbs.test_hostile_data import KINDS, content, hostile, is_right
 
 TEXTS = (
     "it was good",

@@ -17,11 +17,11 @@ import yaml
 from lorakit.errors import InputError
 from lorakit.recipe.load import build, find, names
 from lorakit.recipe.source import read
-from lorakit.run.check import check
-from lorakit.run.folder import folder_of, what_matters
+from lorakit.runs.folder import folder_of, what_matters
+from lorakit.verbs.check import check
+from tests.hostile import as_json, damaged, mutated
 from tests.nightly.plan import Silent, Tried
-from tests.run.hostile import as_json, damaged, mutated
-from tests.run.test_hostile_recipes import LINES
+from tests.verbs.test_hostile_recipes import LINES
 
 OWN = (
     """\

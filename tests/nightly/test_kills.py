@@ -14,7 +14,7 @@ import pytest
 from tests.nightly.child import Child
 from tests.nightly.disturbed import Command, digests, killed_again_and_again, killed_at
 from tests.nightly.plan import Tried, count, random_of
-from tests.run.test_crash import RECIPE, whole
+from tests.verbs.test_crash import RECIPE, whole
 
 TRAIN = [
     *RECIPE,

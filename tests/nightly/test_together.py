@@ -21,8 +21,8 @@ from tests.nightly.child import Child, Done
 from tests.nightly.disturbed import LEAST, Command, judge, left_over, verdict
 from tests.nightly.plan import Silent, Tried, count, random_of
 from tests.nightly.test_kills import training
-from tests.run.test_crash import RECIPE, whole
-from tests.run.test_processes import predictions, steps
+from tests.verbs.test_crash import RECIPE, whole
+from tests.verbs.test_processes import predictions, steps
 
 CPU = os.environ | {"OMP_NUM_THREADS": "1"}
 SHORT = [

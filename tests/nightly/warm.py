@@ -14,12 +14,12 @@ import transformers.models.gpt2.modeling_gpt2
 import transformers.models.roberta.modeling_roberta  # noqa: F401
 
 import lorakit.cli
-import lorakit.run.evaluate
-import lorakit.run.generate
-import lorakit.run.merge
-import lorakit.run.prepare
-import lorakit.run.study
-import lorakit.run.train
+import lorakit.studies.run
+import lorakit.verbs.evaluate
+import lorakit.verbs.generate
+import lorakit.verbs.merge
+import lorakit.verbs.prepare
+import lorakit.verbs.train
 
 torch.set_num_threads(1)
 lorakit.cli.add_verbs()

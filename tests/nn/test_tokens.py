@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lorakit.adapters import adapter as files
 from lorakit.errors import ModelError, RecipeError
-from lorakit.hub import adapter as files
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import Model
 from lorakit.models._load import load, outline
 from lorakit.nn.tokens import END, add_rows, rows_of, settle
-from lorakit.run.train import refuse_unused
+from lorakit.verbs.train import refuse_unused
 from tests.rounding import assert_near
 
 CASES = {"gpt2": {}, "llama": {"tie_word_embeddings": False}, "gemma": {}, "gpt_neox": {"tie_word_embeddings": False}}

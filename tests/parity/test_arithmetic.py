@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lorakit.hub import adapter as files
+from lorakit.adapters import adapter as files
 from lorakit.methods.reparam.lora import LoRA, Target
 from lorakit.models import family_of
 from lorakit.models._fast import make_fast

@@ -9,8 +9,8 @@ import warnings
 import pytest
 import torch
 
+from lorakit.adapters import adapter as files
 from lorakit.errors import AdapterError
-from lorakit.hub import adapter as files
 from lorakit.methods.reparam.lora import LoRA, Target
 from lorakit.nn.linear import weight_of
 from lorakit.nn.lowrank import Projection

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from lorakit.adapters import adapter as files
+from lorakit.adapters.shards import shards
 from lorakit.errors import AdapterError
-from lorakit.hub import adapter as files
-from lorakit.hub.shards import shards
 from lorakit.models import Model
 from lorakit.models._load import load
-from lorakit.run.merge import merge
+from lorakit.verbs.merge import merge
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")

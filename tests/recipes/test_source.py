@@ -9,7 +9,7 @@ import pytest
 from lorakit.errors import RecipeError
 from lorakit.recipe import source
 from lorakit.recipe.load import load_recipe, names
-from lorakit.run.folder import _recorded
+from lorakit.runs.folder import _recorded
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)

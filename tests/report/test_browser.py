@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 from lorakit.report.page import write_page
-from lorakit.report.result import Check
-from lorakit.report.study import CellResult, StudyResult
-from lorakit.report.study_page import Seen, mean_norms, write_study_page
+from lorakit.runs.result import Check
+from lorakit.studies.page import Seen, mean_norms, write_study_page
+from lorakit.studies.report import CellResult, StudyResult
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)

@@ -14,7 +14,7 @@ import pytest
 from lorakit.report.changes import change_maps, tails
 from lorakit.report.curves import loss_curve, rate_curve, score_curves
 from lorakit.report.page import checks, sample, short, write_page
-from lorakit.report.result import Check
+from lorakit.runs.result import Check
 
 EVIL = "<script>alert(1)</script>&|_%$x$\"'><img src=x onerror=alert(2)>"
 SAMPLES = [

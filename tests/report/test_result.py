@@ -10,7 +10,7 @@ import pytest
 
 from lorakit.errors import DataError, InputError
 from lorakit.recipe.schema import Published
-from lorakit.report.result import Check, Result, failed_checks, summary, write_whole
+from lorakit.runs.result import Check, Result, failed_checks, summary, write_whole
 
 
 def row_of(result, metric="accuracy", split="validation"):

@@ -11,8 +11,8 @@ import re
 import pytest
 
 from lorakit.recipe.schema import Published
-from lorakit.report.result import summary
 from lorakit.report.table import Table, comparison, published, score_table
+from lorakit.runs.result import summary
 
 SMALL = Table(("split", "metric", "ours"), (("validation", "f1", "92.00"), ("test", "accuracy", "–")), "MRPC", names=2)
 EVIL = "<script>&|_%"

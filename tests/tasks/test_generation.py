@@ -10,10 +10,10 @@ import pytest
 from pydantic import BaseModel
 
 from lorakit.errors import DataError, RecipeError
-from lorakit.run.score import score_files
 from lorakit.tasks import Data, Example, Task, tasks
 from lorakit.tasks._generation import triples_text
 from lorakit.tasks._sources import official_file, read_json, read_xml, shaped
+from lorakit.verbs.score import score_files
 
 NAMES = {
     "e2e": {"bleu", "nist", "meteor", "rouge_l", "cider"},

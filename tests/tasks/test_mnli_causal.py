@@ -9,10 +9,10 @@ import pytest
 from pydantic import ValidationError
 
 from lorakit.errors import DataError, TrainingError
-from lorakit.run.score import score_split
 from lorakit.tasks import Data, Example
 from lorakit.tasks.glue import Glue
 from lorakit.tasks.mnli_causal import MnliCausal
+from lorakit.verbs.score import score_split
 
 ROOT = os.environ.get("LORAKIT_DATA")
 real = pytest.mark.skipif(ROOT is None, reason="LORAKIT_DATA (a folder with glue/MNLI) is not set")

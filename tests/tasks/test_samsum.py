@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from lorakit.errors import DataError
-from lorakit.run.score import score_split
 from lorakit.tasks import Data, Example
 from lorakit.tasks.samsum import Samsum
+from lorakit.verbs.score import score_split
 
 ROOT = os.environ.get("LORAKIT_DATA")
 real = pytest.mark.skipif(ROOT is None, reason="LORAKIT_DATA (a folder with samsum) is not set")

@@ -364,7 +364,7 @@ def test_the_real_tables_that_have_rows(tmp_path):
 @real
 def test_the_official_example_of_predictions(tmp_path):
     """logical form 0.452084 with the official evaluator; 606 lines are errors."""
-    from lorakit.run.score import score_split
+    from lorakit.verbs.score import score_split
 
     folder = Path(str(ROOT)) / "wikisql"
     packed = folder / "example.pred.dev.jsonl.bz2"
@@ -377,7 +377,7 @@ def test_the_official_example_of_predictions(tmp_path):
 
 
 def test_official_lines_are_no_predictions_of_another_task(tmp_path):
-    from lorakit.run.score import score_split
+    from lorakit.verbs.score import score_split
 
     file = tmp_path / "p.jsonl.gz"
     lines = [{"query": SQL | {"conds": [[3, 0, "5.0"]]}, "error": ""}, {"error": "none"}, {"prediction": RIGHT[2]}]

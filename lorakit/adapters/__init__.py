@@ -1,0 +1,1 @@
+"""Adapter files: PEFT's format, shards, and checkpoints of the reference code."""

@@ -1,1 +1,0 @@
-"""Adapters as files: PEFT's format out and in."""

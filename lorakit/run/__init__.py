@@ -1,1 +1,0 @@
-"""The composition root: a recipe becomes objects, objects become a run folder. One file per verb."""

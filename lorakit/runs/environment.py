@@ -1,0 +1,49 @@
+"""What a run was made with."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from lorakit.shell import join
+
+PACKAGES = ("lorakit", "torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "peft")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices, command, and the commit of the working directory where it is a git checkout."""
+    import torch
+
+    from lorakit.training.processes import strategy
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "devices": gpus or [f"CPU, {torch.get_num_threads()} threads"],
+        "cuda": torch.version.cuda,
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),
+        "strategy": strategy(),
+        "commit": _commit(),
+        "command": join(["lorakit", *sys.argv[1:]]),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None if found.returncode == 0 else None

@@ -1,0 +1,98 @@
+"""Whether a run that is there already is the one that was asked for, and still what it was when it was proven.
+
+A run folder is believed only after its recipe, its data, its base model and every file of its seeds were compared with
+what was recorded when it was trained. What cannot be compared (the data is not available, an older version recorded no
+digests) is said.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lorakit.disk import file_digest
+from lorakit.errors import DataError, InputError, ModelError, RecipeError
+from lorakit.recipe.schema import Recipe
+from lorakit.runs.result import Result, SeedResult
+from lorakit.evaluation.answers import read_splits, scored_splits
+from lorakit.runs.folder import find_adapter, read_seed, refuse_other_data, same_recipe, seed_folder
+from lorakit.runs.inputs import base_files, refuse_other_base_files
+
+KEPT = ("adapter", "predictions")
+"""Folders of a seed whose files a run is made of."""
+LOOSE = ("metrics.jsonl", "environment.json")
+
+
+def finished(run: Path, recipe: Recipe) -> Result | None:
+    """The result of the run, if it holds these seeds and no others; None where something is left to train.
+
+    InputError: the folder is of another recipe, or a file in it is damaged, missing or changed.
+    """
+    file = run / "result.json"
+    if not file.is_file():
+        return None
+    result = Result.read(file)
+    same_recipe(run, recipe)
+    if {seed.seed for seed in result.seeds} != set(recipe.seeds):
+        return None
+    for seed in result.seeds:
+        folder = seed_folder(run, seed.seed)
+        own = intact_seed(folder)
+        if own is None or own.model_dump_json() != seed.model_dump_json():
+            raise InputError(
+                f"{file} and {folder / 'result.json'} do not agree: one of them is missing or was changed. {_AGAIN}"
+            )
+    return result
+
+
+def not_compared(run: Path, recipe: Recipe, result: Result) -> list[str]:
+    """Compare the inputs of a finished run with today's; returns what could not be compared, and why.
+
+    InputError, with the difference: the data or the base model is another.
+    """
+    left = [f"the files of seed {s.seed}: no digests were recorded" for s in result.seeds if not s.files]
+    try:
+        splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
+    except DataError as error:
+        left.append(f"the data: {error}")
+    else:
+        left += refuse_other_data(run, splits)
+    try:
+        start = find_adapter(recipe.start_from, run.parent, recipe) if recipe.start_from else None
+        found = base_files(recipe.model, start)
+    except (ModelError, RecipeError) as error:
+        left.append(f"the base model: {error}")
+    else:
+        left += refuse_other_base_files(run, found)
+    return left
+
+
+def intact_seed(folder: Path) -> SeedResult | None:
+    """What a seed gave, after its files were compared with their digests; None: it was not trained to its end.
+
+    InputError: a file is damaged, missing or changed.
+    """
+    result = read_seed(folder)
+    if result is None:
+        return None
+    if not (folder / "adapter").is_dir():
+        raise InputError(f"{folder / 'adapter'} is missing, and {folder / 'result.json'} is there. {_AGAIN}")
+    for name, digest in result.files.items():
+        try:
+            found = file_digest(folder / name)
+        except FileNotFoundError:
+            raise InputError(f"{folder / name} is missing. {_AGAIN}") from None
+        except OSError as error:
+            raise InputError(f"cannot read {folder / name}: {error.strerror}. {_AGAIN}") from error
+        if found != digest:
+            raise InputError(f"{folder / name} changed after the seed was trained. {_AGAIN}")
+    return result
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    """Path within a seed's folder -> digest, of every file that it is made of."""
+    inside = (path for part in KEPT for path in sorted((folder / part).rglob("*")))
+    files = [*(folder / name for name in LOOSE), *inside]
+    return {str(path.relative_to(folder)): file_digest(path) for path in files if path.is_file()}
+
+
+_AGAIN = "Restore it from a copy, or train again with --fresh."

@@ -1,0 +1,88 @@
+"""Digests of the files of a run's base model, so that a base that changed is noticed without loading it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from lorakit.errors import InputError, ModelError
+from lorakit.models import Model
+from lorakit.models._files import cached_of, weight_files
+from lorakit.runs.result import write_whole
+
+FILE = "base.json"
+SMALL = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "spm.model",
+)
+"""What transformers reads of a checkpoint, besides its weights."""
+BLOCK = 1 << 16
+# odd, so that a product differs where its word does
+WEIGHTS = np.frombuffer(np.random.RandomState(0).bytes(BLOCK), dtype="<u8") | np.uint64(1)
+
+
+def base_files(spec: Model, start: Path | None = None) -> dict[str, str]:
+    """File name -> digest of the base's configuration, tokenizer and weights, of `model.chat_template`, and of the
+    adapter `start` that training starts from.
+
+    ModelError: the base is not available.
+    """
+    found = {name: path for name in SMALL if (path := cached_of(spec, name)) is not None}
+    if not found:
+        raise ModelError(f"{spec.name} is not available: no file of it was found")
+    found |= {path.name: path for path in weight_files(spec)}
+    if spec.chat_template is not None:
+        found["model.chat_template"] = Path(spec.chat_template).expanduser()
+    if start is not None:
+        found |= {f"start_from: {path.name}": path for path in start.glob("*.safetensors")}
+    return {name: quick_digest(path) for name, path in sorted(found.items()) if path.is_file()}
+
+
+def refuse_other_base_files(run: Path, found: Mapping[str, str]) -> list[str]:
+    """What could not be compared. InputError: a file of the base is not the one that the run was trained with."""
+    try:
+        then = json.loads((run / FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return ["the base model: no digests were recorded"]
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{run / FILE} cannot be read: {error}. --fresh trains the run again.") from error
+    names = sorted({*then, *found}) if isinstance(then, dict) else [FILE]
+    if other := [name for name in names if not isinstance(then, dict) or then.get(name) != found.get(name)]:
+        raise InputError(
+            f"{run} holds seeds that were trained on another base model ({', '.join(other)} changed). "
+            "--fresh trains them again, and another folder (--runs DIR) keeps them."
+        )
+    return []
+
+
+def record_base_files(run: Path, found: Mapping[str, str]) -> None:
+    write_whole(run / FILE, json.dumps(found, indent=2) + "\n")
+
+
+def quick_digest(path: Path) -> str:
+    """Of all bytes of a file, at the speed at which memory is read: the sums of its 8-byte words over blocks of 64 KiB
+    are hashed, and the file's size. Each word counts by its place, so one changed bit changes it, and so does an
+    exchange of two parts. OSError: it cannot be read."""
+    digest = hashlib.blake2b(str(path.stat().st_size).encode(), digest_size=16)
+    with path.open("rb") as file:
+        while part := file.read(256 * BLOCK):
+            words = np.frombuffer(part + bytes(-len(part) % BLOCK), dtype="<u8").reshape(-1, BLOCK // 8)
+            digest.update((words * WEIGHTS).sum(axis=1, dtype="<u8").tobytes())
+            digest.update(words[:, ::97].tobytes())
+    return digest.hexdigest()

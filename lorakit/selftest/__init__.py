@@ -1,0 +1,1 @@
+"""Two ways to the same numbers, tried on this machine."""

@@ -1,0 +1,65 @@
+"""AdamW as the paper's scripts use it, and the learning rate over time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from lorakit.recipe.schema import Train
+from lorakit.training.groups import RATIO, checked
+
+
+def build_optimizer(
+    trained: Mapping[str, nn.Parameter], settings: Train, own_groups: list[dict] | None
+) -> torch.optim.AdamW:
+    """AdamW; weight decay spares biases and norms, and nothing else (A, B and the head are decayed).
+
+    own_groups: a method's own parameter groups, which replace this rule (`Method.parameter_groups`). RecipeError: they
+    do not hold every trained parameter once, or say what is not known.
+    """
+    if own_groups is None:
+        groups = [
+            {"params": [p for n, p in trained.items() if not _spared(n, p)], "weight_decay": settings.weight_decay},
+            {"params": [p for n, p in trained.items() if _spared(n, p)], "weight_decay": 0.0},
+        ]
+    else:
+        groups = checked(own_groups, trained, settings)
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=settings.learning_rate,
+        betas=settings.adam_betas,
+        eps=settings.adam_eps,
+        fused=True,
+    )
+
+
+def _spared(name: str, parameter: nn.Parameter) -> bool:
+    return name.endswith("bias") or parameter.ndim < 2
+
+
+def set_rates(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give each group the learning rate `rate`, times the group's own ratio to it."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get(RATIO, 1.0)
+
+
+def warm_steps(settings: Train, total: int) -> float:
+    """The steps below the full learning rate."""
+    return settings.warmup if settings.warmup >= 1 else math.ceil(settings.warmup * total)
+
+
+def learning_rate(settings: Train, step: int, total: int) -> float:
+    """Of optimizer step `step` (from 0) of `total`."""
+    warm = warm_steps(settings, total)
+    if step < warm:
+        return settings.learning_rate * step / max(1, warm)
+    done = (step - warm) / max(1, total - warm)
+    decay = {
+        "constant": 1.0,
+        "linear": max(0.0, 1 - done),
+        "cosine": 0.5 * (1 + math.cos(math.pi * min(1.0, done))),
+    }
+    return settings.learning_rate * decay[settings.schedule]

@@ -1,0 +1,151 @@
+"""What would make a run worthless, seen before its first step or within the first ones."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lorakit.batches import Encoded, pack
+from lorakit.errors import ModelError, RecipeError, TrainingError
+from lorakit.methods import Attachment
+from lorakit.nn import tokens
+from lorakit.nn.logits import last_logits
+from lorakit.recipe.schema import Train
+from lorakit.training.optim import learning_rate, warm_steps
+
+log = logging.getLogger(__name__)
+
+
+def refuse_no_rate(settings: Train, total: int) -> None:
+    """RecipeError where the learning rate is zero, or a warm-up from zero is all there is; a warning where it does not
+    come to its end."""
+    if settings.learning_rate == 0:
+        raise RecipeError("train.learning_rate is 0: nothing would be learnt; `lorakit eval` scores without training")
+    if total == 1 and learning_rate(settings, 0, total) == 0:
+        raise RecipeError(
+            f"the learning rate of the only step is zero, for train.warmup {settings.warmup:g} begins there: nothing "
+            "would be learnt. Train longer (train.epochs, train.max_steps, more examples), or take train.warmup=0."
+        )
+    if settings.warmup > total:
+        log.warning("train.warmup: %g steps, and the run has %d: it ends while it warms up", settings.warmup, total)
+
+
+def refuse_dead(attachment: Attachment, gradient: Callable[[nn.Parameter], Tensor | None] = attrgetter("grad")) -> None:
+    """TrainingError unless every delta, and everything fresh, has received a gradient that is not zero."""
+    found = {id(p): gradient(p) for p in attachment.trained().values()}
+    alive = {key for key, grad in found.items() if grad is not None and bool(grad.any())}
+    dead = [name for name, part in _parts(attachment).items() if not any(id(p) in alive for p in part.values())]
+    if dead:
+        raise TrainingError(
+            f"after the first step {len(dead)} trained part(s) have no gradient, so they would never learn: "
+            f"{_listed(dead)}. The model does not use these weights for this task: leave them out of method.targets."
+        )
+
+
+def _parts(attachment: Attachment) -> dict[str, dict[str, nn.Parameter]]:
+    """What must learn: the parameters of every delta, and each of the fresh ones, by their names."""
+    parts: dict[str, dict[str, nn.Parameter]] = {}
+    for site in attachment.sites:
+        delta: Any = site.module.delta[site.part]  # type: ignore[index]
+        parts[site.name] = {f"{site.name}.{name}": p for name, p in delta.named_parameters()}
+    # the rows of new tokens have none where no example of the first batch holds one
+    fresh = {name for name in attachment.fresh if not name.endswith(tokens.END)}
+    return parts | {name: {name: p} for name, p in attachment.model.named_parameters() if name in fresh}
+
+
+class Still:
+    """Parts that have a gradient and do not move: frozen, or forgotten by the method's own optimizer groups.
+
+    Of each parameter one number is watched, that of the largest gradient: a step of Adam moves it by the learning rate.
+    """
+
+    def __init__(self, attachment: Attachment, settings: Train, total: int):
+        self.parts = _parts(attachment)
+        if not attachment.sites:
+            chosen = {n: p for n, p in attachment.trained().items() if n not in attachment.fresh}
+            self.parts |= {attachment.method.name: chosen} if chosen else {}
+        self.until = min(warm_steps(settings, total), total - 1)
+        self.before: dict[str, list[tuple[Tensor, int, Tensor]]] = {}
+
+    def before_step(self, rate: float) -> None:
+        if rate > 0:
+            self.before = {
+                n: [_largest(p) for p in part.values() if p.grad is not None] for n, part in self.parts.items()
+            }
+
+    def after_step(self, step: int) -> None:
+        """step: that was just taken, from 0. TrainingError: at the full learning rate a part still is what it was."""
+        for name, numbers in list(self.before.items()):
+            if not numbers or any(bool(p.detach().flatten()[place] != value) for p, place, value in numbers):
+                del self.parts[name], self.before[name]
+        if self.before and step >= self.until:
+            raise TrainingError(
+                f"after {step + 1} step(s) {len(self.before)} trained part(s) have a gradient and have not changed: "
+                f"{_listed(list(self.before))}. No optimizer group of the method holds them, or a step of "
+                "train.learning_rate is less than what their dtype can show (model.dtype=fp32)."
+            )
+
+
+def _largest(p: nn.Parameter) -> tuple[Tensor, int, Tensor]:
+    assert p.grad is not None
+    place = int(p.grad.detach().flatten().abs().argmax())
+    return p, place, p.detach().flatten()[place].clone()
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+@torch.no_grad()
+def refuse_leaks(model: nn.Module, pad_id: int) -> None:
+    """ModelError unless an example in a packed row gets the logits that it gets alone."""
+    drawn = [[3, 4, 5, 6, 7], [5, 4, 3], [7, 6, 5, 4]]
+    items = [Encoded("", {"input_ids": ids, "attention_mask": [1] * len(ids)}, None, ids) for ids in drawn]
+    model.eval()
+    device = next(model.parameters()).device
+
+    def logits(chosen: Sequence[Encoded]) -> Tensor:
+        inputs = {name: value.to(device) for name, value in pack(chosen, 16, pad_id).items() if name != "labels"}
+        return last_logits(model, inputs, inputs["input_ids"].shape[1])[0].float()
+
+    alone, together = torch.cat([logits([item]) for item in items]), logits(items)
+    order = [*range(5), *range(9, 12), *range(5, 9)]  # the longest come first in a row
+    if (alone - together[order]).abs().max() > 1e-2 * alone.abs().max():
+        raise ModelError(
+            f"data.packing: in {type(model).__name__} the examples of a row see each other, so it would learn another "
+            "text than yours; leave data.packing out"
+        )
+
+
+OVERFLOWS = 25
+"""fp16 steps that may overflow in a row: the scale begins at 2^16 and is halved each time."""
+
+
+def what_is_wrong(loss: float, norm: float, scaled: bool) -> str | None:
+    """`the loss is nan`; scaled: by fp16's scaler, to which a gradient that is not finite is no error."""
+    if not math.isfinite(loss):
+        return f"the loss is {loss}"
+    return f"the gradient's norm is {norm}" if not (math.isfinite(norm) or scaled) else None
+
+
+def bad_step(what: str, step: int, ids: Sequence[str], advice: str) -> TrainingError:
+    """step: from 1."""
+    if step == 1:
+        advice = (
+            "Nothing was updated before: look at the size of the targets of a regression, and at the base's weights."
+        )
+    shown = ", ".join(ids[:8]) + (f" ... and {len(ids) - 8} more" if len(ids) > 8 else "")
+    return TrainingError(f"{what} at step {step} (examples {shown}). {advice}")
+
+
+def overflowing(step: int, scale: Any) -> TrainingError:
+    return TrainingError(
+        f"fp16: {OVERFLOWS} steps in a row overflowed, up to step {step}, with the loss scaled by {scale:g} at last; "
+        "take train.precision=bf16 or fp32"
+    )

@@ -1,0 +1,1 @@
+"""One file per command: a recipe or a run folder becomes objects, files and a result."""

@@ -1,0 +1,84 @@
+"""Saving, and rewriting what was saved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from lorakit.adapters import adapter as files
+from lorakit.adapters.digest import KEY
+from lorakit.adapters.digest import digests as digests_of
+from lorakit.methods import methods
+
+
+@pytest.fixture
+def trained(tiny, about, tmp_path):
+    """`trained(family, method, fields)` -> (model, attachment, folder): two steps from a tiny base, and saved."""
+
+    def trained(family: str = "roberta", method: str = "lora", head: str = "SequenceClassification", **fields: Any):
+        model = tiny(family, head)
+        torch.manual_seed(0)
+        attachment = methods.get(method)(**fields).attach(model.model, model.roles, model.fresh)
+        model.step(attachment, steps=2)
+        kind = {} if head == "SequenceClassification" else {"head": "causal", "labels": []}
+        folder = tmp_path / "adapter"
+        files.save(folder, attachment, about(model, attachment, **kind))
+        return model, attachment, folder
+
+    return trained
+
+
+@pytest.fixture
+def base(tiny):
+    """`base(family)`: the same base anew, with another random head, as a checkpoint without a head gives it."""
+
+    def base(family: str = "roberta", head: str = "SequenceClassification", **changes: Any):
+        model = tiny(family, head, **changes)
+        generator = torch.Generator().manual_seed(9)
+        with torch.no_grad():
+            for name in sorted(model.fresh):
+                model.model.get_parameter(name).normal_(generator=generator)
+        return model
+
+    return base
+
+
+@pytest.fixture
+def rewrite():
+    """`rewrite(folder, change, header=None)`: the tensor file again, with `change(tensors)` and another header.
+
+    digests: those of what is written then, so that a reader looks further; else they stay.
+    """
+
+    def rewrite(folder: Path, change=lambda tensors: tensors, header=lambda h: h, digests: bool = True) -> None:
+        file = next(folder.glob("*.safetensors"))
+        with safe_open(file, "pt") as opened:
+            metadata = opened.metadata()
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
+        tensors, metadata = change(tensors), header(metadata)
+        if digests and KEY in metadata:
+            config = folder / files.CONFIG_FILE
+            read = json.loads(config.read_text()) if config.is_file() else None
+            metadata[KEY] = json.dumps(digests_of(folder, metadata, read, tensors))
+        save_file(tensors, file, metadata=metadata)
+
+    return rewrite
+
+
+@pytest.fixture
+def from_peft():
+    """`from_peft(folder, tensors, **config)`: an adapter as PEFT leaves it, without lorakit's header."""
+
+    def write(folder: Path, tensors: dict[str, torch.Tensor], **config: Any) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, folder / files.PEFT_FILE, metadata={"format": "pt"})
+        (folder / files.CONFIG_FILE).write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 8, **config}))
+        return folder
+
+    return write

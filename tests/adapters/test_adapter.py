@@ -1,0 +1,543 @@
+"""An adapter folder: what comes back is what was saved, and anything less is refused with the reason."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from lorakit.adapters import adapter as files
+from lorakit.adapters.fingerprint import digests_of, same
+from lorakit.errors import AdapterError, InputError
+from lorakit.methods import methods
+from lorakit.methods.reparam.lora import LoRA
+
+ROUND_TRIPS = [(m, f) for m in ("lora", "full", "bitfit") for f in ("roberta", "gpt2", "gpt_neox", "t5")]
+ROUND_TRIPS += [(m, f) for m in ("lora", "full") for f in ("llama", "phi3")]
+ROUND_TRIPS += [(m, f) for m in ("adapter_h", "adapter_l", "adapter_p") for f in ("roberta", "gpt2")]
+ROUND_TRIPS += [(m, "gpt2") for m in ("prefix_layer", "lora_prefix_embedding", "lora_prefix_layer")]
+
+
+def _attach(folder: Path, model, **options):
+    return files.attach(files.read(folder), model.model, model.roles, model.fresh, **options)
+
+
+@pytest.mark.parametrize(("method", "family"), ROUND_TRIPS)
+def test_what_is_saved_comes_back_bit_for_bit(trained, base, method, family):
+    model, _, folder = trained(family, method)
+    other = base(family)
+    assert not torch.equal(other.logits(), model.logits())
+    attachment = _attach(folder, other)
+    assert torch.equal(other.logits(), model.logits())
+    assert attachment.method == methods.get(method).model_validate({"name": method})
+    assert attachment.fresh == model.fresh
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
+def test_a_causal_model_needs_no_head(trained, base, family):
+    model, _, folder = trained(family, head="CausalLM")
+    other = base(family, "CausalLM")
+    _attach(folder, other)
+    assert torch.equal(other.logits(), model.logits())
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "bitfit", "adapter_p", "lora_prefix_layer"])
+def test_save_load_save_gives_the_same(trained, base, about, tmp_path, method):
+    """Tensor for tensor, and the config byte for byte; safetensors does not keep the order of a header's entries."""
+    _, _, folder = trained("gpt2", method)
+    other, again = base("gpt2"), tmp_path / "again"
+    attachment = _attach(folder, other)
+    files.save(again, attachment, about(other, attachment))
+    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in again.iterdir())
+    first, second = files.read(folder), files.read(again)
+    assert first.about == second.about
+    assert first.tensors.keys() == second.tensors.keys()
+    assert all(torch.equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
+    if method == "lora":
+        assert (folder / files.CONFIG_FILE).read_bytes() == (again / files.CONFIG_FILE).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("method", "names"),
+    [("lora", ["adapter_config.json", "adapter_model.safetensors"]), ("full", ["trained.safetensors"])],
+)
+def test_the_header_says_what_the_adapter_is_for(trained, about, method, names):
+    model, attachment, folder = trained("roberta", method)
+    assert sorted(p.name for p in folder.iterdir()) == names
+    with safe_open(folder / names[-1], "pt") as opened:
+        metadata = opened.metadata()
+    assert metadata["format"] == "pt"
+    assert json.loads(metadata["lorakit"]) == asdict(about(model, attachment))
+    read = files.read(folder)
+    assert read.about == about(model, attachment)
+    assert read.base == "some/base"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(("family", "head"), [("gpt2", "CausalLM"), ("roberta", "SequenceClassification")])
+def test_an_adapter_on_a_half_precision_base(trained, base, family, head, dtype):
+    """The base may be loaded in another precision than it was trained in; a head is float32 in any case."""
+    model, _, folder = trained(family, head=head)
+    other = base(family, head, dtype=dtype)
+    _attach(folder, other)
+    found = other.logits().float()
+    assert (found - model.logits()).norm() <= 0.03 * model.logits().norm()
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "bitfit"])
+class TestStrict:
+    def test_a_missing_tensor(self, trained, base, rewrite, method):
+        _, _, folder = trained("roberta", method)
+        rewrite(folder, lambda t: {n: v for n, v in t.items() if "classifier.out_proj.weight" not in n})
+        with pytest.raises(AdapterError, match=r"missing from the file: .*classifier\.out_proj\.weight"):
+            _attach(folder, base())
+
+    def test_a_left_over_tensor(self, trained, base, rewrite, method):
+        _, _, folder = trained("roberta", method)
+        rewrite(folder, lambda t: t | {"base_model.model.nowhere.weight": torch.zeros(2)})
+        with pytest.raises(AdapterError, match=r"left over in the file: .*nowhere\.weight"):
+            _attach(folder, base())
+
+    def test_another_shape(self, trained, base, method):
+        _, _, folder = trained("roberta", method)
+        with pytest.raises(AdapterError, match=r"out_proj\.weight: the file has shape \(2, 32\), the model \(3, 32\)"):
+            _attach(folder, base(num_labels=3))
+
+    @pytest.mark.parametrize("number", [float("nan"), float("inf")])
+    def test_a_number_that_is_not_finite(self, trained, rewrite, method, number):
+        _, _, folder = trained("roberta", method)
+        rewrite(folder, lambda t: {n: v if "classifier.dense.bias" not in n else v / 0 * number for n, v in t.items()})
+        with pytest.raises(AdapterError, match=r"not finite, in .*classifier\.dense\.bias"):
+            files.read(folder)
+
+    @pytest.mark.parametrize("kept", [0, 5, 100, -1])
+    def test_a_file_that_was_cut_short(self, trained, method, kept):
+        _, _, folder = trained("roberta", method)
+        file = next(folder.glob("*.safetensors"))
+        file.write_bytes(file.read_bytes()[:kept])
+        with pytest.raises(AdapterError, match=f"{file.name} is damaged or cut short"):
+            files.read(folder)
+
+    def test_other_base_weights(self, trained, base, method):
+        _, _, folder = trained("roberta", method)
+        with pytest.raises(AdapterError, match=r"other weights than these: its base is some/base \(revision abc123\)"):
+            _attach(folder, base(seed=5))
+
+    def test_other_base_weights_if_one_insists(self, trained, base, method):
+        _, _, folder = trained("roberta", method)
+        assert _attach(folder, base(seed=5), check_base=False).trained()
+
+    def test_a_header_that_is_damaged(self, trained, rewrite, method):
+        _, _, folder = trained("roberta", method)
+        rewrite(folder, header=lambda h: h | {"lorakit": h["lorakit"][:-5]})
+        with pytest.raises(AdapterError, match="header"):
+            files.read(folder)
+
+    def test_a_header_with_unknown_fields(self, trained, rewrite, method):
+        _, _, folder = trained("roberta", method)
+        rewrite(folder, header=lambda h: h | {"lorakit": json.dumps({**json.loads(h["lorakit"]), "more": 1})})
+        with pytest.raises(AdapterError, match="header"):
+            files.read(folder)
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [("base", 5), ("task", 5), ("labels", 5), ("fresh", 5), ("fresh", [5]), ("method", 5), ("fingerprint", None),
+         ("max_length", "x"), ("model_config", 5), ("revision", 5), ("head", None), ("lorakit", 5)],
+    )  # fmt: skip
+    def test_a_header_with_another_type(self, trained, rewrite, method, field, value):
+        _, _, folder = trained("roberta", method)
+        rewrite(folder, header=lambda h: h | {"lorakit": json.dumps({**json.loads(h["lorakit"]), field: value})})
+        with pytest.raises(AdapterError, match=rf"header that this lorakit does not read: {field}.* is "):
+            files.read(folder)
+
+    def test_numbers_that_are_no_floats(self, trained, rewrite, method):
+        _, _, folder = trained("roberta", method)
+        rewrite(folder, lambda t: {n: v.int() if "classifier.dense.bias" in n else v for n, v in t.items()})
+        with pytest.raises(AdapterError, match=r"classifier\.dense\.bias in int32"):
+            files.read(folder)
+
+    @pytest.mark.parametrize(
+        "value", [{"name": "lorra"}, {"name": 0.5}, {"name": []}, {"name": "lora", "rank": 4}, {}], ids=str
+    )
+    def test_a_method_that_is_not_known(self, trained, base, rewrite, method, value):
+        _, _, folder = trained("roberta", method)
+        rewrite(folder, header=lambda h: h | {"lorakit": json.dumps({**json.loads(h["lorakit"]), "method": value})})
+        with pytest.raises(AdapterError, match="method is none that this lorakit knows"):
+            _attach(folder, base())
+
+
+def _picture(model):
+    """All that a method may change: parameters by name with dtype and whether they train, modules, hooks."""
+    parameters = {n: (p.data_ptr(), p.dtype, p.requires_grad) for n, p in model.named_parameters()}
+    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
+    return parameters, [name for name, _ in model.named_modules()], hooks
+
+
+@pytest.mark.parametrize("damage", ["missing", "foreign"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_what_does_not_fit_leaves_the_model_as_it_was(trained, base, rewrite, method, dtype, damage):
+    _, _, folder = trained("roberta", method)
+    other = base(dtype=dtype)
+    names = [name for name in files.read(folder).tensors if "layer.1" in name]
+    if damage == "missing":
+        rewrite(folder, lambda t: {n: v for n, v in t.items() if n != names[-1]})
+    elif method == "lora":
+        rewrite(folder, lambda t: t | {names[-1]: torch.zeros(3, 3)}, header=lambda h: {"format": "pt"})
+    else:
+        rewrite(folder, lambda t: t | {names[-1]: torch.zeros(3, 3)})
+    before, logits = _picture(other.model), other.logits()
+    with pytest.raises(AdapterError):
+        _attach(folder, other)
+    assert _picture(other.model) == before
+    assert torch.equal(other.logits(), logits)
+
+
+def test_after_a_failed_attach_another_one_succeeds(trained, base, rewrite, tmp_path):
+    model, _, folder = trained("gpt2")
+    shutil.copytree(folder, tmp_path / "damaged")
+    rewrite(tmp_path / "damaged", lambda t: {n: v for n, v in t.items() if "h.1." not in n})
+    other = base("gpt2")
+    with pytest.raises(AdapterError):
+        _attach(tmp_path / "damaged", other)
+    _attach(folder, other)
+    assert torch.equal(other.logits(), model.logits())
+
+
+def test_a_lora_for_other_roles_is_refused(trained, base, rewrite):
+    """The header says key, the tensors are for query and value."""
+    _, _, folder = trained("roberta")
+    key = LoRA(targets=("key",)).model_dump(mode="json")
+    rewrite(folder, header=lambda h: h | {"lorakit": json.dumps({**json.loads(h["lorakit"]), "method": key})})
+    with pytest.raises(AdapterError, match=r"no lora_A and lora_B for .*attention\.self\.key"):
+        _attach(folder, base())
+
+
+def test_there_is_no_such_folder(trained, tmp_path):
+    trained()
+    with pytest.raises(AdapterError, match=r"no adapter folder .*did you mean .*adapter"):
+        files.read(tmp_path / "adaptr")
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(AdapterError, match="holds no adapter"):
+        files.read(tmp_path)
+
+
+def test_a_pickle_is_not_opened(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.bin").write_bytes(b"\x80\x04cos\nsystem\n(S'false'\ntR.")
+    with pytest.raises(AdapterError, match="pickle that could run code"):
+        files.read(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]", "", "[" * 100_000], ids=["open", "a list", "empty", "deep"])
+def test_a_config_that_is_damaged(trained, text):
+    _, _, folder = trained()
+    (folder / files.CONFIG_FILE).write_text(text)
+    with pytest.raises(AdapterError, match=r"adapter_config\.json is damaged"):
+        files.read(folder)
+
+
+def test_a_pattern_that_could_take_for_ever(trained):
+    """Of an adapter from elsewhere: rank_pattern is matched with the path of every module."""
+    _, _, folder = trained()
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"rank_pattern": {r"(\w+\.?)+X": 4}}))
+    with pytest.raises(AdapterError, match="no regular expression that is tried"):
+        files.read(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_floats_of_8_bits(trained, rewrite, dtype):
+    """torch can hardly compute with them."""
+    _, _, folder = trained()
+    rewrite(folder, lambda tensors: {name: tensor.to(dtype) for name, tensor in tensors.items()})
+    with pytest.raises(AdapterError, match=r"in float8_.*; LoRA's numbers are floats of 16 bits or more"):
+        files.read(folder)
+
+
+def test_tensors_without_header_and_config_are_not_guessed(trained, rewrite):
+    _, _, folder = trained()
+    rewrite(folder, header=lambda h: {"format": "pt"})
+    (folder / files.CONFIG_FILE).unlink()
+    with pytest.raises(AdapterError, match="r and alpha are not known, and are not guessed"):
+        files.read(folder)
+
+
+def test_a_plain_file_without_its_header(trained, rewrite):
+    _, _, folder = trained(method="full")
+    rewrite(folder, header=lambda h: {"format": "pt"})
+    with pytest.raises(AdapterError, match="lost its header"):
+        files.read(folder)
+
+
+@pytest.mark.parametrize("first", ["lora", "full"])
+def test_a_folder_is_replaced_whole(trained, tmp_path, first):
+    """Nothing of what was there before is left in it or beside it."""
+    trained("roberta", first)
+    _, _, folder = trained("roberta", "full" if first == "lora" else "lora")
+    assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
+    assert len(list(folder.glob("*.safetensors"))) == 1
+    assert (folder / files.CONFIG_FILE).exists() == (first == "full")
+
+
+def _snapshot(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_full_disk_leaves_what_was_there(trained, about, tmp_path, monkeypatch, method):
+    model, attachment, folder = trained("roberta", method)
+    before = _snapshot(folder)
+
+    def full(*_args, **_named):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "write_tensors", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        files.save(folder, attachment, about(model, attachment))
+    assert _snapshot(folder) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_rename_that_fails_leaves_what_was_there(trained, about, monkeypatch, failing):
+    model, attachment, folder = trained()
+    before, calls, rename = _snapshot(folder), [], Path.rename
+
+    def flaky(self, target):
+        calls.append(target)
+        if len(calls) == failing:
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", flaky)
+    with pytest.raises(InputError, match="Input/output error"):
+        files.save(folder, attachment, about(model, attachment))
+    assert folder.is_dir()
+    assert _snapshot(folder) == before
+
+
+def test_where_no_folder_can_be_made(trained, about, tmp_path):
+    model, attachment, _ = trained()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write the adapter"):
+        files.save(tmp_path / "file" / "adapter", attachment, about(model, attachment))
+
+
+@pytest.mark.parametrize("family", ["roberta", "gpt2", "t5"])
+def test_a_fingerprint_is_of_the_base_only(tiny, family):
+    model = tiny(family)
+    wanted = files.fingerprint(model.model, model.fresh)
+    attachment = LoRA().attach(model.model, model.roles, model.fresh)
+    model.step(attachment)
+    assert files.fingerprint(model.model, model.fresh) == wanted
+    assert files.fingerprint(tiny(family, seed=1).model, model.fresh) != wanted
+
+
+@pytest.mark.parametrize("small", [1, 1e-9], ids=["usual", "below what float16 holds"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("family", ["roberta", "gpt2", "llama"])
+def test_a_fingerprint_is_the_same_in_every_dtype(tiny, family, dtype, small):
+    model, other = tiny(family), tiny(family)
+    with torch.no_grad():
+        for parameter in (*model.model.parameters(), *other.model.parameters()):
+            parameter.mul_(small)
+    wanted = files.fingerprint(model.model, model.fresh)
+    found = files.fingerprint(other.model.to(dtype), other.fresh)
+    assert same(found, wanted) is True
+    # a float64 model is rounded to float32 first, so it has every digest; the others have their own
+    assert ("fp32=" in found) == (dtype == torch.float64)
+
+
+@pytest.mark.parametrize("made", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("used", [torch.float32, torch.float16], ids=str)
+def test_another_base_is_refused_in_every_dtype(tiny, base, about, tmp_path, made, used):
+    model = tiny("gpt2", dtype=made)
+    attachment = LoRA().attach(model.model, model.roles, model.fresh)
+    files.save(tmp_path / "adapter", attachment, about(model, attachment))
+    assert _attach(tmp_path / "adapter", base("gpt2", dtype=used)).sites
+    with pytest.raises(AdapterError, match="other weights than these"):
+        _attach(tmp_path / "adapter", base("gpt2", dtype=used, seed=5))
+
+
+@pytest.mark.parametrize("old", ["", "9f86d081884c7d659a2feaa0c55ad015", "9:9f86d081884c7d659a2feaa0c55ad015"])
+def test_an_adapter_with_another_kind_of_fingerprint_loads_with_a_note(
+    trained, base, rewrite, caplog, monkeypatch, old
+):
+    monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)
+    model, _, folder = trained()
+    rewrite(folder, header=lambda h: h | {"lorakit": json.dumps({**json.loads(h["lorakit"]), "fingerprint": old})})
+    other = base()
+    _attach(folder, other)
+    assert torch.equal(other.logits(), model.logits())
+    assert "cannot be compared with this model" in caplog.text
+    assert "some/base" in caplog.text
+
+
+@pytest.mark.parametrize("family", ["roberta", "gpt2", "llama"])
+def test_a_fingerprint_sees_every_number_of_every_tensor(tiny, family):
+    """One number of each parameter, moved by the least that its dtype can show, vectors included."""
+    model = tiny(family)
+    before = files.fingerprint(model.model, model.fresh)
+    for name, parameter in model.model.named_parameters():
+        if name in model.fresh:
+            continue
+        place = torch.randint(parameter.numel(), (), generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            flat = parameter.view(-1)
+            kept = flat[place].clone()
+            flat[place] = torch.nextafter(kept, torch.tensor(float("inf")))
+            assert same(files.fingerprint(model.model, model.fresh), before) is False, name
+            flat[place] = kept
+    assert files.fingerprint(model.model, model.fresh) == before
+
+
+CHANGES = {
+    "vectors moved": lambda p: p.add_(0.5) if p.ndim == 1 else p,
+    "matrices scaled": lambda p: p.mul_(1.7) if p.ndim > 1 else p,
+    "signs turned": lambda p: p.neg_(),
+    "two rows exchanged": lambda p: p.copy_(p.flip(0)) if p.ndim > 1 else p,
+    "two columns exchanged": lambda p: p.copy_(p.flip(1)) if p.ndim > 1 else p,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_base_has_another_fingerprint(tiny, change, dtype):
+    model, other = tiny("roberta"), tiny("roberta")
+    with torch.no_grad():
+        for parameter in other.model.parameters():
+            CHANGES[change](parameter)
+    wanted = files.fingerprint(model.model.to(dtype), model.fresh)
+    assert same(files.fingerprint(other.model.to(dtype), other.fresh), wanted) is False
+
+
+def test_a_fingerprint_computes_only_the_digest_that_it_is_compared_by(tiny):
+    model = tiny("roberta")
+    half = files.fingerprint(tiny("roberta", dtype=torch.bfloat16).model, model.fresh)
+    assert list(digests_of(model.model, model.fresh, half).digests()) == ["bf16"]
+    assert list(digests_of(model.model, model.fresh, "2:abc").digests()) == []
+    single = files.fingerprint(tiny("roberta", dtype=torch.float16).model, model.fresh)
+    assert same(half, single) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_an_adapter_made_on_a_half_precision_base_goes_on_the_whole_one(tiny, base, about, tmp_path, dtype):
+    """As `lorakit merge` puts it on: the sum is formed in float32."""
+    model = tiny("gpt2", dtype=dtype)
+    attachment = LoRA().attach(model.model, model.roles, model.fresh)
+    files.save(tmp_path / "adapter", attachment, about(model, attachment))
+    assert _attach(tmp_path / "adapter", base("gpt2")).sites
+
+
+def test_a_fingerprint_sees_a_base_that_was_trained_on(tiny):
+    """Every weight moved by a hundredth of its size, at random."""
+    model = tiny("roberta")
+    wanted = files.fingerprint(model.model, model.fresh)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * parameter.std(correction=0) * 0.01)
+    assert files.fingerprint(model.model, model.fresh) != wanted
+
+
+def test_a_fingerprint_sees_one_changed_layer(tiny):
+    model = tiny("roberta")
+    wanted = files.fingerprint(model.model, model.fresh)
+    with torch.no_grad():
+        model.model.get_parameter("roberta.encoder.layer.1.attention.self.key.weight").mul_(-1.01)
+    assert files.fingerprint(model.model, model.fresh) != wanted
+
+
+def _start(folder, model, **fields):
+    attachment = LoRA(**fields).attach(model.model, model.roles, model.fresh)
+    return files.start_from(files.read(folder), attachment)
+
+
+def test_start_from_carries_everything_over(trained, base):
+    model, _, folder = trained()
+    other = base()
+    assert _start(folder, other) == []
+    assert torch.equal(other.logits(), model.logits())
+
+
+def test_start_from_an_adapter_with_other_labels(trained, base):
+    """RoBERTa's head is dense and out_proj; as in the reference code dense is carried over, the last stays fresh."""
+    model, _, folder = trained()
+    other = base(num_labels=3)
+    fresh = other.model.classifier.out_proj.weight.clone()
+    renewed = _start(folder, other)
+    assert sorted(renewed) == ["classifier.out_proj.bias", "classifier.out_proj.weight"]
+    assert torch.equal(other.model.classifier.out_proj.weight, fresh)
+    assert torch.equal(other.model.classifier.dense.weight, model.model.classifier.dense.weight)
+    query = "roberta.encoder.layer.1.attention.self.query.delta.all.B"
+    assert torch.equal(other.model.get_parameter(query), model.model.get_parameter(query))
+
+
+@pytest.mark.parametrize("fields", [{"r": 4}, {"targets": ("query",)}, {"targets": ("q", "k", "v")}], ids=str)
+def test_start_from_another_lora_is_refused(trained, base, fields):
+    _, _, folder = trained()
+    with pytest.raises(AdapterError):
+        _start(folder, base(), **fields)
+
+
+def test_start_from_an_adapter_of_another_base_is_refused(trained, base):
+    _, _, folder = trained()
+    with pytest.raises(AdapterError, match="other weights"):
+        _start(folder, base(seed=5))
+
+
+def test_a_folder_can_be_moved(trained, base, tmp_path):
+    model, _, folder = trained("gpt2")
+    shutil.move(folder, tmp_path / "elsewhere")
+    other = base("gpt2")
+    _attach(tmp_path / "elsewhere", other)
+    assert torch.equal(other.logits(), model.logits())
+
+
+CHANGED = {"hidden_act": "relu", "layer_norm_eps": 0.1, "position_embedding_type": "other"}
+
+
+@pytest.mark.parametrize("key", CHANGED)
+def test_a_base_with_another_configuration_is_refused(tiny, about, tmp_path, key):
+    """The weights are the same; what is computed with them is not."""
+    from lorakit.adapters.base_config import settings_of
+
+    model, other = tiny("roberta"), tiny("roberta")
+    model.model.config.position_embedding_type = "absolute"
+    attachment = LoRA().attach(model.model, model.roles, model.fresh)
+    card = about(model, attachment, base_config=settings_of(model.config))
+    files.save(tmp_path / "a", attachment, card)
+    other.model.config.position_embedding_type = "absolute"
+    setattr(other.model.config, key, CHANGED[key])
+    with pytest.raises(AdapterError, match=rf"another configuration: {key} was .*, is"):
+        _attach(tmp_path / "a", other)
+    assert _attach(tmp_path / "a", other, check_base=False).sites
+
+
+FREE = {
+    "hidden_dropout_prob": 0.5,
+    "id2label": {0: "x", 1: "y"},
+    "pad_token_id": 3,
+    "use_cache": False,
+    "a_later_setting": 0.5,
+}
+
+
+@pytest.mark.parametrize("key", FREE)
+def test_a_setting_that_decides_no_output_may_differ(tiny, about, tmp_path, key):
+    from lorakit.adapters.base_config import settings_of
+
+    model, other = tiny("roberta"), tiny("roberta")
+    attachment = LoRA().attach(model.model, model.roles, model.fresh)
+    files.save(tmp_path / "a", attachment, about(model, attachment, base_config=settings_of(model.config)))
+    setattr(other.model.config, key, FREE[key])
+    assert _attach(tmp_path / "a", other).sites

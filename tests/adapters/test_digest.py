@@ -1,0 +1,128 @@
+"""A changed bit of a saved adapter is noticed, wherever it is."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+
+import pytest
+import torch
+
+from lorakit.adapters import adapter as files
+from lorakit.adapters.digest import CHAT_TEMPLATE, KEY
+from lorakit.errors import AdapterError
+
+
+def _flipped(data: bytes, bit: int) -> bytes:
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << (bit % 8)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("method", ["lora", "bitfit"])
+def test_every_flipped_bit_is_seen(trained, method, monkeypatch):
+    """Of the tensor file: refused, or (a bit of the padding, or of the digests' key) the same adapter."""
+    _, _, folder = trained("roberta", method)
+    wanted = files.read(folder)
+    file = next(folder.glob("*.safetensors"))
+    whole, seen = file.read_bytes(), 0
+    rng = random.Random(0)
+    for bit in rng.sample(range(len(whole) * 8), 300):
+        file.write_bytes(_flipped(whole, bit))
+        try:
+            found = files.read(folder)
+        except AdapterError:
+            seen += 1
+            continue
+        assert found.about == wanted.about, bit
+        assert found.tensors.keys() == wanted.tensors.keys(), bit
+        assert all(torch.equal(found.tensors[name], t) for name, t in wanted.tensors.items()), bit
+    assert seen >= 290
+
+
+@pytest.mark.parametrize("field", ["r", "lora_alpha", "target_modules", "use_rslora", "bias"])
+def test_a_changed_field_of_the_config_is_seen(trained, field):
+    _, _, folder = trained()
+    file = folder / files.CONFIG_FILE
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {field: {"r": 9, "lora_alpha": 3, "bias": "all"}.get(field)}))
+    with pytest.raises(AdapterError, match=r"adapter_config\.json"):
+        files.read(folder)
+
+
+def test_the_base_may_be_named_again(trained):
+    """As is done when an adapter is published."""
+    _, _, folder = trained()
+    file = folder / files.CONFIG_FILE
+    config = json.loads(file.read_text()) | {"base_model_name_or_path": "me/base", "revision": "v2"}
+    file.write_text(json.dumps(config))
+    assert files.read(folder).about
+
+
+def test_a_missing_config_is_seen(trained):
+    _, _, folder = trained()
+    (folder / files.CONFIG_FILE).unlink()
+    with pytest.raises(AdapterError, match=r"adapter_config\.json changed"):
+        files.read(folder)
+
+
+@pytest.mark.parametrize("change", ["another text", None, "one that was not there"])
+def test_a_changed_chat_template_is_seen(tiny, about, tmp_path, change):
+    from lorakit.methods.reparam.lora import LoRA
+
+    class Tokenizer:
+        def save_pretrained(self, folder):
+            if change != "one that was not there":
+                (folder / CHAT_TEMPLATE).write_text("{{ messages }}")
+
+    model = tiny("gpt2", "CausalLM")
+    attachment = LoRA().attach(model.model, model.roles, model.fresh)
+    card = about(model, attachment, head="causal", labels=[])
+    files.save(tmp_path / "a", attachment, card, Tokenizer())
+    assert files.read(tmp_path / "a").about
+    template = tmp_path / "a" / CHAT_TEMPLATE
+    if change is None:
+        template.unlink()
+    else:
+        template.write_text(change)
+    with pytest.raises(AdapterError, match=r"chat_template\.jinja changed"):
+        files.read(tmp_path / "a")
+
+
+@pytest.mark.parametrize("found", ["", "[]", "{}", "null", '{"tensors": 1}'])
+def test_broken_digests_are_seen(trained, rewrite, found):
+    _, _, folder = trained()
+    rewrite(folder, header=lambda h: h | {KEY: found}, digests=False)
+    with pytest.raises(AdapterError, match="the digests themselves"):
+        files.read(folder)
+
+
+def test_an_adapter_without_digests_is_said_to_have_none(trained, rewrite, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)
+    _, _, folder = trained()
+    files.read(folder)
+    assert "no digests" not in caplog.text
+    rewrite(folder, header=lambda h: {k: v for k, v in h.items() if k != KEY})
+    assert files.read(folder).about
+    assert "no digests" in caplog.text
+
+
+@pytest.mark.parametrize(("number", "refused"), [(1e37, True), (-3e18, True), (5e7, False)])
+def test_an_absurd_number_is_noticed(trained, rewrite, caplog, monkeypatch, number, refused):
+    """Also where no digest tells: of an adapter that another program wrote."""
+    monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)
+    _, _, folder = trained()
+
+    def change(tensors):
+        name = min(tensors)
+        tensors[name].view(-1)[3] = number
+        return tensors
+
+    rewrite(folder, change, header=lambda h: {k: v for k, v in h.items() if k != KEY})
+    if refused:
+        with pytest.raises(AdapterError, match=f"holds {number:g}".replace("+", r"\+")):
+            files.read(folder)
+        return
+    assert files.read(folder).about
+    assert f"holds {number:g}" in caplog.text

@@ -1,0 +1,271 @@
+"""`lorakit compare` on folders as `lorakit train` leaves them: what it says, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorakit.compare.run import compare
+from lorakit.compare.significance import Difference
+from lorakit.compare.table import Compared, sentence
+from lorakit.errors import DataError, InputError
+from lorakit.evaluation.answers import Answer, score_answers
+from lorakit.runs.result import Counts, Result, SeedResult
+from lorakit.tasks import tasks
+
+LABELS = ("not_equivalent", "equivalent")
+
+
+def answers_of(right: float, n: int, seed: int) -> list[Answer]:
+    """Of MRPC, of which about `right` are; the references are the same in every run."""
+    truth, draw = random.Random(0), random.Random(seed)
+    found = []
+    for i in range(n):
+        wanted = truth.randrange(2)
+        said = wanted if draw.random() < right else 1 - wanted
+        found.append(Answer(f"validation-{i}", LABELS[said], LABELS[wanted], [0.0, 1.0], "a [SEP] b"))
+    return found
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """make_run(name, method, {seed: answers}): a finished run of glue/mrpc."""
+
+    def make(name: str, method: dict[str, Any], answers: dict[int, list[Answer]], **more: Any) -> Path:
+        task = {"name": more.pop("task", "glue/mrpc")}
+        run = tmp_path / name
+        seeds = []
+        for seed, found in answers.items():
+            folder = run / f"seed{seed}" / "predictions"
+            folder.mkdir(parents=True)
+            lines = (json.dumps(answer.line()) for answer in found)
+            (folder / "validation.jsonl").write_text("\n".join(lines) + "\n")
+            scores = score_answers(tasks.get("glue")(**task), found)
+            seeds.append(SeedResult(
+                seed=seed, scores={"validation": scores}, base_scores={}, epochs=1, steps=1, seconds={}
+            ))  # fmt: skip
+        (run / "recipe.yaml").write_text("{}\n")
+        Result(
+            recipe=name, task=task["name"], model="m", method=method, primary="accuracy", splits=("validation",),
+            counts=Counts(sites=1, trainable=1, fresh=1, total=1), seeds=tuple(seeds),
+            started="2026-01-01T10:00:00+00:00", finished="2026-01-01T10:30:00+00:00",
+            recipe_values={"task": task, "data": {"limit": more.pop("limit", {})}, "evaluate": {"keep": "best"}},
+        ).write(run / "result.json")  # fmt: skip
+        return run
+
+    return make
+
+
+@pytest.fixture
+def pair(make_run) -> tuple[Path, Path]:
+    """Two methods, three seeds each, the second a little better."""
+    lora = make_run("lora", {"name": "lora", "r": 8}, {s: answers_of(0.72, 300, 10 + s) for s in range(3)})
+    full = make_run("full", {"name": "full"}, {s: answers_of(0.80, 300, 20 + s) for s in range(3)})
+    return lora, full
+
+
+GOLDEN = """\
+glue/mrpc validation: difference = run - against, ± standard error; 10,000 resamples
+run   against   metric    over          score  of against   difference  95 % interval      p      verdict
+────  ────────  ────────  ────────────  ─────  ──────────  ───────────  ─────────────  ─────  ───────────
+full  lora r=8  accuracy  300 examples  79.44       73.33  6.11 ± 2.00  2.11 to 10.11  0.004  established
+full  lora r=8  accuracy  3 + 3 seeds   79.44       73.33  6.11 ± 1.74  1.21 to 11.01  0.026  established
+full  lora r=8  f1        300 examples  79.01       72.91  6.10 ± 2.09  1.99 to 10.25  0.004  descriptive
+full  lora r=8  f1        3 + 3 seeds   79.01       72.91  6.10 ± 1.67  1.32 to 10.87  0.024  descriptive
+""".splitlines()
+"""By theory: of 300 examples answered by three models each, right in 3 of 4: a standard error of 2.04."""
+GOLDEN_ERR = """\
+full - lora r=8, accuracy, 300 examples: difference 6.11 ± 2.00 (95 % interval 2.11 to 10.11), p = 0.004: established
+full - lora r=8, accuracy, 3 + 3 seeds: difference 6.11 ± 1.74 (95 % interval 1.21 to 11.01), p = 0.026: established
+note: over examples: these trained models, asked other examples. Over seeds: both trained again, asked these examples. \
+A method is better where both hold
+note: the best epoch was chosen on validation, so the scores are above what other examples would give
+""".splitlines()
+
+
+def test_what_it_prints(pair, lorakit_cli):
+    done = lorakit_cli("compare", *pair)
+    assert done.code == 0
+    assert done.out.splitlines() == GOLDEN
+    assert [line for line in done.err.splitlines() if line.strip()] == GOLDEN_ERR
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [(2.863, 1.17, "2.86 ± 1.17"), (-0.0573, 0.00412, "-0.0573 ± 0.0041"), (-0.001, 0.0301, "-0.001 ± 0.030"),
+     (-0.0004, 0.02, "0.000 ± 0.020"), (0.0, 0.0, "0.0000 ± 0.0000"), (math.nan, math.nan, "– ± –")],
+)  # fmt: skip
+def test_as_many_decimals_as_the_error_needs(value, error, text):
+    row = Compared("b", "a", "m", "3 examples", 1, 1, Difference(value, error, value, value, 0.5), True)
+    assert text in sentence(row)
+
+
+def test_the_other_way_round(pair):
+    there, back = compare(pair, resamples=500), compare(pair[::-1], resamples=500)
+    assert [row.metric for row in there.rows] == [row.metric for row in back.rows]
+    for row, other in zip(there.rows, back.rows, strict=True):
+        assert row.difference.value == pytest.approx(-other.difference.value)
+        assert row.difference.p == pytest.approx(other.difference.p)
+        assert (row.run, row.against) == (other.against, other.run)
+        assert (row.score, row.score_against) == (other.score_against, other.score)
+
+
+def test_the_scores_are_those_of_the_results(pair):
+    found = compare(pair, resamples=100)
+    for path, score in ((pair[1], "score"), (pair[0], "score_against")):
+        seeds = Result.read(path / "result.json").seeds
+        for row in found.rows:
+            assert getattr(row, score) == pytest.approx(sum(s.scores["validation"][row.metric] for s in seeds) / 3)
+            assert row.difference.value == pytest.approx(row.score - row.score_against)
+
+
+def test_one_seed_says_what_it_cannot_say(make_run, lorakit_cli):
+    a = make_run("a", {"name": "lora", "r": 8}, {0: answers_of(0.7, 60, 1)})
+    b = make_run("b", {"name": "lora", "r": 4}, {5: answers_of(0.7, 60, 2)})
+    done = lorakit_cli("compare", a, b, "--resamples", 200, "--json")
+    assert "n = 1 seed of lora r=8, lora r=4: only the examples were resampled, not the training" in done.err
+    assert {row["over"] for row in done.json["rows"]} == {"60 examples"}
+    assert done.json["seeds"] == {"lora r=8": [0], "lora r=4": [5]}
+    row = done.json["rows"][0]
+    assert (row["metric"], row["primary"], row["verdict"]) == ("accuracy", True, "not established")
+    assert {"difference", "error", "low", "high", "p"} <= set(row)
+    assert [row["verdict"] for row in done.json["rows"][1:]] == ["descriptive"]
+
+
+def test_a_seed_folder_is_a_run_of_one_seed(pair):
+    found = compare([pair[0] / "seed1", pair[1] / "seed2"], resamples=100)
+    assert list(found.seeds.values()) == [[1], [2]]
+
+
+def test_a_group_of_more_seeds(pair, make_run):
+    """Over examples as many pairs as the smaller has; nothing over seeds beside a run of one."""
+    one = make_run("one", {"name": "bitfit"}, {7: answers_of(0.75, 300, 31)})
+    found = compare([pair[0], one], resamples=100)
+    assert {row.over for row in found.rows} == {"300 examples"}
+    first = Result.read(pair[0] / "result.json").seeds[0].scores["validation"]["accuracy"]
+    assert found.rows[0].score_against == first
+    assert "over examples: the first 1 of the seeds of lora r=8 and of bitfit" in found.notes[0]
+
+
+def test_several_runs_are_corrected_for(pair, make_run, lorakit_cli):
+    third = make_run("third", {"name": "bitfit"}, {s: answers_of(0.78, 300, 40 + s) for s in range(3)})
+    alone = [compare([pair[0], other], resamples=1000).rows[0].difference.p for other in (pair[1], third)]
+    together = [row for row in compare([*pair, third], resamples=1000).rows if row.metric == "accuracy"]
+    over = [row for row in together if row.over.endswith("examples")]
+    low, high = sorted(alone)
+    assert sorted(row.difference.p for row in over) == pytest.approx([min(2 * low, 1), max(2 * low, high)])
+    assert len([row for row in together if row.over == "3 + 3 seeds"]) == 2
+    done = lorakit_cli("compare", *pair, third, "--resamples", 1000)
+    assert done.err.count("(Holm, 2 tests)") == 4
+    assert "p of accuracy after Holm for 2 runs" in done.out
+
+
+@pytest.mark.parametrize("form", ["markdown", "csv", "latex", "html"])
+def test_every_format(pair, lorakit_cli, form):
+    done = lorakit_cli("compare", *pair, "--resamples", 100, "--format", form)
+    assert done.code == 0
+    assert done.out.count("accuracy") == 2
+
+
+def test_a_task_that_cannot_be_resampled(pair, monkeypatch):
+    """Another package's, say: its seeds are compared."""
+    monkeypatch.delattr(tasks.get("glue"), "weighted")
+    found = compare(pair)
+    assert {row.over for row in found.rows} == {"3 + 3 seeds"}
+    assert set(found.left_out) == {"accuracy", "f1"}
+
+
+def test_a_changed_prediction_is_said(pair):
+    file = pair[0] / "seed0" / "predictions" / "validation.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[0]["prediction"] = next(label for label in LABELS if label != lines[0]["prediction"])
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "one of them was changed" in " ".join(compare(pair, resamples=100).notes)
+
+
+def test_the_order_of_lines_does_not_matter(pair):
+    before = compare(pair, resamples=100)
+    for run, seed in ((pair[1], 0), (pair[0], 2)):
+        file = run / f"seed{seed}" / "predictions" / "validation.jsonl"
+        file.write_text("".join(reversed(file.read_text().splitlines(keepends=True))))
+    assert compare(pair, resamples=100) == before
+
+
+class TestRefused:
+    def test_one_run(self, pair):
+        for paths in ([pair[0]], [pair[0], pair[0]]):
+            with pytest.raises(InputError, match="give two runs or more, each once"):
+                compare(paths)
+
+    def test_another_task(self, pair):
+        result = json.loads((pair[1] / "result.json").read_text())
+        result["recipe_values"]["task"] = {"name": "glue/qqp"}
+        (pair[1] / "result.json").write_text(json.dumps(result))
+        with pytest.raises(DataError, match=r"is of the task glue/mrpc, .*full of glue/qqp; only runs of one task"):
+            compare(pair)
+
+    def test_other_examples(self, pair, make_run):
+        fewer = make_run("few", {"name": "full"}, {0: answers_of(0.8, 40, 1)}, limit={"validation": 40})
+        with pytest.raises(DataError, match=r"different examples of validation: 300 and 40 \(data.limit.validation: "
+                                            r"none and 40\), and 'validation-\d+' is in one only"):  # fmt: skip
+            compare([pair[0], fewer])
+
+    def test_other_references(self, pair):
+        file = pair[1] / "seed1" / "predictions" / "validation.jsonl"
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        lines[4]["reference"] = next(label for label in LABELS if label != lines[4]["reference"])
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        with pytest.raises(DataError, match="different references for 'validation-4' of validation and 0 more"):
+            compare(pair)
+
+    def test_missing_predictions(self, pair):
+        (pair[1] / "seed2" / "predictions" / "validation.jsonl").unlink()
+        with pytest.raises(DataError, match=r"seed2/predictions/validation.jsonl is not there.*\(there: none\)"):
+            compare(pair)
+
+    @pytest.mark.parametrize(("change", "why"), [(lambda t: "", "is empty"), (lambda t: t + t, "holds an id twice")])
+    def test_not_one_answer_each(self, pair, change, why):
+        file = pair[1] / "seed2" / "predictions" / "validation.jsonl"
+        file.write_text(change(file.read_text()))
+        with pytest.raises(DataError, match=why):
+            compare(pair)
+
+    def test_a_split_that_was_not_predicted(self, pair):
+        with pytest.raises(DataError, match=r"the split test cannot be compared \(there: validation\)"):
+            compare(pair, split="test")
+
+    def test_a_run_that_did_not_end(self, pair):
+        (pair[1] / "result.json").unlink()
+        with pytest.raises(DataError, match=r"cannot read .*full/result.json"):
+            compare(pair)
+
+    def test_no_run(self, pair, tmp_path):
+        with pytest.raises(InputError, match="is no run folder"):
+            compare([pair[0], tmp_path])
+
+    @pytest.mark.parametrize(
+        ("line", "why"),
+        [("{", r"validation.jsonl:2: this is not JSON"), ('{"id": "validation-1"}', r":2: no 'prediction'"),
+         ('{"id": "validation-1", "prediction": "equivalent", "reference": null}', ":2: no reference")],
+    )  # fmt: skip
+    def test_a_damaged_line(self, pair, line, why):
+        file = pair[0] / "seed0" / "predictions" / "validation.jsonl"
+        lines = file.read_text().splitlines()
+        file.write_text("\n".join([lines[0], line, *lines[2:]]))
+        with pytest.raises(DataError, match=why):
+            compare(pair)
+
+
+def test_a_run_of_lorakit(trained, tmp_path):
+    """The quickstart's two seeds beside themselves: no difference."""
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    found = compare([trained, copy], resamples=200)
+    assert found.primary == "accuracy"
+    assert {row.over for row in found.rows} <= {"32 examples", "2 + 2 seeds"}
+    assert all(row.difference.value == 0 for row in found.rows)

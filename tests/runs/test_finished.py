@@ -1,0 +1,257 @@
+"""A finished run is believed only if its recipe, data, base and files are what they were."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+import lorakit
+from lorakit.errors import DataError, InputError
+from lorakit.recipe.load import load_recipe
+from lorakit.runs.finished import intact_seed
+from lorakit.runs.folder import folder_of, set_values
+from lorakit.verbs.train import train_recipe
+
+ASSETS = Path(lorakit.__file__).parent / "assets"
+
+
+def _train(*overrides: str, fresh: bool = False):
+    """In the working directory; returns the run folder and the events."""
+    events: list[dict] = []
+    loaded = load_recipe("own.yaml", list(overrides))
+    folder, _ = train_recipe(loaded, Path("runs"), events.append, fresh)
+    return folder, events
+
+
+def _found_again(events: list[dict]) -> bool:
+    return [event["event"] for event in events] == ["finished_before"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with data, a base, a recipe and its finished run, all named by relative paths."""
+    folder = tmp_path_factory.mktemp("place")
+    rows = [f"it was {'good' if i % 2 else 'bad'} {i},{i % 2}" for i in range(24)]
+    (folder / "rows.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    shutil.copytree(ASSETS / "tiny_encoder", folder / "base")
+    (folder / "own.yaml").write_text(
+        "task: {name: classification, train: rows.csv, validation: rows.csv}\nmodel: {name: base}\n"
+        "method: {name: lora, r: 4}\ntrain: {max_steps: 2, global_batch_size: 8}\n"
+    )
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        run, _ = _train()
+    finally:
+        os.chdir(before)
+    return folder, run
+
+
+@pytest.fixture
+def run(place, tmp_path, monkeypatch):
+    """A copy of it, as the working directory; the run folder within it."""
+    folder, run = place
+    shutil.copytree(folder, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return run
+
+
+def _flip(file: Path, at: float = 0.5) -> None:
+    data = bytearray(file.read_bytes())
+    data[int(len(data) * at)] ^= 4
+    file.write_bytes(data)
+
+
+def test_nothing_changed(run):
+    folder, events = _train()
+    assert folder == run
+    assert _found_again(events)
+    assert events[0]["not_compared"] == []
+
+
+def test_every_file_of_a_seed_has_a_digest(run):
+    result = intact_seed(run / "seed0")
+    there = {str(f.relative_to(run / "seed0")) for f in (run / "seed0").rglob("*") if f.is_file()}
+    assert set(result.files) == there - {"result.json"}
+
+
+OF_A_SEED = [
+    "adapter/adapter_model.safetensors",
+    "adapter/adapter_config.json",
+    "adapter/tokenizer.json",
+    "predictions/validation.jsonl",
+    "metrics.jsonl",
+    "environment.json",
+]
+
+
+@pytest.mark.parametrize("name", OF_A_SEED)
+@pytest.mark.parametrize("harm", ["a bit", "cut in half", "removed"])
+def test_a_damaged_file_of_a_seed_is_refused(run, name, harm):
+    file = run / "seed0" / name
+    kept = {f: f.read_bytes() for f in run.rglob("*") if f.is_file() and f != file}
+    if harm == "a bit":
+        _flip(file)
+    elif harm == "cut in half":
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    else:
+        file.unlink()
+    with pytest.raises(InputError, match=f"{name} (changed|is missing)"):
+        _train()
+    with pytest.raises(InputError, match=f"{name} (changed|is missing)"):
+        _train("seeds=[0, 1]")
+    assert {f: f.read_bytes() for f in kept} == kept, "nothing else was touched"
+
+
+def test_a_removed_adapter_is_refused_and_trained_again_where_asked(run):
+    shutil.rmtree(run / "seed0" / "adapter")
+    with pytest.raises(InputError, match="adapter is missing"):
+        _train()
+    _train(fresh=True)
+    assert _found_again(_train()[1])
+
+
+@pytest.mark.parametrize("name", ["result.json", "seed0/result.json"])
+def test_a_changed_score_is_seen(run, name):
+    file = run / name
+    result = json.loads(file.read_text())
+    seed = result["seeds"][0] if name == "result.json" else result
+    seed["scores"]["validation"]["accuracy"] = 99.5
+    file.write_text(json.dumps(result))
+    with pytest.raises(InputError, match="do not agree"):
+        _train()
+
+
+@pytest.mark.parametrize("name", ["result.json", "seed0/result.json", "data.json", "base.json", "recipe.yaml"])
+@pytest.mark.parametrize("text", ["{", "[]", ""])
+def test_a_damaged_record_is_seen(run, name, text):
+    (run / name).write_text(text)
+    with pytest.raises((InputError, DataError)):
+        _train()
+
+
+def test_data_that_changed_behind_an_older_date_is_seen(run):
+    file = Path("rows.csv")
+    file.write_text(file.read_text().replace("good 3,", "fine 3,"))
+    os.utime(file, (0, 0))
+    with pytest.raises(InputError, match="train: as many examples, with other texts or answers"):
+        _train()
+
+
+def test_data_of_another_working_directory_is_seen(run, tmp_path, monkeypatch):
+    """The recipe, and so the folder, is the same."""
+    shutil.copytree(".", tmp_path / "other")
+    monkeypatch.chdir(tmp_path / "other")
+    Path("rows.csv").write_text("text,label\nit was bad,0\nit was good,1\n")
+    with pytest.raises(InputError, match="24 examples then, 2 now"):
+        _train()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_base_that_changed_behind_an_older_date_is_seen(run, name):
+    file = Path("base") / name
+    if name == "model.safetensors":
+        _flip(file, 0.7)
+    else:
+        file.write_text(file.read_text().replace("{", "{ ", 1))
+    os.utime(file, (0, 0))
+    with pytest.raises(InputError, match=f"another base model .{name} changed"):
+        _train()
+    with pytest.raises(InputError, match=f"another base model .{name} changed"):
+        _train("seeds=[0, 1]")
+
+
+@pytest.mark.parametrize("gone", ["rows.csv", "base"])
+def test_what_is_not_available_is_said_to_be_not_compared(run, gone):
+    shutil.move(gone, "elsewhere")
+    if gone == "rows.csv":
+        overrides = ["task.classes=['0', '1']"]  # the labels are read from the file otherwise
+        recipe = yaml.safe_load(Path("own.yaml").read_text())
+        recipe["task"]["classes"] = ["0", "1"]
+        folder = folder_of(load_recipe("own.yaml", overrides), Path("runs"))
+        run.rename(folder)
+        _, events = _train(*overrides)
+    else:
+        _, events = _train()
+    assert _found_again(events)
+    assert len(events[0]["not_compared"]) == 1
+    assert gone in events[0]["not_compared"][0]
+
+
+@pytest.mark.parametrize("field", ["files", "data.json", "base.json"])
+def test_a_run_without_digests_is_said_to_be_not_compared(run, field):
+    """As versions up to 0.1.0 wrote it."""
+    if field == "files":
+        for file in (run / "seed0" / "result.json", run / "result.json"):
+            result = json.loads(file.read_text())
+            for seed in result.get("seeds", [result]):
+                del seed["files"]
+            file.write_text(json.dumps(result))
+    else:
+        (run / field).unlink()
+    events = _train()[1]
+    assert _found_again(events)
+    assert "no digests were recorded" in events[0]["not_compared"][0]
+
+
+def test_another_recipe_in_the_folder_is_refused(run):
+    """Whatever the name of the folder says."""
+    file = run / "recipe.yaml"
+    recipe = yaml.safe_load(file.read_text())
+    recipe["train"]["learning_rate"] = 0.25
+    file.write_text(yaml.safe_dump(recipe))
+    with pytest.raises(InputError, match=r"another recipe .train.learning_rate was 0.25, is 0.0005"):
+        _train()
+
+
+class TestTheNameOfTheFolder:
+    def test_two_recipes_that_once_had_one_folder(self):
+        """Of 24 bits these two had the same."""
+        short = ["data.limit={train: 32, validation: 16}", "train.epochs=2", "train.warmup=0"]
+        rates = ("8.92e-05", "0.0003117")
+        runs = {folder_of(load_recipe("quickstart", [*short, f"train.learning_rate={r}"]), Path()) for r in rates}
+        assert len(runs) == 2
+        assert all(len(run.name.rpartition("-")[2]) == 16 for run in runs)
+
+    def test_no_two_of_many_are_the_same(self):
+        loaded = load_recipe("quickstart")
+        names = set()
+        for i in range(5000):
+            train = loaded.recipe.train.model_copy(update={"learning_rate": 1e-4 * (1 + i)})
+            recipe = loaded.recipe.model_copy(update={"train": train})
+            names.add(folder_of(type(loaded)(recipe, "a", Path(), {}), Path()).name)
+        assert len(names) == 5000
+
+    def test_a_new_default_leaves_it_as_it_is(self):
+        """An upgrade that adds a field finds the runs from before."""
+        from lorakit.recipe.schema import Train
+
+        class Later(Train):
+            """One field more."""
+
+            momentum: float = 0.5
+
+        recipe = load_recipe("quickstart").recipe
+        later = recipe.model_copy(update={"train": Later.model_validate(recipe.train.model_dump())})
+        assert set_values(later) == set_values(recipe)
+        other = later.model_copy(update={"train": later.train.model_copy(update={"momentum": 0.1})})
+        assert set_values(other) != set_values(recipe)
+
+    @pytest.mark.parametrize("value", ["method=bitfit", "method.r=9", "task.classes=[a, b]", "model.revision=v2"])
+    def test_what_is_set_counts(self, value):
+        assert folder_of(load_recipe("quickstart", [value]), Path()) != folder_of(load_recipe("quickstart"), Path())
+
+    @pytest.mark.parametrize("value", ["train.micro_batch_size=null", "evaluate.keep=best", "seeds=[3]"])
+    def test_a_default_that_is_written_out_does_not_count(self, value):
+        assert folder_of(load_recipe("quickstart", [value]), Path()) == folder_of(load_recipe("quickstart"), Path())
+
+    def test_the_docs_name_a_folder_that_the_command_makes(self):
+        root = Path(lorakit.__file__).parent.parent
+        name = folder_of(load_recipe("quickstart"), Path("runs")).as_posix()
+        for page in ("README.md", "docs/tutorial.md", "docs/guides/run-folder.md"):
+            assert name in (root / page).read_text(), page

@@ -1,0 +1,165 @@
+"""`lorakit selftest` passes here, and each of its checks fails where what it checks is broken."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from lorakit.adapters import shards
+from lorakit.errors import Stopped
+from lorakit.selftest import run as subject
+from lorakit.selftest.run import CHECKS, Bench, NotHere, selftest
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+    assert not list(tmp_path.glob("lorakit-selftest-*"))
+
+
+def one(name: str):
+    (found,) = selftest([name])
+    return found
+
+
+@pytest.mark.slow
+def test_it_passes_here(lorakit_cli):
+    done = lorakit_cli("selftest", "--cpu", "--json")
+    assert done.code == 0, done.err
+    assert [check["name"] for check in done.json["checks"]] == list(CHECKS)
+    assert all(check["passed"] for check in done.json["checks"]), done.json
+    assert "7 passed, 0 failed, 0 not tried" in done.err
+
+
+@pytest.mark.parametrize("name", [name for name in CHECKS if name != "1 process = 2"])
+def test_a_check_passes(name):
+    found = one(name)
+    assert found.passed, found
+
+
+def a_part_is_lost(monkeypatch):
+    import lorakit.training.loop as loop
+
+    whole = loop.own_part
+    monkeypatch.setattr(loop, "own_part", lambda *given: whole(*given)[:1])
+
+
+def the_seed_is_not_set(monkeypatch):
+    monkeypatch.setattr("lorakit.verbs.train.set_seed", lambda *_, **__: None)
+
+
+def random_numbers_are_not_put_back(monkeypatch):
+    monkeypatch.setattr("lorakit.training.saving.restore_rng", lambda state: None)
+
+
+def the_optimizer_is_not_put_back(monkeypatch):
+    monkeypatch.setattr("lorakit.training.saving.restore_optimizer", lambda *_: None)
+
+
+def no_checkpoint_is_found(monkeypatch):
+    monkeypatch.setattr("lorakit.training.checkpoint.newest", lambda folder: None)
+
+
+def what_is_saved_is_another(monkeypatch):
+    import lorakit.adapters.peft as peft
+
+    right = peft.tensors_of
+    monkeypatch.setattr(peft, "tensors_of", lambda a: {name: t * 1.01 for name, t in right(a).items()})
+
+
+def what_is_merged_is_another(monkeypatch):
+    right = shards.fold
+
+    def fold(site, delta):
+        right(site, delta)
+        site.module.weight.data[0] += 0.01
+
+    monkeypatch.setattr(shards, "fold", fold)
+
+
+def texts_are_padded_on_the_wrong_side(monkeypatch):
+    import lorakit.evaluation.predict as predict
+
+    right = predict.collate
+    monkeypatch.setattr(predict, "collate", lambda *given, **_: right(*given))
+
+
+def one_process_trains(monkeypatch):
+    monkeypatch.setattr(Bench, "launch", lambda bench, name, processes: bench.train(name))
+
+
+def processes_train_something_else(monkeypatch):
+    def launch(bench, name, processes):
+        folder = bench.train(name, "train.learning_rate=4.9e-3")
+        (folder / "environment.json").write_text(json.dumps({"processes": processes}))
+        return folder
+
+    monkeypatch.setattr(Bench, "launch", launch)
+
+
+@pytest.mark.parametrize(
+    ("name", "bug"),
+    [
+        ("accumulation 1 = 4", a_part_is_lost),
+        ("same seed = same weights", the_seed_is_not_set),
+        ("stop and resume = straight", random_numbers_are_not_put_back),
+        ("stop and resume = straight", the_optimizer_is_not_put_back),
+        ("stop and resume = straight", no_checkpoint_is_found),
+        ("saved = loaded", what_is_saved_is_another),
+        ("merged = adapter", what_is_merged_is_another),
+        ("batch = single generation", texts_are_padded_on_the_wrong_side),
+        ("1 process = 2", one_process_trains),
+        ("1 process = 2", processes_train_something_else),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else value,
+)
+def test_a_check_fails_where_something_is_broken(monkeypatch, name, bug):
+    bug(monkeypatch)
+    found = one(name)
+    assert found.passed is False, found
+    assert found.value is None or found.value > found.tolerance
+
+
+def test_every_check_has_a_bug_that_it_finds():
+    (marks,) = test_a_check_fails_where_something_is_broken.pytestmark
+    assert {name for name, _ in marks.args[1]} == set(CHECKS)
+
+
+def raising(error):
+    def check(bench):
+        raise error
+
+    return check
+
+
+def test_what_goes_wrong_on_the_way_is_a_finding_and_ends_no_other(monkeypatch, lorakit_cli):
+    checks = {
+        "a": raising(RuntimeError("no [GPU]")),
+        "b": raising(NotHere("too small")),
+        "c": lambda _: (0.5, 1.0, "d"),
+    }
+    monkeypatch.setattr(subject, "CHECKS", checks)
+    monkeypatch.setattr(subject.selftest, "__defaults__", (tuple(checks),))
+    done = lorakit_cli("selftest", "--json")
+    assert done.code == 1
+    assert [check["passed"] for check in done.json["checks"]] == [False, None, True]
+    assert "failed  a  RuntimeError: no [GPU]" in done.err
+    assert "not tried  b  too small" in done.err
+    assert "passed  c  0.5 (at most 1): d" in done.err
+    assert "1 passed, 1 failed, 1 not tried" in done.err
+
+
+def test_a_stop_is_no_finding(monkeypatch):
+    monkeypatch.setattr(subject, "CHECKS", {"a": raising(Stopped("stopped"))})
+    with pytest.raises(Stopped):
+        one("a")
+
+
+def test_a_loss_that_is_no_number_is_no_agreement():
+    assert subject._worst([(float("nan"), float("nan"))]) == float("inf")
+    assert subject._worst([]) == float("inf")

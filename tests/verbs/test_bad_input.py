@@ -1,0 +1,298 @@
+"""What users get wrong: one clear error, exit code 2, and nothing left that looks whole."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A user's recipe on a user's files."""
+    rows = [{"text": f"it was {'good' if i % 2 else 'bad'} {i}", "label": "pos" if i % 2 else "neg"} for i in range(16)]
+    for name in ("train", "validation"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        f"task: {{name: classification, train: {tmp_path}/train.jsonl, validation: {tmp_path}/validation.jsonl, "
+        "text: text, label: label}\nmodel: {name: 'lorakit:tiny_encoder'}\nmethod: {name: lora, r: 2}\n"
+        "data: {max_length: 32}\ntrain: {epochs: 1, global_batch_size: 8}\n"
+    )
+    return recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("task.train=/nowhere.jsonl", "/nowhere.jsonl: no such file"),
+        ("task.text=txt", "no column 'txt'; did you mean 'text'"),
+        ("data.max_length=100000", "more than the"),
+        ("model.name=/no/model", "there is no model folder '/no/model'"),
+        ("model.name=lorakit:huge", "lorakit ships no base model 'lorakit:huge'"),
+        ("method.targets=[query, valeu]", "target 'valeu' matches no linear layer"),
+        ("method.targets=[query, 're:(']", "is not a regular expression"),
+        ("method.targets=[query, q]", "is matched twice"),
+        ("expect.sites=99", "expect.sites is 99, and the method gives"),
+        ("train.micro_batch_size=3", "does not divide"),
+        ("start_from=glue_mnli", "holds no finished run of that name"),
+        ("model.config.no_such_setting=1", "has no setting 'no_such_setting'"),
+        ("model.config.num_labels=7", "model.config: num_labels follows from the task"),
+        ("model.config.hidden_dropout_prob=5", "no roberta can be built from these settings: dropout probability"),
+        ("method.targets=[query, key, lm_head]", "target 'lm_head' matches no linear layer"),
+        ("train.max_steps=1", "nothing would be learnt"),
+        ("model.shape.hidden_size=7", "is not the model that this recipe was written for"),
+    ],
+)
+def test_train_refuses(own, lorakit_cli, tmp_path, change, said):
+    done = lorakit_cli("train", own, change, "--runs", tmp_path / "runs")
+    assert done.code == 2
+    assert said in done.err
+    assert not list(tmp_path.rglob("result.json"))
+    assert not list(tmp_path.rglob("adapter"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"text": "a", "label": "maybe"}\n', "'maybe' is no label of this task"),
+        ('{"text": "a"}\n', "label"),
+        ("{broken\n", "validation.jsonl:1"),
+        ("", "no rows"),
+        ("[1]\n", "validation.jsonl:1"),
+    ],
+)
+def test_a_bad_row_names_file_and_line(own, lorakit_cli, tmp_path, text, said):
+    (tmp_path / "validation.jsonl").write_text(text)
+    done = lorakit_cli("train", own, "--runs", tmp_path / "runs")
+    assert done.code == 2
+    assert said in done.err
+
+
+def test_a_file_where_the_runs_should_go(own, lorakit_cli, tmp_path):
+    (tmp_path / "runs").write_text("")
+    done = lorakit_cli("train", own, "--runs", tmp_path / "runs")
+    assert done.code == 2
+    assert f"cannot make the folder {tmp_path / 'runs'}: File exists; choose another" in done.err
+
+
+def test_a_full_disk_leaves_no_adapter(own, lorakit_cli, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lorakit.adapters.adapter.write_tensors", full)
+    done = lorakit_cli("train", own, "--runs", tmp_path / "runs")
+    assert done.code == 2
+    assert "No space left on device" in done.err
+    assert not list((tmp_path / "runs").rglob("*adapter*"))
+
+
+@pytest.fixture
+def adapter(trained, tmp_path) -> Path:
+    return Path(shutil.copytree(trained / "seed0" / "adapter", tmp_path / "adapter"))
+
+
+def test_a_truncated_adapter(adapter, lorakit_cli, tmp_path):
+    file = adapter / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    done = lorakit_cli("merge", adapter, "--to", tmp_path / "merged")
+    assert done.code == 2
+    assert "damaged or cut short" in done.err
+    assert not (tmp_path / "merged").exists()
+
+
+def test_an_adapter_of_another_base(adapter, lorakit_cli, tmp_path):
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    from lorakit.models._load import location
+
+    place = location("lorakit:tiny_encoder")
+    AutoModelForMaskedLM.from_pretrained(place).save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(place).save_pretrained(tmp_path / "base")
+    weights = load_file(tmp_path / "base" / "model.safetensors")
+    save_file(
+        {k: v + 0.01 for k, v in weights.items()}, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"}
+    )
+    done = lorakit_cli("merge", adapter, "--model", tmp_path / "base", "--to", tmp_path / "merged")
+    assert done.code == 2
+    assert "was trained on other weights" in done.err
+
+
+@pytest.mark.parametrize("path", ["/no/run", "no-such-run", "."])
+def test_what_is_no_run(lorakit_cli, path):
+    assert lorakit_cli("eval", path).code == 2
+
+
+def test_a_wrong_verb_and_a_wrong_option(lorakit_cli):
+    assert "Did you mean 'train'" in lorakit_cli("trian").err
+    assert lorakit_cli("train", "quickstart", "--sed", "1").code == 2
+
+
+def test_a_dead_loss_stops_the_run(own, lorakit_cli, tmp_path):
+    done = lorakit_cli(
+        "train", own, "train.learning_rate=1e30", "train.warmup=0.0", "train.epochs=8", "--runs", tmp_path / "r"
+    )
+    assert done.code == 1
+    assert "the loss is" in done.err or "not finite" in done.err
+    assert not list(tmp_path.rglob("result.json"))
+
+
+@pytest.mark.parametrize("out", ["file", "file/inner"])
+def test_a_file_where_the_predictions_should_go(adapter, lorakit_cli, tmp_path, out):
+    (tmp_path / "file").write_text("")
+    done = lorakit_cli("eval", adapter, "--out", tmp_path / out)
+    assert done.code == 2
+    assert "cannot make the folder" in done.err
+
+
+@pytest.mark.parametrize("tolerance", ["-1", "nan"])
+def test_a_tolerance_that_is_none(adapter, lorakit_cli, tmp_path, tolerance):
+    done = lorakit_cli("merge", adapter, "--to", tmp_path / "merged", "--tolerance", tolerance)
+    assert done.code == 2
+    assert "a difference is zero or more" in done.err
+
+
+@pytest.mark.parametrize(
+    ("recipe", "change", "said"),
+    [
+        ("quickstart", "data.max_length=999", "more than the 128 tokens"),
+        ("quickstart", "train.max_steps=1", "nothing would be learnt"),
+        ("quickstart_generate", "decode.max_new_tokens=500", "raise data.max_length or lower decode.max_new_tokens"),
+    ],
+)
+def test_check_refuses_what_train_refuses(lorakit_cli, recipe, change, said):
+    done = lorakit_cli("check", recipe, change)
+    assert done.code == 2
+    assert said in done.err
+
+
+@pytest.mark.parametrize("verb", ["check", "train"])
+def test_bitfit_on_a_base_whose_files_are_in_half_precision(lorakit_cli, tmp_path, verb):
+    """They are loaded in fp32; the outline had the dtype of the files."""
+    small = ["data.limit={train: 32, validation: 8}", "train.max_steps=2", "method=bitfit"]
+    assert lorakit_cli(verb, "quickstart", *small, *(["--runs", tmp_path] if verb == "train" else [])).code == 0
+
+
+def test_half_of_a_character(own, lorakit_cli, tmp_path):
+    file = tmp_path / "validation.jsonl"
+    file.write_text(file.read_text().replace("it was bad 2", "it was \\ud83d bad 2"))
+    done = lorakit_cli("train", own, "--runs", tmp_path / "runs")
+    assert done.code == 2
+    assert f"example validation-2 ({file}:3) holds half of a character, '\\ud83d'" in done.err
+
+
+@pytest.mark.parametrize("folder", ["a b", "ünïcode 日本", "it's", "a: b #1"])
+def test_a_path_with_anything_in_it(own, lorakit_cli, tmp_path, folder):
+    """As overrides and as --runs: nothing of it is read as YAML."""
+    (tmp_path / folder).mkdir()
+    for name in ("train", "validation"):
+        shutil.copy(tmp_path / f"{name}.jsonl", tmp_path / folder)
+    given = [f"task.{name}={tmp_path}/{folder}/{name}.jsonl" for name in ("train", "validation")]
+    done = lorakit_cli("train", own, *given, "train.epochs=2", "--runs", tmp_path / folder / "runs", "--json")
+    assert done.code == 0, done.err
+    assert lorakit_cli("eval", done.json["run"]).code == 0
+    assert lorakit_cli("report", done.json["run"]).code == 0
+
+
+def test_a_recipe_is_not_copied_into_a_file(lorakit_cli, tmp_path):
+    done = lorakit_cli("recipes", "copy", "quickstart", tmp_path / "no" / "where.yaml")
+    assert done.code == 2
+    assert "cannot write" in done.err
+
+
+def test_a_tied_target_is_refused_before_the_training(lorakit_cli, tmp_path):
+    """It cannot be merged, so the run could not end."""
+    for verb, rest in (("check", []), ("train", ["--runs", tmp_path / "runs"])):
+        done = lorakit_cli(verb, "quickstart_generate", "method.targets=[lm_head]", *rest)
+        assert done.code == 2
+        assert "lm_head shares its weight" in done.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_encoder_does_not_learn_to_write(lorakit_cli, tmp_path):
+    """Its causal class reads the tokens that it should predict."""
+    done = lorakit_cli("train", "quickstart_generate", "model.name=lorakit:tiny_encoder", "--runs", tmp_path)
+    assert done.code == 2
+    assert "lorakit:tiny_encoder (RobertaForCausalLM) reads the tokens that follow" in done.err
+
+
+def test_a_model_folder_without_its_tokenizer_says_so(own, lorakit_cli, tmp_path):
+    from lorakit.models._load import location
+
+    base = shutil.copytree(location("lorakit:tiny_encoder"), tmp_path / "base")
+    (base / "tokenizer.json").unlink()
+    done = lorakit_cli("train", own, f"model.name={base}", "--runs", tmp_path / "runs")
+    assert done.code == 2
+    assert "cannot load the tokenizer" in done.err
+    assert "(1)" in done.err, "the first line of the reason ends in a colon"
+
+
+@pytest.mark.parametrize("verb", ["train", "eval", "report"])
+def test_a_name_that_no_file_system_takes(lorakit_cli, verb):
+    done = lorakit_cli(verb, "x" * 5000)
+    assert done.code == 2
+    assert "File name too long" in done.err
+    assert len(done.err) < 400
+
+
+def test_start_from_is_no_pattern(own, lorakit_cli, tmp_path):
+    assert lorakit_cli("train", own, "train.epochs=2", "--runs", tmp_path / "runs").code == 0
+    done = lorakit_cli("train", own, "train.epochs=2", "start_from=*", "--runs", tmp_path / "runs")
+    assert done.code == 2
+    assert "holds no finished run of that name" in done.err
+
+
+class TestAFolderThatIsThereAlready:
+    @pytest.fixture
+    def run(self, own, lorakit_cli, tmp_path):
+        """A finished run, and `again(*more)`: the same command."""
+        command = ["train", own, "train.epochs=2", "--runs", tmp_path / "runs"]
+        folder = Path(lorakit_cli(*command, "--json").json["run"])
+        return folder, lambda *more: lorakit_cli(*command, *more)
+
+    def test_a_finished_run_is_found(self, run):
+        folder, again = run
+        (folder / "report.html").unlink()
+        done = again()
+        assert "holds this run already" in done.err
+        assert "not compared" not in done.err
+        assert (folder / "report.html").is_file(), "the page is drawn again"
+
+    def test_data_that_changed_since_is_refused(self, run, tmp_path):
+        """The recipe, and so the folder, is the same."""
+        _, again = run
+        file = tmp_path / "train.jsonl"
+        file.write_text(file.read_text().replace("bad", "worse"))
+        done = again()
+        assert done.code == 2
+        assert "other data (train:" in done.err
+        assert again("--fresh").code == 0
+        assert "holds this run already" in again().err
+
+    @pytest.mark.parametrize("kind", ["file", "link"])
+    def test_what_is_in_the_way_of_a_seed(self, run, tmp_path, kind):
+        folder, again = run
+        shutil.rmtree(folder / "seed0")
+        (folder / "result.json").unlink()
+        if kind == "file":
+            (folder / "seed0").write_text("")
+        else:
+            (folder / "seed0").symlink_to(tmp_path)
+        done = again()
+        assert done.code == 2
+        assert f"seed0 is in the way: a {kind}; remove it" in done.err
+
+    def test_a_link_is_not_removed_for_a_fresh_run(self, run, tmp_path):
+        folder, again = run
+        folder.rename(tmp_path / "elsewhere")
+        folder.symlink_to(tmp_path / "elsewhere")
+        assert "holds this run already" in again().err
+        done = again("--fresh")
+        assert done.code == 2
+        assert "cannot write to the run folder" in done.err
+        assert "symbolic link" in done.err
+        assert (tmp_path / "elsewhere" / "result.json").is_file()

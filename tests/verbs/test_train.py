@@ -1,0 +1,125 @@
+"""`train_recipe` from Python: several runs in one process."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from lorakit.errors import InputError, RecipeError
+from lorakit.recipe.load import load_recipe
+from lorakit.runs.folder import claimed, read_lines
+from lorakit.runs.result import Result
+from lorakit.verbs.train import train_recipe
+
+TINY = ["data.limit={train: 64, validation: 16}", "train.global_batch_size=16", "train.max_steps=2"]
+
+
+@pytest.fixture
+def losses(tmp_path):
+    """`losses(*overrides)`: of the two steps of a quickstart, in a folder of its own."""
+    asked = []
+
+    def losses(*overrides: str) -> list[float]:
+        asked.append(overrides)
+        run, _ = train_recipe(
+            load_recipe("quickstart", [*TINY, *overrides]), tmp_path / str(len(asked)), lambda _: None
+        )
+        return [event["loss"] for event in read_lines(run / "seed0" / "metrics.jsonl") if event["event"] == "step"]
+
+    return losses
+
+
+def test_every_run_of_a_process_has_its_own_precision(losses):
+    """accelerate keeps that of the first."""
+    first, half, again = (losses(f"train.precision={name}") for name in ("fp32", "bf16", "fp32"))
+    assert first == again
+    assert half != first
+    assert half == pytest.approx(first, rel=0.05)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has fp16")
+def test_a_precision_that_the_machine_has_not(losses):
+    """accelerate would train in fp32 without a word."""
+    with pytest.raises(RecipeError, match=r"train\.precision fp16 is not to be had here"):
+        losses("train.precision=fp16")
+
+
+def test_an_early_stop_is_said_everywhere(lorakit_cli, tmp_path):
+    """At a rate of nearly nothing every evaluation is a tie: the second one ends the run."""
+    values = ["train.max_steps=6", "train.learning_rate=1e-6", "evaluate.every_steps=2", "evaluate.patience=1"]
+    given = ["train", "quickstart", *TINY[:2], *values, "--runs", tmp_path, "--cpu"]
+    done = lorakit_cli(*given)
+    assert done.code == 0
+    assert "2 of 6 steps are not trained" in done.err
+    [run] = tmp_path.glob("quickstart-*")
+    result = Result.read(run / "result.json")
+    [seed] = result.seeds
+    assert (seed.steps, seed.planned_steps, seed.not_trained) == (4, 6, 2)
+    assert seed.best_epoch == seed.epochs, "the later of equals"
+    assert [note for note in result.notes if "after step 4 of 6" in note]
+    [event] = [e for e in read_lines(run / "seed0" / "metrics.jsonl") if e["event"] == "stopped_early"]
+    assert (event["step"], event["not_trained"]) == (4, 2)
+    page = (run / "report.html").read_text()
+    assert "4 of 6" in page
+    assert "2 steps were not trained" in page
+    assert "2 steps were not trained" in lorakit_cli(*given).err, "of a run that is there already too"
+
+
+class TestSeedsThatAreThere:
+    """A seed that was trained to its end is not trained again, as long as the data is the same."""
+
+    @pytest.fixture
+    def own(self, tmp_path):
+        data = tmp_path / "rows.csv"
+        data.write_text(
+            "text,label\n" + "".join(f"it was {'good' if i % 2 else 'bad'} {i},{i % 2}\n" for i in range(24))
+        )
+        recipe = tmp_path / "own.yaml"
+        recipe.write_text(
+            f"task: {{name: classification, train: {data}, validation: {data}}}\n"
+            "model: {name: lorakit:tiny_encoder}\nmethod: lora\ntrain: {max_steps: 2, global_batch_size: 8}\n"
+        )
+
+        def run(*overrides: str, fresh: bool = False):
+            events: list[dict] = []
+            loaded = load_recipe(str(recipe), list(overrides))
+            folder, result = train_recipe(loaded, tmp_path / "runs", events.append, fresh)
+            kinds = ("seed", "seed_finished_before", "finished_before")
+            return folder, result, [(e["event"], e.get("seed")) for e in events if e["event"] in kinds]
+
+        return run, data
+
+    def test_only_the_others_are_trained(self, own):
+        run, _ = own
+        folder, first, _ = run("seeds=[1]")
+        _, both, events = run("seeds=[0, 1]")
+        assert events == [("seed", 0), ("seed_finished_before", 1)]
+        assert [s.seed for s in both.seeds] == [0, 1]
+        assert both.seeds[1] == first.seeds[0]
+        assert both.counts == first.counts
+        assert run("seeds=[0, 1]")[2] == [("finished_before", None)]
+        shutil.rmtree(folder / "seed0")
+        (folder / "result.json").unlink()
+        assert run("seeds=[0, 1]")[2] == [("seed", 0), ("seed_finished_before", 1)]
+        assert run("seeds=[1]", fresh=True)[2] == [("seed", 1)]
+
+    def test_other_data_is_refused_with_the_difference(self, own):
+        run, data = own
+        run("seeds=[1]")
+        whole = data.read_text()
+        data.write_text(whole.replace("good 3,", "fine 3,"))
+        with pytest.raises(InputError, match=r"data \(train: as many examples, with other texts or answers; valid"):
+            run("seeds=[0, 1]")
+        data.write_text(whole + "it was bad,0\n")
+        with pytest.raises(InputError, match=r"train: 24 examples then, 25 now.*--fresh trains them again"):
+            run("seeds=[0, 1]")
+        assert run("seeds=[0, 1]", fresh=True)[2] == [("seed", 0), ("seed", 1)]
+
+    def test_two_at_a_time_are_told(self, own, tmp_path):
+        run, _ = own
+        folder, _, _ = run("seeds=[1]")
+        with claimed(folder), pytest.raises(InputError, match="another process trains in"):
+            run("seeds=[2]")
+        assert run("seeds=[2]")[2] == [("seed", 2)]
