@@ -1,67 +1,104 @@
-"""What can go wrong, and which exit code it ends with.
+"""The exceptions that lorakit raises: each has an exit code and a stable `code` for programs.
 
-    LorakitError                exit 1
-    ├── InputError              exit 2: the user can mend it
-    │   ├── RecipeError         a recipe, an override, a name that does not exist
-    │   ├── DataError           a data file, a row, a label
-    │   ├── TargetError         a target that matches nothing, or the wrong thing
-    │   ├── ModelError          a base model that is absent or does not fit
-    │   └── AdapterError        an adapter file that is absent, damaged or foreign
-    ├── TrainingError           exit 1: the run cannot go on (a dead adapter, a loss that is not finite)
-    ├── MetricError             exit 1: a metric's program failed, or did not answer in time
-    ├── ToleranceError          exit 1: a check ran, and what it found is outside its tolerance
-    └── Stopped                 exit 130 or 143: Ctrl-C or SIGTERM, after a checkpoint
+    LorakitError                   exit 1
+    ├── InputError                 exit 2: the user can fix it
+    │   ├── RecipeError            a recipe, an override, a name that does not exist
+    │   ├── DataError              a data file, a row, a label
+    │   │   └── DataUnavailable    not on this machine, and not downloaded either
+    │   ├── TargetError            a target that matches nothing, or the wrong thing
+    │   ├── ModelError             a base model that is absent or does not fit
+    │   │   └── ModelUnavailable
+    │   ├── AdapterError           an adapter file that is absent, damaged or foreign
+    │   │   └── AdapterUnavailable
+    │   └── Unavailable            the base of the three
+    ├── TrainingError              exit 1: the run cannot go on (a dead adapter, a loss that is not finite)
+    ├── MetricError                exit 1: a metric's program failed, or did not answer in time
+    ├── ToleranceError             exit 1: a check ran, and its result is outside its tolerance
+    └── Stopped                    exit 130 or 143: Ctrl-C or SIGTERM, after a checkpoint
 
-Every message says what was found, where, and what to do; the offending value is in it.
+A decision is made by the class or its `code`, never by the words of the message. Every message says what was found, where,
+and what to do; the offending value is in it.
 """
 
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
 class LorakitError(Exception):
+    """The base of all errors that lorakit raises on purpose."""
+
     exit_code = 1
+    code: ClassVar[str] = "error"
+    """Stable across versions, unlike the message."""
 
 
 class InputError(LorakitError, ValueError):
     """A mistake in what the user gave. A ValueError too, so that pydantic attaches the path of the field."""
 
     exit_code = 2
+    code = "input"
 
 
-class RecipeError(InputError): ...
+class RecipeError(InputError):
+    code = "recipe"
 
 
-class DataError(InputError): ...
+class DataError(InputError):
+    code = "data"
 
 
-class TargetError(InputError): ...
+class TargetError(InputError):
+    code = "target"
 
 
-class ModelError(InputError): ...
+class ModelError(InputError):
+    code = "model"
 
 
-class AdapterError(InputError): ...
+class AdapterError(InputError):
+    code = "adapter"
 
 
-class TrainingError(LorakitError): ...
+class Unavailable(InputError):
+    """Something is not on this machine and cannot be downloaded now. A file that is there and wrong is another error."""
+
+    code = "unavailable"
 
 
-class MetricError(LorakitError): ...
+class DataUnavailable(DataError, Unavailable):
+    code = "data-unavailable"
 
 
-class ToleranceError(LorakitError): ...
+class ModelUnavailable(ModelError, Unavailable):
+    code = "model-unavailable"
+
+
+class AdapterUnavailable(AdapterError, Unavailable):
+    code = "adapter-unavailable"
+
+
+class TrainingError(LorakitError):
+    code = "training"
+
+
+class MetricError(LorakitError):
+    code = "metric"
+
+
+class ToleranceError(LorakitError):
+    code = "tolerance"
 
 
 class Stopped(LorakitError):
     """The user, or a scheduler, asked for it; nothing is wrong."""
 
     exit_code = 130
+    code = "stopped"
 
     def __init__(self, message: str, exit_code: int = 130):
         super().__init__(message)

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 import lorakit
-from lorakit.errors import ModelError
+from lorakit.errors import ModelError, ModelUnavailable
 from lorakit.models._base import Model
 from lorakit.models._trust import FLAG
 
@@ -50,7 +50,7 @@ def cached_of(spec: Model, name: str, local: bool = False) -> Path | None:
     except ModelError:
         raise
     except Exception as error:  # OSError, ValueError, huggingface_hub's and httpx's own
-        raise ModelError(not_at_hand(spec, error)) from error
+        raise no_config(spec, error) from error
     return Path(found) if found else None
 
 
@@ -103,22 +103,31 @@ def opened(file: Path) -> Any:
         raise ModelError(f"{file} is damaged or cut short: {error}; copy or download it again") from error
 
 
-def not_at_hand(spec: Model, error: Exception) -> str:
-    """Why there is no configuration, in words."""
+def no_config(spec: Model, error: Exception) -> ModelError:
+    """The error for a base whose configuration could not be read: unavailable, or there and wrong."""
     folder = Path(location(spec.name))
     if spec.name.startswith(("/", ".", "~")) and not folder.is_dir():
-        return f"there is no model folder {spec.name!r} (a relative one is looked for in {Path.cwd()})"
+        return ModelError(f"there is no model folder {spec.name!r} (a relative one is looked for in {Path.cwd()})")
     if "trust_remote_code" in str(error):
-        return (
+        return ModelError(
             f"{spec.name} needs Python code that comes with it. If you trust where it is from, give {FLAG} to the "
             "command; else take a base whose architecture transformers has"
         )
     if folder.is_dir():
-        return _damaged(spec, folder, error)
-    return (
-        f"the base model {spec.name!r} is not to be had: {first_line(error)} "
+        return ModelError(_damaged(spec, folder, error))
+    return ModelUnavailable(
+        f"the base model {spec.name!r} is not available: {first_line(error)} "
         "Give a folder (model.name=PATH), or fetch it once with network access."
     )
+
+
+def not_loaded(what: str, spec: Model, error: Exception) -> ModelError:
+    """The error for weights or a tokenizer that transformers did not load."""
+    message = f"cannot load {what} of {spec.name}: {first_line(error)}"
+    # of a hub id, OSError is what transformers raises when it has no file and no network
+    if isinstance(error, OSError) and not Path(location(spec.name)).is_dir():
+        return ModelUnavailable(message)
+    return ModelError(message)
 
 
 def _damaged(spec: Model, folder: Path, error: Exception) -> str:

@@ -18,7 +18,7 @@ from torch import nn
 from lorakit.errors import LorakitError, ModelError
 from lorakit.models import Model, family_of
 from lorakit.models._fast import make_fast
-from lorakit.models._files import first_line, location, not_at_hand
+from lorakit.models._files import first_line, location, no_config, not_loaded
 from lorakit.models._numbers import refuse_files_not_finite, refuse_not_finite
 from lorakit.models._padding import fit_padding, pad_of, prove_padding
 from lorakit.models._quantized import dequantized, keep_trainable, quantization
@@ -87,10 +87,8 @@ def load(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
         )
     except LorakitError:
         raise
-    except (
-        Exception
-    ) as error:  # transformers raises OSError, ValueError, SafetensorError and more for what it cannot load
-        raise ModelError(f"cannot load the weights of {spec.name}: {first_line(error)}") from error
+    except Exception as error:  # transformers raises OSError, ValueError, SafetensorError and more
+        raise not_loaded("the weights", spec, error) from error
     keep_trainable(model)
     if untied(model, info, spec):  # it begins as what it was tied to
         with torch.no_grad():
@@ -179,11 +177,13 @@ def read_config(spec: Model, or_shape: bool = False) -> Any:
         )
     except ModelError:
         raise
-    except Exception as error:  # OSError, ValueError, huggingface_hub's and httpx's own: all mean "not to be had"
+    except (
+        Exception
+    ) as error:  # OSError, ValueError, huggingface_hub's and httpx's own: all mean that it is not available
         if or_shape and spec.shape:
             log.info("%s is not at hand: shapes are taken from the recipe", spec.name)
             return config_of_shape(spec)
-        raise ModelError(not_at_hand(spec, error)) from error
+        raise no_config(spec, error) from error
 
 
 def config_of_shape(spec: Model) -> Any:
@@ -204,7 +204,7 @@ def load_tokenizer(spec: Model) -> Any:
             location(spec.name), revision=spec.revision or "main", trust_remote_code=is_trusted()
         )
     except Exception as error:  # as in read_config
-        raise ModelError(f"cannot load the tokenizer of {spec.name}: {first_line(error)}") from error
+        raise not_loaded("the tokenizer", spec, error) from error
     _refuse_unusable(tokenizer, spec)
     if spec.chat_template is not None:
         try:

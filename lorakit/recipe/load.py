@@ -15,6 +15,7 @@ import lorakit
 from lorakit.errors import RecipeError, did_you_mean
 from lorakit.methods import methods
 from lorakit.models import Model
+from lorakit.notes import Note
 from lorakit.recipe.naming import checked_name
 from lorakit.recipe.problems import Sections, describe, mark_of
 from lorakit.recipe.schema import Decode, Evaluate, Expect, Recipe, Train
@@ -22,7 +23,6 @@ from lorakit.recipe.source import Mark, Marks, parse, read, refuse_halves, scala
 from lorakit.registry import Registry
 from lorakit.tasks import Data, tasks
 
-ANOTHER_SETTING = "the published scores are of another setting; changed here:"
 SOURCES = ("paper", "script", "ours")
 STUDIES, TABLES = "studies", "tables"
 """Folders under recipes/ that hold no recipes: `lorakit.studies.grid` and `lorakit.studies.paper` read them."""
@@ -46,7 +46,7 @@ class Loaded:
     name: str
     path: Path
     origins: dict[str, Origin]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = (), given: Sequence[Mark] = ()) -> Loaded:
@@ -180,7 +180,7 @@ def _merge(
 
 def apply_overrides(
     data: dict[str, Any], marks: Marks, overrides: Sequence[str], given: Sequence[Mark] = ()
-) -> list[str]:
+) -> list[Note]:
     """`a.b=value` sets, `~a.b` removes; in place. Returns notes on what follows from them."""
     problems, touched = [], set()
     for text, mark in zip(overrides, given or [COMMAND_LINE] * len(overrides), strict=True):
@@ -223,7 +223,7 @@ HARMLESS = (
 """What may be set without leaving the setting that the published scores are of."""
 
 
-def _consequences(data: dict[str, Any], touched: set[tuple[str, ...]]) -> list[str]:
+def _consequences(data: dict[str, Any], touched: set[tuple[str, ...]]) -> list[Note]:
     """Another method or model has other counts; published scores then stand beside another setting, and it is said."""
     expect = data.get("expect")
     keys = sorted({".".join(path).lstrip("~") for path in touched})
@@ -236,7 +236,10 @@ def _consequences(data: dict[str, Any], touched: set[tuple[str, ...]]) -> list[s
                 expect.pop(key, None)
     if any(key.split(".")[0] == "task" for key in changed):
         expect.pop("scores", None)
-    return [f"{ANOTHER_SETTING} {', '.join(changed)}"] if expect.get("scores") else []
+    if not expect.get("scores"):
+        return []
+    text = f"the published scores are of another setting; changed here: {', '.join(changed)}"
+    return [Note(kind="other setting", text=text)]
 
 
 def _set(data: dict[str, Any], marks: Marks, path: tuple[str, ...], value: Any, mark: Mark) -> None:

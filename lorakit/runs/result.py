@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
 from lorakit.config import Config, first_problem
 from lorakit.disk import sync
 from lorakit.errors import DataError, InputError
+from lorakit.notes import Note
 from lorakit.recipe.schema import Published
 
 # JSON has no NaN: a score that is not a number (a correlation of constants) is null in the file
@@ -105,7 +106,7 @@ class Result(Config):
     environment: dict[str, Any] = Field(default_factory=dict)
     started: str
     finished: str
-    notes: tuple[str, ...] = Field(default=(), strict=False)
+    notes: tuple[Note, ...] = Field(default=(), strict=False)
 
     def write(self, path: Path) -> None:
         """As JSON, whole or not at all. InputError: no permission, disk full."""

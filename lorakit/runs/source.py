@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorakit.errors import AdapterError, InputError, ModelError
+from lorakit.errors import AdapterError, AdapterUnavailable, InputError, ModelError
 from lorakit.adapters import adapter as files
 from lorakit.methods import Attachment
 from lorakit.models import Model
@@ -221,6 +221,6 @@ def _from_hub(name: str) -> Path:
 
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
-    except Exception as error:  # httpx's, huggingface_hub's and OSError: all mean that it cannot be had now
+    except Exception as error:  # httpx's, huggingface_hub's and OSError: all mean that it is not available now
         why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise AdapterError(f"{name} is no folder here, and cannot be had from the hub: {why}") from error
+        raise AdapterUnavailable(f"there is no folder {name}, and the hub does not give it: {why}") from error

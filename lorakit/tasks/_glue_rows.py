@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lorakit.errors import DataError
+from lorakit.errors import DataError, DataUnavailable
 from lorakit.tasks._base import Data
 from lorakit.tasks._files import limit_of, locate, rows
 from lorakit.tasks._glue import VARIANTS, Variant
@@ -72,8 +72,8 @@ def _hub(name: str, split: str, data: Data, limit: int | None) -> Iterator[Sourc
     try:
         table: Any = load_dataset(HUB, name, split=split, revision=data.revision)
     except (OSError, ValueError) as error:  # no network, no cache, no such revision
-        raise DataError(
-            f"{HUB} {name}, split {split}, cannot be loaded: {error}. Give data.path=FOLDER with GLUE's "
+        raise DataUnavailable(
+            f"{HUB} {name}, split {split}, is not available: {error}. Give data.path=FOLDER with GLUE's "
             f"official TSV files ({variant.folder}/train.tsv ...), or run once with network"
         ) from error
     _compare(variant, f"{HUB} {name}", split, len(table))

@@ -17,7 +17,7 @@ from xml.parsers import expat
 
 from pydantic import TypeAdapter, ValidationError
 
-from lorakit.errors import DataError
+from lorakit.errors import DataError, DataUnavailable
 from lorakit.tasks._files import listing, locate
 from lorakit.tasks._packed import contents
 
@@ -131,6 +131,6 @@ def hub_table(name: str, files: str | None, split: str, revision: str | None, in
             return load_dataset(name, split=split, revision=revision)
         return load_dataset(name, data_files={split: files}, split=split, revision=revision or PARQUET)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:  # no network, no cache, no such revision
-        raise DataError(
-            f"{name}, {files or split}, cannot be loaded: {error}. {instead}, or run once with network"
+        raise DataUnavailable(
+            f"{name}, {files or split}, is not available: {error}. {instead}, or run once with network"
         ) from error

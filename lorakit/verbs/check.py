@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from lorakit.batches import IGNORE, Encoded, encode
-from lorakit.errors import DataError, ModelError
+from lorakit.errors import DataUnavailable, ModelError
 from lorakit.evaluation.answers import read_splits, scored_splits
 from lorakit.methods import Attachment
 from lorakit.models import Model
@@ -90,8 +90,8 @@ def _look_at_weights(spec: Model, checked: Checked) -> None:
 def _look_at_data(recipe: Recipe, checked: Checked, config: Any) -> list[Encoded]:
     try:
         splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
-    except DataError as error:
-        if recipe.data.path is not None or "network" not in str(error):
+    except DataUnavailable as error:
+        if recipe.data.path is not None:
             raise
         checked.missing.append(str(error))
         return []

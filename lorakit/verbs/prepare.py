@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.batches import once
-from lorakit.errors import DataError, InputError, LorakitError, ModelError
+from lorakit.errors import InputError, LorakitError, Unavailable
 from lorakit.evaluation.answers import read_splits, scored_splits
 from lorakit.metrics import _nlg_data
 from lorakit.recipe.schema import Recipe
@@ -31,7 +31,7 @@ class Prepared:
 
 
 def prepare(recipe: Recipe, name: str) -> Prepared:
-    """Fetch, tokenise, and look at everything. InputError: what cannot be had, all of it. name: the recipe's, for the
+    """Fetch, tokenise, and look at everything. InputError lists all that is not available. name: the recipe's, for the
     command that the message gives."""
     found, splits = _look(recipe)
     if found.missing:
@@ -48,7 +48,7 @@ def tokenise(recipe: Recipe) -> None:
 
 def explained(recipe: Recipe, name: str, error: LorakitError) -> LorakitError:
     """The error of a run that could not begin; if things are missing, one that lists them all."""
-    if not isinstance(error, (DataError, ModelError)) or not _is_absence(error):
+    if not isinstance(error, Unavailable):
         return error
     found, _ = _look(recipe)
     return InputError(_message(found.missing, name)) if found.missing else error
@@ -61,9 +61,7 @@ def _look(recipe: Recipe) -> tuple[Prepared, dict[str, list[Example]]]:
     def attempt(what: str, get: Callable[[], Any]) -> Any:
         try:
             return get()
-        except (DataError, ModelError, OSError) as error:
-            if isinstance(error, LorakitError) and not _is_absence(error):
-                raise
+        except (Unavailable, OSError) as error:
             found.missing.append(f"{what}: {_short(error)}")
             return None
 
@@ -85,7 +83,7 @@ def _look(recipe: Recipe) -> tuple[Prepared, dict[str, list[Example]]]:
 
 
 def weight_files(spec: Any) -> list[str]:
-    """The safetensors files of the base model; its index is fetched if it has several. OSError: not to be had."""
+    """The safetensors files of the base model; its index is fetched if it has several. OSError: it is not available."""
     index = weight_file(spec, "model.safetensors.index.json", must=False)
     if index is None:
         return ["model.safetensors"]
@@ -93,7 +91,7 @@ def weight_files(spec: Any) -> list[str]:
 
 
 def weight_file(spec: Any, file: str, must: bool = True) -> str | None:
-    """Where the file lies, fetched if need be. OSError: not to be had."""
+    """Where the file lies, fetched if need be. OSError: it is not available."""
     from transformers.utils.hub import cached_file
 
     from lorakit.models._load import location
@@ -124,12 +122,6 @@ def _optional(recipe: Recipe) -> list[str]:
     except FileNotFoundError as missing:
         return [f"METEOR, and CoreNLP's tokeniser: {missing}; {_nlg_data.INSTALL}"]
     return []
-
-
-def _is_absence(error: LorakitError) -> bool:
-    """Not to be had, and not: there, and wrong."""
-    text = str(error)
-    return any(mark in text for mark in ("cannot be loaded", "not to be had", "cannot load", "network"))
 
 
 def _short(error: BaseException) -> str:

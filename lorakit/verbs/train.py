@@ -28,7 +28,8 @@ from lorakit.errors import RecipeError
 from lorakit.evaluation.answers import Answer, Scores, read_splits, score_answers, scored_splits, sliced, writes
 from lorakit.methods import Attachment
 from lorakit.models._load import Base, load, outline
-from lorakit.recipe.load import ANOTHER_SETTING, Loaded
+from lorakit.notes import Note, has
+from lorakit.recipe.load import Loaded
 from lorakit.recipe.schema import Recipe
 from lorakit.report.page import write_page
 from lorakit.runs.environment import environment
@@ -140,9 +141,13 @@ def _whole(
     notes = list(loaded.notes)
     if recipe.train.precision == "auto":
         todo = settled(recipe)
-        notes.append(f"precision auto: frozen weights in {todo.model.dtype}, products in {_products(todo)}")
-    notes += [f"untrained, {split}: scored on {part}, evenly spread" for split, part in _slices(recipe, splits).items()]
-    notes += early_stops(seeds, recipe.evaluate.patience)
+        text = f"precision auto: frozen weights in {todo.model.dtype}, products in {_products(todo)}"
+        notes.append(Note(kind="precision", text=text))
+    for split, part in _slices(recipe, splits).items():
+        text = f"untrained, {split}: scored on {part}, evenly spread"
+        notes.append(Note(kind="untrained slice", text=text))
+    for text in early_stops(seeds, recipe.evaluate.patience):
+        notes.append(Note(kind="early stop", text=text))
     return Result(
         recipe=loaded.name,
         task=recipe.task.name,
@@ -155,7 +160,7 @@ def _whole(
         seeds=tuple(seeds),
         published=dict(recipe.expect.scores),
         published_source=recipe.expect.source,
-        comparable=not any(note.startswith(ANOTHER_SETTING) for note in notes),
+        comparable=not has(notes, "other setting"),
         recipe_values=recipe.plain(),
         environment=environment(),
         started=started,

@@ -169,7 +169,7 @@ def test_overrides_set_remove_and_are_typed(recipe):
     assert loaded.recipe.train.learning_rate == 2e-4
     assert loaded.recipe.seeds == (0, 1)
     assert loaded.origins["method.r"].source == "command line"
-    assert "another setting" in loaded.notes[0]
+    assert [note.kind for note in loaded.notes] == ["other setting"]
     said = problems(path, ["method.r", "~train.nothing", "train.lerning_rate=3"])
     assert "neither key=value nor ~key" in said
     assert "the recipe has no such key" in said

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from lorakit.errors import DataError, RecipeError
+from lorakit.errors import DataError, DataUnavailable, RecipeError
 from lorakit.tasks import Data, Example, Task, tasks
 from lorakit.tasks._generation import triples_text
 from lorakit.tasks._sources import official_file, read_json, read_xml, shaped
@@ -190,7 +190,9 @@ def test_no_network_says_what_to_do(task, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(DataError, match=r"cannot be loaded: .*Give data.path=FOLDER. .*github.com.* once with network"):
+    with pytest.raises(
+        DataUnavailable, match=r"is not available: .*Give data.path=FOLDER. .*github.com.* once with network"
+    ):
         task.read("train", Data())
 
 

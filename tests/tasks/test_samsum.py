@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lorakit.errors import DataError
+from lorakit.errors import DataError, DataUnavailable
 from lorakit.tasks import Data, Example
 from lorakit.tasks.samsum import Samsum
 from lorakit.verbs.score import score_split
@@ -191,7 +191,9 @@ def test_no_network_says_what_to_do(monkeypatch):
         raise ConnectionError("Couldn't reach it")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(DataError, match=r"samsum, test, cannot be loaded: .*Give data.path=FOLDER. .*or run once"):
+    with pytest.raises(
+        DataUnavailable, match=r"samsum, test, is not available: .*Give data.path=FOLDER. .*or run once"
+    ):
         Samsum().read("test", Data())
 
 

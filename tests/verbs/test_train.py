@@ -58,7 +58,7 @@ def test_an_early_stop_is_said_everywhere(lorakit_cli, tmp_path):
     [seed] = result.seeds
     assert (seed.steps, seed.planned_steps, seed.not_trained) == (4, 6, 2)
     assert seed.best_epoch == seed.epochs, "the later of equals"
-    assert [note for note in result.notes if "after step 4 of 6" in note]
+    assert [note for note in result.notes if note.kind == "early stop" and "after step 4 of 6" in note.text]
     [event] = [e for e in read_lines(run / "seed0" / "metrics.jsonl") if e["event"] == "stopped_early"]
     assert (event["step"], event["not_trained"]) == (4, 2)
     page = (run / "report.html").read_text()

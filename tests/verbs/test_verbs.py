@@ -64,7 +64,7 @@ def test_an_untrained_score_on_a_slice_says_so(lorakit_cli, tmp_path, monkeypatc
     done = lorakit_cli("train", "quickstart", *SMALL, "train.max_steps=2", "--runs", tmp_path, "--json")
     assert "untrained, validation (8 of 32 examples): accuracy" in done.err
     result = Result.read(Path(done.json["run"]) / "result.json")
-    assert "untrained, validation: scored on 8 of 32 examples, evenly spread" in result.notes
+    assert "untrained, validation: scored on 8 of 32 examples, evenly spread" in [note.text for note in result.notes]
     assert result.seeds[0].base_scores["validation"]["accuracy"] * 8 % 100 == 0
     done = lorakit_cli("eval", done.json["run"], "--json")
     assert "(adapter off, 8 of 32 examples: " in done.err
@@ -73,7 +73,9 @@ def test_an_untrained_score_on_a_slice_says_so(lorakit_cli, tmp_path, monkeypatc
 
 def test_the_untrained_model_generates_less_than_it_classifies(trained):
     assert UNTRAINED_TEXTS < UNTRAINED_ANSWERS
-    assert not [note for note in Result.read(trained / "result.json").notes if "untrained" in note], "it was whole"
+    assert not [note for note in Result.read(trained / "result.json").notes if note.kind == "untrained slice"], (
+        "it was whole"
+    )
 
 
 def test_eval_scores_what_training_scored(trained, lorakit_cli):

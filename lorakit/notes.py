@@ -1,0 +1,34 @@
+"""Notes on a run or a table: a kind that programs decide by, and a text that people read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from lorakit.config import Config
+
+Kind = Literal["other setting", "precision", "untrained slice", "early stop", "general"]
+"""other setting: the published scores do not apply, because the recipe was changed."""
+
+
+class Note(Config):
+    """One thing that a reader of a result should know."""
+
+    kind: Kind = "general"
+    text: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        """Results written by versions up to 0.1.0 hold texts alone."""
+        return {"text": value} if isinstance(value, str) else value
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def has(notes: Iterable[Note], kind: Kind) -> bool:
+    """Whether a note of that kind is among them."""
+    return any(note.kind == kind for note in notes)
