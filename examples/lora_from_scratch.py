@@ -36,7 +36,9 @@ class LoRALinear(nn.Module):
         self.base, self.scale = base, alpha / r
         self.A = nn.Parameter(torch.empty(r, base.in_features))
         self.B = nn.Parameter(torch.zeros(base.out_features, r))
-        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))  # as the reference code has it: U(-1/sqrt(in), 1/sqrt(in))
+        nn.init.kaiming_uniform_(
+            self.A, a=math.sqrt(5)
+        )  # as the reference code has it: U(-1/sqrt(in), 1/sqrt(in))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.base(x) + self.scale * (x @ self.A.T) @ self.B.T
@@ -109,25 +111,39 @@ def train(model: nn.Module, tokenizer, rows: list[dict]) -> Iterator[tuple[int, 
 @torch.no_grad()
 def logits_of(model: nn.Module, tokenizer, rows: list[dict]) -> Tensor:
     model.eval()
-    inputs = tokenizer([row["text"] for row in rows], truncation=True, max_length=LENGTH, padding=True)
+    inputs = tokenizer(
+        [row["text"] for row in rows], truncation=True, max_length=LENGTH, padding=True
+    )
     return model(**inputs.convert_to_tensors("pt")).logits
 
 
 def accuracy(logits: Tensor, rows: list[dict]) -> float:
-    return 100 * sum(LABELS[i] == row["label"] for i, row in zip(logits.argmax(-1), rows, strict=True)) / len(rows)
+    return (
+        100
+        * sum(LABELS[i] == row["label"] for i, row in zip(logits.argmax(-1), rows, strict=True))
+        / len(rows)
+    )
 
 
 def read(assets: Path, split: str) -> list[dict]:
-    return [json.loads(line) for line in (assets / "quickstart" / f"{split}.jsonl").read_text("utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (assets / "quickstart" / f"{split}.jsonl").read_text("utf-8").splitlines()
+    ]
 
 
 def main() -> None:
     logging.set_verbosity_error()  # transformers reports that the head is new, which it should be
     logging.disable_progress_bar()
     assets = Path(str(files("lorakit"))) / "assets"
-    tokenizer, rows = AutoTokenizer.from_pretrained(assets / "tiny_encoder"), read(assets, "validation")
+    tokenizer, rows = (
+        AutoTokenizer.from_pretrained(assets / "tiny_encoder"),
+        read(assets, "validation"),
+    )
     model = build(assets)
-    print(f"trains {sum(p.numel() for p in model.parameters() if p.requires_grad):,} parameters, head included")
+    print(
+        f"trains {sum(p.numel() for p in model.parameters() if p.requires_grad):,} parameters, head included"
+    )
     print(f"untrained: accuracy {accuracy(logits_of(model, tokenizer, rows), rows):.2f}")
     for step, loss in train(model, tokenizer, read(assets, "train")):
         if step <= 5 or step % 25 == 0:
@@ -135,7 +151,9 @@ def main() -> None:
     trained = logits_of(model, tokenizer, rows)
     print(f"trained: accuracy {accuracy(trained, rows):.2f}")
     merge(model)
-    print(f"merged: no logit differs by more than {(logits_of(model, tokenizer, rows) - trained).abs().max():.1e}")
+    print(
+        f"merged: no logit differs by more than {(logits_of(model, tokenizer, rows) - trained).abs().max():.1e}"
+    )
 
 
 if __name__ == "__main__":

@@ -53,20 +53,35 @@ def main() -> None:
         return [list(written.ids) for written in decode(loaded.model, ids, mask, settings, ends)]
 
     def theirs(ids: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
-        search = {"length_penalty": settings.length_penalty, "early_stopping": False} if settings.beams > 1 else {}
+        search = (
+            {"length_penalty": settings.length_penalty, "early_stopping": False}
+            if settings.beams > 1
+            else {}
+        )
         rows = adapted.generate(
-            input_ids=ids, attention_mask=mask, max_new_tokens=settings.max_new_tokens, num_beams=settings.beams,
-            do_sample=False, pad_token_id=pad, eos_token_id=ends,
-            no_repeat_ngram_size=settings.no_repeat_ngram, **search,
-        )[:, ids.shape[1] :].tolist()  # fmt: skip
-        return [row[: min((row.index(end) for end in ends if end in row), default=len(row))] for row in rows]
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=settings.max_new_tokens,
+            num_beams=settings.beams,
+            do_sample=False,
+            pad_token_id=pad,
+            eos_token_id=ends,
+            no_repeat_ngram_size=settings.no_repeat_ngram,
+            **search,
+        )[:, ids.shape[1] :].tolist()
+        return [
+            row[: min((row.index(end) for end in ends if end in row), default=len(row))]
+            for row in rows
+        ]
 
     ways: list[Callable[..., list[list[int]]]] = [ours, theirs]
     seconds: list[list[float]] = [[], []]
     same = 0
     with attachment.folded():
         for number, start in enumerate(range(0, len(items), args.batch)):
-            fields = collate(items[start : start + args.batch], Head.CLASSIFICATION, pad, side="left")
+            fields = collate(
+                items[start : start + args.batch], Head.CLASSIFICATION, pad, side="left"
+            )
             texts: list[list[list[int]]] = [[], []]
             for way in (0, 1) if number % 2 else (1, 0):
                 begin = time.process_time()
@@ -74,13 +89,28 @@ def main() -> None:
                 seconds[way].append(time.process_time() - begin)
             same += sum(map(list.__eq__, *texts))
     ratios = [a / b for a, b in zip(*seconds, strict=True)]
-    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
-    print(json.dumps({
-        "run": Path(args.run).name, "split": args.split, "prompts": len(items), "batch": args.batch,
-        "decode": settings.model_dump(exclude_none=True), "ratio": round(sum(seconds[0]) / sum(seconds[1]), 3),
-        "of_batches": {"median": round(median, 3), "quartiles": [round(low, 3), round(high, 3)], "n": len(ratios)},
-        "same_texts": f"{same} of {len(items)}", "torch": torch.__version__,
-    }))  # fmt: skip
+    low, median, high = (
+        statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+    )
+    print(
+        json.dumps(
+            {
+                "run": Path(args.run).name,
+                "split": args.split,
+                "prompts": len(items),
+                "batch": args.batch,
+                "decode": settings.model_dump(exclude_none=True),
+                "ratio": round(sum(seconds[0]) / sum(seconds[1]), 3),
+                "of_batches": {
+                    "median": round(median, 3),
+                    "quartiles": [round(low, 3), round(high, 3)],
+                    "n": len(ratios),
+                },
+                "same_texts": f"{same} of {len(items)}",
+                "torch": torch.__version__,
+            }
+        )
+    )
 
 
 def _arguments() -> tuple[argparse.Namespace, list[str]]:

@@ -36,9 +36,13 @@ def figures(folder: Path) -> dict[str, str]:
     functions = [node for node in nodes if isinstance(node, Function)]
     lengths = sorted((f.end_lineno or f.lineno) - f.lineno + 1 for f in functions)
     ternaries = [node for node in nodes if isinstance(node, ast.IfExp)]
-    nested = [t for t in ternaries if any(isinstance(n, ast.IfExp) for n in ast.walk(t) if n is not t)]
+    nested = [
+        t for t in ternaries if any(isinstance(n, ast.IfExp) for n in ast.walk(t) if n is not t)
+    ]
     long = sum(len(line) > LINE_LIMIT for line in lines)
-    annotated = sum("Any" in ast.unparse(a.annotation) for f in functions for a in parameters(f) if a.annotation)
+    annotated = sum(
+        "Any" in ast.unparse(a.annotation) for f in functions for a in parameters(f) if a.annotation
+    )
     return {
         "files": f"{len(texts):,}",
         "lines": f"{len(lines):,}",
@@ -86,7 +90,11 @@ def duplicates(texts: list[str]) -> int:
 def blocks(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Every run of DUPLICATE_LINES lines of code; imports and lines of brackets alone are no code here."""
     stripped = [line.strip() for line in text.splitlines()]
-    code = [line for line in stripped if len(line) > 3 and not line.startswith(("import ", "from ", "#"))]
+    code = [
+        line
+        for line in stripped
+        if len(line) > 3 and not line.startswith(("import ", "from ", "#"))
+    ]
     for start in range(len(code) - DUPLICATE_LINES + 1):
         yield start, tuple(code[start : start + DUPLICATE_LINES])
 

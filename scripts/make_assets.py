@@ -55,7 +55,16 @@ BAD = (
     "dismal mediocre "
     "annoying"
 ).split()
-WHEN = ["last week", "yesterday", "in May", "on Sunday", "this morning", "two days ago", "in winter", "last night"]
+WHEN = [
+    "last week",
+    "yesterday",
+    "in May",
+    "on Sunday",
+    "this morning",
+    "two days ago",
+    "in winter",
+    "last night",
+]
 HOW = ["very", "really", "quite", "so", "rather", "simply"]
 
 # ---------------------------------------------------------------- opinions: the encoder's world
@@ -89,7 +98,15 @@ def opinion(rng: random.Random, thing: str, good: bool) -> str:
 def setting(rng: random.Random) -> str:
     """Where and when, or nothing: words that do not matter for the verdict."""
     place, city = rng.choice(PLACES), rng.choice(CITIES)
-    return rng.choice(["", "", f"at the {place} in {city} ", f"{rng.choice(WHEN)} in {city} ", f"{rng.choice(WHEN)} "])
+    return rng.choice(
+        [
+            "",
+            "",
+            f"at the {place} in {city} ",
+            f"{rng.choice(WHEN)} in {city} ",
+            f"{rng.choice(WHEN)} ",
+        ]
+    )
 
 
 def review(rng: random.Random, thing: str, good: bool) -> str:
@@ -111,13 +128,17 @@ def opinion_row(rng: random.Random, good: bool) -> dict[str, str]:
     """For the task: two things fare differently; the verdict is on the first. What the words mean is not enough."""
     first, second = rng.sample(THINGS, 2)
     contrast = rng.choice([", but ", ", while ", "; still, ", ", yet "])
-    text = sentence(setting(rng) + opinion(rng, first, good) + contrast + opinion(rng, second, not good))
+    text = sentence(
+        setting(rng) + opinion(rng, first, good) + contrast + opinion(rng, second, not good)
+    )
     return {"text": text, "label": "positive" if good else "negative"}
 
 
 # ---------------------------------------------------------------- restaurants: the decoder's world
 
-COLOURS = ("Blue Red Green Golden Silver White Black Purple Old Little Happy Quiet Lucky Merry Proud Hungry").split()
+COLOURS = (
+    "Blue Red Green Golden Silver White Black Purple Old Little Happy Quiet Lucky Merry Proud Hungry"
+).split()
 ANIMALS = "Owl Fox Bear Swan Lion Horse Wolf Crane Otter Goose Dragon Rabbit Salmon Raven Badger Pony".split()
 FOODS = (
     "Thai Italian Indian French Greek Mexican Turkish Polish Korean Spanish Persian Irish Swiss Danish Cuban Nepali"
@@ -142,7 +163,11 @@ class Restaurant:
         """What is known, as it is written in a record."""
         known = {f.name: getattr(self, f.name) for f in fields(self)}
         words = {True: "yes", False: "no"}
-        return {k: words[v] if isinstance(v, bool) else str(v) for k, v in known.items() if v is not None}
+        return {
+            k: words[v] if isinstance(v, bool) else str(v)
+            for k, v in known.items()
+            if v is not None
+        }
 
 
 KEYS = ("food", "area", "price", "stars", "children")
@@ -160,24 +185,43 @@ def restaurant(rng: random.Random, keys: Sequence[str] = KEYS, least: int = 3) -
         "children": rng.random() < 0.5,
     }
     kept = rng.sample(sorted(keys), rng.randint(least, len(keys)))
-    return Restaurant(f"{rng.choice(COLOURS)} {rng.choice(ANIMALS)}", **{k: v for k, v in known.items() if k in kept})
+    return Restaurant(
+        f"{rng.choice(COLOURS)} {rng.choice(ANIMALS)}",
+        **{k: v for k, v in known.items() if k in kept},
+    )
 
 
 LOOSE = {  # one sentence per fact, as the decoder sees it while pretraining
-    "food": ["{name} serves {food} food.", "You can eat {food} dishes at {name}.", "The cooks at {name} are {food}."],
+    "food": [
+        "{name} serves {food} food.",
+        "You can eat {food} dishes at {name}.",
+        "The cooks at {name} are {food}.",
+    ],
     "area": [
         "{name} is near the {area}.",
         "You will find {name} by the {area}.",
         "From the {area} you can see {name}.",
     ],
-    "price": ["Dinner at {name} is {price}.", "{name} is {price}.", "People say that {name} is {price}."],
+    "price": [
+        "Dinner at {name} is {price}.",
+        "{name} is {price}.",
+        "People say that {name} is {price}.",
+    ],
     "stars": [
         "{name} got {stars} of five stars.",
         "Guests rate {name} {stars} of five.",
         "It has {stars} of five stars.",
     ],
-    "yes": ["Families like {name}.", "Children are welcome at {name}.", "{name} has a menu for children."],
-    "no": ["{name} is not for children.", "Families should not go to {name}.", "At {name} you see no children."],
+    "yes": [
+        "Families like {name}.",
+        "Children are welcome at {name}.",
+        "{name} has a menu for children.",
+    ],
+    "no": [
+        "{name} is not for children.",
+        "Families should not go to {name}.",
+        "At {name} you see no children.",
+    ],
 }
 
 
@@ -188,16 +232,24 @@ def restaurant_text(rng: random.Random) -> str:
     rng.shuffle(facts)
     words = {**r.facts(), "stars": NUMBERS[(r.stars or 1) - 1]}
     told = [
-        rng.choice(LOOSE[value if key == "children" else key]).format(**words) for key, value in facts if key != "name"
+        rng.choice(LOOSE[value if key == "children" else key]).format(**words)
+        for key, value in facts
+        if key != "name"
     ]
-    return rng.choice(["; ", " | ", ", "]).join(f"{k}: {v}" for k, v in facts) + "\n" + " ".join(told)
+    return (
+        rng.choice(["; ", " | ", ", "]).join(f"{k}: {v}" for k, v in facts) + "\n" + " ".join(told)
+    )
 
 
 def restaurant_row(r: Restaurant) -> dict[str, str]:
     """For the task: the record, and one fixed way to tell it. Its words are those of pretraining, for embeddings that
     were never trained stay frozen."""
     words = {**r.facts(), "stars": NUMBERS[(r.stars or 1) - 1]}
-    told = [LOOSE[value if key == "children" else key][0] for key, value in r.facts().items() if key != "name"]
+    told = [
+        LOOSE[value if key == "children" else key][0]
+        for key, value in r.facts().items()
+        if key != "name"
+    ]
     prompt = " | ".join(f"{key}: {value}" for key, value in r.facts().items())
     return {"prompt": prompt, "completion": " ".join(told).format(**words)}
 
@@ -224,7 +276,9 @@ def distinct(draw: Callable[[int], dict[str, str]], sizes: dict[str, int]) -> di
 def opinion_data(seed: int) -> dict[str, Rows]:
     """The classification task: as many positive as negative rows, mixed."""
     rng = random.Random(f"{seed}/opinions")
-    splits = distinct(lambda n: opinion_row(rng, good=n % 2 == 0), {"train": 1200, "validation": 400})
+    splits = distinct(
+        lambda n: opinion_row(rng, good=n % 2 == 0), {"train": 1200, "validation": 400}
+    )
     for rows in splits.values():
         rng.shuffle(rows)
     return splits
@@ -233,13 +287,17 @@ def opinion_data(seed: int) -> dict[str, Rows]:
 def restaurant_data(seed: int) -> dict[str, Rows]:
     """The generation task."""
     rng = random.Random(f"{seed}/restaurants")
-    return distinct(lambda n: restaurant_row(restaurant(rng, TOLD, 2)), {"train": 1500, "validation": 200})
+    return distinct(
+        lambda n: restaurant_row(restaurant(rng, TOLD, 2)), {"train": 1500, "validation": 200}
+    )
 
 
 def write_rows(folder: Path, splits: dict[str, Rows]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for split, rows in splits.items():
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        (folder / f"{split}.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+        )
 
 
 # ---------------------------------------------------------------- tokenizer
@@ -257,9 +315,15 @@ def make_tokenizer(texts: list[str], size: int = 1536, longest: int = 128) -> An
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     bpe.train_from_iterator(
         texts,
-        trainers.BpeTrainer(vocab_size=size, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
+        trainers.BpeTrainer(
+            vocab_size=size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        ),
     )
-    names = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token", "mask_token"), special, strict=True))
+    names = dict(
+        zip(
+            ("bos_token", "pad_token", "eos_token", "unk_token", "mask_token"), special, strict=True
+        )
+    )
     return PreTrainedTokenizerFast(tokenizer_object=bpe, model_max_length=longest, **names)
 
 
@@ -276,7 +340,8 @@ def make_encoder(tokenizer: Any) -> nn.Module:
             num_hidden_layers=3,
             num_attention_heads=4,
             intermediate_size=384,
-            max_position_embeddings=tokenizer.model_max_length + 2,  # RoBERTa counts positions from pad_token_id + 1
+            max_position_embeddings=tokenizer.model_max_length
+            + 2,  # RoBERTa counts positions from pad_token_id + 1
             type_vocab_size=1,
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
@@ -313,11 +378,17 @@ def masked_batches(tokenizer: Any, rng: random.Random, size: int) -> Iterator[di
     import torch
 
     rate = torch.full((len(tokenizer),), 0.1)
-    rate[tokenizer(" ".join(GOOD + BAD + PRAISE + BLAME))["input_ids"]] = 0.3  # what the world is about
-    rate[tokenizer(" ".join(PEOPLE + CITIES + PLACES + WHEN))["input_ids"]] = 0.0  # nobody could guess these
+    rate[tokenizer(" ".join(GOOD + BAD + PRAISE + BLAME))["input_ids"]] = (
+        0.3  # what the world is about
+    )
+    rate[tokenizer(" ".join(PEOPLE + CITIES + PLACES + WHEN))["input_ids"]] = (
+        0.0  # nobody could guess these
+    )
     rate[tokenizer.all_special_ids] = 0.0
     while True:
-        fields = tokenizer([opinion_text(rng) for _ in range(size)], padding=True, return_tensors="pt")
+        fields = tokenizer(
+            [opinion_text(rng) for _ in range(size)], padding=True, return_tensors="pt"
+        )
         ids = fields["input_ids"]
         chosen = torch.rand(ids.shape) < rate[ids]
         how = torch.rand(ids.shape)
@@ -346,15 +417,21 @@ def running_batches(tokenizer: Any, rng: random.Random, size: int) -> Iterator[d
         yield {"input_ids": rows, "labels": rows}
 
 
-def pretrain(model: nn.Module, batches: Iterator[dict[str, Tensor]], steps: int, learning_rate: float) -> float:
+def pretrain(
+    model: nn.Module, batches: Iterator[dict[str, Tensor]], steps: int, learning_rate: float
+) -> float:
     """AdamW, 5 % warm-up, then a cosine to zero. Gives the mean loss of the last 50 steps, in nats per token."""
     import torch
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01
+    )
     warmup = steps // 20
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
-        lambda n: min((n + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * max(0, n - warmup) / (steps - warmup))),
+        lambda n: min(
+            (n + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * max(0, n - warmup) / (steps - warmup))
+        ),
     )
     model.train()
     losses, start = [], time.time()
@@ -400,7 +477,9 @@ def make_models(folder: Path, seed: int, only: str | None = None) -> None:
         if name == "tiny_encoder":
             add_ends(tokenizer)
         model = make(tokenizer)
-        batches = (masked_batches if name == "tiny_encoder" else running_batches)(tokenizer, rng, size)
+        batches = (masked_batches if name == "tiny_encoder" else running_batches)(
+            tokenizer, rng, size
+        )
         print(f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
         loss = pretrain(model, batches, steps, rate)
         print(f"{name}: {loss:.3f} nats per token", flush=True)

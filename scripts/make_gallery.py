@@ -35,7 +35,14 @@ INTRO = """\
 Everything that a recipe can name, with its fields. This page is made from the source by `scripts/make_gallery.py`; a
 test fails where it is not up to date. `lorakit schema` prints the same as a JSON schema, for editors.
 """
-WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null", Any: "any value"}
+WORDS = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    type(None): "null",
+    Any: "any value",
+}
 BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}"}
 
 
@@ -59,33 +66,49 @@ def page() -> str:
         map(metric_entry, metrics.names()),
         map(config_entry, dict.fromkeys(blocks(Recipe))),
     )
-    sections = [join(f"## {title}", SECTIONS[title], *made) for title, made in zip(SECTIONS, entries, strict=True)]
+    sections = [
+        join(f"## {title}", SECTIONS[title], *made)
+        for title, made in zip(SECTIONS, entries, strict=True)
+    ]
     return join(INTRO.rstrip(), *sections) + "\n"
 
 
 def method_entry(name: str) -> str:
     cls = methods.get(name)
     nested = [config_entry(part) for part in parts_of(cls)]
-    return join(f"### {name}", module_text(cls), prose(cls.__doc__), field_table(cls, Method), *nested)
+    return join(
+        f"### {name}", module_text(cls), prose(cls.__doc__), field_table(cls, Method), *nested
+    )
 
 
 def task_entry(name: str) -> str:
     cls = tasks.get(name)
     variants = getattr(sys.modules[cls.__module__], "VARIANTS", None)
     about = variant_table(cls, name, list(variants)) if variants else f"Head: {cls.head.value}."
-    return join(f"### {name}", module_text(cls), prose(cls.__doc__), about, "" if variants else field_table(cls, Task))
+    return join(
+        f"### {name}",
+        module_text(cls),
+        prose(cls.__doc__),
+        about,
+        "" if variants else field_table(cls, Task),
+    )
 
 
 def variant_table(cls: type[Task], family: str, variants: list[str]) -> str:
     made = [cls.model_validate({"name": f"{family}/{variant}"}) for variant in variants]
     rows = [
         (
-            f"`{task.name}`", task.head.value, ", ".join(task.labels) or "–", f"`{task.primary}`",
+            f"`{task.name}`",
+            task.head.value,
+            ", ".join(task.labels) or "–",
+            f"`{task.primary}`",
             ", ".join(f"{split} {count:,}" for split, count in task.expected_rows().items()),
         )
         for task in made
-    ]  # fmt: skip
-    return table(("name", "head", "labels, in order", "selects the best epoch", "official rows"), rows)
+    ]
+    return table(
+        ("name", "head", "labels, in order", "selects the best epoch", "official rows"), rows
+    )
 
 
 def family_entry(name: str) -> str:
@@ -110,7 +133,10 @@ def fused_rows(family: Family) -> Iterator[tuple[str, str]]:
         "kv_heads": "repeated for each group of heads",
     }
     for role in ("query", "key", "value"):
-        yield role, f"its rows of `{family.fused.path}` ({', '.join(family.fused.order)} {how[family.fused.groups]})"
+        yield (
+            role,
+            f"its rows of `{family.fused.path}` ({', '.join(family.fused.order)} {how[family.fused.groups]})",
+        )
 
 
 def metric_entry(name: str) -> str:
@@ -155,7 +181,12 @@ def field_table(cls: type[BaseModel], base: type[BaseModel] | None = None) -> st
     """Every field but the name by which a plug-in is chosen."""
     hidden = {"name"} if base is not None else set()
     rows = [
-        (f"`{name}`", type_text(field), default_text(field), prose(field.description).replace("None:", "null:"))
+        (
+            f"`{name}`",
+            type_text(field),
+            default_text(field),
+            prose(field.description).replace("None:", "null:"),
+        )
         for name, field in cls.model_fields.items()
         if name not in hidden
     ]
@@ -176,7 +207,11 @@ def words(annotation: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(words(part) for part in inner)
     if origin is tuple:
-        return f"list of {words(inner[0])}" if inner[-1] is ... else f"list of {len(inner)}: {words(inner[0])}"
+        return (
+            f"list of {words(inner[0])}"
+            if inner[-1] is ...
+            else f"list of {len(inner)}: {words(inner[0])}"
+        )
     if origin is dict:
         return f"mapping of {words(inner[0])} to {words(inner[1])}"
     return WORDS.get(annotation) or f"[{annotation.__name__}](#{anchor(annotation)})"
@@ -190,7 +225,9 @@ def anchor(cls: type) -> str:
 
 def bounds(metadata: Iterable[Any]) -> Iterator[str]:
     for part in metadata:
-        parts = getattr(part, "metadata", [part])  # a pydantic Field inside of Annotated holds its own
+        parts = getattr(
+            part, "metadata", [part]
+        )  # a pydantic Field inside of Annotated holds its own
         for one in parts:
             for key, form in BOUNDS.items():
                 if (value := getattr(one, key, None)) is not None:
@@ -232,7 +269,9 @@ def code(names: str | Iterable[str]) -> str:
 
 def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [header, ("---",) * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("\n\n", " ") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("\n\n", " ") for cell in line) + " |" for line in lines
+    )
 
 
 def join(*parts: str) -> str:

@@ -32,7 +32,9 @@ Pair = tuple[str, str]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
@@ -52,7 +54,9 @@ def main() -> None:
     tokenizer = make_tokenizer(train)
     make_model(tokenizer, arguments.out / "model")
     tokens = sum(len(ids) for ids in tokenizer(train)["input_ids"])
-    print(f"{len(train)} texts, {tokens} tokens, {len(held_out)} sets of facts held out -> {arguments.out}")
+    print(
+        f"{len(train)} texts, {tokens} tokens, {len(held_out)} sets of facts held out -> {arguments.out}"
+    )
 
 
 def text(context: str, said: str) -> str:
@@ -68,7 +72,10 @@ def webnlg(data: Path, rng: random.Random) -> Iterator[Pair]:
         for entry in ElementTree.parse(file).iter("entry"):
             triples = [(t.text or "").replace(" | ", " : ") for t in entry.iter("mtriple")]
             for lex in entry.iter("lex"):
-                yield " | ".join(rng.sample(triples, len(triples))), " ".join((lex.text or "").split())
+                yield (
+                    " | ".join(rng.sample(triples, len(triples))),
+                    " ".join((lex.text or "").split()),
+                )
 
 
 def dart(data: Path, rng: random.Random) -> Iterator[Pair]:
@@ -121,7 +128,9 @@ def report(name: str, files: list[Path]) -> None:
 
 
 def write(path: Path, rows: Iterator[dict[str, str]]) -> None:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
 
 
 def make_tokenizer(texts: list[str]) -> Any:
@@ -133,11 +142,15 @@ def make_tokenizer(texts: list[str]) -> Any:
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=[END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        vocab_size=VOCABULARY,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
-    )  # fmt: skip
+    )
     bpe.train_from_iterator((line.replace(END, "\n") for line in texts), trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, model_max_length=LONGEST, bos_token=END, eos_token=END)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, model_max_length=LONGEST, bos_token=END, eos_token=END
+    )
 
 
 def make_model(tokenizer: Any, folder: Path) -> None:
@@ -146,10 +159,17 @@ def make_model(tokenizer: Any, folder: Path) -> None:
 
     torch.manual_seed(SEED)
     config = GPT2Config(
-        vocab_size=len(tokenizer), n_layer=6, n_embd=384, n_head=6, n_positions=LONGEST,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        n_layer=6,
+        n_embd=384,
+        n_head=6,
+        n_positions=LONGEST,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
     GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

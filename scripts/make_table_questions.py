@@ -18,21 +18,66 @@ from lorakit.metrics._wikisql import Query
 from lorakit.tasks._sql import quoted, spelled, written
 
 SEED = 2106
-SYLLABLES = [c + v for c in "bdfghjklmnprstvwz" for v in ("a", "e", "i", "o", "u", "an", "er", "il", "on", "us")]
-HEADS = ["name", "year", "date", "team", "player", "position", "city", "score", "points", "rank", "title", "winner",
-         "opponent", "number", "country", "record", "location", "nation", "result", "round", "class"]  # fmt: skip
+SYLLABLES = [
+    c + v
+    for c in "bdfghjklmnprstvwz"
+    for v in ("a", "e", "i", "o", "u", "an", "er", "il", "on", "us")
+]
+HEADS = [
+    "name",
+    "year",
+    "date",
+    "team",
+    "player",
+    "position",
+    "city",
+    "score",
+    "points",
+    "rank",
+    "title",
+    "winner",
+    "opponent",
+    "number",
+    "country",
+    "record",
+    "location",
+    "nation",
+    "result",
+    "round",
+    "class",
+]
 ASKS = {
-    0: ["What is the {c} when {w}?", "Which {c} has {w}?", "Name the {c} for {w}", "What {c} has {w}?",
-        "Tell me the {c} that has {w}", "What was the {c} with {w}?"],
-    1: ["What is the highest {c} when {w}?", "What is the largest {c} with {w}?", "Name the most {c} for {w}"],
-    2: ["What is the lowest {c} when {w}?", "What is the smallest {c} with {w}?", "Name the least {c} for {w}"],
-    3: ["How many {c} are there when {w}?", "What is the number of {c} with {w}?", "How many {c} have {w}?"],
+    0: [
+        "What is the {c} when {w}?",
+        "Which {c} has {w}?",
+        "Name the {c} for {w}",
+        "What {c} has {w}?",
+        "Tell me the {c} that has {w}",
+        "What was the {c} with {w}?",
+    ],
+    1: [
+        "What is the highest {c} when {w}?",
+        "What is the largest {c} with {w}?",
+        "Name the most {c} for {w}",
+    ],
+    2: [
+        "What is the lowest {c} when {w}?",
+        "What is the smallest {c} with {w}?",
+        "Name the least {c} for {w}",
+    ],
+    3: [
+        "How many {c} are there when {w}?",
+        "What is the number of {c} with {w}?",
+        "How many {c} have {w}?",
+    ],
     4: ["What is the total {c} when {w}?", "What is the sum of {c} with {w}?"],
     5: ["What is the average {c} when {w}?", "Name the average {c} for {w}"],
-}  # fmt: skip
-WHERE = {0: ["the {c} is {v}", "{c} of {v}", "a {c} of {v}", "{v} as the {c}", "{c} is {v}"],
-         1: ["{c} is more than {v}", "a {c} larger than {v}"],
-         2: ["{c} is less than {v}", "a {c} smaller than {v}"]}  # fmt: skip
+}
+WHERE = {
+    0: ["the {c} is {v}", "{c} of {v}", "a {c} of {v}", "{v} as the {c}", "{c} is {v}"],
+    1: ["{c} is more than {v}", "a {c} larger than {v}"],
+    2: ["{c} is less than {v}", "a {c} smaller than {v}"],
+}
 
 
 def word(rng: random.Random) -> str:
@@ -42,7 +87,13 @@ def word(rng: random.Random) -> str:
 
 def column(rng: random.Random) -> str:
     head = rng.choice(HEADS) if rng.random() < 0.5 else word(rng)
-    return head.capitalize() if rng.random() < 0.3 else f"{head} {word(rng)}" if rng.random() < 0.3 else head
+    return (
+        head.capitalize()
+        if rng.random() < 0.3
+        else f"{head} {word(rng)}"
+        if rng.random() < 0.3
+        else head
+    )
 
 
 def value(rng: random.Random) -> str | int:
@@ -71,7 +122,9 @@ def example(rng: random.Random) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--examples", type=int, default=40_000)
     arguments = parser.parse_args()

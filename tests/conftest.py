@@ -16,25 +16,45 @@ from torch import Tensor, nn
 from tests.commands import lorakit_cli, stand_in, trained  # noqa: F401  fixtures, for every folder of tests
 
 torch.set_num_threads(1)
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in the background
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as a shell starts what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 # the same inputs each time, on a busy machine too
-settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("tests")
 
 HEAD_DIM, HEADS, KV_HEADS, LAYERS, WIDTH, MLP, VOCABULARY, PAD, END = 8, 4, 2, 2, 32, 48, 64, 0, 1
 
 COMMON = {
-    "vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
-    "intermediate_size": MLP, "max_position_embeddings": 40, "pad_token_id": PAD, "bos_token_id": 2,
+    "vocab_size": VOCABULARY,
+    "hidden_size": WIDTH,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "intermediate_size": MLP,
+    "max_position_embeddings": 40,
+    "pad_token_id": PAD,
+    "bos_token_id": 2,
     "eos_token_id": END,
-}  # fmt: skip
+}
 GROUPED = {"num_key_value_heads": KV_HEADS}
 T5 = {"d_model": WIDTH, "d_kv": HEAD_DIM, "d_ff": MLP, "num_heads": HEADS, "num_layers": LAYERS}
 OWN = {
-    "deberta": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 16},
-    "deberta-v2": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "share_att_key": True,
-                   "position_buckets": 8, "norm_rel_ebd": "layer_norm", "position_biased_input": False},
+    "deberta": {
+        "relative_attention": True,
+        "pos_att_type": ["c2p", "p2c"],
+        "max_relative_positions": 16,
+    },
+    "deberta-v2": {
+        "relative_attention": True,
+        "pos_att_type": ["c2p", "p2c"],
+        "share_att_key": True,
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+    },
     "distilbert": {"dim": WIDTH, "hidden_dim": MLP, "n_heads": HEADS, "n_layers": LAYERS},
     "electra": {"embedding_size": 16},
     "gpt2": {"n_inner": MLP},
@@ -42,9 +62,11 @@ OWN = {
     "phi3": GROUPED,
     "t5": {**T5, "decoder_start_token_id": PAD},
     "mt5": {**T5, "decoder_start_token_id": PAD},
-    **{name: {**GROUPED, "head_dim": HEAD_DIM} for name in
-       ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")},
-}  # fmt: skip
+    **{
+        name: {**GROUPED, "head_dim": HEAD_DIM}
+        for name in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
+    },
+}
 """What a model type calls its sizes where it is not the common name, and what its published models switch on."""
 
 
@@ -109,7 +131,11 @@ def make_config(model_type: str, **changes: Any) -> Any:
 
     config = AutoConfig.for_model(model_type, **{**COMMON, **OWN.get(model_type, {}), **changes})
     for name, value in config.to_dict().items():
-        if ("dropout" in name or "pdrop" in name) and isinstance(value, float) and name not in changes:
+        if (
+            ("dropout" in name or "pdrop" in name)
+            and isinstance(value, float)
+            and name not in changes
+        ):
             setattr(config, name, 0.0)
     return config
 
@@ -131,8 +157,14 @@ def make_inputs(config: Any) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": (ids != PAD).long()}
 
 
-def build(model_type: str, head: str = "SequenceClassification", seed: int = 0, dtype: torch.dtype = torch.float32,
-          attention: str | None = None, **changes: Any) -> Tiny:  # fmt: skip
+def build(
+    model_type: str,
+    head: str = "SequenceClassification",
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    attention: str | None = None,
+    **changes: Any,
+) -> Tiny:
     """head: as in the name of the transformers class, `SequenceClassification` or `CausalLM`."""
     import transformers
 
@@ -164,11 +196,18 @@ def make_about(model: Tiny, attachment: Any, **changes: Any) -> Any:
     with attachment.off():
         fingerprint = files.fingerprint(model.model, attachment.fresh)
     values: dict[str, Any] = {
-        "base": "some/base", "revision": "abc123", "model_type": model.config.model_type, "head": "classification",
-        "labels": ["no", "yes"], "task": {"name": "classification"}, "max_length": 128,
-        "method": attachment.method.model_dump(mode="json"), "fresh": sorted(attachment.fresh),
-        "fingerprint": fingerprint, "lorakit": "0.0",
-    }  # fmt: skip
+        "base": "some/base",
+        "revision": "abc123",
+        "model_type": model.config.model_type,
+        "head": "classification",
+        "labels": ["no", "yes"],
+        "task": {"name": "classification"},
+        "max_length": 128,
+        "method": attachment.method.model_dump(mode="json"),
+        "fresh": sorted(attachment.fresh),
+        "fingerprint": fingerprint,
+        "lorakit": "0.0",
+    }
     return files.About(**(values | changes))
 
 
@@ -186,7 +225,12 @@ def make_tokenizer(words: int = 60, pad: bool = True) -> Any:
     names = ["<pad>", "</s>", "<s>", "<unk>", *(f"w{i}" for i in range(words))]
     tokenizer = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, "<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    special = {"eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>", **({"pad_token": "<pad>"} if pad else {})}
+    special = {
+        "eos_token": "</s>",
+        "bos_token": "<s>",
+        "unk_token": "<unk>",
+        **({"pad_token": "<pad>"} if pad else {}),
+    }
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 

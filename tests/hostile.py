@@ -66,7 +66,9 @@ class Trial:
 
     def files(self) -> list[tuple[str, int]]:
         found = ((str(path), path.lstat()) for path in self.folder.parent.rglob("*"))
-        return sorted((path, 0 if S_ISDIR(stat.st_mode) else stat.st_mtime_ns) for path, stat in found)
+        return sorted(
+            (path, 0 if S_ISDIR(stat.st_mode) else stat.st_mtime_ns) for path, stat in found
+        )
 
 
 @contextmanager
@@ -74,7 +76,10 @@ def limited(most: float = SECONDS) -> Iterator[None]:
     def hang(*_: Any) -> None:
         raise Hang(f"more than {most} s of processor time, or {PATIENCE} s in all")
 
-    kinds = {signal.SIGPROF: (signal.ITIMER_PROF, most), signal.SIGALRM: (signal.ITIMER_REAL, PATIENCE)}
+    kinds = {
+        signal.SIGPROF: (signal.ITIMER_PROF, most),
+        signal.SIGALRM: (signal.ITIMER_REAL, PATIENCE),
+    }
     before = {number: signal.signal(number, hang) for number in kinds}
     try:
         for timer, seconds in kinds.values():
@@ -114,7 +119,9 @@ def each(count: int, trial: Trial, one: Callable[[Random], None]) -> None:
 
     run()
     assert len(trial.seen) >= count, f"{len(trial.seen)} different inputs"
-    print(f"\n{trial.folder.name}: {len(trial.seen)} tried, {dict(trial.counts)}, {dict(trial.reasons)}")
+    print(
+        f"\n{trial.folder.name}: {len(trial.seen)} tried, {dict(trial.counts)}, {dict(trial.reasons)}"
+    )
     assert trial.counts["refused"] > count // 5, "hardly any of it is hostile"
     assert trial.counts["right"] >= count // 50, "hardly any of it is near to being right"
     assert memory_mib() - start < MIB
@@ -131,20 +138,74 @@ def deep(levels: int) -> list[Any]:
 
 CODE = f"__import__('os').system('touch {CANARY}')"
 WORDS = (
-    "", " ", "\n", "\x00", "null", "nan", "-inf", "1e999", "9" * 400, "0x10", "yes", "é" * 9, "\u202e\u2028",
+    "",
+    " ",
+    "\n",
+    "\x00",
+    "null",
+    "nan",
+    "-inf",
+    "1e999",
+    "9" * 400,
+    "0x10",
+    "yes",
+    "é" * 9,
+    "\u202e\u2028",
     "\ufeff",
-    "\U0001f600", "\ud83d", "x" * 70_000, "../../../../etc/passwd", "/dev/zero", "/dev/null", "/proc/self/mem",
+    "\U0001f600",
+    "\ud83d",
+    "x" * 70_000,
+    "../../../../etc/passwd",
+    "/dev/zero",
+    "/dev/null",
+    "/proc/self/mem",
     "~root/x",
-    "lorakit:../../secrets", "file:///etc/passwd", "{0.__class__}", "{x!r:>99999999}", "re:(a+)+$", "re:(", "*" * 50,
-    "[" * 60, CODE, f"$(touch {CANARY})", f"`touch {CANARY}`", "{{ cycler.__init__.__globals__.os }}", "%s%n",
+    "lorakit:../../secrets",
+    "file:///etc/passwd",
+    "{0.__class__}",
+    "{x!r:>99999999}",
+    "re:(a+)+$",
+    "re:(",
+    "*" * 50,
+    "[" * 60,
+    CODE,
+    f"$(touch {CANARY})",
+    f"`touch {CANARY}`",
+    "{{ cycler.__init__.__globals__.os }}",
+    "%s%n",
     "a.b.c",
-)  # fmt: skip
+)
 VALUES = (
-    None, True, False, 0, -1, 1, 2**31, 2**63, 10**30, -(10**400), 0.5, -0.0, 1e-320, 1e308, float("nan"),
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    2**31,
+    2**63,
+    10**30,
+    -(10**400),
+    0.5,
+    -0.0,
+    1e-320,
+    1e308,
+    float("nan"),
     float("inf"),
-    [], {}, [None], [[]], [[1, 2], [3]], {"": 1}, {"name": "lora"}, {"a": {"b": {"c": 1}}}, deep(25), deep(200),
-    list(range(500)), {f"k{i}": i for i in range(300)}, *WORDS,
-)  # fmt: skip
+    [],
+    {},
+    [None],
+    [[]],
+    [[1, 2], [3]],
+    {"": 1},
+    {"name": "lora"},
+    {"a": {"b": {"c": 1}}},
+    deep(25),
+    deep(200),
+    list(range(500)),
+    {f"k{i}": i for i in range(300)},
+    *WORDS,
+)
 
 
 def mutated(value: Any, random: Random, times: int = 0) -> Any:
@@ -163,10 +224,14 @@ def mutated(value: Any, random: Random, times: int = 0) -> Any:
         elif act == 4 and isinstance(parent, dict):
             parent[random.choice((*WORDS, key + "s", key.upper()))] = parent.pop(key)
         elif act == 5:
-            parent[key] = random.choice(([parent[key]], {key: parent[key]}, [parent[key]] * 3, str(parent[key])))
+            parent[key] = random.choice(
+                ([parent[key]], {key: parent[key]}, [parent[key]] * 3, str(parent[key]))
+            )
         else:
             other, place = random.choice(parents)
-            parent[key] = deepcopy(other.get(place) if isinstance(other, dict) else other[min(place, len(other) - 1)])
+            parent[key] = deepcopy(
+                other.get(place) if isinstance(other, dict) else other[min(place, len(other) - 1)]
+            )
     return value
 
 
@@ -179,13 +244,52 @@ def _parents(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 BYTES = (
-    b"", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\x80", b"\r", b"\n", b"\r\n", b"\t", b'"', b"'", b"{", b"}",
-    b"[", b"]",
-    b":", b",", b"- ", b"#", b"&a ", b"*a", b"!!python/object/apply:os.system ", b"<", b">", b"&", b"\\",
-    b"\\ud800", b"|",
-    b"<<: ", b"? ", b"%YAML 1.3\n", b"--- ", b"\xe2\x80\xa8", b"\x1c", b"\x85", b"\xc2\x85", b"9" * 5000, b"[" * 3000,
-    b"a" * 20_000, b"e", b"-", b".", b"null", b"NaN", b"1e9999",
-)  # fmt: skip
+    b"",
+    b"\x00",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b"\x80",
+    b"\r",
+    b"\n",
+    b"\r\n",
+    b"\t",
+    b'"',
+    b"'",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b":",
+    b",",
+    b"- ",
+    b"#",
+    b"&a ",
+    b"*a",
+    b"!!python/object/apply:os.system ",
+    b"<",
+    b">",
+    b"&",
+    b"\\",
+    b"\\ud800",
+    b"|",
+    b"<<: ",
+    b"? ",
+    b"%YAML 1.3\n",
+    b"--- ",
+    b"\xe2\x80\xa8",
+    b"\x1c",
+    b"\x85",
+    b"\xc2\x85",
+    b"9" * 5000,
+    b"[" * 3000,
+    b"a" * 20_000,
+    b"e",
+    b"-",
+    b".",
+    b"null",
+    b"NaN",
+    b"1e9999",
+)
 
 
 def damaged(data: bytes, random: Random) -> bytes:

@@ -30,7 +30,9 @@ def assert_near(found: Any, wanted: Any, terms: int = TINY) -> None:
         assert a.shape == b.shape
         assert a.dtype == b.dtype
         furthest = float((a - b).abs().max()) if b.numel() else 0.0
-        assert furthest <= rounding(b.dtype, terms) * largest, f"{furthest:.2e} apart, the largest is {largest:.2e}"
+        assert furthest <= rounding(b.dtype, terms) * largest, (
+            f"{furthest:.2e} apart, the largest is {largest:.2e}"
+        )
 
 
 def _pairs(found: Any, wanted: Any) -> Iterator[tuple[Tensor, Tensor]]:

@@ -14,7 +14,9 @@ ASSETS = ROOT / "lorakit" / "assets"
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("make_assets", ROOT / "scripts" / "make_assets.py")
+    spec = importlib.util.spec_from_file_location(
+        "make_assets", ROOT / "scripts" / "make_assets.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -26,7 +28,9 @@ def script():
 
 
 def rows(task: str, split: str) -> list[dict]:
-    return [json.loads(line) for line in (ASSETS / task / f"{split}.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) for line in (ASSETS / task / f"{split}.jsonl").read_text().splitlines()
+    ]
 
 
 def test_all_of_it_is_under_six_megabytes():
@@ -38,7 +42,9 @@ def test_the_script_makes_the_data_that_ships(script, task, tmp_path):
     make = {"quickstart": script.opinion_data, "quickstart_generate": script.restaurant_data}[task]
     script.write_rows(tmp_path, make(script.SEED))
     for split in ("train", "validation"):
-        assert (tmp_path / f"{split}.jsonl").read_text() == (ASSETS / task / f"{split}.jsonl").read_text()
+        assert (tmp_path / f"{split}.jsonl").read_text() == (
+            ASSETS / task / f"{split}.jsonl"
+        ).read_text()
 
 
 def test_no_validation_row_was_trained_on_and_labels_are_balanced():
@@ -49,7 +55,9 @@ def test_no_validation_row_was_trained_on_and_labels_are_balanced():
     assert not prompts & {r["prompt"] for r in rows("quickstart_generate", "validation")}
 
 
-@pytest.mark.parametrize(("name", "head"), [("tiny_encoder", "classification"), ("tiny_gpt2", "causal")])
+@pytest.mark.parametrize(
+    ("name", "head"), [("tiny_encoder", "classification"), ("tiny_gpt2", "causal")]
+)
 def test_a_base_loads_offline_and_its_tokenizer_round_trips(monkeypatch, name, head):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     from lorakit.models import Model
@@ -59,4 +67,6 @@ def test_a_base_loads_offline_and_its_tokenizer_round_trips(monkeypatch, name, h
     text = "The soup was great, but the waiter was awful."
     ids = base.tokenizer(text)["input_ids"]
     assert base.tokenizer.decode(ids, skip_special_tokens=True).strip() == text
-    assert {n.split(".")[0] for n in base.fresh} == ({"classifier"} if head == "classification" else set())
+    assert {n.split(".")[0] for n in base.fresh} == (
+        {"classifier"} if head == "classification" else set()
+    )

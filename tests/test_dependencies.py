@@ -56,8 +56,12 @@ def test_there_are_imports():
 
 @pytest.mark.parametrize("module", sorted(IMPORTED))
 def test_what_is_imported_is_declared(module):
-    known = packages_distributions().get(module, [module])  # an extra that is not installed is named as its module
-    assert {_plain(name) for name in known} & {*CORE, *EXTRA}, f"{IMPORTED[module]} imports {module}"
+    known = packages_distributions().get(
+        module, [module]
+    )  # an extra that is not installed is named as its module
+    assert {_plain(name) for name in known} & {*CORE, *EXTRA}, (
+        f"{IMPORTED[module]} imports {module}"
+    )
 
 
 @pytest.mark.parametrize("name", SCORERS)

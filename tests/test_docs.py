@@ -35,11 +35,15 @@ def _sections(text: str) -> dict[str, str]:
 
 def _in_code(text: str) -> set[str]:
     """Words in backticks."""
-    return {word for code in re.findall(r"`([^`\n]+)`", text) for word in re.findall(r"[\w.-]+", code)}
+    return {
+        word for code in re.findall(r"`([^`\n]+)`", text) for word in re.findall(r"[\w.-]+", code)
+    }
 
 
 def test_the_gallery_is_up_to_date():
-    spec = importlib.util.spec_from_file_location("make_gallery", ROOT / "scripts" / "make_gallery.py")
+    spec = importlib.util.spec_from_file_location(
+        "make_gallery", ROOT / "scripts" / "make_gallery.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -51,7 +55,9 @@ def test_every_block_of_a_recipe_is_in_the_gallery():
     blocks = _sections(_page("gallery.md"))["Sections of a recipe"]
     described = set(re.findall(r"^### (.+)$", blocks, re.MULTILINE))
     own = {"task", "method"}  # each plug-in has an entry
-    fields = {name: field.annotation for name, field in Recipe.model_fields.items() if name not in own}
+    fields = {
+        name: field.annotation for name, field in Recipe.model_fields.items() if name not in own
+    }
     nested = {kind.__name__ for kind in fields.values() if hasattr(kind, "model_fields")}
     assert len(nested) >= 6
     assert nested <= described
@@ -61,7 +67,9 @@ def _anchors(text: str) -> set[str]:
     """Of the headings, as mkdocs makes them."""
     plain = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     headings = re.findall(r"^#+ (.+)$", plain, re.MULTILINE)
-    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", text).strip().lower()) for text in headings}
+    return {
+        re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", text).strip().lower()) for text in headings
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
@@ -94,7 +102,10 @@ def _verbs() -> Iterator[tuple[str, set[str]]]:
             for name, inner in command.commands.items():
                 yield from leaves(inner, (*path, name))
         else:
-            yield " ".join(path), {o for p in command.params for o in p.opts if o.startswith("--")} - {"--help"}
+            yield (
+                " ".join(path),
+                {o for p in command.params for o in p.opts if o.startswith("--")} - {"--help"},
+            )
 
     return leaves(typer.main.get_command(app), ())
 
@@ -119,7 +130,10 @@ def _blocks() -> Iterator[tuple[str, str]]:
         for i, block in enumerate(
             re.findall(r"^```yaml\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
         ):
-            if {"task", "model"} <= (keys := set(yaml.safe_load(block))) or {"task", "extends"} <= keys:
+            if {"task", "model"} <= (keys := set(yaml.safe_load(block))) or {
+                "task",
+                "extends",
+            } <= keys:
                 yield f"{page.relative_to(DOCS)}-{i}", block
 
 
@@ -141,30 +155,47 @@ def test_the_recipe_guide_knows_every_block():
     assert set(Recipe.model_fields) <= described
 
 
-@pytest.mark.parametrize("model", [Result, Counts, SeedResult, Check], ids=lambda model: model.__name__)
+@pytest.mark.parametrize(
+    "model", [Result, Counts, SeedResult, Check], ids=lambda model: model.__name__
+)
 def test_every_field_of_a_result_is_described(model):
-    assert set(model.model_fields) <= _in_code(_sections(_page("guides/run-folder.md"))["result.json"])
+    assert set(model.model_fields) <= _in_code(
+        _sections(_page("guides/run-folder.md"))["result.json"]
+    )
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     from lorakit.verbs.train import train_recipe
 
-    small = ["train.max_steps=2", "data.limit={train: 32, validation: 16}", "train.global_batch_size=8"]
-    return train_recipe(load_recipe("quickstart", small), tmp_path_factory.mktemp("runs"), lambda event: None)[0]
+    small = [
+        "train.max_steps=2",
+        "data.limit={train: 32, validation: 16}",
+        "train.global_batch_size=8",
+    ]
+    return train_recipe(
+        load_recipe("quickstart", small), tmp_path_factory.mktemp("runs"), lambda event: None
+    )[0]
 
 
 def test_every_file_of_a_run_is_described(run):
     text = _page("guides/run-folder.md")
     top = {path.name for path in run.iterdir()}
     assert top == {"base.json", "data.json", "recipe.yaml", "result.json", "report.html", "seed0"}
-    assert all(name.replace("seed0", "seedN") in text for name in top | {p.name for p in (run / "seed0").iterdir()})
-    assert all(path.name in _page("guides/adapters.md") for path in (run / "seed0" / "adapter").iterdir())
+    assert all(
+        name.replace("seed0", "seedN") in text
+        for name in top | {p.name for p in (run / "seed0").iterdir()}
+    )
+    assert all(
+        path.name in _page("guides/adapters.md") for path in (run / "seed0" / "adapter").iterdir()
+    )
 
 
 def test_every_field_of_an_event_is_described(run):
     text = _sections(_page("guides/run-folder.md"))["metrics.jsonl"]
-    events = [json.loads(line) for line in (run / "seed0" / "metrics.jsonl").read_text().splitlines()]
+    events = [
+        json.loads(line) for line in (run / "seed0" / "metrics.jsonl").read_text().splitlines()
+    ]
     rows = {
         cells[1].strip(" `"): _in_code(cells[2])
         for cells in (line.split("|") for line in text.splitlines())
@@ -176,7 +207,8 @@ def test_every_field_of_an_event_is_described(run):
 
 
 @pytest.mark.parametrize(
-    ("file", "section"), [("predictions/validation.jsonl", "Predictions"), ("environment.json", "environment.json")]
+    ("file", "section"),
+    [("predictions/validation.jsonl", "Predictions"), ("environment.json", "environment.json")],
 )
 def test_every_key_of_the_other_files_is_described(run, file, section):
     text = (run / "seed0" / file).read_text()
@@ -185,17 +217,27 @@ def test_every_key_of_the_other_files_is_described(run, file, section):
 
 
 def test_every_error_is_described():
-    every = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.LorakitError)]
+    every = [
+        cls
+        for cls in vars(errors).values()
+        if isinstance(cls, type) and issubclass(cls, errors.LorakitError)
+    ]
     rows = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", _page("guides/errors.md"), re.MULTILINE))
     assert len(rows) >= 8
-    assert rows == {cls.__name__: str(cls.exit_code) for cls in every if cls is not errors.LorakitError}
+    assert rows == {
+        cls.__name__: str(cls.exit_code) for cls in every if cls is not errors.LorakitError
+    }
 
 
 def test_every_dependency_is_justified_and_no_other():
     text = (ROOT / "pyproject.toml").read_text()
     block = text[text.index("\ndependencies = ") : text.index("[project.scripts]")]
-    needed = {re.match(r"[\w-]+", entry)[0] for entry in re.findall(r'"([a-z][^"]*[<>=][^"]*)"', block)}  # type: ignore[index]
-    rows = re.findall(r"^\| (?:`\w+` \| )?([\w-]+) \| \w.*\|$", _page("dependencies.md"), re.MULTILINE)
+    needed = {
+        re.match(r"[\w-]+", entry)[0] for entry in re.findall(r'"([a-z][^"]*[<>=][^"]*)"', block)
+    }  # type: ignore[index]
+    rows = re.findall(
+        r"^\| (?:`\w+` \| )?([\w-]+) \| \w.*\|$", _page("dependencies.md"), re.MULTILINE
+    )
     assert sorted(set(rows) - {"package", "extra"}) == sorted(needed)
     assert len(needed) >= 20
 

@@ -28,7 +28,9 @@ class Enough(Exception):
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("lora_from_scratch", ROOT / "examples" / "lora_from_scratch.py")
+    spec = importlib.util.spec_from_file_location(
+        "lora_from_scratch", ROOT / "examples" / "lora_from_scratch.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -61,7 +63,11 @@ def test_the_example_has_the_numbers_of_the_recipe(example, quickstart):
     recipe = quickstart.recipe
     train, method = recipe.train, recipe.method
     assert (*example.TARGETS,) == method.targets
-    assert (method.r, method.alpha, recipe.data.max_length) == (example.R, example.ALPHA, example.LENGTH)
+    assert (method.r, method.alpha, recipe.data.max_length) == (
+        example.R,
+        example.ALPHA,
+        example.LENGTH,
+    )
     assert (train.epochs, train.global_batch_size) == (example.EPOCHS, example.BATCH)
     assert (train.learning_rate, train.warmup) == (example.RATE, example.WARMUP)
     assert (tuple(example.LABELS), (example.SEED,)) == (recipe.task.labels, recipe.seeds)
@@ -84,7 +90,10 @@ def test_merging_changes_no_logit(example):
     from transformers import AutoTokenizer
 
     model = example.build(ASSETS)
-    tokenizer, rows = AutoTokenizer.from_pretrained(ASSETS / "tiny_encoder"), example.read(ASSETS, "validation")[:16]
+    tokenizer, rows = (
+        AutoTokenizer.from_pretrained(ASSETS / "tiny_encoder"),
+        example.read(ASSETS, "validation")[:16],
+    )
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, example.LoRALinear):

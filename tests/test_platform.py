@@ -11,7 +11,9 @@ import pytest
 @pytest.mark.parametrize("module", ["lorakit", "lorakit.cli", "lorakit.metrics"])
 def test_windows_is_refused_at_import(module):
     code = f"import sys; sys.platform = 'win32'; import {module}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("ImportError: ")
     assert "Windows" in done.stderr.splitlines()[-1]
@@ -20,5 +22,7 @@ def test_windows_is_refused_at_import(module):
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
 def test_others_are_not(platform):
     code = f"import sys; sys.platform = {platform!r}; import lorakit.cli; lorakit.cli.add_verbs()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr

@@ -19,12 +19,36 @@ from lorakit.studies.nodes import Machines
 
 RUN = "touch canary"
 HOSTILE = [
-    f"a\n{RUN}\nb", f"`{RUN}`", f"$({RUN})", f"$MASTER_ADDR$({RUN})", f"$SLURM_JOB_ID;{RUN}", f"$MASTER`{RUN}`",
-    f'"; {RUN}; "', f"'; {RUN}; '", f"\\'; {RUN}; #", f"x; {RUN}", f"x & {RUN}", f"x | {RUN}", f"x\r\n{RUN}",
-    f'"$SLURM_JOB_ID"$({RUN})', f"#SBATCH --wrap='{RUN}'", f"\n#SBATCH --wrap='{RUN}'", f"$'\\x0a{RUN}'",
-    f"\x1b]0;{RUN}\x07", f"\x85{RUN}", f"\u2028{RUN}", "~", "*", "{a,b}", "!!", "", " ", "é ü 中文",
-    "\udcff\udcfe", "%x",
-]  # fmt: skip
+    f"a\n{RUN}\nb",
+    f"`{RUN}`",
+    f"$({RUN})",
+    f"$MASTER_ADDR$({RUN})",
+    f"$SLURM_JOB_ID;{RUN}",
+    f"$MASTER`{RUN}`",
+    f'"; {RUN}; "',
+    f"'; {RUN}; '",
+    f"\\'; {RUN}; #",
+    f"x; {RUN}",
+    f"x & {RUN}",
+    f"x | {RUN}",
+    f"x\r\n{RUN}",
+    f'"$SLURM_JOB_ID"$({RUN})',
+    f"#SBATCH --wrap='{RUN}'",
+    f"\n#SBATCH --wrap='{RUN}'",
+    f"$'\\x0a{RUN}'",
+    f"\x1b]0;{RUN}\x07",
+    f"\x85{RUN}",
+    f"\u2028{RUN}",
+    "~",
+    "*",
+    "{a,b}",
+    "!!",
+    "",
+    " ",
+    "é ü 中文",
+    "\udcff\udcfe",
+    "%x",
+]
 
 
 def _bash(script: str, folder: Path, **environment: str) -> list[str]:
@@ -34,9 +58,16 @@ def _bash(script: str, folder: Path, **environment: str) -> list[str]:
         (folder / name).chmod(0o755)
     (folder / "scontrol").write_text("#!/bin/sh\necho nodeA\n")
     (folder / "scontrol").chmod(0o755)
-    known = {"PATH": f"{folder}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[A-B]", **environment}
+    known = {
+        "PATH": f"{folder}:/usr/bin:/bin",
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NODELIST": "node[A-B]",
+        **environment,
+    }
     code = script.encode("utf-8", "surrogateescape")
-    done = subprocess.run(["bash", "-u"], input=code, env=known, cwd=folder, capture_output=True, check=False)
+    done = subprocess.run(
+        ["bash", "-u"], input=code, env=known, cwd=folder, capture_output=True, check=False
+    )
     assert done.stderr == b""
     return done.stdout.decode("utf-8", "surrogateescape").split("\0")[:-1]
 
@@ -81,9 +112,19 @@ def test_code_is_code_by_what_it_is():
 
 
 NAMES = [
-    f"a\n{RUN}", f"`{RUN}`", f"$({RUN})", "a;b", "a|b", "a\x1b[31m", "a\u202eb", "a\u200bb", 'a"b', "a\\b", "-a",
+    f"a\n{RUN}",
+    f"`{RUN}`",
+    f"$({RUN})",
+    "a;b",
+    "a|b",
+    "a\x1b[31m",
+    "a\u202eb",
+    "a\u200bb",
+    'a"b',
+    "a\\b",
+    "-a",
     "a*b",
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
@@ -124,10 +165,17 @@ def test_ordinary_names_are_taken(name):
 
 @pytest.mark.parametrize(
     "slurm",
-    [{"partition": f"a\n{RUN}"}, {"account": f"x\r{RUN}"}, {"qos": f"\u2028{RUN}"}, {"constraint": ""},
-     {"extra": {"comment": f"a\n{RUN}"}}, {"extra": {f"a\n{RUN}": 1}}, {"extra": {f"a={RUN}": "x"}}],
+    [
+        {"partition": f"a\n{RUN}"},
+        {"account": f"x\r{RUN}"},
+        {"qos": f"\u2028{RUN}"},
+        {"constraint": ""},
+        {"extra": {"comment": f"a\n{RUN}"}},
+        {"extra": {f"a\n{RUN}": 1}},
+        {"extra": {f"a={RUN}": "x"}},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_an_option_of_slurm_is_one_line(slurm, tmp_path):
     with pytest.raises(ValueError, match=r"."):
         Slurm.model_validate(slurm)
@@ -139,16 +187,25 @@ def test_an_option_of_slurm_is_one_line(slurm, tmp_path):
 
 def test_options_of_slurm_as_people_have_them():
     extra = {"mail-type": "END", "exclusive": True, "nice": 10}
-    values = {"partition": "gpu,long", "constraint": "[rack1*2&rack2*4]", "account": "p_123", "extra": extra}
+    values = {
+        "partition": "gpu,long",
+        "constraint": "[rack1*2&rack2*4]",
+        "account": "p_123",
+        "extra": extra,
+    }
     assert Slurm.model_validate(values).extra["mail-type"] == "END"
 
 
-@pytest.mark.parametrize("value", [f"a'; {RUN}; '", f"$({RUN})", f"`{RUN}`", f'"; {RUN}; "'], ids=str)
+@pytest.mark.parametrize(
+    "value", [f"a'; {RUN}; '", f"$({RUN})", f"`{RUN}`", f'"; {RUN}; "'], ids=str
+)
 def test_submitits_script_runs_nothing(value, tmp_path):
     submitit = pytest.importorskip("submitit")
     from lorakit.studies.launchers.slurm import _parameters
 
-    asked = _parameters(Slurm.model_validate({"partition": value, "extra": {"comment": value}}), "name", 1)
+    asked = _parameters(
+        Slurm.model_validate({"partition": value, "extra": {"comment": value}}), "name", 1
+    )
     text = submitit.slurm.slurm._make_sbatch_string("true", tmp_path, **asked)
     subprocess.run(["bash"], input=text, cwd=tmp_path, text=True, capture_output=True, check=False)
     assert not (tmp_path / "canary").exists()
@@ -160,4 +217,6 @@ def test_a_folder_that_slurms_script_cannot_hold(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     monkeypatch.setattr(slurm.shutil, "which", lambda _: "/bin/true")
     with pytest.raises(InputError):
-        slurm.PLUGIN.launch([Task(("true",), tmp_path / f"a\n{RUN}" / "cells" / "x")], "n", 1, Slurm(), lambda: None)
+        slurm.PLUGIN.launch(
+            [Task(("true",), tmp_path / f"a\n{RUN}" / "cells" / "x")], "n", 1, Slurm(), lambda: None
+        )

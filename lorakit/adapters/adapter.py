@@ -40,7 +40,11 @@ from lorakit.nn.tied import untie
 
 log = logging.getLogger(__name__)
 
-PEFT_FILE, PLAIN_FILE, CONFIG_FILE = "adapter_model.safetensors", "trained.safetensors", "adapter_config.json"
+PEFT_FILE, PLAIN_FILE, CONFIG_FILE = (
+    "adapter_model.safetensors",
+    "trained.safetensors",
+    "adapter_config.json",
+)
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -103,9 +107,17 @@ def save(folder: Path, attachment: Attachment, about: About, tokenizer: Any = No
             tokenizer.save_pretrained(temporary)
         config = None
         if isinstance(attachment, LoRAAttachment):
-            task_type = {"classification": "SEQ_CLS", "regression": "SEQ_CLS", "causal": "CAUSAL_LM"}[about.head]
-            config = peft.config_of(attachment, base_name(about.base, about.base_id), about.revision, task_type)
-            (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            task_type = {
+                "classification": "SEQ_CLS",
+                "regression": "SEQ_CLS",
+                "causal": "CAUSAL_LM",
+            }[about.head]
+            config = peft.config_of(
+                attachment, base_name(about.base, about.base_id), about.revision, task_type
+            )
+            (temporary / CONFIG_FILE).write_text(
+                json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+            )
             file, tensors = PEFT_FILE, peft.tensors_of(attachment)
         else:
             file, tensors = PLAIN_FILE, attachment.state()
@@ -128,7 +140,9 @@ def save(folder: Path, attachment: Attachment, about: About, tokenizer: Any = No
 def read(folder: Path) -> AdapterFile:
     """The files of an adapter folder. AdapterError: absent, damaged, not an adapter."""
     config = _read_config(folder)
-    file = next((folder / name for name in (PEFT_FILE, PLAIN_FILE) if (folder / name).is_file()), None)
+    file = next(
+        (folder / name for name in (PEFT_FILE, PLAIN_FILE) if (folder / name).is_file()), None
+    )
     if file is None:
         if (folder / "adapter_model.bin").is_file():
             raise AdapterError(
@@ -140,10 +154,14 @@ def read(folder: Path) -> AdapterFile:
             header = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
-        raise AdapterError(f"{file} is damaged or cut short: {error}; copy it again, or train again") from error
+        raise AdapterError(
+            f"{file} is damaged or cut short: {error}; copy it again, or train again"
+        ) from error
     if whole := [name for name, tensor in tensors.items() if tensor.dtype not in FLOATS]:
         dtype = str(tensors[whole[0]].dtype)[6:]
-        raise AdapterError(f"{file} holds {whole[0]} in {dtype}; LoRA's numbers are floats of 16 bits or more")
+        raise AdapterError(
+            f"{file} holds {whole[0]} in {dtype}; LoRA's numbers are floats of 16 bits or more"
+        )
     _refuse_absurd(file, tensors)
     _refuse_changed(file, header, config, tensors)
     return AdapterFile(folder, tensors, _read_about(header, file), config)
@@ -172,12 +190,19 @@ def _refuse_absurd(file: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _refuse_changed(
-    file: Path, header: Mapping[str, str], config: Mapping[str, Any] | None, tensors: Mapping[str, Tensor]
+    file: Path,
+    header: Mapping[str, str],
+    config: Mapping[str, Any] | None,
+    tensors: Mapping[str, Tensor],
 ) -> None:
     """AdapterError: something is not as lorakit wrote it. A warning where the file has no digests."""
     if DIGESTS not in header:
         writer = "an older lorakit" if "lorakit" in header else "another program"
-        log.warning("%s has no digests (%s wrote it), so a damaged number in it would not be noticed", file, writer)
+        log.warning(
+            "%s has no digests (%s wrote it), so a damaged number in it would not be noticed",
+            file,
+            writer,
+        )
         return
     if parts := changed(header[DIGESTS], digests(file.parent, header, config, tensors)):
         raise AdapterError(
@@ -187,7 +212,11 @@ def _refuse_changed(
 
 
 def attach(
-    file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[str], check_base: bool = True
+    file: AdapterFile,
+    model: nn.Module,
+    roles: Roles,
+    fresh: Collection[str],
+    check_base: bool = True,
 ) -> Attachment:
     """Put a saved adapter on its base model. Strict: every tensor is used, every trained parameter is filled.
 
@@ -200,7 +229,11 @@ def attach(
 
 
 def factors(
-    file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[str], check_base: bool = True
+    file: AdapterFile,
+    model: nn.Module,
+    roles: Roles,
+    fresh: Collection[str],
+    check_base: bool = True,
 ) -> list[tuple[Site, Tensor, Tensor]]:
     """Of a LoRA adapter: every site with B (out, r), scaled by alpha/r, and A (r, in), in the model's order.
 
@@ -209,18 +242,28 @@ def factors(
     """
     attachment = _put(file, model, roles, fresh, check_base)
     if not isinstance(attachment, LoRAAttachment):
-        raise AdapterError(f"{file.folder} is an adapter of {attachment.method.name}: it has no A and B")
+        raise AdapterError(
+            f"{file.folder} is an adapter of {attachment.method.name}: it has no A and B"
+        )
     state = peft.state_of(attachment, file.tensors)
     for site in attachment.sites:
         if (width := state[f"{site.name}.A"].shape[1]) != site.shape[1]:
-            raise AdapterError(f"{file.folder} reads {width} numbers at {site.name}, this model has {site.shape[1]}")
+            raise AdapterError(
+                f"{file.folder} reads {width} numbers at {site.name}, this model has {site.shape[1]}"
+            )
     return [
-        (site, state[f"{site.name}.B"] * attachment.deltas[site.name].scale, state[f"{site.name}.A"])
+        (
+            site,
+            state[f"{site.name}.B"] * attachment.deltas[site.name].scale,
+            state[f"{site.name}.A"],
+        )
         for site in attachment.sites
     ]
 
 
-def _put(file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[str], check_base: bool) -> Attachment:
+def _put(
+    file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[str], check_base: bool
+) -> Attachment:
     if file.about is None:
         assert file.peft_config is not None
         fresh = {*fresh, *peft.extra_names(file.tensors)}
@@ -247,7 +290,9 @@ def _put_foreign(file: AdapterFile, model: Any, method: LoRA, fresh: Collection[
         raise
 
 
-def _attach(file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[str], check_base: bool) -> Attachment:
+def _attach(
+    file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[str], check_base: bool
+) -> Attachment:
     attachment = _put(file, model, roles, fresh, check_base)
     attachment.load_state(state_for(file, attachment))
     return attachment
@@ -267,11 +312,17 @@ def start_from(file: AdapterFile, attachment: Attachment) -> list[str]:
     fresh values, the head's other layers are carried over.
     """
     if file.about is not None:
-        refuse_other_base(file, digests_of(attachment.model, file.about.fresh, file.about.fingerprint))
+        refuse_other_base(
+            file, digests_of(attachment.model, file.about.fresh, file.about.fingerprint)
+        )
         refuse_other_settings(file, attachment.model)
     state = state_for(file, attachment)
     own = attachment.state()
-    differ = [n for n in own if n in attachment.fresh and (n not in state or state[n].shape != own[n].shape)]
+    differ = [
+        n
+        for n in own
+        if n in attachment.fresh and (n not in state or state[n].shape != own[n].shape)
+    ]
     state |= {name: own[name] for name in differ}
     attachment.load_state(state)
     return differ
@@ -315,13 +366,21 @@ def method_of(about: About) -> Any:
         return methods.get(str(about.method["name"])).model_validate(about.method)
     except (ValidationError, KeyError, InputError) as error:
         why = first_problem(error) if isinstance(error, ValidationError) else error
-        raise AdapterError(f"the adapter's method is none that this lorakit knows: {about.method} ({why})") from error
+        raise AdapterError(
+            f"the adapter's method is none that this lorakit knows: {about.method} ({why})"
+        ) from error
 
 
 def _read_config(folder: Path) -> dict[str, Any] | None:
     if not folder.is_dir():
-        siblings = [str(p) for p in folder.parent.glob("*") if p.is_dir()] if folder.parent.is_dir() else []
-        raise AdapterError(f"there is no adapter folder {folder}{did_you_mean(str(folder), siblings)}")
+        siblings = (
+            [str(p) for p in folder.parent.glob("*") if p.is_dir()]
+            if folder.parent.is_dir()
+            else []
+        )
+        raise AdapterError(
+            f"there is no adapter folder {folder}{did_you_mean(str(folder), siblings)}"
+        )
     file = folder / CONFIG_FILE
     if not file.is_file():
         return None
@@ -343,12 +402,16 @@ def _read_about(header: Mapping[str, str], file: Path) -> About | None:
         if file.name == PLAIN_FILE:
             raise AdapterError(f"{file} has lost its header, so what it is for cannot be known")
         if not (file.parent / CONFIG_FILE).is_file():
-            raise AdapterError(f"{file.parent} has no {CONFIG_FILE}: r and alpha are not known, and are not guessed")
+            raise AdapterError(
+                f"{file.parent} has no {CONFIG_FILE}: r and alpha are not known, and are not guessed"
+            )
         return None
     try:
         return _ABOUT.validate_json(header["lorakit"])
     except ValidationError as error:
-        raise AdapterError(f"{file} has a header that this lorakit does not read: {first_problem(error)}") from error
+        raise AdapterError(
+            f"{file} has a header that this lorakit does not read: {first_problem(error)}"
+        ) from error
 
 
 _ABOUT = TypeAdapter(About)
@@ -357,10 +420,14 @@ _ABOUT = TypeAdapter(About)
 def _refuse_unknown(file: AdapterFile, model: nn.Module, fresh: Collection[str]) -> None:
     modules = {name for name, _ in model.named_modules()}
     for path in (
-        key[len(peft.PREFIX) : -len(".lora_A.weight")] for key in file.tensors if key.endswith(".lora_A.weight")
+        key[len(peft.PREFIX) : -len(".lora_A.weight")]
+        for key in file.tensors
+        if key.endswith(".lora_A.weight")
     ):
         if path not in modules:
-            raise AdapterError(f"{file.folder} adapts {path}, which this model has not{did_you_mean(path, modules)}")
+            raise AdapterError(
+                f"{file.folder} adapts {path}, which this model has not{did_you_mean(path, modules)}"
+            )
     known = {name for name, _ in model.named_parameters()}
     unknown = sorted(name for name in fresh if name not in known)
     missing = sorted(name for name in fresh if f"{peft.PREFIX}{name}" not in file.tensors)
@@ -389,4 +456,14 @@ def _replace(temporary: Path, folder: Path) -> None:
         temporary.rename(folder)
 
 
-__all__ = ["About", "AdapterFile", "LoRA", "attach", "factors", "fingerprint", "read", "save", "start_from"]
+__all__ = [
+    "About",
+    "AdapterFile",
+    "LoRA",
+    "attach",
+    "factors",
+    "fingerprint",
+    "read",
+    "save",
+    "start_from",
+]

@@ -26,7 +26,9 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: _plain(value) if isinstance(value, Mapping) else value
         for key, value in values.items()
-        if key not in _IGNORED and not key.startswith("_") and not any(part in key for part in _TRAINING)
+        if key not in _IGNORED
+        and not key.startswith("_")
+        and not any(part in key for part in _TRAINING)
     }
 
 

@@ -31,5 +31,6 @@ def base_name(base: str, base_id: str | None = None) -> str:
 def _warn(base: str) -> None:
     log.warning(
         "the adapter names its base by the folder %s, which is not there on another machine; give model.id=HUB_ID, "
-        "where these weights have a name on the hub", base,
-    )  # fmt: skip
+        "where these weights have a name on the hub",
+        base,
+    )

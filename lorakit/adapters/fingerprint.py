@@ -30,7 +30,9 @@ VIEWS = (*DTYPES, *(UNQUANTIZED + dtype for dtype in DTYPES))
 SAMPLES = 1024
 # one in each 1024th of the tensor, at random within it: equal steps often stay in one column. NumPy
 # keeps the numbers of this generator the same in every version
-_SPREAD = torch.from_numpy((np.arange(SAMPLES) + np.random.RandomState(0).random_sample(SAMPLES)) / SAMPLES)
+_SPREAD = torch.from_numpy(
+    (np.arange(SAMPLES) + np.random.RandomState(0).random_sample(SAMPLES)) / SAMPLES
+)
 
 
 def fingerprint(model: Any, fresh: Collection[str]) -> str:
@@ -38,7 +40,9 @@ def fingerprint(model: Any, fresh: Collection[str]) -> str:
 
     fresh: names of the parameters that are not the checkpoint's, which are left out.
     """
-    return VERSION + ",".join(f"{view}={digest}" for view, digest in digests_of(model, fresh).digests().items())
+    return VERSION + ",".join(
+        f"{view}={digest}" for view, digest in digests_of(model, fresh).digests().items()
+    )
 
 
 def digests_of(model: Any, fresh: Collection[str], like: str | None = None) -> Digests:
@@ -67,14 +71,18 @@ class Digests:
         it by is then computed."""
         self.fresh = fresh
         embeddings = model.get_input_embeddings().weight
-        self.embeddings = {name for name, tensor in model.named_parameters() if tensor is embeddings}
+        self.embeddings = {
+            name for name, tensor in model.named_parameters() if tensor is embeddings
+        }
         quantized = any(is_quantized(module) for module in model.modules())
         views = _available(self._kept(model, quantized), quantized)
         if like is not None:
             theirs = _parsed(like)
             views = [view for view in views if view in theirs][:1]
         self.views = views
-        self.found: dict[str, dict[str, bytes]] = {view.removeprefix(UNQUANTIZED): {} for view in views}
+        self.found: dict[str, dict[str, bytes]] = {
+            view.removeprefix(UNQUANTIZED): {} for view in views
+        }
 
     def _kept(self, model: Any, quantized: bool) -> list[Tensor]:
         return [
@@ -144,7 +152,9 @@ def _bits(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     if not rows.is_floating_point():
         return rows.long().contiguous()
     if rows.dtype == torch.float64:
-        rows = rows.float()  # or bfloat16 would be rounded once where a float32 model's was rounded twice
+        rows = (
+            rows.float()
+        )  # or bfloat16 would be rounded once where a float32 model's was rounded twice
     return rows.to(dtype).contiguous().view(torch.int32 if dtype == torch.float32 else torch.int16)
 
 

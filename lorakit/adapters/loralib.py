@@ -46,18 +46,32 @@ def read(file: Path) -> dict[str, Tensor]:
             raise AdapterError(
                 f"{file} asks for {asked[1]}, and that could run code, so it is not read. Save the state dict alone"
             ) from None
-        raise AdapterError(f"{file} is no checkpoint of torch, or damaged; copy it again") from error
+        raise AdapterError(
+            f"{file} is no checkpoint of torch, or damaged; copy it again"
+        ) from error
     held = held.get(NESTED, held) if isinstance(held, dict) else held
     if not isinstance(held, dict) or not held:
         raise AdapterError(f"{file} holds {type(held).__name__}, not a state dict (name -> tensor)")
-    if odd := [key for key, value in held.items() if not isinstance(key, str) or not isinstance(value, Tensor)]:
-        raise AdapterError(f"{file}: {odd[0]!r} is no tensor; a state dict is expected, or one under {NESTED!r}")
+    if odd := [
+        key
+        for key, value in held.items()
+        if not isinstance(key, str) or not isinstance(value, Tensor)
+    ]:
+        raise AdapterError(
+            f"{file}: {odd[0]!r} is no tensor; a state dict is expected, or one under {NESTED!r}"
+        )
     if all(key.startswith(PARALLEL) for key in held):
         held = {key.removeprefix(PARALLEL): value for key, value in held.items()}
     for key, value in held.items():
         refuse_odd(value, f"{file}: {key}")
-    tensors = {key: value.float() if value.is_floating_point() else value for key, value in held.items()}
-    if broken := [key for key, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]:
+    tensors = {
+        key: value.float() if value.is_floating_point() else value for key, value in held.items()
+    }
+    if broken := [
+        key
+        for key, value in tensors.items()
+        if value.is_floating_point() and not value.isfinite().all()
+    ]:
         raise AdapterError(f"{file} holds numbers that are not finite, in {broken[0]}")
     return tensors
 
@@ -97,7 +111,9 @@ def _in_model(key: str, model: Any) -> str:
     return key if key.split(".")[0] in top else f"{model.base_model_prefix}.{key}"
 
 
-def _pairs(attachment: LoRAAttachment, path: str, sites: list[Site], left: dict[str, Tensor]) -> dict[str, Tensor]:
+def _pairs(
+    attachment: LoRAAttachment, path: str, sites: list[Site], left: dict[str, Tensor]
+) -> dict[str, Tensor]:
     """A and B of each part of one module; they are taken out of `left`."""
     keys = [f"{path}.lora_A", f"{path}.lora_B"]
     if missing := [key for key in keys if key not in left]:
@@ -109,7 +125,9 @@ def _pairs(attachment: LoRAAttachment, path: str, sites: list[Site], left: dict[
     a, b = (left.pop(key) for key in keys)
     for key, value in zip(keys, (a, b), strict=True):
         if not value.is_floating_point():
-            raise AdapterError(f"the checkpoint's {key} is {str(value.dtype)[6:]}; LoRA's numbers are floats")
+            raise AdapterError(
+                f"the checkpoint's {key} is {str(value.dtype)[6:]}; LoRA's numbers are floats"
+            )
     sites = sorted(sites, key=_first_row)
     ranks = [attachment.deltas[site.name].A.shape[0] for site in sites]
     heights, width = [site.shape[0] for site in sites], sites[0].shape[1]
@@ -132,13 +150,21 @@ def _other_shape(path: str, sites: list[Site], a: Tensor, b: Tensor, r: int) -> 
     wanted = f"lora_A {(len(sites) * r, sites[0].shape[1])}, lora_B {(sum(s.shape[0] for s in sites), r)}"
     found = f"lora_A {tuple(a.shape)} and lora_B {tuple(b.shape)}"
     said = f"{path}: the checkpoint has {found}; rank {r} on {', '.join(s.part for s in sites)} is {wanted}"
-    if b.ndim == 2 and a.ndim == 2 and b.shape[1] != r and a.shape == (len(sites) * b.shape[1], sites[0].shape[1]):
+    if (
+        b.ndim == 2
+        and a.ndim == 2
+        and b.shape[1] != r
+        and a.shape == (len(sites) * b.shape[1], sites[0].shape[1])
+    ):
         return f"{said}. Give method.r={b.shape[1]}, and the alpha of that run"
     return f"{said}. Is it of another model, or of other targets?"
 
 
 def _compare_with_base(
-    attachment: LoRAAttachment, grouped: Mapping[str, list[Site]], state: Mapping[str, Tensor], left: dict[str, Tensor]
+    attachment: LoRAAttachment,
+    grouped: Mapping[str, list[Site]],
+    state: Mapping[str, Tensor],
+    left: dict[str, Tensor],
 ) -> None:
     """What is left is the base itself, weight for weight, merged or not. AdapterError: it is not."""
     own = dict(attachment.model.named_parameters(remove_duplicate=False))
@@ -147,7 +173,9 @@ def _compare_with_base(
         if name not in own:
             if name.endswith(BUFFERS):
                 continue
-            raise AdapterError(f"the checkpoint holds {name}, which this model has not{did_you_mean(name, own)}")
+            raise AdapterError(
+                f"the checkpoint holds {name}, which this model has not{did_you_mean(name, own)}"
+            )
         if value.shape != own[name].shape:
             raise AdapterError(
                 f"{name}: the checkpoint has shape {tuple(value.shape)}, the base {tuple(own[name].shape)}"
@@ -166,12 +194,18 @@ def _compare_with_base(
     if merged:
         log.warning(
             "the weights in the checkpoint were saved merged (%s and %d more): they are left out, and A and B go onto "
-            "the base once", merged[0], len(merged) - 1,
-        )  # fmt: skip
+            "the base once",
+            merged[0],
+            len(merged) - 1,
+        )
 
 
 def _refuse_other_alpha(
-    attachment: LoRAAttachment, path: str, sites: Iterable[Site], state: Mapping[str, Tensor], change: Tensor
+    attachment: LoRAAttachment,
+    path: str,
+    sites: Iterable[Site],
+    state: Mapping[str, Tensor],
+    change: Tensor,
 ) -> None:
     """change, W - W0 of a merged weight, is (alpha/r) B A, and so tells alpha."""
     sites = list(sites)

@@ -21,9 +21,13 @@ def refuse_odd(tensor: Tensor, what: str) -> None:
     """
     if tensor.is_quantized or tensor.layout is not torch.strided or tensor.is_nested:
         kind = "quantized" if tensor.is_quantized else "sparse or nested"
-        raise AdapterError(f"{what} is {kind}; a plain tensor is expected: save it dense, in float32")
+        raise AdapterError(
+            f"{what} is {kind}; a plain tensor is expected: save it dense, in float32"
+        )
     if tensor.device.type != "cpu":
-        raise AdapterError(f"{what} has no numbers (it is on the device {tensor.device.type}); save the whole model")
+        raise AdapterError(
+            f"{what} has no numbers (it is on the device {tensor.device.type}); save the whole model"
+        )
     if tensor.is_complex():
         raise AdapterError(f"{what} is {str(tensor.dtype)[6:]}; real numbers are expected")
     needed, there = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
@@ -44,7 +48,9 @@ def refuse_larger_inside(file: Path) -> None:
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
         return
     if b"bytearray" in pickled:  # bytearray(n) takes n bytes, and `weights_only` lets it through
-        raise AdapterError(f"{file} asks for a bytearray, which no state dict needs, so it is not read")
+        raise AdapterError(
+            f"{file} asks for a bytearray, which no state dict needs, so it is not read"
+        )
 
 
 def _pickled(file: Path) -> bytes:
@@ -58,5 +64,7 @@ def _pickled(file: Path) -> bytes:
         parts = opened_zip.infolist()
         inside = sum(part.file_size for part in parts)
         if inside > size:
-            raise AdapterError(f"{file} holds {inside:,} bytes in {size:,}; a file of torch is not compressed")
+            raise AdapterError(
+                f"{file} holds {inside:,} bytes in {size:,}; a file of torch is not compressed"
+            )
         return b"".join(opened_zip.read(part) for part in parts if part.filename.endswith(".pkl"))

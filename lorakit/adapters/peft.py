@@ -80,9 +80,14 @@ def tensors_of(attachment: LoRAAttachment) -> dict[str, Tensor]:
     return tensors
 
 
-def config_of(attachment: LoRAAttachment, base: str, revision: str | None, task_type: str | None) -> dict[str, Any]:
+def config_of(
+    attachment: LoRAAttachment, base: str, revision: str | None, task_type: str | None
+) -> dict[str, Any]:
     """adapter_config.json: only fields that differ from PEFT's defaults, so that old readers take it too."""
-    numbers = {path: _rank_and_alpha(attachment, sites) for path, sites in _by_module(attachment.sites).items()}
+    numbers = {
+        path: _rank_and_alpha(attachment, sites)
+        for path, sites in _by_module(attachment.sites).items()
+    }
     (r, alpha), _ = Counter(numbers.values()).most_common(1)[0]
     config: dict[str, Any] = {
         "peft_type": "LORA",
@@ -116,16 +121,29 @@ def method_of(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LoRA:
     AdapterError: a kind of adapter, or a variant of LoRA, that this is not.
     """
     if config.get("peft_type") != "LORA":
-        raise AdapterError(f"adapter_config.json: peft_type {config.get('peft_type')!r}; lorakit reads LORA")
-    used = [f"{key}={value!r}" for key, value in config.items() if key not in _PLAIN and not _inert(key, value)]
+        raise AdapterError(
+            f"adapter_config.json: peft_type {config.get('peft_type')!r}; lorakit reads LORA"
+        )
+    used = [
+        f"{key}={value!r}"
+        for key, value in config.items()
+        if key not in _PLAIN and not _inert(key, value)
+    ]
     if used:
         raise AdapterError(
             f"adapter_config.json asks for {', '.join(used)}, which plain LoRA is not; merge it with PEFT"
         )
-    paths = sorted(key[len(PREFIX) : -len(".lora_A.weight")] for key in tensors if key.endswith(".lora_A.weight"))
+    paths = sorted(
+        key[len(PREFIX) : -len(".lora_A.weight")]
+        for key in tensors
+        if key.endswith(".lora_A.weight")
+    )
     if not paths:
         raise AdapterError("the adapter holds no lora_A tensor for a linear layer")
-    numbers = {path: _numbers(path, tensors[f"{PREFIX}{path}.lora_A.weight"].shape[0], config) for path in paths}
+    numbers = {
+        path: _numbers(path, tensors[f"{PREFIX}{path}.lora_A.weight"].shape[0], config)
+        for path in paths
+    }
     (r, alpha), _ = Counter(numbers.values()).most_common(1)[0]
     targets = tuple(
         _exactly(path) if n == (r, alpha) else Target(match=_exactly(path), r=n[0], alpha=n[1])
@@ -146,14 +164,18 @@ def state_of(attachment: LoRAAttachment, tensors: Mapping[str, Tensor]) -> dict[
     for name in attachment.fresh:
         if (key := f"{PREFIX}{_outside(name)}") in left:
             state[name] = left.pop(key)
-    state |= {key.removeprefix(PREFIX): value for key, value in left.items()}  # left over: load_state names them
+    state |= {
+        key.removeprefix(PREFIX): value for key, value in left.items()
+    }  # left over: load_state names them
     return state
 
 
 def _outside(name: str) -> str:
     """PEFT's name for a parameter that is saved whole: it calls the rows of new tokens otherwise."""
     return (
-        name.removesuffix(tokens.END) + ".token_adapter.trainable_tokens_delta" if name.endswith(tokens.END) else name
+        name.removesuffix(tokens.END) + ".token_adapter.trainable_tokens_delta"
+        if name.endswith(tokens.END)
+        else name
     )
 
 
@@ -173,14 +195,19 @@ def _exactly(path: str) -> str:
 def _numbers(path: str, r: int, config: Mapping[str, Any]) -> tuple[int, float]:
     said = _of_pattern(config.get("rank_pattern"), path, config.get("r", r))
     if said != r:
-        raise AdapterError(f"adapter_config.json gives {path} the rank {said}, and its lora_A has {r}")
+        raise AdapterError(
+            f"adapter_config.json gives {path} the rank {said}, and its lora_A has {r}"
+        )
     alpha = float(_of_pattern(config.get("alpha_pattern"), path, config.get("lora_alpha", 8)))
     return r, alpha * r**0.5 if config.get("use_rslora") else alpha
 
 
 def _of_pattern(patterns: Mapping[str, Any] | None, path: str, otherwise: Any) -> Any:
     """The first that matches wins, as in PEFT."""
-    return next((n for pattern, n in (patterns or {}).items() if re.match(rf"(.*\.)?({pattern})$", path)), otherwise)
+    return next(
+        (n for pattern, n in (patterns or {}).items() if re.match(rf"(.*\.)?({pattern})$", path)),
+        otherwise,
+    )
 
 
 def _by_module(sites: Iterable[Site]) -> dict[str, list[Site]]:
@@ -218,7 +245,9 @@ def _common_scale(attachment: LoRAAttachment, sites: list[Site]) -> float:
     return scales.pop() if len(scales) == 1 else 1.0
 
 
-def _unstacked(attachment: LoRAAttachment, sites: list[Site], a: Tensor, b: Tensor) -> dict[str, Tensor]:
+def _unstacked(
+    attachment: LoRAAttachment, sites: list[Site], a: Tensor, b: Tensor
+) -> dict[str, Tensor]:
     state, column = {}, 0
     out = features(sites[0].module)[0]
     wanted = sum(attachment.deltas[site.name].A.shape[0] for site in sites)
@@ -259,7 +288,11 @@ def _whole_modules(model: nn.Module, names: Iterable[str]) -> list[str]:
     chosen: list[str] = []
     for path in sorted(above):  # a module before those in it
         if not any(path.startswith(f"{c}.") for c in chosen):
-            own = [n for n, _ in model.get_submodule(path).named_parameters() if not n.startswith("delta.")]
+            own = [
+                n
+                for n, _ in model.get_submodule(path).named_parameters()
+                if not n.startswith("delta.")
+            ]
             if all(f"{path}.{n}" in names for n in own):
                 chosen.append(path)
     return chosen

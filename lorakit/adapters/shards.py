@@ -63,13 +63,21 @@ class Shards:
         like = self.file.about.fingerprint if self.file.about else ""
         digests = Digests(self.base.model, self.attachment.fresh, like)
         wanted, index, size = DTYPES[dtype], {}, 0
-        shapes = {name: tuple(p.shape) for name, p in self.base.model.named_parameters() if ".delta." not in name}
+        shapes = {
+            name: tuple(p.shape)
+            for name, p in self.base.model.named_parameters()
+            if ".delta." not in name
+        }
         kept = {name for part in self.parts for name in part.keys}  # a head that the base has too
         for i, part in enumerate(self.parts):
             last = i == len(self.parts) - 1
             names = [*part.keys, *(name for name in sorted(self.attachment.fresh - kept) if last)]
             single = len(self.parts) == 1
-            file = folder / ("model.safetensors" if single else f"model-{i + 1:05}-of-{len(self.parts):05}.safetensors")
+            file = folder / (
+                "model.safetensors"
+                if single
+                else f"model-{i + 1:05}-of-{len(self.parts):05}.safetensors"
+            )
             kinds = {name: Kind(shapes[name], wanted) for name in names}
             write_tensors(file, kinds, self._merged(part, digests, wanted))
             sync(file)
@@ -77,7 +85,9 @@ class Shards:
             size += sum(prod(shapes[name]) for name in names) * wanted.itemsize
         if len(self.parts) > 1:
             content = {"metadata": {"total_size": size}, "weight_map": dict(sorted(index.items()))}
-            (folder / "model.safetensors.index.json").write_text(json.dumps(content, indent=2) + "\n")
+            (folder / "model.safetensors.index.json").write_text(
+                json.dumps(content, indent=2) + "\n"
+            )
         if check_base:
             adapter.refuse_other_base(self.file, digests)
 
@@ -109,7 +119,9 @@ class Shards:
         try:
             for site in sites:
                 delta = attachment.deltas[site.name]
-                delta.A, delta.B = (nn.Parameter(self.state[f"{site.name}.{letter}"].float()) for letter in "AB")
+                delta.A, delta.B = (
+                    nn.Parameter(self.state[f"{site.name}.{letter}"].float()) for letter in "AB"
+                )
                 fold(site, delta)
             return whole.detach()
         finally:
@@ -159,7 +171,11 @@ def _parts(model: nn.Module, fresh: frozenset[str], files: Sequence[Path]) -> li
                 if name is None or name in found:
                     continue  # a head of another task, or the same weight again
                 part = tensors.get_slice(key)
-                if tuple(part.get_shape()) != tuple(shapes[name]) or part.get_dtype() not in ("F32", "F16", "BF16"):
+                if tuple(part.get_shape()) != tuple(shapes[name]) or part.get_dtype() not in (
+                    "F32",
+                    "F16",
+                    "BF16",
+                ):
                     return None
                 keys[name] = key
                 found.add(name)
@@ -171,5 +187,7 @@ def _parts(model: nn.Module, fresh: frozenset[str], files: Sequence[Path]) -> li
 def _spellings(key: str, model: nn.Module) -> list[str]:
     """A checkpoint is of the model with its head, or of what is under it; old ones have LayerNorm's gamma and beta."""
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
-    modern = key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+    modern = key.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
+        "LayerNorm.beta", "LayerNorm.bias"
+    )
     return [modern, prefix + modern, modern.removeprefix(prefix)]

@@ -31,7 +31,10 @@ class Kind(NamedTuple):
 
 
 def write_tensors(
-    file: Path, kinds: Mapping[str, Kind], read: Callable[[str], Tensor], metadata: Mapping[str, str] | None = None
+    file: Path,
+    kinds: Mapping[str, Kind],
+    read: Callable[[str], Tensor],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """The tensors of `kinds`; what the widest dtype has goes first, so that every number is aligned.
 
@@ -40,7 +43,10 @@ def write_tensors(
     ValueError: another shape than was said.
     """
     order = sorted(kinds, key=lambda name: -kinds[name].dtype.itemsize)
-    begin, header = 0, dict[str, Any](__metadata__=dict(sorted({"format": "pt", **(metadata or {})}.items())))
+    begin, header = (
+        0,
+        dict[str, Any](__metadata__=dict(sorted({"format": "pt", **(metadata or {})}.items()))),
+    )
     for name in order:
         shape, dtype = kinds[name]
         end = begin + prod(shape) * dtype.itemsize

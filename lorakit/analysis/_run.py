@@ -51,7 +51,9 @@ class Request:
     """intruders: how many singular vectors are looked at."""
 
     def read(self, path: str, methods: Sequence[str], weights: bool) -> Trained:
-        return read_trained(path, methods, weights, self.choice, self.base, self.seed, self.any_base)
+        return read_trained(
+            path, methods, weights, self.choice, self.base, self.seed, self.any_base
+        )
 
     def read_all(self, methods: Sequence[str], weights: bool) -> list[Trained]:
         return [self.read(path, methods, weights) for path in self.runs]
@@ -71,11 +73,19 @@ class Answer:
     def values(self, what: str) -> dict[str, Any]:
         """As plain data, for WHAT.json."""
         runs = [trained.facts() for trained in self.trained]
-        found = [asdict(f) for f in self.found] if isinstance(self.found, list) else {
-            name: [asdict(f) for f in of] for name, of in self.found.items()
-        }  # fmt: skip
-        return {"what": what, "lorakit": lorakit.__version__, "about": self.table.caption, "runs": runs,
-                **(self.more or {}), "found": found}  # fmt: skip
+        found = (
+            [asdict(f) for f in self.found]
+            if isinstance(self.found, list)
+            else {name: [asdict(f) for f in of] for name, of in self.found.items()}
+        )
+        return {
+            "what": what,
+            "lorakit": lorakit.__version__,
+            "about": self.table.caption,
+            "runs": runs,
+            **(self.more or {}),
+            "found": found,
+        }
 
 
 def analyze(what: str, request: Request, out: Path | None = None) -> tuple[Answer, list[Path]]:
@@ -92,7 +102,10 @@ def analyze(what: str, request: Request, out: Path | None = None) -> tuple[Answe
     folder = out or _folder(answer.trained[0])
     make_folder(folder)
     files = [folder / f"{what}.{suffix}" for suffix in ("json", "svg", "md")]
-    write_whole(files[0], json.dumps(answer.values(what), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_whole(
+        files[0],
+        json.dumps(answer.values(what), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+    )
     write_whole(files[1], answer.picture.document)
     note = f"{answer.note}\n\n" if answer.note else ""
     picture = f"![{answer.picture.title}]({what}.svg)"
@@ -101,7 +114,13 @@ def analyze(what: str, request: Request, out: Path | None = None) -> tuple[Answe
 
 
 def _count(least: int, most: int) -> str:
-    return "one run" if most == 1 else f"{least} run or more" if most > 2 else f"{least} or {most} runs"
+    return (
+        "one run"
+        if most == 1
+        else f"{least} run or more"
+        if most > 2
+        else f"{least} or {most} runs"
+    )
 
 
 def _folder(trained: Trained) -> Path:
@@ -127,7 +146,9 @@ def _of_other_bases(fingerprints: list[str]) -> bool:
 
 def _subspace(request: Request) -> Answer:
     paths = request.runs if len(request.runs) > 1 else seeds_of(request.runs[0])
-    trained = sorted((request.read(path, LORA, False) for path in paths), key=lambda one: one.rank or 0)
+    trained = sorted(
+        (request.read(path, LORA, False) for path in paths), key=lambda one: one.rank or 0
+    )
     names = _named(trained)
     if _of_other_bases([one.base for one in trained if one.base]) and not request.any_base:
         raise AdapterError(
@@ -139,20 +160,33 @@ def _subspace(request: Request) -> Answer:
             log.warning(
                 "%s and %s have one seed: with the same random numbers the A of the first weight began alike, and with "
                 "the same r every A. What they share may be that; take another seed, %s/seedN.",
-                a.label, b.label, _run_of(b.source.path),
-            )  # fmt: skip
+                a.label,
+                b.label,
+                _run_of(b.source.path),
+            )
     found = overlaps([(a.changes, b.changes) for a, b in itertools.combinations(trained, 2)])
     between = " and ".join(names)
     if len(trained) > 2:
         between = f"{len(trained)} seeds of {Path(request.runs[0]).name}, r={trained[0].rank}"
     note = subspace_report.headline(found)
-    return Answer(trained, found, subspace_report.table(found, between), subspace_report.picture(found, between), note)
+    return Answer(
+        trained,
+        found,
+        subspace_report.table(found, between),
+        subspace_report.picture(found, between),
+        note,
+    )
 
 
 def _amplification(request: Request) -> Answer:
     runs = _named(request.read_all(LORA, True))
     found = {name: [amplification(c) for c in one.changes] for name, one in runs.items()}
-    return Answer(list(runs.values()), found, amplification_report.table(found), amplification_report.picture(found))
+    return Answer(
+        list(runs.values()),
+        found,
+        amplification_report.table(found),
+        amplification_report.picture(found),
+    )
 
 
 def _rank(request: Request) -> Answer:
@@ -168,20 +202,41 @@ def _full(request: Request) -> Answer:
     recipe = trained.source.recipe
     scores = [_score(path, recipe.task.name if recipe else None) for path in others]
     if others and (_run_of(first) / "result.json").is_file():
-        scores = [full_report.score_of(trained.name, None, Result.read(_run_of(first) / "result.json")), *scores]
+        scores = [
+            full_report.score_of(trained.name, None, Result.read(_run_of(first) / "result.json")),
+            *scores,
+        ]
     table = full_report.table(trained.name, found, scores)
-    kept = [{"name": s.name, "r": s.r, "metric": s.row.metric, "split": s.row.split, "values": s.row.values}
-            for s in scores]  # fmt: skip
-    return Answer([trained], found, table, full_report.picture(trained.name, found, scores), more={"scores": kept})
+    kept = [
+        {
+            "name": s.name,
+            "r": s.r,
+            "metric": s.row.metric,
+            "split": s.row.split,
+            "values": s.row.values,
+        }
+        for s in scores
+    ]
+    return Answer(
+        [trained],
+        found,
+        table,
+        full_report.picture(trained.name, found, scores),
+        more={"scores": kept},
+    )
 
 
 def _score(path: str, task: str | None) -> full_report.Score:
     """Of a LoRA run of the same task, from its result alone."""
     result = Result.read(_run_of(path) / "result.json")
     if task not in (None, result.task):
-        raise InputError(f"{path} was trained on {result.task}, and the full run on {task}: other scores")
+        raise InputError(
+            f"{path} was trained on {result.task}, and the full run on {task}: other scores"
+        )
     if result.method.get("name") != "lora":
-        raise InputError(f"{path} was trained with {result.method.get('name')}; beside a full run LoRA runs are shown")
+        raise InputError(
+            f"{path} was trained with {result.method.get('name')}; beside a full run LoRA runs are shown"
+        )
     return full_report.score_of(_run_of(path).name, result.method["r"], result)
 
 
@@ -194,14 +249,19 @@ def _intruders(request: Request) -> Answer:
     top = TOP if request.top is None else request.top
     runs = _named(request.read_all(LORA + FULL, True))
     found = {name: [intruders(c, epsilon, top) for c in one.changes] for name, one in runs.items()}
-    table, picture = intruders_report.table(found, epsilon, top), intruders_report.picture(found, epsilon, top)
+    table, picture = (
+        intruders_report.table(found, epsilon, top),
+        intruders_report.picture(found, epsilon, top),
+    )
     return Answer(list(runs.values()), found, table, picture, more={"epsilon": epsilon, "top": top})
 
 
 def _norms(request: Request) -> Answer:
     (trained,) = request.read_all(LORA + FULL, True)
     found = [norms(change) for change in trained.changes]
-    return Answer([trained], found, norms_report.table(trained.label, found), norms_report.picture(found))
+    return Answer(
+        [trained], found, norms_report.table(trained.label, found), norms_report.picture(found)
+    )
 
 
 QUESTIONS: dict[str, tuple[int, int, Callable[[Request], Answer]]] = {

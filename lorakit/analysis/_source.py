@@ -51,8 +51,13 @@ class Trained:
 
     def facts(self) -> dict[str, object]:
         """As they are written down."""
-        return {"path": self.source.path, "name": self.name, "method": self.method, "r": self.rank,
-                "seed": self.source.why}  # fmt: skip
+        return {
+            "path": self.source.path,
+            "name": self.name,
+            "method": self.method,
+            "r": self.rank,
+            "seed": self.source.why,
+        }
 
 
 @dataclass(frozen=True)
@@ -66,13 +71,23 @@ class Choice:
     def of(self, sites: Sequence[Site], path: str) -> list[Site]:
         """Those that are chosen. TargetError: none, with the names that there are."""
         named = [site for site in sites if self.site is None or _is_named(site, self.site)]
-        found = [site for site in named if self.layer is None or in_layer(site.name)[0] == self.layer]
+        found = [
+            site for site in named if self.layer is None or in_layer(site.name)[0] == self.layer
+        ]
         if not named:
-            near = did_you_mean(str(self.site), {word for s in sites for word in (s.target, s.path.split(".")[-1])})
-            raise TargetError(f"--site {self.site!r}: {path} has no such weight{near} (its first: {sites[0].name})")
+            near = did_you_mean(
+                str(self.site), {word for s in sites for word in (s.target, s.path.split(".")[-1])}
+            )
+            raise TargetError(
+                f"--site {self.site!r}: {path} has no such weight{near} (its first: {sites[0].name})"
+            )
         if not found:
-            layers = sorted({layer for site in named if (layer := in_layer(site.name)[0]) is not None})
-            raise TargetError(f"--layer {self.layer}: {path} has the layers {', '.join(map(str, layers))}")
+            layers = sorted(
+                {layer for site in named if (layer := in_layer(site.name)[0]) is not None}
+            )
+            raise TargetError(
+                f"--layer {self.layer}: {path} has the layers {', '.join(map(str, layers))}"
+            )
         return found
 
 
@@ -80,25 +95,36 @@ def _is_named(site: Site, wanted: str) -> bool:
     role = SHORT.get(wanted, wanted)
     if role in (site.part, SHORT.get(site.target, site.target)) or wanted in (site.name, site.path):
         return True
-    return site.path.endswith(f".{wanted}") or any(fnmatchcase(site.path, p) for p in (wanted, f"*.{wanted}"))
+    return site.path.endswith(f".{wanted}") or any(
+        fnmatchcase(site.path, p) for p in (wanted, f"*.{wanted}")
+    )
 
 
 def read_trained(
-    path: str, methods: Sequence[str], weights: bool, choice: Choice, base: str | None = None, seed: int | None = None,
+    path: str,
+    methods: Sequence[str],
+    weights: bool,
+    choice: Choice,
+    base: str | None = None,
+    seed: int | None = None,
     any_base: bool = False,
-) -> Trained:  # fmt: skip
+) -> Trained:
     """The change of every chosen weight, float32 or as trained.
 
     methods: those that are asked about. weights: W is needed too; without it the base's shapes are enough for LoRA.
     AdapterError: another method, another base; ModelError: the base is not to be had.
     """
     if (Path(path) / "config.json").is_file():
-        raise AdapterError(f"{path} is a plain model: what it was trained from is not known; give a run or an adapter")
+        raise AdapterError(
+            f"{path} is a plain model: what it was trained from is not known; give a run or an adapter"
+        )
     source = open_source(path, None, base, seed)
     assert source.adapter is not None
     method = source.adapter.about.method.get("name", "") if source.adapter.about else "lora"
     if method not in methods:
-        raise AdapterError(f"{path} was trained with {method}; this is asked of {' and '.join(methods)}")
+        raise AdapterError(
+            f"{path} was trained with {method}; this is asked of {' and '.join(methods)}"
+        )
     read = _read_lora if method == "lora" else _read_full
     changes = read(source, _spec(source, base), weights, choice, any_base)
     ranks = [len(change.factors[1]) for change in changes if change.factors is not None]
@@ -110,9 +136,13 @@ def seeds_of(path: str) -> list[str]:
     folder = Path(path)
     found = sorted(folder.glob("seed*/adapter"), key=lambda p: (len(p.parent.name), p.parent.name))
     if not is_run(folder):
-        raise InputError(f"{path} is no run folder: its seeds cannot be compared; give two adapters")
+        raise InputError(
+            f"{path} is no run folder: its seeds cannot be compared; give two adapters"
+        )
     if len(found) < 2:
-        raise InputError(f"{path} has {len(found)} trained seed(s), and two are compared: give two runs, or more seeds")
+        raise InputError(
+            f"{path} has {len(found)} trained seed(s), and two are compared: give two runs, or more seeds"
+        )
     return [str(place.parent) for place in found]
 
 
@@ -139,10 +169,14 @@ def _base(source: Source, spec: Model, weights: bool) -> Base:
         raise ModelError(f"{source.path}: {error} For `analyze`, give it with --model.") from error
 
 
-def _read_lora(source: Source, spec: Model, weights: bool, choice: Choice, any_base: bool) -> list[Change]:
+def _read_lora(
+    source: Source, spec: Model, weights: bool, choice: Choice, any_base: bool
+) -> list[Change]:
     base = _base(source, spec, weights)
     assert source.adapter is not None
-    found = files.factors(source.adapter, base.model, base.roles, base.fresh, check_base=weights and not any_base)
+    found = files.factors(
+        source.adapter, base.model, base.roles, base.fresh, check_base=weights and not any_base
+    )
     chosen = {site.name for site in choice.of([site for site, _, _ in found], source.path)}
     return [
         Change(site.name, factors=(b, a), base=_weight(site) if weights else None)
@@ -151,7 +185,9 @@ def _read_lora(source: Source, spec: Model, weights: bool, choice: Choice, any_b
     ]
 
 
-def _read_full(source: Source, spec: Model, weights: bool, choice: Choice, any_base: bool) -> list[Change]:
+def _read_full(
+    source: Source, spec: Model, weights: bool, choice: Choice, any_base: bool
+) -> list[Change]:
     base = _base(source, spec, True)
     assert source.adapter is not None
     named = [role for role in ROLES if role in base.roles]
@@ -159,7 +195,10 @@ def _read_full(source: Source, spec: Model, weights: bool, choice: Choice, any_b
     chosen = choice.of(sites, source.path)
     before = [_weight(site).clone() for site in chosen]
     files.attach(source.adapter, base.model, base.roles, base.fresh, check_base=not any_base)
-    return [Change(site.name, dense=_weight(site) - w, base=w) for site, w in zip(chosen, before, strict=True)]
+    return [
+        Change(site.name, dense=_weight(site) - w, base=w)
+        for site, w in zip(chosen, before, strict=True)
+    ]
 
 
 def _weight(site: Site) -> Tensor:

@@ -48,6 +48,11 @@ def amplification(change: Change, seed: int = 0) -> Amplification:
     noise = torch.randn(w.shape, generator=torch.Generator().manual_seed(seed), dtype=w.dtype)
     u_x, _, v_x = svd(noise)
     delta, onto_delta = float(s.norm()), projected_norm(w, u, v)
-    onto_base, onto_random = projected_norm(w, u_w[:, :r], v_w[:, :r]), projected_norm(w, u_x[:, :r], v_x[:, :r])
+    onto_base, onto_random = (
+        projected_norm(w, u_w[:, :r], v_w[:, :r]),
+        projected_norm(w, u_x[:, :r], v_x[:, :r]),
+    )
     factor = delta / onto_delta if onto_delta else None
-    return Amplification(change.site, r, float(w.norm()), delta, onto_delta, onto_base, onto_random, factor)
+    return Amplification(
+        change.site, r, float(w.norm()), delta, onto_delta, onto_base, onto_random, factor
+    )

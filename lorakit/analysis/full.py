@@ -29,7 +29,9 @@ class Truncation:
 
 def truncation_errors(s: Tensor) -> Tensor:
     """s: all singular values (n), largest first -> error(r) for r = 1 ... n, the last of them 0. Zeros for dW = 0."""
-    left = s.square().flip(0).cumsum(0).flip(0)  # summed from the small end: nothing is lost beside the large ones
+    left = (
+        s.square().flip(0).cumsum(0).flip(0)
+    )  # summed from the small end: nothing is lost beside the large ones
     after = torch.cat([left[1:], left.new_zeros(1)])
     return (after / left[0]).sqrt() if left[0] > 0 else torch.zeros_like(s)
 
@@ -37,4 +39,6 @@ def truncation_errors(s: Tensor) -> Tensor:
 def truncation(change: Change) -> Truncation:
     """Of one change; W is not needed beside it."""
     s = change.svd[1]
-    return Truncation(change.site, float(s.norm()), s[:KEPT].tolist(), truncation_errors(s)[:KEPT].tolist())
+    return Truncation(
+        change.site, float(s.norm()), s[:KEPT].tolist(), truncation_errors(s)[:KEPT].tolist()
+    )

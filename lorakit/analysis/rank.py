@@ -44,4 +44,11 @@ def spectrum(change: Change) -> Spectrum:
     """Of one change; W is not needed."""
     s = change.svd[1]
     stable = stable_rank(s)
-    return Spectrum(change.site, len(s), effective_rank(s), stable, 1 / stable if stable else 0.0, s[:KEPT].tolist())
+    return Spectrum(
+        change.site,
+        len(s),
+        effective_rank(s),
+        stable,
+        1 / stable if stable else 0.0,
+        s[:KEPT].tolist(),
+    )

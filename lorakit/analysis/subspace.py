@@ -72,7 +72,9 @@ def overlaps(pairs: Sequence[tuple[Sequence[Change], Sequence[Change]]]) -> list
             f"they have no weight in common: one adapts {', '.join(list(first)[:2])} ..., "
             f"the other {', '.join(list(second)[:2])} ..."
         )
-    return [_overlap(site, [(first[site], second[site]) for first, second in named]) for site in common]
+    return [
+        _overlap(site, [(first[site], second[site]) for first, second in named]) for site in common
+    ]
 
 
 def _overlap(site: str, pairs: Sequence[tuple[Change, Change]]) -> Overlap:
@@ -80,12 +82,20 @@ def _overlap(site: str, pairs: Sequence[tuple[Change, Change]]) -> Overlap:
     for pair in pairs:
         a1, a2 = sorted((_a(change) for change in pair), key=len)
         if a1.shape[1] != a2.shape[1]:
-            raise InputError(f"{site} reads {a1.shape[1]} numbers in one and {a2.shape[1]} in the other: other models")
+            raise InputError(
+                f"{site} reads {a1.shape[1]} numbers in one and {a2.shape[1]} in the other: other models"
+            )
         found.append(similarity(a1, a2))
     phi, width = torch.stack(found).mean(0), _a(pairs[0][0]).shape[1]
     random = random_similarity(*phi.shape, width)  # type: ignore[call-arg]
     p = min(phi.shape) - 1
-    return Overlap(site, width, phi.tolist(), random.tolist(), [(float(f[0, 0]), float(f[p, p])) for f in found])
+    return Overlap(
+        site,
+        width,
+        phi.tolist(),
+        random.tolist(),
+        [(float(f[0, 0]), float(f[p, p])) for f in found],
+    )
 
 
 def _a(change: Change) -> Tensor:

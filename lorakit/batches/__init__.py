@@ -11,6 +11,15 @@ from lorakit.batches.positions import refuse_too_long
 from lorakit.batches.tensors import collate, pack, sent
 
 __all__ = [
-    "IGNORE", "Encoded", "collate", "encode", "encode_once", "encode_prompts", "end_of_turn", "pack",
-    "refuse_no_padding", "refuse_too_long", "sent",
-]  # fmt: skip
+    "IGNORE",
+    "Encoded",
+    "collate",
+    "encode",
+    "encode_once",
+    "encode_prompts",
+    "end_of_turn",
+    "pack",
+    "refuse_no_padding",
+    "refuse_too_long",
+    "sent",
+]

@@ -40,9 +40,11 @@ def _answer(settings: dict, asked: dict) -> dict:
     _alarm(SECONDS)
     try:
         found = render_jinja_template(
-            conversations=[asked["messages"]], chat_template=settings["template"],
-            add_generation_prompt=asked["ask"], **settings["special"],
-        )  # fmt: skip
+            conversations=[asked["messages"]],
+            chat_template=settings["template"],
+            add_generation_prompt=asked["ask"],
+            **settings["special"],
+        )
         text = found[0][0]
         if len(text) > CHARACTERS:
             return {"error": f"it writes {len(text):,} characters for one chat"}
@@ -82,7 +84,9 @@ def _line(error: Exception) -> int | None:
     """Of the template, where the error happened."""
     if (line := getattr(error, "lineno", None)) is not None:
         return line
-    places = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == "<template>"]
+    places = [
+        f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == "<template>"
+    ]
     return places[-1] if places else None
 
 

@@ -45,7 +45,9 @@ class Chats:
         ]
         if not self.tokenizer.is_fast:
             name = type(self.tokenizer).__name__
-            raise ModelError(f"{name} cannot say where its tokens stand in a text, which a chat needs")
+            raise ModelError(
+                f"{name} cannot say where its tokens stand in a text, which a chat needs"
+            )
         ids, places = self.special.ids_and_places(whole)
         trains = [
             token if any(start <= a and b <= end and a < b for start, end in spans) else ignore
@@ -54,7 +56,9 @@ class Chats:
         end = [] if self.ends else [self._end_token()]
         return [*ids, *end], [*trains, *end]
 
-    def _span(self, example: Example, turns: Sequence[Turn], number: int, whole: str) -> tuple[int, int]:
+    def _span(
+        self, example: Example, turns: Sequence[Turn], number: int, whole: str
+    ) -> tuple[int, int]:
         """From where to where the turn's answer stands in the whole text."""
         before = self._asked(example, turns[:number])
         after = self._written(example, turns[: number + 1])
@@ -115,14 +119,20 @@ class Chats:
 
     def _end_token(self) -> int:
         if self.tokenizer.eos_token_id is None:
-            raise ModelError(f"{self.file} writes no end mark after an answer, and the tokenizer has no end token")
+            raise ModelError(
+                f"{self.file} writes no end mark after an answer, and the tokenizer has no end token"
+            )
         return self.tokenizer.eos_token_id
 
     @property
     def file(self) -> str:
         """The template, for messages."""
         given = getattr(self.tokenizer, "chat_template_file", None)
-        return f"the chat template {given}" if given else f"the chat template of {self.tokenizer.name_or_path}"
+        return (
+            f"the chat template {given}"
+            if given
+            else f"the chat template of {self.tokenizer.name_or_path}"
+        )
 
     def _written(self, example: Example, turns: Sequence[Turn], ask: bool = False) -> str:
         if not self.tokenizer.chat_template:
@@ -155,19 +165,23 @@ def say_template(tokenizer: Any) -> None:
     if not ends:
         log.warning(
             "%s writes no end mark after an answer: the tokenizer's end token %r is added to the last answer",
-            chats.file, tokenizer.eos_token,
-        )  # fmt: skip
+            chats.file,
+            tokenizer.eos_token,
+        )
     if opened:
         log.warning(
             "%s ends its prompt for an answer with %r, which it does not write before an answer: answers are trained "
             "and asked for without it; whoever asks the trained model with it asks what was not trained",
-            chats.file, opened,
-        )  # fmt: skip
+            chats.file,
+            opened,
+        )
 
 
 def _common(a: str, b: str) -> int:
     """Characters that both begin with."""
-    return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return next(
+        (n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )
 
 
 def _joined(text: str) -> str:

@@ -48,7 +48,11 @@ def encode(examples: Sequence[Example], tokenizer: Any, head: Head, data: Data) 
     else:
         fields = Special(tokenizer).fields(examples, data.max_length)
         encoded = [
-            Encoded(e.id, {name: fields[name][i] for name in fields}, None if e.target is None else number(e))
+            Encoded(
+                e.id,
+                {name: fields[name][i] for name in fields},
+                None if e.target is None else number(e),
+            )
             for i, e in enumerate(examples)
         ]
     say_texts(examples, tokenizer, head)
@@ -77,13 +81,17 @@ def encode_prompts(examples: Sequence[Example], tokenizer: Any, room: int) -> li
     for example in examples:
         ids = writer.prompt(example)
         if not ids:
-            raise DataError(f"example {named(example)} has an empty prompt: there is nothing to go on from")
+            raise DataError(
+                f"example {named(example)} has an empty prompt: there is nothing to go on from"
+            )
         if len(ids) > room:
             raise DataError(
                 f"example {named(example)} has a prompt of {len(ids)} tokens and there is room for {room}; "
                 "raise data.max_length or lower decode.max_new_tokens"
             )
-        encoded.append(Encoded(example.id, {"input_ids": ids, "attention_mask": [1] * len(ids)}, None))
+        encoded.append(
+            Encoded(example.id, {"input_ids": ids, "attention_mask": [1] * len(ids)}, None)
+        )
     return encoded
 
 
@@ -91,7 +99,9 @@ def _refuse_half_characters(examples: Sequence[Example]) -> None:
     """JSON can write half of a character (\\ud83d alone); no tokenizer takes it, and no file."""
     for e in examples:
         try:
-            "".join((e.text, e.pair or "", str(e.target), *e.references, *(t.text for t in e.turns))).encode()
+            "".join(
+                (e.text, e.pair or "", str(e.target), *e.references, *(t.text for t in e.turns))
+            ).encode()
         except UnicodeEncodeError as error:
             raise DataError(
                 f"example {named(e)} holds half of a character, {error.object[error.start]!a}; mend the file"
@@ -129,7 +139,11 @@ class _Writer:
         if ids[-1:] != [self.end]:
             return ids
         owners = found.sequence_ids(0) if found.encodings else [None] * len(ids)
-        meant = 0 if found.encodings else _ends(self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end)
+        meant = (
+            0
+            if found.encodings
+            else _ends(self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end)
+        )
         while _ends(ids, self.end) > meant and owners[len(ids) - 1] is None:
             ids.pop()
         return ids
@@ -148,11 +162,20 @@ class _Writer:
             prompt = self.prompt(example)
             ids = [*prompt, *self.completion(example)]
             trains = [IGNORE] * len(prompt) + ids[len(prompt) :] if prompt else []
-            why = f"its prompt fills all {max_length} tokens (data.max_length)" if prompt else "its prompt is empty"
+            why = (
+                f"its prompt fills all {max_length} tokens (data.max_length)"
+                if prompt
+                else "its prompt is empty"
+            )
         if not any(label != IGNORE for label in trains[1:max_length]):
             raise DataError(f"example {named(example)} has no token to train on: {why}")
         ids = ids[:max_length]
-        return Encoded(example.id, {"input_ids": ids, "attention_mask": [1] * len(ids)}, None, trains[:max_length])
+        return Encoded(
+            example.id,
+            {"input_ids": ids, "attention_mask": [1] * len(ids)},
+            None,
+            trains[:max_length],
+        )
 
 
 def _ends(ids: Sequence[int], end: int | None) -> int:

@@ -40,7 +40,9 @@ def folder() -> Path:
     return Path(os.environ.get("LORAKIT_CACHE") or Path.home() / ".cache" / "lorakit") / "tokens"
 
 
-def encode_once(examples: Sequence[Example], tokenizer: Any, head: Head, data: Data) -> list[Encoded]:
+def encode_once(
+    examples: Sequence[Example], tokenizer: Any, head: Head, data: Data
+) -> list[Encoded]:
     """As `encode`; from the file, where these examples have been encoded before."""
     key = key_of(examples, tokenizer, head, data) if len(examples) >= FEW else None
     if key is None:
@@ -54,16 +56,22 @@ def encode_once(examples: Sequence[Example], tokenizer: Any, head: Head, data: D
     return found
 
 
-def _make(file: Path, examples: Sequence[Example], encoded: Callable[[], list[Encoded]]) -> list[Encoded]:
+def _make(
+    file: Path, examples: Sequence[Example], encoded: Callable[[], list[Encoded]]
+) -> list[Encoded]:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock"), timeout=PATIENCE):
-            if (found := _read(file, examples)) is None:  # or another process has made it in the meantime
+            if (
+                found := _read(file, examples)
+            ) is None:  # or another process has made it in the meantime
                 found = encoded()
                 _write(file, found)
             return found
     except (OSError, Timeout) as error:
-        log.warning("tokenised examples are not kept: %s (LORAKIT_CACHE names another folder)", error)
+        log.warning(
+            "tokenised examples are not kept: %s (LORAKIT_CACHE names another folder)", error
+        )
         return encoded()
 
 
@@ -73,17 +81,38 @@ def key_of(examples: Sequence[Example], tokenizer: Any, head: Head, data: Data) 
     if backend is None:
         return None
     built = json.loads(backend.to_str())
-    settings = {k: v for k, v in built.items() if k not in ("truncation", "padding")}  # as the last call left them
+    settings = {
+        k: v for k, v in built.items() if k not in ("truncation", "padding")
+    }  # as the last call left them
     named = {
-        "encoding": ENCODING, "tokenizer": settings, "class": type(tokenizer).__name__, "head": head.value,
-        "versions": [version("tokenizers"), version("transformers")], "max_length": data.max_length,
-        "special": [str(tokenizer.special_tokens_map), tokenizer.eos_token_id, tokenizer.truncation_side],
-        "template": tokenizer.chat_template, "inputs": list(tokenizer.model_input_names),
-    }  # fmt: skip
+        "encoding": ENCODING,
+        "tokenizer": settings,
+        "class": type(tokenizer).__name__,
+        "head": head.value,
+        "versions": [version("tokenizers"), version("transformers")],
+        "max_length": data.max_length,
+        "special": [
+            str(tokenizer.special_tokens_map),
+            tokenizer.eos_token_id,
+            tokenizer.truncation_side,
+        ],
+        "template": tokenizer.chat_template,
+        "inputs": list(tokenizer.model_input_names),
+    }
     digest = hashlib.blake2b(json.dumps(named, sort_keys=True).encode(), digest_size=16)
     for e in examples:
         turns = [(t.role, t.text) for t in e.turns]
-        said = (e.id, e.text, e.pair, e.target, e.eos, turns, e.last_turn_only, e.given, e.target_given)
+        said = (
+            e.id,
+            e.text,
+            e.pair,
+            e.target,
+            e.eos,
+            turns,
+            e.last_turn_only,
+            e.given,
+            e.target_given,
+        )
         digest.update(repr(said).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
@@ -148,5 +177,7 @@ def _unpacked(arrays: dict[str, np.ndarray], examples: Sequence[Example]) -> lis
 def _checksum(arrays: dict[str, np.ndarray]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape} ".encode() + arrays[name].tobytes())
+        digest.update(
+            f"{name} {arrays[name].dtype} {arrays[name].shape} ".encode() + arrays[name].tobytes()
+        )
     return digest.hexdigest()

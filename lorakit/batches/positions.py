@@ -13,7 +13,14 @@ from lorakit.tasks import Data
 log = logging.getLogger(__name__)
 
 TABLES = frozenset(
-    ("position_embeddings", "position_embedding", "embed_positions", "wpe", "positions_embed", "pos_embeddings")
+    (
+        "position_embeddings",
+        "position_embedding",
+        "embed_positions",
+        "wpe",
+        "positions_embed",
+        "pos_embeddings",
+    )
 )
 """What architectures call a table with a row per position. Two-dimensional layouts have others (`x_position_...`)."""
 RELATIVE = frozenset(("relative_attention_bias", "rel_embeddings", "rel_attn"))
@@ -31,16 +38,24 @@ def refuse_too_long(data: Data, tokenizer: Any, config: Any, added: int = 0) -> 
         most = min(most, own)
     if most is not None and data.max_length + added > most:
         words = f" and the {added} tokens of the method are" if added else " is"
-        raise ModelError(f"data.max_length {data.max_length}{words} more than the {most} tokens that the model takes")
+        raise ModelError(
+            f"data.max_length {data.max_length}{words} more than the {most} tokens that the model takes"
+        )
 
 
 def most_tokens(config: Any) -> int | None:
     """Tokens that a model of this configuration takes; None where it knows distances only, and so takes any number."""
     config = text_config(config)  # a vision tower has a table of its own, of patches
-    stated = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
+    stated = getattr(config, "max_position_embeddings", None) or getattr(
+        config, "max_seq_len", None
+    )
     stated = stated if isinstance(stated, int) and stated > 0 else UNSTATED
     shapes = _outlined(config)
-    modules = [] if shapes is None else [(name.rpartition(".")[2], m) for name, m in shapes.named_modules()]
+    modules = (
+        []
+        if shapes is None
+        else [(name.rpartition(".")[2], m) for name, m in shapes.named_modules()]
+    )
     rows = [usable for name, m in modules if name in TABLES and (usable := _usable(m)) is not None]
     if not rows and any(name in RELATIVE for name, _ in modules):
         return None

@@ -26,7 +26,10 @@ def rendered(tokenizer: Any, messages: list[dict[str, str]], ask: bool) -> str:
 
     if type(tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template:
         return _by_its_own(tokenizer, messages, ask)
-    settings = {"template": tokenizer.get_chat_template(), "special": _texts(tokenizer.special_tokens_map)}
+    settings = {
+        "template": tokenizer.get_chat_template(),
+        "special": _texts(tokenizer.special_tokens_map),
+    }
     return _renderer_of_this_process().render(settings, messages, ask)
 
 
@@ -39,7 +42,10 @@ def _by_its_own(tokenizer: Any, messages: list[dict[str, str]], ask: bool) -> st
 
 
 def _texts(special: Any) -> dict[str, Any]:
-    return {name: [str(v) for v in value] if isinstance(value, list) else str(value) for name, value in special.items()}
+    return {
+        name: [str(v) for v in value] if isinstance(value, list) else str(value)
+        for name, value in special.items()
+    }
 
 
 class _Renderer:
@@ -64,11 +70,21 @@ class _Renderer:
     def _start(self) -> None:
         self.settings = None
         paths = os.pathsep.join(path for path in sys.path if path)
-        environment = {**os.environ, "PYTHONPATH": paths, "USE_TORCH": "0", "PYTHONIOENCODING": "utf-8"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": paths,
+            "USE_TORCH": "0",
+            "PYTHONIOENCODING": "utf-8",
+        }
         self.process = subprocess.Popen(
-            [sys.executable, str(PROGRAM)], env=environment, text=True, encoding="utf-8",
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [sys.executable, str(PROGRAM)],
+            env=environment,
+            text=True,
+            encoding="utf-8",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
 
     def _asked(self, line: str) -> dict[str, Any]:
         try:

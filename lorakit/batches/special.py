@@ -30,7 +30,9 @@ class Special:
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
-        self.names = sorted({name for name in tokenizer.all_special_tokens if name}, key=len, reverse=True)
+        self.names = sorted(
+            {name for name in tokenizer.all_special_tokens if name}, key=len, reverse=True
+        )
 
     @cached_property
     def pattern(self) -> re.Pattern[str] | None:
@@ -44,7 +46,9 @@ class Special:
     def marked(self, text: str, spans: Sequence[tuple[int, int]] | None = None) -> str:
         """The text with a mark in place of each special token that begins in one of the spans; None: anywhere."""
         if own := MARKS.search(text):
-            raise DataError(f"a text holds the private character U+{ord(own.group()):X}, which no font has; remove it")
+            raise DataError(
+                f"a text holds the private character U+{ord(own.group()):X}, which no font has; remove it"
+            )
         if self.within(text) is None:
             return text
         assert self.pattern is not None
@@ -86,7 +90,9 @@ class Special:
     def _piece(self, piece: str) -> list[int]:
         if not MARKS.fullmatch(piece):
             return self.tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else []
-        found = self.tokenizer(self._name(piece), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        found = self.tokenizer(
+            self._name(piece), add_special_tokens=False, split_special_tokens=True
+        )["input_ids"]
         return [self._plain(token, self._name(piece)) for token in found]
 
     def _name(self, mark: str) -> str:
@@ -97,7 +103,9 @@ class Special:
         if token not in self.reserved:
             return token
         if self.tokenizer.unk_token_id is None:
-            raise DataError(f"{where}: its text holds a special token, which this tokenizer cannot write as text")
+            raise DataError(
+                f"{where}: its text holds a special token, which this tokenizer cannot write as text"
+            )
         return self.tokenizer.unk_token_id
 
     @cached_property
@@ -134,9 +142,12 @@ def say_special(examples: Sequence[Example], tokenizer: Any, head: Head) -> None
         first, name = found[0]
         log.warning(
             "%d of %d examples hold a special token in their data (first: %s, %r); there it is read as plain text%s",
-            len(found), len(examples), first.where or first.id, name,
+            len(found),
+            len(examples),
+            first.where or first.id,
+            name,
             "" if head is Head.CAUSAL else ", and for a pair of texts two columns are named",
-        )  # fmt: skip
+        )
 
 
 def _data_holds(special: Special, e: Example, head: Head) -> str | None:

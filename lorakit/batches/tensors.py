@@ -22,9 +22,13 @@ def collate(
     batch: dict[str, Tensor] = {}
     for name in items[0].inputs:
         filler = pad_id if name == "input_ids" else 0
-        batch[name] = torch.tensor([_padded(item.inputs[name], length, filler, side) for item in items])
+        batch[name] = torch.tensor(
+            [_padded(item.inputs[name], length, filler, side) for item in items]
+        )
     if head is Head.CAUSAL:
-        batch["labels"] = torch.tensor([_padded(item.trains, length, IGNORE, side) for item in items])
+        batch["labels"] = torch.tensor(
+            [_padded(item.trains, length, IGNORE, side) for item in items]
+        )
     elif items[0].target is not None:
         dtype = torch.long if head is Head.CLASSIFICATION else torch.float
         batch["labels"] = torch.tensor([item.target for item in items], dtype=dtype)
@@ -40,16 +44,22 @@ def pack(items: Sequence[Encoded], width: int, pad_id: int) -> dict[str, Tensor]
     first token of an example is never a label, so no example predicts the next one's start.
     """
     rows: list[list[Encoded]] = []
-    for item in sorted(items, key=lambda item: -item.length):  # the longest first, each where it still fits
+    for item in sorted(
+        items, key=lambda item: -item.length
+    ):  # the longest first, each where it still fits
         row = next((row for row in rows if sum(i.length for i in row) + item.length <= width), None)
         rows.append([item]) if row is None else row.append(item)
     length = max(sum(item.length for item in row) for row in rows)
     ids, places, labels = [], [], []
     for row in rows:
-        rest = length - sum(item.length for item in row)  # the padding counts as one more example, without a label
+        rest = length - sum(
+            item.length for item in row
+        )  # the padding counts as one more example, without a label
         ids.append([token for item in row for token in item.inputs["input_ids"]] + [pad_id] * rest)
         places.append([place for item in row for place in range(item.length)] + list(range(rest)))
-        labels.append([label for item in row for label in [IGNORE, *item.trains[1:]]] + [IGNORE] * rest)
+        labels.append(
+            [label for item in row for label in [IGNORE, *item.trains[1:]]] + [IGNORE] * rest
+        )
     rows_of = {"input_ids": ids, "position_ids": places, "labels": labels}
     return {name: torch.tensor(values) for name, values in rows_of.items()}
 

@@ -17,7 +17,10 @@ from lorakit.report.picture import Picture
 from lorakit.report.table import Table
 from lorakit.runs.result import Check
 
-PACKAGE: dict[str, str] = {**dict.fromkeys(("trainer", "tuned", "grouped", "padded"), "peft"), "full": "torch"}
+PACKAGE: dict[str, str] = {
+    **dict.fromkeys(("trainer", "tuned", "grouped", "padded"), "peft"),
+    "full": "torch",
+}
 """Import name of a peer, where it is another."""
 
 
@@ -60,9 +63,11 @@ class Measured:
 
     def plain(self) -> dict[str, Any]:
         return {
-            "ratios": [r.plain() for r in self.ratios], "bytes": dict(self.bytes), "notes": list(self.notes),
+            "ratios": [r.plain() for r in self.ratios],
+            "bytes": dict(self.bytes),
+            "notes": list(self.notes),
             "checks": [check.model_dump(mode="json") for check in self.checks],
-        }  # fmt: skip
+        }
 
 
 class Bench(ABC):
@@ -76,9 +81,13 @@ class Bench(ABC):
         for peer in setting.against:
             if peer not in self.peers:
                 known = f"it has {', '.join(self.peers)}" if self.peers else "it has none"
-                raise InputError(f"bench {self.name}: no peer {peer!r} ({known}){did_you_mean(peer, self.peers)}")
+                raise InputError(
+                    f"bench {self.name}: no peer {peer!r} ({known}){did_you_mean(peer, self.peers)}"
+                )
             if find_spec(PACKAGE.get(peer, peer)) is None:
-                raise InputError(f"bench {self.name}: {peer} is not installed; pip install 'lorakit[bench]'")
+                raise InputError(
+                    f"bench {self.name}: {peer} is not installed; pip install 'lorakit[bench]'"
+                )
         return self.run(recipe, setting)
 
     @abstractmethod

@@ -19,7 +19,9 @@ if __name__ == "__main__":
     loaded = load_recipe(sys.argv[1], sys.argv[2:])
     from lorakit.verbs.train import train_recipe
 
-    spans: list[list[float]] = []  # of each seed, processor time at the start and at the latest event
+    spans: list[
+        list[float]
+    ] = []  # of each seed, processor time at the start and at the latest event
 
     def observe(event: dict[str, Any]) -> None:
         if event["event"] == "start":
@@ -30,4 +32,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as runs:
         _, result = train_recipe(loaded, Path(runs), observe)
     for seed, (start, end) in zip(result.seeds, spans, strict=True):
-        print(json.dumps({"seed": seed.seed, "scores": seed.scores, "processor": end - start}), flush=True)
+        print(
+            json.dumps({"seed": seed.seed, "scores": seed.scores, "processor": end - start}),
+            flush=True,
+        )

@@ -56,12 +56,20 @@ def kept(way: str, recipe: Recipe, setting: Setting) -> dict[str, int]:
     step()
     step()  # now with the optimizer's state beside it
     peak = _peak(setting.device) - (0 if setting.device == "cuda" else imported)
-    state = [value for one in optimizer.state.values() for value in one.values() if torch.is_tensor(value)]
+    state = [
+        value
+        for one in optimizer.state.values()
+        for value in one.values()
+        if torch.is_tensor(value)
+    ]
     found = {
-        "trained": sum(p.numel() for p in trained), "weights": _bytes([*model.parameters(), *model.buffers()]),
-        "gradients": _bytes(p.grad for p in trained if p.grad is not None), "optimizer": _bytes(state),
-        "activations": saved_bytes(loss, model), "peak": peak,
-    }  # fmt: skip
+        "trained": sum(p.numel() for p in trained),
+        "weights": _bytes([*model.parameters(), *model.buffers()]),
+        "gradients": _bytes(p.grad for p in trained if p.grad is not None),
+        "optimizer": _bytes(state),
+        "activations": saved_bytes(loss, model),
+        "peak": peak,
+    }
     with laid_out(model, training=True):
         step()
         found["blocks"] = laid_out_bytes(model)
@@ -92,7 +100,9 @@ def _full(recipe: Recipe, setting: Setting) -> Made:
 
 def _peft(recipe: Recipe, setting: Setting) -> Made:
     method: Any = recipe.method
-    model: Any = with_peft(_base(recipe, setting), method.r, int(method.alpha), setting.dropout).train()
+    model: Any = with_peft(
+        _base(recipe, setting), method.r, int(method.alpha), setting.dropout
+    ).train()
     return model, model.save_pretrained
 
 
@@ -100,7 +110,9 @@ _WAYS = {"lorakit": _lorakit, "full": _full, "peft": _peft}
 
 
 def _base(recipe: Recipe, setting: Setting) -> Any:
-    return bare(recipe, setting.layers, setting.dropout).to(setting.device, DTYPES[setting.precision])
+    return bare(recipe, setting.layers, setting.dropout).to(
+        setting.device, DTYPES[setting.precision]
+    )
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
@@ -125,7 +137,9 @@ def _resident(what: str) -> int:
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:  # no Linux: macOS counts in bytes, others in KiB
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+            1 if sys.platform == "darwin" else 1024
+        )
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:")) * 1024
 
 

@@ -35,7 +35,9 @@ def trained_models(recipe: Recipe, setting: Setting) -> dict[str, nn.Module]:
         "lorakit": lambda model: _lorakit(fast(model), recipe, dropout),
     }
     peers = {"peft": with_peft, "loralib": _loralib}
-    r, alpha = (int(getattr(recipe.method, name, default)) for name, default in (("r", 8), ("alpha", 16)))
+    r, alpha = (
+        int(getattr(recipe.method, name, default)) for name, default in (("r", 8), ("alpha", 16))
+    )
     for name in setting.against:
         builders[name] = lambda model, build=peers[name]: build(model, r, alpha, dropout)
     return {name: build(copy.deepcopy(base)).train() for name, build in builders.items()}
@@ -76,7 +78,9 @@ def _first_biases(model: Any) -> list[nn.Parameter]:
     sites = _sites(model)
     first = sites[0].path.rsplit(".", 1)[0]
     found = {id(s.module): s.module.bias for s in sites if s.path.startswith(f"{first}.")}
-    if any(bias is None for bias in found.values()):  # the Llama shape has none: the norm in front of the projections
+    if any(
+        bias is None for bias in found.values()
+    ):  # the Llama shape has none: the norm in front of the projections
         block: Any = model.get_submodule(first.rsplit(".", 1)[0])
         return [next(p for n, p in block.named_parameters() if "norm" in n)]
     return list(found.values())
@@ -84,7 +88,11 @@ def _first_biases(model: Any) -> list[nn.Parameter]:
 
 def fast(model: Any) -> Any:
     """The model with lorakit's attention and dropout, as it is trained."""
-    make_fast(model, family_of(model.config.model_type), "causal" if _is_causal(model) else "classification")
+    make_fast(
+        model,
+        family_of(model.config.model_type),
+        "causal" if _is_causal(model) else "classification",
+    )
     return model
 
 
@@ -104,10 +112,13 @@ def with_peft(model: Any, r: int, alpha: int, dropout: float) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
-        task_type="CAUSAL_LM" if _is_causal(model) else "SEQ_CLS", r=r, lora_alpha=alpha, lora_dropout=dropout,
+        task_type="CAUSAL_LM" if _is_causal(model) else "SEQ_CLS",
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
         target_modules=sorted({site.path.rsplit(".", 1)[1] for site in _sites(model)}),
         fan_in_fan_out=any(is_conv1d(module) for module in model.modules()),
-    )  # fmt: skip
+    )
     return get_peft_model(model, config)  # type: ignore[return-value]
 
 
@@ -119,11 +130,18 @@ def _loralib(model: Any, r: int, alpha: int, dropout: float) -> nn.Module:
         out, in_ = (module.nf, module.weight.shape[0]) if is_conv1d(module) else module.weight.shape  # type: ignore[union-attr]
         if is_conv1d(module):
             new: Any = loralib.MergedLinear(
-                in_, out, r=r, lora_alpha=alpha, lora_dropout=dropout, enable_lora=[True, False, True],
+                in_,
+                out,
+                r=r,
+                lora_alpha=alpha,
+                lora_dropout=dropout,
+                enable_lora=[True, False, True],
                 fan_in_fan_out=True,
-            )  # fmt: skip
+            )
         else:
-            new = loralib.Linear(in_, out, r=r, lora_alpha=alpha, lora_dropout=dropout, bias=module.bias is not None)
+            new = loralib.Linear(
+                in_, out, r=r, lora_alpha=alpha, lora_dropout=dropout, bias=module.bias is not None
+            )
         new.to(module.weight.dtype).load_state_dict(module.state_dict(), strict=False)  # type: ignore[union-attr]
         parent, _, name = path.rpartition(".")
         setattr(model.get_submodule(parent), name, new)

@@ -39,12 +39,17 @@ class Rounds:
 
     def ratio(self, of: str, over: str) -> Ratio:
         ratios = [a / b for a, b in zip(self.seconds[of], self.seconds[over], strict=True)]
-        low, median, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+        low, median, high = (
+            statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+        )
         return Ratio(of, over, median, low, high, len(ratios))
 
 
 def measure(
-    ways: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device | str = "cpu", anew: bool = False
+    ways: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    device: torch.device | str = "cpu",
+    anew: bool = False,
 ) -> Rounds:
     """Every way once per round, nobody always first; a round before them warms up and is not counted.
 

@@ -41,7 +41,9 @@ class Rows(torch.utils.data.Dataset):
 
     def __init__(self, examples: list[Example], tokenizer, max_length: int):
         pairs = [e.pair for e in examples] if examples[0].pair is not None else None
-        self.fields = tokenizer([e.text for e in examples], pairs, truncation=True, max_length=max_length)
+        self.fields = tokenizer(
+            [e.text for e in examples], pairs, truncation=True, max_length=max_length
+        )
         self.targets = [e.target for e in examples]
 
     def __len__(self) -> int:
@@ -62,33 +64,59 @@ def run(recipe: Recipe, seed: int, style: str = "grouped") -> dict:
     config = AutoConfig.from_pretrained(base, num_labels=len(task.labels), **recipe.model.config)
     model = AutoModelForSequenceClassification.from_pretrained(base, config=config)
     lora = LoraConfig(
-        task_type=TaskType.SEQ_CLS, r=method.r, lora_alpha=int(method.alpha), lora_dropout=method.dropout,
-        target_modules=[str(target) for target in method.targets],  # roles that are its modules' names, as in BERT
-    )  # fmt: skip
+        task_type=TaskType.SEQ_CLS,
+        r=method.r,
+        lora_alpha=int(method.alpha),
+        lora_dropout=method.dropout,
+        target_modules=[
+            str(target) for target in method.targets
+        ],  # roles that are its modules' names, as in BERT
+    )
     model = get_peft_model(model, lora)
     tokenizer = AutoTokenizer.from_pretrained(base)
     splits = {s: task.read(s, recipe.data) for s in ("train", task.eval_splits[0])}
     rows = {s: Rows(examples, tokenizer, recipe.data.max_length) for s, examples in splits.items()}
     by_length = style in ("grouped", "tuned")
-    padding = {"padding": "max_length", "max_length": recipe.data.max_length} if style == "padded" else {}
+    padding = (
+        {"padding": "max_length", "max_length": recipe.data.max_length} if style == "padded" else {}
+    )
 
     def metrics(output) -> dict[str, float]:
         # against the Trainer's own labels: where it groups by length, it does so in evaluation too
-        return task.score([task.to_prediction(row) for row in output.predictions.tolist()], output.label_ids.tolist())
+        return task.score(
+            [task.to_prediction(row) for row in output.predictions.tolist()],
+            output.label_ids.tolist(),
+        )
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            folder, num_train_epochs=settings.epochs, per_device_train_batch_size=settings.global_batch_size,
-            per_device_eval_batch_size=recipe.evaluate.batch_size, learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay, warmup_steps=settings.warmup, lr_scheduler_type="linear",
-            max_grad_norm=settings.max_grad_norm, eval_strategy="epoch", save_strategy="no", logging_strategy="no",
-            train_sampling_strategy="group_by_length" if by_length else "random", bf16=style == "tuned", seed=seed,
-            use_cpu=not torch.cuda.is_available(), report_to="none", disable_tqdm=True,
-        )  # fmt: skip
+            folder,
+            num_train_epochs=settings.epochs,
+            per_device_train_batch_size=settings.global_batch_size,
+            per_device_eval_batch_size=recipe.evaluate.batch_size,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            warmup_steps=settings.warmup,
+            lr_scheduler_type="linear",
+            max_grad_norm=settings.max_grad_norm,
+            eval_strategy="epoch",
+            save_strategy="no",
+            logging_strategy="no",
+            train_sampling_strategy="group_by_length" if by_length else "random",
+            bf16=style == "tuned",
+            seed=seed,
+            use_cpu=not torch.cuda.is_available(),
+            report_to="none",
+            disable_tqdm=True,
+        )
         trainer = Trainer(
-            model, arguments, train_dataset=rows["train"], eval_dataset=rows[task.eval_splits[0]],
-            data_collator=DataCollatorWithPadding(tokenizer, **padding), compute_metrics=metrics,
-        )  # fmt: skip
+            model,
+            arguments,
+            train_dataset=rows["train"],
+            eval_dataset=rows[task.eval_splits[0]],
+            data_collator=DataCollatorWithPadding(tokenizer, **padding),
+            compute_metrics=metrics,
+        )
         begin = time.process_time()
         seconds = trainer.train().metrics["train_runtime"]
         processor = time.process_time() - begin
@@ -96,13 +124,19 @@ def run(recipe: Recipe, seed: int, style: str = "grouped") -> dict:
     best = max(epochs, key=lambda entry: entry[f"eval_{task.primary}"])
     scores = {name: best[f"eval_{name}"] for name in metrics_names(best)}
     return {
-        "seed": seed, "scores": scores, "best_epoch": best["epoch"], "seconds": seconds, "processor": processor,
-    }  # fmt: skip
+        "seed": seed,
+        "scores": scores,
+        "best_epoch": best["epoch"],
+        "seconds": seconds,
+        "processor": processor,
+    }
 
 
 def metrics_names(entry: dict) -> list[str]:
     timing = {"eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}
-    return [key.removeprefix("eval_") for key in entry if key.startswith("eval_") and key not in timing]
+    return [
+        key.removeprefix("eval_") for key in entry if key.startswith("eval_") and key not in timing
+    ]
 
 
 if __name__ == "__main__":

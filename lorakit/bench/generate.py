@@ -43,15 +43,22 @@ class Generate(Bench):
         merged, adapted = _models(recipe, setting)
         ours = fast(copy.deepcopy(merged))
         ids, mask = _prompts(merged.config.vocab_size, setting)
-        settings = recipe.decode.model_copy(update={"max_new_tokens": NEW, "no_repeat_ngram": 0, "sample": False})
+        settings = recipe.decode.model_copy(
+            update={"max_new_tokens": NEW, "no_repeat_ngram": 0, "sample": False}
+        )
         texts: dict[str, Texts] = {}
         ways: dict[str, Callable[[], Texts]] = {
-            "lorakit": lambda: [written.ids for written in decode(ours, ids, mask, settings, (END,))],
+            "lorakit": lambda: [
+                written.ids for written in decode(ours, ids, mask, settings, (END,))
+            ],
             "transformers": lambda: _theirs(merged, ids, mask, settings),
             "peft": lambda: _theirs(adapted, ids, mask, settings),
         }
         asked = {name: ways[name] for name in ("lorakit", *setting.against)}
-        kept = {name: lambda name=name, way=way: texts.update({name: way()}) for name, way in asked.items()}
+        kept = {
+            name: lambda name=name, way=way: texts.update({name: way()})
+            for name, way in asked.items()
+        }
         with laid_out(ours):  # once for all batches, as in a run
             rounds = measure(kept, setting.rounds, setting.device)
         same = {n: sum(map(list.__eq__, texts["lorakit"], texts[n])) for n in setting.against}
@@ -90,11 +97,21 @@ def _prompts(vocabulary: int, setting: Setting) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def _theirs(model: Any, ids: Tensor, mask: Tensor, settings: Decode) -> Texts:
-    beams = {"length_penalty": settings.length_penalty, "early_stopping": False} if settings.beams > 1 else {}
+    beams = (
+        {"length_penalty": settings.length_penalty, "early_stopping": False}
+        if settings.beams > 1
+        else {}
+    )
     rows: Sequence[list[int]] = model.generate(
-        input_ids=ids, attention_mask=mask, max_new_tokens=settings.max_new_tokens, num_beams=settings.beams,
-        do_sample=False, pad_token_id=PAD, eos_token_id=END, **beams,
-    )[:, ids.shape[1] :].tolist()  # fmt: skip
+        input_ids=ids,
+        attention_mask=mask,
+        max_new_tokens=settings.max_new_tokens,
+        num_beams=settings.beams,
+        do_sample=False,
+        pad_token_id=PAD,
+        eos_token_id=END,
+        **beams,
+    )[:, ids.shape[1] :].tolist()
     return [row[: row.index(END)] if END in row else row for row in rows]
 
 

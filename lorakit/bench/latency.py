@@ -47,7 +47,10 @@ PUBLISHED = {
 }
 GRIDS = {
     "table1": ("32x512,16x256,1x128", ()),
-    "figure5": (",".join(f"{b}x{n}" for n in (128, 256, 512) for b in (1, 2, 4, 8, 16, 32)), (10, 100, 250)),
+    "figure5": (
+        ",".join(f"{b}x{n}" for n in (128, 256, 512) for b in (1, 2, 4, 8, 16, 32)),
+        (10, 100, 250),
+    ),
 }
 LAYERS, WIDTH = 24, 1024
 """GPT-2 medium's, which the published numbers are of."""
@@ -66,13 +69,19 @@ class Latency(Bench):
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         if not isinstance(recipe.method, LoRA):
-            raise InputError(f"bench latency is of LoRA, and the recipe's method is {recipe.method.name}")
+            raise InputError(
+                f"bench latency is of LoRA, and the recipe's method is {recipe.method.name}"
+            )
         named, bottlenecks = GRIDS.get(setting.shapes or "table1", (setting.shapes, ()))
         shapes, bottlenecks = read_shapes(named), setting.bottlenecks or bottlenecks
         models = _Models(recipe, setting)
-        most = getattr(models.base.config, "max_position_embeddings", None) or max(n for _, n in shapes)
+        most = getattr(models.base.config, "max_position_embeddings", None) or max(
+            n for _, n in shapes
+        )
         if (longest := max(n for _, n in shapes)) > most:
-            raise InputError(f"--shapes: {longest} tokens, and {recipe.model.name} takes {most} at most")
+            raise InputError(
+                f"--shapes: {longest} tokens, and {recipe.model.name} takes {most} at most"
+            )
         ratios: dict[tuple[str, Shape], Ratio] = {}
         seconds: dict[Shape, float] = {}
         checks = [plain_again(models.merged, models.base)]
@@ -80,14 +89,17 @@ class Latency(Bench):
             rounds = _measured(models.at(shape, bottlenecks), recipe, setting, shape)
             seconds[shape] = statistics.median(rounds.seconds[BASE])
             checks.append(no_slower(rounds, shape))
-            ratios |= {(way, shape): rounds.ratio(way, BASE) for way in rounds.seconds if way != BASE}
+            ratios |= {
+                (way, shape): rounds.ratio(way, BASE) for way in rounds.seconds if way != BASE
+            }
         title = _title(recipe, setting, models.base.config)
         return Measured(
             [ratio.named("x".join(map(str, shape))) for (_, shape), ratio in ratios.items()],
-            notes=models.notes, tables=[_table(ratios, seconds, title, bool(bottlenecks))],
+            notes=models.notes,
+            tables=[_table(ratios, seconds, title, bool(bottlenecks))],
             picture=_heat_map(ratios, shapes, title),
             checks=checks,
-        )  # fmt: skip
+        )
 
 
 class _Models:
@@ -101,7 +113,12 @@ class _Models:
         self.roles = family.places(self.base.config)
         self.merged = self._merged()
         again = copy.deepcopy(self.base)
-        self.ways = {BASE: self.base, AGAIN: again, MERGED: self.merged, UNMERGED: self._with(self.method)}
+        self.ways = {
+            BASE: self.base,
+            AGAIN: again,
+            MERGED: self.merged,
+            UNMERGED: self._with(self.method),
+        }
         self.notes: list[str] = []
 
     def at(self, shape: Shape, bottlenecks: Sequence[int]) -> Mapping[str, nn.Module]:
@@ -113,7 +130,9 @@ class _Models:
                 if way not in self.ways:
                     self.ways[way] = self._with(methods.get(name)(r=width))  # type: ignore[call-arg]
                     count = _trained(self.ways[way])
-                    self.notes.append(f"{label}, bottleneck {width}: {count:,} parameters in {self._layers} layers")
+                    self.notes.append(
+                        f"{label}, bottleneck {width}: {count:,} parameters in {self._layers} layers"
+                    )
                 found[way if bottlenecks else label] = self.ways[way]
         return found
 
@@ -149,12 +168,16 @@ def read_shapes(text: str) -> list[Shape]:
     parts = [part.strip() for part in text.split(",")]
     if wrong := [part for part in parts if not re.fullmatch(r"[1-9]\d{0,5}x[1-9]\d{0,5}", part)]:
         known = ", ".join(GRIDS)
-        raise InputError(f"--shapes: {wrong[0]!r} is no BATCHxLENGTH such as 16x256, and no grid ({known})")
+        raise InputError(
+            f"--shapes: {wrong[0]!r} is no BATCHxLENGTH such as 16x256, and no grid ({known})"
+        )
     return list(dict.fromkeys((int(b), int(n)) for b, n in (part.split("x") for part in parts)))
 
 
 @torch.inference_mode()
-def _measured(models: Mapping[str, nn.Module], recipe: Recipe, setting: Setting, shape: Shape) -> Rounds:
+def _measured(
+    models: Mapping[str, nn.Module], recipe: Recipe, setting: Setting, shape: Shape
+) -> Rounds:
     one = Setting(batch=shape[0], length=shape[1], device=setting.device)
     batch = {k: v for k, v in random_batch(recipe, models[BASE], one).items() if k != "labels"}
     causal = recipe.task.head is Head.CAUSAL
@@ -170,8 +193,12 @@ def _measured(models: Mapping[str, nn.Module], recipe: Recipe, setting: Setting,
     begin = time.perf_counter()
     passes(models[BASE], 1)()
     count = max(1, round(LEAST_SECONDS / (time.perf_counter() - begin)))
-    found = measure({way: passes(model, count) for way, model in models.items()}, setting.rounds, setting.device)
-    return Rounds({way: [value / count for value in values] for way, values in found.seconds.items()})
+    found = measure(
+        {way: passes(model, count) for way, model in models.items()}, setting.rounds, setting.device
+    )
+    return Rounds(
+        {way: [value / count for value in values] for way, values in found.seconds.items()}
+    )
 
 
 def plain_again(merged: nn.Module, base: nn.Module) -> Check:
@@ -182,11 +209,20 @@ def plain_again(merged: nn.Module, base: nn.Module) -> Check:
             (name, type(m), len(m._forward_hooks) + len(m._forward_pre_hooks), sorted(vars(m)))
             for name, m in model.named_modules()
         ]
-        return [*modules, *((name, p.shape, p.stride(), p.dtype) for name, p in model.named_parameters())]
+        return [
+            *modules,
+            *((name, p.shape, p.stride(), p.dtype) for name, p in model.named_parameters()),
+        ]
 
-    left = [str(one[0]) for one, other in zip(outline(merged), outline(base), strict=False) if one != other]
+    left = [
+        str(one[0])
+        for one, other in zip(outline(merged), outline(base), strict=False)
+        if one != other
+    ]
     passed = outline(merged) == outline(base)
-    note = "the base's modules, parameters and hooks" + (f"; not so: {', '.join(left[:3])}" if not passed else "")
+    note = "the base's modules, parameters and hooks" + (
+        f"; not so: {', '.join(left[:3])}" if not passed else ""
+    )
     return Check(name="merged is plain", passed=passed, note=note)
 
 
@@ -195,24 +231,36 @@ def no_slower(rounds: Rounds, shape: Shape) -> Check:
     rounds cannot say it), and by more than a copy of the base is in a quarter of the rounds."""
     merged, again = rounds.ratio(MERGED, BASE), rounds.ratio(AGAIN, BASE)
     slower = sum(a > b for a, b in zip(rounds.seconds[MERGED], rounds.seconds[BASE], strict=True))
-    p = sum(math.comb(merged.rounds, k) for k in range(slower, merged.rounds + 1)) / 2**merged.rounds
+    p = (
+        sum(math.comb(merged.rounds, k) for k in range(slower, merged.rounds + 1))
+        / 2**merged.rounds
+    )
     limit = max(1.0, again.high)
     return Check(
-        name=f"merged no slower, {shape[0]}x{shape[1]}", passed=p >= 0.01 or merged.median <= limit,
-        value=merged.median, tolerance=limit,
+        name=f"merged no slower, {shape[0]}x{shape[1]}",
+        passed=p >= 0.01 or merged.median <= limit,
+        value=merged.median,
+        tolerance=limit,
         note=f"median of merged / base; slower in {slower} of {merged.rounds} rounds; tolerance: 1, or the upper "
         "quartile of a copy of the base over it",
-    )  # fmt: skip
+    )
 
 
 def _title(recipe: Recipe, setting: Setting, config: Any) -> str:
-    device = torch.cuda.get_device_name() if setting.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    device = (
+        torch.cuda.get_device_name()
+        if setting.device == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
     layers = f"{config.num_hidden_layers} layers of width {config.hidden_size}"
     return f"One forward pass, {recipe.model.name}: {layers}, {setting.precision}, {device}"
 
 
 def _table(
-    ratios: Mapping[tuple[str, Shape], Ratio], seconds: Mapping[Shape, float], title: str, widths_given: bool
+    ratios: Mapping[tuple[str, Shape], Ratio],
+    seconds: Mapping[Shape, float],
+    title: str,
+    widths_given: bool,
 ) -> Table:
     """Ours beside Table 1, where it has that column and adapters of that size."""
     columns = [(shape, {} if widths_given else PUBLISHED.get(shape, {})) for shape in seconds]
@@ -223,7 +271,9 @@ def _table(
         base += [f"{1000 * seconds[shape]:,.1f} ms", *([known[BASE]] if known else [])]
         for way, row in rows.items():
             ratio = ratios[way, shape]
-            row.append(f"{_percent(ratio.median)} ({_percent(ratio.low)} to {_percent(ratio.high)})")
+            row.append(
+                f"{_percent(ratio.median)} ({_percent(ratio.low)} to {_percent(ratio.high)})"
+            )
             row += [known.get(way, NOTHING)] if known else []
     source = "; published: Hu et al., Table 1, GPT-2 medium on a Quadro RTX8000, another device"
     caption = title + (source if any(known for _, known in columns) else "")
@@ -234,7 +284,9 @@ def _percent(ratio: float) -> str:
     return f"{100 * (ratio - 1):+.1f} %"
 
 
-def _heat_map(ratios: Mapping[tuple[str, Shape], Ratio], shapes: Sequence[Shape], title: str) -> Picture:
+def _heat_map(
+    ratios: Mapping[tuple[str, Shape], Ratio], shapes: Sequence[Shape], title: str
+) -> Picture:
     """Ways x shapes, as Figure 5 has it."""
     ways = list(dict.fromkeys(way for way, _ in ratios))
     grid = [[100 * (ratios[way, shape].median - 1) for shape in shapes] for way in ways]

@@ -28,7 +28,9 @@ class Loss(Bench):
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         if recipe.task.head is not Head.CAUSAL:
-            raise InputError(f"bench loss is of causal models, and {recipe.task.name} is a {recipe.task.head.value}")
+            raise InputError(
+                f"bench loss is of causal models, and {recipe.task.name} is a {recipe.task.head.value}"
+            )
         models = trained_models(recipe, setting)
         batch = e2e_like(models["limit"].config, setting)
 
@@ -38,12 +40,19 @@ class Loss(Bench):
         def whole(model: Any) -> Tensor:
             return model(**batch).loss
 
-        ways = {"limit": whole, "limit_fast": lean, "lorakit": lean} | dict.fromkeys(setting.against, whole)
-        steps = {name: optimized(models[name], lambda m, way=way: way(m)) for name, way in ways.items()}
+        ways = {"limit": whole, "limit_fast": lean, "lorakit": lean} | dict.fromkeys(
+            setting.against, whole
+        )
+        steps = {
+            name: optimized(models[name], lambda m, way=way: way(m)) for name, way in ways.items()
+        }
         with as_trained(models):
             rounds = measure(steps, setting.rounds, setting.device)
         pairs = [("lorakit", "limit_fast"), *(("lorakit", peer) for peer in setting.against)]
-        kept = {name: saved_bytes(lambda m=models[name], way=way: way(m), models[name]) for name, way in ways.items()}
+        kept = {
+            name: saved_bytes(lambda m=models[name], way=way: way(m), models[name])
+            for name, way in ways.items()
+        }
         return Measured([rounds.ratio(*pair) for pair in pairs], kept)
 
 

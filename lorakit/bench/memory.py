@@ -32,28 +32,43 @@ class Memory(Bench):
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         if not isinstance(recipe.method, LoRA):
-            raise InputError(f"bench memory is of LoRA, and the recipe's method is {recipe.method.name}")
+            raise InputError(
+                f"bench memory is of LoRA, and the recipe's method is {recipe.method.name}"
+            )
         if setting.recipe is None:
-            raise InputError("bench memory starts a process for each way, and needs the recipe's name")
+            raise InputError(
+                "bench memory starts a process for each way, and needs the recipe's name"
+            )
         found = {way: _process(way, setting) for way in ("lorakit", *setting.against)}
-        counted = {f"{way}: {part}": count for way, parts in found.items() for part, count in parts.items()}
+        counted = {
+            f"{way}: {part}": count for way, parts in found.items() for part, count in parts.items()
+        }
         blocks = found["lorakit"]["blocks"] / 1e6
-        note = (
-            f"lorakit, where that is an eighth of the free memory at most: {blocks:,.1f} MB more, of weights in blocks"
-        )
+        note = f"lorakit, where that is an eighth of the free memory at most: {blocks:,.1f} MB more, of weights in blocks"
         notes = [note] if blocks else []
-        return Measured([], bytes=counted, tables=[_table(found, setting), gpt3_table()], notes=notes)
+        return Measured(
+            [], bytes=counted, tables=[_table(found, setting), gpt3_table()], notes=notes
+        )
 
 
 def _process(way: str, setting: Setting) -> dict[str, int]:
-    fields = {k: v for k, v in asdict(setting).items() if k in ("layers", "batch", "length", "dropout", "device")}
+    fields = {
+        k: v
+        for k, v in asdict(setting).items()
+        if k in ("layers", "batch", "length", "dropout", "device")
+    }
     words = [way, json.dumps({**fields, "precision": setting.precision}), *(setting.recipe or ())]
     done = subprocess.run(
-        [sys.executable, "-m", "lorakit.bench._memory", *words], capture_output=True, text=True, check=False,
+        [sys.executable, "-m", "lorakit.bench._memory", *words],
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
-    )  # fmt: skip
+    )
     if done.returncode:
-        raise InputError(f"bench memory: {way} ended with {done.returncode}: {done.stderr.strip()[-400:]}")
+        raise InputError(
+            f"bench memory: {way} ended with {done.returncode}: {done.stderr.strip()[-400:]}"
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -68,10 +83,18 @@ def _table(found: Mapping[str, Mapping[str, int]], setting: Setting) -> Table:
     for way in setting.against:
         theirs = found[way]
         pairs = [(sum(p[part] for part in PARTS), p) for p in (theirs, ours)]
-        times = [_times(theirs["trained"], ours["trained"]), *(_times(theirs[p], ours[p]) for p in PARTS)]
-        times += [_times(pairs[0][0], pairs[1][0]), *(_times(theirs[p], ours[p]) for p in ("peak", "file"))]
+        times = [
+            _times(theirs["trained"], ours["trained"]),
+            *(_times(theirs[p], ours[p]) for p in PARTS),
+        ]
+        times += [
+            _times(pairs[0][0], pairs[1][0]),
+            *(_times(theirs[p], ours[p]) for p in ("peak", "file")),
+        ]
         rows.append((f"{way} / lorakit", *times))
-    what = "max_memory_allocated" if setting.device == "cuda" else "resident, less what imports took"
+    what = (
+        "max_memory_allocated" if setting.device == "cuda" else "resident, less what imports took"
+    )
     shape = f"batch {setting.batch} of {setting.length} tokens, {setting.precision}"
     header = ("MB", "trained", *PARTS, "sum", "measured peak", "saved weights")
     return Table(header, tuple(rows), f"One training step with AdamW, {shape}; peak: {what}")
@@ -98,20 +121,51 @@ def gpt3_table() -> Table:
     beside = weights + 16 * lora
     rows = (
         ("parameters", "96 layers of width 12,288", "175 B", f"{n / 1e9:.1f} B"),
-        ("LoRA's parameters", "r = 4 on query and value: 96 x 2 x 2 x 12,288 x 4", NOTHING, f"{lora:,}"),
+        (
+            "LoRA's parameters",
+            "r = 4 on query and value: 96 x 2 x 2 x 12,288 x 4",
+            NOTHING,
+            f"{lora:,}",
+        ),
         ("checkpoint, full", "2 bytes each", "350 GB", _gb(weights)),
-        ("checkpoint, LoRA", "2 bytes each", "35 MB", f"{adapter / 1e6:.1f} MB = {adapter / 2**20:.1f} MiB"),
-        ("checkpoints, full / LoRA", "10,000 is that of the printed sizes", "10,000 x", f"{weights / adapter:,.0f} x"),
+        (
+            "checkpoint, LoRA",
+            "2 bytes each",
+            "35 MB",
+            f"{adapter / 1e6:.1f} MB = {adapter / 2**20:.1f} MiB",
+        ),
+        (
+            "checkpoints, full / LoRA",
+            "10,000 is that of the printed sizes",
+            "10,000 x",
+            f"{weights / adapter:,.0f} x",
+        ),
         ("100 tasks, full", "", "35 TB", f"{100 * weights / 1e12:.1f} TB"),
         ("100 tasks, LoRA", "one base", "354 GB", _gb(weights + 100 * adapter)),
-        ("training, full", "6 bytes: fp16 weights and two fp16 moments", "1.2 TB", f"{6 * n / 1e12:.2f} TB"),
+        (
+            "training, full",
+            "6 bytes: fp16 weights and two fp16 moments",
+            "1.2 TB",
+            f"{6 * n / 1e12:.2f} TB",
+        ),
         ("", "8 bytes: and fp16 gradients", "", f"{8 * n / 1e12:.2f} TB"),
-        ("", "16 bytes: fp16 weights, gradients; fp32 master weights, moments", "", f"{16 * n / 1e12:.2f} TB"),
+        (
+            "",
+            "16 bytes: fp16 weights, gradients; fp32 master weights, moments",
+            "",
+            f"{16 * n / 1e12:.2f} TB",
+        ),
         ("training, LoRA", "fp16 weights; 16 bytes for each number of LoRA", "350 GB", _gb(beside)),
-        ("training, full / LoRA", "1.2 TB is 6.9 bytes for each parameter: none of the three", "3 x",
-         " or ".join(f"{size * n / beside:.1f}" for size in (6, 8, 16)) + " x"),
-    )  # fmt: skip
-    return Table(("GPT-3 175B", "how", "the paper", "by count"), rows, "Hu et al. 2021, section 4.2", names=2)
+        (
+            "training, full / LoRA",
+            "1.2 TB is 6.9 bytes for each parameter: none of the three",
+            "3 x",
+            " or ".join(f"{size * n / beside:.1f}" for size in (6, 8, 16)) + " x",
+        ),
+    )
+    return Table(
+        ("GPT-3 175B", "how", "the paper", "by count"), rows, "Hu et al. 2021, section 4.2", names=2
+    )
 
 
 def _gb(count: float) -> str:

@@ -28,10 +28,15 @@ class Merge(Bench):
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         if not isinstance(recipe.method, LoRA):
-            raise InputError(f"bench merge is of LoRA, and the recipe's method is {recipe.method.name}")
+            raise InputError(
+                f"bench merge is of LoRA, and the recipe's method is {recipe.method.name}"
+            )
         base = bare(recipe, setting.layers, 0.0).to(setting.device, DTYPES[setting.precision])
         with tempfile.TemporaryDirectory() as folder:
-            runs = {"lorakit": _Ours(recipe, base, Path(folder) / "ours"), "peft": _Theirs(recipe, base, Path(folder))}
+            runs = {
+                "lorakit": _Ours(recipe, base, Path(folder) / "ours"),
+                "peft": _Theirs(recipe, base, Path(folder)),
+            }
             ratios = []
             for stage in STAGES:
                 ways = {name: runs[name].prepared(stage) for name in ("lorakit", *setting.against)}
@@ -44,7 +49,9 @@ def about_of(recipe: Recipe, base: Any) -> files.About:
     """What travels with an adapter of a random base, whose head is fresh."""
     head, method = recipe.task.head.value, recipe.method.model_dump(mode="json")
     fresh = [n for n, _ in base.named_parameters() if n.startswith(("classifier.", "score."))]
-    return files.About("random", None, base.config.model_type, head, [], {}, 128, method, fresh, "", "bench")
+    return files.About(
+        "random", None, base.config.model_type, head, [], {}, 128, method, fresh, "", "bench"
+    )
 
 
 class _Ours:
@@ -60,9 +67,15 @@ class _Ours:
             if stage == "attach":
                 return lambda: self.method.attach(model, self.roles, self.fresh)
             if stage == "read":
-                return lambda: files.attach(files.read(self.folder), model, self.roles, self.fresh, check_base=False)
+                return lambda: files.attach(
+                    files.read(self.folder), model, self.roles, self.fresh, check_base=False
+                )
             attachment = self.method.attach(model, self.roles, self.fresh)
-            return (lambda: files.save(self.folder, attachment, self.about)) if stage == "save" else attachment.merge
+            return (
+                (lambda: files.save(self.folder, attachment, self.about))
+                if stage == "save"
+                else attachment.merge
+            )
 
         return make
 
@@ -83,7 +96,11 @@ class _Theirs:
             if stage == "read":
                 return lambda: PeftModel.from_pretrained(model, str(self.folder))
             adapted: Any = with_peft(model, method.r, int(method.alpha), 0.0)
-            return (lambda: adapted.save_pretrained(self.folder)) if stage == "save" else adapted.merge_and_unload
+            return (
+                (lambda: adapted.save_pretrained(self.folder))
+                if stage == "save"
+                else adapted.merge_and_unload
+            )
 
         return make
 

@@ -26,12 +26,17 @@ class Step(Bench):
         models = trained_models(recipe, setting)
         batch = random_batch(recipe, models["limit"], setting)
         head = recipe.task.head
-        steps = {name: optimized(model, lambda m: loss_sum(m, batch, head)) for name, model in models.items()}
+        steps = {
+            name: optimized(model, lambda m: loss_sum(m, batch, head))
+            for name, model in models.items()
+        }
         with as_trained(models):
             rounds = measure(steps, setting.rounds, setting.device)
         pairs = [("lorakit", "limit_fast"), ("lorakit", "limit")]
         pairs += [pair for peer in setting.against for pair in (("lorakit", peer), (peer, "limit"))]
-        kept = {name: saved_bytes(lambda m=m: loss_sum(m, batch, head), m) for name, m in models.items()}
+        kept = {
+            name: saved_bytes(lambda m=m: loss_sum(m, batch, head), m) for name, m in models.items()
+        }
         return Measured([rounds.ratio(*pair) for pair in pairs], kept)
 
 
@@ -52,7 +57,9 @@ def random_batch(recipe: Recipe, model: Any, setting: Setting) -> dict[str, Tens
 
 def optimized(model: nn.Module, loss: Callable[[Any], Tensor]) -> Callable[[], None]:
     """A whole step of `loss(model)`."""
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True
+    )
 
     def step() -> None:
         loss(model).backward()

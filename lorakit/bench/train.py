@@ -54,12 +54,17 @@ def _process(words: Sequence[str]) -> tuple[list[dict], float]:
     """What a module printed, and the processor seconds that its process took."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [sys.executable, "-m", *words], capture_output=True, text=True, check=False,
+        [sys.executable, "-m", *words],
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
-    )  # fmt: skip
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
-        raise InputError(f"python -m {' '.join(words)} ended with {done.returncode}: {done.stderr.strip()[-400:]}")
+        raise InputError(
+            f"python -m {' '.join(words)} ended with {done.returncode}: {done.stderr.strip()[-400:]}"
+        )
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"seed"')]
     return lines, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

@@ -22,14 +22,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 NO_PLACE = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG)
-recipes_app = typer.Typer(help="The recipes that ship with lorakit.", no_args_is_help=True, rich_markup_mode=None)
+recipes_app = typer.Typer(
+    help="The recipes that ship with lorakit.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(recipes_app, name="recipes")
 
 
 @app.callback(invoke_without_command=True)
 def _root(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and what the library logs.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True)] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks, and what the library logs.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", is_eager=True)
+    ] = False,
 ) -> None:
     if version:
         import lorakit
@@ -109,11 +115,18 @@ def _explain(error: Any) -> tuple[str, int]:
         return str(error), error.exit_code
     if isinstance(error, OSError) and error.errno in NO_PLACE:
         name = str(error.filename or "a file")
-        advice = "make room, or choose another place" if error.errno != errno.ENAMETOOLONG else "give a shorter one"
+        advice = (
+            "make room, or choose another place"
+            if error.errno != errno.ENAMETOOLONG
+            else "give a shorter one"
+        )
         return f"{name[:200]}: {error.strerror}; {advice}", InputError.exit_code
     if lost_another(error):
         return "another process has ended without a word, and this one cannot go on alone", 1
-    return f"{type(error).__name__}: {error}\nlorakit did not expect this; run again with --debug to see where.", 1
+    return (
+        f"{type(error).__name__}: {error}\nlorakit did not expect this; run again with --debug to see where.",
+        1,
+    )
 
 
 def _say(message: str, code: int, kind: str = "error: ") -> int:

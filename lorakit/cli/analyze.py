@@ -27,21 +27,33 @@ class What(str, Enum):
 @app.command()
 def analyze(
     what: Annotated[What, typer.Argument(help="The question.")],
-    runs: Annotated[list[str], typer.Argument(help="Run folders, one seed of one (RUN/seed1), or adapter folders.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Run folders, one seed of one (RUN/seed1), or adapter folders."),
+    ],
     site: Annotated[
-        str | None, typer.Option(help="Only these weights: a role, a name, the end of a path, or a glob.")
+        str | None,
+        typer.Option(help="Only these weights: a role, a name, the end of a path, or a glob."),
     ] = None,
-    layer: Annotated[int | None, typer.Option(help="Only this layer; subspace draws the middle one.", min=0)] = None,
+    layer: Annotated[
+        int | None, typer.Option(help="Only this layer; subspace draws the middle one.", min=0)
+    ] = None,
     epsilon: Annotated[
         float | None, typer.Option(help="intruders: below this cosine; default 0.5.", min=0, max=1)
     ] = None,
-    top: Annotated[int | None, typer.Option(help="intruders: among the first so many; default 10.", min=1)] = None,
+    top: Annotated[
+        int | None, typer.Option(help="intruders: among the first so many; default 10.", min=1)
+    ] = None,
     model: BaseModel = None,
     seed: Seed = None,
     any_base: AnyBase = False,
     trust_remote_code: TrustRemoteCode = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for the files; default: analysis/ of the first run.")] = None,
-    form: Annotated[Format, typer.Option("--format", help="How the table is written.")] = Format.plain,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the files; default: analysis/ of the first run.")
+    ] = None,
+    form: Annotated[
+        Format, typer.Option("--format", help="How the table is written.")
+    ] = Format.plain,
     as_json: Json = False,
 ) -> None:
     """What training did to the weights: the paper's section 7, and what its reviewers ask for."""

@@ -19,21 +19,43 @@ if TYPE_CHECKING:
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="step, loss, ...: one of the questions.", metavar="WHAT")],
+    what: Annotated[
+        str, typer.Argument(help="step, loss, ...: one of the questions.", metavar="WHAT")
+    ],
     recipe: RecipeName,
     overrides: Overrides = None,
-    against: Annotated[str, typer.Option(help="Peers, with commas between; `none` for none; `all` for all.")] = "all",
-    rounds: Annotated[int, typer.Option(help="Rounds that count; each times every way once.", min=2)] = 7,
-    layers: Annotated[int | None, typer.Option(help="Of the recipe's shape; all, if not given.", min=1)] = None,
+    against: Annotated[
+        str, typer.Option(help="Peers, with commas between; `none` for none; `all` for all.")
+    ] = "all",
+    rounds: Annotated[
+        int, typer.Option(help="Rounds that count; each times every way once.", min=2)
+    ] = 7,
+    layers: Annotated[
+        int | None, typer.Option(help="Of the recipe's shape; all, if not given.", min=1)
+    ] = None,
     batch: Annotated[int, typer.Option(help="Examples in a batch.", min=1)] = 16,
     length: Annotated[int, typer.Option(help="Tokens of an example.", min=2)] = 128,
-    precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of the frozen weights.")] = "fp32",
-    dropout: Annotated[float, typer.Option(help="Of the model and of the adapter.", min=0, max=0.5)] = 0.0,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; torch's own choice, if not given.", min=1)] = None,
-    shapes: Annotated[str, typer.Option(help="Of `latency`: BATCHxLENGTH,... or table1 or figure5.")] = "",
-    bottlenecks: Annotated[str, typer.Option(help="Of `latency`: widths of the adapter layers, with commas.")] = "",
-    form: Annotated[Format, typer.Option("--format", help="How a table is written.")] = Format.plain,
-    picture: Annotated[Path | None, typer.Option(help="Where a picture goes, as SVG.", metavar="FILE")] = None,
+    precision: Annotated[
+        Literal["fp32", "bf16"], typer.Option(help="Of the frozen weights.")
+    ] = "fp32",
+    dropout: Annotated[
+        float, typer.Option(help="Of the model and of the adapter.", min=0, max=0.5)
+    ] = 0.0,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads; torch's own choice, if not given.", min=1)
+    ] = None,
+    shapes: Annotated[
+        str, typer.Option(help="Of `latency`: BATCHxLENGTH,... or table1 or figure5.")
+    ] = "",
+    bottlenecks: Annotated[
+        str, typer.Option(help="Of `latency`: widths of the adapter layers, with commas.")
+    ] = "",
+    form: Annotated[
+        Format, typer.Option("--format", help="How a table is written.")
+    ] = Format.plain,
+    picture: Annotated[
+        Path | None, typer.Option(help="Where a picture goes, as SVG.", metavar="FILE")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure: ratios of time beside the limit and beside peers, in one process and in turns."""
@@ -53,7 +75,17 @@ def bench(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     words = (recipe, *(overrides or []))
     setting = Setting(
-        peers, rounds, layers, batch, length, precision, dropout, device, words, shapes, _widths(bottlenecks)
+        peers,
+        rounds,
+        layers,
+        batch,
+        length,
+        precision,
+        dropout,
+        device,
+        words,
+        shapes,
+        _widths(bottlenecks),
     )
     measured = chosen.checked(loaded.recipe, setting)
     _say(measured)
@@ -70,7 +102,9 @@ def bench(
 def _widths(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if wrong := [part for part in parts if not part.isdecimal() or not 0 < int(part) < 10**6]:
-        raise InputError(f"--bottlenecks: {wrong[0]!r} is no width; whole numbers, with commas between")
+        raise InputError(
+            f"--bottlenecks: {wrong[0]!r} is no width; whole numbers, with commas between"
+        )
     return tuple(dict.fromkeys(map(int, parts)))
 
 
@@ -84,7 +118,10 @@ def _say(measured: Measured) -> None:
         console().print(note, markup=False)
     for check in measured.checks:
         value = "" if check.value is None else f" {check.value:.3f}"
-        console().print(f"{'passed' if check.passed else 'FAILED'}: {check.name}{value} ({check.note})", markup=False)
+        console().print(
+            f"{'passed' if check.passed else 'FAILED'}: {check.name}{value} ({check.note})",
+            markup=False,
+        )
 
 
 def _draw(measured: Measured, file: Path, what: str) -> None:

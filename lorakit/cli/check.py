@@ -8,14 +8,25 @@ from typing import Annotated
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import Json, Overrides, RecipeName, TrustRemoteCode, begin, console, give, warn
+from lorakit.cli.output import (
+    Json,
+    Overrides,
+    RecipeName,
+    TrustRemoteCode,
+    begin,
+    console,
+    give,
+    warn,
+)
 
 
 @app.command()
 def check(
     recipe: RecipeName,
     overrides: Overrides = None,
-    processes: Annotated[int, typer.Option(help="Processes that the batch is shared by.", min=1)] = 1,
+    processes: Annotated[
+        int, typer.Option(help="Processes that the batch is shared by.", min=1)
+    ] = 1,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
@@ -44,19 +55,36 @@ def check(
             f"{found.shares.micro} x {found.shares.accumulation} accumulated"
         )
     if found.sample:
-        shown = [(token.replace("\n", "\\n") + " ", "bold green" if trained else "") for token, trained in found.sample]
-        out.print("one example" + (" (green is trained):" if any(t for _, t in found.sample) else ":"), end=" ")
+        shown = [
+            (token.replace("\n", "\\n") + " ", "bold green" if trained else "")
+            for token, trained in found.sample
+        ]
+        out.print(
+            "one example" + (" (green is trained):" if any(t for _, t in found.sample) else ":"),
+            end=" ",
+        )
         out.print(line(*shown))
         if found.cut:
             out.print(f"{found.cut} training examples reach data.max_length and may be cut")
-    out.print("memory, about: " + ", ".join(f"{name} {mib:,.0f} MiB" for name, mib in found.memory_mib.items()))
+    out.print(
+        "memory, about: "
+        + ", ".join(f"{name} {mib:,.0f} MiB" for name, mib in found.memory_mib.items())
+    )
     out.print(f"an adapter on disk: {found.adapter_mib:,.1f} MiB")
     for text in found.missing:
         warn(text, "not looked at:")
-    give({
-        "sites": [site.name for site in found.attachment.sites],
-        "counts": found.counts.model_dump(), "head": asdict(found.head) if found.head else None,
-        "rows": found.rows, "steps": found.steps, "warmup_steps": found.warmup_steps,
-        "memory_mib": found.memory_mib, "adapter_mib": found.adapter_mib, "not_looked_at": found.missing,
-        "sample": [{"token": token, "trained": trained} for token, trained in found.sample],
-    }, as_json)  # fmt: skip
+    give(
+        {
+            "sites": [site.name for site in found.attachment.sites],
+            "counts": found.counts.model_dump(),
+            "head": asdict(found.head) if found.head else None,
+            "rows": found.rows,
+            "steps": found.steps,
+            "warmup_steps": found.warmup_steps,
+            "memory_mib": found.memory_mib,
+            "adapter_mib": found.adapter_mib,
+            "not_looked_at": found.missing,
+            "sample": [{"token": token, "trained": trained} for token, trained in found.sample],
+        },
+        as_json,
+    )

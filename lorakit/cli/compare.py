@@ -16,13 +16,21 @@ from lorakit.cli.visible import show
 @app.command()
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(help="Run folders, or seeds of them; the first is what others are compared with.")
+        list[Path],
+        typer.Argument(
+            help="Run folders, or seeds of them; the first is what others are compared with."
+        ),
     ],
     split: Annotated[
-        str | None, typer.Option(help="Which split; by default one that no epoch was chosen on, if there is one.")
+        str | None,
+        typer.Option(
+            help="Which split; by default one that no epoch was chosen on, if there is one."
+        ),
     ] = None,
     resamples: Annotated[int, typer.Option(help="Resamples of the examples.", min=100)] = 10_000,
-    form: Annotated[Format, typer.Option("--format", help="How the table is written.")] = Format.plain,
+    form: Annotated[
+        Format, typer.Option("--format", help="How the table is written.")
+    ] = Format.plain,
     as_json: Json = False,
 ) -> None:
     """Is the difference of two runs more than chance? Over examples, and over seeds where there are several."""

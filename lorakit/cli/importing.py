@@ -13,7 +13,9 @@ from lorakit.cli.output import Json, Overrides, RecipeName, TrustRemoteCode, beg
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="A .bin or .pt of the paper's reference code (loralib).")],
+    file: Annotated[
+        Path, typer.Argument(help="A .bin or .pt of the paper's reference code (loralib).")
+    ],
     recipe: RecipeName,
     to: Annotated[Path, typer.Option(help="Folder of the adapter; must be empty or not there.")],
     overrides: Overrides = None,
@@ -32,7 +34,14 @@ def import_(
         markup=False,
     )
     say(f"adapter: {to}   score it: lorakit eval {to}", markup=False, soft_wrap=True)
-    give({
-        "adapter": str(to), "base": found.base, "task": found.task, "r": found.r, "alpha": found.alpha,
-        **found.counts.model_dump(),
-    }, as_json)  # fmt: skip
+    give(
+        {
+            "adapter": str(to),
+            "base": found.base,
+            "task": found.task,
+            "r": found.r,
+            "alpha": found.alpha,
+            **found.counts.model_dump(),
+        },
+        as_json,
+    )

@@ -15,7 +15,9 @@ from typing import IO, Any
 
 from lorakit.cli.output import console
 
-NOISE = re.compile(rb"[^\n]*torch/distributed/(elastic|run\.py)|\[rank\d+\]:\[W|DeepSpeed [\w.]+ built")
+NOISE = re.compile(
+    rb"[^\n]*torch/distributed/(elastic|run\.py)|\[rank\d+\]:\[W|DeepSpeed [\w.]+ built"
+)
 """What torchrun and torch say of processes that fail: nothing that the processes did not."""
 STOPPED = re.compile(rb"stopped at step ")
 """What a process says that has written its checkpoint; torchrun may have said something before."""
@@ -48,19 +50,30 @@ def launch(processes: int, cpu: bool, strategy: Strategy = Strategy.ddp) -> int:
     """Run this command in `processes` processes; the command is shown. Returns the first failure's exit code, or 128 +
     the signal that ended it."""
     command = [
-        "accelerate", "launch", "--config_file", str(_config(strategy)), "--num_processes", str(processes),
-        "-m", "lorakit", *_arguments(),
-    ]  # fmt: skip
+        "accelerate",
+        "launch",
+        "--config_file",
+        str(_config(strategy)),
+        "--num_processes",
+        str(processes),
+        "-m",
+        "lorakit",
+        *_arguments(),
+    ]
     settings = {"CUDA_VISIBLE_DEVICES": ""} if cpu and visible_gpus() else {}
     if cpu and strategy is Strategy.zero2:
-        settings["DS_ACCELERATOR"] = "cpu"  # or DeepSpeed says on stdout, in the launcher too, that it found no other
+        settings["DS_ACCELERATOR"] = (
+            "cpu"  # or DeepSpeed says on stdout, in the launcher too, that it found no other
+        )
     environment = os.environ | settings
     if cpu:
         environment["LORAKIT_CPU"] = "1"
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     if sys.stderr.isatty():
         environment["LORAKIT_TTY"] = "1"
-    shown = "".join(f"{name}={value} " for name, value in settings.items())  # ours: nothing to quote
+    shown = "".join(
+        f"{name}={value} " for name, value in settings.items()
+    )  # ours: nothing to quote
     from lorakit.shell import join
     from lorakit.studies.launchers._base import end_with_parent
 
@@ -70,7 +83,11 @@ def launch(processes: int, cpu: bool, strategy: Strategy = Strategy.ddp) -> int:
     # in a session of its own: Ctrl-C would reach it twice, from the terminal and from here
     with (
         subprocess.Popen(
-            launcher, env=environment, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=end_with_parent
+            launcher,
+            env=environment,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=end_with_parent,
         ) as process,
         _forwarding(process) as received,
     ):
@@ -106,7 +123,9 @@ def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
     received: list[int] = []
 
     def forward(number: int, _frame: Any) -> None:
-        if not received and process.poll() is None:  # torchrun drops its processes where a second one comes
+        if (
+            not received and process.poll() is None
+        ):  # torchrun drops its processes where a second one comes
             # at SIGHUP they would end at once
             process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
             signal.alarm(PATIENCE)
@@ -132,7 +151,9 @@ def _pass_on(source: IO[bytes], processes: int, received: Sequence[int]) -> int 
     debug = os.environ.get("LORAKIT_DEBUG") == "1"
     said, report = b"", b""
     for piece in _pieces(source):
-        ours = not report and not piece.startswith(b"Traceback ")  # without --debug no process of ours writes one
+        ours = not report and not piece.startswith(
+            b"Traceback "
+        )  # without --debug no process of ours writes one
         report += b"" if ours and not debug else piece
         if debug or STOPPED.match(piece) or (ours and NOISE.match(piece) is None):
             said = (said + piece)[-4096:]
@@ -142,13 +163,17 @@ def _pass_on(source: IO[bytes], processes: int, received: Sequence[int]) -> int 
     if received and not (b"error: " in said or STOPPED.search(said)):
         _write(f"error: stopped by {_named(received[0])}\n".encode())
     elif b"error: " not in said and code is not None and code < 0:
-        _write(f"error: process {rank} of {processes} was ended by {_named(-code)}; the others were ended\n".encode())
+        _write(
+            f"error: process {rank} of {processes} was ended by {_named(-code)}; the others were ended\n".encode()
+        )
     return code if code is None or code >= 0 else 128 - code
 
 
 def _named(number: int) -> str:
     name = signal.Signals(number).name
-    return f"{name} (the system does that when memory runs out)" if number == signal.SIGKILL else name
+    return (
+        f"{name} (the system does that when memory runs out)" if number == signal.SIGKILL else name
+    )
 
 
 def _pieces(source: IO[bytes]) -> Iterator[bytes]:

@@ -20,7 +20,9 @@ def launch_command(
     processes_per_node: Annotated[
         int, typer.Option("--processes-per-node", help="Processes on each: one per GPU.", min=1)
     ] = 1,
-    slurm: Annotated[bool, typer.Option("--slurm", help="A script for sbatch, not a line for each machine.")] = False,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="A script for sbatch, not a line for each machine.")
+    ] = False,
     address: Annotated[
         str, typer.Option(help="HOST or HOST:PORT of any one of the machines, where they meet.")
     ] = "FIRST_HOST",
@@ -34,9 +36,14 @@ def launch_command(
     from lorakit.studies.nodes import Machines
     from lorakit.training.plan import share
 
-    loaded, machines = load_recipe(recipe, overrides or []), Machines(nodes, processes_per_node, cpu)
+    loaded, machines = (
+        load_recipe(recipe, overrides or []),
+        Machines(nodes, processes_per_node, cpu),
+    )
     settings = loaded.recipe.train
-    share(settings.global_batch_size, settings.micro_batch_size, machines.processes)  # now, not when it is its turn
+    share(
+        settings.global_batch_size, settings.micro_batch_size, machines.processes
+    )  # now, not when it is its turn
     arguments = [recipe, *(overrides or []), "--runs", str(runs), *(["--cpu"] if cpu else [])]
     arguments += ["--trust-remote-code"] if trust_remote_code else []
     name = loaded.name.replace("/", "-")
@@ -47,5 +54,6 @@ def launch_command(
     console().print(
         f"run this line on each of the {nodes} machines; all of them need the folder {runs}, the base model and the "
         "data at the same paths",
-        markup=False, soft_wrap=True,
-    )  # fmt: skip
+        markup=False,
+        soft_wrap=True,
+    )

@@ -24,12 +24,18 @@ def merge(
     path: Annotated[str, typer.Argument(help="A run folder, an adapter folder, or a hub id.")],
     to: Annotated[Path, typer.Option(help="Folder of the merged model; must not be there yet.")],
     overrides: Overrides = None,
-    dtype: Annotated[DType, typer.Option(help="Of the written weights; the sum is formed in fp32.")] = DType.fp32,
+    dtype: Annotated[
+        DType, typer.Option(help="Of the written weights; the sum is formed in fp32.")
+    ] = DType.fp32,
     tolerance: Annotated[
         float | None, typer.Option(help="Largest difference of a logit that passes, relative.")
     ] = None,
     examples: Annotated[
-        int, typer.Option(help="Validation examples to compare on; 0: no proof, and no whole model in memory.", min=0)
+        int,
+        typer.Option(
+            help="Validation examples to compare on; 0: no proof, and no whole model in memory.",
+            min=0,
+        ),
     ] = 256,
     task: Task = None,
     model: BaseModel = None,
@@ -42,7 +48,9 @@ def merge(
     begin()
     from lorakit.verbs.merge import merge as run_merge
 
-    report = run_merge(path, to, dtype.value, tolerance, examples, task, model, seed, overrides or [], any_base)
+    report = run_merge(
+        path, to, dtype.value, tolerance, examples, task, model, seed, overrides or [], any_base
+    )
     say = console().print
     say(f"merged in fp32, written as {report['dtype']} to {to}", markup=False)
     if not report["examples"]:

@@ -20,11 +20,15 @@ from lorakit.errors import MetricError
 if TYPE_CHECKING:
     from lorakit.cli.screen import Screen
 
-Json = Annotated[bool, typer.Option("--json", help="One machine-readable result on stdout; all else on stderr.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="One machine-readable result on stdout; all else on stderr.")
+]
 Runs = Annotated[Path, typer.Option("--runs", help="Where run folders go.", metavar="DIR")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="key=value sets a value of the recipe, ~key removes one.", metavar="[KEY=VALUE]..."),
+    typer.Argument(
+        help="key=value sets a value of the recipe, ~key removes one.", metavar="[KEY=VALUE]..."
+    ),
 ]
 
 
@@ -85,7 +89,9 @@ def give(result: Mapping[str, Any], as_json: bool) -> None:
         return
     text = json.dumps(_finite(result), ensure_ascii=False)
     # exact for whoever parses it, on any terminal
-    show_exactly((json_safe(text) if can_show(json_safe(text)) else json.dumps(_finite(result))) + "\n")
+    show_exactly(
+        (json_safe(text) if can_show(json_safe(text)) else json.dumps(_finite(result))) + "\n"
+    )
 
 
 def _finite(value: Any) -> Any:
@@ -132,7 +138,9 @@ def end_with(failed: Mapping[str, str]) -> None:
         return
     reasons = {why: [m for m, other in failed.items() if other == why] for why in failed.values()}
     said = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
-    raise MetricError(f"not computed: {said}. The other metrics are given; the predictions are kept as they are")
+    raise MetricError(
+        f"not computed: {said}. The other metrics are given; the predictions are kept as they are"
+    )
 
 
 def complete_recipe(incomplete: str) -> list[str]:
@@ -144,5 +152,9 @@ def complete_recipe(incomplete: str) -> list[str]:
 
 RecipeName = Annotated[
     str,
-    typer.Argument(help="A recipe file, or a shipped recipe's name.", metavar="RECIPE", autocompletion=complete_recipe),
+    typer.Argument(
+        help="A recipe file, or a shipped recipe's name.",
+        metavar="RECIPE",
+        autocompletion=complete_recipe,
+    ),
 ]

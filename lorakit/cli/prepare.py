@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from lorakit.cli import app
-from lorakit.cli.output import Json, Overrides, RecipeName, TrustRemoteCode, begin, console, give, warn
+from lorakit.cli.output import (
+    Json,
+    Overrides,
+    RecipeName,
+    TrustRemoteCode,
+    begin,
+    console,
+    give,
+    warn,
+)
 
 
 @app.command()
@@ -29,5 +38,16 @@ def prepare(
     out.print(f"tokens: {folder()}", markup=False)
     for line in found.optional:
         warn(line, "left out:")
-    out.print("all is at hand: HF_HUB_OFFLINE=1 lorakit train " + join([recipe, *(overrides or [])]), markup=False)
-    give({"rows": found.rows, "weights": found.weights, "optional": found.optional, "cache": str(folder())}, as_json)
+    out.print(
+        "all is at hand: HF_HUB_OFFLINE=1 lorakit train " + join([recipe, *(overrides or [])]),
+        markup=False,
+    )
+    give(
+        {
+            "rows": found.rows,
+            "weights": found.weights,
+            "optional": found.optional,
+            "cache": str(folder()),
+        },
+        as_json,
+    )

@@ -41,7 +41,9 @@ class Progress:
         console().print(line_of((f"seed {event['seed']}", "bold"), f"{of} -> {event['folder']}"))
 
     def on_seed_finished_before(self, event: dict[str, Any]) -> None:
-        console().print(f"{event['folder']} is trained already; --fresh trains it again", markup=False)
+        console().print(
+            f"{event['folder']} is trained already; --fresh trains it again", markup=False
+        )
 
     def on_finished_before(self, event: dict[str, Any]) -> None:
         self.finished_before = event["finished"]
@@ -77,15 +79,18 @@ class Progress:
             self.live.start()
 
     def on_resumed(self, event: dict[str, Any]) -> None:
-        console().print(f"goes on from step {event['step']} of {event['steps']}; --fresh starts over")
+        console().print(
+            f"goes on from step {event['step']} of {event['steps']}; --fresh starts over"
+        )
         self.on_start(event)
 
     def on_another_unfinished(self, event: dict[str, Any]) -> None:
         said = "; ".join(event["changes"][:4]) + ("; ..." if len(event["changes"]) > 4 else "")
         console().print(
             f"note: {event['folder']} was stopped, and is of another recipe ({said}); this run has a folder of its own",
-            markup=False, soft_wrap=True,
-        )  # fmt: skip
+            markup=False,
+            soft_wrap=True,
+        )
 
     def on_step(self, event: dict[str, Any]) -> None:
         self.recent.append((event["step"], event["seconds"]))
@@ -122,7 +127,9 @@ class Progress:
         )
 
     def on_eval(self, event: dict[str, Any]) -> None:
-        console().print(f"epoch {event['epoch']:.2f}, {event['split']}: {scores_text(event['scores'])}")
+        console().print(
+            f"epoch {event['epoch']:.2f}, {event['split']}: {scores_text(event['scores'])}"
+        )
 
 
 def sites_table(attachment: Any) -> Any:
@@ -137,12 +144,16 @@ def sites_table(attachment: Any) -> Any:
         if hasattr(delta, "A"):
             (out, in_), r = site.shape, str(delta.A.shape[0])
             size, scale = f"{out} x {in_}", f"{delta.scale:g}"
-        kinds.setdefault((site.target, place, size, r, scale), []).append(sum(p.numel() for p in delta.parameters()))
+        kinds.setdefault((site.target, place, size, r, scale), []).append(
+            sum(p.numel() for p in delta.parameters())
+        )
     if not kinds:
         return f"method {attachment.method.name}: no new weights, it trains what is there"
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("target", "weight", "out x in", "r", "alpha/r", "sites", "parameters"):
-        table.add_column(name, justify="left" if name in ("target", "weight") else "right", overflow="fold")
+        table.add_column(
+            name, justify="left" if name in ("target", "weight") else "right", overflow="fold"
+        )
     for (target, place, size, r, scale), sizes in kinds.items():
         table.add_row(target, place, size, r, scale, str(len(sizes)), f"{sum(sizes):,}")
     return table

@@ -15,7 +15,8 @@ from lorakit.cli.visible import can_show, show_exactly
 
 @recipes_app.command("list")
 def list_recipes(
-    containing: Annotated[str, typer.Argument(help="Only names that contain this.")] = "", as_json: Json = False
+    containing: Annotated[str, typer.Argument(help="Only names that contain this.")] = "",
+    as_json: Json = False,
 ) -> None:
     """Every recipe that ships, with what it trains and what it should show."""
     from rich.table import Table
@@ -32,8 +33,16 @@ def list_recipes(
             continue
         recipe = load_recipe(name).recipe
         published = ", ".join(f"{k} {v.value:g}" for k, v in recipe.expect.scores.items())
-        rows.append({"recipe": name, "task": recipe.task.name, "model": recipe.model.name, "method": recipe.method.name,
-                     "published": published, "about": recipe.about})  # fmt: skip
+        rows.append(
+            {
+                "recipe": name,
+                "task": recipe.task.name,
+                "model": recipe.model.name,
+                "method": recipe.method.name,
+                "published": published,
+                "about": recipe.about,
+            }
+        )
         table.add_row(name, recipe.task.name, recipe.model.name, recipe.method.name, published)
     if as_json:
         give({"recipes": rows}, True)
@@ -58,7 +67,10 @@ def show(
     for note in loaded.notes:
         console().print(f"note: {note}")
     plain = loaded.recipe.plain()
-    notes = {k: {"source": o.source, "note": o.note, "where": str(o.mark)} for k, o in loaded.origins.items()}
+    notes = {
+        k: {"source": o.source, "note": o.note, "where": str(o.mark)}
+        for k, o in loaded.origins.items()
+    }
     if as_json:
         give({"recipe": plain, **({"origins": notes} if origins else {})}, True)
     elif origins:

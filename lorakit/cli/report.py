@@ -23,8 +23,12 @@ class Format(str, Enum):
 
 @app.command()
 def report(
-    results: Annotated[list[Path], typer.Argument(help="Run folders, or result.json files; or one study's folder.")],
-    form: Annotated[Format, typer.Option("--format", help="How the table is written.")] = Format.plain,
+    results: Annotated[
+        list[Path], typer.Argument(help="Run folders, or result.json files; or one study's folder.")
+    ],
+    form: Annotated[
+        Format, typer.Option("--format", help="How the table is written.")
+    ] = Format.plain,
     as_json: Json = False,
 ) -> None:
     """The table of one run or study (its page is written anew), or of several runs side by side."""

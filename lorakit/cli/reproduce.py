@@ -37,28 +37,48 @@ def _names(text: str) -> list[str]:
 @app.command()
 def reproduce(
     table: Annotated[
-        str, typer.Argument(help="A table of the paper: table2, table3 ...", autocompletion=complete_table)
+        str,
+        typer.Argument(
+            help="A table of the paper: table2, table3 ...", autocompletion=complete_table
+        ),
     ],
     overrides: Overrides = None,
-    rows: Annotated[str, typer.Option(help="Only these, by row or method, with commas between them.")] = "",
+    rows: Annotated[
+        str, typer.Option(help="Only these, by row or method, with commas between them.")
+    ] = "",
     columns: Annotated[str, typer.Option(help="Only these, with commas between them.")] = "",
     seeds: Annotated[
         int | None, typer.Option(help="So many of each run; by default the paper's number.", min=1)
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(help="A small run: so many examples of each split. Nothing is then compared.", min=1)
+        int | None,
+        typer.Option(
+            help="A small run: so many examples of each split. Nothing is then compared.", min=1
+        ),
     ] = None,
-    base: Annotated[str | None, typer.Option(help="Another base in place of the paper's: minilm ...")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Another base in place of the paper's: minilm ...")
+    ] = None,
     runs: Runs = Path("runs"),
     results: Annotated[
-        Path, typer.Option(help="Files of results that are taken where they are of the same recipe.", metavar="DIR")
+        Path,
+        typer.Option(
+            help="Files of results that are taken where they are of the same recipe.", metavar="DIR"
+        ),
     ] = Path("results"),
     launcher: Annotated[str, typer.Option(help="Where the runs run: local or slurm.")] = "local",
     jobs: Annotated[
-        int | None, typer.Option(help="Runs at a time; by default one per visible GPU, or one; on Slurm all.", min=1)
+        int | None,
+        typer.Option(
+            help="Runs at a time; by default one per visible GPU, or one; on Slurm all.", min=1
+        ),
     ] = None,
-    status: Annotated[bool, typer.Option("--status", help="Say how the table stands, and start nothing.")] = False,
-    form: Annotated[Format, typer.Option("--format", help="How the table is written.")] = Format.plain,
+    status: Annotated[
+        bool, typer.Option("--status", help="Say how the table stands, and start nothing.")
+    ] = False,
+    form: Annotated[
+        Format, typer.Option("--format", help="How the table is written.")
+    ] = Format.plain,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
@@ -80,7 +100,11 @@ def reproduce(
     if open_.cells:
         console().print(states(open_))
     if as_json:
-        give(found.model_dump(mode="json") | {"comparable": found.comparable, "counts": found.counts()}, True)
+        give(
+            found.model_dump(mode="json")
+            | {"comparable": found.comparable, "counts": found.counts()},
+            True,
+        )
     else:
         made = paper_table(found)
         show((made.markdown() if form is Format.md else getattr(made, form.value)()).rstrip("\n"))

@@ -38,7 +38,9 @@ def selftest(
         width = max(map(len, CHECKS))
         findings = []
         for found in selftest():
-            value = "" if found.value is None else f"{found.value:.2g} (at most {found.tolerance:g}): "
+            value = (
+                "" if found.value is None else f"{found.value:.2g} (at most {found.tolerance:g}): "
+            )
             said = f"  {found.name:{width}}  {value}{found.note}"
             console().print(line(WORDS[found.passed], said, (f"  {found.seconds:.1f} s", "dim")))
             findings.append(found)
@@ -47,10 +49,19 @@ def selftest(
     skipped = sum(found.passed is None for found in findings)
     seconds = time.perf_counter() - start
     passed = len(findings) - len(failed) - skipped
-    console().print(f"{passed} passed, {len(failed)} failed, {skipped} not tried, in {seconds:.0f} s", markup=False)
-    give({
-        "passed": not failed, "failed": failed, "seconds": seconds,
-        "checks": [found.plain() for found in findings], "environment": made,
-    }, as_json)  # fmt: skip
+    console().print(
+        f"{passed} passed, {len(failed)} failed, {skipped} not tried, in {seconds:.0f} s",
+        markup=False,
+    )
+    give(
+        {
+            "passed": not failed,
+            "failed": failed,
+            "seconds": seconds,
+            "checks": [found.plain() for found in findings],
+            "environment": made,
+        },
+        as_json,
+    )
     if failed:
         raise typer.Exit(1)

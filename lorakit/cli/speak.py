@@ -7,7 +7,13 @@ import signal
 import time
 from pathlib import Path
 
-LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "DistBackendError", "DistNetworkError")
+LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "DistBackendError",
+    "DistNetworkError",
+)
 """What gloo and NCCL say when another process is no longer there."""
 PATIENCE = 5.0
 """Seconds that a process which lost another waits for torchrun to end it, so that the other's failure is the first."""
@@ -19,7 +25,9 @@ def first_to_fail() -> bool:
     if not own:
         return os.environ.get("RANK", "0") == "0"
     try:
-        (Path(own).parents[1] / "lorakit_failed").touch(exist_ok=False)  # in the launch's own folder, new each time
+        (Path(own).parents[1] / "lorakit_failed").touch(
+            exist_ok=False
+        )  # in the launch's own folder, new each time
     except FileExistsError:
         return False
     except OSError:

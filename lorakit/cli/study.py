@@ -16,7 +16,13 @@ from lorakit.errors import Stopped
 if TYPE_CHECKING:
     from lorakit.studies.report import StudyResult
 
-COLOURS = {"done": "green", "running": "cyan", "failed": "bold red", "stopped": "yellow", "waiting": "dim"}
+COLOURS = {
+    "done": "green",
+    "running": "cyan",
+    "failed": "bold red",
+    "stopped": "yellow",
+    "waiting": "dim",
+}
 
 
 def complete_study(incomplete: str) -> list[str]:
@@ -30,17 +36,27 @@ def complete_study(incomplete: str) -> list[str]:
 def study(
     study: Annotated[
         str,
-        typer.Argument(help="A study file, or a shipped study's name.", metavar="STUDY", autocompletion=complete_study),
+        typer.Argument(
+            help="A study file, or a shipped study's name.",
+            metavar="STUDY",
+            autocompletion=complete_study,
+        ),
     ],
     overrides: Overrides = None,
     launcher: Annotated[str, typer.Option(help="Where the runs run: local or slurm.")] = "local",
     runs: Runs = Path("runs"),
     jobs: Annotated[
         int | None,
-        typer.Option(help="Runs at a time; by default one per visible GPU, or one; on Slurm all.", min=1),
+        typer.Option(
+            help="Runs at a time; by default one per visible GPU, or one; on Slurm all.", min=1
+        ),
     ] = None,
-    status: Annotated[bool, typer.Option("--status", help="Say how the study stands, and start nothing.")] = False,
-    form: Annotated[Format, typer.Option("--format", help="How the table of scores is written.")] = Format.plain,
+    status: Annotated[
+        bool, typer.Option("--status", help="Say how the study stands, and start nothing.")
+    ] = False,
+    form: Annotated[
+        Format, typer.Option("--format", help="How the table of scores is written.")
+    ] = Format.plain,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
@@ -68,7 +84,9 @@ def study(
         show(getattr(study_table(found), form.value)())
     if not status:
         folder = study_folder(plan, runs)
-        console().print(f"study: {folder}   page: {folder / 'report.html'}", soft_wrap=True, markup=False)
+        console().print(
+            f"study: {folder}   page: {folder / 'report.html'}", soft_wrap=True, markup=False
+        )
     if not status and found.counts().get("failed"):
         raise typer.Exit(1)
 
@@ -81,11 +99,17 @@ def states(found: StudyResult) -> Any:
     from lorakit.studies.report import state_table
 
     plain = state_table(found)
-    table = Table(box=None, pad_edge=False, header_style="bold", title=plain.caption, title_justify="left")
+    table = Table(
+        box=None, pad_edge=False, header_style="bold", title=plain.caption, title_justify="left"
+    )
     for i, name in enumerate(plain.header):
-        table.add_column(name, justify="left" if i < plain.names or name == "note" else "right", overflow="fold")
+        table.add_column(
+            name, justify="left" if i < plain.names or name == "note" else "right", overflow="fold"
+        )
     for row in plain.rows:
-        table.add_row(*(styled(cell, COLOURS[cell] if i == 1 else "") for i, cell in enumerate(row)))
+        table.add_row(
+            *(styled(cell, COLOURS[cell] if i == 1 else "") for i, cell in enumerate(row))
+        )
     return table
 
 
@@ -98,7 +122,11 @@ class Watching:
     def __enter__(self) -> Watching:
         from rich.live import Live
 
-        self.live = Live(console=console(), transient=True, refresh_per_second=2) if console().is_terminal else None
+        self.live = (
+            Live(console=console(), transient=True, refresh_per_second=2)
+            if console().is_terminal
+            else None
+        )
         if self.live is not None:
             self.live.start()
         return self

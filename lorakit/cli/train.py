@@ -13,7 +13,16 @@ import typer
 
 from lorakit.cli import app
 from lorakit.cli.launch import Strategy, launch, visible_gpus
-from lorakit.cli.output import Json, Overrides, RecipeName, Runs, TrustRemoteCode, begin, console, give
+from lorakit.cli.output import (
+    Json,
+    Overrides,
+    RecipeName,
+    Runs,
+    TrustRemoteCode,
+    begin,
+    console,
+    give,
+)
 from lorakit.cli.visible import finish_streams
 from lorakit.errors import InputError
 
@@ -27,14 +36,21 @@ def train(
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
     processes: Annotated[
-        int | None, typer.Option(help="Processes to train with; by default one per visible GPU, or one.", min=1)
+        int | None,
+        typer.Option(
+            help="Processes to train with; by default one per visible GPU, or one.", min=1
+        ),
     ] = None,
     strategy: Annotated[
-        Strategy, typer.Option(help="What processes share: gradients (ddp), or also model and optimizer in parts.")
+        Strategy,
+        typer.Option(
+            help="What processes share: gradients (ddp), or also model and optimizer in parts."
+        ),
     ] = Strategy.ddp,
     cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Train again where a run of this recipe is there already.")
+        bool,
+        typer.Option("--fresh", help="Train again where a run of this recipe is there already."),
     ] = False,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
@@ -51,8 +67,12 @@ def train(
         # its processes have said what there is to say
         sys.exit(finish_streams(launch(wanted, cpu or not visible_gpus(), strategy)))
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "LORAKIT_PREPARED" not in os.environ:
-        _prepare(loaded, recipe)  # started by another's hand: the first on each machine does, the others wait
-    with redirect_stdout(sys.stderr):  # DeepSpeed logs to what is stdout when it is imported, used or not
+        _prepare(
+            loaded, recipe
+        )  # started by another's hand: the first on each machine does, the others wait
+    with redirect_stdout(
+        sys.stderr
+    ):  # DeepSpeed logs to what is stdout when it is imported, used or not
         begin()
 
         from lorakit.cli.progress import Progress
@@ -83,23 +103,32 @@ def train(
         console().print(line(("check failed", "red"), said))
     if not failed:
         merges = any(check.name == "merge" for check in result.seeds[0].checks)
-        then = f", when it was trained ({progress.finished_before})" if progress.finished_before else ""
+        then = (
+            f", when it was trained ({progress.finished_before})"
+            if progress.finished_before
+            else ""
+        )
         proofs = "is alive, reloads to the same logits, and merges to the same logits"
         if not merges:
             proofs = "is alive, and reloads to the same logits"
         console().print(f"checks passed{then}: what was trained {proofs}", markup=False)
     adapter = folder / f"seed{result.seeds[0].seed}" / "adapter"
-    console().print(f"run: {folder}   page: {folder / 'report.html'}   adapter: {adapter}", soft_wrap=True)
-    give({
-        "run": str(folder),
-        "scores": {f"{row.split}/{row.metric}": row.mean for row in summary(result)},
-        "base_scores": {f"{row.split}/{row.metric}": row.base_mean for row in summary(result)},
-        "seeds": {str(s.seed): s.scores for s in result.seeds},
-        "trainable_parameters": result.counts.trainable,
-        "fresh_parameters": result.counts.fresh,
-        "seconds": sum(s.seconds["whole"] for s in result.seeds),
-        "checks_passed": not failed,
-    }, as_json)  # fmt: skip
+    console().print(
+        f"run: {folder}   page: {folder / 'report.html'}   adapter: {adapter}", soft_wrap=True
+    )
+    give(
+        {
+            "run": str(folder),
+            "scores": {f"{row.split}/{row.metric}": row.mean for row in summary(result)},
+            "base_scores": {f"{row.split}/{row.metric}": row.base_mean for row in summary(result)},
+            "seeds": {str(s.seed): s.scores for s in result.seeds},
+            "trainable_parameters": result.counts.trainable,
+            "fresh_parameters": result.counts.fresh,
+            "seconds": sum(s.seconds["whole"] for s in result.seeds),
+            "checks_passed": not failed,
+        },
+        as_json,
+    )
     if failed:
         raise typer.Exit(1)
 

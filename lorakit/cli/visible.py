@@ -11,10 +11,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
 
-_ACTS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_ACTS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 """Control characters (C0 without tab and newline, DEL, C1), Unicode's bidi controls, line separators, and halves of
 surrogate pairs, which no terminal takes."""
-_PLAIN = {"─": "-", "–": "-", "±": "+/-", "×": "x", "…": "...", "→": "->", "✓": "ok", "✗": "no", "‖": "||", "Δ": "d"}
+_PLAIN = {
+    "─": "-",
+    "–": "-",
+    "±": "+/-",
+    "×": "x",
+    "…": "...",
+    "→": "->",
+    "✓": "ok",
+    "✗": "no",
+    "‖": "||",
+    "Δ": "d",
+}
 """What our own tables hold, for a terminal that has ASCII only."""
 CLOSED = 141
 """Exit code where the reader of stdout has gone: 128 + SIGPIPE, as of any program in a pipe."""
@@ -34,7 +47,10 @@ def _escaped(found: re.Match[str]) -> str:
 
 def json_safe(text: str) -> str:
     """JSON that says the same, with the characters that act on a terminal as JSON's own escapes."""
-    return _ACTS.sub(lambda found: f"\\u{ord(found.group()):04x}" if found.group() > "\x1f" else found.group(), text)
+    return _ACTS.sub(
+        lambda found: f"\\u{ord(found.group()):04x}" if found.group() > "\x1f" else found.group(),
+        text,
+    )
 
 
 def show(text: str, end: str = "\n") -> None:
@@ -106,5 +122,7 @@ def _while_read() -> Iterator[None]:
 def _otherwise(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
     unwritten = error.object[error.start : error.end]
-    written = "".join(_PLAIN.get(char) or char.encode("ascii", "backslashreplace").decode() for char in unwritten)
+    written = "".join(
+        _PLAIN.get(char) or char.encode("ascii", "backslashreplace").decode() for char in unwritten
+    )
     return written, error.end

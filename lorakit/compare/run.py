@@ -61,25 +61,36 @@ def compare(paths: Sequence[Path], split: str | None = None, resamples: int = 10
     for name, group in zip(names[1:], groups[1:], strict=True):
         rows += _rows((names[0], groups[0]), (name, group), split, resamples, notes, left_out)
     return Comparison(
-        task=task.name, split=split, examples=len(groups[0].answers[0]), primary=task.primary, resamples=resamples,
+        task=task.name,
+        split=split,
+        examples=len(groups[0].answers[0]),
+        primary=task.primary,
+        resamples=resamples,
         runs={name: str(group.folder) for name, group in zip(names, groups, strict=True)},
-        seeds={name: [s.seed for s in group.seeds] for name, group in zip(names, groups, strict=True)},
-        rows=corrected(rows), left_out=left_out,
+        seeds={
+            name: [s.seed for s in group.seeds] for name, group in zip(names, groups, strict=True)
+        },
+        rows=corrected(rows),
+        left_out=left_out,
         notes=[*dict.fromkeys(notes), *_limits(names, groups, split)],
-    )  # fmt: skip
+    )
 
 
 def _open(path: Path) -> Group:
     run = path.parent if is_seed(path) else path
     if not is_run(run):
-        raise InputError(f"{path} is no run folder; give one that `lorakit train` wrote, or a seed of it")
+        raise InputError(
+            f"{path} is no run folder; give one that `lorakit train` wrote, or a seed of it"
+        )
     result = Result.read(run / "result.json")
     recipe = _asked(result, run)
     seeds = tuple(sorted(result.seeds, key=lambda s: s.seed))
     if run != path:
         seeds = tuple(s for s in seeds if path.name == f"seed{s.seed}")
         if not seeds:
-            raise DataError(f"{run}/result.json has nothing of {path.name}; was it trained to its end?")
+            raise DataError(
+                f"{run}/result.json has nothing of {path.name}; was it trained to its end?"
+            )
     return Group(path, recipe, result, seeds)
 
 
@@ -88,10 +99,17 @@ def _asked(result: Result, run: Path) -> Recipe:
     said = result.recipe_values
     try:
         data = {"limit": said["data"]["limit"]}
-        parts = {"task": said["task"], "data": data, "model": {"name": "-"}, "method": {"name": "full"}}
+        parts = {
+            "task": said["task"],
+            "data": data,
+            "model": {"name": "-"},
+            "method": {"name": "full"},
+        }
         keep = said["evaluate"]["keep"]
     except (LookupError, TypeError):
-        raise DataError(f"{run}/result.json does not hold its recipe, so what was asked is not known") from None
+        raise DataError(
+            f"{run}/result.json does not hold its recipe, so what was asked is not known"
+        ) from None
     return compose(parts | {"evaluate": {"keep": keep}})
 
 
@@ -103,10 +121,14 @@ def _with_answers(group: Group, split: str) -> Group:
         file = folder / f"{split}.jsonl"
         if not file.is_file():
             there = ", ".join(sorted(p.stem for p in folder.glob("*.jsonl"))) or "none"
-            raise DataError(f"{file} is not there, so the split {split} cannot be compared (there: {there})")
+            raise DataError(
+                f"{file} is not there, so the split {split} cannot be compared (there: {there})"
+            )
         lines = [_checked(line, where) for where, line in json_lines(file)]
         if not lines or len({line["id"] for line in lines}) < len(lines):
-            raise DataError(f"{file} {'holds an id twice' if lines else 'is empty'}; each example is answered once")
+            raise DataError(
+                f"{file} {'holds an id twice' if lines else 'is empty'}; each example is answered once"
+            )
         found.append(lines)
     return Group(group.folder, group.recipe, group.result, group.seeds, tuple(found))
 
@@ -115,7 +137,9 @@ def _checked(line: dict[str, Any], where: str) -> dict[str, Any]:
     if missing := [key for key in ("id", "prediction") if key not in line]:
         raise DataError(f"{where}: no {missing[0]!r}; this is no line of a run's predictions")
     if _reference(line) is None:
-        raise DataError(f"{where}: no reference: these answers can be predicted, and not scored or compared")
+        raise DataError(
+            f"{where}: no reference: these answers can be predicted, and not scored or compared"
+        )
     return line
 
 
@@ -130,7 +154,9 @@ def _refuse_other_examples(first: Group, second: Group, split: str) -> None:
         if found.keys() != wanted.keys():
             odd = min(found.keys() ^ wanted.keys())
             limits = [g.recipe.data.limit.get(split) for g in (first, group)]
-            why = f" (data.limit.{split}: {limits[0] or 'none'} and {limits[1] or 'none'})" * (limits[0] != limits[1])
+            why = f" (data.limit.{split}: {limits[0] or 'none'} and {limits[1] or 'none'})" * (
+                limits[0] != limits[1]
+            )
             raise DataError(
                 f"{first.folder} and {group.folder} answer different examples of {split}: {len(wanted)} and "
                 f"{len(found)}{why}, and {odd!r} is in one only; evaluate both on the same"
@@ -150,32 +176,47 @@ def _names(groups: Sequence[Group]) -> list[str]:
     ]
     if len(set(methods)) == len(groups):
         return methods
-    folders = [f"{g.folder.parent.name}/{g.folder.name}" if is_seed(g.folder) else g.folder.name for g in groups]
+    folders = [
+        f"{g.folder.parent.name}/{g.folder.name}" if is_seed(g.folder) else g.folder.name
+        for g in groups
+    ]
     return folders if len(set(folders)) == len(groups) else [str(g.folder) for g in groups]
 
 
 def _rows(
-    first: tuple[str, Group], second: tuple[str, Group], split: str, resamples: int, notes: list[str],
+    first: tuple[str, Group],
+    second: tuple[str, Group],
+    split: str,
+    resamples: int,
+    notes: list[str],
     left_out: dict[str, str],
-) -> list[Compared]:  # fmt: skip
+) -> list[Compared]:
     (name, a), (other, b) = first, second
     pairs = min(len(a.seeds), len(b.seeds))
     if len(a.seeds) != len(b.seeds):
-        notes.append(f"over examples: the first {pairs} of the seeds of {name} and of {other}, as one has no more")
+        notes.append(
+            f"over examples: the first {pairs} of the seeds of {name} and of {other}, as one has no more"
+        )
     ids = [line["id"] for line in a.answers[0]]
     n, task = len(ids), a.recipe.task
     both = zip(a.answers[:pairs], b.answers[:pairs], strict=True)
-    weighted = [_weighted(task, ids, *answers) for answers in both] if hasattr(task, "weighted") else []
+    weighted = (
+        [_weighted(task, ids, *answers) for answers in both] if hasattr(task, "weighted") else []
+    )
     tested = over_examples(weighted, n, resamples) if weighted else {}
     primary = task.primary
-    known = list(dict.fromkeys(metric for s in (*a.seeds, *b.seeds) for metric in s.scores.get(split, {})))
+    known = list(
+        dict.fromkeys(metric for s in (*a.seeds, *b.seeds) for metric in s.scores.get(split, {}))
+    )
     rows = []
     for metric in sorted({**dict.fromkeys(known), **tested}, key=lambda m: m != primary):
         scores = [[s.scores.get(split, {}).get(metric, math.nan) for s in g.seeds] for g in (a, b)]
         if metric in tested:
             _remark(metric, scores, pairs, tested[metric].value, split, notes)
             parts = [group[:pairs] for group in scores]
-            rows.append(_row(other, name, metric, f"{n:,} examples", parts, tested[metric], primary))
+            rows.append(
+                _row(other, name, metric, f"{n:,} examples", parts, tested[metric], primary)
+            )
         else:
             left_out[metric] = (
                 "there is no form of it that can be computed on ten thousand resamples, so seeds alone tell"
@@ -187,19 +228,32 @@ def _rows(
 
 
 def _seeds(scores: Sequence[Sequence[float]]) -> Any:
-    return None if any(not math.isfinite(v) for group in scores for v in group) else over_seeds(scores[0], scores[1])
+    return (
+        None
+        if any(not math.isfinite(v) for group in scores for v in group)
+        else over_seeds(scores[0], scores[1])
+    )
 
 
-def _row(run: str, against: str, metric: str, over: str, scores: Any, difference: Any, primary: str) -> Compared:
+def _row(
+    run: str, against: str, metric: str, over: str, scores: Any, difference: Any, primary: str
+) -> Compared:
     first, second = (statistics.fmean(group) for group in scores)
     return Compared(run, against, metric, over, second, first, difference, metric == primary)
 
 
 def _remark(
-    metric: str, scores: Sequence[Sequence[float]], pairs: int, found: float, split: str, notes: list[str]
+    metric: str,
+    scores: Sequence[Sequence[float]],
+    pairs: int,
+    found: float,
+    split: str,
+    notes: list[str],
 ) -> None:
     recorded = statistics.fmean(scores[1][:pairs]) - statistics.fmean(scores[0][:pairs])
-    if math.isfinite(recorded) and abs(recorded - found) > SAME * max(1.0, *map(abs, scores[0][:pairs])):
+    if math.isfinite(recorded) and abs(recorded - found) > SAME * max(
+        1.0, *map(abs, scores[0][:pairs])
+    ):
         notes.append(
             f"{metric}: result.json has a difference of {recorded:.4f}, and the predictions of {split} give "
             f"{found:.4f}; one of them was changed, or is of another version of lorakit"
@@ -216,7 +270,9 @@ def _weighted(task: Any, ids: Sequence[str], *answers: list[dict[str, Any]]) -> 
         if line.get("group"):
             parts.setdefault(f"_{line['group']}", []).append(i)
     of = {
-        end: task.weighted([lines[i]["prediction"] for i in places], [_reference(lines[i]) for i in places])
+        end: task.weighted(
+            [lines[i]["prediction"] for i in places], [_reference(lines[i]) for i in places]
+        )
         for end, places in parts.items()
     }
 
@@ -243,9 +299,13 @@ def _limits(names: Sequence[str], groups: Sequence[Group], split: str) -> list[s
             "over examples: these trained models, asked other examples. Over seeds: both trained again, asked these "
             "examples. A method is better where both hold"
         )
-    chosen = [group for group in groups if split == group.recipe.task.eval_splits[0] and _chooses(group)]
+    chosen = [
+        group for group in groups if split == group.recipe.task.eval_splits[0] and _chooses(group)
+    ]
     if chosen:
-        found.append(f"the best epoch was chosen on {split}, so the scores are above what other examples would give")
+        found.append(
+            f"the best epoch was chosen on {split}, so the scores are above what other examples would give"
+        )
     return found
 
 

@@ -39,7 +39,9 @@ class Difference:
     p: float
 
 
-def over_examples(pairs: Sequence[Weighted], n: int, resamples: int = 10_000, seed: int = 0) -> dict[str, Difference]:
+def over_examples(
+    pairs: Sequence[Weighted], n: int, resamples: int = 10_000, seed: int = 0
+) -> dict[str, Difference]:
     """Metric -> mean difference over the pairs, on other examples than these n.
 
     pairs: of a seed of the first run and one of the second, the metrics on 2 n examples: the n of the first, and the
@@ -73,7 +75,9 @@ def _swapped(generator: np.random.Generator, rows: int, n: int) -> tuple[ndarray
     return stays, 1 - stays
 
 
-def _gathered(pairs: Sequence[Weighted], weights: Iterator[tuple[ndarray, ndarray]]) -> dict[str, ndarray]:
+def _gathered(
+    pairs: Sequence[Weighted], weights: Iterator[tuple[ndarray, ndarray]]
+) -> dict[str, ndarray]:
     parts = [_apart(pairs, own, other) for own, other in weights]
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
@@ -103,12 +107,16 @@ def _difference(value: float, drawn: ndarray, swapped: ndarray) -> Difference:
 def over_seeds(first: Sequence[float], second: Sequence[float]) -> Difference | None:
     """The difference of the means if both were trained again; None where it cannot be known: fewer than two seeds on a
     side, or no two that differ."""
-    if min(len(first), len(second)) < 2 or not any(statistics.pvariance(group) for group in (first, second)):
+    if min(len(first), len(second)) < 2 or not any(
+        statistics.pvariance(group) for group in (first, second)
+    ):
         return None
     from scipy.stats import ttest_ind
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # scipy complains where the seeds of one side are equal
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # scipy complains where the seeds of one side are equal
         test: Any = ttest_ind(second, first, equal_var=False)
     low, high = test.confidence_interval(1 - LEVEL)
     error = math.sqrt(sum(statistics.variance(group) / len(group) for group in (first, second)))

@@ -69,7 +69,9 @@ def corrected(rows: Sequence[Compared]) -> list[Compared]:
     for kind in ("examples", "seeds"):
         places = [i for i, row in enumerate(found) if row.primary and row.over.endswith(kind)]
         for i, p in zip(places, holm([found[i].difference.p for i in places]), strict=True):
-            found[i] = replace(found[i], difference=replace(found[i].difference, p=p), tests=len(places))
+            found[i] = replace(
+                found[i], difference=replace(found[i].difference, p=p), tests=len(places)
+            )
     return found
 
 
@@ -77,19 +79,36 @@ def table(found: Comparison) -> Table:
     """A row per run, metric, and what was resampled."""
     rows = tuple(
         (
-            row.run, row.against, row.metric, row.over, _number(row.score, row), _number(row.score_against, row),
+            row.run,
+            row.against,
+            row.metric,
+            row.over,
+            _number(row.score, row),
+            _number(row.score_against, row),
             f"{_number(row.difference.value, row)} ± {_number(row.difference.error, row)}",
-            f"{_number(row.difference.low, row)} to {_number(row.difference.high, row)}", probability(row.difference.p),
+            f"{_number(row.difference.low, row)} to {_number(row.difference.high, row)}",
+            probability(row.difference.p),
             row.verdict,
         )
         for row in found.rows
-    )  # fmt: skip
+    )
     several = len(found.runs) > 2
     caption = (
         f"{found.task} {found.split}: difference = run - against, ± standard error; {found.resamples:,} resamples"
         f"{f'; p of {found.primary} after Holm for {len(found.runs) - 1} runs' if several else ''}"
     )
-    header = ("run", "against", "metric", "over", "score", "of against", "difference", "95 % interval", "p", "verdict")
+    header = (
+        "run",
+        "against",
+        "metric",
+        "over",
+        "score",
+        "of against",
+        "difference",
+        "95 % interval",
+        "p",
+        "verdict",
+    )
     return Table(header, rows, caption, names=4)
 
 
@@ -98,7 +117,9 @@ def sentence(row: Compared) -> str:
     d = row.difference
     value, error, low, high = (_number(x, row) for x in (d.value, d.error, d.low, d.high))
     p = probability(d.p)
-    p = (p if p.startswith("<") else f"= {p}") + (f" (Holm, {row.tests} tests)" if row.tests > 1 else "")
+    p = (p if p.startswith("<") else f"= {p}") + (
+        f" (Holm, {row.tests} tests)" if row.tests > 1 else ""
+    )
     return (
         f"{row.run} - {row.against}, {row.metric}, {row.over}: difference {value} ± {error} "
         f"(95 % interval {low} to {high}), p {p}: {row.verdict}"

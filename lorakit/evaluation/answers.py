@@ -45,11 +45,17 @@ class Answer:
     def line(self) -> dict[str, Any]:
         """As a line of predictions/SPLIT.jsonl."""
         key = "references" if isinstance(self.reference, list) else "reference"
-        more = ({"group": self.group} if self.group else {}) | ({} if self.ended else {"ended": False})
+        more = ({"group": self.group} if self.group else {}) | (
+            {} if self.ended else {"ended": False}
+        )
         return {
-            "id": self.id, "input": self.text, "prediction": self.prediction, key: self.reference,
-            "output": self.output, **more,
-        }  # fmt: skip
+            "id": self.id,
+            "input": self.text,
+            "prediction": self.prediction,
+            key: self.reference,
+            "output": self.output,
+            **more,
+        }
 
 
 def scored_splits(task: Task, train: bool = False) -> tuple[str, ...]:
@@ -66,7 +72,9 @@ def read_splits(task: Task, data: Data, splits: Sequence[str]) -> dict[str, list
             raise DataError(f"{task.name}: the split {split} is empty")
         official = task.expected_rows().get(split)
         if official is not None and split not in data.limit and len(found[split]) != official:
-            log.warning("%s %s has %d rows, officially %d", task.name, split, len(found[split]), official)
+            log.warning(
+                "%s %s has %d rows, officially %d", task.name, split, len(found[split]), official
+            )
     return found
 
 
@@ -76,7 +84,9 @@ def sliced(task: Task, rows: Mapping[str, int]) -> dict[str, str]:
     return {split: f"{most:,} of {n:,} examples" for split, n in rows.items() if n > most}
 
 
-def score_answers(task: Task, answers: Sequence[Answer], failed: Failed | None = None) -> dict[str, float]:
+def score_answers(
+    task: Task, answers: Sequence[Answer], failed: Failed | None = None
+) -> dict[str, float]:
     """Of all answers, and of each group that there is, whose metrics are named `bleu_seen`.
 
     failed: where a metric that cannot be computed is noted, and its value is NaN. Without it that is a MetricError.
@@ -94,10 +104,14 @@ def score_answers(task: Task, answers: Sequence[Answer], failed: Failed | None =
 def _scores(task: Task, answers: Sequence[Answer]) -> dict[str, float]:
     references: list[Any] = [answer.reference for answer in answers]
     if any(reference is None for reference in references):
-        raise DataError("these examples have no answers to compare with; they can be predicted, not scored")
+        raise DataError(
+            "these examples have no answers to compare with; they can be predicted, not scored"
+        )
     scores = task.score([answer.prediction for answer in answers], references)
     for group in sorted({answer.group for answer in answers} - {""}):
         part = [answer for answer in answers if answer.group == group]
-        found = task.score([a.prediction for a in part], [a.reference for a in part if a.reference is not None])
+        found = task.score(
+            [a.prediction for a in part], [a.reference for a in part if a.reference is not None]
+        )
         scores |= {f"{metric}_{group}": value for metric, value in found.items()}
     return scores

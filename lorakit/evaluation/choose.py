@@ -18,17 +18,23 @@ def ban_repeats(scores: Tensor, written: Tensor, n: int) -> None:
     latest = written[..., written.shape[-1] - n + 1 :]
     again = (grams[..., :-1] == latest.unsqueeze(-2)).all(-1)
     ban = torch.zeros_like(again, dtype=scores.dtype).masked_fill_(again, -torch.inf)
-    scores.scatter_add_(-1, grams[..., -1], ban)  # one token may end a gram that is out and one that is not
+    scores.scatter_add_(
+        -1, grams[..., -1], ban
+    )  # one token may end a gram that is out and one that is not
 
 
-def draw(logits: Tensor, uniform: Tensor, temperature: float, top_k: int | None, top_p: float | None) -> Tensor:
+def draw(
+    logits: Tensor, uniform: Tensor, temperature: float, top_k: int | None, top_p: float | None
+) -> Tensor:
     """One token per row, (rows,), by the inverse of the distribution function: the same `uniform`, the same token.
 
     p = softmax(top_k largest of logits / temperature); of these the likeliest, until their sum reaches top_p (Holtzman
     et al. 2019, arXiv 1904.09751), renormalised. logits: (rows, vocabulary); uniform: (rows,) in [0, 1).
     """
     vocabulary = logits.shape[-1]
-    values, tokens = (logits / temperature).topk(min(top_k or vocabulary, vocabulary))  # likeliest first
+    values, tokens = (logits / temperature).topk(
+        min(top_k or vocabulary, vocabulary)
+    )  # likeliest first
     p = values.softmax(-1)
     if top_p is not None:
         p = p.masked_fill(p.cumsum(-1) - p >= top_p, 0.0)

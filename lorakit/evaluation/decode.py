@@ -48,9 +48,13 @@ class Written:
 
 @torch.inference_mode()
 def decode(
-    model: nn.Module, input_ids: Tensor, attention_mask: Tensor, settings: Decode, eos_ids: Sequence[int],
+    model: nn.Module,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    settings: Decode,
+    eos_ids: Sequence[int],
     uniform: Tensor | None = None,
-) -> list[Written]:  # fmt: skip
+) -> list[Written]:
     """What the model writes after each prompt, (examples, length) padded on the left, whatever else is in the batch.
 
     model: decoder only, in eval mode; a ModelError otherwise. eos_ids: each of them ends a text. uniform: for
@@ -58,7 +62,9 @@ def decode(
     Examples that are done leave the batch.
     """
     if setting(model.config, "is_encoder_decoder", False):
-        raise ModelError(f"{type(model).__name__} is an encoder-decoder: lorakit generates with decoders only")
+        raise ModelError(
+            f"{type(model).__name__} is an encoder-decoder: lorakit generates with decoders only"
+        )
     written: dict[int, Written] = {}
     ends = torch.tensor(list(eos_ids), dtype=torch.long, device=input_ids.device)
     with contiguous_head(model):
@@ -67,7 +73,9 @@ def decode(
         for rows in [everyone] if way.pads else of_one_length(attention_mask):
             own = None if uniform is None else uniform[rows]
             ids, mask = _trimmed(input_ids[rows], attention_mask[rows], way)
-            written |= zip(rows.tolist(), _decode(model, ids, mask, settings, ends, own, way), strict=True)
+            written |= zip(
+                rows.tolist(), _decode(model, ids, mask, settings, ends, own, way), strict=True
+            )
     return [written[i] for i in range(len(written))]
 
 
@@ -79,12 +87,22 @@ def _trimmed(ids: Tensor, mask: Tensor, way: Way) -> tuple[Tensor, Tensor]:
 
 
 def _decode(
-    model: nn.Module, ids: Tensor, mask: Tensor, settings: Decode, ends: Tensor, uniform: Tensor | None, way: Way
+    model: nn.Module,
+    ids: Tensor,
+    mask: Tensor,
+    settings: Decode,
+    ends: Tensor,
+    uniform: Tensor | None,
+    way: Way,
 ) -> list[Written]:
     answers: dict[int, Written] = {}
     rows = list(range(len(ids)))
     past, logits = read(model, ids, mask, settings.max_new_tokens, way)
-    search = _Beams(logits, settings, ends) if settings.beams > 1 else _OneText(logits, settings, ends, uniform)
+    search = (
+        _Beams(logits, settings, ends)
+        if settings.beams > 1
+        else _OneText(logits, settings, ends, uniform)
+    )
     while True:
         tokens, parents, done = search.step(logits)
         for row in done.nonzero().flatten().tolist():
@@ -124,7 +142,11 @@ class _OneText:
         self.total = self.total + scores.gather(1, token[:, None]).squeeze(1) - normaliser
         self.tokens = torch.cat([self.tokens, token[:, None]], 1)
         self.ended = torch.isin(token, self.ends)
-        return token[:, None], torch.zeros_like(token[:, None]), self.ended | (n == s.max_new_tokens)
+        return (
+            token[:, None],
+            torch.zeros_like(token[:, None]),
+            self.ended | (n == s.max_new_tokens),
+        )
 
     def written(self, row: int) -> Written:
         ids, ended = self.tokens[row].tolist(), bool(self.ended[row])
@@ -144,7 +166,9 @@ class _Beams:
         self.settings, self.ends, self.width = settings, ends, settings.beams
         self.candidates = self.width * max(2, 1 + len(ends))
         if self.width > vocabulary - len(ends):
-            raise ModelError(f"decode.beams {self.width} is too many for a vocabulary of {vocabulary} tokens")
+            raise ModelError(
+                f"decode.beams {self.width} is too many for a vocabulary of {vocabulary} tokens"
+            )
         self.tokens = logits.new_zeros(examples, 1, 0, dtype=torch.long)
         self.totals = logits.new_zeros(examples, 1, dtype=torch.float)
         self.finished = self.totals.new_full((examples, self.width), NEVER)

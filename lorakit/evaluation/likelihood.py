@@ -17,9 +17,13 @@ from lorakit.tasks import Head
 
 
 def log_likelihoods(
-    model: nn.Module, prompts: Sequence[Encoded], choices: Sequence[Sequence[int]], pad_id: int, batch_size: int,
+    model: nn.Module,
+    prompts: Sequence[Encoded],
+    choices: Sequence[Sequence[int]],
+    pad_id: int,
+    batch_size: int,
     progress: Progress | None = None,
-) -> list[list[float]]:  # fmt: skip
+) -> list[list[float]]:
     """log p(choice | prompt) in nats for every prompt and choice, the sum over the choice's tokens.
 
     choices: token ids, none empty. Choices that differ in their last token alone, such as all of one token, share a
@@ -31,7 +35,9 @@ def log_likelihoods(
     rows = [(prompt, stem) for prompt in prompts for stem in stems]
     items = [_followed(prompt, stem) for prompt, stem in rows]
 
-    def outputs(batch: Sequence[tuple[Encoded, list[int]]], device: torch.device) -> list[list[float]]:
+    def outputs(
+        batch: Sequence[tuple[Encoded, list[int]]], device: torch.device
+    ) -> list[list[float]]:
         """Of each row, what its choices get."""
         fields = collate([item for item, _ in batch], Head.CLASSIFICATION, pad_id)
         fields = {name: value.to(device) for name, value in fields.items()}
@@ -40,20 +46,33 @@ def log_likelihoods(
             found |= zip(part, together([batch[row] for row in part], own), strict=True)
         return [found[row] for row in range(len(batch))]
 
-    def together(batch: Sequence[tuple[Encoded, list[int]]], fields: dict[str, Any]) -> list[list[float]]:
-        starts = [item.length - len(stem) - 1 for item, stem in batch]  # the position that predicts the first token
+    def together(
+        batch: Sequence[tuple[Encoded, list[int]]], fields: dict[str, Any]
+    ) -> list[list[float]]:
+        starts = [
+            item.length - len(stem) - 1 for item, stem in batch
+        ]  # the position that predicts the first token
         first = min(starts)
         fields |= prompt_ends(model, torch.tensor(starts, device=fields["input_ids"].device) + 1)
         logits = last_logits(model, fields, fields["input_ids"].shape[1] - first)
         found = []
         for row, (start, (_, stem)) in enumerate(zip(starts, batch, strict=True)):
-            log_p = logits[row, start - first : start - first + len(stem) + 1].float().log_softmax(-1)
+            log_p = (
+                logits[row, start - first : start - first + len(stem) + 1].float().log_softmax(-1)
+            )
             own = [choices[number] for number in stems[tuple(stem)]]
-            found.append([float(sum(log_p[place, token] for place, token in enumerate(choice))) for choice in own])
+            found.append(
+                [
+                    float(sum(log_p[place, token] for place, token in enumerate(choice)))
+                    for choice in own
+                ]
+            )
         return found
 
     pairs: list[Any] = [(item, list(stem)) for item, (_, stem) in zip(items, rows, strict=True)]
-    answers = iter(in_order(model, pairs, batch_size, outputs, progress, length=lambda pair: pair[0].length))
+    answers = iter(
+        in_order(model, pairs, batch_size, outputs, progress, length=lambda pair: pair[0].length)
+    )
     result = []
     for _ in prompts:
         values = [0.0] * len(choices)
@@ -64,7 +83,9 @@ def log_likelihoods(
     return result
 
 
-def _read_together(model: nn.Module, fields: dict[str, Any]) -> Iterator[tuple[list[int], dict[str, Any]]]:
+def _read_together(
+    model: nn.Module, fields: dict[str, Any]
+) -> Iterator[tuple[list[int], dict[str, Any]]]:
     """The rows of a batch by their numbers, and their fields: all at once, or one length after the other."""
     ids, mask = fields["input_ids"], fields["attention_mask"]
     if mask.all() or pads_right(getattr(model, "module", model), ids, mask):  # type: ignore[arg-type]

@@ -37,7 +37,9 @@ class Way(Enum):
         return self in (Way.SHARED, Way.COPIED)
 
 
-def read(model: nn.Module, input_ids: Tensor, attention_mask: Tensor, steps: int, way: Way) -> tuple[Past, Tensor]:
+def read(
+    model: nn.Module, input_ids: Tensor, attention_mask: Tensor, steps: int, way: Way
+) -> tuple[Past, Tensor]:
     """Each prompt, (examples, length) with padding on the left, once; and the logits (examples, 1, vocabulary).
 
     steps: how many tokens may follow. way: SHARED only where `possible` says so; without padding where it takes none.
@@ -52,13 +54,17 @@ def read(model: nn.Module, input_ids: Tensor, attention_mask: Tensor, steps: int
         return CopiedPast(forward, None), forward(input_ids, None, None, 1)
     logits = forward(input_ids, attention_mask, (attention_mask.cumsum(-1) - 1).clamp(min=0), 1)
     # tokens of the method's own are in the cache too; at the end, for rows are padded on the left
-    seen = torch.cat([attention_mask, attention_mask.new_ones(len(attention_mask), added_tokens(model))], 1)
+    seen = torch.cat(
+        [attention_mask, attention_mask.new_ones(len(attention_mask), added_tokens(model))], 1
+    )
     return (SharedPast if shared else CopiedPast)(forward, seen), logits
 
 
 def possible(model: nn.Module, length: int) -> list[Way]:
     """The ways that may be right for texts of up to `length` tokens, as far as the model's own words go."""
-    if not any(name in known_fields(model) for name in CACHES) or _positions_move(model.config, length):
+    if not any(name in known_fields(model) for name in CACHES) or _positions_move(
+        model.config, length
+    ):
         return [Way.WHOLE]
     cached = [Way.COPIED, Way.UNPADDED, Way.WHOLE]
     return [Way.SHARED, *cached] if _sees_by_mask(model, length + added_tokens(model)) else cached
@@ -75,7 +81,9 @@ def _positions_move(config: Any, length: int) -> bool:
     rope = getattr(text, "rope_parameters", None) or {}
     for own in (rope, *(value for value in rope.values() if isinstance(value, dict))):
         if own.get("rope_type") in ("dynamic", "longrope"):
-            first = own.get("original_max_position_embeddings") or getattr(text, "max_position_embeddings", length)
+            first = own.get("original_max_position_embeddings") or getattr(
+                text, "max_position_embeddings", length
+            )
             if length > first:
                 return True
     return False
@@ -87,7 +95,11 @@ def plain_logits(model: nn.Module, tokens: Tensor, prompt: int, last: int) -> Te
     prompt: how many of the tokens are the prompt.
     """
     known = known_fields(model)
-    optional = {"attention_mask": torch.ones_like(tokens), "use_cache": False, "logits_to_keep": last}
+    optional = {
+        "attention_mask": torch.ones_like(tokens),
+        "use_cache": False,
+        "logits_to_keep": last,
+    }
     fields = {name: value for name, value in optional.items() if name in known}
     fields |= prompt_ends(model, torch.full((len(tokens),), prompt, device=tokens.device))
     return model(input_ids=tokens, **fields).logits[:, -last:]
@@ -98,7 +110,9 @@ def _sees_by_mask(model: nn.Module, length: int) -> bool:
     config: Any = model.config
     cache: Any = DynamicCache(config=config)
     return (
-        getattr(model, "_supports_attention_backend", False)  # transformers' word for: attention as all others have it
+        getattr(
+            model, "_supports_attention_backend", False
+        )  # transformers' word for: attention as all others have it
         and config._attn_implementation in ("eager", "sdpa", NAME)
         and "position_ids" in known_fields(model)
         and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
@@ -114,12 +128,21 @@ class _Forward:
         self.known = known_fields(model)
         self.name = next(name for name in CACHES if name in self.known)
 
-    def __call__(self, tokens: Tensor, mask: Tensor | None, positions: Tensor | None, last: int) -> Tensor:
+    def __call__(
+        self, tokens: Tensor, mask: Tensor | None, positions: Tensor | None, last: int
+    ) -> Tensor:
         """Logits of the `last` tokens of each row. Without mask and positions the model counts itself."""
         optional = {
-            "attention_mask": mask, "position_ids": positions, "logits_to_keep": last, "use_cache": True,
-        }  # fmt: skip
-        fields = {name: value for name, value in optional.items() if value is not None and name in self.known}
+            "attention_mask": mask,
+            "position_ids": positions,
+            "logits_to_keep": last,
+            "use_cache": True,
+        }
+        fields = {
+            name: value
+            for name, value in optional.items()
+            if value is not None and name in self.known
+        }
         outputs = self.model(input_ids=tokens, **{self.name: self.cache}, **fields)
         return outputs.logits[:, -last:]
 
@@ -131,7 +154,9 @@ class _Roomy(DynamicLayer):
     values: Any
     room: Any
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
             return self._hold(key_states, value_states)
@@ -178,7 +203,9 @@ class SharedPast:
         self.forward, self.positions, self.steps = forward, attention_mask.sum(-1, keepdim=True), 0
         self.hidden = torch.finfo(forward.model.dtype).min  # type: ignore[arg-type]
         seen = torch.zeros_like(attention_mask, dtype=forward.model.dtype)  # type: ignore[arg-type]
-        self.mask = seen.masked_fill_(attention_mask == 0, self.hidden).unsqueeze(1)  # (examples, beams, keys)
+        self.mask = seen.masked_fill_(attention_mask == 0, self.hidden).unsqueeze(
+            1
+        )  # (examples, beams, keys)
 
     def step(self, tokens: Tensor, parents: Tensor) -> Tensor:
         """tokens, parents: (examples, beams), what each beam writes and the earlier beam that it goes on from."""
@@ -186,10 +213,14 @@ class SharedPast:
         self.steps += 1
         if width > 1 and self.steps % TIDY == 0:
             self._drop_unseen()
-        own = torch.full((width, width), self.hidden, dtype=self.mask.dtype, device=self.mask.device).fill_diagonal_(0)
+        own = torch.full(
+            (width, width), self.hidden, dtype=self.mask.dtype, device=self.mask.device
+        ).fill_diagonal_(0)
         inherited = torch.take_along_dim(self.mask, parents.unsqueeze(-1), 1)
         self.mask = torch.cat([inherited, own.expand(len(tokens), -1, -1)], -1)
-        logits = self.forward(tokens, self.mask.unsqueeze(1), self.positions.expand_as(tokens), width)
+        logits = self.forward(
+            tokens, self.mask.unsqueeze(1), self.positions.expand_as(tokens), width
+        )
         self.positions = self.positions + 1
         return logits
 
@@ -200,7 +231,9 @@ class SharedPast:
 
     def _drop_unseen(self) -> None:
         seen = (self.mask == 0).any(1)  # (examples, keys)
-        slots = seen.byte().topk(int(seen.sum(-1).max()))[1]  # no matter in which order: positions are in the keys
+        slots = seen.byte().topk(int(seen.sum(-1).max()))[
+            1
+        ]  # no matter in which order: positions are in the keys
         self.mask = torch.take_along_dim(self.mask, slots.unsqueeze(1), -1)
         for layer in self.forward.cache.layers:
             layer.select(slots)
@@ -216,12 +249,20 @@ class CopiedPast:
     def step(self, tokens: Tensor, parents: Tensor) -> Tensor:
         examples, width = tokens.shape
         if width > 1:
-            self._rows((torch.arange(examples, device=tokens.device).unsqueeze(1) * self.width + parents).flatten())
+            self._rows(
+                (
+                    torch.arange(examples, device=tokens.device).unsqueeze(1) * self.width + parents
+                ).flatten()
+            )
         self.width, positions = width, None
         if self.mask is not None:
             self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], -1)
             positions = self.mask.sum(-1, keepdim=True) - 1
-        return self.forward(tokens.reshape(-1, 1), self.mask, positions, 1).unflatten(0, (examples, width)).squeeze(2)
+        return (
+            self.forward(tokens.reshape(-1, 1), self.mask, positions, 1)
+            .unflatten(0, (examples, width))
+            .squeeze(2)
+        )
 
     def keep(self, examples: Tensor) -> None:
         beams = torch.arange(self.width, device=examples.device)
@@ -247,7 +288,11 @@ class WholePast:
 
     def logits(self, width: int) -> Tensor:
         """(examples, width, vocabulary), of the token that comes next."""
-        return plain_logits(self.model, self.texts.flatten(0, 1), self.prompt, 1).unflatten(0, (-1, width)).squeeze(2)
+        return (
+            plain_logits(self.model, self.texts.flatten(0, 1), self.prompt, 1)
+            .unflatten(0, (-1, width))
+            .squeeze(2)
+        )
 
     def keep(self, examples: Tensor) -> None:
         """Forget all other examples."""

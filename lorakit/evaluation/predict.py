@@ -56,9 +56,16 @@ OnBatch = Callable[[Sequence[int], Sequence[Generated]], None]
 
 
 def generate(
-    model: nn.Module, items: Sequence[Encoded], tokenizer: Any, batch_size: int, settings: Decode,
-    progress: Progress | None = None, on_batch: OnBatch | None = None, seed: int = 0, stops: Sequence[int] = (),
-) -> list[Generated]:  # fmt: skip
+    model: nn.Module,
+    items: Sequence[Encoded],
+    tokenizer: Any,
+    batch_size: int,
+    settings: Decode,
+    progress: Progress | None = None,
+    on_batch: OnBatch | None = None,
+    seed: int = 0,
+    stops: Sequence[int] = (),
+) -> list[Generated]:
     """What the model writes after each item's tokens (see `decode`), without special tokens.
 
     batch_size: examples at a time; each has `settings.beams` beams. on_batch: called with the numbers of the items of a
@@ -71,7 +78,11 @@ def generate(
     def outputs(batch: Sequence[Encoded], device: torch.device) -> list[Generated]:
         fields = collate(batch, Head.CLASSIFICATION, tokenizer.pad_token_id, side="left")
         ids, mask = fields["input_ids"].to(device), fields["attention_mask"].to(device)
-        draws = torch.stack([_draws(item, settings, seed) for item in batch]).to(device) if settings.sample else None
+        draws = (
+            torch.stack([_draws(item, settings, seed) for item in batch]).to(device)
+            if settings.sample
+            else None
+        )
         written = decode(plain, ids, mask, settings, ends, draws)
         texts = tokenizer.batch_decode([w.ids for w in written], skip_special_tokens=True)
         return [Generated(text, w.ended) for text, w in zip(texts, written, strict=True)]
@@ -82,7 +93,10 @@ def generate(
 
 
 def _draws(item: Encoded, settings: Decode, seed: int) -> Tensor:
-    own = int.from_bytes(hashlib.blake2b(f"{seed}/{item.id}".encode(), digest_size=8).digest(), "big") % 2**63
+    own = (
+        int.from_bytes(hashlib.blake2b(f"{seed}/{item.id}".encode(), digest_size=8).digest(), "big")
+        % 2**63
+    )
     return torch.rand(settings.max_new_tokens, generator=torch.Generator().manual_seed(own))
 
 
@@ -100,7 +114,9 @@ def in_order(
     state = PartialState()
     device = next(model.parameters()).device
     # longest first: little padding, and a batch that does not fit in memory shows at once
-    order = sorted(range(len(items)), key=lambda i: -length(items[i]))[state.process_index :: state.num_processes]
+    order = sorted(range(len(items)), key=lambda i: -length(items[i]))[
+        state.process_index :: state.num_processes
+    ]
     was_training = model.training
     model.eval()
     found: list[tuple[int, Any]] = []

@@ -188,7 +188,7 @@ def of_one_length(attention_mask: Tensor) -> Iterator[Tensor]:
 
 def _step(
     past: Past, rows: list[list[_Text]], tokens: Tensor, path: list[int]
-) -> list[list[_Text]]:  # fmt: skip
+) -> list[list[_Text]]:
     """tokens: (2,), what the two beams of every row write."""
     parents = torch.tensor([path] * len(rows), device=tokens.device)
     logits = past.step(tokens.expand(len(rows), -1), parents)

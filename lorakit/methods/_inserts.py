@@ -28,21 +28,37 @@ class InsertAttachment(Attachment):
     """The parts on their sites; the base is frozen, the fresh head trains."""
 
     def __init__(
-        self, model: nn.Module, method: Method, inserts: Sequence[tuple[Site, Insert]], fresh: Collection[str], why: str
+        self,
+        model: nn.Module,
+        method: Method,
+        inserts: Sequence[tuple[Site, Insert]],
+        fresh: Collection[str],
+        why: str,
     ):
         """why: the reason why this cannot be merged."""
         self.model, self.method, self.fresh, self.why = model, method, frozenset(fresh), why
         self.sites = [site for site, _ in inserts]
         self.inserts = {site.name: insert for site, insert in inserts}
         if taken := [site.path for site in self.sites if hasattr(site.module, CHILD)]:
-            raise ModelError(f"{taken[0]} has something of a method's already; load the base model again")
+            raise ModelError(
+                f"{taken[0]} has something of a method's already; load the base model again"
+            )
         for site, insert in inserts:
             put(site, insert)
-        train_only(model, {*fresh, *(name for name, _ in model.named_parameters() if f".{CHILD}." in name)})
+        train_only(
+            model, {*fresh, *(name for name, _ in model.named_parameters() if f".{CHILD}." in name)}
+        )
 
     def _saved(self) -> dict[str, nn.Parameter]:
-        named = {f"{name}.{own}": p for name, part in self.inserts.items() for own, p in part.named_parameters()}
-        return {**named, **{name: p for name, p in self.model.named_parameters() if name in self.fresh}}
+        named = {
+            f"{name}.{own}": p
+            for name, part in self.inserts.items()
+            for own, p in part.named_parameters()
+        }
+        return {
+            **named,
+            **{name: p for name, p in self.model.named_parameters() if name in self.fresh},
+        }
 
     def state(self) -> dict[str, Tensor]:
         return read_parameters(self._saved())

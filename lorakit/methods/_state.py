@@ -16,7 +16,9 @@ def read_parameters(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]
     of which must ask."""
     from lorakit.nn.freeze import whole_tensor
 
-    return {name: whole_tensor(p.detach()).cpu().clone().contiguous() for name, p in parameters.items()}
+    return {
+        name: whole_tensor(p.detach()).cpu().clone().contiguous() for name, p in parameters.items()
+    }
 
 
 def write_parameters(parameters: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -> None:

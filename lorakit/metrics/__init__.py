@@ -28,7 +28,9 @@ def facts_of(name: str) -> Facts:
     """What the metric of that name compares, returns and prints. RecipeError: no metric of that name."""
     facts = getattr(metrics.get(name), "facts", None)
     if not isinstance(facts, Facts):
-        raise RecipeError(f"the metric {name!r} does not say what it compares; declare it with lorakit.metrics.metric")
+        raise RecipeError(
+            f"the metric {name!r} does not say what it compares; declare it with lorakit.metrics.metric"
+        )
     return facts
 
 

@@ -29,7 +29,9 @@ def failures() -> Iterator[Failed]:
         _noted.reset(before)
 
 
-def attempt(keys: Sequence[str], compute: Callable[[], dict[str, float]], factor: float = 1.0) -> dict[str, float]:
+def attempt(
+    keys: Sequence[str], compute: Callable[[], dict[str, float]], factor: float = 1.0
+) -> dict[str, float]:
     """What `compute` gives, times `factor`; where it fails, NaN for each key.
 
     MetricError: it failed, and nobody collects failures. Other errors of lorakit, such as a DataError, go through.

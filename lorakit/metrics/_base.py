@@ -46,7 +46,9 @@ def metric(facts: Facts, weighted: Weigh | None = None) -> Callable[[Compute], C
 
     def declare(compute: Compute) -> Compute:
         @wraps(compute)
-        def checked(predictions: Sequence[Any], references: Sequence[Any], **options: Any) -> dict[str, float]:
+        def checked(
+            predictions: Sequence[Any], references: Sequence[Any], **options: Any
+        ) -> dict[str, float]:
             if len(predictions) != len(references):
                 raise DataError(
                     f"{compute.__name__}: {len(predictions)} predictions for {len(references)} references; "
@@ -55,7 +57,9 @@ def metric(facts: Facts, weighted: Weigh | None = None) -> Callable[[Compute], C
             if len(predictions) == 0:
                 raise DataError(f"{compute.__name__}: no predictions, so there is nothing to score")
             if facts.of == "texts" and not all(accepted := accepted_texts(references)):
-                raise DataError(f"{compute.__name__}: example {accepted.index([])} (from 0) has no reference")
+                raise DataError(
+                    f"{compute.__name__}: example {accepted.index([])} (from 0) has no reference"
+                )
             return compute(predictions, references, **options)
 
         checked.facts, checked.weighted = facts, weighted  # type: ignore[attr-defined]

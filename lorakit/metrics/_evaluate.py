@@ -31,7 +31,9 @@ class _Wrapped(evaluate.Metric):
             features=features if len(features) > 1 else features[0],  # type: ignore[arg-type]
         )
 
-    def _compute(self, *, predictions: Any = None, references: Any = None, **_: Any) -> dict[str, float]:
+    def _compute(
+        self, *, predictions: Any = None, references: Any = None, **_: Any
+    ) -> dict[str, float]:
         return metrics.get(self.config_name)(predictions, references)
 
 

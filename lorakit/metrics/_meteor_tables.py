@@ -152,7 +152,9 @@ def _hashed(file: Path) -> tuple[ndarray, ndarray]:
         if rest or not phrases:
             raise EOFError("it does not have three lines for each pair")
     except (OSError, EOFError, zlib.error) as failed:
-        raise MetricError(f"{file} cannot be read ({failed}): install pycocoevalcap again") from None
+        raise MetricError(
+            f"{file} cannot be read ({failed}): install pycocoevalcap again"
+        ) from None
     return np.concatenate(phrases), np.concatenate(others)
 
 

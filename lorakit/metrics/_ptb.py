@@ -20,11 +20,28 @@ from lorakit.metrics._ptb_lexer import Automaton, lines, unpacked
 _DROPPED = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split())
 _LEXER = "edu/stanford/nlp/process/PTBLexer.class"
 # for the approximation: letters that CoreNLP writes in another way, and its tokens in the order in which they are tried
-_LETTERS = str.maketrans({
-    "£": "#", "€": "$", "’": "'", "‘": "'", "“": "'", "”": "'", '"': "'", "–": "-", "—": "-", "…": ".",
-    "(": " -lrb- ", ")": " -rrb- ", "[": " -lsb- ", "]": " -rsb- ", "{": " -lcb- ", "}": " -rcb- ",
-})  # fmt: skip
-_TOKEN = re.compile(r"""
+_LETTERS = str.maketrans(
+    {
+        "£": "#",
+        "€": "$",
+        "’": "'",
+        "‘": "'",
+        "“": "'",
+        "”": "'",
+        '"': "'",
+        "–": "-",
+        "—": "-",
+        "…": ".",
+        "(": " -lrb- ",
+        ")": " -rrb- ",
+        "[": " -lsb- ",
+        "]": " -rsb- ",
+        "{": " -lcb- ",
+        "}": " -rcb- ",
+    }
+)
+_TOKEN = re.compile(
+    r"""
     -[lr][rsc]b-                                     # a bracket
   | (?:[a-z]\.){2,} | \b[a-z]\.(?=\s+\w)             # u.s., an initial
   | \b(?:co|dr|etc|inc|jr|ltd|mrs?|sr|st)\.          # what keeps its full stop
@@ -34,7 +51,9 @@ _TOKEN = re.compile(r"""
   | \d+(?:[.,:]\d+)+                                 # 3,000.5
   | \w+(?:[-/&.@]\w+)*                               # family-friendly
   | [!?]+ | \S
-""", re.VERBOSE)  # fmt: skip
+""",
+    re.VERBOSE,
+)
 # what Java or Python take for the end of a line
 _LINE_ENDS = re.compile(r"[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
 

@@ -152,11 +152,7 @@ def _longest(automaton: Automaton, classes: bytes, start: int) -> tuple[int, int
 
 
 def _before(
-    automaton: Automaton,
-    classes: bytes,
-    start: int,
-    end: int,
-    context: tuple[int, int],
+    automaton: Automaton, classes: bytes, start: int, end: int, context: tuple[int, int]
 ) -> int:
     """Where the token ends and what must follow it begins: as late as both can be."""
     _, rows, following, _, attributes = automaton

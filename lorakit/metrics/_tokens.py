@@ -36,8 +36,12 @@ def splitter(name: str, lowercase: bool = False) -> Callable[[str], list[str]]:
 
 def say_poor(name: str, references: Sequence[Sequence[str]], tokenize: str | None) -> None:
     """A warning, once: references in which the metric finds too few tokens, so that it says little or nothing."""
-    if (why := _poor(name, [text for accepted in references for text in accepted], tokenize)) is not None:
-        _say(f"{name}: {why}; task.tokenize (zh, char, intl) splits other scripts, exact_match needs no tokens")
+    if (
+        why := _poor(name, [text for accepted in references for text in accepted], tokenize)
+    ) is not None:
+        _say(
+            f"{name}: {why}; task.tokenize (zh, char, intl) splits other scripts, exact_match needs no tokens"
+        )
 
 
 @lru_cache(maxsize=1000)
@@ -52,7 +56,11 @@ def _poor(name: str, texts: Sequence[str], tokenize: str | None) -> str | None:
         odd = [text for text in texts if _is_unspaced(text)]
         if odd:
             return f"{len(odd)} of {len(texts)} references are written without spaces, and are one token each or few"
-    if name == "bleu" and texts and not any(len(splitter(tokenize or "13a")(text)) >= WORDS for text in texts):
+    if (
+        name == "bleu"
+        and texts
+        and not any(len(splitter(tokenize or "13a")(text)) >= WORDS for text in texts)
+    ):
         return f"no reference has {WORDS} tokens, so that a right answer scores 0"
     if name == "rouge" and tokenize is not None:
         return _without(texts, lambda text: bool(splitter(tokenize)(text)), "they are empty")
@@ -61,7 +69,11 @@ def _poor(name: str, texts: Sequence[str], tokenize: str | None) -> str | None:
 
 def _without(texts: Sequence[str], has: Callable[[str], bool], what: str) -> str | None:
     none = sum(not has(text) for text in texts)
-    return f"{none} of {len(texts)} references hold few tokens or none, so that they score 0 ({what})" if none else None
+    return (
+        f"{none} of {len(texts)} references hold few tokens or none, so that they score 0 ({what})"
+        if none
+        else None
+    )
 
 
 def _is_latin(text: str) -> bool:

@@ -24,12 +24,16 @@ def means(values: Mapping[str, Sequence[float]]) -> Weighted:
 
     def weighted(weights: ndarray) -> dict[str, ndarray]:
         with np.errstate(invalid="ignore"):
-            return dict(zip(values, (weights @ columns / weights.sum(1, keepdims=True)).T, strict=True))
+            return dict(
+                zip(values, (weights @ columns / weights.sum(1, keepdims=True)).T, strict=True)
+            )
 
     return weighted
 
 
-def of_sums(each: Sequence[Sequence[float]], score: Callable[[ndarray], dict[str, ndarray]]) -> Weighted:
+def of_sums(
+    each: Sequence[Sequence[float]], score: Callable[[ndarray], dict[str, ndarray]]
+) -> Weighted:
     """Of metrics that are functions of sums. each: (examples, k); score: from sums (resamples, k)."""
     import numpy as np
 
@@ -46,6 +50,8 @@ def joined(*parts: tuple[Weighted, float]) -> Weighted:
     """Several as one, the values of each times its factor."""
 
     def weighted(weights: ndarray) -> dict[str, ndarray]:
-        return {key: value * factor for part, factor in parts for key, value in part(weights).items()}
+        return {
+            key: value * factor for part, factor in parts for key, value in part(weights).items()
+        }
 
     return weighted

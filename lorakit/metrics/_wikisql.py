@@ -45,7 +45,9 @@ class Query:
 
     def logical_form(self) -> tuple[Any, ...]:
         """What must be equal in two queries that are the same: 5 is "5" and not "5.0", a condition twice is one."""
-        conditions = frozenset((column, operator, str(value).lower()) for column, operator, value in self.conditions)
+        conditions = frozenset(
+            (column, operator, str(value).lower()) for column, operator, value in self.conditions
+        )
         return self.column, self.aggregate, conditions
 
 
@@ -58,9 +60,13 @@ class Table:
 
     def __post_init__(self) -> None:
         if unknown := set(self.types) - {"text", "real"}:
-            raise DataError(f"columns of type {', '.join(map(repr, unknown))}; a column is 'text' or 'real'")
+            raise DataError(
+                f"columns of type {', '.join(map(repr, unknown))}; a column is 'text' or 'real'"
+            )
         if wrong := [row for row in self.rows if len(row) != len(self.types)]:
-            raise DataError(f"a row of {len(wrong[0])} cells in a table of {len(self.types)} columns: {wrong[0]!r:.80}")
+            raise DataError(
+                f"a row of {len(wrong[0])} cells in a table of {len(self.types)} columns: {wrong[0]!r:.80}"
+            )
 
 
 def same_form(predictions: Sequence[Query | None], references: Sequence[Query]) -> list[bool]:
@@ -74,7 +80,9 @@ def weighted(predictions: Sequence[Query | None], references: Sequence[Query]) -
 
 
 @metric(Facts(of="labels", keys=("logical_form_accuracy",), protocol=PROTOCOL), weighted)
-def logical_form(predictions: Sequence[Query | None], references: Sequence[Query]) -> dict[str, float]:
+def logical_form(
+    predictions: Sequence[Query | None], references: Sequence[Query]
+) -> dict[str, float]:
     """Share of predictions that are the reference's query; None is no query, and wrong. Fraction in 0..1."""
     return {"logical_form_accuracy": sum(same_form(predictions, references)) / len(references)}
 
@@ -99,7 +107,9 @@ def same_result(
             for i in of_table:
                 wanted = result(references[i], tables[name], base)
                 if wanted is None:
-                    raise DataError(f"reference {i} (from 0) cannot be run on the table {name}: {references[i]}")
+                    raise DataError(
+                        f"reference {i} (from 0) cannot be run on the table {name}: {references[i]}"
+                    )
                 said = predictions[i]
                 hits[i] = said is not None and result(said, tables[name], base) == wanted
     return hits
@@ -122,8 +132,14 @@ def statement(query: Query, types: Sequence[str]) -> tuple[str, dict[str, Value]
     aggregate = AGGREGATES[query.aggregate]
     wanted = f"{aggregate}({column})" if aggregate else column
     parts = [(_column(at, types), OPERATORS[operator]) for at, operator, _ in query.conditions]
-    values = {_column(at, types): _bound(value, types[int(at)]) for at, _, value in query.conditions}
-    where = " WHERE " + " AND ".join(f"{name} {operator} :{name}" for name, operator in parts) if parts else ""
+    values = {
+        _column(at, types): _bound(value, types[int(at)]) for at, _, value in query.conditions
+    }
+    where = (
+        " WHERE " + " AND ".join(f"{name} {operator} :{name}" for name, operator in parts)
+        if parts
+        else ""
+    )
     return f"SELECT {wanted} FROM content{where}", values
 
 
@@ -149,9 +165,13 @@ def _bound(value: Value, kind: str) -> Value:
 def opened(table: Table) -> sqlite3.Connection:
     """The table as `content`, columns col0, col1, ..., text in lower case; it can only be selected from."""
     base = sqlite3.connect(":memory:", isolation_level=None)
-    base.execute(f"CREATE TABLE content ({', '.join(f'col{i} {kind}' for i, kind in enumerate(table.types))})")
+    base.execute(
+        f"CREATE TABLE content ({', '.join(f'col{i} {kind}' for i, kind in enumerate(table.types))})"
+    )
     marks = ", ".join("?" * len(table.types))
-    lowered = ([cell.lower() if isinstance(cell, str) else cell for cell in row] for row in table.rows)
+    lowered = (
+        [cell.lower() if isinstance(cell, str) else cell for cell in row] for row in table.rows
+    )
     base.executemany(f"INSERT INTO content VALUES ({marks})", lowered)
     base.execute("PRAGMA query_only=ON")
     base.set_authorizer(_permit)

@@ -9,7 +9,9 @@ from lorakit.metrics._weighted import Weighted, means
 
 
 def weighted(predictions: Sequence[int], references: Sequence[int]) -> Weighted:
-    return means({"accuracy": [said == right for said, right in zip(predictions, references, strict=True)]})
+    return means(
+        {"accuracy": [said == right for said, right in zip(predictions, references, strict=True)]}
+    )
 
 
 @metric(Facts(of="labels", keys=("accuracy",)), weighted)

@@ -17,7 +17,9 @@ PROTOCOL = f"BERTScore F1 (bert-score 0.3.13, {MODEL}, layer {LAYER}, no idf, no
 
 
 @metric(Facts(of="texts", keys=("bertscore_f1",), printed=1.0, protocol=PROTOCOL))
-def bertscore(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
+def bertscore(
+    predictions: Sequence[str], references: Sequence[str | Sequence[str]]
+) -> dict[str, float]:
     """Mean F1 over examples, at most 1. An empty prediction counts 0: bert-score cannot take one.
 
     Left out, with one warning that says why, where bert-score or its model is not at hand.
@@ -33,7 +35,11 @@ def bertscore(predictions: Sequence[str], references: Sequence[str | Sequence[st
         texts = [predictions[i] for i in full], [accepted[i] for i in full]
         f1: list[float] = score(*texts, MODEL, LAYER)[2].tolist() if full else []  # type: ignore[union-attr]
     except OSError as error:  # transformers' word for a model that cannot be had
-        log.warning("BERTScore is left out, its model %s cannot be had: %s", MODEL, str(error).splitlines()[0])
+        log.warning(
+            "BERTScore is left out, its model %s cannot be had: %s",
+            MODEL,
+            str(error).splitlines()[0],
+        )
         return {}
     return {"bertscore_f1": sum(f1) / len(predictions)}
 

@@ -15,19 +15,27 @@ if TYPE_CHECKING:
 N = 4
 
 
-def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str]], tokenize: str = "13a") -> Weighted:
+def weighted(
+    predictions: Sequence[str], references: Sequence[str | Sequence[str]], tokenize: str = "13a"
+) -> Weighted:
     return weighted_bleu(predictions, accepted_texts(references), tokenize=tokenize)
 
 
 def weighted_bleu(
-    predictions: Sequence[str], references: list[list[str]], lowercase: bool = False, tokenize: str = "13a"
+    predictions: Sequence[str],
+    references: list[list[str]],
+    lowercase: bool = False,
+    tokenize: str = "13a",
 ) -> Weighted:
     """`corpus_bleu` from the lengths and the n-grams of each sentence."""
     from sacrebleu.metrics.bleu import BLEU
 
     # of its sentences only the counts are used
     scorer = BLEU(lowercase=lowercase, force=True, effective_order=True, tokenize=tokenize)
-    found = [scorer.sentence_score(said, accepted) for said, accepted in zip(predictions, references, strict=True)]
+    found = [
+        scorer.sentence_score(said, accepted)
+        for said, accepted in zip(predictions, references, strict=True)
+    ]
     return of_sums([[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in found], _score)
 
 
@@ -37,7 +45,9 @@ def _score(sums: ndarray) -> dict[str, ndarray]:
 
     length, wanted, matches, totals = sums[:, 0], sums[:, 1], sums[:, 2 : 2 + N], sums[:, 2 + N :]
     none = matches == 0
-    logs = np.log(np.where(none, 1.0, matches) / totals) - np.log(2) * np.where(none, np.cumsum(none, axis=1), 0)
+    logs = np.log(np.where(none, 1.0, matches) / totals) - np.log(2) * np.where(
+        none, np.cumsum(none, axis=1), 0
+    )
     value = 100 * np.exp(logs.mean(1) + np.minimum(0, 1 - wanted / length))
     return {"bleu": np.where((totals == 0).any(1) | none.all(1), 0.0, value)}
 
@@ -56,7 +66,10 @@ def bleu(
 
 
 def corpus_bleu(
-    predictions: Sequence[str], references: list[list[str]], lowercase: bool = False, tokenize: str = "13a"
+    predictions: Sequence[str],
+    references: list[list[str]],
+    lowercase: bool = False,
+    tokenize: str = "13a",
 ) -> float:
     """In 0..100; lowercase: case is ignored. tokenize: one of sacrebleu's tokenizers."""
     from sacrebleu.metrics.bleu import BLEU

@@ -40,7 +40,9 @@ def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str
 
 
 @metric(Facts(of="texts", keys=("cider",), printed=1.0, protocol=PROTOCOL), weighted)
-def cider(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
+def cider(
+    predictions: Sequence[str], references: Sequence[str | Sequence[str]]
+) -> dict[str, float]:
     """In 0..10; `cider_approx` where pycocoevalcap is missing, with other tokens.
 
     What is rare is read off the references, so the value of an example depends on the others; that of a single one is
@@ -70,7 +72,9 @@ def each_cider(tokens: Tokens, least: int = 1) -> list[float]:
     found = []
     for prediction, accepted in zip(tokens.predictions, references, strict=True):
         output = _vector(_ngrams(prediction), examples, len(references), least)
-        alike = [_alike(output, _vector(text, examples, len(references), least)) for text in accepted]
+        alike = [
+            _alike(output, _vector(text, examples, len(references), least)) for text in accepted
+        ]
         found.append(10 * sum(alike) / len(alike))
     return found
 
@@ -78,11 +82,16 @@ def each_cider(tokens: Tokens, least: int = 1) -> list[float]:
 def _ngrams(tokens: list[str]) -> Ngrams:
     # the official code joins tokens, and splits again at every white space
     words = " ".join(tokens).split()
-    return Counter(tuple(words[i : i + n]) for n in range(1, N + 1) for i in range(len(words) - n + 1))
+    return Counter(
+        tuple(words[i : i + n]) for n in range(1, N + 1) for i in range(len(words) - n + 1)
+    )
 
 
 def _vector(ngrams: Ngrams, examples: Ngrams, count: int, least: int) -> _Vector:
-    weights = {ngram: times * math.log(count / max(least, examples[ngram])) for ngram, times in ngrams.items()}
+    weights = {
+        ngram: times * math.log(count / max(least, examples[ngram]))
+        for ngram, times in ngrams.items()
+    }
     squares = [0.0] * N
     for ngram, weight in weights.items():
         squares[len(ngram) - 1] += weight**2

@@ -21,9 +21,7 @@ PROTOCOL = (
     "e2e-metrics (1b9c4d8) -p: BLEU and NIST-5 on mteval-v13a tokens, lower-cased; METEOR 1.5, ROUGE-L and CIDEr on "
     "CoreNLP 3.4.1 tokens, lower-cased, no punctuation, as for MS-COCO captions"
 )
-_OTHERWISE = (
-    "METEOR is left out, ROUGE-L and CIDEr are computed on approximate tokens, as rouge_l_approx and cider_approx"
-)
+_OTHERWISE = "METEOR is left out, ROUGE-L and CIDEr are computed on approximate tokens, as rouge_l_approx and cider_approx"
 
 
 def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Weighted:
@@ -40,9 +38,17 @@ def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str
 
 
 @metric(
-    Facts(of="texts", keys=("bleu", "nist", "meteor", "rouge_l", "cider"), printed=1.0, protocol=PROTOCOL), weighted
+    Facts(
+        of="texts",
+        keys=("bleu", "nist", "meteor", "rouge_l", "cider"),
+        printed=1.0,
+        protocol=PROTOCOL,
+    ),
+    weighted,
 )
-def e2e_metrics(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
+def e2e_metrics(
+    predictions: Sequence[str], references: Sequence[str | Sequence[str]]
+) -> dict[str, float]:
     """BLEU, METEOR and ROUGE-L in 0..100, NIST from 0 up, CIDEr in 0..10.
 
     Where pycocoevalcap is missing, METEOR is left out, and `rouge_l_approx` and `cider_approx` have other
@@ -56,9 +62,15 @@ def e2e_metrics(predictions: Sequence[str], references: Sequence[str | Sequence[
     def of_tokens() -> dict[str, float]:
         tokens = tokenize(data, predictions, texts)
         scores = {} if data is None else attempt(("meteor",), partial(_meteor, data, tokens), 100)
-        return scores | {tokens.key("rouge_l"): 100 * mean_rouge_l(tokens), tokens.key("cider"): mean_cider(tokens)}
+        return scores | {
+            tokens.key("rouge_l"): 100 * mean_rouge_l(tokens),
+            tokens.key("cider"): mean_cider(tokens),
+        }
 
-    scores = {"bleu": corpus_bleu(predictions, texts, lowercase=True), "nist": corpus_nist(predictions, texts)}
+    scores = {
+        "bleu": corpus_bleu(predictions, texts, lowercase=True),
+        "nist": corpus_nist(predictions, texts),
+    }
     return scores | attempt(("meteor", "rouge_l", "cider"), of_tokens)
 
 

@@ -10,7 +10,10 @@ from lorakit.metrics._weighted import Weighted, means
 
 def hits(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> list[bool]:
     """Of each example."""
-    return [said in accepted for said, accepted in zip(predictions, accepted_texts(references), strict=True)]
+    return [
+        said in accepted
+        for said, accepted in zip(predictions, accepted_texts(references), strict=True)
+    ]
 
 
 def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Weighted:
@@ -18,7 +21,9 @@ def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str
 
 
 @metric(Facts(of="texts", keys=("exact_match",)), weighted)
-def exact_match(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
+def exact_match(
+    predictions: Sequence[str], references: Sequence[str | Sequence[str]]
+) -> dict[str, float]:
     """Fraction in 0..1; case, spaces and punctuation count."""
     return {"exact_match": sum(hits(predictions, references)) / len(predictions)}
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def weighted(predictions: Sequence[int], references: Sequence[int]) -> Weighted:
     each = [
-        (said == right == 1, (said == 1) + (right == 1)) for said, right in zip(predictions, references, strict=True)
+        (said == right == 1, (said == 1) + (right == 1))
+        for said, right in zip(predictions, references, strict=True)
     ]
     return of_sums(each, _score)
 

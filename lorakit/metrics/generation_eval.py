@@ -22,9 +22,14 @@ PROTOCOL = (
 )
 # what NLTK's word tokeniser still does to such text
 _NLTK = {
-    '"': "``", "cannot": "can not", "gimme": "gim me", "gonna": "gon na", "gotta": "got ta", "lemme": "lem me",
+    '"': "``",
+    "cannot": "can not",
+    "gimme": "gim me",
+    "gonna": "gon na",
+    "gotta": "got ta",
+    "lemme": "lem me",
     "wanna": "wan na",
-}  # fmt: skip
+}
 _PIECES = re.compile(r"\w+|[^\w\s]")
 
 
@@ -42,8 +47,15 @@ def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str
     )
 
 
-@metric(Facts(of="texts", keys=("bleu", "meteor", "ter"), printed=1.0, lower=("ter",), protocol=PROTOCOL), weighted)
-def generation_eval(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
+@metric(
+    Facts(
+        of="texts", keys=("bleu", "meteor", "ter"), printed=1.0, lower=("ter",), protocol=PROTOCOL
+    ),
+    weighted,
+)
+def generation_eval(
+    predictions: Sequence[str], references: Sequence[str | Sequence[str]]
+) -> dict[str, float]:
     """BLEU in 0..100, METEOR in 0..1, TER from 0 (equal) up: the units of the LoRA paper's Tables 13 and 14.
 
     Where pycocoevalcap is missing, METEOR is left out. The paper's code fills up to six references with the
@@ -58,7 +70,9 @@ def generation_eval(predictions: Sequence[str], references: Sequence[str | Seque
 
 
 def _pieces(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Pieces:
-    accepted = [[pieces(text) for text in texts[:REFERENCES]] for texts in accepted_texts(references)]
+    accepted = [
+        [pieces(text) for text in texts[:REFERENCES]] for texts in accepted_texts(references)
+    ]
     return [pieces(text) for text in predictions], accepted
 
 

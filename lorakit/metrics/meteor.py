@@ -40,8 +40,7 @@ def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str
 
 @metric(Facts(of="texts", keys=("meteor",), protocol=PROTOCOL), weighted)
 def meteor(
-    predictions: Sequence[str],
-    references: Sequence[str | Sequence[str]],
+    predictions: Sequence[str], references: Sequence[str | Sequence[str]]
 ) -> dict[str, float]:
     """Fraction in 0..1 over the corpus; nothing where pycocoevalcap is missing.
 

@@ -79,7 +79,8 @@ def _each(predictions: Sequence[str], references: list[list[str]]) -> list[list[
         counts[()] += words
         found.append((_ngrams(output) & most, len(output), words / len(texts)))
     return [
-        [*_gains(matches, counts), *(length - n for n in range(N)), length, wanted] for matches, length, wanted in found
+        [*_gains(matches, counts), *(length - n for n in range(N)), length, wanted]
+        for matches, length, wanted in found
     ]
 
 
@@ -91,7 +92,9 @@ def _gains(matches: Counter[tuple[str, ...]], counts: Counter[tuple[str, ...]]) 
 
 
 def _ngrams(tokens: list[str]) -> Counter[tuple[str, ...]]:
-    return Counter(tuple(tokens[i : i + n]) for n in range(1, N + 1) for i in range(len(tokens) - n + 1))
+    return Counter(
+        tuple(tokens[i : i + n]) for n in range(1, N + 1) for i in range(len(tokens) - n + 1)
+    )
 
 
 PLUGIN = nist

@@ -22,12 +22,16 @@ PROTOCOL = (
 
 
 def each(
-    predictions: Sequence[str], references: Sequence[str | Sequence[str]], tokenize: str | None = None
+    predictions: Sequence[str],
+    references: Sequence[str | Sequence[str]],
+    tokenize: str | None = None,
 ) -> dict[str, list[float]]:
     """Kind -> percent of each example."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(list(KINDS), use_stemmer=True, tokenizer=None if tokenize is None else _Split(tokenize))
+    scorer = RougeScorer(
+        list(KINDS), use_stemmer=True, tokenizer=None if tokenize is None else _Split(tokenize)
+    )
     pairs = zip(accepted_texts(references), predictions, strict=True)
     found = [scorer.score_multi(accepted, prediction) for accepted, prediction in pairs]
     return {kind: [100 * float(scores[kind].fmeasure) for scores in found] for kind in KINDS}
@@ -41,14 +45,18 @@ class _Split:
 
 
 def weighted(
-    predictions: Sequence[str], references: Sequence[str | Sequence[str]], tokenize: str | None = None
+    predictions: Sequence[str],
+    references: Sequence[str | Sequence[str]],
+    tokenize: str | None = None,
 ) -> Weighted:
     return means(each(predictions, references, tokenize))
 
 
 @metric(Facts(of="texts", keys=KINDS, printed=1.0, tokenizes=True, protocol=PROTOCOL), weighted)
 def rouge(
-    predictions: Sequence[str], references: Sequence[str | Sequence[str]], tokenize: str | None = None
+    predictions: Sequence[str],
+    references: Sequence[str | Sequence[str]],
+    tokenize: str | None = None,
 ) -> dict[str, float]:
     """Percent. Of several references the best F1 counts, for each kind on its own.
 
@@ -56,7 +64,10 @@ def rouge(
     rouge2 but 0. ROUGE-L of other libraries is another value: py-rouge's is some 4 points higher. tokenize: one of
     sacrebleu's tokenizers, lower-cased and not stemmed, for other scripts.
     """
-    return {kind: sum(values) / len(values) for kind, values in each(predictions, references, tokenize).items()}
+    return {
+        kind: sum(values) / len(values)
+        for kind, values in each(predictions, references, tokenize).items()
+    }
 
 
 PLUGIN = rouge

@@ -29,7 +29,9 @@ def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str
 
 
 @metric(Facts(of="texts", keys=("rouge_l",), protocol=PROTOCOL), weighted)
-def rouge_l(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
+def rouge_l(
+    predictions: Sequence[str], references: Sequence[str | Sequence[str]]
+) -> dict[str, float]:
     """Fraction in 0..1; `rouge_l_approx` where pycocoevalcap is missing, with other tokens.
 
     Source: pycocoevalcap (Chen et al. 2015) as e2e-metrics (commit 1b9c4d8) carries it. An empty prediction is one
@@ -47,7 +49,9 @@ def mean_rouge_l(tokens: Tokens) -> float:
 def each_rouge_l(tokens: Tokens) -> list[float]:
     """Of each example."""
     pairs = zip(tokens.predictions, tokens.references, strict=True)
-    return [_best(output or [""], [text or [""] for text in accepted]) for output, accepted in pairs]
+    return [
+        _best(output or [""], [text or [""] for text in accepted]) for output, accepted in pairs
+    ]
 
 
 def _best(output: list[str], references: list[list[str]]) -> float:

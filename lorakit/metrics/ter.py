@@ -18,11 +18,18 @@ from lorakit.metrics._weighted import Weighted, means
 PROTOCOL = "TER of pyter 0.3, mean over examples of the minimum over references, tokens between spaces, case counts"
 
 
-def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str]], tokenize: str = "none") -> Weighted:
+def weighted(
+    predictions: Sequence[str], references: Sequence[str | Sequence[str]], tokenize: str = "none"
+) -> Weighted:
     return means({"ter": least(*_tokens(predictions, references, tokenize))})
 
 
-@metric(Facts(of="texts", keys=("ter",), printed=1.0, lower=("ter",), tokenizes=True, protocol=PROTOCOL), weighted)
+@metric(
+    Facts(
+        of="texts", keys=("ter",), printed=1.0, lower=("ter",), tokenizes=True, protocol=PROTOCOL
+    ),
+    weighted,
+)
 def ter(
     predictions: Sequence[str], references: Sequence[str | Sequence[str]], tokenize: str = "none"
 ) -> dict[str, float]:
@@ -38,7 +45,9 @@ def _tokens(
     predictions: Sequence[str], references: Sequence[str | Sequence[str]], tokenize: str
 ) -> tuple[list[list[str]], list[list[list[str]]]]:
     split = str.split if tokenize == "none" else splitter(tokenize)
-    return [split(text) for text in predictions], [[split(t) for t in texts] for texts in accepted_texts(references)]
+    return [split(text) for text in predictions], [
+        [split(t) for t in texts] for texts in accepted_texts(references)
+    ]
 
 
 def mean_of_least(predictions: Sequence[list[str]], references: Sequence[list[list[str]]]) -> float:
@@ -59,7 +68,10 @@ def edit_rate(tokens: list[str], reference: list[str]) -> float:
     where, size, shifts = places(reference), len(reference), 0
     edits = levenshtein(where, size, tokens)
     while edits:
-        moved = [(edits - levenshtein(where, size, other), other) for other in _shifted(tokens, reference)]
+        moved = [
+            (edits - levenshtein(where, size, other), other)
+            for other in _shifted(tokens, reference)
+        ]
         # of equal gains pyter takes the last in the order of the words
         gain, best = max(moved, default=(0, tokens))
         if gain <= 0:
@@ -79,7 +91,9 @@ def _shifted(tokens: list[str], reference: list[str]) -> Iterator[list[str]]:
 
 
 def _common_start(a: list[str], b: list[str]) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return next(
+        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )
 
 
 PLUGIN = ter

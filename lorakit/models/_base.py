@@ -62,7 +62,11 @@ class Family:
             kv_heads = setting(config, "num_key_value_heads") or heads
             size = setting(config, "head_dim") or setting(config, "hidden_size") // heads
             groups = {"one": 1, "heads": heads, "kv_heads": kv_heads}[self.fused.groups]
-            sizes = {"q": heads * size // groups, "k": kv_heads * size // groups, "v": kv_heads * size // groups}
+            sizes = {
+                "q": heads * size // groups,
+                "k": kv_heads * size // groups,
+                "v": kv_heads * size // groups,
+            }
             for role in ("query", "key", "value"):
                 rows = fused_rows(role[0], self.fused.order, sizes, groups)
                 found[role] = [Place(self.fused.path, rows)]

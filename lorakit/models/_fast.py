@@ -20,7 +20,12 @@ def make_fast(model: nn.Module, family: Family | None, head: str) -> None:
     use_fast_products(model)
     use_fast_activations(model)
     use_fast_dropout(model)
-    if not use_fast_attention(model) or family is None or family.reads_first is None or head == "causal":
+    if (
+        not use_fast_attention(model)
+        or family is None
+        or family.reads_first is None
+        or head == "causal"
+    ):
         return
     places: list[Any] = [_last(model, path) for path in family.reads_first]
     if all(places):

@@ -16,12 +16,23 @@ from lorakit.errors import ModelError, ModelUnavailable
 from lorakit.models._base import Model
 from lorakit.models._trust import FLAG
 
-_LENIENT = {f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "connection_errors", "gated_repo")}
+_LENIENT = {
+    f"_raise_exceptions_for_{what}": False
+    for what in ("missing_entries", "connection_errors", "gated_repo")
+}
 _DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "BOOL": torch.bool,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-}  # fmt: skip
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
 """As the format calls them; any other is taken for bytes."""
 
 
@@ -100,14 +111,18 @@ def opened(file: Path) -> Any:
     try:
         return safe_open(file, "pt")
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file} is damaged or cut short: {error}; copy or download it again") from error
+        raise ModelError(
+            f"{file} is damaged or cut short: {error}; copy or download it again"
+        ) from error
 
 
 def no_config(spec: Model, error: Exception) -> ModelError:
     """The error for a base whose configuration could not be read: unavailable, or there and wrong."""
     folder = Path(location(spec.name))
     if spec.name.startswith(("/", ".", "~")) and not folder.is_dir():
-        return ModelError(f"there is no model folder {spec.name!r} (a relative one is looked for in {Path.cwd()})")
+        return ModelError(
+            f"there is no model folder {spec.name!r} (a relative one is looked for in {Path.cwd()})"
+        )
     if "trust_remote_code" in str(error):
         return ModelError(
             f"{spec.name} needs Python code that comes with it. If you trust where it is from, give {FLAG} to the "
@@ -139,9 +154,13 @@ def _damaged(spec: Model, folder: Path, error: Exception) -> str:
         return f"{spec.name}/config.json is damaged: {damage}"
     if not isinstance(content, dict):
         return f"{spec.name}/config.json is damaged: a mapping is expected"
-    return f"{spec.name}/config.json does not describe a model that can be built: {first_line(error)}"
+    return (
+        f"{spec.name}/config.json does not describe a model that can be built: {first_line(error)}"
+    )
 
 
 def first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [
+        type(error).__name__
+    ]
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

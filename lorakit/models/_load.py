@@ -135,7 +135,9 @@ def outline(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
     stored = read_config(spec, or_shape=True)
     config = _configure(copy.deepcopy(stored), spec, head, labels)
     refuse_unfit(config, spec)
-    model = _on_meta(_model_class(head), config).to(DTYPES[spec.dtype])  # the configuration has that of the files
+    model = _on_meta(_model_class(head), config).to(
+        DTYPES[spec.dtype]
+    )  # the configuration has that of the files
     info = what_loading_would_find(model, config, spec)
     if info is None:
         fresh = _fresh_by_architecture(model, config, stored)
@@ -150,21 +152,31 @@ def outline(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
 
 
 def random_base(
-    spec: Model, head: str, labels: Sequence[str] = (), layers: int | None = None, dropout: float | None = None
+    spec: Model,
+    head: str,
+    labels: Sequence[str] = (),
+    layers: int | None = None,
+    dropout: float | None = None,
 ) -> nn.Module:
     """The model's shape with random float32 weights, to measure time and memory with, which do not depend on them.
 
     layers: how many, if not all. dropout: every rate of the configuration, if not its own.
     """
-    config = _configure(config_of_shape(spec) if spec.shape else read_config(spec), spec, head, labels)
+    config = _configure(
+        config_of_shape(spec) if spec.shape else read_config(spec), spec, head, labels
+    )
     if layers is not None:
         text_config(config).num_hidden_layers = layers
-    for name in [n for n in vars(config) if dropout is not None and ("dropout" in n or n.endswith("pdrop"))]:
+    for name in [
+        n for n in vars(config) if dropout is not None and ("dropout" in n or n.endswith("pdrop"))
+    ]:
         if isinstance(getattr(config, name), (int, float)):
             setattr(config, name, dropout)
     if setting(config, "pad_token_id") is None:
         config.pad_token_id = 0
-    return _model_class(head).from_config(config, dtype=torch.float32, trust_remote_code=is_trusted())
+    return _model_class(head).from_config(
+        config, dtype=torch.float32, trust_remote_code=is_trusted()
+    )
 
 
 def read_config(spec: Model, or_shape: bool = False) -> Any:
@@ -177,9 +189,7 @@ def read_config(spec: Model, or_shape: bool = False) -> Any:
         )
     except ModelError:
         raise
-    except (
-        Exception
-    ) as error:  # OSError, ValueError, huggingface_hub's and httpx's own: all mean that it is not available
+    except Exception as error:  # OSError, ValueError, huggingface_hub's and httpx's own: all mean that it is not available
         if or_shape and spec.shape:
             log.info("%s is not at hand: shapes are taken from the recipe", spec.name)
             return config_of_shape(spec)
@@ -193,7 +203,9 @@ def config_of_shape(spec: Model) -> Any:
     try:
         return AutoConfig.for_model(shape.pop("model_type"), **shape)
     except (KeyError, ValueError, TypeError) as error:
-        raise ModelError(f"model.shape does not describe an architecture: {first_line(error)}") from error
+        raise ModelError(
+            f"model.shape does not describe an architecture: {first_line(error)}"
+        ) from error
 
 
 def load_tokenizer(spec: Model) -> Any:
@@ -208,9 +220,13 @@ def load_tokenizer(spec: Model) -> Any:
     _refuse_unusable(tokenizer, spec)
     if spec.chat_template is not None:
         try:
-            tokenizer.chat_template = Path(spec.chat_template).expanduser().read_text(encoding="utf-8")
+            tokenizer.chat_template = (
+                Path(spec.chat_template).expanduser().read_text(encoding="utf-8")
+            )
         except (OSError, UnicodeDecodeError) as error:
-            raise ModelError(f"cannot read model.chat_template {spec.chat_template}: {error}") from error
+            raise ModelError(
+                f"cannot read model.chat_template {spec.chat_template}: {error}"
+            ) from error
         tokenizer.chat_template_file = spec.chat_template  # for messages about it
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = _pad_token(tokenizer, spec)
@@ -230,11 +246,15 @@ def _refuse_unusable(tokenizer: Any, spec: Model) -> None:
     """Settings of a type that they cannot have are found where a text is read."""
     most = tokenizer.model_max_length
     if isinstance(most, bool) or not isinstance(most, (int, float)):
-        raise ModelError(f"{spec.name}/tokenizer_config.json: model_max_length is {most!r}, and a number is expected")
+        raise ModelError(
+            f"{spec.name}/tokenizer_config.json: model_max_length is {most!r}, and a number is expected"
+        )
     try:
         tokenizer("a text", "another", truncation=True, max_length=8)
     except Exception as error:
-        raise ModelError(f"the tokenizer of {spec.name} reads no text: {first_line(error)}") from error
+        raise ModelError(
+            f"the tokenizer of {spec.name} reads no text: {first_line(error)}"
+        ) from error
 
 
 def tokenizer_of(spec: Model) -> Any:
@@ -248,9 +268,15 @@ def tokenizer_of(spec: Model) -> Any:
 def add_tokens(tokenizer: Any, spec: Model) -> list[int]:
     """Their ids, ascending. ModelError: one that the tokenizer has already."""
     known = [text for text in spec.new_tokens if text in tokenizer.get_vocab()]
-    if known or len(set(spec.new_tokens)) < len(spec.new_tokens) or not all(text.strip() for text in spec.new_tokens):
+    if (
+        known
+        or len(set(spec.new_tokens)) < len(spec.new_tokens)
+        or not all(text.strip() for text in spec.new_tokens)
+    ):
         shown = ", ".join(map(repr, known or spec.new_tokens))
-        raise ModelError(f"model.new_tokens: {shown}: {'a token already' if known else 'each once, and none empty'}")
+        raise ModelError(
+            f"model.new_tokens: {shown}: {'a token already' if known else 'each once, and none empty'}"
+        )
     tokenizer.add_tokens(list(spec.new_tokens), special_tokens=False)
     return sorted(tokenizer.convert_tokens_to_ids(list(spec.new_tokens)))
 
@@ -277,7 +303,9 @@ def _configure(config: Any, spec: Model, head: str, labels: Sequence[str]) -> An
     undeclared = family.settings if family else ()
     unknown = [key for key in spec.config if not hasattr(config, key) and key not in undeclared]
     if unknown:
-        raise ModelError(f"model.config: {config.model_type} has no setting {', '.join(map(repr, unknown))}")
+        raise ModelError(
+            f"model.config: {config.model_type} has no setting {', '.join(map(repr, unknown))}"
+        )
     if own := [key for key in TASKS_OWN if key in spec.config]:
         raise ModelError(f"model.config: {own[0]} follows from the task; leave it out")
     for key, value in spec.config.items():
@@ -292,9 +320,16 @@ def _configure(config: Any, spec: Model, head: str, labels: Sequence[str]) -> An
 
 
 def _refuse_other_shape(config: Any, spec: Model) -> None:
-    wrong = {k: (v, getattr(config, k, None)) for k, v in spec.shape.items() if getattr(config, k, None) != v}
+    wrong = {
+        k: (v, getattr(config, k, None))
+        for k, v in spec.shape.items()
+        if getattr(config, k, None) != v
+    }
     if wrong:
-        listed = ", ".join(f"{key} is {has!r}, the recipe's shape says {says!r}" for key, (says, has) in wrong.items())
+        listed = ", ".join(
+            f"{key} is {has!r}, the recipe's shape says {says!r}"
+            for key, (says, has) in wrong.items()
+        )
         raise ModelError(
             f"{spec.name} is not the model that this recipe was written for: {listed}. "
             "To use another base on purpose, remove the expectation with `~model.shape`."
@@ -306,9 +341,13 @@ def _refuse_looking_ahead(model: nn.Module, name: str) -> None:
     """An encoder has a causal class too, and reads both ways in it: its loss falls, and it can write nothing."""
     ids = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 9]])
     try:
-        first, second = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, :3].float()
+        first, second = (
+            model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, :3].float()
+        )
     except Exception as error:  # whatever a forward pass says to settings that do not go together
-        raise ModelError(f"{name} ({type(model).__name__}) does not run: {first_line(error)}") from error
+        raise ModelError(
+            f"{name} ({type(model).__name__}) does not run: {first_line(error)}"
+        ) from error
     if (first - second).abs().max() > 1e-2 * first.abs().max():
         raise ModelError(
             f"{name} ({type(model).__name__}) reads the tokens that follow, so it cannot learn to write them: it is an "
@@ -335,7 +374,11 @@ def _fresh_by_architecture(model: nn.Module, config: Any, stored: Any) -> frozen
 
     own = [name for name, _ in model.named_parameters()]
     names = config.architectures
-    saved: Any = getattr(transformers, str(names[0]), None) if isinstance(names, (list, tuple)) and names else None
+    saved: Any = (
+        getattr(transformers, str(names[0]), None)
+        if isinstance(names, (list, tuple)) and names
+        else None
+    )
     if not (isinstance(saved, type) and issubclass(saved, transformers.PreTrainedModel)):
         prefix = getattr(model, "base_model_prefix", "")
         outside = [n for n in own if not n.startswith(f"{prefix}.")] if prefix else []
@@ -352,8 +395,12 @@ def _on_meta(cls: Any, config: Any) -> nn.Module:
             if hasattr(cls, "from_config"):
                 return cls.from_config(config, trust_remote_code=is_trusted())
             return cls(config)
-    except Exception as error:  # whatever a constructor says to a size or a rate that it does not take
-        raise ModelError(f"no {config.model_type} can be built from these settings: {first_line(error)}") from error
+    except (
+        Exception
+    ) as error:  # whatever a constructor says to a size or a rate that it does not take
+        raise ModelError(
+            f"no {config.model_type} can be built from these settings: {first_line(error)}"
+        ) from error
 
 
 def _refuse_other_vocabulary(model: nn.Module, tokenizer: Any) -> None:

@@ -30,7 +30,8 @@ def refuse_tensor(name: str, tensor: Tensor, where: str, stored: str = "") -> No
     if not is_finite(tensor):
         raise ModelError(
             f"{where}: {name} holds numbers that are not finite{stored} (NaN or infinity), so nothing can be computed "
-            "with this base. Download it again, or give another" + (" model.dtype." if stored else ".")
+            "with this base. Download it again, or give another"
+            + (" model.dtype." if stored else ".")
         )
 
 

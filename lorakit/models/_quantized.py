@@ -22,7 +22,9 @@ def quantization(kind: str, dtype: torch.dtype, fresh: Collection[str], shapes: 
     weights. InputError: bitsandbytes is missing. ModelError: layers that it would store the wrong way round.
     """
     if find_spec("bitsandbytes") is None:
-        raise InputError(f"model.quantize: {kind} needs bitsandbytes; pip install 'lorakit[quantized]'")
+        raise InputError(
+            f"model.quantize: {kind} needs bitsandbytes; pip install 'lorakit[quantized]'"
+        )
     if any(is_conv1d(module) for module in shapes.modules()):
         raise ModelError(
             f"model.quantize: {type(shapes).__name__} keeps its weights transposed (Conv1D), which does not come back "
@@ -38,9 +40,12 @@ def quantization(kind: str, dtype: torch.dtype, fresh: Collection[str], shapes: 
     if kind == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept or None)
     return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype,
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=kept or None,
-    )  # fmt: skip
+    )
 
 
 def keep_trainable(model: nn.Module) -> None:

@@ -57,7 +57,9 @@ def what_loading_would_find(model: nn.Module, config: Any, spec: Model) -> Mappi
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
-    except Exception as error:  # a conversion that needs numbers: loading itself will say what is wrong
+    except (
+        Exception
+    ) as error:  # a conversion that needs numbers: loading itself will say what is wrong
         log.debug("the headers of %s say nothing: %r", spec.name, error)
         return None
     return info
@@ -89,7 +91,11 @@ def fresh_of(
     """
     own = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     missing = {name for name in info["missing_keys"] if name in own} - untied(model, info, spec)
-    resized = {name: (tuple(held), tuple(wanted)) for name, held, wanted in info["mismatched_keys"] if name in own}
+    resized = {
+        name: (tuple(held), tuple(wanted))
+        for name, held, wanted in info["mismatched_keys"]
+        if name in own
+    }
     new = NEW if family is None else family.may_be_new
     body = _body(model, head)
     absent = sorted(n for n in missing if body.match(n) and not set(new) & set(n.split(".")))
@@ -120,7 +126,9 @@ def _body(model: nn.Module, head: str) -> re.Pattern[str]:
     parts = [
         re.escape(name)
         for name, part in model.named_children()
-        if any(module is embeddings or isinstance(module, nn.ModuleList) for module in part.modules())
+        if any(
+            module is embeddings or isinstance(module, nn.ModuleList) for module in part.modules()
+        )
     ]
     return re.compile(rf"({'|'.join(parts)})(\.|$)")
 
@@ -136,7 +144,9 @@ def _of_another_shape(other: Mapping[str, tuple[Any, Any]], model: Any, spec: Mo
     )
 
 
-def _causes(held: tuple[int, ...], wanted: tuple[int, ...], name: str, config: Any, spec: Model) -> list[str]:
+def _causes(
+    held: tuple[int, ...], wanted: tuple[int, ...], name: str, config: Any, spec: Model
+) -> list[str]:
     """The sizes of the configuration that may be meant, those that nobody set first."""
     differ = set(wanted)
     if len(held) == len(wanted):
@@ -154,7 +164,9 @@ def _causes(held: tuple[int, ...], wanted: tuple[int, ...], name: str, config: A
         elif {key, *others} & said:
             found.append((1, -alike, f"config.json sets {key} to {value}"))
         else:
-            found.append((0, -alike, f"config.json does not set {key}, which is {value} by default"))
+            found.append(
+                (0, -alike, f"config.json does not set {key}, which is {value} by default")
+            )
     return [cause for _, _, cause in sorted(found)][:2]
 
 
@@ -194,14 +206,19 @@ def _is_absent(absent: list[str], body: Collection[str], model: nn.Module, spec:
 
 def _output_of(model: Any) -> str:
     layer = model.get_output_embeddings()
-    return next((f"{name}.weight" for name, module in model.named_modules() if module is layer), "lm_head.weight")
+    return next(
+        (f"{name}.weight" for name, module in model.named_modules() if module is layer),
+        "lm_head.weight",
+    )
 
 
 def _refuse_left_out(model: nn.Module, unexpected: Collection[str], spec: Model) -> None:
     modules = dict(model.named_modules())
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
     names = sorted(name for name in unexpected if not _LEFTOVER.search(name))
-    dropped = [name for name in names if any(_has_place(n, modules, prefix) for n in (name, prefix + name))]
+    dropped = [
+        name for name in names if any(_has_place(n, modules, prefix) for n in (name, prefix + name))
+    ]
     if dropped and not _COUNTS & set(spec.config):
         raise ModelError(
             f"{spec.name}'s weights hold {len(dropped)} tensors that the model has no place for by its configuration "

@@ -5,5 +5,9 @@ from lorakit.models._base import Family, Fused
 PLUGIN = Family(
     model_types=("gpt_neox",),
     fused=Fused("attention.query_key_value", groups="heads"),
-    roles={"attention_out": "attention.dense", "mlp_in": "mlp.dense_h_to_4h", "mlp_out": "mlp.dense_4h_to_h"},
+    roles={
+        "attention_out": "attention.dense",
+        "mlp_in": "mlp.dense_h_to_4h",
+        "mlp_out": "mlp.dense_4h_to_h",
+    },
 )

@@ -5,5 +5,9 @@ from lorakit.models._base import Family, Fused
 PLUGIN = Family(
     model_types=("phi3",),
     fused=Fused("self_attn.qkv_proj"),
-    roles={"attention_out": "self_attn.o_proj", "mlp_in": "mlp.gate_up_proj", "mlp_out": "mlp.down_proj"},
+    roles={
+        "attention_out": "self_attn.o_proj",
+        "mlp_in": "mlp.gate_up_proj",
+        "mlp_out": "mlp.down_proj",
+    },
 )

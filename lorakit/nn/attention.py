@@ -45,9 +45,15 @@ def use_fast_attention(model: nn.Module) -> bool:
 
 
 def attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-    dropout: float = 0.0, scaling: float | None = None, **kwargs: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
     """query: (batch, heads, length, size) -> (batch, length, heads, size), as transformers' interface has it.
 
     attention_mask: boolean (True: is seen) or to be added, broadcast to (batch, heads, length, keys); None: all is
@@ -58,19 +64,31 @@ def attention(
         if attention_mask is not None and attention_mask.shape[2] > 1:
             attention_mask = attention_mask[:, :, :1]
         result = _attend(module, query, key, value, attention_mask, dropout, scaling, kwargs)
-        return result.expand(-1, length, -1, -1), None  # the model wants its length; what follows takes the first
+        return result.expand(
+            -1, length, -1, -1
+        ), None  # the model wants its length; what follows takes the first
     return _attend(module, query, key, value, attention_mask, dropout, scaling, kwargs), None
 
 
 def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-    dropout: float, scaling: float | None, kwargs: dict[str, Any],
-) -> Tensor:  # fmt: skip
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float,
+    scaling: float | None,
+    kwargs: dict[str, Any],
+) -> Tensor:
     if not _faster(query, key, dropout, kwargs):
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)[0]
-    groups = query.shape[1] // key.shape[1]  # several heads share keys and values in the Llama shape
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout, scaling, **kwargs
+        )[0]
+    groups = (
+        query.shape[1] // key.shape[1]
+    )  # several heads share keys and values in the Llama shape
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     causal = kwargs.get("is_causal")
@@ -82,7 +100,12 @@ def _attend(
 
 
 def attention_by_products(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, p: float = 0.0
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    p: float = 0.0,
 ) -> Tensor:
     """As `attention_reference`, to rounding; the gradient too, but of a row that sees nothing."""
     query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
@@ -118,7 +141,12 @@ class _MaskedSoftmax(torch.autograd.Function):
 
 
 def attention_reference(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, p: float = 0.0
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    p: float = 0.0,
 ) -> Tensor:
     """The formula of the module: (batch, heads, length, size). A row that sees nothing sees all alike."""
     query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)

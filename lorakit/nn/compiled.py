@@ -32,8 +32,12 @@ def compiled_layers(model: nn.Module) -> Iterator[None]:
     try:
         yield
     except TorchDynamoException as error:
-        what = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__  # advice on torch's logs follows
-        raise ModelError(f"train.compile: {type(layers[0]).__name__} was not compiled: {what}") from error
+        what = (
+            " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
+        )  # advice on torch's logs follows
+        raise ModelError(
+            f"train.compile: {type(layers[0]).__name__} was not compiled: {what}"
+        ) from error
     finally:
         for layer in layers:
             layer._compiled_call_impl = None  # torch has no public way back

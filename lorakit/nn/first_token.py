@@ -27,8 +27,14 @@ def read_first_token_only(model: Any, attention: nn.Module, after: nn.Module) ->
     setattr(attention, FIRST_ONLY, True)
     handle = after.register_forward_pre_hook(_first_of_each)
     try:
-        same = torch.allclose(before, _logits(model), rtol=1e-3, atol=1e-3 * float(before.abs().max().clamp(min=1)))
-    except (RuntimeError, ValueError, IndexError):  # shapes that do not meet: another layout than this is for
+        same = torch.allclose(
+            before, _logits(model), rtol=1e-3, atol=1e-3 * float(before.abs().max().clamp(min=1))
+        )
+    except (
+        RuntimeError,
+        ValueError,
+        IndexError,
+    ):  # shapes that do not meet: another layout than this is for
         same = False
     if not same:
         handle.remove()

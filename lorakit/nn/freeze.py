@@ -10,7 +10,9 @@ from torch import nn
 
 def train_only(model: nn.Module, names: Collection[str]) -> None:
     """Exactly the parameters `names` train; they become float32 masters, whatever the dtype of the rest."""
-    chosen = {id(p) for name, p in model.named_parameters() if name in names}  # a tied one has several names
+    chosen = {
+        id(p) for name, p in model.named_parameters() if name in names
+    }  # a tied one has several names
     for module in model.modules():
         promoted = False
         for parameter in [p for p in module._parameters.values() if p is not None]:
@@ -25,7 +27,9 @@ def train_only(model: nn.Module, names: Collection[str]) -> None:
 
 
 def _float_inputs(_module: nn.Module, inputs: tuple) -> tuple:
-    return tuple(x.float() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in inputs)
+    return tuple(
+        x.float() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in inputs
+    )
 
 
 def tied(model: nn.Module) -> dict[nn.Parameter, list[str]]:

@@ -24,9 +24,13 @@ CHUNK = 256
 
 
 def head_loss(
-    h: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float = 0.0,
+    h: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    smoothing: float = 0.0,
     operands: tuple[Tensor, Tensor | None] | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """h: (n, d), weight: (V, d), which gets no gradient, bias: (V,), labels: (n,) -> the sum, a float32 scalar.
 
     operands: W and W^T as `nn.products.times` takes them, where that is faster.
@@ -41,27 +45,41 @@ def head_loss_reference(
     h: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float = 0.0
 ) -> Tensor:
     """The same in plain operations."""
-    return F.cross_entropy(F.linear(h, weight, bias).float(), labels, reduction="sum", label_smoothing=smoothing)
+    return F.cross_entropy(
+        F.linear(h, weight, bias).float(), labels, reduction="sum", label_smoothing=smoothing
+    )
 
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, h: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float, operands: Any
+        ctx: Any,
+        h: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        smoothing: float,
+        operands: Any,
     ) -> Tensor:
         exact = torch.promote_types(h.dtype, torch.float32)
         total = torch.zeros((), dtype=exact, device=h.device)
         grad = torch.empty_like(h) if ctx.needs_input_grad[0] else None
         for start in range(0, len(h), CHUNK):
             part = slice(start, start + CHUNK)
-            logits = F.linear(h[part], weight, bias) if operands is None else times(h[part], operands[0], bias)
+            logits = (
+                F.linear(h[part], weight, bias)
+                if operands is None
+                else times(h[part], operands[0], bias)
+            )
             z = logits.to(exact)
             y = labels[part].unsqueeze(1)
             total -= (1 - smoothing) * z.gather(1, y).sum()
             if smoothing:
                 total -= smoothing * z.mean(1).sum()
             top = z.amax(1, keepdim=True)
-            exps = z.sub_(top).exp_()  # in place: a second (CHUNK, V), or a second exp, would be seen in the step
+            exps = z.sub_(
+                top
+            ).exp_()  # in place: a second (CHUNK, V), or a second exp, would be seen in the step
             sums = exps.sum(1, keepdim=True)
             total += (top + sums.log()).sum()
             if grad is not None:

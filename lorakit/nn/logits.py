@@ -15,7 +15,11 @@ def last_logits(model: nn.Module, inputs: dict[str, Any], count: int) -> Tensor:
     out, and no keys and values are kept."""
     plain: Any = getattr(model, "module", model)
     known = inspect.signature(type(plain).forward).parameters
-    wanted = {name: value for name, value in (("logits_to_keep", count), ("use_cache", False)) if name in known}
+    wanted = {
+        name: value
+        for name, value in (("logits_to_keep", count), ("use_cache", False))
+        if name in known
+    }
     with contiguous_head(plain):
         return model(**inputs, **wanted).logits[:, -count:]
 

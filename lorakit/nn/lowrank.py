@@ -27,7 +27,9 @@ Rows = slice | Tensor | None
 """Which rows of a weight a site is: all of them (None), a contiguous block, or an index (per-head interleaving)."""
 
 
-def low_rank_reference(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float, rows: Rows = None) -> Tensor:
+def low_rank_reference(
+    y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float, rows: Rows = None
+) -> Tensor:
     """y: (..., out), x: (..., in), a: (r, in), b: (len(rows), r) -> (..., out); `y` is left as it is."""
     delta = scale * (x.to(y.dtype) @ a.to(y.dtype).T) @ b.to(y.dtype).T
     if rows is None:
@@ -49,7 +51,11 @@ class Projection:
         self.waiting: set[int] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "latest": None, "waiting": set()}  # a copy of the model starts without activations
+        return {
+            **self.__dict__,
+            "latest": None,
+            "waiting": set(),
+        }  # a copy of the model starts without activations
 
     def __call__(self, part: int, x: Tensor, dtype: torch.dtype) -> Tensor:
         """x: (..., in) -> (tokens, r) of delta number `part`, in `dtype`."""
@@ -68,10 +74,16 @@ class Projection:
 
     def _is_latest(self, x: Tensor) -> bool:
         """The same tensor, in the same pass: nothing was updated since, nor switched."""
-        return self.latest is not None and self.latest[0]() is x and self.latest[1] == self._moment()
+        return (
+            self.latest is not None and self.latest[0]() is x and self.latest[1] == self._moment()
+        )
 
     def _moment(self) -> tuple[Any, ...]:
-        return (torch.is_grad_enabled(), self.parts[0].training, *(p.A._version for p in self.parts))
+        return (
+            torch.is_grad_enabled(),
+            self.parts[0].training,
+            *(p.A._version for p in self.parts),
+        )
 
     def _project(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         a = self.parts[0].A if len(self.parts) == 1 else torch.cat([part.A for part in self.parts])
@@ -113,7 +125,11 @@ class _Project(torch.autograd.Function):
         grad_x = grad @ a if need_x else None
         if grad_x is not None and index is not None:
             grad_x.view(-1).index_fill_(0, index, 0)
-        return None if grad_x is None else grad_x.view(ctx.shape), grad.T @ x2 if need_a else None, None
+        return (
+            None if grad_x is None else grad_x.view(ctx.shape),
+            grad.T @ x2 if need_a else None,
+            None,
+        )
 
 
 class _AddProduct(torch.autograd.Function):

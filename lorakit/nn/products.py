@@ -43,7 +43,11 @@ def laid_out(model: nn.Module, training: bool = False) -> Iterator[None]:
     training: of layers that do not train, and W^T too, where the numbers stay the same to the bit: what memory is free
     decides no result. Left out where the copies would take more than half of it, and in training more than an eighth.
     """
-    layers = [m for m in model.modules() if isinstance(m, _Products) and m.blocks is None and _can_lay_out(m.weight)]
+    layers = [
+        m
+        for m in model.modules()
+        if isinstance(m, _Products) and m.blocks is None and _can_lay_out(m.weight)
+    ]
     if training:
         layers = [m for m in layers if not m.weight.requires_grad and _is_onednns(m.weight.dtype)]
     copies, share = (2, 1 / 8) if training else (1, 1 / 2)
@@ -61,7 +65,9 @@ def laid_out(model: nn.Module, training: bool = False) -> Iterator[None]:
 def laid_out_bytes(model: nn.Module) -> int:
     """Of the copies that there are now."""
     layers = [m for m in model.modules() if isinstance(m, _Products) and m.blocks is not None]
-    return sum(len(layer.blocks.made) * layer.weight.nbytes for layer in layers if layer.blocks is not None)
+    return sum(
+        len(layer.blocks.made) * layer.weight.nbytes for layer in layers if layer.blocks is not None
+    )
 
 
 class _Blocks:
@@ -76,7 +82,9 @@ class _Blocks:
             self.state, self.made = state, {}
         if transposed not in self.made:
             matrix = weight.detach()
-            self.made[transposed] = torch.ops.mkldnn._reorder_linear_weight(matrix.T if transposed else matrix)
+            self.made[transposed] = torch.ops.mkldnn._reorder_linear_weight(
+                matrix.T if transposed else matrix
+            )
         return self.made[transposed]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Blocks:
@@ -105,8 +113,17 @@ def operands_of(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None] | N
     if torch.compiler.is_compiling() or not isinstance(layer, _Products):
         return None
     weight, back = weight_of(layer), torch.is_grad_enabled() and x.requires_grad
-    plain = x.device.type == "cpu" and x.dtype == weight.dtype and x.ndim > 1 and type(layer.weight) is nn.Parameter
-    if not plain or torch.is_autocast_enabled("cpu") or (torch.is_grad_enabled() and weight.requires_grad):
+    plain = (
+        x.device.type == "cpu"
+        and x.dtype == weight.dtype
+        and x.ndim > 1
+        and type(layer.weight) is nn.Parameter
+    )
+    if (
+        not plain
+        or torch.is_autocast_enabled("cpu")
+        or (torch.is_grad_enabled() and weight.requires_grad)
+    ):
         return None
     if x.dtype == torch.float32 and x.numel() <= x.shape[-1]:  # one row: MKL's is the faster way
         return None
@@ -119,7 +136,9 @@ def operands_of(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None] | N
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, transposed: Tensor | None, bias: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, transposed: Tensor | None, bias: Tensor | None
+    ) -> Tensor:
         ctx.transposed = transposed  # frozen, and blocks cannot be saved as other tensors are
         return times(x, weight, bias)
 
@@ -159,7 +178,9 @@ def _works(dtype: torch.dtype) -> bool:
         found = [times(x, w, bias) for w in (weight, blocks)]
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
-    with torch.autocast("cpu", enabled=False):  # in which a float32 product would be another dtype's
+    with torch.autocast(
+        "cpu", enabled=False
+    ):  # in which a float32 product would be another dtype's
         wanted = F.linear(x, weight, bias)
     return all(torch.allclose(y, wanted, rtol=1e-2, atol=1e-2) for y in found)
 
@@ -180,12 +201,17 @@ def _free_bytes() -> float:
     free = [math.inf]
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        free.append(1024.0 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
+        free.append(
+            1024.0
+            * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
+        )
     with suppress(OSError, IndexError):
         own = Path("/proc/self/cgroup").read_text(encoding="utf-8").split("0::/")[1].splitlines()[0]
         group = GROUPS / own
         for folder in (group, *group.parents):
             with suppress(OSError, ValueError):  # `max`: no limit; the outermost has no such file
-                most, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
+                most, used = (
+                    int((folder / name).read_text()) for name in ("memory.max", "memory.current")
+                )
                 free.append(most - used)
     return min(free)

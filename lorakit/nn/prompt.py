@@ -37,13 +37,22 @@ class Prompt:
         body.register_forward_pre_hook(self._lengthen, with_kwargs=True)
         body.register_forward_hook(self._shorten)
 
-    def _take_ends(self, _model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    def _take_ends(
+        self, _model: nn.Module, args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[tuple, dict[str, Any]]:
         self.ends = kwargs.pop(ENDS, None)
         return args, kwargs
 
-    def _lengthen(self, _body: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        given = {**dict(zip(self.fields, args, strict=False)), **kwargs}  # by name: transformers adds some itself
-        ids, mask, cache = (given.get(name) for name in ("input_ids", "attention_mask", "past_key_values"))
+    def _lengthen(
+        self, _body: nn.Module, args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[tuple, dict[str, Any]]:
+        given = {
+            **dict(zip(self.fields, args, strict=False)),
+            **kwargs,
+        }  # by name: transformers adds some itself
+        ids, mask, cache = (
+            given.get(name) for name in ("input_ids", "attention_mask", "past_key_values")
+        )
         self.places = self.back = None
         read = 0 if cache is None else cache.get_seq_length()
         if not self.active:
@@ -70,7 +79,9 @@ class Prompt:
         last = mask.shape[1] - mask.flip(1).int().argmax(1, keepdim=True)
         ends = last if self.ends is None else self.ends[:, None].to(mask.device)
         row = n + self.before * (n >= first) + self.after * (n >= ends)
-        before, after = (torch.arange(count, device=mask.device) for count in (self.before, self.after))
+        before, after = (
+            torch.arange(count, device=mask.device) for count in (self.before, self.after)
+        )
         places = torch.cat([first + before, ends + self.before + after], 1)
         return row, places, row + self.after * (n == ends - 1)
 
@@ -118,4 +129,6 @@ def prompt_ends(model: Any, ends: Tensor) -> dict[str, Tensor]:
 
 def _prompt_of(model: Any) -> Prompt | None:
     hooks = getattr(model, "module", model)._forward_pre_hooks.values()
-    return next((own for hook in hooks if isinstance(own := getattr(hook, "__self__", None), Prompt)), None)
+    return next(
+        (own for hook in hooks if isinstance(own := getattr(hook, "__self__", None), Prompt)), None
+    )

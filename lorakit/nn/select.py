@@ -24,7 +24,14 @@ from lorakit.errors import TargetError
 from lorakit.nn.linear import features, is_linear
 from lorakit.nn.lowrank import Rows
 
-SHORT = {"q": "query", "k": "key", "v": "value", "o": "attention_out", "up": "mlp_in", "down": "mlp_out"}
+SHORT = {
+    "q": "query",
+    "k": "key",
+    "v": "value",
+    "o": "attention_out",
+    "up": "mlp_in",
+    "down": "mlp_out",
+}
 ROLES = ("query", "key", "value", "attention_out", "mlp_in", "mlp_out")
 BLOCK_NORM = "block_norm"
 """Beside the roles, where an architecture has it: the norm that a block ends in, and that is given its last sum."""
@@ -77,13 +84,19 @@ class Site:
         return out, in_
 
 
-def select(model: nn.Module, targets: Sequence[str], roles: Roles, skip: Collection[str] = ()) -> list[Site]:
+def select(
+    model: nn.Module, targets: Sequence[str], roles: Roles, skip: Collection[str] = ()
+) -> list[Site]:
     """The sites that `targets` name, in the model's order.
 
     skip: parameter names that are trained whole already (a fresh head); their modules are not offered.
     Raises TargetError for a target that matches nothing, with the nearest module names, and for a weight matched twice.
     """
-    linear = {path: m for path, m in model.named_modules() if is_linear(m) and f"{path}.weight" not in skip}
+    linear = {
+        path: m
+        for path, m in model.named_modules()
+        if is_linear(m) and f"{path}.weight" not in skip
+    }
     chosen: dict[str, list[Site]] = {path: [] for path in linear}
     for target in targets:
         found = list(_sites_of(target, linear, roles, model))
@@ -121,7 +134,11 @@ def block_ends(model: nn.Module, roles: Roles) -> list[Site]:
     norms = roles.get(BLOCK_NORM)
     if not norms:
         return blocks(model, roles)
-    paths = [(path, m) for path, m in model.named_modules() if any(_is_at(path, place.path) for place in norms)]
+    paths = [
+        (path, m)
+        for path, m in model.named_modules()
+        if any(_is_at(path, place.path) for place in norms)
+    ]
     return [Site(path, module, "all", None, BLOCK_NORM) for path, module in paths]
 
 
@@ -131,12 +148,16 @@ def _is_at(path: str, place: str) -> bool:
     return path == place or path.endswith(f".{place}")
 
 
-def _sites_of(target: str, linear: Mapping[str, nn.Module], roles: Roles, model: nn.Module) -> Iterator[Site]:
+def _sites_of(
+    target: str, linear: Mapping[str, nn.Module], roles: Roles, model: nn.Module
+) -> Iterator[Site]:
     role = SHORT.get(target, target)
     if role in roles:
         for place in roles[role]:
             for path in _matching(place.path, linear, model):
-                yield Site(path, linear[path], "all" if place.rows is None else role, place.rows, target)
+                yield Site(
+                    path, linear[path], "all" if place.rows is None else role, place.rows, target
+                )
         return
     for path in _matching(target, linear, model):
         yield Site(path, linear[path], "all", None, target)
@@ -153,7 +174,9 @@ def _matching(target: str, linear: Mapping[str, nn.Module], model: nn.Module) ->
             raise TargetError(f"target {target!r} is not a regular expression{error}") from None
         return [path for path in linear if pattern.fullmatch(path)]
     if any(c in target for c in "*?["):
-        return [path for path in linear if fnmatchcase(path, target) or fnmatchcase(path, f"*.{target}")]
+        return [
+            path for path in linear if fnmatchcase(path, target) or fnmatchcase(path, f"*.{target}")
+        ]
     return _ending_in(target, linear)
 
 
@@ -165,7 +188,9 @@ def compiled(pattern: str) -> re.Pattern[str]:
         raise ValueError(f": {error}") from None
     bare = re.sub(r"\\.|\[\^?\]?[^]]*\]", "x", pattern)  # without escapes and classes
     if re.search(r"\)[*+{]", bare) or len(re.findall(r"(?<!\()[*+?{]", bare)) > REPEATS:
-        raise ValueError(f" that is tried: it repeats a group, or repeats more than {REPEATS} times")
+        raise ValueError(
+            f" that is tried: it repeats a group, or repeats more than {REPEATS} times"
+        )
     return found
 
 
@@ -201,9 +226,14 @@ def _nothing_matches(target: str, linear: Mapping[str, nn.Module], roles: Roles)
     if roles:
         known = [role for role in roles if role in ROLES]
         nearest = [role for role in known if role in near]
-        lines.append(f"Roles it has: {', '.join(known)}" + (f" (nearest: {', '.join(nearest)})." if nearest else "."))
+        lines.append(
+            f"Roles it has: {', '.join(known)}"
+            + (f" (nearest: {', '.join(nearest)})." if nearest else ".")
+        )
     elif SHORT.get(target, target) in ROLES:
-        lines.append(f"{target!r} is a role, and this architecture has no role map: name its modules instead.")
+        lines.append(
+            f"{target!r} is a role, and this architecture has no role map: name its modules instead."
+        )
     lines.append(f"Nearest module names: {', '.join(shown)}.")
     return " ".join(lines)
 

@@ -45,7 +45,9 @@ class Deltas(nn.ModuleDict):
     """What is put on one layer, by part: one for a plain weight, one per role for a fused one."""
 
     def hook(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if is_quantized(module):  # its product may be a view, which autograd does not let a delta be added to in place
+        if is_quantized(
+            module
+        ):  # its product may be a view, which autograd does not let a delta be added to in place
             output = output.clone()
         for delta in self.values():
             if delta.active:  # type: ignore[truthy-function]
@@ -77,7 +79,10 @@ def unchanged_on_error(model: nn.Module) -> Iterator[None]:
 
     Numbers that were written in place are not put back.
     """
-    modules = [(m, dict(m._modules), dict(m._forward_hooks), dict(m._forward_pre_hooks)) for m in model.modules()]
+    modules = [
+        (m, dict(m._modules), dict(m._forward_hooks), dict(m._forward_pre_hooks))
+        for m in model.modules()
+    ]
     own = (p for m, *_ in modules for p in m._parameters.values() if p is not None)
     parameters = [(p, p.data, p.requires_grad) for p in own]
     try:

@@ -74,7 +74,11 @@ def _begin(weight: Tensor, ids: Sequence[int]) -> Tensor:
 @torch.no_grad()
 def settle(model: Any) -> None:
     """Write the rows into the matrices, for good: afterwards the model is a plain one."""
-    layers = [layer for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer is not None]
+    layers = [
+        layer
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings())
+        if layer is not None
+    ]
     for layer in layers:
         for key, hook in list(layer._forward_hooks.items()):
             new = getattr(hook, "__self__", None)

@@ -49,7 +49,9 @@ class Loaded:
     notes: tuple[Note, ...] = ()
 
 
-def load_recipe(name_or_path: str, overrides: Sequence[str] = (), given: Sequence[Mark] = ()) -> Loaded:
+def load_recipe(
+    name_or_path: str, overrides: Sequence[str] = (), given: Sequence[Mark] = ()
+) -> Loaded:
     """The recipe of that file or shipped name, with `key=value` and `~key` applied.
 
     given: where each override stands, if it is not on the command line.
@@ -64,7 +66,11 @@ def build(path: Path, overrides: Sequence[str] = (), given: Sequence[Mark] = ())
 
 
 def assemble(
-    path: Path, data: dict[str, Any], marks: Marks, overrides: Sequence[str] = (), given: Sequence[Mark] = ()
+    path: Path,
+    data: dict[str, Any],
+    marks: Marks,
+    overrides: Sequence[str] = (),
+    given: Sequence[Mark] = (),
 ) -> Loaded:
     """As `build`, of a file that was read; `data` and `marks` are changed."""
     name = checked_name(recipe_name(path), path)
@@ -91,7 +97,9 @@ def names() -> list[str]:
     """Every shipped recipe, by the name that the command line takes."""
     root = shipped("recipes")
     files = (file.relative_to(root) for file in root.rglob("*.yaml"))
-    return sorted(str(file.with_suffix("")) for file in files if file.parts[0] not in (STUDIES, TABLES))
+    return sorted(
+        str(file.with_suffix("")) for file in files if file.parts[0] not in (STUDIES, TABLES)
+    )
 
 
 def find(name_or_path: str) -> Path:
@@ -127,7 +135,9 @@ def read_extended(path: Path) -> tuple[dict[str, Any], Marks]:
     if isinstance(fragments, str):
         fragments = [fragments]
     if not isinstance(fragments, list) or not all(isinstance(f, str) for f in fragments):
-        raise RecipeError(f"{mark}: extends: a list of names under configs/ is expected, this is {fragments!r}")
+        raise RecipeError(
+            f"{mark}: extends: a list of names under configs/ is expected, this is {fragments!r}"
+        )
     data: dict[str, Any] = {}
     marks: Marks = {}
     for fragment in fragments:
@@ -154,7 +164,11 @@ def _fragment(name: str, recipe: Path, mark: Mark) -> Path:
 
 
 def _merge(
-    base: dict[str, Any], over: dict[str, Any], marks: Marks, over_marks: Marks, path: tuple[str, ...] = ()
+    base: dict[str, Any],
+    over: dict[str, Any],
+    marks: Marks,
+    over_marks: Marks,
+    path: tuple[str, ...] = (),
 ) -> None:
     """Mappings are merged key by key; anything else is replaced, and so is a method, task or model of another name."""
     below: dict[tuple[str, ...], Marks] = {}
@@ -165,7 +179,9 @@ def _merge(
         here = (*path, key)
         old = base.get(key)
         renamed = (
-            isinstance(value, dict) and isinstance(old, dict) and value.get("name", old.get("name")) != old.get("name")
+            isinstance(value, dict)
+            and isinstance(old, dict)
+            and value.get("name", old.get("name")) != old.get("name")
         )
         if isinstance(value, dict) and isinstance(old, dict) and not renamed:
             _merge(old, value, marks, over_marks, here)
@@ -249,7 +265,9 @@ def _set(data: dict[str, Any], marks: Marks, path: tuple[str, ...], value: Any, 
             at[key] = {"name": at[key]}
         at = at.setdefault(key, {})
         if not isinstance(at, dict):
-            raise RecipeError(f"{mark}: {'.'.join(path)}: {'.'.join(path[: i + 1])} is no mapping, it is {at!r}")
+            raise RecipeError(
+                f"{mark}: {'.'.join(path)}: {'.'.join(path[: i + 1])} is no mapping, it is {at!r}"
+            )
     for stale in [m for m in marks if m[: len(path)] == path]:
         del marks[stale]
     at[path[-1]] = value
@@ -262,7 +280,9 @@ def _remove(data: dict[str, Any], marks: Marks, path: tuple[str, ...], mark: Mar
         at = at.get(key) if isinstance(at, dict) else None
     if not isinstance(at, dict) or path[-1] not in at:
         known = sorted({".".join(m) for m in marks})
-        raise RecipeError(f"{mark}: ~{'.'.join(path)}: the recipe has no such key{did_you_mean('.'.join(path), known)}")
+        raise RecipeError(
+            f"{mark}: ~{'.'.join(path)}: the recipe has no such key{did_you_mean('.'.join(path), known)}"
+        )
     del at[path[-1]]
     for stale in [m for m in marks if m[: len(path)] == path]:
         del marks[stale]
@@ -272,10 +292,18 @@ def validate(data: dict[str, Any], marks: Marks) -> Recipe:
     """Plain data to a `Recipe`; RecipeError with every problem found."""
     problems: list[str] = []
     sections: dict[str, type[BaseModel]] = {
-        "": Recipe, "model": Model, "data": Data, "train": Train, "evaluate": Evaluate,
-        "decode": Decode, "expect": Expect,
-    }  # fmt: skip
-    built = {key: (_named(value) if key in ("method", "task", "model") else value) for key, value in data.items()}
+        "": Recipe,
+        "model": Model,
+        "data": Data,
+        "train": Train,
+        "evaluate": Evaluate,
+        "decode": Decode,
+        "expect": Expect,
+    }
+    built = {
+        key: (_named(value) if key in ("method", "task", "model") else value)
+        for key, value in data.items()
+    }
     for key, registry in (("method", methods), ("task", tasks)):
         if isinstance(built.get(key), dict):
             built[key] = _plugin(key, registry, built[key], marks, sections, problems)
@@ -295,9 +323,13 @@ _BROKEN = object()
 
 
 def _plugin(
-    key: str, registry: Registry[Any], value: dict[str, Any], marks: Marks, sections: dict[str, type[BaseModel]],
+    key: str,
+    registry: Registry[Any],
+    value: dict[str, Any],
+    marks: Marks,
+    sections: dict[str, type[BaseModel]],
     problems: list[str],
-) -> Any:  # fmt: skip
+) -> Any:
     name = value.get("name")
     try:
         if not isinstance(name, str):

@@ -21,7 +21,9 @@ def checked_name(name: str, path: Path) -> str:
             "a name: rename the file (or, of a recipe.yaml, its folder)"
         )
     if name.startswith(("-", " ")):
-        raise RecipeError(f"{str(path)!r}: the name {name!r} begins with {name[0]!r}, as an option would: rename it")
+        raise RecipeError(
+            f"{str(path)!r}: the name {name!r} begins with {name[0]!r}, as an option would: rename it"
+        )
     return name
 
 

@@ -17,7 +17,9 @@ MOST = 100
 """Problems that are said in words."""
 
 
-def describe(error: ValidationError, prefix: tuple[str, ...], marks: Marks, sections: Sections) -> list[str]:
+def describe(
+    error: ValidationError, prefix: tuple[str, ...], marks: Marks, sections: Sections
+) -> list[str]:
     """One line per problem of a pydantic error, in the order of the file."""
     found: dict[tuple[str, ...], str] = {}
     kinds: dict[tuple[str, ...], str] = {}
@@ -48,7 +50,9 @@ def _line(path: tuple[str, ...], text: str, marks: Marks) -> str:
 def _plain(loc: Iterable[int | str]) -> list[str]:
     # pydantic adds the branch of a union ("str", "Target", "function-before[...]") to a path; a reader knows keys only
     return [
-        str(part) for part in loc if isinstance(part, int) or (part.islower() and part.isidentifier() and part != "str")
+        str(part)
+        for part in loc
+        if isinstance(part, int) or (part.islower() and part.isidentifier() and part != "str")
     ]
 
 
@@ -63,7 +67,9 @@ def _sentence(item: Any, path: tuple[str, ...], sections: Sections) -> str:
             options = item["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
             return f"{value} is not one of {item['ctx']['expected']}{did_you_mean(str(item['input']), options, n=1)}"
         case "tuple_type" | "list_type":
-            return f"{value} should be a list" + ("" if isinstance(item["input"], dict) else f": [{value}]")
+            return f"{value} should be a list" + (
+                "" if isinstance(item["input"], dict) else f": [{value}]"
+            )
         case "model_type" | "dict_type" | "model_attributes_type":
             return f"{value} should be a mapping of keys to values"
         case "too_short" | "too_long":
@@ -80,7 +86,11 @@ def nearest_key(path: tuple[str, ...], sections: Sections) -> str:
     here = sections.get(".".join(path[:-1]))
     if here is not None and (hint := did_you_mean(path[-1], here.model_fields, n=1)):
         return hint
-    everywhere = {name: f"{at}.{name}".lstrip(".") for at, model in sections.items() for name in model.model_fields}
+    everywhere = {
+        name: f"{at}.{name}".lstrip(".")
+        for at, model in sections.items()
+        for name in model.model_fields
+    }
     near = get_close_matches(path[-1], everywhere, n=1, cutoff=0.7)
     if near:
         return f"; did you mean {everywhere[near[0]]!r}?"

@@ -108,7 +108,11 @@ class Decode(Config):
             raise ValueError(
                 f"sample: true draws one text, and beams: {self.beams} searches for the best; leave one out"
             )
-        drawn = [n for n in ("temperature", "top_k", "top_p") if getattr(self, n) != type(self).model_fields[n].default]
+        drawn = [
+            n
+            for n in ("temperature", "top_k", "top_p")
+            if getattr(self, n) != type(self).model_fields[n].default
+        ]
         if drawn and not self.sample:
             raise ValueError(f"{drawn[0]} has no effect without sample: true")
         return self
@@ -171,7 +175,9 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _packing_is_for_texts(self) -> Recipe:
         if self.data.packing and self.task.head is not Head.CAUSAL:
-            raise ValueError(f"data.packing is for causal models, and {self.task.name} is a {self.task.head.value}")
+            raise ValueError(
+                f"data.packing is for causal models, and {self.task.name} is a {self.task.head.value}"
+            )
         return self
 
     def plain(self) -> dict[str, Any]:
@@ -208,11 +214,18 @@ def json_schema() -> dict[str, Any]:
             definitions.update(part.pop("$defs", {}))
             definitions[f"{key}_{name}"] = part
             alternatives.append({"$ref": f"#/$defs/{key}_{name}"})
-        schema["properties"][key] = {"anyOf": alternatives, "description": f"A {key}, by name, with its own values."}
+        schema["properties"][key] = {
+            "anyOf": alternatives,
+            "description": f"A {key}, by name, with its own values.",
+        }
     schema["properties"]["model"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/Model"}]}
     schema["properties"]["extends"] = {
         "description": "Fragments under configs/ that this recipe stands on; later ones win, the recipe wins over all.",
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
     }
     schema["required"] = []  # a fragment may bring any of them
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "lorakit recipe"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "lorakit recipe",
+    }

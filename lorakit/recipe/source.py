@@ -57,17 +57,25 @@ def read(path: Path) -> tuple[dict[str, Any], Marks]:
     shown = _short(path)
     try:
         if path.stat().st_size > LARGEST:
-            raise RecipeError(f"{shown} has {path.stat().st_size:,} bytes, and {LARGEST:,} are the most of a recipe")
+            raise RecipeError(
+                f"{shown} has {path.stat().st_size:,} bytes, and {LARGEST:,} are the most of a recipe"
+            )
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise RecipeError(f"{shown} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+        raise RecipeError(
+            f"{shown} is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from None
     except OSError as error:
         raise RecipeError(f"cannot read {shown}: {error.strerror}") from None
     data, marks = parse(text, shown)
     if data is None:
-        raise RecipeError(f"{shown} is empty; `lorakit recipes show glue_mrpc` prints a recipe to start from")
+        raise RecipeError(
+            f"{shown} is empty; `lorakit recipes show glue_mrpc` prints a recipe to start from"
+        )
     if not isinstance(data, dict):
-        raise RecipeError(f"{shown}:1: a recipe is a mapping of keys to values, this is a {type(data).__name__}")
+        raise RecipeError(
+            f"{shown}:1: a recipe is a mapping of keys to values, this is a {type(data).__name__}"
+        )
     return data, marks
 
 
@@ -78,7 +86,12 @@ def parse(text: str, file: str) -> tuple[Any, Marks]:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except RecipeError:
         raise
-    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:  # the last two: of no character
+    except (
+        yaml.YAMLError,
+        RecursionError,
+        ValueError,
+        OverflowError,
+    ) as error:  # the last two: of no character
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark and not file.startswith("command line") else file
         problem = getattr(error, "problem", None) or str(error) or "nested too deeply"
@@ -112,7 +125,11 @@ def written(data: dict[str, Any], unicode: bool = True) -> str:
 
 
 def _refuse_what_is_not_taken(text: str, file: str) -> None:
-    what = {yaml.TagToken: "tags (!)", yaml.AnchorToken: "anchors (&)", yaml.AliasToken: "aliases (*)"}
+    what = {
+        yaml.TagToken: "tags (!)",
+        yaml.AnchorToken: "anchors (&)",
+        yaml.AliasToken: "aliases (*)",
+    }
     depth = 0
     for number, token in enumerate(yaml.scan(text, Loader=yaml.SafeLoader)):
         if type(token) in what:
@@ -124,17 +141,23 @@ def _refuse_what_is_not_taken(text: str, file: str) -> None:
             raise RecipeError(f"{file}:{token.start_mark.line + 1}: this is not a recipe: too long")
         depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
         if depth > DEPTH:  # PyYAML takes a time that grows with its square
-            raise RecipeError(f"{file}:{token.start_mark.line + 1}: this is not a recipe: nested too deeply")
+            raise RecipeError(
+                f"{file}:{token.start_mark.line + 1}: this is not a recipe: nested too deeply"
+            )
 
 
-def _value(node: yaml.Node, path: tuple[str, ...], marks: Marks, file: str, lines: list[str]) -> Any:
+def _value(
+    node: yaml.Node, path: tuple[str, ...], marks: Marks, file: str, lines: list[str]
+) -> Any:
     if isinstance(node, yaml.ScalarNode):
         refuse_halves(node.value, f"{file}:{node.start_mark.line + 1}: {'.'.join(path)}")
         return scalar(node.value) if node.style is None else node.value
     if isinstance(node, yaml.SequenceNode):
         for i, item in enumerate(node.value):
             marks[(*path, str(i))] = _mark(item, item, file, lines)
-        return [_value(item, (*path, str(i)), marks, file, lines) for i, item in enumerate(node.value)]
+        return [
+            _value(item, (*path, str(i)), marks, file, lines) for i, item in enumerate(node.value)
+        ]
     assert isinstance(node, yaml.MappingNode)
     data: dict[str, Any] = {}
     for key_node, value_node in node.value:
@@ -144,9 +167,13 @@ def _value(node: yaml.Node, path: tuple[str, ...], marks: Marks, file: str, line
         key = key_node.value
         refuse_halves(key, here)
         if key == "<<" and key_node.style is None:
-            raise RecipeError(f"{here}: merge keys (<<) are not taken in a recipe; `extends` names what it stands on")
+            raise RecipeError(
+                f"{here}: merge keys (<<) are not taken in a recipe; `extends` names what it stands on"
+            )
         if key in data:
-            raise RecipeError(f"{here}: {'.'.join((*path, key))} is given twice; keep one of the two")
+            raise RecipeError(
+                f"{here}: {'.'.join((*path, key))} is given twice; keep one of the two"
+            )
         marks[(*path, key)] = _mark(key_node, value_node, file, lines)
         data[key] = _value(value_node, (*path, key), marks, file, lines)
     return data

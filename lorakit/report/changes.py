@@ -44,7 +44,10 @@ def in_layer(name: str) -> tuple[int | None, str]:
 
 
 def _heat_map(cells: Mapping[tuple[int, str], float]) -> Picture:
-    rows, columns = sorted({row for row, _ in cells}), list(dict.fromkeys(column for _, column in cells))
+    rows, columns = (
+        sorted({row for row, _ in cells}),
+        list(dict.fromkeys(column for _, column in cells)),
+    )
     grid = [[cells.get((row, column), math.nan) for column in columns] for row in rows]
     title = "Relative size of the change, by layer and weight"
     return heat_map(grid, list(map(str, rows)), tails(columns), ("", "layer"), "‖ΔW‖ / ‖W‖", title)
@@ -54,10 +57,16 @@ def _bars(norms: Mapping[str, float]) -> Picture:
     shown = sorted(norms.items(), key=lambda item: -item[1])[:BARS][::-1]
     figure, axes = figure_of("‖ΔW‖ / ‖W‖", "", width=5.6, height=1.0 + 0.26 * len(shown))
     axes.barh(range(len(shown)), [value for _, value in shown], color=COLORS[0], height=0.7)
-    axes.set_yticks(range(len(shown)), [plain(name) for name in tails([n for n, _ in shown], least=2)])
+    axes.set_yticks(
+        range(len(shown)), [plain(name) for name in tails([n for n, _ in shown], least=2)]
+    )
     axes.grid(visible=False, axis="y")
-    left_out = f"; {len(norms) - len(shown)} smaller ones are left out" if len(norms) > len(shown) else ""
-    return picture_of(figure, axes, f"Relative size of the change, weights outside of the layers{left_out}")
+    left_out = (
+        f"; {len(norms) - len(shown)} smaller ones are left out" if len(norms) > len(shown) else ""
+    )
+    return picture_of(
+        figure, axes, f"Relative size of the change, weights outside of the layers{left_out}"
+    )
 
 
 def tails(names: Sequence[str], least: int = 1) -> list[str]:
@@ -65,6 +74,8 @@ def tails(names: Sequence[str], least: int = 1) -> list[str]:
     parts = [name.split(".") for name in names]
     ends = Counter(tuple(p[-n:]) for p in parts for n in range(1, len(p) + 1))
     return [
-        ".".join(next((p[-n:] for n in range(least, len(p) + 1) if ends[tuple(p[-n:])] == 1), p)).removeprefix("*.")
+        ".".join(
+            next((p[-n:] for n in range(least, len(p) + 1) if ends[tuple(p[-n:])] == 1), p)
+        ).removeprefix("*.")
         for p in parts
     ]

@@ -31,7 +31,9 @@ def loss_curve(logs: Logs) -> list[Picture]:
     figure, axes = figure_of("optimizer step", "training loss")
     for (seed, points), style in zip(seeds.items(), _styles(), strict=False):
         x, mean, low, high = zip(*_binned(points), strict=True)
-        axes.fill_between(x, low, high, color=style["color"], alpha=0.35 / (1 + len(seeds)), linewidth=0)
+        axes.fill_between(
+            x, low, high, color=style["color"], alpha=0.35 / (1 + len(seeds)), linewidth=0
+        )
         axes.plot(x, mean, label=f"seed {seed}", **style)
     return [picture_of(figure, axes, "Training loss")]
 
@@ -56,7 +58,9 @@ def score_curves(logs: Logs, result: Result) -> list[Picture]:
     """
     rows = {(row.split, row.metric): row for row in summary(result)}
     kept = {seed.seed: seed.best_epoch for seed in result.seeds}
-    curves = {key: seeds for key, seeds in _scores(logs).items() if max(map(len, seeds.values())) > 1}
+    curves = {
+        key: seeds for key, seeds in _scores(logs).items() if max(map(len, seeds.values())) > 1
+    }
     return [_score_curve(key, seeds, rows.get(key), kept) for key, seeds in curves.items()]
 
 
@@ -75,26 +79,41 @@ def mean_curves(runs: Mapping[str, Logs], metric: tuple[str, str]) -> list[Pictu
     figure, axes = figure_of("epoch", metric[1], height=2.7 + 0.17 * len(lines))
     for (label, points), style in zip(lines.items(), _styles(), strict=False):
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=plain(label), **style)
-    axes.locator_params(axis="x", integer=max(x for points in lines.values() for x, _ in points) >= 2)
+    axes.locator_params(
+        axis="x", integer=max(x for points in lines.values() for x, _ in points) >= 2
+    )
     figure.legend(loc="outside lower center", frameon=False, fontsize="small", ncols=1)
     return [picture_of(figure, None, f"{metric[1]} on {metric[0]} over the epochs")]
 
 
 def _score_curve(
-    key: tuple[str, str], seeds: Mapping[int, Points], row: Row | None, kept: Mapping[int, float | None]
+    key: tuple[str, str],
+    seeds: Mapping[int, Points],
+    row: Row | None,
+    kept: Mapping[int, float | None],
 ) -> Picture:
     split, metric = key
     figure, axes = figure_of("epoch", metric)
     if row is not None and row.published is not None and row.comparable:
         spread = row.published_spread or 0.0
-        axes.axhspan(row.published - spread, row.published + spread, color="#000000", alpha=0.08, linewidth=0)
-        axes.axhline(row.published, color="#555555", linewidth=1, linestyle="--", label=f"published {published(row)}")
+        axes.axhspan(
+            row.published - spread, row.published + spread, color="#000000", alpha=0.08, linewidth=0
+        )
+        axes.axhline(
+            row.published,
+            color="#555555",
+            linewidth=1,
+            linestyle="--",
+            label=f"published {published(row)}",
+        )
     for (seed, points), style in zip(seeds.items(), _styles(), strict=False):
         x, y = zip(*points, strict=True)
         axes.plot(x, y, marker="o", markersize=3, label=f"seed {seed}", **style)
         for best in (point for point in points if point[0] == kept.get(seed)):
             axes.plot(*best, "o", markersize=9, markerfacecolor="none", color=style["color"])
-    axes.locator_params(axis="x", integer=max(point[0] for points in seeds.values() for point in points) >= 2)
+    axes.locator_params(
+        axis="x", integer=max(point[0] for points in seeds.values() for point in points) >= 2
+    )
     return picture_of(figure, axes, f"{metric} on {split}")
 
 
@@ -113,7 +132,11 @@ def _scores(logs: Logs) -> dict[tuple[str, str], dict[int, Points]]:
 
 def _steps(lines: Sequence[Mapping[str, Any]], key: str) -> Points:
     """(step, value), finite ones only; a step that was done again after a resume counts as it was the last time."""
-    found = {line["step"]: line[key] for line in lines if line["event"] == "step" and line.get(key) is not None}
+    found = {
+        line["step"]: line[key]
+        for line in lines
+        if line["event"] == "step" and line.get(key) is not None
+    }
     return [(step, value) for step, value in sorted(found.items()) if math.isfinite(value)]
 
 
@@ -132,4 +155,6 @@ def _thinned(points: Points) -> Points:
 
 
 def _styles() -> Iterator[dict[str, Any]]:
-    return itertools.cycle({"color": c, "linestyle": d, "linewidth": 1.6} for d in DASHES for c in COLORS)
+    return itertools.cycle(
+        {"color": c, "linestyle": d, "linewidth": 1.6} for d in DASHES for c in COLORS
+    )

@@ -11,7 +11,16 @@ from typing import Any
 from lorakit.recipe.source import written
 from lorakit.report.changes import change_maps
 from lorakit.report.curves import Logs, loss_curve, rate_curve, score_curves
-from lorakit.report.table import NOTHING, Table, main_metric, measured, number, published, score_table, verdict
+from lorakit.report.table import (
+    NOTHING,
+    Table,
+    main_metric,
+    measured,
+    number,
+    published,
+    score_table,
+    verdict,
+)
 from lorakit.runs.result import Check, Result, failed_checks, summary, write_whole
 
 HERE = Path(__file__).parent
@@ -30,7 +39,9 @@ class Fact:
     tone: str = ""
 
 
-def write_page(folder: Path, result: Result, logs: Logs, samples: Sequence[Mapping[str, Any]]) -> Path:
+def write_page(
+    folder: Path, result: Result, logs: Logs, samples: Sequence[Mapping[str, Any]]
+) -> Path:
     """report.html in `folder`, whole or not at all. samples: lines of predictions.jsonl, with their `input`."""
     path = folder / "report.html"
     write_whole(path, render(result, logs, samples))
@@ -43,10 +54,17 @@ def fill(template: Path, **values: Any) -> str:
     from markupsafe import Markup
 
     env = Environment(
-        loader=FileSystemLoader([template.parent, HERE]), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    env.filters |= {"short": short, "html": lambda table: Markup(table.html()), "svg": lambda p: Markup(p.svg)}
+        loader=FileSystemLoader([template.parent, HERE]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters |= {
+        "short": short,
+        "html": lambda table: Markup(table.html()),
+        "svg": lambda p: Markup(p.svg),
+    }
     return env.get_template(template.name).render(**values)
 
 
@@ -65,7 +83,9 @@ def render(result: Result, logs: Logs, samples: Sequence[Mapping[str, Any]]) -> 
         seeds=seed_table(result, logs),
         samples=chosen(samples),
         recipe=written(result.recipe_values),
-        environment=flat({key: value for key, value in result.environment.items() if key != "command"}),
+        environment=flat(
+            {key: value for key, value in result.environment.items() if key != "command"}
+        ),
     )
 
 
@@ -74,7 +94,9 @@ def facts(result: Result) -> list[Fact]:
     rows = [row for row in summary(result) if row.metric == result.primary]
     counts, failed = result.counts, failed_checks(result)
     of = sum(len(seed.checks) for seed in result.seeds)
-    share = f"{100 * counts.trainable / counts.total:.3g} % of {counts.total:,}" if counts.total else ""
+    share = (
+        f"{100 * counts.trainable / counts.total:.3g} % of {counts.total:,}" if counts.total else ""
+    )
     numbers = ", ".join(str(seed.seed) for seed in result.seeds)
     found = [Fact(f"{row.metric}, {row.split}", measured(row), *_beside(row)) for row in rows]
     found += [
@@ -85,7 +107,9 @@ def facts(result: Result) -> list[Fact]:
     ]
     if of:
         passed = Fact("checks", f"{of} of {of} passed", tone="good")
-        found.append(Fact("checks", f"{len(failed)} of {of} failed", tone="bad") if failed else passed)
+        found.append(
+            Fact("checks", f"{len(failed)} of {of} failed", tone="bad") if failed else passed
+        )
     return found
 
 
@@ -115,18 +139,29 @@ def seed_table(result: Result, logs: Logs) -> Table:
     """A row per seed: its score, how long it trained, what was kept, speed and memory."""
     split, metric = main_metric(result)
     phases = list(dict.fromkeys(phase for seed in result.seeds for phase in seed.seconds))
-    header = ("seed", metric, "kept epoch", "epochs", "steps", *(f"{phase}, s" for phase in phases), "tokens/s", "MiB")
+    header = (
+        "seed",
+        metric,
+        "kept epoch",
+        "epochs",
+        "steps",
+        *(f"{phase}, s" for phase in phases),
+        "tokens/s",
+        "MiB",
+    )
     rows = tuple(
         (
-            str(s.seed), number(s.scores.get(split, {}).get(metric)),
-            NOTHING if s.best_epoch is None else f"{round(s.best_epoch, 2):g}", f"{round(s.epochs, 2):g}",
+            str(s.seed),
+            number(s.scores.get(split, {}).get(metric)),
+            NOTHING if s.best_epoch is None else f"{round(s.best_epoch, 2):g}",
+            f"{round(s.epochs, 2):g}",
             f"{s.steps:,} of {s.planned_steps:,}" if s.not_trained else f"{s.steps:,}",
             *(f"{s.seconds[phase]:,.1f}" if phase in s.seconds else NOTHING for phase in phases),
             _of(logs.get(s.seed, ()), "tokens_per_second", statistics.median),
             _of(logs.get(s.seed, ()), "memory_mib", max),
         )
         for s in result.seeds
-    )  # fmt: skip
+    )
     return Table(header, rows)
 
 
@@ -141,7 +176,11 @@ def chosen(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for line in lines:
         kinds[sample(line)["same"]].append(line)
     counts = {same: min(SAMPLES, len(of)) for same, of in kinds.items()}
-    return [sample(of[i * len(of) // counts[same]]) for same, of in kinds.items() for i in range(counts[same])]
+    return [
+        sample(of[i * len(of) // counts[same]])
+        for same, of in kinds.items()
+        for i in range(counts[same])
+    ]
 
 
 def sample(line: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,9 +193,12 @@ def sample(line: Mapping[str, Any]) -> dict[str, Any]:
     prediction = _text(line.get("prediction"))
     shown = sorted(references, key=lambda one: one != prediction)[:REFERENCES]
     return {
-        "input": _text(line.get("input")), "references": shown, "prediction": prediction,
-        "same": prediction in references, "more": len(references) - len(shown),
-    }  # fmt: skip
+        "input": _text(line.get("input")),
+        "references": shown,
+        "prediction": prediction,
+        "same": prediction in references,
+        "more": len(references) - len(shown),
+    }
 
 
 def _text(value: Any) -> str:
@@ -172,5 +214,10 @@ def flat(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             rows += [(f"{key}: {name}", str(one)) for name, one in value.items()]
         elif value is not None:
-            rows.append((key, ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)))
+            rows.append(
+                (
+                    key,
+                    ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value),
+                )
+            )
     return rows

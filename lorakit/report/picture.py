@@ -42,7 +42,9 @@ def figure_of(x: str, y: str, width: float = 4.8, height: float = 3.0) -> tuple[
     return figure, axes[0][0]
 
 
-def panels_of(rows: int, columns: int, width: float, height: float, **share: Any) -> tuple[Any, Any]:
+def panels_of(
+    rows: int, columns: int, width: float, height: float, **share: Any
+) -> tuple[Any, Any]:
     """A figure of that size in inches, and its axes as `axes[row][column]`. share: sharex, sharey."""
     from matplotlib.figure import Figure
 
@@ -62,14 +64,20 @@ def picture_of(figure: Any, axes: Any, title: str, wide: bool = False) -> Pictur
         axes.legend(frameon=False, fontsize="small")
     out = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": title}):
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        figure.savefig(
+            out,
+            format="svg",
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+        )
     return Picture(title, _inline(out.getvalue(), title), wide)
 
 
 def _inline(text: str, title: str) -> str:
     """The <svg> element alone: no header, no name spaces (HTML knows them), and ids that no other picture has."""
     own = "p" + hashlib.blake2b(title.encode(), digest_size=4).hexdigest()
-    drawing = re.sub(r"<style.*?</style>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
+    drawing = re.sub(
+        r"<style.*?</style>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL
+    )
     drawing = re.sub(r' xmlns(:xlink)?="[^"]*"', "", drawing).replace("xlink:href=", "href=")
     drawing = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{own}-", drawing)
     return drawing.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)

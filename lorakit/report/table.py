@@ -75,8 +75,17 @@ class Table:
         columns = "l" * self.names + "r" * (len(self.header) - self.names)
         header, *rows = [" & ".join(map(_latex, row)) + r" \\" for row in (self.header, *self.rows)]
         caption = [rf"\caption{{{_latex(self.caption)}}}"] if self.caption else []
-        body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", header, r"\midrule", *rows, r"\bottomrule"]
-        return "\n".join([r"\begin{table}", r"\centering", *caption, *body, r"\end{tabular}", r"\end{table}"])
+        body = [
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            header,
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+        ]
+        return "\n".join(
+            [r"\begin{table}", r"\centering", *caption, *body, r"\end{tabular}", r"\end{table}"]
+        )
 
 
 def score_table(result: Result) -> Table:
@@ -86,7 +95,13 @@ def score_table(result: Result) -> Table:
     ours = f"ours (mean ± std of {n} seeds)" if n > 1 else "ours"
     header = ("split", "metric", "untrained", ours, *(["median"] if n > 2 else []))
     cells = [
-        (row.split, row.metric, number(row.base_mean), measured(row), *([number(row.median)] if n > 2 else []))
+        (
+            row.split,
+            row.metric,
+            number(row.base_mean),
+            measured(row),
+            *([number(row.median)] if n > 2 else []),
+        )
         for row in rows
     ]
     if known:
@@ -123,19 +138,31 @@ def comparison(results: Sequence[Result]) -> Table:
     rows = []
     for (model, method, _), found in lines.items():
         twice = (model, method, 1) in lines
-        recipes = f" ({', '.join(dict.fromkeys(r.recipe for r in found.values()))})" if twice else ""
+        recipes = (
+            f" ({', '.join(dict.fromkeys(r.recipe for r in found.values()))})" if twice else ""
+        )
         counts = sorted({r.counts.trainable for r in found.values()})
-        rows.append((
-            model, method + recipes, " / ".join(f"{n:,}" for n in counts), *(_primary(found.get(t)) for t in tasks),
-        ))  # fmt: skip
+        rows.append(
+            (
+                model,
+                method + recipes,
+                " / ".join(f"{n:,}" for n in counts),
+                *(_primary(found.get(t)) for t in tasks),
+            )
+        )
     return Table(
-        ("model", "method", "trainable", *(f"{task} {metric}" for task, metric in tasks)), tuple(rows), names=2
+        ("model", "method", "trainable", *(f"{task} {metric}" for task, metric in tasks)),
+        tuple(rows),
+        names=2,
     )
 
 
 def _primary(result: Result | None) -> str:
     rows = summary(result) if result else []
-    return next((measured(r) for r in rows if result and (r.split, r.metric) == main_metric(result)), NOTHING)
+    return next(
+        (measured(r) for r in rows if result and (r.split, r.metric) == main_metric(result)),
+        NOTHING,
+    )
 
 
 def main_metric(result: Result) -> tuple[str, str]:
@@ -147,7 +174,9 @@ def _method(result: Result, among: Sequence[Result]) -> str:
     """Its name, its rank, and what else tells it from the same method in the other results."""
     others = [r.method for r in among if r.method.get("name") == result.method.get("name")]
     told = [
-        key for key in result.method if key == "r" or any(key in m and m[key] != result.method[key] for m in others)
+        key
+        for key in result.method
+        if key == "r" or any(key in m and m[key] != result.method[key] for m in others)
     ]
     values = (f" {key}={_value(result.method[key])}" for key in told if key != "name")
     return f"{result.method.get('name')}{''.join(values)}"
@@ -159,14 +188,22 @@ def _value(value: object) -> str:
 
 def measured(row: Row) -> str:
     """Mean ± standard deviation over the seeds, or the one value."""
-    return number(row.mean) if row.std is None or math.isnan(row.std) else f"{number(row.mean)} ± {number(row.std)}"
+    return (
+        number(row.mean)
+        if row.std is None or math.isnan(row.std)
+        else f"{number(row.mean)} ± {number(row.std)}"
+    )
 
 
 def published(row: Row) -> str:
     """As it was printed: with its own decimals, at least one."""
     if row.published is None:
         return NOTHING
-    return str(row.published) if row.published_spread is None else f"{row.published} ± {row.published_spread}"
+    return (
+        str(row.published)
+        if row.published_spread is None
+        else f"{row.published} ± {row.published_spread}"
+    )
 
 
 def number(value: float | None) -> str:
@@ -197,7 +234,13 @@ def _markdown(text: str) -> str:
 
 def _latex(text: str) -> str:
     special = {c: f"\\{c}" for c in "&%$#_{}"} | {
-        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--",
-        "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-    }  # fmt: skip
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "–": "--",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+    }
     return _one_line(text).translate(str.maketrans(special))

@@ -40,7 +40,7 @@ class Examiner:
     def __init__(
         self, recipe: Recipe, tokenizer: Any, config: Any, splits: Mapping[str, Sequence[Example]],
         attachment: Attachment | None = None, observe: Observer | None = None, seed: int = 0,
-    ):  # fmt: skip
+    ):
         refuse_too_long(recipe.data, tokenizer, config)
         refuse_no_padding(tokenizer)
         self.recipe, self.task, self.tokenizer = recipe, recipe.task, tokenizer
@@ -88,7 +88,7 @@ class Examiner:
             texts = generate(
                 model, [self.encoded[split][i] for i in asked], self.tokenizer, self.recipe.evaluate.batch_size,
                 self.recipe.decode, _reporter(self.observe, split), on_batch, self.seed, self.stops,
-            )  # fmt: skip
+            )
         new = {examples[i].id: (t.text, t.ended) for i, t in zip(asked, texts, strict=True)}
         new |= {id: (line["output"], line.get("ended", True)) for id, line in known.items()}
         return [self._answer(examples[i], *new[examples[i].id]) for i in chosen]

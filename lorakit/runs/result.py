@@ -199,7 +199,7 @@ def _rows(result: Result) -> Iterator[Row]:
                 split, metric, tuple(scores.get(metric, math.nan) for scores in of),
                 statistics.fmean(bases) if bases else None,
                 known.value if known else None, known.spread if known else None, result.comparable,
-            )  # fmt: skip
+            )
 
 
 def _published(result: Result) -> dict[tuple[str, str], Published]:

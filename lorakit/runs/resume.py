@@ -44,7 +44,7 @@ def made_with() -> dict[str, str]:
     packages = {name: version(name) for name in ("torch", "transformers", "accelerate", "tokenizers", "numpy")}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     return {"python": platform.python_version(), **packages, "device": device, "threads": str(torch.get_num_threads()),
-            "strategy": strategy()}  # fmt: skip
+            "strategy": strategy()}
 
 
 def goes_on_from(folder: Path, accelerator: Accelerator) -> Saved | None:

@@ -204,7 +204,7 @@ def _refuse_other_head(source: Source, recipe: Recipe, model: Model) -> None:
 def _recipe(
     task: dict[str, Any] | None, model: dict[str, Any], data: dict[str, Any], overrides: Sequence[str],
     decode: dict[str, Any] | None = None,
-) -> Recipe | None:  # fmt: skip
+) -> Recipe | None:
     if task is None:
         return None
     return compose({**_parts(task, model), "data": data, "decode": decode or {}}, overrides)

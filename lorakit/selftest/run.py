@@ -34,7 +34,12 @@ from lorakit.verbs.merge import merge
 from lorakit.verbs.proof import TOLERANCE
 from lorakit.verbs.train import train_recipe
 
-SMALL = ("data.limit={train: 48, validation: 16}", "train.epochs=2", "train.global_batch_size=16", "train.warmup=0.0")
+SMALL = (
+    "data.limit={train: 48, validation: 16}",
+    "train.epochs=2",
+    "train.global_batch_size=16",
+    "train.warmup=0.0",
+)
 """Six steps, three an epoch."""
 DROPOUT = "method.dropout=0.1"
 """So that random numbers matter while it trains."""
@@ -92,7 +97,13 @@ class Bench:
     def random(self) -> Path:
         return self.train("random", DROPOUT)
 
-    def train(self, name: str, *more: str, observe: Observer = lambda event: None, recipe: str = "quickstart") -> Path:
+    def train(
+        self,
+        name: str,
+        *more: str,
+        observe: Observer = lambda event: None,
+        recipe: str = "quickstart",
+    ) -> Path:
         """The folder of the one seed."""
         loaded = build(shipped("recipes") / f"{recipe}.yaml", [*SMALL, *more])
         run, _ = train_recipe(loaded, self.folder / name, observe)
@@ -101,20 +112,35 @@ class Bench:
     def launch(self, name: str, processes: int) -> Path:
         """As `train`, in several processes, as the command line starts them. TrainingError: they failed."""
         command = [
-            sys.executable, "-m", "lorakit", "train", str(shipped("recipes") / "quickstart.yaml"), *SMALL, "--json",
-            "--runs", str(self.folder / name), "--processes", str(processes),
+            sys.executable,
+            "-m",
+            "lorakit",
+            "train",
+            str(shipped("recipes") / "quickstart.yaml"),
+            *SMALL,
+            "--json",
+            "--runs",
+            str(self.folder / name),
+            "--processes",
+            str(processes),
             *(["--cpu"] if self.device.type == "cpu" else []),
-        ]  # fmt: skip
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        ]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
             try:
                 out, err = process.communicate(timeout=PATIENCE)
             except BaseException as error:
                 process.terminate()
                 if isinstance(error, subprocess.TimeoutExpired):
-                    raise TrainingError(f"{processes} processes did not end in {PATIENCE} s") from None
+                    raise TrainingError(
+                        f"{processes} processes did not end in {PATIENCE} s"
+                    ) from None
                 raise
         if process.returncode:
-            raise TrainingError(f"{processes} processes ended with code {process.returncode}: {_last(err)}")
+            raise TrainingError(
+                f"{processes} processes ended with code {process.returncode}: {_last(err)}"
+            )
         return Path(json.loads(out)["run"]) / "seed0"
 
 
@@ -124,7 +150,11 @@ Found = tuple[float, float, str]
 
 def accumulation(bench: Bench) -> Found:
     parts = bench.train("parts", "train.micro_batch_size=4")
-    return _curves(bench.straight, parts), bench.close, "losses and gradient norms of a batch in 1 part and in 4"
+    return (
+        _curves(bench.straight, parts),
+        bench.close,
+        "losses and gradient norms of a batch in 1 part and in 4",
+    )
 
 
 def processes(bench: Bench) -> Found:
@@ -134,7 +164,11 @@ def processes(bench: Bench) -> Found:
     made = json.loads((several / "environment.json").read_text(encoding="utf-8"))["processes"]
     if made != 2:
         raise TrainingError(f"2 processes were asked for, and {made} trained")
-    return _curves(bench.straight, several), bench.close, "losses and gradient norms in 1 process and in 2"
+    return (
+        _curves(bench.straight, several),
+        bench.close,
+        "losses and gradient norms in 1 process and in 2",
+    )
 
 
 def resume(bench: Bench) -> Found:
@@ -150,34 +184,60 @@ def resume(bench: Bench) -> Found:
     again = bench.train("resumed", *saved, observe=events.append)
     at = next((event["step"] for event in events if event["event"] == "resumed"), None)
     if at != STOP - 1:
-        raise ToleranceError(f"broken off at step {STOP}, it {f'went on from {at}' if at else 'began anew'}")
-    return _runs(bench.random, again), bench.exact, f"weights and losses; broken off at step {STOP}, went on from {at}"
+        raise ToleranceError(
+            f"broken off at step {STOP}, it {f'went on from {at}' if at else 'began anew'}"
+        )
+    return (
+        _runs(bench.random, again),
+        bench.exact,
+        f"weights and losses; broken off at step {STOP}, went on from {at}",
+    )
 
 
 def single(bench: Bench) -> Found:
     run = bench.train("texts", "decode.max_new_tokens=24", recipe="quickstart_generate").parent
     together, alone = (_texts(run, size) for size in (TEXTS, 1))
     differ = sum(a != b for a, b in zip(together, alone, strict=True))
-    return float(differ), 0.0, f"texts that differ, of {TEXTS} that were written {TEXTS} at a time and one at a time"
+    return (
+        float(differ),
+        0.0,
+        f"texts that differ, of {TEXTS} that were written {TEXTS} at a time and one at a time",
+    )
 
 
 def merged(bench: Bench) -> Found:
-    report = merge(str(bench.straight.parent), bench.folder / "merged", tolerance=math.inf, examples=TEXTS)
+    report = merge(
+        str(bench.straight.parent), bench.folder / "merged", tolerance=math.inf, examples=TEXTS
+    )
     worst = max(report["max_logit_difference"], _proven(bench.straight, "merge"))
-    return worst, TOLERANCE["fp32"], "logits of the adapter and of the merged model, written and read back"
+    return (
+        worst,
+        TOLERANCE["fp32"],
+        "logits of the adapter and of the merged model, written and read back",
+    )
 
 
 def loaded(bench: Bench) -> Found:
     out = bench.folder / "loaded"
     evaluate(str(bench.straight.parent), ["validation"], out=out)
-    then, now = (read_lines(folder / "validation.jsonl") for folder in (bench.straight / "predictions", out))
-    pairs = [p for a, b in zip(then, now, strict=True) for p in zip(a["output"], b["output"], strict=True)]
+    then, now = (
+        read_lines(folder / "validation.jsonl") for folder in (bench.straight / "predictions", out)
+    )
+    pairs = [
+        p
+        for a, b in zip(then, now, strict=True)
+        for p in zip(a["output"], b["output"], strict=True)
+    ]
     worst = max(_worst(pairs), _proven(bench.straight, "reload"))
     return worst, bench.close, "logits after training, and of the adapter read back"
 
 
 def seed(bench: Bench) -> Found:
-    return _runs(bench.random, bench.train("again", DROPOUT)), bench.exact, "weights and losses of two runs"
+    return (
+        _runs(bench.random, bench.train("again", DROPOUT)),
+        bench.exact,
+        "weights and losses of two runs",
+    )
 
 
 CHECKS: dict[str, Callable[[Bench], Found]] = {
@@ -202,7 +262,9 @@ def selftest(names: Iterable[str] = tuple(CHECKS)) -> Iterator[Finding]:
 def _found(name: str, bench: Bench) -> Finding:
     start = time.perf_counter()
 
-    def finding(passed: bool | None, note: str, value: float | None = None, tolerance: float = 0.0) -> Finding:
+    def finding(
+        passed: bool | None, note: str, value: float | None = None, tolerance: float = 0.0
+    ) -> Finding:
         return Finding(name, passed, value, tolerance, note, time.perf_counter() - start)
 
     try:
@@ -227,28 +289,40 @@ def _why_alone(device: Any) -> str:
     if device.type != "cuda":
         return f"processes do not train together on {device.type}; --cpu tries it on the CPU"
     few = torch.cuda.device_count() < 2
-    return "one GPU is visible, and each process needs its own; --cpu tries it on the CPU" if few else ""
+    return (
+        "one GPU is visible, and each process needs its own; --cpu tries it on the CPU"
+        if few
+        else ""
+    )
 
 
 def _texts(run: Path, size: int) -> list[Any]:
     overrides = [f"evaluate.batch_size={size}"]
-    return [a.output for a in generate_texts(str(run), split="validation", limit=TEXTS, overrides=overrides)]
+    return [
+        a.output
+        for a in generate_texts(str(run), split="validation", limit=TEXTS, overrides=overrides)
+    ]
 
 
 def _runs(one: Path, other: Path) -> float:
     a, b = (files.read(folder / "adapter").tensors for folder in (one, other))
     if a.keys() != b.keys():
-        raise ToleranceError(f"the adapters hold other tensors: {', '.join(sorted(a.keys() ^ b.keys())[:3])}")
+        raise ToleranceError(
+            f"the adapters hold other tensors: {', '.join(sorted(a.keys() ^ b.keys())[:3])}"
+        )
     return max(_curves(one, other), *(float((a[name] - b[name]).abs().max()) for name in a))
 
 
 def _curves(one: Path, other: Path) -> float:
     a, b = (
-        [line for line in read_lines(folder / "metrics.jsonl") if line["event"] == "step"] for folder in (one, other)
+        [line for line in read_lines(folder / "metrics.jsonl") if line["event"] == "step"]
+        for folder in (one, other)
     )
     if len(a) != len(b) or not a:
         raise ToleranceError(f"{len(a)} steps, and {len(b)} the other way")
-    return _worst((x[key], y[key]) for x, y in zip(a, b, strict=True) for key in ("loss", "grad_norm"))
+    return _worst(
+        (x[key], y[key]) for x, y in zip(a, b, strict=True) for key in ("loss", "grad_norm")
+    )
 
 
 def _worst(pairs: Iterable[tuple[float, float]]) -> float:

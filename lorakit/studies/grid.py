@@ -10,7 +10,14 @@ from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from lorakit.config import Config
 from lorakit.errors import RecipeError, did_you_mean
@@ -35,7 +42,12 @@ def as_override(key: str, value: Any) -> str:
 
 def _text(value: Any) -> str:
     """As an override has it: it reads back to the same value."""
-    if isinstance(value, str) and value[:1] not in tuple("[{'\"") and scalar(value) == value and value == value.strip():
+    if (
+        isinstance(value, str)
+        and value[:1] not in tuple("[{'\"")
+        and scalar(value) == value
+        and value == value.strip()
+    ):
         return value
     return json.dumps(value, ensure_ascii=False)
 
@@ -87,7 +99,9 @@ class Study(Config):
 
     about: str = ""
     recipes: Annotated[
-        tuple[str, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v), Field(strict=False, min_length=1)
+        tuple[str, ...],
+        BeforeValidator(lambda v: [v] if isinstance(v, str) else v),
+        Field(strict=False, min_length=1),
     ]
     """Names or files, as `lorakit train` takes them; a file is looked for beside the study too."""
     set: Overrides = ()
@@ -152,10 +166,14 @@ def load_study(name_or_path: str, overrides: Sequence[str] = ()) -> Plan:
     except ValidationError as error:
         parts = {f"where.{i}": Where for i in range(len(data.get("where") or ()))}
         sections: dict[str, type[BaseModel]] = {"": Study, "slurm": Slurm, **parts}
-        raise RecipeError(listing(mark_of((), marks).file, describe(error, (), marks, sections))) from None
+        raise RecipeError(
+            listing(mark_of((), marks).file, describe(error, (), marks, sections))
+        ) from None
     count = len(study.recipes) * max(1, len(study.cells)) * prod(map(len, study.grid.values()))
     if count > MOST_CELLS:
-        raise RecipeError(f"{mark_of(('grid',), marks)}: {count:,} runs, and {MOST_CELLS:,} are the most; cut an axis")
+        raise RecipeError(
+            f"{mark_of(('grid',), marks)}: {count:,} runs, and {MOST_CELLS:,} are the most; cut an axis"
+        )
     return Plan(name, path, study, _cells(study, path, marks, overrides), _axes(study))
 
 
@@ -202,19 +220,27 @@ def _cells(study: Study, path: Path, marks: Marks, more: Sequence[str]) -> tuple
             lines = str(error).splitlines()
             problems.update(dict.fromkeys(line.strip() for line in (lines[1:] or lines)))
             continue
-        known = json.dumps({**loaded.recipe.plain(), "seeds": 0, "name": loaded.name}, sort_keys=True)
+        known = json.dumps(
+            {**loaded.recipe.plain(), "seeds": 0, "name": loaded.name}, sort_keys=True
+        )
         if known in same:
-            problems[f"{at.file}: {label!r} and {same[known]!r} are the same run; leave one out"] = None
+            problems[
+                f"{at.file}: {label!r} and {same[known]!r} are the same run; leave one out"
+            ] = None
         same[known] = label
         cells.append(Cell(label, file, overrides, loaded, point))
     for i in sorted(unmet):
-        problems[f"{mark_of(('where', str(i)), marks)}: where: no run is at {json.dumps(study.where[i].at)}"] = None
+        problems[
+            f"{mark_of(('where', str(i)), marks)}: where: no run is at {json.dumps(study.where[i].at)}"
+        ] = None
     if problems:
         raise RecipeError(listing(mark_of((), marks).file, list(problems)))
     return tuple(cells)
 
 
-def _points(study: Study, marks: Marks) -> Iterator[tuple[str, str, Mark, dict[str, Any], list[tuple[str, Mark]]]]:
+def _points(
+    study: Study, marks: Marks
+) -> Iterator[tuple[str, str, Mark, dict[str, Any], list[tuple[str, Mark]]]]:
     """(label, recipe, where it is named, point, overrides with where each stands)"""
     common = marked(study.set, ("set",), marks)
     if study.seeds is not None:
@@ -242,7 +268,11 @@ def _points(study: Study, marks: Marks) -> Iterator[tuple[str, str, Mark, dict[s
 def _axes(study: Study) -> tuple[str, ...]:
     names = short_names([key for line in study.grid for key in _keys(line)])
     grid = [names[_keys(line)[0]] for line, values in study.grid.items() if len(values) > 1]
-    return (*(["recipe"] if len(study.recipes) > 1 else []), *(["cell"] if len(study.cells) > 1 else []), *grid)
+    return (
+        *(["recipe"] if len(study.recipes) > 1 else []),
+        *(["cell"] if len(study.cells) > 1 else []),
+        *grid,
+    )
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
@@ -265,9 +295,16 @@ def _short(value: Any) -> str:
 def marked(texts: Sequence[str], path: tuple[str, ...], marks: Marks) -> list[tuple[str, Mark]]:
     """Overrides with where each stands: a mapping has a mark per key, a list one per place."""
     known = (((*path, text.partition("=")[0]), (*path, str(i))) for i, text in enumerate(texts))
-    return [(text, marks[a] if a in marks else mark_of(b, marks)) for text, (a, b) in zip(texts, known, strict=True)]
+    return [
+        (text, marks[a] if a in marks else mark_of(b, marks))
+        for text, (a, b) in zip(texts, known, strict=True)
+    ]
 
 
 def _beside(recipe: str, study: Path) -> str:
     own = study.parent / recipe
-    return str(own) if recipe.endswith(".yaml") and not Path(recipe).is_file() and own.is_file() else recipe
+    return (
+        str(own)
+        if recipe.endswith(".yaml") and not Path(recipe).is_file() and own.is_file()
+        else recipe
+    )

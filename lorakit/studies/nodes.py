@@ -52,17 +52,33 @@ class Machines:
         gpus = f"#SBATCH --gpus-per-node={self.processes_per_node}\n"
         cores = f"#SBATCH --cpus-per-task={self.processes_per_node}\n"
         # the two that Slurm fills in are code by what they are, not by how they look; all else is quoted
-        command = self._command(Code('"$SLURM_JOB_ID"'), Code('"$MASTER_ADDR:$MASTER_PORT"'), arguments)
+        command = self._command(
+            Code('"$SLURM_JOB_ID"'), Code('"$MASTER_ADDR:$MASTER_PORT"'), arguments
+        )
         return SCRIPT.format(
-            name=label(name), nodes=self.nodes, resources=cores if self.cpu else gpus, minutes=minutes,
-            exports="".join(f"export {line}\n" for line in self._exports()), command=join(command),
-        )  # fmt: skip
+            name=label(name),
+            nodes=self.nodes,
+            resources=cores if self.cpu else gpus,
+            minutes=minutes,
+            exports="".join(f"export {line}\n" for line in self._exports()),
+            command=join(command),
+        )
 
     def _command(self, job: str, endpoint: str, arguments: Sequence[str]) -> list[str]:
         return [
-            "torchrun", f"--nnodes={self.nodes}", f"--nproc-per-node={self.processes_per_node}",
-            "--rdzv-backend=c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", job, "-m", "lorakit", "train", *arguments,
-        ]  # fmt: skip
+            "torchrun",
+            f"--nnodes={self.nodes}",
+            f"--nproc-per-node={self.processes_per_node}",
+            "--rdzv-backend=c10d",
+            "--rdzv-endpoint",
+            endpoint,
+            "--rdzv-id",
+            job,
+            "-m",
+            "lorakit",
+            "train",
+            *arguments,
+        ]
 
     def _exports(self) -> list[str]:
         return ["ACCELERATE_USE_CPU=true"] if self.cpu else []

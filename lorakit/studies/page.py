@@ -32,7 +32,9 @@ class Seen:
     """Where its own page is, seen from the study's folder."""
 
 
-def write_study_page(folder: Path, study: StudyResult, seen: Mapping[str, Seen], text: str = "") -> Path:
+def write_study_page(
+    folder: Path, study: StudyResult, seen: Mapping[str, Seen], text: str = ""
+) -> Path:
     """report.html in `folder`, whole or not at all. seen: by a cell's label; text: the study's file."""
     path = folder / "report.html"
     write_whole(path, render_study(study, seen, text))
@@ -53,9 +55,13 @@ def render_study(study: StudyResult, seen: Mapping[str, Seen], text: str = "") -
         published="published" in scores.header,
         pictures=[*([drawn] if drawn else []), *curves],
         changes=change_map({label: one.norms for label, one in seen.items()}),
-        runs=[(cell, seen[cell.label].page if cell.label in seen else None) for cell in study.cells],
+        runs=[
+            (cell, seen[cell.label].page if cell.label in seen else None) for cell in study.cells
+        ],
         text=text,
-        environment=flat({k: v for k, v in results[0].environment.items() if k != "command"}) if results else [],
+        environment=flat({k: v for k, v in results[0].environment.items() if k != "command"})
+        if results
+        else [],
     )
 
 
@@ -70,7 +76,11 @@ def study_facts(study: StudyResult) -> list[Fact]:
         row = Row(*best.metric, tuple(values), None, None, None)
         found.append(Fact(f"best {best.metric[1]}, {best.metric[0]}", measured(row), best.label))
     tone = "bad" if failed else "good" if done == len(study.cells) else ""
-    found.append(Fact("runs", f"{done} of {len(study.cells)} done", f"{failed} failed" if failed else "", tone))
+    found.append(
+        Fact(
+            "runs", f"{done} of {len(study.cells)} done", f"{failed} failed" if failed else "", tone
+        )
+    )
     seeds = {seed for cell in study.cells for seed in cell.seeds}
     seconds = sum(cell.seconds for cell in study.cells)
     found.append(Fact("seeds", ", ".join(map(str, sorted(seeds)))))
@@ -92,10 +102,15 @@ def scores_of(study: StudyResult, seen: Mapping[str, Seen]) -> Table:
     if not any(row is not None and row.published is not None for row in rows):
         return Table(table.header, table.rows, names=table.names)
     more = [
-        (NOTHING,) * 3 if row is None or row.published is None
-        else (published(row), NOTHING if row.difference is None else f"{row.difference:+.2f}", verdict(row))
+        (NOTHING,) * 3
+        if row is None or row.published is None
+        else (
+            published(row),
+            NOTHING if row.difference is None else f"{row.difference:+.2f}",
+            verdict(row),
+        )
         for row in rows
-    ]  # fmt: skip
+    ]
     cells = tuple((*line, *beside) for line, beside in zip(table.rows, more, strict=True))
     return Table((*table.header, "published", "difference", "note"), cells, names=table.names)
 
@@ -116,13 +131,23 @@ def change_map(norms: Mapping[str, Mapping[str, float]]) -> list[Picture]:
                 cells[layer, label].append(value)
     if not cells:
         return []
-    layers, labels = sorted({layer for layer, _ in cells}), list(dict.fromkeys(label for _, label in cells))
+    layers, labels = (
+        sorted({layer for layer, _ in cells}),
+        list(dict.fromkeys(label for _, label in cells)),
+    )
     grid = [
-        [statistics.fmean(cells[layer, label]) if (layer, label) in cells else math.nan for layer in layers]
+        [
+            statistics.fmean(cells[layer, label]) if (layer, label) in cells else math.nan
+            for layer in layers
+        ]
         for label in labels
     ]
-    title = "Relative size of the change, by run and layer: mean over the layer's weights and the seeds"
-    return [heat_map(grid, labels, [str(layer) for layer in layers], ("layer", ""), "‖ΔW‖ / ‖W‖", title)]
+    title = (
+        "Relative size of the change, by run and layer: mean over the layer's weights and the seeds"
+    )
+    return [
+        heat_map(grid, labels, [str(layer) for layer in layers], ("layer", ""), "‖ΔW‖ / ‖W‖", title)
+    ]
 
 
 def mean_norms(seeds: Sequence[Mapping[str, Any]]) -> dict[str, float]:

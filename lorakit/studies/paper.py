@@ -16,11 +16,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from lorakit.config import Config
 from lorakit.errors import RecipeError, did_you_mean
-from lorakit.recipe.load import (
-    TABLES,
-    listing,
-    shipped,
-)  # fmt: skip
+from lorakit.recipe.load import TABLES, listing, shipped
 from lorakit.recipe.problems import describe, mark_of
 from lorakit.recipe.schema import Published
 from lorakit.recipe.source import Marks, read
@@ -156,7 +152,9 @@ def read_table(name: str) -> tuple[PaperTable, Marks]:
     try:
         table = PaperTable.model_validate(data)
     except ValidationError as error:
-        raise RecipeError(listing(mark_of((), marks).file, describe(error, (), marks, sections))) from None
+        raise RecipeError(
+            listing(mark_of((), marks).file, describe(error, (), marks, sections))
+        ) from None
     if problems := list(_crossed(table, marks)):
         raise RecipeError(listing(mark_of((), marks).file, problems))
     return table, marks
@@ -168,12 +166,16 @@ def read_base(name: str) -> StandIn:
     try:
         return StandIn.model_validate(data)
     except ValidationError as error:
-        raise RecipeError(listing(mark_of((), marks).file, describe(error, (), marks, {"": StandIn}))) from None
+        raise RecipeError(
+            listing(mark_of((), marks).file, describe(error, (), marks, {"": StandIn}))
+        ) from None
 
 
 def _file(name: str, what: str, known: Sequence[str], folder: Path) -> Path:
     if name not in known:
-        raise RecipeError(f"no {what} {name!r}{did_you_mean(name, known)} (there are: {', '.join(known)})")
+        raise RecipeError(
+            f"no {what} {name!r}{did_you_mean(name, known)} (there are: {', '.join(known)})"
+        )
     return folder / f"{name}.yaml"
 
 

@@ -73,12 +73,23 @@ class PaperResult(Config):
 
 
 def entry(
-    values: Sequence[float], wanted: int, printed: tuple[float | None, float | None], statistic: str, compared: bool,
-    state: str, sources: Sequence[str] = (),
-) -> Entry:  # fmt: skip
+    values: Sequence[float],
+    wanted: int,
+    printed: tuple[float | None, float | None],
+    statistic: str,
+    compared: bool,
+    state: str,
+    sources: Sequence[str] = (),
+) -> Entry:
     """Of the values that there are, one per seed."""
     value, spread = printed
-    known = {"printed": value, "printed_spread": spread, "wanted": wanted, "state": state, "sources": tuple(sources)}
+    known = {
+        "printed": value,
+        "printed_spread": spread,
+        "wanted": wanted,
+        "state": state,
+        "sources": tuple(sources),
+    }
     if not values:
         return Entry(**known)
     ours = statistics.median(values) if statistic == "median" else statistics.fmean(values)
@@ -86,7 +97,9 @@ def entry(
     # 88.5 is 89.2 - 0.7, though not in binary fractions
     inside = None if difference is None or spread is None else abs(difference) <= spread + 1e-9
     std = statistics.stdev(values) if len(values) > 1 else None
-    return Entry(**known, ours=ours, std=std, seeds=len(values), difference=difference, inside=inside)
+    return Entry(
+        **known, ours=ours, std=std, seeds=len(values), difference=difference, inside=inside
+    )
 
 
 def paper_table(result: PaperResult) -> Table:
@@ -98,15 +111,25 @@ def paper_table(result: PaperResult) -> Table:
         printed = [_number(e.printed, e.printed_spread, digits[c]) for c, e in line.entries.items()]
         ours = [_ours(e, max(2, digits[c])) for c, e in line.entries.items()]
         rows.append((label, "paper", line.params or "not printed", *printed))
-        rows.append((label, _who(result), " / ".join(f"{n:,}" for n in line.trainable) or "missing", *ours))
+        rows.append(
+            (label, _who(result), " / ".join(f"{n:,}" for n in line.trainable) or "missing", *ours)
+        )
         if result.comparable:
             below = [_difference(e, max(2, digits[c])) for c, e in line.entries.items()]
             rows.append((label, "difference", NOTHING, *below))
-    return Table(("row", "numbers", "parameters", *result.columns.values()), tuple(rows), _caption(result), names=2)
+    return Table(
+        ("row", "numbers", "parameters", *result.columns.values()),
+        tuple(rows),
+        _caption(result),
+        names=2,
+    )
 
 
 def _who(result: PaperResult) -> str:
-    said = [*(["another base"] if result.another_base else []), *(["a slice"] if result.limit else [])]
+    said = [
+        *(["another base"] if result.another_base else []),
+        *(["a slice"] if result.limit else []),
+    ]
     return ", ".join(["ours", *said])
 
 
@@ -116,7 +139,9 @@ def _caption(result: PaperResult) -> str:
     if result.another_base:
         said.append(f"another base, {result.another_base}: nothing is compared")
     if result.limit:
-        said.append(f"a slice, at most {result.limit:,} examples of each split: nothing is compared")
+        said.append(
+            f"a slice, at most {result.limit:,} examples of each split: nothing is compared"
+        )
     marks = {"*": "numbers of earlier work", "†": "the setup of Houlsby et al."}
     used = "".join(line.marks for line in result.lines)
     return "; ".join([*said, *(f"{mark} {words}" for mark, words in marks.items() if mark in used)])
@@ -129,7 +154,9 @@ def _digits(result: PaperResult, column: str) -> int:
     return max((len(str(n).partition(".")[2]) for n in numbers), default=1)
 
 
-def _number(value: float | None, spread: float | None, digits: int, none: str = "not printed") -> str:
+def _number(
+    value: float | None, spread: float | None, digits: int, none: str = "not printed"
+) -> str:
     if value is None:
         return none
     return f"{value:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread is not None else "")
@@ -149,8 +176,12 @@ def _difference(e: Entry, digits: int) -> str:
     return f"{e.difference:+.{digits}f} {word}"
 
 
-def average(entries: Mapping[str, Entry], over: Sequence[str], printed: tuple[float | None, float | None],
-            compared: bool) -> Entry:  # fmt: skip
+def average(
+    entries: Mapping[str, Entry],
+    over: Sequence[str],
+    printed: tuple[float | None, float | None],
+    compared: bool,
+) -> Entry:
     """Of the row's other numbers, where all of them are there."""
     ours = [entries[column].ours for column in over]
     found = [value for value in ours if value is not None]

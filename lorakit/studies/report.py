@@ -50,7 +50,11 @@ class CellResult(Config):
 
     def values(self, split: str, metric: str) -> list[float]:
         """Of the seeds that have it, in their order."""
-        found = (self.scores[seed].get(split, {}).get(metric, math.nan) for seed in self.seeds if seed in self.scores)
+        found = (
+            self.scores[seed].get(split, {}).get(metric, math.nan)
+            for seed in self.seeds
+            if seed in self.scores
+        )
         return [value for value in found if math.isfinite(value)]
 
 
@@ -76,17 +80,30 @@ class StudyResult(Config):
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from None
         except ValidationError as error:
-            raise DataError(f"{path} is no study of lorakit, or damaged: {first_problem(error)}") from None
+            raise DataError(
+                f"{path} is no study of lorakit, or damaged: {first_problem(error)}"
+            ) from None
 
 
 def state_table(study: StudyResult) -> Table:
     """A row per run: its state, its seeds, its score, and what is wrong with it."""
     rows = [
-        (cell.label, cell.state, f"{len(cell.scores)}/{len(cell.seeds)}", _mean(cell, *cell.metric), _remark(cell))
+        (
+            cell.label,
+            cell.state,
+            f"{len(cell.scores)}/{len(cell.seeds)}",
+            _mean(cell, *cell.metric),
+            _remark(cell),
+        )
         for cell in study.cells
     ]
     counts = ", ".join(f"{n} {state}" for state, n in study.counts().items())
-    return Table(("run", "state", "seeds", _known_by(study), "note"), tuple(rows), f"{study.name}: {counts}", names=2)
+    return Table(
+        ("run", "state", "seeds", _known_by(study), "note"),
+        tuple(rows),
+        f"{study.name}: {counts}",
+        names=2,
+    )
 
 
 def _remark(cell: CellResult) -> str:
@@ -105,10 +122,14 @@ def study_table(study: StudyResult) -> Table:
     sizes = len({cell.trainable for cell in study.cells} - {None}) > 1
     titles = [metric if len(splits) == 1 else f"{split} {metric}" for split, metric in metrics]
     rows = [
-        (*(_value(cell.point.get(key, cell.label)) for key in keys), *([_size(cell)] if sizes else []),
-         *(_mean(cell, *m) for m in metrics), str(len(cell.scores)))
+        (
+            *(_value(cell.point.get(key, cell.label)) for key in keys),
+            *([_size(cell)] if sizes else []),
+            *(_mean(cell, *m) for m in metrics),
+            str(len(cell.scores)),
+        )
         for cell in study.cells
-    ]  # fmt: skip
+    ]
     header = (*keys, *(["trainable"] if sizes else []), *titles, "n")
     caption = f"{study.name}: {study.about}" if study.about else study.name
     return Table(header, tuple(rows), f"{caption} (mean ± std over n seeds)", names=len(keys))
@@ -120,7 +141,12 @@ def _size(cell: CellResult) -> str:
 
 def _metrics(cell: CellResult) -> list[tuple[str, str]]:
     """The one that it is known by first."""
-    found = [(split, metric) for scores in cell.scores.values() for split, of in scores.items() for metric in of]
+    found = [
+        (split, metric)
+        for scores in cell.scores.values()
+        for split, of in scores.items()
+        for metric in of
+    ]
     return list(dict.fromkeys([*([cell.metric] if found else []), *found]))
 
 
@@ -153,22 +179,33 @@ def picture(study: StudyResult) -> Picture | None:
     scored = [cell for cell in study.cells if cell.values(*cell.metric)]
     if len(study.axes) not in (1, 2) or not scored:
         return None
-    x, *rest = sorted(study.axes, key=lambda axis: not _numeric([cell.point[axis] for cell in study.cells]))
+    x, *rest = sorted(
+        study.axes, key=lambda axis: not _numeric([cell.point[axis] for cell in study.cells])
+    )
     figure, axes = figure_of(x, _known_by(study), width=4.8, height=3.0)
     ticks = list(dict.fromkeys(_value(cell.point[x]) for cell in study.cells))
     numeric = _numeric([cell.point[x] for cell in study.cells])
     for i, group in enumerate(_groups(scored, rest)):
         of = [cell.values(*cell.metric) for cell in group]
-        places = [cell.point[x] if numeric else ticks.index(_value(cell.point[x])) for cell in group]
+        places = [
+            cell.point[x] if numeric else ticks.index(_value(cell.point[x])) for cell in group
+        ]
         points = sorted(zip(places, map(statistics.fmean, of), map(_spread, of), strict=True))
         label = f"{rest[0]} {_value(group[0].point[rest[0]])}" if rest else None
         axes.errorbar(
-            *zip(*points, strict=True), label=label, color=COLORS[i % len(COLORS)], marker="o", markersize=4,
-            capsize=3, linewidth=1.6 if numeric else 0,
+            *zip(*points, strict=True),
+            label=label,
+            color=COLORS[i % len(COLORS)],
+            marker="o",
+            markersize=4,
+            capsize=3,
+            linewidth=1.6 if numeric else 0,
             elinewidth=1.2,
-        )  # fmt: skip
+        )
     _scale(axes, [cell.point[x] for cell in study.cells] if numeric else [], ticks)
-    return picture_of(figure, axes, f"{study.name}: {_known_by(study)} over {' and '.join([x, *rest])}")
+    return picture_of(
+        figure, axes, f"{study.name}: {_known_by(study)} over {' and '.join([x, *rest])}"
+    )
 
 
 def _groups(cells: Sequence[CellResult], axes: Sequence[str]) -> list[list[CellResult]]:

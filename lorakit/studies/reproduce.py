@@ -36,7 +36,9 @@ class Taken:
     trainable: int | None = None
 
 
-def run_missing(rep: Reproduction, runs: Path, results: Path, launcher: str, jobs: int | None, watch: Watch) -> None:
+def run_missing(
+    rep: Reproduction, runs: Path, results: Path, launcher: str, jobs: int | None, watch: Watch
+) -> None:
     """Run what neither runs nor results hold. KeyboardInterrupt: the runs were stopped, and can go on."""
     left = missing(rep, runs, take(rep, results))
     tried: set[Path] = set()
@@ -50,7 +52,9 @@ def run_missing(rep: Reproduction, runs: Path, results: Path, launcher: str, job
             write_study(study_folder(left, runs), look(left, runs))
     for cell in left.cells:
         if folder_of(cell.loaded, runs) not in tried:
-            log.warning("%s waits: it starts from %s, which is not trained yet", cell.label, _start(cell))
+            log.warning(
+                "%s waits: it starts from %s, which is not trained yet", cell.label, _start(cell)
+            )
 
 
 def stands(rep: Reproduction, runs: Path, results: Path) -> tuple[StudyResult, PaperResult]:
@@ -64,13 +68,20 @@ def stands(rep: Reproduction, runs: Path, results: Path) -> tuple[StudyResult, P
         for row, first in rep.same.items()
     ]
     misfits = [
-        f"{rep.table.rows[line.row].name}: {line.misfit}" for line in lines if line.misfit and rep.another_base is None
+        f"{rep.table.rows[line.row].name}: {line.misfit}"
+        for line in lines
+        if line.misfit and rep.another_base is None
     ]
     return open_, PaperResult(
-        table=rep.name, about=rep.table.about, statistic=rep.table.statistic, another_base=rep.another_base,
-        limit=rep.limit, columns={c: rep.table.columns[c].title for c in rep.columns}, lines=lines,
+        table=rep.name,
+        about=rep.table.about,
+        statistic=rep.table.statistic,
+        another_base=rep.another_base,
+        limit=rep.limit,
+        columns={c: rep.table.columns[c].title for c in rep.columns},
+        lines=lines,
         notes=tuple(dict.fromkeys([*same, *misfits])),
-    )  # fmt: skip
+    )
 
 
 def _next(plan: Plan, runs: Path, tried: set[Path]) -> list[Cell]:
@@ -100,7 +111,9 @@ def missing(rep: Reproduction, runs: Path, taken: Mapping[tuple[str, str], Taken
             cells.append(cell)
         elif left and len(finished_seeds(cell, runs)) < len(cell.loaded.recipe.seeds):
             overrides = (*cell.overrides, f"seeds={left}")
-            cells.append(replace(cell, overrides=overrides, loaded=build(cell.loaded.path, overrides)))
+            cells.append(
+                replace(cell, overrides=overrides, loaded=build(cell.loaded.path, overrides))
+            )
     return replace(rep.plan, cells=tuple(cells))
 
 
@@ -109,43 +122,71 @@ def _marked(row: PaperRow) -> str:
 
 
 def _line(
-    rep: Reproduction, row: str, runs: Path, taken: Mapping[tuple[str, str], Taken], states: Mapping[Any, str]
+    rep: Reproduction,
+    row: str,
+    runs: Path,
+    taken: Mapping[tuple[str, str], Taken],
+    states: Mapping[Any, str],
 ) -> Line:
     of, entries = rep.table.rows[row], {}
     for name in rep.columns:
         column = rep.table.columns[name]
         at = of.values[list(rep.table.columns).index(name)]
-        printed = (at.value, at.spread if at.spread is not None else column.spread) if at else (None, None)
+        printed = (
+            (at.value, at.spread if at.spread is not None else column.spread)
+            if at
+            else (None, None)
+        )
         key = (row, rep.run_of(name))
         if column.average:
             over = [c for c in rep.table.columns if rep.table.columns[c].metric]
             enough = all(c in entries for c in over)
             entries[name] = (
-                average(entries, over, printed, rep.comparable) if enough
+                average(entries, over, printed, rep.comparable)
+                if enough
                 else Entry(printed=printed[0], printed_spread=printed[1], state="not all columns")
-            )  # fmt: skip
+            )
         elif column.metric is None or key not in rep.cells:
             why = "not measured" if column.metric is None else rep.absent.get(key, "no recipe")
             entries[name] = Entry(printed=printed[0], printed_spread=printed[1], state=why)
         else:
-            entries[name] = _entry(rep, rep.cells[key], name, printed, runs, taken[key], states.get(key))
+            entries[name] = _entry(
+                rep, rep.cells[key], name, printed, runs, taken[key], states.get(key)
+            )
     mine = [key for key in rep.cells if key[0] == row]
-    counts = [trainable(folder_of(rep.cells[key].loaded, runs)) or taken[key].trainable for key in mine]
+    counts = [
+        trainable(folder_of(rep.cells[key].loaded, runs)) or taken[key].trainable for key in mine
+    ]
     return Line(
-        row=row, label=of.label, marks=of.marks, method=of.method_name, params=of.params, misfit=of.misfit,
-        trainable=tuple(dict.fromkeys(n for n in counts if n is not None)), entries=entries,
-    )  # fmt: skip
+        row=row,
+        label=of.label,
+        marks=of.marks,
+        method=of.method_name,
+        params=of.params,
+        misfit=of.misfit,
+        trainable=tuple(dict.fromkeys(n for n in counts if n is not None)),
+        entries=entries,
+    )
 
 
 def _entry(
-    rep: Reproduction, cell: Cell, column: str, printed: tuple[float | None, float | None], runs: Path, taken: Taken,
+    rep: Reproduction,
+    cell: Cell,
+    column: str,
+    printed: tuple[float | None, float | None],
+    runs: Path,
+    taken: Taken,
     state: str | None,
-) -> Entry:  # fmt: skip
+) -> Entry:
     of = rep.table.columns[column]
     split, _, metric = (of.metric or "").rpartition("/")
     here = finished_seeds(cell, runs)
     seeds = {**taken.seeds, **here}
-    values = [seeds[s].scores.get(split, {}).get(metric, math.nan) for s in cell.loaded.recipe.seeds if s in seeds]
+    values = [
+        seeds[s].scores.get(split, {}).get(metric, math.nan)
+        for s in cell.loaded.recipe.seeds
+        if s in seeds
+    ]
     values = [value * of.scale for value in values if math.isfinite(value)]
     sources = [
         *([str(folder_of(cell.loaded, runs))] if here else []),
@@ -162,7 +203,11 @@ def take(rep: Reproduction, folder: Path) -> dict[tuple[str, str], Taken]:
     taken = {key: Taken() for key in rep.cells}
     for key, cell in rep.cells.items():
         for path, result, recipe in known:
-            if recipe is not None and result.recipe == cell.loaded.name and _same(cell, recipe, result):
+            if (
+                recipe is not None
+                and result.recipe == cell.loaded.name
+                and _same(cell, recipe, result)
+            ):
                 mine = {s.seed: s for s in result.seeds if s.seed in cell.loaded.recipe.seeds}
                 taken[key].seeds |= mine
                 taken[key].files += [str(path)] if mine else []
@@ -184,7 +229,9 @@ def read_results(folder: Path) -> list[tuple[Path, Result]]:
 def _recipe_of(result: Result) -> Recipe | None:
     """None where its values are of no recipe that there is now."""
     values = json.loads(json.dumps(result.recipe_values))
-    if "max_new_tokens" in (before := values.get("evaluate", {})):  # until `decode` had it; it says nothing of a label
+    if "max_new_tokens" in (
+        before := values.get("evaluate", {})
+    ):  # until `decode` had it; it says nothing of a label
         before.pop("max_new_tokens")
     try:
         return compose(values)
@@ -215,4 +262,7 @@ def _count(model: str, head: str, labels: Sequence[str]) -> int:
     from lorakit.models import Model
     from lorakit.models._load import outline
 
-    return sum(p.numel() for p in outline(Model.model_validate_json(model), head, labels).model.parameters())
+    return sum(
+        p.numel()
+        for p in outline(Model.model_validate_json(model), head, labels).model.parameters()
+    )

@@ -32,7 +32,9 @@ Watch = Callable[[StudyResult], None]
 PROGRAM = (sys.executable, "-m", "lorakit")
 
 
-def run_study(plan: Plan, runs: Path, launcher: str, at_once: int | None, watch: Watch) -> StudyResult:
+def run_study(
+    plan: Plan, runs: Path, launcher: str, at_once: int | None, watch: Watch
+) -> StudyResult:
     """Start every cell that is not whole and not under way. Returns when all have ended (local) or are queued (slurm).
 
     watch: given the study whenever a cell starts or ends. KeyboardInterrupt: the cells were stopped, and can go on.
@@ -65,13 +67,27 @@ def look(plan: Plan, runs: Path) -> StudyResult:
     """The study as it stands, from its files and from who runs them; nothing is started or written."""
     tasks = [task_of(cell, plan, runs) for cell in plan.cells]
     seeds = [finished_seeds(cell, runs) for cell in plan.cells]
-    open_ = [task for cell, task, found in zip(plan.cells, tasks, seeds, strict=True) if len(found) < len(_seeds(cell))]
-    alive = {task: words for name in launchers.names() for task, words in launchers.get(name).alive(open_).items()}
+    open_ = [
+        task
+        for cell, task, found in zip(plan.cells, tasks, seeds, strict=True)
+        if len(found) < len(_seeds(cell))
+    ]
+    alive = {
+        task: words
+        for name in launchers.names()
+        for task, words in launchers.get(name).alive(open_).items()
+    }
     cells = (
         _result(cell, runs, task, found, alive.get(task, ""))
         for cell, task, found in zip(plan.cells, tasks, seeds, strict=True)
     )
-    return StudyResult(name=plan.name, file=str(plan.path), about=plan.study.about, axes=plan.axes, cells=tuple(cells))
+    return StudyResult(
+        name=plan.name,
+        file=str(plan.path),
+        about=plan.study.about,
+        axes=plan.axes,
+        cells=tuple(cells),
+    )
 
 
 def write_page_of(folder: Path, study: StudyResult) -> Path:
@@ -80,7 +96,9 @@ def write_page_of(folder: Path, study: StudyResult) -> Path:
         text = Path(study.file).read_text(encoding="utf-8")
     except (OSError, ValueError):
         text = ""
-    return write_study_page(folder, study, {cell.label: _seen(cell, folder) for cell in study.cells}, text)
+    return write_study_page(
+        folder, study, {cell.label: _seen(cell, folder) for cell in study.cells}, text
+    )
 
 
 def redraw(folder: Path) -> StudyResult:
@@ -141,20 +159,33 @@ def _seeds(cell: Cell) -> tuple[int, ...]:
     return cell.loaded.recipe.seeds
 
 
-def _result(cell: Cell, runs: Path, task: Task, seeds: Mapping[int, SeedResult], alive: str) -> CellResult:
+def _result(
+    cell: Cell, runs: Path, task: Task, seeds: Mapping[int, SeedResult], alive: str
+) -> CellResult:
     record, recipe = task.record(), cell.loaded.recipe
     state, note = _state(task, len(seeds) == len(recipe.seeds), alive)
-    failed = [f"check failed: seed {n}, {c.name}" for n, found in seeds.items() for c in found.checks if not c.passed]
+    failed = [
+        f"check failed: seed {n}, {c.name}"
+        for n, found in seeds.items()
+        for c in found.checks
+        if not c.passed
+    ]
     return CellResult(
-        label=cell.label, recipe=cell.recipe, overrides=cell.overrides, point=cell.point,
-        run=str(folder_of(cell.loaded, runs)), log=str(task.log) if task.log.is_file() else None,
-        state=state, note="; ".join([*([note] if note else []), *failed]),
+        label=cell.label,
+        recipe=cell.recipe,
+        overrides=cell.overrides,
+        point=cell.point,
+        run=str(folder_of(cell.loaded, runs)),
+        log=str(task.log) if task.log.is_file() else None,
+        state=state,
+        note="; ".join([*([note] if note else []), *failed]),
         attempts=record.attempt if record else 0,
-        metric=(recipe.task.eval_splits[0], recipe.task.primary), seeds=recipe.seeds,
+        metric=(recipe.task.eval_splits[0], recipe.task.primary),
+        seeds=recipe.seeds,
         scores={seed: found.scores for seed, found in seeds.items()},
         seconds=sum(found.seconds.get("whole", 0.0) for found in seeds.values()),
         trainable=trainable(folder_of(cell.loaded, runs)),
-    )  # fmt: skip
+    )
 
 
 def trainable(run: Path) -> int | None:
@@ -175,7 +206,11 @@ def _state(task: Task, whole: bool, alive: str) -> tuple[State, str]:
     if alive:
         return "waiting", alive.removeprefix("waiting: ")
     if record is None:
-        return ("stopped", "its job left the queue before it began") if task.job.is_file() else ("waiting", "")
+        return (
+            ("stopped", "its job left the queue before it began")
+            if task.job.is_file()
+            else ("waiting", "")
+        )
     if record.ended is None:
         return "stopped", "cut off without a word: killed, or its machine went away"
     if record.code in STOPPED:

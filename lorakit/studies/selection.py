@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.errors import RecipeError, did_you_mean
-from lorakit.recipe.load import COMMAND_LINE, Loaded, assemble, find, listing, names, read_extended, validate
+from lorakit.recipe.load import (
+    COMMAND_LINE,
+    Loaded,
+    assemble,
+    find,
+    listing,
+    names,
+    read_extended,
+    validate,
+)
 from lorakit.recipe.problems import mark_of
 from lorakit.recipe.schema import Recipe
 from lorakit.recipe.source import Mark, Marks
@@ -46,9 +55,14 @@ class Reproduction:
 
 
 def load_table(
-    name: str, base: str | None = None, rows: Sequence[str] = (), columns: Sequence[str] = (), seeds: int | None = None,
-    limit: int | None = None, overrides: Sequence[str] = (),
-) -> Reproduction:  # fmt: skip
+    name: str,
+    base: str | None = None,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    seeds: int | None = None,
+    limit: int | None = None,
+    overrides: Sequence[str] = (),
+) -> Reproduction:
     """The runs that make that table, or some rows (by name or method) and columns of it.
 
     base: what stands in for the paper's. seeds: the first so many. limit: rows of every split. overrides: of every
@@ -57,7 +71,9 @@ def load_table(
     table, marks = read_table(name)
     stand_in = read_base(base) if base else None
     chosen = _columns(table, columns)
-    makers = list(dict.fromkeys(table.columns[c].run or c for c in chosen if table.columns[c].metric))
+    makers = list(
+        dict.fromkeys(table.columns[c].run or c for c in chosen if table.columns[c].metric)
+    )
     made = _Maker(table, marks, stand_in, seeds, limit, overrides)
     cells, absent = {}, {}
     for row in _rows(table, rows):
@@ -73,7 +89,13 @@ def load_table(
     kept = tuple(row for row in _rows(table, rows) if row not in same)
     cells = {(row, run): cell for (row, run), cell in cells.items() if row in kept}
     study = Study(about=table.about, recipes=tuple(run.recipe for run in table.runs.values()))
-    plan = Plan("-".join([name, *([base] if base else [])]), table_file(name), study, tuple(cells.values()), ())
+    plan = Plan(
+        "-".join([name, *([base] if base else [])]),
+        table_file(name),
+        study,
+        tuple(cells.values()),
+        (),
+    )
     another = stand_in.about if stand_in else table.another_base
     return Reproduction(name, table, kept, chosen, plan, cells, another, limit, absent, same)
 
@@ -91,19 +113,29 @@ def _rows(table: PaperTable, wanted: Sequence[str]) -> list[str]:
     for name in wanted:
         if name not in table.rows and name not in methods:
             raise _no("row", name, dict.fromkeys([*table.rows, *sorted(methods)]))
-    return [key for key, row in table.rows.items() if not wanted or key in wanted or row.method_name in wanted]
+    return [
+        key
+        for key, row in table.rows.items()
+        if not wanted or key in wanted or row.method_name in wanted
+    ]
 
 
 def _no(what: str, name: str, known: Iterable[str]) -> RecipeError:
-    return RecipeError(f"no {what} {name!r}{did_you_mean(name, known)} (there are: {', '.join(known)})")
+    return RecipeError(
+        f"no {what} {name!r}{did_you_mean(name, known)} (there are: {', '.join(known)})"
+    )
 
 
-def _same(rows: Sequence[str], runs: Sequence[str], cells: Mapping[tuple[str, str], Cell]) -> dict[str, str]:
+def _same(
+    rows: Sequence[str], runs: Sequence[str], cells: Mapping[tuple[str, str], Cell]
+) -> dict[str, str]:
     """Rows that are the same runs as an earlier one: on one base, a method stands in several rows."""
     seen: dict[tuple[str, ...], str] = {}
     found = {}
     for row in rows:
-        what = tuple(_identity(cells[row, run].loaded) if (row, run) in cells else "" for run in runs)
+        what = tuple(
+            _identity(cells[row, run].loaded) if (row, run) in cells else "" for run in runs
+        )
         if any(what) and what in seen:
             found[row] = seen[what]
         seen.setdefault(what, row)
@@ -111,7 +143,9 @@ def _same(rows: Sequence[str], runs: Sequence[str], cells: Mapping[tuple[str, st
 
 
 def _identity(loaded: Loaded) -> str:
-    plain = {k: v for k, v in loaded.recipe.plain().items() if k not in ("seeds", "expect", "about")}
+    plain = {
+        k: v for k, v in loaded.recipe.plain().items() if k not in ("seeds", "expect", "about")
+    }
     return json.dumps({**plain, "name": loaded.name}, sort_keys=True)
 
 
@@ -119,9 +153,14 @@ class _Maker:
     """Makes the cells of one table, and gathers what is wrong with them."""
 
     def __init__(
-        self, table: PaperTable, marks: Marks, base: StandIn | None, seeds: int | None, limit: int | None,
+        self,
+        table: PaperTable,
+        marks: Marks,
+        base: StandIn | None,
+        seeds: int | None,
+        limit: int | None,
         overrides: Sequence[str],
-    ):  # fmt: skip
+    ):
         self.table, self.marks, self.base = table, marks, base
         self.seeds, self.limit, self.overrides = seeds, limit, overrides
         self.known = frozenset(names())
@@ -145,11 +184,23 @@ class _Maker:
             lines = str(error).splitlines()
             self.problems.update(dict.fromkeys(line.strip() for line in (lines[1:] or lines)))
             return "its recipe has mistakes"
-        return Cell(f"{of.name}, {run}", recipe, tuple(text for text, _ in given), loaded, {"row": row, "run": run})
+        return Cell(
+            f"{of.name}, {run}",
+            recipe,
+            tuple(text for text, _ in given),
+            loaded,
+            {"row": row, "run": run},
+        )
 
     def _build(self, recipe: str, given: Sequence[tuple[str, Mark]]) -> Loaded:
         path, data, marks, _ = self._file(recipe)
-        return assemble(path, deepcopy(data), dict(marks), [text for text, _ in given], [mark for _, mark in given])
+        return assemble(
+            path,
+            deepcopy(data),
+            dict(marks),
+            [text for text, _ in given],
+            [mark for _, mark in given],
+        )
 
     def _file(self, recipe: str) -> tuple[Path, dict[str, Any], Marks, Recipe]:
         """Read once: a table has a hundred cells of ten recipes."""
@@ -168,7 +219,9 @@ class _Maker:
         given += marked(self.table.runs[run].set, ("runs", run, "set"), self.marks)
         own = marked(of.set, (*at, "set"), self.marks)
         own += marked(of.sets.get(run, ()), (*at, "sets", run), self.marks)
-        given += [(text, mark) for text, mark in own if self.base is None or text.startswith("method.")]
+        given += [
+            (text, mark) for text, mark in own if self.base is None or text.startswith("method.")
+        ]
         if self.base is not None:
             texts = (*self.base.methods.get(of.method_name, ()), *self.base.rows.get(row, ()))
             given += [(text, Mark(f"base {self.base.folder}")) for text in texts]
@@ -183,11 +236,15 @@ def method_overrides(method: str | Mapping[str, Any], recipe: Recipe) -> list[st
     """Puts `method` on the recipe; where it has that method already, only the values that are given are changed."""
     values = {"name": method} if isinstance(method, str) else dict(method)
     if values.get("name") == recipe.method.name:
-        return [as_override(f"method.{key}", value) for key, value in values.items() if key != "name"]
+        return [
+            as_override(f"method.{key}", value) for key, value in values.items() if key != "name"
+        ]
     return [as_override("method", values), "expect={}"]
 
 
 def _limits(recipe: Recipe, limit: int) -> list[str]:
     task = recipe.task
     splits = (task.train_split, *task.eval_splits, *task.final_splits)
-    return [f"data.limit.{split}={min(limit, recipe.data.limit.get(split, limit))}" for split in splits]
+    return [
+        f"data.limit.{split}={min(limit, recipe.data.limit.get(split, limit))}" for split in splits
+    ]

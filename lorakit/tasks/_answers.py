@@ -32,7 +32,11 @@ def label_index(label: object, labels: Sequence[str], where: str) -> int:
     """The number of a label that is given by name or by number. DataError, with `where`: it is neither."""
     if isinstance(label, str) and label in labels:
         return labels.index(label)
-    if isinstance(label, Integral) and not isinstance(label, bool) and 0 <= int(label) < len(labels):
+    if (
+        isinstance(label, Integral)
+        and not isinstance(label, bool)
+        and 0 <= int(label) < len(labels)
+    ):
         return int(label)
     if label is None or label == "":
         raise DataError(f"{where}: no label; the labels are {_shown(labels)}")
@@ -46,7 +50,11 @@ def given_label(value: object, labels: Sequence[str], where: str) -> int:
     name = as_label(value)
     if name in labels:
         return labels.index(name)
-    if not isinstance(value, Real) or isinstance(value, bool) or not WHOLE_NUMBER.fullmatch(f"{name}.0"):
+    if (
+        not isinstance(value, Real)
+        or isinstance(value, bool)
+        or not WHOLE_NUMBER.fullmatch(f"{name}.0")
+    ):
         return label_index(value, labels, where)
     named_by_numbers = any(WHOLE_NUMBER.fullmatch(f"{label}.0") for label in labels)
     return label_index(name if named_by_numbers else int(name), labels, where)
@@ -55,7 +63,9 @@ def given_label(value: object, labels: Sequence[str], where: str) -> int:
 def number(value: object, where: str, low: float = -math.inf, high: float = math.inf) -> float:
     """A finite value that is given as a number or as text. DataError, with `where`: it is none, or not in low..high."""
     try:
-        found = float(value) if isinstance(value, (str, Real)) and not isinstance(value, bool) else None
+        found = (
+            float(value) if isinstance(value, (str, Real)) and not isinstance(value, bool) else None
+        )
     except ValueError:
         found = None
     if found is None or not math.isfinite(found):
@@ -78,22 +88,32 @@ def single_value(output: Sequence[float] | str) -> float:
 
 def _logits(output: Sequence[float] | str, count: int) -> list[float]:
     if isinstance(output, str) or len(output) != count:
-        raise DataError(f"the model gave {output!r} for an example, and the task needs {count} number(s)")
+        raise DataError(
+            f"the model gave {output!r} for an example, and the task needs {count} number(s)"
+        )
     values = [float(value) for value in output]
     if any(math.isnan(value) for value in values):
-        raise TrainingError(f"the model gave {values} for an example: NaN is no answer; did training diverge?")
+        raise TrainingError(
+            f"the model gave {values} for an example: NaN is no answer; did training diverge?"
+        )
     return values
 
 
 def score_labels(
-    names: Sequence[str], labels: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]
+    names: Sequence[str],
+    labels: Sequence[str],
+    predictions: Sequence[Any],
+    references: Sequence[Any],
 ) -> dict[str, float]:
     """`printed_scores` of labels that are given by name or number."""
     return printed_scores(names, *_label_numbers(labels, predictions, references))
 
 
 def weigh_labels(
-    names: Sequence[str], labels: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]
+    names: Sequence[str],
+    labels: Sequence[str],
+    predictions: Sequence[Any],
+    references: Sequence[Any],
 ) -> Weighted:
     """`printed_weighted` of labels that are given by name or number."""
     return printed_weighted(names, *_label_numbers(labels, predictions, references))
@@ -108,17 +128,23 @@ def _label_numbers(
     )
 
 
-def score_numbers(names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+def score_numbers(
+    names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]
+) -> dict[str, float]:
     """`printed_scores` of values."""
     return printed_scores(names, *_values(predictions, references))
 
 
-def weigh_numbers(names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]) -> Weighted:
+def weigh_numbers(
+    names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any]
+) -> Weighted:
     """`printed_weighted` of values."""
     return printed_weighted(names, *_values(predictions, references))
 
 
-def _values(predictions: Sequence[Any], references: Sequence[Any]) -> tuple[list[float], list[float]]:
+def _values(
+    predictions: Sequence[Any], references: Sequence[Any]
+) -> tuple[list[float], list[float]]:
     return (
         [number(value, f"prediction {i}") for i, value in enumerate(predictions)],
         [number(value, f"reference {i}") for i, value in enumerate(references)],
@@ -140,7 +166,10 @@ def accepted_texts(example: Example) -> list[str]:
 
 
 def printed_scores(
-    names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any], tokenize: str | None = None
+    names: Sequence[str],
+    predictions: Sequence[Any],
+    references: Sequence[Any],
+    tokenize: str | None = None,
 ) -> dict[str, float]:
     """What the named metrics give, in the unit that papers print. DataError: nothing to score, lengths that differ."""
     scores: dict[str, float] = {}
@@ -156,18 +185,28 @@ def _tokens(name: str, tokenize: str | None) -> dict[str, str]:
 
 
 def printed_weighted(
-    names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any], tokenize: str | None = None
+    names: Sequence[str],
+    predictions: Sequence[Any],
+    references: Sequence[Any],
+    tokenize: str | None = None,
 ) -> Weighted:
     """`printed_scores` where examples count several times, or not at all; only metrics that have such a form."""
-    weighers = [(weighted_of(name), facts_of(name).printed, _tokens(name, tokenize)) for name in names]
+    weighers = [
+        (weighted_of(name), facts_of(name).printed, _tokens(name, tokenize)) for name in names
+    ]
     found = (
-        (weigh(predictions, references, **options), factor) for weigh, factor, options in weighers if weigh is not None
+        (weigh(predictions, references, **options), factor)
+        for weigh, factor, options in weighers
+        if weigh is not None
     )
     return joined(*found)
 
 
 def score_texts(
-    names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any], tokenize: str | None = None
+    names: Sequence[str],
+    predictions: Sequence[Any],
+    references: Sequence[Any],
+    tokenize: str | None = None,
 ) -> dict[str, float]:
     """`printed_scores` of texts. A reference is a text, or a list of accepted ones. DataError: what is neither.
 
@@ -179,24 +218,35 @@ def score_texts(
 
 
 def weigh_texts(
-    names: Sequence[str], predictions: Sequence[Any], references: Sequence[Any], tokenize: str | None = None
+    names: Sequence[str],
+    predictions: Sequence[Any],
+    references: Sequence[Any],
+    tokenize: str | None = None,
 ) -> Weighted:
     """`printed_weighted` of texts."""
     return printed_weighted(names, *_texts(predictions, references), tokenize)
 
 
-def _texts(predictions: Sequence[Any], references: Sequence[Any]) -> tuple[Sequence[str], list[list[str]]]:
+def _texts(
+    predictions: Sequence[Any], references: Sequence[Any]
+) -> tuple[Sequence[str], list[list[str]]]:
     lists = [[accepted] if isinstance(accepted, str) else accepted for accepted in references]
     for number, (said, accepted) in enumerate(zip(predictions, lists, strict=False)):
         if not isinstance(said, str):
             raise DataError(f"prediction {number}: {said!r} is not a text")
         if not _are_texts(accepted):
-            raise DataError(f"reference {number}: {accepted!r}; give a text, or a list of accepted texts")
+            raise DataError(
+                f"reference {number}: {accepted!r}; give a text, or a list of accepted texts"
+            )
     return predictions, lists
 
 
 def _are_texts(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(text, str) for text in value)
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) > 0
+        and all(isinstance(text, str) for text in value)
+    )
 
 
 def metric_keys(names: Sequence[str], of: Compared) -> tuple[str, ...]:

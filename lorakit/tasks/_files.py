@@ -33,7 +33,9 @@ def locate(value: str) -> Path:
     return Path(value).expanduser()
 
 
-def rows(path: Path, columns: Sequence[str], optional: Sequence[str] = (), header: Sequence[str] = ()) -> Iterator[Row]:
+def rows(
+    path: Path, columns: Sequence[str], optional: Sequence[str] = (), header: Sequence[str] = ()
+) -> Iterator[Row]:
     """The given columns of every row, with the number of the line that the row starts on (.parquet: of the row).
 
     optional: columns that are read where the file has them. header: the columns, where the first line does not name
@@ -43,7 +45,9 @@ def rows(path: Path, columns: Sequence[str], optional: Sequence[str] = (), heade
     """
     read = _READERS.get(path.suffix.lower())
     if read is None:
-        raise DataError(f"{path}: {path.suffix or 'no extension'} is not read; give one of {', '.join(_READERS)}")
+        raise DataError(
+            f"{path}: {path.suffix or 'no extension'} is not read; give one of {', '.join(_READERS)}"
+        )
     _must_exist(path)
     empty = True
     for row in read(path, columns, optional, header):
@@ -63,12 +67,18 @@ def take(rows: Iterable[Row], limit: int | None) -> Iterator[Row]:
 def limit_of(limits: dict[str, int], split: str, splits: Sequence[str]) -> int | None:
     """How many rows of the split to keep; None: all. DataError: no such split. RecipeError: a limit that is wrong."""
     if split not in splits:
-        raise DataError(f"no split {split!r}{did_you_mean(split, splits)} (splits: {', '.join(splits)})")
+        raise DataError(
+            f"no split {split!r}{did_you_mean(split, splits)} (splits: {', '.join(splits)})"
+        )
     for name, limit in limits.items():
         if name not in splits:
-            raise RecipeError(f"data.limit.{name}: no such split{did_you_mean(name, splits)} ({', '.join(splits)})")
+            raise RecipeError(
+                f"data.limit.{name}: no such split{did_you_mean(name, splits)} ({', '.join(splits)})"
+            )
         if limit < 1:
-            raise RecipeError(f"data.limit.{name}: {limit} rows; give 1 or more, or leave it out for all rows")
+            raise RecipeError(
+                f"data.limit.{name}: {limit} rows; give 1 or more, or leave it out for all rows"
+            )
     return limits.get(split)
 
 
@@ -87,7 +97,10 @@ def _must_exist(path: Path) -> None:
 def listing(folder: Path, most: int = 12) -> str:
     """The names in a folder, a few of many, for a message."""
     names = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir())
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "nothing"
+    return (
+        ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+        or "nothing"
+    )
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -102,13 +115,19 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
             ) from None
 
 
-def _tsv(path: Path, columns: Sequence[str], optional: Sequence[str], header: Sequence[str]) -> Iterator[Row]:
-    stripped = ((number, line.removesuffix("\n").removesuffix("\r")) for number, line in lines(path))
+def _tsv(
+    path: Path, columns: Sequence[str], optional: Sequence[str], header: Sequence[str]
+) -> Iterator[Row]:
+    stripped = (
+        (number, line.removesuffix("\n").removesuffix("\r")) for number, line in lines(path)
+    )
     records = ((number, line.split("\t")) for number, line in stripped if line)
     return _table(path, records, columns, optional, header)
 
 
-def _csv(path: Path, columns: Sequence[str], optional: Sequence[str], header: Sequence[str]) -> Iterator[Row]:
+def _csv(
+    path: Path, columns: Sequence[str], optional: Sequence[str], header: Sequence[str]
+) -> Iterator[Row]:
     return _table(path, _csv_records(path), columns, optional, header)
 
 
@@ -122,7 +141,9 @@ def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield start, record
             start = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{path}:{start}: not CSV: {error}; is a quote left open, or not doubled?") from None
+        raise DataError(
+            f"{path}:{start}: not CSV: {error}; is a quote left open, or not doubled?"
+        ) from None
 
 
 def _table(
@@ -140,7 +161,9 @@ def _table(
     places = {name: names.index(name) for name in (*columns, *optional) if name in names}
     for name in places:
         if names.count(name) > 1:
-            raise DataError(f"{where}: {names.count(name)} columns are named {name!r}; rename all but one")
+            raise DataError(
+                f"{where}: {names.count(name)} columns are named {name!r}; rename all but one"
+            )
     total, malformed = 0, []
     for number, fields in records:
         total += 1
@@ -164,7 +187,9 @@ def _judge(path: Path, malformed: list[tuple[int, int]], total: int, width: int)
     log.warning("%s and were skipped", found)
 
 
-def _jsonl(path: Path, columns: Sequence[str], optional: Sequence[str], header: Sequence[str]) -> Iterator[Row]:
+def _jsonl(
+    path: Path, columns: Sequence[str], optional: Sequence[str], header: Sequence[str]
+) -> Iterator[Row]:
     for number, line in lines(path):
         if not line.strip():
             continue
@@ -172,16 +197,25 @@ def _jsonl(path: Path, columns: Sequence[str], optional: Sequence[str], header: 
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(f"{where}: not JSON: {error.msg} at column {error.colno}; one object per line") from None
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits; nested as deep
+            raise DataError(
+                f"{where}: not JSON: {error.msg} at column {error.colno}; one object per line"
+            ) from None
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # a number of thousands of digits; nested as deep
             raise DataError(f"{where}: JSON that is not read: {error}") from None
         if not isinstance(row, dict):
-            raise DataError(f"{where}: a JSON {type(row).__name__}, not an object; give {{column: value}} per line")
+            raise DataError(
+                f"{where}: a JSON {type(row).__name__}, not an object; give {{column: value}} per line"
+            )
         _must_have(where, list(row), columns)
         yield number, {name: row[name] for name in (*columns, *optional) if name in row}
 
 
-def _parquet(path: Path, columns: Sequence[str], optional: Sequence[str], header: Sequence[str]) -> Iterator[Row]:
+def _parquet(
+    path: Path, columns: Sequence[str], optional: Sequence[str], header: Sequence[str]
+) -> Iterator[Row]:
     import pyarrow as pa  # comes with datasets
     import pyarrow.parquet as pq
 
@@ -190,7 +224,9 @@ def _parquet(path: Path, columns: Sequence[str], optional: Sequence[str], header
             names = file.schema_arrow.names
             _must_have(str(path), names, columns)
             number = 0
-            for batch in file.iter_batches(columns=[name for name in (*columns, *optional) if name in names]):
+            for batch in file.iter_batches(
+                columns=[name for name in (*columns, *optional) if name in names]
+            ):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
@@ -203,7 +239,9 @@ def _parquet(path: Path, columns: Sequence[str], optional: Sequence[str], header
 def _must_have(where: str, names: Sequence[str], columns: Sequence[str]) -> None:
     for name in columns:
         if name not in names:
-            raise DataError(f"{where}: no column {name!r}{did_you_mean(name, names)} (columns: {', '.join(names)})")
+            raise DataError(
+                f"{where}: no column {name!r}{did_you_mean(name, names)} (columns: {', '.join(names)})"
+            )
 
 
 _READERS = {".tsv": _tsv, ".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}

@@ -15,7 +15,13 @@ from pydantic import Field, field_validator
 
 from lorakit.errors import DataError
 from lorakit.metrics import Weighted, facts_of
-from lorakit.tasks._answers import accepted_texts, metric_keys, score_texts, weigh_texts, written_text
+from lorakit.tasks._answers import (
+    accepted_texts,
+    metric_keys,
+    score_texts,
+    weigh_texts,
+    written_text,
+)
 from lorakit.tasks._base import Data, Example, Head, Prediction, Task
 from lorakit.tasks._files import limit_of
 
@@ -92,7 +98,9 @@ class Generation(Task, ABC):
         """
         limit = limit_of(data.limit, split, tuple(self.sizes))
         rows = self._rows(split, data)
-        return (_to_learn(split, rows) if split == self.train_split else _to_score(split, rows))[:limit]
+        return (_to_learn(split, rows) if split == self.train_split else _to_score(split, rows))[
+            :limit
+        ]
 
     def rows_of(self, split: str, data: Data) -> list[str]:
         """For each row of the file the id of its example, "" where it has none: no text is kept, or beyond data.limit.
@@ -101,7 +109,9 @@ class Generation(Task, ABC):
         in the reference code. DataError: the training split, whose rows make several examples.
         """
         if split == self.train_split:
-            raise DataError(f"rows of {split!r} make an example per text; outputs are scored on validation or test")
+            raise DataError(
+                f"rows of {split!r} make an example per text; outputs are scored on validation or test"
+            )
         limit = limit_of(data.limit, split, tuple(self.sizes))
         rows = self._rows(split, data)
         ids = {example.text: example.id for example in _to_score(split, rows)[:limit]}
@@ -115,7 +125,14 @@ class Generation(Task, ABC):
         official = self.sizes[split].rows
         if len(rows) != official:
             known = self.older.get((split, len(rows)), "")
-            log.warning("%s: %d rows; the official %s split has %d%s", where, len(rows), split, official, known)
+            log.warning(
+                "%s: %d rows; the official %s split has %d%s",
+                where,
+                len(rows),
+                split,
+                official,
+                known,
+            )
         return rows
 
     def ask(self, text: str) -> Example:
@@ -143,7 +160,9 @@ class Generation(Task, ABC):
         """In the units that the paper prints. A reference is a text, or a list of accepted ones."""
         return score_texts((self.metric, *self.also), predictions, references)
 
-    def weighted(self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]) -> Weighted:
+    def weighted(
+        self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
+    ) -> Weighted:
         """`score` where examples count several times, or not at all."""
         return weigh_texts((self.metric, *self.also), predictions, references)
 
@@ -171,8 +190,12 @@ def _to_score(split: str, rows: Iterable[Row]) -> list[Example]:
             accepted.setdefault(row.context, []).extend(row.texts)
     return [
         Example(
-            f"{split}-{number}", context, target=f" {accepted[context][0]}", references=tuple(accepted[context]),
-            group=row.group, eos=True,
+            f"{split}-{number}",
+            context,
+            target=f" {accepted[context][0]}",
+            references=tuple(accepted[context]),
+            group=row.group,
+            eos=True,
         )
         for context, (number, row) in firsts.items()
-    ]  # fmt: skip
+    ]

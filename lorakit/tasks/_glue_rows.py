@@ -32,7 +32,11 @@ def glue_rows(name: str, split: str, data: Data) -> Iterator[Source]:
     """The rows of a split of `mnli`, say, as far as `data.limit` keeps them. DataError, with file and line."""
     variant = VARIANTS[name]
     limit = limit_of(data.limit, split, list(variant.rows))
-    return _hub(name, split, data, limit) if data.path is None else _official(variant, split, data.path, limit)
+    return (
+        _hub(name, split, data, limit)
+        if data.path is None
+        else _official(variant, split, data.path, limit)
+    )
 
 
 def _official(variant: Variant, split: str, folder: str, limit: int | None) -> Iterator[Source]:

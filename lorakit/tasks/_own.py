@@ -16,7 +16,11 @@ from lorakit.tasks._files import limit_of, locate, rows, take
 from lorakit.tasks._remarks import Remarks
 from lorakit.tasks._template import text_of
 
-_COMPARED: dict[Head, Compared] = {Head.CLASSIFICATION: "labels", Head.REGRESSION: "numbers", Head.CAUSAL: "texts"}
+_COMPARED: dict[Head, Compared] = {
+    Head.CLASSIFICATION: "labels",
+    Head.REGRESSION: "numbers",
+    Head.CAUSAL: "texts",
+}
 
 
 def _one_or_many(value: Any) -> Any:
@@ -24,7 +28,9 @@ def _one_or_many(value: Any) -> Any:
 
 
 Names = Annotated[tuple[str, ...], Field(min_length=1, strict=False), BeforeValidator(_one_or_many)]
-TextColumns = Annotated[tuple[str, ...], Field(min_length=1, max_length=2, strict=False), BeforeValidator(_one_or_many)]
+TextColumns = Annotated[
+    tuple[str, ...], Field(min_length=1, max_length=2, strict=False), BeforeValidator(_one_or_many)
+]
 
 
 class OwnFiles(Task, ABC):
@@ -52,7 +58,9 @@ class OwnFiles(Task, ABC):
     def _primary_is_given(cls, name: str | None, info: ValidationInfo) -> str | None:
         keys = metric_keys(info.data.get("metrics", ()), _COMPARED[cls.head])
         if keys and name not in (None, *keys):
-            raise RecipeError(f"the metrics do not give {name!r}{did_you_mean(str(name), keys)} ({', '.join(keys)})")
+            raise RecipeError(
+                f"the metrics do not give {name!r}{did_you_mean(str(name), keys)} ({', '.join(keys)})"
+            )
         lower = {key for metric in info.data.get("metrics", ()) for key in facts_of(metric).lower}
         if keys and (name or keys[0]) in lower:
             raise RecipeError(
@@ -77,22 +85,33 @@ class OwnFiles(Task, ABC):
         self, split: str, data: Data, columns: Sequence[str], answer: Sequence[str]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """`file:line` and the columns of each row that is kept; those of the answer may be absent in a test file."""
-        limit = limit_of(data.limit, split, (self.train_split, *self.eval_splits, *self.test_splits))
+        limit = limit_of(
+            data.limit, split, (self.train_split, *self.eval_splits, *self.test_splits)
+        )
         if data.path is not None or data.revision is not None:
             raise RecipeError(
                 f"data.path ({data.path}) and data.revision ({data.revision}) are for tasks with a fixed layout; "
                 f"the task {self.name!r} names its own: task.train, task.validation, task.test"
             )
-        path = locate({"train": self.train, "validation": self.validation, "test": self.test or ""}[split])
-        required, optional = ((*columns,), (*answer,)) if split in self.test_splits else ((*columns, *answer), ())
+        path = locate(
+            {"train": self.train, "validation": self.validation, "test": self.test or ""}[split]
+        )
+        required, optional = (
+            ((*columns,), (*answer,)) if split in self.test_splits else ((*columns, *answer), ())
+        )
         for line, row in take(rows(path, required, optional), limit):
             yield f"{path}:{line}", row
 
 
 def labelled(
-    task: OwnFiles, split: str, data: Data, text: Sequence[str], label: str,
-    target: Callable[[Any, str], int | float], remarks: Remarks | None = None,
-) -> list[Example]:  # fmt: skip
+    task: OwnFiles,
+    split: str,
+    data: Data,
+    text: Sequence[str],
+    label: str,
+    target: Callable[[Any, str], int | float],
+    remarks: Remarks | None = None,
+) -> list[Example]:
     """The examples of a split: one or two texts and a target, which is None where a test row has no label.
 
     A text that is missing (a null, a NaN, an empty field) is the empty one, and counted in `remarks`.

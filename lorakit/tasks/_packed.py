@@ -29,16 +29,24 @@ def most_of(name: str, mib: int) -> int:
 def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Number and bytes of each line, its end included. DataError: one that is too long, a file that unpacks to too
     much or is damaged. OSError: it cannot be opened."""
-    most, whole, total = most_of("LORAKIT_LINE_MIB", LINE), most_of("LORAKIT_UNPACKED_MIB", WHOLE), 0
+    most, whole, total = (
+        most_of("LORAKIT_LINE_MIB", LINE),
+        most_of("LORAKIT_UNPACKED_MIB", WHOLE),
+        0,
+    )
     packed = path.suffix in PACKED
     try:
         with PACKED.get(path.suffix, open)(path, "rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(most + 1), b""), 1):
                 if len(line) > most:
-                    raise DataError(f"{path}:{number}: {_too_much('a line', most, 'LORAKIT_LINE_MIB')}")
+                    raise DataError(
+                        f"{path}:{number}: {_too_much('a line', most, 'LORAKIT_LINE_MIB')}"
+                    )
                 total += len(line)
                 if packed and total > whole:
-                    raise DataError(f"{path}:{number}: {_too_much('the file', whole, 'LORAKIT_UNPACKED_MIB')}")
+                    raise DataError(
+                        f"{path}:{number}: {_too_much('the file', whole, 'LORAKIT_UNPACKED_MIB')}"
+                    )
                 yield number, line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"cannot read {path}: not a gzip file that can be read: {error}") from None

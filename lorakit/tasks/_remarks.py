@@ -30,7 +30,10 @@ class Remarks:
         if not text.strip():
             self.note(f"an empty text in column {column!r}", where)
         elif text.strip().lower() in MISSING:
-            self.note(f"the text {text.strip()!r} in column {column!r}, as programs write what is missing", where)
+            self.note(
+                f"the text {text.strip()!r} in column {column!r}, as programs write what is missing",
+                where,
+            )
 
     def label(self, written: Any, label: str, where: str) -> None:
         """Of a label: how it is written in the file, and how it is read."""
@@ -44,11 +47,23 @@ class Remarks:
             log.warning("%d of %d rows have %s (%s)", len(places), rows, what, _shown(places))
         for label, forms in self.forms.items():
             if len(forms) > 1:
-                written = ", ".join(f"{form!r} ({where})" for form, where in list(forms.items())[:SHOWN])
-                log.warning("the label %r is written in %d ways, which are read as one: %s", label, len(forms), written)
+                written = ", ".join(
+                    f"{form!r} ({where})" for form, where in list(forms.items())[:SHOWN]
+                )
+                log.warning(
+                    "the label %r is written in %d ways, which are read as one: %s",
+                    label,
+                    len(forms),
+                    written,
+                )
         for alike in _alike(list(self.forms)):
-            written = ", ".join(f"{label!r} ({next(iter(self.forms[label].values()))})" for label in alike)
-            log.warning("labels that differ in case, spaces or form alone are different classes: %s", written)
+            written = ", ".join(
+                f"{label!r} ({next(iter(self.forms[label].values()))})" for label in alike
+            )
+            log.warning(
+                "labels that differ in case, spaces or form alone are different classes: %s",
+                written,
+            )
 
 
 def _alike(labels: Sequence[str]) -> list[list[str]]:

@@ -38,15 +38,21 @@ def official_file(
     """
     folder = locate(path)
     if not folder.is_dir():
-        raise DataError(f"data.path: no folder {folder}; give the one that holds {_wanted(layouts)}. {get_it}")
+        raise DataError(
+            f"data.path: no folder {folder}; give the one that holds {_wanted(layouts)}. {get_it}"
+        )
     for home in homes:
         for layout in layouts:
             if any(_present(folder / home / name) for name in layout.values()):
                 found = _present(folder / home / layout[split])
                 if found is None:
-                    raise DataError(f"{folder / home}: no {layout[split]} for the {split} split. {get_it}")
+                    raise DataError(
+                        f"{folder / home}: no {layout[split]} for the {split} split. {get_it}"
+                    )
                 return found
-    raise DataError(f"{folder}: holds none of {_wanted(layouts)} (it holds: {listing(folder)}). {get_it}")
+    raise DataError(
+        f"{folder}: holds none of {_wanted(layouts)} (it holds: {listing(folder)}). {get_it}"
+    )
 
 
 def _present(path: Path) -> Path | None:
@@ -65,9 +71,13 @@ def read_json(path: Path) -> Any:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}: not a gzip file that can be read: {error}") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.object[error.start]:#04x} at {error.start} is not UTF-8") from None
+        raise DataError(
+            f"{path}: byte {error.object[error.start]:#04x} at {error.start} is not UTF-8"
+        ) from None
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not JSON: {error.msg} at column {error.colno}") from None
+        raise DataError(
+            f"{path}:{error.lineno}: not JSON: {error.msg} at column {error.colno}"
+        ) from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; nested as deep
         raise DataError(f"{path}: JSON that is not read: {error}") from None
 
@@ -81,10 +91,14 @@ def shaped(kind: type[T], value: Any, where: str) -> T:
         return _adapter(kind).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
-        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+        place = "".join(
+            f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]
+        ).lstrip(".")
         found = repr(first["input"])
         shown = found if len(found) <= 80 else f"{found[:80]}..."
-        raise DataError(f"{where}: {place}{': ' * bool(place)}{first['msg']}, found {shown}") from None
+        raise DataError(
+            f"{where}: {place}{': ' * bool(place)}{first['msg']}, found {shown}"
+        ) from None
 
 
 def read_xml(path: Path) -> tuple[Element, dict[Element, int]]:
@@ -100,7 +114,9 @@ def read_xml(path: Path) -> tuple[Element, dict[Element, int]]:
         lines[builder.start(tag, attributes)] = parser.CurrentLineNumber
 
     def refuse(*_: Any) -> None:
-        raise DataError(f"{path}:{parser.CurrentLineNumber}: a DOCTYPE, which is not read; remove it")
+        raise DataError(
+            f"{path}:{parser.CurrentLineNumber}: a DOCTYPE, which is not read; remove it"
+        )
 
     parser.StartDoctypeDeclHandler = refuse
     parser.StartElementHandler = start
@@ -109,7 +125,9 @@ def read_xml(path: Path) -> tuple[Element, dict[Element, int]]:
     try:
         parser.Parse(path.read_bytes(), True)
     except expat.ExpatError as error:
-        raise DataError(f"{path}:{error.lineno}: not XML: {expat.ErrorString(error.code)}") from None
+        raise DataError(
+            f"{path}:{error.lineno}: not XML: {expat.ErrorString(error.code)}"
+        ) from None
     except DataError:
         raise
     except (LookupError, ValueError) as error:  # the encoding that the first line names
@@ -129,8 +147,15 @@ def hub_table(name: str, files: str | None, split: str, revision: str | None, in
     try:
         if files is None:
             return load_dataset(name, split=split, revision=revision)
-        return load_dataset(name, data_files={split: files}, split=split, revision=revision or PARQUET)
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:  # no network, no cache, no such revision
+        return load_dataset(
+            name, data_files={split: files}, split=split, revision=revision or PARQUET
+        )
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        DatasetsError,
+    ) as error:  # no network, no cache, no such revision
         raise DataUnavailable(
             f"{name}, {files or split}, is not available: {error}. {instead}, or run once with network"
         ) from error

@@ -35,9 +35,14 @@ def written(query: Query) -> str:
     """The query in one line."""
     column = _column(query.column)
     aggregate = AGGREGATES[query.aggregate]
-    conditions = [f"{_column(at)} {OPERATORS[operator]} {_value(value)}" for at, operator, value in query.conditions]
+    conditions = [
+        f"{_column(at)} {OPERATORS[operator]} {_value(value)}"
+        for at, operator, value in query.conditions
+    ]
     wanted = f"{aggregate}({column})" if aggregate else column
-    return f"SELECT {wanted} FROM table" + (" WHERE " + " AND ".join(conditions) if conditions else "")
+    return f"SELECT {wanted} FROM table" + (
+        " WHERE " + " AND ".join(conditions) if conditions else ""
+    )
 
 
 def quoted(text: str, quote: str) -> str:
@@ -94,7 +99,9 @@ class _Reader:
         conditions = []
         more = self.skip(_WHERE)
         while more:
-            conditions.append((self.column(), OPERATORS.index(self.take(_OPERATOR)[0]), self.value()))
+            conditions.append(
+                (self.column(), OPERATORS.index(self.take(_OPERATOR)[0]), self.value())
+            )
             more = self.skip(_AND)
         self.take(_END)
         number = AGGREGATES.index(aggregate[1].upper()) if aggregate else 0
@@ -121,21 +128,30 @@ def _unquoted(text: str, quote: str) -> str:
 
 def spellings(header: Sequence[str | None]) -> list[int | str]:
     """How each column of a table is written: by its name, or by its number where it has none or shares it."""
-    return [name if name and name.strip() and header.count(name) == 1 else at for at, name in enumerate(header)]
+    return [
+        name if name and name.strip() and header.count(name) == 1 else at
+        for at, name in enumerate(header)
+    ]
 
 
 def spelled(query: Query, header: Sequence[str | None]) -> Query:
     """The query with its column numbers replaced by names, as far as there are."""
     names = spellings(header)
-    conditions = tuple((names[int(at)], operator, value) for at, operator, value in query.conditions)
+    conditions = tuple(
+        (names[int(at)], operator, value) for at, operator, value in query.conditions
+    )
     return Query(names[int(query.column)], query.aggregate, conditions)
 
 
 def placed(query: Query, header: Sequence[str | None]) -> Query | None:
     """The query with its column names replaced by numbers; None where the table does not have such a column."""
-    numbers = {name: at for at, name in enumerate(spellings(header))} | {at: at for at in range(len(header))}
+    numbers = {name: at for at, name in enumerate(spellings(header))} | {
+        at: at for at in range(len(header))
+    }
     try:
-        conditions = tuple((numbers[at], operator, value) for at, operator, value in query.conditions)
+        conditions = tuple(
+            (numbers[at], operator, value) for at, operator, value in query.conditions
+        )
         return Query(numbers[query.column], query.aggregate, conditions)
     except KeyError:
         return None

@@ -62,6 +62,10 @@ def _parts(value: str) -> list[tuple[str, str | None]]:
             f"{value!r} is no template: {error}; a brace that is meant is doubled, {{{{ or }}}}"
         ) from None
     for _, name, form, conversion in parsed:
-        if name is not None and (not name or form or conversion or any(sign in name for sign in ".[]")):
-            raise RecipeError(f"{value!r}: give the name of a column in the braces and nothing else, not {name!r}")
+        if name is not None and (
+            not name or form or conversion or any(sign in name for sign in ".[]")
+        ):
+            raise RecipeError(
+                f"{value!r}: give the name of a column in the braces and nothing else, not {name!r}"
+            )
     return [(literal, name) for literal, name, _, _ in parsed]

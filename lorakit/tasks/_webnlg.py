@@ -28,20 +28,33 @@ class Entry(NamedTuple):
 def xml_entries(folder: Path) -> Iterator[Entry]:
     """Of all files below a folder, in the order of their paths, as the reference code's JSON has them."""
     files = sorted(folder.rglob("*.xml"))
-    files = [file for file in files if file.stem == TEST] or [file for file in files if "no_lex" not in file.stem]
+    files = [file for file in files if file.stem == TEST] or [
+        file for file in files if "no_lex" not in file.stem
+    ]
     if not files:
-        raise DataError(f"{folder}: no .xml file with texts in it; the test set with texts is {TEST}.xml")
+        raise DataError(
+            f"{folder}: no .xml file with texts in it; the test set with texts is {TEST}.xml"
+        )
     for file in files:
         root, line = read_xml(file)
         if root.tag != "benchmark":
-            raise DataError(f"{file}:{line[root]}: <{root.tag}>; a file of WebNLG is a <benchmark> of entries")
+            raise DataError(
+                f"{file}:{line[root]}: <{root.tag}>; a file of WebNLG is a <benchmark> of entries"
+            )
         for entry in root.iter("entry"):
             where = f"{file}:{line[entry]}"
             sets = entry.findall("modifiedtripleset")
             if len(sets) > 1:
                 raise DataError(f"{where}: an entry with {len(sets)} modifiedtripleset; it has one")
-            triples = [_triple(triple.text or "", f"{file}:{line[triple]}") for one in sets for triple in one]
-            texts = [(f"{file}:{line[lex]}", lex.get("comment", ""), lex.text or "") for lex in entry.iterfind("lex")]
+            triples = [
+                _triple(triple.text or "", f"{file}:{line[triple]}")
+                for one in sets
+                for triple in one
+            ]
+            texts = [
+                (f"{file}:{line[lex]}", lex.get("comment", ""), lex.text or "")
+                for lex in entry.iterfind("lex")
+            ]
             yield Entry(where, entry.get("category", ""), triples, texts)
 
 
@@ -79,8 +92,14 @@ def json_entries(file: Path) -> Iterator[Entry]:
     for one in shaped(_Json, read_json(file), str(file)).entries:
         for number, entry in one.items():
             where = f"{file}: entry {number}"
-            triples = [(triple.subject, triple.property, triple.object) for triple in entry.modifiedtripleset]
-            texts = [(f"{where}, text {i}", lex.comment, lex.lex) for i, lex in enumerate(entry.lexicalisations, 1)]
+            triples = [
+                (triple.subject, triple.property, triple.object)
+                for triple in entry.modifiedtripleset
+            ]
+            texts = [
+                (f"{where}, text {i}", lex.comment, lex.lex)
+                for i, lex in enumerate(entry.lexicalisations, 1)
+            ]
             yield Entry(where, entry.category, triples, texts)
 
 
@@ -109,6 +128,11 @@ def hub_entries(table: Iterable[Any], source: str, split: str) -> Iterator[Entry
             continue
         triples = [_triple(triple, where) for triple in entry.modified_triple_sets.mtriple_set[0]]
         if len(entry.lex.comment) != len(entry.lex.text):
-            raise DataError(f"{where}: {len(entry.lex.comment)} comments for {len(entry.lex.text)} texts")
-        texts = [(where, comment, text) for comment, text in zip(entry.lex.comment, entry.lex.text, strict=True)]
+            raise DataError(
+                f"{where}: {len(entry.lex.comment)} comments for {len(entry.lex.text)} texts"
+            )
+        texts = [
+            (where, comment, text)
+            for comment, text in zip(entry.lex.comment, entry.lex.text, strict=True)
+        ]
         yield Entry(where, entry.category, triples, texts)

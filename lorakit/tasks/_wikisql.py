@@ -63,7 +63,9 @@ class _Table(_Open):
     rows: list[list[Value | None]] = []
 
 
-def read(split: str, path: str | None, revision: str | None) -> tuple[list[Question], dict[str, Sheet]]:
+def read(
+    split: str, path: str | None, revision: str | None
+) -> tuple[list[Question], dict[str, Sheet]]:
     """The questions of a split in order, and the tables by id. DataError: file and line, what is wrong, what to do."""
     if path is None:
         return _of_the_hub(split, revision)
@@ -85,9 +87,14 @@ def sheets(split: str, path: str | None, revision: str | None) -> dict[str, Shee
 def _home(path: str, split: str) -> Path:
     folder = locate(path)
     if not folder.is_dir():
-        raise DataError(f"data.path: no folder {folder}; give the one that holds {NAMES[split]}.jsonl. {GET_IT}")
+        raise DataError(
+            f"data.path: no folder {folder}; give the one that holds {NAMES[split]}.jsonl. {GET_IT}"
+        )
     homes = [folder / home for home in HOMES if (folder / home).is_dir()]
-    return next((home for home in homes if any(_found(home, name, _REST) for name in NAMES.values())), folder)
+    return next(
+        (home for home in homes if any(_found(home, name, _REST) for name in NAMES.values())),
+        folder,
+    )
 
 
 def official(home: Path, split: str, kind: str) -> Path:
@@ -97,21 +104,30 @@ def official(home: Path, split: str, kind: str) -> Path:
     questions = r"(\.(?!tables\.|jsonl)[\w-]+)*\.jsonl(\.gz)?"
     tables = r"(\.(?!tables\.)[\w-]+)*\.tables\.jsonl(\.gz)?"
     headers = tables.replace(r"\.tables", r"\.tables\.headers")
-    exact = {"questions": [".jsonl", ".jsonl.gz"], "tables": [".tables.jsonl", ".tables.jsonl.gz"]}[kind]
-    patterns = [*map(re.escape, exact), *([questions] if kind == "questions" else [tables, headers])]
+    exact = {"questions": [".jsonl", ".jsonl.gz"], "tables": [".tables.jsonl", ".tables.jsonl.gz"]}[
+        kind
+    ]
+    patterns = [
+        *map(re.escape, exact),
+        *([questions] if kind == "questions" else [tables, headers]),
+    ]
     for pattern in patterns:
         found = _found(home, name, pattern)
         if len(found) == 1:
             return found[0]
         if found:
             names = ", ".join(file.name for file in found)
-            raise DataError(f"{home}: several files of {kind} for the {split} split ({names}); leave one, or name one "
-                            f"{name}{exact[0]}")  # fmt: skip
+            raise DataError(
+                f"{home}: several files of {kind} for the {split} split ({names}); leave one, or name one "
+                f"{name}{exact[0]}"
+            )
     raise DataError(f"{home}: no {name}{exact[0]} (it holds: {listing(home)}). {GET_IT}")
 
 
 def _found(home: Path, name: str, pattern: str) -> list[Path]:
-    return sorted(file for file in home.iterdir() if re.fullmatch(re.escape(name) + pattern, file.name))
+    return sorted(
+        file for file in home.iterdir() if re.fullmatch(re.escape(name) + pattern, file.name)
+    )
 
 
 def jsonl(path: Path) -> Iterator[tuple[str, Any]]:
@@ -140,26 +156,45 @@ def query_of(sql: Any, where: str) -> Query:
     row = shaped(_Sql, sql, where)
     for condition in row.conds:
         if len(condition) != 3 or type(condition[0]) is not int or type(condition[1]) is not int:
-            raise DataError(f"{where}: condition {condition!r}; it is [column, operator, value], the first two numbers")
-        if not 0 <= condition[1] < len(OPERATORS) or condition[0] < 0 or condition[2] != condition[2]:
-            raise DataError(f"{where}: condition {condition!r}; a column is from 0, an operator in 0..3")
+            raise DataError(
+                f"{where}: condition {condition!r}; it is [column, operator, value], the first two numbers"
+            )
+        if (
+            not 0 <= condition[1] < len(OPERATORS)
+            or condition[0] < 0
+            or condition[2] != condition[2]
+        ):
+            raise DataError(
+                f"{where}: condition {condition!r}; a column is from 0, an operator in 0..3"
+            )
     if not 0 <= row.agg < len(AGGREGATES) or row.sel < 0:
-        raise DataError(f"{where}: sel {row.sel}, agg {row.agg}; a column is from 0, an aggregate in 0..5")
-    return Query(row.sel, row.agg, tuple((int(at), int(operator), value) for at, operator, value in row.conds))
+        raise DataError(
+            f"{where}: sel {row.sel}, agg {row.agg}; a column is from 0, an aggregate in 0..5"
+        )
+    return Query(
+        row.sel,
+        row.agg,
+        tuple((int(at), int(operator), value) for at, operator, value in row.conds),
+    )
 
 
 def _sheet(table: _Table, where: str) -> Sheet:
     if not table.rows or None in table.types:
         return Sheet(table.header, None)
     try:
-        types, rows = tuple(str(kind) for kind in table.types), tuple(tuple(row) for row in table.rows)
+        types, rows = (
+            tuple(str(kind) for kind in table.types),
+            tuple(tuple(row) for row in table.rows),
+        )
         return Sheet(table.header, Table(types, rows))
     except DataError as error:
         raise DataError(f"{where}: table {table.id}: {error}") from None
 
 
 def _of_the_hub(split: str, revision: str | None) -> tuple[list[Question], dict[str, Sheet]]:
-    table = hub_table(HUB, f"default/{split}/*.parquet", split, revision, f"Give data.path=FOLDER. {GET_IT}")
+    table = hub_table(
+        HUB, f"default/{split}/*.parquet", split, revision, f"Give data.path=FOLDER. {GET_IT}"
+    )
     questions, found = [], {}
     for number, row in enumerate(table):
         where = f"{HUB}, {split} row {number}"
@@ -167,7 +202,13 @@ def _of_the_hub(split: str, revision: str | None) -> tuple[list[Question], dict[
         sheet_id = sheet["id"]
         if sheet_id not in found:
             found[sheet_id] = _sheet(shaped(_Table, sheet, where), where)
-        triples = zip(conds["column_index"], conds["operator_index"], conds["condition"], strict=True)
-        sql = {"sel": row["sql"]["sel"], "agg": row["sql"]["agg"], "conds": [list(triple) for triple in triples]}
+        triples = zip(
+            conds["column_index"], conds["operator_index"], conds["condition"], strict=True
+        )
+        sql = {
+            "sel": row["sql"]["sel"],
+            "agg": row["sql"]["agg"],
+            "conds": [list(triple) for triple in triples],
+        }
         questions.append(Question(where, sheet_id, row["question"], query_of(sql, where)))
     return questions, found

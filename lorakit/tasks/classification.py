@@ -30,7 +30,10 @@ class Classification(OwnFiles):
     """Column of the text, or of the two texts of a pair."""
     label: str = "label"
     """Column of the label."""
-    classes: Annotated[tuple[str, ...], Field(min_length=2, strict=False), BeforeValidator(_as_labels)] | None = None
+    classes: (
+        Annotated[tuple[str, ...], Field(min_length=2, strict=False), BeforeValidator(_as_labels)]
+        | None
+    ) = None
     """The labels, in the order of the model's outputs; None: those of the train file, sorted."""
     metrics: Names = ("accuracy",)
 
@@ -48,7 +51,9 @@ class Classification(OwnFiles):
         for name in self.metrics:
             wanted = facts_of(name).classes
             if wanted not in (None, len(labels)):
-                raise DataError(f"metric {name!r} is for {wanted} classes, and this task has {len(labels)}: {labels}")
+                raise DataError(
+                    f"metric {name!r} is for {wanted} classes, and this task has {len(labels)}: {labels}"
+                )
         return labels
 
     def _labels_of_train(self) -> tuple[str, ...]:
@@ -59,8 +64,12 @@ class Classification(OwnFiles):
             if "" in found:
                 raise DataError(f"{path}:{line}: no label in column {self.label!r}")
         if len(found) < 2:
-            raise DataError(f"{path}: column {self.label!r} holds one label only ({', '.join(found)})")
-        return tuple(sorted(found, key=int) if all(label.isdecimal() for label in found) else sorted(found))
+            raise DataError(
+                f"{path}: column {self.label!r} holds one label only ({', '.join(found)})"
+            )
+        return tuple(
+            sorted(found, key=int) if all(label.isdecimal() for label in found) else sorted(found)
+        )
 
     def read(self, split: str, data: Data) -> list[Example]:
         labels, remarks = self.labels, Remarks()
@@ -83,7 +92,9 @@ class Classification(OwnFiles):
     ) -> dict[str, float]:
         return score_labels(self.metrics, self.labels, predictions, references)
 
-    def weighted(self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]) -> Weighted:
+    def weighted(
+        self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
+    ) -> Weighted:
         """`score` where examples count several times, or not at all."""
         return weigh_labels(self.metrics, self.labels, predictions, references)
 

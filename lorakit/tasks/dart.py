@@ -62,14 +62,19 @@ class Dart(Generation):
         "test": Size(5097, 4159),
     }
     older: ClassVar[dict[tuple[str, int], str]] = {
-        ("test", 6959): " since April 2021; this is the file before, with 1862 entries of WebNLG's test set more, "
+        (
+            "test",
+            6959,
+        ): " since April 2021; this is the file before, with 1862 entries of WebNLG's test set more, "
         "as on the hub and in the reference code"
     }
 
     def official_rows(self, split: str, path: str) -> tuple[str, list[Row]]:
         file = official_file(path, split, ("", "dart", "data/v1.1.1", "v1.1.1"), (FILES,), GET_IT)
         entries = shaped(list[_Entry], read_json(file), str(file))
-        return str(file), _rows(str(file), ((e.tripleset, [a.text for a in e.annotations]) for e in entries))
+        return str(file), _rows(
+            str(file), ((e.tripleset, [a.text for a in e.annotations]) for e in entries)
+        )
 
     def hub_rows(self, split: str, revision: str | None) -> tuple[str, list[Row]]:
         where = f"{HUB}, {split}"
@@ -79,7 +84,9 @@ class Dart(Generation):
         return where, _rows(where, ((e.tripleset, e.annotations.text) for e in entries))
 
 
-def _rows(source: str, entries: Iterable[tuple[list[tuple[str, str, str]], list[str]]]) -> list[Row]:
+def _rows(
+    source: str, entries: Iterable[tuple[list[tuple[str, str, str]], list[str]]]
+) -> list[Row]:
     """Empty texts are left out, and logged: the official test file has one, in entry 115 (from 0)."""
     made, lacking = [], []
     for number, (triples, texts) in enumerate(entries):
@@ -88,7 +95,12 @@ def _rows(source: str, entries: Iterable[tuple[list[tuple[str, str, str]], list[
             lacking.append(number)
         made.append(Row(triples_text((s, relation.lower(), o) for s, relation, o in triples), kept))
     if lacking:
-        log.info("%s: entries with an empty text, or with none: %d, the first is %d", source, len(lacking), lacking[0])
+        log.info(
+            "%s: entries with an empty text, or with none: %d, the first is %d",
+            source,
+            len(lacking),
+            lacking[0],
+        )
     if not any(row.texts for row in made):
         raise DataError(f"{source}: no entry has a text")
     return made

@@ -39,7 +39,11 @@ SLOTS = {
     "familyFriendly": "family friendly",
     "near": "near",
 }
-PRICES = {"less than £20": "less than £ 20", "£20-25": "£ 20 - 25", "more than £30": "more than £ 30"}
+PRICES = {
+    "less than £20": "less than £ 20",
+    "£20-25": "£ 20 - 25",
+    "more than £30": "more than £ 30",
+}
 
 _SLOT = re.compile(r"([^\[\],]+)\[([^\[\]]+)\](?:, )?")
 _BREAK = re.compile(r"\s*[\r\n]\s*")
@@ -58,11 +62,15 @@ class E2E(Generation):
 
     def official_rows(self, split: str, path: str) -> tuple[str, list[Row]]:
         file = official_file(path, split, ("", "e2e_nlg", "e2e"), (CSV, TEXT), GET_IT)
-        log.info("%s: %s", file, "tokenised text" if file.suffix == ".txt" else "text as it was written")
+        log.info(
+            "%s: %s", file, "tokenised text" if file.suffix == ".txt" else "text as it was written"
+        )
         if file.suffix == ".txt":
             return str(file), list(_text_rows(file))
         table = rows(file, ["mr", "ref"])
-        return str(file), _rows(str(file), ((f"{file}:{line}", row["mr"], row["ref"]) for line, row in table))
+        return str(file), _rows(
+            str(file), ((f"{file}:{line}", row["mr"], row["ref"]) for line, row in table)
+        )
 
     def ask(self, text: str) -> Example:
         """`name : Aromi | Type : pub`, or the official form: `name[Aromi], eatType[pub]`."""
@@ -73,17 +81,23 @@ class E2E(Generation):
         table = hub_table(HUB, f"default/{split}/*.parquet", split, revision, instead)
         where = f"{HUB}, {split}"
         columns = ("meaning_representation", "human_reference")
-        return where, _rows(where, ((f"{where} row {i}", *(row[c] for c in columns)) for i, row in enumerate(table)))
+        return where, _rows(
+            where, ((f"{where} row {i}", *(row[c] for c in columns)) for i, row in enumerate(table))
+        )
 
 
 def context_of(mr: str, where: str) -> str:
     """`name : Aromi | Type : pub` from `name[Aromi], eatType[pub]`. DataError, with `where`: it is of another form."""
     slots = _SLOT.findall(mr)
     if not slots or ", ".join(f"{slot}[{value}]" for slot, value in slots) != mr:
-        raise DataError(f"{where}: {mr!r} is no meaning representation; it has the form name[Aromi], eatType[pub]")
+        raise DataError(
+            f"{where}: {mr!r} is no meaning representation; it has the form name[Aromi], eatType[pub]"
+        )
     for slot, _ in slots:
         if slot not in SLOTS:
-            raise DataError(f"{where}: E2E has no slot {slot!r}{did_you_mean(slot, SLOTS)} (slots: {', '.join(SLOTS)})")
+            raise DataError(
+                f"{where}: E2E has no slot {slot!r}{did_you_mean(slot, SLOTS)} (slots: {', '.join(SLOTS)})"
+            )
     return " | ".join(f"{SLOTS[slot]} : {PRICES.get(value, value)}" for slot, value in slots)
 
 
@@ -104,7 +118,9 @@ def _text_rows(file: Path) -> Iterable[Row]:
         where = f"{file}:{number}"
         parts = line.strip().split("||")
         if len(parts) != 2:
-            raise DataError(f"{where}: {line.strip()[:80]!r} has {len(parts) - 1} of '||'; a line is CONTEXT||TEXT")
+            raise DataError(
+                f"{where}: {line.strip()[:80]!r} has {len(parts) - 1} of '||'; a line is CONTEXT||TEXT"
+            )
         yield Row(_not_empty(parts[0], where), (_not_empty(parts[1], where),))
 
 

@@ -42,7 +42,9 @@ class Glue(Task):
         if variant in LEFT_OUT:
             raise RecipeError(f"{name}: {LEFT_OUT[variant]}")
         known = [f"glue/{key}" for key in VARIANTS]
-        raise RecipeError(f"no GLUE task is named {name!r}{did_you_mean(name, known)} (there are: {', '.join(known)})")
+        raise RecipeError(
+            f"no GLUE task is named {name!r}{did_you_mean(name, known)} (there are: {', '.join(known)})"
+        )
 
     @property
     def variant(self) -> Variant:
@@ -105,7 +107,9 @@ class Glue(Task):
             return score_labels(self.variant.metrics, self.labels, predictions, references)
         return score_numbers(self.variant.metrics, predictions, references)
 
-    def weighted(self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]) -> Weighted:
+    def weighted(
+        self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
+    ) -> Weighted:
         """`score` where examples count several times, or not at all."""
         if self.labels:
             return weigh_labels(self.variant.metrics, self.labels, predictions, references)
@@ -117,7 +121,9 @@ class Glue(Task):
         DataError: not a test split, or not one prediction for each official row.
         """
         if split not in self.test_splits:
-            raise DataError(f"a submission is made of {' or '.join(self.test_splits)}, not of {split!r}")
+            raise DataError(
+                f"a submission is made of {' or '.join(self.test_splits)}, not of {split!r}"
+            )
         ids = [f"{split}-{index}" for index in range(self.variant.rows[split])]
         missing = [id for id in ids if id not in predictions]
         if missing or len(predictions) > len(ids):

@@ -38,7 +38,11 @@ class MnliCausal(Task):
     @field_validator("words")
     @classmethod
     def _three_that_differ(cls, words: tuple[str, ...]) -> tuple[str, ...]:
-        if len(words) != len(NAMES) or len(set(words)) < len(words) or not all(w and w == w.strip() for w in words):
+        if (
+            len(words) != len(NAMES)
+            or len(set(words)) < len(words)
+            or not all(w and w == w.strip() for w in words)
+        ):
             raise RecipeError(
                 f"{list(words)}: give three words that differ, for {', '.join(NAMES)}, without white space around them"
             )
@@ -80,11 +84,15 @@ class MnliCausal(Task):
 
     def _prompt(self, premise: str, hypothesis: str) -> str:
         yes, maybe, no = self.words
-        return f"{premise.strip()}\nQuestion: {hypothesis.strip()} {yes}, {no}, or {maybe}?\nAnswer:"
+        return (
+            f"{premise.strip()}\nQuestion: {hypothesis.strip()} {yes}, {no}, or {maybe}?\nAnswer:"
+        )
 
     def to_prediction(self, output: Sequence[float] | str) -> str:
         """The label of the highest of three log-likelihoods, the first of equals; or of a word or label as a text."""
-        return best_label(output, NAMES) if isinstance(output, (list, tuple)) else self._named(output)
+        return (
+            best_label(output, NAMES) if isinstance(output, (list, tuple)) else self._named(output)
+        )
 
     def _named(self, answer: object) -> str:
         said = answer.strip() if isinstance(answer, str) else ""
@@ -92,7 +100,9 @@ class MnliCausal(Task):
             return NAMES[self.words.index(said)]
         if said in NAMES:
             return said
-        raise DataError(f"{answer!r} is no answer; give one of {', '.join((*NAMES, *self.words))}, or three log p")
+        raise DataError(
+            f"{answer!r} is no answer; give one of {', '.join((*NAMES, *self.words))}, or three log p"
+        )
 
     def to_reference(self, example: Example) -> str:
         if example.target is None:
@@ -105,7 +115,9 @@ class MnliCausal(Task):
         """Accuracy in percent. Labels are given by name or by number."""
         return score_labels(MNLI.metrics, NAMES, predictions, references)
 
-    def weighted(self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]) -> Weighted:
+    def weighted(
+        self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
+    ) -> Weighted:
         """`score` where examples count several times, or not at all."""
         return weigh_labels(MNLI.metrics, NAMES, predictions, references)
 

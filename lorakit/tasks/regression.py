@@ -36,7 +36,9 @@ class Regression(OwnFiles):
     ) -> dict[str, float]:
         return score_numbers(self.metrics, predictions, references)
 
-    def weighted(self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]) -> Weighted:
+    def weighted(
+        self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
+    ) -> Weighted:
         """`score` where examples count several times, or not at all."""
         return weigh_numbers(self.metrics, predictions, references)
 

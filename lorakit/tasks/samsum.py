@@ -76,7 +76,11 @@ class Samsum(Task):
 
     @property
     def protocol(self) -> str:
-        other = f"; tokens are those of sacrebleu's {self.tokenize}, lower-cased, no stemmer" if self.tokenize else ""
+        other = (
+            f"; tokens are those of sacrebleu's {self.tokenize}, lower-cased, no stemmer"
+            if self.tokenize
+            else ""
+        )
         return facts_of("rouge").protocol + other
 
     def expected_rows(self) -> Mapping[str, int]:
@@ -86,10 +90,18 @@ class Samsum(Task):
     def read(self, split: str, data: Data) -> list[Example]:
         """Ids are the data set's own, texts such as `13818513` and `13731370-1`."""
         limit = limit_of(data.limit, split, tuple(self.rows))
-        where, entries = self._hub(split, data.revision) if data.path is None else _official(split, data.path)
+        where, entries = (
+            self._hub(split, data.revision) if data.path is None else _official(split, data.path)
+        )
         chats = list(_chats(entries))
         if len(chats) != self.rows[split]:
-            log.warning("%s: %d rows; the official %s split has %d", where, len(chats), split, self.rows[split])
+            log.warning(
+                "%s: %d rows; the official %s split has %d",
+                where,
+                len(chats),
+                split,
+                self.rows[split],
+            )
         _refuse_equal_ids(chats)
         if split == self.train_split:
             return [
@@ -105,11 +117,21 @@ class Samsum(Task):
         spoken = [chat for chat in chats if chat.dialogue]
         if len(spoken) < len(chats):
             empty = next(chat for chat in chats if not chat.dialogue)
-            log.info("%s: %d without a dialogue left out (id %s)", where, len(chats) - len(spoken), empty.id)
+            log.info(
+                "%s: %d without a dialogue left out (id %s)",
+                where,
+                len(chats) - len(spoken),
+                empty.id,
+            )
         kept = [chat for chat in spoken if not self._too_long(chat)]
         if len(kept) < len(spoken):
             most = self.max_dialogue_chars
-            log.info("%s: %d dialogues of more than %s characters left out", where, len(spoken) - len(kept), most)
+            log.info(
+                "%s: %d dialogues of more than %s characters left out",
+                where,
+                len(spoken) - len(kept),
+                most,
+            )
         return kept
 
     def _to_score(self, where: str, chats: Sequence[Chat]) -> Iterator[tuple[Chat, str]]:
@@ -117,8 +139,11 @@ class Samsum(Task):
         if cut:
             log.warning(
                 "%s: %d of %d dialogues are longer than %s characters; the model sees their first utterances",
-                where, cut, len(chats), self.max_dialogue_chars,
-            )  # fmt: skip
+                where,
+                cut,
+                len(chats),
+                self.max_dialogue_chars,
+            )
         for chat in chats:
             yield chat, self._beginning(chat.dialogue) if self._too_long(chat) else chat.dialogue
 
@@ -135,7 +160,9 @@ class Samsum(Task):
     def _hub(split: str, revision: str | None) -> tuple[str, Iterator[tuple[str, _Entry]]]:
         where = f"{HUB}, {split}"
         table = hub_table(HUB, None, split, revision, f"Give data.path=FOLDER. {GET_IT}")
-        return where, ((w := f"{where} row {i}", shaped(_Entry, dict(row), w)) for i, row in enumerate(table))
+        return where, (
+            (w := f"{where} row {i}", shaped(_Entry, dict(row), w)) for i, row in enumerate(table)
+        )
 
     def ask(self, text: str) -> Example:
         """A dialogue, its utterances in lines."""
@@ -154,7 +181,9 @@ class Samsum(Task):
         """ROUGE in percent. A reference is a text, or a list of accepted ones."""
         return score_texts(("rouge",), predictions, references, self.tokenize)
 
-    def weighted(self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]) -> Weighted:
+    def weighted(
+        self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
+    ) -> Weighted:
         """`score` where examples count several times, or not at all."""
         return weigh_texts(("rouge",), predictions, references, self.tokenize)
 
@@ -185,7 +214,9 @@ def _refuse_equal_ids(chats: Sequence[Chat]) -> None:
     first: dict[str, str] = {}
     for chat in chats:
         if chat.id in first:
-            raise DataError(f"{chat.where}: id {chat.id!r} stands at {first[chat.id]} too; predictions are kept by id")
+            raise DataError(
+                f"{chat.where}: id {chat.id!r} stands at {first[chat.id]} too; predictions are kept by id"
+            )
         first[chat.id] = chat.where
 
 

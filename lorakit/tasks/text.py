@@ -56,28 +56,48 @@ class Text(OwnFiles):
                 raise ValueError("train_on: last is for chats; name their column with messages")
             return self
         beside = ("prompt", "completion", "references", "separator", "eos")
-        changed = [name for name in beside if getattr(self, name) != type(self).model_fields[name].default]
+        changed = [
+            name for name in beside if getattr(self, name) != type(self).model_fields[name].default
+        ]
         if changed:
-            raise ValueError(f"{changed[0]} has no meaning beside messages: the chat template writes the whole text")
+            raise ValueError(
+                f"{changed[0]} has no meaning beside messages: the chat template writes the whole text"
+            )
         return self
 
     def read(self, split: str, data: Data) -> list[Example]:
         if self.messages is not None:
             return self._chats(split, data, self.messages)
-        return self._to_learn(split, data) if split == self.train_split else self._to_score(split, data)
+        return (
+            self._to_learn(split, data)
+            if split == self.train_split
+            else self._to_score(split, data)
+        )
 
     def _chats(self, split: str, data: Data, column: str) -> list[Example]:
         found, remarks = [], Remarks()
         for index, (where, row) in enumerate(self.own_rows(split, data, [column], ())):
-            before, answer = _before_and_answer(row[column], f"{where}: column {column!r}", split in self.test_splits)
+            before, answer = _before_and_answer(
+                row[column], f"{where}: column {column!r}", split in self.test_splits
+            )
             asked = next((turn.text for turn in reversed(before) if turn.role != ASSISTANT), "")
             accepted = () if answer is None else (answer,)
             if answer is not None and len(row[column]) > len(before) + 1:
-                remarks.note("a chat that goes on after the assistant's last turn; what follows it is left out", where)
-            found.append(Example(
-                f"{split}-{index}", asked, target=answer, references=accepted, turns=before,
-                last_turn_only=self.train_on == "last", where=where,
-            ))  # fmt: skip
+                remarks.note(
+                    "a chat that goes on after the assistant's last turn; what follows it is left out",
+                    where,
+                )
+            found.append(
+                Example(
+                    f"{split}-{index}",
+                    asked,
+                    target=answer,
+                    references=accepted,
+                    turns=before,
+                    last_turn_only=self.train_on == "last",
+                    where=where,
+                )
+            )
         remarks.say(len(found))
         return found
 
@@ -85,17 +105,28 @@ class Text(OwnFiles):
         examples, remarks = [], Remarks()
         columns = columns_of(self.completion)
         remarks, index = Remarks(), -1
-        for index, (where, row) in enumerate(self.own_rows(split, data, columns_of(self.prompt), columns)):
+        for index, (where, row) in enumerate(
+            self.own_rows(split, data, columns_of(self.prompt), columns)
+        ):
             self._remark(remarks, row, where)
             prompt, given = self._prompt(row, where)
             answer, target_given = filled_with_spans(self.completion, row, where)
             self._remark(remarks, row, where)
             if not answer.strip():
-                raise DataError(f"{where}: column {columns[0]!r} is empty, so there is nothing to learn")
-            examples.append(Example(
-                f"{split}-{index}", prompt, target=answer, eos=self.eos, where=where, given=given,
-                target_given=target_given,
-            ))  # fmt: skip
+                raise DataError(
+                    f"{where}: column {columns[0]!r} is empty, so there is nothing to learn"
+                )
+            examples.append(
+                Example(
+                    f"{split}-{index}",
+                    prompt,
+                    target=answer,
+                    eos=self.eos,
+                    where=where,
+                    given=given,
+                    target_given=target_given,
+                )
+            )
         remarks.say(len(examples))
         return examples
 
@@ -109,12 +140,16 @@ class Text(OwnFiles):
         columns = (self.references,) if self.references else columns_of(self.completion)
         groups: dict[str, tuple[int, str, Spans, list[str]]] = {}
         remarks, index = Remarks(), -1
-        for index, (where, row) in enumerate(self.own_rows(split, data, columns_of(self.prompt), columns)):
+        for index, (where, row) in enumerate(
+            self.own_rows(split, data, columns_of(self.prompt), columns)
+        ):
             self._remark(remarks, row, where)
             prompt, given = self._prompt(row, where)
             accepted = groups.setdefault(prompt, (index, where, given, []))[3]
             if all(column in row for column in columns):
-                accepted.extend(answer for answer in self._answers(row, where) if answer not in accepted)
+                accepted.extend(
+                    answer for answer in self._answers(row, where) if answer not in accepted
+                )
         remarks.say(index + 1)
         return [
             Example(
@@ -137,7 +172,9 @@ class Text(OwnFiles):
         texts = found if isinstance(found, list) else [found]
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
             column = self.references or self.completion
-            raise DataError(f"{where}: column {column!r} holds {found!r}; give a text, or a list of texts, none empty")
+            raise DataError(
+                f"{where}: column {column!r} holds {found!r}; give a text, or a list of texts, none empty"
+            )
         return texts
 
     def _prompt(self, row: dict[str, Any], where: str) -> tuple[str, Spans]:
@@ -163,7 +200,9 @@ class Text(OwnFiles):
     ) -> dict[str, float]:
         return score_texts(self.metrics, predictions, references, self.tokenize)
 
-    def weighted(self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]) -> Weighted:
+    def weighted(
+        self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
+    ) -> Weighted:
         """`score` where examples count several times, or not at all."""
         return weigh_texts(self.metrics, predictions, references, self.tokenize)
 
@@ -172,8 +211,12 @@ def _before_and_answer(value: Any, where: str, hidden: bool) -> tuple[tuple[Turn
     """The turns before the assistant's last, and that one; what comes after it is nothing to learn. hidden: there may
     be none, and the chat ends with what it is to answer."""
     if not isinstance(value, list) or not value:
-        raise DataError(f'{where} holds {_short(value)}; give a list of {{"role": ..., "content": ...}}')
-    turns = [_turn(message, f"{where}, message {number}") for number, message in enumerate(value, 1)]
+        raise DataError(
+            f'{where} holds {_short(value)}; give a list of {{"role": ..., "content": ...}}'
+        )
+    turns = [
+        _turn(message, f"{where}, message {number}") for number, message in enumerate(value, 1)
+    ]
     last = max((i for i, turn in enumerate(turns) if turn.role == ASSISTANT), default=None)
     if last is None or (hidden and last < len(turns) - 1):
         if hidden:
@@ -189,9 +232,15 @@ def _turn(message: Any, where: str) -> Turn:
         raise DataError(f'{where}: {_short(message)} is no {{"role": ..., "content": ...}}')
     text = message.get("content")
     if not isinstance(text, str) or not text.strip():
-        raise DataError(f"{where}: its content is {_short(text)}; only texts that are not empty are read")
-    if beside := sorted(key for key, value in message.items() if key not in ("role", "content", "name") and value):
-        raise DataError(f"{where}: {beside[0]!r} is not read, and leaving it out would change the chat; remove it")
+        raise DataError(
+            f"{where}: its content is {_short(text)}; only texts that are not empty are read"
+        )
+    if beside := sorted(
+        key for key, value in message.items() if key not in ("role", "content", "name") and value
+    ):
+        raise DataError(
+            f"{where}: {beside[0]!r} is not read, and leaving it out would change the chat; remove it"
+        )
     return Turn(message["role"], text)
 
 

@@ -27,9 +27,17 @@ GET_IT = (
 )
 
 SEEN = (
-    "Airport", "Astronaut", "Building", "City", "ComicsCharacter", "Food", "Monument", "SportsTeam", "University",
+    "Airport",
+    "Astronaut",
+    "Building",
+    "City",
+    "ComicsCharacter",
+    "Food",
+    "Monument",
+    "SportsTeam",
+    "University",
     "WrittenWork",
-)  # fmt: skip
+)
 """Categories of the training set, as the reference code lists them."""
 UNSEEN = ("Artist", "Athlete", "CelestialBody", "MeanOfTransportation", "Politician")
 
@@ -52,7 +60,9 @@ class WebNLG(Generation):
 
     def official_rows(self, split: str, path: str) -> tuple[str, list[Row]]:
         found = official_file(path, split, HOMES, (XML, JSON), GET_IT)
-        return str(found), _rows(str(found), split, xml_entries(found) if found.is_dir() else json_entries(found))
+        return str(found), _rows(
+            str(found), split, xml_entries(found) if found.is_dir() else json_entries(found)
+        )
 
     def hub_rows(self, split: str, revision: str | None) -> tuple[str, list[Row]]:
         files = f"webnlg_challenge_2017/{XML[split]}/*.parquet"
@@ -70,7 +80,12 @@ def _rows(source: str, split: str, entries: Iterable[Entry]) -> list[Row]:
     if others:
         counts = ", ".join(f"{count} {comment!r}" for comment, count in others.most_common())
         without = sum(not row.texts for row in made)
-        log.info("%s: texts left out by their comment: %s; entries that have no other: %d", source, counts, without)
+        log.info(
+            "%s: texts left out by their comment: %s; entries that have no other: %d",
+            source,
+            counts,
+            without,
+        )
     return made
 
 
@@ -85,7 +100,9 @@ def _row(entry: Entry, split: str) -> Row:
     if not entry.triples:
         raise DataError(f"{entry.where}: an entry without triples (modifiedtripleset)")
     if not entry.texts:
-        raise DataError(f"{entry.where}: an entry without a text (lex); the test set with texts is {TEST}.xml")
+        raise DataError(
+            f"{entry.where}: an entry without a text (lex); the test set with texts is {TEST}.xml"
+        )
     for where, _, text in entry.texts:
         if not text.strip():
             raise DataError(f"{where}: an empty text")

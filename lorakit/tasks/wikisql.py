@@ -62,8 +62,15 @@ class WikiSql(Task):
         """Ids are `<split>-<number of the row>`."""
         limit = limit_of(data.limit, split, tuple(NAMES))
         questions, tables = read(split, data.path, data.revision)
-        source = {} if split == self.train_split else {"path": data.path, "revision": data.revision, "split": split}
-        found = [_example(f"{split}-{i}", question, tables, source) for i, question in enumerate(questions)]
+        source = (
+            {}
+            if split == self.train_split
+            else {"path": data.path, "revision": data.revision, "split": split}
+        )
+        found = [
+            _example(f"{split}-{i}", question, tables, source)
+            for i, question in enumerate(questions)
+        ]
         return found[:limit]
 
     def to_prediction(self, output: Sequence[float] | str | Mapping[str, Any]) -> str:
@@ -94,7 +101,9 @@ class WikiSql(Task):
         scores["unparsable"] = said.count(None) / len(said)
         return {key: 100.0 * value for key, value in scores.items()}
 
-    def weighted(self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]) -> Weighted:
+    def weighted(
+        self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
+    ) -> Weighted:
         """`score` where examples count several times, or not at all; execution only where all tables have rows."""
         gold, said = _read(predictions, references)
         each = {
@@ -114,22 +123,37 @@ class _Gold(NamedTuple):
     """What `sheets` needs to find the rows; None where there are none."""
 
 
-def _example(id: str, question: Question, tables: Mapping[str, Sheet], source: dict[str, Any]) -> Example:
+def _example(
+    id: str, question: Question, tables: Mapping[str, Sheet], source: dict[str, Any]
+) -> Example:
     sheet = tables.get(question.table)
     if sheet is None:
-        raise DataError(f"{question.where}: no table {question.table!r}; are questions and tables of one split?")
+        raise DataError(
+            f"{question.where}: no table {question.table!r}; are questions and tables of one split?"
+        )
     text = " ".join(question.text.split())
     if not text:
         raise DataError(f"{question.where}: an empty question")
-    columns = [int(at) for at in (question.query.column, *(c[0] for c in question.query.conditions))]
+    columns = [
+        int(at) for at in (question.query.column, *(c[0] for c in question.query.conditions))
+    ]
     if max(columns) >= len(sheet.header):
-        raise DataError(f"{question.where}: column {max(columns)} of table {question.table}, which has "
-                        f"{len(sheet.header)}")  # fmt: skip
-    names = ", ".join(f"col{i}" + (f" {quoted(name, chr(34))}" if name else "") for i, name in enumerate(sheet.header))
+        raise DataError(
+            f"{question.where}: column {max(columns)} of table {question.table}, which has "
+            f"{len(sheet.header)}"
+        )
+    names = ", ".join(
+        f"col{i}" + (f" {quoted(name, chr(34))}" if name else "")
+        for i, name in enumerate(sheet.header)
+    )
     sql = written(spelled(question.query, sheet.header))
-    about = {"table": question.table, "columns": sheet.header} | ({"rows": source} if sheet.content and source else {})
+    about = {"table": question.table, "columns": sheet.header} | (
+        {"rows": source} if sheet.content and source else {}
+    )
     references = (sql + MARK + json.dumps(about, ensure_ascii=False),) if source else ()
-    return Example(id, f"table: {names}\nquestion: {text}\nSQL:", target=f" {sql}", references=references)
+    return Example(
+        id, f"table: {names}\nquestion: {text}\nSQL:", target=f" {sql}", references=references
+    )
 
 
 def _official(line: Mapping[str, Any]) -> str:
@@ -138,7 +162,9 @@ def _official(line: Mapping[str, Any]) -> str:
             return written(query_of(line.get("query"), "prediction"))
     except DataError:
         pass
-    return json.dumps({key: line[key] for key in ("query", "error") if key in line}, ensure_ascii=False)
+    return json.dumps(
+        {key: line[key] for key in ("query", "error") if key in line}, ensure_ascii=False
+    )
 
 
 def _query(text: Prediction, header: Sequence[str | None]) -> Query | None:
@@ -181,8 +207,14 @@ def _executed(said: Sequence[Query | None], gold: Sequence[_Gold]) -> dict[int, 
         log.info("no table has rows, so execution accuracy is left out")
         return {}
     if len(at) < len(gold):
-        log.warning("execution accuracy is of the %d examples of %d whose table has rows", len(at), len(gold))
-    found = same_result([said[i] for i in at], [gold[i].query for i in at], [gold[i].table for i in at], tables)
+        log.warning(
+            "execution accuracy is of the %d examples of %d whose table has rows",
+            len(at),
+            len(gold),
+        )
+    found = same_result(
+        [said[i] for i in at], [gold[i].query for i in at], [gold[i].table for i in at], tables
+    )
     return dict(zip(at, found, strict=True))
 
 

@@ -34,8 +34,12 @@ from lorakit.errors import InputError
 log = logging.getLogger(__name__)
 
 SUMS, STATE, TRAINED, BEST, OPTIMIZER = (
-    "checksums.json", "state.json", "trained.safetensors", "best.safetensors", "optimizer.safetensors"
-)  # fmt: skip
+    "checksums.json",
+    "state.json",
+    "trained.safetensors",
+    "best.safetensors",
+    "optimizer.safetensors",
+)
 NAME = re.compile(r"step-(\d{6,12})(-unscored)?")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 AnyFloat = Annotated[float, Field(allow_inf_nan=True)]
@@ -102,7 +106,11 @@ class Saved:
 
 
 def save(
-    folder: Path, state: State, tensors: Mapping[str, Mapping[str, Tensor]], rng: Sequence[Mapping[str, Any]], keep: int
+    folder: Path,
+    state: State,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    rng: Sequence[Mapping[str, Any]],
+    keep: int,
 ) -> Path:
     """Write a checkpoint into `folder`, and remove all but the newest `keep`. tensors: file name -> tensors.
 
@@ -120,7 +128,9 @@ def save(
         for rank, numbers in enumerate(rng):
             _write(temporary / f"rng-{rank}.json", numbers)
         _write(temporary / STATE, state.model_dump())
-        _write(temporary / SUMS, {path.name: file_digest(path) for path in sorted(temporary.iterdir())})
+        _write(
+            temporary / SUMS, {path.name: file_digest(path) for path in sorted(temporary.iterdir())}
+        )
         sync_all(temporary)
         shutil.rmtree(final, ignore_errors=True)  # damaged, or it would have been taken
         temporary.rename(final)
@@ -145,7 +155,9 @@ def newest(folder: Path) -> Saved | None:
                 return read(path)
         except InputError as error:
             why = str(error)
-        log.warning("%s is damaged (%s); the checkpoint before it is taken, if there is one", path, why)
+        log.warning(
+            "%s is damaged (%s); the checkpoint before it is taken, if there is one", path, why
+        )
     return None
 
 
@@ -184,11 +196,15 @@ def read(path: Path) -> Saved:
         state = State.model_validate(json.loads((path / STATE).read_bytes()))
         if state.name != path.name:
             raise ValueError(f"{STATE} is of {state.name}")
-        ranks = [json.loads((path / f"rng-{rank}.json").read_bytes()) for rank in range(state.processes)]
+        ranks = [
+            json.loads((path / f"rng-{rank}.json").read_bytes()) for rank in range(state.processes)
+        ]
         best = _numbers(path / BEST) if (path / BEST).is_file() else {}
         return Saved(path, state, _numbers(path / TRAINED), best, _numbers(path / OPTIMIZER), ranks)
     except ValidationError as error:
-        raise InputError(f"{path / STATE} is none of this lorakit: {first_problem(error)}") from None
+        raise InputError(
+            f"{path / STATE} is none of this lorakit: {first_problem(error)}"
+        ) from None
     except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
 
@@ -198,7 +214,9 @@ def _numbers(file: Path) -> dict[str, Tensor]:
     tensors = load_file(file)
     for name, tensor in tensors.items():
         if tensor.dtype not in FLOATS or not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{file.name} holds {name} in {str(tensor.dtype)[6:]}, or numbers that are not finite")
+            raise ValueError(
+                f"{file.name} holds {name} in {str(tensor.dtype)[6:]}, or numbers that are not finite"
+            )
     return tensors
 
 
@@ -220,7 +238,9 @@ def _place(path: Path) -> tuple[int, bool]:
 
 def _remove_others(folder: Path, new: Path, keep: int) -> None:
     others = [path for path in found(folder) if path != new]
-    newer = [path for path in others if _place(path) > _place(new)]  # they were damaged, or this would be after them
+    newer = [
+        path for path in others if _place(path) > _place(new)
+    ]  # they were damaged, or this would be after them
     older = [path for path in others if path not in newer]
     for path in [*newer, *older[keep - 1 :]]:
         gone = folder / f".{path.name}.old"  # so that half of one is never taken for a damaged one

@@ -16,13 +16,17 @@ RATIO = "lr_ratio"
 KNOWN = ("params", "lr", RATIO, "weight_decay", "betas", "eps")
 
 
-def checked(groups: Sequence[Any], trained: Mapping[str, nn.Parameter], settings: Train) -> list[dict[str, Any]]:
+def checked(
+    groups: Sequence[Any], trained: Mapping[str, nn.Parameter], settings: Train
+) -> list[dict[str, Any]]:
     """The groups as AdamW takes them, with the recipe's weight decay and `lr_ratio` where they say none.
 
     RecipeError: an unknown key, a rate that is not a positive number, a parameter that is in no group, in two, or is
     not trained.
     """
-    made = [_one(group, f"group {i} of {len(groups)}", settings) for i, group in enumerate(groups, 1)]
+    made = [
+        _one(group, f"group {i} of {len(groups)}", settings) for i, group in enumerate(groups, 1)
+    ]
     _refuse_other_parameters(made, trained)
     return made
 
@@ -34,13 +38,22 @@ def _one(group: Any, where: str, settings: Train) -> dict[str, Any]:
         if key not in KNOWN:
             hint = did_you_mean(str(key), KNOWN)
             raise _refused(f"{where} has the unknown key {key!r}{hint} (known: {', '.join(KNOWN)})")
-    params = list(group["params"]) if not isinstance(group["params"], nn.Parameter) else [group["params"]]
+    params = (
+        list(group["params"])
+        if not isinstance(group["params"], nn.Parameter)
+        else [group["params"]]
+    )
     decay = group.get("weight_decay", settings.weight_decay)
     _refuse_number(decay, f"{where}: weight_decay", least_allowed=True)
     _refuse_number(group.get("eps", settings.adam_eps), f"{where}: eps", least_allowed=False)
     _refuse_betas(group.get("betas", settings.adam_betas), f"{where}: betas")
     others = {key: group[key] for key in ("betas", "eps") if key in group}
-    return {"params": params, "weight_decay": decay, RATIO: _ratio(group, where, settings), **others}
+    return {
+        "params": params,
+        "weight_decay": decay,
+        RATIO: _ratio(group, where, settings),
+        **others,
+    }
 
 
 def _ratio(group: Mapping[str, Any], where: str, settings: Train) -> float:
@@ -55,7 +68,9 @@ def _ratio(group: Mapping[str, Any], where: str, settings: Train) -> float:
 
 
 def _refuse_number(value: Any, what: str, least_allowed: bool) -> None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    )
     if not is_number or value < 0 or (value == 0 and not least_allowed):
         wanted = "a number of 0 or more" if least_allowed else "a number above 0"
         raise _refused(f"{what} is {value!r}; {wanted} is expected")
@@ -67,7 +82,9 @@ def _refuse_betas(value: Any, what: str) -> None:
         raise _refused(f"{what} is {value!r}; two numbers from 0 to below 1 are expected")
 
 
-def _refuse_other_parameters(groups: Sequence[Mapping[str, Any]], trained: Mapping[str, nn.Parameter]) -> None:
+def _refuse_other_parameters(
+    groups: Sequence[Mapping[str, Any]], trained: Mapping[str, nn.Parameter]
+) -> None:
     names = {id(parameter): name for name, parameter in trained.items()}
     seen: dict[int, int] = {}
     for i, group in enumerate(groups, 1):

@@ -77,9 +77,13 @@ class Trained:
 
 
 def train(
-    attachment: Attachment, setup: Setup, accelerator: Accelerator, score: Score, observe: Observer,
+    attachment: Attachment,
+    setup: Setup,
+    accelerator: Accelerator,
+    score: Score,
+    observe: Observer,
     checkpoints: Checkpoints | None = None,
-) -> Trained:  # fmt: skip
+) -> Trained:
     """Train what the attachment trains, in place; afterwards the model holds the kept state (under FSDP2: parts of the
     last one, and the kept one is to be loaded into the base model read anew).
 
@@ -103,21 +107,29 @@ def train(
     first = _to(_tensors(setup.examples[:1], setup), accelerator)
     setup = replace(setup, lean=setup.head is Head.CAUSAL and can_be_lean(attachment.model, first))
     parameters = attachment.trained()
-    optimizer = build_optimizer(parameters, settings, attachment.method.parameter_groups(parameters))
+    optimizer = build_optimizer(
+        parameters, settings, attachment.method.parameter_groups(parameters)
+    )
     run = Progress(Kept(setup.watched, setup.evaluate), total)
     keeper = Keeper(checkpoints, attachment, accelerator, run)
     keeper.restore_model()
     exchange = prepared(accelerator, attachment.model, optimizer, settings.max_grad_norm or 0.0)
-    setup = replace(setup, lean=setup.lean and not exchange.sharded)  # there the output layer is in parts by then
+    setup = replace(
+        setup, lean=setup.lean and not exchange.sharded
+    )  # there the output layer is in parts by then
     if keeper.goes_on and exchange.lays_out_later:
         _exchange_nothing(setup, exchange)
     keeper.restore(exchange)
     update = Update(attachment, exchange, settings, run, keeper)
     give_back = GiveBack(accelerator.device)
     plan = {"steps": total, "steps_per_epoch": per_epoch, "accumulation": shares.accumulation}
-    observe({"event": "resumed", "step": run.step, **plan} if run.step else {"event": "start", **plan})
+    observe(
+        {"event": "resumed", "step": run.step, **plan} if run.step else {"event": "start", **plan}
+    )
     exchange.model.train()
-    compiled, aside = (compiled_layers, as_written) if settings.compile else (nullcontext, nullcontext)
+    compiled, aside = (
+        (compiled_layers, as_written) if settings.compile else (nullcontext, nullcontext)
+    )
     with keeper, compiled(attachment.model), laid_out(attachment.model, training=True):
         batches = batches_from(setup, run.step)
         while not run.ended:
@@ -132,10 +144,16 @@ def train(
                 run.clock.count(sum(e.length for e in batch))
                 run.step += 1
                 run.scored = not due(run.step)
-                observe({
-                    **event, "step": run.step, "epoch": run.step / per_epoch, "tokens_per_second": run.clock.rate(),
-                    "seconds": run.clock.training, "memory_mib": peak_mib(),
-                })  # fmt: skip
+                observe(
+                    {
+                        **event,
+                        "step": run.step,
+                        "epoch": run.step / per_epoch,
+                        "tokens_per_second": run.clock.rate(),
+                        "seconds": run.clock.training,
+                        "memory_mib": peak_mib(),
+                    }
+                )
                 give_back()
                 keeper.after_step(wishes)
             else:
@@ -146,7 +164,9 @@ def train(
                 exchange.model.train()
                 for split, values in scores.items():
                     said = {"split": split, "scores": dict(values)}
-                    observe({"event": "eval", "step": run.step, "epoch": run.step / per_epoch, **said})
+                    observe(
+                        {"event": "eval", "step": run.step, "epoch": run.step / per_epoch, **said}
+                    )
                 if out_of_patience and run.step < total:
                     observe(_stopped_early(run, setup, per_epoch))
                 run.scored = True
@@ -157,18 +177,31 @@ def train(
         attachment.load_state(kept.state)
     attachment.model.eval()
     return Trained(
-        run.step, run.step / per_epoch, kept.step, kept.step / per_epoch, kept.scores, kept.state,
-        run.clock.training, run.clock.apart, run.bad.skipped, total,
-    )  # fmt: skip
+        run.step,
+        run.step / per_epoch,
+        kept.step,
+        kept.step / per_epoch,
+        kept.scores,
+        kept.state,
+        run.clock.training,
+        run.clock.apart,
+        run.bad.skipped,
+        total,
+    )
 
 
 def _stopped_early(run: Progress, setup: Setup, per_epoch: int) -> dict[str, Any]:
     split, metric = setup.watched
     place = {"step": run.step, "steps": run.total, "epoch": run.step / per_epoch}
     return {
-        "event": "stopped_early", **place, "not_trained": run.total - run.step, "patience": setup.evaluate.patience,
-        "kept_step": run.kept.step, "split": split, "metric": metric,
-    }  # fmt: skip
+        "event": "stopped_early",
+        **place,
+        "not_trained": run.total - run.step,
+        "patience": setup.evaluate.patience,
+        "kept_step": run.kept.step,
+        "split": split,
+        "metric": metric,
+    }
 
 
 def recompute_activations(model: nn.Module) -> None:
@@ -181,7 +214,9 @@ def recompute_activations(model: nn.Module) -> None:
             raise ValueError("it is no model of transformers")
         enable({"use_reentrant": False})
     except ValueError as error:
-        raise ModelError(f"train.gradient_checkpointing: {type(model).__name__} cannot: {error}") from error
+        raise ModelError(
+            f"train.gradient_checkpointing: {type(model).__name__} cannot: {error}"
+        ) from error
 
 
 def evaluation_steps(cadence: Evaluate, per_epoch: int, total: int) -> Callable[[int], bool]:
@@ -201,7 +236,9 @@ def batches_from(setup: Setup, step: int) -> Iterator[list[int]]:
     lengths, size = [e.length for e in setup.examples], setup.train.global_batch_size
     epoch, done = divmod(step, steps_per_epoch(len(lengths), size))
     while True:
-        yield from epoch_batches(lengths, size, setup.seed, epoch, setup.train.group_by_length)[done:]
+        yield from epoch_batches(lengths, size, setup.seed, epoch, setup.train.group_by_length)[
+            done:
+        ]
         epoch, done = epoch + 1, 0
 
 
@@ -220,7 +257,9 @@ def _accumulate(
         weight = 1.0 if items else 0.0
         batch = _to(_tensors(items or setup.examples[:1], setup), accelerator)
         with exchange.micro(last):
-            loss = loss_sum(exchange.model, batch, setup.head, setup.train.label_smoothing, setup.lean)
+            loss = loss_sum(
+                exchange.model, batch, setup.head, setup.train.label_smoothing, setup.lean
+            )
             loss = loss * (weight / whole)
             exchange.backward(loss)
         total[0] += loss.detach()
@@ -233,14 +272,19 @@ def _exchange_nothing(setup: Setup, exchange: Exchange) -> None:
     exchange.model.train()
     batch = _to(_tensors(setup.examples[:1], setup), exchange.accelerator)
     with exchange.micro(True):
-        exchange.backward(0 * loss_sum(exchange.model, batch, setup.head, setup.train.label_smoothing, setup.lean))
+        exchange.backward(
+            0 * loss_sum(exchange.model, batch, setup.head, setup.train.label_smoothing, setup.lean)
+        )
     exchange.drop()
 
 
 def _to(batch: dict[str, Tensor], accelerator: Accelerator) -> dict[str, Tensor]:
     """On the device; a causal head's labels stay on the host, see `loss_sum`."""
     there = accelerator.device
-    return {name: value if name == "labels" and value.ndim > 1 else sent(value, there) for name, value in batch.items()}
+    return {
+        name: value if name == "labels" and value.ndim > 1 else sent(value, there)
+        for name, value in batch.items()
+    }
 
 
 def _tensors(items: Sequence[Encoded], setup: Setup) -> dict[str, Tensor]:

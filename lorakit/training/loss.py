@@ -22,7 +22,9 @@ from lorakit.tasks import Head
 log = logging.getLogger(__name__)
 
 
-def loss_sum(model: nn.Module, batch: dict[str, Any], head: Head, smoothing: float = 0.0, lean: bool = False) -> Tensor:
+def loss_sum(
+    model: nn.Module, batch: dict[str, Any], head: Head, smoothing: float = 0.0, lean: bool = False
+) -> Tensor:
     """Sum over the batch's examples (or trained tokens) of cross entropy, or of the squared error; a float32 scalar.
 
     smoothing: (1 - e) * NLL + e * mean over the classes (the whole vocabulary) of -log p, as the reference code has it.
@@ -46,7 +48,9 @@ def _next_tokens(model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> tu
     """(trained tokens, vocabulary) and (trained tokens,). The output layer, a fifth of a small model, is left out where
     no example of the batch has a trained token yet: before the shortest prompt's end."""
     chosen = labels != IGNORE
-    first = max(int(chosen.any(0).int().argmax()), 1) - 1  # the position that predicts the first trained token
+    first = (
+        max(int(chosen.any(0).int().argmax()), 1) - 1
+    )  # the position that predicts the first trained token
     logits = last_logits(model, inputs, labels.shape[1] - first)
     return _trained(logits, labels[:, first + 1 :])
 
@@ -55,17 +59,23 @@ def _trained(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Of values (batch, length, n), where the next token, labels (batch, length - 1), is trained: (trained tokens, n),
     and those labels, (trained tokens,), on the same device."""
     chosen = labels != IGNORE
-    rows, columns, labels = (sent(t, values.device) for t in (*chosen.nonzero(as_tuple=True), labels[chosen]))
+    rows, columns, labels = (
+        sent(t, values.device) for t in (*chosen.nonzero(as_tuple=True), labels[chosen])
+    )
     return values[rows, columns], labels
 
 
-def _without_logits(model: nn.Module, inputs: dict[str, Any], labels: Tensor, smoothing: float) -> Tensor:
+def _without_logits(
+    model: nn.Module, inputs: dict[str, Any], labels: Tensor, smoothing: float
+) -> Tensor:
     plain: Any = getattr(model, "module", model)
     output = plain.get_output_embeddings()
     with _caught(output) as caught:
         last_logits(model, inputs, labels.shape[1])
     hidden, labels = _trained(caught[0], labels[:, 1:])
-    return head_loss(hidden, output.weight, output.bias, labels, smoothing, operands_of(output, hidden))
+    return head_loss(
+        hidden, output.weight, output.bias, labels, smoothing, operands_of(output, hidden)
+    )
 
 
 @contextmanager
@@ -99,5 +109,7 @@ def can_be_lean(model: Any, batch: dict[str, Any]) -> bool:
     model.train(training)
     same = abs(plain - lean) <= 1e-3 * max(1.0, abs(plain))
     if not same:
-        log.info("%s does something to its logits: they are formed for the loss", type(model).__name__)
+        log.info(
+            "%s does something to its logits: they are formed for the loss", type(model).__name__
+        )
     return same

@@ -22,7 +22,10 @@ def build_optimizer(
     """
     if own_groups is None:
         groups = [
-            {"params": [p for n, p in trained.items() if not _spared(n, p)], "weight_decay": settings.weight_decay},
+            {
+                "params": [p for n, p in trained.items() if not _spared(n, p)],
+                "weight_decay": settings.weight_decay,
+            },
             {"params": [p for n, p in trained.items() if _spared(n, p)], "weight_decay": 0.0},
         ]
     else:

@@ -48,7 +48,9 @@ def steps_per_epoch(examples: int, global_batch_size: int) -> int:
     return -(-examples // global_batch_size)
 
 
-def epoch_batches(lengths: Sequence[int], size: int, seed: int, epoch: int, by_length: bool) -> list[list[int]]:
+def epoch_batches(
+    lengths: Sequence[int], size: int, seed: int, epoch: int, by_length: bool
+) -> list[list[int]]:
     """The example numbers of every step of one epoch; each example is in exactly one batch.
 
     by_length: shuffled, cut into groups of `GROUP` batches, sorted by length within each, and the batches shuffled.

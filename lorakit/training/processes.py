@@ -33,7 +33,9 @@ class Exchange:
     """After its first exchange DDP puts gradients into buckets anew, as they came: a number's place in a bucket decides
     in which order more than two processes add it up, and with it the last bit."""
 
-    def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer):
+    def __init__(
+        self, accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer
+    ):
         self.accelerator = accelerator
         self.lays_out_later = self.lays_out_later and accelerator.num_processes > 2
         self.model, self.optimizer = self.prepare(model, optimizer)
@@ -82,12 +84,16 @@ class Sharded(Exchange):
         plugin: Any = self.accelerator.state.fsdp_plugin
         asked = plugin.transformer_cls_names_to_wrap
         chosen: Any = asked or getattr(model, "_no_split_modules", None) or ()
-        outer = {type(m).__name__ for m in model.modules() if any(part in alone for part in m.modules())}
+        outer = {
+            type(m).__name__ for m in model.modules() if any(part in alone for part in m.modules())
+        }
         plugin.transformer_cls_names_to_wrap = sorted({*chosen} - outer)
         try:
             return super().prepare(model, optimizer)
         finally:
-            plugin.transformer_cls_names_to_wrap = asked  # the process's next model may be of another family
+            plugin.transformer_cls_names_to_wrap = (
+                asked  # the process's next model may be of another family
+            )
 
     @contextmanager
     def micro(self, last: bool) -> Iterator[None]:
@@ -102,7 +108,9 @@ class Sharded(Exchange):
         parts = [module for module in self.model.modules() if isinstance(module, FSDPModule)]
         root: Any = self.model
         plugin: Any = self.accelerator.state.fsdp_plugin
-        root.set_reshard_after_forward(False)  # or a process would wait for others that have no batch left
+        root.set_reshard_after_forward(
+            False
+        )  # or a process would wait for others that have no batch left
         for part in parts:
             part.unshard()
         try:
@@ -119,11 +127,21 @@ class ZeRO(Exchange):
 
     lays_out_later = False
 
-    def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, most: float):
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        most: float,
+    ):
         plugin: Any = accelerator.state.deepspeed_plugin
         config = plugin.deepspeed_config
         # examples are counted by lorakit, so that DeepSpeed divides by nothing
-        config |= {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1, "gradient_clipping": most}
+        config |= {
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": 1,
+            "gradient_clipping": most,
+        }
         config |= {"train_batch_size": accelerator.num_processes, "steps_per_print": 10**9}
         config["zero_allow_untested_optimizer"] = True
         # DeepSpeed 0.19 calls it by the name that torch 2.13 gives up
@@ -137,7 +155,9 @@ class ZeRO(Exchange):
         yield
 
     def backward(self, loss: Tensor) -> None:
-        engine: Any = self.model  # accelerate's own would update at once, before anyone has seen the gradients
+        engine: Any = (
+            self.model
+        )  # accelerate's own would update at once, before anyone has seen the gradients
         engine.backward(loss * self.accelerator.num_processes)
 
     def gradient(self, parameter: nn.Parameter) -> Tensor | None:
@@ -155,7 +175,9 @@ class ZeRO(Exchange):
         engine.step()
 
 
-def prepared(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, most: float) -> Exchange:
+def prepared(
+    accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, most: float
+) -> Exchange:
     """The model and its optimizer, spread as accelerate was launched. most: gradients' norm, or 0 for any."""
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         return ZeRO(accelerator, model, optimizer, most)
@@ -176,10 +198,14 @@ def strategy() -> str:
 
 def on_cpus(asked: bool) -> bool:
     """What to tell an Accelerator about `cpu`, so that launched processes find each other where there is no GPU."""
-    cpu = asked or (int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.accelerator.is_available())
+    cpu = asked or (
+        int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.accelerator.is_available()
+    )
     if cpu and os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        PartialState(cpu=True)  # an Accelerator told so itself, accelerate 1.15 leaves DeepSpeed out without a word
+        PartialState(
+            cpu=True
+        )  # an Accelerator told so itself, accelerate 1.15 leaves DeepSpeed out without a word
         return False
     return cpu
 
@@ -192,7 +218,10 @@ def keeps_checkpoints(accelerator: Accelerator) -> bool:
 def settle(accelerator: Accelerator, precision: str, settings: Train) -> None:
     """After an Accelerator was made. RecipeError: a way to spread the model that lorakit does not train with."""
     state: Any = accelerator.state
-    if accelerator.distributed_type == DistributedType.MULTI_CPU and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+    if (
+        accelerator.distributed_type == DistributedType.MULTI_CPU
+        and os.environ.get("ACCELERATE_USE_FSDP") == "true"
+    ):
         # accelerate 1.15 takes FSDP for GPUs alone, and trains with DDP elsewhere without a word
         from accelerate.utils import FullyShardedDataParallelPlugin
 
@@ -200,11 +229,17 @@ def settle(accelerator: Accelerator, precision: str, settings: Train) -> None:
         state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
     if is_sharded(accelerator):
         if not accelerator.is_fsdp2:
-            raise RecipeError("FSDP's first version is not trained with; set fsdp_version: 2 in accelerate's config")
+            raise RecipeError(
+                "FSDP's first version is not trained with; set fsdp_version: 2 in accelerate's config"
+            )
         if state.fsdp_plugin.cpu_ram_efficient_loading:
-            raise RecipeError("set fsdp_cpu_ram_efficient_loading: false: each process reads and scores the base")
+            raise RecipeError(
+                "set fsdp_cpu_ram_efficient_loading: false: each process reads and scores the base"
+            )
         if settings.compile:
-            raise RecipeError("with FSDP2 train.compile must be left out: its parts are put together as a layer begins")
+            raise RecipeError(
+                "with FSDP2 train.compile must be left out: its parts are put together as a layer begins"
+            )
         state.fsdp_plugin.mixed_precision_policy = None
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         if state.deepspeed_plugin.zero_stage > 2:
@@ -214,5 +249,9 @@ def settle(accelerator: Accelerator, precision: str, settings: Train) -> None:
                 "with DeepSpeed train.precision must be fp32: it would round the trained weights themselves to "
                 f"{precision}; take FSDP2 or DDP"
             )
-        if settings.skip_bad_steps:  # the engine drops what it has gathered of a gradient only in an update
-            raise RecipeError("with DeepSpeed train.skip_bad_steps must be 0: no step can be left out")
+        if (
+            settings.skip_bad_steps
+        ):  # the engine drops what it has gathered of a gradient only in an update
+            raise RecipeError(
+                "with DeepSpeed train.skip_bad_steps must be 0: no step can be left out"
+            )

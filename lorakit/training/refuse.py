@@ -26,21 +26,33 @@ def refuse_no_rate(settings: Train, total: int) -> None:
     """RecipeError where the learning rate is zero, or a warm-up from zero is all there is; a warning where it does not
     come to its end."""
     if settings.learning_rate == 0:
-        raise RecipeError("train.learning_rate is 0: nothing would be learnt; `lorakit eval` scores without training")
+        raise RecipeError(
+            "train.learning_rate is 0: nothing would be learnt; `lorakit eval` scores without training"
+        )
     if total == 1 and learning_rate(settings, 0, total) == 0:
         raise RecipeError(
             f"the learning rate of the only step is zero, for train.warmup {settings.warmup:g} begins there: nothing "
             "would be learnt. Train longer (train.epochs, train.max_steps, more examples), or take train.warmup=0."
         )
     if settings.warmup > total:
-        log.warning("train.warmup: %g steps, and the run has %d: it ends while it warms up", settings.warmup, total)
+        log.warning(
+            "train.warmup: %g steps, and the run has %d: it ends while it warms up",
+            settings.warmup,
+            total,
+        )
 
 
-def refuse_dead(attachment: Attachment, gradient: Callable[[nn.Parameter], Tensor | None] = attrgetter("grad")) -> None:
+def refuse_dead(
+    attachment: Attachment, gradient: Callable[[nn.Parameter], Tensor | None] = attrgetter("grad")
+) -> None:
     """TrainingError unless every delta, and everything fresh, has received a gradient that is not zero."""
     found = {id(p): gradient(p) for p in attachment.trained().values()}
     alive = {key for key, grad in found.items() if grad is not None and bool(grad.any())}
-    dead = [name for name, part in _parts(attachment).items() if not any(id(p) in alive for p in part.values())]
+    dead = [
+        name
+        for name, part in _parts(attachment).items()
+        if not any(id(p) in alive for p in part.values())
+    ]
     if dead:
         raise TrainingError(
             f"after the first step {len(dead)} trained part(s) have no gradient, so they would never learn: "
@@ -56,7 +68,9 @@ def _parts(attachment: Attachment) -> dict[str, dict[str, nn.Parameter]]:
         parts[site.name] = {f"{site.name}.{name}": p for name, p in delta.named_parameters()}
     # the rows of new tokens have none where no example of the first batch holds one
     fresh = {name for name in attachment.fresh if not name.endswith(tokens.END)}
-    return parts | {name: {name: p} for name, p in attachment.model.named_parameters() if name in fresh}
+    return parts | {
+        name: {name: p} for name, p in attachment.model.named_parameters() if name in fresh
+    }
 
 
 class Still:
@@ -76,13 +90,16 @@ class Still:
     def before_step(self, rate: float) -> None:
         if rate > 0:
             self.before = {
-                n: [_largest(p) for p in part.values() if p.grad is not None] for n, part in self.parts.items()
+                n: [_largest(p) for p in part.values() if p.grad is not None]
+                for n, part in self.parts.items()
             }
 
     def after_step(self, step: int) -> None:
         """step: that was just taken, from 0. TrainingError: at the full learning rate a part still is what it was."""
         for name, numbers in list(self.before.items()):
-            if not numbers or any(bool(p.detach().flatten()[place] != value) for p, place, value in numbers):
+            if not numbers or any(
+                bool(p.detach().flatten()[place] != value) for p, place, value in numbers
+            ):
                 del self.parts[name], self.before[name]
         if self.before and step >= self.until:
             raise TrainingError(
@@ -106,12 +123,19 @@ def _listed(names: Sequence[str]) -> str:
 def refuse_leaks(model: nn.Module, pad_id: int) -> None:
     """ModelError unless an example in a packed row gets the logits that it gets alone."""
     drawn = [[3, 4, 5, 6, 7], [5, 4, 3], [7, 6, 5, 4]]
-    items = [Encoded("", {"input_ids": ids, "attention_mask": [1] * len(ids)}, None, ids) for ids in drawn]
+    items = [
+        Encoded("", {"input_ids": ids, "attention_mask": [1] * len(ids)}, None, ids)
+        for ids in drawn
+    ]
     model.eval()
     device = next(model.parameters()).device
 
     def logits(chosen: Sequence[Encoded]) -> Tensor:
-        inputs = {name: value.to(device) for name, value in pack(chosen, 16, pad_id).items() if name != "labels"}
+        inputs = {
+            name: value.to(device)
+            for name, value in pack(chosen, 16, pad_id).items()
+            if name != "labels"
+        }
         return last_logits(model, inputs, inputs["input_ids"].shape[1])[0].float()
 
     alone, together = torch.cat([logits([item]) for item in items]), logits(items)
@@ -137,9 +161,7 @@ def what_is_wrong(loss: float, norm: float, scaled: bool) -> str | None:
 def bad_step(what: str, step: int, ids: Sequence[str], advice: str) -> TrainingError:
     """step: from 1."""
     if step == 1:
-        advice = (
-            "Nothing was updated before: look at the size of the targets of a regression, and at the base's weights."
-        )
+        advice = "Nothing was updated before: look at the size of the targets of a regression, and at the base's weights."
     shown = ", ".join(ids[:8]) + (f" ... and {len(ids) - 8} more" if len(ids) > 8 else "")
     return TrainingError(f"{what} at step {step} (examples {shown}). {advice}")
 

@@ -49,14 +49,22 @@ class Checkpoints:
 class Keeper:
     """Of one training; without `Checkpoints` it writes none and catches no signal."""
 
-    def __init__(self, asked: Checkpoints | None, attachment: Attachment, accelerator: Accelerator, run: Progress):
+    def __init__(
+        self,
+        asked: Checkpoints | None,
+        attachment: Attachment,
+        accelerator: Accelerator,
+        run: Progress,
+    ):
         if asked is not None and not keeps_checkpoints(accelerator):
             log.warning("DeepSpeed: no checkpoints are written; stopped, the run begins anew")
             asked = None
         self.asked, self.attachment, self.accelerator = asked, attachment, accelerator
         self.optimizer: Any = None
         self.run, self.stop, self.at = run, Stop(), time.monotonic()
-        self.last = asked.start.state.step if asked is not None and asked.start is not None else None
+        self.last = (
+            asked.start.state.step if asked is not None and asked.start is not None else None
+        )
 
     @property
     def goes_on(self) -> bool:
@@ -75,7 +83,11 @@ class Keeper:
     def wishes(self, evaluation: bool) -> list[float]:
         """Of this process: [stop by Ctrl-C, stop by SIGTERM, a checkpoint]; evaluation: one follows this step."""
         number = self.stop.number
-        return [float(number == 2), float(number is not None and number != 2), float(self._is_time(evaluation))]
+        return [
+            float(number == 2),
+            float(number is not None and number != 2),
+            float(self._is_time(evaluation)),
+        ]
 
     def _is_time(self, evaluation: bool) -> bool:
         if self.asked is None or not self.accelerator.is_main_process:
@@ -127,7 +139,10 @@ class Keeper:
         if self.asked is None:
             return
         run, accelerator = self.run, self.accelerator
-        tensors = {TRAINED: self.attachment.state(), OPTIMIZER: optimizer_tensors(self.optimizer, self._named())}
+        tensors = {
+            TRAINED: self.attachment.state(),
+            OPTIMIZER: optimizer_tensors(self.optimizer, self._named()),
+        }
         self._refuse_broken(tensors)
         if run.kept.state and run.kept.step != run.step:
             tensors[BEST] = run.kept.state
@@ -135,7 +150,9 @@ class Keeper:
         if accelerator.is_main_process:
             scaler = None if accelerator.scaler is None else accelerator.scaler.state_dict()
             state = run.as_state(accelerator.num_processes, scaler, self.asked.about())
-            checkpoint.save(self.asked.folder, state, tensors, everyone, self.asked.settings.keep_last)
+            checkpoint.save(
+                self.asked.folder, state, tensors, everyone, self.asked.settings.keep_last
+            )
         self.last, self.at = run.step, time.monotonic()
 
     def _refuse_broken(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -184,8 +201,18 @@ class Keeper:
 def _fitting(saved: Saved) -> Iterator[None]:
     try:
         yield
-    except (KeyError, IndexError, TypeError, ValueError, OverflowError, RuntimeError, LorakitError) as error:
-        raise InputError(f"{saved.folder} does not fit this run: {error}. --fresh starts over.") from error
+    except (
+        KeyError,
+        IndexError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        RuntimeError,
+        LorakitError,
+    ) as error:
+        raise InputError(
+            f"{saved.folder} does not fit this run: {error}. --fresh starts over."
+        ) from error
 
 
 def optimizer_tensors(optimizer: Any, named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
@@ -199,7 +226,9 @@ def optimizer_tensors(optimizer: Any, named: Mapping[str, nn.Parameter]) -> dict
     return found
 
 
-def restore_optimizer(optimizer: Any, named: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
+def restore_optimizer(
+    optimizer: Any, named: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
+) -> None:
     """Put `optimizer_tensors` back. ValueError: they are of other parameters, or of another optimizer."""
     for full, value in tensors.items():
         key, _, name = full.partition(".")

@@ -43,7 +43,11 @@ class Stop:
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
         # a launcher passes on, at once, the Ctrl-C that the terminal has sent to every process: no second wish
-        if number == signal.SIGINT and self.number == signal.SIGINT and time.monotonic() - self.at >= AGAIN:
+        if (
+            number == signal.SIGINT
+            and self.number == signal.SIGINT
+            and time.monotonic() - self.at >= AGAIN
+        ):
             raise KeyboardInterrupt
         first = self.number is None
         if first:

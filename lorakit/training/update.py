@@ -16,7 +16,14 @@ from lorakit.training.checkpoint import BadSteps
 from lorakit.training.optim import learning_rate, set_rates
 from lorakit.training.processes import Exchange
 from lorakit.training.progress import Progress
-from lorakit.training.refuse import OVERFLOWS, Still, bad_step, overflowing, refuse_dead, what_is_wrong
+from lorakit.training.refuse import (
+    OVERFLOWS,
+    Still,
+    bad_step,
+    overflowing,
+    refuse_dead,
+    what_is_wrong,
+)
 from lorakit.training.saving import Keeper
 
 log = logging.getLogger(__name__)
@@ -25,8 +32,20 @@ log = logging.getLogger(__name__)
 class Update:
     """One step after another: clips, moves the parameters, or leaves a bad step out."""
 
-    def __init__(self, attachment: Attachment, exchange: Exchange, settings: Train, run: Progress, keeper: Keeper):
-        self.attachment, self.exchange, self.settings, self.run = attachment, exchange, settings, run
+    def __init__(
+        self,
+        attachment: Attachment,
+        exchange: Exchange,
+        settings: Train,
+        run: Progress,
+        keeper: Keeper,
+    ):
+        self.attachment, self.exchange, self.settings, self.run = (
+            attachment,
+            exchange,
+            settings,
+            run,
+        )
         self.keeper, self.parameters = keeper, list(attachment.trained().values())
         # where a process holds parts, a part may be one that has no gradient
         self.still = Still(attachment, settings, run.total) if type(exchange) is Exchange else None
@@ -51,7 +70,11 @@ class Update:
             self.still.before_step(rate)
         self.exchange.step()
         self._look(scaler, overflowed=not math.isfinite(norm))
-        seen = {"loss": loss, "learning_rate": rate, "grad_norm": norm if math.isfinite(norm) else None}
+        seen = {
+            "loss": loss,
+            "learning_rate": rate,
+            "grad_norm": norm if math.isfinite(norm) else None,
+        }
         return {"event": "step", **seen}, others
 
     def _leave_out(self, what: str, ids: Sequence[str]) -> None:
@@ -59,7 +82,9 @@ class Update:
         if bad.in_a_row >= self.settings.skip_bad_steps:
             raise bad_step(what, step, ids, self.keeper.advice())
         log.warning("%s at step %d: the step is left out (examples %s)", what, step, ", ".join(ids))
-        self.run.bad = BadSteps(skipped=bad.skipped + 1, in_a_row=bad.in_a_row + 1, overflows=bad.overflows)
+        self.run.bad = BadSteps(
+            skipped=bad.skipped + 1, in_a_row=bad.in_a_row + 1, overflows=bad.overflows
+        )
         self.exchange.drop()
         if self.exchange.accelerator.scaler is not None:
             self.exchange.accelerator.scaler.update()  # or it would think that these gradients were still to come

@@ -78,7 +78,9 @@ def _look_at_weights(spec: Model, checked: Checked) -> None:
     """ModelError: a number is not finite. Shapes and names were compared with the files' headers before."""
     files = weight_files(spec, local=True)
     if not files:
-        checked.missing.append(f"the weights of {spec.name}, which are not on this machine as safetensors")
+        checked.missing.append(
+            f"the weights of {spec.name}, which are not on this machine as safetensors"
+        )
     elif sum(file.stat().st_size for file in files) > LARGEST_READ:
         checked.missing.append(
             f"the numbers of {spec.name}'s weights, which are more than 4 GiB; training looks at them"
@@ -96,8 +98,12 @@ def _look_at_data(recipe: Recipe, checked: Checked, config: Any) -> list[Encoded
         checked.missing.append(str(error))
         return []
     checked.rows = {split: len(rows) for split, rows in splits.items()}
-    per_epoch = steps_per_epoch(checked.rows[recipe.task.train_split], recipe.train.global_batch_size)
-    checked.steps = min(recipe.train.max_steps or 10**12, max(1, round(recipe.train.epochs * per_epoch)))
+    per_epoch = steps_per_epoch(
+        checked.rows[recipe.task.train_split], recipe.train.global_batch_size
+    )
+    checked.steps = min(
+        recipe.train.max_steps or 10**12, max(1, round(recipe.train.epochs * per_epoch))
+    )
     refuse_no_rate(recipe.train, checked.steps)
     warmup = recipe.train.warmup
     checked.warmup_steps = int(warmup) if warmup >= 1 else -int(-warmup * checked.steps // 1)
@@ -106,9 +112,13 @@ def _look_at_data(recipe: Recipe, checked: Checked, config: Any) -> list[Encoded
     except ModelError as error:
         checked.missing.append(str(error))
         return []
-    Examiner(recipe, tokenizer, config, {split: splits[split] for split in scored_splits(recipe.task)})  # what fits not
+    Examiner(
+        recipe, tokenizer, config, {split: splits[split] for split in scored_splits(recipe.task)}
+    )  # what fits not
     encoded = encode(splits[recipe.task.train_split], tokenizer, recipe.task.head, recipe.data)
-    order = epoch_batches([e.length for e in encoded], recipe.train.global_batch_size, recipe.seeds[0], 0, True)
+    order = epoch_batches(
+        [e.length for e in encoded], recipe.train.global_batch_size, recipe.seeds[0], 0, True
+    )
     checked.sample = _tokens(encoded[order[0][0]], tokenizer, recipe.task.head)
     checked.cut = sum(e.length >= recipe.data.max_length for e in encoded)
     return encoded
@@ -116,7 +126,9 @@ def _look_at_data(recipe: Recipe, checked: Checked, config: Any) -> list[Encoded
 
 def _tokens(item: Encoded, tokenizer: Any, head: Head) -> list[tuple[str, bool]]:
     ids = item.inputs["input_ids"]
-    trained = [label != IGNORE for label in item.trains] if head is Head.CAUSAL else [False] * len(ids)
+    trained = (
+        [label != IGNORE for label in item.trains] if head is Head.CAUSAL else [False] * len(ids)
+    )
     return [(tokenizer.decode([token]), mark) for token, mark in zip(ids, trained, strict=True)]
 
 
@@ -127,27 +139,40 @@ BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "nf4": 0.516}
 def quantizable(base: Base) -> int:
     """Numbers in the linear layers that `model.quantize` stores in fewer bits: all but the head."""
     head = base.model.get_output_embeddings()  # type: ignore[operator]
-    linear = {name: m for name, m in base.model.named_modules() if isinstance(m, nn.Linear) and m is not head}
+    linear = {
+        name: m
+        for name, m in base.model.named_modules()
+        if isinstance(m, nn.Linear) and m is not head
+    }
     kept = base.fresh | base.head
     return sum(math.prod(features(m)) for name, m in linear.items() if f"{name}.weight" not in kept)
 
 
-def memory(recipe: Recipe, config: Any, counts: Counts, tokens: int, stored: int = 0) -> dict[str, float]:
+def memory(
+    recipe: Recipe, config: Any, counts: Counts, tokens: int, stored: int = 0
+) -> dict[str, float]:
     """MiB, from counts: what is frozen in its dtype, what trains with gradient and Adam's two moments in fp32, and the
     activations of one micro batch of `tokens` tokens. stored: numbers that are quantized. An estimate: attention's
     own buffers come on top."""
     dtype = BYTES[recipe.model.dtype]
     size = 4 if recipe.train.precision in ("fp32", "auto") else 2
     trained = counts.trainable + counts.fresh
-    inside = counts.trainable if counts.sites == 0 else 0  # a method without sites trains some of the base's own
+    inside = (
+        counts.trainable if counts.sites == 0 else 0
+    )  # a method without sites trains some of the base's own
     frozen = counts.total - counts.fresh - inside
     layers = setting(config, "num_hidden_layers", 12)
     hidden = setting(config, "hidden_size", 0)
-    saved = hidden * tokens * (layers if recipe.train.gradient_checkpointing else layers * ACTIVATIONS)
+    saved = (
+        hidden * tokens * (layers if recipe.train.gradient_checkpointing else layers * ACTIVATIONS)
+    )
     logits = tokens * setting(config, "vocab_size", 0) * 3 if recipe.task.head is Head.CAUSAL else 0
     parts = {
-        "weights": (frozen - stored) * dtype + stored * BYTES.get(recipe.model.quantize or "", dtype),
+        "weights": (frozen - stored) * dtype
+        + stored * BYTES.get(recipe.model.quantize or "", dtype),
         "trained, with gradient and optimizer": trained * 16,
         "activations": saved * size + logits * 4,
     }
-    return {name: number / 2**20 for name, number in parts.items()} | {"together": sum(parts.values()) / 2**20}
+    return {name: number / 2**20 for name, number in parts.items()} | {
+        "together": sum(parts.values()) / 2**20
+    }

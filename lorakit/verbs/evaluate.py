@@ -13,7 +13,15 @@ from accelerate import PartialState
 
 from lorakit.batches import encode
 from lorakit.errors import DataError, ToleranceError
-from lorakit.evaluation.answers import Scores, read_splits, score_answers, scored_splits, sliced, untrained_most, writes
+from lorakit.evaluation.answers import (
+    Scores,
+    read_splits,
+    score_answers,
+    scored_splits,
+    sliced,
+    untrained_most,
+    writes,
+)
 from lorakit.metrics import Failed
 from lorakit.runs.folder import make_folder, write_lines
 from lorakit.runs.generations import Kept, asked_of
@@ -48,9 +56,16 @@ class Evaluated:
 
 
 def evaluate(
-    path: str, splits: Sequence[str] = (), task: str | None = None, base: str | None = None, seed: int | None = None,
-    overrides: Sequence[str] = (), out: Path | None = None, any_base: bool = False, observe: Observer | None = None,
-) -> Evaluated:  # fmt: skip
+    path: str,
+    splits: Sequence[str] = (),
+    task: str | None = None,
+    base: str | None = None,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+    out: Path | None = None,
+    any_base: bool = False,
+    observe: Observer | None = None,
+) -> Evaluated:
     """Score a run, an adapter or a merged model. ToleranceError where the adapter changes nothing at all.
 
     splits: the task's evaluation splits, if none are given; a test split without answers is predicted, and for GLUE
@@ -58,33 +73,45 @@ def evaluate(
     """
     source = open_source(path, task, base, seed, overrides)
     if source.recipe is None:
-        raise DataError(f"{path} does not say what task it was trained for; give --task, such as --task glue/mrpc")
+        raise DataError(
+            f"{path} does not say what task it was trained for; give --task, such as --task glue/mrpc"
+        )
     recipe = settled(source.recipe)
     wanted = list(dict.fromkeys(splits or scored_splits(recipe.task)))
     known = [*scored_splits(recipe.task, train=True), *recipe.task.test_splits]
     if unknown := [split for split in wanted if split not in known]:
-        raise DataError(f"{recipe.task.name} has no split {unknown[0]!r} (it has: {', '.join(known)})")
+        raise DataError(
+            f"{recipe.task.name} has no split {unknown[0]!r} (it has: {', '.join(known)})"
+        )
     examples = read_splits(recipe.task, recipe.data, wanted)
     folder = out or source.notebook
     make_folder(folder)
     loaded, attachment = load_source(source, recipe.model, any_base)
     device: Any = PartialState().device
     loaded.to(device)
-    examiner = Examiner(recipe, loaded.tokenizer, loaded.config, examples, attachment, observe, recipe.seeds[0])
+    examiner = Examiner(
+        recipe, loaded.tokenizer, loaded.config, examples, attachment, observe, recipe.seeds[0]
+    )
     effect = None
     if attachment is not None:
         probe = _probe(examples[wanted[0]][:8], recipe, loaded.tokenizer)
         effect = _effect(loaded, attachment, probe, recipe.task.head)
         if effect == 0.0:
-            raise ToleranceError(f"{path}: with the adapter and without it the logits are the same; it does nothing")
+            raise ToleranceError(
+                f"{path}: with the adapter and without it the logits are the same; it does nothing"
+            )
     scores: Scores = {}
     base_scores: Scores = {}
     written: list[Path] = []
     cut: dict[str, int] = {}
-    asked = asked_of(recipe.plain(), source.adapter.folder if source.adapter else Path(recipe.model.name))
+    asked = asked_of(
+        recipe.plain(), source.adapter.folder if source.adapter else Path(recipe.model.name)
+    )
     for split in wanted:
         file = folder / f"{split}.jsonl"
-        kept = Kept(file, asked) if writes(recipe.task) and PartialState().num_processes == 1 else None
+        kept = (
+            Kept(file, asked) if writes(recipe.task) and PartialState().num_processes == 1 else None
+        )
         with autocast(recipe, device):
             answers = examiner.answers(loaded.model, split, kept=kept)
         write_lines(file, (answer.line() for answer in answers))
@@ -101,7 +128,17 @@ def evaluate(
     rows = {split: len(examples[split]) for split in wanted}
     slices = sliced(recipe.task, {split: rows[split] for split in base_scores})
     return Evaluated(
-        path, source.why, recipe.task.name, scores, base_scores, slices, effect, written, rows, cut, examiner.failed
+        path,
+        source.why,
+        recipe.task.name,
+        scores,
+        base_scores,
+        slices,
+        effect,
+        written,
+        rows,
+        cut,
+        examiner.failed,
     )
 
 

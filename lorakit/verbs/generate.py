@@ -18,21 +18,32 @@ from lorakit.tasks import Example, Task
 
 
 def generate_texts(
-    path: str, prompts: Sequence[str] = (), split: str | None = None, limit: int = 5, task: str | None = None,
-    base: str | None = None, seed: int | None = None, overrides: Sequence[str] = (), any_base: bool = False,
+    path: str,
+    prompts: Sequence[str] = (),
+    split: str | None = None,
+    limit: int = 5,
+    task: str | None = None,
+    base: str | None = None,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+    any_base: bool = False,
     observe: Observer | None = None,
-) -> list[Answer]:  # fmt: skip
+) -> list[Answer]:
     """An answer per prompt, or to the first `limit` examples of `split`.
 
     InputError: the model does not write texts, or neither prompts nor a split are given.
     """
     source = open_source(path, task, base, seed, overrides)
     if source.recipe is None:
-        raise InputError(f"{path} does not say what it was trained for; give --task, such as --task e2e")
+        raise InputError(
+            f"{path} does not say what it was trained for; give --task, such as --task e2e"
+        )
     recipe = settled(source.recipe)
     if not writes(recipe.task):
         kind = "choice" if recipe.task.choices else recipe.task.head.value
-        raise InputError(f"{path} answers {recipe.task.name} with a {kind}, not with text: `eval` it")
+        raise InputError(
+            f"{path} answers {recipe.task.name} with a {kind}, not with text: `eval` it"
+        )
     if split is not None:
         examples = read_splits(recipe.task, recipe.data, [split])[split][:limit]
     elif prompts:
@@ -44,7 +55,13 @@ def generate_texts(
     loaded.to(device)
     seed_of_draws = recipe.seeds[0] if seed is None else seed
     examiner = Examiner(
-        recipe, loaded.tokenizer, loaded.config, {"prompts": examples}, attachment, observe, seed_of_draws
+        recipe,
+        loaded.tokenizer,
+        loaded.config,
+        {"prompts": examples},
+        attachment,
+        observe,
+        seed_of_draws,
     )
     with autocast(recipe, device):
         return examiner.answers(loaded.model, "prompts")
@@ -77,7 +94,13 @@ def _prompt(line: str, where: str) -> str:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: this is not JSON: {error}") from None
-    text = next((row[key] for key in ("prompt", "input") if key in row), None) if isinstance(row, dict) else row
+    text = (
+        next((row[key] for key in ("prompt", "input") if key in row), None)
+        if isinstance(row, dict)
+        else row
+    )
     if not isinstance(text, str):
-        raise DataError(f'{where}: {{"prompt": "..."}} or a JSON text is expected, this is {line[:60]!r}')
+        raise DataError(
+            f'{where}: {{"prompt": "..."}} or a JSON text is expected, this is {line[:60]!r}'
+        )
     return text

@@ -40,10 +40,14 @@ def import_checkpoint(file: Path, recipe: str, to: Path, overrides: Sequence[str
     loralib, or not of this recipe's base, rank, alpha or targets.
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise InputError(f"{to} is there already and is not empty; choose another folder or remove it")
+        raise InputError(
+            f"{to} is there already and is not empty; choose another folder or remove it"
+        )
     asked = load_recipe(recipe, overrides).recipe
     if not isinstance(asked.method, LoRA):
-        raise RecipeError(f"{recipe} trains {asked.method.name}; what is imported is LoRA, so give a recipe of lora")
+        raise RecipeError(
+            f"{recipe} trains {asked.method.name}; what is imported is LoRA, so give a recipe of lora"
+        )
     tensors = loralib.read(file)
     base = load(asked.model, asked.task.head.value, asked.task.labels)
     attachment = attach(asked, base)
@@ -52,7 +56,9 @@ def import_checkpoint(file: Path, recipe: str, to: Path, overrides: Sequence[str
     own = {name: base.model.get_parameter(name).detach() for name in base.head}
     attachment.load_state(loralib.state_of(attachment, {**own, **tensors}))
     if dead := [name for name, norm in attachment.delta_norms().items() if not norm > 0]:
-        raise AdapterError(f"{file}: B A is zero on {dead[0]} and {len(dead) - 1} more; it was saved before training")
+        raise AdapterError(
+            f"{file}: B A is zero on {dead[0]} and {len(dead) - 1} more; it was saved before training"
+        )
     if getattr(base.config, "share_att_key", False):
         log.warning(
             "the reference code's DeBERTa leaves dW out where W_q reads relative positions; transformers and PEFT put "
@@ -60,4 +66,6 @@ def import_checkpoint(file: Path, recipe: str, to: Path, overrides: Sequence[str
         )
     files.save(to, attachment, what)
     base.tokenizer.save_pretrained(to)
-    return Imported(to, base.name, asked.task.name, asked.method.r, asked.method.alpha, counts_of(attachment))
+    return Imported(
+        to, base.name, asked.task.name, asked.method.r, asked.method.alpha, counts_of(attachment)
+    )

@@ -39,10 +39,17 @@ PLAINLY = 4 * BATCH
 
 
 def merge(
-    path: str, to: Path, dtype: str = "fp32", tolerance: float | None = None, examples: int = 256,
-    task: str | None = None, base: str | None = None, seed: int | None = None, overrides: Sequence[str] = (),
+    path: str,
+    to: Path,
+    dtype: str = "fp32",
+    tolerance: float | None = None,
+    examples: int = 256,
+    task: str | None = None,
+    base: str | None = None,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
     any_base: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Write the merged model to `to` and return the report that stands there as merge_report.json.
 
     The sum is formed in float32; dtype is that of the files. examples: to compare on before and after; with none the
@@ -53,12 +60,16 @@ def merge(
     if tolerance is not None and not tolerance >= 0:
         raise InputError(f"--tolerance {tolerance}: a difference is zero or more")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise InputError(f"{to} is there already and is not empty; choose another folder or remove it")
+        raise InputError(
+            f"{to} is there already and is not empty; choose another folder or remove it"
+        )
     source = open_source(path, task, base, seed, overrides)
     if source.adapter is None:
         raise AdapterError(f"{path} is a plain model: there is no adapter to merge")
     model = source.recipe.model if source.recipe else Model(name=base or source.adapter.base or "")
-    if model.quantize is None:  # quantized weights stand for what they were made from, in the recipe's dtype
+    if (
+        model.quantize is None
+    ):  # quantized weights stand for what they were made from, in the recipe's dtype
         model = model.model_copy(update={"dtype": "fp32"})
     by_file = shards(model, source.head, source.labels, source.adapter)
     loaded, attachment, probe, before = None, None, None, None
@@ -109,7 +120,9 @@ def merge(
         temporary.rename(to)
         sync(to.parent)
     except OSError as error:
-        raise InputError(f"cannot write the merged model to {to}: {error.strerror or error}") from error
+        raise InputError(
+            f"cannot write the merged model to {to}: {error.strerror or error}"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return report
@@ -146,7 +159,9 @@ class _Probe:
         items = self.items[:most]
         batches = [items[i : i + BATCH] for i in range(0, len(items), BATCH)]
         parts = [logits_of(model, batch, self.head, self.pad) for batch in batches]
-        return torch.cat([part.flatten(0, -2) if self.head is Head.CAUSAL else part for part in parts])
+        return torch.cat(
+            [part.flatten(0, -2) if self.head is Head.CAUSAL else part for part in parts]
+        )
 
     def look(self, base: Base) -> tuple[Tensor, dict[str, float] | None, list[Any]]:
         """(logits, scores, predictions) of the examples."""
@@ -168,7 +183,9 @@ def _read_back(folder: Path, source: Source, probe: _Probe) -> tuple[Any, Tensor
         return after, probe.logits(read_plain(folder, cls), PLAINLY)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # whatever transformers raises for what it cannot read, or cannot compute
+    except (
+        Exception
+    ) as error:  # whatever transformers raises for what it cannot read, or cannot compute
         raise ToleranceError(
             f"plain transformers cannot use the merged model, so nothing was written: {error}"
         ) from error
@@ -177,7 +194,10 @@ def _read_back(folder: Path, source: Source, probe: _Probe) -> tuple[Any, Tensor
 def _random_items(loaded: Base, n: int) -> list[Encoded]:
     words = setting(loaded.config, "vocab_size")
     drawn = torch.randint(5, words, (n, 24), generator=torch.Generator().manual_seed(0)).tolist()
-    return [Encoded(str(i), {"input_ids": ids, "attention_mask": [1] * len(ids)}, None) for i, ids in enumerate(drawn)]
+    return [
+        Encoded(str(i), {"input_ids": ids, "attention_mask": [1] * len(ids)}, None)
+        for i, ids in enumerate(drawn)
+    ]
 
 
 def _say_own_problem(source: Source, model: Model, config: Any) -> None:
@@ -185,7 +205,9 @@ def _say_own_problem(source: Source, model: Model, config: Any) -> None:
         keep_own(config, read_config(model), len(source.labels) or 1)
 
 
-def _write_by_file(shards: Shards, model: Model, folder: Path, dtype: str, check_base: bool) -> None:
+def _write_by_file(
+    shards: Shards, model: Model, folder: Path, dtype: str, check_base: bool
+) -> None:
     shards.write(folder, dtype, check_base)
     made: Any = shards.base.model
     tokenizer = tokenizer_of(model)
@@ -205,9 +227,19 @@ def _write(loaded: Base, folder: Path) -> None:
 
 
 def _report(
-    source: Source, before: Any, after: Any, plain: Tensor | None, dtype: str, tolerance: float, probe: _Probe | None
+    source: Source,
+    before: Any,
+    after: Any,
+    plain: Tensor | None,
+    dtype: str,
+    tolerance: float,
+    probe: _Probe | None,
 ) -> dict[str, Any]:
-    about = {"adapter": source.path, "base": source.adapter.base if source.adapter else None, "dtype": dtype}
+    about = {
+        "adapter": source.path,
+        "base": source.adapter.base if source.adapter else None,
+        "dtype": dtype,
+    }
     if probe is None or plain is None:
         return {**about, "examples": 0, "asked": "nothing", "passed": None}
     gap, stock = difference(before[0], after[0]), difference(before[0][: len(plain)], plain)

@@ -75,7 +75,10 @@ def _look(recipe: Recipe) -> tuple[Prepared, dict[str, list[Example]]]:
             found.weights.append(file)
     source = recipe.data.path or f"data set of {recipe.task.name}"
     for split in scored_splits(recipe.task, train=True):
-        rows = attempt(f"{source}, split {split}", lambda split=split: read_splits(recipe.task, recipe.data, [split]))
+        rows = attempt(
+            f"{source}, split {split}",
+            lambda split=split: read_splits(recipe.task, recipe.data, [split]),
+        )
         splits |= rows or {}
     found.rows = {split: len(rows) for split, rows in splits.items()}
     found.optional = _optional(recipe)
@@ -97,7 +100,9 @@ def weight_file(spec: Any, file: str, must: bool = True) -> str | None:
     from lorakit.models._load import location
 
     lenient = dict.fromkeys(("missing_entries", "connection_errors", "gated_repo"), False)
-    raising: Any = {} if must else {f"_raise_exceptions_for_{what}": value for what, value in lenient.items()}
+    raising: Any = (
+        {} if must else {f"_raise_exceptions_for_{what}": value for what, value in lenient.items()}
+    )
     return cached_file(location(spec.name), file, revision=spec.revision or "main", **raising)
 
 
@@ -125,7 +130,9 @@ def _optional(recipe: Recipe) -> list[str]:
 
 
 def _short(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [
+        type(error).__name__
+    ]
     return lines[0] if len(lines[0]) <= 400 else f"{lines[0][:400]}..."
 
 

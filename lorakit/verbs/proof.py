@@ -50,7 +50,9 @@ def reload_and_merge(
 
     def again(read: Callable[..., Base]) -> tuple[Base, Attachment]:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(torch.initial_seed() + 1)  # what is not in the file would now be another random number
+            torch.manual_seed(
+                torch.initial_seed() + 1
+            )  # what is not in the file would now be another random number
             base = read(recipe.model, head.value, recipe.task.labels)
         attachment = files.attach(files.read(folder), base.model, base.roles, base.fresh)
         base.to(device)
@@ -59,9 +61,14 @@ def reload_and_merge(
     base, attachment = again(load)
     reloaded = difference(wanted, logits_of(base.model, probe, head, pad))
     proofs = [
-        Check(name="reload", passed=reloaded <= 1e-5, value=reloaded, tolerance=1e-5,
-              note="saved, loaded anew under another seed: largest difference of a logit, relative"),
-    ]  # fmt: skip
+        Check(
+            name="reload",
+            passed=reloaded <= 1e-5,
+            value=reloaded,
+            tolerance=1e-5,
+            note="saved, loaded anew under another seed: largest difference of a logit, relative",
+        )
+    ]
     if not recipe.method.merges:
         return proofs
     if base.quantized:
@@ -75,9 +82,14 @@ def reload_and_merge(
     into = f"the {recipe.model.dtype}" if recipe.model.quantize is None else "dequantized fp32"
     return [
         *proofs,
-        Check(name="merge", passed=merged <= tolerance, value=merged, tolerance=tolerance,
-              note=f"folded into {into} weights, {how}: largest difference of a logit, relative"),
-    ]  # fmt: skip
+        Check(
+            name="merge",
+            passed=merged <= tolerance,
+            value=merged,
+            tolerance=tolerance,
+            note=f"folded into {into} weights, {how}: largest difference of a logit, relative",
+        ),
+    ]
 
 
 def _by_plain_transformers(
@@ -89,5 +101,10 @@ def _by_plain_transformers(
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # a class of its own that takes weights from files only
-        return 0.0, f"by lorakit alone, for plain transformers does not take weights from memory ({error})"
-    return difference(wanted, logits_of(model, probe, head, pad)), "by lorakit and by plain transformers"
+        return (
+            0.0,
+            f"by lorakit alone, for plain transformers does not take weights from memory ({error})",
+        )
+    return difference(
+        wanted, logits_of(model, probe, head, pad)
+    ), "by lorakit and by plain transformers"

@@ -33,15 +33,22 @@ def score_files(task: str, predictions: Path, references: Path) -> Scored:
     """By id where both files have ids, else line by line. DataError with file and line for what cannot be read or does
     not pair up."""
     asked = _by_name(task)
-    said = [Said(w, id_of(line), field_of(line, ("prediction",), w)) for w, line in json_lines(predictions)]
+    said = [
+        Said(w, id_of(line), field_of(line, ("prediction",), w))
+        for w, line in json_lines(predictions)
+    ]
     names = ("reference", "references")
     wanted = [Said(w, id_of(line), field_of(line, names, w)) for w, line in json_lines(references)]
     if len(said) != len(wanted):
-        raise DataError(f"{predictions} has {len(said)} predictions and {references} {len(wanted)} references")
+        raise DataError(
+            f"{predictions} has {len(said)} predictions and {references} {len(wanted)} references"
+        )
     if any(one.id is not None for one in said) and all(one.id is not None for one in wanted):
         ids = [str(one.id) for one in wanted]
         if len(set(ids)) < len(ids):
-            raise DataError(f"{references}: an id is given twice; predictions are paired with references by id")
+            raise DataError(
+                f"{references}: an id is given twice; predictions are paired with references by id"
+            )
         found = by_id(said, ids, predictions, str(references))
         said = said if found is None else [found[id] for id in ids]
     answers = [_answer(asked, one) for one in said]
@@ -65,7 +72,14 @@ def score_split(task: str, predictions: Path, split: str, overrides: Sequence[st
     found = _paired(said, examples, rows, predictions, f"the split {split}", notes)
     task_ = recipe.task
     answers = [
-        Answer(e.id, _read(task_, found[e.id]), task_.to_reference(e), found[e.id].value, e.text, e.group)
+        Answer(
+            e.id,
+            _read(task_, found[e.id]),
+            task_.to_reference(e),
+            found[e.id].value,
+            e.text,
+            e.group,
+        )
         for e in examples
     ]
     failed: Failed = {}
@@ -107,7 +121,9 @@ def _reference(task: Task, wanted: Said) -> Any:
 
 
 def _no_text(said: Said) -> DataError:
-    return DataError(f'{said.where}: {said.value!r} is not a text; write it in quotes, as "{said.value}"')
+    return DataError(
+        f'{said.where}: {said.value!r} is not a text; write it in quotes, as "{said.value}"'
+    )
 
 
 def _by_name(task: str) -> Task:
@@ -116,12 +132,21 @@ def _by_name(task: str) -> Task:
         return plugin.model_validate({"name": task})
     except ValidationError as error:
         missing = [str(e["loc"][-1]) for e in error.errors() if e["type"] == "missing"]
-        why = f"it needs {', '.join(missing)}" if missing else error.errors()[0]["msg"].removeprefix("Value error, ")
+        why = (
+            f"it needs {', '.join(missing)}"
+            if missing
+            else error.errors()[0]["msg"].removeprefix("Value error, ")
+        )
         raise RecipeError(f"{task} cannot be scored by its name alone: {why}") from None
 
 
 def _paired(
-    said: Sequence[Said], examples: Sequence[Example], rows: Sequence[str], path: Path, source: str, notes: list[str]
+    said: Sequence[Said],
+    examples: Sequence[Example],
+    rows: Sequence[str],
+    path: Path,
+    source: str,
+    notes: list[str],
 ) -> dict[str, Said]:
     ids = [example.id for example in examples]
     if (found := by_id(said, ids, path, source)) is not None:
@@ -129,7 +154,11 @@ def _paired(
     if len(said) == len(ids):
         return dict(zip(ids, said, strict=True))
     if len(said) == len(rows):
-        notes.append(f"{len(rows)} predictions, one per row, for {len(ids)} examples: the last of an example counts")
+        notes.append(
+            f"{len(rows)} predictions, one per row, for {len(ids)} examples: the last of an example counts"
+        )
         return dict(zip(rows, said, strict=True))
     each = f" or {len(rows)} (one per row of the official file)" if len(rows) != len(ids) else ""
-    raise DataError(f"{path} has {len(said)} predictions; {len(ids)} are needed, one per example{each}")
+    raise DataError(
+        f"{path} has {len(said)} predictions; {len(ids)} are needed, one per example{each}"
+    )

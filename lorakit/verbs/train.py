@@ -25,7 +25,15 @@ from lorakit.adapters import adapter as files
 from lorakit.adapters.base_config import settings_of
 from lorakit.batches import refuse_too_long
 from lorakit.errors import RecipeError
-from lorakit.evaluation.answers import Answer, Scores, read_splits, score_answers, scored_splits, sliced, writes
+from lorakit.evaluation.answers import (
+    Answer,
+    Scores,
+    read_splits,
+    score_answers,
+    scored_splits,
+    sliced,
+    writes,
+)
 from lorakit.methods import Attachment
 from lorakit.models._load import Base, load, outline
 from lorakit.notes import Note, has
@@ -51,7 +59,16 @@ from lorakit.runs.folder import (
 )
 from lorakit.runs.generations import Kept
 from lorakit.runs.inputs import base_files, record_base_files, refuse_other_base_files
-from lorakit.runs.objects import Examiner, Observer, attach, autocast, counts_of, precision_of, settled, training_set
+from lorakit.runs.objects import (
+    Examiner,
+    Observer,
+    attach,
+    autocast,
+    counts_of,
+    precision_of,
+    settled,
+    training_set,
+)
 from lorakit.runs.result import Check, Counts, Result, SeedResult, write_whole
 from lorakit.runs.resume import Before, Journal, before_of, goes_on_from, made_with
 from lorakit.tasks import Example
@@ -65,7 +82,9 @@ from lorakit.verbs.proof import reload_and_merge
 log = logging.getLogger(__name__)
 
 
-def train_recipe(loaded: Loaded, runs: Path, observe: Observer, fresh: bool = False) -> tuple[Path, Result]:
+def train_recipe(
+    loaded: Loaded, runs: Path, observe: Observer, fresh: bool = False
+) -> tuple[Path, Result]:
     """Train, score, save and prove every seed; returns the run folder and its result.
 
     A run that is whole already is returned as it stands, unless `fresh`.
@@ -73,7 +92,14 @@ def train_recipe(loaded: Loaded, runs: Path, observe: Observer, fresh: bool = Fa
     recipe, run = fixed_labels(loaded.recipe), folder_of(loaded, runs)
     if not fresh and (done := finished(run, recipe)):
         left = not_compared(run, recipe, done)
-        observe({"event": "finished_before", "folder": str(run), "finished": done.finished, "not_compared": left})
+        observe(
+            {
+                "event": "finished_before",
+                "folder": str(run),
+                "finished": done.finished,
+                "not_compared": left,
+            }
+        )
         if not (run / "report.html").is_file():
             write_report(run, done)
         return run, done
@@ -91,13 +117,17 @@ def train_recipe(loaded: Loaded, runs: Path, observe: Observer, fresh: bool = Fa
                 same_recipe(run, recipe)
             if not begun(run):
                 for other, changes in unfinished_others(run, recipe).items():
-                    observe({"event": "another_unfinished", "folder": str(other), "changes": changes})
+                    observe(
+                        {"event": "another_unfinished", "folder": str(other), "changes": changes}
+                    )
             base = base_files(recipe.model, start)
             if not fresh and begun(run):
                 for seed in recipe.seeds:
                     intact_seed(seed_folder(run, seed))
                 for what in [*refuse_other_data(run, splits), *refuse_other_base_files(run, base)]:
-                    log.warning("%s: not compared with that of the seeds that are there: %s", run, what)
+                    log.warning(
+                        "%s: not compared with that of the seeds that are there: %s", run, what
+                    )
             open_run(run, recipe, fresh)
             record_data(run, splits)
             record_base_files(run, base)
@@ -112,9 +142,13 @@ def train_recipe(loaded: Loaded, runs: Path, observe: Observer, fresh: bool = Fa
 
 
 def _train_seeds(
-    recipe: Recipe, run: Path, splits: dict[str, list[Example]], start: Path | None, accelerator: Accelerator,
+    recipe: Recipe,
+    run: Path,
+    splits: dict[str, list[Example]],
+    start: Path | None,
+    accelerator: Accelerator,
     observe: Observer,
-) -> list[SeedResult]:  # fmt: skip
+) -> list[SeedResult]:
     """Those that were trained to their end before are taken as they are."""
     before = {seed: intact_seed(seed_folder(run, seed)) for seed in recipe.seeds}
     accelerator.wait_for_everyone()  # or a process might find the seed that another has just finished
@@ -124,7 +158,9 @@ def _train_seeds(
         if (result := before[seed]) is not None:
             observe({"event": "seed_finished_before", "seed": seed, "folder": str(folder)})
             if accelerator.is_main_process:
-                shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # a stop may have come before that
+                shutil.rmtree(
+                    folder / "checkpoints", ignore_errors=True
+                )  # a stop may have come before that
         else:
             observe({"event": "seed", "seed": seed, "of": list(recipe.seeds), "folder": str(run)})
             result = train_seed(recipe, seed, folder, splits, start, accelerator, observe)
@@ -133,15 +169,22 @@ def _train_seeds(
 
 
 def _whole(
-    loaded: Loaded, recipe: Recipe, run: Path, seeds: Sequence[SeedResult], counts: Counts, started: str,
+    loaded: Loaded,
+    recipe: Recipe,
+    run: Path,
+    seeds: Sequence[SeedResult],
+    counts: Counts,
+    started: str,
     splits: dict[str, list[Example]],
-) -> Result:  # fmt: skip
+) -> Result:
     card = files.read(seed_folder(run, seeds[0].seed) / "adapter").about
     assert card is not None
     notes = list(loaded.notes)
     if recipe.train.precision == "auto":
         todo = settled(recipe)
-        text = f"precision auto: frozen weights in {todo.model.dtype}, products in {_products(todo)}"
+        text = (
+            f"precision auto: frozen weights in {todo.model.dtype}, products in {_products(todo)}"
+        )
         notes.append(Note(kind="precision", text=text))
     for split, part in _slices(recipe, splits).items():
         text = f"untrained, {split}: scored on {part}, evenly spread"
@@ -187,20 +230,32 @@ def fixed_labels(recipe: Recipe) -> Recipe:
     """Labels read from the training file become part of the recipe, so that the run stands without the file."""
     if "classes" not in type(recipe.task).model_fields or not recipe.task.labels:
         return recipe
-    return recipe.model_copy(update={"task": recipe.task.model_copy(update={"classes": recipe.task.labels})})
+    return recipe.model_copy(
+        update={"task": recipe.task.model_copy(update={"classes": recipe.task.labels})}
+    )
 
 
 def write_report(run: Path, result: Result) -> None:
     """result.json, which says that the run is whole, and the page, which `lorakit report` can draw again."""
     result.write(run / "result.json")
     logs = {s.seed: read_lines(seed_folder(run, s.seed) / "metrics.jsonl") for s in result.seeds}
-    write_page(run, result, logs, read_lines(_predictions(seed_folder(run, result.seeds[0].seed), result.splits[0])))
+    write_page(
+        run,
+        result,
+        logs,
+        read_lines(_predictions(seed_folder(run, result.seeds[0].seed), result.splits[0])),
+    )
 
 
 def train_seed(
-    recipe: Recipe, seed: int, folder: Path, splits: dict[str, list[Example]], start: Path | None,
-    accelerator: Accelerator, observe: Observer,
-) -> SeedResult:  # fmt: skip
+    recipe: Recipe,
+    seed: int,
+    folder: Path,
+    splits: dict[str, list[Example]],
+    start: Path | None,
+    accelerator: Accelerator,
+    observe: Observer,
+) -> SeedResult:
     """One seed: load, attach, score untrained, train, save, prove, predict; or on from where it was stopped."""
     begin = time.perf_counter()
     task, main = recipe.task, accelerator.is_main_process
@@ -209,7 +264,9 @@ def train_seed(
     base = load(recipe.model, task.head.value, task.labels)
     attachment = attach(recipe, base)
     card = about(recipe, base, attachment)
-    before = None if saved is None else before_of(saved, card.fingerprint, accelerator.num_processes)
+    before = (
+        None if saved is None else before_of(saved, card.fingerprint, accelerator.num_processes)
+    )
     renewed = None
     if start is not None:
         renewed = files.start_from(files.read(start), attachment)
@@ -225,7 +282,9 @@ def train_seed(
     refuse_unused(recipe.model.new_tokens, encoded, base.tokenizer)
     seconds = {"load": time.perf_counter() - begin}
     if before is None:
-        bare = attachment.off() if recipe.method.added_tokens else nullcontext()  # others begin as the base
+        bare = (
+            attachment.off() if recipe.method.added_tokens else nullcontext()
+        )  # others begin as the base
         with bare, autocast(recipe, accelerator.device):
             base_scores = examiner.untrained(base.model)
         seconds["base score"] = time.perf_counter() - begin - seconds["load"]
@@ -234,31 +293,49 @@ def train_seed(
     observe({"event": "base", "scores": base_scores, "slices": _slices(recipe, splits)})
     refuse_missing_metric(task, base_scores)
     setup = Setup(
-        encoded, task.head, base.tokenizer.pad_token_id,
+        encoded,
+        task.head,
+        base.tokenizer.pad_token_id,
         recipe.data.max_length if recipe.data.padding == "max_length" else None,
-        recipe.train, recipe.evaluate, seed, (task.eval_splits[0], task.primary),
+        recipe.train,
+        recipe.evaluate,
+        seed,
+        (task.eval_splits[0], task.primary),
         recipe.data.max_length if recipe.data.packing else None,
-    )  # fmt: skip
-    set_seed(seed, device_specific=accelerator.num_processes > 1)  # dropout differs by process, and only that
+    )
+    set_seed(
+        seed, device_specific=accelerator.num_processes > 1
+    )  # dropout differs by process, and only that
     latest: dict[str, list[Answer]] = {}
     earlier = seconds.get("whole", 0.0)  # before a stop
 
     def score(model: Any) -> Scores:
         latest.update({split: examiner.answers(model, split) for split in task.eval_splits})
-        scores = {split: score_answers(task, found, examiner.failed) for split, found in latest.items()}
+        scores = {
+            split: score_answers(task, found, examiner.failed) for split, found in latest.items()
+        }
         return of_the_first(scores, setup.watched, accelerator)
 
     def known() -> dict[str, Any]:
         seconds["whole"] = earlier + time.perf_counter() - begin
         return Before(
-            fingerprint=card.fingerprint, base_scores=base_scores, journal=journal.length(), seconds=seconds,
+            fingerprint=card.fingerprint,
+            base_scores=base_scores,
+            journal=journal.length(),
+            seconds=seconds,
             made_with=made_with(),
-        ).model_dump(mode="json")  # fmt: skip
+        ).model_dump(mode="json")
 
-    with Journal(folder / "metrics.jsonl" if main else None, None if before is None else before.journal) as journal:
+    with Journal(
+        folder / "metrics.jsonl" if main else None, None if before is None else before.journal
+    ) as journal:
         checkpoints = Checkpoints(folder / "checkpoints", recipe.train.checkpoint, saved, known)
-        trained = train(attachment, setup, accelerator, score, _both(observe, journal.write), checkpoints)
-    if is_sharded(accelerator):  # the model is in parts: it is read anew, and what was trained is put on it
+        trained = train(
+            attachment, setup, accelerator, score, _both(observe, journal.write), checkpoints
+        )
+    if is_sharded(
+        accelerator
+    ):  # the model is in parts: it is read anew, and what was trained is put on it
         accelerator.free_memory()
         base = load(recipe.model, task.head.value, task.labels)
         attachment = examiner.attachment = attach(recipe, base)
@@ -268,27 +345,43 @@ def train_seed(
         files.save(folder / "adapter", attachment, card, base.tokenizer)
     accelerator.wait_for_everyone()
     with autocast(recipe, accelerator.device):
-        answers = latest if trained.best_step == trained.steps else {}  # of the state that was kept, or to be asked
+        answers = (
+            latest if trained.best_step == trained.steps else {}
+        )  # of the state that was kept, or to be asked
         for split in scored_splits(task):
             if split not in answers:
                 kept = _kept(recipe, folder, split, trained, accelerator)
                 answers[split] = examiner.answers(base.model, split, kept=kept)
-    scores: Scores = {split: score_answers(task, found, examiner.failed) for split, found in answers.items()}
-    proven = _prove(recipe, folder, base, attachment, encoded[:8], accelerator, trained) if main else []
+    scores: Scores = {
+        split: score_answers(task, found, examiner.failed) for split, found in answers.items()
+    }
+    proven = (
+        _prove(recipe, folder, base, attachment, encoded[:8], accelerator, trained) if main else []
+    )
     seconds |= {
-        "train": trained.seconds, "evaluate": trained.evaluating, "whole": earlier + time.perf_counter() - begin
-    }  # fmt: skip
+        "train": trained.seconds,
+        "evaluate": trained.evaluating,
+        "whole": earlier + time.perf_counter() - begin,
+    }
     if main:
         for split, found in answers.items():
             write_lines(_predictions(folder, split), (answer.line() for answer in found))
             Kept.partial(_predictions(folder, split)).unlink(missing_ok=True)
         write_whole(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
     result = SeedResult(
-        seed=seed, scores=scores, base_scores=base_scores, best_epoch=trained.best_epoch, epochs=trained.epochs,
-        steps=trained.steps, planned_steps=trained.planned, skipped_steps=trained.skipped,
-        delta_norms=attachment.delta_norms(), checks=(*proven, *not_computed(examiner.failed)),
-        seconds=seconds, files=files_of(folder) if main else {},
-    )  # fmt: skip
+        seed=seed,
+        scores=scores,
+        base_scores=base_scores,
+        best_epoch=trained.best_epoch,
+        epochs=trained.epochs,
+        steps=trained.steps,
+        planned_steps=trained.planned,
+        skipped_steps=trained.skipped,
+        delta_norms=attachment.delta_norms(),
+        checks=(*proven, *not_computed(examiner.failed)),
+        seconds=seconds,
+        files=files_of(folder) if main else {},
+    )
     if main:
         result.write(folder / "result.json")  # last: it says that the seed is whole
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -301,40 +394,62 @@ def refuse_unused(new_tokens: Sequence[str], encoded: Sequence[Any], tokenizer: 
     seen = {token for item in encoded for token in item.inputs["input_ids"]}
     for text in new_tokens:
         if tokenizer.convert_tokens_to_ids(text) not in seen:
-            raise RecipeError(f"model.new_tokens: no example of the training split holds {text!r}; leave it out")
+            raise RecipeError(
+                f"model.new_tokens: no example of the training split holds {text!r}; leave it out"
+            )
 
 
 def about(recipe: Recipe, base: Base, attachment: Attachment) -> files.About:
     """What travels with the adapter. Made before training: the fingerprint is of the base as it was loaded."""
     return files.About(
-        base=base.name, revision=base.revision, model_type=base.config.model_type, head=recipe.task.head.value,
-        labels=list(recipe.task.labels), task=recipe.task.model_dump(mode="json", exclude_none=True),
+        base=base.name,
+        revision=base.revision,
+        model_type=base.config.model_type,
+        head=recipe.task.head.value,
+        labels=list(recipe.task.labels),
+        task=recipe.task.model_dump(mode="json", exclude_none=True),
         decode=recipe.decode.model_dump(mode="json"),
-        max_length=recipe.data.max_length, method=recipe.method.model_dump(mode="json"),
-        fresh=sorted(attachment.fresh), fingerprint=files.fingerprint(base.model, attachment.fresh),
-        lorakit=lorakit.__version__, model_config=dict(recipe.model.config),
-        new_tokens=list(recipe.model.new_tokens), base_config=settings_of(base.config), base_id=recipe.model.id,
-    )  # fmt: skip
+        max_length=recipe.data.max_length,
+        method=recipe.method.model_dump(mode="json"),
+        fresh=sorted(attachment.fresh),
+        fingerprint=files.fingerprint(base.model, attachment.fresh),
+        lorakit=lorakit.__version__,
+        model_config=dict(recipe.model.config),
+        new_tokens=list(recipe.model.new_tokens),
+        base_config=settings_of(base.config),
+        base_id=recipe.model.id,
+    )
 
 
 def _prove(
-    recipe: Recipe, folder: Path, base: Base, attachment: Attachment, probe: Sequence[Any], accelerator: Accelerator,
+    recipe: Recipe,
+    folder: Path,
+    base: Base,
+    attachment: Attachment,
+    probe: Sequence[Any],
+    accelerator: Accelerator,
     trained: Trained,
-) -> list[Check]:  # fmt: skip
+) -> list[Check]:
     norms = attachment.delta_norms()
     dead = [name for name, norm in norms.items() if not norm > 0] if attachment.sites else []
     # with a warm-up from zero the first step changes nothing, and it may be the best of few
     kept = f"; dead: {', '.join(dead[:3])}; the kept state is that after step {trained.best_step} of {trained.steps}"
     alive = Check(
-        name="alive", passed=not dead, value=min(norms.values(), default=0.0), tolerance=0.0,
+        name="alive",
+        passed=not dead,
+        value=min(norms.values(), default=0.0),
+        tolerance=0.0,
         note=f"the least ||dW||/||W|| of all sites{kept if dead else ''}",
-    )  # fmt: skip
+    )
     return [alive, *reload_and_merge(recipe, folder / "adapter", base, probe, accelerator.device)]
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:
     precision = precision_of(recipe)
-    wanted: dict[str, Any] = {"mixed_precision": precision, "cpu": on_cpus(os.environ.get("LORAKIT_CPU") == "1")}
+    wanted: dict[str, Any] = {
+        "mixed_precision": precision,
+        "cpu": on_cpus(os.environ.get("LORAKIT_CPU") == "1"),
+    }
     try:
         try:
             accelerator = Accelerator(**wanted)
@@ -343,9 +458,15 @@ def _accelerator(recipe: Recipe) -> Accelerator:
             AcceleratorState._reset_state(reset_partial_state=not is_initialized())
             accelerator = Accelerator(**wanted)
     except ValueError as error:
-        raise RecipeError(f"train.precision {recipe.train.precision} is not to be had here: {error}") from error
-    if precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would train in fp32 without a word
-        raise RecipeError("train.precision fp16 is not to be had here: it needs a GPU; take bf16 or fp32")
+        raise RecipeError(
+            f"train.precision {recipe.train.precision} is not to be had here: {error}"
+        ) from error
+    if (
+        precision == "fp16" and accelerator.device.type == "cpu"
+    ):  # accelerate would train in fp32 without a word
+        raise RecipeError(
+            "train.precision fp16 is not to be had here: it needs a GPU; take bf16 or fp32"
+        )
     settle(accelerator, precision, recipe.train)
     return accelerator
 
@@ -358,7 +479,9 @@ def _predictions(folder: Path, split: str) -> Path:
     return folder / "predictions" / f"{split}.jsonl"
 
 
-def _kept(recipe: Recipe, folder: Path, split: str, trained: Trained, accelerator: Accelerator) -> Kept | None:
+def _kept(
+    recipe: Recipe, folder: Path, split: str, trained: Trained, accelerator: Accelerator
+) -> Kept | None:
     """Where the texts of the kept state are saved as they come; those that are of it already are not asked again."""
     if not (accelerator.is_main_process and writes(recipe.task)):
         return None

@@ -21,7 +21,12 @@ from lorakit.methods import methods
 def trained(tiny, about, tmp_path):
     """`trained(family, method, fields)` -> (model, attachment, folder): two steps from a tiny base, and saved."""
 
-    def trained(family: str = "roberta", method: str = "lora", head: str = "SequenceClassification", **fields: Any):
+    def trained(
+        family: str = "roberta",
+        method: str = "lora",
+        head: str = "SequenceClassification",
+        **fields: Any,
+    ):
         model = tiny(family, head)
         torch.manual_seed(0)
         attachment = methods.get(method)(**fields).attach(model.model, model.roles, model.fresh)
@@ -56,7 +61,9 @@ def rewrite():
     digests: those of what is written then, so that a reader looks further; else they stay.
     """
 
-    def rewrite(folder: Path, change=lambda tensors: tensors, header=lambda h: h, digests: bool = True) -> None:
+    def rewrite(
+        folder: Path, change=lambda tensors: tensors, header=lambda h: h, digests: bool = True
+    ) -> None:
         file = next(folder.glob("*.safetensors"))
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata()
@@ -78,7 +85,9 @@ def from_peft():
     def write(folder: Path, tensors: dict[str, torch.Tensor], **config: Any) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, folder / files.PEFT_FILE, metadata={"format": "pt"})
-        (folder / files.CONFIG_FILE).write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 8, **config}))
+        (folder / files.CONFIG_FILE).write_text(
+            json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 8, **config})
+        )
         return folder
 
     return write

@@ -18,9 +18,13 @@ from lorakit.errors import AdapterError, InputError
 from lorakit.methods import methods
 from lorakit.methods.reparam.lora import LoRA
 
-ROUND_TRIPS = [(m, f) for m in ("lora", "full", "bitfit") for f in ("roberta", "gpt2", "gpt_neox", "t5")]
+ROUND_TRIPS = [
+    (m, f) for m in ("lora", "full", "bitfit") for f in ("roberta", "gpt2", "gpt_neox", "t5")
+]
 ROUND_TRIPS += [(m, f) for m in ("lora", "full") for f in ("llama", "phi3")]
-ROUND_TRIPS += [(m, f) for m in ("adapter_h", "adapter_l", "adapter_p") for f in ("roberta", "gpt2")]
+ROUND_TRIPS += [
+    (m, f) for m in ("adapter_h", "adapter_l", "adapter_p") for f in ("roberta", "gpt2")
+]
 ROUND_TRIPS += [(m, "gpt2") for m in ("prefix_layer", "lora_prefix_embedding", "lora_prefix_layer")]
 
 
@@ -65,7 +69,10 @@ def test_save_load_save_gives_the_same(trained, base, about, tmp_path, method):
 
 @pytest.mark.parametrize(
     ("method", "names"),
-    [("lora", ["adapter_config.json", "adapter_model.safetensors"]), ("full", ["trained.safetensors"])],
+    [
+        ("lora", ["adapter_config.json", "adapter_model.safetensors"]),
+        ("full", ["trained.safetensors"]),
+    ],
 )
 def test_the_header_says_what_the_adapter_is_for(trained, about, method, names):
     model, attachment, folder = trained("roberta", method)
@@ -80,7 +87,9 @@ def test_the_header_says_what_the_adapter_is_for(trained, about, method, names):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize(("family", "head"), [("gpt2", "CausalLM"), ("roberta", "SequenceClassification")])
+@pytest.mark.parametrize(
+    ("family", "head"), [("gpt2", "CausalLM"), ("roberta", "SequenceClassification")]
+)
 def test_an_adapter_on_a_half_precision_base(trained, base, family, head, dtype):
     """The base may be loaded in another precision than it was trained in; a head is float32 in any case."""
     model, _, folder = trained(family, head=head)
@@ -94,8 +103,12 @@ def test_an_adapter_on_a_half_precision_base(trained, base, family, head, dtype)
 class TestStrict:
     def test_a_missing_tensor(self, trained, base, rewrite, method):
         _, _, folder = trained("roberta", method)
-        rewrite(folder, lambda t: {n: v for n, v in t.items() if "classifier.out_proj.weight" not in n})
-        with pytest.raises(AdapterError, match=r"missing from the file: .*classifier\.out_proj\.weight"):
+        rewrite(
+            folder, lambda t: {n: v for n, v in t.items() if "classifier.out_proj.weight" not in n}
+        )
+        with pytest.raises(
+            AdapterError, match=r"missing from the file: .*classifier\.out_proj\.weight"
+        ):
             _attach(folder, base())
 
     def test_a_left_over_tensor(self, trained, base, rewrite, method):
@@ -106,13 +119,21 @@ class TestStrict:
 
     def test_another_shape(self, trained, base, method):
         _, _, folder = trained("roberta", method)
-        with pytest.raises(AdapterError, match=r"out_proj\.weight: the file has shape \(2, 32\), the model \(3, 32\)"):
+        with pytest.raises(
+            AdapterError,
+            match=r"out_proj\.weight: the file has shape \(2, 32\), the model \(3, 32\)",
+        ):
             _attach(folder, base(num_labels=3))
 
     @pytest.mark.parametrize("number", [float("nan"), float("inf")])
     def test_a_number_that_is_not_finite(self, trained, rewrite, method, number):
         _, _, folder = trained("roberta", method)
-        rewrite(folder, lambda t: {n: v if "classifier.dense.bias" not in n else v / 0 * number for n, v in t.items()})
+        rewrite(
+            folder,
+            lambda t: {
+                n: v if "classifier.dense.bias" not in n else v / 0 * number for n, v in t.items()
+            },
+        )
         with pytest.raises(AdapterError, match=r"not finite, in .*classifier\.dense\.bias"):
             files.read(folder)
 
@@ -126,7 +147,10 @@ class TestStrict:
 
     def test_other_base_weights(self, trained, base, method):
         _, _, folder = trained("roberta", method)
-        with pytest.raises(AdapterError, match=r"other weights than these: its base is some/base \(revision abc123\)"):
+        with pytest.raises(
+            AdapterError,
+            match=r"other weights than these: its base is some/base \(revision abc123\)",
+        ):
             _attach(folder, base(seed=5))
 
     def test_other_base_weights_if_one_insists(self, trained, base, method):
@@ -141,33 +165,65 @@ class TestStrict:
 
     def test_a_header_with_unknown_fields(self, trained, rewrite, method):
         _, _, folder = trained("roberta", method)
-        rewrite(folder, header=lambda h: h | {"lorakit": json.dumps({**json.loads(h["lorakit"]), "more": 1})})
+        rewrite(
+            folder,
+            header=lambda h: h | {"lorakit": json.dumps({**json.loads(h["lorakit"]), "more": 1})},
+        )
         with pytest.raises(AdapterError, match="header"):
             files.read(folder)
 
     @pytest.mark.parametrize(
         ("field", "value"),
-        [("base", 5), ("task", 5), ("labels", 5), ("fresh", 5), ("fresh", [5]), ("method", 5), ("fingerprint", None),
-         ("max_length", "x"), ("model_config", 5), ("revision", 5), ("head", None), ("lorakit", 5)],
-    )  # fmt: skip
+        [
+            ("base", 5),
+            ("task", 5),
+            ("labels", 5),
+            ("fresh", 5),
+            ("fresh", [5]),
+            ("method", 5),
+            ("fingerprint", None),
+            ("max_length", "x"),
+            ("model_config", 5),
+            ("revision", 5),
+            ("head", None),
+            ("lorakit", 5),
+        ],
+    )
     def test_a_header_with_another_type(self, trained, rewrite, method, field, value):
         _, _, folder = trained("roberta", method)
-        rewrite(folder, header=lambda h: h | {"lorakit": json.dumps({**json.loads(h["lorakit"]), field: value})})
-        with pytest.raises(AdapterError, match=rf"header that this lorakit does not read: {field}.* is "):
+        rewrite(
+            folder,
+            header=lambda h: (
+                h | {"lorakit": json.dumps({**json.loads(h["lorakit"]), field: value})}
+            ),
+        )
+        with pytest.raises(
+            AdapterError, match=rf"header that this lorakit does not read: {field}.* is "
+        ):
             files.read(folder)
 
     def test_numbers_that_are_no_floats(self, trained, rewrite, method):
         _, _, folder = trained("roberta", method)
-        rewrite(folder, lambda t: {n: v.int() if "classifier.dense.bias" in n else v for n, v in t.items()})
+        rewrite(
+            folder,
+            lambda t: {n: v.int() if "classifier.dense.bias" in n else v for n, v in t.items()},
+        )
         with pytest.raises(AdapterError, match=r"classifier\.dense\.bias in int32"):
             files.read(folder)
 
     @pytest.mark.parametrize(
-        "value", [{"name": "lorra"}, {"name": 0.5}, {"name": []}, {"name": "lora", "rank": 4}, {}], ids=str
+        "value",
+        [{"name": "lorra"}, {"name": 0.5}, {"name": []}, {"name": "lora", "rank": 4}, {}],
+        ids=str,
     )
     def test_a_method_that_is_not_known(self, trained, base, rewrite, method, value):
         _, _, folder = trained("roberta", method)
-        rewrite(folder, header=lambda h: h | {"lorakit": json.dumps({**json.loads(h["lorakit"]), "method": value})})
+        rewrite(
+            folder,
+            header=lambda h: (
+                h | {"lorakit": json.dumps({**json.loads(h["lorakit"]), "method": value})}
+            ),
+        )
         with pytest.raises(AdapterError, match="method is none that this lorakit knows"):
             _attach(folder, base())
 
@@ -182,14 +238,18 @@ def _picture(model):
 @pytest.mark.parametrize("damage", ["missing", "foreign"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_what_does_not_fit_leaves_the_model_as_it_was(trained, base, rewrite, method, dtype, damage):
+def test_what_does_not_fit_leaves_the_model_as_it_was(
+    trained, base, rewrite, method, dtype, damage
+):
     _, _, folder = trained("roberta", method)
     other = base(dtype=dtype)
     names = [name for name in files.read(folder).tensors if "layer.1" in name]
     if damage == "missing":
         rewrite(folder, lambda t: {n: v for n, v in t.items() if n != names[-1]})
     elif method == "lora":
-        rewrite(folder, lambda t: t | {names[-1]: torch.zeros(3, 3)}, header=lambda h: {"format": "pt"})
+        rewrite(
+            folder, lambda t: t | {names[-1]: torch.zeros(3, 3)}, header=lambda h: {"format": "pt"}
+        )
     else:
         rewrite(folder, lambda t: t | {names[-1]: torch.zeros(3, 3)})
     before, logits = _picture(other.model), other.logits()
@@ -214,7 +274,10 @@ def test_a_lora_for_other_roles_is_refused(trained, base, rewrite):
     """The header says key, the tensors are for query and value."""
     _, _, folder = trained("roberta")
     key = LoRA(targets=("key",)).model_dump(mode="json")
-    rewrite(folder, header=lambda h: h | {"lorakit": json.dumps({**json.loads(h["lorakit"]), "method": key})})
+    rewrite(
+        folder,
+        header=lambda h: h | {"lorakit": json.dumps({**json.loads(h["lorakit"]), "method": key})},
+    )
     with pytest.raises(AdapterError, match=r"no lora_A and lora_B for .*attention\.self\.key"):
         _attach(folder, base())
 
@@ -237,7 +300,9 @@ def test_a_pickle_is_not_opened(tmp_path):
         files.read(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[1, 2]", "", "[" * 100_000], ids=["open", "a list", "empty", "deep"])
+@pytest.mark.parametrize(
+    "text", ["{", "[1, 2]", "", "[" * 100_000], ids=["open", "a list", "empty", "deep"]
+)
 def test_a_config_that_is_damaged(trained, text):
     _, _, folder = trained()
     (folder / files.CONFIG_FILE).write_text(text)
@@ -249,7 +314,9 @@ def test_a_pattern_that_could_take_for_ever(trained):
     """Of an adapter from elsewhere: rank_pattern is matched with the path of every module."""
     _, _, folder = trained()
     config = json.loads((folder / "adapter_config.json").read_text())
-    (folder / "adapter_config.json").write_text(json.dumps(config | {"rank_pattern": {r"(\w+\.?)+X": 4}}))
+    (folder / "adapter_config.json").write_text(
+        json.dumps(config | {"rank_pattern": {r"(\w+\.?)+X": 4}})
+    )
     with pytest.raises(AdapterError, match="no regular expression that is tried"):
         files.read(folder)
 
@@ -259,7 +326,9 @@ def test_floats_of_8_bits(trained, rewrite, dtype):
     """torch can hardly compute with them."""
     _, _, folder = trained()
     rewrite(folder, lambda tensors: {name: tensor.to(dtype) for name, tensor in tensors.items()})
-    with pytest.raises(AdapterError, match=r"in float8_.*; LoRA's numbers are floats of 16 bits or more"):
+    with pytest.raises(
+        AdapterError, match=r"in float8_.*; LoRA's numbers are floats of 16 bits or more"
+    ):
         files.read(folder)
 
 
@@ -368,13 +437,20 @@ def test_another_base_is_refused_in_every_dtype(tiny, base, about, tmp_path, mad
         _attach(tmp_path / "adapter", base("gpt2", dtype=used, seed=5))
 
 
-@pytest.mark.parametrize("old", ["", "9f86d081884c7d659a2feaa0c55ad015", "9:9f86d081884c7d659a2feaa0c55ad015"])
+@pytest.mark.parametrize(
+    "old", ["", "9f86d081884c7d659a2feaa0c55ad015", "9:9f86d081884c7d659a2feaa0c55ad015"]
+)
 def test_an_adapter_with_another_kind_of_fingerprint_loads_with_a_note(
     trained, base, rewrite, caplog, monkeypatch, old
 ):
     monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)
     model, _, folder = trained()
-    rewrite(folder, header=lambda h: h | {"lorakit": json.dumps({**json.loads(h["lorakit"]), "fingerprint": old})})
+    rewrite(
+        folder,
+        header=lambda h: (
+            h | {"lorakit": json.dumps({**json.loads(h["lorakit"]), "fingerprint": old})}
+        ),
+    )
     other = base()
     _attach(folder, other)
     assert torch.equal(other.logits(), model.logits())
@@ -430,7 +506,9 @@ def test_a_fingerprint_computes_only_the_digest_that_it_is_compared_by(tiny):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_an_adapter_made_on_a_half_precision_base_goes_on_the_whole_one(tiny, base, about, tmp_path, dtype):
+def test_an_adapter_made_on_a_half_precision_base_goes_on_the_whole_one(
+    tiny, base, about, tmp_path, dtype
+):
     """As `lorakit merge` puts it on: the sum is formed in float32."""
     model = tiny("gpt2", dtype=dtype)
     attachment = LoRA().attach(model.model, model.roles, model.fresh)
@@ -445,7 +523,11 @@ def test_a_fingerprint_sees_a_base_that_was_trained_on(tiny):
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in model.model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * parameter.std(correction=0) * 0.01)
+            parameter.add_(
+                torch.randn(parameter.shape, generator=generator)
+                * parameter.std(correction=0)
+                * 0.01
+            )
     assert files.fingerprint(model.model, model.fresh) != wanted
 
 
@@ -482,7 +564,9 @@ def test_start_from_an_adapter_with_other_labels(trained, base):
     assert torch.equal(other.model.get_parameter(query), model.model.get_parameter(query))
 
 
-@pytest.mark.parametrize("fields", [{"r": 4}, {"targets": ("query",)}, {"targets": ("q", "k", "v")}], ids=str)
+@pytest.mark.parametrize(
+    "fields", [{"r": 4}, {"targets": ("query",)}, {"targets": ("q", "k", "v")}], ids=str
+)
 def test_start_from_another_lora_is_refused(trained, base, fields):
     _, _, folder = trained()
     with pytest.raises(AdapterError):
@@ -538,6 +622,8 @@ def test_a_setting_that_decides_no_output_may_differ(tiny, about, tmp_path, key)
 
     model, other = tiny("roberta"), tiny("roberta")
     attachment = LoRA().attach(model.model, model.roles, model.fresh)
-    files.save(tmp_path / "a", attachment, about(model, attachment, base_config=settings_of(model.config)))
+    files.save(
+        tmp_path / "a", attachment, about(model, attachment, base_config=settings_of(model.config))
+    )
     setattr(other.model.config, key, FREE[key])
     assert _attach(tmp_path / "a", other).sites

@@ -26,7 +26,9 @@ def saved(tmp_path, about):
 
     def save(name: str, head: str = "causal", **changes):
         base = load(Model(name=name), head, ("no", "yes") if head == "classification" else ())
-        attachment = LoRA(targets=("query", "value"), r=4, alpha=8).attach(base.model, base.roles, base.fresh)
+        attachment = LoRA(targets=("query", "value"), r=4, alpha=8).attach(
+            base.model, base.roles, base.fresh
+        )
         with torch.no_grad():
             for delta in attachment.deltas.values():
                 delta.B.normal_(std=0.1)
@@ -49,11 +51,17 @@ def test_peft_loads_the_base_that_ships(saved, name):
     head = "causal" if "gpt2" in name else "classification"
     folder, base, _ = saved(name, head)
     assert peft.PeftConfig.from_pretrained(str(folder)).base_model_name_or_path == location(name)
-    auto = peft.AutoPeftModelForCausalLM if head == "causal" else peft.AutoPeftModelForSequenceClassification
+    auto = (
+        peft.AutoPeftModelForCausalLM
+        if head == "causal"
+        else peft.AutoPeftModelForSequenceClassification
+    )
     theirs = auto.from_pretrained(str(folder), dtype=torch.float32).eval()
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():
-        torch.testing.assert_close(theirs(input_ids=ids).logits, base.model.eval()(input_ids=ids).logits)
+        torch.testing.assert_close(
+            theirs(input_ids=ids).logits, base.model.eval()(input_ids=ids).logits
+        )
     assert files.read(folder).base == name, "lorakit's own name stays, which is good on any machine"
 
 
@@ -87,7 +95,9 @@ def test_the_recipes_key_reaches_the_adapter_and_changes_no_setting():
     assert not loaded.notes
 
 
-@pytest.mark.parametrize("name", ["/models/x", "./x", "../x", "a/b/c", "a b", "~/x", "", "a\nb", "-x", "x/"])
+@pytest.mark.parametrize(
+    "name", ["/models/x", "./x", "../x", "a/b/c", "a b", "~/x", "", "a\nb", "-x", "x/"]
+)
 def test_an_id_that_is_none(name):
     with pytest.raises(RecipeError, match=r"model\.id"):
         load_recipe("quickstart", [f"model.id={json.dumps(name)}"])

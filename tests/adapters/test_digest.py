@@ -46,7 +46,9 @@ def test_a_changed_field_of_the_config_is_seen(trained, field):
     _, _, folder = trained()
     file = folder / files.CONFIG_FILE
     config = json.loads(file.read_text())
-    file.write_text(json.dumps(config | {field: {"r": 9, "lora_alpha": 3, "bias": "all"}.get(field)}))
+    file.write_text(
+        json.dumps(config | {field: {"r": 9, "lora_alpha": 3, "bias": "all"}.get(field)})
+    )
     with pytest.raises(AdapterError, match=r"adapter_config\.json"):
         files.read(folder)
 

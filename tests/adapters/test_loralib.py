@@ -19,9 +19,15 @@ loralib = pytest.importorskip("loralib")
 
 R, ALPHA = 4, 6
 PATHS = {
-    "roberta": [f"roberta.encoder.layer.{i}.attention.self.{role}" for i in range(2) for role in ("query", "value")],
+    "roberta": [
+        f"roberta.encoder.layer.{i}.attention.self.{role}"
+        for i in range(2)
+        for role in ("query", "value")
+    ],
     "deberta-v2": [
-        f"deberta.encoder.layer.{i}.attention.self.{role}_proj" for i in range(2) for role in ("query", "value")
+        f"deberta.encoder.layer.{i}.attention.self.{role}_proj"
+        for i in range(2)
+        for role in ("query", "value")
     ],
     "gpt2": [f"transformer.h.{i}.attn.c_attn" for i in range(2)],
 }
@@ -40,7 +46,13 @@ def make_theirs(tiny, family: str, enabled=(True, False, True), **layer: Any) ->
         old = theirs.model.get_submodule(path)
         if family == "gpt2":
             new = loralib.MergedLinear(
-                32, 96, r=R, lora_alpha=ALPHA, enable_lora=list(enabled), fan_in_fan_out=True, **layer
+                32,
+                96,
+                r=R,
+                lora_alpha=ALPHA,
+                enable_lora=list(enabled),
+                fan_in_fan_out=True,
+                **layer,
             )
         else:
             new = loralib.Linear(32, 32, r=R, lora_alpha=ALPHA, **layer)
@@ -53,7 +65,9 @@ def make_theirs(tiny, family: str, enabled=(True, False, True), **layer: Any) ->
     with torch.no_grad():
         for name, parameter in theirs.model.named_parameters():
             if "lora_" in name or name in theirs.fresh:
-                parameter.copy_(torch.empty(parameter.shape).normal_(std=0.3, generator=generator))  # as files hold it
+                parameter.copy_(
+                    torch.empty(parameter.shape).normal_(std=0.3, generator=generator)
+                )  # as files hold it
     theirs.model.train()
     return theirs
 
@@ -79,7 +93,9 @@ def imported(tiny, tmp_path):
         with torch.no_grad():
             for name in ours.fresh:
                 ours.model.get_parameter(name).zero_()
-        attachment = LoRA(**{"r": R, "alpha": ALPHA, **fields}).attach(ours.model, ours.roles, ours.fresh)
+        attachment = LoRA(**{"r": R, "alpha": ALPHA, **fields}).attach(
+            ours.model, ours.roles, ours.fresh
+        )
         attachment.load_state(state_of(attachment, read(tmp_path / "checkpoint.bin")))
         return ours
 
@@ -117,7 +133,9 @@ def test_what_the_format_cannot_say_of_deberta(tiny, imported):
 
 def test_the_layout_of_c_attn():
     """A (2 r, d), B (2 d, r): the published shapes of GPT-2 medium's checkpoint, r = 4."""
-    layer = loralib.MergedLinear(1024, 3072, r=4, enable_lora=[True, False, True], fan_in_fan_out=True)
+    layer = loralib.MergedLinear(
+        1024, 3072, r=4, enable_lora=[True, False, True], fan_in_fan_out=True
+    )
     assert (layer.lora_A.shape, layer.lora_B.shape) == ((8, 1024), (2048, 4))
 
 
@@ -133,7 +151,9 @@ def test_every_wrapping(tiny, imported, family, wrap):
     if wrap in ("nested", "both"):
         checkpoint = {"model_state_dict": checkpoint}
     if wrap == "below the body":
-        checkpoint = {k.removeprefix(f"{theirs.model.base_model_prefix}."): v for k, v in checkpoint.items()}
+        checkpoint = {
+            k.removeprefix(f"{theirs.model.base_model_prefix}."): v for k, v in checkpoint.items()
+        }
     if wrap == "half precision":
         checkpoint = {k: v.half() for k, v in checkpoint.items()}
     ours = imported(family, checkpoint)
@@ -171,7 +191,8 @@ class TestSavedMerged:
         theirs = make_theirs(tiny, family, merge_weights=True)
         theirs.model.eval()
         with pytest.raises(
-            AdapterError, match=r"merged with alpha/r = 1\.5, and the recipe has 4; give method\.alpha=6"
+            AdapterError,
+            match=r"merged with alpha/r = 1\.5, and the recipe has 4; give method\.alpha=6",
         ):
             imported(family, theirs.model.state_dict(), alpha=16)
 
@@ -180,21 +201,25 @@ class TestRefused:
     @pytest.mark.parametrize("family", FAMILIES)
     def test_another_rank(self, tiny, imported, family):
         with pytest.raises(
-            AdapterError, match=r"the checkpoint has lora_A .* rank 8 on .* Give method\.r=4, and the al"
+            AdapterError,
+            match=r"the checkpoint has lora_A .* rank 8 on .* Give method\.r=4, and the al",
         ):
             imported(family, trained_alone(make_theirs(tiny, family)), r=8)
 
     def test_other_parts(self, tiny, imported):
         """A checkpoint of q, k and v."""
         theirs = make_theirs(tiny, "gpt2", enabled=(True, True, True))
-        with pytest.raises(AdapterError, match=r"lora_A \(12, 32\) and lora_B \(96, 4\).* of other targets"):
+        with pytest.raises(
+            AdapterError, match=r"lora_A \(12, 32\) and lora_B \(96, 4\).* of other targets"
+        ):
             imported("gpt2", trained_alone(theirs))
         ours = imported("gpt2", trained_alone(theirs), targets=("v", "q", "k"))
         assert gap(ours.logits(), their_logits(theirs)) <= SAME
 
     def test_targets_that_were_not_adapted(self, tiny, imported):
         with pytest.raises(
-            AdapterError, match=r"does not hold .*self\.key\.lora_A; did you mean .*; does method\.targ"
+            AdapterError,
+            match=r"does not hold .*self\.key\.lora_A; did you mean .*; does method\.targ",
         ):
             imported("roberta", trained_alone(make_theirs(tiny, "roberta")), targets=("key",))
 
@@ -212,13 +237,18 @@ class TestRefused:
     def test_no_head(self, tiny, imported):
         theirs = make_theirs(tiny, "roberta")
         checkpoint = loralib.lora_state_dict(theirs.model)
-        with pytest.raises(AdapterError, match=r"does not hold classifier\.dense\.bias.* the head would be random"):
+        with pytest.raises(
+            AdapterError, match=r"does not hold classifier\.dense\.bias.* the head would be random"
+        ):
             imported("roberta", checkpoint)
 
     def test_a_head_of_other_labels(self, tiny, imported):
         checkpoint = trained_alone(make_theirs(tiny, "roberta"))
         checkpoint["classifier.out_proj.weight"] = torch.zeros(3, 32)
-        with pytest.raises(AdapterError, match=r"out_proj\.weight: the file has shape \(3, 32\), the model \(2, 32\)"):
+        with pytest.raises(
+            AdapterError,
+            match=r"out_proj\.weight: the file has shape \(3, 32\), the model \(2, 32\)",
+        ):
             imported("roberta", checkpoint)
 
     def test_merged_and_left_out(self, tiny, imported):
@@ -233,7 +263,8 @@ class TestRefused:
         checkpoint = theirs.model.state_dict()
         checkpoint[f"{PATHS['roberta'][0]}.weight"] = torch.randn(32, 32)
         with pytest.raises(
-            AdapterError, match=r"neither the base's nor that with B A folded in: it is of another base"
+            AdapterError,
+            match=r"neither the base's nor that with B A folded in: it is of another base",
         ):
             imported("roberta", checkpoint)
 
@@ -243,7 +274,9 @@ class TestRefused:
         checkpoint = loralib.lora_state_dict(theirs.model, bias="all") | trained_alone(theirs)
         imported("roberta", checkpoint)  # as the base has them
         checkpoint[f"{PATHS['roberta'][0]}.bias"] = checkpoint[f"{PATHS['roberta'][0]}.bias"] + 1
-        with pytest.raises(AdapterError, match=r"query\.bias is not the base's: .* or it was trained too"):
+        with pytest.raises(
+            AdapterError, match=r"query\.bias is not the base's: .* or it was trained too"
+        ):
             imported("roberta", checkpoint)
 
     def test_a_model_of_another_size(self, tiny, imported):
@@ -272,15 +305,22 @@ class TestReading:
             ("plain.bin", lambda o, f: f.write_bytes(pickle.dumps(o, protocol=2))),
         ):
             save({"a": torch.zeros(1) if save is torch.save else 0, "b": _Code()}, tmp_path / name)
-            with pytest.raises(AdapterError, match=r"asks for \w+\.open, and that could run code, so it is not read"):
+            with pytest.raises(
+                AdapterError,
+                match=r"asks for \w+\.open, and that could run code, so it is not read",
+            ):
                 read(tmp_path / name)
         assert not (tmp_path / "this-was-run").exists()
 
     @pytest.mark.parametrize(
         ("held", "why"),
-        [([torch.zeros(1)], "holds list, not a state dict"), ({}, "holds dict, not a state dict"),
-         ({"a": 3}, "'a' is no tensor"), ({"optimizer": {"a": torch.zeros(1)}}, "'optimizer' is no tensor")],
-    )  # fmt: skip
+        [
+            ([torch.zeros(1)], "holds list, not a state dict"),
+            ({}, "holds dict, not a state dict"),
+            ({"a": 3}, "'a' is no tensor"),
+            ({"optimizer": {"a": torch.zeros(1)}}, "'optimizer' is no tensor"),
+        ],
+    )
     def test_no_state_dict(self, tmp_path, held, why):
         torch.save(held, tmp_path / "x.pt")
         with pytest.raises(AdapterError, match=why):

@@ -14,14 +14,19 @@ import torch
 from lorakit.adapters.loralib import read
 from lorakit.errors import AdapterError
 
-A, B = "roberta.encoder.layer.0.attention.self.query.lora_A", "roberta.encoder.layer.0.attention.self.query.lora_B"
+A, B = (
+    "roberta.encoder.layer.0.attention.self.query.lora_A",
+    "roberta.encoder.layer.0.attention.self.query.lora_B",
+)
 ODD: dict[str, Any] = {
     "stride 0": torch.zeros(1).expand(100_000, 100_000),
     "stride 0 in one dimension": torch.ones(8, 1).expand(8, 10**9),
     "overlapping": torch.zeros(100).as_strided((50, 51), (1, 1)),
     "complex": torch.ones(4, 4, dtype=torch.complex64),
     "sparse": torch.eye(4).to_sparse(),
-    "sparse and huge": torch.sparse_coo_tensor(torch.tensor([[0], [0]]), torch.ones(1), (10**6, 10**6)),
+    "sparse and huge": torch.sparse_coo_tensor(
+        torch.tensor([[0], [0]]), torch.ones(1), (10**6, 10**6)
+    ),
     "csr": torch.eye(4).to_sparse_csr(),
     "meta": torch.empty(10**5, 10**5, device="meta"),
     "quantized": torch.quantize_per_tensor(torch.ones(4, 4), 0.1, 0, torch.qint8),
@@ -39,7 +44,9 @@ ODD: dict[str, Any] = {
 def test_an_odd_tensor_is_one_error(tmp_path, kind, legacy):
     file = tmp_path / "odd.bin"
     try:
-        torch.save({A: torch.ones(4, 4), B: ODD[kind]}, file, _use_new_zipfile_serialization=not legacy)
+        torch.save(
+            {A: torch.ones(4, 4), B: ODD[kind]}, file, _use_new_zipfile_serialization=not legacy
+        )
     except (NotImplementedError, RuntimeError):
         pytest.skip("torch does not save it so")
     with pytest.raises(AdapterError, match=r"odd\.bin") as error:
@@ -48,7 +55,9 @@ def test_an_odd_tensor_is_one_error(tmp_path, kind, legacy):
 
 
 @pytest.mark.parametrize(
-    "held", [{1: torch.ones(2)}, {b"a": torch.ones(2)}, {("a",): torch.ones(2)}, [], {}, torch.ones(2)], ids=repr
+    "held",
+    [{1: torch.ones(2)}, {b"a": torch.ones(2)}, {("a",): torch.ones(2)}, [], {}, torch.ones(2)],
+    ids=repr,
 )
 def test_no_state_dict(tmp_path, held):
     file = tmp_path / "odd.bin"
@@ -60,7 +69,10 @@ def test_no_state_dict(tmp_path, held):
 def test_a_compressed_file_is_refused_before_it_is_unpacked(tmp_path):
     plain, small = tmp_path / "plain.bin", tmp_path / "small.bin"
     torch.save({A: torch.zeros(1000, 1000)}, plain)
-    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as target:
+    with (
+        zipfile.ZipFile(plain) as source,
+        zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
         for part in source.infolist():
             target.writestr(part.filename, source.read(part))
     assert small.stat().st_size < plain.stat().st_size / 100
@@ -95,15 +107,22 @@ def _write_pickle(file: Path, data: bytes, as_zip: bool) -> None:
 def test_what_is_ordinary_is_read(tmp_path):
     """Halves, doubles, views with room behind them, transposed ones, empty ones, masks and numbers of positions."""
     held = {
-        "half": torch.ones(2, 2, dtype=torch.float16), "double": torch.ones(2, dtype=torch.float64),
-        "view": torch.arange(12.0)[2:8].reshape(2, 3), "transposed": torch.arange(6.0).reshape(2, 3).T,
-        "empty": torch.empty(0, 3), "scalar": torch.tensor(1.0), "mask": torch.ones(2, dtype=torch.bool),
-        "positions": torch.arange(4), "parameter": torch.nn.Parameter(torch.ones(2)),
+        "half": torch.ones(2, 2, dtype=torch.float16),
+        "double": torch.ones(2, dtype=torch.float64),
+        "view": torch.arange(12.0)[2:8].reshape(2, 3),
+        "transposed": torch.arange(6.0).reshape(2, 3).T,
+        "empty": torch.empty(0, 3),
+        "scalar": torch.tensor(1.0),
+        "mask": torch.ones(2, dtype=torch.bool),
+        "positions": torch.arange(4),
+        "parameter": torch.nn.Parameter(torch.ones(2)),
         "shared": torch.ones(1).expand(1, 1),
-    }  # fmt: skip
+    }
     torch.save(held, tmp_path / "plain.bin")
     found = read(tmp_path / "plain.bin")
-    assert all(torch.equal(found[name], value.to(found[name].dtype)) for name, value in held.items())
+    assert all(
+        torch.equal(found[name], value.to(found[name].dtype)) for name, value in held.items()
+    )
 
 
 def test_lora_of_whole_numbers_is_refused(tiny):
@@ -111,6 +130,8 @@ def test_lora_of_whole_numbers_is_refused(tiny):
     from lorakit.methods.reparam.lora import LoRA
 
     model = tiny("roberta")
-    attachment = LoRA(r=4, alpha=8, targets=("query",)).attach(model.model, model.roles, model.fresh)
+    attachment = LoRA(r=4, alpha=8, targets=("query",)).attach(
+        model.model, model.roles, model.fresh
+    )
     with pytest.raises(AdapterError, match="int64"):
         state_of(attachment, {A: torch.ones(4, 32, dtype=torch.int64), B: torch.ones(32, 4)})

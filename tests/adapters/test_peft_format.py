@@ -19,9 +19,19 @@ from tests.rounding import assert_near
 PREFIX = "base_model.model."
 QUERY = "roberta.encoder.layer.0.attention.self.query"
 OLD_FIELDS = {
-    "peft_type", "base_model_name_or_path", "revision", "task_type", "inference_mode", "r", "target_modules",
-    "lora_alpha", "lora_dropout", "fan_in_fan_out", "bias", "modules_to_save",
-}  # fmt: skip
+    "peft_type",
+    "base_model_name_or_path",
+    "revision",
+    "task_type",
+    "inference_mode",
+    "r",
+    "target_modules",
+    "lora_alpha",
+    "lora_dropout",
+    "fan_in_fan_out",
+    "bias",
+    "modules_to_save",
+}
 """What PEFT has read since its first releases."""
 
 
@@ -32,20 +42,54 @@ def _config(folder) -> dict:
 def test_the_config_of_a_classifier(trained):
     _, _, folder = trained("roberta", r=4, alpha=6.5, dropout=0.1)
     assert _config(folder) == {
-        "peft_type": "LORA", "base_model_name_or_path": "some/base", "revision": "abc123", "task_type": "SEQ_CLS",
-        "r": 4, "lora_alpha": 6.5, "lora_dropout": 0.1, "bias": "none", "inference_mode": True, "fan_in_fan_out": False,
-        "target_modules": ["query", "value"], "modules_to_save": ["classifier"],
-    }  # fmt: skip
+        "peft_type": "LORA",
+        "base_model_name_or_path": "some/base",
+        "revision": "abc123",
+        "task_type": "SEQ_CLS",
+        "r": 4,
+        "lora_alpha": 6.5,
+        "lora_dropout": 0.1,
+        "bias": "none",
+        "inference_mode": True,
+        "fan_in_fan_out": False,
+        "target_modules": ["query", "value"],
+        "modules_to_save": ["classifier"],
+    }
 
 
 @pytest.mark.parametrize(
     ("family", "head", "fields", "wanted"),
     [
-        ("gpt2", "CausalLM", {}, {"r": 16, "lora_alpha": 32, "target_modules": ["c_attn"], "fan_in_fan_out": True}),
-        ("gpt2", "CausalLM", {"targets": "k"}, {"r": 8, "lora_alpha": 16, "target_modules": ["c_attn"]}),
-        ("gpt_neox", "CausalLM", {}, {"r": 16, "target_modules": ["query_key_value"], "fan_in_fan_out": False}),
-        ("llama", "CausalLM", {}, {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}),
-        ("distilbert", "SequenceClassification", {}, {"modules_to_save": ["classifier", "pre_classifier"]}),
+        (
+            "gpt2",
+            "CausalLM",
+            {},
+            {"r": 16, "lora_alpha": 32, "target_modules": ["c_attn"], "fan_in_fan_out": True},
+        ),
+        (
+            "gpt2",
+            "CausalLM",
+            {"targets": "k"},
+            {"r": 8, "lora_alpha": 16, "target_modules": ["c_attn"]},
+        ),
+        (
+            "gpt_neox",
+            "CausalLM",
+            {},
+            {"r": 16, "target_modules": ["query_key_value"], "fan_in_fan_out": False},
+        ),
+        (
+            "llama",
+            "CausalLM",
+            {},
+            {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]},
+        ),
+        (
+            "distilbert",
+            "SequenceClassification",
+            {},
+            {"modules_to_save": ["classifier", "pre_classifier"]},
+        ),
         (
             "t5",
             "SequenceClassification",
@@ -94,7 +138,9 @@ def test_a_short_name_is_not_one_that_another_kind_of_layer_has():
 def test_the_tensors_of_a_classifier(trained):
     model, attachment, folder = trained("roberta", r=4)
     tensors = load_file(folder / files.PEFT_FILE)
-    deltas = {f"{PREFIX}{name}.lora_{letter}.weight" for name in attachment.deltas for letter in "AB"}
+    deltas = {
+        f"{PREFIX}{name}.lora_{letter}.weight" for name in attachment.deltas for letter in "AB"
+    }
     assert set(tensors) == deltas | {f"{PREFIX}{name}" for name in model.fresh}
     assert tensors[f"{PREFIX}{QUERY}.lora_A.weight"].shape == (4, 32)
     assert tensors[f"{PREFIX}{QUERY}.lora_B.weight"].shape == (32, 4)
@@ -132,7 +178,9 @@ def test_parts_with_scales_of_their_own_are_folded_into_b(trained, base):
 
 
 def test_numbers_of_their_own_become_patterns(trained):
-    _, _, folder = trained(targets=("query", "value", Target(match="layer.1.output.dense", r=2, alpha=3)), r=4, alpha=8)
+    _, _, folder = trained(
+        targets=("query", "value", Target(match="layer.1.output.dense", r=2, alpha=3)), r=4, alpha=8
+    )
     config = _config(folder)
     path = "roberta.encoder.layer.1.output.dense"
     assert (config["r"], config["lora_alpha"]) == (4, 8)
@@ -143,7 +191,9 @@ def test_numbers_of_their_own_become_patterns(trained):
 def test_a_stacked_adapter_that_was_trained_on_elsewhere_is_refused(trained, base, rewrite):
     """Its zero blocks have filled: the parts can no longer be told apart."""
     _, _, folder = trained("gpt2")
-    rewrite(folder, lambda t: {n: v + 0.1 if n.endswith("lora_B.weight") else v for n, v in t.items()})
+    rewrite(
+        folder, lambda t: {n: v + 0.1 if n.endswith("lora_B.weight") else v for n, v in t.items()}
+    )
     with pytest.raises(AdapterError, match="not zero outside the rows of query, value"):
         _attach(folder, base("gpt2"))
 
@@ -151,7 +201,9 @@ def test_a_stacked_adapter_that_was_trained_on_elsewhere_is_refused(trained, bas
 # what PEFT wrote
 
 
-def _tensors(r: int = 2, paths=(QUERY,), head: bool = True, out: int = 32) -> dict[str, torch.Tensor]:
+def _tensors(
+    r: int = 2, paths=(QUERY,), head: bool = True, out: int = 32
+) -> dict[str, torch.Tensor]:
     g = torch.Generator().manual_seed(0)
     tensors = {}
     for path in paths:
@@ -179,7 +231,10 @@ def _attach(folder, model) -> Any:
         ({"alpha_pattern": {"key": 5}}, 8 / 2),
         ({"alpha_pattern": {"query": 5}, "use_rslora": True}, 5 / 2**0.5),
         ({"r": 16, "rank_pattern": {"query": 2}}, 8 / 2),
-        ({"use_dora": False, "lora_bias": False, "layer_replication": None, "loftq_config": {}}, 8 / 2),
+        (
+            {"use_dora": False, "lora_bias": False, "layer_replication": None, "loftq_config": {}},
+            8 / 2,
+        ),
     ],
     ids=str,
 )
@@ -192,21 +247,41 @@ def test_the_scale_of_an_adapter_from_peft(base, from_peft, tmp_path, config, sc
 
 @pytest.mark.parametrize(
     "config",
-    [{"lora_alpha": "x"}, {"lora_alpha": None}, {"lora_alpha": -4}, {"lora_alpha": 0}, {"lora_alpha": 1e300},
-     {"lora_dropout": "x"}, {"lora_dropout": 2}, {"alpha_pattern": 5}, {"alpha_pattern": [1]},
-     {"alpha_pattern": {"(": 3}}, {"alpha_pattern": {"query": "x"}}, {"rank_pattern": {"query": 0}}, {"r": "2"},
-     {"r": -1}, {"use_rslora": "yes"}, {"base_model_name_or_path": 5}, {"task_type": 5}, {"revision": 5}],
+    [
+        {"lora_alpha": "x"},
+        {"lora_alpha": None},
+        {"lora_alpha": -4},
+        {"lora_alpha": 0},
+        {"lora_alpha": 1e300},
+        {"lora_dropout": "x"},
+        {"lora_dropout": 2},
+        {"alpha_pattern": 5},
+        {"alpha_pattern": [1]},
+        {"alpha_pattern": {"(": 3}},
+        {"alpha_pattern": {"query": "x"}},
+        {"rank_pattern": {"query": 0}},
+        {"r": "2"},
+        {"r": -1},
+        {"use_rslora": "yes"},
+        {"base_model_name_or_path": 5},
+        {"task_type": 5},
+        {"revision": 5},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_field_of_another_type_is_named(from_peft, tmp_path, config):
-    with pytest.raises(AdapterError, match=rf"adapter_config\.json is damaged: {next(iter(config))}.* is "):
+    with pytest.raises(
+        AdapterError, match=rf"adapter_config\.json is damaged: {next(iter(config))}.* is "
+    ):
         files.read(from_peft(tmp_path, _tensors(), **config))
 
 
 @pytest.mark.parametrize("config", [{"r": 16}, {"rank_pattern": {"query": 4}}], ids=str)
 def test_a_rank_that_is_not_the_tensors(base, from_peft, tmp_path, config):
     """PEFT could not load it, and its scale would be another."""
-    with pytest.raises(AdapterError, match=r"attention\.self\.query the rank (16|4), and its lora_A has 2"):
+    with pytest.raises(
+        AdapterError, match=r"attention\.self\.query the rank (16|4), and its lora_A has 2"
+    ):
         _attach(from_peft(tmp_path, _tensors(), **config), base())
 
 
@@ -284,16 +359,22 @@ def test_a_head_that_the_adapter_does_not_hold(base, from_peft, tmp_path):
 
 def test_a_head_that_the_model_has_not(base, from_peft, tmp_path):
     with pytest.raises(AdapterError, match=r"holds score\.weight, which this model has not"):
-        _attach(from_peft(tmp_path, _tensors() | {f"{PREFIX}score.weight": torch.zeros(2, 32)}), base())
+        _attach(
+            from_peft(tmp_path, _tensors() | {f"{PREFIX}score.weight": torch.zeros(2, 32)}), base()
+        )
 
 
 def test_a_head_of_another_size(base, from_peft, tmp_path):
-    with pytest.raises(AdapterError, match=r"out_proj\.weight: the file has shape \(2, 32\), the model \(3, 32\)"):
+    with pytest.raises(
+        AdapterError, match=r"out_proj\.weight: the file has shape \(2, 32\), the model \(3, 32\)"
+    ):
         _attach(from_peft(tmp_path, _tensors()), base(num_labels=3))
 
 
 def test_factors_of_another_size(base, from_peft, tmp_path):
-    with pytest.raises(AdapterError, match=r"lora_B \(31, 2\), this model takes rank 2 and 32 rows"):
+    with pytest.raises(
+        AdapterError, match=r"lora_B \(31, 2\), this model takes rank 2 and 32 rows"
+    ):
         _attach(from_peft(tmp_path, _tensors(out=31)), base())
 
 

@@ -17,18 +17,36 @@ from lorakit.adapters.shards import Shards, shards
 from lorakit.errors import AdapterError, ModelError
 from lorakit.models import Model
 
-BY_FILE = ("bert", "roberta", "deberta-v2", "distilbert", "gpt2", "gpt_neox", "llama", "phi3", "opt")
+BY_FILE = (
+    "bert",
+    "roberta",
+    "deberta-v2",
+    "distilbert",
+    "gpt2",
+    "gpt_neox",
+    "llama",
+    "phi3",
+    "opt",
+)
 
 
 @pytest.fixture
 def merged(trained, base, tmp_path):
     """`merged(family, ...)` -> (the model that was merged in memory, `shards` of its files)."""
 
-    def merged(family: str, method: str = "lora", head: str = "SequenceClassification", size: str = "20KB", **fields):
+    def merged(
+        family: str,
+        method: str = "lora",
+        head: str = "SequenceClassification",
+        size: str = "20KB",
+        **fields,
+    ):
         model, attachment, folder = trained(family, method, head, **fields)
         checkpoint = tmp_path / "base"
         body = base(family, head).model
-        (body.base_model if head == "SequenceClassification" else body).save_pretrained(checkpoint, max_shard_size=size)
+        (body.base_model if head == "SequenceClassification" else body).save_pretrained(
+            checkpoint, max_shard_size=size
+        )
         attachment.merge()
         kind = "classification" if head == "SequenceClassification" else "causal"
         return model, shards(Model(name=str(checkpoint)), kind, ["no", "yes"], files.read(folder))
@@ -39,10 +57,16 @@ def merged(trained, base, tmp_path):
 def _written(found: Shards, folder: Path, dtype: str = "fp32") -> dict[str, torch.Tensor]:
     folder.mkdir()
     found.write(folder, dtype)
-    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+    return {
+        name: tensor
+        for file in folder.glob("*.safetensors")
+        for name, tensor in load_file(file).items()
+    }
 
 
-def _same(written: dict[str, torch.Tensor], model: torch.nn.Module, dtype: torch.dtype = torch.float32) -> None:
+def _same(
+    written: dict[str, torch.Tensor], model: torch.nn.Module, dtype: torch.dtype = torch.float32
+) -> None:
     wanted = {name: parameter.detach().to(dtype) for name, parameter in model.named_parameters()}
     assert written.keys() == wanted.keys()
     assert all(torch.equal(written[name], wanted[name]) for name in wanted)
@@ -65,7 +89,11 @@ def test_as_in_memory(merged, tmp_path, family):
 def test_the_sum_is_rounded_once(merged, tmp_path, dtype):
     model, found = merged("gpt2", head="CausalLM", size="1GB")
     _same(
-        _written(found, tmp_path / "merged", {torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]), model.model, dtype
+        _written(
+            found, tmp_path / "merged", {torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
+        ),
+        model.model,
+        dtype,
     )
     assert [path.name for path in (tmp_path / "merged").iterdir()] == ["model.safetensors"]
 
@@ -85,8 +113,14 @@ def test_a_weight_under_two_names_is_written_once(merged, tmp_path):
 
 def test_another_base_is_refused(merged, tmp_path):
     _, found = merged("llama")
-    file = next(part.file for part in found.parts if any(key.endswith("up_proj.weight") for key in part.keys))
-    save_file({name: -tensor for name, tensor in load_file(file).items()}, file, metadata={"format": "pt"})
+    file = next(
+        part.file
+        for part in found.parts
+        if any(key.endswith("up_proj.weight") for key in part.keys)
+    )
+    save_file(
+        {name: -tensor for name, tensor in load_file(file).items()}, file, metadata={"format": "pt"}
+    )
     with pytest.raises(AdapterError, match="trained on other weights"):
         _written(found, tmp_path / "merged")
     found.write(tmp_path / "merged", "fp32", check_base=False)  # it was asked for
@@ -96,7 +130,9 @@ def test_old_names_of_layer_norm(merged, tmp_path):
     model, found = merged("bert", size="1GB")
     [part] = found.parts
     old = {
-        key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        key.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): tensor
         for key, tensor in load_file(part.file).items()
     }
     assert any(key.endswith("gamma") for key in old)
@@ -110,9 +146,14 @@ def test_weights_that_are_not_written_as_floats_of_32_bits_are_left_to_transform
     _, found = merged("roberta", size="1GB")
     [part] = found.parts
     save_file(
-        {key: value.double() for key, value in load_file(part.file).items()}, part.file, metadata={"format": "pt"}
+        {key: value.double() for key, value in load_file(part.file).items()},
+        part.file,
+        metadata={"format": "pt"},
     )
-    assert shards(Model(name=str(part.file.parent)), "classification", ["no", "yes"], found.file) is None
+    assert (
+        shards(Model(name=str(part.file.parent)), "classification", ["no", "yes"], found.file)
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -154,7 +195,11 @@ def test_numbers_that_are_not_finite_are_not_written(merged, tmp_path, number):
 def test_what_a_half_does_not_hold_is_not_written(merged, tmp_path):
     _, found = merged("llama")
     part = found.parts[0]
-    save_file({key: value * 1e6 for key, value in load_file(part.file).items()}, part.file, metadata={"format": "pt"})
+    save_file(
+        {key: value * 1e6 for key, value in load_file(part.file).items()},
+        part.file,
+        metadata={"format": "pt"},
+    )
     with pytest.raises(ModelError, match="float16"):
         found.write(tmp_path, "fp16", check_base=False)
 
@@ -192,7 +237,12 @@ def test_no_more_than_a_file_is_in_memory(tiny, about, tmp_path):
     """Of 150 MB of weights in files of 24: the peak grows by no more than 1.2 files and the adapter."""
     from lorakit.methods.reparam.lora import LoRA
 
-    size = {"hidden_size": 1024, "intermediate_size": 2048, "num_attention_heads": 8, "num_key_value_heads": 8}
+    size = {
+        "hidden_size": 1024,
+        "intermediate_size": 2048,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+    }
     model = tiny("llama", "CausalLM", num_hidden_layers=6, **size)
     model.model.save_pretrained(tmp_path / "base", max_shard_size="24MB")
     attachment = LoRA(r=8).attach(model.model, model.roles)
@@ -205,8 +255,12 @@ def test_no_more_than_a_file_is_in_memory(tiny, about, tmp_path):
     assert whole > 5 * largest
     (tmp_path / "to").mkdir()
     arguments = [str(tmp_path / name) for name in ("base", "adapter", "to")]
-    done = subprocess.run([sys.executable, "-c", PEAK, *arguments], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, *arguments], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     grown = int(done.stdout)
-    print(f"grown {grown / 2**20:.1f} MiB, largest file {largest / 2**20:.1f}, adapter {adapter / 2**20:.1f}")
+    print(
+        f"grown {grown / 2**20:.1f} MiB, largest file {largest / 2**20:.1f}, adapter {adapter / 2**20:.1f}"
+    )
     assert grown <= 1.2 * largest + adapter

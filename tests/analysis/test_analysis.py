@@ -59,7 +59,9 @@ def test_phi_of_nested_subspaces_with_directions_in_another_order(orthonormal):
     e = orthonormal(3, IN).T
     a1 = torch.stack([3 * e[0], 2 * e[1]])
     a2 = torch.stack([5 * e[2], 4 * e[1], 1 * e[0]])
-    assert torch.allclose(similarity(a1, a2), torch.tensor([[0, 0, 1], [0, 1 / 2, 2 / 2]], dtype=torch.float64))
+    assert torch.allclose(
+        similarity(a1, a2), torch.tensor([[0, 0, 1], [0, 1 / 2, 2 / 2]], dtype=torch.float64)
+    )
     assert torch.allclose(similarity(a2, a1), similarity(a1, a2).T)
 
 
@@ -135,7 +137,11 @@ def test_adapters_that_have_nothing_in_common_are_refused(draw):
 
 
 def test_the_svd_of_a_product_without_the_product(draw):
-    for out, r, in_ in ((OUT, 3, IN), (4, 6, IN), (OUT, 30, IN)):  # a rank above the matrix's own too
+    for out, r, in_ in (
+        (OUT, 3, IN),
+        (4, 6, IN),
+        (OUT, 30, IN),
+    ):  # a rank above the matrix's own too
         b, a = draw(out, r), draw(r, in_)
         u, s, v = product_svd(b, a)
         assert torch.allclose(u @ torch.diag(s) @ v.T, b @ a)
@@ -180,7 +186,9 @@ def test_the_random_column_is_near_its_expectation(draw):
 
 
 def test_a_change_where_w_has_nothing(draw):
-    found = amplification(Change("q", factors=(draw(OUT, 2), draw(2, IN)), base=torch.zeros(OUT, IN).double()))
+    found = amplification(
+        Change("q", factors=(draw(OUT, 2), draw(2, IN)), base=torch.zeros(OUT, IN).double())
+    )
     assert found.factor is None
 
 
@@ -197,7 +205,9 @@ def test_equal_singular_values_are_as_many_ranks(n):
 def test_the_two_ranks_by_hand():
     s = torch.tensor([3.0, 1.0, 0.0])
     assert stable_rank(s) == pytest.approx(10 / 9)
-    assert effective_rank(s) == pytest.approx(math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25))))
+    assert effective_rank(s) == pytest.approx(
+        math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
+    )
     assert effective_rank(torch.zeros(3)) == stable_rank(torch.zeros(3)) == 0
 
 
@@ -221,7 +231,9 @@ def test_truncation_is_eckart_and_young(draw):
     assert errors.shape == (IN,)
     for r in (1, 4, IN):
         best = u[:, :r] @ torch.diag(s[:r]) @ v[:, :r].T
-        assert errors[r - 1].item() == pytest.approx(float((matrix - best).norm() / matrix.norm()), abs=1e-12)
+        assert errors[r - 1].item() == pytest.approx(
+            float((matrix - best).norm() / matrix.norm()), abs=1e-12
+        )
     for _ in range(20):  # no other matrix of rank 4 is nearer
         near = (u[:, :4] * s[:4] + 0.01 * draw(OUT, 4)) @ (v[:, :4] + 0.01 * draw(IN, 4)).T
         assert float((matrix - near).norm() / matrix.norm()) > errors[3].item()
@@ -229,7 +241,9 @@ def test_truncation_is_eckart_and_young(draw):
 
 
 def test_a_change_of_low_rank_is_kept_whole_by_that_rank(orthonormal):
-    found = truncation(Change("q", dense=_matrix(orthonormal(2, OUT), [4.0, 3.0], orthonormal(2, IN))))
+    found = truncation(
+        Change("q", dense=_matrix(orthonormal(2, OUT), [4.0, 3.0], orthonormal(2, IN)))
+    )
     assert found.errors[0] == pytest.approx(3 / 5)
     assert found.errors[1] < 1e-12
     assert found.norm == pytest.approx(5)

@@ -61,14 +61,26 @@ def test_every_question_has_its_cases():
     assert set(CASES) == set(QUESTIONS)
 
 
-@pytest.mark.parametrize(("what", "names"), [(what, of) for what, cases in CASES.items() for of in cases], ids=str)
+@pytest.mark.parametrize(
+    ("what", "names"), [(what, of) for what, cases in CASES.items() for of in cases], ids=str
+)
 def test_a_question_gives_a_table_a_picture_and_numbers(what, names, runs, lorakit_cli, tmp_path):
-    done = lorakit_cli("analyze", what, *(runs[name] for name in names), "--out", tmp_path / "out", "--format", "csv")
+    done = lorakit_cli(
+        "analyze",
+        what,
+        *(runs[name] for name in names),
+        "--out",
+        tmp_path / "out",
+        "--format",
+        "csv",
+    )
     assert done.code == 0, done.err
     header, *rows = csv.reader(done.out.strip().splitlines())
     assert rows
     assert {len(row) for row in rows} == {len(header)}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{what}.{end}" for end in ("json", "svg", "md")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"{what}.{end}" for end in ("json", "svg", "md")
+    }
     written = json.loads((tmp_path / "out" / f"{what}.json").read_text())
     assert written["what"] == what
     assert written["found"]
@@ -79,7 +91,9 @@ def test_a_question_gives_a_table_a_picture_and_numbers(what, names, runs, lorak
 def test_the_files_go_into_the_first_run_and_json_is_on_stdout(runs, lorakit_cli, tmp_path):
     run = Path(shutil.copytree(runs["narrow"], tmp_path / "run"))
     done = lorakit_cli("analyze", "rank", run, "--json")
-    assert done.json["files"] == [str(run / "analysis" / f"rank.{end}") for end in ("json", "svg", "md")]
+    assert done.json["files"] == [
+        str(run / "analysis" / f"rank.{end}") for end in ("json", "svg", "md")
+    ]
     written = json.loads((run / "analysis" / "rank.json").read_text())
     assert {key: value for key, value in done.json.items() if key != "files"} == written
     assert written["runs"] == [
@@ -95,7 +109,9 @@ def test_norms_are_those_of_the_run_s_page(runs, lorakit_cli, tmp_path):
         seed = int(done.json["runs"][0]["name"][-1])
         result = Result.read(runs[name] / "result.json")
         expected = next(s.delta_norms for s in result.seeds if s.seed == seed)
-        assert {n["site"]: n["relative"] for n in done.json["found"]} == pytest.approx(expected, rel=1e-5)
+        assert {n["site"]: n["relative"] for n in done.json["found"]} == pytest.approx(
+            expected, rel=1e-5
+        )
 
 
 def test_two_runs_of_one_seed_began_alike(runs, lorakit_cli, tmp_path):
@@ -109,7 +125,9 @@ def test_two_runs_of_one_seed_began_alike(runs, lorakit_cli, tmp_path):
 def test_one_seed_can_be_named(runs, lorakit_cli, tmp_path):
     run = runs["lora"]
     both = lorakit_cli("analyze", "subspace", run, "--json", "--out", tmp_path).json
-    named = lorakit_cli("analyze", "subspace", run / "seed0", run / "seed1", "--json", "--out", tmp_path).json
+    named = lorakit_cli(
+        "analyze", "subspace", run / "seed0", run / "seed1", "--json", "--out", tmp_path
+    ).json
     assert both["found"] == named["found"]
     a = [files.read(run / f"seed{s}" / "adapter").tensors for s in (0, 1)]
     site = both["found"][0]["site"]
@@ -128,9 +146,15 @@ def test_a_part_of_the_weights(runs, lorakit_cli, tmp_path):
         return [n["site"] for n in done.json["found"]]
 
     every = sites()
-    assert sites("--site", "query") == sites("--site", "*.query") == [s for s in every if s.endswith("query")]
+    assert (
+        sites("--site", "query")
+        == sites("--site", "*.query")
+        == [s for s in every if s.endswith("query")]
+    )
     assert sites("--layer", 1) == [s for s in every if ".layer.1." in s]
-    assert sites("--layer", 1, "--site", "q") == [s for s in every if ".layer.1." in s and s.endswith("query")]
+    assert sites("--layer", 1, "--site", "q") == [
+        s for s in every if ".layer.1." in s and s.endswith("query")
+    ]
     assert sites("--site", every[4]) == [every[4]]
 
 
@@ -141,26 +165,37 @@ def test_ranks_of_their_own_and_fused_rows_are_read_as_trained(runs):
         spec, head = trained.source.recipe.model, trained.source.head
         base = load(spec, head, trained.source.labels)
         attachment = files.attach(trained.source.adapter, base.model, base.roles, base.fresh)
-        assert [change.site for change in trained.changes] == [site.name for site in attachment.sites]
+        assert [change.site for change in trained.changes] == [
+            site.name for site in attachment.sites
+        ]
         for change in trained.changes:
-            assert torch.allclose(change.matrix.float(), attachment.deltas[change.site].matrix(), atol=1e-7)
+            assert torch.allclose(
+                change.matrix.float(), attachment.deltas[change.site].matrix(), atol=1e-7
+            )
             assert change.before.shape == change.matrix.shape
         on_shapes = read_trained(str(runs[name]), ("lora",), False, Choice())
-        assert all(torch.equal(x.matrix, y.matrix) for x, y in zip(trained.changes, on_shapes.changes, strict=True))
+        assert all(
+            torch.equal(x.matrix, y.matrix)
+            for x, y in zip(trained.changes, on_shapes.changes, strict=True)
+        )
 
 
 def test_a_full_run_s_change_is_what_it_trained(runs):
     trained = read_trained(str(runs["tuned"]), ("full",), True, Choice(site="value", layer=0))
     (change,) = trained.changes
     name = f"{change.site}.weight"
-    base = load(trained.source.recipe.model, trained.source.head, trained.source.labels).model.get_parameter(name)
+    base = load(
+        trained.source.recipe.model, trained.source.head, trained.source.labels
+    ).model.get_parameter(name)
     assert torch.equal(change.base, base)
     assert torch.equal(change.dense, trained.source.adapter.tensors[name] - base)
     assert change.dense.abs().max() > 0
 
 
 def test_full_shows_the_scores_of_lora_beside(runs, lorakit_cli, tmp_path):
-    done = lorakit_cli("analyze", "full", runs["tuned"], runs["lora"], runs["narrow"], "--out", tmp_path)
+    done = lorakit_cli(
+        "analyze", "full", runs["tuned"], runs["lora"], runs["narrow"], "--out", tmp_path
+    )
     assert "accuracy, LoRA r=2" in done.out
     scores = json.loads((tmp_path / "full.json").read_text())["scores"]
     assert [(s["r"], len(s["values"])) for s in scores] == [(None, 1), (8, 2), (2, 1)]
@@ -186,7 +221,9 @@ def test_an_adapter_of_peft(runs, lorakit_cli, tmp_path):
     tensors = files.read(folder).tensors
     save_file(tensors, folder / files.PEFT_FILE, metadata={"format": "pt"})
     ours = lorakit_cli("analyze", "rank", runs["narrow"], "--json", "--out", tmp_path).json["found"]
-    theirs = lorakit_cli("analyze", "rank", folder, "--model", "lorakit:tiny_encoder", "--json", "--out", tmp_path).json
+    theirs = lorakit_cli(
+        "analyze", "rank", folder, "--model", "lorakit:tiny_encoder", "--json", "--out", tmp_path
+    ).json
     assert list(theirs["found"].values()) == list(ours.values())
 
 
@@ -194,20 +231,38 @@ WRONG = {
     "one seed": (["subspace", "narrow"], "has 1 trained seed(s), and two are compared"),
     "another base": (["subspace", "lora", "gpt2"], "were trained on other base weights"),
     "the same run twice": (["subspace", "narrow", "narrow"], "given twice"),
-    "three runs": (["subspace", "lora", "narrow", "mixed"], "subspace takes 1 or 2 runs; 3 were given"),
+    "three runs": (
+        ["subspace", "lora", "narrow", "mixed"],
+        "subspace takes 1 or 2 runs; 3 were given",
+    ),
     "two runs for norms": (["norms", "lora", "narrow"], "norms takes one run; 2 were given"),
     "full of lora": (["full", "lora"], "was trained with lora; this is asked of full"),
-    "amplification of full": (["amplification", "tuned"], "was trained with full; this is asked of lora"),
+    "amplification of full": (
+        ["amplification", "tuned"],
+        "was trained with full; this is asked of lora",
+    ),
     "bitfit": (["rank", "bitfit"], "was trained with bitfit; this is asked of lora and full"),
-    "full beside full": (["full", "tuned", "bitfit"], "was trained with bitfit; beside a full run LoRA runs are shown"),
+    "full beside full": (
+        ["full", "tuned", "bitfit"],
+        "was trained with bitfit; beside a full run LoRA runs are shown",
+    ),
     "another task": (["full", "tuned", "gpt2"], "other scores"),
-    "unknown site": (["norms", "lora", "--site", "qery"], "has no such weight; did you mean 'query'?"),
+    "unknown site": (
+        ["norms", "lora", "--site", "qery"],
+        "has no such weight; did you mean 'query'?",
+    ),
     "unknown layer": (["norms", "lora", "--layer", "9"], "has the layers 0, 1, 2"),
-    "another question's option": (["norms", "lora", "--top", "3"], "--epsilon and --top are for intruders"),
+    "another question's option": (
+        ["norms", "lora", "--top", "3"],
+        "--epsilon and --top are for intruders",
+    ),
     "no seed": (["rank", "lora", "--seed", "7"], "has no seed 7"),
     "another model": (["norms", "lora", "--model", "lorakit:tiny_gpt2"], ""),
     "no base": (["norms", "lora", "--model", "/nowhere"], "give it with --model"),
-    "a plain model": (["rank", Path(lorakit.__file__).parent / "assets/tiny_encoder"], "is a plain model"),
+    "a plain model": (
+        ["rank", Path(lorakit.__file__).parent / "assets/tiny_encoder"],
+        "is a plain model",
+    ),
     "no run": (["rank", "/nowhere"], "there is no folder '/nowhere'"),
 }
 
@@ -231,7 +286,15 @@ def test_another_base_of_the_same_shape(runs, lorakit_cli, tmp_path, monkeypatch
             parameter.mul_(-1)
     base.model.save_pretrained(tmp_path / "base")
     base.tokenizer.save_pretrained(tmp_path / "base")
-    arguments = ("analyze", "norms", runs["narrow"], "--model", tmp_path / "base", "--out", tmp_path / "out")
+    arguments = (
+        "analyze",
+        "norms",
+        runs["narrow"],
+        "--model",
+        tmp_path / "base",
+        "--out",
+        tmp_path / "out",
+    )
     assert "was trained on other weights than these" in lorakit_cli(*arguments).err
     assert lorakit_cli(*arguments, "--any-base").code == 0
 
@@ -239,7 +302,13 @@ def test_another_base_of_the_same_shape(runs, lorakit_cli, tmp_path, monkeypatch
 def test_factors_are_of_lora_and_of_this_model(runs):
     base = outline(Model(name="lorakit:tiny_encoder"), "classification", ["a", "b"])
     with pytest.raises(AdapterError, match="is an adapter of bitfit: it has no A and B"):
-        files.factors(files.read(runs["bitfit"] / "seed0" / "adapter"), base.model, base.roles, base.fresh, False)
+        files.factors(
+            files.read(runs["bitfit"] / "seed0" / "adapter"),
+            base.model,
+            base.roles,
+            base.fresh,
+            False,
+        )
 
 
 def test_a_choice_says_what_there_is(tiny):
@@ -249,5 +318,7 @@ def test_a_choice_says_what_there_is(tiny):
     assert [s.name for s in Choice(site="transformer.h.1.attn.c_attn[query]").of(sites, "run")] == [
         "transformer.h.1.attn.c_attn[query]"
     ]
-    with pytest.raises(TargetError, match=r"--site 'key': run has no such weight .its first: transformer\.h\.0"):
+    with pytest.raises(
+        TargetError, match=r"--site 'key': run has no such weight .its first: transformer\.h\.0"
+    ):
         Choice(site="key").of(sites, "run")

@@ -36,7 +36,10 @@ def chatty(tokenizer):
 def trained_words(tokenizer, example: Example, length: int = 64) -> list[str]:
     (found,) = encode([example], tokenizer, Head.CAUSAL, Data(max_length=length))
     assert found.trained == sum(label != IGNORE for label in found.trains)
-    assert all(label in (IGNORE, token) for label, token in zip(found.trains, found.inputs["input_ids"], strict=True))
+    assert all(
+        label in (IGNORE, token)
+        for label, token in zip(found.trains, found.inputs["input_ids"], strict=True)
+    )
     return tokenizer.convert_ids_to_tokens([label for label in found.trains if label != IGNORE])
 
 
@@ -77,12 +80,18 @@ def test_an_answer_ends_at_the_templates_mark(chatty):
 
 def test_what_is_refused(chatty, tokenizer):
     wrong = (*TWO, Turn("user", "w1"))
-    with pytest.raises(DataError, match=r"example a \(f:3\): the chat template refuses these turns: roles must"):
+    with pytest.raises(
+        DataError, match=r"example a \(f:3\): the chat template refuses these turns: roles must"
+    ):
         trained_words(chatty(STRICT), Example("a", "w5", target="w6", turns=wrong, where="f:3"))
     with pytest.raises(ModelError, match=r"no chat template.*model\.chat_template=FILE"):
         trained_words(tokenizer(), Example("a", "w5", target="w6", turns=TWO))
-    with pytest.raises(DataError, match=r"a \(f:3\) has no token to train on: the assistant says nothing within 4"):
-        trained_words(chatty(CHATML), Example("a", "w5", target="w6", turns=TWO[:1], where="f:3"), length=4)
+    with pytest.raises(
+        DataError, match=r"a \(f:3\) has no token to train on: the assistant says nothing within 4"
+    ):
+        trained_words(
+            chatty(CHATML), Example("a", "w5", target="w6", turns=TWO[:1], where="f:3"), length=4
+        )
 
 
 NO_MARK = """{% for m in messages %}{{ m.role + ' : ' + m.content + ' ' }}{% endfor %}
@@ -112,7 +121,12 @@ def test_a_template_with_an_end_mark_gets_nothing_more(chatty, caplog):
 def test_an_opened_think_block_is_neither_trained_nor_asked(chatty, caplog, last):
     tokenizer = chatty(THINK)
     example = Example("a", "w5", target="w6 w7", turns=TWO, last_turn_only=last)
-    assert trained_words(tokenizer, example) == [*([] if last else ["w3", "w4", "<end>"]), "w6", "w7", "<end>"]
+    assert trained_words(tokenizer, example) == [
+        *([] if last else ["w3", "w4", "<end>"]),
+        "w6",
+        "w7",
+        "<end>",
+    ]
     assert any("'w50 '" in record.getMessage() for record in caplog.records)
     (whole,) = encode([example], tokenizer, Head.CAUSAL, Data(max_length=64))
     (asked,) = encode_prompts([example], tokenizer, 64)
@@ -168,4 +182,7 @@ def test_a_template_that_does_not_end_is_one_error(chatty, template, monkeypatch
             trained_words(tokenizer, Example("a", "w1", target="w6", turns=TWO[:1], where="f:3"))
     finally:
         render._renderers.clear()
-    assert trained_words(chatty(CHATML), Example("a", "w1", target="w6", turns=TWO[:1])) == ["w6", "<end>"]
+    assert trained_words(chatty(CHATML), Example("a", "w1", target="w6", turns=TWO[:1])) == [
+        "w6",
+        "<end>",
+    ]

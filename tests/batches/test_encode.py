@@ -18,8 +18,16 @@ def _words(*numbers: int) -> str:
 
 
 def test_a_text_and_a_label(tokenizer):
-    found = encode([Example("a", _words(0, 1), target=1)], tokenizer(), Head.CLASSIFICATION, DATA)[0]
-    assert (found.id, found.inputs["input_ids"], found.target, found.length, found.trained) == ("a", [4, 5], 1, 2, 1)
+    found = encode([Example("a", _words(0, 1), target=1)], tokenizer(), Head.CLASSIFICATION, DATA)[
+        0
+    ]
+    assert (found.id, found.inputs["input_ids"], found.target, found.length, found.trained) == (
+        "a",
+        [4, 5],
+        1,
+        2,
+        1,
+    )
 
 
 def test_a_pair_is_one_sequence(tokenizer):
@@ -30,27 +38,34 @@ def test_a_pair_is_one_sequence(tokenizer):
 
 def test_a_long_text_is_cut_on_the_right_and_counted(tokenizer, caplog):
     with caplog.at_level("INFO"):
-        found = encode([Example("a", _words(*range(20)), target=0)], tokenizer(), Head.CLASSIFICATION, DATA)[0]
+        found = encode(
+            [Example("a", _words(*range(20)), target=0)], tokenizer(), Head.CLASSIFICATION, DATA
+        )[0]
     assert found.inputs["input_ids"] == [4, 5, 6, 7, 8, 9, 10, 11]
     assert "1 of 1 examples reach 8 tokens" in caplog.text
 
 
 def test_a_completion_ends_in_the_end_token_and_the_prompt_is_not_trained(tokenizer):
-    found = encode([Example("a", _words(0, 1), target=_words(2, 3))], tokenizer(), Head.CAUSAL, DATA)[0]
+    found = encode(
+        [Example("a", _words(0, 1), target=_words(2, 3))], tokenizer(), Head.CAUSAL, DATA
+    )[0]
     assert found.inputs == {"input_ids": [4, 5, 6, 7, 1], "attention_mask": [1] * 5}
     assert found.trains == [IGNORE, IGNORE, 6, 7, 1]
     assert found.trained == 3
 
 
 def test_a_completion_is_cut_and_not_the_prompt(tokenizer):
-    found = encode([Example("a", _words(0, 1), target=_words(*range(2, 30)))], tokenizer(), Head.CAUSAL, DATA)[0]
+    found = encode(
+        [Example("a", _words(0, 1), target=_words(*range(2, 30)))], tokenizer(), Head.CAUSAL, DATA
+    )[0]
     assert found.inputs["input_ids"] == [4, 5, 6, 7, 8, 9, 10, 11]
     assert found.trains == [IGNORE, IGNORE, 6, 7, 8, 9, 10, 11]
     assert found.trained == 6
 
 
 @pytest.mark.parametrize(
-    ("prompt", "said"), [(_words(*range(8)), r"its prompt fills all 8 tokens \(data\.max_length\)"), ("", "is empty")]
+    ("prompt", "said"),
+    [(_words(*range(8)), r"its prompt fills all 8 tokens \(data\.max_length\)"), ("", "is empty")],
 )
 def test_no_token_to_train_on(tokenizer, prompt, said):
     with pytest.raises(DataError, match=f"example a has no token to train on: .*{said}"):
@@ -60,7 +75,9 @@ def test_no_token_to_train_on(tokenizer, prompt, said):
 def test_a_prompt_to_generate_from_is_never_cut(tokenizer):
     examples = [Example("a", _words(0, 1, 2))]
     assert encode_prompts(examples, tokenizer(), 3)[0].inputs["input_ids"] == [4, 5, 6]
-    with pytest.raises(DataError, match="example a has a prompt of 3 tokens and there is room for 2"):
+    with pytest.raises(
+        DataError, match="example a has a prompt of 3 tokens and there is room for 2"
+    ):
         encode_prompts(examples, tokenizer(), 2)
 
 
@@ -84,7 +101,9 @@ def test_padding(side, width, ids, mask):
     assert batch["attention_mask"].tolist() == mask
 
 
-@pytest.mark.parametrize(("head", "kind"), [(Head.CLASSIFICATION, "torch.int64"), (Head.REGRESSION, "torch.float32")])
+@pytest.mark.parametrize(
+    ("head", "kind"), [(Head.CLASSIFICATION, "torch.int64"), (Head.REGRESSION, "torch.float32")]
+)
 def test_labels(head, kind):
     labels = collate(ITEMS, head, 0)["labels"]
     assert labels.tolist() == [1, 0]
@@ -94,17 +113,26 @@ def test_labels(head, kind):
 def test_labels_of_a_causal_model_stand_where_their_tokens_stand():
     """The end token may be the padding token too: it is trained where it ends a text, and not where it pads."""
     items = [
-        Encoded("a", {"input_ids": [5, 6, 1], "attention_mask": [1, 1, 1]}, None, [IGNORE, IGNORE, 1]),
+        Encoded(
+            "a", {"input_ids": [5, 6, 1], "attention_mask": [1, 1, 1]}, None, [IGNORE, IGNORE, 1]
+        ),
         Encoded("b", {"input_ids": [8, 1], "attention_mask": [1, 1]}, None, [IGNORE, 1]),
     ]
-    assert collate(items, Head.CAUSAL, pad_id=1)["labels"].tolist() == [[IGNORE, IGNORE, 1], [IGNORE, 1, IGNORE]]
+    assert collate(items, Head.CAUSAL, pad_id=1)["labels"].tolist() == [
+        [IGNORE, IGNORE, 1],
+        [IGNORE, 1, IGNORE],
+    ]
 
 
 @pytest.mark.parametrize(
-    ("config", "tokens", "refused"), [(40, 10**30, False), (7, 10**30, True), (40, 7, True), (None, 10**30, False)]
+    ("config", "tokens", "refused"),
+    [(40, 10**30, False), (7, 10**30, True), (40, 7, True), (None, 10**30, False)],
 )
 def test_more_tokens_than_the_model_has_positions(config, tokens, refused):
-    model, words = SimpleNamespace(max_position_embeddings=config), SimpleNamespace(model_max_length=tokens)
+    model, words = (
+        SimpleNamespace(max_position_embeddings=config),
+        SimpleNamespace(model_max_length=tokens),
+    )
     if not refused:
         refuse_too_long(DATA, words, model)
         return

@@ -15,7 +15,18 @@ from lorakit.training.loss import loss_sum
 from lorakit.training.refuse import refuse_leaks
 from tests.rounding import assert_near
 
-PACKABLE = ["gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3"]
+PACKABLE = [
+    "gpt2",
+    "gpt_neox",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "phi3",
+]
 ALL_IN_ONE = {"opt", "bloom"}
 NO_SDPA = ("gemma2", "sdpa")
 
@@ -26,8 +37,14 @@ def _items(n: int = 7) -> list[Encoded]:
     for i in range(n):
         ids = torch.randint(3, 64, (3 + i % 5,), generator=drawn).tolist()
         prompt = 1 + i % 2
-        items.append(Encoded(str(i), {"input_ids": ids, "attention_mask": [1] * len(ids)}, None,
-                             [IGNORE] * prompt + ids[prompt:]))  # fmt: skip
+        items.append(
+            Encoded(
+                str(i),
+                {"input_ids": ids, "attention_mask": [1] * len(ids)},
+                None,
+                [IGNORE] * prompt + ids[prompt:],
+            )
+        )
     return items
 
 
@@ -38,7 +55,9 @@ def test_rows_hold_every_example_once_and_no_more_than_fits():
     assert ids.shape == places.shape == labels.shape
     assert ids.shape[1] <= 12
     assert len(ids) == 3, "37 tokens fit into no fewer, and no more are needed"
-    assert sum(item.length for item in items) <= ids.numel() < sum(item.length for item in items) + 12
+    assert (
+        sum(item.length for item in items) <= ids.numel() < sum(item.length for item in items) + 12
+    )
     found = []
     for row in range(len(ids)):
         starts = [*torch.nonzero(places[row] == 0).flatten().tolist(), ids.shape[1]]
@@ -56,7 +75,12 @@ def test_no_example_predicts_the_first_token_of_the_next():
 
 @pytest.mark.parametrize(
     ("family", "attention"),
-    [(family, attention) for family in PACKABLE for attention in ("sdpa", "eager") if (family, attention) != NO_SDPA],
+    [
+        (family, attention)
+        for family in PACKABLE
+        for attention in ("sdpa", "eager")
+        if (family, attention) != NO_SDPA
+    ],
 )
 def test_the_same_loss_and_gradients_as_in_rows_of_their_own(tiny, family, attention):
     model = tiny(family, "CausalLM", attention=attention)
@@ -67,7 +91,9 @@ def test_the_same_loss_and_gradients_as_in_rows_of_their_own(tiny, family, atten
         model.model.zero_grad()
         loss = loss_sum(model.model, batch, Head.CAUSAL, 0.1)
         loss.backward()
-        return loss.detach(), {name: p.grad.clone() for name, p in trained.items() if p.grad is not None}
+        return loss.detach(), {
+            name: p.grad.clone() for name, p in trained.items() if p.grad is not None
+        }
 
     alone, gradients = found(collate(_items(), Head.CAUSAL, 0))
     packed, gradients_packed = found(pack(_items(), 14, 0))
@@ -78,5 +104,7 @@ def test_the_same_loss_and_gradients_as_in_rows_of_their_own(tiny, family, atten
 
 @pytest.mark.parametrize("family", sorted(ALL_IN_ONE))
 def test_a_model_that_cannot_keep_them_apart_is_refused(tiny, family):
-    with pytest.raises(ModelError, match=r"data\.packing: in \w+ForCausalLM the examples of a row see each other"):
+    with pytest.raises(
+        ModelError, match=r"data\.packing: in \w+ForCausalLM the examples of a row see each other"
+    ):
         refuse_leaks(tiny(family, "CausalLM").model, 0)

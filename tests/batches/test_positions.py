@@ -70,17 +70,30 @@ def test_rotary_models_take_what_they_state():
 
 
 def test_the_images_of_a_composite_model_set_no_limit_to_its_texts():
-    vision = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
-    config = AutoConfig.for_model("gemma3", text_config={**SMALL, "model_type": "gemma3_text"}, vision_config=vision)
+    vision = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 28,
+        "patch_size": 14,
+    }
+    config = AutoConfig.for_model(
+        "gemma3", text_config={**SMALL, "model_type": "gemma3_text"}, vision_config=vision
+    )
     assert most_tokens(config) == 20
 
 
 def test_mpt_calls_its_limit_otherwise():
-    assert most_tokens(AutoConfig.for_model("mpt", d_model=16, n_layers=1, n_heads=2, max_seq_len=48)) == 48
+    assert (
+        most_tokens(AutoConfig.for_model("mpt", d_model=16, n_layers=1, n_heads=2, max_seq_len=48))
+        == 48
+    )
 
 
 def test_refused_with_the_number_that_fits():
     with pytest.raises(ModelError, match="130 is more than the 18 tokens"):
         refuse_too_long(
-            Data(max_length=130), SimpleNamespace(model_max_length=10**30), AutoConfig.for_model("roberta", **SMALL)
+            Data(max_length=130),
+            SimpleNamespace(model_max_length=10**30),
+            AutoConfig.for_model("roberta", **SMALL),
         )

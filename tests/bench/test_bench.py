@@ -53,7 +53,11 @@ def test_all_train_the_same_numbers(name):
     """As many as the method says (and the head), for lorakit, PEFT and loralib alike."""
     models = trained_models(_recipe(name), Setting(against=("peft", "loralib"), **SMALL))
     counts = {
-        way: sum(p.numel() for n, p in model.named_parameters() if (p.requires_grad and "lora_" in n) or ".delta." in n)
+        way: sum(
+            p.numel()
+            for n, p in model.named_parameters()
+            if (p.requires_grad and "lora_" in n) or ".delta." in n
+        )
         for way, model in models.items()
     }
     assert counts["limit"] == counts["limit_fast"] == 0
@@ -98,14 +102,21 @@ def test_saved_bytes_counts_a_tensor_once_and_no_parameter():
 def test_the_command():
     done = subprocess.run(
         [*BENCH, "step", "quickstart", "--rounds", "2", "--batch", "2", "--length", "8", "--json"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["what"] == "step"
-    assert {(r["of"], r["over"]) for r in said["ratios"]} >= {("lorakit", "limit"), ("lorakit", "peft")}
+    assert {(r["of"], r["over"]) for r in said["ratios"]} >= {
+        ("lorakit", "limit"),
+        ("lorakit", "peft"),
+    }
     assert "lorakit / peft: " in done.stderr
-    wrong = subprocess.run([*BENCH, "stp", "quickstart"], capture_output=True, text=True, check=False)
+    wrong = subprocess.run(
+        [*BENCH, "stp", "quickstart"], capture_output=True, text=True, check=False
+    )
     assert wrong.returncode == 2
     assert "did you mean 'step'" in wrong.stderr
 
@@ -121,4 +132,7 @@ def test_training_is_measured_from_the_start_of_a_process():
     assert all(0 < ratio.median < 10 for ratio in measured.ratios)
     assert len(measured.notes) == 2
     with pytest.raises(InputError, match=r"train\.nothing"):
-        bench.run(_recipe("quickstart"), Setting(against=(), rounds=2, recipe=("quickstart", "train.nothing=1")))
+        bench.run(
+            _recipe("quickstart"),
+            Setting(against=(), rounds=2, recipe=("quickstart", "train.nothing=1")),
+        )

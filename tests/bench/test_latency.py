@@ -30,10 +30,16 @@ def models(request):
 def test_merged_is_plain_and_other_weights(models):
     assert plain_again(models.merged, models.base).passed
     changed = [
-        name for (name, a), b in zip(models.merged.named_parameters(), models.base.parameters(), strict=True)
+        name
+        for (name, a), b in zip(
+            models.merged.named_parameters(), models.base.parameters(), strict=True
+        )
         if not torch.equal(a, b)
-    ]  # fmt: skip
-    assert len(changed) in (2, 4)  # query and value of two layers, or the fused weights that hold both
+    ]
+    assert len(changed) in (
+        2,
+        4,
+    )  # query and value of two layers, or the fused weights that hold both
 
 
 def test_what_is_left_behind_is_named(models):
@@ -55,7 +61,9 @@ def test_merged_takes_no_longer():
     recipe = load_recipe("quickstart", []).recipe
     found = []
     for _ in range(3):
-        measured = benches.get("latency").run(recipe, Setting(against=(), layers=2, rounds=7, shapes="8x32"))
+        measured = benches.get("latency").run(
+            recipe, Setting(against=(), layers=2, rounds=7, shapes="8x32")
+        )
         found.append({check.name: check.passed for check in measured.checks})
         if all(found[-1].values()):
             break
@@ -67,7 +75,11 @@ def test_merged_takes_no_longer():
     ("merged", "again", "passed"),
     [
         ([1.1] * 7, [1.0] * 7, False),
-        ([1.1] * 6 + [0.9], [1.0] * 7, True),  # slower in six of seven: chance does that once in sixteen
+        (
+            [1.1] * 6 + [0.9],
+            [1.0] * 7,
+            True,
+        ),  # slower in six of seven: chance does that once in sixteen
         ([1.1] * 6, [1.0] * 6, True),  # six rounds are too few
         ([1.1] * 7, [1.2] * 7, True),  # a copy of the base is as slow
         ([0.8] * 7, [0.7] * 7, True),
@@ -86,14 +98,24 @@ def test_bottlenecks_that_are_given_each_have_a_row():
     measured = benches.get("latency").run(load_recipe("quickstart", []).recipe, setting)
     ways = [row[0] for row in measured.tables[0].rows]
     assert ways == [
-        "base", "base, again", "LoRA, merged", "LoRA, unmerged", "Adapter-L 2", "Adapter-L 16", "Adapter-H 2",
+        "base",
+        "base, again",
+        "LoRA, merged",
+        "LoRA, unmerged",
+        "Adapter-L 2",
+        "Adapter-L 16",
+        "Adapter-H 2",
         "Adapter-H 16",
-    ]  # fmt: skip
+    ]
     assert {ratio.of for ratio in measured.ratios} == {f"1x8: {way}" for way in ways[1:]}
-    counts = dict(re.findall(r"(Adapter-\w, bottleneck \d+): ([\d,]+) parameters", "\n".join(measured.notes)))
+    counts = dict(
+        re.findall(r"(Adapter-\w, bottleneck \d+): ([\d,]+) parameters", "\n".join(measured.notes))
+    )
     assert len(counts) == 4
     wide, narrow = (int(counts[f"Adapter-H, bottleneck {n}"].replace(",", "")) for n in (16, 2))
-    assert wide - narrow == 2 * 2 * (16 - 2) * (2 * 128 + 1)  # two in each layer: down, up, and the bias of down
+    assert wide - narrow == 2 * 2 * (16 - 2) * (
+        2 * 128 + 1
+    )  # two in each layer: down, up, and the bias of down
 
 
 @pytest.mark.parametrize(("way", "width"), [("adapter_h", 111), ("adapter_l", 222)])
@@ -106,13 +128,17 @@ def test_table_1_has_adapters_of_11_million(way, width):
 
 def test_published_numbers_stand_beside_the_shape_they_are_of():
     setting = Setting(against=(), rounds=2, layers=1, shapes="1x128,1x8")
-    table = benches.get("latency").run(load_recipe("quickstart_generate", []).recipe, setting).tables[0]
+    table = (
+        benches.get("latency").run(load_recipe("quickstart_generate", []).recipe, setting).tables[0]
+    )
     assert table.header == ("slow-down", "1x128", "published", "1x8")
     assert {row[0]: row[2] for row in table.rows if row[2] != "–"} == PUBLISHED[1, 128]
     assert "Quadro RTX8000, another device" in table.caption
 
 
-@pytest.mark.parametrize("text", ["", "32", "32x", "0x8", "8x0", "1x8;2x8", "table2", "-1x8", "1x9999999"])
+@pytest.mark.parametrize(
+    "text", ["", "32", "32x", "0x8", "8x0", "1x8;2x8", "table2", "-1x8", "1x9999999"]
+)
 def test_shapes_that_are_none(text):
     with pytest.raises(InputError, match="is no BATCHxLENGTH"):
         read_shapes(text)
@@ -135,13 +161,31 @@ def test_what_it_is_not_for(recipe, shapes, said):
 
 @pytest.mark.slow
 def test_the_command_prints_a_table_and_draws(tmp_path):
-    words = ["--shapes", "1x8", "--layers", "1", "--rounds", "2", "--picture", str(tmp_path / "slow.svg")]
-    done = subprocess.run([*BENCH, *words, "--format", "markdown"], capture_output=True, text=True, check=False)
+    words = [
+        "--shapes",
+        "1x8",
+        "--layers",
+        "1",
+        "--rounds",
+        "2",
+        "--picture",
+        str(tmp_path / "slow.svg"),
+    ]
+    done = subprocess.run(
+        [*BENCH, *words, "--format", "markdown"], capture_output=True, text=True, check=False
+    )
     assert "passed: merged is plain" in done.stderr
     assert done.returncode == (1 if "FAILED" in done.stderr else 0), done.stderr
     assert "| LoRA, merged |" in done.stdout
     assert (tmp_path / "slow.svg").read_text().startswith('<svg xmlns="http://www.w3.org/2000/svg"')
-    said = subprocess.run([*BENCH, *words[:6], "--json"], capture_output=True, text=True, check=False).stdout
-    assert {check["name"] for check in json.loads(said)["checks"]} == {"merged is plain", "merged no slower, 1x8"}
-    wrong = subprocess.run([*BENCH, "--bottlenecks", "8,x"], capture_output=True, text=True, check=False)
+    said = subprocess.run(
+        [*BENCH, *words[:6], "--json"], capture_output=True, text=True, check=False
+    ).stdout
+    assert {check["name"] for check in json.loads(said)["checks"]} == {
+        "merged is plain",
+        "merged no slower, 1x8",
+    }
+    wrong = subprocess.run(
+        [*BENCH, "--bottlenecks", "8,x"], capture_output=True, text=True, check=False
+    )
     assert (wrong.returncode, "--bottlenecks: 'x' is no width" in wrong.stderr) == (2, True)

@@ -29,7 +29,9 @@ def test_what_is_kept(recipe, way):
     assert found["activations"] > 0
     # PEFT has one A for a fused weight: the query's and the value's stand in one of 2 r, with zeros beside them in B
     factor = 2 if (way, recipe) == ("lorakit", "quickstart_generate") else 1
-    assert 0 <= found["file"] - factor * 4 * found["trained"] < 20_000  # a header, and what PEFT calls each tensor
+    assert (
+        0 <= found["file"] - factor * 4 * found["trained"] < 20_000
+    )  # a header, and what PEFT calls each tensor
     if way == "full":
         assert found["weights"] - 4 * found["trained"] < 10_000  # buffers
 
@@ -52,7 +54,9 @@ def test_in_bf16_only_what_is_frozen_is_half_as_large():
 def test_gpt3_is_counted_as_its_model_has_it():
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.for_model("gpt2", vocab_size=50257, n_positions=2048, n_embd=12288, n_layer=96, n_head=96)
+    config = AutoConfig.for_model(
+        "gpt2", vocab_size=50257, n_positions=2048, n_embd=12288, n_layer=96, n_head=96
+    )
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     assert sum(p.numel() for p in model.parameters()) == gpt3_parameters() == 174_604_259_328
@@ -70,16 +74,33 @@ def test_the_paper_says_18_9_million_at_r_4():
 
 @pytest.mark.slow
 def test_the_command():
-    words = ["memory", "quickstart", "--against", "full", "--layers", "1", "--batch", "2", "--length", "8"]
+    words = [
+        "memory",
+        "quickstart",
+        "--against",
+        "full",
+        "--layers",
+        "1",
+        "--batch",
+        "2",
+        "--length",
+        "8",
+    ]
     done = subprocess.run(
-        [sys.executable, "-m", "lorakit", "bench", *words, "--json"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "lorakit", "bench", *words, "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)["bytes"]
     assert {name.partition(": ")[0] for name in said} == {"lorakit", "full"}
     assert all(said[f"{way}: peak"] > said[f"{way}: gradients"] for way in ("lorakit", "full"))
     plain = subprocess.run(
-        [sys.executable, "-m", "lorakit", "bench", *words], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "lorakit", "bench", *words],
+        capture_output=True,
+        text=True,
+        check=False,
     ).stdout
     assert "full / lorakit" in plain
     assert "GPT-3 175B" in plain
@@ -87,7 +108,9 @@ def test_the_command():
 
 def test_what_it_is_not_for():
     with pytest.raises(InputError, match="method is full"):
-        benches.get("memory").run(load_recipe("quickstart", ["~method", "method.name=full"]).recipe, SMALL)
+        benches.get("memory").run(
+            load_recipe("quickstart", ["~method", "method.name=full"]).recipe, SMALL
+        )
     setting = Setting(against=(), recipe=("quickstart", "train.nothing=1"))
     with pytest.raises(InputError, match="ended with 1"):
         benches.get("memory").run(load_recipe("quickstart", []).recipe, setting)

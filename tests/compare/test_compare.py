@@ -29,7 +29,9 @@ def answers_of(right: float, n: int, seed: int) -> list[Answer]:
     for i in range(n):
         wanted = truth.randrange(2)
         said = wanted if draw.random() < right else 1 - wanted
-        found.append(Answer(f"validation-{i}", LABELS[said], LABELS[wanted], [0.0, 1.0], "a [SEP] b"))
+        found.append(
+            Answer(f"validation-{i}", LABELS[said], LABELS[wanted], [0.0, 1.0], "a [SEP] b")
+        )
     return found
 
 
@@ -37,7 +39,9 @@ def answers_of(right: float, n: int, seed: int) -> list[Answer]:
 def make_run(tmp_path):
     """make_run(name, method, {seed: answers}): a finished run of glue/mrpc."""
 
-    def make(name: str, method: dict[str, Any], answers: dict[int, list[Answer]], **more: Any) -> Path:
+    def make(
+        name: str, method: dict[str, Any], answers: dict[int, list[Answer]], **more: Any
+    ) -> Path:
         task = {"name": more.pop("task", "glue/mrpc")}
         run = tmp_path / name
         seeds = []
@@ -47,16 +51,34 @@ def make_run(tmp_path):
             lines = (json.dumps(answer.line()) for answer in found)
             (folder / "validation.jsonl").write_text("\n".join(lines) + "\n")
             scores = score_answers(tasks.get("glue")(**task), found)
-            seeds.append(SeedResult(
-                seed=seed, scores={"validation": scores}, base_scores={}, epochs=1, steps=1, seconds={}
-            ))  # fmt: skip
+            seeds.append(
+                SeedResult(
+                    seed=seed,
+                    scores={"validation": scores},
+                    base_scores={},
+                    epochs=1,
+                    steps=1,
+                    seconds={},
+                )
+            )
         (run / "recipe.yaml").write_text("{}\n")
         Result(
-            recipe=name, task=task["name"], model="m", method=method, primary="accuracy", splits=("validation",),
-            counts=Counts(sites=1, trainable=1, fresh=1, total=1), seeds=tuple(seeds),
-            started="2026-01-01T10:00:00+00:00", finished="2026-01-01T10:30:00+00:00",
-            recipe_values={"task": task, "data": {"limit": more.pop("limit", {})}, "evaluate": {"keep": "best"}},
-        ).write(run / "result.json")  # fmt: skip
+            recipe=name,
+            task=task["name"],
+            model="m",
+            method=method,
+            primary="accuracy",
+            splits=("validation",),
+            counts=Counts(sites=1, trainable=1, fresh=1, total=1),
+            seeds=tuple(seeds),
+            started="2026-01-01T10:00:00+00:00",
+            finished="2026-01-01T10:30:00+00:00",
+            recipe_values={
+                "task": task,
+                "data": {"limit": more.pop("limit", {})},
+                "evaluate": {"keep": "best"},
+            },
+        ).write(run / "result.json")
         return run
 
     return make
@@ -65,7 +87,9 @@ def make_run(tmp_path):
 @pytest.fixture
 def pair(make_run) -> tuple[Path, Path]:
     """Two methods, three seeds each, the second a little better."""
-    lora = make_run("lora", {"name": "lora", "r": 8}, {s: answers_of(0.72, 300, 10 + s) for s in range(3)})
+    lora = make_run(
+        "lora", {"name": "lora", "r": 8}, {s: answers_of(0.72, 300, 10 + s) for s in range(3)}
+    )
     full = make_run("full", {"name": "full"}, {s: answers_of(0.80, 300, 20 + s) for s in range(3)})
     return lora, full
 
@@ -98,11 +122,19 @@ def test_what_it_prints(pair, lorakit_cli):
 
 @pytest.mark.parametrize(
     ("value", "error", "text"),
-    [(2.863, 1.17, "2.86 ± 1.17"), (-0.0573, 0.00412, "-0.0573 ± 0.0041"), (-0.001, 0.0301, "-0.001 ± 0.030"),
-     (-0.0004, 0.02, "0.000 ± 0.020"), (0.0, 0.0, "0.0000 ± 0.0000"), (math.nan, math.nan, "– ± –")],
-)  # fmt: skip
+    [
+        (2.863, 1.17, "2.86 ± 1.17"),
+        (-0.0573, 0.00412, "-0.0573 ± 0.0041"),
+        (-0.001, 0.0301, "-0.001 ± 0.030"),
+        (-0.0004, 0.02, "0.000 ± 0.020"),
+        (0.0, 0.0, "0.0000 ± 0.0000"),
+        (math.nan, math.nan, "– ± –"),
+    ],
+)
 def test_as_many_decimals_as_the_error_needs(value, error, text):
-    row = Compared("b", "a", "m", "3 examples", 1, 1, Difference(value, error, value, value, 0.5), True)
+    row = Compared(
+        "b", "a", "m", "3 examples", 1, 1, Difference(value, error, value, value, 0.5), True
+    )
     assert text in sentence(row)
 
 
@@ -121,7 +153,9 @@ def test_the_scores_are_those_of_the_results(pair):
     for path, score in ((pair[1], "score"), (pair[0], "score_against")):
         seeds = Result.read(path / "result.json").seeds
         for row in found.rows:
-            assert getattr(row, score) == pytest.approx(sum(s.scores["validation"][row.metric] for s in seeds) / 3)
+            assert getattr(row, score) == pytest.approx(
+                sum(s.scores["validation"][row.metric] for s in seeds) / 3
+            )
             assert row.difference.value == pytest.approx(row.score - row.score_against)
 
 
@@ -129,7 +163,10 @@ def test_one_seed_says_what_it_cannot_say(make_run, lorakit_cli):
     a = make_run("a", {"name": "lora", "r": 8}, {0: answers_of(0.7, 60, 1)})
     b = make_run("b", {"name": "lora", "r": 4}, {5: answers_of(0.7, 60, 2)})
     done = lorakit_cli("compare", a, b, "--resamples", 200, "--json")
-    assert "n = 1 seed of lora r=8, lora r=4: only the examples were resampled, not the training" in done.err
+    assert (
+        "n = 1 seed of lora r=8, lora r=4: only the examples were resampled, not the training"
+        in done.err
+    )
     assert {row["over"] for row in done.json["rows"]} == {"60 examples"}
     assert done.json["seeds"] == {"lora r=8": [0], "lora r=4": [5]}
     row = done.json["rows"][0]
@@ -154,12 +191,20 @@ def test_a_group_of_more_seeds(pair, make_run):
 
 
 def test_several_runs_are_corrected_for(pair, make_run, lorakit_cli):
-    third = make_run("third", {"name": "bitfit"}, {s: answers_of(0.78, 300, 40 + s) for s in range(3)})
-    alone = [compare([pair[0], other], resamples=1000).rows[0].difference.p for other in (pair[1], third)]
-    together = [row for row in compare([*pair, third], resamples=1000).rows if row.metric == "accuracy"]
+    third = make_run(
+        "third", {"name": "bitfit"}, {s: answers_of(0.78, 300, 40 + s) for s in range(3)}
+    )
+    alone = [
+        compare([pair[0], other], resamples=1000).rows[0].difference.p for other in (pair[1], third)
+    ]
+    together = [
+        row for row in compare([*pair, third], resamples=1000).rows if row.metric == "accuracy"
+    ]
     over = [row for row in together if row.over.endswith("examples")]
     low, high = sorted(alone)
-    assert sorted(row.difference.p for row in over) == pytest.approx([min(2 * low, 1), max(2 * low, high)])
+    assert sorted(row.difference.p for row in over) == pytest.approx(
+        [min(2 * low, 1), max(2 * low, high)]
+    )
     assert len([row for row in together if row.over == "3 + 3 seeds"]) == 2
     done = lorakit_cli("compare", *pair, third, "--resamples", 1000)
     assert done.err.count("(Holm, 2 tests)") == 4
@@ -207,13 +252,20 @@ class TestRefused:
         result = json.loads((pair[1] / "result.json").read_text())
         result["recipe_values"]["task"] = {"name": "glue/qqp"}
         (pair[1] / "result.json").write_text(json.dumps(result))
-        with pytest.raises(DataError, match=r"is of the task glue/mrpc, .*full of glue/qqp; only runs of one task"):
+        with pytest.raises(
+            DataError, match=r"is of the task glue/mrpc, .*full of glue/qqp; only runs of one task"
+        ):
             compare(pair)
 
     def test_other_examples(self, pair, make_run):
-        fewer = make_run("few", {"name": "full"}, {0: answers_of(0.8, 40, 1)}, limit={"validation": 40})
-        with pytest.raises(DataError, match=r"different examples of validation: 300 and 40 \(data.limit.validation: "
-                                            r"none and 40\), and 'validation-\d+' is in one only"):  # fmt: skip
+        fewer = make_run(
+            "few", {"name": "full"}, {0: answers_of(0.8, 40, 1)}, limit={"validation": 40}
+        )
+        with pytest.raises(
+            DataError,
+            match=r"different examples of validation: 300 and 40 \(data.limit.validation: "
+            r"none and 40\), and 'validation-\d+' is in one only",
+        ):
             compare([pair[0], fewer])
 
     def test_other_references(self, pair):
@@ -221,15 +273,21 @@ class TestRefused:
         lines = [json.loads(line) for line in file.read_text().splitlines()]
         lines[4]["reference"] = next(label for label in LABELS if label != lines[4]["reference"])
         file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        with pytest.raises(DataError, match="different references for 'validation-4' of validation and 0 more"):
+        with pytest.raises(
+            DataError, match="different references for 'validation-4' of validation and 0 more"
+        ):
             compare(pair)
 
     def test_missing_predictions(self, pair):
         (pair[1] / "seed2" / "predictions" / "validation.jsonl").unlink()
-        with pytest.raises(DataError, match=r"seed2/predictions/validation.jsonl is not there.*\(there: none\)"):
+        with pytest.raises(
+            DataError, match=r"seed2/predictions/validation.jsonl is not there.*\(there: none\)"
+        ):
             compare(pair)
 
-    @pytest.mark.parametrize(("change", "why"), [(lambda t: "", "is empty"), (lambda t: t + t, "holds an id twice")])
+    @pytest.mark.parametrize(
+        ("change", "why"), [(lambda t: "", "is empty"), (lambda t: t + t, "holds an id twice")]
+    )
     def test_not_one_answer_each(self, pair, change, why):
         file = pair[1] / "seed2" / "predictions" / "validation.jsonl"
         file.write_text(change(file.read_text()))
@@ -237,7 +295,9 @@ class TestRefused:
             compare(pair)
 
     def test_a_split_that_was_not_predicted(self, pair):
-        with pytest.raises(DataError, match=r"the split test cannot be compared \(there: validation\)"):
+        with pytest.raises(
+            DataError, match=r"the split test cannot be compared \(there: validation\)"
+        ):
             compare(pair, split="test")
 
     def test_a_run_that_did_not_end(self, pair):
@@ -251,9 +311,15 @@ class TestRefused:
 
     @pytest.mark.parametrize(
         ("line", "why"),
-        [("{", r"validation.jsonl:2: this is not JSON"), ('{"id": "validation-1"}', r":2: no 'prediction'"),
-         ('{"id": "validation-1", "prediction": "equivalent", "reference": null}', ":2: no reference")],
-    )  # fmt: skip
+        [
+            ("{", r"validation.jsonl:2: this is not JSON"),
+            ('{"id": "validation-1"}', r":2: no 'prediction'"),
+            (
+                '{"id": "validation-1", "prediction": "equivalent", "reference": null}',
+                ":2: no reference",
+            ),
+        ],
+    )
     def test_a_damaged_line(self, pair, line, why):
         file = pair[0] / "seed0" / "predictions" / "validation.jsonl"
         lines = file.read_text().splitlines()

@@ -28,7 +28,13 @@ def test_beside_scipy():
     kind = {"permutation_type": "samples", "n_resamples": 20_000, "vectorized": True, "rng": 1}
     permuted = stats.permutation_test((FIRST, SECOND), difference, **kind)
     drawn = stats.bootstrap(
-        (FIRST, SECOND), difference, paired=True, method="percentile", n_resamples=20_000, vectorized=True, rng=1
+        (FIRST, SECOND),
+        difference,
+        paired=True,
+        method="percentile",
+        n_resamples=20_000,
+        vectorized=True,
+        rng=1,
     )
     assert found.value == pytest.approx(difference(FIRST, SECOND))
     assert found.p == pytest.approx(permuted.pvalue, abs=0.015)
@@ -48,7 +54,13 @@ def test_spearman_beside_scipy():
         return stats.spearmanr(y, z).statistic - stats.spearmanr(x, z).statistic
 
     drawn = stats.bootstrap(
-        (first, second, right), difference, paired=True, method="percentile", n_resamples=2000, vectorized=False, rng=1
+        (first, second, right),
+        difference,
+        paired=True,
+        method="percentile",
+        n_resamples=2000,
+        vectorized=False,
+        rng=1,
     )
     assert found.value == pytest.approx(difference(first, second, right))
     assert found.error == pytest.approx(drawn.standard_error, rel=0.1)
@@ -65,13 +77,21 @@ def test_bleu_beside_sacrebleu():
     references = [" ".join(draw.choices(words, k=12)) for _ in range(60)]
 
     def noisy(text: str, rate: float) -> str:
-        return " ".join(word if draw.random() > rate else draw.choice(words) for word in text.split())
+        return " ".join(
+            word if draw.random() > rate else draw.choice(words) for word in text.split()
+        )
 
     first, second = ([noisy(text, rate) for text in references] for rate in (0.30, 0.25))
     weighted = weighted_of("bleu")([*first, *second], [*references, *references])  # type: ignore[misc]
     found = over_examples([weighted], 60, 10_000)["bleu"]
     metric = BLEU(references=[references])
-    test = PairedTest([("first", first), ("second", second)], {"BLEU": metric}, None, test_type="ar", n_samples=10_000)
+    test = PairedTest(
+        [("first", first), ("second", second)],
+        {"BLEU": metric},
+        None,
+        test_type="ar",
+        n_samples=10_000,
+    )
     _, scores = test()
     base, other = scores["BLEU"]
     assert found.value == pytest.approx(other.score - base.score, abs=1e-9)
@@ -114,7 +134,10 @@ def test_a_metric_that_is_no_number_is_not_tested():
 def test_calibration():
     """Where nothing differs, p is uniform, and the interval holds the true difference, 0, 95 times of 100."""
     generator = np.random.default_rng(0)
-    trials = [over_examples([means({"m": generator.normal(size=80)})], 40, 400, seed=i)["m"] for i in range(400)]
+    trials = [
+        over_examples([means({"m": generator.normal(size=80)})], 40, 400, seed=i)["m"]
+        for i in range(400)
+    ]
     assert stats.kstest([t.p for t in trials], "uniform").pvalue > 0.01
     assert 0.02 <= np.mean([t.p <= 0.05 for t in trials]) <= 0.085
     assert 0.90 <= np.mean([t.low <= 0 <= t.high for t in trials]) <= 0.98
@@ -125,7 +148,10 @@ def test_power():
     generator = np.random.default_rng(0)
     ps = [
         over_examples(
-            [means({"m": [*generator.normal(size=100), *generator.normal(0.7, size=100)]})], 100, 400, seed=i
+            [means({"m": [*generator.normal(size=100), *generator.normal(0.7, size=100)]})],
+            100,
+            400,
+            seed=i,
         )["m"].p
         for i in range(60)
     ]
@@ -145,7 +171,9 @@ def test_welch_by_hand():
     assert found.p == pytest.approx(2 * stats.t.sf(3 / error, freedom))
 
 
-@pytest.mark.parametrize(("first", "second"), [([1.0], [2.0, 3.0]), ([1.0, 2.0], [3.0]), ([1.0, 1.0], [2.0, 2.0])])
+@pytest.mark.parametrize(
+    ("first", "second"), [([1.0], [2.0, 3.0]), ([1.0, 2.0], [3.0]), ([1.0, 1.0], [2.0, 2.0])]
+)
 def test_seeds_that_show_no_spread(first, second):
     assert over_seeds(first, second) is None
 

@@ -23,8 +23,19 @@ from lorakit.recipe.schema import Decode
 from tests.rounding import rounding
 
 FAMILIES = [
-    "bloom", "gpt2", "llama", "gpt_neox", "opt", "phi3", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"
-]  # fmt: skip
+    "bloom",
+    "gpt2",
+    "llama",
+    "gpt_neox",
+    "opt",
+    "phi3",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+]
 PROMPT, NEW, PAD = 9, 12, 0
 
 
@@ -54,7 +65,9 @@ def writer(tiny):
     def build(family, seed=0, **changes):
         key = (family, seed, str(changes))
         if key not in made:
-            made[key] = tiny(family, "CausalLM", seed=seed, tie_word_embeddings=False, **changes).model
+            made[key] = tiny(
+                family, "CausalLM", seed=seed, tie_word_embeddings=False, **changes
+            ).model
             with torch.no_grad():
                 made[key].get_output_embeddings().weight.mul_(2.5)
         return made[key]
@@ -63,7 +76,9 @@ def writer(tiny):
 
 
 def _prompts(lengths=(9, 7, 1, 4, 9, 2), seed=0):
-    ids = torch.randint(20, 64, (len(lengths), max(lengths)), generator=torch.Generator().manual_seed(seed))
+    ids = torch.randint(
+        20, 64, (len(lengths), max(lengths)), generator=torch.Generator().manual_seed(seed)
+    )
     mask = torch.tensor([[0] * (max(lengths) - n) + [1] * n for n in lengths])
     return ids * mask, mask
 
@@ -81,10 +96,18 @@ def _reference(model, ids, mask, settings, ends, *processors):
     search = {"length_penalty": s.length_penalty, "early_stopping": False} if s.beams > 1 else {}
     with torch.no_grad():
         found = model.generate(
-            input_ids=ids, attention_mask=mask, num_beams=s.beams, max_new_tokens=s.max_new_tokens, do_sample=False,
-            pad_token_id=PAD, eos_token_id=list(ends), logits_processor=LogitsProcessorList(processors),
-            return_dict_in_generate=True, output_scores=True, **search,
-        )  # fmt: skip
+            input_ids=ids,
+            attention_mask=mask,
+            num_beams=s.beams,
+            max_new_tokens=s.max_new_tokens,
+            do_sample=False,
+            pad_token_id=PAD,
+            eos_token_id=list(ends),
+            logits_processor=LogitsProcessorList(processors),
+            return_dict_in_generate=True,
+            output_scores=True,
+            **search,
+        )
     scores = found.sequences_scores.tolist() if s.beams > 1 else [None] * len(ids)
     answers = []
     for row, score in zip(found.sequences[:, width:].tolist(), scores, strict=True):
@@ -110,7 +133,9 @@ def _compare(model, settings, ends, inputs=None, *processors):
 @pytest.mark.parametrize("penalty", [0.6, 0.9, 1.0, 2.0])
 @pytest.mark.parametrize("beams", [2, 4, 10])
 def test_beam_search_is_that_of_transformers(writer, beams, penalty, ngram):
-    settings = Decode(max_new_tokens=NEW, beams=beams, length_penalty=penalty, no_repeat_ngram=ngram)
+    settings = Decode(
+        max_new_tokens=NEW, beams=beams, length_penalty=penalty, no_repeat_ngram=ngram
+    )
     ours = _compare(writer("gpt2"), settings, _ends(16))
     assert len({len(w.ids) for w in ours}) > 1 or penalty == 2  # which is for long texts
 
@@ -145,7 +170,12 @@ def test_attention_that_is_not_fused(writer, family):
 def test_a_window_that_is_shorter_than_the_text(writer, beams):
     model = writer("mistral", sliding_window=6)
     ours = _compare(model, Decode(max_new_tokens=NEW, beams=beams), _ends(2))
-    free = decode(writer("mistral", sliding_window=None), *_prompts(), Decode(max_new_tokens=NEW, beams=beams), (1, 2))
+    free = decode(
+        writer("mistral", sliding_window=None),
+        *_prompts(),
+        Decode(max_new_tokens=NEW, beams=beams),
+        (1, 2),
+    )
     assert ours != free
 
 
@@ -164,7 +194,9 @@ def test_a_batch_is_its_examples_one_by_one(writer, family, beams):
     settings = Decode(max_new_tokens=NEW, beams=beams, no_repeat_ngram=3)
     together = decode(model, ids, mask, settings, _ends(8))
     for i, n in enumerate(mask.sum(1).tolist()):
-        alone = decode(model, ids[i : i + 1, PROMPT - n :], mask[i : i + 1, PROMPT - n :], settings, _ends(8))
+        alone = decode(
+            model, ids[i : i + 1, PROMPT - n :], mask[i : i + 1, PROMPT - n :], settings, _ends(8)
+        )
         assert (alone[0].ids, alone[0].ended) == (together[i].ids, together[i].ended)
         assert alone[0].score == pytest.approx(together[i].score, rel=1e-4)
 
@@ -184,12 +216,16 @@ def test_the_score_is_what_the_model_gives_the_text(writer, family, settings):
     model, (ids, mask) = writer(family), _prompts()
     settings = Decode(max_new_tokens=NEW, **settings)
     uniform = torch.rand(len(ids), NEW, generator=torch.Generator().manual_seed(1))
-    for row, there, written in zip(ids, mask, decode(model, ids, mask, settings, (1,), uniform), strict=True):
+    for row, there, written in zip(
+        ids, mask, decode(model, ids, mask, settings, (1,), uniform), strict=True
+    ):
         prompt, text = row[there == 1].tolist(), [*written.ids, *([1] if written.ended else [])]
         with torch.no_grad():
             logp = model(torch.tensor([prompt + text])).logits[0].log_softmax(-1)
         total = sum(logp[len(prompt) - 1 + i, token].item() for i, token in enumerate(text))
-        assert written.score == pytest.approx(total / len(text) ** settings.length_penalty, rel=1e-4)
+        assert written.score == pytest.approx(
+            total / len(text) ** settings.length_penalty, rel=1e-4
+        )
 
 
 @pytest.mark.parametrize("beams", [1, 4])
@@ -215,7 +251,9 @@ def test_the_prompt_may_be_quoted(writer):
     """transformers' own processor counts the prompt's n-grams; ours are those of the generated text."""
     model, (ids, mask) = writer("gpt2"), _prompts(lengths=(9,) * 6)
     free = decode(model, ids, mask, Decode(max_new_tokens=NEW), ())
-    ids = torch.cat([ids, torch.tensor([w.ids for w in free]), ids], 1)  # what it would write stands in the prompt
+    ids = torch.cat(
+        [ids, torch.tensor([w.ids for w in free]), ids], 1
+    )  # what it would write stands in the prompt
     mask = torch.ones_like(ids)
     for beams in (1, 3):
         settings = Decode(max_new_tokens=6, beams=beams, no_repeat_ngram=2)
@@ -263,9 +301,16 @@ def test_what_is_banned_in_many_texts(n):
 # drawing
 
 FILTERS = [
-    {}, {"temperature": 0.7}, {"temperature": 1.6}, {"top_k": 5}, {"top_p": 0.8}, {"top_p": 0.05}, {"top_p": 1.0},
-    {"temperature": 1.3, "top_k": 10, "top_p": 0.9}, {"top_k": 500},
-]  # fmt: skip
+    {},
+    {"temperature": 0.7},
+    {"temperature": 1.6},
+    {"top_k": 5},
+    {"top_p": 0.8},
+    {"top_p": 0.05},
+    {"top_p": 1.0},
+    {"temperature": 1.3, "top_k": 10, "top_p": 0.9},
+    {"top_k": 500},
+]
 
 
 @pytest.mark.parametrize("values", FILTERS, ids=str)
@@ -290,15 +335,23 @@ def test_the_ends_of_the_scale_draw_what_may_be_drawn(u):
     logits = torch.tensor([[1.0, -torch.inf, 2.0, -40.0, -torch.inf]])
     uniform = torch.tensor([u], dtype=torch.float32)
     for top_p in (None, 0.5, 1e-9):
-        assert draw(logits, uniform, 1.0, None, top_p).item() in ({0, 2, 3} if top_p is None else {2})
+        assert draw(logits, uniform, 1.0, None, top_p).item() in (
+            {0, 2, 3} if top_p is None else {2}
+        )
 
 
 def test_the_numbers_decide_the_texts(writer):
-    model, (ids, mask), settings = writer("llama"), _prompts(), Decode(max_new_tokens=NEW, sample=True, top_p=0.95)
+    model, (ids, mask), settings = (
+        writer("llama"),
+        _prompts(),
+        Decode(max_new_tokens=NEW, sample=True, top_p=0.95),
+    )
     uniform = torch.rand(len(ids), NEW, generator=torch.Generator().manual_seed(0))
     first = decode(model, ids, mask, settings, _ends(3), uniform)
     assert first == decode(model, ids, mask, settings, _ends(3), uniform)
-    assert [w.ids for w in first] != [w.ids for w in decode(model, ids, mask, settings, _ends(3), 1 - uniform)]
+    assert [w.ids for w in first] != [
+        w.ids for w in decode(model, ids, mask, settings, _ends(3), 1 - uniform)
+    ]
     part = decode(model, ids[2:4], mask[2:4], settings, _ends(3), uniform[2:4])
     assert [w.ids for w in part] == [w.ids for w in first[2:4]]
     with pytest.raises(ValueError, match="uniform"):
@@ -309,8 +362,13 @@ def test_the_first_of_one_is_greedy(writer):
     model, inputs = writer("gpt2"), _prompts()
     uniform = torch.rand(len(inputs[0]), NEW, generator=torch.Generator().manual_seed(0))
     greedy = decode(model, *inputs, Decode(max_new_tokens=NEW), (1, 2))
-    assert decode(model, *inputs, Decode(max_new_tokens=NEW, sample=True, top_k=1), (1, 2), uniform) == greedy
-    assert decode(model, *inputs, Decode(max_new_tokens=NEW, sample=True), (1, 2), uniform) != greedy
+    assert (
+        decode(model, *inputs, Decode(max_new_tokens=NEW, sample=True, top_k=1), (1, 2), uniform)
+        == greedy
+    )
+    assert (
+        decode(model, *inputs, Decode(max_new_tokens=NEW, sample=True), (1, 2), uniform) != greedy
+    )
 
 
 # what is computed
@@ -348,10 +406,14 @@ def test_who_is_done_leaves_and_the_last_one_ends_it(calls):
     shapes, written = calls("gpt2", Decode(max_new_tokens=30), _ends(24))
     lengths = sorted(len(w.ids) + w.ended for w in written)
     assert len(shapes) == lengths[-1] < 30
-    assert [rows for rows, _ in shapes[1:]] == [sum(n > i for n in lengths) for i in range(1, lengths[-1])]
+    assert [rows for rows, _ in shapes[1:]] == [
+        sum(n > i for n in lengths) for i in range(1, lengths[-1])
+    ]
     shapes, written = calls("gpt2", Decode(max_new_tokens=3), ())
     assert len(shapes) == 3
-    shapes, written = calls("gpt2", Decode(max_new_tokens=30, beams=3, length_penalty=0.0), _ends(24))
+    shapes, written = calls(
+        "gpt2", Decode(max_new_tokens=30, beams=3, length_penalty=0.0), _ends(24)
+    )
     assert max(len(w.ids) for w in written) < len(shapes) < 30
     assert shapes[-1][0] < 6
 
@@ -361,7 +423,9 @@ def test_a_text_that_reaches_the_limit_is_said_to_be_cut(writer):
     whole = decode(model, *inputs, Decode(max_new_tokens=25), _ends(8))
     assert any(w.ended for w in whole)
     for n in (1, 4, 8):
-        for short, long in zip(decode(model, *inputs, Decode(max_new_tokens=n), _ends(8)), whole, strict=True):
+        for short, long in zip(
+            decode(model, *inputs, Decode(max_new_tokens=n), _ends(8)), whole, strict=True
+        ):
             assert short.ids == long.ids[:n]
             assert short.ended == (long.ended and len(long.ids) < n)
 
@@ -371,7 +435,9 @@ def test_the_head_sees_contiguous_states_and_is_left_as_it_was(writer, beams):
     model, seen = writer("gpt2"), []
     head = model.get_output_embeddings()
     way_of(model, *_prompts(), 2)
-    hook = head.register_forward_hook(lambda module, args, output: seen.append((args[0].is_contiguous(), output.shape)))
+    hook = head.register_forward_hook(
+        lambda module, args, output: seen.append((args[0].is_contiguous(), output.shape))
+    )
     decode(model, *_prompts(), Decode(max_new_tokens=2, beams=beams), ())
     hook.remove()
     assert [contiguous for contiguous, _ in seen] == [True, True]

@@ -19,11 +19,16 @@ def _plain(model, prompt: list[int], choice: list[int]) -> float:
 
 
 @pytest.mark.parametrize("size", [1, 3, 64])
-@pytest.mark.parametrize("choices", [[[3], [4], [5]], [[3, 4], [3, 5], [6], [7, 8, 9]], [[30, 31], [31, 30]]], ids=str)
+@pytest.mark.parametrize(
+    "choices", [[[3], [4], [5]], [[3, 4], [3, 5], [6], [7, 8, 9]], [[30, 31], [31, 30]]], ids=str
+)
 @pytest.mark.parametrize("family", ["gpt2", "llama", "bloom", "opt"])
 def test_as_one_by_one(tiny, family, choices, size):
     model = tiny(family, "CausalLM").model
-    items = [Encoded(str(i), {"input_ids": p, "attention_mask": [1] * len(p)}, None) for i, p in enumerate(PROMPTS)]
+    items = [
+        Encoded(str(i), {"input_ids": p, "attention_mask": [1] * len(p)}, None)
+        for i, p in enumerate(PROMPTS)
+    ]
     wanted = [[_plain(model, prompt, choice) for choice in choices] for prompt in PROMPTS]
     found = log_likelihoods(model, items, choices, 0, size)
     torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted), rtol=1e-5, atol=1e-5)
@@ -32,8 +37,13 @@ def test_as_one_by_one(tiny, family, choices, size):
 def test_choices_of_one_token_share_a_forward_pass(tiny):
     model = tiny("gpt2", "CausalLM").model
     rows = []
-    model.register_forward_pre_hook(lambda _, __, inputs: rows.append(len(inputs["input_ids"])), with_kwargs=True)
-    items = [Encoded(str(i), {"input_ids": p, "attention_mask": [1] * len(p)}, None) for i, p in enumerate(PROMPTS)]
+    model.register_forward_pre_hook(
+        lambda _, __, inputs: rows.append(len(inputs["input_ids"])), with_kwargs=True
+    )
+    items = [
+        Encoded(str(i), {"input_ids": p, "attention_mask": [1] * len(p)}, None)
+        for i, p in enumerate(PROMPTS)
+    ]
     log_likelihoods(model, items, [[3], [4], [5]], 0, 64)
     rows.clear()  # the first call tries whether padding is seen
     log_likelihoods(model, items, [[3], [4], [5]], 0, 64)

@@ -26,7 +26,9 @@ def _items(n: int = 11) -> list[Encoded]:
 def test_logits_are_those_of_each_example_alone(tiny, family, batch_size):
     model, items = tiny(family).model, _items()
     with torch.no_grad():
-        alone = [model(input_ids=torch.tensor([item.inputs["input_ids"]])).logits[0] for item in items]
+        alone = [
+            model(input_ids=torch.tensor([item.inputs["input_ids"]])).logits[0] for item in items
+        ]
     found = predict_logits(model, items, Head.CLASSIFICATION, 0, batch_size)
     torch.testing.assert_close(torch.tensor(found), torch.stack(alone), rtol=1e-5, atol=1e-5)
 
@@ -56,7 +58,9 @@ def test_generated_texts_are_those_of_each_example_alone(tiny, tokenizer, family
 def test_an_end_is_the_tokenizers_or_a_stop(tiny, tokenizer):
     model, items, words = tiny("llama", "CausalLM").model, _items(), tokenizer()
     settings = Decode(max_new_tokens=8)
-    free, stopped = (generate(model, items, words, 4, settings, stops=stops) for stops in ((), range(30, 50)))
+    free, stopped = (
+        generate(model, items, words, 4, settings, stops=stops) for stops in ((), range(30, 50))
+    )
     assert sum(g.ended for g in stopped) > sum(g.ended for g in free)
     assert all(long.text.startswith(short.text) for short, long in zip(stopped, free, strict=True))
     words.eos_token = None
@@ -67,7 +71,9 @@ def test_what_is_drawn_depends_on_the_seed_alone(tiny, tokenizer):
     model, items, words = tiny("gpt2", "CausalLM").model, _items(), tokenizer()
 
     def texts(batch_size, seed):
-        return generate(model, items, words, batch_size, Decode(max_new_tokens=6, sample=True), seed=seed)
+        return generate(
+            model, items, words, batch_size, Decode(max_new_tokens=6, sample=True), seed=seed
+        )
 
     assert texts(2, 7) == texts(2, 7) == texts(5, 7) == texts(100, 7)
     assert texts(2, 7) != texts(2, 8)
@@ -77,9 +83,14 @@ def test_each_batch_is_handed_over_when_it_is_there(tiny, tokenizer):
     """Long prompts first."""
     model, items, seen = tiny("gpt2", "CausalLM").model, _items(), []
     found = generate(
-        model, items, tokenizer(), 4, Decode(max_new_tokens=3, beams=2), lambda done, of: seen.append((done, of)),
+        model,
+        items,
+        tokenizer(),
+        4,
+        Decode(max_new_tokens=3, beams=2),
+        lambda done, of: seen.append((done, of)),
         on_batch=lambda numbers, outputs: seen.append(dict(zip(numbers, outputs, strict=True))),
-    )  # fmt: skip
+    )
     batches = seen[::2]
     assert seen[1::2] == [(4, 11), (8, 11), (11, 11)]
     assert [len(batch) for batch in batches] == [4, 4, 3]
@@ -108,13 +119,22 @@ def test_a_regression_gives_one_value(tiny):
 
 
 def test_logits_are_float32_numbers(tiny):
-    found = predict_logits(tiny("bert", dtype=torch.bfloat16).model, _items(2), Head.CLASSIFICATION, 0, 2)
+    found = predict_logits(
+        tiny("bert", dtype=torch.bfloat16).model, _items(2), Head.CLASSIFICATION, 0, 2
+    )
     assert all(isinstance(value, float) for row in found for value in row)
 
 
 def test_progress_ends_at_the_whole(tiny):
     seen: list[tuple[int, int]] = []
-    predict_logits(tiny("bert").model, _items(), Head.CLASSIFICATION, 0, 4, lambda done, of: seen.append((done, of)))
+    predict_logits(
+        tiny("bert").model,
+        _items(),
+        Head.CLASSIFICATION,
+        0,
+        4,
+        lambda done, of: seen.append((done, of)),
+    )
     assert seen == [(4, 11), (8, 11), (11, 11)]
 
 

@@ -30,7 +30,7 @@ KINDS = {
     "roberta": Way.UNPADDED,  # positions that begin behind that of padding
     "rwkv": Way.WHOLE,  # a state under another name, while past_key_values would vanish
     "xglm": Way.COPIED,  # positions that begin at two
-}  # fmt: skip
+}
 LOOK_AHEAD = {"cpmant", "prophetnet", "xlnet"}
 """A plain forward pass of a whole text reads what follows, so there is nothing to be compared
 with."""
@@ -49,7 +49,9 @@ def model():
 
 
 def _prompts():
-    ids = torch.randint(20, 64, (len(LENGTHS), max(LENGTHS)), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(
+        20, 64, (len(LENGTHS), max(LENGTHS)), generator=torch.Generator().manual_seed(0)
+    )
     mask = torch.tensor([[0] * (max(LENGTHS) - n) + [1] * n for n in LENGTHS])
     return ids * mask, mask
 
@@ -80,7 +82,9 @@ def _check_texts(model):
     ids, mask = _prompts()
     written = decode(model, ids, mask, Decode(max_new_tokens=NEW), (END,))
     assert [w.ids for w in written] == [_greedy(model, prompt) for prompt in _each(ids, mask)]
-    searched = decode(model, ids, mask, Decode(max_new_tokens=NEW, beams=3, length_penalty=0.0), (END,))
+    searched = decode(
+        model, ids, mask, Decode(max_new_tokens=NEW, beams=3, length_penalty=0.0), (END,)
+    )
     for prompt, w in zip(_each(ids, mask), searched, strict=True):
         text = [*w.ids, *([END] if w.ended else [])]
         logp = [float(_next(model, prompt + text[:i])[-1, token]) for i, token in enumerate(text)]
@@ -102,9 +106,14 @@ def test_as_transformers_writes_one_prompt_at_a_time(model, model_type, beams):
     written = decode(made, ids, mask, Decode(max_new_tokens=NEW, beams=beams), (END,))
     for prompt, w in zip(_each(ids, mask), written, strict=True):
         found = made.generate(
-            input_ids=torch.tensor([prompt]), max_new_tokens=NEW, num_beams=beams, do_sample=False, pad_token_id=PAD,
-            eos_token_id=END, **search,
-        )[0, len(prompt) :].tolist()  # fmt: skip
+            input_ids=torch.tensor([prompt]),
+            max_new_tokens=NEW,
+            num_beams=beams,
+            do_sample=False,
+            pad_token_id=PAD,
+            eos_token_id=END,
+            **search,
+        )[0, len(prompt) :].tolist()
         assert w.ids == (found[: found.index(END)] if END in found else found)
 
 
@@ -120,14 +129,21 @@ def test_draws_do_not_depend_on_the_batch(model, model_type):
         assert alone[0].ids == together[i].ids
 
 
-@pytest.mark.parametrize("model_type", ["mamba2", "rwkv", "roberta", "openai-gpt", "recurrent_gemma"])
+@pytest.mark.parametrize(
+    "model_type", ["mamba2", "rwkv", "roberta", "openai-gpt", "recurrent_gemma"]
+)
 def test_choices_are_as_likely_as_whole_texts_say(model, model_type):
     made, prompts, choices = model(model_type), _each(*_prompts()), [[3], [4, 5], [6]]
-    items = [Encoded(str(i), {"input_ids": p, "attention_mask": [1] * len(p)}, None) for i, p in enumerate(prompts)]
+    items = [
+        Encoded(str(i), {"input_ids": p, "attention_mask": [1] * len(p)}, None)
+        for i, p in enumerate(prompts)
+    ]
     found = log_likelihoods(made, items, choices, PAD, 8)
     for prompt, values in zip(prompts, found, strict=True):
         for choice, value in zip(choices, values, strict=True):
-            logp = [float(_next(made, prompt + choice[:i])[-1, token]) for i, token in enumerate(choice)]
+            logp = [
+                float(_next(made, prompt + choice[:i])[-1, token]) for i, token in enumerate(choice)
+            ]
             assert value == pytest.approx(sum(logp), rel=1e-3, abs=1e-3)
 
 
@@ -177,7 +193,10 @@ def test_what_cannot_be_read_is_said(model):
 
 def test_choices_where_padding_is_seen(model):
     prompts, choices = _each(*_prompts()), [[3], [4, 5]]
-    items = [Encoded(str(i), {"input_ids": p, "attention_mask": [1] * len(p)}, None) for i, p in enumerate(prompts)]
+    items = [
+        Encoded(str(i), {"input_ids": p, "attention_mask": [1] * len(p)}, None)
+        for i, p in enumerate(prompts)
+    ]
     wanted = log_likelihoods(model("llama"), items, choices, PAD, 8)
     found = log_likelihoods(_SeesPadding(model("llama"), ""), items, choices, PAD, 8)
     torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted), rtol=1e-4, atol=1e-4)
@@ -186,7 +205,12 @@ def test_choices_where_padding_is_seen(model):
 def test_positions_that_move_with_the_length_are_read_whole():
     """Dynamic rotary angles: past the first 16 tokens, keys that were kept have the angles of a
     shorter text."""
-    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0, "original_max_position_embeddings": 16}
+    rope = {
+        "rope_type": "dynamic",
+        "factor": 4.0,
+        "rope_theta": 10000.0,
+        "original_max_position_embeddings": 16,
+    }
     made = build("llama", rope_parameters=rope, max_position_embeddings=16)
     ids, mask = _prompts()
     assert way_of(made, ids, mask, 4) is Way.SHARED
@@ -205,7 +229,9 @@ def test_noise_of_rounding_is_not_taken_for_a_wrong_way(model, monkeypatch):
     half, differences = build("mixtral").bfloat16(), {Way.SHARED: 0.12, Way.WHOLE: 0.1}
     monkeypatch.setattr(ways, "_difference", lambda model, way, prompt: differences[way])
     assert way_of(half, *_prompts(), NEW) is Way.SHARED
-    monkeypatch.setattr(ways, "_difference", lambda model, way, prompt: {**differences, way: 1.0}[way])
+    monkeypatch.setattr(
+        ways, "_difference", lambda model, way, prompt: {**differences, way: 1.0}[way]
+    )
     assert way_of(build("mixtral").bfloat16(), *_prompts(), NEW) is Way.WHOLE
 
 

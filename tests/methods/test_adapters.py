@@ -46,7 +46,10 @@ H = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(2))
 def _bert_block(layer, at_attention, at_mlp, after_mlp) -> Tensor:
     """modeling_bert.py without dropout. What the adapters do: at_attention(y), at_mlp(y); after_mlp(y, x)."""
     attended = layer.attention.self(H)[0]
-    x = _norm(layer.attention.output.LayerNorm, at_attention(_linear(layer.attention.output.dense, attended)) + H)
+    x = _norm(
+        layer.attention.output.LayerNorm,
+        at_attention(_linear(layer.attention.output.dense, attended)) + H,
+    )
     y = at_mlp(_linear(layer.output.dense, F.gelu(_linear(layer.intermediate.dense, x))))
     return _norm(layer.output.LayerNorm, after_mlp(y, x) + x)
 
@@ -66,8 +69,13 @@ def test_houlsby(bert):
     """adapter(x) + x after the attention's dense layer and after the MLP's, then LayerNorm(x + input); swish."""
     model, layer = bert
     attachment = _attached(model, "adapter_h", r=3)
-    a, m = (attachment.inserts[f"bert.encoder.layer.1.{p}.dense"] for p in ("attention.output", "output"))
-    wanted = _bert_block(layer, lambda y: y + _a(a, y, _swish), lambda y: y + _a(m, y, _swish), lambda y, x: y)
+    a, m = (
+        attachment.inserts[f"bert.encoder.layer.1.{p}.dense"]
+        for p in ("attention.output", "output")
+    )
+    wanted = _bert_block(
+        layer, lambda y: y + _a(a, y, _swish), lambda y: y + _a(m, y, _swish), lambda y, x: y
+    )
     torch.testing.assert_close(layer(H), wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -102,7 +110,9 @@ def test_pfeiffer_in_a_block_that_ends_in_no_norm(tiny):
     block = model.model.transformer.h[0]
     before = block(H)
     part = _attached(model, "adapter_p", r=3).inserts["transformer.h.0"]
-    torch.testing.assert_close(block(H), before + _a(part, before, torch.relu), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        block(H), before + _a(part, before, torch.relu), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_adapterdrop_leaves_the_first_blocks_alone(tiny):
@@ -112,7 +122,9 @@ def test_adapterdrop_leaves_the_first_blocks_alone(tiny):
     assert [site.path for site in attachment.sites] == ["roberta.encoder.layer.1.output.LayerNorm"]
     seen = {}
     for i, layer in enumerate(model.model.roberta.encoder.layer):
-        layer.register_forward_hook(lambda _, __, y, i=i: seen.update({i: (y[0] if isinstance(y, tuple) else y)}))
+        layer.register_forward_hook(
+            lambda _, __, y, i=i: seen.update({i: (y[0] if isinstance(y, tuple) else y)})
+        )
     model.loss()
     assert [seen[i].requires_grad for i in (0, 1)] == [False, True]
     with pytest.raises(ModelError, match="first 2 blocks are to go without, and the model has 2"):
@@ -153,7 +165,10 @@ def test_a_second_adapter_on_the_same_layers_is_refused(tiny):
 def test_top_layers_are_the_last(tiny):
     model = tiny("gpt2", num_hidden_layers=3)
     trained = methods.get("top_layers")(n=2).attach(model.model, model.roles, model.fresh).trained()
-    assert {name[:15] for name in set(trained) - model.fresh} == {"transformer.h.1", "transformer.h.2"}
+    assert {name[:15] for name in set(trained) - model.fresh} == {
+        "transformer.h.1",
+        "transformer.h.2",
+    }
     with pytest.raises(ModelError, match="last 4 blocks are to train, and the model has 3"):
         methods.get("top_layers")(n=4).attach(model.model, model.roles, model.fresh)
     half = tiny("gpt2", dtype=torch.bfloat16)

@@ -19,9 +19,16 @@ SHAPES = {
     "gpt2_l": ("gpt2", {"n_layer": 36, "n_embd": 1280, "n_head": 20}),
     "gpt3": ("gpt2", {"n_layer": 96, "n_embd": 12288, "n_head": 96, "n_positions": 2048}),
     "roberta_b": ("roberta", {"num_hidden_layers": 12, "hidden_size": 768}),
-    "roberta_l": ("roberta", {"num_hidden_layers": 24, "hidden_size": 1024, "num_attention_heads": 16,
-                              "intermediate_size": 4096}),
-}  # fmt: skip
+    "roberta_l": (
+        "roberta",
+        {
+            "num_hidden_layers": 24,
+            "hidden_size": 1024,
+            "num_attention_heads": 16,
+            "intermediate_size": 4096,
+        },
+    ),
+}
 """GPT-3 has GPT-2's blocks."""
 
 QV = {"lora": {"targets": ["query", "value"], "r": 8}}
@@ -73,7 +80,9 @@ def _shape(name: str) -> Any:
     kind = "CausalLM" if model_type == "gpt2" else "SequenceClassification"
     family = family_of(model_type)
     assert family is not None
-    return SimpleNamespace(cls=getattr(transformers, f"AutoModelFor{kind}"), config=config, roles=family.places(config))
+    return SimpleNamespace(
+        cls=getattr(transformers, f"AutoModelFor{kind}"), config=config, roles=family.places(config)
+    )
 
 
 def _count(shape: str, name: str, fields: dict[str, Any]) -> int:
@@ -81,7 +90,9 @@ def _count(shape: str, name: str, fields: dict[str, Any]) -> int:
     with torch.device("meta"):
         model = made.cls.from_config(made.config)
     fresh = {n for n, _ in model.named_parameters() if n.startswith("classifier.")}
-    attachment = methods.get(name).model_validate({"name": name, **fields}).attach(model, made.roles, fresh)
+    attachment = (
+        methods.get(name).model_validate({"name": name, **fields}).attach(model, made.roles, fresh)
+    )
     return sum(p.numel() for n, p in attachment.trained().items() if n not in fresh)
 
 
@@ -108,25 +119,37 @@ def test_parameters_are_as_many_as_the_formula_says_where_the_paper_prints_anoth
 
 
 LEARNERS = [
-    ("bert", "adapter_h", {}), ("bert", "adapter_l", {}), ("bert", "adapter_p", {}), ("bert", "adapter_d", {"drop": 1}),
-    ("gpt2", "adapter_h", {}), ("gpt2", "adapter_l", {}), ("gpt2", "adapter_p", {}), ("gpt2", "top_layers", {"n": 1}),
-    ("gpt2", "prefix_embedding", {"prefix": 4, "infix": 4}), ("gpt2", "prefix_layer", {"prefix": 4, "infix": 4}),
-    ("gpt2", "lora_prefix_embedding", {}), ("gpt2", "lora_prefix_layer", {}),
-]  # fmt: skip
+    ("bert", "adapter_h", {}),
+    ("bert", "adapter_l", {}),
+    ("bert", "adapter_p", {}),
+    ("bert", "adapter_d", {"drop": 1}),
+    ("gpt2", "adapter_h", {}),
+    ("gpt2", "adapter_l", {}),
+    ("gpt2", "adapter_p", {}),
+    ("gpt2", "top_layers", {"n": 1}),
+    ("gpt2", "prefix_embedding", {"prefix": 4, "infix": 4}),
+    ("gpt2", "prefix_layer", {"prefix": 4, "infix": 4}),
+    ("gpt2", "lora_prefix_embedding", {}),
+    ("gpt2", "lora_prefix_layer", {}),
+]
 
 
 @pytest.mark.parametrize(("family", "name", "fields"), LEARNERS, ids=lambda v: str(v))
 def test_it_learns_without_the_head(tiny, family, name, fields):
     """Six rows whose label is at random, with the head as it was drawn."""
     model = tiny(family)
-    attachment = methods.get(name).model_validate({"name": name, **fields}).attach(model.model, model.roles)
+    attachment = (
+        methods.get(name).model_validate({"name": name, **fields}).attach(model.model, model.roles)
+    )
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(3, 64, (6, 6), generator=generator)
     labels = torch.tensor([0, 1, 1, 0, 1, 0])
     optimizer = torch.optim.AdamW(attachment.trained().values(), lr=0.02)
     losses = []
     for _ in range(80):
-        loss = F.cross_entropy(model.model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits, labels)
+        loss = F.cross_entropy(
+            model.model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits, labels
+        )
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

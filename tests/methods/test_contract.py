@@ -16,8 +16,19 @@ from tests.conftest import FIELDS
 from tests.rounding import assert_near
 
 FAMILIES = (
-    "bert", "roberta", "distilbert", "deberta", "deberta-v2", "gpt2", "gpt_neox", "bloom", "opt", "llama", "phi3", "t5",
-)  # fmt: skip
+    "bert",
+    "roberta",
+    "distilbert",
+    "deberta",
+    "deberta-v2",
+    "gpt2",
+    "gpt_neox",
+    "bloom",
+    "opt",
+    "llama",
+    "phi3",
+    "t5",
+)
 UNFIT = {("bitfit", "llama"), ("bitfit", "phi3")}
 """No bias vectors: refused, see test_subset.py."""
 ENCODERS = ("bert", "roberta", "distilbert", "deberta", "deberta-v2", "t5")
@@ -34,7 +45,10 @@ CASES += [
     ("lora", {"targets": ROLES, "r": 3, "alpha": 5.0, "init": "gaussian"}, family)
     for family in ("roberta", "gpt2", "gpt_neox", "llama", "phi3", "t5")
 ]
-IDS = [f"{name}{' all roles' if 'targets' in fields else ''}-{family}" for name, fields, family in CASES]
+IDS = [
+    f"{name}{' all roles' if 'targets' in fields else ''}-{family}"
+    for name, fields, family in CASES
+]
 SHAPES = ("roberta", "deberta-v2", "gpt2", "gpt_neox", "phi3", "t5")
 """One family of each shape: LoRA meets all families in every run, the other methods meet the rest in `make slow`."""
 
@@ -44,7 +58,10 @@ def tier(name: str, family: str) -> list[pytest.MarkDecorator]:
 
 
 @pytest.fixture(
-    params=[pytest.param(case, id=id, marks=tier(case[0], case[2])) for id, case in zip(IDS, CASES, strict=True)]
+    params=[
+        pytest.param(case, id=id, marks=tier(case[0], case[2]))
+        for id, case in zip(IDS, CASES, strict=True)
+    ]
 )
 def case(request, tiny):
     """(what makes a new tiny model of the same weights, the method)."""
@@ -63,7 +80,11 @@ def _attached(new, method, seed: int = 0, steps: int = 0, **changes):
 
 def test_every_method_of_the_folder_is_here():
     assert len(methods.names()) >= 3
-    assert {name for name, _, _ in CASES} == set(methods.names()) >= {"lora", "full", "bitfit", "adapter_h"}
+    assert (
+        {name for name, _, _ in CASES}
+        == set(methods.names())
+        >= {"lora", "full", "bitfit", "adapter_h"}
+    )
 
 
 def test_attaching_changes_no_output(case):
@@ -82,11 +103,16 @@ def test_attaching_changes_no_output(case):
 def test_base_parameters_keep_their_names_and_values(case):
     new, method = case
     base = new()
-    before = {name: (parameter, parameter.detach().clone()) for name, parameter in base.model.named_parameters()}
+    before = {
+        name: (parameter, parameter.detach().clone())
+        for name, parameter in base.model.named_parameters()
+    }
     classes = {name: type(module) for name, module in base.model.named_modules()}
     method.attach(base.model, base.roles, base.fresh)
     after = dict(base.model.named_parameters())
-    assert {name: type(module) for name, module in base.model.named_modules() if name in classes} == classes
+    assert {
+        name: type(module) for name, module in base.model.named_modules() if name in classes
+    } == classes
     for name, (parameter, value) in before.items():
         assert after[name] is parameter, name
         assert torch.equal(parameter, value), name
@@ -112,7 +138,9 @@ HALF = {id: case for id, case in zip(IDS, CASES, strict=True) if case[0] not in 
 )
 class TestOnABfloat16Base:
     def test_what_trains_is_float32(self, tiny, name, fields, family):
-        _, attachment = _attached(partial(tiny, family), methods.get(name)(**fields), dtype=torch.bfloat16)
+        _, attachment = _attached(
+            partial(tiny, family), methods.get(name)(**fields), dtype=torch.bfloat16
+        )
         trained = attachment.trained()
         assert {p.dtype for p in trained.values()} == {torch.float32}
         frozen = {p.dtype for n, p in attachment.model.named_parameters() if n not in trained}
@@ -121,8 +149,12 @@ class TestOnABfloat16Base:
     @pytest.mark.parametrize("autocast", [False, True], ids=["plain", "autocast"])
     def test_one_step(self, tiny, name, fields, family, autocast):
         if autocast and (name, family) == ("full", "deberta"):
-            pytest.skip("transformers' DeBERTa v1 masks bfloat16 scores with the least float32 under autocast")
-        model, attachment = _attached(partial(tiny, family), methods.get(name)(**fields), dtype=torch.bfloat16)
+            pytest.skip(
+                "transformers' DeBERTa v1 masks bfloat16 scores with the least float32 under autocast"
+            )
+        model, attachment = _attached(
+            partial(tiny, family), methods.get(name)(**fields), dtype=torch.bfloat16
+        )
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             model.step(attachment)
         assert min(attachment.delta_norms().values()) > 0
@@ -145,7 +177,11 @@ def test_one_step_of_adamw_reaches_every_delta_and_nothing_frozen(case):
     before = {name: p.detach().clone() for name, p in model.model.named_parameters()}
     model.step(attachment)
     # a bias of the keys shifts all scores of a row alike: its gradient is rounding noise, and may be zero
-    norms = {name: n for name, n in attachment.delta_norms().items() if not re.search(r"k(ey|_proj|_lin)\.bias", name)}
+    norms = {
+        name: n
+        for name, n in attachment.delta_norms().items()
+        if not re.search(r"k(ey|_proj|_lin)\.bias", name)
+    }
     assert all(norm > 0 for norm in norms.values()), norms
     moved = {name for name, p in model.model.named_parameters() if not torch.equal(p, before[name])}
     assert moved <= trained
@@ -198,7 +234,9 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(case, damage):
         state |= {name: value, "nowhere.weight": value}
     elif damage == "shape":
         state[name] = torch.zeros(*value.shape, 2)
-    with pytest.raises(AdapterError, match=re.escape("nowhere.weight" if damage == "left over" else name)):
+    with pytest.raises(
+        AdapterError, match=re.escape("nowhere.weight" if damage == "left over" else name)
+    ):
         attachment.load_state(state)
     assert torch.equal(model.logits(), before)
 
@@ -248,12 +286,16 @@ def test_folded_computes_the_same_and_leaves_every_bit_as_it_was(case):
     with attachment.folded():
         assert_near(model.logits(), trained)
     assert torch.equal(model.logits(), trained)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.model.state_dict().items())
+    assert all(
+        torch.equal(tensor, before[name]) for name, tensor in model.model.state_dict().items()
+    )
 
 
 def test_folded_weights_hold_the_deltas(tiny):
     model = tiny("gpt2")
-    attachment = methods.get("lora")(targets=("query", "value")).attach(model.model, model.roles, model.fresh)
+    attachment = methods.get("lora")(targets=("query", "value")).attach(
+        model.model, model.roles, model.fresh
+    )
     for delta in attachment.deltas.values():
         torch.nn.init.normal_(delta.B)
     weight = attachment.sites[0].module.weight

@@ -51,9 +51,16 @@ def test_a_target_may_have_numbers_of_its_own(tiny):
         model,
         r=4,
         alpha=16,
-        targets=["query", Target(match="value", r=2), Target(match="layer.1.output.dense", alpha=3)],
+        targets=[
+            "query",
+            Target(match="value", r=2),
+            Target(match="layer.1.output.dense", alpha=3),
+        ],
     )
-    found = {name.removeprefix("roberta.encoder."): (d.A.shape[0], d.scale) for name, d in attachment.deltas.items()}
+    found = {
+        name.removeprefix("roberta.encoder."): (d.A.shape[0], d.scale)
+        for name, d in attachment.deltas.items()
+    }
     assert found == {
         **{f"layer.{i}.attention.self.query": (4, 4.0) for i in range(2)},
         **{f"layer.{i}.attention.self.value": (2, 8.0) for i in range(2)},
@@ -146,14 +153,18 @@ def test_dropout_is_drawn_anew_for_every_site(tiny):
         nn.init.constant_(delta.A, 1 / 32)
         nn.init.ones_(delta.B)
     torch.manual_seed(0)
-    found = [delta.add_to(torch.zeros(4000, 96), torch.ones(4000, 32))[:, delta.rows] for delta in deltas]
+    found = [
+        delta.add_to(torch.zeros(4000, 96), torch.ones(4000, 32))[:, delta.rows] for delta in deltas
+    ]
     assert not torch.equal(found[0][:, 0], found[1][:, 0])
     for delta, value in zip(deltas, found, strict=True):
         assert float(value.detach().mean()) == pytest.approx(delta.scale, rel=0.02)
 
 
 def test_a_rank_above_the_matrixs_own_is_said(tiny, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)  # a verb of the command line turns it off
+    monkeypatch.setattr(
+        logging.getLogger("lorakit"), "propagate", True
+    )  # a verb of the command line turns it off
     _attach(tiny("roberta"), r=32)
     assert not caplog.text
     _attach(tiny("roberta"), r=33)
@@ -170,7 +181,9 @@ def test_all_linear_leaves_the_fresh_head_alone(tiny):
 def test_all_linear_leaves_the_output_embedding_alone(tiny):
     for family in ("gpt2", "llama", "opt"):
         model = tiny(family, "CausalLM")
-        assert not any("lm_head" in site.path for site in _attach(model, targets="all-linear").sites)
+        assert not any(
+            "lm_head" in site.path for site in _attach(model, targets="all-linear").sites
+        )
 
 
 @pytest.mark.parametrize("family", ["gpt2", "opt", "bloom", "gemma"])
@@ -270,7 +283,11 @@ def test_what_was_merged_cannot_be_switched_off(filled):
     merged = model.logits()
     with attachment.folded():
         assert torch.equal(model.logits(), merged)
-    for what in (attachment.detach, lambda: attachment.off().__enter__(), lambda: attachment.load_state({})):
+    for what in (
+        attachment.detach,
+        lambda: attachment.off().__enter__(),
+        lambda: attachment.load_state({}),
+    ):
         with pytest.raises(ModelError, match="merged into the weights for good"):
             what()
     assert torch.equal(model.logits(), merged)
@@ -287,7 +304,11 @@ def test_a_delta_that_is_off_is_not_folded_in(filled):
 def test_inside_folded_nothing_is_taken_away(filled):
     model, attachment, _, on = filled
     for what in (attachment.merge, attachment.detach, lambda: attachment.off().__enter__()):
-        with attachment.folded(), attachment.folded(), pytest.raises(ModelError, match="leave `folded` first"):
+        with (
+            attachment.folded(),
+            attachment.folded(),
+            pytest.raises(ModelError, match="leave `folded` first"),
+        ):
             what()
     assert torch.equal(model.logits(), on)
 
@@ -345,8 +366,18 @@ class TestABudget:
             ("roberta", ["query", "value"], 2 * 64 * 8 - 1, 3),
             ("roberta", ["query", "key", "value", "attention_out"], 2 * 64 * 8, 2),
             ("roberta", ["mlp_in"], 2 * 64 * 8, 6),  # 2 x (48 + 32) = 160 a rank; 64 are left over
-            ("roberta", ["query", "mlp_in", "mlp_out"], 2 * 64 * 8, 2),  # 128 + 160 + 160 = 448 a rank; 128 left over
-            ("llama", ["query", "value"], 2 * 64 * 8, 4),  # 2 x (64 + 48) = 224 a rank; 128 left over
+            (
+                "roberta",
+                ["query", "mlp_in", "mlp_out"],
+                2 * 64 * 8,
+                2,
+            ),  # 128 + 160 + 160 = 448 a rank; 128 left over
+            (
+                "llama",
+                ["query", "value"],
+                2 * 64 * 8,
+                4,
+            ),  # 2 x (64 + 48) = 224 a rank; 128 left over
             ("gpt2", ["query", "value"], 2 * 64 * 8, 4),  # two parts of one fused weight
         ],
     )
@@ -354,7 +385,9 @@ class TestABudget:
         model = tiny(family)
         attachment = _attach(model, targets=targets, budget=budget, r=3, alpha=6)
         assert {delta.A.shape[0] for delta in attachment.deltas.values()} == {r}
-        assert {delta.scale for delta in attachment.deltas.values()} == {2.0}  # alpha / r as it was given
+        assert {delta.scale for delta in attachment.deltas.values()} == {
+            2.0
+        }  # alpha / r as it was given
         used = sum(p.numel() for name, p in attachment.trained().items() if name not in model.fresh)
         per_rank = sum(sum(site.shape) for site in attachment.sites)
         assert budget - per_rank < used <= budget
@@ -367,9 +400,13 @@ class TestABudget:
         assert "budget 1,024: r = 6 on 2 sites takes 960 parameters and leaves 64" in caplog.text
 
     def test_too_small_for_a_rank_of_one(self, tiny):
-        with pytest.raises(ModelError, match=r"method\.budget is 100, and a rank of 1 on these 4 sites takes 256"):
+        with pytest.raises(
+            ModelError, match=r"method\.budget is 100, and a rank of 1 on these 4 sites takes 256"
+        ):
             _attach(tiny("roberta"), budget=100)
 
     def test_leaves_no_choice_to_a_target(self):
-        with pytest.raises(ValueError, match="budget chooses r and alpha, and the target query has its own"):
+        with pytest.raises(
+            ValueError, match="budget chooses r and alpha, and the target query has its own"
+        ):
             LoRA(budget=1000, targets=(Target(match="query", alpha=3),))

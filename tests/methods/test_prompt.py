@@ -28,7 +28,9 @@ def _attached(model, name: str = "prefix_embedding", **fields):
     if name.startswith("lora"):
         chosen = {"prompt": chosen}
     torch.manual_seed(0)
-    attachment = methods.get(name).model_validate({"name": name, **chosen}).attach(model.model, model.roles)
+    attachment = (
+        methods.get(name).model_validate({"name": name, **chosen}).attach(model.model, model.roles)
+    )
     with torch.no_grad():
         for parameter in attachment.trained().values():
             parameter.add_(torch.randn(parameter.shape) * 0.3)
@@ -40,11 +42,17 @@ def _vectors(attachment) -> list[Tensor]:
 
 
 @torch.no_grad()
-def _logits(model, rows: list[list[int]], ends: list[int] | None = None, side: str = "right") -> list[Tensor]:
+def _logits(
+    model, rows: list[list[int]], ends: list[int] | None = None, side: str = "right"
+) -> list[Tensor]:
     """Of each row's own tokens."""
-    items = [Encoded("", {"input_ids": ids, "attention_mask": [1] * len(ids)}, None) for ids in rows]
+    items = [
+        Encoded("", {"input_ids": ids, "attention_mask": [1] * len(ids)}, None) for ids in rows
+    ]
     batch = collate(items, Head.CLASSIFICATION, 0, side=side)
-    fields = dict(batch) if ends is None else {**batch, **prompt_ends(model.model, torch.tensor(ends))}
+    fields = (
+        dict(batch) if ends is None else {**batch, **prompt_ends(model.model, torch.tensor(ends))}
+    )
     logits = model.model(**fields).logits
     return [row[mask.bool()] for row, mask in zip(logits, batch["attention_mask"], strict=True)]
 
@@ -60,7 +68,9 @@ def test_prefix_embeddings_are_tokens_of_the_row(tiny, family):
     with attachment.off():
         prompt, answer = embed(torch.tensor(PROMPT)), embed(torch.tensor(ANSWER))
         row = torch.cat([v[:PREFIX], prompt, v[PREFIX:], answer])[None]
-        logits = model.model(inputs_embeds=row, attention_mask=torch.ones(1, row.shape[1]).long()).logits[0]
+        logits = model.model(
+            inputs_embeds=row, attention_mask=torch.ones(1, row.shape[1]).long()
+        ).logits[0]
     last = PREFIX + len(PROMPT) + INFIX - 1
     own = [*range(PREFIX, PREFIX + len(PROMPT) - 1), *range(last, last + 1 + len(ANSWER))]
     found = _logits(model, [PROMPT + ANSWER], [len(PROMPT)])[0]
@@ -143,7 +153,9 @@ def test_a_text_is_the_same_with_a_cache_in_a_batch_and_by_beams(tiny, family, n
     """gpt2 and llama keep one row for all beams, bloom one for each."""
     model = tiny(family, "CausalLM")
     _attached(model, name)
-    items = [Encoded("", {"input_ids": ids, "attention_mask": [1] * len(ids)}, None) for ids in ROWS]
+    items = [
+        Encoded("", {"input_ids": ids, "attention_mask": [1] * len(ids)}, None) for ids in ROWS
+    ]
     batch = collate(items, Head.CLASSIFICATION, 0, side="left")
     fields = batch["input_ids"], batch["attention_mask"]
     greedy = decode(model.model, *fields, Decode(max_new_tokens=12), [])
@@ -156,7 +168,12 @@ def test_a_text_is_the_same_with_a_cache_in_a_batch_and_by_beams(tiny, family, n
         assert alone.ids == written.ids
         assert alone.score == pytest.approx(written.score, abs=1e-4)
         logits = _logits(model, [row + written.ids], [len(row)])[0]
-        log_p = logits[len(row) - 1 : -1].log_softmax(-1).gather(1, torch.tensor(written.ids)[:, None]).sum()
+        log_p = (
+            logits[len(row) - 1 : -1]
+            .log_softmax(-1)
+            .gather(1, torch.tensor(written.ids)[:, None])
+            .sum()
+        )
         assert written.score * 12 == pytest.approx(float(log_p), abs=1e-3)
 
 
@@ -164,7 +181,8 @@ def test_likelihoods_are_of_what_follows_the_infix(tiny):
     model = tiny("gpt2", "CausalLM")
     _attached(model, "prefix_layer")
     prompts = [
-        Encoded(str(i), {"input_ids": ids, "attention_mask": [1] * len(ids)}, None) for i, ids in enumerate(ROWS)
+        Encoded(str(i), {"input_ids": ids, "attention_mask": [1] * len(ids)}, None)
+        for i, ids in enumerate(ROWS)
     ]
     choices = [[9], [12, 13], [12, 14]]
     found = log_likelihoods(model.model, prompts, choices, 0, 4)
@@ -182,7 +200,12 @@ def test_the_loss_is_that_of_the_answers(tiny, name, lean):
     _attached(model, name)
     rows = [(PROMPT, ANSWER), ([12, 13], [14, 15, 16, 17])]
     items = [
-        Encoded("", {"input_ids": p + a, "attention_mask": [1] * len(p + a)}, None, [IGNORE] * len(p) + a)
+        Encoded(
+            "",
+            {"input_ids": p + a, "attention_mask": [1] * len(p + a)},
+            None,
+            [IGNORE] * len(p) + a,
+        )
         for p, a in rows
     ]
     batch = collate(items, Head.CAUSAL, 0)
@@ -191,13 +214,17 @@ def test_the_loss_is_that_of_the_answers(tiny, name, lean):
     for p, a in rows:
         logits = _logits(model, [p + a], [len(p)])[0][len(p) - 1 : -1]
         wanted += float(F.cross_entropy(logits, torch.tensor(a), reduction="sum"))
-    assert loss_sum(model.model, batch, Head.CAUSAL, lean=lean).item() == pytest.approx(wanted, rel=1e-4)
+    assert loss_sum(model.model, batch, Head.CAUSAL, lean=lean).item() == pytest.approx(
+        wanted, rel=1e-4
+    )
 
 
 @torch.no_grad()
 def test_a_head_that_reads_the_last_token_reads_the_infix(tiny):
     model = tiny("gpt2")
-    attachment = methods.get("prefix_embedding")(prefix=2, infix=2).attach(model.model, model.roles, model.fresh)
+    attachment = methods.get("prefix_embedding")(prefix=2, infix=2).attach(
+        model.model, model.roles, model.fresh
+    )
     (v,) = _vectors(attachment)
     short = torch.tensor([[5, 6, 7, 0, 0]])
     with attachment.off():
@@ -245,7 +272,9 @@ def test_who_does_not_count_the_tokens_is_refused(tiny):
     attachment = _attached(model)
     ids = torch.tensor([PROMPT])
     long = {"max_new_tokens": 3, "min_new_tokens": 3}
-    with pytest.raises(ModelError, match="holds 10 tokens, those of the method among them, and its user knows of 5"):
+    with pytest.raises(
+        ModelError, match="holds 10 tokens, those of the method among them, and its user knows of 5"
+    ):
         model.model.generate(ids, attention_mask=torch.ones_like(ids), **long)
     padded = torch.tensor([PROMPT, [0, 0, 5, 6]])
     with pytest.raises(ModelError, match="knows of 5"):

@@ -118,7 +118,9 @@ def e2e(data) -> Callable[[str], tuple[list[str], list[list[str]]]]:
             references.setdefault(row["mr"], []).append(row["ref"])
 
     def outputs(system: str) -> tuple[list[str], list[list[str]]]:
-        with (data / f"e2e_nlg/system_outputs/{system}.tsv").open(encoding="utf-8-sig", newline="") as file:
+        with (data / f"e2e_nlg/system_outputs/{system}.tsv").open(
+            encoding="utf-8-sig", newline=""
+        ) as file:
             found = {row["MR"]: row["output"] for row in csv.DictReader(file, delimiter="\t")}
         assert len(found) == len(references) == 630
         return [found[mr] for mr in references], list(references.values())

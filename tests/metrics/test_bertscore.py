@@ -60,7 +60,13 @@ def test_the_package_takes_what_we_give_it(tmp_path, monkeypatch):
     )
     BertTokenizerFast(tokenizer_object=core, model_max_length=32).save_pretrained(tmp_path)
     BertModel(
-        BertConfig(vocab_size=8, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=16)
+        BertConfig(
+            vocab_size=8,
+            hidden_size=16,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            intermediate_size=16,
+        )
     ).save_pretrained(tmp_path)
     monkeypatch.setattr(module, "MODEL", str(tmp_path))
     monkeypatch.setattr(module, "LAYER", 2)

@@ -37,8 +37,13 @@ def test_texts_with_several_references(tmp_path):
 def test_combine(tmp_path):
     import evaluate
 
-    both = evaluate.combine([as_evaluate(name, cache_dir=str(tmp_path)) for name in ("accuracy", "f1")])
-    assert both.compute(predictions=[1, 0], references=[1, 1]) == {"accuracy": 0.5, "f1": pytest.approx(2 / 3)}
+    both = evaluate.combine(
+        [as_evaluate(name, cache_dir=str(tmp_path)) for name in ("accuracy", "f1")]
+    )
+    assert both.compute(predictions=[1, 0], references=[1, 1]) == {
+        "accuracy": 0.5,
+        "f1": pytest.approx(2 / 3),
+    }
 
 
 def test_errors(tmp_path):

@@ -14,7 +14,9 @@ import pytest
 from lorakit.metrics import metrics
 
 FOLDER = Path(__file__).parent.parent / "assets" / "scorers"
-ROWS = [json.loads(line) for line in (FOLDER / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+ROWS = [
+    json.loads(line) for line in (FOLDER / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+]
 VALUES = json.loads((FOLDER / "values.json").read_text(encoding="utf-8"))
 SHARES = ("bleu", "meteor", "rouge_l")
 EXACT = 1e-9
@@ -24,7 +26,9 @@ ALWAYS = {"e2e_metrics": ("bleu", "nist"), "generation_eval": ("bleu", "ter")}
 
 def ours(suite: str) -> dict[str, float]:
     """In the unit of the frozen values."""
-    scores = metrics.get(suite)([row["output"] for row in ROWS], [row["references"] for row in ROWS])
+    scores = metrics.get(suite)(
+        [row["output"] for row in ROWS], [row["references"] for row in ROWS]
+    )
     if suite == "e2e_metrics":
         return {key: value / 100 if key in SHARES else value for key, value in scores.items()}
     return scores
@@ -48,5 +52,7 @@ def test_all_of_it(suite, real_data):
 
 def test_approximate_tokens_come_near(no_data):
     found = ours("e2e_metrics")
-    assert found["rouge_l_approx"] / 100 == pytest.approx(VALUES["e2e_metrics"]["rouge_l"], abs=0.02)
+    assert found["rouge_l_approx"] / 100 == pytest.approx(
+        VALUES["e2e_metrics"]["rouge_l"], abs=0.02
+    )
     assert found["cider_approx"] == pytest.approx(VALUES["e2e_metrics"]["cider"], abs=0.2)

@@ -9,7 +9,9 @@ import pytest
 from lorakit.errors import DataError, RecipeError
 from lorakit.metrics import facts_of, metrics
 
-NAMES = [name for name in metrics.names() if name != "bertscore"]  # which needs a model: test_bertscore.py
+NAMES = [
+    name for name in metrics.names() if name != "bertscore"
+]  # which needs a model: test_bertscore.py
 TEXT_NAMES = [name for name in NAMES if facts_of(name).of == "texts"]
 ANSWERS = {
     "labels": [0, 1, 1, 0, 1],
@@ -26,7 +28,15 @@ def compute(name: str, predictions, references) -> dict[str, float]:
 
 
 def test_the_folder_is_not_empty():
-    assert {"accuracy", "f1", "matthews", "pearson_spearman", "exact_match", "bleu", "e2e_metrics"} <= set(NAMES)
+    assert {
+        "accuracy",
+        "f1",
+        "matthews",
+        "pearson_spearman",
+        "exact_match",
+        "bleu",
+        "e2e_metrics",
+    } <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -52,9 +62,13 @@ def test_contract_of_texts(name, small_data):
     """Neither the order of references nor that of examples counts, and one of the references is enough."""
     texts, references = ["a b c d e", "f g"], [["x y", "a b c d z", "a b"], ["f", "f g"]]
     scores = compute(name, texts, references)
-    assert compute(name, texts, [accepted[::-1] for accepted in references]) == pytest.approx(scores)
+    assert compute(name, texts, [accepted[::-1] for accepted in references]) == pytest.approx(
+        scores
+    )
     assert compute(name, texts[::-1], references[::-1]) == pytest.approx(scores)
-    assert compute(name, ["a b", "f"], ["a b", "f"]) == compute(name, ["a b", "f"], [["a b"], ["f"]])
+    assert compute(name, ["a b", "f"], ["a b", "f"]) == compute(
+        name, ["a b", "f"], [["a b"], ["f"]]
+    )
     with pytest.raises(DataError, match=rf"{name}: example 1 \(from 0\) has no reference"):
         compute(name, texts, [["x"], []])
 
@@ -86,10 +100,14 @@ def test_by_hand():
     predictions, references = [1, 1, 0, 0, 1], [1, 0, 0, 1, 1]
     assert compute("accuracy", predictions, references) == {"accuracy": 0.6}
     assert compute("f1", predictions, references) == pytest.approx({"f1": 2 / 3})
-    assert compute("matthews", predictions, references) == pytest.approx({"matthews_correlation": 1 / 6})
+    assert compute("matthews", predictions, references) == pytest.approx(
+        {"matthews_correlation": 1 / 6}
+    )
     found = compute("pearson_spearman", [0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 4.0, 9.0])
     assert found == pytest.approx({"pearson": 15 / math.sqrt(5 * 49), "spearman": 1.0})
-    assert compute("exact_match", ["a", "b", "C"], ["a", ["x", "b"], ["c"]]) == pytest.approx({"exact_match": 2 / 3})
+    assert compute("exact_match", ["a", "b", "C"], ["a", ["x", "b"], ["c"]]) == pytest.approx(
+        {"exact_match": 2 / 3}
+    )
 
 
 def test_against_scikit_learn_and_scipy():
@@ -98,16 +116,21 @@ def test_against_scikit_learn_and_scipy():
 
     draw = random.Random(0)
     predictions, references = ([draw.randrange(2) for _ in range(200)] for _ in range(2))
-    assert compute("accuracy", predictions, references)["accuracy"] == sklearn.metrics.accuracy_score(
+    assert compute("accuracy", predictions, references)[
+        "accuracy"
+    ] == sklearn.metrics.accuracy_score(references, predictions)
+    assert compute("f1", predictions, references)["f1"] == sklearn.metrics.f1_score(
         references, predictions
     )
-    assert compute("f1", predictions, references)["f1"] == sklearn.metrics.f1_score(references, predictions)
     found = compute("matthews", predictions, references)["matthews_correlation"]
     assert found == sklearn.metrics.matthews_corrcoef(references, predictions)
     values = [(draw.gauss(0, 1), draw.gauss(0, 1)) for _ in range(200)]
     x, y = [a for a, _ in values], [a + b for a, b in values]
     found = compute("pearson_spearman", x, y)
-    assert found == {"pearson": stats.pearsonr(x, y).statistic, "spearman": stats.spearmanr(x, y).statistic}  # type: ignore[attr-defined]
+    assert found == {
+        "pearson": stats.pearsonr(x, y).statistic,
+        "spearman": stats.spearmanr(x, y).statistic,
+    }  # type: ignore[attr-defined]
 
 
 def test_labels_beyond_two():
@@ -121,7 +144,12 @@ def test_labels_beyond_two():
 
 @pytest.mark.parametrize(
     ("predictions", "references", "f1", "mcc"),
-    [([0, 0], [0, 0], 0.0, 0.0), ([1, 1], [1, 1], 1.0, 0.0), ([0, 0], [1, 0], 0.0, 0.0), ([1, 1], [1, 0], 2 / 3, 0.0)],
+    [
+        ([0, 0], [0, 0], 0.0, 0.0),
+        ([1, 1], [1, 1], 1.0, 0.0),
+        ([0, 0], [1, 0], 0.0, 0.0),
+        ([1, 1], [1, 0], 2 / 3, 0.0),
+    ],
 )
 def test_one_class(predictions, references, f1, mcc):
     assert compute("f1", predictions, references)["f1"] == pytest.approx(f1)
@@ -139,11 +167,16 @@ def test_one_class(predictions, references, f1, mcc):
     ],
 )
 def test_no_correlation_is_nan(predictions, references):
-    assert all(math.isnan(value) for value in compute("pearson_spearman", predictions, references).values())
+    assert all(
+        math.isnan(value) for value in compute("pearson_spearman", predictions, references).values()
+    )
 
 
 def test_nearly_constant_values_do_not_warn():
-    assert set(compute("pearson_spearman", [1.0, 1.0 + 1e-15, 1.0], [1.0, 2.0, 3.0])) == {"pearson", "spearman"}
+    assert set(compute("pearson_spearman", [1.0, 1.0 + 1e-15, 1.0], [1.0, 2.0, 3.0])) == {
+        "pearson",
+        "spearman",
+    }
 
 
 SYSTEM = ["The dog bit the man.", "It wasn't surprising.", "The man had just bitten him."]
@@ -153,7 +186,9 @@ SECOND = ["The dog had bit the man.", "No one was surprised.", "The man had bitt
 
 def test_bleu_of_the_example_in_the_manual_of_sacrebleu():
     references = [list(pair) for pair in zip(FIRST, SECOND, strict=True)]
-    assert compute("bleu", SYSTEM, references)["bleu"] == pytest.approx(48.530827009929865, abs=1e-9)
+    assert compute("bleu", SYSTEM, references)["bleu"] == pytest.approx(
+        48.530827009929865, abs=1e-9
+    )
 
 
 def test_bleu_with_unequal_numbers_of_references():

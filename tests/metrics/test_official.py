@@ -28,7 +28,9 @@ def as_official(scores: dict[str, float]) -> dict[str, float]:
 @pytest.mark.parametrize("system", E2E)
 def test_e2e_metrics(system, e2e, real_data):
     found = as_official(metrics.get("e2e_metrics")(*e2e(system)))
-    assert found == pytest.approx(dict(zip(KEYS, E2E[system], strict=True)), abs=SIX_DECIMALS, rel=0)
+    assert found == pytest.approx(
+        dict(zip(KEYS, E2E[system], strict=True)), abs=SIX_DECIMALS, rel=0
+    )
 
 
 @pytest.mark.slow
@@ -37,7 +39,9 @@ def test_the_example_of_e2e_metrics(data, real_data):
     folder = data / "e2e_nlg/e2e-metrics-example-inputs"
     outputs = (folder / "baseline-output.txt").read_text(encoding="utf-8").splitlines()
     groups = (folder / "devel-conc.txt").read_text(encoding="utf-8").strip().split("\n\n")
-    found = as_official(metrics.get("e2e_metrics")(outputs, [group.split("\n") for group in groups]))
+    found = as_official(
+        metrics.get("e2e_metrics")(outputs, [group.split("\n") for group in groups])
+    )
     official = dict(zip(KEYS, (0.7203, 7.7889, 0.4801, 0.7910, 2.3039), strict=True))
     assert found == pytest.approx(official, abs=FOUR_DECIMALS, rel=0)
 
@@ -56,14 +60,20 @@ def test_e2e_metrics_without_the_data(no_data, e2e):
 @pytest.fixture(scope="session")
 def dart(data) -> tuple[list[str], list[list[str]]]:
     """BART-large on DART's test set: the first 1,000 of 4,159 inputs, with all texts of an input together."""
-    entries = json.loads((data / "dart/rebuilt/dart-v1.1.1-full-test.json").read_text(encoding="utf-8"))
-    lines = (data / "dart/eval_example/bart-large_dart.txt").read_text(encoding="utf-8").splitlines()
+    entries = json.loads(
+        (data / "dart/rebuilt/dart-v1.1.1-full-test.json").read_text(encoding="utf-8")
+    )
+    lines = (
+        (data / "dart/eval_example/bart-large_dart.txt").read_text(encoding="utf-8").splitlines()
+    )
     outputs: dict[str, str] = {}
     references: dict[str, list[str]] = {}
     for entry, line in zip(entries, lines, strict=True):
         source = " | ".join(f"{s} : {r.lower()} : {o}" for s, r, o in entry["tripleset"])
         outputs.setdefault(source, line)
-        references.setdefault(source, []).extend(annotation["text"] for annotation in entry["annotations"])
+        references.setdefault(source, []).extend(
+            annotation["text"] for annotation in entry["annotations"]
+        )
     assert len(outputs) == 4159
     return list(outputs.values())[:1000], list(references.values())[:1000]
 
@@ -88,7 +98,9 @@ def test_meteor_of_generation_eval(dart, real_data):
 @pytest.mark.slow
 def test_meteor_of_extremes(real_data):
     meteor = metrics.get("meteor")
-    assert meteor(["The cat sat.", "a dog"], ["The cat sat.", ["x", "A dog!"]]) == {"meteor": pytest.approx(1.0)}
+    assert meteor(["The cat sat.", "a dog"], ["The cat sat.", ["x", "A dog!"]]) == {
+        "meteor": pytest.approx(1.0)
+    }
     assert meteor(["", ""], ["The cat sat.", "a dog"]) == {"meteor": 0.0}
     assert 0 < meteor(["", "a dog"], ["The cat sat.", "a dog"])["meteor"] < 1
 
@@ -110,7 +122,9 @@ def test_texts_of_any_kind_keep_their_place(real_data):
         "",
     ]
     texts = ["the cat sat", *odd, "a dog runs"]
-    scores = metrics.get("e2e_metrics")(texts, [["the cat sat"], *(["q q q q"] for _ in odd), ["a dog runs"]])
+    scores = metrics.get("e2e_metrics")(
+        texts, [["the cat sat"], *(["q q q q"] for _ in odd), ["a dog runs"]]
+    )
     assert tuple(scores) == KEYS
     assert scores["rouge_l"] == pytest.approx(100 * 2 / len(texts))
     assert scores["meteor"] > 0

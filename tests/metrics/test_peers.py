@@ -24,19 +24,29 @@ def random_tokens() -> Tokens:
     def text() -> list[str]:
         return draw.choices(WORDS, k=draw.choice((0, 1, 2, 4, 8, 15)))
 
-    return Tokens([text() for _ in range(80)], [[text() for _ in range(draw.randrange(1, 5))] for _ in range(80)], True)
+    return Tokens(
+        [text() for _ in range(80)],
+        [[text() for _ in range(draw.randrange(1, 5))] for _ in range(80)],
+        True,
+    )
 
 
 def as_captions(tokens: Tokens) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-    references = {i: [" ".join(text) for text in texts] for i, texts in enumerate(tokens.references)}
+    references = {
+        i: [" ".join(text) for text in texts] for i, texts in enumerate(tokens.references)
+    }
     return references, {i: [" ".join(text)] for i, text in enumerate(tokens.predictions)}
 
 
 def check_captions(tokens: Tokens) -> None:
-    cider, rouge = (pytest.importorskip(f"pycocoevalcap.{name}.{name}") for name in ("cider", "rouge"))
+    cider, rouge = (
+        pytest.importorskip(f"pycocoevalcap.{name}.{name}") for name in ("cider", "rouge")
+    )
     captions = as_captions(tokens)
     assert mean_cider(tokens) == pytest.approx(cider.Cider().compute_score(*captions)[0], abs=1e-12)
-    assert mean_rouge_l(tokens) == pytest.approx(rouge.Rouge().compute_score(*captions)[0], abs=1e-12)
+    assert mean_rouge_l(tokens) == pytest.approx(
+        rouge.Rouge().compute_score(*captions)[0], abs=1e-12
+    )
 
 
 def test_captions_of_random_tokens():
@@ -59,8 +69,13 @@ def test_ter_of_random_tokens():
 def test_words_of_nltk(data):
     """Nothing but `words` says what NLTK's tokeniser does to text that is split already."""
     tokenizer = pytest.importorskip("nltk.tokenize.destructive").NLTKWordTokenizer()
-    entries = json.loads((data / "dart/rebuilt/dart-v1.1.1-full-test.json").read_text(encoding="utf-8"))
+    entries = json.loads(
+        (data / "dart/rebuilt/dart-v1.1.1-full-test.json").read_text(encoding="utf-8")
+    )
     texts = [annotation["text"] for entry in entries[:200] for annotation in entry["annotations"]]
-    texts += ['She said: "I cannot." Gonna, wanna... gotta; gimme "lemme"!', "'tis d'ye more'n ''a'' `b` ``c``"]
+    texts += [
+        'She said: "I cannot." Gonna, wanna... gotta; gimme "lemme"!',
+        "'tis d'ye more'n ''a'' `b` ``c``",
+    ]
     for text in texts:
         assert words(pieces(text)) == tokenizer.tokenize(" ".join(pieces(text)))

@@ -28,16 +28,22 @@ def test_equals_rouge_score():
     draw = random.Random(0)
     predictions = [text(draw) for _ in range(60)]
     references = [[text(draw) for _ in range(draw.randrange(1, 4))] for _ in range(60)]
-    wanted = [direct(said, accepted) for said, accepted in zip(predictions, references, strict=True)]
+    wanted = [
+        direct(said, accepted) for said, accepted in zip(predictions, references, strict=True)
+    ]
     found = rouge(predictions, references)
     assert found == pytest.approx({kind: 100 * sum(w[kind] for w in wanted) / 60 for kind in KINDS})
-    assert len({round(value, 6) for value in found.values()}) == 4, "every kind has its own value here"
+    assert len({round(value, 6) for value in found.values()}) == 4, (
+        "every kind has its own value here"
+    )
 
 
 def test_by_hand():
     found = rouge(["the cat sat on the mat"], ["the cat lay on a mat"])
     # 4 of 6 words; `the cat` of 5 pairs; the, cat, on, mat in this order
-    assert found == pytest.approx({"rouge1": 400 / 6, "rouge2": 20.0, "rougeL": 400 / 6, "rougeLsum": 400 / 6})
+    assert found == pytest.approx(
+        {"rouge1": 400 / 6, "rouge2": 20.0, "rougeL": 400 / 6, "rougeLsum": 400 / 6}
+    )
 
 
 def test_the_stemmer_is_on_and_case_does_not_count():
@@ -65,4 +71,6 @@ def test_the_mean_is_plain_and_an_empty_prediction_is_zero():
 
 def test_the_protocol_says_what_differs_between_scorers():
     protocol = facts_of("rouge").protocol
-    assert all(part in protocol for part in ("rouge-score", "stemmer", "mean", "rougeL", "rougeLsum"))
+    assert all(
+        part in protocol for part in ("rouge-score", "stemmer", "mean", "rougeL", "rougeLsum")
+    )

@@ -17,17 +17,25 @@ from lorakit.metrics.rouge_l import mean_rouge_l
 from lorakit.metrics.ter import edit_rate
 
 OUTPUT: str = "THIS WEEK THE SAUDIS denied information published in the new york times"
-REFERENCE: str = "SAUDI ARABIA denied THIS WEEK information published in the AMERICAN new york times"
+REFERENCE: str = (
+    "SAUDI ARABIA denied THIS WEEK information published in the AMERICAN new york times"
+)
 
 
 def tokens(predictions: list[str], references: list[list[str]]) -> Tokens:
-    return Tokens([text.split() for text in predictions], [[t.split() for t in texts] for texts in references], True)
+    return Tokens(
+        [text.split() for text in predictions],
+        [[t.split() for t in texts] for texts in references],
+        True,
+    )
 
 
 def test_nist_adds_up_what_matches_tell():
     # of two words each tells log2(2/1) = 1 bit, and the second tells nothing once the first is known
     assert corpus_nist(["a b"], [["a b"]]) == pytest.approx(1.0)
-    assert corpus_nist(["A, B."], [["a , b ."]]) == pytest.approx(2.0)  # case and tokens: four of log2(4/1) bits, / 4
+    assert corpus_nist(["A, B."], [["a , b ."]]) == pytest.approx(
+        2.0
+    )  # case and tokens: four of log2(4/1) bits, / 4
     assert corpus_nist(["x y"], [["a b"]]) == 0.0
 
 
@@ -96,7 +104,9 @@ def test_cider_by_hand():
     assert mean_cider(tokens(["a", "b"], [["a"], ["b"]])) == pytest.approx(2.5)
     assert mean_cider(tokens(["b", "a"], [["a"], ["b"]])) == 0.0
     # a word twice is clipped, so the cosine is 1/2; one bigram more shortens it by exp(-1/72)
-    assert mean_cider(tokens(["a a", "b"], [["a"], ["b"]])) == pytest.approx((2.5 * math.exp(-1 / 72) / 2 + 2.5) / 2)
+    assert mean_cider(tokens(["a a", "b"], [["a"], ["b"]])) == pytest.approx(
+        (2.5 * math.exp(-1 / 72) / 2 + 2.5) / 2
+    )
     # what stands in every example tells nothing
     assert mean_cider(tokens(["a", "a"], [["a"], ["a", "b"]])) == 0.0
 
@@ -131,7 +141,10 @@ def tables(a: list[str], b: list[str]) -> tuple[int, int]:
     [
         ("The Vaults, near Café Adriatic.  From £30!", "the vaults near café adriatic from # 30"),
         ("It's cheap; don't go, can't cannot", "it 's cheap do n't go ca n't can not"),
-        ("a family-friendly 5-star place (riverside)", "a family-friendly 5-star place -lrb- riverside -rrb-"),
+        (
+            "a family-friendly 5-star place (riverside)",
+            "a family-friendly 5-star place -lrb- riverside -rrb-",
+        ),
         ("Mr. Smith's “pub” at 3,000.50 a.m.", "mr. smith 's pub at 3,000.50 a.m."),
         ("", ""),
     ],
@@ -169,4 +182,6 @@ def test_generation_eval_keeps_six_references(no_data):
 def test_generation_eval_needs_no_filling_up(small_data):
     texts, references = ["a b c d e f", "x"], [["a b c d", "b c d e f g h"], ["x y"]]
     filled = [(accepted + accepted[:1] * 6)[:6] for accepted in references]
-    assert metrics.get("generation_eval")(texts, filled) == metrics.get("generation_eval")(texts, references)
+    assert metrics.get("generation_eval")(texts, filled) == metrics.get("generation_eval")(
+        texts, references
+    )

@@ -18,7 +18,9 @@ def _said_again():
 
 
 def task(**fields):
-    return Text(train="t.csv", validation="v.csv", metrics=("exact_match", "rouge", "bleu", "ter"), **fields)
+    return Text(
+        train="t.csv", validation="v.csv", metrics=("exact_match", "rouge", "bleu", "ter"), **fields
+    )
 
 
 @pytest.mark.parametrize(
@@ -27,13 +29,19 @@ def task(**fields):
 def test_equal_texts_score_as_equal(caplog, texts, tokenize):
     scores = task(tokenize=tokenize).score(texts, texts)
     assert {key: scores[key] for key in ("rouge1", "rouge2", "rougeL", "exact_match", "ter")} == {
-        "rouge1": 100.0, "rouge2": 100.0, "rougeL": 100.0, "exact_match": 100.0, "ter": 0.0
-    }  # fmt: skip
+        "rouge1": 100.0,
+        "rouge2": 100.0,
+        "rougeL": 100.0,
+        "exact_match": 100.0,
+        "ter": 0.0,
+    }
     assert scores["bleu"] == pytest.approx(100.0)
     assert not caplog.records
 
 
-@pytest.mark.parametrize(("texts", "poor"), [(CHINESE, {"rouge", "bleu", "ter"}), (RUSSIAN, {"rouge"})])
+@pytest.mark.parametrize(
+    ("texts", "poor"), [(CHINESE, {"rouge", "bleu", "ter"}), (RUSSIAN, {"rouge"})]
+)
 def test_a_score_of_nothing_is_said_once(caplog, texts, poor):
     for _ in range(2):
         task().score(texts, texts)
@@ -60,4 +68,6 @@ def test_weighted_is_the_same_with_a_tokenizer(name):
 
     said = ["今天天气不好，我们去公园散步吧。", CHINESE[1]]
     weighted = weighted_of(name)(said, CHINESE, tokenize="zh")(np.ones((1, 2)))
-    assert {k: v[0] for k, v in weighted.items()} == pytest.approx(metrics.get(name)(said, CHINESE, tokenize="zh"))
+    assert {k: v[0] for k, v in weighted.items()} == pytest.approx(
+        metrics.get(name)(said, CHINESE, tokenize="zh")
+    )

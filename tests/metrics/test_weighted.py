@@ -23,12 +23,16 @@ def answers(name: str, n: int = 24, seed: int = 0) -> tuple[list, list]:
 
     if facts_of(name).of == "labels":
         classes = facts_of(name).classes or 3
-        return [draw.randrange(classes) for _ in range(n)], [draw.randrange(classes) for _ in range(n)]
+        return [draw.randrange(classes) for _ in range(n)], [
+            draw.randrange(classes) for _ in range(n)
+        ]
     if facts_of(name).of == "numbers":
         right = [draw.randrange(6) / 2 for _ in range(n)]  # with ties
         return [x + draw.gauss(0, 1) if draw.random() < 0.7 else 1.0 for x in right], right
     references = [[text() or "a" for _ in range(draw.randrange(1, 4))] for _ in range(n)]
-    return [draw.choice(accepted) + " and" if draw.random() < 0.6 else text() for accepted in references], references
+    return [
+        draw.choice(accepted) + " and" if draw.random() < 0.6 else text() for accepted in references
+    ], references
 
 
 def weigh(name, predictions, references, *weights) -> list[dict[str, float]]:
@@ -75,7 +79,9 @@ def test_the_answers_of_two_side_by_side(name, small_data):
         assert scores == pytest.approx({key: alone[key] for key in scores}, rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.parametrize("predictions", [["a b c d e f", "x"], ["a b", "c"], ["", ""], ["x y z w v", "q r s t u"]])
+@pytest.mark.parametrize(
+    "predictions", [["a b c d e f", "x"], ["a b", "c"], ["", ""], ["x y z w v", "q r s t u"]]
+)
 def test_bleu_where_an_n_gram_order_matches_nothing(predictions):
     """As sacrebleu smooths it."""
     references = [["a b x d e f"], ["x"]]

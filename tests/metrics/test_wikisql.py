@@ -12,18 +12,34 @@ import pytest
 
 from lorakit.errors import DataError
 from lorakit.metrics import _wikisql
-from lorakit.metrics._wikisql import Query, Table, logical_form, opened, result, run, same_result, statement
+from lorakit.metrics._wikisql import (
+    Query,
+    Table,
+    logical_form,
+    opened,
+    result,
+    run,
+    same_result,
+    statement,
+)
 from lorakit.tasks._sql import placed, written
 from lorakit.tasks.wikisql import WikiSql, _query
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "assets/wikisql/golden.json").read_text(encoding="utf-8"))
+GOLDEN = json.loads(
+    (Path(__file__).parents[1] / "assets/wikisql/golden.json").read_text(encoding="utf-8")
+)
 HEADERS = {table["id"]: table["header"] for table in GOLDEN["tables"]}
-TABLES = {t["id"]: Table(tuple(t["types"]), tuple(tuple(row) for row in t["rows"])) for t in GOLDEN["tables"]}
+TABLES = {
+    t["id"]: Table(tuple(t["types"]), tuple(tuple(row) for row in t["rows"]))
+    for t in GOLDEN["tables"]
+}
 SMALL = Table(("text", "real"), (("Wren", 2.0), ("OWL", 3.5), ("", None)))
 
 
 def query(sql: dict) -> Query:
-    return Query(sql["sel"], sql["agg"], tuple((at, operator, value) for at, operator, value in sql["conds"]))
+    return Query(
+        sql["sel"], sql["agg"], tuple((at, operator, value) for at, operator, value in sql["conds"])
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +66,12 @@ def test_the_golden_cases_are_of_every_kind():
     cases = GOLDEN["cases"]
     assert len(cases) >= 150
     kinds = {(case["ex"], case["lf"], case["gives"] is None) for case in cases}
-    assert {(True, True, False), (True, False, False), (False, False, False), (False, False, True)} <= kinds
+    assert {
+        (True, True, False),
+        (True, False, False),
+        (False, False, False),
+        (False, False, True),
+    } <= kinds
 
 
 @pytest.mark.parametrize(
@@ -79,7 +100,10 @@ def test_the_same_query(said, same):
         (Query(0, 0, ((0, 0, "WREN"),)), ["wren"]),
         (Query(0, 0, ((1, 0, "2.0"),)), ["wren"]),
         (Query(0, 0, ((1, 0, "about 2 or 3"),)), ["wren"]),  # the first number of a text
-        (Query(0, 0, ((1, 1, 2), (1, 1, 3))), ["owl"]),  # two conditions on a column share the last value
+        (
+            Query(0, 0, ((1, 1, 2), (1, 1, 3))),
+            ["owl"],
+        ),  # two conditions on a column share the last value
         (Query(1, 4), [5.5]),
         (Query(1, 1, ((0, 0, "none"),)), [None]),
         (Query(1, 0, ((0, 0, "none"),)), []),
@@ -106,7 +130,9 @@ def test_execution_counts_over_tables():
     said = [Query(0), None, Query(1, 1, ((1, 1, 1),)), Query(1, 1)]
     names = ["a", "b", "a", "b"]
     assert same_result(said, gold, names, {"a": SMALL, "b": SMALL}) == [True, False, True, False]
-    with pytest.raises(DataError, match=r"reference 0 \(from 0\) cannot be run on the table a: Query\(column=7"):
+    with pytest.raises(
+        DataError, match=r"reference 0 \(from 0\) cannot be run on the table a: Query\(column=7"
+    ):
         same_result([None], [Query(7)], ["a"], {"a": SMALL})
 
 
@@ -153,9 +179,15 @@ def test_a_slow_query_ends(monkeypatch):
     start = time.monotonic()
     with closing(opened(many)) as base:
         with pytest.raises(sqlite3.OperationalError, match="interrupted"):
-            run(base, "SELECT COUNT(a.col0) FROM content a, content b, content c, content d, content e", {})
+            run(
+                base,
+                "SELECT COUNT(a.col0) FROM content a, content b, content c, content d, content e",
+                {},
+            )
         assert time.monotonic() - start < 10
-        assert run(base, "SELECT COUNT(col0) FROM content", {}) == [300], "the next one has its own time"
+        assert run(base, "SELECT COUNT(col0) FROM content", {}) == [300], (
+            "the next one has its own time"
+        )
 
 
 def test_many_rows_are_refused(monkeypatch):

@@ -32,7 +32,10 @@ CASES = [
     ("deberta-v2", {"relative_attention": False, "pos_att_type": None}),
     ("t5", {"feed_forward_proj": "gated-gelu"}),
 ]
-IDS = [" ".join([model_type, *(f"{k}={v}" for k, v in changes.items())]) for model_type, changes in CASES]
+IDS = [
+    " ".join([model_type, *(f"{k}={v}" for k, v in changes.items())])
+    for model_type, changes in CASES
+]
 
 
 @pytest.fixture(params=CASES, ids=IDS)
@@ -80,14 +83,22 @@ def test_every_role_has_its_sites(case, role):
 def test_the_shapes_are_those_of_the_roles(case):
     model_type, tiny = case
     heads = tiny.config.num_attention_heads
-    size = getattr(tiny.config, "head_dim", None) or (tiny.config.d_kv if model_type in T5 else 32 // heads)
+    size = getattr(tiny.config, "head_dim", None) or (
+        tiny.config.d_kv if model_type in T5 else 32 // heads
+    )
     kv = getattr(tiny.config, "num_key_value_heads", None) or heads
-    wide = 2 * 48 if model_type == "phi3" else 4 * 32 if model_type == "bloom" else 48  # bloom's is fixed at four times
+    wide = (
+        2 * 48 if model_type == "phi3" else 4 * 32 if model_type == "bloom" else 48
+    )  # bloom's is fixed at four times
     narrow = 4 * 32 if model_type == "bloom" else 48
     wanted = {
-        "query": (heads * size, 32), "key": (kv * size, 32), "value": (kv * size, 32),
-        "attention_out": (32, heads * size), "mlp_in": (wide, 32), "mlp_out": (32, narrow),
-    }  # fmt: skip
+        "query": (heads * size, 32),
+        "key": (kv * size, 32),
+        "value": (kv * size, 32),
+        "attention_out": (32, heads * size),
+        "mlp_in": (wide, 32),
+        "mlp_out": (32, narrow),
+    }
     for role, shape in wanted.items():
         assert {site.shape for site in select(tiny.model, [role], tiny.roles)} == {shape}
 
@@ -98,7 +109,9 @@ def test_the_roles_are_all_there_is_in_a_block(case):
     left = {
         path: set(range(features(module)[0]))
         for path, module in tiny.model.named_modules()
-        if is_linear(module) and any(part.isdecimal() for part in path.split(".")) and "pos_" not in path
+        if is_linear(module)
+        and any(part.isdecimal() for part in path.split("."))
+        and "pos_" not in path
     }
     for site in select(tiny.model, ROLES, tiny.roles, tiny.fresh):
         rows = list(row_numbers(site.rows, features(site.module)[0]))
@@ -113,20 +126,38 @@ def test_a_block_computes_query_key_value_then_the_rest_in_order(case):
     sites = select(tiny.model, ROLES, tiny.roles, tiny.fresh)
     role_of: dict[int, str] = {}
     for site in sites:
-        role_of[id(site.module)] = "qkv" if site.part != "all" else _role(site, tiny.roles, tiny.model)
+        role_of[id(site.module)] = (
+            "qkv" if site.part != "all" else _role(site, tiny.roles, tiny.model)
+        )
     called: list[str] = []
     for module in {id(site.module): site.module for site in sites}.values():
         module.register_forward_hook(lambda m, *_: called.append(role_of[id(m)]))
     tiny.logits()
-    order = {"qkv": 0, "query": 0, "key": 0, "value": 0, "attention_out": 1, "mlp_in": 2, "mlp_out": 3}
+    order = {
+        "qkv": 0,
+        "query": 0,
+        "key": 0,
+        "value": 0,
+        "attention_out": 1,
+        "mlp_in": 2,
+        "mlp_out": 3,
+    }
     # DeBERTa projects its relative positions with the same layers once more: what is counted is runs of one stage
-    stages = [order[role] for i, role in enumerate(called) if i == 0 or order[role] != order[called[i - 1]]]
+    stages = [
+        order[role]
+        for i, role in enumerate(called)
+        if i == 0 or order[role] != order[called[i - 1]]
+    ]
     decoder = [0, 1, 0, 1, 2, 3]
     assert stages == ([0, 1, 2, 3] * 2 + decoder * 2 if model_type in T5 else [0, 1, 2, 3] * 2)
 
 
 def _role(site: Site, roles, model: nn.Module) -> str:
-    return next(role for role in roles if any(site.path == other.path for other in select(model, [role], roles)))
+    return next(
+        role
+        for role in roles
+        if any(site.path == other.path for other in select(model, [role], roles))
+    )
 
 
 @contextmanager
@@ -134,7 +165,10 @@ def _moved(site: Site, rows: list[int], token: int):
     """Inside, the site's layer gives other numbers in `rows` of its output, at one token of the first example."""
 
     def move(_module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
-        if output.ndim != 3 or output.shape[:2] != (2, 9):  # not a projection of tokens: DeBERTa's relative positions
+        if output.ndim != 3 or output.shape[:2] != (
+            2,
+            9,
+        ):  # not a projection of tokens: DeBERTa's relative positions
             return output
         output = output.clone()
         output[0, token, rows] += torch.linspace(1, 2, len(rows))
@@ -170,7 +204,10 @@ def _found_role(tiny, block: int, site: Site, rows: list[int], before: list[Tens
         after = _attentions(tiny)
     changed = _changed_rows(before[block], after[block])
     if not changed:
-        later = any(_changed_rows(b, a) for b, a in zip(before[block + 1 :], after[block + 1 :], strict=True))
+        later = any(
+            _changed_rows(b, a)
+            for b, a in zip(before[block + 1 :], after[block + 1 :], strict=True)
+        )
         return "value" if later else "nothing"
     return "query" if changed == {TOKEN} else "key" if changed > {TOKEN} else "mixed"
 
@@ -186,7 +223,9 @@ def test_a_role_is_what_the_attention_takes_it_for(case, role):
         assert _found_role(tiny, block, site, rows, before) == role
 
 
-FUSED = [(t, changes) for t, changes in CASES if (f := family_of(t)) is not None and f.fused is not None]
+FUSED = [
+    (t, changes) for t, changes in CASES if (f := family_of(t)) is not None and f.fused is not None
+]
 
 
 @pytest.mark.parametrize(("model_type", "changes"), FUSED, ids=str)

@@ -22,7 +22,13 @@ LABELS = ("no", "yes", "maybe")
 def checkpoint(tiny, tokenizer, tmp_path):
     """`checkpoint(family, head)`: a folder as the hub has it; head None: the body alone."""
 
-    def checkpoint(family: str = "roberta", head: str | None = None, words: int = 60, pad: bool = True, **changes: Any):
+    def checkpoint(
+        family: str = "roberta",
+        head: str | None = None,
+        words: int = 60,
+        pad: bool = True,
+        **changes: Any,
+    ):
         model = tiny(family, head or "SequenceClassification", **changes)
         folder = tmp_path / family
         (model.model if head else model.model.base_model).save_pretrained(folder)
@@ -36,26 +42,36 @@ def _spec(folder: Path | str, **fields: Any) -> Model:
     return Model(name=str(folder), **fields)
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "deberta-v2", "gpt2", "llama", "phi3", "t5"])
+@pytest.mark.parametrize(
+    "family", ["bert", "roberta", "distilbert", "deberta-v2", "gpt2", "llama", "phi3", "t5"]
+)
 def test_a_body_gets_a_fresh_head(checkpoint, family):
     folder, saved = checkpoint(family)
     base = load(_spec(folder), "classification", LABELS)
     own = dict(base.model.named_parameters())
     assert base.fresh == saved.fresh
-    assert all(torch.equal(own[name], p) for name, p in saved.model.named_parameters() if name not in saved.fresh)
+    assert all(
+        torch.equal(own[name], p)
+        for name, p in saved.model.named_parameters()
+        if name not in saved.fresh
+    )
     assert base.roles.keys() == saved.roles.keys()
     assert base.config.id2label == dict(enumerate(LABELS))
     assert base.config.problem_type == "single_label_classification"
     assert base.model(**saved.inputs).logits.shape == (2, 3)
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "deberta-v2", "gpt2", "llama", "phi3", "t5"])
+@pytest.mark.parametrize(
+    "family", ["bert", "roberta", "distilbert", "deberta-v2", "gpt2", "llama", "phi3", "t5"]
+)
 def test_an_outline_is_the_model_without_its_weights(checkpoint, family):
     """The same names and shapes, the same head fresh; and a method can be put on it, to count."""
     folder, _ = checkpoint(family)
     spec = _spec(folder)
     whole, sketch = load(spec, "classification", LABELS), outline(spec, "classification", LABELS)
-    shapes = [{name: p.shape for name, p in base.model.named_parameters()} for base in (whole, sketch)]
+    shapes = [
+        {name: p.shape for name, p in base.model.named_parameters()} for base in (whole, sketch)
+    ]
     assert shapes[0] == shapes[1]
     assert sketch.fresh == whole.fresh
     assert {p.device.type for p in sketch.model.parameters()} == {"meta"}
@@ -68,7 +84,14 @@ def test_an_outline_is_the_model_without_its_weights(checkpoint, family):
 
 def test_an_outline_needs_no_checkpoint_where_the_recipe_has_the_shape(tiny):
     config = tiny("roberta").config
-    keys = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    keys = (
+        "model_type",
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+    )
     spec = _spec("nobody/has-this", shape={key: getattr(config, key) for key in keys})
     sketch = outline(spec, "classification", LABELS)
     assert sketch.config.hidden_size == 32
@@ -111,7 +134,9 @@ def test_a_causal_model_has_nothing_fresh(checkpoint, family):
 @pytest.mark.parametrize(("dtype", "wanted"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_dtype(checkpoint, dtype, wanted):
     folder, _ = checkpoint("gpt2", "CausalLM")
-    assert {p.dtype for p in load(_spec(folder, dtype=dtype), "causal").model.parameters()} == {wanted}
+    assert {p.dtype for p in load(_spec(folder, dtype=dtype), "causal").model.parameters()} == {
+        wanted
+    }
 
 
 def test_settings_of_the_model(checkpoint):
@@ -137,7 +162,9 @@ def test_the_shape_that_the_recipe_expects(checkpoint):
     folder, _ = checkpoint("roberta")
     right = {"model_type": "roberta", "hidden_size": 32}
     assert load(_spec(folder, shape=right), "classification", LABELS)
-    with pytest.raises(ModelError, match=r"hidden_size is 32, the recipe's shape says 768.*~model\.shape"):
+    with pytest.raises(
+        ModelError, match=r"hidden_size is 32, the recipe's shape says 768.*~model\.shape"
+    ):
         load(_spec(folder, shape=right | {"hidden_size": 768}), "classification", LABELS)
 
 
@@ -156,7 +183,9 @@ def test_a_tokenizer_of_another_model(checkpoint):
 def test_weights_of_another_architecture(checkpoint):
     folder, _ = checkpoint("bert")
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "distilbert", "dim": 32, "n_heads": 4}))
+    (folder / "config.json").write_text(
+        json.dumps(config | {"model_type": "distilbert", "dim": 32, "n_heads": 4})
+    )
     with pytest.raises(ModelError):
         load(_spec(folder), "classification", LABELS)
 
@@ -177,7 +206,9 @@ def test_weights_that_were_cut_short(checkpoint):
         load(_spec(folder), "classification", LABELS)
 
 
-@pytest.mark.parametrize(("text", "said"), [(None, "no readable config.json"), ("{", r"config\.json is damaged")])
+@pytest.mark.parametrize(
+    ("text", "said"), [(None, "no readable config.json"), ("{", r"config\.json is damaged")]
+)
 def test_a_folder_that_is_no_model(checkpoint, text, said):
     folder, _ = checkpoint("roberta")
     (folder / "config.json").unlink()

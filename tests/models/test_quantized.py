@@ -41,24 +41,41 @@ def _lora(base):
     attachment = LoRA(r=4).attach(base.model, base.roles, base.fresh)
     with torch.no_grad():
         for parameter in attachment.trained().values():
-            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) / 8)
+            parameter.copy_(
+                torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) / 8
+            )
     return attachment
 
 
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
 def test_the_same_sites_and_counts_with_head_and_embeddings_whole(folder, kind):
     path = folder()
-    plain, stored = load(Model(name=path), "causal"), load(Model(name=path, quantize=kind), "causal")
-    kept = {name for name, m in stored.model.named_modules() if isinstance(m, torch.nn.Linear) and not is_quantized(m)}
+    plain, stored = (
+        load(Model(name=path), "causal"),
+        load(Model(name=path, quantize=kind), "causal"),
+    )
+    kept = {
+        name
+        for name, m in stored.model.named_modules()
+        if isinstance(m, torch.nn.Linear) and not is_quantized(m)
+    }
     assert kept == {"lm_head"}
     assert stored.quantized == kind
     wanted, found = _lora(plain), _lora(stored)
     assert [(s.name, s.shape) for s in found.sites] == [(s.name, s.shape) for s in wanted.sites]
     assert counts_of(found) == counts_of(wanted)
-    stored_bytes = sum(p.numel() * p.element_size() for m in stored.model.modules() if is_quantized(m)
-                       for p in m.parameters(recurse=False))  # fmt: skip
-    numbers = sum(numbers_in(p) for m in stored.model.modules() if is_quantized(m)
-                  for p in m.parameters(recurse=False))  # fmt: skip
+    stored_bytes = sum(
+        p.numel() * p.element_size()
+        for m in stored.model.modules()
+        if is_quantized(m)
+        for p in m.parameters(recurse=False)
+    )
+    numbers = sum(
+        numbers_in(p)
+        for m in stored.model.modules()
+        if is_quantized(m)
+        for p in m.parameters(recurse=False)
+    )
     assert stored_bytes == numbers / {"nf4": 2, "int8": 1}[kind]
 
 
@@ -82,7 +99,9 @@ def test_gradients_are_those_of_the_model_that_it_stands_for(folder, kind, close
 
 
 @pytest.mark.parametrize(("kind", "close"), [("nf4", 1e-4), ("int8", 5e-2)])
-def test_merged_into_what_it_stands_for_it_is_the_same_model(folder, kind, close, tmp_path, about, tiny):
+def test_merged_into_what_it_stands_for_it_is_the_same_model(
+    folder, kind, close, tmp_path, about, tiny
+):
     path = folder()
     spec = Model(name=path, quantize=kind)
     stored = load(spec, "causal")
@@ -94,7 +113,9 @@ def test_merged_into_what_it_stands_for_it_is_the_same_model(folder, kind, close
     with attachment.folded(), torch.no_grad():
         assert torch.equal(_logits(stored.model), wanted)
     fingerprint = files.fingerprint(stored.model, stored.fresh)
-    card = about(tiny("llama", "CausalLM"), attachment, head="causal", labels=[], fingerprint=fingerprint)
+    card = about(
+        tiny("llama", "CausalLM"), attachment, head="causal", labels=[], fingerprint=fingerprint
+    )
     files.save(tmp_path / "adapter", attachment, card)
     read = files.read(tmp_path / "adapter")
     dense = load_dequantized(spec, "causal")
@@ -119,7 +140,9 @@ def test_a_fresh_head_is_never_quantized(folder, kind):
 
 
 def test_what_cannot_be_quantized(folder, monkeypatch):
-    with pytest.raises(ModelError, match=r"GPT2LMHeadModel keeps its weights transposed \(Conv1D\)"):
+    with pytest.raises(
+        ModelError, match=r"GPT2LMHeadModel keeps its weights transposed \(Conv1D\)"
+    ):
         load(Model(name=folder(family="gpt2"), quantize="nf4"), "causal")
     monkeypatch.setattr("lorakit.models._quantized.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs bitsandbytes; pip install 'lorakit\[quantized\]'"):

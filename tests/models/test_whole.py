@@ -22,7 +22,9 @@ ENCODER, DECODER = ("lorakit:tiny_encoder", "classification"), ("lorakit:tiny_gp
 @pytest.fixture
 def base(tmp_path):
     """`base(asset)`: a copy to change."""
-    return lambda asset="lorakit:tiny_encoder": Path(shutil.copytree(location(asset), tmp_path / "base"))
+    return lambda asset="lorakit:tiny_encoder": Path(
+        shutil.copytree(location(asset), tmp_path / "base")
+    )
 
 
 def configure(folder: Path, **values: object) -> None:
@@ -53,8 +55,18 @@ def refused(folder: Path, head: str, *said: str, **fields: object) -> None:
     [
         ("vocab_size", None, "embeddings.word_embeddings.weight", ("(1061, 128)", "(50265, 128)")),
         ("vocab_size", 900, "embeddings.word_embeddings.weight", ("(1061, 128)", "(900, 128)")),
-        ("type_vocab_size", None, "embeddings.token_type_embeddings.weight", ("(1, 128)", "(2, 128)")),
-        ("max_position_embeddings", None, "embeddings.position_embeddings.weight", ("(130, 128)", "(512, 128)")),
+        (
+            "type_vocab_size",
+            None,
+            "embeddings.token_type_embeddings.weight",
+            ("(1, 128)", "(2, 128)"),
+        ),
+        (
+            "max_position_embeddings",
+            None,
+            "embeddings.position_embeddings.weight",
+            ("(130, 128)", "(512, 128)"),
+        ),
         ("intermediate_size", 100, "intermediate.dense.bias", ("(384,)", "(100,)")),
     ],
 )
@@ -72,7 +84,13 @@ def test_a_size_of_a_decoder(base):
 
 
 def test_a_size_that_the_recipe_sets(base):
-    refused(base(), "classification", "(900, 128)", "model.config sets vocab_size", config={"vocab_size": 900})
+    refused(
+        base(),
+        "classification",
+        "(900, 128)",
+        "model.config sets vocab_size",
+        config={"vocab_size": 900},
+    )
 
 
 @pytest.mark.parametrize(
@@ -101,7 +119,9 @@ def test_fewer_layers_than_there_are(base, caplog):
     folder = base()
     configure(folder, num_hidden_layers=2)
     refused(folder, "classification", "16 tensors", "roberta.encoder.layer.2.", "model.config")
-    with pytest.raises(ModelError, match="no place"):  # another setting is not a wish for fewer layers
+    with pytest.raises(
+        ModelError, match="no place"
+    ):  # another setting is not a wish for fewer layers
         load(Model(name=str(folder), config={"layer_norm_eps": 1e-5}), "classification", LABELS)
     short = load(Model(name=str(folder), config={"num_hidden_layers": 2}), "classification", LABELS)
     assert short.config.num_hidden_layers == 2
@@ -131,16 +151,30 @@ def test_an_output_layer_is_untied_as_what_it_was_tied_to(base):
     assert found.fresh == frozenset()
     weights = dict(found.model.named_parameters())
     assert torch.equal(weights["lm_head.weight"], weights["transformer.wte.weight"])
-    assert outline(Model(name=str(folder), config={"tie_word_embeddings": False}), "causal").fresh == frozenset()
+    assert (
+        outline(Model(name=str(folder), config={"tie_word_embeddings": False}), "causal").fresh
+        == frozenset()
+    )
 
 
-@pytest.mark.parametrize("model_type", ["bert", "roberta", "deberta-v2", "electra", "albert", "distilbert"])
+@pytest.mark.parametrize(
+    "model_type", ["bert", "roberta", "deberta-v2", "electra", "albert", "distilbert"]
+)
 @pytest.mark.parametrize("saved", ["ForMaskedLM", "Model", "ForTokenClassification"])
 def test_what_was_trained_for_something_else_is_a_base(tmp_path, tokenizer, model_type, saved):
     """Another head, with or without a pooler; and `check` counts what training finds."""
-    sizes = {"vocab_size": 64, "hidden_size": 32, "dim": 32, "embedding_size": 32, "num_hidden_layers": 2,
-             "n_layers": 2, "num_attention_heads": 4, "n_heads": 4, "intermediate_size": 48,
-             "hidden_dim": 48}  # fmt: skip
+    sizes = {
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "dim": 32,
+        "embedding_size": 32,
+        "num_hidden_layers": 2,
+        "n_layers": 2,
+        "num_attention_heads": 4,
+        "n_heads": 4,
+        "intermediate_size": 48,
+        "hidden_dim": 48,
+    }
     config = transformers.AutoConfig.for_model(model_type, **sizes)
     auto = getattr(transformers, f"AutoModel{saved.removeprefix('Model')}")
     auto.from_config(config).save_pretrained(tmp_path)
@@ -153,7 +187,9 @@ def test_what_was_trained_for_something_else_is_a_base(tmp_path, tokenizer, mode
     assert bool(body) == (model_type in ("bert", "albert") and saved != "Model")
 
 
-@pytest.mark.parametrize("leftover", ["roberta.embeddings.position_ids", "roberta.pooler.dense.weight", "lm_head.more"])
+@pytest.mark.parametrize(
+    "leftover", ["roberta.embeddings.position_ids", "roberta.pooler.dense.weight", "lm_head.more"]
+)
 def test_what_old_checkpoints_hold_besides(base, leftover):
     folder = base()
     rewrite(folder, lambda tensors: {**tensors, leftover: torch.zeros(1, 130)})
@@ -163,14 +199,20 @@ def test_what_old_checkpoints_hold_besides(base, leftover):
 
 def test_a_mask_that_old_checkpoints_hold(base):
     folder = base("lorakit:tiny_gpt2")
-    rewrite(folder, lambda tensors: {**tensors, "transformer.h.0.attn.bias": torch.zeros(1, 1, 8, 8)})
+    rewrite(
+        folder, lambda tensors: {**tensors, "transformer.h.0.attn.bias": torch.zeros(1, 1, 8, 8)}
+    )
     assert load(Model(name=str(folder)), "causal").fresh == frozenset()
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize(("asset", "head", "name"), [
-    (*ENCODER, "roberta.encoder.layer.1.attention.self.query.weight"), (*DECODER, "transformer.h.0.ln_1.bias"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("asset", "head", "name"),
+    [
+        (*ENCODER, "roberta.encoder.layer.1.attention.self.query.weight"),
+        (*DECODER, "transformer.h.0.ln_1.bias"),
+    ],
+)
 def test_numbers_that_are_not_finite(base, asset, head, name, number):
     folder = base(asset)
 
@@ -199,8 +241,16 @@ def test_files_that_are_cut_short(base):
     refused(folder, "classification", str(folder))
 
 
-@pytest.mark.parametrize("index", ['{"weight_map": {}}', '{"weight_map": {"a": "../b.safetensors"}}', "[]", "{",
-                                   '{"weight_map": {"a": "absent.safetensors"}}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "index",
+    [
+        '{"weight_map": {}}',
+        '{"weight_map": {"a": "../b.safetensors"}}',
+        "[]",
+        "{",
+        '{"weight_map": {"a": "absent.safetensors"}}',
+    ],
+)
 def test_an_index_that_is_damaged(base, index):
     folder = base()
     (folder / "model.safetensors").unlink()
@@ -208,12 +258,15 @@ def test_an_index_that_is_damaged(base, index):
     refused(folder, "classification")
 
 
-@pytest.mark.parametrize(("stored", "said"), [
-    ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "4 bits"),
-    ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "8 bits"),
-    ({"quant_method": "gptq", "bits": 4}, "gptq"),
-    ({"quant_method": "fp8"}, "fp8"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "4 bits"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "8 bits"),
+        ({"quant_method": "gptq", "bits": 4}, "gptq"),
+        ({"quant_method": "fp8"}, "fp8"),
+    ],
+)
 def test_a_base_that_is_stored_quantized(base, stored, said):
     folder = base("lorakit:tiny_gpt2")
     configure(folder, quantization_config=stored)
@@ -223,7 +276,9 @@ def test_a_base_that_is_stored_quantized(base, stored, said):
 def test_an_adapter_beside_the_weights(base):
     """transformers would read the base that it names, and put it on."""
     folder = base("lorakit:tiny_gpt2")
-    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "someone/else"}))
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": "someone/else"})
+    )
     refused(folder, "causal", "adapter_config.json")
 
 
@@ -252,14 +307,31 @@ def test_a_part_that_is_no_configuration(base, value):
 @pytest.mark.parametrize("kind", ["gemma3", "llama4", "qwen3_5"])
 def test_a_configuration_in_parts(kind, tmp_path, tokenizer):
     """It has no pad_token_id of its own."""
-    text = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8,
-            "num_key_value_heads": 2, "intermediate_size": 48, "pad_token_id": None, "bos_token_id": 2,
-            "eos_token_id": 1, "max_position_embeddings": 40, "intermediate_size_mlp": 48,
-            "num_local_experts": 2}  # fmt: skip
+    text = {
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "head_dim": 8,
+        "num_key_value_heads": 2,
+        "intermediate_size": 48,
+        "pad_token_id": None,
+        "bos_token_id": 2,
+        "eos_token_id": 1,
+        "max_position_embeddings": 40,
+        "intermediate_size_mlp": 48,
+        "num_local_experts": 2,
+    }
     if kind == "qwen3_5":
         text["layer_types"] = ["linear_attention", "full_attention"]
-    vision = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
-              "image_size": 28, "patch_size": 14}  # fmt: skip
+    vision = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "image_size": 28,
+        "patch_size": 14,
+    }
     config = transformers.AutoConfig.for_model(kind, text_config=text, vision_config=vision)
     assert not hasattr(config, "pad_token_id")
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)

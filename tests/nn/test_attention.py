@@ -22,19 +22,32 @@ from transformers import (
 from lorakit.models import family_of
 from lorakit.models._fast import make_fast
 from lorakit.nn import attention as module
-from lorakit.nn.attention import FIRST_ONLY, NAME, attention_by_products, attention_reference, use_fast_attention
+from lorakit.nn.attention import (
+    FIRST_ONLY,
+    NAME,
+    attention_by_products,
+    attention_reference,
+    use_fast_attention,
+)
 from tests.rounding import assert_near
 
 TERMS = 256
 """Of a gradient: 8 numbers of a head, up to 70 keys, and the sums of the softmax."""
 SMALL = {"num_attention_heads": 4, "vocab_size": 50, "hidden_size": 32}
-ENCODER = {**SMALL, "num_hidden_layers": 2, "intermediate_size": 64, "hidden_dropout_prob": 0.0,
-           "attention_probs_dropout_prob": 0.0}  # fmt: skip
+ENCODER = {
+    **SMALL,
+    "num_hidden_layers": 2,
+    "intermediate_size": 64,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
 MODELS = {
     "bert": lambda: BertForSequenceClassification(BertConfig(**ENCODER)),
     "roberta": lambda: RobertaForSequenceClassification(RobertaConfig(**ENCODER)),
     "gpt2": lambda: GPT2LMHeadModel(
-        GPT2Config(vocab_size=50, n_embd=32, n_head=4, n_layer=2, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
+        GPT2Config(
+            vocab_size=50, n_embd=32, n_head=4, n_layer=2, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
+        )
     ),
     "llama": lambda: LlamaForCausalLM(
         LlamaConfig(**SMALL, num_key_value_heads=2, num_hidden_layers=2, intermediate_size=64)
@@ -88,12 +101,19 @@ def test_the_reference_is_torchs():
 def _masks(queries: int, keys: int) -> dict:
     seen = torch.rand(2, 1, queries, keys) > 0.3
     seen[..., 0] = True
-    return {"none": None, "seen": seen, "row": seen[:, :, :1], "added": torch.where(seen, 0.0, -1e4)}
+    return {
+        "none": None,
+        "seen": seen,
+        "row": seen[:, :, :1],
+        "added": torch.where(seen, 0.0, -1e4),
+    }
 
 
 @pytest.mark.parametrize("keys", [7, module.NARROW, 70])
 @pytest.mark.parametrize("mask", ["none", "seen", "row", "added"])
-@pytest.mark.parametrize(("dtype", "terms"), [(torch.float64, TERMS), (torch.float32, TERMS), (torch.bfloat16, 4)])
+@pytest.mark.parametrize(
+    ("dtype", "terms"), [(torch.float64, TERMS), (torch.float32, TERMS), (torch.bfloat16, 4)]
+)
 def test_products_and_reference_agree_in_value_and_gradient(dtype, terms, mask, keys):
     torch.manual_seed(0)
     held = [torch.randn(2, 4, n, 8, dtype=dtype, requires_grad=True) for n in (5, keys, keys)]
@@ -108,7 +128,9 @@ def test_products_and_reference_agree_in_value_and_gradient(dtype, terms, mask, 
 @pytest.mark.parametrize("mask", ["none", "seen", "added"])
 def test_its_gradient_is_the_derivative(mask):
     torch.manual_seed(0)
-    held = tuple(torch.randn(2, 2, n, 3, dtype=torch.float64, requires_grad=True) for n in (4, 5, 5))
+    held = tuple(
+        torch.randn(2, 2, n, 3, dtype=torch.float64, requires_grad=True) for n in (4, 5, 5)
+    )
     unseen = _masks(4, 5)[mask]
     assert torch.autograd.gradcheck(lambda *x: attention_by_products(*x, unseen, 0.7), held)
 
@@ -133,7 +155,9 @@ def test_no_more_is_kept_than_what_the_products_read():
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         attention_by_products(q, k, v, torch.ones(2, 1, 70, 70, dtype=torch.bool), None)
     scores = 2 * 4 * 70 * 70 * 2
-    assert sum(kept.values()) == scores + 3 * q.numel() * 2  # the shares once, q with its scale, k, v
+    assert (
+        sum(kept.values()) == scores + 3 * q.numel() * 2
+    )  # the shares once, q with its scale, k, v
 
 
 def test_when_it_is_taken():
@@ -193,7 +217,9 @@ def test_the_last_layer_at_the_first_token(name, everywhere):
     assert getattr(layers[-1].attention.self, FIRST_ONLY)
     assert not hasattr(layers[0].attention.self, FIRST_ONLY)
     seen = []
-    layers[-1].intermediate.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].shape[1]))
+    layers[-1].intermediate.register_forward_hook(
+        lambda _m, inputs, _o: seen.append(inputs[0].shape[1])
+    )
     for mask in (None, RIGHT):
         (logits, gradients), (wanted, wanted_gradients) = _run(fast, mask), _run(plain, mask)
         assert_near(logits, wanted)

@@ -11,15 +11,22 @@ from lorakit.models import family_of
 from lorakit.models._fast import make_fast
 from tests.rounding import assert_near
 
-MODELS = [("roberta", "SequenceClassification"), ("bert", "SequenceClassification"), ("gpt2", "CausalLM"),
-          ("llama", "CausalLM"), ("phi3", "CausalLM")]  # fmt: skip
+MODELS = [
+    ("roberta", "SequenceClassification"),
+    ("bert", "SequenceClassification"),
+    ("gpt2", "CausalLM"),
+    ("llama", "CausalLM"),
+    ("phi3", "CausalLM"),
+]
 
 
 @pytest.fixture
 def adapted(tiny):
     def adapted(family: str, head: str, dropout: float = 0.0):
         model = tiny(family, head)
-        make_fast(model.model, family_of(family), "causal" if head == "CausalLM" else "classification")
+        make_fast(
+            model.model, family_of(family), "causal" if head == "CausalLM" else "classification"
+        )
         torch.manual_seed(0)
         attachment = LoRA(r=4, dropout=dropout).attach(model.model, model.roles, model.fresh)
         generator = torch.Generator().manual_seed(0)

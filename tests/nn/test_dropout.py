@@ -21,7 +21,9 @@ def test_each_element_is_dropped_with_p(p):
     assert int(index[-1]) < n
     assert abs(len(index) / n - p) < 4 * (p * (1 - p) / n) ** 0.5
     mask = torch.zeros(n).index_fill_(0, index, 1)
-    assert abs(float((mask[1:] * mask[:-1]).mean()) - p * p) < 4 * (p * p * (1 - p * p) * 2 / n) ** 0.5
+    assert (
+        abs(float((mask[1:] * mask[:-1]).mean()) - p * p) < 4 * (p * p * (1 - p * p) * 2 / n) ** 0.5
+    )
     gaps = index.diff().double()
     assert float(gaps.var()) == pytest.approx((1 - p) / p**2, rel=0.1)
     for place in (0, 1, n // 2, n - 1):  # no place is spared: each of 400 draws hits it with p
@@ -65,7 +67,9 @@ def test_off_outside_training_and_at_zero():
     x = torch.randn(5)
     assert dropout(x, 0.5, False) is x
     assert dropout(x, 0.0, True) is x
-    assert float(dropout(torch.ones(10_000), 0.9, True).mean()) == pytest.approx(1, abs=0.15)  # torch's own
+    assert float(dropout(torch.ones(10_000), 0.9, True).mean()) == pytest.approx(
+        1, abs=0.15
+    )  # torch's own
 
 
 def test_layers_are_replaced_and_nothing_else():

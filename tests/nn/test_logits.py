@@ -16,7 +16,9 @@ def test_a_slice_is_made_whole(tiny, family):
     model = tiny(family, head="CausalLM").model
     wanted = model(input_ids=IDS).logits[:, -4:]
     seen = []
-    handle = model.get_output_embeddings().register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0]))
+    handle = model.get_output_embeddings().register_forward_hook(
+        lambda _m, inputs, _o: seen.append(inputs[0])
+    )
     found = last_logits(model, {"input_ids": IDS}, 4)
     handle.remove()
     torch.testing.assert_close(found, wanted)
@@ -26,6 +28,12 @@ def test_a_slice_is_made_whole(tiny, family):
 
 
 def test_a_model_without_an_output_layer_is_left_alone():
-    config = BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    config = BertConfig(
+        vocab_size=30,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+    )
     with contiguous_head(BertForSequenceClassification(config)):
         pass

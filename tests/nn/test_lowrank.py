@@ -12,7 +12,9 @@ from lorakit.nn.lowrank import Projection, Rows, add_product, low_rank_reference
 from tests.rounding import assert_near
 
 
-def add_low_rank(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float, rows: Rows = None) -> Tensor:
+def add_low_rank(
+    y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float, rows: Rows = None
+) -> Tensor:
     """Both steps for a delta of its own: as `low_rank_reference`, but `y` is changed in place and returned."""
     return add_product(y, project(x.to(y.dtype), a.to(y.dtype)), b, scale, rows)
 
@@ -39,7 +41,9 @@ def _height(rows: Rows) -> int:
     return len(torch.arange(OUT)[slice(None) if rows is None else rows])
 
 
-def _operands(rows: Rows, batch=(2, 3), dtype=torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _operands(
+    rows: Rows, batch=(2, 3), dtype=torch.float32
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     g = torch.Generator().manual_seed(0)
     shapes = ((*batch, OUT), (*batch, IN), (R, IN), (_height(rows), R))
     y, x, a, b = (torch.randn(s, generator=g, dtype=dtype).requires_grad_() for s in shapes)
@@ -74,7 +78,9 @@ def test_the_reference_is_the_formula(rows):
 
 def test_gradcheck(rows):
     operands = _operands(rows, (2, 2), torch.float64)
-    assert torch.autograd.gradcheck(lambda y, x, a, b: add_low_rank(y * 1, x, a, b, SCALE, rows), operands)
+    assert torch.autograd.gradcheck(
+        lambda y, x, a, b: add_low_rank(y * 1, x, a, b, SCALE, rows), operands
+    )
 
 
 def test_y_is_changed_in_place_and_x_is_not(rows):
@@ -155,7 +161,9 @@ def test_y_as_a_view():
 
     def loss(function) -> tuple[Tensor, ...]:
         y = torch.mm(x.reshape(-1, IN), weight).view(2, 3, OUT)
-        return torch.autograd.grad(function(y, x, a, b, SCALE, None).pow(2).sum(), (weight, x, a, b))
+        return torch.autograd.grad(
+            function(y, x, a, b, SCALE, None).pow(2).sum(), (weight, x, a, b)
+        )
 
     assert_near(loss(add_low_rank), loss(low_rank_reference), TERMS)
 
@@ -193,14 +201,18 @@ def test_what_reads_one_input_is_projected_once(monkeypatch):
     parts = [_Part(2), _Part(3)]
     shared, x = Projection(parts, 0.0), torch.randn(4, IN, requires_grad=True)
     asked = []
-    monkeypatch.setattr("lorakit.nn.lowrank.project", lambda x, a, p: asked.append(a.shape[0]) or project(x, a, p))
+    monkeypatch.setattr(
+        "lorakit.nn.lowrank.project", lambda x, a, p: asked.append(a.shape[0]) or project(x, a, p)
+    )
     for _ in range(2):
         found = [shared(i, x, x.dtype) for i in range(2)]
         for part, h in zip(parts, found, strict=True):
             torch.testing.assert_close(h, x @ part.A.T)
     assert asked == [5, 5]  # once in each pass
     gradients = torch.autograd.grad(sum(h.pow(2).sum() for h in found), [x, *(p.A for p in parts)])
-    wanted = torch.autograd.grad(sum((x @ p.A.T).pow(2).sum() for p in parts), [x, *(p.A for p in parts)])
+    wanted = torch.autograd.grad(
+        sum((x @ p.A.T).pow(2).sum() for p in parts), [x, *(p.A for p in parts)]
+    )
     torch.testing.assert_close(gradients, wanted)
 
 

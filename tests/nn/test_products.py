@@ -17,10 +17,14 @@ from lorakit.nn.linear import is_conv1d
 from lorakit.nn.products import laid_out, laid_out_bytes, operands_of, use_fast_products
 from tests.rounding import TINY, assert_near
 
-needs = {dtype: pytest.mark.skipif(not products._works(dtype), reason=f"oneDNN has no {dtype} here")
-         for dtype in (torch.float32, torch.bfloat16)}  # fmt: skip
-PRECISIONS = [pytest.param(torch.float32, 64, marks=needs[torch.float32]),
-              pytest.param(torch.bfloat16, 3, marks=needs[torch.bfloat16])]  # fmt: skip
+needs = {
+    dtype: pytest.mark.skipif(not products._works(dtype), reason=f"oneDNN has no {dtype} here")
+    for dtype in (torch.float32, torch.bfloat16)
+}
+PRECISIONS = [
+    pytest.param(torch.float32, 64, marks=needs[torch.float32]),
+    pytest.param(torch.bfloat16, 3, marks=needs[torch.bfloat16]),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +50,9 @@ def _close(found: torch.Tensor, wanted: torch.Tensor, terms: int = 64) -> None:
     assert_near(found, wanted, terms)
 
 
-def _results(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+def _results(
+    module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype
+) -> tuple[torch.Tensor, ...]:
     module.bias.requires_grad_(True)
     module.bias.grad = None
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
@@ -78,12 +84,18 @@ def test_value_and_gradients_are_those_of_the_layer(kind, shape, dtype, terms, b
 def test_in_blocks_it_is_the_same_to_the_bit(kind, rows, dtype, terms):
     """Whether weights are laid out depends on the free memory, and no result may."""
     torch.manual_seed(0)
-    layer = (nn.Linear(384, 160) if kind == "Linear" else Conv1D(160, 384)).to(dtype).requires_grad_(False)
+    layer = (
+        (nn.Linear(384, 160) if kind == "Linear" else Conv1D(160, 384))
+        .to(dtype)
+        .requires_grad_(False)
+    )
     fast = _fast(layer)
     plain = _results(fast, (rows, 384), dtype)
     with laid_out(fast, training=True):
         blocks = _results(fast, (rows, 384), dtype)
-        assert laid_out_bytes(fast) == (0 if rows == 1 and dtype == torch.float32 else 2 * layer.weight.nbytes)
+        assert laid_out_bytes(fast) == (
+            0 if rows == 1 and dtype == torch.float32 else 2 * layer.weight.nbytes
+        )
     assert all(torch.equal(a, b) for a, b in zip(plain, blocks, strict=True))
 
 
@@ -164,13 +176,17 @@ def test_layers_keep_what_others_know_them_by(tiny):
         use_fast_products(fast.model)
         use_fast_products(fast.model)
         changed = [m for m in fast.model.modules() if isinstance(m, products._Products)]
-        assert len(changed) == sum(type(m) is nn.Linear or is_conv1d(m) for m in plain.model.modules())
+        assert len(changed) == sum(
+            type(m) is nn.Linear or is_conv1d(m) for m in plain.model.modules()
+        )
         assert all(type(m).__mro__.count(products._Products) == 1 for m in changed)
         assert [(n, type(m).__name__) for n, m in plain.model.named_modules()] == [
             (n, type(m).__name__) for n, m in fast.model.named_modules()
         ]
         now = dict(fast.model.named_parameters(remove_duplicate=False))
-        assert all(now[name] is p for name, p in parameters.items()), "a weight, or a tie, is another"
+        assert all(now[name] is p for name, p in parameters.items()), (
+            "a weight, or a tie, is another"
+        )
         twin = copy.deepcopy(fast.model)
         with torch.no_grad():
             next(m for m in twin.modules() if isinstance(m, products._Products)).weight.add_(1)
@@ -255,8 +271,10 @@ def test_laying_out_is_left_out_where_memory_is_short(monkeypatch, training, sha
         assert fast.blocks is not None
 
 
-@pytest.mark.parametrize(("family", "head"), [("roberta", "SequenceClassification"), ("gpt2", "CausalLM"),
-                                              ("llama", "CausalLM")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("family", "head"),
+    [("roberta", "SequenceClassification"), ("gpt2", "CausalLM"), ("llama", "CausalLM")],
+)
 def test_a_model_with_lora_has_the_same_loss_and_gradients(tiny, family, head):
     found = []
     for fast in (False, True, "blocks"):

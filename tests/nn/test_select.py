@@ -50,7 +50,10 @@ def _paths(targets, model=None, roles=None, skip=()) -> list[str]:
         ("layer.?.attention.query", QUERIES[:10]),
         ("attention.[q]*", QUERIES),
         (r"re:layer\.\d\d\.attention\.query", QUERIES[10:]),
-        (r"re:.*\.(query|value)", [q.replace("query", w) for q in QUERIES for w in ("query", "value")]),
+        (
+            r"re:.*\.(query|value)",
+            [q.replace("query", w) for q in QUERIES for w in ("query", "value")],
+        ),
         ("head", ["head"]),
     ],
     ids=str,
@@ -63,7 +66,9 @@ def test_all_linear_is_every_linear_layer_but_for_the_head():
     linear = [name for name, module in Toy().named_modules() if isinstance(module, nn.Linear)]
     assert len(linear) == 12 * 4 + 2
     assert _paths(["all-linear"]) == linear
-    assert _paths(["all-linear"], skip={"head.weight", "head.bias"}) == [name for name in linear if name != "head"]
+    assert _paths(["all-linear"], skip={"head.weight", "head.bias"}) == [
+        name for name in linear if name != "head"
+    ]
 
 
 def test_a_suffix_ends_at_a_dot():
@@ -82,15 +87,23 @@ def test_sites_come_in_the_models_order_whatever_the_order_of_targets():
     assert _paths(["value", "query"]) == _paths(["query", "value"]) != []
 
 
-@pytest.mark.parametrize("targets", [["query", "attention.query"], ["all-linear", "up"], ["query", "query"]], ids=str)
+@pytest.mark.parametrize(
+    "targets", [["query", "attention.query"], ["all-linear", "up"], ["query", "query"]], ids=str
+)
 def test_a_weight_matched_twice_is_refused(targets):
-    with pytest.raises(TargetError, match=f"matched twice, by '{targets[0]}' and by '{targets[1]}'"):
+    with pytest.raises(
+        TargetError, match=f"matched twice, by '{targets[0]}' and by '{targets[1]}'"
+    ):
         _paths(targets)
 
 
 @pytest.mark.parametrize(
     ("typo", "nearest"),
-    [("querry", "attention.query"), ("layer.*.attention.valu", "attention.value"), ("re:.*out_prj", "out_proj")],
+    [
+        ("querry", "attention.query"),
+        ("layer.*.attention.valu", "attention.value"),
+        ("re:.*out_prj", "out_proj"),
+    ],
 )
 def test_a_typo_in_one_of_several_targets_names_it_and_what_is_near(typo, nearest):
     with pytest.raises(TargetError) as error:
@@ -107,9 +120,13 @@ def test_a_regex_that_is_none():
         _paths(["re:(query"])
 
 
-@pytest.mark.parametrize("pattern", [r"(\w+\.?)+X", "(.*.*)*X", "(x?){300}", "a?" * 30 + "a" * 30, ".*" * 9 + "X"])
+@pytest.mark.parametrize(
+    "pattern", [r"(\w+\.?)+X", "(.*.*)*X", "(x?){300}", "a?" * 30 + "a" * 30, ".*" * 9 + "X"]
+)
 def test_a_regular_expression_that_could_take_for_ever(pattern):
-    with pytest.raises(TargetError, match="is not a regular expression that is tried: it repeats a group, or"):
+    with pytest.raises(
+        TargetError, match="is not a regular expression that is tried: it repeats a group, or"
+    ):
         _paths([f"re:{pattern}"])
 
 
@@ -142,7 +159,9 @@ ROLES = {
 }
 
 
-@pytest.mark.parametrize(("role", "path"), [("query", "query"), ("value", "value"), ("attention_out", "out_proj")])
+@pytest.mark.parametrize(
+    ("role", "path"), [("query", "query"), ("value", "value"), ("attention_out", "out_proj")]
+)
 def test_a_role_and_its_short_name(role, path):
     short = {long: s for s, long in SHORT.items()}[role]
     wanted = [f"layer.{i}.attention.{path}" for i in range(12)]
@@ -154,7 +173,9 @@ def test_a_role_with_several_places_needs_one_of_them():
 
 
 def test_a_role_that_is_misspelt_names_the_role():
-    with pytest.raises(TargetError, match=r"Roles it has: query, value, attention_out, mlp_in \(nearest: .*query"):
+    with pytest.raises(
+        TargetError, match=r"Roles it has: query, value, attention_out, mlp_in \(nearest: .*query"
+    ):
         _paths(["querry"], roles=ROLES)
 
 
@@ -192,7 +213,11 @@ def test_a_conv1d_is_a_linear_layer():
 
 def test_fused_rows_in_one_block_are_slices():
     sizes = {"q": 4, "k": 2, "v": 2}
-    assert [fused_rows(p, "qkv", sizes, 1) for p in "qkv"] == [slice(0, 4), slice(4, 6), slice(6, 8)]
+    assert [fused_rows(p, "qkv", sizes, 1) for p in "qkv"] == [
+        slice(0, 4),
+        slice(4, 6),
+        slice(6, 8),
+    ]
     assert fused_rows("v", "qvk", sizes, 1) == slice(4, 6)
 
 
@@ -204,7 +229,8 @@ def test_fused_rows_interleaved_by_head():
 
 
 @pytest.mark.parametrize(
-    ("rows", "shape"), [(None, (8, 4)), (slice(2, 5), (3, 4)), (slice(6, None), (2, 4)), (torch.tensor([7]), (1, 4))]
+    ("rows", "shape"),
+    [(None, (8, 4)), (slice(2, 5), (3, 4)), (slice(6, None), (2, 4)), (torch.tensor([7]), (1, 4))],
 )
 def test_shape_of_a_site(rows, shape):
     assert Site("x", nn.Linear(4, 8), "all", rows, "x").shape == shape

@@ -14,7 +14,12 @@ from lorakit.nn.tokens import END, add_rows, rows_of, settle
 from lorakit.verbs.train import refuse_unused
 from tests.rounding import assert_near
 
-CASES = {"gpt2": {}, "llama": {"tie_word_embeddings": False}, "gemma": {}, "gpt_neox": {"tie_word_embeddings": False}}
+CASES = {
+    "gpt2": {},
+    "llama": {"tie_word_embeddings": False},
+    "gemma": {},
+    "gpt_neox": {"tie_word_embeddings": False},
+}
 IDS = [64, 65]
 """The vocabulary ends at 64."""
 
@@ -31,7 +36,9 @@ def grown(tiny):
         with torch.no_grad():
             for name, parameter in model.model.named_parameters():
                 if name in names:
-                    parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
+                    parameter.copy_(
+                        torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
+                    )
         return model, names
 
     return make
@@ -91,11 +98,20 @@ def test_saved_read_again_and_read_by_peft(folder, family, tmp_path, about, tiny
     attachment = LoRA(r=2).attach(base.model, base.roles, base.fresh)
     with torch.no_grad():
         for parameter in attachment.trained().values():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)) / 4)
+            parameter.add_(
+                torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)) / 4
+            )
         wanted = _logits(base.model.eval(), 5, 64, 6, 65)
     fingerprint = files.fingerprint(base.model, base.fresh)
-    card = about(tiny(family, "CausalLM"), attachment, head="causal", labels=[], fingerprint=fingerprint,
-                 fresh=sorted(base.fresh), new_tokens=["<sql>", "</sql>"])  # fmt: skip
+    card = about(
+        tiny(family, "CausalLM"),
+        attachment,
+        head="causal",
+        labels=[],
+        fingerprint=fingerprint,
+        fresh=sorted(base.fresh),
+        new_tokens=["<sql>", "</sql>"],
+    )
     files.save(tmp_path / "a", attachment, card)
     again = load(spec, "causal")
     files.attach(files.read(tmp_path / "a"), again.model, again.roles, again.fresh)

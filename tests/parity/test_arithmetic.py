@@ -57,8 +57,13 @@ def _add(a, b, scale, _module, inputs, output):
 def _put_on(model, folder) -> int:
     """The adapter folder on a stock model; the number of modules that it adapts."""
     config = json.loads((folder / "adapter_config.json").read_text())
-    tensors = {name.removeprefix(PREFIX): t for name, t in load_file(folder / "adapter_model.safetensors").items()}
-    paths = [name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")]
+    tensors = {
+        name.removeprefix(PREFIX): t
+        for name, t in load_file(folder / "adapter_model.safetensors").items()
+    }
+    paths = [
+        name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")
+    ]
     for path in paths:
         a, b = tensors.pop(f"{path}.lora_A.weight"), tensors.pop(f"{path}.lora_B.weight")
         model.get_submodule(path).register_forward_hook(partial(_add, a, b, _scale(config, path)))
@@ -73,7 +78,9 @@ def test_the_files_give_the_logits(tiny, about, tmp_path, family, head, targets,
     ours, kind = tiny(family, head), "causal" if head == CAUSAL else "classification"
     make_fast(ours.model, family_of(family), kind)
     chosen = [Target(match=targets[0], r=2, alpha=9), *targets[1:]] if own else targets
-    attachment = LoRA(targets=tuple(chosen), r=3, alpha=5).attach(ours.model, ours.roles, ours.fresh)
+    attachment = LoRA(targets=tuple(chosen), r=3, alpha=5).attach(
+        ours.model, ours.roles, ours.fresh
+    )
     card = about(ours, attachment, head=kind)
     ours.step(attachment, steps=2)
     files.save(tmp_path / "adapter", attachment, card)

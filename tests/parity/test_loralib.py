@@ -14,7 +14,11 @@ pytestmark = pytest.mark.peers
 loralib = pytest.importorskip("loralib")
 
 R, ALPHA = 4, 6
-LINEAR = [f"roberta.encoder.layer.{i}.attention.self.{role}" for i in range(2) for role in ("query", "value")]
+LINEAR = [
+    f"roberta.encoder.layer.{i}.attention.self.{role}"
+    for i in range(2)
+    for role in ("query", "value")
+]
 FUSED = [f"transformer.h.{i}.attn.c_attn" for i in range(2)]
 
 

@@ -48,7 +48,9 @@ def _ours(tiny, family, head, targets, **fields):
     torch.manual_seed(0)
     # a dot before the name, or lorakit would read T5's q and v as roles: the same thing here, but not the same test
     patterns = tuple(f"*.{target}" for target in targets)
-    return model, LoRA(targets=patterns, r=4, alpha=6, **fields).attach(model.model, model.roles, model.fresh)
+    return model, LoRA(targets=patterns, r=4, alpha=6, **fields).attach(
+        model.model, model.roles, model.fresh
+    )
 
 
 def _theirs(tiny, family, head, targets, **fields):
@@ -160,13 +162,17 @@ def test_training_step_by_step(pair, dropout, monkeypatch):
 def test_a_starts_in_pefts_distribution(tiny, init, theirs):
     model, path = tiny("gpt2", CAUSAL, dtype=EXACT), "transformer.h.0.mlp.c_proj"
     _, wrapped = _theirs(tiny, "gpt2", CAUSAL, ["mlp.c_proj"], init_lora_weights=theirs)
-    delta = LoRA(targets=("mlp.c_proj",), r=4, alpha=6, init=init).attach(model.model, {}).deltas[path]
+    delta = (
+        LoRA(targets=("mlp.c_proj",), r=4, alpha=6, init=init).attach(model.model, {}).deltas[path]
+    )
     a, b = _factors(wrapped, path)
     assert a.shape == delta.A.shape
     assert not b.any()
     assert not delta.B.any()
     assert delta.A.std().item() == pytest.approx(a.std().item(), rel=0.15)
-    assert delta.A.abs().max().item() == pytest.approx(a.abs().max().item(), rel=0.03 if init == "kaiming" else 0.4)
+    assert delta.A.abs().max().item() == pytest.approx(
+        a.abs().max().item(), rel=0.03 if init == "kaiming" else 0.4
+    )
 
 
 # PEFT reads what lorakit wrote
@@ -174,7 +180,11 @@ def test_a_starts_in_pefts_distribution(tiny, init, theirs):
 OUT = [
     ("roberta", CLASSIFIER, {}),
     ("roberta", CLASSIFIER, {"targets": "all-linear"}),
-    ("roberta", CLASSIFIER, {"targets": ("query", Target(match="o", r=2), Target(match="mlp_in", alpha=3))}),
+    (
+        "roberta",
+        CLASSIFIER,
+        {"targets": ("query", Target(match="o", r=2), Target(match="mlp_in", alpha=3))},
+    ),
     ("distilbert", CLASSIFIER, {}),
     ("deberta", CLASSIFIER, {}),
     ("deberta-v2", CLASSIFIER, {"dropout": 0.1}),
@@ -192,7 +202,7 @@ OUT = [
     ("llama", CAUSAL, {"targets": ("q", Target(match="layers.1.mlp.down_proj", r=2, alpha=1))}),
     ("phi3", CAUSAL, {}),
     ("t5", CLASSIFIER, {}),
-]  # fmt: skip
+]
 
 
 def _saved(tiny, about, tmp_path, family, head, fields):
@@ -217,7 +227,9 @@ def test_stock_peft_reads_our_folder(tiny, about, tmp_path, family, head, fields
         warnings.simplefilter("always")
         base.model = peft.PeftModel.from_pretrained(base.model, tmp_path / "adapter")
     said = [str(w.message) for w in caught]
-    assert not [text for text in said if "missing" in text.lower() or "unexpected" in text.lower()], said
+    assert not [
+        text for text in said if "missing" in text.lower() or "unexpected" in text.lower()
+    ], said
     assert gap(base.logits(), model.logits()) <= SAME
     assert (plain - model.logits()).abs().max() > 1e-3
     again = base.model.load_adapter(tmp_path / "adapter", "again")
@@ -248,7 +260,9 @@ def test_peft_saves_our_tensors_again_bit_for_bit(tiny, about, tmp_path):
     from safetensors.torch import load_file
 
     _saved(tiny, about, tmp_path, "gpt2", CAUSAL, {})
-    wrapped = peft.PeftModel.from_pretrained(tiny("gpt2", CAUSAL, dtype=EXACT).model, tmp_path / "adapter")
+    wrapped = peft.PeftModel.from_pretrained(
+        tiny("gpt2", CAUSAL, dtype=EXACT).model, tmp_path / "adapter"
+    )
     wrapped.save_pretrained(tmp_path / "theirs")
     ours, theirs = (load_file(tmp_path / f / files.PEFT_FILE) for f in ("adapter", "theirs"))
     assert ours.keys() == theirs.keys()
@@ -261,20 +275,44 @@ IN = [
     ("roberta", CLASSIFIER, {"target_modules": ["query", "value"]}),
     ("roberta", CLASSIFIER, {"target_modules": ["query", "value"], "use_rslora": True}),
     ("roberta", CLASSIFIER, {"target_modules": "all-linear"}),
-    ("roberta", CLASSIFIER, {"target_modules": ["query", "dense"], "rank_pattern": {"query": 2, r"layer.1.*dense": 3},
-                             "alpha_pattern": {r"attention.self.query": 7, r"layer\.0\..*": 5}, "lora_alpha": 9}),
-    ("roberta", CLASSIFIER, {"target_modules": ["query"], "alpha_pattern": {"query": 7}, "use_rslora": True}),
-    ("roberta", CLASSIFIER, {"target_modules": ["query"], "layers_to_transform": [1], "lora_dropout": 0.2}),
+    (
+        "roberta",
+        CLASSIFIER,
+        {
+            "target_modules": ["query", "dense"],
+            "rank_pattern": {"query": 2, r"layer.1.*dense": 3},
+            "alpha_pattern": {r"attention.self.query": 7, r"layer\.0\..*": 5},
+            "lora_alpha": 9,
+        },
+    ),
+    (
+        "roberta",
+        CLASSIFIER,
+        {"target_modules": ["query"], "alpha_pattern": {"query": 7}, "use_rslora": True},
+    ),
+    (
+        "roberta",
+        CLASSIFIER,
+        {"target_modules": ["query"], "layers_to_transform": [1], "lora_dropout": 0.2},
+    ),
     ("roberta", CLASSIFIER, {"target_modules": ["key"], "init_lora_weights": "gaussian"}),
-    ("distilbert", CLASSIFIER, {"target_modules": ["q_lin"], "modules_to_save": ["pre_classifier", "classifier"]}),
+    (
+        "distilbert",
+        CLASSIFIER,
+        {"target_modules": ["q_lin"], "modules_to_save": ["pre_classifier", "classifier"]},
+    ),
     ("gpt2", CAUSAL, {}),
     ("gpt2", CAUSAL, {"target_modules": "all-linear", "r": 3, "lora_alpha": 5}),
     ("gpt2", CLASSIFIER, {}),
     ("llama", CAUSAL, {"exclude_modules": ["down_proj"], "target_modules": "all-linear"}),
-    ("llama", CAUSAL, {"target_modules": r".*layers\.1\..*_proj", "init_lora_weights": "orthogonal"}),
+    (
+        "llama",
+        CAUSAL,
+        {"target_modules": r".*layers\.1\..*_proj", "init_lora_weights": "orthogonal"},
+    ),
     ("t5", CLASSIFIER, {}),
     ("gpt_neox", CAUSAL, {}),
-]  # fmt: skip
+]
 
 
 @torch.no_grad()
@@ -282,7 +320,10 @@ def _train_a_little(model) -> None:
     for parameter in model.model.parameters():
         if parameter.requires_grad:
             parameter.add_(
-                torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())) / 10
+                torch.randn(
+                    parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())
+                )
+                / 10
             )
 
 
@@ -305,10 +346,17 @@ def test_we_read_what_peft_saved(tiny, about, tmp_path, family, head, fields):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"use_dora": True}, {"bias": "all"}, {"bias": "lora_only"}, {"lora_bias": True}, {"init_lora_weights": "pissa"},
-     {"init_lora_weights": "olora"}, {"trainable_token_indices": [1, 2]}],
+    [
+        {"use_dora": True},
+        {"bias": "all"},
+        {"bias": "lora_only"},
+        {"lora_bias": True},
+        {"init_lora_weights": "pissa"},
+        {"init_lora_weights": "olora"},
+        {"trainable_token_indices": [1, 2]},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_what_peft_can_and_lora_is_not_is_refused(tiny, tmp_path, fields):
     model = tiny("llama", CAUSAL)
     config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], **fields)
@@ -333,7 +381,9 @@ def test_lora_on_an_embedding_is_refused(tiny, tmp_path):
 def test_a_later_peft_adds_fields_without_harm(tiny, tmp_path):
     """Every default of the installed PEFT counts as not used."""
     model = tiny("roberta")
-    wrapped = peft.get_peft_model(model.model, peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query"]))
+    wrapped = peft.get_peft_model(
+        model.model, peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query"])
+    )
     wrapped.save_pretrained(tmp_path)
     assert len(json.loads((tmp_path / files.CONFIG_FILE).read_text())) > 25
     other = tiny("roberta")

@@ -26,7 +26,12 @@ def test_settings_are_those_of_the_paper(cell):
     train, method = loaded.recipe.train, loaded.recipe.method
     assert loaded.recipe.task.name == task
     assert loaded.recipe.data.max_length == MAX_LENGTH[task]
-    assert (train.epochs, train.global_batch_size, train.weight_decay, train.schedule) == (2, 128, 0.1, "linear")
+    assert (train.epochs, train.global_batch_size, train.weight_decay, train.schedule) == (
+        2,
+        128,
+        0.1,
+        "linear",
+    )
     assert train.learning_rate == 2e-4
     assert (method.name, method.r, method.targets) == ("lora", 8, ("query", "value"))
     assert loaded.recipe.evaluate.keep == "best"
@@ -67,5 +72,7 @@ def test_the_small_one_leaves_room_for_its_answers():
     recipe = load_recipe("small_gpt2/samsum").recipe
     assert recipe.expect.trainable == 2 * 2 * 6 * 384 * 32
     assert recipe.task.model_dump()["max_dialogue_chars"] == 800
-    assert recipe.data.max_length - recipe.decode.max_new_tokens >= 315, "tokens of the longest prompt of the test set"
+    assert recipe.data.max_length - recipe.decode.max_new_tokens >= 315, (
+        "tokens of the longest prompt of the test set"
+    )
     assert not recipe.expect.scores, "no published number is of this base"

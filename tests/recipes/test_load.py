@@ -92,27 +92,54 @@ def test_all_problems_at_once_with_file_line_value_and_nearest_name(recipe):
         (("model:", "model"), "this is not YAML"),
         ((GOOD, ""), "is empty"),
         ((GOOD, "- a"), "a recipe is a mapping"),
-        (("expect:", "Expect:"), "Expect: unknown key (its value is {'sites': 24, 'trainable': 100, 'scores': {'accu"),
+        (
+            ("expect:", "Expect:"),
+            "Expect: unknown key (its value is {'sites': 24, 'trainable': 100, 'scores': {'accu",
+        ),
         (("expect:", "5: 1\nexpect:"), "mine.yaml:10: 5: unknown key (its value is 1)"),
-        (("epochs: 2", "max-steps: 2"), "train.max-steps: unknown key (its value is 2); did you mean 'max_steps'?"),
-        (("train: {", "train: {<<: {epochs: 1}, "), "mine.yaml:9: merge keys (<<) are not taken in a recipe"),
-        (("epochs: 2", "epochs: " + "[" * 5000), "mine.yaml:9: this is not a recipe: nested too deeply"),
-        (("{epochs: 2, learning_rate: 4e-4}", "5"), "train: 5 should be a mapping of keys to values"),
+        (
+            ("epochs: 2", "max-steps: 2"),
+            "train.max-steps: unknown key (its value is 2); did you mean 'max_steps'?",
+        ),
+        (
+            ("train: {", "train: {<<: {epochs: 1}, "),
+            "mine.yaml:9: merge keys (<<) are not taken in a recipe",
+        ),
+        (
+            ("epochs: 2", "epochs: " + "[" * 5000),
+            "mine.yaml:9: this is not a recipe: nested too deeply",
+        ),
+        (
+            ("{epochs: 2, learning_rate: 4e-4}", "5"),
+            "train: 5 should be a mapping of keys to values",
+        ),
         (("[query, value]", "[]"), "method.targets: [] should have at least 1 item"),
         (("[query, value]", "[1]"), "mine.yaml:7: method.targets.0: 1 should be a valid string"),
-        (("[query, value]", "[{match: query, R: 4}]"), "mine.yaml:7: method.targets.0.R: unknown key (its value is 4)"),
+        (
+            ("[query, value]", "[{match: query, R: 4}]"),
+            "mine.yaml:7: method.targets.0.R: unknown key (its value is 4)",
+        ),
         (("r: 8", 'r: "\\U00110000"'), "mine.yaml: this is not YAML: chr() arg not in range"),
         (("r: 8", 'r: "\\UFFFFFFFF"'), "mine.yaml: this is not YAML: "),
         (("r: 8", f"r: {'1' * 60_000}x"), "mine.yaml:8: method.r: '1111"),
         (("train:", f"extends: [{'x' * 5000}]\ntrain:"), "mine.yaml:9: extends: no fragment 'xxx"),
-        (("train:", "seeds: [" + "1, " * 50_000 + "1]\ntrain:"), "mine.yaml:9: this is not a recipe: too long"),
+        (
+            ("train:", "seeds: [" + "1, " * 50_000 + "1]\ntrain:"),
+            "mine.yaml:9: this is not a recipe: too long",
+        ),
         (("r: 8", "alpha: 1e300"), "1e+300 should be less than or equal to 1000000"),
         (("epochs: 2", "epochs: 1e308"), "1e+308 should be less than or equal to 1000000000"),
         (("epochs: 2", "adam_betas: [0.9, 3]"), "train.adam_betas.1: 3 should be less than 1"),
         (("train:", "seeds: 0\ntrain:"), "seeds: 0 should be a list: [0]"),
-        (("train:", "seeds: [0, 1, 0]\ntrain:"), "mine.yaml:9: seeds: 0 is given twice, and would be the same run"),
+        (
+            ("train:", "seeds: [0, 1, 0]\ntrain:"),
+            "mine.yaml:9: seeds: 0 is given twice, and would be the same run",
+        ),
         (("train:", "seeds: [-1]\ntrain:"), "seeds.0: -1 should be greater than or equal to 0"),
-        (("train:", "seeds: [4294967296]\ntrain:"), "seeds.0: 4294967296 should be less than 4294967296"),
+        (
+            ("train:", "seeds: [4294967296]\ntrain:"),
+            "seeds.0: 4294967296 should be less than 4294967296",
+        ),
     ],
 )
 def test_one_mistake(recipe, change, said):
@@ -163,7 +190,14 @@ def test_another_method_replaces_the_old_one_whole(recipe):
 def test_overrides_set_remove_and_are_typed(recipe):
     path = recipe(GOOD)
     loaded = load_recipe(
-        path, ["method.r=4", "train.learning_rate=2e-4", "~expect.sites", "seeds=[0, 1]", "model.config.x=null"]
+        path,
+        [
+            "method.r=4",
+            "train.learning_rate=2e-4",
+            "~expect.sites",
+            "seeds=[0, 1]",
+            "model.config.x=null",
+        ],
     )
     assert loaded.recipe.method.model_dump()["r"] == 4
     assert loaded.recipe.train.learning_rate == 2e-4
@@ -183,7 +217,10 @@ def test_what_does_not_change_the_setting_is_not_called_another(recipe):
 def test_origins_are_the_comments_and_blocks_hand_theirs_down(recipe):
     origins = load_recipe(recipe(GOOD)).origins
     assert (origins["method.r"].source, origins["method.r"].note) == ("script", "paper: 4")
-    assert (origins["model.config.dropout"].source, origins["model.config.dropout"].note) == ("ours", "a small one")
+    assert (origins["model.config.dropout"].source, origins["model.config.dropout"].note) == (
+        "ours",
+        "a small one",
+    )
     assert origins["method.r"].mark.line == 8
 
 
@@ -203,9 +240,13 @@ def test_a_broken_recipe_is_refused_without_torch_in_under_a_second(recipe):
         "except ValueError: print('torch' in sys.modules)"
     )
     begin = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "False"
-    assert time.perf_counter() - begin < 5, "a loaded machine is given five times the second that it should take"
+    assert time.perf_counter() - begin < 5, (
+        "a loaded machine is given five times the second that it should take"
+    )
 
 
 def test_schema_names_every_method_and_task():

@@ -14,24 +14,44 @@ T11 = {  # weight decay, dropout, label smoothing, length penalty
 }
 PUBLISHED = {
     "e2e": {
-        "bleu": (70.4, 0.1), "nist": (8.85, 0.02), "meteor": (46.8, 0.2), "rouge_l": (71.8, 0.1), "cider": (2.53, 0.02),
+        "bleu": (70.4, 0.1),
+        "nist": (8.85, 0.02),
+        "meteor": (46.8, 0.2),
+        "rouge_l": (71.8, 0.1),
+        "cider": (2.53, 0.02),
     },
     "gpt2_large/e2e": {
-        "bleu": (70.4, 0.1), "nist": (8.89, 0.02), "meteor": (46.8, 0.2), "rouge_l": (72.0, 0.2), "cider": (2.47, 0.02),
+        "bleu": (70.4, 0.1),
+        "nist": (8.89, 0.02),
+        "meteor": (46.8, 0.2),
+        "rouge_l": (72.0, 0.2),
+        "cider": (2.47, 0.02),
     },
     "webnlg": {
-        "bleu": (55.3, 0.2), "bleu_seen": (62.1, 0.2), "bleu_unseen": (46.7, 0.4),
-        "meteor": (0.41, None), "meteor_seen": (0.44, None), "meteor_unseen": (0.38, None),
-        "ter": (0.39, None), "ter_seen": (0.33, None), "ter_unseen": (0.46, None),
+        "bleu": (55.3, 0.2),
+        "bleu_seen": (62.1, 0.2),
+        "bleu_unseen": (46.7, 0.4),
+        "meteor": (0.41, None),
+        "meteor_seen": (0.44, None),
+        "meteor_unseen": (0.38, None),
+        "ter": (0.39, None),
+        "ter_seen": (0.33, None),
+        "ter_unseen": (0.46, None),
     },
     "gpt2_large/webnlg": {
-        "bleu": (57.0, 0.1), "bleu_seen": (64.0, 0.3), "bleu_unseen": (48.4, 0.3),
-        "meteor": (0.42, None), "meteor_seen": (0.45, None), "meteor_unseen": (0.39, None),
-        "ter": (0.38, None), "ter_seen": (0.32, None), "ter_unseen": (0.45, None),
+        "bleu": (57.0, 0.1),
+        "bleu_seen": (64.0, 0.3),
+        "bleu_unseen": (48.4, 0.3),
+        "meteor": (0.42, None),
+        "meteor_seen": (0.45, None),
+        "meteor_unseen": (0.39, None),
+        "ter": (0.38, None),
+        "ter_seen": (0.32, None),
+        "ter_unseen": (0.45, None),
     },
     "dart": {"bleu": (47.1, 0.2), "meteor": (0.39, None), "ter": (0.46, None)},
     "gpt2_large/dart": {"bleu": (47.5, 0.1), "meteor": (0.39, None), "ter": (0.45, None)},
-}  # fmt: skip
+}
 
 
 @pytest.fixture(params=sorted(PUBLISHED))
@@ -61,10 +81,23 @@ def test_hyperparameters_are_those_of_table_11(name, loaded):
         dropout,
         smoothing,
     )
-    assert (recipe.decode.beams, recipe.decode.length_penalty, recipe.decode.no_repeat_ngram) == (10, penalty, 4)
-    assert (recipe.method.r, recipe.method.alpha, recipe.method.targets) == (4, 32, ("query", "value"))
+    assert (recipe.decode.beams, recipe.decode.length_penalty, recipe.decode.no_repeat_ngram) == (
+        10,
+        penalty,
+        4,
+    )
+    assert (recipe.method.r, recipe.method.alpha, recipe.method.targets) == (
+        4,
+        32,
+        ("query", "value"),
+    )
     train = recipe.train
-    assert (train.epochs, train.global_batch_size, train.warmup, train.learning_rate) == (5, 8, 500, 2e-4)
+    assert (train.epochs, train.global_batch_size, train.warmup, train.learning_rate) == (
+        5,
+        8,
+        500,
+        2e-4,
+    )
     assert (train.schedule, train.max_grad_norm) == ("linear", 0)
     assert recipe.model.config == {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}, (
         "LoRA's dropout is the only one"
@@ -73,14 +106,18 @@ def test_hyperparameters_are_those_of_table_11(name, loaded):
 
 def test_published_scores_are_those_of_the_paper(name, loaded):
     scores = loaded.recipe.expect.scores
-    assert {key.removeprefix("test/"): (p.value, p.spread) for key, p in scores.items()} == PUBLISHED[name]
+    assert {
+        key.removeprefix("test/"): (p.value, p.spread) for key, p in scores.items()
+    } == PUBLISHED[name]
     assert all(key.startswith("test/") for key in scores)
     assert loaded.recipe.task.final_splits == ("test",)
 
 
 def test_every_value_says_where_it_is_from(loaded):
     sources = {key: origin.source for key, origin in loaded.origins.items()}
-    assert sources["method.r"] == sources["decode.beams"] == sources["train.learning_rate"] == "paper"
+    assert (
+        sources["method.r"] == sources["decode.beams"] == sources["train.learning_rate"] == "paper"
+    )
     assert sources["train.adam_eps"] == "script"
     assert not [key for key, source in sources.items() if source not in ("paper", "script", "ours")]
 
@@ -88,6 +125,10 @@ def test_every_value_says_where_it_is_from(loaded):
 def test_the_small_ones_decode_as_the_paper_does():
     for task, (_, _, _, penalty) in (("e2e", T11["e2e"]), ("webnlg", T11["webnlg"])):
         recipe = load_recipe(f"small_gpt2/{task}").recipe
-        assert (recipe.decode.beams, recipe.decode.length_penalty, recipe.decode.no_repeat_ngram) == (10, penalty, 4)
+        assert (
+            recipe.decode.beams,
+            recipe.decode.length_penalty,
+            recipe.decode.no_repeat_ngram,
+        ) == (10, penalty, 4)
         assert recipe.expect.trainable == 2 * 2 * 6 * 384 * 32
         assert not recipe.expect.scores, "no published number is of this base"

@@ -35,16 +35,44 @@ def test_what_costs_more_than_it_is_long(tmp_path, kind):
 
 
 TEXTS = [
-    "1e4", "1_0", "4e-4", "true", "null", "~", "", ".inf", "yes", "0x10", "2020-01-01", "1.", "a: b #c", "- x", "<<",
-    "=", "&a", "*a", "!t", "'q", '"q', " lead", "trail ", "two\nlines\n", "tab\there", "\x1b\x85\u202e\u2028\ufeff",
+    "1e4",
+    "1_0",
+    "4e-4",
+    "true",
+    "null",
+    "~",
+    "",
+    ".inf",
+    "yes",
+    "0x10",
+    "2020-01-01",
+    "1.",
+    "a: b #c",
+    "- x",
+    "<<",
+    "=",
+    "&a",
+    "*a",
+    "!t",
+    "'q",
+    '"q',
+    " lead",
+    "trail ",
+    "two\nlines\n",
+    "tab\there",
+    "\x1b\x85\u202e\u2028\ufeff",
     "012",
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("unicode", [True, False])
 def test_what_is_written_reads_back(unicode):
     same = ["shared"]
-    data = {"texts": TEXTS, "numbers": [1, -2, 1e-5, 1e300, 0.1], "others": [True, None, {}, [], same, same]}
+    data = {
+        "texts": TEXTS,
+        "numbers": [1, -2, 1e-5, 1e300, 0.1],
+        "others": [True, None, {}, [], same, same],
+    }
     text = source.written(data, unicode)
     assert source.parse(text, "f")[0] == data
     assert unicode or text.isascii()

@@ -41,7 +41,16 @@ ROWS = {
         scores="87.5±.3 95.1±.2 89.7±.7 63.4±1.2 93.3±.3 90.8±.1 86.6±.7 91.5±.2",
         epochs=(30, 60, 30, 80, 25, 25, 80, 40),
         learning_rate=(5e-4, 5e-4, 4e-4, 4e-4, 4e-4, 5e-4, 5e-4, 4e-4),
-        global_batch_size=(8 * 16, 8 * 16, 8 * 16, 2 * 32, 8 * 32, 8 * 16, 8 * 32, 8 * 16),  # scripts; T9: per GPU
+        global_batch_size=(
+            8 * 16,
+            8 * 16,
+            8 * 16,
+            2 * 32,
+            8 * 32,
+            8 * 16,
+            8 * 32,
+            8 * 16,
+        ),  # scripts; T9: per GPU
         max_length=(512,) * 8,
         weight_decay=(0.1,) * 8,  # scripts; not in the paper
         warmup=(0.06,) * 8,
@@ -55,7 +64,9 @@ ROWS = {
         scores="90.6±.2 96.2±.5 90.9±1.2 68.2±1.9 94.9±.3 91.6±.1 87.4±2.5 92.6±.2",
         epochs=(10, 10, 20, 20, 10, 20, 20, 30),
         learning_rate=(3e-4, 4e-4, 3e-4, 2e-4, 2e-4, 3e-4, 4e-4, 2e-4),
-        global_batch_size=tuple(8 * batch for batch in (4, 4, 4, 4, 4, 4, 8, 8)),  # T9 on the scripts' 8 GPUs
+        global_batch_size=tuple(
+            8 * batch for batch in (4, 4, 4, 4, 4, 4, 8, 8)
+        ),  # T9 on the scripts' 8 GPUs
         max_length=(128, 128, 512, 128, 512, 512, 512, 512),
         weight_decay=(0.1,) * 8,
         warmup=(0.06,) * 8,
@@ -82,7 +93,16 @@ ROWS = {
     "deberta_xxl": Row(
         scores="91.9±.2 96.9±.2 92.6±.6 72.4±1.1 96.0±.1 92.9±.1 94.9±.4 93.0±.2",
         epochs=(5, 16, 30, 10, 8, 11, 11, 10),
-        learning_rate=(1e-4, 6e-5, 2e-4, 1.3e-4, 1e-4, 1e-4, 2.6e-4, 2e-4),  # CoLA, RTE: scripts; T10: 1e-4, 2e-4
+        learning_rate=(
+            1e-4,
+            6e-5,
+            2e-4,
+            1.3e-4,
+            1e-4,
+            1e-4,
+            2.6e-4,
+            2e-4,
+        ),  # CoLA, RTE: scripts; T10: 1e-4, 2e-4
         global_batch_size=tuple(8 * batch for batch in (8, 8, 32, 4, 6, 8, 4, 4)),
         max_length=(256, 128, 128, 64, 512, 320, 320, 128),
         weight_decay=(0, 0.01, 0.01, 0, 0.01, 0.01, 0.01, 0.1),
@@ -118,7 +138,11 @@ def loaded() -> dict[str, Loaded]:
 
 def test_one_recipe_per_cell() -> None:
     folders = {name: name.rpartition("/")[::2] for name in names()}
-    found = {name for name, (folder, file) in folders.items() if folder in ROWS and file.startswith("glue_")}
+    found = {
+        name
+        for name, (folder, file) in folders.items()
+        if folder in ROWS and file.startswith("glue_")
+    }
     assert found == {name_of(row, task) for row, task in CELLS}
     assert len(found) == 32
 
@@ -132,7 +156,9 @@ def test_scores_typed_here_give_the_printed_average(row: str) -> None:
 @pytest.mark.parametrize(("row", "task"), CELLS)
 def test_published_scores(row: str, task: str, loaded: dict[str, Loaded]) -> None:
     value, spread = ROWS[row].scores.split()[TASKS.index(task)].split("±")
-    printed = {METRICS.get(task, "accuracy"): (float(value), float(spread))} | README_SCORES.get(name_of(row, task), {})
+    printed = {METRICS.get(task, "accuracy"): (float(value), float(spread))} | README_SCORES.get(
+        name_of(row, task), {}
+    )
     expect = loaded[name_of(row, task)].recipe.expect
     assert {metric: (p.value, p.spread) for metric, p in expect.scores.items()} == printed
     assert expect.source is not None
@@ -140,7 +166,9 @@ def test_published_scores(row: str, task: str, loaded: dict[str, Loaded]) -> Non
 
 
 @pytest.mark.parametrize(("row", "task"), CELLS)
-def test_the_first_score_is_the_one_that_selects_the_epoch(row: str, task: str, loaded: dict[str, Loaded]) -> None:
+def test_the_first_score_is_the_one_that_selects_the_epoch(
+    row: str, task: str, loaded: dict[str, Loaded]
+) -> None:
     recipe = loaded[name_of(row, task)].recipe
     splits = recipe.task.eval_splits
     prefix = f"{splits[0]}/" if len(splits) > 1 else ""
@@ -155,7 +183,9 @@ def test_settings(row: str, task: str, loaded: dict[str, Loaded]) -> None:
     for key in ("epochs", "learning_rate", "global_batch_size", "weight_decay", "warmup"):
         assert getattr(recipe.train, key) == getattr(printed, key)[column], key
     assert recipe.data.max_length == printed.max_length[column]
-    assert recipe.model.config.get("cls_dropout") == (printed.cls_dropout[column] if printed.cls_dropout else None)
+    assert recipe.model.config.get("cls_dropout") == (
+        printed.cls_dropout[column] if printed.cls_dropout else None
+    )
     assert recipe.evaluate.keep == "best"
     assert recipe.seeds == (0,)
 
@@ -172,7 +202,11 @@ def test_micro_batch_divides_the_global_one(row: str, task: str, loaded: dict[st
 def test_method_and_counts(row: str, task: str, loaded: dict[str, Loaded]) -> None:
     printed, recipe = ROWS[row], loaded[name_of(row, task)].recipe
     method, shape = recipe.method.model_dump(), recipe.model.shape
-    assert (method["name"], method["targets"], method["dropout"]) == ("lora", ("query", "value"), 0.0)
+    assert (method["name"], method["targets"], method["dropout"]) == (
+        "lora",
+        ("query", "value"),
+        0.0,
+    )
     assert (method["r"], method["alpha"]) == (printed.r, printed.alpha)
     assert (shape["num_hidden_layers"], shape["hidden_size"]) == (printed.layers, printed.hidden)
     assert recipe.model.name.startswith(HUB[shape["model_type"]])
@@ -182,9 +216,13 @@ def test_method_and_counts(row: str, task: str, loaded: dict[str, Loaded]) -> No
 
 
 @pytest.mark.parametrize(("row", "task"), CELLS)
-def test_small_tasks_start_from_mnli_of_their_row(row: str, task: str, loaded: dict[str, Loaded]) -> None:
+def test_small_tasks_start_from_mnli_of_their_row(
+    row: str, task: str, loaded: dict[str, Loaded]
+) -> None:
     starts = task in FROM_MNLI and row != "roberta_large_dagger"
-    assert loaded[name_of(row, task)].recipe.start_from == (name_of(row, "mnli") if starts else None)
+    assert loaded[name_of(row, task)].recipe.start_from == (
+        name_of(row, "mnli") if starts else None
+    )
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -203,7 +241,9 @@ def test_origins_reach_the_reader(loaded: dict[str, Loaded]) -> None:
 
 
 def glue_files() -> list[Path]:
-    fragments = {shipped("configs") / f"{f}.yaml" for row in ROWS for f in _extends(_file(row, "mnli"))}
+    fragments = {
+        shipped("configs") / f"{f}.yaml" for row in ROWS for f in _extends(_file(row, "mnli"))
+    }
     return sorted(fragments) + [_file(row, task) for row, task in CELLS]
 
 
@@ -237,7 +277,11 @@ def has_origin(path: tuple[str, ...], marks: Marks) -> bool:
 
 @pytest.mark.parametrize(("row", "task"), CELLS)
 def test_header_says_what_it_is_and_how_to_run_it(row: str, task: str) -> None:
-    header = [line for line in _file(row, task).read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    header = [
+        line
+        for line in _file(row, task).read_text(encoding="utf-8").splitlines()
+        if line.startswith("#")
+    ]
     assert 2 <= len(header) <= 4
     assert "Table 2" in header[0]
     assert header[-1].endswith(f"lorakit train {name_of(row, task)}")

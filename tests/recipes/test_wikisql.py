@@ -6,7 +6,11 @@ import pytest
 
 from lorakit.recipe.load import load_recipe
 
-SHAPES = {"wikisql": (24, 896, 2 * 64), "qwen2_5_7b/wikisql": (28, 3584, 4 * 128), "small_gpt2/wikisql": (6, 384, 384)}
+SHAPES = {
+    "wikisql": (24, 896, 2 * 64),
+    "qwen2_5_7b/wikisql": (28, 3584, 4 * 128),
+    "small_gpt2/wikisql": (6, 384, 384),
+}
 """Layers, width, width of the values."""
 
 
@@ -19,7 +23,9 @@ def test_counts_are_the_computed_ones(name):
     layers, width, values = SHAPES[name]
     recipe = load_recipe(name).recipe
     assert recipe.expect.sites == 2 * layers
-    assert recipe.expect.trainable == layers * recipe.method.model_dump()["r"] * ((width + width) + (width + values))
+    assert recipe.expect.trainable == layers * recipe.method.model_dump()["r"] * (
+        (width + width) + (width + values)
+    )
     assert not recipe.expect.scores, "no published number is of this base"
     assert recipe.task.name == "wikisql"
 
@@ -35,6 +41,11 @@ def test_every_value_says_where_it_is_from(name):
 def test_settings_are_those_of_table_12(name):
     recipe = load_recipe(name).recipe
     train, method = recipe.train, recipe.method.model_dump()
-    assert (train.epochs, train.global_batch_size, train.learning_rate, train.weight_decay) == (2, 128, 2e-4, 0.1)
+    assert (train.epochs, train.global_batch_size, train.learning_rate, train.weight_decay) == (
+        2,
+        128,
+        2e-4,
+        0.1,
+    )
     assert (train.schedule, recipe.data.max_length, method["r"]) == ("linear", 384, 8)
     assert method["targets"] == ("query", "value")

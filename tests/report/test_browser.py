@@ -29,7 +29,9 @@ CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.nightly,
-    pytest.mark.skipif(CHROMIUM is None, reason=f"a browser: none of {', '.join(NAMES)} is installed"),
+    pytest.mark.skipif(
+        CHROMIUM is None, reason=f"a browser: none of {', '.join(NAMES)} is installed"
+    ),
 ]
 WIDTHS = (360, 1200)
 LONG = "a_name_without_any_place_to_break_" * 6
@@ -47,11 +49,25 @@ class Browser:
             os.dup2(ends[1], 4)
 
         self.process = subprocess.Popen(
-            [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-             "--disable-background-networking", "--disable-component-update", "--disable-sync",
-             f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"],
-            pass_fds=(3, 4), preexec_fn=as_3_and_4, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [
+                str(CHROMIUM),
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                f"--user-data-dir={profile}",
+                "--remote-debugging-pipe",
+                "about:blank",
+            ],
+            pass_fds=(3, 4),
+            preexec_fn=as_3_and_4,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         for end in (child_reads, child_writes, *ends):
             os.close(end)
         self.last, self.rest, self.events = 0, b"", []
@@ -64,7 +80,11 @@ class Browser:
     def ask(self, method: str, **values: Any) -> dict[str, Any]:
         self.last += 1
         of = {"sessionId": self.session} if self.session else {}
-        os.write(self.writes, json.dumps({"id": self.last, "method": method, "params": values, **of}).encode() + b"\0")
+        os.write(
+            self.writes,
+            json.dumps({"id": self.last, "method": method, "params": values, **of}).encode()
+            + b"\0",
+        )
         answer = self.until(lambda said: said.get("id") == self.last)
         assert "error" not in answer, (method, answer)
         return answer["result"]
@@ -85,9 +105,17 @@ class Browser:
             assert found, "Chromium is gone"
             self.rest += found
 
-    def open(self, file: Path, width: int, scheme: str = "light", media: str = "") -> list[dict[str, Any]]:
+    def open(
+        self, file: Path, width: int, scheme: str = "light", media: str = ""
+    ) -> list[dict[str, Any]]:
         """The file in a window of that width; all that happened until it stood there."""
-        self.ask("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 600)
+        self.ask(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=800,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.ask("Emulation.setEmulatedMedia", media=media, features=features)
         self.events.clear()
@@ -98,7 +126,9 @@ class Browser:
         return list(self.events)
 
     def value(self, script: str) -> Any:
-        found = self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        found = self.ask(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
@@ -120,47 +150,76 @@ def browser(tmp_path_factory):
     opened.close()
 
 
-def a_study(result: Any, logs: Any, names: tuple[str, ...] = ("r=1", "r=8", "r=64")) -> tuple[StudyResult, dict]:
+def a_study(
+    result: Any, logs: Any, names: tuple[str, ...] = ("r=1", "r=8", "r=64")
+) -> tuple[StudyResult, dict]:
     cells = [
         CellResult(
-            label=name, recipe="glue_mrpc", overrides=(), point={"r": 8**i}, run=f"runs/{name}", log=None,
-            state="done" if i else "failed", metric=("validation", "accuracy"), seeds=(0, 1, 2), seconds=90.0,
+            label=name,
+            recipe="glue_mrpc",
+            overrides=(),
+            point={"r": 8**i},
+            run=f"runs/{name}",
+            log=None,
+            state="done" if i else "failed",
+            metric=("validation", "accuracy"),
+            seeds=(0, 1, 2),
+            seconds=90.0,
             note="" if i else f"it cannot be done {LONG}",
             scores={seed.seed: seed.scores for seed in result.seeds} if i else {},
         )
         for i, name in enumerate(names)
-    ]  # fmt: skip
+    ]
     norms = mean_norms([seed.delta_norms for seed in result.seeds])
     seen = {name: Seen(logs, norms, result, f"../{name}/report.html") for name in names[1:]}
     about = "Rank on MRPC"
-    return StudyResult(name="mine", file="mine.yaml", about=about, axes=("r",), cells=tuple(cells)), seen
+    return StudyResult(
+        name="mine", file="mine.yaml", about=about, axes=("r",), cells=tuple(cells)
+    ), seen
 
 
 @pytest.fixture(scope="module")
 def pages(make_result, logs, tmp_path_factory) -> dict[str, Path]:
     """A run and a study as they are, and both with names that no line can hold."""
-    folders = {name: tmp_path_factory.mktemp(name) for name in ("run", "study", "long_run", "long_study")}
-    samples = [{"input": "a b c", "reference": "yes", "prediction": "yes"},
-               {"input": LONG, "reference": LONG, "prediction": LONG[1:]}]  # fmt: skip
+    folders = {
+        name: tmp_path_factory.mktemp(name) for name in ("run", "study", "long_run", "long_study")
+    }
+    samples = [
+        {"input": "a b c", "reference": "yes", "prediction": "yes"},
+        {"input": LONG, "reference": LONG, "prediction": LONG[1:]},
+    ]
     check = Check(name=LONG, passed=False, value=1e-9, tolerance=1e-5, note=LONG)
     seeds = tuple(
-        seed.model_copy(update={
-            "checks": (check,), "scores": {"validation": {"accuracy": 1.0, LONG: 2.0}},
-            "delta_norms": {f"layer.{i}.{LONG}{j}": 0.1 + i + j for i in range(48) for j in range(12)},
-        })
+        seed.model_copy(
+            update={
+                "checks": (check,),
+                "scores": {"validation": {"accuracy": 1.0, LONG: 2.0}},
+                "delta_norms": {
+                    f"layer.{i}.{LONG}{j}": 0.1 + i + j for i in range(48) for j in range(12)
+                },
+            }
+        )
         for seed in make_result().seeds
-    )  # fmt: skip
+    )
     long = make_result(
-        recipe=LONG, task=LONG, model=LONG, seeds=seeds, notes=(LONG,), published_source=LONG,
-        recipe_values={"about": LONG, LONG: LONG}, environment={"command": f"lorakit train {LONG}", LONG: LONG},
-    )  # fmt: skip
+        recipe=LONG,
+        task=LONG,
+        model=LONG,
+        seeds=seeds,
+        notes=(LONG,),
+        published_source=LONG,
+        recipe_values={"about": LONG, LONG: LONG},
+        environment={"command": f"lorakit train {LONG}", LONG: LONG},
+    )
     study, seen = a_study(make_result(), logs)
     long_study, long_seen = a_study(long, logs, tuple(f"{i}{LONG}" for i in range(9)))
     return {
         "run": write_page(folders["run"], make_result(), logs, samples),
         "study": write_study_page(folders["study"], study, seen, "recipes: glue_mrpc\n"),
         "long_run": write_page(folders["long_run"], long, logs, samples),
-        "long_study": write_study_page(folders["long_study"], long_study, long_seen, f"about: {LONG}\n"),
+        "long_study": write_study_page(
+            folders["long_study"], long_study, long_seen, f"about: {LONG}\n"
+        ),
     }
 
 
@@ -181,7 +240,9 @@ def test_the_page_is_no_wider_than_its_window(browser, pages, name, width):
 @pytest.mark.parametrize("name", PAGES)
 def test_a_wide_table_is_scrolled_in_its_own_box(browser, pages, name):
     browser.open(pages[name], 360)
-    boxes = browser.value("[...document.querySelectorAll('.scroll')].map(b => [b.clientWidth, b.scrollWidth])")
+    boxes = browser.value(
+        "[...document.querySelectorAll('.scroll')].map(b => [b.clientWidth, b.scrollWidth])"
+    )
     assert any(whole > seen for seen, whole in boxes)
     assert all(seen <= 360 for seen, _ in boxes)
 
@@ -190,15 +251,26 @@ def test_a_wide_table_is_scrolled_in_its_own_box(browser, pages, name):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_fetched_and_nothing_complained_of(browser, pages, name, scheme):
     events = browser.open(pages[name], 1200, scheme)
-    asked = [said["params"]["request"]["url"] for said in events if said["method"] == "Network.requestWillBeSent"]
+    asked = [
+        said["params"]["request"]["url"]
+        for said in events
+        if said["method"] == "Network.requestWillBeSent"
+    ]
     assert asked == [pages[name].as_uri()]
-    bad = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Network.loadingFailed")
+    bad = (
+        "Log.entryAdded",
+        "Runtime.consoleAPICalled",
+        "Runtime.exceptionThrown",
+        "Network.loadingFailed",
+    )
     assert [said for said in events if said["method"] in bad] == []
     paper = {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 24, 28)"}[scheme]
     assert browser.value("getComputedStyle(document.body).backgroundColor") == paper
 
 
-@pytest.mark.parametrize(("name", "least"), [("run", 5), ("study", 3), ("long_run", 5), ("long_study", 3)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("run", 5), ("study", 3), ("long_run", 5), ("long_study", 3)]
+)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_picture_is_seen(browser, pages, name, least, width):
     """Drawn, at a size that can be read: its letters are 8 px high at least, or it is scrolled."""
@@ -223,7 +295,9 @@ def test_it_prints(browser, pages, name):
     count = len(re.findall(rb"/Type\s*/Page\b", printed))
     assert 1 <= count <= 12
     browser.open(pages[name], 794, media="print")  # A4
-    opened = "[...document.querySelectorAll('details pre')].map(p => p.getBoundingClientRect().height)"
+    opened = (
+        "[...document.querySelectorAll('details pre')].map(p => p.getBoundingClientRect().height)"
+    )
     assert all(height > 20 for height in browser.value(opened)), "what is folded in is printed"
 
 
@@ -235,4 +309,6 @@ def test_a_page_that_is_too_wide_is_found(browser, tmp_path):
     )
     events = browser.open(file, 360)
     assert browser.value("document.documentElement.scrollWidth") > 360
-    assert {"Network.loadingFailed", "Runtime.exceptionThrown"} <= {said["method"] for said in events}
+    assert {"Network.loadingFailed", "Runtime.exceptionThrown"} <= {
+        said["method"] for said in events
+    }

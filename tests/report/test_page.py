@@ -19,7 +19,12 @@ from lorakit.runs.result import Check
 EVIL = "<script>alert(1)</script>&|_%$x$\"'><img src=x onerror=alert(2)>"
 SAMPLES = [
     {"id": "0", "input": "a b c", "reference": "yes", "prediction": "yes"},
-    {"id": "1", "input": "d", "references": ["one way", "another way"], "prediction": "a third way"},
+    {
+        "id": "1",
+        "input": "d",
+        "references": ["one way", "another way"],
+        "prediction": "a third way",
+    },
     {"id": "2", "input": "e", "reference": 3.25, "prediction": 3.14159},
 ]
 VOID = {"meta", "img", "br", "hr", "input", "link", "base"}
@@ -71,9 +76,25 @@ def test_every_part_is_there(page):
     headings = re.findall("<h2[^>]*>(.*?)</h2>", page)
     assert headings[:5] == ["Scores", "Checks", "Curves", "Where the weights changed", "Seeds"]
     assert headings[5:] == ["Samples", "Recipe", "Environment"]
-    for text in ("glue_mrpc", "MRPC", "294,912", "592,130", "89.97 ± 0.45", "89.7 ± 0.7", "inside", "3 of 3 passed",
-                 "1.3e-06", "folded into the weights", "started from glue_mnli", "learning_rate: 0.0004", "2.9.0",
-                 "a third way", "another way", "1,001", "572"):  # fmt: skip
+    for text in (
+        "glue_mrpc",
+        "MRPC",
+        "294,912",
+        "592,130",
+        "89.97 ± 0.45",
+        "89.7 ± 0.7",
+        "inside",
+        "3 of 3 passed",
+        "1.3e-06",
+        "folded into the weights",
+        "started from glue_mnli",
+        "learning_rate: 0.0004",
+        "2.9.0",
+        "a third way",
+        "another way",
+        "1,001",
+        "572",
+    ):
         assert text in read.text, text
     pictures = {"accuracy on validation", "f1 on validation", "Training loss", "Learning rate"}
     assert pictures <= set(read.values("aria-label"))
@@ -81,8 +102,22 @@ def test_every_part_is_there(page):
 
 def test_nothing_comes_from_outside(page):
     read = Read(page)
-    assert not {"script", "link", "iframe", "object", "embed", "img", "image", "base", "form"} & set(read.tags)
-    links = [value for name in ("src", "href", "xlink:href", "data", "srcset", "poster") for value in read.values(name)]
+    assert not {
+        "script",
+        "link",
+        "iframe",
+        "object",
+        "embed",
+        "img",
+        "image",
+        "base",
+        "form",
+    } & set(read.tags)
+    links = [
+        value
+        for name in ("src", "href", "xlink:href", "data", "srcset", "poster")
+        for value in read.values(name)
+    ]
     assert links  # the pictures refer to their own letters
     assert all(link.startswith("#") for link in links)
     assert "http://" not in page
@@ -106,7 +141,9 @@ def test_pictures_and_tables_say_what_they_are(page):
     read = Read(page)
     assert read.tags.count("svg") == 5
     assert len([1 for tag, name, _ in read.attributes if (tag, name) == ("svg", "aria-label")]) == 5
-    assert read.tags.count("th") == len([1 for tag, name, _ in read.attributes if (tag, name) == ("th", "scope")])
+    assert read.tags.count("th") == len(
+        [1 for tag, name, _ in read.attributes if (tag, name) == ("th", "scope")]
+    )
 
 
 def test_it_is_for_a_phone_for_print_and_for_the_night(page):
@@ -124,18 +161,34 @@ def test_what_is_injected_stays_text(make_result, logs, tmp_path):
     logs = {seed: [*lines, more] for seed, lines in logs.items()}
     check = Check(name=EVIL, passed=False, value=math.nan, note=EVIL)
     seeds = tuple(
-        seed.model_copy(update={
-            "scores": {EVIL: {EVIL: 1.0}}, "seconds": {EVIL: 1.0}, "checks": (check,),
-            "delta_norms": {f"layer.0.{EVIL}": 0.1, EVIL: 0.2},
-        })
+        seed.model_copy(
+            update={
+                "scores": {EVIL: {EVIL: 1.0}},
+                "seconds": {EVIL: 1.0},
+                "checks": (check,),
+                "delta_norms": {f"layer.0.{EVIL}": 0.1, EVIL: 0.2},
+            }
+        )
         for seed in make_result().seeds
-    )  # fmt: skip
+    )
     result = make_result(
-        recipe=EVIL, task=EVIL, model=EVIL, model_revision=EVIL, method={"name": EVIL}, primary=EVIL, splits=(EVIL,),
-        seeds=seeds, published_source=EVIL, recipe_values={"about": EVIL, EVIL: EVIL}, environment={EVIL: {EVIL: EVIL}},
-        notes=(EVIL,), finished=EVIL,
-    )  # fmt: skip
-    page = write_page(tmp_path, result, logs, [{"input": EVIL, "reference": EVIL, "prediction": EVIL}])
+        recipe=EVIL,
+        task=EVIL,
+        model=EVIL,
+        model_revision=EVIL,
+        method={"name": EVIL},
+        primary=EVIL,
+        splits=(EVIL,),
+        seeds=seeds,
+        published_source=EVIL,
+        recipe_values={"about": EVIL, EVIL: EVIL},
+        environment={EVIL: {EVIL: EVIL}},
+        notes=(EVIL,),
+        finished=EVIL,
+    )
+    page = write_page(
+        tmp_path, result, logs, [{"input": EVIL, "reference": EVIL, "prediction": EVIL}]
+    )
     read = Read(page.read_text(encoding="utf-8"))
     assert "script" not in read.tags
     assert "img" not in read.tags
@@ -144,8 +197,14 @@ def test_what_is_injected_stays_text(make_result, logs, tmp_path):
 
 
 def test_a_run_without_logs_samples_checks_or_changes(make_result, tmp_path):
-    seeds = (make_result().seeds[0].model_copy(update={"checks": (), "delta_norms": {}, "base_scores": {}}),)
-    page = write_page(tmp_path, make_result(seeds=seeds, environment={}), {}, []).read_text(encoding="utf-8")
+    seeds = (
+        make_result()
+        .seeds[0]
+        .model_copy(update={"checks": (), "delta_norms": {}, "base_scores": {}}),
+    )
+    page = write_page(tmp_path, make_result(seeds=seeds, environment={}), {}, []).read_text(
+        encoding="utf-8"
+    )
     read = Read(page)
     assert "svg" not in read.tags
     for heading in ("Curves", "Checks", "Samples", "Where the weights changed", "Environment"):
@@ -155,18 +214,28 @@ def test_a_run_without_logs_samples_checks_or_changes(make_result, tmp_path):
 def test_a_failed_check_is_seen(make_result, tmp_path, logs):
     first, second, third = make_result().seeds
     bad = Check(name="reload", passed=False, value=0.3, tolerance=1e-5)
-    result = make_result(seeds=(first, second.model_copy(update={"checks": (*second.checks, bad)}), third))
-    assert [(check.name, found) for check, found in checks(result)][1] == ("reload", [None, bad, None])
+    result = make_result(
+        seeds=(first, second.model_copy(update={"checks": (*second.checks, bad)}), third)
+    )
+    assert [(check.name, found) for check, found in checks(result)][1] == (
+        "reload",
+        [None, bad, None],
+    )
     text = Read(write_page(tmp_path, result, logs, []).read_text(encoding="utf-8")).text
     assert "1 of 4 failed" in text
     assert "✗ failed 0.3" in text
 
 
 def test_a_few_samples_of_each_kind(make_result, logs, tmp_path):
-    lines = [{"input": f"sample-{i}-", "reference": "a", "prediction": "ab"[i % 5 == 0]} for i in range(60)]
+    lines = [
+        {"input": f"sample-{i}-", "reference": "a", "prediction": "ab"[i % 5 == 0]}
+        for i in range(60)
+    ]
     page = write_page(tmp_path, make_result(), logs, lines).read_text(encoding="utf-8")
     shown = [int(n) for n in re.findall(r"sample-(\d+)-", page)]
-    assert shown == [0, 10, 20, 30, 40, 50, 1, 11, 21, 31, 41, 51], "six wrong ones, then six right ones"
+    assert shown == [0, 10, 20, 30, 40, 50, 1, 11, 21, 31, 41, 51], (
+        "six wrong ones, then six right ones"
+    )
     few = write_page(tmp_path, make_result(), logs, lines[:7]).read_text(encoding="utf-8")
     assert [int(n) for n in re.findall(r"sample-(\d+)-", few)] == [0, 5, 1, 2, 3, 4, 6]
 
@@ -189,19 +258,29 @@ def test_the_command_is_shown_once(make_result, logs, tmp_path):
 )
 def test_sample(line, references, prediction, same):
     found = sample({"input": "i", **line})
-    assert (found["references"], found["prediction"], found["same"]) == (references, prediction, same)
+    assert (found["references"], found["prediction"], found["same"]) == (
+        references,
+        prediction,
+        same,
+    )
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.0, "0"), (1.3e-6, "1.3e-06"), (0.0183, "0.018"), (math.nan, "nan")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0"), (1.3e-6, "1.3e-06"), (0.0183, "0.018"), (math.nan, "nan")]
+)
 def test_short(value, text):
     assert short(value) == text
 
 
 def test_a_long_run_makes_a_small_picture():
     lines = [
-        {"event": "step", "step": i, "loss": 1 / i + 0.1 * (i % 7), "learning_rate": 1.0 / i} for i in range(1, 200_001)
+        {"event": "step", "step": i, "loss": 1 / i + 0.1 * (i % 7), "learning_rate": 1.0 / i}
+        for i in range(1, 200_001)
     ]
-    assert sum(len(picture.svg) for picture in (*loss_curve({0: lines}), *rate_curve({0: lines}))) < 100_000
+    assert (
+        sum(len(picture.svg) for picture in (*loss_curve({0: lines}), *rate_curve({0: lines})))
+        < 100_000
+    )
 
 
 def test_a_loss_that_is_not_finite_leaves_the_rest_of_the_curve():
@@ -221,25 +300,36 @@ def test_the_published_number_is_drawn_where_it_can_be_compared(make_result, log
     def drawn(result):
         return score_curves(logs, result)[0].svg
 
-    assert drawn(make_result()) != drawn(make_result(comparable=False)) == drawn(make_result(published={}))
+    assert (
+        drawn(make_result())
+        != drawn(make_result(comparable=False))
+        == drawn(make_result(published={}))
+    )
 
 
 def test_a_name_is_not_a_formula(make_result):
-    lines = [{"event": "eval", "step": n, "epoch": n, "split": "s", "scores": {r"$\frac$": 1.0}} for n in (1, 2)]
+    lines = [
+        {"event": "eval", "step": n, "epoch": n, "split": "s", "scores": {r"$\frac$": 1.0}}
+        for n in (1, 2)
+    ]
     assert len(score_curves({0: lines}, make_result())) == 1
     assert not score_curves({0: lines[:1], 1: lines[:1]}, make_result()), "a point is no curve"
 
 
 def test_the_state_that_was_kept_is_ringed(make_result, logs):
     def drawn(best_epoch):
-        seeds = tuple(seed.model_copy(update={"best_epoch": best_epoch}) for seed in make_result().seeds)
+        seeds = tuple(
+            seed.model_copy(update={"best_epoch": best_epoch}) for seed in make_result().seeds
+        )
         return score_curves(logs, make_result(seeds=seeds))[0].svg
 
     assert len({drawn(None), drawn(1.0), drawn(2.0)}) == 3
 
 
 def norms(make_result, values):
-    return make_result(seeds=tuple(s.model_copy(update={"delta_norms": values}) for s in make_result().seeds))
+    return make_result(
+        seeds=tuple(s.model_copy(update={"delta_norms": values}) for s in make_result().seeds)
+    )
 
 
 @pytest.mark.parametrize(
@@ -250,10 +340,16 @@ def norms(make_result, values):
         ({"h.0.q": 0.1, "embeddings.weight": 0.1}, ["by layer", "outside of the layers"]),
         ({f"block.{i}.layer.{j}.q": 0.1 for i in range(96) for j in range(2)}, ["by layer"]),
         ({f"p{i}.weight": i / 100 for i in range(50)}, ["26 smaller ones are left out"]),
-        ({"h.0.q": 0.0, "h.1.q": 1e-5, "h.2.q": 1.0}, ["by layer"]),  # a dead site among scales far apart
+        (
+            {"h.0.q": 0.0, "h.1.q": 1e-5, "h.2.q": 1.0},
+            ["by layer"],
+        ),  # a dead site among scales far apart
         ({"h.0.q": 0.0, "h.1.q": 0.0}, ["by layer"]),
         ({"h.0.q": math.nan, "h.1.q": 0.1}, ["by layer"]),
-        ({f"h.0.{letter * 200}": 0.1 for letter in "qkv"}, ["by layer"]),  # matplotlib warns where no room is left
+        (
+            {f"h.0.{letter * 200}": 0.1 for letter in "qkv"},
+            ["by layer"],
+        ),  # matplotlib warns where no room is left
     ],
 )
 def test_where_the_weights_changed(make_result, values, titles):
@@ -269,7 +365,10 @@ def test_where_the_weights_changed(make_result, values, titles):
     ("names", "ends"),
     [
         (["a.*.self.query", "a.*.self.value"], ["query", "value"]),
-        (["l.*.attention.output.dense", "l.*.output.dense"], ["attention.output.dense", "*.output.dense"]),
+        (
+            ["l.*.attention.output.dense", "l.*.output.dense"],
+            ["attention.output.dense", "*.output.dense"],
+        ),
         (["encoder.*.q", "decoder.*.q"], ["encoder.*.q", "decoder.*.q"]),
         (["x"], ["x"]),
     ],
@@ -280,4 +379,9 @@ def test_tails(names, ends):
 
 def test_drawing_is_imported_when_it_is_done():
     code = "import sys, lorakit.report.page; print([m for m in ('torch', 'matplotlib', 'jinja2') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )

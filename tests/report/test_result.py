@@ -21,7 +21,9 @@ def test_the_summary_by_hand(make_result):
     row = row_of(make_result())
     assert row.values == (90.0, 89.5, 90.4)
     assert row.mean == pytest.approx(89.96666667)
-    assert row.std == pytest.approx(statistics.stdev([90.0, 89.5, 90.4])) == pytest.approx(0.45092498)
+    assert (
+        row.std == pytest.approx(statistics.stdev([90.0, 89.5, 90.4])) == pytest.approx(0.45092498)
+    )
     assert row.median == 90.0
     assert row.base_mean == pytest.approx(32.5)  # 31.5, 32.5, 33.5
     assert (row.published, row.published_spread) == (89.7, 0.7)
@@ -63,11 +65,17 @@ def two_splits(make_result, published):
         ({"accuracy": 87.5}, 87.5, None),  # a bare metric is of the split that selects
         ({"mismatched/accuracy": 86.9}, None, 86.9),
         ({"accuracy": 87.5, "mismatched/accuracy": 86.9}, 87.5, 86.9),
-        ({"matched/accuracy": 87.4, "accuracy": 87.5}, 87.4, None),  # the one that names its split wins
+        (
+            {"matched/accuracy": 87.4, "accuracy": 87.5},
+            87.4,
+            None,
+        ),  # the one that names its split wins
     ],
 )
 def test_which_split_a_published_number_is_of(make_result, published, first, second):
-    result = two_splits(make_result, {key: Published(value=value) for key, value in published.items()})
+    result = two_splits(
+        make_result, {key: Published(value=value) for key, value in published.items()}
+    )
     assert [row.published for row in summary(result)] == [first, second]
     assert [row.base_mean for row in summary(result)] == [None, None]
 
@@ -80,7 +88,9 @@ def test_what_was_published_and_not_measured_has_a_row(make_result):
 
 def test_a_seed_without_a_metric_is_not_left_out_in_silence(make_result):
     first, second, third = make_result().seeds
-    result = make_result(seeds=(first.model_copy(update={"scores": {"validation": {"f1": 1.0}}}), second, third))
+    result = make_result(
+        seeds=(first.model_copy(update={"scores": {"validation": {"f1": 1.0}}}), second, third)
+    )
     row = row_of(result)
     assert len(row.values) == 3
     assert all(math.isnan(value) for value in (row.mean, row.median, row.std, row.difference))
@@ -89,7 +99,9 @@ def test_a_seed_without_a_metric_is_not_left_out_in_silence(make_result):
 def test_failed_checks(make_result):
     bad = Check(name="reload", passed=False, value=0.3, tolerance=1e-5)
     first, second, third = make_result().seeds
-    result = make_result(seeds=(first, second.model_copy(update={"checks": (*second.checks, bad)}), third))
+    result = make_result(
+        seeds=(first, second.model_copy(update={"checks": (*second.checks, bad)}), third)
+    )
     assert failed_checks(result) == [(1, bad)]
 
 
@@ -149,8 +161,14 @@ def changed(plain, **more):
         (lambda text, plain: changed(plain, primary=3), "primary is 3"),
         (lambda text, plain: changed(plain, colour="red"), "colour is 'red'"),
         (lambda text, plain: changed(plain, seeds=[]), "seeds is"),
-        (lambda text, plain: changed(plain, counts={**plain["counts"], "sites": "24"}), "counts.sites is '24'"),
-        (lambda text, plain: json.dumps({k: v for k, v in plain.items() if k != "task"}), "task is absent"),
+        (
+            lambda text, plain: changed(plain, counts={**plain["counts"], "sites": "24"}),
+            "counts.sites is '24'",
+        ),
+        (
+            lambda text, plain: json.dumps({k: v for k, v in plain.items() if k != "task"}),
+            "task is absent",
+        ),
     ],
 )
 def test_a_damaged_file_says_what_and_where(make_result, tmp_path, damage, message):

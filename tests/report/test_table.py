@@ -14,7 +14,12 @@ from lorakit.recipe.schema import Published
 from lorakit.report.table import Table, comparison, published, score_table
 from lorakit.runs.result import summary
 
-SMALL = Table(("split", "metric", "ours"), (("validation", "f1", "92.00"), ("test", "accuracy", "–")), "MRPC", names=2)
+SMALL = Table(
+    ("split", "metric", "ours"),
+    (("validation", "f1", "92.00"), ("test", "accuracy", "–")),
+    "MRPC",
+    names=2,
+)
 EVIL = "<script>&|_%"
 HARD = Table(("model",), ((EVIL,), ("a\\b*c*[d]`e`~f^g#h$i${j}",), ("two\nlines",)), EVIL)
 
@@ -88,13 +93,18 @@ def test_html_escapes():
 
 
 def test_csv_comes_back():
-    assert [row[0] for row in csv.reader(io.StringIO(HARD.csv()))] == [HARD.header[0], *(row[0] for row in HARD.rows)]
+    assert [row[0] for row in csv.reader(io.StringIO(HARD.csv()))] == [
+        HARD.header[0],
+        *(row[0] for row in HARD.rows),
+    ]
 
 
 def test_latex_escapes():
     lines = HARD.latex().splitlines()
     assert lines[2] == r"\caption{\textless{}script\textgreater{}\&\textbar{}\_\%}"
-    assert r"a\textbackslash{}b*c*[d]`e`\textasciitilde{}f\textasciicircum{}g\#h\$i\$\{j\} \\" in lines
+    assert (
+        r"a\textbackslash{}b*c*[d]`e`\textasciitilde{}f\textasciicircum{}g\#h\$i\$\{j\} \\" in lines
+    )
     assert r"two lines \\" in lines
 
 
@@ -116,10 +126,20 @@ def test_score_table_of_three_seeds(make_result):
     ("accuracies", "header"),
     [
         ((90.0,), ("split", "metric", "untrained", "ours", "published", "difference", "note")),
-        ((90.0, 91.0),
-         ("split", "metric", "untrained", "ours (mean ± std of 2 seeds)", "published", "difference", "note")),
+        (
+            (90.0, 91.0),
+            (
+                "split",
+                "metric",
+                "untrained",
+                "ours (mean ± std of 2 seeds)",
+                "published",
+                "difference",
+                "note",
+            ),
+        ),
     ],
-)  # fmt: skip
+)
 def test_no_median_below_three_seeds(make_result, accuracies, header):
     assert score_table(make_result(accuracies)).header == header
 
@@ -151,9 +171,12 @@ def test_a_score_that_is_not_a_number_is_a_dash(make_result):
 
 @pytest.mark.parametrize(
     ("number", "text"),
-    [(Published(value=90, spread=1), "90.0 ± 1.0"), (Published(value=8.85, spread=0.02), "8.85 ± 0.02"),
-     (Published(value=70.4), "70.4")],
-)  # fmt: skip
+    [
+        (Published(value=90, spread=1), "90.0 ± 1.0"),
+        (Published(value=8.85, spread=0.02), "8.85 ± 0.02"),
+        (Published(value=70.4), "70.4"),
+    ],
+)
 def test_published_numbers_stand_as_they_were_printed(make_result, number, text):
     assert published(summary(make_result(published={"accuracy": number}))[0]) == text
 
@@ -186,16 +209,23 @@ def test_comparison_tells_methods_apart_by_what_differs(make_result):
 
 def test_comparison_hides_no_result(make_result):
     table = comparison([make_result((80.0,), recipe="slow"), make_result((90.0,), recipe="fast")])
-    assert [(row[1], row[-1]) for row in table.rows] == [("lora r=8 (slow)", "80.00"), ("lora r=8 (fast)", "90.00")]
+    assert [(row[1], row[-1]) for row in table.rows] == [
+        ("lora r=8 (slow)", "80.00"),
+        ("lora r=8 (fast)", "90.00"),
+    ]
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "@SUM(A1)", "+1+cmd|' /C calc'!A0", "-x", "\t=1"], ids=ascii)
+@pytest.mark.parametrize(
+    "cell", ["=1+1", "@SUM(A1)", "+1+cmd|' /C calc'!A0", "-x", "\t=1"], ids=ascii
+)
 def test_a_name_is_no_formula_in_a_spreadsheet(cell):
     [_, [first, _]] = csv.reader(io.StringIO(Table(("name", "n"), ((cell, "1"),)).csv()))
     assert first == f"'{cell}"
 
 
-@pytest.mark.parametrize("cell", ["-1.5", "+2.00", "-0.10 ± 0.2", "-1e-05", "–", "1,234", "name", "", "a=b"])
+@pytest.mark.parametrize(
+    "cell", ["-1.5", "+2.00", "-0.10 ± 0.2", "-1e-05", "–", "1,234", "name", "", "a=b"]
+)
 def test_numbers_and_names_stay(cell):
     [_, [first, _]] = csv.reader(io.StringIO(Table(("name", "n"), ((cell, "1"),)).csv()))
     assert first == cell

@@ -28,7 +28,7 @@ from lorakit.training.progress import Kept
 SMALL = [
     "data.limit={train: 48, validation: 16}", "train.global_batch_size=8", "train.epochs=2", "method.dropout=0.1",
     "train.checkpoint={every_steps: 2, minutes: null}",
-]  # fmt: skip
+]
 STEPS = 12
 
 
@@ -82,7 +82,7 @@ def left(run: Path) -> dict[str, Any]:
             "events": [{k: v for k, v in e.items() if k not in timed} for e in read_lines(folder / "metrics.jsonl")
                        if e["event"] not in ("start", "resumed")],
             "names": sorted(path.name for path in folder.iterdir()),
-        }  # fmt: skip
+        }
     return seeds
 
 
@@ -146,7 +146,7 @@ def test_another_cadence_goes_on_and_another_value_does_not(command):
         command("train.learning_rate=1e-3", at=("step", 1))
     other = next(event for event in command.events if event["event"] == "another_unfinished")
     assert other == {"event": "another_unfinished", "folder": str(command.folder),
-                     "changes": ["train.learning_rate was 0.005, is 0.001"]}  # fmt: skip
+                     "changes": ["train.learning_rate was 0.005, is 0.001"]}
 
 
 def test_a_changed_recipe_is_refused_with_the_difference(command):
@@ -268,7 +268,7 @@ def test_a_signal_from_python(command, straight):
 GENERATING = [
     "data.limit={train: 32, validation: 12}", "train.global_batch_size=8", "train.epochs=1", "evaluate.batch_size=5",
     "decode.max_new_tokens=6", "evaluate.every_steps=3",
-]  # fmt: skip
+]
 
 
 def test_texts_of_the_kept_state_are_not_written_twice(tmp_path, monkeypatch):

@@ -69,7 +69,9 @@ def what_is_saved_is_another(monkeypatch):
     import lorakit.adapters.peft as peft
 
     right = peft.tensors_of
-    monkeypatch.setattr(peft, "tensors_of", lambda a: {name: t * 1.01 for name, t in right(a).items()})
+    monkeypatch.setattr(
+        peft, "tensors_of", lambda a: {name: t * 1.01 for name, t in right(a).items()}
+    )
 
 
 def what_is_merged_is_another(monkeypatch):

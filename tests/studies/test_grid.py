@@ -59,8 +59,12 @@ seeds: [3, 4]
     first, last = plan.cells[0], plan.cells[-1]
     assert first.label == "quickstart, narrow, r=1, alpha=2, learning_rate=0.0004"
     assert last.point == {
-        "recipe": "quickstart_generate", "cell": "wide", "r": 4, "alpha": 8, "learning_rate": 0.1,
-    }  # fmt: skip
+        "recipe": "quickstart_generate",
+        "cell": "wide",
+        "r": 4,
+        "alpha": 8,
+        "learning_rate": 0.1,
+    }
     for cell in plan.cells:
         recipe = cell.loaded.recipe
         assert recipe.seeds == (3, 4)
@@ -80,11 +84,15 @@ def test_a_text_stays_a_text(study, value):
 
 def test_without_seeds_each_recipe_has_its_own(study):
     assert load_study(study("recipes: quickstart\n")).cells[0].loaded.recipe.seeds == (0,)
-    assert load_study(study("recipes: quickstart\nset: ['seeds=[5]']\n")).cells[0].loaded.recipe.seeds == (5,)
+    assert load_study(study("recipes: quickstart\nset: ['seeds=[5]']\n")).cells[
+        0
+    ].loaded.recipe.seeds == (5,)
 
 
 def test_a_recipe_beside_the_study(study, tmp_path):
-    (tmp_path / "own.yaml").write_text("task: {name: glue/mrpc}\nmodel: {name: some/model}\nmethod: lora\n")
+    (tmp_path / "own.yaml").write_text(
+        "task: {name: glue/mrpc}\nmodel: {name: some/model}\nmethod: lora\n"
+    )
     [cell] = load_study(study("recipes: own.yaml\n")).cells
     assert (cell.recipe, cell.loaded.name) == (str(tmp_path / "own.yaml"), "own")
 
@@ -138,14 +146,32 @@ grid:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("recipes: quickstart\ngrid: {method.r: [8, 8]}\n", "'r=8' and 'r=8' are the same run; leave one out"),
+        (
+            "recipes: quickstart\ngrid: {method.r: [8, 8]}\n",
+            "'r=8' and 'r=8' are the same run; leave one out",
+        ),
         ("recipes: quickstart\ngrid: {method.r: []}\n", "method.r: [] should be a list of values"),
-        ("recipes: quickstart\ngrid: {'method.r, method.alpha': [[1, 2], 3]}\n", "3 is no list of 2 values"),
-        ("recipes: quickstart\nset: [nonsense]\n", "mine.yaml:2: 'nonsense' is neither key=value nor ~key"),
-        ("recipes: quickstart\nset: [~start_from]\n", "mine.yaml:2: ~start_from: the recipe has no such key"),
+        (
+            "recipes: quickstart\ngrid: {'method.r, method.alpha': [[1, 2], 3]}\n",
+            "3 is no list of 2 values",
+        ),
+        (
+            "recipes: quickstart\nset: [nonsense]\n",
+            "mine.yaml:2: 'nonsense' is neither key=value nor ~key",
+        ),
+        (
+            "recipes: quickstart\nset: [~start_from]\n",
+            "mine.yaml:2: ~start_from: the recipe has no such key",
+        ),
         ("recipes: quickstart\nseeds: [1, 1]\n", "mine.yaml:2: seeds: 1 is given twice"),
-        ("recipes: quickstart\nset: !!python/object:os.system x\n", "mine.yaml:2: tags (!) are not taken"),
-        ("recipes: quickstart\nset: {about: '[x', train.epochs: 1, train.epochs: 2}\n", "given twice"),
+        (
+            "recipes: quickstart\nset: !!python/object:os.system x\n",
+            "mine.yaml:2: tags (!) are not taken",
+        ),
+        (
+            "recipes: quickstart\nset: {about: '[x', train.epochs: 1, train.epochs: 2}\n",
+            "given twice",
+        ),
         (
             f"recipes: quickstart\ngrid: {{train.max_steps: {list(range(1, MOST_CELLS + 2))}}}\n",
             "1,001 runs, and 1,000",
@@ -158,7 +184,9 @@ def test_what_is_refused(study, text, message):
 
 
 def test_no_such_study():
-    with pytest.raises(RecipeError, match="no shipped study 'quickstat'; did you mean 'quickstart'"):
+    with pytest.raises(
+        RecipeError, match="no shipped study 'quickstat'; did you mean 'quickstart'"
+    ):
         load_study("quickstat")
 
 
@@ -173,13 +201,20 @@ def test_short_names():
 
 def test_every_field_says_what_it_is():
     said = Study.model_json_schema()["properties"]
-    assert not [name for name, field in said.items() if "description" not in field and name not in ("about", "slurm")]
+    assert not [
+        name
+        for name, field in said.items()
+        if "description" not in field and name not in ("about", "slurm")
+    ]
 
 
 def test_overrides_of_the_command_line_come_last(study):
     path = study("recipes: quickstart\nset: {train.epochs: 9}\ngrid: {method.r: [1, 2]}\n")
     plan = load_study(path, ["train.epochs=7"])
-    assert [(c.loaded.recipe.train.epochs, c.loaded.recipe.method.r) for c in plan.cells] == [(7, 1), (7, 2)]
+    assert [(c.loaded.recipe.train.epochs, c.loaded.recipe.method.r) for c in plan.cells] == [
+        (7, 1),
+        (7, 2),
+    ]
     with pytest.raises(RecipeError, match=r"command line: train\.epoch: unknown key"):
         load_study(path, ["train.epoch=7"])
     with pytest.raises(RecipeError, match="are the same run"):
@@ -197,7 +232,9 @@ where:
 
 def test_some_runs_have_settings_of_their_own(study):
     plan = load_study(study(WHERE))
-    rates = {(c.point["cell"], c.point["train"]): c.loaded.recipe.train.learning_rate for c in plan.cells}
+    rates = {
+        (c.point["cell"], c.point["train"]): c.loaded.recipe.train.learning_rate for c in plan.cells
+    }
     assert {at for at, rate in rates.items() if rate == 7} == {("b", 20)}
     assert len(rates) == 4
 
@@ -208,7 +245,11 @@ def test_some_runs_have_settings_of_their_own(study):
         ("train: 20}", "train: 30}", 'mine.yaml:5: where: no run is at {"cell": "b", "train": 30}'),
         ("cell: b", "cel: b", 'mine.yaml:5: where: no run is at {"cel": "b", "train": 20}'),
         ("learning_rate: 7", "rate: 7", "mine.yaml:5: train.rate: unknown key"),
-        ("at: {cell: b, train: 20}", "at: {}", "mine.yaml:5: where.0.at: {} should have at least 1 item"),
+        (
+            "at: {cell: b, train: 20}",
+            "at: {}",
+            "mine.yaml:5: where.0.at: {} should have at least 1 item",
+        ),
         ("set: {train", "sets: {train", "mine.yaml:5: where.0.sets: unknown key"),
     ],
 )

@@ -16,18 +16,45 @@ import pytest
 from lorakit.runs.folder import read_lines
 from lorakit.studies.nodes import Machines
 
-SMALL = ["train.max_steps=6", "data.limit={train: 64, validation: 30}", "train.global_batch_size=16"]
+SMALL = [
+    "train.max_steps=6",
+    "data.limit={train: 64, validation: 30}",
+    "train.global_batch_size=16",
+]
 
 
 def test_the_line_is_that_of_every_machine(lorakit_cli):
-    done = lorakit_cli("launch-command", "glue_mnli", "seeds=[0, 1]", "--nodes", 2, "--processes-per-node", 4,
-                       "--address", "gpu7", "--runs", "/share/my runs")  # fmt: skip
+    done = lorakit_cli(
+        "launch-command",
+        "glue_mnli",
+        "seeds=[0, 1]",
+        "--nodes",
+        2,
+        "--processes-per-node",
+        4,
+        "--address",
+        "gpu7",
+        "--runs",
+        "/share/my runs",
+    )
     assert done.code == 0
     assert shlex.split(done.out) == [
-        "torchrun", "--nnodes=2", "--nproc-per-node=4", "--rdzv-backend=c10d", "--rdzv-endpoint", "gpu7:29500",
-        "--rdzv-id", "lorakit-glue_mnli", "-m", "lorakit", "train", "glue_mnli", "seeds=[0, 1]",
-        "--runs", "/share/my runs",
-    ]  # fmt: skip
+        "torchrun",
+        "--nnodes=2",
+        "--nproc-per-node=4",
+        "--rdzv-backend=c10d",
+        "--rdzv-endpoint",
+        "gpu7:29500",
+        "--rdzv-id",
+        "lorakit-glue_mnli",
+        "-m",
+        "lorakit",
+        "train",
+        "glue_mnli",
+        "seeds=[0, 1]",
+        "--runs",
+        "/share/my runs",
+    ]
     assert "on each of the 2 machines" in done.err
 
 
@@ -38,7 +65,9 @@ def test_a_batch_that_cannot_be_shared_is_refused_before_it_waits_in_a_queue(lor
 
 
 def test_the_script_is_a_script_and_quotes_what_was_given(tmp_path):
-    script = Machines(2, 8).script("mine", ["my recipe.yaml", "seeds=[0, 1]", "about=$(touch x)"], 90)
+    script = Machines(2, 8).script(
+        "mine", ["my recipe.yaml", "seeds=[0, 1]", "about=$(touch x)"], 90
+    )
     assert "#SBATCH --nodes=2\n" in script
     assert "#SBATCH --gpus-per-node=8\n" in script
     assert "#SBATCH --time=90\n" in script
@@ -46,14 +75,32 @@ def test_the_script_is_a_script_and_quotes_what_was_given(tmp_path):
     for name, body in {"scontrol": "echo nodeA; echo nodeB", "srun": 'printf "%s\\n" "$@"'}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "123", "SLURM_JOB_NODELIST": "node[A-B]"}
-    done = subprocess.run(["bash", "-eu"], input=script, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    environment = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "SLURM_JOB_ID": "123",
+        "SLURM_JOB_NODELIST": "node[A-B]",
+    }
+    done = subprocess.run(
+        ["bash", "-eu"], input=script, env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
-        "--kill-on-bad-exit=1", "torchrun", "--nnodes=2", "--nproc-per-node=8", "--rdzv-backend=c10d",
-        "--rdzv-endpoint", "nodeA:20123", "--rdzv-id", "123", "-m", "lorakit", "train",
-        "my recipe.yaml", "seeds=[0, 1]", "about=$(touch x)",
-    ]  # fmt: skip
+        "--kill-on-bad-exit=1",
+        "torchrun",
+        "--nnodes=2",
+        "--nproc-per-node=8",
+        "--rdzv-backend=c10d",
+        "--rdzv-endpoint",
+        "nodeA:20123",
+        "--rdzv-id",
+        "123",
+        "-m",
+        "lorakit",
+        "train",
+        "my recipe.yaml",
+        "seeds=[0, 1]",
+        "about=$(touch x)",
+    ]
     assert not (tmp_path / "x").exists()
 
 
@@ -67,16 +114,29 @@ def can_rename() -> bool:
     """Whether a process may have a host name of its own here."""
     if shutil.which("unshare") is None:
         return False
-    return subprocess.run(["unshare", "--uts", "true"], capture_output=True, timeout=10, check=False).returncode == 0
+    return (
+        subprocess.run(
+            ["unshare", "--uts", "true"], capture_output=True, timeout=10, check=False
+        ).returncode
+        == 0
+    )
 
 
 @pytest.mark.nightly
 def test_two_machines_have_the_losses_of_one_process(tmp_path, lorakit_cli):
     """Two torchrun agents, each with its address and, where it may, its host name; gloo on loopback."""
     line = lorakit_cli(
-        "launch-command", "quickstart", *SMALL, "--nodes", 2, "--address", f"127.0.0.1:{free_port()}",
-        "--runs", tmp_path / "two", "--cpu",
-    ).out.strip()  # fmt: skip
+        "launch-command",
+        "quickstart",
+        *SMALL,
+        "--nodes",
+        2,
+        "--address",
+        f"127.0.0.1:{free_port()}",
+        "--runs",
+        tmp_path / "two",
+        "--cpu",
+    ).out.strip()
     assert line.startswith("ACCELERATE_USE_CPU=true torchrun ")
     torchrun = f"{shlex.quote(sys.executable)} -m torch.distributed.run"
     renamed = can_rename()
@@ -85,9 +145,17 @@ def test_two_machines_have_the_losses_of_one_process(tmp_path, lorakit_cli):
     for i, name in enumerate(("node-a", "node-b")):
         own = line.replace("torchrun ", f"exec {torchrun} --local-addr=127.0.0.{i + 1} ", 1)
         own = own.replace("ACCELERATE_USE_CPU=true exec", "export ACCELERATE_USE_CPU=true; exec")
-        command = ["unshare", "--uts", "sh", "-c", f"hostname {name}; {own}"] if renamed else ["sh", "-c", own]
+        command = (
+            ["unshare", "--uts", "sh", "-c", f"hostname {name}; {own}"]
+            if renamed
+            else ["sh", "-c", own]
+        )
         log = (tmp_path / f"{name}.log").open("wb")
-        agents.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True))
+        agents.append(
+            subprocess.Popen(
+                command, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+        )
     try:
         codes = [agent.wait(400) for agent in agents]
     finally:
@@ -107,7 +175,11 @@ def test_two_machines_have_the_losses_of_one_process(tmp_path, lorakit_cli):
 
 
 def losses(run: Path) -> list[float]:
-    return [event["loss"] for event in read_lines(run / "seed0" / "metrics.jsonl") if event["event"] == "step"]
+    return [
+        event["loss"]
+        for event in read_lines(run / "seed0" / "metrics.jsonl")
+        if event["event"] == "step"
+    ]
 
 
 def ids(run: Path) -> list[str]:

@@ -16,7 +16,18 @@ from lorakit.studies.grid import load_study
 from lorakit.studies.paper import base_names, read_base, read_table, table_names
 from lorakit.studies.selection import load_table
 
-TABLES = ["table2", "table3", "table4", "table5", "table6", "table13", "table14", "table15", "table16", "table18"]
+TABLES = [
+    "table2",
+    "table3",
+    "table4",
+    "table5",
+    "table6",
+    "table13",
+    "table14",
+    "table15",
+    "table16",
+    "table18",
+]
 ROWS = [(table, row) for table in TABLES for row in read_table(table)[0].rows]
 
 PRINTED = {  # read from the paper once more: (table, row) -> column -> number as printed
@@ -24,19 +35,35 @@ PRINTED = {  # read from the paper once more: (table, row) -> column -> number a
     ("table2", "base_bitfit"): {"mrpc": "92.7", "qqp": "84.0", "rte": "81.5"},
     ("table2", "base_adpt_d_0.3m"): {"cola": "60.8±.4", "rte": "71.5±2.7"},
     ("table2", "base_adpt_d_0.9m"): {"cola": "62.6±.9", "rte": "75.9±2.2"},
-    ("table2", "base_lora"): {"mnli": "87.5±.3", "cola": "63.4±1.2", "rte": "86.6±.7", "avg": "87.2"},
+    ("table2", "base_lora"): {
+        "mnli": "87.5±.3",
+        "cola": "63.4±1.2",
+        "rte": "86.6±.7",
+        "avg": "87.2",
+    },
     ("table2", "large_adpt_p_3m"): {"rte": "83.8±2.9", "qnli": "94.8±.2"},
     ("table2", "large_adpt_h_6m"): {"cola": "66.5±4.4", "mrpc": "88.7±2.9"},
     ("table2", "large_adpt_h_0.8m"): {"rte": "72.9±2.9", "avg": "86.4"},
     ("table2", "large_lora"): {"rte": "87.4±2.5", "qqp": "91.6±.1"},
     ("table2", "large_lora_dagger"): {"rte": "85.2±1.1", "stsb": "92.3±.5"},
     ("table2", "xxl_lora"): {"mnli": "91.9±.2", "rte": "94.9±.4", "avg": "91.3"},
-    ("table3", "medium_lora"): {"bleu": "70.4±.1", "nist": "8.85±.02", "meteor": "46.8±.2", "rouge_l": "71.8±.1",
-                                "cider": "2.53±.02"},
+    ("table3", "medium_lora"): {
+        "bleu": "70.4±.1",
+        "nist": "8.85±.02",
+        "meteor": "46.8±.2",
+        "rouge_l": "71.8±.1",
+        "cider": "2.53±.02",
+    },
     ("table3", "medium_adapter_h"): {"bleu": "67.3±.6", "cider": "2.44±.01"},
     ("table3", "large_lora"): {"bleu": "70.4±.1", "nist": "8.89±.02", "cider": "2.47±.02"},
     ("table3", "large_prelayer"): {"bleu": "70.3", "rouge_l": "71.7"},
-    ("table4", "lora_4.7m"): {"wikisql": "73.4", "mnli": "91.7", "rouge1": "53.8", "rouge2": "29.8", "rougel": "45.9"},
+    ("table4", "lora_4.7m"): {
+        "wikisql": "73.4",
+        "mnli": "91.7",
+        "rouge1": "53.8",
+        "rouge2": "29.8",
+        "rougel": "45.9",
+    },
     ("table4", "lora_37.7m"): {"wikisql": "74.0", "mnli": "91.6"},
     ("table4", "preembed"): {"wikisql": "63.1", "rouge2": "24.2"},
     ("table5", "q"): {"wikisql": "70.4", "mnli": "91.0"},
@@ -51,11 +78,16 @@ PRINTED = {  # read from the paper once more: (table, row) -> column -> number a
     ("table15", "lora_pe_64"): {"wikisql": "76.2", "mnli": "91.3"},
     ("table15", "adapter_h_64"): {"wikisql": "72.6", "mnli": "91.5"},
     ("table15", "lora_qv_64"): {"wikisql": "73.6", "mnli": "91.4"},
-    ("table16", "lora"): {"mnli_100": "63.8", "mnli_1k": "85.6", "mnli_10k": "89.2", "mnli_392k": "91.7"},
+    ("table16", "lora"): {
+        "mnli_100": "63.8",
+        "mnli_1k": "85.6",
+        "mnli_10k": "89.2",
+        "mnli_392k": "91.7",
+    },
     ("table16", "preembed"): {"mnli_100": "37.6", "mnli_392k": "88.6"},
     ("table18", "r4"): {"val_loss": "1.18", "bleu": "70.38", "nist": "8.8439", "meteor": "0.4689"},
     ("table18", "r1024"): {"bleu": "69.37", "cider": "2.5090"},
-}  # fmt: skip
+}
 
 
 def test_every_table_is_there():
@@ -67,14 +99,18 @@ def test_tables_and_bases_are_no_recipes():
     assert not [name for name in names() if name.startswith("tables/")]
 
 
-@pytest.mark.parametrize(("at", "columns"), PRINTED.items(), ids=lambda at: at if isinstance(at, str) else "-".join(at))
+@pytest.mark.parametrize(
+    ("at", "columns"), PRINTED.items(), ids=lambda at: at if isinstance(at, str) else "-".join(at)
+)
 def test_what_is_printed(at, columns):
     table, _ = read_table(at[0])
     for name, text in columns.items():
         found = table.rows[at[1]].values[list(table.columns).index(name)]
         value, _, spread = text.partition("±")
         assert found is not None
-        assert (found.value, found.spread) == (float(value), float(spread) if spread else None), name
+        assert (found.value, found.spread) == (float(value), float(spread) if spread else None), (
+            name
+        )
 
 
 def test_the_averages_of_table_2_are_those_of_its_columns():
@@ -96,7 +132,11 @@ def test_the_recipes_say_what_the_tables_say():
                     printed = chosen.table.rows[row].values[list(chosen.table.columns).index(name)]
                     known = published.get(column.metric) or published[column.metric.split("/")[1]]
                     assert printed is not None
-                    assert (known.value, known.spread) == (printed.value, printed.spread), (table, row, name)
+                    assert (known.value, known.spread) == (printed.value, printed.spread), (
+                        table,
+                        row,
+                        name,
+                    )
 
 
 GPT3 = Model(
@@ -130,7 +170,9 @@ def trainable(table: str, row: str) -> int:
 
 
 def count_of(attachment: Attachment) -> int:
-    return sum(p.numel() for name, p in attachment.trained().items() if name not in attachment.fresh)
+    return sum(
+        p.numel() for name, p in attachment.trained().items() if name not in attachment.fresh
+    )
 
 
 def fits(number: int, printed: str) -> bool:
@@ -142,7 +184,9 @@ def fits(number: int, printed: str) -> bool:
     return abs(scaled - printed_value) <= last / 2 or printed_value <= scaled < printed_value + last
 
 
-@pytest.mark.parametrize(("table", "row"), ROWS, ids=lambda at: at if isinstance(at, str) else "-".join(at))
+@pytest.mark.parametrize(
+    ("table", "row"), ROWS, ids=lambda at: at if isinstance(at, str) else "-".join(at)
+)
 def test_a_row_trains_as_many_parameters_as_printed(table, row):
     of = _loaded(table).table.rows[row]
     found = trainable(table, row)
@@ -157,7 +201,11 @@ def test_a_row_trains_as_many_parameters_as_printed(table, row):
 
 def test_misfits_are_few_and_each_is_explained():
     rows = [(t, r, read_table(t)[0].rows[r]) for t, r in ROWS]
-    assert [(t, r) for t, r, row in rows if row.params and bool(row.misfit) != (row.trainable is not None)] == []
+    assert [
+        (t, r)
+        for t, r, row in rows
+        if row.params and bool(row.misfit) != (row.trainable is not None)
+    ] == []
     assert {t for t, _, row in rows if row.params is None} == {"table6", "table18"}
     assert sum(bool(row.misfit) for _, _, row in rows) == 33
 
@@ -165,29 +213,52 @@ def test_misfits_are_few_and_each_is_explained():
 def test_table_17_is_in_table_16():
     cells = _loaded("table16").cells
     found = {
-        key: (r.data.limit.get("train"), r.train.global_batch_size, r.train.epochs, r.train.learning_rate)
-        for key, cell in cells.items() for r in [cell.loaded.recipe]
-    }  # fmt: skip
+        key: (
+            r.data.limit.get("train"),
+            r.train.global_batch_size,
+            r.train.epochs,
+            r.train.learning_rate,
+        )
+        for key, cell in cells.items()
+        for r in [cell.loaded.recipe]
+    }
     assert found["lora", "mnli_100"] == (100, 20, 40, 2e-4)
     assert found["ft", "mnli_10k"] == (10000, 100, 4, 5e-6)
     assert found["preembed", "mnli_10k"] == (10000, 100, 4, 4e-4)
     assert found["preembed", "mnli_392k"] == (None, 128, 2, 5e-4)
     assert found["prelayer", "mnli_1k"] == (1000, 20, 40, 5e-5)
     sizes = ("mnli_100", "mnli_1k", "mnli_10k", "mnli_392k")
-    assert [cells["preembed", run].loaded.recipe.method.prefix for run in sizes] == [16, 32, 64, 256]  # type: ignore[attr-defined]
-    study = {(c.point["cell"], c.point["train"]): c.loaded.recipe for c in load_study("mnli_low_data").cells}
+    assert [cells["preembed", run].loaded.recipe.method.prefix for run in sizes] == [
+        16,
+        32,
+        64,
+        256,
+    ]  # type: ignore[attr-defined]
+    study = {
+        (c.point["cell"], c.point["train"]): c.loaded.recipe
+        for c in load_study("mnli_low_data").cells
+    }
     assert len(study) == 16
     for (row, cell), (size, n) in [
-        ((r, c), (s, k)) for r, c in (("ft", "full"), ("preembed", "prefix_embedding"), ("prelayer", "prefix_layer"),
-                                      ("lora", "lora")) for s, k in zip(sizes, (100, 1000, 10000, 392702), strict=True)
-    ]:  # fmt: skip
+        ((r, c), (s, k))
+        for r, c in (
+            ("ft", "full"),
+            ("preembed", "prefix_embedding"),
+            ("prelayer", "prefix_layer"),
+            ("lora", "lora"),
+        )
+        for s, k in zip(sizes, (100, 1000, 10000, 392702), strict=True)
+    ]:
         mine, theirs = study[cell, n], cells[row, size].loaded.recipe
         assert (mine.method, mine.train) == (theirs.method, theirs.train), (cell, n)
 
 
 class TestChoosing:
     def test_rows_by_name_and_by_method(self):
-        assert load_table("table2", rows=["bitfit", "xxl_ft"], columns=["mrpc"]).rows == ("base_bitfit", "xxl_ft")
+        assert load_table("table2", rows=["bitfit", "xxl_ft"], columns=["mrpc"]).rows == (
+            "base_bitfit",
+            "xxl_ft",
+        )
         assert len(load_table("table2", rows=["adapter_h"]).rows) == 2
 
     def test_seeds_are_the_papers_or_the_first_so_many(self):
@@ -210,16 +281,25 @@ class TestChoosing:
         chosen = load_table("table2", "minilm", columns=["mrpc", "rte", "cola"])
         assert chosen.another_base == "MiniLM for RoBERTa and DeBERTa"
         assert not chosen.comparable
-        rates = {row: chosen.cells[row, "rte"].loaded.recipe.train.learning_rate for row in chosen.rows}
+        rates = {
+            row: chosen.cells[row, "rte"].loaded.recipe.train.learning_rate for row in chosen.rows
+        }
         assert rates["base_ft"] == 1e-4
         assert rates["base_bitfit"] == 2e-3
         assert rates["base_lora"] == 1e-3
         assert chosen.same["xxl_ft"] == "base_ft"
         assert chosen.same["large_lora_dagger"] == "base_lora"
         assert {chosen.table.rows[row].method_name for row in chosen.rows} == {
-            "full", "bitfit", "lora", "adapter_d", "adapter_p", "adapter_h",
-        }  # fmt: skip
-        assert all(cell.loaded.recipe.train.epochs == 2 for cell in chosen.cells.values())  # of MiniLM, not of Table 9
+            "full",
+            "bitfit",
+            "lora",
+            "adapter_d",
+            "adapter_p",
+            "adapter_h",
+        }
+        assert all(
+            cell.loaded.recipe.train.epochs == 2 for cell in chosen.cells.values()
+        )  # of MiniLM, not of Table 9
 
     def test_a_column_without_a_recipe_is_said(self):
         chosen = load_table("table2", "minilm", ["lora"], ["mrpc", "mnli"])
@@ -234,8 +314,14 @@ class TestChoosing:
                 "no base 'minlm'; did you mean 'minilm'? (there are: minilm, qwen2_5_7b",
             ),
             (("table2", None, ["base_lore"]), "no row 'base_lore'; did you mean 'base_lora'"),
-            (("table2", None, [], ["mrcp"]), "no column 'mrcp'; did you mean 'mrpc'? (there are: mnli, sst2, mrpc"),
-            (("table3", "minilm"), "the base 'minilm' is none for table3: there is no recipe minilm/e2e"),
+            (
+                ("table2", None, [], ["mrcp"]),
+                "no column 'mrcp'; did you mean 'mrpc'? (there are: mnli, sst2, mrpc",
+            ),
+            (
+                ("table3", "minilm"),
+                "the base 'minilm' is none for table3: there is no recipe minilm/e2e",
+            ),
         ],
     )
     def test_wrong_names(self, args, said):
@@ -247,7 +333,10 @@ class TestChoosing:
         with pytest.raises(RecipeError) as caught:
             load_table("table2", rows=["lora"], overrides=["train.epoch=3"])
         assert str(caught.value).count("did you mean") == 1
-        assert "command line: train.epoch: unknown key (its value is 3); did you mean 'epochs'?" in str(caught.value)
+        assert (
+            "command line: train.epoch: unknown key (its value is 3); did you mean 'epochs'?"
+            in str(caught.value)
+        )
 
 
 class TestWritingOne:
@@ -292,14 +381,29 @@ rows:
     @pytest.mark.parametrize(
         ("changes", "said"),
         [
-            ([("label: FT", "lable: FT")], "mine.yaml:8: rows.ft.lable: unknown key (its value is 'FT'); did you"),
+            (
+                [("label: FT", "lable: FT")],
+                "mine.yaml:8: rows.ft.lable: unknown key (its value is 'FT'); did you",
+            ),
             ([("[90.2±.3]", "[90.2±x]")], "mine.yaml:8: rows.ft.values.0: '90.2±x' should be"),
-            ([("[90.2±.3]", "[90.2, 3]")], "mine.yaml:8: rows.ft: 2 values, and there are 1 columns"),
-            ([("title: MRPC,", "title: MRPC, run: mrcp,")], "mine.yaml:6: columns.mrpc: no run 'mrcp'; did you mean"),
-            ([("statistic: median", "statistic: mode")], "mine.yaml:2: statistic: 'mode' is not one of"),
-            ([("method: full", "method: full, sets: {x: []}")], "mine.yaml:8: rows.ft.sets: no run 'x'"),
+            (
+                [("[90.2±.3]", "[90.2, 3]")],
+                "mine.yaml:8: rows.ft: 2 values, and there are 1 columns",
+            ),
+            (
+                [("title: MRPC,", "title: MRPC, run: mrcp,")],
+                "mine.yaml:6: columns.mrpc: no run 'mrcp'; did you mean",
+            ),
+            (
+                [("statistic: median", "statistic: mode")],
+                "mine.yaml:2: statistic: 'mode' is not one of",
+            ),
+            (
+                [("method: full", "method: full, sets: {x: []}")],
+                "mine.yaml:8: rows.ft.sets: no run 'x'",
+            ),
         ],
-    )  # fmt: skip
+    )
     def test_mistakes_have_their_line(self, problems, changes, said):
         assert said in problems(*changes)
 

@@ -68,14 +68,29 @@ def result(cell_overrides: list[str], seeds: list[int], **changes) -> Result:
     """As a run of the quickstart would have left it."""
     loaded = load_recipe("quickstart", cell_overrides)
     found = [
-        SeedResult(seed=s, scores={"validation": {"accuracy": 50.0 + s}}, base_scores={}, epochs=1, steps=1, seconds={})
+        SeedResult(
+            seed=s,
+            scores={"validation": {"accuracy": 50.0 + s}},
+            base_scores={},
+            epochs=1,
+            steps=1,
+            seconds={},
+        )
         for s in seeds
     ]
     values: dict = {
-        "recipe": "quickstart", "task": "t", "model": "m", "method": {"name": "lora"}, "primary": "accuracy",
-        "splits": ("validation",), "counts": Counts(sites=1, trainable=777, fresh=0, total=9), "seeds": tuple(found),
-        "recipe_values": loaded.recipe.plain(), "started": "", "finished": "",
-    }  # fmt: skip
+        "recipe": "quickstart",
+        "task": "t",
+        "model": "m",
+        "method": {"name": "lora"},
+        "primary": "accuracy",
+        "splits": ("validation",),
+        "counts": Counts(sites=1, trainable=777, fresh=0, total=9),
+        "seeds": tuple(found),
+        "recipe_values": loaded.recipe.plain(),
+        "started": "",
+        "finished": "",
+    }
     return Result(**(values | changes))
 
 
@@ -87,25 +102,62 @@ class TestTheTable:
         assert rows == [
             ["row", "numbers", "parameters", "A", "B", "B share", "Avg.", "Loss"],
             ["LoRA", "paper", "1.2k", "2.4 ± 0.5", "9.0 ± 1.0", "0.09", "5.5", "not printed"],
-            ["LoRA", "ours", "1,234", "2.00 ± 1.00 (3)", "2.00 ± 1.00 (3)", "0.02 ± 0.01 (3)", "1.34 (3)",
-             "missing: not measured"],
-            ["LoRA", "difference", "–", "-0.40 inside", "-7.00 outside", "-0.07 no spread printed",
-             "-4.16 no spread printed", "missing"],
+            [
+                "LoRA",
+                "ours",
+                "1,234",
+                "2.00 ± 1.00 (3)",
+                "2.00 ± 1.00 (3)",
+                "0.02 ± 0.01 (3)",
+                "1.34 (3)",
+                "missing: not measured",
+            ],
+            [
+                "LoRA",
+                "difference",
+                "–",
+                "-0.40 inside",
+                "-7.00 outside",
+                "-0.07 no spread printed",
+                "-4.16 no spread printed",
+                "missing",
+            ],
             ["FT*", "paper", "2k", "9.0", "9.5 ± 1.0", "0.01", "3.0", "1.1"],
-            ["FT*", "ours", "1,234", "9.00 ± 1.00 (3)", "9.00 ± 1.00 (3)", "0.09 ± 0.01 (3)", "6.03 (3)",
-             "missing: not measured"],
-            ["FT*", "difference", "–", "+0.00 no spread printed", "-0.50 inside", "+0.08 no spread printed",
-             "+3.03 no spread printed", "missing"],
-        ]  # fmt: skip
+            [
+                "FT*",
+                "ours",
+                "1,234",
+                "9.00 ± 1.00 (3)",
+                "9.00 ± 1.00 (3)",
+                "0.09 ± 0.01 (3)",
+                "6.03 (3)",
+                "missing: not measured",
+            ],
+            [
+                "FT*",
+                "difference",
+                "–",
+                "+0.00 no spread printed",
+                "-0.50 inside",
+                "+0.08 no spread printed",
+                "+3.03 no spread printed",
+                "missing",
+            ],
+        ]
         assert "note: FT 2k: a misprint" in done.err
         assert "4 done" in done.err
 
     def test_a_second_time_nothing_is_run(self, folder, lorakit_cli):
-        assert lorakit_cli("reproduce", "mine", "--rows", "lora", "--columns", "a", "--jobs", 2).code == 0
+        assert (
+            lorakit_cli("reproduce", "mine", "--rows", "lora", "--columns", "a", "--jobs", 2).code
+            == 0
+        )
         logs = {path: path.stat().st_mtime_ns for path in folder.glob("runs/mine/cells/*.log")}
         assert len(logs) == 1
         again = lorakit_cli("reproduce", "mine", "--rows", "lora", "--columns", "a", "--json").json
-        assert {path: path.stat().st_mtime_ns for path in folder.glob("runs/mine/cells/*.log")} == logs
+        assert {
+            path: path.stat().st_mtime_ns for path in folder.glob("runs/mine/cells/*.log")
+        } == logs
         [line] = again["lines"]
         assert line["trainable"] == [1234]
         assert line["entries"]["a"]["ours"] == 2.0
@@ -122,13 +174,23 @@ class TestTheTable:
         if form == "csv":
             rows = list(csv.reader(io.StringIO(done.out)))
             assert all(all(row) for row in rows)
-            assert rows[2] == ["LoRA", "ours", "missing", "missing", "missing", "missing", "missing",
-                               "missing: not measured"]  # fmt: skip
+            assert rows[2] == [
+                "LoRA",
+                "ours",
+                "missing",
+                "missing",
+                "missing",
+                "missing",
+                "missing",
+                "missing: not measured",
+            ]
         if form == "html":
             xml.etree.ElementTree.fromstring(done.out)
 
     def test_what_fails_is_missing_and_says_so(self, folder, lorakit_cli):
-        done = lorakit_cli("reproduce", "mine", "--rows", "lora", "--columns", "a,loss", "train.max_steps=13")
+        done = lorakit_cli(
+            "reproduce", "mine", "--rows", "lora", "--columns", "a,loss", "train.max_steps=13"
+        )
         assert done.code == 1
         assert "missing: failed" in done.out
         assert "it cannot be done (log: " in done.err
@@ -141,7 +203,9 @@ class TestTheTable:
     def test_seeds(self, folder, lorakit_cli):
         done = lorakit_cli("reproduce", "mine", "--rows", "lora", "--columns", "a", "--seeds", 2)
         assert "1.50 ± 0.71 (2)" in done.out
-        more = lorakit_cli("reproduce", "mine", "--rows", "lora", "--columns", "a", "--seeds", 3, "--status")
+        more = lorakit_cli(
+            "reproduce", "mine", "--rows", "lora", "--columns", "a", "--seeds", 3, "--status"
+        )
         assert "1.50 ± 0.71 (2 of 3)" in more.out
 
 
@@ -155,7 +219,9 @@ class TestWhatIsNotCompared:
         assert load_recipe(str(run)).recipe.data.limit == {"train": 5, "validation": 5}
 
     def test_another_base(self, folder, lorakit_cli):
-        done = lorakit_cli("reproduce", "mine", "--base", "small", "--columns", "a", "--seeds", 1, "--jobs", 2)
+        done = lorakit_cli(
+            "reproduce", "mine", "--base", "small", "--columns", "a", "--seeds", 1, "--jobs", 2
+        )
         assert done.code == 0
         assert "another base, a small one for a big one: nothing is compared" in done.out
         assert done.out.count("ours, another base") == 2
@@ -163,8 +229,12 @@ class TestWhatIsNotCompared:
         assert "4.00 (1)" in done.out  # the base's rate, not the table's
         assert "a misprint" not in done.err
         assert (folder / "runs" / "mine-small" / "study.json").is_file()
-        found = lorakit_cli("reproduce", "mine", "--base", "small", "--columns", "a", "--status", "--json").json
-        assert {e["difference"] for line in found["lines"] for e in line["entries"].values()} == {None}
+        found = lorakit_cli(
+            "reproduce", "mine", "--base", "small", "--columns", "a", "--status", "--json"
+        ).json
+        assert {e["difference"] for line in found["lines"] for e in line["entries"].values()} == {
+            None
+        }
 
 
 class TestWhatIsTaken:
@@ -172,7 +242,16 @@ class TestWhatIsTaken:
 
     def take(self, folder, lorakit_cli, *more, overrides=()):
         done = lorakit_cli(
-            "reproduce", "mine", "--rows", "lora", "--columns", "a", "--results", "kept", *more, *overrides
+            "reproduce",
+            "mine",
+            "--rows",
+            "lora",
+            "--columns",
+            "a",
+            "--results",
+            "kept",
+            *more,
+            *overrides,
         )
         assert done.code == 0, done.err
         [line] = done.json["lines"]
@@ -201,18 +280,31 @@ class TestWhatIsTaken:
 
     @pytest.mark.parametrize(
         "other",
-        [{"recipe": "another"}, {"recipe_values": load_recipe("quickstart", ["train.learning_rate=2"]).recipe.plain()},
-         {"recipe_values": load_recipe("quickstart", [*LORA, "train.max_steps=3"]).recipe.plain()},
-         {"recipe_values": load_recipe("quickstart", [*LORA, "model.name=elsewhere"]).recipe.plain()},
-         {"recipe_values": {"unknown": 1}}],
+        [
+            {"recipe": "another"},
+            {"recipe_values": load_recipe("quickstart", ["train.learning_rate=2"]).recipe.plain()},
+            {
+                "recipe_values": load_recipe(
+                    "quickstart", [*LORA, "train.max_steps=3"]
+                ).recipe.plain()
+            },
+            {
+                "recipe_values": load_recipe(
+                    "quickstart", [*LORA, "model.name=elsewhere"]
+                ).recipe.plain()
+            },
+            {"recipe_values": {"unknown": 1}},
+        ],
         ids=["recipe", "rate", "steps", "base", "damaged"],
-    )  # fmt: skip
+    )
     def test_another_setting_is_not_taken(self, folder, lorakit_cli, other):
         (folder / "kept").mkdir()
         result([*self.LORA], [0, 1, 2], **other).write(folder / "kept" / "mine.json")
         assert self.take(folder, lorakit_cli, "--status", "--json")[0]["state"] == "waiting"
 
-    def test_where_the_data_lay_and_what_the_keys_were_called_does_not_matter(self, folder, lorakit_cli):
+    def test_where_the_data_lay_and_what_the_keys_were_called_does_not_matter(
+        self, folder, lorakit_cli
+    ):
         (folder / "kept").mkdir()
         made = result([*self.LORA, "data.path=THERE"], [0, 1, 2])
         values = json.loads(json.dumps(made.recipe_values))
@@ -222,7 +314,9 @@ class TestWhatIsTaken:
         assert self.take(folder, lorakit_cli, "--status", "--json")[0]["state"] == "taken"
 
     @pytest.mark.parametrize(("total", "state"), [(1, "waiting"), (None, "taken")])
-    def test_a_folder_is_the_base_where_it_has_as_many_parameters(self, folder, lorakit_cli, total, state):
+    def test_a_folder_is_the_base_where_it_has_as_many_parameters(
+        self, folder, lorakit_cli, total, state
+    ):
         from lorakit.models._load import outline
 
         recipe = load_recipe("quickstart").recipe
@@ -232,12 +326,16 @@ class TestWhatIsTaken:
         (folder / "base").symlink_to(Path(lorakit.__file__).parent / "assets" / "tiny_encoder")
         counts = Counts(sites=1, trainable=777, fresh=0, total=size)
         result([*self.LORA], [0, 1, 2], counts=counts).write(folder / "kept" / "mine.json")
-        entry, _ = self.take(folder, lorakit_cli, "--status", "--json", overrides=["model.name=base"])
+        entry, _ = self.take(
+            folder, lorakit_cli, "--status", "--json", overrides=["model.name=base"]
+        )
         assert entry["state"] == state
 
 
 def test_what_starts_from_another_run_waits_for_it(folder, lorakit_cli):
-    later = TABLE.replace("set: {train.max_steps: 7}", "set: {train.max_steps: 7, start_from: quickstart}")
+    later = TABLE.replace(
+        "set: {train.max_steps: 7}", "set: {train.max_steps: 7, start_from: quickstart}"
+    )
     (folder / "tables" / "mine.yaml").write_text(later)
     alone = lorakit_cli("reproduce", "mine", "--rows", "lora", "--columns", "b", "--seeds", 1)
     assert "LoRA 1.2k, b waits: it starts from quickstart, which is not trained yet" in alone.err
@@ -270,7 +368,9 @@ class TestStopping:
         (folder / "tables" / "mine.yaml").write_text(
             TABLE.replace(" set: {train.max_steps: 7}", " set: {train.epochs: 7}")
         )
-        process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
         try:
             until = time.monotonic() + 120
             while not list(folder.glob("runs/*/begun")):
@@ -288,8 +388,9 @@ class TestStopping:
         now = lorakit_cli("reproduce", "mine", *options, "--status")
         assert "missing: stopped" in now.out
         begun = next(folder.glob("runs/*/begun")).parent
-        for cell in load_table("mine", rows=["lora"], columns=["a", "b"], seeds=1,
-                               overrides=["train.max_steps=99"]).plan.cells:  # fmt: skip
+        for cell in load_table(
+            "mine", rows=["lora"], columns=["a", "b"], seeds=1, overrides=["train.max_steps=99"]
+        ).plan.cells:
             run = folder_of(cell.loaded, folder / "runs")
             run.mkdir(exist_ok=True)
             (run / "checkpoint").touch()  # lets the other end too
@@ -297,12 +398,16 @@ class TestStopping:
         assert done.code == 0, done.err
         assert "missing" not in done.out
         study = json.loads((folder / "runs" / "mine" / "study.json").read_text())
-        assert {cell["attempts"] for cell in study["cells"] if cell["run"].endswith(begun.name)} == {2}
+        assert {
+            cell["attempts"] for cell in study["cells"] if cell["run"].endswith(begun.name)
+        } == {2}
 
     def test_a_run_by_hand_counts(self, folder, lorakit_cli):
         plan = load_table("mine", rows=["lora"], columns=["a"], seeds=1).plan
         subprocess.run(task_of(plan.cells[0], plan, Path("runs")).command, check=True, timeout=60)
-        done = lorakit_cli("reproduce", "mine", "--rows", "lora", "--columns", "a", "--seeds", 1, "--status")
+        done = lorakit_cli(
+            "reproduce", "mine", "--rows", "lora", "--columns", "a", "--seeds", 1, "--status"
+        )
         assert "1.00 (1)" in done.out
 
 

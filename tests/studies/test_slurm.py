@@ -26,7 +26,9 @@ ABSENT = [
 
 pytestmark = [
     pytest.mark.nightly,
-    pytest.mark.skipif(bool(ABSENT), reason=f"no {', '.join(ABSENT)} here: apt-get install slurm-wlm munge"),
+    pytest.mark.skipif(
+        bool(ABSENT), reason=f"no {', '.join(ABSENT)} here: apt-get install slurm-wlm munge"
+    ),
 ]
 
 CONF = """\
@@ -78,7 +80,10 @@ def of_this_cluster(conf: Path) -> list[int]:
     found = []
     for file in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):
-            if f"SLURM_CONF={conf}".encode() in file.read_bytes() and int(file.parent.name) != os.getpid():
+            if (
+                f"SLURM_CONF={conf}".encode() in file.read_bytes()
+                and int(file.parent.name) != os.getpid()
+            ):
                 found.append(int(file.parent.name))
     return found
 
@@ -93,23 +98,46 @@ def slurm(tmp_path_factory) -> Iterator[Path]:
     key.write_bytes(os.urandom(1024))
     key.chmod(0o600)
     folder.chmod(0o755)
-    conf.write_text(CONF.format(
-        host=socket.gethostname().split(".")[0], user=getpass.getuser(), folder=folder, ctld=free_port(),
-        slurmd=free_port(),
-    ))  # fmt: skip
+    conf.write_text(
+        CONF.format(
+            host=socket.gethostname().split(".")[0],
+            user=getpass.getuser(),
+            folder=folder,
+            ctld=free_port(),
+            slurmd=free_port(),
+        )
+    )
     environment = {**os.environ, "SLURM_CONF": str(conf), "PATH": SBIN}
     commands = [
-        ["munged", "--foreground", "--force", f"--key-file={key}", f"--socket={folder}/munge.socket",
-         f"--pid-file={folder}/munged.pid", f"--log-file={folder}/munged.log", f"--seed-file={folder}/munged.seed"],
-        ["slurmctld", "-D", "-i"], ["slurmd", "-D"],
-    ]  # fmt: skip
+        [
+            "munged",
+            "--foreground",
+            "--force",
+            f"--key-file={key}",
+            f"--socket={folder}/munge.socket",
+            f"--pid-file={folder}/munged.pid",
+            f"--log-file={folder}/munged.log",
+            f"--seed-file={folder}/munged.seed",
+        ],
+        ["slurmctld", "-D", "-i"],
+        ["slurmd", "-D"],
+    ]
     daemons: list[subprocess.Popen[bytes]] = []
     before = os.environ.get("SLURM_CONF")
     try:
         for command in commands:
             out = (folder / f"{command[0]}.out").open("wb")
-            told = ["setpriv", "--pdeathsig", "TERM", *command]  # they end with pytest, even where that is killed
-            daemons.append(subprocess.Popen(told, env=environment, stdout=out, stderr=out, stdin=subprocess.DEVNULL))
+            told = [
+                "setpriv",
+                "--pdeathsig",
+                "TERM",
+                *command,
+            ]  # they end with pytest, even where that is killed
+            daemons.append(
+                subprocess.Popen(
+                    told, env=environment, stdout=out, stderr=out, stdin=subprocess.DEVNULL
+                )
+            )
             if command[0] == "munged":
                 wait_for((folder / "munge.socket").exists, 20, "munged")
         os.environ["SLURM_CONF"] = str(conf)
@@ -135,7 +163,12 @@ def slurm(tmp_path_factory) -> Iterator[Path]:
 
 def _idle(environment: dict[str, str]) -> bool:
     done = subprocess.run(
-        ["sinfo", "-h", "-o", "%t"], env=environment, capture_output=True, text=True, timeout=60, check=False
+        ["sinfo", "-h", "-o", "%t"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     return "idle" in done.stdout
 
@@ -177,8 +210,12 @@ def test_a_study_on_a_real_cluster(slurm, tmp_path, lorakit_cli):
     queued = study()
     assert set(queued) == {"short", "fails", "cancelled", "requeued"}
     assert {cell["state"] for cell in queued.values()} <= {"waiting", "running"}
-    jobs = {label: json.loads(Path(runs / "four" / "cells" / f"{Path(cell['run']).name}.job").read_text())["job"]
-            for label, cell in queued.items()}  # fmt: skip
+    jobs = {
+        label: json.loads(
+            Path(runs / "four" / "cells" / f"{Path(cell['run']).name}.job").read_text()
+        )["job"]
+        for label, cell in queued.items()
+    }
     assert len({job.split("_")[0] for job in jobs.values()}) == 1, "one array"
     shown += [say("sinfo"), say("squeue", "--array")]
 
@@ -191,18 +228,29 @@ def test_a_study_on_a_real_cluster(slurm, tmp_path, lorakit_cli):
     # as Slurm does when the time is up: the run is told to stop, and the job queues itself again
     subprocess.run(["scancel", "--signal=USR2", jobs["requeued"]], check=True, timeout=60)
     wait_for(
-        lambda: say("squeue", "-h", "--array", "-t", "PENDING", "-o", "%i") == f"{jobs['requeued']}\n", 100, "queued"
+        lambda: (
+            say("squeue", "-h", "--array", "-t", "PENDING", "-o", "%i") == f"{jobs['requeued']}\n"
+        ),
+        100,
+        "queued",
     )
     assert study("--status")["requeued"]["note"].startswith(f"job {jobs['requeued']}")
-    time.sleep(3)  # within the second of its end Slurm refuses the job's old credential, and calls it failed
+    time.sleep(
+        3
+    )  # within the second of its end Slurm refuses the job's old credential, and calls it failed
     # Slurm would wait for two minutes
-    subprocess.run(["scontrol", "update", f"jobid={jobs['requeued']}", "StartTime=now"], check=True, timeout=60)
+    subprocess.run(
+        ["scontrol", "update", f"jobid={jobs['requeued']}", "StartTime=now"], check=True, timeout=60
+    )
 
     wait_for(lambda: not say("squeue", "-h"), 300, "all jobs end")
     ended = study("--status")
     assert {label: cell["state"] for label, cell in ended.items()} == {
-        "short": "done", "fails": "failed", "cancelled": "stopped", "requeued": "done",
-    }  # fmt: skip
+        "short": "done",
+        "fails": "failed",
+        "cancelled": "stopped",
+        "requeued": "done",
+    }
     assert "nowhere.jsonl" in ended["fails"]["note"]
     assert ended["fails"]["note"] in Path(ended["fails"]["log"]).read_text()
     assert ended["requeued"]["attempts"] == 2
@@ -220,12 +268,27 @@ def test_a_study_on_a_real_cluster(slurm, tmp_path, lorakit_cli):
 
 def test_the_script_for_several_machines(slurm, tmp_path, lorakit_cli):
     """On the one machine that there is, with two processes."""
-    small = ["train.max_steps=2", "data.limit={train: 64, validation: 16}", "train.global_batch_size=16"]
-    options = ["--nodes", "1", "--processes-per-node", "2", "--cpu", "--slurm", "--runs", tmp_path / "runs"]
+    small = [
+        "train.max_steps=2",
+        "data.limit={train: 64, validation: 16}",
+        "train.global_batch_size=16",
+    ]
+    options = [
+        "--nodes",
+        "1",
+        "--processes-per-node",
+        "2",
+        "--cpu",
+        "--slurm",
+        "--runs",
+        tmp_path / "runs",
+    ]
     done = lorakit_cli("launch-command", "quickstart", *small, *options)
     script = tmp_path / "job.sh"
     script.write_text(done.out)
-    said = subprocess.run(["sbatch", "--wait", script], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    said = subprocess.run(
+        ["sbatch", "--wait", script], cwd=tmp_path, capture_output=True, text=True, timeout=200
+    )
     assert said.returncode == 0, "".join(log.read_text() for log in tmp_path.glob("*.log"))
     [environment] = (tmp_path / "runs").glob("*/seed0/environment.json")
     assert json.loads(environment.read_text())["processes"] == 2

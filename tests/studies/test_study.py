@@ -53,13 +53,22 @@ def test_a_run_that_fails_ends_no_other_and_is_tried_again(study):
     assert bad.note == "it cannot be done"
     assert bad.log is not None
     assert "Read the guide." in Path(bad.log).read_text()
-    assert found.cells[0].scores == {0: {"validation": {"accuracy": 1.0}}, 2: {"validation": {"accuracy": 3.0}}}
+    assert found.cells[0].scores == {
+        0: {"validation": {"accuracy": 1.0}},
+        2: {"validation": {"accuracy": 3.0}},
+    }
     again = run_study(plan, runs, "local", 1, lambda now: None)
     assert [cell.attempts for cell in again.cells] == [1, 1, 2, 2]
     assert look(plan, runs) == again
     folder = runs / "mine"
     assert StudyResult.read(folder / "study.json") == again
-    assert {path.name for path in folder.iterdir()} == {"cells", "study.json", "study.md", "scores.svg", "report.html"}
+    assert {path.name for path in folder.iterdir()} == {
+        "cells",
+        "study.json",
+        "study.md",
+        "scores.svg",
+        "report.html",
+    }
     xml.etree.ElementTree.parse(folder / "scores.svg")
     assert "2.00 ± 1.41" in (folder / "study.md").read_text()
 
@@ -93,7 +102,9 @@ class TestStopping:
             f"sys.argv = ['lorakit', 'study', {str(plan.path)!r}, '--runs', {str(runs)!r}, '--jobs', '1']\n"
             "lorakit.cli.main()\n"
         )
-        process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
         until = time.monotonic() + 60
         while not list(runs.glob("*/begun")):
             assert time.monotonic() < until
@@ -128,7 +139,9 @@ class TestStopping:
         for folder in runs.glob("*/begun"):
             folder.with_name("checkpoint").touch()  # lets it end
 
-    @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+    @pytest.mark.skipif(
+        sys.platform != "linux", reason="only Linux tells a process that its parent died"
+    )
     def test_a_launcher_that_is_killed_leaves_no_run_behind(self, running):
         process, plan, runs = running
         process.kill()
@@ -161,7 +174,9 @@ class TestTheVerb:
 
     def test_tables_and_exit_code(self, study, lorakit_cli):
         plan, runs = study(FOUR)
-        done = lorakit_cli("study", plan.path, "--runs", runs, "--format", "markdown", "--jobs", "4")
+        done = lorakit_cli(
+            "study", plan.path, "--runs", runs, "--format", "markdown", "--jobs", "4"
+        )
         assert done.code == 1
         assert "| 12 | 10 | 11.00 ± 1.41 | 2 |" in done.out
         assert "mine: 2 done, 2 failed" in done.err
@@ -169,14 +184,25 @@ class TestTheVerb:
         done = lorakit_cli("study", plan.path, "--runs", runs, "--status", "--json")
         assert done.code == 0
         assert done.json["counts"] == {"done": 2, "failed": 2}
-        assert [cell["state"] for cell in done.json["cells"]] == ["done", "done", "failed", "failed"]
+        assert [cell["state"] for cell in done.json["cells"]] == [
+            "done",
+            "done",
+            "failed",
+            "failed",
+        ]
 
     def test_its_page_is_drawn_again_as_it_stands_now(self, study, lorakit_cli):
         plan, runs = study(FOUR)
         run_study(plan, runs, "local", 4, lambda now: None)
         page = runs / "mine" / "report.html"
         before = page.read_text()
-        for text in ("2 of 4 done", "2 failed", "it cannot be done", "max_steps=12, learning_rate=10", "11.00 ± 1.41"):
+        for text in (
+            "2 of 4 done",
+            "2 failed",
+            "it cannot be done",
+            "max_steps=12, learning_rate=10",
+            "11.00 ± 1.41",
+        ):
             assert text in before, text
         page.unlink()
         seed = next(cell for cell in look(plan, runs).cells if cell.state == "done").run
@@ -192,7 +218,10 @@ class TestTheVerb:
         plan, runs = study(FOUR)
         done = lorakit_cli("study", plan.path, "--runs", runs, "--launcher", "slrum")
         assert done.code == 2
-        assert "no launcher is named 'slrum'; did you mean 'slurm'? (there are: local, slurm)" in done.err
+        assert (
+            "no launcher is named 'slrum'; did you mean 'slurm'? (there are: local, slurm)"
+            in done.err
+        )
 
     def test_slurm_where_it_is_not(self, study, lorakit_cli, monkeypatch, tmp_path):
         plan, runs = study(FOUR)
@@ -212,8 +241,11 @@ class TestSlurmWithStandIns:
         programs, queue = tmp_path / "bin", tmp_path / "queue"
         programs.mkdir()
         queue.touch()
-        said = {"sbatch": f"echo $1 >> {tmp_path}/submitted; echo Submitted batch job 7", "srun": "true",
-                "squeue": f"cat {queue}"}  # fmt: skip
+        said = {
+            "sbatch": f"echo $1 >> {tmp_path}/submitted; echo Submitted batch job 7",
+            "srun": "true",
+            "squeue": f"cat {queue}",
+        }
         for name, body in said.items():
             (programs / name).write_text(f"#!/bin/sh\n{body}\n")
             (programs / name).chmod(0o755)
@@ -226,19 +258,31 @@ class TestSlurmWithStandIns:
             "slurm: {partition: gpu, time: 90, gpus_per_node: 2, cpus_per_task: 3, mem_gb: 1.5, setup: [module load x],"
             " extra: {nice: 5}}\n"
         )
-        done = lorakit_cli("study", plan.path, "--runs", runs, "--launcher", "slurm", "--jobs", 1, "--json")
+        done = lorakit_cli(
+            "study", plan.path, "--runs", runs, "--launcher", "slurm", "--jobs", 1, "--json"
+        )
         assert done.code == 0
         script = runs / "mine" / "cells" / "slurm" / "7_submission.sh"
         text = script.read_text()
-        for option in ("array=0-1%1", "partition=gpu", "time=90", "gpus-per-node=2", "cpus-per-task=3", "mem=1536MB",
-                       "nice=5", "job-name=mine", "signal=USR2@105"):  # fmt: skip
+        for option in (
+            "array=0-1%1",
+            "partition=gpu",
+            "time=90",
+            "gpus-per-node=2",
+            "cpus-per-task=3",
+            "mem=1536MB",
+            "nice=5",
+            "job-name=mine",
+            "signal=USR2@105",
+        ):
             assert f"#SBATCH --{option}\n" in text, text
         assert "\nmodule load x\n" in text
         queue.write_text("7_0|RUNNING|None\n7_1|PENDING|Priority\n8|RUNNING|None\n")
         again = lorakit_cli("study", plan.path, "--runs", runs, "--launcher", "slurm", "--json")
         assert [(cell["state"], cell["note"]) for cell in again.json["cells"]] == [
-            ("running", ""), ("waiting", "job 7_1 (Priority)"),
-        ]  # fmt: skip
+            ("running", ""),
+            ("waiting", "job 7_1 (Priority)"),
+        ]
         assert len(queue.with_name("submitted").read_text().splitlines()) == 1
         queue.write_text("")
         left = lorakit_cli("study", plan.path, "--runs", runs, "--status", "--json")
@@ -252,7 +296,9 @@ class TestSlurmWithStandIns:
 
     def test_what_sbatch_says_is_passed_on(self, study, queue, lorakit_cli):
         plan, runs = study(FOUR)
-        (queue.parent / "bin" / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n")
+        (queue.parent / "bin" / "sbatch").write_text(
+            "#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n"
+        )
         done = lorakit_cli("study", plan.path, "--runs", runs, "--launcher", "slurm")
         assert done.code == 2
         assert "Slurm did not take the jobs: " in done.err
@@ -271,7 +317,9 @@ class TestSlurmWithStandIns:
         while not list(runs.glob("*/begun")):
             assert time.monotonic() < until
             time.sleep(0.1)
-        os.kill(work.process.pid, signal.SIGUSR2)  # Slurm sends it to the run too, which must not mind
+        os.kill(
+            work.process.pid, signal.SIGUSR2
+        )  # Slurm sends it to the run too, which must not mind
         later = work.checkpoint()
         assert next(runs.glob("*/checkpoint")).read_text() == "whole"
         assert (task.record().code, task.record().error) == (143, "told to stop")  # type: ignore[union-attr]
@@ -292,11 +340,19 @@ def test_every_launcher_keeps_the_contract(study):
 def made(axes: tuple[str, ...], points: list[dict]) -> StudyResult:
     cells = [
         CellResult(
-            label=str(i), recipe="r", overrides=(), point=point, run=f"runs/{i}", log=None, state="done",
-            metric=("validation", "f1"), seeds=(0, 1), scores={s: {"validation": {"f1": 10.0 * i + s}} for s in (0, 1)},
+            label=str(i),
+            recipe="r",
+            overrides=(),
+            point=point,
+            run=f"runs/{i}",
+            log=None,
+            state="done",
+            metric=("validation", "f1"),
+            seeds=(0, 1),
+            scores={s: {"validation": {"f1": 10.0 * i + s}} for s in (0, 1)},
         )
         for i, point in enumerate(points)
-    ]  # fmt: skip
+    ]
     return StudyResult(name="s", file="s.yaml", axes=axes, cells=tuple(cells))
 
 

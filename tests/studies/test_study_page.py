@@ -15,15 +15,27 @@ EVIL = "<script>alert(1)</script>&|$x$\"'><img src=x onerror=alert(2)>"
 
 
 def cell(label: str, scores: dict[int, float], **more) -> CellResult:
-    return CellResult(**{
-        "label": label, "recipe": "glue_mrpc", "overrides": (), "point": {"r": label}, "run": f"runs/{label}",
-        "log": None, "state": "done", "metric": ("validation", "accuracy"), "seeds": (0, 1, 2),
-        "scores": {seed: {"validation": {"accuracy": score}} for seed, score in scores.items()}, **more,
-    })  # fmt: skip
+    return CellResult(
+        **{
+            "label": label,
+            "recipe": "glue_mrpc",
+            "overrides": (),
+            "point": {"r": label},
+            "run": f"runs/{label}",
+            "log": None,
+            "state": "done",
+            "metric": ("validation", "accuracy"),
+            "seeds": (0, 1, 2),
+            "scores": {seed: {"validation": {"accuracy": score}} for seed, score in scores.items()},
+            **more,
+        }
+    )
 
 
 def study(*cells: CellResult, **more) -> StudyResult:
-    return StudyResult(**{"name": "rank", "file": "rank.yaml", "axes": ("r",), "cells": cells, **more})
+    return StudyResult(
+        **{"name": "rank", "file": "rank.yaml", "axes": ("r",), "cells": cells, **more}
+    )
 
 
 class Read(HTMLParser):
@@ -49,16 +61,36 @@ def seen(make_result, logs):
 
 def test_every_part_is_there(seen):
     done = cell("r=8", {0: 90.0, 1: 89.5, 2: 90.4}, seconds=120.0)
-    page = render_study(study(done, cell("r=1", {}, state="failed", note="it broke")), seen, "recipes: glue_mrpc")
+    page = render_study(
+        study(done, cell("r=1", {}, state="failed", note="it broke")), seen, "recipes: glue_mrpc"
+    )
     assert re.findall("<h2[^>]*>(.*?)</h2>", page) == [
-        "Scores", "Curves", "Where the weights changed", "Runs", "Study", "Environment",
-    ]  # fmt: skip
+        "Scores",
+        "Curves",
+        "Where the weights changed",
+        "Runs",
+        "Study",
+        "Environment",
+    ]
     read = Read(page)
-    for text in ("1 of 2 done", "1 failed", "89.97 ± 0.45", "89.7 ± 0.7", "+0.27", "inside", "it broke", "3.12.1",
-                 "recipes: glue_mrpc", "lorakit study rank.yaml", "2.0 min"):  # fmt: skip
+    for text in (
+        "1 of 2 done",
+        "1 failed",
+        "89.97 ± 0.45",
+        "89.7 ± 0.7",
+        "+0.27",
+        "inside",
+        "it broke",
+        "3.12.1",
+        "recipes: glue_mrpc",
+        "lorakit study rank.yaml",
+        "2.0 min",
+    ):
         assert text in read.text, text
     assert sum(tag == "svg" for tag, _ in read.tags) == 3
-    assert [attrs["href"] for tag, attrs in read.tags if tag == "a"] == ["../glue_mrpc-1a2b3c/report.html"]
+    assert [attrs["href"] for tag, attrs in read.tags if tag == "a"] == [
+        "../glue_mrpc-1a2b3c/report.html"
+    ]
     links = [attrs[name] for _, attrs in read.tags for name in ("href", "src") if name in attrs]
     assert all(link.startswith(("#", "../")) for link in links)
     assert "http" not in page.replace('http-equiv="Content-Security-Policy"', "")
@@ -69,14 +101,18 @@ def test_every_part_is_there(seen):
 def test_what_is_injected_stays_text(seen):
     bad = cell(EVIL, {0: 1.0}, point={EVIL: EVIL}, run=EVIL, note=EVIL, metric=("validation", EVIL))
     bad = bad.model_copy(update={"scores": {0: {"validation": {EVIL: 1.0}}}})
-    page = render_study(study(bad, name=EVIL, file=EVIL, about=EVIL, axes=(EVIL,)), {EVIL: seen["r=8"]}, EVIL)
+    page = render_study(
+        study(bad, name=EVIL, file=EVIL, about=EVIL, axes=(EVIL,)), {EVIL: seen["r=8"]}, EVIL
+    )
     read = Read(page)
     assert not {"script", "img"} & {tag for tag, _ in read.tags}
     assert read.text.count(EVIL) >= 8
 
 
 def test_a_study_of_which_nothing_has_run():
-    page = render_study(study(cell("r=1", {}, state="waiting"), cell("r=8", {}, state="waiting")), {})
+    page = render_study(
+        study(cell("r=1", {}, state="waiting"), cell("r=8", {}, state="waiting")), {}
+    )
     assert "0 of 2 done" in page
     assert "<svg" not in page
     for heading in ("Curves", "Where the weights changed", "Environment"):
@@ -105,7 +141,9 @@ def test_the_best_run_is_that_of_the_greatest_mean():
 def test_a_layer_is_the_mean_of_its_weights():
     assert mean_norms([{"a": 1.0, "b": 2.0}, {"a": 3.0}]) == {"a": 2.0, "b": 2.0}
     assert change_map({"r=8": {"head.weight": 0.1}, "r=1": {}}) == []
-    [picture] = change_map({"r=8": {"h.0.q": 0.25, "h.0.v": 0.75, "h.1.q": 0.125}, "r=1": {"h.0.q": 0.75}})
+    [picture] = change_map(
+        {"r=8": {"h.0.q": 0.25, "h.0.v": 0.75, "h.1.q": 0.125}, "r=1": {"h.0.q": 0.75}}
+    )
     [same] = change_map({"r=8": {"h.0.q": 0.5, "h.1.v": 0.125}, "r=1": {"h.0.v": 0.75}})
     assert picture == same
     assert "<image" not in picture.svg
@@ -116,10 +154,19 @@ def test_curves_are_means_as_far_as_every_seed_went(logs):
         return mean_curves(runs, ("validation", "accuracy"))
 
     [picture] = drawn({"r=8": logs})
-    mean = {0: [{**line, "scores": {"accuracy": 81.0 + line["step"] / 20}} if line["event"] == "eval" else line
-                for line in logs[0]]}  # fmt: skip
+    mean = {
+        0: [
+            {**line, "scores": {"accuracy": 81.0 + line["step"] / 20}}
+            if line["event"] == "eval"
+            else line
+            for line in logs[0]
+        ]
+    }
     assert drawn({"r=8": mean}) == [picture]
-    cut = {**logs, 1: [line for line in logs[1] if line["step" if "step" in line else "steps"] < 60]}
+    cut = {
+        **logs,
+        1: [line for line in logs[1] if line["step" if "step" in line else "steps"] < 60],
+    }
     assert drawn({"r=8": cut}) not in ([], [picture])
     assert drawn({"r=8": {}}) == []
     assert drawn({str(i): logs for i in range(22)}) == [], "more lines than the eye tells apart"

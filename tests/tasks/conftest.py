@@ -16,19 +16,28 @@ STSB = "index genre filename year old_index source1 source2 sentence1 sentence2"
 
 def table(header: str, *rows: str) -> str:
     """Columns are separated by `|` here, by a tab in the file."""
-    lines = ["\t".join(header.split()) if " " in header and "|" not in header else header.replace("|", "\t"), *rows]
+    lines = [
+        "\t".join(header.split())
+        if " " in header and "|" not in header
+        else header.replace("|", "\t"),
+        *rows,
+    ]
     return "".join(line.replace("|", "\t") + "\n" for line in lines if line)
 
 
 def mnli(tail: str, *answers: str) -> str:
     rows = [
-        f"{i}|1|1e|fiction|( )|( )|(R )|(R )|She left the room.|Someone left {i}.{a}" for i, a in enumerate(answers)
+        f"{i}|1|1e|fiction|( )|( )|(R )|(R )|She left the room.|Someone left {i}.{a}"
+        for i, a in enumerate(answers)
     ]
     return table(f"{MNLI} sentence1 sentence2{tail}", *rows)
 
 
 def stsb(tail: str, *answers: str) -> str:
-    rows = [f"{i}|news|a|2012|{i}|none|none|A dog runs.|A dog runs {i}.{a}" for i, a in enumerate(answers)]
+    rows = [
+        f"{i}|news|a|2012|{i}|none|none|A dog runs.|A dog runs {i}.{a}"
+        for i, a in enumerate(answers)
+    ]
     return table(STSB + tail, *rows)
 
 
@@ -38,10 +47,16 @@ def pairs(first: str, second: str, *answers: str) -> str:
 
 
 QQP = "id|qid1|qid2|question1|question2|is_duplicate"
-QQP_ROWS = ('7|1|2|Is ""this"" one?|This one?|1', "8|3|4|Who?|Where?|0", "9|5|6|When is it?|What time is it?|1")
+QQP_ROWS = (
+    '7|1|2|Is ""this"" one?|This one?|1',
+    "8|3|4|Who?|Where?|0",
+    "9|5|6|When is it?|What time is it?|1",
+)
 NLI = ("|entailment", "|not_entailment", "|entailment")
 FILES = {
-    "CoLA/train.tsv": table("", "gj04|1||The dog barked.", "gj04|0|*|Dog the barked.", 'gj04|1||He said "no.'),
+    "CoLA/train.tsv": table(
+        "", "gj04|1||The dog barked.", "gj04|0|*|Dog the barked.", 'gj04|1||He said "no.'
+    ),
     "CoLA/dev.tsv": table("", "gj04|0|*|Barked the.", "gj04|1||It barked.", "gj04|1||They bark."),
     "CoLA/test.tsv": table("index|sentence", "0|A bird sang.", "1|Sang bird.", "2|Birds sing."),
     "SST-2/train.tsv": table("sentence|label", "a good film |1", "dull , dull |0", "`` fun '' |1"),
@@ -55,15 +70,23 @@ FILES = {
         "1|5|6|C .|C .",
     ),
     "MRPC/dev.tsv": "\ufeff"
-    + table("Quality|#1 ID|#2 ID|#1 String|#2 String", "1|1|2|D .|D .", "0|3|4|E .|F .", "1|5|6|G .|G ."),
-    "MRPC/test.tsv": table("index|#1 ID|#2 ID|#1 String|#2 String", "0|1|2|H .|H .", "1|3|4|I .|J .", "2|5|6|K .|K ."),
+    + table(
+        "Quality|#1 ID|#2 ID|#1 String|#2 String", "1|1|2|D .|D .", "0|3|4|E .|F .", "1|5|6|G .|G ."
+    ),
+    "MRPC/test.tsv": table(
+        "index|#1 ID|#2 ID|#1 String|#2 String", "0|1|2|H .|H .", "1|3|4|I .|J .", "2|5|6|K .|K ."
+    ),
     "STS-B/train.tsv": stsb(" score", "|5.000", "|0.000", "|2.250"),
     "STS-B/dev.tsv": stsb(" score", "|1.000", "|4.500", "|3.200"),
     "STS-B/test.tsv": stsb("", "", "", ""),
     "QQP/train.tsv": table(QQP, *QQP_ROWS),
     "QQP/dev.tsv": table(QQP, *QQP_ROWS),
-    "QQP/test.tsv": table("id|question1|question2", "0|Who?|Who is it?", "1|What?|When?", "2|Why?|Why is that?"),
-    "MNLI/train.tsv": mnli(" label1 gold_label", "|neutral|entailment", "|neutral|neutral", "|neutral|contradiction"),
+    "QQP/test.tsv": table(
+        "id|question1|question2", "0|Who?|Who is it?", "1|What?|When?", "2|Why?|Why is that?"
+    ),
+    "MNLI/train.tsv": mnli(
+        " label1 gold_label", "|neutral|entailment", "|neutral|neutral", "|neutral|contradiction"
+    ),
     **{
         f"MNLI/dev_{kind}.tsv": mnli(
             " label1 label2 label3 label4 label5 gold_label",
@@ -93,7 +116,9 @@ def e2e_csv(*rows: tuple[str, str]) -> str:
 
 E2E = {
     "trainset.csv": e2e_csv(
-        (CHEAP, "Aromi is a cheap pub."), (DEAR, "A dear pub: Aromi."), (CHEAP, "A pub for all.\r\n It is cheap.")
+        (CHEAP, "Aromi is a cheap pub."),
+        (DEAR, "A dear pub: Aromi."),
+        (CHEAP, "A pub for all.\r\n It is cheap."),
     ),
     "devset.csv": "\ufeff"
     + e2e_csv(
@@ -136,7 +161,9 @@ def benchmark(*entries: str) -> str:
 LEADER = ["Aarhus | leaderName | Jacob_B."]
 LONG = ["Aarhus_Airport | runwayLength | 2776.0", 'Aarhus_Airport | cityServed | "Aarhus, Denmark"']
 WEBNLG = {
-    "train/2triples/2triples_Airport.xml": benchmark(entry(LONG, "It serves Aarhus.", "toFix:It serve.")),
+    "train/2triples/2triples_Airport.xml": benchmark(
+        entry(LONG, "It serves Aarhus.", "toFix:It serve.")
+    ),
     "train/1triples/1triple_City.xml": benchmark(
         entry(LEADER, "Jacob B. leads.", "Its leader is B.", category="City"),
         entry(["A | b | C"], "toFix:A b C.", category="City"),
@@ -154,17 +181,25 @@ WEBNLG = {
         entry(["Ann | athlete | no"], "Ann is none.", category="Athlete"),
     ),
     "test/testdata_no_lex.xml": benchmark(entry(LEADER)),
-    "test/testdata_unseen_with_lex.xml": benchmark(entry(["Ann | artist | yes"], "Ann is one.", category="Artist")),
+    "test/testdata_unseen_with_lex.xml": benchmark(
+        entry(["Ann | artist | yes"], "Ann is one.", category="Artist")
+    ),
 }
 
 
 def dart_entry(triples: list[list[str]], *texts: str) -> dict:
-    return {"tripleset": triples, "annotations": [{"source": "e2e", "text": text} for text in texts]}
+    return {
+        "tripleset": triples,
+        "annotations": [{"source": "e2e", "text": text} for text in texts],
+    }
 
 
 COLLEGE = [["Mars Hill", "JOINED", "1973"], ["[TABLECONTEXT]", "[TITLE]", "Colleges"]]
 DART = {
-    "train": [dart_entry(COLLEGE, "It joined in 1973.", "In 1973 it joined."), dart_entry([["A", "B", "C"]], "A b C.")],
+    "train": [
+        dart_entry(COLLEGE, "It joined in 1973.", "In 1973 it joined."),
+        dart_entry([["A", "B", "C"]], "A b C."),
+    ],
     "dev": [
         dart_entry([["A", "B", "C"]], "A b C."),
         dart_entry(COLLEGE, "It joined then."),
@@ -229,7 +264,10 @@ def webnlg_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def dart_folder(tmp_path: Path) -> Path:
-    return put(tmp_path / "dart", {f"dart-v1.1.1-full-{name}.json": json.dumps(DART[name]) for name in DART})
+    return put(
+        tmp_path / "dart",
+        {f"dart-v1.1.1-full-{name}.json": json.dumps(DART[name]) for name in DART},
+    )
 
 
 @pytest.fixture
@@ -237,7 +275,10 @@ def samsum_folder(tmp_path: Path) -> Path:
     return put(tmp_path / "samsum", {f"{name}.json": json.dumps(SAMSUM[name]) for name in SAMSUM})
 
 
-SUITES = {"e2e_metrics": ("bleu", "nist", "meteor", "rouge_l", "cider"), "generation_eval": ("bleu", "meteor", "ter")}
+SUITES = {
+    "e2e_metrics": ("bleu", "nist", "meteor", "rouge_l", "cider"),
+    "generation_eval": ("bleu", "meteor", "ter"),
+}
 
 
 class Stub:
@@ -245,14 +286,19 @@ class Stub:
 
     def __init__(self, name: str):
         def hits(predictions, references):
-            return [100.0 * (said in accepted) for said, accepted in zip(predictions, references, strict=True)]
+            return [
+                100.0 * (said in accepted)
+                for said, accepted in zip(predictions, references, strict=True)
+            ]
 
         def weighted(predictions, references):
             return means(dict.fromkeys(SUITES[name], hits(predictions, references)))
 
         @metric(Facts(of="texts", keys=SUITES[name], printed=1.0), weighted)
         def suite(predictions, references):
-            return dict.fromkeys(SUITES[name], sum(hits(predictions, references)) / len(predictions))
+            return dict.fromkeys(
+                SUITES[name], sum(hits(predictions, references)) / len(predictions)
+            )
 
         suite.__name__ = name
         self.load = lambda: suite

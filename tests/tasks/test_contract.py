@@ -39,7 +39,12 @@ SAMPLES = {
     "e2e": [_in("e2e", "e2e")],
     "webnlg": [_in("webnlg_challenge_2017", "webnlg")],
     "dart": [_in("dart", "dart")],
-    "wikisql": [lambda _: ({"name": "wikisql"}, Data(path=str(Path(__file__).parents[1] / "assets/wikisql/files")))],
+    "wikisql": [
+        lambda _: (
+            {"name": "wikisql"},
+            Data(path=str(Path(__file__).parents[1] / "assets/wikisql/files")),
+        )
+    ],
     "samsum": [_in("samsum", "samsum")],
     "mnli_causal": [_in("glue", "mnli_causal")],
 }
@@ -50,9 +55,18 @@ def test_every_task_of_the_folder_has_a_sample():
     assert sorted(SAMPLES) == tasks.names()
 
 
-@pytest.fixture(params=[(name, i) for name, samples in SAMPLES.items() for i in range(len(samples))], ids=str)
+@pytest.fixture(
+    params=[(name, i) for name, samples in SAMPLES.items() for i in range(len(samples))], ids=str
+)
 def case(
-    request, tmp_path, glue_folder, e2e_folder, webnlg_folder, dart_folder, samsum_folder, stub_suites
+    request,
+    tmp_path,
+    glue_folder,
+    e2e_folder,
+    webnlg_folder,
+    dart_folder,
+    samsum_folder,
+    stub_suites,
 ) -> tuple[Task, Data]:
     name, i = request.param
     fields, data = SAMPLES[name][i](tmp_path)
@@ -137,4 +151,9 @@ def test_labels_go_with_the_head(case):
     if task.choices:
         assert task.head is Head.CAUSAL
         assert len(set(task.choices)) == len(task.choices) >= 2
-    assert set(task.expected_rows()) <= {task.train_split, *task.eval_splits, *task.final_splits, *task.test_splits}
+    assert set(task.expected_rows()) <= {
+        task.train_split,
+        *task.eval_splits,
+        *task.final_splits,
+        *task.test_splits,
+    }

@@ -49,7 +49,9 @@ def test_empty_texts_are_left_out_and_said(dart_folder, caplog):
         ("test-1", ("D b C.",)),
         ("test-3", ("F b C.",)),
     ]
-    assert "full-test.json: entries with an empty text, or with none: 2, the first is 0" in caplog.text
+    assert (
+        "full-test.json: entries with an empty text, or with none: 2, the first is 0" in caplog.text
+    )
     assert Dart().rows_of("test", Data(path=str(dart_folder))) == ["test-0", "test-1", "", "test-3"]
 
 
@@ -57,7 +59,10 @@ def test_other_counts_are_said_and_the_older_file_is_known(write, tmp_path, capl
     entry = {"tripleset": [["A", "B", "C"]], "annotations": [{"source": "e2e", "text": "A b C."}]}
     write("dart-v1.1.1-full-test.json", json.dumps([entry] * 6959))
     assert len(read("test", tmp_path)) == 1
-    assert "6959 rows; the official test split has 5097 since April 2021; this is the file before" in caplog.text
+    assert (
+        "6959 rows; the official test split has 5097 since April 2021; this is the file before"
+        in caplog.text
+    )
     caplog.clear()
     write("dart-v1.1.1-full-test.json", json.dumps([entry]))
     read("test", tmp_path)
@@ -71,7 +76,10 @@ def test_packed_files_and_the_folder_around_them(dart_folder):
     packed.parent.mkdir(parents=True)
     packed.write_bytes(gzip.compress(file.read_bytes()))
     assert read("validation", packed.parent) == read("validation", dart_folder.parent) == whole
-    with pytest.raises(DataError, match=r"v1.1.1: no dart-v1.1.1-full-train.json for the train split. The files: http"):
+    with pytest.raises(
+        DataError,
+        match=r"v1.1.1: no dart-v1.1.1-full-train.json for the train split. The files: http",
+    ):
         read("train", packed.parent)
 
 
@@ -83,10 +91,22 @@ TRIPLES = [["A", "B", "C"]]
     [
         ({"entries": []}, r"dev.json: Input should be a valid list, found {'entries': \[\]}"),
         ([{"tripleset": TRIPLES}], r"dev.json: \[0\].annotations: Field required"),
-        ([{"tripleset": [], "annotations": []}], r"dev.json: \[0\].tripleset: List should have at least 1 item"),
-        ([{"tripleset": [["A", "B"]], "annotations": []}], r"dev.json: \[0\].tripleset\[0\]\[2\]: Field required"),
-        ([{"tripleset": [["A", "B", 5]], "annotations": []}], r"dev.json: \[0\].tripleset\[0\]\[2\]: .* found 5"),
-        ([{"tripleset": TRIPLES, "annotations": [{"text": None}]}], r"\[0\].annotations\[0\].text: .*found None"),
+        (
+            [{"tripleset": [], "annotations": []}],
+            r"dev.json: \[0\].tripleset: List should have at least 1 item",
+        ),
+        (
+            [{"tripleset": [["A", "B"]], "annotations": []}],
+            r"dev.json: \[0\].tripleset\[0\]\[2\]: Field required",
+        ),
+        (
+            [{"tripleset": [["A", "B", 5]], "annotations": []}],
+            r"dev.json: \[0\].tripleset\[0\]\[2\]: .* found 5",
+        ),
+        (
+            [{"tripleset": TRIPLES, "annotations": [{"text": None}]}],
+            r"\[0\].annotations\[0\].text: .*found None",
+        ),
         ([{"tripleset": TRIPLES, "annotations": []}], r"dev.json: no entry has a text"),
         ([], r"dev.json: no entry has a text"),
     ],
@@ -116,7 +136,11 @@ def hub(monkeypatch, folder: Path, rows: list[dict]) -> list:
 
 def test_the_hub(monkeypatch, tmp_path):
     rows = [
-        {"tripleset": TRIPLES * 2, "subtree_was_extended": extended, "annotations": {"source": texts, "text": texts}}
+        {
+            "tripleset": TRIPLES * 2,
+            "subtree_was_extended": extended,
+            "annotations": {"source": texts, "text": texts},
+        }
         for extended, texts in ((True, ["x", "y"]), (None, []), (False, ["z"]))
     ]
     asked = hub(monkeypatch, tmp_path, rows)
@@ -129,7 +153,9 @@ def test_the_hub(monkeypatch, tmp_path):
 
 def test_wrong_hub_rows(monkeypatch, tmp_path):
     hub(monkeypatch, tmp_path, [{"tripleset": [["A", "B"]], "annotations": {"text": ["x"]}}])
-    with pytest.raises(DataError, match=r"Yale-LILY/dart, test row 0: tripleset\[0\]\[2\]: Field required"):
+    with pytest.raises(
+        DataError, match=r"Yale-LILY/dart, test row 0: tripleset\[0\]\[2\]: Field required"
+    ):
         Dart().read("test", Data())
 
 
@@ -159,7 +185,9 @@ def test_outputs_by_row_give_the_known_bleu():
     folder = Path(str(ROOT)) / "dart"
     data = Data(path=str(folder / "rebuilt"))
     rows = Dart().rows_of("test", data)
-    lines = (folder / "eval_example" / "bart-large_dart.txt").read_text(encoding="utf-8").splitlines()
+    lines = (
+        (folder / "eval_example" / "bart-large_dart.txt").read_text(encoding="utf-8").splitlines()
+    )
     assert (len(rows), len(lines)) == (5097, 5097)
     said = dict(zip(rows, lines, strict=True))
     examples = Dart().read("test", data)

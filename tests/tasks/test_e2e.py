@@ -37,15 +37,28 @@ def test_contexts(mr, context):
 
 
 @pytest.mark.parametrize(
-    "mr", ["", "Aromi", "name[Aromi", "name[Aromi] eatType[pub]", "name[Aromi],eatType[pub]", "name[]", "name[a], "]
+    "mr",
+    [
+        "",
+        "Aromi",
+        "name[Aromi",
+        "name[Aromi] eatType[pub]",
+        "name[Aromi],eatType[pub]",
+        "name[]",
+        "name[a], ",
+    ],
 )
 def test_a_malformed_meaning_representation(mr):
-    with pytest.raises(DataError, match=r"^f:1: .* is no meaning representation; it has the form name\[Aromi\]"):
+    with pytest.raises(
+        DataError, match=r"^f:1: .* is no meaning representation; it has the form name\[Aromi\]"
+    ):
         context_of(mr, "f:1")
 
 
 def test_an_unknown_slot():
-    with pytest.raises(DataError, match=r"^f:1: E2E has no slot 'eattype'; did you mean 'eatType'\? \(slots: name"):
+    with pytest.raises(
+        DataError, match=r"^f:1: E2E has no slot 'eattype'; did you mean 'eatType'\? \(slots: name"
+    ):
         context_of("name[Aromi], eattype[pub]", "f:1")
 
 
@@ -64,19 +77,41 @@ def test_every_row_is_learnt(e2e_folder, caplog):
 
 
 def test_each_context_is_scored_once_with_all_texts_in_order(e2e_folder):
-    assert [(e.id, e.text, e.target, e.references, e.group, e.eos) for e in read("validation", e2e_folder)] == [
-        ("validation-0", CHEAP, " It is cheap.", ("It is cheap.", "So cheap.", "It is cheap."), "", True),
+    assert [
+        (e.id, e.text, e.target, e.references, e.group, e.eos)
+        for e in read("validation", e2e_folder)
+    ] == [
+        (
+            "validation-0",
+            CHEAP,
+            " It is cheap.",
+            ("It is cheap.", "So cheap.", "It is cheap."),
+            "",
+            True,
+        ),
         ("validation-2", DEAR, " It is dear.", ("It is dear.",), "", True),
-        ("validation-3", "name : Clowns | area : riverside", " A river runs by.", ("A river runs by.",), "", True),
+        (
+            "validation-3",
+            "name : Clowns | area : riverside",
+            " A river runs by.",
+            ("A river runs by.",),
+            "",
+            True,
+        ),
     ]
-    assert [e.references for e in read("test", e2e_folder)][1:] == [('Near "Avalon".',), ("It is French.",)]
+    assert [e.references for e in read("test", e2e_folder)][1:] == [
+        ('Near "Avalon".',),
+        ("It is French.",),
+    ]
 
 
 def test_rows_name_their_examples(e2e_folder):
     ids = ["validation-0", "validation-0", "validation-2", "validation-3", "validation-0"]
     assert E2E().rows_of("validation", Data(path=str(e2e_folder))) == ids
     limited = Data(path=str(e2e_folder), limit={"validation": 1})
-    assert E2E().rows_of("validation", limited) == [id if id == "validation-0" else "" for id in ids]
+    assert E2E().rows_of("validation", limited) == [
+        id if id == "validation-0" else "" for id in ids
+    ]
 
 
 TEXT = f"{CHEAP}||It is cheap . \r\n{DEAR}||It is dear . \r\n{CHEAP}||So cheap . \r\n"
@@ -92,7 +127,10 @@ def test_the_reference_codes_text_files(write, tmp_path, caplog):
             (CHEAP, " So cheap ."),
         ]
     assert "train.txt: tokenised text" in caplog.text
-    assert [e.references for e in read("validation", tmp_path)] == [("It is cheap .", "So cheap ."), ("It is dear .",)]
+    assert [e.references for e in read("validation", tmp_path)] == [
+        ("It is cheap .", "So cheap ."),
+        ("It is dear .",),
+    ]
     assert read("test", tmp_path)[0].id == "test-0"
 
 
@@ -100,17 +138,31 @@ def test_official_files_go_before_text_files_and_are_not_mixed_with_them(e2e_fol
     (e2e_folder / "test.txt").write_text(TEXT)
     assert len(read("test", e2e_folder)) == 3
     (e2e_folder / "testset_w_refs.csv").unlink()
-    with pytest.raises(DataError, match=r"e2e: no testset_w_refs.csv for the test split. The .csv files: https://"):
+    with pytest.raises(
+        DataError, match=r"e2e: no testset_w_refs.csv for the test split. The .csv files: https://"
+    ):
         read("test", e2e_folder)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("trainset.csv", "mr,ref\nname[A],x\nname,y\n", r"trainset.csv:3: 'name' is no meaning representation"),
-        ("trainset.csv", 'mr,ref\nname[A],"x\ny"\nname[A], \n', r"trainset.csv:4: the context or the text is empty"),
+        (
+            "trainset.csv",
+            "mr,ref\nname[A],x\nname,y\n",
+            r"trainset.csv:3: 'name' is no meaning representation",
+        ),
+        (
+            "trainset.csv",
+            'mr,ref\nname[A],"x\ny"\nname[A], \n',
+            r"trainset.csv:4: the context or the text is empty",
+        ),
         ("trainset.csv", "mr,text\nname[A],x\n", r"trainset.csv:1: no column 'ref'"),
-        ("train.txt", "a : b||c\na : b|c\n", r"train.txt:2: 'a : b\|c' has 0 of '\|\|'; a line is CONTEXT\|\|TEXT"),
+        (
+            "train.txt",
+            "a : b||c\na : b|c\n",
+            r"train.txt:2: 'a : b\|c' has 0 of '\|\|'; a line is CONTEXT\|\|TEXT",
+        ),
         ("train.txt", "a : b||c||d\n", r"train.txt:1: 'a : b\|\|c\|\|d' has 2 of '\|\|'"),
         ("train.txt", "a : b||c\n\na : b||d\n", r"train.txt:2: '' has 0 of '\|\|'"),
         ("train.txt", "a : b|| \n", r"train.txt:1: the context or the text is empty"),
@@ -133,7 +185,9 @@ def test_the_hub(monkeypatch, tmp_path, caplog):
     file.parent.mkdir(parents=True)
     texts = ["A.", "B.", "C."]
     mrs = ["name[Aromi], eatType[pub]", "name[Aromi]", "name[Aromi], eatType[pub]"]
-    datasets.Dataset.from_dict({"meaning_representation": mrs, "human_reference": texts}).to_parquet(str(file))
+    datasets.Dataset.from_dict(
+        {"meaning_representation": mrs, "human_reference": texts}
+    ).to_parquet(str(file))
 
     def from_disk(name, revision, **kwargs):
         asked.append((name, revision, kwargs))
@@ -148,14 +202,18 @@ def test_the_hub(monkeypatch, tmp_path, caplog):
         ("validation-0", "name : Aromi | Type : pub", ("A.", "C.")),
         ("validation-1", "name : Aromi", ("B.",)),
     ]
-    assert "tuetschek/e2e_nlg, validation: 3 rows; the official validation split has 4672" in caplog.text
+    assert (
+        "tuetschek/e2e_nlg, validation: 3 rows; the official validation split has 4672"
+        in caplog.text
+    )
     E2E().read("validation", Data(revision="abc"))
     assert asked[1][1] == "abc"
 
 
 @real
 @pytest.mark.parametrize(
-    ("split", "rows", "contexts"), [("train", 42061, 4862), ("validation", 4672, 547), ("test", 4693, 630)]
+    ("split", "rows", "contexts"),
+    [("train", 42061, 4862), ("validation", 4672, 547), ("test", 4693, 630)],
 )
 def test_official_counts(split, rows, contexts, caplog):
     task = E2E()
@@ -164,14 +222,18 @@ def test_official_counts(split, rows, contexts, caplog):
     assert not caplog.records
     assert len(examples) == task.expected_rows()[split]
     assert len({example.text for example in examples}) == contexts
-    assert (len(examples) if split == "train" else sum(len(example.references) for example in examples)) == rows
+    assert (
+        len(examples) if split == "train" else sum(len(example.references) for example in examples)
+    ) == rows
 
 
 @real
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_contexts_are_those_of_the_reference_code_in_every_row(split):
     folder = Path(str(ROOT)) / "e2e_nlg"
-    (_, ours), (_, theirs) = (E2E().official_rows(split, str(path)) for path in (folder, folder / "lora_txt"))
+    (_, ours), (_, theirs) = (
+        E2E().official_rows(split, str(path)) for path in (folder, folder / "lora_txt")
+    )
     assert [row.context for row in ours] == [row.context for row in theirs]
     data = [Data(path=str(path)) for path in (folder, folder / "lora_txt")]
     assert E2E().rows_of(split, data[0]) == E2E().rows_of(split, data[1])
@@ -190,6 +252,10 @@ def test_references_give_the_known_bleu_of_the_baseline():
     with (folder / "system_outputs" / "tgen.tsv").open(encoding="utf-8", newline="") as file:
         outputs = list(csv.DictReader(file, delimiter="\t"))
     assert [context_of(row["MR"], "") for row in outputs] == [example.text for example in examples]
-    streams = [list(stream) for stream in zip_longest(*(example.references for example in examples))]
-    bleu = BLEU(lowercase=True, tokenize="13a").corpus_score([row["output"] for row in outputs], streams)
+    streams = [
+        list(stream) for stream in zip_longest(*(example.references for example in examples))
+    ]
+    bleu = BLEU(lowercase=True, tokenize="13a").corpus_score(
+        [row["output"] for row in outputs], streams
+    )
     assert round(bleu.score, 2) == 65.93

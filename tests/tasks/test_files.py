@@ -22,7 +22,10 @@ def refused(path: str, columns=("text", "label")) -> str:
 
 def test_tsv_knows_no_quotes_and_ends_lines_at_newline_only(write):
     path = write("a.tsv", '\ufefftext\tlabel\n"a\t1\nb\u2028c\rd\t2\n')
-    assert read(path) == [(2, {"text": '"a', "label": "1"}), (3, {"text": "b\u2028c\rd", "label": "2"})]
+    assert read(path) == [
+        (2, {"text": '"a', "label": "1"}),
+        (3, {"text": "b\u2028c\rd", "label": "2"}),
+    ]
 
 
 def test_tsv_with_windows_line_ends(write):
@@ -31,16 +34,24 @@ def test_tsv_with_windows_line_ends(write):
 
 def test_tsv_without_a_header_line(write):
     path = write("a.tsv", "1\ta\n0\tb\n")
-    assert read(path, ("text",), header=("label", "text")) == [(1, {"text": "a"}), (2, {"text": "b"})]
+    assert read(path, ("text",), header=("label", "text")) == [
+        (1, {"text": "a"}),
+        (2, {"text": "b"}),
+    ]
 
 
 def test_csv_has_quotes_and_the_line_is_where_the_record_starts(write):
     path = write("a.csv", '\ufefftext,label,other\r\n"a, ""b""\nc",1,x\r\n\r\nd,2,y\r\n')
-    assert read(path) == [(2, {"text": 'a, "b"\nc', "label": "1"}), (5, {"text": "d", "label": "2"})]
+    assert read(path) == [
+        (2, {"text": 'a, "b"\nc', "label": "1"}),
+        (5, {"text": "d", "label": "2"}),
+    ]
 
 
 def test_jsonl_keeps_types(write):
-    path = write("a.jsonl", '{"text": "\\u00e9", "label": 1, "x": null}\n\n{"text": ["a"], "label": true}\n')
+    path = write(
+        "a.jsonl", '{"text": "\\u00e9", "label": 1, "x": null}\n\n{"text": ["a"], "label": true}\n'
+    )
     assert read(path) == [(1, {"text": "é", "label": 1}), (3, {"text": ["a"], "label": True})]
 
 
@@ -49,7 +60,9 @@ def test_parquet_counts_rows(tmp_path):
     import pyarrow.parquet as pq
 
     path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"text": ["a", "b"], "label": [0, 1], "refs": [["x"], ["y", "z"]]}), path)
+    pq.write_table(
+        pa.table({"text": ["a", "b"], "label": [0, 1], "refs": [["x"], ["y", "z"]]}), path
+    )
     assert read(str(path), ("text", "refs"), optional=("label", "absent")) == [
         (1, {"text": "a", "refs": ["x"], "label": 0}),
         (2, {"text": "b", "refs": ["y", "z"], "label": 1}),
@@ -78,16 +91,36 @@ def test_an_absent_file_names_those_that_are_there(write, tmp_path):
     [
         ("a.txt", "text\n", "a.txt: .txt is not read; give one of .tsv, .csv, .jsonl, .parquet"),
         ("a", "text\n", "a: no extension is not read"),
-        ("a.csv", "txt,label\na,1\n", "a.csv:1: no column 'text'; did you mean 'txt'? (columns: txt, label)"),
+        (
+            "a.csv",
+            "txt,label\na,1\n",
+            "a.csv:1: no column 'text'; did you mean 'txt'? (columns: txt, label)",
+        ),
         ("a.csv", "text,label,text\na,1,b\n", "a.csv:1: 2 columns are named 'text'"),
         ("a.csv", 'text,label\na,1\n"b,2\nc,3\n', "a.csv:3: not CSV: unexpected end of data"),
         ("a.csv", "text,label\na,1\nb\n", "a.csv:3: 1 fields instead of 2; 1 of 2 rows"),
         ("a.tsv", "text\tlabel\na\t1\nb\t2\t3\n", "a.tsv:3: 3 fields instead of 2; 1 of 2 rows"),
-        ("a.tsv", b"text\tlabel\na\t1\nb\xff\t2\n", "a.tsv:3: byte 0xff at position 1 is not UTF-8"),
-        ("a.csv", "text,label\na,1\n".encode("utf-16"), "a.csv:1: byte 0xff at position 0 is not UTF-8"),
-        ("a.jsonl", '{"text": "a", "label": 1}\n{"text": \n', "a.jsonl:2: not JSON: Expecting value at column"),
+        (
+            "a.tsv",
+            b"text\tlabel\na\t1\nb\xff\t2\n",
+            "a.tsv:3: byte 0xff at position 1 is not UTF-8",
+        ),
+        (
+            "a.csv",
+            "text,label\na,1\n".encode("utf-16"),
+            "a.csv:1: byte 0xff at position 0 is not UTF-8",
+        ),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": 1}\n{"text": \n',
+            "a.jsonl:2: not JSON: Expecting value at column",
+        ),
         ("a.jsonl", '["a"]\n', "a.jsonl:1: a JSON list, not an object"),
-        ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "a"}\n', "a.jsonl:2: no column 'label' (columns: text)"),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": 1}\n{"text": "a"}\n',
+            "a.jsonl:2: no column 'label' (columns: text)",
+        ),
         ("a.parquet", "text,label\n", "a.parquet: not a Parquet file"),
         ("a.csv", "", "a.csv: no rows"),
         ("a.csv", "text,label\n", "a.csv: no rows"),
@@ -121,7 +154,9 @@ def test_limits_name_splits_that_exist():
     splits = ("train", "validation")
     assert limit_of({"train": 3}, "train", splits) == 3
     assert limit_of({"train": 3}, "validation", splits) is None
-    with pytest.raises(RecipeError, match=r"data.limit.trian: no such split; did you mean 'train'\?"):
+    with pytest.raises(
+        RecipeError, match=r"data.limit.trian: no such split; did you mean 'train'\?"
+    ):
         limit_of({"trian": 3}, "train", splits)
     with pytest.raises(RecipeError, match=r"data.limit.train: 0 rows"):
         limit_of({"train": 0}, "validation", splits)
@@ -130,6 +165,9 @@ def test_limits_name_splits_that_exist():
 
 
 def test_files_that_ship_with_the_package():
-    assert locate("lorakit:tiny/train.csv") == Path(lorakit.__file__).parent / "assets" / "tiny" / "train.csv"
+    assert (
+        locate("lorakit:tiny/train.csv")
+        == Path(lorakit.__file__).parent / "assets" / "tiny" / "train.csv"
+    )
     assert locate("~/a.csv") == Path.home() / "a.csv"
     assert locate("a.csv") == Path("a.csv")

@@ -88,14 +88,19 @@ def test_limits_count_examples_and_keep_their_texts(e2e_folder):
 
 
 def test_triples_are_joined_as_they_are():
-    assert triples_text([("A_b", "c", '"d | e"'), ("f", "g", "h : i")]) == 'A_b : c : "d | e" | f : g : h : i'
+    assert (
+        triples_text([("A_b", "c", '"d | e"'), ("f", "g", "h : i")])
+        == 'A_b : c : "d | e" | f : g : h : i'
+    )
 
 
 LAYOUTS = ({"train": "a.csv", "test": "b.csv"}, {"train": "a.json", "test": "b.json"})
 
 
 def found(folder: Path, split: str) -> str:
-    return str(official_file(str(folder), split, ("", "inner"), LAYOUTS, "Get it.").relative_to(folder))
+    return str(
+        official_file(str(folder), split, ("", "inner"), LAYOUTS, "Get it.").relative_to(folder)
+    )
 
 
 def test_the_first_layout_that_is_there_counts_for_every_split(tmp_path):
@@ -113,10 +118,15 @@ def test_the_first_layout_that_is_there_counts_for_every_split(tmp_path):
 
 
 def test_a_folder_that_is_absent_or_holds_nothing_of_it(tmp_path):
-    with pytest.raises(DataError, match=r"no folder .*away; give the one that holds a.csv, b.csv or a.json.* Get it."):
+    with pytest.raises(
+        DataError,
+        match=r"no folder .*away; give the one that holds a.csv, b.csv or a.json.* Get it.",
+    ):
         found(tmp_path / "away", "test")
     (tmp_path / "c.csv").touch()
-    with pytest.raises(DataError, match=r"holds none of a.csv, b.csv or .* \(it holds: c.csv\). Get it."):
+    with pytest.raises(
+        DataError, match=r"holds none of a.csv, b.csv or .* \(it holds: c.csv\). Get it."
+    ):
         found(tmp_path, "test")
 
 
@@ -133,7 +143,11 @@ def test_json(write, name):
 @pytest.mark.parametrize(
     "content",
     [b"[1]", gzip.compress(b"[1]" * 99)[:-9], gzip.compress(b"[1]")[:12] + b"\xff" * 9],
-    ids=["plain", "cut", "altered"],  # gzip writes the time: ids of its bytes would differ between two collections
+    ids=[
+        "plain",
+        "cut",
+        "altered",
+    ],  # gzip writes the time: ids of its bytes would differ between two collections
 )
 def test_a_damaged_gzip_file(write, content):
     with pytest.raises(DataError, match=r"a\.json\.gz: not a gzip file that can be read"):
@@ -160,8 +174,13 @@ def test_json_of_another_shape(value, message):
 
 
 def test_xml_elements_have_lines(write):
-    root, line = read_xml(Path(write("a.xml", '<?xml version="1.0"?>\n<a>\n<b>x &amp; &#233;</b>\n\n<b/></a>\n')))
-    assert [(element.tag, element.text, line[element]) for element in root] == [("b", "x & é", 3), ("b", None, 5)]
+    root, line = read_xml(
+        Path(write("a.xml", '<?xml version="1.0"?>\n<a>\n<b>x &amp; &#233;</b>\n\n<b/></a>\n'))
+    )
+    assert [(element.tag, element.text, line[element]) for element in root] == [
+        ("b", "x & é", 3),
+        ("b", None, 5),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +200,12 @@ def test_xml_that_is_broken_or_defines_entities(write, content, message):
 
 
 @pytest.mark.parametrize(
-    "error", [ConnectionError("Couldn't reach it"), ValueError("no cache"), RuntimeError("Dataset scripts ...")]
+    "error",
+    [
+        ConnectionError("Couldn't reach it"),
+        ValueError("no cache"),
+        RuntimeError("Dataset scripts ..."),
+    ],
 )
 def test_no_network_says_what_to_do(task, monkeypatch, error):
     import datasets
@@ -191,7 +215,8 @@ def test_no_network_says_what_to_do(task, monkeypatch, error):
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
     with pytest.raises(
-        DataUnavailable, match=r"is not available: .*Give data.path=FOLDER. .*github.com.* once with network"
+        DataUnavailable,
+        match=r"is not available: .*Give data.path=FOLDER. .*github.com.* once with network",
     ):
         task.read("train", Data())
 

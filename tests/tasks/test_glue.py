@@ -103,7 +103,11 @@ def test_every_split_reads_and_test_answers_are_hidden(glue_folder, name):
 
 
 def test_mnli_dev_takes_the_gold_label_not_the_first(glue_folder):
-    assert [example.target for example in read("mnli", "validation_matched", glue_folder)] == [2, 1, 0]
+    assert [example.target for example in read("mnli", "validation_matched", glue_folder)] == [
+        2,
+        1,
+        0,
+    ]
 
 
 def test_the_folder_of_the_task_itself(glue_folder):
@@ -136,11 +140,29 @@ def test_the_malformed_line_of_qqp_is_skipped_and_still_counts_as_a_row(glue_fol
             "not_entailed",
             r"RTE/train.tsv:3: 'not_entailed' is no label.*did you",
         ),
-        ("cola", "CoLA/train.tsv", "gj04\t0", "gj04\t2", r"CoLA/train.tsv:2: label '2' is not 0 or 1"),
+        (
+            "cola",
+            "CoLA/train.tsv",
+            "gj04\t0",
+            "gj04\t2",
+            r"CoLA/train.tsv:2: label '2' is not 0 or 1",
+        ),
         ("stsb", "STS-B/train.tsv", "2.250", "5.250", r"STS-B/train.tsv:4: '5.250' is not in 0..5"),
-        ("stsb", "STS-B/train.tsv", "2.250", "nan", r"STS-B/train.tsv:4: 'nan' is not a finite number"),
+        (
+            "stsb",
+            "STS-B/train.tsv",
+            "2.250",
+            "nan",
+            r"STS-B/train.tsv:4: 'nan' is not a finite number",
+        ),
         ("stsb", "STS-B/train.tsv", "2.250", "", r"STS-B/train.tsv:4: '' is not a finite number"),
-        ("mrpc", "MRPC/train.tsv", "#2 String", "#3 String", r"MRPC/train.tsv:1: no column '#2 String'; did you mean"),
+        (
+            "mrpc",
+            "MRPC/train.tsv",
+            "#2 String",
+            "#3 String",
+            r"MRPC/train.tsv:1: no column '#2 String'; did you mean",
+        ),
     ],
 )
 def test_a_wrong_file(glue_folder, name, file, old, new, message):
@@ -167,7 +189,12 @@ def test_the_hub(monkeypatch, caplog):
 
     asked = []
     table = datasets.Dataset.from_dict(
-        {"premise": ["a", "b", "c"], "hypothesis": ["d", "e", "f"], "label": [2, 0, -1], "idx": [4, 7, 9]},
+        {
+            "premise": ["a", "b", "c"],
+            "hypothesis": ["d", "e", "f"],
+            "label": [2, 0, -1],
+            "idx": [4, 7, 9],
+        },
         features=datasets.Features(
             {
                 "premise": datasets.Value("string"),
@@ -177,12 +204,16 @@ def test_the_hub(monkeypatch, caplog):
             }
         ),
     )
-    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: asked.append((args, kwargs)) or table)
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *args, **kwargs: asked.append((args, kwargs)) or table
+    )
     task = glue("mnli")
     data = Data(revision="abc", limit={"validation_mismatched": 2})
     with caplog.at_level(logging.WARNING):
         examples = task.read("validation_mismatched", data)
-    assert asked == [(("nyu-mll/glue", "mnli"), {"split": "validation_mismatched", "revision": "abc"})]
+    assert asked == [
+        (("nyu-mll/glue", "mnli"), {"split": "validation_mismatched", "revision": "abc"})
+    ]
     assert [(e.id, e.text, e.pair, e.target) for e in examples] == [
         ("validation_mismatched-4", "a", "d", 2),
         ("validation_mismatched-7", "b", "e", 0),
@@ -203,19 +234,27 @@ def test_no_network_says_what_to_do(monkeypatch, error):
         raise error
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(DataError, match=r"nyu-mll/glue rte.*data.path=FOLDER .*RTE/train.tsv.*once with network"):
+    with pytest.raises(
+        DataError, match=r"nyu-mll/glue rte.*data.path=FOLDER .*RTE/train.tsv.*once with network"
+    ):
         glue("rte").read("train", Data())
 
 
 def test_scores_are_percent_of_names_or_numbers():
     task = glue("mrpc")
     names = ["equivalent", "equivalent", "not_equivalent", "not_equivalent", "equivalent"]
-    assert task.score(names, [1, 0, 0, 1, 1]) == pytest.approx({"accuracy": 60.0, "f1": 100 * 2 / 3})
+    assert task.score(names, [1, 0, 0, 1, 1]) == pytest.approx(
+        {"accuracy": 60.0, "f1": 100 * 2 / 3}
+    )
     assert glue("cola").score([1, 1, 0, 0, 1], [1, 0, 0, 1, 1]) == pytest.approx(
         {"matthews_correlation": 100 / 6, "accuracy": 60.0}
     )
-    assert glue("stsb").score([1.0, 2.0, 3.0], [1.0, 3.0, 2.0]) == pytest.approx({"pearson": 50.0, "spearman": 50.0})
-    with pytest.raises(DataError, match=r"prediction 1: 'same' is no label .*'not_equivalent', 'equivalent'"):
+    assert glue("stsb").score([1.0, 2.0, 3.0], [1.0, 3.0, 2.0]) == pytest.approx(
+        {"pearson": 50.0, "spearman": 50.0}
+    )
+    with pytest.raises(
+        DataError, match=r"prediction 1: 'same' is no label .*'not_equivalent', 'equivalent'"
+    ):
         task.score([0, "same"], [0, 0])
     with pytest.raises(DataError, match=r"reference 0: -1 is no label"):
         task.score([0], [-1])
@@ -240,7 +279,9 @@ def test_scores_are_percent_of_names_or_numbers():
 def test_submission(name, split, prediction, file, line):
     task = glue(name)
     count = task.expected_rows()[split]
-    found, text = task.submission(split, {f"{split}-{i}": prediction for i in reversed(range(count))})
+    found, text = task.submission(
+        split, {f"{split}-{i}": prediction for i in reversed(range(count))}
+    )
     assert found == file
     assert text.splitlines() == ["index\tprediction", *(f"{i}\t{line}" for i in range(count))]
     assert text.endswith("\n")
@@ -251,7 +292,9 @@ def test_submission_is_of_a_whole_test_split():
     whole = {f"test-{i}": 0 for i in range(3000)}
     with pytest.raises(DataError, match="made of test, not of 'validation'"):
         task.submission("validation", whole)
-    with pytest.raises(DataError, match=r"3000 rows, and there are 2999 predictions \(none for test-7\)"):
+    with pytest.raises(
+        DataError, match=r"3000 rows, and there are 2999 predictions \(none for test-7\)"
+    ):
         task.submission("test", {id: label for id, label in whole.items() if id != "test-7"})
     with pytest.raises(DataError, match="there are 3001 predictions"):
         task.submission("test", {**whole, "test-3000": 0})

@@ -13,7 +13,9 @@ from lorakit.tasks import Data
 from lorakit.tasks.glue import Glue
 
 ROOT = os.environ.get("LORAKIT_DATA")
-pytestmark = pytest.mark.skipif(ROOT is None, reason="LORAKIT_DATA (a folder with glue/CoLA, glue/MRPC ...) is not set")
+pytestmark = pytest.mark.skipif(
+    ROOT is None, reason="LORAKIT_DATA (a folder with glue/CoLA, glue/MRPC ...) is not set"
+)
 
 
 def read(name: str, split: str):
@@ -51,8 +53,14 @@ def test_qnli_test_is_whole():
 def test_first_rows():
     assert read("cola", "train")[0].text.startswith("Our friends won't buy this analysis")
     stsb = read("stsb", "train")[0]
-    assert (stsb.text, stsb.pair, stsb.target) == ("A plane is taking off.", "An air plane is taking off.", 5.0)
-    assert read("mrpc", "train")[0].text.startswith('Amrozi accused his brother , whom he called " the witness "')
+    assert (stsb.text, stsb.pair, stsb.target) == (
+        "A plane is taking off.",
+        "An air plane is taking off.",
+        5.0,
+    )
+    assert read("mrpc", "train")[0].text.startswith(
+        'Amrozi accused his brother , whom he called " the witness "'
+    )
     assert all(0 <= example.target <= 5 for example in read("stsb", "validation"))  # type: ignore[operator]
 
 
@@ -65,7 +73,8 @@ def test_slices_say_so_and_the_malformed_line_is_skipped(caplog):
 
 
 @pytest.mark.parametrize(
-    ("split", "rows"), [("train", 12925), ("validation_matched", 7469), ("validation_mismatched", 1000)]
+    ("split", "rows"),
+    [("train", 12925), ("validation_matched", 7469), ("validation_mismatched", 1000)],
 )
 def test_mnli(split, rows):
     examples = read("mnli", split)

@@ -8,7 +8,18 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "transformers", "datasets", "evaluate", "sklearn", "scipy", "sacrebleu", "pyarrow", "pandas", "numpy"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "datasets",
+    "evaluate",
+    "sklearn",
+    "scipy",
+    "sacrebleu",
+    "pyarrow",
+    "pandas",
+    "numpy",
+}
 SCRIPT = """
 import json, sys
 from lorakit.{package} import {package}
@@ -21,7 +32,9 @@ print(json.dumps([len({package}.names()), sorted(sys.modules)]))
 @pytest.mark.parametrize("package", ["tasks", "metrics"])
 def test_importing_every_plugin_is_light(package):
     script = SCRIPT.format(package=package)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     count, modules = json.loads(done.stdout)
     assert count >= 4
     assert not HEAVY & set(modules)
@@ -34,5 +47,7 @@ def test_a_task_is_made_without_heavy_imports():
         "tasks.get('text')(train='a.csv', validation='b.csv').primary\n"
         f"print(sorted(set(sys.modules) & {HEAVY!r}))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"

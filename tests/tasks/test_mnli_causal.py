@@ -24,7 +24,9 @@ def read(split: str, folder, **fields):
 
 def test_two_sentences_become_a_question(glue_folder):
     question = "She left the room.\nQuestion: Someone left {}. True, False, or Neither?\nAnswer:"
-    assert [(e.id, e.text, e.pair, e.target, e.references, e.eos) for e in read("train", glue_folder)] == [
+    assert [
+        (e.id, e.text, e.pair, e.target, e.references, e.eos) for e in read("train", glue_folder)
+    ] == [
         ("train-0", question.format(0), None, " True", (" True",), False),
         ("train-1", question.format(1), None, " Neither", (" Neither",), False),
         ("train-2", question.format(2), None, " False", (" False",), False),
@@ -40,10 +42,21 @@ def test_words_of_ones_own_are_asked_for_and_answered(glue_folder):
 
 
 @pytest.mark.parametrize(
-    "words", [["a", "b"], ["a", "b", "c", "d"], ["a", "b", "a"], ["a", "", "c"], ["a", " b", "c"], ["a", "b\n", "c"]]
+    "words",
+    [
+        ["a", "b"],
+        ["a", "b", "c", "d"],
+        ["a", "b", "a"],
+        ["a", "", "c"],
+        ["a", " b", "c"],
+        ["a", "b\n", "c"],
+    ],
 )
 def test_other_words_are_refused(words):
-    with pytest.raises(ValidationError, match="give three words that differ, for entailment, neutral, contradiction"):
+    with pytest.raises(
+        ValidationError,
+        match="give three words that differ, for entailment, neutral, contradiction",
+    ):
         MnliCausal(words=words)
 
 
@@ -66,7 +79,9 @@ def test_the_likeliest_word_is_the_answer(output, label):
 
 def test_what_is_no_answer():
     task = MnliCausal()
-    with pytest.raises(DataError, match=r"'Yes' is no answer; give one of entailment, .*True, Neither, False"):
+    with pytest.raises(
+        DataError, match=r"'Yes' is no answer; give one of entailment, .*True, Neither, False"
+    ):
         task.to_prediction("Yes")
     with pytest.raises(DataError, match="7 is no answer"):
         task.to_prediction(7)  # type: ignore[arg-type]
@@ -86,7 +101,9 @@ def test_splits_and_rows_are_those_of_glue():
     assert (task.primary, task.final_splits, task.labels) == ("accuracy", (), ())
 
 
-@pytest.mark.parametrize("split", ["train", "validation_matched", "validation_mismatched", "test_matched"])
+@pytest.mark.parametrize(
+    "split", ["train", "validation_matched", "validation_mismatched", "test_matched"]
+)
 def test_rows_have_the_ids_and_labels_of_glue(glue_folder, split):
     ours, glue = read(split, glue_folder), Glue(name="glue/mnli")
     theirs = glue.read(split, Data(path=str(glue_folder)))
@@ -94,16 +111,18 @@ def test_rows_have_the_ids_and_labels_of_glue(glue_folder, split):
     if split.startswith("test"):
         assert [(e.target, e.references) for e in ours] == [(None, ())] * 3
     else:
-        assert [MnliCausal().to_reference(e) for e in ours] == [glue.to_reference(e) for e in theirs]
+        assert [MnliCausal().to_reference(e) for e in ours] == [
+            glue.to_reference(e) for e in theirs
+        ]
     for mine, other in zip(ours, theirs, strict=True):
         assert mine.text.startswith(f"{other.text}\nQuestion: {other.pair} ")
 
 
 def test_score_is_accuracy_in_percent():
     task = MnliCausal()
-    assert task.score(["entailment", "neutral", 2], ["entailment", "contradiction", "contradiction"]) == pytest.approx(
-        {"accuracy": 200 / 3}
-    )
+    assert task.score(
+        ["entailment", "neutral", 2], ["entailment", "contradiction", "contradiction"]
+    ) == pytest.approx({"accuracy": 200 / 3})
     with pytest.raises(DataError, match="prediction 0: 'True' is no label"):
         task.score(["True"], [0])
 
@@ -126,13 +145,17 @@ def test_a_file_of_answers_is_scored(glue_folder, write):
 
 @real
 @pytest.mark.parametrize(
-    ("split", "rows"), [("train", 12925), ("validation_matched", 7469), ("validation_mismatched", 1000)]
+    ("split", "rows"),
+    [("train", 12925), ("validation_matched", 7469), ("validation_mismatched", 1000)],
 )
 def test_slices_of_the_official_files(split, rows, caplog):
     with caplog.at_level(logging.WARNING):
         examples = read(split, f"{ROOT}/glue")
     assert len(examples) == rows
     assert {e.target for e in examples} == {" True", " Neither", " False"}
-    assert f"{rows} rows; the official {split} split has {MnliCausal().expected_rows()[split]}" in caplog.text
+    assert (
+        f"{rows} rows; the official {split} split has {MnliCausal().expected_rows()[split]}"
+        in caplog.text
+    )
     theirs = Glue(name="glue/mnli").read(split, Data(path=f"{ROOT}/glue"))
     assert [MnliCausal().choices[e.target] for e in theirs] == [e.target for e in examples]  # type: ignore[index]

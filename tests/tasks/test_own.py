@@ -16,7 +16,8 @@ CSV = 'text,label\n"good, ""very""",pos\nbad,neg\nfine,pos\n'
 @pytest.fixture
 def task(write) -> Classification:
     return Classification(
-        train=write("train.csv", CSV), validation=write("dev.tsv", 'text\tlabel\n"so\tneg\nyes\tpos\nno\tneg\n')
+        train=write("train.csv", CSV),
+        validation=write("dev.tsv", 'text\tlabel\n"so\tneg\nyes\tpos\nno\tneg\n'),
     )
 
 
@@ -41,9 +42,16 @@ def test_labels_that_are_numbers_sort_by_value(write):
 
 
 def test_classes_fix_labels_and_order(write):
-    path = write("a.jsonl", '{"a": "x", "b": "y", "gold": true}\n{"a": "x", "b": "z", "gold": false}\n')
-    task = Classification(train=path, validation=path, text=["a", "b"], label="gold", classes=["true", "false"])  # type: ignore[arg-type]
-    assert [(e.text, e.pair, e.target) for e in task.read("train", Data())] == [("x", "y", 0), ("x", "z", 1)]
+    path = write(
+        "a.jsonl", '{"a": "x", "b": "y", "gold": true}\n{"a": "x", "b": "z", "gold": false}\n'
+    )
+    task = Classification(
+        train=path, validation=path, text=["a", "b"], label="gold", classes=["true", "false"]
+    )  # type: ignore[arg-type]
+    assert [(e.text, e.pair, e.target) for e in task.read("train", Data())] == [
+        ("x", "y", 0),
+        ("x", "z", 1),
+    ]
     assert Classification(train=path, validation=path, classes=[0, 1]).labels == ("0", "1")  # type: ignore[arg-type]
 
 
@@ -74,7 +82,10 @@ def test_test_files_may_hide_the_label(write):
     ("content", "message"),
     [
         ("text,label\na,pos\nb,\n", "dev.csv:3: no label; the labels are 'neg', 'pos'"),
-        ("text,label\na,poss\n", r"dev.csv:2: 'poss' is no label of this task; did you mean 'pos'\? \(labels: 'neg'"),
+        (
+            "text,label\na,poss\n",
+            r"dev.csv:2: 'poss' is no label of this task; did you mean 'pos'\? \(labels: 'neg'",
+        ),
         ("txt,label\na,pos\n", "dev.csv:1: no column 'text'; did you mean 'txt'"),
     ],
 )
@@ -106,8 +117,14 @@ def test_a_text_column_holds_text(write):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"metrics": "acuracy"}, r"metrics\n.*no metric is named 'acuracy'; did you mean 'accuracy'\?"),
-        ({"metrics": ["bleu"]}, r"metrics\n.*'bleu' compares texts, not labels \(these do: accuracy, f1, matthews\)"),
+        (
+            {"metrics": "acuracy"},
+            r"metrics\n.*no metric is named 'acuracy'; did you mean 'accuracy'\?",
+        ),
+        (
+            {"metrics": ["bleu"]},
+            r"metrics\n.*'bleu' compares texts, not labels \(these do: accuracy, f1, matthews\)",
+        ),
         ({"metrics": []}, r"metrics\n"),
         ({"primary_metric": "f1"}, r"primary_metric\n.*the metrics do not give 'f1' \(accuracy\)"),
         ({"classes": ["a", "a"]}, r"classes\n.*holds a label twice"),
@@ -133,11 +150,15 @@ def test_the_first_value_of_the_first_metric_selects_unless_another_is_named(tas
 def test_f1_is_for_two_classes(write):
     path = write("a.csv", "text,label\na,x\nb,y\nc,z\n")
     with pytest.raises(DataError, match="'f1' is for 2 classes, and this task has 3"):
-        Classification(train=path, validation=path, metrics=("accuracy", "f1")).read("train", Data())
+        Classification(train=path, validation=path, metrics=("accuracy", "f1")).read(
+            "train", Data()
+        )
 
 
 def test_data_path_means_nothing_to_own_files(task):
-    with pytest.raises(RecipeError, match=r"data.path \(/d\).*'classification' names its own: task.train"):
+    with pytest.raises(
+        RecipeError, match=r"data.path \(/d\).*'classification' names its own: task.train"
+    ):
         task.read("train", Data(path="/d"))
 
 
@@ -169,13 +190,17 @@ def test_regression(write):
     assert task.labels == ()
     assert [(e.pair, e.target) for e in task.read("train", Data())] == [("y", 1.5), ("z", -20.0)]
     assert task.to_prediction([0.25]) == 0.25
-    assert task.score([1.0, 2.0, 3.0], [1.0, 3.0, 2.0]) == pytest.approx({"pearson": 50.0, "spearman": 50.0})
+    assert task.score([1.0, 2.0, 3.0], [1.0, 3.0, 2.0]) == pytest.approx(
+        {"pearson": 50.0, "spearman": 50.0}
+    )
     with pytest.raises(DataError, match="prediction 1: nan is not a finite number"):
         task.score([1.0, math.nan], [1.0, 2.0])
     assert math.isnan(task.score([1.0, 1.0], [1.0, 2.0])["pearson"])
 
 
-@pytest.mark.parametrize(("value", "shown"), [('"high"', "'high'"), ("null", "None"), ("true", "True"), ("NaN", "nan")])
+@pytest.mark.parametrize(
+    ("value", "shown"), [('"high"', "'high'"), ("null", "None"), ("true", "True"), ("NaN", "nan")]
+)
 def test_values_that_are_no_numbers(write, value, shown):
     path = write("a.jsonl", f'{{"text": "a", "label": 1}}\n{{"text": "b", "label": {value}}}\n')
     with pytest.raises(DataError, match=f"a.jsonl:2: {shown} is not a finite number"):

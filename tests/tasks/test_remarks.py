@@ -30,7 +30,9 @@ def table(tmp_path):
         else:
             out = io.StringIO()
             writer = csv.writer(out, delimiter="\t" if kind == "tsv" else ",", lineterminator="\n")
-            writer.writerows([names, *[["" if row[n] is None else row[n] for n in names] for row in rows]])
+            writer.writerows(
+                [names, *[["" if row[n] is None else row[n] for n in names] for row in rows]]
+            )
             path.write_text(out.getvalue(), encoding="utf-8")
         return str(path)
 
@@ -48,7 +50,10 @@ def place(kind, row):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_texts_that_are_missing(caplog, table, kind):
-    rows = [{"text": text, "label": label} for text, label in [("a", "x"), (None, "y"), ("NaN", "x"), (" ", "y")]]
+    rows = [
+        {"text": text, "label": label}
+        for text, label in [("a", "x"), (None, "y"), ("NaN", "x"), (" ", "y")]
+    ]
     path = table(kind, rows)
     examples, messages = said(caplog, Classification(train=path, validation=path))
     assert [example.text for example in examples] == ["a", "", "NaN", " "]
@@ -103,7 +108,9 @@ def test_a_chat_that_goes_on_after_the_last_answer(caplog, table):
 
 
 def test_a_prompt_that_says_it_is_missing(caplog, table):
-    path = table("jsonl", [{"prompt": "a", "completion": "b"}, {"prompt": "nan", "completion": "b"}])
+    path = table(
+        "jsonl", [{"prompt": "a", "completion": "b"}, {"prompt": "nan", "completion": "b"}]
+    )
     _, (message,) = said(caplog, Text(train=path, validation=path))
     assert "d.jsonl:2" in message
 

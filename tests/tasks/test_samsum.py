@@ -20,14 +20,22 @@ real = pytest.mark.skipif(ROOT is None, reason="LORAKIT_DATA (a folder with sams
 
 
 def read(split: str, folder, limit: int | None = None, **fields):
-    return Samsum(**fields).read(split, Data(path=str(folder), limit={split: limit} if limit else {}))
+    return Samsum(**fields).read(
+        split, Data(path=str(folder), limit={split: limit} if limit else {})
+    )
 
 
 def test_a_chat_is_lines_a_blank_line_and_the_summary(samsum_folder, caplog):
     with caplog.at_level(logging.INFO):
         examples = read("train", samsum_folder)
     assert [(e.id, e.text, e.target, e.references, e.eos) for e in examples] == [
-        ("101", "Ann: Hi!\nBob: Hello.\nAnn: Lunch at 12?\n\n", "Ann wants to have lunch.", (), False),
+        (
+            "101",
+            "Ann: Hi!\nBob: Hello.\nAnn: Lunch at 12?\n\n",
+            "Ann wants to have lunch.",
+            (),
+            False,
+        ),
         ("102-1", "Cy: Late again.\n\n", "Cy is late.", (), False),
         ("104", "Di: 😂\n\nEd: Why?\n\n", "Ed asks why.\nDi laughs.", (), False),
     ]
@@ -106,7 +114,9 @@ def long_folder(samsum_folder):
         (11, "Ann: one tw"),
     ],
 )
-def test_a_long_dialogue_is_not_learnt_and_is_scored_on_its_first_utterances(long_folder, most, first, caplog):
+def test_a_long_dialogue_is_not_learnt_and_is_scored_on_its_first_utterances(
+    long_folder, most, first, caplog
+):
     assert len(CHAT) == 41
     with caplog.at_level(logging.INFO):
         learnt = read("train", long_folder, max_dialogue_chars=most)
@@ -116,8 +126,12 @@ def test_a_long_dialogue_is_not_learnt_and_is_scored_on_its_first_utterances(lon
         ("1", f"{first}\n\n", ("s",)),
         ("2", "Di: five\n\n", ("t",)),
     ]
-    assert (f"train.json: 1 dialogues of more than {most} characters left out" in caplog.text) == (most < 41)
-    assert (f"val.json: 1 of 2 dialogues are longer than {most} characters" in caplog.text) == (most < 41)
+    assert (f"train.json: 1 dialogues of more than {most} characters left out" in caplog.text) == (
+        most < 41
+    )
+    assert (f"val.json: 1 of 2 dialogues are longer than {most} characters" in caplog.text) == (
+        most < 41
+    )
 
 
 def test_a_limit_counts_what_is_kept(long_folder):
@@ -159,11 +173,31 @@ ROW = '{"id": "1", "summary": "s", "dialogue": "d"}'
         ("test.json", "[", r"test.json:1: not JSON"),
         ("test.json", "{}", r"test.json: Input should be a valid list, found {}"),
         ("test.json", f'[{ROW}, {{"id": "2"}}]', r"test.json: \[1\].dialogue: Field required"),
-        ("test.json", f"[{ROW}, {ROW}]", r"test.json: \[1\]: id '1' stands at .*test.json: \[0\] too"),
-        ("test.json", ROW.replace('"s"', '" "').join("[]"), r"test.json: \[0\]: id 1: the summary is empty"),
-        ("test.csv", "id,dialogue,summary\n1,a,b\n2,c,\n", r"test.csv:3: id 2: the summary is empty"),
-        ("test.csv", "id,dialog,summary\n1,a,b\n", r"test.csv:1: no column 'dialogue'; did you mean 'dialog'"),
-        ("train.csv", "id,dialogue,summary\n1,a,b\n", r"no test.csv for the test split. The .json files: corpus.7z"),
+        (
+            "test.json",
+            f"[{ROW}, {ROW}]",
+            r"test.json: \[1\]: id '1' stands at .*test.json: \[0\] too",
+        ),
+        (
+            "test.json",
+            ROW.replace('"s"', '" "').join("[]"),
+            r"test.json: \[0\]: id 1: the summary is empty",
+        ),
+        (
+            "test.csv",
+            "id,dialogue,summary\n1,a,b\n2,c,\n",
+            r"test.csv:3: id 2: the summary is empty",
+        ),
+        (
+            "test.csv",
+            "id,dialog,summary\n1,a,b\n",
+            r"test.csv:1: no column 'dialogue'; did you mean 'dialog'",
+        ),
+        (
+            "train.csv",
+            "id,dialogue,summary\n1,a,b\n",
+            r"no test.csv for the test split. The .json files: corpus.7z",
+        ),
         ("other.csv", "", r"holds none of train.json, val.json, test.json or samsum-train.csv"),
     ],
 )
@@ -177,9 +211,15 @@ def test_the_hub(monkeypatch, caplog):
     import datasets
 
     asked = []
-    table = datasets.Dataset.from_dict({"id": [11, 12], "dialogue": ["A: b", None], "summary": ["c", "d"]})
-    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: asked.append((args, kwargs)) or table)
-    assert [(e.id, e.text) for e in Samsum().read("train", Data(revision="abc"))] == [("11", "A: b\n\n")]
+    table = datasets.Dataset.from_dict(
+        {"id": [11, 12], "dialogue": ["A: b", None], "summary": ["c", "d"]}
+    )
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *args, **kwargs: asked.append((args, kwargs)) or table
+    )
+    assert [(e.id, e.text) for e in Samsum().read("train", Data(revision="abc"))] == [
+        ("11", "A: b\n\n")
+    ]
     assert asked == [(("knkarthick/samsum",), {"split": "train", "revision": "abc"})]
     assert "knkarthick/samsum, train: 2 rows; the official train split has 14732" in caplog.text
 
@@ -192,7 +232,8 @@ def test_no_network_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
     with pytest.raises(
-        DataUnavailable, match=r"samsum, test, is not available: .*Give data.path=FOLDER. .*or run once"
+        DataUnavailable,
+        match=r"samsum, test, is not available: .*Give data.path=FOLDER. .*or run once",
     ):
         Samsum().read("test", Data())
 
@@ -203,7 +244,9 @@ def test_outputs_of_another_system_are_scored_by_line_and_by_id(samsum_folder, w
     assert found.n == 3
     assert found.scores["rouge1"] == pytest.approx(100 * (1 + 2 / 5 + 0) / 3)
     by_id = [("303", "nobody knows"), ("301", "Ann leaves."), ("302", "no")]
-    path = write("p.jsonl", "".join(json.dumps({"id": id, "prediction": text}) + "\n" for id, text in by_id))
+    path = write(
+        "p.jsonl", "".join(json.dumps({"id": id, "prediction": text}) + "\n" for id, text in by_id)
+    )
     assert score_split("samsum", Path(path), "test", [f"data.path={samsum_folder}"]) == found
 
 
@@ -215,7 +258,9 @@ def test_official_counts(split, rows, caplog):
     assert len(examples) == Samsum().expected_rows()[split] == rows
     assert len({e.id for e in examples}) == rows
     assert [message for _, _, message in caplog.record_tuples] == (
-        [f"{ROOT}/samsum/train.json.gz: 1 without a dialogue left out (id 13828807)"] if split == "train" else []
+        [f"{ROOT}/samsum/train.json.gz: 1 without a dialogue left out (id 13828807)"]
+        if split == "train"
+        else []
     )
     assert not any("\r" in e.text + str(e.target) for e in examples)
     assert sum("\n" in str(e.target) for e in examples) == (1 if split == "train" else 0)
@@ -239,7 +284,15 @@ def test_the_first_three_utterances_as_a_summary():
     examples = read("test", str(ROOT))
     task = Samsum()
     ours = [" ".join(e.text.strip().split("\n")[:3]) for e in examples]
-    found = task.score([task.to_prediction(text) for text in ours], [task.to_reference(e) for e in examples])
+    found = task.score(
+        [task.to_prediction(text) for text in ours], [task.to_reference(e) for e in examples]
+    )
     for kind in ("rouge1", "rouge2", "rougeL"):
-        assert found[kind] == pytest.approx(100 * sum(d[kind].fmeasure for d in direct) / len(direct))
-    assert [round(found[kind], 2) for kind in ("rouge1", "rouge2", "rougeL")] == [31.31, 8.68, 24.17]
+        assert found[kind] == pytest.approx(
+            100 * sum(d[kind].fmeasure for d in direct) / len(direct)
+        )
+    assert [round(found[kind], 2) for kind in ("rouge1", "rouge2", "rougeL")] == [
+        31.31,
+        8.68,
+        24.17,
+    ]

@@ -37,11 +37,15 @@ def test_equal_prompts_are_scored_once_with_every_answer(task):
 def test_a_column_of_references(write):
     train = write("a.csv", CSV)
     path = write(
-        "a.jsonl", '{"prompt": "hello", "refs": ["bonjour", " salut "]}\n{"prompt": "bye", "refs": "au revoir"}\n'
+        "a.jsonl",
+        '{"prompt": "hello", "refs": ["bonjour", " salut "]}\n{"prompt": "bye", "refs": "au revoir"}\n',
     )
     task = Text(train=train, validation=path, references="refs")
     examples = task.read("validation", Data())
-    assert [task.to_reference(example) for example in examples] == [["bonjour", "salut"], ["au revoir"]]
+    assert [task.to_reference(example) for example in examples] == [
+        ["bonjour", "salut"],
+        ["au revoir"],
+    ]
     assert len(task.read("train", Data())) == 4
 
 
@@ -59,8 +63,14 @@ def test_hidden_test_answers(write):
     [
         ('{"prompt": "a", "completion": ""}', r"a.jsonl:1: column 'completion' .*empty"),
         ('{"prompt": "a", "completion": 3}', r"a.jsonl:1: column 'completion' holds 3"),
-        ('{"prompt": null, "completion": "b"}', r"a.jsonl:1: column 'prompt' holds None, not a text"),
-        ('{"prompt": "a", "complection": "b"}', r"a.jsonl:1: no column 'completion'; did you mean 'complection'"),
+        (
+            '{"prompt": null, "completion": "b"}',
+            r"a.jsonl:1: column 'prompt' holds None, not a text",
+        ),
+        (
+            '{"prompt": "a", "complection": "b"}',
+            r"a.jsonl:1: no column 'completion'; did you mean 'complection'",
+        ),
     ],
 )
 @pytest.mark.parametrize("split", ["train", "validation"])
@@ -116,9 +126,13 @@ def test_a_template_over_several_columns(write):
     assert Text(train=path, validation=path, prompt="Q: {q}\n").ask("Why?").text == "Q: Why?\n"
 
 
-@pytest.mark.parametrize("template", ["{", "a}", "{}", "{a.b}", "{a[0]}", "{a!r}", "{a:>9}", "{{}}"])
+@pytest.mark.parametrize(
+    "template", ["{", "a}", "{}", "{a.b}", "{a[0]}", "{a!r}", "{a:>9}", "{{}}"]
+)
 def test_a_template_that_is_none(template):
-    with pytest.raises((ValidationError, RecipeError), match=r"is no template|the name of a column|names no column"):
+    with pytest.raises(
+        (ValidationError, RecipeError), match=r"is no template|the name of a column|names no column"
+    ):
         Text(train="a.csv", validation="a.csv", prompt=template)
 
 
@@ -132,7 +146,10 @@ def test_chats(write):
     path = write("a.jsonl", CHATS)
     task = Text(train=path, validation=path, test=path, messages="m")
     (example,) = task.read("train", Data())
-    assert [(turn.role, turn.text) for turn in example.turns] == [("system", "Be short."), ("user", "Hi")]
+    assert [(turn.role, turn.text) for turn in example.turns] == [
+        ("system", "Be short."),
+        ("user", "Hi"),
+    ]
     assert (example.text, example.target, example.references) == ("Hi", "Hello", ("Hello",))
     (asked,) = task.read("test", Data())
     assert (asked.text, asked.target, asked.references, len(asked.turns)) == ("Bye", None, (), 4)
@@ -158,9 +175,13 @@ def test_a_chat_that_is_none(write, value, message):
         Text(train=path, validation=path, messages="m").read("train", Data())
 
 
-@pytest.mark.parametrize("beside", [{"prompt": "q"}, {"eos": True}, {"separator": " "}, {"references": "r"}])
+@pytest.mark.parametrize(
+    "beside", [{"prompt": "q"}, {"eos": True}, {"separator": " "}, {"references": "r"}]
+)
 def test_a_chat_has_no_prompt_of_its_own(beside):
-    with pytest.raises(ValidationError, match=f"{next(iter(beside))} has no meaning beside messages"):
+    with pytest.raises(
+        ValidationError, match=f"{next(iter(beside))} has no meaning beside messages"
+    ):
         Text(train="a.jsonl", validation="a.jsonl", messages="m", **beside)
 
 

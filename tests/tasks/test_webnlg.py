@@ -13,7 +13,9 @@ from lorakit.tasks import Data
 from lorakit.tasks.webnlg import SEEN, UNSEEN, WebNLG
 
 ROOT = os.environ.get("LORAKIT_DATA")
-real = pytest.mark.skipif(ROOT is None, reason="LORAKIT_DATA (a folder with webnlg_2017) is not set")
+real = pytest.mark.skipif(
+    ROOT is None, reason="LORAKIT_DATA (a folder with webnlg_2017) is not set"
+)
 LEADER = "Aarhus : leaderName : Jacob_B."
 LONG = 'Aarhus_Airport : runwayLength : 2776.0 | Aarhus_Airport : cityServed : "Aarhus, Denmark"'
 
@@ -30,7 +32,10 @@ def test_every_good_text_is_learnt_in_the_order_of_the_paths(webnlg_folder, capl
         ("train-1", LEADER, " Its leader is B.", (), True),
         ("train-2", LONG, " It serves Aarhus.", (), True),
     ]
-    assert "train: texts left out by their comment: 2 'toFix'; entries that have no other: 1" in caplog.text
+    assert (
+        "train: texts left out by their comment: 2 'toFix'; entries that have no other: 1"
+        in caplog.text
+    )
     assert "train: 3 rows; the official train split has 6940" in caplog.text
 
 
@@ -62,7 +67,9 @@ def test_a_test_folder_without_the_whole_file(webnlg_folder, caplog):
     assert [e.id for e in read("test", webnlg_folder)] == ["test-0"]
     assert "test: 1 rows; the official test split has 1862" in caplog.text
     (webnlg_folder / "test" / "testdata_unseen_with_lex.xml").unlink()
-    with pytest.raises(DataError, match=r"test: no .xml file with texts in it; .* is testdata_with_lex.xml"):
+    with pytest.raises(
+        DataError, match=r"test: no .xml file with texts in it; .* is testdata_with_lex.xml"
+    ):
         read("test", webnlg_folder)
 
 
@@ -70,8 +77,14 @@ def test_the_folder_around_it(webnlg_folder):
     assert read("test", webnlg_folder.parent) == read("test", webnlg_folder)
     (webnlg_folder.parent / "webnlg_2017").mkdir()
     webnlg_folder.rename(webnlg_folder.parent / "webnlg_2017" / webnlg_folder.name)
-    assert len(read("test", webnlg_folder.parent)) == len(read("test", webnlg_folder.parent / "webnlg_2017")) == 3
-    with pytest.raises(DataError, match=r"no folder .*The folders of .xml files: https://gitlab.com"):
+    assert (
+        len(read("test", webnlg_folder.parent))
+        == len(read("test", webnlg_folder.parent / "webnlg_2017"))
+        == 3
+    )
+    with pytest.raises(
+        DataError, match=r"no folder .*The folders of .xml files: https://gitlab.com"
+    ):
         read("test", webnlg_folder)
 
 
@@ -91,7 +104,13 @@ def json_entry(number: int, **changes) -> dict:
 def test_the_reference_codes_json(write, tmp_path):
     other = [{"object": "D", "property": "b", "subject": "A"}]
     text = json.dumps(
-        {"entries": [json_entry(1), json_entry(2, category="Artist", modifiedtripleset=other * 2), json_entry(3)]}
+        {
+            "entries": [
+                json_entry(1),
+                json_entry(2, category="Artist", modifiedtripleset=other * 2),
+                json_entry(3),
+            ]
+        }
     )
     for name in ("train", "dev", "test"):
         write(f"{name}.json", text)
@@ -109,13 +128,37 @@ def test_the_reference_codes_json(write, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('category="Airport"', 'category="Airprot"', r"a.xml:4: category 'Airprot' is none of the 15.*mean 'Airport'"),
+        (
+            'category="Airport"',
+            'category="Airprot"',
+            r"a.xml:4: category 'Airprot' is none of the 15.*mean 'Airport'",
+        ),
         ("He leads Aarhus.", " ", r"a.xml:7: an empty text"),
-        ('<lex comment="good" lid="Id1">He leads Aarhus.</lex>', "", r"a.xml:4: an entry without a text \(lex\)"),
-        ("<mtriple>Aarhus | leaderName | Jacob_B.</mtriple>", "", r"a.xml:4: an entry without triples"),
-        ("Aarhus | leaderName | Jacob_B.", "Aarhus | Jacob_B.", r"a.xml:6: 'Aarhus \| Jacob_B.' is not SUBJECT"),
-        ("Aarhus | leaderName | Jacob_B.", "Aarhus |  | Jacob_B.", r"a.xml:6: .* is not SUBJECT \| PROPERTY"),
-        ("originaltripleset", "modifiedtripleset", r"a.xml:4: an entry with 2 modifiedtripleset; it has one"),
+        (
+            '<lex comment="good" lid="Id1">He leads Aarhus.</lex>',
+            "",
+            r"a.xml:4: an entry without a text \(lex\)",
+        ),
+        (
+            "<mtriple>Aarhus | leaderName | Jacob_B.</mtriple>",
+            "",
+            r"a.xml:4: an entry without triples",
+        ),
+        (
+            "Aarhus | leaderName | Jacob_B.",
+            "Aarhus | Jacob_B.",
+            r"a.xml:6: 'Aarhus \| Jacob_B.' is not SUBJECT",
+        ),
+        (
+            "Aarhus | leaderName | Jacob_B.",
+            "Aarhus |  | Jacob_B.",
+            r"a.xml:6: .* is not SUBJECT \| PROPERTY",
+        ),
+        (
+            "originaltripleset",
+            "modifiedtripleset",
+            r"a.xml:4: an entry with 2 modifiedtripleset; it has one",
+        ),
         ("benchmark", "corpus", r"a.xml:2: <corpus>; a file of WebNLG is a <benchmark> of entries"),
         ("</entry>", "", r"a.xml:\d+: not XML: mismatched tag"),
     ],
@@ -131,18 +174,36 @@ def test_wrong_xml(webnlg_folder, old, new, message):
     ("value", "message"),
     [
         ([], r"dev.json: Input should be a valid dictionary"),
-        ({"entries": [json_entry(1)["1"]]}, r"dev.json: entries\[0\].category: Input should be a valid dictionary"),
-        ({"entries": [{"1": {"category": "Food"}}]}, r"dev.json: entries\[0\].1.modifiedtripleset: Field required"),
-        ({"entries": [json_entry(1, category="Film")]}, r"dev.json: entry 1: category 'Film' is none of the 15"),
+        (
+            {"entries": [json_entry(1)["1"]]},
+            r"dev.json: entries\[0\].category: Input should be a valid dictionary",
+        ),
+        (
+            {"entries": [{"1": {"category": "Food"}}]},
+            r"dev.json: entries\[0\].1.modifiedtripleset: Field required",
+        ),
+        (
+            {"entries": [json_entry(1, category="Film")]},
+            r"dev.json: entry 1: category 'Film' is none of the 15",
+        ),
         (
             {"entries": [json_entry(1), json_entry(2, lexicalisations=[])]},
             r"dev.json: entry 2: an entry without a text",
         ),
-        ({"entries": [json_entry(1, modifiedtripleset=[])]}, r"dev.json: entry 1: an entry without triples"),
+        (
+            {"entries": [json_entry(1, modifiedtripleset=[])]},
+            r"dev.json: entry 1: an entry without triples",
+        ),
         (
             {
                 "entries": [
-                    json_entry(1, lexicalisations=[{"comment": "good", "lex": "a"}, {"comment": "good", "lex": ""}])
+                    json_entry(
+                        1,
+                        lexicalisations=[
+                            {"comment": "good", "lex": "a"},
+                            {"comment": "good", "lex": ""},
+                        ],
+                    )
                 ]
             },
             r"dev.json: entry 1, text 2: an empty text",
@@ -155,7 +216,9 @@ def test_wrong_json(write, tmp_path, value, message):
         read("validation", tmp_path)
 
 
-def hub_row(category: str, triples: list[str], texts: list[str], test_category: str = "", **lex) -> dict:
+def hub_row(
+    category: str, triples: list[str], texts: list[str], test_category: str = "", **lex
+) -> dict:
     comments = ["toFix" if text == "bad" else "good" for text in texts]
     return {
         "category": category,
@@ -164,7 +227,13 @@ def hub_row(category: str, triples: list[str], texts: list[str], test_category: 
         "original_triple_sets": {"otriple_set": [triples, triples]},
         "modified_triple_sets": {"mtriple_set": [triples]},
         "shape": "",
-        "lex": {"comment": comments, "lid": ["Id1"] * len(texts), "text": texts, "lang": [""] * len(texts), **lex},
+        "lex": {
+            "comment": comments,
+            "lid": ["Id1"] * len(texts),
+            "text": texts,
+            "lang": [""] * len(texts),
+            **lex,
+        },
         "test_category": test_category,
     }
 
@@ -188,12 +257,18 @@ def from_disk(monkeypatch, folder: Path, split: str, rows: list[dict]) -> list:
 
 
 def test_the_hub(monkeypatch, tmp_path):
-    rows = [hub_row("Food", ["A | b | C", "A | d | E"], ["x", "bad", "y"]), hub_row("City", ["A | b | C"], ["bad"])]
+    rows = [
+        hub_row("Food", ["A | b | C", "A | d | E"], ["x", "bad", "y"]),
+        hub_row("City", ["A | b | C"], ["bad"]),
+    ]
     asked = from_disk(monkeypatch, tmp_path, "dev", rows)
     assert [(e.id, e.text, e.references) for e in WebNLG().read("validation", Data())] == [
         ("validation-0", "A : b : C | A : d : E", ("x", "y"))
     ]
-    files = {"data_files": {"validation": "webnlg_challenge_2017/dev/*.parquet"}, "split": "validation"}
+    files = {
+        "data_files": {"validation": "webnlg_challenge_2017/dev/*.parquet"},
+        "split": "validation",
+    }
     assert asked == [("webnlg-challenge/web_nlg", "refs/convert/parquet", files)]
 
 
@@ -217,8 +292,14 @@ def test_the_hubs_test_split_is_three_files_and_one_is_read(monkeypatch, tmp_pat
     ("row", "message"),
     [
         (hub_row("Food", ["A | b"], ["x"]), r"web_nlg, train row 0: 'A \| b' is not SUBJECT"),
-        (hub_row("Food", ["A | b | C"], ["x"], comment=["good", "good"]), r"train row 0: 2 comments for 1 texts"),
-        ({"category": "Food", "lex": {"text": ["x"]}}, r"train row 0: modified_triple_sets: Field required"),
+        (
+            hub_row("Food", ["A | b | C"], ["x"], comment=["good", "good"]),
+            r"train row 0: 2 comments for 1 texts",
+        ),
+        (
+            {"category": "Food", "lex": {"text": ["x"]}},
+            r"train row 0: modified_triple_sets: Field required",
+        ),
     ],
 )
 def test_wrong_hub_rows(monkeypatch, tmp_path, row, message):
@@ -234,10 +315,19 @@ def test_official_counts(caplog):
         found = {split: WebNLG().read(split, Data(path=str(folder))) for split in WebNLG.sizes}
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
     assert {split: len(examples) for split, examples in found.items()} == WebNLG().expected_rows()
-    assert "train: texts left out by their comment: 77 'toFix'; entries that have no other: 5" in caplog.text
-    assert "dev: texts left out by their comment: 10 'toFix'; entries that have no other: 1" in caplog.text
+    assert (
+        "train: texts left out by their comment: 77 'toFix'; entries that have no other: 5"
+        in caplog.text
+    )
+    assert (
+        "dev: texts left out by their comment: 10 'toFix'; entries that have no other: 1"
+        in caplog.text
+    )
     assert [e.group for e in found["test"]] == ["seen"] * 971 + ["unseen"] * 891
-    assert [sum(len(e.references) for e in found[split]) for split in ("validation", "test")] == [2258, 4928]
+    assert [sum(len(e.references) for e in found[split]) for split in ("validation", "test")] == [
+        2258,
+        4928,
+    ]
     assert len(found["train"]) + 77 == 18102
     assert WebNLG().rows_of("test", Data(path=str(folder))) == [f"test-{i}" for i in range(1862)]
 
@@ -259,7 +349,9 @@ def test_ten_categories_are_seen():
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_xml_and_the_reference_codes_json_hold_the_same(split):
     folder = Path(str(ROOT)) / "webnlg_2017"
-    xml, codes = (WebNLG().read(split, Data(path=str(path))) for path in (folder, folder / "lora_json"))
+    xml, codes = (
+        WebNLG().read(split, Data(path=str(path))) for path in (folder, folder / "lora_json")
+    )
     assert len(xml) == len(codes)
     for ours, theirs in zip(xml, codes, strict=True):
         assert ours == theirs

@@ -50,31 +50,54 @@ RIGHT = [
 
 def test_what_is_learnt():
     assert [(e.id, e.text, e.target, e.references, e.eos) for e in examples("train")] == [
-        ("train-0", BIRDS.format("Where does the wren live?"),
-         """ SELECT "Home" FROM table WHERE "Bird" = 'Wren'""", (), False),
-        ("train-1", BIRDS.format("How many birds have more than 1 wing?"),
-         ' SELECT COUNT("Bird") FROM table WHERE "Wings" > 1', (), False),
-        ("train-2", YEARS.format("What is the last year of O'Neill?"),
-         """ SELECT MAX(col1) FROM table WHERE "Team" = 'O''Neill'""", (), False),
-    ]  # fmt: skip
+        (
+            "train-0",
+            BIRDS.format("Where does the wren live?"),
+            """ SELECT "Home" FROM table WHERE "Bird" = 'Wren'""",
+            (),
+            False,
+        ),
+        (
+            "train-1",
+            BIRDS.format("How many birds have more than 1 wing?"),
+            ' SELECT COUNT("Bird") FROM table WHERE "Wings" > 1',
+            (),
+            False,
+        ),
+        (
+            "train-2",
+            YEARS.format("What is the last year of O'Neill?"),
+            """ SELECT MAX(col1) FROM table WHERE "Team" = 'O''Neill'""",
+            (),
+            False,
+        ),
+    ]
 
 
 def test_what_is_scored():
     found = examples("validation")
     assert [e.target for e in found] == [f" {sql}" for sql in RIGHT]
-    assert found[1].text == YEARS.format("Which team has 2001 and then 2002?"), "a prompt has three lines"
+    assert found[1].text == YEARS.format("Which team has 2001 and then 2002?"), (
+        "a prompt has three lines"
+    )
     rows = {"path": str(FILES), "revision": None, "split": "validation"}
     about = {"table": "2-20-3", "columns": ["Year", "Year", "Team"], "rows": rows}
     assert found[1].references == (f"{RIGHT[1]} -- {json.dumps(about)}",)
-    assert scores(RIGHT) == {"logical_form_accuracy": 100.0, "execution_accuracy": 100.0, "unparsable": 0.0}
+    assert scores(RIGHT) == {
+        "logical_form_accuracy": 100.0,
+        "execution_accuracy": 100.0,
+        "unparsable": 0.0,
+    }
 
 
 @pytest.mark.parametrize(
     ("output", "prediction"),
     [
         (' SELECT "a" FROM table\nquestion: more', 'SELECT "a" FROM table'),
-        (' select  max ( "a" )from table where "b"=\'x\' and col2>5.50;<|endoftext|>SELECT',
-         """SELECT MAX("a") FROM table WHERE "b" = 'x' AND col2 > 5.5"""),
+        (
+            ' select  max ( "a" )from table where "b"=\'x\' and col2>5.50;<|endoftext|>SELECT',
+            """SELECT MAX("a") FROM table WHERE "b" = 'x' AND col2 > 5.5""",
+        ),
         ("SELECT col3 FROM table -- a remark", "SELECT col3 FROM table"),
         ("  The answer is 5. \n", "The answer is 5."),
         ("SELECT a FROM table", "SELECT a FROM table"),
@@ -85,18 +108,33 @@ def test_what_is_scored():
         ('SELECT "a" FROM table WHERE "b" = 1e999', 'SELECT "a" FROM table WHERE "b" = 1e999'),
         ('SELECT "a" FROM table WHERE "b" = 5x', 'SELECT "a" FROM table WHERE "b" = 5x'),
         ("", ""),
-        ({"query": {"sel": 3, "agg": 3, "conds": [[5, 2, "x"]]}, "error": ""},
-         "SELECT COUNT(col3) FROM table WHERE col5 < 'x'"),
+        (
+            {"query": {"sel": 3, "agg": 3, "conds": [[5, 2, "x"]]}, "error": ""},
+            "SELECT COUNT(col3) FROM table WHERE col5 < 'x'",
+        ),
         ({"query": None, "error": "no column"}, '{"query": null, "error": "no column"}'),
-        ({"query": {"sel": 0, "agg": 0, "conds": []}, "error": "late"},
-         '{"query": {"sel": 0, "agg": 0, "conds": []}, "error": "late"}'),
-        ({"query": {"sel": "0", "agg": 0, "conds": []}}, '{"query": {"sel": "0", "agg": 0, "conds": []}}'),
-        ({"query": {"sel": 0, "agg": 6, "conds": []}}, '{"query": {"sel": 0, "agg": 6, "conds": []}}'),
-        ({"query": {"sel": 0, "agg": 0, "conds": [[0, "x"]]}}, '{"query": {"sel": 0, "agg": 0, "conds": [[0, "x"]]}}'),
-        ({"query": {"sel": 0, "agg": 0, "conds": [[0, 0, True]]}},
-         '{"query": {"sel": 0, "agg": 0, "conds": [[0, 0, true]]}}'),
+        (
+            {"query": {"sel": 0, "agg": 0, "conds": []}, "error": "late"},
+            '{"query": {"sel": 0, "agg": 0, "conds": []}, "error": "late"}',
+        ),
+        (
+            {"query": {"sel": "0", "agg": 0, "conds": []}},
+            '{"query": {"sel": "0", "agg": 0, "conds": []}}',
+        ),
+        (
+            {"query": {"sel": 0, "agg": 6, "conds": []}},
+            '{"query": {"sel": 0, "agg": 6, "conds": []}}',
+        ),
+        (
+            {"query": {"sel": 0, "agg": 0, "conds": [[0, "x"]]}},
+            '{"query": {"sel": 0, "agg": 0, "conds": [[0, "x"]]}}',
+        ),
+        (
+            {"query": {"sel": 0, "agg": 0, "conds": [[0, 0, True]]}},
+            '{"query": {"sel": 0, "agg": 0, "conds": [[0, 0, true]]}}',
+        ),
     ],
-)  # fmt: skip
+)
 def test_predictions(output, prediction):
     assert WikiSql().to_prediction(output) == prediction
 
@@ -106,10 +144,19 @@ def test_predictions(output, prediction):
     [
         (["", *RIGHT[1:]], (200 / 3, 200 / 3, 100 / 3)),
         (['SELECT "bird" FROM table', *RIGHT[1:]], (200 / 3, 200 / 3, 100 / 3)),  # no such column
-        (["SELECT col0 FROM table WHERE col3 = '5.0'", *RIGHT[1:]], (100.0, 100.0, 0.0)),  # a name or its number
+        (
+            ["SELECT col0 FROM table WHERE col3 = '5.0'", *RIGHT[1:]],
+            (100.0, 100.0, 0.0),
+        ),  # a name or its number
         (['SELECT "Bird" FROM table WHERE "No. ""of""" = 5.0', *RIGHT[1:]], (100.0, 100.0, 0.0)),
-        (["""SELECT "Bird" FROM table WHERE "Home" = 'barn (OLD)'""", *RIGHT[1:]], (200 / 3, 100.0, 0.0)),
-        ([RIGHT[0], 'SELECT "Year" FROM table', RIGHT[2]], (200 / 3, 200 / 3, 100 / 3)),  # of two of that name
+        (
+            ["""SELECT "Bird" FROM table WHERE "Home" = 'barn (OLD)'""", *RIGHT[1:]],
+            (200 / 3, 100.0, 0.0),
+        ),
+        (
+            [RIGHT[0], 'SELECT "Year" FROM table', RIGHT[2]],
+            (200 / 3, 200 / 3, 100 / 3),
+        ),  # of two of that name
         ([*RIGHT[:2], 'SELECT "Bird" FROM table WHERE "Wings" OP 2'], (200 / 3, 200 / 3, 0.0)),
     ],
 )
@@ -121,7 +168,9 @@ def test_scores(said, expected):
 
 def without_rows(file: Path, *ids: str) -> None:
     tables = [json.loads(line) for line in file.read_text().splitlines()]
-    text = "".join(json.dumps(table | ({"rows": []} if table["id"] in ids else {})) + "\n" for table in tables)
+    text = "".join(
+        json.dumps(table | ({"rows": []} if table["id"] in ids else {})) + "\n" for table in tables
+    )
     file.write_text(text)
 
 
@@ -148,16 +197,30 @@ def test_rows_that_are_gone_are_said(folder, caplog):
     assert "the tables' rows are not where the references say: data.path: no folder" in caplog.text
 
 
-@pytest.mark.parametrize("reference", ["SELECT col0 FROM table", "", 5, ["a", "b"], 'x -- {"table": "1"}',
-                                       'x -- {"table": "1", "columns": ["a"]}', 'x -- {"table": '])  # fmt: skip
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "SELECT col0 FROM table",
+        "",
+        5,
+        ["a", "b"],
+        'x -- {"table": "1"}',
+        'x -- {"table": "1", "columns": ["a"]}',
+        'x -- {"table": ',
+    ],
+)
 def test_a_wrong_reference(reference):
     with pytest.raises(DataError, match=r"^reference 0: .*; give one query, then -- and its table"):
         WikiSql().score(["SELECT col0 FROM table"], [reference])
 
 
 def test_limits_names_packed_files_and_headers(folder):
-    (folder / "train.slice2.rebuilt.jsonl.gz").write_bytes(gzip.compress((folder / "train.jsonl").read_bytes()))
-    (folder / "train.slice2.tables.headers.jsonl").write_bytes((folder / "train.tables.jsonl").read_bytes())
+    (folder / "train.slice2.rebuilt.jsonl.gz").write_bytes(
+        gzip.compress((folder / "train.jsonl").read_bytes())
+    )
+    (folder / "train.slice2.tables.headers.jsonl").write_bytes(
+        (folder / "train.tables.jsonl").read_bytes()
+    )
     (folder / "train.jsonl").unlink()
     (folder / "train.tables.jsonl").unlink()
     data = folder.parent / "data"
@@ -166,7 +229,10 @@ def test_limits_names_packed_files_and_headers(folder):
         assert examples("train", path) == examples("train")
         assert len(examples("train", path, limit={"train": 2})) == 2
     (data / "train.slice3.jsonl").touch()
-    with pytest.raises(DataError, match=r"several files of questions .* \(train.slice2.rebuilt.jsonl.gz, train.slice3"):
+    with pytest.raises(
+        DataError,
+        match=r"several files of questions .* \(train.slice2.rebuilt.jsonl.gz, train.slice3",
+    ):
         examples("train", data)
     (data / "train.jsonl").write_bytes((FILES / "train.jsonl").read_bytes())
     assert examples("train", data) == examples("train"), "the official name goes before"
@@ -176,7 +242,9 @@ def test_limits_names_packed_files_and_headers(folder):
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(DataError, match=r"data.path: no folder .*none; give the one that holds dev.jsonl. data.tar"):
+    with pytest.raises(
+        DataError, match=r"data.path: no folder .*none; give the one that holds dev.jsonl. data.tar"
+    ):
         examples("validation", tmp_path / "none")
     with pytest.raises(DataError, match=r"no dev.jsonl \(it holds: nothing\)"):
         examples("validation", tmp_path)
@@ -193,24 +261,46 @@ ROW = {"table_id": "1-1-1", "question": "Which?", "sql": SQL}
         (b"\xff", r"dev.jsonl:2: not JSON"),
         ("[" * 100_000, r"dev.jsonl:2: not JSON"),
         ("[]", r"dev.jsonl:2: Input should be"),
-        (ROW | {"table_id": "9"}, r"dev.jsonl:2: no table '9'; are questions and tables of one split\?"),
+        (
+            ROW | {"table_id": "9"},
+            r"dev.jsonl:2: no table '9'; are questions and tables of one split\?",
+        ),
         (ROW | {"question": " "}, r"dev.jsonl:2: an empty question"),
         (ROW | {"question": 5}, r"dev.jsonl:2: question: Input should be a valid string, found 5"),
         ({"table_id": "1-1-1", "question": "Which?"}, r"dev.jsonl:2: sql: Field required"),
         (ROW | {"sql": SQL | {"sel": 4}}, r"dev.jsonl:2: column 4 of table 1-1-1, which has 4"),
         (ROW | {"sql": SQL | {"sel": -1}}, r"dev.jsonl:2: sel -1, agg 0; a column is from 0"),
         (ROW | {"sql": SQL | {"agg": 6}}, r"dev.jsonl:2: sel 0, agg 6;"),
-        (ROW | {"sql": SQL | {"sel": "0"}}, r"dev.jsonl:2: sql.sel: Input should be a valid integer, found '0'"),
-        (ROW | {"sql": SQL | {"conds": [[0, 0]]}}, r"dev.jsonl:2: condition \[0, 0\]; it is \[column, operator, value"),
-        (ROW | {"sql": SQL | {"conds": [["0", 0, "x"]]}}, r"dev.jsonl:2: condition \['0', 0, 'x'\]"),
-        (ROW | {"sql": SQL | {"conds": [[0, 4, "x"]]}}, r"dev.jsonl:2: condition \[0, 4, 'x'\]; .* operator in 0..3"),
+        (
+            ROW | {"sql": SQL | {"sel": "0"}},
+            r"dev.jsonl:2: sql.sel: Input should be a valid integer, found '0'",
+        ),
+        (
+            ROW | {"sql": SQL | {"conds": [[0, 0]]}},
+            r"dev.jsonl:2: condition \[0, 0\]; it is \[column, operator, value",
+        ),
+        (
+            ROW | {"sql": SQL | {"conds": [["0", 0, "x"]]}},
+            r"dev.jsonl:2: condition \['0', 0, 'x'\]",
+        ),
+        (
+            ROW | {"sql": SQL | {"conds": [[0, 4, "x"]]}},
+            r"dev.jsonl:2: condition \[0, 4, 'x'\]; .* operator in 0..3",
+        ),
         (ROW | {"sql": SQL | {"conds": [[4, 0, "x"]]}}, r"dev.jsonl:2: column 4 of table"),
         (ROW | {"sql": SQL | {"conds": [[0, 0, None]]}}, r"dev.jsonl:2: sql.conds\[0\]\[2\]"),
-        ('{"table_id": "1-1-1", "question": "W?", "sql": {"sel": 0, "agg": 0, "conds": [[0, 0, NaN]]}}', r"jsonl:2: "),
+        (
+            '{"table_id": "1-1-1", "question": "W?", "sql": {"sel": 0, "agg": 0, "conds": [[0, 0, NaN]]}}',
+            r"jsonl:2: ",
+        ),
     ],
 )
 def test_wrong_rows(folder, row, message):
-    line = row if isinstance(row, bytes) else (row if isinstance(row, str) else json.dumps(row)).encode()
+    line = (
+        row
+        if isinstance(row, bytes)
+        else (row if isinstance(row, str) else json.dumps(row)).encode()
+    )
     (folder / "dev.jsonl").write_bytes(json.dumps(ROW).encode() + b"\n" + line + b"\n")
     with pytest.raises(DataError, match=message):
         examples("validation", folder)
@@ -219,10 +309,19 @@ def test_wrong_rows(folder, row, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"header": "Bird"}, r"dev.tables.jsonl:1: header: Input should be a valid list, found 'Bird'"),
-        ({"rows": [["a", 1, "b"]]}, r"dev.tables.jsonl:1: table 1-1-1: a row of 3 cells in a table of 4 columns"),
+        (
+            {"header": "Bird"},
+            r"dev.tables.jsonl:1: header: Input should be a valid list, found 'Bird'",
+        ),
+        (
+            {"rows": [["a", 1, "b"]]},
+            r"dev.tables.jsonl:1: table 1-1-1: a row of 3 cells in a table of 4 columns",
+        ),
         ({"rows": [["a", {}, "b", "c"]]}, r"dev.tables.jsonl:1: rows\[0\]\[1\]"),
-        ({"types": ["text", "blob", "text", "text"]}, r"dev.tables.jsonl:1: table 1-1-1: columns of type 'blob'"),
+        (
+            {"types": ["text", "blob", "text", "text"]},
+            r"dev.tables.jsonl:1: table 1-1-1: columns of type 'blob'",
+        ),
     ],
 )
 def test_wrong_tables(folder, change, message):
@@ -249,14 +348,29 @@ def test_the_hub(monkeypatch, tmp_path):
         sheet = tables[question.table]
         assert sheet.content is not None
         conds = question.query.conditions
-        triples = {"column_index": [c[0] for c in conds], "operator_index": [c[1] for c in conds],
-                   "condition": [str(c[2]) for c in conds]}  # fmt: skip
+        triples = {
+            "column_index": [c[0] for c in conds],
+            "operator_index": [c[1] for c in conds],
+            "condition": [str(c[2]) for c in conds],
+        }
         rows = [["" if cell is None else str(cell) for cell in row] for row in sheet.content.rows]
-        made.append({
-            "phase": 1, "question": question.text,
-            "table": {"id": question.table, "header": sheet.header, "types": sheet.content.types, "rows": rows},
-            "sql": {"sel": question.query.column, "agg": question.query.aggregate, "conds": triples},
-        })  # fmt: skip
+        made.append(
+            {
+                "phase": 1,
+                "question": question.text,
+                "table": {
+                    "id": question.table,
+                    "header": sheet.header,
+                    "types": sheet.content.types,
+                    "rows": rows,
+                },
+                "sql": {
+                    "sel": question.query.column,
+                    "agg": question.query.aggregate,
+                    "conds": triples,
+                },
+            }
+        )
     file = tmp_path / "default" / "validation" / "0000.parquet"
     file.parent.mkdir(parents=True)
     datasets.Dataset.from_list(made).to_parquet(str(file))
@@ -268,21 +382,33 @@ def test_the_hub(monkeypatch, tmp_path):
     monkeypatch.setattr(datasets, "load_dataset", from_disk)
     task = WikiSql()
     found = task.read("validation", Data())
-    assert asked == [("Salesforce/wikisql", "refs/convert/parquet", {"validation": "default/validation/*.parquet"})]
+    assert asked == [
+        (
+            "Salesforce/wikisql",
+            "refs/convert/parquet",
+            {"validation": "default/validation/*.parquet"},
+        )
+    ]
     assert [e.text for e in found] == [e.text for e in examples("validation")]
     assert found[1].target == """ SELECT "Team" FROM table WHERE col0 = '2001' AND col1 = '2002'"""
     references = [task.to_reference(e) for e in found]
     assert task.score(RIGHT, references) == {
-        "logical_form_accuracy": 100.0, "execution_accuracy": 100.0, "unparsable": 0.0,
-    }  # fmt: skip
+        "logical_form_accuracy": 100.0,
+        "execution_accuracy": 100.0,
+        "unparsable": 0.0,
+    }
 
 
 NAMES = st.one_of(st.none(), st.sampled_from(["a", "b", "col0", "col1", ""]), st.text())
 NUMBERS = st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False))
 VALUES = st.one_of(
-    st.sampled_from(["", "5", "5.0", "a\nb\r", "\\n", "\\\\", "'", "''", "' AND \"a\" = '", "-- x", ";"]),
-    st.text(), NUMBERS, NUMBERS.map(str),
-)  # fmt: skip
+    st.sampled_from(
+        ["", "5", "5.0", "a\nb\r", "\\n", "\\\\", "'", "''", "' AND \"a\" = '", "-- x", ";"]
+    ),
+    st.text(),
+    NUMBERS,
+    NUMBERS.map(str),
+)
 
 
 @st.composite
@@ -320,9 +446,34 @@ def test_columns_stay_apart(case):
     assert len(set(spellings(header))) == len(header)
 
 
-@given(st.one_of(st.text(), st.lists(st.sampled_from(
-    ["SELECT", "MAX(", ")", '"a"', "col1", "FROM table", "WHERE", "AND", "=", ">", "5", "'x'", " ", ";", "--", '"', "'"]
-)).map(" ".join)))  # fmt: skip
+@given(
+    st.one_of(
+        st.text(),
+        st.lists(
+            st.sampled_from(
+                [
+                    "SELECT",
+                    "MAX(",
+                    ")",
+                    '"a"',
+                    "col1",
+                    "FROM table",
+                    "WHERE",
+                    "AND",
+                    "=",
+                    ">",
+                    "5",
+                    "'x'",
+                    " ",
+                    ";",
+                    "--",
+                    '"',
+                    "'",
+                ]
+            )
+        ).map(" ".join),
+    )
+)
 def test_any_text_is_an_answer(text):
     task = WikiSql()
     said = task.to_prediction(text)
@@ -331,7 +482,9 @@ def test_any_text_is_an_answer(text):
 
 
 @real
-@pytest.mark.parametrize(("split", "rows"), [("train", 15_000), ("validation", 8_421), ("test", 15_878)])
+@pytest.mark.parametrize(
+    ("split", "rows"), [("train", 15_000), ("validation", 8_421), ("test", 15_878)]
+)
 def test_every_gold_query_is_written_and_read_back(split, rows):
     path = str(Path(str(ROOT)) / "wikisql")
     questions, tables = read(split, path, None)
@@ -348,7 +501,12 @@ def test_every_gold_query_is_written_and_read_back(split, rows):
     if split != "train":
         assert rows == task.expected_rows()[split]
         texts = [str(example.target) for example in found]
-        assert task.score(texts, [task.to_reference(example) for example in found])["logical_form_accuracy"] == 100.0
+        assert (
+            task.score(texts, [task.to_reference(example) for example in found])[
+                "logical_form_accuracy"
+            ]
+            == 100.0
+        )
 
 
 @real
@@ -372,7 +530,10 @@ def test_the_official_example_of_predictions(tmp_path):
     plain.write_bytes(bz2.decompress(packed.read_bytes()))
     for file in (packed, plain):
         found = score_split("wikisql", file, "validation", [f"data.path={folder}"])
-        assert found.scores == {"logical_form_accuracy": 100 * 3807 / 8421, "unparsable": 100 * 606 / 8421}
+        assert found.scores == {
+            "logical_form_accuracy": 100 * 3807 / 8421,
+            "unparsable": 100 * 606 / 8421,
+        }
         assert found.n == 8421
 
 
@@ -380,7 +541,11 @@ def test_official_lines_are_no_predictions_of_another_task(tmp_path):
     from lorakit.verbs.score import score_split
 
     file = tmp_path / "p.jsonl.gz"
-    lines = [{"query": SQL | {"conds": [[3, 0, "5.0"]]}, "error": ""}, {"error": "none"}, {"prediction": RIGHT[2]}]
+    lines = [
+        {"query": SQL | {"conds": [[3, 0, "5.0"]]}, "error": ""},
+        {"error": "none"},
+        {"prediction": RIGHT[2]},
+    ]
     file.write_bytes(gzip.compress("".join(json.dumps(line) + "\n" for line in lines).encode()))
     found = score_split("wikisql", file, "validation", [f"data.path={FILES}"])
     assert found.scores == pytest.approx(

@@ -44,17 +44,33 @@ class Killed(BaseException):
 class Rig:
     """A training of 14 steps on a tiny encoder, 7 an epoch, in a folder; every call is a new process's attempt."""
 
-    def __init__(self, tiny: Any, folder: Path, method: Any = None, evaluate: dict | None = None, every: int | None = 2,
-                 fp16: bool = False, precision: str = "no", **settings: Any):  # fmt: skip
+    def __init__(
+        self,
+        tiny: Any,
+        folder: Path,
+        method: Any = None,
+        evaluate: dict | None = None,
+        every: int | None = 2,
+        fp16: bool = False,
+        precision: str = "no",
+        **settings: Any,
+    ):
         self.tiny, self.folder, self.method = tiny, folder, method or LoRA(r=4, dropout=0.1)
         self.evaluate = Evaluate(**(evaluate or {"every_steps": 3}))
         self.precision, self.fp16, self.attempts = precision, fp16, 0
         self.every = {"every_steps": every, "minutes": None}
-        values = {"epochs": 2, "global_batch_size": 8, "learning_rate": 5e-3, "warmup": 0.1} | settings
+        values = {
+            "epochs": 2,
+            "global_batch_size": 8,
+            "learning_rate": 5e-3,
+            "warmup": 0.1,
+        } | settings
         self.settings = Train(**values)
         self.events: dict[tuple, dict] = {}
 
-    def __call__(self, at: int | None = None, what: Any = Killed, during: str = "step", **checkpoint: Any) -> Any:
+    def __call__(
+        self, at: int | None = None, what: Any = Killed, during: str = "step", **checkpoint: Any
+    ) -> Any:
         """Trained to the end, or as far as step `at`, where `what` happens."""
         self.attempts += 1
         if self.method.added_tokens:  # for decoders
@@ -62,7 +78,9 @@ class Rig:
         else:
             model = self.tiny("bert", hidden_dropout_prob=0.1)
         saved = newest(self.folder)
-        torch.manual_seed(self.attempts if saved else 0)  # another A than at the start, if it were not put back
+        torch.manual_seed(
+            self.attempts if saved else 0
+        )  # another A than at the start, if it were not put back
         attachment = self.method.attach(model.model, model.roles, model.fresh)
         torch.manual_seed(0)
 
@@ -89,7 +107,16 @@ class Rig:
         if self.fp16:
             accelerator.native_amp, accelerator.state._mixed_precision = True, "fp16"
             accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30, growth_interval=3)  # type: ignore[attr-defined]
-        setup = Setup(_examples(), Head.CLASSIFICATION, 0, None, self.settings, self.evaluate, 0, ("validation", "m"))
+        setup = Setup(
+            _examples(),
+            Head.CLASSIFICATION,
+            0,
+            None,
+            self.settings,
+            self.evaluate,
+            0,
+            ("validation", "m"),
+        )
         kept = Checkpoints(self.folder, Checkpoint(**(self.every | checkpoint)), saved)
         trained = train(attachment, setup, accelerator, score, observe, kept)
         return trained, attachment.state()
@@ -134,9 +161,15 @@ class TwoRates(LoRA):
     """B learns 16 times as fast as A (LoRA+), the head at a rate of its own."""
 
     def parameter_groups(self, trained):
-        ends = {name: "B" if name.endswith("B") else "A" if name.endswith("A") else "head" for name in trained}
+        ends = {
+            name: "B" if name.endswith("B") else "A" if name.endswith("A") else "head"
+            for name in trained
+        }
         own = {"A": {}, "B": {"lr_ratio": 16}, "head": {"lr": 3e-4}}
-        return [{"params": [trained[name] for name in trained if ends[name] == of], **own[of]} for of in own]
+        return [
+            {"params": [trained[name] for name in trained if ends[name] == of], **own[of]}
+            for of in own
+        ]
 
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -177,7 +210,9 @@ def test_a_signal_writes_a_checkpoint_and_goes_on(rig, number, during):
     disturbed = rig("disturbed", every=None)
     for at in (3, 9) if during != "step" else (4, 8):
         seen = at if during == "score" else at + 1  # the step that runs is ended
-        with pytest.raises(Stopped, match=f"stopped at step {seen} of 14; the same command goes on from there") as end:
+        with pytest.raises(
+            Stopped, match=f"stopped at step {seen} of 14; the same command goes on from there"
+        ) as end:
             disturbed(at, number, during)
         assert end.value.exit_code == 128 + number
         assert newest(disturbed.folder).state.step == seen  # type: ignore[union-attr]
@@ -259,7 +294,12 @@ def test_before_an_evaluation_if_the_last_is_old(rig, monkeypatch):
     now = iter(range(0, 10**6, 40))
     monkeypatch.setattr(saving.time, "monotonic", lambda: next(now))
     names = _written(rig(every=None, evaluate={"every_steps": 5}), monkeypatch)
-    assert names == ["step-000005-unscored", "step-000010-unscored", "step-000014-unscored", "step-000014"]
+    assert names == [
+        "step-000005-unscored",
+        "step-000010-unscored",
+        "step-000014-unscored",
+        "step-000014",
+    ]
 
 
 def test_a_short_run_writes_one(rig, monkeypatch):
@@ -271,13 +311,24 @@ def test_a_short_run_writes_one(rig, monkeypatch):
 
 def _state(step: int = 1, **changes: Any) -> State:
     kept = KeptState(step=0, best=None, waited=0, scores={"s": {"m": math.nan}})
-    values = {"step": step, "total": 99, "scored": True, "ended": False, "kept": kept, "processes": 2,
-              "clock": ClockState(training=1.5, apart=0.0, tokens=7), "bad": BadSteps()}  # fmt: skip
+    values = {
+        "step": step,
+        "total": 99,
+        "scored": True,
+        "ended": False,
+        "kept": kept,
+        "processes": 2,
+        "clock": ClockState(training=1.5, apart=0.0, tokens=7),
+        "bad": BadSteps(),
+    }
     return State(**(values | changes))
 
 
 TENSORS = {
-    checkpoint.TRAINED: {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(3, dtype=torch.bfloat16)},
+    checkpoint.TRAINED: {
+        "a": torch.arange(6.0).reshape(2, 3),
+        "b": torch.ones(3, dtype=torch.bfloat16),
+    },
     checkpoint.OPTIMIZER: {"step.a": torch.tensor(3.0), "exp_avg.a": torch.randn(2, 3)},
     checkpoint.BEST: {"a": torch.zeros(2, 3), "b": torch.zeros(3, dtype=torch.bfloat16)},
 }
@@ -288,17 +339,29 @@ def _save(folder: Path, step: int = 1, keep: int = 2, **changes: Any) -> Path:
 
 
 def test_what_is_written_is_read(tmp_path):
-    path = _save(tmp_path / "c", 120, scaler={"scale": 65536.0, "_growth_tracker": 3}, about={"x": [1, "é"]})
+    path = _save(
+        tmp_path / "c", 120, scaler={"scale": 65536.0, "_growth_tracker": 3}, about={"x": [1, "é"]}
+    )
     assert path.name == "step-000120"
     found = newest(tmp_path / "c")
     assert found is not None
     wanted = _state(120, scaler={"scale": 65536.0, "_growth_tracker": 3}, about={"x": [1, "é"]})
     assert repr(found.state) == repr(wanted)
-    for ours, name in ((found.trained, "trained"), (found.best, "best"), (found.optimizer, "optimizer")):
+    for ours, name in (
+        (found.trained, "trained"),
+        (found.best, "best"),
+        (found.optimizer, "optimizer"),
+    ):
         torch.testing.assert_close(ours, TENSORS[f"{name}.safetensors"], rtol=0, atol=0)
-        assert all(ours[key].dtype == value.dtype for key, value in TENSORS[f"{name}.safetensors"].items())
+        assert all(
+            ours[key].dtype == value.dtype for key, value in TENSORS[f"{name}.safetensors"].items()
+        )
     assert len(found.rng) == 2
-    assert not list(tmp_path.rglob("*.pt")) + list(tmp_path.rglob("*.pkl")) + list(tmp_path.rglob("*.bin"))
+    assert (
+        not list(tmp_path.rglob("*.pt"))
+        + list(tmp_path.rglob("*.pkl"))
+        + list(tmp_path.rglob("*.bin"))
+    )
 
 
 def test_random_numbers_go_on():
@@ -307,7 +370,13 @@ def test_random_numbers_go_on():
     import numpy as np
 
     def draw() -> list[float]:
-        return [random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), float(torch.randn(()))]
+        return [
+            random.random(),
+            random.gauss(0, 1),
+            np.random.rand(),
+            np.random.randn(),
+            float(torch.randn(())),
+        ]
 
     draw()
     state = json.loads(json.dumps(rng_state()))
@@ -321,14 +390,18 @@ def test_random_numbers_go_on():
 def test_the_last_ones_are_kept(tmp_path, keep):
     for step in (1, 2, 3, 4):
         _save(tmp_path, step, keep)
-    assert [p.name for p in checkpoint.found(tmp_path)] == [f"step-00000{n}" for n in (4, 3, 2, 1)][:keep]
+    assert [p.name for p in checkpoint.found(tmp_path)] == [f"step-00000{n}" for n in (4, 3, 2, 1)][
+        :keep
+    ]
     assert not list(tmp_path.glob(".*"))
 
 
 def test_an_evaluated_one_is_newer_than_one_to_be_evaluated(tmp_path):
     _save(tmp_path, 3)
     _save(tmp_path, 3, scored=False)
-    assert [p.name for p in checkpoint.found(tmp_path)] == ["step-000003-unscored"]  # the other was passed over
+    assert [p.name for p in checkpoint.found(tmp_path)] == [
+        "step-000003-unscored"
+    ]  # the other was passed over
     _save(tmp_path, 3)
     assert newest(tmp_path).state.scored  # type: ignore[union-attr]
 
@@ -350,12 +423,20 @@ def _fill(file: Path) -> None:
     file.write_bytes(bytes(file.stat().st_size))
 
 
-DAMAGE = {"cut": _cut, "flipped": _flip, "zeros": _fill, "removed": Path.unlink, "emptied": lambda f: os.truncate(f, 0)}
+DAMAGE = {
+    "cut": _cut,
+    "flipped": _flip,
+    "zeros": _fill,
+    "removed": Path.unlink,
+    "emptied": lambda f: os.truncate(f, 0),
+}
 
 
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("how", DAMAGE)
-def test_a_damaged_one_is_seen_and_the_one_before_is_taken(tmp_path, caplog, monkeypatch, file, how):
+def test_a_damaged_one_is_seen_and_the_one_before_is_taken(
+    tmp_path, caplog, monkeypatch, file, how
+):
     monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)
     _save(tmp_path, 1)
     path = _save(tmp_path, 2)
@@ -405,14 +486,18 @@ def test_what_is_no_file_is_not_waited_for(tmp_path, file, what):
 
 
 @pytest.mark.parametrize("file", sorted(TENSORS))
-@pytest.mark.parametrize("value", [torch.tensor([math.nan]), torch.tensor([1]), torch.zeros(2).to(torch.float8_e5m2)])
+@pytest.mark.parametrize(
+    "value", [torch.tensor([math.nan]), torch.tensor([1]), torch.zeros(2).to(torch.float8_e5m2)]
+)
 def test_numbers_that_are_never_written(tmp_path, file, value):
     """With right checksums."""
     _save(tmp_path, 1)
     path = _save(tmp_path, 2)
     save_file({**load_file(path / file), "more": value}, path / file)
     _seal(path, file)
-    with pytest.raises(InputError, match=f"{file} holds more in .*, or numbers that are not finite"):
+    with pytest.raises(
+        InputError, match=f"{file} holds more in .*, or numbers that are not finite"
+    ):
         checkpoint.read(path)
     assert newest(tmp_path).state.step == 1  # type: ignore[union-attr]
 
@@ -430,13 +515,17 @@ def test_half_of_an_optimizer_is_refused(rig, lost):
     path = checkpoint.found(found.folder)[0]
     tensors = load_file(path / checkpoint.OPTIMIZER)
     name = next(name for name in tensors if name.startswith(f"{lost}."))
-    save_file({key: value for key, value in tensors.items() if key != name}, path / checkpoint.OPTIMIZER)
+    save_file(
+        {key: value for key, value in tensors.items() if key != name}, path / checkpoint.OPTIMIZER
+    )
     _seal(path, checkpoint.OPTIMIZER)
     with pytest.raises(InputError, match="AdamW has two moments and a step"):
         found()
 
 
-@pytest.mark.parametrize("said", ["[]", "{}", "null", '{"../state.json": "x"}', "[" * 10**5], ids=lambda s: s[:9])
+@pytest.mark.parametrize(
+    "said", ["[]", "{}", "null", '{"../state.json": "x"}', "[" * 10**5], ids=lambda s: s[:9]
+)
 def test_checksums_of_another_kind(tmp_path, said):
     path = _save(tmp_path)
     (path / checkpoint.SUMS).write_text(said)
@@ -444,7 +533,8 @@ def test_checksums_of_another_kind(tmp_path, said):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("step", -1), ("step", 7), ("format", 2), ("processes", 9), ("clock", None), ("extra", 1)]
+    ("key", "value"),
+    [("step", -1), ("step", 7), ("format", 2), ("processes", 9), ("clock", None), ("extra", 1)],
 )
 def test_a_state_with_right_checksums_and_wrong_values(tmp_path, caplog, monkeypatch, key, value):
     monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)
@@ -464,7 +554,9 @@ def test_one_that_does_not_fit_the_model_is_refused(rig):
     with pytest.raises(Killed):
         found(5)
     found.method = LoRA(r=8)
-    with pytest.raises(InputError, match=r"step-000004 does not fit this run: .*--fresh starts over"):
+    with pytest.raises(
+        InputError, match=r"step-000004 does not fit this run: .*--fresh starts over"
+    ):
         found()
 
 
@@ -482,7 +574,10 @@ def test_a_full_disk_leaves_the_last_one(rig, monkeypatch, where):
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, where, full)
-        with pytest.raises(InputError, match=r"cannot write the checkpoint .*step-000006.*No space left .*make room"):
+        with pytest.raises(
+            InputError,
+            match=r"cannot write the checkpoint .*step-000006.*No space left .*make room",
+        ):
             found()
     assert not list(found.folder.glob(".*"))
     assert newest(found.folder).state.step == (6 if where == "sync" else 3)  # type: ignore[union-attr]
@@ -501,7 +596,10 @@ def test_a_disk_that_is_really_full(tmp_path):
         first = _save(place / "c", 1)
         (place / "filler").write_bytes(bytes(8192))
         larger = TENSORS | {checkpoint.BEST: {"a": torch.ones(12000)}}
-        with pytest.raises(InputError, match=r"cannot write the checkpoint .*step-000002.*step-000001, is untouched"):
+        with pytest.raises(
+            InputError,
+            match=r"cannot write the checkpoint .*step-000002.*step-000001, is untouched",
+        ):
             save(place / "c", _state(2), larger, [rng_state(), rng_state()], 9)
         assert wrong(first) is None
         assert [p.name for p in (place / "c").iterdir()] == ["step-000001"]
@@ -522,7 +620,9 @@ def _poison(monkeypatch, steps: set[int], value: float = math.nan, into: str = "
         sums = real(parts, whole, wishes, setup, exchange)
         seen.append(len(seen) + 1)
         if seen[-1] in steps and into == "gradient":
-            next(p for p in exchange.model.parameters() if p.grad is not None).grad.view(-1)[0] = value
+            next(p for p in exchange.model.parameters() if p.grad is not None).grad.view(-1)[0] = (
+                value
+            )
         if seen[-1] in steps and into == "loss":
             sums[0] = value
         return sums
@@ -533,20 +633,33 @@ def _poison(monkeypatch, steps: set[int], value: float = math.nan, into: str = "
 
 @pytest.mark.parametrize("into", ["loss", "gradient"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_bad_number_names_step_and_examples_and_leaves_the_last_checkpoint(rig, monkeypatch, into, value):
+def test_a_bad_number_names_step_and_examples_and_leaves_the_last_checkpoint(
+    rig, monkeypatch, into, value
+):
     found = rig()
     _poison(monkeypatch, {6}, value, into)
     ids = [f"e{i}" for i in next(batches_from(_setup(found), 5))]
     what = "the loss is" if into == "loss" else "the gradient's norm is"
     with pytest.raises(TrainingError) as end:
         found()
-    assert str(end.value).startswith(f"{what} {value} at step 6 (examples {', '.join(ids)}). Lower train.learning_rate")
+    assert str(end.value).startswith(
+        f"{what} {value} at step 6 (examples {', '.join(ids)}). Lower train.learning_rate"
+    )
     assert str(end.value).endswith(f"The last good checkpoint is {found.folder / 'step-000004'}.")
     assert newest(found.folder).state.step == 4  # type: ignore[union-attr]
 
 
 def _setup(found: Rig) -> Setup:
-    return Setup(_examples(), Head.CLASSIFICATION, 0, None, found.settings, found.evaluate, 0, ("validation", "m"))
+    return Setup(
+        _examples(),
+        Head.CLASSIFICATION,
+        0,
+        None,
+        found.settings,
+        found.evaluate,
+        0,
+        ("validation", "m"),
+    )
 
 
 @pytest.mark.parametrize("into", ["loss", "gradient"])
@@ -600,7 +713,9 @@ def test_a_broken_state_is_not_written(rig):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(saving.Keeper, "after_step", breaking)
-        with pytest.raises(TrainingError, match=r"after step 5 .* holds numbers that are not finite.*step-000004"):
+        with pytest.raises(
+            TrainingError, match=r"after step 5 .* holds numbers that are not finite.*step-000004"
+        ):
             found()
     assert newest(found.folder).state.step == 4  # type: ignore[union-attr]
 
@@ -618,7 +733,9 @@ def test_too_many_overflows_are_one(rig, monkeypatch):
     from lorakit.training import update
 
     monkeypatch.setattr(update, "OVERFLOWS", 3)
-    with pytest.raises(TrainingError, match=r"fp16: .* up to step 3, with the loss scaled by 1\.34218e\+08"):
+    with pytest.raises(
+        TrainingError, match=r"fp16: .* up to step 3, with the loss scaled by 1\.34218e\+08"
+    ):
         rig(fp16=True)()
 
 
@@ -633,15 +750,22 @@ def test_a_part_that_no_group_of_the_optimizer_holds_is_named(rig, what):
 
 
 def test_a_rate_too_small_to_show_is_named(rig):
-    with pytest.raises(TrainingError, match=r"have not changed.*less than what their dtype can show"):
+    with pytest.raises(
+        TrainingError, match=r"have not changed.*less than what their dtype can show"
+    ):
         rig(learning_rate=1e-30)()
 
 
 def test_parts_that_move_late_are_left_in_peace():
     """In a warm-up from nothing the first steps may be too short to show."""
     p = torch.nn.Parameter(torch.ones(3))
-    attachment = SimpleNamespace(sites=[], fresh=frozenset(), method=SimpleNamespace(name="m"),
-                                 model=torch.nn.Module(), trained=lambda: {"p": p})  # fmt: skip
+    attachment = SimpleNamespace(
+        sites=[],
+        fresh=frozenset(),
+        method=SimpleNamespace(name="m"),
+        model=torch.nn.Module(),
+        trained=lambda: {"p": p},
+    )
     still = refuse.Still(attachment, Train(warmup=3), 10)  # type: ignore[arg-type]
     for step in range(5):
         p.grad = torch.ones(3)
@@ -662,6 +786,9 @@ def test_a_random_state_out_of_range_is_of_no_run(tmp_path, part):
     state = rng_state()
     state[part][1][0] = 2**70
     before = rng_state()
-    with pytest.raises(InputError, match="does not fit this run"), _fitting(SimpleNamespace(folder=tmp_path)):
+    with (
+        pytest.raises(InputError, match="does not fit this run"),
+        _fitting(SimpleNamespace(folder=tmp_path)),
+    ):
         restore_rng(state)
     restore_rng(before)

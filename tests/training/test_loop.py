@@ -43,12 +43,18 @@ def _examples(head: Head = Head.CLASSIFICATION, n: int = 44) -> list[Encoded]:
         ids = torch.randint(20, 64, (4 + i % 5,), generator=generator).tolist()
         sign = i % 2
         prompt = 0
-        if head is Head.CAUSAL:  # at the prompt's end: to find it among others takes longer than a test may
+        if (
+            head is Head.CAUSAL
+        ):  # at the prompt's end: to find it among others takes longer than a test may
             ids, prompt = [*ids, 10 + sign, 5 + sign, 1], len(ids) + 1
         else:
             ids[i % len(ids)] = 10 + sign
         inputs = {"input_ids": ids, "attention_mask": [1] * len(ids)}
-        target = {Head.CLASSIFICATION: sign, Head.REGRESSION: float(2 * sign - 1), Head.CAUSAL: None}[head]
+        target = {
+            Head.CLASSIFICATION: sign,
+            Head.REGRESSION: float(2 * sign - 1),
+            Head.CAUSAL: None,
+        }[head]
         trains = [IGNORE] * prompt + ids[prompt:] if prompt else ()
         found.append(Encoded(f"e{i}", inputs, target, trains))
     return found
@@ -61,23 +67,50 @@ def _no_score(_model) -> dict[str, dict[str, float]]:
 class Run:
     """One training on a tiny model, and what it left."""
 
-    def __init__(self, tiny, head: Head = Head.CLASSIFICATION, method: Any = None, score=_no_score, seed: int = 0,
-                 evaluate: dict | None = None, examples: list[Encoded] | None = None, precision: str = "no",
-                 dtype: torch.dtype = torch.float32, width: int | None = None, model: Any = None,
-                 **settings: Any):  # fmt: skip
+    def __init__(
+        self,
+        tiny,
+        head: Head = Head.CLASSIFICATION,
+        method: Any = None,
+        score=_no_score,
+        seed: int = 0,
+        evaluate: dict | None = None,
+        examples: list[Encoded] | None = None,
+        precision: str = "no",
+        dtype: torch.dtype = torch.float32,
+        width: int | None = None,
+        model: Any = None,
+        **settings: Any,
+    ):
         family, kind, changes = MODELS[head]
         self.model = model or tiny(family, kind, dtype=dtype, **changes)
         torch.manual_seed(0)
         method = method or LoRA(r=4, alpha=8)
         self.attachment = method.attach(self.model.model, self.model.roles, self.model.fresh)
         self.start = self.attachment.state()
-        values = {"epochs": 2, "global_batch_size": 8, "learning_rate": 5e-3, "warmup": 0.0} | settings
+        values = {
+            "epochs": 2,
+            "global_batch_size": 8,
+            "learning_rate": 5e-3,
+            "warmup": 0.0,
+        } | settings
         self.examples = _examples(head) if examples is None else examples
         cadence = evaluate or ({"keep": "last"} if score is _no_score else {})
-        setup = Setup(self.examples, head, 0, width, Train(**values), Evaluate(**cadence), seed, ("validation", "m"))
+        setup = Setup(
+            self.examples,
+            head,
+            0,
+            width,
+            Train(**values),
+            Evaluate(**cadence),
+            seed,
+            ("validation", "m"),
+        )
         self.events: list[dict[str, Any]] = []
         torch.manual_seed(seed)
-        AcceleratorState._reset_state(reset_partial_state=True)  # or the first test's precision would be everyone's
+        AcceleratorState._reset_state(
+            reset_partial_state=True
+        )  # or the first test's precision would be everyone's
         accelerator = Accelerator(cpu=True, mixed_precision=precision)
         self.trained = train(self.attachment, setup, accelerator, score, self.events.append)
         self.losses = [event["loss"] for event in self.events if event["event"] == "step"]
@@ -110,7 +143,9 @@ def test_accumulation_has_the_gradient_of_the_whole_batch(run, plain_steps, head
     pieces = run(head, max_steps=1, label_smoothing=0.1, micro_batch_size=micro, **ONE_STEP)
     assert pieces.events[0]["accumulation"] == 8 // micro
     assert straight.events[0]["accumulation"] == 1
-    gradients = [{name: r.start[name] - r.state[name] for name in r.state} for r in (straight, pieces)]
+    gradients = [
+        {name: r.start[name] - r.state[name] for name in r.state} for r in (straight, pieces)
+    ]
     assert max(float(g.abs().max()) for g in gradients[0].values()) > 1e-3
     assert_near(gradients[1], gradients[0])
     assert pieces.losses == pytest.approx(straight.losses, rel=rounding(torch.float32, TINY))
@@ -126,7 +161,9 @@ def test_accumulation_trains_the_same(run, head):
 
 
 def test_padding_to_a_fixed_width_changes_nothing(run, plain_steps):
-    free, fixed = (run(max_steps=3, width=width, **ONE_STEP | {"learning_rate": 0.1}) for width in (None, 16))
+    free, fixed = (
+        run(max_steps=3, width=width, **ONE_STEP | {"learning_rate": 0.1}) for width in (None, 16)
+    )
     torch.testing.assert_close(fixed.state, free.state, rtol=1e-4, atol=1e-5)
 
 
@@ -148,9 +185,16 @@ def _right(found: Run, head: Head) -> float:
 
 
 # a frozen, tied output layer this narrow cannot be surer than about 0.8 of any token, so the last limit is not zero
-@pytest.mark.parametrize(("head", "limit"), [(Head.CLASSIFICATION, 0.05), (Head.REGRESSION, 0.05), (Head.CAUSAL, 0.5)])
+@pytest.mark.parametrize(
+    ("head", "limit"), [(Head.CLASSIFICATION, 0.05), (Head.REGRESSION, 0.05), (Head.CAUSAL, 0.5)]
+)
 def test_it_learns(run, head, limit):
-    learnt = run(head, method=LoRA(targets=("q", "k", "v", "o", "up", "down"), r=8), epochs=12, learning_rate=1e-2)
+    learnt = run(
+        head,
+        method=LoRA(targets=("q", "k", "v", "o", "up", "down"), r=8),
+        epochs=12,
+        learning_rate=1e-2,
+    )
     assert sum(learnt.losses[:3]) / 3 > 0.6
     assert sum(learnt.losses[-3:]) / 3 < limit, learnt.losses
     assert _right(learnt, head) == 1.0
@@ -200,7 +244,9 @@ def test_gradient_checkpointing_trains_the_same(run):
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)
         saving = run(gradient_checkpointing=True, max_steps=4)
-    assert any(getattr(module, "gradient_checkpointing", False) for module in saving.model.model.modules())
+    assert any(
+        getattr(module, "gradient_checkpointing", False) for module in saving.model.model.modules()
+    )
     torch.testing.assert_close(saving.state, plain.state, rtol=1e-4, atol=1e-5)
 
 
@@ -228,11 +274,17 @@ def test_compiled_layers_train_the_same(run, graphs, head):
     def score(model):
         before = len(graphs)
         with torch.no_grad():
-            model(input_ids=torch.ones(2, 7, dtype=torch.long), attention_mask=torch.ones(2, 7, dtype=torch.long))
+            model(
+                input_ids=torch.ones(2, 7, dtype=torch.long),
+                attention_mask=torch.ones(2, 7, dtype=torch.long),
+            )
         seen.append(len(graphs) - before)
         return {"validation": {"m": 0.0}}
 
-    plain, fast = run(head), run(head, compile="layers", score=score, evaluate={"every_steps": 3, "keep": "last"})
+    plain, fast = (
+        run(head),
+        run(head, compile="layers", score=score, evaluate={"every_steps": 3, "keep": "last"}),
+    )
     assert len(known) > 2, "lengths that differ"
     assert 0 < len(graphs) <= 8, "torch gives up compiling past that"
     assert len(seen) > 1
@@ -247,10 +299,16 @@ def test_a_compiler_that_fails_is_said(run, monkeypatch):
         raise RuntimeError("no C++ compiler")
 
     monkeypatch.setattr(compiled, "BACKEND", fails)
-    with pytest.raises(ModelError, match=r"train.compile: BertLayer was not compiled: .*no C\+\+ compiler"):
+    with pytest.raises(
+        ModelError, match=r"train.compile: BertLayer was not compiled: .*no C\+\+ compiler"
+    ):
         run(compile="layers")
     with pytest.raises(ModelError, match=r"train\.compile: _Partly has no list of layers"):
-        run(model=_partly("head.weight", "head.bias"), method=LoRA(targets=("body",)), compile="layers")
+        run(
+            model=_partly("head.weight", "head.bias"),
+            method=LoRA(targets=("body",)),
+            compile="layers",
+        )
 
 
 @pytest.mark.slow
@@ -274,12 +332,18 @@ def test_an_older_transformers_has_the_older_name():
 
 def test_a_model_that_cannot_recompute_says_so(run):
     with pytest.raises(ModelError, match="gradient_checkpointing: _Partly cannot"):
-        run(model=_partly("head.weight", "head.bias"), method=LoRA(targets=("body",)), gradient_checkpointing=True)
+        run(
+            model=_partly("head.weight", "head.bias"),
+            method=LoRA(targets=("body",)),
+            gradient_checkpointing=True,
+        )
 
 
 def test_gradients_are_clipped(run, plain_steps):
     found = run(max_steps=1, **ONE_STEP | {"max_grad_norm": 0.01})
-    size = math.sqrt(sum(float((found.start[n] - found.state[n]).pow(2).sum()) for n in found.state))
+    size = math.sqrt(
+        sum(float((found.start[n] - found.state[n]).pow(2).sum()) for n in found.state)
+    )
     norm = next(event["grad_norm"] for event in found.events if event["event"] == "step")
     assert norm > 0.02
     assert size == pytest.approx(0.01, rel=1e-3)
@@ -298,10 +362,16 @@ def test_bfloat16_autocast(run, head, dtype):
 
 @pytest.mark.parametrize(
     ("settings", "steps"),
-    [({"epochs": 1}, 6), ({"epochs": 2.5}, 15), ({"epochs": 0.01}, 1), ({"epochs": 9, "max_steps": 4}, 4),
-     ({"epochs": 1, "max_steps": 40}, 6), ({"epochs": 1, "global_batch_size": 64}, 1)],
+    [
+        ({"epochs": 1}, 6),
+        ({"epochs": 2.5}, 15),
+        ({"epochs": 0.01}, 1),
+        ({"epochs": 9, "max_steps": 4}, 4),
+        ({"epochs": 1, "max_steps": 40}, 6),
+        ({"epochs": 1, "global_batch_size": 64}, 1),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_how_many_steps(run, settings, steps):
     found = run(**settings)
     assert found.trained.steps == steps == len(found.losses)
@@ -331,7 +401,9 @@ def test_when_the_model_is_scored(cadence, per_epoch, total, wanted):
 
 
 @pytest.mark.parametrize(
-    "cadence", [{"every": 1e-9}, {"every": 1e-300}, {"every": 1e300}, {"every_steps": 10**11}], ids=str
+    "cadence",
+    [{"every": 1e-9}, {"every": 1e-300}, {"every": 1e300}, {"every_steps": 10**11}],
+    ids=str,
 )
 def test_an_odd_cadence_takes_no_time(cadence):
     """It was a set of every step at which the model is scored."""
@@ -361,7 +433,9 @@ class Rates(LoRA):
 def test_a_methods_own_rates_move_its_parameters(run):
     """The first step of Adam moves a number by the rate, whatever the gradient's size."""
     found = run(method=Rates(r=4, alpha=8), max_steps=1, learning_rate=1e-3, adam_eps=1e-30)
-    moved = {name: float((found.state[name] - found.start[name]).abs().max()) for name in found.state}
+    moved = {
+        name: float((found.state[name] - found.start[name]).abs().max()) for name in found.state
+    }
     b = [value for name, value in moved.items() if name.endswith(".B")]
     head = [value for name, value in moved.items() if "classifier" in name]
     assert b == pytest.approx([16e-3] * len(b), rel=1e-3)
@@ -384,11 +458,15 @@ def test_warm_up_scales_a_methods_own_rates(run, monkeypatch):
     said = [event["learning_rate"] for event in found.events if event["event"] == "step"]
     assert said == pytest.approx([1e-3 * part for part in (0, 1 / 2, 1, 3 / 4, 1 / 2, 1 / 4)])
     wanted = [[16 * rate, 1e-2 * rate, rate] for rate in said]
-    assert [rate for rates in seen for rate in rates] == pytest.approx([rate for rates in wanted for rate in rates])
+    assert [rate for rates in seen for rate in rates] == pytest.approx(
+        [rate for rates in wanted for rate in rates]
+    )
 
 
 def test_a_warmup_longer_than_the_run_is_said(run, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)  # a verb of the command line turns it off
+    monkeypatch.setattr(
+        logging.getLogger("lorakit"), "propagate", True
+    )  # a verb of the command line turns it off
     run(max_steps=2, warmup=5)
     assert "train.warmup: 5 steps, and the run has 2" in caplog.text
 
@@ -401,12 +479,16 @@ class Scripted:
 
     def __call__(self, model: nn.Module) -> dict[str, dict[str, float]]:
         model.eval()
-        self.asked.append({n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad})
+        self.asked.append(
+            {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+        )
         return {"validation": {"m": self.values[len(self.asked) - 1]}, "other": {"m": -1.0}}
 
 
 def _holds(found: Run, wanted: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(found.model.model.get_parameter(name), value) for name, value in wanted.items())
+    return all(
+        torch.equal(found.model.model.get_parameter(name), value) for name, value in wanted.items()
+    )
 
 
 @pytest.mark.parametrize(("keep", "kept"), [("best", 1), ("last", 3)])
@@ -455,17 +537,23 @@ def test_only_the_watched_metric_decides(run):
 
 @pytest.mark.parametrize(
     ("values", "patience", "evaluations"),
-    [((0.5, 0.4, 0.3, 0.2, 0.1), 2, 3), ((0.5, 0.4, 0.6, 0.5, 0.4), 2, 5), ((0.5, 0.4, 0.4, 0.4, 0.4), None, 5),
-     ((0.5, 0.5, 0.5, 0.5, 0.5), 1, 2)],
+    [
+        ((0.5, 0.4, 0.3, 0.2, 0.1), 2, 3),
+        ((0.5, 0.4, 0.6, 0.5, 0.4), 2, 5),
+        ((0.5, 0.4, 0.4, 0.4, 0.4), None, 5),
+        ((0.5, 0.5, 0.5, 0.5, 0.5), 1, 2),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_patience(run, values, patience, evaluations):
     score = Scripted(*values)
     found = run(score=score, epochs=5, evaluate={"patience": patience})
     assert len(score.asked) == evaluations
     assert found.trained.steps == 6 * evaluations
     asked = values[:evaluations]
-    assert found.trained.best_step == 6 * max(i for i, value in enumerate(asked, 1) if value == max(asked))
+    assert found.trained.best_step == 6 * max(
+        i for i, value in enumerate(asked, 1) if value == max(asked)
+    )
 
 
 def test_an_early_stop_is_said_with_the_steps_that_were_not_trained(run):
@@ -504,12 +592,17 @@ def test_the_events(run):
     assert steps[5]["epoch"] == 1.0
     rates = [event["learning_rate"] for event in steps]
     assert rates == pytest.approx([5e-3 * (1 - i / 12) for i in range(12)])
-    assert all(event["grad_norm"] > 0 and event["tokens_per_second"] > 0 and event["memory_mib"] > 0 for event in steps)
+    assert all(
+        event["grad_norm"] > 0 and event["tokens_per_second"] > 0 and event["memory_mib"] > 0
+        for event in steps
+    )
     scores = [(e["step"], e["split"], e["scores"]) for e in found.events if e["event"] == "eval"]
     assert scores == [
-        (6, "validation", {"m": 0.25}), (6, "other", {"m": -1.0}),
-        (12, "validation", {"m": 0.75}), (12, "other", {"m": -1.0}),
-    ]  # fmt: skip
+        (6, "validation", {"m": 0.25}),
+        (6, "other", {"m": -1.0}),
+        (12, "validation", {"m": 0.75}),
+        (12, "other", {"m": -1.0}),
+    ]
 
 
 # when it cannot go on
@@ -550,7 +643,9 @@ def test_a_head_that_the_model_never_uses_is_named(run):
 
 
 def test_what_is_used_is_not_refused(run):
-    assert run(model=_partly("head.weight", "head.bias"), method=LoRA(targets=("body",)), max_steps=2).losses
+    assert run(
+        model=_partly("head.weight", "head.bias"), method=LoRA(targets=("body",)), max_steps=2
+    ).losses
 
 
 @pytest.mark.parametrize("head", Head)
@@ -581,7 +676,9 @@ def test_a_loss_that_is_not_finite_ends_the_run(run, tiny):
     model = tiny("bert")
     with torch.no_grad():
         model.model.classifier.weight.fill_(math.nan)
-    with pytest.raises(TrainingError, match=r"the loss is nan at step 1 \(examples e\d+, .*the base's weights"):
+    with pytest.raises(
+        TrainingError, match=r"the loss is nan at step 1 \(examples e\d+, .*the base's weights"
+    ):
         run(model=model)
 
 

@@ -57,7 +57,9 @@ def test_causal_is_over_the_trained_tokens_one_step_ahead(smoothing):
             if labels[row, at] != IGNORE:
                 logp = logits[row, at - 1].log_softmax(-1)
                 wanted += (1 - smoothing) * -logp[labels[row, at]] + smoothing * -logp.mean()
-    torch.testing.assert_close(loss_sum(_Fixed(logits), {"labels": labels}, Head.CAUSAL, smoothing), wanted)
+    torch.testing.assert_close(
+        loss_sum(_Fixed(logits), {"labels": labels}, Head.CAUSAL, smoothing), wanted
+    )
 
 
 def test_transformers_has_the_same_mean(tiny):
@@ -84,7 +86,9 @@ def _examples(head: Head, n: int = 11) -> list[Encoded]:
         ids = torch.randint(3, 64, (3 + i % 6,), generator=drawn).tolist()
         inputs = {"input_ids": ids, "attention_mask": [1] * len(ids)}
         target = {Head.CLASSIFICATION: i % 2, Head.REGRESSION: i / 5, Head.CAUSAL: None}[head]
-        found.append(Encoded(str(i), inputs, target, _trains(ids, 1 + i % 2) if head is Head.CAUSAL else ()))
+        found.append(
+            Encoded(str(i), inputs, target, _trains(ids, 1 + i % 2) if head is Head.CAUSAL else ())
+        )
     return found
 
 
@@ -99,7 +103,9 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize(("processes", "micro"), [(1, 3), (1, 1), (2, None), (4, 1), (4, 3), (3, 2)])
+@pytest.mark.parametrize(
+    ("processes", "micro"), [(1, 3), (1, 1), (2, None), (4, 1), (4, 3), (3, 2)]
+)
 @pytest.mark.parametrize("head", Head)
 def test_any_cut_of_a_batch_adds_up_to_the_same_gradient(tiny, head, processes, micro):
     """Twelve at a time, of which there are eleven here: the last batch of an epoch."""
@@ -129,10 +135,23 @@ def test_any_cut_of_a_batch_adds_up_to_the_same_gradient(tiny, head, processes, 
 def test_positions_without_a_trained_token_ahead_cost_no_logits_and_change_nothing(tiny, family):
     model = tiny(family, head="CausalLM")
     items = [
-        Encoded("a", {"input_ids": [5, 6, 7, 8, 9], "attention_mask": [1] * 5}, None, _trains([5, 6, 7, 8, 9], 3)),
-        Encoded("b", {"input_ids": [7, 8, 5, 6], "attention_mask": [1] * 4}, None, _trains([7, 8, 5, 6], 2)),
         Encoded(
-            "c", {"input_ids": [9, 5, 6, 7, 8, 9], "attention_mask": [1] * 6}, None, _trains([9, 5, 6, 7, 8, 9], 5)
+            "a",
+            {"input_ids": [5, 6, 7, 8, 9], "attention_mask": [1] * 5},
+            None,
+            _trains([5, 6, 7, 8, 9], 3),
+        ),
+        Encoded(
+            "b",
+            {"input_ids": [7, 8, 5, 6], "attention_mask": [1] * 4},
+            None,
+            _trains([7, 8, 5, 6], 2),
+        ),
+        Encoded(
+            "c",
+            {"input_ids": [9, 5, 6, 7, 8, 9], "attention_mask": [1] * 6},
+            None,
+            _trains([9, 5, 6, 7, 8, 9], 5),
         ),
     ]
     batch = collate(items, Head.CAUSAL, 0)
@@ -144,7 +163,9 @@ def test_positions_without_a_trained_token_ahead_cost_no_logits_and_change_nothi
     )
     torch.testing.assert_close(found, wanted)
     seen = []
-    model.model.get_output_embeddings().register_forward_hook(lambda _m, inputs, _out: seen.append(inputs[0].shape[1]))
+    model.model.get_output_embeddings().register_forward_hook(
+        lambda _m, inputs, _out: seen.append(inputs[0].shape[1])
+    )
     loss_sum(model.model, {**batch, "labels": labels}, Head.CAUSAL)
     assert seen == [5], "the first trained token is the third, and the second predicts it"
 
@@ -160,7 +181,9 @@ def test_without_logits_it_is_the_same_loss(tiny, family, smoothing):
             delta.B.normal_()
     batch = collate(_examples(Head.CAUSAL), Head.CAUSAL, 0)
     assert can_be_lean(model.model, batch)
-    losses = [loss_sum(model.model, batch, Head.CAUSAL, smoothing, lean=lean) for lean in (True, False)]
+    losses = [
+        loss_sum(model.model, batch, Head.CAUSAL, smoothing, lean=lean) for lean in (True, False)
+    ]
     assert_near(*losses)
     gradients = [torch.autograd.grad(loss, list(trained.values())) for loss in losses]
     assert_near(*gradients)
@@ -173,17 +196,23 @@ def test_a_micro_batch_asks_the_device_for_nothing(tiny, family, lean, monkeypat
     """The meta device has no number to give: whatever reads one to go on, and so would wait for a GPU, is an error.
     transformers' own look at a mask, before its first layer, is left out here as it is while torch.compile traces."""
     monkeypatch.setattr("transformers.masking_utils.is_tracing", lambda *_: True)
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)  # which does not know the meta device
+    monkeypatch.setattr(
+        torch, "is_autocast_enabled", lambda *_: False
+    )  # which does not know the meta device
     model = tiny(family, head="CausalLM")
     attachment = LoRA(dropout=0.1).attach(model.model, model.roles, model.fresh)
     batch = collate(_examples(Head.CAUSAL), Head.CAUSAL, 0)
     model.model.to("meta").train()
     batch |= {name: batch[name].to("meta") for name in ("input_ids", "attention_mask")}
     with pytest.raises((NotImplementedError, RuntimeError)):
-        loss_sum(model.model, {**batch, "labels": batch["labels"].to("meta")}, Head.CAUSAL, lean=lean)
+        loss_sum(
+            model.model, {**batch, "labels": batch["labels"].to("meta")}, Head.CAUSAL, lean=lean
+        )
     assert batch["labels"].device.type == "cpu"
     loss_sum(model.model, batch, Head.CAUSAL, 0.1, lean=lean).backward()
-    assert all(p.grad is not None and p.grad.device.type == "meta" for p in attachment.trained().values())
+    assert all(
+        p.grad is not None and p.grad.device.type == "meta" for p in attachment.trained().values()
+    )
 
 
 def test_what_is_done_to_logits_is_done_for_the_loss_too(tiny, caplog):

@@ -13,7 +13,8 @@ from lorakit.training.memory import GiveBack, peak_mib, resident
 CPU = torch.device("cpu")
 
 glibc = pytest.mark.skipif(
-    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="another C library than glibc"
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"),
+    reason="another C library than glibc",
 )
 
 

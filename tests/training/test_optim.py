@@ -13,7 +13,9 @@ from lorakit.training.optim import build_optimizer, learning_rate, set_rates
 
 
 def _decayed(optimizer) -> dict[int, float]:
-    return {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    return {
+        id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]
+    }
 
 
 def test_decay_spares_biases_and_norms_and_nothing_else(tiny):
@@ -47,7 +49,11 @@ def test_settings_reach_the_optimizer():
 
 def test_a_methods_own_groups_replace_the_rule():
     first, second = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
-    groups = [{"params": [first], "weight_decay": 0.3}, {"params": [second], "weight_decay": 0.4}, {"params": []}]
+    groups = [
+        {"params": [first], "weight_decay": 0.3},
+        {"params": [second], "weight_decay": 0.4},
+        {"params": []},
+    ]
     optimizer = build_optimizer({"a": first, "b": second}, Train(weight_decay=0.1), groups)
     assert _decayed(optimizer) == {id(first): 0.3, id(second): 0.4}
 
@@ -76,9 +82,24 @@ def _groups(kind: str, a, b) -> list:
 
 
 KINDS = [
-    "unknown key", "near miss", "no params", "no mapping", "in none", "no group", "in two", "twice in one",
-    "not trained", "two rates", "rate 0", "rate below 0", "rate nan", "rate text", "decay below 0", "betas", "eps",
-]  # fmt: skip
+    "unknown key",
+    "near miss",
+    "no params",
+    "no mapping",
+    "in none",
+    "no group",
+    "in two",
+    "twice in one",
+    "not trained",
+    "two rates",
+    "rate 0",
+    "rate below 0",
+    "rate nan",
+    "rate text",
+    "decay below 0",
+    "betas",
+    "eps",
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -86,14 +107,25 @@ def test_own_groups_that_are_wrong_are_refused(kind):
     a, b = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     with pytest.raises(RecipeError, match="parameter_groups") as error:
         build_optimizer({"the_a": a, "the_b": b}, Train(), _groups(kind, a, b))
-    offending = {"unknown key": "learning_rate", "near miss": "weight_decay", "in none": "the_b", "in two": "the_b"}
+    offending = {
+        "unknown key": "learning_rate",
+        "near miss": "weight_decay",
+        "in none": "the_b",
+        "in two": "the_b",
+    }
     assert offending.get(kind, "") in str(error.value)
 
 
 def test_each_group_keeps_its_ratio_to_the_rate():
     a, b, c = (nn.Parameter(torch.ones(2)) for _ in range(3))
-    groups = [{"params": (p for p in [a]), "lr_ratio": 16}, {"params": [b], "lr": 5e-5}, {"params": [c]}]
-    optimizer = build_optimizer({"a": a, "b": b, "c": c}, Train(learning_rate=1e-3, weight_decay=0.2), groups)
+    groups = [
+        {"params": (p for p in [a]), "lr_ratio": 16},
+        {"params": [b], "lr": 5e-5},
+        {"params": [c]},
+    ]
+    optimizer = build_optimizer(
+        {"a": a, "b": b, "c": c}, Train(learning_rate=1e-3, weight_decay=0.2), groups
+    )
     set_rates(optimizer, 1e-4)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([16e-4, 5e-6, 1e-4])
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.2}
@@ -126,11 +158,15 @@ def test_the_learning_rate_is_transformers(schedule, total, warmup):
         reference = make(optimizer, steps, total)
     settings = Train(learning_rate=0.5, warmup=warmup, schedule=schedule)
     for step in range(total):
-        assert learning_rate(settings, step, total) == pytest.approx(reference.get_last_lr()[0], abs=1e-12)
+        assert learning_rate(settings, step, total) == pytest.approx(
+            reference.get_last_lr()[0], abs=1e-12
+        )
         optimizer.step()
         reference.step()
 
 
 def test_linear_and_cosine_end_at_zero():
     for schedule in ("linear", "cosine"):
-        assert learning_rate(Train(schedule=schedule, learning_rate=1.0), 100, 100) == pytest.approx(0, abs=1e-12)
+        assert learning_rate(
+            Train(schedule=schedule, learning_rate=1.0), 100, 100
+        ) == pytest.approx(0, abs=1e-12)

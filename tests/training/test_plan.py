@@ -52,7 +52,9 @@ def test_grouping_by_length_pads_little_and_still_mixes():
     lengths = _lengths(n)
 
     def padding(batches):
-        return sum(max(lengths[i] for i in b) * len(b) - sum(lengths[i] for i in b) for b in batches)
+        return sum(
+            max(lengths[i] for i in b) * len(b) - sum(lengths[i] for i in b) for b in batches
+        )
 
     plain, grouped = (epoch_batches(lengths, size, 0, 0, by_length) for by_length in (False, True))
     assert padding(grouped) < 0.1 * padding(plain)
@@ -107,9 +109,10 @@ def test_a_small_last_batch_spreads_over_the_processes():
     assert [own_part([3, 1, 2], shares, rank) for rank in (0, 1)] == [[[3, 2], []], [[1], []]]
 
 
-@pytest.mark.parametrize(("recipe", "folder", "size"), [
-    ("glue_sst2", "glue", 16), ("glue_mrpc", "glue", 16), ("e2e", "e2e_nlg", 8),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("recipe", "folder", "size"),
+    [("glue_sst2", "glue", 16), ("glue_mrpc", "glue", 16), ("e2e", "e2e_nlg", 8)],
+)
 def test_real_lengths_are_padded_by_less_than_six_percent(recipe, folder, size):
     """By words, for no tokenizer is at hand; the same law of lengths."""
     data = os.environ.get("LORAKIT_DATA")

@@ -13,7 +13,10 @@ import pytest
 @pytest.fixture
 def own(tmp_path):
     """A user's recipe on a user's files."""
-    rows = [{"text": f"it was {'good' if i % 2 else 'bad'} {i}", "label": "pos" if i % 2 else "neg"} for i in range(16)]
+    rows = [
+        {"text": f"it was {'good' if i % 2 else 'bad'} {i}", "label": "pos" if i % 2 else "neg"}
+        for i in range(16)
+    ]
     for name in ("train", "validation"):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = tmp_path / "mine.yaml"
@@ -41,7 +44,10 @@ def own(tmp_path):
         ("start_from=glue_mnli", "holds no finished run of that name"),
         ("model.config.no_such_setting=1", "has no setting 'no_such_setting'"),
         ("model.config.num_labels=7", "model.config: num_labels follows from the task"),
-        ("model.config.hidden_dropout_prob=5", "no roberta can be built from these settings: dropout probability"),
+        (
+            "model.config.hidden_dropout_prob=5",
+            "no roberta can be built from these settings: dropout probability",
+        ),
         ("method.targets=[query, key, lm_head]", "target 'lm_head' matches no linear layer"),
         ("train.max_steps=1", "nothing would be learnt"),
         ("model.shape.hidden_size=7", "is not the model that this recipe was written for"),
@@ -115,7 +121,9 @@ def test_an_adapter_of_another_base(adapter, lorakit_cli, tmp_path):
     AutoTokenizer.from_pretrained(place).save_pretrained(tmp_path / "base")
     weights = load_file(tmp_path / "base" / "model.safetensors")
     save_file(
-        {k: v + 0.01 for k, v in weights.items()}, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"}
+        {k: v + 0.01 for k, v in weights.items()},
+        tmp_path / "base" / "model.safetensors",
+        metadata={"format": "pt"},
     )
     done = lorakit_cli("merge", adapter, "--model", tmp_path / "base", "--to", tmp_path / "merged")
     assert done.code == 2
@@ -134,7 +142,13 @@ def test_a_wrong_verb_and_a_wrong_option(lorakit_cli):
 
 def test_a_dead_loss_stops_the_run(own, lorakit_cli, tmp_path):
     done = lorakit_cli(
-        "train", own, "train.learning_rate=1e30", "train.warmup=0.0", "train.epochs=8", "--runs", tmp_path / "r"
+        "train",
+        own,
+        "train.learning_rate=1e30",
+        "train.warmup=0.0",
+        "train.epochs=8",
+        "--runs",
+        tmp_path / "r",
     )
     assert done.code == 1
     assert "the loss is" in done.err or "not finite" in done.err
@@ -161,7 +175,11 @@ def test_a_tolerance_that_is_none(adapter, lorakit_cli, tmp_path, tolerance):
     [
         ("quickstart", "data.max_length=999", "more than the 128 tokens"),
         ("quickstart", "train.max_steps=1", "nothing would be learnt"),
-        ("quickstart_generate", "decode.max_new_tokens=500", "raise data.max_length or lower decode.max_new_tokens"),
+        (
+            "quickstart_generate",
+            "decode.max_new_tokens=500",
+            "raise data.max_length or lower decode.max_new_tokens",
+        ),
     ],
 )
 def test_check_refuses_what_train_refuses(lorakit_cli, recipe, change, said):
@@ -174,7 +192,12 @@ def test_check_refuses_what_train_refuses(lorakit_cli, recipe, change, said):
 def test_bitfit_on_a_base_whose_files_are_in_half_precision(lorakit_cli, tmp_path, verb):
     """They are loaded in fp32; the outline had the dtype of the files."""
     small = ["data.limit={train: 32, validation: 8}", "train.max_steps=2", "method=bitfit"]
-    assert lorakit_cli(verb, "quickstart", *small, *(["--runs", tmp_path] if verb == "train" else [])).code == 0
+    assert (
+        lorakit_cli(
+            verb, "quickstart", *small, *(["--runs", tmp_path] if verb == "train" else [])
+        ).code
+        == 0
+    )
 
 
 def test_half_of_a_character(own, lorakit_cli, tmp_path):
@@ -192,7 +215,9 @@ def test_a_path_with_anything_in_it(own, lorakit_cli, tmp_path, folder):
     for name in ("train", "validation"):
         shutil.copy(tmp_path / f"{name}.jsonl", tmp_path / folder)
     given = [f"task.{name}={tmp_path}/{folder}/{name}.jsonl" for name in ("train", "validation")]
-    done = lorakit_cli("train", own, *given, "train.epochs=2", "--runs", tmp_path / folder / "runs", "--json")
+    done = lorakit_cli(
+        "train", own, *given, "train.epochs=2", "--runs", tmp_path / folder / "runs", "--json"
+    )
     assert done.code == 0, done.err
     assert lorakit_cli("eval", done.json["run"]).code == 0
     assert lorakit_cli("report", done.json["run"]).code == 0
@@ -215,7 +240,9 @@ def test_a_tied_target_is_refused_before_the_training(lorakit_cli, tmp_path):
 
 def test_an_encoder_does_not_learn_to_write(lorakit_cli, tmp_path):
     """Its causal class reads the tokens that it should predict."""
-    done = lorakit_cli("train", "quickstart_generate", "model.name=lorakit:tiny_encoder", "--runs", tmp_path)
+    done = lorakit_cli(
+        "train", "quickstart_generate", "model.name=lorakit:tiny_encoder", "--runs", tmp_path
+    )
     assert done.code == 2
     assert "lorakit:tiny_encoder (RobertaForCausalLM) reads the tokens that follow" in done.err
 

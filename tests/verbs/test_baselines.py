@@ -9,25 +9,49 @@ from safetensors import safe_open
 
 from lorakit.runs.result import Result
 
-FEW = ["train.max_steps=6", "train.global_batch_size=8", "train.warmup=0", "data.limit={train: 48, validation: 6}"]
+FEW = [
+    "train.max_steps=6",
+    "train.global_batch_size=8",
+    "train.warmup=0",
+    "data.limit={train: 48, validation: 6}",
+]
 CASES = {
-    "an adapter": ("quickstart", "{name: adapter_h, r: 4}", 2 * 3, 2 * 3 * (2 * 128 * 4 + 4 + 128), []),
+    "an adapter": (
+        "quickstart",
+        "{name: adapter_h, r: 4}",
+        2 * 3,
+        2 * 3 * (2 * 128 * 4 + 4 + 128),
+        [],
+    ),
     "adapterdrop, recomputed": (
-        "quickstart", "{name: adapter_d, r: 4, drop: 1}", 2, 2 * (2 * 128 * 4 + 4 + 128),
+        "quickstart",
+        "{name: adapter_d, r: 4, drop: 1}",
+        2,
+        2 * (2 * 128 * 4 + 4 + 128),
         ["train.gradient_checkpointing=true"],
     ),
     "an adapter of a decoder, frozen in bf16": (
-        "quickstart_generate", "{name: adapter_p, r: 4}", 3, 3 * (2 * 128 * 4 + 4 + 128), ["model.dtype=bf16"],
+        "quickstart_generate",
+        "{name: adapter_p, r: 4}",
+        3,
+        3 * (2 * 128 * 4 + 4 + 128),
+        ["model.dtype=bf16"],
     ),
     "a prefix, recomputed": (
-        "quickstart_generate", "{name: prefix_layer, prefix: 4, infix: 2}", 3, 3 * 128 * 6,
+        "quickstart_generate",
+        "{name: prefix_layer, prefix: 4, infix: 2}",
+        3,
+        3 * 128 * 6,
         ["train.gradient_checkpointing=true"],
     ),
     "a prefix with LoRA, frozen in bf16": (
-        "quickstart_generate", "{name: lora_prefix_embedding, lora: {r: 2}, prompt: {prefix: 4, infix: 2}}", 7,
-        2 * 6 * 128 * 2 + 128 * 6, ["model.dtype=bf16", "train.micro_batch_size=4"],
+        "quickstart_generate",
+        "{name: lora_prefix_embedding, lora: {r: 2}, prompt: {prefix: 4, infix: 2}}",
+        7,
+        2 * 6 * 128 * 2 + 128 * 6,
+        ["model.dtype=bf16", "train.micro_batch_size=4"],
     ),
-}  # fmt: skip
+}
 """recipe, method, sites, parameters, what else is changed"""
 
 
@@ -68,9 +92,14 @@ def test_it_is_trained_saved_read_again_and_not_merged(lorakit_cli, tmp_path, ca
 
 
 def test_a_prefix_that_does_not_fit(lorakit_cli):
-    done = lorakit_cli("check", "quickstart_generate", "method={name: prefix_layer, prefix: 8, infix: 4}")
+    done = lorakit_cli(
+        "check", "quickstart_generate", "method={name: prefix_layer, prefix: 8, infix: 4}"
+    )
     assert done.code == 2
-    assert "data.max_length 128 and the 12 tokens of the method are more than the 128 tokens" in done.err
+    assert (
+        "data.max_length 128 and the 12 tokens of the method are more than the 128 tokens"
+        in done.err
+    )
 
 
 def test_a_prefix_and_packing(lorakit_cli):

@@ -55,7 +55,9 @@ def test_with_a_run(trained, base, lorakit_cli, tmp_path, damage, verb):
 def test_with_a_recipe(base, lorakit_cli, tmp_path, damage):
     said = damage(base)
     small = ["data.limit={train: 32, validation: 8}"]
-    done = lorakit_cli("train", "quickstart", f"model.name={base}", *small, "--runs", tmp_path / "runs")
+    done = lorakit_cli(
+        "train", "quickstart", f"model.name={base}", *small, "--runs", tmp_path / "runs"
+    )
     assert done.code == 2
     assert said in done.err
     checked = lorakit_cli("check", "quickstart", f"model.name={base}")

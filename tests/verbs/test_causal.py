@@ -13,7 +13,17 @@ from lorakit.models._load import load_tokenizer
 from lorakit.runs.folder import read_lines
 from lorakit.runs.result import Result
 
-FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "gpt_neox"]
+FAMILIES = [
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "phi3",
+    "gpt_neox",
+]
 CHATML = """{% for m in messages %}{{ '<im> ' + m.role + ' ' + m.content + ' <end> ' }}{% endfor %}
 {%- if add_generation_prompt %}{{ '<im> assistant ' }}{% endif %}"""
 
@@ -22,7 +32,9 @@ CHATML = """{% for m in messages %}{{ '<im> ' + m.role + ' ' + m.content + ' <en
 def base(tiny, tokenizer, tmp_path):
     def make(family: str, **changes) -> Path:
         folder, words = tmp_path / family, tokenizer()
-        if family == "qwen2":  # transformers takes any tokenizer beside such a model for one of bytes
+        if (
+            family == "qwen2"
+        ):  # transformers takes any tokenizer beside such a model for one of bytes
             words = load_tokenizer(Model(name="lorakit:tiny_gpt2"))
             changes |= {"vocab_size": len(words)}
         tiny(family, "CausalLM", **changes).model.save_pretrained(folder)
@@ -36,17 +48,24 @@ def base(tiny, tokenizer, tmp_path):
 def recipe(tmp_path):
     """A recipe file over rows that say `w1 w2` -> `w2 w1`, and so on."""
 
-    def make(place: Path, task: dict | None = None, rows: list[dict] | None = None, **parts) -> Path:
-        pairs = [(f"w{i % 9} w{(i * 5) % 7 + 20}", f"w{(i * 5) % 7 + 20} w{i % 9}") for i in range(48)]
+    def make(
+        place: Path, task: dict | None = None, rows: list[dict] | None = None, **parts
+    ) -> Path:
+        pairs = [
+            (f"w{i % 9} w{(i * 5) % 7 + 20}", f"w{(i * 5) % 7 + 20} w{i % 9}") for i in range(48)
+        ]
         rows = rows or [{"prompt": a, "completion": b} for a, b in pairs]
         data = tmp_path / "rows.jsonl"
         data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         whole = {
             "task": {"name": "text", "train": str(data), "validation": str(data), **(task or {})},
-            "model": {"name": str(place)}, "method": {"name": "lora", "r": 4}, "data": {"max_length": 32},
+            "model": {"name": str(place)},
+            "method": {"name": "lora", "r": 4},
+            "data": {"max_length": 32},
             "train": {"max_steps": 4, "global_batch_size": 8, "learning_rate": 0.01},
-            "evaluate": {"every_steps": 4}, "decode": {"max_new_tokens": 4},
-        }  # fmt: skip
+            "evaluate": {"every_steps": 4},
+            "decode": {"max_new_tokens": 4},
+        }
         for name, part in parts.items():
             whole[name] = {**whole[name], **part}
         file = tmp_path / "own.yaml"
@@ -57,14 +76,20 @@ def recipe(tmp_path):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_is_trained_saved_read_again_and_merged(base, recipe, lorakit_cli, tmp_path, family):
+def test_a_family_is_trained_saved_read_again_and_merged(
+    base, recipe, lorakit_cli, tmp_path, family
+):
     done = lorakit_cli("train", recipe(base(family)), "--runs", tmp_path / "runs", "--json")
     assert done.code == 0, done.err
     result = Result.read(Path(done.json["run"]) / "result.json")
     (seed,) = result.seeds
     assert result.counts.sites == 4, "query and value of two layers"
     assert all(norm > 1e-3 for norm in seed.delta_norms.values())
-    assert {check.name: check.passed for check in seed.checks} == {"alive": True, "reload": True, "merge": True}
+    assert {check.name: check.passed for check in seed.checks} == {
+        "alive": True,
+        "reload": True,
+        "merge": True,
+    }
     merged = lorakit_cli("merge", done.json["run"], "--to", tmp_path / "merged", "--json")
     assert merged.code == 0, merged.err
     assert merged.json["max_logit_difference"] < 1e-4
@@ -75,20 +100,39 @@ def test_chats(base, recipe, lorakit_cli, tmp_path):
     template = tmp_path / "chat.jinja"
     template.write_text(CHATML, encoding="utf-8")
     rows = [
-        {"chat": [{"role": "user", "content": f"w{i % 5}"}, {"role": "assistant", "content": f"w{i % 5 + 10}"},
-                  {"role": "user", "content": f"w{i % 5 + 30}"}, {"role": "assistant", "content": f"w{i % 5 + 20} w3"}]}
+        {
+            "chat": [
+                {"role": "user", "content": f"w{i % 5}"},
+                {"role": "assistant", "content": f"w{i % 5 + 10}"},
+                {"role": "user", "content": f"w{i % 5 + 30}"},
+                {"role": "assistant", "content": f"w{i % 5 + 20} w3"},
+            ]
+        }
         for i in range(40)
-    ]  # fmt: skip
+    ]
     new = {"new_tokens": ["<im>", "<end>"], "chat_template": str(template)}
-    file = recipe(base("llama"), {"messages": "chat"}, rows, model=new,
-                  train={"max_steps": 150, "global_batch_size": 8, "learning_rate": 0.02, "group_by_length": False},
-                  evaluate={"every_steps": 150}, method={"name": "lora", "r": 8, "targets": "all-linear"})  # fmt: skip
+    file = recipe(
+        base("llama"),
+        {"messages": "chat"},
+        rows,
+        model=new,
+        train={
+            "max_steps": 150,
+            "global_batch_size": 8,
+            "learning_rate": 0.02,
+            "group_by_length": False,
+        },
+        evaluate={"every_steps": 150},
+        method={"name": "lora", "r": 8, "targets": "all-linear"},
+    )
     shown = lorakit_cli("check", file, "--json")
     assert shown.code == 0, shown.err
     done = lorakit_cli("train", file, "--runs", tmp_path / "runs", "--json")
     assert done.code == 0, done.err
     score = done.json["scores"]["validation/exact_match"]
-    assert score >= 60, "most last turns are learnt, and their ends: a text that goes on is no match"
+    assert score >= 60, (
+        "most last turns are learnt, and their ends: a text that goes on is no match"
+    )
     assert done.json["base_scores"]["validation/exact_match"] == 0
     again = lorakit_cli("eval", Path(done.json["run"]) / "seed0" / "adapter", "--json")
     assert again.code == 0, again.err
@@ -118,7 +162,9 @@ def test_packing_where_examples_would_mix_is_refused(base, recipe, lorakit_cli, 
     assert "data.packing: in OPTForCausalLM the examples of a row see each other" in done.err
 
 
-@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="the extra `quantized` is not installed")
+@pytest.mark.skipif(
+    find_spec("bitsandbytes") is None, reason="the extra `quantized` is not installed"
+)
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
 def test_a_quantized_base(base, recipe, lorakit_cli, tmp_path, kind):
     model = base("llama", hidden_size=64, intermediate_size=128, head_dim=16)

@@ -17,10 +17,15 @@ import pytest
 
 KILLS, STEPS = 30, 72
 RECIPE = [
-    "quickstart", "data.limit={train: 96, validation: 32}", "train.global_batch_size=8", "train.micro_batch_size=4",
-    "train.epochs=6", "method.dropout=0.1", "evaluate.every_steps=11",
+    "quickstart",
+    "data.limit={train: 96, validation: 32}",
+    "train.global_batch_size=8",
+    "train.micro_batch_size=4",
+    "train.epochs=6",
+    "method.dropout=0.1",
+    "evaluate.every_steps=11",
     "train.checkpoint={every_steps: 1, keep_last: 2}",
-]  # fmt: skip
+]
 
 
 @dataclass
@@ -43,7 +48,9 @@ def _end(process: subprocess.Popen[str], told: Told) -> None:
     assert process.returncode in (0, -signal.SIGKILL), said
     assert "Traceback" not in said
     assert "is damaged" not in said  # a rename came after everything was there
-    told.resumed += [int(line.split()[4]) for line in said.splitlines() if line.startswith("goes on from step")]
+    told.resumed += [
+        int(line.split()[4]) for line in said.splitlines() if line.startswith("goes on from step")
+    ]
 
 
 def seed_of(runs: Path) -> Path | None:
@@ -108,12 +115,17 @@ def whole(runs: Path) -> dict[str, object]:
     timed = ("seconds", "tokens_per_second", "memory_mib")
     files = [*sorted(folder.glob("predictions/*")), *sorted(folder.glob("adapter/*"))]
     return {
-        "files": {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files},
+        "files": {
+            str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files
+        },
         "result": {key: value for key, value in result.items() if key not in ("seconds", "files")},
         "events": [
-            {k: v for k, v in e.items() if k not in timed} for e in events if e["event"] not in ("start", "resumed")
+            {k: v for k, v in e.items() if k not in timed}
+            for e in events
+            if e["event"] not in ("start", "resumed")
         ],
-        "left over": sorted(p.name for p in folder.rglob(".*")) + [p.name for p in folder.glob("checkpoints")],
+        "left over": sorted(p.name for p in folder.rglob(".*"))
+        + [p.name for p in folder.glob("checkpoints")],
     }
 
 
@@ -133,5 +145,7 @@ def test_thirty_kills_change_no_bit(tmp_path):
         )
         rounds.append(told)
         assert whole(told.folder) == wanted
-    print(f"equal: {len(rounds)} disturbed run(s), {sum(t.kills for t in rounds)} kills, {wanted['files']}")
+    print(
+        f"equal: {len(rounds)} disturbed run(s), {sum(t.kills for t in rounds)} kills, {wanted['files']}"
+    )
     assert sum(len(told.resumed) for told in rounds) >= 10

@@ -58,7 +58,12 @@ def test_a_screen_reads_no_markup_anywhere():
     table = Table(title=f"title {ODD}")
     table.add_column(f"head {ODD}", footer=f"foot {ODD}")
     table.add_row(f"cell {ODD}")
-    for said in (_printed(ODD), _printed(table), _printed(styled(ODD, "bold")), _printed(line((ODD, "red"), ODD))):
+    for said in (
+        _printed(ODD),
+        _printed(table),
+        _printed(styled(ODD, "bold")),
+        _printed(line((ODD, "red"), ODD)),
+    ):
         assert harmless(said)
         assert said.count("[qv] [/no] [bold]x[/bold] :smile:") == said.count("smile")
         assert "\\x1b[31m" in said
@@ -124,11 +129,18 @@ def odd_run(tmp_path_factory) -> Path:
     folder.mkdir()
     for name in ("train.csv", "dev.csv"):
         with (folder / name).open("w", newline="", encoding="utf-8") as file:
-            rows = [(f"it was {'good' if i % 2 else 'bad'} {ODD} {i}", f"{ODD}{i % 2}") for i in range(32)]
+            rows = [
+                (f"it was {'good' if i % 2 else 'bad'} {ODD} {i}", f"{ODD}{i % 2}")
+                for i in range(32)
+            ]
             csv.writer(file).writerows([("text", "label"), *rows])
     values = {
         "about": ODD,
-        "task": {"name": "classification", "train": str(folder / "train.csv"), "validation": str(folder / "dev.csv")},
+        "task": {
+            "name": "classification",
+            "train": str(folder / "train.csv"),
+            "validation": str(folder / "dev.csv"),
+        },
         "model": {"name": "lorakit:tiny_encoder"},
         "method": {"name": "lora", "targets": ["re:.*layer.[01].attention.self.(query|value)"]},
         "train": {"max_steps": 2, "global_batch_size": 8, "warmup": 0},
@@ -160,21 +172,32 @@ def test_every_verb(odd_run, lorakit_cli, monkeypatch):
     assert str(run) in ask("eval", run).err
     ask("report", run)
     ask("report", run, "--format", "csv")
-    assert json.loads(ask("report", run, "--json").out)["results"][0]["recipe_values"]["about"] == ODD
+    assert (
+        json.loads(ask("report", run, "--json").out)["results"][0]["recipe_values"]["about"] == ODD
+    )
     ask("analyze", "norms", run)
     assert "m [x]" in ask("merge", run, "--to", "m [x]").err
     assert yaml.safe_load(ask("recipes", "show", recipe).out)["about"] == ODD
     assert "[qv] [/no] [bold]x[/bold]" in ask("recipes", "show", recipe, "--origins").out
     assert ask("recipes", "show", recipe, "--json").json["recipe"]["about"] == ODD
     assert "[qv]" in ask("launch-command", recipe, "--processes-per-node", 1).out
-    for words in (("check", f"no {ODD}"), ("eval", f"no {ODD}"), ("check", recipe, f"{ODD}=1"), (f"verb {ODD}",)):
+    for words in (
+        ("check", f"no {ODD}"),
+        ("eval", f"no {ODD}"),
+        ("check", recipe, f"{ODD}=1"),
+        (f"verb {ODD}",),
+    ):
         assert "[qv]" in ask(*words, code=2).err
 
 
 def _ask(*words: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
     known = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
     return subprocess.run(
-        [sys.executable, "-m", "lorakit", *words], cwd=folder, env=known, capture_output=True, check=False
+        [sys.executable, "-m", "lorakit", *words],
+        cwd=folder,
+        env=known,
+        capture_output=True,
+        check=False,
     )
 
 
@@ -183,7 +206,9 @@ def test_a_terminal_of_ascii(odd_run):
     done = _ask("recipes", "show", "own [qv].yaml", "about=é – ±", folder=odd_run, **ascii_only)
     assert (done.returncode, done.stderr) == (0, b"")
     assert yaml.safe_load(done.stdout.decode("ascii"))["about"] == "é – ±"
-    done = _ask("recipes", "show", "own [qv].yaml", "about=é", "--json", folder=odd_run, **ascii_only)
+    done = _ask(
+        "recipes", "show", "own [qv].yaml", "about=é", "--json", folder=odd_run, **ascii_only
+    )
     assert json.loads(done.stdout.decode("ascii"))["recipe"]["about"] == "é"
     done = _ask("recipes", "list", folder=odd_run, **ascii_only)
     assert done.returncode == 0
@@ -194,7 +219,9 @@ def test_a_reader_that_goes_away(odd_run):
     """As `| head -1`: silent, with the exit code of a program that SIGPIPE ended."""
     command = [sys.executable, "-m", "lorakit", "schema"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    )
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
@@ -207,13 +234,18 @@ def test_a_home_that_is_not_set(odd_run):
         "PYTHONPATH": os.pathsep.join(sys.path)
     }
     done = subprocess.run(
-        [sys.executable, "-m", "lorakit", "check", "quickstart"], env=without, capture_output=True, check=False
+        [sys.executable, "-m", "lorakit", "check", "quickstart"],
+        env=without,
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
-    "words", [["check", "NAME"], ["train", "quickstart", "--runs", "NAME"], ["eval", "NAME"]], ids=str
+    "words",
+    [["check", "NAME"], ["train", "quickstart", "--runs", "NAME"], ["eval", "NAME"]],
+    ids=str,
 )
 def test_a_path_that_is_not_utf8(lorakit_cli, monkeypatch, tmp_path, words):
     monkeypatch.chdir(tmp_path)

@@ -29,7 +29,10 @@ def rows(shift: int) -> list[tuple[str, str]]:
     for i, name in enumerate(NAMES):
         food = FOODS[(i + shift) % 3]
         mr = f"name[{name}], food[{food}]"
-        found += [(mr, f"{name} serves {food} food."), (mr, f"You can eat {food} dishes at {name}.")]
+        found += [
+            (mr, f"{name} serves {food} food."),
+            (mr, f"You can eat {food} dishes at {name}."),
+        ]
     return found
 
 
@@ -44,10 +47,16 @@ def e2e(tmp_path_factory):
 
 def settings(folder) -> list[str]:
     return [
-        f"data.path={folder}", "model.name=lorakit:tiny_gpt2", "~model.shape", "data.max_length=96",
-        "decode={max_new_tokens: 12, beams: 3, no_repeat_ngram: 4}", "train.max_steps=4", "train.precision=bf16",
-        "train.warmup=0", "seeds=[0, 1]",
-    ]  # fmt: skip
+        f"data.path={folder}",
+        "model.name=lorakit:tiny_gpt2",
+        "~model.shape",
+        "data.max_length=96",
+        "decode={max_new_tokens: 12, beams: 3, no_repeat_ngram: 4}",
+        "train.max_steps=4",
+        "train.precision=bf16",
+        "train.warmup=0",
+        "seeds=[0, 1]",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +74,15 @@ def test_the_test_split_is_scored_once_at_the_end(run):
     assert result.splits == ("validation", "test")
     for seed in result.seeds:
         assert {"bleu", "nist"} <= set(seed.scores["test"]) <= {*seed.scores["validation"]}
-        assert {c.name: c.passed for c in seed.checks} == {"alive": True, "reload": True, "merge": True}
-    lines = [json.loads(line) for line in (run / "seed0" / "predictions" / "test.jsonl").read_text().splitlines()]
+        assert {c.name: c.passed for c in seed.checks} == {
+            "alive": True,
+            "reload": True,
+            "merge": True,
+        }
+    lines = [
+        json.loads(line)
+        for line in (run / "seed0" / "predictions" / "test.jsonl").read_text().splitlines()
+    ]
     assert [line["input"] for line in lines] == [
         f"name : {n} | food : {FOODS[(i + 2) % 3]}" for i, n in enumerate(NAMES)
     ]
@@ -80,7 +96,9 @@ def test_eval_gives_what_training_gave(run, lorakit_cli, tmp_path):
     wanted = Result.read(run / "result.json").seeds[1].scores["test"]
     assert done.json["scores"]["test"] == pytest.approx(wanted)
     assert done.json["rows"] == {"test": 4}
-    assert (tmp_path / "test.jsonl").read_text() == (run / "seed1" / "predictions" / "test.jsonl").read_text()
+    assert (tmp_path / "test.jsonl").read_text() == (
+        run / "seed1" / "predictions" / "test.jsonl"
+    ).read_text()
 
 
 def test_an_adapter_alone_knows_how_it_writes(run, e2e, lorakit_cli, tmp_path):
@@ -96,7 +114,9 @@ def test_an_adapter_alone_knows_how_it_writes(run, e2e, lorakit_cli, tmp_path):
         "--json",
     )
     assert done.code == 0, done.err
-    assert (tmp_path / "test.jsonl").read_text() == (run / "seed1" / "predictions" / "test.jsonl").read_text()
+    assert (tmp_path / "test.jsonl").read_text() == (
+        run / "seed1" / "predictions" / "test.jsonl"
+    ).read_text()
 
 
 def test_a_stop_loses_no_text(run, lorakit_cli, tmp_path, monkeypatch):
@@ -125,10 +145,14 @@ def test_a_stop_loses_no_text(run, lorakit_cli, tmp_path, monkeypatch):
     assert len(lines) == 3, "what was asked, and two answers"
     assert {"id", "input", "prediction", "references"} <= lines[1].keys()
     monkeypatch.setattr(objects, "generate", counted)
-    partial.write_text(partial.read_text() + '{"id": "test-6", "inp')  # cut off while it was written
+    partial.write_text(
+        partial.read_text() + '{"id": "test-6", "inp'
+    )  # cut off while it was written
     done = lorakit_cli(*call)
     assert asked[0] == 2, "the other two"
-    assert done.json["scores"]["test"] == pytest.approx(Result.read(run / "result.json").seeds[0].scores["test"])
+    assert done.json["scores"]["test"] == pytest.approx(
+        Result.read(run / "result.json").seeds[0].scores["test"]
+    )
     assert not partial.exists()
     partial.write_text("\n".join(json.dumps(line) for line in lines) + "\n")
     asked.clear()
@@ -137,7 +161,9 @@ def test_a_stop_loses_no_text(run, lorakit_cli, tmp_path, monkeypatch):
 
 
 def test_generate_writes_to_prompts_files_and_splits(run, lorakit_cli, tmp_path):
-    one = lorakit_cli("generate", run, "--seed", 0, "--prompt", "name[Blue Owl], food[French]", "--json")
+    one = lorakit_cli(
+        "generate", run, "--seed", 0, "--prompt", "name[Blue Owl], food[French]", "--json"
+    )
     assert one.code == 0, one.err
     (answer,) = one.json["answers"]
     assert answer["input"] == "name : Blue Owl | food : French"
@@ -191,10 +217,15 @@ def test_score_takes_the_tasks_own_references(run, e2e, lorakit_cli, tmp_path):
     per_row = [text for text in said for _ in range(2)]
     (tmp_path / "rows.tsv").write_text("MR\toutput\n" + "".join(f"x\t{text}\n" for text in per_row))
     for name in ("text", "rows.tsv"):
-        done = lorakit_cli("score", "e2e", f"data.path={e2e}", "--predictions", tmp_path / name, "--json")
+        done = lorakit_cli(
+            "score", "e2e", f"data.path={e2e}", "--predictions", tmp_path / name, "--json"
+        )
         assert done.json["scores"] == pytest.approx(wanted), name
     assert "the last of an example counts" in done.err
     (tmp_path / "short").write_text("\n".join(said[:3]))
     done = lorakit_cli("score", "e2e", f"data.path={e2e}", "--predictions", tmp_path / "short")
     assert done.code == 2
-    assert "3 predictions; 4 are needed, one per example or 8 (one per row of the official file)" in done.err
+    assert (
+        "3 predictions; 4 are needed, one per example or 8 (one per row of the official file)"
+        in done.err
+    )

@@ -126,8 +126,7 @@ TASK = ["--task", "classification", *FILES, LIMIT]
 
 
 @pytest.mark.parametrize(
-    "names",
-    [["POSITIVE", "NEGATIVE"], [" Positive", "negative "], ["positive", "negative"]],
+    "names", [["POSITIVE", "NEGATIVE"], [" Positive", "negative "], ["positive", "negative"]]
 )
 def test_the_same_labels_in_another_spelling(lorakit_cli, tmp_path, names):
     base = _encoder(tmp_path / "base", names)
@@ -207,12 +206,7 @@ def test_a_classifier_of_peft_has_the_labels_of_its_base(lorakit_cli, tmp_path):
     ],
 )
 def test_a_merged_model_is_for_what_its_base_was(
-    lorakit_cli,
-    tmp_path,
-    outputs,
-    said,
-    wanted,
-    examples,
+    lorakit_cli, tmp_path, outputs, said, wanted, examples
 ):
     from transformers import AutoModelForSequenceClassification
 

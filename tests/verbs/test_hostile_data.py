@@ -30,18 +30,45 @@ XML = (
     '<!DOCTYPE b [<!ENTITY x SYSTEM "file:///etc/passwd">]><benchmark><entries>&x;</entries></benchmark>',
     '<!DOCTYPE b SYSTEM "http://127.0.0.1:9/x.dtd"><benchmark/>',
     '<?xml version="1.0" encoding="nothing"?><benchmark/>',
-    '<?xml version="1.0" encoding="utf-16"?><benchmark/>', '<?xml version="1.0" encoding="shift_jis"?><benchmark/>',
-    '<?xml version="1.0" encoding="punycode"?><benchmark/>', '<?xml version="1.0" encoding="base64"?><benchmark/>',
-    "<a>" * 50_000, "<a>" * 50_000 + "</a>" * 50_000, "<benchmark>" + "<entry/>" * 20_000 + "</benchmark>",
+    '<?xml version="1.0" encoding="utf-16"?><benchmark/>',
+    '<?xml version="1.0" encoding="shift_jis"?><benchmark/>',
+    '<?xml version="1.0" encoding="punycode"?><benchmark/>',
+    '<?xml version="1.0" encoding="base64"?><benchmark/>',
+    "<a>" * 50_000,
+    "<a>" * 50_000 + "</a>" * 50_000,
+    "<benchmark>" + "<entry/>" * 20_000 + "</benchmark>",
     '<benchmark xmlns:xi="http://www.w3.org/2001/XInclude"><xi:include href="/etc/passwd"/></benchmark>',
-    f'<?xml-stylesheet href="x"?><?php touch("{CANARY}")?><benchmark/>', "<benchmark>&#0;</benchmark>", "", "\x00",
-)  # fmt: skip
+    f'<?xml-stylesheet href="x"?><?php touch("{CANARY}")?><benchmark/>',
+    "<benchmark>&#0;</benchmark>",
+    "",
+    "\x00",
+)
 JSON = (
-    "[" * 100_000, '{"a":' * 100_000, "9" * 5000, "[" + "9" * 5000 + "]", "1e999", "NaN", "[NaN]", '"\\ud800"',
-    "[]", "{}",
-    "null", "true", json.dumps(deep(900)), '{"a": 1, "a": 2}', "[" + "0," * 300_000 + "0]", "\ufeff[]", "\x00", "",
-    '{"__class__": "os.system"}', '"' + "x" * 3_000_000 + '"', "-", "[1,]", "{'a': 1}", "//\n[]",
-)  # fmt: skip
+    "[" * 100_000,
+    '{"a":' * 100_000,
+    "9" * 5000,
+    "[" + "9" * 5000 + "]",
+    "1e999",
+    "NaN",
+    "[NaN]",
+    '"\\ud800"',
+    "[]",
+    "{}",
+    "null",
+    "true",
+    json.dumps(deep(900)),
+    '{"a": 1, "a": 2}',
+    "[" + "0," * 300_000 + "0]",
+    "\ufeff[]",
+    "\x00",
+    "",
+    '{"__class__": "os.system"}',
+    '"' + "x" * 3_000_000 + '"',
+    "-",
+    "[1,]",
+    "{'a': 1}",
+    "//\n[]",
+)
 
 
 @dataclass(frozen=True)
@@ -54,8 +81,14 @@ class Kind:
     own: bool = False
 
     def make(self, folder: Path) -> tuple[Task, Data]:
-        own = {split: str(folder / name) for split, name in zip(("validation", "train"), self.files, strict=True)} \
-            if self.own else {}  # fmt: skip
+        own = (
+            {
+                split: str(folder / name)
+                for split, name in zip(("validation", "train"), self.files, strict=True)
+            }
+            if self.own
+            else {}
+        )
         task = tasks.get(self.task["name"].split("/")[0]).model_validate({**self.task, **own})
         return task, Data() if self.own else Data(path=str(folder))
 
@@ -68,15 +101,30 @@ def table(header: str, *records: str) -> str:
     return "".join(line.replace("|", "\t") + "\n" for line in (header, *records))
 
 
-MRPC = table("Quality|#1 ID|#2 ID|#1 String|#2 String", '1|1|2|He said " yes .|Yes .', "0|3|4|A .|B .", "1|5|6|C|C")
+MRPC = table(
+    "Quality|#1 ID|#2 ID|#1 String|#2 String",
+    '1|1|2|He said " yes .|Yes .',
+    "0|3|4|A .|B .",
+    "1|5|6|C|C",
+)
 COLA = "".join(f"gj04\t{i % 2}\t\tThe dog barked {i}.\n" for i in range(150))
-STSB = table("index genre filename year old_index source1 source2 sentence1 sentence2 score".replace(" ", "|"),
-             *(f"{i}|news|a|2012|{i}|none|none|A dog runs.|A dog runs {i}.|{i}.25" for i in range(5)))  # fmt: skip
-MNLI = table("index|sentence1|sentence2|label1|gold_label", *(
-    f"{i}|She left.|Someone left.|neutral|{label}" for i, label in enumerate(("neutral", "entailment", "contradiction"))
-))  # fmt: skip
-E2E = 'mr,ref\n"name[The Vaults], eatType[pub], priceRange[more than £30]","The Vaults, a ""pub"".\nDear."\n' \
-      '"name[Aromi], food[Chinese]",Aromi is Chinese.\n'  # fmt: skip
+STSB = table(
+    "index genre filename year old_index source1 source2 sentence1 sentence2 score".replace(
+        " ", "|"
+    ),
+    *(f"{i}|news|a|2012|{i}|none|none|A dog runs.|A dog runs {i}.|{i}.25" for i in range(5)),
+)
+MNLI = table(
+    "index|sentence1|sentence2|label1|gold_label",
+    *(
+        f"{i}|She left.|Someone left.|neutral|{label}"
+        for i, label in enumerate(("neutral", "entailment", "contradiction"))
+    ),
+)
+E2E = (
+    'mr,ref\n"name[The Vaults], eatType[pub], priceRange[more than £30]","The Vaults, a ""pub"".\nDear."\n'
+    '"name[Aromi], food[Chinese]",Aromi is Chinese.\n'
+)
 E2E_TEXT = "name : Aromi | Type : pub||Aromi is a pub .\nname : A | food : B||A has B .\n"
 WEBNLG = (
     '<?xml version="1.0" encoding="utf-8"?>\n<benchmark><entries><entry category="Airport" eid="Id1" size="1">'
@@ -85,10 +133,21 @@ WEBNLG = (
     '<entry category="City" eid="Id2"><modifiedtripleset><mtriple>A | b | C</mtriple><mtriple>C | d | E</mtriple>'
     '</modifiedtripleset><lex comment="good">Ünï.</lex><lex comment="bad">no</lex></entry></entries></benchmark>\n'
 )
-WEBNLG_JSON = {"entries": [{str(i): {
-    "category": "Airport", "modifiedtripleset": [{"subject": "A", "property": "b", "object": f"C{i}"}],
-    "lexicalisations": [{"comment": "good", "lex": "A b C."}, {"comment": "bad", "lex": "x"}],
-}} for i in range(3)]}  # fmt: skip
+WEBNLG_JSON = {
+    "entries": [
+        {
+            str(i): {
+                "category": "Airport",
+                "modifiedtripleset": [{"subject": "A", "property": "b", "object": f"C{i}"}],
+                "lexicalisations": [
+                    {"comment": "good", "lex": "A b C."},
+                    {"comment": "bad", "lex": "x"},
+                ],
+            }
+        }
+        for i in range(3)
+    ]
+}
 DART = [
     {
         "tripleset": [["A", "B", f"C{i}"]],
@@ -97,17 +156,40 @@ DART = [
     for i in range(3)
 ]
 PACKED = gzip.compress(json.dumps(DART).encode(), mtime=0)
-TABLES = [{"id": "1-1", "header": ["Name", "Year", None], "types": ["text", "real", "text"],
-           "rows": [["a", 1.0, "x"], ["b", 2, None]], "page_title": "t"}]  # fmt: skip
-QUESTIONS = [
-    {"phase": 1, "table_id": "1-1", "question": "Which  year?", "sql": {"sel": 1, "agg": 0, "conds": [[0, 0, "a"]]}},
-    {"phase": 1, "table_id": "1-1", "question": "How many?", "sql": {"sel": 0, "agg": 3, "conds": [[1, 1, 1.5]]}},
+TABLES = [
+    {
+        "id": "1-1",
+        "header": ["Name", "Year", None],
+        "types": ["text", "real", "text"],
+        "rows": [["a", 1.0, "x"], ["b", 2, None]],
+        "page_title": "t",
+    }
 ]
-SAMSUM = [{"id": f"1{i}-1", "dialogue": "Ann: hi\r\nBob: \U0001f600", "summary": "Ann greets."} for i in range(3)]
+QUESTIONS = [
+    {
+        "phase": 1,
+        "table_id": "1-1",
+        "question": "Which  year?",
+        "sql": {"sel": 1, "agg": 0, "conds": [[0, 0, "a"]]},
+    },
+    {
+        "phase": 1,
+        "table_id": "1-1",
+        "question": "How many?",
+        "sql": {"sel": 0, "agg": 3, "conds": [[1, 1, 1.5]]},
+    },
+]
+SAMSUM = [
+    {"id": f"1{i}-1", "dialogue": "Ann: hi\r\nBob: \U0001f600", "summary": "Ann greets."}
+    for i in range(3)
+]
 SAMSUM_CSV = 'id,dialogue,summary\n1,"Ann: hi\r\nBob: ""yes""",Ann greets.\n2,A: b,C.\n'
 TEXTS = [{"prompt": f"name {i}", "completion": f" it is {i}", "n": i} for i in range(4)]
 TURNS = [("user", "hi"), ("assistant", "yes"), ("user", "so?"), ("assistant", "no")]
-CHATS = [{"messages": [{"role": role, "content": f"{said} {i}"} for role, said in TURNS]} for i in range(3)]
+CHATS = [
+    {"messages": [{"role": role, "content": f"{said} {i}"} for role, said in TURNS]}
+    for i in range(3)
+]
 LABELS = [{"text": f"it was {i}", "label": ("good", "bad")[i % 2]} for i in range(4)]
 NUMBERS = 'text,label\n"one, two",1.5\nthree,-2e3\n'
 
@@ -133,18 +215,26 @@ KINDS = {
     "webnlg json": Kind({"name": "webnlg"}, {"train.json": WEBNLG_JSON}),
     "dart": Kind({"name": "dart"}, {"dart-v1.1.1-full-train.json": DART}),
     "dart packed": Kind({"name": "dart"}, {"dart-v1.1.1-full-train.json.gz": PACKED}),
-    "wikisql questions": Kind({"name": "wikisql"}, {"train.tables.jsonl": TABLES, "train.jsonl": QUESTIONS}, True),
-    "wikisql tables": Kind({"name": "wikisql"}, {"train.jsonl": QUESTIONS, "train.tables.jsonl": TABLES}, True),
+    "wikisql questions": Kind(
+        {"name": "wikisql"}, {"train.tables.jsonl": TABLES, "train.jsonl": QUESTIONS}, True
+    ),
+    "wikisql tables": Kind(
+        {"name": "wikisql"}, {"train.jsonl": QUESTIONS, "train.tables.jsonl": TABLES}, True
+    ),
     "samsum json": Kind({"name": "samsum"}, {"train.json": SAMSUM}),
     "samsum csv": Kind({"name": "samsum"}, {"train.csv": SAMSUM_CSV}),
     "text jsonl": Kind({"name": "text"}, two(TEXTS, ".jsonl"), lines=True, own=True),
-    "template": Kind({"name": "text", "prompt": "{prompt} {n}:"}, two(TEXTS, ".jsonl"), lines=True, own=True),
-    "chats": Kind({"name": "text", "messages": "messages"}, two(CHATS, ".jsonl"), lines=True, own=True),
+    "template": Kind(
+        {"name": "text", "prompt": "{prompt} {n}:"}, two(TEXTS, ".jsonl"), lines=True, own=True
+    ),
+    "chats": Kind(
+        {"name": "text", "messages": "messages"}, two(CHATS, ".jsonl"), lines=True, own=True
+    ),
     "text parquet": Kind({"name": "text"}, two(parquet(TEXTS), ".parquet"), own=True),
     "text tsv": Kind({"name": "text"}, two("prompt\tcompletion\na\tb\nc\td\n", ".tsv"), own=True),
     "labels": Kind({"name": "classification"}, two(LABELS, ".jsonl"), lines=True, own=True),
     "numbers": Kind({"name": "regression"}, two(NUMBERS, ".csv"), own=True),
-}  # fmt: skip
+}
 
 
 def content(value: Any, one_per_line: bool) -> bytes:
@@ -158,10 +248,14 @@ def hostile(kind: Kind, name: str, value: Any, random: Random) -> bytes:
         if not kind.lines:
             return as_json(mutated(value, random), random)
         found = mutated(value, random)
-        return b"\n".join(as_json(line, random) for line in (found if isinstance(found, list) else [found]))
+        return b"\n".join(
+            as_json(line, random) for line in (found if isinstance(found, list) else [found])
+        )
     data = content(value, kind.lines)
     if random.random() < 0.2:
-        whole = random.choice(XML if name.endswith("xml") else JSON).encode("utf-8", "surrogatepass")
+        whole = random.choice(XML if name.endswith("xml") else JSON).encode(
+            "utf-8", "surrogatepass"
+        )
         data = whole if random.random() < 0.5 else data + b"\n" + whole
         return gzip.compress(data) if name.endswith(".gz") else data
     if name.endswith(".gz") and random.random() < 0.5:
@@ -210,7 +304,9 @@ def test_hostile_data(tmp_path, count):
         path = trial.folder / name / file
         path.write_bytes(data)
         task, settings = kind.make(trial.folder / name)  # it keeps the labels that it has read
-        trial.read((name, data), lambda: task.read("train", settings), lambda found: is_right(task, found))
+        trial.read(
+            (name, data), lambda: task.read("train", settings), lambda found: is_right(task, found)
+        )
         path.write_bytes(content(value, kind.lines))
 
     each(count, trial, one)

@@ -39,10 +39,28 @@ class Payload:
 
 
 DTYPES = (
-    torch.float16, torch.bfloat16, torch.float64, torch.int32, torch.int64, torch.uint8, torch.bool, torch.complex64,
-    torch.float8_e4m3fn, torch.float8_e5m2,
-)  # fmt: skip
-NAMES = ("../../x", "/etc/passwd", "", "\x00", "__metadata__", "a" * 3000, "base_model.model..lora_A.weight", "é", ".")
+    torch.float16,
+    torch.bfloat16,
+    torch.float64,
+    torch.int32,
+    torch.int64,
+    torch.uint8,
+    torch.bool,
+    torch.complex64,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+)
+NAMES = (
+    "../../x",
+    "/etc/passwd",
+    "",
+    "\x00",
+    "__metadata__",
+    "a" * 3000,
+    "base_model.model..lora_A.weight",
+    "é",
+    ".",
+)
 
 
 def split(data: bytes) -> tuple[dict[str, Any], bytes]:
@@ -66,9 +84,13 @@ def lying(data: bytes, random: Random) -> bytes:
             ([0, 2**60], [-1, 5], [5, 1], [0, 0], header[other]["data_offsets"])
         )
     elif act == 1:
-        header[name]["shape"] = random.choice(([2**40, 2**40], [0], [], [-1], header[other]["shape"], [1, 1, 1], ["x"]))
+        header[name]["shape"] = random.choice(
+            ([2**40, 2**40], [0], [], [-1], header[other]["shape"], [1, 1, 1], ["x"])
+        )
     elif act == 2:
-        header[name]["dtype"] = random.choice(("F64", "F16", "BF16", "I8", "F8_E4M3", "F4", "Q4", "", None, "BOOL"))
+        header[name]["dtype"] = random.choice(
+            ("F64", "F16", "BF16", "I8", "F8_E4M3", "F4", "Q4", "", None, "BOOL")
+        )
     elif act == 3:
         header[random.choice(NAMES)] = header.pop(name)
     elif act == 4:
@@ -91,13 +113,23 @@ def other_tensors(file: Path, random: Random) -> None:
     name, other = random.choice(list(tensors)), random.choice(list(tensors))
     act = random.randrange(9)
     if act == 0:
-        tensors[name].view(-1)[random.randrange(tensors[name].numel())] = random.choice((float("nan"), float("inf")))
+        tensors[name].view(-1)[random.randrange(tensors[name].numel())] = random.choice(
+            (float("nan"), float("inf"))
+        )
     elif act == 1:
         tensors[name] = tensors[name].to(random.choice(DTYPES))
     elif act == 2:
         value = tensors[name]
-        tensors[name] = random.choice((value.t().contiguous() if value.ndim == 2 else value[:0], value[:1].clone(),
-                                       torch.tensor(1.0), torch.zeros(0), value.reshape(-1), value[None]))  # fmt: skip
+        tensors[name] = random.choice(
+            (
+                value.t().contiguous() if value.ndim == 2 else value[:0],
+                value[:1].clone(),
+                torch.tensor(1.0),
+                torch.zeros(0),
+                value.reshape(-1),
+                value[None],
+            )
+        )
     elif act == 3:
         del tensors[name]
     elif act == 4:
@@ -105,10 +137,14 @@ def other_tensors(file: Path, random: Random) -> None:
     elif act == 5:
         tensors[name], tensors[other] = tensors[other], tensors[name]
     elif act == 6:
-        tensors[f"{name}.{random.choice(('lora_A.weight', 'lora_B.weight', 'x'))}"] = torch.zeros(2, 2)
+        tensors[f"{name}.{random.choice(('lora_A.weight', 'lora_B.weight', 'x'))}"] = torch.zeros(
+            2, 2
+        )
     elif act == 7:
-        tensors = {key: value.to(random.choice((torch.float16, torch.float64, torch.bfloat16)))
-                   for key, value in tensors.items()}  # fmt: skip
+        tensors = {
+            key: value.to(random.choice((torch.float16, torch.float64, torch.bfloat16)))
+            for key, value in tensors.items()
+        }
     else:
         tensors[name] = tensors[name] * random.choice((1e-30, 1e30, -1.0, 0.0))
     save_file(tensors, file, metadata=header)
@@ -151,7 +187,13 @@ def rewritten(file: Path, random: Random) -> None:
 def contents(folder: Path) -> tuple:
     found = []
     for path in sorted(folder.rglob("*")):
-        kind = "link " + os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else "other"
+        kind = (
+            "link " + os.readlink(path)
+            if path.is_symlink()
+            else path.read_bytes()
+            if path.is_file()
+            else "other"
+        )
         found.append((path.name, kind))
     return tuple(found)
 
@@ -172,7 +214,9 @@ def damage_adapter(folder: Path, random: Random) -> None:
     elif act == 4:  # what lorakit says of it
         header, body = split(file.read_bytes())
         about = mutated(json.loads(header["__metadata__"]["lorakit"]), random)
-        header["__metadata__"]["lorakit"] = json.dumps(about) if random.random() < 0.9 else random.choice(WORDS)
+        header["__metadata__"]["lorakit"] = (
+            json.dumps(about) if random.random() < 0.9 else random.choice(WORDS)
+        )
         file.write_bytes(joined(header, body))
     elif act == 5 and config.is_file():
         if random.random() < 0.6:  # as PEFT leaves it
@@ -182,7 +226,9 @@ def damage_adapter(folder: Path, random: Random) -> None:
         save_file(load_file(file), file)
         values = json.loads(config.read_text())
         pattern = random.choice(("re:x", "(a+)+$", r"(\w+\.?)+X", "(.*.*)*X", "(", *WORDS[:20]))
-        values[random.choice(("rank_pattern", "alpha_pattern"))] = {pattern: random.choice((4, 2, 10**9, *VALUES[:9]))}
+        values[random.choice(("rank_pattern", "alpha_pattern"))] = {
+            pattern: random.choice((4, 2, 10**9, *VALUES[:9]))
+        }
         config.write_text(json.dumps(values))
     else:
         misplaced(random.choice([path for path in folder.iterdir() if path.is_file()]), random)
@@ -234,7 +280,10 @@ def test_damaged_adapters(saved, tiny, tmp_path, count):
         for name, tensor in held.items():
             assert torch.isfinite(tensor).all()
             torch.testing.assert_close(tensor, inside[name].to(tensor.dtype), rtol=1e-6, atol=1e-30)
-        assert torch.isfinite(models[0].logits()).all() or max(float(t.abs().max()) for t in held.values()) > 1e10
+        assert (
+            torch.isfinite(models[0].logits()).all()
+            or max(float(t.abs().max()) for t in held.values()) > 1e10
+        )
 
     def one(random: Random) -> None:
         method = random.choice(("lora", "lora", "bitfit"))
@@ -247,7 +296,9 @@ def test_damaged_adapters(saved, tiny, tmp_path, count):
 
 def damage_checkpoint(folder: Path, random: Random) -> None:
     """One of its files; in half of the cases the checksums are made right again."""
-    file = random.choice([path for path in folder.iterdir() if random.random() < 0.9 or path.suffix == ".json"])
+    file = random.choice(
+        [path for path in folder.iterdir() if random.random() < 0.9 or path.suffix == ".json"]
+    )
     act = random.randrange(6)
     if act == 0:
         misplaced(file, random)
@@ -259,8 +310,17 @@ def damage_checkpoint(folder: Path, random: Random) -> None:
         file.write_bytes(lying(file.read_bytes(), random))
     else:
         other_tensors(file, random)
-    if random.random() < 0.8 and file.is_file() and not file.is_symlink() and file.name != checkpoint.SUMS:
-        sums = {path.name: file_digest(path) for path in folder.iterdir() if path.name != checkpoint.SUMS}
+    if (
+        random.random() < 0.8
+        and file.is_file()
+        and not file.is_symlink()
+        and file.name != checkpoint.SUMS
+    ):
+        sums = {
+            path.name: file_digest(path)
+            for path in folder.iterdir()
+            if path.name != checkpoint.SUMS
+        }
         (folder / checkpoint.SUMS).write_text(json.dumps(sums))
 
 
@@ -281,7 +341,12 @@ class Rig:
 
     def keeper(self, start: Saved | None, folder: Path) -> Keeper:
         progress = Progress(Kept(("validation", "m"), Evaluate()), 9)
-        keeper = Keeper(Checkpoints(folder, Checkpoint(), start), self.attachment, Accelerator(cpu=True), progress)
+        keeper = Keeper(
+            Checkpoints(folder, Checkpoint(), start),
+            self.attachment,
+            Accelerator(cpu=True),
+            progress,
+        )
         keeper.optimizer = self.optimizer
         return keeper
 
@@ -311,7 +376,9 @@ def test_damaged_checkpoints(tiny, tmp_path, count):
         if found is None or found.state.step == 1:
             went_back.append(1)
             assert found is not None
-            assert all(torch.equal(found.trained[name], first.trained[name]) for name in first.trained)
+            assert all(
+                torch.equal(found.trained[name], first.trained[name]) for name in first.trained
+            )
             raise InputError("the one before is taken")
         rig = Rig(tiny)
         keeper = rig.restore(found, folder)
@@ -321,10 +388,15 @@ def test_damaged_checkpoints(tiny, tmp_path, count):
 
     def right(keeper: Keeper) -> None:
         there = folder / second.folder.name
-        wanted = {name: load_file(there / f"{name}.safetensors") for name in ("trained", "optimizer")}
+        wanted = {
+            name: load_file(there / f"{name}.safetensors") for name in ("trained", "optimizer")
+        }
         assert wanted["trained"].keys() == second.trained.keys()
         found = checkpoint.read(there)
-        assert all(torch.equal(found.trained[n], t) or t.isnan().any() for n, t in wanted["trained"].items())
+        assert all(
+            torch.equal(found.trained[n], t) or t.isnan().any()
+            for n, t in wanted["trained"].items()
+        )
 
     def one(random: Random) -> None:
         put_back(good, folder)

@@ -16,20 +16,53 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30)
 )
 LINES = (
-    BOMB, f"x: !!python/object/apply:os.system ['touch {CANARY}']",
-    f"x: !!python/object/new:os.system [touch {CANARY}]", "x: !!python/name:os.system",
-    f"about: !!python/object/apply:eval [\"{CODE}\"]", "x: !!binary aGk=", "? [a, b]\n: 1", "about: a\nabout: b",
-    "train: {epochs: 1}\ntrain: {epochs: 2}", "<<: {about: x}", "about: *unknown", "about: &a x",
-    "extends: [mutant.yaml]", "extends: mutant", "extends: [other.yaml]", "extends: [../../../../../../etc/passwd]",
-    "extends: [/etc/passwd, /dev/zero]", f"extends: [{'x' * 5000}]", "extends: {a: b}", 'extends: ["\\0"]',
-    "extends: ~", "about: \"\\U00110000\"", "about: \"\\UFFFFFFFF\"", 'about: "\\ud800"', 'about: "\\x00"',
-    "%YAML 9.9\n---\nabout: x", "--- a\n--- b", "about: " + "1" * 60_000 + "x", "about: " + "1_" * 30_000,
-    "about: " + "a" * 2_000_000, "about: " + "[" * 5000, "? " * 5000, "- " * 5000, "about: |\n " + "x\n " * 20_000,
-    "\tabout: x", "about: 'x", "".join(f"k{i}: {i}\n" for i in range(20_000)),
-    "train: {" + ", ".join(f"k{i}: 1" for i in range(10_000)) + "}", "seeds: [" + "1, " * 50_000 + "2]",
-    "x: [" + "[], " * 50_000 + "]", "...", "\x07", "about: \x85\u2028x\u2029", "method: {name: " + "q" * 100_000 + "}",
-    "task: {name: glue/../../x}", "model: {name: ../../../x}",
-)  # fmt: skip
+    BOMB,
+    f"x: !!python/object/apply:os.system ['touch {CANARY}']",
+    f"x: !!python/object/new:os.system [touch {CANARY}]",
+    "x: !!python/name:os.system",
+    f'about: !!python/object/apply:eval ["{CODE}"]',
+    "x: !!binary aGk=",
+    "? [a, b]\n: 1",
+    "about: a\nabout: b",
+    "train: {epochs: 1}\ntrain: {epochs: 2}",
+    "<<: {about: x}",
+    "about: *unknown",
+    "about: &a x",
+    "extends: [mutant.yaml]",
+    "extends: mutant",
+    "extends: [other.yaml]",
+    "extends: [../../../../../../etc/passwd]",
+    "extends: [/etc/passwd, /dev/zero]",
+    f"extends: [{'x' * 5000}]",
+    "extends: {a: b}",
+    'extends: ["\\0"]',
+    "extends: ~",
+    'about: "\\U00110000"',
+    'about: "\\UFFFFFFFF"',
+    'about: "\\ud800"',
+    'about: "\\x00"',
+    "%YAML 9.9\n---\nabout: x",
+    "--- a\n--- b",
+    "about: " + "1" * 60_000 + "x",
+    "about: " + "1_" * 30_000,
+    "about: " + "a" * 2_000_000,
+    "about: " + "[" * 5000,
+    "? " * 5000,
+    "- " * 5000,
+    "about: |\n " + "x\n " * 20_000,
+    "\tabout: x",
+    "about: 'x",
+    "".join(f"k{i}: {i}\n" for i in range(20_000)),
+    "train: {" + ", ".join(f"k{i}: 1" for i in range(10_000)) + "}",
+    "seeds: [" + "1, " * 50_000 + "2]",
+    "x: [" + "[], " * 50_000 + "]",
+    "...",
+    "\x07",
+    "about: \x85\u2028x\u2029",
+    "method: {name: " + "q" * 100_000 + "}",
+    "task: {name: glue/../../x}",
+    "model: {name: ../../../x}",
+)
 """Put before, behind or between the lines of a recipe."""
 
 
@@ -48,7 +81,9 @@ def mutant(random: Random) -> bytes:
         data = mutated(read(path)[0], random)
         if kind < 1:
             return as_json(data, random)  # JSON is YAML, but for what this subset does not take
-        return yaml.safe_dump(data, allow_unicode=random.random() < 0.5).encode("utf-8", "surrogatepass")
+        return yaml.safe_dump(data, allow_unicode=random.random() < 0.5).encode(
+            "utf-8", "surrogatepass"
+        )
     if kind < 6:
         lines = text.splitlines(keepends=True)
         lines.insert(random.randrange(len(lines) + 1), random.choice(LINES) + "\n")
@@ -64,7 +99,10 @@ def test_hostile_recipes(folder, count):
     def right(loaded: Loaded) -> None:
         assert loaded.path == file
         again = folder / "again.yaml"
-        again.write_text(yaml.safe_dump(loaded.recipe.plain(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        again.write_text(
+            yaml.safe_dump(loaded.recipe.plain(), sort_keys=False, allow_unicode=True),
+            encoding="utf-8",
+        )
         try:
             assert build(again).recipe == loaded.recipe
             assert all(origin.note is not None for origin in loaded.origins.values())
@@ -82,7 +120,11 @@ def test_hostile_recipes(folder, count):
 @pytest.mark.parametrize("line", LINES, ids=lambda line: ascii(line[:40]))
 def test_each_hostile_line(folder, line):
     file = folder / "mutant.yaml"
-    for text in (line, f"{line}\n{find('quickstart').read_text()}", f"{find('quickstart').read_text()}\n{line}\n"):
+    for text in (
+        line,
+        f"{line}\n{find('quickstart').read_text()}",
+        f"{find('quickstart').read_text()}\n{line}\n",
+    ):
         file.write_bytes(text.encode())
         Trial(folder).read(text, lambda: build(file), lambda loaded: None)
     assert not list(folder.parent.rglob(f"{CANARY}*"))

@@ -45,9 +45,13 @@ def _with_loralib(base: str, cls: str, make) -> Any:
 def encoder(tmp_path) -> tuple[Any, Path]:
     """As roberta_base_lora_mnli.bin: LoRA and the head, nothing else."""
     model = _with_loralib(
-        "tiny_encoder", "AutoModelForSequenceClassification", lambda old: loralib.Linear(128, 128, r=8, lora_alpha=16)
+        "tiny_encoder",
+        "AutoModelForSequenceClassification",
+        lambda old: loralib.Linear(128, 128, r=8, lora_alpha=16),
     )
-    held = {k: v for k, v in model.state_dict().items() if "lora_" in k or k.startswith("classifier")}
+    held = {
+        k: v for k, v in model.state_dict().items() if "lora_" in k or k.startswith("classifier")
+    }
     torch.save(held, tmp_path / "reference.bin")
     return model, tmp_path / "reference.bin"
 
@@ -59,9 +63,14 @@ def decoder(tmp_path) -> tuple[Any, Path]:
     def layer(old: Any) -> Any:
         width = old.weight.shape[0]
         return loralib.MergedLinear(
-            width, 3 * width, r=4, lora_alpha=32, enable_lora=[True, False, True], fan_in_fan_out=True,
+            width,
+            3 * width,
+            r=4,
+            lora_alpha=32,
+            enable_lora=[True, False, True],
+            fan_in_fan_out=True,
             merge_weights=False,
-        )  # fmt: skip
+        )
 
     model = _with_loralib("tiny_gpt2", "AutoModelForCausalLM", layer)
     held = {f"module.{k}": v for k, v in loralib.lora_state_dict(model).items()}
@@ -82,7 +91,9 @@ def _in_peft(folder: Path, base: str, cls: str) -> Any:
     import transformers
 
     peft = pytest.importorskip("peft")
-    model = getattr(transformers, cls).from_pretrained(str(files("lorakit") / "assets" / base), dtype=torch.float32)
+    model = getattr(transformers, cls).from_pretrained(
+        str(files("lorakit") / "assets" / base), dtype=torch.float32
+    )
     return peft.PeftModel.from_pretrained(model, folder).eval()
 
 
@@ -91,12 +102,22 @@ def test_a_classifier(encoder, lorakit_cli, tmp_path):
     done = lorakit_cli("import", file, "quickstart", "--to", tmp_path / "adapter", "--json")
     assert done.code == 0
     assert done.json == {
-        "adapter": str(tmp_path / "adapter"), "base": "lorakit:tiny_encoder", "task": "classification", "r": 8,
-        "alpha": 16.0, "sites": 6, "trainable": 12288, "fresh": 16770, "total": 665730,
-    }  # fmt: skip
-    wanted = _logits(model.train(), "tiny_encoder")  # loralib would merge in eval(); its dropout is 0
+        "adapter": str(tmp_path / "adapter"),
+        "base": "lorakit:tiny_encoder",
+        "task": "classification",
+        "r": 8,
+        "alpha": 16.0,
+        "sites": 6,
+        "trainable": 12288,
+        "fresh": 16770,
+        "total": 665730,
+    }
+    wanted = _logits(
+        model.train(), "tiny_encoder"
+    )  # loralib would merge in eval(); its dropout is 0
     found = _logits(
-        _in_peft(tmp_path / "adapter", "tiny_encoder", "AutoModelForSequenceClassification"), "tiny_encoder"
+        _in_peft(tmp_path / "adapter", "tiny_encoder", "AutoModelForSequenceClassification"),
+        "tiny_encoder",
     )
     assert_near(found, wanted, SHIPPED)
     small = "data.limit.validation=16"
@@ -104,7 +125,9 @@ def test_a_classifier(encoder, lorakit_cli, tmp_path):
     assert scored.code == 0
     lines = [json.loads(line) for line in Path(scored.json["files"][0]).read_text().splitlines()]
     assert len(lines) == 16
-    merged = lorakit_cli("merge", tmp_path / "adapter", "--to", tmp_path / "merged", small, "--json")
+    merged = lorakit_cli(
+        "merge", tmp_path / "adapter", "--to", tmp_path / "merged", small, "--json"
+    )
     assert merged.code == 0
     assert merged.json["max_logit_difference"] < 1e-5
 
@@ -112,21 +135,29 @@ def test_a_classifier(encoder, lorakit_cli, tmp_path):
 def test_a_decoder(decoder, lorakit_cli, tmp_path):
     model, file = decoder
     numbers = ["method.r=4", "method.alpha=32", "~expect"]
-    done = lorakit_cli("import", file, "quickstart_generate", "--to", tmp_path / "adapter", *numbers, "--json")
+    done = lorakit_cli(
+        "import", file, "quickstart_generate", "--to", tmp_path / "adapter", *numbers, "--json"
+    )
     assert done.code == 0, done.err
     assert (done.json["r"], done.json["alpha"], done.json["fresh"]) == (4, 32, 0)
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["target_modules"]) == (8, 64, ["c_attn"])
-    found = _logits(_in_peft(tmp_path / "adapter", "tiny_gpt2", "AutoModelForCausalLM"), "tiny_gpt2")
+    found = _logits(
+        _in_peft(tmp_path / "adapter", "tiny_gpt2", "AutoModelForCausalLM"), "tiny_gpt2"
+    )
     assert_near(found, _logits(model.train(), "tiny_gpt2"), SHIPPED)
-    said = lorakit_cli("generate", tmp_path / "adapter", "--prompt", "name: Lucky Fox", "decode.max_new_tokens=4")
+    said = lorakit_cli(
+        "generate", tmp_path / "adapter", "--prompt", "name: Lucky Fox", "decode.max_new_tokens=4"
+    )
     assert said.code == 0
 
 
 def test_alpha_changes_what_is_computed(encoder, lorakit_cli, tmp_path):
     """It is in no file, so a wrong one is a wrong model; see the note in the guide."""
     _, file = encoder
-    done = lorakit_cli("import", file, "quickstart", "method.alpha=8", "--to", tmp_path / "a", "--json")
+    done = lorakit_cli(
+        "import", file, "quickstart", "method.alpha=8", "--to", tmp_path / "a", "--json"
+    )
     assert done.json["alpha"] == 8
     assert json.loads((tmp_path / "a" / "adapter_config.json").read_text())["lora_alpha"] == 8
 
@@ -165,6 +196,8 @@ def test_share_att_key_is_said(tiny, lorakit_cli, tmp_path, tokenizer):
     torch.save(held, tmp_path / "deberta.bin")
     base = f"model.name={tmp_path / 'base'}"
     numbers = ["method.r=16", "method.alpha=32"]
-    done = lorakit_cli("import", tmp_path / "deberta.bin", "quickstart", base, *numbers, "--to", tmp_path / "a")
+    done = lorakit_cli(
+        "import", tmp_path / "deberta.bin", "quickstart", base, *numbers, "--to", tmp_path / "a"
+    )
     assert done.code == 0, done.err
     assert "leaves dW out where W_q reads relative positions" in done.err

@@ -36,9 +36,13 @@ def test_the_command_says_it(lorakit_cli, tmp_path, verb, absent):
     file = base / "tokenizer_config.json"
     settings = json.loads(file.read_text())
     settings = {"pad_token": "<pad>", **settings}
-    file.write_text(json.dumps({name: value for name, value in settings.items() if name not in absent}))
+    file.write_text(
+        json.dumps({name: value for name, value in settings.items() if name not in absent})
+    )
     runs = ["--runs", tmp_path / "runs"] if verb == "train" else []
-    done = lorakit_cli(verb, "quickstart_generate", f"model.name={base}", "train.max_steps=2", *runs)
+    done = lorakit_cli(
+        verb, "quickstart_generate", f"model.name={base}", "train.max_steps=2", *runs
+    )
     assert done.code == 2, done.err
     assert "end-of-text" in done.err
 
@@ -49,7 +53,9 @@ def test_several_end_tokens_in_the_configuration_change_nothing(lorakit_cli, tmp
         file = base / name
         settings = json.loads(file.read_text()) if file.is_file() else {}
         file.write_text(json.dumps({**settings, "eos_token_id": [2, 3]}))
-    done = lorakit_cli("train", "quickstart_generate", f"model.name={base}", *SMALL, "--runs", tmp_path / "runs")
+    done = lorakit_cli(
+        "train", "quickstart_generate", f"model.name={base}", *SMALL, "--runs", tmp_path / "runs"
+    )
     assert done.code == 0, done.err
 
 
@@ -58,25 +64,45 @@ def test_several_end_tokens_in_the_configuration_change_nothing(lorakit_cli, tmp
 
 @pytest.mark.parametrize(
     ("model_type", "targets"),
-    [("mamba", "[in_proj, out_proj]"), ("rwkv", "[attention.key, attention.value]"), ("openai-gpt", "[c_attn]")],
+    [
+        ("mamba", "[in_proj, out_proj]"),
+        ("rwkv", "[attention.key, attention.value]"),
+        ("openai-gpt", "[c_attn]"),
+    ],
 )
 def test_a_run_writes_what_its_merged_model_writes(lorakit_cli, tmp_path, model_type, targets):
     """transformers' own generate, one prompt at a time; RWKV's cannot run, so a loop over whole
     texts."""
     base = _copied(tmp_path / "base", "tiny_gpt2")
     shutil.rmtree(base / "model.safetensors", ignore_errors=True)
-    size = {"vocab_size": 1061, "eos_token_id": 2, "pad_token_id": 1, "max_position_embeddings": 130}
+    size = {
+        "vocab_size": 1061,
+        "eos_token_id": 2,
+        "pad_token_id": 1,
+        "max_position_embeddings": 130,
+    }
     build(model_type, **size).save_pretrained(base)
     (base / "generation_config.json").unlink(missing_ok=True)
     done = lorakit_cli(
-        "train", "quickstart_generate", f"model={{name: {base}}}", f"method.targets={targets}", *SMALL, "--runs",
-        tmp_path / "runs", "--json",
-    )  # fmt: skip
+        "train",
+        "quickstart_generate",
+        f"model={{name: {base}}}",
+        f"method.targets={targets}",
+        *SMALL,
+        "--runs",
+        tmp_path / "runs",
+        "--json",
+    )
     assert done.code == 0, done.err
     run = Path(done.json["run"])
     assert lorakit_cli("merge", run, "--to", tmp_path / "merged").code == 0
-    rows = [json.loads(row) for row in (run / "seed0/predictions/validation.jsonl").read_text().splitlines()]
-    assert [row["output"] for row in rows] == _greedy(tmp_path / "merged", [row["input"] for row in rows])
+    rows = [
+        json.loads(row)
+        for row in (run / "seed0/predictions/validation.jsonl").read_text().splitlines()
+    ]
+    assert [row["output"] for row in rows] == _greedy(
+        tmp_path / "merged", [row["input"] for row in rows]
+    )
 
 
 @pytest.mark.parametrize("verb", ["check", "train"])
@@ -95,7 +121,10 @@ def test_what_reads_the_tokens_that_follow_is_refused(lorakit_cli, tmp_path, ver
 def _greedy(folder: Path, prompts: list[str]) -> list[str]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(folder).eval(),
+        AutoTokenizer.from_pretrained(folder),
+    )
     texts = []
     for prompt in prompts:
         ids, text = tokenizer(prompt)["input_ids"], []
@@ -109,7 +138,11 @@ def _greedy(folder: Path, prompts: list[str]) -> list[str]:
 
 
 def test_a_stock_model_shares_the_weights(tiny):
-    for family, head in (("gpt2", "CausalLM"), ("roberta", "SequenceClassification"), ("bloom", "CausalLM")):
+    for family, head in (
+        ("gpt2", "CausalLM"),
+        ("roberta", "SequenceClassification"),
+        ("bloom", "CausalLM"),
+    ):
         model = tiny(family, head)
         stock = plain_of(model.model)
         assert {n: p.data_ptr() for n, p in stock.named_parameters()} == {
@@ -137,7 +170,9 @@ def test_training_is_not_proven_by_what_is_wrong_everywhere(lorakit_cli, tmp_pat
     assert checks["merge"].value > 1e-3
 
 
-def test_merging_is_not_proven_by_what_is_wrong_everywhere(trained, lorakit_cli, tmp_path, wrong_attention):
+def test_merging_is_not_proven_by_what_is_wrong_everywhere(
+    trained, lorakit_cli, tmp_path, wrong_attention
+):
     done = lorakit_cli("merge", trained, "--seed", 0, "--to", tmp_path / "m")
     assert done.code == 1
     assert not (tmp_path / "m").exists()
@@ -145,7 +180,9 @@ def test_merging_is_not_proven_by_what_is_wrong_everywhere(trained, lorakit_cli,
     assert report["max_logit_difference"] < 1e-4 < report["plain_logit_difference"]
 
 
-def test_a_folder_that_plain_transformers_cannot_read_is_not_kept(trained, lorakit_cli, tmp_path, monkeypatch):
+def test_a_folder_that_plain_transformers_cannot_read_is_not_kept(
+    trained, lorakit_cli, tmp_path, monkeypatch
+):
     def read(folder, cls):
         raise ValueError("not this one")
 

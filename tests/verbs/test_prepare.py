@@ -48,9 +48,17 @@ def counted(monkeypatch) -> list[int]:
     return calls
 
 
-LABELS, TEXTS = (examples(), Head.CLASSIFICATION), (
-    [Example(f"t{i}", f"w{i}", target=f"w{i} w2 w3", eos=bool(i % 2)) for i in range(9)], Head.CAUSAL)  # fmt: skip
-PAIRS = [Example(f"p{i}", f"w{i}", pair=f"w{i} w9", target=i / 2) for i in range(9)], Head.REGRESSION
+LABELS, TEXTS = (
+    (examples(), Head.CLASSIFICATION),
+    (
+        [Example(f"t{i}", f"w{i}", target=f"w{i} w2 w3", eos=bool(i % 2)) for i in range(9)],
+        Head.CAUSAL,
+    ),
+)
+PAIRS = (
+    [Example(f"p{i}", f"w{i}", pair=f"w{i} w9", target=i / 2) for i in range(9)],
+    Head.REGRESSION,
+)
 
 
 @pytest.mark.parametrize(("rows", "head"), [LABELS, TEXTS, PAIRS], ids=["labels", "texts", "pairs"])
@@ -60,28 +68,44 @@ def test_what_is_read_again_is_what_was_encoded(rows, head, tokenizer, monkeypat
     again = once.encode_once(rows, tokenizer(), head, data)
     assert calls == [9]
     for a, b, c in zip(first, again, encode(rows, tokenizer(), head, data), strict=True):
-        assert (a.id, a.inputs, a.target, list(a.trains)) == (b.id, b.inputs, b.target, list(b.trains))
-        assert (b.id, b.inputs, b.target, list(b.trains)) == (c.id, c.inputs, c.target, list(c.trains))
+        assert (a.id, a.inputs, a.target, list(a.trains)) == (
+            b.id,
+            b.inputs,
+            b.target,
+            list(b.trains),
+        )
+        assert (b.id, b.inputs, b.target, list(b.trains)) == (
+            c.id,
+            c.inputs,
+            c.target,
+            list(c.trains),
+        )
         assert (b.length, b.trained) == (c.length, c.trained)
     assert [f.suffix for f in cache.iterdir() if not f.name.endswith(".lock")] == [".safetensors"]
 
 
 def test_everything_that_decides_the_tokens_is_in_the_key(tokenizer):
     def key(rows=None, given=None, head=Head.CLASSIFICATION, data=None):
-        return once.key_of(rows or examples(), given or tokenizer(), head, data or Data(max_length=8))
+        return once.key_of(
+            rows or examples(), given or tokenizer(), head, data or Data(max_length=8)
+        )
 
     templated, added = tokenizer(), tokenizer()
     templated.chat_template = "{{ messages }}"
     added.add_tokens(["new"])
     changed = [
-        key(examples(8)), key([*examples()[:8], Example("e8", "w8 w9 w10", target=0)]),
+        key(examples(8)),
+        key([*examples()[:8], Example("e8", "w8 w9 w10", target=0)]),
         key([*examples()[:8], Example("e8", "w8 w9", target=1)]),
         key([*examples()[:8], Example("x", "w8 w9", target=0)]),
         key([*examples()[:8], Example("e8", "w8 w9", target=0, eos=True)]),
         key([*examples()[:8], Example("e8", "w8 w9", target=0, turns=(Turn("user", "w8"),))]),
-        key(given=tokenizer(words=61)), key(given=templated), key(given=added), key(head=Head.REGRESSION),
+        key(given=tokenizer(words=61)),
+        key(given=templated),
+        key(given=added),
+        key(head=Head.REGRESSION),
         key(data=Data(max_length=9)),
-    ]  # fmt: skip
+    ]
     assert len({key(), *changed}) == 1 + len(changed)
     used = tokenizer()
     used(["w1"], truncation=True, max_length=4, padding=True)
@@ -95,7 +119,12 @@ def test_a_damaged_file_is_made_anew(harm, tokenizer, monkeypatch, cache, caplog
     (file,) = cache.glob("*.safetensors")
     held = file.read_bytes()
     file.write_bytes(
-        {"cut": held[:-5], "altered": held[:-3] + b"\x07" + held[-2:], "empty": b"", "foreign": b"PK" * 99}[harm]
+        {
+            "cut": held[:-5],
+            "altered": held[:-3] + b"\x07" + held[-2:],
+            "empty": b"",
+            "foreign": b"PK" * 99,
+        }[harm]
     )
     again = once.encode_once(examples(), tokenizer(), Head.CLASSIFICATION, data)
     assert calls == [9, 9]
@@ -107,7 +136,12 @@ def test_a_damaged_file_is_made_anew(harm, tokenizer, monkeypatch, cache, caplog
 def test_two_at_once_make_it_once(tokenizer, monkeypatch):
     calls, data = counted(monkeypatch), Data(max_length=8)
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(lambda _: once.encode_once(examples(), tokenizer(), Head.CLASSIFICATION, data), range(8)))
+        made = list(
+            pool.map(
+                lambda _: once.encode_once(examples(), tokenizer(), Head.CLASSIFICATION, data),
+                range(8),
+            )
+        )
     assert calls == [9]
     assert all([e.inputs for e in found] == [e.inputs for e in made[0]] for found in made)
 
@@ -120,7 +154,9 @@ def test_a_folder_that_cannot_be_written_is_done_without(tokenizer, tmp_path, mo
 
 
 @pytest.mark.parametrize("recipe", ["quickstart", "quickstart_generate"])
-def test_what_was_prepared_trains_without_network(recipe, lorakit_cli, tmp_path, no_network, monkeypatch, cache):
+def test_what_was_prepared_trains_without_network(
+    recipe, lorakit_cli, tmp_path, no_network, monkeypatch, cache
+):
     few = ["data.limit={train: 32, validation: 8}", "train.max_steps=1", "train.warmup=0"]
     done = lorakit_cli("prepare", recipe, *few, "--json")
     assert done.code == 0, done.err
@@ -134,14 +170,26 @@ def test_what_was_prepared_trains_without_network(recipe, lorakit_cli, tmp_path,
     assert not no_network
 
 
-def test_what_is_missing_is_one_message_that_lists_it_all(lorakit_cli, no_network, tmp_path, monkeypatch):
+def test_what_is_missing_is_one_message_that_lists_it_all(
+    lorakit_cli, no_network, tmp_path, monkeypatch
+):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
     for verb in (["prepare"], ["train", "--runs", tmp_path / "runs"]):
-        done = lorakit_cli(verb[0], "glue_mrpc", "model.name=nobody/has-this", "~start_from", *verb[1:])
+        done = lorakit_cli(
+            verb[0], "glue_mrpc", "model.name=nobody/has-this", "~start_from", *verb[1:]
+        )
         assert done.code == 2
         assert done.err.count("error:") == 1
-        model = [f"nobody/has-this, {part}" for part in ("configuration", "tokenizer", "model.safetensors")]
-        for part in (*model, "glue/mrpc, split train", "glue/mrpc, split validation", "lorakit prepare glue_mrpc"):
+        model = [
+            f"nobody/has-this, {part}"
+            for part in ("configuration", "tokenizer", "model.safetensors")
+        ]
+        for part in (
+            *model,
+            "glue/mrpc, split train",
+            "glue/mrpc, split validation",
+            "lorakit prepare glue_mrpc",
+        ):
             assert part in done.err, part
     assert not no_network, "HF_HUB_OFFLINE is set, and the network was asked"
 
@@ -155,6 +203,8 @@ def test_what_is_wrong_is_not_called_missing(lorakit_cli, tmp_path):
 
 def test_a_small_set_is_not_kept(lorakit_cli, tmp_path, monkeypatch, cache):
     monkeypatch.setattr(once, "FEW", 2000)
-    done = lorakit_cli("train", "quickstart", *SMALL, "train.max_steps=1", "train.warmup=0", "--runs", tmp_path)
+    done = lorakit_cli(
+        "train", "quickstart", *SMALL, "train.max_steps=1", "train.warmup=0", "--runs", tmp_path
+    )
     assert done.code == 0, done.err
     assert not cache.exists()

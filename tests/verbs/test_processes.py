@@ -30,9 +30,22 @@ ODD = ["quickstart", *SMALL, "data.limit.validation=33"]
 CPU = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
-def command(arguments: list[str], runs: Path, processes: int = 1, strategy: str = "ddp") -> list[str]:
+def command(
+    arguments: list[str], runs: Path, processes: int = 1, strategy: str = "ddp"
+) -> list[str]:
     launched = ["--processes", str(processes), "--strategy", strategy] if processes > 1 else []
-    return [sys.executable, "-m", "lorakit", "train", *arguments, "--runs", str(runs), *launched, "--cpu", "--json"]
+    return [
+        sys.executable,
+        "-m",
+        "lorakit",
+        "train",
+        *arguments,
+        "--runs",
+        str(runs),
+        *launched,
+        "--cpu",
+        "--json",
+    ]
 
 
 def train(arguments: list[str], runs: Path, processes: int = 1, strategy: str = "ddp") -> Path:
@@ -42,7 +55,10 @@ def train(arguments: list[str], runs: Path, processes: int = 1, strategy: str = 
     assert done.returncode == 0, done.stderr
     folder = Path(json.loads(done.stdout)["run"]) / "seed0"
     made = json.loads((folder / "environment.json").read_text())
-    assert (made["processes"], made["strategy"]) == (processes, strategy if processes > 1 else "none")
+    assert (made["processes"], made["strategy"]) == (
+        processes,
+        strategy if processes > 1 else "none",
+    )
     return folder
 
 
@@ -78,13 +94,21 @@ def one(tmp_path_factory) -> Path:
     return train(ODD, tmp_path_factory.mktemp("one"))
 
 
-needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
+needs_deepspeed = pytest.mark.skipif(
+    find_spec("deepspeed") is None, reason="deepspeed is not installed"
+)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(
     ("processes", "strategy"),
-    [(2, "ddp"), (4, "ddp"), (2, "fsdp2"), (3, "fsdp2"), pytest.param(2, "zero2", marks=needs_deepspeed)],
+    [
+        (2, "ddp"),
+        (4, "ddp"),
+        (2, "fsdp2"),
+        (3, "fsdp2"),
+        pytest.param(2, "zero2", marks=needs_deepspeed),
+    ],
 )
 def test_the_losses_predictions_and_adapter_of_one_process(one, tmp_path, processes, strategy):
     more = ["train.global_batch_size=15"] if processes == 3 else []
@@ -93,14 +117,32 @@ def test_the_losses_predictions_and_adapter_of_one_process(one, tmp_path, proces
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("more", [
-    ["train.micro_batch_size=4"],
-    ["method.name=full", "~method.targets", "~method.r", "~method.alpha", "~expect", "train.learning_rate=1e-4"],
-    ["train.gradient_checkpointing=true"],
-    ["train.max_grad_norm=0.05"],
-    ["method={name: adapter_h, r: 4}"],
-    ["method={name: adapter_p, r: 4}", "train.gradient_checkpointing=true"],
-], ids=["accumulation", "full", "gradient checkpointing", "clipping", "adapters", "adapters at ends"])  # fmt: skip
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["train.micro_batch_size=4"],
+        [
+            "method.name=full",
+            "~method.targets",
+            "~method.r",
+            "~method.alpha",
+            "~expect",
+            "train.learning_rate=1e-4",
+        ],
+        ["train.gradient_checkpointing=true"],
+        ["train.max_grad_norm=0.05"],
+        ["method={name: adapter_h, r: 4}"],
+        ["method={name: adapter_p, r: 4}", "train.gradient_checkpointing=true"],
+    ],
+    ids=[
+        "accumulation",
+        "full",
+        "gradient checkpointing",
+        "clipping",
+        "adapters",
+        "adapters at ends",
+    ],
+)
 @pytest.mark.parametrize("strategy", ["fsdp2", pytest.param("zero2", marks=needs_deepspeed)])
 def test_parts_of_a_model_train_as_the_whole(tmp_path, more, strategy):
     short = [*ODD, *more, "train.max_steps=4"]
@@ -118,17 +160,28 @@ def test_compiled_layers_in_two_processes(tmp_path):
     assert predictions(both) == predictions(plain)
 
 
-PREFIX = ["method={name: lora_prefix_layer, prompt: {prefix: 4, infix: 2}}", "data.max_length=100",
-          "decode.max_new_tokens=24"]  # fmt: skip
+PREFIX = [
+    "method={name: lora_prefix_layer, prompt: {prefix: 4, infix: 2}}",
+    "data.max_length=100",
+    "decode.max_new_tokens=24",
+]
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(("more", "far"), [([], 1e-5), (PREFIX, 1e-3)], ids=["lora", "prefix"])
 def test_texts_of_unequal_length_are_written_by_processes_that_hold_parts(tmp_path, more, far):
     """With the prefix, one number of LoRA's A has next to no gradient, and Adam makes a step of its rounding."""
-    arguments = ["quickstart_generate", "data.limit={train: 32, validation: 11}", "train.max_steps=4",
-                 "train.global_batch_size=8", "~expect", *more]  # fmt: skip
-    assert_same(train(arguments, tmp_path / "one"), train(arguments, tmp_path / "two", 2, "fsdp2"), far)
+    arguments = [
+        "quickstart_generate",
+        "data.limit={train: 32, validation: 11}",
+        "train.max_steps=4",
+        "train.global_batch_size=8",
+        "~expect",
+        *more,
+    ]
+    assert_same(
+        train(arguments, tmp_path / "one"), train(arguments, tmp_path / "two", 2, "fsdp2"), far
+    )
 
 
 PARTS = """
@@ -151,21 +204,41 @@ processes.Sharded.step = step
 """
 
 
-def started(script: str, arguments: list[str], runs: Path, strategy: str = "ddp") -> subprocess.Popen:
+def started(
+    script: str, arguments: list[str], runs: Path, strategy: str = "ddp"
+) -> subprocess.Popen:
     """Two processes that run `script` first; as `accelerate launch` starts them, without the launching lorakit."""
     code = f"{script}\nimport sys\nsys.argv[0] = 'lorakit'\nfrom lorakit.cli import main\nmain()\n"
     file = runs / "script.py"
     runs.mkdir(parents=True, exist_ok=True)
     file.write_text(code)
     config = shipped("configs") / "accelerate" / f"{strategy}.yaml"
-    line = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", str(config),
-            "--num_processes", "2", str(file), "train", *arguments, "--runs", str(runs), "--cpu"]  # fmt: skip
-    return subprocess.Popen(line, env=CPU, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    line = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.accelerate_cli",
+        "launch",
+        "--config_file",
+        str(config),
+        "--num_processes",
+        "2",
+        str(file),
+        "train",
+        *arguments,
+        "--runs",
+        str(runs),
+        "--cpu",
+    ]
+    return subprocess.Popen(
+        line, env=CPU, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 @pytest.mark.nightly
 def test_each_process_holds_a_part_and_accelerates_launcher_will_do(tmp_path):
-    with started(PARTS, [*ODD, "train.max_steps=2", "evaluate.every=9"], tmp_path, "fsdp2") as process:
+    with started(
+        PARTS, [*ODD, "train.max_steps=2", "evaluate.every=9"], tmp_path, "fsdp2"
+    ) as process:
         _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert err.count("in parts") == 4
@@ -192,11 +265,14 @@ HOW = {
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize(("how", "code", "message"), [
-    ("error", 2, "error: example 17 is broken"),
-    ("bug", 1, "error: ZeroDivisionError: division by zero"),
-    ("killed", 137, "error: process 1 of 2 was ended by SIGKILL"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("how", "code", "message"),
+    [
+        ("error", 2, "error: example 17 is broken"),
+        ("bug", 1, "error: ZeroDivisionError: division by zero"),
+        ("killed", 137, "error: process 1 of 2 was ended by SIGKILL"),
+    ],
+)
 def test_one_process_that_fails_ends_all_with_one_message(tmp_path, how, code, message):
     """Through a sitecustomize.py, which every process imports before anything of lorakit's."""
     (tmp_path / "broken.py").write_text(BROKEN.format(how=HOW[how]))
@@ -205,7 +281,12 @@ def test_one_process_that_fails_ends_all_with_one_message(tmp_path, how, code, m
     paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     line = command(ODD, tmp_path / "runs", 2)
     done = subprocess.run(
-        line, capture_output=True, text=True, env=CPU | {"PYTHONPATH": paths}, check=False, timeout=120
+        line,
+        capture_output=True,
+        text=True,
+        env=CPU | {"PYTHONPATH": paths},
+        check=False,
+        timeout=120,
     )
     ended = time.time()
     assert done.returncode == code, done.stderr
@@ -219,14 +300,19 @@ def test_one_process_that_fails_ends_all_with_one_message(tmp_path, how, code, m
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize(("strategy", "sent", "said"), [
-    ("ddp", signal.SIGHUP, "stopped at step "),
-    pytest.param("zero2", signal.SIGTERM, "error: stopped by SIGTERM", marks=needs_deepspeed),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("strategy", "sent", "said"),
+    [
+        ("ddp", signal.SIGHUP, "stopped at step "),
+        pytest.param("zero2", signal.SIGTERM, "error: stopped by SIGTERM", marks=needs_deepspeed),
+    ],
+)
 def test_a_signal_reaches_every_process_and_its_number_comes_back(tmp_path, strategy, sent, said):
     """test_resume.py sends the others, and goes on."""
     line = command([*ODD, "train.epochs=10000", "evaluate.every=10000"], tmp_path, 2, strategy)
-    with subprocess.Popen(line, env=CPU, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        line, env=CPU, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stderr is not None
         for got in process.stderr:
             if got.startswith("step "):
@@ -239,11 +325,14 @@ def test_a_signal_reaches_every_process_and_its_number_comes_back(tmp_path, stra
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize(("stage", "precision", "skips", "message"), [
-    (3, "no", 0, "ZeRO-3 is not trained with"),
-    (2, "bf16", 0, "train.precision must be fp32"),
-    (2, "no", 3, "train.skip_bad_steps must be 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("stage", "precision", "skips", "message"),
+    [
+        (3, "no", 0, "ZeRO-3 is not trained with"),
+        (2, "bf16", 0, "train.precision must be fp32"),
+        (2, "no", 3, "train.skip_bad_steps must be 0"),
+    ],
+)
 def test_what_deepspeed_cannot_do_is_refused(stage, precision, skips, message):
     plugin = SimpleNamespace(deepspeed_plugin=SimpleNamespace(zero_stage=stage))
     accelerator: Any = SimpleNamespace(distributed_type=DistributedType.DEEPSPEED, state=plugin)
@@ -254,7 +343,9 @@ def test_what_deepspeed_cannot_do_is_refused(stage, precision, skips, message):
 def test_fsdp2_and_compiled_layers_are_refused():
     plugin = SimpleNamespace(cpu_ram_efficient_loading=False)
     accelerator: Any = SimpleNamespace(
-        distributed_type=DistributedType.FSDP, state=SimpleNamespace(fsdp_plugin=plugin), is_fsdp2=True
+        distributed_type=DistributedType.FSDP,
+        state=SimpleNamespace(fsdp_plugin=plugin),
+        is_fsdp2=True,
     )
     with pytest.raises(RecipeError, match=r"with FSDP2 train\.compile must be left out"):
         settle(accelerator, "no", Train(compile="layers"))
@@ -268,5 +359,7 @@ def test_every_strategy_has_a_configuration_that_accelerate_reads():
         read: Any = load_config_from_file(str(file))
         assert read.num_processes == 2
         assert read.mixed_precision == "no", "the recipe's train.precision decides"
-        assert set(yaml.safe_load(file.read_text())) <= set(vars(read)), "a key that accelerate does not know"
+        assert set(yaml.safe_load(file.read_text())) <= set(vars(read)), (
+            "a key that accelerate does not know"
+        )
     assert {s.value for s in Strategy} == {f.stem for f in file.parent.glob("*.yaml")}

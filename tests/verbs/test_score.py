@@ -21,7 +21,11 @@ def own(tmp_path):
     def make(name, rows, **fields):
         path = tmp_path / "d.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return [f"task.train={path}", f"task.validation={path}", *(f"task.{k}={v}" for k, v in fields.items())]
+        return [
+            f"task.train={path}",
+            f"task.validation={path}",
+            *(f"task.{k}={v}" for k, v in fields.items()),
+        ]
 
     return make
 
@@ -32,26 +36,39 @@ def classes(own):
 
 
 def lines(path, values, ids=None):
-    rows = [{"prediction": v} | ({} if ids is None else {"id": ids[i]}) for i, v in enumerate(values)]
+    rows = [
+        {"prediction": v} | ({} if ids is None else {"id": ids[i]}) for i, v in enumerate(values)
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
-@pytest.mark.parametrize("values", [["1", "2", "1", "2"], [1, 2, 1, 2], [1.0, 2.0, 1.0, 2.0], ["1.0", " 2", 1, "2"]])
+@pytest.mark.parametrize(
+    "values", [["1", "2", "1", "2"], [1, 2, 1, 2], [1.0, 2.0, 1.0, 2.0], ["1.0", " 2", 1, "2"]]
+)
 def test_a_number_as_a_label_is_its_name(tmp_path, classes, values):
-    found = score_split("classification", lines(tmp_path / "p.jsonl", values), "validation", classes)
+    found = score_split(
+        "classification", lines(tmp_path / "p.jsonl", values), "validation", classes
+    )
     assert found.scores == {"accuracy": 100.0}
 
 
 @pytest.mark.parametrize("wrong", [0, 3, True, "x", 1.5, None, [1]])
 def test_what_is_no_label_says_where(tmp_path, classes, wrong):
     with pytest.raises(DataError, match=r"p\.jsonl:2"):
-        score_split("classification", lines(tmp_path / "p.jsonl", ["1", wrong, "1", "2"]), "validation", classes)
+        score_split(
+            "classification",
+            lines(tmp_path / "p.jsonl", ["1", wrong, "1", "2"]),
+            "validation",
+            classes,
+        )
 
 
 def test_true_and_false_are_labels_where_they_are_named_so(tmp_path, own):
     task = own("classification", [{"text": "a", "label": label} for label in (True, False, True)])
-    found = score_split("classification", lines(tmp_path / "p.jsonl", [True, "false", "true"]), "validation", task)
+    found = score_split(
+        "classification", lines(tmp_path / "p.jsonl", [True, "false", "true"]), "validation", task
+    )
     assert found.scores == {"accuracy": 100.0}
 
 
@@ -80,7 +97,8 @@ def ids(order="0123"):
 
 @pytest.mark.parametrize("kind", ["p.jsonl", "p.jsonl.gz", "p.jsonl.bz2", "p.tsv"])
 @pytest.mark.parametrize(
-    ("order", "line"), [("3210", None), ("0129", 4), ("0122", 4), ("012", 0), ("0_23", 2), ("01234", 5)]
+    ("order", "line"),
+    [("3210", None), ("0129", 4), ("0122", 4), ("012", 0), ("0_23", 2), ("01234", 5)],
 )
 def test_ids(tmp_path, classes, kind, order, line):
     names = [None if n == "_" else f"validation-{n}" for n in order]
@@ -94,7 +112,9 @@ def test_ids(tmp_path, classes, kind, order, line):
         text = lines(tmp_path / "plain", values, names).read_bytes()
         file.write_bytes({".gz": gzip.compress, ".bz2": bz2.compress}.get(file.suffix, bytes)(text))
     if line is None:
-        assert score_split("classification", file, "validation", classes).scores == {"accuracy": 100.0}
+        assert score_split("classification", file, "validation", classes).scores == {
+            "accuracy": 100.0
+        }
         return
     with pytest.raises(DataError, match=rf"{kind}:{line}: " if line else "validation-3"):
         score_split("classification", file, "validation", classes)
@@ -109,7 +129,9 @@ def test_files_with_ids_are_paired_by_them(tmp_path):
         score_files("glue/mrpc", lines(tmp_path / "p.jsonl", [0, 1], ["2", "3"]), wanted)
 
 
-@pytest.mark.parametrize(("name", "pack"), [("p.jsonl.gz", gzip.compress), ("p.txt.bz2", bz2.compress)])
+@pytest.mark.parametrize(
+    ("name", "pack"), [("p.jsonl.gz", gzip.compress), ("p.txt.bz2", bz2.compress)]
+)
 def test_a_small_file_that_unpacks_to_a_large_one(tmp_path, classes, monkeypatch, name, pack):
     monkeypatch.setenv("LORAKIT_LINE_MIB", "1")
     monkeypatch.setenv("LORAKIT_UNPACKED_MIB", "3")
@@ -118,7 +140,9 @@ def test_a_small_file_that_unpacks_to_a_large_one(tmp_path, classes, monkeypatch
     with pytest.raises(DataError, match=rf"{name}:1: a line has more than 1 MiB.*LORAKIT_LINE_MIB"):
         score_split("classification", file, "validation", classes)
     file.write_bytes(pack((b"x" * 99 + b"\n") * 40_000))
-    with pytest.raises(DataError, match=rf"{name}:\d+: the file has more than 3 MiB.*LORAKIT_UNPACKED_MIB"):
+    with pytest.raises(
+        DataError, match=rf"{name}:\d+: the file has more than 3 MiB.*LORAKIT_UNPACKED_MIB"
+    ):
         score_split("classification", file, "validation", classes)
 
 

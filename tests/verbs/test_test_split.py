@@ -30,18 +30,27 @@ def run_of(tmp_path, lorakit_cli):
 
 
 @pytest.mark.parametrize(
-    ("task", "header"), [("mrpc", ("0", "1")), ("rte", ("entailment", "not_entailment")), ("stsb", None)]
+    ("task", "header"),
+    [("mrpc", ("0", "1")), ("rte", ("entailment", "not_entailment")), ("stsb", None)],
 )
-def test_a_glue_test_split_is_written_for_the_server(run_of, lorakit_cli, tmp_path, monkeypatch, task, header):
+def test_a_glue_test_split_is_written_for_the_server(
+    run_of, lorakit_cli, tmp_path, monkeypatch, task, header
+):
     variant = VARIANTS[task]
     monkeypatch.setitem(VARIANTS, task, replace(variant, rows=dict.fromkeys(variant.rows, 3)))
     for name, text in FILES.items():
         if name.startswith(variant.folder):
             (tmp_path / "glue" / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "glue" / name).write_bytes(text.encode())
-    run = run_of(f"task: {{name: glue/{task}}}\n{ENCODER}{REST}".replace("64}", f"64, path: {tmp_path}/glue}}"))
+    run = run_of(
+        f"task: {{name: glue/{task}}}\n{ENCODER}{REST}".replace(
+            "64}", f"64, path: {tmp_path}/glue}}"
+        )
+    )
     said, where = run / "seed0" / "predictions" / "validation.jsonl", f"data.path={tmp_path}/glue"
-    scored = lorakit_cli("score", f"glue/{task}", where, "--predictions", said, "--split", "validation", "--json")
+    scored = lorakit_cli(
+        "score", f"glue/{task}", where, "--predictions", said, "--split", "validation", "--json"
+    )
     assert scored.code == 0, scored.err
     assert scored.json["scores"] == lorakit_cli("eval", run, "--json").json["scores"]["validation"]
     done = lorakit_cli("eval", run, "--split", "test", "--json")
@@ -54,21 +63,30 @@ def test_a_glue_test_split_is_written_for_the_server(run_of, lorakit_cli, tmp_pa
     assert rows[0] == ["index", "prediction"]
     assert [row[0] for row in rows[1:]] == ["0", "1", "2"]
     if header is None:
-        assert [float(row[1]) for row in rows[1:]] == pytest.approx([min(5, max(0, p)) for p in said], abs=1e-3)
+        assert [float(row[1]) for row in rows[1:]] == pytest.approx(
+            [min(5, max(0, p)) for p in said], abs=1e-3
+        )
     else:
         assert [row[1] for row in rows[1:]] == [header[variant.labels.index(p)] for p in said]
     part = lorakit_cli("eval", run, "--split", "test", "data.limit.test=2", "--json")
     assert part.code == 0
-    assert "no file for the benchmark's server: test has 3 rows, and there are 2 predictions" in part.err
+    assert (
+        "no file for the benchmark's server: test has 3 rows, and there are 2 predictions"
+        in part.err
+    )
     assert [Path(file).name for file in part.json["files"]] == ["test.jsonl"]
 
 
 def test_a_text_task_predicts_prompts_without_answers(run_of, lorakit_cli, tmp_path):
     prompts = [{"prompt": f"name[Aromi {i}], area[riverside]"} for i in range(3)]
-    answered = [{**row, "completion": f"Aromi {i} is by the riverside."} for i, row in enumerate(prompts)]
+    answered = [
+        {**row, "completion": f"Aromi {i} is by the riverside."} for i, row in enumerate(prompts)
+    ]
     for name, rows in (("train", answered), ("validation", answered), ("test", prompts)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    files = ", ".join(f"{name}: {tmp_path}/{name}.jsonl" for name in ("train", "validation", "test"))
+    files = ", ".join(
+        f"{name}: {tmp_path}/{name}.jsonl" for name in ("train", "validation", "test")
+    )
     run = run_of(
         f"task: {{name: text, {files}}}\nmodel: {{name: 'lorakit:tiny_gpt2'}}\n{REST}decode: {{max_new_tokens: 4}}\n"
     )

@@ -24,9 +24,15 @@ def losses(tmp_path):
     def losses(*overrides: str) -> list[float]:
         asked.append(overrides)
         run, _ = train_recipe(
-            load_recipe("quickstart", [*TINY, *overrides]), tmp_path / str(len(asked)), lambda _: None
+            load_recipe("quickstart", [*TINY, *overrides]),
+            tmp_path / str(len(asked)),
+            lambda _: None,
         )
-        return [event["loss"] for event in read_lines(run / "seed0" / "metrics.jsonl") if event["event"] == "step"]
+        return [
+            event["loss"]
+            for event in read_lines(run / "seed0" / "metrics.jsonl")
+            if event["event"] == "step"
+        ]
 
     return losses
 
@@ -48,7 +54,12 @@ def test_a_precision_that_the_machine_has_not(losses):
 
 def test_an_early_stop_is_said_everywhere(lorakit_cli, tmp_path):
     """At a rate of nearly nothing every evaluation is a tie: the second one ends the run."""
-    values = ["train.max_steps=6", "train.learning_rate=1e-6", "evaluate.every_steps=2", "evaluate.patience=1"]
+    values = [
+        "train.max_steps=6",
+        "train.learning_rate=1e-6",
+        "evaluate.every_steps=2",
+        "evaluate.patience=1",
+    ]
     given = ["train", "quickstart", *TINY[:2], *values, "--runs", tmp_path, "--cpu"]
     done = lorakit_cli(*given)
     assert done.code == 0
@@ -58,13 +69,21 @@ def test_an_early_stop_is_said_everywhere(lorakit_cli, tmp_path):
     [seed] = result.seeds
     assert (seed.steps, seed.planned_steps, seed.not_trained) == (4, 6, 2)
     assert seed.best_epoch == seed.epochs, "the later of equals"
-    assert [note for note in result.notes if note.kind == "early stop" and "after step 4 of 6" in note.text]
-    [event] = [e for e in read_lines(run / "seed0" / "metrics.jsonl") if e["event"] == "stopped_early"]
+    assert [
+        note
+        for note in result.notes
+        if note.kind == "early stop" and "after step 4 of 6" in note.text
+    ]
+    [event] = [
+        e for e in read_lines(run / "seed0" / "metrics.jsonl") if e["event"] == "stopped_early"
+    ]
     assert (event["step"], event["not_trained"]) == (4, 2)
     page = (run / "report.html").read_text()
     assert "4 of 6" in page
     assert "2 steps were not trained" in page
-    assert "2 steps were not trained" in lorakit_cli(*given).err, "of a run that is there already too"
+    assert "2 steps were not trained" in lorakit_cli(*given).err, (
+        "of a run that is there already too"
+    )
 
 
 class TestSeedsThatAreThere:
@@ -74,7 +93,8 @@ class TestSeedsThatAreThere:
     def own(self, tmp_path):
         data = tmp_path / "rows.csv"
         data.write_text(
-            "text,label\n" + "".join(f"it was {'good' if i % 2 else 'bad'} {i},{i % 2}\n" for i in range(24))
+            "text,label\n"
+            + "".join(f"it was {'good' if i % 2 else 'bad'} {i},{i % 2}\n" for i in range(24))
         )
         recipe = tmp_path / "own.yaml"
         recipe.write_text(
@@ -87,7 +107,11 @@ class TestSeedsThatAreThere:
             loaded = load_recipe(str(recipe), list(overrides))
             folder, result = train_recipe(loaded, tmp_path / "runs", events.append, fresh)
             kinds = ("seed", "seed_finished_before", "finished_before")
-            return folder, result, [(e["event"], e.get("seed")) for e in events if e["event"] in kinds]
+            return (
+                folder,
+                result,
+                [(e["event"], e.get("seed")) for e in events if e["event"] in kinds],
+            )
 
         return run, data
 
@@ -110,10 +134,14 @@ class TestSeedsThatAreThere:
         run("seeds=[1]")
         whole = data.read_text()
         data.write_text(whole.replace("good 3,", "fine 3,"))
-        with pytest.raises(InputError, match=r"data \(train: as many examples, with other texts or answers; valid"):
+        with pytest.raises(
+            InputError, match=r"data \(train: as many examples, with other texts or answers; valid"
+        ):
             run("seeds=[0, 1]")
         data.write_text(whole + "it was bad,0\n")
-        with pytest.raises(InputError, match=r"train: 24 examples then, 25 now.*--fresh trains them again"):
+        with pytest.raises(
+            InputError, match=r"train: 24 examples then, 25 now.*--fresh trains them again"
+        ):
             run("seeds=[0, 1]")
         assert run("seeds=[0, 1]", fresh=True)[2] == [("seed", 0), ("seed", 1)]
 

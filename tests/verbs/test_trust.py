@@ -16,9 +16,13 @@ from lorakit.models._trust import is_trusted, trust_remote_code
 from lorakit.recipe.load import load_recipe
 
 SMALL = [
-    "data.limit={train: 8, validation: 4}", "train.epochs=1", "train.global_batch_size=4", "train.warmup=0",
-    "decode.max_new_tokens=2", "method.targets=[c_attn]",
-]  # fmt: skip
+    "data.limit={train: 8, validation: 4}",
+    "train.epochs=1",
+    "train.global_batch_size=4",
+    "train.warmup=0",
+    "decode.max_new_tokens=2",
+    "method.targets=[c_attn]",
+]
 TOUCH = "from pathlib import Path\nPath({canary!r}).touch()\n"
 CODE = {
     "configuration_own": "from transformers import GPT2Config\nclass OwnConfig(GPT2Config):\n    model_type = 'own'\n",
@@ -66,7 +70,9 @@ def base(canary, tmp_path):
     """`base(model_type)`: GPT-2 with code in its folder; with type gpt2 it can be had without that."""
 
     def base(model_type: str = "own") -> Path:
-        folder = Path(shutil.copytree(location("lorakit:tiny_gpt2"), tmp_path / f"base-{model_type}"))
+        folder = Path(
+            shutil.copytree(location("lorakit:tiny_gpt2"), tmp_path / f"base-{model_type}")
+        )
         for name, code in CODE.items():
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / f"{name}.py").write_text(TOUCH.format(canary=str(canary)) + code)
@@ -88,7 +94,14 @@ def _renew(folder: Path, text: str) -> None:
 def trained(base, canary, lorakit_cli, tmp_path):
     """A run on a base that needs its code, with the flag given; the canary is gone again."""
     folder = base()
-    command = ("train", "quickstart_generate", f"model.name={folder}", *SMALL, "--runs", tmp_path / "runs")
+    command = (
+        "train",
+        "quickstart_generate",
+        f"model.name={folder}",
+        *SMALL,
+        "--runs",
+        tmp_path / "runs",
+    )
     done = lorakit_cli(*command, "--trust-remote-code", "--json")
     assert done.code == 0, done.err
     canary.unlink()
@@ -133,7 +146,11 @@ def test_an_override_does_not_grant_it():
 
 
 def test_every_verb_that_loads_a_base_asks_for_the_flag(trained, canary, lorakit_cli, tmp_path):
-    verbs = {"eval": (), "merge": ("--to", tmp_path / "merged"), "generate": ("--prompt", "name: x")}
+    verbs = {
+        "eval": (),
+        "merge": ("--to", tmp_path / "merged"),
+        "generate": ("--prompt", "name: x"),
+    }
     base = Path(yaml.safe_load((trained / "recipe.yaml").read_text())["model"]["name"])
     for verb, more in verbs.items():
         _renew(base, f"without, {verb}")

@@ -25,7 +25,11 @@ def lines(path: Path) -> list[dict]:
 def test_a_run_folder_is_a_record(trained):
     result = Result.read(trained / "result.json")
     assert [s.seed for s in result.seeds] == [0, 1]
-    assert {c.name: c.passed for s in result.seeds for c in s.checks} == {"alive": True, "reload": True, "merge": True}
+    assert {c.name: c.passed for s in result.seeds for c in s.checks} == {
+        "alive": True,
+        "reload": True,
+        "merge": True,
+    }
     for seed in ("seed0", "seed1"):
         folder = trained / seed
         events = lines(folder / "metrics.jsonl")
@@ -34,7 +38,10 @@ def test_a_run_folder_is_a_record(trained):
         assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= {
             f.name for f in (folder / "adapter").iterdir()
         }
-        assert json.loads((folder / "environment.json").read_text())["packages"]["torch"] == torch.__version__
+        assert (
+            json.loads((folder / "environment.json").read_text())["packages"]["torch"]
+            == torch.__version__
+        )
     assert "<svg" in (trained / "report.html").read_text()
     assert not [f for f in trained.rglob(".*") if f.is_file()], "a temporary file was left"
 
@@ -50,7 +57,9 @@ def test_seeds_differ_and_the_same_seed_does_not(trained, lorakit_cli, tmp_path)
 
 
 def test_train_says_one_json_line_and_finds_a_finished_run_again(trained, lorakit_cli):
-    done = lorakit_cli("train", "quickstart", *SMALL, "seeds=[0, 1]", "--runs", trained.parent, "--json")
+    done = lorakit_cli(
+        "train", "quickstart", *SMALL, "seeds=[0, 1]", "--runs", trained.parent, "--json"
+    )
     assert done.code == 0
     assert "holds this run already" in done.err
     assert "not compared" not in done.err
@@ -61,10 +70,14 @@ def test_train_says_one_json_line_and_finds_a_finished_run_again(trained, loraki
 
 def test_an_untrained_score_on_a_slice_says_so(lorakit_cli, tmp_path, monkeypatch):
     monkeypatch.setattr("lorakit.evaluation.answers.UNTRAINED_ANSWERS", 8)
-    done = lorakit_cli("train", "quickstart", *SMALL, "train.max_steps=2", "--runs", tmp_path, "--json")
+    done = lorakit_cli(
+        "train", "quickstart", *SMALL, "train.max_steps=2", "--runs", tmp_path, "--json"
+    )
     assert "untrained, validation (8 of 32 examples): accuracy" in done.err
     result = Result.read(Path(done.json["run"]) / "result.json")
-    assert "untrained, validation: scored on 8 of 32 examples, evenly spread" in [note.text for note in result.notes]
+    assert "untrained, validation: scored on 8 of 32 examples, evenly spread" in [
+        note.text for note in result.notes
+    ]
     assert result.seeds[0].base_scores["validation"]["accuracy"] * 8 % 100 == 0
     done = lorakit_cli("eval", done.json["run"], "--json")
     assert "(adapter off, 8 of 32 examples: " in done.err
@@ -73,9 +86,11 @@ def test_an_untrained_score_on_a_slice_says_so(lorakit_cli, tmp_path, monkeypatc
 
 def test_the_untrained_model_generates_less_than_it_classifies(trained):
     assert UNTRAINED_TEXTS < UNTRAINED_ANSWERS
-    assert not [note for note in Result.read(trained / "result.json").notes if note.kind == "untrained slice"], (
-        "it was whole"
-    )
+    assert not [
+        note
+        for note in Result.read(trained / "result.json").notes
+        if note.kind == "untrained slice"
+    ], "it was whole"
 
 
 def test_eval_scores_what_training_scored(trained, lorakit_cli):
@@ -87,7 +102,9 @@ def test_eval_scores_what_training_scored(trained, lorakit_cli):
 
 
 def test_eval_takes_an_adapter_folder_by_its_task(trained, lorakit_cli, tmp_path):
-    said = lorakit_cli("eval", trained / "seed0" / "adapter", "--out", tmp_path, "--task", "nonsense")
+    said = lorakit_cli(
+        "eval", trained / "seed0" / "adapter", "--out", tmp_path, "--task", "nonsense"
+    )
     assert said.code == 2
     assert "no task is named 'nonsense'" in said.err
 
@@ -106,7 +123,9 @@ def test_where_eval_writes(trained, tmp_path, monkeypatch):
     def place(path: object) -> Path:
         return open_source(str(path), seed=0 if path == trained else None).notebook
 
-    copied = shutil.copytree(trained / "seed0" / "adapter", tmp_path / "hub" / "models--a--b" / "snapshots" / "f00d")
+    copied = shutil.copytree(
+        trained / "seed0" / "adapter", tmp_path / "hub" / "models--a--b" / "snapshots" / "f00d"
+    )
     (tmp_path / "link").symlink_to(trained / "seed0" / "adapter")
     monkeypatch.chdir(tmp_path)
     assert place(trained) == trained / "seed0" / "eval"
@@ -123,8 +142,12 @@ def test_where_eval_writes(trained, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_merge_proves_itself_and_the_merged_model_scores_the_same(trained, lorakit_cli, tmp_path, dtype):
-    done = lorakit_cli("merge", trained, "--seed", 0, "--to", tmp_path / "merged", "--dtype", dtype, "--json")
+def test_merge_proves_itself_and_the_merged_model_scores_the_same(
+    trained, lorakit_cli, tmp_path, dtype
+):
+    done = lorakit_cli(
+        "merge", trained, "--seed", 0, "--to", tmp_path / "merged", "--dtype", dtype, "--json"
+    )
     assert done.code == 0
     assert done.json["passed"]
     assert done.json == json.loads((tmp_path / "merged" / "merge_report.json").read_text())
@@ -132,9 +155,13 @@ def test_merge_proves_itself_and_the_merged_model_scores_the_same(trained, lorak
     from transformers import AutoModelForSequenceClassification
 
     tensors = load_file(tmp_path / "merged" / "model.safetensors")
-    assert {t.dtype for t in tensors.values()} == {torch.float32 if dtype == "fp32" else torch.bfloat16}
+    assert {t.dtype for t in tensors.values()} == {
+        torch.float32 if dtype == "fp32" else torch.bfloat16
+    }
     assert not [name for name in tensors if "delta" in name]
-    _, info = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged", output_loading_info=True)
+    _, info = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "merged", output_loading_info=True
+    )
     assert not info["missing_keys"], "a merged model is whole"
     again = lorakit_cli("merge", trained, "--seed", 0, "--to", tmp_path / "merged")
     assert again.code == 2
@@ -142,7 +169,18 @@ def test_merge_proves_itself_and_the_merged_model_scores_the_same(trained, lorak
 
 
 def test_merge_outside_its_tolerance_fails_and_leaves_no_model(trained, lorakit_cli, tmp_path):
-    done = lorakit_cli("merge", trained, "--seed", 0, "--to", tmp_path / "m", "--dtype", "bf16", "--tolerance", 1e-9)
+    done = lorakit_cli(
+        "merge",
+        trained,
+        "--seed",
+        0,
+        "--to",
+        tmp_path / "m",
+        "--dtype",
+        "bf16",
+        "--tolerance",
+        1e-9,
+    )
     assert done.code == 1
     assert "the merged model differs" in done.err
     assert not (tmp_path / "m").exists()
@@ -165,7 +203,9 @@ def test_check_of_a_table_2_recipe_needs_no_weights():
         "print(check(load_recipe('glue_mnli').recipe).counts)"
     )
     offline = os.environ | {"HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=offline, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=offline, check=True
+    )
     assert "sites=24 trainable=294912 fresh=592899" in done.stdout
 
 
@@ -192,9 +232,12 @@ def test_score_needs_no_model(lorakit_cli, tmp_path):
     assert "1 predictions" in lorakit_cli("score", "glue/mrpc", *paths).err
     (tmp_path / "p.jsonl").write_text('{"prediction": "equivalent"}\n{"answer": 0}\n')
     assert "p.jsonl:2: no 'prediction'" in lorakit_cli("score", "glue/mrpc", *paths).err
-    (tmp_path / "p.jsonl").write_text('{"prediction": 1, "input": "a\u2028b"}\n{"prediction": null}\n')
+    (tmp_path / "p.jsonl").write_text(
+        '{"prediction": 1, "input": "a\u2028b"}\n{"prediction": null}\n'
+    )
     assert (
-        "p.jsonl:2: no 'prediction' here (it has: prediction (null))" in lorakit_cli("score", "glue/mrpc", *paths).err
+        "p.jsonl:2: no 'prediction' here (it has: prediction (null))"
+        in lorakit_cli("score", "glue/mrpc", *paths).err
     )
     (tmp_path / "p.jsonl").write_text("[" * 100_000)
     assert "p.jsonl:1: this is not JSON" in lorakit_cli("score", "glue/mrpc", *paths).err
@@ -241,7 +284,8 @@ def test_two_processes_give_the_losses_of_one(trained, tmp_path):
     folder = Path(json.loads(done.stdout)["run"])
     assert json.loads((folder / "seed0" / "environment.json").read_text())["processes"] == 2
     one, two = (
-        [e["loss"] for e in lines(f / "seed0" / "metrics.jsonl") if e["event"] == "step"] for f in (trained, folder)
+        [e["loss"] for e in lines(f / "seed0" / "metrics.jsonl") if e["event"] == "step"]
+        for f in (trained, folder)
     )
     assert two == pytest.approx(one, abs=1e-5)
     same = [lines(f / "seed0" / "predictions" / "validation.jsonl") for f in (trained, folder)]
@@ -260,7 +304,9 @@ def test_a_mistake_in_several_processes_is_one_message_with_its_exit_code(tmp_pa
         "--processes",
         "2",
     ]
-    done = subprocess.run([sys.executable, *command, "--cpu"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *command, "--cpu"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     assert done.stderr.count("error:") == 1
     assert "cannot be shared by 2 processes" in done.stderr
@@ -281,10 +327,18 @@ def test_help_is_quick():
 
 
 def test_merge_without_proof_writes_the_same_files(trained, lorakit_cli, tmp_path):
-    done = lorakit_cli("merge", trained, "--seed", 0, "--to", tmp_path / "a", "--examples", 0, "--json")
+    done = lorakit_cli(
+        "merge", trained, "--seed", 0, "--to", tmp_path / "a", "--examples", 0, "--json"
+    )
     assert done.code == 0, done.err
     assert (done.json["examples"], done.json["asked"], done.json["passed"]) == (0, "nothing", None)
     assert "not compared" in done.err
     assert lorakit_cli("merge", trained, "--seed", 0, "--to", tmp_path / "b").code == 0
-    files = {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir() if path.name != "merge_report.json"}
-    assert files == {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir() if p.name != "merge_report.json"}
+    files = {
+        path.name: path.read_bytes()
+        for path in (tmp_path / "b").iterdir()
+        if path.name != "merge_report.json"
+    }
+    assert files == {
+        p.name: p.read_bytes() for p in (tmp_path / "a").iterdir() if p.name != "merge_report.json"
+    }

@@ -25,7 +25,10 @@ def labels(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     placed = {name: in_layer(name) for name in names}
     groups = list(dict.fromkeys(group for _, group in placed.values()))
     short = dict(zip(groups, tails(groups), strict=True))
-    return {name: (NOTHING if layer is None else str(layer), short[group]) for name, (layer, group) in placed.items()}
+    return {
+        name: (NOTHING if layer is None else str(layer), short[group])
+        for name, (layer, group) in placed.items()
+    }
 
 
 def by_weight(found: Sequence[Found]) -> dict[str, list[Found]]:
@@ -44,7 +47,9 @@ def mean(values: Iterable[float]) -> float:
 
 def layers_of(found: Sequence[Any]) -> list[float]:
     """Where each stands on an axis of layers; those without a number by their place."""
-    return [i if (layer := in_layer(item.site)[0]) is None else layer for i, item in enumerate(found)]
+    return [
+        i if (layer := in_layer(item.site)[0]) is None else layer for i, item in enumerate(found)
+    ]
 
 
 def short(value: float) -> str:

@@ -42,7 +42,14 @@ def table(name: str, found: Sequence[Truncation], scores: Sequence[Score]) -> Ta
     for score in scores:
         what = f"{score.row.metric}, {'full' if score.r is None else f'LoRA r={score.r}'}"
         cells = [measured(score.row) if r == score.r else NOTHING for r in ranks]
-        rows.append((what, str(len(score.row.values)), measured(score.row) if score.r is None else NOTHING, *cells))
+        rows.append(
+            (
+                what,
+                str(len(score.row.values)),
+                measured(score.row) if score.r is None else NOTHING,
+                *cells,
+            )
+        )
     header = ("weight", "n", "‖ΔW‖", *(f"r={r}" for r in ranks))
     caption = (
         f"{name}: ‖ΔW - ΔWᵣ‖ / ‖ΔW‖ of ΔW = W_FT - W0 and its best rank r (Eckart and Young), mean over n layers"
@@ -53,7 +60,11 @@ def table(name: str, found: Sequence[Truncation], scores: Sequence[Score]) -> Ta
 
 def _error(of: Sequence[Truncation], r: int) -> str:
     """Past the errors that are kept, nothing is said."""
-    return f"{mean(t.errors[r - 1] for t in of):.3f}" if all(r <= len(t.errors) for t in of) else NOTHING
+    return (
+        f"{mean(t.errors[r - 1] for t in of):.3f}"
+        if all(r <= len(t.errors) for t in of)
+        else NOTHING
+    )
 
 
 def picture(name: str, found: Sequence[Truncation], scores: Sequence[Score]) -> Picture:
@@ -89,7 +100,9 @@ def _scores(axes: Any, scores: Sequence[Score]) -> None:
             axes.axhspan(mean_ - std, mean_ + std, color="#000000", alpha=0.08, linewidth=0)
             axes.axhline(mean_, color="#555555", linewidth=1, linestyle="--", label="full")
         else:
-            axes.errorbar(score.r, mean_, yerr=std, color=COLORS[0], marker="o", markersize=4, capsize=3)
+            axes.errorbar(
+                score.r, mean_, yerr=std, color=COLORS[0], marker="o", markersize=4, capsize=3
+            )
     axes.set_ylabel(f"{scores[0].row.metric}, {scores[0].row.split}")
     axes.plot([], [], color=COLORS[0], marker="o", markersize=4, label="LoRA")
     axes.legend(frameon=False, fontsize="small")

@@ -21,9 +21,25 @@ def table(runs: Runs, epsilon: float, top: int) -> Table:
             total, least = sum(i.count for i in of), min(min(i.cosines) for i in of)
             with_one = sum(i.count > 0 for i in of)
             rows.append(
-                (name, weight, str(len(of)), str(total), f"{total / len(of):.2f}", str(with_one), f"{least:.3f}")
+                (
+                    name,
+                    weight,
+                    str(len(of)),
+                    str(total),
+                    f"{total / len(of):.2f}",
+                    str(with_one),
+                    f"{least:.3f}",
+                )
             )
-    header = ("run", "weight", "matrices", "intruders", "per matrix", "matrices with any", "least cosine")
+    header = (
+        "run",
+        "weight",
+        "matrices",
+        "intruders",
+        "per matrix",
+        "matrices with any",
+        "least cosine",
+    )
     caption = (
         f"first {top} left-singular vectors of W + ΔW whose |cosine| with every one of W is below {epsilon:g}; "
         "least cosine: of the one that is farthest from all of W's"

@@ -17,7 +17,9 @@ def table(name: str, found: Sequence[Norms]) -> Table:
     layers = list(dict.fromkeys(layer for layer, _ in shown.values()))
     weights = list(dict.fromkeys(weight for _, weight in shown.values()))
     cells = {shown[n.site]: f"{n.relative:.4f}" for n in found}
-    rows = [(layer, *(cells.get((layer, weight), NOTHING) for weight in weights)) for layer in layers]
+    rows = [
+        (layer, *(cells.get((layer, weight), NOTHING) for weight in weights)) for layer in layers
+    ]
     return Table(("layer", *weights), tuple(rows), f"{name}: ‖ΔW‖ / ‖W‖, Frobenius norms")
 
 

@@ -21,22 +21,40 @@ def table(runs: Runs) -> Table:
     for name, found in runs.items():
         shown = labels(s.site for s in found)
         for s in found:
-            norm, numbers = s.singular[0], (f"{s.effective:.2f}", f"{s.stable:.2f}", f"{100 * s.first:.0f} %")
-            rows.append((*([name] if len(runs) > 1 else []), *shown[s.site], str(s.full), *numbers, short(norm)))
+            norm, numbers = (
+                s.singular[0],
+                (f"{s.effective:.2f}", f"{s.stable:.2f}", f"{100 * s.first:.0f} %"),
+            )
+            rows.append(
+                (
+                    *([name] if len(runs) > 1 else []),
+                    *shown[s.site],
+                    str(s.full),
+                    *numbers,
+                    short(norm),
+                )
+            )
     first = ("run",) if len(runs) > 1 else ()
     header = (*first, "layer", "weight", "rank", "effective", "stable", "in the first", "σ₁")
     caption = (
         "effective rank exp(-Σ p ln p), p = σ/Σσ; stable rank Σσ²/σ₁²; in the first: its share of ‖ΔW‖², "
         "the inverse of the stable rank"
     )
-    return Table(header, tuple(rows), caption if len(runs) > 1 else f"{next(iter(runs))}: {caption}", len(first) + 2)
+    return Table(
+        header,
+        tuple(rows),
+        caption if len(runs) > 1 else f"{next(iter(runs))}: {caption}",
+        len(first) + 2,
+    )
 
 
 def picture(runs: Runs) -> Picture:
     """A panel per run: singular values over the largest, a line per weight, in the band of its layers."""
     figure, axes = panels_of(1, len(runs), 1.0 + 3.6 * len(runs), 3.2, sharey=True)
     for one, (name, found) in zip(axes[0], runs.items(), strict=True):
-        spectra_by_weight(one, {weight: [s.singular for s in of] for weight, of in by_weight(found).items()})
+        spectra_by_weight(
+            one, {weight: [s.singular for s in of] for weight, of in by_weight(found).items()}
+        )
         one.set_title(plain(name), fontsize="medium")
     axes[0][0].set_ylabel("σᵢ / σ₁ of ΔW")
     return picture_of(figure, None, f"Singular values of ΔW: {', '.join(runs)}", wide=len(runs) > 1)
@@ -51,8 +69,14 @@ def spectra_by_weight(axes: Any, weights: Mapping[str, Sequence[Sequence[float]]
         if len(weights) <= BANDS:
             low, high = list(map(min, columns)), list(map(max, columns))
             axes.fill_between(places, low, high, color=color, alpha=0.12, linewidth=0)
-        axes.plot(places, list(map(mean, columns)), color=color, marker="o" if size <= 16 else "", markersize=3,
-                  label=plain(weight))  # fmt: skip
+        axes.plot(
+            places,
+            list(map(mean, columns)),
+            color=color,
+            marker="o" if size <= 16 else "",
+            markersize=3,
+            label=plain(weight),
+        )
     axes.set_yscale("log")
     axes.set_xlabel("i")
     axes.set_xlim(left=1)

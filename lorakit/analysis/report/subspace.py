@@ -18,10 +18,23 @@ def table(found: Sequence[Overlap], between: str) -> Table:
     """A row per site. p: the smaller rank; phi(r1, r2), of all directions, where the ranks differ."""
     shown = labels(o.site for o in found)
     differ = any(r1 < r2 for r1, r2 in (o.ranks for o in found))
-    rows = [(*shown[o.site], *map(str, o.ranks), *(f"{value:.3f}" for value in _numbers(o, differ))) for o in found]
+    rows = [
+        (*shown[o.site], *map(str, o.ranks), *(f"{value:.3f}" for value in _numbers(o, differ)))
+        for o in found
+    ]
     over = f", mean over {len(found[0].each)} pairs" if len(found[0].each) > 1 else ""
     whole = ("φ(r1,r2)",) if differ else ()
-    header = ("layer", "weight", "r1", "r2", "φ(1,1)", "φ(p,p)", *whole, "random φ(1,1)", "random φ(p,p)")
+    header = (
+        "layer",
+        "weight",
+        "r1",
+        "r2",
+        "φ(1,1)",
+        "φ(p,p)",
+        *whole,
+        "random φ(1,1)",
+        "random φ(p,p)",
+    )
     caption = (
         f"φ(i,j) = ‖V1ᵢᵀ V2ⱼ‖² / min(i,j) of the right-singular vectors of A, p = min(r1, r2){over}: {between}. "
         "Expected of random subspaces: max(i,j) / inputs"
@@ -63,13 +76,18 @@ def picture(found: Sequence[Overlap], between: str) -> Picture:
     bar = figure.colorbar(scale, ax=axes, label="φ(i, j)", shrink=0.9)
     bar.outline.set_visible(False)
     bar.solids.set_edgecolor("face")
-    return picture_of(figure, None, f"Shared directions, layer {layer}: {between}", wide=len(maps) > 2)
+    return picture_of(
+        figure, None, f"Shared directions, layer {layer}: {between}", wide=len(maps) > 2
+    )
 
 
 def _random(chosen: Sequence[Overlap]) -> list[tuple[str, Map]]:
     """One for each shape."""
     shapes = {(*o.ranks, o.width): o.random for o in chosen}
-    return [("random" if len(shapes) == 1 else f"random, {width} inputs", m) for (*_, width), m in shapes.items()]
+    return [
+        ("random" if len(shapes) == 1 else f"random, {width} inputs", m)
+        for (*_, width), m in shapes.items()
+    ]
 
 
 def _scale(largest: float) -> Any:
@@ -84,14 +102,20 @@ def _scale(largest: float) -> Any:
 
 def _triangle(phi: Map) -> Map:
     """j <= i: how far the first j directions of the larger rank lie in the first i of the smaller one."""
-    return [[value if j <= i else math.nan for j, value in enumerate(row[: len(phi)])] for i, row in enumerate(phi)]
+    return [
+        [value if j <= i else math.nan for j, value in enumerate(row[: len(phi)])]
+        for i, row in enumerate(phi)
+    ]
 
 
 def _map(axes: Any, phi: Map, scale: Any) -> None:
     """i downwards and j to the right, as in the paper. Neighbours of one colour are drawn as one: 64 x 64 cells, each a
     path, would be megabytes."""
     for i, row in enumerate(phi):
-        runs = [(color, len(list(of))) for color, of in itertools.groupby(scale.to_rgba(value) for value in row)]
+        runs = [
+            (color, len(list(of)))
+            for color, of in itertools.groupby(scale.to_rgba(value) for value in row)
+        ]
         starts = [0, *itertools.accumulate(length for _, length in runs)]
         bars = [(start, length) for start, (_, length) in zip(starts, runs, strict=False)]
         colors = [color for color, _ in runs]
@@ -108,6 +132,9 @@ def _map(axes: Any, phi: Map, scale: Any) -> None:
 
 def headline(found: Sequence[Overlap]) -> str:
     """One line: what is shared beyond chance."""
-    first, whole = mean(o.phi[0][0] for o in found), mean(o.phi[o.ranks[0] - 1][o.ranks[0] - 1] for o in found)
+    first, whole = (
+        mean(o.phi[0][0] for o in found),
+        mean(o.phi[o.ranks[0] - 1][o.ranks[0] - 1] for o in found),
+    )
     chance = mean(1 / o.width for o in found), mean(o.ranks[0] / o.width for o in found)
     return f"mean φ(1,1) {first:.3f} (chance {chance[0]:.3f}), mean φ(p,p) {whole:.3f} (chance {chance[1]:.3f})"

@@ -30,8 +30,14 @@ class Bottleneck(Insert):
     def __init__(self, d: int, r: int, like: Tensor, f: Callable[[Tensor], Tensor] = F.relu):
         super().__init__()
         made = {"dtype": torch.promote_types(like.dtype, torch.float32), "device": like.device}
-        self.down, self.down_bias = nn.Parameter(torch.empty(r, d, **made)), nn.Parameter(torch.zeros(r, **made))
-        self.up, self.up_bias = nn.Parameter(torch.zeros(d, r, **made)), nn.Parameter(torch.zeros(d, **made))
+        self.down, self.down_bias = (
+            nn.Parameter(torch.empty(r, d, **made)),
+            nn.Parameter(torch.zeros(r, **made)),
+        )
+        self.up, self.up_bias = (
+            nn.Parameter(torch.zeros(d, r, **made)),
+            nn.Parameter(torch.zeros(d, **made)),
+        )
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))  # as torch starts a Linear
         self.f = f
 
@@ -61,7 +67,9 @@ class Normed(Bottleneck):
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
         exact = torch.promote_types(y.dtype, torch.float32)
-        normed = F.layer_norm(y.to(exact), y.shape[-1:], self.norm_weight.to(exact), self.norm_bias.to(exact))
+        normed = F.layer_norm(
+            y.to(exact), y.shape[-1:], self.norm_weight.to(exact), self.norm_bias.to(exact)
+        )
         return y + self.through(normed.to(y.dtype))
 
 
@@ -77,7 +85,11 @@ class AfterSum(Bottleneck):
         if isinstance(y, tuple):  # T5's block gives more than its sum
             return (self.add_to(y[0], x), *y[1:])
         # its forward itself: to call it would come back here
-        return y + self.through(y) if self.norm[0] is None else self.norm[0].forward(x + self.through(y))
+        return (
+            y + self.through(y)
+            if self.norm[0] is None
+            else self.norm[0].forward(x + self.through(y))
+        )
 
 
 def attached(
@@ -96,8 +108,13 @@ def after_blocks(
     """An `AfterSum` at the end of every block but the first `drop`."""
     last, ends = select(model, ["mlp_out"], roles)[-1], block_ends(model, roles)
     if drop >= len(ends):
-        raise ModelError(f"{method.name}: the first {drop} blocks are to go without, and the model has {len(ends)}")
+        raise ModelError(
+            f"{method.name}: the first {drop} blocks are to go without, and the model has {len(ends)}"
+        )
     d, like, own = last.shape[0], weight_of(last.module), "block_norm" in roles
     return attached(
-        model, method, fresh, [(end, AfterSum(d, r, like, end.module if own else None)) for end in ends[drop:]]
+        model,
+        method,
+        fresh,
+        [(end, AfterSum(d, r, like, end.module if own else None)) for end in ends[drop:]],
     )

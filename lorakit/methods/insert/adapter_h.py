@@ -38,7 +38,10 @@ class AdapterH(Method):
         from lorakit.nn.select import select
 
         sites = select(model, ["attention_out", "mlp_out"], roles, skip=fresh)
-        inserts = [(site, Bottleneck(site.shape[0], self.r, weight_of(site.module), F.silu)) for site in sites]
+        inserts = [
+            (site, Bottleneck(site.shape[0], self.r, weight_of(site.module), F.silu))
+            for site in sites
+        ]
         return attached(model, self, fresh, inserts)
 
 

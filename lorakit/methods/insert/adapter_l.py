@@ -34,7 +34,12 @@ class AdapterL(Method):
         from lorakit.nn.select import select
 
         sites = select(model, ["mlp_out"], roles, skip=fresh)
-        return attached(model, self, fresh, [(s, Normed(s.shape[0], self.r, weight_of(s.module))) for s in sites])
+        return attached(
+            model,
+            self,
+            fresh,
+            [(s, Normed(s.shape[0], self.r, weight_of(s.module))) for s in sites],
+        )
 
 
 PLUGIN = AdapterL

@@ -45,16 +45,31 @@ class PromptAttachment(InsertAttachment):
     def __init__(self, model: Any, method: Any, roles: Roles, fresh: Collection[str], layers: bool):
         """layers: the blocks have vectors of their own, but for the last. method: has `prefix` and `infix`."""
         refuse_unfit(model, method)
-        path, embedding = next((p, m) for p, m in model.named_modules() if m is model.get_input_embeddings())
-        sites = [Site(path, embedding, "all", None, "embedding"), *(blocks(model, roles)[:-1] if layers else [])]
+        path, embedding = next(
+            (p, m) for p, m in model.named_modules() if m is model.get_input_embeddings()
+        )
+        sites = [
+            Site(path, embedding, "all", None, "embedding"),
+            *(blocks(model, roles)[:-1] if layers else []),
+        ]
         starts = first_values(model, method.added_tokens, sites)
-        body = model.get_submodule(path.rpartition(".")[0])  # OPT's head asks it, and not the base model around it
+        body = model.get_submodule(
+            path.rpartition(".")[0]
+        )  # OPT's head asks it, and not the base model around it
         self.prompt = Prompt(model, body, method.prefix, method.infix)
-        inserts = [(site, NewInputs(start, self.prompt)) for site, start in zip(sites, starts, strict=True)]
-        super().__init__(model, method, inserts, fresh, (
-            f"{method.name} puts tokens of its own into every row, and no weight can hold those: it stays beside the "
-            "base, where `eval` and `generate` use it as it is"
-        ))  # fmt: skip
+        inserts = [
+            (site, NewInputs(start, self.prompt)) for site, start in zip(sites, starts, strict=True)
+        ]
+        super().__init__(
+            model,
+            method,
+            inserts,
+            fresh,
+            (
+                f"{method.name} puts tokens of its own into every row, and no weight can hold those: it stays beside the "
+                "base, where `eval` and `generate` use it as it is"
+            ),
+        )
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -79,7 +94,9 @@ def refuse_unfit(model: Any, method: Any) -> None:
         )
     room = setting(config, "max_position_embeddings")
     if room is not None and method.added_tokens >= room:
-        raise ModelError(f"{method.name}: {method.added_tokens} tokens do not fit into the model's {room} positions")
+        raise ModelError(
+            f"{method.name}: {method.added_tokens} tokens do not fit into the model's {room} positions"
+        )
 
 
 @torch.no_grad()
@@ -87,7 +104,10 @@ def first_values(model: Any, count: int, sites: Sequence[Site]) -> list[Tensor]:
     """What each site gives where the model reads `count` tokens, evenly spread over the commonest: (count, d) each."""
     embedding = model.get_input_embeddings().weight
     if embedding.is_meta:
-        return [torch.empty(count, embedding.shape[1], dtype=embedding.dtype, device="meta") for _ in sites]
+        return [
+            torch.empty(count, embedding.shape[1], dtype=embedding.dtype, device="meta")
+            for _ in sites
+        ]
     found: dict[str, Tensor] = {}
 
     def keep(path: str, output: Any) -> None:
@@ -96,7 +116,9 @@ def first_values(model: Any, count: int, sites: Sequence[Site]) -> list[Tensor]:
     hooks = [s.module.register_forward_hook(lambda _, __, y, p=s.path: keep(p, y)) for s in sites]
     training = model.training
     try:
-        ids = torch.linspace(0, min(COMMON, embedding.shape[0]) - 1, count, device=embedding.device).long()
+        ids = torch.linspace(
+            0, min(COMMON, embedding.shape[0]) - 1, count, device=embedding.device
+        ).long()
         model.eval().base_model(input_ids=ids[None], use_cache=False)
     finally:
         model.train(training)

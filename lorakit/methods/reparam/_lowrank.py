@@ -28,7 +28,9 @@ class LowRankDelta(Delta):
         self.share(Projection([self], dropout), 0)
         self.rows: Rows
         if isinstance(site.rows, Tensor):
-            self.register_buffer("rows", site.rows, persistent=False)  # so that it moves with the model
+            self.register_buffer(
+                "rows", site.rows, persistent=False
+            )  # so that it moves with the model
         else:
             self.rows = site.rows
         if init == "gaussian":
@@ -41,7 +43,9 @@ class LowRankDelta(Delta):
         self.projection, self.part = projection, part
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():  # it fuses plain operations better than it sees through ours
+        if (
+            torch.compiler.is_compiling()
+        ):  # it fuses plain operations better than it sees through ours
             x = F.dropout(x, self.dropout, self.training)
             return low_rank_reference(y, x, self.A, self.B, self.scale, self.rows)
         return add_product(y, self.projection(self.part, x, y.dtype), self.B, self.scale, self.rows)

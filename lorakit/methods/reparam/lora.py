@@ -40,7 +40,9 @@ class LoRA(Method):
 
     name: Literal["lora"] = "lora"
     freezes_base: ClassVar[bool] = True
-    targets: tuple[str | Target, ...] = Field(default=("query", "value"), min_length=1, strict=False)
+    targets: tuple[str | Target, ...] = Field(
+        default=("query", "value"), min_length=1, strict=False
+    )
     """Which weights: the paper adapts query and value."""
     r: int = Field(default=8, ge=1)
     """Rank of dW."""
@@ -62,8 +64,12 @@ class LoRA(Method):
 
     @model_validator(mode="after")
     def _one_rank(self) -> LoRA:
-        if self.budget is not None and (own := [t.match for t in self.targets if isinstance(t, Target)]):
-            raise ValueError(f"budget chooses r and alpha, and the target {own[0]} has its own; leave one out")
+        if self.budget is not None and (
+            own := [t.match for t in self.targets if isinstance(t, Target)]
+        ):
+            raise ValueError(
+                f"budget chooses r and alpha, and the target {own[0]} has its own; leave one out"
+            )
         return self
 
     def within_budget(self, sites: Sequence[Site]) -> LoRA:
@@ -96,7 +102,13 @@ class LoRA(Method):
         method = self.within_budget(sites)
         if wide := [site for site in sites if method.numbers(site.target)[0] > min(site.shape)]:
             r, shape = method.numbers(wide[0].target)[0], " x ".join(map(str, wide[0].shape))
-            log.warning("%s is %s: a rank of %d is no more than one of %d", wide[0].name, shape, r, min(wide[0].shape))
+            log.warning(
+                "%s is %s: a rank of %d is no more than one of %d",
+                wide[0].name,
+                shape,
+                r,
+                min(wide[0].shape),
+            )
         return LoRAAttachment(model, method, sites, frozenset(fresh), roles)
 
 
@@ -105,7 +117,9 @@ class LoRAAttachment(Attachment):
 
     method: LoRA
 
-    def __init__(self, model: nn.Module, method: LoRA, sites: list[Site], fresh: frozenset[str], roles: Roles):
+    def __init__(
+        self, model: nn.Module, method: LoRA, sites: list[Site], fresh: frozenset[str], roles: Roles
+    ):
         from lorakit.methods.reparam._lowrank import LowRankDelta
         from lorakit.nn.freeze import train_only
         from lorakit.nn.lowrank import Projection
@@ -117,7 +131,9 @@ class LoRAAttachment(Attachment):
         self.place: Literal["on", "folded", "merged", "off"] = "on"
         """Where the deltas are: on their layers, in the weights for a while, in the weights for good, taken off."""
         if taken := [site.path for site in sites if hasattr(site.module, CHILD)]:
-            raise ModelError(f"{taken[0]} has a delta already; merge or detach it before another is attached")
+            raise ModelError(
+                f"{taken[0]} has a delta already; merge or detach it before another is attached"
+            )
         for site in sites:
             r, alpha = method.numbers(site.target)
             self.deltas[site.name] = LowRankDelta(site, r, alpha, method.dropout, method.init)
@@ -133,7 +149,11 @@ class LoRAAttachment(Attachment):
 
     def _saved(self) -> dict[str, nn.Parameter]:
         """`<site>.A` and `<site>.B`, names that do not depend on how a delta hangs on its layer, and the fresh head."""
-        named = {f"{name}.{letter}": p for name, d in self.deltas.items() for letter, p in d.named_parameters()}
+        named = {
+            f"{name}.{letter}": p
+            for name, d in self.deltas.items()
+            for letter, p in d.named_parameters()
+        }
         head = {name: self.model.get_parameter(name) for name in sorted(self.fresh)}
         return {**named, **head}
 
@@ -154,7 +174,9 @@ class LoRAAttachment(Attachment):
         if why := self.why_unmergeable():
             raise ModelError(why)
         if rounded := self._quantized():
-            raise ModelError(f"{rounded[0]} is quantized: load the model dequantized, and merge into that")
+            raise ModelError(
+                f"{rounded[0]} is quantized: load the model dequantized, and merge into that"
+            )
         for site in self.sites:
             fold(site, self.deltas[site.name])
         self._take_off("merged")
@@ -177,7 +199,11 @@ class LoRAAttachment(Attachment):
         from lorakit.nn.freeze import tied
 
         found = tied(self.model)
-        return {site.path: found[weight] for site in self.sites if (weight := site.module.weight) in found}  # type: ignore[index]
+        return {
+            site.path: found[weight]
+            for site in self.sites
+            if (weight := site.module.weight) in found
+        }  # type: ignore[index]
 
     @contextmanager
     def folded(self) -> Iterator[None]:

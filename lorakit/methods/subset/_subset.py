@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 class SubsetAttachment(Attachment):
     """`names` (and the fresh head) train; a copy of their first values, on the CPU, answers what has changed."""
 
-    def __init__(self, model: nn.Module, method: Method, names: Collection[str], fresh: Collection[str]):
+    def __init__(
+        self, model: nn.Module, method: Method, names: Collection[str], fresh: Collection[str]
+    ):
         self.model, self.method, self.sites, self.fresh = model, method, [], frozenset(fresh)
         self.names = frozenset(names) - self.fresh
         train_only(model, self.names | self.fresh)

@@ -24,9 +24,13 @@ class BitFit(Method):
 
         from lorakit.methods.subset._subset import SubsetAttachment
 
-        biases = {name: p for name, p in model.named_parameters() if "bias" in name and name not in fresh}
+        biases = {
+            name: p for name, p in model.named_parameters() if "bias" in name and name not in fresh
+        }
         if any(p.dtype in (torch.float16, torch.bfloat16) for p in biases.values()):
-            raise ModelError("bitfit: a float32 bias does not fit a weight in half precision; take model.dtype=fp32")
+            raise ModelError(
+                "bitfit: a float32 bias does not fit a weight in half precision; take model.dtype=fp32"
+            )
         if not biases:
             raise ModelError(
                 "bitfit: this architecture has no bias vectors (the Llama shape has none); take another method"

@@ -39,11 +39,17 @@ class TopLayers(Method):
         for site in blocks(model, roles):
             stacks[site.path.rpartition(".")[0]].append(site.path)
         if short := [len(paths) for paths in stacks.values() if len(paths) < self.n]:
-            raise ModelError(f"top_layers: the last {self.n} blocks are to train, and the model has {short[0]}")
+            raise ModelError(
+                f"top_layers: the last {self.n} blocks are to train, and the model has {short[0]}"
+            )
         chosen = tuple(f"{path}." for paths in stacks.values() for path in paths[-self.n :])
         names = {name for name, _ in model.named_parameters() if name.startswith(chosen)}
-        if any(model.get_parameter(name).dtype in (torch.float16, torch.bfloat16) for name in names):
-            raise ModelError("top_layers: float32 blocks do not fit a base in half precision; take model.dtype=fp32")
+        if any(
+            model.get_parameter(name).dtype in (torch.float16, torch.bfloat16) for name in names
+        ):
+            raise ModelError(
+                "top_layers: float32 blocks do not fit a base in half precision; take model.dtype=fp32"
+            )
         return SubsetAttachment(model, self, names, fresh)
 
 

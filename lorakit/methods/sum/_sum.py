@@ -34,7 +34,9 @@ class WithLoRA(Method, ABC):
         return self.prompt.added_tokens
 
     def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:
-        prompt = self.prompt.attach(model, roles, fresh)  # first: it refuses a model that is no decoder
+        prompt = self.prompt.attach(
+            model, roles, fresh
+        )  # first: it refuses a model that is no decoder
         return SumAttachment(self, self.lora.attach(model, roles, fresh), prompt)
 
 

@@ -73,16 +73,23 @@ class Task:
     def start(self, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Begin an attempt, in a session of its own: a Ctrl-C in this terminal does not reach it."""
         before = self.record()
-        record = Record(attempt=1 + (before.attempt if before else 0), host=socket.gethostname(), started=_now())
+        record = Record(
+            attempt=1 + (before.attempt if before else 0), host=socket.gethostname(), started=_now()
+        )
         write_whole(self._record, record.model_dump_json() + "\n")
         with self.log.open("ab") as log:
             log.write(f"--- attempt {record.attempt}, {record.started}, {record.host}\n".encode())
             log.write(f"$ {join(self.command)}\n".encode())
             log.flush()
             return subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
-                start_new_session=True, preexec_fn=_in_the_child,
-            )  # fmt: skip
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=_in_the_child,
+            )
 
     def end(self, code: int) -> Record:
         """Write down how the attempt ended."""
@@ -98,7 +105,12 @@ class Launcher(Protocol):
     """One file of this folder. It holds no state: what it needs is in the files of the tasks."""
 
     def launch(
-        self, tasks: Sequence[Task], name: str, at_once: int | None, slurm: Slurm, changed: Callable[[], None]
+        self,
+        tasks: Sequence[Task],
+        name: str,
+        at_once: int | None,
+        slurm: Slurm,
+        changed: Callable[[], None],
     ) -> None:
         """Run the tasks, at most `at_once` at a time; one that fails ends no other. changed: after each start and end.
 
@@ -139,9 +151,17 @@ def last_words(log: Path, code: int) -> str:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         text = ""
-    lines = [line.strip() for line in text.rpartition("--- attempt ")[2].splitlines()[2:] if line.strip()]
+    lines = [
+        line.strip() for line in text.rpartition("--- attempt ")[2].splitlines()[2:] if line.strip()
+    ]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    killed = ["told to stop"] if code in STOPPED else [f"killed by {signal.Signals(-code).name}"] if code < 0 else []
+    killed = (
+        ["told to stop"]
+        if code in STOPPED
+        else [f"killed by {signal.Signals(-code).name}"]
+        if code < 0
+        else []
+    )
     return (errors[-1:] or killed or lines[-1:] or [f"exit code {code}"])[0][:500]
 
 

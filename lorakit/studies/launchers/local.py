@@ -21,7 +21,12 @@ from lorakit.studies.launchers._base import Launcher, Task, stop
 
 class Local:
     def launch(
-        self, tasks: Sequence[Task], name: str, at_once: int | None, slurm: Slurm, changed: Callable[[], None]
+        self,
+        tasks: Sequence[Task],
+        name: str,
+        at_once: int | None,
+        slurm: Slurm,
+        changed: Callable[[], None],
     ) -> None:
         """Ctrl-C and SIGTERM stop the runs, which write their checkpoints first."""
         if not tasks:
@@ -33,7 +38,9 @@ class Local:
     def alive(self, tasks: Sequence[Task]) -> dict[Task, str]:
         """A run ends with its launcher, which holds a lock as long as it lives."""
         records = {task: task.record() for task in tasks if not task.job.is_file()}
-        begun = [task for task, record in records.items() if record is not None and record.ended is None]
+        begun = [
+            task for task, record in records.items() if record is not None and record.ended is None
+        ]
         if not begun or not _held(_lock_of(begun[0].stem.parent)):
             return {}
         return dict.fromkeys(begun, "running")
@@ -68,13 +75,19 @@ def _stop(running: Collection[tuple[Task, subprocess.Popen[bytes]]]) -> None:
         stop(processes, grace=0)
     for task, process in running:
         code = process.wait()
-        task.end(-signal.SIGTERM if code == -signal.SIGKILL else code)  # it was we who killed it: it did not fail
+        task.end(
+            -signal.SIGTERM if code == -signal.SIGKILL else code
+        )  # it was we who killed it: it did not fail
 
 
 def _share(slot: int, slots: int) -> dict[str, str]:
     """Each slot has its cores and GPUs; of more slots than GPUs, several have one GPU together."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, cores // slots))}
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    share = (
+        {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, cores // slots))}
+    )
     if gpus := _gpus():
         own = gpus[slot::slots] or [gpus[slot % len(gpus)]]
         share["CUDA_VISIBLE_DEVICES"] = ",".join(own)
@@ -94,7 +107,9 @@ def _alone(folder: Path, name: str) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise InputError(f"another process runs the study {name} in {folder.parent}; --status shows it") from None
+        raise InputError(
+            f"another process runs the study {name} in {folder.parent}; --status shows it"
+        ) from None
     try:
         yield
     finally:

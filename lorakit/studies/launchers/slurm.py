@@ -24,7 +24,12 @@ TIMES_UP = 100
 
 class OnSlurm:
     def launch(
-        self, tasks: Sequence[Task], name: str, at_once: int | None, slurm: Slurm, changed: Callable[[], None]
+        self,
+        tasks: Sequence[Task],
+        name: str,
+        at_once: int | None,
+        slurm: Slurm,
+        changed: Callable[[], None],
     ) -> None:
         if not tasks:
             return
@@ -38,7 +43,9 @@ class OnSlurm:
                 jobs = [executor.submit(Work(task)) for task in tasks]
         except Exception as error:
             said = str(getattr(error, "stderr", "") or error).strip().splitlines()
-            raise InputError(f"Slurm did not take the jobs: {said[-1] if said else error}") from error
+            raise InputError(
+                f"Slurm did not take the jobs: {said[-1] if said else error}"
+            ) from error
         for task, job in zip(tasks, jobs, strict=True):
             write_whole(task.job, json.dumps({"job": job.job_id}) + "\n")
         changed()
@@ -52,7 +59,9 @@ class OnSlurm:
 
 def _refuse_odd_path(folder: Path) -> None:
     """It is written on a line of the job's script, and a newline in it would begin another one."""
-    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in str(folder.absolute())):
+    if any(
+        unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in str(folder.absolute())
+    ):
         raise InputError(
             f"the folder {str(folder)!r} has a character in its path that Slurm's script cannot hold; take another, "
             "--runs DIR"
@@ -102,14 +111,22 @@ def job_of(task: Task) -> str | None:
 
 def _parameters(slurm: Slurm, name: str, at_once: int | None) -> dict[str, Any]:
     asked = {
-        "job_name": name, "time": slurm.time, "partition": slurm.partition, "account": slurm.account, "qos": slurm.qos,
-        "constraint": slurm.constraint, "gpus_per_node": slurm.gpus_per_node, "cpus_per_task": slurm.cpus_per_task,
+        "job_name": name,
+        "time": slurm.time,
+        "partition": slurm.partition,
+        "account": slurm.account,
+        "qos": slurm.qos,
+        "constraint": slurm.constraint,
+        "gpus_per_node": slurm.gpus_per_node,
+        "cpus_per_task": slurm.cpus_per_task,
         "mem": None if slurm.mem_gb is None else f"{int(slurm.mem_gb * 1024)}MB",
-        "array_parallelism": at_once, "setup": list(slurm.setup) or None,
-        "additional_parameters": dict(slurm.extra) or None, "signal_delay_s": int(GRACE) + 30,
+        "array_parallelism": at_once,
+        "setup": list(slurm.setup) or None,
+        "additional_parameters": dict(slurm.extra) or None,
+        "signal_delay_s": int(GRACE) + 30,
         # the array's later tasks find the step's CPUs by themselves: srun no longer inherits --cpus-per-task
         "srun_args": [f"--cpus-per-task={slurm.cpus_per_task}"] if slurm.cpus_per_task else None,
-    }  # fmt: skip
+    }
     return {key: value for key, value in asked.items() if value is not None}
 
 
@@ -118,7 +135,9 @@ def _queue() -> dict[str, str]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except FileNotFoundError:
-        raise InputError("squeue is not here: is this a machine of the cluster? --launcher local runs here") from None
+        raise InputError(
+            "squeue is not here: is this a machine of the cluster? --launcher local runs here"
+        ) from None
     except (subprocess.SubprocessError, OSError) as error:
         said = str(getattr(error, "stderr", "") or error).strip()
         raise InputError(f"Slurm does not answer: {said}") from error
@@ -129,14 +148,23 @@ def _queue() -> dict[str, str]:
 def _words(job: str, state: str, reason: str) -> str:
     if state in ("RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT"):
         return "running"
-    if state in ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"):
+    if state in (
+        "PENDING",
+        "CONFIGURING",
+        "REQUEUED",
+        "REQUEUE_HOLD",
+        "REQUEUE_FED",
+        "SPECIAL_EXIT",
+    ):
         return f"waiting: job {job} ({reason})"
     return ""  # it is over, or about to be
 
 
 def _submitit() -> Any:
     if shutil.which("sbatch") is None:
-        raise InputError("sbatch is not here: is this a machine of the cluster? --launcher local runs here")
+        raise InputError(
+            "sbatch is not here: is this a machine of the cluster? --launcher local runs here"
+        )
     try:
         import submitit
     except ImportError:
