@@ -374,7 +374,7 @@ def make_decoder(tokenizer: Any) -> nn.Module:
 
 
 def masked_batches(tokenizer: Any, rng: random.Random, size: int) -> Iterator[dict[str, Tensor]]:
-    """Endless fresh reviews with words to be told: 80 % of those are masked, 10 % swapped, 10 % left (BERT)."""
+    """Endless newly initialised reviews with words to be told: 80 % of those are masked, 10 % swapped, 10 % left (BERT)."""
     import torch
 
     rate = torch.full((len(tokenizer),), 0.1)
@@ -402,7 +402,7 @@ def masked_batches(tokenizer: Any, rng: random.Random, size: int) -> Iterator[di
 
 
 def running_batches(tokenizer: Any, rng: random.Random, size: int) -> Iterator[dict[str, Tensor]]:
-    """Endless fresh texts, one after the other with </s> between, cut into rows of the model's length."""
+    """Endless newly initialised texts, one after the other with </s> between, cut into rows of the model's length."""
     import torch
 
     ids: list[int] = []

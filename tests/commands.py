@@ -88,7 +88,7 @@ for seed in loaded.recipe.seeds:
     seeds.append(SeedResult(seed=seed, scores={"validation": {"accuracy": score}}, base_scores={}, epochs=1, steps=1,
                             seconds={"whole": 2.0}))
     seeds[-1].write(seed_folder(run, seed) / "result.json")
-open_run(run, loaded.recipe, fresh=False)
+open_run(run, loaded.recipe, restart=False)
 Result(recipe=loaded.name, task="t", model="m", method=loaded.recipe.method.model_dump(mode="json"), primary="accuracy",
        splits=("validation",), counts=Counts(sites=1, trainable=1234, fresh=0, total=9999), seeds=tuple(seeds),
        recipe_values=loaded.recipe.plain(), started="", finished="").write(run / "result.json")

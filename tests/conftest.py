@@ -101,7 +101,7 @@ class Tiny:
     model: Any
     config: Any
     roles: Any
-    fresh: frozenset[str]
+    newly_initialised: frozenset[str]
     """The head: what stands outside the base model."""
     inputs: dict[str, Tensor]
 
@@ -194,7 +194,7 @@ def make_about(model: Tiny, attachment: Any, **changes: Any) -> Any:
     from lorakit.adapters import adapter as files
 
     with attachment.off():
-        fingerprint = files.fingerprint(model.model, attachment.fresh)
+        fingerprint = files.fingerprint(model.model, attachment.newly_initialised)
     values: dict[str, Any] = {
         "base": "some/base",
         "revision": "abc123",
@@ -204,7 +204,7 @@ def make_about(model: Tiny, attachment: Any, **changes: Any) -> Any:
         "task": {"name": "classification"},
         "max_length": 128,
         "method": attachment.method.model_dump(mode="json"),
-        "fresh": sorted(attachment.fresh),
+        "fresh": sorted(attachment.newly_initialised),
         "fingerprint": fingerprint,
         "lorakit": "0.0",
     }

@@ -67,6 +67,6 @@ def test_a_base_loads_offline_and_its_tokenizer_round_trips(monkeypatch, name, h
     text = "The soup was great, but the waiter was awful."
     ids = base.tokenizer(text)["input_ids"]
     assert base.tokenizer.decode(ids, skip_special_tokens=True).strip() == text
-    assert {n.split(".")[0] for n in base.fresh} == (
+    assert {n.split(".")[0] for n in base.newly_initialised} == (
         {"classifier"} if head == "classification" else set()
     )

@@ -215,24 +215,24 @@ def attach(
     file: AdapterFile,
     model: nn.Module,
     roles: Roles,
-    fresh: Collection[str],
+    newly_initialised: Collection[str],
     check_base: bool = True,
 ) -> Attachment:
     """Put a saved adapter on its base model. Strict: every tensor is used, every trained parameter is filled.
 
-    fresh: what the base's checkpoint does not hold, so the adapter must. AdapterError otherwise, or if the base's
+    newly_initialised: what the base's checkpoint does not hold, so the adapter must. AdapterError otherwise, or if the base's
     weights are not those that the adapter was trained on (`check_base=False` lets that pass); the model is then as
     it was before.
     """
     with unchanged_on_error(model):
-        return _attach(file, model, roles, fresh, check_base)
+        return _attach(file, model, roles, newly_initialised, check_base)
 
 
 def factors(
     file: AdapterFile,
     model: nn.Module,
     roles: Roles,
-    fresh: Collection[str],
+    newly_initialised: Collection[str],
     check_base: bool = True,
 ) -> list[tuple[Site, Tensor, Tensor]]:
     """Of a LoRA adapter: every site with B (out, r), scaled by alpha/r, and A (r, in), in the model's order.
@@ -240,7 +240,7 @@ def factors(
     `model` may be of shapes alone (the meta device), with `check_base=False`. AdapterError: another method, or as
     `attach`.
     """
-    attachment = _put(file, model, roles, fresh, check_base)
+    attachment = _put(file, model, roles, newly_initialised, check_base)
     if not isinstance(attachment, LoRAAttachment):
         raise AdapterError(
             f"{file.folder} is an adapter of {attachment.method.name}: it has no A and B"
@@ -262,38 +262,48 @@ def factors(
 
 
 def _put(
-    file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[str], check_base: bool
+    file: AdapterFile,
+    model: nn.Module,
+    roles: Roles,
+    newly_initialised: Collection[str],
+    check_base: bool,
 ) -> Attachment:
     if file.about is None:
         assert file.peft_config is not None
-        fresh = {*fresh, *peft.extra_names(file.tensors)}
+        newly_initialised = {*newly_initialised, *peft.extra_names(file.tensors)}
         method = peft.method_of(file.peft_config, file.tensors)
-        return _put_foreign(file, model, method, fresh)
+        return _put_foreign(file, model, method, newly_initialised)
     if check_base:
         refuse_other_base(file, digests_of(model, file.about.fresh, file.about.fingerprint))
         refuse_other_settings(file, model)
     return method_of(file.about).attach(model, roles, file.about.fresh)
 
 
-def _put_foreign(file: AdapterFile, model: Any, method: LoRA, fresh: Collection[str]) -> Attachment:
+def _put_foreign(
+    file: AdapterFile, model: Any, method: LoRA, newly_initialised: Collection[str]
+) -> Attachment:
     """PEFT saves an embedding, or an output layer, without the one that it is tied to: it stays."""
     try:
-        tie_again = untie(model, fresh)
+        tie_again = untie(model, newly_initialised)
     except ModelError as error:
         said = f"{file.folder} holds a part of tied weights: {error}; merge it with PEFT"
         raise AdapterError(said) from error
     try:
-        _refuse_unknown(file, model, fresh)
-        return method.attach(model, {}, fresh)
+        _refuse_unknown(file, model, newly_initialised)
+        return method.attach(model, {}, newly_initialised)
     except InputError:
         tie_again()
         raise
 
 
 def _attach(
-    file: AdapterFile, model: nn.Module, roles: Roles, fresh: Collection[str], check_base: bool
+    file: AdapterFile,
+    model: nn.Module,
+    roles: Roles,
+    newly_initialised: Collection[str],
+    check_base: bool,
 ) -> Attachment:
-    attachment = _put(file, model, roles, fresh, check_base)
+    attachment = _put(file, model, roles, newly_initialised, check_base)
     attachment.load_state(state_for(file, attachment))
     return attachment
 
@@ -306,10 +316,10 @@ def state_for(file: AdapterFile, attachment: Attachment) -> dict[str, Tensor]:
 
 
 def start_from(file: AdapterFile, attachment: Attachment) -> list[str]:
-    """Begin training where another adapter ended; returns the names that stay fresh.
+    """Begin training where another adapter ended; returns the names that stay newly initialised.
 
     As in the reference code, only the last projection of the head may differ (another number of labels): it keeps its
-    fresh values, the head's other layers are carried over.
+    newly initialised values, the head's other layers are carried over.
     """
     if file.about is not None:
         refuse_other_base(
@@ -321,7 +331,7 @@ def start_from(file: AdapterFile, attachment: Attachment) -> list[str]:
     differ = [
         n
         for n in own
-        if n in attachment.fresh and (n not in state or state[n].shape != own[n].shape)
+        if n in attachment.newly_initialised and (n not in state or state[n].shape != own[n].shape)
     ]
     state |= {name: own[name] for name in differ}
     attachment.load_state(state)
@@ -417,7 +427,9 @@ def _read_about(header: Mapping[str, str], file: Path) -> About | None:
 _ABOUT = TypeAdapter(About)
 
 
-def _refuse_unknown(file: AdapterFile, model: nn.Module, fresh: Collection[str]) -> None:
+def _refuse_unknown(
+    file: AdapterFile, model: nn.Module, newly_initialised: Collection[str]
+) -> None:
     modules = {name for name, _ in model.named_modules()}
     for path in (
         key[len(peft.PREFIX) : -len(".lora_A.weight")]
@@ -429,8 +441,10 @@ def _refuse_unknown(file: AdapterFile, model: nn.Module, fresh: Collection[str])
                 f"{file.folder} adapts {path}, which this model has not{did_you_mean(path, modules)}"
             )
     known = {name for name, _ in model.named_parameters()}
-    unknown = sorted(name for name in fresh if name not in known)
-    missing = sorted(name for name in fresh if f"{peft.PREFIX}{name}" not in file.tensors)
+    unknown = sorted(name for name in newly_initialised if name not in known)
+    missing = sorted(
+        name for name in newly_initialised if f"{peft.PREFIX}{name}" not in file.tensors
+    )
     if unknown:
         raise AdapterError(
             f"{file.folder} holds {unknown[0]}, which this model has not{did_you_mean(unknown[0], known)}"

@@ -35,19 +35,20 @@ _SPREAD = torch.from_numpy(
 )
 
 
-def fingerprint(model: Any, fresh: Collection[str]) -> str:
+def fingerprint(model: Any, newly_initialised: Collection[str]) -> str:
     """Of the base's weights: `4:fp32=...,bf16=...,fp16=...`, the same before and after an adapter is put on.
 
-    fresh: names of the parameters that are not the checkpoint's, which are left out.
+    newly_initialised: names of the parameters that are not the checkpoint's, which are left out.
     """
     return VERSION + ",".join(
-        f"{view}={digest}" for view, digest in digests_of(model, fresh).digests().items()
+        f"{view}={digest}"
+        for view, digest in digests_of(model, newly_initialised).digests().items()
     )
 
 
-def digests_of(model: Any, fresh: Collection[str], like: str | None = None) -> Digests:
+def digests_of(model: Any, newly_initialised: Collection[str], like: str | None = None) -> Digests:
     """The digests of a model in memory; like: as for `Digests`."""
-    found = Digests(model, fresh, like)
+    found = Digests(model, newly_initialised, like)
     for name, tensor in _weights(model):
         found.add(name, tensor)
     return found
@@ -66,10 +67,10 @@ def same(one: str, other: str | Mapping[str, str]) -> bool | None:
 class Digests:
     """A fingerprint in the making: tensors come in any order, one at a time."""
 
-    def __init__(self, model: Any, fresh: Collection[str], like: str | None = None):
+    def __init__(self, model: Any, newly_initialised: Collection[str], like: str | None = None):
         """model: only its names and dtypes are read. like: another fingerprint; only the digest that `same` compares
         it by is then computed."""
-        self.fresh = fresh
+        self.newly_initialised = newly_initialised
         embeddings = model.get_input_embeddings().weight
         self.embeddings = {
             name for name, tensor in model.named_parameters() if tensor is embeddings
@@ -92,7 +93,7 @@ class Digests:
         ]
 
     def _counts(self, name: str) -> bool:
-        return name not in self.fresh and ".delta." not in name
+        return name not in self.newly_initialised and ".delta." not in name
 
     def _unquantized(self, name: str, tensor: Tensor) -> bool:
         return name in self.embeddings or tensor.ndim < 2

@@ -94,12 +94,12 @@ def state_of(attachment: LoRAAttachment, tensors: Mapping[str, Tensor]) -> dict[
     state: dict[str, Tensor] = {}
     for path, sites in grouped.items():
         state |= _pairs(attachment, path, sites, left)
-    if missing := sorted(attachment.fresh - left.keys()):
+    if missing := sorted(attachment.newly_initialised - left.keys()):
         raise AdapterError(
             f"the checkpoint does not hold {', '.join(missing[:4])}, and neither does the base: the head would be "
             "random. loralib's lora_state_dict leaves it out; save it too"
         )
-    state |= {name: left.pop(name) for name in attachment.fresh}
+    state |= {name: left.pop(name) for name in attachment.newly_initialised}
     _compare_with_base(attachment, grouped, state, left)
     return state
 

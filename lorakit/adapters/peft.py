@@ -66,7 +66,7 @@ class Fields(BaseModel):
 
 
 def tensors_of(attachment: LoRAAttachment) -> dict[str, Tensor]:
-    """The attachment as PEFT's tensors: lora_A (r, in) and lora_B (out, r) per module, and what is fresh, whole.
+    """The attachment as PEFT's tensors: lora_A (r, in) and lora_B (out, r) per module, and what is newly initialised, whole.
 
     On the CPU; what is there already is not copied.
     """
@@ -75,7 +75,7 @@ def tensors_of(attachment: LoRAAttachment) -> dict[str, Tensor]:
         a, b = _stacked(attachment, sites)
         tensors[f"{PREFIX}{path}.lora_A.weight"] = a
         tensors[f"{PREFIX}{path}.lora_B.weight"] = b
-    for name in sorted(attachment.fresh):
+    for name in sorted(attachment.newly_initialised):
         tensors[f"{PREFIX}{_outside(name)}"] = attachment.model.get_parameter(name).detach().cpu()
     return tensors
 
@@ -106,8 +106,8 @@ def config_of(
     if other:
         config["rank_pattern"] = {path: n[0] for path, n in sorted(other.items())}
         config["alpha_pattern"] = {path: n[1] for path, n in sorted(other.items())}
-    rows = {name for name in attachment.fresh if name.endswith(tokens.END)}
-    heads = _whole_modules(attachment.model, attachment.fresh - rows)
+    rows = {name for name in attachment.newly_initialised if name.endswith(tokens.END)}
+    heads = _whole_modules(attachment.model, attachment.newly_initialised - rows)
     if rows:
         config["trainable_token_indices"] = tokens.rows_of(attachment.model)
     if heads:
@@ -161,7 +161,7 @@ def state_of(attachment: LoRAAttachment, tensors: Mapping[str, Tensor]) -> dict[
         if not all(key in left for key in keys):
             raise AdapterError(f"the adapter holds no lora_A and lora_B for {path}")
         state |= _unstacked(attachment, sites, *(left.pop(key) for key in keys))
-    for name in attachment.fresh:
+    for name in attachment.newly_initialised:
         if (key := f"{PREFIX}{_outside(name)}") in left:
             state[name] = left.pop(key)
     state |= {

@@ -61,7 +61,7 @@ class Shards:
         if check_base:
             adapter.refuse_other_settings(self.file, self.base.model)
         like = self.file.about.fingerprint if self.file.about else ""
-        digests = Digests(self.base.model, self.attachment.fresh, like)
+        digests = Digests(self.base.model, self.attachment.newly_initialised, like)
         wanted, index, size = DTYPES[dtype], {}, 0
         shapes = {
             name: tuple(p.shape)
@@ -71,7 +71,10 @@ class Shards:
         kept = {name for part in self.parts for name in part.keys}  # a head that the base has too
         for i, part in enumerate(self.parts):
             last = i == len(self.parts) - 1
-            names = [*part.keys, *(name for name in sorted(self.attachment.fresh - kept) if last)]
+            names = [
+                *part.keys,
+                *(name for name in sorted(self.attachment.newly_initialised - kept) if last),
+            ]
             single = len(self.parts) == 1
             file = folder / (
                 "model.safetensors"
@@ -141,11 +144,13 @@ def shards(spec: Model, head: str, labels: Sequence[str], file: AdapterFile) -> 
         return None
     files = weight_files(spec)
     base = outline(spec, head, labels)  # reads the headers of these files
-    parts = _parts(base.model, base.fresh, files)
+    parts = _parts(base.model, base.newly_initialised, files)
     if parts is None:
         return None
     tied_before = tied(base.model)
-    attachment = adapter.attach(file, base.model, base.roles, base.fresh, check_base=False)
+    attachment = adapter.attach(
+        file, base.model, base.roles, base.newly_initialised, check_base=False
+    )
     if len(tied(base.model)) < len(tied_before):
         return None  # the files hold one weight where there are two now
     if why := attachment.why_unmergeable():
@@ -155,12 +160,14 @@ def shards(spec: Model, head: str, labels: Sequence[str], file: AdapterFile) -> 
     return Shards(base, file, attachment, parts)
 
 
-def _parts(model: nn.Module, fresh: frozenset[str], files: Sequence[Path]) -> list[Part] | None:
+def _parts(
+    model: nn.Module, newly_initialised: frozenset[str], files: Sequence[Path]
+) -> list[Part] | None:
     """Which parameter each tensor is; None where one is not found, has another shape, or is of no float dtype."""
     shapes = {name: p.shape for name, p in model.named_parameters()}
     aliases: dict[int, str] = {id(p): name for name, p in model.named_parameters()}
     own = {alias: aliases[id(p)] for alias, p in model.named_parameters(remove_duplicate=False)}
-    found, parts = set(fresh), []
+    found, parts = set(newly_initialised), []
     if set(model.state_dict()) - set(own):  # a buffer that is saved: its values are not known here
         return None
     for file in files:

@@ -175,7 +175,11 @@ def _read_lora(
     base = _base(source, spec, weights)
     assert source.adapter is not None
     found = files.factors(
-        source.adapter, base.model, base.roles, base.fresh, check_base=weights and not any_base
+        source.adapter,
+        base.model,
+        base.roles,
+        base.newly_initialised,
+        check_base=weights and not any_base,
     )
     chosen = {site.name for site in choice.of([site for site, _, _ in found], source.path)}
     return [
@@ -191,10 +195,12 @@ def _read_full(
     base = _base(source, spec, True)
     assert source.adapter is not None
     named = [role for role in ROLES if role in base.roles]
-    sites = select(base.model, named or ["all-linear"], base.roles, skip=base.fresh)
+    sites = select(base.model, named or ["all-linear"], base.roles, skip=base.newly_initialised)
     chosen = choice.of(sites, source.path)
     before = [_weight(site).clone() for site in chosen]
-    files.attach(source.adapter, base.model, base.roles, base.fresh, check_base=not any_base)
+    files.attach(
+        source.adapter, base.model, base.roles, base.newly_initialised, check_base=not any_base
+    )
     return [
         Change(site.name, dense=_weight(site) - w, base=w)
         for site, w in zip(chosen, before, strict=True)

@@ -46,11 +46,23 @@ class Merge(Bench):
 
 
 def about_of(recipe: Recipe, base: Any) -> files.About:
-    """What travels with an adapter of a random base, whose head is fresh."""
+    """What travels with an adapter of a random base, whose head is newly initialised."""
     head, method = recipe.task.head.value, recipe.method.model_dump(mode="json")
-    fresh = [n for n, _ in base.named_parameters() if n.startswith(("classifier.", "score."))]
+    newly_initialised = [
+        n for n, _ in base.named_parameters() if n.startswith(("classifier.", "score."))
+    ]
     return files.About(
-        "random", None, base.config.model_type, head, [], {}, 128, method, fresh, "", "bench"
+        "random",
+        None,
+        base.config.model_type,
+        head,
+        [],
+        {},
+        128,
+        method,
+        newly_initialised,
+        "",
+        "bench",
     )
 
 
@@ -59,18 +71,22 @@ class _Ours:
         self.method, self.base, self.folder = recipe.method, base, folder
         self.roles = family_of(base.config.model_type).places(base.config)  # type: ignore[union-attr]
         self.about = about_of(recipe, base)
-        self.fresh = self.about.fresh
+        self.newly_initialised = self.about.fresh
 
     def prepared(self, stage: str) -> Any:
         def make() -> Any:
             model = copy.deepcopy(self.base)
             if stage == "attach":
-                return lambda: self.method.attach(model, self.roles, self.fresh)
+                return lambda: self.method.attach(model, self.roles, self.newly_initialised)
             if stage == "read":
                 return lambda: files.attach(
-                    files.read(self.folder), model, self.roles, self.fresh, check_base=False
+                    files.read(self.folder),
+                    model,
+                    self.roles,
+                    self.newly_initialised,
+                    check_base=False,
                 )
-            attachment = self.method.attach(model, self.roles, self.fresh)
+            attachment = self.method.attach(model, self.roles, self.newly_initialised)
             return (
                 (lambda: files.save(self.folder, attachment, self.about))
                 if stage == "save"

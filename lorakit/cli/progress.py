@@ -42,22 +42,24 @@ class Progress:
 
     def on_seed_finished_before(self, event: dict[str, Any]) -> None:
         console().print(
-            f"{event['folder']} is trained already; --fresh trains it again", markup=False
+            f"{event['folder']} is trained already; --restart trains it again", markup=False
         )
 
     def on_finished_before(self, event: dict[str, Any]) -> None:
         self.finished_before = event["finished"]
         console().print(
             f"{event['folder']} holds this run already: recipe, data, base model and the files of its seeds are what "
-            "they were; --fresh trains it again",
+            "they were; --restart trains it again",
             markup=False,
         )
         for what in event["not_compared"]:
             warn(f"not compared: {what}")
 
     def on_started_from(self, event: dict[str, Any]) -> None:
-        fresh = f"; fresh stay {', '.join(event['fresh'])}" if event["fresh"] else ""
-        console().print(f"started from {event['folder']}{fresh}")
+        newly_initialised = (
+            f"; newly initialised: {', '.join(event['fresh'])}" if event["fresh"] else ""
+        )
+        console().print(f"started from {event['folder']}{newly_initialised}")
 
     def on_model(self, event: dict[str, Any]) -> None:
         console().print(sites_table(event["attachment"]))
@@ -80,7 +82,7 @@ class Progress:
 
     def on_resumed(self, event: dict[str, Any]) -> None:
         console().print(
-            f"goes on from step {event['step']} of {event['steps']}; --fresh starts over"
+            f"goes on from step {event['step']} of {event['steps']}; --restart starts over"
         )
         self.on_start(event)
 
@@ -161,11 +163,11 @@ def sites_table(attachment: Any) -> Any:
 
 def counts_line(counts: Any, attachment: Any, head: Any = None) -> str:
     share = 100 * counts.trainable / counts.total
-    heads = sorted({name.rsplit(".", 1)[0] for name in attachment.fresh})
+    heads = sorted({name.rsplit(".", 1)[0] for name in attachment.newly_initialised})
     held = head is not None and any(part.starts == "the checkpoint's" for part in head.parts)
     whose = "of the head" if held else "that the checkpoint does not hold"
-    fresh = f"; and {counts.fresh:,} {whose} ({', '.join(heads)})" if heads else ""
-    return f"trains {counts.trainable:,} of {counts.total:,} parameters ({share:.3f} %){fresh}"
+    newly_initialised = f"; and {counts.fresh:,} {whose} ({', '.join(heads)})" if heads else ""
+    return f"trains {counts.trainable:,} of {counts.total:,} parameters ({share:.3f} %){newly_initialised}"
 
 
 def show_head(head: Any) -> None:

@@ -48,9 +48,9 @@ def train(
         ),
     ] = Strategy.ddp,
     cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
-    fresh: Annotated[
+    restart: Annotated[
         bool,
-        typer.Option("--fresh", help="Train again where a run of this recipe is there already."),
+        typer.Option("--restart", help="Train again where a run of this recipe is there already."),
     ] = False,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
@@ -86,7 +86,7 @@ def train(
     progress = Progress()
     try:
         with redirect_stdout(sys.stderr):
-            folder, result = train_recipe(loaded, runs, progress, fresh)
+            folder, result = train_recipe(loaded, runs, progress, restart)
     except InputError as error:
         from lorakit.verbs.prepare import explained
 

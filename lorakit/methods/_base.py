@@ -35,11 +35,13 @@ class Method(Config, ABC):
         return 0
 
     @abstractmethod
-    def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:
+    def attach(
+        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
+    ) -> Attachment:
         """Prepare `model` for training in place.
 
         roles: where the architecture keeps W_q, W_v and the rest (`lorakit.nn.select.Roles`).
-        fresh: names of parameters that the checkpoint did not hold; every method trains and saves them.
+        newly_initialised: names of parameters that the checkpoint did not hold; every method trains and saves them.
         """
 
     def parameter_groups(self, trained: Mapping[str, nn.Parameter]) -> list[dict] | None:
@@ -57,7 +59,7 @@ class Attachment(ABC):
 
     model: nn.Module
     method: Method
-    fresh: frozenset[str]
+    newly_initialised: frozenset[str]
     sites: list[Site]
     """Where the method put something of its own; empty for a method that trains what is already there."""
 
@@ -82,7 +84,7 @@ class Attachment(ABC):
 
     @abstractmethod
     def off(self) -> AbstractContextManager[None]:
-        """Inside, the model computes as if the method had never been attached (the fresh head stays)."""
+        """Inside, the model computes as if the method had never been attached (the newly initialised head stays)."""
 
     def folded(self) -> AbstractContextManager[None]:
         """Inside, the model computes the same from merged weights, if the method has any: faster to generate with."""

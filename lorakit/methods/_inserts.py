@@ -25,18 +25,23 @@ class Insert(Part):
 
 
 class InsertAttachment(Attachment):
-    """The parts on their sites; the base is frozen, the fresh head trains."""
+    """The parts on their sites; the base is frozen, the newly initialised head trains."""
 
     def __init__(
         self,
         model: nn.Module,
         method: Method,
         inserts: Sequence[tuple[Site, Insert]],
-        fresh: Collection[str],
+        newly_initialised: Collection[str],
         why: str,
     ):
         """why: the reason why this cannot be merged."""
-        self.model, self.method, self.fresh, self.why = model, method, frozenset(fresh), why
+        self.model, self.method, self.newly_initialised, self.why = (
+            model,
+            method,
+            frozenset(newly_initialised),
+            why,
+        )
         self.sites = [site for site, _ in inserts]
         self.inserts = {site.name: insert for site, insert in inserts}
         if taken := [site.path for site in self.sites if hasattr(site.module, CHILD)]:
@@ -46,7 +51,11 @@ class InsertAttachment(Attachment):
         for site, insert in inserts:
             put(site, insert)
         train_only(
-            model, {*fresh, *(name for name, _ in model.named_parameters() if f".{CHILD}." in name)}
+            model,
+            {
+                *newly_initialised,
+                *(name for name, _ in model.named_parameters() if f".{CHILD}." in name),
+            },
         )
 
     def _saved(self) -> dict[str, nn.Parameter]:
@@ -57,7 +66,11 @@ class InsertAttachment(Attachment):
         }
         return {
             **named,
-            **{name: p for name, p in self.model.named_parameters() if name in self.fresh},
+            **{
+                name: p
+                for name, p in self.model.named_parameters()
+                if name in self.newly_initialised
+            },
         }
 
     def state(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""A checkpoint to a base model: the transformers class for the head, the tokenizer, the roles, and what is fresh.
+"""A checkpoint to a base model: the transformers class for the head, the tokenizer, the roles, and what is newly initialised.
 
 Weights are read from safetensors only, and no code of the checkpoint is run unless the command says so (`_trust`).
 """
@@ -24,7 +24,7 @@ from lorakit.models._padding import fit_padding, pad_of, prove_padding
 from lorakit.models._quantized import dequantized, keep_trainable, quantization
 from lorakit.models._refuse import refuse_unfit
 from lorakit.models._trust import is_trusted
-from lorakit.models._whole import fresh_of, untied, what_loading_would_find
+from lorakit.models._whole import newly_initialised_of, untied, what_loading_would_find
 from lorakit.nn.select import Roles
 from lorakit.nn.settings import setting, text_config
 from lorakit.nn.tokens import add_rows
@@ -45,7 +45,7 @@ class Base:
     """None where no tokenizer is at hand (`outline`)."""
     config: Any
     roles: Roles
-    fresh: frozenset[str]
+    newly_initialised: frozenset[str]
     """Parameters that the checkpoint does not hold, so they start at random: they must be trained and saved."""
     name: str
     revision: str | None
@@ -93,7 +93,7 @@ def load(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
     if untied(model, info, spec):  # it begins as what it was tied to
         with torch.no_grad():
             model.get_output_embeddings().weight.copy_(model.get_input_embeddings().weight)
-    fresh = fresh_of(model, info, spec, family_of(config.model_type), head)
+    newly_initialised = newly_initialised_of(model, info, spec, family_of(config.model_type), head)
     refuse_not_finite(model, spec)
     if head == "causal":
         _refuse_looking_ahead(model, spec.name)
@@ -101,13 +101,19 @@ def load(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
     _refuse_other_vocabulary(model, tokenizer)
     fit_padding(model, tokenizer)
     if spec.new_tokens:
-        fresh |= add_rows(model, add_tokens(tokenizer, spec))
+        newly_initialised |= add_rows(model, add_tokens(tokenizer, spec))
     if head != "causal":
         prove_padding(model, tokenizer, spec.name)
     make_fast(model, family_of(model.config.model_type), head)
     config = model.config
-    roles, commit, held = roles_of(config), _commit(config), held_head(model, head) - fresh
-    return Base(model, tokenizer, config, roles, fresh, spec.name, commit, spec.quantize, held)
+    roles, commit, held = (
+        roles_of(config),
+        _commit(config),
+        held_head(model, head) - newly_initialised,
+    )
+    return Base(
+        model, tokenizer, config, roles, newly_initialised, spec.name, commit, spec.quantize, held
+    )
 
 
 def load_dequantized(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
@@ -122,8 +128,14 @@ def _quantized(spec: Model, head: str, config: Any) -> dict[str, Any]:
     if spec.quantize is None:
         return {}
     shapes = _on_meta(_model_class(head), config)
-    fresh = _fresh_by_architecture(shapes, config, read_config(spec)) | held_head(shapes, head)
-    return {"quantization_config": quantization(spec.quantize, DTYPES[spec.dtype], fresh, shapes)}
+    newly_initialised = _newly_initialised_by_architecture(
+        shapes, config, read_config(spec)
+    ) | held_head(shapes, head)
+    return {
+        "quantization_config": quantization(
+            spec.quantize, DTYPES[spec.dtype], newly_initialised, shapes
+        )
+    }
 
 
 def outline(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
@@ -140,15 +152,19 @@ def outline(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
     )  # the configuration has that of the files
     info = what_loading_would_find(model, config, spec)
     if info is None:
-        fresh = _fresh_by_architecture(model, config, stored)
+        newly_initialised = _newly_initialised_by_architecture(model, config, stored)
     else:
-        fresh = fresh_of(model, info, spec, family_of(config.model_type), head)
-    held = held_head(model, head) - fresh
+        newly_initialised = newly_initialised_of(
+            model, info, spec, family_of(config.model_type), head
+        )
+    held = held_head(model, head) - newly_initialised
     if spec.new_tokens:
         size = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
         with torch.device("meta"):
-            fresh |= add_rows(model, range(size, size + len(spec.new_tokens)))
-    return Base(model, None, config, roles_of(config), fresh, spec.name, None, None, held)
+            newly_initialised |= add_rows(model, range(size, size + len(spec.new_tokens)))
+    return Base(
+        model, None, config, roles_of(config), newly_initialised, spec.name, None, None, held
+    )
 
 
 def random_base(
@@ -364,7 +380,9 @@ def held_head(model: nn.Module, head: str) -> frozenset[str]:
     return frozenset(name for name in names if not name.startswith(body))
 
 
-def _fresh_by_architecture(model: nn.Module, config: Any, stored: Any) -> frozenset[str]:
+def _newly_initialised_by_architecture(
+    model: nn.Module, config: Any, stored: Any
+) -> frozenset[str]:
     """What the class that was saved does not have, or has in another shape: both classes are built
     without weights.
 

@@ -15,11 +15,13 @@ from lorakit.errors import InputError, ModelError
 from lorakit.nn.linear import is_conv1d
 
 
-def quantization(kind: str, dtype: torch.dtype, fresh: Collection[str], shapes: nn.Module) -> Any:
+def quantization(
+    kind: str, dtype: torch.dtype, newly_initialised: Collection[str], shapes: nn.Module
+) -> Any:
     """What `from_pretrained` takes as `quantization_config`.
 
-    dtype: that products are computed in. fresh: parameters that must stay what they are. shapes: the model without its
-    weights. InputError: bitsandbytes is missing. ModelError: layers that it would store the wrong way round.
+    dtype: of the products. newly_initialised: names of parameters that stay as they are.
+    shapes: the model without its weights. InputError: bitsandbytes is missing. ModelError: layers that it would store the wrong way round.
     """
     if find_spec("bitsandbytes") is None:
         raise InputError(
@@ -36,7 +38,7 @@ def quantization(kind: str, dtype: torch.dtype, fresh: Collection[str], shapes: 
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     head = getattr(shapes, "get_output_embeddings", lambda: None)()
     names = {name for name, module in shapes.named_modules() if module is head}
-    kept = sorted({*names, *(name.rsplit(".", 1)[0] for name in fresh)} - {""})
+    kept = sorted({*names, *(name.rsplit(".", 1)[0] for name in newly_initialised)} - {""})
     if kind == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept or None)
     return BitsAndBytesConfig(

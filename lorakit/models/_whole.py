@@ -81,7 +81,7 @@ def _quiet() -> Iterator[None]:
             theirs.enable_progress_bar()
 
 
-def fresh_of(
+def newly_initialised_of(
     model: nn.Module, info: Mapping[str, Any], spec: Model, family: Family | None, head: str
 ) -> frozenset[str]:
     """Parameters of the head that the checkpoint does not hold.

@@ -89,7 +89,7 @@ def select(
 ) -> list[Site]:
     """The sites that `targets` name, in the model's order.
 
-    skip: parameter names that are trained whole already (a fresh head); their modules are not offered.
+    skip: parameter names that are trained whole already (a newly initialised head); their modules are not offered.
     Raises TargetError for a target that matches nothing, with the nearest module names, and for a weight matched twice.
     """
     linear = {

@@ -95,4 +95,4 @@ def files_of(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): file_digest(path) for path in files if path.is_file()}
 
 
-_AGAIN = "Restore it from a copy, or train again with --fresh."
+_AGAIN = "Restore it from a copy, or train again with --restart."

@@ -87,10 +87,10 @@ def seed_folder(run: Path, seed: int) -> Path:
     return run / f"seed{seed}"
 
 
-def open_run(run: Path, recipe: Recipe, fresh: bool) -> None:
+def open_run(run: Path, recipe: Recipe, restart: bool) -> None:
     """Make the folder and write the resolved recipe. InputError: no permission, disk full, a file in the way."""
     try:
-        if fresh and run.exists():
+        if restart and run.exists():
             shutil.rmtree(run)
         run.mkdir(parents=True, exist_ok=True)
         write_whole(run / "recipe.yaml", source.written(recipe.plain()))
@@ -140,7 +140,7 @@ def digests_of(splits: Mapping[str, Sequence[Example]]) -> dict[str, dict[str, A
     return {name: {"examples": len(rows), "digest": _digest(rows)} for name, rows in splits.items()}
 
 
-_FRESH = "--fresh trains them again, and another folder (--runs DIR) keeps them."
+_FRESH = "--restart trains them again, and another folder (--runs DIR) keeps them."
 
 
 def same_recipe(run: Path, recipe: Recipe) -> None:
@@ -227,7 +227,7 @@ def read_seed(folder: Path) -> SeedResult | None:
         return None
     except (OSError, ValidationError) as error:
         why = first_problem(error) if isinstance(error, ValidationError) else error.strerror
-        raise InputError(f"{file} is damaged: {why}. Restore it from a copy, or train again with --fresh.") from error
+        raise InputError(f"{file} is damaged: {why}. Restore it from a copy, or train again with --restart.") from error
 
 
 def open_seed(folder: Path, goes_on: bool = False) -> None:

@@ -61,12 +61,12 @@ def refuse_other_base_files(run: Path, found: Mapping[str, str]) -> list[str]:
     except FileNotFoundError:
         return ["the base model: no digests were recorded"]
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{run / FILE} cannot be read: {error}. --fresh trains the run again.") from error
+        raise InputError(f"{run / FILE} cannot be read: {error}. --restart trains the run again.") from error
     names = sorted({*then, *found}) if isinstance(then, dict) else [FILE]
     if other := [name for name in names if not isinstance(then, dict) or then.get(name) != found.get(name)]:
         raise InputError(
             f"{run} holds seeds that were trained on another base model ({', '.join(other)} changed). "
-            "--fresh trains them again, and another folder (--runs DIR) keeps them."
+            "--restart trains them again, and another folder (--runs DIR) keeps them."
         )
     return []
 

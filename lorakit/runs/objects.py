@@ -137,7 +137,7 @@ def _reporter(observe: Observer | None, split: str) -> Callable[[int, int], None
 def attach(recipe: Recipe, base: Base) -> Attachment:
     """The recipe's method on the model. RecipeError: `expect` has other counts. ModelError: it could never merge, or
     there is no room for its tokens."""
-    attachment = recipe.method.attach(base.model, base.roles, base.fresh | base.head)
+    attachment = recipe.method.attach(base.model, base.roles, base.newly_initialised | base.head)
     if added := recipe.method.added_tokens:
         refuse_too_long(recipe.data, None, base.config, added)
         if recipe.data.packing:
@@ -161,11 +161,11 @@ def attach(recipe: Recipe, base: Base) -> Attachment:
 def counts_of(attachment: Attachment) -> Counts:
     """As the paper counts: the head that the checkpoint did not hold is on a line of its own."""
     trained = attachment.trained()
-    fresh = sum(p.numel() for name, p in trained.items() if name in attachment.fresh)
-    trainable = sum(p.numel() for p in trained.values()) - fresh
+    newly_initialised = sum(p.numel() for name, p in trained.items() if name in attachment.newly_initialised)
+    trainable = sum(p.numel() for p in trained.values()) - newly_initialised
     ours = {name for name, _ in attachment.model.named_parameters() if ".delta." in name}
     total = sum(numbers_in(p) for p in attachment.model.parameters()) - count(attachment.model, ours)
-    return Counts(sites=len(attachment.sites), trainable=trainable, fresh=fresh, total=total)
+    return Counts(sites=len(attachment.sites), trainable=trainable, fresh=newly_initialised, total=total)
 
 
 def training_set(recipe: Recipe, examples: Sequence[Example], tokenizer: Any) -> list[Encoded]:

@@ -122,7 +122,7 @@ class Result(Config):
         except ValidationError as error:
             raise DataError(
                 f"{path} is no result of lorakit, or damaged: {first_problem(error)}. "
-                "Train its recipe again with --fresh"
+                "Train its recipe again with --restart"
             ) from None
 
 

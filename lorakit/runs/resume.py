@@ -55,7 +55,7 @@ def goes_on_from(folder: Path, accelerator: Accelerator) -> Saved | None:
         checkpoint.clean(folder / "checkpoints")
         saved = checkpoint.newest(folder / "checkpoints")
         if saved is not None and not keeps_checkpoints(accelerator):
-            raise InputError(f"{saved.folder}: DeepSpeed cannot go on from it; take DDP or FSDP2. --fresh starts over.")
+            raise InputError(f"{saved.folder}: DeepSpeed cannot go on from it; take DDP or FSDP2. --restart starts over.")
         open_seed(folder, goes_on=saved is not None)
         name = [None if saved is None else str(saved.folder)]
     broadcast_object_list(name)
@@ -68,12 +68,12 @@ def before_of(saved: Saved, fingerprint: str, processes: int) -> Before:
         before = Before.model_validate(saved.state.about)
     except ValidationError as error:
         raise InputError(
-            f"{saved.folder} is none of this lorakit: {first_problem(error)}. --fresh starts over."
+            f"{saved.folder} is none of this lorakit: {first_problem(error)}. --restart starts over."
         ) from None
     if same(before.fingerprint, fingerprint) is not True:
         raise InputError(
             f"{saved.folder} is of a run whose base model had other weights (fingerprint {before.fingerprint}, now "
-            f"{fingerprint}). --fresh starts over, or give the base that it had."
+            f"{fingerprint}). --restart starts over, or give the base that it had."
         )
     now = made_with()
     others = [f"{k} {v}, now {now.get(k)}" for k, v in before.made_with.items() if now.get(k) != v]

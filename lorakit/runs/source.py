@@ -182,11 +182,11 @@ def load_source(
         _refuse_other_head(source, source.recipe, model)
     base = (load_dequantized if dequantize else load)(model, source.head, source.labels)
     if source.adapter is None:
-        if base.fresh:
-            missing = ", ".join(sorted(base.fresh)[:3])
+        if base.newly_initialised:
+            missing = ", ".join(sorted(base.newly_initialised)[:3])
             raise ModelError(f"{source.path} holds no {missing}: it is a base model, not a trained one")
         return base, None
-    return base, files.attach(source.adapter, base.model, base.roles, base.fresh, check_base=not any_base)
+    return base, files.attach(source.adapter, base.model, base.roles, base.newly_initialised, check_base=not any_base)
 
 
 def _refuse_other_head(source: Source, recipe: Recipe, model: Model) -> None:

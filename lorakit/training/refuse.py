@@ -45,7 +45,7 @@ def refuse_no_rate(settings: Train, total: int) -> None:
 def refuse_dead(
     attachment: Attachment, gradient: Callable[[nn.Parameter], Tensor | None] = attrgetter("grad")
 ) -> None:
-    """TrainingError unless every delta, and everything fresh, has received a gradient that is not zero."""
+    """TrainingError unless every delta, and everything newly initialised, has received a gradient that is not zero."""
     found = {id(p): gradient(p) for p in attachment.trained().values()}
     alive = {key for key, grad in found.items() if grad is not None and bool(grad.any())}
     dead = [
@@ -61,15 +61,19 @@ def refuse_dead(
 
 
 def _parts(attachment: Attachment) -> dict[str, dict[str, nn.Parameter]]:
-    """What must learn: the parameters of every delta, and each of the fresh ones, by their names."""
+    """What must learn: the parameters of every delta, and each of the newly initialised ones, by their names."""
     parts: dict[str, dict[str, nn.Parameter]] = {}
     for site in attachment.sites:
         delta: Any = site.module.delta[site.part]  # type: ignore[index]
         parts[site.name] = {f"{site.name}.{name}": p for name, p in delta.named_parameters()}
     # the rows of new tokens have none where no example of the first batch holds one
-    fresh = {name for name in attachment.fresh if not name.endswith(tokens.END)}
+    newly_initialised = {
+        name for name in attachment.newly_initialised if not name.endswith(tokens.END)
+    }
     return parts | {
-        name: {name: p} for name, p in attachment.model.named_parameters() if name in fresh
+        name: {name: p}
+        for name, p in attachment.model.named_parameters()
+        if name in newly_initialised
     }
 
 
@@ -82,7 +86,11 @@ class Still:
     def __init__(self, attachment: Attachment, settings: Train, total: int):
         self.parts = _parts(attachment)
         if not attachment.sites:
-            chosen = {n: p for n, p in attachment.trained().items() if n not in attachment.fresh}
+            chosen = {
+                n: p
+                for n, p in attachment.trained().items()
+                if n not in attachment.newly_initialised
+            }
             self.parts |= {attachment.method.name: chosen} if chosen else {}
         self.until = min(warm_steps(settings, total), total - 1)
         self.before: dict[str, list[tuple[Tensor, int, Tensor]]] = {}

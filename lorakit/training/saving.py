@@ -211,7 +211,7 @@ def _fitting(saved: Saved) -> Iterator[None]:
         LorakitError,
     ) as error:
         raise InputError(
-            f"{saved.folder} does not fit this run: {error}. --fresh starts over."
+            f"{saved.folder} does not fit this run: {error}. --restart starts over."
         ) from error
 
 

@@ -144,7 +144,7 @@ def quantizable(base: Base) -> int:
         for name, m in base.model.named_modules()
         if isinstance(m, nn.Linear) and m is not head
     }
-    kept = base.fresh | base.head
+    kept = base.newly_initialised | base.head
     return sum(math.prod(features(m)) for name, m in linear.items() if f"{name}.weight" not in kept)
 
 

@@ -49,7 +49,7 @@ def head_view(
         return None
     starts: dict[str, str] = {}
     sizes: dict[str, int] = {}
-    for name in sorted(name for name in attachment.fresh if not name.endswith(END)):
+    for name in sorted(name for name in attachment.newly_initialised if not name.endswith(END)):
         module = name.rpartition(".")[0]
         own = KEPT if name in base.head else NEW
         starts[module] = own if renewed is None or name in renewed else CARRIED

@@ -54,7 +54,9 @@ def reload_and_merge(
                 torch.initial_seed() + 1
             )  # what is not in the file would now be another random number
             base = read(recipe.model, head.value, recipe.task.labels)
-        attachment = files.attach(files.read(folder), base.model, base.roles, base.fresh)
+        attachment = files.attach(
+            files.read(folder), base.model, base.roles, base.newly_initialised
+        )
         base.to(device)
         return base, attachment
 

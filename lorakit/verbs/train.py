@@ -83,14 +83,14 @@ log = logging.getLogger(__name__)
 
 
 def train_recipe(
-    loaded: Loaded, runs: Path, observe: Observer, fresh: bool = False
+    loaded: Loaded, runs: Path, observe: Observer, restart: bool = False
 ) -> tuple[Path, Result]:
     """Train, score, save and prove every seed; returns the run folder and its result.
 
     A run that is whole already is returned as it stands, unless `fresh`.
     """
     recipe, run = fixed_labels(loaded.recipe), folder_of(loaded, runs)
-    if not fresh and (done := finished(run, recipe)):
+    if not restart and (done := finished(run, recipe)):
         left = not_compared(run, recipe, done)
         observe(
             {
@@ -113,7 +113,7 @@ def train_recipe(
     outlined = attach(recipe, shapes)  # a target that is wrong shows before anything is made
     with claimed(run) if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
-            if not fresh:
+            if not restart:
                 same_recipe(run, recipe)
             if not begun(run):
                 for other, changes in unfinished_others(run, recipe).items():
@@ -121,14 +121,14 @@ def train_recipe(
                         {"event": "another_unfinished", "folder": str(other), "changes": changes}
                     )
             base = base_files(recipe.model, start)
-            if not fresh and begun(run):
+            if not restart and begun(run):
                 for seed in recipe.seeds:
                     intact_seed(seed_folder(run, seed))
                 for what in [*refuse_other_data(run, splits), *refuse_other_base_files(run, base)]:
                     log.warning(
                         "%s: not compared with that of the seeds that are there: %s", run, what
                     )
-            open_run(run, recipe, fresh)
+            open_run(run, recipe, restart)
             record_data(run, splits)
             record_base_files(run, base)
         accelerator.wait_for_everyone()
@@ -411,8 +411,8 @@ def about(recipe: Recipe, base: Base, attachment: Attachment) -> files.About:
         decode=recipe.decode.model_dump(mode="json"),
         max_length=recipe.data.max_length,
         method=recipe.method.model_dump(mode="json"),
-        fresh=sorted(attachment.fresh),
-        fingerprint=files.fingerprint(base.model, attachment.fresh),
+        fresh=sorted(attachment.newly_initialised),
+        fingerprint=files.fingerprint(base.model, attachment.newly_initialised),
         lorakit=lorakit.__version__,
         model_config=dict(recipe.model.config),
         new_tokens=list(recipe.model.new_tokens),

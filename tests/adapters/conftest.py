@@ -29,7 +29,9 @@ def trained(tiny, about, tmp_path):
     ):
         model = tiny(family, head)
         torch.manual_seed(0)
-        attachment = methods.get(method)(**fields).attach(model.model, model.roles, model.fresh)
+        attachment = methods.get(method)(**fields).attach(
+            model.model, model.roles, model.newly_initialised
+        )
         model.step(attachment, steps=2)
         kind = {} if head == "SequenceClassification" else {"head": "causal", "labels": []}
         folder = tmp_path / "adapter"
@@ -47,7 +49,7 @@ def base(tiny):
         model = tiny(family, head, **changes)
         generator = torch.Generator().manual_seed(9)
         with torch.no_grad():
-            for name in sorted(model.fresh):
+            for name in sorted(model.newly_initialised):
                 model.model.get_parameter(name).normal_(generator=generator)
         return model
 

@@ -29,7 +29,9 @@ ROUND_TRIPS += [(m, "gpt2") for m in ("prefix_layer", "lora_prefix_embedding", "
 
 
 def _attach(folder: Path, model, **options):
-    return files.attach(files.read(folder), model.model, model.roles, model.fresh, **options)
+    return files.attach(
+        files.read(folder), model.model, model.roles, model.newly_initialised, **options
+    )
 
 
 @pytest.mark.parametrize(("method", "family"), ROUND_TRIPS)
@@ -40,7 +42,7 @@ def test_what_is_saved_comes_back_bit_for_bit(trained, base, method, family):
     attachment = _attach(folder, other)
     assert torch.equal(other.logits(), model.logits())
     assert attachment.method == methods.get(method).model_validate({"name": method})
-    assert attachment.fresh == model.fresh
+    assert attachment.newly_initialised == model.newly_initialised
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
@@ -404,11 +406,11 @@ def test_where_no_folder_can_be_made(trained, about, tmp_path):
 @pytest.mark.parametrize("family", ["roberta", "gpt2", "t5"])
 def test_a_fingerprint_is_of_the_base_only(tiny, family):
     model = tiny(family)
-    wanted = files.fingerprint(model.model, model.fresh)
-    attachment = LoRA().attach(model.model, model.roles, model.fresh)
+    wanted = files.fingerprint(model.model, model.newly_initialised)
+    attachment = LoRA().attach(model.model, model.roles, model.newly_initialised)
     model.step(attachment)
-    assert files.fingerprint(model.model, model.fresh) == wanted
-    assert files.fingerprint(tiny(family, seed=1).model, model.fresh) != wanted
+    assert files.fingerprint(model.model, model.newly_initialised) == wanted
+    assert files.fingerprint(tiny(family, seed=1).model, model.newly_initialised) != wanted
 
 
 @pytest.mark.parametrize("small", [1, 1e-9], ids=["usual", "below what float16 holds"])
@@ -419,8 +421,8 @@ def test_a_fingerprint_is_the_same_in_every_dtype(tiny, family, dtype, small):
     with torch.no_grad():
         for parameter in (*model.model.parameters(), *other.model.parameters()):
             parameter.mul_(small)
-    wanted = files.fingerprint(model.model, model.fresh)
-    found = files.fingerprint(other.model.to(dtype), other.fresh)
+    wanted = files.fingerprint(model.model, model.newly_initialised)
+    found = files.fingerprint(other.model.to(dtype), other.newly_initialised)
     assert same(found, wanted) is True
     # a float64 model is rounded to float32 first, so it has every digest; the others have their own
     assert ("fp32=" in found) == (dtype == torch.float64)
@@ -430,7 +432,7 @@ def test_a_fingerprint_is_the_same_in_every_dtype(tiny, family, dtype, small):
 @pytest.mark.parametrize("used", [torch.float32, torch.float16], ids=str)
 def test_another_base_is_refused_in_every_dtype(tiny, base, about, tmp_path, made, used):
     model = tiny("gpt2", dtype=made)
-    attachment = LoRA().attach(model.model, model.roles, model.fresh)
+    attachment = LoRA().attach(model.model, model.roles, model.newly_initialised)
     files.save(tmp_path / "adapter", attachment, about(model, attachment))
     assert _attach(tmp_path / "adapter", base("gpt2", dtype=used)).sites
     with pytest.raises(AdapterError, match="other weights than these"):
@@ -462,18 +464,20 @@ def test_an_adapter_with_another_kind_of_fingerprint_loads_with_a_note(
 def test_a_fingerprint_sees_every_number_of_every_tensor(tiny, family):
     """One number of each parameter, moved by the least that its dtype can show, vectors included."""
     model = tiny(family)
-    before = files.fingerprint(model.model, model.fresh)
+    before = files.fingerprint(model.model, model.newly_initialised)
     for name, parameter in model.model.named_parameters():
-        if name in model.fresh:
+        if name in model.newly_initialised:
             continue
         place = torch.randint(parameter.numel(), (), generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
             flat = parameter.view(-1)
             kept = flat[place].clone()
             flat[place] = torch.nextafter(kept, torch.tensor(float("inf")))
-            assert same(files.fingerprint(model.model, model.fresh), before) is False, name
+            assert same(files.fingerprint(model.model, model.newly_initialised), before) is False, (
+                name
+            )
             flat[place] = kept
-    assert files.fingerprint(model.model, model.fresh) == before
+    assert files.fingerprint(model.model, model.newly_initialised) == before
 
 
 CHANGES = {
@@ -492,16 +496,16 @@ def test_another_base_has_another_fingerprint(tiny, change, dtype):
     with torch.no_grad():
         for parameter in other.model.parameters():
             CHANGES[change](parameter)
-    wanted = files.fingerprint(model.model.to(dtype), model.fresh)
-    assert same(files.fingerprint(other.model.to(dtype), other.fresh), wanted) is False
+    wanted = files.fingerprint(model.model.to(dtype), model.newly_initialised)
+    assert same(files.fingerprint(other.model.to(dtype), other.newly_initialised), wanted) is False
 
 
 def test_a_fingerprint_computes_only_the_digest_that_it_is_compared_by(tiny):
     model = tiny("roberta")
-    half = files.fingerprint(tiny("roberta", dtype=torch.bfloat16).model, model.fresh)
-    assert list(digests_of(model.model, model.fresh, half).digests()) == ["bf16"]
-    assert list(digests_of(model.model, model.fresh, "2:abc").digests()) == []
-    single = files.fingerprint(tiny("roberta", dtype=torch.float16).model, model.fresh)
+    half = files.fingerprint(tiny("roberta", dtype=torch.bfloat16).model, model.newly_initialised)
+    assert list(digests_of(model.model, model.newly_initialised, half).digests()) == ["bf16"]
+    assert list(digests_of(model.model, model.newly_initialised, "2:abc").digests()) == []
+    single = files.fingerprint(tiny("roberta", dtype=torch.float16).model, model.newly_initialised)
     assert same(half, single) is None
 
 
@@ -511,7 +515,7 @@ def test_an_adapter_made_on_a_half_precision_base_goes_on_the_whole_one(
 ):
     """As `lorakit merge` puts it on: the sum is formed in float32."""
     model = tiny("gpt2", dtype=dtype)
-    attachment = LoRA().attach(model.model, model.roles, model.fresh)
+    attachment = LoRA().attach(model.model, model.roles, model.newly_initialised)
     files.save(tmp_path / "adapter", attachment, about(model, attachment))
     assert _attach(tmp_path / "adapter", base("gpt2")).sites
 
@@ -519,7 +523,7 @@ def test_an_adapter_made_on_a_half_precision_base_goes_on_the_whole_one(
 def test_a_fingerprint_sees_a_base_that_was_trained_on(tiny):
     """Every weight moved by a hundredth of its size, at random."""
     model = tiny("roberta")
-    wanted = files.fingerprint(model.model, model.fresh)
+    wanted = files.fingerprint(model.model, model.newly_initialised)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in model.model.parameters():
@@ -528,19 +532,19 @@ def test_a_fingerprint_sees_a_base_that_was_trained_on(tiny):
                 * parameter.std(correction=0)
                 * 0.01
             )
-    assert files.fingerprint(model.model, model.fresh) != wanted
+    assert files.fingerprint(model.model, model.newly_initialised) != wanted
 
 
 def test_a_fingerprint_sees_one_changed_layer(tiny):
     model = tiny("roberta")
-    wanted = files.fingerprint(model.model, model.fresh)
+    wanted = files.fingerprint(model.model, model.newly_initialised)
     with torch.no_grad():
         model.model.get_parameter("roberta.encoder.layer.1.attention.self.key.weight").mul_(-1.01)
-    assert files.fingerprint(model.model, model.fresh) != wanted
+    assert files.fingerprint(model.model, model.newly_initialised) != wanted
 
 
 def _start(folder, model, **fields):
-    attachment = LoRA(**fields).attach(model.model, model.roles, model.fresh)
+    attachment = LoRA(**fields).attach(model.model, model.roles, model.newly_initialised)
     return files.start_from(files.read(folder), attachment)
 
 
@@ -597,7 +601,7 @@ def test_a_base_with_another_configuration_is_refused(tiny, about, tmp_path, key
 
     model, other = tiny("roberta"), tiny("roberta")
     model.model.config.position_embedding_type = "absolute"
-    attachment = LoRA().attach(model.model, model.roles, model.fresh)
+    attachment = LoRA().attach(model.model, model.roles, model.newly_initialised)
     card = about(model, attachment, base_config=settings_of(model.config))
     files.save(tmp_path / "a", attachment, card)
     other.model.config.position_embedding_type = "absolute"
@@ -621,7 +625,7 @@ def test_a_setting_that_decides_no_output_may_differ(tiny, about, tmp_path, key)
     from lorakit.adapters.base_config import settings_of
 
     model, other = tiny("roberta"), tiny("roberta")
-    attachment = LoRA().attach(model.model, model.roles, model.fresh)
+    attachment = LoRA().attach(model.model, model.roles, model.newly_initialised)
     files.save(
         tmp_path / "a", attachment, about(model, attachment, base_config=settings_of(model.config))
     )

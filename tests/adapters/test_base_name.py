@@ -27,7 +27,7 @@ def saved(tmp_path, about):
     def save(name: str, head: str = "causal", **changes):
         base = load(Model(name=name), head, ("no", "yes") if head == "classification" else ())
         attachment = LoRA(targets=("query", "value"), r=4, alpha=8).attach(
-            base.model, base.roles, base.fresh
+            base.model, base.roles, base.newly_initialised
         )
         with torch.no_grad():
             for delta in attachment.deltas.values():

@@ -79,7 +79,7 @@ def test_a_changed_chat_template_is_seen(tiny, about, tmp_path, change):
                 (folder / CHAT_TEMPLATE).write_text("{{ messages }}")
 
     model = tiny("gpt2", "CausalLM")
-    attachment = LoRA().attach(model.model, model.roles, model.fresh)
+    attachment = LoRA().attach(model.model, model.roles, model.newly_initialised)
     card = about(model, attachment, head="causal", labels=[])
     files.save(tmp_path / "a", attachment, card, Tokenizer())
     assert files.read(tmp_path / "a").about

@@ -64,7 +64,7 @@ def make_theirs(tiny, family: str, enabled=(True, False, True), **layer: Any) ->
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for name, parameter in theirs.model.named_parameters():
-            if "lora_" in name or name in theirs.fresh:
+            if "lora_" in name or name in theirs.newly_initialised:
                 parameter.copy_(
                     torch.empty(parameter.shape).normal_(std=0.3, generator=generator)
                 )  # as files hold it
@@ -74,7 +74,11 @@ def make_theirs(tiny, family: str, enabled=(True, False, True), **layer: Any) ->
 
 def trained_alone(theirs: Any) -> dict[str, torch.Tensor]:
     """What `*_lora_*.bin` and `.pt` hold: LoRA's tensors and the head."""
-    return {k: v for k, v in theirs.model.state_dict().items() if "lora_" in k or k in theirs.fresh}
+    return {
+        k: v
+        for k, v in theirs.model.state_dict().items()
+        if "lora_" in k or k in theirs.newly_initialised
+    }
 
 
 @torch.no_grad()
@@ -91,10 +95,10 @@ def imported(tiny, tmp_path):
         torch.save(checkpoint, tmp_path / "checkpoint.bin")
         ours = tiny(family, head_of(family), dtype=EXACT)
         with torch.no_grad():
-            for name in ours.fresh:
+            for name in ours.newly_initialised:
                 ours.model.get_parameter(name).zero_()
         attachment = LoRA(**{"r": R, "alpha": ALPHA, **fields}).attach(
-            ours.model, ours.roles, ours.fresh
+            ours.model, ours.roles, ours.newly_initialised
         )
         attachment.load_state(state_of(attachment, read(tmp_path / "checkpoint.bin")))
         return ours
@@ -106,7 +110,7 @@ def imported(tiny, tmp_path):
 def test_the_same_logits(tiny, imported, family):
     theirs = make_theirs(tiny, family)
     checkpoint = trained_alone(theirs)
-    assert len(checkpoint) == 2 * len(PATHS[family]) + len(theirs.fresh)
+    assert len(checkpoint) == 2 * len(PATHS[family]) + len(theirs.newly_initialised)
     ours = imported(family, checkpoint)
     assert gap(ours.logits(), their_logits(theirs)) <= SAME
     plain = tiny(family, head_of(family), dtype=EXACT)

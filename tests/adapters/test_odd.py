@@ -131,7 +131,7 @@ def test_lora_of_whole_numbers_is_refused(tiny):
 
     model = tiny("roberta")
     attachment = LoRA(r=4, alpha=8, targets=("query",)).attach(
-        model.model, model.roles, model.fresh
+        model.model, model.roles, model.newly_initialised
     )
     with pytest.raises(AdapterError, match="int64"):
         state_of(attachment, {A: torch.ones(4, 32, dtype=torch.int64), B: torch.ones(32, 4)})

@@ -141,7 +141,7 @@ def test_the_tensors_of_a_classifier(trained):
     deltas = {
         f"{PREFIX}{name}.lora_{letter}.weight" for name in attachment.deltas for letter in "AB"
     }
-    assert set(tensors) == deltas | {f"{PREFIX}{name}" for name in model.fresh}
+    assert set(tensors) == deltas | {f"{PREFIX}{name}" for name in model.newly_initialised}
     assert tensors[f"{PREFIX}{QUERY}.lora_A.weight"].shape == (4, 32)
     assert tensors[f"{PREFIX}{QUERY}.lora_B.weight"].shape == (32, 4)
     assert torch.equal(tensors[f"{PREFIX}{QUERY}.lora_B.weight"], attachment.deltas[QUERY].B)
@@ -173,7 +173,7 @@ def test_parts_with_scales_of_their_own_are_folded_into_b(trained, base):
     query, value = (attachment.deltas[f"{path}[{name}]"].matrix() for name in ("query", "value"))
     assert_near(product, torch.cat([query, torch.zeros(32, 32), value]), 64)
     other = base("gpt2")
-    files.attach(files.read(folder), other.model, other.roles, other.fresh)
+    files.attach(files.read(folder), other.model, other.roles, other.newly_initialised)
     assert_near(other.logits(), model.logits())
 
 
@@ -217,7 +217,7 @@ def _tensors(
 
 
 def _attach(folder, model) -> Any:
-    return files.attach(files.read(folder), model.model, model.roles, model.fresh)
+    return files.attach(files.read(folder), model.model, model.roles, model.newly_initialised)
 
 
 @pytest.mark.parametrize(

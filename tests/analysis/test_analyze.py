@@ -164,7 +164,9 @@ def test_ranks_of_their_own_and_fused_rows_are_read_as_trained(runs):
         trained = read_trained(str(runs[name]), ("lora",), True, Choice())
         spec, head = trained.source.recipe.model, trained.source.head
         base = load(spec, head, trained.source.labels)
-        attachment = files.attach(trained.source.adapter, base.model, base.roles, base.fresh)
+        attachment = files.attach(
+            trained.source.adapter, base.model, base.roles, base.newly_initialised
+        )
         assert [change.site for change in trained.changes] == [
             site.name for site in attachment.sites
         ]
@@ -306,7 +308,7 @@ def test_factors_are_of_lora_and_of_this_model(runs):
             files.read(runs["bitfit"] / "seed0" / "adapter"),
             base.model,
             base.roles,
-            base.fresh,
+            base.newly_initialised,
             False,
         )
 

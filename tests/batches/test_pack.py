@@ -84,7 +84,7 @@ def test_no_example_predicts_the_first_token_of_the_next():
 )
 def test_the_same_loss_and_gradients_as_in_rows_of_their_own(tiny, family, attention):
     model = tiny(family, "CausalLM", attention=attention)
-    trained = LoRA().attach(model.model, model.roles, model.fresh).trained()
+    trained = LoRA().attach(model.model, model.roles, model.newly_initialised).trained()
     refuse_leaks(model.model, 0)
 
     def found(batch):

@@ -72,7 +72,7 @@ def case(request, tiny):
 def _attached(new, method, seed: int = 0, steps: int = 0, **changes):
     model = new(**changes)
     torch.manual_seed(seed)
-    attachment = method.attach(model.model, model.roles, model.fresh)
+    attachment = method.attach(model.model, model.roles, model.newly_initialised)
     if steps:
         model.step(attachment, steps=steps)
     return model, attachment
@@ -91,7 +91,7 @@ def test_attaching_changes_no_output(case):
     new, method = case
     base = new()
     before = base.logits()
-    attachment = method.attach(base.model, base.roles, base.fresh)
+    attachment = method.attach(base.model, base.roles, base.newly_initialised)
     if method.added_tokens:  # they are read from the start
         assert not torch.equal(base.logits(), before)
         with attachment.off():
@@ -108,7 +108,7 @@ def test_base_parameters_keep_their_names_and_values(case):
         for name, parameter in base.model.named_parameters()
     }
     classes = {name: type(module) for name, module in base.model.named_modules()}
-    method.attach(base.model, base.roles, base.fresh)
+    method.attach(base.model, base.roles, base.newly_initialised)
     after = dict(base.model.named_parameters())
     assert {
         name: type(module) for name, module in base.model.named_modules() if name in classes
@@ -122,8 +122,8 @@ def test_the_head_trains_and_so_does_something_else(case):
     new, method = case
     model, attachment = _attached(new, method)
     trained = attachment.trained()
-    assert model.fresh <= set(trained)
-    assert set(trained) - model.fresh
+    assert model.newly_initialised <= set(trained)
+    assert set(trained) - model.newly_initialised
     assert {name for name, p in model.model.named_parameters() if p.requires_grad} == set(trained)
 
 
@@ -185,7 +185,7 @@ def test_one_step_of_adamw_reaches_every_delta_and_nothing_frozen(case):
     assert all(norm > 0 for norm in norms.values()), norms
     moved = {name for name, p in model.model.named_parameters() if not torch.equal(p, before[name])}
     assert moved <= trained
-    assert model.fresh <= moved
+    assert model.newly_initialised <= moved
 
 
 def test_a_state_loads_into_a_fresh_copy_bit_for_bit(case):
@@ -194,7 +194,7 @@ def test_a_state_loads_into_a_fresh_copy_bit_for_bit(case):
     state = attachment.state()
     copy, other = _attached(new, method, seed=1)
     with torch.no_grad():
-        for name in copy.fresh:
+        for name in copy.newly_initialised:
             copy.model.get_parameter(name).normal_()
     assert not torch.equal(copy.logits(), model.logits())
     other.load_state(state)
@@ -270,7 +270,7 @@ def test_off_is_the_base_and_afterwards_it_is_back(case):
     trained = model.logits()
     base = new()
     with torch.no_grad():
-        for name in model.fresh:  # the head stays as it was trained
+        for name in model.newly_initialised:  # the head stays as it was trained
             base.model.get_parameter(name).copy_(model.model.get_parameter(name))
     assert not torch.equal(trained, base.logits())
     with attachment.off():
@@ -294,7 +294,7 @@ def test_folded_computes_the_same_and_leaves_every_bit_as_it_was(case):
 def test_folded_weights_hold_the_deltas(tiny):
     model = tiny("gpt2")
     attachment = methods.get("lora")(targets=("query", "value")).attach(
-        model.model, model.roles, model.fresh
+        model.model, model.roles, model.newly_initialised
     )
     for delta in attachment.deltas.values():
         torch.nn.init.normal_(delta.B)

@@ -16,7 +16,7 @@ from lorakit.nn.linear import weight_of
 
 
 def _attach(model, **fields):
-    return LoRA(**fields).attach(model.model, model.roles, model.fresh)
+    return LoRA(**fields).attach(model.model, model.roles, model.newly_initialised)
 
 
 @torch.no_grad()
@@ -39,10 +39,12 @@ def _fill(attachment) -> None:
 def test_query_and_value_by_default_and_r_times_in_plus_out_numbers_each(tiny, family, r, wanted):
     model = tiny(family)
     attachment = _attach(model, r=r)
-    deltas = {name: p for name, p in attachment.trained().items() if name not in model.fresh}
+    deltas = {
+        name: p for name, p in attachment.trained().items() if name not in model.newly_initialised
+    }
     assert sum(p.numel() for p in deltas.values()) == wanted
     assert {site.target for site in attachment.sites} == {"query", "value"}
-    assert set(attachment.trained()) == set(deltas) | model.fresh
+    assert set(attachment.trained()) == set(deltas) | model.newly_initialised
 
 
 def test_a_target_may_have_numbers_of_its_own(tiny):
@@ -388,7 +390,11 @@ class TestABudget:
         assert {delta.scale for delta in attachment.deltas.values()} == {
             2.0
         }  # alpha / r as it was given
-        used = sum(p.numel() for name, p in attachment.trained().items() if name not in model.fresh)
+        used = sum(
+            p.numel()
+            for name, p in attachment.trained().items()
+            if name not in model.newly_initialised
+        )
         per_rank = sum(sum(site.shape) for site in attachment.sites)
         assert budget - per_rank < used <= budget
         assert (attachment.method.r, attachment.method.alpha) == (r, 2 * r)

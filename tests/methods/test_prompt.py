@@ -223,7 +223,7 @@ def test_the_loss_is_that_of_the_answers(tiny, name, lean):
 def test_a_head_that_reads_the_last_token_reads_the_infix(tiny):
     model = tiny("gpt2")
     attachment = methods.get("prefix_embedding")(prefix=2, infix=2).attach(
-        model.model, model.roles, model.fresh
+        model.model, model.roles, model.newly_initialised
     )
     (v,) = _vectors(attachment)
     short = torch.tensor([[5, 6, 7, 0, 0]])
@@ -251,7 +251,7 @@ def test_an_encoder_is_refused(tiny, family, name):
     model = tiny(family)
     before = {n: p.requires_grad for n, p in model.model.named_parameters()}
     with pytest.raises(ModelError, match="is for decoders"):
-        methods.get(name)().attach(model.model, model.roles, model.fresh)
+        methods.get(name)().attach(model.model, model.roles, model.newly_initialised)
     assert {n: p.requires_grad for n, p in model.model.named_parameters()} == before
 
 

@@ -77,7 +77,7 @@ def test_every_role_has_its_sites(case, role):
     attention = role in ("query", "key", "value", "attention_out")
     blocks = _layers(model_type) if attention or model_type not in T5 else 4
     wanted = blocks * (2 if role == "mlp_in" and _gated(tiny) else 1)
-    assert len(select(tiny.model, [role], tiny.roles, tiny.fresh)) == wanted
+    assert len(select(tiny.model, [role], tiny.roles, tiny.newly_initialised)) == wanted
 
 
 def test_the_shapes_are_those_of_the_roles(case):
@@ -113,7 +113,7 @@ def test_the_roles_are_all_there_is_in_a_block(case):
         and any(part.isdecimal() for part in path.split("."))
         and "pos_" not in path
     }
-    for site in select(tiny.model, ROLES, tiny.roles, tiny.fresh):
+    for site in select(tiny.model, ROLES, tiny.roles, tiny.newly_initialised):
         rows = list(row_numbers(site.rows, features(site.module)[0]))
         assert len(rows) == len(set(rows))
         left[site.path] -= set(rows)
@@ -123,7 +123,7 @@ def test_the_roles_are_all_there_is_in_a_block(case):
 def test_a_block_computes_query_key_value_then_the_rest_in_order(case):
     """attention_out comes after the attention, mlp_out last: by the order in which the model calls its layers."""
     model_type, tiny = case
-    sites = select(tiny.model, ROLES, tiny.roles, tiny.fresh)
+    sites = select(tiny.model, ROLES, tiny.roles, tiny.newly_initialised)
     role_of: dict[int, str] = {}
     for site in sites:
         role_of[id(site.module)] = (

@@ -49,11 +49,11 @@ def test_a_body_gets_a_fresh_head(checkpoint, family):
     folder, saved = checkpoint(family)
     base = load(_spec(folder), "classification", LABELS)
     own = dict(base.model.named_parameters())
-    assert base.fresh == saved.fresh
+    assert base.newly_initialised == saved.newly_initialised
     assert all(
         torch.equal(own[name], p)
         for name, p in saved.model.named_parameters()
-        if name not in saved.fresh
+        if name not in saved.newly_initialised
     )
     assert base.roles.keys() == saved.roles.keys()
     assert base.config.id2label == dict(enumerate(LABELS))
@@ -73,11 +73,11 @@ def test_an_outline_is_the_model_without_its_weights(checkpoint, family):
         {name: p.shape for name, p in base.model.named_parameters()} for base in (whole, sketch)
     ]
     assert shapes[0] == shapes[1]
-    assert sketch.fresh == whole.fresh
+    assert sketch.newly_initialised == whole.newly_initialised
     assert {p.device.type for p in sketch.model.parameters()} == {"meta"}
     counts = []
     for base in (whole, sketch):
-        trained = LoRA().attach(base.model, base.roles, base.fresh).trained()
+        trained = LoRA().attach(base.model, base.roles, base.newly_initialised).trained()
         counts.append(sum(p.numel() for p in trained.values()))
     assert counts[0] == counts[1] > 0
 
@@ -95,7 +95,7 @@ def test_an_outline_needs_no_checkpoint_where_the_recipe_has_the_shape(tiny):
     spec = _spec("nobody/has-this", shape={key: getattr(config, key) for key in keys})
     sketch = outline(spec, "classification", LABELS)
     assert sketch.config.hidden_size == 32
-    assert len(LoRA().attach(sketch.model, sketch.roles, sketch.fresh).sites) == 4
+    assert len(LoRA().attach(sketch.model, sketch.roles, sketch.newly_initialised).sites) == 4
     with pytest.raises(ModelError, match="nobody/has-this"):
         read_config(spec)
 
@@ -103,7 +103,7 @@ def test_an_outline_needs_no_checkpoint_where_the_recipe_has_the_shape(tiny):
 def test_a_classifier_keeps_its_head(checkpoint):
     folder, saved = checkpoint("roberta", "SequenceClassification")
     base = load(_spec(folder), "classification", LABELS[:2])
-    assert base.fresh == frozenset()
+    assert base.newly_initialised == frozenset()
     base.model.eval()
     assert_near(base.model(**saved.inputs).logits, saved.logits())
 
@@ -111,7 +111,7 @@ def test_a_classifier_keeps_its_head(checkpoint):
 def test_a_classifier_with_another_number_of_labels_keeps_what_fits(checkpoint):
     folder, saved = checkpoint("roberta", "SequenceClassification")
     base = load(_spec(folder), "classification", LABELS)
-    assert base.fresh == {"classifier.out_proj.weight", "classifier.out_proj.bias"}
+    assert base.newly_initialised == {"classifier.out_proj.weight", "classifier.out_proj.bias"}
     assert torch.equal(base.model.classifier.dense.weight, saved.model.classifier.dense.weight)  # type: ignore[union-attr]
 
 
@@ -126,7 +126,7 @@ def test_a_regression_has_one_output(checkpoint):
 def test_a_causal_model_has_nothing_fresh(checkpoint, family):
     folder, saved = checkpoint(family, "CausalLM")
     base = load(_spec(folder), "causal")
-    assert base.fresh == frozenset()
+    assert base.newly_initialised == frozenset()
     base.model.eval()
     assert_near(base.model(**saved.inputs).logits, saved.logits())
 

@@ -38,7 +38,7 @@ def _logits(model) -> torch.Tensor:
 
 def _lora(base):
     torch.manual_seed(0)
-    attachment = LoRA(r=4).attach(base.model, base.roles, base.fresh)
+    attachment = LoRA(r=4).attach(base.model, base.roles, base.newly_initialised)
     with torch.no_grad():
         for parameter in attachment.trained().values():
             parameter.copy_(
@@ -112,29 +112,31 @@ def test_merged_into_what_it_stands_for_it_is_the_same_model(
         attachment.merge()
     with attachment.folded(), torch.no_grad():
         assert torch.equal(_logits(stored.model), wanted)
-    fingerprint = files.fingerprint(stored.model, stored.fresh)
+    fingerprint = files.fingerprint(stored.model, stored.newly_initialised)
     card = about(
         tiny("llama", "CausalLM"), attachment, head="causal", labels=[], fingerprint=fingerprint
     )
     files.save(tmp_path / "adapter", attachment, card)
     read = files.read(tmp_path / "adapter")
     dense = load_dequantized(spec, "causal")
-    again = files.attach(read, dense.model, dense.roles, dense.fresh)
+    again = files.attach(read, dense.model, dense.roles, dense.newly_initialised)
     again.merge()
     with torch.no_grad():
         found = _logits(dense.model.eval())
     assert (found - wanted).abs().max() < close * wanted.abs().max()
     plain = load(Model(name=path), "causal")
-    files.attach(read, plain.model, plain.roles, plain.fresh)  # what was quantized is no other base
+    files.attach(
+        read, plain.model, plain.roles, plain.newly_initialised
+    )  # what was quantized is no other base
     other = load(Model(name=folder(seed=1)), "causal")
     with pytest.raises(AdapterError, match="trained on other weights"):
-        files.attach(read, other.model, other.roles, other.fresh)
+        files.attach(read, other.model, other.roles, other.newly_initialised)
 
 
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
 def test_a_fresh_head_is_never_quantized(folder, kind):
     base = load(Model(name=folder(), quantize=kind), "classification", ["a", "b"])
-    assert base.fresh == {"score.weight"}
+    assert base.newly_initialised == {"score.weight"}
     assert not is_quantized(base.model.score)
     assert _lora(base).trained()["score.weight"].requires_grad
 

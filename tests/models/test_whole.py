@@ -142,17 +142,21 @@ def test_an_output_layer_that_is_not_there(tmp_path, tiny, tokenizer):
     tiny("llama", "CausalLM", tie_word_embeddings=False).model.model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     refused(folder, "causal", "lm_head.weight", "tie_word_embeddings")
-    assert load(Model(name=str(folder)), "classification", LABELS).fresh == {"score.weight"}
+    assert load(Model(name=str(folder)), "classification", LABELS).newly_initialised == {
+        "score.weight"
+    }
 
 
 def test_an_output_layer_is_untied_as_what_it_was_tied_to(base):
     folder = base("lorakit:tiny_gpt2")
     found = load(Model(name=str(folder), config={"tie_word_embeddings": False}), "causal")
-    assert found.fresh == frozenset()
+    assert found.newly_initialised == frozenset()
     weights = dict(found.model.named_parameters())
     assert torch.equal(weights["lm_head.weight"], weights["transformer.wte.weight"])
     assert (
-        outline(Model(name=str(folder), config={"tie_word_embeddings": False}), "causal").fresh
+        outline(
+            Model(name=str(folder), config={"tie_word_embeddings": False}), "causal"
+        ).newly_initialised
         == frozenset()
     )
 
@@ -181,8 +185,12 @@ def test_what_was_trained_for_something_else_is_a_base(tmp_path, tokenizer, mode
     tokenizer().save_pretrained(tmp_path)
     spec = Model(name=str(tmp_path))
     whole, sketch = load(spec, "classification", LABELS), outline(spec, "classification", LABELS)
-    assert whole.fresh == sketch.fresh
-    body = {name for name in whole.fresh if name.startswith(f"{whole.model.base_model_prefix}.")}
+    assert whole.newly_initialised == sketch.newly_initialised
+    body = {
+        name
+        for name in whole.newly_initialised
+        if name.startswith(f"{whole.model.base_model_prefix}.")
+    }
     assert all(".pooler." in name for name in body)
     assert bool(body) == (model_type in ("bert", "albert") and saved != "Model")
 
@@ -202,7 +210,7 @@ def test_a_mask_that_old_checkpoints_hold(base):
     rewrite(
         folder, lambda tensors: {**tensors, "transformer.h.0.attn.bias": torch.zeros(1, 1, 8, 8)}
     )
-    assert load(Model(name=str(folder)), "causal").fresh == frozenset()
+    assert load(Model(name=str(folder)), "causal").newly_initialised == frozenset()
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
@@ -338,4 +346,4 @@ def test_a_configuration_in_parts(kind, tmp_path, tokenizer):
     tokenizer().save_pretrained(tmp_path)
     found = load(Model(name=str(tmp_path)), "causal")
     assert found.config.get_text_config().pad_token_id == 0
-    assert outline(Model(name=str(tmp_path)), "causal").fresh == frozenset()
+    assert outline(Model(name=str(tmp_path)), "causal").newly_initialised == frozenset()

@@ -73,7 +73,7 @@ def make(random: Random, folder: Path) -> Saved:
     )
     trained = copy.deepcopy(base)
     torch.manual_seed(random.randrange(1000))
-    attachment = made.method.attach(trained.model, trained.roles, trained.fresh)
+    attachment = made.method.attach(trained.model, trained.roles, trained.newly_initialised)
     trained.step(attachment, steps=2)
     about = make_about(
         trained,
@@ -119,7 +119,7 @@ def understood(source: Source, base: Tiny) -> tuple[Tensor, str]:
     """What a verb makes of it: logits on its base, and how it is asked."""
     model = copy.deepcopy(base)
     assert source.adapter is not None
-    files.attach(source.adapter, model.model, model.roles, model.fresh)
+    files.attach(source.adapter, model.model, model.roles, model.newly_initialised)
     return model.logits(), asked(source)
 
 

@@ -141,7 +141,7 @@ def logits(base: Any) -> Tensor:
 def under_adapter(one: Whole, folder: Path) -> Tensor:
     torch.manual_seed(1)
     base = load(Model(name=str(folder)), one.head, one.labels)
-    files.attach(files.read(one.adapter), base.model, base.roles, base.fresh)
+    files.attach(files.read(one.adapter), base.model, base.roles, base.newly_initialised)
     return logits(base)
 
 

@@ -28,7 +28,9 @@ def adapted(tiny):
             model.model, family_of(family), "causal" if head == "CausalLM" else "classification"
         )
         torch.manual_seed(0)
-        attachment = LoRA(r=4, dropout=dropout).attach(model.model, model.roles, model.fresh)
+        attachment = LoRA(r=4, dropout=dropout).attach(
+            model.model, model.roles, model.newly_initialised
+        )
         generator = torch.Generator().manual_seed(0)
         for delta in attachment.deltas.values():
             torch.nn.init.normal_(delta.B, generator=generator)

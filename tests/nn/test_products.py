@@ -280,7 +280,7 @@ def test_a_model_with_lora_has_the_same_loss_and_gradients(tiny, family, head):
     for fast in (False, True, "blocks"):
         model = tiny(family, head)
         torch.manual_seed(0)
-        attachment = LoRA(r=4).attach(model.model, model.roles, model.fresh)
+        attachment = LoRA(r=4).attach(model.model, model.roles, model.newly_initialised)
         generator = torch.Generator().manual_seed(0)
         for delta in attachment.deltas.values():
             nn.init.normal_(delta.B, generator=generator)

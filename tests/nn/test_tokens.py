@@ -95,26 +95,26 @@ def test_saved_read_again_and_read_by_peft(folder, family, tmp_path, about, tiny
     spec = Model(name=path, new_tokens=("<sql>", "</sql>"))
     base = load(spec, "causal")
     assert base.tokenizer("w1 <sql> w2")["input_ids"] == [5, 64, 6]
-    attachment = LoRA(r=2).attach(base.model, base.roles, base.fresh)
+    attachment = LoRA(r=2).attach(base.model, base.roles, base.newly_initialised)
     with torch.no_grad():
         for parameter in attachment.trained().values():
             parameter.add_(
                 torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)) / 4
             )
         wanted = _logits(base.model.eval(), 5, 64, 6, 65)
-    fingerprint = files.fingerprint(base.model, base.fresh)
+    fingerprint = files.fingerprint(base.model, base.newly_initialised)
     card = about(
         tiny(family, "CausalLM"),
         attachment,
         head="causal",
         labels=[],
         fingerprint=fingerprint,
-        fresh=sorted(base.fresh),
+        fresh=sorted(base.newly_initialised),
         new_tokens=["<sql>", "</sql>"],
     )
     files.save(tmp_path / "a", attachment, card)
     again = load(spec, "causal")
-    files.attach(files.read(tmp_path / "a"), again.model, again.roles, again.fresh)
+    files.attach(files.read(tmp_path / "a"), again.model, again.roles, again.newly_initialised)
     with torch.no_grad():
         assert torch.equal(_logits(again.model.eval(), 5, 64, 6, 65), wanted)
     plain = transformers.AutoModelForCausalLM.from_pretrained(path)
@@ -127,7 +127,7 @@ def test_saved_read_again_and_read_by_peft(folder, family, tmp_path, about, tiny
 def test_counts_without_weights(folder):
     spec = Model(name=folder("llama"), new_tokens=("<a>", "<b>", "<c>"))
     base = outline(spec, "causal")
-    assert {name: base.model.get_parameter(name).shape for name in base.fresh} == {
+    assert {name: base.model.get_parameter(name).shape for name in base.newly_initialised} == {
         "model.embed_tokens.new.rows": (3, 32),
         "lm_head.new.rows": (3, 32),
     }

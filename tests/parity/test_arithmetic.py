@@ -79,7 +79,7 @@ def test_the_files_give_the_logits(tiny, about, tmp_path, family, head, targets,
     make_fast(ours.model, family_of(family), kind)
     chosen = [Target(match=targets[0], r=2, alpha=9), *targets[1:]] if own else targets
     attachment = LoRA(targets=tuple(chosen), r=3, alpha=5).attach(
-        ours.model, ours.roles, ours.fresh
+        ours.model, ours.roles, ours.newly_initialised
     )
     card = about(ours, attachment, head=kind)
     ours.step(attachment, steps=2)

@@ -34,7 +34,7 @@ def _replace(model, path: str, layer) -> None:
 
 def _linear(tiny):
     ours, theirs = tiny("roberta", dtype=EXACT), tiny("roberta", dtype=EXACT)
-    attachment = LoRA(r=R, alpha=ALPHA).attach(ours.model, ours.roles, ours.fresh)
+    attachment = LoRA(r=R, alpha=ALPHA).attach(ours.model, ours.roles, ours.newly_initialised)
     for path in LINEAR:
         _replace(theirs, path, loralib.Linear(32, 32, r=R, lora_alpha=ALPHA))
     return ours, attachment, theirs
@@ -43,7 +43,7 @@ def _linear(tiny):
 def _fused(tiny):
     """loralib's own way with GPT-2 (`examples/NLG`): enable_lora for q and v, fan_in_fan_out for the Conv1D."""
     ours, theirs = (tiny("gpt2", "CausalLM", dtype=EXACT) for _ in range(2))
-    attachment = LoRA(r=R, alpha=ALPHA).attach(ours.model, ours.roles, ours.fresh)
+    attachment = LoRA(r=R, alpha=ALPHA).attach(ours.model, ours.roles, ours.newly_initialised)
     for path in FUSED:
         layer = loralib.MergedLinear(
             32, 96, r=R, lora_alpha=ALPHA, enable_lora=[True, False, True], fan_in_fan_out=True
@@ -80,7 +80,9 @@ def pair(request, tiny):
 
 def test_the_same_number_of_parameters(pair):
     ours, attachment, theirs = pair
-    our = sum(p.numel() for name, p in attachment.trained().items() if name not in ours.fresh)
+    our = sum(
+        p.numel() for name, p in attachment.trained().items() if name not in ours.newly_initialised
+    )
     assert our == sum(p.numel() for p in theirs.model.parameters() if p.requires_grad) > 0
 
 

@@ -49,14 +49,14 @@ def _ours(tiny, family, head, targets, **fields):
     # a dot before the name, or lorakit would read T5's q and v as roles: the same thing here, but not the same test
     patterns = tuple(f"*.{target}" for target in targets)
     return model, LoRA(targets=patterns, r=4, alpha=6, **fields).attach(
-        model.model, model.roles, model.fresh
+        model.model, model.roles, model.newly_initialised
     )
 
 
 def _theirs(tiny, family, head, targets, **fields):
     model = tiny(family, head, dtype=EXACT)
     wrapped = _wrap(model, family, head, target_modules=targets, r=4, lora_alpha=6, **fields)
-    for name in model.fresh:  # PEFT copies the head
+    for name in model.newly_initialised:  # PEFT copies the head
         assert wrapped.get_parameter(_peft_name(name)).requires_grad
     model.model = wrapped
     return model, wrapped
@@ -110,7 +110,7 @@ def test_gradients(pair):
         assert delta.A.grad.abs().max() > 0
         assert gap(delta.A.grad, a.grad) <= SAME
         assert gap(delta.B.grad, b.grad) <= SAME
-    for name in ours.fresh:
+    for name in ours.newly_initialised:
         their = wrapped.get_parameter(_peft_name(name))
         assert_near(ours.model.get_parameter(name).grad, their.grad)
 
@@ -208,7 +208,7 @@ OUT = [
 def _saved(tiny, about, tmp_path, family, head, fields):
     model = tiny(family, head, dtype=EXACT)
     torch.manual_seed(0)
-    attachment = LoRA(**fields).attach(model.model, model.roles, model.fresh)
+    attachment = LoRA(**fields).attach(model.model, model.roles, model.newly_initialised)
     model.step(attachment, steps=3)
     kind = {"base": "base", "head": "causal" if head == CAUSAL else "classification"}
     files.save(tmp_path / "adapter", attachment, about(model, attachment, **kind))
@@ -220,7 +220,9 @@ def test_stock_peft_reads_our_folder(tiny, about, tmp_path, family, head, fields
     model, _ = _saved(tiny, about, tmp_path, family, head, fields)
     base = tiny(family, head, seed=0, dtype=EXACT)
     with torch.no_grad():
-        for name in base.fresh:  # another random head, as a checkpoint without one gives it
+        for (
+            name
+        ) in base.newly_initialised:  # another random head, as a checkpoint without one gives it
             base.model.get_parameter(name).normal_(generator=torch.Generator().manual_seed(4))
     plain = base.logits()
     with warnings.catch_warnings(record=True) as caught:
@@ -337,7 +339,9 @@ def test_we_read_what_peft_saved(tiny, about, tmp_path, family, head, fields):
     assert "lorakit" not in json.loads((tmp_path / files.CONFIG_FILE).read_text())
     other = tiny(family, head, dtype=EXACT)
     plain = other.logits()
-    attachment = files.attach(files.read(tmp_path), other.model, other.roles, other.fresh)
+    attachment = files.attach(
+        files.read(tmp_path), other.model, other.roles, other.newly_initialised
+    )
     assert gap(other.logits(), model.logits()) <= SAME
     assert (plain - model.logits()).abs().max() > 1e-3
     attachment.merge()
@@ -363,7 +367,7 @@ def test_what_peft_can_and_lora_is_not_is_refused(tiny, tmp_path, fields):
     peft.get_peft_model(model.model, config).save_pretrained(tmp_path)
     other = tiny("llama", CAUSAL)
     with pytest.raises(AdapterError, match=next(iter(fields))):
-        files.attach(files.read(tmp_path), other.model, other.roles, other.fresh)
+        files.attach(files.read(tmp_path), other.model, other.roles, other.newly_initialised)
 
 
 def test_lora_on_an_embedding_is_refused(tiny, tmp_path):
@@ -375,7 +379,7 @@ def test_lora_on_an_embedding_is_refused(tiny, tmp_path):
         peft.get_peft_model(model.model, config).save_pretrained(tmp_path)
     other = tiny("llama", CAUSAL)
     with pytest.raises(AdapterError, match="embed_tokens"):
-        files.attach(files.read(tmp_path), other.model, other.roles, other.fresh)
+        files.attach(files.read(tmp_path), other.model, other.roles, other.newly_initialised)
 
 
 def test_a_later_peft_adds_fields_without_harm(tiny, tmp_path):
@@ -387,4 +391,6 @@ def test_a_later_peft_adds_fields_without_harm(tiny, tmp_path):
     wrapped.save_pretrained(tmp_path)
     assert len(json.loads((tmp_path / files.CONFIG_FILE).read_text())) > 25
     other = tiny("roberta")
-    assert files.attach(files.read(tmp_path), other.model, other.roles, other.fresh).sites
+    assert files.attach(
+        files.read(tmp_path), other.model, other.roles, other.newly_initialised
+    ).sites

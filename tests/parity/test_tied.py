@@ -60,7 +60,7 @@ def test_pefts_logits(made, tmp_path, family, tied, whole, together):
     base, adapter = made(family, tied, whole, ensure_weight_tying=together)
     wanted = _theirs(base, adapter)
     loaded = load(Model(name=str(base)), "causal")
-    files.attach(files.read(adapter), loaded.model, loaded.roles, loaded.fresh)
+    files.attach(files.read(adapter), loaded.model, loaded.roles, loaded.newly_initialised)
     with torch.no_grad():
         ours = loaded.model.eval()(IDS).logits  # type: ignore[operator]
     torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-5)
@@ -80,7 +80,7 @@ def test_an_adapter_that_does_not_fit_leaves_the_weights_tied(made):
     file.tensors[f"{absent}.lora_A.weight"] = torch.zeros(2, 32)
     file.tensors[f"{absent}.lora_B.weight"] = torch.zeros(32, 2)
     with pytest.raises(AdapterError, match=r"layers\.7"):
-        files.attach(file, loaded.model, loaded.roles, loaded.fresh)
+        files.attach(file, loaded.model, loaded.roles, loaded.newly_initialised)
     model: Any = loaded.model
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     assert loaded.config.tie_word_embeddings

@@ -177,7 +177,7 @@ def test_changed_data_is_refused_with_the_difference(command, tmp_path):
         own(at=("step", 3))
     whole = rows.read_text()
     rows.write_text(whole + "it was bad,0\n")
-    with pytest.raises(InputError, match=r"other data \(train: 24 examples then, 25 now.*--fresh"):
+    with pytest.raises(InputError, match=r"other data \(train: 24 examples then, 25 now.*--restart"):
         own()
     rows.write_text(whole)
     own()
@@ -189,7 +189,7 @@ def test_deepspeed_does_not_begin_anew_in_what_others_left(command):
         command(at=("step", 5))
     seed = command.folder / "seed0"
     accelerator: Any = SimpleNamespace(distributed_type=DistributedType.DEEPSPEED, is_main_process=True)
-    with pytest.raises(InputError, match=r"step-000004: DeepSpeed cannot go on from it.*--fresh"):
+    with pytest.raises(InputError, match=r"step-000004: DeepSpeed cannot go on from it.*--restart"):
         goes_on_from(seed, accelerator)
     assert found(seed / "checkpoints")
 

@@ -165,13 +165,15 @@ def trainable(table: str, row: str) -> int:
     ).loaded.recipe
     model = GPT3 if chosen.table.another_base else recipe.model
     base = outline(model, recipe.task.head.value, recipe.task.labels)
-    attachment = recipe.method.attach(base.model, base.roles, base.fresh)
+    attachment = recipe.method.attach(base.model, base.roles, base.newly_initialised)
     return count_of(attachment)
 
 
 def count_of(attachment: Attachment) -> int:
     return sum(
-        p.numel() for name, p in attachment.trained().items() if name not in attachment.fresh
+        p.numel()
+        for name, p in attachment.trained().items()
+        if name not in attachment.newly_initialised
     )
 
 
@@ -433,7 +435,7 @@ def test_a_study_of_weights_spends_its_budget(name):
     for cell in load_study(name).cells:
         recipe = cell.loaded.recipe
         base = outline(recipe.model, recipe.task.head.value, recipe.task.labels)
-        attachment = recipe.method.attach(base.model, base.roles, base.fresh)
+        attachment = recipe.method.attach(base.model, base.roles, base.newly_initialised)
         used[cell.label] = count_of(attachment) / recipe.method.budget  # type: ignore[attr-defined]
     assert len(used) >= 11
     assert 0.97 < max(used.values()) <= 1

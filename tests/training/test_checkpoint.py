@@ -81,7 +81,7 @@ class Rig:
         torch.manual_seed(
             self.attempts if saved else 0
         )  # another A than at the start, if it were not put back
-        attachment = self.method.attach(model.model, model.roles, model.fresh)
+        attachment = self.method.attach(model.model, model.roles, model.newly_initialised)
         torch.manual_seed(0)
 
         def observe(event: dict) -> None:
@@ -555,7 +555,7 @@ def test_one_that_does_not_fit_the_model_is_refused(rig):
         found(5)
     found.method = LoRA(r=8)
     with pytest.raises(
-        InputError, match=r"step-000004 does not fit this run: .*--fresh starts over"
+        InputError, match=r"step-000004 does not fit this run: .*--restart starts over"
     ):
         found()
 

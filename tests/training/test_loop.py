@@ -86,7 +86,9 @@ class Run:
         self.model = model or tiny(family, kind, dtype=dtype, **changes)
         torch.manual_seed(0)
         method = method or LoRA(r=4, alpha=8)
-        self.attachment = method.attach(self.model.model, self.model.roles, self.model.fresh)
+        self.attachment = method.attach(
+            self.model.model, self.model.roles, self.model.newly_initialised
+        )
         self.start = self.attachment.state()
         values = {
             "epochs": 2,
@@ -628,7 +630,7 @@ class _Partly(nn.Module):
 
 
 def _partly(*fresh: str) -> Any:
-    return SimpleNamespace(model=_Partly(), roles={}, fresh=frozenset(fresh))
+    return SimpleNamespace(model=_Partly(), roles={}, newly_initialised=frozenset(fresh))
 
 
 def test_a_delta_that_the_model_never_uses_is_named(run):
@@ -652,7 +654,9 @@ def test_what_is_used_is_not_refused(run):
 def test_no_delta_of_a_tiny_model_is_dead(tiny, head):
     family, kind, changes = MODELS[head]
     model = tiny(family, kind, **changes)
-    attachment = LoRA(targets=("all-linear",)).attach(model.model, model.roles, model.fresh)
+    attachment = LoRA(targets=("all-linear",)).attach(
+        model.model, model.roles, model.newly_initialised
+    )
     model.loss().backward()
     refuse_dead(attachment)
     attachment.deltas[attachment.sites[0].name].B.grad = None
@@ -664,7 +668,7 @@ def test_no_delta_of_a_tiny_model_is_dead(tiny, head):
 def test_a_frozen_delta_is_named_by_its_part(tiny):
     """In a fused weight: `c_attn[value]`, not only `c_attn`."""
     model = tiny("gpt2")
-    attachment = LoRA().attach(model.model, model.roles, model.fresh)
+    attachment = LoRA().attach(model.model, model.roles, model.newly_initialised)
     value = attachment.deltas["transformer.h.1.attn.c_attn[value]"]
     value.active = False
     model.loss().backward()

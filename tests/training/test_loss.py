@@ -111,7 +111,7 @@ def test_any_cut_of_a_batch_adds_up_to_the_same_gradient(tiny, head, processes, 
     """Twelve at a time, of which there are eleven here: the last batch of an epoch."""
     family, kind, changes = MODELS[head]
     model = tiny(family, kind, **changes)
-    trained = LoRA().attach(model.model, model.roles, model.fresh).trained()
+    trained = LoRA().attach(model.model, model.roles, model.newly_initialised).trained()
     examples = _examples(head)
     whole = sum(e.trained for e in examples)
 
@@ -174,7 +174,7 @@ def test_positions_without_a_trained_token_ahead_cost_no_logits_and_change_nothi
 @pytest.mark.parametrize("family", ["gpt2", "llama", "opt", "bloom", "gpt_neox", "phi3"])
 def test_without_logits_it_is_the_same_loss(tiny, family, smoothing):
     model = tiny(family, head="CausalLM")
-    attachment = LoRA().attach(model.model, model.roles, model.fresh)
+    attachment = LoRA().attach(model.model, model.roles, model.newly_initialised)
     trained = attachment.trained()
     with torch.no_grad():
         for delta in attachment.deltas.values():
@@ -200,7 +200,7 @@ def test_a_micro_batch_asks_the_device_for_nothing(tiny, family, lean, monkeypat
         torch, "is_autocast_enabled", lambda *_: False
     )  # which does not know the meta device
     model = tiny(family, head="CausalLM")
-    attachment = LoRA(dropout=0.1).attach(model.model, model.roles, model.fresh)
+    attachment = LoRA(dropout=0.1).attach(model.model, model.roles, model.newly_initialised)
     batch = collate(_examples(Head.CAUSAL), Head.CAUSAL, 0)
     model.model.to("meta").train()
     batch |= {name: batch[name].to("meta") for name in ("input_ids", "attention_mask")}

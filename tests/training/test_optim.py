@@ -30,7 +30,7 @@ def test_decay_spares_biases_and_norms_and_nothing_else(tiny):
 
 def test_a_and_b_and_the_head_are_decayed(tiny):
     model = tiny("roberta")
-    trained = LoRA().attach(model.model, model.roles, model.fresh).trained()
+    trained = LoRA().attach(model.model, model.roles, model.newly_initialised).trained()
     decay = _decayed(build_optimizer(trained, Train(weight_decay=0.1), None))
     assert {name for name, p in trained.items() if decay[id(p)] == 0.0} == {
         "classifier.dense.bias",

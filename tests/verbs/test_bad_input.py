@@ -297,7 +297,7 @@ class TestAFolderThatIsThereAlready:
         done = again()
         assert done.code == 2
         assert "other data (train:" in done.err
-        assert again("--fresh").code == 0
+        assert again("--restart").code == 0
         assert "holds this run already" in again().err
 
     @pytest.mark.parametrize("kind", ["file", "link"])
@@ -318,7 +318,7 @@ class TestAFolderThatIsThereAlready:
         folder.rename(tmp_path / "elsewhere")
         folder.symlink_to(tmp_path / "elsewhere")
         assert "holds this run already" in again().err
-        done = again("--fresh")
+        done = again("--restart")
         assert done.code == 2
         assert "cannot write to the run folder" in done.err
         assert "symbolic link" in done.err

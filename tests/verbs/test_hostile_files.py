@@ -242,7 +242,7 @@ def saved(tiny, about, tmp_path):
         model = tiny("roberta")
         torch.manual_seed(0)
         attachment = methods.get(method)(**({"r": 4} if method == "lora" else {})).attach(
-            model.model, model.roles, model.fresh
+            model.model, model.roles, model.newly_initialised
         )
         model.step(attachment, steps=2)
         files.save(tmp_path / "good" / method, attachment, about(model, attachment))
@@ -265,7 +265,9 @@ def test_damaged_adapters(saved, tiny, tmp_path, count):
             source = error
         found = files.read(folder)
         models[:] = [tiny("roberta")]
-        attached = files.attach(found, models[0].model, models[0].roles, models[0].fresh)
+        attached = files.attach(
+            found, models[0].model, models[0].roles, models[0].newly_initialised
+        )
         if isinstance(source, InputError):
             raise source  # its task, say, which the tensors do not need
         return found, attached
@@ -330,7 +332,9 @@ class Rig:
     def __init__(self, tiny: Any):
         self.model = tiny("bert")
         torch.manual_seed(0)
-        self.attachment = LoRA(r=4).attach(self.model.model, self.model.roles, self.model.fresh)
+        self.attachment = LoRA(r=4).attach(
+            self.model.model, self.model.roles, self.model.newly_initialised
+        )
         self.parameters = self.attachment.trained()
         self.optimizer = build_optimizer(self.parameters, Train(), None)
 

@@ -140,7 +140,7 @@ class TestSeedsThatAreThere:
             run("seeds=[0, 1]")
         data.write_text(whole + "it was bad,0\n")
         with pytest.raises(
-            InputError, match=r"train: 24 examples then, 25 now.*--fresh trains them again"
+            InputError, match=r"train: 24 examples then, 25 now.*--restart trains them again"
         ):
             run("seeds=[0, 1]")
         assert run("seeds=[0, 1]", fresh=True)[2] == [("seed", 0), ("seed", 1)]

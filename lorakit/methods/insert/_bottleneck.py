@@ -93,17 +93,25 @@ class AfterSum(Bottleneck):
 
 
 def attached(
-    model: nn.Module, method: Method, fresh: Collection[str], inserts: Sequence[tuple[Site, Insert]]
+    model: nn.Module,
+    method: Method,
+    newly_initialised: Collection[str],
+    inserts: Sequence[tuple[Site, Insert]],
 ) -> InsertAttachment:
     why = (
         f"{method.name} puts a nonlinear function after a layer, and no weight can hold that: it stays beside the "
         "base, where `eval` and `generate` use it as it is"
     )
-    return InsertAttachment(model, method, inserts, fresh, why)
+    return InsertAttachment(model, method, inserts, newly_initialised, why)
 
 
 def after_blocks(
-    model: nn.Module, method: Method, roles: Roles, fresh: Collection[str], r: int, drop: int = 0
+    model: nn.Module,
+    method: Method,
+    roles: Roles,
+    newly_initialised: Collection[str],
+    r: int,
+    drop: int = 0,
 ) -> InsertAttachment:
     """An `AfterSum` at the end of every block but the first `drop`."""
     last, ends = select(model, ["mlp_out"], roles)[-1], block_ends(model, roles)
@@ -115,6 +123,6 @@ def after_blocks(
     return attached(
         model,
         method,
-        fresh,
+        newly_initialised,
         [(end, AfterSum(d, r, like, end.module if own else None)) for end in ends[drop:]],
     )

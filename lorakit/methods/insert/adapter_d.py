@@ -30,10 +30,12 @@ class AdapterD(Method):
     drop: int = Field(default=5, ge=0)
     """How many blocks, from the first on, have no adapter."""
 
-    def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:
+    def attach(
+        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
+    ) -> Attachment:
         from lorakit.methods.insert._bottleneck import after_blocks
 
-        return after_blocks(model, self, roles, fresh, self.r, self.drop)
+        return after_blocks(model, self, roles, newly_initialised, self.r, self.drop)
 
 
 PLUGIN = AdapterD

@@ -30,19 +30,21 @@ class AdapterH(Method):
     r: int = Field(default=8, ge=1)
     """Width of the bottleneck."""
 
-    def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:
+    def attach(
+        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
+    ) -> Attachment:
         import torch.nn.functional as F
 
         from lorakit.methods.insert._bottleneck import Bottleneck, attached
         from lorakit.nn.linear import weight_of
         from lorakit.nn.select import select
 
-        sites = select(model, ["attention_out", "mlp_out"], roles, skip=fresh)
+        sites = select(model, ["attention_out", "mlp_out"], roles, skip=newly_initialised)
         inserts = [
             (site, Bottleneck(site.shape[0], self.r, weight_of(site.module), F.silu))
             for site in sites
         ]
-        return attached(model, self, fresh, inserts)
+        return attached(model, self, newly_initialised, inserts)
 
 
 PLUGIN = AdapterH

@@ -28,16 +28,18 @@ class AdapterL(Method):
     r: int = Field(default=8, ge=1)
     """Width of the bottleneck."""
 
-    def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:
+    def attach(
+        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
+    ) -> Attachment:
         from lorakit.methods.insert._bottleneck import Normed, attached
         from lorakit.nn.linear import weight_of
         from lorakit.nn.select import select
 
-        sites = select(model, ["mlp_out"], roles, skip=fresh)
+        sites = select(model, ["mlp_out"], roles, skip=newly_initialised)
         return attached(
             model,
             self,
-            fresh,
+            newly_initialised,
             [(s, Normed(s.shape[0], self.r, weight_of(s.module))) for s in sites],
         )
 

@@ -29,10 +29,12 @@ class AdapterP(Method):
     r: int = Field(default=16, ge=1)
     """Width of the bottleneck."""
 
-    def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:
+    def attach(
+        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
+    ) -> Attachment:
         from lorakit.methods.insert._bottleneck import after_blocks
 
-        return after_blocks(model, self, roles, fresh, self.r)
+        return after_blocks(model, self, roles, newly_initialised, self.r)
 
 
 PLUGIN = AdapterP

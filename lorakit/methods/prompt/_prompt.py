@@ -42,7 +42,14 @@ class NewInputs(Insert):
 class PromptAttachment(InsertAttachment):
     """Vectors at the embeddings, and at the end of some blocks; the base is frozen."""
 
-    def __init__(self, model: Any, method: Any, roles: Roles, fresh: Collection[str], layers: bool):
+    def __init__(
+        self,
+        model: Any,
+        method: Any,
+        roles: Roles,
+        newly_initialised: Collection[str],
+        layers: bool,
+    ):
         """layers: the blocks have vectors of their own, but for the last. method: has `prefix` and `infix`."""
         refuse_unfit(model, method)
         path, embedding = next(
@@ -64,7 +71,7 @@ class PromptAttachment(InsertAttachment):
             model,
             method,
             inserts,
-            fresh,
+            newly_initialised,
             (
                 f"{method.name} puts tokens of its own into every row, and no weight can hold those: it stays beside the "
                 "base, where `eval` and `generate` use it as it is"

@@ -28,10 +28,12 @@ class PrefixEmbedding(Tokens):
     prefix: int = Field(default=64, ge=0, le=100_000)
     """l_p: tokens in front of the prompt."""
 
-    def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:
+    def attach(
+        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
+    ) -> Attachment:
         from lorakit.methods.prompt._prompt import PromptAttachment
 
-        return PromptAttachment(model, self, roles, fresh, layers=False)
+        return PromptAttachment(model, self, roles, newly_initialised, layers=False)
 
 
 PLUGIN = PrefixEmbedding

@@ -24,10 +24,12 @@ class PrefixLayer(Tokens):
 
     name: Literal["prefix_layer"] = "prefix_layer"
 
-    def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:
+    def attach(
+        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
+    ) -> Attachment:
         from lorakit.methods.prompt._prompt import PromptAttachment
 
-        return PromptAttachment(model, self, roles, fresh, layers=True)
+        return PromptAttachment(model, self, roles, newly_initialised, layers=True)
 
 
 PLUGIN = PrefixLayer

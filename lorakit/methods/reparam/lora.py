@@ -94,11 +94,13 @@ class LoRA(Method):
                 return entry.r or self.r, entry.alpha or self.alpha
         return self.r, self.alpha
 
-    def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> LoRAAttachment:
+    def attach(
+        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
+    ) -> LoRAAttachment:
         from lorakit.nn.select import select
 
         patterns = [t if isinstance(t, str) else t.match for t in self.targets]
-        sites = select(model, patterns, roles, skip=fresh)
+        sites = select(model, patterns, roles, skip=newly_initialised)
         method = self.within_budget(sites)
         if wide := [site for site in sites if method.numbers(site.target)[0] > min(site.shape)]:
             r, shape = method.numbers(wide[0].target)[0], " x ".join(map(str, wide[0].shape))
@@ -109,16 +111,21 @@ class LoRA(Method):
                 r,
                 min(wide[0].shape),
             )
-        return LoRAAttachment(model, method, sites, frozenset(fresh), roles)
+        return LoRAAttachment(model, method, sites, frozenset(newly_initialised), roles)
 
 
 class LoRAAttachment(Attachment):
-    """A and B on every site; the base is frozen, the fresh head trains."""
+    """A and B on every site; the base is frozen, the newly initialised head trains."""
 
     method: LoRA
 
     def __init__(
-        self, model: nn.Module, method: LoRA, sites: list[Site], fresh: frozenset[str], roles: Roles
+        self,
+        model: nn.Module,
+        method: LoRA,
+        sites: list[Site],
+        newly_initialised: frozenset[str],
+        roles: Roles,
     ):
         from lorakit.methods.reparam._lowrank import LowRankDelta
         from lorakit.nn.freeze import train_only
@@ -144,17 +151,19 @@ class LoRAAttachment(Attachment):
             for part, delta in enumerate(deltas):
                 delta.share(projection, part)
         own = [name for name, _ in model.named_parameters()]
-        self.fresh = fresh & set(own)  # of a tied parameter one name
-        train_only(model, {*self.fresh, *(name for name in own if f".{CHILD}." in name)})
+        self.newly_initialised = newly_initialised & set(own)  # of a tied parameter one name
+        train_only(
+            model, {*self.newly_initialised, *(name for name in own if f".{CHILD}." in name)}
+        )
 
     def _saved(self) -> dict[str, nn.Parameter]:
-        """`<site>.A` and `<site>.B`, names that do not depend on how a delta hangs on its layer, and the fresh head."""
+        """`<site>.A` and `<site>.B`, which do not depend on how a delta is attached, and the new head."""
         named = {
             f"{name}.{letter}": p
             for name, d in self.deltas.items()
             for letter, p in d.named_parameters()
         }
-        head = {name: self.model.get_parameter(name) for name in sorted(self.fresh)}
+        head = {name: self.model.get_parameter(name) for name in sorted(self.newly_initialised)}
         return {**named, **head}
 
     def state(self) -> dict[str, Tensor]:
@@ -199,11 +208,12 @@ class LoRAAttachment(Attachment):
         from lorakit.nn.freeze import tied
 
         found = tied(self.model)
-        return {
-            site.path: found[weight]
-            for site in self.sites
-            if (weight := site.module.weight) in found
-        }  # type: ignore[index]
+        paths: dict[str, list[str]] = {}
+        for site in self.sites:
+            weight: Any = site.module.weight
+            if weight in found:
+                paths[site.path] = found[weight]
+        return paths
 
     @contextmanager
     def folded(self) -> Iterator[None]:

@@ -17,14 +17,23 @@ if TYPE_CHECKING:
 
 
 class SubsetAttachment(Attachment):
-    """`names` (and the fresh head) train; a copy of their first values, on the CPU, answers what has changed."""
+    """`names` (and the newly initialised head) train; a copy of their first values, on the CPU, answers what has changed."""
 
     def __init__(
-        self, model: nn.Module, method: Method, names: Collection[str], fresh: Collection[str]
+        self,
+        model: nn.Module,
+        method: Method,
+        names: Collection[str],
+        newly_initialised: Collection[str],
     ):
-        self.model, self.method, self.sites, self.fresh = model, method, [], frozenset(fresh)
-        self.names = frozenset(names) - self.fresh
-        train_only(model, self.names | self.fresh)
+        self.model, self.method, self.sites, self.newly_initialised = (
+            model,
+            method,
+            [],
+            frozenset(newly_initialised),
+        )
+        self.names = frozenset(names) - self.newly_initialised
+        train_only(model, self.names | self.newly_initialised)
         meta = any(p.is_meta for p in model.parameters())
         self.before = {} if meta else read_parameters(self._chosen())
 

@@ -19,13 +19,17 @@ class BitFit(Method):
 
     name: Literal["bitfit"] = "bitfit"
 
-    def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:
+    def attach(
+        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
+    ) -> Attachment:
         import torch
 
         from lorakit.methods.subset._subset import SubsetAttachment
 
         biases = {
-            name: p for name, p in model.named_parameters() if "bias" in name and name not in fresh
+            name: p
+            for name, p in model.named_parameters()
+            if "bias" in name and name not in newly_initialised
         }
         if any(p.dtype in (torch.float16, torch.bfloat16) for p in biases.values()):
             raise ModelError(
@@ -35,7 +39,7 @@ class BitFit(Method):
             raise ModelError(
                 "bitfit: this architecture has no bias vectors (the Llama shape has none); take another method"
             )
-        return SubsetAttachment(model, self, biases.keys(), fresh)
+        return SubsetAttachment(model, self, biases.keys(), newly_initialised)
 
 
 PLUGIN = BitFit

@@ -18,10 +18,14 @@ class Full(Method):
 
     name: Literal["full"] = "full"
 
-    def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:
+    def attach(
+        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
+    ) -> Attachment:
         from lorakit.methods.subset._subset import SubsetAttachment
 
-        return SubsetAttachment(model, self, {name for name, _ in model.named_parameters()}, fresh)
+        return SubsetAttachment(
+            model, self, {name for name, _ in model.named_parameters()}, newly_initialised
+        )
 
 
 PLUGIN = Full

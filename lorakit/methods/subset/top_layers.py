@@ -29,7 +29,9 @@ class TopLayers(Method):
     n: int = Field(default=2, ge=1)
     """How many blocks."""
 
-    def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:
+    def attach(
+        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
+    ) -> Attachment:
         import torch
 
         from lorakit.methods.subset._subset import SubsetAttachment
@@ -50,7 +52,7 @@ class TopLayers(Method):
             raise ModelError(
                 "top_layers: float32 blocks do not fit a base in half precision; take model.dtype=fp32"
             )
-        return SubsetAttachment(model, self, names, fresh)
+        return SubsetAttachment(model, self, names, newly_initialised)
 
 
 PLUGIN = TopLayers

@@ -33,11 +33,13 @@ class WithLoRA(Method, ABC):
     def added_tokens(self) -> int:
         return self.prompt.added_tokens
 
-    def attach(self, model: nn.Module, roles: Roles, fresh: Collection[str] = ()) -> Attachment:
+    def attach(
+        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
+    ) -> Attachment:
         prompt = self.prompt.attach(
-            model, roles, fresh
+            model, roles, newly_initialised
         )  # first: it refuses a model that is no decoder
-        return SumAttachment(self, self.lora.attach(model, roles, fresh), prompt)
+        return SumAttachment(self, self.lora.attach(model, roles, newly_initialised), prompt)
 
 
 class SumAttachment(Attachment):
@@ -48,7 +50,11 @@ class SumAttachment(Attachment):
 
     def __init__(self, method: Method, first: Attachment, second: Attachment):
         self.method, self.parts = method, (first, second)
-        self.model, self.fresh, self.sites = first.model, first.fresh, [*first.sites, *second.sites]
+        self.model, self.newly_initialised, self.sites = (
+            first.model,
+            first.newly_initialised,
+            [*first.sites, *second.sites],
+        )
 
     def state(self) -> dict[str, Tensor]:
         first, second = self.parts
