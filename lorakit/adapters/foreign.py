@@ -44,7 +44,7 @@ def refuse_variant(used: Mapping[str, Any]) -> None:
 
 def refuse_embeddings(folder: Path, tensors: Collection[str], model: Any, prefix: str) -> None:
     """AdapterError: a low-rank change of an embedding or of the output layer."""
-    layers = tuple(
+    layers: tuple[Any, ...] = tuple(
         getattr(model, f"get_{side}_embeddings", lambda: None)() for side in ("input", "output")
     )
     names = [(path, module) for path, module in model.named_modules() if path]

@@ -92,7 +92,9 @@ def left(run: Path) -> dict[str, Any]:
                 str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.glob("[ap]*/*"))
             },
             "result": {
-                key: value for key, value in result.items() if key not in ("seconds", "files")
+                key: value
+                for key, value in result.items()
+                if key not in ("seconds", "files", "digest")
             },
             "events": [
                 {k: v for k, v in e.items() if k not in timed}

@@ -1,0 +1,5 @@
+"""The small results of tests/report, for the pages of studies."""
+
+from __future__ import annotations
+
+from tests.report.conftest import logs, make_result, seed_result  # noqa: F401
