@@ -91,6 +91,21 @@ def json_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
+def checked_answer(line: dict[str, Any], where: str) -> dict[str, Any]:
+    """A line of a run's predictions. DataError: it is not one, or has no reference."""
+    if missing := [key for key in ("id", "prediction") if key not in line]:
+        raise DataError(f"{where}: no {missing[0]!r}; this is not a line of a run's predictions")
+    if reference_of(line) is None:
+        raise DataError(
+            f"{where}: no reference: these answers can be predicted, and not scored or compared"
+        )
+    return line
+
+
+def reference_of(line: dict[str, Any]) -> Any:
+    return line.get("references", line.get("reference"))
+
+
 def id_of(line: dict[str, Any]) -> str | None:
     """Ids are texts; a number is taken as it is written."""
     return None if line.get("id") is None else str(line["id"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import math
 import os
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -77,15 +79,28 @@ class SeedResult(Config):
     """Site or parameter -> ||dW|| / ||W||."""
     files: dict[str, str] = Field(default_factory=dict)
     """Path within the seed's folder -> digest of the file; empty in results of versions up to 0.1.0."""
+    digest: str = ""
+    """Of all the rest of the seed's file; empty in results of versions up to 0.1.0."""
 
     @property
     def not_trained(self) -> int:
         """Steps that the recipe asks for and that an early stop left out."""
         return 0 if self.planned_steps is None else max(0, self.planned_steps - self.steps)
 
+    def sealed(self) -> SeedResult:
+        """With its digest, as it is written."""
+        return self.model_copy(update={"digest": digest_of(json.loads(self.model_dump_json()))})
+
     def write(self, path: Path) -> None:
-        """As JSON, whole or not at all. InputError: no permission, disk full."""
-        write_whole(path, self.model_dump_json(indent=2) + "\n")
+        """As JSON with its digest, whole or not at all. InputError: no permission, disk full."""
+        write_whole(path, self.sealed().model_dump_json(indent=2) + "\n")
+
+
+def digest_of(said: Mapping[str, Any]) -> str:
+    """Of what a result's file says, but for its digest; as it was read, so a version with another field does not change
+    it."""
+    rest = {key: value for key, value in said.items() if key != "digest"}
+    return hashlib.blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 class Result(Config):
