@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -40,15 +41,27 @@ def _in_code(text: str) -> set[str]:
     }
 
 
-def test_the_gallery_is_up_to_date():
-    spec = importlib.util.spec_from_file_location(
-        "make_gallery", ROOT / "scripts" / "make_gallery.py"
-    )
+def _script(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert _page("gallery.md") == module.page(), "run python scripts/make_gallery.py"
+    return module
+
+
+def test_the_gallery_is_up_to_date():
+    page = _script("make_gallery").page()
+    assert _page("gallery.md") == page, "run python scripts/make_gallery.py"
+
+
+def test_the_drawing_of_the_rooms_is_up_to_date():
+    script = _script("make_architecture")
+    rooms = [room for floor in script.layers() for room in floor]
+    packages = {path.parent.name for path in (ROOT / "lorakit").glob("*/__init__.py")}
+    assert packages <= set(rooms), "every package is on a floor"
+    drawn = script.PICTURE.read_text(encoding="utf-8")
+    assert drawn == script.picture(), "run python scripts/make_architecture.py"
 
 
 def test_every_block_of_a_recipe_is_in_the_gallery():

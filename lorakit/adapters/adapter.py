@@ -47,6 +47,9 @@ PEFT_FILE, PLAIN_FILE, CONFIG_FILE = (
     "adapter_config.json",
 )
 
+TASK_TYPES = {"classification": "SEQ_CLS", "regression": "SEQ_CLS", "causal": "CAUSAL_LM"}
+"""A head -> PEFT's word for it; PEFT takes an adapter without one, too."""
+
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -108,11 +111,7 @@ def save(folder: Path, attachment: Attachment, about: About, tokenizer: Any = No
             tokenizer.save_pretrained(temporary)
         config = None
         if isinstance(attachment, LoRAAttachment):
-            task_type = {
-                "classification": "SEQ_CLS",
-                "regression": "SEQ_CLS",
-                "causal": "CAUSAL_LM",
-            }[about.head]
+            task_type = TASK_TYPES.get(about.head)
             config = peft.config_of(
                 attachment, base_name(about.base, about.base_id), about.revision, task_type
             )

@@ -57,6 +57,24 @@ def score_files(task: str, predictions: Path, references: Path) -> Scored:
     return Scored(scores, len(said), asked.protocol, failed=failed)
 
 
+def score_values(
+    task: str, predictions: Sequence[Any], references: Sequence[Any]
+) -> dict[str, float]:
+    """As `score_files`, of values in memory; errors name them by their number, from 1."""
+    asked = _by_name(task)
+    if len(predictions) != len(references):
+        raise DataError(f"{len(predictions)} predictions and {len(references)} references")
+    said = [
+        _answer(asked, Said(f"prediction {number}", None, value))
+        for number, value in enumerate(predictions, 1)
+    ]
+    wanted = [
+        _reference(asked, Said(f"reference {number}", None, value))
+        for number, value in enumerate(references, 1)
+    ]
+    return asked.score(said, wanted)
+
+
 def score_split(task: str, predictions: Path, split: str, overrides: Sequence[str] = ()) -> Scored:
     """Against the task's own references of a split (`data.path=...` in overrides says where they are).
 

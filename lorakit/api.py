@@ -1,0 +1,345 @@
+"""The Python API: the functions that `import lorakit` offers, for notebooks, scripts and training loops of one's own.
+
+Runs are opened and scored by the same code as on the command line. Nothing is printed; warnings go to the logger
+`lorakit`, and every error is a `lorakit.errors.LorakitError`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from lorakit.methods import Attachment, Method, methods
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    from lorakit.recipe.schema import Recipe
+    from lorakit.runs.result import Result
+    from lorakit.verbs.evaluate import Evaluated
+
+Values = Mapping[str, Any]
+Scores = dict[str, dict[str, float]]
+"""split -> metric -> value, in the unit that the task's paper prints."""
+
+_bases: WeakKeyDictionary[Attachment, Any] = WeakKeyDictionary()
+"""Attachment -> the `About` of its base, taken before training: methods such as BitFit change the base's own weights."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder and its result."""
+
+    folder: Path
+    result: Result
+
+    @property
+    def scores(self) -> Scores:
+        """The mean over the seeds, for each split and metric."""
+        from lorakit.runs.result import summary
+
+        found: Scores = {}
+        for row in summary(self.result):
+            found.setdefault(row.split, {})[row.metric] = row.mean
+        return found
+
+    @property
+    def passed(self) -> bool:
+        """Whether every proof of every seed passed: the adapter is alive, reloads and merges."""
+        return all(check.passed for seed in self.result.seeds for check in seed.checks)
+
+    @property
+    def adapters(self) -> dict[int, Path]:
+        """Seed -> folder of its adapter, in PEFT's format if the method is LoRA."""
+        from lorakit.runs.folder import seed_folder
+
+        return {
+            seed.seed: seed_folder(self.folder, seed.seed) / "adapter" for seed in self.result.seeds
+        }
+
+    @cached_property
+    def adapter(self) -> Path:
+        """The adapter of the only seed, or of the seed with the best primary score."""
+        from lorakit.runs.folder import choose_seed
+
+        return choose_seed(self.folder, None)[0] / "adapter"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A transformers model in evaluation mode, with its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+    attachment: Attachment | None
+    """The adapter on the model; None for a model without one."""
+    labels: tuple[str, ...]
+    """The names of a classifier's outputs, in their order; empty for other heads."""
+
+
+def read_recipe(recipe: str | Path, **overrides: Any) -> Recipe:
+    """The recipe of a file, of a run folder, or of a name that lorakit ships.
+
+    overrides: values by key, as `lorakit.train` takes them. RecipeError lists every problem.
+    """
+    from lorakit.recipe.load import load_recipe
+
+    return load_recipe(str(recipe), _as_overrides(overrides)).recipe
+
+
+def train(
+    recipe: str | Path,
+    runs: str | Path = "runs",
+    restart: bool = False,
+    observe: Callable[[Any], None] | None = None,
+    trust_remote_code: bool = False,
+    **overrides: Any,
+) -> Run:
+    """Train every seed of a recipe, as `lorakit train` does, and return the finished run.
+
+    A run that is in its folder already is returned without training, unless `restart`.
+    recipe: a file, or a name that lorakit ships. observe: called with each event of the run (`lorakit.events`).
+    overrides: nested mappings, such as `train={"epochs": 1}`; a mapping with a `name` replaces the recipe's one.
+    InputError: the recipe, the data or the base model. TrainingError: the run cannot continue.
+    """
+    from lorakit.recipe.load import load_recipe
+    from lorakit.verbs.train import train_recipe
+
+    loaded = load_recipe(str(recipe), _as_overrides(overrides))
+    with _trust(trust_remote_code):
+        folder, result = train_recipe(loaded, Path(runs), observe or _ignore, restart)
+    return Run(folder, result)
+
+
+def open_run(folder: str | Path) -> Run:
+    """A run that was trained before. DataError: the folder does not hold a finished run."""
+    from lorakit.runs.result import Result
+
+    return Run(Path(folder), Result.read(Path(folder) / "result.json"))
+
+
+def load(
+    path: str | Path,
+    base: str | None = None,
+    any_base: bool = False,
+    device: Any = None,
+    trust_remote_code: bool = False,
+) -> Loaded:
+    """The model of a run, an adapter folder, a hub id or a merged model, with its adapter and its tokenizer.
+
+    base: the base model, if not the one that the adapter names. any_base: accept a base with other weights than the
+    adapter was trained on. device: None leaves the model on the CPU. AdapterError, ModelError: it does not fit.
+    """
+    from lorakit.models import Model
+    from lorakit.runs.source import load_source, open_source
+
+    with _trust(trust_remote_code):
+        source = open_source(str(path), base=base)
+        if source.recipe is not None:
+            spec = source.recipe.model
+        else:
+            spec = Model(
+                name=base or (source.adapter.base if source.adapter else None) or str(path)
+            )
+        found, attachment = load_source(source, spec, any_base)
+    if device is not None:
+        found.to(device)
+    found.model.eval()
+    labels = tuple(source.labels) if source.head == "classification" else ()
+    return Loaded(found.model, found.tokenizer, attachment, labels)
+
+
+def evaluate(
+    path: str | Path, *splits: str, out: str | Path | None = None, **options: Any
+) -> Evaluated:
+    """Score a run, an adapter or a merged model, and its base, as `lorakit eval` does.
+
+    splits: the task's evaluation splits, if none are given. out: the folder of the predictions.
+    options: task, base, seed, any_base, trust_remote_code and overrides, as for `generate`.
+    """
+    from lorakit.verbs.evaluate import evaluate as evaluate_path
+
+    with _pointed(options) as at:
+        return evaluate_path(str(path), splits, out=None if out is None else Path(out), **at)
+
+
+def generate(path: str | Path, prompts: Sequence[str], **options: Any) -> list[str]:
+    """The texts that a causal model writes for the prompts, in their order.
+
+    options: task (of an adapter that does not name one, such as "e2e"), base, seed, any_base, trust_remote_code, and
+    overrides of the recipe, such as `decode={"max_new_tokens": 40}`. InputError: the model does not write texts.
+    """
+    from lorakit.verbs.generate import generate_texts
+
+    with _pointed(options) as at:
+        return [str(answer.prediction) for answer in generate_texts(str(path), prompts, **at)]
+
+
+def merge(path: str | Path, to: str | Path, dtype: str = "fp32", **options: Any) -> dict[str, Any]:
+    """Fold an adapter into its base and write a plain transformers model to the folder `to`; returns the report.
+
+    dtype: of the written weights (fp32, bf16, fp16). options: as for `generate`, and examples and tolerance of the
+    comparison. ToleranceError: the merged model gives other logits; no model is left behind then.
+    """
+    from lorakit.verbs.merge import merge as merge_path
+
+    proof = {key: options.pop(key) for key in ("examples", "tolerance") if key in options}
+    with _pointed(options) as at:
+        return merge_path(str(path), Path(to), dtype, **proof, **at)
+
+
+def score(task: str, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+    """The metrics of a task ("glue/mrpc", "e2e", ...) for predictions; a text may have a list of references.
+
+    DataError: lengths that differ, a label that is not one of the task's, or a value that is not a number.
+    """
+    from lorakit.verbs.score import score_values
+
+    return score_values(task, predictions, references)
+
+
+def list_methods() -> list[str]:
+    """The names of all methods, those of other packages included."""
+    return methods.names()
+
+
+def make_method(name: str, **fields: Any) -> Method:
+    """The configuration of a method, such as `make_method("lora", r=4, targets=["query", "value"])`."""
+    return methods.get(name).model_validate({"name": name, **fields})
+
+
+def attach(
+    model: PreTrainedModel,
+    method: str | Method = "lora",
+    train_also: Sequence[str] = (),
+    **fields: Any,
+) -> Attachment:
+    """Put a method on a transformers model, in place, for a training loop of one's own or for `Trainer`.
+
+    Afterwards `requires_grad` is set for exactly the parameters that the method trains.
+    train_also: names of modules that are trained and saved completely, such as `["classifier"]` for a head that the
+    checkpoint does not hold. fields: the method's, as in a recipe. TargetError: a target matches nothing.
+    """
+    made = make_method(method, **fields) if isinstance(method, str) else method
+    names = _parameters_of(model, train_also)
+    about = _about(model, made, names)
+    attachment = made.attach(model, _roles(model), names)
+    _bases[attachment] = replace(about, fresh=sorted(attachment.newly_initialised))
+    return attachment
+
+
+def save_adapter(attachment: Attachment, folder: str | Path, tokenizer: Any = None) -> Path:
+    """Write what an attachment trained, with the tokenizer if one is given; LoRA in PEFT's format.
+
+    The file holds digests of itself and of the base model's weights, so that a damaged file or another base is
+    noticed when it is loaded. attachment: from `attach` or `load_adapter`. InputError: the folder cannot be written.
+    """
+    from lorakit.adapters import adapter as files
+
+    files.save(Path(folder), attachment, _bases[attachment], tokenizer)
+    return Path(folder)
+
+
+def load_adapter(model: PreTrainedModel, folder: str | Path, any_base: bool = False) -> Attachment:
+    """Put a saved adapter on a base model, in place. AdapterError: it is damaged, or of another base (see any_base)."""
+    from lorakit.adapters import adapter as files
+
+    found = files.read(Path(folder))
+    about = found.about or _about(model, None, ())
+    attachment = files.attach(found, model, _roles(model), (), check_base=not any_base)
+    method = attachment.method.model_dump(mode="json")
+    _bases[attachment] = replace(about, method=method, fresh=sorted(attachment.newly_initialised))
+    return attachment
+
+
+def _about(model: Any, method: Method | None, newly_initialised: Sequence[str]) -> Any:
+    from lorakit import __version__
+    from lorakit.adapters import adapter as files
+    from lorakit.adapters.base_config import settings_of
+
+    head = _head_of(model)
+    labels = model.config.id2label if head == "classification" else {}
+    return files.About(
+        base=model.config.name_or_path,
+        revision=getattr(model.config, "_commit_hash", None),
+        model_type=model.config.model_type,
+        head=head,
+        labels=[labels[i] for i in sorted(labels)],
+        task={},
+        max_length=0,
+        method={} if method is None else method.model_dump(mode="json"),
+        fresh=list(newly_initialised),
+        fingerprint=files.fingerprint(model, newly_initialised),
+        lorakit=__version__,
+        base_config=settings_of(model.config),
+    )
+
+
+def _head_of(model: Any) -> str:
+    """What a transformers class computes, as a task's head; empty for one that no task has."""
+    name = type(model).__name__
+    if name.endswith("ForSequenceClassification"):
+        return "regression" if model.config.num_labels == 1 else "classification"
+    if name.endswith(("ForCausalLM", "LMHeadModel")):
+        return "causal"
+    return ""
+
+
+def _roles(model: Any) -> Any:
+    from lorakit.models import family_of
+
+    family = family_of(model.config.model_type)
+    return {} if family is None else family.places(model.config)
+
+
+def _parameters_of(model: nn.Module, modules: Sequence[str]) -> list[str]:
+    """The names of the parameters in modules. TargetError: the model does not have such a module."""
+    from lorakit.errors import TargetError, did_you_mean
+
+    known = [name for name, _ in model.named_modules() if name]
+    for name in modules:
+        if name not in known:
+            raise TargetError(
+                f"train_also: the model has no module {name!r}{did_you_mean(name, known)}"
+            )
+    inside = tuple(f"{name}." for name in modules)
+    return [name for name, _ in model.named_parameters() if inside and name.startswith(inside)]
+
+
+def _as_overrides(values: Values, under: str = "") -> list[str]:
+    """Nested mappings as `a.b=value`; one with a `name` is replaced as a whole, as in a recipe."""
+    found: list[str] = []
+    for key, value in values.items():
+        path = f"{under}.{key}" if under else key
+        if isinstance(value, Mapping) and "name" not in value:
+            found += _as_overrides(value, path)
+        else:
+            found.append(f"{path}={json.dumps(value, default=str)}")
+    return found
+
+
+@contextmanager
+def _pointed(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The keywords of a verb from those of the API, inside the permission to run a checkpoint's code."""
+    names = ("task", "base", "seed", "any_base")
+    at = {name: options.pop(name) for name in names if name in options}
+    trusted = options.pop("trust_remote_code", False)
+    with _trust(trusted):
+        yield {**at, "overrides": _as_overrides(options)}
+
+
+def _trust(granted: bool) -> Any:
+    from lorakit.models import trust_remote_code
+
+    return trust_remote_code(granted)
+
+
+def _ignore(_event: Any) -> None:
+    """The observer of a run that nobody watches."""

@@ -1,0 +1,163 @@
+"""The Python API: the examples of docs/python.md run in their order, and what they leave is right."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import lorakit
+from lorakit.errors import AdapterError, DataError, RecipeError, TargetError
+
+PAGE = Path(__file__).parent.parent / "docs" / "python.md"
+BASE = str(Path(lorakit.__file__).parent / "assets" / "tiny_encoder")
+SMALL = {"train": {"max_steps": 4}, "data": {"limit": {"train": 64, "validation": 16}}}
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> tuple[Path, dict]:
+    """(the folder in which the page's code ran, its variables)"""
+    folder, known = tmp_path_factory.mktemp("page"), {}
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= 8
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        for block in blocks:
+            exec(compile(block, str(PAGE), "exec"), known)
+    finally:
+        os.chdir(before)
+    return folder, known
+
+
+def test_the_page_trains_evaluates_merges_and_generates(page):
+    folder, known = page
+    assert known["run"].passed
+    assert known["run"].adapter.is_relative_to("runs")
+    assert known["found"].scores["validation"]["accuracy"] > 0
+    assert known["report"]["max_logit_difference"] < 1e-4
+    assert (folder / "merged" / "model.safetensors").is_file()
+    assert [type(text) for text in known["texts"]] == [str]
+    assert known["scores"] == {"accuracy": 50.0, "f1": pytest.approx(200 / 3)}
+    assert len(known["answers"]) == 2
+
+
+def test_the_page_names_every_function_that_is_public():
+    text = PAGE.read_text("utf-8")
+    for name in lorakit.__all__:
+        assert name == "__version__" or name in text, name
+
+
+def test_every_public_name_can_be_imported():
+    assert len(lorakit.__all__) > 10
+    for name in lorakit.__all__:
+        assert getattr(lorakit, name) is not None
+    assert set(lorakit.__all__) <= set(dir(lorakit))
+    with pytest.raises(AttributeError, match="nothing_of_that_name"):
+        lorakit.nothing_of_that_name  # noqa: B018
+
+
+def test_importing_lorakit_imports_no_torch():
+    code = "import sys, lorakit; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def _model(seed: int = 0):
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(seed)
+    return AutoModelForSequenceClassification.from_pretrained(
+        BASE, num_labels=2, dtype=torch.float32
+    ).eval()
+
+
+def _trained_logits(attachment) -> torch.Tensor:
+    """Logits after three steps of AdamW on one batch."""
+    ids = torch.randint(5, 100, (4, 9), generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.AdamW(attachment.trained().values(), lr=1e-2)
+    for _ in range(3):
+        attachment.model(input_ids=ids, labels=torch.tensor([0, 1, 0, 1])).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    with torch.no_grad():
+        return attachment.model(input_ids=ids).logits
+
+
+@pytest.mark.parametrize("method", ["lora", "bitfit", "adapter_h", "full"])
+def test_any_method_on_ones_own_model_comes_back_from_its_file(method, tmp_path):
+    attachment = lorakit.attach(_model(), method, train_also=["classifier"])
+    wanted = _trained_logits(attachment)
+    lorakit.save_adapter(attachment, tmp_path / "adapter")
+    other = _model(seed=1)
+    again = lorakit.load_adapter(other, tmp_path / "adapter")
+    ids = torch.randint(5, 100, (4, 9), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(other(input_ids=ids).logits, wanted)
+    lorakit.save_adapter(again, tmp_path / "again")
+    third = _model(seed=2)
+    lorakit.load_adapter(third, tmp_path / "again")
+    with torch.no_grad():
+        assert torch.equal(third(input_ids=ids).logits, wanted)
+
+
+def test_peft_reads_what_was_attached_to_ones_own_model(tmp_path):
+    peft = pytest.importorskip("peft")
+    attachment = lorakit.attach(_model(), r=4, train_also=["classifier"])
+    wanted = _trained_logits(attachment)
+    lorakit.save_adapter(attachment, tmp_path / "adapter")
+    theirs = peft.PeftModel.from_pretrained(_model(seed=3), str(tmp_path / "adapter")).eval()
+    ids = torch.randint(5, 100, (4, 9), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(theirs(input_ids=ids).logits, wanted, atol=1e-6)
+
+
+def test_another_base_is_refused(tmp_path):
+    attachment = lorakit.attach(_model(), train_also=["classifier"])
+    lorakit.save_adapter(attachment, tmp_path / "adapter")
+    other = _model()
+    with torch.no_grad():
+        next(other.roberta.encoder.parameters()).add_(1)
+    with pytest.raises(AdapterError):
+        lorakit.load_adapter(other, tmp_path / "adapter")
+    assert lorakit.load_adapter(other, tmp_path / "adapter", any_base=True).sites
+
+
+def test_what_does_not_exist_is_refused():
+    with pytest.raises(TargetError, match=r"classifer.*classifier"):
+        lorakit.attach(_model(), train_also=["classifer"])
+    with pytest.raises(RecipeError, match="lorra"):
+        lorakit.make_method("lorra")
+    with pytest.raises(RecipeError, match="quickstrat"):
+        lorakit.train("quickstrat")
+    with pytest.raises(RecipeError, match=r"train\.epoch"):
+        lorakit.read_recipe("quickstart", train={"epoch": 1})
+    with pytest.raises(DataError, match=r"prediction 2: .*maybe"):
+        lorakit.score("glue/mrpc", ["equivalent", "maybe"], ["equivalent", "equivalent"])
+    with pytest.raises(DataError):
+        lorakit.score("glue/mrpc", ["equivalent"], [])
+
+
+def test_values_are_those_of_the_recipe():
+    recipe = lorakit.read_recipe(
+        "quickstart", seeds=[3], train={"epochs": 2.5}, method={"name": "lora", "r": 2}
+    )
+    assert (recipe.seeds, recipe.train.epochs, recipe.method.name) == ((3,), 2.5, "lora")
+    assert recipe.method.model_dump()["r"] == 2
+
+
+def test_a_run_is_found_again_and_opened(tmp_path):
+    seen = []
+    run = lorakit.train("quickstart", runs=tmp_path, observe=seen.append, seeds=[0], **SMALL)
+    assert seen
+    again = lorakit.train("quickstart", runs=tmp_path, seeds=[0], **SMALL)
+    assert again.result == run.result
+    opened = lorakit.open_run(run.folder)
+    assert opened.scores == run.scores
+    assert opened.adapters == {0: run.adapter}
+    with pytest.raises(DataError):
+        lorakit.open_run(tmp_path)
