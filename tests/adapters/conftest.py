@@ -11,9 +11,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from lorakit.adapters import adapter as files
 from lorakit.adapters.digest import KEY
 from lorakit.adapters.digest import digests as digests_of
+from lorakit.adapters.files import CONFIG_FILE, PEFT_FILE
+from lorakit.adapters.save import save_adapter
 from lorakit.methods import methods
 
 
@@ -35,7 +36,7 @@ def trained(tiny, about, tmp_path):
         model.step(attachment, steps=2)
         kind = {} if head == "SequenceClassification" else {"head": "causal", "labels": []}
         folder = tmp_path / "adapter"
-        files.save(folder, attachment, about(model, attachment, **kind))
+        save_adapter(folder, attachment, about(model, attachment, **kind))
         return model, attachment, folder
 
     return trained
@@ -72,7 +73,7 @@ def rewrite():
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
         tensors, metadata = change(tensors), header(metadata)
         if digests and KEY in metadata:
-            config = folder / files.CONFIG_FILE
+            config = folder / CONFIG_FILE
             read = json.loads(config.read_text()) if config.is_file() else None
             metadata[KEY] = json.dumps(digests_of(folder, metadata, read, tensors))
         save_file(tensors, file, metadata=metadata)
@@ -86,8 +87,8 @@ def from_peft():
 
     def write(folder: Path, tensors: dict[str, torch.Tensor], **config: Any) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, folder / files.PEFT_FILE, metadata={"format": "pt"})
-        (folder / files.CONFIG_FILE).write_text(
+        save_file(tensors, folder / PEFT_FILE, metadata={"format": "pt"})
+        (folder / CONFIG_FILE).write_text(
             json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 8, **config})
         )
         return folder

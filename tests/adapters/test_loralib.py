@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from lorakit.adapters.loralib import read, state_of
+from lorakit.adapters.checkpoint import read_checkpoint
+from lorakit.adapters.loralib import state_of
 from lorakit.errors import AdapterError
 from lorakit.methods.reparam.lora import LoRA
 from tests.parity.compare import EXACT, SAME, gap
@@ -100,7 +101,7 @@ def imported(tiny, tmp_path):
         attachment = LoRA(**{"r": R, "alpha": ALPHA, **fields}).attach(
             ours.model, ours.roles, ours.newly_initialised
         )
-        attachment.load_state(state_of(attachment, read(tmp_path / "checkpoint.bin")))
+        attachment.load_state(state_of(attachment, read_checkpoint(tmp_path / "checkpoint.bin")))
         return ours
 
     return run
@@ -313,7 +314,7 @@ class TestReading:
                 AdapterError,
                 match=r"asks for \w+\.open, and that could run code, so it is not read",
             ):
-                read(tmp_path / name)
+                read_checkpoint(tmp_path / name)
         assert not (tmp_path / "this-was-run").exists()
 
     @pytest.mark.parametrize(
@@ -328,15 +329,15 @@ class TestReading:
     def test_no_state_dict(self, tmp_path, held, why):
         torch.save(held, tmp_path / "x.pt")
         with pytest.raises(AdapterError, match=why):
-            read(tmp_path / "x.pt")
+            read_checkpoint(tmp_path / "x.pt")
 
     def test_no_checkpoint(self, tmp_path):
         with pytest.raises(AdapterError, match=r"cannot read .*No such file"):
-            read(tmp_path / "x.pt")
+            read_checkpoint(tmp_path / "x.pt")
         (tmp_path / "x.pt").write_text("version https://git-lfs.github.com/spec/v1\n")
         with pytest.raises(AdapterError, match="is no checkpoint of torch, or damaged"):
-            read(tmp_path / "x.pt")
+            read_checkpoint(tmp_path / "x.pt")
         torch.save({"a": torch.zeros(1000)}, tmp_path / "y.pt")
         (tmp_path / "y.pt").write_bytes((tmp_path / "y.pt").read_bytes()[:900])
         with pytest.raises(AdapterError, match="is no checkpoint of torch, or damaged"):
-            read(tmp_path / "y.pt")
+            read_checkpoint(tmp_path / "y.pt")

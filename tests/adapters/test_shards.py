@@ -12,7 +12,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from lorakit.adapters import adapter as files
+from lorakit.adapters.files import PEFT_FILE, read_adapter
+from lorakit.adapters.save import save_adapter
 from lorakit.adapters.shards import Shards, shards
 from lorakit.errors import AdapterError, ModelError
 from lorakit.models import Model
@@ -49,7 +50,7 @@ def merged(trained, base, tmp_path):
         )
         attachment.merge()
         kind = "classification" if head == "SequenceClassification" else "causal"
-        return model, shards(Model(name=str(checkpoint)), kind, ["no", "yes"], files.read(folder))
+        return model, shards(Model(name=str(checkpoint)), kind, ["no", "yes"], read_adapter(folder))
 
     return merged
 
@@ -218,11 +219,10 @@ def test_a_damaged_index_is_said(merged):
 PEAK = """
 import re, sys, torch, transformers.models.llama.modeling_llama
 from pathlib import Path
-from lorakit.adapters import adapter as files
 from lorakit.adapters.shards import shards
 from lorakit.models import Model
 base, adapter, to = map(Path, sys.argv[1:])
-found = shards(Model(name=str(base)), "causal", [], files.read(adapter))
+found = shards(Model(name=str(base)), "causal", [], read_adapter(adapter))
 torch.ones(256, 256) @ torch.ones(256, 256)  # the library of products is loaded
 def memory(what): return int(re.search(what + r":\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 Path("/proc/self/clear_refs").write_text("5")  # the peak is that from now on
@@ -248,9 +248,11 @@ def test_no_more_than_a_file_is_in_memory(tiny, about, tmp_path):
     attachment = LoRA(r=8).attach(model.model, model.roles)
     for delta in attachment.deltas.values():
         torch.nn.init.normal_(delta.B)
-    files.save(tmp_path / "adapter", attachment, about(model, attachment, head="causal", labels=[]))
+    save_adapter(
+        tmp_path / "adapter", attachment, about(model, attachment, head="causal", labels=[])
+    )
     largest = max(path.stat().st_size for path in (tmp_path / "base").glob("*.safetensors"))
-    adapter = (tmp_path / "adapter" / files.PEFT_FILE).stat().st_size
+    adapter = (tmp_path / "adapter" / PEFT_FILE).stat().st_size
     whole = sum(path.stat().st_size for path in (tmp_path / "base").glob("*.safetensors"))
     assert whole > 5 * largest
     (tmp_path / "to").mkdir()

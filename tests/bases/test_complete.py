@@ -11,9 +11,12 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from lorakit.bases.files import location
+from lorakit.bases.load import load
+from lorakit.bases.outline import outline
+from lorakit.bases.tokenizer import load_tokenizer
 from lorakit.errors import ModelError
 from lorakit.models import Model
-from lorakit.models._load import load, load_tokenizer, location, outline
 
 LABELS = ("no", "yes", "maybe")
 ENCODER, DECODER = ("lorakit:tiny_encoder", "classification"), ("lorakit:tiny_gpt2", "causal")

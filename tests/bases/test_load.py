@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from lorakit.bases.config import read_config, roles_of
+from lorakit.bases.files import location
+from lorakit.bases.load import load
+from lorakit.bases.outline import outline
 from lorakit.errors import ModelError
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import Model
-from lorakit.models._load import load, location, outline, read_config, roles_of
 from tests.rounding import assert_near
 
 LABELS = ("no", "yes", "maybe")
