@@ -105,6 +105,7 @@ def _attach_foreign(
     are then untied, and the one that the adapter does not hold stays as it is.
     """
     assert file.peft_config is not None  # `read_adapter` refuses a folder with neither
+    # what modules_to_save holds replaces the base's own, so it is attached as if it were new
     newly_initialised = {*newly_initialised, *plain_names(file.tensors)}
     method = peft.method_of(file.peft_config, file.tensors)
     try:

@@ -60,6 +60,7 @@ def changed(written: str, found: Mapping[str, str | None]) -> list[str]:
 
 def _of_tensors(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.blake2b(digest_size=16)
+    # sorted, because the order of tensors in a file depends on the program that wrote it
     for name, tensor in sorted(tensors.items()):
         plain = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())

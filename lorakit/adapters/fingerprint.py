@@ -125,6 +125,7 @@ class Digests:
 
     def _over(self, view: str) -> str:
         total = hashlib.blake2b(digest_size=16)
+        # sorted, because a streamed merge adds the weights in the order of their files
         for _, digest in sorted(self.found[view.removeprefix(UNQUANTIZED)].items()):
             if view in DTYPES or digest.startswith(b"+"):
                 total.update(digest)
@@ -144,6 +145,7 @@ def _digest(name: str, tensor: Tensor, dtype: torch.dtype) -> bytes:
     if bits.numel() <= SAMPLES:
         found.update(bits.cpu().numpy().tobytes())
         return found.digest()
+    # a changed number changes the sums; numbers that change places change the samples
     packed = _packed(bits)
     positions = (_POSITIONS * bits.numel()).long().to(bits.device)
     for part in (packed.sum(1), packed.sum(0), bits.flatten()[positions]):
@@ -168,7 +170,7 @@ def _packed(bits: Tensor) -> Tensor:
     int64 sums wrap around in the same way on every device.
     """
     per = 8 // bits.element_size()
-    if bits.shape[1] % per:
+    if bits.shape[1] % per:  # rows do not end at a 64-bit word: one long row, padded with zeros
         flat = torch.nn.functional.pad(bits.flatten(), (0, -bits.numel() % per))
         return flat.view(torch.int64).unsqueeze(0)
     return bits.view(torch.int64)

@@ -43,8 +43,8 @@ def state_of(attachment: LoRAAttachment, tensors: Mapping[str, Tensor]) -> dict[
     if not any(key.endswith(".lora_A") for key in left):
         raise AdapterError(
             f"the checkpoint does not hold lora_A (it has {', '.join(sorted(left)[:3])} ...): its "
-            "LoRA was merged and left out, or it was not saved by loralib. A merged model is not an "
-            "adapter"
+            "LoRA was merged and left out, or it was not saved by loralib. A merged model is not "
+            "an adapter"
         )
     modules = by_module(attachment.sites)
     state: dict[str, Tensor] = {}
@@ -76,7 +76,7 @@ def _take_pairs(
     """A and B of each part of one module, taken out of `left`."""
     a = _take_factor(f"{path}.lora_A", path, left)
     b = _take_factor(f"{path}.lora_B", path, left)
-    sites = sorted(sites, key=_first_row)
+    sites = sorted(sites, key=_first_row)  # loralib stacks in the order of rows, not of targets
     ranks = [attachment.deltas[site.name].A.shape[0] for site in sites]
     heights = [site.shape[0] for site in sites]
     r = ranks[0]
@@ -135,17 +135,7 @@ def _compare_with_base(
     for name, value in left.items():
         if name not in own and name.endswith(BUFFER_ENDS):
             continue
-        if name not in own:
-            raise AdapterError(
-                f"the checkpoint holds {name}, which this model does not have"
-                f"{did_you_mean(name, own)}"
-            )
-        base = own[name].detach().float().cpu()
-        if value.shape != base.shape:
-            raise AdapterError(
-                f"{name}: the checkpoint has shape {tuple(value.shape)}, the base "
-                f"{tuple(base.shape)}"
-            )
+        base = _base_weight(name, value, own)
         if torch.allclose(value, base, rtol=1e-3, atol=1e-5):
             continue
         path = name.removesuffix(".weight")
@@ -165,6 +155,20 @@ def _compare_with_base(
         )
 
 
+def _base_weight(name: str, value: Tensor, own: Mapping[str, Tensor]) -> Tensor:
+    """The base's weight in float32. AdapterError: it is absent, or its shape is not `value`'s."""
+    if name not in own:
+        raise AdapterError(
+            f"the checkpoint holds {name}, which this model does not have{did_you_mean(name, own)}"
+        )
+    base = own[name].detach().float().cpu()
+    if value.shape != base.shape:
+        raise AdapterError(
+            f"{name}: the checkpoint has shape {tuple(value.shape)}, the base {tuple(base.shape)}"
+        )
+    return base
+
+
 def _refuse_other_alpha(
     attachment: LoRAAttachment, sites: Sequence[Site], state: Mapping[str, Tensor], change: Tensor
 ) -> None:
@@ -173,7 +177,7 @@ def _refuse_other_alpha(
     change: W - W0, in the layout of the module's weight. The scale is fitted by least squares.
     """
     weight = f"{sites[0].path}.weight"
-    if is_conv1d(sites[0].module):
+    if is_conv1d(sites[0].module):  # it stores its weight as (in, out)
         change = change.T
     product = torch.zeros_like(change)
     for site in sites:

@@ -123,7 +123,7 @@ def _common_scale(attachment: LoRAAttachment, sites: list[Site]) -> float:
 def _stack(attachment: LoRAAttachment, sites: list[Site]) -> tuple[Tensor, Tensor]:
     """(A' (r', in), B' (out, r')) of one module."""
     deltas = [attachment.deltas[site.name] for site in sites]
-    if len(sites) == 1 and sites[0].rows is None:
+    if len(sites) == 1 and sites[0].rows is None:  # the common case, without a copy
         return deltas[0].A.detach().cpu(), deltas[0].B.detach().cpu()
     out = features(sites[0].module)[0]
     scale = _common_scale(attachment, sites)
@@ -159,6 +159,7 @@ def _unstack(
         state[f"{site.name}.B"] = b[site.index, column : column + r] / (delta.scale / scale)
         used[site.index, column : column + r] = True
         column += r
+    # PEFT trains the zero blocks too: the file is then no longer a LoRA of the parts
     if bool(b[~used].any()):
         parts = ", ".join(site.part for site in sites)
         raise AdapterError(

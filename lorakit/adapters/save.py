@@ -1,4 +1,4 @@
-"""Saving an adapter: the folder is complete or does not exist, and equal adapters are equal bytes."""
+"""Saving an adapter: the folder is complete or absent, and equal adapters are equal bytes."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ def save_adapter(
             _write_tensors(temporary / PEFT_FILE, tensors, about, config)
         else:
             _write_tensors(temporary / PLAIN_FILE, attachment.state(), about, None)
+        # everything is on the disk before the rename, so a power cut leaves the old or the new one
         sync_all(temporary)
         _replace(temporary, folder)
         sync(folder.parent)

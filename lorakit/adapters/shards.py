@@ -125,12 +125,12 @@ class Shards:
         return merged
 
     def _folded(self, name: str, tensor: Tensor) -> Tensor:
-        """W + dW in float32: the layer's empty weight is replaced while its deltas are folded in."""
+        """W + dW in float32, computed on the layer with `tensor` as its weight."""
         sites = self.sites[name]
         layer = sites[0].module
         attachment = self.attachment
         assert isinstance(attachment, LoRAAttachment)
-        empty = layer.weight
+        empty = layer.weight  # of shapes only, on the meta device
         weight = nn.Parameter(tensor.float(), requires_grad=False)
         layer.weight = weight
         try:
@@ -192,7 +192,7 @@ def _parts(
     parts = []
     for file in files:
         with opened(file) as tensors:
-            keys = {}
+            keys: dict[str, str] = {}
             for key in tensors.keys():  # noqa: SIM118 (not a mapping)
                 name = next((own[n] for n in _spellings(key, model) if n in own), None)
                 if name is None or name in found:

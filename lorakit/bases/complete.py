@@ -37,7 +37,7 @@ _LAYER_COUNTS = frozenset(
         "num_decoder_layers",
     }
 )
-"""Names of the number of layers in configurations. A recipe that sets one drops layers on purpose."""
+"""Names of the number of layers. A recipe that sets one drops layers on purpose."""
 
 
 def newly_initialised_of(
@@ -49,6 +49,7 @@ def newly_initialised_of(
     shape, or a tensor of the checkpoint has no place in the model.
     """
     own = {name for name, _ in model.named_parameters()}
+    # transformers lists tied weights and buffers too, which are not parameters
     missing = own.intersection(report["missing_keys"]) - untied(model, report, spec)
     resized = {
         name: (tuple(held), tuple(wanted))
@@ -69,7 +70,7 @@ def newly_initialised_of(
 
 
 def untied(model: Any, report: Mapping[str, Any], spec: Model) -> set[str]:
-    """The output layer's weight, if the recipe unties it and the checkpoint has the embeddings only.
+    """The output layer's weight if the recipe unties it and the checkpoint does not hold it.
 
     Empty otherwise.
     """

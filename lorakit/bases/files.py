@@ -17,6 +17,7 @@ from lorakit.models import TRUST_FLAG, Model
 
 SHIPPED = "lorakit:"
 """Prefix of the names of bases that are part of the package."""
+# transformers then returns None for a file that is not on this machine, where it would raise
 _LOCAL_ONLY = {
     "local_files_only": True,
     "_raise_exceptions_for_missing_entries": False,
@@ -89,7 +90,7 @@ def weight_files(spec: Model, local: bool = False) -> list[Path]:
         file = cached_of(spec, name, local)
         if file is None:
             if local and not Path(location(spec.name)).is_dir():
-                return []
+                return []  # a checkpoint of the hub that was downloaded in part
             raise ModelError(f"{index} names {name}, which {spec.name} does not have")
         files.append(file)
     return files

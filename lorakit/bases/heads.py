@@ -63,6 +63,7 @@ def newly_initialised_by_architecture(
     Both classes are built without weights. config: the configuration of `model`. stored: the
     configuration as it was saved, with as many labels as the saved head has outputs.
     """
+    # the configuration says which class was saved; building it shows its parameters
     saved = _saved_class(config)
     if saved is None:
         return _outside_body(model)

@@ -57,7 +57,7 @@ def load(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
     fit_padding(model, tokenizer)
     if spec.new_tokens:
         newly_initialised |= add_rows(model, add_tokens(tokenizer, spec))
-    if head != "causal":
+    if head != "causal":  # a causal loss is taken at label positions only, never at padding
         prove_padding(model, tokenizer, spec.name)
     make_fast(model, family_of(model.config.model_type), head)
     return Base(

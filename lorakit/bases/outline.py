@@ -82,7 +82,7 @@ def random_base(
             if isinstance(getattr(config, name), (int, float)):
                 setattr(config, name, dropout)
     if setting(config, "pad_token_id") is None:
-        config.pad_token_id = 0
+        config.pad_token_id = 0  # a classification head refuses a batch without one
     return model_class(head).from_config(
         config, dtype=torch.float32, trust_remote_code=is_trusted()
     )

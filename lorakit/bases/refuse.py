@@ -1,4 +1,4 @@
-"""Bases that cannot be used: stored quantized, adapters, code from elsewhere, another vocabulary."""
+"""Bases that cannot be used: stored quantized, adapters, foreign code, another vocabulary."""
 
 from __future__ import annotations
 

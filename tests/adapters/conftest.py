@@ -20,7 +20,7 @@ from lorakit.methods import methods
 
 @pytest.fixture
 def trained(tiny, about, tmp_path):
-    """`trained(family, method, fields)` -> (model, attachment, folder): two steps from a tiny base, and saved."""
+    """`trained(family, method, fields)` -> (model, attachment, folder) after two steps."""
 
     def trained(
         family: str = "roberta",
@@ -44,7 +44,7 @@ def trained(tiny, about, tmp_path):
 
 @pytest.fixture
 def base(tiny):
-    """`base(family)`: the same base anew, with another random head, as a checkpoint without a head gives it."""
+    """`base(family)`: the same base with another random head, as of a checkpoint without one."""
 
     def base(family: str = "roberta", head: str = "SequenceClassification", **changes: Any):
         model = tiny(family, head, **changes)
@@ -59,9 +59,9 @@ def base(tiny):
 
 @pytest.fixture
 def rewrite():
-    """`rewrite(folder, change, header=None)`: the tensor file again, with `change(tensors)` and another header.
+    """`rewrite(folder, change, header)`: the tensor file with changed tensors and metadata.
 
-    digests: those of what is written then, so that a reader looks further; else they stay.
+    digests: compute them again, so that a reader finds the next fault; if not, they stay.
     """
 
     def rewrite(
@@ -70,8 +70,10 @@ def rewrite():
         file = next(folder.glob("*.safetensors"))
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata()
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
-        tensors, metadata = change(tensors), header(metadata)
+            names = opened.keys()
+            tensors = {name: opened.get_tensor(name) for name in names}
+        tensors = change(tensors)
+        metadata = header(metadata)
         if digests and KEY in metadata:
             config = folder / CONFIG_FILE
             read = json.loads(config.read_text()) if config.is_file() else None
@@ -83,7 +85,7 @@ def rewrite():
 
 @pytest.fixture
 def from_peft():
-    """`from_peft(folder, tensors, **config)`: an adapter as PEFT leaves it, without lorakit's header."""
+    """`from_peft(folder, tensors, **config)`: an adapter of PEFT, without lorakit's metadata."""
 
     def write(folder: Path, tensors: dict[str, torch.Tensor], **config: Any) -> Path:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What an adapter calls its base: PEFT finds it under that name, and no path goes out without a word."""
+"""The name of an adapter's base: PEFT finds it, and a folder's path is warned of."""
 
 from __future__ import annotations
 

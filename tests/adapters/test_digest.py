@@ -23,7 +23,7 @@ def _flipped(data: bytes, bit: int) -> bytes:
 
 @pytest.mark.parametrize("method", ["lora", "bitfit"])
 def test_every_flipped_bit_is_seen(trained, method, monkeypatch):
-    """Of the tensor file: refused, or (a bit of the padding, or of the digests' key) the same adapter."""
+    """Refused, or (a bit of the padding, or of the digests' key) the same adapter."""
     _, _, folder = trained("roberta", method)
     wanted = read_adapter(folder)
     file = next(folder.glob("*.safetensors"))

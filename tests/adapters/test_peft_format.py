@@ -1,4 +1,4 @@
-"""What a PEFT reader finds in the folder, and what PEFT's own files become; PEFT itself is in tests/parity."""
+"""PEFT's format, written and read; PEFT itself is in tests/parity."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_a_stacked_adapter_that_was_trained_on_elsewhere_is_refused(trained, bas
     rewrite(
         folder, lambda t: {n: v + 0.1 if n.endswith("lora_B.weight") else v for n, v in t.items()}
     )
-    with pytest.raises(AdapterError, match="not zero outside the rows of query, value"):
+    with pytest.raises(AdapterError, match="rows of query, value"):
         _attach(folder, base("gpt2"))
 
 
@@ -316,7 +316,7 @@ def test_lora_alpha_has_pefts_default(base, from_peft, tmp_path):
     ids=lambda c: "-".join(map(str, *c.items())),
 )
 def test_what_plain_lora_is_not_is_refused_by_name(base, from_peft, tmp_path, config):
-    """PiSSA and its kin change W0 when they are made, and the file does not hold that: the sum would be another."""
+    """PiSSA and similar methods change W0, which the file does not hold: the sum would differ."""
     folder = from_peft(tmp_path, _tensors(), **config)
     with pytest.raises(AdapterError, match=next(iter(config))):
         _attach(folder, base())
@@ -329,7 +329,7 @@ def test_how_a_and_b_began_does_not_matter(base, from_peft, tmp_path, value):
 
 @pytest.mark.parametrize("value", ["IA3", None, "ADALORA"])
 def test_another_kind_of_adapter(base, from_peft, tmp_path, value):
-    with pytest.raises(AdapterError, match=f"peft_type {value!r}; lorakit reads LORA"):
+    with pytest.raises(AdapterError, match=repr(value)):
         _attach(from_peft(tmp_path, _tensors(), peft_type=value), base())
 
 
@@ -343,7 +343,7 @@ def test_a_tensor_that_nothing_takes(base, from_peft, tmp_path, key):
 def test_half_of_a_pair_is_missing(base, from_peft, tmp_path):
     tensors = _tensors()
     del tensors[f"{PREFIX}{QUERY}.lora_B.weight"]
-    with pytest.raises(AdapterError, match=f"no lora_A and lora_B for {QUERY}"):
+    with pytest.raises(AdapterError, match=QUERY):
         _attach(from_peft(tmp_path, tensors), base())
 
 
@@ -355,12 +355,12 @@ def test_a_module_that_the_model_has_not(base, from_peft, tmp_path):
 
 
 def test_a_head_that_the_adapter_does_not_hold(base, from_peft, tmp_path):
-    with pytest.raises(AdapterError, match=r"classifier\.dense\.bias.* would be random numbers"):
+    with pytest.raises(AdapterError, match=r"classifier\.dense\.bias"):
         _attach(from_peft(tmp_path, _tensors(head=False)), base())
 
 
 def test_a_head_that_the_model_has_not(base, from_peft, tmp_path):
-    with pytest.raises(AdapterError, match=r"holds score\.weight, which this model has not"):
+    with pytest.raises(AdapterError, match=r"score\.weight"):
         _attach(
             from_peft(tmp_path, _tensors() | {f"{PREFIX}score.weight": torch.zeros(2, 32)}), base()
         )

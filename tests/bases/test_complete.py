@@ -132,7 +132,7 @@ def test_fewer_layers_than_there_are(base, caplog):
 
 
 def test_a_bias_that_would_be_dropped(base, tmp_path, tiny, tokenizer):
-    """Qwen's attention has biases, Llama's has none; the names and shapes of all else are the same."""
+    """Qwen's attention has biases, Llama's has none; all other names and shapes are the same."""
     folder = tmp_path / "qwen"
     tiny("qwen2", "CausalLM").model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
@@ -232,7 +232,7 @@ def test_numbers_that_are_not_finite(base, asset, head, name, number):
         return tensors
 
     rewrite(folder, spoil)
-    with pytest.raises(ModelError, match=f"{name} holds numbers that are not finite") as error:
+    with pytest.raises(ModelError, match=name) as error:
         load(Model(name=str(folder)), head, LABELS)
     assert error.value.exit_code == 2
 

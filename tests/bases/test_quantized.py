@@ -1,4 +1,4 @@
-"""Bases in 8 and 4 bits, on the CPU: the same sites, the gradients of what they stand for, and a merge into it."""
+"""Bases in 8 and 4 bits, on the CPU: the same sites, the right gradients, and merging."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lorakit.runs.objects import counts_of
 pytest.importorskip("bitsandbytes", reason="the extra `quantized` is not installed")
 
 WIDE = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "head_dim": 16}
-"""NF4 rounds 64 numbers together, and a double-quantized model has 256 such blocks at least in a layer that is real."""
+"""NF4 rounds 64 numbers together; a layer of a real model has at least 256 such blocks."""
 
 
 @pytest.fixture(scope="module")

@@ -139,9 +139,9 @@ def test_counts_without_weights(folder):
 
 def test_what_is_no_new_token(folder):
     path = folder("gpt2")
-    with pytest.raises(ModelError, match="'w3': a token already"):
+    with pytest.raises(ModelError, match="'w3'"):
         load(Model(name=path, new_tokens=("w3",)), "causal")
-    with pytest.raises(ModelError, match="each once, and none empty"):
+    with pytest.raises(ModelError, match=r"model\.new_tokens"):
         load(Model(name=path, new_tokens=("<a>", "<a>")), "causal")
     base = load(Model(name=path, new_tokens=("<a>",)), "causal")
     with pytest.raises(RecipeError, match="no example of the training split holds '<a>'"):

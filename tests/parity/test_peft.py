@@ -37,7 +37,7 @@ TASK = {CLASSIFIER: "SEQ_CLS", CAUSAL: "CAUSAL_LM"}
 
 
 def _wrap(model, family, head, **fields):
-    """PEFT's own way; it says that it sets fan_in_fan_out for a Conv1D, and knows no head called as T5's is."""
+    """The model in PEFT, which warns of fan_in_fan_out and does not know the name of T5's head."""
     if family == "t5":
         fields["modules_to_save"] = ["classification_head"]
     with warnings.catch_warnings():
@@ -48,7 +48,7 @@ def _wrap(model, family, head, **fields):
 def _ours(tiny, family, head, targets, **fields):
     model = tiny(family, head, dtype=EXACT)
     torch.manual_seed(0)
-    # a dot before the name, or lorakit would read T5's q and v as roles: the same thing here, but not the same test
+    # without the dot lorakit would read T5's q and v as roles, which would be another test
     patterns = tuple(f"*.{target}" for target in targets)
     return model, LoRA(targets=patterns, r=4, alpha=6, **fields).attach(
         model.model, model.roles, model.newly_initialised

@@ -106,7 +106,7 @@ def test_a_truncated_adapter(adapter, lorakit_cli, tmp_path):
     file.write_bytes(file.read_bytes()[:-100])
     done = lorakit_cli("merge", adapter, "--to", tmp_path / "merged")
     assert done.code == 2
-    assert "damaged or cut short" in done.err
+    assert file.name in done.err
     assert not (tmp_path / "merged").exists()
 
 

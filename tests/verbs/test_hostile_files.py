@@ -421,6 +421,6 @@ def test_damaged_checkpoints(tiny, tmp_path, count):
 def test_a_pickle_under_another_name_is_not_opened(saved):
     folder = saved("lora")
     (folder / PEFT_FILE).write_bytes(pickle.dumps(Payload()))
-    with pytest.raises(AdapterError, match="damaged or cut short"):
+    with pytest.raises(AdapterError, match=PEFT_FILE):
         read_adapter(folder)
     assert not Path(CANARY).exists()
