@@ -241,19 +241,20 @@ def save_adapter(attachment: Attachment, folder: str | Path, tokenizer: Any = No
     The file holds digests of itself and of the base model's weights, so that a damaged file or another base is
     noticed when it is loaded. attachment: from `attach` or `load_adapter`. InputError: the folder cannot be written.
     """
-    from lorakit.adapters import adapter as files
+    from lorakit.adapters import save
 
-    files.save(Path(folder), attachment, _bases[attachment], tokenizer)
+    save.save_adapter(Path(folder), attachment, _bases[attachment], tokenizer)
     return Path(folder)
 
 
 def load_adapter(model: PreTrainedModel, folder: str | Path, any_base: bool = False) -> Attachment:
     """Put a saved adapter on a base model, in place. AdapterError: it is damaged, or of another base (see any_base)."""
-    from lorakit.adapters import adapter as files
+    from lorakit.adapters.attach import attach_adapter
+    from lorakit.adapters.files import read_adapter
 
-    found = files.read(Path(folder))
+    found = read_adapter(Path(folder))
     about = found.about or _about(model, None, ())
-    attachment = files.attach(found, model, _roles(model), (), check_base=not any_base)
+    attachment = attach_adapter(found, model, _roles(model), (), check_base=not any_base)
     method = attachment.method.model_dump(mode="json")
     _bases[attachment] = replace(about, method=method, fresh=sorted(attachment.newly_initialised))
     return attachment
@@ -261,12 +262,13 @@ def load_adapter(model: PreTrainedModel, folder: str | Path, any_base: bool = Fa
 
 def _about(model: Any, method: Method | None, newly_initialised: Sequence[str]) -> Any:
     from lorakit import __version__
-    from lorakit.adapters import adapter as files
+    from lorakit.adapters.about import About
     from lorakit.adapters.base_config import settings_of
+    from lorakit.adapters.fingerprint import fingerprint
 
     head = _head_of(model)
     labels = model.config.id2label if head == "classification" else {}
-    return files.About(
+    return About(
         base=model.config.name_or_path,
         revision=getattr(model.config, "_commit_hash", None),
         model_type=model.config.model_type,
@@ -276,7 +278,7 @@ def _about(model: Any, method: Method | None, newly_initialised: Sequence[str]) 
         max_length=0,
         method={} if method is None else method.model_dump(mode="json"),
         fresh=list(newly_initialised),
-        fingerprint=files.fingerprint(model, newly_initialised),
+        fingerprint=fingerprint(model, newly_initialised),
         lorakit=__version__,
         base_config=settings_of(model.config),
     )

@@ -191,10 +191,11 @@ def tiny() -> Callable[..., Tiny]:
 
 def make_about(model: Tiny, attachment: Any, **changes: Any) -> Any:
     """As a run writes it, for a base that has just been read."""
-    from lorakit.adapters import adapter as files
+    from lorakit.adapters.about import About
+    from lorakit.adapters.fingerprint import fingerprint
 
     with attachment.off():
-        fingerprint = files.fingerprint(model.model, attachment.newly_initialised)
+        fingerprint = fingerprint(model.model, attachment.newly_initialised)
     values: dict[str, Any] = {
         "base": "some/base",
         "revision": "abc123",
@@ -208,7 +209,7 @@ def make_about(model: Tiny, attachment: Any, **changes: Any) -> Any:
         "fingerprint": fingerprint,
         "lorakit": "0.0",
     }
-    return files.About(**(values | changes))
+    return About(**(values | changes))
 
 
 @pytest.fixture(scope="session")

@@ -60,8 +60,8 @@ def test_no_validation_row_was_trained_on_and_labels_are_balanced():
 )
 def test_a_base_loads_offline_and_its_tokenizer_round_trips(monkeypatch, name, head):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    from lorakit.bases.load import load
     from lorakit.models import Model
-    from lorakit.models._load import load
 
     base = load(Model(name=f"lorakit:{name}"), head, ["negative", "positive"])
     text = "The soup was great, but the waiter was awful."

@@ -1,1 +1,1 @@
-"""Adapter files: PEFT's format, shards, and checkpoints of the reference code."""
+"""Adapters as files: lorakit's own, PEFT's format, loralib's checkpoints, and merging by file."""

@@ -1,4 +1,4 @@
-"""What an adapter calls its base in adapter_config.json, which other programs load it by."""
+"""The name of the base in adapter_config.json, by which other programs load it."""
 
 from __future__ import annotations
 
@@ -6,31 +6,29 @@ import logging
 import os
 from functools import cache
 
-from lorakit.models._load import location
+from lorakit.bases.files import SHIPPED, location
 
 log = logging.getLogger(__name__)
 
-SHIPPED = "lorakit:"
-
 
 def base_name(base: str, base_id: str | None = None) -> str:
-    """The hub id where it is known; of a model that ships in the package its folder, which PEFT can load; else `base`.
+    """The hub id if it is known; for a base that ships in the package its folder; else `base`.
 
-    A warning, once for each, where that is a folder: on another machine it is not there.
+    Logs a warning, once per folder, if `base` is a folder: it may not exist on another machine.
     """
     if base_id is not None:
         return base_id
     if base.startswith(SHIPPED):
-        return str(location(base))
+        return location(base)  # PEFT can load a folder, but not lorakit's own names
     if os.path.isdir(base):
-        _warn(base)
+        _warn_of_folder(base)
     return base
 
 
 @cache
-def _warn(base: str) -> None:
+def _warn_of_folder(base: str) -> None:
     log.warning(
-        "the adapter names its base by the folder %s, which is not there on another machine; give model.id=HUB_ID, "
-        "where these weights have a name on the hub",
+        "the adapter names its base by the folder %s, which may not exist on another machine; give "
+        "model.id=HUB_ID if these weights have a name on the hub",
         base,
     )

@@ -1,8 +1,9 @@
-"""The digests in an adapter's tensor file, by which a changed bit is noticed.
+"""The digests in the metadata of an adapter's tensor file, by which a changed bit is found.
 
-They cover the tensors, the rest of the file's metadata, adapter_config.json and chat_template.jinja, each on
-its own, so that the message says which one changed. The base's name and revision in adapter_config.json may be
-edited: they are often set again when an adapter is published, and lorakit reads them from the metadata.
+The tensors, the rest of the metadata, adapter_config.json and chat_template.jinja have a digest
+each, so that the message says which part changed. The base's name and revision in
+adapter_config.json may be edited, because they are often changed when an adapter is published;
+lorakit reads both from the metadata.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 KEY = "lorakit_digests"
-"""In the metadata of the safetensors file."""
+"""Of the digests in the metadata of the tensor file."""
 CHAT_TEMPLATE = "chat_template.jinja"
 _EDITABLE = ("base_model_name_or_path", "revision")
 
@@ -28,23 +29,26 @@ def digests(
     config: Mapping[str, Any] | None,
     tensors: Mapping[str, Tensor],
 ) -> dict[str, str | None]:
-    """What each part is -> its digest; None for a part that the adapter does not have.
+    """Part -> its digest; None for a part that the adapter does not have.
 
-    config: adapter_config.json as read. folder: where chat_template.jinja is, if there is one.
+    folder: where chat_template.jinja is, if there is one. config: adapter_config.json as read.
     """
     rest = {key: value for key, value in metadata.items() if key not in (KEY, "format")}
-    kept = config and {key: value for key, value in config.items() if key not in _EDITABLE}
+    config_digest = None
+    if config is not None:
+        kept = {key: value for key, value in config.items() if key not in _EDITABLE}
+        config_digest = _of_json(kept)
     template = folder / CHAT_TEMPLATE
     return {
         "tensors": _of_tensors(tensors),
         "metadata": _of_json(rest),
-        "adapter_config.json": None if kept is None else _of_json(kept),
-        CHAT_TEMPLATE: _hash(template.read_bytes()) if template.is_file() else None,
+        "adapter_config.json": config_digest,
+        CHAT_TEMPLATE: _of_bytes(template.read_bytes()) if template.is_file() else None,
     }
 
 
 def changed(written: str, found: Mapping[str, str | None]) -> list[str]:
-    """The parts that are not as they were written. written: the text under `KEY`."""
+    """The parts that differ from what was written. written: the text under `KEY`."""
     try:
         then = json.loads(written)
     except (ValueError, RecursionError):
@@ -56,6 +60,7 @@ def changed(written: str, found: Mapping[str, str | None]) -> list[str]:
 
 def _of_tensors(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.blake2b(digest_size=16)
+    # sorted, because the order of tensors in a file depends on the program that wrote it
     for name, tensor in sorted(tensors.items()):
         plain = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
@@ -63,9 +68,9 @@ def _of_tensors(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _of_json(value: Any) -> str:
-    return _hash(json.dumps(value, sort_keys=True).encode())
+def _of_json(value: object) -> str:
+    return _of_bytes(json.dumps(value, sort_keys=True).encode())
 
 
-def _hash(data: bytes) -> str:
+def _of_bytes(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -1,11 +1,14 @@
-"""A fingerprint of a base model's weights: it tells whether an adapter meets the weights it was trained on.
+"""A fingerprint of a base's weights: whether an adapter is used on the weights of its training.
 
-Every number of every tensor counts: the sums of its bits over rows and over columns, and 1,024 numbers by
-their place, go into a hash (a quarter of a second per gigabyte of float32 on one core). The weights of one
-checkpoint are loaded in several dtypes, so a fingerprint has one digest for each dtype that the loaded numbers
-can be rounded to: of float32 weights there are three, of bfloat16 weights one. Two fingerprints are compared by
-the finest digest that both have. Layers of a quantized model are left out, since the numbers they were made
-from are gone; what remains (embeddings, norms, biases) has digests of its own.
+Every number of every tensor counts: the sums of its bits over rows and over columns, and 1,024
+numbers by their positions, are hashed (a quarter of a second per gigabyte of float32 on one core).
+
+The weights of one checkpoint are loaded in several dtypes, so a fingerprint has a digest for each
+dtype that the loaded numbers can be rounded to: three for float32 weights, one for bfloat16
+weights. Two fingerprints are compared by the finest digest that both have.
+
+Layers of a quantized model are left out, because the original numbers are lost. The rest
+(embeddings, norms, biases) has digests of its own.
 """
 
 from __future__ import annotations
@@ -16,38 +19,37 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lorakit.nn.linear import is_quantized
 
 VERSION = "4:"
-"""Before the digests; other versions of the format cannot be compared with this one."""
+"""Prefix of a fingerprint; other versions of the format cannot be compared with this one."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Finest first."""
 UNQUANTIZED = "unquantized-"
-"""Before the name of a digest that covers only what quantization leaves alone."""
+"""Prefix of a digest that covers only tensors that quantization does not change."""
 VIEWS = (*DTYPES, *(UNQUANTIZED + dtype for dtype in DTYPES))
+"""Names of all digests, in the order of comparison."""
 SAMPLES = 1024
-# one in each 1024th of the tensor, at random within it: equal steps often stay in one column. NumPy
-# keeps the numbers of this generator the same in every version
-_SPREAD = torch.from_numpy(
+# Sampled positions: one in each 1024th of the tensor, random within it, because equal steps often
+# stay in one column. NumPy keeps the numbers of this generator the same in every version.
+_POSITIONS = torch.from_numpy(
     (np.arange(SAMPLES) + np.random.RandomState(0).random_sample(SAMPLES)) / SAMPLES
 )
 
 
 def fingerprint(model: Any, newly_initialised: Collection[str]) -> str:
-    """Of the base's weights: `4:fp32=...,bf16=...,fp16=...`, the same before and after an adapter is put on.
+    """`4:fp32=...,bf16=...,fp16=...`, the same before and after an adapter is attached.
 
-    newly_initialised: names of the parameters that are not the checkpoint's, which are left out.
+    newly_initialised: parameters that the checkpoint does not hold, which are left out.
     """
-    return VERSION + ",".join(
-        f"{view}={digest}"
-        for view, digest in digests_of(model, newly_initialised).digests().items()
-    )
+    found = digests_of(model, newly_initialised).digests()
+    return VERSION + ",".join(f"{view}={digest}" for view, digest in found.items())
 
 
 def digests_of(model: Any, newly_initialised: Collection[str], like: str | None = None) -> Digests:
-    """The digests of a model in memory; like: as for `Digests`."""
+    """The digests of a model in memory. like: as for `Digests`."""
     found = Digests(model, newly_initialised, like)
     for name, tensor in _weights(model):
         found.add(name, tensor)
@@ -55,7 +57,7 @@ def digests_of(model: Any, newly_initialised: Collection[str], like: str | None 
 
 
 def same(one: str, other: str | Mapping[str, str]) -> bool | None:
-    """Whether two fingerprints are of the same weights; None: they have no digest in common."""
+    """Whether two fingerprints are of the same weights; None if they have no digest in common."""
     first = _parsed(one)
     second = _parsed(other) if isinstance(other, str) else other
     for view in VIEWS:
@@ -65,32 +67,40 @@ def same(one: str, other: str | Mapping[str, str]) -> bool | None:
 
 
 class Digests:
-    """A fingerprint in the making: tensors come in any order, one at a time."""
+    """A fingerprint that is computed from one tensor at a time, in any order."""
 
     def __init__(self, model: Any, newly_initialised: Collection[str], like: str | None = None):
-        """model: only its names and dtypes are read. like: another fingerprint; only the digest that `same` compares
-        it by is then computed."""
+        """model: a transformers model; only its names and dtypes are read.
+
+        like: another fingerprint. Only the digest by which `same` compares it is then computed.
+        """
         self.newly_initialised = newly_initialised
         embeddings = model.get_input_embeddings().weight
         self.embeddings = {
             name for name, tensor in model.named_parameters() if tensor is embeddings
         }
-        quantized = any(is_quantized(module) for module in model.modules())
-        views = _available(self._kept(model, quantized), quantized)
+        self.views = self._available(model)
         if like is not None:
-            theirs = _parsed(like)
-            views = [view for view in views if view in theirs][:1]
-        self.views = views
+            other = _parsed(like)
+            self.views = [view for view in self.views if view in other][:1]
         self.found: dict[str, dict[str, bytes]] = {
-            view.removeprefix(UNQUANTIZED): {} for view in views
+            view.removeprefix(UNQUANTIZED): {} for view in self.views
         }
 
-    def _kept(self, model: Any, quantized: bool) -> list[Tensor]:
-        return [
-            tensor
+    def _available(self, model: nn.Module) -> list[str]:
+        """The views that the tensors, as they were loaded, can be rounded to."""
+        quantized = any(is_quantized(module) for module in model.modules())
+        loaded = {
+            tensor.dtype
             for name, tensor in _weights(model)
-            if self._counts(name) and (not quantized or self._unquantized(name, tensor))
-        ]
+            if tensor.is_floating_point()
+            and self._counts(name)
+            and (not quantized or self._unquantized(name, tensor))
+        }
+        wide = {torch.float32, torch.float64}
+        possible = [name for name, dtype in DTYPES.items() if loaded <= {*wide, dtype}]
+        partial = [UNQUANTIZED + name for name in possible]
+        return partial if quantized else [*possible, *partial]
 
     def _counts(self, name: str) -> bool:
         return name not in self.newly_initialised and ".delta." not in name
@@ -99,39 +109,34 @@ class Digests:
         return name in self.embeddings or tensor.ndim < 2
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """tensor: the weight called `name`, of any shape, in the dtype of the model or of its file."""
-        part = self._unquantized(name, tensor)
-        if not self._counts(name) or not (part or any(view in DTYPES for view in self.views)):
+        """Add one weight, in the dtype of the model or of its file."""
+        if not self._counts(name):
             return
+        unquantized = self._unquantized(name, tensor)
+        if not unquantized and not any(view in DTYPES for view in self.views):
+            return
+        mark = b"+" if unquantized else b"-"
         for dtype, found in self.found.items():
-            found[name] = (b"+" if part else b"-") + _digest(name, tensor.detach(), DTYPES[dtype])
+            found[name] = mark + _digest(name, tensor.detach(), DTYPES[dtype])
 
     def digests(self) -> dict[str, str]:
-        """View -> digest, in hexadecimal digits."""
+        """View -> digest, as hexadecimal digits."""
         return {view: self._over(view) for view in self.views}
 
     def _over(self, view: str) -> str:
-        whole = hashlib.blake2b(digest_size=16)
+        total = hashlib.blake2b(digest_size=16)
+        # sorted, because a streamed merge adds the weights in the order of their files
         for _, digest in sorted(self.found[view.removeprefix(UNQUANTIZED)].items()):
             if view in DTYPES or digest.startswith(b"+"):
-                whole.update(digest)
-        return whole.hexdigest()
+                total.update(digest)
+        return total.hexdigest()
 
 
-def _weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Parameters, and the buffers that a checkpoint holds, of a float dtype or not."""
+def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters, and the buffers that a checkpoint holds, of any dtype."""
     yield from model.named_parameters()
     saved = set(model.state_dict())
     yield from ((name, buffer) for name, buffer in model.named_buffers() if name in saved)
-
-
-def _available(tensors: list[Tensor], quantized: bool) -> list[str]:
-    """The views that these tensors, as they were loaded, can be rounded to."""
-    loaded = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
-    wide = {torch.float32, torch.float64}
-    possible = [name for name, dtype in DTYPES.items() if loaded <= {*wide, dtype}]
-    part = [UNQUANTIZED + name for name in possible]
-    return part if quantized else [*possible, *part]
 
 
 def _digest(name: str, tensor: Tensor, dtype: torch.dtype) -> bytes:
@@ -140,29 +145,32 @@ def _digest(name: str, tensor: Tensor, dtype: torch.dtype) -> bytes:
     if bits.numel() <= SAMPLES:
         found.update(bits.cpu().numpy().tobytes())
         return found.digest()
+    # a changed number changes the sums; numbers that change places change the samples
     packed = _packed(bits)
-    places = (_SPREAD * bits.numel()).long().to(bits.device)
-    for part in (packed.sum(1), packed.sum(0), bits.flatten()[places]):
+    positions = (_POSITIONS * bits.numel()).long().to(bits.device)
+    for part in (packed.sum(1), packed.sum(0), bits.flatten()[positions]):
         found.update(part.cpu().numpy().tobytes())
     return found.digest()
 
 
 def _bits(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """The bit patterns of the numbers as integers, (rows, numbers of a row), after rounding floats to `dtype`."""
+    """The numbers' bits as integers, (rows, numbers of a row), after rounding floats to `dtype`."""
     rows = tensor.reshape(tensor.shape[0] if tensor.ndim else 1, -1)
     if not rows.is_floating_point():
         return rows.long().contiguous()
     if rows.dtype == torch.float64:
-        rows = (
-            rows.float()
-        )  # or bfloat16 would be rounded once where a float32 model's was rounded twice
+        # by way of float32, so that a model that was loaded in float32 gives the same bits
+        rows = rows.float()
     return rows.to(dtype).contiguous().view(torch.int32 if dtype == torch.float32 else torch.int16)
 
 
 def _packed(bits: Tensor) -> Tensor:
-    """The same bits as 64-bit integers, which are added up faster; int64 sums wrap around, on every device alike."""
+    """The same bits as 64-bit integers, which are summed faster.
+
+    int64 sums wrap around in the same way on every device.
+    """
     per = 8 // bits.element_size()
-    if bits.shape[1] % per:
+    if bits.shape[1] % per:  # rows do not end at a 64-bit word: one long row, padded with zeros
         flat = torch.nn.functional.pad(bits.flatten(), (0, -bits.numel() % per))
         return flat.view(torch.int64).unsqueeze(0)
     return bits.view(torch.int64)

@@ -1,12 +1,12 @@
-"""Writing safetensors: tensors are asked for one at a time, and equal tensors are equal bytes.
+"""The safetensors writer: tensors are asked for one at a time, and equal tensors are equal bytes.
 
-The library's own writer holds all of them at once, and writes the entries of its metadata in an order of chance.
+`safetensors.torch.save_file` needs all tensors at once, so it cannot stream a merge, and it writes
+the entries of the metadata in random order, so equal adapters would differ in their bytes.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
@@ -15,16 +15,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
-"""As the format calls the dtypes that are written."""
-_AT_ONCE = 1 << 20
-"""Bytes that wait for each other: one call for a hundred small tensors takes 0.6 to 0.7 of a hundred calls' time."""
-_PIECES = 1024
-"""What one call takes (IOV_MAX)."""
+_DTYPE_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+}
+_BUFFER_BYTES = 1 << 20
+"""Small tensors are collected, because a call of the system for each takes a fifth longer."""
 
 
-class Kind(NamedTuple):
-    """What is said of a tensor before its numbers are there."""
+class TensorSpec(NamedTuple):
+    """The shape and dtype of a tensor, which are written before its numbers are known."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -32,51 +34,43 @@ class Kind(NamedTuple):
 
 def write_tensors(
     file: Path,
-    kinds: Mapping[str, Kind],
-    read: Callable[[str], Tensor],
+    specs: Mapping[str, TensorSpec],
+    tensor_of: Callable[[str], Tensor],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """The tensors of `kinds`; what the widest dtype has goes first, so that every number is aligned.
+    """Write the tensors of `specs`; the caller syncs the file.
 
-    Format: 8 bytes with the header's size, the header (JSON), the numbers. read: name -> its tensor, detached, of that
-    shape, which is cast to that dtype. Not synced: that is the caller's. OSError: the disk.
-    ValueError: another shape than was said.
+    Format: 8 bytes with the header's size, the header (JSON), the numbers. The widest dtypes come
+    first, so that every number is aligned.
+
+    tensor_of: name -> its tensor, detached, of the shape in `specs`; it is cast to the dtype there.
+    OSError: the disk. ValueError: a tensor has another shape.
     """
-    order = sorted(kinds, key=lambda name: -kinds[name].dtype.itemsize)
-    begin, header = (
-        0,
-        dict[str, Any](__metadata__=dict(sorted({"format": "pt", **(metadata or {})}.items()))),
-    )
-    for name in order:
-        shape, dtype = kinds[name]
-        end = begin + prod(shape) * dtype.itemsize
-        header[name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": (begin, end)}
-        begin = end
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    with file.open("wb", buffering=0) as opened:
-        size, held = 0, [memoryview(len(text).to_bytes(8, "little") + text)]
+    order = sorted(specs, key=lambda name: -specs[name].dtype.itemsize)
+    header = _header(order, specs, metadata or {})
+    with file.open("wb", buffering=_BUFFER_BYTES) as opened:
+        opened.write(len(header).to_bytes(8, "little"))
+        opened.write(header)
         for name in order:
-            held.append(_numbers(name, read(name), kinds[name]))
-            size += len(held[-1])
-            if size > _AT_ONCE:
-                _write(opened.fileno(), held)
-                size = 0
-        _write(opened.fileno(), held)
+            opened.write(_bytes_of(name, tensor_of(name), specs[name]))
 
 
-def _numbers(name: str, tensor: Tensor, kind: Kind) -> memoryview:
-    if tensor.shape != kind.shape:
-        raise ValueError(f"{name} is {tuple(tensor.shape)}, and {kind.shape} was said")
-    plain = tensor.to("cpu", kind.dtype).contiguous()
+def _header(
+    order: list[str], specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]
+) -> bytes:
+    entries: dict[str, Any] = {"__metadata__": dict(sorted({"format": "pt", **metadata}.items()))}
+    begin = 0
+    for name in order:
+        shape, dtype = specs[name]
+        end = begin + prod(shape) * dtype.itemsize
+        entries[name] = {"dtype": _DTYPE_NAMES[dtype], "shape": shape, "data_offsets": (begin, end)}
+        begin = end
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    return text + b" " * (-len(text) % 8)
+
+
+def _bytes_of(name: str, tensor: Tensor, spec: TensorSpec) -> memoryview:
+    if tensor.shape != spec.shape:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {spec.shape}")
+    plain = tensor.to("cpu", spec.dtype).contiguous()
     return plain.reshape(-1).view(torch.uint8).numpy().data
-
-
-def _write(handle: int, held: list[memoryview]) -> None:
-    """All of `held`, which is empty then."""
-    while held:
-        written = os.writev(handle, held[:_PIECES])
-        while held and written >= len(held[0]):
-            written -= len(held.pop(0))
-        if held:
-            held[0] = held[0][written:]

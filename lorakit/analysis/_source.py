@@ -9,11 +9,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lorakit.adapters import adapter as files
+from lorakit.adapters.attach import attach_adapter, factors
 from lorakit.analysis._change import Change
+from lorakit.bases.base import Base
+from lorakit.bases.load import load, load_dequantized
+from lorakit.bases.outline import outline
 from lorakit.errors import AdapterError, InputError, ModelError, TargetError, did_you_mean
 from lorakit.models import Model
-from lorakit.models._load import Base, load, load_dequantized, outline
 from lorakit.nn.linear import dense_weight
 from lorakit.nn.select import ROLES, SHORT, Site, select
 from lorakit.report.changes import in_layer
@@ -174,7 +176,7 @@ def _read_lora(
 ) -> list[Change]:
     base = _base(source, spec, weights)
     assert source.adapter is not None
-    found = files.factors(
+    found = factors(
         source.adapter,
         base.model,
         base.roles,
@@ -198,7 +200,7 @@ def _read_full(
     sites = select(base.model, named or ["all-linear"], base.roles, skip=base.newly_initialised)
     chosen = choice.of(sites, source.path)
     before = [_weight(site).clone() for site in chosen]
-    files.attach(
+    attach_adapter(
         source.adapter, base.model, base.roles, base.newly_initialised, check_base=not any_base
     )
     return [

@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorakit.adapters import adapter as files
+from lorakit.adapters.save import save_adapter
+from lorakit.bases.base import DTYPES
 from lorakit.bench._base import Setting
 from lorakit.bench._models import bare, fast, with_peft
 from lorakit.bench._rounds import saved_bytes
 from lorakit.bench.merge import about_of
 from lorakit.bench.step import random_batch
 from lorakit.models import family_of
-from lorakit.models._load import DTYPES
 from lorakit.nn.products import laid_out, laid_out_bytes
 from lorakit.recipe.load import load_recipe
 from lorakit.recipe.schema import Recipe
@@ -90,7 +90,7 @@ def _lorakit(recipe: Recipe, setting: Setting) -> Made:
     about, family = about_of(recipe, model), family_of(model.config.model_type)
     assert family is not None
     attachment = method.attach(model, family.places(model.config), about.fresh)
-    return attachment.model.train(), lambda folder: files.save(folder, attachment, about)
+    return attachment.model.train(), lambda folder: save_adapter(folder, attachment, about)
 
 
 def _full(recipe: Recipe, setting: Setting) -> Made:

@@ -12,10 +12,11 @@ from typing import Any
 
 from torch import nn
 
+from lorakit.bases.base import DTYPES
+from lorakit.bases.fast import make_fast
+from lorakit.bases.outline import random_base
 from lorakit.bench._base import Setting
 from lorakit.models import family_of
-from lorakit.models._fast import make_fast
-from lorakit.models._load import DTYPES, random_base
 from lorakit.nn.linear import is_conv1d
 from lorakit.nn.products import laid_out
 from lorakit.recipe.schema import Recipe

@@ -29,8 +29,8 @@ from transformers import (
     set_seed,
 )
 
+from lorakit.bases.files import location
 from lorakit.methods.reparam.lora import LoRA
-from lorakit.models._load import location
 from lorakit.recipe import Recipe
 from lorakit.recipe.load import load_recipe
 from lorakit.tasks import Example

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lorakit.bases.base import DTYPES
 from lorakit.bench._base import Bench, Measured, Setting
 from lorakit.bench._models import bare, fast, with_peft
 from lorakit.bench._rounds import measure
 from lorakit.errors import InputError
 from lorakit.evaluation.decode import decode
-from lorakit.models._load import DTYPES
 from lorakit.nn.products import laid_out
 from lorakit.recipe.schema import Decode, Recipe
 from lorakit.tasks import Head

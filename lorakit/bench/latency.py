@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lorakit.bases.base import DTYPES
 from lorakit.bench._base import Bench, Measured, Setting
 from lorakit.bench._models import bare
 from lorakit.bench._rounds import Ratio, Rounds, measure
@@ -27,7 +28,6 @@ from lorakit.errors import InputError
 from lorakit.methods import Method, methods
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import family_of
-from lorakit.models._load import DTYPES
 from lorakit.nn.logits import last_logits
 from lorakit.recipe.schema import Recipe
 from lorakit.report.heat import heat_map

@@ -7,14 +7,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from lorakit.adapters import adapter as files
+from lorakit.adapters.about import About
+from lorakit.adapters.attach import attach_adapter
+from lorakit.adapters.files import read_adapter
+from lorakit.adapters.save import save_adapter
+from lorakit.bases.base import DTYPES
 from lorakit.bench._base import Bench, Measured, Setting
 from lorakit.bench._models import bare, with_peft
 from lorakit.bench._rounds import measure
 from lorakit.errors import InputError
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import family_of
-from lorakit.models._load import DTYPES
 from lorakit.recipe.schema import Recipe
 
 STAGES = ("attach", "save", "read", "merge")
@@ -45,13 +48,13 @@ class Merge(Bench):
         return Measured(ratios)
 
 
-def about_of(recipe: Recipe, base: Any) -> files.About:
+def about_of(recipe: Recipe, base: Any) -> About:
     """What travels with an adapter of a random base, whose head is newly initialised."""
     head, method = recipe.task.head.value, recipe.method.model_dump(mode="json")
     newly_initialised = [
         n for n, _ in base.named_parameters() if n.startswith(("classifier.", "score."))
     ]
-    return files.About(
+    return About(
         "random",
         None,
         base.config.model_type,
@@ -79,8 +82,8 @@ class _Ours:
             if stage == "attach":
                 return lambda: self.method.attach(model, self.roles, self.newly_initialised)
             if stage == "read":
-                return lambda: files.attach(
-                    files.read(self.folder),
+                return lambda: attach_adapter(
+                    read_adapter(self.folder),
                     model,
                     self.roles,
                     self.newly_initialised,
@@ -88,7 +91,7 @@ class _Ours:
                 )
             attachment = self.method.attach(model, self.roles, self.newly_initialised)
             return (
-                (lambda: files.save(self.folder, attachment, self.about))
+                (lambda: save_adapter(self.folder, attachment, self.about))
                 if stage == "save"
                 else attachment.merge
             )

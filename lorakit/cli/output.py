@@ -105,7 +105,7 @@ def _finite(value: Any) -> Any:
 
 def _grant(context: typer.Context, granted: bool) -> bool:
     """For as long as the command runs."""
-    from lorakit.models._trust import trust_remote_code
+    from lorakit.models import trust_remote_code
 
     context.with_resource(trust_remote_code(granted))
     return granted

@@ -1,4 +1,4 @@
-"""A family says where the roles live; a `Model` says which checkpoint."""
+"""`Family`, the roles of an architecture, and `Model`, the base model that a recipe names."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pydantic import Field, field_validator
 
 from lorakit.config import Config
 from lorakit.errors import ModelError
-from lorakit.models._trust import FLAG
+from lorakit.models._trust import TRUST_FLAG
 
 if TYPE_CHECKING:
-    from lorakit.nn.select import Roles
+    from lorakit.nn.select import Place, Roles
 
 Paths = str | tuple[str, ...]
-NEW = ("pooler",)
-"""What checkpoints that were trained as a masked language model often do not hold, of any architecture."""
+OFTEN_ABSENT = ("pooler",)
+"""Modules that checkpoints of masked language models often do not hold, in any architecture."""
 
 
 @dataclass(frozen=True)
 class Fused:
-    """One weight that holds W_q, W_k and W_v: blocks of rows in `order`, repeated for every one of `groups`."""
+    """One weight that holds W_q, W_k and W_v: blocks of rows in `order`, once for each group."""
 
     path: str
     order: str = "qkv"
@@ -31,13 +31,17 @@ class Fused:
 
 @dataclass(frozen=True)
 class Family:
-    """roles: role -> end of module path, or a pattern as in `lorakit.nn.select`; `fused` brings query, key and value.
+    """The roles of an architecture, and what else of its structure the library needs.
 
-    settings: what the model reads from its configuration although the configuration class does not declare it.
-    block_norm: where a block ends in a norm (after the residual sum), the end of that norm's path, or a pattern.
-    reads_first: of an encoder whose head reads the first token alone, the ends of two module paths in a layer: its
-    attention, and what takes the attention's result.
-    may_be_new: modules of the body that a checkpoint may be without; they are then initialised, and trained.
+    roles: role -> end of a module path, or a pattern as in `lorakit.nn.select`. `fused` gives
+    query, key and value.
+    settings: names that the model reads from its configuration but the class does not declare.
+    block_norm: for blocks that end in a norm (after the residual sum), the end of the norm's path,
+    or a pattern.
+    reads_first: for an encoder whose head reads the first token only, the ends of two module paths
+    in a layer: the attention, and the module that takes the attention's result.
+    may_be_new: modules of the body that a checkpoint may lack; they are newly initialised and
+    trained.
     """
 
     model_types: tuple[str, ...]
@@ -46,62 +50,73 @@ class Family:
     settings: tuple[str, ...] = ()
     block_norm: str | None = None
     reads_first: tuple[str, str] | None = None
-    may_be_new: tuple[str, ...] = NEW
+    may_be_new: tuple[str, ...] = OFTEN_ABSENT
 
     def places(self, config: Any) -> Roles:
-        """The roles for one model; `config` is its transformers configuration, which gives head counts and sizes."""
-        from lorakit.nn.select import BLOCK_NORM, Place, fused_rows
-        from lorakit.nn.settings import setting
+        """Role -> places in one model.
 
-        found = {
-            role: [Place(path) for path in ((paths,) if isinstance(paths, str) else paths)]
-            for role, paths in self.roles.items()
-        }
+        config: its transformers configuration, which gives the numbers of heads and their size.
+        """
+        from lorakit.nn.select import BLOCK_NORM, Place
+
+        found: dict[str, list[Place]] = {}
+        for role, paths in self.roles.items():
+            each = (paths,) if isinstance(paths, str) else paths
+            found[role] = [Place(path) for path in each]
         if self.fused is not None:
-            heads = setting(config, "num_attention_heads")
-            kv_heads = setting(config, "num_key_value_heads") or heads
-            size = setting(config, "head_dim") or setting(config, "hidden_size") // heads
-            groups = {"one": 1, "heads": heads, "kv_heads": kv_heads}[self.fused.groups]
-            sizes = {
-                "q": heads * size // groups,
-                "k": kv_heads * size // groups,
-                "v": kv_heads * size // groups,
-            }
-            for role in ("query", "key", "value"):
-                rows = fused_rows(role[0], self.fused.order, sizes, groups)
-                found[role] = [Place(self.fused.path, rows)]
+            found |= _fused_places(self.fused, config)
         if self.block_norm is not None:
             found[BLOCK_NORM] = [Place(self.block_norm)]
         return found
+
+
+def _fused_places(fused: Fused, config: Any) -> dict[str, list[Place]]:
+    from lorakit.nn.select import Place, fused_rows
+    from lorakit.nn.settings import setting
+
+    heads = setting(config, "num_attention_heads")
+    kv_heads = setting(config, "num_key_value_heads") or heads
+    size = setting(config, "head_dim") or setting(config, "hidden_size") // heads
+    groups = {"one": 1, "heads": heads, "kv_heads": kv_heads}[fused.groups]
+    sizes = {
+        "q": heads * size // groups,
+        "k": kv_heads * size // groups,
+        "v": kv_heads * size // groups,
+    }
+    return {
+        role: [Place(fused.path, fused_rows(role[0], fused.order, sizes, groups))]
+        for role in ("query", "key", "value")
+    }
 
 
 class Model(Config):
     """The base model of a recipe."""
 
     name: str
-    """Hub id, or a folder; `lorakit:NAME` is a tiny one that ships in the package."""
+    """Hub id or folder; `lorakit:NAME` is a tiny model that ships in the package."""
     id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
-    """What a folder's weights are called on the hub: the adapter then names that as its base, and not a path of this
-    machine. It decides nothing else."""
+    """Hub id of the weights in a folder. The adapter then names this as its base, not the folder's
+    path on this machine. It has no other effect."""
     revision: str | None = None
-    """Branch, tag or commit on the hub; what it resolved to is recorded in the run."""
+    """Branch, tag or commit on the hub. The commit it resolved to is recorded in the run."""
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the frozen weights in memory; what is trained is fp32 in any case."""
+    """Dtype of the frozen weights in memory. Trained parameters are always fp32."""
     quantize: Literal["int8", "nf4"] | None = None
-    """Store the frozen linear layers in 8 or 4 bits (bitsandbytes: the extra `quantized`); `dtype` is then what they
-    are computed in."""
+    """Store the frozen linear layers in 8 or 4 bits (bitsandbytes: the extra `quantized`). They are
+    then computed in `dtype`."""
     config: dict[str, Any] = Field(default_factory=dict)
-    """Values of the model's configuration to set, such as `hidden_dropout_prob: 0.0`."""
+    """Settings of the model's configuration to change, such as `hidden_dropout_prob: 0.0`."""
     shape: dict[str, Any] = Field(default_factory=dict)
-    """The checkpoint's configuration as far as it decides shapes. `lorakit check` works from it where the weights are
-    not at hand, and a checkpoint that differs from it is refused."""
+    """The settings of the checkpoint's configuration that decide shapes. `lorakit check` uses them
+    if the weights are not available, and a checkpoint that differs from them is refused."""
     new_tokens: tuple[str, ...] = Field(default=(), strict=False)
-    """Texts that become a token each. Their rows of the embeddings are trained, and saved with the adapter."""
+    """Texts that each become one token. Their rows of the embeddings are trained and saved with the
+    adapter."""
     chat_template: str | None = None
-    """A Jinja file with the template for chats, where the tokenizer has none, or not the one that is wanted. It is
-    saved with the adapter."""
+    """A Jinja file with the template for chats, to use in place of the tokenizer's. It is saved
+    with the adapter."""
     trust_remote_code: bool = False
-    """Only `false`: whether Python code that comes with the checkpoint may run is not for a file to say. Give
+    """Only `false`: a file cannot allow Python code that comes with the checkpoint to run. Give
     `--trust-remote-code` to the command."""
 
     @field_validator("trust_remote_code", mode="before")
@@ -109,7 +124,8 @@ class Model(Config):
     def _never_from_a_file(cls, value: Any) -> Any:
         if value is not False:
             raise ModelError(
-                "code that comes with a checkpoint is not run because a file or an override says so; leave it out, and "
-                f"give {FLAG} to the command if you trust where the checkpoint is from"
+                "code that comes with a checkpoint is not run because a file or an override says "
+                f"so; remove it, and give {TRUST_FLAG} to the command if you trust the "
+                "checkpoint's source"
             )
         return value

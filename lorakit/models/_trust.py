@@ -1,4 +1,4 @@
-"""Code that comes with a checkpoint runs where the person who gives the command says so, for that call and no other."""
+"""Permission to run code that comes with a checkpoint: given per call, by the command only."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-FLAG = "--trust-remote-code"
+TRUST_FLAG = "--trust-remote-code"
 _granted: ContextVar[bool] = ContextVar("trust_remote_code", default=False)
 
 
 @contextmanager
 def trust_remote_code(granted: bool = True) -> Iterator[None]:
-    """Inside, models and tokenizers that are loaded may run the Python code in their folder. Of this thread only."""
+    """Inside this context, loading a model or tokenizer may run the Python code in its folder.
+
+    The permission is valid for this thread only.
+    """
     token = _granted.set(granted)
     try:
         yield
@@ -21,4 +24,5 @@ def trust_remote_code(granted: bool = True) -> Iterator[None]:
 
 
 def is_trusted() -> bool:
+    """Whether the caller is inside `trust_remote_code`."""
     return _granted.get()

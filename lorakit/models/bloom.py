@@ -1,4 +1,4 @@
-"""BLOOM (Le Scao et al. 2022, arXiv 2211.05100): q, k and v in one weight, interleaved per head."""
+"""BLOOM (Le Scao et al. 2022, arXiv 2211.05100): q, k, v in one weight, per head."""
 
 from lorakit.models._base import Family, Fused
 

@@ -1,4 +1,4 @@
-"""DeBERTa v1 (He et al. 2020, arXiv 2006.03654): q, k and v in one weight, interleaved per head."""
+"""DeBERTa v1 (He et al. 2020, arXiv 2006.03654): q, k, v in one weight, per head."""
 
 from lorakit.models._base import Family, Fused
 

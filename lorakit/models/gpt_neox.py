@@ -1,4 +1,4 @@
-"""GPT-NeoX and Pythia (Black et al. 2022, arXiv 2204.06745): q, k and v in one weight, interleaved per head."""
+"""GPT-NeoX and Pythia (Black et al. 2022, arXiv 2204.06745): q, k, v in one weight, per head."""
 
 from lorakit.models._base import Family, Fused
 

@@ -1,4 +1,4 @@
-"""The Llama shape (Touvron et al. 2023, arXiv 2302.13971): Llama, Mistral, Qwen 2 and 3, Gemma 1 to 3."""
+"""Llama (Touvron et al. 2023, arXiv 2302.13971), Mistral, Qwen 2 and 3, Gemma 1 to 3."""
 
 from lorakit.models._base import Family
 

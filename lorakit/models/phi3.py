@@ -1,4 +1,7 @@
-"""Phi-3 (Abdin et al. 2024, arXiv 2404.14219): the Llama shape with q, k, v in one weight, gate and up in another."""
+"""Phi-3 (Abdin et al. 2024, arXiv 2404.14219).
+
+The Llama shape, with q, k and v in one weight, and gate and up in another.
+"""
 
 from lorakit.models._base import Family, Fused
 

@@ -1,4 +1,4 @@
-"""RoBERTa and its multilingual kin (Liu et al. 2019, arXiv 1907.11692)."""
+"""RoBERTa and its multilingual variants (Liu et al. 2019, arXiv 1907.11692)."""
 
 from lorakit.models._base import Family
 

@@ -1,4 +1,7 @@
-"""T5 (Raffel et al. 2019, arXiv 1910.10683): roles cover self-attention and cross-attention, encoder and decoder."""
+"""T5 (Raffel et al. 2019, arXiv 1910.10683).
+
+Roles cover self-attention and cross-attention, in the encoder and the decoder.
+"""
 
 from lorakit.models._base import Family
 

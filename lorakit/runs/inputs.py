@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lorakit.bases.files import cached_of, weight_files
 from lorakit.errors import InputError, ModelError
 from lorakit.models import Model
-from lorakit.models._files import cached_of, weight_files
 from lorakit.runs.result import write_whole
 
 FILE = "base.json"

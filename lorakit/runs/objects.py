@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lorakit.bases.base import Base
 from lorakit.batches import (
     Encoded,
     encode_once,
@@ -25,7 +26,6 @@ from lorakit.evaluation.likelihood import log_likelihoods
 from lorakit.evaluation.predict import Generated, generate, predict_logits
 from lorakit.methods import Attachment
 from lorakit.metrics import Failed
-from lorakit.models._load import Base
 from lorakit.nn.freeze import count
 from lorakit.nn.linear import numbers_in
 from lorakit.recipe.schema import Recipe

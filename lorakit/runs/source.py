@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorakit.adapters import adapter as files
+from lorakit.adapters.attach import attach_adapter
+from lorakit.adapters.files import CONFIG_FILE, PLAIN_FILE, AdapterFile, read_adapter
+from lorakit.bases.base import Base
+from lorakit.bases.config import read_config
+from lorakit.bases.load import load, load_dequantized
 from lorakit.errors import AdapterError, AdapterUnavailable, InputError, ModelError
 from lorakit.methods import Attachment
 from lorakit.models import Model
-from lorakit.models._load import Base, load, load_dequantized, read_config
 from lorakit.recipe.load import build, compose
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.folder import choose_seed, is_run, is_seed
@@ -36,7 +39,7 @@ class Source:
 
     path: str
     recipe: Recipe | None
-    adapter: files.AdapterFile | None
+    adapter: AdapterFile | None
     notebook: Path
     """Folder for what is found out about it: seedN/eval of a run, else NAME-eval beside it."""
     why: str = ""
@@ -88,7 +91,7 @@ def open_source(
         if recipe.model.chat_template:  # the file that the recipe names may have changed since
             spec = recipe.model.model_copy(update=_own_template(chosen / "adapter"))
             recipe = recipe.model_copy(update={"model": spec})
-        adapter = files.read(chosen / "adapter")
+        adapter = read_adapter(chosen / "adapter")
         names, outputs = _head_of(adapter, recipe.model)
         recipe = settle_order(recipe, names, path)
         return Source(path, recipe, adapter, chosen / "eval", why, names, outputs)
@@ -97,8 +100,8 @@ def open_source(
     notebook = _beside(folder)
     if not folder.is_dir():
         folder = _from_hub(path)
-    if (folder / files.CONFIG_FILE).is_file() or (folder / files.PLAIN_FILE).is_file():
-        adapter = files.read(folder)
+    if (folder / CONFIG_FILE).is_file() or (folder / PLAIN_FILE).is_file():
+        adapter = read_adapter(folder)
         about = adapter.about
         model: dict[str, Any] = {"name": base or adapter.base or ""}
         if about:
@@ -140,7 +143,7 @@ def _plain(path: str, recipe: Recipe, notebook: Path) -> Source:
     return Source(path, recipe, None, notebook, "", names, outputs)
 
 
-def _head_of(adapter: files.AdapterFile, base: Model) -> tuple[tuple[str, ...], int | None]:
+def _head_of(adapter: AdapterFile, base: Model) -> tuple[tuple[str, ...], int | None]:
     """(the names of the head's outputs, how many they are), as far as adapter or base say it."""
     if adapter.about is not None:
         return tuple(adapter.about.labels), None
@@ -206,7 +209,7 @@ def load_source(
                 f"{source.path} holds no {missing}: it is a base model, not a trained one"
             )
         return base, None
-    return base, files.attach(
+    return base, attach_adapter(
         source.adapter, base.model, base.roles, base.newly_initialised, check_base=not any_base
     )
 

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from lorakit.adapters import adapter as files
+from lorakit.adapters.files import read_adapter
 from lorakit.errors import LorakitError, Stopped, ToleranceError, TrainingError
 from lorakit.recipe.load import build, shipped
 from lorakit.runs.folder import read_lines
@@ -305,7 +305,7 @@ def _texts(run: Path, size: int) -> list[Any]:
 
 
 def _runs(one: Path, other: Path) -> float:
-    a, b = (files.read(folder / "adapter").tensors for folder in (one, other))
+    a, b = (read_adapter(folder / "adapter").tensors for folder in (one, other))
     if a.keys() != b.keys():
         raise ToleranceError(
             f"the adapters hold other tensors: {', '.join(sorted(a.keys() ^ b.keys())[:3])}"

@@ -259,8 +259,8 @@ def _parameters(recipe: Recipe) -> int:
 @cache
 def _count(model: str, head: str, labels: Sequence[str]) -> int:
     """Of a base, from its shapes alone: whether a folder can be the checkpoint that a result names."""
+    from lorakit.bases.outline import outline
     from lorakit.models import Model
-    from lorakit.models._load import outline
 
     return sum(
         p.numel()

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from lorakit.errors import DataError, InputError, RecipeError
-from lorakit.models._trust import FLAG, is_trusted
+from lorakit.models import TRUST_FLAG, is_trusted
 from lorakit.runs.finished import intact_seed
 from lorakit.runs.folder import folder_of, make_folder, read_lines, seed_folder
 from lorakit.runs.result import Result, SeedResult
@@ -134,7 +134,7 @@ def study_folder(plan: Plan, runs: Path) -> Path:
 
 def task_of(cell: Cell, plan: Plan, runs: Path) -> Task:
     """The command of a cell; its files are called as its run folder is."""
-    trusts = (FLAG,) if is_trusted() else ()
+    trusts = (TRUST_FLAG,) if is_trusted() else ()
     command = (*PROGRAM, "train", cell.recipe, *cell.overrides, "--runs", str(runs), *trusts)
     return Task(command, study_folder(plan, runs) / "cells" / folder_of(cell.loaded, runs).name)
 

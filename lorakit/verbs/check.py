@@ -8,15 +8,17 @@ from typing import Any
 
 from torch import nn
 
+from lorakit.bases.base import Base
+from lorakit.bases.files import weight_files
+from lorakit.bases.finite import refuse_files_not_finite
+from lorakit.bases.outline import outline
+from lorakit.bases.positions import refuse_shifted
+from lorakit.bases.tokenizer import load_tokenizer
 from lorakit.batches import IGNORE, Encoded, encode
 from lorakit.errors import DataUnavailable, ModelError
 from lorakit.evaluation.answers import read_splits, scored_splits
 from lorakit.methods import Attachment
 from lorakit.models import Model
-from lorakit.models._files import weight_files
-from lorakit.models._load import Base, load_tokenizer, outline
-from lorakit.models._numbers import refuse_files_not_finite
-from lorakit.models._positions import refuse_shifted
 from lorakit.nn.linear import features
 from lorakit.nn.settings import setting
 from lorakit.recipe.schema import Recipe

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from lorakit.bases.base import Base
+from lorakit.bases.config import read_config
 from lorakit.errors import ModelError
 from lorakit.methods import Attachment
-from lorakit.models._load import Base, read_config
 from lorakit.nn.freeze import count
 from lorakit.nn.tokens import END
 from lorakit.recipe.schema import Recipe

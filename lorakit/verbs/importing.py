@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorakit.adapters import adapter as files
 from lorakit.adapters import loralib
+from lorakit.adapters.checkpoint import read_checkpoint
+from lorakit.adapters.save import save_adapter
+from lorakit.bases.load import load
 from lorakit.errors import AdapterError, InputError, RecipeError
 from lorakit.methods.reparam.lora import LoRA, LoRAAttachment
-from lorakit.models._load import load
 from lorakit.recipe.load import load_recipe
 from lorakit.runs.objects import attach, counts_of
 from lorakit.runs.result import Counts
@@ -48,7 +49,7 @@ def import_checkpoint(file: Path, recipe: str, to: Path, overrides: Sequence[str
         raise RecipeError(
             f"{recipe} trains {asked.method.name}; what is imported is LoRA, so give a recipe of lora"
         )
-    tensors = loralib.read(file)
+    tensors = read_checkpoint(file)
     base = load(asked.model, asked.task.head.value, asked.task.labels)
     attachment = attach(asked, base)
     assert isinstance(attachment, LoRAAttachment)
@@ -64,7 +65,7 @@ def import_checkpoint(file: Path, recipe: str, to: Path, overrides: Sequence[str
             "the reference code's DeBERTa leaves dW out where W_q reads relative positions; transformers and PEFT put "
             "it there too, so scores may differ from the published ones"
         )
-    files.save(to, attachment, what)
+    save_adapter(to, attachment, what)
     base.tokenizer.save_pretrained(to)
     return Imported(
         to, base.name, asked.task.name, asked.method.r, asked.method.alpha, counts_of(attachment)

@@ -12,15 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from lorakit.adapters.shards import Shards, shards
+from lorakit.bases.base import DTYPES, Base
+from lorakit.bases.config import read_config
+from lorakit.bases.files import cached_of
+from lorakit.bases.finite import refuse_merged
+from lorakit.bases.load import load
+from lorakit.bases.padding import fit_padding
+from lorakit.bases.tokenizer import tokenizer_of
 from lorakit.batches import Encoded
 from lorakit.disk import scratch_for, sync, sync_all
 from lorakit.errors import AdapterError, DataError, InputError, ModelError, ToleranceError
 from lorakit.evaluation.answers import read_splits, score_answers
 from lorakit.models import Model
-from lorakit.models._files import cached_of
-from lorakit.models._load import DTYPES, Base, load, read_config, tokenizer_of
-from lorakit.models._numbers import refuse_merged
-from lorakit.models._padding import fit_padding
 from lorakit.nn.settings import setting
 from lorakit.nn.tokens import settle
 from lorakit.recipe.schema import Recipe

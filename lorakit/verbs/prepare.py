@@ -65,7 +65,8 @@ def _look(recipe: Recipe) -> tuple[Prepared, dict[str, list[Example]]]:
             found.missing.append(f"{what}: {_short(error)}")
             return None
 
-    from lorakit.models._load import load_tokenizer, read_config
+    from lorakit.bases.config import read_config
+    from lorakit.bases.tokenizer import load_tokenizer
 
     at = f"{spec.name}{f' at {spec.revision}' if spec.revision else ''}"
     attempt(f"base model {at}, configuration", lambda: read_config(spec))
@@ -97,7 +98,7 @@ def weight_file(spec: Any, file: str, must: bool = True) -> str | None:
     """Where the file lies, fetched if need be. OSError: it is not available."""
     from transformers.utils.hub import cached_file
 
-    from lorakit.models._load import location
+    from lorakit.bases.files import location
 
     lenient = dict.fromkeys(("missing_entries", "connection_errors", "gated_repo"), False)
     raising: Any = (
@@ -109,7 +110,8 @@ def weight_file(spec: Any, file: str, must: bool = True) -> str | None:
 def _tokenise(recipe: Recipe, splits: dict[str, list[Example]]) -> None:
     if all(len(rows) < once.FEW for rows in splits.values()):
         return
-    from lorakit.models._load import read_config, tokenizer_of
+    from lorakit.bases.config import read_config
+    from lorakit.bases.tokenizer import tokenizer_of
     from lorakit.runs.objects import Examiner, training_set
 
     tokenizer = tokenizer_of(recipe.model)

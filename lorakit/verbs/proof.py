@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lorakit.adapters import adapter as files
+from lorakit.adapters.attach import attach_adapter
+from lorakit.adapters.files import read_adapter
+from lorakit.bases.base import Base
+from lorakit.bases.load import load, load_dequantized
 from lorakit.batches import Encoded, collate
 from lorakit.methods import Attachment
-from lorakit.models._load import Base, load, load_dequantized
 from lorakit.nn.tokens import settle
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.result import Check
@@ -54,8 +56,8 @@ def reload_and_merge(
                 torch.initial_seed() + 1
             )  # what is not in the file would now be another random number
             base = read(recipe.model, head.value, recipe.task.labels)
-        attachment = files.attach(
-            files.read(folder), base.model, base.roles, base.newly_initialised
+        attachment = attach_adapter(
+            read_adapter(folder), base.model, base.roles, base.newly_initialised
         )
         base.to(device)
         return base, attachment

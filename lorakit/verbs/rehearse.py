@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from lorakit.models._load import Base, _refuse_looking_ahead
+from lorakit.bases.base import Base
+from lorakit.bases.causal import refuse_not_causal
 
 LAYERS, MOST = 2, 10**8
 """Layers, and numbers at most, of the random model that is asked."""
@@ -24,7 +25,7 @@ def refuse_looking_ahead(base: Base) -> None:
     """
     small = _small(base)
     if small is not None:
-        _refuse_looking_ahead(small, base.name)
+        refuse_not_causal(small, base.name)
 
 
 def _small(base: Base) -> nn.Module | None:

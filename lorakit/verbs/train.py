@@ -21,8 +21,15 @@ from safetensors.torch import save as safetensors
 from torch.distributed import is_initialized
 
 import lorakit
-from lorakit.adapters import adapter as files
+from lorakit.adapters.about import About
 from lorakit.adapters.base_config import settings_of
+from lorakit.adapters.files import read_adapter
+from lorakit.adapters.fingerprint import fingerprint
+from lorakit.adapters.save import save_adapter
+from lorakit.adapters.start_from import start_from
+from lorakit.bases.base import Base
+from lorakit.bases.load import load
+from lorakit.bases.outline import outline
 from lorakit.batches import refuse_too_long
 from lorakit.errors import RecipeError
 from lorakit.evaluation.answers import (
@@ -35,7 +42,6 @@ from lorakit.evaluation.answers import (
     writes,
 )
 from lorakit.methods import Attachment
-from lorakit.models._load import Base, load, outline
 from lorakit.notes import Note, has
 from lorakit.recipe.load import Loaded
 from lorakit.recipe.schema import Recipe
@@ -194,7 +200,7 @@ def _whole(
     started: str,
     splits: dict[str, list[Example]],
 ) -> Result:
-    card = files.read(seed_folder(run, seeds[0].seed) / "adapter").about
+    card = read_adapter(seed_folder(run, seeds[0].seed) / "adapter").about
     assert card is not None
     notes = list(loaded.notes)
     if recipe.train.precision == "auto":
@@ -286,7 +292,7 @@ def train_seed(
     )
     renewed = None
     if start is not None:
-        renewed = files.start_from(files.read(start), attachment)
+        renewed = start_from(read_adapter(start), attachment)
         observe({"event": "started_from", "folder": str(start), "fresh": renewed})
     base.to(accelerator.device)
     view = head_view(recipe, base, attachment, renewed)
@@ -359,7 +365,7 @@ def train_seed(
         attachment.load_state(trained.state)
         base.to(accelerator.device)
     if main:
-        files.save(folder / "adapter", attachment, card, base.tokenizer)
+        save_adapter(folder / "adapter", attachment, card, base.tokenizer)
     accelerator.wait_for_everyone()
     with autocast(recipe, accelerator.device):
         answers = (
@@ -416,9 +422,9 @@ def refuse_unused(new_tokens: Sequence[str], encoded: Sequence[Any], tokenizer: 
             )
 
 
-def about(recipe: Recipe, base: Base, attachment: Attachment) -> files.About:
+def about(recipe: Recipe, base: Base, attachment: Attachment) -> About:
     """What travels with the adapter. Made before training: the fingerprint is of the base as it was loaded."""
-    return files.About(
+    return About(
         base=base.name,
         revision=base.revision,
         model_type=base.config.model_type,
@@ -429,7 +435,7 @@ def about(recipe: Recipe, base: Base, attachment: Attachment) -> files.About:
         max_length=recipe.data.max_length,
         method=recipe.method.model_dump(mode="json"),
         fresh=sorted(attachment.newly_initialised),
-        fingerprint=files.fingerprint(base.model, attachment.newly_initialised),
+        fingerprint=fingerprint(base.model, attachment.newly_initialised),
         lorakit=lorakit.__version__,
         model_config=dict(recipe.model.config),
         new_tokens=list(recipe.model.new_tokens),

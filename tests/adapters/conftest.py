@@ -11,15 +11,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from lorakit.adapters import adapter as files
 from lorakit.adapters.digest import KEY
 from lorakit.adapters.digest import digests as digests_of
+from lorakit.adapters.files import CONFIG_FILE, PEFT_FILE
+from lorakit.adapters.save import save_adapter
 from lorakit.methods import methods
 
 
 @pytest.fixture
 def trained(tiny, about, tmp_path):
-    """`trained(family, method, fields)` -> (model, attachment, folder): two steps from a tiny base, and saved."""
+    """`trained(family, method, fields)` -> (model, attachment, folder) after two steps."""
 
     def trained(
         family: str = "roberta",
@@ -35,7 +36,7 @@ def trained(tiny, about, tmp_path):
         model.step(attachment, steps=2)
         kind = {} if head == "SequenceClassification" else {"head": "causal", "labels": []}
         folder = tmp_path / "adapter"
-        files.save(folder, attachment, about(model, attachment, **kind))
+        save_adapter(folder, attachment, about(model, attachment, **kind))
         return model, attachment, folder
 
     return trained
@@ -43,7 +44,7 @@ def trained(tiny, about, tmp_path):
 
 @pytest.fixture
 def base(tiny):
-    """`base(family)`: the same base anew, with another random head, as a checkpoint without a head gives it."""
+    """`base(family)`: the same base with another random head, as of a checkpoint without one."""
 
     def base(family: str = "roberta", head: str = "SequenceClassification", **changes: Any):
         model = tiny(family, head, **changes)
@@ -58,9 +59,9 @@ def base(tiny):
 
 @pytest.fixture
 def rewrite():
-    """`rewrite(folder, change, header=None)`: the tensor file again, with `change(tensors)` and another header.
+    """`rewrite(folder, change, header)`: the tensor file with changed tensors and metadata.
 
-    digests: those of what is written then, so that a reader looks further; else they stay.
+    digests: compute them again, so that a reader finds the next fault; if not, they stay.
     """
 
     def rewrite(
@@ -69,10 +70,12 @@ def rewrite():
         file = next(folder.glob("*.safetensors"))
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata()
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
-        tensors, metadata = change(tensors), header(metadata)
+            names = opened.keys()
+            tensors = {name: opened.get_tensor(name) for name in names}
+        tensors = change(tensors)
+        metadata = header(metadata)
         if digests and KEY in metadata:
-            config = folder / files.CONFIG_FILE
+            config = folder / CONFIG_FILE
             read = json.loads(config.read_text()) if config.is_file() else None
             metadata[KEY] = json.dumps(digests_of(folder, metadata, read, tensors))
         save_file(tensors, file, metadata=metadata)
@@ -82,12 +85,12 @@ def rewrite():
 
 @pytest.fixture
 def from_peft():
-    """`from_peft(folder, tensors, **config)`: an adapter as PEFT leaves it, without lorakit's header."""
+    """`from_peft(folder, tensors, **config)`: an adapter of PEFT, without lorakit's metadata."""
 
     def write(folder: Path, tensors: dict[str, torch.Tensor], **config: Any) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, folder / files.PEFT_FILE, metadata={"format": "pt"})
-        (folder / files.CONFIG_FILE).write_text(
+        save_file(tensors, folder / PEFT_FILE, metadata={"format": "pt"})
+        (folder / CONFIG_FILE).write_text(
             json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 8, **config})
         )
         return folder

@@ -1,4 +1,4 @@
-"""What an adapter calls its base: PEFT finds it under that name, and no path goes out without a word."""
+"""The name of an adapter's base: PEFT finds it, and a folder's path is warned of."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from lorakit.adapters import adapter as files
-from lorakit.adapters.base_name import _warn, base_name
+from lorakit.adapters.base_name import _warn_of_folder, base_name
+from lorakit.adapters.files import read_adapter
+from lorakit.adapters.save import save_adapter
+from lorakit.bases.files import location
+from lorakit.bases.load import load
 from lorakit.errors import RecipeError
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import Model
-from lorakit.models._load import load, location
 from lorakit.recipe.load import load_recipe
 
 
@@ -33,7 +35,7 @@ def saved(tmp_path, about):
             for delta in attachment.deltas.values():
                 delta.B.normal_(std=0.1)
         card = replace(about(base, attachment, head=head, base=name, revision=None), **changes)
-        files.save(tmp_path / "adapter", attachment, card)
+        save_adapter(tmp_path / "adapter", attachment, card)
         base.tokenizer.save_pretrained(tmp_path / "adapter")
         return tmp_path / "adapter", base, attachment
 
@@ -62,7 +64,9 @@ def test_peft_loads_the_base_that_ships(saved, name):
         torch.testing.assert_close(
             theirs(input_ids=ids).logits, base.model.eval()(input_ids=ids).logits
         )
-    assert files.read(folder).base == name, "lorakit's own name stays, which is good on any machine"
+    assert read_adapter(folder).base == name, (
+        "lorakit's own name stays, which is good on any machine"
+    )
 
 
 def test_the_hub_id_is_written_where_it_is_known(saved, tmp_path, caplog):
@@ -70,14 +74,14 @@ def test_the_hub_id_is_written_where_it_is_known(saved, tmp_path, caplog):
     shutil.copytree(location("lorakit:tiny_gpt2"), folder)
     adapter, _, _ = saved(str(folder), base_id="someone/tiny")
     assert named(adapter) == "someone/tiny"
-    assert files.read(adapter).base == str(folder)
+    assert read_adapter(adapter).base == str(folder)
     shutil.rmtree(folder)
-    assert files.read(adapter).base == "someone/tiny", "elsewhere it is found by its name"
+    assert read_adapter(adapter).base == "someone/tiny", "elsewhere it is found by its name"
 
 
 def test_a_path_is_said_once(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)
-    _warn.cache_clear()
+    _warn_of_folder.cache_clear()
     assert [base_name(str(tmp_path)) for _ in range(2)] == [str(tmp_path)] * 2
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert str(tmp_path) in caplog.text

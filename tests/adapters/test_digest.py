@@ -9,8 +9,9 @@ import random
 import pytest
 import torch
 
-from lorakit.adapters import adapter as files
 from lorakit.adapters.digest import CHAT_TEMPLATE, KEY
+from lorakit.adapters.files import CONFIG_FILE, read_adapter
+from lorakit.adapters.save import save_adapter
 from lorakit.errors import AdapterError
 
 
@@ -22,16 +23,16 @@ def _flipped(data: bytes, bit: int) -> bytes:
 
 @pytest.mark.parametrize("method", ["lora", "bitfit"])
 def test_every_flipped_bit_is_seen(trained, method, monkeypatch):
-    """Of the tensor file: refused, or (a bit of the padding, or of the digests' key) the same adapter."""
+    """Refused, or (a bit of the padding, or of the digests' key) the same adapter."""
     _, _, folder = trained("roberta", method)
-    wanted = files.read(folder)
+    wanted = read_adapter(folder)
     file = next(folder.glob("*.safetensors"))
     whole, seen = file.read_bytes(), 0
     rng = random.Random(0)
     for bit in rng.sample(range(len(whole) * 8), 300):
         file.write_bytes(_flipped(whole, bit))
         try:
-            found = files.read(folder)
+            found = read_adapter(folder)
         except AdapterError:
             seen += 1
             continue
@@ -44,29 +45,29 @@ def test_every_flipped_bit_is_seen(trained, method, monkeypatch):
 @pytest.mark.parametrize("field", ["r", "lora_alpha", "target_modules", "use_rslora", "bias"])
 def test_a_changed_field_of_the_config_is_seen(trained, field):
     _, _, folder = trained()
-    file = folder / files.CONFIG_FILE
+    file = folder / CONFIG_FILE
     config = json.loads(file.read_text())
     file.write_text(
         json.dumps(config | {field: {"r": 9, "lora_alpha": 3, "bias": "all"}.get(field)})
     )
     with pytest.raises(AdapterError, match=r"adapter_config\.json"):
-        files.read(folder)
+        read_adapter(folder)
 
 
 def test_the_base_may_be_named_again(trained):
     """As is done when an adapter is published."""
     _, _, folder = trained()
-    file = folder / files.CONFIG_FILE
+    file = folder / CONFIG_FILE
     config = json.loads(file.read_text()) | {"base_model_name_or_path": "me/base", "revision": "v2"}
     file.write_text(json.dumps(config))
-    assert files.read(folder).about
+    assert read_adapter(folder).about
 
 
 def test_a_missing_config_is_seen(trained):
     _, _, folder = trained()
-    (folder / files.CONFIG_FILE).unlink()
+    (folder / CONFIG_FILE).unlink()
     with pytest.raises(AdapterError, match=r"adapter_config\.json changed"):
-        files.read(folder)
+        read_adapter(folder)
 
 
 @pytest.mark.parametrize("change", ["another text", None, "one that was not there"])
@@ -81,15 +82,15 @@ def test_a_changed_chat_template_is_seen(tiny, about, tmp_path, change):
     model = tiny("gpt2", "CausalLM")
     attachment = LoRA().attach(model.model, model.roles, model.newly_initialised)
     card = about(model, attachment, head="causal", labels=[])
-    files.save(tmp_path / "a", attachment, card, Tokenizer())
-    assert files.read(tmp_path / "a").about
+    save_adapter(tmp_path / "a", attachment, card, Tokenizer())
+    assert read_adapter(tmp_path / "a").about
     template = tmp_path / "a" / CHAT_TEMPLATE
     if change is None:
         template.unlink()
     else:
         template.write_text(change)
     with pytest.raises(AdapterError, match=r"chat_template\.jinja changed"):
-        files.read(tmp_path / "a")
+        read_adapter(tmp_path / "a")
 
 
 @pytest.mark.parametrize("found", ["", "[]", "{}", "null", '{"tensors": 1}'])
@@ -97,16 +98,16 @@ def test_broken_digests_are_seen(trained, rewrite, found):
     _, _, folder = trained()
     rewrite(folder, header=lambda h: h | {KEY: found}, digests=False)
     with pytest.raises(AdapterError, match="the digests themselves"):
-        files.read(folder)
+        read_adapter(folder)
 
 
 def test_an_adapter_without_digests_is_said_to_have_none(trained, rewrite, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)
     _, _, folder = trained()
-    files.read(folder)
+    read_adapter(folder)
     assert "no digests" not in caplog.text
     rewrite(folder, header=lambda h: {k: v for k, v in h.items() if k != KEY})
-    assert files.read(folder).about
+    assert read_adapter(folder).about
     assert "no digests" in caplog.text
 
 
@@ -124,7 +125,7 @@ def test_an_absurd_number_is_noticed(trained, rewrite, caplog, monkeypatch, numb
     rewrite(folder, change, header=lambda h: {k: v for k, v in h.items() if k != KEY})
     if refused:
         with pytest.raises(AdapterError, match=f"holds {number:g}".replace("+", r"\+")):
-            files.read(folder)
+            read_adapter(folder)
         return
-    assert files.read(folder).about
+    assert read_adapter(folder).about
     assert f"holds {number:g}" in caplog.text

@@ -1,4 +1,4 @@
-"""What a PEFT reader finds in the folder, and what PEFT's own files become; PEFT itself is in tests/parity."""
+"""PEFT's format, written and read; PEFT itself is in tests/parity."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from lorakit.adapters import adapter as files
 from lorakit.adapters import peft
+from lorakit.adapters.attach import attach_adapter
+from lorakit.adapters.files import CONFIG_FILE, PEFT_FILE, read_adapter
+from lorakit.adapters.save import save_adapter
 from lorakit.errors import AdapterError, InputError
 from lorakit.methods.reparam.lora import LoRA, Target
 from tests.rounding import assert_near
@@ -36,7 +38,7 @@ OLD_FIELDS = {
 
 
 def _config(folder) -> dict:
-    return json.loads((folder / files.CONFIG_FILE).read_text())
+    return json.loads((folder / CONFIG_FILE).read_text())
 
 
 def test_the_config_of_a_classifier(trained):
@@ -109,7 +111,7 @@ def test_the_config_of_other_shapes(trained, family, head, fields, wanted):
 
 def test_the_file_is_sorted_and_ends_in_a_newline(trained):
     _, _, folder = trained(targets=("value", "query", "mlp_out", "key"))
-    text = (folder / files.CONFIG_FILE).read_text()
+    text = (folder / CONFIG_FILE).read_text()
     assert text == json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n"
     assert _config(folder)["target_modules"] == sorted(_config(folder)["target_modules"])
 
@@ -137,7 +139,7 @@ def test_a_short_name_is_not_one_that_another_kind_of_layer_has():
 
 def test_the_tensors_of_a_classifier(trained):
     model, attachment, folder = trained("roberta", r=4)
-    tensors = load_file(folder / files.PEFT_FILE)
+    tensors = load_file(folder / PEFT_FILE)
     deltas = {
         f"{PREFIX}{name}.lora_{letter}.weight" for name in attachment.deltas for letter in "AB"
     }
@@ -153,7 +155,7 @@ def test_query_and_value_of_c_attn_are_stacked(trained):
     _, attachment, folder = trained("gpt2", r=3, alpha=5)
     path = "transformer.h.1.attn.c_attn"
     q, v = attachment.deltas[f"{path}[query]"], attachment.deltas[f"{path}[value]"]
-    tensors = load_file(folder / files.PEFT_FILE)
+    tensors = load_file(folder / PEFT_FILE)
     a, b = tensors[f"{PREFIX}{path}.lora_A.weight"], tensors[f"{PREFIX}{path}.lora_B.weight"]
     zero = torch.zeros(32, 3)
     blocks = [torch.cat([q.B, zero], 1), torch.cat([zero, zero], 1), torch.cat([zero, v.B], 1)]
@@ -167,13 +169,13 @@ def test_parts_with_scales_of_their_own_are_folded_into_b(trained, base):
         "gpt2", targets=(Target(match="q", r=2, alpha=6), Target(match="v", r=4, alpha=2))
     )
     path = "transformer.h.0.attn.c_attn"
-    tensors, config = load_file(folder / files.PEFT_FILE), _config(folder)
+    tensors, config = load_file(folder / PEFT_FILE), _config(folder)
     product = tensors[f"{PREFIX}{path}.lora_B.weight"] @ tensors[f"{PREFIX}{path}.lora_A.weight"]
     product *= config["lora_alpha"] / config["r"]
     query, value = (attachment.deltas[f"{path}[{name}]"].matrix() for name in ("query", "value"))
     assert_near(product, torch.cat([query, torch.zeros(32, 32), value]), 64)
     other = base("gpt2")
-    files.attach(files.read(folder), other.model, other.roles, other.newly_initialised)
+    attach_adapter(read_adapter(folder), other.model, other.roles, other.newly_initialised)
     assert_near(other.logits(), model.logits())
 
 
@@ -194,7 +196,7 @@ def test_a_stacked_adapter_that_was_trained_on_elsewhere_is_refused(trained, bas
     rewrite(
         folder, lambda t: {n: v + 0.1 if n.endswith("lora_B.weight") else v for n, v in t.items()}
     )
-    with pytest.raises(AdapterError, match="not zero outside the rows of query, value"):
+    with pytest.raises(AdapterError, match="rows of query, value"):
         _attach(folder, base("gpt2"))
 
 
@@ -217,7 +219,7 @@ def _tensors(
 
 
 def _attach(folder, model) -> Any:
-    return files.attach(files.read(folder), model.model, model.roles, model.newly_initialised)
+    return attach_adapter(read_adapter(folder), model.model, model.roles, model.newly_initialised)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +275,7 @@ def test_a_field_of_another_type_is_named(from_peft, tmp_path, config):
     with pytest.raises(
         AdapterError, match=rf"adapter_config\.json is damaged: {next(iter(config))}.* is "
     ):
-        files.read(from_peft(tmp_path, _tensors(), **config))
+        read_adapter(from_peft(tmp_path, _tensors(), **config))
 
 
 @pytest.mark.parametrize("config", [{"r": 16}, {"rank_pattern": {"query": 4}}], ids=str)
@@ -287,7 +289,7 @@ def test_a_rank_that_is_not_the_tensors(base, from_peft, tmp_path, config):
 
 def test_lora_alpha_has_pefts_default(base, from_peft, tmp_path):
     folder = from_peft(tmp_path, _tensors())
-    (folder / files.CONFIG_FILE).write_text('{"peft_type": "LORA"}')
+    (folder / CONFIG_FILE).write_text('{"peft_type": "LORA"}')
     assert _attach(folder, base()).deltas[QUERY].scale == 8 / 2
 
 
@@ -314,7 +316,7 @@ def test_lora_alpha_has_pefts_default(base, from_peft, tmp_path):
     ids=lambda c: "-".join(map(str, *c.items())),
 )
 def test_what_plain_lora_is_not_is_refused_by_name(base, from_peft, tmp_path, config):
-    """PiSSA and its kin change W0 when they are made, and the file does not hold that: the sum would be another."""
+    """PiSSA and similar methods change W0, which the file does not hold: the sum would differ."""
     folder = from_peft(tmp_path, _tensors(), **config)
     with pytest.raises(AdapterError, match=next(iter(config))):
         _attach(folder, base())
@@ -327,7 +329,7 @@ def test_how_a_and_b_began_does_not_matter(base, from_peft, tmp_path, value):
 
 @pytest.mark.parametrize("value", ["IA3", None, "ADALORA"])
 def test_another_kind_of_adapter(base, from_peft, tmp_path, value):
-    with pytest.raises(AdapterError, match=f"peft_type {value!r}; lorakit reads LORA"):
+    with pytest.raises(AdapterError, match=repr(value)):
         _attach(from_peft(tmp_path, _tensors(), peft_type=value), base())
 
 
@@ -341,7 +343,7 @@ def test_a_tensor_that_nothing_takes(base, from_peft, tmp_path, key):
 def test_half_of_a_pair_is_missing(base, from_peft, tmp_path):
     tensors = _tensors()
     del tensors[f"{PREFIX}{QUERY}.lora_B.weight"]
-    with pytest.raises(AdapterError, match=f"no lora_A and lora_B for {QUERY}"):
+    with pytest.raises(AdapterError, match=QUERY):
         _attach(from_peft(tmp_path, tensors), base())
 
 
@@ -353,12 +355,12 @@ def test_a_module_that_the_model_has_not(base, from_peft, tmp_path):
 
 
 def test_a_head_that_the_adapter_does_not_hold(base, from_peft, tmp_path):
-    with pytest.raises(AdapterError, match=r"classifier\.dense\.bias.* would be random numbers"):
+    with pytest.raises(AdapterError, match=r"classifier\.dense\.bias"):
         _attach(from_peft(tmp_path, _tensors(head=False)), base())
 
 
 def test_a_head_that_the_model_has_not(base, from_peft, tmp_path):
-    with pytest.raises(AdapterError, match=r"holds score\.weight, which this model has not"):
+    with pytest.raises(AdapterError, match=r"score\.weight"):
         _attach(
             from_peft(tmp_path, _tensors() | {f"{PREFIX}score.weight": torch.zeros(2, 32)}), base()
         )
@@ -397,13 +399,13 @@ def test_a_path_means_one_module_only(from_peft, tmp_path):
 
     for paths in (["head"], ["head", "body.head"]):
         folder = from_peft(tmp_path, _tensors(paths=paths, head=False))
-        attachment = files.attach(files.read(folder), Nested(), {}, ())
+        attachment = attach_adapter(read_adapter(folder), Nested(), {}, ())
         assert sorted(site.path for site in attachment.sites) == sorted(paths)
 
 
 def test_an_adapter_from_peft_can_be_saved_as_lorakits(base, from_peft, about, tmp_path):
     model, other = base(), base()
     attachment = _attach(from_peft(tmp_path / "theirs", _tensors()), model)
-    files.save(tmp_path / "ours", attachment, about(model, attachment))
+    save_adapter(tmp_path / "ours", attachment, about(model, attachment))
     _attach(tmp_path / "ours", other)
     assert torch.equal(other.logits(), model.logits())

@@ -12,14 +12,16 @@ import pytest
 import torch
 
 import lorakit
-from lorakit.adapters import adapter as files
+from lorakit.adapters.attach import attach_adapter, factors
+from lorakit.adapters.files import PEFT_FILE, read_adapter
 from lorakit.analysis._run import QUESTIONS
 from lorakit.analysis._source import Choice, read_trained
 from lorakit.analysis.subspace import similarity
+from lorakit.bases.load import load
+from lorakit.bases.outline import outline
 from lorakit.errors import AdapterError, TargetError
 from lorakit.methods import methods
 from lorakit.models import Model
-from lorakit.models._load import load, outline
 from lorakit.recipe.load import load_recipe
 from lorakit.runs.result import Result
 from lorakit.verbs.train import train_recipe
@@ -129,7 +131,7 @@ def test_one_seed_can_be_named(runs, lorakit_cli, tmp_path):
         "analyze", "subspace", run / "seed0", run / "seed1", "--json", "--out", tmp_path
     ).json
     assert both["found"] == named["found"]
-    a = [files.read(run / f"seed{s}" / "adapter").tensors for s in (0, 1)]
+    a = [read_adapter(run / f"seed{s}" / "adapter").tensors for s in (0, 1)]
     site = both["found"][0]["site"]
     expected = similarity(*(t[f"base_model.model.{site}.lora_A.weight"] for t in a))
     assert torch.allclose(torch.tensor(both["found"][0]["phi"], dtype=torch.float64), expected)
@@ -164,7 +166,7 @@ def test_ranks_of_their_own_and_fused_rows_are_read_as_trained(runs):
         trained = read_trained(str(runs[name]), ("lora",), True, Choice())
         spec, head = trained.source.recipe.model, trained.source.head
         base = load(spec, head, trained.source.labels)
-        attachment = files.attach(
+        attachment = attach_adapter(
             trained.source.adapter, base.model, base.roles, base.newly_initialised
         )
         assert [change.site for change in trained.changes] == [
@@ -220,8 +222,8 @@ def test_an_adapter_of_peft(runs, lorakit_cli, tmp_path):
     from safetensors.torch import save_file
 
     folder = Path(shutil.copytree(runs["narrow"] / "seed0" / "adapter", tmp_path / "mine"))
-    tensors = files.read(folder).tensors
-    save_file(tensors, folder / files.PEFT_FILE, metadata={"format": "pt"})
+    tensors = read_adapter(folder).tensors
+    save_file(tensors, folder / PEFT_FILE, metadata={"format": "pt"})
     ours = lorakit_cli("analyze", "rank", runs["narrow"], "--json", "--out", tmp_path).json["found"]
     theirs = lorakit_cli(
         "analyze", "rank", folder, "--model", "lorakit:tiny_encoder", "--json", "--out", tmp_path
@@ -304,8 +306,8 @@ def test_another_base_of_the_same_shape(runs, lorakit_cli, tmp_path, monkeypatch
 def test_factors_are_of_lora_and_of_this_model(runs):
     base = outline(Model(name="lorakit:tiny_encoder"), "classification", ["a", "b"])
     with pytest.raises(AdapterError, match="is an adapter of bitfit: it has no A and B"):
-        files.factors(
-            files.read(runs["bitfit"] / "seed0" / "adapter"),
+        factors(
+            read_adapter(runs["bitfit"] / "seed0" / "adapter"),
             base.model,
             base.roles,
             base.newly_initialised,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from lorakit.bases.tokenizer import load_tokenizer
 from lorakit.batches import IGNORE, encode, encode_prompts
 from lorakit.models._base import Model
-from lorakit.models._load import load_tokenizer
 from lorakit.tasks import Data, Example, Head, Turn
 
 DATA = Data(max_length=64)

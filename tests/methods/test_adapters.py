@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lorakit.bases.fast import make_fast
 from lorakit.errors import ModelError, TargetError
 from lorakit.methods import methods
-from lorakit.models._fast import make_fast
 
 
 @torch.no_grad()

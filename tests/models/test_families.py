@@ -1,7 +1,7 @@
-"""Every family, on a tiny model of every type it knows: the roles are where the model's own computation has them.
+"""Every family, on a tiny model of each of its types: the roles fit the model's computation.
 
-Nothing here repeats a map. A role is found out by moving a layer's output at one token and looking at the attention:
-a query decides its own row of the attention matrix, a key all rows, a value none.
+The maps are not repeated here. A role is found by moving a layer's output at one token and looking
+at the attention: a query decides its own row of the attention matrix, a key all rows, a value none.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def test_the_shapes_are_those_of_the_roles(case):
 
 
 def test_the_roles_are_all_there_is_in_a_block(case):
-    """With every role a target no linear layer of a block is left, nor a row of one; DeBERTa's positions are none."""
+    """With all roles as targets, no row of a linear layer is left, except DeBERTa's positions."""
     _, tiny = case
     left = {
         path: set(range(features(module)[0]))
@@ -121,7 +121,7 @@ def test_the_roles_are_all_there_is_in_a_block(case):
 
 
 def test_a_block_computes_query_key_value_then_the_rest_in_order(case):
-    """attention_out comes after the attention, mlp_out last: by the order in which the model calls its layers."""
+    """attention_out comes after the attention, mlp_out last, in the order of the model's calls."""
     model_type, tiny = case
     sites = select(tiny.model, ROLES, tiny.roles, tiny.newly_initialised)
     role_of: dict[int, str] = {}
@@ -142,7 +142,7 @@ def test_a_block_computes_query_key_value_then_the_rest_in_order(case):
         "mlp_in": 2,
         "mlp_out": 3,
     }
-    # DeBERTa projects its relative positions with the same layers once more: what is counted is runs of one stage
+    # DeBERTa projects its relative positions with the same layers again: count runs of a stage
     stages = [
         order[role]
         for i, role in enumerate(called)
@@ -162,7 +162,7 @@ def _role(site: Site, roles, model: nn.Module) -> str:
 
 @contextmanager
 def _moved(site: Site, rows: list[int], token: int):
-    """Inside, the site's layer gives other numbers in `rows` of its output, at one token of the first example."""
+    """Inside, `rows` of the layer's output differ at one token of the first example."""
 
     def move(_module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
         if output.ndim != 3 or output.shape[:2] != (
@@ -181,7 +181,7 @@ def _moved(site: Site, rows: list[int], token: int):
 
 @torch.no_grad()
 def _attentions(tiny) -> list[Tensor]:
-    """(batch, heads, query, key) of every attention block, in the order of the model's layers; last, its logits."""
+    """(batch, heads, query, key) of each attention block, in the model's order; then the logits."""
     inputs = tiny.inputs | {"attention_mask": torch.ones_like(tiny.inputs["attention_mask"])}
     out = tiny.model(**inputs, output_attentions=True)
     logits = out.logits[:, None, None]
@@ -230,7 +230,7 @@ FUSED = [
 
 @pytest.mark.parametrize(("model_type", "changes"), FUSED, ids=str)
 def test_every_single_row_of_a_fused_weight_has_its_role(tiny, model_type, changes):
-    """Row by row: a map that is one row off, or of another interleaving, has a row that is something else."""
+    """Row by row: a map that is one row off, or interleaved otherwise, has a wrong row."""
     model = tiny(model_type, attention="eager", **changes)
     before = _attentions(model)
     seen = 0

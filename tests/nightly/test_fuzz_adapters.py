@@ -20,7 +20,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorakit.adapters import adapter as files
+from lorakit.adapters.attach import attach_adapter
+from lorakit.adapters.save import save_adapter
 from lorakit.recipe.load import compose
 from lorakit.runs.source import Source, open_source
 from tests.conftest import FIELDS, Tiny, build, make_about, make_tokenizer
@@ -86,7 +87,7 @@ def make(random: Random, folder: Path) -> Saved:
     tokenizer = make_tokenizer()
     if head == "CausalLM" and random.random() < 0.5:
         tokenizer.chat_template = TEMPLATE
-    files.save(folder, attachment, about, tokenizer)
+    save_adapter(folder, attachment, about, tokenizer)
     saved = Saved(folder, base, {path.name: path.read_bytes() for path in sorted(folder.iterdir())})
     source = open_source(str(folder))
     saved.file, saved.wanted = digest_of(source), understood(source, base)
@@ -119,7 +120,7 @@ def understood(source: Source, base: Tiny) -> tuple[Tensor, str]:
     """What a verb makes of it: logits on its base, and how it is asked."""
     model = copy.deepcopy(base)
     assert source.adapter is not None
-    files.attach(source.adapter, model.model, model.roles, model.newly_initialised)
+    attach_adapter(source.adapter, model.model, model.roles, model.newly_initialised)
     return model.logits(), asked(source)
 
 

@@ -21,9 +21,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lorakit.adapters import adapter as files
+from lorakit.adapters.attach import attach_adapter
+from lorakit.adapters.files import read_adapter
+from lorakit.adapters.save import save_adapter
+from lorakit.bases.files import location
+from lorakit.bases.load import load
 from lorakit.models import Model
-from lorakit.models._load import load, location
 from lorakit.recipe.load import compose
 from lorakit.runs.objects import attach
 from lorakit.verbs.check import check
@@ -105,7 +108,7 @@ def whole(folder: Path, causal: bool, plain: dict[str, Any]) -> Whole:
         {name: torch.randn(t.shape).to(t.dtype) * 0.05 for name, t in state.items()}
     )
     place = folder.with_name(f"{folder.name}-adapter")
-    files.save(place, attachment, card)
+    save_adapter(place, attachment, card)
     result = Whole(folder, plain, head, labels, place, before, logits(base), torch.zeros(()))
     result.merged = merged(result, folder)
     return result
@@ -141,7 +144,7 @@ def logits(base: Any) -> Tensor:
 def under_adapter(one: Whole, folder: Path) -> Tensor:
     torch.manual_seed(1)
     base = load(Model(name=str(folder)), one.head, one.labels)
-    files.attach(files.read(one.adapter), base.model, base.roles, base.newly_initialised)
+    attach_adapter(read_adapter(one.adapter), base.model, base.roles, base.newly_initialised)
     return logits(base)
 
 

@@ -19,8 +19,8 @@ from transformers import (
     T5ForSequenceClassification,
 )
 
+from lorakit.bases.fast import make_fast
 from lorakit.models import family_of
-from lorakit.models._fast import make_fast
 from lorakit.nn import attention as module
 from lorakit.nn.attention import (
     FIRST_ONLY,

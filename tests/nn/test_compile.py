@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import _dynamo as dynamo
 
+from lorakit.bases.fast import make_fast
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import family_of
-from lorakit.models._fast import make_fast
 from tests.rounding import assert_near
 
 MODELS = [

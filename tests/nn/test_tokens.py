@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lorakit.adapters import adapter as files
+from lorakit.adapters.attach import attach_adapter
+from lorakit.adapters.files import read_adapter
+from lorakit.adapters.fingerprint import fingerprint
+from lorakit.adapters.save import save_adapter
+from lorakit.bases.load import load
+from lorakit.bases.outline import outline
 from lorakit.errors import ModelError, RecipeError
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import Model
-from lorakit.models._load import load, outline
 from lorakit.nn.tokens import END, add_rows, rows_of, settle
 from lorakit.verbs.train import refuse_unused
 from tests.rounding import assert_near
@@ -102,19 +106,19 @@ def test_saved_read_again_and_read_by_peft(folder, family, tmp_path, about, tiny
                 torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)) / 4
             )
         wanted = _logits(base.model.eval(), 5, 64, 6, 65)
-    fingerprint = files.fingerprint(base.model, base.newly_initialised)
+    found = fingerprint(base.model, base.newly_initialised)
     card = about(
         tiny(family, "CausalLM"),
         attachment,
         head="causal",
         labels=[],
-        fingerprint=fingerprint,
+        fingerprint=found,
         fresh=sorted(base.newly_initialised),
         new_tokens=["<sql>", "</sql>"],
     )
-    files.save(tmp_path / "a", attachment, card)
+    save_adapter(tmp_path / "a", attachment, card)
     again = load(spec, "causal")
-    files.attach(files.read(tmp_path / "a"), again.model, again.roles, again.newly_initialised)
+    attach_adapter(read_adapter(tmp_path / "a"), again.model, again.roles, again.newly_initialised)
     with torch.no_grad():
         assert torch.equal(_logits(again.model.eval(), 5, 64, 6, 65), wanted)
     plain = transformers.AutoModelForCausalLM.from_pretrained(path)
@@ -135,9 +139,9 @@ def test_counts_without_weights(folder):
 
 def test_what_is_no_new_token(folder):
     path = folder("gpt2")
-    with pytest.raises(ModelError, match="'w3': a token already"):
+    with pytest.raises(ModelError, match="'w3'"):
         load(Model(name=path, new_tokens=("w3",)), "causal")
-    with pytest.raises(ModelError, match="each once, and none empty"):
+    with pytest.raises(ModelError, match=r"model\.new_tokens"):
         load(Model(name=path, new_tokens=("<a>", "<a>")), "causal")
     base = load(Model(name=path, new_tokens=("<a>",)), "causal")
     with pytest.raises(RecipeError, match="no example of the training split holds '<a>'"):

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from tests.rounding import TINY, rounding
 
 EXACT = torch.float64
-"""Identities are asserted in it: what is left of a difference in float32 depends on the processor."""
+"""For identities: the rounding of float32 depends on the processor."""
 SAME = rounding(EXACT, TINY)
 TEN_STEPS = 1e6 * SAME
-"""AdamW divides by the root of a gradient's square: where that is near zero, what was rounded off grows."""
+"""AdamW divides by the root of a squared gradient, which enlarges rounding near zero."""
 
 
 def gap(a: Tensor, b: Tensor) -> float:

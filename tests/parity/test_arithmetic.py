@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lorakit.adapters import adapter as files
+from lorakit.adapters.save import save_adapter
+from lorakit.bases.fast import make_fast
 from lorakit.methods.reparam.lora import LoRA, Target
 from lorakit.models import family_of
-from lorakit.models._fast import make_fast
 
 PREFIX = "base_model.model."
 CLASSIFIER, CAUSAL = "SequenceClassification", "CausalLM"
@@ -83,7 +83,7 @@ def test_the_files_give_the_logits(tiny, about, tmp_path, family, head, targets,
     )
     card = about(ours, attachment, head=kind)
     ours.step(attachment, steps=2)
-    files.save(tmp_path / "adapter", attachment, card)
+    save_adapter(tmp_path / "adapter", attachment, card)
     stock = tiny(family, head)
     before = stock.logits()
     assert _put_on(stock.model, tmp_path / "adapter") > 0

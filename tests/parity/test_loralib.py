@@ -1,4 +1,4 @@
-"""Beside loralib, the reference code of the paper: Linear, and MergedLinear on a Conv1D for query and value."""
+"""loralib, the paper's reference code: Linear, and MergedLinear on a Conv1D."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _linear(tiny):
 
 
 def _fused(tiny):
-    """loralib's own way with GPT-2 (`examples/NLG`): enable_lora for q and v, fan_in_fan_out for the Conv1D."""
+    """loralib on GPT-2 (`examples/NLG`): enable_lora for q and v, fan_in_fan_out for Conv1D."""
     ours, theirs = (tiny("gpt2", "CausalLM", dtype=EXACT) for _ in range(2))
     attachment = LoRA(r=R, alpha=ALPHA).attach(ours.model, ours.roles, ours.newly_initialised)
     for path in FUSED:

@@ -9,7 +9,9 @@ import warnings
 import pytest
 import torch
 
-from lorakit.adapters import adapter as files
+from lorakit.adapters.attach import attach_adapter
+from lorakit.adapters.files import CONFIG_FILE, PEFT_FILE, read_adapter
+from lorakit.adapters.save import save_adapter
 from lorakit.errors import AdapterError
 from lorakit.methods.reparam.lora import LoRA, Target
 from lorakit.nn.linear import weight_of
@@ -35,7 +37,7 @@ TASK = {CLASSIFIER: "SEQ_CLS", CAUSAL: "CAUSAL_LM"}
 
 
 def _wrap(model, family, head, **fields):
-    """PEFT's own way; it says that it sets fan_in_fan_out for a Conv1D, and knows no head called as T5's is."""
+    """The model in PEFT, which warns of fan_in_fan_out and does not know the name of T5's head."""
     if family == "t5":
         fields["modules_to_save"] = ["classification_head"]
     with warnings.catch_warnings():
@@ -46,7 +48,7 @@ def _wrap(model, family, head, **fields):
 def _ours(tiny, family, head, targets, **fields):
     model = tiny(family, head, dtype=EXACT)
     torch.manual_seed(0)
-    # a dot before the name, or lorakit would read T5's q and v as roles: the same thing here, but not the same test
+    # without the dot lorakit would read T5's q and v as roles, which would be another test
     patterns = tuple(f"*.{target}" for target in targets)
     return model, LoRA(targets=patterns, r=4, alpha=6, **fields).attach(
         model.model, model.roles, model.newly_initialised
@@ -211,7 +213,7 @@ def _saved(tiny, about, tmp_path, family, head, fields):
     attachment = LoRA(**fields).attach(model.model, model.roles, model.newly_initialised)
     model.step(attachment, steps=3)
     kind = {"base": "base", "head": "causal" if head == CAUSAL else "classification"}
-    files.save(tmp_path / "adapter", attachment, about(model, attachment, **kind))
+    save_adapter(tmp_path / "adapter", attachment, about(model, attachment, **kind))
     return model, attachment
 
 
@@ -266,7 +268,7 @@ def test_peft_saves_our_tensors_again_bit_for_bit(tiny, about, tmp_path):
         tiny("gpt2", CAUSAL, dtype=EXACT).model, tmp_path / "adapter"
     )
     wrapped.save_pretrained(tmp_path / "theirs")
-    ours, theirs = (load_file(tmp_path / f / files.PEFT_FILE) for f in ("adapter", "theirs"))
+    ours, theirs = (load_file(tmp_path / f / PEFT_FILE) for f in ("adapter", "theirs"))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -336,11 +338,11 @@ def test_we_read_what_peft_saved(tiny, about, tmp_path, family, head, fields):
     model.model = _wrap(model, family, head, **copy.deepcopy(fields))
     _train_a_little(model)
     model.model.save_pretrained(tmp_path)
-    assert "lorakit" not in json.loads((tmp_path / files.CONFIG_FILE).read_text())
+    assert "lorakit" not in json.loads((tmp_path / CONFIG_FILE).read_text())
     other = tiny(family, head, dtype=EXACT)
     plain = other.logits()
-    attachment = files.attach(
-        files.read(tmp_path), other.model, other.roles, other.newly_initialised
+    attachment = attach_adapter(
+        read_adapter(tmp_path), other.model, other.roles, other.newly_initialised
     )
     assert gap(other.logits(), model.logits()) <= SAME
     assert (plain - model.logits()).abs().max() > 1e-3
@@ -367,7 +369,7 @@ def test_what_peft_can_and_lora_is_not_is_refused(tiny, tmp_path, fields):
     peft.get_peft_model(model.model, config).save_pretrained(tmp_path)
     other = tiny("llama", CAUSAL)
     with pytest.raises(AdapterError, match=next(iter(fields))):
-        files.attach(files.read(tmp_path), other.model, other.roles, other.newly_initialised)
+        attach_adapter(read_adapter(tmp_path), other.model, other.roles, other.newly_initialised)
 
 
 def test_lora_on_an_embedding_is_refused(tiny, tmp_path):
@@ -379,7 +381,7 @@ def test_lora_on_an_embedding_is_refused(tiny, tmp_path):
         peft.get_peft_model(model.model, config).save_pretrained(tmp_path)
     other = tiny("llama", CAUSAL)
     with pytest.raises(AdapterError, match="embed_tokens"):
-        files.attach(files.read(tmp_path), other.model, other.roles, other.newly_initialised)
+        attach_adapter(read_adapter(tmp_path), other.model, other.roles, other.newly_initialised)
 
 
 def test_a_later_peft_adds_fields_without_harm(tiny, tmp_path):
@@ -389,8 +391,8 @@ def test_a_later_peft_adds_fields_without_harm(tiny, tmp_path):
         model.model, peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query"])
     )
     wrapped.save_pretrained(tmp_path)
-    assert len(json.loads((tmp_path / files.CONFIG_FILE).read_text())) > 25
+    assert len(json.loads((tmp_path / CONFIG_FILE).read_text())) > 25
     other = tiny("roberta")
-    assert files.attach(
-        files.read(tmp_path), other.model, other.roles, other.newly_initialised
+    assert attach_adapter(
+        read_adapter(tmp_path), other.model, other.roles, other.newly_initialised
     ).sites

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from lorakit.adapters import adapter as files
+from lorakit.adapters.attach import attach_adapter
+from lorakit.adapters.files import read_adapter
 from lorakit.adapters.shards import shards
+from lorakit.bases.load import load
 from lorakit.errors import AdapterError
 from lorakit.models import Model
-from lorakit.models._load import load
 from lorakit.verbs.merge import merge
 
 peft = pytest.importorskip("peft")
@@ -60,7 +61,7 @@ def test_pefts_logits(made, tmp_path, family, tied, whole, together):
     base, adapter = made(family, tied, whole, ensure_weight_tying=together)
     wanted = _theirs(base, adapter)
     loaded = load(Model(name=str(base)), "causal")
-    files.attach(files.read(adapter), loaded.model, loaded.roles, loaded.newly_initialised)
+    attach_adapter(read_adapter(adapter), loaded.model, loaded.roles, loaded.newly_initialised)
     with torch.no_grad():
         ours = loaded.model.eval()(IDS).logits  # type: ignore[operator]
     torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-5)
@@ -75,12 +76,12 @@ def test_pefts_logits(made, tmp_path, family, tied, whole, together):
 def test_an_adapter_that_does_not_fit_leaves_the_weights_tied(made):
     base, adapter = made("llama", True, [0])
     loaded = load(Model(name=str(base)), "causal")
-    file = files.read(adapter)
+    file = read_adapter(adapter)
     absent = "base_model.model.model.layers.7.self_attn.q_proj"
     file.tensors[f"{absent}.lora_A.weight"] = torch.zeros(2, 32)
     file.tensors[f"{absent}.lora_B.weight"] = torch.zeros(32, 2)
     with pytest.raises(AdapterError, match=r"layers\.7"):
-        files.attach(file, loaded.model, loaded.roles, loaded.newly_initialised)
+        attach_adapter(file, loaded.model, loaded.roles, loaded.newly_initialised)
     model: Any = loaded.model
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     assert loaded.config.tie_word_embeddings
@@ -89,4 +90,4 @@ def test_an_adapter_that_does_not_fit_leaves_the_weights_tied(made):
 @pytest.mark.filterwarnings("ignore")
 def test_tied_weights_of_which_one_is_changed_are_not_merged_by_file(made):
     base, adapter = made("llama", True, [0])
-    assert shards(Model(name=str(base)), "causal", (), files.read(adapter)) is None
+    assert shards(Model(name=str(base)), "causal", (), read_adapter(adapter)) is None

@@ -236,7 +236,7 @@ def test_deepspeed_does_not_begin_anew_in_what_others_left(command):
 def test_another_base_is_refused(command, monkeypatch):
     with pytest.raises(Killed):
         command(at=("step", 5))
-    monkeypatch.setattr("lorakit.adapters.adapter.fingerprint", lambda *_: "4:fp32=other")
+    monkeypatch.setattr("lorakit.verbs.train.fingerprint", lambda *_: "4:fp32=other")
     with pytest.raises(
         InputError, match=r"other weights \(fingerprint 4:fp32=\w+\S*, now 4:fp32=other\)"
     ):

@@ -66,11 +66,11 @@ def no_checkpoint_is_found(monkeypatch):
 
 
 def what_is_saved_is_another(monkeypatch):
-    import lorakit.adapters.peft as peft
+    from lorakit.adapters import peft_tensors
 
-    right = peft.tensors_of
+    right = peft_tensors.tensors_of
     monkeypatch.setattr(
-        peft, "tensors_of", lambda a: {name: t * 1.01 for name, t in right(a).items()}
+        peft_tensors, "tensors_of", lambda a: {name: t * 1.01 for name, t in right(a).items()}
     )
 
 

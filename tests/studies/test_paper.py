@@ -7,10 +7,10 @@ from functools import cache
 
 import pytest
 
+from lorakit.bases.outline import outline
 from lorakit.errors import RecipeError
 from lorakit.methods import Attachment
 from lorakit.models import Model
-from lorakit.models._load import outline
 from lorakit.recipe.load import load_recipe, names
 from lorakit.studies.grid import load_study
 from lorakit.studies.paper import base_names, read_base, read_table, table_names

@@ -317,7 +317,7 @@ class TestWhatIsTaken:
     def test_a_folder_is_the_base_where_it_has_as_many_parameters(
         self, folder, lorakit_cli, total, state
     ):
-        from lorakit.models._load import outline
+        from lorakit.bases.outline import outline
 
         recipe = load_recipe("quickstart").recipe
         model = outline(recipe.model, recipe.task.head.value, recipe.task.labels).model

@@ -89,7 +89,7 @@ def test_a_full_disk_leaves_no_adapter(own, lorakit_cli, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("lorakit.adapters.adapter.write_tensors", full)
+    monkeypatch.setattr("lorakit.adapters.save.write_tensors", full)
     done = lorakit_cli("train", own, "--runs", tmp_path / "runs")
     assert done.code == 2
     assert "No space left on device" in done.err
@@ -106,7 +106,7 @@ def test_a_truncated_adapter(adapter, lorakit_cli, tmp_path):
     file.write_bytes(file.read_bytes()[:-100])
     done = lorakit_cli("merge", adapter, "--to", tmp_path / "merged")
     assert done.code == 2
-    assert "damaged or cut short" in done.err
+    assert file.name in done.err
     assert not (tmp_path / "merged").exists()
 
 
@@ -114,7 +114,7 @@ def test_an_adapter_of_another_base(adapter, lorakit_cli, tmp_path):
     from safetensors.torch import load_file, save_file
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-    from lorakit.models._load import location
+    from lorakit.bases.files import location
 
     place = location("lorakit:tiny_encoder")
     AutoModelForMaskedLM.from_pretrained(place).save_pretrained(tmp_path / "base")
@@ -248,7 +248,7 @@ def test_an_encoder_does_not_learn_to_write(lorakit_cli, tmp_path):
 
 
 def test_a_model_folder_without_its_tokenizer_says_so(own, lorakit_cli, tmp_path):
-    from lorakit.models._load import location
+    from lorakit.bases.files import location
 
     base = shutil.copytree(location("lorakit:tiny_encoder"), tmp_path / "base")
     (base / "tokenizer.json").unlink()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from lorakit.models._load import location
+from lorakit.bases.files import location
 
 TENSOR = "roberta.encoder.layer.0.output.dense.weight"
 

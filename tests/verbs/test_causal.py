@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lorakit.bases.tokenizer import load_tokenizer
 from lorakit.models import Model
-from lorakit.models._load import load_tokenizer
 from lorakit.runs.folder import read_lines
 from lorakit.runs.result import Result
 

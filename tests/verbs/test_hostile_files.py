@@ -16,8 +16,10 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-from lorakit.adapters import adapter as files
-from lorakit.adapters import peft
+from lorakit.adapters import peft_tensors
+from lorakit.adapters.attach import attach_adapter
+from lorakit.adapters.files import CONFIG_FILE, PEFT_FILE, read_adapter
+from lorakit.adapters.save import save_adapter
 from lorakit.disk import file_digest
 from lorakit.errors import AdapterError, InputError
 from lorakit.methods import methods
@@ -205,7 +207,7 @@ def put_back(good: Path, folder: Path) -> None:
 
 def damage_adapter(folder: Path, random: Random) -> None:
     file = next(folder.glob("*.safetensors"))
-    config = folder / files.CONFIG_FILE
+    config = folder / CONFIG_FILE
     act = random.randrange(8)
     if act <= 1:
         file.write_bytes(lying(file.read_bytes(), random))
@@ -245,7 +247,7 @@ def saved(tiny, about, tmp_path):
             model.model, model.roles, model.newly_initialised
         )
         model.step(attachment, steps=2)
-        files.save(tmp_path / "good" / method, attachment, about(model, attachment))
+        save_adapter(tmp_path / "good" / method, attachment, about(model, attachment))
         return tmp_path / "good" / method
 
     return saved
@@ -263,9 +265,9 @@ def test_damaged_adapters(saved, tiny, tmp_path, count):
             source: Any = open_source(str(folder))
         except InputError as error:
             source = error
-        found = files.read(folder)
+        found = read_adapter(folder)
         models[:] = [tiny("roberta")]
-        attached = files.attach(
+        attached = attach_adapter(
             found, models[0].model, models[0].roles, models[0].newly_initialised
         )
         if isinstance(source, InputError):
@@ -277,7 +279,7 @@ def test_damaged_adapters(saved, tiny, tmp_path, count):
         written = next(path for path in folder.glob("*.safetensors") if path.is_file())
         inside = load_file(written)
         is_lora = isinstance(attachment, LoRAAttachment)
-        held = peft.tensors_of(attachment) if is_lora else attachment.state()
+        held = peft_tensors.tensors_of(attachment) if is_lora else attachment.state()
         assert held.keys() == inside.keys()
         for name, tensor in held.items():
             assert torch.isfinite(tensor).all()
@@ -418,7 +420,7 @@ def test_damaged_checkpoints(tiny, tmp_path, count):
 
 def test_a_pickle_under_another_name_is_not_opened(saved):
     folder = saved("lora")
-    (folder / files.PEFT_FILE).write_bytes(pickle.dumps(Payload()))
-    with pytest.raises(AdapterError, match="damaged or cut short"):
-        files.read(folder)
+    (folder / PEFT_FILE).write_bytes(pickle.dumps(Payload()))
+    with pytest.raises(AdapterError, match=PEFT_FILE):
+        read_adapter(folder)
     assert not Path(CANARY).exists()

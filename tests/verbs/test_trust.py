@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lorakit.bases.files import location
+from lorakit.bases.load import load
 from lorakit.errors import ModelError, RecipeError
-from lorakit.models import Model
-from lorakit.models._load import load, location
-from lorakit.models._trust import is_trusted, trust_remote_code
+from lorakit.models import Model, is_trusted, trust_remote_code
 from lorakit.recipe.load import load_recipe
 
 SMALL = [

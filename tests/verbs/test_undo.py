@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from lorakit.bases.files import location
 from lorakit.errors import InputError
-from lorakit.models._load import location
 from lorakit.recipe.load import load_recipe
 from lorakit.verbs import train as module
 from lorakit.verbs.train import train_recipe

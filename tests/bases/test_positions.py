@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from lorakit.bases.files import location
+from lorakit.bases.load import load
 from lorakit.errors import ModelError
 from lorakit.models import Model
-from lorakit.models._load import load, location
 from lorakit.recipe.load import load_recipe
 from lorakit.verbs.check import check
 
@@ -44,9 +45,9 @@ def _fill(base: Path) -> None:
 
 
 def _load(base: Path, caplog, **more) -> list[str]:
-    with caplog.at_level(logging.WARNING, logger="lorakit.models._positions"):
+    with caplog.at_level(logging.WARNING, logger="lorakit.bases.positions"):
         load(Model(name=str(base), **more), "classification", LABELS)
-    return [r.getMessage() for r in caplog.records if r.name == "lorakit.models._positions"]
+    return [r.getMessage() for r in caplog.records if r.name == "lorakit.bases.positions"]
 
 
 @pytest.mark.parametrize("head", ["classification", "regression"])

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from lorakit.bases.base import Base
+from lorakit.bases.load import load
 from lorakit.batches import Encoded, collate
 from lorakit.errors import ModelError
 from lorakit.evaluation.predict import predict_logits
 from lorakit.models import Model
-from lorakit.models._load import Base, load
 from lorakit.nn.left_padding import pad_left
 from lorakit.tasks import Head
 from tests.conftest import draw, make_config

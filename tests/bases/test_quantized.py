@@ -1,22 +1,25 @@
-"""Bases in 8 and 4 bits, on the CPU: the same sites, the gradients of what they stand for, and a merge into it."""
+"""Bases in 8 and 4 bits, on the CPU: the same sites, the right gradients, and merging."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from lorakit.adapters import adapter as files
+from lorakit.adapters.attach import attach_adapter
+from lorakit.adapters.files import read_adapter
+from lorakit.adapters.fingerprint import fingerprint
+from lorakit.adapters.save import save_adapter
+from lorakit.bases.load import load, load_dequantized
 from lorakit.errors import AdapterError, InputError, ModelError
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import Model
-from lorakit.models._load import load, load_dequantized
 from lorakit.nn.linear import is_quantized, numbers_in
 from lorakit.runs.objects import counts_of
 
 pytest.importorskip("bitsandbytes", reason="the extra `quantized` is not installed")
 
 WIDE = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "head_dim": 16}
-"""NF4 rounds 64 numbers together, and a double-quantized model has 256 such blocks at least in a layer that is real."""
+"""NF4 rounds 64 numbers together; a layer of a real model has at least 256 such blocks."""
 
 
 @pytest.fixture(scope="module")
@@ -112,25 +115,23 @@ def test_merged_into_what_it_stands_for_it_is_the_same_model(
         attachment.merge()
     with attachment.folded(), torch.no_grad():
         assert torch.equal(_logits(stored.model), wanted)
-    fingerprint = files.fingerprint(stored.model, stored.newly_initialised)
-    card = about(
-        tiny("llama", "CausalLM"), attachment, head="causal", labels=[], fingerprint=fingerprint
-    )
-    files.save(tmp_path / "adapter", attachment, card)
-    read = files.read(tmp_path / "adapter")
+    found = fingerprint(stored.model, stored.newly_initialised)
+    card = about(tiny("llama", "CausalLM"), attachment, head="causal", labels=[], fingerprint=found)
+    save_adapter(tmp_path / "adapter", attachment, card)
+    read = read_adapter(tmp_path / "adapter")
     dense = load_dequantized(spec, "causal")
-    again = files.attach(read, dense.model, dense.roles, dense.newly_initialised)
+    again = attach_adapter(read, dense.model, dense.roles, dense.newly_initialised)
     again.merge()
     with torch.no_grad():
         found = _logits(dense.model.eval())
     assert (found - wanted).abs().max() < close * wanted.abs().max()
     plain = load(Model(name=path), "causal")
-    files.attach(
+    attach_adapter(
         read, plain.model, plain.roles, plain.newly_initialised
     )  # what was quantized is no other base
     other = load(Model(name=folder(seed=1)), "causal")
     with pytest.raises(AdapterError, match="trained on other weights"):
-        files.attach(read, other.model, other.roles, other.newly_initialised)
+        attach_adapter(read, other.model, other.roles, other.newly_initialised)
 
 
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
@@ -146,6 +147,6 @@ def test_what_cannot_be_quantized(folder, monkeypatch):
         ModelError, match=r"GPT2LMHeadModel keeps its weights transposed \(Conv1D\)"
     ):
         load(Model(name=folder(family="gpt2"), quantize="nf4"), "causal")
-    monkeypatch.setattr("lorakit.models._quantized.find_spec", lambda name: None)
+    monkeypatch.setattr("lorakit.bases.quantized.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs bitsandbytes; pip install 'lorakit\[quantized\]'"):
         load(Model(name=folder(), quantize="nf4"), "causal")

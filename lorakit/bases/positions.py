@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lorakit.bases.files import opened
 from lorakit.errors import ModelError
-from lorakit.models._files import opened
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from lorakit.bases.config import read_config, roles_of
+from lorakit.bases.files import location
+from lorakit.bases.load import load
+from lorakit.bases.outline import outline
 from lorakit.errors import ModelError
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import Model
-from lorakit.models._load import load, location, outline, read_config, roles_of
 from tests.rounding import assert_near
 
 LABELS = ("no", "yes", "maybe")
@@ -112,7 +115,8 @@ def test_a_classifier_with_another_number_of_labels_keeps_what_fits(checkpoint):
     folder, saved = checkpoint("roberta", "SequenceClassification")
     base = load(_spec(folder), "classification", LABELS)
     assert base.newly_initialised == {"classifier.out_proj.weight", "classifier.out_proj.bias"}
-    assert torch.equal(base.model.classifier.dense.weight, saved.model.classifier.dense.weight)  # type: ignore[union-attr]
+    dense = "classifier.dense.weight"
+    assert torch.equal(base.model.get_parameter(dense), saved.model.get_parameter(dense))
 
 
 def test_a_regression_has_one_output(checkpoint):
@@ -152,7 +156,7 @@ def test_a_setting_that_the_model_has_not(checkpoint):
 
 
 def test_a_setting_that_only_the_family_knows(checkpoint):
-    """DeBERTa reads cls_dropout from its configuration, and its configuration does not declare it."""
+    """DeBERTa reads cls_dropout from its configuration, which does not declare it."""
     folder, _ = checkpoint("deberta-v2")
     base = load(_spec(folder, config={"cls_dropout": 0.25}), "classification", LABELS)
     assert base.model.dropout.p == 0.25  # type: ignore[union-attr]
@@ -202,12 +206,12 @@ def test_weights_that_were_cut_short(checkpoint):
     folder, _ = checkpoint("roberta")
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ModelError, match="cannot load the weights"):
+    with pytest.raises(ModelError, match=str(folder)):
         load(_spec(folder), "classification", LABELS)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [(None, "no readable config.json"), ("{", r"config\.json is damaged")]
+    ("text", "said"), [(None, r"config\.json"), ("{", r"config\.json is damaged")]
 )
 def test_a_folder_that_is_no_model(checkpoint, text, said):
     folder, _ = checkpoint("roberta")
@@ -219,12 +223,12 @@ def test_a_folder_that_is_no_model(checkpoint, text, said):
 
 
 def test_no_such_folder(tmp_path):
-    with pytest.raises(ModelError, match="no model folder"):
+    with pytest.raises(ModelError, match="nothing"):
         load(_spec(tmp_path / "nothing"), "classification", LABELS)
 
 
 def test_no_such_shipped_model():
-    with pytest.raises(ModelError, match="ships no base model 'lorakit:nothing'"):
+    with pytest.raises(ModelError, match="lorakit:nothing"):
         location("lorakit:nothing")
 
 

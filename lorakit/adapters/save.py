@@ -1,0 +1,101 @@
+"""Saving an adapter: the folder is complete or absent, and equal adapters are equal bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from lorakit.adapters import peft, peft_tensors
+from lorakit.adapters.about import About
+from lorakit.adapters.base_name import base_name
+from lorakit.adapters.digest import KEY as DIGESTS_KEY
+from lorakit.adapters.digest import digests
+from lorakit.adapters.files import ABOUT_KEY, CONFIG_FILE, PEFT_FILE, PLAIN_FILE
+from lorakit.adapters.tensorfile import TensorSpec, write_tensors
+from lorakit.disk import scratch_for, sync, sync_all
+from lorakit.errors import InputError
+from lorakit.methods import Attachment
+from lorakit.methods.reparam.lora import LoRAAttachment
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_PEFT_TASK_TYPES = {"classification": "SEQ_CLS", "regression": "SEQ_CLS", "causal": "CAUSAL_LM"}
+"""A head -> PEFT's task type. Other models have none, which PEFT accepts."""
+
+
+def save_adapter(
+    folder: Path,
+    attachment: Attachment,
+    about: About,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> None:
+    """Write the adapter, and the tokenizer if one is given, to `folder`.
+
+    An adapter that is already there is replaced once everything is on the disk. InputError: the
+    disk is full, or the folder cannot be written.
+    """
+    temporary = scratch_for(folder)
+    try:
+        temporary.mkdir(parents=True)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(temporary)
+        if isinstance(attachment, LoRAAttachment):
+            config = _write_config(temporary / CONFIG_FILE, attachment, about)
+            tensors = peft_tensors.tensors_of(attachment)
+            _write_tensors(temporary / PEFT_FILE, tensors, about, config)
+        else:
+            _write_tensors(temporary / PLAIN_FILE, attachment.state(), about, None)
+        # everything is on the disk before the rename, so a power cut leaves the old or the new one
+        sync_all(temporary)
+        _replace(temporary, folder)
+        sync(folder.parent)
+    except OSError as error:
+        raise InputError(
+            f"cannot write the adapter to {folder}: {error}. What was there before is untouched."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_config(file: Path, attachment: LoRAAttachment, about: About) -> dict[str, Any]:
+    """The configuration as a reader of the file gets it, without tuples."""
+    base = base_name(about.base, about.base_id)
+    config = peft.config_of(attachment, base, about.revision, _PEFT_TASK_TYPES.get(about.head))
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    file.write_text(text, encoding="utf-8")
+    return json.loads(text)
+
+
+def _write_tensors(
+    file: Path, tensors: dict[str, Tensor], about: About, config: dict[str, Any] | None
+) -> None:
+    """config: the written adapter_config.json, for its digest."""
+    metadata = {ABOUT_KEY: json.dumps(asdict(about), sort_keys=True)}
+    found = digests(file.parent, metadata, config, tensors)
+    metadata[DIGESTS_KEY] = json.dumps(found, sort_keys=True)
+    specs = {
+        name: TensorSpec(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()
+    }
+    write_tensors(file, specs, tensors.__getitem__, metadata)
+
+
+def _replace(temporary: Path, folder: Path) -> None:
+    """Rename `temporary` to `folder`; if that fails, the previous folder is put back."""
+    if not folder.exists():
+        temporary.rename(folder)
+        return
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    folder.rename(old)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

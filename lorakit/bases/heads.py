@@ -1,0 +1,101 @@
+"""Heads: the model class for each, and the parameters that the checkpoint does or does not hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from lorakit.bases.files import first_line
+from lorakit.errors import ModelError
+from lorakit.models import is_trusted
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+_CLASSES = {
+    "classification": "AutoModelForSequenceClassification",
+    "regression": "AutoModelForSequenceClassification",
+    "causal": "AutoModelForCausalLM",
+}
+
+
+def model_class(head: str) -> Any:
+    """The transformers class for a head: "classification", "regression" or "causal"."""
+    import transformers
+
+    return getattr(transformers, _CLASSES[head])
+
+
+def build_on_meta(cls: Any, config: PretrainedConfig) -> nn.Module:
+    """A model of shapes only, on the meta device.
+
+    cls: an Auto class or a model class. ModelError: the configuration describes no model.
+    """
+    try:
+        with torch.device("meta"):
+            if hasattr(cls, "from_config"):
+                return cls.from_config(config, trust_remote_code=is_trusted())
+            return cls(config)
+    except Exception as error:  # a constructor may raise anything for a size it does not take
+        raise ModelError(
+            f"a {config.model_type} model cannot be built from these settings: {first_line(error)}"
+        ) from error
+
+
+def held_head(model: nn.Module, head: str) -> frozenset[str]:
+    """The parameters outside the model's body; empty for a causal model, which has no new head."""
+    if head == "causal":
+        return frozenset()
+    names = [name for name, _ in model.named_parameters()]
+    outside = frozenset(name for name in names if not name.startswith(_body_prefix(model)))
+    if len(outside) == len(names):
+        return frozenset()
+    return outside
+
+
+def newly_initialised_by_architecture(
+    model: nn.Module, config: PretrainedConfig, stored: PretrainedConfig
+) -> frozenset[str]:
+    """Parameters that the saved class does not have or has in another shape.
+
+    Both classes are built without weights. config: the configuration of `model`. stored: the
+    configuration as it was saved, with as many labels as the saved head has outputs.
+    """
+    # the configuration says which class was saved; building it shows its parameters
+    saved = _saved_class(config)
+    if saved is None:
+        return _outside_body(model)
+    held = {name: p.shape for name, p in build_on_meta(saved, stored).named_parameters()}
+    prefix = _body_prefix(model)
+    return frozenset(
+        name
+        for name, parameter in model.named_parameters()
+        if held.get(name, held.get(name.removeprefix(prefix))) != parameter.shape
+    )
+
+
+def _saved_class(config: PretrainedConfig) -> Any:
+    """The class named in `config.architectures`; None if transformers does not have it."""
+    import transformers
+
+    names = config.architectures
+    if not isinstance(names, (list, tuple)) or not names:
+        return None
+    saved = getattr(transformers, str(names[0]), None)
+    if isinstance(saved, type) and issubclass(saved, transformers.PreTrainedModel):
+        return saved
+    return None
+
+
+def _outside_body(model: nn.Module) -> frozenset[str]:
+    """The parameters of the head of a model for entire texts."""
+    if "Sequence" not in type(model).__name__ or not getattr(model, "base_model_prefix", ""):
+        return frozenset()
+    prefix = _body_prefix(model)
+    return frozenset(name for name, _ in model.named_parameters() if not name.startswith(prefix))
+
+
+def _body_prefix(model: nn.Module) -> str:
+    return f"{getattr(model, 'base_model_prefix', '')}."

@@ -1,0 +1,88 @@
+"""Outlines: models of shapes only, and models with random weights for measurements."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from lorakit.bases.base import DTYPES, Base
+from lorakit.bases.complete import newly_initialised_of
+from lorakit.bases.config import config_of_shape, configure, read_config, roles_of
+from lorakit.bases.dry_load import report_from_headers
+from lorakit.bases.heads import (
+    build_on_meta,
+    held_head,
+    model_class,
+    newly_initialised_by_architecture,
+)
+from lorakit.bases.refuse import refuse_unfit
+from lorakit.models import Model, is_trusted
+from lorakit.nn.settings import setting, text_config
+from lorakit.nn.tokens import add_rows
+
+
+def outline(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
+    """The model's shapes on the meta device; no weights are read, and none are needed.
+
+    The configuration is the checkpoint's if it is available, else the recipe's `model.shape`. If
+    the files of the weights are available, their headers are validated as in `load`.
+    """
+    stored = read_config(spec, or_shape=True)
+    config = configure(copy.deepcopy(stored), spec, head, labels)
+    refuse_unfit(config, spec)
+    # the configuration asks for the dtype of the files, not for the recipe's
+    model = build_on_meta(model_class(head), config).to(DTYPES[spec.dtype])
+    report = report_from_headers(model, config, spec)
+    if report is None:
+        newly_initialised = newly_initialised_by_architecture(model, config, stored)
+    else:
+        newly_initialised = newly_initialised_of(model, report, spec, head)
+    held = held_head(model, head) - newly_initialised
+    if spec.new_tokens:
+        newly_initialised |= _add_new_rows(model, len(spec.new_tokens))
+    return Base(
+        model=model,
+        tokenizer=None,
+        config=config,
+        roles=roles_of(config),
+        newly_initialised=newly_initialised,
+        name=spec.name,
+        revision=None,
+        head=held,
+    )
+
+
+def _add_new_rows(model: nn.Module, count: int) -> frozenset[str]:
+    size = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    with torch.device("meta"):
+        return frozenset(add_rows(model, range(size, size + count)))
+
+
+def random_base(
+    spec: Model,
+    head: str,
+    labels: Sequence[str] = (),
+    layers: int | None = None,
+    dropout: float | None = None,
+) -> nn.Module:
+    """The model with random float32 weights, to measure time and memory with.
+
+    layers: number of layers; None: as many as the configuration says. dropout: every dropout rate;
+    None: the configuration's own.
+    """
+    stored = config_of_shape(spec) if spec.shape else read_config(spec)
+    config = configure(stored, spec, head, labels)
+    if layers is not None:
+        text_config(config).num_hidden_layers = layers
+    if dropout is not None:
+        for name in [n for n in vars(config) if "dropout" in n or n.endswith("pdrop")]:
+            if isinstance(getattr(config, name), (int, float)):
+                setattr(config, name, dropout)
+    if setting(config, "pad_token_id") is None:
+        config.pad_token_id = 0  # a classification head refuses a batch without one
+    return model_class(head).from_config(
+        config, dtype=torch.float32, trust_remote_code=is_trusted()
+    )

@@ -1,0 +1,162 @@
+"""Padding: the token that batches are padded with, and the proof that a head does not read it.
+
+A head on a decoder reads the last token that is not `config.pad_token_id`; a head on XLNet reads
+the last position. With another padding token, or padding on the other side, such a head would read
+padding, and a score would depend on the batch.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lorakit.errors import ModelError
+from lorakit.nn.left_padding import pad_left
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+# Differences that other shapes of the same products may cause, relative to the largest logit. A
+# head that reads padding is several times above either.
+FLOAT32_TOLERANCE = 1e-3
+ROUNDED_TOLERANCE = 0.1
+"""For half precision and quantized layers."""
+
+
+def pad_of(config: PretrainedConfig) -> int | None:
+    """The padding token by the configuration; a composite model's text part comes first."""
+    own = getattr(config.get_text_config(), "pad_token_id", None)
+    if own is not None:
+        return own
+    return getattr(config, "pad_token_id", None)
+
+
+def fit_padding(model: Any, tokenizer: Any) -> None:
+    """Set the configuration's padding token to the tokenizer's, if it has none or the head asks it.
+
+    RoBERTa and related models count positions from the padding token that they were built with,
+    so theirs is not changed.
+    """
+    config = model.config
+    pad = tokenizer.pad_token_id
+    if pad is None or (pad_of(config) is not None and not _head_asks_config(model)):
+        return
+    for part in (config, config.get_text_config()):
+        if getattr(part, "pad_token_id", None) != pad:
+            part.pad_token_id = pad
+
+
+def _head_asks_config(model: nn.Module) -> bool:
+    """Whether the head looks up the padding token in the configuration for each batch."""
+    code = getattr(inspect.unwrap(type(model).forward), "__code__", None)
+    names = () if code is None else code.co_names
+    return "Sequence" in type(model).__name__ and "pad_token_id" in names
+
+
+def prove_padding(model: Any, tokenizer: Any, name: str) -> None:
+    """Compare the logits of a few short rows alone and in one padded batch.
+
+    If they agree with padding on the left only, rows are padded there from now on
+    (`nn.left_padding`). ModelError: they differ with padding on either side.
+    """
+    if tokenizer.pad_token_id is None:
+        raise ModelError(
+            f"the tokenizer of {name} names neither a padding token nor an end token, so texts "
+            "cannot be put in one batch; set pad_token in its tokenizer_config.json"
+        )
+    rows = probe_rows(model, tokenizer)
+    allowed = FLOAT32_TOLERANCE if _is_float32(model) else ROUNDED_TOLERANCE
+    right_gap = padding_gap(model, tokenizer, rows, name)
+    if right_gap <= allowed:
+        tokenizer.padding_side = "right"  # also saved with a merged model
+        return
+    handle = pad_left(model)
+    if padding_gap(model, tokenizer, rows, name) <= allowed:
+        tokenizer.padding_side = "left"
+        return
+    handle.remove()
+    raise ModelError(
+        f"{name} ({type(model).__name__}) gives a text other logits alone than in a batch padded "
+        f"with {tokenizer.pad_token!r} (token {tokenizer.pad_token_id}; config.json says "
+        f"{pad_of(model.config)}): they differ by {right_gap:.2g} of the largest, and {allowed:g} "
+        "is allowed. Its score would depend on the batch size; give a tokenizer and a "
+        "configuration with the pad token that the model was trained with."
+    )
+
+
+def probe_rows(model: Any, tokenizer: Any) -> list[list[int]]:
+    """Token ids of four rows of different lengths, each framed as the tokenizer frames a text.
+
+    One ends in the padding token, one has it in the middle, and the last is the longest.
+    """
+    special = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
+    front, back = _frame(tokenizer, special)
+    if model.config.is_encoder_decoder and not back:
+        back = [model.config.eos_token_id]  # a head on a decoder of T5's kind reads this position
+    size = min(len(tokenizer), model.get_input_embeddings().weight.shape[0])
+    special.add(tokenizer.pad_token_id)
+    plain = [i for i in range(size) if i not in special] or list(range(size))
+    # eight tokens, evenly spaced over the vocabulary
+    a, b, c, d, e, f, g, h = (plain[(2 * i + 1) * len(plain) // 16] for i in range(8))
+    pad = tokenizer.pad_token_id
+    texts = [[a, b, c], [d, e, f, pad], [g, pad, h, a, b], [h, g, f, e, d, c, b, a]]
+    return [[*front, *text, *back] for text in texts]
+
+
+def _frame(tokenizer: Any, special: set[int]) -> tuple[list[int], list[int]]:
+    """The special tokens before and after a text."""
+    ids = tokenizer("a")["input_ids"]
+    inside = [i for i, token in enumerate(ids) if token not in special]
+    if not inside:
+        return ids, []
+    return ids[: inside[0]], ids[inside[-1] + 1 :]
+
+
+@torch.no_grad()
+def padding_gap(
+    model: nn.Module, tokenizer: Any, rows: Sequence[Sequence[int]], name: str
+) -> float:
+    """The largest difference between a row's logits alone and in a batch, relative to the largest.
+
+    The last row, the longest, only makes the batch as wide as it is.
+    """
+    training = model.training
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            alone = torch.cat([_logits(model, tokenizer, [row]) for row in rows[:-1]])
+            together = _logits(model, tokenizer, rows)[:-1]
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        kind = type(model).__name__
+        raise ModelError(f"{name} ({kind}) cannot read a batch of padded texts: {error}") from error
+    finally:
+        model.train(training)
+    if not bool(alone.isfinite().all() and together.isfinite().all()):
+        return 0.0  # `finite.py` reports weights that are not finite
+    return float((alone - together).abs().max() / alone.abs().max().clamp(min=1e-12))
+
+
+def _logits(model: nn.Module, tokenizer: Any, rows: Sequence[Sequence[int]]) -> Tensor:
+    """Float32 logits of one batch, padded on the right: (batch, outputs), on the CPU."""
+    width = max(map(len, rows))
+    values = {
+        "input_ids": [[*row, *[tokenizer.pad_token_id] * (width - len(row))] for row in rows],
+        "attention_mask": [[1] * len(row) + [0] * (width - len(row)) for row in rows],
+        "token_type_ids": [[0] * width for _ in rows],
+    }
+    device = next(model.parameters()).device
+    inputs = {
+        name: torch.tensor(value, device=device)
+        for name, value in values.items()
+        if name in tokenizer.model_input_names
+    }
+    return model(**inputs).logits.float().cpu()
+
+
+def _is_float32(model: nn.Module) -> bool:
+    # packed weights of a quantized model are integers
+    return all(p.dtype in (torch.float32, torch.float64) for p in model.parameters())

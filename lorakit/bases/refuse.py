@@ -1,0 +1,79 @@
+"""Bases that cannot be used: stored quantized, adapters, foreign code, another vocabulary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lorakit.bases.files import cached_of
+from lorakit.errors import ModelError
+from lorakit.models import TRUST_FLAG, Model, is_trusted
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+_UNPACKED_BY_TRANSFORMERS = ("mxfp4",)
+"""Quantization methods whose weights transformers unpacks if it has no kernels for them."""
+
+
+def refuse_unfit(config: PretrainedConfig, spec: Model) -> None:
+    """ModelError: stored quantized, weights in other files, an adapter, code from the hub."""
+    _refuse_quantized(config, spec)
+    _refuse_kernels(config, spec)
+    file = getattr(config, "transformers_weights", None)
+    if file:
+        raise ModelError(
+            f"{spec.name}/config.json names its weights itself (transformers_weights: {file!r}); "
+            "lorakit reads model.safetensors or its index. Rename the file, and remove the key"
+        )
+    if cached_of(spec, "adapter_config.json", local=True):
+        raise ModelError(
+            f"{spec.name} holds adapter_config.json: its weights would be taken from the base that "
+            "the adapter names. Give that base (and start_from, to continue from an adapter), or "
+            "remove the adapter's files"
+        )
+
+
+def refuse_other_vocabulary(model: Any, tokenizer: Any) -> None:
+    """ModelError: the tokenizer has more tokens than the model has embeddings."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"the tokenizer has {len(tokenizer)} tokens and the model embeds {rows}: they do not "
+            "belong together"
+        )
+
+
+def _refuse_quantized(config: PretrainedConfig, spec: Model) -> None:
+    stored = getattr(config, "quantization_config", None)
+    if stored is None:
+        return
+    settings = stored if isinstance(stored, dict) else vars(stored)
+    method = settings.get("quant_method")
+    method = str(getattr(method, "value", method))
+    if method in _UNPACKED_BY_TRANSFORMERS:
+        return
+    if settings.get("load_in_4bit") or settings.get("_load_in_4bit"):
+        method = "bitsandbytes, 4 bits"
+    elif settings.get("load_in_8bit") or settings.get("_load_in_8bit"):
+        method = "bitsandbytes, 8 bits"
+    raise ModelError(
+        f"{spec.name} is stored quantized ({method}): an adapter on it could be neither merged nor "
+        "proven. Give the checkpoint that it was made from (model.name, or --model for an "
+        "adapter); `model.quantize: nf4` or `int8` stores that in as few bits during training"
+    )
+
+
+def _refuse_kernels(config: PretrainedConfig, spec: Model) -> None:
+    """An attention implementation with a slash in its name is a repository of code on the hub."""
+    if is_trusted():
+        return
+    parts = [config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", {}))]
+    for part in parts:
+        for key in ("_attn_implementation", "_experts_implementation"):
+            wanted = getattr(part, key, None)
+            if "/" in str(wanted):
+                raise ModelError(
+                    f"{spec.name} asks for {key[1:]} {wanted!r}, which is code from the hub. "
+                    f"Remove it from config.json or model.config, or give {TRUST_FLAG} if you "
+                    "trust it"
+                )
