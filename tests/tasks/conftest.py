@@ -310,13 +310,3 @@ def stub_suites(monkeypatch):
     for name in SUITES:
         monkeypatch.setitem(metrics._foreign, name, Stub(name))
         monkeypatch.delitem(metrics._modules, name, raising=False)
-
-
-@pytest.fixture
-def write(tmp_path: Path):
-    def write(name: str, content: str | bytes) -> str:
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return str(path)
-
-    return write

@@ -112,6 +112,7 @@ def test_a_prompt_that_says_it_is_missing(caplog, table):
         "jsonl", [{"prompt": "a", "completion": "b"}, {"prompt": "nan", "completion": "b"}]
     )
     _, (message,) = said(caplog, Text(train=path, validation=path))
+    assert message.startswith("1 of 2 rows")
     assert "d.jsonl:2" in message
 
 
