@@ -24,7 +24,7 @@ NumberedRecord = tuple[int, list[str]]
 
 ASSET_PREFIX = "lorakit:"
 MALFORMED_SHARE = 0.01
-"""Share of rows with a wrong number of fields up to which they are skipped: GLUE's QQP has a few."""
+"""Up to this share, rows with a wrong number of fields are skipped: GLUE's QQP has a few."""
 CSV_FIELD_LIMIT = 2**31 - 1
 """Characters in a field. The csv module's default is 131,072, which a legal document exceeds."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lorakit.batches import Encoded, encode_once, encode_prompts, end_of_turn, refuse_no_padding, refuse_too_long
+from lorakit.batches import Encoded, encode_cached, encode_prompts, end_of_turn, refuse_no_padding, refuse_too_long
 from lorakit.errors import ModelError, RecipeError
 from lorakit.evaluation.likelihood import log_likelihoods
 from lorakit.evaluation.predict import Generated, generate, predict_logits
@@ -56,7 +56,7 @@ class Examiner:
             more = self.recipe.decode.max_new_tokens if writes(self.task) else max(map(len, self.choices))
             room = self.recipe.data.max_length - more
             return encode_prompts(examples, self.tokenizer, room)
-        return encode_once(examples, self.tokenizer, self.task.head, self.recipe.data)
+        return encode_cached(examples, self.tokenizer, self.task.head, self.recipe.data)
 
     def answers(
         self, model: nn.Module, split: str, only: Sequence[int] | None = None, kept: Kept | None = None
@@ -169,7 +169,7 @@ def counts_of(attachment: Attachment) -> Counts:
 
 
 def training_set(recipe: Recipe, examples: Sequence[Example], tokenizer: Any) -> list[Encoded]:
-    return encode_once(examples, tokenizer, recipe.task.head, recipe.data)
+    return encode_cached(examples, tokenizer, recipe.task.head, recipe.data)
 
 
 def settled(recipe: Recipe) -> Recipe:

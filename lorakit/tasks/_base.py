@@ -34,9 +34,10 @@ class Data(Config):
     revision: str | None = None
     """Revision of the data set on the hub."""
     limit: dict[str, int] = Field(default_factory=dict)
-    """split -> number of rows to keep, from the first, for trial runs: `train: 64`."""
+    """split -> number of rows to keep, for trial runs, such as `{train: 64}`; the first ones."""
     max_length: int = Field(default=128, ge=4)
-    """Tokens per example; a longer one is truncated on the right. The log says how many were."""
+    """Tokens per example; a longer one is truncated on the right. The log says how many examples
+    have this length."""
     padding: str = Field(default="longest", pattern="^(longest|max_length)$")
     """longest: to the longest example of the batch; max_length: always to `max_length`."""
     packing: bool = False
@@ -139,7 +140,7 @@ class Task(Config, ABC):
     @property
     @abstractmethod
     def eval_splits(self) -> tuple[str, ...]:
-        """The splits that are scored in each epoch. The first one selects the best epoch."""
+        """The splits that are scored during training. The first one selects the best epoch."""
 
     @property
     def final_splits(self) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ class OwnFiles(MetricTask, ABC):
     train: str
     """A .csv, .tsv, .jsonl or .parquet file; `lorakit:NAME` is one that ships with the package."""
     validation: str
-    """Scored in each epoch, and selects the best epoch."""
+    """Scored during training, and selects the best epoch."""
     test: str | None = None
     """Only predicted; its answers may be missing."""
     metrics: Names

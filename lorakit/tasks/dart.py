@@ -1,7 +1,4 @@
-"""DART v1.1.1 (Nan et al. 2021, arXiv 2007.02871): open-domain triples to text.
-
-The triples come from tables, WebNLG and E2E.
-"""
+"""DART v1.1.1 (Nan et al. 2021, arXiv 2007.02871): triples from tables, WebNLG and E2E to text."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """GLUE (Wang et al. 2019, arXiv 1804.07461): `glue/mrpc` and seven other data sets.
 
-Rows come from the hub or from the official TSV files, https://gluebenchmark.com/tasks. The
-differences between the data sets are data, in `_glue.py`.
+Rows come from the hub or from the official TSV files, https://gluebenchmark.com/tasks.
 """
 
 from __future__ import annotations
@@ -124,8 +123,8 @@ class Glue(MetricTask):
         if missing or len(predictions) > len(ids):
             first = f" (none for {missing[0]})" if missing else ""
             raise DataError(
-                f"{split} has {len(ids)} rows, and there are {len(predictions)} predictions{first}; "
-                "predict the complete official split, without data.limit"
+                f"{split} has {len(ids)} rows, and there are {len(predictions)} predictions"
+                f"{first}; predict the complete official split, without data.limit"
             )
         lines = [f"{index}\t{self._submitted(predictions[id], id)}" for index, id in enumerate(ids)]
         name = f"{self.variant.folder}{SUBMISSION_SUFFIX.get(split, '')}.tsv"

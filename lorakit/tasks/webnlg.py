@@ -48,8 +48,8 @@ class WebNLG(Generation):
 
     Only texts with the comment "good" are kept, in every split, as in the reference code. The
     official files have 77 other texts in train and 10 in dev; five entries of train and one of dev
-    have no good text, and so make no example. Entries with equal triples are one context: this
-    concerns two pairs of dev, and none of the test set's 1,862 entries.
+    have no good text, and so make no example. Entries with equal triples are one context: there are
+    two such entries in dev, and none among the test set's 1,862.
     """
 
     name: Literal["webnlg"] = "webnlg"

@@ -179,7 +179,8 @@ def test_official_counts(split, folder, texts, caplog):
 @real
 @pytest.mark.slow
 def test_outputs_by_row_give_the_known_bleu():
-    """BART-large, a line per entry: 48.57 over contexts, with at most six references, lower case, split at \\W."""
+    """BART-large, one line per entry: 48.57 over contexts, six references at most, lower case,
+    split at \\W."""
     from sacrebleu.metrics.bleu import BLEU
 
     def normal(text: str) -> str:

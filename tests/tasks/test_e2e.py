@@ -24,9 +24,11 @@ def read(split: str, folder):
     ("mr", "context"),
     [
         (
-            "name[Aromi], eatType[pub], food[Fast food], priceRange[£20-25], customer rating[1 out of 5], "
+            "name[Aromi], eatType[pub], food[Fast food], priceRange[£20-25], "
+            "customer rating[1 out of 5], "
             "area[riverside], familyFriendly[no], near[Café Rouge]",
-            "name : Aromi | Type : pub | food : Fast food | price : £ 20 - 25 | customer rating : 1 out of 5 | "
+            "name : Aromi | Type : pub | food : Fast food | price : £ 20 - 25 | "
+            "customer rating : 1 out of 5 | "
             "area : riverside | family friendly : no | near : Café Rouge",
         ),
         ("name[Cotto], priceRange[high]", "name : Cotto | price : high"),

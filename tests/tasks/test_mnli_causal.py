@@ -153,4 +153,5 @@ def test_slices_of_the_official_files(split, rows, caplog):
         in caplog.text
     )
     theirs = Glue(name="glue/mnli").read(split, Data(path=f"{ROOT}/glue"))
-    assert [MnliCausal().choices[e.target] for e in theirs] == [e.target for e in examples]  # type: ignore[index]
+    words = [MnliCausal().choices[e.target] for e in theirs]  # type: ignore[index]
+    assert words == [e.target for e in examples]

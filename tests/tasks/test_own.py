@@ -52,7 +52,8 @@ def test_classes_fix_labels_and_order(write):
         ("x", "y", 0),
         ("x", "z", 1),
     ]
-    assert Classification(train=path, validation=path, classes=[0, 1]).labels == ("0", "1")  # type: ignore[arg-type]
+    numbered = Classification(train=path, validation=path, classes=[0, 1])  # type: ignore[arg-type]
+    assert numbered.labels == ("0", "1")
 
 
 def test_parquet(tmp_path):
@@ -142,7 +143,8 @@ def test_wrong_fields(fields, message):
 def test_the_first_value_of_the_first_metric_selects_unless_another_is_named(task):
     fields = {"train": task.train, "validation": task.validation}
     assert task.primary == "accuracy"
-    assert Classification(**fields, metrics=["f1", "accuracy"]).primary == "f1"  # type: ignore[arg-type]
+    metrics = ("f1", "accuracy")
+    assert Classification(**fields, metrics=metrics).primary == "f1"  # type: ignore[arg-type]
     assert Regression(**fields).primary == "pearson"
     assert Regression(**fields, primary_metric="spearman").primary == "spearman"
 

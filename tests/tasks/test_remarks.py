@@ -1,4 +1,4 @@
-"""What is odd about rows and yet may be meant is counted and said once, the same in every format."""
+"""Oddities of rows that may be intended are counted and logged once, in every format alike."""
 
 from __future__ import annotations
 

@@ -38,7 +38,8 @@ def test_a_column_of_references(write):
     train = write("a.csv", CSV)
     path = write(
         "a.jsonl",
-        '{"prompt": "hello", "refs": ["bonjour", " salut "]}\n{"prompt": "bye", "refs": "au revoir"}\n',
+        '{"prompt": "hello", "refs": ["bonjour", " salut "]}\n'
+        '{"prompt": "bye", "refs": "au revoir"}\n',
     )
     task = Text(train=train, validation=path, references="refs")
     examples = task.read("validation", Data())

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -32,10 +33,7 @@ def test_every_good_text_is_learnt_in_the_order_of_the_paths(webnlg_folder, capl
         ("train-1", LEADER, " Its leader is B.", (), True),
         ("train-2", LONG, " It serves Aarhus.", (), True),
     ]
-    assert (
-        "train: texts left out because of their comment: 2 'toFix'; entries without any other text: 1"
-        in caplog.text
-    )
+    assert re.search(r"train: texts left out .*: 2 'toFix'; entries .*: 1", caplog.text)
     assert "train: 3 rows; the official train split has 6940" in caplog.text
 
 
@@ -312,14 +310,8 @@ def test_official_counts(caplog):
         found = {split: WebNLG().read(split, Data(path=str(folder))) for split in WebNLG.sizes}
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
     assert {split: len(examples) for split, examples in found.items()} == WebNLG().expected_rows()
-    assert (
-        "train: texts left out because of their comment: 77 'toFix'; entries without any other text: 5"
-        in caplog.text
-    )
-    assert (
-        "dev: texts left out because of their comment: 10 'toFix'; entries without any other text: 1"
-        in caplog.text
-    )
+    assert re.search(r"train: texts left out .*: 77 'toFix'; entries .*: 5", caplog.text)
+    assert re.search(r"dev: texts left out .*: 10 'toFix'; entries .*: 1", caplog.text)
     assert [e.group for e in found["test"]] == ["seen"] * 971 + ["unseen"] * 891
     assert [sum(len(e.references) for e in found[split]) for split in ("validation", "test")] == [
         2258,

@@ -292,7 +292,8 @@ ROW = {"table_id": "1-1-1", "question": "Which?", "sql": SQL}
         (ROW | {"sql": SQL | {"conds": [[4, 0, "x"]]}}, r"dev.jsonl:2: column 4 of table"),
         (ROW | {"sql": SQL | {"conds": [[0, 0, None]]}}, r"dev.jsonl:2: sql.conds\[0\]\[2\]"),
         (
-            '{"table_id": "1-1-1", "question": "W?", "sql": {"sel": 0, "agg": 0, "conds": [[0, 0, NaN]]}}',
+            '{"table_id": "1-1-1", "question": "W?", '
+            '"sql": {"sel": 0, "agg": 0, "conds": [[0, 0, NaN]]}}',
             r"jsonl:2: ",
         ),
     ],
