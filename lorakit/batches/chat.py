@@ -64,6 +64,7 @@ class ChatWriter:
             token if any(start <= a < b <= end for start, end in spans) else ignore
             for token, (a, b) in zip(ids, places, strict=True)
         ]
+        # without an end mark, generation would not stop after the answer
         end = [] if self.ends else [self._end_token()]
         return [*ids, *end], [*labels, *end]
 
@@ -86,6 +87,7 @@ class ChatWriter:
                 "other turns follow, so it would train what is never asked; "
                 "train only the last answer (task.train_on=last)"
             )
+        # templates strip and join texts, so white space is not compared
         answer = _without_space(self.special.marked_turn(turns[number]))
         if answer not in _without_space(before[-OVERLAP_CHARACTERS:] + after[len(before) :]):
             raise ModelError(
@@ -117,6 +119,7 @@ class ChatWriter:
         except DataError:
             return ""
         common = _common_length(asked, text)
+        # if the answer does not follow, the two differ in another way, which `_answer_span` refuses
         return asked[common:] if text[common:].lstrip().startswith(PROBE_ANSWER) else ""
 
     @cached_property
@@ -125,6 +128,7 @@ class ChatWriter:
         text = self._text(PROBE, PROBE_TURNS)
         tail = text[text.rindex(PROBE_ANSWER) + 1 :] if PROBE_ANSWER in text else ""
         ids = self.tokenizer(tail.lstrip(), add_special_tokens=False)["input_ids"]
+        # a template may end an answer with a token that is not among the special ones: <|eot_id|>
         special = {*self.tokenizer.all_special_ids, *self.tokenizer.get_added_vocab().values()}
         if ids and ids[0] in special:
             return ids[:1]

@@ -142,6 +142,8 @@ class _CausalWriter:
     def prompt(self, example: Example) -> list[int]:
         if example.turns:
             return self.chats.prompt(example)
+        # the tokenizer's own call puts its beginning token before the text, so only the first piece
+        # goes through it
         first, *rest = MARKS.split(self.special.marked(example.text, example.given))
         ids = [*self._beginning(first), *self.special.ids("".join(rest))]
         return self._ended(ids) if example.eos else ids

@@ -44,6 +44,7 @@ def refuse_too_long(data: Data, tokenizer: Any, config: Any, added: int = 0) -> 
     most = most_tokens(config)
     if most is None:
         return
+    # a tokenizer that does not state a limit has a very large number here
     own = getattr(tokenizer, "model_max_length", None)
     if isinstance(own, int) and own > 0:
         most = min(most, own)
@@ -69,6 +70,7 @@ def most_tokens(config: Any) -> int | None:
     modules = [(name.rpartition(".")[2], module) for name, module in outline.named_modules()]
     rows = [_usable_rows(module) for name, module in modules if name in TABLES]
     rows = [number for number in rows if number is not None]
+    # a model may have both: then the table is the limit
     if not rows and any(name in RELATIVE for name, _ in modules):
         return None
     return min([stated, *rows])

@@ -96,6 +96,7 @@ class SpecialTokens:
                 spans += [(start, start + 1)] * len(new)
                 ids += new
             elif piece:
+                # each piece by itself, because the tokenizer does not know the marks
                 found = self.tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True)
                 ids += found["input_ids"]
                 spans += [(a + start, b + start) for a, b in found["offset_mapping"]]

@@ -50,6 +50,7 @@ def pack(items: Sequence[Encoded], width: int, pad_id: int) -> dict[str, Tensor]
     for row in rows:
         ids.append([token for item in row for token in item.inputs["input_ids"]])
         positions.append([position for item in row for position in range(item.length)])
+        # the first token of an example would be predicted from the example before it
         labels.append([label for item in row for label in (IGNORE, *item.trains[1:])])
         # the padding is like one more example, without labels
         padding = length - _length(row)
@@ -82,6 +83,7 @@ def _length(row: Sequence[Encoded]) -> int:
 
 def to_device(value: Tensor, device: torch.device) -> Tensor:
     """The tensor on the device, copied without waiting for the device's earlier work."""
+    # only pinned memory is copied while the device computes
     if device.type != "cuda":
         return value.to(device)
     return value.pin_memory().to(device, non_blocking=True)

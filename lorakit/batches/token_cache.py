@@ -55,6 +55,7 @@ def encode_cached(
     found = _read(file, examples)
     if found is None:
         return _encode_and_store(file, examples, lambda: encode(examples, tokenizer, head, data))
+    # `encode` would have logged these
     warn_of_texts(examples, tokenizer, head)
     log_truncated(found, data.max_length)
     return found
@@ -129,6 +130,7 @@ def _write(file: Path, encoded: Sequence[Encoded]) -> None:
     try:
         with temporary.open("wb") as out:
             out.write(save(arrays, {"checksum": _checksum(arrays)}))
+            # on the disk before it gets its name: a power cut must not leave half a file
             out.flush()
             os.fsync(out.fileno())
         temporary.replace(file)

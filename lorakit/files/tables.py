@@ -148,7 +148,8 @@ def _csv(path: Path, columns: Columns) -> Iterator[NumberedRow]:
 
 
 def _csv_records(path: Path) -> Iterator[NumberedRecord]:
-    csv.field_size_limit(CSV_FIELD_LIMIT)
+    csv.field_size_limit(CSV_FIELD_LIMIT)  # for the process: the module has no other way
+    # strict, because otherwise an open quote swallows the rest of the file without an error
     reader = csv.reader((line for _, line in lines(path)), strict=True)
     start = 1
     try:

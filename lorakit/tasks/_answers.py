@@ -24,6 +24,7 @@ def label_name(value: object) -> str:
     """
     if value is None or value != value:
         return ""
+    # JSON's spelling, and not Python's "True"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
@@ -73,6 +74,7 @@ def finite_number(
     DataError, starting with `where`: it is not a finite number, or not in low..high.
     """
     found = math.nan
+    # a bool is a Real, but `true` in a column of numbers is a mistake
     if isinstance(value, (str, Real)) and not isinstance(value, bool):
         with suppress(ValueError):
             found = float(value)
@@ -86,6 +88,7 @@ def finite_number(
 def best_label(output: Sequence[float] | str, labels: Sequence[str]) -> str:
     """The label with the highest logit; the first one if several are equal."""
     logits = _logits(output, len(labels))
+    # max() keeps the first of equal ones, as argmax does
     return labels[max(range(len(labels)), key=logits.__getitem__)]
 
 

@@ -34,7 +34,7 @@ class Data(Config):
     revision: str | None = None
     """Revision of the data set on the hub."""
     limit: dict[str, int] = Field(default_factory=dict)
-    """split -> number of rows to keep, for trial runs, such as `{train: 64}`; the first ones."""
+    """split -> number of rows to keep from its start, for trial runs: `{train: 64}`."""
     max_length: int = Field(default=128, ge=4)
     """Tokens per example; a longer one is truncated on the right. The log says how many examples
     have this length."""
@@ -62,6 +62,7 @@ class Data(Config):
         if split not in splits:
             near = did_you_mean(split, splits)
             raise DataError(f"no split {split!r}{near} (splits: {', '.join(splits)})")
+        # all limits are checked, not only the split's: a misspelt one would keep every row
         for name, limit in self.limit.items():
             if name not in splits:
                 near = did_you_mean(name, splits)
@@ -138,9 +139,9 @@ class Task(Config, ABC):
     train_split: ClassVar[str] = "train"
 
     @property
-    @abstractmethod
     def eval_splits(self) -> tuple[str, ...]:
         """The splits that are scored during training. The first one selects the best epoch."""
+        return ("validation",)
 
     @property
     def final_splits(self) -> tuple[str, ...]:

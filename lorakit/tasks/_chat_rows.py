@@ -7,7 +7,8 @@ from typing import Any
 from lorakit.errors import DataError
 from lorakit.tasks._base import ASSISTANT, Turn
 
-READ_KEYS = ("role", "content", "name")
+KNOWN_KEYS = ("role", "content", "name")
+"""`name` is accepted and ignored. Other keys, such as tool calls, would change the chat."""
 SHOWN_CHARACTERS = 60
 """Characters of a wrong value that an error message shows."""
 
@@ -43,7 +44,7 @@ def _turn(message: Any, where: str) -> Turn:
         raise DataError(
             f"{where}: its content is {_short(text)}; only texts that are not empty are read"
         )
-    others = sorted(key for key, value in message.items() if key not in READ_KEYS and value)
+    others = sorted(key for key, value in message.items() if key not in KNOWN_KEYS and value)
     if others:
         raise DataError(
             f"{where}: {others[0]!r} is not read, and ignoring it would change the chat; remove it"

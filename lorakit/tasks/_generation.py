@@ -61,10 +61,6 @@ class Generation(MetricTask, ABC):
     """(split, rows) -> the known reason for a file with that other number of rows."""
 
     @property
-    def eval_splits(self) -> tuple[str, ...]:
-        return ("validation",)
-
-    @property
     def final_splits(self) -> tuple[str, ...]:
         return ("test",)
 
@@ -120,6 +116,7 @@ class Generation(MetricTask, ABC):
             )
         limit = data.limit_of(split, tuple(self.sizes))
         rows = self._rows(split, data)
+        # the context is the key, because rows with the same context are one example
         ids = {example.text: example.id for example in _contexts(split, rows)[:limit]}
         return [ids.get(row.context, "") for row in rows]
 
@@ -166,6 +163,7 @@ def triples_text(triples: Iterable[Sequence[str]]) -> str:
 
 def _pairs(split: str, rows: Iterable[ContextRow]) -> list[Example]:
     pairs = [(row.context, text) for row in rows for text in row.texts]
+    # the space before a text makes its first word the same token as within a sentence (GPT-2)
     return [
         Example(f"{split}-{number}", context, target=f" {text}", eos=True)
         for number, (context, text) in enumerate(pairs)

@@ -31,6 +31,10 @@ class Variant:
     tsv_header: tuple[str, ...] = ()
     """Columns of the official train and dev files, if these do not have a header line."""
 
+    def splits(self, kind: str) -> tuple[str, ...]:
+        """The splits of a kind, `validation` or `test`; MNLI has two of each."""
+        return tuple(split for split in self.rows if split.startswith(kind))
+
 
 def _splits(train: int, validation: int, test: int) -> dict[str, int]:
     return {"train": train, "validation": validation, "test": test}

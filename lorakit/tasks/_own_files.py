@@ -57,6 +57,7 @@ class OwnFiles(MetricTask, ABC):
         if names is None:  # the metrics are wrong, which is reported already
             return name
         keys = metric_keys(names, cls.compares)
+        # pydantic validates fields in order, so `metrics` is there
         if name is not None and name not in keys:
             near = did_you_mean(name, keys)
             raise RecipeError(f"the metrics do not give {name!r}{near} ({', '.join(keys)})")
@@ -73,10 +74,6 @@ class OwnFiles(MetricTask, ABC):
     @property
     def scored_by(self) -> tuple[str, ...]:
         return self.metrics
-
-    @property
-    def eval_splits(self) -> tuple[str, ...]:
-        return ("validation",)
 
     @property
     def test_splits(self) -> tuple[str, ...]:
@@ -102,7 +99,7 @@ class OwnFiles(MetricTask, ABC):
             )
         files = {"train": self.train, "validation": self.validation, "test": self.test or ""}
         path = locate(files[split])
-        if split in self.test_splits:
+        if split in self.test_splits:  # a test file may come without answers
             found = rows(path, columns, optional=answer)
         else:
             found = rows(path, (*columns, *answer))

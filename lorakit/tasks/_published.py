@@ -83,6 +83,7 @@ class Published:
         names = (self.hub, self.config) if self.config else (self.hub,)
         options: dict[str, Any] = {"split": split, "revision": revision}
         if self.converted is not None:
+            # named, because the copy has other names for its configurations and splits
             options["data_files"] = {split: self.converted[split]}
             options["revision"] = revision or CONVERTED
         try:

@@ -47,6 +47,7 @@ class Remarks:
         for what, places in self.places.items():
             log.warning("%d of %d rows have %s (%s)", len(places), rows, what, _shown(places))
         for label, forms in self.forms.items():
+            # 1 and 1.0, for example, in a column that has gaps
             if len(forms) > 1:
                 written = [f"{form!r} ({where})" for form, where in forms.items()]
                 log.warning(
@@ -66,6 +67,7 @@ class Remarks:
 def _alike(labels: Sequence[str]) -> list[list[str]]:
     groups: dict[str, list[str]] = {}
     for label in labels:
+        # NFKC: full-width letters and ligatures look like their plain forms
         plain = "".join(unicodedata.normalize("NFKC", label).casefold().split())
         with suppress(ValueError):  # "01" and "1" are the same number
             plain = str(float(plain))

@@ -59,6 +59,7 @@ class MetricTask(Task, ABC):
         for name in self.scored_by:
             facts = facts_of(name)
             options = given.options(name)
+            # before the metric runs, so that the warning is there if it fails
             if facts.of == "texts":
                 say_poor(name, given.references, options.get("tokenize"))
             compute = partial(metrics.get(name), given.predictions, given.references, **options)

@@ -141,6 +141,7 @@ def column_spellings(header: Sequence[str | None]) -> list[int | str]:
 
 def with_names(query: Query, header: Sequence[str | None]) -> Query:
     """The query with the names of its columns, where they have one, instead of numbers."""
+    # int(): a gold query has numbers, although the type of a column allows names
     names = column_spellings(header)
     conditions = tuple(
         (names[int(at)], operator, value) for at, operator, value in query.conditions

@@ -33,6 +33,7 @@ def xml_entries(folder: Path) -> Iterator[WebNLGEntry]:
     This is the order of the reference code's JSON. DataError: no file with texts, or not WebNLG.
     """
     files = sorted(folder.rglob("*.xml"))
+    # the test folder holds the same entries several times, and only one file has all texts
     test = [file for file in files if file.stem == TEST]
     files = test or [file for file in files if "no_lex" not in file.stem]
     if not files:
@@ -131,7 +132,7 @@ def hub_entries(rows: Iterable[tuple[str, Any]], split: str) -> Iterator[WebNLGE
     """
     for where, row in rows:
         entry = validated(_WebNLGHubEntry, row, where)
-        if split == "test" and entry.test_category != TEST:
+        if split == "test" and entry.test_category != TEST:  # the same entries a second time
             continue
         triples = [_triple(triple, where) for triple in entry.modified_triple_sets.mtriple_set[0]]
         comments = entry.lex.comment

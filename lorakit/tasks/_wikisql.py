@@ -50,6 +50,7 @@ class Sheet(NamedTuple):
 
 
 class _OpenConfig(Config):
+    # the files have further keys, such as a table's caption
     model_config = ConfigDict(extra="ignore")
 
 
@@ -110,7 +111,7 @@ def _home(path: str, split: str) -> Path:
     for home in (folder / name for name in HOMES):
         if home.is_dir() and any(_matching(home, name, _ANY) for name in NAMES.values()):
             return home
-    return folder
+    return folder  # `official_file` then says what is missing
 
 
 def official_file(home: Path, split: str, kind: str) -> Path:
@@ -185,7 +186,7 @@ def _read_hub(split: str, revision: str | None) -> tuple[list[SqlQuestion], dict
     found: dict[str, Sheet] = {}
     for where, row in PUBLISHED.hub_rows(split, revision):
         table = row["table"]
-        if table["id"] not in found:
+        if table["id"] not in found:  # the hub repeats the table in each of its questions
             found[table["id"]] = _sheet(validated(_TableEntry, table, where), where)
         query = query_of(_hub_sql(row["sql"]), where)
         questions.append(SqlQuestion(where, table["id"], row["question"], query))

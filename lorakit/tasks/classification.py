@@ -30,7 +30,7 @@ Classes = Annotated[
 
 
 class Classification(LabelledFiles):
-    """One of several labels for one or two texts."""
+    """The model gives one of several labels for one or two texts."""
 
     name: Literal["classification"] = "classification"
     head: ClassVar[Head] = Head.CLASSIFICATION
@@ -40,6 +40,7 @@ class Classification(LabelledFiles):
     classes: Classes | None = None
     """The labels, in the order of the model's outputs; None: those of the train file, sorted."""
     metrics: Names = ("accuracy",)
+    """Names of metrics that compare labels."""
 
     @field_validator("classes")
     @classmethod
@@ -48,6 +49,7 @@ class Classification(LabelledFiles):
             raise RecipeError(f"{list(classes)} contains a label twice, or an empty one")
         return classes
 
+    # cached, because reading the train file may take seconds
     @cached_property
     def labels(self) -> tuple[str, ...]:  # type: ignore[override]
         """`classes`, or the labels of the train file: numbers by value, texts by alphabet.

@@ -48,8 +48,8 @@ class _DartHubEntry(BaseModel):
 
 
 class Dart(Generation):
-    """Triples, with their relations in lower case, to a text. Entries with equal triples are scored
-    as one.
+    """The model writes a text for triples, whose relations are in lower case. Entries with equal
+    triples are scored as one.
 
     The 5,097 entries of the official test file have 4,159 contexts. The file holds WebNLG's 891
     unseen entries twice; the reference code scores those once too, because its predictions are

@@ -49,8 +49,8 @@ _BREAK = re.compile(r"\s*[\r\n]\s*")
 
 
 class E2E(Generation):
-    """A restaurant's attributes to a text, scored by the challenge's metrics on the 630 contexts of
-    the test set."""
+    """The model describes a restaurant, given its attributes. The challenge's metrics score the 630
+    contexts of the test set."""
 
     name: Literal["e2e"] = "e2e"
     metric: ClassVar[str] = "e2e_metrics"

@@ -64,11 +64,11 @@ class Glue(MetricTask):
 
     @property
     def eval_splits(self) -> tuple[str, ...]:
-        return tuple(split for split in self.variant.rows if split.startswith("validation"))
+        return self.variant.splits("validation")
 
     @property
     def test_splits(self) -> tuple[str, ...]:
-        return tuple(split for split in self.variant.rows if split.startswith("test"))
+        return self.variant.splits("test")
 
     @property
     def scored_by(self) -> tuple[str, ...]:
@@ -92,7 +92,7 @@ class Glue(MetricTask):
         if split in self.test_splits:
             return None
         if not self.labels:
-            return finite_number(row.label, row.where, 0, 5)
+            return finite_number(row.label, row.where, 0, 5)  # the scale of STS-B
         return label_index(row.label, self.labels, row.where)
 
     def to_prediction(self, output: Sequence[float] | str) -> Prediction:
@@ -132,6 +132,7 @@ class Glue(MetricTask):
 
     def _submitted(self, prediction: Prediction, where: str) -> str:
         if not self.labels:
+            # a model may give a value outside STS-B's scale
             return f"{min(5.0, max(0.0, finite_number(prediction, where))):.3f}"
         index = label_index(prediction, self.labels, where)
         return str(index) if self.variant.numbered else self.labels[index]

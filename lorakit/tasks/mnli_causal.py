@@ -24,7 +24,7 @@ NAMES = MNLI.labels
 
 
 class MnliCausal(MetricTask):
-    """MNLI as text, scored by accuracy.
+    """The model chooses between three words; the score is the accuracy.
 
     The prompt is `PREMISE`, a line break, `Question: HYPOTHESIS True, False, or Neither?`, a line
     break, and `Answer:`. The answer is the word with the highest log-likelihood after the prompt
@@ -50,15 +50,16 @@ class MnliCausal(MetricTask):
 
     @property
     def choices(self) -> tuple[str, ...]:
+        # with the space, because most tokenizers have one token for a word and the space before it
         return tuple(f" {word}" for word in self.words)
 
     @property
     def eval_splits(self) -> tuple[str, ...]:
-        return tuple(split for split in MNLI.rows if split.startswith("validation"))
+        return MNLI.splits("validation")
 
     @property
     def test_splits(self) -> tuple[str, ...]:
-        return tuple(split for split in MNLI.rows if split.startswith("test"))
+        return MNLI.splits("test")
 
     @property
     def scored_by(self) -> tuple[str, ...]:

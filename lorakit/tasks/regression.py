@@ -14,7 +14,7 @@ from lorakit.tasks._scoring import Given, MetricInput, number_input
 
 
 class Regression(LabelledFiles):
-    """A number for one or two texts."""
+    """The model gives a number for one or two texts."""
 
     name: Literal["regression"] = "regression"
     head: ClassVar[Head] = Head.REGRESSION
@@ -22,6 +22,7 @@ class Regression(LabelledFiles):
     label: str = "label"
     """Column of the value."""
     metrics: Names = ("pearson_spearman",)
+    """Names of metrics that compare numbers."""
 
     def target(self, value: Any, where: str, remarks: Remarks) -> float:
         return finite_number(value, where)

@@ -59,8 +59,7 @@ class Chat(NamedTuple):
 
 
 class Samsum(MetricTask):
-    """A chat to its summary, scored by ROUGE. ROUGE-1 selects the best epoch; the paper reports it
-    first."""
+    """The model summarises a chat. ROUGE-1 selects the best epoch; the paper reports it first."""
 
     name: Literal["samsum"] = "samsum"
     head: ClassVar[Head] = Head.CAUSAL
@@ -73,10 +72,6 @@ class Samsum(MetricTask):
     """How rouge splits texts, by the name of sacrebleu's tokenizer: `zh` for Chinese, `char` for
     other scripts without spaces, `intl` for other letters. None: as the official scorers do, for
     English."""
-
-    @property
-    def eval_splits(self) -> tuple[str, ...]:
-        return ("validation",)
 
     @property
     def final_splits(self) -> tuple[str, ...]:
@@ -116,6 +111,7 @@ class Samsum(MetricTask):
         chats = list(_chats(entries))
         warn_of_row_count(source, split, len(chats), ROWS[split])
         _refuse_equal_ids(chats)
+        # a dialogue that is too long is left out only here: every summary must be scored
         if split == self.train_split:
             return self._to_learn(source, chats)[:limit]
         return self._to_score(source, chats)[:limit]

@@ -33,14 +33,14 @@ class _PromptGroup:
 
 
 class Text(OwnFiles):
-    """A causal model continues a prompt, or answers in a chat. In evaluation, rows with equal
+    """The model continues a prompt, or answers in a chat. In evaluation, rows with equal
     prompts are one example, and all of their answers are accepted."""
 
     name: Literal["text"] = "text"
     head: ClassVar[Head] = Head.CAUSAL
     compares: ClassVar[Compared] = "texts"
     prompt: str = "prompt"
-    """Column of the prompt, or a template of columns such as `"{question}\n### SQL:"` (`{{` is a
+    """Column of the prompt, or a template of columns such as `"{question}\\n### SQL:"` (`{{` is a
     literal brace)."""
     completion: str = "completion"
     """Column of the text to write, or a template such as `" {answer}"`."""
@@ -59,6 +59,7 @@ class Text(OwnFiles):
     """Put an end-of-text token between prompt and completion, as the reference code's GPT-2 tasks
     do. The prompt may then be empty, and the completion is plain text to pretrain on."""
     metrics: Names = ("exact_match", "bleu")
+    """Names of metrics that compare texts."""
     tokenize: Tokenize | None = None
     """How bleu, rouge and ter split texts, by the name of sacrebleu's tokenizer: `zh` for Chinese,
     `char` for other scripts without spaces, `intl` for other letters. None: as the official scorers
@@ -124,7 +125,7 @@ class Text(OwnFiles):
             self._remark(remarks, row, where)
             prompt, given = self._prompt(row, where)
             answer, target_given = filled(self.completion, row, where)
-            if not answer.strip():
+            if not answer.strip():  # only an end token would be trained
                 raise DataError(
                     f"{where}: column {columns[0]!r} is empty, so there is nothing to learn"
                 )

@@ -44,7 +44,8 @@ UNSEEN = ("Artist", "Athlete", "CelestialBody", "MeanOfTransportation", "Politic
 
 
 class WebNLG(Generation):
-    """Triples to a text. Test examples are in the group `seen` or `unseen`, by their category.
+    """The model writes a text for triples. Test examples are in the group `seen` or `unseen`, by
+    their category.
 
     Only texts with the comment "good" are kept, in every split, as in the reference code. The
     official files have 77 other texts in train and 10 in dev; five entries of train and one of dev

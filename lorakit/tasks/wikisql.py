@@ -28,7 +28,7 @@ MARK = " -- "
 
 
 class WikiSql(Task):
-    """A causal model writes the SQL query for a question.
+    """The model writes the SQL query for a question.
 
     A reference is the gold query, then, after `--`, the table: its id, its column names, and where
     its rows are.
@@ -36,10 +36,6 @@ class WikiSql(Task):
 
     name: Literal["wikisql"] = "wikisql"
     head: ClassVar[Head] = Head.CAUSAL
-
-    @property
-    def eval_splits(self) -> tuple[str, ...]:
-        return ("validation",)
 
     @property
     def final_splits(self) -> tuple[str, ...]:
@@ -200,6 +196,7 @@ def _gold(accepted: Prediction | list[str], number: int) -> _Gold:
     texts = accepted if isinstance(accepted, (list, tuple)) else [accepted]
     try:
         (text,) = texts
+        # the last one: `--` may be in a value of the query too
         start = str(text).rindex(MARK + '{"table": ')
         about = json.loads(str(text)[start + len(MARK) :])
         query = _query(str(text)[:start], about["columns"])
@@ -217,6 +214,7 @@ def _executed(found: Sequence[Query | None], gold: Sequence[_Gold]) -> dict[int,
     """Number of the example -> whether its query gives the gold query's result; only examples whose
     table has rows."""
     tables: dict[str, Table] = {}
+    # as JSON, to read each source once: a dict is not hashable
     for source in {json.dumps(one.source): one.source for one in gold if one.source}.values():
         tables |= _contents(source)
     numbers = [i for i, one in enumerate(gold) if one.table in tables]
