@@ -18,7 +18,7 @@ from lorakit.errors import DataError
 from lorakit.metrics import facts_of
 from lorakit.tasks._answers import accepted_texts, written_text
 from lorakit.tasks._base import Data, Example, Head
-from lorakit.tasks._published import Published, warn_of_row_count
+from lorakit.tasks._published import PublishedData, warn_of_row_count
 from lorakit.tasks._scoring import Given, MetricInput, MetricTask, metric_keys, text_input
 
 END_OF_TEXT = "<|endoftext|>"
@@ -55,7 +55,7 @@ class Generation(MetricTask, ABC):
     also: tuple[str, ...] = Field(default=(), strict=False)
     """Further metrics, such as bertscore, which the DART paper reports. Its MoverScore and BLEURT
     are not available: each needs a framework of its own, and the LoRA paper reports neither."""
-    published: ClassVar[Published]
+    published: ClassVar[PublishedData]
     sizes: ClassVar[Mapping[str, SplitSize]]
     known_sizes: ClassVar[Mapping[tuple[str, int], str]] = {}
     """(split, rows) -> the known reason for a file with that other number of rows."""

@@ -11,7 +11,7 @@ from lorakit.errors import DataError
 from lorakit.files.tables import locate, rows
 from lorakit.tasks._base import Data
 from lorakit.tasks._glue import VARIANTS, Variant
-from lorakit.tasks._published import Published, warn_of_row_count
+from lorakit.tasks._published import PublishedData, warn_of_row_count
 
 HUB = "nyu-mll/glue"
 
@@ -82,7 +82,7 @@ def _official_label(variant: Variant, label: str, where: str) -> str | int:
 def _hub_rows(name: str, split: str, revision: str | None, limit: int | None) -> Iterator[GlueRow]:
     variant = VARIANTS[name]
     get_it = f"GLUE's official TSV files: {variant.folder}/train.tsv ..."
-    published = Published(HUB, get_it, config=name)
+    published = PublishedData(HUB, get_it, config=name)
     table = published.hub_table(split, revision)
     warn_of_row_count(published.hub_name(split), split, len(table), variant.rows[split])
     for row in islice(table, limit):

@@ -23,7 +23,7 @@ CONVERTED_DEFAULT = {
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedData:
     """A data set on the hub, and the folders of files in which it is also published."""
 
     hub: str

@@ -13,12 +13,12 @@ from lorakit.errors import DataError
 from lorakit.files.documents import validated
 from lorakit.files.tables import json_lines, listing, locate
 from lorakit.metrics._wikisql import AGGREGATES, OPERATORS, Query, Table, Value
-from lorakit.tasks._published import CONVERTED_DEFAULT, Published
+from lorakit.tasks._published import CONVERTED_DEFAULT, PublishedData
 
 NAMES = {"train": "train", "validation": "dev", "test": "test"}
 HOMES = ("", "data", "wikisql/data")
 GET_IT = "data.tar.bz2 of https://github.com/salesforce/WikiSQL holds the files"
-PUBLISHED = Published("Salesforce/wikisql", GET_IT, converted=CONVERTED_DEFAULT)
+PUBLISHED = PublishedData("Salesforce/wikisql", GET_IT, converted=CONVERTED_DEFAULT)
 
 # a name may go on after `dev.`, as in `dev.slice2.jsonl.gz`
 _ANY = r"(\.[\w-]+)*\.jsonl(\.gz)?"

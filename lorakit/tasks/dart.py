@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from lorakit.errors import DataError
 from lorakit.files.documents import read_json, validated
 from lorakit.tasks._generation import ContextRow, Generation, HubRows, SplitSize, triples_text
-from lorakit.tasks._published import CONVERTED_DEFAULT, Published
+from lorakit.tasks._published import CONVERTED_DEFAULT, PublishedData
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Dart(Generation):
 
     name: Literal["dart"] = "dart"
     metric: ClassVar[str] = "generation_eval"
-    published: ClassVar[Published] = Published(
+    published: ClassVar[PublishedData] = PublishedData(
         "Yale-LILY/dart",
         "The files: https://github.com/Yale-LILY/dart, data/v1.1.1",
         layouts=(FILES,),

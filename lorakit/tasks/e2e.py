@@ -16,7 +16,7 @@ from lorakit.errors import DataError, did_you_mean
 from lorakit.files.tables import lines, rows
 from lorakit.tasks._base import Example
 from lorakit.tasks._generation import ContextRow, Generation, HubRows, SplitSize
-from lorakit.tasks._published import CONVERTED_DEFAULT, Published
+from lorakit.tasks._published import CONVERTED_DEFAULT, PublishedData
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class E2E(Generation):
 
     name: Literal["e2e"] = "e2e"
     metric: ClassVar[str] = "e2e_metrics"
-    published: ClassVar[Published] = Published(
+    published: ClassVar[PublishedData] = PublishedData(
         "tuetschek/e2e_nlg",
         GET_IT,
         layouts=(CSV, TEXT),

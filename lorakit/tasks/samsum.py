@@ -19,7 +19,7 @@ from lorakit.files.tables import rows
 from lorakit.metrics import Tokenize, facts_of
 from lorakit.tasks._answers import accepted_texts, written_text
 from lorakit.tasks._base import Data, Example, Head
-from lorakit.tasks._published import Published, warn_of_row_count
+from lorakit.tasks._published import PublishedData, warn_of_row_count
 from lorakit.tasks._scoring import Given, MetricInput, MetricTask, text_input
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ JSON = {"train": "train.json", "validation": "val.json", "test": "test.json"}
 NAMED_CSV = {split: f"samsum-{split}.csv" for split in JSON}
 CSV = {split: f"{split}.csv" for split in JSON}
 ROWS = {"train": 14732, "validation": 818, "test": 819}
-PUBLISHED = Published(
+PUBLISHED = PublishedData(
     "knkarthick/samsum",
     "The .json files: corpus.7z of https://arxiv.org/abs/1911.12237. "
     "The .csv files: the hub's knkarthick/samsum",

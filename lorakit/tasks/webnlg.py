@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 
 from lorakit.errors import DataError, did_you_mean
 from lorakit.tasks._generation import ContextRow, Generation, HubRows, SplitSize, triples_text
-from lorakit.tasks._published import Published
+from lorakit.tasks._published import PublishedData
 from lorakit.tasks._webnlg import TEST, WebNLGEntry, hub_entries, json_entries, xml_entries
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class WebNLG(Generation):
 
     name: Literal["webnlg"] = "webnlg"
     metric: ClassVar[str] = "generation_eval"
-    published: ClassVar[Published] = Published(
+    published: ClassVar[PublishedData] = PublishedData(
         "webnlg-challenge/web_nlg",
         GET_IT,
         layouts=(XML, JSON),

@@ -10,7 +10,7 @@ import pytest
 from lorakit.errors import DataError, DataUnavailable, RecipeError
 from lorakit.tasks import Data, Example, Task, tasks
 from lorakit.tasks._generation import triples_text
-from lorakit.tasks._published import Published
+from lorakit.tasks._published import PublishedData
 from lorakit.verbs.score import score_files
 
 NAMES = {
@@ -95,7 +95,7 @@ def test_triples_are_joined_as_they_are():
 LAYOUTS = ({"train": "a.csv", "test": "b.csv"}, {"train": "a.json", "test": "b.json"})
 
 
-PUBLISHED = Published("hub/name", "Get it.", layouts=LAYOUTS, homes=("", "inner"))
+PUBLISHED = PublishedData("hub/name", "Get it.", layouts=LAYOUTS, homes=("", "inner"))
 
 
 def found(folder: Path, split: str) -> str:
