@@ -15,7 +15,7 @@ import random
 from pathlib import Path
 
 from lorakit.metrics._wikisql import Query
-from lorakit.tasks._sql import quoted, spelled, written
+from lorakit.tasks._sql import quoted, to_sql, with_names
 
 SEED = 2106
 SYLLABLES = [
@@ -117,7 +117,7 @@ def example(rng: random.Random) -> str:
         said.append(rng.choice(WHERE[operator]).format(c=names[at], v=found))
     asked = rng.choice(ASKS[aggregate]).format(c=names[places[0]], w=" and ".join(said))
     header = ", ".join(f"col{i} {quoted(name, chr(34))}" for i, name in enumerate(names))
-    sql = written(spelled(Query(places[0], aggregate, tuple(conditions)), names))
+    sql = to_sql(with_names(Query(places[0], aggregate, tuple(conditions)), names))
     return f"table: {header}\nquestion: {asked}\nSQL: {sql}"
 
 

@@ -1,7 +1,8 @@
-"""Runs as a program of its own: chats by a template that nobody has looked at, with an end to its time and memory.
+"""A program that renders chats by a template that nobody has checked, with limits on its time and
+its memory.
 
-It reads a line of JSON per request and answers with one: {"text": ...}, or {"error": ..., "line": ...} where the
-template fails. A template that takes too long ends the program.
+It reads a line of JSON per request, and answers with one: {"text": ...}, or {"error": ..., "line":
+...} if the template fails. A template that exceeds the time limit ends the program.
 """
 
 from __future__ import annotations
@@ -13,81 +14,92 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-SECONDS = float(os.environ.get("LORAKIT_TEMPLATE_SECONDS") or 10)
-"""Of processor time, for one chat. Ordinary templates need a thousandth of one."""
-MEMORY = 2**30
-"""Bytes that templates may have."""
-CHARACTERS = 64 * 2**20
-"""That a chat may become."""
+TIME_VARIABLE = "LORAKIT_TEMPLATE_SECONDS"
+TIME_LIMIT_S = 10.0
+"""Processor time for one chat. Ordinary templates need a thousandth of a second."""
+MEMORY_LIMIT_BYTES = 2**30
+CHAT_LIMIT_CHARACTERS = 64 * 2**20
+
+
+def time_limit_s() -> float:
+    """Seconds of processor time for one chat."""
+    return float(os.environ.get(TIME_VARIABLE) or TIME_LIMIT_S)
 
 
 def main() -> None:
-    sys.path.pop(0)  # this folder, whose modules are not meant to be found without their package
-    from transformers.utils import chat_template_utils  # noqa: F401 (before memory is counted)
+    """Answer requests until the input ends."""
+    sys.path.pop(0)  # this folder: its modules must not be found by their short names
+    # imported before the memory limit is set, so that the limit is what a template may add
+    from transformers.utils import chat_template_utils  # noqa: F401
 
-    _bound_memory()
-    settings: dict = {}
+    _limit_memory()
+    settings: dict[str, Any] = {}
     for line in sys.stdin:
-        asked = json.loads(line)
-        settings = asked.get("settings", settings)
-        print(json.dumps(_answer(settings, asked)), flush=True)
+        request = json.loads(line)
+        settings = request.get("settings", settings)
+        print(json.dumps(_answer(settings, request)), flush=True)
 
 
-def _answer(settings: dict, asked: dict) -> dict:
+def _answer(settings: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    _alarm(SECONDS)
+    _set_alarm(time_limit_s())
     try:
         found = render_jinja_template(
-            conversations=[asked["messages"]],
+            conversations=[request["messages"]],
             chat_template=settings["template"],
-            add_generation_prompt=asked["ask"],
+            add_generation_prompt=request["ask"],
             **settings["special"],
         )
         text = found[0][0]
-        if len(text) > CHARACTERS:
+        if len(text) > CHAT_LIMIT_CHARACTERS:
             return {"error": f"it writes {len(text):,} characters for one chat"}
         return {"text": text}
     except RecursionError:
-        return {"error": "it calls itself without an end"}
+        return {"error": "it calls itself endlessly"}
     except MemoryError:
-        return {"error": f"it needs more than {MEMORY / 2**30:g} GiB"}
+        return {"error": f"it needs more than {MEMORY_LIMIT_BYTES / 2**30:g} GiB"}
     except Exception as error:
-        return {"error": _said(error), "line": _line(error)}
+        return {"error": _message(error), "line": _template_line(error)}
     finally:
-        _alarm(0)
+        _set_alarm(0)
 
 
-def _bound_memory() -> None:
+def _limit_memory() -> None:
+    """Where the system allows it: Linux."""
     with suppress(ImportError, ValueError, OSError):
         import resource
 
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        most = pages * resource.getpagesize() + MEMORY
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        limit = pages * resource.getpagesize() + MEMORY_LIMIT_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def _alarm(seconds: float) -> None:
-    """Not caught: the system ends the program, in the middle of a multiplication too."""
+def _set_alarm(seconds: float) -> None:
+    """The signal is not caught, so that it ends the program in the middle of a multiplication too.
+
+    0 cancels it.
+    """
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     from jinja2.exceptions import TemplateError
 
     return str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
 
 
-def _line(error: Exception) -> int | None:
-    """Of the template, where the error happened."""
-    if (line := getattr(error, "lineno", None)) is not None:
+def _template_line(error: Exception) -> int | None:
+    """The line of the template in which the error happened."""
+    line = getattr(error, "lineno", None)
+    if line is not None:
         return line
-    places = [
-        f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == "<template>"
-    ]
-    return places[-1] if places else None
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == "<template>"]
+    return lines[-1] if lines else None
 
 
 if __name__ == "__main__":

@@ -1,126 +1,145 @@
-"""A chat in tokens, by the tokenizer's own template: what the assistant said is trained, and nothing else."""
+"""Chats as tokens, by the tokenizer's own chat template: only the assistant's turns are trained."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
-from lorakit.batches.render import TemplateError, rendered
-from lorakit.batches.special import Special
+from lorakit.batches.render import TemplateError, render_chat
+from lorakit.batches.special import SpecialTokens
+from lorakit.batches.tokenizer import Tokenizer
 from lorakit.errors import DataError, ModelError
 from lorakit.tasks import ASSISTANT, Example, Turn
 
 log = logging.getLogger(__name__)
 
-SAID = "@"
-PROBE = Example("chat", "?", target=SAID, turns=(Turn("user", "?"),))
-"""A chat to see what a template writes around an answer."""
+PROBE_ANSWER = "@"
+PROBE = Example("chat", "?", target=PROBE_ANSWER, turns=(Turn("user", "?"),))
+"""A chat that shows what a template writes around an answer."""
+PROBE_TURNS = (*PROBE.turns, Turn(ASSISTANT, PROBE_ANSWER))
+OVERLAP_CHARACTERS = 200
+"""How far back in the prompt an answer's beginning is looked for: some templates end their prompt
+with words that an answer may begin with."""
+SHOWN_CHARACTERS = 60
+"""Characters of a text that an error message shows."""
+NEW_TEMPLATE = "with model.chat_template=FILE.jinja"
 
 
-class Chats:
-    """How one tokenizer writes chats."""
+class ChatWriter:
+    """Writes chats as tokens with one tokenizer."""
 
-    def __init__(self, tokenizer: Any):
-        self.tokenizer, self.special = tokenizer, Special(tokenizer)
+    def __init__(self, tokenizer: Tokenizer):
+        self.tokenizer = tokenizer
+        self.special = SpecialTokens(tokenizer)
 
     def prompt(self, example: Example) -> list[int]:
-        """Token ids of the turns before the answer, and of what the template puts before an answer."""
-        return self.special.ids(self._asked(example, example.turns))
+        """Token ids of the turns before the answer, and of what the template puts before it."""
+        return self.special.ids(self._prompt_text(example, example.turns))
 
     def tokens(self, example: Example, ignore: int) -> tuple[list[int], list[int]]:
-        """Token ids of the chat with its answer, and of each token of the assistant's turns its id, of others `ignore`.
+        """Token ids of the chat with its answer, and the labels: the id of each trained token, and
+        `ignore` for the others.
 
-        A turn of the assistant is what the template writes after its prompt for an answer: the end-of-turn mark is in
-        it. Where the template writes none, the tokenizer's end token follows the answer.
-        DataError: the template refuses these turns. ModelError: there is no template, or it rewrites what was said.
+        A turn of the assistant is what the template writes after its prompt for an answer, the
+        end-of-turn mark included. If the template does not write such a mark, the tokenizer's end
+        token follows the answer. DataError: the template refuses these turns. ModelError: there is
+        no template, or it changes what the assistant said.
         """
         turns = (*example.turns, Turn(ASSISTANT, str(example.target)))
-        whole = self._written(example, turns)
+        text = self._text(example, turns)
+        last = len(turns) - 1
         spans = [
-            self._span(example, turns, number, whole)
+            self._answer_span(example, turns, number, text)
             for number, turn in enumerate(turns)
-            if turn.role == ASSISTANT and (number == len(turns) - 1 or not example.last_turn_only)
+            if turn.role == ASSISTANT and (number == last or not example.last_turn_only)
         ]
         if not self.tokenizer.is_fast:
-            name = type(self.tokenizer).__name__
             raise ModelError(
-                f"{name} cannot say where its tokens stand in a text, which a chat needs"
+                f"{type(self.tokenizer).__name__} does not give the positions of its tokens in a "
+                "text, which a chat needs; use a fast tokenizer"
             )
-        ids, places = self.special.ids_and_places(whole)
-        trains = [
-            token if any(start <= a and b <= end and a < b for start, end in spans) else ignore
+        ids, places = self.special.ids_and_spans(text)
+        labels = [
+            token if any(start <= a < b <= end for start, end in spans) else ignore
             for token, (a, b) in zip(ids, places, strict=True)
         ]
+        # without an end mark, generation would not stop after the answer
         end = [] if self.ends else [self._end_token()]
-        return [*ids, *end], [*trains, *end]
+        return [*ids, *end], [*labels, *end]
 
-    def _span(
-        self, example: Example, turns: Sequence[Turn], number: int, whole: str
+    def _answer_span(
+        self, example: Example, turns: Sequence[Turn], number: int, text: str
     ) -> tuple[int, int]:
-        """From where to where the turn's answer stands in the whole text."""
-        before = self._asked(example, turns[:number])
-        after = self._written(example, turns[: number + 1])
-        last = number == len(turns) - 1
-        if not (after.startswith(before) and whole.startswith(before)) and last:
-            raise ModelError(self._two_ways(example, before, whole))
-        if not (whole.startswith(before) and whole.startswith(after) and after.startswith(before)):
+        """(start, end) of an assistant's turn in the text of the complete chat.
+
+        ModelError: the template does not write the turn as it asks for it, or in another way if
+        other turns follow, or with changes. Training would then not be what is asked later.
+        """
+        before = self._prompt_text(example, turns[:number])
+        after = self._text(example, turns[: number + 1])
+        is_consistent = text.startswith(before) and after.startswith(before)
+        if not is_consistent and number == len(turns) - 1:
+            raise ModelError(self._prefix_problem(example, before, text))
+        if not is_consistent or not text.startswith(after):
             raise ModelError(
-                f"the chat template writes turn {number + 1} of {example.id} in another way when others follow, "
-                "so it would train what is never asked; train the last answer only (task.train_on=last)"
+                f"the chat template writes turn {number + 1} of {example.id} in another way when "
+                "other turns follow, so it would train what is never asked; "
+                "train only the last answer (task.train_on=last)"
             )
-        said = self.special.turn(turns[number])
-        if _joined(said) not in _joined(before[-200:] + after[len(before) :]):
+        # templates strip and join texts, so white space is not compared
+        answer = _without_space(self.special.marked_turn(turns[number]))
+        if answer not in _without_space(before[-OVERLAP_CHARACTERS:] + after[len(before) :]):
             raise ModelError(
-                f"example {_named(example)}: {self.file} leaves out or changes a part of what the assistant says "
-                f"({_short(turns[number].text)}), so that it would not be learned; give one that writes it as it "
-                "is, with model.chat_template=FILE.jinja"
+                f"example {example.shown_id}: {self.file} leaves out or changes a part of what the "
+                f"assistant says ({_short(turns[number].text)}), so it would not be learned; "
+                f"give a template that writes it unchanged, {NEW_TEMPLATE}"
             )
         return len(before), len(after)
 
-    def _two_ways(self, example: Example, before: str, whole: str) -> str:
-        common = _common(before, whole)
-        asks, writes = before[common:], whole[common:]
+    def _prefix_problem(self, example: Example, before: str, text: str) -> str:
+        common = _common_length(before, text)
         return (
-            f"example {_named(example)}: {self.file} asks for an answer with the prefix {_short(asks)}, and writes an "
-            f"answer in its place as {_short(writes)}, so it would train what is never asked; give a template that "
-            "writes answers as it asks for them, with model.chat_template=FILE.jinja"
+            f"example {example.shown_id}: {self.file} asks for an answer with the prefix "
+            f"{_short(before[common:])}, but writes an answer in this place as "
+            f"{_short(text[common:])}, so it would train what is never asked; "
+            f"give a template that writes answers as it asks for them, {NEW_TEMPLATE}"
         )
 
-    def _asked(self, example: Example, turns: Sequence[Turn]) -> str:
-        return self._written(example, turns, ask=True).removesuffix(self.opened)
+    def _prompt_text(self, example: Example, turns: Sequence[Turn]) -> str:
+        return self._text(example, turns, ask=True).removesuffix(self.opened)
 
     @cached_property
     def opened(self) -> str:
-        """What the prompt for an answer opens, and no answer of a chat has: the `<think>` of a reasoning model."""
+        """The end of the prompt for an answer that answers in a chat do not have: the `<think>` of
+        a reasoning model."""
         try:
-            asked = self._written(PROBE, PROBE.turns, ask=True)
-            whole = self._written(PROBE, (*PROBE.turns, Turn(ASSISTANT, SAID)))
+            asked = self._text(PROBE, PROBE.turns, ask=True)
+            text = self._text(PROBE, PROBE_TURNS)
         except DataError:
             return ""
-        common = _common(asked, whole)
-        return asked[common:] if whole[common:].lstrip().startswith(SAID) else ""
+        common = _common_length(asked, text)
+        # if the answer does not follow, the two differ in another way, which `_answer_span` refuses
+        return asked[common:] if text[common:].lstrip().startswith(PROBE_ANSWER) else ""
 
     @cached_property
     def ends(self) -> list[int]:
-        """The token that the template ends an answer with; empty where it writes none."""
-        tail = self._tail
+        """The token with which the template ends an answer; empty if it does not write one."""
+        text = self._text(PROBE, PROBE_TURNS)
+        tail = text[text.rindex(PROBE_ANSWER) + 1 :] if PROBE_ANSWER in text else ""
+        ids = self.tokenizer(tail.lstrip(), add_special_tokens=False)["input_ids"]
+        # a template may end an answer with a token that is not among the special ones: <|eot_id|>
         special = {*self.tokenizer.all_special_ids, *self.tokenizer.get_added_vocab().values()}
-        if tail and tail[0] in special:
-            return tail[:1]
-        return [self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id in tail else []
-
-    @cached_property
-    def _tail(self) -> list[int]:
-        text = self._written(PROBE, (*PROBE.turns, Turn(ASSISTANT, SAID)))
-        after = text[text.rindex(SAID) + 1 :] if SAID in text else ""
-        return self.tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"]
+        if ids and ids[0] in special:
+            return ids[:1]
+        end = self.tokenizer.eos_token_id
+        return [] if end is None or end not in ids else [end]
 
     def _end_token(self) -> int:
         if self.tokenizer.eos_token_id is None:
             raise ModelError(
-                f"{self.file} writes no end mark after an answer, and the tokenizer has no end token"
+                f"{self.file} does not write an end mark after an answer, "
+                "and the tokenizer does not have an end token"
             )
         return self.tokenizer.eos_token_id
 
@@ -128,69 +147,70 @@ class Chats:
     def file(self) -> str:
         """The template, for messages."""
         given = getattr(self.tokenizer, "chat_template_file", None)
-        return (
-            f"the chat template {given}"
-            if given
-            else f"the chat template of {self.tokenizer.name_or_path}"
-        )
+        return f"the chat template {given or f'of {self.tokenizer.name_or_path}'}"
 
-    def _written(self, example: Example, turns: Sequence[Turn], ask: bool = False) -> str:
+    def _text(self, example: Example, turns: Sequence[Turn], ask: bool = False) -> str:
         if not self.tokenizer.chat_template:
             raise ModelError(
-                "this tokenizer has no chat template; take a base that is made for chats, or give one with "
-                "model.chat_template=FILE.jinja"
+                "this tokenizer has no chat template; use a base model that is made for chats, "
+                f"or give a template {NEW_TEMPLATE}"
             )
-        messages = [{"role": turn.role, "content": self.special.turn(turn)} for turn in turns]
+        messages = [
+            {"role": turn.role, "content": self.special.marked_turn(turn)} for turn in turns
+        ]
         try:
-            return rendered(self.tokenizer, messages, ask)
+            return render_chat(self.tokenizer, messages, ask)
         except TemplateError as error:
             raise DataError(
-                f"example {_named(example)}: the chat template refuses these turns: {error}; it is {self.file}"
+                f"example {example.shown_id}: the chat template refuses these turns: {error}; "
+                f"it is {self.file}"
             ) from None
 
 
-def end_of_turn(tokenizer: Any) -> list[int]:
-    """The special token that the template ends an answer with, at which a text is over; empty where it has none."""
-    return Chats(tokenizer).ends
+def end_of_turn(tokenizer: Tokenizer) -> list[int]:
+    """The special token with which the template ends an answer, and at which generation stops;
+    empty if it does not write one."""
+    return ChatWriter(tokenizer).ends
 
 
-def say_template(tokenizer: Any) -> None:
-    """Warnings: what is done where a template writes no end mark, or opens a block that answers do not have."""
-    chats = Chats(tokenizer)
+def warn_of_template(tokenizer: Tokenizer) -> None:
+    """Log what is done if a template writes no end mark, or opens a block that answers do not
+    have."""
+    writer = ChatWriter(tokenizer)
     try:
-        opened, ends = chats.opened, chats.ends
+        opened = writer.opened
+        ends = writer.ends
     except DataError as error:
-        log.debug("not looked at: %s", error)
+        log.debug("the template is not checked: %s", error)
         return
     if not ends:
         log.warning(
-            "%s writes no end mark after an answer: the tokenizer's end token %r is added to the last answer",
-            chats.file,
+            "%s does not write an end mark after an answer: "
+            "the tokenizer's end token %r is added to the last answer",
+            writer.file,
             tokenizer.eos_token,
         )
     if opened:
         log.warning(
-            "%s ends its prompt for an answer with %r, which it does not write before an answer: answers are trained "
-            "and asked for without it; whoever asks the trained model with it asks what was not trained",
-            chats.file,
+            "%s ends its prompt for an answer with %r, which it does not write before an answer: "
+            "answers are trained and generated without it, and a program that asks the trained "
+            "model with it asks in a way that was not trained",
+            writer.file,
             opened,
         )
 
 
-def _common(a: str, b: str) -> int:
-    """Characters that both begin with."""
-    return next(
-        (n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
-    )
+def _common_length(a: str, b: str) -> int:
+    """Number of characters with which both texts begin."""
+    for number, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return number
+    return min(len(a), len(b))
 
 
-def _joined(text: str) -> str:
+def _without_space(text: str) -> str:
     return "".join(text.split())
 
 
 def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:60]} ...")
-
-
-def _named(example: Example) -> str:
-    return f"{example.id} ({example.where})" if example.where else example.id
+    return repr(text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]} ...")

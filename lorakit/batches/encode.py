@@ -1,15 +1,15 @@
-"""An example in tokens, and which of them are trained."""
+"""Examples as tokens, and which of the tokens are trained."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from lorakit.batches.chat import Chats, say_template
-from lorakit.batches.marks import end_of
-from lorakit.batches.special import MARKS, Special, say_special
+from lorakit.batches.chat import ChatWriter, warn_of_template
+from lorakit.batches.required_tokens import end_token
+from lorakit.batches.special import MARKS, SpecialTokens, warn_of_special_tokens
+from lorakit.batches.tokenizer import Tokenizer
 from lorakit.errors import DataError
 from lorakit.tasks import Data, Example, Head
 
@@ -21,168 +21,181 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example in tokens. inputs: the tokenizer's fields, of one length; trains: of a text to learn, each token that
-    is trained, and `IGNORE` in place of the others."""
+    """One example as tokens."""
 
     id: str
     inputs: dict[str, list[int]]
+    """The tokenizer's fields, all of the same length."""
     target: int | float | None
+    """Label number or value; None: hidden, or a causal head."""
     trains: Sequence[int] = ()
+    """For a causal head in training: the id of each token that is trained, and `IGNORE` for the
+    others."""
 
     @property
     def length(self) -> int:
+        """Number of tokens."""
         return len(self.inputs["input_ids"])
 
     @property
     def trained(self) -> int:
-        """What the loss is summed over: trained tokens for a causal model, one for an example with a label."""
+        """Number of terms in the loss: trained tokens for a causal head, otherwise one.
+
+        The first token is never predicted, and so never trained.
+        """
         return sum(label != IGNORE for label in self.trains[1:]) if self.trains else 1
 
 
-def encode(examples: Sequence[Example], tokenizer: Any, head: Head, data: Data) -> list[Encoded]:
-    """Tokens for training, and for scoring where the head gives logits. Cuts at `data.max_length`, and says so."""
+def encode(
+    examples: Sequence[Example], tokenizer: Tokenizer, head: Head, data: Data
+) -> list[Encoded]:
+    """Tokens for training, and for evaluation if the head gives logits.
+
+    Examples are truncated at `data.max_length`, and the log says how many. DataError: an example
+    without a token to train, or with a character that cannot be encoded.
+    """
     _refuse_half_characters(examples)
     if head is Head.CAUSAL:
-        writer = _Writer(tokenizer)
+        writer = _CausalWriter(tokenizer)
         encoded = [writer.learned(example, data.max_length) for example in examples]
     else:
-        fields = Special(tokenizer).fields(examples, data.max_length)
+        fields = SpecialTokens(tokenizer).fields(examples, data.max_length)
         encoded = [
-            Encoded(
-                e.id,
-                {name: fields[name][i] for name in fields},
-                None if e.target is None else number(e),
-            )
+            Encoded(e.id, {name: fields[name][i] for name in fields}, numeric_target(e))
             for i, e in enumerate(examples)
         ]
-    say_texts(examples, tokenizer, head)
-    say_cut(encoded, data.max_length)
+    warn_of_texts(examples, tokenizer, head)
+    log_truncated(encoded, data.max_length)
     return encoded
 
 
-def say_texts(examples: Sequence[Example], tokenizer: Any, head: Head) -> None:
-    """Warnings about what the tokenizer makes of these texts."""
-    say_special(examples, tokenizer, head)
-    if any(example.turns for example in examples[:1]) and tokenizer.chat_template:
-        say_template(tokenizer)
+def warn_of_texts(examples: Sequence[Example], tokenizer: Tokenizer, head: Head) -> None:
+    """Warnings about what the tokenizer does with these texts."""
+    warn_of_special_tokens(examples, tokenizer, head)
+    if examples and examples[0].turns and tokenizer.chat_template:
+        warn_of_template(tokenizer)
 
 
-def say_cut(encoded: Sequence[Encoded], most: int) -> None:
-    """In the log, how many examples are as long as they may be."""
-    if cut := sum(e.length == most for e in encoded):
-        log.info("%d of %d examples reach %d tokens and may be cut there", cut, len(encoded), most)
+def log_truncated(encoded: Sequence[Encoded], most: int) -> None:
+    """Log how many examples have the maximum length, and so may be truncated."""
+    reached = sum(e.length == most for e in encoded)
+    if reached:
+        log.info(
+            "%d of %d examples reach %d tokens and may be cut there", reached, len(encoded), most
+        )
 
 
-def encode_prompts(examples: Sequence[Example], tokenizer: Any, room: int) -> list[Encoded]:
-    """Prompts for generation, `room` tokens at most; a longer one is a DataError: a cut prompt asks something else."""
+def encode_prompts(examples: Sequence[Example], tokenizer: Tokenizer, room: int) -> list[Encoded]:
+    """Prompts for generation, of `room` tokens at most.
+
+    DataError: an empty prompt, or a longer one, because a truncated prompt asks something else.
+    """
     _refuse_half_characters(examples)
     encoded = []
-    writer = _Writer(tokenizer)
+    writer = _CausalWriter(tokenizer)
     for example in examples:
         ids = writer.prompt(example)
         if not ids:
             raise DataError(
-                f"example {named(example)} has an empty prompt: there is nothing to go on from"
+                f"example {example.shown_id} has an empty prompt, which a model cannot continue"
             )
         if len(ids) > room:
             raise DataError(
-                f"example {named(example)} has a prompt of {len(ids)} tokens and there is room for {room}; "
-                "raise data.max_length or lower decode.max_new_tokens"
+                f"example {example.shown_id} has a prompt of {len(ids)} tokens and there is room "
+                f"for {room}; raise data.max_length or lower decode.max_new_tokens"
             )
-        encoded.append(
-            Encoded(example.id, {"input_ids": ids, "attention_mask": [1] * len(ids)}, None)
-        )
+        encoded.append(_encoded(example, ids))
     return encoded
 
 
+def _encoded(example: Example, ids: list[int], trains: Sequence[int] = ()) -> Encoded:
+    return Encoded(example.id, {"input_ids": ids, "attention_mask": [1] * len(ids)}, None, trains)
+
+
 def _refuse_half_characters(examples: Sequence[Example]) -> None:
-    """JSON can write half of a character (\\ud83d alone); no tokenizer takes it, and no file."""
+    """JSON can contain half of a surrogate pair (\\ud83d alone), which neither a tokenizer nor a
+    file takes."""
     for e in examples:
+        turns = (turn.text for turn in e.turns)
         try:
-            "".join(
-                (e.text, e.pair or "", str(e.target), *e.references, *(t.text for t in e.turns))
-            ).encode()
+            "".join((e.text, e.pair or "", str(e.target), *e.references, *turns)).encode()
         except UnicodeEncodeError as error:
             raise DataError(
-                f"example {named(e)} holds half of a character, {error.object[error.start]!a}; mend the file"
+                f"example {e.shown_id} holds half of a character, "
+                f"{error.object[error.start]!a}; fix the file"
             ) from None
 
 
-def number(example: Example) -> int | float:
-    """The target of an example that has a label or a value."""
-    assert not isinstance(example.target, str)
-    assert example.target is not None
-    return example.target
+def numeric_target(example: Example) -> int | float | None:
+    """The label number or value of an example; None: hidden, or a text."""
+    return None if isinstance(example.target, str) else example.target
 
 
-class _Writer:
-    """Examples of a causal model in tokens."""
+class _CausalWriter:
+    """Writes examples for a causal model as tokens."""
 
-    def __init__(self, tokenizer: Any):
-        self.tokenizer, self.special, self.chats = tokenizer, Special(tokenizer), Chats(tokenizer)
-        self.end = tokenizer.eos_token_id
+    def __init__(self, tokenizer: Tokenizer):
+        self.tokenizer = tokenizer
+        self.special = SpecialTokens(tokenizer)
+        self.chats = ChatWriter(tokenizer)
 
     def prompt(self, example: Example) -> list[int]:
         if example.turns:
             return self.chats.prompt(example)
+        # the tokenizer's own call puts its beginning token before the text, so only the first piece
+        # goes through it
         first, *rest = MARKS.split(self.special.marked(example.text, example.given))
-        ids = [*self._open(first), *self.special.ids("".join(rest))]
-        if not example.eos:
-            return ids
-        end = end_of(self.tokenizer)
-        return ids if ids[-1:] == [end] else [*ids, end]
+        ids = [*self._beginning(first), *self.special.ids("".join(rest))]
+        return self._ended(ids) if example.eos else ids
 
-    def _open(self, text: str) -> list[int]:
-        """Some tokenizers end every text; the prompt goes on. An end token that stands in the text is meant."""
+    def _beginning(self, text: str) -> list[int]:
+        """The text with the tokens that the tokenizer puts around it, except for those at its end.
+
+        Some tokenizers end every text, but the prompt continues. An end token that is in the text
+        itself is intended.
+        """
         found = self.tokenizer(text)
         ids = list(found["input_ids"])
-        if ids[-1:] != [self.end]:
-            return ids
-        owners = found.sequence_ids(0) if found.encodings else [None] * len(ids)
-        meant = (
-            0
-            if found.encodings
-            else _ends(self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end)
-        )
-        while _ends(ids, self.end) > meant and owners[len(ids) - 1] is None:
+        end = self.tokenizer.eos_token_id
+        if not found.encodings:  # a slow tokenizer does not say which tokens are from the text
+            own = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            added = max(_count_at_end(ids, end) - _count_at_end(own, end), 0)
+            return ids[: len(ids) - added]
+        owners = found.sequence_ids(0)
+        while ids and ids[-1] == end and owners[len(ids) - 1] is None:
             ids.pop()
         return ids
 
-    def completion(self, example: Example) -> list[int]:
-        text = str(example.target)
-        ids = self.special.ids(self.special.marked(text, example.target_given))
-        end = end_of(self.tokenizer)
+    def _completion(self, example: Example) -> list[int]:
+        marked = self.special.marked(str(example.target), example.target_given)
+        return self._ended(self.special.ids(marked))
+
+    def _ended(self, ids: list[int]) -> list[int]:
+        end = end_token(self.tokenizer)
         return ids if ids[-1:] == [end] else [*ids, end]
 
     def learned(self, example: Example, max_length: int) -> Encoded:
+        """The example with its target, truncated. DataError: no trained token is left."""
         if example.turns:
             ids, trains = self.chats.tokens(example, IGNORE)
             why = f"the assistant says nothing within {max_length} tokens (data.max_length)"
         else:
             prompt = self.prompt(example)
-            ids = [*prompt, *self.completion(example)]
-            trains = [IGNORE] * len(prompt) + ids[len(prompt) :] if prompt else []
-            why = (
-                f"its prompt fills all {max_length} tokens (data.max_length)"
-                if prompt
-                else "its prompt is empty"
-            )
-        if not any(label != IGNORE for label in trains[1:max_length]):
-            raise DataError(f"example {named(example)} has no token to train on: {why}")
-        ids = ids[:max_length]
-        return Encoded(
-            example.id,
-            {"input_ids": ids, "attention_mask": [1] * len(ids)},
-            None,
-            trains[:max_length],
-        )
+            completion = self._completion(example)
+            ids = [*prompt, *completion]
+            trains = [*[IGNORE] * len(prompt), *completion]
+            why = f"its prompt fills all {max_length} tokens (data.max_length)"
+            if not prompt:
+                trains = []  # nothing precedes the first token of the completion
+                why = "its prompt is empty"
+        if all(label == IGNORE for label in trains[1:max_length]):
+            raise DataError(f"example {example.shown_id} has no token to train on: {why}")
+        return _encoded(example, ids[:max_length], trains[:max_length])
 
 
-def _ends(ids: Sequence[int], end: int | None) -> int:
-    """End tokens at the end."""
-    return next((n for n, token in enumerate(reversed(ids)) if token != end), len(ids))
-
-
-def named(example: Example) -> str:
-    """The example for a message: its id, and where it stands."""
-    return f"{example.id} ({example.where})" if example.where else example.id
+def _count_at_end(ids: Sequence[int], end: int | None) -> int:
+    """Number of end tokens at the end."""
+    count = 0
+    while count < len(ids) and ids[-1 - count] == end:
+        count += 1
+    return count

@@ -1,14 +1,20 @@
-"""How many tokens a model takes: from its table of positions, of which some models keep the first rows back."""
+"""The number of tokens that a model takes, from its table of positions.
+
+Some models reserve the first rows of the table.
+"""
 
 from __future__ import annotations
 
 import copy
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorakit.errors import ModelError
 from lorakit.nn.settings import text_config
 from lorakit.tasks import Data
+
+if TYPE_CHECKING:
+    from torch import nn
 
 log = logging.getLogger(__name__)
 
@@ -22,70 +28,80 @@ TABLES = frozenset(
         "pos_embeddings",
     )
 )
-"""What architectures call a table with a row per position. Two-dimensional layouts have others (`x_position_...`)."""
+"""Names of a table with one row per position. Tables for two-dimensional layouts have other names
+(`x_position_...`)."""
 RELATIVE = frozenset(("relative_attention_bias", "rel_embeddings", "rel_attn"))
-"""What those have instead that know distances only, and so take a text of any length."""
-
-
-UNSTATED = 10**9
+"""Names of modules that use distances instead of positions, and so take a text of any length."""
+UNKNOWN_LIMIT = 10**9
+"""Tokens, for a configuration that does not state a limit."""
 
 
 def refuse_too_long(data: Data, tokenizer: Any, config: Any, added: int = 0) -> None:
-    """ModelError where `data.max_length` is more than the model has positions for. added: tokens of the method."""
+    """ModelError: `data.max_length` is more than the model has positions for.
+
+    added: tokens that the method adds to each row.
+    """
     most = most_tokens(config)
+    if most is None:
+        return
+    # a tokenizer that does not state a limit has a very large number here
     own = getattr(tokenizer, "model_max_length", None)
-    if most is not None and isinstance(own, int) and own > 0:
+    if isinstance(own, int) and own > 0:
         most = min(most, own)
-    if most is not None and data.max_length + added > most:
-        words = f" and the {added} tokens of the method are" if added else " is"
+    if data.max_length + added > most:
+        also = f" and the {added} tokens of the method are" if added else " is"
         raise ModelError(
-            f"data.max_length {data.max_length}{words} more than the {most} tokens that the model takes"
+            f"data.max_length {data.max_length}{also} more than the {most} tokens that the model "
+            "takes"
         )
 
 
 def most_tokens(config: Any) -> int | None:
-    """Tokens that a model of this configuration takes; None where it knows distances only, and so takes any number."""
-    config = text_config(config)  # a vision tower has a table of its own, of patches
-    stated = getattr(config, "max_position_embeddings", None) or getattr(
-        config, "max_seq_len", None
-    )
-    stated = stated if isinstance(stated, int) and stated > 0 else UNSTATED
-    shapes = _outlined(config)
-    modules = (
-        []
-        if shapes is None
-        else [(name.rpartition(".")[2], m) for name, m in shapes.named_modules()]
-    )
-    rows = [usable for name, m in modules if name in TABLES and (usable := _usable(m)) is not None]
+    """Tokens that a model of this configuration takes; None: any number, because it uses distances
+    only."""
+    config = text_config(config)  # a vision tower has a table of patches
+    stated = getattr(config, "max_position_embeddings", None)
+    stated = stated or getattr(config, "max_seq_len", None)
+    if not isinstance(stated, int) or stated <= 0:
+        stated = UNKNOWN_LIMIT
+    outline = _outline(config)
+    if outline is None:
+        return stated
+    modules = [(name.rpartition(".")[2], module) for name, module in outline.named_modules()]
+    rows = [_usable_rows(module) for name, module in modules if name in TABLES]
+    rows = [number for number in rows if number is not None]
+    # a model may have both: then the table is the limit
     if not rows and any(name in RELATIVE for name, _ in modules):
         return None
     return min([stated, *rows])
 
 
-def _usable(table: Any) -> int | None:
-    """Rows that tokens get: RoBERTa's begin after that of the padding, OPT's and BART's after `offset` others."""
+def _usable_rows(table: nn.Module) -> int | None:
+    """Rows for tokens: RoBERTa's start after the row of the padding, OPT's and BART's after
+    `offset` others. None: the module is not a table."""
     weight = getattr(table, "weight", None)
     if weight is None or weight.ndim != 2:
         return None
     padding = getattr(table, "padding_idx", None)
-    kept = getattr(table, "offset", None) or (0 if padding is None else padding + 1)
-    return weight.shape[0] - kept
+    reserved = getattr(table, "offset", None) or (0 if padding is None else padding + 1)
+    return weight.shape[0] - reserved
 
 
-def _outlined(config: Any) -> Any:
-    """The model's shapes, with one layer; None for what transformers cannot make of the configuration alone."""
+def _outline(config: Any) -> nn.Module | None:
+    """The model with one layer and without values; None if transformers cannot build it from the
+    configuration alone."""
     import torch
     from transformers import AutoModel, PretrainedConfig
 
     if not isinstance(config, PretrainedConfig):
         return None
-    for layers in (1, None):
+    for layers in (1, None):  # some configurations list a setting per layer, and refuse one layer
         small = copy.deepcopy(config)
         try:
             if layers:
                 small.num_hidden_layers = layers
             with torch.device("meta"):
                 return AutoModel.from_config(small)
-        except Exception as error:  # whatever a configuration of any architecture may raise
+        except Exception as error:  # a configuration of any architecture may raise anything
             log.debug("no outline of %s: %s", type(config).__name__, error)
     return None

@@ -1,4 +1,7 @@
-"""A chat to a text by the tokenizer's template, in a process of its own that ends where the template does not."""
+"""Rendering of a chat by the tokenizer's template, in a process of its own with limits.
+
+The process ends if the template does not.
+"""
 
 from __future__ import annotations
 
@@ -12,108 +15,121 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.batches import _renderer
+from lorakit.batches.tokenizer import Tokenizer
 
 PROGRAM = Path(_renderer.__file__)
+Messages = list[dict[str, str]]
+"""{"role": ..., "content": ...} per turn."""
 
 
 class TemplateError(Exception):
-    """What the template did instead of writing the chat, in words."""
+    """The template did not write the chat; the message says what it did."""
 
 
-def rendered(tokenizer: Any, messages: list[dict[str, str]], ask: bool) -> str:
-    """The text of a chat; ask: with what the template puts before an answer. TemplateError: it fails, or is endless."""
+def render_chat(tokenizer: Tokenizer, messages: Messages, ask: bool) -> str:
+    """The text of a chat. TemplateError: the template fails, or exceeds a limit.
+
+    ask: end with the text that the template puts before an answer.
+    """
     from transformers import PreTrainedTokenizerBase
 
     if type(tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template:
-        return _by_its_own(tokenizer, messages, ask)
-    settings = {
-        "template": tokenizer.get_chat_template(),
-        "special": _texts(tokenizer.special_tokens_map),
-    }
-    return _renderer_of_this_process().render(settings, messages, ask)
+        return _render_by_own_code(tokenizer, messages, ask)
+    special = {name: _as_texts(value) for name, value in tokenizer.special_tokens_map.items()}
+    settings = {"template": tokenizer.get_chat_template(), "special": special}
+    return _process_of_this_process().render(settings, messages, ask)
 
 
-def _by_its_own(tokenizer: Any, messages: list[dict[str, str]], ask: bool) -> str:
-    """A tokenizer with a code of its own for chats has no template that others could run."""
+def _render_by_own_code(tokenizer: Tokenizer, messages: Messages, ask: bool) -> str:
+    """A tokenizer class with its own code for chats has no template to run elsewhere."""
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
     except Exception as error:
         raise TemplateError(f"{type(error).__name__}: {error}") from None
+    return str(text)
 
 
-def _texts(special: Any) -> dict[str, Any]:
-    return {
-        name: [str(v) for v in value] if isinstance(value, list) else str(value)
-        for name, value in special.items()
-    }
+def _as_texts(value: Any) -> list[str] | str:
+    return [str(v) for v in value] if isinstance(value, list) else str(value)
 
 
-class _Renderer:
+class _RendererProcess:
+    """The program `_renderer.py`, started with the first chat."""
+
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.seconds = float(os.environ.get("LORAKIT_TEMPLATE_SECONDS") or 10)
-        self.process: Any = None
+        self.process: subprocess.Popen[str] | None = None
         self.settings: dict[str, Any] | None = None
 
-    def render(self, settings: dict[str, Any], messages: list[dict[str, str]], ask: bool) -> str:
+    def render(self, settings: dict[str, Any], messages: Messages, ask: bool) -> str:
         if self.process is None:
-            self._start()
+            self.settings = None
+            self.process = _start()
         request: dict[str, Any] = {"messages": messages, "ask": ask}
-        if settings != self.settings:
+        if settings != self.settings:  # a template is long, so it is sent once
             request["settings"] = self.settings = settings
-        answer = self._asked(json.dumps(request))
+        answer = self._ask(self.process, json.dumps(request))
         if "error" in answer:
             line = f" (line {answer['line']})" if answer.get("line") else ""
             raise TemplateError(f"{answer['error']}{line}")
         return answer["text"]
 
-    def _start(self) -> None:
-        self.settings = None
-        paths = os.pathsep.join(path for path in sys.path if path)
-        environment = {
-            **os.environ,
-            "PYTHONPATH": paths,
-            "USE_TORCH": "0",
-            "PYTHONIOENCODING": "utf-8",
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, str(PROGRAM)],
-            env=environment,
-            text=True,
-            encoding="utf-8",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-
-    def _asked(self, line: str) -> dict[str, Any]:
+    def _ask(self, process: subprocess.Popen[str], line: str) -> dict[str, Any]:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        found = ""
         try:
-            self.process.stdin.write(line + "\n")
-            self.process.stdin.flush()
-            found = self.process.stdout.readline()
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
+            found = process.stdout.readline()
         except BrokenPipeError:
-            found = ""
+            pass
         if found:
             return json.loads(found)
-        code, self.process = self.process.wait(), None
-        late = f"it has not come to an end within {self.seconds:g} seconds (LORAKIT_TEMPLATE_SECONDS allows more)"
-        return {"error": late if code == -_PROF else f"the program that runs it ended with {code}"}
+        self.process = None
+        code = process.wait()
+        if code == -_TIME_IS_UP:
+            seconds = _renderer.time_limit_s()
+            return {
+                "error": f"it does not end within {seconds:g} seconds "
+                f"({_renderer.TIME_VARIABLE} allows more)"
+            }
+        return {"error": f"the program that runs it ended with {code}"}
 
-    def end(self) -> None:
+    def stop(self) -> None:
+        """End the program, if this process has started it."""
         if self.process is not None and self.pid == os.getpid():
             self.process.kill()
             self.process.wait()
             self.process = None
 
 
-_PROF = getattr(signal, "SIGPROF", 0)
-_renderers: dict[int, _Renderer] = {}
+def _start() -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "USE_TORCH": "0",  # importing torch takes seconds
+        "PYTHONIOENCODING": "utf-8",
+    }
+    return subprocess.Popen(
+        [sys.executable, str(PROGRAM)],
+        env=environment,
+        text=True,
+        encoding="utf-8",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
 
 
-def _renderer_of_this_process() -> _Renderer:
-    """One for all chats, since its start takes a second; a forked process has its own."""
+_TIME_IS_UP = getattr(signal, "SIGPROF", 0)
+_processes: dict[int, _RendererProcess] = {}
+
+
+def _process_of_this_process() -> _RendererProcess:
+    """One for all chats, because starting it takes a second; a forked process has its own."""
     pid = os.getpid()
-    if pid not in _renderers:
-        _renderers[pid] = _Renderer()
-        atexit.register(_renderers[pid].end)
-    return _renderers[pid]
+    if pid not in _processes:
+        _processes[pid] = _RendererProcess()
+        atexit.register(_processes[pid].stop)
+    return _processes[pid]

@@ -1,6 +1,6 @@
-"""Special tokens in texts: a template's are meant, those that stand in the data are text like any other.
+"""Special tokens in texts: those of a template are tokens, those in the data are plain text.
 
-`</s>` in a review must not end it, and `<|im_start|>` in a question must not begin a turn.
+`</s>` in a review must not end the review, and `<|im_start|>` in a question must not start a turn.
 """
 
 from __future__ import annotations
@@ -9,152 +9,177 @@ import logging
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
+from lorakit.batches.tokenizer import Tokenizer
 from lorakit.errors import DataError
 from lorakit.tasks import ASSISTANT, Example, Head, Turn
 
+if TYPE_CHECKING:
+    from transformers import BatchEncoding
+
 log = logging.getLogger(__name__)
 
-FIRST = 0x10F000
-"""A special token that is data stands as one private character, this one and those after it, until it is tokenised.
-Fonts with icons and Apple's symbols have theirs elsewhere."""
-MARKS = re.compile(f"([{chr(FIRST)}-{chr(0x10FFFD)}])")
+FIRST_MARK = 0x10F000
+"""Until a text is tokenised, a private character (this one or one after it) replaces each special
+token that is data. Icon fonts and Apple's symbols use other private characters."""
+MARKS = re.compile(f"([{chr(FIRST_MARK)}-{chr(0x10FFFD)}])")
 
-Tokens = tuple[list[int], list[tuple[int, int]]]
-"""Ids, and from where to where in the text each reaches."""
+Spans = Sequence[tuple[int, int]]
+"""(start, end) of parts of a text, in characters."""
 
 
-class Special:
-    """The special tokens of a tokenizer, and texts in which some of them are data."""
+class SpecialTokens:
+    """The special tokens of a tokenizer, and how texts that contain them as data are tokenised."""
 
-    def __init__(self, tokenizer: Any):
+    def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
-        self.names = sorted(
-            {name for name in tokenizer.all_special_tokens if name}, key=len, reverse=True
-        )
+        names = {name for name in tokenizer.all_special_tokens if name}
+        # the longest first, because one may be the beginning of another
+        self.names = sorted(names, key=len, reverse=True)
 
     @cached_property
     def pattern(self) -> re.Pattern[str] | None:
+        """Matches a special token; None if the tokenizer has none."""
         return re.compile("|".join(map(re.escape, self.names))) if self.names else None
 
     def within(self, text: str) -> str | None:
-        """The first special token that stands in a text."""
+        """The first special token in a text."""
         found = self.pattern.search(text) if self.pattern else None
         return found.group() if found else None
 
-    def marked(self, text: str, spans: Sequence[tuple[int, int]] | None = None) -> str:
-        """The text with a mark in place of each special token that begins in one of the spans; None: anywhere."""
-        if own := MARKS.search(text):
+    def marked(self, text: str, spans: Spans | None = None) -> str:
+        """The text with a mark for each special token that starts in one of the spans.
+
+        spans: the parts that are data; None: the entire text. DataError: the text contains a mark.
+        """
+        mark = MARKS.search(text)
+        if mark:
             raise DataError(
-                f"a text holds the private character U+{ord(own.group()):X}, which no font has; remove it"
+                f"a text holds the private character U+{ord(mark.group()):X}, "
+                "which no font has; remove it"
             )
-        if self.within(text) is None:
+        if self.pattern is None:
             return text
-        assert self.pattern is not None
 
-        def mark(found: re.Match[str]) -> str:
-            data = spans is None or any(begin <= found.start() < end for begin, end in spans)
-            return chr(FIRST + self.names.index(found.group())) if data else found.group()
+        def replaced(found: re.Match[str]) -> str:
+            start = found.start()
+            if spans is None or any(begin <= start < end for begin, end in spans):
+                return chr(FIRST_MARK + self.names.index(found.group()))
+            return found.group()
 
-        return self.pattern.sub(mark, text)
+        return self.pattern.sub(replaced, text)
 
-    def turn(self, turn: Turn) -> str:
-        """What is said, `marked`. What the assistant says may hold special tokens, but for the end token."""
+    def marked_turn(self, turn: Turn) -> str:
+        """The text of a turn, `marked`.
+
+        The assistant may write special tokens, such as the start of a tool call, but not the end
+        token.
+        """
         if turn.role != ASSISTANT or self.tokenizer.eos_token is None:
             return self.marked(turn.text)
         end = re.escape(self.tokenizer.eos_token)
         return self.marked(turn.text, [found.span() for found in re.finditer(end, turn.text)])
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of a text with marks, and of nothing around it."""
-        return [token for piece in MARKS.split(text) for token in self._piece(piece)]
+        """Token ids of a marked text, without tokens around it."""
+        return [token for piece in MARKS.split(text) for token in self._piece_ids(piece)]
 
-    def ids_and_places(self, text: str) -> Tokens:
-        """As `ids`, with the characters of the text with marks that each token stands for."""
+    def ids_and_spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids of a marked text, and the characters of the text that each token stands for."""
         ids: list[int] = []
-        places: list[tuple[int, int]] = []
-        at = 0
+        spans: list[tuple[int, int]] = []
+        start = 0
         for piece in MARKS.split(text):
             if MARKS.fullmatch(piece):
-                new = self._piece(piece)
-                places += [(at, at + 1)] * len(new)
+                new = self._piece_ids(piece)
+                spans += [(start, start + 1)] * len(new)
                 ids += new
             elif piece:
+                # each piece by itself, because the tokenizer does not know the marks
                 found = self.tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True)
                 ids += found["input_ids"]
-                places += [(a + at, b + at) for a, b in found["offset_mapping"]]
-            at += len(piece)
-        return ids, places
+                spans += [(a + start, b + start) for a, b in found["offset_mapping"]]
+            start += len(piece)
+        return ids, spans
 
-    def _piece(self, piece: str) -> list[int]:
+    def _piece_ids(self, piece: str) -> list[int]:
+        """Token ids of a mark, or of a text without marks."""
+        if not piece:
+            return []
         if not MARKS.fullmatch(piece):
-            return self.tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else []
-        found = self.tokenizer(
-            self._name(piece), add_special_tokens=False, split_special_tokens=True
-        )["input_ids"]
-        return [self._plain(token, self._name(piece)) for token in found]
-
-    def _name(self, mark: str) -> str:
-        return self.names[ord(mark) - FIRST]
+            return self.tokenizer(piece, add_special_tokens=False)["input_ids"]
+        name = self.names[ord(piece) - FIRST_MARK]
+        found = self.tokenizer(name, add_special_tokens=False, split_special_tokens=True)
+        return [self._plain(token, name) for token in found["input_ids"]]
 
     def _plain(self, token: int, where: str) -> int:
-        """A vocabulary may hold the special token as a word too: then it is an unknown word."""
-        if token not in self.reserved:
+        """The token, or the unknown token if the vocabulary has the special token as a word too."""
+        if token not in self._reserved:
             return token
         if self.tokenizer.unk_token_id is None:
             raise DataError(
-                f"{where}: its text holds a special token, which this tokenizer cannot write as text"
+                f"{where}: its text holds a special token, "
+                "which this tokenizer cannot write as plain text"
             )
         return self.tokenizer.unk_token_id
 
     @cached_property
-    def reserved(self) -> frozenset[int]:
+    def _reserved(self) -> frozenset[int]:
         return frozenset(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
 
-    def fields(self, examples: Sequence[Example], max_length: int) -> dict[str, list[list[int]]]:
-        """The tokenizer's fields of texts, or pairs of texts, that are all data."""
-        pairs = any(e.pair is not None for e in examples)
+    def fields(self, examples: Sequence[Example], max_length: int) -> BatchEncoding:
+        """The tokenizer's fields for texts, or pairs of texts, that are data throughout."""
+        has_pairs = any(e.pair is not None for e in examples)
         found = self.tokenizer(
             [e.text for e in examples],
-            [e.pair or "" for e in examples] if pairs else None,
+            [e.pair or "" for e in examples] if has_pairs else None,
             truncation=True,
             max_length=max_length,
             split_special_tokens=True,
         )
+        if not found.encodings:  # a slow tokenizer does not say which tokens are from the text
+            return found
         for i, e in enumerate(examples):
-            if found.encodings and self.within(f"{e.text}\n{e.pair or ''}"):
-                ids, owners = found["input_ids"][i], found.sequence_ids(i)
+            if self.within(f"{e.text}\n{e.pair or ''}"):
+                owners = found.sequence_ids(i)
                 found["input_ids"][i] = [
                     token if owner is None else self._plain(token, e.where or e.id)
-                    for token, owner in zip(ids, owners, strict=True)
+                    for token, owner in zip(found["input_ids"][i], owners, strict=True)
                 ]
         return found
 
 
-def say_special(examples: Sequence[Example], tokenizer: Any, head: Head) -> None:
-    """A warning: how many examples hold special tokens as data, and the first of them."""
-    special = Special(tokenizer)
+def warn_of_special_tokens(examples: Sequence[Example], tokenizer: Tokenizer, head: Head) -> None:
+    """Log how many examples contain special tokens as data, and the first of them."""
+    special = SpecialTokens(tokenizer)
     if special.pattern is None:
         return
-    found = [(e, name) for e in examples for name in [_data_holds(special, e, head)] if name]
-    if found:
-        first, name = found[0]
-        log.warning(
-            "%d of %d examples hold a special token in their data (first: %s, %r); there it is read as plain text%s",
-            len(found),
-            len(examples),
-            first.where or first.id,
-            name,
-            "" if head is Head.CAUSAL else ", and for a pair of texts two columns are named",
-        )
+    names = [_name_in_data(special, example, head) for example in examples]
+    found = [(example, name) for example, name in zip(examples, names, strict=True) if name]
+    if not found:
+        return
+    first, name = found[0]
+    advice = "" if head is Head.CAUSAL else "; to classify a pair of texts, name two columns"
+    log.warning(
+        "%d of %d examples hold a special token in their data (first: %s, %r), "
+        "which is read as plain text%s",
+        len(found),
+        len(examples),
+        first.where or first.id,
+        name,
+        advice,
+    )
 
 
-def _data_holds(special: Special, e: Example, head: Head) -> str | None:
+def _name_in_data(special: SpecialTokens, e: Example, head: Head) -> str | None:
+    """The first special token in the example's data."""
     if head is not Head.CAUSAL:
         return special.within(e.text) or special.within(e.pair or "")
     if e.turns:
         turns = (*e.turns, Turn(ASSISTANT, str(e.target or "")))
-        return next((special.within(t.text) for t in turns if special.turn(t) != t.text), None)
-    texts = [e.text[a:b] for a, b in e.given] + [str(e.target)[a:b] for a, b in e.target_given]
+        texts = [turn.text for turn in turns if special.marked_turn(turn) != turn.text]
+    else:
+        texts = [e.text[a:b] for a, b in e.given]
+        texts += [str(e.target)[a:b] for a, b in e.target_given]
     return next((name for text in texts if (name := special.within(text))), None)

@@ -1,4 +1,4 @@
-"""Encoded examples to tensors: a row each, padded; or several in a row, packed."""
+"""Encoded examples as tensors: one per row, padded; or several per row, packed."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from lorakit.tasks import Head
 def collate(
     items: Sequence[Encoded], head: Head, pad_id: int, width: int | None = None, side: str = "right"
 ) -> dict[str, Tensor]:
-    """Tensors of shape (batch, length) for the model, and `labels`: (batch,) or, for a causal head, (batch, length).
+    """Tensors (batch, length) for the model, and `labels`.
 
-    width: pad to this many tokens; None: to the longest item. side: "left" for generation.
+    The labels are (batch, length) for a causal head, otherwise (batch,); there are none if the
+    targets are hidden. width: tokens to pad to; None: the longest item. side: of the padding,
+    "left" for generation.
     """
     length = width or max(item.length for item in items)
     batch: dict[str, Tensor] = {}
     for name in items[0].inputs:
         filler = pad_id if name == "input_ids" else 0
-        batch[name] = torch.tensor(
-            [_padded(item.inputs[name], length, filler, side) for item in items]
-        )
+        rows = [_padded(item.inputs[name], length, filler, side) for item in items]
+        batch[name] = torch.tensor(rows)
     if head is Head.CAUSAL:
-        batch["labels"] = torch.tensor(
-            [_padded(item.trains, length, IGNORE, side) for item in items]
-        )
+        rows = [_padded(item.trains, length, IGNORE, side) for item in items]
+        batch["labels"] = torch.tensor(rows)
     elif items[0].target is not None:
         dtype = torch.long if head is Head.CLASSIFICATION else torch.float
         batch["labels"] = torch.tensor([item.target for item in items], dtype=dtype)
@@ -36,36 +36,54 @@ def collate(
 
 
 def pack(items: Sequence[Encoded], width: int, pad_id: int) -> dict[str, Tensor]:
-    """Rows of at most `width` tokens with several examples each, (rows, length): for a causal head, without padding
-    between examples.
+    """Tensors (rows, length) for a causal head, with several examples per row and no padding
+    between them; a row has `width` tokens at most.
 
-    `position_ids` starts at 0 with every example, and there is no attention mask: that (with `use_cache=False`) tells
-    transformers to keep the examples of a row from attending to each other, in every attention implementation. The
-    first token of an example is never a label, so no example predicts the next one's start.
+    `position_ids` starts at 0 with every example, and there is no attention mask. This (with
+    `use_cache=False`) tells transformers to keep the examples of a row from attending to each
+    other, in every attention implementation. The first token of an example is never a label, so no
+    example predicts the start of the next one.
     """
-    rows: list[list[Encoded]] = []
-    for item in sorted(
-        items, key=lambda item: -item.length
-    ):  # the longest first, each where it still fits
-        row = next((row for row in rows if sum(i.length for i in row) + item.length <= width), None)
-        rows.append([item]) if row is None else row.append(item)
-    length = max(sum(item.length for item in row) for row in rows)
-    ids, places, labels = [], [], []
+    rows = _rows(items, width)
+    length = max(_length(row) for row in rows)
+    ids, positions, labels = [], [], []
     for row in rows:
-        rest = length - sum(
-            item.length for item in row
-        )  # the padding counts as one more example, without a label
-        ids.append([token for item in row for token in item.inputs["input_ids"]] + [pad_id] * rest)
-        places.append([place for item in row for place in range(item.length)] + list(range(rest)))
-        labels.append(
-            [label for item in row for label in [IGNORE, *item.trains[1:]]] + [IGNORE] * rest
-        )
-    rows_of = {"input_ids": ids, "position_ids": places, "labels": labels}
-    return {name: torch.tensor(values) for name, values in rows_of.items()}
+        ids.append([token for item in row for token in item.inputs["input_ids"]])
+        positions.append([position for item in row for position in range(item.length)])
+        # the first token of an example would be predicted from the example before it
+        labels.append([label for item in row for label in (IGNORE, *item.trains[1:])])
+        # the padding is like one more example, without labels
+        padding = length - _length(row)
+        ids[-1] += [pad_id] * padding
+        positions[-1] += range(padding)
+        labels[-1] += [IGNORE] * padding
+    return {
+        "input_ids": torch.tensor(ids),
+        "position_ids": torch.tensor(positions),
+        "labels": torch.tensor(labels),
+    }
 
 
-def sent(value: Tensor, device: torch.device) -> Tensor:
-    """On the device, without waiting until the device has done what it was asked before."""
+def _rows(items: Sequence[Encoded], width: int) -> list[list[Encoded]]:
+    """The items in rows: the longest first, each in the first row with room for it."""
+    rows: list[list[Encoded]] = []
+    for item in sorted(items, key=lambda item: -item.length):
+        for row in rows:
+            if _length(row) + item.length <= width:
+                row.append(item)
+                break
+        else:
+            rows.append([item])
+    return rows
+
+
+def _length(row: Sequence[Encoded]) -> int:
+    return sum(item.length for item in row)
+
+
+def to_device(value: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device, copied without waiting for the device's earlier work."""
+    # only pinned memory is copied while the device computes
     if device.type != "cuda":
         return value.to(device)
     return value.pin_memory().to(device, non_blocking=True)

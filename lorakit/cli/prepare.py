@@ -27,7 +27,7 @@ def prepare(
 
     loaded = load_recipe(recipe, overrides or [])
     begin()
-    from lorakit.batches.once import folder
+    from lorakit.batches.token_cache import cache_folder
     from lorakit.shell import join
     from lorakit.verbs.prepare import prepare as run_prepare
 
@@ -35,7 +35,7 @@ def prepare(
     out = console()
     out.print(f"base model: {loaded.recipe.model.name} ({', '.join(found.weights)})", markup=False)
     out.print("rows: " + ", ".join(f"{split} {rows:,}" for split, rows in found.rows.items()))
-    out.print(f"tokens: {folder()}", markup=False)
+    out.print(f"tokens: {cache_folder()}", markup=False)
     for line in found.optional:
         warn(line, "left out:")
     out.print(
@@ -47,7 +47,7 @@ def prepare(
             "rows": found.rows,
             "weights": found.weights,
             "optional": found.optional,
-            "cache": str(folder()),
+            "cache": str(cache_folder()),
         },
         as_json,
     )

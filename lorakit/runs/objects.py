@@ -14,7 +14,7 @@ from torch import nn
 from lorakit.bases.base import Base
 from lorakit.batches import (
     Encoded,
-    encode_once,
+    encode_cached,
     encode_prompts,
     end_of_turn,
     refuse_no_padding,
@@ -75,7 +75,7 @@ class Examiner:
             )
             room = self.recipe.data.max_length - more
             return encode_prompts(examples, self.tokenizer, room)
-        return encode_once(examples, self.tokenizer, self.task.head, self.recipe.data)
+        return encode_cached(examples, self.tokenizer, self.task.head, self.recipe.data)
 
     def answers(
         self,
@@ -227,7 +227,7 @@ def counts_of(attachment: Attachment) -> Counts:
 
 
 def training_set(recipe: Recipe, examples: Sequence[Example], tokenizer: Any) -> list[Encoded]:
-    return encode_once(examples, tokenizer, recipe.task.head, recipe.data)
+    return encode_cached(examples, tokenizer, recipe.task.head, recipe.data)
 
 
 def settled(recipe: Recipe) -> Recipe:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.errors import DataError, did_you_mean
-from lorakit.tasks._files import FIELD
-from lorakit.tasks._packed import PACKED, raw_lines
+from lorakit.files.packed import PACKED, raw_lines
+from lorakit.files.tables import CSV_FIELD_LIMIT
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def read_predictions(path: Path) -> list[Said]:
 
 
 def _table(path: Path) -> list[Said]:
-    csv.field_size_limit(FIELD)
+    csv.field_size_limit(CSV_FIELD_LIMIT)
     reader = csv.reader(
         io.StringIO("\n".join(text_lines(path)).rstrip("\n"), newline=""), delimiter="\t"
     )

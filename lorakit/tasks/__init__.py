@@ -1,10 +1,25 @@
-"""What is learned and how it is scored. One file per task family; `glue/mrpc` is the variant `mrpc` of `glue.py`."""
+"""Tasks: what is learned, and how it is scored.
+
+One file per family of data sets; `glue/mrpc` is the variant `mrpc` of `glue.py`.
+"""
 
 from __future__ import annotations
 
 from lorakit.registry import Registry
+from lorakit.tasks._answers import finite_number, given_label
 from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Prediction, Task, Turn
 
 tasks: Registry[type[Task]] = Registry("lorakit.tasks", "task")
 
-__all__ = ["ASSISTANT", "Data", "Example", "Head", "Prediction", "Task", "Turn", "tasks"]
+__all__ = [
+    "ASSISTANT",
+    "Data",
+    "Example",
+    "Head",
+    "Prediction",
+    "Task",
+    "Turn",
+    "finite_number",
+    "given_label",
+    "tasks",
+]

@@ -1,6 +1,7 @@
-"""The contract of a task: rows become text, outputs become answers, answers become scores. No model, no tensors.
+"""The contract of a task: rows become text, outputs become answers, and answers become scores.
 
-A task file is imported to check a recipe, before torch, datasets or scikit-learn are; it imports those where it reads.
+A task does not know the model and creates no tensors. Its file is imported to validate a recipe,
+before torch, datasets or scikit-learn are: it imports those in the functions that need them.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from lorakit.config import Config
+from lorakit.errors import DataError, RecipeError, did_you_mean
 
 
 class Head(str, Enum):
-    """What the model gives for an example, and so how it is batched, trained and read."""
+    """The output of the model for an example. It decides batches, loss and evaluation."""
 
     CLASSIFICATION = "classification"
     REGRESSION = "regression"
@@ -25,27 +27,53 @@ class Head(str, Enum):
 
 
 class Data(Config):
-    """Where the rows come from, and how much of them is used."""
+    """Where the rows come from, how many are used, and how they are batched."""
 
     path: str | None = None
-    """A folder with the task's files in their official layout; None: the hub."""
+    """Folder with the task's files in their official layout; None: the hub."""
     revision: str | None = None
-    """Revision of the hub data set."""
+    """Revision of the data set on the hub."""
     limit: dict[str, int] = Field(default_factory=dict)
-    """split -> number of rows to keep, from the start; for trials. `train: 64`."""
+    """split -> number of rows to keep from its start, for trial runs: `{train: 64}`."""
     max_length: int = Field(default=128, ge=4)
-    """Tokens; a longer example is cut on the right, and how many were cut is reported."""
+    """Tokens per example; a longer one is truncated on the right. The log says how many examples
+    have this length."""
     padding: str = Field(default="longest", pattern="^(longest|max_length)$")
-    """longest: to the batch's longest example; max_length: always to `max_length`."""
+    """longest: to the longest example of the batch; max_length: always to `max_length`."""
     packing: bool = False
-    """Train several examples of a causal model in one row of at most `max_length` tokens, none seeing another: no
-    padding, and the same steps, losses and gradients as without."""
+    """Train a causal model on rows of several examples, `max_length` tokens at most. The examples
+    of a row do not see each other: no padding, and the same steps, losses and gradients as
+    without packing."""
 
     @model_validator(mode="after")
     def _padded_or_packed(self) -> Data:
         if self.packing and self.padding == "max_length":
-            raise ValueError("packing leaves nothing to pad; leave padding: max_length out")
+            raise ValueError(
+                "packing needs no padding; remove padding: max_length or packing: true"
+            )
         return self
+
+    def limit_of(self, split: str, splits: Sequence[str]) -> int | None:
+        """Number of rows of the split to keep; None: all of them.
+
+        splits: the names that the task knows. DataError: `split` is not one of them. RecipeError: a
+        limit below 1, or of a split that does not exist.
+        """
+        if split not in splits:
+            near = did_you_mean(split, splits)
+            raise DataError(f"no split {split!r}{near} (splits: {', '.join(splits)})")
+        # all limits are checked, not only the split's: a misspelt one would keep every row
+        for name, limit in self.limit.items():
+            if name not in splits:
+                near = did_you_mean(name, splits)
+                raise RecipeError(
+                    f"data.limit.{name}: no such split{near} (splits: {', '.join(splits)})"
+                )
+            if limit < 1:
+                raise RecipeError(
+                    f"data.limit.{name}: {limit} rows; give 1 or more, or remove it for all rows"
+                )
+        return self.limit.get(split)
 
 
 ASSISTANT = "assistant"
@@ -54,7 +82,10 @@ ASSISTANT = "assistant"
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one side of a chat says. role: `system`, `user`, `assistant`, as the tokenizer's template names them."""
+    """One message of a chat.
+
+    role: `system`, `user` or `assistant`, as the tokenizer's chat template names them.
+    """
 
     role: str
     text: str
@@ -62,31 +93,38 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row, ready for a tokenizer.
-
-    target: label number (classification), value (regression), completion (causal); None where it is hidden.
-    references: for causal tasks, every accepted answer; empty elsewhere.
-    group: a part of the split that is also scored by itself (`seen`, say), its metrics named `bleu_seen`; "": none.
-    eos: the tokenizer's end-of-text token stands between text and target, as the reference code's GPT-2 tasks have it.
-    turns: of a chat, in the place of `text`, which then is the last question: what was said before the answer `target`.
-    last_turn_only: the answer alone is trained, and not what the assistant said before it.
-    where: `file:line`, for messages.
-    given, target_given: from where to where `text` and `target` hold what columns of a template gave; there the text of
-    a special token is text, and elsewhere it is the token.
-    """
+    """One example, ready for a tokenizer."""
 
     id: str
     text: str
+    """The text to classify, or the prompt. In a chat: the last question."""
     pair: str | None = None
+    """The second text of a pair."""
     target: int | float | str | None = None
+    """Label number (classification), value (regression), completion (causal); None: hidden."""
     references: tuple[str, ...] = ()
+    """For causal tasks, every accepted answer; otherwise empty."""
     group: str = ""
+    """A part of the split that is also scored separately: the metrics of the group `seen` are
+    named `bleu_seen`. Empty: none."""
     eos: bool = False
+    """An end-of-text token separates text and target, as in the reference code's GPT-2 tasks."""
     turns: tuple[Turn, ...] = ()
+    """In a chat: the turns before the answer `target`. They replace `text` in the prompt."""
     last_turn_only: bool = False
+    """In a chat: only the answer is trained, not the assistant's earlier turns."""
     where: str = ""
+    """`file:line`, for messages."""
     given: tuple[tuple[int, int], ...] = ()
+    """(start, end) of the parts of `text` that come from columns of a template. The text of a
+    special token is plain text there; elsewhere it is the token."""
     target_given: tuple[tuple[int, int], ...] = ()
+    """The same for `target`."""
+
+    @property
+    def shown_id(self) -> str:
+        """The example for a message: its id, and where it is."""
+        return f"{self.id} ({self.where})" if self.where else self.id
 
 
 Prediction = str | int | float
@@ -101,13 +139,14 @@ class Task(Config, ABC):
     train_split: ClassVar[str] = "train"
 
     @property
-    @abstractmethod
     def eval_splits(self) -> tuple[str, ...]:
-        """The splits that are scored, the first one being the one that selects the best epoch."""
+        """The splits that are scored during training. The first one selects the best epoch."""
+        return ("validation",)
 
     @property
     def final_splits(self) -> tuple[str, ...]:
-        """Splits that are scored once, after training, with the state that was kept: a test set with its answers."""
+        """Splits that are scored once, after training, with the selected state: a test set with
+        known answers."""
         return ()
 
     @property
@@ -122,54 +161,60 @@ class Task(Config, ABC):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Label names in the order of the model's outputs; empty unless the head is a classification."""
+        """Label names in the order of the model's outputs; empty if the head does not classify."""
         return ()
 
     @abstractmethod
     def read(self, split: str, data: Data) -> list[Example]:
-        """The rows of a split, in the file's order. DataError: file, line or row, what is wrong, what to do."""
+        """The examples of a split, in the file's order.
+
+        DataError: the file, the line or row, what is wrong there, and what to do.
+        """
 
     def ask(self, text: str) -> Example:
-        """An example of a user's own, to see what a causal model writes."""
+        """An example from a user's own text, to see what a causal model writes."""
         return Example("prompt", text)
 
     @abstractmethod
     def to_prediction(self, output: Sequence[float] | str) -> Prediction:
-        """From the model's output (logits, one per label; a single value; a text) to an answer."""
+        """The answer for a model's output (logits, one per label; a single value; or a text)."""
 
     @abstractmethod
     def to_reference(self, example: Example) -> Prediction | list[str]:
-        """The answer that `to_prediction` ought to give, in the same form (every accepted one, for text)."""
+        """The correct answer, in the form of `to_prediction`; for text, all accepted answers."""
 
     @abstractmethod
     def score(
         self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
     ) -> dict[str, float]:
-        """The paper's metrics for one split, in the paper's unit (percent, where it prints percent).
+        """The paper's metrics for one split, in the paper's unit (percent, where it prints those).
 
-        DataError: lengths that differ, a label that is unknown, nothing to score.
+        DataError: different lengths, an unknown label, or nothing to score.
         """
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """For a causal model that is asked which of these texts is the likeliest to follow, and so writes none: its
-        output is log p of each, one number per choice, and an example's target is one of them. Empty: it writes."""
+        """Texts between which a causal model chooses instead of writing one; empty: it writes.
+
+        The output is the log-likelihood of each text after the prompt, and an example's target is
+        one of the texts.
+        """
         return ()
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """What ends a text besides the end-of-text token, where the tokenizer has a token for it."""
+        """Texts that end generation in addition to the end-of-text token, if each is one token."""
         return ()
 
     def rows_of(self, split: str, data: Data) -> list[str]:
-        """Id of the example of each row of the official file, where one example stands for several rows."""
+        """The id of the example for each row of the official file; several rows may share one."""
         return [example.id for example in self.read(split, data)]
 
     @property
     def protocol(self) -> str:
-        """Whose scorer `score` equals, in a sentence; "" where the metrics' names say it all."""
+        """The scorer that `score` equals, in one sentence; "" if the metrics' names are enough."""
         return ""
 
     def expected_rows(self) -> Mapping[str, int]:
-        """split -> official number of rows, where the data set is a fixed one; a difference is reported."""
+        """split -> official number of examples of a fixed data set; a difference is reported."""
         return {}

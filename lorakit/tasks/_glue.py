@@ -1,4 +1,7 @@
-"""GLUE's eight data sets of the paper, as data. Counts, columns and label order as on the hub (`nyu-mll/glue`)."""
+"""The eight GLUE data sets of the paper, as data.
+
+Counts, columns and the order of the labels are those of the hub (`nyu-mll/glue`).
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,30 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Variant:
+    """One data set: its columns, sizes, labels and metrics."""
+
     folder: str
-    """Of the official files; also the stem of the submission file."""
+    """Folder of the official files; also the stem of the submission file."""
     texts: tuple[str, ...]
-    """Columns of the text, or of the pair, on the hub."""
+    """Columns of the text, or of the two texts of a pair, on the hub."""
     rows: dict[str, int]
     """split -> official number of rows."""
     metrics: tuple[str, ...]
-    """The first is the one that the paper reports."""
+    """The first one is the metric that the paper reports."""
     labels: tuple[str, ...] = ()
-    """In the order of the hub's numbers; empty: a value in 0..5 (a regression)."""
+    """In the order of the hub's label numbers; empty: a regression on values in 0..5."""
     numbered: bool = False
-    """The official files write the label's number, not its name."""
+    """Whether the official files hold the label's number instead of its name."""
     tsv_texts: tuple[str, ...] = ("sentence1", "sentence2")
     """Columns of the texts in the official files."""
     tsv_label: str = "label"
-    """Column of the label in the official files; test files have none."""
+    """Column of the label in the official train and dev files; test files do not have labels."""
     tsv_header: tuple[str, ...] = ()
-    """Columns of the train and dev file where they have no header line."""
+    """Columns of the official train and dev files, if these do not have a header line."""
+
+    def splits(self, kind: str) -> tuple[str, ...]:
+        """The splits of a kind, `validation` or `test`; MNLI has two of each."""
+        return tuple(split for split in self.rows if split.startswith(kind))
 
 
 def _splits(train: int, validation: int, test: int) -> dict[str, int]:
@@ -111,5 +120,5 @@ VARIANTS = {
 
 LEFT_OUT = {
     "wnli": "the paper leaves WNLI out, so there is no number to compare with",
-    "ax": "AX is a diagnostic set: it has a test split only, with hidden labels",
+    "ax": "AX is a diagnostic set that has only a test split, with hidden labels",
 }

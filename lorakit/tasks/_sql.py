@@ -1,9 +1,9 @@
-"""WikiSQL's queries as one line of SQL, and back: parse(written(q)) is q, to the type of every value.
+"""WikiSQL's queries as one line of SQL, and back: parse_sql(to_sql(q)) is q, types included.
 
     SELECT MAX("Year") FROM table WHERE "Club ""A"" no." = 'O''Neill' AND col4 > 5
 
-A column is its quoted name, or col<number>; a text is quoted, a number is not. A quote in quotes is doubled; a
-backslash and a line break are written \\\\, \\n and \\r.
+A column is its quoted name, or col<number>. A text is quoted, and a number is not. A quote inside
+quotes is doubled; a backslash and a line break are written \\\\, \\n and \\r.
 """
 
 from __future__ import annotations
@@ -31,18 +31,17 @@ _ESCAPED = re.compile(r"\\([\\nr])")
 _BREAKS = {"\\": "\\", "n": "\n", "r": "\r"}
 
 
-def written(query: Query) -> str:
+def to_sql(query: Query) -> str:
     """The query in one line."""
     column = _column(query.column)
     aggregate = AGGREGATES[query.aggregate]
+    selected = f"{aggregate}({column})" if aggregate else column
     conditions = [
         f"{_column(at)} {OPERATORS[operator]} {_value(value)}"
         for at, operator, value in query.conditions
     ]
-    wanted = f"{aggregate}({column})" if aggregate else column
-    return f"SELECT {wanted} FROM table" + (
-        " WHERE " + " AND ".join(conditions) if conditions else ""
-    )
+    where = " WHERE " + " AND ".join(conditions) if conditions else ""
+    return f"SELECT {selected} FROM table{where}"
 
 
 def quoted(text: str, quote: str) -> str:
@@ -59,34 +58,39 @@ def _value(value: Value) -> str:
     return quoted(value, "'") if isinstance(value, str) else repr(value)
 
 
-def parse(text: str) -> Query | None:
-    """The query, its columns by name or number as they are written; None where the text is of another form.
+def parse_sql(text: str) -> Query | None:
+    """The query, with columns by name or number as written; None if the text has another form.
 
-    Keywords may be of any case. What follows `;` or `--` at the end does not count.
+    Keywords may be in upper or lower case. Text after `;` or `--` at the end is ignored.
     """
     try:
-        return _Reader(text).query()
+        return _SqlReader(text).query()
     except ValueError:
         return None
 
 
-class _Reader:
-    """A text and a place in it. ValueError: it goes on differently."""
+class _SqlReader:
+    """A text and the position up to which it has been read. ValueError: unexpected text."""
 
     def __init__(self, text: str):
         self.text = text
         self.at = 0
 
     def skip(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
-        self.at = _SPACE.match(self.text, self.at).end()  # type: ignore[union-attr]
+        """Read the pattern if it comes next."""
+        space = _SPACE.match(self.text, self.at)
+        assert space is not None  # it matches nothing too
+        self.at = space.end()
         found = pattern.match(self.text, self.at)
-        self.at = found.end() if found else self.at
+        if found:
+            self.at = found.end()
         return found
 
     def take(self, pattern: re.Pattern[str]) -> re.Match[str]:
+        """Read the pattern, which must come next."""
         found = self.skip(pattern)
         if found is None:
-            raise ValueError(f"{pattern.pattern} is expected at {self.at}")
+            raise ValueError(f"expected {pattern.pattern} at {self.at}")
         return found
 
     def query(self) -> Query:
@@ -99,9 +103,9 @@ class _Reader:
         conditions = []
         more = self.skip(_WHERE)
         while more:
-            conditions.append(
-                (self.column(), OPERATORS.index(self.take(_OPERATOR)[0]), self.value())
-            )
+            at = self.column()
+            operator = OPERATORS.index(self.take(_OPERATOR)[0])
+            conditions.append((at, operator, self.value()))
             more = self.skip(_AND)
         self.take(_END)
         number = AGGREGATES.index(aggregate[1].upper()) if aggregate else 0
@@ -118,7 +122,7 @@ class _Reader:
         number = self.take(_NUMBER)
         value = float(number[0]) if number[1] or number[2] else int(number[0])
         if not math.isfinite(value):
-            raise ValueError(f"{number[0]} is beyond what a number can be")
+            raise ValueError(f"{number[0]} is not a finite number")
         return value
 
 
@@ -126,28 +130,29 @@ def _unquoted(text: str, quote: str) -> str:
     return _ESCAPED.sub(lambda found: _BREAKS[found[1]], text.replace(2 * quote, quote))
 
 
-def spellings(header: Sequence[str | None]) -> list[int | str]:
-    """How each column of a table is written: by its name, or by its number where it has none or shares it."""
+def column_spellings(header: Sequence[str | None]) -> list[int | str]:
+    """How each column of a table is written: by its name, or by its number if it does not have a
+    name or shares it with another column."""
     return [
         name if name and name.strip() and header.count(name) == 1 else at
         for at, name in enumerate(header)
     ]
 
 
-def spelled(query: Query, header: Sequence[str | None]) -> Query:
-    """The query with its column numbers replaced by names, as far as there are."""
-    names = spellings(header)
+def with_names(query: Query, header: Sequence[str | None]) -> Query:
+    """The query with the names of its columns, where they have one, instead of numbers."""
+    # int(): a gold query has numbers, although the type of a column allows names
+    names = column_spellings(header)
     conditions = tuple(
         (names[int(at)], operator, value) for at, operator, value in query.conditions
     )
     return Query(names[int(query.column)], query.aggregate, conditions)
 
 
-def placed(query: Query, header: Sequence[str | None]) -> Query | None:
-    """The query with its column names replaced by numbers; None where the table does not have such a column."""
-    numbers = {name: at for at, name in enumerate(spellings(header))} | {
-        at: at for at in range(len(header))
-    }
+def with_numbers(query: Query, header: Sequence[str | None]) -> Query | None:
+    """The query with the numbers of its columns instead of names; None if a column is unknown."""
+    numbers: dict[int | str, int] = {at: at for at in range(len(header))}
+    numbers |= {name: at for at, name in enumerate(column_spellings(header))}
     try:
         conditions = tuple(
             (numbers[at], operator, value) for at, operator, value in query.conditions

@@ -1,4 +1,7 @@
-"""A column's name, or a template over several: `"{question}\n### SQL:"`. Names alone stand in the braces."""
+"""Column templates: the name of a column, or a text with names in braces.
+
+`"{question}\\n### SQL:"` is a template over the column `question`. Braces contain only a name.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,19 @@ from typing import Any
 from lorakit.errors import DataError, RecipeError
 
 Spans = tuple[tuple[int, int], ...]
+"""(start, end) of parts of a text."""
 
 
 def is_column(value: str) -> bool:
-    """A name without braces is a column."""
+    """Whether the value is a column's name: it has no braces."""
     return "{" not in value and "}" not in value
 
 
 def columns_of(value: str) -> tuple[str, ...]:
-    """The columns that it needs, each once, in order. RecipeError: a brace too many, or more than a name in braces."""
+    """The columns that a template needs, each once, in order.
+
+    RecipeError: an unpaired brace, more than a name in braces, or no column at all.
+    """
     if is_column(value):
         return (value,)
     names = [name for _, name in _parts(value) if name is not None]
@@ -25,27 +32,30 @@ def columns_of(value: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def filled(value: str, row: dict[str, Any], where: str) -> str:
-    """The text for one row. DataError: a column holds something else than a text; a number is written as it is."""
-    return filled_with_spans(value, row, where)[0]
+def filled(value: str, row: dict[str, Any], where: str) -> tuple[str, Spans]:
+    """The text for a row, and the spans in it that come from columns of a template.
 
-
-def filled_with_spans(value: str, row: dict[str, Any], where: str) -> tuple[str, Spans]:
-    """As `filled`, and from where to where the columns of a template stand in it. A column that is given by its name
-    alone is a text that was written as a whole, and has none."""
+    A text from a single column has no spans: it was written as one text, special tokens included.
+    DataError: a column does not hold a text or a number.
+    """
     if is_column(value):
         return text_of(row, value, where), ()
-    text, spans = "", []
+    text = ""
+    spans = []
     for literal, name in _parts(value):
         text += literal
         if name is not None:
-            begin, text = len(text), text + text_of(row, name, where, numbers=True)
-            spans.append((begin, len(text)))
+            start = len(text)
+            text += text_of(row, name, where, numbers=True)
+            spans.append((start, len(text)))
     return text, tuple(spans)
 
 
 def text_of(row: dict[str, Any], column: str, where: str, numbers: bool = False) -> str:
-    """The text in a column; numbers: one is taken as it is written. DataError: it holds something else, or nothing."""
+    """The text in a column. DataError: the column holds something else.
+
+    numbers: a number becomes the text that Python writes for it.
+    """
     value = row[column]
     if numbers and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
@@ -55,17 +65,19 @@ def text_of(row: dict[str, Any], column: str, where: str, numbers: bool = False)
 
 
 def _parts(value: str) -> list[tuple[str, str | None]]:
+    """(literal text, name of the column after it or None), in order."""
     try:
         parsed = list(Formatter().parse(value))
     except ValueError as error:
         raise RecipeError(
-            f"{value!r} is no template: {error}; a brace that is meant is doubled, {{{{ or }}}}"
+            f"{value!r} is not a template: {error}; write {{{{ or }}}} for a literal brace"
         ) from None
     for _, name, form, conversion in parsed:
-        if name is not None and (
-            not name or form or conversion or any(sign in name for sign in ".[]")
-        ):
+        if name is None:
+            continue
+        # `{a.b}` and `{a[0]}` are allowed by Formatter and would look inside the value
+        if not name or form or conversion or any(sign in name for sign in ".[]"):
             raise RecipeError(
-                f"{value!r}: give the name of a column in the braces and nothing else, not {name!r}"
+                f"{value!r}: give only the name of a column in the braces, not {name!r}"
             )
     return [(literal, name) for literal, name, _, _ in parsed]

@@ -1,10 +1,8 @@
-"""WikiSQL's questions and tables: from its .jsonl files, packed or not, or from the hub."""
+"""WikiSQL's questions and tables, from its .jsonl files, compressed or not, or from the hub."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,76 +10,96 @@ from pydantic import ConfigDict
 
 from lorakit.config import Config
 from lorakit.errors import DataError
+from lorakit.files.documents import validated
+from lorakit.files.tables import json_lines, listing, locate
 from lorakit.metrics._wikisql import AGGREGATES, OPERATORS, Query, Table, Value
-from lorakit.tasks._files import listing, locate
-from lorakit.tasks._packed import raw_lines
-from lorakit.tasks._sources import hub_table, shaped
+from lorakit.tasks._published import CONVERTED_DEFAULT, PublishedData
 
-HUB = "Salesforce/wikisql"
 NAMES = {"train": "train", "validation": "dev", "test": "test"}
 HOMES = ("", "data", "wikisql/data")
 GET_IT = "data.tar.bz2 of https://github.com/salesforce/WikiSQL holds the files"
-_REST = r"(\.[\w-]+)*\.jsonl(\.gz)?"
+PUBLISHED = PublishedData("Salesforce/wikisql", GET_IT, converted=CONVERTED_DEFAULT)
+
+# a name may go on after `dev.`, as in `dev.slice2.jsonl.gz`
+_ANY = r"(\.[\w-]+)*\.jsonl(\.gz)?"
+_QUESTIONS = r"(\.(?!tables\.|jsonl)[\w-]+)*\.jsonl(\.gz)?"
+_TABLES = r"(\.(?!tables\.)[\w-]+)*\.tables\.jsonl(\.gz)?"
+_HEADERS = r"(\.(?!tables\.)[\w-]+)*\.tables\.headers\.jsonl(\.gz)?"
+KINDS = {
+    "questions": (".jsonl", (r"\.jsonl", r"\.jsonl\.gz", _QUESTIONS)),
+    "tables": (".tables.jsonl", (r"\.tables\.jsonl", r"\.tables\.jsonl\.gz", _TABLES, _HEADERS)),
+}
+"""kind of file -> the end of its official name, and the patterns to look for, the best first."""
 
 
-class Question(NamedTuple):
-    """where: file and line, for a message."""
+class SqlQuestion(NamedTuple):
+    """A question about a table, and the query that answers it."""
 
     where: str
+    """File and line, for messages."""
     table: str
     text: str
     query: Query
 
 
 class Sheet(NamedTuple):
-    """A table's column names, None where one is unknown, and its content where that is known."""
+    """A table: its column names (None: unknown), and its content, if that is known."""
 
     header: list[str | None]
     content: Table | None
 
 
-class _Open(Config):
+class _OpenConfig(Config):
+    # the files have further keys, such as a table's caption
     model_config = ConfigDict(extra="ignore")
 
 
-class _Sql(_Open):
+class _SqlEntry(_OpenConfig):
     sel: int
     agg: int
     conds: list[list[Value]]
 
 
-class _Question(_Open):
+class _QuestionEntry(_OpenConfig):
     table_id: str
     question: str
-    sql: _Sql
+    sql: _SqlEntry
 
 
-class _Table(_Open):
+class _TableEntry(_OpenConfig):
     id: str
     header: list[str | None]
     types: list[str | None] = []
     rows: list[list[Value | None]] = []
 
 
-def read(
+def read_split(
     split: str, path: str | None, revision: str | None
-) -> tuple[list[Question], dict[str, Sheet]]:
-    """The questions of a split in order, and the tables by id. DataError: file and line, what is wrong, what to do."""
+) -> tuple[list[SqlQuestion], dict[str, Sheet]]:
+    """The questions of a split in order, and its tables by id.
+
+    DataError: the file and line, what is wrong there, and what to do.
+    """
     if path is None:
-        return _of_the_hub(split, revision)
-    home = _home(path, split)
-    file = official(home, split, "questions")
-    questions = [_question(shaped(_Question, row, where), where) for where, row in jsonl(file)]
-    return questions, sheets(split, path, revision)
+        return _read_hub(split, revision)
+    file = official_file(_home(path, split), split, "questions")
+    questions = []
+    for number, row in json_lines(file):
+        where = f"{file}:{number}"
+        entry = validated(_QuestionEntry, row, where)
+        query = query_of(entry.sql.model_dump(), where)
+        questions.append(SqlQuestion(where, entry.table_id, entry.question, query))
+    return questions, read_sheets(split, path, revision)
 
 
-def sheets(split: str, path: str | None, revision: str | None) -> dict[str, Sheet]:
+def read_sheets(split: str, path: str | None, revision: str | None) -> dict[str, Sheet]:
     """The tables of a split by id."""
     if path is None:
-        return _of_the_hub(split, revision)[1]
-    file = official(_home(path, split), split, "tables")
-    tables = [(where, shaped(_Table, row, where)) for where, row in jsonl(file)]
-    return {table.id: _sheet(table, where) for where, table in tables}
+        return _read_hub(split, revision)[1]
+    file = official_file(_home(path, split), split, "tables")
+    found = ((f"{file}:{number}", row) for number, row in json_lines(file))
+    entries = [(where, validated(_TableEntry, row, where)) for where, row in found]
+    return {entry.id: _sheet(entry, where) for where, entry in entries}
 
 
 def _home(path: str, split: str) -> Path:
@@ -90,125 +108,97 @@ def _home(path: str, split: str) -> Path:
         raise DataError(
             f"data.path: no folder {folder}; give the one that holds {NAMES[split]}.jsonl. {GET_IT}"
         )
-    homes = [folder / home for home in HOMES if (folder / home).is_dir()]
-    return next(
-        (home for home in homes if any(_found(home, name, _REST) for name in NAMES.values())),
-        folder,
-    )
+    for home in (folder / name for name in HOMES):
+        if home.is_dir() and any(_matching(home, name, _ANY) for name in NAMES.values()):
+            return home
+    return folder  # `official_file` then says what is missing
 
 
-def official(home: Path, split: str, kind: str) -> Path:
-    """The one file of a split: `dev.jsonl`, or one whose name goes on after `dev.`; `dev.tables.jsonl`, else with
-    `headers`, which has no rows. DataError: none, or several that are as good."""
+def official_file(home: Path, split: str, kind: str) -> Path:
+    """The file with a split's questions or tables, such as `dev.jsonl` or `dev.tables.jsonl`.
+
+    A file whose name goes on after `dev.` counts too if it is the only one. So does one with
+    `headers` in its name, which does not have rows. DataError: no file, or several equal ones.
+    """
     name = NAMES[split]
-    questions = r"(\.(?!tables\.|jsonl)[\w-]+)*\.jsonl(\.gz)?"
-    tables = r"(\.(?!tables\.)[\w-]+)*\.tables\.jsonl(\.gz)?"
-    headers = tables.replace(r"\.tables", r"\.tables\.headers")
-    exact = {"questions": [".jsonl", ".jsonl.gz"], "tables": [".tables.jsonl", ".tables.jsonl.gz"]}[
-        kind
-    ]
-    patterns = [
-        *map(re.escape, exact),
-        *([questions] if kind == "questions" else [tables, headers]),
-    ]
+    end, patterns = KINDS[kind]
     for pattern in patterns:
-        found = _found(home, name, pattern)
+        found = _matching(home, name, pattern)
         if len(found) == 1:
             return found[0]
         if found:
             names = ", ".join(file.name for file in found)
             raise DataError(
-                f"{home}: several files of {kind} for the {split} split ({names}); leave one, or name one "
-                f"{name}{exact[0]}"
+                f"{home}: several files of {kind} for the {split} split ({names}); "
+                f"keep one, or name one of them {name}{end}"
             )
-    raise DataError(f"{home}: no {name}{exact[0]} (it holds: {listing(home)}). {GET_IT}")
+    raise DataError(f"{home}: no {name}{end} (it holds: {listing(home)}). {GET_IT}")
 
 
-def _found(home: Path, name: str, pattern: str) -> list[Path]:
-    return sorted(
-        file for file in home.iterdir() if re.fullmatch(re.escape(name) + pattern, file.name)
-    )
-
-
-def jsonl(path: Path) -> Iterator[tuple[str, Any]]:
-    """`file:line` and the value of every line that is not blank. DataError: one that is not JSON, a broken .gz."""
-    for number, line in raw_lines(path):
-        if line.strip():
-            yield f"{path}:{number}", _json(line, f"{path}:{number}")
-
-
-def _json(line: bytes, where: str) -> Any:
-    try:
-        return json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON: {error}") from None
-
-
-def _question(row: _Question, where: str) -> Question:
-    return Question(where, row.table_id, row.question, query_of(row.sql.model_dump(), where))
+def _matching(home: Path, name: str, pattern: str) -> list[Path]:
+    full = re.compile(re.escape(name) + pattern)
+    return sorted(file for file in home.iterdir() if full.fullmatch(file.name))
 
 
 def query_of(sql: Any, where: str) -> Query:
-    """From `{"sel", "agg", "conds"}`. DataError, with `where`: it is of another form, a number is none that there is.
+    """The query for `{"sel", "agg", "conds"}`.
 
-    Whether the table has the columns is not looked at.
+    Whether the table has the columns is not checked. DataError, starting with `where`: another
+    form, or a number without a meaning.
     """
-    row = shaped(_Sql, sql, where)
-    for condition in row.conds:
-        if len(condition) != 3 or type(condition[0]) is not int or type(condition[1]) is not int:
-            raise DataError(
-                f"{where}: condition {condition!r}; it is [column, operator, value], the first two numbers"
-            )
-        if (
-            not 0 <= condition[1] < len(OPERATORS)
-            or condition[0] < 0
-            or condition[2] != condition[2]
-        ):
-            raise DataError(
-                f"{where}: condition {condition!r}; a column is from 0, an operator in 0..3"
-            )
-    if not 0 <= row.agg < len(AGGREGATES) or row.sel < 0:
+    entry = validated(_SqlEntry, sql, where)
+    if not 0 <= entry.agg < len(AGGREGATES) or entry.sel < 0:
         raise DataError(
-            f"{where}: sel {row.sel}, agg {row.agg}; a column is from 0, an aggregate in 0..5"
+            f"{where}: sel {entry.sel}, agg {entry.agg}; a column is from 0, an aggregate in 0..5"
         )
-    return Query(
-        row.sel,
-        row.agg,
-        tuple((int(at), int(operator), value) for at, operator, value in row.conds),
-    )
+    conditions = tuple(_condition(condition, where) for condition in entry.conds)
+    return Query(entry.sel, entry.agg, conditions)
 
 
-def _sheet(table: _Table, where: str) -> Sheet:
-    if not table.rows or None in table.types:
-        return Sheet(table.header, None)
+def _condition(condition: list[Value], where: str) -> tuple[int, int, Value]:
+    # type(), because a bool is an int too
+    if len(condition) != 3 or type(condition[0]) is not int or type(condition[1]) is not int:
+        raise DataError(
+            f"{where}: condition {condition!r}; "
+            "it is [column, operator, value], the first two are numbers"
+        )
+    column, operator, value = condition[0], condition[1], condition[2]
+    if column < 0 or not 0 <= operator < len(OPERATORS):
+        raise DataError(
+            f"{where}: condition {condition!r}; a column is from 0, an operator in 0..3"
+        )
+    return column, operator, value
+
+
+def _sheet(entry: _TableEntry, where: str) -> Sheet:
+    if not entry.rows or None in entry.types:
+        return Sheet(entry.header, None)
+    types = tuple(str(kind) for kind in entry.types)
+    rows = tuple(tuple(row) for row in entry.rows)
     try:
-        types, rows = (
-            tuple(str(kind) for kind in table.types),
-            tuple(tuple(row) for row in table.rows),
-        )
-        return Sheet(table.header, Table(types, rows))
+        return Sheet(entry.header, Table(types, rows))
     except DataError as error:
-        raise DataError(f"{where}: table {table.id}: {error}") from None
+        raise DataError(f"{where}: table {entry.id}: {error}") from None
 
 
-def _of_the_hub(split: str, revision: str | None) -> tuple[list[Question], dict[str, Sheet]]:
-    table = hub_table(
-        HUB, f"default/{split}/*.parquet", split, revision, f"Give data.path=FOLDER. {GET_IT}"
-    )
-    questions, found = [], {}
-    for number, row in enumerate(table):
-        where = f"{HUB}, {split} row {number}"
-        sheet, conds = row["table"], row["sql"]["conds"]
-        sheet_id = sheet["id"]
-        if sheet_id not in found:
-            found[sheet_id] = _sheet(shaped(_Table, sheet, where), where)
-        triples = zip(
-            conds["column_index"], conds["operator_index"], conds["condition"], strict=True
-        )
-        sql = {
-            "sel": row["sql"]["sel"],
-            "agg": row["sql"]["agg"],
-            "conds": [list(triple) for triple in triples],
-        }
-        questions.append(Question(where, sheet_id, row["question"], query_of(sql, where)))
+def _read_hub(split: str, revision: str | None) -> tuple[list[SqlQuestion], dict[str, Sheet]]:
+    questions = []
+    found: dict[str, Sheet] = {}
+    for where, row in PUBLISHED.hub_rows(split, revision):
+        table = row["table"]
+        if table["id"] not in found:  # the hub repeats the table in each of its questions
+            found[table["id"]] = _sheet(validated(_TableEntry, table, where), where)
+        query = query_of(_hub_sql(row["sql"]), where)
+        questions.append(SqlQuestion(where, table["id"], row["question"], query))
     return questions, found
+
+
+def _hub_sql(sql: dict[str, Any]) -> dict[str, Any]:
+    """In the form of the files: the hub has a mapping of lists instead of a list of conditions."""
+    conds = sql["conds"]
+    columns = (conds["column_index"], conds["operator_index"], conds["condition"])
+    return {
+        "sel": sql["sel"],
+        "agg": sql["agg"],
+        "conds": [list(condition) for condition in zip(*columns, strict=True)],
+    }

@@ -1,4 +1,4 @@
-"""Classification of one's own texts, or pairs of texts."""
+"""Classification of a user's own texts, or pairs of texts."""
 
 from __future__ import annotations
 
@@ -9,50 +9,60 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from lorakit.errors import DataError, RecipeError
-from lorakit.metrics import Weighted, facts_of
-from lorakit.tasks._answers import as_label, best_label, label_index, score_labels, weigh_labels
-from lorakit.tasks._base import Data, Example, Head, Prediction
-from lorakit.tasks._files import locate, rows
-from lorakit.tasks._own import Names, OwnFiles, TextColumns, labelled
+from lorakit.files.tables import locate, rows
+from lorakit.metrics import Compared, facts_of
+from lorakit.tasks._answers import best_label, label_index, label_name
+from lorakit.tasks._base import Example, Head
+from lorakit.tasks._own_files import LabelledFiles, Names
 from lorakit.tasks._remarks import Remarks
+from lorakit.tasks._scoring import Given, MetricInput, label_input
 
 
-def _as_labels(value: Any) -> Any:
-    return [as_label(item) for item in value] if isinstance(value, (list, tuple)) else value
+def _label_names(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [label_name(item) for item in value]
+    return value
 
 
-class Classification(OwnFiles):
-    """One label of several, from one or two texts."""
+Classes = Annotated[
+    tuple[str, ...], Field(min_length=2, strict=False), BeforeValidator(_label_names)
+]
+
+
+class Classification(LabelledFiles):
+    """The model gives one of several labels for one or two texts."""
 
     name: Literal["classification"] = "classification"
     head: ClassVar[Head] = Head.CLASSIFICATION
-    text: TextColumns = ("text",)
-    """Column of the text, or of the two texts of a pair."""
+    compares: ClassVar[Compared] = "labels"
     label: str = "label"
     """Column of the label."""
-    classes: (
-        Annotated[tuple[str, ...], Field(min_length=2, strict=False), BeforeValidator(_as_labels)]
-        | None
-    ) = None
+    classes: Classes | None = None
     """The labels, in the order of the model's outputs; None: those of the train file, sorted."""
     metrics: Names = ("accuracy",)
+    """Names of metrics that compare labels."""
 
     @field_validator("classes")
     @classmethod
     def _each_once(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if classes and (len(set(classes)) < len(classes) or "" in classes):
-            raise RecipeError(f"{list(classes)} holds a label twice, or an empty one")
+            raise RecipeError(f"{list(classes)} contains a label twice, or an empty one")
         return classes
 
+    # cached, because reading the train file may take seconds
     @cached_property
     def labels(self) -> tuple[str, ...]:  # type: ignore[override]
-        """`classes`, or what the train file holds: numbers by value, texts by alphabet. DataError: fewer than two."""
+        """`classes`, or the labels of the train file: numbers by value, texts by alphabet.
+
+        DataError: fewer than two labels, or a number of labels that a metric does not take.
+        """
         labels = self.classes or self._labels_of_train()
         for name in self.metrics:
             wanted = facts_of(name).classes
             if wanted not in (None, len(labels)):
                 raise DataError(
-                    f"metric {name!r} is for {wanted} classes, and this task has {len(labels)}: {labels}"
+                    f"metric {name!r} is for {wanted} classes, and this task has {len(labels)}: "
+                    f"{labels}"
                 )
         return labels
 
@@ -60,26 +70,22 @@ class Classification(OwnFiles):
         path = locate(self.train)
         found: set[str] = set()
         for line, row in rows(path, [self.label]):
-            found.add(as_label(row[self.label]))
-            if "" in found:
+            name = label_name(row[self.label])
+            if not name:
                 raise DataError(f"{path}:{line}: no label in column {self.label!r}")
+            found.add(name)
         if len(found) < 2:
             raise DataError(
-                f"{path}: column {self.label!r} holds one label only ({', '.join(found)})"
+                f"{path}: column {self.label!r} has only one label ({', '.join(found)})"
             )
-        return tuple(
-            sorted(found, key=int) if all(label.isdecimal() for label in found) else sorted(found)
-        )
+        if all(label.isdecimal() for label in found):
+            return tuple(sorted(found, key=int))
+        return tuple(sorted(found))
 
-    def read(self, split: str, data: Data) -> list[Example]:
-        labels, remarks = self.labels, Remarks()
-
-        def target(value: Any, where: str) -> int:
-            name = as_label(value)
-            remarks.label(value, name, where)
-            return label_index(name, labels, where)
-
-        return labelled(self, split, data, self.text, self.label, target, remarks)
+    def target(self, value: Any, where: str, remarks: Remarks) -> int:
+        name = label_name(value)
+        remarks.add_label(value, name, where)
+        return label_index(name, self.labels, where)
 
     def to_prediction(self, output: Sequence[float] | str) -> str:
         return best_label(output, self.labels)
@@ -87,16 +93,8 @@ class Classification(OwnFiles):
     def to_reference(self, example: Example) -> str:
         return self.labels[label_index(example.target, self.labels, example.id)]
 
-    def score(
-        self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
-    ) -> dict[str, float]:
-        return score_labels(self.metrics, self.labels, predictions, references)
-
-    def weighted(
-        self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
-    ) -> Weighted:
-        """`score` where examples count several times, or not at all."""
-        return weigh_labels(self.metrics, self.labels, predictions, references)
+    def metric_input(self, predictions: Given, references: Given) -> MetricInput:
+        return label_input(self.labels, predictions, references)
 
 
 PLUGIN = Classification

@@ -1,6 +1,6 @@
-"""GLUE (Wang et al. 2019, arXiv 1804.07461): `glue/mrpc` and seven more, from the hub or from the official TSV files.
+"""GLUE (Wang et al. 2019, arXiv 1804.07461): `glue/mrpc` and seven other data sets.
 
-The official files: https://gluebenchmark.com/tasks. What differs between the data sets stands in `_glue.py`, as data.
+Rows come from the hub or from the official TSV files, https://gluebenchmark.com/tasks.
 """
 
 from __future__ import annotations
@@ -10,25 +10,24 @@ from collections.abc import Mapping, Sequence
 from pydantic import field_validator
 
 from lorakit.errors import DataError, RecipeError, did_you_mean
-from lorakit.metrics import Weighted
-from lorakit.tasks._answers import (
-    best_label,
-    label_index,
-    metric_keys,
-    number,
-    score_labels,
-    score_numbers,
-    single_value,
-    weigh_labels,
-    weigh_numbers,
-)
-from lorakit.tasks._base import Data, Example, Head, Prediction, Task
+from lorakit.tasks._answers import best_label, finite_number, label_index, single_value
+from lorakit.tasks._base import Data, Example, Head, Prediction
 from lorakit.tasks._glue import LEFT_OUT, VARIANTS, Variant
-from lorakit.tasks._glue_rows import Source, glue_rows
+from lorakit.tasks._glue_rows import GlueRow, glue_rows
+from lorakit.tasks._scoring import (
+    Given,
+    MetricInput,
+    MetricTask,
+    label_input,
+    metric_keys,
+    number_input,
+)
+
+SUBMISSION_SUFFIX = {"test_matched": "-m", "test_mismatched": "-mm"}
 
 
-class Glue(Task):
-    """One of GLUE's data sets, scored on its validation split as the paper scores it."""
+class Glue(MetricTask):
+    """One of GLUE's data sets, scored on its validation split as in the paper."""
 
     name: str
     """`glue/` and one of cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte."""
@@ -43,7 +42,8 @@ class Glue(Task):
             raise RecipeError(f"{name}: {LEFT_OUT[variant]}")
         known = [f"glue/{key}" for key in VARIANTS]
         raise RecipeError(
-            f"no GLUE task is named {name!r}{did_you_mean(name, known)} (there are: {', '.join(known)})"
+            f"no GLUE task is named {name!r}{did_you_mean(name, known)} "
+            f"(there are: {', '.join(known)})"
         )
 
     @property
@@ -64,32 +64,36 @@ class Glue(Task):
 
     @property
     def eval_splits(self) -> tuple[str, ...]:
-        return tuple(split for split in self.variant.rows if split.startswith("validation"))
+        return self.variant.splits("validation")
 
     @property
     def test_splits(self) -> tuple[str, ...]:
-        return tuple(split for split in self.variant.rows if split.startswith("test"))
+        return self.variant.splits("test")
+
+    @property
+    def scored_by(self) -> tuple[str, ...]:
+        return self.variant.metrics
 
     @property
     def primary(self) -> str:
-        return metric_keys(self.variant.metrics, "labels" if self.labels else "numbers")[0]
+        return metric_keys(self.scored_by, "labels" if self.labels else "numbers")[0]
 
     def expected_rows(self) -> Mapping[str, int]:
         return self.variant.rows
 
     def read(self, split: str, data: Data) -> list[Example]:
-        """Ids are `<split>-<row>`, rows counted from 0; a malformed one that is skipped counts, as on the hub."""
+        """Ids are `<split>-<row>`, counted from 0; a malformed row that is skipped counts too."""
         return [
-            Example(f"{split}-{source.index}", *source.texts, target=self._target(split, source))
-            for source in glue_rows(self._config, split, data)
+            Example(f"{split}-{row.index}", *row.texts, target=self._target(split, row))
+            for row in glue_rows(self._config, split, data)
         ]
 
-    def _target(self, split: str, source: Source) -> int | float | None:
+    def _target(self, split: str, row: GlueRow) -> int | float | None:
         if split in self.test_splits:
             return None
         if not self.labels:
-            return number(source.label, source.where, 0, 5)
-        return label_index(source.label, self.labels, source.where)
+            return finite_number(row.label, row.where, 0, 5)  # the scale of STS-B
+        return label_index(row.label, self.labels, row.where)
 
     def to_prediction(self, output: Sequence[float] | str) -> Prediction:
         return best_label(output, self.labels) if self.labels else single_value(output)
@@ -97,28 +101,18 @@ class Glue(Task):
     def to_reference(self, example: Example) -> Prediction:
         if self.labels:
             return self.labels[label_index(example.target, self.labels, example.id)]
-        return number(example.target, example.id)
+        return finite_number(example.target, example.id)
 
-    def score(
-        self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
-    ) -> dict[str, float]:
-        """In percent. Labels are given by name or by number."""
+    def metric_input(self, predictions: Given, references: Given) -> MetricInput:
         if self.labels:
-            return score_labels(self.variant.metrics, self.labels, predictions, references)
-        return score_numbers(self.variant.metrics, predictions, references)
-
-    def weighted(
-        self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
-    ) -> Weighted:
-        """`score` where examples count several times, or not at all."""
-        if self.labels:
-            return weigh_labels(self.variant.metrics, self.labels, predictions, references)
-        return weigh_numbers(self.variant.metrics, predictions, references)
+            return label_input(self.labels, predictions, references)
+        return number_input(predictions, references)
 
     def submission(self, split: str, predictions: Mapping[str, Prediction]) -> tuple[str, str]:
-        """File name and text of a test split for gluebenchmark.com, from example id -> prediction.
+        """The name and the text of a test split's file for gluebenchmark.com.
 
-        DataError: not a test split, or not one prediction for each official row.
+        predictions: example id -> prediction. DataError: not a test split, or not exactly one
+        prediction for each official row.
         """
         if split not in self.test_splits:
             raise DataError(
@@ -127,18 +121,19 @@ class Glue(Task):
         ids = [f"{split}-{index}" for index in range(self.variant.rows[split])]
         missing = [id for id in ids if id not in predictions]
         if missing or len(predictions) > len(ids):
+            first = f" (none for {missing[0]})" if missing else ""
             raise DataError(
                 f"{split} has {len(ids)} rows, and there are {len(predictions)} predictions"
-                + (f" (none for {missing[0]})" if missing else "")
-                + "; predict the whole official split, without data.limit"
+                f"{first}; predict the complete official split, without data.limit"
             )
         lines = [f"{index}\t{self._submitted(predictions[id], id)}" for index, id in enumerate(ids)]
-        suffix = {"test_matched": "-m", "test_mismatched": "-mm"}.get(split, "")
-        return f"{self.variant.folder}{suffix}.tsv", "\n".join(["index\tprediction", *lines, ""])
+        name = f"{self.variant.folder}{SUBMISSION_SUFFIX.get(split, '')}.tsv"
+        return name, "\n".join(["index\tprediction", *lines, ""])
 
     def _submitted(self, prediction: Prediction, where: str) -> str:
         if not self.labels:
-            return f"{min(5.0, max(0.0, number(prediction, where))):.3f}"
+            # a model may give a value outside STS-B's scale
+            return f"{min(5.0, max(0.0, finite_number(prediction, where))):.3f}"
         index = label_index(prediction, self.labels, where)
         return str(index) if self.variant.numbered else self.labels[index]
 

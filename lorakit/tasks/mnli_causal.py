@@ -1,7 +1,7 @@
-"""MNLI for a causal model: two sentences become a question, and the likeliest of three words is the answer.
+"""MNLI for a causal model: two sentences become a question with three possible answers.
 
-The LoRA paper trains GPT-3 on MNLI and prints neither prompt nor words; this asks as GPT-3 was asked in ANLI (Brown
-et al. 2020, arXiv 2005.14165, appendix G).
+The LoRA paper trains GPT-3 on MNLI but does not print the prompt. This one follows GPT-3's prompt
+for ANLI (Brown et al. 2020, arXiv 2005.14165, appendix G).
 """
 
 from __future__ import annotations
@@ -12,53 +12,58 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 
 from lorakit.errors import DataError, RecipeError
-from lorakit.metrics import Weighted
-from lorakit.tasks import _glue
-from lorakit.tasks._answers import best_label, label_index, score_labels, weigh_labels
-from lorakit.tasks._base import Data, Example, Head, Prediction, Task
-from lorakit.tasks._glue_rows import Source, glue_rows
+from lorakit.tasks import _glue  # VARIANTS in this module would be taken for this task's variants
+from lorakit.tasks._answers import best_label, label_index
+from lorakit.tasks._base import Data, Example, Head
+from lorakit.tasks._glue_rows import GlueRow, glue_rows
+from lorakit.tasks._scoring import Given, MetricInput, MetricTask, label_input
 
 MNLI = _glue.VARIANTS["mnli"]
 NAMES = MNLI.labels
 """entailment, neutral, contradiction"""
 
 
-class MnliCausal(Task):
-    """MNLI as text, scored by accuracy: the word with the highest log p after the prompt, summed over its tokens.
+class MnliCausal(MetricTask):
+    """The model chooses between three words; the score is the accuracy.
 
-    `PREMISE`, newline, `Question: HYPOTHESIS True, False, or Neither?`, newline, `Answer:`, and the word after a space.
+    The prompt is `PREMISE`, a line break, `Question: HYPOTHESIS True, False, or Neither?`, a line
+    break, and `Answer:`. The answer is the word with the highest log-likelihood after the prompt
+    and a space, summed over the word's tokens.
     """
 
     name: Literal["mnli_causal"] = "mnli_causal"
     head: ClassVar[Head] = Head.CAUSAL
     words: tuple[str, ...] = Field(default=("True", "Neither", "False"), strict=False)
-    """For entailment, neutral and contradiction; the question names them too. Words of one token each compare best: of
-    a longer one every token costs likelihood."""
+    """The words for entailment, neutral and contradiction; the question names them too. Words of
+    one token each compare best: every further token of a word lowers its likelihood."""
 
     @field_validator("words")
     @classmethod
     def _three_that_differ(cls, words: tuple[str, ...]) -> tuple[str, ...]:
-        if (
-            len(words) != len(NAMES)
-            or len(set(words)) < len(words)
-            or not all(w and w == w.strip() for w in words)
-        ):
+        are_stripped = all(word and word == word.strip() for word in words)
+        if len(words) != len(NAMES) or len(set(words)) < len(words) or not are_stripped:
             raise RecipeError(
-                f"{list(words)}: give three words that differ, for {', '.join(NAMES)}, without white space around them"
+                f"{list(words)}: give three different words, for {', '.join(NAMES)}, "
+                "without white space around them"
             )
         return words
 
     @property
     def choices(self) -> tuple[str, ...]:
+        # with the space, because most tokenizers have one token for a word and the space before it
         return tuple(f" {word}" for word in self.words)
 
     @property
     def eval_splits(self) -> tuple[str, ...]:
-        return tuple(split for split in MNLI.rows if split.startswith("validation"))
+        return MNLI.splits("validation")
 
     @property
     def test_splits(self) -> tuple[str, ...]:
-        return tuple(split for split in MNLI.rows if split.startswith("test"))
+        return MNLI.splits("test")
+
+    @property
+    def scored_by(self) -> tuple[str, ...]:
+        return MNLI.metrics
 
     @property
     def primary(self) -> str:
@@ -66,60 +71,52 @@ class MnliCausal(Task):
 
     @property
     def protocol(self) -> str:
-        return f"accuracy of the likeliest of {', '.join(map(repr, self.choices))} after the prompt, log p summed"
+        choices = ", ".join(map(repr, self.choices))
+        return f"accuracy of the likeliest of {choices} after the prompt, log p summed"
 
     def expected_rows(self) -> Mapping[str, int]:
         return MNLI.rows
 
     def read(self, split: str, data: Data) -> list[Example]:
-        """Ids are `<split>-<row>`, as those of glue/mnli."""
-        return [self._example(split, source) for source in glue_rows("mnli", split, data)]
+        """Ids are `<split>-<row>`, the same as those of glue/mnli."""
+        return [self._example(split, row) for row in glue_rows("mnli", split, data)]
 
-    def _example(self, split: str, source: Source) -> Example:
-        id, prompt = f"{split}-{source.index}", self._prompt(*source.texts)
+    def _example(self, split: str, row: GlueRow) -> Example:
+        id = f"{split}-{row.index}"
+        prompt = self._prompt(*row.texts)
         if split in self.test_splits:
             return Example(id, prompt)
-        word = self.choices[label_index(source.label, NAMES, source.where)]
+        word = self.choices[label_index(row.label, NAMES, row.where)]
         return Example(id, prompt, target=word, references=(word,))
 
     def _prompt(self, premise: str, hypothesis: str) -> str:
         yes, maybe, no = self.words
-        return (
-            f"{premise.strip()}\nQuestion: {hypothesis.strip()} {yes}, {no}, or {maybe}?\nAnswer:"
-        )
+        question = f"{hypothesis.strip()} {yes}, {no}, or {maybe}?"
+        return f"{premise.strip()}\nQuestion: {question}\nAnswer:"
 
     def to_prediction(self, output: Sequence[float] | str) -> str:
-        """The label of the highest of three log-likelihoods, the first of equals; or of a word or label as a text."""
-        return (
-            best_label(output, NAMES) if isinstance(output, (list, tuple)) else self._named(output)
-        )
+        """The label of the highest of three log-likelihoods (the first of equal ones), or the label
+        that a text names, by itself or by its word."""
+        if isinstance(output, (list, tuple)):
+            return best_label(output, NAMES)
+        return self._named(output)
 
     def _named(self, answer: object) -> str:
-        said = answer.strip() if isinstance(answer, str) else ""
-        if said in self.words:
-            return NAMES[self.words.index(said)]
-        if said in NAMES:
-            return said
-        raise DataError(
-            f"{answer!r} is no answer; give one of {', '.join((*NAMES, *self.words))}, or three log p"
-        )
+        text = answer.strip() if isinstance(answer, str) else ""
+        if text in self.words:
+            return NAMES[self.words.index(text)]
+        if text in NAMES:
+            return text
+        known = ", ".join((*NAMES, *self.words))
+        raise DataError(f"{answer!r} is not an answer; give one of {known}, or three log p")
 
     def to_reference(self, example: Example) -> str:
         if example.target is None:
-            raise DataError(f"{example.id}: no label, so it can be predicted and not scored")
+            raise DataError(f"{example.id}: no label, so it can be predicted but not scored")
         return self._named(example.target)
 
-    def score(
-        self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
-    ) -> dict[str, float]:
-        """Accuracy in percent. Labels are given by name or by number."""
-        return score_labels(MNLI.metrics, NAMES, predictions, references)
-
-    def weighted(
-        self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
-    ) -> Weighted:
-        """`score` where examples count several times, or not at all."""
-        return weigh_labels(MNLI.metrics, NAMES, predictions, references)
+    def metric_input(self, predictions: Given, references: Given) -> MetricInput:
+        return label_input(NAMES, predictions, references)
 
 
 PLUGIN = MnliCausal

@@ -1,47 +1,69 @@
-"""A prompt and the text that should follow it, from one's own files."""
+"""Text generation from a user's own files: a prompt and the text that follows it, or a chat."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator, model_validator
 
 from lorakit.errors import DataError
-from lorakit.metrics import Tokenize, Weighted
-from lorakit.tasks._answers import accepted_texts, score_texts, weigh_texts, written_text
-from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Prediction, Turn
-from lorakit.tasks._own import Names, OwnFiles
+from lorakit.metrics import Compared, Tokenize
+from lorakit.tasks._answers import accepted_texts, written_text
+from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Turn
+from lorakit.tasks._chat_rows import turns_and_answer
+from lorakit.tasks._own_files import Names, OwnFiles
 from lorakit.tasks._remarks import Remarks
-from lorakit.tasks._template import Spans, columns_of, filled, filled_with_spans, is_column
+from lorakit.tasks._scoring import Given, MetricInput, text_input
+from lorakit.tasks._template import Spans, columns_of, filled, is_column
+
+PROMPT_FIELDS = ("prompt", "completion", "references", "separator", "eos")
+"""Fields that do not apply to chats: the chat template writes the complete text."""
+
+
+@dataclass
+class _PromptGroup:
+    """The rows with the same prompt. index, where: those of the first."""
+
+    index: int
+    where: str
+    given: Spans
+    accepted: list[str] = field(default_factory=list)
 
 
 class Text(OwnFiles):
-    """A causal model continues a prompt, or answers in a chat. Equal prompts are one example when scored, with every
-    answer accepted."""
+    """The model continues a prompt, or answers in a chat. In evaluation, rows with equal
+    prompts are one example, and all of their answers are accepted."""
 
     name: Literal["text"] = "text"
     head: ClassVar[Head] = Head.CAUSAL
+    compares: ClassVar[Compared] = "texts"
     prompt: str = "prompt"
-    """Column of the prompt; or a template of several, such as `"{question}\n### SQL:"` (`{{` is a brace)."""
+    """Column of the prompt, or a template of columns such as `"{question}\\n### SQL:"` (`{{` is a
+    literal brace)."""
     completion: str = "completion"
-    """Column of the text to write; or a template, such as `" {answer}"`."""
+    """Column of the text to write, or a template such as `" {answer}"`."""
     messages: str | None = None
-    """Column with a chat, a list of {"role": ..., "content": ...}, in place of prompt and completion: written by the
-    tokenizer's chat template. The assistant's turns are trained; scored is its last one, asked for with all before."""
+    """Column with a chat, a list of {"role": ..., "content": ...}, instead of prompt and
+    completion. The tokenizer's chat template writes it. The assistant's turns are trained; its last
+    turn is scored, given all turns before it."""
     train_on: Literal["all", "last"] = "all"
-    """Of a chat: every turn of the assistant, or its last."""
+    """Turns of the assistant that are trained: all of them, or the last one."""
     references: str | None = None
-    """Column with the list of accepted texts, in the files that are scored; None: `completion` holds the one."""
+    """Column with the list of accepted texts, in the files that are scored; None: `completion` is
+    the only accepted text."""
     separator: str = ""
-    """Added to every prompt."""
+    """Text that is added to every prompt."""
     eos: bool = False
-    """The end-of-text token stands between prompt and completion, as in the reference code's GPT-2 tasks; a prompt may
-    then be empty, and the completion is plain text to pretrain on."""
+    """Put an end-of-text token between prompt and completion, as the reference code's GPT-2 tasks
+    do. The prompt may then be empty, and the completion is plain text to pretrain on."""
     metrics: Names = ("exact_match", "bleu")
+    """Names of metrics that compare texts."""
     tokenize: Tokenize | None = None
-    """How bleu, rouge and ter split texts, by the name of sacrebleu's tokenizer: `zh` for Chinese, `char` for other
-    scripts without spaces, `intl` for other letters. None: as the official scorers do, for English."""
+    """How bleu, rouge and ter split texts, by the name of sacrebleu's tokenizer: `zh` for Chinese,
+    `char` for other scripts without spaces, `intl` for other letters. None: as the official scorers
+    do, for English."""
 
     @field_validator("prompt", "completion")
     @classmethod
@@ -55,64 +77,55 @@ class Text(OwnFiles):
             if self.train_on == "last":
                 raise ValueError("train_on: last is for chats; name their column with messages")
             return self
-        beside = ("prompt", "completion", "references", "separator", "eos")
-        changed = [
-            name for name in beside if getattr(self, name) != type(self).model_fields[name].default
-        ]
-        if changed:
-            raise ValueError(
-                f"{changed[0]} has no meaning beside messages: the chat template writes the whole text"
-            )
+        defaults = type(self).model_fields
+        for name in PROMPT_FIELDS:
+            if getattr(self, name) != defaults[name].default:
+                raise ValueError(
+                    f"{name} does not apply together with messages: "
+                    "the chat template writes the complete text"
+                )
         return self
 
     def read(self, split: str, data: Data) -> list[Example]:
         if self.messages is not None:
             return self._chats(split, data, self.messages)
-        return (
-            self._to_learn(split, data)
-            if split == self.train_split
-            else self._to_score(split, data)
-        )
+        if split == self.train_split:
+            return self._to_learn(split, data)
+        return self._to_score(split, data)
 
     def _chats(self, split: str, data: Data, column: str) -> list[Example]:
-        found, remarks = [], Remarks()
+        hidden = split in self.test_splits
+        examples = []
+        remarks = Remarks()
         for index, (where, row) in enumerate(self.own_rows(split, data, [column], ())):
-            before, answer = _before_and_answer(
-                row[column], f"{where}: column {column!r}", split in self.test_splits
-            )
-            asked = next((turn.text for turn in reversed(before) if turn.role != ASSISTANT), "")
-            accepted = () if answer is None else (answer,)
-            if answer is not None and len(row[column]) > len(before) + 1:
-                remarks.note(
-                    "a chat that goes on after the assistant's last turn; what follows it is left out",
-                    where,
-                )
-            found.append(
+            turns, answer = turns_and_answer(row[column], f"{where}: column {column!r}", hidden)
+            if answer is not None and len(row[column]) > len(turns) + 1:
+                what = "turns after the assistant's last one, which are left out"
+                remarks.add(what, where)
+            examples.append(
                 Example(
                     f"{split}-{index}",
-                    asked,
+                    next((turn.text for turn in reversed(turns) if turn.role != ASSISTANT), ""),
                     target=answer,
-                    references=accepted,
-                    turns=before,
+                    references=() if answer is None else (answer,),
+                    turns=turns,
                     last_turn_only=self.train_on == "last",
                     where=where,
                 )
             )
-        remarks.say(len(found))
-        return found
+        remarks.warn(len(examples))
+        return examples
 
     def _to_learn(self, split: str, data: Data) -> list[Example]:
-        examples, remarks = [], Remarks()
+        examples = []
+        remarks = Remarks()
         columns = columns_of(self.completion)
-        remarks, index = Remarks(), -1
-        for index, (where, row) in enumerate(
-            self.own_rows(split, data, columns_of(self.prompt), columns)
-        ):
+        found = self.own_rows(split, data, columns_of(self.prompt), columns)
+        for index, (where, row) in enumerate(found):
             self._remark(remarks, row, where)
             prompt, given = self._prompt(row, where)
-            answer, target_given = filled_with_spans(self.completion, row, where)
-            self._remark(remarks, row, where)
-            if not answer.strip():
+            answer, target_given = filled(self.completion, row, where)
+            if not answer.strip():  # only an end token would be trained
                 raise DataError(
                     f"{where}: column {columns[0]!r} is empty, so there is nothing to learn"
                 )
@@ -127,67 +140,71 @@ class Text(OwnFiles):
                     target_given=target_given,
                 )
             )
-        remarks.say(len(examples))
+        remarks.warn(len(examples))
         return examples
 
     def _remark(self, remarks: Remarks, row: dict[str, Any], where: str) -> None:
-        """An empty column of a template may be meant; one that says that it is missing is not."""
+        """An empty column of a template may be intended; the word for a missing value is not."""
         for column in dict.fromkeys((*columns_of(self.prompt), *columns_of(self.completion))):
-            if isinstance(value := row.get(column), str) and value.strip():
-                remarks.text(value, column, where)
+            value = row.get(column)
+            if isinstance(value, str) and value.strip():
+                remarks.add_text(value, column, where)
 
     def _to_score(self, split: str, data: Data) -> list[Example]:
         columns = (self.references,) if self.references else columns_of(self.completion)
-        groups: dict[str, tuple[int, str, Spans, list[str]]] = {}
-        remarks, index = Remarks(), -1
-        for index, (where, row) in enumerate(
-            self.own_rows(split, data, columns_of(self.prompt), columns)
-        ):
+        groups: dict[str, _PromptGroup] = {}
+        remarks = Remarks()
+        count = 0
+        found = self.own_rows(split, data, columns_of(self.prompt), columns)
+        for index, (where, row) in enumerate(found):
+            count += 1
             self._remark(remarks, row, where)
             prompt, given = self._prompt(row, where)
-            accepted = groups.setdefault(prompt, (index, where, given, []))[3]
-            if all(column in row for column in columns):
-                accepted.extend(
-                    answer for answer in self._answers(row, where) if answer not in accepted
-                )
-        remarks.say(index + 1)
+            accepted = groups.setdefault(prompt, _PromptGroup(index, where, given)).accepted
+            if all(column in row for column in columns):  # otherwise the answers are hidden
+                answers = self._answers(row, where)
+                accepted.extend(answer for answer in answers if answer not in accepted)
+        remarks.warn(count)
         return [
             Example(
-                f"{split}-{index}",
+                f"{split}-{group.index}",
                 prompt,
-                target=accepted[0] if accepted else None,
-                references=tuple(accepted),
+                target=group.accepted[0] if group.accepted else None,
+                references=tuple(group.accepted),
                 eos=self.eos,
-                where=where,
-                given=given,
+                where=group.where,
+                given=group.given,
             )
-            for prompt, (index, where, given, accepted) in groups.items()
+            for prompt, group in groups.items()
         ]
 
     def _answers(self, row: dict[str, Any], where: str) -> list[str]:
-        if self.references is None and not is_column(self.completion):
-            found: Any = filled(self.completion, row, where)
+        column = self.references or self.completion
+        if self.references is None and not is_column(column):
+            found = filled(column, row, where)[0]
         else:
-            found = row[self.references or self.completion]
+            found = row[column]
         texts = found if isinstance(found, list) else [found]
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-            column = self.references or self.completion
             raise DataError(
-                f"{where}: column {column!r} holds {found!r}; give a text, or a list of texts, none empty"
+                f"{where}: column {column!r} holds {found!r}; "
+                "give a text, or a list of texts, none of them empty"
             )
         return texts
 
     def _prompt(self, row: dict[str, Any], where: str) -> tuple[str, Spans]:
-        text, given = filled_with_spans(self.prompt, row, where)
+        text, given = filled(self.prompt, row, where)
         return text + self.separator, given
 
     def ask(self, text: str) -> Example:
+        """A chat with one question; or a prompt, in the template if it has a single column."""
         if self.messages is not None:
             return Example("prompt", text, turns=(Turn("user", text),))
-        if is_column(self.prompt) or len(columns_of(self.prompt)) > 1:
+        first, *others = columns_of(self.prompt)
+        if is_column(self.prompt) or others:
             return Example("prompt", text + self.separator, eos=self.eos)
-        text, given = self._prompt({columns_of(self.prompt)[0]: text}, "prompt")
-        return Example("prompt", text, eos=self.eos, given=given)
+        prompt, given = self._prompt({first: text}, "prompt")
+        return Example("prompt", prompt, eos=self.eos, given=given)
 
     def to_prediction(self, output: Sequence[float] | str) -> str:
         return written_text(output).strip()
@@ -195,58 +212,8 @@ class Text(OwnFiles):
     def to_reference(self, example: Example) -> list[str]:
         return accepted_texts(example)
 
-    def score(
-        self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
-    ) -> dict[str, float]:
-        return score_texts(self.metrics, predictions, references, self.tokenize)
-
-    def weighted(
-        self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
-    ) -> Weighted:
-        """`score` where examples count several times, or not at all."""
-        return weigh_texts(self.metrics, predictions, references, self.tokenize)
-
-
-def _before_and_answer(value: Any, where: str, hidden: bool) -> tuple[tuple[Turn, ...], str | None]:
-    """The turns before the assistant's last, and that one; what comes after it is nothing to learn. hidden: there may
-    be none, and the chat ends with what it is to answer."""
-    if not isinstance(value, list) or not value:
-        raise DataError(
-            f'{where} holds {_short(value)}; give a list of {{"role": ..., "content": ...}}'
-        )
-    turns = [
-        _turn(message, f"{where}, message {number}") for number, message in enumerate(value, 1)
-    ]
-    last = max((i for i, turn in enumerate(turns) if turn.role == ASSISTANT), default=None)
-    if last is None or (hidden and last < len(turns) - 1):
-        if hidden:
-            return tuple(turns), None
-        raise DataError(f"{where}: the assistant says nothing, so there is nothing to learn")
-    if last == 0:
-        raise DataError(f"{where}: the assistant's only turn is the first, so nothing asks for it")
-    return tuple(turns[:last]), turns[last].text
-
-
-def _turn(message: Any, where: str) -> Turn:
-    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise DataError(f'{where}: {_short(message)} is no {{"role": ..., "content": ...}}')
-    text = message.get("content")
-    if not isinstance(text, str) or not text.strip():
-        raise DataError(
-            f"{where}: its content is {_short(text)}; only texts that are not empty are read"
-        )
-    if beside := sorted(
-        key for key, value in message.items() if key not in ("role", "content", "name") and value
-    ):
-        raise DataError(
-            f"{where}: {beside[0]!r} is not read, and leaving it out would change the chat; remove it"
-        )
-    return Turn(message["role"], text)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 60 else f"{text[:60]} ..."
+    def metric_input(self, predictions: Given, references: Given) -> MetricInput:
+        return text_input(predictions, references, self.tokenize)
 
 
 PLUGIN = Text

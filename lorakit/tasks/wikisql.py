@@ -1,13 +1,14 @@
-"""WikiSQL (Zhong et al. 2017, arXiv 1709.00103): a question and the column names of a table become a query.
+"""WikiSQL (Zhong et al. 2017, arXiv 1709.00103): a question and a table's column names to a query.
 
-The LoRA paper trains on it and does not print how it writes queries; the guide to text to SQL says how this does.
+The LoRA paper trains on WikiSQL but does not print how it writes queries; the guide to text to SQL
+describes how lorakit does.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from lorakit.errors import DataError
@@ -16,28 +17,25 @@ from lorakit.metrics._weighted import joined, means
 from lorakit.metrics._wikisql import PROTOCOL, Query, Table, logical_form, same_form, same_result
 from lorakit.tasks._answers import accepted_texts, written_text
 from lorakit.tasks._base import Data, Example, Head, Prediction, Task
-from lorakit.tasks._files import limit_of
 from lorakit.tasks._generation import END_OF_TEXT
-from lorakit.tasks._sql import parse, placed, quoted, spelled, written
-from lorakit.tasks._wikisql import NAMES, Question, Sheet, query_of, read, sheets
+from lorakit.tasks._sql import parse_sql, quoted, to_sql, with_names, with_numbers
+from lorakit.tasks._wikisql import NAMES, Sheet, SqlQuestion, query_of, read_sheets, read_split
 
 log = logging.getLogger(__name__)
 
 MARK = " -- "
+"""Between the gold query and the JSON about its table in a reference."""
 
 
 class WikiSql(Task):
-    """A causal model writes SQL to a question.
+    """The model writes the SQL query for a question.
 
-    A reference is the gold query, then after `--` the table: its id, its column names, and where its rows are.
+    A reference is the gold query, then, after `--`, the table: its id, its column names, and where
+    its rows are.
     """
 
     name: Literal["wikisql"] = "wikisql"
     head: ClassVar[Head] = Head.CAUSAL
-
-    @property
-    def eval_splits(self) -> tuple[str, ...]:
-        return ("validation",)
 
     @property
     def final_splits(self) -> tuple[str, ...]:
@@ -60,29 +58,29 @@ class WikiSql(Task):
 
     def read(self, split: str, data: Data) -> list[Example]:
         """Ids are `<split>-<number of the row>`."""
-        limit = limit_of(data.limit, split, tuple(NAMES))
-        questions, tables = read(split, data.path, data.revision)
-        source = (
-            {}
-            if split == self.train_split
-            else {"path": data.path, "revision": data.revision, "split": split}
-        )
-        found = [
+        limit = data.limit_of(split, tuple(NAMES))
+        questions, tables = read_split(split, data.path, data.revision)
+        source: dict[str, Any] = {}
+        if split != self.train_split:
+            source = {"path": data.path, "revision": data.revision, "split": split}
+        examples = [
             _example(f"{split}-{i}", question, tables, source)
             for i, question in enumerate(questions)
         ]
-        return found[:limit]
+        return examples[:limit]  # all are made first, so that a trial run finds every error
 
     def to_prediction(self, output: Sequence[float] | str | Mapping[str, Any]) -> str:
-        """The query that stands in the first line of a text, written as the targets are; the line where it is none.
+        """The query in the first line of a text, in the form of the targets; or the line itself,
+        if it is not a query.
 
-        Also a line of the official format for predictions, `{"query": {"sel", "agg", "conds"}}` or `{"error": ...}`.
+        A line of the official format for predictions is accepted too: `{"query": {"sel", "agg",
+        "conds"}}` or `{"error": ...}`.
         """
         if isinstance(output, Mapping):
-            return _official(output)
+            return _official_prediction(output)
         line = written_text(output).split(END_OF_TEXT)[0].strip().split("\n")[0].strip()
-        query = parse(line)
-        return line if query is None else written(query)
+        query = parse_sql(line)
+        return line if query is None else to_sql(query)
 
     def to_reference(self, example: Example) -> list[str]:
         return accepted_texts(example)
@@ -90,27 +88,34 @@ class WikiSql(Task):
     def score(
         self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
     ) -> dict[str, float]:
-        """In percent. execution_accuracy: on the tables that come with rows, and not at all where none does.
+        """In percent.
 
-        unparsable: the share of predictions that are no query of their table, by their form or by a column's name.
+        execution_accuracy: on the examples whose table comes with rows; left out if none does.
+        unparsable: the share of predictions that are not a query of their table, because of their
+        form or a column's name.
         """
-        gold, said = _read(predictions, references)
-        scores = logical_form(said, [one.query for one in gold])
-        executed = _executed(said, gold)
-        scores |= {"execution_accuracy": sum(executed.values()) / len(executed)} if executed else {}
-        scores["unparsable"] = said.count(None) / len(said)
+        gold = [_gold(accepted, i) for i, accepted in enumerate(references)]
+        found = _queries(predictions, gold)
+        scores = logical_form(found, [one.query for one in gold])
+        executed = _executed(found, gold)
+        if executed:
+            scores["execution_accuracy"] = sum(executed.values()) / len(executed)
+        scores["unparsable"] = found.count(None) / len(found)
         return {key: 100.0 * value for key, value in scores.items()}
 
     def weighted(
         self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
     ) -> Weighted:
-        """`score` where examples count several times, or not at all; execution only where all tables have rows."""
-        gold, said = _read(predictions, references)
+        """`score` where examples count several times, or not at all; with execution accuracy only
+        if all tables have rows."""
+        gold = [_gold(accepted, i) for i, accepted in enumerate(references)]
+        found = _queries(predictions, gold)
         each = {
-            "logical_form_accuracy": same_form(said, [one.query for one in gold]),
-            "unparsable": [query is None for query in said],
+            "logical_form_accuracy": same_form(found, [one.query for one in gold]),
+            "unparsable": [query is None for query in found],
         }
-        if len(executed := _executed(said, gold)) == len(gold):
+        executed = _executed(found, gold)
+        if len(executed) == len(gold):
             each["execution_accuracy"] = list(executed.values())
         return joined((means(each), 100.0))
 
@@ -120,12 +125,13 @@ class _Gold(NamedTuple):
     table: str
     header: list[str | None]
     source: dict[str, Any] | None
-    """What `sheets` needs to find the rows; None where there are none."""
+    """What `read_sheets` needs to find the rows; None if the table does not have any."""
 
 
 def _example(
-    id: str, question: Question, tables: Mapping[str, Sheet], source: dict[str, Any]
+    id: str, question: SqlQuestion, tables: Mapping[str, Sheet], source: dict[str, Any]
 ) -> Example:
+    """source: where the rows are, for the reference; empty in training, which needs none."""
     sheet = tables.get(question.table)
     if sheet is None:
         raise DataError(
@@ -134,93 +140,106 @@ def _example(
     text = " ".join(question.text.split())
     if not text:
         raise DataError(f"{question.where}: an empty question")
-    columns = [
-        int(at) for at in (question.query.column, *(c[0] for c in question.query.conditions))
-    ]
-    if max(columns) >= len(sheet.header):
+    highest = max(_columns(question.query))
+    if highest >= len(sheet.header):
         raise DataError(
-            f"{question.where}: column {max(columns)} of table {question.table}, which has "
-            f"{len(sheet.header)}"
+            f"{question.where}: column {highest} of table {question.table}, "
+            f"which has {len(sheet.header)}"
         )
-    names = ", ".join(
-        f"col{i}" + (f" {quoted(name, chr(34))}" if name else "")
-        for i, name in enumerate(sheet.header)
-    )
-    sql = written(spelled(question.query, sheet.header))
-    about = {"table": question.table, "columns": sheet.header} | (
-        {"rows": source} if sheet.content and source else {}
-    )
-    references = (sql + MARK + json.dumps(about, ensure_ascii=False),) if source else ()
-    return Example(
-        id, f"table: {names}\nquestion: {text}\nSQL:", target=f" {sql}", references=references
-    )
+    sql = to_sql(with_names(question.query, sheet.header))
+    references: tuple[str, ...] = ()
+    if source:
+        about: dict[str, Any] = {"table": question.table, "columns": sheet.header}
+        if sheet.content:
+            about["rows"] = source
+        references = (sql + MARK + json.dumps(about, ensure_ascii=False),)
+    prompt = f"table: {_header_text(sheet.header)}\nquestion: {text}\nSQL:"
+    return Example(id, prompt, target=f" {sql}", references=references)
 
 
-def _official(line: Mapping[str, Any]) -> str:
+def _columns(query: Query) -> Iterator[int]:
+    yield int(query.column)
+    for column, _, _ in query.conditions:
+        yield int(column)
+
+
+def _header_text(header: Sequence[str | None]) -> str:
+    """`col0 "Year", col1 "Club"`: names, and the numbers for columns that cannot be named."""
+    names = [f" {quoted(name, chr(34))}" if name else "" for name in header]
+    return ", ".join(f"col{i}{name}" for i, name in enumerate(names))
+
+
+def _official_prediction(line: Mapping[str, Any]) -> str:
+    """The query of an official line; the line as JSON, which is not a query, if it has none."""
     try:
         if not line.get("error"):
-            return written(query_of(line.get("query"), "prediction"))
+            return to_sql(query_of(line.get("query"), "prediction"))
     except DataError:
         pass
-    return json.dumps(
-        {key: line[key] for key in ("query", "error") if key in line}, ensure_ascii=False
-    )
+    kept = {key: line[key] for key in ("query", "error") if key in line}
+    return json.dumps(kept, ensure_ascii=False)
 
 
 def _query(text: Prediction, header: Sequence[str | None]) -> Query | None:
-    query = parse(written_text(text))
-    return None if query is None else placed(query, header)
+    query = parse_sql(written_text(text))
+    return None if query is None else with_numbers(query, header)
+
+
+def _queries(predictions: Sequence[Prediction], gold: Sequence[_Gold]) -> list[Query | None]:
+    """The query of each prediction; None: it is not a query of its table."""
+    found = [_query(text, one.header) for text, one in zip(predictions, gold, strict=False)]
+    # as many as there are predictions: `logical_form` refuses different lengths
+    return found + [None] * (len(predictions) - len(found))
 
 
 def _gold(accepted: Prediction | list[str], number: int) -> _Gold:
-    texts = [accepted] if isinstance(accepted, str) else accepted
+    texts = accepted if isinstance(accepted, (list, tuple)) else [accepted]
     try:
-        (text,) = texts  # type: ignore[misc]
-        start = text.rindex(MARK + '{"table": ')
-        about = json.loads(text[start + len(MARK) :])
-        query = _query(text[:start], about["columns"])
+        (text,) = texts
+        # the last one: `--` may be in a value of the query too
+        start = str(text).rindex(MARK + '{"table": ')
+        about = json.loads(str(text)[start + len(MARK) :])
+        query = _query(str(text)[:start], about["columns"])
         if query is None:
-            raise ValueError("no query of its table")
+            raise ValueError("not a query of its table")
         return _Gold(query, about["table"], about["columns"], about.get("rows"))
     except (TypeError, ValueError, LookupError, AttributeError) as error:
         raise DataError(
-            f"reference {number}: {accepted!r:.200} ({error}); give one query, then -- and its table, as "
-            "predictions/SPLIT.jsonl of a run has it"
+            f"reference {number}: {accepted!r:.200} ({error}); give one query, then -- and its "
+            "table, as in predictions/SPLIT.jsonl of a run"
         ) from None
 
 
-def _read(
-    predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
-) -> tuple[list[_Gold], list[Query | None]]:
-    gold = [_gold(accepted, i) for i, accepted in enumerate(references)]
-    said = [_query(text, one.header) for text, one in zip(predictions, gold, strict=False)]
-    return gold, said + [None] * (len(predictions) - len(said))  # which `logical_form` refuses
-
-
-def _executed(said: Sequence[Query | None], gold: Sequence[_Gold]) -> dict[int, bool]:
-    """Number of the example -> whether the query gives what the gold one gives, where the table has rows."""
+def _executed(found: Sequence[Query | None], gold: Sequence[_Gold]) -> dict[int, bool]:
+    """Number of the example -> whether its query gives the gold query's result; only examples whose
+    table has rows."""
     tables: dict[str, Table] = {}
+    # as JSON, to read each source once: a dict is not hashable
     for source in {json.dumps(one.source): one.source for one in gold if one.source}.values():
         tables |= _contents(source)
-    at = [i for i, one in enumerate(gold) if one.table in tables]
-    if not at:
+    numbers = [i for i, one in enumerate(gold) if one.table in tables]
+    if not numbers:
         log.info("no table has rows, so execution accuracy is left out")
         return {}
-    if len(at) < len(gold):
+    if len(numbers) < len(gold):
         log.warning(
-            "execution accuracy is of the %d examples of %d whose table has rows",
-            len(at),
+            "execution accuracy is that of %d of %d examples, whose table has rows",
+            len(numbers),
             len(gold),
         )
-    found = same_result(
-        [said[i] for i in at], [gold[i].query for i in at], [gold[i].table for i in at], tables
+    chosen = [gold[i] for i in numbers]
+    same = same_result(
+        [found[i] for i in numbers],
+        [one.query for one in chosen],
+        [one.table for one in chosen],
+        tables,
     )
-    return dict(zip(at, found, strict=True))
+    return dict(zip(numbers, same, strict=True))
 
 
 def _contents(source: Mapping[str, Any]) -> dict[str, Table]:
     try:
-        found = sheets(source["split"], source["path"], source["revision"])
+        found = read_sheets(source["split"], source["path"], source["revision"])
     except (DataError, LookupError) as error:
         log.warning("the tables' rows are not where the references say: %s", error)
         return {}

@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from lorakit.batches import Encoded, collate, pack, sent
+from lorakit.batches import Encoded, collate, pack, to_device
 from lorakit.errors import DataError, ModelError
 from lorakit.methods import Attachment
 from lorakit.nn.compiled import as_written, compiled_layers
@@ -248,7 +248,7 @@ def _accumulate(
     """Gradients of one process's micro batches, each divided by what the whole global batch holds; the mean loss, and
     after it the sums of all processes' wishes, which travel with it: (1 + wishes,)."""
     accelerator = exchange.accelerator
-    total = sent(torch.tensor([0.0, *wishes]), accelerator.device)
+    total = to_device(torch.tensor([0.0, *wishes]), accelerator.device)
     for i, items in enumerate(parts):
         last = i == len(parts) - 1
         if not items and not last:
@@ -282,7 +282,7 @@ def _to(batch: dict[str, Tensor], accelerator: Accelerator) -> dict[str, Tensor]
     """On the device; a causal head's labels stay on the host, see `loss_sum`."""
     there = accelerator.device
     return {
-        name: value if name == "labels" and value.ndim > 1 else sent(value, there)
+        name: value if name == "labels" and value.ndim > 1 else to_device(value, there)
         for name, value in batch.items()
     }
 

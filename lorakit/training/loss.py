@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorakit.batches import IGNORE, sent
+from lorakit.batches import IGNORE, to_device
 from lorakit.nn.head_loss import head_loss
 from lorakit.nn.linear import is_quantized
 from lorakit.nn.logits import last_logits
@@ -60,7 +60,7 @@ def _trained(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     and those labels, (trained tokens,), on the same device."""
     chosen = labels != IGNORE
     rows, columns, labels = (
-        sent(t, values.device) for t in (*chosen.nonzero(as_tuple=True), labels[chosen])
+        to_device(t, values.device) for t in (*chosen.nonzero(as_tuple=True), labels[chosen])
     )
     return values[rows, columns], labels
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lorakit.batches import once
+from lorakit.batches import token_cache
 from lorakit.errors import InputError, LorakitError, Unavailable
 from lorakit.evaluation.answers import read_splits, scored_splits
 from lorakit.metrics import _nlg_data
@@ -108,7 +108,7 @@ def weight_file(spec: Any, file: str, must: bool = True) -> str | None:
 
 
 def _tokenise(recipe: Recipe, splits: dict[str, list[Example]]) -> None:
-    if all(len(rows) < once.FEW for rows in splits.values()):
+    if all(len(rows) < token_cache.MIN_EXAMPLES for rows in splits.values()):
         return
     from lorakit.bases.config import read_config
     from lorakit.bases.tokenizer import tokenizer_of

@@ -14,8 +14,7 @@ from lorakit.evaluation.answers import Answer, read_splits, score_answers
 from lorakit.metrics import Failed, failures
 from lorakit.recipe.load import compose
 from lorakit.runs.predictions import Said, by_id, field_of, id_of, json_lines, read_predictions
-from lorakit.tasks import Example, Head, Task, tasks
-from lorakit.tasks._answers import given_label, number
+from lorakit.tasks import Example, Head, Task, finite_number, given_label, tasks
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def _answer(task: Task, said: Said) -> Any:
     if task.head is Head.CLASSIFICATION:
         return task.labels[given_label(said.value, task.labels, said.where)]
     if task.head is Head.REGRESSION:
-        return number(said.value, said.where)
+        return finite_number(said.value, said.where)
     if isinstance(said.value, (bool, int, float)) and not task.choices:
         raise _no_text(said)
     return said.value

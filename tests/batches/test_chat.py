@@ -1,4 +1,4 @@
-"""A chat by the tokenizer's template: the assistant's words are trained, each token of them, and nothing else."""
+"""Chats by the tokenizer's template: exactly the tokens of the assistant's words are trained."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from lorakit.tasks import Data, Example, Head, Turn
 CHATML = """{% for m in messages %}{{ '<im> ' + m.role + ' ' + m.content + ' <end> ' }}{% endfor %}
 {%- if add_generation_prompt %}{{ '<im> assistant ' }}{% endif %}"""
 BRACKETS = """{{ '<s>' }}{% for m in messages %}
-{%- if m.role == 'user' %}{{ '[ ' + m.content + ' ]' }}{% else %}{{ ' ' + m.content + ' </s>' }}{% endif %}
+{%- if m.role == 'user' %}{{ '[ ' + m.content + ' ]' }}
+{%- else %}{{ ' ' + m.content + ' </s>' }}{% endif %}
 {%- endfor %}"""
 LAST_THINKS = """{% for m in messages %}{{ '<im> ' + m.role + ' ' }}
-{%- if loop.last and m.role == 'assistant' %}{{ 'w50 w51 ' }}{% endif %}{{ m.content + ' <end> ' }}{% endfor %}
+{%- if loop.last and m.role == 'assistant' %}{{ 'w50 w51 ' }}{% endif %}
+{{- m.content + ' <end> ' }}{% endfor %}
 {%- if add_generation_prompt %}{{ '<im> assistant ' }}{% endif %}"""
 STRICT = """{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}
 {{- raise_exception('roles must alternate') }}{% endif %}{{ m.content + ' ' }}{% endfor %}"""
@@ -97,7 +99,8 @@ def test_what_is_refused(chatty, tokenizer):
 NO_MARK = """{% for m in messages %}{{ m.role + ' : ' + m.content + ' ' }}{% endfor %}
 {%- if add_generation_prompt %}{{ 'assistant : ' }}{% endif %}"""
 THINK = """{% for m in messages %}{{ '<im> ' + m.role + ' ' }}
-{%- if m.role == 'assistant' %}{{ m.content.split('w51')[-1] }}{% else %}{{ m.content }}{% endif %}{{ ' <end> ' }}
+{%- if m.role == 'assistant' %}{{ m.content.split('w51')[-1] }}
+{%- else %}{{ m.content }}{% endif %}{{ ' <end> ' }}
 {%- endfor %}{% if add_generation_prompt %}{{ '<im> assistant w50 ' }}{% endif %}"""
 OTHER_NAME = """{% for m in messages %}{{ m.role + ' ' + m.content + ' </s> ' }}{% endfor %}
 {%- if add_generation_prompt %}{{ 'w60 ' }}{% endif %}"""
@@ -153,7 +156,8 @@ def test_a_prompt_that_no_answer_follows_is_named(chatty):
         "{% for i in range(10**9) %}x{% endfor %}",
         "{{ 'x' * 10**11 }}",
         "{{ 'x' * 10**9 }}",
-        "{% set ns = namespace(x='xx') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        "{% set ns = namespace(x='xx') %}"
+        "{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
         "{% if %}",
         "{{ messages[7].role }}",
     ],
@@ -174,14 +178,14 @@ def test_a_template_that_fails_is_one_error(chatty, template):
 )
 def test_a_template_that_does_not_end_is_one_error(chatty, template, monkeypatch):
     monkeypatch.setenv("LORAKIT_TEMPLATE_SECONDS", "1")
-    render._renderers.clear()
+    render._processes.clear()
     tokenizer = chatty(template)
     tokenizer.chat_template_file = "t.jinja"
     try:
         with pytest.raises(DataError, match=r"example a \(f:3\).*within 1 seconds.*t\.jinja"):
             trained_words(tokenizer, Example("a", "w1", target="w6", turns=TWO[:1], where="f:3"))
     finally:
-        render._renderers.clear()
+        render._processes.clear()
     assert trained_words(chatty(CHATML), Example("a", "w1", target="w6", turns=TWO[:1])) == [
         "w6",
         "<end>",

@@ -111,7 +111,7 @@ def test_labels(head, kind):
 
 
 def test_labels_of_a_causal_model_stand_where_their_tokens_stand():
-    """The end token may be the padding token too: it is trained where it ends a text, and not where it pads."""
+    """If the end token is the padding token too, it is trained only where it ends a text."""
     items = [
         Encoded(
             "a", {"input_ids": [5, 6, 1], "attention_mask": [1, 1, 1]}, None, [IGNORE, IGNORE, 1]

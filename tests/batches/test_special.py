@@ -1,4 +1,4 @@
-"""Special tokens as text: those of a template are meant, those in the data are text like any other."""
+"""Special tokens in texts: those of a template are tokens, those in the data are plain text."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from lorakit.errors import DataError, InputError
 from lorakit.evaluation.answers import Answer, score_answers
 from lorakit.runs.result import Counts, Result, SeedResult
 from lorakit.tasks import tasks
+from lorakit.tasks._scoring import MetricTask
 
 LABELS = ("not_equivalent", "equivalent")
 
@@ -220,7 +221,7 @@ def test_every_format(pair, lorakit_cli, form):
 
 def test_a_task_that_cannot_be_resampled(pair, monkeypatch):
     """Another package's, say: its seeds are compared."""
-    monkeypatch.delattr(tasks.get("glue"), "weighted")
+    monkeypatch.delattr(MetricTask, "weighted")
     found = compare(pair)
     assert {row.over for row in found.rows} == {"3 + 3 seeds"}
     assert set(found.left_out) == {"accuracy", "f1"}

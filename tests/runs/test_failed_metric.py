@@ -9,7 +9,7 @@ import pytest
 
 from lorakit.errors import DataError, MetricError
 from lorakit.metrics import attempt, e2e_metrics, facts_of, failures, metrics
-from lorakit.tasks import _answers
+from lorakit.tasks import _scoring
 from tests.commands import SMALL
 
 WHY = "METEOR has not answered in 900 seconds, and was ended"
@@ -35,7 +35,7 @@ def broken(monkeypatch):
     """broken(name, error): the metric of that name fails."""
 
     def put(name: str, error: Exception) -> None:
-        monkeypatch.setattr(_answers, "metrics", _Broken(name, error))
+        monkeypatch.setattr(_scoring, "metrics", _Broken(name, error))
 
     return put
 
@@ -105,7 +105,7 @@ def run(tmp_path_factory):
     from lorakit.verbs.train import train_recipe
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_answers, "metrics", _Broken("rouge", MetricError(WHY)))
+        patch.setattr(_scoring, "metrics", _Broken("rouge", MetricError(WHY)))
         return train_recipe(
             load_recipe("quickstart_generate", SHORT),
             tmp_path_factory.mktemp("runs"),

@@ -1,4 +1,4 @@
-"""The official layouts of GLUE, E2E, WebNLG, DART and SAMSum with rows of our own: three examples per split."""
+"""The official layouts of GLUE, E2E, WebNLG, DART and SAMSum, with three examples per split."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import pytest
 from lorakit.metrics import Facts, metric, metrics
 from lorakit.metrics._weighted import means
 
-MNLI = "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse"
+MNLI = (
+    "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse "
+    "sentence1_parse sentence2_parse"
+)
 STSB = "index genre filename year old_index source1 source2 sentence1 sentence2"
 
 
@@ -306,17 +309,7 @@ class Stub:
 
 @pytest.fixture
 def stub_suites(monkeypatch):
-    """In place of the official scorers' metrics, which may need pycocoevalcap, and take their time."""
+    """Replaces the official scorers, which are slow and may need pycocoevalcap."""
     for name in SUITES:
         monkeypatch.setitem(metrics._foreign, name, Stub(name))
         monkeypatch.delitem(metrics._modules, name, raising=False)
-
-
-@pytest.fixture
-def write(tmp_path: Path):
-    def write(name: str, content: str | bytes) -> str:
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return str(path)
-
-    return write

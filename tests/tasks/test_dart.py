@@ -50,7 +50,8 @@ def test_empty_texts_are_left_out_and_said(dart_folder, caplog):
         ("test-3", ("F b C.",)),
     ]
     assert (
-        "full-test.json: entries with an empty text, or with none: 2, the first is 0" in caplog.text
+        "full-test.json: entries with an empty text or without a text: 2, the first is 0"
+        in caplog.text
     )
     assert Dart().rows_of("test", Data(path=str(dart_folder))) == ["test-0", "test-1", "", "test-3"]
 
@@ -169,14 +170,17 @@ def test_official_counts(split, folder, texts, caplog):
     assert len(examples) == Dart().expected_rows()[split]
     assert sum(len(example.references) for example in examples) == texts
     assert [record.getMessage().partition(": ")[2] for record in caplog.records] == (
-        ["entries with an empty text, or with none: 1, the first is 115"] if split == "test" else []
+        ["entries with an empty text or without a text: 1, the first is 115"]
+        if split == "test"
+        else []
     )
 
 
 @real
 @pytest.mark.slow
 def test_outputs_by_row_give_the_known_bleu():
-    """BART-large, a line per entry: 48.57 over contexts, with at most six references, lower case, split at \\W."""
+    """BART-large, one line per entry: 48.57 over contexts, six references at most, lower case,
+    split at \\W."""
     from sacrebleu.metrics.bleu import BLEU
 
     def normal(text: str) -> str:

@@ -24,9 +24,11 @@ def read(split: str, folder):
     ("mr", "context"),
     [
         (
-            "name[Aromi], eatType[pub], food[Fast food], priceRange[£20-25], customer rating[1 out of 5], "
+            "name[Aromi], eatType[pub], food[Fast food], priceRange[£20-25], "
+            "customer rating[1 out of 5], "
             "area[riverside], familyFriendly[no], near[Café Rouge]",
-            "name : Aromi | Type : pub | food : Fast food | price : £ 20 - 25 | customer rating : 1 out of 5 | "
+            "name : Aromi | Type : pub | food : Fast food | price : £ 20 - 25 | "
+            "customer rating : 1 out of 5 | "
             "area : riverside | family friendly : no | near : Café Rouge",
         ),
         ("name[Cotto], priceRange[high]", "name : Cotto | price : high"),
@@ -49,15 +51,13 @@ def test_contexts(mr, context):
     ],
 )
 def test_a_malformed_meaning_representation(mr):
-    with pytest.raises(
-        DataError, match=r"^f:1: .* is no meaning representation; it has the form name\[Aromi\]"
-    ):
+    with pytest.raises(DataError, match=r"^f:1: .*name\[Aromi\], eatType"):
         context_of(mr, "f:1")
 
 
 def test_an_unknown_slot():
     with pytest.raises(
-        DataError, match=r"^f:1: E2E has no slot 'eattype'; did you mean 'eatType'\? \(slots: name"
+        DataError, match=r"^f:1: .*'eattype'; did you mean 'eatType'\? \(slots: name"
     ):
         context_of("name[Aromi], eattype[pub]", "f:1")
 
@@ -72,7 +72,7 @@ def test_every_row_is_learnt(e2e_folder, caplog):
     ]
     assert all(example.eos for example in examples)
     assert "trainset.csv: text as it was written" in caplog.text
-    assert "trainset.csv: 1 texts have a line break, and it is read as a space" in caplog.text
+    assert "trainset.csv: 1 texts have line breaks" in caplog.text
     assert "trainset.csv: 3 rows; the official train split has 42061" in caplog.text
 
 
@@ -147,11 +147,7 @@ def test_official_files_go_before_text_files_and_are_not_mixed_with_them(e2e_fol
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        (
-            "trainset.csv",
-            "mr,ref\nname[A],x\nname,y\n",
-            r"trainset.csv:3: 'name' is no meaning representation",
-        ),
+        ("trainset.csv", "mr,ref\nname[A],x\nname,y\n", r"trainset.csv:3: 'name' is"),
         (
             "trainset.csv",
             'mr,ref\nname[A],"x\ny"\nname[A], \n',
@@ -231,9 +227,8 @@ def test_official_counts(split, rows, contexts, caplog):
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_contexts_are_those_of_the_reference_code_in_every_row(split):
     folder = Path(str(ROOT)) / "e2e_nlg"
-    (_, ours), (_, theirs) = (
-        E2E().official_rows(split, str(path)) for path in (folder, folder / "lora_txt")
-    )
+    files = [E2E.published.file(str(path), split) for path in (folder, folder / "lora_txt")]
+    ours, theirs = (E2E().file_rows(file, split) for file in files)
     assert [row.context for row in ours] == [row.context for row in theirs]
     data = [Data(path=str(path)) for path in (folder, folder / "lora_txt")]
     assert E2E().rows_of(split, data[0]) == E2E().rows_of(split, data[1])

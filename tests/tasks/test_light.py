@@ -1,4 +1,4 @@
-"""A recipe is checked before torch is imported: no task and no metric may import what takes long."""
+"""A recipe is validated before torch is imported: importing a task or a metric must be fast."""
 
 from __future__ import annotations
 

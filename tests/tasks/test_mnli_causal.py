@@ -53,10 +53,7 @@ def test_words_of_ones_own_are_asked_for_and_answered(glue_folder):
     ],
 )
 def test_other_words_are_refused(words):
-    with pytest.raises(
-        ValidationError,
-        match="give three words that differ, for entailment, neutral, contradiction",
-    ):
+    with pytest.raises(ValidationError, match="for entailment, neutral, contradiction"):
         MnliCausal(words=words)
 
 
@@ -79,17 +76,15 @@ def test_the_likeliest_word_is_the_answer(output, label):
 
 def test_what_is_no_answer():
     task = MnliCausal()
-    with pytest.raises(
-        DataError, match=r"'Yes' is no answer; give one of entailment, .*True, Neither, False"
-    ):
+    with pytest.raises(DataError, match=r"'Yes' .* entailment, .*True, Neither, False"):
         task.to_prediction("Yes")
-    with pytest.raises(DataError, match="7 is no answer"):
+    with pytest.raises(DataError, match=r"^7 "):
         task.to_prediction(7)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"needs 3 number"):
         task.to_prediction([-1.0, -2.0])
-    with pytest.raises(TrainingError, match="NaN is no answer"):
+    with pytest.raises(TrainingError, match="nan"):
         task.to_prediction([-1.0, math.nan, -2.0])
-    with pytest.raises(DataError, match="a: no label, so it can be predicted and not scored"):
+    with pytest.raises(DataError, match=r"^a: no label"):
         task.to_reference(Example("a", "b"))
 
 
@@ -158,4 +153,5 @@ def test_slices_of_the_official_files(split, rows, caplog):
         in caplog.text
     )
     theirs = Glue(name="glue/mnli").read(split, Data(path=f"{ROOT}/glue"))
-    assert [MnliCausal().choices[e.target] for e in theirs] == [e.target for e in examples]  # type: ignore[index]
+    words = [MnliCausal().choices[e.target] for e in theirs]  # type: ignore[index]
+    assert words == [e.target for e in examples]

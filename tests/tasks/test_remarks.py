@@ -1,4 +1,4 @@
-"""What is odd about rows and yet may be meant is counted and said once, the same in every format."""
+"""Oddities of rows that may be intended are counted and logged once, in every format alike."""
 
 from __future__ import annotations
 
@@ -112,6 +112,7 @@ def test_a_prompt_that_says_it_is_missing(caplog, table):
         "jsonl", [{"prompt": "a", "completion": "b"}, {"prompt": "nan", "completion": "b"}]
     )
     _, (message,) = said(caplog, Text(train=path, validation=path))
+    assert message.startswith("1 of 2 rows")
     assert "d.jsonl:2" in message
 
 

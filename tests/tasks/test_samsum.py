@@ -173,11 +173,7 @@ ROW = '{"id": "1", "summary": "s", "dialogue": "d"}'
         ("test.json", "[", r"test.json:1: not JSON"),
         ("test.json", "{}", r"test.json: Input should be a valid list, found {}"),
         ("test.json", f'[{ROW}, {{"id": "2"}}]', r"test.json: \[1\].dialogue: Field required"),
-        (
-            "test.json",
-            f"[{ROW}, {ROW}]",
-            r"test.json: \[1\]: id '1' stands at .*test.json: \[0\] too",
-        ),
+        ("test.json", f"[{ROW}, {ROW}]", r"test.json: \[1\]: id '1' .*test.json: \[0\]"),
         (
             "test.json",
             ROW.replace('"s"', '" "').join("[]"),
@@ -198,7 +194,7 @@ ROW = '{"id": "1", "summary": "s", "dialogue": "d"}'
             "id,dialogue,summary\n1,a,b\n",
             r"no test.csv for the test split. The .json files: corpus.7z",
         ),
-        ("other.csv", "", r"holds none of train.json, val.json, test.json or samsum-train.csv"),
+        ("other.csv", "", r"train.json, val.json, test.json or samsum-train.csv.*other.csv"),
     ],
 )
 def test_wrong_files(write, tmp_path, name, content, message):
@@ -232,8 +228,7 @@ def test_no_network_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
     with pytest.raises(
-        DataUnavailable,
-        match=r"samsum, test, is not available: .*Give data.path=FOLDER. .*or run once",
+        DataUnavailable, match=r"samsum, test, .*Couldn't reach it.*data.path=FOLDER"
     ):
         Samsum().read("test", Data())
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -32,10 +33,7 @@ def test_every_good_text_is_learnt_in_the_order_of_the_paths(webnlg_folder, capl
         ("train-1", LEADER, " Its leader is B.", (), True),
         ("train-2", LONG, " It serves Aarhus.", (), True),
     ]
-    assert (
-        "train: texts left out by their comment: 2 'toFix'; entries that have no other: 1"
-        in caplog.text
-    )
+    assert re.search(r"train: texts left out .*: 2 'toFix'; entries .*: 1", caplog.text)
     assert "train: 3 rows; the official train split has 6940" in caplog.text
 
 
@@ -131,7 +129,7 @@ def test_the_reference_codes_json(write, tmp_path):
         (
             'category="Airport"',
             'category="Airprot"',
-            r"a.xml:4: category 'Airprot' is none of the 15.*mean 'Airport'",
+            r"a.xml:4: category 'Airprot' .*mean 'Airport'",
         ),
         ("He leads Aarhus.", " ", r"a.xml:7: an empty text"),
         (
@@ -159,7 +157,7 @@ def test_the_reference_codes_json(write, tmp_path):
             "modifiedtripleset",
             r"a.xml:4: an entry with 2 modifiedtripleset; it has one",
         ),
-        ("benchmark", "corpus", r"a.xml:2: <corpus>; a file of WebNLG is a <benchmark> of entries"),
+        ("benchmark", "corpus", r"a.xml:2: <corpus>; .*<benchmark>"),
         ("</entry>", "", r"a.xml:\d+: not XML: mismatched tag"),
     ],
 )
@@ -182,10 +180,7 @@ def test_wrong_xml(webnlg_folder, old, new, message):
             {"entries": [{"1": {"category": "Food"}}]},
             r"dev.json: entries\[0\].1.modifiedtripleset: Field required",
         ),
-        (
-            {"entries": [json_entry(1, category="Film")]},
-            r"dev.json: entry 1: category 'Film' is none of the 15",
-        ),
+        ({"entries": [json_entry(1, category="Film")]}, r"dev.json: entry 1: category 'Film'"),
         (
             {"entries": [json_entry(1), json_entry(2, lexicalisations=[])]},
             r"dev.json: entry 2: an entry without a text",
@@ -315,14 +310,8 @@ def test_official_counts(caplog):
         found = {split: WebNLG().read(split, Data(path=str(folder))) for split in WebNLG.sizes}
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
     assert {split: len(examples) for split, examples in found.items()} == WebNLG().expected_rows()
-    assert (
-        "train: texts left out by their comment: 77 'toFix'; entries that have no other: 5"
-        in caplog.text
-    )
-    assert (
-        "dev: texts left out by their comment: 10 'toFix'; entries that have no other: 1"
-        in caplog.text
-    )
+    assert re.search(r"train: texts left out .*: 77 'toFix'; entries .*: 5", caplog.text)
+    assert re.search(r"dev: texts left out .*: 10 'toFix'; entries .*: 1", caplog.text)
     assert [e.group for e in found["test"]] == ["seen"] * 971 + ["unseen"] * 891
     assert [sum(len(e.references) for e in found[split]) for split in ("validation", "test")] == [
         2258,

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from lorakit.errors import DataError
+from lorakit.files.documents import read_json, read_xml
+from lorakit.files.tables import rows
 from lorakit.tasks import Data, Example, Head, Task, Turn, tasks
-from lorakit.tasks._files import rows
-from lorakit.tasks._sources import read_json, read_xml
 from tests.hostile import CANARY, Trial, as_json, damaged, deep, each, mutated, tiers
 
 ENTITIES = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 12))

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lorakit.batches import encode, once
+from lorakit.batches import encode, token_cache
 from lorakit.tasks import Data, Example, Head, Turn
 from tests.commands import SMALL
 
@@ -15,7 +15,7 @@ from tests.commands import SMALL
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("LORAKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(once, "FEW", 1)
+    monkeypatch.setattr(token_cache, "MIN_EXAMPLES", 1)
     return tmp_path / "cache" / "tokens"
 
 
@@ -44,7 +44,7 @@ def counted(monkeypatch) -> list[int]:
         calls.append(len(given))
         return encode(given, *rest)
 
-    monkeypatch.setattr(once, "encode", encode_again)
+    monkeypatch.setattr(token_cache, "encode", encode_again)
     return calls
 
 
@@ -64,8 +64,8 @@ PAIRS = (
 @pytest.mark.parametrize(("rows", "head"), [LABELS, TEXTS, PAIRS], ids=["labels", "texts", "pairs"])
 def test_what_is_read_again_is_what_was_encoded(rows, head, tokenizer, monkeypatch, cache):
     calls, data = counted(monkeypatch), Data(max_length=8)
-    first = once.encode_once(rows, tokenizer(), head, data)
-    again = once.encode_once(rows, tokenizer(), head, data)
+    first = token_cache.encode_cached(rows, tokenizer(), head, data)
+    again = token_cache.encode_cached(rows, tokenizer(), head, data)
     assert calls == [9]
     for a, b, c in zip(first, again, encode(rows, tokenizer(), head, data), strict=True):
         assert (a.id, a.inputs, a.target, list(a.trains)) == (
@@ -86,7 +86,7 @@ def test_what_is_read_again_is_what_was_encoded(rows, head, tokenizer, monkeypat
 
 def test_everything_that_decides_the_tokens_is_in_the_key(tokenizer):
     def key(rows=None, given=None, head=Head.CLASSIFICATION, data=None):
-        return once.key_of(
+        return token_cache.cache_key(
             rows or examples(), given or tokenizer(), head, data or Data(max_length=8)
         )
 
@@ -115,7 +115,7 @@ def test_everything_that_decides_the_tokens_is_in_the_key(tokenizer):
 @pytest.mark.parametrize("harm", ["cut", "altered", "empty", "foreign"])
 def test_a_damaged_file_is_made_anew(harm, tokenizer, monkeypatch, cache, caplog):
     calls, data = counted(monkeypatch), Data(max_length=8)
-    good = once.encode_once(examples(), tokenizer(), Head.CLASSIFICATION, data)
+    good = token_cache.encode_cached(examples(), tokenizer(), Head.CLASSIFICATION, data)
     (file,) = cache.glob("*.safetensors")
     held = file.read_bytes()
     file.write_bytes(
@@ -126,7 +126,7 @@ def test_a_damaged_file_is_made_anew(harm, tokenizer, monkeypatch, cache, caplog
             "foreign": b"PK" * 99,
         }[harm]
     )
-    again = once.encode_once(examples(), tokenizer(), Head.CLASSIFICATION, data)
+    again = token_cache.encode_cached(examples(), tokenizer(), Head.CLASSIFICATION, data)
     assert calls == [9, 9]
     assert [a.inputs for a in again] == [g.inputs for g in good]
     assert "is damaged" in caplog.text
@@ -138,7 +138,9 @@ def test_two_at_once_make_it_once(tokenizer, monkeypatch):
     with ThreadPoolExecutor(8) as pool:
         made = list(
             pool.map(
-                lambda _: once.encode_once(examples(), tokenizer(), Head.CLASSIFICATION, data),
+                lambda _: token_cache.encode_cached(
+                    examples(), tokenizer(), Head.CLASSIFICATION, data
+                ),
                 range(8),
             )
         )
@@ -149,7 +151,7 @@ def test_two_at_once_make_it_once(tokenizer, monkeypatch):
 def test_a_folder_that_cannot_be_written_is_done_without(tokenizer, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LORAKIT_CACHE", str(tmp_path / "file"))
-    assert len(once.encode_once(examples(), tokenizer(), Head.CLASSIFICATION, Data())) == 9
+    assert len(token_cache.encode_cached(examples(), tokenizer(), Head.CLASSIFICATION, Data())) == 9
     assert "LORAKIT_CACHE" in caplog.text
 
 
@@ -202,7 +204,7 @@ def test_what_is_wrong_is_not_called_missing(lorakit_cli, tmp_path):
 
 
 def test_a_small_set_is_not_kept(lorakit_cli, tmp_path, monkeypatch, cache):
-    monkeypatch.setattr(once, "FEW", 2000)
+    monkeypatch.setattr(token_cache, "MIN_EXAMPLES", 2000)
     done = lorakit_cli(
         "train", "quickstart", *SMALL, "train.max_steps=1", "train.warmup=0", "--runs", tmp_path
     )

@@ -147,7 +147,7 @@ def test_a_small_file_that_unpacks_to_a_large_one(tmp_path, classes, monkeypatch
 
 
 def test_a_packed_data_set_that_is_too_large(tmp_path, monkeypatch):
-    from lorakit.tasks._sources import read_json
+    from lorakit.files.documents import read_json
 
     monkeypatch.setenv("LORAKIT_UNPACKED_MIB", "1")
     (tmp_path / "a.json.gz").write_bytes(gzip.compress(b"[" + b" " * 2**21 + b"]"))

@@ -1,3 +1,5 @@
+"""Tables in files: what is read, and what every wrong file is refused for."""
+
 from __future__ import annotations
 
 import logging
@@ -6,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import lorakit
-from lorakit.errors import DataError, RecipeError
-from lorakit.tasks._files import limit_of, locate, rows, take
+from lorakit.errors import DataError
+from lorakit.files.tables import locate, rows, take
 
 
 def read(path: str, columns=("text", "label"), **options):
@@ -148,20 +150,6 @@ def test_take_reads_on_so_that_a_trial_meets_a_broken_row(write):
         list(take(rows(path, ["text"]), 1))
     assert list(take([(1, {}), (2, {}), (3, {})], 2)) == [(1, {}), (2, {})]
     assert list(take([(1, {}), (2, {})], None)) == [(1, {}), (2, {})]
-
-
-def test_limits_name_splits_that_exist():
-    splits = ("train", "validation")
-    assert limit_of({"train": 3}, "train", splits) == 3
-    assert limit_of({"train": 3}, "validation", splits) is None
-    with pytest.raises(
-        RecipeError, match=r"data.limit.trian: no such split; did you mean 'train'\?"
-    ):
-        limit_of({"trian": 3}, "train", splits)
-    with pytest.raises(RecipeError, match=r"data.limit.train: 0 rows"):
-        limit_of({"train": 0}, "validation", splits)
-    with pytest.raises(DataError, match=r"no split 'valid'; did you mean 'validation'\?"):
-        limit_of({}, "valid", splits)
 
 
 def test_files_that_ship_with_the_package():

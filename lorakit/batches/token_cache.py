@@ -1,0 +1,184 @@
+"""The token cache: examples that were tokenised once, in a file named by a digest of their content.
+
+A file is safetensors: each of the tokenizer's fields as one row of numbers, and the end of each
+example in it. It is written under a temporary name and renamed, has a checksum, and may be deleted
+at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from itertools import accumulate, chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from lorakit.batches.encode import Encoded, encode, log_truncated, numeric_target, warn_of_texts
+from lorakit.batches.tokenizer import Tokenizer
+from lorakit.tasks import Data, Example, Head
+
+if TYPE_CHECKING:
+    import numpy as np
+
+log = logging.getLogger(__name__)
+
+ENCODING_VERSION = 2
+"""Increase it if `encode` gives other tokens for the same example."""
+MIN_EXAMPLES = 2000
+"""Fewer examples are tokenised in about a second, and are not stored."""
+LOCK_TIMEOUT_S = 3600.0
+"""How long to wait for another process that tokenises the same examples."""
+
+
+def cache_folder() -> Path:
+    """The folder of the files: in LORAKIT_CACHE, or in ~/.cache/lorakit."""
+    return Path(os.environ.get("LORAKIT_CACHE") or Path.home() / ".cache" / "lorakit") / "tokens"
+
+
+def encode_cached(
+    examples: Sequence[Example], tokenizer: Tokenizer, head: Head, data: Data
+) -> list[Encoded]:
+    """The same as `encode`, read from the cache if these examples have been encoded before."""
+    key = None
+    if len(examples) >= MIN_EXAMPLES:
+        key = cache_key(examples, tokenizer, head, data)
+    if key is None:
+        return encode(examples, tokenizer, head, data)
+    file = cache_folder() / f"{key}.safetensors"
+    found = _read(file, examples)
+    if found is None:
+        return _encode_and_store(file, examples, lambda: encode(examples, tokenizer, head, data))
+    # `encode` would have logged these
+    warn_of_texts(examples, tokenizer, head)
+    log_truncated(found, data.max_length)
+    return found
+
+
+def _encode_and_store(
+    file: Path, examples: Sequence[Example], encode: Callable[[], list[Encoded]]
+) -> list[Encoded]:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock"), timeout=LOCK_TIMEOUT_S):
+            found = _read(file, examples)  # another process may have written it in the meantime
+            if found is None:
+                found = encode()
+                _write(file, found)
+            return found
+    except (OSError, Timeout) as error:
+        log.warning(
+            "tokenised examples are not stored: %s (set LORAKIT_CACHE to another folder)", error
+        )
+        return encode()
+
+
+def cache_key(
+    examples: Sequence[Example], tokenizer: Tokenizer, head: Head, data: Data
+) -> str | None:
+    """A digest of everything that the tokens depend on; None for a slow tokenizer, which cannot be
+    written down."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    settings = json.loads(backend.to_str())
+    for name in ("truncation", "padding"):  # they are those of the last call
+        settings.pop(name, None)
+    parts = {
+        "encoding": ENCODING_VERSION,
+        "tokenizer": settings,
+        "class": type(tokenizer).__name__,
+        "head": head.value,
+        "versions": [version("tokenizers"), version("transformers")],
+        "max_length": data.max_length,
+        "special": [
+            str(tokenizer.special_tokens_map),
+            tokenizer.eos_token_id,
+            tokenizer.truncation_side,
+        ],
+        "template": tokenizer.chat_template,
+        "inputs": list(tokenizer.model_input_names),
+    }
+    digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16)
+    for e in examples:
+        turns = [(turn.role, turn.text) for turn in e.turns]
+        texts = (e.id, e.text, e.pair, e.target, e.eos, turns, e.last_turn_only)
+        spans = (e.given, e.target_given)
+        # half of a surrogate pair is refused by `encode`, which gives a better message
+        digest.update(repr((*texts, *spans)).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _write(file: Path, encoded: Sequence[Encoded]) -> None:
+    """OSError: the disk is full, for example. An incomplete file is removed."""
+    import numpy as np
+    from safetensors.numpy import save
+
+    rows = {name: [item.inputs[name] for item in encoded] for name in encoded[0].inputs}
+    rows["trains"] = [list(item.trains) for item in encoded]
+    arrays = {}
+    for name, lists in rows.items():
+        arrays[f"{name}.ends"] = np.fromiter(accumulate(map(len, lists)), np.int64, len(lists))
+        arrays[f"{name}.values"] = np.fromiter(chain.from_iterable(lists), np.int32)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as out:
+            out.write(save(arrays, {"checksum": _checksum(arrays)}))
+            # on the disk before it gets its name: a power cut must not leave half a file
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(file: Path, examples: Sequence[Example]) -> list[Encoded] | None:
+    """None: there is no file, or it is damaged, which is logged."""
+    if not file.is_file():
+        return None
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "np") as held:
+            names: list[str] = list(held.keys())
+            arrays = {name: held.get_tensor(name) for name in names}
+            checksum = (held.metadata() or {}).get("checksum")
+        if checksum != _checksum(arrays):
+            raise ValueError("its content does not match its checksum")
+        return _unpacked(arrays, examples)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        log.warning("%s is damaged (%s): its examples are tokenised again", file, error)
+        with suppress(OSError):
+            file.unlink()
+        return None
+
+
+def _unpacked(arrays: dict[str, np.ndarray], examples: Sequence[Example]) -> list[Encoded]:
+    """ValueError: the arrays are not those of the examples."""
+    rows: dict[str, list[list[int]]] = {}
+    for name in (key.removesuffix(".ends") for key in arrays if key.endswith(".ends")):
+        ends: list[int] = arrays[f"{name}.ends"].tolist()
+        values: list[int] = arrays[f"{name}.values"].tolist()
+        if len(ends) != len(examples):
+            raise ValueError(f"{len(ends)} examples for {len(examples)}")
+        rows[name] = [values[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+    trains = rows.pop("trains")
+    inputs = [dict(zip(rows, parts, strict=True)) for parts in zip(*rows.values(), strict=True)]
+    return [
+        Encoded(e.id, fields, numeric_target(e), labels)
+        for e, fields, labels in zip(examples, inputs, trains, strict=True)
+    ]
+
+
+def _checksum(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

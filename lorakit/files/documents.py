@@ -1,0 +1,101 @@
+"""JSON and XML documents, and the check that a value has the shape that is expected of it."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+from pydantic import TypeAdapter, ValidationError
+
+from lorakit.errors import DataError
+from lorakit.files.packed import contents
+
+T = TypeVar("T")
+
+SHOWN_CHARACTERS = 80
+"""Characters of a wrong value that an error message shows."""
+
+
+def read_json(path: Path) -> Any:
+    """The value in a .json or .json.gz file. DataError: the file is damaged, or is not JSON."""
+    try:
+        text = contents(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        found = error.object[error.start]
+        raise DataError(f"{path}: byte {found:#04x} at {error.start} is not UTF-8") from None
+    return parse_json(text, path)
+
+
+def parse_json(text: str, path: Path, first_line: int = 1, hint: str = "") -> Any:
+    """The value that a text of a file holds. DataError, with file and line: it is not JSON.
+
+    first_line: the number of the text's first line in the file. hint: the end of the message.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"{path}:{first_line + error.lineno - 1}"
+        raise DataError(f"{where}: not JSON: {error.msg} at column {error.colno}{hint}") from None
+    except (ValueError, RecursionError) as error:
+        # a number of thousands of digits, or lists nested thousands deep
+        raise DataError(f"{path}:{first_line}: JSON that is not read: {error}") from None
+
+
+_adapter = lru_cache(maxsize=None)(TypeAdapter)  # building one takes longer than validating a row
+
+
+def validated(kind: type[T], value: Any, where: str) -> T:
+    """`value` as a `kind`, such as a pydantic model or a list of them.
+
+    DataError: the first place where the value differs, what is expected there, and what was found.
+    """
+    try:
+        return _adapter(kind).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+    place = "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]
+    ).lstrip(".")
+    parts = [where, place, first["msg"]] if place else [where, first["msg"]]
+    found = repr(first["input"])
+    if len(found) > SHOWN_CHARACTERS:
+        found = f"{found[:SHOWN_CHARACTERS]}..."
+    raise DataError(f"{': '.join(parts)}, found {found}")
+
+
+def read_xml(path: Path) -> tuple[Element, dict[Element, int]]:
+    """The root element, and the line on which each element starts.
+
+    DataError: not XML, or a file with a DOCTYPE. A DOCTYPE may define entities; without one,
+    nothing outside the file is read, and no text can grow by expansion.
+    """
+    builder = TreeBuilder()
+    lines: dict[Element, int] = {}
+    parser = expat.ParserCreate()
+    parser.buffer_text = True  # one call per text, and not one per line or entity
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        lines[builder.start(tag, attributes)] = parser.CurrentLineNumber
+
+    def refuse_doctype(*_: object) -> NoReturn:
+        line = parser.CurrentLineNumber
+        raise DataError(f"{path}:{line}: a DOCTYPE, which is not read; remove it")
+
+    parser.StartDoctypeDeclHandler = refuse_doctype
+    parser.StartElementHandler = start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    try:
+        parser.Parse(path.read_bytes(), True)
+    except expat.ExpatError as error:
+        reason = expat.ErrorString(error.code)
+        raise DataError(f"{path}:{error.lineno}: not XML: {reason}") from None
+    except DataError:
+        raise
+    except (LookupError, ValueError) as error:  # an encoding that Python does not know
+        raise DataError(f"{path}: XML that is not read: {error}; save the file as UTF-8") from None
+    return builder.close(), lines

@@ -1,0 +1,140 @@
+"""Tasks over a user's own files: their fields, their rows, and examples with a label or a value."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+
+from lorakit.errors import RecipeError, did_you_mean
+from lorakit.files.tables import locate, rows, take
+from lorakit.metrics import Compared, facts_of
+from lorakit.tasks._base import Data, Example
+from lorakit.tasks._remarks import Remarks
+from lorakit.tasks._scoring import MetricTask, metric_keys
+from lorakit.tasks._template import text_of
+
+
+def _one_or_many(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], Field(min_length=1, strict=False), BeforeValidator(_one_or_many)]
+TextColumns = Annotated[
+    tuple[str, ...], Field(min_length=1, max_length=2, strict=False), BeforeValidator(_one_or_many)
+]
+
+
+class OwnFiles(MetricTask, ABC):
+    """A user's own files, one per split, and the metrics to score them with."""
+
+    compares: ClassVar[Compared]
+    """What the metrics of this task compare."""
+
+    train: str
+    """A .csv, .tsv, .jsonl or .parquet file; `lorakit:NAME` is one that ships with the package."""
+    validation: str
+    """Scored during training, and selects the best epoch."""
+    test: str | None = None
+    """Only predicted; its answers may be missing."""
+    metrics: Names
+    """Names of metrics."""
+    primary_metric: str | None = Field(default=None, validate_default=True)
+    """The value that selects the best epoch; None: the first value of the first metric."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics_fit(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        metric_keys(names, cls.compares)
+        return names
+
+    @field_validator("primary_metric")
+    @classmethod
+    def _primary_is_given(cls, name: str | None, info: ValidationInfo) -> str | None:
+        names = info.data.get("metrics")
+        if names is None:  # the metrics are wrong, which is reported already
+            return name
+        keys = metric_keys(names, cls.compares)
+        # pydantic validates fields in order, so `metrics` is there
+        if name is not None and name not in keys:
+            near = did_you_mean(name, keys)
+            raise RecipeError(f"the metrics do not give {name!r}{near} ({', '.join(keys)})")
+        lower = {key for metric in names for key in facts_of(metric).lower}
+        primary = name or keys[0]
+        if primary in lower:
+            others = ", ".join(key for key in keys if key not in lower) or "there is none"
+            raise RecipeError(
+                f"a lower {primary} is better, and the state with the highest value is kept; "
+                f"name another value as primary_metric ({others})"
+            )
+        return name
+
+    @property
+    def scored_by(self) -> tuple[str, ...]:
+        return self.metrics
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        return ("test",) if self.test else ()
+
+    @property
+    def primary(self) -> str:
+        return self.primary_metric or metric_keys(self.metrics, self.compares)[0]
+
+    def own_rows(
+        self, split: str, data: Data, columns: Sequence[str], answer: Sequence[str]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """`file:line` and the columns of each row up to `data.limit`.
+
+        answer: columns that may be missing in a test file.
+        """
+        limit = data.limit_of(split, (self.train_split, *self.eval_splits, *self.test_splits))
+        if data.path is not None or data.revision is not None:
+            raise RecipeError(
+                f"data.path ({data.path}) and data.revision ({data.revision}) are for tasks with a "
+                f"fixed layout; the files of the task {self.name!r} are task.train, "
+                "task.validation and task.test"
+            )
+        files = {"train": self.train, "validation": self.validation, "test": self.test or ""}
+        path = locate(files[split])
+        if split in self.test_splits:  # a test file may come without answers
+            found = rows(path, columns, optional=answer)
+        else:
+            found = rows(path, (*columns, *answer))
+        for line, row in take(found, limit):
+            yield f"{path}:{line}", row
+
+
+class LabelledFiles(OwnFiles, ABC):
+    """Files with one or two texts and a label or a value in each row."""
+
+    text: TextColumns = ("text",)
+    """Column of the text, or of the two texts of a pair."""
+    label: str = "label"
+    """Column of the label or value."""
+
+    @abstractmethod
+    def target(self, value: Any, where: str, remarks: Remarks) -> int | float:
+        """The target for a value in the column `label`. DataError: the value is not one."""
+
+    def read(self, split: str, data: Data) -> list[Example]:
+        """Texts that are missing (a null, a NaN, an empty field) are empty, and the log says so."""
+        examples = []
+        remarks = Remarks()
+        for index, (where, row) in enumerate(self.own_rows(split, data, self.text, [self.label])):
+            texts = [_text_or_empty(row, column, where) for column in self.text]
+            for column, text in zip(self.text, texts, strict=True):
+                remarks.add_text(text, column, where)
+            target = None
+            if split not in self.test_splits or row.get(self.label) not in (None, ""):
+                target = self.target(row[self.label], where, remarks)
+            examples.append(Example(f"{split}-{index}", *texts, target=target, where=where))
+        remarks.warn(len(examples))
+        return examples
+
+
+def _text_or_empty(row: dict[str, Any], column: str, where: str) -> str:
+    value = row[column]
+    return "" if value is None or value != value else text_of(row, column, where)
