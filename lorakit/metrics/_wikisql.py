@@ -17,7 +17,7 @@ from typing import Any
 
 from lorakit.errors import DataError
 from lorakit.metrics._base import Facts, metric
-from lorakit.metrics._weighted import Weighted, means
+from lorakit.metrics._statistics import Means
 
 AGGREGATES = ("", "MAX", "MIN", "COUNT", "SUM", "AVG")
 OPERATORS = ("=", ">", "<", "OP")
@@ -75,16 +75,10 @@ def same_form(predictions: Sequence[Query | None], references: Sequence[Query]) 
     return [said is not None and said.logical_form() == gold.logical_form() for said, gold in pairs]
 
 
-def weighted(predictions: Sequence[Query | None], references: Sequence[Query]) -> Weighted:
-    return means({"logical_form_accuracy": same_form(predictions, references)})
-
-
-@metric(Facts(of="labels", keys=("logical_form_accuracy",), protocol=PROTOCOL), weighted)
-def logical_form(
-    predictions: Sequence[Query | None], references: Sequence[Query]
-) -> dict[str, float]:
-    """Share of predictions that are the reference's query; None is no query, and wrong. Fraction in 0..1."""
-    return {"logical_form_accuracy": sum(same_form(predictions, references)) / len(references)}
+@metric(Facts(of="labels", keys=("logical_form_accuracy",), protocol=PROTOCOL))
+def logical_form(predictions: Sequence[Query | None], references: Sequence[Query]) -> Means:
+    """Share of predictions that are the reference's query, in 0..1. None, no query, is wrong."""
+    return Means({"logical_form_accuracy": same_form(predictions, references)})
 
 
 def same_result(

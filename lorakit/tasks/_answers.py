@@ -10,8 +10,16 @@ from numbers import Integral, Real
 from typing import Any
 
 from lorakit.errors import DataError, RecipeError, TrainingError, did_you_mean
-from lorakit.metrics import Compared, Weighted, attempt, facts_of, metrics, say_poor, weighted_of
-from lorakit.metrics._weighted import joined
+from lorakit.metrics import (
+    Compared,
+    Weighted,
+    attempt,
+    facts_of,
+    joined,
+    metrics,
+    say_poor,
+    weighted_of,
+)
 from lorakit.tasks._base import Example
 
 WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+\.0+")

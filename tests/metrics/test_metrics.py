@@ -136,9 +136,9 @@ def test_against_scikit_learn_and_scipy():
 def test_labels_beyond_two():
     assert compute("accuracy", [0, 1, 2], [0, 2, 2])["accuracy"] == pytest.approx(2 / 3)
     assert compute("matthews", [0, 1, 2], [0, 1, 2])["matthews_correlation"] == pytest.approx(1.0)
-    with pytest.raises(DataError, match=r"f1 knows the labels 0 and 1 only, and was given \[2\]"):
+    with pytest.raises(DataError, match=r"\[2\]"):
         compute("f1", [0, 1, 2], [0, 1, 1])
-    with pytest.raises(DataError, match=r"was given \[-1\]"):
+    with pytest.raises(DataError, match=r"\[-1\]"):
         compute("f1", [0, 1], [0, -1])
 
 

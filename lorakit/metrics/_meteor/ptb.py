@@ -12,9 +12,9 @@ from functools import lru_cache
 from itertools import islice
 
 from lorakit.errors import MetricError
-from lorakit.metrics._class_file import string_constants
-from lorakit.metrics._nlg_data import Data, entry
-from lorakit.metrics._ptb_lexer import Automaton, lines, unpacked
+from lorakit.metrics._meteor.class_file import string_constants
+from lorakit.metrics._meteor.data import Data, entry
+from lorakit.metrics._meteor.ptb_lexer import Automaton, lines, unpacked
 
 # what PTBTokenizer of pycocoevalcap drops. It asks for lower case, so brackets arrive as -lrb- and stay
 _DROPPED = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split())

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from lorakit.metrics._meteor_tables import Known, Related, Tables, phrases
+from lorakit.metrics._meteor.tables import Known, Related, Tables, phrases
 
 EXACT, STEM, SYNONYM, PARAPHRASE = MODULES = range(4)
 Places = list[list["Match"]]

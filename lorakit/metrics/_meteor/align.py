@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from operator import itemgetter
 from typing import Any
 
-from lorakit.metrics._meteor_match import EXACT, Match, Places
+from lorakit.metrics._meteor.match import EXACT, Match, Places
 
 BEAM = 40
 # the three criteria as one number: cover, chunks, distance

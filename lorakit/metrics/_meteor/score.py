@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lorakit.metrics._meteor_align import align, chunks
-from lorakit.metrics._meteor_match import MODULES, Text, matches
-from lorakit.metrics._meteor_tables import Related
+from lorakit.metrics._meteor.align import align, chunks
+from lorakit.metrics._meteor.match import MODULES, Text, matches
+from lorakit.metrics._meteor.tables import Related
 
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 WEIGHTS = (1.0, 0.6, 0.8, 0.6)

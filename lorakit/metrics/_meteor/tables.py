@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lorakit.errors import MetricError
-from lorakit.metrics._meteor_words import read_abbreviations
-from lorakit.metrics._nlg_data import Data, entry
-from lorakit.metrics._porter2 import stem
+from lorakit.metrics._meteor.data import Data, entry
+from lorakit.metrics._meteor.normalize import read_abbreviations
+from lorakit.metrics._meteor.porter2 import stem
 
 if TYPE_CHECKING:
     from numpy import ndarray
