@@ -35,7 +35,7 @@ def corpus_bleu(
     """BLEU in 0..100 from lengths, matches and n-grams. lowercase: case is ignored."""
     from sacrebleu.metrics.bleu import BLEU
 
-    # only the counts of a sentence are used; `force` silences the remark that a text looks tokenised
+    # only the counts of a sentence are used; `force`: no warning where a text looks tokenised
     scorer = BLEU(lowercase=lowercase, force=True, effective_order=True, tokenize=tokenize)
     found = [
         scorer.sentence_score(prediction, accepted)

@@ -1,5 +1,6 @@
-"""CIDEr-D (Vedantam et al. 2015): the angle between the n-grams of an output and of a reference, with
-rare n-grams weighted most.
+"""CIDEr-D (Vedantam et al. 2015): the angle between the n-grams of an output and of a reference.
+
+Rare n-grams weigh most:
 
     weight of an n-gram = #(in the text) * ln(#examples / #(examples that have it in a reference))
     s_n = sum min(output, reference) * reference / (|output| |reference|)

@@ -1,5 +1,7 @@
-"""The five metrics of the E2E NLG challenge (Dušek et al. 2020) as e2e-metrics computes them, in the
-units that the LoRA paper prints (Table 3)."""
+"""The five metrics of the E2E NLG challenge (Dušek et al. 2020) as e2e-metrics computes them.
+
+Their units are those of the LoRA paper (Table 3).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from lorakit.metrics.rouge_l import mean_rouge_l
 
 PROTOCOL = (
     "e2e-metrics (1b9c4d8) -p: BLEU and NIST-5 on mteval-v13a tokens, lower-cased; METEOR 1.5, "
-    "ROUGE-L and CIDEr on CoreNLP 3.4.1 tokens, lower-cased, no punctuation, as for MS-COCO captions"
+    "ROUGE-L and CIDEr on CoreNLP 3.4.1 tokens, lower-cased, no punctuation, as for MS-COCO "
+    "captions"
 )
 _OTHERWISE = (
     "METEOR is left out, ROUGE-L and CIDEr are computed on approximate tokens, as rouge_l_approx "

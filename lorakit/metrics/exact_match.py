@@ -1,4 +1,4 @@
-"""Exact match: the share of texts that equal their reference, or one of several, to the character."""
+"""Exact match: the share of texts that equal their reference, or one of several references."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from lorakit.metrics.ter import mean_ter
 REFERENCES = 6
 _OTHERWISE = "METEOR is left out"
 PROTOCOL = (
-    "LoRA (c4593f0) and GenerationEval (8067849), eval.py -nr 6: lower-cased, split on \\W, at most 6 "
-    "references; BLEU on 13a tokens, METEOR 1.5 and pyter's TER on NLTK's words"
+    "LoRA (c4593f0) and GenerationEval (8067849), eval.py -nr 6: lower-cased, split on \\W, at "
+    "most 6 references; BLEU on 13a tokens, METEOR 1.5 and pyter's TER on NLTK's words"
 )
 # what NLTK's word tokeniser still does to such text
 _NLTK = {
@@ -46,8 +46,7 @@ _PIECES = re.compile(r"\w+|[^\w\s]")
     )
 )
 def generation_eval(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Suite:
-    """BLEU in 0..100, METEOR in 0..1, TER from 0 (equal) up: the units of the LoRA paper's Tables 13
-    and 14.
+    """BLEU in 0..100, METEOR in 0..1, TER from 0 (equal) up, as in Tables 13 and 14 of LoRA.
 
     Where pycocoevalcap is not installed, METEOR is left out. The paper's code fills up to six
     references with the first one; lorakit does not, because none of the three metrics changes.
@@ -69,12 +68,13 @@ def generation_eval(predictions: Sequence[str], references: Sequence[str | Seque
 
 
 def pieces(text: str) -> list[str]:
-    """The text in lower case, split as the paper's code does it (`gpt2_decode.py --tokenize --lower`)."""
+    """The text in lower case, split as the paper's code does it (`gpt2_decode.py --tokenize
+    --lower`)."""
     return _PIECES.findall(text.lower())
 
 
 def words(pieces: list[str]) -> list[str]:
-    """What `nltk.word_tokenize` makes of such pieces: other quotation marks, and six words split."""
+    """`nltk.word_tokenize` of such pieces: other quotation marks, and six words that are split."""
     return [word for piece in pieces for word in _NLTK.get(piece, piece).split()]
 
 

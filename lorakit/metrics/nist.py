@@ -1,7 +1,8 @@
-"""NIST (Doddington 2002) with n-grams up to 5, as e2e-metrics computes it: a match counts by how much
-its n-gram tells.
+"""NIST (Doddington 2002) with n-grams up to 5, as e2e-metrics computes it.
 
-    info(w1..wn) = log2( #(w1..wn-1) / #(w1..wn) )     counts over all references; #() is their words
+A match counts by how much its n-gram tells:
+
+    info(w1..wn) = log2( #(w1..wn-1) / #(w1..wn) )   #: counts over all references; #(): words
     NIST = sum_n  sum(info of matches) / #(n-grams of the output)
            * exp(-beta ln^2 min(1, L_out / L_ref))
 

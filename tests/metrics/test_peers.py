@@ -1,4 +1,4 @@
-"""Compared with the code that others run: pycocoevalcap 1.2 (CIDEr, ROUGE-L), pyter3 0.3, NLTK 3.10."""
+"""Compared with other code: pycocoevalcap 1.2 (CIDEr, ROUGE-L), pyter3 0.3, NLTK 3.10."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def cider(predictions: list[str], references: list[list[str]]) -> float:
 
 
 def test_nist_adds_up_what_matches_tell():
-    # of two words each tells log2(2/1) = 1 bit, and the second tells nothing once the first is known
+    # of two words each tells log2(2/1) = 1 bit, and the second nothing once the first is known
     assert nist(["a b"], [["a b"]]) == pytest.approx(1.0)
     assert nist(["A, B."], [["a , b ."]]) == pytest.approx(
         2.0
@@ -56,7 +56,8 @@ def test_nist_halves_at_two_thirds_of_the_length():
 
 
 def test_nist_with_several_references():
-    # a tells log2(4/2) and b log2(4/1) bits, over 2; b after one of two a tells 1 more; the mean length is 2
+    # a tells log2(4/2) and b log2(4/1) bits, over 2; b after one of two a tells 1 more; the mean
+    # length is 2
     assert nist(["a b"], [["a b c", "a"]]) == pytest.approx(3 / 2 + 1)
 
 
