@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import update_wrapper
-from typing import Any, Literal
+from typing import Literal
 
 from lorakit.errors import DataError
 from lorakit.metrics._statistics import Statistics, Values, Weighted
@@ -54,26 +54,27 @@ class Metric:
         update_wrapper(self, compute)
 
     def __call__(
-        self, predictions: Sequence[Any], references: Sequence[Any], **options: Any
+        self, predictions: Sequence[object], references: Sequence[object], **options: str
     ) -> dict[str, float]:
         return self.statistics(predictions, references, **options).score()
 
     def weigh(
-        self, predictions: Sequence[Any], references: Sequence[Any], **options: Any
+        self, predictions: Sequence[object], references: Sequence[object], **options: str
     ) -> Weighted:
         """The metric of these examples as a function of how often each one counts."""
         return self.statistics(predictions, references, **options).weigh()
 
     def statistics(
-        self, predictions: Sequence[Any], references: Sequence[Any], **options: Any
+        self, predictions: Sequence[object], references: Sequence[object], **options: str
     ) -> Statistics:
         """What the metric finds. DataError: lists of different or no length, or a text without a
         reference."""
         self._validate(predictions, references)
         found = self._compute(predictions, references, **options)
+        # metrics of other packages may return values only
         return Values(found) if isinstance(found, dict) else found
 
-    def _validate(self, predictions: Sequence[Any], references: Sequence[Any]) -> None:
+    def _validate(self, predictions: Sequence[object], references: Sequence[object]) -> None:
         name = self._compute.__name__
         if len(predictions) != len(references):
             raise DataError(
@@ -84,9 +85,10 @@ class Metric:
             raise DataError(f"{name}: no predictions, so there is nothing to score")
         if self.facts.of != "texts":
             return
-        accepted = accepted_texts(references)
-        if [] in accepted:
-            raise DataError(f"{name}: example {accepted.index([])} (from 0) has no reference")
+        for number, accepted in enumerate(references):
+            # an empty text is a reference, and an empty list is not
+            if not accepted and not isinstance(accepted, str):
+                raise DataError(f"{name}: example {number} (from 0) has no reference")
 
 
 def metric(facts: Facts) -> Callable[[Compute], Metric]:

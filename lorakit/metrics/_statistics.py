@@ -68,6 +68,7 @@ class Sums(Statistics):
     value: Callable[[Sequence[float]], float]
 
     def score(self) -> dict[str, float]:
+        # in the order of the examples and not by matrix product, which rounds differently
         sums = [sum(column) for column in zip(*self.counts, strict=True)]
         return {self.key: float(self.value(sums))}
 
@@ -76,6 +77,7 @@ class Sums(Statistics):
 
         columns = np.array(self.counts, dtype=float)
 
+        # all resamples are one product of matrices; only `value` runs once per resample
         def weighted(weights: ndarray) -> dict[str, ndarray]:
             return {self.key: np.array([self.value(sums) for sums in (weights @ columns).tolist()])}
 
@@ -99,7 +101,7 @@ class Values(Statistics):
 class Part:
     """One metric of a suite, computed when it is asked for, and the factor that it is printed with.
 
-    keys: what the metric gives.
+    keys: of the values that are NaN if the metric fails.
     """
 
     keys: tuple[str, ...]

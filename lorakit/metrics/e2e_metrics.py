@@ -50,6 +50,7 @@ def e2e_metrics(predictions: Sequence[str], references: Sequence[str | Sequence[
     texts = accepted_texts(references)
     data = find(_OTHERWISE)
 
+    # three metrics read the same tokens, and each of them must fail alone
     @cache
     def tokens() -> Tokens:
         return tokenize(data, predictions, texts)

@@ -15,6 +15,7 @@ from lorakit.metrics._statistics import Sums
 @metric(Facts(of="labels", keys=("matthews_correlation",)))
 def matthews(predictions: Sequence[int], references: Sequence[int]) -> Sums:
     """In -1..1; 0 where one side has a single class."""
+    # not only those of the references: a prediction may be a class that none of them has
     classes = sorted({*predictions, *references})
     counts = [
         [said == right, *(said == c for c in classes), *(right == c for c in classes)]

@@ -67,7 +67,7 @@ def edit_rate(tokens: list[str], reference: list[str]) -> float:
         moved = [
             (edits - distance(other, reference), other) for other in _shifted(tokens, reference)
         ]
-        # of equal gains pyter takes the last in the order of the words
+        # of equal gains pyter takes the last one in the order of the words
         gain, best = max(moved, default=(0, tokens))
         if gain <= 0:
             break

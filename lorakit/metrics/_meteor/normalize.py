@@ -1,8 +1,8 @@
 """Normalisation of METEOR 1.5 (option -norm): from an English text to the words that are aligned.
 
 Punctuation becomes words of its own, words with a hyphen and contractions are split, abbreviations
-lose their full stops. The order of the steps, and that a match of one step may not share a character with the
-next, are part of the result.
+lose their full stops. The result depends on the order of the steps, and on matches of one step not
+sharing a character.
 """
 
 from __future__ import annotations

@@ -113,6 +113,7 @@ class Paraphrases:
         import numpy as np
 
         phrases, others = _hashed(file)
+        # sorted, so that phrases are found by bisection; stable, so that the file's order stays
         order = np.argsort(phrases, kind="stable")
         self._phrases, self._others = phrases[order], others[order]
 
