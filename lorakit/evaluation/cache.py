@@ -132,7 +132,8 @@ class _Forward:
 
     def __init__(self, model: nn.Module, cache: Cache):
         self.model = model
-        self.cache = cache
+        # its methods and layers are annotated with narrower types than they take
+        self.cache: Any = cache
         self.known = known_fields(model)
         self.cache_field = next(name for name in CACHE_FIELDS if name in self.known)
 
@@ -252,8 +253,7 @@ class SharedCache:
         # the order of the slots does not matter, because the positions are in the keys
         slots = seen.byte().topk(int(seen.sum(-1).max()))[1]
         self.mask = torch.take_along_dim(self.mask, slots.unsqueeze(1), -1)
-        layers: Any = self.forward.cache.layers
-        for layer in layers:
+        for layer in self.forward.cache.layers:
             layer.select(slots)
 
 
