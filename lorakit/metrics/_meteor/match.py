@@ -1,9 +1,10 @@
-"""Which words of an output could stand for which of a reference (Denkowski and Lavie 2014, section
-2).
+"""Matches of METEOR 1.5 between words of an output and words of a reference (Denkowski and Lavie
+2014, section 2).
 
 Four modules find matches: equal words, equal stems, words with a WordNet synset in common, and
-phrases that the table calls paraphrases. The order of the matches is that in which the search tries
-them."""
+phrases in the table of paraphrases. The search tries the matches in the order in which they are
+found here.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +12,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from lorakit.metrics._meteor_tables import Known, Related, Tables, phrases
+from lorakit.metrics._meteor.tables import Known, Related, Tables, phrases
 
 EXACT, STEM, SYNONYM, PARAPHRASE = MODULES = range(4)
 Places = list[list["Match"]]
 
 
 class Text(NamedTuple):
-    """What is known of each word of a line, and its `phrases`."""
+    """The known facts of each word of a line, and the line's `phrases`."""
 
     known: list[Known]
     phrases: list[list[int]]
@@ -39,8 +40,8 @@ def text(words: list[str], tables: Tables) -> Text:
 
 
 def matches(output: Text, reference: Text, related: Related) -> Places:
-    """For each place in the reference, the matches that begin there. Of equal texts only those of
-    equal words."""
+    """For each place in the reference, the matches that begin there; of equal texts, the matches of
+    equal words only."""
     found: Places = [[] for _ in reference.known]
     _equal_words(output.known, reference.known, found)
     if [word.key for word in output.known] != [word.key for word in reference.known]:
@@ -80,8 +81,7 @@ def _paraphrases(output: Text, reference: Text, related: Related, found: Places)
 
 
 def _related(here: Text, there: Text, related: Related) -> Iterable[tuple[int, int, int, int]]:
-    """Where a phrase is and how many words it has, where a paraphrase of it is and how many that
-    has."""
+    """The place and number of words of a phrase, and of a paraphrase of it."""
     places = _places(
         (phrase, (at, length))
         # by place, then by length
@@ -97,7 +97,7 @@ def _related(here: Text, there: Text, related: Related) -> Iterable[tuple[int, i
 
 
 def _places(pairs: Iterable[tuple]) -> dict:
-    """Value -> where it is, first places first."""
+    """Value -> its places, in order."""
     found = defaultdict(list)
     for value, place in pairs:
         found[value].append(place)

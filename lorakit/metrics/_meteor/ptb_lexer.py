@@ -2,8 +2,9 @@
 
 PTBTokenizer is a finite automaton whose tables JFlex packed into string constants of a class. They
 are read from the installed package, so a token ends where the Java program ends it. What a rule
-does to the text of its token is written here: quotation marks in the TeX way, brackets as -LRB-,
-currencies as # and $, dashes as --, no soft hyphens."""
+does to the text of its token is written here: quotation marks as in TeX, brackets as -LRB-,
+currencies as # and $, dashes as --, and soft hyphens removed.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 NEW_LINE = "*NL*"
-# the state that the program starts in by default: the Treebank's older conventions
+# the start state of the program's default, which is the Treebank's older conventions
 _FIRST = 2
-# bits of a state's attribute: a token may end here; nothing leads on from here
+# bits of a state's attribute: a token may end here; no transition leads out of it
 _FINAL, _STOP = 1, 8
 _SPACES = frozenset(" \t\n\x0b\x0c\r\x85")
 _SIGMA = re.compile(r"Σ(?=[\d_]+(\w))")
@@ -32,19 +33,19 @@ class Automaton(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """What happens to a match, in the order of the fields."""
+    """The changes to a match, in the order of the fields."""
 
     write: Callable[[str], str] = str
     context: tuple[int, int] | None = None
-    """It includes what must follow the token: first states of the automaton for the token, and of
-    the one for what follows, read backwards."""
+    """The match includes what must follow the token. Start states of the automaton for the token,
+    and of the one for what follows, which is read backwards."""
     trim: bool = False
-    """White space at the end goes back."""
+    """White space at the end returns to the input."""
     back: int = 0
-    """Characters that go back."""
+    """Number of characters that return to the input."""
     shared: int = 0
-    """The token keeps what goes back if it is at least as long as this: a full stop ends both
-    `Inc.` and a sentence."""
+    """The token also keeps what returns to the input if it is at least as long as this: a full stop
+    ends both `Inc.` and a sentence."""
     first: bool = False
     """Only the first character is the token."""
 
@@ -88,7 +89,7 @@ def lines(automaton: Automaton, text: str) -> list[list[str]]:
 
 
 def _halves(match: re.Match[str]) -> str:
-    """A character beyond U+FFFF as Java has it."""
+    """A character beyond U+FFFF as the two that Java has for it."""
     point = ord(match[0]) - 0x10000
     return chr(0xD800 + (point >> 10)) + chr(0xDC00 + (point & 0x3FF))
 
@@ -97,8 +98,8 @@ def _joined(token: str) -> str:
     if token.isascii():
         return token
     # half a character becomes a question mark
-    whole = token.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
-    return whole.encode(errors="replace").decode()
+    joined = token.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    return joined.encode(errors="replace").decode()
 
 
 def _lower(token: str) -> str:
@@ -136,7 +137,7 @@ def _tokens(automaton: Automaton, text: str) -> Iterator[str]:
 
 
 def _longest(automaton: Automaton, classes: bytes, start: int) -> tuple[int, int]:
-    """The action of the longest match, and where it ends."""
+    """The action of the longest match, and its end."""
     _, rows, following, actions, attributes = automaton
     state, action, end = _FIRST, _UNKNOWN, start + 1
     for at in range(start, len(classes)):
@@ -154,7 +155,7 @@ def _longest(automaton: Automaton, classes: bytes, start: int) -> tuple[int, int
 def _before(
     automaton: Automaton, classes: bytes, start: int, end: int, context: tuple[int, int]
 ) -> int:
-    """Where the token ends and what must follow it begins: as late as both can be."""
+    """The latest place where the token can end and what must follow it can begin."""
     _, rows, following, _, attributes = automaton
     state, token = context[0], set()
     for at in range(start, end + 1):

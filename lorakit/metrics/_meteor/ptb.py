@@ -1,6 +1,7 @@
-"""Penn Treebank tokens as the MS-COCO caption scorers have them: lower-cased, without punctuation.
+"""Penn Treebank tokens of the MS-COCO caption scorers: lower-cased, without punctuation.
 
-The official ones need the tables of CoreNLP 3.4.1. Where those are missing, a regular expression comes near.
+The official tokens need the tables of CoreNLP 3.4.1. Where those are missing, a regular expression
+approximates them.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from functools import lru_cache
 from itertools import islice
 
 from lorakit.errors import MetricError
-from lorakit.metrics._class_file import string_constants
-from lorakit.metrics._nlg_data import Data, entry
-from lorakit.metrics._ptb_lexer import Automaton, lines, unpacked
+from lorakit.metrics._meteor.class_file import string_constants
+from lorakit.metrics._meteor.data import Data, entry
+from lorakit.metrics._meteor.ptb_lexer import Automaton, lines, unpacked
 
-# what PTBTokenizer of pycocoevalcap drops. It asks for lower case, so brackets arrive as -lrb- and stay
+# what pycocoevalcap's PTBTokenizer drops. It asks for lower case, so brackets are -lrb- and stay
 _DROPPED = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split())
 _LEXER = "edu/stanford/nlp/process/PTBLexer.class"
-# for the approximation: letters that CoreNLP writes in another way, and its tokens in the order in which they are tried
+# for the approximation: characters that CoreNLP replaces, and its tokens in the order of trial
 _LETTERS = str.maketrans(
     {
         "£": "#",
@@ -54,27 +55,32 @@ _TOKEN = re.compile(
 """,
     re.VERBOSE,
 )
-# what Java or Python take for the end of a line
+# what Java or Python treat as the end of a line
 _LINE_ENDS = re.compile(r"[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What the MS-COCO caption scorers compare."""
+    """The tokens that the MS-COCO caption scorers compare.
+
+    exact: they are CoreNLP's. Otherwise values are not official, and their name says so.
+    """
 
     predictions: list[list[str]]
     references: list[list[list[str]]]
     exact: bool
-    """Those of CoreNLP. If not, values are no official ones, and say so in their name."""
 
     def key(self, name: str) -> str:
+        """The key of a value that is computed on these tokens."""
         return name if self.exact else f"{name}_approx"
 
 
 def tokenize(data: Data | None, predictions: Sequence[str], references: list[list[str]]) -> Tokens:
-    """The tokens of both sides, all in one stream. MetricError: the tables cannot be read."""
+    """The tokens of both sides. data: None for approximate ones. MetricError: the data cannot be
+    read."""
     texts = [*predictions, *(text for accepted in references for text in accepted)]
-    found = iter(list(map(approximate, texts)) if data is None else official(data, texts))
+    each = [approximate(text) for text in texts] if data is None else official(data, texts)
+    found = iter(each)
     return Tokens(
         [next(found) for _ in predictions],
         [list(islice(found, len(accepted))) for accepted in references],
@@ -83,7 +89,8 @@ def tokenize(data: Data | None, predictions: Sequence[str], references: list[lis
 
 
 def official(data: Data, texts: Sequence[str]) -> list[list[str]]:
-    """CoreNLP's tokens of each text. MetricError: its tables cannot be read, or a token reaches over two texts."""
+    """CoreNLP's tokens of each text. MetricError: its tables cannot be read, or a token spans two
+    texts."""
     text = "".join(f"{_LINE_ENDS.sub(' ', text)}\n" for text in texts)
     # half a character is a question mark, as for a program that reads UTF-8
     found = lines(_automaton(data), text.encode(errors="replace").decode())
@@ -99,7 +106,8 @@ def _automaton(data: Data) -> Automaton:
 
 
 def approximate(text: str) -> list[str]:
-    """Nearly CoreNLP's tokens: on the E2E test set 6 of 170,765 differ, on the texts of WebNLG and DART 1 in 1,000."""
+    """Approximately CoreNLP's tokens: 6 of 170,765 differ on the E2E test set, and 1 in 1,000 on
+    WebNLG and DART."""
     return _words(_TOKEN.findall(text.lower().translate(_LETTERS)))
 
 

@@ -1,5 +1,4 @@
-"""Whatever the architecture keeps of what it has read, it writes what a plain forward pass of the
-whole text says."""
+"""Whatever an architecture caches, it generates what plain forward passes of the text give."""
 
 from __future__ import annotations
 
@@ -12,24 +11,24 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from lorakit.batches import Encoded
 from lorakit.errors import ModelError
-from lorakit.evaluation import way as ways
+from lorakit.evaluation import strategy
+from lorakit.evaluation.cache import CacheStrategy
 from lorakit.evaluation.decode import decode
 from lorakit.evaluation.likelihood import log_likelihoods
-from lorakit.evaluation.past import Way
-from lorakit.evaluation.way import way_of
+from lorakit.evaluation.strategy import cache_strategy
 from lorakit.recipe.schema import Decode
 from tests.evaluation.architectures import build
 
 NEW, PAD, END, LENGTHS = 8, 0, 1, (9, 5, 1, 5)
 KINDS = {
-    "bamba": Way.COPIED,  # a state beside attention
-    "falcon_mamba": Way.UNPADDED,  # a state, which padding changes
-    "mbart": Way.UNPADDED,  # positions that it counts itself, whatever is hidden
-    "openai-gpt": Way.WHOLE,  # no cache
-    "recurrent_gemma": Way.WHOLE,  # a state in the modules, which stays with the row when beams change places
-    "roberta": Way.UNPADDED,  # positions that begin behind that of padding
-    "rwkv": Way.WHOLE,  # a state under another name, while past_key_values would vanish
-    "xglm": Way.COPIED,  # positions that begin at two
+    "bamba": CacheStrategy.COPIED,  # a state next to attention
+    "falcon_mamba": CacheStrategy.UNPADDED,  # a state, which padding changes
+    "mbart": CacheStrategy.UNPADDED,  # positions that it counts itself, padding included
+    "openai-gpt": CacheStrategy.UNCACHED,  # no cache
+    "recurrent_gemma": CacheStrategy.UNCACHED,  # a state in the modules, not per beam
+    "roberta": CacheStrategy.UNPADDED,  # positions that begin after that of padding
+    "rwkv": CacheStrategy.UNCACHED,  # a state under another name
+    "xglm": CacheStrategy.COPIED,  # positions that begin at two
 }
 LOOK_AHEAD = {"cpmant", "prophetnet", "xlnet"}
 """A plain forward pass of a whole text reads what follows, so there is nothing to be compared
@@ -92,10 +91,10 @@ def _check_texts(model):
 
 
 @pytest.mark.parametrize("model_type", sorted(KINDS))
-def test_what_is_written_is_what_whole_texts_say(model, model_type):
+def test_generated_texts_are_those_of_plain_forward_passes(model, model_type):
     made = model(model_type)
     _check_texts(made)
-    assert way_of(made, *_prompts(), NEW) is KINDS[model_type]
+    assert cache_strategy(made, *_prompts(), NEW) is KINDS[model_type]
 
 
 @pytest.mark.parametrize("model_type", ["falcon_mamba", "openai-gpt", "bamba", "xglm"])
@@ -132,7 +131,7 @@ def test_draws_do_not_depend_on_the_batch(model, model_type):
 @pytest.mark.parametrize(
     "model_type", ["mamba2", "rwkv", "roberta", "openai-gpt", "recurrent_gemma"]
 )
-def test_choices_are_as_likely_as_whole_texts_say(model, model_type):
+def test_choices_have_the_likelihood_of_plain_forward_passes(model, model_type):
     made, prompts, choices = model(model_type), _each(*_prompts()), [[3], [4, 5], [6]]
     items = [
         Encoded(str(i), {"input_ids": p, "attention_mask": [1] * len(p)}, None)
@@ -178,7 +177,7 @@ class _SeesPadding(_Odd):
 
 def test_a_field_that_would_vanish_is_not_given(model):
     odd = _Swallows(model("llama"), "")
-    assert way_of(odd, *_prompts(), NEW) is Way.WHOLE
+    assert cache_strategy(odd, *_prompts(), NEW) is CacheStrategy.UNCACHED
     ids, mask = _prompts()
     settings = Decode(max_new_tokens=NEW, beams=2)
     assert [w.ids for w in decode(odd, ids, mask, settings, (END,))] == [
@@ -186,7 +185,7 @@ def test_a_field_that_would_vanish_is_not_given(model):
     ]
 
 
-def test_what_cannot_be_read_is_said(model):
+def test_a_model_that_cannot_read_a_text_is_an_error(model):
     with pytest.raises(ModelError, match="no such luck"):
         decode(_Fails(model("llama"), ""), *_prompts(), Decode(max_new_tokens=2), (END,))
 
@@ -202,7 +201,7 @@ def test_choices_where_padding_is_seen(model):
     torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted), rtol=1e-4, atol=1e-4)
 
 
-def test_positions_that_move_with_the_length_are_read_whole():
+def test_positions_that_move_with_the_length_are_read_without_a_cache():
     """Dynamic rotary angles: past the first 16 tokens, keys that were kept have the angles of a
     shorter text."""
     rope = {
@@ -213,26 +212,29 @@ def test_positions_that_move_with_the_length_are_read_whole():
     }
     made = build("llama", rope_parameters=rope, max_position_embeddings=16)
     ids, mask = _prompts()
-    assert way_of(made, ids, mask, 4) is Way.SHARED
-    assert way_of(made, ids, mask, 12) is Way.WHOLE
+    assert cache_strategy(made, ids, mask, 4) is CacheStrategy.SHARED
+    assert cache_strategy(made, ids, mask, 12) is CacheStrategy.UNCACHED
 
 
-def test_a_family_that_is_known_keeps_the_fast_way_in_half_precision(tiny):
+def test_a_family_that_is_known_keeps_the_fast_strategy_in_half_precision(tiny):
     for family in ("gpt2", "llama", "phi3", "opt", "gemma2"):
         half = tiny(family, "CausalLM", dtype=torch.bfloat16).model
-        assert way_of(half, *_prompts(), NEW) is Way.SHARED
+        assert cache_strategy(half, *_prompts(), NEW) is CacheStrategy.SHARED
 
 
-def test_noise_of_rounding_is_not_taken_for_a_wrong_way(model, monkeypatch):
-    """Experts that change with the last bit: reading it whole differs as much as the fast way
-    does."""
-    half, differences = build("mixtral").bfloat16(), {Way.SHARED: 0.12, Way.WHOLE: 0.1}
-    monkeypatch.setattr(ways, "_difference", lambda model, way, prompt: differences[way])
-    assert way_of(half, *_prompts(), NEW) is Way.SHARED
-    monkeypatch.setattr(
-        ways, "_difference", lambda model, way, prompt: {**differences, way: 1.0}[way]
+def test_rounding_is_not_taken_for_a_wrong_strategy(model, monkeypatch):
+    """Experts that change with the last bit: reading the entire text differs as much as the fast
+    strategy does."""
+    half, differences = (
+        build("mixtral").bfloat16(),
+        {CacheStrategy.SHARED: 0.12, CacheStrategy.UNCACHED: 0.1},
     )
-    assert way_of(build("mixtral").bfloat16(), *_prompts(), NEW) is Way.WHOLE
+    monkeypatch.setattr(strategy, "_difference", lambda model, tried, prompt: differences[tried])
+    assert cache_strategy(half, *_prompts(), NEW) is CacheStrategy.SHARED
+    monkeypatch.setattr(
+        strategy, "_difference", lambda model, tried, prompt: {**differences, tried: 1.0}[tried]
+    )
+    assert cache_strategy(build("mixtral").bfloat16(), *_prompts(), NEW) is CacheStrategy.UNCACHED
 
 
 @pytest.mark.slow

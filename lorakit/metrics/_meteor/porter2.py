@@ -1,9 +1,10 @@
 """The Porter2 stemmer of English (M. F. Porter 2002, snowballstem.org), in the version of 2010 that
-METEOR 1.5 has.
+METEOR 1.5 uses.
 
-Two regions count: R1 is what follows the first consonant after a vowel, R2 is the same of R1. A
-step takes the longest of its endings that the word has; if that one may not go, no shorter one is
-tried."""
+R1 is the region after the first consonant that follows a vowel, and R2 is the same region of R1. A
+step takes the longest of its endings that the word has. If that ending may not be removed, a
+shorter one is not tried.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +16,12 @@ def _table(pairs: str) -> dict[str, str]:
     return dict(pair.split(":") for pair in pairs.split())
 
 
-_WHOLE = _table(
+_EXCEPTIONS = _table(
     "skis:ski skies:sky dying:die lying:lie tying:tie idly:idl gently:gentl ugly:ugli early:earli "
     "only:onli singly:singl sky:sky news:news howe:howe atlas:atlas cosmos:cosmos bias:bias "
     "andes:andes"
 )
-_DONE = frozenset("inning outing canning herring earring proceed exceed succeed".split())
+_AFTER_PLURAL = frozenset("inning outing canning herring earring proceed exceed succeed".split())
 _CONSONANT_AFTER_VOWEL = re.compile(r"[aeiouy][^aeiouy]")
 _STEM_OF_R1 = re.compile("gener|commun|arsen")
 _VOWEL = re.compile("[aeiouy]")
@@ -37,8 +38,8 @@ _STEP_4 = "al ance ence er ic able ible ant ement ment ent ism ate iti ous ive i
 @lru_cache(maxsize=1 << 16)
 def stem(word: str) -> str:
     """The stem of a word in lower case."""
-    if word in _WHOLE:
-        return _WHOLE[word]
+    if word in _EXCEPTIONS:
+        return _EXCEPTIONS[word]
     if len(word) <= 2:
         return word
     word = word.removeprefix("'")
@@ -46,7 +47,7 @@ def stem(word: str) -> str:
     word = re.sub("([aeiouy])y", r"\1Y", re.sub("^y", "Y", word))
     r1, r2 = _regions(word)
     word = _plural(_ending(word, ("'s'", "'s", "'"), ""))
-    if word in _DONE:
+    if word in _AFTER_PLURAL:
         return word
     word = _participle(word, r1)
     if len(word) > 2 and word[-1] in "yY" and not _VOWEL.match(word[-2]):
@@ -55,7 +56,7 @@ def stem(word: str) -> str:
 
 
 def _regions(word: str) -> tuple[int, int]:
-    """Where R1 and R2 begin."""
+    """The starts of R1 and R2."""
     known = _STEM_OF_R1.match(word)
     r1 = known.end() if known else _after(word, 0)
     return r1, _after(word, r1)
@@ -96,12 +97,12 @@ def _participle(word: str, r1: int) -> str:
     for ending in ("ingly", "edly", "ing", "ed"):
         if word.endswith(ending):
             start = word[: -len(ending)]
-            return _mended(start, r1) if _VOWEL.search(start) else word
+            return _restored(start, r1) if _VOWEL.search(start) else word
     return word
 
 
-def _mended(word: str, r1: int) -> str:
-    """What is left of a participle as a word."""
+def _restored(word: str, r1: int) -> str:
+    """The word from what is left of a participle."""
     if word.endswith(("at", "bl", "iz")):
         return word + "e"
     if re.search(r"([bdfgmnprt])\1$", word):
@@ -112,7 +113,7 @@ def _mended(word: str, r1: int) -> str:
 
 
 def _derived(word: str, r1: int, r2: int) -> str:
-    """Without the endings of steps 2, 3 and 4."""
+    """The word without the endings of steps 2, 3 and 4."""
     ending = _longest(word, _STEP_2)
     if ending and len(word) - len(ending) >= r1:
         start = word[: -len(ending)]

@@ -1,38 +1,25 @@
-"""The string constants of a compiled Java class (JVM specification, chapter 4): what a program
-keeps as data."""
+"""String constants of a compiled Java class (JVM specification, chapter 4), which hold its data."""
 
 from __future__ import annotations
 
 import struct
 
-# bytes of a constant after its tag; a Utf8 (1) says its own length
+# tag -> bytes of the constant after it; a Utf8 (1) has its own length
 _SIZES = {
-    3: 4,
-    4: 4,
-    5: 8,
-    6: 8,
-    7: 2,
-    8: 2,
-    9: 4,
-    10: 4,
-    11: 4,
-    12: 4,
+    **dict.fromkeys((7, 8, 16, 19, 20), 2),
     15: 3,
-    16: 2,
-    17: 4,
-    18: 4,
-    19: 2,
-    20: 2,
+    **dict.fromkeys((3, 4, 9, 10, 11, 12, 17, 18), 4),
+    **dict.fromkeys((5, 6), 8),
 }
 _UTF8, _STRING = 1, 8
 _TWO_PLACES = (5, 6)
 
 
 def string_constants(code: bytes) -> dict[str, str]:
-    """Name of a static field -> its constant, for those that are strings. code: the bytes of a
-    .class file."""
+    """Name of a static field -> its constant, for string constants. code: the bytes of a .class
+    file."""
     texts, strings, at = _pool(code)
-    # access flags, this class, the class above
+    # access flags, this class, the parent class
     at += 6
     (interfaces,) = struct.unpack_from(">H", code, at)
     at += 2 + 2 * interfaces
@@ -54,7 +41,7 @@ def string_constants(code: bytes) -> dict[str, str]:
 
 
 def _pool(code: bytes) -> tuple[dict[int, str], dict[int, int], int]:
-    """Index -> text, index of a string -> index of its text, and where the pool ends."""
+    """The constant pool: index -> text, index of a string -> index of its text, and its end."""
     (count,) = struct.unpack_from(">H", code, 8)
     texts: dict[int, str] = {}
     strings: dict[int, int] = {}

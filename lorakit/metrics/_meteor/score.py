@@ -8,33 +8,35 @@
 content and function are words of the output for P and of the reference for R, with index m those
 that module m (equal, stem, synonym, paraphrase) has matched. The penalty is 0 where all is matched
 in one chunk. A corpus has the value of its summed counts, in which an example matched in one chunk
-adds no chunk."""
+adds no chunk.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lorakit.metrics._meteor_align import align, chunks
-from lorakit.metrics._meteor_match import MODULES, Text, matches
-from lorakit.metrics._meteor_tables import Related
+from lorakit.metrics._meteor.align import align, chunks
+from lorakit.metrics._meteor.match import MODULES, Text, matches
+from lorakit.metrics._meteor.tables import Related
 
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 WEIGHTS = (1.0, 0.6, 0.8, 0.6)
 CHUNKS = 20
-"""The place of the chunks among the counts."""
+"""The index of the chunks among the counts."""
 Counts = list[int]
-"""Words of the output, of the reference; function words of both; for each module content words of
-both and function words of both that it matched; chunks; words of the output, of the reference that
-are matched: 23 numbers."""
+"""23 numbers: words of the output, of the reference; function words of both; for each module the
+content words and the function words of both that it matched; chunks; matched words of the output,
+of the reference."""
 
 
 def best_counts(output: Text, references: Sequence[Text], related: Related) -> Counts:
-    """The counts with the reference of the highest score, the first of equal ones."""
+    """The counts for the reference with the highest score, the first one of equal ones."""
     found = [counts(output, reference, related) for reference in references]
     return max(found, key=score)
 
 
 def counts(output: Text, reference: Text, related: Related) -> Counts:
+    """The counts for one reference."""
     functions = (
         [word.function for word in output.known],
         [word.function for word in reference.known],
@@ -52,21 +54,24 @@ def counts(output: Text, reference: Text, related: Related) -> Counts:
 
 
 def added(each: Counts) -> Counts:
-    """What an example adds to the counts of a corpus."""
-    whole = each[-2:] == each[:2] and each[CHUNKS] == 1
-    return [*each[:CHUNKS], 0, *each[-2:]] if whole else each
+    """The counts that an example adds to those of its corpus."""
+    return [*each[:CHUNKS], 0, *each[-2:]] if _is_unbroken(each) else each
 
 
 def score(counts: Sequence[float]) -> float:
-    """Fraction in 0..1."""
+    """METEOR of the counts, in 0..1."""
     matched = counts[-2] + counts[-1]
     if not matched:
         return 0.0
     precision, recall = (_share(counts, side) for side in (0, 1))
-    whole = tuple(counts[-2:]) == tuple(counts[:2]) and counts[CHUNKS] == 1
-    broken = 0.0 if whole else counts[CHUNKS] / (matched / 2)
+    fragmentation = 0.0 if _is_unbroken(counts) else counts[CHUNKS] / (matched / 2)
     mean = 1.0 / ((1.0 - ALPHA) / precision + ALPHA / recall)
-    return max(mean * (1.0 - GAMMA * broken**BETA), 0.0)
+    return max(mean * (1.0 - GAMMA * fragmentation**BETA), 0.0)
+
+
+def _is_unbroken(counts: Sequence[float]) -> bool:
+    """Whether all words of both texts are matched, in one chunk."""
+    return list(counts[-2:]) == list(counts[:2]) and counts[CHUNKS] == 1
 
 
 def _share(counts: Sequence[float], side: int) -> float:

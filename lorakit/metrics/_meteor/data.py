@@ -1,8 +1,8 @@
-"""The data of METEOR 1.5 and of CoreNLP's tokeniser: files of the package pycocoevalcap, found
-without importing it.
+"""The data of METEOR 1.5 and of CoreNLP's tokeniser, in files of the package pycocoevalcap.
 
-Both are Java programs. Only their data is read, from the archives and the table beside them;
-nothing of them is run."""
+Both are Java programs. Only their data is read, from their archives and from the table of
+paraphrases; the package is not imported, and no program is run.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from zipfile import BadZipFile, ZipFile
 
 from lorakit.errors import MetricError
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
-INSTALL = '`pip install "lorakit[nlg]"`'
+_INSTALL = '`pip install "lorakit[nlg]"`'
 _METEOR = "meteor/meteor-1.5.jar"
 _PARAPHRASES = "meteor/data/paraphrase-en.gz"
 _TOKENIZER = "tokenizer/stanford-corenlp-3.4.1.jar"
@@ -32,17 +32,27 @@ class Data(NamedTuple):
 
 
 def find(otherwise: str) -> Data | None:
-    """`look`, or None with one warning: what is missing, what happens `otherwise`, and what to
-    install."""
+    """Where the files are; None, with a warning, where one is missing. otherwise: the consequence,
+    which the warning says."""
     try:
         return look()
     except FileNotFoundError as missing:
-        logger.warning("%s: %s; %s", missing, otherwise, INSTALL)
+        log.warning("%s: %s; %s", missing, otherwise, _INSTALL)
         return None
 
 
+def missing_nlg_data() -> str | None:
+    """What is missing for METEOR and the official tokens, and how to install it; None if nothing
+    is."""
+    try:
+        look()
+    except FileNotFoundError as missing:
+        return f"{missing}; {_INSTALL}"
+    return None
+
+
 def look() -> Data:
-    """Where the files are. FileNotFoundError: what is missing."""
+    """Where the files are. FileNotFoundError: the package or one of the files is missing."""
     return Data(_file(_METEOR), _file(_PARAPHRASES), _file(_TOKENIZER))
 
 

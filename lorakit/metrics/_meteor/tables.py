@@ -1,5 +1,6 @@
-"""What METEOR 1.5 knows about English words: WordNet's synonyms, function words, abbreviations, and
-paraphrases."""
+"""Tables of METEOR 1.5 for English: WordNet's synonyms, function words, abbreviations, and
+paraphrases.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lorakit.errors import MetricError
-from lorakit.metrics._meteor_words import read_abbreviations
-from lorakit.metrics._nlg_data import Data, entry
-from lorakit.metrics._porter2 import stem
+from lorakit.metrics._meteor.data import Data, entry
+from lorakit.metrics._meteor.normalize import read_abbreviations
+from lorakit.metrics._meteor.porter2 import stem
 
 if TYPE_CHECKING:
     from numpy import ndarray
 
-# WordNet's rules for base forms (manual page morphy): an ending, and what the base form has there
+# WordNet's rules for base forms (manual page morphy): an ending, and the base form's ending
 _BASE_FORMS = [
     (pair.split(":")[0], pair.split(":")[1])
     for pairs in (
@@ -29,15 +30,15 @@ _BASE_FORMS = [
     )
     for pair in pairs.split()
 ]
-_PIECE = 1 << 22
+_READ_BYTES = 1 << 22
 Related = dict[int, list[int]]
 """Phrase -> its paraphrases, both as hashes."""
-LONGEST = 7
+LONGEST_PHRASE_WORDS = 7
 """Words of the longest phrase in the table of paraphrases."""
 
 
 class Known(NamedTuple):
-    """Of a word. Words and stems are compared by Java's 32-bit hash, in which `an` equals `c0`."""
+    """A word as METEOR compares it: by Java's 32-bit hash, in which `an` equals `c0`."""
 
     key: int
     stem: int
@@ -46,7 +47,7 @@ class Known(NamedTuple):
 
 
 class Tables:
-    """The lists of words. They are read once, in half a second."""
+    """The lists of words. Reading them takes half a second."""
 
     def __init__(self, archive: Path) -> None:
         abbreviations = entry(archive, "nonbreaking/english.prefixes").decode()
@@ -103,21 +104,21 @@ def java_hash(text: str) -> int:
 
 
 class Paraphrases:
-    """Five million pairs of phrases, as 64-bit hashes: 84 MB, read once in some seconds.
+    """Five million pairs of phrases, as 64-bit hashes: 84 MB, read in some seconds.
 
-    That two phrases of a corpus share a hash is as likely as 1 in 10^12 for each phrase in it.
+    The probability that a phrase of a corpus shares its hash with another is about 1 in 10^12.
     """
 
     def __init__(self, file: Path) -> None:
         import numpy as np
 
         phrases, others = _hashed(file)
+        # sorted, so that phrases are found by bisection; stable, so that the file's order stays
         order = np.argsort(phrases, kind="stable")
         self._phrases, self._others = phrases[order], others[order]
 
     def among(self, phrases: Iterable[int]) -> Related:
-        """Phrase -> its paraphrases, in the order of the file, for those that are both among
-        `phrases`."""
+        """Phrase -> its paraphrases, in the order of the file, where both are among `phrases`."""
         import numpy as np
 
         known = np.unique(np.fromiter(phrases, np.int64))
@@ -137,18 +138,21 @@ class Paraphrases:
 
 
 def _hashed(file: Path) -> tuple[ndarray, ndarray]:
-    """Three lines each: a probability, a phrase, its paraphrase. MetricError: it is damaged."""
+    """The phrases and their paraphrases as hashes. MetricError: the file is damaged."""
     import numpy as np
 
-    phrases, others, rest = [], [], b""
+    phrases = []
+    others = []
+    rest = b""
+    # three lines per pair: a probability, a phrase, its paraphrase
     try:
         with gzip.open(file) as lines:
-            while piece := lines.read(_PIECE):
+            while piece := lines.read(_READ_BYTES):
                 found = (rest + piece).split(b"\n")
-                whole = (len(found) - 1) // 3 * 3
-                rest = b"\n".join(found[whole:])
-                phrases.append(np.fromiter(map(hash, found[1:whole:3]), np.int64))
-                others.append(np.fromiter(map(hash, found[2:whole:3]), np.int64))
+                end = (len(found) - 1) // 3 * 3
+                rest = b"\n".join(found[end:])
+                phrases.append(np.fromiter(map(hash, found[1:end:3]), np.int64))
+                others.append(np.fromiter(map(hash, found[2:end:3]), np.int64))
         if rest or not phrases:
             raise EOFError("it does not have three lines for each pair")
     except (OSError, EOFError, zlib.error) as failed:
@@ -159,13 +163,13 @@ def _hashed(file: Path) -> tuple[ndarray, ndarray]:
 
 
 def phrases(words: list[str]) -> list[list[int]]:
-    """For each place, the hashes of the phrases that begin there: of one word, of two, and so
-    on."""
+    """For each place, the hashes of the phrases of one word, two words and so on that begin
+    there."""
     encoded = [word.encode() for word in words]
     ends = range(1, len(words) + 1)
     found = []
     for start in range(len(encoded)):
-        spans = (encoded[start:end] for end in ends[start : start + LONGEST])
+        spans = (encoded[start:end] for end in ends[start : start + LONGEST_PHRASE_WORDS])
         found.append([hash(b" ".join(span)) for span in spans])
     return found
 

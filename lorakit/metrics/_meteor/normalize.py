@@ -1,8 +1,9 @@
-"""A line as the words that METEOR 1.5 aligns: what its option -norm does to English text.
+"""Normalisation of METEOR 1.5 (option -norm): from an English text to the words that are aligned.
 
-Punctuation stands alone, words with a hyphen and contractions are split, abbreviations lose their
-full stops. The order of the steps, and that a match of one step may not share a character with the
-next, are part of the result."""
+Punctuation becomes words of its own, words with a hyphen and contractions are split, abbreviations
+lose their full stops. The result depends on the order of the steps, and on matches of one step not
+sharing a character.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import re
 from collections.abc import Mapping
 
 ANYWHERE, BEFORE_NUMBER = 1, 2
-"""Where a full stop after an abbreviation does not end a sentence."""
+"""The places where a full stop after an abbreviation does not end a sentence."""
 
 # letters of western Europe, of Cyrillic, and of phonetic writing
 _LETTER = "A-Za-z\xc0-\xd6\xd8-\xf6\xf8-\u017e\u0400-\u0527\ua640-\ua66e\ua67e-\ua697\u1d00-\u1d7f"
@@ -32,12 +33,12 @@ _HYPHEN = re.compile(f"([0-9{_LETTER}.])-([0-9{_LETTER}])")
 _ANY_LETTER = re.compile(f"[{_LETTER}]")
 _BETWEEN = re.compile(r"[ \t\n\f\r]+")
 _WIDE_SPACES = re.compile("[ \u2000-\u200a\u202f\u205f\u3000\xa0]+")
-# what Java's trim takes away
+# what Java's trim removes
 _CONTROLS = "".join(map(chr, range(33)))
 
 
 def words(line: str, abbreviations: Mapping[str, int]) -> list[str]:
-    """abbreviations: without their full stop -> `ANYWHERE` or `BEFORE_NUMBER`."""
+    """The words of a line. abbreviations: without full stop -> `ANYWHERE` or `BEFORE_NUMBER`."""
     line = _ALONE.sub(r" \g<0> ", f" {line.strip(_CONTROLS)} ")
     line = _DOTS.sub(r" \g<0> ", line)
     for comma in _COMMAS:
@@ -77,7 +78,7 @@ def _full_stop(word: str, then: str, abbreviations: Mapping[str, int]) -> str:
 
 
 def read_abbreviations(text: str) -> dict[str, int]:
-    """From METEOR's list: one a line, after which #NUMERIC_ONLY# may stand."""
+    """METEOR's list: one abbreviation per line, some followed by #NUMERIC_ONLY#."""
     found = {}
     for line in text.splitlines():
         parts = line.split()
