@@ -28,6 +28,7 @@ from lorakit.adapters.base_name import base_name
 from lorakit.adapters.digest import KEY as DIGESTS
 from lorakit.adapters.digest import changed, digests
 from lorakit.adapters.fingerprint import Digests, digests_of, fingerprint, same
+from lorakit.adapters.foreign import MERGE, refuse_embeddings, refuse_kind
 from lorakit.adapters.tensorfile import Kind, write_tensors
 from lorakit.config import first_problem
 from lorakit.disk import scratch_for, sync, sync_all
@@ -270,6 +271,8 @@ def _put(
 ) -> Attachment:
     if file.about is None:
         assert file.peft_config is not None
+        refuse_kind(file.peft_config)
+        refuse_embeddings(file.folder, file.tensors, model, peft.PREFIX)
         newly_initialised = {*newly_initialised, *peft.extra_names(file.tensors)}
         method = peft.method_of(file.peft_config, file.tensors)
         return _put_foreign(file, model, method, newly_initialised)
@@ -286,7 +289,7 @@ def _put_foreign(
     try:
         tie_again = untie(model, newly_initialised)
     except ModelError as error:
-        said = f"{file.folder} holds a part of tied weights: {error}; merge it with PEFT"
+        said = f"{file.folder} holds a part of tied weights: {error}. {MERGE}"
         raise AdapterError(said) from error
     try:
         _refuse_unknown(file, model, newly_initialised)

@@ -19,6 +19,7 @@ import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from lorakit.adapters.foreign import refuse_variant
 from lorakit.errors import AdapterError
 from lorakit.methods.reparam.lora import LoRA, LoRAAttachment, Target
 from lorakit.nn import tokens
@@ -118,21 +119,15 @@ def config_of(
 def method_of(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LoRA:
     """The LoRA that a PEFT adapter from elsewhere is: whole modules by their full names, each with its r and alpha.
 
-    AdapterError: a kind of adapter, or a variant of LoRA, that this is not.
+    AdapterError: a variant of LoRA that this is not.
     """
-    if config.get("peft_type") != "LORA":
-        raise AdapterError(
-            f"adapter_config.json: peft_type {config.get('peft_type')!r}; lorakit reads LORA"
-        )
-    used = [
-        f"{key}={value!r}"
-        for key, value in config.items()
-        if key not in _PLAIN and not _inert(key, value)
-    ]
-    if used:
-        raise AdapterError(
-            f"adapter_config.json asks for {', '.join(used)}, which plain LoRA is not; merge it with PEFT"
-        )
+    refuse_variant(
+        {
+            key: value
+            for key, value in config.items()
+            if key not in _PLAIN and not _inert(key, value)
+        }
+    )
     paths = sorted(
         key[len(PREFIX) : -len(".lora_A.weight")]
         for key in tensors

@@ -16,11 +16,9 @@ from lorakit.metrics import Weighted
 from lorakit.recipe.load import compose
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.folder import is_run, is_seed, seed_folder
-from lorakit.runs.predictions import json_lines
+from lorakit.runs.predictions import checked_answer, json_lines, reference_of
+from lorakit.runs.rescore import SAME
 from lorakit.runs.result import Result, SeedResult
-
-SAME = 1e-6
-"""Relative difference of a score from the recorded one that rounding can explain."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ def _with_answers(group: Group, split: str) -> Group:
             raise DataError(
                 f"{file} is not there, so the split {split} cannot be compared (there: {there})"
             )
-        lines = [_checked(line, where) for where, line in json_lines(file)]
+        lines = [checked_answer(line, where) for where, line in json_lines(file)]
         if not lines or len({line["id"] for line in lines}) < len(lines):
             raise DataError(
                 f"{file} {'holds an id twice' if lines else 'is empty'}; each example is answered once"
@@ -133,24 +131,10 @@ def _with_answers(group: Group, split: str) -> Group:
     return Group(group.folder, group.recipe, group.result, group.seeds, tuple(found))
 
 
-def _checked(line: dict[str, Any], where: str) -> dict[str, Any]:
-    if missing := [key for key in ("id", "prediction") if key not in line]:
-        raise DataError(f"{where}: no {missing[0]!r}; this is no line of a run's predictions")
-    if _reference(line) is None:
-        raise DataError(
-            f"{where}: no reference: these answers can be predicted, and not scored or compared"
-        )
-    return line
-
-
-def _reference(line: dict[str, Any]) -> Any:
-    return line.get("references", line.get("reference"))
-
-
 def _refuse_other_examples(first: Group, second: Group, split: str) -> None:
-    wanted = {line["id"]: _reference(line) for line in first.answers[0]}
+    wanted = {line["id"]: reference_of(line) for line in first.answers[0]}
     for group, lines in [(g, a) for g in (first, second) for a in g.answers]:
-        found = {line["id"]: _reference(line) for line in lines}
+        found = {line["id"]: reference_of(line) for line in lines}
         if found.keys() != wanted.keys():
             odd = min(found.keys() ^ wanted.keys())
             limits = [g.recipe.data.limit.get(split) for g in (first, group)]
@@ -271,7 +255,7 @@ def _weighted(task: Any, ids: Sequence[str], *answers: list[dict[str, Any]]) -> 
             parts.setdefault(f"_{line['group']}", []).append(i)
     of = {
         end: task.weighted(
-            [lines[i]["prediction"] for i in places], [_reference(lines[i]) for i in places]
+            [lines[i]["prediction"] for i in places], [reference_of(lines[i]) for i in places]
         )
         for end, places in parts.items()
     }

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lorakit.errors import RecipeError
-from lorakit.metrics._attempt import Failed, attempt, failures
+from lorakit.metrics._attempt import Failed, attempt, failures, without
 from lorakit.metrics._base import Compared, Facts, Weigh, metric
 from lorakit.metrics._tokens import Tokenize, say_poor
 from lorakit.metrics._weighted import Weighted
@@ -61,4 +61,5 @@ __all__ = [
     "metrics",
     "say_poor",
     "weighted_of",
+    "without",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -16,6 +16,7 @@ Failed = dict[str, str]
 """metric -> why it has no value"""
 
 _noted: ContextVar[Failed | None] = ContextVar("noted", default=None)
+_without: ContextVar[frozenset[str]] = ContextVar("without", default=frozenset())
 
 
 @contextmanager
@@ -29,6 +30,16 @@ def failures() -> Iterator[Failed]:
         _noted.reset(before)
 
 
+@contextmanager
+def without(keys: Iterable[str]) -> Iterator[None]:
+    """Inside, metrics that give these keys and no others are not computed, and left out of the scores."""
+    before = _without.set(frozenset(keys))
+    try:
+        yield
+    finally:
+        _without.reset(before)
+
+
 def attempt(
     keys: Sequence[str], compute: Callable[[], dict[str, float]], factor: float = 1.0
 ) -> dict[str, float]:
@@ -36,6 +47,8 @@ def attempt(
 
     MetricError: it failed, and nobody collects failures. Other errors of lorakit, such as a DataError, go through.
     """
+    if _without.get().issuperset(keys):
+        return {}
     try:
         return {key: value * factor for key, value in compute().items()}
     except MetricError as error:

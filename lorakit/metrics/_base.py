@@ -32,6 +32,10 @@ class Facts:
     """The keys of which the lower value is the better one."""
     tokenizes: bool = False
     """It takes `tokenize=`, the name of one of sacrebleu's tokenizers, in place of the official scorer's tokens."""
+    slow: tuple[str, ...] = ()
+    """The keys that take about a millisecond per pair of short texts or more, and much more for long ones."""
+    model: bool = False
+    """It reads the texts with a model of its own."""
     protocol: str = ""
     """Where scorers differ: which one this equals, in which version, and what it does to the texts."""
 

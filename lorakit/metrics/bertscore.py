@@ -16,7 +16,7 @@ MODEL, LAYER = "roberta-large", 17
 PROTOCOL = f"BERTScore F1 (bert-score 0.3.13, {MODEL}, layer {LAYER}, no idf, no rescaling), the best reference counts"
 
 
-@metric(Facts(of="texts", keys=("bertscore_f1",), printed=1.0, protocol=PROTOCOL))
+@metric(Facts(of="texts", keys=("bertscore_f1",), printed=1.0, model=True, protocol=PROTOCOL))
 def bertscore(
     predictions: Sequence[str], references: Sequence[str | Sequence[str]]
 ) -> dict[str, float]:

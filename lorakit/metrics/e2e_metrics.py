@@ -42,6 +42,7 @@ def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str
         of="texts",
         keys=("bleu", "nist", "meteor", "rouge_l", "cider"),
         printed=1.0,
+        slow=("meteor",),
         protocol=PROTOCOL,
     ),
     weighted,

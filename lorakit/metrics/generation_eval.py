@@ -49,7 +49,12 @@ def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str
 
 @metric(
     Facts(
-        of="texts", keys=("bleu", "meteor", "ter"), printed=1.0, lower=("ter",), protocol=PROTOCOL
+        of="texts",
+        keys=("bleu", "meteor", "ter"),
+        printed=1.0,
+        lower=("ter",),
+        slow=("meteor", "ter"),
+        protocol=PROTOCOL,
     ),
     weighted,
 )
@@ -66,7 +71,7 @@ def generation_eval(
     outputs, accepted = _words(found)
     if data := find(_OTHERWISE):
         scores |= attempt(("meteor",), lambda: {"meteor": corpus_meteor(data, outputs, accepted)})
-    return scores | {"ter": mean_of_least(outputs, accepted)}
+    return scores | attempt(("ter",), lambda: {"ter": mean_of_least(outputs, accepted)})
 
 
 def _pieces(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Pieces:

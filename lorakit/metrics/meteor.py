@@ -38,7 +38,7 @@ def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str
     return weighted_meteor(data, tokens.predictions, tokens.references)
 
 
-@metric(Facts(of="texts", keys=("meteor",), protocol=PROTOCOL), weighted)
+@metric(Facts(of="texts", keys=("meteor",), slow=("meteor",), protocol=PROTOCOL), weighted)
 def meteor(
     predictions: Sequence[str], references: Sequence[str | Sequence[str]]
 ) -> dict[str, float]:

@@ -52,7 +52,10 @@ def weighted(
     return means(each(predictions, references, tokenize))
 
 
-@metric(Facts(of="texts", keys=KINDS, printed=1.0, tokenizes=True, protocol=PROTOCOL), weighted)
+@metric(
+    Facts(of="texts", keys=KINDS, printed=1.0, tokenizes=True, slow=KINDS, protocol=PROTOCOL),
+    weighted,
+)
 def rouge(
     predictions: Sequence[str],
     references: Sequence[str | Sequence[str]],

@@ -26,7 +26,13 @@ def weighted(
 
 @metric(
     Facts(
-        of="texts", keys=("ter",), printed=1.0, lower=("ter",), tokenizes=True, protocol=PROTOCOL
+        of="texts",
+        keys=("ter",),
+        printed=1.0,
+        lower=("ter",),
+        tokenizes=True,
+        slow=("ter",),
+        protocol=PROTOCOL,
     ),
     weighted,
 )

@@ -21,6 +21,7 @@ from lorakit.models._fast import make_fast
 from lorakit.models._files import first_line, location, no_config, not_loaded
 from lorakit.models._numbers import refuse_files_not_finite, refuse_not_finite
 from lorakit.models._padding import fit_padding, pad_of, prove_padding
+from lorakit.models._positions import refuse_shifted
 from lorakit.models._quantized import dequantized, keep_trainable, quantization
 from lorakit.models._refuse import refuse_unfit
 from lorakit.models._trust import is_trusted
@@ -99,6 +100,7 @@ def load(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
         _refuse_looking_ahead(model, spec.name)
     tokenizer = load_tokenizer(spec)
     _refuse_other_vocabulary(model, tokenizer)
+    refuse_shifted(model, tokenizer, spec.name)
     fit_padding(model, tokenizer)
     if spec.new_tokens:
         newly_initialised |= add_rows(model, add_tokens(tokenizer, spec))

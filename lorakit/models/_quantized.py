@@ -20,8 +20,8 @@ def quantization(
 ) -> Any:
     """What `from_pretrained` takes as `quantization_config`.
 
-    dtype: of the products. newly_initialised: names of parameters that stay as they are.
-    shapes: the model without its weights. InputError: bitsandbytes is missing. ModelError: layers that it would store the wrong way round.
+    dtype: of the products. newly_initialised: parameters that stay as they are. shapes: the model without
+    its weights. InputError: bitsandbytes is missing. ModelError: layers that it would store transposed.
     """
     if find_spec("bitsandbytes") is None:
         raise InputError(

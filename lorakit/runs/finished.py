@@ -7,15 +7,17 @@ digests) is said.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from lorakit.disk import file_digest
 from lorakit.errors import DataError, InputError, ModelError, RecipeError
-from lorakit.recipe.schema import Recipe
-from lorakit.runs.result import Result, SeedResult
 from lorakit.evaluation.answers import read_splits, scored_splits
+from lorakit.recipe.schema import Recipe
 from lorakit.runs.folder import find_adapter, read_seed, refuse_other_data, same_recipe, seed_folder
 from lorakit.runs.inputs import base_files, refuse_other_base_files
+from lorakit.runs.rescore import refuse_other_scores
+from lorakit.runs.result import Result, SeedResult, digest_of
 
 KEPT = ("adapter", "predictions")
 """Folders of a seed whose files a run is made of."""
@@ -37,19 +39,23 @@ def finished(run: Path, recipe: Recipe) -> Result | None:
     for seed in result.seeds:
         folder = seed_folder(run, seed.seed)
         own = intact_seed(folder)
-        if own is None or own.model_dump_json() != seed.model_dump_json():
+        if own is None or _said(own) != _said(seed):
             raise InputError(
                 f"{file} and {folder / 'result.json'} do not agree: one of them is missing or was changed. {_AGAIN}"
             )
     return result
 
 
+def _said(seed: SeedResult) -> str:
+    return seed.model_dump_json(exclude={"digest"})
+
+
 def not_compared(run: Path, recipe: Recipe, result: Result) -> list[str]:
     """Compare the inputs of a finished run with today's; returns what could not be compared, and why.
 
-    InputError, with the difference: the data or the base model is another.
+    InputError, with the difference: the data or the base model is another, or a score is not that of the predictions.
     """
-    left = [f"the files of seed {s.seed}: no digests were recorded" for s in result.seeds if not s.files]
+    left = [what for seed in result.seeds for what in refuse_other_numbers(run, recipe, seed)]
     try:
         splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
     except DataError as error:
@@ -66,6 +72,22 @@ def not_compared(run: Path, recipe: Recipe, result: Result) -> list[str]:
     return left
 
 
+def refuse_other_numbers(run: Path, recipe: Recipe, result: SeedResult) -> list[str]:
+    """What could not be compared of an intact seed's result, and why.
+
+    InputError: a score is not that of the seed's predictions, or something else in its file was changed.
+    """
+    folder = seed_folder(run, result.seed)
+    left = [] if result.files else [f"the files of seed {result.seed}: no digests were recorded"]
+    left += refuse_other_scores(recipe.task, folder, result)
+    said = json.loads((folder / "result.json").read_bytes())
+    if "digest" not in said:
+        left.append(f"checks and untrained scores of seed {result.seed}: no digest was recorded")
+    elif said["digest"] != digest_of(said):
+        raise InputError(f"{folder / 'result.json'} changed after the seed was trained. {_AGAIN}")
+    return left
+
+
 def intact_seed(folder: Path) -> SeedResult | None:
     """What a seed gave, after its files were compared with their digests; None: it was not trained to its end.
 
@@ -75,7 +97,9 @@ def intact_seed(folder: Path) -> SeedResult | None:
     if result is None:
         return None
     if not (folder / "adapter").is_dir():
-        raise InputError(f"{folder / 'adapter'} is missing, and {folder / 'result.json'} is there. {_AGAIN}")
+        raise InputError(
+            f"{folder / 'adapter'} is missing, and {folder / 'result.json'} is there. {_AGAIN}"
+        )
     for name, digest in result.files.items():
         try:
             found = file_digest(folder / name)

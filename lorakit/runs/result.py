@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import math
 import os
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +26,11 @@ Score = Annotated[
     float,
     Field(allow_inf_nan=True),
     BeforeValidator(lambda value: math.nan if value is None else value),
-    PlainSerializer(lambda value: value if math.isfinite(value) else None, return_type=float | None, when_used="json"),
+    PlainSerializer(
+        lambda value: value if math.isfinite(value) else None,
+        return_type=float | None,
+        when_used="json",
+    ),
 ]
 Scores = dict[str, dict[str, Score]]
 """split -> metric -> value"""
@@ -73,15 +79,28 @@ class SeedResult(Config):
     """Site or parameter -> ||dW|| / ||W||."""
     files: dict[str, str] = Field(default_factory=dict)
     """Path within the seed's folder -> digest of the file; empty in results of versions up to 0.1.0."""
+    digest: str = ""
+    """Of all the rest of the seed's file; empty in results of versions up to 0.1.0."""
 
     @property
     def not_trained(self) -> int:
         """Steps that the recipe asks for and that an early stop left out."""
         return 0 if self.planned_steps is None else max(0, self.planned_steps - self.steps)
 
+    def sealed(self) -> SeedResult:
+        """With its digest, as it is written."""
+        return self.model_copy(update={"digest": digest_of(json.loads(self.model_dump_json()))})
+
     def write(self, path: Path) -> None:
-        """As JSON, whole or not at all. InputError: no permission, disk full."""
-        write_whole(path, self.model_dump_json(indent=2) + "\n")
+        """As JSON with its digest, whole or not at all. InputError: no permission, disk full."""
+        write_whole(path, self.sealed().model_dump_json(indent=2) + "\n")
+
+
+def digest_of(said: Mapping[str, Any]) -> str:
+    """Of what a result's file says, but for its digest; as it was read, so a version with another field does not change
+    it."""
+    rest = {key: value for key, value in said.items() if key != "digest"}
+    return hashlib.blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 class Result(Config):
@@ -178,7 +197,11 @@ class Row:
         if self.difference is None or self.published_spread is None or not self.comparable:
             return None
         # 88.5 is 89.2 - 0.7, though not in binary fractions
-        return None if math.isnan(self.difference) else abs(self.difference) <= self.published_spread + 1e-9
+        return (
+            None
+            if math.isnan(self.difference)
+            else abs(self.difference) <= self.published_spread + 1e-9
+        )
 
 
 def summary(result: Result) -> list[Row]:
@@ -192,13 +215,19 @@ def _rows(result: Result) -> Iterator[Row]:
         of = [seed.scores.get(split, {}) for seed in result.seeds]
         before = [seed.base_scores.get(split, {}) for seed in result.seeds]
         # what was published and not measured is shown as missing, not left out
-        for metric in dict.fromkeys([*(m for scores in of for m in scores), *(m for s, m in published if s == split)]):
+        for metric in dict.fromkeys(
+            [*(m for scores in of for m in scores), *(m for s, m in published if s == split)]
+        ):
             bases = [scores[metric] for scores in before if metric in scores]
             known = published.get((split, metric))
             yield Row(
-                split, metric, tuple(scores.get(metric, math.nan) for scores in of),
+                split,
+                metric,
+                tuple(scores.get(metric, math.nan) for scores in of),
                 statistics.fmean(bases) if bases else None,
-                known.value if known else None, known.spread if known else None, result.comparable,
+                known.value if known else None,
+                known.spread if known else None,
+                result.comparable,
             )
 
 
@@ -211,4 +240,6 @@ def _published(result: Result) -> dict[tuple[str, str], Published]:
 
 def failed_checks(result: Result) -> list[tuple[int, Check]]:
     """(seed, check) of every proof that failed."""
-    return [(seed.seed, check) for seed in result.seeds for check in seed.checks if not check.passed]
+    return [
+        (seed.seed, check) for seed in result.seeds for check in seed.checks if not check.passed
+    ]

@@ -31,8 +31,10 @@ def refuse_no_rate(settings: Train, total: int) -> None:
         )
     if total == 1 and learning_rate(settings, 0, total) == 0:
         raise RecipeError(
-            f"the learning rate of the only step is zero, for train.warmup {settings.warmup:g} begins there: nothing "
-            "would be learnt. Train longer (train.epochs, train.max_steps, more examples), or take train.warmup=0."
+            f"this run has one optimizer step (train.global_batch_size {settings.global_batch_size}), and the "
+            f"warm-up (train.warmup {settings.warmup:g}) begins at a learning rate of zero: nothing would be learnt. "
+            "Set train.warmup=0, or train two steps or more (train.epochs, train.max_steps, a smaller "
+            "train.global_batch_size)."
         )
     if settings.warmup > total:
         log.warning(

@@ -16,6 +16,7 @@ from lorakit.models import Model
 from lorakit.models._files import weight_files
 from lorakit.models._load import Base, load_tokenizer, outline
 from lorakit.models._numbers import refuse_files_not_finite
+from lorakit.models._positions import refuse_shifted
 from lorakit.nn.linear import features
 from lorakit.nn.settings import setting
 from lorakit.recipe.schema import Recipe
@@ -63,7 +64,7 @@ def check(recipe: Recipe, processes: int = 1) -> Checked:
     warn_other_order(checked.head)
     checked.adapter_mib = (checked.counts.trainable + checked.counts.fresh) * 4 / 2**20
     _look_at_weights(recipe.model, checked)
-    encoded = _look_at_data(recipe, checked, base.config)
+    encoded = _look_at_data(recipe, checked, base.model)
     length = max((e.length for e in encoded), default=recipe.data.max_length)
     stored = quantizable(base) if recipe.model.quantize else 0
     checked.memory_mib = memory(recipe, base.config, checked.counts, shares.micro * length, stored)
@@ -89,7 +90,7 @@ def _look_at_weights(spec: Model, checked: Checked) -> None:
         refuse_files_not_finite(spec)
 
 
-def _look_at_data(recipe: Recipe, checked: Checked, config: Any) -> list[Encoded]:
+def _look_at_data(recipe: Recipe, checked: Checked, shapes: Any) -> list[Encoded]:
     try:
         splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
     except DataUnavailable as error:
@@ -112,9 +113,9 @@ def _look_at_data(recipe: Recipe, checked: Checked, config: Any) -> list[Encoded
     except ModelError as error:
         checked.missing.append(str(error))
         return []
-    Examiner(
-        recipe, tokenizer, config, {split: splits[split] for split in scored_splits(recipe.task)}
-    )  # what fits not
+    refuse_shifted(shapes, tokenizer, recipe.model.name, weight_files(recipe.model, local=True))
+    scored = {split: splits[split] for split in scored_splits(recipe.task)}
+    Examiner(recipe, tokenizer, shapes.config, scored)  # what fits not
     encoded = encode(splits[recipe.task.train_split], tokenizer, recipe.task.head, recipe.data)
     order = epoch_batches(
         [e.length for e in encoded], recipe.train.global_batch_size, recipe.seeds[0], 0, True

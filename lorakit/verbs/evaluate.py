@@ -85,7 +85,6 @@ def evaluate(
         )
     examples = read_splits(recipe.task, recipe.data, wanted)
     folder = out or source.notebook
-    make_folder(folder)
     loaded, attachment = load_source(source, recipe.model, any_base)
     device: Any = PartialState().device
     loaded.to(device)
@@ -107,6 +106,7 @@ def evaluate(
     asked = asked_of(
         recipe.plain(), source.adapter.folder if source.adapter else Path(recipe.model.name)
     )
+    make_folder(folder)
     for split in wanted:
         file = folder / f"{split}.jsonl"
         kept = (

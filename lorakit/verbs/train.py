@@ -8,8 +8,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,13 @@ from lorakit.recipe.schema import Recipe
 from lorakit.report.page import write_page
 from lorakit.runs.environment import environment
 from lorakit.runs.failing_metrics import not_computed, of_the_first, refuse_missing_metric
-from lorakit.runs.finished import files_of, finished, intact_seed, not_compared
+from lorakit.runs.finished import (
+    files_of,
+    finished,
+    intact_seed,
+    not_compared,
+    refuse_other_numbers,
+)
 from lorakit.runs.folder import (
     begun,
     claimed,
@@ -71,6 +77,7 @@ from lorakit.runs.objects import (
 )
 from lorakit.runs.result import Check, Counts, Result, SeedResult, write_whole
 from lorakit.runs.resume import Before, Journal, before_of, goes_on_from, made_with
+from lorakit.runs.undo import undone_if_refused
 from lorakit.tasks import Example
 from lorakit.training.loop import Setup, Trained, train
 from lorakit.training.plan import share
@@ -111,7 +118,7 @@ def train_recipe(
     shapes = outline(recipe.model, recipe.task.head.value, recipe.task.labels)
     refuse_too_long(recipe.data, None, shapes.config)
     outlined = attach(recipe, shapes)  # a target that is wrong shows before anything is made
-    with claimed(run) if accelerator.is_main_process else nullcontext():
+    with _own(run, restart) if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
             if not restart:
                 same_recipe(run, recipe)
@@ -122,9 +129,13 @@ def train_recipe(
                     )
             base = base_files(recipe.model, start)
             if not restart and begun(run):
-                for seed in recipe.seeds:
-                    intact_seed(seed_folder(run, seed))
-                for what in [*refuse_other_data(run, splits), *refuse_other_base_files(run, base)]:
+                there = [s for seed in recipe.seeds if (s := intact_seed(seed_folder(run, seed)))]
+                left = [what for seed in there for what in refuse_other_numbers(run, recipe, seed)]
+                for what in [
+                    *left,
+                    *refuse_other_data(run, splits),
+                    *refuse_other_base_files(run, base),
+                ]:
                     log.warning(
                         "%s: not compared with that of the seeds that are there: %s", run, what
                     )
@@ -139,6 +150,12 @@ def train_recipe(
             write_report(run, whole)
         accelerator.wait_for_everyone()
     return run, whole
+
+
+@contextmanager
+def _own(run: Path, restart: bool) -> Iterator[None]:
+    with claimed(run), undone_if_refused(run, restart):
+        yield
 
 
 def _train_seeds(
@@ -381,7 +398,7 @@ def train_seed(
         checks=(*proven, *not_computed(examiner.failed)),
         seconds=seconds,
         files=files_of(folder) if main else {},
-    )
+    ).sealed()
     if main:
         result.write(folder / "result.json")  # last: it says that the seed is whole
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 
@@ -79,3 +80,16 @@ def test_words_of_nltk(data):
     ]
     for text in texts:
         assert words(pieces(text)) == tokenizer.tokenize(" ".join(pieces(text)))
+
+
+def test_where_nltk_splits_sentences_makes_no_difference():
+    """So the frozen values do not depend on the sentence splitter that eval.py ran with."""
+    tokenizer = pytest.importorskip("nltk.tokenize.destructive").NLTKWordTokenizer()
+    rows = Path(__file__).parent.parent / "assets" / "scorers" / "rows.jsonl"
+    lines = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
+    for text in [text for line in lines for text in (line["output"], *line["references"])]:
+        found = pieces(text)
+        whole = tokenizer.tokenize(" ".join(found))
+        for i in range(1, len(found)):
+            parts = (" ".join(found[:i]), " ".join(found[i:]))
+            assert [token for part in parts for token in tokenizer.tokenize(part)] == whole

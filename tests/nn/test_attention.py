@@ -46,7 +46,13 @@ MODELS = {
     "roberta": lambda: RobertaForSequenceClassification(RobertaConfig(**ENCODER)),
     "gpt2": lambda: GPT2LMHeadModel(
         GPT2Config(
-            vocab_size=50, n_embd=32, n_head=4, n_layer=2, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
+            vocab_size=50,
+            n_embd=32,
+            n_head=4,
+            n_layer=2,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
         )
     ),
     "llama": lambda: LlamaForCausalLM(

@@ -11,10 +11,12 @@ import pytest
 import yaml
 
 import lorakit
+from lorakit.disk import file_digest
 from lorakit.errors import DataError, InputError
 from lorakit.recipe.load import load_recipe
 from lorakit.runs.finished import intact_seed
 from lorakit.runs.folder import folder_of, set_values
+from lorakit.runs.result import digest_of
 from lorakit.verbs.train import train_recipe
 
 ASSETS = Path(lorakit.__file__).parent / "assets"
@@ -127,7 +129,77 @@ def test_a_changed_score_is_seen(run, name):
         _train()
 
 
-@pytest.mark.parametrize("name", ["result.json", "seed0/result.json", "data.json", "base.json", "recipe.yaml"])
+def _edit_both(run: Path, change) -> None:
+    """The same edit by hand in the seed's result and in that of the run."""
+    for file in (run / "seed0" / "result.json", run / "result.json"):
+        result = json.loads(file.read_text())
+        for seed in result.get("seeds", [result]):
+            change(seed)
+        file.write_text(json.dumps(result, indent=2))
+
+
+def _set_score(seed: dict) -> None:
+    seed["scores"]["validation"]["accuracy"] = 99.5
+
+
+class TestAnEditByHandOfTheSeedAndOfTheRun:
+    @pytest.mark.parametrize("recipe", [(), ("seeds=[0, 1]",)])
+    @pytest.mark.parametrize("digest", ["kept", "removed", "made again"])
+    def test_a_score_is_not_that_of_the_predictions(self, run, recipe, digest):
+        def change(seed):
+            _set_score(seed)
+            if digest == "removed":
+                seed.pop("digest")
+            elif digest == "made again":
+                seed["digest"] = digest_of(seed)
+
+        was = json.loads((run / "seed0" / "result.json").read_text())["scores"]["validation"][
+            "accuracy"
+        ]
+        _edit_both(run, change)
+        with pytest.raises(
+            InputError, match=rf"accuracy on validation is 99\.5, .* give {was:.6g}: .*--restart"
+        ):
+            _train(*recipe)
+
+    @pytest.mark.parametrize("what", ["checks", "base_scores", "steps", "files"])
+    def test_the_rest_has_a_digest(self, run, what):
+        def change(seed):
+            if what == "checks":
+                seed["checks"][0]["value"] = 0.125
+            elif what == "base_scores":
+                seed["base_scores"]["validation"]["accuracy"] = 1.5
+            elif what == "files":
+                seed["files"] = {}
+            else:
+                seed["steps"] = 7
+
+        _edit_both(run, change)
+        with pytest.raises(
+            InputError, match=r"seed0/result.json changed after the seed was trained"
+        ):
+            _train()
+
+    def test_a_score_of_another_version_is_said_and_not_refused(self, run):
+        file = run / "seed0" / "environment.json"
+        said = json.loads(file.read_text())
+        said["packages"]["lorakit"] = "0.0.9"
+        file.write_text(json.dumps(said))
+
+        def change(seed):
+            _set_score(seed)
+            seed["files"]["environment.json"] = file_digest(file)
+            seed["digest"] = digest_of(seed)
+
+        _edit_both(run, change)
+        (said,) = _train()[1][0]["not_compared"]
+        assert "accuracy was 99.5, is " in said
+        assert "0.0.9" in said
+
+
+@pytest.mark.parametrize(
+    "name", ["result.json", "seed0/result.json", "data.json", "base.json", "recipe.yaml"]
+)
 @pytest.mark.parametrize("text", ["{", "[]", ""])
 def test_a_damaged_record_is_seen(run, name, text):
     (run / name).write_text(text)
@@ -190,6 +262,7 @@ def test_a_run_without_digests_is_said_to_be_not_compared(run, field):
         for file in (run / "seed0" / "result.json", run / "result.json"):
             result = json.loads(file.read_text())
             for seed in result.get("seeds", [result]):
+                seed.pop("digest")
                 del seed["files"]
             file.write_text(json.dumps(result))
     else:
@@ -205,7 +278,9 @@ def test_another_recipe_in_the_folder_is_refused(run):
     recipe = yaml.safe_load(file.read_text())
     recipe["train"]["learning_rate"] = 0.25
     file.write_text(yaml.safe_dump(recipe))
-    with pytest.raises(InputError, match=r"another recipe .train.learning_rate was 0.25, is 0.0005"):
+    with pytest.raises(
+        InputError, match=r"another recipe .train.learning_rate was 0.25, is 0.0005"
+    ):
         _train()
 
 
@@ -214,7 +289,10 @@ class TestTheNameOfTheFolder:
         """Of 24 bits these two had the same."""
         short = ["data.limit={train: 32, validation: 16}", "train.epochs=2", "train.warmup=0"]
         rates = ("8.92e-05", "0.0003117")
-        runs = {folder_of(load_recipe("quickstart", [*short, f"train.learning_rate={r}"]), Path()) for r in rates}
+        runs = {
+            folder_of(load_recipe("quickstart", [*short, f"train.learning_rate={r}"]), Path())
+            for r in rates
+        }
         assert len(runs) == 2
         assert all(len(run.name.rpartition("-")[2]) == 16 for run in runs)
 
@@ -242,13 +320,21 @@ class TestTheNameOfTheFolder:
         other = later.model_copy(update={"train": later.train.model_copy(update={"momentum": 0.1})})
         assert set_values(other) != set_values(recipe)
 
-    @pytest.mark.parametrize("value", ["method=bitfit", "method.r=9", "task.classes=[a, b]", "model.revision=v2"])
+    @pytest.mark.parametrize(
+        "value", ["method=bitfit", "method.r=9", "task.classes=[a, b]", "model.revision=v2"]
+    )
     def test_what_is_set_counts(self, value):
-        assert folder_of(load_recipe("quickstart", [value]), Path()) != folder_of(load_recipe("quickstart"), Path())
+        assert folder_of(load_recipe("quickstart", [value]), Path()) != folder_of(
+            load_recipe("quickstart"), Path()
+        )
 
-    @pytest.mark.parametrize("value", ["train.micro_batch_size=null", "evaluate.keep=best", "seeds=[3]"])
+    @pytest.mark.parametrize(
+        "value", ["train.micro_batch_size=null", "evaluate.keep=best", "seeds=[3]"]
+    )
     def test_a_default_that_is_written_out_does_not_count(self, value):
-        assert folder_of(load_recipe("quickstart", [value]), Path()) == folder_of(load_recipe("quickstart"), Path())
+        assert folder_of(load_recipe("quickstart", [value]), Path()) == folder_of(
+            load_recipe("quickstart"), Path()
+        )
 
     def test_the_docs_name_a_folder_that_the_command_makes(self):
         root = Path(lorakit.__file__).parent.parent

@@ -1,4 +1,5 @@
-"""The official files, where the environment has them: counts as GLUE publishes them."""
+"""The official files, where the environment has them: counts as GLUE publishes them. Their oddities, in sentences of
+our own, are in `test_glue_upstream.py`, which runs always."""
 
 from __future__ import annotations
 

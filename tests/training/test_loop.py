@@ -24,7 +24,7 @@ from lorakit.recipe.schema import Evaluate, Train
 from lorakit.tasks import Head
 from lorakit.training import loop
 from lorakit.training.loop import Setup, evaluation_steps, recompute_activations, train
-from lorakit.training.refuse import refuse_dead
+from lorakit.training.refuse import refuse_dead, refuse_no_rate
 from tests.conftest import small_method
 from tests.rounding import TINY, assert_near, rounding
 
@@ -419,6 +419,16 @@ def test_a_run_whose_only_step_has_no_learning_rate_is_refused(run):
     with pytest.raises(RecipeError, match=r"nothing would be learnt\. .*train\.warmup=0"):
         run(max_steps=1, warmup=0.06)
     assert run(max_steps=1, warmup=0.0).losses
+
+
+@pytest.mark.parametrize("warmup", [0.06, 1, 5])
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_what_to_do_about_a_step_without_a_rate(warmup, schedule):
+    settings = Train(warmup=warmup, schedule=schedule, global_batch_size=8)
+    with pytest.raises(RecipeError, match=rf"global_batch_size 8\).*train\.warmup {warmup:g}\)"):
+        refuse_no_rate(settings, 1)
+    refuse_no_rate(settings.model_copy(update={"warmup": 0.0}), 1)
+    refuse_no_rate(settings, 2)
 
 
 class Rates(LoRA):

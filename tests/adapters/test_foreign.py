@@ -1,0 +1,141 @@
+"""PEFT adapters that lorakit refuses: what the message says to do gives the model that PEFT has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lorakit.adapters import adapter as files
+from lorakit.adapters.foreign import NEVER_MERGED
+from lorakit.errors import AdapterError
+from lorakit.models import Model
+from lorakit.models._load import load, location
+
+BASE = location("lorakit:tiny_gpt2")
+IDS = torch.tensor([[5, 6, 7, 8, 9, 3, 4]])
+
+
+def _lora(*targets: str, **more):
+    return peft.LoraConfig(r=2, target_modules=[*targets], task_type="CAUSAL_LM", **more)
+
+
+def _other(kind: str, **more):
+    return getattr(peft, kind)(task_type="CAUSAL_LM", **more)
+
+
+MERGED = {
+    "LoRA on the output layer": (_lora("lm_head", "c_attn"), "lm_head"),
+    "LoRA on embeddings": (_lora("wte"), "transformer.wte"),
+    "LoRA on both": (_lora("wte", "lm_head"), "lm_head, transformer.wte"),
+    "LoRA on positions": (_lora("wpe", "c_attn"), "transformer.wpe"),
+    "DoRA": (_lora("c_attn", use_dora=True), "use_dora"),
+    "biases": (_lora("c_attn", bias="lora_only"), "bias"),
+    "bias of B": (_lora("c_attn", lora_bias=True), "lora_bias"),
+    "tokens": (_lora("c_attn", trainable_token_indices=[3, 4]), "trainable_token_indices"),
+    "PiSSA": (_lora("c_attn", init_lora_weights="pissa"), "init_lora_weights"),
+    "AdaLoRA": (
+        _other("AdaLoraConfig", init_r=4, target_r=2, total_step=9, target_modules=["c_attn"]),
+        "ADALORA",
+    ),
+    "IA3": (_other("IA3Config", target_modules=["c_attn"], feedforward_modules=[]), "IA3"),
+    "VeRA": (_other("VeraConfig", r=2, target_modules=["c_attn"]), "VERA"),
+    "LN": (_other("LNTuningConfig", target_modules=["ln_1"]), "LN_TUNING"),
+}
+ALONE = {
+    "prompt": (_other("PromptTuningConfig", num_virtual_tokens=3), "PROMPT_TUNING"),
+    "P": (_other("PromptEncoderConfig", num_virtual_tokens=3), "P_TUNING"),
+    "prefix": (_other("PrefixTuningConfig", num_virtual_tokens=3), "PREFIX_TUNING"),
+}
+if "alora_invocation_tokens" in peft.LoraConfig.__dataclass_fields__:  # from 0.18 on
+    config = _lora("c_attn", alora_invocation_tokens=[3, 4])
+    ALONE["activated"] = (config, "alora_invocation_tokens")
+
+
+def _plain():
+    return AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32).eval()
+
+
+def _logits(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model(IDS).logits
+
+
+def _write(config, folder: Path) -> Path:
+    """An adapter as PEFT trains it, with numbers."""
+    torch.manual_seed(0)
+    model = peft.get_peft_model(_plain(), config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+    model.save_pretrained(folder)
+    file = folder / "adapter_config.json"
+    file.write_text(
+        json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": str(BASE)})
+    )
+    return folder
+
+
+def _refused(folder: Path) -> str:
+    base = load(Model(name="lorakit:tiny_gpt2"), "causal")
+    with pytest.raises(AdapterError) as error:
+        files.attach(files.read(folder), base.model, base.roles, base.newly_initialised)
+    return str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", MERGED)
+def test_merged_as_the_message_says_it_is_the_model_that_peft_has(kind, tmp_path):
+    config, named = MERGED[kind]
+    folder = _write(config, tmp_path / "adapter")
+    said = _refused(folder)
+    assert named in said
+    assert "merge_and_unload" in said
+    wanted = _logits(peft.PeftModel.from_pretrained(_plain(), folder).eval())
+    base = _plain()
+    if "tie_word_embeddings = False" in said:
+        base.config.tie_word_embeddings = False
+        base.lm_head.weight = torch.nn.Parameter(base.lm_head.weight.detach().clone())
+    merged = peft.PeftModel.from_pretrained(base, folder).merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    AutoTokenizer.from_pretrained(BASE).save_pretrained(tmp_path / "merged")
+    found = _logits(load(Model(name=str(tmp_path / "merged")), "causal").model.eval())
+    assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ALONE)
+def test_what_peft_cannot_merge_is_said(kind, tmp_path):
+    config, named = ALONE[kind]
+    folder = _write(config, tmp_path / "adapter")
+    said = _refused(folder)
+    assert named in said
+    assert "merge_and_unload" not in said
+    model = peft.PeftModel.from_pretrained(_plain(), folder)
+    with pytest.raises((AttributeError, NotImplementedError)):
+        model.merge_and_unload()
+
+
+def test_untying_is_advised_only_where_it_is_tied(tmp_path):
+    assert "tie_word_embeddings" not in _refused(
+        _write(MERGED["LoRA on positions"][0], tmp_path / "a")
+    )
+    assert "lm_head.weight" in _refused(
+        _write(MERGED["LoRA on the output layer"][0], tmp_path / "b")
+    )
+
+
+def test_an_output_layer_without_its_base_weight(tmp_path):
+    """As PEFT saves it with save_embedding_layers=False."""
+    model = peft.get_peft_model(_plain(), MERGED["LoRA on the output layer"][0])
+    model.save_pretrained(tmp_path / "a", save_embedding_layers=False)
+    assert "lm_head" in _refused(tmp_path / "a")
+
+
+def test_the_types_that_are_never_merged_are_types_of_peft():
+    assert {kind.value for kind in peft.PeftType} >= NEVER_MERGED - {"CARTRIDGE", "LILY", "SHADOW"}
