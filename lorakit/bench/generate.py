@@ -19,8 +19,8 @@ from lorakit.bench._models import bare, fast, with_peft
 from lorakit.bench._rounds import measure
 from lorakit.errors import InputError
 from lorakit.evaluation.decode import decode
+from lorakit.fast.blocks import laid_out
 from lorakit.models._load import DTYPES
-from lorakit.nn.products import laid_out
 from lorakit.recipe.schema import Decode, Recipe
 from lorakit.tasks import Head
 

@@ -26,7 +26,6 @@ from lorakit.errors import ModelError
 from lorakit.evaluation.choose import ban_repeats, draw
 from lorakit.evaluation.past import Way, read
 from lorakit.evaluation.way import of_one_length, way_of
-from lorakit.nn.logits import contiguous_head
 from lorakit.nn.settings import setting
 from lorakit.recipe.schema import Decode
 
@@ -67,15 +66,14 @@ def decode(
         )
     written: dict[int, Written] = {}
     ends = torch.tensor(list(eos_ids), dtype=torch.long, device=input_ids.device)
-    with contiguous_head(model):
-        way = way_of(model, input_ids, attention_mask, settings.max_new_tokens)
-        everyone = torch.arange(len(input_ids), device=input_ids.device)
-        for rows in [everyone] if way.pads else of_one_length(attention_mask):
-            own = None if uniform is None else uniform[rows]
-            ids, mask = _trimmed(input_ids[rows], attention_mask[rows], way)
-            written |= zip(
-                rows.tolist(), _decode(model, ids, mask, settings, ends, own, way), strict=True
-            )
+    way = way_of(model, input_ids, attention_mask, settings.max_new_tokens)
+    everyone = torch.arange(len(input_ids), device=input_ids.device)
+    for rows in [everyone] if way.pads else of_one_length(attention_mask):
+        own = None if uniform is None else uniform[rows]
+        ids, mask = _trimmed(input_ids[rows], attention_mask[rows], way)
+        written |= zip(
+            rows.tolist(), _decode(model, ids, mask, settings, ends, own, way), strict=True
+        )
     return [written[i] for i in range(len(written))]
 
 

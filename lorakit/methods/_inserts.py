@@ -13,10 +13,10 @@ from lorakit.methods._base import Attachment, Method
 from lorakit.methods._state import read_parameters, write_parameters
 from lorakit.nn.freeze import train_only
 from lorakit.nn.select import Site
-from lorakit.nn.surgery import CHILD, Part, put, switched_off
+from lorakit.nn.surgery import CHILD, LayerPart, put, switched_off
 
 
-class Insert(Part):
+class Insert(LayerPart):
     """A part that says how far it is from where it changes nothing, or from where it began."""
 
     @abstractmethod

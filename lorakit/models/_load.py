@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from lorakit.errors import LorakitError, ModelError
+from lorakit.fast import Fast, make_fast
 from lorakit.models import Model, family_of
-from lorakit.models._fast import make_fast
 from lorakit.models._files import first_line, location, no_config, not_loaded
 from lorakit.models._numbers import refuse_files_not_finite, refuse_not_finite
 from lorakit.models._padding import fit_padding, pad_of, prove_padding
@@ -62,9 +62,10 @@ class Base:
             self.model.to(device)
 
 
-def load(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
+def load(spec: Model, head: str, labels: Sequence[str] = (), fast: Fast = "auto") -> Base:
     """The pretrained model for a head ("classification", "regression", "causal") and its tokenizer.
 
+    fast: `train.fast`, whether it computes by `lorakit.fast`.
     ModelError: not available, no safetensors, a shape that the recipe does not expect, weights that do not fit, that
     are not whole or not finite, a base that is stored quantized.
     """
@@ -106,7 +107,8 @@ def load(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
         newly_initialised |= add_rows(model, add_tokens(tokenizer, spec))
     if head != "causal":
         prove_padding(model, tokenizer, spec.name)
-    make_fast(model, family_of(model.config.model_type), head)
+    family = family_of(model.config.model_type)
+    make_fast(model, None if family is None else family.reads_first, fast)
     config = model.config
     roles, commit, held = (
         roles_of(config),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CHILD = "delta"
 
 
-class Part(nn.Module, ABC):
+class LayerPart(nn.Module, ABC):
     """What is put beside a layer and changes its output. Its parameters are registered under the layer."""
 
     active: bool = True
@@ -33,7 +33,7 @@ class Part(nn.Module, ABC):
         """y: the layer's output, may be changed in place; x: its input -> the output as it is to be."""
 
 
-class Delta(Part):
+class Delta(LayerPart):
     """A change dW of one site's rows, y + x dW^T: y (..., out), x (..., in)."""
 
     @abstractmethod
@@ -55,7 +55,7 @@ class Deltas(nn.ModuleDict):
         return output
 
 
-def put(site: Site, delta: Part) -> None:
+def put(site: Site, delta: LayerPart) -> None:
     """Attach `delta` to the site's layer, beside those that are there for other rows."""
     deltas = getattr(site.module, CHILD, None)
     if deltas is None:
@@ -104,7 +104,7 @@ def _put_back(now: dict[Any, Any], before: dict[Any, Any]) -> None:
 
 
 @contextmanager
-def switched_off(deltas: Sequence[Part]) -> Iterator[None]:
+def switched_off(deltas: Sequence[LayerPart]) -> Iterator[None]:
     """Inside, the layers compute without these deltas."""
     before = [delta.active for delta in deltas]
     for delta in deltas:

@@ -72,8 +72,8 @@ def _begin(weight: Tensor, ids: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def settle(model: Any) -> None:
-    """Write the rows into the matrices, for good: afterwards the model is a plain one."""
+def fold_rows(model: Any) -> None:
+    """Write the rows into the matrices for good: afterwards the model is a plain one."""
     layers = [
         layer
         for layer in (model.get_input_embeddings(), model.get_output_embeddings())

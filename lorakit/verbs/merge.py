@@ -22,7 +22,7 @@ from lorakit.models._load import DTYPES, Base, load, read_config, tokenizer_of
 from lorakit.models._numbers import refuse_merged
 from lorakit.models._padding import fit_padding
 from lorakit.nn.settings import setting
-from lorakit.nn.tokens import settle
+from lorakit.nn.tokens import fold_rows
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.labels import keep_own
 from lorakit.runs.objects import Examiner
@@ -91,7 +91,7 @@ def merge(
             assert loaded is not None
             assert attachment is not None
             attachment.merge()
-            settle(loaded.model)
+            fold_rows(loaded.model)
             _say_own_problem(source, model, loaded.config)
             loaded.model.to(DTYPES[dtype])
             for name, parameter in loaded.model.named_parameters():

@@ -13,7 +13,7 @@ from lorakit.adapters import adapter as files
 from lorakit.batches import Encoded, collate
 from lorakit.methods import Attachment
 from lorakit.models._load import Base, load, load_dequantized
-from lorakit.nn.tokens import settle
+from lorakit.nn.tokens import fold_rows
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.result import Check
 from lorakit.tasks import Head
@@ -76,7 +76,7 @@ def reload_and_merge(
     if base.quantized:
         base, attachment = again(load_dequantized)
     attachment.merge()
-    settle(base.model)
+    fold_rows(base.model)
     merged = difference(wanted, logits_of(base.model, probe, head, pad))
     plain, how = _by_plain_transformers(base, wanted, probe, head, pad)
     merged = max(merged, plain)

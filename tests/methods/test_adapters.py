@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lorakit.errors import ModelError, TargetError
+from lorakit.fast import make_fast
 from lorakit.methods import methods
-from lorakit.models._fast import make_fast
 
 
 @torch.no_grad()
@@ -144,7 +144,7 @@ def test_where_the_head_reads_the_first_token_alone(tiny, name):
     for fast in (False, True):
         model = tiny("bert", attention="sdpa")
         if fast:
-            make_fast(model.model, family_of("bert"), "classification")
+            make_fast(model.model, family_of("bert").reads_first)
             assert model.model.bert.encoder.layer[-1].attention.output._forward_pre_hooks
         attachment = _attached(model, name)
         logits = model.logits()

@@ -9,10 +9,10 @@ from pydantic import Field, model_validator
 
 from lorakit.methods._base import Method
 
-Self = TypeVar("Self", bound="Tokens")
+Self = TypeVar("Self", bound="PromptTokens")
 
 
-class Tokens(Method, ABC):
+class PromptTokens(Method, ABC):
     """A method that gives every row tokens of its own. It is for decoders, and no weight can hold it."""
 
     freezes_base: ClassVar[bool] = True

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from lorakit.methods._base import Attachment
-from lorakit.methods.prompt._tokens import Tokens
+from lorakit.methods.prompt._tokens import PromptTokens
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lorakit.nn.select import Roles
 
 
-class PrefixEmbedding(Tokens):
+class PrefixEmbedding(PromptTokens):
     """Embeddings of tokens that every row is given."""
 
     name: Literal["prefix_embedding"] = "prefix_embedding"

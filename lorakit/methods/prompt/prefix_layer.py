@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Literal
 
 from lorakit.methods._base import Attachment
-from lorakit.methods.prompt._tokens import Tokens
+from lorakit.methods.prompt._tokens import PromptTokens
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lorakit.nn.select import Roles
 
 
-class PrefixLayer(Tokens):
+class PrefixLayer(PromptTokens):
     """What tokens that every row is given are to each block."""
 
     name: Literal["prefix_layer"] = "prefix_layer"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from lorakit.errors import ModelError
 from lorakit.methods._base import Attachment, Method
 from lorakit.methods._state import refuse_mismatch
-from lorakit.methods.prompt._tokens import Tokens
+from lorakit.methods.prompt._tokens import PromptTokens
 from lorakit.methods.reparam.lora import LoRA
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class WithLoRA(Method, ABC):
     merges: ClassVar[bool] = False
     lora: LoRA = LoRA()
     """As method `lora`."""
-    prompt: Tokens
+    prompt: PromptTokens
 
     @property
     def added_tokens(self) -> int:

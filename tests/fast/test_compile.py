@@ -1,4 +1,4 @@
-"""torch.compile takes a model with LoRA, and with lorakit's own attention and dropout, as one graph."""
+"""torch.compile takes a fast model with LoRA as one graph."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import _dynamo as dynamo
 
+from lorakit.fast import make_fast
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import family_of
-from lorakit.models._fast import make_fast
 from tests.rounding import assert_near
 
 MODELS = [
@@ -24,9 +24,7 @@ MODELS = [
 def adapted(tiny):
     def adapted(family: str, head: str, dropout: float = 0.0):
         model = tiny(family, head)
-        make_fast(
-            model.model, family_of(family), "causal" if head == "CausalLM" else "classification"
-        )
+        make_fast(model.model, family_of(family).reads_first)
         torch.manual_seed(0)
         attachment = LoRA(r=4, dropout=dropout).attach(
             model.model, model.roles, model.newly_initialised
