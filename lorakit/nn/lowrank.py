@@ -1,11 +1,11 @@
 r"""The low-rank product: h = W0 x + (alpha/r) B A dropout(x)  (Hu et al. 2021, eq. 3 and sec. 4.1).
 
 It has two steps, so that the deltas of one input, such as W_q and W_v of a layer, share the first.
-`project` gives H = x A^T with their A stacked; `add_product` adds s H B^T, with s = alpha/r, in place
-to the output of the frozen layer. There is no scaled copy of A or B and no separate sum, and the
-backward pass keeps x once and H. With G = dL/dy, at the rows of a delta,
+`project` gives H = x A^T with their A stacked; `add_product` adds s H B^T, with s = alpha/r, in
+place to the output of the frozen layer. There is no scaled copy of A or B and no separate sum, and
+the backward pass keeps x once and H. With G = dL/dy, at the rows of a delta,
 
-    H = D(x) A^T        dA = dH^T D(x)      dx = D(dH A)        D: dropout, drawn once for all of an input
+    H = D(x) A^T        dA = dH^T D(x)      dx = D(dH A)        D: dropout, drawn once per input
     y += s H B^T        dB = s G^T H        dH = s G B
 
 `low_rank_reference` is the same in plain operations: for tests, for reading, and for torch.compile,
@@ -106,7 +106,7 @@ def project(x: Tensor, a: Tensor, p: float = 0.0, draw: Draw | None = None) -> T
 
 
 def add_product(y: Tensor, h: Tensor, b: Tensor, scale: float, rows: Rows = None) -> Tensor:
-    """y: (..., out), changed in place and returned; h: (tokens, r); b: (len(rows), r), any dtype."""
+    """y: (..., out), changed in place and returned; h: (tokens, r); b: (len(rows), r)."""
     return _AddProduct.apply(y, h, b.to(y.dtype), scale, rows)  # type: ignore[return-value]
 
 
