@@ -100,8 +100,10 @@ class Prompt:
         return outputs
 
     def put(self, vectors: Tensor, y: Tensor) -> Tensor:
-        """y: (batch, length, d), of the rows that are read now -> y with `vectors`, (before + after,
-        d), at the method's tokens."""
+        """Put `vectors` (before + after, d) at the method's tokens.
+
+        y: (batch, length, d), of the rows that are read now -> a new tensor like it.
+        """
         if self.places is None:
             return y
         index = self.places[..., None].expand(-1, -1, y.shape[-1])

@@ -3,8 +3,8 @@ r"""Adapter-P: an adapter after the MLP of each block (Pfeiffer et al. 2021, arX
     y + A(N(x + y))        A(z) = W_up relu(W_down z + b_down) + b_up
 
 y (d) is the MLP's output, x the residual that is added to it, and N the base's own layer norm at
-the end of the block; W_down is (r, d) and W_up (d, r). It trains L (2 d r + r + d) numbers in L blocks.
-A block that does not end in a norm (GPT-2, Llama) has y + A(x + y), as in AdapterHub.
+the end of the block; W_down is (r, d) and W_up (d, r). It trains L (2 d r + r + d) numbers in L
+blocks. A block that does not end in a norm (GPT-2, Llama) has y + A(x + y), as in AdapterHub.
 """
 
 from __future__ import annotations
