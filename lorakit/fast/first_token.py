@@ -47,7 +47,9 @@ def use_first_token_only(model: Any, reads_first: Sequence[str]) -> bool:
 
 def _last(model: nn.Module, path: str) -> nn.Module | None:
     found = [module for name, module in model.named_modules() if name.endswith(f".{path}")]
-    return found[-1] if found else None
+    if not found:
+        return None
+    return found[-1]
 
 
 def _first_of_each(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -52,8 +52,10 @@ def operands_of(layer: nn.Module, x: Tensor) -> Operands | None:
     if x.dtype == torch.float32 and x.numel() <= x.shape[-1]:  # one row: MKL is faster
         return None
     blocks = blocks_of(layer)
-    if blocks is not None and (blocks.both or not trains):
-        return blocks.of(weight, False), blocks.of(weight, True) if trains else None
+    if blocks is not None and not trains:
+        return blocks.of(weight, False), None
+    if blocks is not None and blocks.both:
+        return blocks.of(weight, False), blocks.of(weight, True)
     if x.dtype == torch.float32 and mkl_is_slow() and works(x.dtype):
         return weight, weight.T
     return None
@@ -81,6 +83,9 @@ class _Product(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         need_x, _, _, need_bias = ctx.needs_input_grad
-        grad_x = times(grad, ctx.transposed) if need_x else None
-        grad_bias = grad.flatten(0, -2).sum(0) if need_bias else None
+        grad_x = grad_bias = None
+        if need_x:
+            grad_x = times(grad, ctx.transposed)
+        if need_bias:
+            grad_bias = grad.flatten(0, -2).sum(0)
         return grad_x, None, None, grad_bias

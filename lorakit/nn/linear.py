@@ -21,7 +21,9 @@ def weight_of(module: nn.Module) -> Tensor:
     """W as (out, in): a view, so an in-place change reaches the module's own parameter."""
     weight = module.weight
     assert isinstance(weight, Tensor)
-    return weight.T if is_conv1d(module) else weight
+    if is_conv1d(module):
+        return weight.T
+    return weight
 
 
 def features(module: nn.Module) -> tuple[int, int]:
@@ -50,4 +52,6 @@ def dense_weight(module: nn.Module) -> Tensor:
 def numbers_in(parameter: nn.Parameter) -> int:
     """How many numbers a weight has; a 4-bit one keeps two in a byte."""
     state: Any = getattr(parameter, "quant_state", None)
-    return parameter.numel() if state is None else math.prod(state.shape)
+    if state is None:
+        return parameter.numel()
+    return math.prod(state.shape)

@@ -124,7 +124,9 @@ class _Project(torch.autograd.Function):
         ctx.kept = 1 / (1 - p)
         h = x2 @ a.T
         # r numbers a token are scaled, and not x
-        return h if dropped is None else h.mul_(ctx.kept)
+        if dropped is None:
+            return h
+        return h.mul_(ctx.kept)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -150,8 +152,10 @@ class _AddProduct(torch.autograd.Function):
         y2 = y.view(-1, y.shape[-1])
         if isinstance(rows, Tensor):
             y2.index_add_(1, rows, h @ b.T, alpha=scale)
+        elif rows is None:
+            y2.addmm_(h, b.T, alpha=scale)
         else:
-            (y2 if rows is None else y2[:, rows]).addmm_(h, b.T, alpha=scale)
+            y2[:, rows].addmm_(h, b.T, alpha=scale)
         ctx.mark_dirty(y)
         ctx.save_for_backward(h, b)
         ctx.scale, ctx.rows = scale, rows
@@ -165,6 +169,9 @@ class _AddProduct(torch.autograd.Function):
         g = grad.reshape(-1, grad.shape[-1])
         if ctx.rows is not None:
             g = g[:, ctx.rows]
-        grad_h = (g @ b).mul_(ctx.scale) if need_h else None
-        grad_b = (g.T @ h).mul_(ctx.scale) if need_b else None
+        grad_h = grad_b = None
+        if need_h:
+            grad_h = (g @ b).mul_(ctx.scale)
+        if need_b:
+            grad_b = (g.T @ h).mul_(ctx.scale)
         return grad, grad_h, grad_b, None, None

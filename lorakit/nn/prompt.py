@@ -56,7 +56,9 @@ class Prompt:
             given.get(name) for name in ("input_ids", "attention_mask", "past_key_values")
         )
         self.places = self.back = None
-        read = 0 if cache is None else cache.get_seq_length()
+        read = 0
+        if cache is not None:
+            read = cache.get_seq_length()
         if not self.active:
             return args, kwargs
         if ids is None:
@@ -64,7 +66,8 @@ class Prompt:
         if read > 0:
             _refuse_other_books(mask, given.get("position_ids"), read + ids.shape[1])
             return args, kwargs
-        mask = torch.ones_like(ids) if mask is None else mask
+        if mask is None:
+            mask = torch.ones_like(ids)
         row, self.places, self.back = self._laid_out(mask)
         self.ends = None
         wide = ids.new_zeros(len(ids), ids.shape[1] + self.before + self.after)
@@ -81,7 +84,9 @@ class Prompt:
         n = torch.arange(mask.shape[1], device=mask.device)
         first = mask.int().argmax(1, keepdim=True)
         last = mask.shape[1] - mask.flip(1).int().argmax(1, keepdim=True)
-        ends = last if self.ends is None else self.ends[:, None].to(mask.device)
+        ends = last
+        if self.ends is not None:
+            ends = self.ends[:, None].to(mask.device)
         row = n + self.before * (n >= first) + self.after * (n >= ends)
         before, after = (
             torch.arange(count, device=mask.device) for count in (self.before, self.after)
@@ -112,9 +117,11 @@ class Prompt:
 
 def _refuse_other_books(mask: Tensor | None, positions: Tensor | None, length: int) -> None:
     """ModelError: the caller that holds the cache has not counted the method's tokens."""
-    # transformers leaves a mask out that hides nothing
-    by_positions = length if positions is None or mask is not None else int(positions.max()) + 1
-    known = by_positions if mask is None else mask.shape[-1]
+    known = length
+    if mask is not None:
+        known = mask.shape[-1]
+    elif positions is not None:  # transformers leaves out a mask that hides nothing
+        known = int(positions.max()) + 1
     if known != length:
         raise ModelError(
             f"the cache holds {length} tokens, with the method's, and its user counted {known}: "
@@ -126,7 +133,9 @@ def _refuse_other_books(mask: Tensor | None, positions: Tensor | None, length: i
 def added_tokens(model: Any) -> int:
     """The number of a method's own tokens that the model reads with each row now."""
     prompt = _prompt_of(model)
-    return prompt.before + prompt.after if prompt is not None and prompt.active else 0
+    if prompt is None or not prompt.active:
+        return 0
+    return prompt.before + prompt.after
 
 
 def prompt_ends(model: Any, ends: Tensor) -> dict[str, Tensor]:
@@ -134,7 +143,9 @@ def prompt_ends(model: Any, ends: Tensor) -> dict[str, Tensor]:
 
     ends: (batch,), the first position of each row after its prompt, on any device.
     """
-    return {} if _prompt_of(model) is None else {ENDS: ends}
+    if _prompt_of(model) is None:
+        return {}
+    return {ENDS: ends}
 
 
 def _prompt_of(model: Any) -> Prompt | None:

@@ -66,12 +66,16 @@ class Site:
 
     @property
     def name(self) -> str:
-        return self.path if self.rows is None else f"{self.path}[{self.part}]"
+        if self.rows is None:
+            return self.path
+        return f"{self.path}[{self.part}]"
 
     @property
     def index(self) -> slice | Tensor:
         """The index of the site's rows in its weight (out, in)."""
-        return slice(None) if self.rows is None else self.rows
+        if self.rows is None:
+            return slice(None)
+        return self.rows
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -115,8 +119,9 @@ def by_input(sites: Iterable[Site], roles: Roles) -> list[list[Site]]:
     groups: dict[tuple[str, str], list[Site]] = {}
     for site in sites:
         parent, _, name = site.path.rpartition(".")
-        together = any(_is_at(site.path, place) for place in attends)
-        groups.setdefault((parent, "" if together else name), []).append(site)
+        if any(_is_at(site.path, place) for place in attends):
+            name = ""  # query, key and value of one parent
+        groups.setdefault((parent, name), []).append(site)
     return list(groups.values())
 
 
@@ -155,10 +160,9 @@ def _sites_of(
     role = SHORT.get(target, target)
     if role in roles:
         for place in roles[role]:
+            part = "all" if place.rows is None else role
             for path in _matching(place.path, linear, model):
-                yield Site(
-                    path, linear[path], "all" if place.rows is None else role, place.rows, target
-                )
+                yield Site(path, linear[path], part, place.rows, target)
         return
     for path in _matching(target, linear, model):
         yield Site(path, linear[path], "all", None, target)
@@ -216,7 +220,9 @@ def row_numbers(rows: Rows, out: int) -> Iterable[int]:
     """The rows as numbers."""
     if rows is None:
         return range(out)
-    return range(*rows.indices(out)) if isinstance(rows, slice) else rows.tolist()
+    if isinstance(rows, slice):
+        return range(*rows.indices(out))
+    return rows.tolist()
 
 
 def _nothing_matches(target: str, linear: Mapping[str, nn.Module], roles: Roles) -> str:
@@ -230,10 +236,10 @@ def _nothing_matches(target: str, linear: Mapping[str, nn.Module], roles: Roles)
     if roles:
         known = [role for role in roles if role in ROLES]
         nearest = [role for role in known if role in near]
-        lines.append(
-            f"Roles it has: {', '.join(known)}"
-            + (f" (nearest: {', '.join(nearest)})." if nearest else ".")
-        )
+        hint = ""
+        if nearest:
+            hint = f" (nearest: {', '.join(nearest)})"
+        lines.append(f"Roles it has: {', '.join(known)}{hint}.")
     elif SHORT.get(target, target) in ROLES:
         lines.append(
             f"{target!r} is a role, and this architecture has no role map: "

@@ -139,7 +139,7 @@ def folded_in(sites: Sequence[Site], deltas: Sequence[Delta]) -> Iterator[None]:
 
 @torch.no_grad()
 def fold(site: Site, delta: Delta) -> None:
-    """W[rows] += dW, summed in float32 (float64 for a float64 weight), rounded once to W's dtype."""
+    """W[rows] += dW, summed in float32 or wider, and rounded once to W's dtype."""
     weight = weight_of(site.module)
     exact = torch.promote_types(weight.dtype, torch.float32)
     total = delta.matrix().to(exact)

@@ -116,4 +116,4 @@ def test_every_trick_says_its_gain_and_its_reference():
             continue
         said = file.read_text(encoding="utf-8").split('"""')[1]
         assert "Gain: " in said, file
-        assert "Plain reference: " in said, file
+        assert "Plain reference:" in said, file

@@ -53,7 +53,7 @@ class PromptAttachment(InsertAttachment):
         newly_initialised: Collection[str],
         layers: bool,
     ):
-        """layers: whether each block but the last has vectors too. method: has `prefix`, `infix`."""
+        """layers: whether each block but the last has vectors too. method: `PromptTokens`."""
         refuse_unfit(model, method)
         path, embedding = next(
             (p, m) for p, m in model.named_modules() if m is model.get_input_embeddings()

@@ -207,8 +207,8 @@ class LoRAAttachment(Attachment):
     def why_unmergeable(self) -> str | None:
         for path, names in self._tied().items():
             return (
-                f"{path} shares its weight ({' = '.join(names)}): folding the delta in would change "
-                "both. Leave this layer out of method.targets, or untie it "
+                f"{path} shares its weight ({' = '.join(names)}): folding the delta in would "
+                "change both. Leave this layer out of method.targets, or untie it "
                 "(model.config.tie_word_embeddings=false)."
             )
         return None
