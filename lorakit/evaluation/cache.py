@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from lorakit.nn.attention import NAME
+from lorakit.fast.attention import NAME
 from lorakit.nn.prompt import added_tokens, prompt_ends
 
 COMPACT_EVERY_STEPS = 8

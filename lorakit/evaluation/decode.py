@@ -30,7 +30,6 @@ from lorakit.errors import ModelError
 from lorakit.evaluation.cache import CacheStrategy, prefill
 from lorakit.evaluation.sampling import ban_repeated_ngrams, sample
 from lorakit.evaluation.strategy import cache_strategy, rows_by_length
-from lorakit.nn.logits import contiguous_head
 from lorakit.nn.settings import setting
 from lorakit.recipe.schema import Decode
 
@@ -98,10 +97,9 @@ def decode(
     ends = torch.tensor(list(eos_ids), dtype=torch.long, device=input_ids.device)
     batch = _Batch(input_ids, attention_mask, settings, ends, uniform)
     decoded: dict[int, Decoded] = {}
-    with contiguous_head(model):
-        strategy = cache_strategy(model, input_ids, attention_mask, settings.max_new_tokens)
-        for rows, part in _parts(batch, strategy):
-            decoded |= zip(rows, _decode(model, part, strategy), strict=True)
+    strategy = cache_strategy(model, input_ids, attention_mask, settings.max_new_tokens)
+    for rows, part in _parts(batch, strategy):
+        decoded |= zip(rows, _decode(model, part, strategy), strict=True)
     return [decoded[i] for i in range(len(decoded))]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lorakit.batches import Encoded, collate
 from lorakit.evaluation.decode import decode
-from lorakit.nn.products import laid_out
+from lorakit.fast.blocks import laid_out
 from lorakit.recipe.schema import Decode
 from lorakit.tasks import Head
 

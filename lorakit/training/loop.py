@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from lorakit.batches import Encoded, collate, pack, to_device
 from lorakit.errors import DataError, ModelError
+from lorakit.fast import fast_training
+from lorakit.fast.compiled import as_written, compiled_layers
 from lorakit.methods import Attachment
-from lorakit.nn.compiled import as_written, compiled_layers
-from lorakit.nn.products import laid_out
 from lorakit.recipe.schema import Evaluate, Train
 from lorakit.tasks import Head
 from lorakit.training.loss import can_be_lean, loss_sum
@@ -105,7 +105,8 @@ def train(
     if setup.packed is not None:
         refuse_leaks(attachment.model, setup.pad_id)
     first = _to(_tensors(setup.examples[:1], setup), accelerator)
-    setup = replace(setup, lean=setup.head is Head.CAUSAL and can_be_lean(attachment.model, first))
+    lean = settings.fast == "auto" and setup.head is Head.CAUSAL
+    setup = replace(setup, lean=lean and can_be_lean(attachment.model, first))
     parameters = attachment.trained()
     optimizer = build_optimizer(
         parameters, settings, attachment.method.parameter_groups(parameters)
@@ -130,7 +131,7 @@ def train(
     compiled, aside = (
         (compiled_layers, as_written) if settings.compile else (nullcontext, nullcontext)
     )
-    with keeper, compiled(attachment.model), laid_out(attachment.model, training=True):
+    with keeper, compiled(attachment.model), fast_training(attachment.model, settings.fast):
         batches = batches_from(setup, run.step)
         while not run.ended:
             if run.scored:

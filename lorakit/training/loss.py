@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorakit.batches import IGNORE, to_device
-from lorakit.nn.head_loss import head_loss
+from lorakit.fast.head_loss import head_loss
+from lorakit.fast.products import operands_of
 from lorakit.nn.linear import is_quantized
 from lorakit.nn.logits import last_logits
-from lorakit.nn.products import operands_of
 from lorakit.nn.prompt import prompt_ends
 from lorakit.tasks import Head
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lorakit.nn.attention import NAME
+from lorakit.fast.attention import NAME
 
 
 def plain_of(model: Any) -> nn.Module:

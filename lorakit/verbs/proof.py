@@ -15,7 +15,7 @@ from lorakit.bases.base import Base
 from lorakit.bases.load import load, load_dequantized
 from lorakit.batches import Encoded, collate
 from lorakit.methods import Attachment
-from lorakit.nn.tokens import settle
+from lorakit.nn.tokens import fold_rows
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.result import Check
 from lorakit.tasks import Head
@@ -78,7 +78,7 @@ def reload_and_merge(
     if base.quantized:
         base, attachment = again(load_dequantized)
     attachment.merge()
-    settle(base.model)
+    fold_rows(base.model)
     merged = difference(wanted, logits_of(base.model, probe, head, pad))
     plain, how = _by_plain_transformers(base, wanted, probe, head, pad)
     merged = max(merged, plain)

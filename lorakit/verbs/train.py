@@ -284,7 +284,7 @@ def train_seed(
     task, main = recipe.task, accelerator.is_main_process
     saved = goes_on_from(folder, accelerator)
     set_seed(seed, deterministic=recipe.train.deterministic)  # before the head and A are drawn
-    base = load(recipe.model, task.head.value, task.labels)
+    base = load(recipe.model, task.head.value, task.labels, recipe.train.fast)
     attachment = attach(recipe, base)
     card = about(recipe, base, attachment)
     before = (
@@ -360,7 +360,7 @@ def train_seed(
         accelerator
     ):  # the model is in parts: it is read anew, and what was trained is put on it
         accelerator.free_memory()
-        base = load(recipe.model, task.head.value, task.labels)
+        base = load(recipe.model, task.head.value, task.labels, recipe.train.fast)
         attachment = examiner.attachment = attach(recipe, base)
         attachment.load_state(trained.state)
         base.to(accelerator.device)

@@ -1,4 +1,4 @@
-"""What every method in the folder keeps to, on models of every shape: Linear, Conv1D, fused, grouped, two towers."""
+"""The contract that every method in the folder keeps, on models of every shape."""
 
 from __future__ import annotations
 
@@ -49,18 +49,27 @@ IDS = [
     f"{name}{' all roles' if 'targets' in fields else ''}-{family}"
     for name, fields, family in CASES
 ]
-SHAPES = ("roberta", "deberta-v2", "gpt2", "gpt_neox", "phi3", "t5")
-"""One family of each shape: LoRA meets all families in every run, the other methods meet the rest in `make slow`."""
+SHAPES = ("roberta", "gpt2", "gpt_neox", "phi3", "t5")
+"""A family for each way that a weight is stored: plain, Conv1D, fused head by head, fused in blocks,
+and two stacks. LoRA, which adapts rows of weights, meets them in the unit tier."""
+WHOLE_LAYERS = ("roberta", "gpt2")
+"""The other methods see layers and blocks, not rows: an encoder and a decoder."""
 
 
-def tier(name: str, family: str) -> list[pytest.MarkDecorator]:
-    return [] if name == "lora" or family in SHAPES else [pytest.mark.slow]
+def tier(name: str, fields: dict, family: str) -> list[pytest.MarkDecorator]:
+    """All other pairs of a method and a family are in `make slow`."""
+    if name != "lora":
+        unit = family in WHOLE_LAYERS
+    elif "targets" in fields:
+        unit = family == "gpt_neox"
+    else:
+        unit = family in SHAPES
+    return [] if unit else [pytest.mark.slow]
 
 
 @pytest.fixture(
     params=[
-        pytest.param(case, id=id, marks=tier(case[0], case[2]))
-        for id, case in zip(IDS, CASES, strict=True)
+        pytest.param(case, id=id, marks=tier(*case)) for id, case in zip(IDS, CASES, strict=True)
     ]
 )
 def case(request, tiny):
@@ -134,7 +143,7 @@ HALF = {id: case for id, case in zip(IDS, CASES, strict=True) if case[0] not in 
 
 @pytest.mark.parametrize(
     ("name", "fields", "family"),
-    [pytest.param(*case, id=id, marks=tier(case[0], case[2])) for id, case in HALF.items()],
+    [pytest.param(*case, id=id, marks=tier(*case)) for id, case in HALF.items()],
 )
 class TestOnABfloat16Base:
     def test_what_trains_is_float32(self, tiny, name, fields, family):

@@ -1,4 +1,4 @@
-"""Attention that trains faster: the values, gradients and masks of transformers' own, and when it steps aside."""
+"""Attention by products: transformers' values, gradients and masks, and when it steps aside."""
 
 from __future__ import annotations
 
@@ -19,16 +19,10 @@ from transformers import (
     T5ForSequenceClassification,
 )
 
-from lorakit.bases.fast import make_fast
+from lorakit.fast import attention as module
+from lorakit.fast import make_fast
+from lorakit.fast.attention import FIRST_ONLY, NAME, attention_by_products, use_fast_attention
 from lorakit.models import family_of
-from lorakit.nn import attention as module
-from lorakit.nn.attention import (
-    FIRST_ONLY,
-    NAME,
-    attention_by_products,
-    attention_reference,
-    use_fast_attention,
-)
 from tests.rounding import assert_near
 
 TERMS = 256
@@ -96,14 +90,6 @@ def test_a_model_gives_the_same(name, mask, everywhere):
     assert_near(gradients, wanted_gradients)
 
 
-def test_the_reference_is_torchs():
-    q, k, v = (torch.randn(2, 4, n, 8) for n in (5, 7, 7))
-    seen = torch.rand(2, 1, 5, 7) > 0.3
-    for mask in (None, seen, torch.where(seen, 0.0, -1e4)):
-        wanted = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.3)
-        assert_near(attention_reference(q, k, v, mask, 0.3), wanted, TERMS)
-
-
 def _masks(queries: int, keys: int) -> dict:
     seen = torch.rand(2, 1, queries, keys) > 0.3
     seen[..., 0] = True
@@ -115,17 +101,16 @@ def _masks(queries: int, keys: int) -> dict:
     }
 
 
-@pytest.mark.parametrize("keys", [7, module.NARROW, 70])
+@pytest.mark.parametrize("keys", [7, 70])
 @pytest.mark.parametrize("mask", ["none", "seen", "row", "added"])
-@pytest.mark.parametrize(
-    ("dtype", "terms"), [(torch.float64, TERMS), (torch.float32, TERMS), (torch.bfloat16, 4)]
-)
-def test_products_and_reference_agree_in_value_and_gradient(dtype, terms, mask, keys):
+@pytest.mark.parametrize(("dtype", "terms"), [(torch.float64, TERMS), (torch.bfloat16, 4)])
+def test_products_and_torchs_attention_agree_in_value_and_gradient(dtype, terms, mask, keys):
     torch.manual_seed(0)
     held = [torch.randn(2, 4, n, 8, dtype=dtype, requires_grad=True) for n in (5, keys, keys)]
     unseen, out = _masks(5, keys)[mask], torch.randn(2, 4, 5, 8, dtype=dtype)
     unseen = unseen if unseen is None or unseen.dtype == torch.bool else unseen.to(dtype)
-    found, wanted = (f(*held, unseen, None) for f in (attention_by_products, attention_reference))
+    found = attention_by_products(*held, unseen, 0.3)
+    wanted = F.scaled_dot_product_attention(*held, attn_mask=unseen, scale=0.3)
     assert_near(found, wanted, terms)
     gradients = [torch.autograd.grad(y, held, out) for y in (found, wanted)]
     assert_near(*gradients, terms)
@@ -150,25 +135,9 @@ def test_what_is_unseen_has_no_gradient():
     assert k.grad[:, :, :4].any()
 
 
-def test_no_more_is_kept_than_what_the_products_read():
-    q, k, v = (torch.randn(2, 4, 70, 8, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
-    kept: dict[int, int] = {}
-
-    def keep(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        attention_by_products(q, k, v, torch.ones(2, 1, 70, 70, dtype=torch.bool), None)
-    scores = 2 * 4 * 70 * 70 * 2
-    assert (
-        sum(kept.values()) == scores + 3 * q.numel() * 2
-    )  # the shares once, q with its scale, k, v
-
-
 def test_when_it_is_taken():
     q = torch.randn(1, 2, 5, 4, requires_grad=True)
-    long = torch.randn(1, 2, module.SHORT + 1, 4, requires_grad=True)
+    long = torch.randn(1, 2, module.LONGEST_BF16_KEYS + 1, 4, requires_grad=True)
     assert not module._faster(q, q, 0.0, {})
     assert module._faster(q, q, 0.1, {})
     assert module._faster(q.bfloat16(), q.bfloat16(), 0.0, {})
@@ -181,9 +150,11 @@ def test_when_it_is_taken():
 def test_dropout_is_drawn(everywhere):
     q, k, v = (torch.randn(4, 4, 32, 8) for _ in range(3))
     torch.manual_seed(0)
-    mean = torch.stack([attention_reference(q, k, v, None, None, 0.2) for _ in range(400)]).mean(0)
-    wanted = attention_reference(q, k, v, None, None)
-    assert not torch.equal(attention_reference(q, k, v, None, None, 0.2), wanted)
+    mean = torch.stack([attention_by_products(q, k, v, None, None, 0.2) for _ in range(400)]).mean(
+        0
+    )
+    wanted = attention_by_products(q, k, v, None, None)
+    assert not torch.equal(attention_by_products(q, k, v, None, None, 0.2), wanted)
     assert float((mean - wanted).abs().mean()) < 0.05 * float(wanted.abs().mean()) + 0.02
 
 
@@ -218,7 +189,7 @@ def test_relative_positions_are_transformers_own():
 @pytest.mark.parametrize("name", ["bert", "roberta"])
 def test_the_last_layer_at_the_first_token(name, everywhere):
     plain, fast = _pair(name)
-    make_fast(fast, family_of(name), "classification")
+    make_fast(fast, family_of(name).reads_first)
     layers = fast.base_model.encoder.layer
     assert getattr(layers[-1].attention.self, FIRST_ONLY)
     assert not hasattr(layers[0].attention.self, FIRST_ONLY)
@@ -239,7 +210,7 @@ def test_a_head_that_reads_more_keeps_its_layer():
     model = BertForSequenceClassification(BertConfig(**ENCODER))
     model.bert.pooler.forward = lambda hidden: hidden.mean(1)  # type: ignore[method-assign]
     wanted = model(input_ids=IDS, attention_mask=RIGHT).logits
-    make_fast(model, family_of("bert"), "classification")
+    make_fast(model, family_of("bert").reads_first)
     assert model.config._attn_implementation == NAME
     assert not hasattr(model.bert.encoder.layer[-1].attention.self, FIRST_ONLY)
     assert_near(model(input_ids=IDS, attention_mask=RIGHT).logits, wanted)

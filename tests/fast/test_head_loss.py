@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lorakit.nn import head_loss as module
-from lorakit.nn import products
-from lorakit.nn.head_loss import head_loss, head_loss_reference
+from lorakit.fast import head_loss as module
+from lorakit.fast import onednn as operators
+from lorakit.fast.head_loss import head_loss, head_loss_reference
 from tests.rounding import assert_near
 
 TERMS = 64
 """6 numbers of a row, 11 words, up to 9 rows, and the smoothing's sums."""
-onednn = pytest.mark.skipif(not products._works(torch.float32), reason="oneDNN has no fp32 here")
+onednn = pytest.mark.skipif(not operators.works(torch.float32), reason="oneDNN has no fp32 here")
 
 
 def _operands(n: int, dtype=torch.float32, bias: bool = False):
@@ -32,7 +32,7 @@ def _operands(n: int, dtype=torch.float32, bias: bool = False):
 @pytest.mark.parametrize("n", [1, 4, 5, 9])
 @pytest.mark.parametrize("by_onednn", [False, pytest.param(True, marks=onednn)])
 def test_value_and_gradient_are_the_references(n, bias, smoothing, by_onednn, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 4)  # several chunks, the last one smaller
+    monkeypatch.setattr(module, "ROWS_AT_A_TIME", 4)  # several chunks, the last one smaller
     operands = _operands(n, bias=bias)
     both = (operands[1], operands[1].T) if by_onednn else None
     found, wanted = head_loss(*operands, smoothing, both), head_loss_reference(*operands, smoothing)

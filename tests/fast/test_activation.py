@@ -10,7 +10,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from lorakit.bench._rounds import saved_bytes
-from lorakit.nn.activation import WRITTEN_OUT, use_fast_activations
+from lorakit.fast.activation import WRITTEN_OUT, use_fast_activations
 
 NAMES = ["gelu_new", "gelu_fast", "gelu_accurate"]
 
@@ -24,7 +24,8 @@ def test_value_and_gradient(name):
     plain = nn.Sequential(ACT2FN[name])
     fast = copy.deepcopy(plain)
     use_fast_activations(fast)
-    assert isinstance(fast[0], nn.GELU)
+    assert "forward" in fast[0].__dict__
+    assert type(fast[0]) is type(plain[0])
     found = []
     for module in (plain, fast):
         x = torch.linspace(-9, 9, 4001, dtype=torch.float64).requires_grad_()
@@ -36,9 +37,8 @@ def test_value_and_gradient(name):
 @pytest.mark.parametrize("name", ["gelu", "gelu_pytorch_tanh", "quick_gelu", "silu", "relu"])
 def test_what_is_another_function_or_one_operation_already_stays(name):
     model = nn.Sequential(ACT2FN[name])
-    before = model[0]
     use_fast_activations(model)
-    assert model[0] is before
+    assert "forward" not in model[0].__dict__
 
 
 def test_gpt2_keeps_less(tiny):

@@ -1,4 +1,4 @@
-"""Products by oneDNN, and with weights laid out once: torch's numbers, and the layer's own way where it must be."""
+"""Products by oneDNN, and with weights laid out once: torch's numbers, and when they step aside."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from lorakit.fast import blocks as laying_out
+from lorakit.fast import free_memory, onednn, products
+from lorakit.fast.blocks import blocks_of, is_fast, laid_out, laid_out_bytes
+from lorakit.fast.products import operands_of, use_fast_products
 from lorakit.methods.reparam.lora import LoRA
-from lorakit.nn import products
 from lorakit.nn.linear import is_conv1d
-from lorakit.nn.products import laid_out, laid_out_bytes, operands_of, use_fast_products
 from tests.rounding import TINY, assert_near
 
 needs = {
-    dtype: pytest.mark.skipif(not products._works(dtype), reason=f"oneDNN has no {dtype} here")
+    dtype: pytest.mark.skipif(not onednn.works(dtype), reason=f"oneDNN has no {dtype} here")
     for dtype in (torch.float32, torch.bfloat16)
 }
-KERNELS_AGREE = products._kernels_agree
+KERNELS_AGREE = laying_out.kernels_agree
 PRECISIONS = [
     pytest.param(torch.float32, 64, marks=needs[torch.float32]),
     pytest.param(torch.bfloat16, 3, marks=needs[torch.bfloat16]),
@@ -31,8 +33,9 @@ PRECISIONS = [
 @pytest.fixture(autouse=True)
 def everywhere(monkeypatch):
     """Whatever this processor gains by it."""
-    monkeypatch.setattr(products, "_mkl_is_slow", lambda: True)
-    monkeypatch.setattr(products, "_kernels_agree", lambda dtype: True)
+    for module in (products, laying_out):
+        monkeypatch.setattr(module, "mkl_is_slow", lambda: True)
+    monkeypatch.setattr(laying_out, "kernels_agree", lambda dtype: True)
 
 
 def _layer(kind: str, dtype: torch.dtype = torch.float32, bias: bool = True) -> nn.Module:
@@ -48,7 +51,7 @@ def _fast(layer: nn.Module) -> nn.Module:
 
 
 def _close(found: torch.Tensor, wanted: torch.Tensor, terms: int = 64) -> None:
-    """terms: of a product with 24 numbers and a bias, or of a gradient over a few rows; or of a whole model."""
+    """terms: of a product with 24 numbers and a bias, or of a gradient over a few rows."""
     assert_near(found, wanted, terms)
 
 
@@ -85,7 +88,7 @@ def test_value_and_gradients_are_those_of_the_layer(kind, shape, dtype, terms, b
 @pytest.mark.parametrize("rows", [1, 2, 33, 864])
 def test_in_blocks_it_is_the_same_to_the_bit(kind, rows, dtype, terms, monkeypatch):
     """Whether weights are laid out depends on the free memory, and no result may."""
-    monkeypatch.setattr(products, "_kernels_agree", KERNELS_AGREE)
+    monkeypatch.setattr(laying_out, "kernels_agree", KERNELS_AGREE)
     torch.manual_seed(0)
     layer = (
         (nn.Linear(384, 160) if kind == "Linear" else Conv1D(160, 384))
@@ -105,41 +108,43 @@ def test_in_blocks_it_is_the_same_to_the_bit(kind, rows, dtype, terms, monkeypat
 @pytest.mark.parametrize("shape", [(24, 10), (384, 160), (768, 768)])
 @pytest.mark.parametrize("rows", [2, 33])
 def test_where_kernels_differ_only_the_last_bits_do(shape, rows, dtype, terms):
-    """Of sums of as many terms as a row has: such results may be used where nothing is promised to the bit."""
+    """By the rounding of as many terms as a row has."""
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(shape, generator=generator).to(dtype)
     for weight in (matrix, matrix.T):
         x = torch.randn(rows, weight.shape[1], generator=generator).to(dtype)
-        blocks = torch.ops.mkldnn._reorder_linear_weight(weight)
-        found = [products.times(x, w) for w in (weight, blocks)]
+        blocks = onednn.in_blocks(weight)
+        found = [onednn.times(x, w) for w in (weight, blocks)]
         assert_near(*found, weight.shape[1] if dtype == torch.float32 else terms)
         if KERNELS_AGREE(dtype):
             assert torch.equal(*found)
 
 
 def test_where_they_differ_training_keeps_the_plain_weights(monkeypatch):
-    real = products.times
+    real = onednn.times
 
     def other(x, weight, bias=None):
         return real(x, weight, bias) + 1e-7 * (weight.layout != torch.strided)
 
-    monkeypatch.setattr(products, "times", other)
-    monkeypatch.setattr(products, "_kernels_agree", KERNELS_AGREE.__wrapped__)
+    for module in (products, laying_out):
+        monkeypatch.setattr(module, "times", other)
+    monkeypatch.setattr(laying_out, "kernels_agree", KERNELS_AGREE.__wrapped__)
     fast = _fast(_layer("Linear"))
     with laid_out(fast, training=True):
-        assert fast.blocks is None
+        assert blocks_of(fast) is None
     with laid_out(fast):
-        assert fast.blocks is not None
+        assert blocks_of(fast) is not None
 
 
 def test_where_fp32_is_mkls_training_leaves_it_so(monkeypatch):
-    monkeypatch.setattr(products, "_mkl_is_slow", lambda: False)
+    for module in (products, laying_out):
+        monkeypatch.setattr(module, "mkl_is_slow", lambda: False)
     fast, half = _fast(_layer("Linear")), _fast(_layer("Linear", torch.bfloat16))
     with laid_out(fast, training=True), laid_out(half, training=True):
-        assert fast.blocks is None
-        assert (half.blocks is not None) == products._works(torch.bfloat16)
+        assert blocks_of(fast) is None
+        assert (blocks_of(half) is not None) == onednn.works(torch.bfloat16)
     with laid_out(fast):
-        assert fast.blocks is not None
+        assert blocks_of(fast) is not None
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -180,10 +185,10 @@ def test_inside_another_the_outer_copies_stay():
     fast, x = _fast(_layer("Linear")), torch.randn(6, 24)
     with laid_out(fast, training=True):
         fast(x)
-        blocks = fast.blocks
+        blocks = blocks_of(fast)
         with laid_out(fast), torch.inference_mode():
             fast(x)
-        assert fast.blocks is blocks
+        assert blocks_of(fast) is blocks
         assert laid_out_bytes(fast) == fast.weight.nbytes
         assert laid_out_bytes(copy.deepcopy(fast)) == 0
 
@@ -208,11 +213,10 @@ def test_layers_keep_what_others_know_them_by(tiny):
         parameters = dict(fast.model.named_parameters(remove_duplicate=False))
         use_fast_products(fast.model)
         use_fast_products(fast.model)
-        changed = [m for m in fast.model.modules() if isinstance(m, products._Products)]
+        changed = [m for m in fast.model.modules() if is_fast(m)]
         assert len(changed) == sum(
             type(m) is nn.Linear or is_conv1d(m) for m in plain.model.modules()
         )
-        assert all(type(m).__mro__.count(products._Products) == 1 for m in changed)
         assert [(n, type(m).__name__) for n, m in plain.model.named_modules()] == [
             (n, type(m).__name__) for n, m in fast.model.named_modules()
         ]
@@ -222,7 +226,7 @@ def test_layers_keep_what_others_know_them_by(tiny):
         )
         twin = copy.deepcopy(fast.model)
         with torch.no_grad():
-            next(m for m in twin.modules() if isinstance(m, products._Products)).weight.add_(1)
+            next(m for m in twin.modules() if is_fast(m)).weight.add_(1)
         for name, p in fast.model.named_parameters():
             torch.testing.assert_close(p, dict(plain.model.named_parameters())[name])
 
@@ -231,7 +235,7 @@ def test_a_weight_that_trains_gets_its_gradient():
     fast = _fast(_layer("Linear")).requires_grad_(True)
     with laid_out(fast, training=True):
         fast(torch.ones(3, 24)).sum().backward()
-    assert fast.blocks is None
+    assert blocks_of(fast) is None
     torch.testing.assert_close(fast.weight.grad, torch.full((10, 24), 3.0))
 
 
@@ -254,25 +258,25 @@ def test_a_class_of_its_own_is_left_alone():
 
     model = nn.Sequential(Other(3, 4), nn.Linear(4, 2))
     use_fast_products(model)
-    assert type(model[0]) is Other
-    assert isinstance(model[1], products._Products)
+    assert not is_fast(model[0])
+    assert is_fast(model[1])
 
 
 def test_where_the_operators_are_not_there_it_is_torchs_own(monkeypatch):
     def gone(*_):
         raise AttributeError("no such operator")
 
-    monkeypatch.setattr(products, "times", gone)
-    products._works.cache_clear()
+    monkeypatch.setattr(onednn, "times", gone)
+    onednn.works.cache_clear()
     try:
-        assert not products._works(torch.float32)
+        assert not onednn.works(torch.float32)
         layer, x = _layer("Linear"), torch.randn(6, 24)
         fast = _fast(layer)
         with torch.no_grad(), laid_out(fast):
             assert torch.equal(fast(x), layer(x))
         assert operands_of(fast, x) is None
     finally:
-        products._works.cache_clear()
+        onednn.works.cache_clear()
 
 
 @pytest.mark.skipif(not Path("/proc/self/cgroup").exists(), reason="Linux")
@@ -280,28 +284,28 @@ def test_a_container_has_less_than_its_host(monkeypatch, tmp_path):
     own = Path("/proc/self/cgroup").read_text()
     if "0::/" not in own:
         pytest.skip("control groups of the first version")
-    monkeypatch.setattr(products, "GROUPS", tmp_path)
+    monkeypatch.setattr(free_memory, "GROUPS", tmp_path)
     inside = tmp_path / own.split("0::/")[1].splitlines()[0]
     inside.mkdir(parents=True, exist_ok=True)
-    whole = products._free_bytes()
+    whole = free_memory.free_bytes()
     assert 0 < whole < 2**50
     (inside / "memory.max").write_text("max\n")
     (inside / "memory.current").write_text("700\n")
-    assert products._free_bytes() > 2**20
+    assert free_memory.free_bytes() > 2**20
     (tmp_path / "memory.max").write_text("5000\n")
     (tmp_path / "memory.current").write_text("1000\n")
-    assert products._free_bytes() == 4000
+    assert free_memory.free_bytes() == 4000
 
 
 @pytest.mark.parametrize(("training", "share"), [(False, 2), (True, 16)])
 def test_laying_out_is_left_out_where_memory_is_short(monkeypatch, training, share):
     fast = _fast(_layer("Linear"))
-    monkeypatch.setattr(products, "_free_bytes", lambda: share * fast.weight.nbytes - 1)
+    monkeypatch.setattr(laying_out, "free_bytes", lambda: share * fast.weight.nbytes - 1)
     with laid_out(fast, training):
-        assert fast.blocks is None
-    monkeypatch.setattr(products, "_free_bytes", lambda: share * fast.weight.nbytes)
+        assert blocks_of(fast) is None
+    monkeypatch.setattr(laying_out, "free_bytes", lambda: share * fast.weight.nbytes)
     with laid_out(fast, training):
-        assert fast.blocks is not None
+        assert blocks_of(fast) is not None
 
 
 @pytest.mark.parametrize(
@@ -334,8 +338,8 @@ def test_a_model_with_lora_has_the_same_loss_and_gradients(tiny, family, head):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_works_is_found_out_under_autocast_too(dtype):
     """The first to ask may be a generation in bf16 of a float32 model."""
-    products._works.cache_clear()
+    onednn.works.cache_clear()
     with torch.autocast("cpu", torch.bfloat16):
-        found = products._works(dtype)
-    products._works.cache_clear()
-    assert found == products._works(dtype)
+        found = onednn.works(dtype)
+    onednn.works.cache_clear()
+    assert found == onednn.works(dtype)

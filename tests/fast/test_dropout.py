@@ -1,18 +1,21 @@
-"""Dropout by gaps: the distribution of torch's, decided by torch's generator alone, and the right gradient."""
+"""Dropout by gaps: torch's distribution, decided by torch's generator alone, and its gradient."""
 
 from __future__ import annotations
+
+import copy
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lorakit.nn.dropout import Dropout, dropout, dropped, use_fast_dropout
+from lorakit.fast.dropout import draw, dropout, dropped, use_fast_delta_dropout, use_fast_dropout
+from lorakit.methods.reparam.lora import LoRA
 
 
 @pytest.mark.parametrize("p", [0.001, 0.1, 0.3, 0.5])
 def test_each_element_is_dropped_with_p(p):
-    """Rate, and the correlation of neighbours, within four standard errors; gaps as the geometric law has them."""
+    """Rate and correlation of neighbours within four standard errors; gaps are geometric."""
     torch.manual_seed(0)
     n = 2_000_000
     index = dropped(n, p)
@@ -72,14 +75,32 @@ def test_off_outside_training_and_at_zero():
     )  # torch's own
 
 
-def test_layers_are_replaced_and_nothing_else():
+def test_layers_draw_this_way_and_stay_what_they_are():
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.3), nn.Sequential(nn.Dropout(0.0)))
-    names = [name for name, _ in model.named_modules()]
-    model.eval()
+    described = repr(model)
     use_fast_dropout(model)
-    assert [name for name, _ in model.named_modules()] == names
-    assert isinstance(model[1], Dropout)
-    assert model[1].p == 0.3
-    assert not model[1].training
+    assert repr(model) == described
     x = torch.randn(3, 2)
+    torch.manual_seed(0)
+    found = model(x)
+    torch.manual_seed(0)
+    assert torch.equal(found, dropout(F.linear(x, model[0].weight, model[0].bias), 0.3, True))
+    model.eval()
     assert torch.equal(model(x), F.linear(x, model[0].weight, model[0].bias))
+
+
+def test_a_copy_draws_for_itself():
+    model = nn.Sequential(nn.Dropout(0.5))
+    use_fast_dropout(model)
+    twin = copy.deepcopy(model).eval()
+    assert twin[0].forward.__self__ is twin[0]
+    assert torch.equal(twin(torch.ones(64)), torch.ones(64))
+    assert not torch.equal(model(torch.ones(64)), torch.ones(64))
+
+
+def test_deltas_draw_this_way_too(tiny):
+    model = tiny("roberta")
+    attachment = LoRA(r=2, dropout=0.3).attach(model.model, model.roles)
+    use_fast_delta_dropout(model.model)
+    assert attachment.deltas
+    assert all(delta.projection.draw is draw for delta in attachment.deltas.values())
