@@ -79,7 +79,9 @@ def what_matters(recipe: Mapping[str, Any]) -> dict[str, Any]:
         said["model"] = {k: v for k, v in model.items() if k != "id"}
     train = said.get("train")
     if isinstance(train, Mapping):
-        said["train"] = {k: v for k, v in train.items() if k not in ("checkpoint", "skip_bad_steps")}
+        said["train"] = {
+            k: v for k, v in train.items() if k not in ("checkpoint", "skip_bad_steps")
+        }
     return said
 
 
@@ -96,7 +98,9 @@ def open_run(run: Path, recipe: Recipe, restart: bool) -> None:
         write_whole(run / "recipe.yaml", source.written(recipe.plain()))
     except OSError as error:
         why = error.strerror or error  # rmtree's own, for a link, has no strerror
-        raise InputError(f"cannot write to the run folder {run}: {why}; take another, --runs DIR") from error
+        raise InputError(
+            f"cannot write to the run folder {run}: {why}; take another, --runs DIR"
+        ) from error
 
 
 @contextmanager
@@ -107,7 +111,9 @@ def claimed(run: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise InputError(f"another process trains in {run}; wait for it, or take another folder, --runs DIR") from None
+        raise InputError(
+            f"another process trains in {run}; wait for it, or take another folder, --runs DIR"
+        ) from None
     try:
         yield
     finally:
@@ -121,13 +127,21 @@ def refuse_other_data(run: Path, splits: Mapping[str, Sequence[Example]]) -> lis
         return ["the data: no digests were recorded"]
     before = _read_json(file)
     if not isinstance(before, dict):
-        raise InputError(f"{file} is damaged: what the seeds were trained on is not known. {_FRESH}")
+        raise InputError(
+            f"{file} is damaged: what the seeds were trained on is not known. {_FRESH}"
+        )
     found = digests_of(splits)
-    changes = [_change(name, before.get(name), now) for name, now in found.items() if before.get(name) != now]
+    changes = [
+        _change(name, before.get(name), now)
+        for name, now in found.items()
+        if before.get(name) != now
+    ]
     if gone := sorted(set(before) - set(found)):
         changes.append(f"{gone[0]} is not scored any more")
     if changes:
-        raise InputError(f"{run} holds seeds that were trained on other data ({'; '.join(changes)}). {_FRESH}")
+        raise InputError(
+            f"{run} holds seeds that were trained on other data ({'; '.join(changes)}). {_FRESH}"
+        )
     return []
 
 
@@ -161,7 +175,11 @@ def differences(then: Any, now: Any, where: str = "") -> list[str]:
     """`train.warmup was 0.1, is 0.2`, of every value that differs."""
     if isinstance(then, Mapping) and isinstance(now, Mapping):
         keys = dict.fromkeys([*then, *now])
-        return [d for k in keys for d in differences(then.get(k), now.get(k), f"{where}.{k}" if where else str(k))]
+        return [
+            d
+            for k in keys
+            for d in differences(then.get(k), now.get(k), f"{where}.{k}" if where else str(k))
+        ]
     return [] if then == now else [f"{where} was {_short(then)}, is {_short(now)}"]
 
 
@@ -175,7 +193,11 @@ def unfinished_others(run: Path, recipe: Recipe) -> dict[Path, list[str]]:
     values = what_matters(recipe.plain())
     found = {}
     for other in runs_named(run.parent, stem_of(run)):
-        if other != run and not (other / "result.json").is_file() and any(other.glob("seed*/checkpoints/step-*")):
+        if (
+            other != run
+            and not (other / "result.json").is_file()
+            and any(other.glob("seed*/checkpoints/step-*"))
+        ):
             before = _recorded(other)
             if before is not None:
                 found[other] = differences(what_matters(before), values)
@@ -213,7 +235,15 @@ def _digest(examples: Sequence[Example]) -> str:
     """Of what is learnt and asked; where the files lie does not matter."""
     digest = hashlib.blake2b(digest_size=16)
     for e in examples:
-        said = (e.id, e.text, e.pair, e.target, e.references, e.group, [(t.role, t.text) for t in e.turns])
+        said = (
+            e.id,
+            e.text,
+            e.pair,
+            e.target,
+            e.references,
+            e.group,
+            [(t.role, t.text) for t in e.turns],
+        )
         digest.update(repr(said).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
@@ -227,7 +257,9 @@ def read_seed(folder: Path) -> SeedResult | None:
         return None
     except (OSError, ValidationError) as error:
         why = first_problem(error) if isinstance(error, ValidationError) else error.strerror
-        raise InputError(f"{file} is damaged: {why}. Restore it from a copy, or train again with --restart.") from error
+        raise InputError(
+            f"{file} is damaged: {why}. Restore it from a copy, or train again with --restart."
+        ) from error
 
 
 def open_seed(folder: Path, goes_on: bool = False) -> None:
@@ -238,7 +270,9 @@ def open_seed(folder: Path, goes_on: bool = False) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         return
     if folder.is_symlink() or folder.is_file():
-        raise InputError(f"{folder} is in the way: a {'link' if folder.is_symlink() else 'file'}; remove it")
+        raise InputError(
+            f"{folder} is in the way: a {'link' if folder.is_symlink() else 'file'}; remove it"
+        )
     shutil.rmtree(folder, ignore_errors=True)
     make_folder(folder)
 
@@ -248,7 +282,9 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make the folder {path}: {error.strerror}; choose another") from error
+        raise InputError(
+            f"cannot make the folder {path}: {error.strerror}; choose another"
+        ) from error
 
 
 def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
@@ -259,7 +295,9 @@ def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """A JSONL file as far as it is whole: the last line may have been cut off while it was written."""
     found = []
-    for line in path.read_bytes().splitlines() if path.is_file() else ():  # of text, U+2028 would end a line too
+    for line in (
+        path.read_bytes().splitlines() if path.is_file() else ()
+    ):  # of text, U+2028 would end a line too
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
@@ -283,14 +321,22 @@ def choose_seed(run: Path, seed: int | None) -> tuple[Path, str]:
     """The folder of one seed of a run, and a word on why: the one asked for, the only one, or the best scored."""
     if is_seed(run):
         if seed is not None and run.name != f"seed{seed}":
-            raise RecipeError(f"{run} is one seed, and seed {seed} was asked for; give {run.parent}")
+            raise RecipeError(
+                f"{run} is one seed, and seed {seed} was asked for; give {run.parent}"
+            )
         return run, "the seed given"
-    found = {int(p.parent.name[4:]): p.parent for p in run.glob("seed*/adapter") if p.parent.name[4:].isdigit()}
+    found = {
+        int(p.parent.name[4:]): p.parent
+        for p in run.glob("seed*/adapter")
+        if p.parent.name[4:].isdigit()
+    }
     if not found:
         raise RecipeError(f"{run} holds no trained adapter yet; did its training end?")
     if seed is not None:
         if seed not in found:
-            raise RecipeError(f"{run} has no seed {seed} (it has: {', '.join(map(str, sorted(found)))})")
+            raise RecipeError(
+                f"{run} has no seed {seed} (it has: {', '.join(map(str, sorted(found)))})"
+            )
         return found[seed], "the seed asked for"
     if len(found) == 1:
         return next(iter(found.values())), "the only seed"
@@ -302,12 +348,23 @@ def _best(run: Path, found: dict[int, Path]) -> tuple[Path, str]:
     try:
         result = Result.read(run / "result.json")
     except DataError as error:
-        raise RecipeError(f"which of the seeds {among} is the best is not known: {error}. Or give --seed") from error
-    scores = {s.seed: s.scores.get(result.splits[0], {}).get(result.primary, math.nan) for s in result.seeds}
-    scored = {seed: value for seed, value in scores.items() if seed in found and not math.isnan(value)}
+        raise RecipeError(
+            f"which of the seeds {among} is the best is not known: {error}. Or give --seed"
+        ) from error
+    scores = {
+        s.seed: s.scores.get(result.splits[0], {}).get(result.primary, math.nan)
+        for s in result.seeds
+    }
+    scored = {
+        seed: value for seed, value in scores.items() if seed in found and not math.isnan(value)
+    }
     if not scored:
-        raise RecipeError(f"{run}/result.json has no {result.primary} of the seeds {among}; give --seed")
-    return found[max(scored, key=scored.__getitem__)], f"the best of {len(scored)} seeds by {result.primary}"
+        raise RecipeError(
+            f"{run}/result.json has no {result.primary} of the seeds {among}; give --seed"
+        )
+    return found[
+        max(scored, key=scored.__getitem__)
+    ], f"the best of {len(scored)} seeds by {result.primary}"
 
 
 def find_adapter(name_or_path: str, runs: Path, of: Recipe | None = None) -> Path:
@@ -325,9 +382,16 @@ def find_adapter(name_or_path: str, runs: Path, of: Recipe | None = None) -> Pat
     plain = of.plain() if of is not None else None
     finished = {f: _fits(f, plain) for f in runs_named(runs, stem) if (f / "result.json").is_file()}
     if fits := {f: fit for f, fit in finished.items() if fit}:
-        return choose_seed(max(fits, key=lambda f: (fits[f], (f / "result.json").stat().st_mtime)), None)[0] / "adapter"
+        return (
+            choose_seed(
+                max(fits, key=lambda f: (fits[f], (f / "result.json").stat().st_mtime)), None
+            )[0]
+            / "adapter"
+        )
     known = sorted({str(stem_of(run)) for run in runs_named(runs)} - {stem})
-    but = f" with the method {of.method.name} and all the data" if of is not None and finished else ""
+    but = (
+        f" with the method {of.method.name} and all the data" if of is not None and finished else ""
+    )
     raise RecipeError(
         f"start_from: {name_or_path!r} is no adapter folder, and {runs}/ holds no finished run of that name{but}"
         f"{did_you_mean(stem, known)}. Run `lorakit train {name_or_path}` first, give start_from=FOLDER, "

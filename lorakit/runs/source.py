@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorakit.errors import AdapterError, AdapterUnavailable, InputError, ModelError
 from lorakit.adapters import adapter as files
+from lorakit.errors import AdapterError, AdapterUnavailable, InputError, ModelError
 from lorakit.methods import Attachment
 from lorakit.models import Model
 from lorakit.models._load import Base, load, load_dequantized, read_config
@@ -53,7 +53,9 @@ class Source:
             return self.adapter.about.head
         task_type = ((self.adapter.peft_config if self.adapter else None) or {}).get("task_type")
         if task_type not in HEAD_OF_PEFT:
-            raise AdapterError(f"{self.path} does not say what it is for (task_type {task_type!r}); give --task")
+            raise AdapterError(
+                f"{self.path} does not say what it is for (task_type {task_type!r}); give --task"
+            )
         if task_type == "SEQ_CLS" and self.outputs == 1:
             return "regression"
         return HEAD_OF_PEFT[task_type]
@@ -68,7 +70,11 @@ class Source:
 
 
 def open_source(
-    path: str, task: str | None = None, base: str | None = None, seed: int | None = None, overrides: Sequence[str] = ()
+    path: str,
+    task: str | None = None,
+    base: str | None = None,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
 ) -> Source:
     """Find out what `path` is. InputError where it is nothing that can be read, or its task is not known and needed.
 
@@ -96,7 +102,11 @@ def open_source(
         about = adapter.about
         model: dict[str, Any] = {"name": base or adapter.base or ""}
         if about:
-            model |= {"config": about.model_config, "new_tokens": about.new_tokens, **_own_template(folder)}
+            model |= {
+                "config": about.model_config,
+                "new_tokens": about.new_tokens,
+                **_own_template(folder),
+            }
         if about and about.revision and not base:
             model["revision"] = about.revision
         if not model["name"]:
@@ -111,7 +121,9 @@ def open_source(
         return Source(path, recipe, adapter, notebook, "", names, outputs)
     if (folder / "config.json").is_file():
         if task is None:
-            raise InputError("a plain model does not say what it is scored on; give --task, such as --task glue/mrpc")
+            raise InputError(
+                "a plain model does not say what it is scored on; give --task, such as --task glue/mrpc"
+            )
         recipe = compose(_parts({"name": task}, {"name": str(folder)}), overrides)
         return _plain(path, recipe, notebook)
     raise InputError(f"{path} is neither a run, nor an adapter folder, nor a model folder")
@@ -153,8 +165,12 @@ def _own_template(adapter: Path) -> dict[str, str]:
 def _place(path: str) -> Path:
     folder = Path(path)
     if not path or folder.is_file():
-        raise InputError(f"{path!r} is {'a file' if path else 'empty'}; give a folder (a run, an adapter, a model)")
-    return Path(os.path.abspath(folder)) if folder.name in ("", "..") else folder  # its own name tells what it is
+        raise InputError(
+            f"{path!r} is {'a file' if path else 'empty'}; give a folder (a run, an adapter, a model)"
+        )
+    return (
+        Path(os.path.abspath(folder)) if folder.name in ("", "..") else folder
+    )  # its own name tells what it is
 
 
 def _instead(task: str | None, base: str | None) -> list[str]:
@@ -184,9 +200,13 @@ def load_source(
     if source.adapter is None:
         if base.newly_initialised:
             missing = ", ".join(sorted(base.newly_initialised)[:3])
-            raise ModelError(f"{source.path} holds no {missing}: it is a base model, not a trained one")
+            raise ModelError(
+                f"{source.path} holds no {missing}: it is a base model, not a trained one"
+            )
         return base, None
-    return base, files.attach(source.adapter, base.model, base.roles, base.newly_initialised, check_base=not any_base)
+    return base, files.attach(
+        source.adapter, base.model, base.roles, base.newly_initialised, check_base=not any_base
+    )
 
 
 def _refuse_other_head(source: Source, recipe: Recipe, model: Model) -> None:
@@ -202,7 +222,10 @@ def _refuse_other_head(source: Source, recipe: Recipe, model: Model) -> None:
 
 
 def _recipe(
-    task: dict[str, Any] | None, model: dict[str, Any], data: dict[str, Any], overrides: Sequence[str],
+    task: dict[str, Any] | None,
+    model: dict[str, Any],
+    data: dict[str, Any],
+    overrides: Sequence[str],
     decode: dict[str, Any] | None = None,
 ) -> Recipe | None:
     if task is None:
@@ -216,11 +239,19 @@ def _parts(task: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
 
 def _from_hub(name: str) -> Path:
     if name.count("/") != 1 or name.startswith(("/", ".")):
-        raise InputError(f"there is no folder {name!r} (a run, an adapter, a model), and it is no hub id either")
+        raise InputError(
+            f"there is no folder {name!r} (a run, an adapter, a model), and it is no hub id either"
+        )
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
-    except Exception as error:  # httpx's, huggingface_hub's and OSError: all mean that it is not available now
+        return Path(
+            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"])
+        )
+    except (
+        Exception
+    ) as error:  # httpx's, huggingface_hub's and OSError: all mean that it is not available now
         why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise AdapterUnavailable(f"there is no folder {name}, and the hub does not give it: {why}") from error
+        raise AdapterUnavailable(
+            f"there is no folder {name}, and the hub does not give it: {why}"
+        ) from error

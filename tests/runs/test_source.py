@@ -10,8 +10,8 @@ import pytest
 
 from lorakit.errors import AdapterError, InputError
 from lorakit.models import Model
-from lorakit.runs.result import Result
 from lorakit.runs.folder import choose_seed, find_adapter, read_lines
+from lorakit.runs.result import Result
 from lorakit.runs.source import load_source, open_source
 
 
@@ -27,7 +27,9 @@ def _rewrite(run: Path, change) -> None:
 
 
 def test_the_best_seed_of_a_run(run):
-    scores = {s.seed: s.scores["validation"]["accuracy"] for s in Result.read(run / "result.json").seeds}
+    scores = {
+        s.seed: s.scores["validation"]["accuracy"] for s in Result.read(run / "result.json").seeds
+    }
     chosen, why = choose_seed(run, None)
     assert scores[int(chosen.name[4:])] == max(scores.values())
     assert why == "the best of 2 seeds by accuracy"
@@ -65,7 +67,9 @@ def test_a_run_that_was_cut_off_before_its_result(run, text):
     (run / "result.json").unlink()
     if text is not None:
         (run / "result.json").write_text(text)
-    with pytest.raises(InputError, match=r"which of the seeds 0, 1 is the best is not known: .*Or give --seed"):
+    with pytest.raises(
+        InputError, match=r"which of the seeds 0, 1 is the best is not known: .*Or give --seed"
+    ):
         open_source(str(run))
     assert open_source(str(run), seed=1).why == "the seed asked for"
 
@@ -81,14 +85,19 @@ def test_a_seed_is_asked_for_beside_another_one(run):
 @pytest.mark.parametrize("here", [".", "seed1", "seed1/adapter"])
 def test_the_working_directory_is_a_run_a_seed_or_an_adapter(run, monkeypatch, here):
     monkeypatch.chdir(run / here)
-    assert open_source(".", seed=1 if here == "." else None).notebook.resolve() == run / "seed1" / "eval"
+    assert (
+        open_source(".", seed=1 if here == "." else None).notebook.resolve()
+        == run / "seed1" / "eval"
+    )
 
 
 def test_up_from_an_adapter_is_its_seed(run):
     assert open_source(str(run / "seed1" / "adapter" / "..")).notebook == run / "seed1" / "eval"
 
 
-@pytest.mark.parametrize(("path", "said"), [("", "'' is empty"), ("run/recipe.yaml", "is a file; give a folder")])
+@pytest.mark.parametrize(
+    ("path", "said"), [("", "'' is empty"), ("run/recipe.yaml", "is a file; give a folder")]
+)
 def test_what_is_no_folder(run, monkeypatch, path, said):
     monkeypatch.chdir(run.parent)
     with pytest.raises(InputError, match=said):
@@ -98,7 +107,11 @@ def test_what_is_no_folder(run, monkeypatch, path, said):
 def test_another_task_and_base_than_the_runs(run):
     """They were given and passed over without a word."""
     other = open_source(
-        str(run), task="glue/mrpc", base="/some/base: with spaces #1", seed=0, overrides=["data.path=x"]
+        str(run),
+        task="glue/mrpc",
+        base="/some/base: with spaces #1",
+        seed=0,
+        overrides=["data.path=x"],
     )
     assert other.recipe is not None
     assert other.recipe.task.name == "glue/mrpc"
@@ -115,7 +128,10 @@ def test_labels_in_another_order_are_refused(run, lorakit_cli, tmp_path):
     swapped = "task.classes=[positive, negative]"
     done = lorakit_cli("eval", run, "--seed", 0, swapped)
     assert done.code == 2
-    assert "was trained for the labels negative, positive in this order; the task has positive, negative" in done.err
+    assert (
+        "was trained for the labels negative, positive in this order; the task has positive, negative"
+        in done.err
+    )
     assert lorakit_cli("merge", run, "--seed", 0, "--to", tmp_path / "merged").code == 0
     files = [f"task.{split}=lorakit:quickstart/{split}.jsonl" for split in ("train", "validation")]
     done = lorakit_cli("eval", tmp_path / "merged", "--task", "classification", *files, swapped)
