@@ -64,7 +64,7 @@ class Exchange:
         self.optimizer.zero_grad(set_to_none=True)
 
     def drop(self) -> None:
-        """Leave the step out: forget its gradients. Not with DeepSpeed, see `settle`."""
+        """Leave the step out: forget its gradients. Not with DeepSpeed, see `check_strategy`."""
         self.optimizer.zero_grad(set_to_none=True)
 
     def whole(self) -> AbstractContextManager[Any]:
@@ -215,7 +215,7 @@ def keeps_checkpoints(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type != DistributedType.DEEPSPEED
 
 
-def settle(accelerator: Accelerator, precision: str, settings: Train) -> None:
+def check_strategy(accelerator: Accelerator, precision: str, settings: Train) -> None:
     """After an Accelerator was made. RecipeError: a way to spread the model that lorakit does not train with."""
     state: Any = accelerator.state
     if (

@@ -11,7 +11,7 @@ from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import Model
 from lorakit.models._load import load, outline
 from lorakit.nn.tokens import END, add_rows, rows_of, settle
-from lorakit.verbs.train import refuse_unused
+from lorakit.verbs.train.ready import refuse_unused
 from tests.rounding import assert_near
 
 CASES = {

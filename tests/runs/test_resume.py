@@ -20,7 +20,7 @@ from lorakit.errors import InputError, Stopped
 from lorakit.recipe.load import load_recipe
 from lorakit.runs.folder import folder_of, read_lines
 from lorakit.runs.objects import Examiner
-from lorakit.runs.resume import goes_on_from
+from lorakit.runs.resume import newest_checkpoint
 from lorakit.training.checkpoint import found
 from lorakit.training.progress import Kept
 from lorakit.verbs.train import train_recipe
@@ -227,7 +227,7 @@ def test_deepspeed_does_not_begin_anew_in_what_others_left(command):
         distributed_type=DistributedType.DEEPSPEED, is_main_process=True
     )
     with pytest.raises(InputError, match=r"step-000004: DeepSpeed cannot go on from it.*--restart"):
-        goes_on_from(seed, accelerator)
+        newest_checkpoint(seed, accelerator)
     assert found(seed / "checkpoints")
 
 
