@@ -1,7 +1,7 @@
 """Events: what a run reports while it works, as frozen dataclasses of plain data.
 
-The terminal (`lorakit.cli.progress`), metrics.jsonl (`lorakit.runs.resume.Journal`) and trackers all
-read this one schema. `kind` is stable across versions; `line()` is the line of metrics.jsonl.
+The terminal (`lorakit.cli.progress`), metrics.jsonl (`lorakit.runs.resume.Journal`) and trackers
+all read this one schema. `kind` is stable across versions; `line()` is the line of metrics.jsonl.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ Scores = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Event(ABC):
-    """The base of all events. Subclasses are final; a reader dispatches by the class or by `kind`."""
+    """The base of all events. Subclasses are final; a reader dispatches by the class or by
+    `kind`."""
 
     kind: ClassVar[str]
 
     def line(self) -> dict[str, Any]:
-        """The event as JSON-compatible data: `event` is its kind, then its fields in their order."""
+        """The event as JSON-compatible data: `event` is its kind, then its fields in their
+        order."""
         return {"event": self.kind, **asdict(self)}
 
 
@@ -86,7 +88,8 @@ class SeedFinishedBefore(Event):
 
 @dataclass(frozen=True)
 class StartedFrom(Event):
-    """Training starts from another adapter (`start_from`). fresh: parameters that it did not fill."""
+    """Training starts from another adapter (`start_from`). fresh: parameters that it did not
+    fill."""
 
     kind = "started_from"
     folder: str
@@ -122,8 +125,8 @@ class HeadPart:
 class HeadView:
     """The head of a run.
 
-    labels: of the task, in the order of the outputs; empty for a regression. stored: the labels of the
-    checkpoint's own head, where it has one and names them. problem: what that head was made for
+    labels: of the task, in the order of the outputs; empty for a regression. stored: the labels of
+    the checkpoint's own head, where it has one and names them. problem: what that head was made for
     (transformers' `problem_type`), where the checkpoint says so.
     """
 
@@ -228,7 +231,8 @@ class SplitEvaluated(Event):
 
 @dataclass(frozen=True)
 class StoppedEarly(Event):
-    """`evaluate.patience` ended the run before its last step. metric: the one that did not improve."""
+    """`evaluate.patience` ended the run before its last step. metric: the one that did not
+    improve."""
 
     kind = "stopped_early"
     step: int

@@ -1,4 +1,4 @@
-"""The environment of a run: versions, devices, command and commit, as environment.json holds them."""
+"""The environment of a run, as environment.json holds it: versions, devices, command, commit."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Whether a run that is there already is the one that was asked for, and still what it was when it was proven.
+"""Finished runs: whether a run folder holds the run that was asked for, unchanged.
 
-A run folder is believed only after its recipe, its data, its base model and every file of its seeds were compared with
-what was recorded when it was trained. What cannot be compared (the data is not available, an older version recorded no
-digests) is said.
+Its recipe, its data, its base model and every file of its seeds are compared with what was recorded
+when it was trained. What cannot be compared (the data is not available, an older version recorded
+no digests) is reported.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from lorakit.runs.inputs import base_files, refuse_other_base_files
 from lorakit.runs.result import Result, SeedResult
 
 KEPT = ("adapter", "predictions")
-"""Folders of a seed whose files a run is made of."""
+"""Folders of a seed that are part of its result."""
 LOOSE = ("metrics.jsonl", "environment.json")
 
 
 def finished(run: Path, recipe: Recipe) -> Result | None:
-    """The result of the run, if it holds these seeds and no others; None where something is left to train.
+    """The result of the run, if it holds exactly these seeds; None: something is left to train.
 
     InputError: the folder is of another recipe, or a file in it is damaged, missing or changed.
     """
@@ -39,15 +39,17 @@ def finished(run: Path, recipe: Recipe) -> Result | None:
         own = intact_seed(folder)
         if own is None or own.model_dump_json() != seed.model_dump_json():
             raise InputError(
-                f"{file} and {folder / 'result.json'} do not agree: one of them is missing or was changed. {_AGAIN}"
+                f"{file} and {folder / 'result.json'} do not agree: one of them is missing or was "
+                f"changed. {_AGAIN}"
             )
     return result
 
 
 def not_compared(run: Path, recipe: Recipe, result: Result) -> list[str]:
-    """Compare the inputs of a finished run with today's; returns what could not be compared, and why.
+    """Compare the inputs of a finished run with the current ones; returns what could not be
+    compared, and why.
 
-    InputError, with the difference: the data or the base model is another.
+    InputError, with the difference: the data or the base model has changed.
     """
     left = [
         f"the files of seed {s.seed}: no digests were recorded" for s in result.seeds if not s.files
@@ -69,7 +71,7 @@ def not_compared(run: Path, recipe: Recipe, result: Result) -> list[str]:
 
 
 def intact_seed(folder: Path) -> SeedResult | None:
-    """What a seed gave, after its files were compared with their digests; None: it was not trained to its end.
+    """The result of a seed whose files have their digests; None: it was not trained to its end.
 
     InputError: a file is damaged, missing or changed.
     """
@@ -93,7 +95,7 @@ def intact_seed(folder: Path) -> SeedResult | None:
 
 
 def files_of(folder: Path) -> dict[str, str]:
-    """Path within a seed's folder -> digest, of every file that it is made of."""
+    """Path within a seed's folder -> digest, for every file that is part of its result."""
     inside = (path for part in KEPT for path in sorted((folder / part).rglob("*")))
     files = [*(folder / name for name in LOOSE), *inside]
     return {str(path.relative_to(folder)): file_digest(path) for path in files if path.is_file()}

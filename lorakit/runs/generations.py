@@ -20,8 +20,8 @@ class PartialPredictions:
     """The partial file of one split. `known`: example id -> line, as an earlier attempt left it.
 
     final: the file of the complete predictions. asked: a digest of what is asked of what. batch:
-    only complete batches of this size count, so that the remaining examples meet in the same batches
-    as before; another batch has other padding, and so other last bits.
+    only complete batches of this size count, so that the remaining examples meet in the same
+    batches as before; another batch has other padding, and so other last bits.
     """
 
     def __init__(self, final: Path, asked: str, batch: int = 1):

@@ -1,4 +1,4 @@
-"""From a recipe to a model with its method, and to the examples that it is trained and scored on."""
+"""From a recipe to a model with its method, and to the examples for training and scoring."""
 
 from __future__ import annotations
 
@@ -153,7 +153,8 @@ class Examiner:
         )
 
     def scores(self, model: nn.Module, splits: Sequence[str], most: int | None = None) -> Scores:
-        """split -> metric -> value, on at most `most` examples of a split, evenly spread over it."""
+        """split -> metric -> value, on at most `most` examples of a split, evenly spread over
+        it."""
         scores = {}
         for split in splits:
             answers = self.answers(model, split, self.spread(split, most))
@@ -173,8 +174,8 @@ class Examiner:
 
 
 def stops_of(task: Task, tokenizer: Any, splits: Mapping[str, Sequence[Example]]) -> list[int]:
-    """Tokens that end a text besides the tokenizer's own. A stop mark of several tokens is not among
-    them: the text is cut there afterwards."""
+    """Tokens that end a text besides the tokenizer's own. A stop mark of several tokens is not
+    among them: the text is cut there afterwards."""
     marks = [tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in task.stops]
     stops = [ids[0] for ids in marks if len(ids) == 1]
     if any(example.turns for examples in splits.values() for example in examples[:1]):
@@ -196,8 +197,8 @@ def _reporter(observe: Observer | None, split: str) -> Callable[[int, int], None
 def attach(recipe: Recipe, base: Base) -> Attachment:
     """The recipe's method on the model.
 
-    RecipeError: `expect` has other counts. ModelError: the method could never be merged, or there is
-    no room for its tokens.
+    RecipeError: `expect` has other counts. ModelError: the method could never be merged, or there
+    is no room for its tokens.
     """
     method = recipe.method
     attachment = method.attach(base.model, base.roles, base.newly_initialised | base.head)
@@ -281,8 +282,8 @@ def precision_of(recipe: Recipe) -> str:
 
 
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
-    """The precision from `resolve_precision`, so that a run is scored in the same one while it trains
-    and afterwards."""
+    """The precision from `resolve_precision`, so that a run is scored in the same one while it
+    trains and afterwards."""
     dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision_of(recipe)]
     if dtype is None:
         return nullcontext()

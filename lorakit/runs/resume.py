@@ -1,4 +1,4 @@
-"""Resuming a seed: which checkpoint, whether it is of this run, and metrics.jsonl as it was then."""
+"""Resuming a seed: its checkpoint, whether that is of this run, and metrics.jsonl as it was."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ def resume_state_of(saved: Saved, fingerprint: str, processes: int) -> ResumeSta
     if same(state.fingerprint, fingerprint) is not True:
         raise InputError(
             f"{saved.folder} is of a run whose base model had other weights (fingerprint "
-            f"{state.fingerprint}, now {fingerprint}). --restart starts over, or give the base that "
-            "it had."
+            f"{state.fingerprint}, now {fingerprint}). --restart starts over, or give the base "
+            "that it had."
         )
     if others := _differences(state, saved.state.processes, processes):
         log.warning(

@@ -53,8 +53,8 @@ class Accumulator:
     def exchange_nothing(self) -> None:
         """Exchange gradients and forget them, which draws random numbers.
 
-        After a resume the next exchange is then not the first one, so it adds up numbers in the same
-        order as before the stop.
+        After a resume the next exchange is then not the first one, so it adds up numbers in the
+        same order as before the stop.
         """
         self.exchange.model.train()
         with self.exchange.micro(True):

@@ -1,8 +1,8 @@
 """The training loop: one for every method, task and model.
 
-The plan (`plan.py`) says which examples meet in a step. Each process takes its share of them in micro
-batches. The loss is summed and divided by what the entire global batch holds, so the gradient does not
-depend on how the batch was cut.
+The plan (`plan.py`) says which examples meet in a step. Each process takes its share of them in
+micro batches. The loss is summed and divided by what the entire global batch holds, so the gradient
+does not depend on how the batch was cut.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class FitResult:
     """The course of a training run, and the state that it keeps.
 
     planned: the steps that the recipe asks for; more than `steps` where evaluate.patience ended the
-    run. skipped: steps that were left out because their loss or gradient was not finite. seconds: of
-    training, without the evaluations, which took `evaluating`.
+    run. skipped: steps that were left out because their loss or gradient was not finite. seconds:
+    of training, without the evaluations, which took `evaluating`.
     """
 
     steps: int

@@ -1,8 +1,8 @@
 """The plan of a training run: its steps, the examples of each step, and when it is evaluated.
 
-Which examples meet in a step depends on the seed alone. The plan is made over the entire data set and
-cut for the processes afterwards, so the steps, their examples and their order are the same on one
-process or eight, and for every micro batch size.
+Which examples meet in a step depends on the seed alone. The plan is made over the entire data set
+and cut for the processes afterwards, so the steps, their examples and their order are the same on
+one process or eight, and for every micro batch size.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ GROUP = 50
 
 @dataclass(frozen=True)
 class Shares:
-    """How a global batch is cut: `accumulation` micro batches of `micro` examples on each process."""
+    """How a global batch is cut: `accumulation` micro batches of `micro` examples on each
+    process."""
 
     processes: int
     micro: int
@@ -100,8 +101,8 @@ def steps_per_epoch(examples: int, global_batch_size: int) -> int:
 
 
 def batches_from(setup: Setup, step: int) -> Iterator[list[int]]:
-    """The example numbers of step `step` (from 0) and of every later one; earlier epochs are skipped
-    without being computed."""
+    """The example numbers of step `step` (from 0) and of every later one; earlier epochs are
+    skipped without being computed."""
     settings = setup.train
     lengths = [example.length for example in setup.examples]
     size = settings.global_batch_size
@@ -118,8 +119,8 @@ def epoch_batches(
 ) -> list[list[int]]:
     """The example numbers of every step of one epoch; each example is in exactly one batch.
 
-    by_length: shuffle, cut into groups of `GROUP` batches, sort each group by length, and shuffle the
-    batches.
+    by_length: shuffle, cut into groups of `GROUP` batches, sort each group by length, and shuffle
+    the batches.
     """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
@@ -133,7 +134,8 @@ def epoch_batches(
 
 
 def own_part(batch: Sequence[int], shares: Shares, rank: int) -> list[list[int]]:
-    """The micro batches of one process: every process-th example, so that lengths are spread evenly.
+    """The micro batches of one process: every process-th example, so that lengths are spread
+    evenly.
 
     Some may be empty where the batch is the small last one.
     """

@@ -30,7 +30,8 @@ from lorakit.training.stop import Interrupted, Stop
 log = logging.getLogger(__name__)
 
 RECENT_CHECKPOINT_S = 30.0
-"""An evaluation may take long, so a checkpoint is written before it, unless the last one is younger."""
+"""An evaluation may take long, so a checkpoint is written before it, unless the last one is
+younger."""
 
 MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
 """AdamW's state of a parameter."""
@@ -166,8 +167,8 @@ class Keeper:
     def save(self, rng: dict[str, Any] | None = None) -> None:
         """Write a checkpoint; called on every process at once.
 
-        rng: random number generators as they were, if not as they are. InputError: the disk is full.
-        TrainingError: a number is not finite.
+        rng: random number generators as they were, if not as they are. InputError: the disk is
+        full. TrainingError: a number is not finite.
         """
         if self.checkpoints is None:
             return

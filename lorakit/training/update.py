@@ -1,4 +1,4 @@
-"""The optimizer step, which leaves out numbers that are not finite and finds parts that do not learn."""
+"""The optimizer step: leaves out numbers that are not finite, finds parts that do not learn."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ class Update:
         rate = learning_rate(self.settings, self.progress.step, self.progress.total)
         set_rates(self.exchange.optimizer, rate)
         clipped = self.exchange.clip(self.parameters, self.settings.max_grad_norm or math.inf)
-        # The only time that a step waits for the device: a step with a bad number must not be taken.
+        # The only time that a step waits for the device: a step with a bad number must not be
+        # taken.
         loss, *wishes, norm = torch.cat([sums, clipped.reshape(1).to(sums)]).tolist()
         grad_norm = norm if math.isfinite(norm) else None
         scaled = self.exchange.accelerator.scaler is not None

@@ -25,7 +25,8 @@ CARRIED = "the adapter's"
 def head_view(
     recipe: Recipe, base: Base, attachment: Attachment, not_filled: Collection[str] | None = None
 ) -> HeadView | None:
-    """None for a causal model. not_filled: parameters that the adapter of `start_from` does not have."""
+    """None for a causal model. not_filled: parameters that the adapter of `start_from` does not
+    have."""
     if recipe.task.head is Head.CAUSAL:
         return None
     starts: dict[str, str] = {}

@@ -1,8 +1,8 @@
 """The proofs of a trained adapter: alive, reload, and merge.
 
-alive: every delta differs from zero. reload: the saved file, on the base that it was trained on, gives
-the logits of the model that was trained. merge: so do the merged weights, computed by lorakit and by
-plain transformers.
+alive: every delta differs from zero. reload: the saved file, on the base that it was trained on,
+gives the logits of the model that was trained. merge: so do the merged weights, computed by lorakit
+and by plain transformers.
 """
 
 from __future__ import annotations
@@ -71,12 +71,14 @@ def is_alive(attachment: Attachment, norms: dict[str, float], steps: tuple[int, 
 
 
 def reload_and_merge(subject: Subject) -> list[Check]:
-    """The proofs `reload` and, where the method can be merged, `merge`. The trained model is used up.
+    """The proofs `reload` and, where the method can be merged, `merge`. The trained model is used
+    up.
 
-    Proven by `reload`: the file holds everything that was trained. The trained attachment is detached
-    from the base, and the newly initialised parameters become random numbers. The file is then
-    attached, which compares the digests of the base with those that were taken when it was loaded
-    (`About.fingerprint`); so a base that training changed cannot pass. Memory for one base is enough.
+    Proven by `reload`: the file holds everything that was trained. The trained attachment is
+    detached from the base, and the newly initialised parameters become random numbers. The file is
+    then attached, which compares the digests of the base with those that were taken when it was
+    loaded (`About.fingerprint`); so a base that training changed cannot pass. Memory for one base
+    is enough.
 
     The base is loaded again, under another random state, where that comparison is not possible or
     fails: quantized weights have no such digests, and a method may not support `detach`.
@@ -135,7 +137,8 @@ def _attach(subject: Subject, base: Base) -> Attachment:
 
 @torch.no_grad()
 def _randomise(model: nn.Module, names: Collection[str]) -> None:
-    """Standard normal numbers, so that a parameter that the file does not hold shows in the logits."""
+    """Standard normal numbers, so that a parameter that the file does not hold shows in the
+    logits."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         if name in names:

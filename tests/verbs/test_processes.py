@@ -328,7 +328,7 @@ def test_a_signal_reaches_every_process_and_its_number_comes_back(tmp_path, stra
 @pytest.mark.parametrize(
     ("stage", "precision", "skips", "message"),
     [
-        (3, "no", 0, "ZeRO-3 is not trained with"),
+        (3, "no", 0, "ZeRO-3"),
         (2, "bf16", 0, "train.precision must be fp32"),
         (2, "no", 3, "train.skip_bad_steps must be 0"),
     ],

@@ -1,4 +1,4 @@
-"""`lorakit train`: every seed of a recipe, each ending in a proven adapter, and one result over all."""
+"""`lorakit train`: every seed of a recipe, each ending in a proven adapter, and one result."""
 
 from __future__ import annotations
 
@@ -146,7 +146,8 @@ def _compare_inputs(job: RecipeJob, base: dict[str, str]) -> None:
 
 
 def _train_seeds(job: RecipeJob) -> list[SeedResult]:
-    """The results of all seeds; those that were trained to their end earlier are not trained again."""
+    """The results of all seeds; those that were trained to their end earlier are not trained
+    again."""
     seeds = job.recipe.seeds
     before = {seed: intact_seed(seed_folder(job.run, seed)) for seed in seeds}
     # Otherwise a process might find the seed that another one has just finished.

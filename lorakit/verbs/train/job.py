@@ -87,6 +87,7 @@ def predictions_file(seed: Path, split: str) -> Path:
 
 
 def untrained_slices(recipe: Recipe, splits: dict[str, list[Example]]) -> dict[str, str]:
-    """split -> the part of it that the untrained model is scored on, where that is not all of it."""
+    """split -> the part of it that the untrained model is scored on, where that is not all of
+    it."""
     scored = scored_splits(recipe.task)
     return sliced(recipe.task, {split: len(splits[split]) for split in scored})
