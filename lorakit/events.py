@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-Scores = dict[str, dict[str, float]]
-
 
 @dataclass(frozen=True)
 class Event(ABC):
@@ -153,10 +151,13 @@ class ModelPrepared(Event):
 
 @dataclass(frozen=True)
 class BaselineScored(Event):
-    """The scores before training. slices: split -> the part of it that was scored, if not all."""
+    """The scores before training, split -> metric -> value.
+
+    slices: split -> the part of it that was scored, where that is not all of it.
+    """
 
     kind = "base"
-    scores: Scores
+    scores: dict[str, dict[str, float]]
     slices: dict[str, str]
 
 

@@ -25,7 +25,7 @@ VALUES: dict[str, Any] = {
     "dict[str, str]": {"validation": "64 of 547 examples"},
     "dict[str, int]": {"sites": 3, "trainable": 48, "fresh": 8, "total": 96},
     "dict[str, float]": {"accuracy": 90.0},
-    "Scores": {"validation": {"accuracy": 90.0}},
+    "dict[str, dict[str, float]]": {"validation": {"accuracy": 90.0}},
     "tuple[str, ...]": ("head",),
     "tuple[SiteGroup, ...]": (GROUP,),
     "HeadView | None": HEAD,
