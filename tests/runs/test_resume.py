@@ -225,7 +225,7 @@ def test_deepspeed_does_not_begin_anew_in_what_others_left(command):
     accelerator: Any = SimpleNamespace(
         distributed_type=DistributedType.DEEPSPEED, is_main_process=True
     )
-    with pytest.raises(InputError, match=r"step-000004: DeepSpeed cannot go on from it.*--restart"):
+    with pytest.raises(InputError, match=r"step-000004.*--restart"):
         newest_checkpoint(seed, accelerator)
     assert found(seed / "checkpoints")
 

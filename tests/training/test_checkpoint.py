@@ -761,7 +761,7 @@ def test_parts_that_move_late_are_left_in_peace():
     p = torch.nn.Parameter(torch.ones(3))
     attachment = SimpleNamespace(
         sites=[],
-        fresh=frozenset(),
+        newly_initialised=frozenset(),
         method=SimpleNamespace(name="m"),
         model=torch.nn.Module(),
         trained=lambda: {"p": p},
