@@ -707,7 +707,7 @@ def test_a_broken_state_is_not_written(rig):
     real = saving.Keeper.after_step
 
     def breaking(self, wishes):
-        if self.run.step == 5:
+        if self.progress.step == 5:
             break_it(self.attachment)
         real(self, wishes)
 
