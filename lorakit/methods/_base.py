@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, ClassVar
 
 from lorakit.config import Config
+from lorakit.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -80,6 +81,14 @@ class Attachment(ABC):
 
         The sum is formed in float32 and rounded once to the weight's own dtype.
         """
+
+    def detach(self) -> None:
+        """Take the method off: the base is what it was before `attach`, with the newly initialised
+        parameters as they are now, and another method can be attached.
+
+        ModelError: the method does not support it, or what was trained is merged.
+        """
+        raise ModelError(f"{self.method.name} cannot be detached; load the base model again")
 
     def why_unmergeable(self) -> str | None:
         """The reason why `merge` would raise, known before training; None: it would not."""

@@ -13,7 +13,7 @@ from lorakit.methods._base import Attachment, Method
 from lorakit.methods._state import read_parameters, write_parameters
 from lorakit.nn.freeze import train_only
 from lorakit.nn.select import Site
-from lorakit.nn.surgery import CHILD, LayerPart, put, switched_off
+from lorakit.nn.surgery import CHILD, LayerPart, put, switched_off, take_off
 
 
 class Insert(LayerPart):
@@ -70,6 +70,11 @@ class InsertAttachment(Attachment):
     def merge(self) -> None:
         """ModelError: always."""
         raise ModelError(self.why)
+
+    def detach(self) -> None:
+        """As every method's."""
+        for site in self.sites:
+            take_off(site)
 
     def why_unmergeable(self) -> str | None:
         return self.why

@@ -37,9 +37,16 @@ class Prompt:
         self.places: Tensor | None = None
         """(batch, before + after): the tokens' positions in the rows that are read now, or None."""
         self.back: Tensor | None = None
-        model.register_forward_pre_hook(self._take_ends, with_kwargs=True)
-        body.register_forward_pre_hook(self._lengthen, with_kwargs=True)
-        body.register_forward_hook(self._shorten)
+        self.handles = [
+            model.register_forward_pre_hook(self._take_ends, with_kwargs=True),
+            body.register_forward_pre_hook(self._lengthen, with_kwargs=True),
+            body.register_forward_hook(self._shorten),
+        ]
+
+    def remove(self) -> None:
+        """Take it off the model, which then reads rows as they are."""
+        for handle in self.handles:
+            handle.remove()
 
     def _take_ends(
         self, _model: nn.Module, args: tuple, kwargs: dict[str, Any]

@@ -287,6 +287,23 @@ def test_off_is_the_base_and_afterwards_it_is_back(case):
     assert torch.equal(model.logits(), trained)
 
 
+def test_detached_is_the_base_and_another_can_be_attached(case):
+    """The proof of a run attaches the saved adapter to such a base."""
+    new, method = case
+    base = new()
+    before = {name: p.detach().clone() for name, p in base.model.named_parameters()}
+    model, attachment = _attached(new, method, steps=2)
+    state, trained = attachment.state(), model.logits()
+    attachment.detach()
+    after = dict(model.model.named_parameters())
+    assert after.keys() == before.keys()
+    for name in before.keys() - attachment.newly_initialised:
+        assert torch.equal(after[name], before[name]), name
+    again = method.attach(model.model, model.roles, model.newly_initialised)
+    again.load_state(state)
+    assert torch.equal(model.logits(), trained)
+
+
 def test_folded_computes_the_same_and_leaves_every_bit_as_it_was(case):
     new, method = case
     model, attachment = _attached(new, method, steps=2)

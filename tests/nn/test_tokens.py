@@ -15,7 +15,7 @@ from lorakit.errors import ModelError, RecipeError
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import Model
 from lorakit.nn.tokens import END, add_rows, fold_rows, rows_of
-from lorakit.verbs.train import refuse_unused
+from lorakit.verbs.train.ready import refuse_unused
 from tests.rounding import assert_near
 
 CASES = {

@@ -80,6 +80,11 @@ class PromptAttachment(InsertAttachment):
             ),
         )
 
+    def detach(self) -> None:
+        """As every method's."""
+        super().detach()
+        self.prompt.remove()
+
     @contextmanager
     def off(self) -> Iterator[None]:
         before, self.prompt.active = self.prompt.active, False

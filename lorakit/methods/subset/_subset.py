@@ -50,6 +50,10 @@ class SubsetAttachment(Attachment):
     def merge(self) -> None:
         """The weights are the merged ones already."""
 
+    def detach(self) -> None:
+        """As every method's: the first values are put back."""
+        write_parameters(self._chosen(), self.before)
+
     @contextmanager
     def off(self) -> Iterator[None]:
         now = {name: p.detach().clone() for name, p in self._chosen().items()}

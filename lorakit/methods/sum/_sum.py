@@ -69,6 +69,11 @@ class SumAttachment(Attachment):
         """ModelError: always."""
         raise ModelError(self.why_unmergeable())
 
+    def detach(self) -> None:
+        """As every method's."""
+        for part in self.parts:
+            part.detach()
+
     def why_unmergeable(self) -> str:
         return f"{self.method.name} cannot become weights: {self.parts[1].why_unmergeable()}"
 
