@@ -11,7 +11,17 @@ from typing import Any
 
 from lorakit.shell import join
 
-PACKAGES = ("lorakit", "torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "peft")
+PACKAGES = (
+    "lorakit",
+    "torch",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "peft",
+)
 
 
 def environment() -> dict[str, Any]:
@@ -43,7 +53,9 @@ def _version(name: str) -> str | None:
 
 def _commit() -> str | None:
     try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip() or None if found.returncode == 0 else None

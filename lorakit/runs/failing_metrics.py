@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 
 from lorakit.errors import InputError
-from lorakit.runs.result import Check
 from lorakit.evaluation.answers import Scores
+from lorakit.runs.result import Check
 from lorakit.tasks import Task
 
 
@@ -39,4 +39,6 @@ def of_the_first(scores: Scores, watched: tuple[str, str], accelerator: Accelera
 def not_computed(failed: Mapping[str, str]) -> list[Check]:
     """A run without a metric that it should have is whole, and says so."""
     again = "; `lorakit score` tries again with what is in predictions/"
-    return [Check(name=f"metric {name}", passed=False, note=why + again) for name, why in failed.items()]
+    return [
+        Check(name=f"metric {name}", passed=False, note=why + again) for name, why in failed.items()
+    ]

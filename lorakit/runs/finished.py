@@ -11,11 +11,13 @@ from pathlib import Path
 
 from lorakit.disk import file_digest
 from lorakit.errors import DataError, InputError, ModelError, RecipeError
-from lorakit.recipe.schema import Recipe
-from lorakit.runs.result import Result, SeedResult
 from lorakit.evaluation.answers import read_splits, scored_splits
-from lorakit.runs.folder import find_adapter, read_seed, refuse_other_data, same_recipe, seed_folder
+from lorakit.recipe.schema import Recipe
+from lorakit.runs.folder import seed_folder
 from lorakit.runs.inputs import base_files, refuse_other_base_files
+from lorakit.runs.result import Result, SeedResult
+from lorakit.runs.same import refuse_other_data, same_recipe
+from lorakit.runs.seeds import find_adapter, read_seed
 
 KEPT = ("adapter", "predictions")
 """Folders of a seed whose files a run is made of."""
@@ -49,7 +51,9 @@ def not_compared(run: Path, recipe: Recipe, result: Result) -> list[str]:
 
     InputError, with the difference: the data or the base model is another.
     """
-    left = [f"the files of seed {s.seed}: no digests were recorded" for s in result.seeds if not s.files]
+    left = [
+        f"the files of seed {s.seed}: no digests were recorded" for s in result.seeds if not s.files
+    ]
     try:
         splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
     except DataError as error:
@@ -75,7 +79,9 @@ def intact_seed(folder: Path) -> SeedResult | None:
     if result is None:
         return None
     if not (folder / "adapter").is_dir():
-        raise InputError(f"{folder / 'adapter'} is missing, and {folder / 'result.json'} is there. {_AGAIN}")
+        raise InputError(
+            f"{folder / 'adapter'} is missing, and {folder / 'result.json'} is there. {_AGAIN}"
+        )
     for name, digest in result.files.items():
         try:
             found = file_digest(folder / name)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.errors import InputError
-from lorakit.runs.folder import read_lines
+from lorakit.runs.lines import read_lines
 
 
 class Kept:
@@ -49,5 +49,11 @@ class Kept:
 
 def asked_of(settings: Mapping[str, Any], folder: Path) -> str:
     """A digest of the settings, and of the files of a model or adapter by name, size and time of change."""
-    files = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(folder.glob("*")) if f.is_file()]
-    return hashlib.blake2b(json.dumps([settings, files], sort_keys=True).encode(), digest_size=16).hexdigest()
+    files = [
+        (f.name, f.stat().st_size, f.stat().st_mtime_ns)
+        for f in sorted(folder.glob("*"))
+        if f.is_file()
+    ]
+    return hashlib.blake2b(
+        json.dumps([settings, files], sort_keys=True).encode(), digest_size=16
+    ).hexdigest()

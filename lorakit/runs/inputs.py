@@ -61,9 +61,13 @@ def refuse_other_base_files(run: Path, found: Mapping[str, str]) -> list[str]:
     except FileNotFoundError:
         return ["the base model: no digests were recorded"]
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{run / FILE} cannot be read: {error}. --restart trains the run again.") from error
+        raise InputError(
+            f"{run / FILE} cannot be read: {error}. --restart trains the run again."
+        ) from error
     names = sorted({*then, *found}) if isinstance(then, dict) else [FILE]
-    if other := [name for name in names if not isinstance(then, dict) or then.get(name) != found.get(name)]:
+    if other := [
+        name for name in names if not isinstance(then, dict) or then.get(name) != found.get(name)
+    ]:
         raise InputError(
             f"{run} holds seeds that were trained on another base model ({', '.join(other)} changed). "
             "--restart trains them again, and another folder (--runs DIR) keeps them."
@@ -82,7 +86,9 @@ def quick_digest(path: Path) -> str:
     digest = hashlib.blake2b(str(path.stat().st_size).encode(), digest_size=16)
     with path.open("rb") as file:
         while part := file.read(256 * BLOCK):
-            words = np.frombuffer(part + bytes(-len(part) % BLOCK), dtype="<u8").reshape(-1, BLOCK // 8)
+            words = np.frombuffer(part + bytes(-len(part) % BLOCK), dtype="<u8").reshape(
+                -1, BLOCK // 8
+            )
             digest.update((words * WEIGHTS).sum(axis=1, dtype="<u8").tobytes())
             digest.update(words[:, ::97].tobytes())
     return digest.hexdigest()

@@ -11,8 +11,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from lorakit.batches import Encoded, encode_once, encode_prompts, end_of_turn, refuse_no_padding, refuse_too_long
+from lorakit.batches import (
+    Encoded,
+    encode_once,
+    encode_prompts,
+    end_of_turn,
+    refuse_no_padding,
+    refuse_too_long,
+)
 from lorakit.errors import ModelError, RecipeError
+from lorakit.evaluation.answers import Answer, Scores, score_answers, untrained_most, writes
 from lorakit.evaluation.likelihood import log_likelihoods
 from lorakit.evaluation.predict import Generated, generate, predict_logits
 from lorakit.methods import Attachment
@@ -21,9 +29,8 @@ from lorakit.models._load import Base
 from lorakit.nn.freeze import count
 from lorakit.nn.linear import numbers_in
 from lorakit.recipe.schema import Recipe
-from lorakit.runs.result import Counts
-from lorakit.evaluation.answers import Answer, Scores, score_answers, untrained_most, writes
 from lorakit.runs.generations import Kept
+from lorakit.runs.result import Counts
 from lorakit.tasks import Example, Head, Task
 
 Observer = Callable[[dict[str, Any]], None]
@@ -38,8 +45,14 @@ class Examiner:
     """
 
     def __init__(
-        self, recipe: Recipe, tokenizer: Any, config: Any, splits: Mapping[str, Sequence[Example]],
-        attachment: Attachment | None = None, observe: Observer | None = None, seed: int = 0,
+        self,
+        recipe: Recipe,
+        tokenizer: Any,
+        config: Any,
+        splits: Mapping[str, Sequence[Example]],
+        attachment: Attachment | None = None,
+        observe: Observer | None = None,
+        seed: int = 0,
     ):
         refuse_too_long(recipe.data, tokenizer, config)
         refuse_no_padding(tokenizer)
@@ -48,18 +61,28 @@ class Examiner:
         self.failed: Failed = {}
         self.splits = {split: list(examples) for split, examples in splits.items()}
         self.stops = stops_of(recipe.task, tokenizer, self.splits)
-        self.choices = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in recipe.task.choices]
+        self.choices = [
+            tokenizer(text, add_special_tokens=False)["input_ids"] for text in recipe.task.choices
+        ]
         self.encoded = {split: self._encode(examples) for split, examples in self.splits.items()}
 
     def _encode(self, examples: Sequence[Example]) -> list[Encoded]:
         if self.task.head is Head.CAUSAL:
-            more = self.recipe.decode.max_new_tokens if writes(self.task) else max(map(len, self.choices))
+            more = (
+                self.recipe.decode.max_new_tokens
+                if writes(self.task)
+                else max(map(len, self.choices))
+            )
             room = self.recipe.data.max_length - more
             return encode_prompts(examples, self.tokenizer, room)
         return encode_once(examples, self.tokenizer, self.task.head, self.recipe.data)
 
     def answers(
-        self, model: nn.Module, split: str, only: Sequence[int] | None = None, kept: Kept | None = None
+        self,
+        model: nn.Module,
+        split: str,
+        only: Sequence[int] | None = None,
+        kept: Kept | None = None,
     ) -> list[Answer]:
         """In the order of the split; `only` these example numbers, if given. kept: where texts are saved as they come,
         and what is there already is not asked again."""
@@ -72,22 +95,37 @@ class Examiner:
             outputs = log_likelihoods(model, items, self.choices, pad, size)
         else:
             outputs = predict_logits(model, items, self.task.head, pad, size)
-        return [self._answer(self.splits[split][i], output) for i, output in zip(chosen, outputs, strict=True)]
+        return [
+            self._answer(self.splits[split][i], output)
+            for i, output in zip(chosen, outputs, strict=True)
+        ]
 
-    def _written(self, model: nn.Module, split: str, chosen: Sequence[int], kept: Kept | None) -> list[Answer]:
+    def _written(
+        self, model: nn.Module, split: str, chosen: Sequence[int], kept: Kept | None
+    ) -> list[Answer]:
         examples, known = self.splits[split], kept.known if kept else {}
         asked = [i for i in chosen if examples[i].id not in known]
 
         def on_batch(numbers: Sequence[int], texts: Sequence[Generated]) -> None:
             if kept is not None:
-                found = (self._answer(examples[asked[n]], t.text, t.ended) for n, t in zip(numbers, texts, strict=True))
+                found = (
+                    self._answer(examples[asked[n]], t.text, t.ended)
+                    for n, t in zip(numbers, texts, strict=True)
+                )
                 kept.add(answer.line() for answer in found)
 
         merged = self.attachment.folded() if self.attachment is not None else nullcontext()
         with merged:
             texts = generate(
-                model, [self.encoded[split][i] for i in asked], self.tokenizer, self.recipe.evaluate.batch_size,
-                self.recipe.decode, _reporter(self.observe, split), on_batch, self.seed, self.stops,
+                model,
+                [self.encoded[split][i] for i in asked],
+                self.tokenizer,
+                self.recipe.evaluate.batch_size,
+                self.recipe.decode,
+                _reporter(self.observe, split),
+                on_batch,
+                self.seed,
+                self.stops,
             )
         new = {examples[i].id: (t.text, t.ended) for i, t in zip(asked, texts, strict=True)}
         new |= {id: (line["output"], line.get("ended", True)) for id, line in known.items()}
@@ -97,12 +135,22 @@ class Examiner:
         hidden = example.target is None and not example.references
         reference = None if hidden else self.task.to_reference(example)
         text = example.text if example.pair is None else f"{example.text} [SEP] {example.pair}"
-        return Answer(example.id, self.task.to_prediction(output), reference, output, text, example.group, ended)
+        return Answer(
+            example.id,
+            self.task.to_prediction(output),
+            reference,
+            output,
+            text,
+            example.group,
+            ended,
+        )
 
     def scores(self, model: nn.Module, splits: Sequence[str], most: int | None = None) -> Scores:
         """split -> metric -> value; on at most `most` examples of a split, evenly spread over it."""
         return {
-            split: score_answers(self.task, self.answers(model, split, self.spread(split, most)), self.failed)
+            split: score_answers(
+                self.task, self.answers(model, split, self.spread(split, most)), self.failed
+            )
             for split in splits
         }
 
@@ -129,7 +177,9 @@ def _reporter(observe: Observer | None, split: str) -> Callable[[int, int], None
 
     def report(done: int, total: int) -> None:
         seconds = time.perf_counter() - start
-        observe({"event": "generated", "split": split, "done": done, "total": total, "seconds": seconds})
+        observe(
+            {"event": "generated", "split": split, "done": done, "total": total, "seconds": seconds}
+        )
 
     return report
 
@@ -141,7 +191,9 @@ def attach(recipe: Recipe, base: Base) -> Attachment:
     if added := recipe.method.added_tokens:
         refuse_too_long(recipe.data, None, base.config, added)
         if recipe.data.packing:
-            raise ModelError(f"data.packing: {recipe.method.name} puts tokens before every prompt; leave packing out")
+            raise ModelError(
+                f"data.packing: {recipe.method.name} puts tokens before every prompt; leave packing out"
+            )
     if recipe.method.merges and (why := attachment.why_unmergeable()):
         raise ModelError(why)  # or it would fail its proof, with all the training done
     counts = counts_of(attachment)
@@ -161,11 +213,17 @@ def attach(recipe: Recipe, base: Base) -> Attachment:
 def counts_of(attachment: Attachment) -> Counts:
     """As the paper counts: the head that the checkpoint did not hold is on a line of its own."""
     trained = attachment.trained()
-    newly_initialised = sum(p.numel() for name, p in trained.items() if name in attachment.newly_initialised)
+    newly_initialised = sum(
+        p.numel() for name, p in trained.items() if name in attachment.newly_initialised
+    )
     trainable = sum(p.numel() for p in trained.values()) - newly_initialised
     ours = {name for name, _ in attachment.model.named_parameters() if ".delta." in name}
-    total = sum(numbers_in(p) for p in attachment.model.parameters()) - count(attachment.model, ours)
-    return Counts(sites=len(attachment.sites), trainable=trainable, fresh=newly_initialised, total=total)
+    total = sum(numbers_in(p) for p in attachment.model.parameters()) - count(
+        attachment.model, ours
+    )
+    return Counts(
+        sites=len(attachment.sites), trainable=trainable, fresh=newly_initialised, total=total
+    )
 
 
 def training_set(recipe: Recipe, examples: Sequence[Example], tokenizer: Any) -> list[Encoded]:

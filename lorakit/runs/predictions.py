@@ -41,22 +41,31 @@ def read_predictions(path: Path) -> list[Said]:
 
 def _table(path: Path) -> list[Said]:
     csv.field_size_limit(FIELD)
-    reader = csv.reader(io.StringIO("\n".join(text_lines(path)).rstrip("\n"), newline=""), delimiter="\t")
+    reader = csv.reader(
+        io.StringIO("\n".join(text_lines(path)).rstrip("\n"), newline=""), delimiter="\t"
+    )
     try:
         table = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
         raise DataError(f"{path}: not a table: {error}") from None
     if len(table) < 2 or any(len(row) != len(table[0][1]) for _, row in table[1:]):
-        raise DataError(f"{path}: a header and rows of as many columns are expected, the last one the prediction")
+        raise DataError(
+            f"{path}: a header and rows of as many columns are expected, the last one the prediction"
+        )
     header = table[0][1]
     place = header.index("id") if "id" in header[:-1] else None
-    return [Said(f"{path}:{n}", None if place is None else row[place], row[-1]) for n, row in table[1:]]
+    return [
+        Said(f"{path}:{n}", None if place is None else row[place], row[-1]) for n, row in table[1:]
+    ]
 
 
 def text_lines(path: Path) -> list[str]:
     """Lines without their ends. DataError: it cannot be read, or is not UTF-8."""
     try:
-        lines = [line.decode("utf-8-sig" if n == 1 else "utf-8").removesuffix("\n") for n, line in raw_lines(path)]
+        lines = [
+            line.decode("utf-8-sig" if n == 1 else "utf-8").removesuffix("\n")
+            for n, line in raw_lines(path)
+        ]
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8 text") from None
     except OSError as error:
@@ -75,7 +84,9 @@ def json_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}:{number}: this is not JSON: {error}") from None
         if not isinstance(line, dict):
-            raise DataError(f"{path}:{number}: a JSON object per line is expected, this is {text[:60]!r}")
+            raise DataError(
+                f"{path}:{number}: a JSON object per line is expected, this is {text[:60]!r}"
+            )
         found.append((f"{path}:{number}", line))
     return found
 
@@ -97,10 +108,14 @@ def field_of(line: dict[str, Any], names: tuple[str, ...], where: str) -> Any:
         if line.get(name) is not None:
             return line[name]
     held = ", ".join(f"{key} (null)" if value is None else key for key, value in line.items())
-    raise DataError(f"{where}: no {' or '.join(map(repr, names))} here (it has: {held or 'nothing'})")
+    raise DataError(
+        f"{where}: no {' or '.join(map(repr, names))} here (it has: {held or 'nothing'})"
+    )
 
 
-def by_id(said: Sequence[Said], ids: Sequence[str], path: Path, source: str) -> dict[str, Said] | None:
+def by_id(
+    said: Sequence[Said], ids: Sequence[str], path: Path, source: str
+) -> dict[str, Said] | None:
     """Each example's prediction; None where the file says no ids. `source`: where the examples come from.
 
     DataError, with file and line: an id that is unknown, is given twice, or is missing.
@@ -110,7 +125,9 @@ def by_id(said: Sequence[Said], ids: Sequence[str], path: Path, source: str) -> 
     known, found = frozenset(ids), {}
     for one in said:
         if one.id is None:
-            raise DataError(f"{one.where}: no 'id' here, and other lines have one; give each line one, or none")
+            raise DataError(
+                f"{one.where}: no 'id' here, and other lines have one; give each line one, or none"
+            )
         if one.id not in known:
             near = did_you_mean(one.id, ids[:10_000])
             raise DataError(
@@ -118,8 +135,12 @@ def by_id(said: Sequence[Said], ids: Sequence[str], path: Path, source: str) -> 
                 "are taken in the order of the examples"
             )
         if one.id in found:
-            raise DataError(f"{one.where}: id {one.id!r} has a prediction at {found[one.id].where} already")
+            raise DataError(
+                f"{one.where}: id {one.id!r} has a prediction at {found[one.id].where} already"
+            )
         found[one.id] = one
     if absent := [id for id in ids if id not in found]:
-        raise DataError(f"{path}: {len(absent)} of {len(ids)} examples have no prediction, such as id {absent[0]!r}")
+        raise DataError(
+            f"{path}: {len(absent)} of {len(ids)} examples have no prediction, such as id {absent[0]!r}"
+        )
     return found

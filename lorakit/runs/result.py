@@ -24,7 +24,11 @@ Score = Annotated[
     float,
     Field(allow_inf_nan=True),
     BeforeValidator(lambda value: math.nan if value is None else value),
-    PlainSerializer(lambda value: value if math.isfinite(value) else None, return_type=float | None, when_used="json"),
+    PlainSerializer(
+        lambda value: value if math.isfinite(value) else None,
+        return_type=float | None,
+        when_used="json",
+    ),
 ]
 Scores = dict[str, dict[str, Score]]
 """split -> metric -> value"""
@@ -178,7 +182,11 @@ class Row:
         if self.difference is None or self.published_spread is None or not self.comparable:
             return None
         # 88.5 is 89.2 - 0.7, though not in binary fractions
-        return None if math.isnan(self.difference) else abs(self.difference) <= self.published_spread + 1e-9
+        return (
+            None
+            if math.isnan(self.difference)
+            else abs(self.difference) <= self.published_spread + 1e-9
+        )
 
 
 def summary(result: Result) -> list[Row]:
@@ -192,13 +200,19 @@ def _rows(result: Result) -> Iterator[Row]:
         of = [seed.scores.get(split, {}) for seed in result.seeds]
         before = [seed.base_scores.get(split, {}) for seed in result.seeds]
         # what was published and not measured is shown as missing, not left out
-        for metric in dict.fromkeys([*(m for scores in of for m in scores), *(m for s, m in published if s == split)]):
+        for metric in dict.fromkeys(
+            [*(m for scores in of for m in scores), *(m for s, m in published if s == split)]
+        ):
             bases = [scores[metric] for scores in before if metric in scores]
             known = published.get((split, metric))
             yield Row(
-                split, metric, tuple(scores.get(metric, math.nan) for scores in of),
+                split,
+                metric,
+                tuple(scores.get(metric, math.nan) for scores in of),
                 statistics.fmean(bases) if bases else None,
-                known.value if known else None, known.spread if known else None, result.comparable,
+                known.value if known else None,
+                known.spread if known else None,
+                result.comparable,
             )
 
 
@@ -211,4 +225,6 @@ def _published(result: Result) -> dict[tuple[str, str], Published]:
 
 def failed_checks(result: Result) -> list[tuple[int, Check]]:
     """(seed, check) of every proof that failed."""
-    return [(seed.seed, check) for seed in result.seeds for check in seed.checks if not check.passed]
+    return [
+        (seed.seed, check) for seed in result.seeds for check in seed.checks if not check.passed
+    ]

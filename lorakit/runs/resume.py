@@ -15,11 +15,11 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from pydantic import Field, ValidationError
 
+from lorakit.adapters.fingerprint import same
 from lorakit.config import Config, first_problem
 from lorakit.errors import InputError
-from lorakit.adapters.fingerprint import same
-from lorakit.runs.result import Scores
 from lorakit.runs.folder import open_seed
+from lorakit.runs.result import Scores
 from lorakit.training import checkpoint
 from lorakit.training.checkpoint import Saved
 from lorakit.training.processes import keeps_checkpoints, strategy
@@ -41,10 +41,18 @@ class Before(Config):
 
 
 def made_with() -> dict[str, str]:
-    packages = {name: version(name) for name in ("torch", "transformers", "accelerate", "tokenizers", "numpy")}
+    packages = {
+        name: version(name)
+        for name in ("torch", "transformers", "accelerate", "tokenizers", "numpy")
+    }
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    return {"python": platform.python_version(), **packages, "device": device, "threads": str(torch.get_num_threads()),
-            "strategy": strategy()}
+    return {
+        "python": platform.python_version(),
+        **packages,
+        "device": device,
+        "threads": str(torch.get_num_threads()),
+        "strategy": strategy(),
+    }
 
 
 def goes_on_from(folder: Path, accelerator: Accelerator) -> Saved | None:
@@ -55,8 +63,10 @@ def goes_on_from(folder: Path, accelerator: Accelerator) -> Saved | None:
         checkpoint.clean(folder / "checkpoints")
         saved = checkpoint.newest(folder / "checkpoints")
         if saved is not None and not keeps_checkpoints(accelerator):
-            raise InputError(f"{saved.folder}: DeepSpeed cannot go on from it; take DDP or FSDP2. --restart starts over.")
-        open_seed(folder, goes_on=saved is not None)
+            raise InputError(
+                f"{saved.folder}: DeepSpeed cannot go on from it; take DDP or FSDP2. --restart starts over."
+            )
+        open_seed(folder, resume=saved is not None)
         name = [None if saved is None else str(saved.folder)]
     broadcast_object_list(name)
     return checkpoint.read(Path(name[0])) if saved is None and name[0] is not None else saved
@@ -80,7 +90,11 @@ def before_of(saved: Saved, fingerprint: str, processes: int) -> Before:
     if saved.state.processes != processes:
         others.append(f"{saved.state.processes} process(es), now {processes}")
     if others:
-        log.warning("%s was made with %s: the last bits may differ, and dropout does", saved.folder, "; ".join(others))
+        log.warning(
+            "%s was made with %s: the last bits may differ, and dropout does",
+            saved.folder,
+            "; ".join(others),
+        )
     return before
 
 

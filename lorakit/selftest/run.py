@@ -25,11 +25,12 @@ from accelerate import PartialState
 from lorakit.adapters import adapter as files
 from lorakit.errors import LorakitError, Stopped, ToleranceError, TrainingError
 from lorakit.recipe.load import build, shipped
-from lorakit.runs.folder import read_lines
+from lorakit.runs.lines import read_lines
 from lorakit.runs.objects import Observer
+from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import SeedResult
 from lorakit.verbs.evaluate import evaluate
-from lorakit.verbs.generate import generate_texts
+from lorakit.verbs.generate import Wanted, generate_texts
 from lorakit.verbs.merge import merge
 from lorakit.verbs.proof import TOLERANCE
 from lorakit.verbs.train import train_recipe
@@ -207,7 +208,10 @@ def single(bench: Bench) -> Found:
 
 def merged(bench: Bench) -> Found:
     report = merge(
-        str(bench.straight.parent), bench.folder / "merged", tolerance=math.inf, examples=TEXTS
+        Pointer(str(bench.straight.parent)),
+        bench.folder / "merged",
+        tolerance=math.inf,
+        examples=TEXTS,
     )
     worst = max(report["max_logit_difference"], _proven(bench.straight, "merge"))
     return (
@@ -219,7 +223,7 @@ def merged(bench: Bench) -> Found:
 
 def loaded(bench: Bench) -> Found:
     out = bench.folder / "loaded"
-    evaluate(str(bench.straight.parent), ["validation"], out=out)
+    evaluate(Pointer(str(bench.straight.parent)), ["validation"], out)
     then, now = (
         read_lines(folder / "validation.jsonl") for folder in (bench.straight / "predictions", out)
     )
@@ -297,11 +301,9 @@ def _why_alone(device: Any) -> str:
 
 
 def _texts(run: Path, size: int) -> list[Any]:
-    overrides = [f"evaluate.batch_size={size}"]
-    return [
-        a.output
-        for a in generate_texts(str(run), split="validation", limit=TEXTS, overrides=overrides)
-    ]
+    pointer = Pointer(str(run), overrides=(f"evaluate.batch_size={size}",))
+    answers = generate_texts(pointer, Wanted(split="validation", limit=TEXTS))
+    return [answer.output for answer in answers]
 
 
 def _runs(one: Path, other: Path) -> float:

@@ -54,7 +54,7 @@ class Checked:
 def check(recipe: Recipe, processes: int = 1) -> Checked:
     """Sites, counts, steps, one batch, memory. Raises what training would raise before its first step."""
     shares = share(recipe.train.global_batch_size, recipe.train.micro_batch_size, processes)
-    base = outline(recipe.model, recipe.task.head.value, recipe.task.labels)
+    base = outline(*recipe.base())
     if recipe.task.head is Head.CAUSAL:
         refuse_looking_ahead(base)
     attachment = attach(recipe, base)

@@ -49,7 +49,7 @@ def import_checkpoint(file: Path, recipe: str, to: Path, overrides: Sequence[str
             f"{recipe} trains {asked.method.name}; what is imported is LoRA, so give a recipe of lora"
         )
     tensors = loralib.read(file)
-    base = load(asked.model, asked.task.head.value, asked.task.labels)
+    base = load(*asked.base())
     attachment = attach(asked, base)
     assert isinstance(attachment, LoRAAttachment)
     what = about(asked, base, attachment)

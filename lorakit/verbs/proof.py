@@ -53,7 +53,7 @@ def reload_and_merge(
             torch.manual_seed(
                 torch.initial_seed() + 1
             )  # what is not in the file would now be another random number
-            base = read(recipe.model, head.value, recipe.task.labels)
+            base = read(*recipe.base())
         attachment = files.attach(
             files.read(folder), base.model, base.roles, base.newly_initialised
         )

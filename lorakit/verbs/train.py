@@ -43,22 +43,10 @@ from lorakit.report.page import write_page
 from lorakit.runs.environment import environment
 from lorakit.runs.failing_metrics import not_computed, of_the_first, refuse_missing_metric
 from lorakit.runs.finished import files_of, finished, intact_seed, not_compared
-from lorakit.runs.folder import (
-    begun,
-    claimed,
-    find_adapter,
-    folder_of,
-    open_run,
-    read_lines,
-    record_data,
-    refuse_other_data,
-    same_recipe,
-    seed_folder,
-    unfinished_others,
-    write_lines,
-)
+from lorakit.runs.folder import begun, claimed, folder_of, open_run, seed_folder
 from lorakit.runs.generations import Kept
 from lorakit.runs.inputs import base_files, record_base_files, refuse_other_base_files
+from lorakit.runs.lines import read_lines, write_lines
 from lorakit.runs.objects import (
     Examiner,
     Observer,
@@ -71,6 +59,8 @@ from lorakit.runs.objects import (
 )
 from lorakit.runs.result import Check, Counts, Result, SeedResult, write_whole
 from lorakit.runs.resume import Before, Journal, before_of, goes_on_from, made_with
+from lorakit.runs.same import record_data, refuse_other_data, same_recipe, unfinished_others
+from lorakit.runs.seeds import find_adapter
 from lorakit.tasks import Example
 from lorakit.training.loop import Setup, Trained, train
 from lorakit.training.plan import share
@@ -108,7 +98,7 @@ def train_recipe(
     share(recipe.train.global_batch_size, recipe.train.micro_batch_size, accelerator.num_processes)
     start = find_adapter(recipe.start_from, runs, recipe) if recipe.start_from else None
     splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
-    shapes = outline(recipe.model, recipe.task.head.value, recipe.task.labels)
+    shapes = outline(*recipe.base())
     refuse_too_long(recipe.data, None, shapes.config)
     outlined = attach(recipe, shapes)  # a target that is wrong shows before anything is made
     with claimed(run) if accelerator.is_main_process else nullcontext():
@@ -261,7 +251,7 @@ def train_seed(
     task, main = recipe.task, accelerator.is_main_process
     saved = goes_on_from(folder, accelerator)
     set_seed(seed, deterministic=recipe.train.deterministic)  # before the head and A are drawn
-    base = load(recipe.model, task.head.value, task.labels)
+    base = load(*recipe.base())
     attachment = attach(recipe, base)
     card = about(recipe, base, attachment)
     before = (
@@ -337,7 +327,7 @@ def train_seed(
         accelerator
     ):  # the model is in parts: it is read anew, and what was trained is put on it
         accelerator.free_memory()
-        base = load(recipe.model, task.head.value, task.labels)
+        base = load(*recipe.base())
         attachment = examiner.attachment = attach(recipe, base)
         attachment.load_state(trained.state)
         base.to(accelerator.device)

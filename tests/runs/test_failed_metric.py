@@ -49,7 +49,9 @@ def files(tmp_path):
     return ["--predictions", said, "--references", wanted]
 
 
-@pytest.mark.parametrize("error", [MetricError(WHY), RuntimeError("[odd] model"), OSError(28, "No space left")])
+@pytest.mark.parametrize(
+    "error", [MetricError(WHY), RuntimeError("[odd] model"), OSError(28, "No space left")]
+)
 def test_what_fails_is_noted_and_raised_where_nobody_looks(error):
     def fails() -> dict[str, float]:
         raise error
@@ -104,7 +106,11 @@ def run(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_answers, "metrics", _Broken("rouge", MetricError(WHY)))
-        return train_recipe(load_recipe("quickstart_generate", SHORT), tmp_path_factory.mktemp("runs"), lambda _: None)
+        return train_recipe(
+            load_recipe("quickstart_generate", SHORT),
+            tmp_path_factory.mktemp("runs"),
+            lambda _: None,
+        )
 
 
 def test_a_run_is_whole_without_the_metric_and_says_so(run):
@@ -115,7 +121,12 @@ def test_a_run_is_whole_without_the_metric_and_says_so(run):
     assert lost == {f"metric {key}" for key in facts_of("rouge").keys}
     assert all(WHY in check.note for check in seed.checks if not check.passed)
     assert (folder / "report.html").is_file()
-    assert json.loads((folder / "result.json").read_text())["seeds"][0]["scores"]["validation"]["rougeL"] is None
+    assert (
+        json.loads((folder / "result.json").read_text())["seeds"][0]["scores"]["validation"][
+            "rougeL"
+        ]
+        is None
+    )
 
 
 def test_its_command_ends_with_1(run, lorakit_cli):
@@ -146,12 +157,16 @@ def test_the_metric_that_chooses_fails(broken, tmp_path, lorakit_cli):
     assert done.json["scores"]["validation/rougeL"] >= 0
 
 
-def test_a_run_that_cannot_choose_a_state_is_refused_before_training(monkeypatch, tmp_path, lorakit_cli):
+def test_a_run_that_cannot_choose_a_state_is_refused_before_training(
+    monkeypatch, tmp_path, lorakit_cli
+):
     """METEOR as the only metric, where its tables are not installed."""
     from lorakit.metrics import meteor
 
     monkeypatch.setattr(meteor, "find", lambda *_: None)
-    done = lorakit_cli("train", "quickstart_generate", *SHORT, "task.metrics=[meteor]", "--runs", tmp_path)
+    done = lorakit_cli(
+        "train", "quickstart_generate", *SHORT, "task.metrics=[meteor]", "--runs", tmp_path
+    )
     assert done.code == 2
     assert "meteor, which is not available" in done.err
     assert "step 1" not in done.err

@@ -14,7 +14,8 @@ import lorakit
 from lorakit.errors import DataError, InputError
 from lorakit.recipe.load import load_recipe
 from lorakit.runs.finished import intact_seed
-from lorakit.runs.folder import folder_of, set_values
+from lorakit.runs.folder import folder_of
+from lorakit.runs.identity import set_values
 from lorakit.verbs.train import train_recipe
 
 ASSETS = Path(lorakit.__file__).parent / "assets"
@@ -127,7 +128,9 @@ def test_a_changed_score_is_seen(run, name):
         _train()
 
 
-@pytest.mark.parametrize("name", ["result.json", "seed0/result.json", "data.json", "base.json", "recipe.yaml"])
+@pytest.mark.parametrize(
+    "name", ["result.json", "seed0/result.json", "data.json", "base.json", "recipe.yaml"]
+)
 @pytest.mark.parametrize("text", ["{", "[]", ""])
 def test_a_damaged_record_is_seen(run, name, text):
     (run / name).write_text(text)
@@ -205,7 +208,9 @@ def test_another_recipe_in_the_folder_is_refused(run):
     recipe = yaml.safe_load(file.read_text())
     recipe["train"]["learning_rate"] = 0.25
     file.write_text(yaml.safe_dump(recipe))
-    with pytest.raises(InputError, match=r"another recipe .train.learning_rate was 0.25, is 0.0005"):
+    with pytest.raises(
+        InputError, match=r"another recipe .train.learning_rate was 0.25, is 0.0005"
+    ):
         _train()
 
 
@@ -214,7 +219,10 @@ class TestTheNameOfTheFolder:
         """Of 24 bits these two had the same."""
         short = ["data.limit={train: 32, validation: 16}", "train.epochs=2", "train.warmup=0"]
         rates = ("8.92e-05", "0.0003117")
-        runs = {folder_of(load_recipe("quickstart", [*short, f"train.learning_rate={r}"]), Path()) for r in rates}
+        runs = {
+            folder_of(load_recipe("quickstart", [*short, f"train.learning_rate={r}"]), Path())
+            for r in rates
+        }
         assert len(runs) == 2
         assert all(len(run.name.rpartition("-")[2]) == 16 for run in runs)
 
@@ -242,13 +250,21 @@ class TestTheNameOfTheFolder:
         other = later.model_copy(update={"train": later.train.model_copy(update={"momentum": 0.1})})
         assert set_values(other) != set_values(recipe)
 
-    @pytest.mark.parametrize("value", ["method=bitfit", "method.r=9", "task.classes=[a, b]", "model.revision=v2"])
+    @pytest.mark.parametrize(
+        "value", ["method=bitfit", "method.r=9", "task.classes=[a, b]", "model.revision=v2"]
+    )
     def test_what_is_set_counts(self, value):
-        assert folder_of(load_recipe("quickstart", [value]), Path()) != folder_of(load_recipe("quickstart"), Path())
+        assert folder_of(load_recipe("quickstart", [value]), Path()) != folder_of(
+            load_recipe("quickstart"), Path()
+        )
 
-    @pytest.mark.parametrize("value", ["train.micro_batch_size=null", "evaluate.keep=best", "seeds=[3]"])
+    @pytest.mark.parametrize(
+        "value", ["train.micro_batch_size=null", "evaluate.keep=best", "seeds=[3]"]
+    )
     def test_a_default_that_is_written_out_does_not_count(self, value):
-        assert folder_of(load_recipe("quickstart", [value]), Path()) == folder_of(load_recipe("quickstart"), Path())
+        assert folder_of(load_recipe("quickstart", [value]), Path()) == folder_of(
+            load_recipe("quickstart"), Path()
+        )
 
     def test_the_docs_name_a_folder_that_the_command_makes(self):
         root = Path(lorakit.__file__).parent.parent

@@ -18,15 +18,19 @@ from accelerate.utils import DistributedType
 
 from lorakit.errors import InputError, Stopped
 from lorakit.recipe.load import load_recipe
-from lorakit.runs.folder import folder_of, read_lines
+from lorakit.runs.folder import folder_of
+from lorakit.runs.lines import read_lines
 from lorakit.runs.objects import Examiner
 from lorakit.runs.resume import goes_on_from
-from lorakit.verbs.train import train_recipe
 from lorakit.training.checkpoint import found
 from lorakit.training.progress import Kept
+from lorakit.verbs.train import train_recipe
 
 SMALL = [
-    "data.limit={train: 48, validation: 16}", "train.global_batch_size=8", "train.epochs=2", "method.dropout=0.1",
+    "data.limit={train: 48, validation: 16}",
+    "train.global_batch_size=8",
+    "train.epochs=2",
+    "method.dropout=0.1",
     "train.checkpoint={every_steps: 2, minutes: null}",
 ]
 STEPS = 12
@@ -43,7 +47,13 @@ class Command:
         self.runs, self.recipe, self.small = runs, recipe, small
         self.events: list[dict] = []
 
-    def __call__(self, *overrides: str, at: tuple[str, int] | None = None, what: Any = Killed, fresh: bool = False):
+    def __call__(
+        self,
+        *overrides: str,
+        at: tuple[str, int] | None = None,
+        what: Any = Killed,
+        fresh: bool = False,
+    ):
         self.events = []
 
         def observe(event: dict) -> None:
@@ -54,7 +64,9 @@ class Command:
                 else:
                     raise what
 
-        return train_recipe(load_recipe(self.recipe, [*self.small, *overrides]), self.runs, observe, fresh)
+        return train_recipe(
+            load_recipe(self.recipe, [*self.small, *overrides]), self.runs, observe, fresh
+        )
 
     @property
     def folder(self) -> Path:
@@ -77,10 +89,17 @@ def left(run: Path) -> dict[str, Any]:
         result = json.loads((folder / "result.json").read_text())
         timed = ("seconds", "tokens_per_second", "memory_mib")
         seeds[folder.name] = {
-            "files": {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.glob("[ap]*/*"))},
-            "result": {key: value for key, value in result.items() if key not in ("seconds", "files")},
-            "events": [{k: v for k, v in e.items() if k not in timed} for e in read_lines(folder / "metrics.jsonl")
-                       if e["event"] not in ("start", "resumed")],
+            "files": {
+                str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.glob("[ap]*/*"))
+            },
+            "result": {
+                key: value for key, value in result.items() if key not in ("seconds", "files")
+            },
+            "events": [
+                {k: v for k, v in e.items() if k not in timed}
+                for e in read_lines(folder / "metrics.jsonl")
+                if e["event"] not in ("start", "resumed")
+            ],
             "names": sorted(path.name for path in folder.iterdir()),
         }
     return seeds
@@ -113,7 +132,9 @@ def test_killed_again_and_again_it_is_straight(command, straight, monkeypatch):
 def test_seconds_add_up(command):
     with pytest.raises(Killed):
         command(at=("step", 11))
-    whole = json.loads((found(command.folder / "seed0" / "checkpoints")[0] / "state.json").read_text())
+    whole = json.loads(
+        (found(command.folder / "seed0" / "checkpoints")[0] / "state.json").read_text()
+    )
     _, result = command()
     assert result.seeds[0].seconds["whole"] > whole["about"]["seconds"]["whole"] > 0
     assert set(result.seeds[0].seconds) == {"load", "base score", "train", "evaluate", "whole"}
@@ -139,14 +160,23 @@ def test_another_cadence_goes_on_and_another_value_does_not(command):
     with pytest.raises(Killed):
         command(at=("step", 5))
     with pytest.raises(Killed):
-        command("train.checkpoint={every_steps: 1, keep_last: 1}", "train.skip_bad_steps=3", at=("step", 8))
+        command(
+            "train.checkpoint={every_steps: 1, keep_last: 1}",
+            "train.skip_bad_steps=3",
+            at=("step", 8),
+        )
     assert command.steps[0] == 5
-    assert [path.name for path in found(command.folder / "seed0" / "checkpoints")] == ["step-000007"]
+    assert [path.name for path in found(command.folder / "seed0" / "checkpoints")] == [
+        "step-000007"
+    ]
     with pytest.raises(Killed):
         command("train.learning_rate=1e-3", at=("step", 1))
     other = next(event for event in command.events if event["event"] == "another_unfinished")
-    assert other == {"event": "another_unfinished", "folder": str(command.folder),
-                     "changes": ["train.learning_rate was 0.005, is 0.001"]}
+    assert other == {
+        "event": "another_unfinished",
+        "folder": str(command.folder),
+        "changes": ["train.learning_rate was 0.005, is 0.001"],
+    }
 
 
 def test_a_changed_recipe_is_refused_with_the_difference(command):
@@ -157,7 +187,8 @@ def test_a_changed_recipe_is_refused_with_the_difference(command):
     recipe["train"]["learning_rate"], recipe["method"]["r"], recipe["seeds"] = 0.25, 4, [7]
     file.write_text(yaml.safe_dump(recipe))
     with pytest.raises(
-        InputError, match=r"another recipe \(method.r was 4, is 8; train.learning_rate was 0.25, is 0.0"
+        InputError,
+        match=r"another recipe \(method.r was 4, is 8; train.learning_rate was 0.25, is 0.0",
     ):
         command()
     command(fresh=True)
@@ -166,7 +197,10 @@ def test_a_changed_recipe_is_refused_with_the_difference(command):
 
 def test_changed_data_is_refused_with_the_difference(command, tmp_path):
     rows = tmp_path / "rows.csv"
-    rows.write_text("text,label\n" + "".join(f"it was {'good' if i % 2 else 'bad'} {i},{i % 2}\n" for i in range(24)))
+    rows.write_text(
+        "text,label\n"
+        + "".join(f"it was {'good' if i % 2 else 'bad'} {i},{i % 2}\n" for i in range(24))
+    )
     recipe = tmp_path / "own.yaml"
     recipe.write_text(
         f"task: {{name: classification, train: {rows}, validation: {rows}}}\nmodel: {{name: lorakit:tiny_encoder}}\n"
@@ -177,7 +211,9 @@ def test_changed_data_is_refused_with_the_difference(command, tmp_path):
         own(at=("step", 3))
     whole = rows.read_text()
     rows.write_text(whole + "it was bad,0\n")
-    with pytest.raises(InputError, match=r"other data \(train: 24 examples then, 25 now.*--restart"):
+    with pytest.raises(
+        InputError, match=r"other data \(train: 24 examples then, 25 now.*--restart"
+    ):
         own()
     rows.write_text(whole)
     own()
@@ -188,7 +224,9 @@ def test_deepspeed_does_not_begin_anew_in_what_others_left(command):
     with pytest.raises(Killed):
         command(at=("step", 5))
     seed = command.folder / "seed0"
-    accelerator: Any = SimpleNamespace(distributed_type=DistributedType.DEEPSPEED, is_main_process=True)
+    accelerator: Any = SimpleNamespace(
+        distributed_type=DistributedType.DEEPSPEED, is_main_process=True
+    )
     with pytest.raises(InputError, match=r"step-000004: DeepSpeed cannot go on from it.*--restart"):
         goes_on_from(seed, accelerator)
     assert found(seed / "checkpoints")
@@ -198,7 +236,9 @@ def test_another_base_is_refused(command, monkeypatch):
     with pytest.raises(Killed):
         command(at=("step", 5))
     monkeypatch.setattr("lorakit.adapters.adapter.fingerprint", lambda *_: "4:fp32=other")
-    with pytest.raises(InputError, match=r"other weights \(fingerprint 4:fp32=\w+\S*, now 4:fp32=other\)"):
+    with pytest.raises(
+        InputError, match=r"other weights \(fingerprint 4:fp32=\w+\S*, now 4:fp32=other\)"
+    ):
         command()
 
 
@@ -208,7 +248,9 @@ def test_other_versions_are_said(command, monkeypatch, caplog, straight):
     monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)
     with pytest.raises(Killed):
         command(at=("step", 5))
-    monkeypatch.setattr("lorakit.runs.resume.version", lambda name: "9.9" if name == "torch" else "1")
+    monkeypatch.setattr(
+        "lorakit.runs.resume.version", lambda name: "9.9" if name == "torch" else "1"
+    )
     command()
     assert "step-000004 was made with torch 2" in caplog.text
     assert ", now 9.9; " in caplog.text
@@ -225,7 +267,9 @@ def test_a_damaged_one_is_said_and_the_one_before_is_taken(command, straight, ca
         command(at=("step", 9))
     newest, before = found(command.folder / "seed0" / "checkpoints")
     assert (newest.name, before.name) == ("step-000008", "step-000006-unscored")
-    (newest / "optimizer.safetensors").write_bytes((newest / "optimizer.safetensors").read_bytes()[:-9])
+    (newest / "optimizer.safetensors").write_bytes(
+        (newest / "optimizer.safetensors").read_bytes()[:-9]
+    )
     command()
     assert f"{newest} is damaged (optimizer.safetensors is not what was written)" in caplog.text
     assert command.steps == [7, 8, 9, 10, 11, 12]
@@ -257,7 +301,9 @@ def test_a_log_that_lost_its_end_is_said(command, caplog, monkeypatch):
 
 
 def test_a_signal_from_python(command, straight):
-    with pytest.raises(Stopped, match="stopped at step 6 of 12; the same command goes on from there") as end:
+    with pytest.raises(
+        Stopped, match="stopped at step 6 of 12; the same command goes on from there"
+    ) as end:
         command(at=("step", 5), what=signal.SIGTERM)
     assert end.value.exit_code == 143
     command()
@@ -266,15 +312,21 @@ def test_a_signal_from_python(command, straight):
 
 
 GENERATING = [
-    "data.limit={train: 32, validation: 12}", "train.global_batch_size=8", "train.epochs=1", "evaluate.batch_size=5",
-    "decode.max_new_tokens=6", "evaluate.every_steps=3",
+    "data.limit={train: 32, validation: 12}",
+    "train.global_batch_size=8",
+    "train.epochs=1",
+    "evaluate.batch_size=5",
+    "decode.max_new_tokens=6",
+    "evaluate.every_steps=3",
 ]
 
 
 def test_texts_of_the_kept_state_are_not_written_twice(tmp_path, monkeypatch):
     """Killed while the kept state, which is not the last one, writes its answers: those of whole batches are there."""
     offer = Kept.offer
-    monkeypatch.setattr(Kept, "offer", lambda self, *given: False if self.state else offer(self, *given))
+    monkeypatch.setattr(
+        Kept, "offer", lambda self, *given: False if self.state else offer(self, *given)
+    )
     wanted = Command(tmp_path / "straight", "quickstart_generate", GENERATING)
     wanted()
     disturbed = Command(tmp_path / "runs", "quickstart_generate", GENERATING)
@@ -310,8 +362,20 @@ def test_texts_of_the_kept_state_are_not_written_twice(tmp_path, monkeypatch):
 
 
 def _begin(runs: Path, *more: str) -> subprocess.Popen[str]:
-    line = [sys.executable, "-m", "lorakit", "train", "quickstart", *SMALL, "train.epochs=12", *more, "--cpu"]
-    return subprocess.Popen([*line, "--runs", str(runs)], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    line = [
+        sys.executable,
+        "-m",
+        "lorakit",
+        "train",
+        "quickstart",
+        *SMALL,
+        "train.epochs=12",
+        *more,
+        "--cpu",
+    ]
+    return subprocess.Popen(
+        [*line, "--runs", str(runs)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def _await_step(runs: Path, process: subprocess.Popen[str], step: int) -> None:
@@ -324,7 +388,9 @@ def _await_step(runs: Path, process: subprocess.Popen[str], step: int) -> None:
     pytest.fail(f"step {step} was not seen: {process.communicate()[1]}")
 
 
-def _stopped(runs: Path, process: subprocess.Popen[str], step: int, number: int, group: bool) -> int:
+def _stopped(
+    runs: Path, process: subprocess.Popen[str], step: int, number: int, group: bool
+) -> int:
     """Stop a command at a step; the step that it said."""
     _await_step(runs, process, step)
     (os.killpg if group else os.kill)(process.pid, number)
