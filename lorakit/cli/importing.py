@@ -37,7 +37,8 @@ def import_(
     say = console().print
     say(
         f"{found.counts.sites} sites on {found.base}, rank {found.r}, alpha {found.alpha:g} (from "
-        f"the recipe): {found.counts.trainable:,} parameters, and {found.counts.fresh:,} of the head"
+        f"the recipe): {found.counts.trainable:,} parameters, and {found.counts.fresh:,} of the "
+        "head"
     )
     say(f"adapter: {to}   score it: lorakit eval {to}")
     give(

@@ -18,7 +18,7 @@ WITHOUT_EFFECT = {
     "model": ("id",),
     "train": ("checkpoint", "skip_bad_steps"),
 }
-"""Section of a recipe ("": the top level) -> its keys that leave every number of a seed as it is."""
+"""Section of a recipe ("": top level) -> its keys that leave every number of a seed as it is."""
 
 
 def digest_of(recipe: Recipe) -> str:

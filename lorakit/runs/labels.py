@@ -1,7 +1,8 @@
 """The labels of a head's outputs: their order in the model, compared with the task's.
 
 Two models can have the same labels in another order, or spelled differently. Outputs that are read
-in the wrong order still give a score, which is wrong. So an unknown order is asked for, not guessed.
+in the wrong order still give a score, which is wrong. So an unknown order is asked for and not
+guessed.
 """
 
 from __future__ import annotations

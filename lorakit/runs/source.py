@@ -44,7 +44,7 @@ class Source:
     adapter: files.AdapterFile | None
     """None for a plain (merged) model."""
     notebook: Path
-    """Folder for what is written about the model: seedN/eval of a run, else NAME-eval next to it."""
+    """Folder for results about the model: seedN/eval of a run, else NAME-eval next to it."""
     why: str = ""
     """Why this seed of a run was chosen."""
     names: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""`lorakit eval`: the scores of a trained model and of its base, and a check that the adapter is on."""
+"""`lorakit eval`: the scores of a trained model and of its base, and the adapter's effect."""
 
 from __future__ import annotations
 

@@ -69,17 +69,15 @@ def test_a_run_that_was_cut_off_before_its_result(run, text):
     (run / "result.json").unlink()
     if text is not None:
         (run / "result.json").write_text(text)
-    with pytest.raises(
-        InputError, match=r" 0, 1 .*--seed"
-    ):
+    with pytest.raises(InputError, match=r" 0, 1 .*--seed"):
         open_source(Pointer(str(run)))
     assert open_source(Pointer(str(run), seed=1)).why == "the seed asked for"
 
 
 def test_another_seed_than_the_path_names(run):
-    with pytest.raises(InputError, match="seed1 .*seed 0"):
+    with pytest.raises(InputError, match=r"seed1 .*seed 0"):
         open_source(Pointer(str(run / "seed1"), seed=0))
-    with pytest.raises(InputError, match="--seed 0 .*seed1/adapter"):
+    with pytest.raises(InputError, match=r"--seed 0 .*seed1/adapter"):
         open_source(Pointer(str(run / "seed1" / "adapter"), seed=0))
     assert open_source(Pointer(str(run / "seed1"), seed=1)).adapter
 
@@ -100,9 +98,7 @@ def test_up_from_an_adapter_is_its_seed(run):
     )
 
 
-@pytest.mark.parametrize(
-    ("path", "said"), [("", "''"), ("run/recipe.yaml", "'run/recipe.yaml'")]
-)
+@pytest.mark.parametrize(("path", "said"), [("", "''"), ("run/recipe.yaml", "'run/recipe.yaml'")])
 def test_a_path_that_is_not_a_folder(run, monkeypatch, path, said):
     monkeypatch.chdir(run.parent)
     with pytest.raises(InputError, match=said):
@@ -110,13 +106,14 @@ def test_a_path_that_is_not_a_folder(run, monkeypatch, path, said):
 
 
 def test_another_task_and_base_than_the_runs(run):
-    other = open_source(
+    pointer = Pointer(
         str(run),
         task="glue/mrpc",
         base="/some/base: with spaces #1",
         seed=0,
-        overrides=["data.path=x"],
+        overrides=("data.path=x",),
     )
+    other = open_source(pointer)
     assert other.recipe is not None
     assert other.recipe.task.name == "glue/mrpc"
     assert other.recipe.model.name == "/some/base: with spaces #1"
