@@ -26,34 +26,47 @@ class SettingOptions:
     """The conditions of a measurement."""
 
     against: Annotated[
-        str, typer.Option(help="Peers, comma-separated; `all` or `none`.", metavar="NAMES")
+        str, typer.Option(help="Peers, comma-separated; all or none.", metavar="NAMES")
     ] = "all"
     rounds: Annotated[
-        int, typer.Option(help="Number of measured rounds; each times every variant once.", min=2)
+        int,
+        typer.Option(
+            help="Number of measured rounds; each times every variant once.", min=2, metavar="N"
+        ),
     ] = 7
     layers: Annotated[
         int | None,
-        typer.Option(help="Number of layers of the model. Default: those of the recipe.", min=1),
+        typer.Option(
+            help="Number of layers of the model. Default: those of the recipe.", min=1, metavar="N"
+        ),
     ] = None
-    batch: Annotated[int, typer.Option(help="Examples per batch.", min=1)] = 16
-    length: Annotated[int, typer.Option(help="Tokens per example.", min=2)] = 128
+    batch: Annotated[int, typer.Option(help="Examples per batch.", min=1, metavar="N")] = 16
+    length: Annotated[int, typer.Option(help="Tokens per example.", min=2, metavar="N")] = 128
     precision: Annotated[
         Literal["fp32", "bf16"], typer.Option(help="Type of the frozen weights.")
     ] = "fp32"
     dropout: Annotated[
-        float, typer.Option(help="Dropout rate of the model and of the adapter.", min=0, max=0.5)
+        float,
+        typer.Option(
+            help="Dropout rate of the model and of the adapter.", min=0, max=0.5, metavar="RATE"
+        ),
     ] = 0.0
     threads: Annotated[
-        int | None, typer.Option(help="Number of CPU threads. Default: chosen by torch.", min=1)
+        int | None,
+        typer.Option(help="Number of CPU threads. Default: chosen by torch.", min=1, metavar="N"),
     ] = None
     shapes: Annotated[
         str,
         typer.Option(
-            help="latency: shapes as BATCHxLENGTH, comma-separated, or `table1` or `figure5`."
+            help="latency: shapes as BATCHxLENGTH, comma-separated, or table1 or figure5.",
+            metavar="SHAPES",
         ),
     ] = ""
     bottlenecks: Annotated[
-        str, typer.Option(help="latency: widths of the adapter layers, comma-separated.")
+        str,
+        typer.Option(
+            help="latency: widths of the adapter layers, comma-separated.", metavar="WIDTHS"
+        ),
     ] = ""
 
     def setting(self, bench: Bench, words: list[str]) -> Setting:
@@ -85,18 +98,18 @@ def bench(
     what: Annotated[
         str, typer.Argument(help="Benchmark: step, loss, train, memory, ...", metavar="WHAT")
     ],
-    given: RecipeOptions,
     options: SettingOptions,
     form: TableFormat = Format.plain,
     picture: Annotated[
         Path | None, typer.Option(help="SVG file that the picture is written to.", metavar="FILE")
     ] = None,
+    given: RecipeOptions,
     as_json: Json = False,
 ) -> None:
     """Measure time and memory against limits and peers.
 
-    All variants take turns in one process. The results are ratios, with their spread over the
-    rounds.
+    All variants take turns in one process. The results are ratios, with their
+    spread over the rounds.
     """
     loaded = given.load()
     begin()

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 @grouped
 def check(
     *,
-    given: RecipeOptions,
     processes: Annotated[
-        int, typer.Option(help="Number of processes that share a batch.", min=1)
+        int, typer.Option(help="Number of processes that share a batch.", min=1, metavar="N")
     ] = 1,
+    given: RecipeOptions,
     as_json: Json = False,
 ) -> None:
     """Check a recipe without training: sites, steps, memory.
 
-    It also prints one example as the model sees it, with the trained tokens marked. No weights are
-    needed.
+    It also prints one example as the model reads it, with the trained tokens
+    marked. The weights do not have to be on this machine.
     """
     loaded = given.load()
     begin()

@@ -21,13 +21,16 @@ def evaluate(
     *,
     split: Annotated[
         list[str] | None,
-        typer.Option(help="Split to score; repeatable. Default: the evaluation splits."),
+        typer.Option(
+            help="Split to score; repeatable. Default: the evaluation splits.", metavar="NAME"
+        ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             help="Folder for predictions. Default: eval/ in the seed's folder, else NAME-eval "
-            "next to PATH."
+            "next to PATH.",
+            metavar="DIR",
         ),
     ] = None,
     pointed: PointerOptions,
@@ -35,7 +38,7 @@ def evaluate(
 ) -> None:
     """Score an adapter or a merged model, and its base.
 
-    The predictions are saved. An adapter is also checked to have an effect on the model.
+    The predictions are saved. An adapter that changes nothing is an error.
     """
     begin()
     from lorakit.cli.progress import Progress

@@ -22,16 +22,24 @@ class PromptOptions:
     """What the model is asked."""
 
     prompt: Annotated[
-        list[str] | None, typer.Option(help="Prompt in the form that the task has; repeatable.")
+        list[str] | None,
+        typer.Option(help="Prompt in the form that the task has; repeatable.", metavar="TEXT"),
     ] = None
     inputs: Annotated[
         Path | None,
-        typer.Option(help="File of prompts: one per line, or JSONL with a key `prompt`."),
+        typer.Option(
+            help="File of prompts: one per line, or JSONL with a key `prompt`.", metavar="FILE"
+        ),
     ] = None
     split: Annotated[
-        str | None, typer.Option(help="Split of the task whose first examples are the prompts.")
+        str | None,
+        typer.Option(
+            help="Split of the task whose first examples are the prompts.", metavar="NAME"
+        ),
     ] = None
-    limit: Annotated[int, typer.Option(help="Number of examples with --split.", min=1)] = 5
+    limit: Annotated[
+        int, typer.Option(help="Number of examples with --split.", min=1, metavar="N")
+    ] = 5
 
     def wanted(self) -> Wanted:
         """The request as the verb takes it. DataError: a file that is not of prompts."""
@@ -47,7 +55,8 @@ def generate(
     *,
     prompts: PromptOptions,
     out: Annotated[
-        Path | None, typer.Option(help="File that the answers are also written to, as JSONL.")
+        Path | None,
+        typer.Option(help="File that the answers are also written to, as JSONL.", metavar="FILE"),
     ] = None,
     pointed: PointerOptions,
     as_json: Json = False,

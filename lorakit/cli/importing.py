@@ -21,14 +21,16 @@ def import_(
     file: Annotated[
         Path, typer.Argument(help="Checkpoint (.bin or .pt) of loralib, the paper's code.")
     ],
-    to: Annotated[Path, typer.Option(help="Folder of the adapter; empty, or not there yet.")],
+    to: Annotated[
+        Path, typer.Option(help="Folder of the adapter; empty, or not there yet.", metavar="DIR")
+    ],
     given: RecipeOptions,
     as_json: Json = False,
 ) -> None:
     """Convert a loralib checkpoint into an adapter folder.
 
-    loralib is the paper's reference code. The recipe gives what its checkpoints do not hold: the
-    base model, the targets and alpha.
+    loralib is the paper's reference code. The recipe gives what its checkpoints
+    do not hold: the base model, the targets and alpha.
     """
     begin()
     from lorakit.verbs.importing import import_checkpoint

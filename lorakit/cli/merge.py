@@ -23,7 +23,10 @@ class DType(str, Enum):
 @grouped
 def merge(
     *,
-    to: Annotated[Path, typer.Option(help="Folder of the merged model; empty, or not there yet.")],
+    to: Annotated[
+        Path,
+        typer.Option(help="Folder of the merged model; empty, or not there yet.", metavar="DIR"),
+    ],
     dtype: Annotated[
         DType, typer.Option(help="Type of the written weights. The sum is formed in fp32.")
     ] = DType.fp32,
@@ -31,7 +34,8 @@ def merge(
         float | None,
         typer.Option(
             help="Largest difference of a logit that passes, relative to the largest logit. "
-            "Default: one that fits --dtype."
+            "Default: one that fits --dtype.",
+            metavar="X",
         ),
     ] = None,
     examples: Annotated[
@@ -40,6 +44,7 @@ def merge(
             help="Number of validation examples to compare on; 0 compares nothing, and needs "
             "little memory.",
             min=0,
+            metavar="N",
         ),
     ] = 256,
     pointed: PointerOptions,
@@ -47,7 +52,8 @@ def merge(
 ) -> None:
     """Fold an adapter into its base and write a plain model.
 
-    The model is read back, also by plain transformers, and compared with the adapter on its base.
+    The model is read back, also by plain transformers, and compared with the
+    adapter on its base.
     """
     begin()
     from lorakit.verbs.merge import merge as run_merge

@@ -106,17 +106,29 @@ TrustRemoteCode = Annotated[
 ]
 """The callback does the work: a verb only has to declare the option."""
 Cpu = Annotated[bool, typer.Option("--cpu", help="Use the CPU, even where there is a GPU.")]
-TableFormat = Annotated[Format, typer.Option("--format", help="Format of the table.")]
+TableFormat = Annotated[
+    Format,
+    typer.Option(
+        "--format", help="Format of the table: plain, markdown, csv, latex or html.", metavar="NAME"
+    ),
+]
 Task = Annotated[
-    str | None, typer.Option(help="Task, where the model does not record it, such as glue/mrpc.")
+    str | None,
+    typer.Option(
+        help="Task, where the model does not record it, such as glue/mrpc.", metavar="NAME"
+    ),
 ]
 BaseModel = Annotated[
     str | None,
-    typer.Option("--model", help="Base model in place of the recorded one: folder or hub id."),
+    typer.Option(
+        "--model", help="Base model in place of the recorded one: folder or hub id.", metavar="NAME"
+    ),
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(help="Seed of the run to use. Default: the only one, or the best-scored."),
+    typer.Option(
+        help="Seed of the run to use. Default: the only one, or the best-scored.", metavar="N"
+    ),
 ]
 AnyBase = Annotated[
     bool,

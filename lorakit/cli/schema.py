@@ -12,7 +12,8 @@ from lorakit.cli.visible import show_exactly
 def schema() -> None:
     """Print the JSON schema of recipes, for editors.
 
-    An editor reads it from the first line of a recipe: `# yaml-language-server: $schema=...`.
+    An editor finds it by the first line of a recipe:
+    # yaml-language-server: $schema=recipe.schema.json
     """
     from lorakit.recipe.schema import json_schema
 

@@ -8,12 +8,16 @@ import signal
 import sys
 import time
 from contextlib import redirect_stdout
+from typing import TYPE_CHECKING
 
 import typer
 
 from lorakit.cli import app
 from lorakit.cli.options import Cpu, Json
 from lorakit.cli.output import begin, console, give
+
+if TYPE_CHECKING:
+    from lorakit.selftest.run import Finding
 
 VERDICTS = {True: ("passed", ""), False: ("failed", "red"), None: ("not tried", "yellow")}
 """Outcome -> its word and colour."""
@@ -23,8 +27,8 @@ VERDICTS = {True: ("passed", ""), False: ("failed", "red"), None: ("not tried", 
 def selftest(cpu: Cpu = False, as_json: Json = False) -> None:
     """Check that this machine computes what it should.
 
-    Tiny models are trained, saved, merged and resumed in two ways that must give the same numbers.
-    It takes less than a minute.
+    Tiny models are trained, saved, merged and resumed in two ways that must
+    give the same numbers. It takes less than a minute.
     """
     if cpu:
         os.environ["LORAKIT_CPU"] = "1"
@@ -33,21 +37,11 @@ def selftest(cpu: Cpu = False, as_json: Json = False) -> None:
     logging.getLogger("lorakit").setLevel(logging.ERROR)
     # as an exception, SIGTERM lets the temporary folder be removed
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # libraries must not print on stdout, which is for the result
     with redirect_stdout(sys.stderr):
-        from lorakit.cli.screen import line
         from lorakit.runs.environment import environment
-        from lorakit.selftest.run import CHECKS, selftest
 
-        width = max(map(len, CHECKS))
-        findings = []
-        for found in selftest():
-            value = ""
-            if found.value is not None:
-                value = f"{found.value:.2g} (at most {found.tolerance:g}): "
-            said = f"  {found.name:{width}}  {value}{found.note}"
-            seconds = (f"  {found.seconds:.1f} s", "dim")
-            console().print(line(VERDICTS[found.passed], said, seconds))
-            findings.append(found)
+        findings = _run_checks()
         made = environment()
     failed = [found.name for found in findings if found.passed is False]
     skipped = sum(found.passed is None for found in findings)
@@ -68,3 +62,20 @@ def selftest(cpu: Cpu = False, as_json: Json = False) -> None:
     )
     if failed:
         raise typer.Exit(1)
+
+
+def _run_checks() -> list[Finding]:
+    """Run each check, and print its line as soon as it ends."""
+    from lorakit.cli.screen import line
+    from lorakit.selftest.run import CHECKS, selftest
+
+    width = max(map(len, CHECKS))
+    findings = []
+    for found in selftest():
+        value = ""
+        if found.value is not None:
+            value = f"{found.value:.2g} (at most {found.tolerance:g}): "
+        said = f"  {found.name:{width}}  {value}{found.note}"
+        console().print(line(VERDICTS[found.passed], said, (f"  {found.seconds:.1f} s", "dim")))
+        findings.append(found)
+    return findings

@@ -31,7 +31,9 @@ class ProcessOptions:
 
     processes: Annotated[
         int | None,
-        typer.Option(help="Number of processes. Default: one per visible GPU, else 1.", min=1),
+        typer.Option(
+            help="Number of processes. Default: one per visible GPU, else 1.", min=1, metavar="N"
+        ),
     ] = None
     strategy: Annotated[
         Strategy,
@@ -50,22 +52,23 @@ class ProcessOptions:
         return 1 if self.cpu else visible_gpus()
 
 
-@app.command(epilog="Example: lorakit train quickstart train.epochs=1 seeds=[0,1]")
+@app.command(epilog="Example: lorakit train quickstart train.epochs=1")
 @grouped
 def train(
     *,
-    given: RecipeOptions,
     runs: Runs = Path("runs"),
     processes: ProcessOptions,
     restart: Annotated[
         bool,
         typer.Option("--restart", help="Remove the run of this recipe, if any, and train again."),
     ] = False,
+    given: RecipeOptions,
     as_json: Json = False,
 ) -> None:
     """Train a recipe, score it, and save a checked adapter.
 
-    The same command resumes a run that was stopped, and shows one that is finished.
+    The same command resumes a run that was stopped. A finished run is shown
+    and not trained again.
     """
     loaded = given.load()
     if processes.cpu:

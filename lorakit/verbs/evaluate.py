@@ -98,21 +98,7 @@ def evaluate(
     opened = _Opened(source, recipe, base, attachment, examiner)
     effect = opened.effect(examples[wanted[0]][:PROBE_EXAMPLES])
     asked = [opened.ask(split, folder) for split in wanted]
-    rows = {split: len(examples[split]) for split in wanted}
-    base_scores = {one.split: one.base_scores for one in asked if one.base_scores is not None}
-    return Evaluated(
-        path=pointer.path,
-        why=source.why,
-        task=recipe.task.name,
-        scores={one.split: one.scores for one in asked if one.scores is not None},
-        base_scores=base_scores,
-        slices=sliced(recipe.task, {split: rows[split] for split in base_scores}),
-        effect=effect,
-        files=[file for one in asked for file in one.files],
-        rows=rows,
-        cut={one.split: one.cut for one in asked},
-        failed=examiner.failed,
-    )
+    return opened.evaluated(asked, effect)
 
 
 def _splits(task: Task, given: Sequence[str]) -> list[str]:
@@ -172,6 +158,24 @@ class _Opened:
             return _EvaluatedSplit(split, None, None, cut, [file, *submission])
         scores = score_answers(task, answers, self.examiner.failed)
         return _EvaluatedSplit(split, scores, self._base_scores(split), cut, [file])
+
+    def evaluated(self, asked: Sequence[_EvaluatedSplit], effect: float | None) -> Evaluated:
+        """The splits put together."""
+        rows = {one.split: len(self.examiner.splits[one.split]) for one in asked}
+        base_scores = {one.split: one.base_scores for one in asked if one.base_scores is not None}
+        return Evaluated(
+            path=self.source.path,
+            why=self.source.why,
+            task=self.recipe.task.name,
+            scores={one.split: one.scores for one in asked if one.scores is not None},
+            base_scores=base_scores,
+            slices=sliced(self.recipe.task, {split: rows[split] for split in base_scores}),
+            effect=effect,
+            files=[file for one in asked for file in one.files],
+            rows=rows,
+            cut={one.split: one.cut for one in asked},
+            failed=self.examiner.failed,
+        )
 
     def _answers(self, split: str, file: Path) -> list[Answer]:
         kept = None
