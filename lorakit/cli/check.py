@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.options import Json, RecipeOptions, grouped
+from lorakit.cli.options import Json, RecipeOptions, TrustRemoteCode, grouped
 from lorakit.cli.output import begin, console, give, warn
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def check(
         int, typer.Option(help="Number of processes that share a batch.", min=1, metavar="N")
     ] = 1,
     given: RecipeOptions,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """Check a recipe without training: sites, steps, memory.

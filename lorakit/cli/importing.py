@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.options import Json, RecipeOptions, grouped
+from lorakit.cli.options import Json, RecipeOptions, TrustRemoteCode, grouped
 from lorakit.cli.output import begin, console, give
 
 
@@ -25,6 +25,7 @@ def import_(
         Path, typer.Option(help="Folder of the adapter; empty, or not there yet.", metavar="DIR")
     ],
     given: RecipeOptions,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """Convert a loralib checkpoint into an adapter folder.

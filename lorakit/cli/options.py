@@ -142,7 +142,6 @@ class RecipeOptions:
 
     recipe: RecipeName
     overrides: Overrides = None
-    trust_remote_code: TrustRemoteCode = False
 
     def load(self) -> Loaded:
         """The resolved recipe. RecipeError lists everything that is wrong with it."""

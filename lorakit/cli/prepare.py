@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from lorakit.cli import app
-from lorakit.cli.options import Json, RecipeOptions, grouped
+from lorakit.cli.options import Json, RecipeOptions, TrustRemoteCode, grouped
 from lorakit.cli.output import begin, console, give, warn
 
 
 @app.command(epilog="Example: lorakit prepare glue_mrpc")
 @grouped
-def prepare(*, given: RecipeOptions, as_json: Json = False) -> None:
+def prepare(
+    *, given: RecipeOptions, trust_remote_code: TrustRemoteCode = False, as_json: Json = False
+) -> None:
     """Download a recipe's model and data, and tokenise them.
 
     Afterwards the recipe trains without a network.

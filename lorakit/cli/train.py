@@ -14,7 +14,7 @@ import typer
 
 from lorakit.cli import app
 from lorakit.cli.launch import Strategy, launch, visible_gpus
-from lorakit.cli.options import Cpu, Json, RecipeOptions, Runs, grouped
+from lorakit.cli.options import Cpu, Json, RecipeOptions, Runs, TrustRemoteCode, grouped
 from lorakit.cli.output import begin, console, give
 from lorakit.cli.visible import finish_streams
 from lorakit.errors import InputError
@@ -63,6 +63,7 @@ def train(
         typer.Option("--restart", help="Remove the run of this recipe, if any, and train again."),
     ] = False,
     given: RecipeOptions,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """Train a recipe, score it, and save a checked adapter.
