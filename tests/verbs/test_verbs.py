@@ -237,7 +237,7 @@ def test_score_needs_no_model(lorakit_cli, tmp_path):
         '{"prediction": 1, "input": "a\u2028b"}\n{"prediction": null}\n'
     )
     assert (
-        "p.jsonl:2: no 'prediction' here (it has: prediction (null))"
+        "p.jsonl:2: 'prediction' is missing (found: prediction (null))"
         in lorakit_cli("score", "glue/mrpc", *paths).err
     )
     (tmp_path / "p.jsonl").write_text("[" * 100_000)
