@@ -20,6 +20,7 @@ from lorakit.nn.linear import dense_weight
 from lorakit.nn.select import ROLES, SHORT, Site, select
 from lorakit.report.changes import in_layer
 from lorakit.runs.folder import is_run, is_seed
+from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import Source, open_source
 
 
@@ -120,7 +121,7 @@ def read_trained(
         raise AdapterError(
             f"{path} is a plain model: what it was trained from is not known; give a run or an adapter"
         )
-    source = open_source(path, None, base, seed)
+    source = open_source(Pointer(path, base=base, seed=seed))
     assert source.adapter is not None
     method = source.adapter.about.method.get("name", "") if source.adapter.about else "lora"
     if method not in methods:

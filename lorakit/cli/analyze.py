@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.evaluate import AnyBase, BaseModel, Seed
-from lorakit.cli.output import Json, TrustRemoteCode, begin, console, give
-from lorakit.cli.report import Format
+from lorakit.cli.options import AnyBase, BaseModel, Format, Json, Seed, TrustRemoteCode
+from lorakit.cli.output import begin, console, give
 from lorakit.cli.visible import show
 
 

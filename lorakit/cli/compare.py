@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import Json, begin, console, give
-from lorakit.cli.report import Format
+from lorakit.cli.options import Format, Json
+from lorakit.cli.output import begin, console, give
 from lorakit.cli.visible import show
 
 

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import Overrides, RecipeName, Runs, TrustRemoteCode, console
+from lorakit.cli.options import Overrides, RecipeName, Runs, TrustRemoteCode
+from lorakit.cli.output import console
 from lorakit.cli.visible import show_exactly
 
 

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import Json, Overrides, Runs, TrustRemoteCode, begin, console, give
+from lorakit.cli.options import Json, Overrides, Runs, TrustRemoteCode
+from lorakit.cli.output import begin, console, give
 from lorakit.cli.study import Watching, states
 from lorakit.cli.visible import show
 from lorakit.errors import Stopped

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import Json, Overrides, Runs, TrustRemoteCode, begin, console, give
-from lorakit.cli.report import Format
+from lorakit.cli.options import Format, Json, Overrides, Runs, TrustRemoteCode
+from lorakit.cli.output import begin, console, give
 from lorakit.cli.visible import show
 from lorakit.errors import Stopped
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, Field, SerializeAsAny, field_validator, model_validator
 
@@ -141,6 +142,16 @@ class Expect(Config):
     """Where the published numbers stand."""
 
 
+class BaseSpec(NamedTuple):
+    """A base model with the head that a task needs."""
+
+    model: Model
+    head: str
+    """`classification`, `regression` or `causal`."""
+    labels: Sequence[str]
+    """One for each output of a classification head, in their order."""
+
+
 class Recipe(Config):
     """A point in methods x tasks x models, with numbers."""
 
@@ -182,6 +193,10 @@ class Recipe(Config):
                 f"data.packing is for causal models, and {self.task.name} is a {self.task.head.value}"
             )
         return self
+
+    def base(self) -> BaseSpec:
+        """The arguments of `models.load` and `models.outline` for this recipe's base model."""
+        return BaseSpec(self.model, self.task.head.value, self.task.labels)
 
     def plain(self) -> dict[str, Any]:
         """As plain data: what `recipe.yaml` in a run folder holds, and what loads to an equal recipe."""

@@ -15,8 +15,10 @@ from typing import Any
 from lorakit.errors import DataError, LorakitError, RecipeError
 from lorakit.recipe.load import build, compose
 from lorakit.recipe.schema import Recipe
-from lorakit.runs.folder import find_adapter, folder_of, make_folder, what_matters
+from lorakit.runs.folder import folder_of, make_folder
+from lorakit.runs.identity import what_matters
 from lorakit.runs.result import Result, SeedResult
+from lorakit.runs.seeds import find_adapter
 from lorakit.studies.grid import Cell, Plan
 from lorakit.studies.paper import PaperRow
 from lorakit.studies.paper_table import Entry, Line, PaperResult, average, entry

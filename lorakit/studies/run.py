@@ -18,7 +18,8 @@ from urllib.parse import quote
 from lorakit.errors import DataError, InputError, RecipeError
 from lorakit.models import TRUST_FLAG, is_trusted
 from lorakit.runs.finished import intact_seed
-from lorakit.runs.folder import folder_of, make_folder, read_lines, seed_folder
+from lorakit.runs.folder import folder_of, make_folder, seed_folder
+from lorakit.runs.lines import read_lines
 from lorakit.runs.result import Result, SeedResult
 from lorakit.studies.grid import Cell, Plan, load_study
 from lorakit.studies.launchers import Task, launchers

@@ -313,8 +313,8 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("line", "why"),
         [
-            ("{", r"validation.jsonl:2: this is not JSON"),
-            ('{"id": "validation-1"}', r":2: no 'prediction'"),
+            ("{", r"validation\.jsonl:2: "),
+            ('{"id": "validation-1"}', r":2: .*'prediction'"),
             (
                 '{"id": "validation-1", "prediction": "equivalent", "reference": null}',
                 ":2: no reference",

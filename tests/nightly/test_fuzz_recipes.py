@@ -17,7 +17,8 @@ import yaml
 from lorakit.errors import InputError
 from lorakit.recipe.load import build, find, names
 from lorakit.recipe.source import read
-from lorakit.runs.folder import folder_of, what_matters
+from lorakit.runs.folder import folder_of
+from lorakit.runs.identity import what_matters
 from lorakit.verbs.check import check
 from tests.hostile import as_json, damaged, mutated
 from tests.nightly.plan import Silent, Tried

@@ -9,7 +9,7 @@ import pytest
 from lorakit.errors import RecipeError
 from lorakit.recipe import source
 from lorakit.recipe.load import load_recipe, names
-from lorakit.runs.folder import _recorded
+from lorakit.runs.same import recorded_recipe
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
@@ -30,7 +30,7 @@ def test_what_costs_more_than_it_is_long(tmp_path, kind):
     begin = time.process_time()
     with pytest.raises(RecipeError, match=r"recipe\.yaml"):
         source.read(tmp_path / "recipe.yaml")
-    assert _recorded(tmp_path) is None, "a run's folder is read by the same reader"
+    assert recorded_recipe(tmp_path) is None, "a run's folder is read by the same reader"
     assert time.process_time() - begin < 30
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lorakit.runs.folder import read_lines
+from lorakit.runs.lines import read_lines
 from lorakit.studies.nodes import Machines
 
 SMALL = [

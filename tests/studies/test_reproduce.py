@@ -17,8 +17,9 @@ import pytest
 
 import lorakit
 from lorakit.recipe.load import load_recipe
-from lorakit.runs.folder import find_adapter, folder_of
+from lorakit.runs.folder import folder_of
 from lorakit.runs.result import Counts, Result, SeedResult
+from lorakit.runs.seeds import find_adapter
 from lorakit.studies.paper import read_table
 from lorakit.studies.run import task_of
 from lorakit.studies.selection import load_table
