@@ -308,7 +308,7 @@ class Stub:
 def stub_suites(monkeypatch):
     """In place of the official scorers' metrics, which may need pycocoevalcap, and take their time."""
     for name in SUITES:
-        monkeypatch.setitem(metrics._foreign, name, Stub(name))
+        monkeypatch.setitem(metrics._entry_points, name, Stub(name))
         monkeypatch.delitem(metrics._modules, name, raising=False)
 
 
