@@ -34,6 +34,7 @@ def draw_maps(
     _name_axes(axes, ranks)
     bar = figure.colorbar(scale, ax=axes, label="φ(i, j)", shrink=0.9)
     bar.outline.set_visible(False)
+    assert bar.solids is not None
     bar.solids.set_edgecolor("face")  # without it, hairlines are seen between the colours
     return picture_of(figure, None, title, wide=len(maps) > 2)
 

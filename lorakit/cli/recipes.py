@@ -61,7 +61,7 @@ def show(
 ) -> None:
     """The resolved recipe: what `extends` and overrides come to."""
     from lorakit.recipe.load import load_recipe
-    from lorakit.recipe.source import written
+    from lorakit.recipe.source import dump_yaml
 
     loaded = load_recipe(recipe, overrides or [])
     for note in loaded.notes:
@@ -76,9 +76,9 @@ def show(
     elif origins:
         _print_origins(plain, notes)
     else:
-        text = written(plain)
+        text = dump_yaml(plain)
         # YAML's own escapes where the terminal cannot take a character as it is
-        show_exactly(text if can_show(text) else written(plain, unicode=False))
+        show_exactly(text if can_show(text) else dump_yaml(plain, unicode=False))
 
 
 @recipes_app.command()

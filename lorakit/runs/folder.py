@@ -25,9 +25,9 @@ from pydantic import BaseModel, ValidationError
 
 from lorakit.config import first_problem
 from lorakit.errors import DataError, InputError, LorakitError, RecipeError, did_you_mean
-from lorakit.recipe import source
 from lorakit.recipe.load import Loaded, build
 from lorakit.recipe.schema import Recipe
+from lorakit.recipe.source import dump_yaml
 from lorakit.runs.result import Result, SeedResult, write_whole
 from lorakit.tasks import Example
 
@@ -95,7 +95,7 @@ def open_run(run: Path, recipe: Recipe, restart: bool) -> None:
         if restart and run.exists():
             shutil.rmtree(run)
         run.mkdir(parents=True, exist_ok=True)
-        write_whole(run / "recipe.yaml", source.written(recipe.plain()))
+        write_whole(run / "recipe.yaml", dump_yaml(recipe.plain()))
     except OSError as error:
         why = error.strerror or error  # rmtree's own, for a link, has no strerror
         raise InputError(
