@@ -1,4 +1,4 @@
-"""Durable files: synced to the disk, so that a power cut does not lose what was reported as saved."""
+"""Durable files: synced to the disk, so that a power cut loses nothing that was saved."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class AdapterError(InputError):
 
 
 class Unavailable(InputError):
-    """Something is not on this machine and cannot be downloaded. A damaged file is another error."""
+    """Something is not on this machine and cannot be downloaded; damage is another error."""
 
     code = "unavailable"
 

@@ -19,7 +19,8 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Checkpoint(Config):
-    """When a checkpoint is written, from which the same command resumes. Not part of the run's name."""
+    """When a checkpoint is written, from which the same command resumes. It does not change the run
+    folder."""
 
     every_steps: int | None = Field(default=None, gt=0)
     """Optimizer steps between two checkpoints, whatever `minutes` says."""
@@ -70,7 +71,7 @@ class Train(Config):
     """Only operations that give the same bits every time. Slower on a GPU."""
     skip_bad_steps: int = Field(default=0, ge=0)
     """Number of consecutive steps whose loss or gradient may be NaN or infinite; they are skipped.
-    Not part of the run's name."""
+    It does not change the run folder."""
     checkpoint: Checkpoint = Checkpoint()
     """What a stopped run resumes from."""
 
@@ -101,8 +102,8 @@ class Decode(Config):
     beams: int = Field(default=1, gt=0)
     """Width of the beam search; 1: greedy."""
     length_penalty: float = 1.0
-    """The score of a finished beam is sum(log p) / n ** length_penalty, with n generated tokens, the
-    end of text included."""
+    """The score of a finished beam is sum(log p) / n ** length_penalty, with n generated tokens,
+    the end of text included."""
     no_repeat_ngram: int = Field(default=0, ge=0)
     """Length of n-grams that are not generated twice; the prompt does not count. 0: no limit."""
     sample: bool = False
@@ -133,8 +134,8 @@ class Published(Config):
 
 
 class Expect(Config):
-    """What this recipe should give. Counts are checked before the first step; scores are reported next
-    to the measured ones."""
+    """What this recipe should give. Counts are checked before the first step; scores are reported
+    next to the measured ones."""
 
     sites: int | None = None
     """Number of weights that get a delta."""
@@ -161,7 +162,7 @@ class Recipe(Config):
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1, strict=False)
     """Seeds to train, one after the other."""
     start_from: str | None = None
-    """An adapter to start from: a run, an adapter folder, or the name of a recipe that has been run."""
+    """An adapter to start from: a run, an adapter folder, or the name of a recipe with a run."""
     expect: Expect = Expect()
 
     @field_validator("seeds")
@@ -191,7 +192,7 @@ class Recipe(Config):
         return self
 
     def plain(self) -> dict[str, Any]:
-        """Plain data that loads to an equal recipe: the content of `recipe.yaml` in a run folder."""
+        """Plain data that loads to an equal recipe: the content of a run's `recipe.yaml`."""
         return _plain(self)
 
 
@@ -230,7 +231,8 @@ def json_schema() -> dict[str, Any]:
         }
     schema["properties"]["model"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/Model"}]}
     schema["properties"]["extends"] = {
-        "description": "Fragments in configs/ that this recipe extends; later ones win, and the recipe wins over all.",
+        "description": "Fragments in configs/ that this recipe extends; later ones win, "
+        "and the recipe wins over all.",
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
     }
     schema["required"] = []  # a fragment may have any of them

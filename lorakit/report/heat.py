@@ -1,4 +1,4 @@
-"""Heat maps: rows x columns of numbers, drawn as paths, because a page shows no bitmap in an SVG."""
+"""Heat maps: rows x columns of numbers, drawn as paths because a page shows no bitmaps."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def write_page(
 
 
 def fill(template: Path, **values: Any) -> str:
-    """A page as text. Tables and pictures escape their own texts; all other values are escaped here."""
+    """A page as text. Tables and pictures escape their texts; other values are escaped here."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 

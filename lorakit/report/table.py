@@ -1,4 +1,4 @@
-"""Table: rows of text, written as plain text, markdown, CSV, LaTeX or HTML; and tables of results."""
+"""Table: rows of text, as plain text, markdown, CSV, LaTeX or HTML; and tables of results."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Table:
         return f"{_markdown(self.caption)}\n\n{table}" if self.caption else table
 
     def csv(self) -> str:
-        """Rows without the caption. A cell that a spreadsheet would compute (`=1+1`) begins with '."""
+        """Rows without the caption. A formula (`=1+1`) begins with ' to be shown as text."""
         out = io.StringIO()
         rows = [[_no_formula(cell) for cell in row] for row in (self.header, *self.rows)]
         csv.writer(out, lineterminator="\n").writerows(rows)
