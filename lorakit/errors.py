@@ -1,23 +1,23 @@
-"""The exceptions that lorakit raises: each has an exit code and a stable `code` for programs.
+"""Exceptions that lorakit raises, each with an exit code and a stable `code` for programs.
 
     LorakitError                   exit 1
     ├── InputError                 exit 2: the user can fix it
     │   ├── RecipeError            a recipe, an override, a name that does not exist
     │   ├── DataError              a data file, a row, a label
-    │   │   └── DataUnavailable    not on this machine, and not downloaded either
-    │   ├── TargetError            a target that matches nothing, or the wrong thing
+    │   │   └── DataUnavailable    not on this machine, and cannot be downloaded
+    │   ├── TargetError            a target that matches nothing, or the wrong weight
     │   ├── ModelError             a base model that is absent or does not fit
     │   │   └── ModelUnavailable
     │   ├── AdapterError           an adapter file that is absent, damaged or foreign
     │   │   └── AdapterUnavailable
     │   └── Unavailable            the base of the three
-    ├── TrainingError              exit 1: the run cannot go on (a dead adapter, a loss that is not finite)
+    ├── TrainingError              exit 1: a dead adapter, or a loss that is not finite
     ├── MetricError                exit 1: a metric's program failed, or did not answer in time
     ├── ToleranceError             exit 1: a check ran, and its result is outside its tolerance
     └── Stopped                    exit 130 or 143: Ctrl-C or SIGTERM, after a checkpoint
 
-A decision is made by the class or its `code`, never by the words of the message. Every message says what was found, where,
-and what to do; the offending value is in it.
+Decisions are made by the class or its `code`, never by the words of the message. Every message says
+what was found, where, and what to do; the offending value is in it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class LorakitError(Exception):
 
 
 class InputError(LorakitError, ValueError):
-    """A mistake in what the user gave. A ValueError too, so that pydantic attaches the path of the field."""
+    """A mistake in the input. Also a ValueError, so that pydantic adds the path of the field."""
 
     exit_code = 2
     code = "input"
@@ -65,7 +65,7 @@ class AdapterError(InputError):
 
 
 class Unavailable(InputError):
-    """Something is not on this machine and cannot be downloaded now. A file that is there and wrong is another error."""
+    """Something is not on this machine and cannot be downloaded; damage is another error."""
 
     code = "unavailable"
 
@@ -95,7 +95,7 @@ class ToleranceError(LorakitError):
 
 
 class Stopped(LorakitError):
-    """The user, or a scheduler, asked for it; nothing is wrong."""
+    """The user or a scheduler stopped the process; nothing is wrong."""
 
     exit_code = 130
     code = "stopped"

@@ -66,7 +66,7 @@ def show(
 ) -> None:
     """Print a resolved recipe, with `extends` and overrides applied."""
     from lorakit.recipe.load import load_recipe
-    from lorakit.recipe.source import written
+    from lorakit.recipe.source import dump_yaml
 
     loaded = load_recipe(recipe, overrides or [])
     for note in loaded.notes:
@@ -81,9 +81,9 @@ def show(
     elif origins:
         _print_origins(plain, notes)
     else:
-        text = written(plain)
-        # YAML has escapes of its own for characters that the terminal cannot show
-        show_exactly(text if can_show(text) else written(plain, unicode=False))
+        text = dump_yaml(plain)
+        # YAML's own escapes where the terminal cannot take a character as it is
+        show_exactly(text if can_show(text) else dump_yaml(plain, unicode=False))
 
 
 @recipes_app.command(epilog="Example: lorakit recipes copy quickstart mine.yaml")

@@ -23,9 +23,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lorakit.errors import InputError
-from lorakit.recipe import source
 from lorakit.recipe.load import Loaded
 from lorakit.recipe.schema import Recipe
+from lorakit.recipe.source import dump_yaml
 from lorakit.runs.identity import digest_of
 from lorakit.runs.result import write_whole
 
@@ -79,7 +79,7 @@ def open_run(run: Path, recipe: Recipe, restart: bool) -> None:
         if restart and run.exists():
             shutil.rmtree(run)
         run.mkdir(parents=True, exist_ok=True)
-        write_whole(run / "recipe.yaml", source.written(recipe.plain()))
+        write_whole(run / "recipe.yaml", dump_yaml(recipe.plain()))
     except OSError as error:
         why = error.strerror or error  # rmtree's own error for a link has no strerror
         raise InputError(

@@ -25,7 +25,7 @@ from lorakit.recipe.load import COMMAND_LINE, STUDIES, Loaded, build, find, list
 from lorakit.recipe.naming import checked_name
 from lorakit.recipe.problems import describe, mark_of
 from lorakit.recipe.schema import Seed
-from lorakit.recipe.source import Mark, Marks, read, scalar
+from lorakit.recipe.source import Mark, Marks, read_yaml, scalar
 
 MOST_CELLS = 1000
 
@@ -160,7 +160,7 @@ def load_study(name_or_path: str, overrides: Sequence[str] = ()) -> Plan:
     """
     path = find_study(name_or_path)
     name = checked_name(path.stem, path)
-    data, marks = read(path)
+    data, marks = read_yaml(path)
     try:
         study = Study.model_validate(data)
     except ValidationError as error:

