@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from lorakit.cli.speak import first_to_fail, lost_another
+from lorakit.children import STOPPED, UNEXPECTED, Ending, tell_parent, wait_for_first_failure
 from lorakit.cli.visible import complain, finish_streams, ready_streams, show
-from lorakit.errors import InputError, LorakitError, Stopped
+from lorakit.errors import ChildError, InputError, LorakitError, Stopped
 
 app = typer.Typer(
     name="lorakit",
@@ -85,17 +85,19 @@ def main() -> None:
         _refuse_bytes(sys.argv[1:])
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # typer 0.29 makes an exit code of a Ctrl-C
-            _say("stopped", code, "")
+            code = _end(Ending(STOPPED, "stopped", INTERRUPTED))
     except typer.Exit as end:
         code = end.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        code = _say("stopped", INTERRUPTED, "")
-    except Stopped as end:
-        code = _say(str(end), end.exit_code, "")
+        code = _end(Ending(STOPPED, "stopped", INTERRUPTED))
     except Exception as error:
-        if os.environ.get("LORAKIT_DEBUG") == "1":
+        ending = _explain(error)
+        traced = os.environ.get("LORAKIT_DEBUG") == "1"
+        if traced and not isinstance(error, (Stopped, ChildError)):
+            tell_parent(ending)
             raise
-        code = _say(*_explain(error))
+        code = _end(ending)
+        wait_for_first_failure(ending)
     sys.exit(finish_streams(code if isinstance(code, int) else 0))
 
 
@@ -106,30 +108,28 @@ def _refuse_bytes(words: list[str]) -> None:
             raise InputError(f"{word} holds a byte that is not UTF-8; rename the file or folder")
 
 
-def _explain(error: Any) -> tuple[str, int]:
+def _explain(error: Any) -> Ending:
     if hasattr(error, "format_message"):  # a wrong option or verb, in typer's own words
         context = getattr(error, "ctx", None)
         usage = f"{context.get_usage()}\n" if context is not None else ""
-        return f"{error.format_message()}\n{usage}".rstrip(), InputError.exit_code
+        message = f"{error.format_message()}\n{usage}".rstrip()
+        return Ending(InputError.code, message, InputError.exit_code)
     if isinstance(error, LorakitError):
-        return str(error), error.exit_code
+        return Ending(error.code, str(error), error.exit_code)
     if isinstance(error, OSError) and error.errno in NO_PLACE:
+        advice = "make room, or choose another place"
+        if error.errno == errno.ENAMETOOLONG:
+            advice = "give a shorter one"
         name = str(error.filename or "a file")
-        advice = (
-            "make room, or choose another place"
-            if error.errno != errno.ENAMETOOLONG
-            else "give a shorter one"
-        )
-        return f"{name[:200]}: {error.strerror}; {advice}", InputError.exit_code
-    if lost_another(error):
-        return "another process has ended without a word, and this one cannot go on alone", 1
-    return (
-        f"{type(error).__name__}: {error}\nlorakit did not expect this; run again with --debug to see where.",
-        1,
-    )
+        message = f"{name[:200]}: {error.strerror}; {advice}"
+        return Ending(InputError.code, message, InputError.exit_code)
+    advice = "lorakit did not expect this; run again with --debug to see where."
+    return Ending(UNEXPECTED, f"{type(error).__name__}: {error}\n{advice}", 1)
 
 
-def _say(message: str, code: int, kind: str = "error: ") -> int:
-    if first_to_fail():
-        complain(f"{kind}{message}")
-    return code
+def _end(ending: Ending) -> int:
+    """Report the ending to the parent, show it where no other process does, and return the exit code."""
+    if tell_parent(ending):
+        kind = "" if ending.code == STOPPED else "error: "
+        complain(f"{kind}{ending.message}")
+    return ending.exit_code

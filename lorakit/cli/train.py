@@ -23,7 +23,6 @@ from lorakit.cli.output import (
     console,
     give,
 )
-from lorakit.cli.visible import finish_streams
 from lorakit.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,8 +63,7 @@ def train(
     wanted = processes or (1 if cpu else visible_gpus())
     if wanted > 1 and "WORLD_SIZE" not in os.environ:
         _prepare(loaded, recipe)
-        # its processes have said what there is to say
-        sys.exit(finish_streams(launch(wanted, cpu or not visible_gpus(), strategy)))
+        raise typer.Exit(launch(wanted, cpu or not visible_gpus(), strategy))
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "LORAKIT_PREPARED" not in os.environ:
         _prepare(
             loaded, recipe

@@ -25,7 +25,7 @@ from lorakit.tasks import Data, tasks
 
 SOURCES = ("paper", "script", "ours")
 STUDIES, TABLES = "studies", "tables"
-"""Folders under recipes/ that hold no recipes: `lorakit.studies.grid` and `lorakit.studies.paper` read them."""
+"""Folders under recipes/ that hold no recipes: `lorakit.studies.plan` and `lorakit.studies.paper_table` read them."""
 COMMAND_LINE = Mark("command line")
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from lorakit.errors import RecipeError
 from lorakit.recipe.load import names
-from lorakit.studies.grid import MOST_CELLS, Study, load_study, short_names, study_names
+from lorakit.studies.plan import MOST_CELLS, load_study, short_names, study_names
+from lorakit.studies.schema import Study
 
 
 @pytest.fixture
@@ -148,7 +149,7 @@ grid:
     [
         (
             "recipes: quickstart\ngrid: {method.r: [8, 8]}\n",
-            "'r=8' and 'r=8' are the same run; leave one out",
+            "'r=8' and 'r=8' are the same run",
         ),
         ("recipes: quickstart\ngrid: {method.r: []}\n", "method.r: [] should be a list of values"),
         (
@@ -174,7 +175,7 @@ grid:
         ),
         (
             f"recipes: quickstart\ngrid: {{train.max_steps: {list(range(1, MOST_CELLS + 2))}}}\n",
-            "1,001 runs, and 1,000",
+            "1,001 runs",
         ),
         ("- quickstart\n", "a recipe is a mapping of keys to values, this is a list"),
     ],

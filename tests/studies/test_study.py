@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from lorakit.studies.grid import load_study
 from lorakit.studies.launchers import launchers
-from lorakit.studies.report import CellResult, StudyResult, picture, study_table
+from lorakit.studies.plan import load_study
+from lorakit.studies.plot import plot
+from lorakit.studies.result import CellResult, StudyResult
 from lorakit.studies.run import look, run_study, task_of
+from lorakit.studies.tables import study_table
 
 
 @pytest.fixture
@@ -368,7 +370,7 @@ def made(axes: tuple[str, ...], points: list[dict]) -> StudyResult:
     ],
 )
 def test_a_picture_of_one_or_two_axes(axes, points, drawn):
-    found = picture(made(axes, points))
+    found = plot(made(axes, points))
     assert (found is not None) == drawn
     if found is not None:
         assert found.svg.startswith("<svg")
