@@ -88,4 +88,6 @@ class Machines:
         ]
 
     def _variables(self) -> list[str]:
-        return ["ACCELERATE_USE_CPU=true"] if self.cpu else []
+        if self.cpu:
+            return ["ACCELERATE_USE_CPU=true"]
+        return []

@@ -57,7 +57,7 @@ def render_study(study: StudyResult, views: Mapping[str, RunView], text: str = "
         facts=study_facts(study),
         scores=scores,
         published="published" in scores.header,
-        pictures=[*([drawn] if drawn else []), *curves],
+        pictures=curves if drawn is None else [drawn, *curves],
         changes=change_map({label: view.norms for label, view in views.items()}),
         runs=[(cell, pages.get(cell.label)) for cell in study.cells],
         text=text,
@@ -128,7 +128,9 @@ def _comparison(row: Row | None) -> tuple[str, str, str]:
     """Published score, difference, and verdict."""
     if row is None or row.published is None:
         return NOTHING, NOTHING, NOTHING
-    difference = NOTHING if row.difference is None else f"{row.difference:+.2f}"
+    difference = NOTHING
+    if row.difference is not None:
+        difference = f"{row.difference:+.2f}"
     return published(row), difference, verdict(row)
 
 
@@ -138,7 +140,9 @@ def _primary_row(cell: CellResult, view: RunView | None) -> Row | None:
         return None
     for row in summary(view.result):
         if (row.split, row.metric) == cell.metric:
-            return row if row.comparable else None
+            if row.comparable:
+                return row
+            break
     return None
 
 

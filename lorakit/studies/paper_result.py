@@ -194,8 +194,9 @@ def _number(value: float | None, spread: float | None, digits: int) -> str:
 
 def _ours(entry: PaperEntry, digits: int) -> str:
     if entry.ours is None:
-        unsaid = entry.state in ("waiting", "done")
-        return "missing" if unsaid else f"missing: {entry.state}"
+        if entry.state in ("waiting", "done"):
+            return "missing"
+        return f"missing: {entry.state}"
     seeds = f"{entry.seeds}"
     if entry.seeds < entry.wanted:
         seeds += f" of {entry.wanted}"

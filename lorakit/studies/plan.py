@@ -193,7 +193,9 @@ def _points(study: Study, marks: Marks) -> Iterator[Candidate]:
     names = short_names(_grid_keys(study))
     combinations = product(enumerate(study.recipes), cells or [None], product(*study.grid.values()))
     for (i, recipe), cell, values in combinations:
-        point: dict[str, Any] = {"recipe": recipe} if len(study.recipes) > 1 else {}
+        point: dict[str, Any] = {}
+        if len(study.recipes) > 1:
+            point["recipe"] = recipe
         overrides = list(common)
         if cell is not None:
             point["cell"] = cell
@@ -211,7 +213,9 @@ def _settings(study: Study, values: Sequence[Any]) -> Iterator[tuple[str, str, A
     """(line of the grid, key, value) of one combination."""
     for line, value in zip(study.grid, values, strict=True):
         keys = keys_of(line)
-        for key, part in zip(keys, value if len(keys) > 1 else [value], strict=True):
+        # a line with one key has plain values
+        parts = [value] if len(keys) == 1 else value
+        for key, part in zip(keys, parts, strict=True):
             yield line, key, part
 
 

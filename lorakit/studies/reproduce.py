@@ -189,7 +189,9 @@ class _Lines:
         spread = None
         if found is not None:
             value = found.value
-            spread = column.spread if found.spread is None else found.spread
+            spread = found.spread
+            if spread is None:
+                spread = column.spread
         return PrintedNumber(value, spread, table.statistic, self.rep.comparable)
 
     def _measured(self, key: CellKey, column: PaperColumn, printed: PrintedNumber) -> PaperEntry:
@@ -197,7 +199,9 @@ class _Lines:
         taken = self.recorded[key]
         here = finished_seeds(cell, self.runs)
         seeds = {**taken.seeds, **here}
-        sources = [str(folder_of(cell.loaded, self.runs))] if here else []
+        sources = []
+        if here:
+            sources.append(str(folder_of(cell.loaded, self.runs)))
         if set(taken.seeds) - set(here):
             sources += taken.files
         if len(seeds) == len(cell.seeds):

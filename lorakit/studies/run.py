@@ -178,8 +178,9 @@ def study_folder(plan: Plan, runs: Path) -> Path:
 
 def task_of(cell: Cell, plan: Plan, runs: Path) -> Task:
     """The command of a cell. Its files are named after its run folder."""
-    trust = (FLAG,) if is_trusted() else ()
-    command = (*PROGRAM, "train", cell.recipe, *cell.overrides, "--runs", str(runs), *trust)
+    command = (*PROGRAM, "train", cell.recipe, *cell.overrides, "--runs", str(runs))
+    if is_trusted():
+        command += (FLAG,)
     return Task(command, study_folder(plan, runs) / "cells" / folder_of(cell.loaded, runs).name)
 
 
@@ -204,7 +205,7 @@ def _cell_result(found: CellState) -> CellResult:
     task = cell.loaded.recipe.task
     record = found.task.record()
     state, note = _state(found)
-    notes = [note] if note else []
+    notes = [note]
     for seed, result in found.seeds.items():
         failed = [check.name for check in result.checks if not check.passed]
         notes += [f"check failed: seed {seed}, {name}" for name in failed]
@@ -216,7 +217,7 @@ def _cell_result(found: CellState) -> CellResult:
         run=str(found.run),
         log=str(found.task.log) if found.task.log.is_file() else None,
         state=state,
-        note="; ".join(notes),
+        note="; ".join(filter(None, notes)),
         attempts=record.attempt if record else 0,
         metric=(task.eval_splits[0], task.primary),
         seeds=cell.seeds,
@@ -229,7 +230,9 @@ def _cell_result(found: CellState) -> CellResult:
 def trainable(run: Path) -> int | None:
     """The number of parameters that a run trained; None until it is complete."""
     result = _run_result(run)
-    return None if result is None else result.counts.trainable
+    if result is None:
+        return None
+    return result.counts.trainable
 
 
 def _state(found: CellState) -> tuple[State, str]:
@@ -237,8 +240,10 @@ def _state(found: CellState) -> tuple[State, str]:
     record = found.task.record()
     if found.is_done:
         return "done", ""
+    if found.alive is not None and found.alive.state == "running":
+        return "running", ""
     if found.alive is not None:
-        return ("running" if found.alive.state == "running" else "waiting"), found.alive.note
+        return "waiting", found.alive.note
     if record is None:
         if found.task.job.is_file():
             return "stopped", "its job left the queue before it started"
@@ -247,4 +252,7 @@ def _state(found: CellState) -> tuple[State, str]:
         return "stopped", "ended without a report: it was killed, or its machine went down"
     if record.code in STOPPED:
         return "stopped", record.error
-    return ("failed", record.error) if record.code else ("waiting", "")
+    if record.code:
+        return "failed", record.error
+    # it ended without an error, but not all seeds are finished: the study has more of them now
+    return "waiting", ""

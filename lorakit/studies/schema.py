@@ -54,7 +54,9 @@ def _one_line(value: str) -> str:
 
 
 def _list_of_names(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    if isinstance(value, str):
+        return [value]
+    return value
 
 
 OneLine = Annotated[str, AfterValidator(_one_line)]

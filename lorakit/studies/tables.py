@@ -47,7 +47,9 @@ def study_table(study: StudyResult) -> Table:
             row.append(NOTHING if cell.trainable is None else f"{cell.trainable:,}")
         row += [_mean(cell, split, metric) for split, metric in metrics]
         rows.append((*row, str(len(cell.scores))))
-    caption = f"{study.name}: {study.about}" if study.about else study.name
+    caption = study.name
+    if study.about:
+        caption += f": {study.about}"
     caption += " (mean ± std over n seeds)"
     return Table((*header, "n"), tuple(rows), caption, names=len(keys))
 
@@ -55,7 +57,9 @@ def study_table(study: StudyResult) -> Table:
 def metric_name(study: StudyResult) -> str:
     """The primary metric of all runs; `score` where they have different ones."""
     names = {cell.metric[1] for cell in study.cells}
-    return names.pop() if len(names) == 1 else "score"
+    if len(names) == 1:
+        return names.pop()
+    return "score"
 
 
 def as_label(value: Any) -> str:

@@ -147,10 +147,7 @@ grid:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (
-            "recipes: quickstart\ngrid: {method.r: [8, 8]}\n",
-            "'r=8' and 'r=8' are the same run",
-        ),
+        ("recipes: quickstart\ngrid: {method.r: [8, 8]}\n", "'r=8' and 'r=8' are the same run"),
         ("recipes: quickstart\ngrid: {method.r: []}\n", "method.r: [] should be a list of values"),
         (
             "recipes: quickstart\ngrid: {'method.r, method.alpha': [[1, 2], 3]}\n",

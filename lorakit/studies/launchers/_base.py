@@ -77,12 +77,13 @@ class Task:
     def start(self, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start an attempt in a session of its own: Ctrl-C in this terminal does not reach it."""
         before = self.record()
-        attempt = before.attempt + 1 if before else 1
+        attempt = 1
+        if before is not None:
+            attempt += before.attempt
         record = Record(attempt=attempt, host=socket.gethostname(), started=_now())
         self._write(record)
         status = self._file("status")
         status.unlink(missing_ok=True)
-        inherited = os.environ if environment is None else environment
         with self.log.open("ab") as log:
             log.write(f"--- attempt {record.attempt}, {record.started}, {record.host}\n".encode())
             log.write(f"$ {join(self.command)}\n".encode())
@@ -92,7 +93,7 @@ class Task:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**inherited, STATUS_FILE: str(status.absolute())},
+                env={**(environment or os.environ), STATUS_FILE: str(status.absolute())},
                 start_new_session=True,
                 preexec_fn=_in_the_child,
             )
@@ -105,7 +106,8 @@ class Task:
         reason = ""
         if code != 0:
             ending = Ending.read(self._file("status"))
-            reason = ending.code if ending else ""
+            if ending is not None:
+                reason = ending.code
             error = _why(ending, code) or _last_line(self.log) or f"exit code {code}"
         changes = {"ended": _now(), "code": code, "error": error[:LONGEST_ERROR], "reason": reason}
         record = record.model_copy(update=changes)
@@ -199,7 +201,7 @@ def _last_line(log: Path) -> str:
     # the first two lines of an attempt are the launcher's
     lines = text.rpartition("--- attempt ")[2].splitlines()[2:]
     written = [line.strip() for line in lines if line.strip()]
-    return written[-1] if written else ""
+    return next(reversed(written), "")
 
 
 def _in_the_child() -> None:

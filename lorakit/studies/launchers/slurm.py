@@ -65,8 +65,7 @@ class OnSlurm:
             with executor.batch():
                 jobs = [executor.submit(Work(task)) for task in tasks]
         except Exception as error:
-            output = _output(error).splitlines()
-            reason = output[-1] if output else str(error)
+            reason = next(reversed(_output(error).splitlines()), "")
             raise InputError(f"Slurm did not take the jobs: {reason}") from error
         for task, job in zip(tasks, jobs, strict=True):
             write_whole(task.job, json.dumps({"job": job.job_id}) + "\n")
@@ -122,8 +121,9 @@ def _stop(pid: int) -> int:
         while time.monotonic() < until:
             ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended is not None:
-                exited = ended.si_code == os.CLD_EXITED
-                return ended.si_status if exited else -ended.si_status
+                if ended.si_code == os.CLD_EXITED:
+                    return ended.si_status
+                return -ended.si_status
             time.sleep(POLL_INTERVAL_S)
     return -signal.SIGKILL
 
