@@ -151,7 +151,7 @@ grid:
         ("recipes: quickstart\ngrid: {method.r: []}\n", "method.r: [] should be a list of values"),
         (
             "recipes: quickstart\ngrid: {'method.r, method.alpha': [[1, 2], 3]}\n",
-            "3 is no list of 2 values",
+            "3 should be a list of 2 values",
         ),
         (
             "recipes: quickstart\nset: [nonsense]\n",

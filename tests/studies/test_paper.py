@@ -141,7 +141,7 @@ def test_the_recipes_say_what_the_tables_say():
         for (row, run), cell in chosen.cells.items():
             published = load_recipe(cell.recipe).recipe.expect.scores
             for name, column in chosen.table.columns.items():
-                if column.metric and chosen.run_of(name) == run:
+                if column.metric and chosen.table.run_of(name) == run:
                     printed = chosen.table.rows[row].values[list(chosen.table.columns).index(name)]
                     known = published.get(column.metric) or published[column.metric.split("/")[1]]
                     assert printed is not None
