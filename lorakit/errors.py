@@ -14,6 +14,7 @@
     ├── TrainingError              exit 1: a dead adapter, or a loss that is not finite
     ├── MetricError                exit 1: a metric's program failed, or did not answer in time
     ├── ToleranceError             exit 1: a check ran, and its result is outside its tolerance
+    ├── ChildError                 a process that this one started failed: its code and exit code
     └── Stopped                    exit 130 or 143: Ctrl-C or SIGTERM, after a checkpoint
 
 Decisions are made by the class or its `code`, never by the words of the message. Every message says
@@ -23,7 +24,7 @@ what was found, where, and what to do; the offending value is in it.
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,7 +34,7 @@ class LorakitError(Exception):
     """The base of all errors that lorakit raises on purpose."""
 
     exit_code = 1
-    code: ClassVar[str] = "error"
+    code: str = "error"
     """Stable across versions, unlike the message."""
 
 
@@ -102,6 +103,15 @@ class Stopped(LorakitError):
 
     def __init__(self, message: str, exit_code: int = 130):
         super().__init__(message)
+        self.exit_code = exit_code
+
+
+class ChildError(LorakitError):
+    """A process that this one started has failed: with its message, code and exit code."""
+
+    def __init__(self, message: str, code: str, exit_code: int):
+        super().__init__(message)
+        self.code = code
         self.exit_code = exit_code
 
 

@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-from lorakit.cli.speak import first_to_fail, lost_another
+from lorakit.children import STOPPED, UNEXPECTED, Ending, tell_parent, wait_for_first_failure
 from lorakit.cli.visible import complain, finish_streams, ready_streams, show
-from lorakit.errors import InputError, LorakitError, Stopped
+from lorakit.errors import ChildError, InputError, LorakitError, Stopped
 
 INTERRUPTED = 130
 """Exit code of a Ctrl-C: 128 + SIGINT."""
@@ -84,18 +84,20 @@ def main() -> None:
     try:
         _refuse_bytes(sys.argv[1:])
         code = app(standalone_mode=False)
-        if code == INTERRUPTED:  # typer 0.29 turns a Ctrl-C into this exit code
-            _say("stopped", code, "")
+        if code == INTERRUPTED:  # typer 0.29 makes an exit code of a Ctrl-C
+            code = _end(Ending(STOPPED, "stopped", INTERRUPTED))
     except typer.Exit as end:
         code = end.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        code = _say("stopped", INTERRUPTED, "")
-    except Stopped as end:
-        code = _say(str(end), end.exit_code, "")
+        code = _end(Ending(STOPPED, "stopped", INTERRUPTED))
     except Exception as error:
-        if os.environ.get("LORAKIT_DEBUG") == "1":
+        ending = _explain(error)
+        traced = os.environ.get("LORAKIT_DEBUG") == "1"
+        if traced and not isinstance(error, (Stopped, ChildError)):
+            tell_parent(ending)
             raise
-        code = _say(*_explain(error))
+        code = _end(ending)
+        wait_for_first_failure(ending)
     sys.exit(finish_streams(code if isinstance(code, int) else 0))
 
 
@@ -106,30 +108,28 @@ def _refuse_bytes(words: list[str]) -> None:
             raise InputError(f"{word} contains a byte that is not UTF-8; rename the file or folder")
 
 
-def _explain(error: Any) -> tuple[str, int]:
-    """The message for an error, and the exit code."""
-    if hasattr(error, "format_message"):  # typer's own errors: a wrong option or verb
+def _explain(error: Any) -> Ending:
+    if hasattr(error, "format_message"):  # a wrong option or verb, in typer's own words
         context = getattr(error, "ctx", None)
         usage = f"{context.get_usage()}\n" if context is not None else ""
-        return f"{error.format_message()}\n{usage}".rstrip(), InputError.exit_code
+        message = f"{error.format_message()}\n{usage}".rstrip()
+        return Ending(InputError.code, message, InputError.exit_code)
     if isinstance(error, LorakitError):
-        return str(error), error.exit_code
+        return Ending(error.code, str(error), error.exit_code)
     if isinstance(error, OSError) and error.errno in PATH_ERRORS:
-        name = str(error.filename or "a file")[:PATH_CHARACTERS]
         advice = "make room, or choose another place"
         if error.errno == errno.ENAMETOOLONG:
             advice = "choose a shorter name"
-        return f"{name}: {error.strerror}; {advice}", InputError.exit_code
-    if lost_another(error):
-        return "another process ended without a message, so this one cannot continue", 1
-    return (
-        f"{type(error).__name__}: {error}\n"
-        "lorakit did not expect this error; run again with --debug to see where it comes from.",
-        1,
-    )
+        name = str(error.filename or "a file")
+        message = f"{name[:PATH_CHARACTERS]}: {error.strerror}; {advice}"
+        return Ending(InputError.code, message, InputError.exit_code)
+    advice = "lorakit did not expect this; run again with --debug to see where."
+    return Ending(UNEXPECTED, f"{type(error).__name__}: {error}\n{advice}", 1)
 
 
-def _say(message: str, code: int, kind: str = "error: ") -> int:
-    if first_to_fail():
-        complain(f"{kind}{message}")
-    return code
+def _end(ending: Ending) -> int:
+    """Report the ending to the parent, show it where no other process does, and return the exit code."""
+    if tell_parent(ending):
+        kind = "" if ending.code == STOPPED else "error: "
+        complain(f"{kind}{ending.message}")
+    return ending.exit_code

@@ -23,9 +23,8 @@ def console() -> Screen:
     """The console on stderr; it is silent in all processes but the main one."""
     from lorakit.cli.screen import on_stderr
 
-    terminal = sys.stderr.isatty() or os.environ.get("LORAKIT_TTY") == "1"
     quiet = os.environ.get("RANK", "0") != "0"
-    return on_stderr(terminal, quiet)
+    return on_stderr(sys.stderr.isatty(), quiet)
 
 
 def begin(models: bool = True) -> None:

@@ -44,8 +44,8 @@ def report(
 
 
 def _report_study(folder: Path, form: Format, as_json: bool) -> None:
-    from lorakit.studies.report import study_table
     from lorakit.studies.run import redraw
+    from lorakit.studies.tables import study_table
 
     study = redraw(folder)
     console().print(f"page: {folder / 'report.html'}")

@@ -16,7 +16,6 @@ from lorakit.cli import app
 from lorakit.cli.launch import Strategy, launch, visible_gpus
 from lorakit.cli.options import Cpu, Json, RecipeOptions, Runs, TrustRemoteCode, grouped
 from lorakit.cli.output import begin, console, give
-from lorakit.cli.visible import finish_streams
 from lorakit.errors import InputError
 
 if TYPE_CHECKING:
@@ -78,8 +77,7 @@ def train(
     if wanted > 1 and "WORLD_SIZE" not in os.environ:
         _prepare(loaded, given.recipe)
         on_cpu = processes.cpu or not visible_gpus()
-        # the processes have printed everything already
-        sys.exit(finish_streams(launch(wanted, on_cpu, processes.strategy)))
+        raise typer.Exit(launch(wanted, on_cpu, processes.strategy))
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "LORAKIT_PREPARED" not in os.environ:
         # started by torchrun: the first process on each machine prepares, and the others wait
         _prepare(loaded, given.recipe)
