@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from lorakit.events import Event, StepTaken
 from lorakit.recipe.load import Loaded, load_recipe
 from tests.rounding import assert_near, rounding
 
@@ -48,9 +49,9 @@ def _losses_of_lorakit(loaded: Loaded, runs: Path) -> list[float]:
 
     losses = []
 
-    def observe(event: dict) -> None:
-        if event["event"] == "step":
-            losses.append(event["loss"])
+    def observe(event: Event) -> None:
+        if isinstance(event, StepTaken):
+            losses.append(event.loss)
         if len(losses) == STEPS:
             raise Enough
 

@@ -16,7 +16,6 @@ from lorakit.bases.base import DTYPES, Base
 from lorakit.bases.causal import refuse_not_causal
 from lorakit.bases.complete import newly_initialised_of, untied
 from lorakit.bases.config import configure, read_config, refuse_other_shape, roles_of
-from lorakit.bases.fast import make_fast
 from lorakit.bases.files import location, not_loaded
 from lorakit.bases.finite import refuse_files_not_finite, refuse_not_finite
 from lorakit.bases.heads import (
@@ -31,6 +30,7 @@ from lorakit.bases.quantized import dequantized, keep_trainable, quantization
 from lorakit.bases.refuse import refuse_other_vocabulary, refuse_unfit
 from lorakit.bases.tokenizer import add_tokens, load_tokenizer
 from lorakit.errors import LorakitError
+from lorakit.fast import Fast, make_fast
 from lorakit.models import Model, family_of, is_trusted
 from lorakit.nn.tokens import add_rows
 
@@ -38,8 +38,10 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
-def load(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
+def load(spec: Model, head: str, labels: Sequence[str] = (), fast: Fast = "auto") -> Base:
     """The pretrained model for a head ("classification", "regression", "causal") and its tokenizer.
+
+    fast: `train.fast`, whether it computes by `lorakit.fast`.
 
     ModelError: the checkpoint is not available or has no safetensors; its shape is not the
     recipe's; its weights are incomplete, not finite or stored quantized; its tokenizer does not
@@ -61,7 +63,9 @@ def load(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
         newly_initialised |= add_rows(model, add_tokens(tokenizer, spec))
     if head != "causal":  # a causal loss is taken at label positions only, never at padding
         prove_padding(model, tokenizer, spec.name)
-    make_fast(model, family_of(model.config.model_type), head)
+    family = family_of(model.config.model_type)
+    encoder = family if head != "causal" else None
+    make_fast(model, None if encoder is None else encoder.reads_first, fast)
     return Base(
         model=model,
         tokenizer=tokenizer,

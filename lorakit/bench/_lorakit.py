@@ -11,22 +11,21 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
+from lorakit.events import Event, SplitEvaluated, StepTaken, TrainingStarted
 from lorakit.recipe.load import load_recipe
 
 if __name__ == "__main__":
     loaded = load_recipe(sys.argv[1], sys.argv[2:])
     from lorakit.verbs.train import train_recipe
 
-    spans: list[
-        list[float]
-    ] = []  # of each seed, processor time at the start and at the latest event
+    # Of each seed, the processor time at its start and at its latest event, in seconds.
+    spans: list[list[float]] = []
 
-    def observe(event: dict[str, Any]) -> None:
-        if event["event"] == "start":
+    def observe(event: Event) -> None:
+        if isinstance(event, TrainingStarted):
             spans.append([time.process_time()] * 2)
-        elif event["event"] in ("step", "eval"):
+        elif isinstance(event, (StepTaken, SplitEvaluated)):
             spans[-1][1] = time.process_time()
 
     with tempfile.TemporaryDirectory() as runs:

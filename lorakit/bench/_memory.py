@@ -24,8 +24,9 @@ from lorakit.bench._models import bare, fast, with_peft
 from lorakit.bench._rounds import saved_bytes
 from lorakit.bench.merge import about_of
 from lorakit.bench.step import random_batch
+from lorakit.fast import fast_training
+from lorakit.fast.blocks import laid_out_bytes
 from lorakit.models import family_of
-from lorakit.nn.products import laid_out, laid_out_bytes
 from lorakit.recipe.load import load_recipe
 from lorakit.recipe.schema import Recipe
 from lorakit.tasks import Head
@@ -70,7 +71,7 @@ def kept(way: str, recipe: Recipe, setting: Setting) -> dict[str, int]:
         "activations": saved_bytes(loss, model),
         "peak": peak,
     }
-    with laid_out(model, training=True):
+    with fast_training(model):
         step()
         found["blocks"] = laid_out_bytes(model)
     with tempfile.TemporaryDirectory() as folder:

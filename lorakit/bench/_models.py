@@ -13,12 +13,11 @@ from typing import Any
 from torch import nn
 
 from lorakit.bases.base import DTYPES
-from lorakit.bases.fast import make_fast
 from lorakit.bases.outline import random_base
 from lorakit.bench._base import Setting
+from lorakit.fast import fast_training, make_fast
 from lorakit.models import family_of
 from lorakit.nn.linear import is_conv1d
-from lorakit.nn.products import laid_out
 from lorakit.recipe.schema import Recipe
 
 
@@ -49,7 +48,7 @@ def as_trained(models: Mapping[str, nn.Module]) -> Iterator[None]:
     """Inside, frozen weights are laid out where a run would have them so."""
     with ExitStack() as stack:
         for model in models.values():
-            stack.enter_context(laid_out(model, training=True))
+            stack.enter_context(fast_training(model))
         yield
 
 
@@ -89,11 +88,8 @@ def _first_biases(model: Any) -> list[nn.Parameter]:
 
 def fast(model: Any) -> Any:
     """The model with lorakit's attention and dropout, as it is trained."""
-    make_fast(
-        model,
-        family_of(model.config.model_type),
-        "causal" if _is_causal(model) else "classification",
-    )
+    family = family_of(model.config.model_type)
+    make_fast(model, None if family is None else family.reads_first)
     return model
 
 

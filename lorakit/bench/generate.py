@@ -20,7 +20,7 @@ from lorakit.bench._models import bare, fast, with_peft
 from lorakit.bench._rounds import measure
 from lorakit.errors import InputError
 from lorakit.evaluation.decode import decode
-from lorakit.nn.products import laid_out
+from lorakit.fast.blocks import laid_out
 from lorakit.recipe.schema import Decode, Recipe
 from lorakit.tasks import Head
 

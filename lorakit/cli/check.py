@@ -35,17 +35,16 @@ def check(
 
     loaded = load_recipe(recipe, overrides or [])
     begin()
-    from lorakit.cli.progress import counts_line, show_head, sites_table
+    from lorakit.cli.progress import show_model
     from lorakit.cli.screen import line
     from lorakit.verbs.check import check as run_check
+    from lorakit.verbs.model_view import model_view
 
     found = run_check(loaded.recipe, processes)
     out = console()
     for note in loaded.notes:
         out.print(f"note: {note}", markup=False)
-    out.print(sites_table(found.attachment))
-    out.print(counts_line(found.counts, found.attachment, found.head), markup=False)
-    show_head(found.head)
+    show_model(model_view(found.attachment, found.head))
     if found.rows:
         out.print("rows: " + ", ".join(f"{split} {rows:,}" for split, rows in found.rows.items()))
     if found.steps is not None and found.shares is not None:

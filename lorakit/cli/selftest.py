@@ -33,7 +33,8 @@ def selftest(
     with redirect_stdout(sys.stderr):
         from lorakit.cli.screen import line
         from lorakit.runs.environment import environment
-        from lorakit.selftest.run import CHECKS, selftest
+        from lorakit.selftest.checks import CHECKS
+        from lorakit.selftest.run import selftest
 
         width = max(map(len, CHECKS))
         findings = []

@@ -1,1 +1,1 @@
-"""What a model answers, and how that scores."""
+"""Evaluation: logits and generated texts of a model, the answers in them, and their scores."""

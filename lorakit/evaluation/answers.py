@@ -1,4 +1,7 @@
-"""What is asked, what was answered, and how that is scored; no model and no tensors, so it loads in no time."""
+"""Answers: the examples of the splits, the predictions for them, and their scores.
+
+Without a model or tensors, so that importing it is fast.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +20,26 @@ Scores = dict[str, dict[str, float]]
 """split -> metric -> value"""
 
 UNTRAINED_TEXTS, UNTRAINED_ANSWERS = 64, 1000
-"""The model before training, or with its adapter off, is scored on this many examples of a split at most: enough to
-show where it starts. A text costs hundreds of times what an answer with a label does."""
+"""Examples of a split on which the model is scored before training, or without its adapter: enough
+to show where it starts. A generated text costs hundreds of times what a label does."""
 
 
 def untrained_most(task: Task) -> int:
+    """The number of examples on which the untrained model is scored."""
     return UNTRAINED_TEXTS if writes(task) else UNTRAINED_ANSWERS
 
 
 def writes(task: Task) -> bool:
-    """The answer is a text of the model's own, and not a label, a value or one of a few choices."""
+    """Whether the answer is a generated text, and not a label, a value or one of a few choices."""
     return task.head is Head.CAUSAL and not task.choices
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said to one example. output: logits, or the raw text; ended: it is not cut at max_new_tokens."""
+    """The prediction for one example, with its reference.
+
+    output: the logits, or the raw text. text: the input. ended: max_new_tokens did not cut it.
+    """
 
     id: str
     prediction: Prediction
@@ -43,28 +50,34 @@ class Answer:
     ended: bool = True
 
     def line(self) -> dict[str, Any]:
-        """As a line of predictions/SPLIT.jsonl."""
+        """The answer as a line of predictions/SPLIT.jsonl."""
         key = "references" if isinstance(self.reference, list) else "reference"
-        more = ({"group": self.group} if self.group else {}) | (
-            {} if self.ended else {"ended": False}
-        )
-        return {
+        line: dict[str, Any] = {
             "id": self.id,
             "input": self.text,
             "prediction": self.prediction,
             key: self.reference,
             "output": self.output,
-            **more,
         }
+        if self.group:
+            line["group"] = self.group
+        if not self.ended:
+            line["ended"] = False
+        return line
 
 
 def scored_splits(task: Task, train: bool = False) -> tuple[str, ...]:
-    """What is scored, the split that selects the best state first; with the training split before it, if asked for."""
-    return (*([task.train_split] if train else []), *task.eval_splits, *task.final_splits)
+    """The splits that are scored, the one that selects the best state first.
+
+    train: the training split comes before it.
+    """
+    splits = (*task.eval_splits, *task.final_splits)
+    return (task.train_split, *splits) if train else splits
 
 
 def read_splits(task: Task, data: Data, splits: Sequence[str]) -> dict[str, list[Example]]:
-    """The rows of each split; DataError for an empty one, a line in the log for one of unofficial size."""
+    """The examples of each split. DataError: a split is empty. A split whose size differs from the
+    official one is logged."""
     found = {}
     for split in splits:
         found[split] = task.read(split, data)
@@ -73,13 +86,20 @@ def read_splits(task: Task, data: Data, splits: Sequence[str]) -> dict[str, list
         official = task.expected_rows().get(split)
         if official is not None and split not in data.limit and len(found[split]) != official:
             log.warning(
-                "%s %s has %d rows, officially %d", task.name, split, len(found[split]), official
+                "%s %s has %d examples; the official split has %d",
+                task.name,
+                split,
+                len(found[split]),
+                official,
             )
     return found
 
 
 def sliced(task: Task, rows: Mapping[str, int]) -> dict[str, str]:
-    """split -> "64 of 547 examples", where the untrained model is scored on a slice of it."""
+    """split -> "64 of 547 examples", where the untrained model is scored on a part of a split.
+
+    rows: the number of examples of each split.
+    """
     most = untrained_most(task)
     return {split: f"{most:,} of {n:,} examples" for split, n in rows.items() if n > most}
 
@@ -87,16 +107,17 @@ def sliced(task: Task, rows: Mapping[str, int]) -> dict[str, str]:
 def score_answers(
     task: Task, answers: Sequence[Answer], failed: Failed | None = None
 ) -> dict[str, float]:
-    """Of all answers, and of each group that there is, whose metrics are named `bleu_seen`.
+    """metric -> value over all answers, and over each group, with the group's name (`bleu_seen`).
 
-    failed: where a metric that cannot be computed is noted, and its value is NaN. Without it that is a MetricError.
+    failed: collects the metrics that cannot be computed; their value is NaN. Without it the first
+    one raises a MetricError.
     """
     if failed is None:
         return _scores(task, answers)
     with failures() as found:
         scores = _scores(task, answers)
-    for metric, why in found.items():
-        log.warning("%s is not computed: %s", metric, why)
+    for metric, reason in found.items():
+        log.warning("%s is not computed: %s", metric, reason)
     failed.update(found)
     return scores
 
@@ -105,13 +126,12 @@ def _scores(task: Task, answers: Sequence[Answer]) -> dict[str, float]:
     references: list[Any] = [answer.reference for answer in answers]
     if any(reference is None for reference in references):
         raise DataError(
-            "these examples have no answers to compare with; they can be predicted, not scored"
+            "these examples do not have references; they can be predicted, but not scored"
         )
     scores = task.score([answer.prediction for answer in answers], references)
     for group in sorted({answer.group for answer in answers} - {""}):
         part = [answer for answer in answers if answer.group == group]
-        found = task.score(
-            [a.prediction for a in part], [a.reference for a in part if a.reference is not None]
-        )
+        predictions = [answer.prediction for answer in part]
+        found = task.score(predictions, [answer.reference for answer in part])  # type: ignore[misc]
         scores |= {f"{metric}_{group}": value for metric, value in found.items()}
     return scores

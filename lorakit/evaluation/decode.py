@@ -1,49 +1,77 @@
-"""A causal model writes: greedily, by drawing, or by beam search. Each prompt is read once, whatever the beams.
+"""Decoding with a causal model: greedily, by sampling, or by beam search. Each prompt is read once,
+whatever the number of beams.
 
-Beam search keeps the b likeliest unfinished texts, s(y) = sum_t log p(y_t | prompt, y_<t). Of the (1 + e) b likeliest
-continuations (e: number of end tokens, at least 1) those that end are finished if they are among the first b; the first
-b of the rest go on, so a finished text is replaced. A finished text counts s(y) / n ** length_penalty, n: its generated
-tokens, the end token included. An example is done when b texts are finished and the best unfinished one, at its present
-length, counts no more than the worst of them; or after max_new_tokens, when unfinished texts compete as they stand.
-This is `generate(num_beams=b, early_stopping=False)` of transformers, token by token, except that no_repeat_ngram looks
-at generated tokens only (transformers' looks at the prompt too).
+Beam search keeps the b likeliest unfinished texts by s(y) = sum_t log p(y_t | prompt, y_<t). It
+looks at the (1 + e) b likeliest continuations, with e the number of end tokens, at least 1. Those
+that end are finished if they are among the first b; the first b of the rest continue, so that a
+finished text is replaced. A finished text has the score s(y) / n ** length_penalty, with n its
+generated tokens, the end token included. An example is done when b texts are finished and the best
+unfinished one, at its present length, does not score higher than the worst of them; or after
+max_new_tokens, when unfinished texts compete as they are. This is `generate(num_beams=b,
+early_stopping=False)` of transformers, token by token, except that no_repeat_ngram looks at
+generated tokens only (transformers looks at the prompt too).
 
-The decoder of the LoRA paper's reference code (gpt2_beam.py) counts finished texts in the same way and differs in
-three things: only the b likeliest continuations are looked at, so where some of them end, fewer go on, and the places
-are filled at the next step; it always runs all steps; and what no_repeat_ngram forbids is taken out before the softmax,
-so that the other tokens become likelier.
+The decoder of the LoRA paper's reference code (gpt2_beam.py) scores finished texts in the same way
+and differs in three things. It looks at the b likeliest continuations only, so that fewer texts
+continue where some of them end, until the next step fills their places. It always runs all steps.
+And it bans what no_repeat_ngram forbids before the softmax, so that the other tokens become
+likelier.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from lorakit.errors import ModelError
-from lorakit.evaluation.choose import ban_repeats, draw
-from lorakit.evaluation.past import Way, read
-from lorakit.evaluation.way import of_one_length, way_of
-from lorakit.nn.logits import contiguous_head
+from lorakit.evaluation.cache import CacheStrategy, prefill
+from lorakit.evaluation.sampling import ban_repeated_ngrams, sample
+from lorakit.evaluation.strategy import cache_strategy, rows_by_length
 from lorakit.nn.settings import setting
 from lorakit.recipe.schema import Decode
 
 NEVER = -1e9
-"""The score of a text that is not there: below every real one."""
-CROWDED = 7 / 8
-"""The batch shrinks to its unfinished examples when they are at most this share: to shrink copies keys and values."""
+"""The score of a text that does not exist: below every real one."""
+SHRINKING_SHARE = 7 / 8
+"""A batch shrinks to its unfinished examples when they are at most this share, because shrinking
+copies keys and values."""
 
 
 @dataclass(frozen=True)
-class Written:
-    """ids: generated tokens without the end token; ended: an end token came, else max_new_tokens cut it;
-    score: sum log p / n ** length_penalty of all n generated tokens, the end token included."""
+class Decoded:
+    """One generated text.
+
+    ids: its tokens without the end token. ended: an end token came; otherwise max_new_tokens cut
+    the text. score: sum log p / n ** length_penalty of all n tokens, the end token included.
+    """
 
     ids: list[int]
     ended: bool
     score: float
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Prompts that are read together: (examples, length), and the settings of their texts.
+
+    ends: the end tokens. uniform: (examples, max_new_tokens), for sampling only.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    settings: Decode
+    ends: Tensor
+    uniform: Tensor | None
+
+    def rows(self, rows: Tensor) -> _Batch:
+        """The prompts of these rows, which have one length, without their padding."""
+        length = int(self.mask[rows[0]].sum())
+        uniform = None if self.uniform is None else self.uniform[rows]
+        ids, mask = self.ids[rows, -length:], self.mask[rows, -length:]
+        return _Batch(ids, mask, self.settings, self.ends, uniform)
 
 
 @torch.inference_mode()
@@ -54,159 +82,170 @@ def decode(
     settings: Decode,
     eos_ids: Sequence[int],
     uniform: Tensor | None = None,
-) -> list[Written]:
-    """What the model writes after each prompt, (examples, length) padded on the left, whatever else is in the batch.
+) -> list[Decoded]:
+    """The text that the model writes after each prompt, whatever else is in the batch.
 
-    model: decoder only, in eval mode; a ModelError otherwise. eos_ids: each of them ends a text. uniform: for
-    `settings.sample`, (examples, max_new_tokens) numbers in [0, 1) that decide the draws: torch.rand(..., generator=g).
-    Examples that are done leave the batch.
+    input_ids, attention_mask: (examples, length), with padding on the left. model: a decoder in
+    eval mode; ModelError otherwise. eos_ids: each of them ends a text. uniform: for
+    `settings.sample`, (examples, max_new_tokens) numbers in [0, 1) that decide the tokens, such as
+    torch.rand(..., generator=g). Examples that are done leave the batch.
     """
     if setting(model.config, "is_encoder_decoder", False):
         raise ModelError(
             f"{type(model).__name__} is an encoder-decoder: lorakit generates with decoders only"
         )
-    written: dict[int, Written] = {}
     ends = torch.tensor(list(eos_ids), dtype=torch.long, device=input_ids.device)
-    with contiguous_head(model):
-        way = way_of(model, input_ids, attention_mask, settings.max_new_tokens)
-        everyone = torch.arange(len(input_ids), device=input_ids.device)
-        for rows in [everyone] if way.pads else of_one_length(attention_mask):
-            own = None if uniform is None else uniform[rows]
-            ids, mask = _trimmed(input_ids[rows], attention_mask[rows], way)
-            written |= zip(
-                rows.tolist(), _decode(model, ids, mask, settings, ends, own, way), strict=True
-            )
-    return [written[i] for i in range(len(written))]
+    batch = _Batch(input_ids, attention_mask, settings, ends, uniform)
+    decoded: dict[int, Decoded] = {}
+    strategy = cache_strategy(model, input_ids, attention_mask, settings.max_new_tokens)
+    for rows, part in _parts(batch, strategy):
+        decoded |= zip(rows, _decode(model, part, strategy), strict=True)
+    return [decoded[i] for i in range(len(decoded))]
 
 
-def _trimmed(ids: Tensor, mask: Tensor, way: Way) -> tuple[Tensor, Tensor]:
-    if way.pads:
-        return ids, mask
-    length = int(mask[0].sum())
-    return ids[:, ids.shape[1] - length :], mask[:, ids.shape[1] - length :]
+def _parts(batch: _Batch, strategy: CacheStrategy) -> Iterator[tuple[list[int], _Batch]]:
+    """What is read together: all prompts, or those of one length where padding is not possible."""
+    if strategy.pads:
+        yield list(range(len(batch.ids))), batch
+        return
+    for rows in rows_by_length(batch.mask):
+        yield rows.tolist(), batch.rows(rows)
 
 
-def _decode(
-    model: nn.Module,
-    ids: Tensor,
-    mask: Tensor,
-    settings: Decode,
-    ends: Tensor,
-    uniform: Tensor | None,
-    way: Way,
-) -> list[Written]:
-    answers: dict[int, Written] = {}
-    rows = list(range(len(ids)))
-    past, logits = read(model, ids, mask, settings.max_new_tokens, way)
-    search = (
-        _Beams(logits, settings, ends)
-        if settings.beams > 1
-        else _OneText(logits, settings, ends, uniform)
-    )
+def _decode(model: nn.Module, batch: _Batch, strategy: CacheStrategy) -> list[Decoded]:
+    decoded: dict[int, Decoded] = {}
+    # the example of each row that is still in the batch
+    examples = list(range(len(batch.ids)))
+    steps = batch.settings.max_new_tokens
+    cache, logits = prefill(model, batch.ids, batch.mask, steps, strategy)
+    search = _Beams(logits, batch) if batch.settings.beams > 1 else _OneText(logits, batch)
     while True:
         tokens, parents, done = search.step(logits)
         for row in done.nonzero().flatten().tolist():
-            if rows[row] not in answers:
-                answers[rows[row]] = search.written(row)
-        if len(answers) == len(ids):
-            return [answers[i] for i in range(len(answers))]
-        stay = [row for row, example in enumerate(rows) if example not in answers]
-        if len(stay) <= len(rows) * CROWDED:
-            rows = [rows[row] for row in stay]
-            chosen = torch.tensor(stay, device=tokens.device)
-            past.keep(chosen)
-            search.keep(chosen)
-            tokens, parents = tokens[chosen], parents[chosen]
-        logits = past.step(tokens, parents)
+            if examples[row] not in decoded:
+                decoded[examples[row]] = search.decoded(row)
+        if len(decoded) == len(batch.ids):
+            return [decoded[i] for i in range(len(decoded))]
+        unfinished = [row for row, example in enumerate(examples) if example not in decoded]
+        if len(unfinished) <= len(examples) * SHRINKING_SHARE:
+            examples = [examples[row] for row in unfinished]
+            kept = torch.tensor(unfinished, device=tokens.device)
+            cache.keep(kept)
+            search.keep(kept)
+            tokens, parents = tokens[kept], parents[kept]
+        logits = cache.step(tokens, parents)
 
 
 class _OneText:
-    """Greedy: the likeliest token; or one drawn. `step` takes logits (examples, 1, vocabulary)."""
+    """One text per example: the likeliest token, or a sampled one.
 
-    def __init__(self, logits: Tensor, settings: Decode, ends: Tensor, uniform: Tensor | None):
-        self.settings, self.ends, self.uniform = settings, ends, uniform
-        if settings.sample and uniform is None:
-            raise ValueError("sample: true needs the numbers that decide the draws (uniform)")
+    `step` takes logits (examples, 1, vocabulary).
+    """
+
+    def __init__(self, logits: Tensor, batch: _Batch):
+        self.settings = batch.settings
+        self.ends = batch.ends
+        self.uniform = batch.uniform
+        if self.settings.sample and self.uniform is None:
+            raise ValueError("sample: true needs the numbers that decide the tokens (uniform)")
         self.tokens = logits.new_zeros(len(logits), 0, dtype=torch.long)
         self.total = logits.new_zeros(len(logits), dtype=torch.float)
         self.ended = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
 
     def step(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        s, n, scores = self.settings, self.tokens.shape[1] + 1, logits[:, 0].float()
+        """The next token of each text, the text that it continues, and whether the example is done.
+
+        (examples, 1), (examples, 1) and (examples,)
+        """
+        n = self.tokens.shape[1] + 1
+        scores = logits[:, 0].float()
+        # before the ban, so that the other tokens do not become likelier
         normaliser = scores.logsumexp(-1)
-        ban_repeats(scores, self.tokens, s.no_repeat_ngram)
-        if self.uniform is None or not s.sample:
-            token = scores.argmax(-1)
-        else:
-            token = draw(scores, self.uniform[:, n - 1], s.temperature, s.top_k, s.top_p)
+        ban_repeated_ngrams(scores, self.tokens, self.settings.no_repeat_ngram)
+        token = self._next(scores, n)
         self.total = self.total + scores.gather(1, token[:, None]).squeeze(1) - normaliser
         self.tokens = torch.cat([self.tokens, token[:, None]], 1)
         self.ended = torch.isin(token, self.ends)
-        return (
-            token[:, None],
-            torch.zeros_like(token[:, None]),
-            self.ended | (n == s.max_new_tokens),
-        )
+        done = self.ended | (n == self.settings.max_new_tokens)
+        return token[:, None], torch.zeros_like(token[:, None]), done
 
-    def written(self, row: int) -> Written:
+    def _next(self, scores: Tensor, n: int) -> Tensor:
+        s = self.settings
+        if self.uniform is None or not s.sample:
+            return scores.argmax(-1)
+        return sample(scores, self.uniform[:, n - 1], s.temperature, s.top_k, s.top_p)
+
+    def decoded(self, row: int) -> Decoded:
         ids, ended = self.tokens[row].tolist(), bool(self.ended[row])
         score = self.total[row].item() / len(ids) ** self.settings.length_penalty
-        return Written(ids[:-1] if ended else ids, ended, score)
+        return Decoded(ids[:-1] if ended else ids, ended, score)
 
     def keep(self, rows: Tensor) -> None:
         self.tokens, self.total = self.tokens[rows], self.total[rows]
-        self.uniform = None if self.uniform is None else self.uniform[rows]
+        if self.uniform is not None:
+            self.uniform = self.uniform[rows]
 
 
 class _Beams:
-    """The search of the module's docstring. `step` takes logits (examples, beams, vocabulary); 1 beam at first."""
+    """The beam search that the module describes. `step` takes logits (examples, beams, vocabulary),
+    with 1 beam at first."""
 
-    def __init__(self, logits: Tensor, settings: Decode, ends: Tensor):
+    def __init__(self, logits: Tensor, batch: _Batch):
         examples, _, vocabulary = logits.shape
-        self.settings, self.ends, self.width = settings, ends, settings.beams
-        self.candidates = self.width * max(2, 1 + len(ends))
-        if self.width > vocabulary - len(ends):
+        self.settings = batch.settings
+        self.ends = batch.ends
+        self.width = self.settings.beams
+        self.candidates = self.width * max(2, 1 + len(self.ends))
+        if self.width > vocabulary - len(self.ends):
             raise ModelError(
                 f"decode.beams {self.width} is too many for a vocabulary of {vocabulary} tokens"
             )
         self.tokens = logits.new_zeros(examples, 1, 0, dtype=torch.long)
         self.totals = logits.new_zeros(examples, 1, dtype=torch.float)
+        # the scores of the finished texts, the best first
         self.finished = self.totals.new_full((examples, self.width), NEVER)
-        """What the finished texts count, the best first."""
-        self.best = self.tokens.new_zeros(examples, settings.max_new_tokens)
+        self.best = self.tokens.new_zeros(examples, self.settings.max_new_tokens)
         self.length = self.tokens.new_zeros(examples)
         self.ended = torch.zeros_like(self.length, dtype=torch.bool)
 
     def step(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        s, n, vocabulary = self.settings, self.tokens.shape[-1] + 1, logits.shape[-1]
+        """The next token of each beam, the beam that it continues, and whether the example is done.
+
+        (examples, beams), (examples, beams) and (examples,)
+        """
+        n = self.tokens.shape[-1] + 1
+        vocabulary = logits.shape[-1]
         scores = logits.float().log_softmax(-1)
-        ban_repeats(scores, self.tokens, s.no_repeat_ngram)
+        ban_repeated_ngrams(scores, self.tokens, self.settings.no_repeat_ngram)
         scores = scores.add_(self.totals.unsqueeze(-1)).flatten(1)
         totals, where = scores.topk(min(self.candidates, scores.shape[1]))
         parents, tokens = where // vocabulary, where % vocabulary
         texts = torch.cat([_rows(self.tokens, parents), tokens.unsqueeze(-1)], -1)
         ends = torch.isin(tokens, self.ends)
         self._finish(texts, totals, ends, n)
-        self.totals, on = (totals + ends * NEVER).topk(self.width)
-        self.tokens = _rows(texts, on)
-        done = self.totals[:, 0] / n**s.length_penalty <= self.finished[:, -1]
-        return tokens.gather(1, on), parents.gather(1, on), done | (n == s.max_new_tokens)
+        self.totals, chosen = (totals + ends * NEVER).topk(self.width)
+        self.tokens = _rows(texts, chosen)
+        best_unfinished = self.totals[:, 0] / n**self.settings.length_penalty
+        done = best_unfinished <= self.finished[:, -1]
+        done = done | (n == self.settings.max_new_tokens)
+        return tokens.gather(1, chosen), parents.gather(1, chosen), done
 
     def _finish(self, texts: Tensor, totals: Tensor, ends: Tensor, n: int) -> None:
-        s, width = self.settings, self.width
-        closed = ends[:, :width] | (n == s.max_new_tokens)
-        counts = (totals[:, :width] / n**s.length_penalty).masked_fill(~closed, NEVER)
-        count, which = counts.max(1)
-        better = count > self.finished[:, 0]
+        """Note the texts of n tokens that end here."""
+        width = self.width
+        closed = ends[:, :width] | (n == self.settings.max_new_tokens)
+        scores = (totals[:, :width] / n**self.settings.length_penalty).masked_fill(~closed, NEVER)
+        score, which = scores.max(1)
+        better = score > self.finished[:, 0]
         text = _rows(texts, which[:, None]).squeeze(1)
         self.best[:, :n] = torch.where(better[:, None], text, self.best[:, :n])
         self.length = torch.where(better, n, self.length)
         self.ended = torch.where(better, ends.gather(1, which[:, None]).squeeze(1), self.ended)
-        self.finished = torch.cat([self.finished, counts], 1).topk(width)[0]
+        self.finished = torch.cat([self.finished, scores], 1).topk(width)[0]
 
-    def written(self, row: int) -> Written:
+    def decoded(self, row: int) -> Decoded:
         ids, ended = self.best[row, : int(self.length[row])].tolist(), bool(self.ended[row])
-        return Written(ids[:-1] if ended else ids, ended, self.finished[row, 0].item())
+        return Decoded(ids[:-1] if ended else ids, ended, self.finished[row, 0].item())
 
     def keep(self, rows: Tensor) -> None:
         for name in ("tokens", "totals", "finished", "best", "length", "ended"):

@@ -1,19 +1,40 @@
-"""How likely each of a few given texts is to follow a prompt."""
+"""Log-likelihoods of given texts, such as the choices of a classification, after a prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lorakit.batches import Encoded, collate
-from lorakit.evaluation.predict import Progress, in_order
-from lorakit.evaluation.way import of_one_length, pads_right
+from lorakit.evaluation.predict import OnProgress, outputs_in_order
+from lorakit.evaluation.strategy import ignores_right_padding, rows_by_length
 from lorakit.nn.logits import last_logits
 from lorakit.nn.prompt import prompt_ends
 from lorakit.tasks import Head
+
+Fields = dict[str, Tensor]
+Stem = tuple[int, ...]
+"""The tokens of a choice but the last: choices with one stem share a forward pass."""
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """A prompt followed by a stem."""
+
+    encoded: Encoded
+    stem: Stem
+
+    @property
+    def length(self) -> int:
+        return self.encoded.length
+
+    @property
+    def start(self) -> int:
+        """The position whose logits predict the first token of the choice."""
+        return self.length - len(self.stem) - 1
 
 
 def log_likelihoods(
@@ -22,80 +43,84 @@ def log_likelihoods(
     choices: Sequence[Sequence[int]],
     pad_id: int,
     batch_size: int,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> list[list[float]]:
-    """log p(choice | prompt) in nats for every prompt and choice, the sum over the choice's tokens.
+    """log p(choice | prompt) in nats for every prompt and choice, summed over the choice's tokens.
 
-    choices: token ids, none empty. Choices that differ in their last token alone, such as all of one token, share a
-    forward pass. batch_size: sequences at a time.
+    choices: token ids, at least one each. Choices that differ in their last token only, such as
+    all choices of one token, share a forward pass. batch_size: sequences at a time.
     """
-    stems: dict[tuple[int, ...], list[int]] = {}
+    by_stem: dict[Stem, list[int]] = {}
     for number, choice in enumerate(choices):
-        stems.setdefault(tuple(choice[:-1]), []).append(number)
-    rows = [(prompt, stem) for prompt in prompts for stem in stems]
-    items = [_followed(prompt, stem) for prompt, stem in rows]
+        by_stem.setdefault(tuple(choice[:-1]), []).append(number)
+    of_stem = {stem: [choices[n] for n in numbers] for stem, numbers in by_stem.items()}
+    sequences = [_followed(prompt, stem) for prompt in prompts for stem in by_stem]
 
-    def outputs(
-        batch: Sequence[tuple[Encoded, list[int]]], device: torch.device
-    ) -> list[list[float]]:
-        """Of each row, what its choices get."""
-        fields = collate([item for item, _ in batch], Head.CLASSIFICATION, pad_id)
-        fields = {name: value.to(device) for name, value in fields.items()}
-        found: dict[int, list[float]] = {}
-        for part, own in _read_together(model, fields):
-            found |= zip(part, together([batch[row] for row in part], own), strict=True)
-        return [found[row] for row in range(len(batch))]
+    def outputs(batch: Sequence[_Sequence], device: torch.device) -> list[list[float]]:
+        fields = collate([one.encoded for one in batch], Head.CLASSIFICATION, pad_id)
+        on_device = {name: value.to(device) for name, value in fields.items()}
+        return _of_batch(model, batch, on_device, of_stem)
 
-    def together(
-        batch: Sequence[tuple[Encoded, list[int]]], fields: dict[str, Any]
-    ) -> list[list[float]]:
-        starts = [
-            item.length - len(stem) - 1 for item, stem in batch
-        ]  # the position that predicts the first token
-        first = min(starts)
-        fields |= prompt_ends(model, torch.tensor(starts, device=fields["input_ids"].device) + 1)
-        logits = last_logits(model, fields, fields["input_ids"].shape[1] - first)
-        found = []
-        for row, (start, (_, stem)) in enumerate(zip(starts, batch, strict=True)):
-            log_p = (
-                logits[row, start - first : start - first + len(stem) + 1].float().log_softmax(-1)
-            )
-            own = [choices[number] for number in stems[tuple(stem)]]
-            found.append(
-                [
-                    float(sum(log_p[place, token] for place, token in enumerate(choice)))
-                    for choice in own
-                ]
-            )
-        return found
-
-    pairs: list[Any] = [(item, list(stem)) for item, (_, stem) in zip(items, rows, strict=True)]
-    answers = iter(
-        in_order(model, pairs, batch_size, outputs, progress, length=lambda pair: pair[0].length)
-    )
+    found = iter(outputs_in_order(model, sequences, batch_size, outputs, progress))
     result = []
     for _ in prompts:
         values = [0.0] * len(choices)
-        for numbers in stems.values():
-            for number, value in zip(numbers, next(answers), strict=True):
+        for numbers in by_stem.values():
+            for number, value in zip(numbers, next(found), strict=True):
                 values[number] = value
         result.append(values)
     return result
 
 
-def _read_together(
-    model: nn.Module, fields: dict[str, Any]
-) -> Iterator[tuple[list[int], dict[str, Any]]]:
-    """The rows of a batch by their numbers, and their fields: all at once, or one length after the other."""
+def _followed(prompt: Encoded, stem: Stem) -> _Sequence:
+    ids = [*prompt.inputs["input_ids"], *stem]
+    inputs = {"input_ids": ids, "attention_mask": [1] * len(ids)}
+    return _Sequence(Encoded(prompt.id, inputs, None), stem)
+
+
+def _of_batch(
+    model: nn.Module,
+    batch: Sequence[_Sequence],
+    fields: Fields,
+    choices: Mapping[Stem, Sequence[Sequence[int]]],
+) -> list[list[float]]:
+    """The log-likelihoods of each sequence's choices."""
+    found: dict[int, list[float]] = {}
+    for rows, own in _read_together(model, fields):
+        sequences = [batch[row] for row in rows]
+        for row, sequence, log_p in zip(
+            rows, sequences, _log_probabilities(model, sequences, own), strict=True
+        ):
+            found[row] = [
+                float(sum(log_p[place, token] for place, token in enumerate(choice)))
+                for choice in choices[sequence.stem]
+            ]
+    return [found[row] for row in range(len(batch))]
+
+
+def _log_probabilities(
+    model: nn.Module, sequences: Sequence[_Sequence], fields: Fields
+) -> Iterator[Tensor]:
+    """For each sequence (tokens of the stem + 1, vocabulary), from the first token of its choices
+    on."""
+    first = min(sequence.start for sequence in sequences)
+    starts = torch.tensor([s.start for s in sequences], device=fields["input_ids"].device)
+    fields = fields | prompt_ends(model, starts + 1)
+    logits = last_logits(model, fields, fields["input_ids"].shape[1] - first)
+    for row, sequence in enumerate(sequences):
+        at = sequence.start - first
+        yield logits[row, at : at + len(sequence.stem) + 1].float().log_softmax(-1)
+
+
+def _read_together(model: nn.Module, fields: Fields) -> Iterator[tuple[list[int], Fields]]:
+    """Row numbers of a batch and their fields: all rows at once, or those of one length where the
+    model sees padding."""
     ids, mask = fields["input_ids"], fields["attention_mask"]
-    if mask.all() or pads_right(getattr(model, "module", model), ids, mask):  # type: ignore[arg-type]
+    # the model itself, and not the wrapper of several processes
+    plain = getattr(model, "module", model)
+    if mask.all() or ignores_right_padding(plain, ids, mask):  # type: ignore[arg-type]
         yield list(range(len(ids))), fields
         return
-    for rows in of_one_length(mask):
+    for rows in rows_by_length(mask):
         length = int(mask[rows[0]].sum())
         yield rows.tolist(), {name: value[rows, :length] for name, value in fields.items()}
-
-
-def _followed(prompt: Encoded, stem: Sequence[int]) -> Encoded:
-    ids = [*prompt.inputs["input_ids"], *stem]
-    return Encoded(prompt.id, {"input_ids": ids, "attention_mask": [1] * len(ids)}, None)

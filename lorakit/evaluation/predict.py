@@ -1,4 +1,5 @@
-"""Outputs in the order of the examples, each example exactly once, whatever the number of processes."""
+"""Model outputs in the order of the examples, each example exactly once, on any number of
+processes."""
 
 from __future__ import annotations
 
@@ -6,8 +7,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -16,13 +16,15 @@ from torch import Tensor, nn
 
 from lorakit.batches import Encoded, collate
 from lorakit.evaluation.decode import decode
-from lorakit.nn.products import laid_out
+from lorakit.fast.blocks import laid_out
 from lorakit.recipe.schema import Decode
 from lorakit.tasks import Head
 
-Progress = Callable[[int, int], None]
-WORTH_LAYING_OUT = 8
-"""Rows of a step of generation (examples x beams) from which weights are laid out for it: one row gains nothing."""
+OnProgress = Callable[[int, int], None]
+"""Called with the number of examples that are done, and of all examples of this process."""
+LAYOUT_MIN_ROWS = 8
+"""Rows of a generation step (examples x beams) from which weights are laid out for it: a single row
+does not gain from it."""
 
 
 def predict_logits(
@@ -31,9 +33,9 @@ def predict_logits(
     head: Head,
     pad_id: int,
     batch_size: int,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> list[list[float]]:
-    """One row of float32 logits per item (one value, for a regression)."""
+    """One row of float32 logits per item; one value for a regression."""
 
     def outputs(batch: Sequence[Encoded], device: torch.device) -> list[list[float]]:
         fields = collate(batch, head, pad_id)
@@ -41,12 +43,12 @@ def predict_logits(
         logits = model(**{name: value.to(device) for name, value in fields.items()}).logits
         return logits.float().cpu().tolist()
 
-    return in_order(model, items, batch_size, outputs, progress)
+    return outputs_in_order(model, items, batch_size, outputs, progress)
 
 
 @dataclass(frozen=True)
 class Generated:
-    """A text without its end token; ended: False where max_new_tokens cut it."""
+    """A text without its end token. ended: False where max_new_tokens cut it."""
 
     text: str
     ended: bool
@@ -61,65 +63,74 @@ def generate(
     tokenizer: Any,
     batch_size: int,
     settings: Decode,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     on_batch: OnBatch | None = None,
     seed: int = 0,
     stops: Sequence[int] = (),
 ) -> list[Generated]:
-    """What the model writes after each item's tokens (see `decode`), without special tokens.
+    """The text that the model writes after each item's tokens (see `decode`), without special
+    tokens.
 
-    batch_size: examples at a time; each has `settings.beams` beams. on_batch: called with the numbers of the items of a
-    batch and what was written to them, so that it can be saved. seed: decides the draws of `settings.sample`, each
-    item's own, so that they do not depend on the batch. stops: tokens that end a text, besides the tokenizer's end.
+    batch_size: examples at a time, each with `settings.beams` beams. on_batch: called with the
+    indices of the items of a batch and their texts, so that they can be saved. seed: decides what
+    `settings.sample` draws, for each item on its own, so that it does not depend on the batch.
+    stops: tokens that end a text, in addition to the tokenizer's end token.
     """
     ends = sorted({tokenizer.eos_token_id, *stops} - {None})
+    # the model itself, and not the wrapper of several processes
     plain: Any = getattr(model, "module", model)
 
     def outputs(batch: Sequence[Encoded], device: torch.device) -> list[Generated]:
         fields = collate(batch, Head.CLASSIFICATION, tokenizer.pad_token_id, side="left")
         ids, mask = fields["input_ids"].to(device), fields["attention_mask"].to(device)
-        draws = (
-            torch.stack([_draws(item, settings, seed) for item in batch]).to(device)
-            if settings.sample
-            else None
-        )
-        written = decode(plain, ids, mask, settings, ends, draws)
-        texts = tokenizer.batch_decode([w.ids for w in written], skip_special_tokens=True)
-        return [Generated(text, w.ended) for text, w in zip(texts, written, strict=True)]
+        uniform = None
+        if settings.sample:
+            uniform = torch.stack([_uniform(item, settings, seed) for item in batch]).to(device)
+        decoded = decode(plain, ids, mask, settings, ends, uniform)
+        texts = tokenizer.batch_decode([one.ids for one in decoded], skip_special_tokens=True)
+        return [Generated(text, one.ended) for text, one in zip(texts, decoded, strict=True)]
 
     rows = min(batch_size, len(items)) * settings.beams
-    with laid_out(plain) if rows >= WORTH_LAYING_OUT else nullcontext():
-        return in_order(model, items, batch_size, outputs, progress, on_batch)
+    with laid_out(plain) if rows >= LAYOUT_MIN_ROWS else nullcontext():
+        return outputs_in_order(model, items, batch_size, outputs, progress, on_batch)
 
 
-def _draws(item: Encoded, settings: Decode, seed: int) -> Tensor:
-    own = (
-        int.from_bytes(hashlib.blake2b(f"{seed}/{item.id}".encode(), digest_size=8).digest(), "big")
-        % 2**63
-    )
-    return torch.rand(settings.max_new_tokens, generator=torch.Generator().manual_seed(own))
+def _uniform(item: Encoded, settings: Decode, seed: int) -> Tensor:
+    """(max_new_tokens,) numbers in [0, 1), by the seed and the item's id."""
+    digest = hashlib.blake2b(f"{seed}/{item.id}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") % 2**63)
+    return torch.rand(settings.max_new_tokens, generator=generator)
+
+
+class _HasLength(Protocol):
+    @property
+    def length(self) -> int: ...
+
+
+Item = TypeVar("Item", bound=_HasLength)
+Output = TypeVar("Output")
 
 
 @torch.inference_mode()
-def in_order(
+def outputs_in_order(
     model: nn.Module,
-    items: Sequence[Any],
+    items: Sequence[Item],
     batch_size: int,
-    outputs: Callable[..., list[Any]],
-    progress: Progress | None,
-    on_batch: Callable[[Sequence[int], Sequence[Any]], None] | None = None,
-    length: Callable[[Any], int] = attrgetter("length"),
-) -> list[Any]:
-    """What `outputs(batch, device)` gives for each item, gathered from all processes, in the order of the items."""
+    outputs: Callable[[Sequence[Item], torch.device], list[Output]],
+    progress: OnProgress | None = None,
+    on_batch: Callable[[Sequence[int], Sequence[Output]], None] | None = None,
+) -> list[Output]:
+    """`outputs(batch, device)` of each item, gathered from all processes, in the order of the
+    items."""
     state = PartialState()
     device = next(model.parameters()).device
-    # longest first: little padding, and a batch that does not fit in memory shows at once
-    order = sorted(range(len(items)), key=lambda i: -length(items[i]))[
-        state.process_index :: state.num_processes
-    ]
+    # longest first: there is little padding, and a batch that is too large for the memory fails
+    # at once
+    order = sorted(range(len(items)), key=lambda i: -items[i].length)
+    order = order[state.process_index :: state.num_processes]
     was_training = model.training
     model.eval()
-    found: list[tuple[int, Any]] = []
+    found: list[tuple[int, Output]] = []
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         new = outputs([items[i] for i in chosen], device)
@@ -129,7 +140,6 @@ def in_order(
         if progress is not None:
             progress(len(found), len(order))
     model.train(was_training)
-    everyone = gather_object(found) if state.num_processes > 1 else found
-    answers = dict(everyone)
-    assert len(answers) == len(items), "an example was lost or evaluated twice"
-    return [answers[i] for i in range(len(items))]
+    gathered = dict(gather_object(found) if state.num_processes > 1 else found)
+    assert len(gathered) == len(items), "an example was lost or evaluated twice"
+    return [gathered[i] for i in range(len(items))]

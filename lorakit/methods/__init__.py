@@ -1,6 +1,8 @@
-"""What is trained. One file per method, in drawers that differ in contract: `reparam` (W -> W + dW, mergeable),
-`subset` (parameters that are already there), `insert` (modules in the path), `prompt` (tokens in the rows) and `sum`
-(two of these)."""
+"""Methods: what is trained, one file per method.
+
+They are in folders that differ in contract: `reparam` (W -> W + dW, mergeable), `subset` (existing
+parameters), `insert` (modules in the path), `prompt` (tokens in the rows) and `sum` (two of these).
+"""
 
 from __future__ import annotations
 

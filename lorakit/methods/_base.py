@@ -1,6 +1,7 @@
-"""The contract of a method: its configuration is its schema, `attach` puts it on a model and returns an `Attachment`.
+"""The contract of a method: a configuration, and `attach`, which returns an `Attachment`.
 
-A method file is imported to check a recipe, before torch is; so it imports `lorakit.nn` inside `attach`.
+A method's file is imported to validate a recipe, before torch is; so it imports `lorakit.nn` inside
+`attach`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, ClassVar
 
 from lorakit.config import Config
+from lorakit.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -25,13 +27,13 @@ class Method(Config, ABC):
 
     name: str
     freezes_base: ClassVar[bool] = False
-    """Nothing that the checkpoint holds is trained, so that it may be kept in half precision."""
+    """Whether no parameter of the checkpoint trains, so that it may be in half precision."""
     merges: ClassVar[bool] = True
-    """What is trained can become part of the base's weights; False: `why_unmergeable` says why it never can."""
+    """Whether what trains can become part of the base's weights (see `why_unmergeable`)."""
 
     @property
     def added_tokens(self) -> int:
-        """How many tokens of its own the method puts into every row that the model reads."""
+        """The number of tokens that the method adds to each row that the model reads."""
         return 0
 
     @abstractmethod
@@ -40,16 +42,18 @@ class Method(Config, ABC):
     ) -> Attachment:
         """Prepare `model` for training in place.
 
-        roles: where the architecture keeps W_q, W_v and the rest (`lorakit.nn.select.Roles`).
-        newly_initialised: names of parameters that the checkpoint did not hold; every method trains and saves them.
+        roles: where the architecture keeps W_q, W_v and the others (`lorakit.nn.select.Roles`).
+        newly_initialised: names of parameters that the checkpoint does not have; every method
+        trains and saves them.
         """
 
     def parameter_groups(self, trained: Mapping[str, nn.Parameter]) -> list[dict] | None:
-        """Optimizer groups of this method's own (LoRA+, say); None: the recipe's weight decay decides.
+        """The method's own optimizer groups, as in LoRA+; None: the recipe's weight decay decides.
 
-        Each is a dict with `params`, a list of parameters, and may have `weight_decay`, `betas`, `eps`, and a learning
-        rate of its own: `lr_ratio`, times train.learning_rate, or `lr`, the rate itself. Both are the rate at its
-        height: warm-up and schedule scale it as they do the recipe's. Every trained parameter is in one group.
+        Each is a dict with `params`, a list of parameters, and may have `weight_decay`, `betas`,
+        `eps` and its own learning rate: `lr_ratio`, times train.learning_rate, or `lr`, the rate
+        itself. Both are the peak rate, which warm-up and schedule scale like the recipe's. Each
+        trained parameter is in one group.
         """
         return None
 
@@ -61,38 +65,46 @@ class Attachment(ABC):
     method: Method
     newly_initialised: frozenset[str]
     sites: list[Site]
-    """Where the method put something of its own; empty for a method that trains what is already there."""
+    """Where the method added a module; empty for a method that trains existing parameters."""
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """Everything that was trained, by the name under which `load_state` takes it back: detached, on the CPU."""
+        """All trained tensors by the names that `load_state` takes: detached copies on the CPU."""
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put a `state()` back. Strict: a name that is missing, left over or of another shape is an AdapterError."""
+        """Load a `state()`. AdapterError: a name is missing or unknown, or has another shape."""
 
     @abstractmethod
     def merge(self) -> None:
-        """Fold what was trained into the base weights, for good: afterwards the model is a plain one.
+        """Fold the change into the base weights for good: afterwards the model is a plain one.
 
         The sum is formed in float32 and rounded once to the weight's own dtype.
         """
 
+    def detach(self) -> None:
+        """Take the method off: the base is what it was before `attach`, with the newly initialised
+        parameters as they are now, and another method can be attached.
+
+        ModelError: the method does not support it, or what was trained is merged.
+        """
+        raise ModelError(f"{self.method.name} cannot be detached; load the base model again")
+
     def why_unmergeable(self) -> str | None:
-        """The reason why `merge` would refuse, to be known before anything is trained; None: it would not."""
+        """The reason why `merge` would raise, known before training; None: it would not."""
         return None
 
     @abstractmethod
     def off(self) -> AbstractContextManager[None]:
-        """Inside, the model computes as if the method had never been attached (the newly initialised head stays)."""
+        """Inside, the model computes as if nothing were attached (with the trained head)."""
 
     def folded(self) -> AbstractContextManager[None]:
-        """Inside, the model computes the same from merged weights, if the method has any: faster to generate with."""
+        """Inside, the model computes the same from merged weights if it can, to generate faster."""
         return nullcontext()
 
     @abstractmethod
     def delta_norms(self) -> dict[str, float]:
-        """Site or parameter -> relative size of its change, ||dW||_F / ||W||_F (||dW||_F where W is zero)."""
+        """Site or parameter -> size of its change, ||dW||_F / ||W||_F (||dW||_F if W is zero)."""
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Every parameter that the optimizer updates, under its name in the model."""

@@ -1,4 +1,4 @@
-"""Methods that put parts of their own into a frozen model which no weight of it can hold: adapters and prefixes."""
+"""Inserts: modules in a frozen model that cannot be merged into it (adapters, prefixes)."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from lorakit.methods._base import Attachment, Method
 from lorakit.methods._state import read_parameters, write_parameters
 from lorakit.nn.freeze import train_only
 from lorakit.nn.select import Site
-from lorakit.nn.surgery import CHILD, Part, put, switched_off
+from lorakit.nn.surgery import CHILD, LayerPart, put, switched_off, take_off
 
 
-class Insert(Part):
-    """A part that says how far it is from where it changes nothing, or from where it began."""
+class Insert(LayerPart):
+    """A layer part that measures its own change."""
 
     @abstractmethod
     def change(self) -> float:
-        """What `Attachment.delta_norms` gives for it."""
+        """Its relative size, for `Attachment.delta_norms`."""
 
 
 class InsertAttachment(Attachment):
-    """The parts on their sites; the base is frozen, the newly initialised head trains."""
+    """Inserts on their sites; they and the newly initialised head train."""
 
     def __init__(
         self,
@@ -36,12 +36,10 @@ class InsertAttachment(Attachment):
         why: str,
     ):
         """why: the reason why this cannot be merged."""
-        self.model, self.method, self.newly_initialised, self.why = (
-            model,
-            method,
-            frozenset(newly_initialised),
-            why,
-        )
+        self.model = model
+        self.method = method
+        self.newly_initialised = frozenset(newly_initialised)
+        self.why = why
         self.sites = [site for site, _ in inserts]
         self.inserts = {site.name: insert for site, insert in inserts}
         if taken := [site.path for site in self.sites if hasattr(site.module, CHILD)]:
@@ -50,13 +48,8 @@ class InsertAttachment(Attachment):
             )
         for site, insert in inserts:
             put(site, insert)
-        train_only(
-            model,
-            {
-                *newly_initialised,
-                *(name for name, _ in model.named_parameters() if f".{CHILD}." in name),
-            },
-        )
+        own = {name for name, _ in model.named_parameters() if f".{CHILD}." in name}
+        train_only(model, own | self.newly_initialised)
 
     def _saved(self) -> dict[str, nn.Parameter]:
         named = {
@@ -64,14 +57,9 @@ class InsertAttachment(Attachment):
             for name, part in self.inserts.items()
             for own, p in part.named_parameters()
         }
-        return {
-            **named,
-            **{
-                name: p
-                for name, p in self.model.named_parameters()
-                if name in self.newly_initialised
-            },
-        }
+        parameters = self.model.named_parameters()
+        head = {name: p for name, p in parameters if name in self.newly_initialised}
+        return {**named, **head}
 
     def state(self) -> dict[str, Tensor]:
         return read_parameters(self._saved())
@@ -82,6 +70,11 @@ class InsertAttachment(Attachment):
     def merge(self) -> None:
         """ModelError: always."""
         raise ModelError(self.why)
+
+    def detach(self) -> None:
+        """As every method's."""
+        for site in self.sites:
+            take_off(site)
 
     def why_unmergeable(self) -> str | None:
         return self.why

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
 
 def read_parameters(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Copies on the CPU, in float32 or wider as trained; whole ones of what is shared out over processes (FSDP2), each
-    of which must ask."""
+    """Copies on the CPU in the dtype that trains.
+
+    A parameter that is sharded over processes (FSDP2) is gathered, so all processes must call this.
+    """
     from lorakit.nn.freeze import whole_tensor
 
     return {
@@ -22,7 +24,10 @@ def read_parameters(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]
 
 
 def write_parameters(parameters: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -> None:
-    """Copy `state` into `parameters`. AdapterError, with nothing changed, unless names and shapes agree exactly."""
+    """Copy `state` into `parameters`.
+
+    AdapterError, and nothing is changed, unless names and shapes agree exactly.
+    """
     import torch
 
     refuse_mismatch({name: tuple(p.shape) for name, p in parameters.items()}, state)

@@ -1,9 +1,8 @@
-"""Pure functions (predictions, references) -> {name: value}, one file per metric. No network, no state.
+"""Metrics: pure functions (predictions, references) -> {key: value}, one file per metric.
 
-Values are fractions where the metric is a share or a correlation; `Facts.printed` is the factor that papers print with.
-A suite, several metrics from one reading of the texts, gives values as its paper prints them.
-`lorakit.metrics.as_evaluate("f1")` wraps one as an `evaluate.Metric`; importing `evaluate` takes seconds, so only who
-asks pays.
+Values are fractions where the metric is a share or a correlation; `Facts.printed` is the factor
+that papers print with. A suite, several metrics of the same texts, gives values as its paper prints
+them. `lorakit.metrics.as_evaluate("f1")` wraps one as an `evaluate.Metric`.
 """
 
 from __future__ import annotations
@@ -13,33 +12,42 @@ from typing import TYPE_CHECKING, Any
 
 from lorakit.errors import RecipeError
 from lorakit.metrics._attempt import Failed, attempt, failures, without
-from lorakit.metrics._base import Compared, Facts, Weigh, metric
+from lorakit.metrics._base import Compared, Facts, Metric, metric
+from lorakit.metrics._meteor.data import missing_nlg_data
+from lorakit.metrics._statistics import Means, Statistics, Sums, Weighted, joined
 from lorakit.metrics._tokens import Tokenize, say_poor
-from lorakit.metrics._weighted import Weighted
 from lorakit.registry import Registry
 
 if TYPE_CHECKING:
     from lorakit.metrics._evaluate import as_evaluate
 
-metrics: Registry[Callable[..., dict[str, float]]] = Registry("lorakit.metrics", "metric")
+metrics: Registry[Metric] = Registry("lorakit.metrics", "metric")
 
 
 def facts_of(name: str) -> Facts:
-    """What the metric of that name compares, returns and prints. RecipeError: no metric of that name."""
+    """What the metric of that name compares, returns and prints.
+
+    RecipeError: there is no metric of that name, or another package's is not declared as one.
+    """
     facts = getattr(metrics.get(name), "facts", None)
     if not isinstance(facts, Facts):
         raise RecipeError(
-            f"the metric {name!r} does not say what it compares; declare it with lorakit.metrics.metric"
+            f"the metric {name!r} does not say what it compares; "
+            "declare it with lorakit.metrics.metric"
         )
     return facts
 
 
-def weighted_of(name: str) -> Weigh | None:
-    """The metric of that name on weighted examples; None where it has no such form."""
-    return getattr(metrics.get(name), "weighted", None)
+def weighted_of(name: str) -> Callable[..., Weighted] | None:
+    """The metric of that name for weighted examples: (predictions, references) -> `Weighted`.
+
+    None where a model would have to read the texts again.
+    """
+    return None if facts_of(name).model else metrics.get(name).weigh
 
 
 def __getattr__(name: str) -> Any:
+    # importing `evaluate` takes seconds, so it waits until somebody asks
     if name == "as_evaluate":
         from lorakit.metrics._evaluate import as_evaluate
 
@@ -51,14 +59,20 @@ __all__ = [
     "Compared",
     "Facts",
     "Failed",
+    "Means",
+    "Metric",
+    "Statistics",
+    "Sums",
     "Tokenize",
     "Weighted",
     "as_evaluate",
     "attempt",
     "facts_of",
     "failures",
+    "joined",
     "metric",
     "metrics",
+    "missing_nlg_data",
     "say_poor",
     "weighted_of",
     "without",

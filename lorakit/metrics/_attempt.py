@@ -1,4 +1,4 @@
-"""A metric that fails takes no other with it: its values are NaN, and who collects the failures says so."""
+"""Failures of metrics: a metric that fails gets NaN, and the others are still computed."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ from lorakit.errors import LorakitError, MetricError
 log = logging.getLogger(__name__)
 
 Failed = dict[str, str]
-"""metric -> why it has no value"""
+"""metric -> the reason why it does not have a value"""
 
-_noted: ContextVar[Failed | None] = ContextVar("noted", default=None)
+_failed: ContextVar[Failed | None] = ContextVar("failed", default=None)
 _without: ContextVar[frozenset[str]] = ContextVar("without", default=frozenset())
 
 
 @contextmanager
 def failures() -> Iterator[Failed]:
-    """Inside, a metric that fails is noted here and its values are NaN; outside, it is a MetricError."""
+    """Inside, a metric that fails is recorded in the yielded dictionary and its values are NaN.
+
+    Outside, it raises a MetricError.
+    """
     found: Failed = {}
-    before = _noted.set(found)
+    before = _failed.set(found)
     try:
         yield found
     finally:
-        _noted.reset(before)
+        _failed.reset(before)
 
 
 @contextmanager
 def without(keys: Iterable[str]) -> Iterator[None]:
-    """Inside, metrics that give these keys and no others are not computed, and left out of the scores."""
+    """Inside, metrics that give only these keys are not computed, and left out of the scores."""
     before = _without.set(frozenset(keys))
     try:
         yield
@@ -43,28 +46,29 @@ def without(keys: Iterable[str]) -> Iterator[None]:
 def attempt(
     keys: Sequence[str], compute: Callable[[], dict[str, float]], factor: float = 1.0
 ) -> dict[str, float]:
-    """What `compute` gives, times `factor`; where it fails, NaN for each key.
+    """The values of `compute`, times `factor`; NaN for each key where it fails.
 
-    MetricError: it failed, and nobody collects failures. Other errors of lorakit, such as a DataError, go through.
+    MetricError: it failed outside of `failures`. Other errors of lorakit, such as a DataError, are
+    raised in any case, because they concern the input.
     """
     if _without.get().issuperset(keys):
         return {}
     try:
         return {key: value * factor for key, value in compute().items()}
     except MetricError as error:
-        return _note(keys, error)
+        return _record(keys, error)
     except LorakitError:
         raise
     except Exception as error:
         log.debug("%s failed", ", ".join(keys), exc_info=error)
         known = MetricError(f"{', '.join(keys)}: {type(error).__name__}: {error}")
         known.__cause__ = error
-        return _note(keys, known)
+        return _record(keys, known)
 
 
-def _note(keys: Sequence[str], error: MetricError) -> dict[str, float]:
-    noted = _noted.get()
-    if noted is None:
+def _record(keys: Sequence[str], error: MetricError) -> dict[str, float]:
+    failed = _failed.get()
+    if failed is None:
         raise error
-    noted.update(dict.fromkeys(keys, str(error)))
+    failed.update(dict.fromkeys(keys, str(error)))
     return dict.fromkeys(keys, math.nan)

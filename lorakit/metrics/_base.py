@@ -1,18 +1,18 @@
-"""What a metric is: a function of two equally long lists, and the facts that a task needs to choose and print it."""
+"""A metric: a function of predictions and references, and the facts that a task needs to choose
+and print it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any, Literal
+from functools import update_wrapper
+from typing import Literal
 
 from lorakit.errors import DataError
-from lorakit.metrics._weighted import Weighted
+from lorakit.metrics._statistics import Statistics, Values, Weighted
 
 Compared = Literal["labels", "numbers", "texts"]
-Compute = Callable[..., dict[str, float]]
-Weigh = Callable[..., Weighted]
+Compute = Callable[..., Statistics | dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,58 +20,91 @@ class Facts:
     """How a metric may be used and printed."""
 
     of: Compared
-    """What it compares: label numbers (from 0), values, or texts (a reference may be a list of accepted texts)."""
+    """What it compares: label numbers (from 0), values, or texts. The reference of a text may be a
+    list of accepted texts."""
     keys: tuple[str, ...]
-    """What it returns, in order. A value that needs a program which is missing is left out, or its key ends in
-    `_approx`."""
+    """The keys of its values, in order. A value that needs data that is not installed is left out,
+    or its key ends in `_approx`."""
     printed: float = 100.0
-    """What papers print is the value times this: 100 for a fraction, 1 for a value that is printed as it is."""
+    """The factor that papers print the value with: 100 for a fraction, 1 for a value that is
+    printed as it is."""
     classes: int | None = None
-    """The only number of classes that it is defined for."""
+    """The only number of classes that the metric is defined for."""
     lower: tuple[str, ...] = ()
-    """The keys of which the lower value is the better one."""
+    """The keys whose lower value is the better one."""
     tokenizes: bool = False
-    """It takes `tokenize=`, the name of one of sacrebleu's tokenizers, in place of the official scorer's tokens."""
+    """The metric takes `tokenize=`, the name of one of sacrebleu's tokenizers, instead of the
+    official scorer's tokens."""
     slow: tuple[str, ...] = ()
-    """The keys that take about a millisecond per pair of short texts or more, and much more for long ones."""
+    """The keys that take a millisecond or more per pair of short texts, and much more for long
+    ones."""
     model: bool = False
-    """It reads the texts with a model of its own."""
+    """The metric reads the texts with a model of its own. It does not have a weighted form."""
     protocol: str = ""
-    """Where scorers differ: which one this equals, in which version, and what it does to the texts."""
+    """Where scorers differ: the scorer whose values these are, its version, and what it does to the
+    texts."""
 
 
-def metric(facts: Facts, weighted: Weigh | None = None) -> Callable[[Compute], Compute]:
-    """Declare a metric. What it computes may rely on having as many predictions as references, at least one, and at
-    least one text in each reference that is a list.
+class Metric:
+    """A declared metric. Calling it validates its inputs and gives its values, key -> value."""
 
-    weighted: the same metric where examples count several times, or not at all, so that its differences can be tested
-    (`lorakit compare`); None: it has no such form.
+    def __init__(self, facts: Facts, compute: Compute):
+        self.facts = facts
+        self._compute = compute
+        update_wrapper(self, compute)
+
+    def __call__(
+        self, predictions: Sequence[object], references: Sequence[object], **options: str
+    ) -> dict[str, float]:
+        return self.statistics(predictions, references, **options).score()
+
+    def weigh(
+        self, predictions: Sequence[object], references: Sequence[object], **options: str
+    ) -> Weighted:
+        """The metric of these examples as a function of how often each one counts."""
+        return self.statistics(predictions, references, **options).weigh()
+
+    def statistics(
+        self, predictions: Sequence[object], references: Sequence[object], **options: str
+    ) -> Statistics:
+        """What the metric finds. DataError: lists of different or no length, or a text without a
+        reference."""
+        self._validate(predictions, references)
+        found = self._compute(predictions, references, **options)
+        # metrics of other packages may return values only
+        return Values(found) if isinstance(found, dict) else found
+
+    def _validate(self, predictions: Sequence[object], references: Sequence[object]) -> None:
+        name = self._compute.__name__
+        if len(predictions) != len(references):
+            raise DataError(
+                f"{name}: {len(predictions)} predictions for {len(references)} references; "
+                "score each example once"
+            )
+        if len(predictions) == 0:
+            raise DataError(f"{name}: no predictions, so there is nothing to score")
+        if self.facts.of != "texts":
+            return
+        for number, accepted in enumerate(references):
+            # an empty text is a reference, and an empty list is not
+            if not accepted and not isinstance(accepted, str):
+                raise DataError(f"{name}: example {number} (from 0) has no reference")
+
+
+def metric(facts: Facts) -> Callable[[Compute], Metric]:
+    """Declare a metric: a function of predictions and references that returns its `Statistics`.
+
+    The function may rely on having as many predictions as references, at least one, and at least
+    one text in each reference that is a list. It may return a plain dictionary of values instead;
+    `lorakit compare` cannot resample the examples of such a metric.
     """
 
-    def declare(compute: Compute) -> Compute:
-        @wraps(compute)
-        def checked(
-            predictions: Sequence[Any], references: Sequence[Any], **options: Any
-        ) -> dict[str, float]:
-            if len(predictions) != len(references):
-                raise DataError(
-                    f"{compute.__name__}: {len(predictions)} predictions for {len(references)} references; "
-                    "score each example once"
-                )
-            if len(predictions) == 0:
-                raise DataError(f"{compute.__name__}: no predictions, so there is nothing to score")
-            if facts.of == "texts" and not all(accepted := accepted_texts(references)):
-                raise DataError(
-                    f"{compute.__name__}: example {accepted.index([])} (from 0) has no reference"
-                )
-            return compute(predictions, references, **options)
-
-        checked.facts, checked.weighted = facts, weighted  # type: ignore[attr-defined]
-        return checked
+    def declare(compute: Compute) -> Metric:
+        return Metric(facts, compute)
 
     return declare
 
 
 def accepted_texts(references: Sequence[str | Sequence[str]]) -> list[list[str]]:
-    """The accepted texts of each example as a list, also where there is one and it is given as a text."""
+    """The accepted texts of each example as a list, also where a single text is given."""
     return [[accepted] if isinstance(accepted, str) else list(accepted) for accepted in references]

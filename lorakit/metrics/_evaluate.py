@@ -1,5 +1,8 @@
-"""A metric as an `evaluate.Metric`, made here: `evaluate.load` would fetch code from the hub, or run it from the
-current folder."""
+"""Metrics as `evaluate.Metric` objects.
+
+They are built here, because `evaluate.load` would fetch code from the hub, or run it from the
+current folder.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,8 @@ _FEATURES = {
 
 
 class _Wrapped(evaluate.Metric):
+    """The metric whose name is the configuration's."""
+
     def _info(self) -> evaluate.MetricInfo:
         name = self.config_name
         features = _FEATURES[facts_of(name).of]
@@ -38,10 +43,12 @@ class _Wrapped(evaluate.Metric):
 
 
 def as_evaluate(name: str, **options: Any) -> evaluate.Metric:
-    """The metric of that name as an `evaluate.Metric`: `add_batch`, `compute`, several processes, `evaluate.combine`.
+    """The metric of that name as an `evaluate.Metric`, for `add_batch`, several processes and
+    `evaluate.combine`.
 
-    Its values are those of the function: fractions, not percent. options are those of `evaluate.Metric`; `cache_dir` is
-    where it keeps what was added, by default `~/.cache/huggingface/metrics`. RecipeError: no metric of that name.
+    Its values are the function's: fractions, not percent. options: of `evaluate.Metric`, such as
+    `cache_dir` for the examples that are added, by default `~/.cache/huggingface/metrics`.
+    RecipeError: there is no metric of that name.
     """
     metrics.get(name)
-    return type(f"{name.title().replace('_', '')}", (_Wrapped,), {})(config_name=name, **options)
+    return type(name.title().replace("_", ""), (_Wrapped,), {})(config_name=name, **options)

@@ -1,5 +1,7 @@
-"""Where texts are split by another rule than the official scorer's: sacrebleu's tokenizers, for scripts that have no
-spaces (`zh`, `char`) or no letters a-z (`intl`)."""
+"""sacrebleu's tokenizers, for scripts without spaces (`zh`, `char`) or letters a-z (`intl`).
+
+They replace the official scorer's rule where a recipe asks for one; a warning says where it should.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,11 @@ from typing import Literal
 log = logging.getLogger(__name__)
 
 Tokenize = Literal["13a", "intl", "zh", "char", "none"]
-WORDS = 4
+BLEU_TOKENS = 4
 """Tokens that a text needs for BLEU's longest n-gram."""
 UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff]"
 )
 """Thai, Lao, Burmese, Khmer, kana and Chinese characters."""
 BY_SPACES = ("bleu", "nist", "ter", "cider", "rouge_l", "meteor", "e2e_metrics", "generation_eval")
@@ -23,7 +26,7 @@ BY_SPACES = ("bleu", "nist", "ter", "cider", "rouge_l", "meteor", "e2e_metrics",
 
 @lru_cache
 def splitter(name: str, lowercase: bool = False) -> Callable[[str], list[str]]:
-    """Text to tokens, as sacrebleu's tokenizer of that name has them."""
+    """The function from a text to the tokens of sacrebleu's tokenizer of that name."""
     from sacrebleu.metrics.bleu import BLEU
 
     tokenizer = BLEU(tokenize=name, force=True).tokenizer
@@ -35,12 +38,13 @@ def splitter(name: str, lowercase: bool = False) -> Callable[[str], list[str]]:
 
 
 def say_poor(name: str, references: Sequence[Sequence[str]], tokenize: str | None) -> None:
-    """A warning, once: references in which the metric finds too few tokens, so that it says little or nothing."""
-    if (
-        why := _poor(name, [text for accepted in references for text in accepted], tokenize)
-    ) is not None:
+    """Warn, once, of references in which the metric finds too few tokens to tell answers apart."""
+    texts = [text for accepted in references for text in accepted]
+    reason = _poor(name, texts, tokenize)
+    if reason is not None:
         _say(
-            f"{name}: {why}; task.tokenize (zh, char, intl) splits other scripts, exact_match needs no tokens"
+            f"{name}: {reason}; task.tokenize (zh, char, intl) splits other scripts, and "
+            "exact_match does not need tokens"
         )
 
 
@@ -50,38 +54,41 @@ def _say(message: str) -> None:
 
 
 def _poor(name: str, texts: Sequence[str], tokenize: str | None) -> str | None:
+    """Why the metric says little about these references, if it does."""
     if name == "rouge" and tokenize is None:
-        return _without(texts, _is_latin, "most of their letters are not a-z")
-    if name in BY_SPACES and tokenize is None:
-        odd = [text for text in texts if _is_unspaced(text)]
-        if odd:
-            return f"{len(odd)} of {len(texts)} references are written without spaces, and are one token each or few"
-    if (
-        name == "bleu"
-        and texts
-        and not any(len(splitter(tokenize or "13a")(text)) >= WORDS for text in texts)
-    ):
-        return f"no reference has {WORDS} tokens, so that a right answer scores 0"
+        return _too_few(texts, _is_latin, "most of their letters are not a-z")
     if name == "rouge" and tokenize is not None:
-        return _without(texts, lambda text: bool(splitter(tokenize)(text)), "they are empty")
+        return _too_few(texts, lambda text: bool(splitter(tokenize)(text)), "they are empty")
+    if name in BY_SPACES and tokenize is None:
+        unspaced = sum(map(_is_unspaced, texts))
+        if unspaced:
+            return (
+                f"{unspaced} of {len(texts)} references are written without spaces, and have one "
+                "token or few"
+            )
+    if name == "bleu" and texts:
+        split = splitter(tokenize or "13a")
+        if all(len(split(text)) < BLEU_TOKENS for text in texts):
+            return f"no reference has {BLEU_TOKENS} tokens, so that a correct answer scores 0"
     return None
 
 
-def _without(texts: Sequence[str], has: Callable[[str], bool], what: str) -> str | None:
-    none = sum(not has(text) for text in texts)
+def _too_few(texts: Sequence[str], has: Callable[[str], bool], reason: str) -> str | None:
+    empty = sum(not has(text) for text in texts)
+    if not empty:
+        return None
     return (
-        f"{none} of {len(texts)} references hold few tokens or none, so that they score 0 ({what})"
-        if none
-        else None
+        f"{empty} of {len(texts)} references have few tokens or none, so that they score 0 "
+        f"({reason})"
     )
 
 
 def _is_latin(text: str) -> bool:
-    letters = [sign for sign in text if sign.isalpha()]
+    letters = [character for character in text if character.isalpha()]
     plain = re.findall("[a-z]", text.lower())
     return re.search("[a-z0-9]", text.lower()) is not None and 2 * len(plain) >= len(letters)
 
 
 def _is_unspaced(text: str) -> bool:
-    letters = [sign for sign in text if sign.isalpha()]
+    letters = [character for character in text if character.isalpha()]
     return 2 * len(UNSPACED.findall("".join(letters))) > len(letters)

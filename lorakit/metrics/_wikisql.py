@@ -1,7 +1,8 @@
-"""How WikiSQL (Zhong et al. 2017) compares queries: as they are written, and by what they give on their table.
+"""WikiSQL's comparison of queries (Zhong et al. 2017): by logical form, and by result on the table.
 
-Equal to evaluate.py, lib/query.py and lib/dbengine.py of github.com/salesforce/WikiSQL. The SQL that runs is made from
-indices and bound values, on a copy of the table in memory that cannot be written, within a time limit.
+The values equal evaluate.py, lib/query.py and lib/dbengine.py of github.com/salesforce/WikiSQL. The
+SQL that runs is made from indices and bound values. It runs on a read-only copy of the table in
+memory, within a time limit.
 """
 
 from __future__ import annotations
@@ -17,15 +18,20 @@ from typing import Any
 
 from lorakit.errors import DataError
 from lorakit.metrics._base import Facts, metric
-from lorakit.metrics._weighted import Weighted, means
+from lorakit.metrics._statistics import Means
 
 AGGREGATES = ("", "MAX", "MIN", "COUNT", "SUM", "AVG")
 OPERATORS = ("=", ">", "<", "OP")
-"""By number, as the files have them. OP is in the official list and no operator of SQL: it stands in no gold query."""
+"""By number, as in the files. OP is in the official list but is not an operator of SQL; it does not
+occur in a gold query."""
 
-PROTOCOL = "as evaluate.py of salesforce/WikiSQL: conditions in any order, values compared in lower case as text"
+PROTOCOL = (
+    "as evaluate.py of salesforce/WikiSQL: conditions in any order, values compared in lower case "
+    "as text"
+)
 SECONDS = 2.0
 ROWS = 100_000
+"""The limits of one query. Real ones need milliseconds; a predicted one may be anything."""
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ}
 _NUMBER = re.compile(r"[-+]?\d*\.\d+|\d+")
 
@@ -44,7 +50,7 @@ class Query:
     conditions: tuple[tuple[int | str, int, Value], ...] = ()
 
     def logical_form(self) -> tuple[Any, ...]:
-        """What must be equal in two queries that are the same: 5 is "5" and not "5.0", a condition twice is one."""
+        """Equal for equal queries: 5 is "5" and not "5.0", and a repeated condition counts once."""
         conditions = frozenset(
             (column, operator, str(value).lower()) for column, operator, value in self.conditions
         )
@@ -59,32 +65,29 @@ class Table:
     rows: tuple[tuple[Value | None, ...], ...]
 
     def __post_init__(self) -> None:
-        if unknown := set(self.types) - {"text", "real"}:
+        unknown = set(self.types) - {"text", "real"}
+        if unknown:
             raise DataError(
                 f"columns of type {', '.join(map(repr, unknown))}; a column is 'text' or 'real'"
             )
-        if wrong := [row for row in self.rows if len(row) != len(self.types)]:
+        wrong = [row for row in self.rows if len(row) != len(self.types)]
+        if wrong:
             raise DataError(
-                f"a row of {len(wrong[0])} cells in a table of {len(self.types)} columns: {wrong[0]!r:.80}"
+                f"a row of {len(wrong[0])} cells in a table of {len(self.types)} columns: "
+                f"{wrong[0]!r:.80}"
             )
 
 
 def same_form(predictions: Sequence[Query | None], references: Sequence[Query]) -> list[bool]:
-    """Of each example, whether the prediction is the reference's query."""
+    """For each example, whether the prediction is the reference's query."""
     pairs = zip(predictions, references, strict=True)
     return [said is not None and said.logical_form() == gold.logical_form() for said, gold in pairs]
 
 
-def weighted(predictions: Sequence[Query | None], references: Sequence[Query]) -> Weighted:
-    return means({"logical_form_accuracy": same_form(predictions, references)})
-
-
-@metric(Facts(of="labels", keys=("logical_form_accuracy",), protocol=PROTOCOL), weighted)
-def logical_form(
-    predictions: Sequence[Query | None], references: Sequence[Query]
-) -> dict[str, float]:
-    """Share of predictions that are the reference's query; None is no query, and wrong. Fraction in 0..1."""
-    return {"logical_form_accuracy": sum(same_form(predictions, references)) / len(references)}
+@metric(Facts(of="labels", keys=("logical_form_accuracy",), protocol=PROTOCOL))
+def logical_form(predictions: Sequence[Query | None], references: Sequence[Query]) -> Means:
+    """Share of predictions that are the reference's query, in 0..1. None, no query, is wrong."""
+    return Means({"logical_form_accuracy": same_form(predictions, references)})
 
 
 def same_result(
@@ -93,10 +96,11 @@ def same_result(
     names: Sequence[str],
     tables: Mapping[str, Table],
 ) -> list[bool]:
-    """Of each example, whether the prediction gives what the reference gives on the table of that name: rows in order,
-    none included.
+    """For each example, whether prediction and reference give the same rows, in order, on the table
+    of that name.
 
-    Execution accuracy is the share of them. A query that fails equals nothing. DataError: a reference that fails.
+    No rows equal no rows. Execution accuracy is the share of True. A prediction that fails is
+    wrong. DataError: a reference fails.
     """
     places: dict[str, list[int]] = {}
     for i, name in enumerate(names):
@@ -116,7 +120,10 @@ def same_result(
 
 
 def result(query: Query, table: Table, base: sqlite3.Connection) -> list[Value | None] | None:
-    """The rows that the query gives, in the table's order; None where it fails, or needs too long. base: `opened`."""
+    """The rows of the query, in the table's order; None where it fails or takes too long.
+
+    base: `opened(table)`.
+    """
     try:
         return run(base, *statement(query, table.types))
     except (sqlite3.Error, LookupError, ValueError, ArithmeticError):
@@ -124,9 +131,10 @@ def result(query: Query, table: Table, base: sqlite3.Connection) -> list[Value |
 
 
 def statement(query: Query, types: Sequence[str]) -> tuple[str, dict[str, Value]]:
-    """SQL of nothing but keywords and column numbers, and the values to bind. LookupError, ValueError: none is there.
+    """SQL that has only keywords and column numbers, and the values to bind.
 
-    Conditions on one column share a value, the last one, as in the official code.
+    Conditions on one column share a value, the last one, as in the official code. LookupError,
+    ValueError: the query does not fit a table with columns of these types.
     """
     column = _column(query.column, types)
     aggregate = AGGREGATES[query.aggregate]
@@ -135,12 +143,10 @@ def statement(query: Query, types: Sequence[str]) -> tuple[str, dict[str, Value]
     values = {
         _column(at, types): _bound(value, types[int(at)]) for at, _, value in query.conditions
     }
-    where = (
-        " WHERE " + " AND ".join(f"{name} {operator} :{name}" for name, operator in parts)
-        if parts
-        else ""
-    )
-    return f"SELECT {wanted} FROM content{where}", values
+    sql = f"SELECT {wanted} FROM content"
+    if parts:
+        sql += " WHERE " + " AND ".join(f"{name} {operator} :{name}" for name, operator in parts)
+    return sql, values
 
 
 def _column(at: int | str, types: Sequence[str]) -> str:
@@ -150,7 +156,8 @@ def _column(at: int | str, types: Sequence[str]) -> str:
 
 
 def _bound(value: Value, kind: str) -> Value:
-    """Text in lower case; for a column of numbers the number that it is (1,234.5), else the first that it holds."""
+    """The value in lower case; for a column of numbers the number that it is (1,234.5), or else the
+    first one in it."""
     if not isinstance(value, str):
         return value
     text = value.lower()
@@ -163,11 +170,11 @@ def _bound(value: Value, kind: str) -> Value:
 
 
 def opened(table: Table) -> sqlite3.Connection:
-    """The table as `content`, columns col0, col1, ..., text in lower case; it can only be selected from."""
+    """A read-only database in memory with the table as `content`: columns col0, col1, ..., text in
+    lower case."""
     base = sqlite3.connect(":memory:", isolation_level=None)
-    base.execute(
-        f"CREATE TABLE content ({', '.join(f'col{i} {kind}' for i, kind in enumerate(table.types))})"
-    )
+    columns = ", ".join(f"col{i} {kind}" for i, kind in enumerate(table.types))
+    base.execute(f"CREATE TABLE content ({columns})")
     marks = ", ".join("?" * len(table.types))
     lowered = (
         [cell.lower() if isinstance(cell, str) else cell for cell in row] for row in table.rows
@@ -184,7 +191,10 @@ def _permit(action: int, _first: str | None, second: str | None, *_: str | None)
 
 
 def run(base: sqlite3.Connection, sql: str, values: Mapping[str, Value]) -> list[Value | None]:
-    """The first column of what it gives. sqlite3.Error: it is refused, or needs too long; ValueError: too many rows."""
+    """The first column of the result. sqlite3.Error: the statement is refused or takes too long.
+
+    ValueError: it gives too many rows.
+    """
     until = time.monotonic() + SECONDS
     base.set_progress_handler(lambda: time.monotonic() > until, 1000)
     found = base.execute(sql, dict(values)).fetchmany(ROWS + 1)

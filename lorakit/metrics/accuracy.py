@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lorakit.metrics._base import Facts, metric
-from lorakit.metrics._weighted import Weighted, means
+from lorakit.metrics._statistics import Means
 
 
-def weighted(predictions: Sequence[int], references: Sequence[int]) -> Weighted:
-    return means(
-        {"accuracy": [said == right for said, right in zip(predictions, references, strict=True)]}
-    )
-
-
-@metric(Facts(of="labels", keys=("accuracy",)), weighted)
-def accuracy(predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
+@metric(Facts(of="labels", keys=("accuracy",)))
+def accuracy(predictions: Sequence[int], references: Sequence[int]) -> Means:
     """Fraction in 0..1."""
-    from sklearn.metrics import accuracy_score
-
-    return {"accuracy": float(accuracy_score(references, predictions))}
+    pairs = zip(predictions, references, strict=True)
+    return Means({"accuracy": [prediction == reference for prediction, reference in pairs]})
 
 
 PLUGIN = accuracy

@@ -1,7 +1,10 @@
-"""CIDEr-D (Vedantam et al. 2015): the angle between the n-grams of an output and of a reference, rare ones first.
+"""CIDEr-D (Vedantam et al. 2015): the angle between the n-grams of an output and of a reference.
+
+Rare n-grams weigh most:
 
     weight of an n-gram = #(in the text) * ln(#examples / #(examples that have it in a reference))
-    s_n = sum min(output, reference) * reference / (|output| |reference|)  *  exp(-(difference of lengths)^2 / 72)
+    s_n = sum min(output, reference) * reference / (|output| |reference|)
+          * exp(-(difference of lengths)^2 / 72)
     CIDEr = 10 * mean over examples, over their references, over n = 1..4
 
 72 is twice the square of sigma = 6. A length is the number of bigrams, as in the official code.
@@ -12,71 +15,84 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from lorakit.metrics._base import Facts, accepted_texts, metric
-from lorakit.metrics._nlg_data import find
-from lorakit.metrics._ptb import Tokens, tokenize
-from lorakit.metrics._weighted import Weighted, means
+from lorakit.metrics._meteor.data import find
+from lorakit.metrics._meteor.ptb import Tokens, tokenize
+from lorakit.metrics._statistics import Means, Statistics, Weighted
 
 N, SIGMA = 4, 6.0
-PROTOCOL = "CIDEr-D of MS-COCO captions (e2e-metrics 1b9c4d8), idf from these references, tokens as for ROUGE-L"
+PROTOCOL = (
+    "CIDEr-D of MS-COCO captions (e2e-metrics 1b9c4d8), idf from these references, tokens as for "
+    "ROUGE-L"
+)
+OTHERWISE = "CIDEr is computed on approximate tokens, as cider_approx"
 Ngrams = Counter[tuple[str, ...]]
+
+
+@metric(Facts(of="texts", keys=("cider",), printed=1.0, protocol=PROTOCOL))
+def cider(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Statistics:
+    """In 0..10; `cider_approx`, with other tokens, where pycocoevalcap is not installed.
+
+    The weights of n-grams come from the references, so the value of an example depends on the
+    others; that of a single one is 0. Source: pycocoevalcap as e2e-metrics (commit 1b9c4d8) carries
+    it. An empty prediction scores 0.
+    """
+    return Cider(tokenize(find(OTHERWISE), predictions, accepted_texts(references)))
+
+
+@dataclass(frozen=True)
+class Cider(Statistics):
+    """CIDEr in 0..10. With weights, the weights of n-grams still come from all references."""
+
+    tokens: Tokens
+
+    def score(self) -> dict[str, float]:
+        return self._means().score()
+
+    def weigh(self) -> Weighted:
+        # two runs are compared on their answers side by side: every reference is there twice, and
+        # an n-gram in none of them must have the weight that it has with the references once
+        half, odd = divmod(len(self.tokens.references), 2)
+        twice = not odd and self.tokens.references[:half] == self.tokens.references[half:]
+        return self._means(least=2 if twice else 1).weigh()
+
+    def _means(self, least: int = 1) -> Means:
+        return Means({self.tokens.key("cider"): _each(self.tokens, least)})
+
+
+def _each(tokens: Tokens, least: int) -> list[float]:
+    """CIDEr of each example. least: the number of examples that an n-gram in none counts for."""
+    references = [[_ngrams(text) for text in accepted] for accepted in tokens.references]
+    examples: Ngrams = Counter()
+    for accepted in references:
+        examples.update(set().union(*accepted))
+    idf = _Idf(examples, len(references), least)
+    found = []
+    for prediction, accepted in zip(tokens.predictions, references, strict=True):
+        output = _vector(_ngrams(prediction), idf)
+        alike = [_alike(output, _vector(text, idf)) for text in accepted]
+        found.append(10 * sum(alike) / len(alike))
+    return found
+
+
+class _Idf(NamedTuple):
+    """How rare an n-gram is among the examples. least: the lowest number that it counts for."""
+
+    examples: Ngrams
+    count: int
+    least: int
+
+    def of(self, ngram: tuple[str, ...]) -> float:
+        return math.log(self.count / max(self.least, self.examples[ngram]))
 
 
 class _Vector(NamedTuple):
     weights: dict[tuple[str, ...], float]
     norms: list[float]
     length: int
-
-
-OTHERWISE = "CIDEr is computed on approximate tokens, as cider_approx"
-
-
-def weighted(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Weighted:
-    """What is rare stays as it is among all references."""
-    tokens = tokenize(find(OTHERWISE), predictions, accepted_texts(references))
-    return means({tokens.key("cider"): each_cider(tokens, times(tokens))})
-
-
-@metric(Facts(of="texts", keys=("cider",), printed=1.0, protocol=PROTOCOL), weighted)
-def cider(
-    predictions: Sequence[str], references: Sequence[str | Sequence[str]]
-) -> dict[str, float]:
-    """In 0..10; `cider_approx` where pycocoevalcap is missing, with other tokens.
-
-    What is rare is read off the references, so the value of an example depends on the others; that of a single one is
-    0. Source: pycocoevalcap as e2e-metrics (commit 1b9c4d8) carries it. An empty prediction scores 0.
-    """
-    tokens = tokenize(find(OTHERWISE), predictions, accepted_texts(references))
-    return {tokens.key("cider"): mean_cider(tokens)}
-
-
-def mean_cider(tokens: Tokens) -> float:
-    """In 0..10."""
-    return sum(each_cider(tokens)) / len(tokens.predictions)
-
-
-def times(tokens: Tokens) -> int:
-    """2 where the references stand there twice, for the answers of two."""
-    half, odd = divmod(len(tokens.references), 2)
-    return 2 if not odd and tokens.references[:half] == tokens.references[half:] else 1
-
-
-def each_cider(tokens: Tokens, least: int = 1) -> list[float]:
-    """Of each example, what is rare read off all references. least: examples that an n-gram counts for, if in none."""
-    references = [[_ngrams(text) for text in accepted] for accepted in tokens.references]
-    examples: Ngrams = Counter()
-    for accepted in references:
-        examples.update(set().union(*accepted))
-    found = []
-    for prediction, accepted in zip(tokens.predictions, references, strict=True):
-        output = _vector(_ngrams(prediction), examples, len(references), least)
-        alike = [
-            _alike(output, _vector(text, examples, len(references), least)) for text in accepted
-        ]
-        found.append(10 * sum(alike) / len(alike))
-    return found
 
 
 def _ngrams(tokens: list[str]) -> Ngrams:
@@ -87,11 +103,8 @@ def _ngrams(tokens: list[str]) -> Ngrams:
     )
 
 
-def _vector(ngrams: Ngrams, examples: Ngrams, count: int, least: int) -> _Vector:
-    weights = {
-        ngram: times * math.log(count / max(least, examples[ngram]))
-        for ngram, times in ngrams.items()
-    }
+def _vector(ngrams: Ngrams, idf: _Idf) -> _Vector:
+    weights = {ngram: times * idf.of(ngram) for ngram, times in ngrams.items()}
     squares = [0.0] * N
     for ngram, weight in weights.items():
         squares[len(ngram) - 1] += weight**2

@@ -1,36 +1,68 @@
-"""Pearson's correlation of the values and Spearman's correlation of their ranks, what GLUE scores STS-B with."""
+"""Pearson's correlation of the values and Spearman's correlation of their ranks, as GLUE scores
+STS-B."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lorakit.metrics._base import Facts, metric
-from lorakit.metrics._weighted import Weighted
+from lorakit.metrics._statistics import Statistics, Weighted
 
 if TYPE_CHECKING:
     from numpy import ndarray
 
 
-def weighted(predictions: Sequence[float], references: Sequence[float]) -> Weighted:
-    import numpy as np
+@metric(Facts(of="numbers", keys=("pearson", "spearman")))
+def pearson_spearman(predictions: Sequence[float], references: Sequence[float]) -> Statistics:
+    """Each in -1..1; NaN where a side is constant or has a value that is not finite, because the
+    correlation is not defined there."""
+    return _Correlations(predictions, references)
 
-    sides = [np.asarray(side, dtype=float) for side in (predictions, references)]
 
-    def correlations(weights: ndarray) -> dict[str, ndarray]:
-        x, y = sides
-        return {
-            "pearson": _correlation(x[None], y[None], weights),
-            "spearman": _correlation(_ranks(x, weights), _ranks(y, weights), weights),
-        }
+@dataclass(frozen=True)
+class _Correlations(Statistics):
+    """The values themselves: ranks are not sums over the examples."""
 
-    return correlations
+    predictions: Sequence[float]
+    references: Sequence[float]
+
+    def score(self) -> dict[str, float]:
+        from scipy.stats import pearsonr, spearmanr
+
+        sides = self.predictions, self.references
+        if not all(_varies(side) for side in sides):
+            return {"pearson": math.nan, "spearman": math.nan}
+        with warnings.catch_warnings():
+            # scipy warns about nearly constant values; its result is still the right one
+            warnings.simplefilter("ignore")
+            found: list[Any] = [pearsonr(*sides), spearmanr(*sides)]
+        return {"pearson": float(found[0].statistic), "spearman": float(found[1].statistic)}
+
+    def weigh(self) -> Weighted:
+        import numpy as np
+
+        x, y = (np.asarray(side, dtype=float) for side in (self.predictions, self.references))
+
+        def weighted(weights: ndarray) -> dict[str, ndarray]:
+            return {
+                "pearson": _correlation(x[None], y[None], weights),
+                "spearman": _correlation(_ranks(x, weights), _ranks(y, weights), weights),
+            }
+
+        return weighted
+
+
+def _varies(values: Sequence[float]) -> bool:
+    return all(math.isfinite(value) for value in values) and min(values) != max(values)
 
 
 def _ranks(values: ndarray, weights: ndarray) -> ndarray:
-    """(resamples, examples): the rank of each value among all, each as often as it counts; ties share the mean rank."""
+    """(resamples, examples): the rank of each value among all, each as often as its weight; equal
+    values share their mean rank."""
     import numpy as np
 
     _, group = np.unique(values, return_inverse=True)
@@ -43,30 +75,14 @@ def _ranks(values: ndarray, weights: ndarray) -> ndarray:
 def _correlation(x: ndarray, y: ndarray, weights: ndarray) -> ndarray:
     import numpy as np
 
-    def middle(values: ndarray) -> ndarray:
+    def mean(values: ndarray) -> ndarray:
         return (weights * values).sum(1, keepdims=True) / weights.sum(1, keepdims=True)
 
-    x, y = x - middle(x), y - middle(y)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (weights * x * y).sum(1) / np.sqrt((weights * x**2).sum(1) * (weights * y**2).sum(1))
-
-
-@metric(Facts(of="numbers", keys=("pearson", "spearman")), weighted)
-def pearson_spearman(predictions: Sequence[float], references: Sequence[float]) -> dict[str, float]:
-    """Each in -1..1; NaN where a side is constant or holds a value that is not finite: no correlation is defined."""
-    from scipy.stats import pearsonr, spearmanr
-
-    if not all(_varies(side) for side in (predictions, references)):
-        return {"pearson": math.nan, "spearman": math.nan}
-    with warnings.catch_warnings():
-        # scipy complains about nearly constant values; the number it gives says the same
-        warnings.simplefilter("ignore")
-        found: list[Any] = [pearsonr(predictions, references), spearmanr(predictions, references)]
-    return {"pearson": float(found[0].statistic), "spearman": float(found[1].statistic)}
-
-
-def _varies(values: Sequence[float]) -> bool:
-    return all(math.isfinite(value) for value in values) and min(values) != max(values)
+        x = x - mean(x)
+        y = y - mean(y)
+        variances = (weights * x**2).sum(1) * (weights * y**2).sum(1)
+        return (weights * x * y).sum(1) / np.sqrt(variances)
 
 
 PLUGIN = pearson_spearman

@@ -1,4 +1,4 @@
-"""Whether numbers are numbers, in one pass."""
+"""`is_finite`: whether a tensor has no NaN and no infinity, in one pass."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _WIDE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """False where it holds NaN or infinity; whole numbers and floats of 8 bits are not looked at, and pass.
+    """False where it holds NaN or infinity; integers and 8-bit floats are not checked, and pass.
 
-    By the least and the greatest number; torch.isfinite takes eighteen times as long.
+    Read from the least and the greatest number: torch.isfinite takes eighteen times as long.
     """
     if tensor.dtype not in _WIDE or not tensor.numel():
         return True

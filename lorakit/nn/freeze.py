@@ -1,4 +1,4 @@
-"""Who trains."""
+"""Which parameters train: freezing, counting, tied names, and parameters that are sharded."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from torch import nn
 
 
 def train_only(model: nn.Module, names: Collection[str]) -> None:
-    """Exactly the parameters `names` train; they become float32 masters, whatever the dtype of the rest."""
-    chosen = {
-        id(p) for name, p in model.named_parameters() if name in names
-    }  # a tied one has several names
+    """Let exactly the parameters `names` train, in float32 where they are in half precision."""
+    # by identity, because a tied parameter has several names
+    chosen = {id(p) for name, p in model.named_parameters() if name in names}
     for module in model.modules():
         promoted = False
         for parameter in [p for p in module._parameters.values() if p is not None]:
@@ -22,7 +21,7 @@ def train_only(model: nn.Module, names: Collection[str]) -> None:
                 parameter.data = parameter.data.float()
                 promoted = True
         if promoted:
-            # its neighbours stay in half precision, and hand it half precision
+            # the modules before it stay in half precision, and so does their output
             module.register_forward_pre_hook(_float_inputs)
 
 
@@ -33,7 +32,7 @@ def _float_inputs(_module: nn.Module, inputs: tuple) -> tuple:
 
 
 def tied(model: nn.Module) -> dict[nn.Parameter, list[str]]:
-    """The parameters that stand in the model under more than one name, with all of them."""
+    """Each parameter that has several names in the model -> those names."""
     names: dict[nn.Parameter, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)
@@ -41,19 +40,22 @@ def tied(model: nn.Module) -> dict[nn.Parameter, list[str]]:
 
 
 def count(model: nn.Module, names: Collection[str]) -> int:
-    """Numbers in the parameters `names`."""
+    """How many numbers the parameters `names` have together."""
     return sum(p.numel() for name, p in model.named_parameters() if name in names)
 
 
 def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """The whole of a DTensor, which must be asked for on every process; a plain tensor is whole."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # type: ignore[operator]
+    """The full tensor of a DTensor, on all processes together; a plain tensor as it is."""
+    if not hasattr(tensor, "full_tensor"):
+        return tensor
+    return tensor.full_tensor()  # type: ignore[operator]
 
 
 def part_like(parameter: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
-    """The inverse: spread over processes as `parameter` is, where it is a DTensor; asked for on every process."""
+    """The inverse: `whole` sharded as the DTensor `parameter` is, on all processes together."""
     if not hasattr(parameter, "full_tensor"):
         return whole
     from torch.distributed.tensor import distribute_tensor
 
-    return distribute_tensor(whole, parameter.device_mesh, parameter.placements)  # type: ignore[attr-defined]
+    sharding = (parameter.device_mesh, parameter.placements)  # type: ignore[attr-defined]
+    return distribute_tensor(whole, *sharding)

@@ -1,7 +1,7 @@
 """Padding on the left, for a head that reads the last position of a row (XLNet).
 
-Batches are padded on the right; a hook moves each row to the end of its width just before the model
-reads it, so that whoever makes batches does not have to know.
+Batches are padded on the right. A hook moves each row to the end of its width just before the model
+reads it, so that the code that makes batches does not need to know.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 
 def pad_left(model: nn.Module) -> RemovableHandle:
-    """From now on rows that come padded on the right are read padded on the left; the handle takes
-    that off again."""
+    """Let the model read rows padded on the left, however they come; the handle undoes that."""
     return model.register_forward_pre_hook(_move, with_kwargs=True)
 
 
@@ -30,7 +29,7 @@ def _move(_model: nn.Module, args: tuple, fields: dict[str, Any]) -> tuple[tuple
 
 
 def _places(mask: Tensor) -> Tensor:
-    """(batch, length): where in its row each position is to be taken from."""
+    """(batch, length): the index in its row that each position is taken from."""
     length = mask.shape[1]
     last = length - mask.flip(1).int().argmax(1, keepdim=True)
     return (torch.arange(length, device=mask.device) + last) % length

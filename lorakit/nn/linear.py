@@ -1,4 +1,4 @@
-"""One (out, in) view of the linear layers there are: torch's Linear and the Conv1D of GPT-2, which stores (in, out)."""
+"""Linear layers as (out, in): torch's Linear, and GPT-2's Conv1D, which stores (in, out)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def is_conv1d(module: nn.Module) -> bool:
-    """GPT-2's `Conv1D`, by its marks and not by import: transformers costs a second that this file does not need."""
+    """GPT-2's `Conv1D`, recognised without importing transformers, which takes a second."""
     return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
 
 
@@ -21,7 +21,9 @@ def weight_of(module: nn.Module) -> Tensor:
     """W as (out, in): a view, so an in-place change reaches the module's own parameter."""
     weight = module.weight
     assert isinstance(weight, Tensor)
-    return weight.T if is_conv1d(module) else weight
+    if is_conv1d(module):
+        return weight.T
+    return weight
 
 
 def features(module: nn.Module) -> tuple[int, int]:
@@ -33,20 +35,23 @@ def features(module: nn.Module) -> tuple[int, int]:
 
 
 def is_quantized(module: nn.Module) -> bool:
-    """bitsandbytes' linear layers, by their names: it is an extra."""
+    """A linear layer of bitsandbytes, recognised by name because that is an optional dependency."""
     return type(module).__name__ in ("Linear4bit", "Linear8bitLt")
 
 
 def dense_weight(module: nn.Module) -> Tensor:
-    """W as (out, in) in a float dtype: `weight_of`, or a copy of what a quantized one stands for."""
+    """W as (out, in) in a float dtype: `weight_of`, or a dequantized copy."""
     if not is_quantized(module):
         return weight_of(module)
     from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
-    return dequantize_bnb_weight(module.weight, getattr(module, "state", None))  # type: ignore[arg-type]
+    state = getattr(module, "state", None)
+    return dequantize_bnb_weight(module.weight, state)  # type: ignore[arg-type]
 
 
 def numbers_in(parameter: nn.Parameter) -> int:
-    """How many numbers a weight has; two of a 4-bit one share a byte."""
+    """How many numbers a weight has; a 4-bit one keeps two in a byte."""
     state: Any = getattr(parameter, "quant_state", None)
-    return parameter.numel() if state is None else math.prod(state.shape)
+    if state is None:
+        return parameter.numel()
+    return math.prod(state.shape)

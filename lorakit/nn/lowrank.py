@@ -1,36 +1,38 @@
-r"""The low-rank product: h = W0 x + (alpha/r) B A dropout(x)  (Hu et al. 2021, equation 3 and section 4.1).
+r"""The low-rank product: h = W0 x + (alpha/r) B A dropout(x)  (Hu et al. 2021, eq. 3 and sec. 4.1).
 
-In two steps, so that the deltas of one input, W_q and W_v of a layer say, share the first: `project` gives H = x A^T
-with their A one under the other, and `add_product` adds s H B^T onto the output of the frozen layer, which is already
-there. No scaled copy of A or B, no separate sum, and what is saved for the backward pass is x once and H. With
-G = dL/dy, at the rows of a delta,
+It has two steps, so that the deltas of one input, such as W_q and W_v of a layer, share the first.
+`project` gives H = x A^T with their A stacked; `add_product` adds s H B^T, with s = alpha/r, in
+place to the output of the frozen layer. There is no scaled copy of A or B and no separate sum, and
+the backward pass keeps x once and H. With G = dL/dy, at the rows of a delta,
 
-    H = D(x) A^T        dA = dH^T D(x)      dx = D(dH A)        D: dropout, drawn once for all of an input
+    H = D(x) A^T        dA = dH^T D(x)      dx = D(dH A)        D: dropout, drawn once per input
     y += s H B^T        dB = s G^T H        dH = s G B
 
-`low_rank_reference` is the same in plain operations: for tests, for reading, and for torch.compile, which fuses them.
+`low_rank_reference` is the same in plain operations: for tests, for reading, and for torch.compile,
+which fuses them.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorakit.nn.dropout import by_gaps, dropped
-
 Rows = slice | Tensor | None
-"""Which rows of a weight a site is: all of them (None), a contiguous block, or an index (per-head interleaving)."""
+"""Which rows of a weight a site is: all (None), a contiguous block, or an index (per-head
+interleaving)."""
+Draw = Callable[[Tensor, float], Tensor | None]
+"""(x, p) -> flat indices of x's elements that dropout with p drops; None: torch's dropout draws."""
 
 
 def low_rank_reference(
     y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float, rows: Rows = None
 ) -> Tensor:
-    """y: (..., out), x: (..., in), a: (r, in), b: (len(rows), r) -> (..., out); `y` is left as it is."""
+    """y: (..., out), x: (..., in), a: (r, in), b: (len(rows), r) -> (..., out), a new tensor."""
     delta = scale * (x.to(y.dtype) @ a.to(y.dtype).T) @ b.to(y.dtype).T
     if rows is None:
         return y + delta
@@ -40,22 +42,23 @@ def low_rank_reference(
 
 
 class Projection:
-    """H of every delta that reads one input, computed when the first of them asks.
+    """H of all deltas that read one input, computed when the first of them asks.
 
     parts: modules with a parameter `A` (r, in). dropout: of the input.
     """
 
+    draw: Draw | None = None
+    """How dropout is drawn (`lorakit.fast.dropout` sets it); None: by torch."""
+
     def __init__(self, parts: Sequence[Any], dropout: float):
-        self.parts, self.dropout = tuple(parts), dropout
+        self.parts = tuple(parts)
+        self.dropout = dropout
         self.latest: tuple[Any, ...] | None = None
         self.waiting: set[int] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            **self.__dict__,
-            "latest": None,
-            "waiting": set(),
-        }  # a copy of the model starts without activations
+        # a copy of the model starts without activations
+        return {**self.__dict__, "latest": None, "waiting": set()}
 
     def __call__(self, part: int, x: Tensor, dtype: torch.dtype) -> Tensor:
         """x: (..., in) -> (tokens, r) of delta number `part`, in `dtype`."""
@@ -73,10 +76,10 @@ class Projection:
         return projected[:, start : start + self.parts[part].A.shape[0]]
 
     def _is_latest(self, x: Tensor) -> bool:
-        """The same tensor, in the same pass: nothing was updated since, nor switched."""
-        return (
-            self.latest is not None and self.latest[0]() is x and self.latest[1] == self._moment()
-        )
+        """The same tensor in the same pass: since then nothing was updated or switched."""
+        if self.latest is None:
+            return False
+        return self.latest[0]() is x and self.latest[1] == self._moment()
 
     def _moment(self) -> tuple[Any, ...]:
         return (
@@ -86,50 +89,61 @@ class Projection:
         )
 
     def _project(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        a = self.parts[0].A if len(self.parts) == 1 else torch.cat([part.A for part in self.parts])
-        return project(x.to(dtype), a.to(dtype), self.dropout if self.parts[0].training else 0.0)
+        first = self.parts[0]
+        a = first.A if len(self.parts) == 1 else torch.cat([part.A for part in self.parts])
+        p = self.dropout if first.training else 0.0
+        return project(x.to(dtype), a.to(dtype), p, self.draw)
 
 
-def project(x: Tensor, a: Tensor, p: float = 0.0) -> Tensor:
-    """x: (..., in), a: (r, in) -> (tokens, r), of x with dropout p."""
-    if p > 0 and not by_gaps(x, p):
-        x, p = F.dropout(x, p), 0.0
-    return _Project.apply(x, a, p)  # type: ignore[return-value]
+def project(x: Tensor, a: Tensor, p: float = 0.0, draw: Draw | None = None) -> Tensor:
+    """x: (..., in), a: (r, in) -> (tokens, r), of x with dropout p, drawn by `draw` or torch."""
+    dropped = None
+    if p > 0 and draw is not None:
+        dropped = draw(x, p)
+    if p > 0 and dropped is None:
+        x = F.dropout(x, p)
+    return _Project.apply(x, a, dropped, p)  # type: ignore[return-value]
 
 
 def add_product(y: Tensor, h: Tensor, b: Tensor, scale: float, rows: Rows = None) -> Tensor:
-    """y: (..., out), changed in place and returned; h: (tokens, r), b: (len(rows), r), which may be fp32."""
+    """y: (..., out), changed in place and returned; h: (tokens, r); b: (len(rows), r)."""
     return _AddProduct.apply(y, h, b.to(y.dtype), scale, rows)  # type: ignore[return-value]
 
 
 class _Project(torch.autograd.Function):
+    """H of x without the elements `dropped`, over 1 - p; None: of x as it is."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, a: Tensor, p: float) -> Tensor:
-        x2, index = x.reshape(-1, x.shape[-1]), None
-        if p > 0:
-            index = dropped(x2.numel(), p)
+    def forward(ctx: Any, x: Tensor, a: Tensor, dropped: Tensor | None, p: float) -> Tensor:
+        x2 = x.reshape(-1, x.shape[-1])
+        if dropped is not None:
             x2 = x2.clone(memory_format=torch.contiguous_format)
-            x2.view(-1).index_fill_(0, index, 0)
-        ctx.save_for_backward(x2, a, index)
-        ctx.shape, ctx.kept = x.shape, 1 / (1 - p)
+            x2.view(-1).index_fill_(0, dropped, 0)
+        ctx.save_for_backward(x2, a, dropped)
+        ctx.shape = x.shape
+        ctx.kept = 1 / (1 - p)
         h = x2 @ a.T
-        return h.mul_(ctx.kept) if p > 0 else h
+        # r numbers a token are scaled, and not x
+        if dropped is None:
+            return h
+        return h.mul_(ctx.kept)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
-        x2, a, index = ctx.saved_tensors
-        need_x, need_a, _ = ctx.needs_input_grad
-        if index is not None:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x2, a, dropped = ctx.saved_tensors
+        need_x, need_a, *_ = ctx.needs_input_grad
+        if dropped is not None:
             grad = grad * ctx.kept
-        grad_x = grad @ a if need_x else None
-        if grad_x is not None and index is not None:
-            grad_x.view(-1).index_fill_(0, index, 0)
-        return (
-            None if grad_x is None else grad_x.view(ctx.shape),
-            grad.T @ x2 if need_a else None,
-            None,
-        )
+        grad_x = grad_a = None
+        if need_x:
+            grad_x = grad @ a
+            if dropped is not None:
+                grad_x.view(-1).index_fill_(0, dropped, 0)
+            grad_x = grad_x.view(ctx.shape)
+        if need_a:
+            grad_a = grad.T @ x2
+        return grad_x, grad_a, None, None
 
 
 class _AddProduct(torch.autograd.Function):
@@ -138,8 +152,10 @@ class _AddProduct(torch.autograd.Function):
         y2 = y.view(-1, y.shape[-1])
         if isinstance(rows, Tensor):
             y2.index_add_(1, rows, h @ b.T, alpha=scale)
+        elif rows is None:
+            y2.addmm_(h, b.T, alpha=scale)
         else:
-            (y2 if rows is None else y2[:, rows]).addmm_(h, b.T, alpha=scale)
+            y2[:, rows].addmm_(h, b.T, alpha=scale)
         ctx.mark_dirty(y)
         ctx.save_for_backward(h, b)
         ctx.scale, ctx.rows = scale, rows
@@ -149,10 +165,13 @@ class _AddProduct(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         h, b = ctx.saved_tensors
-        _, need_h, need_b, *_ = ctx.needs_input_grad
+        need_h, need_b = ctx.needs_input_grad[1:3]
         g = grad.reshape(-1, grad.shape[-1])
         if ctx.rows is not None:
             g = g[:, ctx.rows]
-        grad_h = (g @ b).mul_(ctx.scale) if need_h else None
-        grad_b = (g.T @ h).mul_(ctx.scale) if need_b else None
+        grad_h = grad_b = None
+        if need_h:
+            grad_h = (g @ b).mul_(ctx.scale)
+        if need_b:
+            grad_b = (g.T @ h).mul_(ctx.scale)
         return grad, grad_h, grad_b, None, None

@@ -1,12 +1,12 @@
-"""Which weights: roles, names, globs and regexes to `Site`s. Every pattern must match, and no weight is matched twice.
+"""Sites: the weights that targets (roles, names, globs, regexes) choose.
 
-A target is one of
+Every target must match, and no weight may be matched twice. A target is one of
 
-    query  value  key  attention_out  mlp_in  mlp_out    a role, or its short form q v k o; the family knows its place
-    attention.self.query                                  the end of a module's dotted path
-    *.layer.[01].*.query                                  a glob over the path
-    re:.*layer\\.\\d+\\.attention.*query                     a regular expression for the whole path
-    all-linear                                            every linear layer, but for the head
+    query  value  key  attention_out  mlp_in  mlp_out    a role (short: q v k o), by family
+    attention.self.query                                 the end of a module's dotted path
+    *.layer.[01].*.query                                 a glob over the path
+    re:.*layer\\.\\d+\\.attention.*query                    a regular expression for the entire path
+    all-linear                                           every linear layer except the head
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SHORT = {
 }
 ROLES = ("query", "key", "value", "attention_out", "mlp_in", "mlp_out")
 BLOCK_NORM = "block_norm"
-"""Beside the roles, where an architecture has it: the norm that a block ends in, and that is given its last sum."""
+"""Key in `Roles`, where an architecture has it: the norm after the last sum of a block."""
 
 REPEATS = 4
 """Of `*`, `+`, `?` and `{}` in a regex: the time may grow with the path's length to this power."""
@@ -42,19 +42,19 @@ REPEATS = 4
 
 @dataclass(frozen=True)
 class Place:
-    """Where a role lives: the end of a module path (or a `re:` pattern), and, in a fused weight, which of its rows."""
+    """Where a role is: the end of a module path (or a `re:` pattern), and its rows if fused."""
 
     path: str
     rows: Rows = None
 
 
 Roles = Mapping[str, Sequence[Place]]
-"""role -> places, as the family and the model's configuration give them (`lorakit.models.Family.roles`)."""
+"""role -> places, from the family and the model's configuration (`Family.places`)."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """One weight, or some rows of one, that a delta can be put on."""
+    """A weight, or some of its rows, that a delta can be put on."""
 
     path: str
     module: nn.Module
@@ -66,12 +66,16 @@ class Site:
 
     @property
     def name(self) -> str:
-        return self.path if self.rows is None else f"{self.path}[{self.part}]"
+        if self.rows is None:
+            return self.path
+        return f"{self.path}[{self.part}]"
 
     @property
     def index(self) -> slice | Tensor:
-        """What picks the site's rows of its weight, (out, in); all of them where it is no fused one."""
-        return slice(None) if self.rows is None else self.rows
+        """The index of the site's rows in its weight (out, in)."""
+        if self.rows is None:
+            return slice(None)
+        return self.rows
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -87,10 +91,11 @@ class Site:
 def select(
     model: nn.Module, targets: Sequence[str], roles: Roles, skip: Collection[str] = ()
 ) -> list[Site]:
-    """The sites that `targets` name, in the model's order.
+    """The sites that `targets` choose, in the model's order.
 
-    skip: parameter names that are trained whole already (a newly initialised head); their modules are not offered.
-    Raises TargetError for a target that matches nothing, with the nearest module names, and for a weight matched twice.
+    skip: names of parameters that train already (a newly initialised head); their modules are left
+    out. TargetError: a target that matches nothing (with the nearest module names), or a weight
+    that is matched twice.
     """
     linear = {
         path: m
@@ -109,20 +114,21 @@ def select(
 
 
 def by_input(sites: Iterable[Site], roles: Roles) -> list[list[Site]]:
-    """The sites in groups that read one input: those of a fused weight, and query, key and value side by side."""
+    """The sites in groups that read one input: a fused weight's; query, key and value together."""
     attends = [place.path for role in ("query", "key", "value") for place in roles.get(role, ())]
     groups: dict[tuple[str, str], list[Site]] = {}
     for site in sites:
         parent, _, name = site.path.rpartition(".")
-        together = any(_is_at(site.path, place) for place in attends)
-        groups.setdefault((parent, "" if together else name), []).append(site)
+        if any(_is_at(site.path, place) for place in attends):
+            name = ""  # query, key and value of one parent
+        groups.setdefault((parent, name), []).append(site)
     return list(groups.values())
 
 
 def blocks(model: nn.Module, roles: Roles) -> list[Site]:
-    """The numbered modules that the `mlp_out` layers stand in, in the model's order (T5: the encoder's first).
+    """The numbered modules that contain the `mlp_out` layers, in the model's order.
 
-    TargetError: the roles are not known.
+    T5's encoder comes before its decoder. TargetError: the roles are not known.
     """
     paths = [re.match(r".*?\.\d+(?=\.)", site.path) for site in select(model, ["mlp_out"], roles)]
     found = dict.fromkeys(match[0] for match in paths if match)
@@ -130,7 +136,7 @@ def blocks(model: nn.Module, roles: Roles) -> list[Site]:
 
 
 def block_ends(model: nn.Module, roles: Roles) -> list[Site]:
-    """Of every block the module that the residual stream leaves it by: its last norm, or the block itself."""
+    """For each block, the module that gives its output: its last norm, or the block itself."""
     norms = roles.get(BLOCK_NORM)
     if not norms:
         return blocks(model, roles)
@@ -154,10 +160,9 @@ def _sites_of(
     role = SHORT.get(target, target)
     if role in roles:
         for place in roles[role]:
+            part = "all" if place.rows is None else role
             for path in _matching(place.path, linear, model):
-                yield Site(
-                    path, linear[path], "all" if place.rows is None else role, place.rows, target
-                )
+                yield Site(path, linear[path], part, place.rows, target)
         return
     for path in _matching(target, linear, model):
         yield Site(path, linear[path], "all", None, target)
@@ -181,7 +186,10 @@ def _matching(target: str, linear: Mapping[str, nn.Module], model: nn.Module) ->
 
 
 def compiled(pattern: str) -> re.Pattern[str]:
-    """ValueError, which goes on after "no regular expression": it is none, or could take for ever on one path."""
+    """The compiled regex. ValueError: it is not one, or could take very long on one path.
+
+    The error's text completes the sentence "... is not a regular expression".
+    """
     try:
         found = re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
@@ -209,10 +217,12 @@ def _refuse_overlap(site: Site, others: Sequence[Site]) -> None:
 
 
 def row_numbers(rows: Rows, out: int) -> Iterable[int]:
-    """The rows as numbers, whatever their form."""
+    """The rows as numbers."""
     if rows is None:
         return range(out)
-    return range(*rows.indices(out)) if isinstance(rows, slice) else rows.tolist()
+    if isinstance(rows, slice):
+        return range(*rows.indices(out))
+    return rows.tolist()
 
 
 def _nothing_matches(target: str, linear: Mapping[str, nn.Module], roles: Roles) -> str:
@@ -226,31 +236,29 @@ def _nothing_matches(target: str, linear: Mapping[str, nn.Module], roles: Roles)
     if roles:
         known = [role for role in roles if role in ROLES]
         nearest = [role for role in known if role in near]
-        lines.append(
-            f"Roles it has: {', '.join(known)}"
-            + (f" (nearest: {', '.join(nearest)})." if nearest else ".")
-        )
+        hint = ""
+        if nearest:
+            hint = f" (nearest: {', '.join(nearest)})"
+        lines.append(f"Roles it has: {', '.join(known)}{hint}.")
     elif SHORT.get(target, target) in ROLES:
         lines.append(
-            f"{target!r} is a role, and this architecture has no role map: name its modules instead."
+            f"{target!r} is a role, and this architecture has no role map: "
+            "name its modules instead."
         )
     lines.append(f"Nearest module names: {', '.join(shown)}.")
     return " ".join(lines)
 
 
-def block(start: int, length: int) -> slice:
-    return slice(start, start + length)
-
-
 def fused_rows(part: str, order: str, sizes: Mapping[str, int], groups: int) -> Rows:
     """The rows of one part of a fused q/k/v weight, shape (sum of sizes * groups, in).
 
-    The weight is `groups` blocks one after the other; within a block the parts stand in `order` ("qkv"), each `sizes`
-    rows tall. GPT-2 and Phi-3 are one block; GPT-NeoX, Bloom and DeBERTa-v1 have a block per head.
+    The weight has `groups` blocks one after the other; in each, the parts come in `order` ("qkv"),
+    with `sizes` rows each. GPT-2 and Phi-3 have one block; GPT-NeoX, Bloom and DeBERTa-v1 have one
+    per head.
     """
     start = sum(sizes[p] for p in order[: order.index(part)])
     step = sum(sizes.values())
     if groups == 1:
-        return block(start, sizes[part])
+        return slice(start, start + sizes[part])
     offsets = torch.arange(groups).unsqueeze(1) * step
     return (offsets + torch.arange(start, start + sizes[part])).flatten()

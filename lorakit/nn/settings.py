@@ -1,4 +1,4 @@
-"""What a configuration says of its text model. A composite one (text and images) keeps it in a part of its own."""
+"""Settings of the text model in a configuration, also where it is one part of several (images)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def text_config(config: Any) -> Any:
-    """The part that describes the text model; the configuration itself where it has no parts."""
+    """The part for the text model; the configuration itself where it has no parts."""
     find = getattr(config, "get_text_config", None)
     if find is None:
         return config
@@ -18,7 +18,7 @@ def text_config(config: Any) -> Any:
 
 
 def setting(config: Any, name: str, default: Any = None) -> Any:
-    """`config.name`, else the text configuration's, else `default`; a value of None counts as not set."""
+    """`config.name`, else the text configuration's, else `default`. None counts as not set."""
     for part in (config, text_config(config)):
         if (value := getattr(part, name, None)) is not None:
             return value

@@ -1,8 +1,8 @@
-"""Put a delta, or another part that changes what a layer gives, on a site and take it off.
+"""Layer parts: a delta, or another module that changes a layer's output, put on and taken off.
 
-The delta becomes a registered child of the layer (`...query.delta.all`) and a forward hook adds its product to the
-layer's output. So the layer keeps its class and the base parameters keep the names that the checkpoint gave them, and
-`.to()`, `.train()`, DDP and gradient checkpointing see what trains.
+The part becomes a registered child of the layer (`...query.delta.all`), and a forward hook applies
+it to the layer's output. So the layer keeps its class, the base parameters keep their names in the
+checkpoint, and `.to()`, `.train()`, DDP and gradient checkpointing see what trains.
 """
 
 from __future__ import annotations
@@ -23,31 +23,30 @@ if TYPE_CHECKING:
 CHILD = "delta"
 
 
-class Part(nn.Module, ABC):
-    """What is put beside a layer and changes its output. Its parameters are registered under the layer."""
+class LayerPart(nn.Module, ABC):
+    """A module that changes a layer's output; its parameters are registered under the layer."""
 
     active: bool = True
 
     @abstractmethod
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
-        """y: the layer's output, may be changed in place; x: its input -> the output as it is to be."""
+        """y: the layer's output, which may be changed in place; x: its input -> the new output."""
 
 
-class Delta(Part):
-    """A change dW of one site's rows, y + x dW^T: y (..., out), x (..., in)."""
+class Delta(LayerPart):
+    """A change dW of one site's rows: y + x dW^T, with y (..., out) and x (..., in)."""
 
     @abstractmethod
     def matrix(self) -> Tensor:
-        """dW of the site's rows in float32: (rows, in), a tensor of its own, which the caller may change."""
+        """dW of the site's rows, (rows, in), float32: a new tensor, which the caller may change."""
 
 
 class Deltas(nn.ModuleDict):
-    """What is put on one layer, by part: one for a plain weight, one per role for a fused one."""
+    """The parts on one layer: one for a plain weight, one per role for a fused weight."""
 
     def hook(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if is_quantized(
-            module
-        ):  # its product may be a view, which autograd does not let a delta be added to in place
+        if is_quantized(module):
+            # its product may be a view, which autograd does not let a delta change in place
             output = output.clone()
         for delta in self.values():
             if delta.active:  # type: ignore[truthy-function]
@@ -55,8 +54,8 @@ class Deltas(nn.ModuleDict):
         return output
 
 
-def put(site: Site, delta: Part) -> None:
-    """Attach `delta` to the site's layer, beside those that are there for other rows."""
+def put(site: Site, delta: LayerPart) -> None:
+    """Attach `delta` to the site's layer, which may already have some for other rows."""
     deltas = getattr(site.module, CHILD, None)
     if deltas is None:
         deltas = Deltas()
@@ -66,7 +65,7 @@ def put(site: Site, delta: Part) -> None:
 
 
 def take_off(site: Site) -> None:
-    """Remove every delta of the site's layer; the layer is as it was before `put`."""
+    """Remove every part from the site's layer, which is then as it was before `put`."""
     deltas = getattr(site.module, CHILD, None)
     if deltas is not None:
         deltas.handle.remove()
@@ -75,9 +74,10 @@ def take_off(site: Site) -> None:
 
 @contextmanager
 def unchanged_on_error(model: nn.Module) -> Iterator[None]:
-    """An error inside leaves the model as it was on entry: its modules, its hooks, who trains, and in which dtype.
+    """After an error inside, the model has the modules, hooks, dtypes and trained parameters that
+    it had before.
 
-    Numbers that were written in place are not put back.
+    Numbers that were written in place are not restored.
     """
     modules = [
         (m, dict(m._modules), dict(m._forward_hooks), dict(m._forward_pre_hooks))
@@ -104,7 +104,7 @@ def _put_back(now: dict[Any, Any], before: dict[Any, Any]) -> None:
 
 
 @contextmanager
-def switched_off(deltas: Sequence[Part]) -> Iterator[None]:
+def switched_off(deltas: Sequence[LayerPart]) -> Iterator[None]:
     """Inside, the layers compute without these deltas."""
     before = [delta.active for delta in deltas]
     for delta in deltas:
@@ -118,9 +118,11 @@ def switched_off(deltas: Sequence[Part]) -> Iterator[None]:
 
 @contextmanager
 def folded_in(sites: Sequence[Site], deltas: Sequence[Delta]) -> Iterator[None]:
-    """Inside, the weights hold the deltas and nothing is added to an output; afterwards they are what they were, to
-    the bit: a copy is put back, for adding and subtracting again and again drifts in bf16 and fp16. A delta that is
-    switched off stays so."""
+    """Inside, the weights contain the deltas, and nothing is added to an output.
+
+    Afterwards the weights are the same to the bit: a copy is put back, because adding and
+    subtracting drifts in bf16 and fp16. A delta that is switched off stays off.
+    """
     active = [(site, delta) for site, delta in zip(sites, deltas, strict=True) if delta.active]
     weights = [(weight_of(site.module), site.index) for site, _ in active]
     before = [weight[rows].detach().clone() for weight, rows in weights]
@@ -137,7 +139,7 @@ def folded_in(sites: Sequence[Site], deltas: Sequence[Delta]) -> Iterator[None]:
 
 @torch.no_grad()
 def fold(site: Site, delta: Delta) -> None:
-    """W[rows] += dW, the sum formed in float32 (float64 for a float64 weight) and rounded once to W's dtype."""
+    """W[rows] += dW, summed in float32 or wider, and rounded once to W's dtype."""
     weight = weight_of(site.module)
     exact = torch.promote_types(weight.dtype, torch.float32)
     total = delta.matrix().to(exact)

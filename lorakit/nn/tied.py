@@ -1,4 +1,4 @@
-"""Weights that stand in a model under two names: an embedding that is the output layer too."""
+"""Tied weights: an embedding that is the output layer too, and how to untie it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from lorakit.nn.freeze import tied
 
 
 def untie(model: Any, names: Collection[str]) -> Callable[[], None]:
-    """Give the output layer a weight of its own, with the same numbers, where one of `names` is a
-    tied one.
+    """Give the output layer a copy of its weight if one of `names` is tied.
 
-    Returns what ties it again. ModelError: one of them is tied to more than the embedding and the
-    output layer.
+    Returns the function that ties it again. ModelError: it is tied to more than the embedding and
+    the output layer.
     """
     shared = [found for found in tied(model).values() if set(names) & set(found)]
     if not shared:

@@ -1,7 +1,7 @@
-"""New tokens: their rows of the embeddings, and of the output layer, are trained, and no other row is.
+"""New tokens: of the embeddings and the output layer only their rows train.
 
-The rows are a parameter of their own beside the frozen matrix (`...wte.new.rows`), put in the place of the matrix's
-rows as the embedding and the output layer are computed; tied layers share them.
+The rows are a separate parameter (`...wte.new.rows`), which replaces the frozen matrix's rows when
+the embedding and the output layer are computed. Tied layers share it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from torch import Tensor, nn
 
 CHILD = "new"
 END = f".{CHILD}.rows"
-"""How the name of such a parameter ends."""
+"""The end of the parameter's name."""
 
 
 class NewRows(nn.Module):
-    """Rows of the tokens `ids`, which ascend: (tokens, width), float32. scale: of the embedding, for every row."""
+    """Rows (tokens, width), float32, of the tokens `ids`, ascending.
+
+    scale: the factor that the embedding layer applies to every row.
+    """
 
     ids: Tensor
 
@@ -35,15 +38,16 @@ class NewRows(nn.Module):
         return torch.where((self.ids[place] == inputs[0]).unsqueeze(-1), own, output)
 
     def predict(self, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        """Forward hook of the output layer: logits of the new tokens, by their rows."""
+        """Forward hook of the output layer: logits of the new tokens from their rows."""
         logits = inputs[0] @ self.rows.to(inputs[0].dtype).T
         return output.index_copy(-1, self.ids, logits.to(output.dtype))
 
 
 def add_rows(model: Any, ids: Sequence[int]) -> set[str]:
-    """Give the model trained rows for the tokens `ids`, ascending; they begin as the mean of the rows before the first.
+    """Give the model trained rows for the tokens `ids`, ascending; each starts as the mean of the
+    rows before the first of them.
 
-    Returns the names of the new parameters. The matrices are made longer where they do not reach.
+    Returns the names of the new parameters. Matrices that are too short are made longer.
     """
     embedding = model.get_input_embeddings()
     if ids[-1] >= embedding.weight.shape[0]:
@@ -65,20 +69,17 @@ def add_rows(model: Any, ids: Sequence[int]) -> set[str]:
 
 @torch.no_grad()
 def _begin(weight: Tensor, ids: Sequence[int]) -> Tensor:
-    """The rows to start from; what stands in the matrix at their places is set to it, so it is the same every time."""
+    """The starting rows, also written into the matrix, so that it is the same every time."""
     mean = weight[: ids[0]].float().mean(0)
     weight[list(ids)] = mean.to(weight.dtype)
     return mean.expand(len(ids), -1)
 
 
 @torch.no_grad()
-def settle(model: Any) -> None:
-    """Write the rows into the matrices, for good: afterwards the model is a plain one."""
-    layers = [
-        layer
-        for layer in (model.get_input_embeddings(), model.get_output_embeddings())
-        if layer is not None
-    ]
+def fold_rows(model: Any) -> None:
+    """Write the rows into the matrices for good: afterwards the model is a plain one."""
+    both = (model.get_input_embeddings(), model.get_output_embeddings())
+    layers = [layer for layer in both if layer is not None]
     for layer in layers:
         for key, hook in list(layer._forward_hooks.items()):
             new = getattr(hook, "__self__", None)
@@ -91,7 +92,7 @@ def settle(model: Any) -> None:
 
 
 def rows_of(model: nn.Module) -> dict[str, list[int]]:
-    """Path of each layer that has new rows -> its tokens."""
+    """Path of each layer with new rows -> their tokens."""
     return {
         name.removesuffix(f".{CHILD}"): module.ids.tolist()
         for name, module in model.named_modules()

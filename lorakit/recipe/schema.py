@@ -57,6 +57,9 @@ class Train(Config):
     compile: Literal["layers"] | None = None
     """layers: torch.compile for every layer of the model, in training. For GPUs that wait for small kernels; on a CPU
     it gains nothing."""
+    fast: Literal["auto", "off"] = "auto"
+    """auto: the tricks of `lorakit.fast`, each where it is faster; the results differ from off by
+    rounding, and dropout draws other numbers. off: transformers' own model, without any of them."""
     group_by_length: bool = True
     """Batches of examples of similar length; the same examples per epoch, in an order that the seed gives."""
     deterministic: bool = False

@@ -1,4 +1,4 @@
-"""What a run was made with."""
+"""The environment of a run, as environment.json holds it: versions, devices, command, commit."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ PACKAGES = (
     "numpy",
     "peft",
 )
+GIT_TIMEOUT_S = 5
 
 
 def environment() -> dict[str, Any]:
-    """Versions, devices, command, and the commit of the working directory where it is a git checkout."""
+    """The commit is of the working directory, None where that is not a git checkout."""
     import torch
 
     from lorakit.training.processes import strategy
@@ -52,10 +53,13 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str | None:
+    command = ["git", "rev-parse", "HEAD"]
     try:
         found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+            command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=False
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip() or None if found.returncode == 0 else None
+    if found.returncode:
+        return None
+    return found.stdout.strip() or None

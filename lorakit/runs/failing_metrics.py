@@ -1,5 +1,5 @@
-"""A run with a metric that cannot be computed: refused if the metric chooses the state that is kept, else recorded as a
-failed check."""
+"""A metric that cannot be computed: the run is refused if that metric selects the best state, and
+otherwise has a failed check."""
 
 from __future__ import annotations
 
@@ -17,17 +17,22 @@ from lorakit.tasks import Task
 
 
 def refuse_missing_metric(task: Task, scores: Scores) -> None:
-    """InputError: the metric that selects the best state cannot be computed here, so no state could be chosen."""
+    """InputError: the metric that selects the best state is not among the scores."""
     split = task.eval_splits[0]
-    if task.primary not in scores.get(split, {task.primary: 0.0}):
+    if split in scores and task.primary not in scores[split]:
+        others = ", ".join(scores[split]) or "none"
         raise InputError(
-            f"{task.name} selects the best state by {task.primary}, which is not available on this machine (the other "
-            f"metrics: {', '.join(scores[split]) or 'none'}). Install what it needs, or name another metric first."
+            f"{task.name} selects the best state by {task.primary}, which is not available on this "
+            f"machine (the other metrics: {others}). Install what it needs, or name another metric "
+            "first."
         )
 
 
 def of_the_first(scores: Scores, watched: tuple[str, str], accelerator: Accelerator) -> Scores:
-    """With the watched score of the first process: a metric may have failed in one alone, and all keep one state."""
+    """The scores with the first process's value of the watched (split, metric).
+
+    A metric may fail in one process alone, and all must keep the same state.
+    """
     split, metric = watched
     if accelerator.num_processes == 1 or metric not in scores[split]:
         return scores
@@ -37,7 +42,7 @@ def of_the_first(scores: Scores, watched: tuple[str, str], accelerator: Accelera
 
 
 def not_computed(failed: Mapping[str, str]) -> list[Check]:
-    """A run without a metric that it should have is whole, and says so."""
+    """A failed check for each metric -> reason: the run is complete without them, and says so."""
     again = "; `lorakit score` tries again with what is in predictions/"
     return [
         Check(name=f"metric {name}", passed=False, note=why + again) for name, why in failed.items()

@@ -1,8 +1,8 @@
-"""Whether a run that is there already is the one that was asked for, and still what it was when it was proven.
+"""Finished runs: whether a run folder holds the run that was asked for, unchanged.
 
-A run folder is believed only after its recipe, its data, its base model and every file of its seeds were compared with
-what was recorded when it was trained. What cannot be compared (the data is not available, an older version recorded no
-digests) is said.
+Its recipe, its data, its base model and every file of its seeds are compared with what was recorded
+when it was trained. What cannot be compared (the data is not available, an older version recorded
+no digests) is reported.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from lorakit.runs.rescore import refuse_other_scores
 from lorakit.runs.result import Result, SeedResult, digest_of
 
 KEPT = ("adapter", "predictions")
-"""Folders of a seed whose files a run is made of."""
+"""Folders of a seed that are part of its result."""
 LOOSE = ("metrics.jsonl", "environment.json")
 
 
 def finished(run: Path, recipe: Recipe) -> Result | None:
-    """The result of the run, if it holds these seeds and no others; None where something is left to train.
+    """The result of the run, if it holds exactly these seeds; None: something is left to train.
 
     InputError: the folder is of another recipe, or a file in it is damaged, missing or changed.
     """
@@ -39,21 +39,24 @@ def finished(run: Path, recipe: Recipe) -> Result | None:
     for seed in result.seeds:
         folder = seed_folder(run, seed.seed)
         own = intact_seed(folder)
-        if own is None or _said(own) != _said(seed):
+        if own is None or _without_digest(own) != _without_digest(seed):
             raise InputError(
-                f"{file} and {folder / 'result.json'} do not agree: one of them is missing or was changed. {_AGAIN}"
+                f"{file} and {folder / 'result.json'} do not agree: one of them is missing or was "
+                f"changed. {_AGAIN}"
             )
     return result
 
 
-def _said(seed: SeedResult) -> str:
+def _without_digest(seed: SeedResult) -> str:
     return seed.model_dump_json(exclude={"digest"})
 
 
 def not_compared(run: Path, recipe: Recipe, result: Result) -> list[str]:
-    """Compare the inputs of a finished run with today's; returns what could not be compared, and why.
+    """Compare the inputs of a finished run with the current ones; returns what could not be
+    compared, and why.
 
-    InputError, with the difference: the data or the base model is another, or a score is not that of the predictions.
+    InputError, with the difference: the data or the base model has changed, or a score is not that
+    of the predictions.
     """
     left = [what for seed in result.seeds for what in refuse_other_numbers(run, recipe, seed)]
     try:
@@ -75,21 +78,23 @@ def not_compared(run: Path, recipe: Recipe, result: Result) -> list[str]:
 def refuse_other_numbers(run: Path, recipe: Recipe, result: SeedResult) -> list[str]:
     """What could not be compared of an intact seed's result, and why.
 
-    InputError: a score is not that of the seed's predictions, or something else in its file was changed.
+    InputError: a score is not that of the seed's predictions, or another value was changed.
     """
     folder = seed_folder(run, result.seed)
-    left = [] if result.files else [f"the files of seed {result.seed}: no digests were recorded"]
+    left = []
+    if not result.files:
+        left.append(f"the files of seed {result.seed}: no digests were recorded")
     left += refuse_other_scores(recipe.task, folder, result)
-    said = json.loads((folder / "result.json").read_bytes())
-    if "digest" not in said:
+    content = json.loads((folder / "result.json").read_bytes())
+    if "digest" not in content:
         left.append(f"checks and untrained scores of seed {result.seed}: no digest was recorded")
-    elif said["digest"] != digest_of(said):
+    elif content["digest"] != digest_of(content):
         raise InputError(f"{folder / 'result.json'} changed after the seed was trained. {_AGAIN}")
     return left
 
 
 def intact_seed(folder: Path) -> SeedResult | None:
-    """What a seed gave, after its files were compared with their digests; None: it was not trained to its end.
+    """The result of a seed whose files have their digests; None: it was not trained to its end.
 
     InputError: a file is damaged, missing or changed.
     """
@@ -113,7 +118,7 @@ def intact_seed(folder: Path) -> SeedResult | None:
 
 
 def files_of(folder: Path) -> dict[str, str]:
-    """Path within a seed's folder -> digest, of every file that it is made of."""
+    """Path within a seed's folder -> digest, for every file that is part of its result."""
     inside = (path for part in KEPT for path in sorted((folder / part).rglob("*")))
     files = [*(folder / name for name in LOOSE), *inside]
     return {str(path.relative_to(folder)): file_digest(path) for path in files if path.is_file()}

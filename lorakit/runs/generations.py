@@ -1,6 +1,7 @@
-"""Answers on disk as they come, so that a stop loses none: `SPLIT.partial.jsonl`, a line per answer, in any order.
+"""Partial predictions: texts on disk as they are generated, so that a stop loses none.
 
-The first line says what was asked of what; where the same is asked again, what is there already is taken from the file.
+`SPLIT.partial.jsonl` has one line per answer, in any order. Its first line says what was asked of
+what; where the same is asked again, the answers that are there are taken from the file.
 """
 
 from __future__ import annotations
@@ -15,27 +16,30 @@ from lorakit.errors import InputError
 from lorakit.runs.folder import read_lines
 
 
-class Kept:
-    """The partial file of one split. `known`: what an earlier attempt left, example id -> line.
+class PartialPredictions:
+    """The partial file of one split. `known`: example id -> line, as an earlier attempt left it.
 
-    batch: only batches of this size that are whole count, so that what is left meets in the batches that it would have
-    met in: another batch has other padding, and other last bits.
+    final: the file of the complete predictions. asked: a digest of what is asked of what. batch:
+    only complete batches of this size count, so that the remaining examples meet in the same
+    batches as before; another batch has other padding, and so other last bits.
     """
 
     def __init__(self, final: Path, asked: str, batch: int = 1):
-        self.path = self.partial(final)
+        self.path = self.path_of(final)
         head, *lines = read_lines(self.path) or [{}]
-        same = head.get("asked") == asked
-        lines = lines[: len(lines) // batch * batch]
-        self.known: dict[str, dict[str, Any]] = {line["id"]: line for line in lines} if same else {}
-        # written anew: the last line of what was stopped may be cut off
+        self.known: dict[str, dict[str, Any]] = {}
+        if head.get("asked") == asked:
+            complete = len(lines) // batch * batch
+            self.known = {line["id"]: line for line in lines[:complete]}
+        # Rewritten, because the last line of an attempt that was stopped may be cut off.
         self._write("w", [{"asked": asked}, *self.known.values()])
 
     def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """InputError: the disk is full."""
         self._write("a", lines)
 
     @staticmethod
-    def partial(final: Path) -> Path:
+    def path_of(final: Path) -> Path:
         return final.with_name(f"{final.stem}.partial.jsonl")
 
     def _write(self, mode: str, lines: Iterable[Mapping[str, Any]]) -> None:
@@ -48,12 +52,11 @@ class Kept:
 
 
 def asked_of(settings: Mapping[str, Any], folder: Path) -> str:
-    """A digest of the settings, and of the files of a model or adapter by name, size and time of change."""
+    """A digest of settings, and of the name, size and time of each file of a model or adapter."""
     files = [
-        (f.name, f.stat().st_size, f.stat().st_mtime_ns)
-        for f in sorted(folder.glob("*"))
-        if f.is_file()
+        (file.name, file.stat().st_size, file.stat().st_mtime_ns)
+        for file in sorted(folder.glob("*"))
+        if file.is_file()
     ]
-    return hashlib.blake2b(
-        json.dumps([settings, files], sort_keys=True).encode(), digest_size=16
-    ).hexdigest()
+    asked = json.dumps([settings, files], sort_keys=True)
+    return hashlib.blake2b(asked.encode(), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""Digests of the files of a run's base model, so that a base that changed is noticed without loading it."""
+"""Digests of the files of a base model, which show a change without loading the model."""
 
 from __future__ import annotations
 
@@ -31,15 +31,16 @@ SMALL = (
     "tokenizer.model",
     "spm.model",
 )
-"""What transformers reads of a checkpoint, besides its weights."""
+"""The files of a checkpoint that transformers reads, except its weights."""
 BLOCK = 1 << 16
-# odd, so that a product differs where its word does
+"""Bytes."""
+# Odd numbers, so that two words with the same product are the same.
 WEIGHTS = np.frombuffer(np.random.RandomState(0).bytes(BLOCK), dtype="<u8") | np.uint64(1)
 
 
 def base_files(spec: Model, start: Path | None = None) -> dict[str, str]:
-    """File name -> digest of the base's configuration, tokenizer and weights, of `model.chat_template`, and of the
-    adapter `start` that training starts from.
+    """File name -> digest: the base's configuration, tokenizer and weights, `model.chat_template`,
+    and the adapter `start` that training starts from.
 
     ModelError: the base is not available.
     """
@@ -55,7 +56,7 @@ def base_files(spec: Model, start: Path | None = None) -> dict[str, str]:
 
 
 def refuse_other_base_files(run: Path, found: Mapping[str, str]) -> list[str]:
-    """What could not be compared. InputError: a file of the base is not the one that the run was trained with."""
+    """What could not be compared. InputError: a file of the base has changed since the run."""
     try:
         then = json.loads((run / FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -69,8 +70,8 @@ def refuse_other_base_files(run: Path, found: Mapping[str, str]) -> list[str]:
         name for name in names if not isinstance(then, dict) or then.get(name) != found.get(name)
     ]:
         raise InputError(
-            f"{run} holds seeds that were trained on another base model ({', '.join(other)} changed). "
-            "--restart trains them again, and another folder (--runs DIR) keeps them."
+            f"{run} holds seeds that were trained on another base model ({', '.join(other)} "
+            "changed). --restart trains them again, and another folder (--runs DIR) keeps them."
         )
     return []
 
@@ -80,9 +81,12 @@ def record_base_files(run: Path, found: Mapping[str, str]) -> None:
 
 
 def quick_digest(path: Path) -> str:
-    """Of all bytes of a file, at the speed at which memory is read: the sums of its 8-byte words over blocks of 64 KiB
-    are hashed, and the file's size. Each word counts by its place, so one changed bit changes it, and so does an
-    exchange of two parts. OSError: it cannot be read."""
+    """A digest of all bytes of a file, as fast as memory is read.
+
+    Each block of 64 KiB is reduced to one weighted sum of its 8-byte words; the sums, some of the
+    words, and the file's size are hashed. The weights depend on the place, so a changed bit changes
+    the digest, and so does exchanging two parts. OSError: the file cannot be read.
+    """
     digest = hashlib.blake2b(str(path.stat().st_size).encode(), digest_size=16)
     with path.open("rb") as file:
         while part := file.read(256 * BLOCK):

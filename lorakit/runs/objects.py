@@ -1,4 +1,4 @@
-"""From a recipe to a model with its method on, and to the examples that it is trained and scored on."""
+"""From a recipe to a model with its method, and to the examples for training and scoring."""
 
 from __future__ import annotations
 
@@ -24,24 +24,23 @@ from lorakit.errors import ModelError, RecipeError
 from lorakit.evaluation.answers import Answer, Scores, score_answers, untrained_most, writes
 from lorakit.evaluation.likelihood import log_likelihoods
 from lorakit.evaluation.predict import Generated, generate, predict_logits
+from lorakit.events import Observer, TextsGenerated
 from lorakit.methods import Attachment
 from lorakit.metrics import Failed
 from lorakit.nn.freeze import count
 from lorakit.nn.linear import numbers_in
 from lorakit.recipe.schema import Recipe
-from lorakit.runs.generations import Kept
+from lorakit.runs.generations import PartialPredictions
 from lorakit.runs.result import Counts
 from lorakit.tasks import Example, Head, Task
-
-Observer = Callable[[dict[str, Any]], None]
 
 
 class Examiner:
     """Asks a model the examples of some splits, and scores its answers.
 
-    attachment: the method that is on the model; text is generated from merged weights, which is faster.
-    observe: told how far the generation of a split is. seed: decides where answers are drawn (decode.sample).
-    `failed` is what could not be computed: metric -> why.
+    attachment: the method on the model, so that texts are generated from merged weights, which is
+    faster. observe: told how far the generation of a split is. seed: for answers that are drawn
+    (decode.sample). `failed`: metric -> why it could not be computed.
     """
 
     def __init__(
@@ -56,8 +55,12 @@ class Examiner:
     ):
         refuse_too_long(recipe.data, tokenizer, config)
         refuse_no_padding(tokenizer)
-        self.recipe, self.task, self.tokenizer = recipe, recipe.task, tokenizer
-        self.attachment, self.observe, self.seed = attachment, observe, seed
+        self.recipe = recipe
+        self.task = recipe.task
+        self.tokenizer = tokenizer
+        self.attachment = attachment
+        self.observe = observe
+        self.seed = seed
         self.failed: Failed = {}
         self.splits = {split: list(examples) for split, examples in splits.items()}
         self.stops = stops_of(recipe.task, tokenizer, self.splits)
@@ -67,30 +70,32 @@ class Examiner:
         self.encoded = {split: self._encode(examples) for split, examples in self.splits.items()}
 
     def _encode(self, examples: Sequence[Example]) -> list[Encoded]:
-        if self.task.head is Head.CAUSAL:
-            more = (
-                self.recipe.decode.max_new_tokens
-                if writes(self.task)
-                else max(map(len, self.choices))
-            )
-            room = self.recipe.data.max_length - more
-            return encode_prompts(examples, self.tokenizer, room)
-        return encode_cached(examples, self.tokenizer, self.task.head, self.recipe.data)
+        if self.task.head is not Head.CAUSAL:
+            return encode_cached(examples, self.tokenizer, self.task.head, self.recipe.data)
+        if writes(self.task):
+            answer = self.recipe.decode.max_new_tokens
+        else:
+            answer = max(map(len, self.choices))
+        return encode_prompts(examples, self.tokenizer, self.recipe.data.max_length - answer)
 
     def answers(
         self,
         model: nn.Module,
         split: str,
         only: Sequence[int] | None = None,
-        kept: Kept | None = None,
+        kept: PartialPredictions | None = None,
     ) -> list[Answer]:
-        """In the order of the split; `only` these example numbers, if given. kept: where texts are saved as they come,
-        and what is there already is not asked again."""
+        """The answers to a split, in its order.
+
+        only: numbers of examples; None: all. kept: where texts are saved as they come; those that
+        are there are not generated again.
+        """
         chosen = list(range(len(self.splits[split]))) if only is None else list(only)
         if writes(self.task):
             return self._written(model, split, chosen, kept)
         items = [self.encoded[split][i] for i in chosen]
-        size, pad = self.recipe.evaluate.batch_size, self.tokenizer.pad_token_id
+        size = self.recipe.evaluate.batch_size
+        pad = self.tokenizer.pad_token_id
         if self.choices:
             outputs = log_likelihoods(model, items, self.choices, pad, size)
         else:
@@ -101,18 +106,16 @@ class Examiner:
         ]
 
     def _written(
-        self, model: nn.Module, split: str, chosen: Sequence[int], kept: Kept | None
+        self, model: nn.Module, split: str, chosen: Sequence[int], kept: PartialPredictions | None
     ) -> list[Answer]:
-        examples, known = self.splits[split], kept.known if kept else {}
+        examples = self.splits[split]
+        known = {} if kept is None else kept.known
         asked = [i for i in chosen if examples[i].id not in known]
 
         def on_batch(numbers: Sequence[int], texts: Sequence[Generated]) -> None:
             if kept is not None:
-                found = (
-                    self._answer(examples[asked[n]], t.text, t.ended)
-                    for n, t in zip(numbers, texts, strict=True)
-                )
-                kept.add(answer.line() for answer in found)
+                new = zip((examples[asked[n]] for n in numbers), texts, strict=True)
+                kept.add(self._answer(e, text.text, text.ended).line() for e, text in new)
 
         merged = self.attachment.folded() if self.attachment is not None else nullcontext()
         with merged:
@@ -127,47 +130,57 @@ class Examiner:
                 self.seed,
                 self.stops,
             )
-        new = {examples[i].id: (t.text, t.ended) for i, t in zip(asked, texts, strict=True)}
-        new |= {id: (line["output"], line.get("ended", True)) for id, line in known.items()}
-        return [self._answer(examples[i], *new[examples[i].id]) for i in chosen]
+        found = {id: (line["output"], line.get("ended", True)) for id, line in known.items()}
+        for i, text in zip(asked, texts, strict=True):
+            found.setdefault(examples[i].id, (text.text, text.ended))
+        return [self._answer(examples[i], *found[examples[i].id]) for i in chosen]
 
     def _answer(self, example: Example, output: Any, ended: bool = True) -> Answer:
-        hidden = example.target is None and not example.references
-        reference = None if hidden else self.task.to_reference(example)
-        text = example.text if example.pair is None else f"{example.text} [SEP] {example.pair}"
+        reference = None
+        if example.target is not None or example.references:
+            reference = self.task.to_reference(example)
+        text = example.text
+        if example.pair is not None:
+            text += f" [SEP] {example.pair}"
         return Answer(
-            example.id,
-            self.task.to_prediction(output),
-            reference,
-            output,
-            text,
-            example.group,
-            ended,
+            id=example.id,
+            prediction=self.task.to_prediction(output),
+            reference=reference,
+            output=output,
+            text=text,
+            group=example.group,
+            ended=ended,
         )
 
     def scores(self, model: nn.Module, splits: Sequence[str], most: int | None = None) -> Scores:
-        """split -> metric -> value; on at most `most` examples of a split, evenly spread over it."""
-        return {
-            split: score_answers(
-                self.task, self.answers(model, split, self.spread(split, most)), self.failed
-            )
-            for split in splits
-        }
+        """split -> metric -> value, on at most `most` examples of a split, evenly spread over
+        it."""
+        scores = {}
+        for split in splits:
+            answers = self.answers(model, split, self.spread(split, most))
+            scores[split] = score_answers(self.task, answers, self.failed)
+        return scores
 
     def untrained(self, model: nn.Module) -> Scores:
         """As `scores`, of a model before training: on a slice of each split."""
         return self.scores(model, list(self.splits), untrained_most(self.task))
 
     def spread(self, split: str, most: int | None) -> list[int] | None:
+        """The numbers of `most` examples, evenly spread over the split; None: all."""
         n = len(self.splits[split])
-        return None if most is None or n <= most else [i * n // most for i in range(most)]
+        if most is None or n <= most:
+            return None
+        return [i * n // most for i in range(most)]
 
 
 def stops_of(task: Task, tokenizer: Any, splits: Mapping[str, Sequence[Example]]) -> list[int]:
-    """Tokens that end a text besides the tokenizer's own; a mark of several tokens is cut from the text instead."""
+    """Tokens that end a text besides the tokenizer's own. A stop mark of several tokens is not
+    among them: the text is cut there afterwards."""
     marks = [tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in task.stops]
-    chats = any(example.turns for examples in splits.values() for example in examples[:1])
-    return [ids[0] for ids in marks if len(ids) == 1] + (end_of_turn(tokenizer) if chats else [])
+    stops = [ids[0] for ids in marks if len(ids) == 1]
+    if any(example.turns for examples in splits.values() for example in examples[:1]):
+        stops += end_of_turn(tokenizer)
+    return stops
 
 
 def _reporter(observe: Observer | None, split: str) -> Callable[[int, int], None] | None:
@@ -176,53 +189,59 @@ def _reporter(observe: Observer | None, split: str) -> Callable[[int, int], None
     start = time.perf_counter()
 
     def report(done: int, total: int) -> None:
-        seconds = time.perf_counter() - start
-        observe(
-            {"event": "generated", "split": split, "done": done, "total": total, "seconds": seconds}
-        )
+        observe(TextsGenerated(split, done, total, time.perf_counter() - start))
 
     return report
 
 
 def attach(recipe: Recipe, base: Base) -> Attachment:
-    """The recipe's method on the model. RecipeError: `expect` has other counts. ModelError: it could never merge, or
-    there is no room for its tokens."""
-    attachment = recipe.method.attach(base.model, base.roles, base.newly_initialised | base.head)
-    if added := recipe.method.added_tokens:
-        refuse_too_long(recipe.data, None, base.config, added)
+    """The recipe's method on the model.
+
+    RecipeError: `expect` has other counts. ModelError: the method could never be merged, or there
+    is no room for its tokens.
+    """
+    method = recipe.method
+    attachment = method.attach(base.model, base.roles, base.newly_initialised | base.head)
+    if method.added_tokens:
+        refuse_too_long(recipe.data, None, base.config, method.added_tokens)
         if recipe.data.packing:
             raise ModelError(
-                f"data.packing: {recipe.method.name} puts tokens before every prompt; leave packing out"
+                f"data.packing: {method.name} puts tokens before every prompt; leave packing out"
             )
-    if recipe.method.merges and (why := attachment.why_unmergeable()):
-        raise ModelError(why)  # or it would fail its proof, with all the training done
-    counts = counts_of(attachment)
-    for what, wanted, found in (
-        ("sites", recipe.expect.sites, counts.sites),
-        ("trainable", recipe.expect.trainable, counts.trainable),
-    ):
-        if wanted is not None and wanted != found:
-            sites = ", ".join(site.name for site in attachment.sites[:4])
-            raise RecipeError(
-                f"expect.{what} is {wanted}, and the method gives {found} (sites: {sites or 'none'} ...). "
-                f"Mend method.targets or method.r, or remove the expectation with `~expect.{what}`."
-            )
+    # Otherwise the proof of merging would fail after all the training.
+    if method.merges and (why := attachment.why_unmergeable()):
+        raise ModelError(why)
+    _refuse_other_counts(recipe, attachment)
     return attachment
 
 
+def _refuse_other_counts(recipe: Recipe, attachment: Attachment) -> None:
+    counts = counts_of(attachment)
+    for what in ("sites", "trainable"):
+        wanted = getattr(recipe.expect, what)
+        found = getattr(counts, what)
+        if wanted is not None and wanted != found:
+            sites = ", ".join(site.name for site in attachment.sites[:4])
+            raise RecipeError(
+                f"expect.{what} is {wanted}, and the method gives {found} (sites: "
+                f"{sites or 'none'} ...). Correct method.targets or method.r, or remove the "
+                f"expectation with `~expect.{what}`."
+            )
+
+
 def counts_of(attachment: Attachment) -> Counts:
-    """As the paper counts: the head that the checkpoint did not hold is on a line of its own."""
+    """As the paper counts: newly initialised parameters are not among `trainable`."""
     trained = attachment.trained()
     newly_initialised = sum(
         p.numel() for name, p in trained.items() if name in attachment.newly_initialised
     )
-    trainable = sum(p.numel() for p in trained.values()) - newly_initialised
-    ours = {name for name, _ in attachment.model.named_parameters() if ".delta." in name}
-    total = sum(numbers_in(p) for p in attachment.model.parameters()) - count(
-        attachment.model, ours
-    )
+    model = attachment.model
+    deltas = {name for name, _ in model.named_parameters() if ".delta." in name}
     return Counts(
-        sites=len(attachment.sites), trainable=trainable, fresh=newly_initialised, total=total
+        sites=len(attachment.sites),
+        trainable=sum(p.numel() for p in trained.values()) - newly_initialised,
+        fresh=newly_initialised,
+        total=sum(numbers_in(p) for p in model.parameters()) - count(model, deltas),
     )
 
 
@@ -230,15 +249,23 @@ def training_set(recipe: Recipe, examples: Sequence[Example], tokenizer: Any) ->
     return encode_cached(examples, tokenizer, recipe.task.head, recipe.data)
 
 
-def settled(recipe: Recipe) -> Recipe:
-    """`train.precision: auto` as what it is on this machine."""
+def resolve_precision(recipe: Recipe) -> Recipe:
+    """The recipe with the precision that `train.precision: auto` means on this machine.
+
+    With fast bf16, frozen weights are kept in bf16; weights that train stay in fp32, and their
+    products are formed in bf16.
+    """
     if recipe.train.precision != "auto":
         return recipe
-    plain = recipe.model.dtype == "fp32" and recipe.model.quantize is None
-    frozen = recipe.method.freezes_base and not recipe.model.new_tokens
-    half = has_bf16() and plain
-    train = recipe.train.model_copy(update={"precision": "bf16" if half and not frozen else "fp32"})
-    model = recipe.model.model_copy(update={"dtype": "bf16"}) if half and frozen else recipe.model
+    is_plain = recipe.model.dtype == "fp32" and recipe.model.quantize is None
+    is_frozen = recipe.method.freezes_base and not recipe.model.new_tokens
+    train = recipe.train.model_copy(update={"precision": "fp32"})
+    model = recipe.model
+    if is_plain and has_bf16():
+        if is_frozen:
+            model = model.model_copy(update={"dtype": "bf16"})
+        else:
+            train = recipe.train.model_copy(update={"precision": "bf16"})
     return recipe.model_copy(update={"train": train, "model": model})
 
 
@@ -250,11 +277,14 @@ def has_bf16() -> bool:
 
 
 def precision_of(recipe: Recipe) -> str:
-    """accelerate's word for the precision of a `settled` recipe."""
+    """accelerate's word for a precision from `resolve_precision`."""
     return "no" if recipe.train.precision == "fp32" else recipe.train.precision
 
 
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
-    """The precision of a `settled` recipe, so that a run is scored the same while it trains and afterwards."""
+    """The precision from `resolve_precision`, so that a run is scored in the same one while it
+    trains and afterwards."""
     dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision_of(recipe)]
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+    if dtype is None:
+        return nullcontext()
+    return torch.autocast(device.type, dtype)

@@ -91,21 +91,6 @@ def json_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def checked_answer(line: dict[str, Any], where: str) -> dict[str, Any]:
-    """A line of a run's predictions. DataError: it is not one, or has no reference."""
-    if missing := [key for key in ("id", "prediction") if key not in line]:
-        raise DataError(f"{where}: no {missing[0]!r}; this is not a line of a run's predictions")
-    if reference_of(line) is None:
-        raise DataError(
-            f"{where}: no reference: these answers can be predicted, and not scored or compared"
-        )
-    return line
-
-
-def reference_of(line: dict[str, Any]) -> Any:
-    return line.get("references", line.get("reference"))
-
-
 def id_of(line: dict[str, Any]) -> str | None:
     """Ids are texts; a number is taken as it is written."""
     return None if line.get("id") is None else str(line["id"])
@@ -115,6 +100,20 @@ def _said(line: dict[str, Any], where: str) -> Any:
     # WikiSQL's official lines have a query, or an error instead; its task takes such a line, and the others refuse it
     official = "prediction" not in line and ("query" in line or "error" in line)
     return line if official else field_of(line, ("prediction",), where)
+
+
+def checked_answer(line: dict[str, Any], where: str) -> dict[str, Any]:
+    """A line of a run's predictions. DataError: it is another kind of line, or has no reference."""
+    if missing := [key for key in ("id", "prediction") if key not in line]:
+        raise DataError(f"{where}: no {missing[0]!r}; this is not a line of a run's predictions")
+    if reference_of(line) is None:
+        raise DataError(f"{where}: no reference, so this answer cannot be scored or compared")
+    return line
+
+
+def reference_of(line: dict[str, Any]) -> Any:
+    """The reference of a line of predictions, or its list of references; None: it has neither."""
+    return line.get("references", line.get("reference"))
 
 
 def field_of(line: dict[str, Any], names: tuple[str, ...], where: str) -> Any:

@@ -1,4 +1,4 @@
-"""What a run has shown: scores of every seed beside the published number, checks, counts, and what it was made with."""
+"""The result of a run: scores of every seed and the published ones, checks, counts, environment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lorakit.errors import DataError, InputError
 from lorakit.notes import Note
 from lorakit.recipe.schema import Published
 
-# JSON has no NaN: a score that is not a number (a correlation of constants) is null in the file
+# JSON has no NaN: a score that is not a number (a correlation of constants) is null in the file.
 Score = Annotated[
     float,
     Field(allow_inf_nan=True),
@@ -44,13 +44,13 @@ class Counts(Config):
     trainable: int
     """What the method trains."""
     fresh: int
-    """What the checkpoint did not hold and is trained too (the head)."""
+    """Newly initialised parameters, which the checkpoint does not hold (the head)."""
     total: int
     """All parameters of the base."""
 
 
 class Check(Config):
-    """One proof, and what it found."""
+    """One proof, and its finding. value, tolerance: None where it does not measure anything."""
 
     name: str
     passed: bool
@@ -70,36 +70,43 @@ class SeedResult(Config):
     epochs: float
     steps: int
     planned_steps: int | None = None
-    """What the recipe asks for; more than `steps` where evaluate.patience ended the seed."""
+    """More than `steps` where evaluate.patience ended the seed."""
     skipped_steps: int = 0
-    """Left out, for their loss or gradient was not finite."""
+    """Steps that were left out because their loss or gradient was not finite."""
     seconds: dict[str, float]
     checks: tuple[Check, ...] = Field(default=(), strict=False)
     delta_norms: dict[str, Score] = Field(default_factory=dict)
     """Site or parameter -> ||dW|| / ||W||."""
     files: dict[str, str] = Field(default_factory=dict)
-    """Path within the seed's folder -> digest of the file; empty in results of versions up to 0.1.0."""
+    """Path within the seed's folder -> digest; empty in results of versions up to 0.1.0."""
     digest: str = ""
-    """Of all the rest of the seed's file; empty in results of versions up to 0.1.0."""
+    """Of all other values of the seed's file; empty in results of versions up to 0.1.0."""
 
     @property
     def not_trained(self) -> int:
         """Steps that the recipe asks for and that an early stop left out."""
-        return 0 if self.planned_steps is None else max(0, self.planned_steps - self.steps)
+        if self.planned_steps is None:
+            return 0
+        return max(0, self.planned_steps - self.steps)
 
     def sealed(self) -> SeedResult:
         """With its digest, as it is written."""
         return self.model_copy(update={"digest": digest_of(json.loads(self.model_dump_json()))})
 
     def write(self, path: Path) -> None:
-        """As JSON with its digest, whole or not at all. InputError: no permission, disk full."""
+        """As JSON with its digest, completely or not at all.
+
+        InputError: no permission, or the disk is full.
+        """
         write_whole(path, self.sealed().model_dump_json(indent=2) + "\n")
 
 
-def digest_of(said: Mapping[str, Any]) -> str:
-    """Of what a result's file says, but for its digest; as it was read, so a version with another field does not change
-    it."""
-    rest = {key: value for key, value in said.items() if key != "digest"}
+def digest_of(content: Mapping[str, Any]) -> str:
+    """Of the content of a seed's result.json without its own digest.
+
+    It is taken of what was read, not of the fields, so a version with other fields keeps it.
+    """
+    rest = {key: value for key, value in content.items() if key != "digest"}
     return hashlib.blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -117,7 +124,7 @@ class Result(Config):
     counts: Counts
     seeds: tuple[SeedResult, ...] = Field(strict=False, min_length=1)
     published: dict[str, Published] = Field(default_factory=dict)
-    """metric, or split/metric -> the number that was printed."""
+    """metric, or split/metric -> the published number."""
     published_source: str | None = None
     comparable: bool = True
     """False where the recipe was changed in a way that the published numbers do not cover."""
@@ -128,25 +135,28 @@ class Result(Config):
     notes: tuple[Note, ...] = Field(default=(), strict=False)
 
     def write(self, path: Path) -> None:
-        """As JSON, whole or not at all. InputError: no permission, disk full."""
+        """As JSON, completely or not at all. InputError: no permission, or the disk is full."""
         write_whole(path, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Result:
-        """DataError where the file is absent, damaged or no result."""
+        """DataError: the file is missing, damaged, or not a result."""
         try:
             return cls.model_validate_json(path.read_bytes())
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from None
         except ValidationError as error:
             raise DataError(
-                f"{path} is no result of lorakit, or damaged: {first_problem(error)}. "
+                f"{path} is not a result of lorakit, or is damaged: {first_problem(error)}. "
                 "Train its recipe again with --restart"
             ) from None
 
 
 def write_whole(path: Path, text: str) -> None:
-    """The file is there with all of `text`, or it is what it was before. InputError: no permission, disk full."""
+    """Replace the file by `text`, completely or not at all.
+
+    InputError: no permission, or the disk is full.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_text(text, encoding="utf-8")
@@ -161,7 +171,10 @@ def write_whole(path: Path, text: str) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """One metric of one split over the seeds, in their order. A seed without it counts as NaN, and so does the mean."""
+    """One metric of one split: its value for each seed, in their order.
+
+    A seed that does not have it counts as NaN, and the mean is then NaN too.
+    """
 
     split: str
     metric: str
@@ -181,7 +194,7 @@ class Row:
 
     @property
     def std(self) -> float | None:
-        """Of the sample (n - 1); None for one seed."""
+        """The standard deviation of the sample (n - 1); None for one seed."""
         if len(self.values) < 2:
             return None
         return math.nan if math.isnan(self.mean) else statistics.stdev(self.values)
@@ -193,10 +206,11 @@ class Row:
 
     @property
     def inside(self) -> bool | None:
-        """Within the published spread, its ends included; None where none was printed, or it is of another setting."""
+        """Whether it is within the published spread, ends included; None: no spread was published,
+        or it is of another setting."""
         if self.difference is None or self.published_spread is None or not self.comparable:
             return None
-        # 88.5 is 89.2 - 0.7, though not in binary fractions
+        # 88.5 is 89.2 - 0.7, but not in binary fractions.
         return (
             None
             if math.isnan(self.difference)
@@ -205,7 +219,7 @@ class Row:
 
 
 def summary(result: Result) -> list[Row]:
-    """A row per split and metric, in the order of the splits."""
+    """One row for each split and metric, in the order of the splits."""
     return list(_rows(result))
 
 
@@ -214,7 +228,7 @@ def _rows(result: Result) -> Iterator[Row]:
     for split in result.splits:
         of = [seed.scores.get(split, {}) for seed in result.seeds]
         before = [seed.base_scores.get(split, {}) for seed in result.seeds]
-        # what was published and not measured is shown as missing, not left out
+        # A published metric that was not measured is shown as missing, not left out.
         for metric in dict.fromkeys(
             [*(m for scores in of for m in scores), *(m for s, m in published if s == split)]
         ):
@@ -232,14 +246,15 @@ def _rows(result: Result) -> Iterator[Row]:
 
 
 def _published(result: Result) -> dict[tuple[str, str], Published]:
-    """(split, metric) -> number. A bare metric is of the first split; `split/metric` says it, and wins."""
+    """(split, metric) -> number. A metric without a split is of the first one, unless
+    `split/metric` is given too."""
     parts = [(key.rpartition("/"), value) for key, value in result.published.items()]
     bare = {(result.splits[0], metric): value for (split, _, metric), value in parts if not split}
     return bare | {(split, metric): value for (split, _, metric), value in parts if split}
 
 
 def failed_checks(result: Result) -> list[tuple[int, Check]]:
-    """(seed, check) of every proof that failed."""
+    """(seed, check) for every check that failed."""
     return [
         (seed.seed, check) for seed in result.seeds for check in seed.checks if not check.passed
     ]

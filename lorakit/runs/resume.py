@@ -1,4 +1,4 @@
-"""Going on after a stop: which checkpoint, whether it is of this run, and metrics.jsonl as it was then."""
+"""Resuming a seed: its checkpoint, whether that is of this run, and metrics.jsonl as it was."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 from lorakit.adapters.fingerprint import same
 from lorakit.config import Config, first_problem
 from lorakit.errors import InputError
+from lorakit.events import Event
 from lorakit.runs.folder import open_seed
 from lorakit.runs.result import Scores
 from lorakit.training import checkpoint
@@ -26,9 +27,12 @@ from lorakit.training.processes import keeps_checkpoints, strategy
 
 log = logging.getLogger(__name__)
 
+PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy")
+"""Packages whose version may change the last bits of a number."""
 
-class Before(Config):
-    """What a run adds to its checkpoints."""
+
+class ResumeState(Config):
+    """The part of a checkpoint that the run adds to it."""
 
     fingerprint: str
     """Of the base's weights."""
@@ -37,72 +41,98 @@ class Before(Config):
     """Bytes of metrics.jsonl."""
     seconds: dict[str, float]
     made_with: dict[str, str]
-    """What decides the last bits of a number: versions, device, threads, what processes share."""
+    """As `made_with` gives it."""
 
 
 def made_with() -> dict[str, str]:
-    packages = {
-        name: version(name)
-        for name in ("torch", "transformers", "accelerate", "tokenizers", "numpy")
-    }
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    """What decides the last bits of a number: versions, device, threads, strategy."""
+    device = platform.machine()
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
     return {
         "python": platform.python_version(),
-        **packages,
+        **{name: version(name) for name in PACKAGES},
         "device": device,
         "threads": str(torch.get_num_threads()),
         "strategy": strategy(),
     }
 
 
-def goes_on_from(folder: Path, accelerator: Accelerator) -> Saved | None:
-    """The newest whole checkpoint of a seed, on every process; None: it begins anew, in an empty folder."""
-    name: list[Any] = [None]
+def newest_checkpoint(folder: Path, accelerator: Accelerator) -> Saved | None:
+    """The newest intact checkpoint of a seed, on every process.
+
+    None: there is none, and the seed's folder is now an empty one. InputError: this strategy cannot
+    resume from it.
+    """
+    chosen: list[Any] = [None]
     saved = None
     if accelerator.is_main_process:
         checkpoint.clean(folder / "checkpoints")
         saved = checkpoint.newest(folder / "checkpoints")
         if saved is not None and not keeps_checkpoints(accelerator):
             raise InputError(
-                f"{saved.folder}: DeepSpeed cannot go on from it; take DDP or FSDP2. --restart starts over."
+                f"{saved.folder}: DeepSpeed cannot resume from it; take DDP or FSDP2. --restart "
+                "starts over."
             )
         open_seed(folder, goes_on=saved is not None)
-        name = [None if saved is None else str(saved.folder)]
-    broadcast_object_list(name)
-    return checkpoint.read(Path(name[0])) if saved is None and name[0] is not None else saved
+        if saved is not None:
+            chosen = [str(saved.folder)]
+    broadcast_object_list(chosen)
+    if saved is None and chosen[0] is not None:
+        return checkpoint.read(Path(chosen[0]))
+    return saved
 
 
-def before_of(saved: Saved, fingerprint: str, processes: int) -> Before:
-    """What the run knew. InputError: it was of other weights. A warning where the last bits may differ."""
+def resume_state_of(saved: Saved, fingerprint: str, processes: int) -> ResumeState:
+    """The run's part of a checkpoint; a warning where the last bits of numbers may differ.
+
+    fingerprint: of the base as it was loaded now. InputError: the run had other weights.
+    """
     try:
-        before = Before.model_validate(saved.state.about)
+        state = ResumeState.model_validate(saved.state.about)
     except ValidationError as error:
         raise InputError(
-            f"{saved.folder} is none of this lorakit: {first_problem(error)}. --restart starts over."
+            f"{saved.folder} was not written by this version of lorakit: {first_problem(error)}. "
+            "--restart starts over."
         ) from None
-    if same(before.fingerprint, fingerprint) is not True:
+    if same(state.fingerprint, fingerprint) is not True:
         raise InputError(
-            f"{saved.folder} is of a run whose base model had other weights (fingerprint {before.fingerprint}, now "
-            f"{fingerprint}). --restart starts over, or give the base that it had."
+            f"{saved.folder} is of a run whose base model had other weights (fingerprint "
+            f"{state.fingerprint}, now {fingerprint}). --restart starts over, or give the base "
+            "that it had."
         )
-    now = made_with()
-    others = [f"{k} {v}, now {now.get(k)}" for k, v in before.made_with.items() if now.get(k) != v]
-    if saved.state.processes != processes:
-        others.append(f"{saved.state.processes} process(es), now {processes}")
-    if others:
+    if others := _differences(state, saved.state.processes, processes):
         log.warning(
             "%s was made with %s: the last bits may differ, and dropout does",
             saved.folder,
             "; ".join(others),
         )
-    return before
+    return state
+
+
+def _differences(state: ResumeState, then: int, now: int) -> list[str]:
+    """then, now: numbers of processes."""
+    current = made_with()
+    others = [
+        f"{name} {value}, now {current.get(name)}"
+        for name, value in state.made_with.items()
+        if current.get(name) != value
+    ]
+    if then != now:
+        others.append(f"{then} process(es), now {now}")
+    return others
 
 
 class Journal:
-    """metrics.jsonl, a line per step and evaluation, on disk as it happens; cut back to what a checkpoint knew."""
+    """metrics.jsonl: one line for each event of the training loop, on disk as it happens.
+
+    path None: nothing is written. at: cut the file back to this many bytes first, which is what a
+    checkpoint knew.
+    """
 
     def __init__(self, path: Path | None, at: int | None = None):
-        self.path, self.at = path, at
+        self.path = path
+        self.at = at
 
     def __enter__(self) -> Journal:
         self.file = None
@@ -112,19 +142,22 @@ class Journal:
                 self._cut(self.path.read_bytes())
         return self
 
-    def _cut(self, there: bytes) -> None:
+    def _cut(self, found: bytes) -> None:
         assert self.file is not None
         assert self.at is not None
-        if len(there) < self.at:
+        length = self.at
+        if len(found) < length:
             log.warning("%s was cut short: its curves have a gap", self.path)
-        self.file.truncate(self.at if len(there) >= self.at else there.rfind(b"\n") + 1)
+            length = found.rfind(b"\n") + 1
+        self.file.truncate(length)
         self.file.seek(0, os.SEEK_END)
 
-    def write(self, event: dict[str, Any]) -> None:
+    def write(self, event: Event) -> None:
+        """InputError: the disk is full."""
         if self.file is None:
             return
         try:
-            self.file.write(json.dumps(event) + "\n")
+            self.file.write(json.dumps(event.line()) + "\n")
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {error.strerror}") from error
 

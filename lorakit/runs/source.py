@@ -114,10 +114,8 @@ def open_source(
             model["revision"] = about.revision
         if not model["name"]:
             raise AdapterError(f"{folder} does not name its base model; give it with --model")
-        given: dict[str, Any] | None = {"name": task} if task else None
-        if given is None and about and about.task:  # empty: saved from a loop of one's own
-            given = about.task
-        data = {"max_length": about.max_length} if about and about.max_length else {}
+        given = {"name": task} if task else (about.task if about else None)
+        data = {"max_length": about.max_length} if about else {}
         decode = about.decode if about else {}
         recipe = _recipe(given, model, data, overrides, decode)
         names, outputs = _head_of(adapter, recipe.model if recipe else Model(**model))

@@ -14,15 +14,15 @@ RECORDS = ("recipe.yaml", "data.json", FILE)
 
 
 @contextmanager
-def undone_if_refused(run: Path, newly_initialised: bool) -> Iterator[None]:
+def undone_if_refused(run: Path, restart: bool) -> Iterator[None]:
     """Inside, a run is made; what is refused (InputError) before a first step leaves nothing of it.
 
-    newly_initialised: a run that is there is put aside, and is back after a refusal. InputError: it cannot be.
+    restart: a run that is there is put aside, and is back after a refusal. InputError: it cannot be.
     """
     aside = run.with_name(f".{run.name}.before")
     shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
     whole = run.exists()
-    if newly_initialised and whole and not run.is_symlink():
+    if restart and whole and not run.is_symlink():
         _rename(run, aside)
         whole = False
     kept = {file: file.read_bytes() for name in RECORDS if (file := run / name).is_file()}

@@ -9,8 +9,16 @@ from functools import partial
 from typing import Any
 
 from lorakit.errors import DataError, RecipeError
-from lorakit.metrics import Compared, Weighted, attempt, facts_of, metrics, say_poor, weighted_of
-from lorakit.metrics._weighted import joined
+from lorakit.metrics import (
+    Compared,
+    Weighted,
+    attempt,
+    facts_of,
+    joined,
+    metrics,
+    say_poor,
+    weighted_of,
+)
 from lorakit.tasks._answers import finite_number, given_label
 from lorakit.tasks._base import Prediction, Task
 

@@ -12,8 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from lorakit.errors import DataError
-from lorakit.metrics import Weighted
-from lorakit.metrics._weighted import joined, means
+from lorakit.metrics import Means, Weighted, joined
 from lorakit.metrics._wikisql import PROTOCOL, Query, Table, logical_form, same_form, same_result
 from lorakit.tasks._answers import accepted_texts, written_text
 from lorakit.tasks._base import Data, Example, Head, Prediction, Task
@@ -117,7 +116,7 @@ class WikiSql(Task):
         executed = _executed(found, gold)
         if len(executed) == len(gold):
             each["execution_accuracy"] = list(executed.values())
-        return joined((means(each), 100.0))
+        return joined((Means(each).weigh(), 100.0))
 
 
 class _Gold(NamedTuple):

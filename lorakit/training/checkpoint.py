@@ -1,12 +1,12 @@
-"""A checkpoint: a folder that is there whole or not at all, and in which a changed bit is seen. No pickle.
+"""Checkpoints: folders written completely or not at all, with checksums and without pickle.
 
 step-000120/trained.safetensors      what the method trains, and the head
-            best.safetensors         the state to keep, where it is another
+            best.safetensors         the state to keep, where it differs from that
             optimizer.safetensors    exp_avg.NAME, exp_avg_sq.NAME, step.NAME
-            rng-0.json ...           random number generators, a file per process
+            rng-0.json ...           random number generators, one file per process
             state.json               `State`
             checksums.json           blake2b of each of these
-A name that ends in `-unscored` is of a step whose evaluation is still to come.
+A name that ends in `-unscored` is of a step whose evaluation was still to come.
 """
 
 from __future__ import annotations
@@ -33,13 +33,11 @@ from lorakit.errors import InputError
 
 log = logging.getLogger(__name__)
 
-SUMS, STATE, TRAINED, BEST, OPTIMIZER = (
-    "checksums.json",
-    "state.json",
-    "trained.safetensors",
-    "best.safetensors",
-    "optimizer.safetensors",
-)
+SUMS = "checksums.json"
+STATE = "state.json"
+TRAINED = "trained.safetensors"
+BEST = "best.safetensors"
+OPTIMIZER = "optimizer.safetensors"
 NAME = re.compile(r"step-(\d{6,12})(-unscored)?")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 AnyFloat = Annotated[float, Field(allow_inf_nan=True)]
@@ -55,13 +53,15 @@ class KeptState(Config):
 
 
 class ClockState(Config):
+    """training: seconds; apart: seconds of evaluations; tokens: trained on so far."""
+
     training: float
     apart: float
     tokens: int
 
 
 class BadSteps(Config):
-    """Steps that were skipped, in all and since the last good one, and fp16 overflows since then."""
+    """Steps that were skipped, in all and since the last good one; fp16 overflows since then."""
 
     skipped: int = 0
     in_a_row: int = 0
@@ -69,7 +69,7 @@ class BadSteps(Config):
 
 
 class State(Config):
-    """Where a run stands, but for its tensors and random numbers."""
+    """The progress of a run, without its tensors and random numbers."""
 
     format: Literal[1] = 1
     step: int = Field(ge=0)
@@ -83,7 +83,7 @@ class State(Config):
     clock: ClockState
     bad: BadSteps
     scaler: dict[str, int | float] | None = None
-    """Of fp16."""
+    """The state of fp16's gradient scaler."""
     processes: int = Field(ge=1)
     about: dict[str, Any] = Field(default_factory=dict)
     """What the caller adds."""
@@ -95,7 +95,7 @@ class State(Config):
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint as read. rng: an entry per process."""
+    """A checkpoint as read. best: empty where it is `trained`. rng: one entry per process."""
 
     folder: Path
     state: State
@@ -112,27 +112,20 @@ def save(
     rng: Sequence[Mapping[str, Any]],
     keep: int,
 ) -> Path:
-    """Write a checkpoint into `folder`, and remove all but the newest `keep`. tensors: file name -> tensors.
+    """Write a checkpoint into `folder`, and remove all but the newest `keep`; returns its path.
 
-    InputError: disk full, no permission; the checkpoints that are there stay as they are.
+    tensors: file name -> tensors. InputError: the disk is full, or there is no permission; the
+    checkpoints that are there stay as they are.
     """
     final = folder / state.name
-    if final.is_dir() and wrong(final) is None:
-        return final  # a run that went on from here, and was stopped here again
+    # A run that resumed here, and was stopped here again, has nothing to write.
+    if final.is_dir() and damage(final) is None:
+        return final
     temporary = folder / f".{state.name}.{os.getpid()}"
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for name, values in tensors.items():
-            save_file(dict(values), temporary / name)
-        for rank, numbers in enumerate(rng):
-            _write(temporary / f"rng-{rank}.json", numbers)
-        _write(temporary / STATE, state.model_dump())
-        _write(
-            temporary / SUMS, {path.name: file_digest(path) for path in sorted(temporary.iterdir())}
-        )
-        sync_all(temporary)
-        shutil.rmtree(final, ignore_errors=True)  # damaged, or it would have been taken
+        _write_files(temporary, state, tensors, rng)
+        # A checkpoint of this name is damaged, or the run would have resumed from it.
+        shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         sync(folder)
     except (OSError, SafetensorError) as error:
@@ -141,17 +134,36 @@ def save(
         left = f"The one before, {last.name}, is untouched" if last else "There is none before it"
         why = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            f"cannot write the checkpoint {final}: {why}. {left}: make room, and give the same command again."
+            f"cannot write the checkpoint {final}: {why}. {left}: make room, and give the same "
+            "command again."
         ) from error
     _remove_others(folder, final, keep)
     return final
 
 
+def _write_files(
+    folder: Path,
+    state: State,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    rng: Sequence[Mapping[str, Any]],
+) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, values in tensors.items():
+        save_file(dict(values), folder / name)
+    for rank, numbers in enumerate(rng):
+        _write(folder / f"rng-{rank}.json", numbers)
+    _write(folder / STATE, state.model_dump())
+    _write(folder / SUMS, {path.name: file_digest(path) for path in sorted(folder.iterdir())})
+    sync_all(folder)
+
+
 def newest(folder: Path) -> Saved | None:
-    """The newest checkpoint that is whole; a damaged one is named in the log, and the one before is taken."""
+    """The newest intact checkpoint; a warning for each newer one that is damaged."""
     for path in found(folder):
         try:
-            if (why := wrong(path)) is None:
+            why = damage(path)
+            if why is None:
                 return read(path)
         except InputError as error:
             why = str(error)
@@ -167,61 +179,71 @@ def found(folder: Path) -> list[Path]:
     return sorted(named, key=_place, reverse=True)
 
 
-def wrong(path: Path) -> str | None:
-    """What of a checkpoint is not as it was written; None: nothing."""
+def damage(path: Path) -> str | None:
+    """What differs from the checkpoint as it was written; None: nothing."""
     try:
-        if odd := sorted(file.name for file in path.iterdir() if not file.is_file()):
-            return f"{odd[0]} is no file"  # a pipe would be waited for
+        odd = sorted(file.name for file in path.iterdir() if not file.is_file())
+        if odd:  # reading a pipe would never end
+            return f"{odd[0]} is not a file"
         sums = json.loads((path / SUMS).read_bytes())
-        there = {file.name for file in path.iterdir()} - {SUMS}
         if not isinstance(sums, dict):
-            return f"{SUMS} is no mapping"
-        if missing := sorted(({TRAINED, OPTIMIZER, STATE, "rng-0.json"} | set(sums)) - there):
-            return f"{missing[0]} is missing"
-        if more := sorted(there - set(sums)):
-            return f"{SUMS} does not know {more[0]}"
-        for name in sorted(there):
-            if file_digest(path / name) != sums[name]:
-                return f"{name} is not what was written"
+            return f"{SUMS} does not hold a mapping"
+        return _difference(path, sums)
     except FileNotFoundError:
         return f"{SUMS} is missing"
     except (OSError, ValueError, RecursionError) as error:
         return f"{SUMS} cannot be read: {error}"
+
+
+def _difference(path: Path, sums: Mapping[str, Any]) -> str | None:
+    names = {file.name for file in path.iterdir()} - {SUMS}
+    missing = sorted(({TRAINED, OPTIMIZER, STATE, "rng-0.json"} | set(sums)) - names)
+    if missing:
+        return f"{missing[0]} is missing"
+    unknown = sorted(names - set(sums))
+    if unknown:
+        return f"{SUMS} does not list {unknown[0]}"
+    for name in sorted(names):
+        if file_digest(path / name) != sums[name]:
+            return f"{name} is not what was written"
     return None
 
 
 def read(path: Path) -> Saved:
-    """InputError: a file is not what a checkpoint of this lorakit holds."""
+    """InputError: a file does not hold what this version of lorakit writes."""
     try:
         state = State.model_validate(json.loads((path / STATE).read_bytes()))
         if state.name != path.name:
             raise ValueError(f"{STATE} is of {state.name}")
-        ranks = [
-            json.loads((path / f"rng-{rank}.json").read_bytes()) for rank in range(state.processes)
-        ]
-        best = _numbers(path / BEST) if (path / BEST).is_file() else {}
-        return Saved(path, state, _numbers(path / TRAINED), best, _numbers(path / OPTIMIZER), ranks)
+        ranks = range(state.processes)
+        return Saved(
+            folder=path,
+            state=state,
+            trained=_tensors(path / TRAINED),
+            best=_tensors(path / BEST) if (path / BEST).is_file() else {},
+            optimizer=_tensors(path / OPTIMIZER),
+            rng=[json.loads((path / f"rng-{rank}.json").read_bytes()) for rank in ranks],
+        )
     except ValidationError as error:
         raise InputError(
-            f"{path / STATE} is none of this lorakit: {first_problem(error)}"
+            f"{path / STATE} was not written by this version of lorakit: {first_problem(error)}"
         ) from None
     except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
-def _numbers(file: Path) -> dict[str, Tensor]:
-    """ValueError: some are not finite, or no floats; none such is ever written."""
+def _tensors(file: Path) -> dict[str, Tensor]:
+    """ValueError: a tensor is not of floats, or not finite; such a checkpoint is never written."""
     tensors = load_file(file)
     for name, tensor in tensors.items():
         if tensor.dtype not in FLOATS or not bool(torch.isfinite(tensor).all()):
-            raise ValueError(
-                f"{file.name} holds {name} in {str(tensor.dtype)[6:]}, or numbers that are not finite"
-            )
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise ValueError(f"{file.name} holds {name} in {dtype}, or numbers that are not finite")
     return tensors
 
 
 def clean(folder: Path) -> None:
-    """Remove what a stop in the midst of writing or removing has left."""
+    """Remove what a process that was killed left behind while it wrote or removed a checkpoint."""
     for path in folder.glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -238,12 +260,12 @@ def _place(path: Path) -> tuple[int, bool]:
 
 def _remove_others(folder: Path, new: Path, keep: int) -> None:
     others = [path for path in found(folder) if path != new]
-    newer = [
-        path for path in others if _place(path) > _place(new)
-    ]  # they were damaged, or this would be after them
+    # The run resumed before the newer ones, so they are damaged.
+    newer = [path for path in others if _place(path) > _place(new)]
     older = [path for path in others if path not in newer]
     for path in [*newer, *older[keep - 1 :]]:
-        gone = folder / f".{path.name}.old"  # so that half of one is never taken for a damaged one
+        # Renamed first, so that half of it is never taken for a damaged checkpoint.
+        gone = folder / f".{path.name}.old"
         try:
             path.rename(gone)
         except OSError as error:

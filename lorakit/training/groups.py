@@ -1,4 +1,4 @@
-"""A method's own optimizer groups, checked: every trained parameter once, and each group with a rate of its own."""
+"""The optimizer groups of a method (`Method.parameter_groups`), validated."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ KNOWN = ("params", "lr", RATIO, "weight_decay", "betas", "eps")
 def checked(
     groups: Sequence[Any], trained: Mapping[str, nn.Parameter], settings: Train
 ) -> list[dict[str, Any]]:
-    """The groups as AdamW takes them, with the recipe's weight decay and `lr_ratio` where they say none.
+    """The groups as AdamW takes them, with the recipe's weight decay and `lr_ratio` 1 as defaults.
 
-    RecipeError: an unknown key, a rate that is not a positive number, a parameter that is in no group, in two, or is
-    not trained.
+    RecipeError: an unknown key; a rate that is not a positive number; a trained parameter that is
+    in no group or in two; a parameter that is not trained.
     """
     made = [
         _one(group, f"group {i} of {len(groups)}", settings) for i, group in enumerate(groups, 1)
@@ -38,11 +38,8 @@ def _one(group: Any, where: str, settings: Train) -> dict[str, Any]:
         if key not in KNOWN:
             hint = did_you_mean(str(key), KNOWN)
             raise _refused(f"{where} has the unknown key {key!r}{hint} (known: {', '.join(KNOWN)})")
-    params = (
-        list(group["params"])
-        if not isinstance(group["params"], nn.Parameter)
-        else [group["params"]]
-    )
+    params = group["params"]
+    params = [params] if isinstance(params, nn.Parameter) else list(params)
     decay = group.get("weight_decay", settings.weight_decay)
     _refuse_number(decay, f"{where}: weight_decay", least_allowed=True)
     _refuse_number(group.get("eps", settings.adam_eps), f"{where}: eps", least_allowed=False)

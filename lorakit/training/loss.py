@@ -1,4 +1,4 @@
-"""The loss of one micro batch as a sum, so that any cut of the global batch adds up to the same gradient."""
+"""The loss of one micro batch: a sum, so the gradient does not depend on how a batch is cut."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorakit.batches import IGNORE, to_device
-from lorakit.nn.head_loss import head_loss
+from lorakit.fast.head_loss import head_loss
+from lorakit.fast.products import operands_of
 from lorakit.nn.linear import is_quantized
 from lorakit.nn.logits import last_logits
-from lorakit.nn.products import operands_of
 from lorakit.nn.prompt import prompt_ends
 from lorakit.tasks import Head
 
@@ -25,11 +25,13 @@ log = logging.getLogger(__name__)
 def loss_sum(
     model: nn.Module, batch: dict[str, Any], head: Head, smoothing: float = 0.0, lean: bool = False
 ) -> Tensor:
-    """Sum over the batch's examples (or trained tokens) of cross entropy, or of the squared error; a float32 scalar.
+    """The cross entropy, or squared error, summed over examples or trained tokens; a float32
+    scalar.
 
-    smoothing: (1 - e) * NLL + e * mean over the classes (the whole vocabulary) of -log p, as the reference code has it.
-    lean: of a causal model with a frozen output layer (`can_be_lean`), without logits; the same loss. A causal head's
-    labels may stay on the host, which then knows what is trained without waiting for the device.
+    smoothing: (1 - e) * NLL + e * mean over the classes (the entire vocabulary) of -log p, as in
+    the reference code. lean: compute the same loss of a causal model without forming its logits
+    (`can_be_lean`). A causal head's labels may stay on the host, which then knows what is trained
+    without waiting for the device.
     """
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     if head is Head.CAUSAL:
@@ -45,24 +47,26 @@ def loss_sum(
 
 
 def _next_tokens(model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> tuple[Tensor, Tensor]:
-    """(trained tokens, vocabulary) and (trained tokens,). The output layer, a fifth of a small model, is left out where
-    no example of the batch has a trained token yet: before the shortest prompt's end."""
+    """Logits (trained tokens, vocabulary) and labels (trained tokens,).
+
+    The output layer, a fifth of a small model, is not computed before the shortest prompt's end,
+    where no example of the batch has a trained token.
+    """
     chosen = labels != IGNORE
-    first = (
-        max(int(chosen.any(0).int().argmax()), 1) - 1
-    )  # the position that predicts the first trained token
+    # The position that predicts the first trained token.
+    first = max(int(chosen.any(0).int().argmax()), 1) - 1
     logits = last_logits(model, inputs, labels.shape[1] - first)
     return _trained(logits, labels[:, first + 1 :])
 
 
 def _trained(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Of values (batch, length, n), where the next token, labels (batch, length - 1), is trained: (trained tokens, n),
-    and those labels, (trained tokens,), on the same device."""
+    """The values whose next token is trained, (trained tokens, n), and those tokens.
+
+    values: (batch, length, n). labels: (batch, length - 1), the next tokens, on any device.
+    """
     chosen = labels != IGNORE
-    rows, columns, labels = (
-        to_device(t, values.device) for t in (*chosen.nonzero(as_tuple=True), labels[chosen])
-    )
-    return values[rows, columns], labels
+    rows, columns = (to_device(places, values.device) for places in chosen.nonzero(as_tuple=True))
+    return values[rows, columns], to_device(labels[chosen], values.device)
 
 
 def _without_logits(
@@ -80,7 +84,8 @@ def _without_logits(
 
 @contextmanager
 def _caught(output: nn.Module) -> Iterator[list[Tensor]]:
-    """Inside, what the output layer is given, (batch, length, d), lands in the list, and it computes nothing."""
+    """Inside, the input of the output layer, (batch, length, d), is put into the list, and the
+    layer computes nothing."""
     caught: list[Tensor] = []
 
     def catch(_module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
@@ -96,8 +101,11 @@ def _caught(output: nn.Module) -> Iterator[list[Tensor]]:
 
 @torch.no_grad()
 def can_be_lean(model: Any, batch: dict[str, Any]) -> bool:
-    """Whether the loss without logits is the model's: its output layer is plain, nothing in it trains, and nothing is
-    done to the logits afterwards (Gemma 2 caps them, Cohere scales them). Tried on `batch`."""
+    """Whether the loss without logits is the model's own; tried on `batch`.
+
+    The output layer must be a plain Linear without trained parameters, and the model must use its
+    output unchanged (Gemma 2 caps the logits, Cohere scales them).
+    """
     output = getattr(model, "get_output_embeddings", lambda: None)()
     if not isinstance(output, nn.Linear) or is_quantized(output) or list(output.children()):
         return False
@@ -105,11 +113,10 @@ def can_be_lean(model: Any, batch: dict[str, Any]) -> bool:
         return False
     training = model.training
     model.eval()
-    plain, lean = (float(loss_sum(model, batch, Head.CAUSAL, lean=way)) for way in (False, True))
+    plain = float(loss_sum(model, batch, Head.CAUSAL))
+    lean = float(loss_sum(model, batch, Head.CAUSAL, lean=True))
     model.train(training)
     same = abs(plain - lean) <= 1e-3 * max(1.0, abs(plain))
     if not same:
-        log.info(
-            "%s does something to its logits: they are formed for the loss", type(model).__name__
-        )
+        log.info("%s changes its logits, so they are formed for the loss", type(model).__name__)
     return same

@@ -1,4 +1,4 @@
-"""AdamW as the paper's scripts use it, and the learning rate over time."""
+"""The optimizer, AdamW as the paper's scripts use it, and the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from lorakit.training.groups import RATIO, checked
 def build_optimizer(
     trained: Mapping[str, nn.Parameter], settings: Train, own_groups: list[dict] | None
 ) -> torch.optim.AdamW:
-    """AdamW; weight decay spares biases and norms, and nothing else (A, B and the head are decayed).
+    """AdamW. Weight decay applies to everything (A, B and the head too) except biases and norms.
 
-    own_groups: a method's own parameter groups, which replace this rule (`Method.parameter_groups`). RecipeError: they
-    do not hold every trained parameter once, or say what is not known.
+    own_groups: a method's own parameter groups, which replace this rule
+    (`Method.parameter_groups`). RecipeError: they do not hold every trained parameter once, or have
+    a key that is not known.
     """
     if own_groups is None:
+        decayed = [p for name, p in trained.items() if not _is_spared(name, p)]
+        spared = [p for name, p in trained.items() if _is_spared(name, p)]
         groups = [
-            {
-                "params": [p for n, p in trained.items() if not _spared(n, p)],
-                "weight_decay": settings.weight_decay,
-            },
-            {"params": [p for n, p in trained.items() if _spared(n, p)], "weight_decay": 0.0},
+            {"params": decayed, "weight_decay": settings.weight_decay},
+            {"params": spared, "weight_decay": 0.0},
         ]
     else:
         groups = checked(own_groups, trained, settings)
@@ -39,7 +39,7 @@ def build_optimizer(
     )
 
 
-def _spared(name: str, parameter: nn.Parameter) -> bool:
+def _is_spared(name: str, parameter: nn.Parameter) -> bool:
     return name.endswith("bias") or parameter.ndim < 2
 
 
@@ -50,12 +50,12 @@ def set_rates(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def warm_steps(settings: Train, total: int) -> float:
-    """The steps below the full learning rate."""
+    """The number of steps below the full learning rate."""
     return settings.warmup if settings.warmup >= 1 else math.ceil(settings.warmup * total)
 
 
 def learning_rate(settings: Train, step: int, total: int) -> float:
-    """Of optimizer step `step` (from 0) of `total`."""
+    """The learning rate of optimizer step `step` (from 0) of `total`."""
     warm = warm_steps(settings, total)
     if step < warm:
         return settings.learning_rate * step / max(1, warm)

@@ -1,25 +1,35 @@
-"""Which examples meet in which optimizer step: a function of the seed, and of nothing else.
+"""The plan of a training run: its steps, the examples of each step, and when it is evaluated.
 
-The plan is made over the whole data set and cut for the processes afterwards, so the steps, their examples and their
-order are the same on one process or eight, and whatever the micro batch is.
+Which examples meet in a step depends on the seed alone. The plan is made over the entire data set
+and cut for the processes afterwards, so the steps, their examples and their order are the same on
+one process or eight, and for every micro batch size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lorakit.errors import RecipeError
 
+if TYPE_CHECKING:
+    # torch, which these import, is not needed to share out a batch (`lorakit launch-command`).
+    from lorakit.recipe.schema import Evaluate
+    from lorakit.training.setup import Setup
+
 GROUP = 50
-"""Batches that are sorted by length together: enough to pad little, few enough to mix lengths within an epoch."""
+"""Batches that are sorted by length together: enough to pad little, few enough to mix lengths."""
 
 
 @dataclass(frozen=True)
 class Shares:
-    """How a global batch is cut: `accumulation` forward passes of `micro` examples on each of `processes`."""
+    """How a global batch is cut: `accumulation` micro batches of `micro` examples on each
+    process."""
 
     processes: int
     micro: int
@@ -27,20 +37,62 @@ class Shares:
 
 
 def share(global_batch_size: int, micro_batch_size: int | None, processes: int) -> Shares:
-    """RecipeError where the global batch cannot be cut evenly: it is never changed behind the user's back."""
+    """The shares of a global batch; micro_batch_size None: a process takes its share at once.
+
+    RecipeError: it cannot be cut evenly. It is never changed silently.
+    """
     if global_batch_size % processes:
+        nearest = processes * max(1, global_batch_size // processes)
         raise RecipeError(
-            f"train.global_batch_size {global_batch_size} cannot be shared by {processes} processes; "
-            f"take {processes * max(1, global_batch_size // processes)}, or another number of processes"
+            f"train.global_batch_size {global_batch_size} cannot be shared by {processes} "
+            f"processes; take {nearest}, or another number of processes"
         )
     own = global_batch_size // processes
     micro = min(micro_batch_size or own, own)
     if own % micro:
         raise RecipeError(
-            f"train.micro_batch_size {micro} does not divide the {own} examples that each of {processes} process(es) "
-            f"has of the global batch of {global_batch_size}"
+            f"train.micro_batch_size {micro} does not divide the {own} examples that each of "
+            f"{processes} process(es) has of the global batch of {global_batch_size}"
         )
     return Shares(processes, micro, own // micro)
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """steps: of the entire run."""
+
+    steps: int
+    steps_per_epoch: int
+    shares: Shares
+    evaluate: Evaluate
+
+    def epoch(self, step: int) -> float:
+        """Epochs after `step` steps."""
+        return step / self.steps_per_epoch
+
+    def is_evaluated(self, step: int) -> bool:
+        """Whether the model is evaluated after `step` (from 1); after the last one it always is."""
+        if step == self.steps:
+            return True
+        every = self.evaluate.every_steps or self.evaluate.every * self.steps_per_epoch
+        # With an interval this short every step is evaluated, and step / every could overflow.
+        if every <= 0.5:
+            return True
+        near = (math.floor(step / every), math.ceil(step / every))
+        return any(k >= 1 and round(k * every) == step for k in near)
+
+
+def plan_of(setup: Setup, processes: int) -> TrainingPlan:
+    """The plan of a run. RecipeError: the global batch cannot be shared evenly."""
+    settings = setup.train
+    per_epoch = steps_per_epoch(len(setup.examples), settings.global_batch_size)
+    steps = max(1, round(settings.epochs * per_epoch))
+    return TrainingPlan(
+        steps=min(settings.max_steps or sys.maxsize, steps),
+        steps_per_epoch=per_epoch,
+        shares=share(settings.global_batch_size, settings.micro_batch_size, processes),
+        evaluate=setup.evaluate,
+    )
 
 
 def steps_per_epoch(examples: int, global_batch_size: int) -> int:
@@ -48,12 +100,27 @@ def steps_per_epoch(examples: int, global_batch_size: int) -> int:
     return -(-examples // global_batch_size)
 
 
+def batches_from(setup: Setup, step: int) -> Iterator[list[int]]:
+    """The example numbers of step `step` (from 0) and of every later one; earlier epochs are
+    skipped without being computed."""
+    settings = setup.train
+    lengths = [example.length for example in setup.examples]
+    size = settings.global_batch_size
+    epoch, done = divmod(step, steps_per_epoch(len(lengths), size))
+    while True:
+        batches = epoch_batches(lengths, size, setup.seed, epoch, settings.group_by_length)
+        yield from batches[done:]
+        epoch += 1
+        done = 0
+
+
 def epoch_batches(
     lengths: Sequence[int], size: int, seed: int, epoch: int, by_length: bool
 ) -> list[list[int]]:
     """The example numbers of every step of one epoch; each example is in exactly one batch.
 
-    by_length: shuffled, cut into groups of `GROUP` batches, sorted by length within each, and the batches shuffled.
+    by_length: shuffle, cut into groups of `GROUP` batches, sort each group by length, and shuffle
+    the batches.
     """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
@@ -67,7 +134,8 @@ def epoch_batches(
 
 
 def own_part(batch: Sequence[int], shares: Shares, rank: int) -> list[list[int]]:
-    """The micro batches of one process: every process-th example, so that lengths are spread evenly.
+    """The micro batches of one process: every process-th example, so that lengths are spread
+    evenly.
 
     Some may be empty where the batch is the small last one.
     """

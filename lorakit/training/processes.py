@@ -1,7 +1,8 @@
-"""What one optimizer step is on several processes: DDP (and one process), FSDP2, and DeepSpeed's ZeRO-2.
+"""Strategies for several processes: DDP (and one process), FSDP2, and DeepSpeed's ZeRO-2.
 
-The loop is the same for all three; where they differ, it asks the `Exchange` that `prepared` chose. The mean of the
-processes' gradients is what all three give, so the loss that a process brings is multiplied by their number.
+The training loop is the same for all three; where they differ, it asks the `Exchange` that
+`prepared` chose. All three give the mean of the processes' gradients, so each process multiplies
+its loss by their number.
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ from lorakit.recipe.schema import Train
 
 
 class Exchange:
-    """DDP, and one process: each holds the whole model."""
+    """DDP, and one process: each process holds the entire model."""
 
     sharded = False
-    """Each process holds a part of the parameters: outside `whole` the model can be trained, and nothing else."""
+    """Each process holds a part of the parameters; outside `whole` the model can only be
+    trained."""
 
     lays_out_later = True
-    """After its first exchange DDP puts gradients into buckets anew, as they came: a number's place in a bucket decides
-    in which order more than two processes add it up, and with it the last bit."""
+    """After its first exchange DDP lays its buckets out again, in the order in which gradients
+    came. A number's place in a bucket decides in which order more than two processes add it up, and
+    so its last bit."""
 
     def __init__(
         self, accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer
@@ -44,18 +47,21 @@ class Exchange:
         return self.accelerator.prepare(model, optimizer)
 
     def micro(self, last: bool) -> AbstractContextManager[Any]:
-        """Around the forward and backward pass of a micro batch; the last one of a step exchanges gradients."""
+        """Around the forward and backward pass of a micro batch; the last of a step exchanges
+        gradients."""
         return nullcontext() if last else self.accelerator.no_sync(self.model)
 
     def backward(self, loss: Tensor) -> None:
         self.accelerator.backward(loss * self.accelerator.num_processes)
 
     def gradient(self, parameter: nn.Parameter) -> Tensor | None:
-        """The whole gradient, of all processes, before `step`; asked on every process, in the same order."""
+        """The complete gradient, of all processes, before `step`. Every process must call it, in
+        the same order."""
         return None if parameter.grad is None else whole_tensor(parameter.grad)
 
     def clip(self, parameters: Collection[nn.Parameter], most: float) -> Tensor:
-        """The norm of all gradients together, a scalar; they are scaled to one of `most` if it is more."""
+        """The norm of all gradients together, a scalar; if it is above `most`, they are scaled to
+        that."""
         norm: Any = self.accelerator.clip_grad_norm_(parameters, most)
         return whole_tensor(norm)
 
@@ -64,22 +70,26 @@ class Exchange:
         self.optimizer.zero_grad(set_to_none=True)
 
     def drop(self) -> None:
-        """Leave the step out: forget its gradients. Not with DeepSpeed, see `settle`."""
+        """Forget the gradients, to leave the step out. Not with DeepSpeed, see `check_strategy`."""
         self.optimizer.zero_grad(set_to_none=True)
 
     def whole(self) -> AbstractContextManager[Any]:
-        """Inside, every process holds the whole model as a plain one, to be asked and read, and not to be changed."""
+        """Inside, every process holds the complete model, for evaluation and reading only."""
         return nullcontext()
 
 
 class Sharded(Exchange):
-    """FSDP2: parameters, gradients and the optimizer's state are DTensors, a part on each process; a layer's parameters
-    are whole and plain tensors while it computes."""
+    """FSDP2: parameters, gradients and optimizer state are DTensors, with a part on each process.
 
-    sharded, lays_out_later = True, False
+    The parameters of a layer are complete, plain tensors while it computes.
+    """
+
+    sharded = True
+    lays_out_later = False
 
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
-        # accelerate 1.15 makes parts of their own of the embeddings and the output, and fails inside another part
+        # accelerate 1.15 wraps the embeddings and the output layer by themselves, and fails where
+        # they are inside another wrapped module.
         alone = [getattr(model, f"get_{end}put_embeddings")() for end in ("in", "out")]
         plugin: Any = self.accelerator.state.fsdp_plugin
         asked = plugin.transformer_cls_names_to_wrap
@@ -91,13 +101,13 @@ class Sharded(Exchange):
         try:
             return super().prepare(model, optimizer)
         finally:
-            plugin.transformer_cls_names_to_wrap = (
-                asked  # the process's next model may be of another family
-            )
+            # The next model of this process may be of another family.
+            plugin.transformer_cls_names_to_wrap = asked
 
     @contextmanager
     def micro(self, last: bool) -> Iterator[None]:
-        # accelerate casts what DDP prepares; fully_shard's own casts would round the parameters that are saved
+        # accelerate autocasts only what it prepares for DDP, and fully_shard's own casts would
+        # round the parameters that are saved.
         with super().micro(last), self.accelerator.autocast():
             yield
 
@@ -108,9 +118,8 @@ class Sharded(Exchange):
         parts = [module for module in self.model.modules() if isinstance(module, FSDPModule)]
         root: Any = self.model
         plugin: Any = self.accelerator.state.fsdp_plugin
-        root.set_reshard_after_forward(
-            False
-        )  # or a process would wait for others that have no batch left
+        # Otherwise a process would wait for others that have no batch left.
+        root.set_reshard_after_forward(False)
         for part in parts:
             part.unshard()
         try:
@@ -123,7 +132,8 @@ class Sharded(Exchange):
 
 
 class ZeRO(Exchange):
-    """DeepSpeed ZeRO-2: each process holds the model; gradients and the optimizer's state are shared out."""
+    """DeepSpeed ZeRO-2: each process holds the model, and a part of gradients and optimizer
+    state."""
 
     lays_out_later = False
 
@@ -136,15 +146,16 @@ class ZeRO(Exchange):
     ):
         plugin: Any = accelerator.state.deepspeed_plugin
         config = plugin.deepspeed_config
-        # examples are counted by lorakit, so that DeepSpeed divides by nothing
         config |= {
+            # lorakit counts the examples, so DeepSpeed must not divide by their number.
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": 1,
+            "train_batch_size": accelerator.num_processes,
             "gradient_clipping": most,
+            "steps_per_print": 10**9,
+            "zero_allow_untested_optimizer": True,
         }
-        config |= {"train_batch_size": accelerator.num_processes, "steps_per_print": 10**9}
-        config["zero_allow_untested_optimizer"] = True
-        # DeepSpeed 0.19 calls it by the name that torch 2.13 gives up
+        # DeepSpeed 0.19 uses a name that torch 2.13 deprecates.
         warnings.filterwarnings("ignore", ".*all_gather_into_tensor", FutureWarning)
         super().__init__(accelerator, model, optimizer)
 
@@ -155,9 +166,8 @@ class ZeRO(Exchange):
         yield
 
     def backward(self, loss: Tensor) -> None:
-        engine: Any = (
-            self.model
-        )  # accelerate's own would update at once, before anyone has seen the gradients
+        # accelerate's own would update at once, before the gradients have been looked at.
+        engine: Any = self.model
         engine.backward(loss * self.accelerator.num_processes)
 
     def gradient(self, parameter: nn.Parameter) -> Tensor | None:
@@ -166,7 +176,7 @@ class ZeRO(Exchange):
         return safe_get_full_grad(parameter)
 
     def clip(self, parameters: Collection[nn.Parameter], most: float) -> Tensor:
-        """The engine clips, when it updates."""
+        """The norm alone: the engine clips when it updates."""
         found = [self.gradient(p) for p in parameters]
         return torch.stack([g.float().norm() for g in found if g is not None]).norm()
 
@@ -178,10 +188,15 @@ class ZeRO(Exchange):
 def prepared(
     accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, most: float
 ) -> Exchange:
-    """The model and its optimizer, spread as accelerate was launched. most: gradients' norm, or 0 for any."""
+    """The model and its optimizer, spread by the strategy that accelerate was launched with.
+
+    most: the largest norm of the gradients; 0: any.
+    """
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         return ZeRO(accelerator, model, optimizer, most)
-    return (Sharded if is_sharded(accelerator) else Exchange)(accelerator, model, optimizer)
+    if is_sharded(accelerator):
+        return Sharded(accelerator, model, optimizer)
+    return Exchange(accelerator, model, optimizer)
 
 
 def is_sharded(accelerator: Accelerator) -> bool:
@@ -189,7 +204,7 @@ def is_sharded(accelerator: Accelerator) -> bool:
 
 
 def strategy() -> str:
-    """How this process shares a model with others: `ddp`, `fsdp2`, `zero2`; `none` where it is the only one."""
+    """The strategy of this process: `ddp`, `fsdp2`, `zero2`; `none` where it is the only one."""
     if not is_initialized() or AcceleratorState().num_processes == 1:
         return "none"
     words = {DistributedType.FSDP: "fsdp2", DistributedType.DEEPSPEED: "zero2"}
@@ -197,61 +212,66 @@ def strategy() -> str:
 
 
 def on_cpus(asked: bool) -> bool:
-    """What to tell an Accelerator about `cpu`, so that launched processes find each other where there is no GPU."""
-    cpu = asked or (
-        int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.accelerator.is_available()
-    )
+    """The `cpu` argument of an Accelerator, so that launched processes find each other without a
+    GPU."""
+    is_launched = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    cpu = asked or (is_launched and not torch.accelerator.is_available())
     if cpu and os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        PartialState(
-            cpu=True
-        )  # an Accelerator told so itself, accelerate 1.15 leaves DeepSpeed out without a word
+        # With the argument itself, accelerate 1.15 silently leaves DeepSpeed out.
+        PartialState(cpu=True)
         return False
     return cpu
 
 
 def keeps_checkpoints(accelerator: Accelerator) -> bool:
-    """DeepSpeed's optimizer has its state in a form of its own, which is not saved."""
+    """Not with DeepSpeed, whose optimizer has its state in a form of its own."""
     return accelerator.distributed_type != DistributedType.DEEPSPEED
 
 
-def settle(accelerator: Accelerator, precision: str, settings: Train) -> None:
-    """After an Accelerator was made. RecipeError: a way to spread the model that lorakit does not train with."""
+def check_strategy(accelerator: Accelerator, precision: str, settings: Train) -> None:
+    """To be called with a new Accelerator: corrects what accelerate chose on a CPU, and refuses a
+    strategy that lorakit does not support (RecipeError)."""
     state: Any = accelerator.state
-    if (
-        accelerator.distributed_type == DistributedType.MULTI_CPU
-        and os.environ.get("ACCELERATE_USE_FSDP") == "true"
-    ):
-        # accelerate 1.15 takes FSDP for GPUs alone, and trains with DDP elsewhere without a word
+    is_multi_cpu = accelerator.distributed_type == DistributedType.MULTI_CPU
+    if is_multi_cpu and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        # accelerate 1.15 allows FSDP on GPUs alone, and silently trains with DDP elsewhere.
         from accelerate.utils import FullyShardedDataParallelPlugin
 
         state.fsdp_plugin = FullyShardedDataParallelPlugin()
         state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
     if is_sharded(accelerator):
-        if not accelerator.is_fsdp2:
-            raise RecipeError(
-                "FSDP's first version is not trained with; set fsdp_version: 2 in accelerate's config"
-            )
-        if state.fsdp_plugin.cpu_ram_efficient_loading:
-            raise RecipeError(
-                "set fsdp_cpu_ram_efficient_loading: false: each process reads and scores the base"
-            )
-        if settings.compile:
-            raise RecipeError(
-                "with FSDP2 train.compile must be left out: its parts are put together as a layer begins"
-            )
+        _check_fsdp(accelerator, settings)
         state.fsdp_plugin.mixed_precision_policy = None
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        if state.deepspeed_plugin.zero_stage > 2:
-            raise RecipeError("DeepSpeed ZeRO-3 is not trained with; take zero_stage: 2, or FSDP2")
-        if precision != "no":
-            raise RecipeError(
-                "with DeepSpeed train.precision must be fp32: it would round the trained weights themselves to "
-                f"{precision}; take FSDP2 or DDP"
-            )
-        if (
-            settings.skip_bad_steps
-        ):  # the engine drops what it has gathered of a gradient only in an update
-            raise RecipeError(
-                "with DeepSpeed train.skip_bad_steps must be 0: no step can be left out"
-            )
+        _check_deepspeed(state.deepspeed_plugin.zero_stage, precision, settings)
+
+
+def _check_fsdp(accelerator: Accelerator, settings: Train) -> None:
+    plugin: Any = accelerator.state.fsdp_plugin
+    if not accelerator.is_fsdp2:
+        raise RecipeError(
+            "FSDP's first version is not supported; set fsdp_version: 2 in accelerate's config"
+        )
+    if plugin.cpu_ram_efficient_loading:
+        raise RecipeError(
+            "set fsdp_cpu_ram_efficient_loading: false: each process reads and scores the base"
+        )
+    if settings.compile:
+        raise RecipeError(
+            "with FSDP2 train.compile must be left out: the parts of a layer are put together when "
+            "it begins"
+        )
+
+
+def _check_deepspeed(stage: int, precision: str, settings: Train) -> None:
+    if stage > 2:
+        raise RecipeError("DeepSpeed ZeRO-3 is not supported; take zero_stage: 2, or FSDP2")
+    if precision != "no":
+        raise RecipeError(
+            "with DeepSpeed train.precision must be fp32: it would round the trained weights "
+            f"themselves to {precision}; take FSDP2 or DDP"
+        )
+    if settings.skip_bad_steps:
+        # The engine drops the gradients that it has gathered only in an update.
+        raise RecipeError("with DeepSpeed train.skip_bad_steps must be 0: no step can be left out")

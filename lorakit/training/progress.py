@@ -1,4 +1,4 @@
-"""Where a run stands: the step, the state to keep so far, the steps that went wrong."""
+"""Training progress: the step, the best state so far, and the steps that went wrong."""
 
 from __future__ import annotations
 
@@ -13,83 +13,103 @@ from lorakit.recipe.schema import Evaluate
 from lorakit.training.checkpoint import BadSteps, ClockState, KeptState, Saved, State
 from lorakit.training.clock import Clock
 
+SplitScores = Mapping[str, Mapping[str, float]]
+"""split -> metric -> value"""
 
-class Kept:
-    """The state to keep: that of the best score so far, the latest of equals, or the last."""
+
+class BestState:
+    """The state to keep: the one with the best score so far (of equals the latest), or the last one
+    where `evaluate.keep` says so.
+
+    watched: the (split, metric) that decides.
+    """
 
     def __init__(self, watched: tuple[str, str], cadence: Evaluate):
-        self.watched, self.cadence = watched, cadence
-        self.step, self.best, self.waited = 0, -math.inf, 0
-        self.scores: Mapping[str, Mapping[str, float]] = {}
+        self.watched = watched
+        self.cadence = cadence
+        self.step = 0
+        self.best = -math.inf
+        self.waited = 0
+        """Evaluations since the last better score."""
+        self.scores: SplitScores = {}
         self.state: dict[str, Tensor] = {}
 
-    def offer(
-        self, step: int, scores: Mapping[str, Mapping[str, float]], attachment: Attachment
-    ) -> bool:
-        """Take it if it is as good or better (or if the last is wanted); True when patience is at its end.
+    def offer(self, step: int, scores: SplitScores, attachment: Attachment) -> bool:
+        """Keep the attachment's state if its score is at least as good; True: patience has run out.
 
-        A tie is no better score, so patience counts it; but of equals the one that was trained longer is kept.
+        Equal scores count against patience, but of equals the one that was trained longer is kept.
         """
         split, metric = self.watched
         value = scores[split][metric]
-        value = (
-            -math.inf if math.isnan(value) else value
-        )  # a correlation of constant predictions, say
+        if math.isnan(value):  # a correlation of constant predictions, for example
+            value = -math.inf
         better = value > self.best or not self.state
         if better or value == self.best or self.cadence.keep == "last":
-            self.step, self.scores, self.state = step, scores, attachment.state()
-        self.best, self.waited = (value, 0) if better else (self.best, self.waited + 1)
+            self.step = step
+            self.scores = scores
+            self.state = attachment.state()
+        if better:
+            self.best = value
+            self.waited = 0
+        else:
+            self.waited += 1
         return self.cadence.patience is not None and self.waited >= self.cadence.patience
 
 
-class Progress:
-    """scored: the evaluation after this step, if there is one, was made; ended: nothing is left to train."""
+class TrainingProgress:
+    """How far a training run is, and what a checkpoint holds of that.
 
-    def __init__(self, kept: Kept, total: int):
-        self.kept, self.total = kept, total
-        self.step, self.scored, self.ended = 0, True, False
-        self.clock, self.bad = Clock(), BadSteps()
+    evaluated: the evaluation after this step, if one is due, was made. ended: nothing is left to
+    train.
+    """
+
+    def __init__(self, best: BestState, total: int):
+        self.best = best
+        self.total = total
+        self.step = 0
+        self.evaluated = True
+        self.ended = False
+        self.clock = Clock()
+        self.bad = BadSteps()
 
     def as_state(
         self, processes: int, scaler: dict[str, Any] | None, about: dict[str, Any]
     ) -> State:
-        kept = KeptState(
-            step=self.kept.step,
-            best=None if math.isinf(self.kept.best) else self.kept.best,
-            waited=self.kept.waited,
-            scores={split: dict(values) for split, values in self.kept.scores.items()},
-        )
-        clock = ClockState(
-            training=self.clock.training, apart=self.clock.apart, tokens=self.clock.tokens
-        )
+        """For a checkpoint. scaler: the state of fp16's. about: what the caller adds."""
+        best = self.best
         return State(
             step=self.step,
             total=self.total,
-            scored=self.scored,
+            scored=self.evaluated,
             ended=self.ended,
-            kept=kept,
-            clock=clock,
+            kept=KeptState(
+                step=best.step,
+                best=None if math.isinf(best.best) else best.best,
+                waited=best.waited,
+                scores={split: dict(values) for split, values in best.scores.items()},
+            ),
+            clock=ClockState(
+                training=self.clock.training, apart=self.clock.apart, tokens=self.clock.tokens
+            ),
             bad=self.bad,
             scaler=scaler,
             processes=processes,
             about=about,
         )
 
-    def take(self, saved: Saved) -> None:
-        """Stand where a checkpoint stands."""
+    def restore(self, saved: Saved) -> None:
+        """The inverse of `as_state`, with the kept tensors of the checkpoint."""
         state = saved.state
-        self.step, self.scored, self.ended, self.bad = (
-            state.step,
-            state.scored,
-            state.ended,
-            state.bad,
-        )
+        self.step = state.step
+        self.evaluated = state.scored
+        self.ended = state.ended
+        self.bad = state.bad
         self.clock = Clock(state.clock.training, state.clock.apart, state.clock.tokens)
-        self.kept.step, self.kept.waited, self.kept.scores = (
-            state.kept.step,
-            state.kept.waited,
-            state.kept.scores,
-        )
-        self.kept.best = -math.inf if state.kept.best is None else state.kept.best
-        # it is written where it is another than what is trained on
-        self.kept.state = (saved.best or dict(saved.trained)) if state.kept.scores else {}
+        self.best.step = state.kept.step
+        self.best.waited = state.kept.waited
+        self.best.scores = state.kept.scores
+        self.best.best = -math.inf if state.kept.best is None else state.kept.best
+        self.best.state = {}
+        if state.kept.scores:
+            # The best state has a file of its own only where it differs from the trained one.
+            self.best.state = saved.best or dict(saved.trained)

@@ -1,4 +1,4 @@
-"""What would make a run worthless, seen before its first step or within the first ones."""
+"""Refusals of runs that would be worthless, before the first step or within the first ones."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ log = logging.getLogger(__name__)
 
 
 def refuse_no_rate(settings: Train, total: int) -> None:
-    """RecipeError where the learning rate is zero, or a warm-up from zero is all there is; a warning where it does not
-    come to its end."""
+    """RecipeError: the learning rate is zero in every step. A warning: the run ends in the
+    warm-up."""
     if settings.learning_rate == 0:
         raise RecipeError(
-            "train.learning_rate is 0: nothing would be learnt; `lorakit eval` scores without training"
+            "train.learning_rate is 0: nothing would be learnt; `lorakit eval` scores without "
+            "training"
         )
     if total == 1 and learning_rate(settings, 0, total) == 0:
         raise RecipeError(
-            f"this run has one optimizer step (train.global_batch_size {settings.global_batch_size}), and the "
-            f"warm-up (train.warmup {settings.warmup:g}) begins at a learning rate of zero: nothing would be learnt. "
-            "Set train.warmup=0, or train two steps or more (train.epochs, train.max_steps, a smaller "
+            "this run has one optimizer step (train.global_batch_size "
+            f"{settings.global_batch_size}), and the warm-up (train.warmup {settings.warmup:g}) "
+            "begins at a learning rate of zero: nothing would be learnt. Set train.warmup=0, or "
+            "train two steps or more (train.epochs, train.max_steps, a smaller "
             "train.global_batch_size)."
         )
     if settings.warmup > total:
@@ -47,7 +49,7 @@ def refuse_no_rate(settings: Train, total: int) -> None:
 def refuse_dead(
     attachment: Attachment, gradient: Callable[[nn.Parameter], Tensor | None] = attrgetter("grad")
 ) -> None:
-    """TrainingError unless every delta, and everything newly initialised, has received a gradient that is not zero."""
+    """TrainingError: a delta, or something newly initialised, has no gradient or one of zeros."""
     found = {id(p): gradient(p) for p in attachment.trained().values()}
     alive = {key for key, grad in found.items() if grad is not None and bool(grad.any())}
     dead = [
@@ -57,18 +59,20 @@ def refuse_dead(
     ]
     if dead:
         raise TrainingError(
-            f"after the first step {len(dead)} trained part(s) have no gradient, so they would never learn: "
-            f"{_listed(dead)}. The model does not use these weights for this task: leave them out of method.targets."
+            f"after the first step {len(dead)} trained part(s) have no gradient, so they would "
+            f"never learn: {_listed(dead)}. The model does not use these weights for this task: "
+            "leave them out of method.targets."
         )
 
 
 def _parts(attachment: Attachment) -> dict[str, dict[str, nn.Parameter]]:
-    """What must learn: the parameters of every delta, and each of the newly initialised ones, by their names."""
+    """What must learn: the parameters of each delta, and each newly initialised parameter, by
+    name."""
     parts: dict[str, dict[str, nn.Parameter]] = {}
     for site in attachment.sites:
         delta: Any = site.module.delta[site.part]  # type: ignore[index]
         parts[site.name] = {f"{site.name}.{name}": p for name, p in delta.named_parameters()}
-    # the rows of new tokens have none where no example of the first batch holds one
+    # The rows of new tokens have no gradient where no example of the first batch holds one.
     newly_initialised = {
         name for name in attachment.newly_initialised if not name.endswith(tokens.END)
     }
@@ -80,20 +84,19 @@ def _parts(attachment: Attachment) -> dict[str, dict[str, nn.Parameter]]:
 
 
 class Still:
-    """Parts that have a gradient and do not move: frozen, or forgotten by the method's own optimizer groups.
+    """Finds parts that have a gradient and do not move, because no optimizer group holds them.
 
-    Of each parameter one number is watched, that of the largest gradient: a step of Adam moves it by the learning rate.
+    Of each parameter the number with the largest gradient is watched: a step of Adam moves it by
+    the learning rate.
     """
 
     def __init__(self, attachment: Attachment, settings: Train, total: int):
         self.parts = _parts(attachment)
         if not attachment.sites:
-            chosen = {
-                n: p
-                for n, p in attachment.trained().items()
-                if n not in attachment.newly_initialised
-            }
-            self.parts |= {attachment.method.name: chosen} if chosen else {}
+            new = attachment.newly_initialised
+            chosen = {name: p for name, p in attachment.trained().items() if name not in new}
+            if chosen:
+                self.parts[attachment.method.name] = chosen
         self.until = min(warm_steps(settings, total), total - 1)
         self.before: dict[str, list[tuple[Tensor, int, Tensor]]] = {}
 
@@ -105,7 +108,8 @@ class Still:
             }
 
     def after_step(self, step: int) -> None:
-        """step: that was just taken, from 0. TrainingError: at the full learning rate a part still is what it was."""
+        """step: the one just taken, from 0. TrainingError: a part has not moved, at the full
+        learning rate."""
         for name, numbers in list(self.before.items()):
             if not numbers or any(
                 bool(p.detach().flatten()[place] != value) for p, place, value in numbers
@@ -113,25 +117,28 @@ class Still:
                 del self.parts[name], self.before[name]
         if self.before and step >= self.until:
             raise TrainingError(
-                f"after {step + 1} step(s) {len(self.before)} trained part(s) have a gradient and have not changed: "
-                f"{_listed(list(self.before))}. No optimizer group of the method holds them, or a step of "
-                "train.learning_rate is less than what their dtype can show (model.dtype=fp32)."
+                f"after {step + 1} step(s) {len(self.before)} trained part(s) have a gradient and "
+                f"have not changed: {_listed(list(self.before))}. No optimizer group of the method "
+                "holds them, or a step of train.learning_rate is less than what their dtype can "
+                "show (model.dtype=fp32)."
             )
 
 
 def _largest(p: nn.Parameter) -> tuple[Tensor, int, Tensor]:
+    """The parameter, the place of its largest gradient, and the number there."""
     assert p.grad is not None
     place = int(p.grad.detach().flatten().abs().argmax())
     return p, place, p.detach().flatten()[place].clone()
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    return ", ".join(names[:6]) + more
 
 
 @torch.no_grad()
 def refuse_leaks(model: nn.Module, pad_id: int) -> None:
-    """ModelError unless an example in a packed row gets the logits that it gets alone."""
+    """ModelError: an example in a packed row has other logits than alone."""
     drawn = [[3, 4, 5, 6, 7], [5, 4, 3], [7, 6, 5, 4]]
     items = [
         Encoded("", {"input_ids": ids, "attention_mask": [1] * len(ids)}, None, ids)
@@ -148,36 +155,48 @@ def refuse_leaks(model: nn.Module, pad_id: int) -> None:
         }
         return last_logits(model, inputs, inputs["input_ids"].shape[1])[0].float()
 
-    alone, together = torch.cat([logits([item]) for item in items]), logits(items)
-    order = [*range(5), *range(9, 12), *range(5, 9)]  # the longest come first in a row
+    alone = torch.cat([logits([item]) for item in items])
+    together = logits(items)
+    # In a row the longest examples come first.
+    order = [*range(5), *range(9, 12), *range(5, 9)]
     if (alone - together[order]).abs().max() > 1e-2 * alone.abs().max():
         raise ModelError(
-            f"data.packing: in {type(model).__name__} the examples of a row see each other, so it would learn another "
-            "text than yours; leave data.packing out"
+            f"data.packing: in {type(model).__name__} the examples of a row see each other, so it "
+            "would learn another text than yours; leave data.packing out"
         )
 
 
 OVERFLOWS = 25
-"""fp16 steps that may overflow in a row: the scale begins at 2^16 and is halved each time."""
+"""fp16 steps in a row that may overflow: the scale begins at 2^16 and is halved each time."""
 
 
 def what_is_wrong(loss: float, norm: float, scaled: bool) -> str | None:
-    """`the loss is nan`; scaled: by fp16's scaler, to which a gradient that is not finite is no error."""
+    """For example `the loss is nan`; None: nothing. norm: of the gradient.
+
+    scaled: by fp16's scaler, for which a gradient that is not finite is an ordinary overflow.
+    """
     if not math.isfinite(loss):
         return f"the loss is {loss}"
-    return f"the gradient's norm is {norm}" if not (math.isfinite(norm) or scaled) else None
+    if not math.isfinite(norm) and not scaled:
+        return f"the gradient's norm is {norm}"
+    return None
 
 
 def bad_step(what: str, step: int, ids: Sequence[str], advice: str) -> TrainingError:
-    """step: from 1."""
+    """The error about a step (from 1) with a number that is not finite."""
     if step == 1:
-        advice = "Nothing was updated before: look at the size of the targets of a regression, and at the base's weights."
-    shown = ", ".join(ids[:8]) + (f" ... and {len(ids) - 8} more" if len(ids) > 8 else "")
+        advice = (
+            "Nothing was updated before: look at the size of the targets of a regression, and at "
+            "the base's weights."
+        )
+    shown = ", ".join(ids[:8])
+    if len(ids) > 8:
+        shown += f" ... and {len(ids) - 8} more"
     return TrainingError(f"{what} at step {step} (examples {shown}). {advice}")
 
 
 def overflowing(step: int, scale: Any) -> TrainingError:
     return TrainingError(
-        f"fp16: {OVERFLOWS} steps in a row overflowed, up to step {step}, with the loss scaled by {scale:g} at last; "
-        "take train.precision=bf16 or fp32"
+        f"fp16: {OVERFLOWS} steps in a row overflowed, up to step {step}, with the loss scaled by "
+        f"{scale:g} at last; take train.precision=bf16 or fp32"
     )

@@ -1,4 +1,4 @@
-"""The state of every random number generator that training may draw from, as JSON."""
+"""The random number generators that training may draw from: their state, as JSON."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import torch
 
 
 def rng_state() -> dict[str, Any]:
-    """Of Python, NumPy, torch on the CPU, and on this process's GPU where there is one."""
+    """The state of Python's, NumPy's and torch's generators, and of this process's GPU if any."""
     version, numbers, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    legacy: Any = np.random.get_state(legacy=True)
+    kind, keys, position, has_gauss, cached = legacy
     state = {
         "python": [version, list(numbers), gauss],
-        "numpy": [kind, keys.tolist(), int(position), int(has_gauss), float(cached)],  # type: ignore[union-attr]
+        "numpy": [kind, keys.tolist(), int(position), int(has_gauss), float(cached)],
         "torch": bytes(torch.get_rng_state().tolist()).hex(),
     }
     if torch.cuda.is_available():
@@ -24,7 +25,10 @@ def rng_state() -> dict[str, Any]:
 
 
 def restore_rng(state: dict[str, Any]) -> None:
-    """Put an `rng_state()` back. KeyError, TypeError, ValueError, OverflowError, RuntimeError: it is none."""
+    """The inverse of `rng_state`.
+
+    KeyError, TypeError, ValueError, OverflowError, RuntimeError: `state` was not written by it.
+    """
     version, numbers, gauss = state["python"]
     kind, keys, position, has_gauss, cached = state["numpy"]
     random.setstate((version, tuple(numbers), gauss))

@@ -1,8 +1,9 @@
-"""When a checkpoint is written, what goes in, and how it is put back; and how a run is stopped."""
+"""When checkpoints are written, what they hold, how they are restored, and how a run is stopped."""
 
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,23 +23,29 @@ from lorakit.recipe.schema import Checkpoint
 from lorakit.training import checkpoint
 from lorakit.training.checkpoint import BEST, OPTIMIZER, TRAINED, Saved
 from lorakit.training.processes import Exchange, keeps_checkpoints
-from lorakit.training.progress import Progress
+from lorakit.training.progress import TrainingProgress
 from lorakit.training.rng import restore_rng, rng_state
 from lorakit.training.stop import Interrupted, Stop
 
 log = logging.getLogger(__name__)
 
-RECENT = 30.0
-"""Seconds: before an evaluation, which may take long, a checkpoint is written unless the last one is as young."""
+RECENT_CHECKPOINT_S = 30.0
+"""An evaluation may take long, so a checkpoint is written before it, unless the last one is
+younger."""
 
 MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
-"""What AdamW holds of a parameter."""
+"""AdamW's state of a parameter."""
+
+EXIT_BY_SIGNAL = 128
+"""Added to the number of the signal, as shells do."""
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """folder: where they go. start: the one to go on from. about: what the caller adds to each, asked on the main
-    process when one is written."""
+    """Where checkpoints go (`folder`), and the one to resume from (`start`).
+
+    about: what the caller adds to each; called on the main process when one is written.
+    """
 
     folder: Path
     settings: Checkpoint
@@ -47,31 +54,40 @@ class Checkpoints:
 
 
 class Keeper:
-    """Of one training; without `Checkpoints` it writes none and catches no signal."""
+    """Writes and restores the checkpoints of one training run, and stops it when asked.
+
+    Without `Checkpoints` it writes none and catches no signal.
+    """
 
     def __init__(
         self,
-        asked: Checkpoints | None,
+        checkpoints: Checkpoints | None,
         attachment: Attachment,
         accelerator: Accelerator,
-        run: Progress,
+        progress: TrainingProgress,
     ):
-        if asked is not None and not keeps_checkpoints(accelerator):
-            log.warning("DeepSpeed: no checkpoints are written; stopped, the run begins anew")
-            asked = None
-        self.asked, self.attachment, self.accelerator = asked, attachment, accelerator
+        if checkpoints is not None and not keeps_checkpoints(accelerator):
+            log.warning("DeepSpeed: no checkpoints are written; a run that is stopped starts over")
+            checkpoints = None
+        self.checkpoints = checkpoints
+        self.attachment = attachment
+        self.accelerator = accelerator
+        self.progress = progress
         self.optimizer: Any = None
-        self.run, self.stop, self.at = run, Stop(), time.monotonic()
-        self.last = (
-            asked.start.state.step if asked is not None and asked.start is not None else None
-        )
+        self.stop = Stop()
+        self.written_at = time.monotonic()
+        self.last_step: int | None = None
+        """Of the newest checkpoint."""
+        if checkpoints is not None and checkpoints.start is not None:
+            self.last_step = checkpoints.start.state.step
 
     @property
-    def goes_on(self) -> bool:
-        return self.asked is not None and self.asked.start is not None
+    def resumes(self) -> bool:
+        """Whether there is a checkpoint to resume from."""
+        return self.checkpoints is not None and self.checkpoints.start is not None
 
     def __enter__(self) -> Keeper:
-        if self.asked is not None:
+        if self.checkpoints is not None:
             self.stop.__enter__()
         return self
 
@@ -81,35 +97,43 @@ class Keeper:
     # what the processes tell each other in the exchange of a step's loss
 
     def wishes(self, evaluation: bool) -> list[float]:
-        """Of this process: [stop by Ctrl-C, stop by SIGTERM, a checkpoint]; evaluation: one follows this step."""
+        """The wishes of this process, as 0 or 1: [stop by Ctrl-C, stop by SIGTERM, a checkpoint].
+
+        evaluation: one follows this step.
+        """
         number = self.stop.number
-        return [
-            float(number == 2),
-            float(number is not None and number != 2),
-            float(self._is_time(evaluation)),
-        ]
+        by_key = number == signal.SIGINT
+        by_signal = number is not None and not by_key
+        return [float(by_key), float(by_signal), float(self._is_time(evaluation))]
 
     def _is_time(self, evaluation: bool) -> bool:
-        if self.asked is None or not self.accelerator.is_main_process:
+        if self.checkpoints is None or not self.accelerator.is_main_process:
             return False
-        age, minutes = time.monotonic() - self.at, self.asked.settings.minutes
-        return (minutes is not None and age >= 60 * minutes) or (evaluation and age >= RECENT)
+        age = time.monotonic() - self.written_at
+        minutes = self.checkpoints.settings.minutes
+        is_due = minutes is not None and age >= 60 * minutes
+        return is_due or (evaluation and age >= RECENT_CHECKPOINT_S)
 
     def after_step(self, wishes: list[float]) -> None:
-        """wishes: the sums over all processes. Stopped: after a checkpoint."""
-        if self.asked is None:
+        """Do what any process wishes. wishes: the sums over all. Stopped: after a checkpoint."""
+        if self.checkpoints is None:
             return
         by_key, by_signal, due = (wish > 0 for wish in wishes)
-        every = self.asked.settings.every_steps
-        if by_key or by_signal or due or (every is not None and self.run.step % every == 0):
+        every = self.checkpoints.settings.every_steps
+        if by_key or by_signal or due or (every is not None and self.progress.step % every == 0):
             self.save()
-        if by_key or by_signal:
-            raise self._stopped(130 if by_key else 143)
+        if by_key:
+            raise self._stopped(signal.SIGINT)
+        if by_signal:
+            raise self._stopped(signal.SIGTERM)
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Inside, a stop does not wait for the end: what was evaluated so far is lost. Stopped: after a checkpoint of
-        the state that was to be evaluated, or, with several processes, of the last one."""
+        """Inside, a stop does not wait for the end, and what was evaluated so far is lost.
+
+        Stopped: after a checkpoint of the state that was to be evaluated. With several processes,
+        which may be at different places, the last checkpoint stays the newest.
+        """
         rng = rng_state()
         try:
             with self.stop.at_once():
@@ -117,107 +141,130 @@ class Keeper:
         except Interrupted:
             if self.accelerator.num_processes == 1:
                 self.save(rng)
-            raise self._stopped(128 + (self.stop.number or 2)) from None
+            raise self._stopped(self.stop.number or signal.SIGINT) from None
 
     def finish(self) -> None:
-        """A checkpoint of what was trained, for what follows may take long. Stopped: asked for since the last step."""
+        """Write a checkpoint of the last state, because what follows may take long.
+
+        Stopped: a signal came after the last step.
+        """
         self.save()
         if self.stop.number is not None:
-            raise self._stopped(128 + self.stop.number)
+            raise self._stopped(self.stop.number)
 
-    def _stopped(self, code: int) -> Stopped:
-        place = f"stopped at step {self.run.step} of {self.run.total}"
-        goes_on = {None: "begins anew", self.run.step: "goes on from there"}.get(
-            self.last, f"goes on from step {self.last}"
-        )
-        return Stopped(f"{place}; the same command {goes_on}", code)
+    def _stopped(self, number: int) -> Stopped:
+        place = f"stopped at step {self.progress.step} of {self.progress.total}"
+        if self.last_step is None:
+            then = "starts over"
+        elif self.last_step == self.progress.step:
+            then = "resumes there"
+        else:
+            then = f"resumes from step {self.last_step}"
+        return Stopped(f"{place}; the same command {then}", EXIT_BY_SIGNAL + number)
 
     # writing
 
     def save(self, rng: dict[str, Any] | None = None) -> None:
-        """On every process at once. InputError: disk full. TrainingError: a number that is not finite."""
-        if self.asked is None:
+        """Write a checkpoint; called on every process at once.
+
+        rng: random number generators as they were, if not as they are. InputError: the disk is
+        full. TrainingError: a number is not finite.
+        """
+        if self.checkpoints is None:
             return
-        run, accelerator = self.run, self.accelerator
+        progress = self.progress
+        named = self.attachment.trained()
         tensors = {
             TRAINED: self.attachment.state(),
-            OPTIMIZER: optimizer_tensors(self.optimizer, self._named()),
+            OPTIMIZER: optimizer_tensors(self.optimizer, named),
         }
         self._refuse_broken(tensors)
-        if run.kept.state and run.kept.step != run.step:
-            tensors[BEST] = run.kept.state
+        if progress.best.state and progress.best.step != progress.step:
+            tensors[BEST] = progress.best.state
         everyone = gather_object([rng or rng_state()])
-        if accelerator.is_main_process:
-            scaler = None if accelerator.scaler is None else accelerator.scaler.state_dict()
-            state = run.as_state(accelerator.num_processes, scaler, self.asked.about())
-            checkpoint.save(
-                self.asked.folder, state, tensors, everyone, self.asked.settings.keep_last
-            )
-        self.last, self.at = run.step, time.monotonic()
+        if self.accelerator.is_main_process:
+            keep = self.checkpoints.settings.keep_last
+            checkpoint.save(self.checkpoints.folder, self._state(), tensors, everyone, keep)
+        self.last_step = progress.step
+        self.written_at = time.monotonic()
+
+    def _state(self) -> checkpoint.State:
+        assert self.checkpoints is not None
+        scaler = self.accelerator.scaler
+        return self.progress.as_state(
+            self.accelerator.num_processes,
+            None if scaler is None else scaler.state_dict(),
+            self.checkpoints.about(),
+        )
 
     def _refuse_broken(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         for values in tensors.values():
             for name, tensor in values.items():
                 if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                     raise TrainingError(
-                        f"after step {self.run.step} {name} holds numbers that are not finite. {self.advice()}"
+                        f"after step {self.progress.step} {name} holds numbers that are not "
+                        f"finite. {self.advice()}"
                     )
 
     def advice(self) -> str:
-        """What is left after numbers went wrong."""
-        kept = None if self.asked is None else next(iter(checkpoint.found(self.asked.folder)), None)
-        left = f" The last good checkpoint is {kept}." if kept else ""
-        return f"Lower train.learning_rate, raise train.warmup, or take precision fp32 or bf16 if it was fp16.{left}"
+        """What a user can do about numbers that are not finite."""
+        advice = (
+            "Lower train.learning_rate, raise train.warmup, or take precision fp32 or bf16 if it "
+            "was fp16."
+        )
+        found = [] if self.checkpoints is None else checkpoint.found(self.checkpoints.folder)
+        if found:
+            advice += f" The last good checkpoint is {found[0]}."
+        return advice
 
-    # putting back
+    # restoring
 
     def restore_model(self) -> None:
-        """What was trained as it was, before the model is spread over processes. InputError: of another model."""
-        if self.asked is not None and self.asked.start is not None:
-            with _fitting(self.asked.start):
-                self.attachment.load_state(self.asked.start.trained)
+        """Restore the trained parameters, before the model is spread over processes.
+
+        InputError: the checkpoint is of another model.
+        """
+        if self.checkpoints is not None and self.checkpoints.start is not None:
+            with _fitting(self.checkpoints.start):
+                self.attachment.load_state(self.checkpoints.start.trained)
 
     def restore(self, exchange: Exchange) -> None:
-        """Optimizer, random numbers and progress as they were, after that. InputError: they are not of this model."""
+        """Then restore the optimizer, random numbers and progress. InputError: as above."""
         self.optimizer = exchange.optimizer
-        if self.asked is None or self.asked.start is None:
+        if self.checkpoints is None or self.checkpoints.start is None:
             return
-        saved, rank = self.asked.start, self.accelerator.process_index
+        saved = self.checkpoints.start
+        rank = self.accelerator.process_index
         with _fitting(saved):
-            restore_optimizer(self.optimizer, self._named(), saved.optimizer)
+            restore_optimizer(self.optimizer, self.attachment.trained(), saved.optimizer)
             if self.accelerator.scaler is not None and saved.state.scaler is not None:
                 self.accelerator.scaler.load_state_dict(saved.state.scaler)
-            self.run.take(saved)
+            self.progress.restore(saved)
             if rank < len(saved.rng):
                 restore_rng(saved.rng[rank])
-            else:  # it was written by fewer processes
+            else:  # the checkpoint was written by fewer processes
                 torch.manual_seed(torch.initial_seed() + saved.state.step)
 
-    def _named(self) -> dict[str, nn.Parameter]:
-        return self.attachment.trained()
+
+_UNFIT = (KeyError, IndexError, TypeError, ValueError, OverflowError, RuntimeError, LorakitError)
+"""What loading a checkpoint raises where its numbers are not those of this model."""
 
 
 @contextmanager
 def _fitting(saved: Saved) -> Iterator[None]:
     try:
         yield
-    except (
-        KeyError,
-        IndexError,
-        TypeError,
-        ValueError,
-        OverflowError,
-        RuntimeError,
-        LorakitError,
-    ) as error:
+    except _UNFIT as error:
         raise InputError(
             f"{saved.folder} does not fit this run: {error}. --restart starts over."
         ) from error
 
 
 def optimizer_tensors(optimizer: Any, named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """What an optimizer holds of each parameter, as `exp_avg.NAME`: whole copies on the CPU. Under FSDP2 every process
-    must ask."""
+    """The optimizer's state of each parameter, as `exp_avg.NAME`: complete copies on the CPU.
+
+    Under FSDP2 every process must call it.
+    """
     found = {}
     for name, parameter in named.items():
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -229,20 +276,22 @@ def optimizer_tensors(optimizer: Any, named: Mapping[str, nn.Parameter]) -> dict
 def restore_optimizer(
     optimizer: Any, named: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Put `optimizer_tensors` back. ValueError: they are of other parameters, or of another optimizer."""
-    for full, value in tensors.items():
-        key, _, name = full.partition(".")
+    """The inverse of `optimizer_tensors`. ValueError: other parameters, or another optimizer."""
+    for full_name, value in tensors.items():
+        key, _, name = full_name.partition(".")
         parameter = named.get(name)
-        shape = None if parameter is None else torch.Size() if key == "step" else parameter.shape
-        if parameter is None or value.shape != shape:
+        # AdamW counts the steps of each parameter in a float32 scalar.
+        is_count = key == "step"
+        if parameter is None or value.shape != (() if is_count else parameter.shape):
             raise ValueError(f"the optimizer has no {name} of shape {tuple(value.shape)}")
-        dtype = torch.float32 if key == "step" else parameter.dtype
-        # a tensor of our own: one of the file may lie at any address
+        dtype = torch.float32 if is_count else parameter.dtype
+        # A copy: a tensor of the file may be unaligned in memory.
         own = torch.empty_like(value, device=parameter.device, dtype=dtype).copy_(value)
-        optimizer.state[parameter][key] = own if key == "step" else part_like(parameter, own)
+        optimizer.state[parameter][key] = own if is_count else part_like(parameter, own)
     for name, parameter in named.items():
         found = set(optimizer.state.get(parameter, ()))
         if found and found != MOMENTS:
             raise ValueError(
-                f"of {name} the optimizer has {', '.join(sorted(found))}; AdamW has two moments and a step"
+                f"of {name} the optimizer has {', '.join(sorted(found))}; AdamW has two moments "
+                "and a step"
             )

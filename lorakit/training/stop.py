@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish: the step that runs ends, a checkpoint is written, and then the run stops."""
+"""Stopping by Ctrl-C and SIGTERM: the current step ends, a checkpoint is written, the run stops."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-AGAIN = 1.0
-"""Seconds."""
+SECOND_CTRL_C_S = 1.0
+"""A Ctrl-C that comes sooner after the first is not a second one: a launcher passes on, at once,
+the one that the terminal has already sent to every process."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """The first signal, where it is not waited for a step's end."""
+    """Raised by the first signal where it does not wait for the end of a step."""
 
 
 class Stop:
-    """As a context: catches the signals, in the main thread, and puts the former handlers back. Another Ctrl-C, `AGAIN`
-    or more after the first, ends at once; a signal that was ignored before (nohup) stays so."""
+    """As a context manager in the main thread: catches the signals, and restores their handlers.
+
+    A second Ctrl-C ends the run at once. A signal that was ignored before (nohup) stays ignored.
+    """
 
     def __init__(self) -> None:
         self.number: int | None = None
+        """Of the first signal."""
         self.at = 0.0
         self.waits = True
         self.before: dict[signal.Signals, Any] = {}
@@ -42,22 +46,18 @@ class Stop:
         self.before = {}
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
-        # a launcher passes on, at once, the Ctrl-C that the terminal has sent to every process: no second wish
-        if (
-            number == signal.SIGINT
-            and self.number == signal.SIGINT
-            and time.monotonic() - self.at >= AGAIN
-        ):
+        now = time.monotonic()
+        if self.number is None:
+            self.number = number
+            self.at = now
+            if not self.waits:
+                raise Interrupted
+        elif number == self.number == signal.SIGINT and now - self.at >= SECOND_CTRL_C_S:
             raise KeyboardInterrupt
-        first = self.number is None
-        if first:
-            self.number, self.at = number, time.monotonic()
-        if first and not self.waits:
-            raise Interrupted
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Inside, and on entry if it was asked for before, a stop is an `Interrupted`."""
+        """Inside, a stop raises `Interrupted`; so does one that was asked for before, on entry."""
         self.waits = False
         try:
             if self.number is not None:

@@ -1,11 +1,11 @@
-"""The optimizer's part of a step, watched for numbers that are not finite and for parts that do not learn."""
+"""The optimizer step: leaves out numbers that are not finite, finds parts that do not learn."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from lorakit.recipe.schema import Train
 from lorakit.training.checkpoint import BadSteps
 from lorakit.training.optim import learning_rate, set_rates
 from lorakit.training.processes import Exchange
-from lorakit.training.progress import Progress
+from lorakit.training.progress import TrainingProgress
 from lorakit.training.refuse import (
     OVERFLOWS,
     Still,
@@ -29,71 +29,93 @@ from lorakit.training.saving import Keeper
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class StepOutcome:
+    """One optimizer step. grad_norm: before clipping; None where fp16 overflowed.
+
+    skipped: why the step was left out; None: it was taken. wishes: the sums over all processes
+    (`Keeper.wishes`).
+    """
+
+    loss: float
+    learning_rate: float
+    grad_norm: float | None
+    skipped: str | None
+    wishes: list[float]
+
+
 class Update:
-    """One step after another: clips, moves the parameters, or leaves a bad step out."""
+    """Clips the gradients and moves the parameters, or leaves a bad step out."""
 
     def __init__(
         self,
         attachment: Attachment,
         exchange: Exchange,
         settings: Train,
-        run: Progress,
+        progress: TrainingProgress,
         keeper: Keeper,
     ):
-        self.attachment, self.exchange, self.settings, self.run = (
-            attachment,
-            exchange,
-            settings,
-            run,
-        )
-        self.keeper, self.parameters = keeper, list(attachment.trained().values())
-        # where a process holds parts, a part may be one that has no gradient
-        self.still = Still(attachment, settings, run.total) if type(exchange) is Exchange else None
-        self.looked = run.step > 0
+        self.attachment = attachment
+        self.exchange = exchange
+        self.settings = settings
+        self.progress = progress
+        self.keeper = keeper
+        self.parameters = list(attachment.trained().values())
+        # A process that holds a part of each parameter may hold one without a gradient.
+        self.still = None
+        if type(exchange) is Exchange:
+            self.still = Still(attachment, settings, progress.total)
+        self.looked = progress.step > 0
 
-    def __call__(self, sums: Tensor, ids: Sequence[str]) -> tuple[dict[str, Any], list[float]]:
-        """What happened, as an event, and the rest of `sums`, which begins with the loss. TrainingError: a number that
-        is not finite, or a part that does not learn."""
-        rate = learning_rate(self.settings, self.run.step, self.run.total)
+    def __call__(self, sums: Tensor, ids: Sequence[str]) -> StepOutcome:
+        """Take the step whose gradients were accumulated.
+
+        sums: the loss, then the wishes of all processes. ids: the examples of the global batch.
+        TrainingError: a number that is not finite, or a part that does not learn.
+        """
+        rate = learning_rate(self.settings, self.progress.step, self.progress.total)
         set_rates(self.exchange.optimizer, rate)
         clipped = self.exchange.clip(self.parameters, self.settings.max_grad_norm or math.inf)
-        # the one time that a step waits for the device: a step with a bad number must not be taken
-        loss, *others, norm = torch.cat([sums, clipped.reshape(1).to(sums)]).tolist()
-        scaler = self.exchange.accelerator.scaler
-        if what := what_is_wrong(loss, norm, scaled=scaler is not None):
-            self._leave_out(what, ids)
-            return {"event": "skipped", "why": what, "examples": list(ids)}, others
+        # The only time that a step waits for the device: a step with a bad number must not be
+        # taken.
+        loss, *wishes, norm = torch.cat([sums, clipped.reshape(1).to(sums)]).tolist()
+        grad_norm = norm if math.isfinite(norm) else None
+        scaled = self.exchange.accelerator.scaler is not None
+        skipped = what_is_wrong(loss, norm, scaled)
+        if skipped is not None:
+            self._leave_out(skipped, ids)
+        else:
+            self._take(rate, overflowed=grad_norm is None)
+        return StepOutcome(loss, rate, grad_norm, skipped, wishes)
+
+    def _take(self, rate: float, overflowed: bool) -> None:
         if not self.looked:
             refuse_dead(self.attachment, self.exchange.gradient)
             self.looked = True
         if self.still:
             self.still.before_step(rate)
         self.exchange.step()
-        self._look(scaler, overflowed=not math.isfinite(norm))
-        seen = {
-            "loss": loss,
-            "learning_rate": rate,
-            "grad_norm": norm if math.isfinite(norm) else None,
-        }
-        return {"event": "step", **seen}, others
+        # accelerate's optimizer_step_was_skipped does not see an overflow: a fused optimizer skips
+        # the step by itself.
+        overflows = self.progress.bad.overflows + 1 if overflowed else 0
+        self.progress.bad = BadSteps(skipped=self.progress.bad.skipped, overflows=overflows)
+        if overflows >= OVERFLOWS:
+            scaler = self.exchange.accelerator.scaler
+            assert scaler is not None
+            raise overflowing(self.progress.step + 1, scaler.get_scale())
+        if self.still and not overflowed:
+            self.still.after_step(self.progress.step)
 
-    def _leave_out(self, what: str, ids: Sequence[str]) -> None:
-        bad, step = self.run.bad, self.run.step + 1
+    def _leave_out(self, why: str, ids: Sequence[str]) -> None:
+        bad = self.progress.bad
+        step = self.progress.step + 1
         if bad.in_a_row >= self.settings.skip_bad_steps:
-            raise bad_step(what, step, ids, self.keeper.advice())
-        log.warning("%s at step %d: the step is left out (examples %s)", what, step, ", ".join(ids))
-        self.run.bad = BadSteps(
+            raise bad_step(why, step, ids, self.keeper.advice())
+        log.warning("%s at step %d: the step is left out (examples %s)", why, step, ", ".join(ids))
+        self.progress.bad = BadSteps(
             skipped=bad.skipped + 1, in_a_row=bad.in_a_row + 1, overflows=bad.overflows
         )
         self.exchange.drop()
         if self.exchange.accelerator.scaler is not None:
-            self.exchange.accelerator.scaler.update()  # or it would think that these gradients were still to come
-
-    def _look(self, scaler: Any, overflowed: bool) -> None:
-        # accelerate's optimizer_step_was_skipped does not see it: a fused optimizer leaves the step out by itself
-        overflows = self.run.bad.overflows + 1 if overflowed else 0
-        self.run.bad = BadSteps(skipped=self.run.bad.skipped, overflows=overflows)
-        if overflows >= OVERFLOWS:
-            raise overflowing(self.run.step + 1, scaler.get_scale())
-        if self.still and not overflowed:
-            self.still.after_step(self.run.step)
+            # Otherwise the scaler would expect these gradients in the next step.
+            self.exchange.accelerator.scaler.update()

@@ -17,6 +17,7 @@ from lorakit.bases.tokenizer import load_tokenizer
 from lorakit.batches import IGNORE, Encoded, encode
 from lorakit.errors import DataUnavailable, ModelError
 from lorakit.evaluation.answers import read_splits, scored_splits
+from lorakit.events import HeadView
 from lorakit.methods import Attachment
 from lorakit.models import Model
 from lorakit.nn.linear import features
@@ -27,7 +28,7 @@ from lorakit.runs.result import Counts
 from lorakit.tasks import Head
 from lorakit.training.plan import Shares, epoch_batches, share, steps_per_epoch
 from lorakit.training.refuse import refuse_no_rate
-from lorakit.verbs.heads import HeadView, head_view, warn_other_order
+from lorakit.verbs.heads import head_view, warn_other_order
 from lorakit.verbs.rehearse import refuse_looking_ahead
 
 ACTIVATIONS = 11

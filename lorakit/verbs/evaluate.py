@@ -22,10 +22,11 @@ from lorakit.evaluation.answers import (
     untrained_most,
     writes,
 )
+from lorakit.events import Observer
 from lorakit.metrics import Failed
 from lorakit.runs.folder import make_folder, write_lines
-from lorakit.runs.generations import Kept, asked_of
-from lorakit.runs.objects import Examiner, Observer, autocast, settled
+from lorakit.runs.generations import PartialPredictions, asked_of
+from lorakit.runs.objects import Examiner, autocast, resolve_precision
 from lorakit.runs.result import write_whole
 from lorakit.runs.source import load_source, open_source
 from lorakit.tasks import Example, Head
@@ -76,7 +77,7 @@ def evaluate(
         raise DataError(
             f"{path} does not say what task it was trained for; give --task, such as --task glue/mrpc"
         )
-    recipe = settled(source.recipe)
+    recipe = resolve_precision(source.recipe)
     wanted = list(dict.fromkeys(splits or scored_splits(recipe.task)))
     known = [*scored_splits(recipe.task, train=True), *recipe.task.test_splits]
     if unknown := [split for split in wanted if split not in known]:
@@ -110,12 +111,14 @@ def evaluate(
     for split in wanted:
         file = folder / f"{split}.jsonl"
         kept = (
-            Kept(file, asked) if writes(recipe.task) and PartialState().num_processes == 1 else None
+            PartialPredictions(file, asked)
+            if writes(recipe.task) and PartialState().num_processes == 1
+            else None
         )
         with autocast(recipe, device):
             answers = examiner.answers(loaded.model, split, kept=kept)
         write_lines(file, (answer.line() for answer in answers))
-        Kept.partial(file).unlink(missing_ok=True)
+        PartialPredictions.path_of(file).unlink(missing_ok=True)
         written.append(file)
         cut[split] = sum(not answer.ended for answer in answers)
         if any(answer.reference is None for answer in answers):

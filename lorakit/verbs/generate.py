@@ -12,7 +12,8 @@ from accelerate import PartialState
 
 from lorakit.errors import DataError, InputError
 from lorakit.evaluation.answers import Answer, read_splits, writes
-from lorakit.runs.objects import Examiner, Observer, autocast, settled
+from lorakit.events import Observer
+from lorakit.runs.objects import Examiner, autocast, resolve_precision
 from lorakit.runs.source import load_source, open_source
 from lorakit.tasks import Example, Task
 
@@ -38,7 +39,7 @@ def generate_texts(
         raise InputError(
             f"{path} does not say what it was trained for; give --task, such as --task e2e"
         )
-    recipe = settled(source.recipe)
+    recipe = resolve_precision(source.recipe)
     if not writes(recipe.task):
         kind = "choice" if recipe.task.choices else recipe.task.head.value
         raise InputError(

@@ -1,14 +1,14 @@
-"""What a head starts as and which labels it has, to be said before it is trained."""
+"""The head of a run before it is trained: where its numbers come from, and its labels."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from lorakit.bases.base import Base
 from lorakit.bases.config import read_config
 from lorakit.errors import ModelError
+from lorakit.events import HeadPart, HeadView
 from lorakit.methods import Attachment
 from lorakit.nn.freeze import count
 from lorakit.nn.tokens import END
@@ -18,51 +18,39 @@ from lorakit.tasks import Head
 
 log = logging.getLogger(__name__)
 
-NEW, KEPT, CARRIED = "newly initialised", "the checkpoint's", "the adapter's"
-
-
-@dataclass(frozen=True)
-class Part:
-    """One module of a head, all of which is trained. starts: what its numbers are before that."""
-
-    name: str
-    starts: str
-    parameters: int
-
-
-@dataclass(frozen=True)
-class HeadView:
-    """The head of a run. labels: of the task, in the order of the outputs; stored: of the
-    checkpoint's own head, as far as it has one and names them; problem: what that one was made for,
-    where the checkpoint says it."""
-
-    parts: tuple[Part, ...]
-    labels: tuple[str, ...]
-    stored: tuple[str, ...]
-    problem: str | None
+NEW = "newly initialised"
+KEPT = "the checkpoint's"
+CARRIED = "the adapter's"
 
 
 def head_view(
-    recipe: Recipe, base: Base, attachment: Attachment, renewed: Collection[str] | None = None
+    recipe: Recipe, base: Base, attachment: Attachment, not_filled: Collection[str] | None = None
 ) -> HeadView | None:
-    """None for a causal model. renewed: after `start_from`, what it did not fill."""
+    """None for a causal model. not_filled: parameters that the adapter of `start_from` does not
+    have."""
     if recipe.task.head is Head.CAUSAL:
         return None
     starts: dict[str, str] = {}
     sizes: dict[str, int] = {}
     for name in sorted(name for name in attachment.newly_initialised if not name.endswith(END)):
         module = name.rpartition(".")[0]
-        own = KEPT if name in base.head else NEW
-        starts[module] = own if renewed is None or name in renewed else CARRIED
+        if not_filled is not None and name not in not_filled:
+            starts[module] = CARRIED
+        elif name in base.head:
+            starts[module] = KEPT
+        else:
+            starts[module] = NEW
         sizes[module] = sizes.get(module, 0) + count(base.model, {name})
-    parts = tuple(Part(module, start, sizes[module]) for module, start in starts.items())
-    return HeadView(parts, tuple(recipe.task.labels), *_stored(recipe))
+    parts = tuple(HeadPart(module, start, sizes[module]) for module, start in starts.items())
+    stored, problem = _stored(recipe)
+    return HeadView(parts, tuple(recipe.task.labels), stored, problem)
 
 
 def _stored(recipe: Recipe) -> tuple[tuple[str, ...], str | None]:
+    """The labels and the `problem_type` of the checkpoint's own head."""
     try:
         config = read_config(recipe.model)
-    except ModelError:  # `check` works from shapes alone
+    except ModelError:  # `check` may work from the recipe's shapes alone
         return (), None
     if not is_classifier(config):
         return (), None
@@ -70,16 +58,16 @@ def _stored(recipe: Recipe) -> tuple[tuple[str, ...], str | None]:
 
 
 def warn_other_order(view: HeadView | None) -> None:
-    """Training starts from a head with the same labels in another order: it is worse than none."""
+    """Warn where training starts from a head that has the same labels in another order, which is
+    worse than a newly initialised one."""
     if view is None or not any(part.starts == KEPT for part in view.parts):
         return
     order = in_order_of(view.stored, view.labels)
     if order is not None and tuple(order) != view.labels:
-        then, now, advice = (", ".join(names) for names in (view.stored, view.labels, order))
         log.warning(
             "the checkpoint's head has the labels %s in this order, and the task %s: to start from "
-            "it as it stands, give 'task.classes=[%s]'",
-            then,
-            now,
-            advice,
+            "the head as it is, give 'task.classes=[%s]'",
+            ", ".join(view.stored),
+            ", ".join(view.labels),
+            ", ".join(order),
         )

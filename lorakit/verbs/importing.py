@@ -19,7 +19,7 @@ from lorakit.methods.reparam.lora import LoRA, LoRAAttachment
 from lorakit.recipe.load import load_recipe
 from lorakit.runs.objects import attach, counts_of
 from lorakit.runs.result import Counts
-from lorakit.verbs.train import about
+from lorakit.verbs.train.about import about
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from lorakit.errors import AdapterError, DataError, InputError, ModelError, Tole
 from lorakit.evaluation.answers import read_splits, score_answers
 from lorakit.models import Model
 from lorakit.nn.settings import setting
-from lorakit.nn.tokens import settle
+from lorakit.nn.tokens import fold_rows
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.labels import keep_own
 from lorakit.runs.objects import Examiner
@@ -94,7 +94,7 @@ def merge(
             assert loaded is not None
             assert attachment is not None
             attachment.merge()
-            settle(loaded.model)
+            fold_rows(loaded.model)
             _say_own_problem(source, model, loaded.config)
             loaded.model.to(DTYPES[dtype])
             for name, parameter in loaded.model.named_parameters():

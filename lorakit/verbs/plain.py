@@ -1,5 +1,7 @@
-"""The same weights as plain transformers reads and computes them, without a layer or an attention
-of lorakit's: what a proof compares with, so that it does not compare a change with itself."""
+"""Stock models of transformers with our weights, without a layer or attention of lorakit.
+
+Proofs compare with them, so that they do not compare a change with itself.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from lorakit.nn.attention import NAME
+from lorakit.fast.attention import NAME
 
 
 def plain_of(model: Any) -> nn.Module:
-    """A stock model of the same class and configuration, which shares the weights of a merged
-    model: no copy is made.
+    """A stock model of the same class and configuration that shares the weights of a merged model.
 
-    Raises what transformers raises for a model that it cannot make from weights in memory.
+    Raises what transformers raises for a class that it cannot make from weights in memory.
     """
     how = model.config._attn_implementation
     device = next(model.parameters()).device
@@ -34,7 +35,7 @@ def plain_of(model: Any) -> nn.Module:
 
 
 def read_plain(folder: Path, cls: Any) -> nn.Module:
-    """The model folder as plain transformers reads it, in float32 on the CPU. cls: its class.
+    """The model folder as transformers reads it, in float32 on the CPU. cls: its class.
 
     Raises what transformers raises for a folder that it cannot read.
     """

@@ -15,7 +15,7 @@ from typing import Any
 from lorakit.batches import token_cache
 from lorakit.errors import InputError, LorakitError, Unavailable
 from lorakit.evaluation.answers import read_splits, scored_splits
-from lorakit.metrics import _nlg_data
+from lorakit.metrics import missing_nlg_data
 from lorakit.recipe.schema import Recipe
 from lorakit.tasks import Example
 
@@ -124,11 +124,8 @@ def _optional(recipe: Recipe) -> list[str]:
     suite = getattr(recipe.task, "metric", "")
     if suite not in ("e2e_metrics", "generation_eval"):
         return []
-    try:
-        _nlg_data.look()
-    except FileNotFoundError as missing:
-        return [f"METEOR, and CoreNLP's tokeniser: {missing}; {_nlg_data.INSTALL}"]
-    return []
+    missing = missing_nlg_data()
+    return [] if missing is None else [f"METEOR, and CoreNLP's tokeniser: {missing}"]
 
 
 def _short(error: BaseException) -> str:

@@ -1,9 +1,14 @@
-"""Two proofs after training: the saved adapter reloads to the same logits, and folded in (where the method can be) it
-still gives them, computed by lorakit and by plain transformers."""
+"""The proofs of a trained adapter: alive, reload, and merge.
+
+alive: every delta differs from zero. reload: the saved file, on the base that it was trained on,
+gives the logits of the model that was trained. merge: so do the merged weights, computed by lorakit
+and by plain transformers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,101 +19,176 @@ from lorakit.adapters.files import read_adapter
 from lorakit.bases.base import Base
 from lorakit.bases.load import load, load_dequantized
 from lorakit.batches import Encoded, collate
+from lorakit.errors import AdapterError, ModelError
 from lorakit.methods import Attachment
-from lorakit.nn.tokens import settle
+from lorakit.nn.tokens import fold_rows
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.result import Check
 from lorakit.tasks import Head
 from lorakit.verbs.plain import plain_of
 
+RELOAD_TOLERANCE = 1e-5
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1, "nf4": 1e-1, "int8": 1e-1}
-"""Largest difference of a logit, relative to the largest logit, that folding into weights of this dtype may cause; for
-quantized ones, whose products are formed in half precision or (int8) of rounded inputs, into what they stand for."""
+"""Largest difference of a logit, relative to the largest logit, that merging into weights of this
+dtype may cause. Quantized layers compute in half precision or (int8) from rounded inputs, so their
+merge into dequantized weights has the tolerance of a half-precision one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is proven: a saved adapter, and the trained model that it was saved from.
+
+    adapter: its folder. probe: the examples whose logits are compared.
+    """
+
+    recipe: Recipe
+    adapter: Path
+    base: Base
+    attachment: Attachment
+    probe: Sequence[Encoded]
+    device: torch.device
+
+    def logits(self, model: nn.Module) -> Tensor:
+        head = self.recipe.task.head
+        return logits_of(model, self.probe, head, self.base.tokenizer.pad_token_id)
+
+
+def is_alive(attachment: Attachment, norms: dict[str, float], steps: tuple[int, int]) -> Check:
+    """norms: as `delta_norms` gives them. steps: of the kept state, and of the run."""
+    dead = []
+    if attachment.sites:
+        dead = [name for name, norm in norms.items() if not norm > 0]
+    note = "the least ||dW||/||W|| of all sites"
+    if dead:
+        # With a warm-up from zero the first step changes nothing, and it may be the best of few.
+        best, last = steps
+        note += f"; dead: {', '.join(dead[:3])}; the kept state is that after step {best} of {last}"
+    return Check(
+        name="alive",
+        passed=not dead,
+        value=min(norms.values(), default=0.0),
+        tolerance=0.0,
+        note=note,
+    )
+
+
+def reload_and_merge(subject: Subject) -> list[Check]:
+    """The proofs `reload` and, where the method can be merged, `merge`. The trained model is used
+    up.
+
+    Proven by `reload`: the file holds everything that was trained. The trained attachment is
+    detached from the base, and the newly initialised parameters become random numbers. The file is
+    then attached, which compares the digests of the base with those that were taken when it was
+    loaded (`About.fingerprint`); so a base that training changed cannot pass. Memory for one base
+    is enough.
+
+    The base is loaded again, under another random state, where that comparison is not possible or
+    fails: quantized weights have no such digests, and a method may not support `detach`.
+    """
+    wanted = subject.logits(subject.base.model)
+    base, attachment = _reattached(subject)
+    reloaded = difference(wanted, subject.logits(base.model))
+    checks = [
+        Check(
+            name="reload",
+            passed=reloaded <= RELOAD_TOLERANCE,
+            value=reloaded,
+            tolerance=RELOAD_TOLERANCE,
+            note="saved and loaded from the file: largest difference of a logit, relative",
+        )
+    ]
+    if subject.recipe.method.merges:
+        if base.quantized:
+            base, attachment = _loaded_again(subject, load_dequantized)
+        attachment.merge()
+        fold_rows(base.model)
+        checks.append(_merge_check(subject, base.model, wanted))
+    return checks
+
+
+def _reattached(subject: Subject) -> tuple[Base, Attachment]:
+    """The base of the trained model with the adapter from the file; or both loaded again."""
+    base = subject.base
+    if base.quantized is None:
+        try:
+            subject.attachment.detach()
+            _randomise(base.model, subject.attachment.newly_initialised)
+            return base, _attach(subject, base)
+        except (ModelError, AdapterError):
+            # If the file is at fault, it is refused again below.
+            pass
+    base.to(torch.device("cpu"))  # A GPU would otherwise have to hold the base twice.
+    return _loaded_again(subject, load)
+
+
+def _loaded_again(subject: Subject, read: Callable[..., Base]) -> tuple[Base, Attachment]:
+    task = subject.recipe.task
+    with torch.random.fork_rng(devices=[]):
+        # What is not in the file is then another random number than in training.
+        torch.manual_seed(torch.initial_seed() + 1)
+        base = read(subject.recipe.model, task.head.value, task.labels)
+    attachment = _attach(subject, base)
+    base.to(subject.device)
+    return base, attachment
+
+
+def _attach(subject: Subject, base: Base) -> Attachment:
+    file = read_adapter(subject.adapter)
+    return attach_adapter(file, base.model, base.roles, base.newly_initialised)
+
+
+@torch.no_grad()
+def _randomise(model: nn.Module, names: Collection[str]) -> None:
+    """Standard normal numbers, so that a parameter that the file does not hold shows in the
+    logits."""
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if name in names:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+
+
+def _merge_check(subject: Subject, merged: nn.Module, wanted: Tensor) -> Check:
+    """merged: a model without deltas. wanted: the logits of the trained model."""
+    spec = subject.recipe.model
+    found = difference(wanted, subject.logits(merged))
+    by = "by lorakit and by plain transformers"
+    try:
+        plain = plain_of(merged)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a class of its own, which takes weights from files only
+        by = (
+            "by lorakit alone, because plain transformers does not take weights from memory "
+            f"({error})"
+        )
+    else:
+        found = max(found, difference(wanted, subject.logits(plain)))
+    tolerance = TOLERANCE[spec.quantize or spec.dtype]
+    into = f"the {spec.dtype}" if spec.quantize is None else "dequantized fp32"
+    return Check(
+        name="merge",
+        passed=found <= tolerance,
+        value=found,
+        tolerance=tolerance,
+        note=f"merged into {into} weights, {by}: largest difference of a logit, relative",
+    )
 
 
 @torch.inference_mode()
 def logits_of(model: nn.Module, items: Sequence[Encoded], head: Head, pad_id: int) -> Tensor:
-    """Float32 logits on the CPU, of one batch of `items`; padding positions of a causal model are left out."""
+    """Float32 logits on the CPU, of one batch: (batch, labels), or for a causal model (tokens,
+    vocabulary) without the padding."""
     model.eval()
     batch = collate(items, head, pad_id)
     batch.pop("labels", None)
     device = next(model.parameters()).device
-    logits = model(**{name: value.to(device) for name, value in batch.items()}).logits.float().cpu()
-    return logits if head is not Head.CAUSAL else logits[batch["attention_mask"].bool()]
+    inputs = {name: value.to(device) for name, value in batch.items()}
+    logits = model(**inputs).logits.float().cpu()
+    if head is not Head.CAUSAL:
+        return logits
+    return logits[batch["attention_mask"].bool()]
 
 
 def difference(a: Tensor, b: Tensor) -> float:
     """max |a - b| / max(1, max |a|)"""
     return float((a - b).abs().max() / a.abs().max().clamp(min=1.0))
-
-
-def reload_and_merge(
-    recipe: Recipe, folder: Path, trained: Base, probe: Sequence[Encoded], device: torch.device
-) -> list[Check]:
-    """Load base and adapter anew, under another random state, and compare with the model that was trained."""
-    head, pad = recipe.task.head, trained.tokenizer.pad_token_id
-    wanted = logits_of(trained.model, probe, head, pad)
-    trained.to(torch.device("cpu"))  # or a GPU would have to hold the base twice
-
-    def again(read: Callable[..., Base]) -> tuple[Base, Attachment]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(
-                torch.initial_seed() + 1
-            )  # what is not in the file would now be another random number
-            base = read(recipe.model, head.value, recipe.task.labels)
-        attachment = attach_adapter(
-            read_adapter(folder), base.model, base.roles, base.newly_initialised
-        )
-        base.to(device)
-        return base, attachment
-
-    base, attachment = again(load)
-    reloaded = difference(wanted, logits_of(base.model, probe, head, pad))
-    proofs = [
-        Check(
-            name="reload",
-            passed=reloaded <= 1e-5,
-            value=reloaded,
-            tolerance=1e-5,
-            note="saved, loaded anew under another seed: largest difference of a logit, relative",
-        )
-    ]
-    if not recipe.method.merges:
-        return proofs
-    if base.quantized:
-        base, attachment = again(load_dequantized)
-    attachment.merge()
-    settle(base.model)
-    merged = difference(wanted, logits_of(base.model, probe, head, pad))
-    plain, how = _by_plain_transformers(base, wanted, probe, head, pad)
-    merged = max(merged, plain)
-    tolerance = TOLERANCE[recipe.model.quantize or recipe.model.dtype]
-    into = f"the {recipe.model.dtype}" if recipe.model.quantize is None else "dequantized fp32"
-    return [
-        *proofs,
-        Check(
-            name="merge",
-            passed=merged <= tolerance,
-            value=merged,
-            tolerance=tolerance,
-            note=f"folded into {into} weights, {how}: largest difference of a logit, relative",
-        ),
-    ]
-
-
-def _by_plain_transformers(
-    merged: Base, wanted: Tensor, probe: Sequence[Encoded], head: Head, pad: int
-) -> tuple[float, str]:
-    """The difference of a stock model of the merged weights, and what was compared in words."""
-    try:
-        model = plain_of(merged.model)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # a class of its own that takes weights from files only
-        return (
-            0.0,
-            f"by lorakit alone, for plain transformers does not take weights from memory ({error})",
-        )
-    return difference(
-        wanted, logits_of(model, probe, head, pad)
-    ), "by lorakit and by plain transformers"

@@ -1,5 +1,4 @@
-"""What `check` can know of a causal base without its weights: whether it reads the tokens that
-follow."""
+"""The rehearsal of `check`: whether a causal base, of which only shapes are known, looks ahead."""
 
 from __future__ import annotations
 
@@ -12,16 +11,17 @@ from torch import nn
 from lorakit.bases.base import Base
 from lorakit.bases.causal import refuse_not_causal
 
-LAYERS, MOST = 2, 10**8
-"""Layers, and numbers at most, of the random model that is asked."""
+LAYERS = 2
+MOST_NUMBERS = 10**8
+"""Of the random model that is asked."""
 
 
 def refuse_looking_ahead(base: Base) -> None:
-    """ModelError, as training would raise, for a base of shapes alone whose architecture cannot
-    learn to write.
+    """ModelError, as training would raise: the architecture reads the tokens that follow, so it
+    cannot learn to write.
 
-    A random model of the same configuration with few layers is asked. Where it would be large, or
-    its sizes depend on the number of layers, nothing is said.
+    A random model of the same configuration with few layers is asked. Nothing is refused where that
+    would be large, or where its sizes depend on the number of layers.
     """
     small = _small(base)
     if small is not None:
@@ -35,7 +35,7 @@ def _small(base: Base) -> nn.Module | None:
         config.num_hidden_layers = min(config.num_hidden_layers, LAYERS)
         with torch.device("meta"):
             numbers = sum(parameter.numel() for parameter in cls(config).parameters())
-        if numbers > MOST:
+        if numbers > MOST_NUMBERS:
             return None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -45,6 +45,6 @@ def _small(base: Base) -> nn.Module | None:
                     nn.init.xavier_normal_(parameter)
             with torch.no_grad():
                 model(input_ids=torch.tensor([[5, 6, 7, 8]]))
-    except Exception:  # whatever a class says to sizes that do not go with the number of layers
+    except Exception:  # whatever a class raises for sizes that do not fit the number of layers
         return None
     return model

@@ -10,13 +10,12 @@ import pytest
 from scipy import stats
 
 from lorakit.compare.significance import holm, over_examples, over_seeds
-from lorakit.metrics import weighted_of
-from lorakit.metrics._weighted import means
+from lorakit.metrics import Means, weighted_of
 
 RANDOM = np.random.default_rng(7)
 FIRST = (RANDOM.random(150) < 0.70).astype(float)
 SECOND = np.where(RANDOM.random(150) < 0.3, RANDOM.random(150) < 0.85, FIRST).astype(float)
-MEANS = means({"m": [*FIRST, *SECOND]})
+MEANS = Means({"m": [*FIRST, *SECOND]}).weigh()
 
 
 def test_beside_scipy():
@@ -101,20 +100,20 @@ def test_bleu_beside_sacrebleu():
 
 def test_the_other_way_round_is_the_same_with_another_sign():
     there = over_examples([MEANS], len(FIRST), 1000)["m"]
-    back = over_examples([means({"m": [*SECOND, *FIRST]})], len(FIRST), 1000)["m"]
+    back = over_examples([Means({"m": [*SECOND, *FIRST]}).weigh()], len(FIRST), 1000)["m"]
     assert back.value == -there.value
     assert (back.low, back.high) == pytest.approx((-there.high, -there.low))
     assert (back.error, back.p) == pytest.approx((there.error, there.p))
 
 
 def test_the_same_answers_differ_by_nothing():
-    found = over_examples([means({"m": [*FIRST, *FIRST]})], len(FIRST), 1000)["m"]
+    found = over_examples([Means({"m": [*FIRST, *FIRST]}).weigh()], len(FIRST), 1000)["m"]
     assert (found.value, found.error, found.low, found.high, found.p) == (0, 0, 0, 0, 1)
 
 
 def test_no_p_is_zero():
     n = 200
-    found = over_examples([means({"m": [0.0] * n + [1.0] * n})], n, 999)["m"]
+    found = over_examples([Means({"m": [0.0] * n + [1.0] * n}).weigh()], n, 999)["m"]
     assert found.p == 1 / 1000
 
 
@@ -135,7 +134,7 @@ def test_calibration():
     """Where nothing differs, p is uniform, and the interval holds the true difference, 0, 95 times of 100."""
     generator = np.random.default_rng(0)
     trials = [
-        over_examples([means({"m": generator.normal(size=80)})], 40, 400, seed=i)["m"]
+        over_examples([Means({"m": generator.normal(size=80)}).weigh()], 40, 400, seed=i)["m"]
         for i in range(400)
     ]
     assert stats.kstest([t.p for t in trials], "uniform").pvalue > 0.01
@@ -148,7 +147,7 @@ def test_power():
     generator = np.random.default_rng(0)
     ps = [
         over_examples(
-            [means({"m": [*generator.normal(size=100), *generator.normal(0.7, size=100)]})],
+            [Means({"m": [*generator.normal(size=100), *generator.normal(0.7, size=100)]}).weigh()],
             100,
             400,
             seed=i,

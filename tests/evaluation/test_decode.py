@@ -1,4 +1,4 @@
-"""The decoder writes what transformers' `generate` writes, token by token, and the same in any batch."""
+"""The decoder writes what transformers' `generate` writes, token by token, in any batch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from transformers import (
 )
 
 from lorakit.errors import ModelError
-from lorakit.evaluation.choose import ban_repeats, draw
 from lorakit.evaluation.decode import decode
-from lorakit.evaluation.way import way_of
+from lorakit.evaluation.sampling import ban_repeated_ngrams, sample
+from lorakit.evaluation.strategy import cache_strategy
 from lorakit.recipe.schema import Decode
 from tests.rounding import rounding
 
@@ -59,7 +59,7 @@ def _banned(text: list[int], n: int) -> set[int]:
 
 @pytest.fixture(scope="module")
 def writer(tiny):
-    """`writer(model_type, ...)`: a head of its own, so that texts are no loops, and surer of itself; built once."""
+    """`writer(model_type, ...)`: with a head of its own, so that texts do not loop; built once."""
     made = {}
 
     def build(family, seed=0, **changes):
@@ -89,7 +89,7 @@ def _ends(n):
 
 
 def _reference(model, ids, mask, settings, ends, *processors):
-    """As `decode`: (tokens, ended, score) of each prompt; score None where transformers keeps none."""
+    """As `decode`: (tokens, ended, score) per prompt; score None where transformers has none."""
     width, s = ids.shape[1], settings
     if s.no_repeat_ngram and not processors:
         processors = (BanGenerated(s.no_repeat_ngram, width),)
@@ -143,7 +143,8 @@ def test_beam_search_is_that_of_transformers(writer, beams, penalty, ngram):
 @pytest.mark.parametrize("ends", [1, 2, 8, 40])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_wherever_texts_end(writer, ends, seed):
-    """With 40 of 64 tokens that end a text, most end at the first step. Of 24, one that is done stays for a while."""
+    """With 40 of 64 tokens that end a text, most end at the first step; with 24, a finished one
+    stays for a while."""
     model, inputs = writer("llama", seed), _prompts((9, 7, 1, 4, 9, 2) * 4, seed)
     for beams in (1, 4):
         ours = _compare(model, Decode(max_new_tokens=NEW, beams=beams), _ends(ends), inputs)
@@ -212,7 +213,7 @@ def test_a_batch_is_its_examples_one_by_one(writer, family, beams):
     ids=str,
 )
 def test_the_score_is_what_the_model_gives_the_text(writer, family, settings):
-    """Read in one piece: no cache, no padding, no beams. What is banned makes nothing else likelier."""
+    """Without cache, padding or beams. A banned token does not make the others likelier."""
     model, (ids, mask) = writer(family), _prompts()
     settings = Decode(max_new_tokens=NEW, **settings)
     uniform = torch.rand(len(ids), NEW, generator=torch.Generator().manual_seed(1))
@@ -248,7 +249,7 @@ def test_scores_of_a_bfloat16_model_are_added_in_float32(tiny, beams):
 
 
 def test_the_prompt_may_be_quoted(writer):
-    """transformers' own processor counts the prompt's n-grams; ours are those of the generated text."""
+    """transformers' own processor counts the prompt's n-grams; ours counts generated ones only."""
     model, (ids, mask) = writer("gpt2"), _prompts(lengths=(9,) * 6)
     free = decode(model, ids, mask, Decode(max_new_tokens=NEW), ())
     ids = torch.cat(
@@ -279,7 +280,7 @@ def test_the_prompt_may_be_quoted(writer):
 )
 def test_what_is_banned(text, n, out):
     scores = torch.zeros(9)
-    ban_repeats(scores, torch.tensor(text, dtype=torch.long), n)
+    ban_repeated_ngrams(scores, torch.tensor(text, dtype=torch.long), n)
     assert set(torch.isinf(scores).nonzero().flatten().tolist()) == out
 
 
@@ -290,7 +291,7 @@ def test_what_is_banned_in_many_texts(n):
     written = torch.randint(0, 5, (6, 7, 12), generator=generator)
     scores = torch.randn(6, 7, 5, generator=generator)
     found = scores.clone()
-    ban_repeats(found, written, n)
+    ban_repeated_ngrams(found, written, n)
     for i in range(6):
         for j in range(7):
             wanted = scores[i, j].clone()
@@ -325,7 +326,7 @@ def test_draws_have_the_distribution_of_transformers_warpers(values):
     wanted = warpers(torch.zeros(1, 1, dtype=torch.long), logits[None]).softmax(-1)[0]
     uniform = (torch.arange(n) + 0.5) / n
     given = {"temperature": 1.0, "top_k": None, "top_p": None} | values
-    found = torch.bincount(draw(logits.expand(n, -1), uniform, **given), minlength=40) / n
+    found = torch.bincount(sample(logits.expand(n, -1), uniform, **given), minlength=40) / n
     torch.testing.assert_close(found, wanted, rtol=0, atol=1.01 / n)
     assert not found[wanted == 0].any()
 
@@ -335,7 +336,7 @@ def test_the_ends_of_the_scale_draw_what_may_be_drawn(u):
     logits = torch.tensor([[1.0, -torch.inf, 2.0, -40.0, -torch.inf]])
     uniform = torch.tensor([u], dtype=torch.float32)
     for top_p in (None, 0.5, 1e-9):
-        assert draw(logits, uniform, 1.0, None, top_p).item() in (
+        assert sample(logits, uniform, 1.0, None, top_p).item() in (
             {0, 2, 3} if top_p is None else {2}
         )
 
@@ -376,11 +377,13 @@ def test_the_first_of_one_is_greedy(writer):
 
 @pytest.fixture
 def calls(writer):
-    """`calls(family, settings, ends)`: the shape of the tokens at each call of the model, and what was written."""
+    """`calls(family, settings, ends)`: the shape of the tokens per call of the model, and the texts."""
 
     def run(family, settings, ends):
         model, shapes = writer(family), []
-        way_of(model, *_prompts(), settings.max_new_tokens)  # which reads texts itself, once
+        cache_strategy(
+            model, *_prompts(), settings.max_new_tokens
+        )  # which reads texts itself, once
 
         def note(_, args, fields):
             shapes.append(tuple(fields["input_ids"].shape))
@@ -434,7 +437,7 @@ def test_a_text_that_reaches_the_limit_is_said_to_be_cut(writer):
 def test_the_head_sees_contiguous_states_and_is_left_as_it_was(writer, beams):
     model, seen = writer("gpt2"), []
     head = model.get_output_embeddings()
-    way_of(model, *_prompts(), 2)
+    cache_strategy(model, *_prompts(), 2)
     hook = head.register_forward_hook(
         lambda module, args, output: seen.append((args[0].is_contiguous(), output.shape))
     )

@@ -1,4 +1,4 @@
-"""log p of a choice after a prompt, against the plain way: one sequence, one forward pass, no batch."""
+"""log p of a choice after a prompt, compared with one forward pass per sequence."""
 
 from __future__ import annotations
 

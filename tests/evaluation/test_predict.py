@@ -1,4 +1,4 @@
-"""What a model answers does not depend on how the examples were batched, and comes in their order."""
+"""Outputs do not depend on how the examples are batched, and come in the order of the examples."""
 
 from __future__ import annotations
 

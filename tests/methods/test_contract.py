@@ -1,4 +1,4 @@
-"""What every method in the folder keeps to, on models of every shape: Linear, Conv1D, fused, grouped, two towers."""
+"""The contract that every method in the folder keeps, on models of every shape."""
 
 from __future__ import annotations
 
@@ -49,18 +49,27 @@ IDS = [
     f"{name}{' all roles' if 'targets' in fields else ''}-{family}"
     for name, fields, family in CASES
 ]
-SHAPES = ("roberta", "deberta-v2", "gpt2", "gpt_neox", "phi3", "t5")
-"""One family of each shape: LoRA meets all families in every run, the other methods meet the rest in `make slow`."""
+SHAPES = ("roberta", "gpt2", "gpt_neox", "phi3", "t5")
+"""A family for each way that a weight is stored: plain, Conv1D, fused head by head, fused in blocks,
+and two stacks. LoRA, which adapts rows of weights, meets them in the unit tier."""
+WHOLE_LAYERS = ("roberta", "gpt2")
+"""The other methods see layers and blocks, not rows: an encoder and a decoder."""
 
 
-def tier(name: str, family: str) -> list[pytest.MarkDecorator]:
-    return [] if name == "lora" or family in SHAPES else [pytest.mark.slow]
+def tier(name: str, fields: dict, family: str) -> list[pytest.MarkDecorator]:
+    """All other pairs of a method and a family are in `make slow`."""
+    if name != "lora":
+        unit = family in WHOLE_LAYERS
+    elif "targets" in fields:
+        unit = family == "gpt_neox"
+    else:
+        unit = family in SHAPES
+    return [] if unit else [pytest.mark.slow]
 
 
 @pytest.fixture(
     params=[
-        pytest.param(case, id=id, marks=tier(case[0], case[2]))
-        for id, case in zip(IDS, CASES, strict=True)
+        pytest.param(case, id=id, marks=tier(*case)) for id, case in zip(IDS, CASES, strict=True)
     ]
 )
 def case(request, tiny):
@@ -134,7 +143,7 @@ HALF = {id: case for id, case in zip(IDS, CASES, strict=True) if case[0] not in 
 
 @pytest.mark.parametrize(
     ("name", "fields", "family"),
-    [pytest.param(*case, id=id, marks=tier(case[0], case[2])) for id, case in HALF.items()],
+    [pytest.param(*case, id=id, marks=tier(*case)) for id, case in HALF.items()],
 )
 class TestOnABfloat16Base:
     def test_what_trains_is_float32(self, tiny, name, fields, family):
@@ -275,6 +284,23 @@ def test_off_is_the_base_and_afterwards_it_is_back(case):
     assert not torch.equal(trained, base.logits())
     with attachment.off():
         assert torch.equal(model.logits(), base.logits())
+    assert torch.equal(model.logits(), trained)
+
+
+def test_detached_is_the_base_and_another_can_be_attached(case):
+    """The proof of a run attaches the saved adapter to such a base."""
+    new, method = case
+    base = new()
+    before = {name: p.detach().clone() for name, p in base.model.named_parameters()}
+    model, attachment = _attached(new, method, steps=2)
+    state, trained = attachment.state(), model.logits()
+    attachment.detach()
+    after = dict(model.model.named_parameters())
+    assert after.keys() == before.keys()
+    for name in before.keys() - attachment.newly_initialised:
+        assert torch.equal(after[name], before[name]), name
+    again = method.attach(model.model, model.roles, model.newly_initialised)
+    again.load_state(state)
     assert torch.equal(model.logits(), trained)
 
 

@@ -1,4 +1,4 @@
-"""pycocoevalcap missing, a small one with tables of our own, and the real one."""
+"""pycocoevalcap that is missing, a small one with tables of our own, and the real one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from zipfile import ZipFile
 
 import pytest
 
-from lorakit.metrics import _nlg_data
-from lorakit.metrics._nlg_data import Data, look
+from lorakit.metrics._meteor import data as nlg_data
+from lorakit.metrics._meteor.data import Data, look
 
 # phrases that mean the same, in both directions
 PARAPHRASES = [("near", "close to"), ("costs little", "is cheap")]
@@ -28,7 +28,7 @@ WORDS = {
 
 @pytest.fixture
 def no_data(monkeypatch) -> None:
-    monkeypatch.setattr(_nlg_data, "find_spec", lambda name: None)
+    monkeypatch.setattr(nlg_data, "find_spec", lambda name: None)
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def small_data(tmp_path, monkeypatch) -> Data:
     """A package whose tokeniser splits at spaces, and which knows a few words."""
     folder = tmp_path / "small"
     data = Data(
-        folder / "pycocoevalcap" / _nlg_data._METEOR,
-        folder / "pycocoevalcap" / _nlg_data._PARAPHRASES,
-        folder / "pycocoevalcap" / _nlg_data._TOKENIZER,
+        folder / "pycocoevalcap" / nlg_data._METEOR,
+        folder / "pycocoevalcap" / nlg_data._PARAPHRASES,
+        folder / "pycocoevalcap" / nlg_data._TOKENIZER,
     )
     for path in data:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def small_data(tmp_path, monkeypatch) -> Data:
     lines = "".join(f"0.5\n{a}\n{b}\n" for a, b in both)
     data.paraphrases.write_bytes(gzip.compress(lines.encode()))
     spec = SimpleNamespace(submodule_search_locations=[str(folder / "pycocoevalcap")])
-    monkeypatch.setattr(_nlg_data, "find_spec", lambda name: spec)
+    monkeypatch.setattr(nlg_data, "find_spec", lambda name: spec)
     return data
 
 

@@ -1,7 +1,8 @@
-"""The official scorers' values on texts of our own, frozen: `assets/scorers/values.json` says how they were made.
+"""The official scorers' values on texts of our own: `assets/scorers/values.json` says how they were
+made.
 
-BLEU, NIST and TER are compared always; what needs pycocoevalcap's tables, where they are. `test_official.py` has the
-outputs of real systems.
+BLEU, NIST and TER are always compared; METEOR, ROUGE-L and CIDEr where pycocoevalcap is installed.
+`test_official.py` has the outputs of real systems.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""METEOR and CoreNLP's tokens: by hand, on small tables, and beside what the Java programs gave for
-texts of our own.
+"""METEOR and CoreNLP's tokens: by hand, on small tables, and compared with what the Java programs
+gave for texts of our own.
 
 java_values.json says which programs those were, how they were called, and when.
 """
@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from lorakit.metrics import metrics
-from lorakit.metrics._meteor_align import align, chunks
-from lorakit.metrics._meteor_match import EXACT, PARAPHRASE, STEM, Match, Text, text
-from lorakit.metrics._meteor_score import added, best_counts, score
-from lorakit.metrics._meteor_tables import Related, java_hash, paraphrases, tables
-from lorakit.metrics._meteor_words import words
-from lorakit.metrics._nlg_data import Data
-from lorakit.metrics._porter2 import stem
-from lorakit.metrics._ptb import _words, official
+from lorakit.metrics._meteor.align import align, chunks
+from lorakit.metrics._meteor.data import Data
+from lorakit.metrics._meteor.match import EXACT, PARAPHRASE, STEM, Match, Text, text
+from lorakit.metrics._meteor.normalize import words
+from lorakit.metrics._meteor.porter2 import stem
+from lorakit.metrics._meteor.ptb import _words, official
+from lorakit.metrics._meteor.score import added, best_counts, score
+from lorakit.metrics._meteor.tables import Related, java_hash, paraphrases, tables
 from lorakit.metrics.meteor import corpus_meteor
 
 VALUES = json.loads((Path(__file__).parent / "java_values.json").read_text(encoding="utf-8"))
@@ -51,7 +51,7 @@ def test_counts_and_scores_are_those_of_meteor(real_data):
 def test_the_value_of_a_corpus_is_that_of_meteor(real_data):
     outputs = [row["output"].split(" ") for row in VALUES["meteor"]]
     references = [[text.split(" ") for text in row["references"]] for row in VALUES["meteor"]]
-    found = corpus_meteor(real_data, outputs, references)
+    found = corpus_meteor(real_data, outputs, references).score()["meteor"]
     assert found == pytest.approx(VALUES["corpus"], abs=1e-9, rel=0)
 
 

@@ -59,7 +59,7 @@ def test_contract(name, small_data):
 
 @pytest.mark.parametrize("name", TEXT_NAMES)
 def test_contract_of_texts(name, small_data):
-    """Neither the order of references nor that of examples counts, and one of the references is enough."""
+    """The orders of references and of examples do not count, and one reference is enough."""
     texts, references = ["a b c d e", "f g"], [["x y", "a b c d z", "a b"], ["f", "f g"]]
     scores = compute(name, texts, references)
     assert compute(name, texts, [accepted[::-1] for accepted in references]) == pytest.approx(
@@ -136,9 +136,9 @@ def test_against_scikit_learn_and_scipy():
 def test_labels_beyond_two():
     assert compute("accuracy", [0, 1, 2], [0, 2, 2])["accuracy"] == pytest.approx(2 / 3)
     assert compute("matthews", [0, 1, 2], [0, 1, 2])["matthews_correlation"] == pytest.approx(1.0)
-    with pytest.raises(DataError, match=r"f1 knows the labels 0 and 1 only, and was given \[2\]"):
+    with pytest.raises(DataError, match=r"\[2\]"):
         compute("f1", [0, 1, 2], [0, 1, 1])
-    with pytest.raises(DataError, match=r"was given \[-1\]"):
+    with pytest.raises(DataError, match=r"\[-1\]"):
         compute("f1", [0, 1], [0, -1])
 
 
@@ -196,8 +196,9 @@ def test_bleu_with_unequal_numbers_of_references():
 
     short = [SYSTEM[0], "It was", SYSTEM[2]]
     found = compute("bleu", short, [[FIRST[0], SECOND[0]], FIRST[1], [FIRST[2]]])["bleu"]
-    assert found == BLEU().corpus_score(short, [FIRST, [SECOND[0], None, None]]).score  # type: ignore[list-item]
-    # an empty text is a reference of length 0, the closest one to a short output: no brevity penalty
+    streams: list = [FIRST, [SECOND[0], None, None]]
+    assert found == BLEU().corpus_score(short, streams).score
+    # an empty text would be a reference of length 0, the closest one to a short output
     assert found < BLEU().corpus_score(short, [FIRST, [SECOND[0], "", ""]]).score
 
 

@@ -9,10 +9,10 @@ from zipfile import ZipFile
 import pytest
 
 from lorakit.errors import MetricError
-from lorakit.metrics import _nlg_data, metrics
-from lorakit.metrics._class_file import string_constants
-from lorakit.metrics._nlg_data import find, look
-from lorakit.metrics._ptb import official
+from lorakit.metrics import metrics
+from lorakit.metrics._meteor.class_file import string_constants
+from lorakit.metrics._meteor.data import entry, find, look
+from lorakit.metrics._meteor.ptb import official
 
 NASTY = "a ||| b\nc |||| d\r\u2028e"
 
@@ -25,7 +25,7 @@ def test_the_files_are_found(small_data, caplog):
 def test_no_package(no_data, caplog):
     assert find("METEOR is left out") is None
     (record,) = caplog.record_tuples
-    assert record[:2] == ("lorakit.metrics._nlg_data", logging.WARNING)
+    assert record[:2] == ("lorakit.metrics._meteor.data", logging.WARNING)
     assert "pycocoevalcap" in record[2]
     assert 'METEOR is left out; `pip install "lorakit[nlg]"`' in record[2]
 
@@ -98,7 +98,7 @@ def test_tokens_of_the_small_automaton(small_data):
 
 
 def test_constants_of_a_class(small_data):
-    code = _nlg_data.entry(small_data.tokenizer, "edu/stanford/nlp/process/PTBLexer.class")
+    code = entry(small_data.tokenizer, "edu/stanford/nlp/process/PTBLexer.class")
     found = string_constants(code)
     assert len(found) == 5
     assert found["ZZ_ATTRIBUTE_PACKED_0"] == "\x03\x00\x01\x01\x02\x09"

@@ -59,7 +59,7 @@ def test_e2e_metrics_without_the_data(no_data, e2e):
 
 @pytest.fixture(scope="session")
 def dart(data) -> tuple[list[str], list[list[str]]]:
-    """BART-large on DART's test set: the first 1,000 of 4,159 inputs, with all texts of an input together."""
+    """BART-large on DART's test set: the first 1,000 of 4,159 inputs, each with all its texts."""
     entries = json.loads(
         (data / "dart/rebuilt/dart-v1.1.1-full-test.json").read_text(encoding="utf-8")
     )
@@ -78,7 +78,8 @@ def dart(data) -> tuple[list[str], list[list[str]]]:
     return list(outputs.values())[:1000], list(references.values())[:1000]
 
 
-# eval.py -nr 6 of the LoRA paper's code (commit c4593f0) with NLTK 3.5 and pyter3 0.3, BLEU with two decimals
+# eval.py -nr 6 of the LoRA paper's code (commit c4593f0) with NLTK 3.5 and pyter3 0.3; BLEU is
+# printed with two decimals
 def test_bleu_and_ter_of_generation_eval(dart, no_data):
     found = metrics.get("generation_eval")(*dart)
     assert found["bleu"] == pytest.approx(47.34, abs=0.005)

@@ -1,4 +1,4 @@
-"""Beside the code that others run: pycocoevalcap 1.2 (CIDEr, ROUGE-L), pyter3 0.3, NLTK 3.10."""
+"""Compared with other code: pycocoevalcap 1.2 (CIDEr, ROUGE-L), pyter3 0.3, NLTK 3.10."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lorakit.metrics._ptb import Tokens, tokenize
-from lorakit.metrics.cider import mean_cider
+from lorakit.metrics._meteor.ptb import Tokens, tokenize
+from lorakit.metrics.cider import Cider
 from lorakit.metrics.generation_eval import pieces, words
 from lorakit.metrics.rouge_l import mean_rouge_l
 from lorakit.metrics.ter import edit_rate
@@ -44,10 +44,9 @@ def check_captions(tokens: Tokens) -> None:
         pytest.importorskip(f"pycocoevalcap.{name}.{name}") for name in ("cider", "rouge")
     )
     captions = as_captions(tokens)
-    assert mean_cider(tokens) == pytest.approx(cider.Cider().compute_score(*captions)[0], abs=1e-12)
-    assert mean_rouge_l(tokens) == pytest.approx(
-        rouge.Rouge().compute_score(*captions)[0], abs=1e-12
-    )
+    for ours, scorer in ((Cider(tokens), cider.Cider()), (mean_rouge_l(tokens), rouge.Rouge())):
+        (found,) = ours.score().values()
+        assert found == pytest.approx(scorer.compute_score(*captions)[0], abs=1e-12)
 
 
 def test_captions_of_random_tokens():
@@ -68,7 +67,7 @@ def test_ter_of_random_tokens():
 
 
 def test_words_of_nltk(data):
-    """Nothing but `words` says what NLTK's tokeniser does to text that is split already."""
+    """Nothing but `words` says what NLTK's tokeniser does to text that is already split."""
     tokenizer = pytest.importorskip("nltk.tokenize.destructive").NLTKWordTokenizer()
     entries = json.loads(
         (data / "dart/rebuilt/dart-v1.1.1-full-test.json").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""WikiSQL's comparison, case by case beside the official code, and what a hostile query cannot do."""
+"""WikiSQL's comparison, case by case with the official code, and what a hostile query cannot do."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def bases():
 
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: case["table"])
 def test_the_official_evaluator_says_the_same(case, bases):
-    """tests/assets/wikisql/golden.json was written by the official code; its first line says with what."""
+    """The official code wrote tests/assets/wikisql/golden.json; its first line says how."""
     name, gold = case["table"], query(case["gold"])
     task = WikiSql()
     said = _query(task.to_prediction(case["line"]), HEADERS[name])

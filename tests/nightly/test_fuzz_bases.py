@@ -31,7 +31,7 @@ from lorakit.recipe.load import compose
 from lorakit.runs.objects import attach
 from lorakit.verbs.check import check
 from lorakit.verbs.merge import merge
-from lorakit.verbs.train import about
+from lorakit.verbs.train.about import about
 from tests.conftest import build, make_tokenizer
 from tests.nightly.plan import Silent, Tried
 

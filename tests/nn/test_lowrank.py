@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lorakit.fast import dropout
 from lorakit.nn.lowrank import Projection, Rows, add_product, low_rank_reference, project
 from tests.rounding import assert_near
 
@@ -202,7 +203,8 @@ def test_what_reads_one_input_is_projected_once(monkeypatch):
     shared, x = Projection(parts, 0.0), torch.randn(4, IN, requires_grad=True)
     asked = []
     monkeypatch.setattr(
-        "lorakit.nn.lowrank.project", lambda x, a, p: asked.append(a.shape[0]) or project(x, a, p)
+        "lorakit.nn.lowrank.project",
+        lambda x, a, *more: asked.append(a.shape[0]) or project(x, a, *more),
     )
     for _ in range(2):
         found = [shared(i, x, x.dtype) for i in range(2)]
@@ -234,12 +236,14 @@ def test_another_input_another_moment_another_projection():
     assert copy.deepcopy(shared).latest is None
 
 
-def test_dropout_of_the_input_is_drawn_once_for_all():
+@pytest.mark.parametrize("draw", [None, dropout.draw], ids=["torch", "gaps"])
+def test_dropout_of_the_input_is_drawn_once_for_all(draw):
     parts = [_Part(IN), _Part(IN)]
     with torch.no_grad():
         for part in parts:
             part.A.copy_(torch.eye(IN))
     shared, x = Projection(parts, 0.4), torch.ones(50, IN, requires_grad=True)
+    shared.draw = draw
     first, second = (shared(i, x, x.dtype) for i in range(2))
     assert torch.equal(first, second)
     assert sorted(set(first.detach().flatten().tolist())) == pytest.approx([0, 1 / 0.6])

@@ -14,8 +14,8 @@ from lorakit.bases.outline import outline
 from lorakit.errors import ModelError, RecipeError
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import Model
-from lorakit.nn.tokens import END, add_rows, rows_of, settle
-from lorakit.verbs.train import refuse_unused
+from lorakit.nn.tokens import END, add_rows, fold_rows, rows_of
+from lorakit.verbs.train.ready import refuse_unused
 from tests.rounding import assert_near
 
 CASES = {
@@ -56,7 +56,7 @@ def test_rows_of_their_own_compute_what_rows_of_the_matrices_do(grown, family, i
     with torch.no_grad():
         before = _logits(model.model, 5, ids[0], 6, ids[1], 7)
         assert before.shape[-1] == max(64, ids[-1] + 1)
-        settle(model.model)
+        fold_rows(model.model)
         after = _logits(model.model, 5, ids[0], 6, ids[1], 7)
     assert_near(after, before)
     assert not rows_of(model.model)

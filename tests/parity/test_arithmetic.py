@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from lorakit.adapters.save import save_adapter
-from lorakit.bases.fast import make_fast
+from lorakit.fast import make_fast
 from lorakit.methods.reparam.lora import LoRA, Target
 from lorakit.models import family_of
 
@@ -76,7 +76,7 @@ def _put_on(model, folder) -> int:
 @pytest.mark.parametrize(("family", "head", "targets"), CASES, ids=str)
 def test_the_files_give_the_logits(tiny, about, tmp_path, family, head, targets, own):
     ours, kind = tiny(family, head), "causal" if head == CAUSAL else "classification"
-    make_fast(ours.model, family_of(family), kind)
+    make_fast(ours.model, family_of(family).reads_first)
     chosen = [Target(match=targets[0], r=2, alpha=9), *targets[1:]] if own else targets
     attachment = LoRA(targets=tuple(chosen), r=3, alpha=5).attach(
         ours.model, ours.roles, ours.newly_initialised

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ import yaml
 import lorakit
 from lorakit.disk import file_digest
 from lorakit.errors import DataError, InputError
+from lorakit.events import FinishedBefore
 from lorakit.recipe.load import load_recipe
 from lorakit.runs.finished import intact_seed
 from lorakit.runs.folder import folder_of, set_values
@@ -24,14 +26,14 @@ ASSETS = Path(lorakit.__file__).parent / "assets"
 
 def _train(*overrides: str, fresh: bool = False):
     """In the working directory; returns the run folder and the events."""
-    events: list[dict] = []
+    events: list[Any] = []
     loaded = load_recipe("own.yaml", list(overrides))
     folder, _ = train_recipe(loaded, Path("runs"), events.append, fresh)
     return folder, events
 
 
-def _found_again(events: list[dict]) -> bool:
-    return [event["event"] for event in events] == ["finished_before"]
+def _found_again(events: list[Any]) -> bool:
+    return [type(event) for event in events] == [FinishedBefore]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,7 @@ def test_nothing_changed(run):
     folder, events = _train()
     assert folder == run
     assert _found_again(events)
-    assert events[0]["not_compared"] == []
+    assert events[0].not_compared == []
 
 
 def test_every_file_of_a_seed_has_a_digest(run):
@@ -192,7 +194,7 @@ class TestAnEditByHandOfTheSeedAndOfTheRun:
             seed["digest"] = digest_of(seed)
 
         _edit_both(run, change)
-        (said,) = _train()[1][0]["not_compared"]
+        (said,) = _train()[1][0].not_compared
         assert "accuracy was 99.5, is " in said
         assert "0.0.9" in said
 
@@ -251,8 +253,8 @@ def test_what_is_not_available_is_said_to_be_not_compared(run, gone):
     else:
         _, events = _train()
     assert _found_again(events)
-    assert len(events[0]["not_compared"]) == 1
-    assert gone in events[0]["not_compared"][0]
+    assert len(events[0].not_compared) == 1
+    assert gone in events[0].not_compared[0]
 
 
 @pytest.mark.parametrize("field", ["files", "data.json", "base.json"])
@@ -269,7 +271,7 @@ def test_a_run_without_digests_is_said_to_be_not_compared(run, field):
         (run / field).unlink()
     events = _train()[1]
     assert _found_again(events)
-    assert "no digests were recorded" in events[0]["not_compared"][0]
+    assert "no digests were recorded" in events[0].not_compared[0]
 
 
 def test_another_recipe_in_the_folder_is_refused(run):

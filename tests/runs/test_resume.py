@@ -17,12 +17,13 @@ import yaml
 from accelerate.utils import DistributedType
 
 from lorakit.errors import InputError, Stopped
+from lorakit.events import AnotherUnfinished, Event, StepTaken
 from lorakit.recipe.load import load_recipe
 from lorakit.runs.folder import folder_of, read_lines
 from lorakit.runs.objects import Examiner
-from lorakit.runs.resume import goes_on_from
+from lorakit.runs.resume import newest_checkpoint
 from lorakit.training.checkpoint import found
-from lorakit.training.progress import Kept
+from lorakit.training.progress import BestState
 from lorakit.verbs.train import train_recipe
 
 SMALL = [
@@ -44,7 +45,7 @@ class Command:
 
     def __init__(self, runs: Path, recipe: str = "quickstart", small: list[str] = SMALL):
         self.runs, self.recipe, self.small = runs, recipe, small
-        self.events: list[dict] = []
+        self.events: list[Event] = []
 
     def __call__(
         self,
@@ -55,9 +56,10 @@ class Command:
     ):
         self.events = []
 
-        def observe(event: dict) -> None:
+        def observe(event: Event) -> None:
             self.events.append(event)
-            if at is not None and (event["event"], event.get("step", event.get("done"))) == at:
+            line = event.line()
+            if at is not None and (event.kind, line.get("step", line.get("done"))) == at:
                 if isinstance(what, int):
                     os.kill(os.getpid(), what)
                 else:
@@ -73,7 +75,7 @@ class Command:
 
     @property
     def steps(self) -> list[int]:
-        return [event["step"] for event in self.events if event["event"] == "step"]
+        return [event.step for event in self.events if isinstance(event, StepTaken)]
 
 
 @pytest.fixture
@@ -127,7 +129,7 @@ def test_killed_again_and_again_it_is_straight(command, straight, monkeypatch):
     assert left(command.folder) == straight
     assert len(asked) == 1  # the untrained scores are in the checkpoint
     command()
-    assert [event["event"] for event in command.events] == ["finished_before"]
+    assert [event.kind for event in command.events] == ["finished_before"]
 
 
 def test_seconds_add_up(command):
@@ -172,12 +174,9 @@ def test_another_cadence_goes_on_and_another_value_does_not(command):
     ]
     with pytest.raises(Killed):
         command("train.learning_rate=1e-3", at=("step", 1))
-    other = next(event for event in command.events if event["event"] == "another_unfinished")
-    assert other == {
-        "event": "another_unfinished",
-        "folder": str(command.folder),
-        "changes": ["train.learning_rate was 0.005, is 0.001"],
-    }
+    other = next(event for event in command.events if isinstance(event, AnotherUnfinished))
+    assert other.folder == str(command.folder)
+    assert other.changes == ["train.learning_rate was 0.005, is 0.001"]
 
 
 def test_a_changed_recipe_is_refused_with_the_difference(command):
@@ -228,15 +227,15 @@ def test_deepspeed_does_not_begin_anew_in_what_others_left(command):
     accelerator: Any = SimpleNamespace(
         distributed_type=DistributedType.DEEPSPEED, is_main_process=True
     )
-    with pytest.raises(InputError, match=r"step-000004: DeepSpeed cannot go on from it.*--restart"):
-        goes_on_from(seed, accelerator)
+    with pytest.raises(InputError, match=r"step-000004.*--restart"):
+        newest_checkpoint(seed, accelerator)
     assert found(seed / "checkpoints")
 
 
 def test_another_base_is_refused(command, monkeypatch):
     with pytest.raises(Killed):
         command(at=("step", 5))
-    monkeypatch.setattr("lorakit.verbs.train.fingerprint", lambda *_: "4:fp32=other")
+    monkeypatch.setattr("lorakit.verbs.train.about.fingerprint", lambda *_: "4:fp32=other")
     with pytest.raises(
         InputError, match=r"other weights \(fingerprint 4:fp32=\w+\S*, now 4:fp32=other\)"
     ):
@@ -303,7 +302,7 @@ def test_a_log_that_lost_its_end_is_said(command, caplog, monkeypatch):
 
 def test_a_signal_from_python(command, straight):
     with pytest.raises(
-        Stopped, match="stopped at step 6 of 12; the same command goes on from there"
+        Stopped, match="stopped at step 6 of 12; the same command resumes there"
     ) as end:
         command(at=("step", 5), what=signal.SIGTERM)
     assert end.value.exit_code == 143
@@ -324,9 +323,9 @@ GENERATING = [
 
 def test_texts_of_the_kept_state_are_not_written_twice(tmp_path, monkeypatch):
     """Killed while the kept state, which is not the last one, writes its answers: those of whole batches are there."""
-    offer = Kept.offer
+    offer = BestState.offer
     monkeypatch.setattr(
-        Kept, "offer", lambda self, *given: False if self.state else offer(self, *given)
+        BestState, "offer", lambda self, *given: False if self.state else offer(self, *given)
     )
     wanted = Command(tmp_path / "straight", "quickstart_generate", GENERATING)
     wanted()
@@ -399,7 +398,7 @@ def _stopped(
     assert process.returncode == 128 + number, said
     lines = [line for line in said.splitlines() if line.startswith("stopped")]
     assert len(lines) == 1, said
-    assert lines[0].endswith("of 72; the same command goes on from there")
+    assert lines[0].endswith("of 72; the same command resumes there")
     assert said.rstrip().endswith(lines[0])
     assert "Traceback" not in said
     return int(lines[0].split()[3])
@@ -417,7 +416,7 @@ def test_stopped_by_signals_as_a_command(tmp_path):
     first = _stopped(runs, _begin(runs), 3, signal.SIGTERM, group=False)
     second = _stopped(runs, _begin(runs), first + 3, signal.SIGINT, group=True)
     assert 3 <= first < second
-    assert f"goes on from step {second} of 72" in _ended(_begin(runs))
+    assert f"resumes from step {second} of 72" in _ended(_begin(runs))
     _ended(_begin(tmp_path / "straight"))
     assert left(next(runs.glob("quick*"))) == left(next((tmp_path / "straight").glob("quick*")))
 
@@ -431,6 +430,6 @@ def test_several_processes_are_stopped_and_go_on(tmp_path, processes, strategy):
     assert found(next(runs.glob("*/seed0/checkpoints")))[0].name.startswith(f"step-{first:06}")
     second = _stopped(runs, _begin(runs, *several), first + 3, signal.SIGINT, group=True)
     assert 3 <= first < second
-    assert f"goes on from step {second} of 72" in _ended(_begin(runs, *several))
+    assert f"resumes from step {second} of 72" in _ended(_begin(runs, *several))
     _ended(_begin(tmp_path / "straight", *several))
     assert left(next(runs.glob("quick*"))) == left(next((tmp_path / "straight").glob("quick*")))

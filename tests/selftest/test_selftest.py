@@ -10,7 +10,9 @@ import pytest
 from lorakit.adapters import shards
 from lorakit.errors import Stopped
 from lorakit.selftest import run as subject
-from lorakit.selftest.run import CHECKS, Bench, NotHere, selftest
+from lorakit.selftest.bench import Bench
+from lorakit.selftest.checks import CHECKS, NotHere, worst_of
+from lorakit.selftest.run import selftest
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +52,7 @@ def a_part_is_lost(monkeypatch):
 
 
 def the_seed_is_not_set(monkeypatch):
-    monkeypatch.setattr("lorakit.verbs.train.set_seed", lambda *_, **__: None)
+    monkeypatch.setattr("lorakit.verbs.train.ready.set_seed", lambda *_, **__: None)
 
 
 def random_numbers_are_not_put_back(monkeypatch):
@@ -163,5 +165,5 @@ def test_a_stop_is_no_finding(monkeypatch):
 
 
 def test_a_loss_that_is_no_number_is_no_agreement():
-    assert subject._worst([(float("nan"), float("nan"))]) == float("inf")
-    assert subject._worst([]) == float("inf")
+    assert worst_of([(float("nan"), float("nan"))]) == float("inf")
+    assert worst_of([]) == float("inf")

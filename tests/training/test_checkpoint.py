@@ -22,15 +22,19 @@ from safetensors.torch import load_file, save_file
 from lorakit.batches import Encoded
 from lorakit.disk import file_digest
 from lorakit.errors import InputError, RecipeError, Stopped, TrainingError
+from lorakit.events import Event
 from lorakit.methods import methods
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe.schema import Checkpoint, Evaluate, Train
 from lorakit.tasks import Head
 from lorakit.training import checkpoint, refuse, saving, stop
-from lorakit.training.checkpoint import BadSteps, ClockState, KeptState, State, newest, save, wrong
-from lorakit.training.loop import Setup, batches_from, train
+from lorakit.training.accumulation import Accumulator
+from lorakit.training.checkpoint import BadSteps, ClockState, KeptState, State, damage, newest, save
+from lorakit.training.loop import train
+from lorakit.training.plan import batches_from
 from lorakit.training.rng import restore_rng, rng_state
 from lorakit.training.saving import Checkpoints
+from lorakit.training.setup import Setup
 from tests.conftest import small_method
 
 STEPS = 14
@@ -84,11 +88,12 @@ class Rig:
         attachment = self.method.attach(model.model, model.roles, model.newly_initialised)
         torch.manual_seed(0)
 
-        def observe(event: dict) -> None:
-            if "step" in event and event["event"] != "resumed":
-                said = {k: v for k, v in event.items() if k not in TIMED}
-                self.events[event["event"], event["step"]] = said
-            if (event["event"], event.get("step")) == (during, at):
+        def observe(event: Event) -> None:
+            line = event.line()
+            if "step" in line and event.kind != "resumed":
+                said = {k: v for k, v in line.items() if k not in TIMED}
+                self.events[event.kind, line["step"]] = said
+            if (event.kind, line.get("step")) == (during, at):
                 happen(what)
 
         def score(scored: Any) -> dict[str, dict[str, float]]:
@@ -108,14 +113,13 @@ class Rig:
             accelerator.native_amp, accelerator.state._mixed_precision = True, "fp16"
             accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30, growth_interval=3)  # type: ignore[attr-defined]
         setup = Setup(
-            _examples(),
-            Head.CLASSIFICATION,
-            0,
-            None,
-            self.settings,
-            self.evaluate,
-            0,
-            ("validation", "m"),
+            examples=_examples(),
+            head=Head.CLASSIFICATION,
+            pad_id=0,
+            train=self.settings,
+            evaluate=self.evaluate,
+            seed=0,
+            watched=("validation", "m"),
         )
         kept = Checkpoints(self.folder, Checkpoint(**(self.every | checkpoint)), saved)
         trained = train(attachment, setup, accelerator, score, observe, kept)
@@ -211,7 +215,7 @@ def test_a_signal_writes_a_checkpoint_and_goes_on(rig, number, during):
     for at in (3, 9) if during != "step" else (4, 8):
         seen = at if during == "score" else at + 1  # the step that runs is ended
         with pytest.raises(
-            Stopped, match=f"stopped at step {seen} of 14; the same command goes on from there"
+            Stopped, match=f"stopped at step {seen} of 14; the same command resumes there"
         ) as end:
             disturbed(at, number, during)
         assert end.value.exit_code == 128 + number
@@ -228,7 +232,7 @@ def test_a_signal_in_the_last_evaluation_is_not_lost(rig):
 
 
 def test_a_second_ctrl_c_ends_at_once(rig, monkeypatch):
-    monkeypatch.setattr(stop, "AGAIN", 0.0)
+    monkeypatch.setattr(stop, "SECOND_CTRL_C_S", 0.0)
     found = rig(every=None)
 
     def twice() -> None:
@@ -461,18 +465,18 @@ def test_every_bit_counts(tmp_path):
         changed = bytearray(content)
         changed[place] ^= bit
         file.write_bytes(bytes(changed))
-        if wrong(path) is None:  # white space between two checksums is nothing
+        if damage(path) is None:  # white space between two checksums is nothing
             assert file.name == checkpoint.SUMS
             assert json.loads(file.read_bytes()) == json.loads(content)
         file.write_bytes(content)
-    assert wrong(path) is None
+    assert damage(path) is None
 
 
 @pytest.mark.parametrize("more", ["x.pkl", ".hidden", "rng-2.json"])
 def test_a_file_that_was_not_written_is_seen(tmp_path, more):
     path = _save(tmp_path)
     (path / more).write_text("x")
-    assert more in str(wrong(path))
+    assert more in str(damage(path))
 
 
 @pytest.mark.parametrize("file", [checkpoint.SUMS, checkpoint.TRAINED])
@@ -482,7 +486,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path, file, what):
     (path / file).unlink()
     make = {"pipe": os.mkfifo, "folder": os.mkdir}.get(what, lambda there: there.symlink_to(what))
     make(path / file)
-    assert wrong(path) == f"{file} is no file"
+    assert damage(path) == f"{file} is not a file"
 
 
 @pytest.mark.parametrize("file", sorted(TENSORS))
@@ -529,7 +533,7 @@ def test_half_of_an_optimizer_is_refused(rig, lost):
 def test_checksums_of_another_kind(tmp_path, said):
     path = _save(tmp_path)
     (path / checkpoint.SUMS).write_text(said)
-    assert wrong(path) is not None
+    assert damage(path) is not None
 
 
 @pytest.mark.parametrize(
@@ -544,7 +548,7 @@ def test_a_state_with_right_checksums_and_wrong_values(tmp_path, caplog, monkeyp
     sums = json.loads((path / checkpoint.SUMS).read_text())
     sums[checkpoint.STATE] = file_digest(path / checkpoint.STATE)
     (path / checkpoint.SUMS).write_text(json.dumps(sums))
-    assert wrong(path) is None
+    assert damage(path) is None
     assert newest(tmp_path) is None
     assert "is damaged" in caplog.text
 
@@ -601,7 +605,7 @@ def test_a_disk_that_is_really_full(tmp_path):
             match=r"cannot write the checkpoint .*step-000002.*step-000001, is untouched",
         ):
             save(place / "c", _state(2), larger, [rng_state(), rng_state()], 9)
-        assert wrong(first) is None
+        assert damage(first) is None
         assert [p.name for p in (place / "c").iterdir()] == ["step-000001"]
     finally:
         subprocess.run(["umount", place], check=True)
@@ -612,22 +616,19 @@ def test_a_disk_that_is_really_full(tmp_path):
 
 def _poison(monkeypatch, steps: set[int], value: float = math.nan, into: str = "loss") -> list[int]:
     """At these steps (from 1) the loss, or one gradient, is `value`."""
-    from lorakit.training import loop
+    real, seen = Accumulator.__call__, []
 
-    real, seen = loop._accumulate, []
-
-    def poisoned(parts, whole, wishes, setup, exchange):
-        sums = real(parts, whole, wishes, setup, exchange)
+    def poisoned(self, micro_batches, divisor, wishes):
+        sums = real(self, micro_batches, divisor, wishes)
         seen.append(len(seen) + 1)
         if seen[-1] in steps and into == "gradient":
-            next(p for p in exchange.model.parameters() if p.grad is not None).grad.view(-1)[0] = (
-                value
-            )
+            parameters = self.exchange.model.parameters()
+            next(p for p in parameters if p.grad is not None).grad.view(-1)[0] = value
         if seen[-1] in steps and into == "loss":
             sums[0] = value
         return sums
 
-    monkeypatch.setattr(loop, "_accumulate", poisoned)
+    monkeypatch.setattr(Accumulator, "__call__", poisoned)
     return seen
 
 
@@ -651,14 +652,13 @@ def test_a_bad_number_names_step_and_examples_and_leaves_the_last_checkpoint(
 
 def _setup(found: Rig) -> Setup:
     return Setup(
-        _examples(),
-        Head.CLASSIFICATION,
-        0,
-        None,
-        found.settings,
-        found.evaluate,
-        0,
-        ("validation", "m"),
+        examples=_examples(),
+        head=Head.CLASSIFICATION,
+        pad_id=0,
+        train=found.settings,
+        evaluate=found.evaluate,
+        seed=0,
+        watched=("validation", "m"),
     )
 
 
@@ -707,7 +707,7 @@ def test_a_broken_state_is_not_written(rig):
     real = saving.Keeper.after_step
 
     def breaking(self, wishes):
-        if self.run.step == 5:
+        if self.progress.step == 5:
             break_it(self.attachment)
         real(self, wishes)
 

@@ -21,7 +21,7 @@ def now(monkeypatch):
 
 def test_the_rate_is_of_the_last_steps(now):
     found = clock.Clock()
-    for seconds in [10.0] * 5 + [2.0] * clock.RECENT:
+    for seconds in [10.0] * 5 + [2.0] * clock.RECENT_STEPS:
         now(seconds)
         found.count(400)
     assert found.rate() == pytest.approx(200)

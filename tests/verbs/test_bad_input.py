@@ -44,10 +44,7 @@ def own(tmp_path):
         ("start_from=glue_mnli", "holds no finished run of that name"),
         ("model.config.no_such_setting=1", "has no setting 'no_such_setting'"),
         ("model.config.num_labels=7", "model.config: num_labels follows from the task"),
-        (
-            "model.config.hidden_dropout_prob=5",
-            "roberta",
-        ),
+        ("model.config.hidden_dropout_prob=5", "roberta"),
         ("method.targets=[query, key, lm_head]", "target 'lm_head' matches no linear layer"),
         ("train.max_steps=1", "nothing would be learnt"),
         ("model.shape.hidden_size=7", "is not the model that this recipe was written for"),

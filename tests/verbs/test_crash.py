@@ -49,7 +49,7 @@ def _end(process: subprocess.Popen[str], told: Told) -> None:
     assert "Traceback" not in said
     assert "is damaged" not in said  # a rename came after everything was there
     told.resumed += [
-        int(line.split()[4]) for line in said.splitlines() if line.startswith("goes on from step")
+        int(line.split()[3]) for line in said.splitlines() if line.startswith("resumes from step")
     ]
 
 

@@ -17,6 +17,7 @@ import yaml
 from rich.table import Table
 
 import lorakit.cli
+from lorakit import events
 from lorakit.cli.output import begin, give
 from lorakit.cli.progress import Progress
 from lorakit.cli.screen import Screen, line, styled
@@ -89,12 +90,12 @@ def test_logs_and_events(capfd, monkeypatch):
     logging.getLogger("lorakit.x").warning("warned of %s", ODD)
     logging.getLogger("other").warning("theirs %s", ODD)
     show = Progress()
-    show({"event": "seed", "seed": 0, "of": [0], "folder": ODD})
-    show({"event": "started_from", "folder": ODD, "fresh": [ODD]})
-    show({"event": "base", "scores": {ODD: {ODD: 1.0}}, "slices": {ODD: ODD}})
-    show({"event": "eval", "epoch": 1.0, "split": ODD, "scores": {ODD: 1.0}})
-    show({"event": "finished_before", "folder": ODD, "finished": ODD, "not_compared": [ODD]})
-    show({"event": "another_unfinished", "folder": ODD, "changes": [ODD]})
+    show(events.SeedStarted(seed=0, of=[0], folder=ODD))
+    show(events.StartedFrom(folder=ODD, fresh=[ODD]))
+    show(events.BaselineScored(scores={ODD: {ODD: 1.0}}, slices={ODD: ODD}))
+    show(events.SplitEvaluated(step=1, epoch=1.0, split=ODD, scores={ODD: 1.0}))
+    show(events.FinishedBefore(folder=ODD, finished=ODD, not_compared=[ODD]))
+    show(events.AnotherUnfinished(folder=ODD, changes=[ODD]))
     said = capfd.readouterr().err
     assert harmless(said)
     assert said.count("[qv] [/no] [bold]x[/bold]") == 13

@@ -13,10 +13,10 @@ from lorakit.runs.result import Result
 @pytest.fixture(scope="module", autouse=True)
 def no_data():
     """METEOR's table takes seconds to read; the metrics have tests of their own."""
-    from lorakit.metrics import _nlg_data
+    from lorakit.metrics._meteor import data as nlg_data
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_nlg_data, "find_spec", lambda name: None)
+        patch.setattr(nlg_data, "find_spec", lambda name: None)
         yield
 
 

@@ -29,7 +29,7 @@ from lorakit.runs.source import open_source
 from lorakit.training import checkpoint
 from lorakit.training.checkpoint import Saved
 from lorakit.training.optim import build_optimizer
-from lorakit.training.progress import Kept, Progress
+from lorakit.training.progress import BestState, TrainingProgress
 from lorakit.training.rng import rng_state
 from lorakit.training.saving import Checkpoints, Keeper
 from tests.hostile import CANARY, VALUES, WORDS, Trial, damaged, each, mutated, tiers
@@ -346,7 +346,7 @@ class Rig:
         self.optimizer.zero_grad()
 
     def keeper(self, start: Saved | None, folder: Path) -> Keeper:
-        progress = Progress(Kept(("validation", "m"), Evaluate()), 9)
+        progress = TrainingProgress(BestState(("validation", "m"), Evaluate()), 9)
         keeper = Keeper(
             Checkpoints(folder, Checkpoint(), start),
             self.attachment,

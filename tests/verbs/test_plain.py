@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import lorakit
-import lorakit.nn.attention
+import lorakit.fast.attention
 from lorakit.runs.result import Result
 from lorakit.verbs import merge as merging
 from lorakit.verbs.plain import plain_of
@@ -155,8 +155,12 @@ def test_a_stock_model_shares_the_weights(tiny):
 def wrong_attention(monkeypatch):
     """lorakit's own attention is off, before and after merging alike: lorakit sees no
     difference."""
-    own = lorakit.nn.attention._attend
-    monkeypatch.setattr(lorakit.nn.attention, "_attend", lambda *args: own(*args) * 1.5)
+    own = lorakit.fast.attention._attend
+
+    def wrong(*args, **kwargs):
+        return own(*args, **kwargs) * 1.5
+
+    monkeypatch.setattr(lorakit.fast.attention, "_attend", wrong)
 
 
 def test_training_is_not_proven_by_what_is_wrong_everywhere(lorakit_cli, tmp_path, wrong_attention):

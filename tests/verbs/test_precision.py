@@ -6,7 +6,7 @@ import pytest
 
 from lorakit.recipe.load import load_recipe
 from lorakit.runs import objects
-from lorakit.runs.objects import settled
+from lorakit.runs.objects import resolve_precision
 
 CASES = {
     "frozen base": ([], True, "bf16", "fp32"),
@@ -23,15 +23,15 @@ def test_auto(case, monkeypatch):
     overrides, here, dtype, precision = CASES[case]
     monkeypatch.setattr(objects, "has_bf16", lambda: here)
     recipe = load_recipe("quickstart", ["train.precision=auto", *overrides]).recipe
-    found = settled(recipe)
+    found = resolve_precision(recipe)
     assert (found.model.dtype, found.train.precision) == (dtype, precision)
-    assert settled(found) is found
+    assert resolve_precision(found) is found
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_what_was_chosen_stays(precision):
     recipe = load_recipe("quickstart", [f"train.precision={precision}"]).recipe
-    assert settled(recipe) is recipe
+    assert resolve_precision(recipe) is recipe
 
 
 def test_the_machine_is_asked(monkeypatch):

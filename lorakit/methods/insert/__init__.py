@@ -1,1 +1,1 @@
-"""Modules in the path of a frozen model, which no weight can hold: bottleneck adapters."""
+"""Bottleneck adapters: trained modules in the path of a frozen model, which cannot be merged."""

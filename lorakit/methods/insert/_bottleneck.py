@@ -1,7 +1,8 @@
-r"""The bottleneck that all adapters share: A(x) = W_up f(W_down x + b_down) + b_up, with W_down (r, d) and W_up (d, r).
+r"""The bottleneck of all adapters: A(x) = W_up f(W_down x + b_down) + b_up.
 
-2 d r + r + d numbers each. W_up and b_up start at zero, so that the model computes at first what it did without
-(Houlsby et al. start both matrices close to zero). In half precision its products are in the base's dtype, as LoRA's.
+W_down is (r, d) and W_up (d, r), so each has 2 d r + r + d numbers. W_up and b_up start at zero, so
+that the model's output does not change at first (Houlsby et al. start both matrices close to zero).
+On a base in half precision its products have the base's dtype, as LoRA's have.
 """
 
 from __future__ import annotations
@@ -22,22 +23,18 @@ from lorakit.nn.select import Roles, Site, block_ends, select
 
 
 class Bottleneck(Insert):
-    """y + A(y), with y (..., d) the output of the layer that it stands on.
+    """y + A(y), with y (..., d) the output of its layer.
 
-    like: a tensor whose device it has; its numbers are float32, or float64 beside float64.
+    like: a tensor on the same device; the numbers are float32, or float64 if `like` is.
     """
 
     def __init__(self, d: int, r: int, like: Tensor, f: Callable[[Tensor], Tensor] = F.relu):
         super().__init__()
         made = {"dtype": torch.promote_types(like.dtype, torch.float32), "device": like.device}
-        self.down, self.down_bias = (
-            nn.Parameter(torch.empty(r, d, **made)),
-            nn.Parameter(torch.zeros(r, **made)),
-        )
-        self.up, self.up_bias = (
-            nn.Parameter(torch.zeros(d, r, **made)),
-            nn.Parameter(torch.zeros(d, **made)),
-        )
+        self.down = nn.Parameter(torch.empty(r, d, **made))
+        self.down_bias = nn.Parameter(torch.zeros(r, **made))
+        self.up = nn.Parameter(torch.zeros(d, r, **made))
+        self.up_bias = nn.Parameter(torch.zeros(d, **made))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))  # as torch starts a Linear
         self.f = f
 
@@ -50,7 +47,7 @@ class Bottleneck(Insert):
         return F.linear(h, self.up.to(x.dtype), self.up_bias.to(x.dtype))
 
     def change(self) -> float:
-        r"""||W_up W_down||_F / ||I||_F: what it would add, were f linear, beside the y that it is added to."""
+        r"""||W_up W_down||_F / ||I||_F: the size of A(y) over that of y, if f were linear."""
         return float((self.up.detach() @ self.down.detach()).norm()) / math.sqrt(self.up.shape[0])
 
     def extra_repr(self) -> str:
@@ -58,7 +55,7 @@ class Bottleneck(Insert):
 
 
 class Normed(Bottleneck):
-    """y + A(LayerNorm(y)), the norm its own: 2 d numbers more."""
+    """y + A(LayerNorm(y)), with a trained layer norm: 2 d numbers more."""
 
     def __init__(self, d: int, r: int, like: Tensor):
         super().__init__(d, r, like)
@@ -74,22 +71,22 @@ class Normed(Bottleneck):
 
 
 class AfterSum(Bottleneck):
-    """At the end of a block, s its last sum. On a block that ends in a norm N, on that: N(s + A(N(s))); else on the
-    block: s + A(s)."""
+    """At the end of a block, with s its last sum: N(s + A(N(s))) where the block ends in a norm N,
+    on that norm; else s + A(s), on the block."""
 
     def __init__(self, d: int, r: int, like: Tensor, norm: nn.Module | None):
         super().__init__(d, r, like)
-        self.norm = (norm,)  # in a tuple: it is the base's, and no part of this module
+        # in a tuple, because it is the base's, and not a child of this module
+        self.norm = (norm,)
 
     def add_to(self, y: Any, x: Tensor) -> Any:
         if isinstance(y, tuple):  # T5's block gives more than its sum
             return (self.add_to(y[0], x), *y[1:])
-        # its forward itself: to call it would come back here
-        return (
-            y + self.through(y)
-            if self.norm[0] is None
-            else self.norm[0].forward(x + self.through(y))
-        )
+        norm = self.norm[0]
+        if norm is None:
+            return y + self.through(y)
+        # forward, because calling the norm would run its hook, which is this method
+        return norm.forward(x + self.through(y))
 
 
 def attached(
@@ -99,8 +96,8 @@ def attached(
     inserts: Sequence[tuple[Site, Insert]],
 ) -> InsertAttachment:
     why = (
-        f"{method.name} puts a nonlinear function after a layer, and no weight can hold that: it stays beside the "
-        "base, where `eval` and `generate` use it as it is"
+        f"{method.name} adds a nonlinear function after a layer, which cannot be merged into a "
+        "weight: keep the adapter with its base, as `eval` and `generate` use it"
     )
     return InsertAttachment(model, method, inserts, newly_initialised, why)
 
@@ -117,7 +114,7 @@ def after_blocks(
     last, ends = select(model, ["mlp_out"], roles)[-1], block_ends(model, roles)
     if drop >= len(ends):
         raise ModelError(
-            f"{method.name}: the first {drop} blocks are to go without, and the model has {len(ends)}"
+            f"{method.name}: drop={drop} leaves no block with an adapter: the model has {len(ends)}"
         )
     d, like, own = last.shape[0], weight_of(last.module), "block_norm" in roles
     return attached(

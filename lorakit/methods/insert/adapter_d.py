@@ -1,7 +1,10 @@
-r"""Adapter-D: Adapter-P without the adapters of the first blocks; nothing there is computed backwards either.
+r"""Adapter-D: Adapter-P, but not in the first blocks (Rücklé et al. 2021, arXiv 2010.11918).
 
-AdapterDrop, Rücklé et al. 2021, arXiv 2010.11918. Its parameters are (L - drop) (2 d r + r + d). The LoRA paper copies
-numbers of this row and says neither r nor drop.
+    y + A(N(x + y))        A(z) = W_up relu(W_down z + b_down) + b_up
+
+The symbols are those of `adapter_p`. It trains (L - drop) (2 d r + r + d) numbers in L blocks of
+width d, and the first `drop` blocks have no backward pass. The LoRA paper copies numbers of this
+method (AdapterDrop), and gives neither r nor drop.
 """
 
 from __future__ import annotations
@@ -20,15 +23,15 @@ if TYPE_CHECKING:
 
 
 class AdapterD(Method):
-    """Pfeiffer's adapters in the upper blocks alone."""
+    """Pfeiffer's adapters in the upper blocks only."""
 
     name: Literal["adapter_d"] = "adapter_d"
     freezes_base: ClassVar[bool] = True
     merges: ClassVar[bool] = False
     r: int = Field(default=48, ge=1)
-    """Width of the bottleneck; 48 is a sixteenth of RoBERTa base's."""
+    """Width of the bottleneck; 48 is a sixteenth of RoBERTa base's width."""
     drop: int = Field(default=5, ge=0)
-    """How many blocks, from the first on, have no adapter."""
+    """Number of blocks without an adapter, from the first on."""
 
     def attach(
         self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()

@@ -1,9 +1,13 @@
-r"""Adapter-H: y + A(y) after the attention and after the MLP of every block, before what they read is added.
+r"""Adapter-H: an adapter after the attention and after the MLP of each block (Houlsby et al. 2019,
+arXiv 1902.00751).
 
-A(y) = W_up silu(W_down y + b_down) + b_up. Houlsby et al. 2019, arXiv 1902.00751. Its parameters are
-2 L (2 d r + r + d): as the LoRA paper counts, the base's layer norms stay frozen. SiLU is the reference code's. It
-stands on a sublayer's last linear layer: a dropout of the base that follows there is drawn for y + A(y), where the
-reference code has it before.
+    y + A(y)        A(y) = W_up silu(W_down y + b_down) + b_up
+
+y (d) is the output of the attention or of the MLP, before the residual is added; W_down is (r, d)
+and W_up (d, r). It trains 2 L (2 d r + r + d) numbers in L blocks: as in the LoRA paper's counts,
+the base's layer norms stay frozen. SiLU is the reference code's. The adapter is on a sublayer's
+last linear layer, so the base's dropout that follows applies to y + A(y); in the reference code it
+applies to y.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class AdapterH(Method):
-    """Houlsby's adapters, two in a block."""
+    """Houlsby's adapters, two per block."""
 
     name: Literal["adapter_h"] = "adapter_h"
     freezes_base: ClassVar[bool] = True

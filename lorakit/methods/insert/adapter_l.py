@@ -1,7 +1,10 @@
-r"""Adapter-L: y + A(LayerNorm(y)) after the MLP of every block, before what it read is added.
+r"""Adapter-L: an adapter with a layer norm after the MLP of each block (Lin et al. 2020, arXiv
+2004.03829).
 
-A(x) = W_up relu(W_down x + b_down) + b_up, and the layer norm is new. Lin et al. 2020, arXiv 2004.03829. Its parameters
-are L (2 d r + r + d) + 2 L d.
+    y + A(LayerNorm(y))        A(z) = W_up relu(W_down z + b_down) + b_up
+
+y (d) is the MLP's output, before the residual is added; W_down is (r, d) and W_up (d, r). The layer
+norm is newly initialised and trains. It trains L (2 d r + r + d) + 2 L d numbers in L blocks.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class AdapterL(Method):
-    """Lin's adapters, one in a block, each with a layer norm."""
+    """Lin's adapters, one per block, each with a layer norm."""
 
     name: Literal["adapter_l"] = "adapter_l"
     freezes_base: ClassVar[bool] = True
@@ -36,12 +39,8 @@ class AdapterL(Method):
         from lorakit.nn.select import select
 
         sites = select(model, ["mlp_out"], roles, skip=newly_initialised)
-        return attached(
-            model,
-            self,
-            newly_initialised,
-            [(s, Normed(s.shape[0], self.r, weight_of(s.module))) for s in sites],
-        )
+        inserts = [(s, Normed(s.shape[0], self.r, weight_of(s.module))) for s in sites]
+        return attached(model, self, newly_initialised, inserts)
 
 
 PLUGIN = AdapterL

@@ -1,8 +1,10 @@
-r"""Adapter-P: y + A(N(x + y)) after the MLP of every block, where y is the MLP's output, x what is added to it, and N
-the base's own layer norm, which the block ends in.
+r"""Adapter-P: an adapter after the MLP of each block (Pfeiffer et al. 2021, arXiv 2005.00247).
 
-A(x) = W_up relu(W_down x + b_down) + b_up. Pfeiffer et al. 2021, arXiv 2005.00247. Its parameters are
-L (2 d r + r + d). A block that does not end in a norm (GPT-2's, Llama's) has y + A(x + y), as AdapterHub has it.
+    y + A(N(x + y))        A(z) = W_up relu(W_down z + b_down) + b_up
+
+y (d) is the MLP's output, x the residual that is added to it, and N the base's own layer norm at
+the end of the block; W_down is (r, d) and W_up (d, r). It trains L (2 d r + r + d) numbers in L
+blocks. A block that does not end in a norm (GPT-2, Llama) has y + A(x + y), as in AdapterHub.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class AdapterP(Method):
-    """Pfeiffer's adapters, one in a block."""
+    """Pfeiffer's adapters, one per block."""
 
     name: Literal["adapter_p"] = "adapter_p"
     freezes_base: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""What the prefixes share: vectors in the place of hidden states, and what they start from."""
+"""Prefix vectors: trained hidden states of added tokens, and their starting values."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from lorakit.nn.select import Roles, Site, blocks
 from lorakit.nn.settings import setting
 
 COMMON = 5000
-"""Tokens that a prefix starts from are of the first so many, as Lester et al. 2021 have it: in a BPE the commonest."""
+"""A prefix starts from tokens below this id, as in Lester et al. 2021: in a BPE the most common."""
 
 
 class NewInputs(Insert):
-    """`vectors` (tokens, d), float32 (float64 on a float64 base), where a layer's output has the prompt's tokens."""
+    """`vectors` (tokens, d) replace a layer's output at the added tokens.
+
+    They are float32 (float64 on a float64 base).
+    """
 
     def __init__(self, vectors: Tensor, prompt: Prompt):
         super().__init__()
@@ -50,7 +53,7 @@ class PromptAttachment(InsertAttachment):
         newly_initialised: Collection[str],
         layers: bool,
     ):
-        """layers: the blocks have vectors of their own, but for the last. method: has `prefix` and `infix`."""
+        """layers: whether each block but the last has vectors too. method: `PromptTokens`."""
         refuse_unfit(model, method)
         path, embedding = next(
             (p, m) for p, m in model.named_modules() if m is model.get_input_embeddings()
@@ -60,9 +63,8 @@ class PromptAttachment(InsertAttachment):
             *(blocks(model, roles)[:-1] if layers else []),
         ]
         starts = first_values(model, method.added_tokens, sites)
-        body = model.get_submodule(
-            path.rpartition(".")[0]
-        )  # OPT's head asks it, and not the base model around it
+        # the module with the embeddings: OPT's head calls it, not the base model around it
+        body = model.get_submodule(path.rpartition(".")[0])
         self.prompt = Prompt(model, body, method.prefix, method.infix)
         inserts = [
             (site, NewInputs(start, self.prompt)) for site, start in zip(sites, starts, strict=True)
@@ -73,10 +75,15 @@ class PromptAttachment(InsertAttachment):
             inserts,
             newly_initialised,
             (
-                f"{method.name} puts tokens of its own into every row, and no weight can hold those: it stays beside the "
-                "base, where `eval` and `generate` use it as it is"
+                f"{method.name} adds tokens to every row, which cannot be merged into a weight: "
+                "keep the adapter with its base, as `eval` and `generate` use it"
             ),
         )
+
+    def detach(self) -> None:
+        """As every method's."""
+        super().detach()
+        self.prompt.remove()
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -89,26 +96,27 @@ class PromptAttachment(InsertAttachment):
 
 
 def refuse_unfit(model: Any, method: Any) -> None:
-    """ModelError: the model is no decoder, or has no room; or the method has no token."""
+    """ModelError: the model is not a decoder, or has too few positions."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
 
     config = model.config
     reads_both_ways = config.model_type in MASKED and not getattr(config, "is_decoder", False)
     if setting(config, "is_encoder_decoder", False) or reads_both_ways:
         raise ModelError(
-            f"{method.name} is for decoders (GPT-2, Llama), where a prompt comes first and what follows reads it; "
-            f"{type(model).__name__} is none. Take an adapter, or lora."
+            f"{method.name} is for decoders (GPT-2, Llama), and {type(model).__name__} is not one; "
+            "take an adapter method, or lora"
         )
     room = setting(config, "max_position_embeddings")
     if room is not None and method.added_tokens >= room:
         raise ModelError(
-            f"{method.name}: {method.added_tokens} tokens do not fit into the model's {room} positions"
+            f"{method.name}: {method.added_tokens} tokens do not fit into the model's "
+            f"{room} positions"
         )
 
 
 @torch.no_grad()
 def first_values(model: Any, count: int, sites: Sequence[Site]) -> list[Tensor]:
-    """What each site gives where the model reads `count` tokens, evenly spread over the commonest: (count, d) each."""
+    """Each site's output, (count, d), for `count` tokens evenly spaced among the most common."""
     embedding = model.get_input_embeddings().weight
     if embedding.is_meta:
         return [

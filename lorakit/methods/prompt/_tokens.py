@@ -1,4 +1,4 @@
-"""How many tokens a prefix has: the same two numbers, whatever of them is trained."""
+"""The numbers of tokens that a prefix method adds, whatever of those tokens it trains."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pydantic import Field, model_validator
 
 from lorakit.methods._base import Method
 
-Self = TypeVar("Self", bound="Tokens")
+Self = TypeVar("Self", bound="PromptTokens")
 
 
-class Tokens(Method, ABC):
-    """A method that gives every row tokens of its own. It is for decoders, and no weight can hold it."""
+class PromptTokens(Method, ABC):
+    """A method that adds tokens to every row. It is for decoders, and cannot be merged."""
 
     freezes_base: ClassVar[bool] = True
     merges: ClassVar[bool] = False
     prefix: int = Field(default=8, ge=0, le=100_000)
-    """l_p: tokens in front of the prompt."""
+    """l_p: number of tokens before the prompt."""
     infix: int = Field(default=8, ge=0, le=100_000)
-    """l_i: tokens behind the prompt, before the answer."""
+    """l_i: number of tokens between the prompt and the answer."""
 
     @model_validator(mode="after")
     def _some(self: Self) -> Self:

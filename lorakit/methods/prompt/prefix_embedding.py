@@ -1,8 +1,11 @@
-r"""PrefixEmbedding: l_p tokens in front of the prompt and l_i behind it, whose embeddings alone train.
+r"""PrefixEmbedding: trained embeddings of l_p tokens before the prompt and l_i after it (Hu et al.
+2021, section 5.1, PreEmbed, after Li and Liang 2021, arXiv 2101.00190).
 
-Hu et al. 2021, section 5.1 (PreEmbed), after Li and Liang 2021, arXiv 2101.00190. Its parameters are d (l_p + l_i). The
-tokens take positions, as any token does. Each starts as the embedding of a real one: the first 5,000 of the vocabulary
-are gone through in even steps. For decoders.
+    (e_1 ... e_lp, prompt, e_lp+1 ... e_lp+li, answer)
+
+Each e (d) is an embedding. It trains d (l_p + l_i) numbers. The tokens take positions, like any
+other. Each starts as the embedding of an existing token, evenly spaced among the first 5,000 of the
+vocabulary. For decoders.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from lorakit.methods._base import Attachment
-from lorakit.methods.prompt._tokens import Tokens
+from lorakit.methods.prompt._tokens import PromptTokens
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,12 +24,12 @@ if TYPE_CHECKING:
     from lorakit.nn.select import Roles
 
 
-class PrefixEmbedding(Tokens):
-    """Embeddings of tokens that every row is given."""
+class PrefixEmbedding(PromptTokens):
+    """Trained embeddings of tokens that are added to every row."""
 
     name: Literal["prefix_embedding"] = "prefix_embedding"
     prefix: int = Field(default=64, ge=0, le=100_000)
-    """l_p: tokens in front of the prompt."""
+    """l_p: number of tokens before the prompt."""
 
     def attach(
         self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()

@@ -1,8 +1,11 @@
-r"""PrefixLayer: as PrefixEmbedding, and what those tokens are after every block is trained too, whatever the row says.
+r"""PrefixLayer: PrefixEmbedding, with trained hidden states of its tokens after each block too (Hu
+et al. 2021, section 5.1, PreLayer, after Li and Liang 2021, arXiv 2101.00190).
 
-Hu et al. 2021, section 5.1 (PreLayer), after Li and Liang 2021, arXiv 2101.00190. Its parameters are L d (l_p + l_i):
-the embeddings, and the output of every block but the last, which only the head reads, and that has to see the row. They
-start as what the model makes of the tokens that PrefixEmbedding starts from, read alone. For decoders.
+    h_l(i) = v_l(i)    for block l = 0 ... L - 1 and token i = 1 ... l_p + l_i
+
+v_0 are the embeddings and v_l (d) replaces the output of block l; that of the last block is left as
+it is, because the head alone reads it. It trains L d (l_p + l_i) numbers in L blocks. The vectors
+start as the model's own hidden states of the tokens that PrefixEmbedding starts from. For decoders.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Literal
 
 from lorakit.methods._base import Attachment
-from lorakit.methods.prompt._tokens import Tokens
+from lorakit.methods.prompt._tokens import PromptTokens
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,8 +22,8 @@ if TYPE_CHECKING:
     from lorakit.nn.select import Roles
 
 
-class PrefixLayer(Tokens):
-    """What tokens that every row is given are to each block."""
+class PrefixLayer(PromptTokens):
+    """Trained hidden states, for each block, of tokens that are added to every row."""
 
     name: Literal["prefix_layer"] = "prefix_layer"
 

@@ -1,7 +1,11 @@
-r"""LoRA: h = W0 x + (alpha/r) B A dropout(x), with A (r, in) random and B (out, r) zero, so dW = 0 at the start.
+r"""LoRA: a frozen weight W0 and a trained change dW of low rank (Hu et al. 2021, arXiv 2106.09685).
 
-Hu et al. 2021, arXiv 2106.09685, section 4.1. W0 is frozen. In a fused weight every role has its own A and B, as the
-reference code has it (`MergedLinear`).
+    h = W0 x + dW dropout(x)        dW = (alpha / r) B A
+
+W0 (out, in) is the pretrained weight. A (r, in) starts at random and B (out, r) at zero, so dW = 0
+at the start; r is the rank and alpha the numerator of the scale (section 4.1). It trains
+r (in + out) numbers per site. In a fused weight each role has its own A and B, as in the reference
+code (`MergedLinear`).
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ class Target(Config):
 
 
 class LoRA(Method):
-    """Low-rank adaptation."""
+    """Low-rank adaptation of linear layers."""
 
     name: Literal["lora"] = "lora"
     freezes_base: ClassVar[bool] = True
@@ -49,13 +53,13 @@ class LoRA(Method):
     alpha: float = Field(default=16, gt=0, le=1e6)
     """The product B A is scaled by alpha / r."""
     budget: int | None = Field(default=None, ge=1)
-    """Trainable parameters at most: r is then the largest rank that fits, one for all targets, whatever their shapes,
-    and alpha / r stays what it is here. What is left over is said."""
+    """Largest number of parameters to train: r is then the largest rank that fits, the same for all
+    targets, and alpha / r stays what it is here. The log says how many are left over."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """On the input of A only; the base weight sees x whole."""
+    """Dropout of the input of A; W0 reads x without dropout."""
     init: Literal["kaiming", "gaussian"] = "kaiming"
-    """Of A. kaiming: U(-1/sqrt(in), 1/sqrt(in)), the reference code; gaussian: N(0, 1/r), the paper's Figure 1 with
-    PEFT's sigma = 1/r (the paper prints none)."""
+    """How A starts. kaiming: U(-1/sqrt(in), 1/sqrt(in)), as in the reference code; gaussian:
+    N(0, sigma^2), as in the paper's Figure 1, with PEFT's sigma = 1/r (the paper prints none)."""
 
     @field_validator("targets", mode="before")
     @classmethod
@@ -73,15 +77,18 @@ class LoRA(Method):
         return self
 
     def within_budget(self, sites: Sequence[Site]) -> LoRA:
-        """With the r that the budget gives on these sites; ModelError where it is less than a rank of 1 takes."""
+        """The same method with the r that `budget` gives on these sites.
+
+        ModelError: the budget is smaller than a rank of 1 takes.
+        """
         if self.budget is None:
             return self
         each = sum(sum(site.shape) for site in sites)
         r = self.budget // each
         if r < 1:
             raise ModelError(
-                f"method.budget is {self.budget:,}, and a rank of 1 on these {len(sites)} sites takes {each:,}: "
-                "give more, or fewer targets"
+                f"method.budget is {self.budget:,}, and a rank of 1 on these {len(sites)} sites "
+                f"takes {each:,}: raise it, or choose fewer targets"
             )
         used = f"{r * each:,} parameters and leaves {self.budget - r * each:,}"
         log.info("budget %s: r = %d on %d sites takes %s", f"{self.budget:,}", r, len(sites), used)
@@ -115,7 +122,7 @@ class LoRA(Method):
 
 
 class LoRAAttachment(Attachment):
-    """A and B on every site; the base is frozen, the newly initialised head trains."""
+    """LoRA on a model: A and B on each site; they and the newly initialised head train."""
 
     method: LoRA
 
@@ -129,14 +136,14 @@ class LoRAAttachment(Attachment):
     ):
         from lorakit.methods.reparam._lowrank import LowRankDelta
         from lorakit.nn.freeze import train_only
-        from lorakit.nn.lowrank import Projection
-        from lorakit.nn.select import by_input
         from lorakit.nn.surgery import CHILD, put
 
-        self.model, self.method, self.sites = model, method, sites
+        self.model = model
+        self.method = method
+        self.sites = sites
         self.deltas: dict[str, LowRankDelta] = {}
+        # on their layers, in the weights inside `folded`, in the weights for good, or detached
         self.place: Literal["on", "folded", "merged", "off"] = "on"
-        """Where the deltas are: on their layers, in the weights for a while, in the weights for good, taken off."""
         if taken := [site.path for site in sites if hasattr(site.module, CHILD)]:
             raise ModelError(
                 f"{taken[0]} has a delta already; merge or detach it before another is attached"
@@ -145,19 +152,26 @@ class LoRAAttachment(Attachment):
             r, alpha = method.numbers(site.target)
             self.deltas[site.name] = LowRankDelta(site, r, alpha, method.dropout, method.init)
             put(site, self.deltas[site.name])
-        for together in by_input(sites, roles):
+        self._share_projections(roles)
+        own = [name for name, _ in model.named_parameters()]
+        # a tied parameter has one name here
+        self.newly_initialised = newly_initialised & set(own)
+        deltas = {name for name in own if f".{CHILD}." in name}
+        train_only(model, self.newly_initialised | deltas)
+
+    def _share_projections(self, roles: Roles) -> None:
+        """Deltas that read one input, as W_q and W_v of a layer do, project it together."""
+        from lorakit.nn.lowrank import Projection
+        from lorakit.nn.select import by_input
+
+        for together in by_input(self.sites, roles):
             deltas = [self.deltas[site.name] for site in together]
-            projection = Projection(deltas, method.dropout)
+            projection = Projection(deltas, self.method.dropout)
             for part, delta in enumerate(deltas):
                 delta.share(projection, part)
-        own = [name for name, _ in model.named_parameters()]
-        self.newly_initialised = newly_initialised & set(own)  # of a tied parameter one name
-        train_only(
-            model, {*self.newly_initialised, *(name for name in own if f".{CHILD}." in name)}
-        )
 
     def _saved(self) -> dict[str, nn.Parameter]:
-        """`<site>.A` and `<site>.B`, which do not depend on how a delta is attached, and the new head."""
+        """`<site>.A` and `<site>.B`, whatever the modules are called, and the new head."""
         named = {
             f"{name}.{letter}": p
             for name, d in self.deltas.items()
@@ -174,7 +188,7 @@ class LoRAAttachment(Attachment):
         write_parameters(self._saved(), state)
 
     def merge(self) -> None:
-        """As every method's. Again: nothing more is folded in. ModelError: detached, or inside `folded`."""
+        """As `Attachment.merge`; again, it does nothing. ModelError: detached, or in `folded`."""
         from lorakit.nn.surgery import fold
 
         if self.place == "merged":
@@ -193,8 +207,9 @@ class LoRAAttachment(Attachment):
     def why_unmergeable(self) -> str | None:
         for path, names in self._tied().items():
             return (
-                f"{path} shares its weight ({' = '.join(names)}): folding the delta in would change both. "
-                "Leave this layer out of method.targets, or untie it (model.config.tie_word_embeddings=false)."
+                f"{path} shares its weight ({' = '.join(names)}): folding the delta in would "
+                "change both. Leave this layer out of method.targets, or untie it "
+                "(model.config.tie_word_embeddings=false)."
             )
         return None
 
@@ -204,7 +219,7 @@ class LoRAAttachment(Attachment):
         return [site.path for site in self.sites if is_quantized(site.module)]
 
     def _tied(self) -> dict[str, list[str]]:
-        """Path of a site -> every name of its weight, where it has more than one."""
+        """Path of each site whose weight has several names -> those names."""
         from lorakit.nn.freeze import tied
 
         found = tied(self.model)
@@ -217,8 +232,8 @@ class LoRAAttachment(Attachment):
 
     @contextmanager
     def folded(self) -> Iterator[None]:
-        """As every method's; nothing to do where the deltas are merged, taken off, or on a weight that is tied or
-        quantized."""
+        """As `Attachment.folded`; it does nothing for deltas that are merged or detached, or on a
+        weight that is tied or quantized."""
         from lorakit.nn.surgery import folded_in
 
         if self.place != "on" or self._tied() or self._quantized():
@@ -232,9 +247,9 @@ class LoRAAttachment(Attachment):
                 self.place = "on"
 
     def detach(self) -> None:
-        """Take every delta off: the model computes as the base did, with the head as it was trained.
+        """Remove every delta: the model computes as the base did, with the trained head.
 
-        Again: nothing. ModelError: merged, so that the base is no longer there, or inside `folded`.
+        A second call does nothing. ModelError: merged, so that the base is gone, or in `folded`.
         """
         if self.place != "off":
             self._must_be("on", "detach")
@@ -258,7 +273,7 @@ class LoRAAttachment(Attachment):
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """As every method's; detached, it is off already. ModelError: merged, or inside `folded`."""
+        """As `Attachment.off`; detached, it is off already. ModelError: merged, or in `folded`."""
         from lorakit.nn.surgery import switched_off
 
         if self.place != "off":

@@ -1,4 +1,4 @@
-"""Training parameters that are already there: nothing is put on the model, so nothing is folded in."""
+"""Subsets: a method trains some of the model's own parameters, and there is nothing to merge."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class SubsetAttachment(Attachment):
-    """`names` (and the newly initialised head) train; a copy of their first values, on the CPU, answers what has changed."""
+    """The parameters `names` and the newly initialised head train.
+
+    A copy of their first values is kept on the CPU, for `off` and `delta_norms`.
+    """
 
     def __init__(
         self,
@@ -26,12 +29,10 @@ class SubsetAttachment(Attachment):
         names: Collection[str],
         newly_initialised: Collection[str],
     ):
-        self.model, self.method, self.sites, self.newly_initialised = (
-            model,
-            method,
-            [],
-            frozenset(newly_initialised),
-        )
+        self.model = model
+        self.method = method
+        self.sites = []
+        self.newly_initialised = frozenset(newly_initialised)
         self.names = frozenset(names) - self.newly_initialised
         train_only(model, self.names | self.newly_initialised)
         meta = any(p.is_meta for p in model.parameters())
@@ -48,6 +49,10 @@ class SubsetAttachment(Attachment):
 
     def merge(self) -> None:
         """The weights are the merged ones already."""
+
+    def detach(self) -> None:
+        """As every method's: the first values are put back."""
+        write_parameters(self._chosen(), self.before)
 
     @contextmanager
     def off(self) -> Iterator[None]:

@@ -1,4 +1,7 @@
-"""BitFit: only the bias vectors train (Ben Zaken et al. 2021, arXiv 2106.10199)."""
+"""BitFit: the bias vectors train, and nothing else does (Ben Zaken et al. 2021, arXiv 2106.10199).
+
+h = W x + b        b trains; W is frozen
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class BitFit(Method):
-    """Every parameter with "bias" in its name, as the reference code has it."""
+    """Trains every parameter with "bias" in its name, as the reference code does."""
 
     name: Literal["bitfit"] = "bitfit"
 
@@ -33,11 +36,13 @@ class BitFit(Method):
         }
         if any(p.dtype in (torch.float16, torch.bfloat16) for p in biases.values()):
             raise ModelError(
-                "bitfit: a float32 bias does not fit a weight in half precision; take model.dtype=fp32"
+                "bitfit: a float32 bias does not fit a weight in half precision; "
+                "take model.dtype=fp32"
             )
         if not biases:
             raise ModelError(
-                "bitfit: this architecture has no bias vectors (the Llama shape has none); take another method"
+                "bitfit: this architecture has no bias vectors (the Llama shape has none); "
+                "take another method"
             )
         return SubsetAttachment(model, self, biases.keys(), newly_initialised)
 

@@ -1,4 +1,7 @@
-"""Full fine-tuning: every parameter of the base model trains."""
+"""Full fine-tuning: every parameter of the base model trains.
+
+h = (W0 + dW) x        dW (out, in) has any rank
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Full(Method):
-    """All weights and biases."""
+    """Trains all weights and biases."""
 
     name: Literal["full"] = "full"
 

@@ -1,8 +1,8 @@
-"""FT-Top: the last blocks train, 12 d^2 + 13 d numbers each in GPT-2; nothing else does (Li and Liang 2021,
-arXiv 2101.00190: FT-Top2).
+"""FT-Top: the last n blocks train, and nothing else does (Li and Liang 2021, arXiv 2101.00190,
+FT-Top2).
 
-The embeddings, the norm after the last block and the output layer stay frozen. T5 has blocks in two stacks, and the
-last of each train.
+It trains n (12 d^2 + 13 d) numbers in a GPT-2 of width d. The embeddings, the norm after the last
+block and the output layer stay frozen. T5 has two stacks of blocks; the last n of each train.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class TopLayers(Method):
-    """Every parameter of the last `n` blocks."""
+    """Trains every parameter of the last `n` blocks."""
 
     name: Literal["top_layers"] = "top_layers"
     n: int = Field(default=2, ge=1)
-    """How many blocks."""
+    """Number of blocks that train."""
 
     def attach(
         self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
@@ -50,7 +50,8 @@ class TopLayers(Method):
             model.get_parameter(name).dtype in (torch.float16, torch.bfloat16) for name in names
         ):
             raise ModelError(
-                "top_layers: float32 blocks do not fit a base in half precision; take model.dtype=fp32"
+                "top_layers: float32 blocks do not fit a base in half precision; "
+                "take model.dtype=fp32"
             )
         return SubsetAttachment(model, self, names, newly_initialised)
 

@@ -1,4 +1,4 @@
-"""Two methods on one model: what each puts there trains."""
+"""Sums: two methods on one model, which train together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from lorakit.errors import ModelError
 from lorakit.methods._base import Attachment, Method
 from lorakit.methods._state import refuse_mismatch
-from lorakit.methods.prompt._tokens import Tokens
+from lorakit.methods.prompt._tokens import PromptTokens
 from lorakit.methods.reparam.lora import LoRA
 
 if TYPE_CHECKING:
@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 
 
 class WithLoRA(Method, ABC):
-    """LoRA, and tokens that every row is given. LoRA's products are folded in while texts are generated; merged for
-    good they cannot be."""
+    """LoRA and added tokens.
+
+    LoRA's deltas are folded in while texts are generated; the method cannot be merged.
+    """
 
     freezes_base: ClassVar[bool] = True
     merges: ClassVar[bool] = False
     lora: LoRA = LoRA()
-    """As method `lora`."""
-    prompt: Tokens
+    """As in method `lora`."""
+    prompt: PromptTokens
 
     @property
     def added_tokens(self) -> int:
@@ -36,25 +38,23 @@ class WithLoRA(Method, ABC):
     def attach(
         self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
     ) -> Attachment:
-        prompt = self.prompt.attach(
-            model, roles, newly_initialised
-        )  # first: it refuses a model that is no decoder
+        # first, because it refuses a model that is not a decoder
+        prompt = self.prompt.attach(model, roles, newly_initialised)
         return SumAttachment(self, self.lora.attach(model, roles, newly_initialised), prompt)
 
 
 class SumAttachment(Attachment):
-    """first: can be folded in for a while, as any method; second: never can, so neither can the sum.
+    """first: a method that can be folded; second: one that cannot be merged, nor can the sum.
 
-    Both must have frozen the base, and put what they train under the names of `lorakit.nn.surgery`.
+    Both must have frozen the base, with what they train under the names of `lorakit.nn.surgery`.
     """
 
     def __init__(self, method: Method, first: Attachment, second: Attachment):
-        self.method, self.parts = method, (first, second)
-        self.model, self.newly_initialised, self.sites = (
-            first.model,
-            first.newly_initialised,
-            [*first.sites, *second.sites],
-        )
+        self.method = method
+        self.parts = (first, second)
+        self.model = first.model
+        self.newly_initialised = first.newly_initialised
+        self.sites = [*first.sites, *second.sites]
 
     def state(self) -> dict[str, Tensor]:
         first, second = self.parts
@@ -68,6 +68,11 @@ class SumAttachment(Attachment):
     def merge(self) -> None:
         """ModelError: always."""
         raise ModelError(self.why_unmergeable())
+
+    def detach(self) -> None:
+        """As every method's."""
+        for part in self.parts:
+            part.detach()
 
     def why_unmergeable(self) -> str:
         return f"{self.method.name} cannot become weights: {self.parts[1].why_unmergeable()}"

@@ -1,6 +1,8 @@
-"""LoRA+PE: LoRA and PrefixEmbedding at once (Hu et al. 2021, appendix E and Table 15).
+"""LoRA+PE: LoRA and PrefixEmbedding together (Hu et al. 2021, appendix E and Table 15).
 
-Its parameters are the sum of theirs: 2 L_LoRA d r + d (l_p + l_i).
+    h = W0 x + (alpha / r) B A x    in rows with the tokens of PrefixEmbedding
+
+It trains the parameters of both: 2 L_LoRA d r + d (l_p + l_i), with L_LoRA weights adapted.
 """
 
 from __future__ import annotations
@@ -12,11 +14,11 @@ from lorakit.methods.sum._sum import WithLoRA
 
 
 class LoRAPrefixEmbedding(WithLoRA):
-    """Low-rank adaptation of weights, and tokens that every row is given."""
+    """Low-rank adaptation of weights, and trained embeddings of added tokens."""
 
     name: Literal["lora_prefix_embedding"] = "lora_prefix_embedding"
     prompt: PrefixEmbedding = PrefixEmbedding(prefix=8, infix=4)
-    """As method `prefix_embedding`; the paper has 8 and 4 here."""
+    """As in method `prefix_embedding`; the paper takes 8 and 4 tokens."""
 
 
 PLUGIN = LoRAPrefixEmbedding

@@ -1,6 +1,8 @@
-"""LoRA+PL: LoRA and PrefixLayer at once (Hu et al. 2021, appendix E and Table 15).
+"""LoRA+PL: LoRA and PrefixLayer together (Hu et al. 2021, appendix E and Table 15).
 
-Its parameters are the sum of theirs: 2 L_LoRA d r + L d (l_p + l_i).
+    h = W0 x + (alpha / r) B A x    in rows with the tokens of PrefixLayer
+
+It trains the parameters of both: 2 L_LoRA d r + L d (l_p + l_i), with L_LoRA weights adapted.
 """
 
 from __future__ import annotations
@@ -12,11 +14,11 @@ from lorakit.methods.sum._sum import WithLoRA
 
 
 class LoRAPrefixLayer(WithLoRA):
-    """Low-rank adaptation of weights, and what tokens that every row is given are to each block."""
+    """Low-rank adaptation of weights, and trained hidden states of added tokens."""
 
     name: Literal["lora_prefix_layer"] = "lora_prefix_layer"
     prompt: PrefixLayer = PrefixLayer(prefix=8, infix=4)
-    """As method `prefix_layer`; the paper has 8 and 4 here."""
+    """As in method `prefix_layer`; the paper takes 8 and 4 tokens."""
 
 
 PLUGIN = LoRAPrefixLayer

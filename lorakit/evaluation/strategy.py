@@ -1,0 +1,231 @@
+"""The cache strategy of a model: the fastest that gives the logits of a plain forward pass.
+
+Architectures differ in the name of their cache, in what a position is, in whether left padding is
+seen, and in whether a state follows its beam. A field that a model does not know can vanish without
+an error. So before a model generates for the first time, a strategy is tried on a prompt and a
+shorter, padded one, with beams that change places and an example that leaves. The logits are
+compared with those of each text alone, without a cache.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from lorakit.errors import ModelError
+from lorakit.evaluation.cache import (
+    CacheStrategy,
+    DecodingCache,
+    plain_logits,
+    possible_strategies,
+    prefill,
+)
+from lorakit.nn.logits import last_logits
+from lorakit.nn.prompt import added_tokens, prompt_ends
+
+log = logging.getLogger(__name__)
+
+EXACT_TOLERANCE, ROUNDED_TOLERANCE = 1e-3, 5e-2
+"""Largest difference of the logits of a position, as the root of the mean square, relative to the
+standard deviation of the logits: in float32, and in half precision or quantized."""
+LARGEST_ROUNDING = 0.3
+"""Where rounding makes up more than half of this, a strategy cannot be told from a wrong one, and
+the model is read without a cache."""
+TRIED_TOKENS = 6
+"""The shortest prompt that is tried."""
+POSITION_MARGIN = 8
+"""Positions that are left free: some architectures begin to count at two or later."""
+BEAM_PARENTS = ([0, 0], [1, 0], [1, 1])
+"""The earlier beam that each of two beams continues, step by step."""
+
+_Padding = dict[tuple[int, int], bool]
+_Tried = dict[tuple[CacheStrategy, int, int], bool]
+_PADDING: WeakKeyDictionary[nn.Module, _Padding] = WeakKeyDictionary()
+_TRIED: WeakKeyDictionary[nn.Module, _Tried] = WeakKeyDictionary()
+
+
+@torch.no_grad()
+def cache_strategy(
+    model: nn.Module, input_ids: Tensor, attention_mask: Tensor, steps: int
+) -> CacheStrategy:
+    """The strategy for prompts (examples, length) with left padding and up to `steps` more tokens.
+
+    The result is kept per model. ModelError: the model cannot read a text even without a cache.
+    """
+    length = input_ids.shape[1] + steps
+    longest = int(attention_mask.sum(-1).argmax())
+    prompt = input_ids[longest][attention_mask[longest] == 1]
+    prompt = _repeated(prompt, min(length, _most_positions(model.config)))
+    tried = _TRIED.setdefault(model, {})
+    for strategy in possible_strategies(model, length):
+        # a longer text may reach past a window that a shorter one did not
+        key = (strategy, added_tokens(model), length.bit_length())
+        if key not in tried:
+            tried[key] = _is_right(model, strategy, prompt)
+        if tried[key]:
+            return strategy
+    raise AssertionError("the last strategy is a plain forward pass")
+
+
+@torch.no_grad()
+def ignores_right_padding(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> bool:
+    """Whether texts (rows, length) with right padding get the logits that they get alone.
+
+    The result is kept per model, number of the method's own tokens and magnitude of the length.
+    """
+    known = _PADDING.setdefault(model, {})
+    key = (added_tokens(model), input_ids.shape[1].bit_length())
+    if key not in known:
+        longest = int(attention_mask.sum(-1).argmax())
+        known[key] = _try_padding(model, input_ids[longest][attention_mask[longest] == 1])
+    return known[key]
+
+
+def rows_by_length(attention_mask: Tensor) -> Iterator[Tensor]:
+    """The indices of the rows of each length, the shortest first."""
+    lengths = attention_mask.sum(-1)
+    for length in lengths.unique().tolist():
+        yield (lengths == length).nonzero().flatten()
+
+
+def _try_padding(model: nn.Module, text: Tensor) -> bool:
+    text = text.repeat(-(-TRIED_TOKENS // len(text)))
+    half = text[: len(text) // 2]
+    ids = torch.stack([text, torch.cat([half, text.new_zeros(len(text) - len(half))])])
+    mask = torch.ones_like(ids)
+    mask[1, len(half) :] = 0
+    ends = torch.tensor([len(text), len(half)], device=ids.device)
+    with torch.autocast(ids.device.type, enabled=False):
+        fields = {"input_ids": ids, "attention_mask": mask, **prompt_ends(model, ends)}
+        logits = last_logits(model, fields, len(text) - len(half) + 1)
+        read = [_Text(text, len(text), [logits[0, -1]]), _Text(half, len(half), [logits[1, 0]])]
+        differences = [_relative_difference(text, _alone(model, text)) for text in read]
+    if all(difference <= _tolerance(model) for difference in differences):
+        return True
+    name = type(model).__name__
+    log.info("%s sees padding: only texts of one length are read together", name)
+    return False
+
+
+def _most_positions(config: Any) -> int:
+    """The number of tokens that a text may have."""
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return limit - POSITION_MARGIN if isinstance(limit, int) else 10**9
+
+
+def _repeated(prompt: Tensor, length: int) -> Tensor:
+    """The prompt repeated to the length that texts may have, less the steps that follow it."""
+    wanted = max(TRIED_TOKENS, length - len(BEAM_PARENTS) - 1)
+    return prompt.repeat(-(-wanted // len(prompt)))[:wanted]
+
+
+def _is_right(model: nn.Module, strategy: CacheStrategy, prompt: Tensor) -> bool:
+    name = type(model).__name__
+    found = _difference(model, strategy, prompt)
+    if strategy is not CacheStrategy.UNCACHED and found > _tolerance(model):
+        # rounding can send a token to other experts, with a cache as in another batch: then the
+        # strategy is right if it differs as much as reading without a cache does
+        rounding = torch.inf
+        if not _is_exact(model):
+            rounding = 2 * _difference(model, CacheStrategy.UNCACHED, prompt)
+        if not found <= rounding <= LARGEST_ROUNDING:
+            log.debug("%s with %s: logits differ by %.1e", name, strategy.value, found)
+            return False
+    if not strategy.pads:
+        why = "with a faster strategy its logits differ from a plain forward pass"
+        log.info("%s generates with %s: %s", name, strategy.value, why)
+    return True
+
+
+def _is_exact(model: Any) -> bool:
+    quantized = getattr(model.config, "quantization_config", None) is not None
+    return model.dtype in (torch.float32, torch.float64) and not quantized
+
+
+def _tolerance(model: nn.Module) -> float:
+    return EXACT_TOLERANCE if _is_exact(model) else ROUNDED_TOLERANCE
+
+
+def _difference(model: nn.Module, strategy: CacheStrategy, prompt: Tensor) -> float:
+    """The largest difference at any step; infinite where the model cannot be read that way.
+
+    ModelError: the model cannot read a text at all.
+    """
+    with torch.autocast(prompt.device.type, enabled=False):
+        try:
+            texts = _generated(model, strategy, prompt)
+            return max(_relative_difference(text, _alone(model, text)) for text in texts)
+        except torch.OutOfMemoryError:
+            raise
+        # a class may raise anything when it gets a cache that it does not support
+        except Exception as error:
+            name = type(model).__name__
+            if strategy is CacheStrategy.UNCACHED:
+                raise ModelError(f"{name} cannot read a text: {error}") from error
+            log.debug("%s with %s: %r", name, strategy.value, error)
+            return torch.inf
+
+
+@dataclass(frozen=True)
+class _Text:
+    """tokens: (length,), the first `prompt` of them given. logits: after the prompt, and after each
+    token since."""
+
+    tokens: Tensor
+    prompt: int
+    logits: list[Tensor]
+
+    def then(self, token: Tensor, logits: Tensor) -> _Text:
+        return _Text(torch.cat([self.tokens, token[None]]), self.prompt, [*self.logits, logits])
+
+
+def _generated(model: nn.Module, strategy: CacheStrategy, prompt: Tensor) -> list[_Text]:
+    """Two beams of two prompts, the second of which continues for one step more."""
+    other = prompt[len(prompt) // 2 :] if strategy.pads else prompt.flip(0)
+    hidden = len(prompt) - len(other)
+    ids = torch.stack([prompt, torch.cat([prompt[:hidden], other])])
+    mask = torch.ones_like(ids)
+    mask[1, :hidden] = 0
+    cache, first = prefill(model, ids, mask, len(BEAM_PARENTS) + 1, strategy)
+    begun = zip((prompt, other), first, strict=True)
+    rows = [[_Text(own, len(own), [after[0]])] * 2 for own, after in begun]
+    for number, parents in enumerate(BEAM_PARENTS):
+        rows = _step(cache, rows, prompt[number : number + 2], parents)
+    cache.keep(torch.tensor([1], device=ids.device))
+    return [*rows[0], *_step(cache, rows[1:], prompt[-2:], [1, 0])[0]]
+
+
+def _step(
+    cache: DecodingCache, rows: list[list[_Text]], tokens: Tensor, parents: list[int]
+) -> list[list[_Text]]:
+    """tokens: (2,), what the two beams of every row write."""
+    every_row = torch.tensor([parents] * len(rows), device=tokens.device)
+    logits = cache.step(tokens.expand(len(rows), -1), every_row)
+    return [
+        [row[parent].then(tokens[beam], logits[n, beam]) for beam, parent in enumerate(parents)]
+        for n, row in enumerate(rows)
+    ]
+
+
+def _alone(model: nn.Module, text: _Text) -> Tensor:
+    """(steps, vocabulary), of a plain forward pass."""
+    return plain_logits(model, text.tokens[None], text.prompt, len(text.logits))[0]
+
+
+def _relative_difference(text: _Text, wanted: Tensor) -> float:
+    found = torch.stack(text.logits).double()
+    wanted = wanted.double()
+    # tokens that the model forbids
+    never = torch.isinf(wanted) & (wanted == found)
+    found = found.masked_fill(never, 0)
+    wanted = wanted.masked_fill(never, 0)
+    spread = (wanted - wanted.mean(-1, keepdim=True)).pow(2).mean(-1)
+    gap = (found - wanted).pow(2).mean(-1)
+    relative = (gap / spread.clamp(min=torch.finfo(torch.float32).tiny)).sqrt()
+    return float(relative.nan_to_num(nan=torch.inf).max())

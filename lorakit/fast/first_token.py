@@ -1,0 +1,75 @@
+"""The last layer at the first token only, for a head that reads nothing else ([CLS], <s>).
+
+In the last layer of an encoder the other positions are needed as keys and values; their attention,
+output and feed-forward products are never read. Without them a layer has 3 of its 12 matrix
+products at full length, forward and backward, and no number that is read changes.
+
+Gain: a step of MiniLM's shape with 12 layers takes 0.925 in fp32 and 0.946 in bf16 of the time
+without it, with 6 layers 0.906 and 0.899 (16 x 64 tokens, one thread of an AMD EPYC with
+AVX-512-bf16, 2026-11-28). Plain reference: the same model without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lorakit.fast.attention import FIRST_ONLY, NAME
+
+
+def use_first_token_only(model: Any, reads_first: Sequence[str]) -> bool:
+    """Let the last layer compute its first position alone.
+
+    reads_first: how the paths of two modules of a layer end: its attention, which calls
+    `fast.attention.attention`, and the module that is given its result and the layer's input, which
+    it adds. False, and nothing is changed, where the logits of a probe would differ.
+    """
+    if getattr(model.config, "_attn_implementation", None) != NAME:
+        return False
+    found = [_last(model, path) for path in reads_first]
+    if None in found or getattr(model, "get_output_embeddings", lambda: None)() is not None:
+        return False
+    attention, after = found
+    assert attention is not None
+    assert after is not None
+    before = _logits(model)
+    setattr(attention, FIRST_ONLY, True)
+    handle = after.register_forward_pre_hook(_first_of_each)
+    if _same_logits(model, before):
+        return True
+    handle.remove()
+    delattr(attention, FIRST_ONLY)
+    return False
+
+
+def _last(model: nn.Module, path: str) -> nn.Module | None:
+    found = [module for name, module in model.named_modules() if name.endswith(f".{path}")]
+    if not found:
+        return None
+    return found[-1]
+
+
+def _first_of_each(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(x[:, :1] if isinstance(x, Tensor) else x for x in inputs)
+
+
+def _same_logits(model: Any, wanted: Tensor) -> bool:
+    size = float(wanted.abs().max().clamp(min=1))
+    try:
+        return torch.allclose(wanted, _logits(model), rtol=1e-3, atol=1e-3 * size)
+    except (RuntimeError, ValueError, IndexError):  # shapes that do not fit: another layout
+        return False
+
+
+@torch.no_grad()
+def _logits(model: Any) -> Tensor:
+    device = next(model.parameters()).device
+    ids = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 6, 5]], device=device)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], device=device)
+    training = model.training
+    logits = model.eval()(input_ids=ids, attention_mask=mask).logits.float()
+    model.train(training)
+    return logits

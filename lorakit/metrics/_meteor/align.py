@@ -1,0 +1,130 @@
+"""The alignment of METEOR 1.5: the matches that count (Denkowski and Lavie 2014, section 2).
+
+A beam search goes through the reference word by word. The best alignment is the one that
+
+    1. covers most words of both texts, a word of another form for half,
+    2. has the fewest chunks (runs of matches that are adjacent and in order in both texts),
+    3. has the smallest sum of |place in the reference - place in the output|.
+
+The program rounds each match's cover down, so that a single word of another form adds nothing, and
+adds the distance of a match that it tries to the path that continues without it. Both decide which
+alignment is found, so they are reproduced here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from operator import itemgetter
+from typing import Any
+
+from lorakit.metrics._meteor.match import EXACT, Match, Places
+
+BEAM = 40
+# the three criteria as one number: cover, chunks, distance
+_COVER, _CHUNK = 1 << 48, 1 << 32
+_COST = itemgetter(0)
+_Path = tuple[int, int, int, int, int, Any]
+"""The cost; the next word of the reference that no match has passed; where the last match ends in
+the output, or -1 after a chunk; the words of the reference that are taken, as bits; those of the
+output; and a linked list of the matches, the last one first."""
+_Option = tuple[Match, int, int, int, int]
+"""A match, its words in the reference as bits, its words in the output, the cost that it saves, and
+its distance."""
+
+
+def align(places: Places, words: int) -> list[Match]:
+    """The matches that count, in the order of the reference. words: the number in the output."""
+    options = [[_option(match) for match in some] for some in places]
+    fixed = {j: options[j][0] for j in _certain(places, words)}
+    used = sum(bits for _, bits, _, _, _ in fixed.values())
+    other_used = sum(bits for _, _, bits, _, _ in fixed.values())
+    paths: list[_Path] = [(0, 0, -1, used, other_used, None)]
+    for current, some in enumerate(options):
+        continued: list[_Path] = []
+        for path in _best(paths):
+            if not path[3] >> current & 1:
+                _try(path, some, continued)
+            elif current < path[1]:
+                continued.append(path)
+            else:
+                continued.append(_with(path, fixed[current]))
+        paths = continued
+    ended = [(_ended(path), path[5]) for path in _best(paths)]
+    found = []
+    chosen = min(ended, key=_COST)[1]
+    while chosen:
+        match, chosen = chosen
+        found.append(match)
+    return found[::-1]
+
+
+def _ended(path: _Path) -> int:
+    """The cost with the last chunk counted."""
+    return path[0] + _CHUNK if path[2] >= 0 else path[0]
+
+
+def _best(paths: list[_Path]) -> list[_Path]:
+    if len(paths) > 1:
+        # stable: of equal paths the first stays first
+        paths.sort(key=_COST)
+    return paths[:BEAM]
+
+
+def _certain(places: Places, words: int) -> Iterator[int]:
+    """The places of matches that are the only ones for all their words."""
+    covered, other_covered = [0] * len(places), [0] * words
+    for some in places:
+        for start, end, other, other_end, _ in some:
+            for j in range(start, end):
+                covered[j] += 1
+            for i in range(other, other_end):
+                other_covered[i] += 1
+    for j, some in enumerate(places):
+        if len(some) == 1:
+            start, end, other, other_end, _ = some[0]
+            if {*covered[start:end], *other_covered[other:other_end]} == {1}:
+                yield j
+
+
+def _option(match: Match) -> _Option:
+    start, end, other, other_end, module = match
+    length, other_length = end - start, other_end - other
+    cover = length + other_length if module == EXACT else length // 2 + other_length // 2
+    bits, other_bits = (1 << length) - 1 << start, (1 << other_length) - 1 << other
+    return match, bits, other_bits, cover * _COVER, abs(start - other)
+
+
+def _try(path: _Path, options: list[_Option], continued: list[_Path]) -> None:
+    """Add the path with each match that begins here, and without any."""
+    cost, at, last, used, other_used, chosen = path
+    for match, bits, other_bits, cover, distance in options:
+        if used & bits or other_used & other_bits:
+            continue
+        then = cost - cover
+        if match[2] != last >= 0:
+            then += _CHUNK
+        taken, other_taken = used | bits, other_used | other_bits
+        continued.append((then, match[1], match[3], taken, other_taken, (match, chosen)))
+        # the distance counts not for this match, but for those that are tried after it
+        cost += distance
+    if last >= 0:
+        cost += _CHUNK
+    continued.append((cost, at + 1, -1, used, other_used, chosen))
+
+
+def _with(path: _Path, option: _Option) -> _Path:
+    """The path with the certain match that begins here."""
+    cost, _, last, used, other_used, chosen = path
+    match, _, _, cover, distance = option
+    cost += distance - cover
+    if match[2] != last >= 0:
+        cost += _CHUNK
+    return cost, match[1], match[3], used, other_used, (match, chosen)
+
+
+def chunks(found: list[Match]) -> int:
+    """Runs of matches that are adjacent and in order in both texts."""
+    return sum(
+        before is None or before.end != match.start or before.other_end != match.other
+        for before, match in zip([None, *found], found, strict=False)
+    )

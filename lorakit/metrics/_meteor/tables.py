@@ -1,0 +1,184 @@
+"""Tables of METEOR 1.5 for English: WordNet's synonyms, function words, abbreviations, and
+paraphrases.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from lorakit.errors import MetricError
+from lorakit.metrics._meteor.data import Data, entry
+from lorakit.metrics._meteor.normalize import read_abbreviations
+from lorakit.metrics._meteor.porter2 import stem
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+# WordNet's rules for base forms (manual page morphy): an ending, and the base form's ending
+_BASE_FORMS = [
+    (pair.split(":")[0], pair.split(":")[1])
+    for pairs in (
+        # nouns, verbs, adjectives
+        "s: ses:s xes:x zes:z ches:ch shes:sh men:man ies:y",
+        "s: ies:y es:e es: ed:e ed: ing:e ing:",
+        "er: est: er:e est:e",
+    )
+    for pair in pairs.split()
+]
+_READ_BYTES = 1 << 22
+Related = dict[int, list[int]]
+"""Phrase -> its paraphrases, both as hashes."""
+LONGEST_PHRASE_WORDS = 7
+"""Words of the longest phrase in the table of paraphrases."""
+
+
+class Known(NamedTuple):
+    """A word as METEOR compares it: by Java's 32-bit hash, in which `an` equals `c0`."""
+
+    key: int
+    stem: int
+    synonyms: frozenset[int]
+    function: bool
+
+
+class Tables:
+    """The lists of words. Reading them takes half a second."""
+
+    def __init__(self, archive: Path) -> None:
+        abbreviations = entry(archive, "nonbreaking/english.prefixes").decode()
+        self.abbreviations = read_abbreviations(abbreviations)
+        self._function = frozenset(entry(archive, "function/english.words").decode().split("\n"))
+        self._synonyms = _pairs_of_lines(entry(archive, "synonym/english.synsets").decode())
+        self._bases: dict[str, list[str]] = {}
+        exceptions = _pairs_of_lines(entry(archive, "synonym/english.exceptions").decode())
+        for base, forms in exceptions.items():
+            for form in forms.split():
+                self._bases.setdefault(form, []).append(base)
+        self._known: dict[str, Known] = {}
+
+    def __getitem__(self, word: str) -> Known:
+        found = self._known.get(word)
+        if found is None:
+            found = Known(
+                java_hash(word),
+                java_hash(stem(word)),
+                self._all_synonyms(word),
+                word in self._function,
+            )
+            self._known[word] = found
+        return found
+
+    def _all_synonyms(self, word: str) -> frozenset[int]:
+        forms = [word, *(self._bases.get(word) or [self._base_form(word)])]
+        numbers = " ".join(self._synonyms.get(form, "") for form in forms).split()
+        return frozenset(map(int, numbers))
+
+    def _base_form(self, word: str) -> str:
+        if word.endswith("ss") or len(word) <= 2:
+            return word
+        for ending, instead in _BASE_FORMS:
+            if word.endswith(ending):
+                base = word[: -len(ending)] + instead
+                if base in self._synonyms:
+                    return base
+        return ""
+
+
+def _pairs_of_lines(text: str) -> dict[str, str]:
+    lines = text.split("\n")
+    return dict(zip(lines[::2], lines[1::2], strict=False))
+
+
+def java_hash(text: str) -> int:
+    """String.hashCode: sum of c_i 31^(n-1-i) over UTF-16 units, modulo 2^32."""
+    units = text.encode("utf-16-le", "surrogatepass")
+    found = 0
+    for unit in memoryview(units).cast("H"):
+        found = found * 31 + unit & 0xFFFFFFFF
+    return found
+
+
+class Paraphrases:
+    """Five million pairs of phrases, as 64-bit hashes: 84 MB, read in some seconds.
+
+    The probability that a phrase of a corpus shares its hash with another is about 1 in 10^12.
+    """
+
+    def __init__(self, file: Path) -> None:
+        import numpy as np
+
+        phrases, others = _hashed(file)
+        # sorted, so that phrases are found by bisection; stable, so that the file's order stays
+        order = np.argsort(phrases, kind="stable")
+        self._phrases, self._others = phrases[order], others[order]
+
+    def among(self, phrases: Iterable[int]) -> Related:
+        """Phrase -> its paraphrases, in the order of the file, where both are among `phrases`."""
+        import numpy as np
+
+        known = np.unique(np.fromiter(phrases, np.int64))
+        found: Related = {}
+        if not len(known):
+            return found
+        low = np.searchsorted(self._phrases, known, "left")
+        counts = np.searchsorted(self._phrases, known, "right") - low
+        begin = np.cumsum(counts) - counts
+        others = self._others[np.repeat(low - begin, counts) + np.arange(counts.sum())]
+        place = np.minimum(np.searchsorted(known, others), len(known) - 1)
+        kept = known[place] == others
+        owners = np.repeat(known, counts)[kept].tolist()
+        for phrase, other in zip(owners, others[kept].tolist(), strict=True):
+            found.setdefault(phrase, []).append(other)
+        return found
+
+
+def _hashed(file: Path) -> tuple[ndarray, ndarray]:
+    """The phrases and their paraphrases as hashes. MetricError: the file is damaged."""
+    import numpy as np
+
+    phrases = []
+    others = []
+    rest = b""
+    # three lines per pair: a probability, a phrase, its paraphrase
+    try:
+        with gzip.open(file) as lines:
+            while piece := lines.read(_READ_BYTES):
+                found = (rest + piece).split(b"\n")
+                end = (len(found) - 1) // 3 * 3
+                rest = b"\n".join(found[end:])
+                phrases.append(np.fromiter(map(hash, found[1:end:3]), np.int64))
+                others.append(np.fromiter(map(hash, found[2:end:3]), np.int64))
+        if rest or not phrases:
+            raise EOFError("it does not have three lines for each pair")
+    except (OSError, EOFError, zlib.error) as failed:
+        raise MetricError(
+            f"{file} cannot be read ({failed}): install pycocoevalcap again"
+        ) from None
+    return np.concatenate(phrases), np.concatenate(others)
+
+
+def phrases(words: list[str]) -> list[list[int]]:
+    """For each place, the hashes of the phrases of one word, two words and so on that begin
+    there."""
+    encoded = [word.encode() for word in words]
+    ends = range(1, len(words) + 1)
+    found = []
+    for start in range(len(encoded)):
+        spans = (encoded[start:end] for end in ends[start : start + LONGEST_PHRASE_WORDS])
+        found.append([hash(b" ".join(span)) for span in spans])
+    return found
+
+
+@lru_cache(maxsize=1)
+def tables(data: Data) -> Tables:
+    return Tables(data.meteor)
+
+
+@lru_cache(maxsize=1)
+def paraphrases(data: Data) -> Paraphrases:
+    return Paraphrases(data.paraphrases)

@@ -1,0 +1,101 @@
+"""The bench of a self-test: runs of the tiny models that ship, in a temporary folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+
+from lorakit.errors import TrainingError
+from lorakit.events import Event, Observer
+from lorakit.recipe.load import build, shipped
+from lorakit.verbs.train import train_recipe
+
+SMALL = (
+    "data.limit={train: 48, validation: 16}",
+    "train.epochs=2",
+    "train.global_batch_size=16",
+    "train.warmup=0.0",
+)
+"""Six steps, three an epoch."""
+DROPOUT = "method.dropout=0.1"
+"""So that random numbers matter during training."""
+LAUNCH_TIMEOUT_S = 300
+
+
+def ignore(_event: Event) -> None: ...
+
+
+class Bench:
+    """Where the checks train, and the runs that several of them compare with."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        device = PartialState(cpu=os.environ.get("LORAKIT_CPU") == "1").device
+        assert device is not None
+        self.device: torch.device = device
+
+    @property
+    def exact(self) -> float:
+        """Largest difference between two equal computations; a GPU may change the order of sums."""
+        return 0.0 if self.device.type == "cpu" else 1e-3
+
+    @property
+    def close(self) -> float:
+        """Largest difference between equal sums in different orders."""
+        return 1e-5 if self.device.type == "cpu" else 1e-3
+
+    @cached_property
+    def straight(self) -> Path:
+        return self.train("straight")
+
+    @cached_property
+    def random(self) -> Path:
+        return self.train("random", DROPOUT)
+
+    def train(
+        self, name: str, *more: str, observe: Observer = ignore, recipe: str = "quickstart"
+    ) -> Path:
+        """The folder of the only seed. more: overrides."""
+        loaded = build(shipped("recipes") / f"{recipe}.yaml", [*SMALL, *more])
+        run, _ = train_recipe(loaded, self.folder / name, observe)
+        return run / "seed0"
+
+    def launch(self, name: str, processes: int) -> Path:
+        """As `train`, in several processes, as the command line starts them.
+
+        TrainingError: they failed, or did not end in time.
+        """
+        command = [sys.executable, "-m", "lorakit", "train"]
+        command += [str(shipped("recipes") / "quickstart.yaml"), *SMALL, "--json"]
+        command += ["--runs", str(self.folder / name), "--processes", str(processes)]
+        if self.device.type == "cpu":
+            command.append("--cpu")
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+            try:
+                out, err = process.communicate(timeout=LAUNCH_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                raise TrainingError(
+                    f"{processes} processes did not end in {LAUNCH_TIMEOUT_S} s"
+                ) from None
+            except BaseException:
+                process.terminate()
+                raise
+        if process.returncode:
+            raise TrainingError(
+                f"{processes} processes ended with code {process.returncode}: {_last_line(err)}"
+            )
+        return Path(json.loads(out)["run"]) / "seed0"
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "they said nothing"

@@ -1,0 +1,179 @@
+"""The checks of a self-test: each computes the same numbers in two ways."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lorakit.adapters.files import read_adapter
+from lorakit.errors import ToleranceError, TrainingError
+from lorakit.events import Event, StepTaken, TrainingResumed
+from lorakit.runs.folder import read_lines
+from lorakit.runs.result import SeedResult
+from lorakit.selftest.bench import DROPOUT, Bench
+from lorakit.verbs.evaluate import evaluate
+from lorakit.verbs.generate import generate_texts
+from lorakit.verbs.merge import merge
+from lorakit.verbs.proof import TOLERANCE
+
+STOP_STEP = 3
+"""Past a checkpoint and within an epoch."""
+TEXTS = 12
+
+Found = tuple[float, float, str]
+"""(largest difference, largest difference that is allowed, what was compared)"""
+
+
+class NotHere(Exception):
+    """Why a check cannot be tried on this machine."""
+
+
+class _Interrupted(Exception): ...
+
+
+def accumulation(bench: Bench) -> Found:
+    parts = bench.train("parts", "train.micro_batch_size=4")
+    note = "losses and gradient norms of a batch in 1 part and in 4"
+    return worst_of_curves(bench.straight, parts), bench.close, note
+
+
+def processes(bench: Bench) -> Found:
+    if why := _why_alone(bench.device):
+        raise NotHere(why)
+    several = bench.launch("processes", 2)
+    made = json.loads((several / "environment.json").read_text(encoding="utf-8"))["processes"]
+    if made != 2:
+        raise TrainingError(f"2 processes were asked for, and {made} trained")
+    note = "losses and gradient norms in 1 process and in 2"
+    return worst_of_curves(bench.straight, several), bench.close, note
+
+
+def resume(bench: Bench) -> Found:
+    saved = (DROPOUT, "train.checkpoint.every_steps=2")
+    with suppress(_Interrupted):
+        bench.train("resumed", *saved, observe=_interrupt)
+    events: list[Event] = []
+    again = bench.train("resumed", *saved, observe=events.append)
+    resumed = [event.step for event in events if isinstance(event, TrainingResumed)]
+    if resumed != [STOP_STEP - 1]:
+        how = f"resumed from step {resumed[0]}" if resumed else "started over"
+        raise ToleranceError(f"interrupted at step {STOP_STEP}, it {how}")
+    note = f"weights and losses; interrupted at step {STOP_STEP}, resumed from {resumed[0]}"
+    return worst_of_runs(bench.random, again), bench.exact, note
+
+
+def _interrupt(event: Event) -> None:
+    if isinstance(event, StepTaken) and event.step == STOP_STEP:
+        raise _Interrupted
+
+
+def single(bench: Bench) -> Found:
+    run = bench.train("texts", "decode.max_new_tokens=24", recipe="quickstart_generate").parent
+    together = _texts(run, TEXTS)
+    alone = _texts(run, 1)
+    differ = sum(a != b for a, b in zip(together, alone, strict=True))
+    note = f"texts that differ, of {TEXTS} that were generated {TEXTS} at a time and one at a time"
+    return float(differ), 0.0, note
+
+
+def merged(bench: Bench) -> Found:
+    run = str(bench.straight.parent)
+    report = merge(run, bench.folder / "merged", tolerance=math.inf, examples=TEXTS)
+    worst = max(report["max_logit_difference"], _proven(bench.straight, "merge"))
+    note = "logits of the adapter and of the merged model, written and read back"
+    return worst, TOLERANCE["fp32"], note
+
+
+def loaded(bench: Bench) -> Found:
+    out = bench.folder / "loaded"
+    evaluate(str(bench.straight.parent), ["validation"], out=out)
+    then = read_lines(bench.straight / "predictions" / "validation.jsonl")
+    now = read_lines(out / "validation.jsonl")
+    pairs = [
+        pair
+        for a, b in zip(then, now, strict=True)
+        for pair in zip(a["output"], b["output"], strict=True)
+    ]
+    worst = max(worst_of(pairs), _proven(bench.straight, "reload"))
+    return worst, bench.close, "logits after training, and of the adapter read back"
+
+
+def seed(bench: Bench) -> Found:
+    again = bench.train("again", DROPOUT)
+    return worst_of_runs(bench.random, again), bench.exact, "weights and losses of two runs"
+
+
+CHECKS: dict[str, Callable[[Bench], Found]] = {
+    "accumulation 1 = 4": accumulation,
+    "same seed = same weights": seed,
+    "stop and resume = straight": resume,
+    "saved = loaded": loaded,
+    "merged = adapter": merged,
+    "batch = single generation": single,
+    "1 process = 2": processes,
+}
+
+
+def _why_alone(device: torch.device) -> str:
+    """Why two processes cannot train on this machine; "": they can."""
+    if not torch.distributed.is_available():
+        return "this torch is built without torch.distributed"
+    if device.type == "cpu":
+        return "" if torch.distributed.is_gloo_available() else "this torch is built without gloo"
+    if device.type != "cuda":
+        return f"processes do not train together on {device.type}; --cpu tries it on the CPU"
+    if torch.cuda.device_count() < 2:
+        return "one GPU is visible, and each process needs its own; --cpu tries it on the CPU"
+    return ""
+
+
+def _texts(run: Path, batch_size: int) -> list[Any]:
+    overrides = [f"evaluate.batch_size={batch_size}"]
+    answers = generate_texts(str(run), split="validation", limit=TEXTS, overrides=overrides)
+    return [answer.output for answer in answers]
+
+
+def worst_of_runs(one: Path, other: Path) -> float:
+    """The largest difference between the weights and curves of two seeds."""
+    a = read_adapter(one / "adapter").tensors
+    b = read_adapter(other / "adapter").tensors
+    if a.keys() != b.keys():
+        names = ", ".join(sorted(a.keys() ^ b.keys())[:3])
+        raise ToleranceError(f"the adapters hold other tensors: {names}")
+    weights = [float((a[name] - b[name]).abs().max()) for name in a]
+    return max(worst_of_curves(one, other), *weights)
+
+
+def worst_of_curves(one: Path, other: Path) -> float:
+    """The largest relative difference between the losses and gradient norms of two seeds."""
+    a = _steps(one)
+    b = _steps(other)
+    if len(a) != len(b) or not a:
+        raise ToleranceError(f"{len(a)} steps, and {len(b)} the other way")
+    return worst_of(
+        (x[key], y[key]) for x, y in zip(a, b, strict=True) for key in ("loss", "grad_norm")
+    )
+
+
+def _steps(folder: Path) -> list[dict[str, Any]]:
+    lines = read_lines(folder / "metrics.jsonl")
+    return [line for line in lines if line["event"] == StepTaken.kind]
+
+
+def worst_of(pairs: Iterable[tuple[float, float]]) -> float:
+    """max |a - b| / max(1, |a|); NaN is infinitely far from anything, and so is nothing at all."""
+    gaps = [abs(a - b) / max(1.0, abs(a)) for a, b in pairs]
+    return max((gap if math.isfinite(gap) else math.inf for gap in gaps), default=math.inf)
+
+
+def _proven(seed: Path, name: str) -> float:
+    """What a proof of the run itself found, on the device that it was trained on."""
+    checks = SeedResult.model_validate_json((seed / "result.json").read_bytes()).checks
+    value = next(check.value for check in checks if check.name == name)
+    return math.inf if value is None or not math.isfinite(value) else value

@@ -1,0 +1,67 @@
+"""Gradient accumulation: the gradient of a global batch from the micro batches of all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lorakit.batches import Encoded, to_device
+from lorakit.training.loss import loss_sum
+from lorakit.training.processes import Exchange
+from lorakit.training.setup import Setup
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """Adds up the gradients of micro batches.
+
+    lean: the loss of a causal model is computed without forming all logits (`can_be_lean`).
+    """
+
+    setup: Setup
+    exchange: Exchange
+    lean: bool
+
+    def __call__(
+        self, micro_batches: Sequence[Sequence[Encoded]], divisor: int, wishes: Sequence[float]
+    ) -> Tensor:
+        """Accumulate the gradients of this process's micro batches, and exchange them.
+
+        divisor: what the global batch holds (examples, or trained tokens), so the gradient does not
+        depend on how the batch was cut. wishes: numbers of this process (`Keeper.wishes`).
+
+        Returns the mean loss of the global batch, and after it the sums of all processes' wishes,
+        which travel with it: (1 + wishes,).
+        """
+        accelerator = self.exchange.accelerator
+        total = to_device(torch.tensor([0.0, *wishes]), accelerator.device)
+        for number, items in enumerate(micro_batches, 1):
+            last = number == len(micro_batches)
+            if not items and not last:
+                continue
+            # A process without an example still takes part in the exchange, with a loss of zero.
+            weight = 1.0 if items else 0.0
+            with self.exchange.micro(last):
+                loss = self._loss(items or self.setup.examples[:1]) * (weight / divisor)
+                self.exchange.backward(loss)
+            total[0] += loss.detach()
+        return accelerator.reduce(total, "sum")  # type: ignore[return-value]
+
+    def exchange_nothing(self) -> None:
+        """Exchange gradients and forget them, which draws random numbers.
+
+        After a resume the next exchange is then not the first one, so it adds up numbers in the
+        same order as before the stop.
+        """
+        self.exchange.model.train()
+        with self.exchange.micro(True):
+            self.exchange.backward(0 * self._loss(self.setup.examples[:1]))
+        self.exchange.drop()
+
+    def _loss(self, items: Sequence[Encoded]) -> Tensor:
+        batch = self.setup.tensors(items, self.exchange.accelerator.device)
+        smoothing = self.setup.train.label_smoothing
+        return loss_sum(self.exchange.model, batch, self.setup.head, smoothing, self.lean)

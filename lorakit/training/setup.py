@@ -1,0 +1,43 @@
+"""The setup of a training run: examples, settings, and how examples become tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lorakit.batches import Encoded, collate, pack, to_device
+from lorakit.recipe.schema import Evaluate, Train
+from lorakit.tasks import Head
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """Everything that decides a training run, except the model and its method."""
+
+    examples: Sequence[Encoded]
+    head: Head
+    pad_id: int
+    width: int | None = None
+    """Pad every batch to this many tokens; None: to its longest example."""
+    packed: int | None = None
+    """Pack examples into rows of at most this many tokens; None: one row for each example."""
+    train: Train
+    evaluate: Evaluate
+    seed: int
+    watched: tuple[str, str]
+    """(split, metric) that selects the best state."""
+
+    def tensors(self, items: Sequence[Encoded], device: torch.device) -> dict[str, Tensor]:
+        """A batch on `device`; the labels of a causal head stay on the host, see `loss_sum`."""
+        if self.packed is not None:
+            batch = pack(items, self.packed, self.pad_id)
+        else:
+            batch = collate(items, self.head, self.pad_id, self.width)
+        token_labels = self.head is Head.CAUSAL
+        return {
+            name: value if name == "labels" and token_labels else to_device(value, device)
+            for name, value in batch.items()
+        }

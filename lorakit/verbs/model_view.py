@@ -1,0 +1,39 @@
+"""A model with its method, as plain data to be shown: its sites, its counts and its head."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from lorakit.events import HeadView, ModelPrepared, SiteGroup
+from lorakit.methods import Attachment
+from lorakit.runs.objects import counts_of
+
+
+def model_view(attachment: Attachment, head: HeadView | None) -> ModelPrepared:
+    """head: as `head_view` gives it."""
+    modules = {name.rsplit(".", 1)[0] for name in attachment.newly_initialised}
+    return ModelPrepared(
+        method=attachment.method.name,
+        sites=site_groups(attachment),
+        counts=counts_of(attachment).model_dump(),
+        newly_initialised=tuple(sorted(modules)),
+        head=head,
+    )
+
+
+_SiteKind = tuple[str, str, tuple[int, int] | None, int | None, float | None]
+"""The first five fields of a `SiteGroup`."""
+
+
+def site_groups(attachment: Attachment) -> tuple[SiteGroup, ...]:
+    """The sites of an attachment, those that differ only in their layer's number together."""
+    groups: dict[_SiteKind, list[int]] = {}
+    for site in attachment.sites:
+        delta: Any = site.module.delta[site.part]  # type: ignore[index]
+        weight = re.sub(r"\.\d+(?=\.|$)", ".*", site.name)
+        kind: _SiteKind = (site.target, weight, None, None, None)
+        if hasattr(delta, "A"):
+            kind = (site.target, weight, site.shape, delta.A.shape[0], float(delta.scale))
+        groups.setdefault(kind, []).append(sum(p.numel() for p in delta.parameters()))
+    return tuple(SiteGroup(*kind, len(sizes), sum(sizes)) for kind, sizes in groups.items())

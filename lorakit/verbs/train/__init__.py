@@ -1,0 +1,178 @@
+"""`lorakit train`: every seed of a recipe, each ending in a proven adapter, and one result."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lorakit.bases.outline import outline
+from lorakit.batches import refuse_too_long
+from lorakit.evaluation.answers import read_splits, scored_splits
+from lorakit.events import (
+    AnotherUnfinished,
+    FinishedBefore,
+    Observer,
+    SeedFinishedBefore,
+    SeedStarted,
+)
+from lorakit.recipe.load import Loaded
+from lorakit.recipe.schema import Recipe
+from lorakit.runs.finished import finished, intact_seed, not_compared, refuse_other_numbers
+from lorakit.runs.folder import (
+    begun,
+    claimed,
+    find_adapter,
+    folder_of,
+    open_run,
+    record_data,
+    refuse_other_data,
+    same_recipe,
+    seed_folder,
+    unfinished_others,
+)
+from lorakit.runs.inputs import base_files, record_base_files, refuse_other_base_files
+from lorakit.runs.objects import attach, counts_of, resolve_precision
+from lorakit.runs.result import Result, SeedResult
+from lorakit.runs.undo import undone_if_refused
+from lorakit.training.plan import share
+from lorakit.verbs.train.accelerator import make_accelerator
+from lorakit.verbs.train.job import RecipeJob
+from lorakit.verbs.train.result import combined, early_stops, fixed_labels, now, write_report
+from lorakit.verbs.train.seed import train_seed
+
+log = logging.getLogger(__name__)
+
+
+def train_recipe(
+    loaded: Loaded, runs: Path, observe: Observer, restart: bool = False
+) -> tuple[Path, Result]:
+    """Train, score, save and prove every seed; returns the run folder and its result.
+
+    A run that is already complete is returned as it is, unless `restart`. An InputError that shows
+    before the first step is raised before the run folder is made, as far as that is possible.
+    """
+    recipe = fixed_labels(loaded.recipe)
+    run = folder_of(loaded, runs)
+    if not restart:
+        done = finished(run, recipe)
+        if done is not None:
+            _report_finished(run, recipe, done, observe)
+            return run, done
+    job = _prepare(recipe, run, runs, observe)
+    with _claimed(job, restart):
+        if job.is_main:
+            _open_folder(job, restart)
+        job.accelerator.wait_for_everyone()
+        started = now()
+        seeds = _train_seeds(job)
+        result = combined(loaded, job, seeds, started)
+        if job.is_main:
+            write_report(run, result)
+        job.accelerator.wait_for_everyone()
+    return run, result
+
+
+def _report_finished(run: Path, recipe: Recipe, done: Result, observe: Observer) -> None:
+    left = not_compared(run, recipe, done)
+    observe(FinishedBefore(folder=str(run), finished=done.finished, not_compared=left))
+    if not (run / "report.html").is_file():
+        write_report(run, done)
+
+
+def _prepare(recipe: Recipe, run: Path, runs: Path, observe: Observer) -> RecipeJob:
+    """Read the inputs, and refuse what does not fit before anything is written.
+
+    The method is attached to the shapes of the base alone, so a wrong target shows here.
+    """
+    resolved = resolve_precision(recipe)
+    accelerator = make_accelerator(resolved)
+    settings = recipe.train
+    share(settings.global_batch_size, settings.micro_batch_size, accelerator.num_processes)
+    start = None
+    if recipe.start_from:
+        start = find_adapter(recipe.start_from, runs, recipe)
+    splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
+    shapes = outline(recipe.model, recipe.task.head.value, recipe.task.labels)
+    refuse_too_long(recipe.data, None, shapes.config)
+    return RecipeJob(
+        recipe=recipe,
+        resolved=resolved,
+        run=run,
+        splits=splits,
+        start=start,
+        counts=counts_of(attach(recipe, shapes)),
+        accelerator=accelerator,
+        observe=observe,
+    )
+
+
+@contextmanager
+def _claimed(job: RecipeJob, restart: bool) -> Iterator[None]:
+    """Inside, no other command trains into the run folder, and a refused run leaves nothing in it.
+
+    The main process holds the lock.
+    """
+    if not job.is_main:
+        yield
+        return
+    with claimed(job.run), undone_if_refused(job.run, restart):
+        yield
+
+
+def _open_folder(job: RecipeJob, restart: bool) -> None:
+    """Compare the records of the run folder with today's inputs, or make it, and record those."""
+    run = job.run
+    resumes = begun(run) and not restart
+    if not restart:
+        same_recipe(run, job.recipe)
+    if not begun(run):
+        for other, changes in unfinished_others(run, job.recipe).items():
+            job.observe(AnotherUnfinished(folder=str(other), changes=changes))
+    base = base_files(job.recipe.model, job.start)
+    if resumes:
+        _compare_inputs(job, base)
+    open_run(run, job.recipe, restart)
+    record_data(run, job.splits)
+    record_base_files(run, base)
+
+
+def _compare_inputs(job: RecipeJob, base: dict[str, str]) -> None:
+    """InputError: a seed that is there was trained on something else, or its files have changed."""
+    left: list[str] = []
+    for seed in job.recipe.seeds:
+        result = intact_seed(seed_folder(job.run, seed))
+        if result is not None:
+            left += refuse_other_numbers(job.run, job.recipe, result)
+    left += refuse_other_data(job.run, job.splits)
+    left += refuse_other_base_files(job.run, base)
+    for what in left:
+        log.warning("%s: not compared with that of the seeds that are there: %s", job.run, what)
+
+
+def _train_seeds(job: RecipeJob) -> list[SeedResult]:
+    """The results of all seeds; those that were trained to their end earlier are not trained
+    again."""
+    seeds = job.recipe.seeds
+    before = {seed: intact_seed(seed_folder(job.run, seed)) for seed in seeds}
+    # Otherwise a process might find the seed that another one has just finished.
+    job.accelerator.wait_for_everyone()
+    results = []
+    for seed in seeds:
+        folder = seed_folder(job.run, seed)
+        result = before[seed]
+        if result is None:
+            job.observe(SeedStarted(seed=seed, of=list(seeds), folder=str(job.run)))
+            result = train_seed(job.of_seed(seed))
+        else:
+            job.observe(SeedFinishedBefore(seed=seed, folder=str(folder)))
+            if job.is_main:
+                # It may have been stopped between writing its result and this.
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        results.append(result)
+    return results
+
+
+__all__ = ["early_stops", "train_recipe", "write_report"]

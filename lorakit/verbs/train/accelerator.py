@@ -1,0 +1,47 @@
+"""The Accelerator of a recipe: its device, its processes and its precision."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch.distributed import is_initialized
+
+from lorakit.errors import RecipeError
+from lorakit.recipe.schema import Recipe
+from lorakit.runs.objects import precision_of
+from lorakit.training.processes import check_strategy, on_cpus
+
+
+def make_accelerator(recipe: Recipe) -> Accelerator:
+    """For a recipe from `resolve_precision`. RecipeError: this machine does not have its precision,
+    or a strategy that lorakit does not support."""
+    precision = precision_of(recipe)
+    try:
+        accelerator = _accelerator(
+            mixed_precision=precision, cpu=on_cpus(os.environ.get("LORAKIT_CPU") == "1")
+        )
+    except ValueError as error:
+        raise RecipeError(
+            f"train.precision {recipe.train.precision} is not available on this machine: {error}"
+        ) from error
+    if precision == "fp16" and accelerator.device.type == "cpu":
+        # accelerate would silently train in fp32.
+        raise RecipeError(
+            "train.precision fp16 is not available on this machine: it needs a GPU; take bf16 or "
+            "fp32"
+        )
+    check_strategy(accelerator, precision, recipe.train)
+    return accelerator
+
+
+def _accelerator(**wanted: Any) -> Accelerator:
+    try:
+        return Accelerator(**wanted)
+    except ValueError:
+        # accelerate refuses a precision other than that of the process's first Accelerator, and has
+        # no public way to change it.
+        AcceleratorState._reset_state(reset_partial_state=not is_initialized())
+        return Accelerator(**wanted)

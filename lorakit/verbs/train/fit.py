@@ -1,0 +1,122 @@
+"""The stage of a seed in which it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from accelerate.utils import set_seed
+from torch import nn
+
+from lorakit.bases.base import Base
+from lorakit.bases.load import load
+from lorakit.evaluation.answers import Answer, Scores, score_answers
+from lorakit.events import to_all
+from lorakit.methods import Attachment
+from lorakit.runs.failing_metrics import of_the_first
+from lorakit.runs.objects import attach
+from lorakit.runs.resume import Journal, ResumeState, made_with
+from lorakit.training.loop import FitResult, train
+from lorakit.training.processes import is_sharded
+from lorakit.training.saving import Checkpoints
+from lorakit.training.setup import Setup
+from lorakit.verbs.train.job import SeedJob
+from lorakit.verbs.train.ready import ReadySeed
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedSeed:
+    """A seed after its last step; the model holds the kept state.
+
+    answers: of the kept state by split, as far as the last evaluation was of it.
+    """
+
+    base: Base
+    attachment: Attachment
+    fit: FitResult
+    answers: dict[str, list[Answer]]
+
+
+class EvaluationScorer:
+    """Scores the model during training; `answers` are those of the latest evaluation."""
+
+    def __init__(self, job: SeedJob, ready: ReadySeed, watched: tuple[str, str]):
+        self.job = job
+        self.examiner = ready.examiner
+        self.watched = watched
+        self.answers: dict[str, list[Answer]] = {}
+
+    def __call__(self, model: nn.Module) -> Scores:
+        task = self.job.recipe.task
+        self.answers = {split: self.examiner.answers(model, split) for split in task.eval_splits}
+        scores = {
+            split: score_answers(task, answers, self.examiner.failed)
+            for split, answers in self.answers.items()
+        }
+        return of_the_first(scores, self.watched, self.job.accelerator)
+
+
+def fit(job: SeedJob, ready: ReadySeed, baseline: Scores) -> FittedSeed:
+    """Train to the end, or on from the checkpoint; metrics.jsonl and checkpoints grow meanwhile."""
+    setup = _setup(job, ready)
+    # Dropout differs between processes, and nothing else does.
+    set_seed(job.seed, device_specific=job.accelerator.num_processes > 1)
+    score = EvaluationScorer(job, ready, setup.watched)
+    file = job.folder / "metrics.jsonl" if job.is_main else None
+    length = None if ready.resumed is None else ready.resumed.journal
+    with Journal(file, length) as journal:
+        checkpoints = Checkpoints(
+            folder=job.checkpoints,
+            settings=job.recipe.train.checkpoint,
+            start=ready.saved,
+            about=partial(_resume_state, ready, baseline, journal),
+        )
+        observe = to_all(job.observe, journal.write)
+        result = train(ready.attachment, setup, job.accelerator, score, observe, checkpoints)
+    base = ready.base
+    attachment = ready.attachment
+    if is_sharded(job.accelerator):
+        base, attachment = _load_kept(job, ready, result)
+    answers = score.answers if result.best_step == result.steps else {}
+    return FittedSeed(base=base, attachment=attachment, fit=result, answers=answers)
+
+
+def _setup(job: SeedJob, ready: ReadySeed) -> Setup:
+    recipe = job.recipe
+    length = recipe.data.max_length
+    return Setup(
+        examples=ready.encoded,
+        head=recipe.task.head,
+        pad_id=ready.base.tokenizer.pad_token_id,
+        width=length if recipe.data.padding == "max_length" else None,
+        packed=length if recipe.data.packing else None,
+        train=recipe.train,
+        evaluate=recipe.evaluate,
+        seed=job.seed,
+        watched=(recipe.task.eval_splits[0], recipe.task.primary),
+    )
+
+
+def _resume_state(ready: ReadySeed, baseline: Scores, journal: Journal) -> dict[str, Any]:
+    """For a checkpoint that is written now."""
+    state = ResumeState(
+        fingerprint=ready.about.fingerprint,
+        base_scores=baseline,
+        journal=journal.length(),
+        seconds=ready.clock.seconds(),
+        made_with=made_with(),
+    )
+    return state.model_dump(mode="json")
+
+
+def _load_kept(job: SeedJob, ready: ReadySeed, result: FitResult) -> tuple[Base, Attachment]:
+    """The kept state on a base that is loaded again, because the trained model is in parts."""
+    job.accelerator.free_memory()
+    recipe = job.recipe
+    base = load(recipe.model, recipe.task.head.value, recipe.task.labels, recipe.train.fast)
+    attachment = attach(recipe, base)
+    attachment.load_state(result.state)
+    base.to(job.accelerator.device)
+    ready.examiner.attachment = attachment
+    return base, attachment

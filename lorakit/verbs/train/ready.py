@@ -1,0 +1,129 @@
+"""The first two stages of a seed: prepare the model and its examples, and score it untrained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from accelerate.utils import set_seed
+
+from lorakit.adapters.about import About
+from lorakit.adapters.files import read_adapter
+from lorakit.adapters.start_from import start_from
+from lorakit.bases.base import Base
+from lorakit.bases.load import load
+from lorakit.batches import Encoded
+from lorakit.errors import RecipeError
+from lorakit.evaluation.answers import Scores
+from lorakit.events import BaselineScored, StartedFrom
+from lorakit.methods import Attachment
+from lorakit.runs.failing_metrics import refuse_missing_metric
+from lorakit.runs.objects import Examiner, attach, autocast, training_set
+from lorakit.runs.resume import ResumeState, newest_checkpoint, resume_state_of
+from lorakit.training.checkpoint import Saved
+from lorakit.verbs.heads import head_view, warn_other_order
+from lorakit.verbs.model_view import model_view
+from lorakit.verbs.train.about import about
+from lorakit.verbs.train.clock import StageClock
+from lorakit.verbs.train.job import SeedJob, untrained_slices
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadySeed:
+    """A seed before its first step.
+
+    about: made of the base as it was loaded. encoded: the training examples. saved, resumed: the
+    checkpoint to resume from, and what the run added to it; None: training starts at step 0.
+    """
+
+    base: Base
+    attachment: Attachment
+    about: About
+    encoded: list[Encoded]
+    examiner: Examiner
+    saved: Saved | None
+    resumed: ResumeState | None
+    clock: StageClock
+
+
+def prepare(job: SeedJob) -> ReadySeed:
+    """Load the base, attach the method, encode the examples; or refuse what does not fit."""
+    clock = StageClock()
+    recipe = job.recipe
+    task = recipe.task
+    saved = newest_checkpoint(job.folder, job.accelerator)
+    # Before the head and A are drawn.
+    set_seed(job.seed, deterministic=recipe.train.deterministic)
+    base = load(recipe.model, task.head.value, task.labels, recipe.train.fast)
+    attachment = attach(recipe, base)
+    card = about(recipe, base, attachment)
+    resumed = None
+    if saved is not None:
+        resumed = resume_state_of(saved, card.fingerprint, job.accelerator.num_processes)
+        clock.resume(resumed.seconds)
+    _start(job, base, attachment)
+    examiner = Examiner(
+        recipe, base.tokenizer, base.config, job.scored, attachment, job.observe, job.seed
+    )
+    encoded = training_set(recipe, job.splits[task.train_split], base.tokenizer)
+    refuse_unused(recipe.model.new_tokens, encoded, base.tokenizer)
+    if resumed is None:
+        clock.stage_ended("load")
+    return ReadySeed(
+        base=base,
+        attachment=attachment,
+        about=card,
+        encoded=encoded,
+        examiner=examiner,
+        saved=saved,
+        resumed=resumed,
+        clock=clock,
+    )
+
+
+def _start(job: SeedJob, base: Base, attachment: Attachment) -> None:
+    """Load the adapter that training starts from, move the model to its device, and report it."""
+    not_filled = None
+    if job.start is not None:
+        not_filled = start_from(read_adapter(job.start), attachment)
+        job.observe(StartedFrom(folder=str(job.start), fresh=not_filled))
+    base.to(job.accelerator.device)
+    head = head_view(job.recipe, base, attachment, not_filled)
+    warn_other_order(head)
+    job.observe(model_view(attachment, head))
+
+
+def refuse_unused(new_tokens: Sequence[str], encoded: Sequence[Encoded], tokenizer: Any) -> None:
+    """RecipeError: no example holds a new token, so its row would never be trained."""
+    seen = {token for item in encoded for token in item.inputs["input_ids"]}
+    for text in new_tokens:
+        if tokenizer.convert_tokens_to_ids(text) not in seen:
+            raise RecipeError(
+                f"model.new_tokens: no example of the training split holds {text!r}; leave it out"
+            )
+
+
+def score_untrained(job: SeedJob, ready: ReadySeed) -> Scores:
+    """The baseline: the scores before training, on a slice of each split.
+
+    InputError: the metric that selects the best state cannot be computed.
+    """
+    if ready.resumed is None:
+        scores = _score_untrained(job, ready)
+        ready.clock.stage_ended("base score")
+    else:
+        scores = ready.resumed.base_scores
+    job.observe(BaselineScored(scores=scores, slices=untrained_slices(job.recipe, job.splits)))
+    refuse_missing_metric(job.recipe.task, scores)
+    return scores
+
+
+def _score_untrained(job: SeedJob, ready: ReadySeed) -> Scores:
+    # Every method but one that adds tokens leaves the outputs as they are until it is trained.
+    bare = nullcontext()
+    if job.recipe.method.added_tokens:
+        bare = ready.attachment.off()
+    with bare, autocast(job.recipe, job.accelerator.device):
+        return ready.examiner.untrained(ready.base.model)

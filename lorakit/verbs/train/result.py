@@ -1,0 +1,95 @@
+"""The result of a run over all its seeds, and the files that show it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+from lorakit.adapters.files import read_adapter
+from lorakit.evaluation.answers import scored_splits
+from lorakit.notes import Note, has
+from lorakit.recipe.load import Loaded
+from lorakit.recipe.schema import Recipe
+from lorakit.report.page import write_page
+from lorakit.runs.environment import environment
+from lorakit.runs.folder import read_lines, seed_folder
+from lorakit.runs.result import Result, SeedResult
+from lorakit.verbs.train.job import RecipeJob, predictions_file, untrained_slices
+
+
+def combined(loaded: Loaded, job: RecipeJob, seeds: Sequence[SeedResult], started: str) -> Result:
+    """The result of all seeds. started: as `now` gives it."""
+    recipe = job.recipe
+    about = read_adapter(seed_folder(job.run, seeds[0].seed) / "adapter").about
+    assert about is not None
+    notes = [*loaded.notes, *_notes(job, seeds)]
+    return Result(
+        recipe=loaded.name,
+        task=recipe.task.name,
+        model=about.base,
+        model_revision=about.revision,
+        method=recipe.method.model_dump(mode="json"),
+        primary=recipe.task.primary,
+        splits=scored_splits(recipe.task),
+        counts=job.counts,
+        seeds=tuple(seeds),
+        published=dict(recipe.expect.scores),
+        published_source=recipe.expect.source,
+        comparable=not has(notes, "other setting"),
+        recipe_values=recipe.plain(),
+        environment=environment(),
+        started=started,
+        finished=now(),
+        notes=tuple(notes),
+    )
+
+
+def _notes(job: RecipeJob, seeds: Sequence[SeedResult]) -> list[Note]:
+    notes = []
+    if job.recipe.train.precision == "auto":
+        frozen = job.resolved.model.dtype
+        products = job.resolved.train.precision
+        if products == "fp32":  # no autocast: products are in the dtype of the weights
+            products = frozen
+        text = f"precision auto: frozen weights in {frozen}, products in {products}"
+        notes.append(Note(kind="precision", text=text))
+    for split, part in untrained_slices(job.recipe, job.splits).items():
+        text = f"untrained, {split}: scored on {part}, evenly spread"
+        notes.append(Note(kind="untrained slice", text=text))
+    for text in early_stops(seeds, job.recipe.evaluate.patience):
+        notes.append(Note(kind="early stop", text=text))
+    return notes
+
+
+def early_stops(seeds: Sequence[SeedResult], patience: int | None) -> list[str]:
+    """A note for each seed that evaluate.patience ended before its last step."""
+    return [
+        f"seed {seed.seed} was stopped early (evaluate.patience {patience}): after step "
+        f"{seed.steps:,} of {seed.planned_steps:,}, so {seed.not_trained:,} steps were not trained"
+        for seed in seeds
+        if seed.not_trained
+    ]
+
+
+def fixed_labels(recipe: Recipe) -> Recipe:
+    """The recipe with the labels that its training file has, so that the run does not need the file
+    later."""
+    if "classes" not in type(recipe.task).model_fields or not recipe.task.labels:
+        return recipe
+    task = recipe.task.model_copy(update={"classes": recipe.task.labels})
+    return recipe.model_copy(update={"task": task})
+
+
+def write_report(run: Path, result: Result) -> None:
+    """Write result.json, which says that the run is complete, and report.html."""
+    result.write(run / "result.json")
+    seeds = {seed.seed: seed_folder(run, seed.seed) for seed in result.seeds}
+    logs = {seed: read_lines(folder / "metrics.jsonl") for seed, folder in seeds.items()}
+    first = seeds[result.seeds[0].seed]
+    write_page(run, result, logs, read_lines(predictions_file(first, result.splits[0])))
+
+
+def now() -> str:
+    """UTC, in ISO 8601, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

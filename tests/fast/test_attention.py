@@ -1,0 +1,216 @@
+"""Attention by products: transformers' values, gradients and masks, and when it steps aside."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    T5Config,
+    T5ForSequenceClassification,
+)
+
+from lorakit.fast import attention as module
+from lorakit.fast import make_fast
+from lorakit.fast.attention import FIRST_ONLY, NAME, attention_by_products, use_fast_attention
+from lorakit.models import family_of
+from tests.rounding import assert_near
+
+TERMS = 256
+"""Of a gradient: 8 numbers of a head, up to 70 keys, and the sums of the softmax."""
+SMALL = {"num_attention_heads": 4, "vocab_size": 50, "hidden_size": 32}
+ENCODER = {
+    **SMALL,
+    "num_hidden_layers": 2,
+    "intermediate_size": 64,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+MODELS = {
+    "bert": lambda: BertForSequenceClassification(BertConfig(**ENCODER)),
+    "roberta": lambda: RobertaForSequenceClassification(RobertaConfig(**ENCODER)),
+    "gpt2": lambda: GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=50,
+            n_embd=32,
+            n_head=4,
+            n_layer=2,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+        )
+    ),
+    "llama": lambda: LlamaForCausalLM(
+        LlamaConfig(**SMALL, num_key_value_heads=2, num_hidden_layers=2, intermediate_size=64)
+    ),
+}
+IDS = torch.randint(5, 50, (3, 9), generator=torch.Generator().manual_seed(0))
+RIGHT = torch.tensor([[1] * 9, [1] * 6 + [0] * 3, [1] * 2 + [0] * 7])
+
+
+@pytest.fixture
+def everywhere(monkeypatch):
+    """The products in every case, so that float32 shows whether they are the same."""
+    monkeypatch.setattr(module, "_faster", lambda *_: True)
+
+
+def _pair(name: str):
+    torch.manual_seed(0)
+    plain = MODELS[name]()
+    torch.manual_seed(0)
+    fast = MODELS[name]()
+    assert use_fast_attention(fast)
+    return plain, fast
+
+
+def _run(model, mask):
+    logits = model(input_ids=IDS, attention_mask=mask).logits
+    if logits.ndim == 3:
+        logits = logits[(torch.ones_like(IDS) if mask is None else mask).bool()]
+    model.zero_grad()
+    (logits * torch.linspace(-1, 1, logits.numel()).view_as(logits)).sum().backward()
+    return logits.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("mask", [None, RIGHT, RIGHT.flip(1)], ids=["all", "right", "left"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_gives_the_same(name, mask, everywhere):
+    plain, fast = _pair(name)
+    (logits, gradients), (wanted, wanted_gradients) = _run(fast, mask), _run(plain, mask)
+    assert_near(logits, wanted)
+    assert_near(gradients, wanted_gradients)
+
+
+def _masks(queries: int, keys: int) -> dict:
+    seen = torch.rand(2, 1, queries, keys) > 0.3
+    seen[..., 0] = True
+    return {
+        "none": None,
+        "seen": seen,
+        "row": seen[:, :, :1],
+        "added": torch.where(seen, 0.0, -1e4),
+    }
+
+
+@pytest.mark.parametrize("keys", [7, 70])
+@pytest.mark.parametrize("mask", ["none", "seen", "row", "added"])
+@pytest.mark.parametrize(("dtype", "terms"), [(torch.float64, TERMS), (torch.bfloat16, 4)])
+def test_products_and_torchs_attention_agree_in_value_and_gradient(dtype, terms, mask, keys):
+    torch.manual_seed(0)
+    held = [torch.randn(2, 4, n, 8, dtype=dtype, requires_grad=True) for n in (5, keys, keys)]
+    unseen, out = _masks(5, keys)[mask], torch.randn(2, 4, 5, 8, dtype=dtype)
+    unseen = unseen if unseen is None or unseen.dtype == torch.bool else unseen.to(dtype)
+    found = attention_by_products(*held, unseen, 0.3)
+    wanted = F.scaled_dot_product_attention(*held, attn_mask=unseen, scale=0.3)
+    assert_near(found, wanted, terms)
+    gradients = [torch.autograd.grad(y, held, out) for y in (found, wanted)]
+    assert_near(*gradients, terms)
+
+
+@pytest.mark.parametrize("mask", ["none", "seen", "added"])
+def test_its_gradient_is_the_derivative(mask):
+    torch.manual_seed(0)
+    held = tuple(
+        torch.randn(2, 2, n, 3, dtype=torch.float64, requires_grad=True) for n in (4, 5, 5)
+    )
+    unseen = _masks(4, 5)[mask]
+    assert torch.autograd.gradcheck(lambda *x: attention_by_products(*x, unseen, 0.7), held)
+
+
+def test_what_is_unseen_has_no_gradient():
+    q, k, v = (torch.randn(2, 4, 6, 8, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    seen = torch.tensor([True] * 4 + [False] * 2).expand(2, 1, 6, 6)
+    attention_by_products(q, k, v, seen, None).square().sum().backward()
+    assert not k.grad[:, :, 4:].any()
+    assert not v.grad[:, :, 4:].any()
+    assert k.grad[:, :, :4].any()
+
+
+def test_when_it_is_taken():
+    q = torch.randn(1, 2, 5, 4, requires_grad=True)
+    long = torch.randn(1, 2, module.LONGEST_BF16_KEYS + 1, 4, requires_grad=True)
+    assert not module._faster(q, q, 0.0, {})
+    assert module._faster(q, q, 0.1, {})
+    assert module._faster(q.bfloat16(), q.bfloat16(), 0.0, {})
+    assert not module._faster(long.bfloat16(), long.bfloat16(), 0.0, {})
+    assert not module._faster(q, q, 0.1, {"softcap": 30.0})
+    with torch.no_grad():
+        assert not module._faster(q, q, 0.1, {})
+
+
+def test_dropout_is_drawn(everywhere):
+    q, k, v = (torch.randn(4, 4, 32, 8) for _ in range(3))
+    torch.manual_seed(0)
+    mean = torch.stack([attention_by_products(q, k, v, None, None, 0.2) for _ in range(400)]).mean(
+        0
+    )
+    wanted = attention_by_products(q, k, v, None, None)
+    assert not torch.equal(attention_by_products(q, k, v, None, None, 0.2), wanted)
+    assert float((mean - wanted).abs().mean()) < 0.05 * float(wanted.abs().mean()) + 0.02
+
+
+def test_one_that_attends_otherwise_is_left_alone():
+    model = BertForSequenceClassification(BertConfig(**ENCODER))
+    model.set_attn_implementation("eager")
+    assert not use_fast_attention(model)
+    assert model.config._attn_implementation == "eager"
+    assert not use_fast_attention(nn.Linear(2, 2))
+
+
+def test_relative_positions_are_transformers_own():
+    """T5 brings a bias of positions with it."""
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=50,
+        d_model=32,
+        d_kv=8,
+        num_heads=4,
+        num_layers=1,
+        d_ff=64,
+        dropout_rate=0.0,
+        decoder_start_token_id=0,
+    )
+    model = T5ForSequenceClassification(config).eval()
+    ids = torch.cat([IDS, torch.full((3, 1), config.eos_token_id)], 1)
+    wanted = model(input_ids=ids).logits
+    use_fast_attention(model)
+    assert_near(model(input_ids=ids).logits, wanted)
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+def test_the_last_layer_at_the_first_token(name, everywhere):
+    plain, fast = _pair(name)
+    make_fast(fast, family_of(name).reads_first)
+    layers = fast.base_model.encoder.layer
+    assert getattr(layers[-1].attention.self, FIRST_ONLY)
+    assert not hasattr(layers[0].attention.self, FIRST_ONLY)
+    seen = []
+    layers[-1].intermediate.register_forward_hook(
+        lambda _m, inputs, _o: seen.append(inputs[0].shape[1])
+    )
+    for mask in (None, RIGHT):
+        (logits, gradients), (wanted, wanted_gradients) = _run(fast, mask), _run(plain, mask)
+        assert_near(logits, wanted)
+        assert_near(gradients, wanted_gradients)
+    assert seen == [1, 1]
+
+
+def test_a_head_that_reads_more_keeps_its_layer():
+    """A mean over all tokens: the logits would be others, so nothing is changed."""
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(BertConfig(**ENCODER))
+    model.bert.pooler.forward = lambda hidden: hidden.mean(1)  # type: ignore[method-assign]
+    wanted = model(input_ids=IDS, attention_mask=RIGHT).logits
+    make_fast(model, family_of("bert").reads_first)
+    assert model.config._attn_implementation == NAME
+    assert not hasattr(model.bert.encoder.layer[-1].attention.self, FIRST_ONLY)
+    assert_near(model(input_ids=IDS, attention_mask=RIGHT).logits, wanted)

@@ -1,0 +1,87 @@
+"""Every event has its own kind, is plain data, and is shown or listed as not shown."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, fields, is_dataclass
+from typing import Any
+
+import pytest
+
+from lorakit import events
+from lorakit.cli.progress import NOT_SHOWN, Progress
+from lorakit.events import Event, to_all
+
+KINDS = {cls.kind: cls for cls in Event.__subclasses__()}
+GROUP = events.SiteGroup("query", "layer.*.query", (4, 4), 2, 1.0, 3, 48)
+HEAD = events.HeadView((events.HeadPart("head", "new", 8),), ("no", "yes"), (), None)
+VALUES: dict[str, Any] = {
+    "str": "text",
+    "int": 2,
+    "float": 0.5,
+    "float | None": 0.5,
+    "list[str]": ["a"],
+    "list[int]": [0, 1],
+    "dict[str, str]": {"validation": "64 of 547 examples"},
+    "dict[str, int]": {"sites": 3, "trainable": 48, "fresh": 8, "total": 96},
+    "dict[str, float]": {"accuracy": 90.0},
+    "dict[str, dict[str, float]]": {"validation": {"accuracy": 90.0}},
+    "tuple[str, ...]": ("head",),
+    "tuple[SiteGroup, ...]": (GROUP,),
+    "HeadView | None": HEAD,
+}
+
+
+def example(cls: type[Event]) -> Event:
+    assert is_dataclass(cls)
+    return cls(**{field.name: VALUES[str(field.type)] for field in fields(cls)})
+
+
+def test_the_kinds_are_those_of_every_version():
+    assert set(KINDS) == {
+        "finished_before",
+        "another_unfinished",
+        "seed_finished_before",
+        "seed",
+        "started_from",
+        "model",
+        "base",
+        "start",
+        "resumed",
+        "step",
+        "skipped",
+        "eval",
+        "stopped_early",
+        "generated",
+    }
+    assert len(KINDS) == len(Event.__subclasses__())
+
+
+@pytest.mark.parametrize("cls", KINDS.values(), ids=KINDS)
+class TestEachEvent:
+    def test_its_line_is_json_with_its_kind_first(self, cls):
+        line = example(cls).line()
+        assert next(iter(line)) == "event"
+        assert line["event"] == cls.kind
+        assert list(line)[1:] == [field.name for field in fields(cls)]
+        assert json.loads(json.dumps(line)).keys() == line.keys()
+
+    def test_it_is_frozen(self, cls):
+        event = example(cls)
+        with pytest.raises(FrozenInstanceError):
+            setattr(event, fields(cls)[0].name, None)
+
+    def test_it_is_shown_or_listed_as_not_shown(self, cls, capfd):
+        dispatcher = Progress.__dict__["show"].dispatcher
+        is_shown = dispatcher.dispatch(cls) is not dispatcher.dispatch(object)
+        assert is_shown != (cls in NOT_SHOWN)
+        progress = Progress()
+        progress(example(cls))
+        progress.close()
+
+
+def test_all_observers_are_told_in_their_order():
+    told: list[str] = []
+    observe = to_all(lambda _: told.append("first"), lambda _: told.append("second"))
+    observe(example(events.StepTaken))
+    assert told == ["first", "second"]

@@ -1,0 +1,111 @@
+"""The reload proof: it needs one base, and a base that training changed does not pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lorakit.recipe.load import load_recipe
+from lorakit.runs.result import Check, SeedResult
+from lorakit.verbs import proof
+from lorakit.verbs.train import ready, seed, train_recipe
+
+SMALL = [
+    "data.limit={train: 32, validation: 8}",
+    "train.max_steps=2",
+    "train.warmup=0.0",
+    "train.precision=fp32",
+    "seeds=[0]",
+]
+
+
+@pytest.fixture
+def loads(monkeypatch) -> list[str]:
+    """Where a base was loaded, in order."""
+    found: list[str] = []
+    real = ready.load
+    for name, module in {"ready": ready, "proof": proof}.items():
+
+        def load(*given, name=name):
+            found.append(name)
+            return real(*given)
+
+        monkeypatch.setattr(module, "load", load)
+    return found
+
+
+def checks_of(tmp_path: Path, *overrides: str, recipe: str = "quickstart") -> dict[str, Check]:
+    loaded = load_recipe(recipe, [*SMALL, *overrides])
+    run, _ = train_recipe(loaded, tmp_path / "runs", lambda event: None)
+    result = SeedResult.model_validate_json((run / "seed0" / "result.json").read_bytes())
+    return {check.name: check for check in result.checks}
+
+
+@pytest.mark.parametrize(
+    "method", ["lora", "full", "bitfit", "top_layers", "adapter_h", "adapter_l"]
+)
+def test_the_base_is_loaded_once(tmp_path, loads, method):
+    checks = checks_of(tmp_path, f"method={{name: {method}}}")
+    assert all(check.passed for check in checks.values()), checks
+    assert loads == ["ready"]
+
+
+@pytest.mark.parametrize("method", ["prefix_embedding", "prefix_layer", "lora_prefix_layer"])
+def test_a_causal_base_is_loaded_once(tmp_path, loads, method):
+    chosen = f"method={{name: {method}, prefix: 2, infix: 1}}"
+    if method.startswith("lora"):
+        chosen = f"method={{name: {method}, prompt: {{prefix: 2, infix: 1}}}}"
+    room = "data.max_length=112"
+    checks = checks_of(tmp_path, chosen, room, recipe="quickstart_generate")
+    assert all(check.passed for check in checks.values()), checks
+    assert loads == ["ready"]
+
+
+def test_a_bf16_base_is_loaded_once(tmp_path, loads):
+    checks = checks_of(tmp_path, "model.dtype=bf16")
+    assert all(check.passed for check in checks.values()), checks
+    assert loads == ["ready"]
+
+
+def test_a_frozen_weight_that_training_changed_is_found(tmp_path, loads, monkeypatch):
+    real = seed.fit
+
+    def fit(job, prepared, baseline):
+        with torch.no_grad():
+            prepared.base.model.get_input_embeddings().weight.mul_(1.5)
+        return real(job, prepared, baseline)
+
+    monkeypatch.setattr(seed, "fit", fit)
+    checks = checks_of(tmp_path)
+    assert loads == ["ready", "proof"]
+    assert not checks["reload"].passed
+    assert checks["reload"].value is not None
+    assert checks["reload"].value > 1e-2
+
+
+def test_a_head_that_is_not_in_the_file_is_found(tmp_path, monkeypatch):
+    """Its values must not be those that are in memory still."""
+    real = proof.files.attach
+
+    def attach(file, model, roles, newly_initialised):
+        kept = {n: p.detach().clone() for n, p in model.named_parameters() if "classifier" in n}
+        attachment = real(file, model, roles, newly_initialised)
+        with torch.no_grad():
+            for name, value in kept.items():
+                model.get_parameter(name).copy_(value)
+        return attachment
+
+    monkeypatch.setattr(proof.files, "attach", attach)
+    assert not checks_of(tmp_path)["reload"].passed
+
+
+def test_a_method_that_cannot_be_detached_is_loaded_again(tmp_path, loads, monkeypatch):
+    from lorakit.methods import Attachment
+    from lorakit.methods.reparam.lora import LoRAAttachment
+
+    monkeypatch.setattr(LoRAAttachment, "detach", Attachment.detach)
+    checks = checks_of(tmp_path)
+    assert all(check.passed for check in checks.values()), checks
+    assert loads == ["ready", "proof"]
