@@ -1,8 +1,11 @@
-"""The example without lorakit computes what lorakit computes: the same batches, the same losses, the same logits."""
+"""The examples run, and LoRA from scratch has the batches, losses and logits of lorakit."""
 
 from __future__ import annotations
 
 import importlib.util
+import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +23,7 @@ QUICKSTART = 2048
 """Terms on the way through its three layers of 128 and 512 numbers."""
 
 ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
 ASSETS = ROOT / "lorakit" / "assets"
 
 
@@ -27,16 +31,33 @@ class Enough(Exception):
     """Ends a run after the steps that are compared."""
 
 
-@pytest.fixture(scope="module")
-def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "lora_from_scratch", ROOT / "examples" / "lora_from_scratch.py"
-    )
+@pytest.fixture(autouse=True)
+def _same_logging() -> Iterator[None]:
+    """The examples make transformers quiet; the tests after them must hear it again."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    yield
+    logging.set_verbosity(level)
+    if bars:
+        logging.enable_progress_bar()
+
+
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    # pydantic looks up the annotations of a class in the module of that name
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def example() -> ModuleType:
+    return _load("lora_from_scratch")
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +124,59 @@ def test_merging_changes_no_logit(example):
     example.merge(model)
     assert not any(isinstance(module, example.LoRALinear) for module in model.modules())
     assert_near(example.logits_of(model, tokenizer, rows), before, QUICKSTART)
+
+
+def test_every_example_is_listed():
+    listed = re.findall(r"\((\w+\.py)\)", (EXAMPLES / "README.md").read_text("utf-8"))
+    assert sorted(listed) == sorted(path.name for path in EXAMPLES.glob("*.py"))
+
+
+def test_own_data_trains_and_predicts(capsys):
+    _load("own_data").main()
+    printed = capsys.readouterr().out
+    assert "all checks passed: True" in printed
+    assert "'We found the book great.' is positive" in printed
+
+
+def test_own_method_learns_and_merges(capsys):
+    _load("own_method").main()
+    printed = capsys.readouterr().out
+    losses = [float(text) for text in re.findall(r"loss ([\d.]+)", printed)]
+    assert losses[-1] < losses[0]
+    difference = re.search(r"no logit differs by more than (\S+)", printed)
+    assert difference is not None
+    assert float(difference[1]) < 1e-4
+
+
+def test_own_method_off_is_the_base_and_state_is_checked():
+    from lorakit.errors import AdapterError
+
+    module = _load("own_method")
+    attachment = module.attached()
+    ids = {"input_ids": torch.tensor([[5, 6, 7]])}
+    with torch.no_grad():
+        base = attachment.model(**ids).logits
+        for site in attachment.sites:
+            site.module.gain.fill_(0.5)
+        assert not torch.equal(attachment.model(**ids).logits, base)
+        with attachment.off():
+            assert torch.equal(attachment.model(**ids).logits, base)
+    with pytest.raises(AdapterError, match="unknown_name"):
+        attachment.load_state({**attachment.state(), "unknown_name": torch.zeros(1)})
+
+
+def test_own_task_reads_and_scores(tmp_path, capsys):
+    from lorakit.errors import DataError
+    from lorakit.tasks import Data
+
+    module = _load("own_task")
+    module.main()
+    assert "'within_one': 100.0" in capsys.readouterr().out
+    path = tmp_path / "reviews.txt"
+    path.write_text("1\tbad\n6\tgood\n", encoding="utf-8")
+    task = module.Stars(train=str(path), validation=str(path))
+    assert [e.target for e in task.read("train", Data(limit={"train": 1}))] == [0]
+    with pytest.raises(DataError, match=r"reviews\.txt:2: '6'"):
+        task.read("train", Data())
+    with pytest.raises(DataError):
+        task.score(["1"], [])
