@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 if sys.platform == "win32":
     raise ImportError(
-        "lorakit does not run on Windows: it needs POSIX signals and file locks; use Linux, or WSL 2"
+        "lorakit does not run on Windows: it needs POSIX signals and file locks; "
+        "use Linux, or WSL 2"
     )
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""`python -m lorakit`: what accelerate launches."""
+"""`python -m lorakit`: the command line, as accelerate's launcher starts it."""
 
 from lorakit.cli import main
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from lorakit.recipe.schema import Recipe
+    from lorakit.runs.pointer import Pointer
     from lorakit.runs.result import Result
     from lorakit.verbs.evaluate import Evaluated
 
@@ -67,7 +68,7 @@ class Run:
     @cached_property
     def adapter(self) -> Path:
         """The adapter of the only seed, or of the seed with the best primary score."""
-        from lorakit.runs.folder import choose_seed
+        from lorakit.runs.seeds import choose_seed
 
         return choose_seed(self.folder, None)[0] / "adapter"
 
@@ -138,10 +139,11 @@ def load(
     adapter was trained on. device: None leaves the model on the CPU. AdapterError, ModelError: it does not fit.
     """
     from lorakit.models import Model
+    from lorakit.runs.pointer import Pointer
     from lorakit.runs.source import load_source, open_source
 
     with _trust(trust_remote_code):
-        source = open_source(str(path), base=base)
+        source = open_source(Pointer(str(path), base=base))
         if source.recipe is not None:
             spec = source.recipe.model
         else:
@@ -166,8 +168,8 @@ def evaluate(
     """
     from lorakit.verbs.evaluate import evaluate as evaluate_path
 
-    with _pointed(options) as at:
-        return evaluate_path(str(path), splits, out=None if out is None else Path(out), **at)
+    with _pointed(path, options) as pointer:
+        return evaluate_path(pointer, splits, None if out is None else Path(out))
 
 
 def generate(path: str | Path, prompts: Sequence[str], **options: Any) -> list[str]:
@@ -176,10 +178,11 @@ def generate(path: str | Path, prompts: Sequence[str], **options: Any) -> list[s
     options: task (of an adapter that does not name one, such as "e2e"), base, seed, any_base, trust_remote_code, and
     overrides of the recipe, such as `decode={"max_new_tokens": 40}`. InputError: the model does not write texts.
     """
-    from lorakit.verbs.generate import generate_texts
+    from lorakit.verbs.generate import Wanted, generate_texts
 
-    with _pointed(options) as at:
-        return [str(answer.prediction) for answer in generate_texts(str(path), prompts, **at)]
+    with _pointed(path, options) as pointer:
+        answers = generate_texts(pointer, Wanted(prompts=tuple(prompts)))
+    return [str(answer.prediction) for answer in answers]
 
 
 def merge(path: str | Path, to: str | Path, dtype: str = "fp32", **options: Any) -> dict[str, Any]:
@@ -191,8 +194,8 @@ def merge(path: str | Path, to: str | Path, dtype: str = "fp32", **options: Any)
     from lorakit.verbs.merge import merge as merge_path
 
     proof = {key: options.pop(key) for key in ("examples", "tolerance") if key in options}
-    with _pointed(options) as at:
-        return merge_path(str(path), Path(to), dtype, **proof, **at)
+    with _pointed(path, options) as pointer:
+        return merge_path(pointer, Path(to), dtype, **proof)
 
 
 def score(task: str, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
@@ -328,13 +331,15 @@ def _as_overrides(values: Values, under: str = "") -> list[str]:
 
 
 @contextmanager
-def _pointed(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The keywords of a verb from those of the API, inside the permission to run a checkpoint's code."""
+def _pointed(path: str | Path, options: dict[str, Any]) -> Iterator[Pointer]:
+    """The pointer of a command, inside the permission to run a checkpoint's code."""
+    from lorakit.runs.pointer import Pointer
+
     names = ("task", "base", "seed", "any_base")
     at = {name: options.pop(name) for name in names if name in options}
     trusted = options.pop("trust_remote_code", False)
     with _trust(trusted):
-        yield {**at, "overrides": _as_overrides(options)}
+        yield Pointer(str(path), overrides=tuple(_as_overrides(options)), **at)
 
 
 def _trust(granted: bool) -> Any:

@@ -1,4 +1,4 @@
-"""What is written is on the disk, not only on its way there: a power cut loses no file that was said to be whole."""
+"""Durable files: synced to the disk, so that a power cut loses nothing that was saved."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import shutil
 from glob import escape
 from pathlib import Path
 
+DIGEST_BYTES = 16
+READ_BYTES = 1 << 20
+
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk. OSError: there is no room for them, say."""
+    """Wait until a file, or the names in a folder, are on the disk. OSError: no space, say."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -19,7 +22,7 @@ def sync(path: Path) -> None:
 
 
 def sync_all(folder: Path) -> None:
-    """Every file of a folder, then the folder."""
+    """Sync every file of a folder, then the folder."""
     for path in sorted(folder.iterdir()):
         if path.is_file():
             sync(path)
@@ -27,8 +30,10 @@ def sync_all(folder: Path) -> None:
 
 
 def scratch_for(folder: Path) -> Path:
-    """The hidden folder beside `folder` in which it is written before it is renamed. What processes that were killed
-    left of earlier attempts is removed: it may be as large as a model."""
+    """The hidden folder next to `folder` in which it is written before it is renamed.
+
+    Scratch folders of processes that were killed are removed: each may be as large as a model.
+    """
     for left in folder.parent.glob(f".{escape(folder.name)}.*"):
         pid = left.suffix.removeprefix(".")
         if pid.isdigit() and not _is_alive(int(pid)):
@@ -41,15 +46,15 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):  # another user's
+    except (OSError, OverflowError):  # a process of another user
         return True
     return True
 
 
 def file_digest(path: Path) -> str:
-    """Of a file's bytes. OSError: it cannot be read."""
-    digest = hashlib.blake2b(digest_size=16)
+    """The BLAKE2b digest of a file's bytes, in hex. OSError: it cannot be read."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     with path.open("rb") as file:
-        while part := file.read(1 << 20):
+        while part := file.read(READ_BYTES):
             digest.update(part)
     return digest.hexdigest()

@@ -1,29 +1,30 @@
-"""The exceptions that lorakit raises: each has an exit code and a stable `code` for programs.
+"""Exceptions that lorakit raises, each with an exit code and a stable `code` for programs.
 
     LorakitError                   exit 1
     ├── InputError                 exit 2: the user can fix it
     │   ├── RecipeError            a recipe, an override, a name that does not exist
     │   ├── DataError              a data file, a row, a label
-    │   │   └── DataUnavailable    not on this machine, and not downloaded either
-    │   ├── TargetError            a target that matches nothing, or the wrong thing
+    │   │   └── DataUnavailable    not on this machine, and cannot be downloaded
+    │   ├── TargetError            a target that matches nothing, or the wrong weight
     │   ├── ModelError             a base model that is absent or does not fit
     │   │   └── ModelUnavailable
     │   ├── AdapterError           an adapter file that is absent, damaged or foreign
     │   │   └── AdapterUnavailable
     │   └── Unavailable            the base of the three
-    ├── TrainingError              exit 1: the run cannot go on (a dead adapter, a loss that is not finite)
+    ├── TrainingError              exit 1: a dead adapter, or a loss that is not finite
     ├── MetricError                exit 1: a metric's program failed, or did not answer in time
     ├── ToleranceError             exit 1: a check ran, and its result is outside its tolerance
+    ├── ChildError                 a process that this one started failed: its code and exit code
     └── Stopped                    exit 130 or 143: Ctrl-C or SIGTERM, after a checkpoint
 
-A decision is made by the class or its `code`, never by the words of the message. Every message says what was found, where,
-and what to do; the offending value is in it.
+Decisions are made by the class or its `code`, never by the words of the message. Every message says
+what was found, where, and what to do; the offending value is in it.
 """
 
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,12 +34,12 @@ class LorakitError(Exception):
     """The base of all errors that lorakit raises on purpose."""
 
     exit_code = 1
-    code: ClassVar[str] = "error"
+    code: str = "error"
     """Stable across versions, unlike the message."""
 
 
 class InputError(LorakitError, ValueError):
-    """A mistake in what the user gave. A ValueError too, so that pydantic attaches the path of the field."""
+    """A mistake in the input. Also a ValueError, so that pydantic adds the path of the field."""
 
     exit_code = 2
     code = "input"
@@ -65,7 +66,7 @@ class AdapterError(InputError):
 
 
 class Unavailable(InputError):
-    """Something is not on this machine and cannot be downloaded now. A file that is there and wrong is another error."""
+    """Something is not on this machine and cannot be downloaded; damage is another error."""
 
     code = "unavailable"
 
@@ -95,13 +96,22 @@ class ToleranceError(LorakitError):
 
 
 class Stopped(LorakitError):
-    """The user, or a scheduler, asked for it; nothing is wrong."""
+    """The user or a scheduler stopped the process; nothing is wrong."""
 
     exit_code = 130
     code = "stopped"
 
     def __init__(self, message: str, exit_code: int = 130):
         super().__init__(message)
+        self.exit_code = exit_code
+
+
+class ChildError(LorakitError):
+    """A process that this one started has failed: with its message, code and exit code."""
+
+    def __init__(self, message: str, code: str, exit_code: int):
+        super().__init__(message)
+        self.code = code
         self.exit_code = exit_code
 
 

@@ -1,4 +1,4 @@
-"""Notes on a run or a table: a kind that programs decide by, and a text that people read."""
+"""Note: a remark on a run or a table, with a kind for programs and a text for people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Kind = Literal["other setting", "precision", "untrained slice", "early stop", "g
 
 
 class Note(Config):
-    """One thing that a reader of a result should know."""
+    """One remark that a reader of a result should know."""
 
     kind: Kind = "general"
     text: str
@@ -22,7 +22,7 @@ class Note(Config):
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: Any) -> Any:
-        """Results written by versions up to 0.1.0 hold texts alone."""
+        """Accept a text: results of versions up to 0.1.0 have texts only."""
         return {"text": value} if isinstance(value, str) else value
 
     def __str__(self) -> str:

@@ -1,17 +1,18 @@
-"""A folder of files is a registry: a file's name is its plug-in's name, and nothing is imported until it is asked for.
+"""Registry: the plug-ins of a folder, each named after its file and imported when it is asked for.
 
-    methods = Registry("lorakit.methods", "Method")
+    methods = Registry("lorakit.methods", "method")
     methods.names()          # ['bitfit', 'full', 'lora'], read from the folder
     methods.get("lora")      # imports lorakit/methods/reparam/lora.py, returns its PLUGIN
 
-Other packages add theirs through entry points of the same group name (`[project.entry-points."lorakit.methods"]`).
+Other packages add plug-ins through entry points whose group is the name of the package
+(`[project.entry-points."lorakit.methods"]`).
 """
 
 from __future__ import annotations
 
 from functools import cached_property
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -24,7 +25,7 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """The plug-ins of one package, sub-folders ("drawers") included.
 
-    A plug-in file defines the name `PLUGIN`; files that start with an underscore are not plug-ins.
+    A plug-in file defines the name `PLUGIN`. Files that start with an underscore are not plug-ins.
     """
 
     def __init__(self, package: str, kind: str):
@@ -33,9 +34,10 @@ class Registry(Generic[T]):
 
     @cached_property
     def _modules(self) -> dict[str, str]:
+        """Name -> module, of the files in the folder."""
         spec = find_spec(self.package)
-        if spec is None or not spec.submodule_search_locations:
-            raise RecipeError(f"{self.package} is no package")
+        assert spec is not None
+        assert spec.submodule_search_locations
         root = Path(next(iter(spec.submodule_search_locations)))
         found: dict[str, str] = {}
         for file in sorted(root.rglob("*.py")):
@@ -49,20 +51,25 @@ class Registry(Generic[T]):
         return found
 
     @cached_property
-    def _foreign(self) -> dict[str, object]:
+    def _entry_points(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self.package)}
 
+    def own_names(self) -> list[str]:
+        """The names of the package's own plug-ins: fast, because nothing installed is searched."""
+        return sorted(self._modules)
+
     def names(self) -> list[str]:
-        """Every name that `get` takes, own ones and other packages'."""
-        return sorted({*self._modules, *self._foreign})
+        """Every name that `get` takes, other packages' included."""
+        return sorted({*self._modules, *self._entry_points})
 
     def get(self, name: str) -> T:
-        """The plug-in of that name; RecipeError (a ValueError) with the nearest names where there is none."""
+        """The plug-in of that name. RecipeError (a ValueError): none has it; with the nearest."""
         if name in self._modules:
             return import_module(self._modules[name]).PLUGIN
-        if name in self._foreign:
-            return self._foreign[name].load()  # type: ignore[attr-defined]
+        if name in self._entry_points:
+            return self._entry_points[name].load()
         names = self.names()
         raise RecipeError(
-            f"no {self.kind} is named {name!r}{did_you_mean(name, names)} (there are: {', '.join(names)})"
+            f"no {self.kind} is named {name!r}{did_you_mean(name, names)} "
+            f"(there are: {', '.join(names)})"
         )

@@ -1,4 +1,4 @@
-r"""Words for a shell: whatever a word holds, bash reads it back as that one word and runs nothing of it."""
+"""Words for a shell, quoted: bash reads each word back as it was, and runs nothing in it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ _ESCAPED = {"\\": "\\\\", "'": "\\'"}
 
 
 class Code(str):
-    """A word that is shell code already and is meant to be: a variable of ours. Nothing foreign becomes one."""
+    """A word that is shell code on purpose, such as a variable. It is never made from input."""
 
     __slots__ = ()
 
 
 def quote(word: str) -> str:
-    r"""The word as bash reads it back. What cannot be seen (newlines, escape bytes, bytes that are no UTF-8) is written
-    as $'\x0a', so that a line stays one line."""
+    r"""The word as bash reads it back, on one line.
+
+    Newlines, escape bytes and bytes that are not UTF-8 are written like $'\x0a'.
+    """
     if isinstance(word, Code):
         return str(word)
     if word.isprintable():
@@ -26,12 +28,12 @@ def quote(word: str) -> str:
 
 
 def join(words: Iterable[str]) -> str:
-    """A command line of these words."""
+    """The command line of these words."""
     return " ".join(map(quote, words))
 
 
 def label(text: str) -> str:
-    """A name for a job: letters, digits and a few signs, which no shell and no scheduler takes for anything else."""
+    """A name for a job: letters, digits, and signs without a meaning for shells and schedulers."""
     return re.sub(r"[^A-Za-z0-9._+=@-]", "-", text) or "lorakit"
 
 
@@ -39,7 +41,9 @@ def _in_ansi(char: str) -> str:
     if char.isprintable():
         return _ESCAPED.get(char, char)
     number = ord(char)
-    # a byte that is no UTF-8 is read as one of these
-    is_byte = 0xDC80 <= number <= 0xDCFF
-    raw = bytes([number - 0xDC00]) if is_byte else char.encode("utf-8", "surrogatepass")
+    if 0xDC80 <= number <= 0xDCFF:
+        # Python decodes a byte that is not UTF-8 as one of these
+        raw = bytes([number - 0xDC00])
+    else:
+        raw = char.encode("utf-8", "surrogatepass")
     return "".join(f"\\x{byte:02x}" for byte in raw)

@@ -27,6 +27,7 @@ from lorakit.batches import collate
 from lorakit.evaluation.answers import read_splits
 from lorakit.evaluation.decode import decode
 from lorakit.runs.objects import Examiner
+from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import load_source, open_source
 from lorakit.tasks import Head
 
@@ -34,7 +35,7 @@ from lorakit.tasks import Head
 @torch.inference_mode()
 def main() -> None:
     args, overrides = _arguments()
-    source = open_source(args.run, overrides=overrides)
+    source = open_source(Pointer(args.run, overrides=tuple(overrides)))
     assert source.recipe is not None
     assert source.adapter is not None
     recipe = source.recipe

@@ -58,6 +58,7 @@ def trained(tmp_path_factory) -> Path:
 STAND_IN = """\
 import json, os, signal, sys, time
 from pathlib import Path
+from lorakit.children import STATUS_FILE, Ending
 from lorakit.recipe.load import load_recipe
 from lorakit.runs.result import Counts, Result, SeedResult
 from lorakit.runs.folder import folder_of, open_run, seed_folder
@@ -71,6 +72,7 @@ seen = {k: os.environ.get(k) for k in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"
 if steps == 13:
     print("step 12 of 13")
     print("error: it cannot be done\\nRead the guide.", file=sys.stderr)
+    Ending("training", "it cannot be done\\nRead the guide.", 1).write(Path(os.environ[STATUS_FILE]))
     sys.exit(1)
 
 def stop(*_):

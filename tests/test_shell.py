@@ -13,9 +13,10 @@ from lorakit.errors import InputError, RecipeError
 from lorakit.recipe.load import load_recipe
 from lorakit.recipe.naming import checked_name
 from lorakit.shell import Code, join, label, quote
-from lorakit.studies.grid import Slurm, load_study
 from lorakit.studies.launchers import Task
-from lorakit.studies.nodes import Machines
+from lorakit.studies.machines import Machines
+from lorakit.studies.plan import load_study
+from lorakit.studies.schema import Slurm
 
 RUN = "touch canary"
 HOSTILE = [

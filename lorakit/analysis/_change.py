@@ -1,4 +1,4 @@
-"""The change of one weight, as two factors (LoRA) or as a matrix (full fine-tuning), and its singular values."""
+"""Change: dW of one weight, as two factors (LoRA) or as a matrix (full fine-tuning)."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-KEPT = 64
-"""Singular values that are written down and drawn: the paper's largest rank."""
+MAX_SINGULAR_VALUES = 64
+"""Singular values that are written down and drawn: the largest rank in the paper."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """dW = B A with `factors`, else the matrix `dense`; of shape (out, in). Computed with in float64.
-
-    base: W0, where it was read. factors: B (out, r) with the scale alpha/r in it, and A (r, in).
-    """
+    """dW, of shape (out, in): B A from `factors`, or the matrix `dense`. Computed in float64."""
 
     site: str
     factors: tuple[Tensor, Tensor] | None = None
+    """B (out, r), multiplied by the scale alpha/r, and A (r, in)."""
     dense: Tensor | None = None
     base: Tensor | None = None
+    """W0, where it was read."""
 
     @property
     def matrix(self) -> Tensor:
@@ -41,10 +40,11 @@ class Change:
 
     @cached_property
     def svd(self) -> tuple[Tensor, Tensor, Tensor]:
-        """U (out, n), the singular values (n), largest first, and V (in, n), with n = r for a low rank."""
+        """U (out, n), the singular values (n), largest first, and V (in, n); n = r for factors."""
         if self.factors is None:
             return svd(self.matrix)
-        return product_svd(*(factor.double() for factor in self.factors))
+        b, a = self.factors
+        return product_svd(b.double(), a.double())
 
 
 def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,7 +54,10 @@ def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def product_svd(b: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The SVD of B A without its matrix: B = Q_b R_b, A^T = Q_a R_a, and the SVD of R_b R_a^T, which is r x r."""
+    """The SVD of B A without computing B A.
+
+    With B = Q_b R_b and A^T = Q_a R_a, only R_b R_a^T is decomposed, which is r x r.
+    """
     q_b, r_b = torch.linalg.qr(b)
     q_a, r_a = torch.linalg.qr(a.T)
     u, s, v = svd(r_b @ r_a.T)

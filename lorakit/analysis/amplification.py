@@ -1,28 +1,39 @@
-r"""Which directions of W does dW make louder: Table 7 of the LoRA paper (section 7.3, appendix H.4).
+r"""Amplification: which directions of W are made louder by dW (LoRA paper, section 7.3, Table 7).
 
-    ||U^T W V^T||_F    U, V: the first r left- and right-singular vectors of dW, of W itself, or of a random matrix
+    ||U^T W V^T||_F    U, V: the first r left- and right-singular vectors of dW, of W itself,
+                       or of a random matrix
     amplification = ||dW||_F / ||U^T W V^T||_F    with U and V of dW
 
-The first is what W has in those r x r directions. Small of dW and large of W: dW does not repeat what W does already;
-larger of dW than of a random matrix: nor does it avoid it. (In the paper's notation V has the vectors as rows.)
+The first norm is what W has in those r x r directions. If it is small for dW and large for W, dW
+does not repeat what W does already. If it is larger for dW than for a random matrix, dW does not
+avoid W either. (In the paper's notation, the vectors are the rows of V.)
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lorakit.analysis._base import Analysis, Findings, Reads, Request
 from lorakit.analysis._change import Change, svd
+from lorakit.analysis._sites import by_weight, labels, layers_of, three_digits
+from lorakit.report.picture import COLORS, Picture, panels_of, picture_of, plain
+from lorakit.report.table import NOTHING, Table
+
+READS = Reads(methods=("lora",), needs_base=True)
 
 
 @dataclass(frozen=True)
 class Amplification:
-    """One site, with the norms of Table 7. r: how many singular vectors were taken, the adapter's rank."""
+    """The norms of Table 7 at one site."""
 
     site: str
     r: int
+    """Number of singular vectors: the rank of the adapter."""
     base: float
     """||W||_F"""
     delta: float
@@ -30,9 +41,15 @@ class Amplification:
     onto_delta: float
     """||U^T W V^T||_F with U and V of dW."""
     onto_base: float
+    """The same with U and V of W."""
     onto_random: float
+    """The same with U and V of a random matrix."""
     factor: float | None
-    """delta / onto_delta: how many times louder; None where W has nothing there."""
+    """delta / onto_delta; None where W has nothing in these directions."""
+
+
+Runs = Mapping[str, Sequence[Amplification]]
+"""Label of a run -> what was found at its sites."""
 
 
 def projected_norm(w: Tensor, u: Tensor, v: Tensor) -> float:
@@ -41,18 +58,94 @@ def projected_norm(w: Tensor, u: Tensor, v: Tensor) -> float:
 
 
 def amplification(change: Change, seed: int = 0) -> Amplification:
-    """Of a low-rank change whose W was read. seed: of the random matrix."""
-    (u, s, v), w = change.svd, change.before
-    r = len(s)
-    u_w, _, v_w = svd(w)
+    """The norms of a low-rank change whose W was read. seed: of the random matrix."""
+    u, s, v = change.svd
+    w, r = change.before, len(s)
+    u_base, _, v_base = svd(w)
     noise = torch.randn(w.shape, generator=torch.Generator().manual_seed(seed), dtype=w.dtype)
-    u_x, _, v_x = svd(noise)
-    delta, onto_delta = float(s.norm()), projected_norm(w, u, v)
-    onto_base, onto_random = (
-        projected_norm(w, u_w[:, :r], v_w[:, :r]),
-        projected_norm(w, u_x[:, :r], v_x[:, :r]),
-    )
-    factor = delta / onto_delta if onto_delta else None
+    u_random, _, v_random = svd(noise)
+    delta = float(s.norm())
+    onto_delta = projected_norm(w, u, v)
     return Amplification(
-        change.site, r, float(w.norm()), delta, onto_delta, onto_base, onto_random, factor
+        site=change.site,
+        r=r,
+        base=float(w.norm()),
+        delta=delta,
+        onto_delta=onto_delta,
+        onto_base=projected_norm(w, u_base[:, :r], v_base[:, :r]),
+        onto_random=projected_norm(w, u_random[:, :r], v_random[:, :r]),
+        factor=delta / onto_delta if onto_delta else None,
     )
+
+
+def table(runs: Runs) -> Table:
+    """A row for each run and site."""
+    several = len(runs) > 1
+    rows = []
+    for name, found in runs.items():
+        shown = labels(a.site for a in found)
+        for a in found:
+            norms = (a.base, a.delta, a.onto_delta, a.onto_base, a.onto_random)
+            factor = NOTHING if a.factor is None else three_digits(a.factor)
+            row = (*shown[a.site], str(a.r), *map(three_digits, norms), factor)
+            rows.append((name, *row) if several else row)
+    header = ("layer", "weight", "r", "‖W‖", "‖ΔW‖", "U,V of ΔW", "of W", "random", "factor")
+    caption = (
+        "‖UᵀWVᵀ‖ with the first r singular vectors of ΔW, of W and of a random matrix; "
+        "factor = ‖ΔW‖ / the first"
+    )
+    if several:
+        return Table(("run", *header), tuple(rows), caption, names=3)
+    return Table(header, tuple(rows), f"{next(iter(runs))}: {caption}", names=2)
+
+
+LINES = (
+    ("‖UᵀWVᵀ‖, U and V of W", "onto_base", "-"),
+    ("of a random matrix", "onto_random", "-"),
+    ("of ΔW", "onto_delta", "-"),
+    ("‖ΔW‖", "delta", "--"),
+)
+"""Label, field and dash of each line."""
+
+
+def picture(runs: Runs) -> Picture:
+    """The norms over the layers, a panel for each run and weight.
+
+    On the logarithmic axis, the gap between the last two lines is the factor.
+    """
+    weights = {name: by_weight(found) for name, found in runs.items()}
+    columns = max(map(len, weights.values()))
+    width, height = 1.2 + 2.6 * columns, 0.6 + 2.5 * len(runs)
+    figure, axes = panels_of(len(runs), columns, width, height, sharey=True)
+    for row, (name, groups) in zip(axes, weights.items(), strict=True):
+        for panel, (weight, found) in zip(row, groups.items(), strict=False):
+            _draw_norms(panel, weight, found)
+        for unused in row[len(groups) :]:
+            unused.set_visible(False)
+        row[0].set_ylabel(plain(name) if len(runs) > 1 else "Frobenius norm")
+    handles = axes[0][0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=2, frameon=False)
+    title = f"What W has in the directions of ΔW: {', '.join(runs)}"
+    return picture_of(figure, None, title, wide=columns > 2)
+
+
+def _draw_norms(axes: Any, weight: str, found: Sequence[Amplification]) -> None:
+    layers = layers_of(found)
+    for (label, field, dash), color in zip(LINES, COLORS, strict=False):
+        values = [getattr(a, field) for a in found]
+        style = {"color": color, "linestyle": dash, "marker": "o", "markersize": 3}
+        axes.plot(layers, values, label=label, **style)
+    axes.set_yscale("log")
+    axes.set_title(plain(f"{weight}, r={found[0].r}"), fontsize="medium")
+    axes.set_xlabel("layer")
+    axes.locator_params(axis="x", integer=True)
+
+
+def answer(request: Request) -> Findings:
+    """The amplification at every site of the runs."""
+    runs = request.load_all(READS)
+    found = {name: [amplification(c) for c in run.changes] for name, run in runs.items()}
+    return Findings(list(runs.values()), found, table(found), picture(found))
+
+
+PLUGIN = Analysis(READS, answer)

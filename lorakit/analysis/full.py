@@ -1,44 +1,213 @@
-r"""What a low rank could keep of full fine-tuning: the spectrum of dW = W_FT - W0, and what its best rank r leaves out.
+r"""Full fine-tuning as a low rank: the spectrum of dW = W_FT - W0, and what its best rank r omits.
 
     error(r) = ||dW - dW_r||_F / ||dW||_F = sqrt(sum_{i > r} sigma_i^2 / sum_i sigma_i^2)
 
-dW_r: the first r terms of the singular value decomposition. No matrix of rank r is nearer (Eckart and Young 1936), so
-this bounds every B A that would copy dW. It does not bound what LoRA can learn, which need not be dW.
+dW_r: the first r terms of the singular value decomposition. No matrix of rank r is nearer (Eckart
+and Young 1936), so this is a bound for every B A that copies dW. It is not a bound for what LoRA
+can learn, because that may be another change.
+
+The scores of LoRA runs of several ranks are shown with it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lorakit.analysis._change import KEPT, Change
+from lorakit.analysis._base import Analysis, Findings, Reads, Request
+from lorakit.analysis._change import MAX_SINGULAR_VALUES, Change
+from lorakit.analysis._load import RunChanges
+from lorakit.analysis._sites import by_weight, mean, three_digits
+from lorakit.analysis._spectra import draw_spectra
+from lorakit.errors import InputError
+from lorakit.report.picture import COLORS, Picture, panels_of, picture_of
+from lorakit.report.table import NOTHING, Table, main_metric, measured
+from lorakit.runs.folder import is_seed
+from lorakit.runs.result import Result, Row, summary
+
+READS = Reads(methods=("full",), needs_base=True)
+RANKS = (1, 2, 4, 8, 16, 32, 64)
+"""Ranks of the table and of the axis."""
 
 
 @dataclass(frozen=True)
 class Truncation:
-    """One site. errors: error(r) for r = 1 ... KEPT, or as far as the matrix goes; singular: as many."""
+    """What each rank omits at one site."""
 
     site: str
     norm: float
     """||dW||_F"""
     singular: list[float]
+    """The largest singular values, at most MAX_SINGULAR_VALUES."""
     errors: list[float]
+    """error(r) for r = 1, 2, ..., as many as there are singular values."""
+
+
+@dataclass(frozen=True)
+class RunScore:
+    """The score of a run by its main metric."""
+
+    name: str
+    r: int | None
+    """The rank of a LoRA run; None for full fine-tuning."""
+    row: Row
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of this run in the list of scores."""
+        metric, split = self.row.metric, self.row.split
+        values = self.row.values
+        return {"name": self.name, "r": self.r, "metric": metric, "split": split, "values": values}
 
 
 def truncation_errors(s: Tensor) -> Tensor:
-    """s: all singular values (n), largest first -> error(r) for r = 1 ... n, the last of them 0. Zeros for dW = 0."""
-    left = (
-        s.square().flip(0).cumsum(0).flip(0)
-    )  # summed from the small end: nothing is lost beside the large ones
-    after = torch.cat([left[1:], left.new_zeros(1)])
-    return (after / left[0]).sqrt() if left[0] > 0 else torch.zeros_like(s)
+    """s: all singular values (n), largest first -> error(r) for r = 1 ... n; zeros for dW = 0.
+
+    The last error is 0.
+    """
+    # summed from the small end: next to the large values, the small ones would be rounded away
+    remaining = s.square().flip(0).cumsum(0).flip(0)
+    omitted = torch.cat([remaining[1:], remaining.new_zeros(1)])
+    return (omitted / remaining[0]).sqrt() if remaining[0] > 0 else torch.zeros_like(s)
 
 
 def truncation(change: Change) -> Truncation:
-    """Of one change; W is not needed beside it."""
+    """What each rank omits of one change; W is not needed."""
     s = change.svd[1]
-    return Truncation(
-        change.site, float(s.norm()), s[:KEPT].tolist(), truncation_errors(s)[:KEPT].tolist()
+    errors = truncation_errors(s)[:MAX_SINGULAR_VALUES]
+    singular = s[:MAX_SINGULAR_VALUES]
+    return Truncation(change.site, float(s.norm()), singular.tolist(), errors.tolist())
+
+
+def table(name: str, found: Sequence[Truncation], scores: Sequence[RunScore]) -> Table:
+    """A row for each weight: the error of each rank, mean over the layers; then the scores."""
+    known = min(len(t.errors) for t in found)
+    ranks = sorted({*(r for r in RANKS if r <= known), *(s.r for s in scores if s.r)})
+    rows = []
+    for weight, of in by_weight(found).items():
+        norm = three_digits(mean(t.norm for t in of))
+        rows.append((weight, str(len(of)), norm, *(_error(of, r) for r in ranks)))
+    rows += [_score_row(score, ranks) for score in scores]
+    header = ("weight", "n", "‖ΔW‖", *(f"r={r}" for r in ranks))
+    caption = (
+        f"{name}: ‖ΔW - ΔWᵣ‖ / ‖ΔW‖ of ΔW = W_FT - W0 and its best rank r (Eckart and Young), "
+        "mean over n layers"
     )
+    if scores:
+        caption += "; scores: mean ± std of n seeds, full fine-tuning's under ‖ΔW‖"
+    return Table(header, tuple(rows), caption)
+
+
+def _error(of: Sequence[Truncation], r: int) -> str:
+    if any(r > len(t.errors) for t in of):
+        return NOTHING  # only the first MAX_SINGULAR_VALUES errors are kept
+    return f"{mean(t.errors[r - 1] for t in of):.3f}"
+
+
+def _score_row(score: RunScore, ranks: Sequence[int]) -> tuple[str, ...]:
+    what = "full" if score.r is None else f"LoRA r={score.r}"
+    # the score of full fine-tuning has no rank: its place is the column of the norm
+    cells = [measured(score.row) if r == score.r else NOTHING for r in (None, *ranks)]
+    return (f"{score.row.metric}, {what}", str(len(score.row.values)), *cells)
+
+
+def picture(name: str, found: Sequence[Truncation], scores: Sequence[RunScore]) -> Picture:
+    """Singular values, the error over r, and the score over r where LoRA runs were given."""
+    lora_ranks = sorted({s.r for s in scores if s.r is not None})
+    panels = 3 if lora_ranks else 2
+    figure, axes = panels_of(1, panels, 1.0 + 3.6 * panels, 3.3)
+    weights = by_weight(found)
+    spectra = axes[0][0]
+    draw_spectra(spectra, {weight: [t.singular for t in of] for weight, of in weights.items()})
+    spectra.set_ylabel("σᵢ / σ₁ of W_FT - W0")
+    _draw_errors(axes[0][1], list(weights.values()))
+    _set_rank_axis(axes[0][1], RANKS)
+    if lora_ranks:
+        _draw_scores(axes[0][2], scores)
+        _set_rank_axis(axes[0][2], lora_ranks)
+    return picture_of(figure, None, f"Full fine-tuning as a low rank: {name}", wide=True)
+
+
+def _set_rank_axis(axes: Any, ranks: Sequence[int]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ranks, [str(r) for r in ranks])
+    axes.set_xlabel("r")
+
+
+def _draw_errors(axes: Any, weights: Sequence[Sequence[Truncation]]) -> None:
+    for of, color in zip(weights, COLORS * 3, strict=False):
+        columns = list(zip(*(t.errors for t in of), strict=False))
+        axes.plot(range(1, len(columns) + 1), [mean(column) for column in columns], color=color)
+    axes.set_ylabel("‖ΔW - ΔWᵣ‖ / ‖ΔW‖")
+    axes.set_ylim(0, 1)
+
+
+def _draw_scores(axes: Any, scores: Sequence[RunScore]) -> None:
+    marker = {"color": COLORS[0], "marker": "o", "markersize": 4}
+    for score in scores:
+        center, std = score.row.mean, score.row.std or 0.0
+        if score.r is None:
+            axes.axhspan(center - std, center + std, color="#000000", alpha=0.08, linewidth=0)
+            axes.axhline(center, color="#555555", linewidth=1, linestyle="--", label="full")
+        else:
+            axes.errorbar(score.r, center, yerr=std, capsize=3, **marker)
+    axes.set_ylabel(f"{scores[0].row.metric}, {scores[0].row.split}")
+    axes.plot([], [], label="LoRA", **marker)
+    axes.legend(frameon=False, fontsize="small")
+
+
+def answer(request: Request) -> Findings:
+    """The truncation errors of the first run, and the scores of the LoRA runs after it."""
+    first, *others = request.runs
+    run = request.load(first, READS)
+    found = [truncation(change) for change in run.changes]
+    scores = _scores(run, [other.path for other in others])
+    return Findings(
+        [run],
+        found,
+        table(run.name, found, scores),
+        picture(run.name, found, scores),
+        extra={"scores": [score.to_json() for score in scores]},
+    )
+
+
+def _scores(full: RunChanges, lora_runs: Sequence[str]) -> list[RunScore]:
+    """The scores of the LoRA runs; first the full run's own, where its result is known."""
+    task = full.source.recipe.task.name if full.source.recipe else None
+    scores = [_lora_score(path, task) for path in lora_runs]
+    own = _run_folder(full.path) / "result.json"
+    if scores and own.is_file():
+        scores.insert(0, _score_of(full.name, None, Result.read(own)))
+    return scores
+
+
+def _lora_score(path: str, task: str | None) -> RunScore:
+    folder = _run_folder(path)
+    result = Result.read(folder / "result.json")
+    if task not in (None, result.task):
+        raise InputError(
+            f"{path} was trained on {result.task}, and the full run on {task}: their scores cannot "
+            "be compared"
+        )
+    method = result.method.get("name")
+    if method != "lora":
+        raise InputError(f"{path} was trained with {method}; after the full run, give LoRA runs")
+    return _score_of(folder.name, result.method["r"], result)
+
+
+def _score_of(name: str, r: int | None, result: Result) -> RunScore:
+    wanted = main_metric(result)
+    row = next(row for row in summary(result) if (row.split, row.metric) == wanted)
+    return RunScore(name, r, row)
+
+
+def _run_folder(path: str) -> Path:
+    folder = Path(path)
+    return folder.parent if is_seed(folder) else folder
+
+
+PLUGIN = Analysis(READS, answer)

@@ -1,15 +1,23 @@
-"""How large the change of each weight is: ||dW||_F / ||W||_F."""
+"""Norms: how large the change of each weight is, ||dW||_F / ||W||_F."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lorakit.analysis._base import Analysis, Findings, Reads, Request
 from lorakit.analysis._change import Change
+from lorakit.analysis._sites import labels
+from lorakit.report.changes import norm_maps
+from lorakit.report.picture import Picture
+from lorakit.report.table import NOTHING, Table
+
+READS = Reads(methods=("lora", "full"), needs_base=True, most_runs=1)
 
 
 @dataclass(frozen=True)
 class Norms:
-    """One site."""
+    """The norms at one site."""
 
     site: str
     base: float
@@ -17,12 +25,42 @@ class Norms:
     delta: float
     """||dW||_F"""
     relative: float
-    """delta / base, and delta where W is zero, as on a run's page."""
+    """delta / base; delta itself where W is zero, as on the page of a run."""
 
 
 def norms(change: Change) -> Norms:
-    """Of a change whose W was read."""
-    # ||dW||_F is the norm of its singular values, and two factors have them without their product
-    delta = float((change.matrix if change.factors is None else change.svd[1]).norm())
+    """The norms of a change whose W was read."""
+    if change.factors is None:
+        delta = float(change.matrix.norm())
+    else:
+        # ||dW||_F is the norm of the singular values, and two factors have them without B A
+        delta = float(change.svd[1].norm())
     base = float(change.before.norm())
     return Norms(change.site, base, delta, delta / (base or 1.0))
+
+
+def table(name: str, found: Sequence[Norms]) -> Table:
+    """A row for each layer, a column for each weight."""
+    shown = labels(n.site for n in found)
+    layers = list(dict.fromkeys(layer for layer, _ in shown.values()))
+    weights = list(dict.fromkeys(weight for _, weight in shown.values()))
+    cells = {shown[n.site]: f"{n.relative:.4f}" for n in found}
+    rows = []
+    for layer in layers:
+        rows.append((layer, *(cells.get((layer, weight), NOTHING) for weight in weights)))
+    return Table(("layer", *weights), tuple(rows), f"{name}: ‖ΔW‖ / ‖W‖, Frobenius norms")
+
+
+def picture(found: Sequence[Norms]) -> Picture:
+    """A heat map, as on the page of a run; bars where no weight is in a numbered layer."""
+    return norm_maps({n.site: n.relative for n in found})[0]
+
+
+def answer(request: Request) -> Findings:
+    """The norms at every site of one run."""
+    run = request.load(request.runs[0], READS)
+    found = [norms(change) for change in run.changes]
+    return Findings([run], found, table(run.label, found), picture(found))
+
+
+PLUGIN = Analysis(READS, answer)

@@ -1,32 +1,48 @@
-r"""How many directions dW really uses: its singular values sigma_1 >= sigma_2 >= ..., and two numbers made of them.
+r"""Rank: how many directions dW really uses, from its singular values sigma_1 >= sigma_2 >= ...
 
-    effective rank = exp(-sum p_i ln p_i),  p_i = sigma_i / sum sigma      (Roy and Vetterli, EUSIPCO 2007)
-    stable rank    = ||dW||_F^2 / ||dW||_2^2 = sum sigma^2 / sigma_1^2     (Rudelson and Vershynin 2007)
+    effective rank = exp(-sum p_i ln p_i),  p_i = sigma_i / sum sigma
+                     (Roy and Vetterli, EUSIPCO 2007)
+    stable rank    = ||dW||_F^2 / ||dW||_2^2 = sum sigma^2 / sigma_1^2
+                     (Rudelson and Vershynin 2007)
 
-Both lie between 1 and the rank; n equal singular values give n. The stable rank is the smaller: it hardly sees what is
-small beside sigma_1.
+Both are between 1 and the rank; n equal singular values give n. The stable rank is the smaller one:
+values that are small compared with sigma_1 hardly change it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from lorakit.analysis._change import KEPT, Change
+from lorakit.analysis._base import Analysis, Findings, Reads, Request
+from lorakit.analysis._change import MAX_SINGULAR_VALUES, Change
+from lorakit.analysis._sites import by_weight, labels, three_digits
+from lorakit.analysis._spectra import draw_spectra
+from lorakit.report.picture import Picture, panels_of, picture_of, plain
+from lorakit.report.table import Table
+
+READS = Reads(methods=("lora", "full"), needs_base=False)
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """One site. full: the rank that dW could have. singular: the largest ones, at most KEPT."""
+    """The singular values at one site, and the two ranks."""
 
     site: str
     full: int
+    """The rank that dW can have at most."""
     effective: float
     stable: float
     first: float
     """Share of ||dW||_F^2 in the first direction."""
     singular: list[float]
+    """The largest singular values, at most MAX_SINGULAR_VALUES."""
+
+
+Runs = Mapping[str, Sequence[Spectrum]]
+"""Label of a run -> what was found at its sites."""
 
 
 def effective_rank(s: Tensor) -> float:
@@ -41,14 +57,56 @@ def stable_rank(s: Tensor) -> float:
 
 
 def spectrum(change: Change) -> Spectrum:
-    """Of one change; W is not needed."""
+    """The spectrum of one change; W is not needed."""
     s = change.svd[1]
     stable = stable_rank(s)
     return Spectrum(
-        change.site,
-        len(s),
-        effective_rank(s),
-        stable,
-        1 / stable if stable else 0.0,
-        s[:KEPT].tolist(),
+        site=change.site,
+        full=len(s),
+        effective=effective_rank(s),
+        stable=stable,
+        first=1 / stable if stable else 0.0,
+        singular=s[:MAX_SINGULAR_VALUES].tolist(),
     )
+
+
+def table(runs: Runs) -> Table:
+    """A row for each run and site."""
+    several = len(runs) > 1
+    rows = []
+    for name, found in runs.items():
+        shown = labels(s.site for s in found)
+        for s in found:
+            ranks = (str(s.full), f"{s.effective:.2f}", f"{s.stable:.2f}")
+            share = f"{100 * s.first:.0f} %"
+            row = (*shown[s.site], *ranks, share, three_digits(s.singular[0]))
+            rows.append((name, *row) if several else row)
+    header = ("layer", "weight", "rank", "effective", "stable", "in the first", "σ₁")
+    caption = (
+        "effective rank exp(-Σ p ln p), p = σ/Σσ; stable rank Σσ²/σ₁²; in the first: the first "
+        "direction's share of ‖ΔW‖², the inverse of the stable rank"
+    )
+    if several:
+        return Table(("run", *header), tuple(rows), caption, names=3)
+    return Table(header, tuple(rows), f"{next(iter(runs))}: {caption}", names=2)
+
+
+def picture(runs: Runs) -> Picture:
+    """Singular values over the largest one: a panel for each run, a line for each weight."""
+    figure, axes = panels_of(1, len(runs), 1.0 + 3.6 * len(runs), 3.2, sharey=True)
+    for panel, (name, found) in zip(axes[0], runs.items(), strict=True):
+        groups = by_weight(found)
+        draw_spectra(panel, {weight: [s.singular for s in of] for weight, of in groups.items()})
+        panel.set_title(plain(name), fontsize="medium")
+    axes[0][0].set_ylabel("σᵢ / σ₁ of ΔW")
+    return picture_of(figure, None, f"Singular values of ΔW: {', '.join(runs)}", wide=len(runs) > 1)
+
+
+def answer(request: Request) -> Findings:
+    """The spectrum at every site of the runs."""
+    runs = request.load_all(READS)
+    found = {name: [spectrum(c) for c in run.changes] for name, run in runs.items()}
+    return Findings(list(runs.values()), found, table(found), picture(found))
+
+
+PLUGIN = Analysis(READS, answer)

@@ -1,80 +1,107 @@
-r"""How much of one adapter's directions another has: Figures 3 and 4 of the LoRA paper (section 7.2, appendix G).
+r"""Subspaces: which directions two adapters share (LoRA paper, section 7.2, Figures 3 and 4).
 
     phi(A1, A2, i, j) = ||V1_i^T V2_j||_F^2 / min(i, j)  =  (sum sigma^2) / p,    p = min(i, j)
 
-V_i: the first i right-singular vectors of A (r, in), which lie in the input space of W. sigma: the singular values of
-V1_i^T V2_j, the cosines of the angles between the two subspaces. 1: one holds the other; 0: they are orthogonal.
+V_i: the first i right-singular vectors of A (r, in), which are in the input space of W. sigma: the
+singular values of V1_i^T V2_j, the cosines of the angles between the two subspaces. phi is 1 where
+one subspace contains the other, and 0 where they are orthogonal.
 
-The paper prints phi = (1 - d^2) / p with the projection metric d^2 = p - sum sigma^2, and speaks of left-singular
-vectors in appendix G: both are misprints, 1 - d^2 / p and the right-singular ones are what its section 7.2 says.
+The paper's appendix G prints phi = (1 - d^2) / p with the projection metric d^2 = p - sum sigma^2,
+and speaks of left-singular vectors. Both are misprints: its section 7.2 has 1 - d^2 / p and the
+right-singular vectors.
 """
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from lorakit.adapters.fingerprint import same
+from lorakit.analysis._base import Analysis, Findings, Reads, Request, by_label
 from lorakit.analysis._change import Change, svd
-from lorakit.errors import InputError
+from lorakit.analysis._load import RunChanges, seeds_of
+from lorakit.analysis._overlap_maps import Phi, draw_maps
+from lorakit.analysis._sites import labels, mean
+from lorakit.errors import AdapterError, InputError
+from lorakit.report.changes import in_layer
+from lorakit.report.picture import Picture
+from lorakit.report.table import Table
 
-Map = list[list[float]]
-"""phi by i - 1, then j - 1."""
+log = logging.getLogger(__name__)
+
+READS = Reads(methods=("lora",), needs_base=False, most_runs=2)
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Two adapters at one site; a row of `phi` for each direction of the one with the smaller rank.
-
-    random: the same of two Gaussian matrices of these shapes. width: the input's. each: phi(1,1) and phi(p,p), p the
-    smaller rank, of every pair, where `phi` is the mean over several.
-    """
+    """phi of two adapters at one site, or the mean over several pairs."""
 
     site: str
     width: int
-    phi: Map
-    random: Map
+    """Inputs of the weight."""
+    phi: Phi
+    """A row for each direction of the adapter with the smaller rank."""
+    random: Phi
+    """phi of two Gaussian matrices of the same shapes."""
     each: list[tuple[float, float]]
+    """phi(1,1) and phi(p,p) of every pair; p: the smaller rank."""
 
     @property
     def ranks(self) -> tuple[int, int]:
+        """The two ranks, the smaller one first."""
         return len(self.phi), len(self.phi[0])
+
+    @property
+    def all_of_smaller(self) -> float:
+        """phi(p,p): all directions of the smaller rank, and as many of the other."""
+        p = self.ranks[0] - 1
+        return self.phi[p][p]
 
 
 def directions(a: Tensor) -> Tensor:
-    """a: (r, in) -> (in, n), its right-singular vectors, those of the largest singular values first."""
+    """a: (r, in) -> (in, n): its right-singular vectors, largest singular value first."""
     return svd(a.double())[2]
 
 
 def similarity(a1: Tensor, a2: Tensor) -> Tensor:
-    """a1: (r1, in), a2: (r2, in) -> (r1, r2) with phi(A1, A2, i, j) at [i - 1, j - 1], all in [0, 1]."""
+    """a1: (r1, in), a2: (r2, in) -> (r1, r2): phi(A1, A2, i, j) at [i - 1, j - 1], in [0, 1]."""
     squares = (directions(a1).T @ directions(a2)).square()
-    i, j = torch.arange(1, squares.shape[0] + 1).unsqueeze(1), torch.arange(1, squares.shape[1] + 1)
+    i = torch.arange(1, squares.shape[0] + 1).unsqueeze(1)
+    j = torch.arange(1, squares.shape[1] + 1)
     return squares.cumsum(0).cumsum(1) / torch.minimum(i, j)
 
 
 def random_similarity(r1: int, r2: int, width: int, seed: int = 0) -> Tensor:
-    """The control of Figure 4: phi of two Gaussian matrices, (r1, r2). Its expectation is max(i, j) / width."""
+    """The control of Figure 4: phi of two Gaussian matrices, (r1, r2).
+
+    Its expectation is max(i, j) / width.
+    """
     generator = torch.Generator().manual_seed(seed)
-    draw = (torch.randn(r, width, generator=generator, dtype=torch.float64) for r in (r1, r2))
-    return similarity(*draw)
+    a1 = torch.randn(r1, width, generator=generator, dtype=torch.float64)
+    a2 = torch.randn(r2, width, generator=generator, dtype=torch.float64)
+    return similarity(a1, a2)
 
 
 def overlaps(pairs: Sequence[tuple[Sequence[Change], Sequence[Change]]]) -> list[Overlap]:
-    """At every site that all have: the mean over the pairs. InputError: no site in common, or another input width."""
+    """The overlap at every site that all adapters have: the mean over the pairs.
+
+    InputError: they do not have a site in common, or a site has inputs of two widths.
+    """
     named = [({c.site: c for c in first}, {c.site: c for c in second}) for first, second in pairs]
-    common = [site for site in named[0][0] if all(site in of for pair in named for of in pair)]
+    first, second = named[0]
+    common = [site for site in first if all(site in of for pair in named for of in pair)]
     if not common:
-        (first, second), *_ = named
         raise InputError(
             f"they have no weight in common: one adapts {', '.join(list(first)[:2])} ..., "
             f"the other {', '.join(list(second)[:2])} ..."
         )
-    return [
-        _overlap(site, [(first[site], second[site]) for first, second in named]) for site in common
-    ]
+    return [_overlap(site, [(a[site], b[site]) for a, b in named]) for site in common]
 
 
 def _overlap(site: str, pairs: Sequence[tuple[Change, Change]]) -> Overlap:
@@ -83,21 +110,124 @@ def _overlap(site: str, pairs: Sequence[tuple[Change, Change]]) -> Overlap:
         a1, a2 = sorted((_a(change) for change in pair), key=len)
         if a1.shape[1] != a2.shape[1]:
             raise InputError(
-                f"{site} reads {a1.shape[1]} numbers in one and {a2.shape[1]} in the other: other models"
+                f"{site} has {a1.shape[1]} inputs in one adapter and {a2.shape[1]} in the other: "
+                "their base models differ"
             )
         found.append(similarity(a1, a2))
-    phi, width = torch.stack(found).mean(0), _a(pairs[0][0]).shape[1]
-    random = random_similarity(*phi.shape, width)  # type: ignore[call-arg]
-    p = min(phi.shape) - 1
-    return Overlap(
-        site,
-        width,
-        phi.tolist(),
-        random.tolist(),
-        [(float(f[0, 0]), float(f[p, p])) for f in found],
-    )
+    phi = torch.stack(found).mean(0)
+    r1, r2 = phi.shape
+    width = _a(pairs[0][0]).shape[1]
+    random = random_similarity(r1, r2, width)
+    each = [(float(f[0, 0]), float(f[r1 - 1, r1 - 1])) for f in found]
+    return Overlap(site, width, phi.tolist(), random.tolist(), each)
 
 
 def _a(change: Change) -> Tensor:
     assert change.factors is not None
     return change.factors[1]
+
+
+def table(found: Sequence[Overlap], between: str) -> Table:
+    """A row for each site; phi(r1,r2), of all directions, where the ranks differ."""
+    shown = labels(o.site for o in found)
+    ranks_differ = any(r1 < r2 for r1, r2 in (o.ranks for o in found))
+    rows = []
+    for o in found:
+        p = o.ranks[0] - 1
+        numbers = [o.phi[0][0], o.all_of_smaller, o.random[0][0], o.random[p][p]]
+        if ranks_differ:
+            numbers.insert(2, o.phi[-1][-1])
+        rows.append((*shown[o.site], *map(str, o.ranks), *(f"{x:.3f}" for x in numbers)))
+    header = ["layer", "weight", "r1", "r2", "φ(1,1)", "φ(p,p)", "random φ(1,1)", "random φ(p,p)"]
+    if ranks_differ:
+        header.insert(6, "φ(r1,r2)")
+    pairs = len(found[0].each)
+    over = f", mean over {pairs} pairs" if pairs > 1 else ""
+    caption = (
+        "φ(i,j) = ‖V1ᵢᵀ V2ⱼ‖² / min(i,j) of the right-singular vectors of A, "
+        f"p = min(r1, r2){over}: {between}. Expected of random subspaces: max(i,j) / inputs"
+    )
+    return Table(tuple(header), tuple(rows), caption, names=2)
+
+
+def picture(found: Sequence[Overlap], between: str) -> Picture:
+    """A map for each weight of one layer, and maps of random matrices."""
+    shown = labels(o.site for o in found)
+    chosen = _middle_layer(found)
+    layer = shown[chosen[0].site][0]
+    maps = [(f"{shown[o.site][1]}, layer {layer}", o.phi) for o in chosen]
+    # one control for each shape
+    controls = {(*o.ranks, o.width): o.random for o in chosen}
+    for (*_, width), random in controls.items():
+        maps.append(("random" if len(controls) == 1 else f"random, {width} inputs", random))
+    ranks = {o.ranks for o in chosen}
+    return draw_maps(maps, ranks, f"Shared directions, layer {layer}: {between}")
+
+
+def _middle_layer(found: Sequence[Overlap]) -> list[Overlap]:
+    """Overlaps of the layer in the middle, as the paper draws layer 48 of 96."""
+    layers = sorted({layer for o in found if (layer := in_layer(o.site)[0]) is not None})
+    if not layers:
+        return list(found)
+    middle = layers[len(layers) // 2]
+    return [o for o in found if in_layer(o.site)[0] == middle]
+
+
+def headline(found: Sequence[Overlap]) -> str:
+    """One line: what is shared, and what chance gives."""
+    first = mean(o.phi[0][0] for o in found)
+    all_ = mean(o.all_of_smaller for o in found)
+    chance_first = mean(1 / o.width for o in found)
+    chance_all = mean(o.ranks[0] / o.width for o in found)
+    return (
+        f"mean φ(1,1) {first:.3f} (chance {chance_first:.3f}), "
+        f"mean φ(p,p) {all_:.3f} (chance {chance_all:.3f})"
+    )
+
+
+def answer(request: Request) -> Findings:
+    """The overlaps of two runs, or of each pair of one run's seeds."""
+    paths = request.runs if len(request.runs) > 1 else seeds_of(request.runs[0])
+    loaded = [request.load(run, READS) for run in paths]
+    runs = sorted(loaded, key=lambda run: run.rank or 0)
+    names = list(by_label(runs))
+    pairs = list(itertools.combinations(runs, 2))
+    if not request.runs[0].any_base:
+        _refuse_two_bases(pairs)
+    for first, second in pairs:
+        _warn_of_same_seed(first, second)
+    found = overlaps([(first.changes, second.changes) for first, second in pairs])
+    between = " and ".join(names)
+    if len(runs) > 2:
+        between = f"{len(runs)} seeds of {Path(request.runs[0].path).name}, r={runs[0].rank}"
+    return Findings(
+        runs, found, table(found, between), picture(found, between), note=headline(found)
+    )
+
+
+def _refuse_two_bases(pairs: Sequence[tuple[RunChanges, RunChanges]]) -> None:
+    for first, second in pairs:
+        if not (first.fingerprint and second.fingerprint):
+            continue  # an adapter of PEFT does not record its base
+        # None, where the two have no digest in common, does not prove that the base is the same
+        if same(first.fingerprint, second.fingerprint) is not True:
+            raise AdapterError(
+                f"{first.label} and {second.label} were trained on other base weights, so their "
+                "directions are in different spaces. Give runs of one base, or --any-base to "
+                "compare them nevertheless."
+            )
+
+
+def _warn_of_same_seed(first: RunChanges, second: RunChanges) -> None:
+    if first.seed is None or first.seed != second.seed:
+        return
+    log.warning(
+        "%s and %s have the same seed, so the A of their first weight was initialised from the "
+        "same random numbers; with the same r, every A was. What they share may come from that; "
+        "take another seed of one of them (RUN/seedN).",
+        first.label,
+        second.label,
+    )
+
+
+PLUGIN = Analysis(READS, answer)

@@ -54,7 +54,7 @@ def as_trained(models: Mapping[str, nn.Module]) -> Iterator[None]:
 
 def bare(recipe: Recipe, layers: int | None, dropout: float) -> Any:
     """The recipe's base, frozen, with random weights."""
-    base = random_base(recipe.model, recipe.task.head.value, recipe.task.labels, layers, dropout)
+    base = random_base(*recipe.base(), layers, dropout)
     for parameter in base.parameters():
         parameter.requires_grad_(False)
     return base

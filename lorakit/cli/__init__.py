@@ -1,40 +1,55 @@
-"""The command line: parses, calls, prints, nothing else. Verbs import what they need when they run."""
+"""The command line: parsing, the call of a verb, and its output. One file per verb.
+
+A verb imports what it needs when it runs, so that `--help` and mistakes in a recipe are fast.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import sys
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
-from lorakit.cli.speak import first_to_fail, lost_another
+from lorakit.children import STOPPED, UNEXPECTED, Ending, tell_parent, wait_for_first_failure
 from lorakit.cli.visible import complain, finish_streams, ready_streams, show
-from lorakit.errors import InputError, LorakitError, Stopped
+from lorakit.errors import ChildError, InputError, LorakitError, Stopped
+
+INTERRUPTED = 130
+"""Exit code of a Ctrl-C: 128 + SIGINT."""
+PATH_ERRORS = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG)
+"""Operating system errors that the user can fix."""
+PATH_CHARACTERS = 200
+"""Longest path in an error message; a longer one is cut."""
+PANELS = {
+    "Start here": ("train", "evaluate", "merge"),
+    "Before training": ("check", "prepare", "schema", "recipes"),
+    "After training": ("generate", "report", "compare", "analyze", "score", "importing"),
+    "Many runs": ("study", "reproduce", "launch_command"),
+    "About this machine": ("selftest", "env", "bench"),
+}
+"""Panel of `lorakit --help` -> the modules of its verbs, in their order."""
 
 app = typer.Typer(
     name="lorakit",
-    help="Fine-tune with LoRA from recipes, with evidence that it worked.",
+    help="Fine-tune models with LoRA, from recipes, and check that it worked.",
+    epilog="Example: lorakit train quickstart",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-NO_PLACE = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG)
-recipes_app = typer.Typer(
-    help="The recipes that ship with lorakit.", no_args_is_help=True, rich_markup_mode=None
-)
-app.add_typer(recipes_app, name="recipes")
 
 
 @app.callback(invoke_without_command=True)
 def _root(
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks, and what the library logs.")
+        bool, typer.Option("--debug", help="Show tracebacks and the messages of libraries.")
     ] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and end.", is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
     ] = False,
 ) -> None:
     if version:
@@ -47,89 +62,74 @@ def _root(
 
 
 def add_verbs() -> None:
-    """Each verb's file puts it on `app`."""
-    from lorakit.cli import (  # noqa: F401
-        analyze,
-        bench,
-        check,
-        compare,
-        env,
-        evaluate,
-        generate,
-        importing,
-        launch_command,
-        merge,
-        prepare,
-        recipes,
-        report,
-        reproduce,
-        score,
-        selftest,
-        study,
-        train,
-    )
-
-
-INTERRUPTED = 130
-"""Exit code of a Ctrl-C: 128 + SIGINT."""
+    """Import the file of each verb, which adds it to `app`, and set its panel of the help."""
+    panels = {}
+    for panel, modules in PANELS.items():
+        for module in modules:
+            panels[import_module(f"{__name__}.{module}").__name__] = panel
+    for command in app.registered_commands:
+        assert command.callback is not None
+        command.rich_help_panel = panels[command.callback.__module__]
+    for group in app.registered_groups:
+        group.rich_help_panel = panels[f"{__name__}.{group.name}"]
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 a run or a check failed, 2 a mistake in what was given."""
+    """Run the command line. Exit codes: 0 done, 1 a run or a check failed, 2 a wrong input."""
     ready_streams()
     add_verbs()
-    if "--debug" in sys.argv:  # wherever it stands on the line
+    if "--debug" in sys.argv:  # also after the verb
         sys.argv.remove("--debug")
         os.environ["LORAKIT_DEBUG"] = "1"
     try:
         _refuse_bytes(sys.argv[1:])
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # typer 0.29 makes an exit code of a Ctrl-C
-            _say("stopped", code, "")
+            code = _end(Ending(STOPPED, "stopped", INTERRUPTED))
     except typer.Exit as end:
         code = end.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        code = _say("stopped", INTERRUPTED, "")
-    except Stopped as end:
-        code = _say(str(end), end.exit_code, "")
+        code = _end(Ending(STOPPED, "stopped", INTERRUPTED))
     except Exception as error:
-        if os.environ.get("LORAKIT_DEBUG") == "1":
+        ending = _explain(error)
+        traced = os.environ.get("LORAKIT_DEBUG") == "1"
+        if traced and not isinstance(error, (Stopped, ChildError)):
+            tell_parent(ending)
             raise
-        code = _say(*_explain(error))
+        code = _end(ending)
+        wait_for_first_failure(ending)
     sys.exit(finish_streams(code if isinstance(code, int) else 0))
 
 
 def _refuse_bytes(words: list[str]) -> None:
-    """A run keeps its paths in files of UTF-8, and libraries that save into a folder take no other name."""
+    """Run folders record paths as UTF-8, and the libraries that save models need it too."""
     for word in words:
         if not word.isascii() and any("\ud800" <= char <= "\udfff" for char in word):
-            raise InputError(f"{word} holds a byte that is not UTF-8; rename the file or folder")
+            raise InputError(f"{word} contains a byte that is not UTF-8; rename the file or folder")
 
 
-def _explain(error: Any) -> tuple[str, int]:
+def _explain(error: Any) -> Ending:
     if hasattr(error, "format_message"):  # a wrong option or verb, in typer's own words
         context = getattr(error, "ctx", None)
         usage = f"{context.get_usage()}\n" if context is not None else ""
-        return f"{error.format_message()}\n{usage}".rstrip(), InputError.exit_code
+        message = f"{error.format_message()}\n{usage}".rstrip()
+        return Ending(InputError.code, message, InputError.exit_code)
     if isinstance(error, LorakitError):
-        return str(error), error.exit_code
-    if isinstance(error, OSError) and error.errno in NO_PLACE:
+        return Ending(error.code, str(error), error.exit_code)
+    if isinstance(error, OSError) and error.errno in PATH_ERRORS:
+        advice = "make room, or choose another place"
+        if error.errno == errno.ENAMETOOLONG:
+            advice = "choose a shorter name"
         name = str(error.filename or "a file")
-        advice = (
-            "make room, or choose another place"
-            if error.errno != errno.ENAMETOOLONG
-            else "give a shorter one"
-        )
-        return f"{name[:200]}: {error.strerror}; {advice}", InputError.exit_code
-    if lost_another(error):
-        return "another process has ended without a word, and this one cannot go on alone", 1
-    return (
-        f"{type(error).__name__}: {error}\nlorakit did not expect this; run again with --debug to see where.",
-        1,
-    )
+        message = f"{name[:PATH_CHARACTERS]}: {error.strerror}; {advice}"
+        return Ending(InputError.code, message, InputError.exit_code)
+    advice = "lorakit did not expect this; run again with --debug to see where."
+    return Ending(UNEXPECTED, f"{type(error).__name__}: {error}\n{advice}", 1)
 
 
-def _say(message: str, code: int, kind: str = "error: ") -> int:
-    if first_to_fail():
-        complain(f"{kind}{message}")
-    return code
+def _end(ending: Ending) -> int:
+    """Report the ending to the parent, show it where no other process does, and return the exit code."""
+    if tell_parent(ending):
+        kind = "" if ending.code == STOPPED else "error: "
+        complain(f"{kind}{ending.message}")
+    return ending.exit_code

@@ -2,93 +2,127 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import Json, Overrides, RecipeName, begin, console, give
-from lorakit.cli.report import Format
+from lorakit.cli.options import Format, Json, RecipeOptions, TableFormat, grouped
+from lorakit.cli.output import begin, console, give
 from lorakit.cli.visible import show
 from lorakit.errors import InputError
 
 if TYPE_CHECKING:
-    from lorakit.bench import Measured
+    from lorakit.bench import Bench, Measured, Setting
+
+LARGEST_BOTTLENECK = 10**6 - 1
+"""Width of an adapter layer that is accepted."""
 
 
-@app.command()
-def bench(
-    what: Annotated[
-        str, typer.Argument(help="step, loss, ...: one of the questions.", metavar="WHAT")
-    ],
-    recipe: RecipeName,
-    overrides: Overrides = None,
+@dataclass(frozen=True)
+class SettingOptions:
+    """The conditions of a measurement."""
+
     against: Annotated[
-        str, typer.Option(help="Peers, with commas between; `none` for none; `all` for all.")
-    ] = "all",
+        str, typer.Option(help="Peers, comma-separated; all or none.", metavar="NAMES")
+    ] = "all"
     rounds: Annotated[
-        int, typer.Option(help="Rounds that count; each times every way once.", min=2)
-    ] = 7,
+        int,
+        typer.Option(
+            help="Number of measured rounds; each times every variant once.", min=2, metavar="N"
+        ),
+    ] = 7
     layers: Annotated[
-        int | None, typer.Option(help="Of the recipe's shape; all, if not given.", min=1)
-    ] = None,
-    batch: Annotated[int, typer.Option(help="Examples in a batch.", min=1)] = 16,
-    length: Annotated[int, typer.Option(help="Tokens of an example.", min=2)] = 128,
+        int | None,
+        typer.Option(
+            help="Number of layers of the model. Default: those of the recipe.", min=1, metavar="N"
+        ),
+    ] = None
+    batch: Annotated[int, typer.Option(help="Examples per batch.", min=1, metavar="N")] = 16
+    length: Annotated[int, typer.Option(help="Tokens per example.", min=2, metavar="N")] = 128
     precision: Annotated[
-        Literal["fp32", "bf16"], typer.Option(help="Of the frozen weights.")
-    ] = "fp32",
+        Literal["fp32", "bf16"], typer.Option(help="Type of the frozen weights.")
+    ] = "fp32"
     dropout: Annotated[
-        float, typer.Option(help="Of the model and of the adapter.", min=0, max=0.5)
-    ] = 0.0,
+        float,
+        typer.Option(
+            help="Dropout rate of the model and of the adapter.", min=0, max=0.5, metavar="RATE"
+        ),
+    ] = 0.0
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads; torch's own choice, if not given.", min=1)
-    ] = None,
+        int | None,
+        typer.Option(help="Number of CPU threads. Default: chosen by torch.", min=1, metavar="N"),
+    ] = None
     shapes: Annotated[
-        str, typer.Option(help="Of `latency`: BATCHxLENGTH,... or table1 or figure5.")
-    ] = "",
+        str,
+        typer.Option(
+            help="latency: shapes as BATCHxLENGTH, comma-separated, or table1 or figure5.",
+            metavar="SHAPES",
+        ),
+    ] = ""
     bottlenecks: Annotated[
-        str, typer.Option(help="Of `latency`: widths of the adapter layers, with commas.")
-    ] = "",
-    form: Annotated[
-        Format, typer.Option("--format", help="How a table is written.")
-    ] = Format.plain,
+        str,
+        typer.Option(
+            help="latency: widths of the adapter layers, comma-separated.", metavar="WIDTHS"
+        ),
+    ] = ""
+
+    def setting(self, bench: Bench, words: list[str]) -> Setting:
+        """The setting of one benchmark. words: the recipe and its overrides as they were typed."""
+        import torch
+
+        from lorakit.bench import Setting
+
+        names = tuple(name.strip() for name in self.against.split(","))
+        return Setting(
+            against={"none": (), "all": bench.peers}.get(self.against, names),
+            rounds=self.rounds,
+            layers=self.layers,
+            batch=self.batch,
+            length=self.length,
+            precision=self.precision,
+            dropout=self.dropout,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+            recipe=tuple(words),
+            shapes=self.shapes,
+            bottlenecks=_widths(self.bottlenecks),
+        )
+
+
+@app.command(epilog="Example: lorakit bench step glue_mrpc --against peft --layers 2")
+@grouped
+def bench(
+    *,
+    what: Annotated[
+        str, typer.Argument(help="Benchmark: step, loss, train, memory, ...", metavar="WHAT")
+    ],
+    options: SettingOptions,
+    form: TableFormat = Format.plain,
     picture: Annotated[
-        Path | None, typer.Option(help="Where a picture goes, as SVG.", metavar="FILE")
+        Path | None, typer.Option(help="SVG file that the picture is written to.", metavar="FILE")
     ] = None,
+    given: RecipeOptions,
     as_json: Json = False,
 ) -> None:
-    """Measure: ratios of time beside the limit and beside peers, in one process and in turns."""
-    from lorakit.recipe.load import load_recipe
+    """Measure time and memory against limits and peers.
 
-    loaded = load_recipe(recipe, overrides or [])
+    All variants take turns in one process. The results are ratios, with their
+    spread over the rounds.
+    """
+    loaded = given.load()
     begin()
     import torch
 
-    from lorakit.bench import Setting, benches
+    from lorakit.bench import benches
 
-    if threads:
-        torch.set_num_threads(threads)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     chosen = benches.get(what)
-    named = tuple(name.strip() for name in against.split(","))
-    peers = {"none": (), "all": chosen.peers}.get(against, named)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    words = (recipe, *(overrides or []))
-    setting = Setting(
-        peers,
-        rounds,
-        layers,
-        batch,
-        length,
-        precision,
-        dropout,
-        device,
-        words,
-        shapes,
-        _widths(bottlenecks),
-    )
+    setting = options.setting(chosen, given.words)
     measured = chosen.checked(loaded.recipe, setting)
-    _say(measured)
+    _print(measured)
     if picture is not None:
         _draw(measured, picture, what)
     if not as_json:
@@ -100,34 +134,39 @@ def bench(
 
 
 def _widths(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if wrong := [part for part in parts if not part.isdecimal() or not 0 < int(part) < 10**6]:
-        raise InputError(
-            f"--bottlenecks: {wrong[0]!r} is no width; whole numbers, with commas between"
-        )
-    return tuple(dict.fromkeys(map(int, parts)))
+    widths = []
+    for part in text.split(","):
+        part = part.strip()
+        if not part:
+            continue
+        if not part.isdecimal() or not 0 < int(part) <= LARGEST_BOTTLENECK:
+            raise InputError(
+                f"--bottlenecks: {part!r} is not a width; give whole numbers, comma-separated"
+            )
+        widths.append(int(part))
+    return tuple(dict.fromkeys(widths))
 
 
-def _say(measured: Measured) -> None:
+def _print(measured: Measured) -> None:
+    say = console().print
     for ratio in measured.ratios:
         spread = f"[{ratio.low:.3f}, {ratio.high:.3f}] over {ratio.rounds} rounds"
-        console().print(f"{ratio.of} / {ratio.over}: {ratio.median:.3f} {spread}", markup=False)
-    for name, count in () if measured.tables else measured.bytes.items():
-        console().print(f"{name}: {count / 2**20:,.1f} MiB", markup=False)
+        say(f"{ratio.of} / {ratio.over}: {ratio.median:.3f} {spread}")
+    if not measured.tables:
+        for name, count in measured.bytes.items():
+            say(f"{name}: {count / 2**20:,.1f} MiB")
     for note in measured.notes:
-        console().print(note, markup=False)
+        say(note)
     for check in measured.checks:
         value = "" if check.value is None else f" {check.value:.3f}"
-        console().print(
-            f"{'passed' if check.passed else 'FAILED'}: {check.name}{value} ({check.note})",
-            markup=False,
-        )
+        verdict = "passed" if check.passed else "FAILED"
+        say(f"{verdict}: {check.name}{value} ({check.note})")
 
 
 def _draw(measured: Measured, file: Path, what: str) -> None:
     from lorakit.runs.result import write_whole
 
     if measured.picture is None:
-        raise InputError(f"bench {what} has no picture")
+        raise InputError(f"bench {what} does not draw a picture; leave --picture out")
     write_whole(file, measured.picture.document)
-    console().print(f"picture: {file}", markup=False)
+    console().print(f"picture: {file}")

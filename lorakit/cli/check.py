@@ -3,87 +3,95 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import (
-    Json,
-    Overrides,
-    RecipeName,
-    TrustRemoteCode,
-    begin,
-    console,
-    give,
-    warn,
-)
+from lorakit.cli.options import Json, RecipeOptions, TrustRemoteCode, grouped
+from lorakit.cli.output import begin, console, give, warn
+
+if TYPE_CHECKING:
+    from lorakit.recipe.load import Loaded
+    from lorakit.verbs.check import Checked
 
 
-@app.command()
+@app.command(epilog="Example: lorakit check glue_mrpc method.r=16")
+@grouped
 def check(
-    recipe: RecipeName,
-    overrides: Overrides = None,
+    *,
     processes: Annotated[
-        int, typer.Option(help="Processes that the batch is shared by.", min=1)
+        int, typer.Option(help="Number of processes that share a batch.", min=1, metavar="N")
     ] = 1,
+    given: RecipeOptions,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
-    """All but train: sites, counts, steps, one decoded example with the trained tokens marked, memory."""
-    from lorakit.recipe.load import load_recipe
+    """Check a recipe without training: sites, steps, memory.
 
-    loaded = load_recipe(recipe, overrides or [])
+    It also prints one example as the model reads it, with the trained tokens
+    marked. The weights do not have to be on this machine.
+    """
+    loaded = given.load()
     begin()
-    from lorakit.cli.progress import show_model
-    from lorakit.cli.screen import line
     from lorakit.verbs.check import check as run_check
-    from lorakit.verbs.model_view import model_view
 
     found = run_check(loaded.recipe, processes)
-    out = console()
+    _print(loaded, found)
+    give(_plain(found), as_json)
+
+
+def _print(loaded: Loaded, found: Checked) -> None:
+    from lorakit.cli.progress import show_model
+    from lorakit.verbs.model_view import model_view
+
+    say = console().print
     for note in loaded.notes:
-        out.print(f"note: {note}", markup=False)
+        say(f"note: {note}")
     show_model(model_view(found.attachment, found.head))
     if found.rows:
-        out.print("rows: " + ", ".join(f"{split} {rows:,}" for split, rows in found.rows.items()))
+        say("rows: " + ", ".join(f"{split} {rows:,}" for split, rows in found.rows.items()))
     if found.steps is not None and found.shares is not None:
-        out.print(
+        say(
             f"steps: {found.steps:,}, of which {found.warmup_steps:,} warm up; a step is "
-            f"{loaded.recipe.train.global_batch_size} examples = {found.shares.processes} process(es) x "
-            f"{found.shares.micro} x {found.shares.accumulation} accumulated"
+            f"{loaded.recipe.train.global_batch_size} examples = "
+            f"{found.shares.processes} process(es) x {found.shares.micro} x "
+            f"{found.shares.accumulation} accumulated"
         )
-    if found.sample:
-        shown = [
-            (token.replace("\n", "\\n") + " ", "bold green" if trained else "")
-            for token, trained in found.sample
-        ]
-        out.print(
-            "one example" + (" (green is trained):" if any(t for _, t in found.sample) else ":"),
-            end=" ",
-        )
-        out.print(line(*shown))
-        if found.cut:
-            out.print(f"{found.cut} training examples reach data.max_length and may be cut")
-    out.print(
-        "memory, about: "
-        + ", ".join(f"{name} {mib:,.0f} MiB" for name, mib in found.memory_mib.items())
-    )
-    out.print(f"an adapter on disk: {found.adapter_mib:,.1f} MiB")
+    _print_sample(found)
+    sizes = ", ".join(f"{name} {mib:,.0f} MiB" for name, mib in found.memory_mib.items())
+    say(f"memory, about: {sizes}")
+    say(f"an adapter on disk: {found.adapter_mib:,.1f} MiB")
     for text in found.missing:
-        warn(text, "not looked at:")
-    give(
-        {
-            "sites": [site.name for site in found.attachment.sites],
-            "counts": found.counts.model_dump(),
-            "head": asdict(found.head) if found.head else None,
-            "rows": found.rows,
-            "steps": found.steps,
-            "warmup_steps": found.warmup_steps,
-            "memory_mib": found.memory_mib,
-            "adapter_mib": found.adapter_mib,
-            "not_looked_at": found.missing,
-            "sample": [{"token": token, "trained": trained} for token, trained in found.sample],
-        },
-        as_json,
-    )
+        warn(text, "not checked:")
+
+
+def _print_sample(found: Checked) -> None:
+    from lorakit.cli.screen import line
+
+    if not found.sample:
+        return
+    shown = []
+    for token, trained in found.sample:
+        shown.append((token.replace("\n", "\\n") + " ", "bold green" if trained else ""))
+    marked = any(trained for _, trained in found.sample)
+    title = "one example (green is trained):" if marked else "one example:"
+    console().print(title, end=" ")
+    console().print(line(*shown))
+    if found.cut:
+        console().print(f"{found.cut} training examples reach data.max_length and may be cut")
+
+
+def _plain(found: Checked) -> dict[str, Any]:
+    return {
+        "sites": [site.name for site in found.attachment.sites],
+        "counts": found.counts.model_dump(),
+        "head": asdict(found.head) if found.head else None,
+        "rows": found.rows,
+        "steps": found.steps,
+        "warmup_steps": found.warmup_steps,
+        "memory_mib": found.memory_mib,
+        "adapter_mib": found.adapter_mib,
+        "not_looked_at": found.missing,
+        "sample": [{"token": token, "trained": trained} for token, trained in found.sample],
+    }

@@ -3,98 +3,86 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import (
-    Json,
-    Overrides,
-    TrustRemoteCode,
-    begin,
-    console,
-    end_with,
-    give,
-    known,
-)
+from lorakit.cli.options import Json, PointerOptions, grouped
+from lorakit.cli.output import begin, console, end_with, give, known
 
-Task = Annotated[
-    str | None,
-    typer.Option(help="The task, where the adapter or model does not say it: glue/mrpc."),
-]
-BaseModel = Annotated[
-    str | None,
-    typer.Option("--model", help="The base model, if not the one that the adapter names."),
-]
-Seed = Annotated[
-    int | None, typer.Option(help="Which seed of a run; by default the only or the best one.")
-]
-AnyBase = Annotated[
-    bool,
-    typer.Option("--any-base", help="Go on although the base's weights are not the adapter's."),
-]
+if TYPE_CHECKING:
+    from lorakit.verbs.evaluate import Evaluated
 
 
-@app.command("eval")
+@app.command("eval", epilog="Example: lorakit eval runs/my-run --split test")
+@grouped
 def evaluate(
-    path: Annotated[
-        str, typer.Argument(help="A run folder, an adapter folder, a hub id, or a merged model.")
-    ],
-    overrides: Overrides = None,
+    *,
     split: Annotated[
-        list[str] | None, typer.Option(help="Which split; may be given again. Default: the task's.")
+        list[str] | None,
+        typer.Option(
+            help="Split to score; repeatable. Default: the evaluation splits.", metavar="NAME"
+        ),
     ] = None,
-    task: Task = None,
-    model: BaseModel = None,
-    seed: Seed = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for predictions; default: eval/ of a run's seed, else NAME-eval beside PATH."
+            help="Folder for predictions. Default: eval/ in the seed's folder, else NAME-eval "
+            "next to PATH.",
+            metavar="DIR",
         ),
     ] = None,
-    any_base: AnyBase = False,
-    trust_remote_code: TrustRemoteCode = False,
+    pointed: PointerOptions,
     as_json: Json = False,
 ) -> None:
-    """Score an adapter or a merged model, beside its base; predictions are saved."""
+    """Score an adapter or a merged model, and its base.
+
+    The predictions are saved. An adapter that changes nothing is an error.
+    """
     begin()
     from lorakit.cli.progress import Progress
     from lorakit.verbs.evaluate import evaluate as run_evaluate
 
-    progress = Progress()
-    found = run_evaluate(
-        path, split or (), task, model, seed, overrides or [], out, any_base, progress
-    )
+    found = run_evaluate(pointed.pointer(), split or (), out, Progress())
+    _print(found)
+    give(_plain(found), as_json)
+    end_with(found.failed)
+
+
+def _print(found: Evaluated) -> None:
     say = console().print
     if found.why:
-        say(f"{found.what}: {found.why}", markup=False)
-    for name in found.rows:
-        for metric, value in known(found.scores.get(name, {}), found.failed).items():
-            base = found.base_scores.get(name, {}).get(metric)
-            part = f", {found.slices[name]}" if name in found.slices else ""
-            beside = "" if base is None else f"   (adapter off{part}: {base:.2f})"
-            say(f"{found.task} {name}  {metric} {value:.2f}{beside}", markup=False)
-        if found.cut[name]:
-            of = f"{found.cut[name]} of {found.rows[name]}"
-            say(f"{found.task} {name}  {of} answers were cut at decode.max_new_tokens")
+        say(f"{found.path}: {found.why}")
+    for split, rows in found.rows.items():
+        for metric, value in known(found.scores.get(split, {}), found.failed).items():
+            score = f"{found.task} {split}  {metric} {value:.2f}"
+            say(score + _base_score(found, split, metric))
+        if cut := found.cut[split]:
+            say(f"{found.task} {split}  {cut} of {rows} answers were cut at decode.max_new_tokens")
     if found.effect is not None:
         say(f"the adapter is on: it changes a logit by {found.effect:.3g} (relative)")
-    say("written: " + ", ".join(map(str, found.files)), markup=False, soft_wrap=True)
-    give(
-        {
-            "path": found.what,
-            "task": found.task,
-            "scores": found.scores,
-            "base_scores": found.base_scores,
-            "base_slices": found.slices,
-            "adapter_effect": found.effect,
-            "rows": found.rows,
-            "cut": found.cut,
-            "files": [str(f) for f in found.files],
-            "failed": found.failed,
-        },
-        as_json,
-    )
-    end_with(found.failed)
+    say("written: " + ", ".join(map(str, found.files)))
+
+
+def _base_score(found: Evaluated, split: str, metric: str) -> str:
+    base = found.base_scores.get(split, {}).get(metric)
+    if base is None:
+        return ""
+    part = f", {found.slices[split]}" if split in found.slices else ""
+    return f"   (adapter off{part}: {base:.2f})"
+
+
+def _plain(found: Evaluated) -> dict[str, Any]:
+    return {
+        "path": found.path,
+        "task": found.task,
+        "scores": found.scores,
+        "base_scores": found.base_scores,
+        "base_slices": found.slices,
+        "adapter_effect": found.effect,
+        "rows": found.rows,
+        "cut": found.cut,
+        "files": [str(f) for f in found.files],
+        "failed": found.failed,
+    }

@@ -2,66 +2,92 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.evaluate import AnyBase, BaseModel, Seed, Task
-from lorakit.cli.output import Json, Overrides, TrustRemoteCode, begin, give
+from lorakit.cli.options import Json, PointerOptions, grouped
+from lorakit.cli.output import begin, give
 from lorakit.cli.visible import show
 
+if TYPE_CHECKING:
+    from lorakit.verbs.generate import Wanted
 
-@app.command()
-def generate(
-    path: Annotated[
-        str, typer.Argument(help="A run folder, an adapter folder, a hub id, or a merged model.")
-    ],
-    overrides: Overrides = None,
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """What the model is asked."""
+
     prompt: Annotated[
-        list[str] | None, typer.Option(help="A prompt, as the task has it; may be given again.")
-    ] = None,
+        list[str] | None,
+        typer.Option(help="Prompt in the form that the task has; repeatable.", metavar="TEXT"),
+    ] = None
     inputs: Annotated[
-        Path | None, typer.Option(help="A file: a prompt per line, or JSONL with `prompt`.")
-    ] = None,
+        Path | None,
+        typer.Option(
+            help="File of prompts: one per line, or JSONL with a key `prompt`.", metavar="FILE"
+        ),
+    ] = None
     split: Annotated[
-        str | None, typer.Option(help="The first examples of this split of the task.")
-    ] = None,
-    limit: Annotated[int, typer.Option(help="How many of the split.", min=1)] = 5,
+        str | None,
+        typer.Option(
+            help="Split of the task whose first examples are the prompts.", metavar="NAME"
+        ),
+    ] = None
+    limit: Annotated[
+        int, typer.Option(help="Number of examples with --split.", min=1, metavar="N")
+    ] = 5
+
+    def wanted(self) -> Wanted:
+        """The request as the verb takes it. DataError: a file that is not of prompts."""
+        from lorakit.verbs.generate import Wanted, read_prompts
+
+        from_file = read_prompts(self.inputs) if self.inputs else []
+        return Wanted((*(self.prompt or ()), *from_file), self.split, self.limit)
+
+
+@app.command(epilog="Example: lorakit generate runs/my-run --split test --limit 3 decode.beams=4")
+@grouped
+def generate(
+    *,
+    prompts: PromptOptions,
     out: Annotated[
-        Path | None, typer.Option(help="Write the answers to this file too, as JSONL.")
+        Path | None,
+        typer.Option(help="File that the answers are also written to, as JSONL.", metavar="FILE"),
     ] = None,
-    task: Task = None,
-    model: BaseModel = None,
-    seed: Seed = None,
-    any_base: AnyBase = False,
-    trust_remote_code: TrustRemoteCode = False,
+    pointed: PointerOptions,
     as_json: Json = False,
 ) -> None:
-    """Show what the model writes: to prompts, a file of them, or examples. `decode.beams=4` and the like apply."""
+    """Write texts for prompts, or for examples of a split.
+
+    Overrides such as decode.beams=4 change how the texts are searched or sampled.
+    """
     begin()
     from lorakit.cli.progress import Progress
-    from lorakit.report.page import sample
-    from lorakit.runs.folder import write_lines
-    from lorakit.verbs.generate import generate_texts, read_prompts
+    from lorakit.runs.lines import write_lines
+    from lorakit.verbs.generate import generate_texts
 
-    prompts = [*(prompt or []), *(read_prompts(inputs) if inputs else [])]
-    answers = generate_texts(
-        path, prompts, split, limit, task, model, seed, overrides or [], any_base, Progress()
-    )
+    answers = generate_texts(pointed.pointer(), prompts.wanted(), Progress())
     lines = [answer.line() for answer in answers]
     if out is not None:
         write_lines(out, lines)
     if as_json:
-        give({"path": path, "answers": lines}, True)
+        give({"path": pointed.path, "answers": lines}, True)
         return
     for line in lines:
-        shown = sample(line)
-        show(shown["input"].strip())
-        show(
-            f"  -> {shown['prediction']}"
-            + ("" if line.get("ended", True) else " [cut at decode.max_new_tokens]")
-        )
-        for reference in shown["references"] if line.get("references") else ():
+        _show(line)
+
+
+def _show(line: dict[str, Any]) -> None:
+    from lorakit.report.page import sample
+
+    shown = sample(line)
+    cut = "" if line.get("ended", True) else " [cut at decode.max_new_tokens]"
+    show(shown["input"].strip())
+    show(f"  -> {shown['prediction']}{cut}")
+    if line.get("references"):
+        for reference in shown["references"]:
             show(f"     {reference}")

@@ -8,32 +8,42 @@ from typing import Annotated
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import Json, Overrides, RecipeName, TrustRemoteCode, begin, console, give
+from lorakit.cli.options import Json, RecipeOptions, TrustRemoteCode, grouped
+from lorakit.cli.output import begin, console, give
 
 
-@app.command("import")
+@app.command(
+    "import", epilog="Example: lorakit import roberta_base_lora_mrpc.bin glue_mrpc --to mrpc"
+)
+@grouped
 def import_(
+    *,
     file: Annotated[
-        Path, typer.Argument(help="A .bin or .pt of the paper's reference code (loralib).")
+        Path, typer.Argument(help="Checkpoint (.bin or .pt) of loralib, the paper's code.")
     ],
-    recipe: RecipeName,
-    to: Annotated[Path, typer.Option(help="Folder of the adapter; must be empty or not there.")],
-    overrides: Overrides = None,
+    to: Annotated[
+        Path, typer.Option(help="Folder of the adapter; empty, or not there yet.", metavar="DIR")
+    ],
+    given: RecipeOptions,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
-    """Make an adapter folder of a checkpoint of the paper's reference code; the recipe says base, targets and alpha."""
+    """Convert a loralib checkpoint into an adapter folder.
+
+    loralib is the paper's reference code. The recipe gives what its checkpoints
+    do not hold: the base model, the targets and alpha.
+    """
     begin()
     from lorakit.verbs.importing import import_checkpoint
 
-    found = import_checkpoint(file, recipe, to, overrides or [])
+    found = import_checkpoint(file, given.recipe, to, given.overrides or [])
     say = console().print
     say(
-        f"{found.counts.sites} sites on {found.base}, rank {found.r}, alpha {found.alpha:g} (alpha is the recipe's): "
-        f"{found.counts.trainable:,} parameters, and {found.counts.fresh:,} of the head",
-        markup=False,
+        f"{found.counts.sites} sites on {found.base}, rank {found.r}, alpha {found.alpha:g} (from "
+        f"the recipe): {found.counts.trainable:,} parameters, and {found.counts.fresh:,} of the "
+        "head"
     )
-    say(f"adapter: {to}   score it: lorakit eval {to}", markup=False, soft_wrap=True)
+    say(f"adapter: {to}   score it: lorakit eval {to}")
     give(
         {
             "adapter": str(to),

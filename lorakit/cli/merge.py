@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.evaluate import AnyBase, BaseModel, Seed, Task
-from lorakit.cli.output import Json, Overrides, TrustRemoteCode, begin, console, give
+from lorakit.cli.options import Json, PointerOptions, grouped
+from lorakit.cli.output import begin, console, give
 
 
 class DType(str, Enum):
@@ -19,51 +19,60 @@ class DType(str, Enum):
     fp16 = "fp16"
 
 
-@app.command()
+@app.command(epilog="Example: lorakit merge runs/my-run --to merged --dtype bf16")
+@grouped
 def merge(
-    path: Annotated[str, typer.Argument(help="A run folder, an adapter folder, or a hub id.")],
-    to: Annotated[Path, typer.Option(help="Folder of the merged model; must not be there yet.")],
-    overrides: Overrides = None,
+    *,
+    to: Annotated[
+        Path,
+        typer.Option(help="Folder of the merged model; empty, or not there yet.", metavar="DIR"),
+    ],
     dtype: Annotated[
-        DType, typer.Option(help="Of the written weights; the sum is formed in fp32.")
+        DType, typer.Option(help="Type of the written weights. The sum is formed in fp32.")
     ] = DType.fp32,
     tolerance: Annotated[
-        float | None, typer.Option(help="Largest difference of a logit that passes, relative.")
+        float | None,
+        typer.Option(
+            help="Largest difference of a logit that passes, relative to the largest logit. "
+            "Default: one that fits --dtype.",
+            metavar="X",
+        ),
     ] = None,
     examples: Annotated[
         int,
         typer.Option(
-            help="Validation examples to compare on; 0: no proof, and no whole model in memory.",
+            help="Number of validation examples to compare on; 0 compares nothing, and needs "
+            "little memory.",
             min=0,
+            metavar="N",
         ),
     ] = 256,
-    task: Task = None,
-    model: BaseModel = None,
-    seed: Seed = None,
-    any_base: AnyBase = False,
-    trust_remote_code: TrustRemoteCode = False,
+    pointed: PointerOptions,
     as_json: Json = False,
 ) -> None:
-    """Fold the adapter into its base, write a plain model, and prove that nothing changed."""
+    """Fold an adapter into its base and write a plain model.
+
+    The model is read back, also by plain transformers, and compared with the
+    adapter on its base.
+    """
     begin()
     from lorakit.verbs.merge import merge as run_merge
 
-    report = run_merge(
-        path, to, dtype.value, tolerance, examples, task, model, seed, overrides or [], any_base
-    )
+    report = run_merge(pointed.pointer(), to, dtype.value, tolerance, examples)
+    _print(report, to)
+    give(report, as_json)
+
+
+def _print(report: dict[str, Any], to: Path) -> None:
     say = console().print
-    say(f"merged in fp32, written as {report['dtype']} to {to}", markup=False)
+    say(f"merged in fp32, written as {report['dtype']} to {to}")
     if not report["examples"]:
-        say("not compared with the adapter on its base, for --examples is 0")
-        give(report, as_json)
+        say("not compared with the adapter on its base, because --examples is 0")
         return
     say(
         f"compared on {report['examples']} examples ({report['asked']}): largest logit difference "
         f"{report['max_logit_difference']:.2e} (relative; allowed {report['tolerance']:g}), "
-        f"{report['prediction_flips']} predictions flipped",
-        markup=False,
+        f"{report['prediction_flips']} predictions flipped"
     )
-    if report["metrics_before"]:
-        for metric, before in report["metrics_before"].items():
-            say(f"{metric} {before:.2f} before, {report['metrics_after'][metric]:.2f} after")
-    give(report, as_json)
+    for metric, before in (report["metrics_before"] or {}).items():
+        say(f"{metric} {before:.2f} before, {report['metrics_after'][metric]:.2f} after")

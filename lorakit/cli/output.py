@@ -1,4 +1,4 @@
-"""What goes where: the one machine-readable result to stdout, everything for people to stderr."""
+"""Output of the verbs: one JSON object or table on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ import os
 import sys
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from lorakit.cli.visible import can_show, json_safe, show_exactly, visible
 from lorakit.errors import MetricError
@@ -20,30 +17,18 @@ from lorakit.errors import MetricError
 if TYPE_CHECKING:
     from lorakit.cli.screen import Screen
 
-Json = Annotated[
-    bool, typer.Option("--json", help="One machine-readable result on stdout; all else on stderr.")
-]
-Runs = Annotated[Path, typer.Option("--runs", help="Where run folders go.", metavar="DIR")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="key=value sets a value of the recipe, ~key removes one.", metavar="[KEY=VALUE]..."
-    ),
-]
-
 
 @cache
 def console() -> Screen:
-    """stderr, on the main process; silent on the others."""
+    """The console on stderr; it is silent in all processes but the main one."""
     from lorakit.cli.screen import on_stderr
 
-    terminal = sys.stderr.isatty() or os.environ.get("LORAKIT_TTY") == "1"
     quiet = os.environ.get("RANK", "0") != "0"
-    return on_stderr(terminal, quiet)
+    return on_stderr(sys.stderr.isatty(), quiet)
 
 
 def begin(models: bool = True) -> None:
-    """Before a verb works: lorakit's own warnings where people see them, and quiet libraries if it loads models."""
+    """Set up logging for a verb. models: it loads models, so transformers is silenced too."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -62,7 +47,7 @@ def begin(models: bool = True) -> None:
 
 
 class _Visible(logging.Formatter):
-    """Of other libraries' messages."""
+    """Makes control characters in other libraries' messages visible."""
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))
@@ -77,54 +62,36 @@ class _ConsoleHandler(logging.Handler):
 
 
 def warn(text: str, word: str = "warning:") -> None:
-    """A line that begins with a word in yellow."""
+    """Print a line that begins with a word in yellow."""
     from lorakit.cli.screen import line
 
     console().print(line((word, "yellow"), f" {text}"))
 
 
 def give(result: Mapping[str, Any], as_json: bool) -> None:
-    """The machine-readable result, if it was asked for."""
+    """Print the result as JSON on stdout, if --json was given."""
     if not as_json or os.environ.get("RANK", "0") != "0":
         return
-    text = json.dumps(_finite(result), ensure_ascii=False)
-    # exact for whoever parses it, on any terminal
-    show_exactly(
-        (json_safe(text) if can_show(json_safe(text)) else json.dumps(_finite(result))) + "\n"
-    )
+    text = json_safe(json.dumps(_finite(result), ensure_ascii=False))
+    if not can_show(text):
+        text = json.dumps(_finite(result))
+    show_exactly(text + "\n")
 
 
 def _finite(value: Any) -> Any:
-    # JSON has no NaN
+    """The value with null for NaN and infinity, which JSON does not have."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
         return {str(k): _finite(v) for k, v in value.items()}
-    return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-def _grant(context: typer.Context, granted: bool) -> bool:
-    """For as long as the command runs."""
-    from lorakit.models import trust_remote_code
-
-    context.with_resource(trust_remote_code(granted))
-    return granted
-
-
-TrustRemoteCode = Annotated[
-    bool,
-    typer.Option(
-        "--trust-remote-code",
-        callback=_grant,
-        help="Run Python code that comes with the base model, in this call. Only for a source you trust.",
-    ),
-]
-"""A verb that takes it has nothing more to do: the callback grants it."""
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return value
 
 
 def known(scores: Mapping[str, float], failed: Mapping[str, str]) -> dict[str, float]:
-    """The scores without those that failed; one of a group is named `meteor_seen`."""
-    groups = tuple(f"{name}_" for name in failed)
+    """The scores without those of failed metrics."""
+    groups = tuple(f"{name}_" for name in failed)  # `meteor_seen` is METEOR of one group
 
     def is_lost(metric: str, value: float) -> bool:
         return math.isnan(value) and (metric in failed or metric.startswith(groups))
@@ -133,28 +100,11 @@ def known(scores: Mapping[str, float], failed: Mapping[str, str]) -> dict[str, f
 
 
 def end_with(failed: Mapping[str, str]) -> None:
-    """MetricError for metrics that failed, once all others are given."""
+    """MetricError, for a verb's last line: some metrics failed, and all others were given."""
     if not failed:
         return
     reasons = {why: [m for m, other in failed.items() if other == why] for why in failed.values()}
     said = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
     raise MetricError(
-        f"not computed: {said}. The other metrics are given; the predictions are kept as they are"
+        f"not computed: {said}. The other metrics were given, and the predictions are kept"
     )
-
-
-def complete_recipe(incomplete: str) -> list[str]:
-    """Shell completion of recipe names."""
-    from lorakit.recipe.load import names
-
-    return [name for name in names() if name.startswith(incomplete)]
-
-
-RecipeName = Annotated[
-    str,
-    typer.Argument(
-        help="A recipe file, or a shipped recipe's name.",
-        metavar="RECIPE",
-        autocompletion=complete_recipe,
-    ),
-]

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from lorakit.cli import recipes_app
-from lorakit.cli.output import Json, Overrides, RecipeName, console, give
+from lorakit.cli import app
+from lorakit.cli.options import Json, Overrides, RecipeName
+from lorakit.cli.output import console, give
 from lorakit.cli.visible import can_show, show_exactly
 
+recipes_app = typer.Typer(
+    help="List, show and copy the recipes that ship with lorakit.", no_args_is_help=True
+)
+app.add_typer(recipes_app, name="recipes")
 
-@recipes_app.command("list")
+
+@recipes_app.command("list", epilog="Example: lorakit recipes list mrpc")
 def list_recipes(
-    containing: Annotated[str, typer.Argument(help="Only names that contain this.")] = "",
+    containing: Annotated[str, typer.Argument(help="Text that the names must contain.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Every recipe that ships, with what it trains and what it should show."""
+    """List the recipes, with what they train and the published scores."""
     from rich.table import Table
 
     from lorakit.cli.screen import on_stdout
@@ -33,35 +39,34 @@ def list_recipes(
             continue
         recipe = load_recipe(name).recipe
         published = ", ".join(f"{k} {v.value:g}" for k, v in recipe.expect.scores.items())
-        rows.append(
-            {
-                "recipe": name,
-                "task": recipe.task.name,
-                "model": recipe.model.name,
-                "method": recipe.method.name,
-                "published": published,
-                "about": recipe.about,
-            }
-        )
-        table.add_row(name, recipe.task.name, recipe.model.name, recipe.method.name, published)
+        row = {
+            "recipe": name,
+            "task": recipe.task.name,
+            "model": recipe.model.name,
+            "method": recipe.method.name,
+            "published": published,
+        }
+        table.add_row(*row.values())
+        rows.append({**row, "about": recipe.about})
     if as_json:
         give({"recipes": rows}, True)
     else:
         on_stdout().print(table)
 
 
-@recipes_app.command()
+@recipes_app.command(epilog="Example: lorakit recipes show glue_mrpc --origins")
 def show(
     recipe: RecipeName,
     overrides: Overrides = None,
     origins: Annotated[
-        bool, typer.Option("--origins", help="Where each value comes from: paper, script, ours.")
+        bool,
+        typer.Option("--origins", help="Print the source of each value: paper, script or ours."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """The resolved recipe: what `extends` and overrides come to."""
+    """Print a resolved recipe, with `extends` and overrides applied."""
     from lorakit.recipe.load import load_recipe
-    from lorakit.recipe.source import written
+    from lorakit.recipe.source import dump_yaml
 
     loaded = load_recipe(recipe, overrides or [])
     for note in loaded.notes:
@@ -76,17 +81,17 @@ def show(
     elif origins:
         _print_origins(plain, notes)
     else:
-        text = written(plain)
+        text = dump_yaml(plain)
         # YAML's own escapes where the terminal cannot take a character as it is
-        show_exactly(text if can_show(text) else written(plain, unicode=False))
+        show_exactly(text if can_show(text) else dump_yaml(plain, unicode=False))
 
 
-@recipes_app.command()
+@recipes_app.command(epilog="Example: lorakit recipes copy quickstart mine.yaml")
 def copy(
     recipe: RecipeName,
-    to: Annotated[Path, typer.Argument(help="The new file, or a folder for it.")] = Path("."),
+    to: Annotated[Path, typer.Argument(help="New file, or a folder for it.")] = Path("."),
 ) -> None:
-    """Copy a shipped recipe, to change it; what it extends stays where it is."""
+    """Copy a recipe, to change the copy. What it extends is not copied."""
     from lorakit.errors import RecipeError
     from lorakit.recipe.load import find
     from lorakit.shell import quote
@@ -94,15 +99,15 @@ def copy(
     source = find(recipe)
     target = to / source.name if to.is_dir() else to
     if target.exists():
-        raise RecipeError(f"{target} is there already; choose another name")
+        raise RecipeError(f"{target} exists already; choose another name")
     try:
         shutil.copyfile(source, target)
     except OSError as error:
         raise RecipeError(f"cannot write {target}: {error.strerror}") from error
-    console().print(f"copied to {target}; `lorakit train {quote(str(target))}` runs it")
+    console().print(f"copied to {target}; `lorakit train {quote(str(target))}` trains it")
 
 
-def _print_origins(plain: dict, notes: dict) -> None:
+def _print_origins(plain: dict[str, Any], notes: dict[str, dict[str, str]]) -> None:
     from rich.table import Table
 
     from lorakit.cli.screen import on_stdout
@@ -111,7 +116,7 @@ def _print_origins(plain: dict, notes: dict) -> None:
     for column in ("value", "", "origin", "note", "where"):
         table.add_column(column, overflow="fold")
     for key, note in notes.items():
-        at = plain
+        at: Any = plain
         for part in key.split("."):
             at = at.get(part, {}) if isinstance(at, dict) else {}
         table.add_row(key, str(at), note["source"], note["note"], note["where"])

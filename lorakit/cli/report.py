@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import Json, console, give
+from lorakit.cli.options import Format, Json, TableFormat
+from lorakit.cli.output import console, give
 from lorakit.cli.visible import show
 
 
-class Format(str, Enum):
-    plain = "plain"
-    markdown = "markdown"
-    csv = "csv"
-    latex = "latex"
-    html = "html"
-
-
-@app.command()
+@app.command(epilog="Example: lorakit report runs/first runs/second --format markdown")
 def report(
     results: Annotated[
-        list[Path], typer.Argument(help="Run folders, or result.json files; or one study's folder.")
+        list[Path], typer.Argument(help="Run folders, result.json files, or the folder of a study.")
     ],
-    form: Annotated[
-        Format, typer.Option("--format", help="How the table is written.")
-    ] = Format.plain,
+    form: TableFormat = Format.plain,
     as_json: Json = False,
 ) -> None:
-    """The table of one run or study (its page is written anew), or of several runs side by side."""
+    """Show the table of one run or study, or of several runs.
+
+    The page of a single run or study is written again.
+    """
     if len(results) == 1 and (results[0] / "study.json").is_file():
         _report_study(results[0], form, as_json)
         return
@@ -43,7 +36,7 @@ def report(
     table = score_table(found[0]) if len(found) == 1 else comparison(found)
     if len(found) == 1 and results[0].is_dir():
         write_report(results[0], found[0])
-        console().print(f"page: {results[0] / 'report.html'}", markup=False)
+        console().print(f"page: {results[0] / 'report.html'}")
     if as_json:
         give({"results": [r.model_dump(mode="json") for r in found]}, True)
     else:
@@ -51,11 +44,11 @@ def report(
 
 
 def _report_study(folder: Path, form: Format, as_json: bool) -> None:
-    from lorakit.studies.report import study_table
     from lorakit.studies.run import redraw
+    from lorakit.studies.tables import study_table
 
     study = redraw(folder)
-    console().print(f"page: {folder / 'report.html'}", markup=False)
+    console().print(f"page: {folder / 'report.html'}")
     if as_json:
         give(study.model_dump(mode="json") | {"counts": study.counts()}, True)
     else:

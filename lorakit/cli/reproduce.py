@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import Json, Overrides, Runs, TrustRemoteCode, begin, console, give
-from lorakit.cli.study import Watching, states
+from lorakit.cli.options import Json, Overrides, Runs, TrustRemoteCode
+from lorakit.cli.output import begin, console, give
+from lorakit.cli.study import Jobs, Launcher, Watching, states, stopped
 from lorakit.cli.visible import show
-from lorakit.errors import Stopped
+
+if TYPE_CHECKING:
+    from lorakit.studies.paper_result import PaperResult
 
 
 class Format(str, Enum):
@@ -25,7 +28,7 @@ class Format(str, Enum):
 
 def complete_table(incomplete: str) -> list[str]:
     """Shell completion of table names."""
-    from lorakit.studies.paper import table_names
+    from lorakit.studies.paper_table import table_names
 
     return [name for name in table_names() if name.startswith(incomplete)]
 
@@ -39,76 +42,84 @@ def reproduce(
     table: Annotated[
         str,
         typer.Argument(
-            help="A table of the paper: table2, table3 ...", autocompletion=complete_table
+            help="Table of the paper: table2, table3 ...", autocompletion=complete_table
         ),
     ],
     overrides: Overrides = None,
-    rows: Annotated[
-        str, typer.Option(help="Only these, by row or method, with commas between them.")
-    ] = "",
-    columns: Annotated[str, typer.Option(help="Only these, with commas between them.")] = "",
+    rows: Annotated[str, typer.Option(help="Rows by name or method, comma-separated.")] = "",
+    columns: Annotated[str, typer.Option(help="Columns, comma-separated.")] = "",
     seeds: Annotated[
-        int | None, typer.Option(help="So many of each run; by default the paper's number.", min=1)
+        int | None,
+        typer.Option(help="Number of seeds per run; by default the paper's number.", min=1),
     ] = None,
     limit: Annotated[
         int | None,
         typer.Option(
-            help="A small run: so many examples of each split. Nothing is then compared.", min=1
+            help="Number of examples of each split, for a small run. Nothing is compared then.",
+            min=1,
         ),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="Another base in place of the paper's: minilm ...")
+        str | None, typer.Option(help="Base that replaces the paper's: minilm ...")
     ] = None,
     runs: Runs = Path("runs"),
     results: Annotated[
         Path,
         typer.Option(
-            help="Files of results that are taken where they are of the same recipe.", metavar="DIR"
+            help="Folder with results of earlier runs, used where the recipe is the same.",
+            metavar="DIR",
         ),
     ] = Path("results"),
-    launcher: Annotated[str, typer.Option(help="Where the runs run: local or slurm.")] = "local",
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            help="Runs at a time; by default one per visible GPU, or one; on Slurm all.", min=1
-        ),
-    ] = None,
+    launcher: Launcher = "local",
+    jobs: Jobs = None,
     status: Annotated[
-        bool, typer.Option("--status", help="Say how the table stands, and start nothing.")
+        bool, typer.Option("--status", help="Show the state of the table, and start nothing.")
     ] = False,
-    form: Annotated[
-        Format, typer.Option("--format", help="How the table is written.")
-    ] = Format.plain,
+    form: Annotated[Format, typer.Option("--format", help="Format of the table.")] = Format.plain,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
-    """A table of the paper with ours beside it. What was run is taken, from runs or from results; the rest is run."""
-    from lorakit.studies.selection import load_table
+    """Compare a table of the paper with our runs. Finished runs are used, and the rest is run.
 
-    chosen = load_table(table, base, _names(rows), _names(columns), seeds, limit, overrides or [])
+    Example: lorakit reproduce table2 --rows lora --columns mrpc,rte
+    """
+    from lorakit.studies.paper_plan import Selection, load_reproduction
+
+    selection = Selection(
+        base=base,
+        rows=_names(rows),
+        columns=_names(columns),
+        seeds=seeds,
+        limit=limit,
+        overrides=overrides or [],
+    )
+    chosen = load_reproduction(table, selection)
     begin(models=False)
-    from lorakit.studies import reproduce as run
-    from lorakit.studies.paper_table import paper_table
+    from lorakit.studies.reproduce import progress_of, run_missing
 
     try:
         if not status:
             with Watching() as watch:
-                run.run_missing(chosen, runs, results, launcher, jobs, watch)
+                run_missing(chosen, runs, results, launcher, jobs, watch)
     except KeyboardInterrupt:
-        raise Stopped("stopped; the same command goes on from here") from None
-    open_, found = run.stands(chosen, runs, results)
-    if open_.cells:
-        console().print(states(open_))
+        raise stopped() from None
+    study, found = progress_of(chosen, runs, results)
+    if study.cells:
+        console().print(states(study))
+    _show(found, form, as_json)
+    if not status and study.counts().get("failed"):
+        raise typer.Exit(1)
+
+
+def _show(found: PaperResult, form: Format, as_json: bool) -> None:
+    from lorakit.studies.paper_result import comparison_table
+
     if as_json:
-        give(
-            found.model_dump(mode="json")
-            | {"comparable": found.comparable, "counts": found.counts()},
-            True,
-        )
+        more = {"comparable": found.comparable, "counts": found.counts()}
+        give(found.model_dump(mode="json") | more, True)
     else:
-        made = paper_table(found)
-        show((made.markdown() if form is Format.md else getattr(made, form.value)()).rstrip("\n"))
+        made = comparison_table(found)
+        writer = made.markdown if form is Format.md else getattr(made, form.value)
+        show(writer().rstrip("\n"))
     for note in found.notes:
         console().print(f"note: {note}", soft_wrap=True, markup=False)
-    if not status and open_.counts().get("failed"):
-        raise typer.Exit(1)

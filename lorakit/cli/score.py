@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import Json, Overrides, begin, console, end_with, give, known
+from lorakit.cli.options import Json, Overrides
+from lorakit.cli.output import begin, console, end_with, give, known
+
+if TYPE_CHECKING:
+    from lorakit.verbs.score import Scored
 
 
-@app.command()
+@app.command(epilog="Example: lorakit score e2e --predictions out.txt data.path=e2e-data")
 def score(
+    *,
     task: Annotated[
-        str, typer.Argument(help="The task whose metrics are wanted, such as glue/mrpc or e2e.")
+        str, typer.Argument(help="Task whose metrics are computed, such as glue/mrpc or e2e.")
     ],
     overrides: Overrides = None,
     predictions: Annotated[
         Path,
         typer.Option(
-            help='JSONL, {"prediction": ...} per line; or text, one per line; or TSV, the last column.'
+            help='JSONL with {"prediction": ...} per line, text with one per line, or TSV with '
+            "the prediction in the last column.",
+            metavar="FILE",
         ),
-    ] = ...,  # type: ignore[assignment]
+    ],
     references: Annotated[
         Path | None,
-        typer.Option(help='JSONL, {"reference": ...} or {"references": [...]} per line.'),
+        typer.Option(
+            help='JSONL with {"reference": ...} or {"references": [...]} per line.', metavar="FILE"
+        ),
     ] = None,
     split: Annotated[
-        str, typer.Option(help="Without --references: the task's own split (data.path=FOLDER).")
+        str,
+        typer.Option(help="Split whose references are used without --references.", metavar="NAME"),
     ] = "test",
     as_json: Json = False,
 ) -> None:
@@ -40,15 +50,7 @@ def score(
         found = score_files(task, predictions, references)
     else:
         found = score_split(task, predictions, split, overrides or [])
-    say = console().print
-    for note in found.notes:
-        say(f"note: {note}", markup=False)
-    for metric, value in known(found.scores, found.failed).items():
-        say(
-            f"{task}  {metric} {value:.4g}" if abs(value) < 10 else f"{task}  {metric} {value:.2f}",
-            markup=False,
-        )
-    say(f"{found.n} examples" + (f"; {found.protocol}" if found.protocol else ""), markup=False)
+    _print(task, found)
     give(
         {
             "task": task,
@@ -61,3 +63,14 @@ def score(
         as_json,
     )
     end_with(found.failed)
+
+
+def _print(task: str, found: Scored) -> None:
+    say = console().print
+    for note in found.notes:
+        say(f"note: {note}")
+    for metric, value in known(found.scores, found.failed).items():
+        digits = f"{value:.4g}" if abs(value) < 10 else f"{value:.2f}"
+        say(f"{task}  {metric} {digits}")
+    protocol = f"; {found.protocol}" if found.protocol else ""
+    say(f"{found.n} examples{protocol}")

@@ -1,4 +1,4 @@
-"""The consoles: rich, with every text that reaches them made visible and none of it read as markup."""
+"""Screen: a rich console that escapes control characters and never reads a text as markup."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from rich.text import Text
 
 from lorakit.cli.visible import CLOSED, to_nobody, visible
 
-NARROW = 60
-"""Columns below which a table is as wide as it wants, and the terminal breaks its lines: squeezed, it says nothing."""
+NARROW_COLUMNS = 60
+"""Width below which a table keeps its natural width, and the terminal wraps its lines; squeezed
+into the width, its columns would not be readable."""
+LOG_FILE_COLUMNS = 400
+"""Width where stderr is not a terminal: lines of a log file should not be broken."""
+PIPE_COLUMNS = 240
+"""Width where stdout is not a terminal."""
 
 
 class Screen(Console):
-    """Texts, cells, titles and headers all pass `render_str`: foreign ones cannot be told from ours, so none is markup.
+    """Texts, cells, titles and headers all pass through `render_str`.
 
-    What has a style of its own is made by `styled`.
+    Foreign texts cannot be told from lorakit's own, so none is markup. `styled` makes a text with a
+    style.
     """
 
     def render_str(self, text: str, **named: Any) -> Text:
@@ -26,52 +32,57 @@ class Screen(Console):
         return super().render_str(visible(text), **chosen)
 
     def print(self, *objects: Any, **named: Any) -> None:
-        # a path that is broken into two lines is no path: the terminal wraps by itself
+        # a path that is broken into two lines cannot be copied; the terminal wraps by itself
         if all(isinstance(one, (str, Text)) for one in objects):
             named.setdefault("soft_wrap", True)
-        narrow = self.width < NARROW and [one for one in objects if isinstance(one, Table)]
-        if not narrow:
+        tables = [one for one in objects if isinstance(one, Table)]
+        if not tables or self.width >= NARROW_COLUMNS:
             super().print(*objects, **named)
             return
-        before, self.width = self._width, max(_natural(self, table) for table in narrow)
+        before = self._width
+        self.width = max(_natural_width(self, table) for table in tables)
         try:
             super().print(*objects, **named)
         finally:
             self._width = before
 
     def on_broken_pipe(self) -> None:
-        """Nobody reads: a result is not wanted any more, but a training whose log is not read goes on."""
+        """The reader has closed the pipe. On stdout that ends the command; training continues."""
         self.quiet = True
         to_nobody(self.file)
         if not self.stderr:
             raise SystemExit(CLOSED)
 
 
-def _natural(screen: Screen, table: Table) -> int:
-    """The width that a table has where there is room."""
+def _natural_width(screen: Screen, table: Table) -> int:
+    """The width that a table takes where there is room."""
     return table.__rich_measure__(screen, screen.options.update(width=1000)).maximum
 
 
 def styled(text: str, style: str = "") -> Text:
-    """A text with a style; what acts on a terminal in it is made visible."""
+    """A text with a style; its control characters are escaped."""
     return Text(visible(text), style)
 
 
 def line(*pieces: str | tuple[str, str]) -> Text:
-    """Pieces of one line: texts, or (text, style)."""
+    """One line of pieces: texts, or (text, style)."""
     made = Text()
     for piece in pieces:
-        text, style = (piece, "") if isinstance(piece, str) else piece
-        made.append(visible(text), style)
+        if isinstance(piece, str):
+            made.append(visible(piece))
+        else:
+            text, style = piece
+            made.append(visible(text), style)
     return made
 
 
 def on_stderr(terminal: bool, quiet: bool) -> Screen:
-    # a log file has no width: lines are not broken there
-    width = None if terminal else 400
+    """The console for messages. terminal: colours and live lines; quiet: print nothing."""
+    width = None if terminal else LOG_FILE_COLUMNS
     return Screen(stderr=True, quiet=quiet, highlight=False, force_terminal=terminal, width=width)
 
 
 def on_stdout() -> Screen:
-    """For tables that are the result; as wide as they need where it is no terminal."""
-    return Screen(highlight=False, markup=False, width=None if sys.stdout.isatty() else 240)
+    """The console for tables that are the result of a verb."""
+    width = None if sys.stdout.isatty() else PIPE_COLUMNS
+    return Screen(highlight=False, markup=False, width=width)

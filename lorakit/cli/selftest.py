@@ -8,57 +8,53 @@ import signal
 import sys
 import time
 from contextlib import redirect_stdout
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import Json, begin, console, give
+from lorakit.cli.options import Cpu, Json
+from lorakit.cli.output import begin, console, give
 
-WORDS = {True: ("passed", ""), False: ("failed", "red"), None: ("not tried", "yellow")}
+if TYPE_CHECKING:
+    from lorakit.selftest.run import Finding
+
+VERDICTS = {True: ("passed", ""), False: ("failed", "red"), None: ("not tried", "yellow")}
+"""Outcome -> its word and colour."""
 
 
-@app.command()
-def selftest(
-    cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Does this machine compute what it should? Two ways to the same numbers, on tiny models, in under a minute."""
+@app.command(epilog="Example: lorakit selftest --cpu")
+def selftest(cpu: Cpu = False, as_json: Json = False) -> None:
+    """Check that this machine computes what it should.
+
+    Tiny models are trained, saved, merged and resumed in two ways that must
+    give the same numbers. It takes less than a minute.
+    """
     if cpu:
         os.environ["LORAKIT_CPU"] = "1"
     start = time.perf_counter()
     begin()
     logging.getLogger("lorakit").setLevel(logging.ERROR)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the temporary folder goes
+    # as an exception, SIGTERM lets the temporary folder be removed
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # libraries must not print on stdout, which is for the result
     with redirect_stdout(sys.stderr):
-        from lorakit.cli.screen import line
         from lorakit.runs.environment import environment
-        from lorakit.selftest.checks import CHECKS
-        from lorakit.selftest.run import selftest
 
-        width = max(map(len, CHECKS))
-        findings = []
-        for found in selftest():
-            value = (
-                "" if found.value is None else f"{found.value:.2g} (at most {found.tolerance:g}): "
-            )
-            said = f"  {found.name:{width}}  {value}{found.note}"
-            console().print(line(WORDS[found.passed], said, (f"  {found.seconds:.1f} s", "dim")))
-            findings.append(found)
+        findings = _run_checks()
         made = environment()
     failed = [found.name for found in findings if found.passed is False]
     skipped = sum(found.passed is None for found in findings)
-    seconds = time.perf_counter() - start
+    elapsed = time.perf_counter() - start
     passed = len(findings) - len(failed) - skipped
     console().print(
-        f"{passed} passed, {len(failed)} failed, {skipped} not tried, in {seconds:.0f} s",
-        markup=False,
+        f"{passed} passed, {len(failed)} failed, {skipped} not tried, in {elapsed:.0f} s"
     )
     give(
         {
             "passed": not failed,
             "failed": failed,
-            "seconds": seconds,
+            "seconds": elapsed,
             "checks": [found.plain() for found in findings],
             "environment": made,
         },
@@ -66,3 +62,21 @@ def selftest(
     )
     if failed:
         raise typer.Exit(1)
+
+
+def _run_checks() -> list[Finding]:
+    """Run each check, and print its line as soon as it ends."""
+    from lorakit.cli.screen import line
+    from lorakit.selftest.checks import CHECKS
+    from lorakit.selftest.run import selftest
+
+    width = max(map(len, CHECKS))
+    findings = []
+    for found in selftest():
+        value = ""
+        if found.value is not None:
+            value = f"{found.value:.2g} (at most {found.tolerance:g}): "
+        said = f"  {found.name:{width}}  {value}{found.note}"
+        console().print(line(VERDICTS[found.passed], said, (f"  {found.seconds:.1f} s", "dim")))
+        findings.append(found)
+    return findings

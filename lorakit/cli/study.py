@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.output import Json, Overrides, Runs, TrustRemoteCode, begin, console, give
-from lorakit.cli.report import Format
+from lorakit.cli.options import Format, Json, Overrides, Runs, TrustRemoteCode
+from lorakit.cli.output import begin, console, give
 from lorakit.cli.visible import show
 from lorakit.errors import Stopped
 
 if TYPE_CHECKING:
-    from lorakit.studies.report import StudyResult
+    from rich.table import Table
+
+    from lorakit.studies.result import StudyResult
 
 COLOURS = {
     "done": "green",
@@ -23,11 +25,20 @@ COLOURS = {
     "stopped": "yellow",
     "waiting": "dim",
 }
+STATE_COLUMN = 1
+Launcher = Annotated[str, typer.Option(help="Launcher of the runs: local or slurm.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of runs at a time; by default one per visible GPU, or one; on Slurm all.",
+        min=1,
+    ),
+]
 
 
 def complete_study(incomplete: str) -> list[str]:
     """Shell completion of study names."""
-    from lorakit.studies.grid import study_names
+    from lorakit.studies.plan import study_names
 
     return [name for name in study_names() if name.startswith(incomplete)]
 
@@ -37,36 +48,34 @@ def study(
     study: Annotated[
         str,
         typer.Argument(
-            help="A study file, or a shipped study's name.",
+            help="Study file, or name of a shipped study.",
             metavar="STUDY",
             autocompletion=complete_study,
         ),
     ],
     overrides: Overrides = None,
-    launcher: Annotated[str, typer.Option(help="Where the runs run: local or slurm.")] = "local",
+    launcher: Launcher = "local",
     runs: Runs = Path("runs"),
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            help="Runs at a time; by default one per visible GPU, or one; on Slurm all.", min=1
-        ),
-    ] = None,
+    jobs: Jobs = None,
     status: Annotated[
-        bool, typer.Option("--status", help="Say how the study stands, and start nothing.")
+        bool, typer.Option("--status", help="Show the state of the study, and start nothing.")
     ] = False,
     form: Annotated[
-        Format, typer.Option("--format", help="How the table of scores is written.")
+        Format, typer.Option("--format", help="Format of the table of scores.")
     ] = Format.plain,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
-    """Many runs: recipes x overrides x seeds, here or on a cluster. What is done already is not run again."""
-    from lorakit.studies.grid import load_study
+    """Run recipes x overrides x seeds, here or on a cluster. Finished runs are not run again.
+
+    Example: lorakit study mrpc_rank --jobs 2
+    """
+    from lorakit.studies.plan import load_study
 
     plan = load_study(study, overrides or [])
     begin(models=False)
-    from lorakit.studies.report import study_table
     from lorakit.studies.run import look, run_study, study_folder
+    from lorakit.studies.tables import study_table
 
     if status:
         found = look(plan, runs)
@@ -76,45 +85,49 @@ def study(
                 found = run_study(plan, runs, launcher, jobs, watch)
         except KeyboardInterrupt:
             console().print(states(look(plan, runs)))
-            raise Stopped("stopped; the same command goes on from here") from None
+            raise stopped() from None
     console().print(states(found))
     if as_json:
         give(found.model_dump(mode="json") | {"counts": found.counts()}, True)
     else:
         show(getattr(study_table(found), form.value)())
-    if not status:
-        folder = study_folder(plan, runs)
-        console().print(
-            f"study: {folder}   page: {folder / 'report.html'}", soft_wrap=True, markup=False
-        )
-    if not status and found.counts().get("failed"):
+    if status:
+        return
+    folder = study_folder(plan, runs)
+    paths = f"study: {folder}   page: {folder / 'report.html'}"
+    console().print(paths, soft_wrap=True, markup=False)
+    if found.counts().get("failed"):
         raise typer.Exit(1)
 
 
-def states(found: StudyResult) -> Any:
+def stopped() -> Stopped:
+    return Stopped("stopped; the same command resumes")
+
+
+def states(found: StudyResult) -> Table:
     """A row per run, its state in colour."""
     from rich.table import Table
 
     from lorakit.cli.screen import styled
-    from lorakit.studies.report import state_table
+    from lorakit.studies.tables import state_table
 
     plain = state_table(found)
     table = Table(
         box=None, pad_edge=False, header_style="bold", title=plain.caption, title_justify="left"
     )
     for i, name in enumerate(plain.header):
-        table.add_column(
-            name, justify="left" if i < plain.names or name == "note" else "right", overflow="fold"
-        )
+        is_text = i < plain.names or name == "note"
+        table.add_column(name, justify="left" if is_text else "right", overflow="fold")
     for row in plain.rows:
-        table.add_row(
-            *(styled(cell, COLOURS[cell] if i == 1 else "") for i, cell in enumerate(row))
-        )
+        cells = [styled(cell, "") for cell in row]
+        state = row[STATE_COLUMN]
+        cells[STATE_COLUMN] = styled(state, COLOURS[state])
+        table.add_row(*cells)
     return table
 
 
 class Watching:
-    """On a terminal one live table; elsewhere a line whenever a run starts or ends."""
+    """The live display of a study: on a terminal one table, elsewhere a line for each change."""
 
     def __init__(self) -> None:
         self.known: dict[str, str] = {}
@@ -122,12 +135,9 @@ class Watching:
     def __enter__(self) -> Watching:
         from rich.live import Live
 
-        self.live = (
-            Live(console=console(), transient=True, refresh_per_second=2)
-            if console().is_terminal
-            else None
-        )
-        if self.live is not None:
+        self.live = None
+        if console().is_terminal:
+            self.live = Live(console=console(), transient=True, refresh_per_second=2)
             self.live.start()
         return self
 
@@ -137,8 +147,8 @@ class Watching:
             return
         for cell in found.cells:
             if cell.state != self.known.get(cell.run, "waiting"):
-                said = f": {cell.note}" if cell.note else ""
-                console().print(f"{cell.state}  {cell.label}{said}", markup=False, soft_wrap=True)
+                note = f": {cell.note}" if cell.note else ""
+                console().print(f"{cell.state}  {cell.label}{note}", markup=False, soft_wrap=True)
             self.known[cell.run] = cell.state
 
     def __exit__(self, *_: object) -> None:

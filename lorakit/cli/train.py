@@ -6,80 +6,94 @@ import logging
 import os
 import sys
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lorakit.cli import app
 from lorakit.cli.launch import Strategy, launch, visible_gpus
-from lorakit.cli.output import (
-    Json,
-    Overrides,
-    RecipeName,
-    Runs,
-    TrustRemoteCode,
-    begin,
-    console,
-    give,
-)
-from lorakit.cli.visible import finish_streams
+from lorakit.cli.options import Cpu, Json, RecipeOptions, Runs, TrustRemoteCode, grouped
+from lorakit.cli.output import begin, console, give
 from lorakit.errors import InputError
 
 if TYPE_CHECKING:
+    from lorakit.cli.progress import Progress
     from lorakit.recipe.load import Loaded
+    from lorakit.runs.result import Result
 
 
-@app.command()
-def train(
-    recipe: RecipeName,
-    overrides: Overrides = None,
-    runs: Runs = Path("runs"),
+@dataclass(frozen=True)
+class ProcessOptions:
+    """The processes that train together."""
+
     processes: Annotated[
         int | None,
         typer.Option(
-            help="Processes to train with; by default one per visible GPU, or one.", min=1
+            help="Number of processes. Default: one per visible GPU, else 1.", min=1, metavar="N"
         ),
-    ] = None,
+    ] = None
     strategy: Annotated[
         Strategy,
         typer.Option(
-            help="What processes share: gradients (ddp), or also model and optimizer in parts."
+            help="What the processes share: gradients (ddp), or also the model and the optimizer "
+            "in parts."
         ),
-    ] = Strategy.ddp,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
+    ] = Strategy.ddp
+    cpu: Cpu = False
+
+    @property
+    def wanted(self) -> int:
+        """The number of processes."""
+        if self.processes:
+            return self.processes
+        return 1 if self.cpu else visible_gpus()
+
+
+@app.command(epilog="Example: lorakit train quickstart train.epochs=1")
+@grouped
+def train(
+    *,
+    runs: Runs = Path("runs"),
+    processes: ProcessOptions,
     restart: Annotated[
         bool,
-        typer.Option("--restart", help="Train again where a run of this recipe is there already."),
+        typer.Option("--restart", help="Remove the run of this recipe, if any, and train again."),
     ] = False,
+    given: RecipeOptions,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
-    """Train a recipe: inject, train, score, save, prove."""
-    from lorakit.recipe.load import load_recipe
+    """Train a recipe, score it, and save a checked adapter.
 
-    loaded = load_recipe(recipe, overrides or [])
-    if cpu:
+    The same command resumes a run that was stopped. A finished run is shown
+    and not trained again.
+    """
+    loaded = given.load()
+    if processes.cpu:
         os.environ["LORAKIT_CPU"] = "1"
-    wanted = processes or (1 if cpu else visible_gpus())
+    wanted = processes.wanted
     if wanted > 1 and "WORLD_SIZE" not in os.environ:
-        _prepare(loaded, recipe)
-        # its processes have said what there is to say
-        sys.exit(finish_streams(launch(wanted, cpu or not visible_gpus(), strategy)))
+        _prepare(loaded, given.recipe)
+        on_cpu = processes.cpu or not visible_gpus()
+        raise typer.Exit(launch(wanted, on_cpu, processes.strategy))
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "LORAKIT_PREPARED" not in os.environ:
-        _prepare(
-            loaded, recipe
-        )  # started by another's hand: the first on each machine does, the others wait
-    with redirect_stdout(
-        sys.stderr
-    ):  # DeepSpeed logs to what is stdout when it is imported, used or not
-        begin()
+        # started by torchrun: the first process on each machine prepares, and the others wait
+        _prepare(loaded, given.recipe)
+    progress, folder, result = _train(loaded, given.recipe, runs, restart)
+    failed = _print(loaded, progress, folder, result)
+    give(_plain(folder, result) | {"checks_passed": not failed}, as_json)
+    if failed:
+        raise typer.Exit(1)
 
+
+def _train(loaded: Loaded, name: str, runs: Path, restart: bool) -> tuple[Progress, Path, Result]:
+    # DeepSpeed logs to stdout when it is imported, whether it is used or not
+    with redirect_stdout(sys.stderr):
+        begin()
         from lorakit.cli.progress import Progress
-        from lorakit.cli.screen import line
-        from lorakit.report.table import score_table
-        from lorakit.runs.result import failed_checks, summary
-        from lorakit.verbs.train import early_stops, train_recipe
+        from lorakit.verbs.train import train_recipe
 
     for note in loaded.notes:
         console().print(f"note: {note}")
@@ -90,53 +104,63 @@ def train(
     except InputError as error:
         from lorakit.verbs.prepare import explained
 
-        raise explained(loaded.recipe, recipe, error) from error
+        raise explained(loaded.recipe, name, error) from error
     finally:
         progress.close()
-    console().print(score_table(result).plain(), markup=False)
+    return progress, folder, result
+
+
+def _print(loaded: Loaded, progress: Progress, folder: Path, result: Result) -> bool:
+    """Print scores, notes and checks; returns whether a check failed."""
+    from lorakit.cli.screen import line
+    from lorakit.report.table import score_table
+    from lorakit.runs.result import failed_checks
+    from lorakit.verbs.train import early_stops
+
+    say = console().print
+    say(score_table(result).plain())
     for note in early_stops(result.seeds, loaded.recipe.evaluate.patience):
-        console().print(f"note: {note}")
+        say(f"note: {note}")
     failed = failed_checks(result)
     for seed, check in failed:
         found = "" if check.value is None else f"{check.value} against {check.tolerance}; "
         said = f" seed {seed}, {check.name}: {found}{check.note}"
-        console().print(line(("check failed", "red"), said))
+        say(line(("check failed", "red"), said))
     if not failed:
-        merges = any(check.name == "merge" for check in result.seeds[0].checks)
-        then = (
-            f", when it was trained ({progress.finished_before})"
-            if progress.finished_before
-            else ""
-        )
-        proofs = "is alive, reloads to the same logits, and merges to the same logits"
-        if not merges:
-            proofs = "is alive, and reloads to the same logits"
-        console().print(f"checks passed{then}: what was trained {proofs}", markup=False)
+        say(_passed(result, progress.finished_before))
     adapter = folder / f"seed{result.seeds[0].seed}" / "adapter"
-    console().print(
-        f"run: {folder}   page: {folder / 'report.html'}   adapter: {adapter}", soft_wrap=True
-    )
-    give(
-        {
-            "run": str(folder),
-            "scores": {f"{row.split}/{row.metric}": row.mean for row in summary(result)},
-            "base_scores": {f"{row.split}/{row.metric}": row.base_mean for row in summary(result)},
-            "seeds": {str(s.seed): s.scores for s in result.seeds},
-            "trainable_parameters": result.counts.trainable,
-            "fresh_parameters": result.counts.fresh,
-            "seconds": sum(s.seconds["whole"] for s in result.seeds),
-            "checks_passed": not failed,
-        },
-        as_json,
-    )
-    if failed:
-        raise typer.Exit(1)
+    say(f"run: {folder}   page: {folder / 'report.html'}   adapter: {adapter}")
+    return bool(failed)
+
+
+def _passed(result: Result, finished_before: str | None) -> str:
+    when = f", when it was trained ({finished_before})" if finished_before else ""
+    proofs = "is alive, and reloads to the same logits"
+    if any(check.name == "merge" for check in result.seeds[0].checks):
+        proofs = "is alive, reloads to the same logits, and merges to the same logits"
+    return f"checks passed{when}: what was trained {proofs}"
+
+
+def _plain(folder: Path, result: Result) -> dict[str, Any]:
+    from lorakit.runs.result import summary
+
+    rows = summary(result)
+    return {
+        "run": str(folder),
+        "scores": {f"{row.split}/{row.metric}": row.mean for row in rows},
+        "base_scores": {f"{row.split}/{row.metric}": row.base_mean for row in rows},
+        "seeds": {str(s.seed): s.scores for s in result.seeds},
+        "trainable_parameters": result.counts.trainable,
+        "fresh_parameters": result.counts.fresh,
+        "seconds": sum(s.seconds["whole"] for s in result.seeds),
+    }
 
 
 def _prepare(loaded: Loaded, name: str) -> None:
-    """Read and tokenise before the processes meet: waiting for one another, they would run out of time."""
+    """Read and tokenise before the processes start: a process that waits too long fails."""
     begin(models=False)
-    logging.getLogger("lorakit").setLevel(logging.ERROR)  # what there is to say, the training says
+    # the training process logs the same, so it is not printed twice
+    logging.getLogger("lorakit").setLevel(logging.ERROR)
     from lorakit.verbs.prepare import explained, tokenise
 
     try:

@@ -1,4 +1,7 @@
-"""Text that is not ours, made harmless: nothing in it moves the cursor, sets a colour or turns a line around."""
+"""Text of other people made harmless: control characters are escaped before a terminal sees them.
+
+Otherwise a prompt or a name could move the cursor, set colours, or reverse the direction of a line.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
 
-_ACTS = re.compile(
+_CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-"""Control characters (C0 without tab and newline, DEL, C1), Unicode's bidi controls, line separators, and halves of
-surrogate pairs, which no terminal takes."""
+"""Control characters (C0 without tab and newline, DEL, C1), Unicode's bidi controls and line
+separators, and halves of surrogate pairs, which cannot be encoded."""
 _PLAIN = {
     "─": "-",
+    "│": "|",
+    "╭": "+",
+    "╮": "+",
+    "╰": "+",
+    "╯": "+",
     "–": "-",
     "±": "+/-",
     "×": "x",
@@ -28,69 +36,74 @@ _PLAIN = {
     "‖": "||",
     "Δ": "d",
 }
-"""What our own tables hold, for a terminal that has ASCII only."""
+"""Characters of lorakit's own tables and of the help -> ASCII, for terminals that have no more."""
 CLOSED = 141
-"""Exit code where the reader of stdout has gone: 128 + SIGPIPE, as of any program in a pipe."""
+"""Exit code when the reader of stdout has closed it: 128 + SIGPIPE, as usual in a pipe."""
 
 
 def visible(text: str) -> str:
-    r"""`\x1b` for an escape byte, `\u202e` for what turns text around; a byte of a name that is not UTF-8 as `\xff`."""
-    return _ACTS.sub(_escaped, text)
+    r"""The text with escapes for control characters: `\x1b`, `\u202e`; `\xff` for a byte that is
+    not UTF-8."""
+    return _CONTROLS.sub(_escaped, text)
 
 
 def _escaped(found: re.Match[str]) -> str:
     number = ord(found.group())
-    if 0xDC80 <= number <= 0xDCFF:  # a byte that was read with `surrogateescape`
+    if 0xDC80 <= number <= 0xDCFF:  # Python's `surrogateescape` read a byte as this
         number -= 0xDC00
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
 
 
 def json_safe(text: str) -> str:
-    """JSON that says the same, with the characters that act on a terminal as JSON's own escapes."""
-    return _ACTS.sub(
-        lambda found: f"\\u{ord(found.group()):04x}" if found.group() > "\x1f" else found.group(),
-        text,
-    )
+    """Equivalent JSON with JSON's own escapes for control characters."""
+    return _CONTROLS.sub(_json_escaped, text)
+
+
+def _json_escaped(found: re.Match[str]) -> str:
+    char = found.group()
+    if char <= "\x1f":  # it is outside the strings, where an escape would not be JSON
+        return char
+    return f"\\u{ord(char):04x}"
 
 
 def show(text: str, end: str = "\n") -> None:
-    """A result for people, to stdout."""
+    """Print a result for people on stdout."""
     _out(visible(text) + end)
 
 
 def show_exactly(text: str) -> None:
-    """A result for programs, to stdout, as UTF-8 whatever the terminal is."""
+    """Print a result for programs on stdout, in UTF-8 on every terminal."""
     sys.stdout.flush()
-    with _while_read():
+    with _ending_if_closed():
         sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
         sys.stdout.buffer.flush()
 
 
 def can_show(text: str) -> bool:
-    """Whether stdout takes the text as it is."""
+    """Whether stdout can print the text as it is."""
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeError:
         return False
-    return _ACTS.search(text) is None
+    return _CONTROLS.search(text) is None
 
 
 def complain(text: str) -> None:
-    """To stderr; where nobody reads it any more, to nobody."""
+    """Print on stderr; ignored if the reader has closed it."""
     with suppress(BrokenPipeError):
         print(visible(text), file=sys.stderr, flush=True)
 
 
 def ready_streams() -> None:
-    """A character that a stream cannot write is written as another, or as its escape, and ends nothing."""
-    codecs.register_error("lorakit", _otherwise)
+    """Replace characters that a stream cannot encode, instead of raising an error."""
+    codecs.register_error("lorakit", _replaced)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="lorakit")
 
 
 def finish_streams(code: int) -> int:
-    """Write what is left; the exit code, which is another where the reader has gone."""
+    """Flush stdout, and return the exit code; it is CLOSED if the reader has closed stdout."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -100,18 +113,18 @@ def finish_streams(code: int) -> int:
 
 
 def to_nobody(stream: IO[str]) -> None:
-    """Python flushes a stream once more as it ends, and would complain."""
+    """Redirect a closed stream, because Python flushes it at exit and would print an error."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _out(text: str) -> None:
-    with _while_read():
+    with _ending_if_closed():
         print(text, end="")
 
 
 @contextmanager
-def _while_read() -> Iterator[None]:
+def _ending_if_closed() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
@@ -119,7 +132,7 @@ def _while_read() -> Iterator[None]:
         raise SystemExit(CLOSED) from None
 
 
-def _otherwise(error: UnicodeError) -> tuple[str, int]:
+def _replaced(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
     unwritten = error.object[error.start : error.end]
     written = "".join(

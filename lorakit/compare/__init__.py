@@ -1,1 +1,1 @@
-"""Finished runs side by side, and whether their differences are more than chance."""
+"""The comparison of finished runs: whether their differences are more than chance."""

@@ -1,297 +1,208 @@
-"""`lorakit compare`: the saved predictions of finished runs, tested against those of the first one."""
+"""The comparison of finished runs: their saved predictions are tested against the first run's."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lorakit.compare.significance import over_examples, over_seeds
+from lorakit.compare.groups import PredictedGroup, PredictionLine, load_groups, reference_of
+from lorakit.compare.significance import Difference, over_examples, over_seeds
 from lorakit.compare.table import Compared, Comparison, corrected
-from lorakit.errors import DataError, InputError
 from lorakit.metrics import Weighted
-from lorakit.recipe.load import compose
 from lorakit.recipe.schema import Recipe
-from lorakit.runs.folder import is_run, is_seed, seed_folder
-from lorakit.runs.predictions import checked_answer, json_lines, reference_of
-from lorakit.runs.rescore import SAME
-from lorakit.runs.result import Result, SeedResult
+from lorakit.runs.result import SeedResult
 
+if TYPE_CHECKING:
+    from numpy import ndarray
 
-@dataclass(frozen=True)
-class Group:
-    """A finished run: its seeds in order, and what they answered, line by line."""
-
-    folder: Path
-    recipe: Recipe
-    result: Result
-    seeds: tuple[SeedResult, ...]
-    answers: tuple[list[dict[str, Any]], ...] = ()
+ROUNDING = 1e-6
+"""Relative difference between a score and the recorded one that rounding explains."""
+NOT_RESAMPLED = (
+    "there is no form of it that can be computed on ten thousand resamples, so seeds alone tell"
+)
 
 
 def compare(paths: Sequence[Path], split: str | None = None, resamples: int = 10_000) -> Comparison:
-    """Every run beside the first. split: by default a split that no epoch was chosen on, if there is one.
+    """Every run compared with the first.
 
-    InputError: less than two runs, or one twice. DataError: runs of different tasks, predictions that are missing, of
-    other examples, or changed.
+    split: by default one that no epoch was chosen on, if there is one. InputError and DataError:
+    see `load_groups`.
     """
-    if len({path.resolve() for path in paths}) < max(2, len(paths)):
-        raise InputError("give two runs or more, each once: lorakit compare RUN RUN")
-    groups = [_open(path) for path in paths]
-    task = groups[0].recipe.task
-    for group in groups[1:]:
-        if group.recipe.task.name != task.name:
-            raise DataError(
-                f"{groups[0].folder} is of the task {task.name}, {group.folder} of {group.recipe.task.name}; "
-                "only runs of one task can be compared"
-            )
-    split = split or (*task.final_splits, *task.eval_splits)[0]
-    groups = [_with_answers(group, split) for group in groups]
-    for group in groups[1:]:
-        _refuse_other_examples(groups[0], group, split)
-    names = _names(groups)
-    notes: list[str] = []
-    left_out: dict[str, str] = {}
-    rows: list[Compared] = []
-    for name, group in zip(names[1:], groups[1:], strict=True):
-        rows += _rows((names[0], groups[0]), (name, group), split, resamples, notes, left_out)
+    split, groups = load_groups(paths, split)
+    task = groups[0].group.recipe.task
+    pairs = [_Pair(groups[0], second, split, resamples) for second in groups[1:]]
+    rows = [row for pair in pairs for row in pair.rows()]
+    notes = [note for pair in pairs for note in pair.notes]
     return Comparison(
         task=task.name,
         split=split,
-        examples=len(groups[0].answers[0]),
+        examples=len(groups[0].predictions[0]),
         primary=task.primary,
         resamples=resamples,
-        runs={name: str(group.folder) for name, group in zip(names, groups, strict=True)},
-        seeds={
-            name: [s.seed for s in group.seeds] for name, group in zip(names, groups, strict=True)
-        },
+        runs={one.name: str(one.group.folder) for one in groups},
+        seeds={one.name: [seed.seed for seed in one.group.seeds] for one in groups},
         rows=corrected(rows),
-        left_out=left_out,
-        notes=[*dict.fromkeys(notes), *_limits(names, groups, split)],
+        left_out={metric: NOT_RESAMPLED for pair in pairs for metric in pair.left_out},
+        notes=[*dict.fromkeys(notes), *_limits(groups, split)],
     )
 
 
-def _open(path: Path) -> Group:
-    run = path.parent if is_seed(path) else path
-    if not is_run(run):
-        raise InputError(
-            f"{path} is no run folder; give one that `lorakit train` wrote, or a seed of it"
-        )
-    result = Result.read(run / "result.json")
-    recipe = _asked(result, run)
-    seeds = tuple(sorted(result.seeds, key=lambda s: s.seed))
-    if run != path:
-        seeds = tuple(s for s in seeds if path.name == f"seed{s.seed}")
-        if not seeds:
-            raise DataError(
-                f"{run}/result.json has nothing of {path.name}; was it trained to its end?"
+@dataclass
+class _Pair:
+    """The comparison of one run with the first."""
+
+    first: PredictedGroup
+    second: PredictedGroup
+    split: str
+    resamples: int
+    notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    """Metrics that were not tested over examples."""
+
+    def rows(self) -> list[Compared]:
+        """The rows of every metric, the primary one first: over examples, and over seeds."""
+        primary = self.first.group.recipe.task.primary
+        tested = self._tested()
+        metrics = sorted({**self._known(), **tested}, key=lambda metric: metric != primary)
+        return [row for metric in metrics for row in self._rows_of(metric, tested.get(metric))]
+
+    @property
+    def _count(self) -> int:
+        """The number of seeds that both runs have."""
+        return min(len(self.first.group.seeds), len(self.second.group.seeds))
+
+    def _tested(self) -> dict[str, Difference]:
+        """Metric -> its difference over examples, where the task can compute it on resamples."""
+        if len(self.first.group.seeds) != len(self.second.group.seeds):
+            self.notes.append(
+                f"over examples: the first {self._count} of the seeds of {self.first.name} and of "
+                f"{self.second.name}, because one has no more"
             )
-    return Group(path, recipe, result, seeds)
+        task = self.first.group.recipe.task
+        if not hasattr(task, "weighted"):
+            return {}
+        ids = [line["id"] for line in self.first.predictions[0]]
+        both = zip(self.first.predictions, self.second.predictions, strict=False)
+        weighted = [_weighted(task, ids, first, second) for first, second in both]
+        return over_examples(weighted, len(ids), self.resamples)
 
+    def _known(self) -> dict[str, None]:
+        """The recorded metrics, in order."""
+        seeds = (*self.first.group.seeds, *self.second.group.seeds)
+        return {metric: None for seed in seeds for metric in seed.scores.get(self.split, {})}
 
-def _asked(result: Result, run: Path) -> Recipe:
-    """Of the run's recipe what its scores depend on; the rest may be of an older lorakit."""
-    said = result.recipe_values
-    try:
-        data = {"limit": said["data"]["limit"]}
-        parts = {
-            "task": said["task"],
-            "data": data,
-            "model": {"name": "-"},
-            "method": {"name": "full"},
-        }
-        keep = said["evaluate"]["keep"]
-    except (LookupError, TypeError):
-        raise DataError(
-            f"{run}/result.json does not hold its recipe, so what was asked is not known"
-        ) from None
-    return compose(parts | {"evaluate": {"keep": keep}})
-
-
-def _with_answers(group: Group, split: str) -> Group:
-    run = group.folder.parent if is_seed(group.folder) else group.folder
-    found = []
-    for seed in group.seeds:
-        folder = seed_folder(run, seed.seed) / "predictions"
-        file = folder / f"{split}.jsonl"
-        if not file.is_file():
-            there = ", ".join(sorted(p.stem for p in folder.glob("*.jsonl"))) or "none"
-            raise DataError(
-                f"{file} is not there, so the split {split} cannot be compared (there: {there})"
-            )
-        lines = [checked_answer(line, where) for where, line in json_lines(file)]
-        if not lines or len({line["id"] for line in lines}) < len(lines):
-            raise DataError(
-                f"{file} {'holds an id twice' if lines else 'is empty'}; each example is answered once"
-            )
-        found.append(lines)
-    return Group(group.folder, group.recipe, group.result, group.seeds, tuple(found))
-
-
-def _refuse_other_examples(first: Group, second: Group, split: str) -> None:
-    wanted = {line["id"]: reference_of(line) for line in first.answers[0]}
-    for group, lines in [(g, a) for g in (first, second) for a in g.answers]:
-        found = {line["id"]: reference_of(line) for line in lines}
-        if found.keys() != wanted.keys():
-            odd = min(found.keys() ^ wanted.keys())
-            limits = [g.recipe.data.limit.get(split) for g in (first, group)]
-            why = f" (data.limit.{split}: {limits[0] or 'none'} and {limits[1] or 'none'})" * (
-                limits[0] != limits[1]
-            )
-            raise DataError(
-                f"{first.folder} and {group.folder} answer different examples of {split}: {len(wanted)} and "
-                f"{len(found)}{why}, and {odd!r} is in one only; evaluate both on the same"
-            )
-        if other := [id for id in wanted if found[id] != wanted[id]]:
-            raise DataError(
-                f"{first.folder} and {group.folder} have different references for {other[0]!r} of {split} and "
-                f"{len(other) - 1} more: their data are not the same"
-            )
-
-
-def _names(groups: Sequence[Group]) -> list[str]:
-    """The method, where that tells the runs apart; else the folder."""
-    methods = [
-        f"{method['name']} r={method['r']}" if "r" in method else str(method["name"])
-        for method in (group.result.method for group in groups)
-    ]
-    if len(set(methods)) == len(groups):
-        return methods
-    folders = [
-        f"{g.folder.parent.name}/{g.folder.name}" if is_seed(g.folder) else g.folder.name
-        for g in groups
-    ]
-    return folders if len(set(folders)) == len(groups) else [str(g.folder) for g in groups]
-
-
-def _rows(
-    first: tuple[str, Group],
-    second: tuple[str, Group],
-    split: str,
-    resamples: int,
-    notes: list[str],
-    left_out: dict[str, str],
-) -> list[Compared]:
-    (name, a), (other, b) = first, second
-    pairs = min(len(a.seeds), len(b.seeds))
-    if len(a.seeds) != len(b.seeds):
-        notes.append(
-            f"over examples: the first {pairs} of the seeds of {name} and of {other}, as one has no more"
-        )
-    ids = [line["id"] for line in a.answers[0]]
-    n, task = len(ids), a.recipe.task
-    both = zip(a.answers[:pairs], b.answers[:pairs], strict=True)
-    weighted = (
-        [_weighted(task, ids, *answers) for answers in both] if hasattr(task, "weighted") else []
-    )
-    tested = over_examples(weighted, n, resamples) if weighted else {}
-    primary = task.primary
-    known = list(
-        dict.fromkeys(metric for s in (*a.seeds, *b.seeds) for metric in s.scores.get(split, {}))
-    )
-    rows = []
-    for metric in sorted({**dict.fromkeys(known), **tested}, key=lambda m: m != primary):
-        scores = [[s.scores.get(split, {}).get(metric, math.nan) for s in g.seeds] for g in (a, b)]
-        if metric in tested:
-            _remark(metric, scores, pairs, tested[metric].value, split, notes)
-            parts = [group[:pairs] for group in scores]
-            rows.append(
-                _row(other, name, metric, f"{n:,} examples", parts, tested[metric], primary)
-            )
+    def _rows_of(self, metric: str, tested: Difference | None) -> list[Compared]:
+        first = self._scores(self.first.group.seeds, metric)
+        second = self._scores(self.second.group.seeds, metric)
+        rows = []
+        if tested is None:
+            self.left_out.append(metric)
         else:
-            left_out[metric] = (
-                "there is no form of it that can be computed on ten thousand resamples, so seeds alone tell"
-            )
-        if (again := _seeds(scores)) is not None:
-            over = f"{len(scores[1])} + {len(scores[0])} seeds"
-            rows.append(_row(other, name, metric, over, scores, again, primary))
-    return rows
+            paired = (first[: self._count], second[: self._count])
+            self._check_recorded(metric, paired, tested.value)
+            over = f"{len(self.first.predictions[0]):,} examples"
+            rows.append(self._row(metric, over, paired, tested))
+        if all(math.isfinite(score) for score in (*first, *second)):
+            found = over_seeds(first, second)
+            if found is not None:
+                over = f"{len(second)} + {len(first)} seeds"
+                rows.append(self._row(metric, over, (first, second), found))
+        return rows
 
+    def _scores(self, seeds: Sequence[SeedResult], metric: str) -> list[float]:
+        return [seed.scores.get(self.split, {}).get(metric, math.nan) for seed in seeds]
 
-def _seeds(scores: Sequence[Sequence[float]]) -> Any:
-    return (
-        None
-        if any(not math.isfinite(v) for group in scores for v in group)
-        else over_seeds(scores[0], scores[1])
-    )
-
-
-def _row(
-    run: str, against: str, metric: str, over: str, scores: Any, difference: Any, primary: str
-) -> Compared:
-    first, second = (statistics.fmean(group) for group in scores)
-    return Compared(run, against, metric, over, second, first, difference, metric == primary)
-
-
-def _remark(
-    metric: str,
-    scores: Sequence[Sequence[float]],
-    pairs: int,
-    found: float,
-    split: str,
-    notes: list[str],
-) -> None:
-    recorded = statistics.fmean(scores[1][:pairs]) - statistics.fmean(scores[0][:pairs])
-    if math.isfinite(recorded) and abs(recorded - found) > SAME * max(
-        1.0, *map(abs, scores[0][:pairs])
-    ):
-        notes.append(
-            f"{metric}: result.json has a difference of {recorded:.4f}, and the predictions of {split} give "
-            f"{found:.4f}; one of them was changed, or is of another version of lorakit"
+    def _row(
+        self,
+        metric: str,
+        over: str,
+        scores: tuple[list[float], list[float]],
+        difference: Difference,
+    ) -> Compared:
+        first, second = (statistics.fmean(group) for group in scores)
+        return Compared(
+            run=self.second.name,
+            against=self.first.name,
+            metric=metric,
+            over=over,
+            score=second,
+            score_against=first,
+            difference=difference,
+            primary=metric == self.first.group.recipe.task.primary,
         )
 
+    def _check_recorded(
+        self, metric: str, scores: tuple[list[float], list[float]], found: float
+    ) -> None:
+        """Note where the predictions do not give the recorded difference."""
+        first, second = scores
+        recorded = statistics.fmean(second) - statistics.fmean(first)
+        tolerance = ROUNDING * max(1.0, *map(abs, first))
+        if math.isfinite(recorded) and abs(recorded - found) > tolerance:
+            self.notes.append(
+                f"{metric}: the difference is {recorded:.4f} in result.json, and {found:.4f} by "
+                f"the predictions of {self.split}; one of them was changed, or was written by "
+                "another version of lorakit"
+            )
 
-def _weighted(task: Any, ids: Sequence[str], *answers: list[dict[str, Any]]) -> Weighted:
-    """The task's metrics, and those of each group of examples, on both answers to every example, in the order of `ids`:
-    all of the one, then all of the other."""
-    by_id = [{line["id"]: line for line in said} for said in answers]
-    lines = [said[id] for said in by_id for id in ids]
-    parts: dict[str, list[int]] = {"": list(range(len(lines)))}
+
+def _weighted(
+    task: Any, ids: Sequence[str], first: list[PredictionLine], second: list[PredictionLine]
+) -> Weighted:
+    """The task's metrics, and those of each group of examples, on both runs' predictions.
+
+    The weights are those of all examples of the first run in the order of `ids`, then of all
+    examples of the second.
+    """
+    by_id = [{line["id"]: line for line in lines} for lines in (first, second)]
+    lines = [found[id] for found in by_id for id in ids]
+    places: dict[str, list[int]] = {"": list(range(len(lines)))}
     for i, line in enumerate(lines):
         if line.get("group"):
-            parts.setdefault(f"_{line['group']}", []).append(i)
-    of = {
-        end: task.weighted(
-            [lines[i]["prediction"] for i in places], [reference_of(lines[i]) for i in places]
+            places.setdefault(f"_{line['group']}", []).append(i)
+    metrics: Mapping[str, Weighted] = {
+        suffix: task.weighted(
+            [lines[i]["prediction"] for i in part], [reference_of(lines[i]) for i in part]
         )
-        for end, places in parts.items()
+        for suffix, part in places.items()
     }
 
-    def weighted(weights: Any) -> dict[str, Any]:
-        return {
-            f"{key}{end}": value
-            for end, part in of.items()
-            for key, value in part(weights if not end else weights[:, parts[end]]).items()
-        }
+    def weighted(weights: ndarray) -> dict[str, ndarray]:
+        found = {}
+        for suffix, metric in metrics.items():
+            own = weights[:, places[suffix]] if suffix else weights
+            found |= {f"{key}{suffix}": value for key, value in metric(own).items()}
+        return found
 
     return weighted
 
 
-def _limits(names: Sequence[str], groups: Sequence[Group], split: str) -> list[str]:
-    """What the numbers do not say."""
+def _limits(groups: Sequence[PredictedGroup], split: str) -> list[str]:
+    """What the numbers do not show."""
     found = []
-    if alone := [name for name, group in zip(names, groups, strict=True) if len(group.seeds) == 1]:
+    alone = [one.name for one in groups if len(one.group.seeds) == 1]
+    if alone:
         found.append(
-            f"n = 1 seed of {', '.join(alone)}: only the examples were resampled, not the training. Another seed may "
-            "give another difference; this one is of these trained models, not of the methods"
+            f"n = 1 seed of {', '.join(alone)}: only the examples were resampled, not the "
+            "training. Another seed may give another difference; this one is of these trained "
+            "models, not of the methods"
         )
     if len(alone) < len(groups) - 1:
         found.append(
-            "over examples: these trained models, asked other examples. Over seeds: both trained again, asked these "
-            "examples. A method is better where both hold"
+            "over examples: these trained models, asked other examples. Over seeds: both trained "
+            "again, asked these examples. A method is better where both hold"
         )
-    chosen = [
-        group for group in groups if split == group.recipe.task.eval_splits[0] and _chooses(group)
-    ]
-    if chosen:
+    if any(_was_chosen_on(one.group.recipe, split) for one in groups):
         found.append(
-            f"the best epoch was chosen on {split}, so the scores are above what other examples would give"
+            f"the best epoch was chosen on {split}, so the scores are above what other examples "
+            "would give"
         )
     return found
 
 
-def _chooses(group: Group) -> bool:
-    return group.recipe.evaluate.keep == "best"
+def _was_chosen_on(recipe: Recipe, split: str) -> bool:
+    return split == recipe.task.eval_splits[0] and recipe.evaluate.keep == "best"

@@ -1,4 +1,4 @@
-"""What a recipe or a study may be called: its name becomes a folder, a job's name, and a word in printed commands."""
+"""Names of recipes and studies: each becomes a folder, a job's name, and a word in a command."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from pathlib import Path
 from lorakit.errors import RecipeError
 
 SIGNS = " ._-+=,@()[]#%&'!~^/"
-"""Besides letters, marks and digits of any script. The slash is that of shipped recipes in folders."""
+"""Allowed next to letters, marks and digits of any script. A shipped recipe in a folder has `/`."""
 
 
 def checked_name(name: str, path: Path) -> str:
-    """The name as it is. RecipeError: it holds a character that a shell, a scheduler or a terminal would act on."""
-    wrong = next((char for char in name if not _taken(char)), None)
-    if wrong is not None:
-        signs = SIGNS.strip(" /")
-        raise RecipeError(
-            f"{str(path)!r}: the name {name!r} holds {wrong!r}; letters, digits, spaces and any of {signs} can be in "
-            "a name: rename the file (or, of a recipe.yaml, its folder)"
-        )
+    """The name itself.
+
+    RecipeError: it has a character that a shell, a scheduler or a terminal would act on.
+    """
+    for char in name:
+        if char not in SIGNS and unicodedata.category(char)[0] not in "LMN":
+            raise RecipeError(
+                f"{str(path)!r}: the name {name!r} has {char!r}; a name may have letters, digits, "
+                f"spaces and any of {SIGNS.strip(' /')}: rename the file (for a recipe.yaml, its "
+                "folder)"
+            )
     if name.startswith(("-", " ")):
         raise RecipeError(
-            f"{str(path)!r}: the name {name!r} begins with {name[0]!r}, as an option would: rename it"
+            f"{str(path)!r}: the name {name!r} begins with {name[0]!r}, as an option does; rename "
+            "it"
         )
     return name
-
-
-def _taken(char: str) -> bool:
-    return char in SIGNS or unicodedata.category(char)[0] in "LMN"

@@ -1,62 +1,91 @@
-"""What is wrong with a recipe, in words: every problem with file, line, value and the nearest name that exists."""
+"""Problems of a recipe, one line each: file, line, value, and the nearest name that exists."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from lorakit.errors import did_you_mean
-from lorakit.recipe.source import Mark, Marks
+from lorakit.recipe.source import KeyPath, Mark, Marks
 
 Sections = Mapping[str, type[BaseModel]]
-"""Dotted prefix ("", "method", "train" ...) -> the model that says which keys are known there."""
-MOST = 100
-"""Problems that are said in words."""
+"""Dotted prefix ("", "method", "train" ...) -> the model whose fields are the keys there."""
+MAX_PROBLEMS = 100
+"""Problems that are described; of more, the number is given."""
+MAX_VALUE_CHARACTERS = 80
+
+
+def listing(what: str, problems: Sequence[str]) -> str:
+    """One problem as it is; several below a line that counts them."""
+    if len(problems) == 1:
+        return problems[0]
+    return f"{what}: {len(problems)} problems\n" + "\n".join(f"  {problem}" for problem in problems)
 
 
 def describe(
-    error: ValidationError, prefix: tuple[str, ...], marks: Marks, sections: Sections
+    error: ValidationError, prefix: KeyPath, marks: Marks, sections: Sections
 ) -> list[str]:
-    """One line per problem of a pydantic error, in the order of the file."""
-    found: dict[tuple[str, ...], str] = {}
-    kinds: dict[tuple[str, ...], str] = {}
+    """A line for each problem of a pydantic error, in the order of the file.
+
+    prefix: where the validated part is in the recipe.
+    """
+    found: dict[KeyPath, str] = {}
+    kinds: dict[KeyPath, str] = {}
     items = error.errors(include_url=False)
-    for item in items[:MOST]:
-        path = (*prefix, *_plain(item["loc"]))
-        if item["type"] == "extra_forbidden":  # the key as it was written, whatever it is
-            path = (*prefix, *_plain(item["loc"][:-1]), str(item["loc"][-1]))
+    for item in items[:MAX_PROBLEMS]:
+        path = (*prefix, *_keys_of(item))
         if path not in found:
-            found[path], kinds[path] = _sentence(item, path, sections), item["type"]
-    shown = {path: text for path, text in found.items() if not _follows(kinds[path], path, found)}
-    more = [f"and {len(items) - MOST:,} more"] if len(items) > MOST else []
-    return [_line(path, text, marks) for path, text in shown.items()] + more
+            found[path] = _sentence(item, path, sections)
+            kinds[path] = item["type"]
+    lines = [
+        _line(path, text, marks)
+        for path, text in found.items()
+        if not _is_consequence(kinds[path], path, found)
+    ]
+    if len(items) > MAX_PROBLEMS:
+        lines.append(f"and {len(items) - MAX_PROBLEMS:,} more")
+    return lines
 
 
-def _follows(kind: str, path: tuple[str, ...], found: Iterable[tuple[str, ...]]) -> bool:
-    """Only another problem's echo: a list with a wrong item is too short as well, and a wrong `Target` is no text."""
-    inside = any(other[: len(path)] == path and other != path for other in found)
-    return inside and kind in ("too_short", "string_type")
+def _keys_of(item: Any) -> list[str]:
+    """The keys that lead to the value of a problem."""
+    location = item["loc"]
+    if item["type"] == "extra_forbidden":
+        # an unknown key is given as the user wrote it, whatever it looks like
+        return [*_without_branches(location[:-1]), str(location[-1])]
+    return _without_branches(location)
 
 
-def _line(path: tuple[str, ...], text: str, marks: Marks) -> str:
-    if not path:  # of the whole recipe: the sentence begins with the key that it is about
-        return f"{mark_of(tuple(text.split()[0].split('.')), marks)}: {text}"
-    return f"{mark_of(path, marks)}: {'.'.join(path)}: {text}"
-
-
-def _plain(loc: Iterable[int | str]) -> list[str]:
-    # pydantic adds the branch of a union ("str", "Target", "function-before[...]") to a path; a reader knows keys only
+def _without_branches(location: Iterable[int | str]) -> list[str]:
+    # pydantic adds the branch of a union ("str", "Target", "function-before[...]") to a path
     return [
         str(part)
-        for part in loc
+        for part in location
         if isinstance(part, int) or (part.islower() and part.isidentifier() and part != "str")
     ]
 
 
-def _sentence(item: Any, path: tuple[str, ...], sections: Sections) -> str:
+def _is_consequence(kind: str, path: KeyPath, found: Iterable[KeyPath]) -> bool:
+    """Whether another problem causes this one.
+
+    A list with a wrong item is also too short, and a wrong `Target` is also not a text.
+    """
+    contains_another = any(other[: len(path)] == path and other != path for other in found)
+    return contains_another and kind in ("too_short", "string_type")
+
+
+def _line(path: KeyPath, text: str, marks: Marks) -> str:
+    if path:
+        return f"{mark_of(path, marks)}: {'.'.join(path)}: {text}"
+    # a problem of the complete recipe: the sentence begins with the key that it is about
+    key = tuple(text.split()[0].split("."))
+    return f"{mark_of(key, marks)}: {text}"
+
+
+def _sentence(item: Any, path: KeyPath, sections: Sections) -> str:
     value = _shown(item["input"])
     match item["type"]:
         case "extra_forbidden":
@@ -64,25 +93,30 @@ def _sentence(item: Any, path: tuple[str, ...], sections: Sections) -> str:
         case "missing":
             return "is missing, and has no default"
         case "literal_error":
-            options = item["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
-            return f"{value} is not one of {item['ctx']['expected']}{did_you_mean(str(item['input']), options, n=1)}"
+            expected = item["ctx"]["expected"]
+            options = expected.replace(" or ", ", ").replace("'", "").split(", ")
+            near = did_you_mean(str(item["input"]), options, n=1)
+            return f"{value} is not one of {expected}{near}"
         case "tuple_type" | "list_type":
-            return f"{value} should be a list" + (
-                "" if isinstance(item["input"], dict) else f": [{value}]"
-            )
+            example = "" if isinstance(item["input"], dict) else f": [{value}]"
+            return f"{value} should be a list{example}"
         case "model_type" | "dict_type" | "model_attributes_type":
             return f"{value} should be a mapping of keys to values"
-        case "too_short" | "too_long":
-            limit = item["ctx"].get("min_length") or item["ctx"]["max_length"]
-            word = "at least" if item["type"] == "too_short" else "at most"
-            return f"{value} should have {word} {limit} item{'s' * (limit != 1)}"
+        case "too_short":
+            return f"{value} should have at least {_count(item['ctx']['min_length'])}"
+        case "too_long":
+            return f"{value} should have at most {_count(item['ctx']['max_length'])}"
         case _:
             message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
             return f"{value} {message}" if message.startswith("should") else message
 
 
-def nearest_key(path: tuple[str, ...], sections: Sections) -> str:
-    """A name that is known at this place, else one that is known elsewhere in a recipe."""
+def _count(items: int) -> str:
+    return f"{items} item" if items == 1 else f"{items} items"
+
+
+def nearest_key(path: KeyPath, sections: Sections) -> str:
+    """The end of a message: a similar key that is known here, else elsewhere in a recipe."""
     here = sections.get(".".join(path[:-1]))
     if here is not None and (hint := did_you_mean(path[-1], here.model_fields, n=1)):
         return hint
@@ -97,7 +131,7 @@ def nearest_key(path: tuple[str, ...], sections: Sections) -> str:
     return f" (known here: {', '.join(here.model_fields)})" if here is not None else ""
 
 
-def mark_of(path: tuple[str, ...], marks: Marks) -> Mark:
+def mark_of(path: KeyPath, marks: Marks) -> Mark:
     """Where a value, or the nearest part of the recipe around it, was given."""
     for end in range(len(path), 0, -1):
         if path[:end] in marks:
@@ -109,4 +143,6 @@ def mark_of(path: tuple[str, ...], marks: Marks) -> Mark:
 
 def _shown(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    if len(text) <= MAX_VALUE_CHARACTERS:
+        return text
+    return text[: MAX_VALUE_CHARACTERS - 3] + "..."

@@ -1,8 +1,12 @@
-"""What a recipe may say. Small frozen models; a method's, a task's and a model's own part is theirs to define."""
+"""Recipe: the schema of a recipe file, as small frozen models.
+
+A method, a task and a model define their own sections.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, Field, SerializeAsAny, field_validator, model_validator
 
@@ -16,14 +20,16 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Checkpoint(Config):
-    """When training is saved, so that the same command goes on after a stop. It does not change the run's folder."""
+    """When a checkpoint is written, from which the same command resumes. It does not change the run
+    folder."""
 
     every_steps: int | None = Field(default=None, gt=0)
     """Optimizer steps between two checkpoints, whatever `minutes` says."""
     minutes: float | None = Field(default=10.0, ge=0, le=1e6)
-    """Write one as soon as the last is this old; null: only at `every_steps`, a stop, an evaluation and the end."""
+    """Age in minutes of the last checkpoint at which the next is written. null: only at
+    `every_steps`, a stop, an evaluation and the end."""
     keep_last: int = Field(default=2, gt=0)
-    """Older ones are removed, and all of them when the seed is whole."""
+    """Number of checkpoints to keep. All are removed when the seed is finished."""
 
 
 class Train(Config):
@@ -36,7 +42,8 @@ class Train(Config):
     global_batch_size: int = Field(default=32, gt=0)
     """Examples per optimizer step, over all processes and accumulation steps together."""
     micro_batch_size: int | None = Field(default=None, gt=0)
-    """Examples per forward pass and process; None: all that a process has of the global batch."""
+    """Examples per forward pass and process. null: all examples that a process has of the global
+    batch."""
     learning_rate: float = Field(default=5e-4, ge=0)
     weight_decay: float = Field(default=0.0, ge=0)
     """Not applied to biases and layer norms."""
@@ -47,32 +54,34 @@ class Train(Config):
     adam_betas: tuple[Beta, Beta] = Field(default=(0.9, 0.999), strict=False)
     adam_eps: float = Field(default=1e-8, gt=0)
     max_grad_norm: float = Field(default=1.0, ge=0)
-    """Gradients are clipped to this norm; 0: not at all."""
+    """Gradients are clipped to this norm; 0: they are not clipped."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
-    """bf16, fp16: autocast; what is trained stays fp32. auto: where the hardware has bf16 (GPUs; CPUs with AMX or
-    AVX-512-bf16), frozen weights are kept and computed in bf16, and autocast serves what trains its base; else fp32."""
+    """bf16, fp16: autocast; trained parameters stay fp32. auto: where the hardware has bf16 (GPUs,
+    and CPUs with AMX or AVX-512-bf16), frozen weights are stored and computed in bf16, and methods
+    that train the base use autocast; fp32 elsewhere."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     compile: Literal["layers"] | None = None
-    """layers: torch.compile for every layer of the model, in training. For GPUs that wait for small kernels; on a CPU
-    it gains nothing."""
+    """layers: torch.compile for every layer of the model, in training. It helps GPUs that wait for
+    small kernels; on a CPU it gains nothing."""
     fast: Literal["auto", "off"] = "auto"
-    """auto: the tricks of `lorakit.fast`, each where it is faster; the results differ from off by
-    rounding, and dropout draws other numbers. off: transformers' own model, without any of them."""
+    """auto: train with the speed tricks of `lorakit.fast`, each where it is faster. off: without
+    any of them; the losses are the same within rounding, and dropout draws other numbers."""
     group_by_length: bool = True
-    """Batches of examples of similar length; the same examples per epoch, in an order that the seed gives."""
+    """Batches of examples of similar length. Every epoch has all examples, in an order that the
+    seed decides."""
     deterministic: bool = False
-    """Only operations that give the same bits every time; slower on a GPU."""
+    """Only operations that give the same bits every time. Slower on a GPU."""
     skip_bad_steps: int = Field(default=0, ge=0)
-    """Steps in a row whose loss or gradient may be NaN or infinite: they are left out. It does not change the run's
-    folder."""
+    """Number of consecutive steps whose loss or gradient may be NaN or infinite; they are skipped.
+    It does not change the run folder."""
     checkpoint: Checkpoint = Checkpoint()
-    """What a stopped run goes on from."""
+    """What a stopped run resumes from."""
 
 
 class Evaluate(Config):
-    """When the model is scored, and which of its states is kept."""
+    """When the model is scored, and which state is kept."""
 
     every: float = Field(default=1.0, gt=0)
     """Epochs between two evaluations."""
@@ -81,26 +90,28 @@ class Evaluate(Config):
     batch_size: int = Field(default=64, gt=0)
     """Examples per forward pass and process."""
     keep: Literal["best", "last"] = "best"
-    """best: the state with the highest primary metric on the first evaluation split (the paper's protocol for GLUE); of
-    equal ones the latest."""
+    """best: the state with the highest primary metric on the first evaluation split (the paper's
+    protocol for GLUE); the latest of equal ones. last: the state after the last step."""
     patience: int | None = Field(default=None, gt=0)
-    """Stop after this many evaluations without a better score; an equal one is not better. The log and the result say
-    how many steps were not trained."""
+    """Stop after this many evaluations without a better score; an equal score is not better. The
+    log and the result have the number of steps that were not trained."""
 
 
 class Decode(Config):
-    """How a causal model writes its answer."""
+    """How a causal model generates its answer."""
 
     max_new_tokens: int = Field(default=64, gt=0)
-    """Tokens at most, the end of text included; an answer that reaches them is counted and reported as cut."""
+    """Maximum number of tokens, the end of text included. An answer that reaches it is reported as
+    cut."""
     beams: int = Field(default=1, gt=0)
     """Width of the beam search; 1: greedy."""
     length_penalty: float = 1.0
-    """A finished beam counts sum(log p) / n ** length_penalty, n: generated tokens, the end of text included."""
+    """The score of a finished beam is sum(log p) / n ** length_penalty, with n generated tokens,
+    the end of text included."""
     no_repeat_ngram: int = Field(default=0, ge=0)
-    """No n-gram of this length twice among the generated tokens; the prompt does not count. 0: free."""
+    """Length of n-grams that are not generated twice; the prompt does not count. 0: no limit."""
     sample: bool = False
-    """Draw each token instead of taking the likeliest; the run's seed decides."""
+    """Sample each token, with the run's seed, instead of taking the likeliest one."""
     temperature: float = Field(default=1.0, gt=0)
     top_k: int | None = Field(default=None, gt=0)
     top_p: float | None = Field(default=None, gt=0, le=1)
@@ -109,36 +120,45 @@ class Decode(Config):
     def _one_way(self) -> Decode:
         if self.sample and self.beams > 1:
             raise ValueError(
-                f"sample: true draws one text, and beams: {self.beams} searches for the best; leave one out"
+                f"sample: true samples one text, and beams: {self.beams} searches for the best; "
+                "leave one out"
             )
-        drawn = [
-            n
-            for n in ("temperature", "top_k", "top_p")
-            if getattr(self, n) != type(self).model_fields[n].default
-        ]
-        if drawn and not self.sample:
-            raise ValueError(f"{drawn[0]} has no effect without sample: true")
+        for name in ("temperature", "top_k", "top_p"):
+            is_set = getattr(self, name) != type(self).model_fields[name].default
+            if is_set and not self.sample:
+                raise ValueError(f"{name} has no effect without sample: true")
         return self
 
 
 class Published(Config):
-    """A number that was printed, with its spread as printed."""
+    """A published number, with its spread as printed."""
 
     value: float
     spread: float | None = None
 
 
 class Expect(Config):
-    """What this recipe should show. Counts are checked before the first step; scores are reported beside ours."""
+    """What this recipe should give. Counts are checked before the first step; scores are reported
+    next to the measured ones."""
 
     sites: int | None = None
     """Number of weights that get a delta."""
     trainable: int | None = None
-    """Parameters that the method trains; the head, which the checkpoint does not hold, is not counted."""
+    """Number of parameters that the method trains. A newly initialised head is not counted."""
     scores: dict[str, Published] = Field(default_factory=dict)
-    """metric -> published value; `split/metric` where a task has several evaluation splits."""
+    """Metric -> published value; `split/metric` where a task has several evaluation splits."""
     source: str | None = None
-    """Where the published numbers stand."""
+    """Where the numbers were published."""
+
+
+class BaseSpec(NamedTuple):
+    """A base model with the head that a task needs."""
+
+    model: Model
+    head: str
+    """`classification`, `regression` or `causal`."""
+    labels: Sequence[str]
+    """One for each output of a classification head, in their order."""
 
 
 class Recipe(Config):
@@ -154,24 +174,25 @@ class Recipe(Config):
     evaluate: Evaluate = Evaluate()
     decode: Decode = Decode()
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1, strict=False)
-    """One run each."""
+    """Seeds to train, one after the other."""
     start_from: str | None = None
-    """An adapter to start from: a run, an adapter folder, or the name of a recipe that was run before."""
+    """An adapter to start from: a run, an adapter folder, or the name of a recipe with a run."""
     expect: Expect = Expect()
 
     @field_validator("seeds")
     @classmethod
     def _each_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
-            raise ValueError(f"{twice[0]} is given twice, and would be the same run")
+        for seed in sorted(set(seeds)):
+            if seeds.count(seed) > 1:
+                raise ValueError(f"{seed} is given twice, and would be the same run")
         return seeds
 
     @model_validator(mode="after")
     def _smoothing_has_classes(self) -> Recipe:
         if self.train.label_smoothing and self.task.head is Head.REGRESSION:
             raise ValueError(
-                f"train.label_smoothing {self.train.label_smoothing:g}: {self.task.name} is a regression and has no "
-                "classes to smooth over; leave it out"
+                f"train.label_smoothing {self.train.label_smoothing:g}: {self.task.name} is a "
+                "regression and does not have classes to smooth over; leave it out"
             )
         return self
 
@@ -179,32 +200,37 @@ class Recipe(Config):
     def _packing_is_for_texts(self) -> Recipe:
         if self.data.packing and self.task.head is not Head.CAUSAL:
             raise ValueError(
-                f"data.packing is for causal models, and {self.task.name} is a {self.task.head.value}"
+                f"data.packing is for causal models, and {self.task.name} is a "
+                f"{self.task.head.value}"
             )
         return self
 
+    def base(self) -> BaseSpec:
+        """The arguments of `models.load` and `models.outline` for this recipe's base model."""
+        return BaseSpec(self.model, self.task.head.value, self.task.labels)
+
     def plain(self) -> dict[str, Any]:
-        """As plain data: what `recipe.yaml` in a run folder holds, and what loads to an equal recipe."""
+        """Plain data that loads to an equal recipe: the content of a run's `recipe.yaml`."""
         return _plain(self)
 
 
 def _plain(config: BaseModel) -> dict[str, Any]:
-    """Without the values that are null, but for those that are not null by default: left out, they would not be."""
-    said: dict[str, Any] = {}
+    """The values of a configuration that are not null, and each null that replaces a default."""
+    found: dict[str, Any] = {}
     dumped = config.model_dump(mode="json", exclude_none=True)
     for key, field in type(config).model_fields.items():
         value = getattr(config, key)
         if isinstance(value, BaseModel):
-            said[key] = _plain(value)
+            found[key] = _plain(value)
         elif value is not None:
-            said[key] = dumped[key]
+            found[key] = dumped[key]
         elif field.get_default(call_default_factory=True) is not None and not field.is_required():
-            said[key] = None
-    return said
+            found[key] = None
+    return found
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of a recipe file: every method and task that there is, one alternative each."""
+    """The JSON schema of a recipe file, with an alternative for each method and task."""
     from lorakit.methods import methods
     from lorakit.tasks import tasks
 
@@ -223,10 +249,11 @@ def json_schema() -> dict[str, Any]:
         }
     schema["properties"]["model"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/Model"}]}
     schema["properties"]["extends"] = {
-        "description": "Fragments under configs/ that this recipe stands on; later ones win, the recipe wins over all.",
+        "description": "Fragments in configs/ that this recipe extends; later ones win, "
+        "and the recipe wins over all.",
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
     }
-    schema["required"] = []  # a fragment may bring any of them
+    schema["required"] = []  # a fragment may have any of them
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,

@@ -1,6 +1,7 @@
-"""One YAML file: its values, and for each value the line it stands on and the comment beside it.
+"""YAML files: their values, and for each value its line and the comment at the end of that line.
 
-A subset of YAML on purpose: no tags, no anchors, no duplicate keys; `yes` and `no` are words, and `4e-4` is a number.
+This is a subset of YAML, without tags, anchors and duplicate keys. `yes` and `no` are text, and
+`4e-4` is a number.
 """
 
 from __future__ import annotations
@@ -14,31 +15,35 @@ import yaml
 
 from lorakit.errors import RecipeError
 
+KeyPath = tuple[str, ...]
+"""The keys that lead to a value; an item of a list has its index as key."""
+
 
 @dataclass(frozen=True)
 class Mark:
-    """Where a value was given: file, line (from 1; 0 for the command line), and the comment at the line's end."""
+    """Where a value was given."""
 
     file: str
     line: int = 0
+    """From 1; 0 for the command line."""
     comment: str = ""
+    """The comment at the end of the line."""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}" if self.line else self.file
 
 
-Marks = dict[tuple[str, ...], Mark]
+Marks = dict[KeyPath, Mark]
 
-DEPTH = 30
-"""Levels of nesting; a recipe has four."""
-MOST = 40_000
-"""Tokens; a recipe has some hundreds, a study of a thousand cells 20,000, a run with 13,000 labels as many as this."""
-WIDEST = 2_000
-"""Characters of a line whose comment is looked for: for each value of the line the whole of it is searched."""
-LARGEST = 8_000_000
-"""Bytes of a file."""
-LONGEST = 100
-"""Characters of a number: the regex below takes a time that grows with their square."""
+MAX_BYTES = 8_000_000
+MAX_TOKENS = 40_000
+"""A recipe has hundreds, a study of a thousand cells 20,000, a run with 13,000 labels 40,000."""
+MAX_DEPTH = 30
+"""Levels of nesting; a recipe has four. PyYAML needs time that grows with the square of this."""
+MAX_COMMENT_COLUMNS = 2_000
+"""Longer lines are not searched for a comment: the search runs once for each value of the line."""
+MAX_NUMBER_CHARACTERS = 100
+"""The regular expression of a number needs time that grows with the square of this."""
 _OPENING = (
     yaml.FlowSequenceStartToken,
     yaml.FlowMappingStartToken,
@@ -46,20 +51,29 @@ _OPENING = (
     yaml.BlockMappingStartToken,
 )
 _CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
-_HALF = re.compile("[\ud800-\udfff]")
-"""Half of a character. A byte of a path that is not UTF-8 is read as one, and no file holds it."""
+_REFUSED = {
+    yaml.TagToken: "tags (!)",
+    yaml.AnchorToken: "anchors (&)",
+    yaml.AliasToken: "aliases (*)",
+}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NUMBER = re.compile(r"[-+]?(\d[\d_]*)?\.?\d+([eE][-+]?\d+)?|[-+]?\d[\d_]*\.([eE][-+]?\d+)?")
 _COMMENT = re.compile(r"(?:^|\s)#\s?(.*)$")
 
 
-def read(path: Path) -> tuple[dict[str, Any], Marks]:
-    """The mapping in a YAML file, and the marks of every key path in it."""
-    shown = _short(path)
+def forget(marks: Marks, path: KeyPath) -> None:
+    """Remove the marks of a value and of everything in it."""
+    for stale in [at for at in marks if at[: len(path)] == path]:
+        del marks[stale]
+
+
+def read_yaml(path: Path) -> tuple[dict[str, Any], Marks]:
+    """The mapping in a YAML file, and the mark of every key path. RecipeError: not a mapping."""
+    shown = _shown(path)
     try:
-        if path.stat().st_size > LARGEST:
-            raise RecipeError(
-                f"{shown} has {path.stat().st_size:,} bytes, and {LARGEST:,} are the most of a recipe"
-            )
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise RecipeError(f"{shown} has {size:,} bytes; a recipe has at most {MAX_BYTES:,}")
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise RecipeError(
@@ -67,133 +81,120 @@ def read(path: Path) -> tuple[dict[str, Any], Marks]:
         ) from None
     except OSError as error:
         raise RecipeError(f"cannot read {shown}: {error.strerror}") from None
-    data, marks = parse(text, shown)
+    data, marks = parse_yaml(text, shown)
     if data is None:
         raise RecipeError(
             f"{shown} is empty; `lorakit recipes show glue_mrpc` prints a recipe to start from"
         )
     if not isinstance(data, dict):
         raise RecipeError(
-            f"{shown}:1: a recipe is a mapping of keys to values, this is a {type(data).__name__}"
+            f"{shown}:1: a recipe is a mapping of keys to values, and this is a "
+            f"{type(data).__name__}"
         )
     return data, marks
 
 
-def parse(text: str, file: str) -> tuple[Any, Marks]:
-    """YAML text to plain data and marks. RecipeError with file and line for what this subset does not take."""
+def parse_yaml(text: str, file: str) -> tuple[Any, Marks]:
+    """YAML text to plain data and marks.
+
+    RecipeError: it is not YAML, or not in this subset; with file and line.
+    """
     try:
-        _refuse_what_is_not_taken(text, file)
+        _refuse_unsupported(text, file)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except RecipeError:
         raise
-    except (
-        yaml.YAMLError,
-        RecursionError,
-        ValueError,
-        OverflowError,
-    ) as error:  # the last two: of no character
+    # the last two: an escape such as "\U00110000", which is not a character
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark and not file.startswith("command line") else file
         problem = getattr(error, "problem", None) or str(error) or "nested too deeply"
         raise RecipeError(f"{where}: this is not YAML: {problem}") from None
-    marks: Marks = {}
+    if node is None:
+        return None, {}
+    reader = _Reader(file, text.splitlines())
     try:
-        data = None if node is None else _value(node, (), marks, file, text.splitlines())
+        return reader.value(node, ()), reader.marks
     except RecursionError:
         raise RecipeError(f"{file}: this is not a recipe: nested too deeply") from None
-    return data, marks
 
 
-class _Dumper(yaml.SafeDumper):
-    """Writes what `parse` reads back as the same: no aliases, and a text that looks like a number is quoted."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    style = None if scalar(text) == text else "'"
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _text)
-
-
-def written(data: dict[str, Any], unicode: bool = True) -> str:
-    """Plain data as YAML that `read` gives back as it was."""
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=unicode)
-
-
-def _refuse_what_is_not_taken(text: str, file: str) -> None:
-    what = {
-        yaml.TagToken: "tags (!)",
-        yaml.AnchorToken: "anchors (&)",
-        yaml.AliasToken: "aliases (*)",
-    }
+def _refuse_unsupported(text: str, file: str) -> None:
     depth = 0
     for number, token in enumerate(yaml.scan(text, Loader=yaml.SafeLoader)):
-        if type(token) in what:
+        where = f"{file}:{token.start_mark.line + 1}"
+        if type(token) in _REFUSED:
             raise RecipeError(
-                f"{file}:{token.start_mark.line + 1}: {what[type(token)]} are not taken in a recipe; "
+                f"{where}: {_REFUSED[type(token)]} are not supported in a recipe; "
                 "quote the value if it is meant as text"
             )
-        if number == MOST:
-            raise RecipeError(f"{file}:{token.start_mark.line + 1}: this is not a recipe: too long")
+        if number == MAX_TOKENS:
+            raise RecipeError(f"{where}: this is not a recipe: too long")
         depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
-        if depth > DEPTH:  # PyYAML takes a time that grows with its square
-            raise RecipeError(
-                f"{file}:{token.start_mark.line + 1}: this is not a recipe: nested too deeply"
-            )
+        if depth > MAX_DEPTH:
+            raise RecipeError(f"{where}: this is not a recipe: nested too deeply")
 
 
-def _value(
-    node: yaml.Node, path: tuple[str, ...], marks: Marks, file: str, lines: list[str]
-) -> Any:
-    if isinstance(node, yaml.ScalarNode):
-        refuse_halves(node.value, f"{file}:{node.start_mark.line + 1}: {'.'.join(path)}")
-        return scalar(node.value) if node.style is None else node.value
-    if isinstance(node, yaml.SequenceNode):
-        for i, item in enumerate(node.value):
-            marks[(*path, str(i))] = _mark(item, item, file, lines)
-        return [
-            _value(item, (*path, str(i)), marks, file, lines) for i, item in enumerate(node.value)
-        ]
-    assert isinstance(node, yaml.MappingNode)
-    data: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        here = f"{file}:{key_node.start_mark.line + 1}"
-        if not isinstance(key_node, yaml.ScalarNode):
+class _Reader:
+    """Turns the nodes of one file into plain data, and collects the marks."""
+
+    def __init__(self, file: str, lines: list[str]):
+        self.file = file
+        self.lines = lines
+        self.marks: Marks = {}
+
+    def value(self, node: yaml.Node, path: KeyPath) -> Any:
+        """The plain data of a node. RecipeError: a key that is not accepted."""
+        if isinstance(node, yaml.ScalarNode):
+            where = f"{self.file}:{node.start_mark.line + 1}: {'.'.join(path)}"
+            refuse_surrogates(node.value, where)
+            return scalar(node.value) if node.style is None else node.value
+        if isinstance(node, yaml.SequenceNode):
+            items = [((*path, str(i)), item) for i, item in enumerate(node.value)]
+            self.marks.update({at: self._mark(item, item) for at, item in items})
+            return [self.value(item, at) for at, item in items]
+        assert isinstance(node, yaml.MappingNode)
+        data: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = self._key(key_node, path, data)
+            self.marks[(*path, key)] = self._mark(key_node, value_node)
+            data[key] = self.value(value_node, (*path, key))
+        return data
+
+    def _key(self, node: yaml.Node, path: KeyPath, data: dict[str, Any]) -> str:
+        here = f"{self.file}:{node.start_mark.line + 1}"
+        if not isinstance(node, yaml.ScalarNode):
             raise RecipeError(f"{here}: a key must be a word")
-        key = key_node.value
-        refuse_halves(key, here)
-        if key == "<<" and key_node.style is None:
+        key = node.value
+        refuse_surrogates(key, here)
+        if key == "<<" and node.style is None:
             raise RecipeError(
-                f"{here}: merge keys (<<) are not taken in a recipe; `extends` names what it stands on"
+                f"{here}: merge keys (<<) are not supported in a recipe; use `extends`"
             )
         if key in data:
             raise RecipeError(
                 f"{here}: {'.'.join((*path, key))} is given twice; keep one of the two"
             )
-        marks[(*path, key)] = _mark(key_node, value_node, file, lines)
-        data[key] = _value(value_node, (*path, key), marks, file, lines)
-    return data
+        return key
+
+    def _mark(self, key: yaml.Node, value: yaml.Node) -> Mark:
+        # the comment is after the value where key and value share a line, else after the key
+        number = key.start_mark.line
+        end = value.end_mark if value.end_mark.line == number else key.end_mark
+        line = self.lines[number] if number < len(self.lines) else ""
+        if end.line != number or len(line) > MAX_COMMENT_COLUMNS:
+            return Mark(self.file, number + 1)
+        found = _COMMENT.search(line[end.column :])
+        return Mark(self.file, number + 1, found.group(1).strip() if found else "")
 
 
-def _mark(key: yaml.Node, value: yaml.Node, file: str, lines: list[str]) -> Mark:
-    # the comment stands after the value where both share a line, else (a block opens) after the key
-    line = key.start_mark.line
-    end = value.end_mark if value.end_mark.line == line else key.end_mark
-    looked_at = line < len(lines) and end.line == line and len(lines[line]) <= WIDEST
-    found = _COMMENT.search(lines[line][end.column :]) if looked_at else None
-    return Mark(file, line + 1, found.group(1).strip() if found else "")
-
-
-def refuse_halves(text: str, where: str) -> None:
-    """RecipeError: the text holds bytes that are not UTF-8; the run folder could not hold it."""
-    if found := _HALF.search(text):
+def refuse_surrogates(text: str, where: str) -> None:
+    """RecipeError: the text has bytes that are not UTF-8, which no file in a run can hold."""
+    # Python decodes such a byte of a path or an argument as half of a surrogate pair
+    if found := _SURROGATE.search(text):
         raise RecipeError(
-            f"{where}: {text!r} holds {found.group()!r}, which is no character (a byte that is not UTF-8, say); rename "
-            "the file, or write the text as UTF-8"
+            f"{where}: {text!r} has {found.group()!r}, which is not a character (it may be a byte "
+            "that is not UTF-8); rename the file, or write the text as UTF-8"
         )
 
 
@@ -205,15 +206,35 @@ def scalar(text: str) -> Any:
         return text == "true"
     if text in (".inf", "-.inf", ".nan"):
         return float(text.replace(".", ""))
-    if len(text) <= LONGEST and _NUMBER.fullmatch(text):
+    if len(text) <= MAX_NUMBER_CHARACTERS and _NUMBER.fullmatch(text):
         digits = text.replace("_", "")
         return int(digits) if re.fullmatch(r"[-+]?\d{1,18}", digits) else float(digits)
     return text
 
 
-def _short(path: Path) -> str:
-    """The path as a user would type it: relative to the working directory where it is below it."""
-    try:
+class _Dumper(yaml.SafeDumper):
+    """Writes what `parse_yaml` reads back as the same values, without aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    # a text that looks like a number is quoted
+    style = None if scalar(text) == text else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def dump_yaml(data: dict[str, Any], unicode: bool = True) -> str:
+    """Plain data as YAML that `read_yaml` reads back as the same values."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=unicode)
+
+
+def _shown(path: Path) -> str:
+    """The path as a user would type it: relative where it is below the working directory."""
+    if path.resolve().is_relative_to(Path.cwd()):
         return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    return str(path)

@@ -1,4 +1,4 @@
-"""Where a run changed the weights: ||dW|| / ||W|| as a heat map of layers and weights, and as bars."""
+"""Pictures of where a run changed the weights: ||dW|| / ||W|| as a heat map and as bars."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from lorakit.report.heat import heat_map
 from lorakit.report.picture import COLORS, Picture, figure_of, picture_of, plain
 from lorakit.runs.result import Result
 
-BARS = 24
-"""Weights in a bar chart, the largest first."""
+MAX_BARS = 24
+"""Weights in a bar chart, the largest change first."""
 
 
 def change_maps(result: Result) -> list[Picture]:
-    """||dW|| / ||W||, mean over the seeds: layers x weights as a heat map, weights without a layer number as bars."""
+    """||dW|| / ||W||, mean over the seeds; see `norm_maps`."""
     norms: dict[str, list[float]] = defaultdict(list)
     for seed in result.seeds:
         for name, value in seed.delta_norms.items():
@@ -25,7 +25,10 @@ def change_maps(result: Result) -> list[Picture]:
 
 
 def norm_maps(norms: Mapping[str, float]) -> list[Picture]:
-    """As `change_maps`. norms: weight -> ||dW|| / ||W||."""
+    """A heat map of layers and weights, and bars for weights that are not in a numbered layer.
+
+    norms: weight -> ||dW|| / ||W||.
+    """
     cells: dict[tuple[int, str], float] = {}
     others: dict[str, float] = {}
     for name, value in norms.items():
@@ -34,48 +37,56 @@ def norm_maps(norms: Mapping[str, float]) -> list[Picture]:
             others[name] = value
         else:
             cells[layer, group] = value
-    return [*([_heat_map(cells)] if cells else []), *([_bars(others)] if others else [])]
+    pictures = []
+    if cells:
+        pictures.append(_heat_map(cells))
+    if others:
+        pictures.append(_bars(others))
+    return pictures
 
 
 def in_layer(name: str) -> tuple[int | None, str]:
-    """`a.3.b` -> (3, `a.*.b`): the layer of a weight, and a name that it has in every layer. (None, name) without."""
+    """`a.3.b` -> (3, `a.*.b`): the layer of a weight, and its name in every layer.
+
+    (None, name) where the name has no number of a layer.
+    """
     layer = re.fullmatch(r"(.*?)\.(\d+)\.(.+)", name)
-    return (int(layer[2]), f"{layer[1]}.*.{layer[3]}") if layer else (None, name)
+    if layer is None:
+        return None, name
+    return int(layer[2]), f"{layer[1]}.*.{layer[3]}"
 
 
 def _heat_map(cells: Mapping[tuple[int, str], float]) -> Picture:
-    rows, columns = (
-        sorted({row for row, _ in cells}),
-        list(dict.fromkeys(column for _, column in cells)),
-    )
+    rows = sorted({row for row, _ in cells})
+    columns = list(dict.fromkeys(column for _, column in cells))
     grid = [[cells.get((row, column), math.nan) for column in columns] for row in rows]
     title = "Relative size of the change, by layer and weight"
     return heat_map(grid, list(map(str, rows)), tails(columns), ("", "layer"), "‖ΔW‖ / ‖W‖", title)
 
 
 def _bars(norms: Mapping[str, float]) -> Picture:
-    shown = sorted(norms.items(), key=lambda item: -item[1])[:BARS][::-1]
+    shown = sorted(norms.items(), key=lambda item: -item[1])[:MAX_BARS]
+    shown.reverse()  # matplotlib draws the first bar at the bottom
+    names = [plain(name) for name in tails([name for name, _ in shown], least=2)]
     figure, axes = figure_of("‖ΔW‖ / ‖W‖", "", width=5.6, height=1.0 + 0.26 * len(shown))
     axes.barh(range(len(shown)), [value for _, value in shown], color=COLORS[0], height=0.7)
-    axes.set_yticks(
-        range(len(shown)), [plain(name) for name in tails([n for n, _ in shown], least=2)]
-    )
+    axes.set_yticks(range(len(shown)), names)
     axes.grid(visible=False, axis="y")
-    left_out = (
-        f"; {len(norms) - len(shown)} smaller ones are left out" if len(norms) > len(shown) else ""
-    )
-    return picture_of(
-        figure, axes, f"Relative size of the change, weights outside of the layers{left_out}"
-    )
+    title = "Relative size of the change, weights outside of the layers"
+    if len(norms) > len(shown):
+        title += f"; {len(norms) - len(shown)} smaller ones are left out"
+    return picture_of(figure, axes, title)
 
 
 def tails(names: Sequence[str], least: int = 1) -> list[str]:
-    """The shortest end of each dotted name, of `least` parts or more, that no other name shares."""
+    """The shortest end of each dotted name that no other name has.
+
+    least: the smallest number of parts of an end.
+    """
     parts = [name.split(".") for name in names]
     ends = Counter(tuple(p[-n:]) for p in parts for n in range(1, len(p) + 1))
-    return [
-        ".".join(
-            next((p[-n:] for n in range(least, len(p) + 1) if ends[tuple(p[-n:])] == 1), p)
-        ).removeprefix("*.")
-        for p in parts
-    ]
+    found = []
+    for p in parts:
+        unique = (p[-n:] for n in range(least, len(p) + 1) if ends[tuple(p[-n:])] == 1)
+        found.append(".".join(next(unique, p)).removeprefix("*."))
+    return found

@@ -1,4 +1,4 @@
-"""Curves of a run over its steps and epochs."""
+"""Curves of a run: loss and learning rate over the steps, scores over the epochs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lorakit.report.picture import COLORS, Picture, figure_of, picture_of, plain
@@ -14,32 +14,38 @@ from lorakit.report.table import published
 from lorakit.runs.result import Result, Row, summary
 
 Logs = Mapping[int, Sequence[Mapping[str, Any]]]
-"""seed -> the lines of its metrics.jsonl"""
+"""Seed -> the lines of its metrics.jsonl."""
 Points = Sequence[tuple[float, float]]
+"""(x, y) of each point."""
 
 DASHES = ("-", "--", ":")
-"""Past as many seeds as there are colours."""
-BINS = 120
-"""Points of a curve: more are not seen, and a long run has a hundred thousand steps."""
+"""The next one is used where there are more lines than colours."""
+MAX_BINS = 120
+"""Points of the loss curve: more cannot be seen, and a long run has 100,000 steps."""
+MAX_RATE_POINTS = 480
+"""Points of the learning rate's curve."""
 
 
 def loss_curve(logs: Logs) -> list[Picture]:
-    """Mean loss over a hundredth of the steps, a line per seed, in the band between the least and the greatest."""
-    seeds = {seed: points for seed, lines in logs.items() if (points := _steps(lines, "loss"))}
+    """Mean loss of each bin of steps, a line for each seed, in the band of a bin's extremes.
+
+    Empty where no step was logged.
+    """
+    every = {seed: _steps(lines, "loss") for seed, lines in logs.items()}
+    seeds = {seed: points for seed, points in every.items() if points}
     if not seeds:
         return []
     figure, axes = figure_of("optimizer step", "training loss")
     for (seed, points), style in zip(seeds.items(), _styles(), strict=False):
         x, mean, low, high = zip(*_binned(points), strict=True)
-        axes.fill_between(
-            x, low, high, color=style["color"], alpha=0.35 / (1 + len(seeds)), linewidth=0
-        )
+        alpha = 0.35 / (1 + len(seeds))
+        axes.fill_between(x, low, high, color=style["color"], alpha=alpha, linewidth=0)
         axes.plot(x, mean, label=f"seed {seed}", **style)
     return [picture_of(figure, axes, "Training loss")]
 
 
 def rate_curve(logs: Logs) -> list[Picture]:
-    """The learning rate, which all seeds share, of the seed that went on longest."""
+    """The learning rate of the seed with the most steps; all seeds have the same schedule."""
     points = max((_steps(lines, "learning_rate") for lines in logs.values()), key=len, default=[])
     if not points:
         return []
@@ -52,21 +58,26 @@ def rate_curve(logs: Logs) -> list[Picture]:
 
 
 def score_curves(logs: Logs, result: Result) -> list[Picture]:
-    """A picture per split and metric, a line per seed. Ring: the state that was kept; band: the published number.
+    """A picture for each split and metric, a line for each seed.
 
-    None where no seed was scored twice: one point is in the table.
+    A ring marks the state that was kept, a band the published number. A metric for which no seed
+    was scored twice has no curve: its one point is in the table.
     """
     rows = {(row.split, row.metric): row for row in summary(result)}
     kept = {seed.seed: seed.best_epoch for seed in result.seeds}
-    curves = {
-        key: seeds for key, seeds in _scores(logs).items() if max(map(len, seeds.values())) > 1
-    }
-    return [_score_curve(key, seeds, rows.get(key), kept) for key, seeds in curves.items()]
+    return [
+        _score_curve(key, seeds, rows.get(key), kept)
+        for key, seeds in _scores(logs).items()
+        if max(map(len, seeds.values())) > 1
+    ]
 
 
 def mean_curves(runs: Mapping[str, Logs], metric: tuple[str, str]) -> list[Picture]:
-    """The score over the epochs, a line per run: the mean over its seeds, as far as all of them went. None where there
-    are more runs than lines that the eye tells apart, or where no run was scored twice."""
+    """The score over the epochs, a line for each run: the mean over its seeds.
+
+    A line ends where the first of its seeds ends. Empty where there are more runs than lines that
+    can be told apart, or where no run was scored twice.
+    """
     lines: dict[str, Points] = {}
     for label, logs in runs.items():
         seeds = _scores(logs).get(metric, {})
@@ -79,9 +90,7 @@ def mean_curves(runs: Mapping[str, Logs], metric: tuple[str, str]) -> list[Pictu
     figure, axes = figure_of("epoch", metric[1], height=2.7 + 0.17 * len(lines))
     for (label, points), style in zip(lines.items(), _styles(), strict=False):
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=plain(label), **style)
-    axes.locator_params(
-        axis="x", integer=max(x for points in lines.values() for x, _ in points) >= 2
-    )
+    _set_epoch_ticks(axes, lines.values())
     figure.legend(loc="outside lower center", frameon=False, fontsize="small", ncols=1)
     return [picture_of(figure, None, f"{metric[1]} on {metric[0]} over the epochs")]
 
@@ -95,34 +104,39 @@ def _score_curve(
     split, metric = key
     figure, axes = figure_of("epoch", metric)
     if row is not None and row.published is not None and row.comparable:
-        spread = row.published_spread or 0.0
-        axes.axhspan(
-            row.published - spread, row.published + spread, color="#000000", alpha=0.08, linewidth=0
-        )
-        axes.axhline(
-            row.published,
-            color="#555555",
-            linewidth=1,
-            linestyle="--",
-            label=f"published {published(row)}",
-        )
+        _draw_published(axes, row, row.published)
     for (seed, points), style in zip(seeds.items(), _styles(), strict=False):
         x, y = zip(*points, strict=True)
         axes.plot(x, y, marker="o", markersize=3, label=f"seed {seed}", **style)
-        for best in (point for point in points if point[0] == kept.get(seed)):
-            axes.plot(*best, "o", markersize=9, markerfacecolor="none", color=style["color"])
-    axes.locator_params(
-        axis="x", integer=max(point[0] for points in seeds.values() for point in points) >= 2
-    )
+        for point in points:
+            if point[0] == kept.get(seed):
+                axes.plot(*point, "o", markersize=9, markerfacecolor="none", color=style["color"])
+    _set_epoch_ticks(axes, seeds.values())
     return picture_of(figure, axes, f"{metric} on {split}")
 
 
+def _draw_published(axes: Any, row: Row, value: float) -> None:
+    spread = row.published_spread or 0.0
+    axes.axhspan(value - spread, value + spread, color="#000000", alpha=0.08, linewidth=0)
+    label = f"published {published(row)}"
+    axes.axhline(value, color="#555555", linewidth=1, linestyle="--", label=label)
+
+
+def _set_epoch_ticks(axes: Any, lines: Iterable[Points]) -> None:
+    """Ticks at complete epochs, unless the run has fewer than two."""
+    last = max(x for points in lines for x, _ in points)
+    axes.locator_params(axis="x", integer=last >= 2)
+
+
 def _scores(logs: Logs) -> dict[tuple[str, str], dict[int, Points]]:
+    """(split, metric) -> seed -> (epoch, score)."""
     found: dict[tuple[str, str], dict[int, Points]] = defaultdict(dict)
     for seed, lines in logs.items():
         points: dict[tuple[str, str], dict[float, float]] = defaultdict(dict)
         for line in lines:
-            for metric, value in line["scores"].items() if line["event"] == "eval" else ():
+            if line["event"] != "eval":
+                continue
+            for metric, value in line["scores"].items():
                 if value is not None and math.isfinite(value):
                     points[line["split"], metric][line["epoch"]] = value
         for key, values in points.items():
@@ -131,18 +145,18 @@ def _scores(logs: Logs) -> dict[tuple[str, str], dict[int, Points]]:
 
 
 def _steps(lines: Sequence[Mapping[str, Any]], key: str) -> Points:
-    """(step, value), finite ones only; a step that was done again after a resume counts as it was the last time."""
-    found = {
-        line["step"]: line[key]
-        for line in lines
-        if line["event"] == "step" and line.get(key) is not None
-    }
+    """(step, value) of finite values.
+
+    A step that was repeated after a resume is logged twice; the last line counts.
+    """
+    steps = (line for line in lines if line["event"] == "step")
+    found = {line["step"]: line[key] for line in steps if line.get(key) is not None}
     return [(step, value) for step, value in sorted(found.items()) if math.isfinite(value)]
 
 
 def _binned(points: Points) -> list[tuple[float, float, float, float]]:
-    """(mean step, mean, least, greatest) of each of at most BINS stretches."""
-    size = math.ceil(len(points) / BINS)
+    """(mean step, mean, smallest, largest) of each of at most MAX_BINS bins."""
+    size = math.ceil(len(points) / MAX_BINS)
     found = []
     for start in range(0, len(points), size):
         x, y = zip(*points[start : start + size], strict=True)
@@ -151,7 +165,7 @@ def _binned(points: Points) -> list[tuple[float, float, float, float]]:
 
 
 def _thinned(points: Points) -> Points:
-    return [*points[:: math.ceil(len(points) / (4 * BINS))], points[-1]]
+    return [*points[:: math.ceil(len(points) / MAX_RATE_POINTS)], points[-1]]
 
 
 def _styles() -> Iterator[dict[str, Any]]:

@@ -1,17 +1,25 @@
-"""A heat map: rows x columns of numbers, drawn as paths, for a page that shows no picture within a picture."""
+"""Heat maps: rows x columns of numbers, drawn as paths because a page shows no bitmaps."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from lorakit.report.picture import Picture, figure_of, picture_of, plain
 
-WRITTEN = (24, 8)
-"""Rows and columns up to which each number stands in its cell."""
-LABELS = 32
-"""Rows that have a label; of more, every second, third, ..."""
+MAX_WRITTEN_ROWS = 24
+MAX_WRITTEN_COLUMNS = 8
+"""Size up to which the number is written in each cell."""
+MAX_ROW_LABELS = 32
+"""Rows that have a label; of more rows, every second, third, ... has one."""
+COLOR_STEPS = 40
+"""With more colours, matplotlib embeds the colour bar as a bitmap, which is a data: link."""
+LOG_SCALE_RATIO = 50
+"""Largest over smallest number from which the colours are on a logarithmic scale."""
+DARK_BELOW = 0.5
+"""Luminance (0 to 1) of a colour below which white text is readable on it."""
 
 
 def heat_map(
@@ -26,64 +34,80 @@ def heat_map(
     high: float | None = None,
     form: str = ".2g",
 ) -> Picture:
-    """NaN: no cell. axes_are: what the columns are, and the rows; bar: what the numbers are. low, high: ends of the
-    colours; without them, the least and the greatest, on a logarithmic scale where they are a factor of 50 apart."""
+    """The picture of a grid; NaN: an empty cell.
+
+    axes_are: names of the two axes, columns first. bar: name of the numbers. form: their format.
+    low, high: ends of the colours; without them, the smallest and the largest number.
+    """
     import matplotlib
 
+    written = len(rows) <= MAX_WRITTEN_ROWS and len(columns) <= MAX_WRITTEN_COLUMNS
+    width, height, slanted = _size(rows, columns, written)
+    figure, axes = figure_of(*axes_are, width=width, height=height)
     known = [value for row in grid for value in row if value > 0]
-    wide = low is None and bool(known) and max(known) > 50 * min(known)
-    written = len(rows) <= WRITTEN[0] and len(columns) <= WRITTEN[1]
-    beside, below = (
-        min(40, max(map(len, names))) * 0.08 for names in (rows, columns)
-    )  # inches of the longest name
-    long = len(columns) > 3 and below > 0.32
-    sideways, down = (0.87 * below, 0.5 * below) if long else (0.0, 0.0)  # at 30 degrees
-    each = max(0.8 if written else 0.35, 0.0 if long else below)
-    width = min(12.0, 1.9 + max(beside, sideways) + each * len(columns))
-    figure, axes = figure_of(*axes_are, width=width, height=min(9.0, 1.5 + down + 0.24 * len(rows)))
-    # drawn, and with few enough colours that the bar is drawn too: a picture within the picture would be a data: link
-    steps = matplotlib.colormaps[colors].resampled(40)
-    ends = {} if wide else {"vmin": low, "vmax": high}
+    if low is None and known and max(known) > LOG_SCALE_RATIO * min(known):
+        scale = {"norm": "log"}
+    else:
+        scale = {"norm": "linear", "vmin": low, "vmax": high}
     image = axes.pcolormesh(
         [list(row) for row in grid],
-        cmap=steps,
-        norm="log" if wide else "linear",
+        cmap=matplotlib.colormaps[colors].resampled(COLOR_STEPS),
         edgecolors="white",
         linewidth=0.8,
-        **ends,
+        **scale,
     )
+    _label_axes(axes, rows, columns, slanted)
+    if written:
+        _write_numbers(axes, image, grid, form)
+    color_bar = figure.colorbar(image, ax=axes, label=bar)
+    color_bar.outline.set_visible(False)
+    assert color_bar.solids is not None
+    color_bar.solids.set_edgecolor("face")  # without it, hairlines are seen between the colours
+    return picture_of(figure, axes, title, wide=width > 5.6)
+
+
+def _size(rows: Sequence[str], columns: Sequence[str], written: bool) -> tuple[float, float, bool]:
+    """Width and height in inches, and whether the names of the columns are slanted."""
+    row_name = _inches_of_longest(rows)
+    column_name = _inches_of_longest(columns)
+    slanted = len(columns) > 3 and column_name > 0.32
+    cell = 0.8 if written else 0.35
+    left, below = row_name, 0.0
+    if slanted:
+        # at 30 degrees
+        left = max(row_name, 0.87 * column_name)
+        below = 0.5 * column_name
+    else:
+        cell = max(cell, column_name)
+    width = min(12.0, 1.9 + left + cell * len(columns))
+    height = min(9.0, 1.5 + below + 0.24 * len(rows))
+    return width, height, slanted
+
+
+def _inches_of_longest(names: Sequence[str]) -> float:
+    return min(40, max(map(len, names))) * 0.08
+
+
+def _label_axes(axes: Any, rows: Sequence[str], columns: Sequence[str], slanted: bool) -> None:
     axes.invert_yaxis()
     axes.grid(visible=False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    every = math.ceil(len(rows) / LABELS)
-    axes.set_yticks(
-        [i + 0.5 for i in range(0, len(rows), every)], [plain(row) for row in rows[::every]]
-    )
-    upright = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if long else {}
-    axes.set_xticks(
-        [j + 0.5 for j in range(len(columns))], [plain(column) for column in columns], **upright
-    )
-    if written:
-        shades = image.cmap(image.norm(image.get_array()))
-        for i, j in itertools.product(range(len(rows)), range(len(columns))):
-            if not math.isnan(grid[i][j]):
-                red, green, blue, there = shades[i][j]
-                ink = (
-                    "white"
-                    if there and 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-                    else "black"
-                )
-                axes.text(
-                    j + 0.5,
-                    i + 0.5,
-                    format(grid[i][j], form),
-                    ha="center",
-                    va="center",
-                    color=ink,
-                    fontsize=7,
-                )
-    scale = figure.colorbar(image, ax=axes, label=bar)
-    scale.outline.set_visible(False)
-    scale.solids.set_edgecolor("face")  # else hair lines stand between its colours
-    return picture_of(figure, axes, title, wide=width > 5.6)
+    every = math.ceil(len(rows) / MAX_ROW_LABELS)
+    row_places = [i + 0.5 for i in range(0, len(rows), every)]
+    axes.set_yticks(row_places, [plain(row) for row in rows[::every]])
+    style = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    column_places = [j + 0.5 for j in range(len(columns))]
+    axes.set_xticks(column_places, [plain(column) for column in columns], **style)
+
+
+def _write_numbers(axes: Any, image: Any, grid: Sequence[Sequence[float]], form: str) -> None:
+    shades = image.cmap(image.norm(image.get_array()))
+    for i, j in itertools.product(range(len(grid)), range(len(grid[0]))):
+        if math.isnan(grid[i][j]):
+            continue
+        red, green, blue, opaque = shades[i][j]
+        luminance = 0.299 * red + 0.587 * green + 0.114 * blue
+        ink = "white" if opaque and luminance < DARK_BELOW else "black"
+        style = {"ha": "center", "va": "center", "color": ink, "fontsize": 7}
+        axes.text(j + 0.5, i + 0.5, format(grid[i][j], form), **style)

@@ -1,14 +1,14 @@
-"""One self-contained page per run: nothing is fetched, whatever it is opened with."""
+"""The page of a run: one self-contained HTML file, which fetches nothing."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorakit.recipe.source import written
+from lorakit.recipe.source import dump_yaml
 from lorakit.report.changes import change_maps
 from lorakit.report.curves import Logs, loss_curve, rate_curve, score_curves
 from lorakit.report.table import (
@@ -21,35 +21,40 @@ from lorakit.report.table import (
     score_table,
     verdict,
 )
-from lorakit.runs.result import Check, Result, failed_checks, summary, write_whole
+from lorakit.runs.result import Check, Result, Row, SeedResult, failed_checks, summary, write_whole
 
 HERE = Path(__file__).parent
-SAMPLES = 6
-"""Of each kind: those that are a reference to the letter, and those that are none."""
-REFERENCES = 4
+MAX_SAMPLES = 6
+"""Samples of each kind: predictions that are equal to a reference, and others."""
+MAX_REFERENCES = 4
+"""References of a sample."""
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A number at the head of the page. tone: good, bad, or nothing."""
+    """A number at the head of the page."""
 
     label: str
     value: str
     detail: str = ""
     tone: str = ""
+    """The colour: good, bad, or empty."""
 
 
 def write_page(
     folder: Path, result: Result, logs: Logs, samples: Sequence[Mapping[str, Any]]
 ) -> Path:
-    """report.html in `folder`, whole or not at all. samples: lines of predictions.jsonl, with their `input`."""
+    """Write report.html to `folder`, completely or not at all. Returns its path.
+
+    samples: lines of predictions.jsonl, with their `input`.
+    """
     path = folder / "report.html"
     write_whole(path, render(result, logs, samples))
     return path
 
 
 def fill(template: Path, **values: Any) -> str:
-    """A page as text. Tables and pictures are escaped where they are made; all else is escaped here."""
+    """A page as text. Tables and pictures escape their texts; other values are escaped here."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -69,60 +74,62 @@ def fill(template: Path, **values: Any) -> str:
 
 
 def render(result: Result, logs: Logs, samples: Sequence[Mapping[str, Any]]) -> str:
-    """The page of a run; everything that comes from the run is escaped."""
-    pictures = [*score_curves(logs, result), *loss_curve(logs), *rate_curve(logs)]
+    """The page of a run as text; everything that comes from the run is escaped."""
+    environment = {key: value for key, value in result.environment.items() if key != "command"}
     scores = score_table(result)
     return fill(
         HERE / "page.html.j2",
         result=result,
         facts=facts(result),
+        # the caption would repeat the head of the page
         scores=Table(scores.header, scores.rows, names=scores.names),
         checks=checks(result),
-        pictures=pictures,
+        pictures=[*score_curves(logs, result), *loss_curve(logs), *rate_curve(logs)],
         changes=change_maps(result),
         seeds=seed_table(result, logs),
         samples=chosen(samples),
-        recipe=written(result.recipe_values),
-        environment=flat(
-            {key: value for key, value in result.environment.items() if key != "command"}
-        ),
+        recipe=dump_yaml(result.recipe_values),
+        environment=flat(environment),
     )
 
 
 def facts(result: Result) -> list[Fact]:
-    """What a reader wants first."""
+    """The numbers at the head of the page."""
+    counts = result.counts
+    share = ""
+    if counts.total:
+        share = f"{100 * counts.trainable / counts.total:.3g} % of {counts.total:,}"
     rows = [row for row in summary(result) if row.metric == result.primary]
-    counts, failed = result.counts, failed_checks(result)
-    of = sum(len(seed.checks) for seed in result.seeds)
-    share = (
-        f"{100 * counts.trainable / counts.total:.3g} % of {counts.total:,}" if counts.total else ""
-    )
+    found = [_score_fact(row) for row in rows]
+    found.append(Fact("trainable", f"{counts.trainable:,}", share))
+    found.append(Fact("adapted weights", f"{counts.sites:,}"))
+    if counts.fresh:
+        found.append(Fact("new head", f"{counts.fresh:,}", "trained too"))
     numbers = ", ".join(str(seed.seed) for seed in result.seeds)
-    found = [Fact(f"{row.metric}, {row.split}", measured(row), *_beside(row)) for row in rows]
-    found += [
-        Fact("trainable", f"{counts.trainable:,}", share),
-        Fact("adapted weights", f"{counts.sites:,}"),
-        *([Fact("new head", f"{counts.fresh:,}", "trained too")] if counts.fresh else []),
-        Fact("seeds" if len(result.seeds) > 1 else "seed", numbers),
-    ]
-    if of:
-        passed = Fact("checks", f"{of} of {of} passed", tone="good")
-        found.append(
-            Fact("checks", f"{len(failed)} of {of} failed", tone="bad") if failed else passed
-        )
+    found.append(Fact("seeds" if len(result.seeds) > 1 else "seed", numbers))
+    total = sum(len(seed.checks) for seed in result.seeds)
+    failed = len(failed_checks(result))
+    if failed:
+        found.append(Fact("checks", f"{failed} of {total} failed", tone="bad"))
+    elif total:
+        found.append(Fact("checks", f"{total} of {total} passed", tone="good"))
     return found
 
 
-def _beside(row: Any) -> tuple[str, str]:
+def _score_fact(row: Row) -> Fact:
+    label = f"{row.metric}, {row.split}"
     if row.published is None:
-        return "", ""
-    said = verdict(row)
-    tone = {"inside": "good", "outside": "bad"}.get(said, "")
-    return f"published {published(row)}" + (f": {said}" if said != NOTHING else ""), tone
+        return Fact(label, measured(row))
+    detail = f"published {published(row)}"
+    found = verdict(row)
+    if found != NOTHING:
+        detail += f": {found}"
+    tone = {"inside": "good", "outside": "bad"}.get(found, "")
+    return Fact(label, measured(row), detail, tone)
 
 
 def checks(result: Result) -> list[tuple[Check, list[Check | None]]]:
-    """Every check by name, with what each seed found (None where a seed does not have it)."""
+    """Every check by name, with the result of each seed; None where a seed does not have it."""
     of = [{check.name: check for check in seed.checks} for seed in result.seeds]
     first: dict[str, Check] = {}
     for seed in of:
@@ -131,51 +138,53 @@ def checks(result: Result) -> list[tuple[Check, list[Check | None]]]:
 
 
 def short(value: float) -> str:
-    """Two digits, small numbers by their power of ten."""
+    """A number with two digits; a small one with its power of ten."""
     return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.2g}"
 
 
 def seed_table(result: Result, logs: Logs) -> Table:
-    """A row per seed: its score, how long it trained, what was kept, speed and memory."""
+    """A row for each seed: its score, the steps, the kept epoch, speed and memory."""
     split, metric = main_metric(result)
     phases = list(dict.fromkeys(phase for seed in result.seeds for phase in seed.seconds))
-    header = (
-        "seed",
-        metric,
-        "kept epoch",
-        "epochs",
-        "steps",
-        *(f"{phase}, s" for phase in phases),
-        "tokens/s",
-        "MiB",
-    )
-    rows = tuple(
-        (
-            str(s.seed),
-            number(s.scores.get(split, {}).get(metric)),
-            NOTHING if s.best_epoch is None else f"{round(s.best_epoch, 2):g}",
-            f"{round(s.epochs, 2):g}",
-            f"{s.steps:,} of {s.planned_steps:,}" if s.not_trained else f"{s.steps:,}",
-            *(f"{s.seconds[phase]:,.1f}" if phase in s.seconds else NOTHING for phase in phases),
-            _of(logs.get(s.seed, ()), "tokens_per_second", statistics.median),
-            _of(logs.get(s.seed, ()), "memory_mib", max),
-        )
-        for s in result.seeds
-    )
-    return Table(header, rows)
+    times = (f"{phase}, s" for phase in phases)
+    header = ("seed", metric, "kept epoch", "epochs", "steps", *times, "tokens/s", "MiB")
+    rows = []
+    for seed in result.seeds:
+        score = number(seed.scores.get(split, {}).get(metric))
+        log = logs.get(seed.seed, ())
+        speed = _of_steps(log, "tokens_per_second", statistics.median)
+        memory = _of_steps(log, "memory_mib", max)
+        rows.append((str(seed.seed), score, *_durations(seed, phases), speed, memory))
+    return Table(header, tuple(rows))
 
 
-def _of(lines: Sequence[Mapping[str, Any]], key: str, reduce: Any) -> str:
+def _durations(seed: SeedResult, phases: Sequence[str]) -> list[str]:
+    kept = NOTHING if seed.best_epoch is None else f"{round(seed.best_epoch, 2):g}"
+    steps = f"{seed.steps:,}"
+    if seed.not_trained:
+        steps += f" of {seed.planned_steps:,}"
+    cells = [kept, f"{round(seed.epochs, 2):g}", steps]
+    for phase in phases:
+        cells.append(f"{seed.seconds[phase]:,.1f}" if phase in seed.seconds else NOTHING)
+    return cells
+
+
+def _of_steps(
+    lines: Sequence[Mapping[str, Any]], key: str, reduce: Callable[[list[float]], float]
+) -> str:
     values = [line[key] for line in lines if line["event"] == "step" and line.get(key) is not None]
     return f"{reduce(values):,.0f}" if values else NOTHING
 
 
 def chosen(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """SAMPLES that are no reference, then SAMPLES that are one, evenly spread over the lines."""
+    """Samples that differ from all references, then samples that are equal to one.
+
+    They are evenly spread over the lines, MAX_SAMPLES of each kind.
+    """
     kinds: dict[bool, list[Mapping[str, Any]]] = {False: [], True: []}
     for line in lines:
         kinds[sample(line)["same"]].append(line)
-    counts = {same: min(SAMPLES, len(of)) for same, of in kinds.items()}
+    counts = {same: min(MAX_SAMPLES, len(of)) for same, of in kinds.items()}
     return [
         sample(of[i * len(of) // counts[same]])
         for same, of in kinds.items()
@@ -184,14 +193,17 @@ def chosen(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def sample(line: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of predictions.jsonl as text: input, references, prediction, and whether it is one of the references.
+    """A line of predictions.jsonl as texts.
 
-    Of many references REFERENCES are given, the one that was met first; more: how many are not.
+    same: whether the prediction is equal to a reference. references: at most MAX_REFERENCES, the
+    equal one first; more: how many are left out.
     """
     given = line.get("references", line.get("reference"))
-    references = [_text(one) for one in (given if isinstance(given, (list, tuple)) else [given])]
+    if not isinstance(given, (list, tuple)):
+        given = [given]
+    references = [_text(one) for one in given]
     prediction = _text(line.get("prediction"))
-    shown = sorted(references, key=lambda one: one != prediction)[:REFERENCES]
+    shown = sorted(references, key=lambda one: one != prediction)[:MAX_REFERENCES]
     return {
         "input": _text(line.get("input")),
         "references": shown,
@@ -208,16 +220,13 @@ def _text(value: Any) -> str:
 
 
 def flat(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(name, value) of every entry, those of a group one by one; what is not there is left out."""
+    """(name, value) of every entry, and of every entry of a group. None is left out."""
     rows = []
     for key, value in environment.items():
         if isinstance(value, Mapping):
             rows += [(f"{key}: {name}", str(one)) for name, one in value.items()]
+        elif isinstance(value, (list, tuple)):
+            rows.append((key, ", ".join(map(str, value))))
         elif value is not None:
-            rows.append(
-                (
-                    key,
-                    ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value),
-                )
-            )
+            rows.append((key, str(value)))
     return rows

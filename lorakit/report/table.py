@@ -1,4 +1,4 @@
-"""One table, written as markdown, CSV, LaTeX, HTML or plain text. Its cells come from results and from nowhere else."""
+"""Table: rows of text, as plain text, markdown, CSV, LaTeX or HTML; and tables of results."""
 
 from __future__ import annotations
 
@@ -14,200 +14,185 @@ from dataclasses import dataclass
 from lorakit.runs.result import Result, Row, summary
 
 NOTHING = "–"
+"""The cell of a value that does not exist."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """header and rows of text. The first `names` columns are names and stand to the left, the others to the right."""
+    """Rows of text below a header."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
     names: int = 1
+    """The number of columns that are names: the first ones, aligned left; the others are right."""
 
     def plain(self) -> str:
         """Aligned columns for a terminal."""
         header, *rows = [[_one_line(cell) for cell in row] for row in (self.header, *self.rows)]
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-        lines = [header, ["─" * width for width in widths], *rows]
-        table = [
-            "  ".join(
-                cell.ljust(width) if i < self.names else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
-        return "\n".join([*([_one_line(self.caption)] if self.caption else []), *table])
+        rule = ["─" * width for width in widths]
+        lines = [self._aligned(line, widths) for line in (header, rule, *rows)]
+        if self.caption:
+            lines.insert(0, _one_line(self.caption))
+        return "\n".join(lines)
+
+    def _aligned(self, line: Sequence[str], widths: Sequence[int]) -> str:
+        cells = []
+        for i, (cell, width) in enumerate(zip(line, widths, strict=True)):
+            cells.append(cell.ljust(width) if i < self.names else cell.rjust(width))
+        return "  ".join(cells).rstrip()
 
     def markdown(self) -> str:
-        """A table as GitHub and mkdocs read it."""
+        """A table as GitHub and MkDocs read it."""
         rule = [":--" if i < self.names else "--:" for i in range(len(self.header))]
         header, *rows = [[_markdown(cell) for cell in row] for row in (self.header, *self.rows)]
         table = "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *rows))
         return f"{_markdown(self.caption)}\n\n{table}" if self.caption else table
 
     def csv(self) -> str:
-        """Without the caption. A name that a spreadsheet would compute (`=1+1`) has a ' before it."""
+        """Rows without the caption. A formula (`=1+1`) begins with ' to be shown as text."""
         out = io.StringIO()
         rows = [[_no_formula(cell) for cell in row] for row in (self.header, *self.rows)]
         csv.writer(out, lineterminator="\n").writerows(rows)
         return out.getvalue()
 
     def html(self) -> str:
-        """One <table>, for any page; a cell that stands to the left has the class `name`."""
-
-        def cells(row: Sequence[str], scope: str, heads: int) -> str:
-            return "".join(
-                (f'<th scope="{scope}"' if i < heads else "<td")
-                + (' class="name">' if i < self.names else ">")
-                + html.escape(cell)
-                + ("</th>" if i < heads else "</td>")
-                for i, cell in enumerate(row)
-            )
-
-        head = cells(self.header, "col", len(self.header))
-        body = "".join(f"<tr>{cells(row, 'row', self.names)}</tr>" for row in self.rows)
+        """One <table> for any page; a cell that is aligned left has the class `name`."""
+        head = self._html_cells(self.header, "col", len(self.header))
+        rows = [self._html_cells(row, "row", self.names) for row in self.rows]
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
         return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
+    def _html_cells(self, row: Sequence[str], scope: str, heads: int) -> str:
+        """The cells of a row; the first `heads` of them head a row or a column."""
+        cells = []
+        for i, cell in enumerate(row):
+            tag, attributes = "td", ""
+            if i < heads:
+                tag, attributes = "th", f' scope="{scope}"'
+            if i < self.names:
+                attributes += ' class="name"'
+            cells.append(f"<{tag}{attributes}>{html.escape(cell)}</{tag}>")
+        return "".join(cells)
+
     def latex(self) -> str:
-        r"""A table environment with the rules of booktabs (`\usepackage{booktabs}`)."""
+        r"""A table environment with the rules of `\usepackage{booktabs}`."""
         columns = "l" * self.names + "r" * (len(self.header) - self.names)
         header, *rows = [" & ".join(map(_latex, row)) + r" \\" for row in (self.header, *self.rows)]
-        caption = [rf"\caption{{{_latex(self.caption)}}}"] if self.caption else []
-        body = [
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            header,
-            r"\midrule",
-            *rows,
-            r"\bottomrule",
-        ]
-        return "\n".join(
-            [r"\begin{table}", r"\centering", *caption, *body, r"\end{tabular}", r"\end{table}"]
-        )
+        lines = [r"\begin{table}", r"\centering"]
+        if self.caption:
+            lines.append(rf"\caption{{{_latex(self.caption)}}}")
+        lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", header, r"\midrule", *rows]
+        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+        return "\n".join(lines)
 
 
 def score_table(result: Result) -> Table:
-    """Measured beside published: a row per split and metric. Without a published number, without its columns."""
-    rows, n = summary(result), len(result.seeds)
-    known = any(row.published is not None for row in rows)
-    ours = f"ours (mean ± std of {n} seeds)" if n > 1 else "ours"
-    header = ("split", "metric", "untrained", ours, *(["median"] if n > 2 else []))
-    cells = [
-        (
-            row.split,
-            row.metric,
-            number(row.base_mean),
-            measured(row),
-            *([number(row.median)] if n > 2 else []),
-        )
-        for row in rows
-    ]
-    if known:
-        header += ("published", "difference", "note")
-        cells = [
-            (*line, published(row), _signed(row.difference), verdict(row))
-            for line, row in zip(cells, rows, strict=True)
-        ]
-    source = f"; published: {result.published_source}" if known and result.published_source else ""
-    caption = f"{result.recipe}: {result.task}, {result.model}, {result.method.get('name')}{source}"
-    return Table(header, tuple(cells), caption, names=2)
+    """Measured next to published scores: a row for each split and metric.
+
+    Without any published number, its columns are left out.
+    """
+    rows = summary(result)
+    seeds = len(result.seeds)
+    is_published = any(row.published is not None for row in rows)
+    header = ["split", "metric", "untrained"]
+    header.append(f"ours (mean ± std of {seeds} seeds)" if seeds > 1 else "ours")
+    caption = f"{result.recipe}: {result.task}, {result.model}, {result.method.get('name')}"
+    if seeds > 2:
+        header.append("median")
+    if is_published:
+        header += ["published", "difference", "note"]
+        if result.published_source:
+            caption += f"; published: {result.published_source}"
+    cells = []
+    for row in rows:
+        line = [row.split, row.metric, number(row.base_mean), measured(row)]
+        if seeds > 2:
+            line.append(number(row.median))
+        if is_published:
+            line += [published(row), _signed(row.difference), verdict(row)]
+        cells.append(tuple(line))
+    return Table(tuple(header), tuple(cells), caption, names=2)
 
 
 def verdict(row: Row) -> str:
-    """inside or outside the published spread; another setting where the two cannot be compared."""
+    """`inside` or `outside` of the published spread; `another setting` where it does not apply."""
     if row.published is not None and not row.comparable:
         return "another setting"
     return {True: "inside", False: "outside", None: NOTHING}[row.inside]
 
 
 def comparison(results: Sequence[Result]) -> Table:
-    """Several results side by side: a row per model and method, a column per task's primary metric.
+    """Several results: a row for each model and method, a column for each task's primary metric.
 
-    No result hides another: where two have the same model, method and task, each has its row, with its recipe's name.
+    Where two results have the same model, method and task, each has its own row, with the name of
+    its recipe.
     """
     tasks = list(dict.fromkeys((r.task, r.primary) for r in results))
-    seen: Counter[tuple[str, ...]] = Counter()
     lines: dict[tuple[str, str, int], dict[tuple[str, str], Result]] = {}
+    seen: Counter[tuple[str, ...]] = Counter()
     for result in results:
-        name = (result.model, _method(result, results))
-        nth = seen[(*name, result.task, result.primary)]
-        seen[(*name, result.task, result.primary)] += 1
-        lines.setdefault((*name, nth), {})[result.task, result.primary] = result
+        model, method = result.model, _method(result, results)
+        cell = (model, method, result.task, result.primary)
+        lines.setdefault((model, method, seen[cell]), {})[result.task, result.primary] = result
+        seen[cell] += 1
     rows = []
     for (model, method, _), found in lines.items():
-        twice = (model, method, 1) in lines
-        recipes = (
-            f" ({', '.join(dict.fromkeys(r.recipe for r in found.values()))})" if twice else ""
-        )
+        if (model, method, 1) in lines:
+            method += f" ({', '.join(dict.fromkeys(r.recipe for r in found.values()))})"
         counts = sorted({r.counts.trainable for r in found.values()})
-        rows.append(
-            (
-                model,
-                method + recipes,
-                " / ".join(f"{n:,}" for n in counts),
-                *(_primary(found.get(t)) for t in tasks),
-            )
-        )
-    return Table(
-        ("model", "method", "trainable", *(f"{task} {metric}" for task, metric in tasks)),
-        tuple(rows),
-        names=2,
-    )
+        trainable = " / ".join(f"{n:,}" for n in counts)
+        rows.append((model, method, trainable, *(_primary(found.get(t)) for t in tasks)))
+    header = ("model", "method", "trainable", *(f"{task} {metric}" for task, metric in tasks))
+    return Table(header, tuple(rows), names=2)
 
 
 def _primary(result: Result | None) -> str:
-    rows = summary(result) if result else []
-    return next(
-        (measured(r) for r in rows if result and (r.split, r.metric) == main_metric(result)),
-        NOTHING,
-    )
+    if result is not None:
+        for row in summary(result):
+            if (row.split, row.metric) == main_metric(result):
+                return measured(row)
+    return NOTHING
 
 
 def main_metric(result: Result) -> tuple[str, str]:
-    """(split, metric) that selects the best state, and that a result is known by."""
+    """(split, metric) that selects the best state and stands for the result."""
     return result.splits[0], result.primary
 
 
 def _method(result: Result, among: Sequence[Result]) -> str:
-    """Its name, its rank, and what else tells it from the same method in the other results."""
-    others = [r.method for r in among if r.method.get("name") == result.method.get("name")]
-    told = [
-        key
-        for key in result.method
-        if key == "r" or any(key in m and m[key] != result.method[key] for m in others)
-    ]
-    values = (f" {key}={_value(result.method[key])}" for key in told if key != "name")
-    return f"{result.method.get('name')}{''.join(values)}"
-
-
-def _value(value: object) -> str:
-    return "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    """Its name, its rank, and the fields that differ from the same method in other results."""
+    name = result.method.get("name")
+    others = [r.method for r in among if r.method.get("name") == name]
+    shown = [str(name)]
+    for key, value in result.method.items():
+        differs = any(key in other and other[key] != value for other in others)
+        if key != "name" and (key == "r" or differs):
+            text = "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            shown.append(f"{key}={text}")
+    return " ".join(shown)
 
 
 def measured(row: Row) -> str:
-    """Mean ± standard deviation over the seeds, or the one value."""
-    return (
-        number(row.mean)
-        if row.std is None or math.isnan(row.std)
-        else f"{number(row.mean)} ± {number(row.std)}"
-    )
+    """Mean ± standard deviation over the seeds, or the value of the only seed."""
+    if row.std is None or math.isnan(row.std):
+        return number(row.mean)
+    return f"{number(row.mean)} ± {number(row.std)}"
 
 
 def published(row: Row) -> str:
-    """As it was printed: with its own decimals, at least one."""
+    """The published number as it was printed: with its own decimals, at least one."""
     if row.published is None:
         return NOTHING
-    return (
-        str(row.published)
-        if row.published_spread is None
-        else f"{row.published} ± {row.published_spread}"
-    )
+    if row.published_spread is None:
+        return str(row.published)
+    return f"{row.published} ± {row.published_spread}"
 
 
 def number(value: float | None) -> str:
-    """Two decimals; a dash for what is not there."""
+    """Two decimals; a dash where there is no value."""
     return NOTHING if value is None or math.isnan(value) else f"{value:.2f}"
 
 
@@ -215,6 +200,7 @@ def _signed(value: float | None) -> str:
     return NOTHING if value is None or math.isnan(value) else f"{value:+.2f}"
 
 
+# a number with a sign is not a formula, nor is `+1.20 ± 0.3`
 _FORMULA = re.compile(r"[=@\t\r]|[-+](?!\d[\d.,]*([eE][-+]?\d+)?( ± [\d.]+)?( [a-z ]+)?$)")
 
 
@@ -227,7 +213,7 @@ def _one_line(text: str) -> str:
 
 
 def _markdown(text: str) -> str:
-    # entities where the readers of markdown disagree on what a backslash escapes
+    # entities, because readers of markdown disagree on what a backslash escapes
     entities = {c: f"&#{ord(c)};" for c in "<>&~$"}
     return re.sub(r"[\\`*_\[\]|]", r"\\\g<0>", _one_line(text)).translate(str.maketrans(entities))
 

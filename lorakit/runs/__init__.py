@@ -1,1 +1,1 @@
-"""The run folder: what it holds, whether it is whole, and how it is opened again."""
+"""Runs: their folders, their results, what is resumed, and how a trained model is opened again."""

@@ -14,10 +14,12 @@ from lorakit.disk import file_digest
 from lorakit.errors import DataError, InputError, ModelError, RecipeError
 from lorakit.evaluation.answers import read_splits, scored_splits
 from lorakit.recipe.schema import Recipe
-from lorakit.runs.folder import find_adapter, read_seed, refuse_other_data, same_recipe, seed_folder
+from lorakit.runs.folder import seed_folder
 from lorakit.runs.inputs import base_files, refuse_other_base_files
 from lorakit.runs.rescore import refuse_other_scores
 from lorakit.runs.result import Result, SeedResult, digest_of
+from lorakit.runs.same import refuse_other_data, same_recipe
+from lorakit.runs.seeds import find_adapter, read_seed
 
 KEPT = ("adapter", "predictions")
 """Folders of a seed that are part of its result."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.errors import InputError
-from lorakit.runs.folder import read_lines
+from lorakit.runs.lines import read_lines
 
 
 class PartialPredictions:

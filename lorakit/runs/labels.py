@@ -1,8 +1,8 @@
-"""Which output of a head is which label: what a model says of it, against what a task asks.
+"""The labels of a head's outputs: their order in the model, compared with the task's.
 
-Two models can have the same labels in another order, or the same ones spelled otherwise; outputs
-that are read in the wrong order give a score, and a wrong one. So an order that is known from
-nowhere is asked for, and not guessed.
+Two models can have the same labels in another order, or spelled differently. Outputs that are read
+in the wrong order still give a score, which is wrong. So an unknown order is asked for and not
+guessed.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from lorakit.tasks import Head
 log = logging.getLogger(__name__)
 
 _PLACEHOLDER = re.compile(r"label\d+")
-"""What transformers calls a label that has no name, as `spelled` gives it."""
+"""The name that transformers gives a label without one, as `spelled` returns it."""
 
 
 def spelled(label: str) -> str:
-    """The label without what differs between spellings: case, blanks and underscores."""
+    """The label without case, blanks and underscores, which differ between spellings."""
     return "".join(unicodedata.normalize("NFKC", str(label)).casefold().replace("_", " ").split())
 
 
 def in_order_of(names: Sequence[str], labels: Sequence[str]) -> list[str] | None:
-    """`labels` in the order of `names`, spelled as they are; None: they are not the same labels."""
+    """`labels` in the order of `names`, in their own spelling; None: the labels are others."""
     if sorted(names) == sorted(labels):
         return list(names)
     known = {spelled(label): label for label in labels}
@@ -40,14 +40,17 @@ def in_order_of(names: Sequence[str], labels: Sequence[str]) -> list[str] | None
 
 
 def names_of(config: Any) -> list[str]:
-    """The names of a head's outputs in their order, by its configuration; empty where it names
-    none, leaves a number out, or contradicts itself."""
+    """The names of a head's outputs in their order, from the model's configuration.
+
+    Empty where it names none, leaves a number out, or contradicts itself.
+    """
     names = _complete(getattr(config, "id2label", None) or {})
     by_name = getattr(config, "label2id", None) or {}
     others = _complete({number: name for name, number in by_name.items()})
-    if not names or (others and in_order_of(others, names) is not None and others != names):
-        return [] if names else others
-    return names
+    if not names:
+        return others
+    contradiction = others and others != names and in_order_of(others, names) is not None
+    return [] if contradiction else names
 
 
 def _complete(by_number: Mapping[Any, Any]) -> list[str]:
@@ -62,13 +65,13 @@ def is_classifier(config: Any) -> bool:
     return "ForSequenceClassification" in (getattr(config, "architectures", None) or [""])[0]
 
 
-def settle_order(recipe: Recipe, names: Sequence[str], path: str) -> Recipe:
-    """The recipe with the labels in the order of the model's outputs, where it gives none itself.
+def order_labels(recipe: Recipe, names: Sequence[str], path: str) -> Recipe:
+    """The recipe with the labels in the order of the model's outputs, where it gives no order.
 
-    names: of the outputs, as the model says them; empty: it says none. AdapterError: the order is
-    not known.
+    names: the model's own names of its outputs; empty where it has none. AdapterError: the order
+    is not known.
     """
-    task: Any = recipe.task
+    task: Any = recipe.task  # `classes` is a field of some tasks only
     if "classes" not in type(task).model_fields or task.classes is not None:
         return recipe
     labels = list(task.labels)
@@ -79,8 +82,8 @@ def settle_order(recipe: Recipe, names: Sequence[str], path: str) -> Recipe:
         return recipe.model_copy(update={"task": ordered})
     numbers = [str(i) for i in range(len(labels))]
     if [spelled(label).removeprefix("label") for label in labels] == numbers:
-        return recipe  # they are the numbers of the outputs
-    said = "does not say which output is which label"
+        return recipe  # the labels are the numbers of the outputs
+    said = "does not tell which output is which label"
     if names:
         said = f"names its outputs {', '.join(names)}"
     raise AdapterError(
@@ -90,9 +93,9 @@ def settle_order(recipe: Recipe, names: Sequence[str], path: str) -> Recipe:
 
 
 def refuse_other_labels(recipe: Recipe, names: Sequence[str], path: str, certain: bool) -> None:
-    """AdapterError: the head's outputs have another order, so labels would be scored as each other.
+    """AdapterError: the head's outputs have another order, so that one label is scored as another.
 
-    names: as for `settle_order`. certain: they are those of this very head, and not of a base whose
+    names: as for `order_labels`. certain: they are the names of this head, and not of a base whose
     head was replaced.
     """
     labels = list(recipe.task.labels)
@@ -129,26 +132,29 @@ def refuse_other_outputs(recipe: Recipe, outputs: int, path: str) -> None:
     said = f"the labels {', '.join(task.labels)}" if task.labels else "one value"
     raise AdapterError(
         f"{path} has a head of {outputs} output(s), and the task {task.name} has {said}; give the "
-        "task that it was made for"
+        "task that it was trained for"
     )
 
 
 def refuse_other_problem(recipe: Recipe, config: Any, path: str) -> None:
-    """ModelError: a head that was made for numbers, and a task of classes; or the reverse."""
+    """ModelError: a head that was trained for numbers, and a task of classes; or the reverse."""
     problem, head = getattr(config, "problem_type", None), recipe.task.head
     if problem is None or head is Head.CAUSAL:
         return
     if (problem == "regression") != (head is Head.REGRESSION):
         raise ModelError(
-            f"{path} was made for {problem} (problem_type in its config.json), and the task "
-            f"{recipe.task.name} is a {head.value}; give the task that it was made for"
+            f"{path} was trained for {problem} (problem_type in its config.json), and the task "
+            f"{recipe.task.name} is a {head.value}; give the task that it was trained for"
         )
     if problem == "multi_label_classification":
         log.warning("%s (%s): the label with the largest output is scored", path, problem)
 
 
-def keep_own(config: Any, own: Any, outputs: int) -> None:
-    """Of a merged model whose task is not known: the problem_type of the base's configuration."""
+def keep_problem_type(config: Any, own: Any, outputs: int) -> None:
+    """Set the problem_type of a merged model whose task is not known to that of its base, `own`."""
     known = getattr(own, "problem_type", None)
     fits = known != "single_label_classification" or outputs > 1
-    config.problem_type = known if known and fits else ("regression" if outputs == 1 else None)
+    if known and fits:
+        config.problem_type = known
+    else:
+        config.problem_type = "regression" if outputs == 1 else None

@@ -1,4 +1,4 @@
-"""Files of predictions: what each line says, and which example it is about."""
+"""Files of predictions: the value of each line, and the example that it belongs to."""
 
 from __future__ import annotations
 
@@ -14,67 +14,73 @@ from lorakit.errors import DataError, did_you_mean
 from lorakit.files.packed import PACKED, raw_lines
 from lorakit.files.tables import CSV_FIELD_LIMIT
 
+COMPARED_IDS = 10_000
+"""Most ids that an unknown one is compared with, to suggest a similar one."""
+
 
 @dataclass(frozen=True)
-class Said:
-    """A prediction. where: `file:line`; id: of its example, None where the file does not say it."""
+class PredictionLine:
+    """One prediction, or one reference, of a file."""
 
     where: str
+    """file:line"""
     id: str | None
+    """The id of its example; None where the file does not give it."""
     value: Any
 
 
-def read_predictions(path: Path) -> list[Said]:
-    """Of a .jsonl, of the last column of a .tsv with a header (its column `id`, if there is one, says the examples), or
-    of each line of a text.
+def read_predictions(path: Path) -> list[PredictionLine]:
+    """The predictions of a .jsonl, a .tsv or a text file, which may be packed as .gz or .bz2.
 
-    It may be packed, as .gz or .bz2.
+    A .tsv has a header; its last column is the prediction, and a column `id` names the examples. A
+    text file has one prediction per line. DataError, with file and line: it cannot be read.
     """
     kind = Path(path.stem if path.suffix in PACKED else path.name).suffix.lower()
     if kind == ".jsonl":
-        return [Said(where, id_of(line), _said(line, where)) for where, line in json_lines(path)]
+        return [PredictionLine(at, id_of(line), _value(line, at)) for at, line in json_lines(path)]
     if kind == ".tsv":
-        return _table(path)
+        return _read_table(path)
     lines = text_lines(path)
-    return [Said(f"{path}:{number}", None, line) for number, line in enumerate(lines, 1)]
+    return [PredictionLine(f"{path}:{number}", None, line) for number, line in enumerate(lines, 1)]
 
 
-def _table(path: Path) -> list[Said]:
+def _read_table(path: Path) -> list[PredictionLine]:
     csv.field_size_limit(CSV_FIELD_LIMIT)
-    reader = csv.reader(
-        io.StringIO("\n".join(text_lines(path)).rstrip("\n"), newline=""), delimiter="\t"
-    )
+    text = "\n".join(text_lines(path)).rstrip("\n")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t")
     try:
         table = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
         raise DataError(f"{path}: not a table: {error}") from None
-    if len(table) < 2 or any(len(row) != len(table[0][1]) for _, row in table[1:]):
+    header = table[0][1] if table else []
+    if len(table) < 2 or any(len(row) != len(header) for _, row in table[1:]):
         raise DataError(
-            f"{path}: a header and rows of as many columns are expected, the last one the prediction"
+            f"{path}: expected a header and rows with as many columns, the prediction in the last"
         )
-    header = table[0][1]
     place = header.index("id") if "id" in header[:-1] else None
-    return [
-        Said(f"{path}:{n}", None if place is None else row[place], row[-1]) for n, row in table[1:]
-    ]
+    found = []
+    for number, row in table[1:]:
+        id = None if place is None else row[place]
+        found.append(PredictionLine(f"{path}:{number}", id, row[-1]))
+    return found
 
 
 def text_lines(path: Path) -> list[str]:
-    """Lines without their ends. DataError: it cannot be read, or is not UTF-8."""
+    """Lines without their ends. DataError: the file cannot be read, or is not UTF-8."""
+    lines = []
     try:
-        lines = [
-            line.decode("utf-8-sig" if n == 1 else "utf-8").removesuffix("\n")
-            for n, line in raw_lines(path)
-        ]
+        for number, raw in raw_lines(path):
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            lines.append(line.removesuffix("\n").removesuffix("\r"))
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8 text") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
-    return [line.removesuffix("\r") for line in lines] or [""]
+    return lines or [""]
 
 
 def json_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """(file:line, object) of each line of a JSONL file. DataError: a line that is none."""
+    """file:line and the object of each line that is not blank. DataError: it is not an object."""
     found = []
     for number, text in enumerate(text_lines(path), 1):
         if not text.strip():
@@ -82,22 +88,22 @@ def json_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
         try:
             line = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}:{number}: this is not JSON: {error}") from None
+            raise DataError(f"{path}:{number}: not JSON: {error}") from None
         if not isinstance(line, dict):
             raise DataError(
-                f"{path}:{number}: a JSON object per line is expected, this is {text[:60]!r}"
+                f"{path}:{number}: a JSON object is expected in each line, found {text[:60]!r}"
             )
         found.append((f"{path}:{number}", line))
     return found
 
 
 def id_of(line: dict[str, Any]) -> str | None:
-    """Ids are texts; a number is taken as it is written."""
+    """The id as text, also where it is a number."""
     return None if line.get("id") is None else str(line["id"])
 
 
-def _said(line: dict[str, Any], where: str) -> Any:
-    # WikiSQL's official lines have a query, or an error instead; its task takes such a line, and the others refuse it
+def _value(line: dict[str, Any], where: str) -> Any:
+    # official WikiSQL lines have a query or an error instead, which that task reads; others refuse
     official = "prediction" not in line and ("query" in line or "error" in line)
     return line if official else field_of(line, ("prediction",), where)
 
@@ -117,36 +123,38 @@ def reference_of(line: dict[str, Any]) -> Any:
 
 
 def field_of(line: dict[str, Any], names: tuple[str, ...], where: str) -> Any:
-    """The first of these that a line has. DataError: none."""
+    """The value of the first of these keys that the line has. DataError: it has none of them."""
     for name in names:
         if line.get(name) is not None:
             return line[name]
-    held = ", ".join(f"{key} (null)" if value is None else key for key, value in line.items())
-    raise DataError(
-        f"{where}: no {' or '.join(map(repr, names))} here (it has: {held or 'nothing'})"
-    )
+    wanted = " or ".join(map(repr, names))
+    held = [f"{key} (null)" if value is None else key for key, value in line.items()]
+    raise DataError(f"{where}: {wanted} is missing (found: {', '.join(held) or 'nothing'})")
 
 
 def by_id(
-    said: Sequence[Said], ids: Sequence[str], path: Path, source: str
-) -> dict[str, Said] | None:
-    """Each example's prediction; None where the file says no ids. `source`: where the examples come from.
+    lines: Sequence[PredictionLine], ids: Sequence[str], path: Path, source: str
+) -> dict[str, PredictionLine] | None:
+    """Example id -> its prediction; None where no line has an id.
 
-    DataError, with file and line: an id that is unknown, is given twice, or is missing.
+    ids: of all examples. source: where they come from, for messages. DataError, with file and line:
+    an id is unknown, given twice, or missing.
     """
-    if all(one.id is None for one in said):
+    if all(one.id is None for one in lines):
         return None
-    known, found = frozenset(ids), {}
-    for one in said:
+    known = frozenset(ids)
+    found: dict[str, PredictionLine] = {}
+    for one in lines:
         if one.id is None:
             raise DataError(
-                f"{one.where}: no 'id' here, and other lines have one; give each line one, or none"
+                f"{one.where}: the 'id' is missing, and other lines have one; give it in every "
+                "line, or in none"
             )
         if one.id not in known:
-            near = did_you_mean(one.id, ids[:10_000])
+            near = did_you_mean(one.id, ids[:COMPARED_IDS])
             raise DataError(
-                f"{one.where}: id {one.id!r} is not in {source}{near} (ids there: {ids[0]!r}, ...); without ids, lines "
-                "are taken in the order of the examples"
+                f"{one.where}: id {one.id!r} is not in {source}{near} (ids there: {ids[0]!r}, "
+                "...). Lines without ids are taken in the order of the examples"
             )
         if one.id in found:
             raise DataError(
@@ -155,6 +163,7 @@ def by_id(
         found[one.id] = one
     if absent := [id for id in ids if id not in found]:
         raise DataError(
-            f"{path}: {len(absent)} of {len(ids)} examples have no prediction, such as id {absent[0]!r}"
+            f"{path}: {len(absent)} of {len(ids)} examples have no prediction, such as id "
+            f"{absent[0]!r}"
         )
     return found

@@ -74,7 +74,7 @@ def newest_checkpoint(folder: Path, accelerator: Accelerator) -> Saved | None:
                 f"{saved.folder}: DeepSpeed cannot resume from it; take DDP or FSDP2. --restart "
                 "starts over."
             )
-        open_seed(folder, goes_on=saved is not None)
+        open_seed(folder, resume=saved is not None)
         if saved is not None:
             chosen = [str(saved.folder)]
     broadcast_object_list(chosen)

@@ -1,4 +1,4 @@
-"""What `lorakit eval` and `lorakit merge` are pointed at: a run, an adapter folder, a hub id, or a model folder."""
+"""Source: a run, an adapter folder, a hub id or a model folder, opened for eval, merge and more."""
 
 from __future__ import annotations
 
@@ -19,45 +19,54 @@ from lorakit.methods import Attachment
 from lorakit.models import Model
 from lorakit.recipe.load import build, compose
 from lorakit.recipe.schema import Recipe
-from lorakit.runs.folder import choose_seed, is_run, is_seed
+from lorakit.runs.folder import is_run, is_seed
 from lorakit.runs.labels import (
     is_classifier,
     names_of,
+    order_labels,
     refuse_other_labels,
     refuse_other_outputs,
     refuse_other_problem,
-    settle_order,
 )
+from lorakit.runs.pointer import Pointer
+from lorakit.runs.seeds import choose_seed
 from lorakit.tasks import Head
 
 HEAD_OF_PEFT = {"SEQ_CLS": "classification", "CAUSAL_LM": "causal"}
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+"""Patterns of the files that are downloaded: nothing that is executed when it is loaded."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A model to look at. recipe: how it is asked and scored; None where no task is known."""
+    """A model that was opened by its path."""
 
     path: str
     recipe: Recipe | None
+    """How the model is prompted and scored; None where no task is known."""
     adapter: AdapterFile | None
+    """None for a plain (merged) model."""
     notebook: Path
-    """Folder for what is found out about it: seedN/eval of a run, else NAME-eval beside it."""
+    """Folder for results about the model: seedN/eval of a run, else NAME-eval next to it."""
     why: str = ""
+    """Why this seed of a run was chosen."""
     names: tuple[str, ...] = ()
-    """Of the head's outputs, in their order; empty where it is not known."""
+    """Labels of the head's outputs, in their order; empty where they are not known."""
     outputs: int | None = None
-    """Of the head; None: it follows from the recipe, or is not known."""
+    """Number of the head's outputs; None where the recipe decides it, or it is not known."""
 
     @property
     def head(self) -> str:
+        """The kind of head. AdapterError: neither a task nor the adapter's files tell it."""
         if self.recipe is not None:
             return self.recipe.task.head.value
         if self.adapter is not None and self.adapter.about is not None:
             return self.adapter.about.head
-        task_type = ((self.adapter.peft_config if self.adapter else None) or {}).get("task_type")
+        task_type = _peft_config(self.adapter).get("task_type")
         if task_type not in HEAD_OF_PEFT:
             raise AdapterError(
-                f"{self.path} does not say what it is for (task_type {task_type!r}); give --task"
+                f"the task of {self.path} is not known (its task_type is {task_type!r}); "
+                "give it with --task"
             )
         if task_type == "SEQ_CLS" and self.outputs == 1:
             return "regression"
@@ -65,98 +74,141 @@ class Source:
 
     @property
     def labels(self) -> Sequence[str]:
+        """The labels of the head's outputs; LABEL_0, LABEL_1 ... where they have no names."""
         if self.recipe is not None:
             return self.recipe.task.labels
         if self.names or self.head != "classification":
             return self.names
         return [f"LABEL_{i}" for i in range(self.outputs or 2)]
 
+    def model(self, pointer: Pointer) -> Model:
+        """The base model to load: the recipe's, else the one that is given or recorded."""
+        if self.recipe is not None:
+            return self.recipe.model
+        recorded = self.adapter.base if self.adapter else None
+        return Model(name=pointer.base or recorded or "")
 
-def open_source(
-    path: str,
-    task: str | None = None,
-    base: str | None = None,
-    seed: int | None = None,
-    overrides: Sequence[str] = (),
-) -> Source:
-    """Find out what `path` is. InputError where it is nothing that can be read, or its task is not known and needed.
 
-    task, base: for an adapter or a model that does not say it itself. overrides: as for a recipe (`data.path=...`).
+def open_source(pointer: Pointer) -> Source:
+    """Find out what `pointer.path` is, and read its recipe and its adapter. No weights are loaded.
+
+    InputError: it is none of the four kinds, or its task is not known and is needed.
     """
-    folder = _place(path)
+    folder = _place(pointer.path)
     if is_run(folder) or is_seed(folder):
-        chosen, why = choose_seed(folder, seed)
-        run = chosen.parent
-        recipe = build(run / "recipe.yaml", [*_instead(task, base), *overrides]).recipe
-        if recipe.model.chat_template:  # the file that the recipe names may have changed since
-            spec = recipe.model.model_copy(update=_own_template(chosen / "adapter"))
-            recipe = recipe.model_copy(update={"model": spec})
-        adapter = read_adapter(chosen / "adapter")
-        names, outputs = _head_of(adapter, recipe.model)
-        recipe = settle_order(recipe, names, path)
-        return Source(path, recipe, adapter, chosen / "eval", why, names, outputs)
-    if seed is not None:
-        raise InputError(f"--seed {seed} chooses a seed of a run, and {path} is no run")
-    notebook = _beside(folder)
+        return _open_run(pointer, folder)
+    if pointer.seed is not None:
+        raise InputError(
+            f"--seed {pointer.seed} chooses a seed of a run, and {pointer.path} is not a run folder"
+        )
+    notebook = _next_to(folder)
     if not folder.is_dir():
-        folder = _from_hub(path)
+        folder = _from_hub(pointer.path)
     if (folder / CONFIG_FILE).is_file() or (folder / PLAIN_FILE).is_file():
-        adapter = read_adapter(folder)
-        about = adapter.about
-        model: dict[str, Any] = {"name": base or adapter.base or ""}
-        if about:
-            model |= {
-                "config": about.model_config,
-                "new_tokens": about.new_tokens,
-                **_own_template(folder),
-            }
-        if about and about.revision and not base:
-            model["revision"] = about.revision
-        if not model["name"]:
-            raise AdapterError(f"{folder} does not name its base model; give it with --model")
-        given = {"name": task} if task else (about.task if about else None)
-        data = {"max_length": about.max_length} if about else {}
-        decode = about.decode if about else {}
-        recipe = _recipe(given, model, data, overrides, decode)
-        names, outputs = _head_of(adapter, recipe.model if recipe else Model(**model))
-        if recipe is not None:
-            recipe = settle_order(recipe, names, path)
-        return Source(path, recipe, adapter, notebook, "", names, outputs)
+        return _open_adapter(pointer, folder, notebook)
     if (folder / "config.json").is_file():
-        if task is None:
-            raise InputError(
-                "a plain model does not say what it is scored on; give --task, such as --task glue/mrpc"
-            )
-        recipe = compose(_parts({"name": task}, {"name": str(folder)}), overrides)
-        return _plain(path, recipe, notebook)
-    raise InputError(f"{path} is neither a run, nor an adapter folder, nor a model folder")
+        return _open_model(pointer, folder, notebook)
+    raise InputError(
+        f"{pointer.path} is not a run folder, an adapter folder or a model folder: it has no "
+        f"recipe.yaml, {CONFIG_FILE}, {PLAIN_FILE} or config.json"
+    )
 
 
-def _plain(path: str, recipe: Recipe, notebook: Path) -> Source:
+def _open_run(pointer: Pointer, folder: Path) -> Source:
+    chosen, why = choose_seed(folder, pointer.seed)
+    overrides = [*_replacements(pointer), *pointer.overrides]
+    recipe = build(chosen.parent / "recipe.yaml", overrides).recipe
+    if recipe.model.chat_template:
+        # the file that the recipe names may have changed since the run was trained
+        spec = recipe.model.model_copy(update=_own_template(chosen / "adapter"))
+        recipe = recipe.model_copy(update={"model": spec})
+    adapter = read_adapter(chosen / "adapter")
+    names, outputs = _head_of(adapter, recipe.model)
+    recipe = order_labels(recipe, names, pointer.path)
+    return Source(pointer.path, recipe, adapter, chosen / "eval", why, names, outputs)
+
+
+def _open_adapter(pointer: Pointer, folder: Path, notebook: Path) -> Source:
+    adapter = read_adapter(folder)
+    model = _model_of(adapter, folder, pointer.base)
+    recipe = _recipe_of(adapter, model, pointer)
+    names, outputs = _head_of(adapter, recipe.model if recipe else Model(**model))
+    if recipe is not None:
+        recipe = order_labels(recipe, names, pointer.path)
+    return Source(pointer.path, recipe, adapter, notebook, "", names, outputs)
+
+
+def _open_model(pointer: Pointer, folder: Path, notebook: Path) -> Source:
+    if pointer.task is None:
+        raise InputError(
+            f"{pointer.path} is a plain model, which does not record its task; give it with "
+            "--task, such as --task glue/mrpc"
+        )
+    parts = _parts({"name": pointer.task}, {"name": str(folder)})
+    recipe = compose(parts, pointer.overrides)
     config = read_config(recipe.model)
     if recipe.task.head is Head.CAUSAL or not is_classifier(config):
-        return Source(path, recipe, None, notebook)
-    names, outputs = tuple(names_of(config)), config.num_labels
-    recipe = settle_order(recipe, names, path)
-    return Source(path, recipe, None, notebook, "", names, outputs)
+        return Source(pointer.path, recipe, None, notebook)
+    names = tuple(names_of(config))
+    recipe = order_labels(recipe, names, pointer.path)
+    return Source(pointer.path, recipe, None, notebook, "", names, config.num_labels)
+
+
+def _model_of(adapter: AdapterFile, folder: Path, base: str | None) -> dict[str, Any]:
+    """The `model` part of a recipe for an adapter. AdapterError: the base is not known."""
+    model: dict[str, Any] = {"name": base or adapter.base or ""}
+    if about := adapter.about:
+        model |= {"config": about.model_config, "new_tokens": about.new_tokens}
+        model |= _own_template(folder)
+        if about.revision and not base:
+            model["revision"] = about.revision
+    if not model["name"]:
+        raise AdapterError(f"{folder} does not name its base model; give it with --model")
+    return model
+
+
+def _recipe_of(adapter: AdapterFile, model: dict[str, Any], pointer: Pointer) -> Recipe | None:
+    about = adapter.about
+    task: dict[str, Any] | None = None
+    if about and about.task:  # empty: the adapter was saved from a loop of one's own
+        task = about.task
+    if pointer.task:
+        task = {"name": pointer.task}
+    if task is None:
+        return None
+    parts = _parts(task, model)
+    if about:
+        parts |= {"decode": about.decode}
+    if about and about.max_length:
+        parts |= {"data": {"max_length": about.max_length}}
+    return compose(parts, pointer.overrides)
+
+
+def _parts(task: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+    # a recipe must have a method; to evaluate, the adapter's own is attached instead
+    return {"task": dict(task), "model": model, "method": {"name": "full"}}
 
 
 def _head_of(adapter: AdapterFile, base: Model) -> tuple[tuple[str, ...], int | None]:
-    """(the names of the head's outputs, how many they are), as far as adapter or base say it."""
+    """The labels of the head's outputs and their number, as far as adapter or base tell them."""
     if adapter.about is not None:
         return tuple(adapter.about.labels), None
-    if (adapter.peft_config or {}).get("task_type") == "CAUSAL_LM":
+    if _peft_config(adapter).get("task_type") == "CAUSAL_LM":
         return (), None
     # PEFT's files name no labels: the head's last layer, the narrowest, has a row for each
-    whole = [t for name, t in adapter.tensors.items() if ".lora_" not in name and t.ndim == 2]
-    rows = [tensor.shape[0] for tensor in whole]
+    saved = [t for name, t in adapter.tensors.items() if ".lora_" not in name and t.ndim == 2]
+    rows = [tensor.shape[0] for tensor in saved]
     try:
         config = read_config(base)
-    except ModelError:  # it is said where the base is loaded
+    except ModelError:  # raised again where the base is loaded
         return (), min(rows, default=None)
     outputs = min(rows, default=config.num_labels)
     names = tuple(names_of(config))
     return names if len(names) == outputs else (), outputs
+
+
+def _peft_config(adapter: AdapterFile | None) -> dict[str, Any]:
+    return (adapter.peft_config if adapter else None) or {}
 
 
 def _own_template(adapter: Path) -> dict[str, str]:
@@ -167,49 +219,61 @@ def _own_template(adapter: Path) -> dict[str, str]:
 
 def _place(path: str) -> Path:
     folder = Path(path)
-    if not path or folder.is_file():
-        raise InputError(
-            f"{path!r} is {'a file' if path else 'empty'}; give a folder (a run, an adapter, a model)"
-        )
-    return (
-        Path(os.path.abspath(folder)) if folder.name in ("", "..") else folder
-    )  # its own name tells what it is
+    if not path:
+        raise InputError("the path '' is empty; give a folder (a run, an adapter, a model)")
+    if folder.is_file():
+        raise InputError(f"{path!r} is a file; give a folder (a run, an adapter, a model)")
+    if folder.name in ("", ".."):
+        return Path(os.path.abspath(folder))  # the name of the folder tells what it is
+    return folder
 
 
-def _instead(task: str | None, base: str | None) -> list[str]:
-    """Another task or base than the run's, as overrides. Of the base's recipe the name and its revision go."""
-    given = [f"task={json.dumps({'name': task})}"] if task else []
-    return [*given, f"model.name={json.dumps(base)}", "model.revision=null"] if base else given
+def _replacements(pointer: Pointer) -> list[str]:
+    """Another task or base than the run's, as overrides."""
+    given = []
+    if pointer.task:
+        given.append(f"task={json.dumps({'name': pointer.task})}")
+    if pointer.base:
+        # the recorded revision is a commit of the base that is replaced
+        given += [f"model.name={json.dumps(pointer.base)}", "model.revision=null"]
+    return given
 
 
-def _beside(folder: Path) -> Path:
-    """Never inside an adapter or a model, which may be published as it stands; never in the hub's cache."""
+def _next_to(folder: Path) -> Path:
+    """Never inside an adapter or a model, which may be published; never in the hub's cache."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     place = Path(os.path.abspath(folder))
     if place.name == "adapter" and is_run(place.parent.parent):
         return place.parent / "eval"
-    kept = place.is_dir() and Path(HF_HUB_CACHE).resolve() not in place.resolve().parents
-    return (place.parent if kept else Path.cwd()) / f"{place.name}-eval"
+    in_cache = Path(HF_HUB_CACHE).resolve() in place.resolve().parents
+    parent = place.parent if place.is_dir() and not in_cache else Path.cwd()
+    return parent / f"{place.name}-eval"
 
 
 def load_source(
     source: Source, model: Model, any_base: bool = False, dequantize: bool = False
 ) -> tuple[Base, Attachment | None]:
-    """The base, with the adapter on where there is one. A plain model must hold its own head."""
+    """The base model, and the adapter attached to it; None for a plain model.
+
+    AdapterError: the head's outputs are not those of the task, or the adapter is of another base.
+    ModelError: a plain model does not hold a trained head.
+    """
     if source.recipe is not None:
         _refuse_other_head(source, source.recipe, model)
-    base = (load_dequantized if dequantize else load)(model, source.head, source.labels)
+    read = load_dequantized if dequantize else load
+    base = read(model, source.head, source.labels)
     if source.adapter is None:
         if base.newly_initialised:
             missing = ", ".join(sorted(base.newly_initialised)[:3])
             raise ModelError(
-                f"{source.path} holds no {missing}: it is a base model, not a trained one"
+                f"{source.path} does not hold {missing}: it is a base model, not a trained one"
             )
         return base, None
-    return base, attach_adapter(
+    attachment = attach_adapter(
         source.adapter, base.model, base.roles, base.newly_initialised, check_base=not any_base
     )
+    return base, attachment
 
 
 def _refuse_other_head(source: Source, recipe: Recipe, model: Model) -> None:
@@ -224,37 +288,19 @@ def _refuse_other_head(source: Source, recipe: Recipe, model: Model) -> None:
     refuse_other_labels(recipe, source.names, source.path, plain or source.outputs is None)
 
 
-def _recipe(
-    task: dict[str, Any] | None,
-    model: dict[str, Any],
-    data: dict[str, Any],
-    overrides: Sequence[str],
-    decode: dict[str, Any] | None = None,
-) -> Recipe | None:
-    if task is None:
-        return None
-    return compose({**_parts(task, model), "data": data, "decode": decode or {}}, overrides)
-
-
-def _parts(task: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
-    return {"task": dict(task), "model": model, "method": {"name": "full"}}
-
-
 def _from_hub(name: str) -> Path:
     if name.count("/") != 1 or name.startswith(("/", ".")):
         raise InputError(
-            f"there is no folder {name!r} (a run, an adapter, a model), and it is no hub id either"
+            f"there is no folder {name!r} (a run, an adapter, a model), and it is not a hub id, "
+            "which has the form OWNER/NAME"
         )
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(
-            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"])
-        )
-    except (
-        Exception
-    ) as error:  # httpx's, huggingface_hub's and OSError: all mean that it is not available now
+        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+    except Exception as error:
+        # httpx's, huggingface_hub's and OSError: all mean that it is not available now
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise AdapterUnavailable(
-            f"there is no folder {name}, and the hub does not give it: {why}"
+            f"there is no folder {name}, and the hub does not provide it: {why}"
         ) from error

@@ -14,11 +14,12 @@ import torch
 from lorakit.adapters.files import read_adapter
 from lorakit.errors import ToleranceError, TrainingError
 from lorakit.events import Event, StepTaken, TrainingResumed
-from lorakit.runs.folder import read_lines
+from lorakit.runs.lines import read_lines
+from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import SeedResult
 from lorakit.selftest.bench import DROPOUT, Bench
 from lorakit.verbs.evaluate import evaluate
-from lorakit.verbs.generate import generate_texts
+from lorakit.verbs.generate import Wanted, generate_texts
 from lorakit.verbs.merge import merge
 from lorakit.verbs.proof import TOLERANCE
 
@@ -83,7 +84,7 @@ def single(bench: Bench) -> Found:
 
 
 def merged(bench: Bench) -> Found:
-    run = str(bench.straight.parent)
+    run = Pointer(str(bench.straight.parent))
     report = merge(run, bench.folder / "merged", tolerance=math.inf, examples=TEXTS)
     worst = max(report["max_logit_difference"], _proven(bench.straight, "merge"))
     note = "logits of the adapter and of the merged model, written and read back"
@@ -92,7 +93,7 @@ def merged(bench: Bench) -> Found:
 
 def loaded(bench: Bench) -> Found:
     out = bench.folder / "loaded"
-    evaluate(str(bench.straight.parent), ["validation"], out=out)
+    evaluate(Pointer(str(bench.straight.parent)), ["validation"], out)
     then = read_lines(bench.straight / "predictions" / "validation.jsonl")
     now = read_lines(out / "validation.jsonl")
     pairs = [
@@ -134,8 +135,8 @@ def _why_alone(device: torch.device) -> str:
 
 
 def _texts(run: Path, batch_size: int) -> list[Any]:
-    overrides = [f"evaluate.batch_size={batch_size}"]
-    answers = generate_texts(str(run), split="validation", limit=TEXTS, overrides=overrides)
+    pointer = Pointer(str(run), overrides=(f"evaluate.batch_size={batch_size}",))
+    answers = generate_texts(pointer, Wanted(split="validation", limit=TEXTS))
     return [answer.output for answer in answers]
 
 

@@ -1,4 +1,4 @@
-"""One self-contained page per study: scores beside published numbers, pictures, where each run changed the weights."""
+"""The page of a study: one self-contained HTML file with tables, plots and heat maps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from lorakit.report.changes import in_layer
 from lorakit.report.curves import Logs, mean_curves
@@ -17,140 +16,161 @@ from lorakit.report.page import Fact, fill, flat
 from lorakit.report.picture import Picture
 from lorakit.report.table import NOTHING, Table, measured, published, verdict
 from lorakit.runs.result import Result, Row, summary, write_whole
-from lorakit.studies.report import CellResult, StudyResult, picture, study_table
+from lorakit.studies.plot import plot
+from lorakit.studies.result import CellResult, StudyResult
+from lorakit.studies.tables import study_table
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the page shows of one run besides its scores."""
+class RunView:
+    """The parts of one run that the page shows in addition to its scores."""
 
     logs: Logs = field(default_factory=dict)
     norms: Mapping[str, float] = field(default_factory=dict)
     """Site -> ||dW|| / ||W||, mean over the seeds."""
     result: Result | None = None
     page: str | None = None
-    """Where its own page is, seen from the study's folder."""
+    """The link to its own page, relative to the study's folder."""
 
 
 def write_study_page(
-    folder: Path, study: StudyResult, seen: Mapping[str, Seen], text: str = ""
+    folder: Path, study: StudyResult, views: Mapping[str, RunView], text: str = ""
 ) -> Path:
-    """report.html in `folder`, whole or not at all. seen: by a cell's label; text: the study's file."""
+    """Write report.html in `folder`, completely or not at all. Returns its path.
+
+    views: cell label -> view. text: the content of the study's file.
+    """
     path = folder / "report.html"
-    write_whole(path, render_study(study, seen, text))
+    write_whole(path, render_study(study, views, text))
     return path
 
 
-def render_study(study: StudyResult, seen: Mapping[str, Seen], text: str = "") -> str:
-    """The page as text; everything that comes from the study and its runs is escaped."""
-    drawn = picture(study)
-    curves = mean_curves({label: one.logs for label, one in seen.items()}, study.cells[0].metric)
-    results = [one.result for one in seen.values() if one.result is not None]
-    scores = scores_of(study, seen)
+def render_study(study: StudyResult, views: Mapping[str, RunView], text: str = "") -> str:
+    """The page as text. Everything that comes from the study and its runs is escaped."""
+    drawn = plot(study)
+    curves = mean_curves({label: view.logs for label, view in views.items()}, study.cells[0].metric)
+    scores = scores_of(study, views)
+    pages = {label: view.page for label, view in views.items()}
     return fill(
         Path(__file__).with_name("study.html.j2"),
         study=study,
         facts=study_facts(study),
         scores=scores,
         published="published" in scores.header,
-        pictures=[*([drawn] if drawn else []), *curves],
-        changes=change_map({label: one.norms for label, one in seen.items()}),
-        runs=[
-            (cell, seen[cell.label].page if cell.label in seen else None) for cell in study.cells
-        ],
+        pictures=curves if drawn is None else [drawn, *curves],
+        changes=change_map({label: view.norms for label, view in views.items()}),
+        runs=[(cell, pages.get(cell.label)) for cell in study.cells],
         text=text,
-        environment=flat({k: v for k, v in results[0].environment.items() if k != "command"})
-        if results
-        else [],
+        environment=_environment(views),
     )
+
+
+def _environment(views: Mapping[str, RunView]) -> list[tuple[str, str]]:
+    """The environment of the first complete run, without its command."""
+    for view in views.values():
+        if view.result is not None:
+            kept = {k: v for k, v in view.result.environment.items() if k != "command"}
+            return flat(kept)
+    return []
 
 
 def study_facts(study: StudyResult) -> list[Fact]:
-    """The best run, and how far the study is."""
-    counts = study.counts()
-    done, failed = counts.get("done", 0), counts.get("failed", 0)
+    """The best run, the number of finished runs, the seeds, and the time."""
+    facts = []
     best = best_of(study)
-    found = []
     if best is not None:
-        values = best.values(*best.metric)
-        row = Row(*best.metric, tuple(values), None, None, None)
-        found.append(Fact(f"best {best.metric[1]}, {best.metric[0]}", measured(row), best.label))
-    tone = "bad" if failed else "good" if done == len(study.cells) else ""
-    found.append(
-        Fact(
-            "runs", f"{done} of {len(study.cells)} done", f"{failed} failed" if failed else "", tone
-        )
-    )
+        split, metric = best.metric
+        row = Row(split, metric, tuple(best.values(split, metric)), None, None, None)
+        facts.append(Fact(f"best {metric}, {split}", measured(row), best.label))
+    facts.append(_runs_fact(study))
     seeds = {seed for cell in study.cells for seed in cell.seeds}
+    facts.append(Fact("seeds", ", ".join(map(str, sorted(seeds)))))
     seconds = sum(cell.seconds for cell in study.cells)
-    found.append(Fact("seeds", ", ".join(map(str, sorted(seeds)))))
-    return [*found, *([Fact("time, all runs", f"{seconds / 60:,.1f} min")] if seconds else [])]
+    if seconds:
+        facts.append(Fact("time, all runs", f"{seconds / 60:,.1f} min"))
+    return facts
+
+
+def _runs_fact(study: StudyResult) -> Fact:
+    counts = study.counts()
+    done = counts.get("done", 0)
+    failed = counts.get("failed", 0)
+    tone = ""
+    if failed:
+        tone = "bad"
+    elif done == len(study.cells):
+        tone = "good"
+    note = f"{failed} failed" if failed else ""
+    return Fact("runs", f"{done} of {len(study.cells)} done", note, tone)
 
 
 def best_of(study: StudyResult) -> CellResult | None:
-    """The run of the greatest mean, where all are known by the same metric; None without scores."""
+    """The run with the greatest mean; None without scores or with different metrics."""
     scored = [cell for cell in study.cells if cell.values(*cell.metric)]
     if len({cell.metric for cell in scored}) != 1:
         return None
     return max(scored, key=lambda cell: statistics.fmean(cell.values(*cell.metric)))
 
 
-def scores_of(study: StudyResult, seen: Mapping[str, Seen]) -> Table:
-    """The study's table; where a run has a published number of its own setting, with that and the difference."""
+def scores_of(study: StudyResult, views: Mapping[str, RunView]) -> Table:
+    """The study's table; with published numbers and differences where a run has its own."""
     table = study_table(study)
-    rows = [_main_row(cell, seen.get(cell.label)) for cell in study.cells]
+    rows = [_primary_row(cell, views.get(cell.label)) for cell in study.cells]
     if not any(row is not None and row.published is not None for row in rows):
         return Table(table.header, table.rows, names=table.names)
-    more = [
-        (NOTHING,) * 3
-        if row is None or row.published is None
-        else (
-            published(row),
-            NOTHING if row.difference is None else f"{row.difference:+.2f}",
-            verdict(row),
-        )
-        for row in rows
-    ]
-    cells = tuple((*line, *beside) for line, beside in zip(table.rows, more, strict=True))
-    return Table((*table.header, "published", "difference", "note"), cells, names=table.names)
+    header = (*table.header, "published", "difference", "note")
+    compared = zip(table.rows, rows, strict=True)
+    lines = tuple((*line, *_comparison(row)) for line, row in compared)
+    return Table(header, lines, names=table.names)
 
 
-def _main_row(cell: CellResult, seen: Seen | None) -> Row | None:
-    rows = summary(seen.result) if seen is not None and seen.result is not None else []
-    found = next((row for row in rows if (row.split, row.metric) == cell.metric), None)
-    return found if found is not None and found.comparable else None
+def _comparison(row: Row | None) -> tuple[str, str, str]:
+    """Published score, difference, and verdict."""
+    if row is None or row.published is None:
+        return NOTHING, NOTHING, NOTHING
+    difference = NOTHING
+    if row.difference is not None:
+        difference = f"{row.difference:+.2f}"
+    return published(row), difference, verdict(row)
+
+
+def _primary_row(cell: CellResult, view: RunView | None) -> Row | None:
+    """None where the run is not complete, or the published score has another setting."""
+    if view is None or view.result is None:
+        return None
+    for row in summary(view.result):
+        if (row.split, row.metric) == cell.metric:
+            if row.comparable:
+                return row
+            break
+    return None
 
 
 def change_map(norms: Mapping[str, Mapping[str, float]]) -> list[Picture]:
-    """||dW|| / ||W|| as a heat map of runs x layers, mean over a layer's weights; none where no weight has a layer."""
-    cells: dict[tuple[int, str], list[float]] = defaultdict(list)
-    for label, of in norms.items():
-        for name, value in of.items():
+    """||dW|| / ||W|| as a heat map of runs x layers, mean over the weights of a layer.
+
+    Empty where no weight belongs to a layer.
+    """
+    values: dict[tuple[int, str], list[float]] = defaultdict(list)
+    for label, of_run in norms.items():
+        for name, value in of_run.items():
             layer, _ = in_layer(name)
             if layer is not None:
-                cells[layer, label].append(value)
-    if not cells:
+                values[layer, label].append(value)
+    if not values:
         return []
-    layers, labels = (
-        sorted({layer for layer, _ in cells}),
-        list(dict.fromkeys(label for _, label in cells)),
-    )
-    grid = [
-        [
-            statistics.fmean(cells[layer, label]) if (layer, label) in cells else math.nan
-            for layer in layers
-        ]
-        for label in labels
-    ]
+    layers = sorted({layer for layer, _ in values})
+    labels = list(dict.fromkeys(label for _, label in values))
+    means = {key: statistics.fmean(found) for key, found in values.items()}
+    grid = [[means.get((layer, label), math.nan) for layer in layers] for label in labels]
     title = (
         "Relative size of the change, by run and layer: mean over the layer's weights and the seeds"
     )
-    return [
-        heat_map(grid, labels, [str(layer) for layer in layers], ("layer", ""), "‖ΔW‖ / ‖W‖", title)
-    ]
+    names = [str(layer) for layer in layers]
+    return [heat_map(grid, labels, names, ("layer", ""), "‖ΔW‖ / ‖W‖", title)]
 
 
-def mean_norms(seeds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def mean_norms(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Site -> mean over the seeds that have it."""
     found: dict[str, list[float]] = defaultdict(list)
     for norms in seeds:

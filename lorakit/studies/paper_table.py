@@ -1,193 +1,217 @@
-"""The paper's table with ours beside it. What was not run says so; where the base is another, nothing is compared."""
+"""A table of the paper as data: the printed numbers, and the run that reproduces each of them.
+
+A run is a recipe under a short name, a row is a method on a base, and a column is a score of a run.
+A base is a folder of recipes with the same names, so another one can replace the paper's.
+"""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping, Sequence
-from typing import Literal
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from lorakit.config import Config
-from lorakit.report.table import NOTHING, Table
+from lorakit.errors import RecipeError, did_you_mean
+from lorakit.recipe.load import TABLES, listing, shipped
+from lorakit.recipe.problems import describe, mark_of
+from lorakit.recipe.schema import Published
+from lorakit.recipe.source import Marks, read_yaml
+from lorakit.studies.schema import Overrides
+
+BASES = "bases"
+_PRINTED = re.compile(r"(\d*\.?\d+)\s*±\s*(\d*\.?\d+)")
 
 
-class Entry(Config):
-    """One printed number and ours."""
-
-    printed: float | None
-    printed_spread: float | None
-    ours: float | None = None
-    """Median or mean over the seeds, as the paper has it."""
-    std: float | None = None
-    """Of the sample (n - 1); null for one seed."""
-    seeds: int = 0
-    wanted: int = 0
-    difference: float | None = None
-    """Ours minus the printed number; null on another base or a slice."""
-    inside: bool | None = None
-    """Within the printed spread, its ends included; null where none was printed or nothing is compared."""
-    state: str
-    """done, running, failed, stopped or waiting, as in a study; `taken`: from a file of results; `no recipe` on this
-    base; `not measured`."""
-    sources: tuple[str, ...] = Field(default=(), strict=False)
-    """Run folder or files of results."""
+def _printed(value: Any) -> Any:
+    """`87.5±.3` as the paper prints it; a number alone has no spread."""
+    if isinstance(value, str) and (found := _PRINTED.fullmatch(value)):
+        return {"value": float(found[1]), "spread": float(found[2])}
+    if value is None or isinstance(value, (dict, str)):
+        return value
+    return {"value": value}
 
 
-class Line(Config):
-    """One row of the table."""
+Printed = Annotated[Published, BeforeValidator(_printed)]
 
-    row: str
+
+class PaperRun(Config):
+    """The training for one or several columns."""
+
+    recipe: str
+    """Its name without the folder of the base."""
+    set: Overrides = ()
+    """Overrides for this run in every row, and on every base."""
+
+
+class PaperColumn(Config):
+    """One column of numbers."""
+
+    title: str
+    run: str | None = None
+    """The run whose score it shows; by default the run with the column's name."""
+    metric: str | None = None
+    """`split/metric`; without it, lorakit does not measure the column."""
+    average: bool = False
+    """Whether it is the average of all columns that have a metric."""
+    scale: float = 1.0
+    """Our score times this is in the paper's unit."""
+    spread: float | None = None
+    """The spread, where the paper prints one for the entire column."""
+
+
+class PaperRow(Config):
+    """One row: a method on a base."""
+
     label: str
-    marks: str
-    method: str
-    params: str | None
-    """As printed; null where they are not."""
-    trainable: tuple[int, ...] = Field(default=(), strict=False)
-    """Ours, of every run that is whole."""
+    """As printed."""
+    params: str | None = None
+    """The number of trainable parameters as printed; null where it is not printed."""
+    method: str | dict[str, Any]
+    """As in a recipe. Where the recipe has this method, its other values stay."""
+    folder: str = ""
+    """The folder of its base's recipes, in recipes/."""
+    copied: bool = False
+    """`*`: the authors took the numbers from earlier work."""
+    restricted: bool = False
+    """`†`: run in the setup of Houlsby et al."""
+    values: tuple[Printed | None, ...] = Field(strict=False)
+    """In the order of the columns."""
+    set: Overrides = ()
+    """Overrides for every run of this row; on another base, only those of `method` apply."""
+    sets: dict[str, Overrides] = Field(default_factory=dict)
+    """Run -> overrides for that run of this row; on another base likewise."""
+    trainable: int | None = None
+    """The method's trainable parameters on the paper's base, where they differ from the printed
+    number or none is printed."""
     misfit: str = ""
-    """Why the printed number is not what the method has."""
-    entries: dict[str, Entry]
-
-
-class PaperResult(Config):
-    """A table as it stands."""
-
-    table: str
-    about: str
-    statistic: Literal["median", "mean"]
-    another_base: str | None = None
-    limit: int | None = None
-    columns: dict[str, str]
-    lines: tuple[Line, ...] = Field(strict=False)
-    notes: tuple[str, ...] = Field(default=(), strict=False)
+    """Why they differ."""
 
     @property
-    def comparable(self) -> bool:
-        return self.another_base is None and self.limit is None
+    def name(self) -> str:
+        return " ".join(filter(None, [self.label, self.params]))
 
-    def counts(self) -> dict[str, int]:
-        """State -> cells."""
-        states = [entry.state for line in self.lines for entry in line.entries.values()]
-        return {state: states.count(state) for state in dict.fromkeys(states)}
+    @property
+    def marks(self) -> str:
+        """The paper's footnote marks."""
+        return ("*" if self.copied else "") + ("†" if self.restricted else "")
+
+    @property
+    def marked_name(self) -> str:
+        return " ".join(filter(None, [self.label + self.marks, self.params]))
+
+    @property
+    def method_name(self) -> str:
+        if isinstance(self.method, str):
+            return self.method
+        return str(self.method.get("name", ""))
 
 
-def entry(
-    values: Sequence[float],
-    wanted: int,
-    printed: tuple[float | None, float | None],
-    statistic: str,
-    compared: bool,
-    state: str,
-    sources: Sequence[str] = (),
-) -> Entry:
-    """Of the values that there are, one per seed."""
-    value, spread = printed
-    known = {
-        "printed": value,
-        "printed_spread": spread,
-        "wanted": wanted,
-        "state": state,
-        "sources": tuple(sources),
-    }
-    if not values:
-        return Entry(**known)
-    ours = statistics.median(values) if statistic == "median" else statistics.fmean(values)
-    difference = ours - value if compared and value is not None else None
-    # 88.5 is 89.2 - 0.7, though not in binary fractions
-    inside = None if difference is None or spread is None else abs(difference) <= spread + 1e-9
-    std = statistics.stdev(values) if len(values) > 1 else None
-    return Entry(
-        **known, ours=ours, std=std, seeds=len(values), difference=difference, inside=inside
+class PaperTable(Config):
+    """A table of the paper."""
+
+    about: str
+    statistic: Literal["median", "mean"]
+    """Over the seeds, each at its best epoch."""
+    seeds: int | None = Field(default=None, gt=0)
+    """How many the paper has; by default the seeds of each recipe."""
+    another_base: str | None = None
+    """The base of the recipes, where the paper's is not public. Nothing is compared then."""
+    runs: dict[str, PaperRun]
+    columns: dict[str, PaperColumn]
+    rows: dict[str, PaperRow]
+
+    def run_of(self, column: str) -> str:
+        """The name of the run whose score the column shows."""
+        return self.columns[column].run or column
+
+
+class StandIn(Config):
+    """A base that replaces the paper's: a folder with recipes of the same names."""
+
+    about: str
+    folder: str
+    methods: dict[str, Overrides] = Field(default_factory=dict)
+    """Method -> overrides, such as its learning rate on this base."""
+    rows: dict[str, Overrides] = Field(default_factory=dict)
+    """Row -> overrides, where this base needs other numbers than in the method's other rows."""
+
+
+def table_names() -> list[str]:
+    """The names of all tables, in the paper's order."""
+    files = (shipped("recipes") / TABLES).glob("*.yaml")
+    return sorted((file.stem for file in files), key=lambda name: (len(name), name))
+
+
+def base_names() -> list[str]:
+    """The names of all bases that can replace the paper's."""
+    return sorted(file.stem for file in (shipped("recipes") / TABLES / BASES).glob("*.yaml"))
+
+
+def table_file(name: str) -> Path:
+    """The file of a table. RecipeError: there is none; it suggests the nearest name."""
+    return _file(name, "table", table_names(), shipped("recipes") / TABLES)
+
+
+@cache
+def load_paper_table(name: str) -> tuple[PaperTable, Marks]:
+    """The table of that name, and the places of its values in its file."""
+    data, marks = read_yaml(table_file(name))
+    sections: dict[str, type[BaseModel]] = {"": PaperTable}
+    for key, part in (("runs", PaperRun), ("columns", PaperColumn), ("rows", PaperRow)):
+        sections |= {f"{key}.{entry}": part for entry in data.get(key) or ()}
+    try:
+        table = PaperTable.model_validate(data)
+    except ValidationError as error:
+        raise _invalid(marks, describe(error, (), marks, sections)) from None
+    problems = list(_cross_problems(table, marks))
+    if problems:
+        raise _invalid(marks, problems)
+    return table, marks
+
+
+def load_base(name: str) -> StandIn:
+    """The base of that name. RecipeError: there is none."""
+    data, marks = read_yaml(_file(name, "base", base_names(), shipped("recipes") / TABLES / BASES))
+    try:
+        return StandIn.model_validate(data)
+    except ValidationError as error:
+        raise _invalid(marks, describe(error, (), marks, {"": StandIn})) from None
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> RecipeError:
+    """The error for a name that does not exist, with the nearest name and all names."""
+    names = list(known)
+    return RecipeError(
+        f"no {what} {name!r}{did_you_mean(name, names)} (there are: {', '.join(names)})"
     )
 
 
-def paper_table(result: PaperResult) -> Table:
-    """Two lines for each row, the paper's and ours, and the difference below where the two may be compared."""
-    digits = {column: _digits(result, column) for column in result.columns}
-    rows = []
-    for line in result.lines:
-        label = line.label + line.marks
-        printed = [_number(e.printed, e.printed_spread, digits[c]) for c, e in line.entries.items()]
-        ours = [_ours(e, max(2, digits[c])) for c, e in line.entries.items()]
-        rows.append((label, "paper", line.params or "not printed", *printed))
-        rows.append(
-            (label, _who(result), " / ".join(f"{n:,}" for n in line.trainable) or "missing", *ours)
-        )
-        if result.comparable:
-            below = [_difference(e, max(2, digits[c])) for c, e in line.entries.items()]
-            rows.append((label, "difference", NOTHING, *below))
-    return Table(
-        ("row", "numbers", "parameters", *result.columns.values()),
-        tuple(rows),
-        _caption(result),
-        names=2,
-    )
+def _file(name: str, what: str, known: Sequence[str], folder: Path) -> Path:
+    if name not in known:
+        raise unknown_name(what, name, known)
+    return folder / f"{name}.yaml"
 
 
-def _who(result: PaperResult) -> str:
-    said = [
-        *(["another base"] if result.another_base else []),
-        *(["a slice"] if result.limit else []),
-    ]
-    return ", ".join(["ours", *said])
+def _invalid(marks: Marks, problems: Sequence[str]) -> RecipeError:
+    return RecipeError(listing(mark_of((), marks).file, list(problems)))
 
 
-def _caption(result: PaperResult) -> str:
-    name = result.table.replace("table", "Table ")
-    said = [f"{name}: {result.about}", f"ours: {result.statistic} ± std (seeds)"]
-    if result.another_base:
-        said.append(f"another base, {result.another_base}: nothing is compared")
-    if result.limit:
-        said.append(
-            f"a slice, at most {result.limit:,} examples of each split: nothing is compared"
-        )
-    marks = {"*": "numbers of earlier work", "†": "the setup of Houlsby et al."}
-    used = "".join(line.marks for line in result.lines)
-    return "; ".join([*said, *(f"{mark} {words}" for mark, words in marks.items() if mark in used)])
-
-
-def _digits(result: PaperResult, column: str) -> int:
-    """Decimals of the column, as printed: 8.50 stands below 8.62."""
-    found = [line.entries[column] for line in result.lines]
-    numbers = [n for e in found for n in (e.printed, e.printed_spread) if n is not None]
-    return max((len(str(n).partition(".")[2]) for n in numbers), default=1)
-
-
-def _number(
-    value: float | None, spread: float | None, digits: int, none: str = "not printed"
-) -> str:
-    if value is None:
-        return none
-    return f"{value:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread is not None else "")
-
-
-def _ours(e: Entry, digits: int) -> str:
-    if e.ours is None:
-        return "missing" if e.state in ("waiting", "done") else f"missing: {e.state}"
-    of = f"{e.seeds}" if e.seeds >= e.wanted else f"{e.seeds} of {e.wanted}"
-    return f"{_number(e.ours, e.std, digits)} ({of})"
-
-
-def _difference(e: Entry, digits: int) -> str:
-    if e.difference is None:
-        return "missing" if e.ours is None else NOTHING
-    word = {True: "inside", False: "outside", None: "no spread printed"}[e.inside]
-    return f"{e.difference:+.{digits}f} {word}"
-
-
-def average(
-    entries: Mapping[str, Entry],
-    over: Sequence[str],
-    printed: tuple[float | None, float | None],
-    compared: bool,
-) -> Entry:
-    """Of the row's other numbers, where all of them are there."""
-    ours = [entries[column].ours for column in over]
-    found = [value for value in ours if value is not None]
-    if len(found) < len(over) or not found:
-        return Entry(printed=printed[0], printed_spread=printed[1], state="waiting")
-    fewest = min(entries[column].seeds for column in over)
-    return entry([statistics.fmean(found)], 1, printed, "mean", compared, "done").model_copy(
-        update={"seeds": fewest, "wanted": max(entries[column].wanted for column in over)}
-    )
+def _cross_problems(table: PaperTable, marks: Marks) -> Iterable[str]:
+    """Where parts of a table do not fit each other."""
+    for key, column in table.columns.items():
+        run = table.run_of(key)
+        if column.metric and run not in table.runs:
+            mark = mark_of(("columns", key), marks)
+            yield f"{mark}: columns.{key}: no run {run!r}{did_you_mean(run, table.runs)}"
+    columns = len(table.columns)
+    for key, row in table.rows.items():
+        mark = mark_of(("rows", key), marks)
+        if len(row.values) != columns:
+            yield f"{mark}: rows.{key}: {len(row.values)} values for {columns} columns"
+        for run in row.sets:
+            if run not in table.runs:
+                yield f"{mark}: rows.{key}.sets: no run {run!r}{did_you_mean(run, table.runs)}"

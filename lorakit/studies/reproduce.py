@@ -1,5 +1,7 @@
-"""A table of the paper from runs: what is trained already is taken, from run folders or from files of results; the
-rest is run as a study, a run that starts from another's adapter after that one."""
+"""The reproduction of a table: finished runs and files of results are used, the rest is run.
+
+It runs as a study. A run that starts from another's adapter waits for that run.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +17,31 @@ from typing import Any
 from lorakit.errors import DataError, LorakitError, RecipeError
 from lorakit.recipe.load import build, compose
 from lorakit.recipe.schema import Recipe
-from lorakit.runs.folder import find_adapter, folder_of, make_folder, what_matters
+from lorakit.runs.folder import folder_of, make_folder
+from lorakit.runs.identity import what_matters
 from lorakit.runs.result import Result, SeedResult
-from lorakit.studies.grid import Cell, Plan
-from lorakit.studies.paper import PaperRow
-from lorakit.studies.paper_table import Entry, Line, PaperResult, average, entry
-from lorakit.studies.report import StudyResult, write_study
-from lorakit.studies.run import Watch, finished_seeds, look, run_study, study_folder, trainable
-from lorakit.studies.selection import Reproduction
+from lorakit.runs.seeds import find_adapter
+from lorakit.studies.paper_plan import CellKey, Reproduction
+from lorakit.studies.paper_result import PaperEntry, PaperLine, PaperResult, PrintedNumber, average
+from lorakit.studies.paper_table import PaperColumn
+from lorakit.studies.plan import Cell, Plan
+from lorakit.studies.result import StudyResult
+from lorakit.studies.run import (
+    Watch,
+    finished_seeds,
+    look,
+    run_study,
+    study_folder,
+    trainable,
+    write_study,
+)
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class Taken:
-    """What files of results hold of a cell."""
+class RecordedSeeds:
+    """The seeds of a cell in files of results."""
 
     seeds: dict[int, SeedResult] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
@@ -39,11 +51,14 @@ class Taken:
 def run_missing(
     rep: Reproduction, runs: Path, results: Path, launcher: str, jobs: int | None, watch: Watch
 ) -> None:
-    """Run what neither runs nor results hold. KeyboardInterrupt: the runs were stopped, and can go on."""
-    left = missing(rep, runs, take(rep, results))
+    """Run what neither the run folders nor the results hold.
+
+    KeyboardInterrupt: the runs were stopped; they resume when this is called again.
+    """
+    left = missing(rep, runs, recorded(rep, results))
     tried: set[Path] = set()
     try:
-        while todo := _next(left, runs, tried):
+        while todo := _startable(left, runs, tried):
             tried |= {folder_of(cell.loaded, runs) for cell in todo}
             run_study(replace(left, cells=tuple(todo)), runs, launcher, jobs, watch)
     finally:
@@ -52,173 +67,186 @@ def run_missing(
             write_study(study_folder(left, runs), look(left, runs))
     for cell in left.cells:
         if folder_of(cell.loaded, runs) not in tried:
-            log.warning(
-                "%s waits: it starts from %s, which is not trained yet", cell.label, _start(cell)
-            )
+            start = cell.loaded.recipe.start_from
+            log.warning("%s waits: it starts from %s, which is not trained yet", cell.label, start)
 
 
-def stands(rep: Reproduction, runs: Path, results: Path) -> tuple[StudyResult, PaperResult]:
-    """How the runs stand that are not taken from results, and the table; nothing is started or written."""
-    taken = take(rep, results)
-    open_ = look(missing(rep, runs, taken), runs)
-    states = {(cell.point["row"], cell.point["run"]): cell.state for cell in open_.cells}
-    lines = tuple(_line(rep, row, runs, taken, states) for row in rep.rows)
-    same = [
-        f"{_marked(rep.table.rows[row])} is the same run here as {_marked(rep.table.rows[first])}"
-        for row, first in rep.same.items()
-    ]
-    misfits = [
-        f"{rep.table.rows[line.row].name}: {line.misfit}"
-        for line in lines
-        if line.misfit and rep.another_base is None
-    ]
-    return open_, PaperResult(
+def progress_of(rep: Reproduction, runs: Path, results: Path) -> tuple[StudyResult, PaperResult]:
+    """The state of the runs that the results do not hold, and the table.
+
+    Nothing is started or written.
+    """
+    from_files = recorded(rep, results)
+    study = look(missing(rep, runs, from_files), runs)
+    states = {(cell.point["row"], cell.point["run"]): cell.state for cell in study.cells}
+    lines = _Lines(rep, runs, from_files, states)
+    result = PaperResult(
         table=rep.name,
         about=rep.table.about,
         statistic=rep.table.statistic,
         another_base=rep.another_base,
         limit=rep.limit,
         columns={c: rep.table.columns[c].title for c in rep.columns},
-        lines=lines,
-        notes=tuple(dict.fromkeys([*same, *misfits])),
+        lines=tuple(lines.line(row) for row in rep.rows),
+        notes=tuple(dict.fromkeys(_notes(rep))),
     )
+    return study, result
 
 
-def _next(plan: Plan, runs: Path, tried: set[Path]) -> list[Cell]:
-    """Those whose start is there, each folder once: two rows may ask for the same run."""
-    found = {folder_of(cell.loaded, runs): cell for cell in plan.cells if can_start(cell, runs)}
-    return [cell for folder, cell in found.items() if folder not in tried]
+def _notes(rep: Reproduction) -> list[str]:
+    rows = rep.table.rows
+    notes = [
+        f"{rows[row].marked_name} is the same run here as {rows[first].marked_name}"
+        for row, first in rep.same.items()
+    ]
+    if rep.another_base is None:
+        notes += [f"{rows[row].name}: {rows[row].misfit}" for row in rep.rows if rows[row].misfit]
+    return notes
+
+
+def _startable(plan: Plan, runs: Path, tried: set[Path]) -> list[Cell]:
+    """The cells that can start and were not tried; one for each folder, which rows may share."""
+    cells = {folder_of(cell.loaded, runs): cell for cell in plan.cells if can_start(cell, runs)}
+    return [cell for folder, cell in cells.items() if folder not in tried]
 
 
 def can_start(cell: Cell, runs: Path) -> bool:
-    """Whether the adapter that it starts from is there."""
+    """Whether the adapter that the cell starts from exists."""
+    recipe = cell.loaded.recipe
+    if not recipe.start_from:
+        return True
     try:
-        return not _start(cell) or bool(find_adapter(str(_start(cell)), runs, cell.loaded.recipe))
+        return bool(find_adapter(recipe.start_from, runs, recipe))
     except RecipeError:
         return False
 
 
-def _start(cell: Cell) -> str | None:
-    return cell.loaded.recipe.start_from
-
-
-def missing(rep: Reproduction, runs: Path, taken: Mapping[tuple[str, str], Taken]) -> Plan:
-    """The cells that neither runs nor results have whole, each with the seeds that the results do not have."""
+def missing(rep: Reproduction, runs: Path, taken: Mapping[CellKey, RecordedSeeds]) -> Plan:
+    """The cells that are not complete, each with the seeds that the results do not hold."""
     cells = []
     for key, cell in rep.cells.items():
-        left = [seed for seed in cell.loaded.recipe.seeds if seed not in taken[key].seeds]
-        if left == list(cell.loaded.recipe.seeds):
+        left = [seed for seed in cell.seeds if seed not in taken[key].seeds]
+        if left == list(cell.seeds):
             cells.append(cell)
-        elif left and len(finished_seeds(cell, runs)) < len(cell.loaded.recipe.seeds):
+        elif left and len(finished_seeds(cell, runs)) < len(cell.seeds):
             overrides = (*cell.overrides, f"seeds={left}")
-            cells.append(
-                replace(cell, overrides=overrides, loaded=build(cell.loaded.path, overrides))
-            )
+            loaded = build(cell.loaded.path, overrides)
+            cells.append(replace(cell, overrides=overrides, loaded=loaded))
     return replace(rep.plan, cells=tuple(cells))
 
 
-def _marked(row: PaperRow) -> str:
-    return " ".join(filter(None, [row.label + row.marks, row.params]))
+@dataclass(frozen=True)
+class _Lines:
+    """Makes the lines of a table from run folders, results and states."""
 
+    rep: Reproduction
+    runs: Path
+    recorded: Mapping[CellKey, RecordedSeeds]
+    states: Mapping[CellKey, str]
 
-def _line(
-    rep: Reproduction,
-    row: str,
-    runs: Path,
-    taken: Mapping[tuple[str, str], Taken],
-    states: Mapping[Any, str],
-) -> Line:
-    of, entries = rep.table.rows[row], {}
-    for name in rep.columns:
-        column = rep.table.columns[name]
-        at = of.values[list(rep.table.columns).index(name)]
-        printed = (
-            (at.value, at.spread if at.spread is not None else column.spread)
-            if at
-            else (None, None)
+    def line(self, row: str) -> PaperLine:
+        of_row = self.rep.table.rows[row]
+        entries: dict[str, PaperEntry] = {}
+        for name in self.rep.columns:
+            entries[name] = self._entry(row, name, entries)
+        return PaperLine(
+            row=row,
+            label=of_row.label,
+            marks=of_row.marks,
+            method=of_row.method_name,
+            params=of_row.params,
+            misfit=of_row.misfit,
+            trainable=self._trainable(row),
+            entries=entries,
         )
-        key = (row, rep.run_of(name))
+
+    def _trainable(self, row: str) -> tuple[int, ...]:
+        found = []
+        for key, cell in self.rep.cells.items():
+            if key[0] == row:
+                count = trainable(folder_of(cell.loaded, self.runs))
+                found.append(count or self.recorded[key].trainable)
+        return tuple(dict.fromkeys(count for count in found if count is not None))
+
+    def _entry(self, row: str, name: str, before: Mapping[str, PaperEntry]) -> PaperEntry:
+        """The entry of a row in a column. before: those of the columns to its left."""
+        table = self.rep.table
+        column = table.columns[name]
+        printed = self._printed(row, name)
         if column.average:
-            over = [c for c in rep.table.columns if rep.table.columns[c].metric]
-            enough = all(c in entries for c in over)
-            entries[name] = (
-                average(entries, over, printed, rep.comparable)
-                if enough
-                else Entry(printed=printed[0], printed_spread=printed[1], state="not all columns")
-            )
-        elif column.metric is None or key not in rep.cells:
-            why = "not measured" if column.metric is None else rep.absent.get(key, "no recipe")
-            entries[name] = Entry(printed=printed[0], printed_spread=printed[1], state=why)
+            over = [key for key, other in table.columns.items() if other.metric]
+            return average(printed, before, over)
+        if column.metric is None:
+            return printed.without_ours("not measured")
+        key = (row, table.run_of(name))
+        if key not in self.rep.cells:
+            return printed.without_ours(self.rep.absent.get(key, "no recipe"))
+        return self._measured(key, column, printed)
+
+    def _printed(self, row: str, name: str) -> PrintedNumber:
+        table = self.rep.table
+        column = table.columns[name]
+        found = table.rows[row].values[list(table.columns).index(name)]
+        value = None
+        spread = None
+        if found is not None:
+            value = found.value
+            spread = found.spread
+            if spread is None:
+                spread = column.spread
+        return PrintedNumber(value, spread, table.statistic, self.rep.comparable)
+
+    def _measured(self, key: CellKey, column: PaperColumn, printed: PrintedNumber) -> PaperEntry:
+        cell = self.rep.cells[key]
+        taken = self.recorded[key]
+        here = finished_seeds(cell, self.runs)
+        seeds = {**taken.seeds, **here}
+        sources = []
+        if here:
+            sources.append(str(folder_of(cell.loaded, self.runs)))
+        if set(taken.seeds) - set(here):
+            sources += taken.files
+        if len(seeds) == len(cell.seeds):
+            state = "done" if here else "taken"
         else:
-            entries[name] = _entry(
-                rep, rep.cells[key], name, printed, runs, taken[key], states.get(key)
-            )
-    mine = [key for key in rep.cells if key[0] == row]
-    counts = [
-        trainable(folder_of(rep.cells[key].loaded, runs)) or taken[key].trainable for key in mine
-    ]
-    return Line(
-        row=row,
-        label=of.label,
-        marks=of.marks,
-        method=of.method_name,
-        params=of.params,
-        misfit=of.misfit,
-        trainable=tuple(dict.fromkeys(n for n in counts if n is not None)),
-        entries=entries,
-    )
+            state = self.states.get(key, "waiting")
+        found = [seeds[seed] for seed in cell.seeds if seed in seeds]
+        values = _scores(found, column)
+        return printed.with_ours(values, len(cell.seeds), state, sources)
 
 
-def _entry(
-    rep: Reproduction,
-    cell: Cell,
-    column: str,
-    printed: tuple[float | None, float | None],
-    runs: Path,
-    taken: Taken,
-    state: str | None,
-) -> Entry:
-    of = rep.table.columns[column]
-    split, _, metric = (of.metric or "").rpartition("/")
-    here = finished_seeds(cell, runs)
-    seeds = {**taken.seeds, **here}
-    values = [
-        seeds[s].scores.get(split, {}).get(metric, math.nan)
-        for s in cell.loaded.recipe.seeds
-        if s in seeds
-    ]
-    values = [value * of.scale for value in values if math.isfinite(value)]
-    sources = [
-        *([str(folder_of(cell.loaded, runs))] if here else []),
-        *(taken.files if set(taken.seeds) - set(here) else []),
-    ]
-    wanted, whole = len(cell.loaded.recipe.seeds), len(seeds) == len(cell.loaded.recipe.seeds)
-    said = ("done" if here else "taken") if whole else state or "waiting"
-    return entry(values, wanted, printed, rep.table.statistic, rep.comparable, said, sources)
+def _scores(seeds: Sequence[SeedResult], column: PaperColumn) -> list[float]:
+    """The finite scores of the column, in the paper's unit."""
+    split, _, metric = (column.metric or "").rpartition("/")
+    values = [seed.scores.get(split, {}).get(metric, math.nan) for seed in seeds]
+    return [value * column.scale for value in values if math.isfinite(value)]
 
 
-def take(rep: Reproduction, folder: Path) -> dict[tuple[str, str], Taken]:
-    """What the files of results in that folder hold of each cell: those of the same recipe and values."""
-    known = [(path, result, _recipe_of(result)) for path, result in read_results(folder)]
-    taken = {key: Taken() for key in rep.cells}
+def recorded(rep: Reproduction, folder: Path) -> dict[CellKey, RecordedSeeds]:
+    """The seeds of each cell in the files of results in that folder.
+
+    A file counts for the cells with its recipe and its values.
+    """
+    results = [(path, result, _recipe_of(result)) for path, result in load_results(folder)]
+    found = {key: RecordedSeeds() for key in rep.cells}
     for key, cell in rep.cells.items():
-        for path, result, recipe in known:
-            if (
-                recipe is not None
-                and result.recipe == cell.loaded.name
-                and _same(cell, recipe, result)
-            ):
-                mine = {s.seed: s for s in result.seeds if s.seed in cell.loaded.recipe.seeds}
-                taken[key].seeds |= mine
-                taken[key].files += [str(path)] if mine else []
-                taken[key].trainable = result.counts.trainable
-    return taken
+        for path, result, recipe in results:
+            if recipe is None or result.recipe != cell.loaded.name:
+                continue
+            if not _is_same_run(cell, recipe, result):
+                continue
+            seeds = {s.seed: s for s in result.seeds if s.seed in cell.seeds}
+            found[key].seeds |= seeds
+            if seeds:
+                found[key].files.append(str(path))
+            found[key].trainable = result.counts.trainable
+    return found
 
 
-def read_results(folder: Path) -> list[tuple[Path, Result]]:
-    """Every file below `folder` that is the result of a run; what else lies there is left alone."""
+def load_results(folder: Path) -> list[tuple[Path, Result]]:
+    """Every file below `folder` that is the result of a run; other files are ignored."""
     found = []
-    for path in sorted(folder.rglob("*.json")) if folder.is_dir() else ():
+    for path in sorted(folder.rglob("*.json")):
         try:
             found.append((path, Result.read(path)))
         except DataError as error:
@@ -227,12 +255,10 @@ def read_results(folder: Path) -> list[tuple[Path, Result]]:
 
 
 def _recipe_of(result: Result) -> Recipe | None:
-    """None where its values are of no recipe that there is now."""
+    """None where its values are no longer a valid recipe."""
     values = json.loads(json.dumps(result.recipe_values))
-    if "max_new_tokens" in (
-        before := values.get("evaluate", {})
-    ):  # until `decode` had it; it says nothing of a label
-        before.pop("max_new_tokens")
+    # results from before `decode` have this key, which has no meaning for a classification
+    values.get("evaluate", {}).pop("max_new_tokens", None)
     try:
         return compose(values)
     except LorakitError as error:
@@ -240,29 +266,35 @@ def _recipe_of(result: Result) -> Recipe | None:
         return None
 
 
-def _same(cell: Cell, recipe: Recipe, result: Result) -> bool:
-    """The same values, wherever data and checkpoint lie."""
-    mine, theirs = (what_matters(r.plain()) for r in (cell.loaded.recipe, recipe))
-    for values in (mine, theirs):
-        values["data"] = {k: v for k, v in values["data"].items() if k not in ("path", "revision")}
-    if mine["model"] != theirs["model"] and Path(cell.loaded.recipe.model.name).is_dir():
-        theirs["model"] = {k: v for k, v in theirs["model"].items() if k != "revision"}
-        theirs["model"]["name"] = mine["model"]["name"]
-        return mine == theirs and _parameters(cell.loaded.recipe) == result.counts.total
-    return mine == theirs
+def _is_same_run(cell: Cell, recipe: Recipe, result: Result) -> bool:
+    """Whether the values are the same, apart from the paths of data and checkpoint."""
+    mine = _without_data_path(cell.loaded.recipe)
+    theirs = _without_data_path(recipe)
+    local = Path(cell.loaded.recipe.model.name).is_dir()
+    if mine["model"] == theirs["model"] or not local:
+        return mine == theirs
+    # a folder and a name on the hub are the same checkpoint if the shapes have the same parameters
+    model = {k: v for k, v in theirs["model"].items() if k != "revision"}
+    theirs["model"] = model | {"name": mine["model"]["name"]}
+    return mine == theirs and _parameters(cell.loaded.recipe) == result.counts.total
+
+
+def _without_data_path(recipe: Recipe) -> dict[str, Any]:
+    values = what_matters(recipe.plain())
+    data = {k: v for k, v in values["data"].items() if k not in ("path", "revision")}
+    return values | {"data": data}
 
 
 def _parameters(recipe: Recipe) -> int:
-    return _count(recipe.model.model_dump_json(), recipe.task.head.value, tuple(recipe.task.labels))
+    labels = tuple(recipe.task.labels)
+    return _count(recipe.model.model_dump_json(), recipe.task.head.value, labels)
 
 
 @cache
 def _count(model: str, head: str, labels: Sequence[str]) -> int:
-    """Of a base, from its shapes alone: whether a folder can be the checkpoint that a result names."""
+    """The number of parameters of a base, from the shapes in its files."""
     from lorakit.bases.outline import outline
     from lorakit.models import Model
 
-    return sum(
-        p.numel()
-        for p in outline(Model.model_validate_json(model), head, labels).model.parameters()
-    )
+    found = outline(Model.model_validate_json(model), head, labels)
+    return sum(parameter.numel() for parameter in found.model.parameters())

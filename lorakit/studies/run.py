@@ -1,8 +1,8 @@
-"""A study: every cell is one `lorakit train` into the run folder that the command would use by itself.
+"""The runs of a study: each cell is one `lorakit train` into the run folder of that command.
 
-So a cell is whole when that run is, whoever trained it; one that is whole is not started again, and one that was cut
-off goes on as the command does. runs/NAME/ holds study.json, study.md, scores.svg, report.html, and cells/ with a log
-for each run.
+So a cell is done when that run is, whoever trained it. A cell that is done is not started again,
+and one that was stopped resumes as the command does. runs/NAME/ holds study.json, study.md,
+scores.svg, report.html, and cells/ with the log of each run.
 """
 
 from __future__ import annotations
@@ -12,19 +12,22 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from lorakit.errors import DataError, InputError, RecipeError
 from lorakit.models import TRUST_FLAG, is_trusted
 from lorakit.runs.finished import intact_seed
-from lorakit.runs.folder import folder_of, make_folder, read_lines, seed_folder
-from lorakit.runs.result import Result, SeedResult
-from lorakit.studies.grid import Cell, Plan, load_study
-from lorakit.studies.launchers import Task, launchers
-from lorakit.studies.launchers._base import STOPPED
-from lorakit.studies.page import Seen, mean_norms, write_study_page
-from lorakit.studies.report import CellResult, State, StudyResult, write_study
+from lorakit.runs.folder import folder_of, make_folder, seed_folder
+from lorakit.runs.lines import read_lines
+from lorakit.runs.result import Result, SeedResult, write_whole
+from lorakit.studies.launchers import STOPPED, Alive, Task, launchers
+from lorakit.studies.page import RunView, mean_norms, write_study_page
+from lorakit.studies.plan import Cell, Plan, load_study
+from lorakit.studies.plot import plot
+from lorakit.studies.result import CellResult, State, StudyResult
+from lorakit.studies.tables import state_table, study_table
 
 log = logging.getLogger(__name__)
 
@@ -32,28 +35,45 @@ Watch = Callable[[StudyResult], None]
 PROGRAM = (sys.executable, "-m", "lorakit")
 
 
+@dataclass(frozen=True)
+class CellState:
+    """A cell with what its files and its launcher say."""
+
+    cell: Cell
+    task: Task
+    run: Path
+    seeds: Mapping[int, SeedResult]
+    """The finished ones."""
+    alive: Alive | None
+    """None where no launcher has it."""
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.seeds) == len(self.cell.seeds)
+
+
 def run_study(
     plan: Plan, runs: Path, launcher: str, at_once: int | None, watch: Watch
 ) -> StudyResult:
-    """Start every cell that is not whole and not under way. Returns when all have ended (local) or are queued (slurm).
+    """Start every cell that is neither done nor running nor queued.
 
-    watch: given the study whenever a cell starts or ends. KeyboardInterrupt: the cells were stopped, and can go on.
+    Returns when all have ended (local) or are queued (slurm). watch: called with the result
+    whenever a cell starts or ends.
+
+    KeyboardInterrupt: the cells were stopped; they resume when the study is run again.
     """
-    chosen, folder = launchers.get(launcher), study_folder(plan, runs)
+    chosen = launchers.get(launcher)
+    folder = study_folder(plan, runs)
     make_folder(folder / "cells")
-    before = look(plan, runs)
-    todo = [
-        task_of(cell, plan, runs)
-        for cell, found in zip(plan.cells, before.cells, strict=True)
-        if found.state not in ("done", "running") and not found.note.startswith("job ")
-    ]
+    before = _states(plan, runs)
+    todo = [state.task for state in before if not state.is_done and state.alive is None]
 
     def changed() -> None:
         now = look(plan, runs)
-        write_study(folder, now, drawn=False)
+        _write_json(folder, now)
         watch(now)
 
-    watch(before)
+    watch(_result(plan, before))
     try:
         chosen.launch(todo, plan.name, at_once, plan.study.slurm, changed)
     finally:
@@ -64,47 +84,65 @@ def run_study(
 
 
 def look(plan: Plan, runs: Path) -> StudyResult:
-    """The study as it stands, from its files and from who runs them; nothing is started or written."""
-    tasks = [task_of(cell, plan, runs) for cell in plan.cells]
-    seeds = [finished_seeds(cell, runs) for cell in plan.cells]
-    open_ = [
-        task
-        for cell, task, found in zip(plan.cells, tasks, seeds, strict=True)
-        if len(found) < len(_seeds(cell))
-    ]
-    alive = {
-        task: words
-        for name in launchers.names()
-        for task, words in launchers.get(name).alive(open_).items()
-    }
-    cells = (
-        _result(cell, runs, task, found, alive.get(task, ""))
-        for cell, task, found in zip(plan.cells, tasks, seeds, strict=True)
-    )
+    """The present state of the study; nothing is started or written."""
+    return _result(plan, _states(plan, runs))
+
+
+def _result(plan: Plan, states: list[CellState]) -> StudyResult:
     return StudyResult(
         name=plan.name,
         file=str(plan.path),
         about=plan.study.about,
         axes=plan.axes,
-        cells=tuple(cells),
+        cells=tuple(_cell_result(state) for state in states),
     )
 
 
+def _states(plan: Plan, runs: Path) -> list[CellState]:
+    tasks = [task_of(cell, plan, runs) for cell in plan.cells]
+    seeds = [finished_seeds(cell, runs) for cell in plan.cells]
+    rows = list(zip(plan.cells, tasks, seeds, strict=True))
+    unfinished = [task for cell, task, found in rows if len(found) < len(cell.seeds)]
+    alive: dict[Task, Alive] = {}
+    for name in launchers.names():
+        alive |= launchers.get(name).alive(unfinished)
+    return [
+        CellState(cell, task, folder_of(cell.loaded, runs), found, alive.get(task))
+        for cell, task, found in rows
+    ]
+
+
+def write_study(folder: Path, study: StudyResult) -> None:
+    """Write study.json, study.md with both tables, and scores.svg where there is a plot."""
+    _write_json(folder, study)
+    parts = [state_table(study).markdown(), study_table(study).markdown()]
+    drawn = plot(study)
+    if drawn is not None:
+        write_whole(folder / "scores.svg", drawn.document)
+        parts.append(f"![{drawn.title}](scores.svg)")
+    write_whole(folder / "study.md", f"# {study.name}\n\n" + "\n\n".join(parts) + "\n")
+
+
+def _write_json(folder: Path, study: StudyResult) -> None:
+    write_whole(folder / "study.json", study.model_dump_json(indent=2) + "\n")
+
+
 def write_page_of(folder: Path, study: StudyResult) -> Path:
-    """The study's page, from its result and the folders of its runs."""
+    """Write the study's page, from its result and the folders of its runs. Returns its path."""
     try:
         text = Path(study.file).read_text(encoding="utf-8")
     except (OSError, ValueError):
         text = ""
-    return write_study_page(
-        folder, study, {cell.label: _seen(cell, folder) for cell in study.cells}, text
-    )
+    views = {cell.label: _view(cell, folder) for cell in study.cells}
+    return write_study_page(folder, study, views, text)
 
 
 def redraw(folder: Path) -> StudyResult:
-    """The study of that folder as it stands now, its tables, pictures and page written anew; nothing is started.
+    """Write the tables, pictures and page of a study again, in its present state.
 
-    Where its file is gone or no study any more, as it stood. DataError: the folder holds none.
+    Where the study's file no longer exists or is no longer valid, the recorded state is used.
+
+    DataError: the folder does not hold a study.
     """
     study = StudyResult.read(folder / "study.json")
     with contextlib.suppress(RecipeError):
@@ -114,18 +152,25 @@ def redraw(folder: Path) -> StudyResult:
     return study
 
 
-def _seen(cell: CellResult, folder: Path) -> Seen:
+def _view(cell: CellResult, folder: Path) -> RunView:
     run = Path(cell.run)
-    seeds = {seed: _whole_seed(seed_folder(run, seed)) for seed in cell.scores}
-    logs = {seed: read_lines(seed_folder(run, seed) / "metrics.jsonl") for seed in cell.scores}
-    norms = mean_norms([found.delta_norms for found in seeds.values() if found is not None])
-    try:
-        result = Result.read(run / "result.json")
-    except DataError:  # not whole yet
-        result = None
+    folders = {seed: seed_folder(run, seed) for seed in cell.scores}
+    logs = {seed: read_lines(path / "metrics.jsonl") for seed, path in folders.items()}
+    results = [_finished_seed(path) for path in folders.values()]
+    norms = mean_norms([result.delta_norms for result in results if result is not None])
     page = run / "report.html"
-    where = quote(os.path.relpath(page, folder).replace(os.sep, "/")) if page.is_file() else None
-    return Seen(logs, norms, result, where)
+    link = None
+    if page.is_file():
+        link = quote(os.path.relpath(page, folder).replace(os.sep, "/"))
+    return RunView(logs, norms, _run_result(run), link)
+
+
+def _run_result(run: Path) -> Result | None:
+    """None until the run is complete."""
+    try:
+        return Result.read(run / "result.json")
+    except DataError:
+        return None
 
 
 def study_folder(plan: Plan, runs: Path) -> Path:
@@ -133,21 +178,22 @@ def study_folder(plan: Plan, runs: Path) -> Path:
 
 
 def task_of(cell: Cell, plan: Plan, runs: Path) -> Task:
-    """The command of a cell; its files are called as its run folder is."""
-    trusts = (TRUST_FLAG,) if is_trusted() else ()
-    command = (*PROGRAM, "train", cell.recipe, *cell.overrides, "--runs", str(runs), *trusts)
+    """The command of a cell. Its files are named after its run folder."""
+    command = (*PROGRAM, "train", cell.recipe, *cell.overrides, "--runs", str(runs))
+    if is_trusted():
+        command += (TRUST_FLAG,)
     return Task(command, study_folder(plan, runs) / "cells" / folder_of(cell.loaded, runs).name)
 
 
 def finished_seeds(cell: Cell, runs: Path) -> Mapping[int, SeedResult]:
-    """Those of the cell's seeds that were trained to their end."""
+    """The finished ones of the cell's seeds."""
     run = folder_of(cell.loaded, runs)
-    found = {seed: _whole_seed(seed_folder(run, seed)) for seed in _seeds(cell)}
+    found = {seed: _finished_seed(seed_folder(run, seed)) for seed in cell.seeds}
     return {seed: result for seed, result in found.items() if result is not None}
 
 
-def _whole_seed(folder: Path) -> SeedResult | None:
-    """As `intact_seed`; a damaged one counts as not trained, and the command that trains it says what is wrong."""
+def _finished_seed(folder: Path) -> SeedResult | None:
+    """None as well where the seed is damaged: training it again reports what is wrong."""
     try:
         return intact_seed(folder)
     except InputError as error:
@@ -155,64 +201,59 @@ def _whole_seed(folder: Path) -> SeedResult | None:
         return None
 
 
-def _seeds(cell: Cell) -> tuple[int, ...]:
-    return cell.loaded.recipe.seeds
-
-
-def _result(
-    cell: Cell, runs: Path, task: Task, seeds: Mapping[int, SeedResult], alive: str
-) -> CellResult:
-    record, recipe = task.record(), cell.loaded.recipe
-    state, note = _state(task, len(seeds) == len(recipe.seeds), alive)
-    failed = [
-        f"check failed: seed {n}, {c.name}"
-        for n, found in seeds.items()
-        for c in found.checks
-        if not c.passed
-    ]
+def _cell_result(found: CellState) -> CellResult:
+    cell = found.cell
+    task = cell.loaded.recipe.task
+    record = found.task.record()
+    state, note = _state(found)
+    notes = [note]
+    for seed, result in found.seeds.items():
+        failed = [check.name for check in result.checks if not check.passed]
+        notes += [f"check failed: seed {seed}, {name}" for name in failed]
     return CellResult(
         label=cell.label,
         recipe=cell.recipe,
         overrides=cell.overrides,
         point=cell.point,
-        run=str(folder_of(cell.loaded, runs)),
-        log=str(task.log) if task.log.is_file() else None,
+        run=str(found.run),
+        log=str(found.task.log) if found.task.log.is_file() else None,
         state=state,
-        note="; ".join([*([note] if note else []), *failed]),
+        note="; ".join(filter(None, notes)),
         attempts=record.attempt if record else 0,
-        metric=(recipe.task.eval_splits[0], recipe.task.primary),
-        seeds=recipe.seeds,
-        scores={seed: found.scores for seed, found in seeds.items()},
-        seconds=sum(found.seconds.get("whole", 0.0) for found in seeds.values()),
-        trainable=trainable(folder_of(cell.loaded, runs)),
+        metric=(task.eval_splits[0], task.primary),
+        seeds=cell.seeds,
+        scores={seed: result.scores for seed, result in found.seeds.items()},
+        seconds=sum(result.seconds.get("whole", 0.0) for result in found.seeds.values()),
+        trainable=trainable(found.run),
     )
 
 
 def trainable(run: Path) -> int | None:
-    """Parameters that a run trained; None until it is whole."""
-    try:
-        return Result.read(run / "result.json").counts.trainable
-    except DataError:
+    """The number of parameters that a run trained; None until it is complete."""
+    result = _run_result(run)
+    if result is None:
         return None
+    return result.counts.trainable
 
 
-def _state(task: Task, whole: bool, alive: str) -> tuple[State, str]:
-    """What is on the disk comes first, then who runs it, then how the last attempt ended."""
-    record = task.record()
-    if whole:
+def _state(found: CellState) -> tuple[State, str]:
+    """The files decide first, then the launcher, then how the last attempt ended."""
+    record = found.task.record()
+    if found.is_done:
         return "done", ""
-    if alive == "running":
+    if found.alive is not None and found.alive.state == "running":
         return "running", ""
-    if alive:
-        return "waiting", alive.removeprefix("waiting: ")
+    if found.alive is not None:
+        return "waiting", found.alive.note
     if record is None:
-        return (
-            ("stopped", "its job left the queue before it began")
-            if task.job.is_file()
-            else ("waiting", "")
-        )
+        if found.task.job.is_file():
+            return "stopped", "its job left the queue before it started"
+        return "waiting", ""
     if record.ended is None:
-        return "stopped", "cut off without a word: killed, or its machine went away"
+        return "stopped", "ended without a report: it was killed, or its machine went down"
     if record.code in STOPPED:
         return "stopped", record.error
-    return ("failed", record.error) if record.code else ("waiting", "")
+    if record.code:
+        return "failed", record.error
+    # it ended without an error, but not all seeds are finished: the study has more of them now
+    return "waiting", ""

@@ -1,8 +1,9 @@
-"""`lorakit check`: everything but train. Works on shapes alone where the weights are not at hand."""
+"""`lorakit check`: everything before the first training step, without weights if there are none."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,6 @@ from lorakit.bases.tokenizer import load_tokenizer
 from lorakit.batches import IGNORE, Encoded, encode
 from lorakit.errors import DataUnavailable, ModelError
 from lorakit.evaluation.answers import read_splits, scored_splits
-from lorakit.events import HeadView
 from lorakit.methods import Attachment
 from lorakit.models import Model
 from lorakit.nn.linear import features
@@ -25,75 +25,92 @@ from lorakit.nn.settings import setting
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.objects import Examiner, attach, counts_of
 from lorakit.runs.result import Counts
-from lorakit.tasks import Head
+from lorakit.tasks import Example, Head
 from lorakit.training.plan import Shares, epoch_batches, share, steps_per_epoch
 from lorakit.training.refuse import refuse_no_rate
-from lorakit.verbs.heads import head_view, warn_other_order
+from lorakit.verbs.heads import HeadView, head_view, warn_other_order
 from lorakit.verbs.rehearse import refuse_looking_ahead
 
+MIB = 2**20
+READ_LIMIT_BYTES = 4 * 2**30
+"""Size of the weights up to which every number is checked to be finite; it takes some seconds."""
+BYTES_PER_NUMBER = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "nf4": 0.516}
+"""NF4 with double quantization takes 4.127 bits (QLoRA, section 3)."""
 ACTIVATIONS = 11
-"""Numbers saved for the backward pass per token, layer and hidden unit: two norm inputs, q, k, v, attention out, the
-MLP's four, and LoRA's input (measured 10.3 to 11.3 on frozen encoders without dropout)."""
+"""Numbers saved for the backward pass per token, layer and hidden unit: two norm inputs, q, k, v,
+attention output, the MLP's four, and LoRA's input (10.3 to 11.3 were measured on frozen encoders
+without dropout)."""
+ACTIVATIONS_RECOMPUTED = 1
+"""The same with gradient checkpointing: the input of the layer."""
+LOGITS = 3
+"""Numbers held per logit of a causal model: itself, its softmax and its gradient."""
+BYTES_PER_TRAINED = 16
+"""fp32 weight, gradient and the two moments of Adam."""
+DEFAULT_LAYERS = 12
+"""Assumed where the configuration does not give a number of layers."""
+UNLIMITED_STEPS = 10**12
 
 
 @dataclass
 class Checked:
-    """What a run of the recipe would be. `missing`: what could not be looked at, and why."""
+    """What training with the recipe would involve."""
 
     attachment: Attachment
     counts: Counts
     rows: dict[str, int] = field(default_factory=dict)
+    """Split -> number of examples."""
     steps: int | None = None
     warmup_steps: int | None = None
     shares: Shares | None = None
     sample: list[tuple[str, bool]] = field(default_factory=list)
-    """The first example of the first batch: (token text, is it trained or read by the head)."""
+    """First example of the first batch: token texts, and whether the loss is computed on each."""
     cut: int = 0
+    """Number of training examples that reach data.max_length."""
     memory_mib: dict[str, float] = field(default_factory=dict)
     adapter_mib: float = 0.0
     missing: list[str] = field(default_factory=list)
+    """What could not be checked, because it is not on this machine or too large."""
     head: HeadView | None = None
 
 
 def check(recipe: Recipe, processes: int = 1) -> Checked:
-    """Sites, counts, steps, one batch, memory. Raises what training would raise before its first step."""
+    """Sites, counts, steps, a batch and memory. Raises what training would raise at its start."""
     shares = share(recipe.train.global_batch_size, recipe.train.micro_batch_size, processes)
-    base = outline(recipe.model, recipe.task.head.value, recipe.task.labels)
+    base = outline(*recipe.base())
     if recipe.task.head is Head.CAUSAL:
         refuse_looking_ahead(base)
     attachment = attach(recipe, base)
     checked = Checked(attachment, counts_of(attachment), shares=shares)
     checked.head = head_view(recipe, base, attachment)
     warn_other_order(checked.head)
-    checked.adapter_mib = (checked.counts.trainable + checked.counts.fresh) * 4 / 2**20
-    _look_at_weights(recipe.model, checked)
-    encoded = _look_at_data(recipe, checked, base.model)
+    saved = checked.counts.trainable + checked.counts.fresh
+    checked.adapter_mib = saved * BYTES_PER_NUMBER["fp32"] / MIB
+    _check_weights(recipe.model, checked)
+    encoded = _check_data(recipe, checked, base.model)
     length = max((e.length for e in encoded), default=recipe.data.max_length)
     stored = quantizable(base) if recipe.model.quantize else 0
     checked.memory_mib = memory(recipe, base.config, checked.counts, shares.micro * length, stored)
     return checked
 
 
-LARGEST_READ = 4 * 2**30
-"""Bytes of weights that are read to find numbers that are not finite: some seconds."""
-
-
-def _look_at_weights(spec: Model, checked: Checked) -> None:
-    """ModelError: a number is not finite. Shapes and names were compared with the files' headers before."""
+def _check_weights(spec: Model, checked: Checked) -> None:
+    """ModelError: a number is not finite. `outline` has compared names and shapes already."""
     files = weight_files(spec, local=True)
     if not files:
         checked.missing.append(
             f"the weights of {spec.name}, which are not on this machine as safetensors"
         )
-    elif sum(file.stat().st_size for file in files) > LARGEST_READ:
+    elif sum(file.stat().st_size for file in files) > READ_LIMIT_BYTES:
         checked.missing.append(
-            f"the numbers of {spec.name}'s weights, which are more than 4 GiB; training looks at them"
+            f"whether the weights of {spec.name} are finite, because they are larger than "
+            f"{READ_LIMIT_BYTES // 2**30} GiB; training checks it"
         )
     else:
         refuse_files_not_finite(spec)
 
 
-def _look_at_data(recipe: Recipe, checked: Checked, shapes: Any) -> list[Encoded]:
+def _check_data(recipe: Recipe, checked: Checked, shapes: Any) -> list[Encoded]:
+    """The encoded training examples; [] where the data or the tokenizer is not available."""
     try:
         splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
     except DataUnavailable as error:
@@ -102,81 +119,101 @@ def _look_at_data(recipe: Recipe, checked: Checked, shapes: Any) -> list[Encoded
         checked.missing.append(str(error))
         return []
     checked.rows = {split: len(rows) for split, rows in splits.items()}
-    per_epoch = steps_per_epoch(
-        checked.rows[recipe.task.train_split], recipe.train.global_batch_size
-    )
-    checked.steps = min(
-        recipe.train.max_steps or 10**12, max(1, round(recipe.train.epochs * per_epoch))
-    )
-    refuse_no_rate(recipe.train, checked.steps)
-    warmup = recipe.train.warmup
-    checked.warmup_steps = int(warmup) if warmup >= 1 else -int(-warmup * checked.steps // 1)
+    _plan_steps(recipe, checked)
     try:
         tokenizer = load_tokenizer(recipe.model)
     except ModelError as error:
         checked.missing.append(str(error))
         return []
     refuse_shifted(shapes, tokenizer, recipe.model.name, weight_files(recipe.model, local=True))
-    scored = {split: splits[split] for split in scored_splits(recipe.task)}
-    Examiner(recipe, tokenizer, shapes.config, scored)  # what fits not
-    encoded = encode(splits[recipe.task.train_split], tokenizer, recipe.task.head, recipe.data)
-    order = epoch_batches(
-        [e.length for e in encoded], recipe.train.global_batch_size, recipe.seeds[0], 0, True
-    )
-    checked.sample = _tokens(encoded[order[0][0]], tokenizer, recipe.task.head)
-    checked.cut = sum(e.length >= recipe.data.max_length for e in encoded)
+    return _check_examples(recipe, checked, splits, (tokenizer, shapes.config))
+
+
+def _plan_steps(recipe: Recipe, checked: Checked) -> None:
+    train = recipe.train
+    rows = checked.rows[recipe.task.train_split]
+    per_epoch = steps_per_epoch(rows, train.global_batch_size)
+    planned = max(1, round(train.epochs * per_epoch))
+    checked.steps = min(train.max_steps or UNLIMITED_STEPS, planned)
+    refuse_no_rate(train, checked.steps)
+    if train.warmup >= 1:
+        checked.warmup_steps = int(train.warmup)
+    else:
+        checked.warmup_steps = math.ceil(train.warmup * checked.steps)
+
+
+def _check_examples(
+    recipe: Recipe,
+    checked: Checked,
+    splits: Mapping[str, Sequence[Example]],
+    read_by: tuple[Any, Any],
+) -> list[Encoded]:
+    tokenizer, config = read_by
+    task = recipe.task
+    # raises for examples that do not fit the model
+    Examiner(recipe, tokenizer, config, {split: splits[split] for split in scored_splits(task)})
+    encoded = encode(splits[task.train_split], tokenizer, task.head, recipe.data)
+    lengths = [e.length for e in encoded]
+    order = epoch_batches(lengths, recipe.train.global_batch_size, recipe.seeds[0], 0, True)
+    checked.sample = _tokens(encoded[order[0][0]], tokenizer, task.head)
+    checked.cut = sum(length >= recipe.data.max_length for length in lengths)
     return encoded
 
 
 def _tokens(item: Encoded, tokenizer: Any, head: Head) -> list[tuple[str, bool]]:
     ids = item.inputs["input_ids"]
-    trained = (
-        [label != IGNORE for label in item.trains] if head is Head.CAUSAL else [False] * len(ids)
-    )
+    trained = [False] * len(ids)
+    if head is Head.CAUSAL:
+        trained = [label != IGNORE for label in item.trains]
     return [(tokenizer.decode([token]), mark) for token, mark in zip(ids, trained, strict=True)]
 
 
-BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "nf4": 0.516}
-"""Per number; NF4 with double quantization has 4.127 bits (QLoRA, section 3)."""
-
-
 def quantizable(base: Base) -> int:
-    """Numbers in the linear layers that `model.quantize` stores in fewer bits: all but the head."""
-    head = base.model.get_output_embeddings()  # type: ignore[operator]
-    linear = {
-        name: m
-        for name, m in base.model.named_modules()
-        if isinstance(m, nn.Linear) and m is not head
-    }
+    """Number of weights in the layers that `model.quantize` stores in fewer bits.
+
+    They are all linear layers but the head.
+    """
+    output: Any = base.model
+    head = output.get_output_embeddings()
     kept = base.newly_initialised | base.head
-    return sum(math.prod(features(m)) for name, m in linear.items() if f"{name}.weight" not in kept)
+    total = 0
+    for name, module in base.model.named_modules():
+        if not isinstance(module, nn.Linear) or module is head or f"{name}.weight" in kept:
+            continue
+        total += math.prod(features(module))
+    return total
 
 
 def memory(
     recipe: Recipe, config: Any, counts: Counts, tokens: int, stored: int = 0
 ) -> dict[str, float]:
-    """MiB, from counts: what is frozen in its dtype, what trains with gradient and Adam's two moments in fp32, and the
-    activations of one micro batch of `tokens` tokens. stored: numbers that are quantized. An estimate: attention's
-    own buffers come on top."""
-    dtype = BYTES[recipe.model.dtype]
-    size = 4 if recipe.train.precision in ("fp32", "auto") else 2
+    """An estimate of the memory of a training step, in MiB, from counts.
+
+    It is the frozen weights in their dtype, the trained ones with gradient and Adam's two moments
+    in fp32, and the activations of one micro batch of `tokens` tokens. Attention's own buffers come
+    on top. stored: number of weights that are quantized.
+    """
+    dtype = BYTES_PER_NUMBER[recipe.model.dtype]
     trained = counts.trainable + counts.fresh
-    inside = (
-        counts.trainable if counts.sites == 0 else 0
-    )  # a method without sites trains some of the base's own
+    # a method without sites trains some of the base's own weights
+    inside = counts.trainable if counts.sites == 0 else 0
     frozen = counts.total - counts.fresh - inside
-    layers = setting(config, "num_hidden_layers", 12)
-    hidden = setting(config, "hidden_size", 0)
-    saved = (
-        hidden * tokens * (layers if recipe.train.gradient_checkpointing else layers * ACTIVATIONS)
-    )
-    logits = tokens * setting(config, "vocab_size", 0) * 3 if recipe.task.head is Head.CAUSAL else 0
+    quantized = BYTES_PER_NUMBER.get(recipe.model.quantize or "", dtype)
     parts = {
-        "weights": (frozen - stored) * dtype
-        + stored * BYTES.get(recipe.model.quantize or "", dtype),
-        "trained, with gradient and optimizer": trained * 16,
-        "activations": saved * size + logits * 4,
+        "weights": (frozen - stored) * dtype + stored * quantized,
+        "trained, with gradient and optimizer": trained * BYTES_PER_TRAINED,
+        "activations": _activation_bytes(recipe, config, tokens),
     }
-    return {name: number / 2**20 for name, number in parts.items()} | {
-        "together": sum(parts.values()) / 2**20
-    }
+    parts["together"] = sum(parts.values())
+    return {name: number / MIB for name, number in parts.items()}
+
+
+def _activation_bytes(recipe: Recipe, config: Any, tokens: int) -> int:
+    size = 4 if recipe.train.precision in ("fp32", "auto") else 2
+    layers = setting(config, "num_hidden_layers", DEFAULT_LAYERS)
+    per_layer = ACTIVATIONS_RECOMPUTED if recipe.train.gradient_checkpointing else ACTIVATIONS
+    saved = setting(config, "hidden_size", 0) * tokens * layers * per_layer
+    logits = 0
+    if recipe.task.head is Head.CAUSAL:
+        logits = tokens * setting(config, "vocab_size", 0) * LOGITS
+    return saved * size + logits * 4

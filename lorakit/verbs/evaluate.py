@@ -1,19 +1,21 @@
-"""`lorakit eval`: score what was trained, beside its base, and prove that the adapter is on."""
+"""`lorakit eval`: the scores of a trained model and of its base, and the adapter's effect."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 
-from lorakit.batches import encode
+from lorakit.bases.base import Base
+from lorakit.batches import Encoded, encode
 from lorakit.errors import DataError, ToleranceError
 from lorakit.evaluation.answers import (
+    Answer,
     Scores,
     read_splits,
     score_answers,
@@ -23,150 +25,203 @@ from lorakit.evaluation.answers import (
     writes,
 )
 from lorakit.events import Observer
+from lorakit.methods import Attachment
 from lorakit.metrics import Failed
-from lorakit.runs.folder import make_folder, write_lines
+from lorakit.recipe.schema import Recipe
+from lorakit.runs.folder import make_folder
 from lorakit.runs.generations import PartialPredictions, asked_of
+from lorakit.runs.lines import write_lines
 from lorakit.runs.objects import Examiner, autocast, resolve_precision
+from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import write_whole
-from lorakit.runs.source import load_source, open_source
-from lorakit.tasks import Example, Head
+from lorakit.runs.source import Source, load_source, open_source
+from lorakit.tasks import Example, Head, Task
 from lorakit.verbs.proof import difference, logits_of
 
 log = logging.getLogger(__name__)
 
+PROBE_EXAMPLES = 8
+"""Examples on which the logits with and without the adapter are compared."""
+
 
 @dataclass(frozen=True)
 class Evaluated:
-    """scores: on the whole splits; base_scores: of the same model with the adapter off, on a slice of them."""
+    """The result of `evaluate`."""
 
-    what: str
+    path: str
     why: str
+    """Why this seed of a run was chosen."""
     task: str
     scores: Scores
     base_scores: Scores
+    """Scores of the same model with the adapter off."""
     slices: dict[str, str]
-    """split -> the part that base_scores is of ("100 of 547 examples"), where it is a part."""
+    """Split -> the part that base_scores are of ("100 of 547 examples"), where it is a part."""
     effect: float | None
-    """Largest change of a logit that the adapter causes on a few examples, relative; None for a plain model."""
+    """Largest change of a logit that the adapter causes, relative; None for a plain model."""
     files: list[Path]
     rows: dict[str, int]
+    """Split -> its number of examples."""
     cut: dict[str, int]
-    """split -> answers that reached decode.max_new_tokens without an end."""
+    """Split -> number of answers that reached decode.max_new_tokens without an end."""
     failed: Failed
-    """metric -> why it could not be computed; its score is NaN."""
+    """Metric -> why it could not be computed; its score is NaN."""
 
 
 def evaluate(
-    path: str,
+    pointer: Pointer,
     splits: Sequence[str] = (),
-    task: str | None = None,
-    base: str | None = None,
-    seed: int | None = None,
-    overrides: Sequence[str] = (),
     out: Path | None = None,
-    any_base: bool = False,
     observe: Observer | None = None,
 ) -> Evaluated:
-    """Score a run, an adapter or a merged model. ToleranceError where the adapter changes nothing at all.
+    """Score a run, an adapter or a merged model, and write its predictions to `out`.
 
-    splits: the task's evaluation splits, if none are given; a test split without answers is predicted, and for GLUE
-    written in the submission's format.
+    splits: by default the evaluation splits of the task. A split without references is predicted
+    and not scored; for GLUE its predictions are also written in the format of the submission.
+
+    DataError: the task or a split is not known. ToleranceError: the adapter changes no logit.
     """
-    source = open_source(path, task, base, seed, overrides)
+    source = open_source(pointer)
     if source.recipe is None:
         raise DataError(
-            f"{path} does not say what task it was trained for; give --task, such as --task glue/mrpc"
+            f"the task of {pointer.path} is not known; give it, such as --task glue/mrpc"
         )
     recipe = resolve_precision(source.recipe)
-    wanted = list(dict.fromkeys(splits or scored_splits(recipe.task)))
-    known = [*scored_splits(recipe.task, train=True), *recipe.task.test_splits]
-    if unknown := [split for split in wanted if split not in known]:
-        raise DataError(
-            f"{recipe.task.name} has no split {unknown[0]!r} (it has: {', '.join(known)})"
-        )
+    wanted = _splits(recipe.task, splits)
     examples = read_splits(recipe.task, recipe.data, wanted)
     folder = out or source.notebook
-    loaded, attachment = load_source(source, recipe.model, any_base)
-    device: Any = PartialState().device
-    loaded.to(device)
+    base, attachment = load_source(source, recipe.model, pointer.any_base)
+    base.to(_device())
     examiner = Examiner(
-        recipe, loaded.tokenizer, loaded.config, examples, attachment, observe, recipe.seeds[0]
+        recipe, base.tokenizer, base.config, examples, attachment, observe, recipe.seeds[0]
     )
-    effect = None
-    if attachment is not None:
-        probe = _probe(examples[wanted[0]][:8], recipe, loaded.tokenizer)
-        effect = _effect(loaded, attachment, probe, recipe.task.head)
+    opened = _Opened(source, recipe, base, attachment, examiner)
+    effect = opened.effect(examples[wanted[0]][:PROBE_EXAMPLES])
+    make_folder(folder)  # a model that is refused leaves none
+    asked = [opened.ask(split, folder) for split in wanted]
+    return opened.evaluated(asked, effect)
+
+
+def _splits(task: Task, given: Sequence[str]) -> list[str]:
+    wanted = list(dict.fromkeys(given or scored_splits(task)))
+    known = [*scored_splits(task, train=True), *task.test_splits]
+    for split in wanted:
+        if split not in known:
+            raise DataError(
+                f"the task {task.name} does not have a split {split!r} (it has: {', '.join(known)})"
+            )
+    return wanted
+
+
+@dataclass(frozen=True)
+class _EvaluatedSplit:
+    split: str
+    scores: dict[str, float] | None
+    base_scores: dict[str, float] | None
+    cut: int
+    files: list[Path]
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A model that is loaded and asked split by split."""
+
+    source: Source
+    recipe: Recipe
+    base: Base
+    attachment: Attachment | None
+    examiner: Examiner
+
+    def effect(self, examples: Sequence[Example]) -> float | None:
+        """The largest relative change of a logit. ToleranceError: the adapter changes none."""
+        if self.attachment is None:
+            return None
+        probe = _probe(examples, self.recipe, self.base.tokenizer)
+        head, pad = self.recipe.task.head, self.base.tokenizer.pad_token_id
+        on = logits_of(self.base.model, probe, head, pad)
+        with torch.no_grad(), self.attachment.off():
+            off = logits_of(self.base.model, probe, head, pad)
+        effect = difference(on, off)
         if effect == 0.0:
             raise ToleranceError(
-                f"{path}: with the adapter and without it the logits are the same; it does nothing"
+                f"{self.source.path}: the adapter changes no logit, so it has no effect"
             )
-    scores: Scores = {}
-    base_scores: Scores = {}
-    written: list[Path] = []
-    cut: dict[str, int] = {}
-    asked = asked_of(
-        recipe.plain(), source.adapter.folder if source.adapter else Path(recipe.model.name)
-    )
-    make_folder(folder)
-    for split in wanted:
+        return effect
+
+    def ask(self, split: str, folder: Path) -> _EvaluatedSplit:
+        """Predict one split, write the predictions to `folder`, and score them."""
+        task = self.recipe.task
         file = folder / f"{split}.jsonl"
-        kept = (
-            PartialPredictions(file, asked)
-            if writes(recipe.task) and PartialState().num_processes == 1
-            else None
+        answers = self._answers(split, file)
+        cut = sum(not answer.ended for answer in answers)
+        if any(answer.reference is None for answer in answers):
+            submission = _write_submission(task, split, answers, folder)
+            return _EvaluatedSplit(split, None, None, cut, [file, *submission])
+        scores = score_answers(task, answers, self.examiner.failed)
+        return _EvaluatedSplit(split, scores, self._base_scores(split), cut, [file])
+
+    def evaluated(self, asked: Sequence[_EvaluatedSplit], effect: float | None) -> Evaluated:
+        """The splits put together."""
+        rows = {one.split: len(self.examiner.splits[one.split]) for one in asked}
+        base_scores = {one.split: one.base_scores for one in asked if one.base_scores is not None}
+        return Evaluated(
+            path=self.source.path,
+            why=self.source.why,
+            task=self.recipe.task.name,
+            scores={one.split: one.scores for one in asked if one.scores is not None},
+            base_scores=base_scores,
+            slices=sliced(self.recipe.task, {split: rows[split] for split in base_scores}),
+            effect=effect,
+            files=[file for one in asked for file in one.files],
+            rows=rows,
+            cut={one.split: one.cut for one in asked},
+            failed=self.examiner.failed,
         )
-        with autocast(recipe, device):
-            answers = examiner.answers(loaded.model, split, kept=kept)
+
+    def _answers(self, split: str, file: Path) -> list[Answer]:
+        kept = None
+        if writes(self.recipe.task) and PartialState().num_processes == 1:
+            adapter = self.source.adapter
+            model = adapter.folder if adapter else Path(self.recipe.model.name)
+            kept = PartialPredictions(file, asked_of(self.recipe.plain(), model))
+        with autocast(self.recipe, _device()):
+            answers = self.examiner.answers(self.base.model, split, kept=kept)
         write_lines(file, (answer.line() for answer in answers))
         PartialPredictions.path_of(file).unlink(missing_ok=True)
-        written.append(file)
-        cut[split] = sum(not answer.ended for answer in answers)
-        if any(answer.reference is None for answer in answers):
-            written += _submission(recipe.task, split, answers, folder)
-            continue
-        scores[split] = score_answers(recipe.task, answers, examiner.failed)
-        if attachment is not None:
-            with attachment.off(), autocast(recipe, device):
-                base_scores |= examiner.scores(loaded.model, [split], untrained_most(recipe.task))
-    rows = {split: len(examples[split]) for split in wanted}
-    slices = sliced(recipe.task, {split: rows[split] for split in base_scores})
-    return Evaluated(
-        path,
-        source.why,
-        recipe.task.name,
-        scores,
-        base_scores,
-        slices,
-        effect,
-        written,
-        rows,
-        cut,
-        examiner.failed,
-    )
+        return answers
+
+    def _base_scores(self, split: str) -> dict[str, float] | None:
+        if self.attachment is None:
+            return None
+        most = untrained_most(self.recipe.task)
+        with self.attachment.off(), autocast(self.recipe, _device()):
+            return self.examiner.scores(self.base.model, [split], most)[split]
 
 
-def _probe(examples: Sequence[Example], recipe: Any, tokenizer: Any) -> list[Any]:
-    from dataclasses import replace
+def _device() -> torch.device:
+    device: Any = PartialState().device  # accelerate declares an attribute without a type
+    return device
 
+
+def _probe(examples: Sequence[Example], recipe: Recipe, tokenizer: Any) -> list[Encoded]:
     if recipe.task.head is Head.CAUSAL:
-        # of a test split the answers may be hidden; any text will do to see whether the adapter is on
+        # a test split may hide its answers; any text shows whether the adapter is on
         examples = [replace(e, target=e.target or next(iter(e.references), "")) for e in examples]
     return encode(examples, tokenizer, recipe.task.head, recipe.data)
 
 
-def _effect(loaded: Any, attachment: Any, probe: Sequence[Any], head: Head) -> float:
-    pad = loaded.tokenizer.pad_token_id
-    on = logits_of(loaded.model, probe, head, pad)
-    with torch.no_grad(), attachment.off():
-        return difference(on, logits_of(loaded.model, probe, head, pad))
+def _write_submission(
+    task: Task, split: str, answers: Sequence[Answer], folder: Path
+) -> list[Path]:
+    """The file that the benchmark's server takes, where the task has one.
 
-
-def _submission(task: Any, split: str, answers: Sequence[Any], folder: Path) -> list[Path]:
-    """The benchmark's own file, where the task has one; a part of the split is predicted, and not submitted."""
-    if not hasattr(task, "submission"):
+    Predictions of a part of the split are not submitted.
+    """
+    make = getattr(task, "submission", None)
+    if make is None:
         return []
     try:
-        name, text = task.submission(split, {answer.id: answer.prediction for answer in answers})
+        name, text = make(split, {answer.id: answer.prediction for answer in answers})
     except DataError as error:
         log.warning("no file for the benchmark's server: %s", error)
         return []

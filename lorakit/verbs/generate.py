@@ -1,10 +1,9 @@
-"""`lorakit generate`: what the model says to one's own prompts, or to examples of a split."""
+"""`lorakit generate`: the texts that a model writes for prompts, or for examples of a split."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,69 +12,71 @@ from accelerate import PartialState
 from lorakit.errors import DataError, InputError
 from lorakit.evaluation.answers import Answer, read_splits, writes
 from lorakit.events import Observer
+from lorakit.recipe.schema import Recipe
 from lorakit.runs.objects import Examiner, autocast, resolve_precision
+from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import load_source, open_source
 from lorakit.tasks import Example, Task
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """The texts to write: one for each prompt, or for the first `limit` examples of a split."""
+
+    prompts: tuple[str, ...] = ()
+    split: str | None = None
+    limit: int = 5
+
+
 def generate_texts(
-    path: str,
-    prompts: Sequence[str] = (),
-    split: str | None = None,
-    limit: int = 5,
-    task: str | None = None,
-    base: str | None = None,
-    seed: int | None = None,
-    overrides: Sequence[str] = (),
-    any_base: bool = False,
-    observe: Observer | None = None,
+    pointer: Pointer, wanted: Wanted, observe: Observer | None = None
 ) -> list[Answer]:
-    """An answer per prompt, or to the first `limit` examples of `split`.
+    """One answer for each prompt or example, in their order.
 
     InputError: the model does not write texts, or neither prompts nor a split are given.
     """
-    source = open_source(path, task, base, seed, overrides)
+    source = open_source(pointer)
     if source.recipe is None:
-        raise InputError(
-            f"{path} does not say what it was trained for; give --task, such as --task e2e"
-        )
+        raise InputError(f"the task of {pointer.path} is not known; give it, such as --task e2e")
     recipe = resolve_precision(source.recipe)
     if not writes(recipe.task):
         kind = "choice" if recipe.task.choices else recipe.task.head.value
         raise InputError(
-            f"{path} answers {recipe.task.name} with a {kind}, not with text: `eval` it"
+            f"{pointer.path} was trained for {recipe.task.name}, which is a {kind} and not a text; "
+            "use `lorakit eval`"
         )
-    if split is not None:
-        examples = read_splits(recipe.task, recipe.data, [split])[split][:limit]
-    elif prompts:
-        examples = [asked(recipe.task, prompt, number) for number, prompt in enumerate(prompts)]
-    else:
-        raise InputError("nothing to answer: give --prompt TEXT, --inputs FILE or --split NAME")
-    loaded, attachment = load_source(source, recipe.model, any_base)
+    examples = _examples(recipe, wanted)
+    base, attachment = load_source(source, recipe.model, pointer.any_base)
     device: Any = PartialState().device
-    loaded.to(device)
-    seed_of_draws = recipe.seeds[0] if seed is None else seed
+    base.to(device)
+    draws_seed = recipe.seeds[0] if pointer.seed is None else pointer.seed
     examiner = Examiner(
-        recipe,
-        loaded.tokenizer,
-        loaded.config,
-        {"prompts": examples},
-        attachment,
-        observe,
-        seed_of_draws,
+        recipe, base.tokenizer, base.config, {"prompts": examples}, attachment, observe, draws_seed
     )
     with autocast(recipe, device):
-        return examiner.answers(loaded.model, "prompts")
+        return examiner.answers(base.model, "prompts")
 
 
-def asked(task: Task, prompt: str, number: int) -> Example:
+def _examples(recipe: Recipe, wanted: Wanted) -> list[Example]:
+    if wanted.split is not None:
+        rows = read_splits(recipe.task, recipe.data, [wanted.split])[wanted.split]
+        return list(rows[: wanted.limit])
+    if not wanted.prompts:
+        raise InputError("nothing to answer: give --prompt TEXT, --inputs FILE or --split NAME")
+    return [_example(recipe.task, prompt, n) for n, prompt in enumerate(wanted.prompts)]
+
+
+def _example(task: Task, prompt: str, number: int) -> Example:
     if not prompt.strip():
         raise DataError(f"prompt {number + 1} is empty")
     return replace(task.ask(prompt), id=f"prompt-{number}")
 
 
 def read_prompts(path: Path) -> list[str]:
-    """A prompt per line; of a .jsonl, the `prompt` or `input` of each line. DataError: file, line, what is wrong."""
+    """One prompt per line; in a .jsonl, the `prompt` or `input` of each line.
+
+    DataError, with file and line: a line is not a prompt.
+    """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError:
@@ -84,7 +85,7 @@ def read_prompts(path: Path) -> list[str]:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not numbered:
-        raise DataError(f"{path}: no prompts")
+        raise DataError(f"{path} does not hold any prompts")
     if path.suffix.lower() != ".jsonl":
         return [line for _, line in numbered]
     return [_prompt(line, f"{path}:{number}") for number, line in numbered]
@@ -92,16 +93,13 @@ def read_prompts(path: Path) -> list[str]:
 
 def _prompt(line: str, where: str) -> str:
     try:
-        row = json.loads(line)
+        text = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: this is not JSON: {error}") from None
-    text = (
-        next((row[key] for key in ("prompt", "input") if key in row), None)
-        if isinstance(row, dict)
-        else row
-    )
+        raise DataError(f"{where}: not JSON: {error}") from None
+    if isinstance(text, dict):
+        text = text.get("prompt", text.get("input"))
     if not isinstance(text, str):
         raise DataError(
-            f'{where}: {{"prompt": "..."}} or a JSON text is expected, this is {line[:60]!r}'
+            f'{where}: {{"prompt": "..."}} or a JSON string is expected, found {line[:60]!r}'
         )
     return text

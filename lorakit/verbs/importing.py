@@ -1,6 +1,6 @@
-"""`lorakit import`: a checkpoint of the paper's reference code becomes an adapter folder, as `lorakit train` writes it.
+"""`lorakit import`: a loralib checkpoint, of the paper's reference code, as an adapter folder.
 
-The recipe says what the file does not: the base, the task, the targets, and alpha.
+The recipe gives what the checkpoint does not hold: the base, the task, the targets and alpha.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from lorakit.adapters import loralib
 from lorakit.adapters.checkpoint import read_checkpoint
 from lorakit.adapters.save import save_adapter
+from lorakit.bases.base import Base
 from lorakit.bases.load import load
 from lorakit.errors import AdapterError, InputError, RecipeError
 from lorakit.methods.reparam.lora import LoRA, LoRAAttachment
@@ -26,6 +29,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Imported:
+    """The adapter that was written."""
+
     folder: Path
     base: str
     task: str
@@ -37,36 +42,45 @@ class Imported:
 def import_checkpoint(file: Path, recipe: str, to: Path, overrides: Sequence[str] = ()) -> Imported:
     """Write the adapter to `to`.
 
-    InputError: `to` is in use. RecipeError: the recipe's method is not LoRA. AdapterError: the file is no checkpoint of
-    loralib, or not of this recipe's base, rank, alpha or targets.
+    InputError: `to` is in use. RecipeError: the recipe's method is not LoRA. AdapterError: the file
+    is not a loralib checkpoint, or not of this recipe's base, rank or targets.
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise InputError(
-            f"{to} is there already and is not empty; choose another folder or remove it"
-        )
-    asked = load_recipe(recipe, overrides).recipe
-    if not isinstance(asked.method, LoRA):
+        raise InputError(f"{to} exists and is not empty; choose another folder or remove it")
+    loaded = load_recipe(recipe, overrides).recipe
+    method = loaded.method
+    if not isinstance(method, LoRA):
         raise RecipeError(
-            f"{recipe} trains {asked.method.name}; what is imported is LoRA, so give a recipe of lora"
+            f"{recipe} trains {method.name}, and loralib checkpoints hold LoRA; give a recipe "
+            "whose method is lora"
         )
     tensors = read_checkpoint(file)
-    base = load(asked.model, asked.task.head.value, asked.task.labels)
-    attachment = attach(asked, base)
+    base = load(*loaded.base())
+    attachment = attach(loaded, base)
     assert isinstance(attachment, LoRAAttachment)
-    what = about(asked, base, attachment)
-    own = {name: base.model.get_parameter(name).detach() for name in base.head}
-    attachment.load_state(loralib.state_of(attachment, {**own, **tensors}))
-    if dead := [name for name, norm in attachment.delta_norms().items() if not norm > 0]:
-        raise AdapterError(
-            f"{file}: B A is zero on {dead[0]} and {len(dead) - 1} more; it was saved before training"
-        )
+    # before the state is loaded: it holds the fingerprint of the base's own weights
+    what = about(loaded, base, attachment)
+    _load_state(attachment, base, tensors, file)
     if getattr(base.config, "share_att_key", False):
         log.warning(
-            "the reference code's DeBERTa leaves dW out where W_q reads relative positions; transformers and PEFT put "
-            "it there too, so scores may differ from the published ones"
+            "the reference code's DeBERTa leaves dW out where W_q reads relative positions; "
+            "transformers and PEFT include it, so scores may differ from the published ones"
         )
     save_adapter(to, attachment, what)
     base.tokenizer.save_pretrained(to)
-    return Imported(
-        to, base.name, asked.task.name, asked.method.r, asked.method.alpha, counts_of(attachment)
-    )
+    counts = counts_of(attachment)
+    return Imported(to, base.name, loaded.task.name, method.r, method.alpha, counts)
+
+
+def _load_state(
+    attachment: LoRAAttachment, base: Base, tensors: dict[str, Tensor], file: Path
+) -> None:
+    """AdapterError: B A is zero, so the checkpoint was saved before training."""
+    head = {name: base.model.get_parameter(name).detach() for name in base.head}
+    attachment.load_state(loralib.state_of(attachment, {**head, **tensors}))
+    dead = [name for name, norm in attachment.delta_norms().items() if not norm > 0]
+    if dead:
+        raise AdapterError(
+            f"{file}: B A is zero on {dead[0]} and {len(dead) - 1} more sites; the checkpoint was "
+            "saved before training"
+        )

@@ -1,6 +1,7 @@
-"""`lorakit prepare`: what a recipe needs from the network is fetched, and its examples are tokenised, once.
+"""`lorakit prepare`: the model and data of a recipe downloaded, and its examples tokenised, once.
 
-What is missing is said all at once: one error that lists every file and split, and the command that fetches them.
+What is not available is reported in one error, which lists every file and split, and the command
+that downloads them.
 """
 
 from __future__ import annotations
@@ -9,30 +10,42 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from lorakit.batches import token_cache
 from lorakit.errors import InputError, LorakitError, Unavailable
 from lorakit.evaluation.answers import read_splits, scored_splits
 from lorakit.metrics import missing_nlg_data
+from lorakit.models import Model
 from lorakit.recipe.schema import Recipe
 from lorakit.tasks import Example
+
+Got = TypeVar("Got")
+INDEX_FILE = "model.safetensors.index.json"
+REASON_CHARACTERS = 400
+"""Longest reason for one missing piece; a longer one is cut."""
 
 
 @dataclass
 class Prepared:
-    """What is at hand. optional: metrics that would be left out or approximated, and what to install for them."""
+    """What is available on this machine for a recipe."""
 
     rows: dict[str, int] = field(default_factory=dict)
+    """Split -> number of examples."""
     weights: list[str] = field(default_factory=list)
+    """Names of the weight files."""
     optional: list[str] = field(default_factory=list)
+    """Metrics that would be left out or approximated, and what to install for them."""
     missing: list[str] = field(default_factory=list)
 
 
 def prepare(recipe: Recipe, name: str) -> Prepared:
-    """Fetch, tokenise, and look at everything. InputError lists all that is not available. name: the recipe's, for the
-    command that the message gives."""
+    """Download and tokenise everything. InputError lists all that is not available.
+
+    name: the recipe and overrides as they were typed, for the command in the message.
+    """
     found, splits = _look(recipe)
     if found.missing:
         raise InputError(_message(found.missing, name))
@@ -41,13 +54,13 @@ def prepare(recipe: Recipe, name: str) -> Prepared:
 
 
 def tokenise(recipe: Recipe) -> None:
-    """The examples of training and scoring, before processes start that would all do it."""
+    """Tokenise once, before several processes start that would all do it."""
     splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
     _tokenise(recipe, splits)
 
 
 def explained(recipe: Recipe, name: str, error: LorakitError) -> LorakitError:
-    """The error of a run that could not begin; if things are missing, one that lists them all."""
+    """The error of a run that could not start; if something is missing, one that lists it all."""
     if not isinstance(error, Unavailable):
         return error
     found, _ = _look(recipe)
@@ -55,61 +68,75 @@ def explained(recipe: Recipe, name: str, error: LorakitError) -> LorakitError:
 
 
 def _look(recipe: Recipe) -> tuple[Prepared, dict[str, list[Example]]]:
-    found, splits = Prepared(), {}
-    spec = recipe.model
-
-    def attempt(what: str, get: Callable[[], Any]) -> Any:
-        try:
-            return get()
-        except (Unavailable, OSError) as error:
-            found.missing.append(f"{what}: {_short(error)}")
-            return None
-
-    from lorakit.bases.config import read_config
-    from lorakit.bases.tokenizer import load_tokenizer
-
-    at = f"{spec.name}{f' at {spec.revision}' if spec.revision else ''}"
-    attempt(f"base model {at}, configuration", lambda: read_config(spec))
-    attempt(f"base model {at}, tokenizer", lambda: load_tokenizer(spec))
-    for file in attempt(f"base model {at}, weights", lambda: weight_files(spec)) or ():
-        if attempt(f"base model {at}, {file}", lambda file=file: weight_file(spec, file)):
-            found.weights.append(file)
+    """What is available after everything was downloaded that could be, and the examples."""
+    found = Prepared()
+    _look_at_base(recipe.model, found)
+    splits: dict[str, list[Example]] = {}
     source = recipe.data.path or f"data set of {recipe.task.name}"
     for split in scored_splits(recipe.task, train=True):
-        rows = attempt(
-            f"{source}, split {split}",
-            lambda split=split: read_splits(recipe.task, recipe.data, [split]),
-        )
+        read = partial(read_splits, recipe.task, recipe.data, [split])
+        rows = _attempt(found, f"{source}, split {split}", read)
         splits |= rows or {}
     found.rows = {split: len(rows) for split, rows in splits.items()}
     found.optional = _optional(recipe)
     return found, splits
 
 
-def weight_files(spec: Any) -> list[str]:
-    """The safetensors files of the base model; its index is fetched if it has several. OSError: it is not available."""
-    index = weight_file(spec, "model.safetensors.index.json", must=False)
+def _look_at_base(spec: Model, found: Prepared) -> None:
+    from lorakit.bases.config import read_config
+    from lorakit.bases.tokenizer import load_tokenizer
+
+    base = f"base model {spec.name}"
+    if spec.revision:
+        base = f"{base} at {spec.revision}"
+    _attempt(found, f"{base}, configuration", partial(read_config, spec))
+    _attempt(found, f"{base}, tokenizer", partial(load_tokenizer, spec))
+    for file in _attempt(found, f"{base}, weights", partial(weight_files, spec)) or ():
+        if _attempt(found, f"{base}, {file}", partial(weight_file, spec, file)):
+            found.weights.append(file)
+
+
+def _attempt(found: Prepared, what: str, get: Callable[[], Got]) -> Got | None:
+    """What `get` returns; where it is not available, None, and a line of `found.missing`."""
+    try:
+        return get()
+    except (Unavailable, OSError) as error:
+        found.missing.append(f"{what}: {_reason(error)}")
+        return None
+
+
+def weight_files(spec: Model) -> list[str]:
+    """Names of the base model's safetensors files, by its index if it has several.
+
+    OSError: they are not available.
+    """
+    index = weight_file(spec, INDEX_FILE, required=False)
     if index is None:
         return ["model.safetensors"]
-    return sorted(set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()))
+    names = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()
+    return sorted(set(names))
 
 
-def weight_file(spec: Any, file: str, must: bool = True) -> str | None:
-    """Where the file lies, fetched if need be. OSError: it is not available."""
+def weight_file(spec: Model, file: str, required: bool = True) -> str | None:
+    """Path of a file of the base model, downloaded if needed; None: not available, not required.
+
+    OSError: it is required and not available.
+    """
     from transformers.utils.hub import cached_file
 
     from lorakit.bases.files import location
 
-    lenient = dict.fromkeys(("missing_entries", "connection_errors", "gated_repo"), False)
-    raising: Any = (
-        {} if must else {f"_raise_exceptions_for_{what}": value for what, value in lenient.items()}
-    )
-    return cached_file(location(spec.name), file, revision=spec.revision or "main", **raising)
+    raising: dict[str, bool] = {}
+    if not required:
+        causes = ("missing_entries", "connection_errors", "gated_repo")
+        raising = {f"_raise_exceptions_for_{cause}": False for cause in causes}
+    place, revision = location(spec.name), spec.revision or "main"
+    return cached_file(place, file, revision=revision, **raising)  # type: ignore[arg-type]
 
 
 def _tokenise(recipe: Recipe, splits: dict[str, list[Example]]) -> None:
     if all(len(rows) < token_cache.MIN_EXAMPLES for rows in splits.values()):
-        return
+        return  # they are not cached
     from lorakit.bases.config import read_config
     from lorakit.bases.tokenizer import tokenizer_of
     from lorakit.runs.objects import Examiner, training_set
@@ -125,21 +152,25 @@ def _optional(recipe: Recipe) -> list[str]:
     if suite not in ("e2e_metrics", "generation_eval"):
         return []
     missing = missing_nlg_data()
-    return [] if missing is None else [f"METEOR, and CoreNLP's tokeniser: {missing}"]
+    if missing is None:
+        return []
+    return [f"METEOR and CoreNLP's tokeniser: {missing}"]
 
 
-def _short(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [
-        type(error).__name__
-    ]
-    return lines[0] if len(lines[0]) <= 400 else f"{lines[0][:400]}..."
+def _reason(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    first = lines[0] if lines else type(error).__name__
+    if len(first) <= REASON_CHARACTERS:
+        return first
+    return f"{first[:REASON_CHARACTERS]}..."
 
 
 def _message(missing: list[str], name: str) -> str:
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
+    why = " (HF_HUB_OFFLINE is set, so nothing was downloaded)" if offline else ""
     listed = "".join(f"\n  - {line}" for line in missing)
-    why = " (HF_HUB_OFFLINE is set, so nothing was asked of the network)" if offline else ""
     return (
-        f"{len(missing)} piece(s) of {name} are not at hand{why}:{listed}\n"
-        f"Fetch them where there is a network, with the same HF_HOME:  HF_HUB_OFFLINE=0 lorakit prepare {name}"
+        f"{len(missing)} piece(s) of {name} are not available on this machine{why}:{listed}\n"
+        "Download them on a machine with a network and the same HF_HOME:  "
+        f"HF_HUB_OFFLINE=0 lorakit prepare {name}"
     )

@@ -1,4 +1,7 @@
-"""Answers that are known: by construction, by a theorem, or from the definition written out another way."""
+"""Measures of `lorakit.analysis` on matrices whose answer is known.
+
+It is known by construction, by a theorem, or from the definition written in another way.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorakit.analysis._change import KEPT, Change, product_svd, svd
+from lorakit.analysis._change import MAX_SINGULAR_VALUES, Change, product_svd, svd
 from lorakit.analysis.amplification import amplification
 from lorakit.analysis.full import truncation, truncation_errors
 from lorakit.analysis.intruders import intruders, nearest
@@ -22,7 +25,7 @@ OUT, IN = 24, 20
 
 @pytest.fixture
 def draw():
-    """`draw(rows, columns)`: Gaussian numbers in float64, others at every call, the same in every run."""
+    """`draw(rows, columns)`: Gaussian float64, new at every call, the same in every session."""
     generator = torch.Generator().manual_seed(0)
     return lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
 
@@ -55,7 +58,10 @@ def test_phi_of_orthogonal_subspaces(orthonormal):
 
 
 def test_phi_of_nested_subspaces_with_directions_in_another_order(orthonormal):
-    """A1 has the directions e1, e2; A2 has e3, e2, e1: by hand, sum of squared cosines over min(i, j)."""
+    """A1 has the directions e1, e2, and A2 has e3, e2, e1.
+
+    By hand: the sum of squared cosines over min(i, j).
+    """
     e = orthonormal(3, IN).T
     a1 = torch.stack([3 * e[0], 2 * e[1]])
     a2 = torch.stack([5 * e[2], 4 * e[1], 1 * e[0]])
@@ -66,7 +72,10 @@ def test_phi_of_nested_subspaces_with_directions_in_another_order(orthonormal):
 
 
 def test_phi_is_the_projection_metric(draw):
-    """d^2 = p - sum sigma^2 of V1^T V2 (Ham and Lee), and phi = 1 - d^2 / p: the paper's (1 - d^2) / p is a slip."""
+    """phi = 1 - d^2 / p with d^2 = p - sum sigma^2 of V1^T V2 (Ham and Lee).
+
+    The paper's (1 - d^2) / p is a misprint.
+    """
     a1, a2 = draw(3, IN), draw(5, IN)
     phi = similarity(a1, a2)
     v1, v2 = (torch.linalg.svd(a, full_matrices=False)[2] for a in (a1, a2))
@@ -127,9 +136,9 @@ def test_overlaps_of_several_pairs_are_their_mean(draw):
 
 
 def test_adapters_that_have_nothing_in_common_are_refused(draw):
-    with pytest.raises(InputError, match=r"no weight in common: one adapts q \.\.\., the other v"):
+    with pytest.raises(InputError, match=r" q .* v "):
         overlaps([([_low("q", draw(2, IN))], [_low("v", draw(2, IN))])])
-    with pytest.raises(InputError, match="q reads 20 numbers in one and 30 in the other"):
+    with pytest.raises(InputError, match=r"q .*20 .*30 "):
         overlaps([([_low("q", draw(2, IN))], [_low("q", draw(2, 30))])])
 
 
@@ -218,7 +227,7 @@ def test_a_spectrum(draw, orthonormal):
     assert found.full == IN
     assert found.first == pytest.approx(16 / 21)
     large = spectrum(Change("q", dense=draw(80, 90)))
-    assert (large.full, len(large.singular)) == (80, KEPT)
+    assert (large.full, len(large.singular)) == (80, MAX_SINGULAR_VALUES)
 
 
 # full

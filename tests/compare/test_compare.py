@@ -253,9 +253,7 @@ class TestRefused:
         result = json.loads((pair[1] / "result.json").read_text())
         result["recipe_values"]["task"] = {"name": "glue/qqp"}
         (pair[1] / "result.json").write_text(json.dumps(result))
-        with pytest.raises(
-            DataError, match=r"is of the task glue/mrpc, .*full of glue/qqp; only runs of one task"
-        ):
+        with pytest.raises(DataError, match=r"lora .*glue/mrpc.*full .*glue/qqp"):
             compare(pair)
 
     def test_other_examples(self, pair, make_run):
@@ -281,13 +279,11 @@ class TestRefused:
 
     def test_missing_predictions(self, pair):
         (pair[1] / "seed2" / "predictions" / "validation.jsonl").unlink()
-        with pytest.raises(
-            DataError, match=r"seed2/predictions/validation.jsonl is not there.*\(there: none\)"
-        ):
+        with pytest.raises(DataError, match=r"seed2/predictions/validation.jsonl .*none\)"):
             compare(pair)
 
     @pytest.mark.parametrize(
-        ("change", "why"), [(lambda t: "", "is empty"), (lambda t: t + t, "holds an id twice")]
+        ("change", "why"), [(lambda t: "", "is empty"), (lambda t: t + t, "id twice")]
     )
     def test_not_one_answer_each(self, pair, change, why):
         file = pair[1] / "seed2" / "predictions" / "validation.jsonl"
@@ -296,9 +292,7 @@ class TestRefused:
             compare(pair)
 
     def test_a_split_that_was_not_predicted(self, pair):
-        with pytest.raises(
-            DataError, match=r"the split test cannot be compared \(there: validation\)"
-        ):
+        with pytest.raises(DataError, match=r"split test .*validation\)"):
             compare(pair, split="test")
 
     def test_a_run_that_did_not_end(self, pair):
@@ -307,14 +301,14 @@ class TestRefused:
             compare(pair)
 
     def test_no_run(self, pair, tmp_path):
-        with pytest.raises(InputError, match="is no run folder"):
+        with pytest.raises(InputError, match=str(tmp_path)):
             compare([pair[0], tmp_path])
 
     @pytest.mark.parametrize(
         ("line", "why"),
         [
-            ("{", r"validation.jsonl:2: this is not JSON"),
-            ('{"id": "validation-1"}', r":2: no 'prediction'"),
+            ("{", r"validation\.jsonl:2: "),
+            ('{"id": "validation-1"}', r":2: .*'prediction'"),
             (
                 '{"id": "validation-1", "prediction": "equivalent", "reference": null}',
                 ":2: no reference",

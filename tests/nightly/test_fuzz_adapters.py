@@ -23,6 +23,7 @@ from torch import Tensor
 from lorakit.adapters.attach import attach_adapter
 from lorakit.adapters.save import save_adapter
 from lorakit.recipe.load import compose
+from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import Source, open_source
 from tests.conftest import FIELDS, Tiny, build, make_about, make_tokenizer
 from tests.nightly.plan import ONLY, Silent, Tried, count, random_of
@@ -89,7 +90,7 @@ def make(random: Random, folder: Path) -> Saved:
         tokenizer.chat_template = TEMPLATE
     save_adapter(folder, attachment, about, tokenizer)
     saved = Saved(folder, base, {path.name: path.read_bytes() for path in sorted(folder.iterdir())})
-    source = open_source(str(folder))
+    source = open_source(Pointer(str(folder)))
     saved.file, saved.wanted = digest_of(source), understood(source, base)
     return saved
 
@@ -161,7 +162,7 @@ def attempt(tried: Tried, saved: Saved, name: str, random: Random) -> None:
     else:
         path.write_bytes(data)
     with tried.case(name):
-        source = open_source(str(saved.folder))
+        source = open_source(Pointer(str(saved.folder)))
         if digest_of(source) != saved.file:
             compare(understood(source, saved.base), saved.wanted, f"{file}: {what}")
     path.write_bytes(saved.contents[file])

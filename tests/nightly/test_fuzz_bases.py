@@ -29,6 +29,7 @@ from lorakit.bases.load import load
 from lorakit.models import Model
 from lorakit.recipe.load import compose
 from lorakit.runs.objects import attach
+from lorakit.runs.pointer import Pointer
 from lorakit.verbs.check import check
 from lorakit.verbs.merge import merge
 from lorakit.verbs.train.about import about
@@ -151,7 +152,7 @@ def under_adapter(one: Whole, folder: Path) -> Tensor:
 def merged(one: Whole, folder: Path) -> Tensor:
     to = folder.with_name("merged")
     try:
-        merge(str(one.adapter), to, examples=0, base=str(folder))
+        merge(Pointer(str(one.adapter), base=str(folder)), to, examples=0)
         return logits(load(Model(name=str(to)), one.head, one.labels))
     finally:
         shutil.rmtree(to, ignore_errors=True)

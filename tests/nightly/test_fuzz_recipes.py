@@ -16,8 +16,9 @@ import yaml
 
 from lorakit.errors import InputError
 from lorakit.recipe.load import build, find, names
-from lorakit.recipe.source import read
-from lorakit.runs.folder import folder_of, what_matters
+from lorakit.recipe.source import read_yaml
+from lorakit.runs.folder import folder_of
+from lorakit.runs.identity import what_matters
 from lorakit.verbs.check import check
 from tests.hostile import as_json, damaged, mutated
 from tests.nightly.plan import Silent, Tried
@@ -87,7 +88,9 @@ def mutant(random: Random) -> bytes:
     if act < 3:
         return changed(yaml.safe_load(text), random)
     if act < 5:
-        data = mutated(read(find(name))[0] if name not in OWN else yaml.safe_load(text), random)
+        data = mutated(
+            read_yaml(find(name))[0] if name not in OWN else yaml.safe_load(text), random
+        )
         if act == 3:
             return as_json(data, random)
         return yaml.safe_dump(data, allow_unicode=True).encode("utf-8", "surrogatepass")

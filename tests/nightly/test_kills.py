@@ -179,7 +179,7 @@ def test_in_preparing(tmp_path: Path) -> None:
     command = Command(
         lambda folder: ["prepare", recipe],
         lambda folder: digests(folder / "cache", "*.safetensors"),
-        "all is at hand",
+        "everything is available",
         environ=lambda folder: {"LORAKIT_CACHE": str(folder / "cache")},
     )
     command.learn(tmp_path / "whole")

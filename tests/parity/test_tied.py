@@ -14,6 +14,7 @@ from lorakit.adapters.shards import shards
 from lorakit.bases.load import load
 from lorakit.errors import AdapterError
 from lorakit.models import Model
+from lorakit.runs.pointer import Pointer
 from lorakit.verbs.merge import merge
 
 peft = pytest.importorskip("peft")
@@ -67,7 +68,7 @@ def test_pefts_logits(made, tmp_path, family, tied, whole, together):
     torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-5)
     for examples in (0, 4):
         to = tmp_path / f"merged{examples}"
-        merge(str(adapter), to, base=str(base), examples=examples)
+        merge(Pointer(str(adapter), base=str(base)), to, examples=examples)
         model = transformers.AutoModelForCausalLM.from_pretrained(to).eval()
         with torch.no_grad():
             torch.testing.assert_close(model(IDS).logits, wanted, rtol=1e-4, atol=1e-4)

@@ -87,11 +87,11 @@ def test_all_problems_at_once_with_file_line_value_and_nearest_name(recipe):
         (("epochs: 2", "epochs: -2"), "-2 should be greater than 0"),
         (("epochs: 2", "schedule: linaer"), "did you mean 'linear'?"),
         (("r: 8", "r: 8\n  r: 9"), "method.r is given twice"),
-        (("r: 8", "r: !!int 8"), "tags (!) are not taken"),
-        (("r: 8", "r: &x 8"), "anchors (&) are not taken"),
+        (("r: 8", "r: !!int 8"), "tags (!)"),
+        (("r: 8", "r: &x 8"), "anchors (&)"),
         (("model:", "model"), "this is not YAML"),
         ((GOOD, ""), "is empty"),
-        ((GOOD, "- a"), "a recipe is a mapping"),
+        ((GOOD, "- a"), "mine.yaml:1: "),
         (
             ("expect:", "Expect:"),
             "Expect: unknown key (its value is {'sites': 24, 'trainable': 100, 'scores': {'accu",
@@ -101,10 +101,7 @@ def test_all_problems_at_once_with_file_line_value_and_nearest_name(recipe):
             ("epochs: 2", "max-steps: 2"),
             "train.max-steps: unknown key (its value is 2); did you mean 'max_steps'?",
         ),
-        (
-            ("train: {", "train: {<<: {epochs: 1}, "),
-            "mine.yaml:9: merge keys (<<) are not taken in a recipe",
-        ),
+        (("train: {", "train: {<<: {epochs: 1}, "), "mine.yaml:9: merge keys (<<)"),
         (
             ("epochs: 2", "epochs: " + "[" * 5000),
             "mine.yaml:9: this is not a recipe: nested too deeply",
@@ -205,8 +202,8 @@ def test_overrides_set_remove_and_are_typed(recipe):
     assert loaded.origins["method.r"].source == "command line"
     assert [note.kind for note in loaded.notes] == ["other setting"]
     said = problems(path, ["method.r", "~train.nothing", "train.lerning_rate=3"])
-    assert "neither key=value nor ~key" in said
-    assert "the recipe has no such key" in said
+    assert "'method.r'" in said
+    assert "~train.nothing" in said
     assert "did you mean 'learning_rate'" in problems(path, ["train.lerning_rate=3"])
 
 

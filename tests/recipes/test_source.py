@@ -7,9 +7,9 @@ import time
 import pytest
 
 from lorakit.errors import RecipeError
-from lorakit.recipe import source
 from lorakit.recipe.load import load_recipe, names
-from lorakit.runs.folder import _recorded
+from lorakit.recipe.source import dump_yaml, parse_yaml, read_yaml
+from lorakit.runs.same import recorded_recipe
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
@@ -29,8 +29,8 @@ def test_what_costs_more_than_it_is_long(tmp_path, kind):
     (tmp_path / "recipe.yaml").write_text(COSTLY[kind])
     begin = time.process_time()
     with pytest.raises(RecipeError, match=r"recipe\.yaml"):
-        source.read(tmp_path / "recipe.yaml")
-    assert _recorded(tmp_path) is None, "a run's folder is read by the same reader"
+        read_yaml(tmp_path / "recipe.yaml")
+    assert recorded_recipe(tmp_path) is None, "a run's folder is read by the same reader"
     assert time.process_time() - begin < 30
 
 
@@ -73,12 +73,12 @@ def test_what_is_written_reads_back(unicode):
         "numbers": [1, -2, 1e-5, 1e300, 0.1],
         "others": [True, None, {}, [], same, same],
     }
-    text = source.written(data, unicode)
-    assert source.parse(text, "f")[0] == data
+    text = dump_yaml(data, unicode)
+    assert parse_yaml(text, "f")[0] == data
     assert unicode or text.isascii()
 
 
 def test_every_shipped_recipe_is_written_as_before():
     for name in names():
         plain = load_recipe(name).recipe.plain()
-        assert source.parse(source.written(plain), "f")[0] == plain, name
+        assert parse_yaml(dump_yaml(plain), "f")[0] == plain, name

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from lorakit.recipe.load import SOURCES, Loaded, load_recipe, names, shipped
-from lorakit.recipe.source import Marks, read
+from lorakit.recipe.source import Marks, read_yaml
 
 TASKS = ("mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb")
 """In the order of the paper's columns."""
@@ -252,12 +252,12 @@ def _file(row: str, task: str) -> Path:
 
 
 def _extends(file: Path) -> list[str]:
-    return read(file)[0]["extends"]
+    return read_yaml(file)[0]["extends"]
 
 
 @pytest.mark.parametrize("file", glue_files(), ids=lambda file: "/".join(file.parts[-2:]))
 def test_every_value_says_where_it_comes_from(file: Path) -> None:
-    data, marks = read(file)
+    data, marks = read_yaml(file)
     data.pop("extends", None)
     silent = [".".join(path) for path in leaves(data) if not has_origin(path, marks)]
     assert silent == []
@@ -289,8 +289,8 @@ def test_header_says_what_it_is_and_how_to_run_it(row: str, task: str) -> None:
 
 def test_no_recipe_repeats_what_it_inherits() -> None:
     for row, task in CELLS:
-        own = read(_file(row, task))[0]
-        inherited = [read(shipped("configs") / f"{f}.yaml")[0] for f in own.pop("extends")]
+        own = read_yaml(_file(row, task))[0]
+        inherited = [read_yaml(shipped("configs") / f"{f}.yaml")[0] for f in own.pop("extends")]
         for path in leaves(own):
             assert all(_at(fragment, path) is None for fragment in inherited), (row, task, path)
 

@@ -21,8 +21,8 @@ import pytest
 
 from lorakit.report.page import write_page
 from lorakit.runs.result import Check
-from lorakit.studies.page import Seen, mean_norms, write_study_page
-from lorakit.studies.report import CellResult, StudyResult
+from lorakit.studies.page import RunView, mean_norms, write_study_page
+from lorakit.studies.result import CellResult, StudyResult
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
@@ -171,7 +171,7 @@ def a_study(
         for i, name in enumerate(names)
     ]
     norms = mean_norms([seed.delta_norms for seed in result.seeds])
-    seen = {name: Seen(logs, norms, result, f"../{name}/report.html") for name in names[1:]}
+    seen = {name: RunView(logs, norms, result, f"../{name}/report.html") for name in names[1:]}
     about = "Rank on MRPC"
     return StudyResult(
         name="mine", file="mine.yaml", about=about, axes=("r",), cells=tuple(cells)

@@ -17,7 +17,8 @@ from lorakit.errors import DataError, InputError
 from lorakit.events import FinishedBefore
 from lorakit.recipe.load import load_recipe
 from lorakit.runs.finished import intact_seed
-from lorakit.runs.folder import folder_of, set_values
+from lorakit.runs.folder import folder_of
+from lorakit.runs.identity import set_values
 from lorakit.runs.result import digest_of
 from lorakit.verbs.train import train_recipe
 

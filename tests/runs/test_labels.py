@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lorakit.runs.labels import in_order_of, keep_own, names_of
+from lorakit.runs.labels import in_order_of, keep_problem_type, names_of
 
 
 @pytest.mark.parametrize(
@@ -62,5 +62,5 @@ def test_the_same_labels_are_put_in_the_order_of_the_outputs(names, labels, want
 )
 def test_what_a_merged_model_is_for(own, outputs, wanted):
     config = SimpleNamespace(problem_type="single_label_classification")
-    keep_own(config, SimpleNamespace(problem_type=own), outputs)
+    keep_problem_type(config, SimpleNamespace(problem_type=own), outputs)
     assert config.problem_type == wanted

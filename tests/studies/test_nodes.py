@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from lorakit.runs.folder import read_lines
-from lorakit.studies.nodes import Machines
+from lorakit.runs.lines import read_lines
+from lorakit.studies.machines import Machines
 
 SMALL = [
     "train.max_steps=6",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 
 import pytest
@@ -12,9 +13,9 @@ from lorakit.errors import RecipeError
 from lorakit.methods import Attachment
 from lorakit.models import Model
 from lorakit.recipe.load import load_recipe, names
-from lorakit.studies.grid import load_study
-from lorakit.studies.paper import base_names, read_base, read_table, table_names
-from lorakit.studies.selection import load_table
+from lorakit.studies.paper_plan import Reproduction, Selection, load_reproduction
+from lorakit.studies.paper_table import base_names, load_base, load_paper_table, table_names
+from lorakit.studies.plan import load_study
 
 TABLES = [
     "table2",
@@ -28,7 +29,19 @@ TABLES = [
     "table16",
     "table18",
 ]
-ROWS = [(table, row) for table in TABLES for row in read_table(table)[0].rows]
+ROWS = [(table, row) for table in TABLES for row in load_paper_table(table)[0].rows]
+
+
+def load_table(
+    name: str,
+    base: str | None = None,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    **more,
+) -> Reproduction:
+    """The reproduction of a table, with the fields of `Selection` as arguments."""
+    return load_reproduction(name, Selection(base, rows, columns, **more))
+
 
 PRINTED = {  # read from the paper once more: (table, row) -> column -> number as printed
     ("table2", "base_ft"): {"mnli": "87.6", "stsb": "91.2", "avg": "86.4"},
@@ -103,7 +116,7 @@ def test_tables_and_bases_are_no_recipes():
     ("at", "columns"), PRINTED.items(), ids=lambda at: at if isinstance(at, str) else "-".join(at)
 )
 def test_what_is_printed(at, columns):
-    table, _ = read_table(at[0])
+    table, _ = load_paper_table(at[0])
     for name, text in columns.items():
         found = table.rows[at[1]].values[list(table.columns).index(name)]
         value, _, spread = text.partition("±")
@@ -114,7 +127,7 @@ def test_what_is_printed(at, columns):
 
 
 def test_the_averages_of_table_2_are_those_of_its_columns():
-    table, _ = read_table("table2")
+    table, _ = load_paper_table("table2")
     for row in table.rows.values():
         *values, average = [value.value for value in row.values if value]
         assert len(values) == 8
@@ -128,7 +141,7 @@ def test_the_recipes_say_what_the_tables_say():
         for (row, run), cell in chosen.cells.items():
             published = load_recipe(cell.recipe).recipe.expect.scores
             for name, column in chosen.table.columns.items():
-                if column.metric and chosen.run_of(name) == run:
+                if column.metric and chosen.table.run_of(name) == run:
                     printed = chosen.table.rows[row].values[list(chosen.table.columns).index(name)]
                     known = published.get(column.metric) or published[column.metric.split("/")[1]]
                     assert printed is not None
@@ -202,7 +215,7 @@ def test_a_row_trains_as_many_parameters_as_printed(table, row):
 
 
 def test_misfits_are_few_and_each_is_explained():
-    rows = [(t, r, read_table(t)[0].rows[r]) for t, r in ROWS]
+    rows = [(t, r, load_paper_table(t)[0].rows[r]) for t, r in ROWS]
     assert [
         (t, r)
         for t, r, row in rows
@@ -322,7 +335,7 @@ class TestChoosing:
             ),
             (
                 ("table3", "minilm"),
-                "the base 'minilm' is none for table3: there is no recipe minilm/e2e",
+                "the base 'minilm' has no recipes for table3: no recipe minilm/e2e",
             ),
         ],
     )
@@ -358,7 +371,7 @@ rows:
     @pytest.fixture
     def problems(self, tmp_path, monkeypatch):
         (tmp_path / "tables" / "bases").mkdir(parents=True)
-        monkeypatch.setattr("lorakit.studies.paper.shipped", lambda kind: tmp_path)
+        monkeypatch.setattr("lorakit.studies.paper_table.shipped", lambda kind: tmp_path)
 
         def read(*changes: tuple[str, str]) -> str:
             text = self.TEXT
@@ -366,13 +379,13 @@ rows:
                 assert old in text
                 text = text.replace(old, new)
             (tmp_path / "tables" / "mine.yaml").write_text(text)
-            read_table.cache_clear()
+            load_paper_table.cache_clear()
             try:
-                read_table("mine")
+                load_paper_table("mine")
             except RecipeError as error:
                 return str(error).replace(f"{tmp_path}/tables/", "")
             finally:
-                read_table.cache_clear()
+                load_paper_table.cache_clear()
             return ""
 
         return read
@@ -388,10 +401,7 @@ rows:
                 "mine.yaml:8: rows.ft.lable: unknown key (its value is 'FT'); did you",
             ),
             ([("[90.2±.3]", "[90.2±x]")], "mine.yaml:8: rows.ft.values.0: '90.2±x' should be"),
-            (
-                [("[90.2±.3]", "[90.2, 3]")],
-                "mine.yaml:8: rows.ft: 2 values, and there are 1 columns",
-            ),
+            ([("[90.2±.3]", "[90.2, 3]")], "mine.yaml:8: rows.ft: 2 values for 1 columns"),
             (
                 [("title: MRPC,", "title: MRPC, run: mrcp,")],
                 "mine.yaml:6: columns.mrpc: no run 'mrcp'; did you mean",
@@ -423,9 +433,9 @@ def test_a_base_stands_in_where_it_has_a_recipe(base, tables):
     for table in TABLES:
         if table in tables:
             cells = load_table(table, base, seeds=1).plan.cells
-            assert {cell.recipe.split("/")[0] for cell in cells} == {read_base(base).folder}
+            assert {cell.recipe.split("/")[0] for cell in cells} == {load_base(base).folder}
         else:
-            with pytest.raises(RecipeError, match=f"the base '{base}' is none for {table}"):
+            with pytest.raises(RecipeError, match=f"'{base}' .* {table}: no recipe"):
                 load_table(table, base)
 
 

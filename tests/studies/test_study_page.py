@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 from lorakit.report.curves import mean_curves
-from lorakit.studies.page import Seen, best_of, change_map, mean_norms, render_study, scores_of
-from lorakit.studies.report import CellResult, StudyResult
+from lorakit.studies.page import RunView, best_of, change_map, mean_norms, render_study, scores_of
+from lorakit.studies.result import CellResult, StudyResult
 
 EVIL = "<script>alert(1)</script>&|$x$\"'><img src=x onerror=alert(2)>"
 
@@ -56,7 +56,7 @@ class Read(HTMLParser):
 def seen(make_result, logs):
     result = make_result(environment={"python": "3.12.1", "command": "lorakit train glue_mrpc"})
     norms = mean_norms([seed.delta_norms for seed in result.seeds])
-    return {"r=8": Seen(logs, norms, result, "../glue_mrpc-1a2b3c/report.html")}
+    return {"r=8": RunView(logs, norms, result, "../glue_mrpc-1a2b3c/report.html")}
 
 
 def test_every_part_is_there(seen):
@@ -121,12 +121,12 @@ def test_a_study_of_which_nothing_has_run():
 
 def test_no_published_number_beside_a_run_of_another_setting(make_result):
     done = cell("r=8", {0: 90.0})
-    assert scores_of(study(done), {"r=8": Seen(result=make_result())}).header[-3:] == (
+    assert scores_of(study(done), {"r=8": RunView(result=make_result())}).header[-3:] == (
         "published",
         "difference",
         "note",
     )
-    other = {"r=8": Seen(result=make_result(comparable=False))}
+    other = {"r=8": RunView(result=make_result(comparable=False))}
     assert "published" not in scores_of(study(done), other).header
 
 

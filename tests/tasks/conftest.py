@@ -301,5 +301,5 @@ class Stub:
 def stub_suites(monkeypatch):
     """Replaces the official scorers, which are slow and may need pycocoevalcap."""
     for name in SUITES:
-        monkeypatch.setitem(metrics._foreign, name, Stub(name))
+        monkeypatch.setitem(metrics._entry_points, name, Stub(name))
         monkeypatch.delitem(metrics._modules, name, raising=False)

@@ -31,23 +31,23 @@ def own(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("task.train=/nowhere.jsonl", "/nowhere.jsonl: no such file"),
-        ("task.text=txt", "no column 'txt'; did you mean 'text'"),
-        ("data.max_length=100000", "more than the"),
-        ("model.name=/no/model", "there is no model folder '/no/model'"),
+        ("task.train=/nowhere.jsonl", "/nowhere.jsonl"),
+        ("task.text=txt", "'txt'"),
+        ("data.max_length=100000", "100000"),
+        ("model.name=/no/model", "/no/model"),
         ("model.name=lorakit:huge", "'lorakit:huge'"),
-        ("method.targets=[query, valeu]", "target 'valeu' matches no linear layer"),
-        ("method.targets=[query, 're:(']", "is not a regular expression"),
-        ("method.targets=[query, q]", "is matched twice"),
-        ("expect.sites=99", "expect.sites is 99, and the method gives"),
-        ("train.micro_batch_size=3", "does not divide"),
-        ("start_from=glue_mnli", "holds no finished run of that name"),
-        ("model.config.no_such_setting=1", "has no setting 'no_such_setting'"),
-        ("model.config.num_labels=7", "model.config: num_labels follows from the task"),
-        ("model.config.hidden_dropout_prob=5", "roberta"),
-        ("method.targets=[query, key, lm_head]", "target 'lm_head' matches no linear layer"),
+        ("method.targets=[query, valeu]", "'valeu'"),
+        ("method.targets=[query, 're:(']", "re:("),
+        ("method.targets=[query, q]", "query"),
+        ("expect.sites=99", "expect.sites is 99"),
+        ("train.micro_batch_size=3", "micro_batch_size"),
+        ("start_from=glue_mnli", "start_from: 'glue_mnli'"),
+        ("model.config.no_such_setting=1", "'no_such_setting'"),
+        ("model.config.num_labels=7", "num_labels"),
+        ("model.config.hidden_dropout_prob=5", "hidden_dropout_prob"),
+        ("method.targets=[query, key, lm_head]", "'lm_head'"),
         ("train.max_steps=1", "nothing would be learnt"),
-        ("model.shape.hidden_size=7", "is not the model that this recipe was written for"),
+        ("model.shape.hidden_size=7", "hidden_size"),
     ],
 )
 def test_train_refuses(own, lorakit_cli, tmp_path, change, said):
@@ -61,7 +61,7 @@ def test_train_refuses(own, lorakit_cli, tmp_path, change, said):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"text": "a", "label": "maybe"}\n', "'maybe' is no label of this task"),
+        ('{"text": "a", "label": "maybe"}\n', "'maybe'"),
         ('{"text": "a"}\n', "label"),
         ("{broken\n", "validation.jsonl:1"),
         ("", "no rows"),
@@ -79,7 +79,7 @@ def test_a_file_where_the_runs_should_go(own, lorakit_cli, tmp_path):
     (tmp_path / "runs").write_text("")
     done = lorakit_cli("train", own, "--runs", tmp_path / "runs")
     assert done.code == 2
-    assert f"cannot make the folder {tmp_path / 'runs'}: File exists; choose another" in done.err
+    assert f"{tmp_path / 'runs'}: File exists" in done.err
 
 
 def test_a_full_disk_leaves_no_adapter(own, lorakit_cli, tmp_path, monkeypatch):
@@ -157,14 +157,14 @@ def test_a_file_where_the_predictions_should_go(adapter, lorakit_cli, tmp_path, 
     (tmp_path / "file").write_text("")
     done = lorakit_cli("eval", adapter, "--out", tmp_path / out)
     assert done.code == 2
-    assert "cannot make the folder" in done.err
+    assert str(tmp_path / out) in done.err
 
 
 @pytest.mark.parametrize("tolerance", ["-1", "nan"])
-def test_a_tolerance_that_is_none(adapter, lorakit_cli, tmp_path, tolerance):
+def test_a_tolerance_that_is_not_a_size(adapter, lorakit_cli, tmp_path, tolerance):
     done = lorakit_cli("merge", adapter, "--to", tmp_path / "merged", "--tolerance", tolerance)
     assert done.code == 2
-    assert "a difference is zero or more" in done.err
+    assert f"--tolerance {float(tolerance)}" in done.err
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_start_from_is_no_pattern(own, lorakit_cli, tmp_path):
     assert lorakit_cli("train", own, "train.epochs=2", "--runs", tmp_path / "runs").code == 0
     done = lorakit_cli("train", own, "train.epochs=2", "start_from=*", "--runs", tmp_path / "runs")
     assert done.code == 2
-    assert "holds no finished run of that name" in done.err
+    assert "start_from: '*'" in done.err
 
 
 class TestAFolderThatIsThereAlready:

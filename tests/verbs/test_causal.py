@@ -10,7 +10,7 @@ import pytest
 
 from lorakit.bases.tokenizer import load_tokenizer
 from lorakit.models import Model
-from lorakit.runs.folder import read_lines
+from lorakit.runs.lines import read_lines
 from lorakit.runs.result import Result
 
 FAMILIES = [

@@ -221,11 +221,9 @@ def test_score_takes_the_tasks_own_references(run, e2e, lorakit_cli, tmp_path):
             "score", "e2e", f"data.path={e2e}", "--predictions", tmp_path / name, "--json"
         )
         assert done.json["scores"] == pytest.approx(wanted), name
-    assert "the last of an example counts" in done.err
+    assert "one per row" in done.err
     (tmp_path / "short").write_text("\n".join(said[:3]))
     done = lorakit_cli("score", "e2e", f"data.path={e2e}", "--predictions", tmp_path / "short")
     assert done.code == 2
-    assert (
-        "3 predictions; 4 are needed, one per example or 8 (one per row of the official file)"
-        in done.err
-    )
+    for number in ("3 predictions", "4 are needed", "8 (one per row"):
+        assert number in done.err

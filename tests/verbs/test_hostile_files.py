@@ -25,6 +25,7 @@ from lorakit.errors import AdapterError, InputError
 from lorakit.methods import methods
 from lorakit.methods.reparam.lora import LoRA, LoRAAttachment
 from lorakit.recipe.schema import Checkpoint, Evaluate, Train
+from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import open_source
 from lorakit.training import checkpoint
 from lorakit.training.checkpoint import Saved
@@ -262,7 +263,7 @@ def test_damaged_adapters(saved, tiny, tmp_path, count):
 
     def read() -> tuple[Any, Any]:
         try:
-            source: Any = open_source(str(folder))
+            source: Any = open_source(Pointer(str(folder)))
         except InputError as error:
             source = error
         found = read_adapter(folder)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from lorakit.recipe.load import Loaded, build, find, names
-from lorakit.recipe.source import read
+from lorakit.recipe.source import read_yaml
 from tests.hostile import CANARY, CODE, Trial, as_json, damaged, each, mutated, tiers
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -78,7 +78,7 @@ def mutant(random: Random) -> bytes:
     text = path.read_text(encoding="utf-8")
     kind = random.randrange(10)
     if kind < 4:
-        data = mutated(read(path)[0], random)
+        data = mutated(read_yaml(path)[0], random)
         if kind < 1:
             return as_json(data, random)  # JSON is YAML, but for what this subset does not take
         return yaml.safe_dump(data, allow_unicode=random.random() < 0.5).encode(

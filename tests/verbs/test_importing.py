@@ -167,7 +167,7 @@ def test_what_is_refused(encoder, lorakit_cli, tmp_path):
     to = tmp_path / "adapter"
     for arguments, why in [
         (["quickstart", "method.r=4"], "Give method.r=8"),
-        (["quickstart", "~method", "method=full"], "what is imported is LoRA"),
+        (["quickstart", "~method", "method=full"], "trains full"),
         (["glue_nothing"], "glue_nothing"),
         (["quickstart_generate"], "lora_A"),
     ]:

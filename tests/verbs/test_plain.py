@@ -13,7 +13,7 @@ import torch
 import lorakit
 import lorakit.fast.attention
 from lorakit.runs.result import Result
-from lorakit.verbs import merge as merging
+from lorakit.verbs import merge_probe
 from lorakit.verbs.plain import plain_of
 from tests.evaluation.architectures import build
 
@@ -190,7 +190,7 @@ def test_a_folder_that_plain_transformers_cannot_read_is_not_kept(
     def read(folder, cls):
         raise ValueError("not this one")
 
-    monkeypatch.setattr(merging, "read_plain", read)
+    monkeypatch.setattr(merge_probe, "read_plain", read)
     done = lorakit_cli("merge", trained, "--seed", 0, "--to", tmp_path / "m")
     assert done.code == 1
     assert "not this one" in done.err

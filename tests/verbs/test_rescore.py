@@ -13,7 +13,7 @@ from lorakit.evaluation.answers import Answer, score_answers
 from lorakit.metrics import metrics
 from lorakit.recipe.load import compose
 from lorakit.runs import rescore
-from lorakit.runs.folder import write_lines
+from lorakit.runs.lines import write_lines
 from lorakit.runs.rescore import read_answers, refuse_other_scores
 from lorakit.runs.result import Check, SeedResult
 

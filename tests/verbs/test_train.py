@@ -10,7 +10,8 @@ import torch
 from lorakit.errors import InputError, RecipeError
 from lorakit.events import Event
 from lorakit.recipe.load import load_recipe
-from lorakit.runs.folder import claimed, read_lines
+from lorakit.runs.folder import claimed
+from lorakit.runs.lines import read_lines
 from lorakit.runs.result import Result
 from lorakit.verbs.train import train_recipe
 

@@ -1,10 +1,10 @@
-"""Where the runs of a study run: one file per launcher."""
+"""Launchers: where the runs of a study run, one file each."""
 
 from __future__ import annotations
 
 from lorakit.registry import Registry
-from lorakit.studies.launchers._base import Launcher, Record, Task
+from lorakit.studies.launchers._base import STOPPED, Alive, Launcher, Record, Task
 
 launchers: Registry[Launcher] = Registry("lorakit.studies.launchers", "launcher")
 
-__all__ = ["Launcher", "Record", "Task", "launchers"]
+__all__ = ["STOPPED", "Alive", "Launcher", "Record", "Task", "launchers"]

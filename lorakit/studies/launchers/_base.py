@@ -1,82 +1,89 @@
-"""A task is one command with a log and a record of its last attempt; a launcher runs many, here or elsewhere."""
+"""Tasks and launchers: a task is a command with a log and a record; a launcher runs many."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from pydantic import ValidationError
 
+from lorakit.children import STATUS_FILE, Ending, end_with_parent
 from lorakit.config import Config
 from lorakit.runs.result import write_whole
 from lorakit.shell import join
-from lorakit.studies.grid import Slurm
+from lorakit.studies.schema import Slurm
 
-GRACE = 75.0
-"""Seconds that a run has to write its checkpoint after SIGTERM: more than it gives processes of its own."""
+STOP_TIMEOUT_S = 75.0
+"""From SIGTERM until SIGKILL: a run gives processes of its own 60 s to write the checkpoint."""
+KILL_TIMEOUT_S = 10.0
+"""How long a process that got SIGKILL is waited for."""
+LOG_TAIL_BYTES = 65536
+LONGEST_ERROR = 500
+"""Characters of an error that are kept."""
 STOPPED = {-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT}
-"""Exit codes of a run that was told to stop: it did not fail, and goes on when it is started again."""
-PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+"""Exit codes of a run that was told to stop: it did not fail, and resumes when started again."""
 
 
 class Record(Config):
-    """One attempt at a task, written by who runs it, when it starts and when it ends."""
+    """One attempt at a task, written by the launcher when it starts and when it ends."""
 
     attempt: int
     host: str
     started: str
     ended: str | None = None
     code: int | None = None
-    """Below zero: the signal that ended it."""
+    """The exit code; negative for the signal that ended the attempt."""
     error: str = ""
-    """What it said last."""
+    """The message of the error; empty after success."""
+    reason: str = ""
+    """The error's code, where the run reported it; see `lorakit.errors`."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A command, and the stem of its files: STEM.log, STEM.json (the record), STEM.job (its place in a queue)."""
+    """A command, and the stem of its files.
+
+    STEM.log is its output, STEM.json the record, STEM.status the ending that the command
+    reported, and STEM.job its place in a queue.
+    """
 
     command: tuple[str, ...]
     stem: Path
 
     @property
     def log(self) -> Path:
-        return self.stem.with_name(f"{self.stem.name}.log")
+        return self._file("log")
 
     @property
     def job(self) -> Path:
-        return self.stem.with_name(f"{self.stem.name}.job")
+        return self._file("job")
 
     def record(self) -> Record | None:
-        """Of the last attempt, if there was one."""
+        """The record of the last attempt; None before the first."""
         try:
-            return Record.model_validate_json(self._record.read_bytes())
+            return Record.model_validate_json(self._file("json").read_bytes())
         except (OSError, ValidationError):
             return None
 
-    @property
-    def _record(self) -> Path:
-        return self.stem.with_name(f"{self.stem.name}.json")
-
     def start(self, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """Begin an attempt, in a session of its own: a Ctrl-C in this terminal does not reach it."""
+        """Start an attempt in a session of its own: Ctrl-C in this terminal does not reach it."""
         before = self.record()
-        record = Record(
-            attempt=1 + (before.attempt if before else 0), host=socket.gethostname(), started=_now()
-        )
-        write_whole(self._record, record.model_dump_json() + "\n")
+        attempt = 1
+        if before is not None:
+            attempt += before.attempt
+        record = Record(attempt=attempt, host=socket.gethostname(), started=_now())
+        self._write(record)
+        status = self._file("status")
+        status.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             log.write(f"--- attempt {record.attempt}, {record.started}, {record.host}\n".encode())
             log.write(f"$ {join(self.command)}\n".encode())
@@ -86,19 +93,41 @@ class Task:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment,
+                env={**(environment or os.environ), STATUS_FILE: str(status.absolute())},
                 start_new_session=True,
                 preexec_fn=_in_the_child,
             )
 
     def end(self, code: int) -> Record:
-        """Write down how the attempt ended."""
+        """Record how the attempt ended. Returns the record."""
         record = self.record()
         assert record is not None
-        error = "" if code == 0 else last_words(self.log, code)
-        record = record.model_copy(update={"ended": _now(), "code": code, "error": error})
-        write_whole(self._record, record.model_dump_json() + "\n")
+        error = ""
+        reason = ""
+        if code != 0:
+            ending = Ending.read(self._file("status"))
+            if ending is not None:
+                reason = ending.code
+            error = _why(ending, code) or _last_line(self.log) or f"exit code {code}"
+        changes = {"ended": _now(), "code": code, "error": error[:LONGEST_ERROR], "reason": reason}
+        record = record.model_copy(update=changes)
+        self._write(record)
         return record
+
+    def _file(self, extension: str) -> Path:
+        return self.stem.with_name(f"{self.stem.name}.{extension}")
+
+    def _write(self, record: Record) -> None:
+        write_whole(self._file("json"), record.model_dump_json() + "\n")
+
+
+@dataclass(frozen=True)
+class Alive:
+    """A task that a launcher has started or queued."""
+
+    state: Literal["running", "queued"]
+    note: str = ""
+    """Where it is queued, and what it waits for."""
 
 
 class Launcher(Protocol):
@@ -112,69 +141,73 @@ class Launcher(Protocol):
         slurm: Slurm,
         changed: Callable[[], None],
     ) -> None:
-        """Run the tasks, at most `at_once` at a time; one that fails ends no other. changed: after each start and end.
+        """Run the tasks, at most `at_once` at a time. One that fails does not end the others.
 
-        Returns when all have ended, or where there is a queue, when all are in it.
+        Returns when all have ended, or, with a queue, when all are queued. changed: called after
+        each start and end.
 
-        InputError: this machine has not what it takes.
+        InputError: this machine does not have what the launcher needs.
         """
         ...
 
-    def alive(self, tasks: Sequence[Task]) -> dict[Task, str]:
-        """Those that still run ("running") or are to ("waiting: why")."""
+    def alive(self, tasks: Sequence[Task]) -> dict[Task, Alive]:
+        """Those of the tasks that are running or queued."""
         ...
 
 
-def stop(processes: Sequence[subprocess.Popen[bytes]], grace: float = GRACE) -> None:
-    """SIGTERM to all, so that they write their checkpoints, and SIGKILL to who is still there after `grace` seconds."""
-    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
+def stop(processes: Sequence[subprocess.Popen[bytes]], timeout_s: float = STOP_TIMEOUT_S) -> None:
+    """Stop all: SIGTERM, so that they write their checkpoints, and SIGKILL after `timeout_s`."""
+    for number, seconds in ((signal.SIGTERM, timeout_s), (signal.SIGKILL, KILL_TIMEOUT_S)):
         left = [process for process in processes if process.poll() is None]
         for process in left:
-            tell(process.pid, number)
+            send(process.pid, number)
         until = time.monotonic() + seconds
         for process in left:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, until - time.monotonic()))
 
 
-def tell(pid: int, number: int) -> None:
-    """SIGTERM goes to the run, which passes it on once to those that it started; SIGKILL to its whole group."""
+def send(pid: int, number: int) -> None:
+    """Send a signal to a run; SIGKILL goes to its entire process group.
+
+    A run forwards SIGTERM to the processes that it started. It must reach them once only.
+    """
     with suppress(ProcessLookupError):
-        (os.killpg if number == signal.SIGKILL else os.kill)(pid, number)
+        if number == signal.SIGKILL:
+            os.killpg(pid, number)
+        else:
+            os.kill(pid, number)
 
 
-def last_words(log: Path, code: int) -> str:
-    """Why the last attempt ended: its last `error: ...`, else the signal that ended it, else its last line."""
+def _why(ending: Ending | None, code: int) -> str:
+    """Why an attempt ended, by its exit code and its report; empty where neither says it."""
+    if code in STOPPED:
+        return "told to stop"
+    if ending is not None:
+        return ending.message.partition("\n")[0]
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return ""
+
+
+def _last_line(log: Path) -> str:
+    """The last line of the last attempt, for a command that did not get as far as to report."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 65536))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
             text = file.read().decode("utf-8", "replace")
     except OSError:
-        text = ""
-    lines = [
-        line.strip() for line in text.rpartition("--- attempt ")[2].splitlines()[2:] if line.strip()
-    ]
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    killed = (
-        ["told to stop"]
-        if code in STOPPED
-        else [f"killed by {signal.Signals(-code).name}"]
-        if code < 0
-        else []
-    )
-    return (errors[-1:] or killed or lines[-1:] or [f"exit code {code}"])[0][:500]
+        return ""
+    # the first two lines of an attempt are the launcher's
+    lines = text.rpartition("--- attempt ")[2].splitlines()[2:]
+    written = [line.strip() for line in lines if line.strip()]
+    return next(reversed(written), "")
 
 
 def _in_the_child() -> None:
-    # Slurm sends USR2 to every process of a job to say that time is up; it is for the one that watches the run
+    # Slurm sends USR2 to every process of a job when its time is up; it is meant for the launcher
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     end_with_parent()
-
-
-def end_with_parent() -> None:
-    """Told in a child before it begins: it gets SIGTERM when its parent ends, even one that is killed. Linux only."""
-    if _LIBC is not None:
-        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _now() -> str:

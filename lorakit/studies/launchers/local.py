@@ -1,4 +1,8 @@
-"""On this machine: a few subprocesses at a time, with the cores and GPUs shared out among them."""
+"""The local launcher: a few runs at a time on this machine, which share its cores and GPUs.
+
+submitit's local executor does not fit: it starts every job at once, gives all of one executor the
+same GPUs, and its jobs outlive the process that started them, so that Ctrl-C would leave them.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,18 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 from filelock import FileLock, Timeout
 
 from lorakit.errors import InputError
-from lorakit.studies.grid import Slurm
-from lorakit.studies.launchers._base import Launcher, Task, stop
+from lorakit.studies.launchers._base import Alive, Launcher, Task, stop
+from lorakit.studies.schema import Slurm
+
+POLL_INTERVAL_S = 0.2
+LOCK_TIMEOUT_S = 2
+"""A process that asks for the state of the study holds the lock for a moment."""
+Run = tuple[Task, subprocess.Popen[bytes]]
 
 
 class Local:
@@ -33,82 +42,95 @@ class Local:
             return
         slots = min(at_once or max(1, len(_gpus())), len(tasks))
         with _alone(tasks[0].stem.parent, name), _sigterm_as_ctrl_c():
-            _work(list(tasks), [_share(i, slots) for i in range(slots)], changed)
+            _run(list(tasks), [_share(slot, slots) for slot in range(slots)], changed)
 
-    def alive(self, tasks: Sequence[Task]) -> dict[Task, str]:
+    def alive(self, tasks: Sequence[Task]) -> dict[Task, Alive]:
         """A run ends with its launcher, which holds a lock as long as it lives."""
         records = {task: task.record() for task in tasks if not task.job.is_file()}
-        begun = [
+        started = [
             task for task, record in records.items() if record is not None and record.ended is None
         ]
-        if not begun or not _held(_lock_of(begun[0].stem.parent)):
+        if not started or not _is_held(_lock_of(started[0].stem.parent)):
             return {}
-        return dict.fromkeys(begun, "running")
+        return dict.fromkeys(started, Alive("running"))
 
 
-def _work(waiting: list[Task], shares: list[dict[str, str]], changed: Callable[[], None]) -> None:
-    running: dict[int, tuple[Task, subprocess.Popen[bytes]]] = {}
+def _run(waiting: list[Task], shares: list[dict[str, str]], changed: Callable[[], None]) -> None:
+    running: dict[int, Run] = {}
     try:
         while waiting or running:
-            for slot in [i for i in range(len(shares)) if i not in running][: len(waiting)]:
+            free = [slot for slot in range(len(shares)) if slot not in running]
+            for slot in free[: len(waiting)]:
                 task = waiting.pop(0)
-                task.job.unlink(missing_ok=True)  # it is no longer of a queue
+                # the task may have been queued on a cluster before
+                task.job.unlink(missing_ok=True)
                 running[slot] = task, task.start({**os.environ, **shares[slot]})
                 changed()
             for slot, (task, process) in list(running.items()):
-                if (code := process.poll()) is not None:
+                code = process.poll()
+                if code is not None:
                     del running[slot]
                     task.end(code)
                     changed()
-            time.sleep(0.2)
-    finally:  # Ctrl-C, or an error of our own
+            time.sleep(POLL_INTERVAL_S)
+    finally:
+        # after Ctrl-C, or an error of the launcher's own
         if running:
             _stop(running.values())
             changed()
 
 
-def _stop(running: Collection[tuple[Task, subprocess.Popen[bytes]]]) -> None:
+def _stop(running: Collection[Run]) -> None:
     processes = [process for _, process in running]
     try:
         stop(processes)
-    except KeyboardInterrupt:  # once more: at once
-        stop(processes, grace=0)
+    except KeyboardInterrupt:
+        # at a second Ctrl-C the runs do not get the time for a checkpoint
+        stop(processes, timeout_s=0)
     for task, process in running:
         code = process.wait()
-        task.end(
-            -signal.SIGTERM if code == -signal.SIGKILL else code
-        )  # it was we who killed it: it did not fail
+        # a run that was killed here was stopped; it did not fail
+        task.end(-signal.SIGTERM if code == -signal.SIGKILL else code)
 
 
 def _share(slot: int, slots: int) -> dict[str, str]:
-    """Each slot has its cores and GPUs; of more slots than GPUs, several have one GPU together."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    share = (
-        {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, cores // slots))}
-    )
-    if gpus := _gpus():
+    """The environment variables that give a slot its cores and GPUs.
+
+    With more slots than GPUs, several slots share one GPU.
+    """
+    share = {}
+    if "OMP_NUM_THREADS" not in os.environ:
+        share["OMP_NUM_THREADS"] = str(max(1, _cores() // slots))
+    gpus = _gpus()
+    if gpus:
         own = gpus[slot::slots] or [gpus[slot % len(gpus)]]
         share["CUDA_VISIBLE_DEVICES"] = ",".join(own)
     return share
 
 
+def _cores() -> int:
+    """The cores that this process may use; outside Linux, all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _gpus() -> list[str]:
-    """As CUDA_VISIBLE_DEVICES names them; without it, by number."""
-    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name for name in named.split(",") if name.strip()]
+    """The GPUs as CUDA_VISIBLE_DEVICES names them; without it, their numbers."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip()]
     return [str(i) for i in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
 
 
 @contextmanager
 def _alone(folder: Path, name: str) -> Iterator[None]:
-    lock = FileLock(_lock_of(folder), timeout=2)  # a look at the state holds it for a moment
+    lock = FileLock(_lock_of(folder), timeout=LOCK_TIMEOUT_S)
     try:
         lock.acquire()
     except Timeout:
         raise InputError(
-            f"another process runs the study {name} in {folder.parent}; --status shows it"
+            f"another process runs the study {name} in {folder.parent}; --status shows its state"
         ) from None
     try:
         yield
@@ -120,7 +142,7 @@ def _lock_of(folder: Path) -> Path:
     return folder / ".lock"
 
 
-def _held(path: Path) -> bool:
+def _is_held(path: Path) -> bool:
     if not path.is_file():
         return False
     lock = FileLock(path, timeout=0)
@@ -134,24 +156,25 @@ def _held(path: Path) -> bool:
 
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # only there can it be caught
+    # only the main thread can set signal handlers
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    received: list[int] = []
 
-    told: list[int] = []
-
-    def interrupt(number: int, _frame: Any) -> None:
-        told.append(number)
-        if len(told) == 1:  # timeout(1) and some schedulers send it twice
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        # timeout(1) and some schedulers send it twice
+        if len(received) == 1:
             raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        # told, the process is about to end, and a second one must not end it sooner: ignored, for Python gives its own
-        # handlers up as it ends
-        signal.signal(signal.SIGTERM, signal.SIG_IGN if told else before)
+        # a second SIGTERM must not end a process that is about to end: Python restores the default
+        # handlers while it ends, except where a signal is ignored
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if received else before)
 
 
 PLUGIN: Launcher = Local()

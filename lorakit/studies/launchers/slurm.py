@@ -1,4 +1,7 @@
-"""On a cluster: a job array through submitit. A job whose time is up writes a checkpoint and queues itself again."""
+"""The Slurm launcher: a job array through submitit.
+
+A job whose time is up writes a checkpoint and queues itself again.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,34 @@ import time
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from lorakit.errors import InputError, TrainingError
 from lorakit.runs.result import write_whole
-from lorakit.studies.grid import Slurm
-from lorakit.studies.launchers._base import GRACE, Launcher, Task, tell
+from lorakit.studies.launchers._base import (
+    KILL_TIMEOUT_S,
+    STOP_TIMEOUT_S,
+    Alive,
+    Launcher,
+    Task,
+    send,
+)
+from lorakit.studies.schema import Slurm
 
-TIMES_UP = 100
-"""Times that a job may reach its limit and be queued again."""
+if TYPE_CHECKING:
+    from submitit.helpers import DelayedSubmission
+
+MOST_TIMEOUTS = 100
+"""How often a job may reach its limit and be queued again."""
+SIGNAL_MARGIN_S = 30
+"""Slurm's signal comes so much earlier than the checkpoint may need."""
+SQUEUE_TIMEOUT_S = 60
+POLL_INTERVAL_S = 0.2
+UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode categories of control characters, surrogates and separators of lines."""
+RUNNING = ("RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT")
+QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
 
 
 class OnSlurm:
@@ -36,40 +58,38 @@ class OnSlurm:
         submitit = _submitit()
         folder = tasks[0].stem.parent / "slurm"
         _refuse_odd_path(folder)
-        executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=TIMES_UP)
+        executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=MOST_TIMEOUTS)
         executor.update_parameters(**_parameters(slurm, name, at_once))
         try:
-            with executor.batch():  # one array
+            # all jobs of a batch are one array
+            with executor.batch():
                 jobs = [executor.submit(Work(task)) for task in tasks]
         except Exception as error:
-            said = str(getattr(error, "stderr", "") or error).strip().splitlines()
-            raise InputError(
-                f"Slurm did not take the jobs: {said[-1] if said else error}"
-            ) from error
+            reason = next(reversed(_output(error).splitlines()), "")
+            raise InputError(f"Slurm did not take the jobs: {reason}") from error
         for task, job in zip(tasks, jobs, strict=True):
             write_whole(task.job, json.dumps({"job": job.job_id}) + "\n")
         changed()
 
-    def alive(self, tasks: Sequence[Task]) -> dict[Task, str]:
-        """By squeue, which needs no accounting; a job that is not in it has ended."""
+    def alive(self, tasks: Sequence[Task]) -> dict[Task, Alive]:
+        """From squeue, which needs no accounting. A job that it does not list has ended."""
         jobs = {task: job for task in tasks if (job := job_of(task))}
         queue = _queue() if jobs else {}
         return {task: queue[job] for task, job in jobs.items() if job in queue}
 
 
 def _refuse_odd_path(folder: Path) -> None:
-    """It is written on a line of the job's script, and a newline in it would begin another one."""
-    if any(
-        unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in str(folder.absolute())
-    ):
+    """The path is on a line of the job's script; a newline in it would start another one."""
+    path = str(folder.absolute())
+    if any(unicodedata.category(char) in UNPRINTABLE for char in path):
         raise InputError(
-            f"the folder {str(folder)!r} has a character in its path that Slurm's script cannot hold; take another, "
-            "--runs DIR"
+            f"the path {path!r} has a character that Slurm's script cannot hold; "
+            "choose another folder with --runs DIR"
         )
 
 
 class Work:
-    """What a job does. submitit calls `checkpoint` when the time is up or the job has to make room."""
+    """What a job does. submitit calls `checkpoint` when its time is up or it has to make room."""
 
     def __init__(self, task: Task):
         self.task = task
@@ -79,30 +99,37 @@ class Work:
         self.process = self.task.start()
         record = self.task.end(self.process.wait())
         if record.code:
-            raise TrainingError(record.error)  # so that Slurm too calls the job failed
+            # so that Slurm's accounting has a failed job as well
+            raise TrainingError(record.error)
         return 0
 
-    def checkpoint(self) -> Any:
+    def checkpoint(self) -> DelayedSubmission:
         if self.process is not None:
             self.task.end(_stop(self.process.pid))
         return _submitit().helpers.DelayedSubmission(Work(self.task))
 
 
 def _stop(pid: int) -> int:
-    """SIGTERM, then SIGKILL; the exit code. We are in a signal handler, and Popen's own lock may be held below it."""
-    for number, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, 10.0)):
-        tell(pid, number)
+    """Send SIGTERM, then SIGKILL. Returns the exit code.
+
+    submitit calls this in a signal handler, where `Popen.wait` may be interrupted with its lock
+    held. So waitid looks at the process and leaves it to be collected.
+    """
+    for number, seconds in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, KILL_TIMEOUT_S)):
+        send(pid, number)
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended is not None:
-                return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-            time.sleep(0.2)
+                if ended.si_code == os.CLD_EXITED:
+                    return ended.si_status
+                return -ended.si_status
+            time.sleep(POLL_INTERVAL_S)
     return -signal.SIGKILL
 
 
 def job_of(task: Task) -> str | None:
-    """The task's last job, as Slurm calls it: 12_3 is the fourth of array 12."""
+    """The task's last job as Slurm names it: 12_3 is the fourth of array 12."""
     try:
         return json.loads(task.job.read_text())["job"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -110,7 +137,8 @@ def job_of(task: Task) -> str | None:
 
 
 def _parameters(slurm: Slurm, name: str, at_once: int | None) -> dict[str, Any]:
-    asked = {
+    """submitit's parameters; those that are left out have the cluster's defaults."""
+    given: dict[str, Any] = {
         "job_name": name,
         "time": slurm.time,
         "partition": slurm.partition,
@@ -119,57 +147,61 @@ def _parameters(slurm: Slurm, name: str, at_once: int | None) -> dict[str, Any]:
         "constraint": slurm.constraint,
         "gpus_per_node": slurm.gpus_per_node,
         "cpus_per_task": slurm.cpus_per_task,
-        "mem": None if slurm.mem_gb is None else f"{int(slurm.mem_gb * 1024)}MB",
         "array_parallelism": at_once,
         "setup": list(slurm.setup) or None,
         "additional_parameters": dict(slurm.extra) or None,
-        "signal_delay_s": int(GRACE) + 30,
-        # the array's later tasks find the step's CPUs by themselves: srun no longer inherits --cpus-per-task
-        "srun_args": [f"--cpus-per-task={slurm.cpus_per_task}"] if slurm.cpus_per_task else None,
+        "signal_delay_s": int(STOP_TIMEOUT_S) + SIGNAL_MARGIN_S,
     }
-    return {key: value for key, value in asked.items() if value is not None}
+    if slurm.mem_gb is not None:
+        given["mem"] = f"{int(slurm.mem_gb * 1024)}MB"
+    if slurm.cpus_per_task:
+        # since Slurm 22.05 srun does not inherit --cpus-per-task from the job
+        given["srun_args"] = [f"--cpus-per-task={slurm.cpus_per_task}"]
+    return {key: value for key, value in given.items() if value is not None}
 
 
-def _queue() -> dict[str, str]:
+def _queue() -> dict[str, Alive]:
+    """The user's jobs that are running or queued, by their names."""
     command = ["squeue", "--noheader", "--array", "--me", "--format", "%i|%T|%r"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    except FileNotFoundError:
-        raise InputError(
-            "squeue is not here: is this a machine of the cluster? --launcher local runs here"
-        ) from None
-    except (subprocess.SubprocessError, OSError) as error:
-        said = str(getattr(error, "stderr", "") or error).strip()
-        raise InputError(f"Slurm does not answer: {said}") from error
-    rows = (line.strip().split("|", 2) for line in done.stdout.splitlines() if line.count("|") >= 2)
-    return {job: words for job, state, reason in rows if (words := _words(job, state, reason))}
-
-
-def _words(job: str, state: str, reason: str) -> str:
-    if state in ("RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT"):
-        return "running"
-    if state in (
-        "PENDING",
-        "CONFIGURING",
-        "REQUEUED",
-        "REQUEUE_HOLD",
-        "REQUEUE_FED",
-        "SPECIAL_EXIT",
-    ):
-        return f"waiting: job {job} ({reason})"
-    return ""  # it is over, or about to be
-
-
-def _submitit() -> Any:
-    if shutil.which("sbatch") is None:
-        raise InputError(
-            "sbatch is not here: is this a machine of the cluster? --launcher local runs here"
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=SQUEUE_TIMEOUT_S, check=True
         )
+    except FileNotFoundError:
+        raise _not_a_cluster("squeue") from None
+    except (subprocess.SubprocessError, OSError) as error:
+        raise InputError(f"Slurm does not answer: {_output(error)}") from error
+    found = {}
+    for line in done.stdout.splitlines():
+        if line.count("|") < 2:
+            continue
+        job, state, reason = line.strip().split("|", 2)
+        if state in RUNNING:
+            found[job] = Alive("running")
+        elif state in QUEUED:
+            found[job] = Alive("queued", f"job {job} ({reason})")
+    return found
+
+
+def _output(error: Exception) -> str:
+    """What a program of Slurm wrote to stderr, or the error itself."""
+    return str(getattr(error, "stderr", "") or error).strip()
+
+
+def _submitit() -> ModuleType:
+    if shutil.which("sbatch") is None:
+        raise _not_a_cluster("sbatch")
     try:
         import submitit
     except ImportError:
         raise InputError("--launcher slurm needs submitit: pip install 'lorakit[slurm]'") from None
     return submitit
+
+
+def _not_a_cluster(program: str) -> InputError:
+    return InputError(
+        f"{program} is not installed on this machine; to run the study here, use --launcher local"
+    )
 
 
 PLUGIN: Launcher = OnSlurm()

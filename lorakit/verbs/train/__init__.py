@@ -21,21 +21,12 @@ from lorakit.events import (
 from lorakit.recipe.load import Loaded
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.finished import finished, intact_seed, not_compared, refuse_other_numbers
-from lorakit.runs.folder import (
-    begun,
-    claimed,
-    find_adapter,
-    folder_of,
-    open_run,
-    record_data,
-    refuse_other_data,
-    same_recipe,
-    seed_folder,
-    unfinished_others,
-)
+from lorakit.runs.folder import begun, claimed, folder_of, open_run, seed_folder
 from lorakit.runs.inputs import base_files, record_base_files, refuse_other_base_files
 from lorakit.runs.objects import attach, counts_of, resolve_precision
 from lorakit.runs.result import Result, SeedResult
+from lorakit.runs.same import record_data, refuse_other_data, same_recipe, unfinished_others
+from lorakit.runs.seeds import find_adapter
 from lorakit.runs.undo import undone_if_refused
 from lorakit.training.plan import share
 from lorakit.verbs.train.accelerator import make_accelerator

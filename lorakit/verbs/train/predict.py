@@ -10,8 +10,8 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from lorakit.evaluation.answers import Answer, Scores, score_answers, writes
-from lorakit.runs.folder import write_lines
 from lorakit.runs.generations import PartialPredictions
+from lorakit.runs.lines import write_lines
 from lorakit.runs.objects import Examiner, autocast
 from lorakit.verbs.train.fit import FittedSeed
 from lorakit.verbs.train.job import SeedJob

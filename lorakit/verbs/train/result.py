@@ -13,7 +13,8 @@ from lorakit.recipe.load import Loaded
 from lorakit.recipe.schema import Recipe
 from lorakit.report.page import write_page
 from lorakit.runs.environment import environment
-from lorakit.runs.folder import read_lines, seed_folder
+from lorakit.runs.folder import seed_folder
+from lorakit.runs.lines import read_lines
 from lorakit.runs.result import Result, SeedResult
 from lorakit.verbs.train.job import RecipeJob, predictions_file, untrained_slices
 

@@ -1,0 +1,105 @@
+"""Analysis: one question about what training did to the weights, and the runs that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import lorakit
+from lorakit.analysis._load import RunChanges, load_changes
+from lorakit.analysis._sites import SiteFilter
+from lorakit.errors import InputError
+from lorakit.report.picture import Picture
+from lorakit.report.table import Table
+from lorakit.runs.pointer import Pointer
+
+
+@dataclass(frozen=True)
+class Reads:
+    """The runs that an analysis reads."""
+
+    methods: tuple[str, ...]
+    """The methods whose changes it measures."""
+    needs_base: bool
+    """Whether it reads W. If not, the base's `config.json` is enough for a LoRA adapter."""
+    fewest_runs: int = 1
+    most_runs: int | None = None
+    """None: any number."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """The runs that the user names, and the options that go with them."""
+
+    runs: Sequence[Pointer]
+    sites: SiteFilter
+    options: Mapping[str, float] = field(default_factory=dict)
+    """Options that belong to one analysis; an option that was not given is absent."""
+
+    def load(self, run: Pointer, reads: Reads) -> RunChanges:
+        """The changes of one run. Errors: see `load_changes`."""
+        return load_changes(run, reads.methods, reads.needs_base, self.sites)
+
+    def load_all(self, reads: Reads) -> dict[str, RunChanges]:
+        """The changes of every run, by label."""
+        return by_label([self.load(run, reads) for run in self.runs])
+
+
+class Finding(Protocol):
+    """What was measured at one site: a dataclass whose fields are written to WHAT.json."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def site(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The answer to a request, as data and as people read it."""
+
+    runs: Sequence[RunChanges]
+    found: Sequence[Finding] | Mapping[str, Sequence[Finding]]
+    """A finding for each site, or a list of them for each run."""
+    table: Table
+    picture: Picture
+    note: str = ""
+    """One line that sums the table up."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """More entries of WHAT.json."""
+
+    def to_json(self, what: str) -> dict[str, Any]:
+        """The content of WHAT.json."""
+        if isinstance(self.found, Mapping):
+            found: Any = {run: [asdict(f) for f in of] for run, of in self.found.items()}
+        else:
+            found = [asdict(f) for f in self.found]
+        return {
+            "what": what,
+            "lorakit": lorakit.__version__,
+            "about": self.table.caption,
+            "runs": [run.facts() for run in self.runs],
+            **self.extra,
+            "found": found,
+        }
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One question. A file of this folder defines one as `PLUGIN`."""
+
+    reads: Reads
+    answer: Callable[[Request], Findings]
+    options: tuple[str, ...] = ()
+    """The options of the command line that only this analysis takes."""
+
+
+def by_label(runs: Sequence[RunChanges]) -> dict[str, RunChanges]:
+    """Label -> run, in the order of the runs. InputError: two runs have the same label."""
+    found: dict[str, RunChanges] = {}
+    for run in runs:
+        if run.label in found:
+            raise InputError(f"{run.label} is given twice: {found[run.label].path}, {run.path}")
+        found[run.label] = run
+    return found

@@ -1,0 +1,95 @@
+"""Maps of phi(i, j), drawn as the paper's Figures 3 and 4."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from lorakit.report.picture import Picture, panels_of, picture_of, plain
+
+Phi = list[list[float]]
+"""phi(i, j) at [i - 1][j - 1]."""
+COLOR_STEPS = 40
+MAX_TICKS = 8
+
+
+def draw_maps(
+    maps: Sequence[tuple[str, Phi]], ranks: Collection[tuple[int, int]], title: str
+) -> Picture:
+    """The maps next to each other, each under its name.
+
+    Where the ranks differ, a second row has the lower-left triangles of the smaller rank.
+    """
+    zoom = any(r1 < r2 for r1, r2 in ranks)
+    rows = 2 if zoom else 1
+    figure, axes = panels_of(rows, len(maps), 1.2 + 2.3 * len(maps), 2.7 * rows)
+    scale = _color_scale(max(max(map(max, phi)) for _, phi in maps))
+    for column, (name, phi) in enumerate(maps):
+        _draw_map(axes[0][column], phi, scale)
+        axes[0][column].set_title(plain(name), fontsize="medium")
+        if zoom:
+            _draw_map(axes[1][column], _triangle(phi), scale)
+    _name_axes(axes, ranks)
+    bar = figure.colorbar(scale, ax=axes, label="φ(i, j)", shrink=0.9)
+    bar.outline.set_visible(False)
+    assert bar.solids is not None
+    bar.solids.set_edgecolor("face")  # without it, hairlines are seen between the colours
+    return picture_of(figure, None, title, wide=len(maps) > 2)
+
+
+def _name_axes(axes: Any, ranks: Collection[tuple[int, int]]) -> None:
+    of_i = of_j = ""
+    if len(ranks) == 1:
+        r1, r2 = next(iter(ranks))
+        of_i, of_j = f", of r={r1}", f", of r={r2}"
+    for row in axes:
+        row[0].set_ylabel(f"i{of_i}")
+    for panel in axes[-1]:
+        panel.set_xlabel(f"j{of_j}")
+
+
+def _color_scale(largest: float) -> Any:
+    """Colours from 0 to the next tenth above the largest phi; NaN is white."""
+    import matplotlib
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    colors = matplotlib.colormaps["viridis"].resampled(COLOR_STEPS).with_extremes(bad="white")
+    return ScalarMappable(Normalize(0, max(0.1, math.ceil(10 * largest) / 10)), colors)
+
+
+def _triangle(phi: Phi) -> Phi:
+    """j <= i, and NaN elsewhere, of the first r1 columns.
+
+    phi(i, j) is there how far the first j directions of the larger rank are in the first i of the
+    smaller one.
+    """
+    size = len(phi)
+    return [
+        [value if j <= i else math.nan for j, value in enumerate(row[:size])]
+        for i, row in enumerate(phi)
+    ]
+
+
+def _draw_map(axes: Any, phi: Phi, scale: Any) -> None:
+    """Draw i downwards and j to the right, as in the paper."""
+    for i, row in enumerate(phi):
+        # neighbours of one colour are one bar: 64 x 64 cells, each a path, would be megabytes
+        start = 0
+        bars, colors = [], []
+        for color, cells in itertools.groupby(scale.to_rgba(value) for value in row):
+            length = len(list(cells))
+            bars.append((start, length))
+            colors.append(color)
+            start += length
+        axes.broken_barh(bars, (i, 1), facecolors=colors, edgecolors="face", linewidth=0.5)
+    axes.set_xlim(0, len(phi[0]))
+    axes.set_ylim(len(phi), 0)
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    for set_ticks, size in ((axes.set_xticks, len(phi[0])), (axes.set_yticks, len(phi))):
+        places = range(0, size, math.ceil(size / MAX_TICKS))
+        set_ticks([place + 0.5 for place in places], [str(place + 1) for place in places])

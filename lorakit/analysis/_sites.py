@@ -1,0 +1,104 @@
+"""Sites in the order of a table: the chosen ones, by layer, and by the weight that layers share."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Protocol, TypeVar
+
+from lorakit.errors import TargetError, did_you_mean
+from lorakit.nn.select import SHORT, Site
+from lorakit.report.changes import in_layer, tails
+from lorakit.report.table import NOTHING
+
+
+class AtSite(Protocol):
+    """Anything that belongs to one site."""
+
+    @property
+    def site(self) -> str: ...
+
+
+Found = TypeVar("Found", bound=AtSite)
+
+
+@dataclass(frozen=True)
+class SiteFilter:
+    """The weights that an analysis looks at; None: all of them."""
+
+    site: str | None = None
+    """A name, a role, the end of a path, or a glob."""
+    layer: int | None = None
+
+    def apply(self, sites: Sequence[Site], path: str) -> list[Site]:
+        """The sites that pass. TargetError: none does; the message has the names that exist."""
+        named = [site for site in sites if self._has_name(site)]
+        if not named:
+            known = {word for s in sites for word in (s.target, s.path.split(".")[-1])}
+            near = did_you_mean(str(self.site), known)
+            raise TargetError(
+                f"--site {self.site!r}: {path} does not have such a weight{near} "
+                f"(its first: {sites[0].name})"
+            )
+        if self.layer is None:
+            return named
+        layers = {site.name: in_layer(site.name)[0] for site in named}
+        found = [site for site in named if layers[site.name] == self.layer]
+        if not found:
+            known_layers = sorted({layer for layer in layers.values() if layer is not None})
+            raise TargetError(
+                f"--layer {self.layer}: {path} has the layers {', '.join(map(str, known_layers))}"
+            )
+        return found
+
+    def _has_name(self, site: Site) -> bool:
+        wanted = self.site
+        if wanted is None or wanted in (site.name, site.path):
+            return True
+        if SHORT.get(wanted, wanted) in (site.part, SHORT.get(site.target, site.target)):
+            return True
+        if site.path.endswith(f".{wanted}"):
+            return True
+        return fnmatchcase(site.path, wanted) or fnmatchcase(site.path, f"*.{wanted}")
+
+
+def labels(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Site -> (layer, weight) as a table shows them.
+
+    The weight has the shortest name that tells it from the others.
+    """
+    placed = {name: in_layer(name) for name in names}
+    groups = list(dict.fromkeys(group for _, group in placed.values()))
+    short_names = dict(zip(groups, tails(groups), strict=True))
+    shown = {}
+    for name, (layer, group) in placed.items():
+        shown[name] = (NOTHING if layer is None else str(layer), short_names[group])
+    return shown
+
+
+def by_weight(found: Sequence[Found]) -> dict[str, list[Found]]:
+    """Weight -> what was found in each layer, in the order of the layers."""
+    shown = labels(item.site for item in found)
+    groups = defaultdict(list)
+    for item in found:
+        groups[shown[item.site][1]].append(item)
+    return dict(groups)
+
+
+def layers_of(found: Sequence[AtSite]) -> list[int]:
+    """The position of each on an axis of layers; outside of numbered layers, its index."""
+    layers = [in_layer(item.site)[0] for item in found]
+    return [index if layer is None else layer for index, layer in enumerate(layers)]
+
+
+def mean(values: Iterable[float]) -> float:
+    """The arithmetic mean; NaN for no values."""
+    listed = list(values)
+    return sum(listed) / len(listed) if listed else float("nan")
+
+
+def three_digits(value: float) -> str:
+    """A number with three digits, as in Table 7 of the paper."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"

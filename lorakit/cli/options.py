@@ -1,0 +1,187 @@
+"""Arguments and options that several verbs share, and groups of them.
+
+A group is a dataclass whose fields are annotated as typer reads them; `grouped` lets a command take
+the group as one parameter.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from lorakit.recipe.load import Loaded
+    from lorakit.runs.pointer import Pointer
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command have dataclasses as parameters: their fields become arguments and options."""
+    groups: dict[str, type] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        group = parameter.annotation
+        if isinstance(group, type) and is_dataclass(group):
+            groups[parameter.name] = group
+            parameters += _parameters_of(group)
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        command(**given)
+
+    # typer reads both, and an option's name from either
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _parameters_of(group: type) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
+        for name, parameter in inspect.signature(group).parameters.items()
+    ]
+
+
+class Format(str, Enum):
+    """How a table is written."""
+
+    plain = "plain"
+    markdown = "markdown"
+    csv = "csv"
+    latex = "latex"
+    html = "html"
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Shell completion of recipe names."""
+    from lorakit.recipe.load import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+def _grant(context: typer.Context, granted: bool) -> bool:
+    """Allow remote code until the command ends."""
+    from lorakit.models import trust_remote_code
+
+    context.with_resource(trust_remote_code(granted))
+    return granted
+
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout, and all else on stderr.")
+]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of the run folders.", metavar="DIR")]
+RecipeName = Annotated[
+    str,
+    typer.Argument(
+        help="Recipe file, run folder, or name of a recipe that ships with lorakit.",
+        metavar="RECIPE",
+        autocompletion=complete_recipe,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Values of the recipe to set (key=value) or to remove (~key).", metavar="KEY=VALUE"
+    ),
+]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        callback=_grant,
+        help="Run Python code that comes with the base model. For trusted sources only.",
+    ),
+]
+"""The callback does the work: a verb only has to declare the option."""
+Cpu = Annotated[bool, typer.Option("--cpu", help="Use the CPU, even where there is a GPU.")]
+TableFormat = Annotated[
+    Format,
+    typer.Option(
+        "--format", help="Format of the table: plain, markdown, csv, latex or html.", metavar="NAME"
+    ),
+]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        help="Task, where the model does not record it, such as glue/mrpc.", metavar="NAME"
+    ),
+]
+BaseModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="Base model in place of the recorded one: folder or hub id.", metavar="NAME"
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        help="Seed of the run to use. Default: the only one, or the best-scored.", metavar="N"
+    ),
+]
+AnyBase = Annotated[
+    bool,
+    typer.Option("--any-base", help="Accept a base whose weights differ from the adapter's base."),
+]
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """A recipe and what is changed in it."""
+
+    recipe: RecipeName
+    overrides: Overrides = None
+
+    def load(self) -> Loaded:
+        """The resolved recipe. RecipeError lists everything that is wrong with it."""
+        from lorakit.recipe.load import load_recipe
+
+        return load_recipe(self.recipe, self.overrides or [])
+
+    @property
+    def words(self) -> list[str]:
+        """The recipe and the overrides as they were typed."""
+        return [self.recipe, *(self.overrides or [])]
+
+
+@dataclass(frozen=True)
+class PointerOptions:
+    """A trained model and how it is opened."""
+
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="Run folder, seed of a run (RUN/seed1), adapter folder, hub id, or merged model.",
+            metavar="PATH",
+        ),
+    ]
+    overrides: Overrides = None
+    task: Task = None
+    model: BaseModel = None
+    seed: Seed = None
+    any_base: AnyBase = False
+    trust_remote_code: TrustRemoteCode = False
+
+    def pointer(self) -> Pointer:
+        """The request as the verbs take it."""
+        from lorakit.runs.pointer import Pointer
+
+        return Pointer(
+            path=self.path,
+            task=self.task,
+            base=self.model,
+            seed=self.seed,
+            overrides=tuple(self.overrides or ()),
+            any_base=self.any_base,
+        )

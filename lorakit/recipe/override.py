@@ -1,0 +1,127 @@
+"""Overrides: `key=value` and `~key`, applied to the values of a recipe before it is validated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lorakit.errors import RecipeError, did_you_mean
+from lorakit.notes import Note
+from lorakit.recipe.problems import listing
+from lorakit.recipe.source import (
+    KeyPath,
+    Mark,
+    Marks,
+    forget,
+    parse_yaml,
+    refuse_surrogates,
+    scalar,
+)
+
+COMMAND_LINE = Mark("command line")
+SAME_SETTING = (
+    "data.path",
+    "data.revision",
+    "seeds",
+    "train.micro_batch_size",
+    "train.checkpoint",
+    "train.skip_bad_steps",
+    "evaluate.batch_size",
+    "start_from",
+    "about",
+    "model.id",
+)
+"""Keys that do not change the setting that the published scores belong to."""
+PLUGINS = ("method", "task", "model")
+"""Sections that have a `name`; the name alone may stand for the section."""
+
+
+def apply_overrides(
+    data: dict[str, Any], marks: Marks, overrides: Sequence[str], given: Sequence[Mark] = ()
+) -> list[Note]:
+    """Set `a.b=value` and remove `~a.b`, in place. Returns notes on what follows from them.
+
+    given: where each override was given; without it, on the command line. RecipeError lists every
+    override that is wrong.
+    """
+    problems: list[str] = []
+    touched: set[KeyPath] = set()
+    for text, mark in zip(overrides, given or [COMMAND_LINE] * len(overrides), strict=True):
+        try:
+            touched.add(_apply(data, marks, text, mark))
+        except RecipeError as error:
+            problems.append(str(error))
+    if problems:
+        raise RecipeError(listing("the overrides", problems))
+    return _drop_expectations(data, touched)
+
+
+def _apply(data: dict[str, Any], marks: Marks, text: str, mark: Mark) -> KeyPath:
+    """Apply one override. Returns its key."""
+    refuse_surrogates(text, str(mark))
+    key, equals, value = text.partition("=")
+    path = tuple(key.lstrip("~").split("."))
+    if text.startswith("~") and not equals:
+        _remove(data, marks, path, mark)
+    elif equals and all(path):
+        _set(data, marks, path, _value_of(value, f"{mark}, {key}"), mark)
+    else:
+        raise RecipeError(f"{mark}: {text!r} is neither key=value nor ~key")
+    return path
+
+
+def _value_of(text: str, where: str) -> Any:
+    text = text.strip()
+    if text.startswith(("[", "{", "'", '"')):
+        return parse_yaml(text, where)[0]
+    return scalar(text)  # not YAML: a path may contain `: ` and ` #`
+
+
+def _set(data: dict[str, Any], marks: Marks, path: KeyPath, value: Any, mark: Mark) -> None:
+    at: Any = data
+    for depth, key in enumerate(path[:-1]):
+        if key in PLUGINS and isinstance(at.get(key), str):
+            at[key] = {"name": at[key]}
+        at = at.setdefault(key, {})
+        if not isinstance(at, dict):
+            parent = ".".join(path[: depth + 1])
+            raise RecipeError(f"{mark}: {'.'.join(path)}: {parent} is {at!r}, not a mapping")
+    forget(marks, path)
+    at[path[-1]] = value
+    marks[path] = mark
+
+
+def _remove(data: dict[str, Any], marks: Marks, path: KeyPath, mark: Mark) -> None:
+    at: Any = data
+    for key in path[:-1]:
+        at = at.get(key) if isinstance(at, dict) else None
+    if not isinstance(at, dict) or path[-1] not in at:
+        key = ".".join(path)
+        near = did_you_mean(key, sorted({".".join(m) for m in marks}))
+        raise RecipeError(f"{mark}: ~{key}: the recipe does not have this key{near}")
+    del at[path[-1]]
+    forget(marks, path)
+
+
+def _drop_expectations(data: dict[str, Any], touched: set[KeyPath]) -> list[Note]:
+    """Remove the expected values that the overrides invalidate.
+
+    Another method, model or task has other counts, and another task has other scores. Published
+    scores of another setting stay, with a note.
+    """
+    expect = data.get("expect")
+    keys = sorted(".".join(path) for path in touched)
+    changed = [key for key in keys if not key.startswith(("expect", *SAME_SETTING))]
+    if not changed or not isinstance(expect, dict):
+        return []
+    sections = {key.split(".")[0] for key in changed}
+    if not sections.isdisjoint(PLUGINS):
+        for key in ("sites", "trainable"):
+            if ("expect", key) not in touched:
+                expect.pop(key, None)
+    if "task" in sections:
+        expect.pop("scores", None)
+    if not expect.get("scores"):
+        return []
+    text = f"the published scores are of another setting; changed here: {', '.join(changed)}"
+    return [Note(kind="other setting", text=text)]

@@ -1,0 +1,137 @@
+"""The seeds of a run: the result of one, the choice of one, and the adapter to start from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lorakit.config import first_problem
+from lorakit.errors import DataError, InputError, RecipeError, did_you_mean
+from lorakit.recipe.schema import Recipe
+from lorakit.runs.folder import is_run, is_seed, runs_named, stem_of
+from lorakit.runs.result import Result, SeedResult
+from lorakit.runs.same import recorded_recipe
+
+
+def read_seed(folder: Path) -> SeedResult | None:
+    """result.json of a seed; None: there is none, so the seed was not trained to its end.
+
+    InputError: the file is damaged.
+    """
+    file = folder / "result.json"
+    try:
+        return SeedResult.model_validate_json(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _damaged(file, error.strerror) from error
+    except ValidationError as error:
+        raise _damaged(file, first_problem(error)) from error
+
+
+def _damaged(file: Path, why: str | None) -> InputError:
+    return InputError(
+        f"{file} is damaged: {why}. Restore it from a copy, or train again with --restart."
+    )
+
+
+def choose_seed(run: Path, seed: int | None) -> tuple[Path, str]:
+    """The folder of one seed of a run, and why it was chosen.
+
+    It is the seed that was asked for, the only one, or the one with the best score. RecipeError:
+    there is no such seed, or the scores are not known.
+    """
+    if is_seed(run):
+        if seed is not None and run.name != f"seed{seed}":
+            raise RecipeError(f"{run} is one seed, and --seed {seed} is another; give {run.parent}")
+        return run, "the seed given"
+    found = _trained_seeds(run)
+    if not found:
+        raise RecipeError(f"{run} does not hold a trained adapter yet; was its training stopped?")
+    if seed is not None:
+        if seed not in found:
+            known = ", ".join(map(str, sorted(found)))
+            raise RecipeError(f"{run} does not hold seed {seed} (it has: {known})")
+        return found[seed], "the seed asked for"
+    if len(found) == 1:
+        return next(iter(found.values())), "the only seed"
+    return _best(run, found)
+
+
+def _trained_seeds(run: Path) -> dict[int, Path]:
+    folders = [adapter.parent for adapter in run.glob("seed*/adapter")]
+    numbers = {folder: folder.name.removeprefix("seed") for folder in folders}
+    return {int(number): folder for folder, number in numbers.items() if number.isdigit()}
+
+
+def _best(run: Path, found: dict[int, Path]) -> tuple[Path, str]:
+    among = ", ".join(map(str, sorted(found)))
+    try:
+        result = Result.read(run / "result.json")
+    except DataError as error:
+        raise RecipeError(
+            f"the best of the seeds {among} is not known: {error}. Or give --seed"
+        ) from error
+    scored = {}
+    for seed in result.seeds:
+        value = seed.scores.get(result.splits[0], {}).get(result.primary, math.nan)
+        if seed.seed in found and not math.isnan(value):
+            scored[seed.seed] = value
+    if not scored:
+        raise RecipeError(
+            f"{run}/result.json does not have {result.primary} of the seeds {among}; give --seed"
+        )
+    best = max(scored, key=scored.__getitem__)
+    return found[best], f"the best of {len(scored)} seeds by {result.primary}"
+
+
+def find_adapter(name_or_path: str, runs: Path, of: Recipe | None = None) -> Path:
+    """The adapter folder of a `start_from`: a folder, a run, or the newest run of a recipe's name.
+
+    of: the recipe that starts from it. Runs of other methods and trials on a part of the data are
+    then left out, and a run with an identical method comes before a newer one. RecipeError: there
+    is none.
+    """
+    path = Path(name_or_path)
+    if is_run(path) or is_seed(path):
+        return choose_seed(path, None)[0] / "adapter"
+    if path.is_dir():
+        return path
+    stem = name_or_path.replace("/", "-")
+    plain = of.plain() if of is not None else None
+    finished = [run for run in runs_named(runs, stem) if (run / "result.json").is_file()]
+    ranked = []
+    for run in finished:
+        if fit := _fits(run, plain):
+            ranked.append((fit, (run / "result.json").stat().st_mtime, run))
+    if ranked:
+        *_, run = max(ranked, key=lambda entry: entry[:2])
+        return choose_seed(run, None)[0] / "adapter"
+    known = sorted({str(stem_of(run)) for run in runs_named(runs)} - {stem})
+    but = ""
+    if of is not None and finished:
+        but = f" with the method {of.method.name} and all the data"
+    raise RecipeError(
+        f"start_from: {name_or_path!r} is not an adapter folder, and {runs}/ does not hold a "
+        f"finished run of that name{but}{did_you_mean(stem, known)}. Run `lorakit train "
+        f"{name_or_path}` first, give start_from=FOLDER, or begin from the pretrained model with "
+        "`~start_from`."
+    )
+
+
+def _fits(run: Path, of: Mapping[str, Any] | None) -> int:
+    """0: not something to start `of` from; 1: its method, with other numbers; 2: the same."""
+    if of is None:
+        return 1
+    there = recorded_recipe(run) or {}
+    method = there.get("method", {})
+    if method.get("name") != of["method"]["name"]:
+        return 0
+    limit = there.get("data", {}).get("limit")
+    if limit and limit != of["data"]["limit"]:
+        return 0
+    return 2 if method == of["method"] else 1

@@ -1,0 +1,137 @@
+"""The schema of a study file: recipes x cells x grid, and what its jobs request from Slurm."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+
+from lorakit.config import Config
+from lorakit.recipe.schema import Seed
+from lorakit.recipe.source import scalar
+
+
+def as_override(key: str, value: Any) -> str:
+    """The override `key=value`; reading it gives the same value."""
+    return f"{key}={as_text(value)}"
+
+
+def as_text(value: Any) -> str:
+    """The value as an override has it: plain text where YAML reads that back, otherwise JSON."""
+    if isinstance(value, str) and _reads_back(value):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _reads_back(text: str) -> bool:
+    if text.startswith(("[", "{", "'", '"')):
+        return False
+    return scalar(text) == text and text == text.strip()
+
+
+def keys_of(line: str) -> list[str]:
+    """The keys of a line of the grid: `a, b` has two, which change together."""
+    return [key.strip() for key in line.split(",")]
+
+
+def _list_of_overrides(value: Any) -> Any:
+    """`{method.r: 4}` is written as `[method.r=4]`."""
+    if isinstance(value, dict):
+        return [as_override(key, v) for key, v in value.items()]
+    return value
+
+
+Overrides = Annotated[tuple[str, ...], BeforeValidator(_list_of_overrides), Field(strict=False)]
+"""A list of `key=value` and `~key` as on the command line, or a mapping of keys to values."""
+
+
+def _one_line(value: str) -> str:
+    """A newline would end the `#SBATCH` line, and the shell would run what follows it."""
+    if not value.strip() or not value.isprintable():
+        raise ValueError(f"{value!r} should be one line of printable text")
+    return value
+
+
+def _list_of_names(value: Any) -> Any:
+    if isinstance(value, str):
+        return [value]
+    return value
+
+
+OneLine = Annotated[str, AfterValidator(_one_line)]
+OptionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+RecipeNames = Annotated[
+    tuple[str, ...], BeforeValidator(_list_of_names), Field(strict=False, min_length=1)
+]
+Values = Annotated[tuple[Any, ...], Field(strict=False)]
+
+
+class Slurm(Config):
+    """The resources that one job requests; what is left out has the cluster's default."""
+
+    partition: OneLine | None = None
+    account: OneLine | None = None
+    qos: OneLine | None = None
+    constraint: OneLine | None = None
+    time: int = Field(default=60, gt=0)
+    """Minutes. A job that reaches this limit writes a checkpoint and is queued again."""
+    gpus_per_node: int | None = Field(default=None, ge=0)
+    """A run uses all GPUs that it sees, with one process for each."""
+    cpus_per_task: int | None = Field(default=None, gt=0)
+    mem_gb: float | None = Field(default=None, gt=0)
+    setup: tuple[str, ...] = Field(default=(), strict=False)
+    """Shell lines before the run, such as `module load cuda`."""
+    extra: dict[OptionName, OneLine | int | bool] = Field(default_factory=dict)
+    """Any other option of sbatch, without its dashes."""
+
+
+class Where(Config):
+    """Overrides for the runs at some values of the axes only."""
+
+    at: dict[str, Any] = Field(min_length=1)
+    """Axis -> value, as the table of the study names them; all must hold."""
+    set: Overrides
+
+
+class Study(Config):
+    """Many runs: every recipe with every cell and every point of the grid."""
+
+    about: str = ""
+    recipes: RecipeNames
+    """Names or files, as `lorakit train` takes them; files are also searched next to the study."""
+    set: Overrides = ()
+    """Overrides for every run."""
+    cells: dict[str, Overrides] = Field(default_factory=dict)
+    """Name -> overrides that belong together."""
+    grid: dict[str, Values] = Field(default_factory=dict)
+    """Key -> its values; every combination is run.
+
+    Keys that change together share a line: `a, b: [[1, 2], [2, 4]]`.
+    """
+    where: tuple[Where, ...] = Field(default=(), strict=False)
+    """Overrides for some of the runs, after the others."""
+    seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)] | None = None
+    """Seeds of every run; by default those of each recipe."""
+    slurm: Slurm = Slurm()
+
+    @field_validator("grid", mode="before")
+    @classmethod
+    def _lists(cls, grid: Any) -> Any:
+        if isinstance(grid, dict):
+            for key, values in grid.items():
+                _check_values(key, values)
+        return grid
+
+
+def _check_values(key: str, values: Any) -> None:
+    if not isinstance(values, list) or not values:
+        raise ValueError(f"{key}: {values!r} should be a list of values: [{as_text(values)}]")
+    count = len(keys_of(key))
+    if count == 1:
+        return
+    for value in values:
+        if not isinstance(value, list) or len(value) != count:
+            raise ValueError(
+                f"{key}: {value!r} should be a list of {count} values, one for each key"
+            )

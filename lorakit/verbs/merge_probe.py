@@ -1,0 +1,125 @@
+"""Probe: the examples on which a merged model is compared with the adapter on its base."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lorakit.bases.base import Base
+from lorakit.bases.load import load
+from lorakit.batches import Encoded
+from lorakit.errors import DataError, ToleranceError
+from lorakit.evaluation.answers import read_splits, score_answers
+from lorakit.models import Model
+from lorakit.nn.settings import setting
+from lorakit.recipe.schema import Recipe
+from lorakit.runs.objects import Examiner
+from lorakit.runs.source import Source
+from lorakit.tasks import Head
+from lorakit.verbs.plain import read_plain
+from lorakit.verbs.proof import logits_of
+
+BATCH_EXAMPLES = 16
+PLAIN_EXAMPLES = 4 * BATCH_EXAMPLES
+"""Most examples for plain transformers: a few show whether it reads the same model."""
+RANDOM_TOKENS = 24
+"""Length of a random example."""
+FIRST_WORD = 5
+"""Tokens with smaller ids are often special ones (padding, end of text)."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """The answers of one model to the examples of a probe."""
+
+    logits: Tensor
+    """(examples, outputs), or (tokens, vocabulary) of a causal model; float32 on the CPU."""
+    scores: dict[str, float] | None
+    """None for random tokens, which have no references."""
+    predictions: list[Any]
+
+
+class Probe:
+    """An even selection of the validation split, or random tokens where there is no data.
+
+    `why` says which of the two, and why.
+    """
+
+    def __init__(self, source: Source, base: Base, examples: int):
+        self.pad = base.tokenizer.pad_token_id
+        self.why = "random tokens, because the task is not known"
+        self.examiner = None
+        if source.recipe is not None:
+            self.examiner = self._examiner(source.recipe, base, examples)
+        if self.examiner is None:
+            self.head = Head(source.head)
+            self.items = _random_items(base, min(examples, BATCH_EXAMPLES))
+        else:
+            self.head = self.examiner.task.head
+            self.items = next(iter(self.examiner.encoded.values()))
+
+    def _examiner(self, recipe: Recipe, base: Base, examples: int) -> Examiner | None:
+        split = recipe.task.eval_splits[0]
+        try:
+            rows = read_splits(recipe.task, recipe.data, [split])[split]
+        except DataError as error:
+            self.why = f"random tokens, because the validation data is not available ({error})"
+            return None
+        self.why = "a slice of the validation split"
+        step = max(1, len(rows) // examples)
+        return Examiner(recipe, base.tokenizer, base.config, {split: rows[::step][:examples]})
+
+    def logits(self, model: nn.Module, most: int | None = None) -> Tensor:
+        """Logits of the first `most` examples: (examples, outputs), or (tokens, vocabulary)."""
+        items = self.items[:most]
+        parts = []
+        for start in range(0, len(items), BATCH_EXAMPLES):
+            batch = items[start : start + BATCH_EXAMPLES]
+            part = logits_of(model, batch, self.head, self.pad)
+            parts.append(part.flatten(0, -2) if self.head is Head.CAUSAL else part)
+        return torch.cat(parts)
+
+    def look(self, base: Base) -> Look:
+        """Ask a model all examples."""
+        logits = self.logits(base.model)
+        if self.examiner is None:
+            return Look(logits, None, logits.argmax(-1).tolist())
+        answers = self.examiner.answers(base.model, next(iter(self.examiner.splits)))
+        scores = score_answers(self.examiner.task, answers, self.examiner.failed)
+        return Look(logits, scores, [answer.prediction for answer in answers])
+
+
+def look_at_files(folder: Path, source: Source, probe: Probe) -> tuple[Look, Tensor]:
+    """The answers of the model in `folder`, and its first logits by plain transformers.
+
+    Both are computed in float32, one after the other, so that one model is in memory at a time.
+    ToleranceError: plain transformers cannot use the files.
+    """
+    base = load(Model(name=str(folder)), source.head, source.labels)
+    cls = type(base.model)
+    look = probe.look(base)
+    del base
+    try:
+        return look, probe.logits(read_plain(folder, cls), PLAIN_EXAMPLES)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        # transformers raises many types for files that it cannot read or compute
+        raise ToleranceError(
+            f"plain transformers cannot use the merged model, so nothing was written: {error}"
+        ) from error
+
+
+def _random_items(base: Base, n: int) -> list[Encoded]:
+    words = setting(base.config, "vocab_size")
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(FIRST_WORD, words, (n, RANDOM_TOKENS), generator=generator).tolist()
+    items = []
+    for number, ids in enumerate(drawn):
+        inputs = {"input_ids": ids, "attention_mask": [1] * len(ids)}
+        items.append(Encoded(str(number), inputs, None))
+    return items
