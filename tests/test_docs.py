@@ -59,7 +59,8 @@ def test_the_drawing_of_the_rooms_is_up_to_date():
     script = _script("make_architecture")
     rooms = [room for floor in script.layers() for room in floor]
     packages = {path.parent.name for path in (ROOT / "lorakit").glob("*/__init__.py")}
-    assert packages <= set(rooms), "every package is on a floor"
+    files = {path.stem for path in (ROOT / "lorakit").glob("*.py")} - {"__init__", "__main__"}
+    assert packages | files == set(rooms), "every package and file is on a floor"
     drawn = script.PICTURE.read_text(encoding="utf-8")
     assert drawn == script.picture(), "run python scripts/make_architecture.py"
 

@@ -1,4 +1,4 @@
-"""How fast, beside the limit and beside others: ratios that are measured in one process, in turns.
+"""Benchmarks: ratios of time and memory to a limit and to peers, measured in turns.
 
 An absolute time says little on a shared machine. Each round times every way once, in an order that rotates, and what is
 reported is the median over the rounds of a round's ratio, with its quartiles. On a CPU it is processor time.

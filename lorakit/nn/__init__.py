@@ -1,1 +1,1 @@
-"""Finding weights and changing them. Knows torch; knows no task, no recipe, no file."""
+"""Weights: finding and changing them. Knows torch, but no task, recipe or file."""

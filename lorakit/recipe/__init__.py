@@ -1,4 +1,4 @@
-"""YAML to a frozen `Recipe`."""
+"""Recipes: from a YAML file to a frozen `Recipe`."""
 
 from lorakit.recipe.schema import Evaluate, Expect, Published, Recipe, Train
 

@@ -1,1 +1,1 @@
-"""Results as values, tables and a page."""
+"""Reports: the tables of results, and the page of a run."""

@@ -1,1 +1,1 @@
-"""Two ways to the same numbers, tried on this machine."""
+"""The self test: two ways to the same numbers, compared on this machine."""
