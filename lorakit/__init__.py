@@ -17,7 +17,7 @@ if sys.platform == "win32":
 
 if TYPE_CHECKING:
     from lorakit.api import (
-        Loaded,
+        LoadedModel,
         Run,
         attach,
         evaluate,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Loaded",
+    "LoadedModel",
     "Run",
     "__version__",
     "attach",

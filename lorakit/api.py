@@ -74,7 +74,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A transformers model in evaluation mode, with its tokenizer."""
 
     model: Any
@@ -132,7 +132,7 @@ def load(
     any_base: bool = False,
     device: Any = None,
     trust_remote_code: bool = False,
-) -> Loaded:
+) -> LoadedModel:
     """The model of a run, an adapter folder, a hub id or a merged model, with its adapter and its tokenizer.
 
     base: the base model, if not the one that the adapter names. any_base: accept a base with other weights than the
@@ -155,7 +155,7 @@ def load(
         found.to(device)
     found.model.eval()
     labels = tuple(source.labels) if source.head == "classification" else ()
-    return Loaded(found.model, found.tokenizer, attachment, labels)
+    return LoadedModel(found.model, found.tokenizer, attachment, labels)
 
 
 def evaluate(

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lorakit.events import Event, StepTaken
-from lorakit.recipe.load import Loaded, load_recipe
+from lorakit.recipe.load import LoadedRecipe, load_recipe
 from tests.rounding import assert_near, rounding
 
 EXACT, STEPS = 5, 20
@@ -61,11 +61,11 @@ def example() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def quickstart() -> Loaded:
+def quickstart() -> LoadedRecipe:
     return load_recipe("quickstart")
 
 
-def _losses_of_lorakit(loaded: Loaded, runs: Path) -> list[float]:
+def _losses_of_lorakit(loaded: LoadedRecipe, runs: Path) -> list[float]:
     from lorakit.verbs.train import train_recipe
 
     losses = []

@@ -12,7 +12,7 @@ from lorakit.cli.options import Json, RecipeOptions, TrustRemoteCode, grouped
 from lorakit.cli.output import begin, console, give, warn
 
 if TYPE_CHECKING:
-    from lorakit.recipe.load import Loaded
+    from lorakit.recipe.load import LoadedRecipe
     from lorakit.verbs.check import Checked
 
 
@@ -41,7 +41,7 @@ def check(
     give(_plain(found), as_json)
 
 
-def _print(loaded: Loaded, found: Checked) -> None:
+def _print(loaded: LoadedRecipe, found: Checked) -> None:
     from lorakit.cli.progress import show_model
     from lorakit.verbs.model_view import model_view
 

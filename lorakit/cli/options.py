@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 if TYPE_CHECKING:
-    from lorakit.recipe.load import Loaded
+    from lorakit.recipe.load import LoadedRecipe
     from lorakit.runs.pointer import Pointer
 
 
@@ -143,7 +143,7 @@ class RecipeOptions:
     recipe: RecipeName
     overrides: Overrides = None
 
-    def load(self) -> Loaded:
+    def load(self) -> LoadedRecipe:
         """The resolved recipe. RecipeError lists everything that is wrong with it."""
         from lorakit.recipe.load import load_recipe
 

@@ -20,7 +20,7 @@ from lorakit.errors import InputError
 
 if TYPE_CHECKING:
     from lorakit.cli.progress import Progress
-    from lorakit.recipe.load import Loaded
+    from lorakit.recipe.load import LoadedRecipe
     from lorakit.runs.result import Result
 
 
@@ -88,7 +88,9 @@ def train(
         raise typer.Exit(1)
 
 
-def _train(loaded: Loaded, name: str, runs: Path, restart: bool) -> tuple[Progress, Path, Result]:
+def _train(
+    loaded: LoadedRecipe, name: str, runs: Path, restart: bool
+) -> tuple[Progress, Path, Result]:
     # DeepSpeed logs to stdout when it is imported, whether it is used or not
     with redirect_stdout(sys.stderr):
         begin()
@@ -110,7 +112,7 @@ def _train(loaded: Loaded, name: str, runs: Path, restart: bool) -> tuple[Progre
     return progress, folder, result
 
 
-def _print(loaded: Loaded, progress: Progress, folder: Path, result: Result) -> bool:
+def _print(loaded: LoadedRecipe, progress: Progress, folder: Path, result: Result) -> bool:
     """Print scores, notes and checks; returns whether a check failed."""
     from lorakit.cli.screen import line
     from lorakit.report.table import score_table
@@ -156,7 +158,7 @@ def _plain(folder: Path, result: Result) -> dict[str, Any]:
     }
 
 
-def _prepare(loaded: Loaded, name: str) -> None:
+def _prepare(loaded: LoadedRecipe, name: str) -> None:
     """Read and tokenise before the processes start: a process that waits too long fails."""
     begin(models=False)
     # the training process logs the same, so it is not printed twice

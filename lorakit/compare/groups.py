@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.errors import DataError, InputError
-from lorakit.recipe.load import compose
 from lorakit.recipe.schema import Recipe
-from lorakit.runs.folder import is_run, is_seed, seed_folder
-from lorakit.runs.predictions import json_lines
+from lorakit.runs.folder import is_seed, seed_folder
+from lorakit.runs.predictions import checked_answer, json_lines, reference_of
 from lorakit.runs.result import Result, SeedResult
 
-PredictionLine = dict[str, Any]
-"""A line of a file of predictions, with at least `id`, `prediction`, and one of `references` and
-`reference`."""
+Line = dict[str, Any]
+"""A line of a file of predictions, as `checked_answer` returns it."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class PredictedGroup:
 
     name: str
     group: RunGroup
-    predictions: tuple[list[PredictionLine], ...]
+    predictions: tuple[list[Line], ...]
 
 
 def load_groups(paths: Sequence[Path], split: str | None) -> tuple[str, list[PredictedGroup]]:
@@ -76,78 +74,26 @@ def load_groups(paths: Sequence[Path], split: str | None) -> tuple[str, list[Pre
     return split, found
 
 
-def reference_of(line: PredictionLine) -> Any:
-    """The reference, or several; None where the example has none."""
-    return line.get("references", line.get("reference"))
-
-
-def _load_group(path: Path) -> RunGroup:
-    run = path.parent if is_seed(path) else path
-    if not is_run(run):
-        raise InputError(
-            f"{path} is not a run folder; give one that `lorakit train` wrote, or a seed of it"
-        )
-    result = Result.read(run / "result.json")
-    seeds = tuple(sorted(result.seeds, key=lambda seed: seed.seed))
-    if run != path:
-        seeds = tuple(seed for seed in seeds if path.name == f"seed{seed.seed}")
-        if not seeds:
-            raise DataError(
-                f"{run}/result.json does not have {path.name}; was its training completed?"
-            )
-    return RunGroup(path, _recipe_of(result, run), result, seeds)
-
-
-def _recipe_of(result: Result, run: Path) -> Recipe:
-    """A recipe with the values that the predictions depend on.
-
-    The run may be from an earlier version, whose other values are not valid now.
-    """
-    values = result.recipe_values
-    try:
-        data = {
-            "task": values["task"],
-            "data": {"limit": values["data"]["limit"]},
-            "evaluate": {"keep": values["evaluate"]["keep"]},
-            "model": {"name": "-"},
-            "method": {"name": "full"},
-        }
-    except (LookupError, TypeError):
-        raise DataError(
-            f"{run}/result.json does not hold the recipe, so its task is not known"
-        ) from None
-    return compose(data)
-
-
-def _load_predictions(group: RunGroup, split: str) -> tuple[list[PredictionLine], ...]:
+def _load_predictions(group: RunGroup, split: str) -> tuple[list[Line], ...]:
     return tuple(
         _load_lines(seed_folder(group.run, seed.seed) / "predictions", split)
         for seed in group.seeds
     )
 
 
-def _load_lines(folder: Path, split: str) -> list[PredictionLine]:
+def _load_lines(folder: Path, split: str) -> list[Line]:
     file = folder / f"{split}.jsonl"
     if not file.is_file():
         there = ", ".join(sorted(p.stem for p in folder.glob("*.jsonl"))) or "none"
         raise DataError(
             f"{file} does not exist, so the split {split} cannot be compared (there are: {there})"
         )
-    lines = [_checked(line, where) for where, line in json_lines(file)]
+    lines = [checked_answer(line, where) for where, line in json_lines(file)]
     if not lines:
         raise DataError(f"{file} is empty")
     if len({line["id"] for line in lines}) < len(lines):
         raise DataError(f"{file} has an id twice; each example has one prediction")
     return lines
-
-
-def _checked(line: PredictionLine, where: str) -> PredictionLine:
-    for key in ("id", "prediction"):
-        if key not in line:
-            raise DataError(f"{where}: no {key!r}; this is not a line of a run's predictions")
-    if reference_of(line) is None:
-        raise DataError(f"{where}: no reference; without one, predictions cannot be compared")
-    return line
 
 
 def _refuse_other_examples(first: PredictedGroup, second: PredictedGroup, split: str) -> None:

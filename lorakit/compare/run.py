@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorakit.compare.groups import PredictedGroup, PredictionLine, load_groups, reference_of
+from lorakit.compare.groups import Line, PredictedGroup, load_groups
 from lorakit.compare.significance import Difference, over_examples, over_seeds
 from lorakit.compare.table import Compared, Comparison, corrected
 from lorakit.metrics import Weighted
 from lorakit.recipe.schema import Recipe
+from lorakit.runs.predictions import reference_of
 from lorakit.runs.result import SeedResult
 
 if TYPE_CHECKING:
@@ -150,9 +151,7 @@ class _Pair:
             )
 
 
-def _weighted(
-    task: Any, ids: Sequence[str], first: list[PredictionLine], second: list[PredictionLine]
-) -> Weighted:
+def _weighted(task: Any, ids: Sequence[str], first: list[Line], second: list[Line]) -> Weighted:
     """The task's metrics, and those of each group of examples, on both runs' predictions.
 
     The weights are those of all examples of the first run in the order of `ids`, then of all

@@ -20,7 +20,7 @@ from lorakit.recipe.validate import validate
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedRecipe:
     """A recipe, and what is known about its file."""
 
     recipe: Recipe
@@ -33,7 +33,7 @@ class Loaded:
 
 def load_recipe(
     name_or_path: str, overrides: Sequence[str] = (), given: Sequence[Mark] = ()
-) -> Loaded:
+) -> LoadedRecipe:
     """The recipe of that file or shipped name, with `key=value` and `~key` applied.
 
     given: where each override was given; without it, on the command line.
@@ -42,7 +42,7 @@ def load_recipe(
     return build(find(name_or_path), overrides, given)
 
 
-def build(path: Path, overrides: Sequence[str] = (), given: Sequence[Mark] = ()) -> Loaded:
+def build(path: Path, overrides: Sequence[str] = (), given: Sequence[Mark] = ()) -> LoadedRecipe:
     """As `load_recipe`, for a file."""
     return assemble(path, *read_extended(path), overrides, given)
 
@@ -53,12 +53,12 @@ def assemble(
     marks: Marks,
     overrides: Sequence[str] = (),
     given: Sequence[Mark] = (),
-) -> Loaded:
+) -> LoadedRecipe:
     """As `build`, for a file that has been read; `data` and `marks` are changed in place."""
     name = checked_name(recipe_name(path), path)
     notes = apply_overrides(data, marks, overrides, given)
     recipe = validate(data, marks)
-    return Loaded(recipe, name, path, origins_of(data, marks), tuple(notes))
+    return LoadedRecipe(recipe, name, path, origins_of(data, marks), tuple(notes))
 
 
 def compose(data: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
@@ -74,7 +74,7 @@ __all__ = [
     "SOURCES",
     "STUDIES",
     "TABLES",
-    "Loaded",
+    "LoadedRecipe",
     "Origin",
     "assemble",
     "build",

@@ -23,7 +23,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lorakit.errors import InputError
-from lorakit.recipe.load import Loaded
+from lorakit.recipe.load import LoadedRecipe
 from lorakit.recipe.schema import Recipe
 from lorakit.recipe.source import dump_yaml
 from lorakit.runs.identity import digest_of
@@ -33,7 +33,7 @@ RUN_NAME = re.compile(r"(.+?)-([0-9a-f]{16}|[0-9a-f]{6})")
 """NAME-HASH; versions up to 0.1.0 wrote six digits."""
 
 
-def folder_of(loaded: Loaded, runs: Path) -> Path:
+def folder_of(loaded: LoadedRecipe, runs: Path) -> Path:
     """The run folder of a recipe, whether it exists or not."""
     return runs / f"{loaded.name.replace('/', '-')}-{digest_of(loaded.recipe)}"
 

@@ -19,7 +19,7 @@ from lorakit.selftest.checks import CHECKS, NotHere
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One check. passed: None where it could not be tried here. value: None where it has none."""
 
     name: str
@@ -33,7 +33,7 @@ class Finding:
         return asdict(self)
 
 
-def selftest(names: Iterable[str] = tuple(CHECKS)) -> Iterator[Finding]:
+def selftest(names: Iterable[str] = tuple(CHECKS)) -> Iterator[CheckResult]:
     """A finding for each check, as it comes. Nothing is left on the disk."""
     with tempfile.TemporaryDirectory(prefix="lorakit-selftest-") as folder:
         bench = Bench(Path(folder))
@@ -41,7 +41,7 @@ def selftest(names: Iterable[str] = tuple(CHECKS)) -> Iterator[Finding]:
             yield _found(name, bench)
 
 
-def _found(name: str, bench: Bench) -> Finding:
+def _found(name: str, bench: Bench) -> CheckResult:
     start = time.perf_counter()
     passed: bool | None = False
     value = None
@@ -58,4 +58,4 @@ def _found(name: str, bench: Bench) -> Finding:
         note = str(error)
     except Exception as error:  # of a driver, for example: finding it is the purpose of the command
         note = f"{type(error).__name__}: {error}"
-    return Finding(name, passed, value, tolerance, note, time.perf_counter() - start)
+    return CheckResult(name, passed, value, tolerance, note, time.perf_counter() - start)

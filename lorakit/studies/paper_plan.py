@@ -12,7 +12,7 @@ from typing import Any
 from lorakit.errors import RecipeError
 from lorakit.recipe.load import (
     COMMAND_LINE,
-    Loaded,
+    LoadedRecipe,
     assemble,
     find,
     listing,
@@ -152,7 +152,7 @@ def _same_rows(
     return found
 
 
-def _content(loaded: Loaded) -> str:
+def _content(loaded: LoadedRecipe) -> str:
     """What makes two runs the same; seeds, expected values and the description do not."""
     ignored = ("seeds", "expect", "about")
     plain = {key: value for key, value in loaded.recipe.plain().items() if key not in ignored}
@@ -218,7 +218,7 @@ class _Cells:
         texts = tuple(text for text, _ in given)
         return Cell(label, recipe, texts, loaded, {"row": row, "run": run})
 
-    def _build(self, recipe: str, given: Sequence[MarkedOverride]) -> Loaded:
+    def _build(self, recipe: str, given: Sequence[MarkedOverride]) -> LoadedRecipe:
         file = self._file(recipe)
         texts = [text for text, _ in given]
         marks = [mark for _, mark in given]

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from lorakit.errors import RecipeError, did_you_mean
-from lorakit.recipe.load import COMMAND_LINE, STUDIES, Loaded, build, find, listing, shipped
+from lorakit.recipe.load import COMMAND_LINE, STUDIES, LoadedRecipe, build, find, listing, shipped
 from lorakit.recipe.naming import checked_name
 from lorakit.recipe.problems import describe, mark_of
 from lorakit.recipe.source import Mark, Marks, read_yaml
@@ -31,7 +31,7 @@ class Cell:
     label: str
     recipe: str
     overrides: tuple[str, ...]
-    loaded: Loaded
+    loaded: LoadedRecipe
     point: dict[str, Any]
     """Axis -> value of this run."""
 
@@ -167,7 +167,7 @@ class _Cells:
                 self.used.add(i)
         return found
 
-    def _refuse_twin(self, candidate: Candidate, loaded: Loaded) -> None:
+    def _refuse_twin(self, candidate: Candidate, loaded: LoadedRecipe) -> None:
         content = {**loaded.recipe.plain(), "seeds": 0, "name": loaded.name}
         known = json.dumps(content, sort_keys=True)
         if known in self.labels:

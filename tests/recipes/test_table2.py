@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from lorakit.recipe.load import SOURCES, Loaded, load_recipe, names, shipped
+from lorakit.recipe.load import SOURCES, LoadedRecipe, load_recipe, names, shipped
 from lorakit.recipe.source import Marks, read_yaml
 
 TASKS = ("mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb")
@@ -132,7 +132,7 @@ def name_of(row: str, task: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def loaded() -> dict[str, Loaded]:
+def loaded() -> dict[str, LoadedRecipe]:
     return {name_of(row, task): load_recipe(name_of(row, task)) for row, task in CELLS}
 
 
@@ -154,7 +154,7 @@ def test_scores_typed_here_give_the_printed_average(row: str) -> None:
 
 
 @pytest.mark.parametrize(("row", "task"), CELLS)
-def test_published_scores(row: str, task: str, loaded: dict[str, Loaded]) -> None:
+def test_published_scores(row: str, task: str, loaded: dict[str, LoadedRecipe]) -> None:
     value, spread = ROWS[row].scores.split()[TASKS.index(task)].split("±")
     printed = {METRICS.get(task, "accuracy"): (float(value), float(spread))} | README_SCORES.get(
         name_of(row, task), {}
@@ -167,7 +167,7 @@ def test_published_scores(row: str, task: str, loaded: dict[str, Loaded]) -> Non
 
 @pytest.mark.parametrize(("row", "task"), CELLS)
 def test_the_first_score_is_the_one_that_selects_the_epoch(
-    row: str, task: str, loaded: dict[str, Loaded]
+    row: str, task: str, loaded: dict[str, LoadedRecipe]
 ) -> None:
     recipe = loaded[name_of(row, task)].recipe
     splits = recipe.task.eval_splits
@@ -176,7 +176,7 @@ def test_the_first_score_is_the_one_that_selects_the_epoch(
 
 
 @pytest.mark.parametrize(("row", "task"), CELLS)
-def test_settings(row: str, task: str, loaded: dict[str, Loaded]) -> None:
+def test_settings(row: str, task: str, loaded: dict[str, LoadedRecipe]) -> None:
     printed, column = ROWS[row], TASKS.index(task)
     recipe = loaded[name_of(row, task)].recipe
     assert recipe.task.name == f"glue/{task}"
@@ -191,7 +191,9 @@ def test_settings(row: str, task: str, loaded: dict[str, Loaded]) -> None:
 
 
 @pytest.mark.parametrize(("row", "task"), CELLS)
-def test_micro_batch_divides_the_global_one(row: str, task: str, loaded: dict[str, Loaded]) -> None:
+def test_micro_batch_divides_the_global_one(
+    row: str, task: str, loaded: dict[str, LoadedRecipe]
+) -> None:
     train = loaded[name_of(row, task)].recipe.train
     assert train.micro_batch_size is not None
     gpus, rest = divmod(train.global_batch_size, train.micro_batch_size)
@@ -199,7 +201,7 @@ def test_micro_batch_divides_the_global_one(row: str, task: str, loaded: dict[st
 
 
 @pytest.mark.parametrize(("row", "task"), CELLS)
-def test_method_and_counts(row: str, task: str, loaded: dict[str, Loaded]) -> None:
+def test_method_and_counts(row: str, task: str, loaded: dict[str, LoadedRecipe]) -> None:
     printed, recipe = ROWS[row], loaded[name_of(row, task)].recipe
     method, shape = recipe.method.model_dump(), recipe.model.shape
     assert (method["name"], method["targets"], method["dropout"]) == (
@@ -217,7 +219,7 @@ def test_method_and_counts(row: str, task: str, loaded: dict[str, Loaded]) -> No
 
 @pytest.mark.parametrize(("row", "task"), CELLS)
 def test_small_tasks_start_from_mnli_of_their_row(
-    row: str, task: str, loaded: dict[str, Loaded]
+    row: str, task: str, loaded: dict[str, LoadedRecipe]
 ) -> None:
     starts = task in FROM_MNLI and row != "roberta_large_dagger"
     assert loaded[name_of(row, task)].recipe.start_from == (
@@ -226,12 +228,12 @@ def test_small_tasks_start_from_mnli_of_their_row(
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_precision_follows_the_scripts(row: str, loaded: dict[str, Loaded]) -> None:
+def test_precision_follows_the_scripts(row: str, loaded: dict[str, LoadedRecipe]) -> None:
     expected = "bf16" if row == "deberta_xxl" else "fp32"
     assert {loaded[name_of(row, task)].recipe.train.precision for task in TASKS} == {expected}
 
 
-def test_origins_reach_the_reader(loaded: dict[str, Loaded]) -> None:
+def test_origins_reach_the_reader(loaded: dict[str, LoadedRecipe]) -> None:
     origins = loaded["glue_mrpc"].origins
     assert (origins["method.alpha"].source, origins["train.epochs"].source) == ("script", "paper")
     assert "paper T9: 8" in origins["method.alpha"].note

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 import yaml
 
-from lorakit.recipe.load import Loaded, build, find, names
+from lorakit.recipe.load import LoadedRecipe, build, find, names
 from lorakit.recipe.source import read_yaml
 from tests.hostile import CANARY, CODE, Trial, as_json, damaged, each, mutated, tiers
 
@@ -96,7 +96,7 @@ def test_hostile_recipes(folder, count):
     trial = Trial(folder)
     file = folder / "mutant.yaml"
 
-    def right(loaded: Loaded) -> None:
+    def right(loaded: LoadedRecipe) -> None:
         assert loaded.path == file
         again = folder / "again.yaml"
         again.write_text(

@@ -18,7 +18,7 @@ from lorakit.events import (
     SeedFinishedBefore,
     SeedStarted,
 )
-from lorakit.recipe.load import Loaded
+from lorakit.recipe.load import LoadedRecipe
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.finished import finished, intact_seed, not_compared, refuse_other_numbers
 from lorakit.runs.folder import begun, claimed, folder_of, open_run, seed_folder
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 def train_recipe(
-    loaded: Loaded, runs: Path, observe: Observer, restart: bool = False
+    loaded: LoadedRecipe, runs: Path, observe: Observer, restart: bool = False
 ) -> tuple[Path, Result]:
     """Train, score, save and prove every seed; returns the run folder and its result.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from lorakit.adapters.files import read_adapter
 from lorakit.evaluation.answers import scored_splits
 from lorakit.notes import Note, has
-from lorakit.recipe.load import Loaded
+from lorakit.recipe.load import LoadedRecipe
 from lorakit.recipe.schema import Recipe
 from lorakit.report.page import write_page
 from lorakit.runs.environment import environment
@@ -19,7 +19,9 @@ from lorakit.runs.result import Result, SeedResult
 from lorakit.verbs.train.job import RecipeJob, predictions_file, untrained_slices
 
 
-def combined(loaded: Loaded, job: RecipeJob, seeds: Sequence[SeedResult], started: str) -> Result:
+def combined(
+    loaded: LoadedRecipe, job: RecipeJob, seeds: Sequence[SeedResult], started: str
+) -> Result:
     """The result of all seeds. started: as `now` gives it."""
     recipe = job.recipe
     about = read_adapter(seed_folder(job.run, seeds[0].seed) / "adapter").about
