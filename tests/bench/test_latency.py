@@ -121,7 +121,7 @@ def test_bottlenecks_that_are_given_each_have_a_row():
 
 @pytest.mark.parametrize(("way", "width"), [("adapter_h", 111), ("adapter_l", 222)])
 def test_table_1_has_adapters_of_11_million(way, width):
-    """In GPT-2 medium: about 2 d m + m + d for each adapter, of which a layer has two (H) or one (L)."""
+    """In GPT-2 medium: about 2 d m + m + d per adapter; a layer has two (H) or one (L)."""
     small = ["model.shape.vocab_size=8", "model.shape.n_positions=8"]
     models = _Models(load_recipe("e2e", small).recipe, Setting(layers=1))
     assert abs(models._wide(way, 11e6) - width) <= 2
