@@ -17,7 +17,7 @@ from lorakit.recipe.load import LoadedRecipe, load_recipe
 from tests.rounding import assert_near, rounding
 
 EXACT, STEPS = 5, 20
-"""The two add up in another order, and what that rounds off grows from step to step: 3e-6 after twenty."""
+"""The two add in another order, and the rounding grows with the steps: 3e-6 after twenty."""
 
 QUICKSTART = 2048
 """Terms on the way through its three layers of 128 and 512 numbers."""

@@ -1,7 +1,9 @@
-"""Benchmarks: ratios of time and memory to a limit and to peers, measured in turns.
+"""Benchmarks: the speed and memory of lorakit, compared with the limit and with other libraries.
 
-An absolute time says little on a shared machine. Each round times every way once, in an order that rotates, and what is
-reported is the median over the rounds of a round's ratio, with its quartiles. On a CPU it is processor time.
+An absolute time says little on a shared machine, so ratios are reported. Each round times every
+variant once, in an order that rotates; a result is the median of the rounds' ratios, with its
+quartiles. On a CPU, time is processor time. The scripts of other libraries are in the folder
+`benchmarks` of a checkout.
 """
 
 from lorakit.bench._base import Bench, Measured, Setting

@@ -1,11 +1,14 @@
-"""The contract of a benchmark: a recipe and a setting to ratios, and to bytes where it counts them."""
+"""The contract of a benchmark: a recipe and a setting go in, ratios of time and bytes come out."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
@@ -18,52 +21,59 @@ from lorakit.report.table import Table
 from lorakit.runs.result import Check
 
 PACKAGE: dict[str, str] = {
-    **dict.fromkeys(("trainer", "tuned", "grouped", "padded"), "peft"),
-    "full": "torch",
+    **dict.fromkeys(("trainer", "tuned", "grouped", "padded", "transformers"), "peft")
 }
-"""Import name of a peer, where it is another."""
+"""Peer -> the package that its script needs, where that has another name."""
+BUILT_IN = frozenset({"full"})
+"""Peers that lorakit itself measures."""
+CHECKOUT = Path(__file__).parents[2]
+"""The folder that holds `lorakit` and, in a checkout, `benchmarks`."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured under. layers: of the recipe's shape, None: all; length: tokens of an example."""
+    """The conditions of a measurement."""
 
     against: tuple[str, ...] = ("peft",)
     rounds: int = 7
     layers: int | None = None
+    """Number of layers; None: those of the recipe's model."""
     batch: int = 16
     length: int = 128
+    """Tokens per example."""
     precision: str = "fp32"
     dropout: float = 0.0
     device: str = "cpu"
     recipe: tuple[str, ...] | None = None
-    """Its name and overrides, for what starts processes of its own."""
+    """The recipe's name and overrides, for benchmarks that start processes."""
     shapes: str = ""
-    """batch x length, with commas between, where a question has several; empty: its own."""
+    """Shapes as BATCHxLENGTH, comma-separated; empty: those of the benchmark."""
     bottlenecks: tuple[int, ...] = ()
-    """Widths of the adapter layers beside LoRA; empty: the question's own."""
+    """Widths of the adapter layers that LoRA is compared with; empty: those of the benchmark."""
 
     def plain(self) -> dict[str, Any]:
+        """The setting as JSON values, with torch's version and number of threads."""
         return {"threads": torch.get_num_threads(), "torch": torch.__version__, **asdict(self)}
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Ratios of time; bytes: what each way keeps or takes; notes: what else a reader should know.
-
-    tables and picture: the same for people. checks: what must hold whatever the times are.
-    """
+    """What a benchmark found."""
 
     ratios: Sequence[Ratio]
+    """Ratios of time."""
     bytes: Mapping[str, int] = field(default_factory=dict)
+    """What each variant keeps or writes."""
     notes: Sequence[str] = ()
     tables: Sequence[Table] = ()
     picture: Picture | None = None
     checks: Sequence[Check] = ()
+    """What must hold, whatever the times are."""
 
     def plain(self) -> dict[str, Any]:
+        """The same as JSON values, without tables and picture."""
         return {
-            "ratios": [r.plain() for r in self.ratios],
+            "ratios": [ratio.plain() for ratio in self.ratios],
             "bytes": dict(self.bytes),
             "notes": list(self.notes),
             "checks": [check.model_dump(mode="json") for check in self.checks],
@@ -71,25 +81,43 @@ class Measured:
 
 
 class Bench(ABC):
-    """One question about time or memory; a file each."""
+    """One question about time or memory. Subclasses are final, one per file."""
 
     name: ClassVar[str]
     peers: ClassVar[tuple[str, ...]]
 
     def checked(self, recipe: Recipe, setting: Setting) -> Measured:
-        """`run`, when every peer is one of this benchmark's, and installed; else InputError."""
+        """`run`. InputError: a peer that this benchmark does not have, or that is missing here."""
         for peer in setting.against:
             if peer not in self.peers:
-                known = f"it has {', '.join(self.peers)}" if self.peers else "it has none"
-                raise InputError(
-                    f"bench {self.name}: no peer {peer!r} ({known}){did_you_mean(peer, self.peers)}"
-                )
-            if find_spec(PACKAGE.get(peer, peer)) is None:
-                raise InputError(
-                    f"bench {self.name}: {peer} is not installed; pip install 'lorakit[bench]'"
-                )
+                known = f"peers: {', '.join(self.peers) or 'none'}"
+                near = did_you_mean(peer, self.peers)
+                raise InputError(f"bench {self.name}: no peer {peer!r}{near} ({known})")
+            require_peer(self.name, peer)
         return self.run(recipe, setting)
 
     @abstractmethod
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
-        """Measure. InputError: the recipe, or a peer, is not for this question."""
+        """Measure. InputError: the recipe, or a peer, does not fit this question."""
+
+
+def require_peer(bench: str, peer: str) -> None:
+    """InputError, unless the script of a peer and the package that it needs are here."""
+    if peer in BUILT_IN:
+        return
+    missing = None
+    package = PACKAGE.get(peer, peer)
+    if not (CHECKOUT / "benchmarks" / "peers.py").is_file():
+        missing = "the folder benchmarks"
+    elif find_spec(package) is None:
+        missing = f"the package {package}"
+    if missing is not None:
+        raise InputError(
+            f"bench {bench}: {peer} is measured from a checkout with pip install -e '.[bench]' "
+            f"({missing} is missing)"
+        )
+
+
+def load_peers() -> ModuleType:
+    """`benchmarks.peers`, which only a checkout has; see `require_peer`."""
+    return import_module("benchmarks.peers")

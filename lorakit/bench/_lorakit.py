@@ -1,5 +1,6 @@
-"""`lorakit train` in a process of its own, with the processor time of its training part, evaluations included as in the
-Trainer's. Prints one JSON line per seed.
+"""`lorakit train` in a separate process, with the processor time of its training part.
+
+Evaluations during training are included, as in the Trainer's time. Prints one JSON line per seed.
 
     python -m lorakit.bench._lorakit minilm/glue_mrpc data.path=GLUE model.name=MODEL
 """

@@ -1,6 +1,8 @@
-"""What one way of training keeps, in a process of its own, where nothing else has raised the peak; as a JSON line.
+"""The memory of one variant of training, as a JSON line.
 
-python -m lorakit.bench._memory full '{"batch": 8}' glue_mrpc
+It runs in a separate process, where nothing else has raised the peak.
+
+    python -m lorakit.bench._memory full '{"batch": 8}' glue_mrpc
 """
 
 from __future__ import annotations
@@ -19,14 +21,13 @@ from torch import Tensor
 
 from lorakit.adapters.save import save_adapter
 from lorakit.bases.base import DTYPES
-from lorakit.bench._base import Setting
-from lorakit.bench._models import bare, fast, with_peft
+from lorakit.bench._base import Setting, load_peers
+from lorakit.bench._models import bare, fast, roles_of, with_dropout
 from lorakit.bench._rounds import saved_bytes
 from lorakit.bench.merge import about_of
 from lorakit.bench.step import random_batch
 from lorakit.fast import fast_training
 from lorakit.fast.blocks import laid_out_bytes
-from lorakit.models import family_of
 from lorakit.recipe.load import load_recipe
 from lorakit.recipe.schema import Recipe
 from lorakit.tasks import Head
@@ -34,15 +35,19 @@ from lorakit.training.loss import loss_sum
 
 
 def kept(way: str, recipe: Recipe, setting: Setting) -> dict[str, int]:
-    """Bytes of a training step by what they are for, its measured peak, and the bytes of the saved weights."""
+    """Bytes of a training step by their purpose, its measured peak, and bytes of saved weights.
+
+    `trained` is a number of parameters.
+    """
     imported = _resident("VmRSS")
     model, save = _WAYS[way](recipe, setting)
     batch, head = random_batch(recipe, model, setting), recipe.task.head
     lean = way == "lorakit" and head is Head.CAUSAL
-    mixed = way == "full" and setting.precision == "bf16"  # the weights that train are fp32
+    # the weights that train are fp32, so full fine-tuning in bf16 needs autocast
+    mixed = way == "full" and setting.precision == "bf16"
 
     def loss() -> Tensor:
-        with torch.autocast(setting.device, torch.bfloat16) if mixed else contextlib.nullcontext():
+        with torch.autocast(setting.device, torch.bfloat16, enabled=mixed):
             return loss_sum(model, batch, head, lean=lean)
 
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -55,42 +60,46 @@ def kept(way: str, recipe: Recipe, setting: Setting) -> dict[str, int]:
         optimizer.step()
 
     step()
-    step()  # now with the optimizer's state beside it
-    peak = _peak(setting.device) - (0 if setting.device == "cuda" else imported)
-    state = [
-        value
-        for one in optimizer.state.values()
-        for value in one.values()
-        if torch.is_tensor(value)
-    ]
+    # the second step has the optimizer's state in memory too
+    step()
+    peak = _peak(setting.device)
+    if setting.device != "cuda":
+        peak -= imported
     found = {
         "trained": sum(p.numel() for p in trained),
         "weights": _bytes([*model.parameters(), *model.buffers()]),
         "gradients": _bytes(p.grad for p in trained if p.grad is not None),
-        "optimizer": _bytes(state),
+        "optimizer": _bytes(_state_tensors(optimizer)),
         "activations": saved_bytes(loss, model),
         "peak": peak,
     }
     with fast_training(model):
         step()
         found["blocks"] = laid_out_bytes(model)
+    return found | {"file": _bytes_on_disk(save)}
+
+
+def _bytes_on_disk(save: Callable[[Path], Any]) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        save(Path(folder) / "saved")
-        weights = Path(folder, "saved").glob("*.safetensors")
-        return found | {"file": sum(file.stat().st_size for file in weights)}
+        saved = Path(folder) / "saved"
+        save(saved)
+        return sum(file.stat().st_size for file in saved.glob("*.safetensors"))
+
+
+def _state_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    values = [value for state in optimizer.state.values() for value in state.values()]
+    return [value for value in values if torch.is_tensor(value)]
 
 
 Made = tuple[Any, Callable[[Path], Any]]
-"""A model in training mode, and what writes its weights into a folder."""
+"""A model in training mode, and a function that writes its weights into a folder."""
 
 
 def _lorakit(recipe: Recipe, setting: Setting) -> Made:
-    model, method = fast(_base(recipe, setting)), recipe.method
-    if "dropout" in type(method).model_fields:
-        method = method.model_copy(update={"dropout": setting.dropout})
-    about, family = about_of(recipe, model), family_of(model.config.model_type)
-    assert family is not None
-    attachment = method.attach(model, family.places(model.config), about.fresh)
+    model = fast(_base(recipe, setting))
+    method = with_dropout(recipe.method, setting.dropout)
+    about = about_of(recipe, model)
+    attachment = method.attach(model, roles_of(model), about.fresh)
     return attachment.model.train(), lambda folder: save_adapter(folder, attachment, about)
 
 
@@ -101,9 +110,8 @@ def _full(recipe: Recipe, setting: Setting) -> Made:
 
 def _peft(recipe: Recipe, setting: Setting) -> Made:
     method: Any = recipe.method
-    model: Any = with_peft(
-        _base(recipe, setting), method.r, int(method.alpha), setting.dropout
-    ).train()
+    base = _base(recipe, setting)
+    model = load_peers().with_peft(base, method.r, int(method.alpha), setting.dropout).train()
     return model, model.save_pretrained
 
 
@@ -121,11 +129,12 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def _forget_peak(device: str) -> None:
-    """The peak is that of training: making random weights in fp32 and casting them may have had a higher one."""
+    """Reset the peak: making random weights in fp32 and casting them may have raised it."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return
-    with contextlib.suppress(OSError):  # Linux
+    # only Linux has the file
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -134,13 +143,13 @@ def _peak(device: str) -> int:
 
 
 def _resident(what: str) -> int:
-    """VmRSS: now; VmHWM: the most since the start, or since it was reset."""
+    """Bytes in memory: now (VmRSS), or at the peak since the start or the last reset (VmHWM)."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:  # no Linux: macOS counts in bytes, others in KiB
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-            1 if sys.platform == "darwin" else 1024
-        )
+    except OSError:
+        # not Linux: macOS counts in bytes, others in KiB
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:")) * 1024
 
 

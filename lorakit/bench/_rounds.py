@@ -13,7 +13,7 @@ import torch
 
 @dataclass(frozen=True)
 class Ratio:
-    """One way over another: the median over the rounds of each round's ratio, with its quartiles."""
+    """The time of one variant over another's: the median of the rounds' ratios, with quartiles."""
 
     of: str
     over: str
@@ -23,7 +23,7 @@ class Ratio:
     rounds: int
 
     def named(self, part: str) -> Ratio:
-        """The same, of a part of what was measured."""
+        """The same ratio under the name of a part, such as `merge: lorakit`."""
         return replace(self, of=f"{part}: {self.of}")
 
     def plain(self) -> dict[str, Any]:
@@ -33,15 +33,15 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Rounds:
-    """seconds of each way, a value per round."""
+    """variant -> seconds, one value per round."""
 
     seconds: Mapping[str, list[float]]
 
     def ratio(self, of: str, over: str) -> Ratio:
         ratios = [a / b for a, b in zip(self.seconds[of], self.seconds[over], strict=True)]
-        low, median, high = (
-            statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
-        )
+        if len(ratios) == 1:
+            return Ratio(of, over, *(ratios * 3), rounds=1)
+        low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
         return Ratio(of, over, median, low, high, len(ratios))
 
 
@@ -49,11 +49,12 @@ def measure(
     ways: Mapping[str, Callable[[], Any]],
     rounds: int,
     device: torch.device | str = "cpu",
-    anew: bool = False,
+    prepare: bool = False,
 ) -> Rounds:
-    """Every way once per round, nobody always first; a round before them warms up and is not counted.
+    """Time every variant once per round, in an order that rotates.
 
-    anew: a way gives what is timed, made for this one time; making and freeing it are not timed.
+    The first round warms up and is not counted. Seconds are processor time; on a GPU, wall time.
+    prepare: a variant returns the call that is timed; making and freeing it are not timed.
     """
     clock = _gpu_clock if torch.device(device).type == "cuda" else time.process_time
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -61,7 +62,7 @@ def measure(
     for number in range(rounds + 1):
         turn = number % len(names)
         for name in [*names[turn:], *names[:turn]]:
-            call = ways[name]() if anew else ways[name]
+            call = ways[name]() if prepare else ways[name]
             begin = clock()
             result = call()
             took = clock() - begin
@@ -77,8 +78,10 @@ def _gpu_clock() -> float:
 
 
 def saved_bytes(step: Callable[[], torch.Tensor], model: torch.nn.Module) -> int:
-    """Bytes that a forward pass keeps for its backward pass, parameters and buffers of the model left out; each storage
-    counts once, as far as it is used whole."""
+    """Bytes that the forward pass of `step` keeps for its backward pass.
+
+    Parameters and buffers of the model are left out. Each storage counts once, with all its bytes.
+    """
     own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
 

@@ -1,8 +1,8 @@
-"""`lorakit bench generate`: beam search of a causal model, lorakit's decoder beside transformers' `generate`.
+"""`lorakit bench generate`: beam search of a causal model, with lorakit's decoder and with others.
 
-lorakit        decode() with the adapter merged, as lorakit writes
-transformers   generate() with the adapter merged
-peft           generate() with PEFT's adapter beside the frozen weights, as after training
+lorakit        lorakit's decode(), with the adapter merged
+transformers   transformers' generate(), with the adapter merged
+peft           transformers' generate(), with PEFT's adapter not merged, as after training
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from lorakit.bases.base import DTYPES
-from lorakit.bench._base import Bench, Measured, Setting
-from lorakit.bench._models import bare, fast, with_peft
+from lorakit.bench._base import Bench, Measured, Setting, load_peers, require_peer
+from lorakit.bench._models import bare, fast
 from lorakit.bench._rounds import measure
 from lorakit.errors import InputError
 from lorakit.evaluation.decode import decode
@@ -26,19 +26,24 @@ from lorakit.tasks import Head
 
 PAD, END, NEW = 0, 1, 32
 SHARPNESS = 4.0
-"""What random weights are multiplied by: as they come the distribution is flat, and full of ties."""
+"""Factor of the random weights, without which the distribution is flat and full of ties."""
 Texts = list[list[int]]
 
 
 class Generate(Bench):
-    """Seconds to write 32 tokens after prompts of 30 to 60, with the recipe's beams."""
+    """Time to write 32 tokens after prompts of 30 to 60 tokens, with the recipe's beams."""
 
     name = "generate"
     peers = ("transformers", "peft")
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         if recipe.task.head is not Head.CAUSAL:
-            raise InputError(f"bench generate is of causal models, and {recipe.task.name} is none")
+            head = recipe.task.head.value
+            raise InputError(
+                f"bench generate measures causal models, and {recipe.task.name} is a {head} task"
+            )
+        # PEFT also makes the merged model, so that all variants compute the same function
+        require_peer(self.name, "peft")
         torch.manual_seed(0)
         merged, adapted = _models(recipe, setting)
         ours = fast(copy.deepcopy(merged))
@@ -59,7 +64,8 @@ class Generate(Bench):
             name: lambda name=name, way=way: texts.update({name: way()})
             for name, way in asked.items()
         }
-        with laid_out(ours):  # once for all batches, as in a run
+        # once for all batches, as in a run
+        with laid_out(ours):
             rounds = measure(kept, setting.rounds, setting.device)
         same = {n: sum(map(list.__eq__, texts["lorakit"], texts[n])) for n in setting.against}
         notes = [f"{n}: {count} of {setting.batch} texts are the same" for n, count in same.items()]
@@ -67,25 +73,26 @@ class Generate(Bench):
 
 
 def _models(recipe: Recipe, setting: Setting) -> tuple[Any, Any]:
-    """The same function twice: with an adapter merged, and with it beside the weights."""
+    """One function twice: with the adapter merged, and with the adapter on its layers."""
     base = bare(recipe, setting.layers, 0.0)
     with torch.no_grad():
         for parameter in base.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(SHARPNESS)
-    adapted = with_peft(base, 4, 8, 0.0)
+    adapted = load_peers().with_peft(base, 4, 8, 0.0)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.02)
     merged: Any = copy.deepcopy(adapted)
-    pair = (merged.merge_and_unload(), adapted)
-    dtype = DTYPES[setting.precision]
-    return tuple(model.to(setting.device, dtype).eval().requires_grad_(False) for model in pair)  # type: ignore[return-value]
+    merged = merged.merge_and_unload()
+    for model in (merged, adapted):
+        model.to(setting.device, DTYPES[setting.precision]).eval().requires_grad_(False)
+    return merged, adapted
 
 
 def _prompts(vocabulary: int, setting: Setting) -> tuple[Tensor, Tensor]:
-    """(batch, 60) and its mask, padded on the left, the longest first."""
+    """Token ids (batch, 60) and their mask, padded on the left, the longest prompt first."""
     lengths = [60 - 30 * i // setting.batch for i in range(setting.batch)]
     ids, mask = (torch.zeros(setting.batch, lengths[0], dtype=torch.long) for _ in range(2))
     g = torch.Generator().manual_seed(0)
@@ -97,11 +104,9 @@ def _prompts(vocabulary: int, setting: Setting) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def _theirs(model: Any, ids: Tensor, mask: Tensor, settings: Decode) -> Texts:
-    beams = (
-        {"length_penalty": settings.length_penalty, "early_stopping": False}
-        if settings.beams > 1
-        else {}
-    )
+    beams: dict[str, Any] = {}
+    if settings.beams > 1:
+        beams = {"length_penalty": settings.length_penalty, "early_stopping": False}
     rows: Sequence[list[int]] = model.generate(
         input_ids=ids,
         attention_mask=mask,

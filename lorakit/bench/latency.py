@@ -1,9 +1,12 @@
-"""`lorakit bench latency`: what a method adds to a forward pass, as the paper's Table 1 and Figure 5 have it.
+"""`lorakit bench latency`: the time that a method adds to a forward pass (the paper's Table 1).
 
-base        the model as it is; `base, again`: a copy of it, which says how far two equal models are apart here
-merged      LoRA folded into the weights: the same modules again, so the same time
-unmerged    LoRA beside the weights
-Adapter-H, Adapter-L   layers in the path, which nothing can be folded into
+Figure 5 of the paper has the same question for more shapes. The variants are:
+
+base                   the model itself
+base, again            a copy of it: the difference between two equal models on this machine
+merged                 LoRA in the weights: the modules of the base, and so its time
+unmerged               LoRA on its layers
+Adapter-H, Adapter-L   adapter layers, which cannot be merged
 """
 
 from __future__ import annotations
@@ -21,13 +24,12 @@ from torch import nn
 
 from lorakit.bases.base import DTYPES
 from lorakit.bench._base import Bench, Measured, Setting
-from lorakit.bench._models import bare
+from lorakit.bench._models import bare, roles_of
 from lorakit.bench._rounds import Ratio, Rounds, measure
 from lorakit.bench.step import random_batch
 from lorakit.errors import InputError
 from lorakit.methods import Method, methods
 from lorakit.methods.reparam.lora import LoRA
-from lorakit.models import family_of
 from lorakit.nn.logits import last_logits
 from lorakit.recipe.schema import Recipe
 from lorakit.report.heat import heat_map
@@ -53,16 +55,18 @@ GRIDS = {
     ),
 }
 LAYERS, WIDTH = 24, 1024
-"""GPT-2 medium's, which the published numbers are of."""
+"""GPT-2 medium, the model of the published numbers."""
 LEAST_SECONDS = 0.1
-"""A pass that takes less is repeated within its turn."""
+"""A pass that takes less time is repeated within its turn."""
 
 Shape = tuple[int, int]
 
 
 class Latency(Bench):
-    """Slow-downs of a forward pass without gradients, in the plain model of transformers; of a causal model the logits
-    of the last position, as at the start of an answer."""
+    """Slow-downs of a forward pass without gradients, in the plain model of transformers.
+
+    A causal model computes the logits of the last position, as at the start of an answer.
+    """
 
     name = "latency"
     peers = ()
@@ -70,18 +74,12 @@ class Latency(Bench):
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         if not isinstance(recipe.method, LoRA):
             raise InputError(
-                f"bench latency is of LoRA, and the recipe's method is {recipe.method.name}"
+                f"bench latency measures lora, and the recipe's method is {recipe.method.name}"
             )
         named, bottlenecks = GRIDS.get(setting.shapes or "table1", (setting.shapes, ()))
         shapes, bottlenecks = read_shapes(named), setting.bottlenecks or bottlenecks
         models = _Models(recipe, setting)
-        most = getattr(models.base.config, "max_position_embeddings", None) or max(
-            n for _, n in shapes
-        )
-        if (longest := max(n for _, n in shapes)) > most:
-            raise InputError(
-                f"--shapes: {longest} tokens, and {recipe.model.name} takes {most} at most"
-            )
+        _refuse_too_long(shapes, models.base.config, recipe.model.name)
         ratios: dict[tuple[str, Shape], Ratio] = {}
         seconds: dict[Shape, float] = {}
         checks = [plain_again(models.merged, models.base)]
@@ -102,15 +100,24 @@ class Latency(Bench):
         )
 
 
+def _refuse_too_long(shapes: Sequence[Shape], config: Any, model: str) -> None:
+    longest = max(length for _, length in shapes)
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit and longest > limit:
+        raise InputError(f"--shapes: {longest} tokens, and {model} takes {limit} at most")
+
+
 class _Models:
-    """The ways, made as they are asked for. They share the frozen weights, but for the merged model and the copy."""
+    """The variants, made when they are needed.
+
+    All but the merged model and the copy share the frozen weights.
+    """
 
     def __init__(self, recipe: Recipe, setting: Setting):
-        self.dtype, self.method = DTYPES[setting.precision], recipe.method
+        self.dtype = DTYPES[setting.precision]
+        self.method = recipe.method
         self.base: Any = bare(recipe, setting.layers, 0.0).to(setting.device, self.dtype).eval()
-        family = family_of(self.base.config.model_type)
-        assert family is not None
-        self.roles = family.places(self.base.config)
+        self.roles = roles_of(self.base)
         self.merged = self._merged()
         again = copy.deepcopy(self.base)
         self.ways = {
@@ -122,16 +129,18 @@ class _Models:
         self.notes: list[str] = []
 
     def at(self, shape: Shape, bottlenecks: Sequence[int]) -> Mapping[str, nn.Module]:
-        """way -> model; without bottlenecks one adapter each, of Table 1's number of parameters."""
+        """variant -> model; without bottlenecks one adapter each, with Table 1's number of
+        parameters."""
         found = {way: self.ways[way] for way in (BASE, AGAIN, MERGED, UNMERGED)}
         for label, name in ADAPTERS.items():
             for width in bottlenecks or (self._wide(name, TABLE_1.get(shape, TABLE_1[1, 128])),):
                 way = f"{label} {width}"
                 if way not in self.ways:
-                    self.ways[way] = self._with(methods.get(name)(r=width))  # type: ignore[call-arg]
+                    self.ways[way] = self._with(_adapter(name, width))
                     count = _trained(self.ways[way])
                     self.notes.append(
-                        f"{label}, bottleneck {width}: {count:,} parameters in {self._layers} layers"
+                        f"{label}, bottleneck {width}: {count:,} parameters in "
+                        f"{self._layers} layers"
                     )
                 found[way if bottlenecks else label] = self.ways[way]
         return found
@@ -141,9 +150,9 @@ class _Models:
         return self.base.config.num_hidden_layers
 
     def _wide(self, name: str, theta: float) -> int:
-        """The bottleneck that has as large a share of the layers' weights as theta has of GPT-2 medium's."""
+        """The bottleneck whose share of the layers' weights is that of theta in GPT-2 medium."""
         wanted = theta * self._layers * self.base.config.hidden_size**2 / (LAYERS * WIDTH**2)
-        one, two = (_trained(self._with(methods.get(name)(r=n))) for n in (1, 2))  # type: ignore[call-arg]
+        one, two = (_trained(self._with(_adapter(name, width))) for width in (1, 2))
         return max(1, round((wanted - one) / (two - one)) + 1)
 
     def _with(self, method: Method) -> nn.Module:
@@ -154,9 +163,15 @@ class _Models:
         attachment = self.method.attach(copy.deepcopy(self.base), self.roles)
         with torch.no_grad():
             for parameter in attachment.trained().values():
-                parameter.normal_(std=0.02)  # a B of zeros would change no weight
+                # a B of zeros would change no weight
+                parameter.normal_(std=0.02)
         attachment.merge()
         return attachment.model.eval()
+
+
+def _adapter(name: str, width: int) -> Method:
+    method: Any = methods.get(name)
+    return method(r=width)
 
 
 def _trained(model: nn.Module) -> int:
@@ -164,14 +179,18 @@ def _trained(model: nn.Module) -> int:
 
 
 def read_shapes(text: str) -> list[Shape]:
-    """(batch, length) of each `32x512`. InputError for anything else."""
+    """(batch, length) of each shape such as `32x512`. InputError: another form."""
     parts = [part.strip() for part in text.split(",")]
-    if wrong := [part for part in parts if not re.fullmatch(r"[1-9]\d{0,5}x[1-9]\d{0,5}", part)]:
-        known = ", ".join(GRIDS)
-        raise InputError(
-            f"--shapes: {wrong[0]!r} is no BATCHxLENGTH such as 16x256, and no grid ({known})"
-        )
-    return list(dict.fromkeys((int(b), int(n)) for b, n in (part.split("x") for part in parts)))
+    shapes: list[Shape] = []
+    for part in parts:
+        if not re.fullmatch(r"[1-9]\d{0,5}x[1-9]\d{0,5}", part):
+            grids = ", ".join(GRIDS)
+            raise InputError(
+                f"--shapes: {part!r} is neither BATCHxLENGTH, such as 16x256, nor a grid ({grids})"
+            )
+        batch, length = part.split("x")
+        shapes.append((int(batch), int(length)))
+    return list(dict.fromkeys(shapes))
 
 
 @torch.inference_mode()
@@ -202,7 +221,10 @@ def _measured(
 
 
 def plain_again(merged: nn.Module, base: nn.Module) -> Check:
-    """A merged model has the modules, names and shapes of its base, and no hook: there is nothing to be slower."""
+    """Whether a merged model has the modules, names, shapes and hooks of its base.
+
+    Then nothing in it can be slower.
+    """
 
     def outline(model: nn.Module) -> list[tuple[Any, ...]]:
         modules = [
@@ -220,15 +242,18 @@ def plain_again(merged: nn.Module, base: nn.Module) -> Check:
         if one != other
     ]
     passed = outline(merged) == outline(base)
-    note = "the base's modules, parameters and hooks" + (
-        f"; not so: {', '.join(left[:3])}" if not passed else ""
-    )
+    note = "the base's modules, parameters and hooks"
+    if not passed:
+        note += f"; not so: {', '.join(left[:3])}"
     return Check(name="merged is plain", passed=passed, note=note)
 
 
 def no_slower(rounds: Rounds, shape: Shape) -> Check:
-    """It fails where merged is slower in more rounds than chance would have it (sign test, p < 0.01; fewer than seven
-    rounds cannot say it), and by more than a copy of the base is in a quarter of the rounds."""
+    """Whether the merged model is as fast as its base.
+
+    It is not if it is slower in more rounds than by chance (sign test, p < 0.01, which needs seven
+    rounds), and by more than a copy of the base is in a quarter of the rounds.
+    """
     merged, again = rounds.ratio(MERGED, BASE), rounds.ratio(AGAIN, BASE)
     slower = sum(a > b for a, b in zip(rounds.seconds[MERGED], rounds.seconds[BASE], strict=True))
     p = (
@@ -241,17 +266,15 @@ def no_slower(rounds: Rounds, shape: Shape) -> Check:
         passed=p >= 0.01 or merged.median <= limit,
         value=merged.median,
         tolerance=limit,
-        note=f"median of merged / base; slower in {slower} of {merged.rounds} rounds; tolerance: 1, or the upper "
-        "quartile of a copy of the base over it",
+        note=f"median of merged / base; slower in {slower} of {merged.rounds} rounds; tolerance: "
+        "1, or the upper quartile of a copy of the base over it",
     )
 
 
 def _title(recipe: Recipe, setting: Setting, config: Any) -> str:
-    device = (
-        torch.cuda.get_device_name()
-        if setting.device == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads"
-    )
+    device = f"CPU, {torch.get_num_threads()} threads"
+    if setting.device == "cuda":
+        device = torch.cuda.get_device_name()
     layers = f"{config.num_hidden_layers} layers of width {config.hidden_size}"
     return f"One forward pass, {recipe.model.name}: {layers}, {setting.precision}, {device}"
 
@@ -262,21 +285,28 @@ def _table(
     title: str,
     widths_given: bool,
 ) -> Table:
-    """Ours beside Table 1, where it has that column and adapters of that size."""
+    """The measured numbers, with those of Table 1 where it has the shape and adapter size."""
     columns = [(shape, {} if widths_given else PUBLISHED.get(shape, {})) for shape in seconds]
     header, base = ["slow-down"], [BASE]
     rows = {way: [way] for way, _ in ratios}
     for shape, known in columns:
-        header += [f"{shape[0]}x{shape[1]}", *(["published"] if known else [])]
-        base += [f"{1000 * seconds[shape]:,.1f} ms", *([known[BASE]] if known else [])]
+        header.append(f"{shape[0]}x{shape[1]}")
+        base.append(f"{1000 * seconds[shape]:,.1f} ms")
+        if known:
+            header.append("published")
+            base.append(known[BASE])
         for way, row in rows.items():
             ratio = ratios[way, shape]
             row.append(
                 f"{_percent(ratio.median)} ({_percent(ratio.low)} to {_percent(ratio.high)})"
             )
-            row += [known.get(way, NOTHING)] if known else []
-    source = "; published: Hu et al., Table 1, GPT-2 medium on a Quadro RTX8000, another device"
-    caption = title + (source if any(known for _, known in columns) else "")
+            if known:
+                row.append(known.get(way, NOTHING))
+    caption = title
+    if any(known for _, known in columns):
+        caption += (
+            "; published: Hu et al., Table 1, GPT-2 medium on a Quadro RTX8000, another device"
+        )
     return Table(tuple(header), tuple(map(tuple, [base, *rows.values()])), caption)
 
 
@@ -287,7 +317,7 @@ def _percent(ratio: float) -> str:
 def _heat_map(
     ratios: Mapping[tuple[str, Shape], Ratio], shapes: Sequence[Shape], title: str
 ) -> Picture:
-    """Ways x shapes, as Figure 5 has it."""
+    """Variants by shapes, in the form of Figure 5."""
     ways = list(dict.fromkeys(way for way, _ in ratios))
     grid = [[100 * (ratios[way, shape].median - 1) for shape in shapes] for way in ways]
     labels = [f"{batch}x{length}" for batch, length in shapes]

@@ -1,4 +1,7 @@
-"""`lorakit bench loss`: a training step of a causal model on lengths such as E2E's, where the output layer weighs."""
+"""`lorakit bench loss`: a training step of a causal model on E2E's lengths.
+
+The texts are short, so that the output layer is a large part of the step.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ PROMPT, ANSWER = 34, 27
 
 
 class Loss(Bench):
-    """lorakit's loss without logits; PEFT's model with transformers' own loss over the whole vocabulary."""
+    """Time of lorakit's loss without logits, and of transformers' loss over all words."""
 
     name = "loss"
     peers = ("peft",)
@@ -29,7 +32,8 @@ class Loss(Bench):
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         if recipe.task.head is not Head.CAUSAL:
             raise InputError(
-                f"bench loss is of causal models, and {recipe.task.name} is a {recipe.task.head.value}"
+                f"bench loss measures causal models, and {recipe.task.name} is a "
+                f"{recipe.task.head.value} task"
             )
         models = trained_models(recipe, setting)
         batch = e2e_like(models["limit"].config, setting)
@@ -37,11 +41,11 @@ class Loss(Bench):
         def lean(model: Any) -> Tensor:
             return loss_sum(model, batch, Head.CAUSAL, lean=True)
 
-        def whole(model: Any) -> Tensor:
+        def full(model: Any) -> Tensor:
             return model(**batch).loss
 
-        ways = {"limit": whole, "limit_fast": lean, "lorakit": lean} | dict.fromkeys(
-            setting.against, whole
+        ways = {"limit": full, "limit_fast": lean, "lorakit": lean} | dict.fromkeys(
+            setting.against, full
         )
         steps = {
             name: optimized(models[name], lambda m, way=way: way(m)) for name, way in ways.items()
@@ -57,7 +61,7 @@ class Loss(Bench):
 
 
 def e2e_like(config: Any, setting: Setting) -> dict[str, Tensor]:
-    """Prompts and answers of about E2E's lengths, padded to the longest; the answers are trained."""
+    """Prompts and answers of E2E's lengths, padded to the longest; the answers are trained."""
     g = torch.Generator().manual_seed(0)
     prompts = torch.randint(PROMPT - 10, PROMPT + 11, (setting.batch,), generator=g).tolist()
     answers = torch.randint(ANSWER - 10, ANSWER + 11, (setting.batch,), generator=g).tolist()

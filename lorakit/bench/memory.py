@@ -1,7 +1,7 @@
-"""`lorakit bench memory`: what training keeps and what it leaves behind, LoRA beside full fine-tuning and PEFT.
+"""`lorakit bench memory`: memory and saved weights of LoRA, full fine-tuning and PEFT.
 
-The paper (section 4.2) says 3 x less memory and 10,000 x smaller checkpoints for GPT-3 175B: the second table is the
-same sum with its counts.
+The paper (section 4.2) reports 3 x less memory and 10,000 x smaller checkpoints for GPT-3 175B. The
+second table counts the same sizes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ from lorakit.recipe.schema import Recipe
 from lorakit.report.table import NOTHING, Table
 
 PARTS = ("weights", "gradients", "optimizer", "activations")
-LAYERS, WIDTH, WORDS, POSITIONS = 96, 12288, 50257, 2048
+LAYERS = 96
+WIDTH = 12288
+WORDS = 50257
+POSITIONS = 2048
 """GPT-3 175B (Brown et al. 2020, table 2.1)."""
 
 
 class Memory(Bench):
-    """Bytes of one training step, counted tensor by tensor and measured at the peak, and of the saved weights."""
+    """Bytes of one training step, by tensor and at the measured peak, and of the saved weights."""
 
     name = "memory"
     peers = ("full", "peft")
@@ -33,19 +36,21 @@ class Memory(Bench):
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         if not isinstance(recipe.method, LoRA):
             raise InputError(
-                f"bench memory is of LoRA, and the recipe's method is {recipe.method.name}"
+                f"bench memory measures lora, and the recipe's method is {recipe.method.name}"
             )
         if setting.recipe is None:
-            raise InputError(
-                "bench memory starts a process for each way, and needs the recipe's name"
-            )
+            raise InputError("bench memory starts processes, and needs the recipe's name")
         found = {way: _process(way, setting) for way in ("lorakit", *setting.against)}
         counted = {
             f"{way}: {part}": count for way, parts in found.items() for part, count in parts.items()
         }
         blocks = found["lorakit"]["blocks"] / 1e6
-        note = f"lorakit, where that is an eighth of the free memory at most: {blocks:,.1f} MB more, of weights in blocks"
-        notes = [note] if blocks else []
+        notes = []
+        if blocks:
+            notes.append(
+                f"lorakit takes {blocks:,.1f} MB more for weights in blocks, if that is at most an "
+                "eighth of the free memory"
+            )
         return Measured(
             [], bytes=counted, tables=[_table(found, setting), gpt3_table()], notes=notes
         )
@@ -73,31 +78,28 @@ def _process(way: str, setting: Setting) -> dict[str, int]:
 
 
 def _table(found: Mapping[str, Mapping[str, int]], setting: Setting) -> Table:
-    def row(way: str, parts: Mapping[str, int]) -> tuple[str, ...]:
-        whole = sum(parts[part] for part in PARTS)
-        sizes = (*(parts[part] for part in PARTS), whole, parts["peak"], parts["file"])
-        return (way, f"{parts['trained']:,}", *(f"{size / 1e6:,.2f}" for size in sizes))
-
-    rows = [row(way, parts) for way, parts in found.items()]
+    rows = []
+    for way, parts in found.items():
+        sizes = [f"{size / 1e6:,.2f}" for size in _sizes(parts)]
+        rows.append((way, f"{parts['trained']:,}", *sizes))
     ours = found["lorakit"]
     for way in setting.against:
         theirs = found[way]
-        pairs = [(sum(p[part] for part in PARTS), p) for p in (theirs, ours)]
-        times = [
-            _times(theirs["trained"], ours["trained"]),
-            *(_times(theirs[p], ours[p]) for p in PARTS),
-        ]
-        times += [
-            _times(pairs[0][0], pairs[1][0]),
-            *(_times(theirs[p], ours[p]) for p in ("peak", "file")),
-        ]
-        rows.append((f"{way} / lorakit", *times))
-    what = (
-        "max_memory_allocated" if setting.device == "cuda" else "resident, less what imports took"
-    )
+        pairs = zip(_sizes(theirs), _sizes(ours), strict=True)
+        trained = _times(theirs["trained"], ours["trained"])
+        rows.append((f"{way} / lorakit", trained, *(_times(of, over) for of, over in pairs)))
+    what = "resident, less what imports took"
+    if setting.device == "cuda":
+        what = "max_memory_allocated"
     shape = f"batch {setting.batch} of {setting.length} tokens, {setting.precision}"
     header = ("MB", "trained", *PARTS, "sum", "measured peak", "saved weights")
     return Table(header, tuple(rows), f"One training step with AdamW, {shape}; peak: {what}")
+
+
+def _sizes(parts: Mapping[str, int]) -> list[int]:
+    """Bytes in the order of the table's columns."""
+    kept = [parts[part] for part in PARTS]
+    return [*kept, sum(kept), parts["peak"], parts["file"]]
 
 
 def _times(of: float, over: float) -> str:
@@ -105,20 +107,26 @@ def _times(of: float, over: float) -> str:
 
 
 def gpt3_parameters() -> int:
-    """Of a GPT-2 model with GPT-3's sizes: 12 d^2 + 13 d in each layer, the embeddings, and the last norm."""
+    """Parameters of a GPT-2 model with GPT-3's sizes.
+
+    12 d^2 + 13 d in each layer, the embeddings, and the last norm.
+    """
     return LAYERS * (12 * WIDTH**2 + 13 * WIDTH) + (WORDS + POSITIONS) * WIDTH + 2 * WIDTH
 
 
 def lora_parameters(r: int = 4, targets: int = 2) -> int:
-    """Of LoRA on square weights in every layer of GPT-3: 2 L d r, for each target (section 5.1's formula)."""
+    """Parameters of LoRA on square weights in every layer of GPT-3: 2 L d r for each target.
+
+    The formula is that of section 5.1.
+    """
     return 2 * LAYERS * targets * WIDTH * r
 
 
 def gpt3_table() -> Table:
-    """The paper's numbers beside the counts that they should come from; GB of 10^9 bytes, without activations."""
+    """The paper's numbers and the counts behind them; GB of 10^9 bytes, without activations."""
     n, lora = gpt3_parameters(), lora_parameters()
     weights, adapter = 2 * n, 2 * lora
-    beside = weights + 16 * lora
+    training = weights + 16 * lora
     rows = (
         ("parameters", "96 layers of width 12,288", "175 B", f"{n / 1e9:.1f} B"),
         (
@@ -155,12 +163,17 @@ def gpt3_table() -> Table:
             "",
             f"{16 * n / 1e12:.2f} TB",
         ),
-        ("training, LoRA", "fp16 weights; 16 bytes for each number of LoRA", "350 GB", _gb(beside)),
+        (
+            "training, LoRA",
+            "fp16 weights; 16 bytes for each number of LoRA",
+            "350 GB",
+            _gb(training),
+        ),
         (
             "training, full / LoRA",
-            "1.2 TB is 6.9 bytes for each parameter: none of the three",
+            "1.2 TB is 6.9 bytes for each parameter: not one of the three",
             "3 x",
-            " or ".join(f"{size * n / beside:.1f}" for size in (6, 8, 16)) + " x",
+            " or ".join(f"{size * n / training:.1f}" for size in (6, 8, 16)) + " x",
         ),
     )
     return Table(

@@ -1,9 +1,10 @@
-"""`lorakit bench merge`: what surrounds training: put an adapter on, save it, read it back, merge it."""
+"""`lorakit bench merge`: the stages around training (attach, save, read and merge an adapter)."""
 
 from __future__ import annotations
 
 import copy
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,22 @@ from lorakit.adapters.attach import attach_adapter
 from lorakit.adapters.files import read_adapter
 from lorakit.adapters.save import save_adapter
 from lorakit.bases.base import DTYPES
-from lorakit.bench._base import Bench, Measured, Setting
-from lorakit.bench._models import bare, with_peft
+from lorakit.bench._base import Bench, Measured, Setting, load_peers
+from lorakit.bench._models import bare, roles_of
 from lorakit.bench._rounds import measure
 from lorakit.errors import InputError
+from lorakit.methods import Attachment
 from lorakit.methods.reparam.lora import LoRA
-from lorakit.models import family_of
 from lorakit.recipe.schema import Recipe
 
 STAGES = ("attach", "save", "read", "merge")
 
 
 class Merge(Bench):
-    """A ratio for each stage. Both write the same tensors, synced to the disk by lorakit only."""
+    """Ratios of time, one per stage.
+
+    Both libraries write the same tensors; only lorakit syncs them to the disk.
+    """
 
     name = "merge"
     peers = ("peft",)
@@ -32,24 +36,25 @@ class Merge(Bench):
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         if not isinstance(recipe.method, LoRA):
             raise InputError(
-                f"bench merge is of LoRA, and the recipe's method is {recipe.method.name}"
+                f"bench merge measures lora, and the recipe's method is {recipe.method.name}"
             )
         base = bare(recipe, setting.layers, 0.0).to(setting.device, DTYPES[setting.precision])
         with tempfile.TemporaryDirectory() as folder:
-            runs = {
-                "lorakit": _Ours(recipe, base, Path(folder) / "ours"),
-                "peft": _Theirs(recipe, base, Path(folder)),
-            }
+            runs: dict[str, Any] = {"lorakit": _LorakitStages(recipe, base, Path(folder) / "ours")}
+            if "peft" in setting.against:
+                theirs = Path(folder) / "theirs"
+                runs["peft"] = load_peers().PeftStages(recipe.method, base, theirs)
             ratios = []
             for stage in STAGES:
-                ways = {name: runs[name].prepared(stage) for name in ("lorakit", *setting.against)}
-                rounds = measure(ways, setting.rounds, setting.device, anew=True)
+                ways = {name: runs[name].prepared(stage) for name in runs}
+                rounds = measure(ways, setting.rounds, setting.device, prepare=True)
                 ratios += [rounds.ratio("lorakit", peer).named(stage) for peer in setting.against]
         return Measured(ratios)
 
 
 def about_of(recipe: Recipe, base: Any) -> About:
-    """What travels with an adapter of a random base, whose head is newly initialised."""
+    """The facts that are saved with an adapter of a random base, whose head is newly
+    initialised."""
     head, method = recipe.task.head.value, recipe.method.model_dump(mode="json")
     newly_initialised = [
         n for n, _ in base.named_parameters() if n.startswith(("classifier.", "score."))
@@ -69,59 +74,40 @@ def about_of(recipe: Recipe, base: Any) -> About:
     )
 
 
-class _Ours:
+class _LorakitStages:
+    """The stages in lorakit."""
+
     def __init__(self, recipe: Recipe, base: Any, folder: Path):
-        self.method, self.base, self.folder = recipe.method, base, folder
-        self.roles = family_of(base.config.model_type).places(base.config)  # type: ignore[union-attr]
+        self.method = recipe.method
+        self.base = base
+        self.folder = folder
+        self.roles = roles_of(base)
         self.about = about_of(recipe, base)
         self.newly_initialised = self.about.fresh
 
-    def prepared(self, stage: str) -> Any:
-        def make() -> Any:
+    def prepared(self, stage: str) -> Callable[[], Callable[[], Any]]:
+        """A function that makes a new model and returns the call that is timed."""
+
+        def make() -> Callable[[], Any]:
             model = copy.deepcopy(self.base)
             if stage == "attach":
-                return lambda: self.method.attach(model, self.roles, self.newly_initialised)
+                return lambda: self._attached(model)
             if stage == "read":
-                return lambda: attach_adapter(
-                    read_adapter(self.folder),
-                    model,
-                    self.roles,
-                    self.newly_initialised,
-                    check_base=False,
-                )
-            attachment = self.method.attach(model, self.roles, self.newly_initialised)
-            return (
-                (lambda: save_adapter(self.folder, attachment, self.about))
-                if stage == "save"
-                else attachment.merge
-            )
+                return lambda: self._read(model)
+            attachment = self._attached(model)
+            if stage == "save":
+                return lambda: save_adapter(self.folder, attachment, self.about)
+            return attachment.merge
 
         return make
 
+    def _attached(self, model: Any) -> Attachment:
+        return self.method.attach(model, self.roles, self.newly_initialised)
 
-class _Theirs:
-    def __init__(self, recipe: Recipe, base: Any, folder: Path):
-        self.method, self.base, self.folder = recipe.method, base, folder / "theirs"
-
-    def prepared(self, stage: str) -> Any:
-        from peft import PeftModel
-
-        method: Any = self.method
-
-        def make() -> Any:
-            model = copy.deepcopy(self.base)
-            if stage == "attach":
-                return lambda: with_peft(model, method.r, int(method.alpha), 0.0)
-            if stage == "read":
-                return lambda: PeftModel.from_pretrained(model, str(self.folder))
-            adapted: Any = with_peft(model, method.r, int(method.alpha), 0.0)
-            return (
-                (lambda: adapted.save_pretrained(self.folder))
-                if stage == "save"
-                else adapted.merge_and_unload
-            )
-
-        return make
+    def _read(self, model: Any) -> Attachment:
+        found = read_adapter(self.folder)
+        head = self.newly_initialised
+        return attach_adapter(found, model, self.roles, head, check_base=False)
 
 
 PLUGIN = Merge()

@@ -1,4 +1,4 @@
-"""`lorakit bench step`: one training step, forwards, backwards and AdamW, of a batch without padding."""
+"""`lorakit bench step`: one training step (forward, backward and AdamW) without padding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lorakit.training.loss import loss_sum
 
 
 class Step(Bench):
-    """Ratios of time, and of the bytes that are kept for the backward pass."""
+    """Ratios of time, and the bytes that are kept for the backward pass."""
 
     name = "step"
     peers = ("peft", "loralib")
@@ -41,7 +41,10 @@ class Step(Bench):
 
 
 def random_batch(recipe: Recipe, model: Any, setting: Setting) -> dict[str, Tensor]:
-    """(batch, length) tokens; a label each, or the last half of the tokens to learn."""
+    """Random token ids (batch, length), with one label each.
+
+    A causal model learns the second half of the tokens instead.
+    """
     g = torch.Generator().manual_seed(0)
     config, shape = model.config, (setting.batch, setting.length)
     ids = torch.randint(5, config.vocab_size, shape, generator=g)
@@ -56,7 +59,7 @@ def random_batch(recipe: Recipe, model: Any, setting: Setting) -> dict[str, Tens
 
 
 def optimized(model: nn.Module, loss: Callable[[Any], Tensor]) -> Callable[[], None]:
-    """A whole step of `loss(model)`."""
+    """A function that takes one complete training step with `loss(model)`."""
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True
     )

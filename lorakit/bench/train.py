@@ -1,6 +1,7 @@
-"""`lorakit bench train`: from the start of a process to the score table, beside Trainer with PEFT as people write it.
+"""`lorakit bench train`: complete runs, compared with scripts of PEFT and transformers' Trainer.
 
-The recipe is trained for real, each time in a process of its own: give it a base and data that are at hand.
+The recipe is trained for real, each time in a new process, from its start to the scores. The base
+and the data must be available.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ PEERS = {"trainer": "dynamic", "tuned": "tuned", "grouped": "grouped", "padded":
 
 
 class Train(Bench):
-    """Processor time of the training part, and of the whole process with its imports."""
+    """Processor time of the training part, and of the entire process with its imports."""
 
     name = "train"
     peers = tuple(PEERS)
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         if setting.recipe is None:
-            raise InputError("bench train starts `lorakit train`, and needs the recipe's name")
+            raise InputError("bench train starts processes, and needs the recipe's name")
         commands = {"lorakit": ["lorakit.bench._lorakit"]}
-        commands |= {peer: ["lorakit.bench._trainer", PEERS[peer]] for peer in setting.against}
+        commands |= {peer: ["benchmarks.trainer", PEERS[peer]] for peer in setting.against}
         training: dict[str, list[float]] = {name: [] for name in commands}
-        whole: dict[str, list[float]] = {name: [] for name in commands}
+        entire: dict[str, list[float]] = {name: [] for name in commands}
         scores: dict[str, str] = {}
         names = list(commands)
         for number in range(setting.rounds):
@@ -40,18 +41,18 @@ class Train(Bench):
             for name in [*names[turn:], *names[:turn]]:
                 lines, took = _process([*commands[name], *setting.recipe])
                 training[name].append(sum(line["processor"] for line in lines))
-                whole[name].append(took)
+                entire[name].append(took)
                 scores[name] = json.dumps(lines[0]["scores"])
         ratios = [
             Rounds(values).ratio("lorakit", peer).named(part)
-            for part, values in (("training", training), ("whole", whole))
+            for part, values in (("training", training), ("whole", entire))
             for peer in setting.against
         ]
         return Measured(ratios, notes=[f"{name}: {text}" for name, text in scores.items()])
 
 
 def _process(words: Sequence[str]) -> tuple[list[dict], float]:
-    """What a module printed, and the processor seconds that its process took."""
+    """The JSON lines that a module printed, and the processor time of its process in seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-m", *words],
@@ -63,7 +64,8 @@ def _process(words: Sequence[str]) -> tuple[list[dict], float]:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise InputError(
-            f"python -m {' '.join(words)} ended with {done.returncode}: {done.stderr.strip()[-400:]}"
+            f"python -m {' '.join(words)} ended with {done.returncode}: "
+            f"{done.stderr.strip()[-400:]}"
         )
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"seed"')]
     return lines, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -17,7 +17,7 @@ from lorakit.cli.options import Cpu, Json
 from lorakit.cli.output import begin, console, give
 
 if TYPE_CHECKING:
-    from lorakit.selftest.run import Finding
+    from lorakit.selftest.run import CheckResult
 
 VERDICTS = {True: ("passed", ""), False: ("failed", "red"), None: ("not tried", "yellow")}
 """Outcome -> its word and colour."""
@@ -64,7 +64,7 @@ def selftest(cpu: Cpu = False, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _run_checks() -> list[Finding]:
+def _run_checks() -> list[CheckResult]:
     """Run each check, and print its line as soon as it ends."""
     from lorakit.cli.screen import line
     from lorakit.selftest.checks import CHECKS

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.errors import DataError, InputError
+from lorakit.recipe.load import compose
 from lorakit.recipe.schema import Recipe
-from lorakit.runs.folder import is_seed, seed_folder
+from lorakit.runs.folder import is_run, is_seed, seed_folder
 from lorakit.runs.predictions import checked_answer, json_lines, reference_of
 from lorakit.runs.result import Result, SeedResult
 
@@ -72,6 +73,44 @@ def load_groups(paths: Sequence[Path], split: str | None) -> tuple[str, list[Pre
     for other in found[1:]:
         _refuse_other_examples(found[0], other, split)
     return split, found
+
+
+def _load_group(path: Path) -> RunGroup:
+    run = path.parent if is_seed(path) else path
+    if not is_run(run):
+        raise InputError(
+            f"{path} is not a run folder; give one that `lorakit train` wrote, or a seed of it"
+        )
+    result = Result.read(run / "result.json")
+    seeds = tuple(sorted(result.seeds, key=lambda seed: seed.seed))
+    if run != path:
+        seeds = tuple(seed for seed in seeds if path.name == f"seed{seed.seed}")
+        if not seeds:
+            raise DataError(
+                f"{run}/result.json does not have {path.name}; was its training completed?"
+            )
+    return RunGroup(path, _recipe_of(result, run), result, seeds)
+
+
+def _recipe_of(result: Result, run: Path) -> Recipe:
+    """A recipe with the values that the predictions depend on.
+
+    The run may be from an earlier version, whose other values are not valid now.
+    """
+    values = result.recipe_values
+    try:
+        data = {
+            "task": values["task"],
+            "data": {"limit": values["data"]["limit"]},
+            "evaluate": {"keep": values["evaluate"]["keep"]},
+            "model": {"name": "-"},
+            "method": {"name": "full"},
+        }
+    except (LookupError, TypeError):
+        raise DataError(
+            f"{run}/result.json does not hold the recipe, so its task is not known"
+        ) from None
+    return compose(data)
 
 
 def _load_predictions(group: RunGroup, split: str) -> tuple[list[Line], ...]:

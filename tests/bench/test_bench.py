@@ -1,4 +1,4 @@
-"""Every benchmark runs, on tiny shapes; what is measured is what it says."""
+"""Every benchmark runs on tiny shapes, and measures what it says."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from lorakit.bench import Setting, benches
+from lorakit.bench import Setting, _base, benches
 from lorakit.bench._models import trained_models
 from lorakit.bench._rounds import Rounds, measure, saved_bytes
 from lorakit.errors import InputError
@@ -32,7 +32,8 @@ def _recipe(name: str):
 
 
 def test_there_is_a_recipe_for_each():
-    assert {*RECIPES, "train", "memory"} == set(benches.names())  # which start processes: see below
+    # train and memory start processes and have tests of their own
+    assert {*RECIPES, "train", "memory"} == set(benches.names())
 
 
 @pytest.mark.peers
@@ -67,13 +68,32 @@ def test_all_train_the_same_numbers(name):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_peer_that_is_none(name):
-    with pytest.raises(InputError, match=f"bench {name}: no peer 'pft'"):
+def test_an_unknown_peer_is_refused(name):
+    with pytest.raises(InputError, match="'pft'"):
         benches.get(name).checked(_recipe(RECIPES[name]), Setting(against=("pft",)))
 
 
+@pytest.mark.parametrize("name", ["step", "generate", "merge"])
+def test_peers_need_a_checkout(name, monkeypatch, tmp_path):
+    monkeypatch.setattr(_base, "CHECKOUT", tmp_path)
+    with pytest.raises(InputError, match=r"pip install -e '\.\[bench\]'"):
+        benches.get(name).checked(_recipe(RECIPES[name]), Setting(against=("peft",), **SMALL))
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr(_base, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="loralib"):
+        _base.require_peer("step", "loralib")
+
+
+def test_without_peers_a_wheel_measures(monkeypatch, tmp_path):
+    monkeypatch.setattr(_base, "CHECKOUT", tmp_path)
+    for name in ("step", "merge"):
+        benches.get(name).checked(_recipe(RECIPES[name]), Setting(against=(), **SMALL))
+
+
 @pytest.mark.parametrize("name", ["loss", "generate"])
-def test_what_is_for_causal_models(name):
+def test_a_classification_is_refused(name):
     with pytest.raises(InputError, match="causal"):
         benches.get(name).checked(_recipe("quickstart"), Setting(against=()))
 

@@ -1,4 +1,4 @@
-"""A merged model is its base again, in its parts and in its time; an adapter in the path is measured as it is."""
+"""Latency: a merged model has the parts and the time of its base; adapters are measured."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def test_the_ways_share_what_is_frozen(models):
 
 
 def test_merged_takes_no_longer():
-    """On a shape where the passes weigh more than Python; the machine may be busy, so the best of three counts."""
+    """On a shape where passes take longer than Python does; the best of three tries counts, because
+    the machine may be busy."""
     recipe = load_recipe("quickstart", []).recipe
     found = []
     for _ in range(3):
@@ -120,13 +121,13 @@ def test_bottlenecks_that_are_given_each_have_a_row():
 
 @pytest.mark.parametrize(("way", "width"), [("adapter_h", 111), ("adapter_l", 222)])
 def test_table_1_has_adapters_of_11_million(way, width):
-    """In GPT-2 medium: about 2 d m + m + d for each adapter, of which a layer has two (H) or one (L)."""
+    """In GPT-2 medium: about 2 d m + m + d per adapter; a layer has two (H) or one (L)."""
     small = ["model.shape.vocab_size=8", "model.shape.n_positions=8"]
     models = _Models(load_recipe("e2e", small).recipe, Setting(layers=1))
     assert abs(models._wide(way, 11e6) - width) <= 2
 
 
-def test_published_numbers_stand_beside_the_shape_they_are_of():
+def test_published_numbers_are_next_to_their_shape():
     setting = Setting(against=(), rounds=2, layers=1, shapes="1x128,1x8")
     table = (
         benches.get("latency").run(load_recipe("quickstart_generate", []).recipe, setting).tables[0]
@@ -139,8 +140,8 @@ def test_published_numbers_stand_beside_the_shape_they_are_of():
 @pytest.mark.parametrize(
     "text", ["", "32", "32x", "0x8", "8x0", "1x8;2x8", "table2", "-1x8", "1x9999999"]
 )
-def test_shapes_that_are_none(text):
-    with pytest.raises(InputError, match="is no BATCHxLENGTH"):
+def test_other_shapes_are_refused(text):
+    with pytest.raises(InputError, match="BATCHxLENGTH"):
         read_shapes(text)
 
 
@@ -152,7 +153,7 @@ def test_shapes():
     ("recipe", "shapes", "said"),
     [("quickstart", "1x5000", "5000 tokens, and"), ("quickstart_full", "1x8", "method is full")],
 )
-def test_what_it_is_not_for(recipe, shapes, said):
+def test_other_methods_and_long_shapes_are_refused(recipe, shapes, said):
     overrides = ["~method", "method.name=full"] if recipe.endswith("_full") else []
     loaded = load_recipe(recipe.removesuffix("_full"), overrides)
     with pytest.raises(InputError, match=said):
@@ -188,4 +189,4 @@ def test_the_command_prints_a_table_and_draws(tmp_path):
     wrong = subprocess.run(
         [*BENCH, "--bottlenecks", "8,x"], capture_output=True, text=True, check=False
     )
-    assert (wrong.returncode, "--bottlenecks: 'x' is no width" in wrong.stderr) == (2, True)
+    assert (wrong.returncode, "'x'" in wrong.stderr) == (2, True)

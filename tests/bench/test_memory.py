@@ -1,4 +1,4 @@
-"""Every byte that is counted is one that training keeps; the paper's numbers for GPT-3 come from its counts, or not."""
+"""Memory: the counted bytes are those that training keeps; the paper's numbers for GPT-3."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_what_is_kept(recipe, way):
     assert 0 < moments < 4096  # a counter of steps for each parameter
     assert found["weights"] >= 4 * found["trained"]
     assert found["activations"] > 0
-    # PEFT has one A for a fused weight: the query's and the value's stand in one of 2 r, with zeros beside them in B
+    # PEFT has one A for a fused weight: one of 2 r holds query and value, with zeros in B
     factor = 2 if (way, recipe) == ("lorakit", "quickstart_generate") else 1
     assert (
         0 <= found["file"] - factor * 4 * found["trained"] < 20_000
@@ -106,7 +106,7 @@ def test_the_command():
     assert "GPT-3 175B" in plain
 
 
-def test_what_it_is_not_for():
+def test_other_methods_and_failed_processes_are_refused():
     with pytest.raises(InputError, match="method is full"):
         benches.get("memory").run(
             load_recipe("quickstart", ["~method", "method.name=full"]).recipe, SMALL

@@ -1,0 +1,169 @@
+"""A recipe trained with PEFT and transformers' Trainer, for comparison with `lorakit train`.
+
+Data, settings, metric and protocol (the best epoch on the first evaluation split) are those of the
+recipe; adapter, loop, batches and checkpoints are the peers'. Prints one JSON line per seed.
+
+    python -m benchmarks.trainer [STYLE] minilm/glue_mrpc data.path=GLUE model.name=MODEL
+
+STYLE is one of the ways in which people write such a script: `grouped` (the default: batches by
+length), `tuned` (the same with bf16 autocast), `dynamic` (batches in any order, padded to their
+longest example) or `padded` (to the recipe's data.max_length).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from peft import LoraConfig, TaskType, get_peft_model
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from lorakit.bases.files import location
+from lorakit.methods.reparam.lora import LoRA
+from lorakit.recipe import Recipe
+from lorakit.recipe.load import load_recipe
+from lorakit.tasks import Example
+
+STYLES = ("grouped", "tuned", "dynamic", "padded")
+TRAINER_KEYS = {"eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}
+"""Keys that the Trainer adds to the metrics of an evaluation."""
+
+
+class Rows(torch.utils.data.Dataset):
+    """A task's examples as the Trainer takes them."""
+
+    def __init__(
+        self, examples: list[Example], tokenizer: PreTrainedTokenizerBase, max_length: int
+    ):
+        pairs = None
+        if examples[0].pair is not None:
+            pairs = [example.pair or "" for example in examples]
+        texts = [example.text for example in examples]
+        self.fields = tokenizer(texts, pairs, truncation=True, max_length=max_length)
+        self.targets = [example.target for example in examples]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, i: int) -> dict:
+        return {name: self.fields[name][i] for name in self.fields} | {"labels": self.targets[i]}
+
+
+def run(recipe: Recipe, seed: int, style: str = "grouped") -> dict[str, Any]:
+    """Train one seed. Returns its scores, best epoch, and wall and processor time in seconds."""
+    set_seed(seed)
+    model = _adapted(recipe)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = _trainer(recipe, model, _arguments(recipe, folder, seed, style), style)
+        begin = time.process_time()
+        seconds = trainer.train().metrics["train_runtime"]
+        processor = time.process_time() - begin
+    key = f"eval_{recipe.task.primary}"
+    epochs = [entry for entry in trainer.state.log_history if key in entry]
+    best = max(epochs, key=lambda entry: entry[key])
+    return {
+        "seed": seed,
+        "scores": _scores(best),
+        "best_epoch": best["epoch"],
+        "seconds": seconds,
+        "processor": processor,
+    }
+
+
+def _adapted(recipe: Recipe) -> Any:
+    method = recipe.method
+    assert isinstance(method, LoRA), "the peers train lora only"
+    base = location(recipe.model.name)
+    labels = len(recipe.task.labels)
+    config = AutoConfig.from_pretrained(base, num_labels=labels, **recipe.model.config)
+    model = AutoModelForSequenceClassification.from_pretrained(base, config=config)
+    lora = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=method.r,
+        lora_alpha=int(method.alpha),
+        lora_dropout=method.dropout,
+        # roles that are the names of their modules too, as in BERT
+        target_modules=[str(target) for target in method.targets],
+    )
+    return get_peft_model(model, lora)
+
+
+def _arguments(recipe: Recipe, folder: str, seed: int, style: str) -> TrainingArguments:
+    settings = recipe.train
+    by_length = style in ("grouped", "tuned")
+    return TrainingArguments(
+        folder,
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.global_batch_size,
+        per_device_eval_batch_size=recipe.evaluate.batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_steps=settings.warmup,
+        lr_scheduler_type="linear",
+        max_grad_norm=settings.max_grad_norm,
+        eval_strategy="epoch",
+        save_strategy="no",
+        logging_strategy="no",
+        train_sampling_strategy="group_by_length" if by_length else "random",
+        bf16=style == "tuned",
+        seed=seed,
+        use_cpu=not torch.cuda.is_available(),
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def _trainer(recipe: Recipe, model: Any, arguments: TrainingArguments, style: str) -> Trainer:
+    task, data = recipe.task, recipe.data
+    tokenizer = AutoTokenizer.from_pretrained(location(recipe.model.name))
+    rows = {
+        split: Rows(task.read(split, data), tokenizer, data.max_length)
+        for split in ("train", task.eval_splits[0])
+    }
+    padding = {}
+    if style == "padded":
+        padding = {"padding": "max_length", "max_length": data.max_length}
+
+    def metrics(output: Any) -> dict[str, float]:
+        # the Trainer's labels, because it may also group by length in evaluation
+        predictions = [task.to_prediction(row) for row in output.predictions.tolist()]
+        return task.score(predictions, output.label_ids.tolist())
+
+    return Trainer(
+        model,
+        arguments,
+        train_dataset=rows["train"],
+        eval_dataset=rows[task.eval_splits[0]],
+        data_collator=DataCollatorWithPadding(tokenizer, **padding),
+        compute_metrics=metrics,
+    )
+
+
+def _scores(entry: Mapping[str, float]) -> dict[str, float]:
+    return {
+        key.removeprefix("eval_"): value
+        for key, value in entry.items()
+        if key.startswith("eval_") and key not in TRAINER_KEYS
+    }
+
+
+if __name__ == "__main__":
+    words = sys.argv[1:]
+    chosen = words.pop(0) if words[0] in STYLES else "grouped"
+    loaded = load_recipe(words[0], words[1:]).recipe
+    for number in loaded.seeds:
+        print(json.dumps(run(loaded, number, chosen)), flush=True)
