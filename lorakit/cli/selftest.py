@@ -67,8 +67,7 @@ def selftest(cpu: Cpu = False, as_json: Json = False) -> None:
 def _run_checks() -> list[CheckResult]:
     """Run each check, and print its line as soon as it ends."""
     from lorakit.cli.screen import line
-    from lorakit.selftest.checks import CHECKS
-    from lorakit.selftest.run import selftest
+    from lorakit.selftest.run import CHECKS, selftest
 
     width = max(map(len, CHECKS))
     findings = []

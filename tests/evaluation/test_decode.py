@@ -433,21 +433,6 @@ def test_a_text_that_reaches_the_limit_is_said_to_be_cut(writer):
             assert short.ended == (long.ended and len(long.ids) < n)
 
 
-@pytest.mark.parametrize("beams", [1, 2])
-def test_the_head_sees_contiguous_states_and_is_left_as_it_was(writer, beams):
-    model, seen = writer("gpt2"), []
-    head = model.get_output_embeddings()
-    cache_strategy(model, *_prompts(), 2)
-    hook = head.register_forward_hook(
-        lambda module, args, output: seen.append((args[0].is_contiguous(), output.shape))
-    )
-    decode(model, *_prompts(), Decode(max_new_tokens=2, beams=beams), ())
-    hook.remove()
-    assert [contiguous for contiguous, _ in seen] == [True, True]
-    assert [shape[:2] for _, shape in seen] == [(6, 1), (6, beams)]
-    assert not head._forward_pre_hooks
-
-
 def test_an_encoder_decoder_is_refused(tiny):
     model = tiny("t5", "Seq2SeqLM").model
     with pytest.raises(ModelError, match="T5ForConditionalGeneration"):

@@ -214,7 +214,9 @@ def test_data_that_changed_behind_an_older_date_is_seen(run):
     file = Path("rows.csv")
     file.write_text(file.read_text().replace("good 3,", "fine 3,"))
     os.utime(file, (0, 0))
-    with pytest.raises(InputError, match="train: as many examples, with other texts or answers"):
+    with pytest.raises(
+        InputError, match="train: the same number of examples, with other texts or answers"
+    ):
         _train()
 
 

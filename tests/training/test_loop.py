@@ -18,9 +18,9 @@ from torch import nn
 from lorakit.batches import IGNORE, Encoded
 from lorakit.errors import DataError, ModelError, RecipeError, TrainingError
 from lorakit.events import Event, SplitEvaluated, StepTaken, StoppedEarly
+from lorakit.fast import compiled
 from lorakit.methods import methods
 from lorakit.methods.reparam.lora import LoRA
-from lorakit.nn import compiled
 from lorakit.recipe.schema import Evaluate, Train
 from lorakit.tasks import Head
 from lorakit.training import loop

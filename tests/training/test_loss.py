@@ -238,5 +238,5 @@ def test_what_is_done_to_logits_is_done_for_the_loss_too(tiny, caplog):
         output.weight.mul_(50)
     with caplog.at_level("INFO", logger="lorakit"):
         assert not can_be_lean(model.model, batch)
-    assert "does something to its logits" in caplog.text
+    assert "changes its logits" in caplog.text
     assert not can_be_lean(_Fixed(LOGITS), batch)

@@ -44,7 +44,7 @@ def own(tmp_path):
         ("start_from=glue_mnli", "start_from: 'glue_mnli'"),
         ("model.config.no_such_setting=1", "'no_such_setting'"),
         ("model.config.num_labels=7", "num_labels"),
-        ("model.config.hidden_dropout_prob=5", "hidden_dropout_prob"),
+        ("model.config.hidden_dropout_prob=5", "dropout probability"),
         ("method.targets=[query, key, lm_head]", "'lm_head'"),
         ("train.max_steps=1", "nothing would be learnt"),
         ("model.shape.hidden_size=7", "hidden_size"),

@@ -183,7 +183,7 @@ def test_generate_writes_to_prompts_files_and_splits(run, lorakit_cli, tmp_path)
     [
         ((), "nothing to answer"),
         (("--prompt", " "), "prompt 1 is empty"),
-        (("--prompt", "name[Blue Owl], fod[French]"), "no slot 'fod'; did you mean 'food'?"),
+        (("--prompt", "name[Blue Owl], fod[French]"), "'fod'; did you mean 'food'?"),
         (("--prompt", "x " * 200), "room for"),
         (("--inputs", "absent.txt"), "cannot read absent.txt"),
         (("--split", "tset"), "no split 'tset'"),

@@ -372,7 +372,7 @@ def test_damaged_checkpoints(tiny, tmp_path, count):
     writer = rig.keeper(None, good)
     for step in (1, 2):
         rig.step()
-        writer.run.step = step
+        writer.progress.step = step
         writer.save()
     first, second = (checkpoint.read(good / f"step-00000{step}") for step in (1, 2))
     before = rng_state()
@@ -389,7 +389,7 @@ def test_damaged_checkpoints(tiny, tmp_path, count):
             raise InputError("the one before is taken")
         rig = Rig(tiny)
         keeper = rig.restore(found, folder)
-        assert keeper.run.step == found.state.step
+        assert keeper.progress.step == found.state.step
         rig.step()
         return keeper
 

@@ -87,7 +87,7 @@ def test_a_frozen_weight_that_training_changed_is_found(tmp_path, loads, monkeyp
 
 def test_a_head_that_is_not_in_the_file_is_found(tmp_path, monkeypatch):
     """Its values must not be those that are in memory still."""
-    real = proof.files.attach
+    real = proof.attach_adapter
 
     def attach(file, model, roles, newly_initialised):
         kept = {n: p.detach().clone() for n, p in model.named_parameters() if "classifier" in n}
@@ -97,7 +97,7 @@ def test_a_head_that_is_not_in_the_file_is_found(tmp_path, monkeypatch):
                 model.get_parameter(name).copy_(value)
         return attachment
 
-    monkeypatch.setattr(proof.files, "attach", attach)
+    monkeypatch.setattr(proof, "attach_adapter", attach)
     assert not checks_of(tmp_path)["reload"].passed
 
 

@@ -120,7 +120,7 @@ def test_a_metric_that_fails_now_is_said(tmp_path, seed, monkeypatch):
     def fails(*_, **__):
         raise OSError("no disk")
 
-    monkeypatch.setattr("lorakit.metrics.ter.mean_of_least", fails)
+    monkeypatch.setattr("lorakit.metrics.ter.mean_ter", fails)
     (left,) = refuse_other_scores(task, tmp_path, result)
     assert "ter" in left
     assert "no disk" in left

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from lorakit.bases.files import location
 from lorakit.errors import InputError
 from lorakit.recipe.load import load_recipe
-from lorakit.verbs import train as module
 from lorakit.verbs.train import train_recipe
 
 SMALL = ["data.limit={train: 16, validation: 8}", "train.max_steps=2", "train.global_batch_size=8"]
@@ -115,7 +114,7 @@ def test_another_seed_that_is_refused_changes_nothing(base, monkeypatch):
     def refuse(*_, **__):
         raise InputError("no")
 
-    monkeypatch.setattr(module, "load", refuse)
+    monkeypatch.setattr("lorakit.verbs.train.ready.load", refuse)
     with pytest.raises(InputError):
         _train(base, "seeds=[0, 1]")
     assert _files(base.parent / "runs") == before
@@ -125,7 +124,7 @@ def test_what_was_trained_stays_when_a_later_file_cannot_be_written(base, monkey
     def refuse(*_, **__):
         raise InputError("disk full")
 
-    monkeypatch.setattr(module.files, "save", refuse)
+    monkeypatch.setattr("lorakit.verbs.train.seed.save_adapter", refuse)
     with pytest.raises(InputError):
         _train(base)
     assert any(name.endswith("seed0/metrics.jsonl") for name in _files(base.parent / "runs"))
