@@ -1,8 +1,8 @@
 """Your own method: one trained gain per output of a frozen layer, in one file.
 
-    y = (1 + g) * (W x + b)        g (out) starts at zero; W and b are frozen
+    y = W x + b + g * (W x)        g (out) starts at zero; W and b are frozen
 
-The gains can be folded into W and b, so that the merged model is a plain one. A recipe can name the
+So dW = diag(g) W, which can be folded into W: the merged model is a plain one. A recipe can name the
 method (`method: {name: gain}`) once an installed package registers the class by an entry point:
 
     [project.entry-points."lorakit.methods"]
@@ -19,6 +19,7 @@ from importlib.resources import files
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
@@ -27,7 +28,9 @@ import lorakit
 from lorakit.errors import AdapterError
 from lorakit.methods import Attachment, Method
 from lorakit.nn.freeze import train_only
-from lorakit.nn.select import Roles, select
+from lorakit.nn.linear import weight_of
+from lorakit.nn.select import Roles, Site, select
+from lorakit.nn.surgery import Delta, fold, put, switched_off, take_off
 
 BASE = str(files("lorakit") / "assets" / "tiny_encoder")
 
@@ -36,7 +39,8 @@ class Gain(Method):
     """The fields of this class are what a recipe can set."""
 
     name: Literal["gain"] = "gain"
-    targets: tuple[str, ...] = ("query", "value")
+    targets: tuple[str, ...] = Field(default=("query", "value"), strict=False)
+    """strict=False: JSON, in which adapters record it, has lists and no tuples."""
 
     def attach(
         self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
@@ -44,22 +48,38 @@ class Gain(Method):
         return GainAttachment(model, self, roles, newly_initialised)
 
 
+class GainDelta(Delta):
+    """dW = diag(gain) W, with one gain per output, zero at the start."""
+
+    def __init__(self, site: Site):
+        super().__init__()
+        self.gain = nn.Parameter(torch.zeros(site.shape[0]))
+        self.site = site
+
+    @property
+    def weight(self) -> Tensor:
+        return weight_of(self.site.module)[self.site.index]
+
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        return y + self.gain * nn.functional.linear(x, self.weight)
+
+    def matrix(self) -> Tensor:
+        return self.gain[:, None] * self.weight.float()
+
+
 class GainAttachment(Attachment):
-    """Gains on `nn.Linear` layers; they and the newly initialised head train."""
+    """Gains on linear layers; they and the newly initialised head train."""
 
     def __init__(self, model: nn.Module, method: Gain, roles: Roles, head: Collection[str]):
         self.model, self.method = model, method
         self.newly_initialised = frozenset(head)
         self.sites = select(model, method.targets, roles, skip=head)
-        self.enabled = True
-        self.hooks = []
+        self.deltas = {site.name: GainDelta(site) for site in self.sites}
         for site in self.sites:
-            site.module.register_parameter("gain", nn.Parameter(torch.zeros(site.shape[0])))
-            self.hooks.append(site.module.register_forward_hook(self._scale))
-        train_only(model, self.newly_initialised | {f"{site.path}.gain" for site in self.sites})
-
-    def _scale(self, layer: nn.Module, _inputs: tuple, y: Tensor) -> Tensor:
-        return (1 + layer.gain) * y if self.enabled else y
+            # where lorakit looks for what a method trains: the child `delta` of the layer
+            put(site, self.deltas[site.name])
+        own = {name for name, _ in model.named_parameters() if ".delta." in name}
+        train_only(model, own | self.newly_initialised)
 
     def state(self) -> dict[str, Tensor]:
         return {name: p.detach().cpu().clone() for name, p in self.trained().items()}
@@ -71,30 +91,24 @@ class GainAttachment(Attachment):
         for name, parameter in self.trained().items():
             parameter.copy_(state[name])
 
-    @torch.no_grad()
     def merge(self) -> None:
-        for site, hook in zip(self.sites, self.hooks, strict=True):
-            layer = site.module
-            layer.weight *= 1 + layer.gain[:, None]
-            layer.bias *= 1 + layer.gain
-            del layer.gain
-            hook.remove()
+        for site in self.sites:
+            fold(site, self.deltas[site.name])
+        self.detach()
+
+    def detach(self) -> None:
+        for site in self.sites:
+            take_off(site)
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        self.enabled = False
-        try:
+        with switched_off(list(self.deltas.values())):
             yield
-        finally:
-            self.enabled = True
 
     @torch.no_grad()
     def delta_norms(self) -> dict[str, float]:
-        norms = {}
-        for site in self.sites:
-            weight, gain = site.module.weight, site.module.gain
-            norms[site.name] = float((gain[:, None] * weight).norm() / weight.norm())
-        return norms
+        found = self.deltas.items()
+        return {name: float(d.matrix().norm() / d.weight.norm()) for name, d in found}
 
 
 def attached() -> Attachment:

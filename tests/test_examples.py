@@ -157,12 +157,28 @@ def test_own_method_off_is_the_base_and_state_is_checked():
     with torch.no_grad():
         base = attachment.model(**ids).logits
         for site in attachment.sites:
-            site.module.gain.fill_(0.5)
+            site.module.delta[site.part].gain.fill_(0.5)
         assert not torch.equal(attachment.model(**ids).logits, base)
         with attachment.off():
             assert torch.equal(attachment.model(**ids).logits, base)
     with pytest.raises(AdapterError, match="unknown_name"):
         attachment.load_state({**attachment.state(), "unknown_name": torch.zeros(1)})
+
+
+def test_own_method_is_detached_and_saved_as_every_method_is(tmp_path):
+    import lorakit
+    from lorakit.methods import Method
+
+    module = _load("own_method")
+    attachment = module.attached()
+    names = {name for name, _ in attachment.model.named_parameters()}
+    recorded = attachment.method.model_dump(mode="json")
+    assert module.Gain.model_validate(recorded) == attachment.method
+    assert isinstance(attachment.method, Method)
+    lorakit.save_adapter(attachment, tmp_path / "gain")
+    attachment.detach()
+    left = {name for name, _ in attachment.model.named_parameters()}
+    assert left == {name for name in names if ".delta." not in name} < names
 
 
 def test_own_task_reads_and_scores(tmp_path, capsys):
