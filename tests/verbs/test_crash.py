@@ -118,7 +118,9 @@ def whole(runs: Path) -> dict[str, object]:
         "files": {
             str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files
         },
-        "result": {key: value for key, value in result.items() if key not in ("seconds", "files")},
+        "result": {
+            key: value for key, value in result.items() if key not in ("seconds", "files", "digest")
+        },
         "events": [
             {k: v for k, v in e.items() if k not in timed}
             for e in events
