@@ -1,7 +1,8 @@
-"""The quickstart without lorakit: LoRA on a tiny RoBERTa in plain torch and transformers, with the same losses.
+"""The quickstart without lorakit: LoRA on a tiny RoBERTa in plain torch and transformers, with the
+same losses.
 
-`lorakit train quickstart` does this and more; here the whole of it can be read from top to bottom. The package must be
-installed for its tiny model and data; none of its code is used.
+`lorakit train quickstart` does this and more; here the whole of it can be read from top to bottom.
+The package must be installed for its tiny model and data; none of its code is used.
 
     python examples/lora_from_scratch.py
 """
@@ -29,7 +30,8 @@ LABELS = ["negative", "positive"]
 
 
 class LoRALinear(nn.Module):
-    """h = W0 x + b + (alpha/r) B A x, with A (r, in) random, B (out, r) zero, and W0 and b frozen."""
+    """h = W0 x + b + (alpha/r) B A x, with A (r, in) random, B (out, r) zero, and W0 and b
+    frozen."""
 
     def __init__(self, base: nn.Linear, r: int, alpha: float):
         super().__init__()
@@ -52,7 +54,8 @@ class LoRALinear(nn.Module):
 
 
 def build(assets: Path) -> nn.Module:
-    """The base with LoRA on the targets; only A, B and the head, which the checkpoint does not hold, will train."""
+    """The base with LoRA on the targets; only A, B and the head, which the checkpoint does not
+    hold, will train."""
     set_seed(SEED)  # before the head and A are drawn
     model = AutoModelForSequenceClassification.from_pretrained(
         assets / "tiny_encoder", num_labels=len(LABELS), dtype=torch.float32
@@ -72,7 +75,8 @@ def merge(model: nn.Module) -> None:
 
 
 def batches(lengths: list[int], epoch: int) -> list[list[int]]:
-    """The examples of each step of an epoch: shuffled, sorted by length within 50 batches, the batches shuffled."""
+    """The examples of each step of an epoch: shuffled, sorted by length within 50 batches, the
+    batches shuffled."""
     rng = np.random.default_rng([SEED, epoch])
     order = rng.permutation(len(lengths))
     found = []

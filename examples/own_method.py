@@ -2,8 +2,8 @@
 
     y = W x + b + g * (W x)        g (out) starts at zero; W and b are frozen
 
-So dW = diag(g) W, which can be folded into W: the merged model is a plain one. A recipe can name the
-method (`method: {name: gain}`) once an installed package registers the class by an entry point:
+So dW = diag(g) W, which can be folded into W: the merged model is a plain one. A recipe can name
+the method (`method: {name: gain}`) once an installed package registers the class by an entry point:
 
     [project.entry-points."lorakit.methods"]
     gain = "my_package.own_method:Gain"

@@ -1,6 +1,7 @@
 """lorakit: fine-tune with LoRA from recipes, with the evidence.
 
-The names below are the Python API (docs/python.md). They are imported on first use, so that `import lorakit` is fast.
+The names below are the Python API (docs/python.md). They are imported on first use, so that `import
+lorakit` is fast.
 """
 
 from __future__ import annotations

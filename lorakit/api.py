@@ -1,7 +1,8 @@
-"""The Python API: the functions that `import lorakit` offers, for notebooks, scripts and training loops of one's own.
+"""The Python API: the functions that `import lorakit` offers, for notebooks, scripts and training
+loops of one's own.
 
-Runs are opened and scored by the same code as on the command line. Nothing is printed; warnings go to the logger
-`lorakit`, and every error is a `lorakit.errors.LorakitError`.
+Runs are opened and scored by the same code as on the command line. Nothing is printed; warnings go
+to the logger `lorakit`, and every error is a `lorakit.errors.LorakitError`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ Scores = dict[str, dict[str, float]]
 """split -> metric -> value, in the unit that the task's paper prints."""
 
 _bases: WeakKeyDictionary[Attachment, Any] = WeakKeyDictionary()
-"""Attachment -> the `About` of its base, taken before training: methods such as BitFit change the base's own weights."""
+"""Attachment -> the `About` of its base, taken before training: methods such as BitFit change the
+base's own weights."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +107,11 @@ def train(
 ) -> Run:
     """Train every seed of a recipe, as `lorakit train` does, and return the finished run.
 
-    A run that is in its folder already is returned without training, unless `restart`.
-    recipe: a file, or a name that lorakit ships. observe: called with each event of the run (`lorakit.events`).
-    overrides: nested mappings, such as `train={"epochs": 1}`; a mapping with a `name` replaces the recipe's one.
-    InputError: the recipe, the data or the base model. TrainingError: the run cannot continue.
+    A run that is in its folder already is returned without training, unless `restart`. recipe: a
+    file, or a name that lorakit ships. observe: called with each event of the run
+    (`lorakit.events`). overrides: nested mappings, such as `train={"epochs": 1}`; a mapping with a
+    `name` replaces the recipe's one. InputError: the recipe, the data or the base model.
+    TrainingError: the run cannot continue.
     """
     from lorakit.recipe.load import load_recipe
     from lorakit.verbs.train import train_recipe
@@ -133,10 +136,12 @@ def load(
     device: Any = None,
     trust_remote_code: bool = False,
 ) -> LoadedModel:
-    """The model of a run, an adapter folder, a hub id or a merged model, with its adapter and its tokenizer.
+    """The model of a run, an adapter folder, a hub id or a merged model, with its adapter and its
+    tokenizer.
 
-    base: the base model, if not the one that the adapter names. any_base: accept a base with other weights than the
-    adapter was trained on. device: None leaves the model on the CPU. AdapterError, ModelError: it does not fit.
+    base: the base model, if not the one that the adapter names. any_base: accept a base with other
+    weights than the adapter was trained on. device: None leaves the model on the CPU. AdapterError,
+    ModelError: it does not fit.
     """
     from lorakit.models import Model
     from lorakit.runs.pointer import Pointer
@@ -175,8 +180,9 @@ def evaluate(
 def generate(path: str | Path, prompts: Sequence[str], **options: Any) -> list[str]:
     """The texts that a causal model writes for the prompts, in their order.
 
-    options: task (of an adapter that does not name one, such as "e2e"), base, seed, any_base, trust_remote_code, and
-    overrides of the recipe, such as `decode={"max_new_tokens": 40}`. InputError: the model does not write texts.
+    options: task (of an adapter that does not name one, such as "e2e"), base, seed, any_base,
+    trust_remote_code, and overrides of the recipe, such as `decode={"max_new_tokens": 40}`.
+    InputError: the model does not write texts.
     """
     from lorakit.verbs.generate import Wanted, generate_texts
 
@@ -186,10 +192,12 @@ def generate(path: str | Path, prompts: Sequence[str], **options: Any) -> list[s
 
 
 def merge(path: str | Path, to: str | Path, dtype: str = "fp32", **options: Any) -> dict[str, Any]:
-    """Fold an adapter into its base and write a plain transformers model to the folder `to`; returns the report.
+    """Fold an adapter into its base and write a plain transformers model to the folder `to`;
+    returns the report.
 
-    dtype: of the written weights (fp32, bf16, fp16). options: as for `generate`, and examples and tolerance of the
-    comparison. ToleranceError: the merged model gives other logits; no model is left behind then.
+    dtype: of the written weights (fp32, bf16, fp16). options: as for `generate`, and examples and
+    tolerance of the comparison. ToleranceError: the merged model gives other logits; no model is
+    left behind then.
     """
     from lorakit.verbs.merge import merge as merge_path
 
@@ -199,9 +207,11 @@ def merge(path: str | Path, to: str | Path, dtype: str = "fp32", **options: Any)
 
 
 def score(task: str, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
-    """The metrics of a task ("glue/mrpc", "e2e", ...) for predictions; a text may have a list of references.
+    """The metrics of a task ("glue/mrpc", "e2e", ...) for predictions; a text may have a list of
+    references.
 
-    DataError: lengths that differ, a label that is not one of the task's, or a value that is not a number.
+    DataError: lengths that differ, a label that is not one of the task's, or a value that is not a
+    number.
     """
     from lorakit.verbs.score import score_values
 
@@ -214,7 +224,8 @@ def list_methods() -> list[str]:
 
 
 def make_method(name: str, **fields: Any) -> Method:
-    """The configuration of a method, such as `make_method("lora", r=4, targets=["query", "value"])`."""
+    """The configuration of a method, such as `make_method("lora", r=4, targets=["query",
+    "value"])`."""
     return methods.get(name).model_validate({"name": name, **fields})
 
 
@@ -224,11 +235,13 @@ def attach(
     train_also: Sequence[str] = (),
     **fields: Any,
 ) -> Attachment:
-    """Put a method on a transformers model, in place, for a training loop of one's own or for `Trainer`.
+    """Put a method on a transformers model, in place, for a training loop of one's own or for
+    `Trainer`.
 
-    Afterwards `requires_grad` is set for exactly the parameters that the method trains.
-    train_also: names of modules that are trained and saved completely, such as `["classifier"]` for a head that the
-    checkpoint does not hold. fields: the method's, as in a recipe. TargetError: a target matches nothing.
+    Afterwards `requires_grad` is set for exactly the parameters that the method trains. train_also:
+    names of modules that are trained and saved completely, such as `["classifier"]` for a head that
+    the checkpoint does not hold. fields: the method's, as in a recipe. TargetError: a target
+    matches nothing.
     """
     made = make_method(method, **fields) if isinstance(method, str) else method
     names = _parameters_of(model, train_also)
@@ -241,8 +254,9 @@ def attach(
 def save_adapter(attachment: Attachment, folder: str | Path, tokenizer: Any = None) -> Path:
     """Write what an attachment trained, with the tokenizer if one is given; LoRA in PEFT's format.
 
-    The file holds digests of itself and of the base model's weights, so that a damaged file or another base is
-    noticed when it is loaded. attachment: from `attach` or `load_adapter`. InputError: the folder cannot be written.
+    The file holds digests of itself and of the base model's weights, so that a damaged file or
+    another base is noticed when it is loaded. attachment: from `attach` or `load_adapter`.
+    InputError: the folder cannot be written.
     """
     from lorakit.adapters import save
 
@@ -251,7 +265,8 @@ def save_adapter(attachment: Attachment, folder: str | Path, tokenizer: Any = No
 
 
 def load_adapter(model: PreTrainedModel, folder: str | Path, any_base: bool = False) -> Attachment:
-    """Put a saved adapter on a base model, in place. AdapterError: it is damaged, or of another base (see any_base)."""
+    """Put a saved adapter on a base model, in place. AdapterError: it is damaged, or of another
+    base (see any_base)."""
     from lorakit.adapters.attach import attach_adapter
     from lorakit.adapters.files import read_adapter
 
@@ -305,7 +320,8 @@ def _roles(model: Any) -> Any:
 
 
 def _parameters_of(model: nn.Module, modules: Sequence[str]) -> list[str]:
-    """The names of the parameters in modules. TargetError: the model does not have such a module."""
+    """The names of the parameters in modules. TargetError: the model does not have such a
+    module."""
     from lorakit.errors import TargetError, did_you_mean
 
     known = [name for name, _ in model.named_modules() if name]

@@ -1,6 +1,8 @@
-"""Figures of the code's size and style, one line each: `python scripts/house_figures.py [FOLDER ...]`.
+"""Figures of the code's size and style, one line each: `python scripts/house_figures.py [FOLDER
+...]`.
 
-They are what CONTRIBUTING.md's rules are measured by. A parameter that is `self` or `cls` is not counted.
+They are what CONTRIBUTING.md's rules are measured by. A parameter that is `self` or `cls` is not
+counted.
 """
 
 from __future__ import annotations
@@ -78,7 +80,8 @@ def comments(text: str) -> int:
 
 
 def duplicates(texts: list[str]) -> int:
-    """Blocks of DUPLICATE_LINES code lines that stand more than once; overlapping blocks count once."""
+    """Blocks of DUPLICATE_LINES code lines that stand more than once; overlapping blocks count
+    once."""
     places: dict[tuple[str, ...], list[tuple[int, int]]] = defaultdict(list)
     for number, text in enumerate(texts):
         for start, block in blocks(text):
@@ -88,7 +91,8 @@ def duplicates(texts: list[str]) -> int:
 
 
 def blocks(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Every run of DUPLICATE_LINES lines of code; imports and lines of brackets alone are no code here."""
+    """Every run of DUPLICATE_LINES lines of code; imports and lines of brackets alone are no code
+    here."""
     stripped = [line.strip() for line in text.splitlines()]
     code = [
         line

@@ -1,8 +1,10 @@
-"""The drawing of lorakit's rooms, docs/pictures/architecture.svg, from the layers in pyproject.toml.
+"""The drawing of lorakit's rooms, docs/pictures/architecture.svg, from the layers in
+pyproject.toml.
 
     python scripts/make_architecture.py
 
-A room's sentence is the first one of its package's docstring, so the drawing says what the code says.
+A room's sentence is the first one of its package's docstring, so the drawing says what the code
+says.
 """
 
 from __future__ import annotations

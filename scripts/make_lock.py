@@ -1,6 +1,8 @@
-"""Writes requirements.lock and constraints.txt: every version that is tested, with and without the hashes of its files.
+"""Writes requirements.lock and constraints.txt: every version that is tested, with and without the
+hashes of its files.
 
-They are one list. Versions stay as they are where pyproject.toml allows them; uv finds what is new (`pip install uv`).
+They are one list. Versions stay as they are where pyproject.toml allows them; uv finds what is new
+(`pip install uv`).
 
     python scripts/make_lock.py                             # after a change of pyproject.toml
     python scripts/make_lock.py --upgrade-package numpy     # or --upgrade, for all; torch too
@@ -41,7 +43,8 @@ CONSTRAINTS_HEAD = """\
 
 
 def entries(text: str) -> list[str]:
-    """Of a requirements file: each requirement with its hashes (on lines of their own, by a backslash)."""
+    """Of a requirements file: each requirement with its hashes (on lines of their own, by a
+    backslash)."""
     lines = [
         line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")
     ]
@@ -75,7 +78,8 @@ def build_requirements() -> list[str]:
 
 
 def resolve(options: list[str]) -> list[str]:
-    """Entries with hashes for every Python and platform; raises CalledProcessError where uv finds no answer."""
+    """Entries with hashes for every Python and platform; raises CalledProcessError where uv finds
+    no answer."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.txt"
         out.write_text(

@@ -14,7 +14,8 @@ NEVER_MERGED = frozenset(
     "PROMPT_TUNING MULTITASK_PROMPT_TUNING P_TUNING PREFIX_TUNING ADAPTION_PROMPT CPT CARTRIDGE LILY SHADOW XLORA "
     "POLY".split()
 )
-"""Types of adapters that PEFT cannot fold into the weights, as what they add depends on the input."""
+"""Types of adapters that PEFT cannot fold into the weights, as what they add depends on the
+input."""
 MERGE = (
     "Merge it with PEFT, `PeftModel.from_pretrained(base, ADAPTER).merge_and_unload().save_pretrained(FOLDER)`, save "
     "the tokenizer in FOLDER too, and give FOLDER as the base (model.name)"
@@ -35,7 +36,8 @@ def refuse_kind(config: Mapping[str, Any]) -> None:
 
 
 def refuse_variant(used: Mapping[str, Any]) -> None:
-    """AdapterError for a field of adapter_config.json that makes another sum of it than plain LoRA."""
+    """AdapterError for a field of adapter_config.json that makes another sum of it than plain
+    LoRA."""
     if used:
         said = ", ".join(f"{key}={value!r}" for key, value in used.items())
         what = ALONE if "alora_invocation_tokens" in used else MERGE

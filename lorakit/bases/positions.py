@@ -1,5 +1,6 @@
-"""Positions that are counted from the padding token: RoBERTa and its kin give the first token that is not padding the
-row after `config.pad_token_id`, so another number there shifts every text, and no error shows it."""
+"""Positions that are counted from the padding token: RoBERTa and its kin give the first token that
+is not padding the row after `config.pad_token_id`, so another number there shifts every text, and
+no error shows it."""
 
 from __future__ import annotations
 
@@ -20,10 +21,11 @@ FIRST = 64
 
 
 def refuse_shifted(model: nn.Module, tokenizer: Any, name: str, files: Sequence[Path] = ()) -> None:
-    """ModelError: positions begin elsewhere than the checkpoint was trained with. A warning where that is likely.
+    """ModelError: positions begin elsewhere than the checkpoint was trained with. A warning where
+    that is likely.
 
-    The row of the padding token gets no gradient: it is zero in a checkpoint, and no other row is. files: of the
-    weights, for a model of shapes alone.
+    The row of the padding token gets no gradient: it is zero in a checkpoint, and no other row is.
+    files: of the weights, for a model of shapes alone.
     """
     said, padding = tokenizer.pad_token_id, _table(model, files)
     if padding is None or said is None:
@@ -52,8 +54,8 @@ def refuse_shifted(model: nn.Module, tokenizer: Any, name: str, files: Sequence[
 
 
 def _table(model: nn.Module, files: Sequence[Path]) -> tuple[int, set[int]] | None:
-    """The padding row of a learned table of positions, and the rows among its first that are zero; None: there is no
-    such table."""
+    """The padding row of a learned table of positions, and the rows among its first that are zero;
+    None: there is no such table."""
     for path, table in model.named_modules():
         if type(table) is nn.Embedding and table.padding_idx is not None and _is_of_positions(path):
             rows = _stored(path, files) if table.weight.is_meta else table.weight[:FIRST].detach()
@@ -66,7 +68,8 @@ def _is_of_positions(path: str) -> bool:
 
 
 def _stored(path: str, files: Sequence[Path]) -> Tensor | None:
-    """The first rows by the checkpoint's files, where a model of another head has another prefix."""
+    """The first rows by the checkpoint's files, where a model of another head has another
+    prefix."""
     end = ".".join([*path.split(".")[-2:], "weight"])
     for file in files:
         with opened(file) as tensors:

@@ -1,4 +1,5 @@
-"""A run that is refused before it began leaves the folder as it was: none, or the one from before."""
+"""A run that is refused before it began leaves the folder as it was: none, or the one from
+before."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ RECORDS = ("recipe.yaml", "data.json", FILE)
 def undone_if_refused(run: Path, restart: bool) -> Iterator[None]:
     """Inside, a run is made; what is refused (InputError) before a first step leaves nothing of it.
 
-    restart: a run that is there is put aside, and is back after a refusal. InputError: it cannot be.
+    restart: a run that is there is put aside, and is back after a refusal. InputError: it cannot
+    be.
     """
     aside = run.with_name(f".{run.name}.before")
     shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
@@ -49,7 +51,8 @@ def _began(seed: Path) -> bool:
 
 
 def _restore(run: Path, kept: dict[Path, bytes], seeds: set[Path]) -> None:
-    """Of a folder that was there: the seeds that did not begin go, and its records are what they were."""
+    """Of a folder that was there: the seeds that did not begin go, and its records are what they
+    were."""
     new = [seed for seed in run.glob("seed*") if seed not in seeds]
     if any(map(_began, new)):
         return

@@ -42,7 +42,9 @@ def label_index(label: object, labels: Sequence[str], where: str) -> int:
     if label is None or label == "":
         raise DataError(f"{where}: no label; the labels are {_shown(labels)}")
     near = did_you_mean(label, labels) if isinstance(label, str) else ""
-    raise DataError(f"{where}: {label!r} is no label of this task{near} (labels: {_shown(labels)})")
+    raise DataError(
+        f"{where}: {label!r} is not a label of this task{near} (labels: {_shown(labels)})"
+    )
 
 
 def given_label(value: object, labels: Sequence[str], where: str) -> int:

@@ -138,7 +138,7 @@ def test_the_malformed_line_of_qqp_is_skipped_and_still_counts_as_a_row(glue_fol
             "RTE/train.tsv",
             "not_entailment",
             "not_entailed",
-            r"RTE/train.tsv:3: 'not_entailed' is no label.*did you",
+            r"RTE/train.tsv:3: 'not_entailed' is not a label.*did you",
         ),
         (
             "cola",
@@ -219,7 +219,7 @@ def test_the_hub(monkeypatch, caplog):
         ("validation_mismatched-7", "b", "e", 0),
     ]
     assert "3 rows; the official validation_mismatched split has 9832" in caplog.text
-    with pytest.raises(DataError, match="idx 9: -1 is no label of this task"):
+    with pytest.raises(DataError, match="idx 9: -1 is not a label of this task"):
         task.read("validation_mismatched", Data())
     assert [example.target for example in task.read("test_matched", Data())] == [None, None, None]
 
@@ -253,10 +253,10 @@ def test_scores_are_percent_of_names_or_numbers():
         {"pearson": 50.0, "spearman": 50.0}
     )
     with pytest.raises(
-        DataError, match=r"prediction 1: 'same' is no label .*'not_equivalent', 'equivalent'"
+        DataError, match=r"prediction 1: 'same' is not a label .*'not_equivalent', 'equivalent'"
     ):
         task.score([0, "same"], [0, 0])
-    with pytest.raises(DataError, match=r"reference 0: -1 is no label"):
+    with pytest.raises(DataError, match=r"reference 0: -1 is not a label"):
         task.score([0], [-1])
 
 
@@ -298,5 +298,5 @@ def test_submission_is_of_a_whole_test_split():
         task.submission("test", {id: label for id, label in whole.items() if id != "test-7"})
     with pytest.raises(DataError, match="there are 3001 predictions"):
         task.submission("test", {**whole, "test-3000": 0})
-    with pytest.raises(DataError, match="test-5: 'neutral' is no label"):
+    with pytest.raises(DataError, match="test-5: 'neutral' is not a label"):
         task.submission("test", {**whole, "test-5": "neutral"})

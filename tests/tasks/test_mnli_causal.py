@@ -118,14 +118,14 @@ def test_score_is_accuracy_in_percent():
     assert task.score(
         ["entailment", "neutral", 2], ["entailment", "contradiction", "contradiction"]
     ) == pytest.approx({"accuracy": 200 / 3})
-    with pytest.raises(DataError, match="prediction 0: 'True' is no label"):
+    with pytest.raises(DataError, match="prediction 0: 'True' is not a label"):
         task.score(["True"], [0])
 
 
 def test_a_wrong_label_says_where(glue_folder):
     path = glue_folder / "MNLI" / "dev_matched.tsv"
     path.write_text(path.read_text().replace("\tneutral\n", "\t-\n"))
-    with pytest.raises(DataError, match=r"MNLI/dev_matched.tsv:3: '-' is no label of this task"):
+    with pytest.raises(DataError, match=r"MNLI/dev_matched.tsv:3: '-' is not a label of this task"):
         read("validation_matched", glue_folder)
 
 

@@ -85,7 +85,7 @@ def test_test_files_may_hide_the_label(write):
         ("text,label\na,pos\nb,\n", "dev.csv:3: no label; the labels are 'neg', 'pos'"),
         (
             "text,label\na,poss\n",
-            r"dev.csv:2: 'poss' is no label of this task; did you mean 'pos'\? \(labels: 'neg'",
+            r"dev.csv:2: 'poss' is not a label of this task; did you mean 'pos'\? \(labels: 'neg'",
         ),
         ("txt,label\na,pos\n", "dev.csv:1: no column 'text'; did you mean 'txt'"),
     ],
@@ -170,9 +170,9 @@ def test_answers_and_scores(task):
         task.to_prediction([0.1, 0.2, 0.3])
     with pytest.raises(TrainingError, match="nan"):
         task.to_prediction([math.nan, 0.2])
-    with pytest.raises(DataError, match=r"prediction 0: 2 is no label"):
+    with pytest.raises(DataError, match=r"prediction 0: 2 is not a label"):
         task.score([2], [0])
-    with pytest.raises(DataError, match=r"prediction 0: True is no label"):
+    with pytest.raises(DataError, match=r"prediction 0: True is not a label"):
         task.score([True], [0])
 
 
