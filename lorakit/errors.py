@@ -121,3 +121,9 @@ def did_you_mean(word: str, known: Iterable[str], n: int = 3) -> str:
     if not near:
         return ""
     return "; did you mean " + " or ".join(repr(name) for name in near) + "?"
+
+
+def shown(value: object, most: int = 60) -> str:
+    """A value for a message: what Python writes for it, up to a number of characters."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]} ..."

@@ -35,22 +35,19 @@ def main() -> None:
     from transformers.utils import chat_template_utils  # noqa: F401
 
     _limit_memory()
-    settings: dict[str, Any] = {}
     for line in sys.stdin:
-        request = json.loads(line)
-        settings = request.get("settings", settings)
-        print(json.dumps(_answer(settings, request)), flush=True)
+        print(json.dumps(_answer(**json.loads(line))), flush=True)
 
 
-def _answer(settings: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+def _answer(settings: dict[str, Any], messages: list[dict], ask: bool) -> dict[str, Any]:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     _set_alarm(time_limit_s())
     try:
         found = render_jinja_template(
-            conversations=[request["messages"]],
+            conversations=[messages],
             chat_template=settings["template"],
-            add_generation_prompt=request["ask"],
+            add_generation_prompt=ask,
             **settings["special"],
         )
         text = found[0][0]

@@ -6,10 +6,12 @@ import logging
 from collections.abc import Sequence
 from functools import cached_property
 
+from rapidfuzz.distance import Prefix
+
 from lorakit.batches.render import TemplateError, render_chat
 from lorakit.batches.special import SpecialTokens
 from lorakit.batches.tokenizer import Tokenizer
-from lorakit.errors import DataError, ModelError
+from lorakit.errors import DataError, ModelError, shown
 from lorakit.tasks import ASSISTANT, Example, Turn
 
 log = logging.getLogger(__name__)
@@ -21,8 +23,6 @@ PROBE_TURNS = (*PROBE.turns, Turn(ASSISTANT, PROBE_ANSWER))
 OVERLAP_CHARACTERS = 200
 """How far back in the prompt an answer's beginning is looked for: some templates end their prompt
 with words that an answer may begin with."""
-SHOWN_CHARACTERS = 60
-"""Characters of a text that an error message shows."""
 NEW_TEMPLATE = "with model.chat_template=FILE.jinja"
 
 
@@ -92,17 +92,17 @@ class ChatWriter:
         if answer not in _without_space(before[-OVERLAP_CHARACTERS:] + after[len(before) :]):
             raise ModelError(
                 f"example {example.shown_id}: {self.file} leaves out or changes a part of what the "
-                f"assistant says ({_short(turns[number].text)}), so it would not be learned; "
+                f"assistant says ({shown(turns[number].text)}), so it would not be learned; "
                 f"give a template that writes it unchanged, {NEW_TEMPLATE}"
             )
         return len(before), len(after)
 
     def _prefix_problem(self, example: Example, before: str, text: str) -> str:
-        common = _common_length(before, text)
+        common = Prefix.similarity(before, text)
         return (
             f"example {example.shown_id}: {self.file} asks for an answer with the prefix "
-            f"{_short(before[common:])}, but writes an answer in this place as "
-            f"{_short(text[common:])}, so it would train what is never asked; "
+            f"{shown(before[common:])}, but writes an answer in this place as "
+            f"{shown(text[common:])}, so it would train what is never asked; "
             f"give a template that writes answers as it asks for them, {NEW_TEMPLATE}"
         )
 
@@ -118,7 +118,7 @@ class ChatWriter:
             text = self._text(PROBE, PROBE_TURNS)
         except DataError:
             return ""
-        common = _common_length(asked, text)
+        common = Prefix.similarity(asked, text)
         # if the answer does not follow, the two differ in another way, which `_answer_span` refuses
         return asked[common:] if text[common:].lstrip().startswith(PROBE_ANSWER) else ""
 
@@ -200,17 +200,5 @@ def warn_of_template(tokenizer: Tokenizer) -> None:
         )
 
 
-def _common_length(a: str, b: str) -> int:
-    """Number of characters with which both texts begin."""
-    for number, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return number
-    return min(len(a), len(b))
-
-
 def _without_space(text: str) -> str:
     return "".join(text.split())
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]} ...")

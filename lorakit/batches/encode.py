@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from lorakit.batches.chat import ChatWriter, warn_of_template
 from lorakit.batches.required_tokens import end_token
@@ -159,8 +160,8 @@ class _CausalWriter:
         end = self.tokenizer.eos_token_id
         if not found.encodings:  # a slow tokenizer does not say which tokens are from the text
             own = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-            added = max(_count_at_end(ids, end) - _count_at_end(own, end), 0)
-            return ids[: len(ids) - added]
+            added = _count_at_end(ids, end) - _count_at_end(own, end)
+            return ids[: len(ids) - max(added, 0)]
         owners = found.sequence_ids(0)
         while ids and ids[-1] == end and owners[len(ids) - 1] is None:
             ids.pop()
@@ -195,7 +196,4 @@ class _CausalWriter:
 
 def _count_at_end(ids: Sequence[int], end: int | None) -> int:
     """Number of end tokens at the end."""
-    count = 0
-    while count < len(ids) and ids[-1 - count] == end:
-        count += 1
-    return count
+    return len(list(takewhile(lambda token: token == end, reversed(ids))))

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,11 @@ def render_chat(tokenizer: Tokenizer, messages: Messages, ask: bool) -> str:
         return _render_by_own_code(tokenizer, messages, ask)
     special = {name: _as_texts(value) for name, value in tokenizer.special_tokens_map.items()}
     settings = {"template": tokenizer.get_chat_template(), "special": special}
-    return _process_of_this_process().render(settings, messages, ask)
+    answer = _answer(json.dumps({"settings": settings, "messages": messages, "ask": ask}))
+    if "error" in answer:
+        line = f" (line {answer['line']})" if answer.get("line") else ""
+        raise TemplateError(f"{answer['error']}{line}")
+    return answer["text"]
 
 
 def _render_by_own_code(tokenizer: Tokenizer, messages: Messages, ask: bool) -> str:
@@ -53,55 +58,44 @@ def _as_texts(value: Any) -> list[str] | str:
     return [str(v) for v in value] if isinstance(value, list) else str(value)
 
 
-class _RendererProcess:
-    """The program `_renderer.py`, started with the first chat."""
-
-    def __init__(self) -> None:
-        self.pid = os.getpid()
-        self.process: subprocess.Popen[str] | None = None
-        self.settings: dict[str, Any] | None = None
-
-    def render(self, settings: dict[str, Any], messages: Messages, ask: bool) -> str:
-        if self.process is None:
-            self.settings = None
-            self.process = _start()
-        request: dict[str, Any] = {"messages": messages, "ask": ask}
-        if settings != self.settings:  # a template is long, so it is sent once
-            request["settings"] = self.settings = settings
-        answer = self._ask(self.process, json.dumps(request))
-        if "error" in answer:
-            line = f" (line {answer['line']})" if answer.get("line") else ""
-            raise TemplateError(f"{answer['error']}{line}")
-        return answer["text"]
-
-    def _ask(self, process: subprocess.Popen[str], line: str) -> dict[str, Any]:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        found = ""
-        try:
-            process.stdin.write(line + "\n")
-            process.stdin.flush()
-            found = process.stdout.readline()
-        except BrokenPipeError:
-            pass
-        if found:
-            return json.loads(found)
-        self.process = None
-        code = process.wait()
-        if code == -_TIME_IS_UP:
-            seconds = _renderer.time_limit_s()
-            return {
-                "error": f"it does not end within {seconds:g} seconds "
-                f"({_renderer.TIME_VARIABLE} allows more)"
-            }
+def _answer(request: str) -> dict[str, Any]:
+    """What the program answers; an error if it ends instead."""
+    process = _program_of(os.getpid())
+    assert process.stdin is not None
+    assert process.stdout is not None
+    found = ""
+    with suppress(BrokenPipeError):
+        process.stdin.write(request + "\n")
+        process.stdin.flush()
+        found = process.stdout.readline()
+    if found:
+        return json.loads(found)
+    _processes.clear()
+    code = process.wait()
+    if code != -_TIME_IS_UP:
         return {"error": f"the program that runs it ended with {code}"}
+    seconds = _renderer.time_limit_s()
+    more = f"({_renderer.TIME_VARIABLE} allows more)"
+    return {"error": f"it does not end within {seconds:g} seconds {more}"}
 
-    def stop(self) -> None:
-        """End the program, if this process has started it."""
-        if self.process is not None and self.pid == os.getpid():
-            self.process.kill()
-            self.process.wait()
-            self.process = None
+
+_TIME_IS_UP = getattr(signal, "SIGPROF", 0)
+_processes: dict[int, subprocess.Popen[str]] = {}
+
+
+def _program_of(pid: int) -> subprocess.Popen[str]:
+    """One for all chats, because starting it takes a second; a forked process has its own."""
+    if pid not in _processes:
+        _processes[pid] = _start()
+        atexit.register(_stop, pid)
+    return _processes[pid]
+
+
+def _stop(pid: int) -> None:
+    # a forked process inherits the call, but must not end its parent's program
+    if pid == os.getpid() and pid in _processes:
+        _processes[pid].kill()
+        _processes[pid].wait()
 
 
 def _start() -> subprocess.Popen[str]:
@@ -120,16 +114,3 @@ def _start() -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-
-
-_TIME_IS_UP = getattr(signal, "SIGPROF", 0)
-_processes: dict[int, _RendererProcess] = {}
-
-
-def _process_of_this_process() -> _RendererProcess:
-    """One for all chats, because starting it takes a second; a forked process has its own."""
-    pid = os.getpid()
-    if pid not in _processes:
-        _processes[pid] = _RendererProcess()
-        atexit.register(_processes[pid].stop)
-    return _processes[pid]

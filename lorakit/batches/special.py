@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 FIRST_MARK = 0x10F000
 """Until a text is tokenised, a private character (this one or one after it) replaces each special
 token that is data. Icon fonts and Apple's symbols use other private characters."""
+NOTHING = r"(?!)"
+"""A regular expression that matches nothing, for a tokenizer without special tokens."""
 MARKS = re.compile(f"([{chr(FIRST_MARK)}-{chr(0x10FFFD)}])")
 
 Spans = Sequence[tuple[int, int]]
@@ -39,13 +41,13 @@ class SpecialTokens:
         self.names = sorted(names, key=len, reverse=True)
 
     @cached_property
-    def pattern(self) -> re.Pattern[str] | None:
-        """Matches a special token; None if the tokenizer has none."""
-        return re.compile("|".join(map(re.escape, self.names))) if self.names else None
+    def pattern(self) -> re.Pattern[str]:
+        """Matches a special token."""
+        return re.compile("|".join(map(re.escape, self.names)) or NOTHING)
 
     def within(self, text: str) -> str | None:
         """The first special token in a text."""
-        found = self.pattern.search(text) if self.pattern else None
+        found = self.pattern.search(text)
         return found.group() if found else None
 
     def marked(self, text: str, spans: Spans | None = None) -> str:
@@ -59,8 +61,6 @@ class SpecialTokens:
                 f"a text holds the private character U+{ord(mark.group()):X}, "
                 "which no font has; remove it"
             )
-        if self.pattern is None:
-            return text
 
         def replaced(found: re.Match[str]) -> str:
             start = found.start()
@@ -92,9 +92,8 @@ class SpecialTokens:
         start = 0
         for piece in MARKS.split(text):
             if MARKS.fullmatch(piece):
-                new = self._piece_ids(piece)
-                spans += [(start, start + 1)] * len(new)
-                ids += new
+                ids += self._piece_ids(piece)
+                spans += [(start, start + 1)] * (len(ids) - len(spans))
             elif piece:
                 # each piece by itself, because the tokenizer does not know the marks
                 found = self.tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True)
@@ -153,10 +152,8 @@ class SpecialTokens:
 def warn_of_special_tokens(examples: Sequence[Example], tokenizer: Tokenizer, head: Head) -> None:
     """Log how many examples contain special tokens as data, and the first of them."""
     special = SpecialTokens(tokenizer)
-    if special.pattern is None:
-        return
-    names = [_name_in_data(special, example, head) for example in examples]
-    found = [(example, name) for example, name in zip(examples, names, strict=True) if name]
+    named = [(example, _name_in_data(special, example, head)) for example in examples]
+    found = [(example, name) for example, name in named if name]
     if not found:
         return
     first, name = found[0]

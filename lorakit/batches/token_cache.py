@@ -1,8 +1,8 @@
 """The token cache: examples that were tokenised once, in a file named by a digest of their content.
 
-A file is safetensors: each of the tokenizer's fields as one row of numbers, and the end of each
-example in it. It is written under a temporary name and renamed, has a checksum, and may be deleted
-at any time.
+A file is an archive of NumPy arrays with checksums: each of the tokenizer's fields as one row of
+numbers, and the end of each example in it. It is written under a temporary name and renamed, and
+may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 from filelock import FileLock, Timeout
 
 from lorakit.batches.encode import Encoded, encode, log_truncated, numeric_target, warn_of_texts
 from lorakit.batches.tokenizer import Tokenizer
+from lorakit.disk import sync
 from lorakit.tasks import Data, Example, Head
 
 if TYPE_CHECKING:
@@ -46,15 +49,16 @@ def encode_cached(
     examples: Sequence[Example], tokenizer: Tokenizer, head: Head, data: Data
 ) -> list[Encoded]:
     """The same as `encode`, read from the cache if these examples have been encoded before."""
+    encode_now = partial(encode, examples, tokenizer, head, data)
     key = None
     if len(examples) >= MIN_EXAMPLES:
         key = cache_key(examples, tokenizer, head, data)
     if key is None:
-        return encode(examples, tokenizer, head, data)
-    file = cache_folder() / f"{key}.safetensors"
+        return encode_now()
+    file = cache_folder() / f"{key}.npz"
     found = _read(file, examples)
     if found is None:
-        return _encode_and_store(file, examples, lambda: encode(examples, tokenizer, head, data))
+        return _encode_and_store(file, examples, encode_now)
     # `encode` would have logged these
     warn_of_texts(examples, tokenizer, head)
     log_truncated(found, data.max_length)
@@ -108,17 +112,15 @@ def cache_key(
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16)
     for e in examples:
         turns = [(turn.role, turn.text) for turn in e.turns]
-        texts = (e.id, e.text, e.pair, e.target, e.eos, turns, e.last_turn_only)
-        spans = (e.given, e.target_given)
+        fields = (e.id, e.text, e.pair, e.target, e.eos, turns, e.last_turn_only)
         # half of a surrogate pair is refused by `encode`, which gives a better message
-        digest.update(repr((*texts, *spans)).encode("utf-8", "surrogatepass"))
+        digest.update(repr((*fields, e.given, e.target_given)).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 
 def _write(file: Path, encoded: Sequence[Encoded]) -> None:
     """OSError: the disk is full, for example. An incomplete file is removed."""
     import numpy as np
-    from safetensors.numpy import save
 
     rows = {name: [item.inputs[name] for item in encoded] for name in encoded[0].inputs}
     rows["trains"] = [list(item.trains) for item in encoded]
@@ -129,30 +131,24 @@ def _write(file: Path, encoded: Sequence[Encoded]) -> None:
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as out:
-            out.write(save(arrays, {"checksum": _checksum(arrays)}))
-            # on the disk before it gets its name: a power cut must not leave half a file
-            out.flush()
-            os.fsync(out.fileno())
+            np.savez(out, **arrays)
+        # on the disk before it gets its name: a power cut must not leave half a file
+        sync(temporary)
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def _read(file: Path, examples: Sequence[Example]) -> list[Encoded] | None:
-    """None: there is no file, or it is damaged, which is logged."""
+    """None: the file does not exist, or it is damaged, which is logged."""
     if not file.is_file():
         return None
-    from safetensors import SafetensorError, safe_open
+    import numpy as np
 
     try:
-        with safe_open(file, "np") as held:
-            names: list[str] = list(held.keys())
-            arrays = {name: held.get_tensor(name) for name in names}
-            checksum = (held.metadata() or {}).get("checksum")
-        if checksum != _checksum(arrays):
-            raise ValueError("its content does not match its checksum")
-        return _unpacked(arrays, examples)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        with np.load(file) as held:
+            return _unpacked(dict(held), examples)
+    except (BadZipFile, EOFError, OSError, ValueError, KeyError) as error:
         log.warning("%s is damaged (%s): its examples are tokenised again", file, error)
         with suppress(OSError):
             file.unlink()
@@ -174,11 +170,3 @@ def _unpacked(arrays: dict[str, np.ndarray], examples: Sequence[Example]) -> lis
         Encoded(e.id, fields, numeric_target(e), labels)
         for e, fields, labels in zip(examples, inputs, trains, strict=True)
     ]
-
-
-def _checksum(arrays: dict[str, np.ndarray]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

@@ -7,7 +7,6 @@ them. `lorakit.metrics.as_evaluate("f1")` wraps one as an `evaluate.Metric`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lorakit.errors import RecipeError
@@ -38,14 +37,6 @@ def facts_of(name: str) -> Facts:
     return facts
 
 
-def weighted_of(name: str) -> Callable[..., Weighted] | None:
-    """The metric of that name for weighted examples: (predictions, references) -> `Weighted`.
-
-    None where a model would have to read the texts again.
-    """
-    return None if facts_of(name).model else metrics.get(name).weigh
-
-
 def __getattr__(name: str) -> Any:
     # importing `evaluate` takes seconds, so it waits until somebody asks
     if name == "as_evaluate":
@@ -74,6 +65,5 @@ __all__ = [
     "metrics",
     "missing_nlg_data",
     "say_poor",
-    "weighted_of",
     "without",
 ]

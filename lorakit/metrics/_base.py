@@ -67,14 +67,14 @@ class Metric:
     def statistics(
         self, predictions: Sequence[object], references: Sequence[object], **options: str
     ) -> Statistics:
-        """What the metric finds. DataError: lists of different or no length, or a text without a
-        reference."""
-        self._validate(predictions, references)
+        """What the metric finds. DataError: as for `validate`."""
+        self.validate(predictions, references)
         found = self._compute(predictions, references, **options)
         # metrics of other packages may return values only
         return Values(found) if isinstance(found, dict) else found
 
-    def _validate(self, predictions: Sequence[object], references: Sequence[object]) -> None:
+    def validate(self, predictions: Sequence[object], references: Sequence[object]) -> None:
+        """DataError: lists of different or no length, or a text without a reference."""
         name = self._compute.__name__
         if len(predictions) != len(references):
             raise DataError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Literal
@@ -14,6 +15,7 @@ from typing import Literal
 log = logging.getLogger(__name__)
 
 Tokenize = Literal["13a", "intl", "zh", "char", "none"]
+Ngrams = Counter[tuple[str, ...]]
 BLEU_TOKENS = 4
 """Tokens that a text needs for BLEU's longest n-gram."""
 UNSPACED = re.compile(
@@ -22,6 +24,13 @@ UNSPACED = re.compile(
 )
 """Thai, Lao, Burmese, Khmer, kana and Chinese characters."""
 BY_SPACES = ("bleu", "nist", "ter", "cider", "rouge_l", "meteor", "e2e_metrics", "generation_eval")
+
+
+def count_ngrams(tokens: Sequence[str], longest: int) -> Ngrams:
+    """How often each n-gram occurs, for n from 1 to `longest`."""
+    return Counter(
+        tuple(tokens[i : i + n]) for n in range(1, longest + 1) for i in range(len(tokens) - n + 1)
+    )
 
 
 @lru_cache
@@ -55,10 +64,15 @@ def _say(message: str) -> None:
 
 def _poor(name: str, texts: Sequence[str], tokenize: str | None) -> str | None:
     """Why the metric says little about these references, if it does."""
-    if name == "rouge" and tokenize is None:
-        return _too_few(texts, _is_latin, "most of their letters are not a-z")
-    if name == "rouge" and tokenize is not None:
-        return _too_few(texts, lambda text: bool(splitter(tokenize)(text)), "they are empty")
+    if name == "rouge":
+        has_tokens = splitter(tokenize) if tokenize else _is_latin
+        why = "they are empty" if tokenize else "most of their letters are not a-z"
+        empty = sum(not has_tokens(text) for text in texts)
+        if empty:
+            return (
+                f"{empty} of {len(texts)} references have few tokens or none, so that they score 0 "
+                f"({why})"
+            )
     if name in BY_SPACES and tokenize is None:
         unspaced = sum(map(_is_unspaced, texts))
         if unspaced:
@@ -71,16 +85,6 @@ def _poor(name: str, texts: Sequence[str], tokenize: str | None) -> str | None:
         if all(len(split(text)) < BLEU_TOKENS for text in texts):
             return f"no reference has {BLEU_TOKENS} tokens, so that a correct answer scores 0"
     return None
-
-
-def _too_few(texts: Sequence[str], has: Callable[[str], bool], reason: str) -> str | None:
-    empty = sum(not has(text) for text in texts)
-    if not empty:
-        return None
-    return (
-        f"{empty} of {len(texts)} references have few tokens or none, so that they score 0 "
-        f"({reason})"
-    )
 
 
 def _is_latin(text: str) -> bool:

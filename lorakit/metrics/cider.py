@@ -16,12 +16,12 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from lorakit.metrics._base import Facts, accepted_texts, metric
 from lorakit.metrics._meteor.data import find
 from lorakit.metrics._meteor.ptb import Tokens, tokenize
 from lorakit.metrics._statistics import Means, Statistics, Weighted
+from lorakit.metrics._tokens import Ngrams, count_ngrams
 
 N, SIGMA = 4, 6.0
 PROTOCOL = (
@@ -29,7 +29,6 @@ PROTOCOL = (
     "ROUGE-L"
 )
 OTHERWISE = "CIDEr is computed on approximate tokens, as cider_approx"
-Ngrams = Counter[tuple[str, ...]]
 
 
 @metric(Facts(of="texts", keys=("cider",), printed=1.0, protocol=PROTOCOL))
@@ -69,58 +68,54 @@ def _each(tokens: Tokens, least: int) -> list[float]:
     examples: Ngrams = Counter()
     for accepted in references:
         examples.update(set().union(*accepted))
-    idf = _Idf(examples, len(references), least)
+
+    def vector(ngrams: Ngrams) -> list[dict[tuple[str, ...], float]]:
+        """N-gram -> its weight, for each n."""
+        weights: list[dict[tuple[str, ...], float]] = [{} for _ in range(N)]
+        for ngram, times in ngrams.items():
+            idf = math.log(len(references) / max(least, examples[ngram]))
+            weights[len(ngram) - 1][ngram] = times * idf
+        return weights
+
     found = []
     for prediction, accepted in zip(tokens.predictions, references, strict=True):
-        output = _vector(_ngrams(prediction), idf)
-        alike = [_alike(output, _vector(text, idf)) for text in accepted]
+        output = _ngrams(prediction)
+        alike = [
+            _cosine(vector(output), vector(text)) * _same_length(output, text) for text in accepted
+        ]
         found.append(10 * sum(alike) / len(alike))
     return found
 
 
-class _Idf(NamedTuple):
-    """How rare an n-gram is among the examples. least: the lowest number that it counts for."""
-
-    examples: Ngrams
-    count: int
-    least: int
-
-    def of(self, ngram: tuple[str, ...]) -> float:
-        return math.log(self.count / max(self.least, self.examples[ngram]))
-
-
-class _Vector(NamedTuple):
-    weights: dict[tuple[str, ...], float]
-    norms: list[float]
-    length: int
-
-
 def _ngrams(tokens: list[str]) -> Ngrams:
     # the official code joins tokens, and splits again at every white space
-    words = " ".join(tokens).split()
-    return Counter(
-        tuple(words[i : i + n]) for n in range(1, N + 1) for i in range(len(words) - n + 1)
-    )
+    return count_ngrams(" ".join(tokens).split(), N)
 
 
-def _vector(ngrams: Ngrams, idf: _Idf) -> _Vector:
-    weights = {ngram: times * idf.of(ngram) for ngram, times in ngrams.items()}
-    squares = [0.0] * N
-    for ngram, weight in weights.items():
-        squares[len(ngram) - 1] += weight**2
-    length = sum(times for ngram, times in ngrams.items() if len(ngram) == 2)
-    return _Vector(weights, [math.sqrt(square) for square in squares], length)
+def _cosine(output: Sequence[dict], reference: Sequence[dict]) -> float:
+    """The mean of s_n, without its factor for the lengths."""
+    cosines = 0.0
+    for weights, others in zip(output, reference, strict=True):
+        product = 0.0
+        for ngram, weight in weights.items():
+            other = others.get(ngram, 0.0)
+            product += min(weight, other) * other
+        norm = _norm(weights) * _norm(others)
+        if norm:
+            cosines += product / norm
+    return cosines / N
 
 
-def _alike(output: _Vector, reference: _Vector) -> float:
-    """The mean of s_n."""
-    products = [0.0] * N
-    for ngram, weight in output.weights.items():
-        other = reference.weights.get(ngram, 0.0)
-        products[len(ngram) - 1] += min(weight, other) * other
-    norms = [a * b for a, b in zip(output.norms, reference.norms, strict=True)]
-    cosines = sum(product / norm for product, norm in zip(products, norms, strict=True) if norm)
-    return cosines / N * math.exp(-((output.length - reference.length) ** 2) / (2 * SIGMA**2))
+def _norm(weights: dict[tuple[str, ...], float]) -> float:
+    return math.sqrt(sum(weight**2 for weight in weights.values()))
+
+
+def _same_length(output: Ngrams, reference: Ngrams) -> float:
+    # a length is the number of bigrams
+    lengths = [
+        sum(n for ngram, n in text.items() if len(ngram) == 2) for text in (output, reference)
+    ]
+    return math.exp(-((lengths[0] - lengths[1]) ** 2) / (2 * SIGMA**2))
 
 
 PLUGIN = cider

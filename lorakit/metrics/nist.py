@@ -18,11 +18,11 @@ from collections.abc import Sequence
 
 from lorakit.metrics._base import Facts, accepted_texts, metric
 from lorakit.metrics._statistics import Sums
+from lorakit.metrics._tokens import Ngrams, count_ngrams
 
 N = 5
 BETA = -math.log(0.5) / math.log(1.5) ** 2
 PROTOCOL = "NIST-5 of e2e-metrics (1b9c4d8) with -p, mteval-v13a tokens, lower-cased"
-Ngrams = Counter[tuple[str, ...]]
 
 
 @metric(Facts(of="texts", keys=("nist",), printed=1.0, protocol=PROTOCOL))
@@ -67,12 +67,12 @@ def _counts(predictions: Sequence[str], references: list[list[str]]) -> list[lis
         output, *texts = [split(text).lower().split(" ") for text in (prediction, *accepted)]
         most: Ngrams = Counter()
         for text in texts:
-            ngrams = _ngrams(text)
+            ngrams = count_ngrams(text, N)
             counts.update(ngrams)
             most |= ngrams
         words = sum(map(len, texts))
         counts[()] += words
-        found.append((_ngrams(output) & most, len(output), words / len(texts)))
+        found.append((count_ngrams(output, N) & most, len(output), words / len(texts)))
     return [
         [*_gains(matches, counts), *(length - n for n in range(N)), length, wanted]
         for matches, length, wanted in found
@@ -84,12 +84,6 @@ def _gains(matches: Ngrams, counts: Ngrams) -> list[float]:
     for ngram, times in matches.items():
         gains[len(ngram) - 1] += times * math.log2(counts[ngram[:-1]] / counts[ngram])
     return gains
-
-
-def _ngrams(tokens: list[str]) -> Ngrams:
-    return Counter(
-        tuple(tokens[i : i + n]) for n in range(1, N + 1) for i in range(len(tokens) - n + 1)
-    )
 
 
 PLUGIN = nist

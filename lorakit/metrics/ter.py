@@ -80,17 +80,14 @@ def edit_rate(tokens: list[str], reference: list[str]) -> float:
 def _shifted(tokens: list[str], reference: list[str]) -> Iterator[list[str]]:
     """The tokens with each phrase that is also in the reference, as long as it can be, moved to its
     place there."""
+    from rapidfuzz.distance.Prefix import similarity
+
     for i, token in enumerate(tokens):
         for j, other in enumerate(reference):
             if token == other and i != j:
-                end = i + _common_start(tokens[i:], reference[j:])
+                end = i + similarity(tokens[i:], reference[j:])
                 rest = tokens[:i] + tokens[end:]
                 yield rest[:j] + tokens[i:end] + rest[j:]
-
-
-def _common_start(a: list[str], b: list[str]) -> int:
-    pairs = enumerate(zip(a, b, strict=False))
-    return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
 
 
 PLUGIN = ter

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +35,10 @@ def read_extended(path: Path) -> tuple[dict[str, Any], Marks]:
                 f"{fragment_marks[('extends',)]}: a fragment in configs/ cannot extend another "
                 "(one level only)"
             )
-        _merge(data, fragment, marks, fragment_marks)
-    _merge(data, own, marks, own_marks)
-    return data, marks
+        _merge(data, fragment, marks)
+        marks |= fragment_marks
+    _merge(data, own, marks)
+    return data, marks | own_marks
 
 
 def _find_fragment(name: str, recipe: Path, mark: Mark) -> Path:
@@ -54,31 +54,21 @@ def _find_fragment(name: str, recipe: Path, mark: Mark) -> Path:
     )
 
 
-def _merge(
-    base: dict[str, Any], over: dict[str, Any], marks: Marks, over_marks: Marks, path: KeyPath = ()
-) -> None:
-    """Merge `over` into `base`, mapping by mapping; in place, with the marks.
+def _merge(base: dict[str, Any], over: dict[str, Any], marks: Marks, path: KeyPath = ()) -> None:
+    """Merge `over` into `base`, mapping by mapping; in place, without the marks of what is gone.
 
     Any other value is replaced. A method, a task or a model of another name is replaced too,
     because the fields of the old one mean nothing to it.
     """
-    # the marks below each key, in one pass: filtering for every key would take quadratic time
-    below: dict[KeyPath, Marks] = {}
-    for at, mark in over_marks.items():
-        if len(at) > len(path):
-            below.setdefault(at[: len(path) + 1], {})[at] = mark
     for key, value in over.items():
         here = (*path, key)
         old = base.get(key)
         if isinstance(value, dict) and isinstance(old, dict) and not _is_renamed(value, old):
-            _merge(old, value, marks, over_marks, here)
+            _merge(old, value, marks, here)
         else:
             if key in base:
                 forget(marks, here)
-            base[key] = deepcopy(value)
-            marks.update(below.get(here, {}))
-        if here in over_marks:
-            marks[here] = over_marks[here]
+            base[key] = value
 
 
 def _is_renamed(value: dict[str, Any], old: dict[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from lorakit.errors import did_you_mean
+from lorakit.errors import did_you_mean, shown
 from lorakit.recipe.source import KeyPath, Mark, Marks
 
 Sections = Mapping[str, type[BaseModel]]
@@ -86,7 +86,7 @@ def _line(path: KeyPath, text: str, marks: Marks) -> str:
 
 
 def _sentence(item: Any, path: KeyPath, sections: Sections) -> str:
-    value = _shown(item["input"])
+    value = shown(item["input"], MAX_VALUE_CHARACTERS)
     match item["type"]:
         case "extra_forbidden":
             return f"unknown key (its value is {value}){nearest_key(path, sections)}"
@@ -139,10 +139,3 @@ def mark_of(path: KeyPath, marks: Marks) -> Mark:
         if below := [mark for at, mark in marks.items() if at[:end] == path[:end]]:
             return below[0]
     return next(iter(marks.values()), Mark("recipe"))
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    if len(text) <= MAX_VALUE_CHARACTERS:
-        return text
-    return text[: MAX_VALUE_CHARACTERS - 3] + "..."

@@ -8,7 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializeAsAny,
+    field_validator,
+    model_validator,
+)
 
 from lorakit.config import Config
 from lorakit.methods import Method
@@ -16,19 +26,19 @@ from lorakit.models import Model
 from lorakit.tasks import Data, Head, Task
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Beta = Annotated[float, Field(ge=0, lt=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Checkpoint(Config):
     """When a checkpoint is written, from which the same command resumes. It does not change the run
     folder."""
 
-    every_steps: int | None = Field(default=None, gt=0)
+    every_steps: PositiveInt | None = None
     """Optimizer steps between two checkpoints, whatever `minutes` says."""
     minutes: float | None = Field(default=10.0, ge=0, le=1e6)
     """Age in minutes of the last checkpoint at which the next is written. null: only at
     `every_steps`, a stop, an evaluation and the end."""
-    keep_last: int = Field(default=2, gt=0)
+    keep_last: PositiveInt = 2
     """Number of checkpoints to keep. All are removed when the seed is finished."""
 
 
@@ -37,25 +47,25 @@ class Train(Config):
 
     epochs: float = Field(default=3, gt=0, le=1e9)
     """Passes over the training split; a fraction is allowed."""
-    max_steps: int | None = Field(default=None, gt=0)
+    max_steps: PositiveInt | None = None
     """Stop after this many optimizer steps, whatever `epochs` says."""
-    global_batch_size: int = Field(default=32, gt=0)
+    global_batch_size: PositiveInt = 32
     """Examples per optimizer step, over all processes and accumulation steps together."""
-    micro_batch_size: int | None = Field(default=None, gt=0)
+    micro_batch_size: PositiveInt | None = None
     """Examples per forward pass and process. null: all examples that a process has of the global
     batch."""
-    learning_rate: float = Field(default=5e-4, ge=0)
-    weight_decay: float = Field(default=0.0, ge=0)
+    learning_rate: NonNegativeFloat = 5e-4
+    weight_decay: NonNegativeFloat = 0.0
     """Not applied to biases and layer norms."""
-    warmup: float = Field(default=0.06, ge=0)
+    warmup: NonNegativeFloat = 0.06
     """Below 1: share of all steps; 1 or more: number of steps. Linear, from zero."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """What follows the warm-up; linear and cosine end at zero."""
-    adam_betas: tuple[Beta, Beta] = Field(default=(0.9, 0.999), strict=False)
-    adam_eps: float = Field(default=1e-8, gt=0)
-    max_grad_norm: float = Field(default=1.0, ge=0)
+    adam_betas: tuple[BelowOne, BelowOne] = Field(default=(0.9, 0.999), strict=False)
+    adam_eps: PositiveFloat = 1e-8
+    max_grad_norm: NonNegativeFloat = 1.0
     """Gradients are clipped to this norm; 0: they are not clipped."""
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    label_smoothing: BelowOne = 0.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     """bf16, fp16: autocast; trained parameters stay fp32. auto: where the hardware has bf16 (GPUs,
     and CPUs with AMX or AVX-512-bf16), frozen weights are stored and computed in bf16, and methods
@@ -73,7 +83,7 @@ class Train(Config):
     seed decides."""
     deterministic: bool = False
     """Only operations that give the same bits every time. Slower on a GPU."""
-    skip_bad_steps: int = Field(default=0, ge=0)
+    skip_bad_steps: NonNegativeInt = 0
     """Number of consecutive steps whose loss or gradient may be NaN or infinite; they are skipped.
     It does not change the run folder."""
     checkpoint: Checkpoint = Checkpoint()
@@ -83,16 +93,16 @@ class Train(Config):
 class Evaluate(Config):
     """When the model is scored, and which state is kept."""
 
-    every: float = Field(default=1.0, gt=0)
+    every: PositiveFloat = 1.0
     """Epochs between two evaluations."""
-    every_steps: int | None = Field(default=None, gt=0)
+    every_steps: PositiveInt | None = None
     """Optimizer steps between two evaluations; replaces `every`."""
-    batch_size: int = Field(default=64, gt=0)
+    batch_size: PositiveInt = 64
     """Examples per forward pass and process."""
     keep: Literal["best", "last"] = "best"
     """best: the state with the highest primary metric on the first evaluation split (the paper's
     protocol for GLUE); the latest of equal ones. last: the state after the last step."""
-    patience: int | None = Field(default=None, gt=0)
+    patience: PositiveInt | None = None
     """Stop after this many evaluations without a better score; an equal score is not better. The
     log and the result have the number of steps that were not trained."""
 
@@ -100,20 +110,20 @@ class Evaluate(Config):
 class Decode(Config):
     """How a causal model generates its answer."""
 
-    max_new_tokens: int = Field(default=64, gt=0)
+    max_new_tokens: PositiveInt = 64
     """Maximum number of tokens, the end of text included. An answer that reaches it is reported as
     cut."""
-    beams: int = Field(default=1, gt=0)
+    beams: PositiveInt = 1
     """Width of the beam search; 1: greedy."""
     length_penalty: float = 1.0
     """The score of a finished beam is sum(log p) / n ** length_penalty, with n generated tokens,
     the end of text included."""
-    no_repeat_ngram: int = Field(default=0, ge=0)
+    no_repeat_ngram: NonNegativeInt = 0
     """Length of n-grams that are not generated twice; the prompt does not count. 0: no limit."""
     sample: bool = False
     """Sample each token, with the run's seed, instead of taking the likeliest one."""
-    temperature: float = Field(default=1.0, gt=0)
-    top_k: int | None = Field(default=None, gt=0)
+    temperature: PositiveFloat = 1.0
+    top_k: PositiveInt | None = None
     top_p: float | None = Field(default=None, gt=0, le=1)
 
     @model_validator(mode="after")
@@ -182,22 +192,18 @@ class Recipe(Config):
     @field_validator("seeds")
     @classmethod
     def _each_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        for seed in sorted(set(seeds)):
-            if seeds.count(seed) > 1:
-                raise ValueError(f"{seed} is given twice, and would be the same run")
+        repeated = [seed for seed in seeds if seeds.count(seed) > 1]
+        if repeated:
+            raise ValueError(f"{min(repeated)} is given twice, and would be the same run")
         return seeds
 
     @model_validator(mode="after")
-    def _smoothing_has_classes(self) -> Recipe:
+    def _fits_the_head(self) -> Recipe:
         if self.train.label_smoothing and self.task.head is Head.REGRESSION:
             raise ValueError(
                 f"train.label_smoothing {self.train.label_smoothing:g}: {self.task.name} is a "
                 "regression and does not have classes to smooth over; leave it out"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _packing_is_for_texts(self) -> Recipe:
         if self.data.packing and self.task.head is not Head.CAUSAL:
             raise ValueError(
                 f"data.packing is for causal models, and {self.task.name} is a "

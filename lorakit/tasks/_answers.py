@@ -112,11 +112,21 @@ def _logits(output: Sequence[float] | str, count: int) -> list[float]:
     return values
 
 
-def written_text(output: object) -> str:
-    """The text that a causal model wrote. DataError: the output is something else."""
-    if not isinstance(output, str):
-        raise DataError(f"the model gave {output!r} for an example, and the task needs a text")
-    return output
+def given_text(value: object, where: str = "the answer of the model") -> str:
+    """A text that a model or a file of answers gives. DataError: it is something else."""
+    if not isinstance(value, str):
+        raise DataError(f"{where}: {value!r} is not a text")
+    return value
+
+
+def given_texts(value: object, where: str) -> Sequence[str]:
+    """The accepted texts in a file of answers, where a single one is a text."""
+    if isinstance(value, str):
+        return [value]
+    is_list = isinstance(value, (list, tuple)) and len(value) > 0
+    if not is_list or not all(isinstance(text, str) for text in value):
+        raise DataError(f"{where}: {value!r}; give a text, or a list of accepted texts")
+    return value
 
 
 def accepted_texts(example: Example) -> list[str]:

@@ -128,6 +128,8 @@ class Example:
 
 
 Prediction = str | int | float
+Given = Sequence[Prediction | list[str]]
+"""Predictions or references as a file of answers holds them."""
 
 
 class Task(Config, ABC):
@@ -137,17 +139,16 @@ class Task(Config, ABC):
 
     head: ClassVar[Head]
     train_split: ClassVar[str] = "train"
+    final_splits: ClassVar[tuple[str, ...]] = ()
+    """Splits that are scored once, after training, with the selected state: a test set with known
+    answers."""
+    stops: ClassVar[tuple[str, ...]] = ()
+    """Texts that end generation in addition to the end-of-text token, if each is one token."""
 
     @property
     def eval_splits(self) -> tuple[str, ...]:
         """The splits that are scored during training. The first one selects the best epoch."""
         return ("validation",)
-
-    @property
-    def final_splits(self) -> tuple[str, ...]:
-        """Splits that are scored once, after training, with the selected state: a test set with
-        known answers."""
-        return ()
 
     @property
     def test_splits(self) -> tuple[str, ...]:
@@ -184,9 +185,7 @@ class Task(Config, ABC):
         """The correct answer, in the form of `to_prediction`; for text, all accepted answers."""
 
     @abstractmethod
-    def score(
-        self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
-    ) -> dict[str, float]:
+    def score(self, predictions: Sequence[Prediction], references: Given) -> dict[str, float]:
         """The paper's metrics for one split, in the paper's unit (percent, where it prints those).
 
         DataError: different lengths, an unknown label, or nothing to score.
@@ -199,11 +198,6 @@ class Task(Config, ABC):
         The output is the log-likelihood of each text after the prompt, and an example's target is
         one of the texts.
         """
-        return ()
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """Texts that end generation in addition to the end-of-text token, if each is one token."""
         return ()
 
     def rows_of(self, split: str, data: Data) -> list[str]:

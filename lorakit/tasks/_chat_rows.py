@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from lorakit.errors import DataError
+from lorakit.errors import DataError, shown
 from lorakit.tasks._base import ASSISTANT, Turn
 
 KNOWN_KEYS = ("role", "content", "name")
 """`name` is accepted and ignored. Other keys, such as tool calls, would change the chat."""
-SHOWN_CHARACTERS = 60
-"""Characters of a wrong value that an error message shows."""
 
 
 def turns_and_answer(value: Any, where: str, hidden: bool) -> tuple[tuple[Turn, ...], str | None]:
@@ -21,7 +19,7 @@ def turns_and_answer(value: Any, where: str, hidden: bool) -> tuple[tuple[Turn, 
     """
     if not isinstance(value, list) or not value:
         raise DataError(
-            f'{where} holds {_short(value)}; give a list of {{"role": ..., "content": ...}}'
+            f'{where} holds {shown(value)}; give a list of {{"role": ..., "content": ...}}'
         )
     turns = [_turn(message, f"{where}, message {i}") for i, message in enumerate(value, 1)]
     last = max((i for i, turn in enumerate(turns) if turn.role == ASSISTANT), default=None)
@@ -38,11 +36,11 @@ def turns_and_answer(value: Any, where: str, hidden: bool) -> tuple[tuple[Turn, 
 
 def _turn(message: Any, where: str) -> Turn:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise DataError(f'{where}: {_short(message)} is not {{"role": ..., "content": ...}}')
+        raise DataError(f'{where}: {shown(message)} is not {{"role": ..., "content": ...}}')
     text = message.get("content")
     if not isinstance(text, str) or not text.strip():
         raise DataError(
-            f"{where}: its content is {_short(text)}; only texts that are not empty are read"
+            f"{where}: its content is {shown(text)}; only texts that are not empty are read"
         )
     others = sorted(key for key, value in message.items() if key not in KNOWN_KEYS and value)
     if others:
@@ -50,8 +48,3 @@ def _turn(message: Any, where: str) -> Turn:
             f"{where}: {others[0]!r} is not read, and ignoring it would change the chat; remove it"
         )
     return Turn(message["role"], text)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]} ..."

@@ -15,11 +15,11 @@ from typing import Any, ClassVar, NamedTuple
 from pydantic import Field, field_validator
 
 from lorakit.errors import DataError
-from lorakit.metrics import facts_of
-from lorakit.tasks._answers import accepted_texts, written_text
+from lorakit.metrics import Compared, facts_of
+from lorakit.tasks._answers import given_text
 from lorakit.tasks._base import Data, Example, Head
 from lorakit.tasks._published import PublishedData, warn_of_row_count
-from lorakit.tasks._scoring import Given, MetricInput, MetricTask, metric_keys, text_input
+from lorakit.tasks._scoring import MetricTask, metric_keys
 
 END_OF_TEXT = "<|endoftext|>"
 BLANK_LINE = "\n\n"
@@ -50,6 +50,9 @@ class Generation(MetricTask, ABC):
     once."""
 
     head: ClassVar[Head] = Head.CAUSAL
+    compares: ClassVar[Compared] = "texts"
+    final_splits: ClassVar[tuple[str, ...]] = ("test",)
+    stops: ClassVar[tuple[str, ...]] = (BLANK_LINE,)
     metric: ClassVar[str]
     """The official scorer's metrics, by the name of the suite."""
     also: tuple[str, ...] = Field(default=(), strict=False)
@@ -59,10 +62,6 @@ class Generation(MetricTask, ABC):
     sizes: ClassVar[Mapping[str, SplitSize]]
     known_sizes: ClassVar[Mapping[tuple[str, int], str]] = {}
     """(split, rows) -> the known reason for a file with that other number of rows."""
-
-    @property
-    def final_splits(self) -> tuple[str, ...]:
-        return ("test",)
 
     @property
     def scored_by(self) -> tuple[str, ...]:
@@ -138,22 +137,13 @@ class Generation(MetricTask, ABC):
         return Example("prompt", text, eos=True)
 
     @property
-    def stops(self) -> tuple[str, ...]:
-        return (BLANK_LINE,)
-
-    @property
     def protocol(self) -> str:
         return "; ".join(facts_of(name).protocol for name in self.scored_by)
 
     def to_prediction(self, output: Sequence[float] | str) -> str:
         """The text before the end-of-text mark and the first blank line, stripped."""
-        return written_text(output).split(END_OF_TEXT)[0].split(BLANK_LINE)[0].strip()
-
-    def to_reference(self, example: Example) -> list[str]:
-        return accepted_texts(example)
-
-    def metric_input(self, predictions: Given, references: Given) -> MetricInput:
-        return text_input(predictions, references)
+        text = given_text(output)
+        return text.split(END_OF_TEXT)[0].split(BLANK_LINE)[0].strip()
 
 
 def triples_text(triples: Iterable[Sequence[str]]) -> str:

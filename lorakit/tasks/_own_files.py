@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from lorakit.errors import RecipeError, did_you_mean
 from lorakit.files.tables import locate, rows, take
-from lorakit.metrics import Compared, facts_of
+from lorakit.metrics import facts_of
 from lorakit.tasks._base import Data, Example
 from lorakit.tasks._remarks import Remarks
 from lorakit.tasks._scoring import MetricTask, metric_keys
@@ -29,9 +29,6 @@ TextColumns = Annotated[
 
 class OwnFiles(MetricTask, ABC):
     """A user's own files, one per split, and the metrics to score them with."""
-
-    compares: ClassVar[Compared]
-    """What the metrics of this task compare."""
 
     train: str
     """A .csv, .tsv, .jsonl or .parquet file; `lorakit:NAME` is one that ships with the package."""

@@ -4,57 +4,53 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import ClassVar
 
-from lorakit.errors import DataError, RecipeError
-from lorakit.metrics import (
-    Compared,
-    Weighted,
-    attempt,
-    facts_of,
-    joined,
-    metrics,
-    say_poor,
-    weighted_of,
+from lorakit.errors import RecipeError
+from lorakit.metrics import Compared, Weighted, attempt, facts_of, joined, metrics, say_poor
+from lorakit.tasks._answers import (
+    accepted_texts,
+    best_label,
+    finite_number,
+    given_label,
+    given_text,
+    given_texts,
+    label_index,
+    single_value,
 )
-from lorakit.tasks._answers import finite_number, given_label
-from lorakit.tasks._base import Prediction, Task
-
-Given = Sequence[Prediction | list[str]]
-"""Predictions or references as a file of answers holds them."""
-
-
-@dataclass(frozen=True)
-class MetricInput:
-    """Predictions and references in the form that metrics take.
-
-    tokenize: sacrebleu's tokenizer for the metrics that split texts; None: the official scorer's.
-    """
-
-    predictions: Sequence[Any]
-    references: Sequence[Any]
-    tokenize: str | None = None
-
-    def options(self, name: str) -> dict[str, str]:
-        """The keyword arguments of a metric."""
-        if self.tokenize is None or not facts_of(name).tokenizes:
-            return {}
-        return {"tokenize": self.tokenize}
+from lorakit.tasks._base import Example, Given, Prediction, Task
 
 
 class MetricTask(Task, ABC):
-    """A task whose scores are those of named metrics."""
+    """A task whose scores are those of named metrics, which all compare the same kind of answer."""
+
+    compares: ClassVar[Compared]
+    """What the metrics compare: labels, numbers or texts."""
 
     @property
     @abstractmethod
     def scored_by(self) -> tuple[str, ...]:
         """Names of the metrics, the one that the paper reports first."""
 
-    @abstractmethod
-    def metric_input(self, predictions: Given, references: Given) -> MetricInput:
-        """Labels, numbers or texts for the metrics. DataError: something else was given."""
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The labels that answers name, if the metrics compare labels."""
+        return self.labels
+
+    def to_prediction(self, output: Sequence[float] | str) -> Prediction:
+        if self.compares == "labels":
+            return best_label(output, self.answers)
+        if self.compares == "numbers":
+            return single_value(output)
+        return given_text(output).strip()
+
+    def to_reference(self, example: Example) -> Prediction | list[str]:
+        if self.compares == "labels":
+            return self.answers[label_index(example.target, self.answers, example.id)]
+        if self.compares == "numbers":
+            return finite_number(example.target, example.id)
+        return accepted_texts(example)
 
     def score(self, predictions: Sequence[Prediction], references: Given) -> dict[str, float]:
         """The metrics' values in the paper's unit. Labels are given by name or by number.
@@ -62,31 +58,51 @@ class MetricTask(Task, ABC):
         A metric that finds too few tokens in the references warns in the log. DataError: nothing to
         score, different lengths, or an answer that is not of the task's form.
         """
-        given = self.metric_input(predictions, references)
+        said = self._metric_input("prediction", predictions)
+        right = self._metric_input("reference", references)
         scores: dict[str, float] = {}
         for name in self.scored_by:
-            facts = facts_of(name)
-            options = given.options(name)
+            options = self._options(name)
             # before the metric runs, so that the warning is there if it fails
-            if facts.of == "texts":
-                say_poor(name, given.references, options.get("tokenize"))
-            compute = partial(metrics.get(name), given.predictions, given.references, **options)
-            scores |= attempt(facts.keys, compute, facts.printed)
+            if self.compares == "texts":
+                say_poor(name, right, options.get("tokenize"))
+            compute = partial(metrics.get(name), said, right, **options)
+            scores |= attempt(facts_of(name).keys, compute, facts_of(name).printed)
         return scores
 
     def weighted(self, predictions: Sequence[Prediction], references: Given) -> Weighted:
         """`score` where examples count several times, or not at all; for resampling.
 
-        Metrics without a weighted form are left out.
+        Metrics that read the texts with a model are left out.
         """
-        given = self.metric_input(predictions, references)
+        said = self._metric_input("prediction", predictions)
+        right = self._metric_input("reference", references)
         parts = []
         for name in self.scored_by:
-            weigh = weighted_of(name)
-            if weigh is not None:
-                part = weigh(given.predictions, given.references, **given.options(name))
+            if not facts_of(name).model:
+                part = metrics.get(name).weigh(said, right, **self._options(name))
                 parts.append((part, facts_of(name).printed))
         return joined(*parts)
+
+    def _metric_input(self, side: str, given: Given) -> list:
+        """Label numbers, finite values or texts. DataError: something else was given."""
+        return [self._comparable(side, value, f"{side} {i}") for i, value in enumerate(given)]
+
+    def _comparable(self, side: str, value: Prediction | list[str], where: str) -> object:
+        if self.compares == "labels":
+            return given_label(value, self.answers, where)
+        if self.compares == "numbers":
+            return finite_number(value, where)
+        if side == "prediction":
+            return given_text(value, where)
+        return given_texts(value, where)
+
+    def _options(self, name: str) -> dict[str, str]:
+        """The keyword arguments of a metric: the tokenizer, if the task has one."""
+        tokenize = getattr(self, "tokenize", None)
+        if tokenize is None or not facts_of(name).tokenizes:
+            return {}
+        return {"tokenize": tokenize}
 
 
 def metric_keys(names: Sequence[str], of: Compared) -> tuple[str, ...]:
@@ -102,39 +118,3 @@ def metric_keys(names: Sequence[str], of: Compared) -> tuple[str, ...]:
                 f"metric {name!r} compares {compared}, not {of} (these do: {fitting})"
             )
     return tuple(key for name in names for key in facts_of(name).keys)
-
-
-def label_input(labels: Sequence[str], predictions: Given, references: Given) -> MetricInput:
-    """Label numbers, from labels that are given by name or by number."""
-    return MetricInput(
-        [given_label(label, labels, f"prediction {i}") for i, label in enumerate(predictions)],
-        [given_label(label, labels, f"reference {i}") for i, label in enumerate(references)],
-    )
-
-
-def number_input(predictions: Given, references: Given) -> MetricInput:
-    """Finite values."""
-    return MetricInput(
-        [finite_number(value, f"prediction {i}") for i, value in enumerate(predictions)],
-        [finite_number(value, f"reference {i}") for i, value in enumerate(references)],
-    )
-
-
-def text_input(predictions: Given, references: Given, tokenize: str | None = None) -> MetricInput:
-    """Texts, and a list of accepted texts for each. A reference may be a single text."""
-    for number, text in enumerate(predictions):
-        if not isinstance(text, str):
-            raise DataError(f"prediction {number}: {text!r} is not a text")
-    lists = [[accepted] if isinstance(accepted, str) else accepted for accepted in references]
-    for number, accepted in enumerate(lists):
-        if not _are_texts(accepted):
-            raise DataError(
-                f"reference {number}: {accepted!r}; give a text, or a list of accepted texts"
-            )
-    return MetricInput(predictions, lists, tokenize)
-
-
-def _are_texts(value: object) -> bool:
-    if not isinstance(value, (list, tuple)):
-        return False
-    return len(value) > 0 and all(isinstance(text, str) for text in value)

@@ -10,23 +10,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lorakit.metrics._wikisql import AGGREGATES, OPERATORS, Query, Value
 
-_SPACE = re.compile(r"\s*")
-_SELECT = re.compile(r"SELECT\b", re.IGNORECASE)
-_AGGREGATE = re.compile(rf"({'|'.join(AGGREGATES[1:])})\s*\(", re.IGNORECASE)
-_CLOSE = re.compile(r"\)")
-_FROM = re.compile(r"FROM\s+table\b", re.IGNORECASE)
-_WHERE = re.compile(r"WHERE\b", re.IGNORECASE)
-_AND = re.compile(r"AND\b", re.IGNORECASE)
-_OPERATOR = re.compile("|".join(OPERATORS))
-_END = re.compile(r";?\s*(--.*)?\Z", re.DOTALL)
-_NAME = re.compile(r'"((?:[^"]|"")*)"')
-_INDEX = re.compile(r"col([0-9]{1,5})\b")
-_TEXT = re.compile(r"'((?:[^']|'')*)'")
-_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?(?![\w.])")
+_COLUMN = r'(?:"(?:[^"]|"")*"|col[0-9]{1,5}\b)'
+_NUMBER = r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?(?![\w.])"
+_VALUE = rf"(?:'(?:[^']|'')*'|{_NUMBER})"
+_CONDITION = rf"\s*({_COLUMN})\s*({'|'.join(OPERATORS)})\s*({_VALUE})\s*"
+# a quote inside quotes is doubled, so no text can be split into these parts in two ways
+_QUERY = re.compile(
+    rf"""\s* (?i:SELECT)\b \s*
+    (?:((?i:{"|".join(AGGREGATES[1:])}))\s*\(\s*)? ({_COLUMN}) \s* (?(1)\)\s*)
+    (?i:FROM\s+table)\b \s*
+    (?:(?i:WHERE)\b ({_CONDITION} (?:(?i:AND)\b {_CONDITION})*))?
+    ;?\s*(?:--.*)?""",
+    re.DOTALL | re.VERBOSE,
+)
 _ESCAPED = re.compile(r"\\([\\nr])")
 _BREAKS = {"\\": "\\", "n": "\n", "r": "\r"}
 
@@ -63,71 +63,41 @@ def parse_sql(text: str) -> Query | None:
 
     Keywords may be in upper or lower case. Text after `;` or `--` at the end is ignored.
     """
+    found = _QUERY.fullmatch(text)
+    if found is None:
+        return None
+    aggregate, column, conditions = found[1] or "", found[2], found[3] or ""
     try:
-        return _SqlReader(text).query()
+        return Query(
+            _read_column(column),
+            AGGREGATES.index(aggregate.upper()),
+            tuple(
+                (_read_column(at), OPERATORS.index(operator), _read_value(value))
+                for at, operator, value in re.findall(_CONDITION, conditions)
+            ),
+        )
     except ValueError:
         return None
 
 
-class _SqlReader:
-    """A text and the position up to which it has been read. ValueError: unexpected text."""
-
-    def __init__(self, text: str):
-        self.text = text
-        self.at = 0
-
-    def skip(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
-        """Read the pattern if it comes next."""
-        space = _SPACE.match(self.text, self.at)
-        assert space is not None  # it matches nothing too
-        self.at = space.end()
-        found = pattern.match(self.text, self.at)
-        if found:
-            self.at = found.end()
-        return found
-
-    def take(self, pattern: re.Pattern[str]) -> re.Match[str]:
-        """Read the pattern, which must come next."""
-        found = self.skip(pattern)
-        if found is None:
-            raise ValueError(f"expected {pattern.pattern} at {self.at}")
-        return found
-
-    def query(self) -> Query:
-        self.take(_SELECT)
-        aggregate = self.skip(_AGGREGATE)
-        column = self.column()
-        if aggregate:
-            self.take(_CLOSE)
-        self.take(_FROM)
-        conditions = []
-        more = self.skip(_WHERE)
-        while more:
-            at = self.column()
-            operator = OPERATORS.index(self.take(_OPERATOR)[0])
-            conditions.append((at, operator, self.value()))
-            more = self.skip(_AND)
-        self.take(_END)
-        number = AGGREGATES.index(aggregate[1].upper()) if aggregate else 0
-        return Query(column, number, tuple(conditions))
-
-    def column(self) -> int | str:
-        name = self.skip(_NAME)
-        return _unquoted(name[1], '"') if name else int(self.take(_INDEX)[1])
-
-    def value(self) -> Value:
-        text = self.skip(_TEXT)
-        if text:
-            return _unquoted(text[1], "'")
-        number = self.take(_NUMBER)
-        value = float(number[0]) if number[1] or number[2] else int(number[0])
-        if not math.isfinite(value):
-            raise ValueError(f"{number[0]} is not a finite number")
-        return value
+def _read_column(text: str) -> int | str:
+    return _unquoted(text) if text.startswith('"') else int(text.removeprefix("col"))
 
 
-def _unquoted(text: str, quote: str) -> str:
-    return _ESCAPED.sub(lambda found: _BREAKS[found[1]], text.replace(2 * quote, quote))
+def _read_value(text: str) -> Value:
+    """ValueError: a number that is not finite, or has thousands of digits."""
+    if text.startswith("'"):
+        return _unquoted(text)
+    value = float(text) if re.search("[.eE]", text) else int(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value
+
+
+def _unquoted(text: str) -> str:
+    quote = text[0]
+    inner = text[1:-1].replace(2 * quote, quote)
+    return _ESCAPED.sub(lambda found: _BREAKS[found[1]], inner)
 
 
 def column_spellings(header: Sequence[str | None]) -> list[int | str]:
@@ -141,12 +111,7 @@ def column_spellings(header: Sequence[str | None]) -> list[int | str]:
 
 def with_names(query: Query, header: Sequence[str | None]) -> Query:
     """The query with the names of its columns, where they have one, instead of numbers."""
-    # int(): a gold query has numbers, although the type of a column allows names
-    names = column_spellings(header)
-    conditions = tuple(
-        (names[int(at)], operator, value) for at, operator, value in query.conditions
-    )
-    return Query(names[int(query.column)], query.aggregate, conditions)
+    return _with_columns(query, dict(enumerate(column_spellings(header))))
 
 
 def with_numbers(query: Query, header: Sequence[str | None]) -> Query | None:
@@ -154,9 +119,11 @@ def with_numbers(query: Query, header: Sequence[str | None]) -> Query | None:
     numbers: dict[int | str, int] = {at: at for at in range(len(header))}
     numbers |= {name: at for at, name in enumerate(column_spellings(header))}
     try:
-        conditions = tuple(
-            (numbers[at], operator, value) for at, operator, value in query.conditions
-        )
-        return Query(numbers[query.column], query.aggregate, conditions)
+        return _with_columns(query, numbers)
     except KeyError:
         return None
+
+
+def _with_columns(query: Query, columns: Mapping[int | str, int | str]) -> Query:
+    conditions = tuple((columns[at], operator, value) for at, operator, value in query.conditions)
+    return Query(columns[query.column], query.aggregate, conditions)

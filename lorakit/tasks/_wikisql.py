@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field, NonNegativeInt
 
 from lorakit.config import Config
 from lorakit.errors import DataError
@@ -21,7 +21,6 @@ GET_IT = "data.tar.bz2 of https://github.com/salesforce/WikiSQL holds the files"
 PUBLISHED = PublishedData("Salesforce/wikisql", GET_IT, converted=CONVERTED_DEFAULT)
 
 # a name may go on after `dev.`, as in `dev.slice2.jsonl.gz`
-_ANY = r"(\.[\w-]+)*\.jsonl(\.gz)?"
 _QUESTIONS = r"(\.(?!tables\.|jsonl)[\w-]+)*\.jsonl(\.gz)?"
 _TABLES = r"(\.(?!tables\.)[\w-]+)*\.tables\.jsonl(\.gz)?"
 _HEADERS = r"(\.(?!tables\.)[\w-]+)*\.tables\.headers\.jsonl(\.gz)?"
@@ -54,10 +53,18 @@ class _OpenConfig(Config):
     model_config = ConfigDict(extra="ignore")
 
 
+_Operator = Annotated[int, Field(ge=0, lt=len(OPERATORS))]
+_Condition = Annotated[tuple[NonNegativeInt, _Operator, Value], Field(strict=False)]
+
+
 class _SqlEntry(_OpenConfig):
-    sel: int
-    agg: int
-    conds: list[list[Value]]
+    sel: NonNegativeInt
+    agg: int = Field(ge=0, lt=len(AGGREGATES))
+    conds: list[_Condition]
+    """Column, operator, value."""
+
+    def query(self) -> Query:
+        return Query(self.sel, self.agg, tuple(self.conds))
 
 
 class _QuestionEntry(_OpenConfig):
@@ -87,8 +94,7 @@ def read_split(
     for number, row in json_lines(file):
         where = f"{file}:{number}"
         entry = validated(_QuestionEntry, row, where)
-        query = query_of(entry.sql.model_dump(), where)
-        questions.append(SqlQuestion(where, entry.table_id, entry.question, query))
+        questions.append(SqlQuestion(where, entry.table_id, entry.question, entry.sql.query()))
     return questions, read_sheets(split, path, revision)
 
 
@@ -109,7 +115,7 @@ def _home(path: str, split: str) -> Path:
             f"data.path: no folder {folder}; give the one that holds {NAMES[split]}.jsonl. {GET_IT}"
         )
     for home in (folder / name for name in HOMES):
-        if home.is_dir() and any(_matching(home, name, _ANY) for name in NAMES.values()):
+        if any(file for name in NAMES.values() for file in home.glob(f"{name}.*jsonl*")):
             return home
     return folder  # `official_file` then says what is missing
 
@@ -146,28 +152,7 @@ def query_of(sql: Any, where: str) -> Query:
     Whether the table has the columns is not checked. DataError, starting with `where`: another
     form, or a number without a meaning.
     """
-    entry = validated(_SqlEntry, sql, where)
-    if not 0 <= entry.agg < len(AGGREGATES) or entry.sel < 0:
-        raise DataError(
-            f"{where}: sel {entry.sel}, agg {entry.agg}; a column is from 0, an aggregate in 0..5"
-        )
-    conditions = tuple(_condition(condition, where) for condition in entry.conds)
-    return Query(entry.sel, entry.agg, conditions)
-
-
-def _condition(condition: list[Value], where: str) -> tuple[int, int, Value]:
-    # type(), because a bool is an int too
-    if len(condition) != 3 or type(condition[0]) is not int or type(condition[1]) is not int:
-        raise DataError(
-            f"{where}: condition {condition!r}; "
-            "it is [column, operator, value], the first two are numbers"
-        )
-    column, operator, value = condition[0], condition[1], condition[2]
-    if column < 0 or not 0 <= operator < len(OPERATORS):
-        raise DataError(
-            f"{where}: condition {condition!r}; a column is from 0, an operator in 0..3"
-        )
-    return column, operator, value
+    return validated(_SqlEntry, sql, where).query()
 
 
 def _sheet(entry: _TableEntry, where: str) -> Sheet:
@@ -197,8 +182,4 @@ def _hub_sql(sql: dict[str, Any]) -> dict[str, Any]:
     """In the form of the files: the hub has a mapping of lists instead of a list of conditions."""
     conds = sql["conds"]
     columns = (conds["column_index"], conds["operator_index"], conds["condition"])
-    return {
-        "sel": sql["sel"],
-        "agg": sql["agg"],
-        "conds": [list(condition) for condition in zip(*columns, strict=True)],
-    }
+    return {"sel": sql["sel"], "agg": sql["agg"], "conds": list(zip(*columns, strict=True))}

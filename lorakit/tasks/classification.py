@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -11,11 +10,10 @@ from pydantic import BeforeValidator, Field, field_validator
 from lorakit.errors import DataError, RecipeError
 from lorakit.files.tables import locate, rows
 from lorakit.metrics import Compared, facts_of
-from lorakit.tasks._answers import best_label, label_index, label_name
-from lorakit.tasks._base import Example, Head
+from lorakit.tasks._answers import label_index, label_name
+from lorakit.tasks._base import Head
 from lorakit.tasks._own_files import LabelledFiles, Names
 from lorakit.tasks._remarks import Remarks
-from lorakit.tasks._scoring import Given, MetricInput, label_input
 
 
 def _label_names(value: Any) -> Any:
@@ -86,15 +84,6 @@ class Classification(LabelledFiles):
         name = label_name(value)
         remarks.add_label(value, name, where)
         return label_index(name, self.labels, where)
-
-    def to_prediction(self, output: Sequence[float] | str) -> str:
-        return best_label(output, self.labels)
-
-    def to_reference(self, example: Example) -> str:
-        return self.labels[label_index(example.target, self.labels, example.id)]
-
-    def metric_input(self, predictions: Given, references: Given) -> MetricInput:
-        return label_input(self.labels, predictions, references)
 
 
 PLUGIN = Classification

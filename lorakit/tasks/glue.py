@@ -5,23 +5,17 @@ Rows come from the hub or from the official TSV files, https://gluebenchmark.com
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from pydantic import field_validator
 
 from lorakit.errors import DataError, RecipeError, did_you_mean
-from lorakit.tasks._answers import best_label, finite_number, label_index, single_value
+from lorakit.metrics import Compared
+from lorakit.tasks._answers import finite_number, label_index
 from lorakit.tasks._base import Data, Example, Head, Prediction
 from lorakit.tasks._glue import LEFT_OUT, VARIANTS, Variant
 from lorakit.tasks._glue_rows import GlueRow, glue_rows
-from lorakit.tasks._scoring import (
-    Given,
-    MetricInput,
-    MetricTask,
-    label_input,
-    metric_keys,
-    number_input,
-)
+from lorakit.tasks._scoring import MetricTask, metric_keys
 
 SUBMISSION_SUFFIX = {"test_matched": "-m", "test_mismatched": "-mm"}
 
@@ -59,6 +53,10 @@ class Glue(MetricTask):
         return Head.CLASSIFICATION if self.labels else Head.REGRESSION
 
     @property
+    def compares(self) -> Compared:  # type: ignore[override]
+        return "labels" if self.labels else "numbers"
+
+    @property
     def labels(self) -> tuple[str, ...]:
         return self.variant.labels
 
@@ -76,7 +74,7 @@ class Glue(MetricTask):
 
     @property
     def primary(self) -> str:
-        return metric_keys(self.scored_by, "labels" if self.labels else "numbers")[0]
+        return metric_keys(self.scored_by, self.compares)[0]
 
     def expected_rows(self) -> Mapping[str, int]:
         return self.variant.rows
@@ -94,19 +92,6 @@ class Glue(MetricTask):
         if not self.labels:
             return finite_number(row.label, row.where, 0, 5)  # the scale of STS-B
         return label_index(row.label, self.labels, row.where)
-
-    def to_prediction(self, output: Sequence[float] | str) -> Prediction:
-        return best_label(output, self.labels) if self.labels else single_value(output)
-
-    def to_reference(self, example: Example) -> Prediction:
-        if self.labels:
-            return self.labels[label_index(example.target, self.labels, example.id)]
-        return finite_number(example.target, example.id)
-
-    def metric_input(self, predictions: Given, references: Given) -> MetricInput:
-        if self.labels:
-            return label_input(self.labels, predictions, references)
-        return number_input(predictions, references)
 
     def submission(self, split: str, predictions: Mapping[str, Prediction]) -> tuple[str, str]:
         """The name and the text of a test split's file for gluebenchmark.com.

@@ -12,11 +12,12 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 
 from lorakit.errors import DataError, RecipeError
+from lorakit.metrics import Compared
 from lorakit.tasks import _glue  # VARIANTS in this module would be taken for this task's variants
 from lorakit.tasks._answers import best_label, label_index
 from lorakit.tasks._base import Data, Example, Head
 from lorakit.tasks._glue_rows import GlueRow, glue_rows
-from lorakit.tasks._scoring import Given, MetricInput, MetricTask, label_input
+from lorakit.tasks._scoring import MetricTask
 
 MNLI = _glue.VARIANTS["mnli"]
 NAMES = MNLI.labels
@@ -33,6 +34,7 @@ class MnliCausal(MetricTask):
 
     name: Literal["mnli_causal"] = "mnli_causal"
     head: ClassVar[Head] = Head.CAUSAL
+    compares: ClassVar[Compared] = "labels"
     words: tuple[str, ...] = Field(default=("True", "Neither", "False"), strict=False)
     """The words for entailment, neutral and contradiction; the question names them too. Words of
     one token each compare best: every further token of a word lowers its likelihood."""
@@ -52,6 +54,10 @@ class MnliCausal(MetricTask):
     def choices(self) -> tuple[str, ...]:
         # with the space, because most tokenizers have one token for a word and the space before it
         return tuple(f" {word}" for word in self.words)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return NAMES
 
     @property
     def eval_splits(self) -> tuple[str, ...]:
@@ -114,9 +120,6 @@ class MnliCausal(MetricTask):
         if example.target is None:
             raise DataError(f"{example.id}: no label, so it can be predicted but not scored")
         return self._named(example.target)
-
-    def metric_input(self, predictions: Given, references: Given) -> MetricInput:
-        return label_input(NAMES, predictions, references)
 
 
 PLUGIN = MnliCausal

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from lorakit.metrics import Compared
-from lorakit.tasks._answers import finite_number, single_value
-from lorakit.tasks._base import Example, Head
+from lorakit.tasks._answers import finite_number
+from lorakit.tasks._base import Head
 from lorakit.tasks._own_files import LabelledFiles, Names
 from lorakit.tasks._remarks import Remarks
-from lorakit.tasks._scoring import Given, MetricInput, number_input
 
 
 class Regression(LabelledFiles):
@@ -26,15 +24,6 @@ class Regression(LabelledFiles):
 
     def target(self, value: Any, where: str, remarks: Remarks) -> float:
         return finite_number(value, where)
-
-    def to_prediction(self, output: Sequence[float] | str) -> float:
-        return single_value(output)
-
-    def to_reference(self, example: Example) -> float:
-        return finite_number(example.target, example.id)
-
-    def metric_input(self, predictions: Given, references: Given) -> MetricInput:
-        return number_input(predictions, references)
 
 
 PLUGIN = Regression

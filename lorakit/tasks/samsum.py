@@ -11,16 +11,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, PositiveInt
 
 from lorakit.errors import DataError
 from lorakit.files.documents import read_json, validated
 from lorakit.files.tables import rows
-from lorakit.metrics import Tokenize, facts_of
-from lorakit.tasks._answers import accepted_texts, written_text
+from lorakit.metrics import Compared, Tokenize, facts_of
+from lorakit.tasks._answers import given_text
 from lorakit.tasks._base import Data, Example, Head
 from lorakit.tasks._published import PublishedData, warn_of_row_count
-from lorakit.tasks._scoring import Given, MetricInput, MetricTask, text_input
+from lorakit.tasks._scoring import MetricTask
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,9 @@ class Samsum(MetricTask):
 
     name: Literal["samsum"] = "samsum"
     head: ClassVar[Head] = Head.CAUSAL
-    max_dialogue_chars: int | None = Field(default=None, ge=1)
+    compares: ClassVar[Compared] = "texts"
+    final_splits: ClassVar[tuple[str, ...]] = ("test",)
+    max_dialogue_chars: PositiveInt | None = None
     """Characters of a dialogue, for models with few positions. A longer dialogue is left out of the
     training split; in other splits only its first utterances, up to this length, are used. The log
     says how many. None: no limit."""
@@ -72,10 +74,6 @@ class Samsum(MetricTask):
     """How rouge splits texts, by the name of sacrebleu's tokenizer: `zh` for Chinese, `char` for
     other scripts without spaces, `intl` for other letters. None: as the official scorers do, for
     English."""
-
-    @property
-    def final_splits(self) -> tuple[str, ...]:
-        return ("test",)
 
     @property
     def scored_by(self) -> tuple[str, ...]:
@@ -174,13 +172,7 @@ class Samsum(MetricTask):
 
     def to_prediction(self, output: Sequence[float] | str) -> str:
         """The entire text, which may have several lines, stripped."""
-        return _clean(written_text(output))
-
-    def to_reference(self, example: Example) -> list[str]:
-        return accepted_texts(example)
-
-    def metric_input(self, predictions: Given, references: Given) -> MetricInput:
-        return text_input(predictions, references, self.tokenize)
+        return _clean(given_text(output))
 
 
 def _hub_entries(split: str, revision: str | None) -> Iterator[tuple[str, _SamsumEntry]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -10,12 +9,10 @@ from pydantic import field_validator, model_validator
 
 from lorakit.errors import DataError
 from lorakit.metrics import Compared, Tokenize
-from lorakit.tasks._answers import accepted_texts, written_text
 from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Turn
 from lorakit.tasks._chat_rows import turns_and_answer
 from lorakit.tasks._own_files import Names, OwnFiles
 from lorakit.tasks._remarks import Remarks
-from lorakit.tasks._scoring import Given, MetricInput, text_input
 from lorakit.tasks._template import Spans, columns_of, filled, is_column
 
 PROMPT_FIELDS = ("prompt", "completion", "references", "separator", "eos")
@@ -205,15 +202,6 @@ class Text(OwnFiles):
             return Example("prompt", text + self.separator, eos=self.eos)
         prompt, given = self._prompt({first: text}, "prompt")
         return Example("prompt", prompt, eos=self.eos, given=given)
-
-    def to_prediction(self, output: Sequence[float] | str) -> str:
-        return written_text(output).strip()
-
-    def to_reference(self, example: Example) -> list[str]:
-        return accepted_texts(example)
-
-    def metric_input(self, predictions: Given, references: Given) -> MetricInput:
-        return text_input(predictions, references, self.tokenize)
 
 
 PLUGIN = Text

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from lorakit.errors import DataError
 from lorakit.metrics import Means, Weighted, joined
-from lorakit.metrics._wikisql import PROTOCOL, Query, Table, logical_form, same_form, same_result
-from lorakit.tasks._answers import accepted_texts, written_text
-from lorakit.tasks._base import Data, Example, Head, Prediction, Task
+from lorakit.metrics._wikisql import PROTOCOL, Query, Table, logical_form, same_result
+from lorakit.tasks._answers import accepted_texts, given_text
+from lorakit.tasks._base import Data, Example, Given, Head, Prediction, Task
 from lorakit.tasks._generation import END_OF_TEXT
 from lorakit.tasks._sql import parse_sql, quoted, to_sql, with_names, with_numbers
 from lorakit.tasks._wikisql import NAMES, Sheet, SqlQuestion, query_of, read_sheets, read_split
@@ -35,18 +35,12 @@ class WikiSql(Task):
 
     name: Literal["wikisql"] = "wikisql"
     head: ClassVar[Head] = Head.CAUSAL
-
-    @property
-    def final_splits(self) -> tuple[str, ...]:
-        return ("test",)
+    final_splits: ClassVar[tuple[str, ...]] = ("test",)
+    stops: ClassVar[tuple[str, ...]] = ("\n",)
 
     @property
     def primary(self) -> str:
         return "logical_form_accuracy"
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        return ("\n",)
 
     @property
     def protocol(self) -> str:
@@ -77,46 +71,29 @@ class WikiSql(Task):
         """
         if isinstance(output, Mapping):
             return _official_prediction(output)
-        line = written_text(output).split(END_OF_TEXT)[0].strip().split("\n")[0].strip()
+        line = given_text(output).split(END_OF_TEXT)[0].strip().split("\n")[0].strip()
         query = parse_sql(line)
         return line if query is None else to_sql(query)
 
     def to_reference(self, example: Example) -> list[str]:
         return accepted_texts(example)
 
-    def score(
-        self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
-    ) -> dict[str, float]:
+    def score(self, predictions: Sequence[Prediction], references: Given) -> dict[str, float]:
         """In percent.
 
         execution_accuracy: on the examples whose table comes with rows; left out if none does.
         unparsable: the share of predictions that are not a query of their table, because of their
         form or a column's name.
         """
-        gold = [_gold(accepted, i) for i, accepted in enumerate(references)]
-        found = _queries(predictions, gold)
-        scores = logical_form(found, [one.query for one in gold])
-        executed = _executed(found, gold)
-        if executed:
-            scores["execution_accuracy"] = sum(executed.values()) / len(executed)
-        scores["unparsable"] = found.count(None) / len(found)
-        return {key: 100.0 * value for key, value in scores.items()}
+        means = Means(_hits(predictions, references))
+        return {key: 100.0 * value for key, value in means.score().items()}
 
-    def weighted(
-        self, predictions: Sequence[Prediction], references: Sequence[Prediction | list[str]]
-    ) -> Weighted:
+    def weighted(self, predictions: Sequence[Prediction], references: Given) -> Weighted:
         """`score` where examples count several times, or not at all; with execution accuracy only
         if all tables have rows."""
-        gold = [_gold(accepted, i) for i, accepted in enumerate(references)]
-        found = _queries(predictions, gold)
-        each = {
-            "logical_form_accuracy": same_form(found, [one.query for one in gold]),
-            "unparsable": [query is None for query in found],
-        }
-        executed = _executed(found, gold)
-        if len(executed) == len(gold):
-            each["execution_accuracy"] = list(executed.values())
-        return joined((Means(each).weigh(), 100.0))
+        hits = _hits(predictions, references)
+        complete = {key: each for key, each in hits.items() if len(each) == len(references)}
+        return joined((Means(complete).weigh(), 100.0))
 
 
 class _Gold(NamedTuple):
@@ -139,7 +116,8 @@ def _example(
     text = " ".join(question.text.split())
     if not text:
         raise DataError(f"{question.where}: an empty question")
-    highest = max(_columns(question.query))
+    columns = (question.query.column, *(column for column, _, _ in question.query.conditions))
+    highest = max(map(int, columns))
     if highest >= len(sheet.header):
         raise DataError(
             f"{question.where}: column {highest} of table {question.table}, "
@@ -154,12 +132,6 @@ def _example(
         references = (sql + MARK + json.dumps(about, ensure_ascii=False),)
     prompt = f"table: {_header_text(sheet.header)}\nquestion: {text}\nSQL:"
     return Example(id, prompt, target=f" {sql}", references=references)
-
-
-def _columns(query: Query) -> Iterator[int]:
-    yield int(query.column)
-    for column, _, _ in query.conditions:
-        yield int(column)
 
 
 def _header_text(header: Sequence[str | None]) -> str:
@@ -180,15 +152,22 @@ def _official_prediction(line: Mapping[str, Any]) -> str:
 
 
 def _query(text: Prediction, header: Sequence[str | None]) -> Query | None:
-    query = parse_sql(written_text(text))
+    query = parse_sql(given_text(text))
     return None if query is None else with_numbers(query, header)
 
 
-def _queries(predictions: Sequence[Prediction], gold: Sequence[_Gold]) -> list[Query | None]:
-    """The query of each prediction; None: it is not a query of its table."""
-    found = [_query(text, one.header) for text, one in zip(predictions, gold, strict=False)]
-    # as many as there are predictions: `logical_form` refuses different lengths
-    return found + [None] * (len(predictions) - len(found))
+def _hits(predictions: Sequence[Prediction], references: Given) -> dict[str, Sequence[float]]:
+    """Value -> whether it counts each example; execution accuracy only those with rows, if any."""
+    logical_form.validate(predictions, references)
+    gold = [_gold(accepted, i) for i, accepted in enumerate(references)]
+    said = [_query(text, one.header) for text, one in zip(predictions, gold, strict=True)]
+    form = logical_form.statistics(said, [one.query for one in gold])
+    assert isinstance(form, Means)
+    hits = dict(form.values)
+    executed = _executed(said, gold)
+    if executed:
+        hits["execution_accuracy"] = executed
+    return hits | {"unparsable": [query is None for query in said]}
 
 
 def _gold(accepted: Prediction | list[str], number: int) -> _Gold:
@@ -209,31 +188,27 @@ def _gold(accepted: Prediction | list[str], number: int) -> _Gold:
         ) from None
 
 
-def _executed(found: Sequence[Query | None], gold: Sequence[_Gold]) -> dict[int, bool]:
-    """Number of the example -> whether its query gives the gold query's result; only examples whose
-    table has rows."""
+def _executed(said: Sequence[Query | None], gold: Sequence[_Gold]) -> list[bool]:
+    """Whether each query gives the gold query's result; only examples whose table has rows."""
     tables: dict[str, Table] = {}
     # as JSON, to read each source once: a dict is not hashable
     for source in {json.dumps(one.source): one.source for one in gold if one.source}.values():
         tables |= _contents(source)
-    numbers = [i for i, one in enumerate(gold) if one.table in tables]
-    if not numbers:
+    chosen = [pair for pair in zip(said, gold, strict=True) if pair[1].table in tables]
+    if not chosen:
         log.info("no table has rows, so execution accuracy is left out")
-        return {}
-    if len(numbers) < len(gold):
+    elif len(chosen) < len(gold):
         log.warning(
             "execution accuracy is that of %d of %d examples, whose table has rows",
-            len(numbers),
+            len(chosen),
             len(gold),
         )
-    chosen = [gold[i] for i in numbers]
-    same = same_result(
-        [found[i] for i in numbers],
-        [one.query for one in chosen],
-        [one.table for one in chosen],
+    return same_result(
+        [query for query, _ in chosen],
+        [one.query for _, one in chosen],
+        [one.table for _, one in chosen],
         tables,
     )
-    return dict(zip(numbers, same, strict=True))
 
 
 def _contents(source: Mapping[str, Any]) -> dict[str, Table]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lorakit.metrics import _tokens, metrics, weighted_of
+from lorakit.metrics import _tokens, metrics
 from lorakit.tasks.text import Text
 
 CHINESE = ["今天天气很好，我们去公园散步吧。", "我喜欢喝茶，不喜欢喝咖啡。"]
@@ -67,7 +67,7 @@ def test_weighted_is_the_same_with_a_tokenizer(name):
     import numpy as np
 
     said = ["今天天气不好，我们去公园散步吧。", CHINESE[1]]
-    weighted = weighted_of(name)(said, CHINESE, tokenize="zh")(np.ones((1, 2)))
+    weighted = metrics.get(name).weigh(said, CHINESE, tokenize="zh")(np.ones((1, 2)))
     assert {k: v[0] for k, v in weighted.items()} == pytest.approx(
         metrics.get(name)(said, CHINESE, tokenize="zh")
     )

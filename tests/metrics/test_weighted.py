@@ -7,9 +7,9 @@ import random
 import numpy as np
 import pytest
 
-from lorakit.metrics import facts_of, metrics, weighted_of
+from lorakit.metrics import facts_of, metrics
 
-NAMES = [name for name in metrics.names() if weighted_of(name) is not None]
+NAMES = [name for name in metrics.names() if not facts_of(name).model]
 OF_THE_REFERENCES = {"nist", "cider", "e2e_metrics"}
 """What is rare stays as it is among all references, so a repeated one changes nothing."""
 
@@ -36,7 +36,7 @@ def answers(name: str, n: int = 24, seed: int = 0) -> tuple[list, list]:
 
 
 def weigh(name, predictions, references, *weights) -> list[dict[str, float]]:
-    found = weighted_of(name)(predictions, references)(np.array(weights, dtype=float))
+    found = metrics.get(name).weigh(predictions, references)(np.array(weights, dtype=float))
     return [{key: float(value[i]) for key, value in found.items()} for i in range(len(weights))]
 
 

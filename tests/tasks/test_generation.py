@@ -53,7 +53,7 @@ def test_an_answer_ends_where_the_reference_decoder_ends_it(task, output, predic
 
 
 def test_only_texts_are_answers(task, stub_suites):
-    with pytest.raises(DataError, match=r"gave \[0.5\] for an example, and the task needs a text"):
+    with pytest.raises(DataError, match=r"\[0.5\] is not a text"):
         task.to_prediction([0.5])
     with pytest.raises(DataError, match="test-3: no reference"):
         task.to_reference(Example("test-3", "a : b"))

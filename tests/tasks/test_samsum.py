@@ -72,7 +72,7 @@ def test_an_answer_keeps_its_lines():
     task = Samsum()
     assert task.to_prediction(" Ann left.\r\nBob too.\n\n") == "Ann left.\nBob too."
     assert task.to_prediction("") == ""
-    with pytest.raises(DataError, match=r"gave \[0.5\] for an example, and the task needs a text"):
+    with pytest.raises(DataError, match=r"\[0.5\] is not a text"):
         task.to_prediction([0.5])
 
 

@@ -89,7 +89,7 @@ def test_an_empty_list_of_references(write):
 
 def test_answers_are_stripped_and_scores_are_as_printed(task):
     assert task.to_prediction(" bonjour\n") == "bonjour"
-    with pytest.raises(DataError, match="needs a text"):
+    with pytest.raises(DataError, match="is not a text"):
         task.to_prediction([0.1])
     long = "the cat sat on the mat"
     scores = task.score([long, "no"], [[long, "x"], ["yes"]])

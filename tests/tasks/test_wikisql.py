@@ -271,23 +271,23 @@ ROW = {"table_id": "1-1-1", "question": "Which?", "sql": SQL}
         (ROW | {"question": 5}, r"dev.jsonl:2: question: Input should be a valid string, found 5"),
         ({"table_id": "1-1-1", "question": "Which?"}, r"dev.jsonl:2: sql: Field required"),
         (ROW | {"sql": SQL | {"sel": 4}}, r"dev.jsonl:2: column 4 of table 1-1-1, which has 4"),
-        (ROW | {"sql": SQL | {"sel": -1}}, r"dev.jsonl:2: sel -1, agg 0; a column is from 0"),
-        (ROW | {"sql": SQL | {"agg": 6}}, r"dev.jsonl:2: sel 0, agg 6;"),
+        (ROW | {"sql": SQL | {"sel": -1}}, r"dev.jsonl:2: sql.sel: .* found -1"),
+        (ROW | {"sql": SQL | {"agg": 6}}, r"dev.jsonl:2: sql.agg: .* found 6"),
         (
             ROW | {"sql": SQL | {"sel": "0"}},
             r"dev.jsonl:2: sql.sel: Input should be a valid integer, found '0'",
         ),
         (
             ROW | {"sql": SQL | {"conds": [[0, 0]]}},
-            r"dev.jsonl:2: condition \[0, 0\]; it is \[column, operator, value",
+            r"dev.jsonl:2: sql.conds\[0\]\[2\]: Field required, found \[0, 0\]",
         ),
         (
             ROW | {"sql": SQL | {"conds": [["0", 0, "x"]]}},
-            r"dev.jsonl:2: condition \['0', 0, 'x'\]",
+            r"dev.jsonl:2: sql.conds\[0\]\[0\]: .* found '0'",
         ),
         (
             ROW | {"sql": SQL | {"conds": [[0, 4, "x"]]}},
-            r"dev.jsonl:2: condition \[0, 4, 'x'\]; .* operator in 0..3",
+            r"dev.jsonl:2: sql.conds\[0\]\[1\]: .* found 4",
         ),
         (ROW | {"sql": SQL | {"conds": [[4, 0, "x"]]}}, r"dev.jsonl:2: column 4 of table"),
         (ROW | {"sql": SQL | {"conds": [[0, 0, None]]}}, r"dev.jsonl:2: sql.conds\[0\]\[2\]"),
@@ -556,7 +556,7 @@ def test_official_lines_are_no_predictions_of_another_task(tmp_path):
     )
     (tmp_path / "a.csv").write_text("prompt,completion\na,b\nc,d\ne,f\n")
     own = [f"task.{split}={tmp_path}/a.csv" for split in ("train", "validation")]
-    with pytest.raises(DataError, match=r"the model gave \{'query'"):
+    with pytest.raises(DataError, match=r"\{'query': .* is not a text"):
         score_split("text", file, "validation", own)
     file.write_bytes(b"no gzip")
     with pytest.raises(DataError, match="cannot read"):

@@ -36,8 +36,8 @@ def align(places: Places, words: int) -> list[Match]:
     """The matches that count, in the order of the reference. words: the number in the output."""
     options = [[_option(match) for match in some] for some in places]
     fixed = {j: options[j][0] for j in _certain(places, words)}
-    used = sum(bits for _, bits, _, _, _ in fixed.values())
-    other_used = sum(bits for _, _, bits, _, _ in fixed.values())
+    used = sum(option[1] for option in fixed.values())
+    other_used = sum(option[2] for option in fixed.values())
     paths: list[_Path] = [(0, 0, -1, used, other_used, None)]
     for current, some in enumerate(options):
         continued: list[_Path] = []
@@ -47,7 +47,8 @@ def align(places: Places, words: int) -> list[Match]:
             elif current < path[1]:
                 continued.append(path)
             else:
-                continued.append(_with(path, fixed[current]))
+                certain = fixed[current]
+                continued.append(_with(path, certain, path[0] + certain[4]))
         paths = continued
     ended = [(_ended(path), path[5]) for path in _best(paths)]
     found = []
@@ -97,29 +98,25 @@ def _option(match: Match) -> _Option:
 def _try(path: _Path, options: list[_Option], continued: list[_Path]) -> None:
     """Add the path with each match that begins here, and without any."""
     cost, at, last, used, other_used, chosen = path
-    for match, bits, other_bits, cover, distance in options:
-        if used & bits or other_used & other_bits:
-            continue
-        then = cost - cover
-        if match[2] != last >= 0:
-            then += _CHUNK
-        taken, other_taken = used | bits, other_used | other_bits
-        continued.append((then, match[1], match[3], taken, other_taken, (match, chosen)))
-        # the distance counts not for this match, but for those that are tried after it
-        cost += distance
+    for option in options:
+        _, bits, other_bits, _, distance = option
+        if not (used & bits or other_used & other_bits):
+            continued.append(_with(path, option, cost))
+            # the distance counts not for this match, but for those that are tried after it
+            cost += distance
     if last >= 0:
         cost += _CHUNK
     continued.append((cost, at + 1, -1, used, other_used, chosen))
 
 
-def _with(path: _Path, option: _Option) -> _Path:
-    """The path with the certain match that begins here."""
-    cost, _, last, used, other_used, chosen = path
-    match, _, _, cover, distance = option
-    cost += distance - cover
+def _with(path: _Path, option: _Option, cost: int) -> _Path:
+    """The path with a match that begins here. cost: of the path before it."""
+    _, _, last, used, other_used, chosen = path
+    match, bits, other_bits, cover, _ = option
+    cost -= cover
     if match[2] != last >= 0:
         cost += _CHUNK
-    return cost, match[1], match[3], used, other_used, (match, chosen)
+    return cost, match[1], match[3], used | bits, other_used | other_bits, (match, chosen)
 
 
 def chunks(found: list[Match]) -> int:

@@ -3,62 +3,58 @@
 from __future__ import annotations
 
 import struct
+from io import SEEK_CUR, BytesIO
 
-# tag -> bytes of the constant after it; a Utf8 (1) has its own length
-_SIZES = {
-    **dict.fromkeys((7, 8, 16, 19, 20), 2),
-    15: 3,
-    **dict.fromkeys((3, 4, 9, 10, 11, 12, 17, 18), 4),
-    **dict.fromkeys((5, 6), 8),
-}
+# tag -> bytes of the constant after it; a Utf8 (1) has its own length, a String (8) is read
+_SIZES = dict.fromkeys((7, 16, 19, 20), 2) | {15: 3}
+_SIZES |= dict.fromkeys((3, 4, 9, 10, 11, 12, 17, 18), 4) | dict.fromkeys((5, 6), 8)
 _UTF8, _STRING = 1, 8
 _TWO_PLACES = (5, 6)
+
+
+class _ClassFile(BytesIO):
+    def numbers(self, form: str) -> tuple[int, ...]:
+        """The next numbers, in the form of `struct`."""
+        return struct.unpack(f">{form}", self.read(struct.calcsize(f">{form}")))
 
 
 def string_constants(code: bytes) -> dict[str, str]:
     """Name of a static field -> its constant, for string constants. code: the bytes of a .class
     file."""
-    texts, strings, at = _pool(code)
-    # access flags, this class, the parent class
-    at += 6
-    (interfaces,) = struct.unpack_from(">H", code, at)
-    at += 2 + 2 * interfaces
-    (fields,) = struct.unpack_from(">H", code, at)
-    at += 2
+    file = _ClassFile(code)
+    texts, strings = _pool(file)
+    # after the access flags, this class and the parent class
+    (interfaces,) = file.numbers("6xH")
+    file.seek(2 * interfaces, SEEK_CUR)
     found = {}
-    for _ in range(fields):
-        _, name, _, attributes = struct.unpack_from(">4H", code, at)
-        at += 8
+    for _ in range(*file.numbers("H")):
+        _, name, _, attributes = file.numbers("4H")
         for _ in range(attributes):
-            kind, length = struct.unpack_from(">HI", code, at)
-            at += 6
+            kind, length = file.numbers("HI")
+            value = file.read(length)
             if texts[kind] == "ConstantValue":
-                (constant,) = struct.unpack_from(">H", code, at)
+                (constant,) = struct.unpack(">H", value)
                 if constant in strings:
                     found[texts[name]] = texts[strings[constant]]
-            at += length
     return found
 
 
-def _pool(code: bytes) -> tuple[dict[int, str], dict[int, int], int]:
-    """The constant pool: index -> text, index of a string -> index of its text, and its end."""
-    (count,) = struct.unpack_from(">H", code, 8)
+def _pool(file: _ClassFile) -> tuple[dict[int, str], dict[int, int]]:
+    """The constant pool: index -> text, and index of a string -> index of its text."""
+    (count,) = file.numbers("8xH")
     texts: dict[int, str] = {}
     strings: dict[int, int] = {}
-    at, index = 10, 1
+    index = 1
     while index < count:
-        tag = code[at]
-        at += 1
+        (tag,) = file.numbers("B")
         if tag == _UTF8:
-            (length,) = struct.unpack_from(">H", code, at)
-            texts[index] = _modified_utf8(code[at + 2 : at + 2 + length])
-            at += 2 + length
+            texts[index] = _modified_utf8(file.read(*file.numbers("H")))
+        elif tag == _STRING:
+            (strings[index],) = file.numbers("H")
         else:
-            if tag == _STRING:
-                (strings[index],) = struct.unpack_from(">H", code, at)
-            at += _SIZES[tag]
+            file.seek(_SIZES[tag], SEEK_CUR)
         index += 2 if tag in _TWO_PLACES else 1
-    return texts, strings, at
+    return texts, strings
 
 
 def _modified_utf8(text: bytes) -> str:

@@ -9,7 +9,7 @@ found here.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from lorakit.metrics._meteor.tables import Known, Related, Tables, phrases
@@ -43,33 +43,30 @@ def matches(output: Text, reference: Text, related: Related) -> Places:
     """For each place in the reference, the matches that begin there; of equal texts, the matches of
     equal words only."""
     found: Places = [[] for _ in reference.known]
-    _equal_words(output.known, reference.known, found)
+    _single_words(EXACT, lambda word: (word.key,), output.known, reference.known, found)
     if [word.key for word in output.known] != [word.key for word in reference.known]:
-        _equal_stems(output.known, reference.known, found)
-        _synonyms(output.known, reference.known, found)
+        _single_words(STEM, lambda word: (word.stem,), output.known, reference.known, found)
+        _single_words(SYNONYM, lambda word: word.synonyms, output.known, reference.known, found)
         _paraphrases(output, reference, related, found)
     return found
 
 
-def _equal_words(output: list[Known], reference: list[Known], found: Places) -> None:
-    places = _places((word.key, i) for i, word in enumerate(output))
+def _single_words(
+    module: int,
+    values: Callable[[Known], Iterable[int]],
+    output: list[Known],
+    reference: list[Known],
+    found: Places,
+) -> None:
+    """Words with a value in common; equal words are matches of the first module only."""
+    places = _places((value, i) for i, word in enumerate(output) for value in values(word))
     for j, word in enumerate(reference):
-        found[j] += [Match(j, j + 1, i, i + 1, EXACT) for i in places.get(word.key, ())]
-
-
-def _equal_stems(output: list[Known], reference: list[Known], found: Places) -> None:
-    places = _places((word.stem, i) for i, word in enumerate(output))
-    for j, word in enumerate(reference):
-        others = [i for i in places.get(word.stem, ()) if output[i].key != word.key]
-        found[j] += [Match(j, j + 1, i, i + 1, STEM) for i in others]
-
-
-def _synonyms(output: list[Known], reference: list[Known], found: Places) -> None:
-    places = _places((synset, i) for i, word in enumerate(output) for synset in word.synonyms)
-    for j, word in enumerate(reference):
-        others = {i for synset in word.synonyms for i in places.get(synset, ())}
-        others = {i for i in others if output[i].key != word.key}
-        found[j] += [Match(j, j + 1, i, i + 1, SYNONYM) for i in sorted(others)]
+        others = {i for value in values(word) for i in places.get(value, ())}
+        found[j] += [
+            Match(j, j + 1, i, i + 1, module)
+            for i in sorted(others)
+            if (output[i].key == word.key) == (module == EXACT)
+        ]
 
 
 def _paraphrases(output: Text, reference: Text, related: Related, found: Places) -> None:

@@ -31,8 +31,12 @@ _STEP_2 = _table(
     "ation:ate ator:ate alism:al aliti:al alli:al fulness:ful ousli:ous ousness:ous iveness:ive "
     "iviti:ive biliti:ble bli:ble ogi:og fulli:ful lessli:less li:"
 )
-_STEP_3 = _table("tional:tion ational:ate alize:al icate:ic iciti:ic ical:ic ful: ness: ative:")
-_STEP_4 = "al ance ence er ic able ible ant ement ment ent ism ate iti ous ive ize ion".split()
+_STEP_3 = _table("tional:tion ational:ate alize:al icate:ic iciti:ic ical:ic ful: ness:")
+_STEP_4 = _table(
+    "al: ance: ence: er: ic: able: ible: ant: ement: ment: ent: ism: ate: iti: ous: ive: ize: ion:"
+)
+_AFTER = {"ogi": "l", "li": "[cdeghkmnrt]", "ion": "[st]"}
+"""The letters after which alone an ending is removed."""
 
 
 @lru_cache(maxsize=1 << 16)
@@ -46,37 +50,36 @@ def stem(word: str) -> str:
     # a y that sounds like a consonant
     word = re.sub("([aeiouy])y", r"\1Y", re.sub("^y", "Y", word))
     r1, r2 = _regions(word)
-    word = _plural(_ending(word, ("'s'", "'s", "'"), ""))
+    word = _plural(re.sub("'(s'?)?$", "", word))
     if word in _AFTER_PLURAL:
         return word
     word = _participle(word, r1)
     if len(word) > 2 and word[-1] in "yY" and not _VOWEL.match(word[-2]):
         word = word[:-1] + "i"
-    return _last_letter(_derived(word, r1, r2), r1, r2).replace("Y", "y")
+    word = _replaced(word, _STEP_2, r1)
+    if word.endswith("ative"):
+        word = _replaced(word, {"ative": ""}, r2)
+    else:
+        word = _replaced(word, _STEP_3, r1)
+    word = _replaced(word, _STEP_4, r2)
+    return _last_letter(word, r1, r2).replace("Y", "y")
 
 
 def _regions(word: str) -> tuple[int, int]:
     """The starts of R1 and R2."""
-    known = _STEM_OF_R1.match(word)
-    r1 = known.end() if known else _after(word, 0)
-    return r1, _after(word, r1)
+    before = _STEM_OF_R1.match(word) or _CONSONANT_AFTER_VOWEL.search(word)
+    r1 = before.end() if before else len(word)
+    within = _CONSONANT_AFTER_VOWEL.search(word, r1)
+    return r1, within.end() if within else len(word)
 
 
-def _after(word: str, start: int) -> int:
-    found = _CONSONANT_AFTER_VOWEL.search(word, start)
-    return found.end() if found else len(word)
-
-
-def _ending(word: str, endings: tuple[str, ...], instead: str) -> str:
-    for ending in endings:
-        if word.endswith(ending):
-            return word[: -len(ending)] + instead
-    return word
-
-
-def _longest(word: str, endings: dict[str, str]) -> str | None:
-    found = [ending for ending in endings if word.endswith(ending)]
-    return max(found, key=len, default=None)
+def _replaced(word: str, endings: dict[str, str], region: int) -> str:
+    """The word with another ending, if the longest of its endings lies in the region."""
+    ending = max(filter(word.endswith, endings), key=len, default="")
+    start = word.removesuffix(ending)
+    if not ending or len(start) < region or not re.search(_AFTER.get(ending, "") + "$", start):
+        return word
+    return start + endings[ending]
 
 
 def _plural(word: str) -> str:
@@ -90,14 +93,12 @@ def _plural(word: str) -> str:
 
 
 def _participle(word: str, r1: int) -> str:
-    for ending in ("eedly", "eed"):
-        if word.endswith(ending):
-            at = len(word) - len(ending)
-            return word[:at] + "ee" if at >= r1 else word
-    for ending in ("ingly", "edly", "ing", "ed"):
-        if word.endswith(ending):
-            start = word[: -len(ending)]
-            return _restored(start, r1) if _VOWEL.search(start) else word
+    # the shortest start, and so the longest ending
+    if found := re.fullmatch("(.*?)(eedly|eed)", word):
+        return found[1] + "ee" if len(found[1]) >= r1 else word
+    found = re.fullmatch("(.*?)(ingly|edly|ing|ed)", word)
+    if found and _VOWEL.search(found[1]):
+        return _restored(found[1], r1)
     return word
 
 
@@ -110,32 +111,6 @@ def _restored(word: str, r1: int) -> str:
     if r1 >= len(word) and _SHORT.search(word):
         return word + "e"
     return word
-
-
-def _derived(word: str, r1: int, r2: int) -> str:
-    """The word without the endings of steps 2, 3 and 4."""
-    ending = _longest(word, _STEP_2)
-    if ending and len(word) - len(ending) >= r1:
-        start = word[: -len(ending)]
-        if _may_follow(ending, start):
-            word = start + _STEP_2[ending]
-    ending = _longest(word, _STEP_3)
-    if ending and len(word) - len(ending) >= (r2 if ending == "ative" else r1):
-        word = word[: -len(ending)] + _STEP_3[ending]
-    ending = _longest(word, dict.fromkeys(_STEP_4, ""))
-    if ending and len(word) - len(ending) >= r2:
-        start = word[: -len(ending)]
-        if ending != "ion" or start.endswith(("s", "t")):
-            word = start
-    return word
-
-
-def _may_follow(ending: str, start: str) -> bool:
-    if ending == "ogi":
-        return start.endswith("l")
-    if ending == "li":
-        return start.endswith(tuple("cdeghkmnrt"))
-    return True
 
 
 def _last_letter(word: str, r1: int, r2: int) -> str:

@@ -8,8 +8,10 @@ currencies as # and $, dashes as --, and soft hyphens removed.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 NEW_LINE = "*NL*"
@@ -19,7 +21,6 @@ _FIRST = 2
 _FINAL, _STOP = 1, 8
 _SPACES = frozenset(" \t\n\x0b\x0c\r\x85")
 _SIGMA = re.compile(r"Σ(?=[\d_]+(\w))")
-_ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 
 
 class Automaton(NamedTuple):
@@ -30,24 +31,6 @@ class Automaton(NamedTuple):
     following: list[int]
     actions: list[int]
     attributes: list[int]
-
-
-class Rule(NamedTuple):
-    """The changes to a match, in the order of the fields."""
-
-    write: Callable[[str], str] = str
-    context: tuple[int, int] | None = None
-    """The match includes what must follow the token. Start states of the automaton for the token,
-    and of the one for what follows, which is read backwards."""
-    trim: bool = False
-    """White space at the end returns to the input."""
-    back: int = 0
-    """Number of characters that return to the input."""
-    shared: int = 0
-    """The token also keeps what returns to the input if it is at least as long as this: a full stop
-    ends both `Inc.` and a sentence."""
-    first: bool = False
-    """Only the first character is the token."""
 
 
 def unpacked(constants: dict[str, str]) -> Automaton:
@@ -78,7 +61,8 @@ def _runs(packed: str) -> list[int]:
 def lines(automaton: Automaton, text: str) -> list[list[str]]:
     """The tokens of each line in lower case. Every line ends in a line feed: a token may depend on
     the next line."""
-    units = _ASTRAL.sub(_halves, text)
+    # a character beyond U+FFFF as the two that Java has for it
+    units = "".join(map(chr, java_units(text)))
     found: list[list[str]] = [[]]
     for token in _tokens(automaton, units):
         if token == NEW_LINE:
@@ -88,10 +72,9 @@ def lines(automaton: Automaton, text: str) -> list[list[str]]:
     return found[:-1]
 
 
-def _halves(match: re.Match[str]) -> str:
-    """A character beyond U+FFFF as the two that Java has for it."""
-    point = ord(match[0]) - 0x10000
-    return chr(0xD800 + (point >> 10)) + chr(0xDC00 + (point & 0x3FF))
+def java_units(text: str) -> memoryview:
+    """The UTF-16 units of a text, which are Java's characters."""
+    return memoryview(text.encode("utf-16-le", "surrogatepass")).cast("H")
 
 
 def _joined(token: str) -> str:
@@ -120,19 +103,18 @@ def _tokens(automaton: Automaton, text: str) -> Iterator[str]:
         if action in _SKIPPED:
             start = end
             continue
-        rule = _RULES.get(action, _PLAIN)
-        if rule.context:
-            end = _before(automaton, classes, start, end, rule.context)
-        if rule.trim:
+        if action in _CONTEXTS:
+            end = _before(automaton, classes, start, end, _CONTEXTS[action])
+        if action in _TRIMMED:
             while end > start and text[end - 1] in _SPACES:
                 end -= 1
-        if rule.first:
+        if action == _OPENING_QUOTE:
             end = start + 1
         kept = end
-        end -= rule.back
-        if not rule.shared or kept - start < rule.shared:
+        end -= _RETURNED.get(action, 0)
+        if kept - start < _SHARED.get(action, math.inf):
             kept = end
-        yield rule.write(text[start:kept])
+        yield _WRITERS.get(action, str)(text[start:kept])
         start = end
 
 
@@ -177,30 +159,27 @@ def _without_soft_hyphens(text: str) -> str:
     return text.replace("\xad", "") or "-" if "\xad" in text else text
 
 
-def _replacing(*pairs: tuple[str, str]) -> Callable[[str], str]:
-    table = dict(pairs)
+def _replacing(pairs: str) -> Callable[[str], str]:
+    table = dict(pair.split(":") for pair in pairs.split())
     pattern = re.compile("|".join(map(re.escape, table)))
     return lambda text: pattern.sub(lambda match: table[match[0]], text)
 
 
-_OPENING = [(mark, "`") for mark in "\x91‘‛‹"] + [(mark, "``") for mark in "\x93“«"]
-_CLOSING = [(mark, "'") for mark in "\x92’›"] + [(mark, "''") for mark in "\x94”»"]
-_quotes = _replacing(("&apos;", "'"), ("&quot;", "''"), ('"', "''"), *_OPENING, *_CLOSING)
-_ASCII_OPENING = [("&apos;", "`"), ("&quot;", "``"), ('"', "``"), ("'", "`")]
-_opening_quotes = _replacing(*_ASCII_OPENING, *_OPENING, *_CLOSING)
-_currency = _replacing(("¢", "cents"), ("£", "#"), *((sign, "$") for sign in "\x80¤₠€"))
-_fractions = _replacing(("¼", "1/4"), ("½", "1/2"), ("¾", "3/4"), ("⅓", "1/3"), ("⅔", "2/3"))
-_brackets = _replacing(("(", "-LRB-"), (")", "-RRB-"))
-_spaces = _replacing((" ", "\xa0"))
-_AMPERSAND = re.compile("&amp;", re.IGNORECASE)
-
-
-def _ampersand(text: str) -> str:
-    return _AMPERSAND.sub("&", text)
+_MARKS = "\x91:` ‘:` ‛:` ‹:` \x93:`` “:`` «:`` \x92:' ’:' ›:' \x94:'' ”:'' »:''"
+_quotes = _replacing(f"&apos;:' &quot;:'' \":'' {_MARKS}")
+_opening_quotes = _replacing(f"&apos;:` &quot;:`` \":`` ':` {_MARKS}")
+_currency = _replacing("¢:cents £:# \x80:$ ¤:$ ₠:$ €:$")
+_fractions = _replacing("¼:1/4 ½:1/2 ¾:3/4 ⅓:1/3 ⅔:2/3")
+_brackets = _replacing("(:-LRB- ):-RRB-")
+_ampersand = partial(re.compile("&amp;", re.IGNORECASE).sub, "&")
 
 
 def _dashes(text: str) -> str:
     return "--" if len(text) in (3, 4) else text
+
+
+def _spaces(text: str) -> str:
+    return text.replace(" ", "\xa0")
 
 
 def _spaces_and_brackets(text: str) -> str:
@@ -211,53 +190,38 @@ def _always(text: str) -> Callable[[str], str]:
     return lambda _: text
 
 
+# the rules of the program by the number of their action; the changes to a match are made in the
+# order of these tables
 _UNKNOWN = 1
 _SKIPPED = frozenset((_UNKNOWN, 7, 23))
-_PLAIN = Rule()
-_RULES = {
-    2: Rule(_always("<")),
-    4: Rule(_dashes),
-    5: Rule(_always(NEW_LINE)),
-    6: Rule(_without_soft_hyphens),
-    8: Rule(_quotes),
-    10: Rule(_always(">")),
-    11: Rule(_always("--")),
-    12: Rule(_without_soft_hyphens),
-    13: Rule(_always("...")),
-    14: Rule(_fractions),
-    15: Rule(_currency),
-    16: Rule(_always("-RCB-")),
-    17: Rule(_always("-LRB-")),
-    18: Rule(_always("-RRB-")),
-    20: Rule(_always("-LCB-")),
-    21: Rule(_always("-RSB-")),
-    22: Rule(_always("-LSB-")),
-    24: Rule(context=(13, 14)),
-    25: Rule(back=1),
-    26: Rule(_opening_quotes, back=1),
-    27: Rule(_spaces),
-    28: Rule(_brackets),
-    29: Rule(_without_soft_hyphens),
-    30: Rule(_without_soft_hyphens, context=(3, 4)),
-    32: Rule(_without_soft_hyphens, back=1),
-    33: Rule(back=1, shared=1),
-    34: Rule(_brackets, back=1),
-    35: Rule(_opening_quotes, first=True),
-    36: Rule(_quotes, back=1),
-    37: Rule(_ampersand),
-    38: Rule(_spaces),
-    39: Rule(_spaces),
-    40: Rule(_without_soft_hyphens, context=(5, 6)),
-    41: Rule(context=(16, 17)),
-    42: Rule(back=2),
-    43: Rule(context=(15, 14)),
-    44: Rule(context=(9, 10), trim=True),
-    46: Rule(_without_soft_hyphens, back=1),
-    47: Rule(context=(7, 8), trim=True, back=1, shared=3),
-    48: Rule(back=2),
-    49: Rule(context=(11, 12), back=1, shared=1),
-    50: Rule(back=3),
-    51: Rule(_ampersand, back=1),
-    53: Rule(back=4),
-    54: Rule(_spaces_and_brackets),
+_CONTEXTS = {
+    24: (13, 14),
+    30: (3, 4),
+    40: (5, 6),
+    41: (16, 17),
+    43: (15, 14),
+    44: (9, 10),
+    47: (7, 8),
+    49: (11, 12),
 }
+"""The match includes what must follow the token. Start states of the automaton for the token, and
+of the one for what follows, which is read backwards."""
+_TRIMMED = (44, 47)
+"""White space at the end returns to the input."""
+_OPENING_QUOTE = 35
+"""Only the first character is the token."""
+_RETURNED: dict[int, int] = dict.fromkeys((25, 26, 32, 33, 34, 36, 46, 47, 49, 51), 1)
+_RETURNED |= {42: 2, 48: 2, 50: 3, 53: 4}
+"""Number of characters that return to the input."""
+_SHARED = {33: 1, 47: 3, 49: 1}
+"""The token also keeps what returns to the input if it is at least as long as this: a full stop
+ends both `Inc.` and a sentence."""
+_TEXTS = {2: "<", 5: NEW_LINE, 10: ">", 11: "--", 13: "...", 16: "-RCB-", 17: "-LRB-", 18: "-RRB-"}
+_TEXTS |= {20: "-LCB-", 21: "-RSB-", 22: "-LSB-"}
+_WRITERS = {action: _always(text) for action, text in _TEXTS.items()}
+_WRITERS |= dict.fromkeys((6, 12, 29, 30, 32, 40, 46), _without_soft_hyphens)
+_WRITERS |= dict.fromkeys((27, 38, 39), _spaces) | dict.fromkeys((28, 34), _brackets)
+_WRITERS |= dict.fromkeys((8, 36), _quotes) | dict.fromkeys((26, 35), _opening_quotes)
+_WRITERS |= dict.fromkeys((37, 51), _ampersand)
+_WRITERS |= {4: _dashes, 14: _fractions, 15: _currency, 54: _spaces_and_brackets}
+"""What the rule writes for the text of its token; other rules write the text itself."""

@@ -15,20 +15,20 @@ from lorakit.errors import MetricError
 from lorakit.metrics._meteor.data import Data, entry
 from lorakit.metrics._meteor.normalize import read_abbreviations
 from lorakit.metrics._meteor.porter2 import stem
+from lorakit.metrics._meteor.ptb_lexer import java_units
 
 if TYPE_CHECKING:
     from numpy import ndarray
 
 # WordNet's rules for base forms (manual page morphy): an ending, and the base form's ending
+# nouns, verbs, adjectives
 _BASE_FORMS = [
-    (pair.split(":")[0], pair.split(":")[1])
-    for pairs in (
-        # nouns, verbs, adjectives
-        "s: ses:s xes:x zes:z ches:ch shes:sh men:man ies:y",
-        "s: ies:y es:e es: ed:e ed: ing:e ing:",
-        "er: est: er:e est:e",
-    )
-    for pair in pairs.split()
+    pair.split(":")
+    for pair in (
+        "s: ses:s xes:x zes:z ches:ch shes:sh men:man ies:y "
+        "s: ies:y es:e es: ed:e ed: ing:e ing: "
+        "er: est: er:e est:e"
+    ).split()
 ]
 _READ_BYTES = 1 << 22
 Related = dict[int, list[int]]
@@ -46,8 +46,9 @@ class Known(NamedTuple):
     function: bool
 
 
-class Tables:
-    """The lists of words. Reading them takes half a second."""
+class Tables(dict[str, Known]):
+    """The facts of each word, found when it is first asked for. Reading the lists takes half a
+    second."""
 
     def __init__(self, archive: Path) -> None:
         abbreviations = entry(archive, "nonbreaking/english.prefixes").decode()
@@ -59,19 +60,12 @@ class Tables:
         for base, forms in exceptions.items():
             for form in forms.split():
                 self._bases.setdefault(form, []).append(base)
-        self._known: dict[str, Known] = {}
 
-    def __getitem__(self, word: str) -> Known:
-        found = self._known.get(word)
-        if found is None:
-            found = Known(
-                java_hash(word),
-                java_hash(stem(word)),
-                self._all_synonyms(word),
-                word in self._function,
-            )
-            self._known[word] = found
-        return found
+    def __missing__(self, word: str) -> Known:
+        synonyms = self._all_synonyms(word)
+        function = word in self._function
+        self[word] = Known(java_hash(word), java_hash(stem(word)), synonyms, function)
+        return self[word]
 
     def _all_synonyms(self, word: str) -> frozenset[int]:
         forms = [word, *(self._bases.get(word) or [self._base_form(word)])]
@@ -96,9 +90,8 @@ def _pairs_of_lines(text: str) -> dict[str, str]:
 
 def java_hash(text: str) -> int:
     """String.hashCode: sum of c_i 31^(n-1-i) over UTF-16 units, modulo 2^32."""
-    units = text.encode("utf-16-le", "surrogatepass")
     found = 0
-    for unit in memoryview(units).cast("H"):
+    for unit in java_units(text):
         found = found * 31 + unit & 0xFFFFFFFF
     return found
 
