@@ -9,6 +9,7 @@ from functools import cached_property
 from rapidfuzz.distance import Prefix
 
 from lorakit.batches.render import TemplateError, render_chat
+from lorakit.batches.required_tokens import end_token
 from lorakit.batches.special import SpecialTokens
 from lorakit.batches.tokenizer import Tokenizer
 from lorakit.errors import DataError, ModelError, shown
@@ -65,7 +66,7 @@ class ChatWriter:
             for token, (a, b) in zip(ids, places, strict=True)
         ]
         # without an end mark, generation would not stop after the answer
-        end = [] if self.ends else [self._end_token()]
+        end = [] if self.ends else [end_token(self.tokenizer)]
         return [*ids, *end], [*labels, *end]
 
     def _answer_span(
@@ -134,14 +135,6 @@ class ChatWriter:
             return ids[:1]
         end = self.tokenizer.eos_token_id
         return [] if end is None or end not in ids else [end]
-
-    def _end_token(self) -> int:
-        if self.tokenizer.eos_token_id is None:
-            raise ModelError(
-                f"{self.file} does not write an end mark after an answer, "
-                "and the tokenizer does not have an end token"
-            )
-        return self.tokenizer.eos_token_id
 
     @property
     def file(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -45,23 +45,21 @@ def pack(items: Sequence[Encoded], width: int, pad_id: int) -> dict[str, Tensor]
     example predicts the start of the next one.
     """
     rows = _rows(items, width)
-    length = max(_length(row) for row in rows)
-    ids, positions, labels = [], [], []
+    length = max(map(_length, rows))
     for row in rows:
-        ids.append([token for item in row for token in item.inputs["input_ids"]])
-        positions.append([position for item in row for position in range(item.length)])
-        # the first token of an example would be predicted from the example before it
-        labels.append([label for item in row for label in (IGNORE, *item.trains[1:])])
         # the padding is like one more example, without labels
         padding = length - _length(row)
-        ids[-1] += [pad_id] * padding
-        positions[-1] += range(padding)
-        labels[-1] += [IGNORE] * padding
+        row.append(Encoded("", {"input_ids": [pad_id] * padding}, None, [IGNORE] * padding))
     return {
-        "input_ids": torch.tensor(ids),
-        "position_ids": torch.tensor(positions),
-        "labels": torch.tensor(labels),
+        "input_ids": _joined(rows, lambda item: item.inputs["input_ids"]),
+        "position_ids": _joined(rows, lambda item: range(item.length)),
+        # the first token of an example would be predicted from the example before it
+        "labels": _joined(rows, lambda item: [IGNORE, *item.trains[1:]][: item.length]),
     }
+
+
+def _joined(rows: list[list[Encoded]], values: Callable[[Encoded], Sequence[int]]) -> Tensor:
+    return torch.tensor([[value for item in row for value in values(item)] for row in rows])
 
 
 def _rows(items: Sequence[Encoded], width: int) -> list[list[Encoded]]:

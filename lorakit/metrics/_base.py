@@ -12,6 +12,8 @@ from lorakit.errors import DataError
 from lorakit.metrics._statistics import Statistics, Values, Weighted
 
 Compared = Literal["labels", "numbers", "texts"]
+References = Sequence[str | Sequence[str]]
+"""For each example a text, or several accepted ones."""
 Compute = Callable[..., Statistics | dict[str, float]]
 
 
@@ -105,6 +107,6 @@ def metric(facts: Facts) -> Callable[[Compute], Metric]:
     return declare
 
 
-def accepted_texts(references: Sequence[str | Sequence[str]]) -> list[list[str]]:
+def accepted_texts(references: References) -> list[list[str]]:
     """The accepted texts of each example as a list, also where a single text is given."""
     return [[accepted] if isinstance(accepted, str) else list(accepted) for accepted in references]

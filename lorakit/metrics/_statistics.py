@@ -108,9 +108,6 @@ class Part:
     statistics: Callable[[], Statistics]
     factor: float = 1.0
 
-    def score(self) -> dict[str, float]:
-        return self.statistics().score()
-
 
 @dataclass(frozen=True)
 class Suite(Statistics):
@@ -121,7 +118,7 @@ class Suite(Statistics):
     def score(self) -> dict[str, float]:
         scores: dict[str, float] = {}
         for part in self.parts:
-            scores |= attempt(part.keys, part.score, part.factor)
+            scores |= attempt(part.keys, lambda part=part: part.statistics().score(), part.factor)
         return scores
 
     def weigh(self) -> Weighted:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from lorakit.metrics._base import Facts, accepted_texts, metric
+from lorakit.metrics._base import Facts, References, accepted_texts, metric
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +24,7 @@ PROTOCOL = (
 
 
 @metric(Facts(of="texts", keys=("bertscore_f1",), printed=1.0, model=True, protocol=PROTOCOL))
-def bertscore(
-    predictions: Sequence[str], references: Sequence[str | Sequence[str]]
-) -> dict[str, float]:
+def bertscore(predictions: Sequence[str], references: References) -> dict[str, float]:
     """Mean F1 over examples, at most 1. An empty prediction counts 0, because bert-score does not
     take one.
 

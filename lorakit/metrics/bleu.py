@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lorakit.metrics._base import Facts, accepted_texts, metric
+from lorakit.metrics._base import Facts, References, accepted_texts, metric
 from lorakit.metrics._statistics import Sums
 
 N = 4
@@ -15,9 +15,7 @@ PROTOCOL = "sacrebleu, 13a tokens, case counts"
 
 
 @metric(Facts(of="texts", keys=("bleu",), printed=1.0, tokenizes=True, protocol=PROTOCOL))
-def bleu(
-    predictions: Sequence[str], references: Sequence[str | Sequence[str]], tokenize: str = "13a"
-) -> Sums:
+def bleu(predictions: Sequence[str], references: References, tokenize: str = "13a") -> Sums:
     """In 0..100. Examples may have different numbers of references.
 
     An empty prediction has no n-grams and shortens the output, so the brevity penalty counts it.

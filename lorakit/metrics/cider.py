@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lorakit.metrics._base import Facts, accepted_texts, metric
+from lorakit.metrics._base import Facts, References, accepted_texts, metric
 from lorakit.metrics._meteor.data import find
 from lorakit.metrics._meteor.ptb import Tokens, tokenize
 from lorakit.metrics._statistics import Means, Statistics, Weighted
@@ -32,7 +32,7 @@ OTHERWISE = "CIDEr is computed on approximate tokens, as cider_approx"
 
 
 @metric(Facts(of="texts", keys=("cider",), printed=1.0, protocol=PROTOCOL))
-def cider(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Statistics:
+def cider(predictions: Sequence[str], references: References) -> Statistics:
     """In 0..10; `cider_approx`, with other tokens, where pycocoevalcap is not installed.
 
     The weights of n-grams come from the references, so the value of an example depends on the

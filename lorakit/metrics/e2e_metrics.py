@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from lorakit.metrics._base import Facts, accepted_texts, metric
+from lorakit.metrics._base import Facts, References, accepted_texts, metric
 from lorakit.metrics._meteor.data import find
 from lorakit.metrics._meteor.ptb import Tokens, tokenize
 from lorakit.metrics._statistics import Part, Suite
@@ -38,7 +38,7 @@ _OTHERWISE = (
         protocol=PROTOCOL,
     )
 )
-def e2e_metrics(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Suite:
+def e2e_metrics(predictions: Sequence[str], references: References) -> Suite:
     """BLEU, METEOR and ROUGE-L in 0..100, NIST from 0 up, CIDEr in 0..10.
 
     Where pycocoevalcap is not installed, METEOR is left out, and `rouge_l_approx` and

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from lorakit.metrics._base import Facts, accepted_texts, metric
+from lorakit.metrics._base import Facts, References, accepted_texts, metric
 from lorakit.metrics._meteor.data import find
 from lorakit.metrics._statistics import Part, Suite
 from lorakit.metrics.bleu import corpus_bleu
@@ -23,15 +23,9 @@ PROTOCOL = (
     "most 6 references; BLEU on 13a tokens, METEOR 1.5 and pyter's TER on NLTK's words"
 )
 # what NLTK's word tokeniser still does to such text
-_NLTK = {
-    '"': "``",
-    "cannot": "can not",
-    "gimme": "gim me",
-    "gonna": "gon na",
-    "gotta": "got ta",
-    "lemme": "lem me",
-    "wanna": "wan na",
-}
+_NLTK = {'"': "``", "cannot": "can not"}
+_NLTK |= {"gimme": "gim me", "gonna": "gon na", "gotta": "got ta", "lemme": "lem me"}
+_NLTK |= {"wanna": "wan na"}
 _PIECES = re.compile(r"\w+|[^\w\s]")
 
 
@@ -45,37 +39,35 @@ _PIECES = re.compile(r"\w+|[^\w\s]")
         protocol=PROTOCOL,
     )
 )
-def generation_eval(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Suite:
+def generation_eval(predictions: Sequence[str], references: References) -> Suite:
     """BLEU in 0..100, METEOR in 0..1, TER from 0 (equal) up, as in Tables 13 and 14 of LoRA.
 
     Where pycocoevalcap is not installed, METEOR is left out. The paper's code fills up to six
     references with the first one; lorakit does not, because none of the three metrics changes.
     Empty predictions: see each metric.
     """
-    said = [pieces(text) for text in predictions]
+    said = [lowered(text) for text in predictions]
     accepted = [
-        [pieces(text) for text in texts[:REFERENCES]] for texts in accepted_texts(references)
+        [lowered(text) for text in texts[:REFERENCES]] for texts in accepted_texts(references)
     ]
-    joined = [" ".join(p) for p in said], [[" ".join(p) for p in texts] for texts in accepted]
-    outputs = [words(p) for p in said]
-    wanted = [[words(p) for p in texts] for texts in accepted]
+    outputs = [words(text) for text in said]
+    wanted = [[words(text) for text in texts] for texts in accepted]
     data = find(_OTHERWISE)
-    bleu = Part(("bleu",), lambda: corpus_bleu(*joined))
-    ter = Part(("ter",), lambda: mean_ter(outputs, wanted))
-    if data is None:
-        return Suite([bleu, ter])
-    return Suite([bleu, Part(("meteor",), lambda: corpus_meteor(data, outputs, wanted)), ter])
+    parts = [Part(("bleu",), lambda: corpus_bleu(said, accepted))]
+    if data is not None:
+        parts.append(Part(("meteor",), lambda: corpus_meteor(data, outputs, wanted)))
+    return Suite([*parts, Part(("ter",), lambda: mean_ter(outputs, wanted))])
 
 
-def pieces(text: str) -> list[str]:
-    """The text in lower case, split as the paper's code does it (`gpt2_decode.py --tokenize
-    --lower`)."""
-    return _PIECES.findall(text.lower())
+def lowered(text: str) -> str:
+    """The text in lower case with its pieces between spaces, as the paper's code writes it
+    (`gpt2_decode.py --tokenize --lower`)."""
+    return " ".join(_PIECES.findall(text.lower()))
 
 
-def words(pieces: list[str]) -> list[str]:
-    """`nltk.word_tokenize` of such pieces: other quotation marks, and six words that are split."""
-    return [word for piece in pieces for word in _NLTK.get(piece, piece).split()]
+def words(text: str) -> list[str]:
+    """`nltk.word_tokenize` of such a text: other quotation marks, and six words that are split."""
+    return [word for piece in text.split() for word in _NLTK.get(piece, piece).split()]
 
 
 PLUGIN = generation_eval

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from lorakit.metrics._base import Facts, accepted_texts, metric
-from lorakit.metrics._meteor.data import Data, find
+from lorakit.metrics._base import Facts, References, accepted_texts, metric
+from lorakit.metrics._meteor.data import NlgData, find
 from lorakit.metrics._meteor.match import text
 from lorakit.metrics._meteor.normalize import words
 from lorakit.metrics._meteor.ptb import tokenize
@@ -22,14 +22,14 @@ PROTOCOL = (
     "METEOR 1.5 (meteor-1.5.jar -l en -norm) on CoreNLP 3.4.1 tokens, lower-cased, no punctuation"
 )
 Outputs = Sequence[list[str]]
-References = Sequence[list[list[str]]]
+Accepted = Sequence[list[list[str]]]
 _OTHERWISE = "METEOR is left out"
 # examples whose paraphrases are looked up at once
 _BATCH = 1000
 
 
 @metric(Facts(of="texts", keys=("meteor",), slow=("meteor",), protocol=PROTOCOL))
-def meteor(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Statistics:
+def meteor(predictions: Sequence[str], references: References) -> Statistics:
     """Fraction in 0..1 over the corpus; no value where pycocoevalcap is not installed.
 
     Source: METEOR 1.5 as MS-COCO captions and e2e-metrics (commit 1b9c4d8) call it. An example's
@@ -43,12 +43,12 @@ def meteor(predictions: Sequence[str], references: Sequence[str | Sequence[str]]
     return corpus_meteor(data, tokens.predictions, tokens.references)
 
 
-def corpus_meteor(data: Data, predictions: Outputs, references: References) -> Sums:
+def corpus_meteor(data: NlgData, predictions: Outputs, references: Accepted) -> Sums:
     """METEOR in 0..1 from the summed counts. MetricError: the data cannot be read."""
     return Sums("meteor", list(_counts(data, predictions, references)), score)
 
 
-def _counts(data: Data, predictions: Outputs, references: References) -> Iterator[Counts]:
+def _counts(data: NlgData, predictions: Outputs, references: Accepted) -> Iterator[Counts]:
     """What each example adds to the counts of the corpus."""
     known, phrases = tables(data), paraphrases(data)
     examples = zip(predictions, references, strict=True)

@@ -16,7 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from lorakit.metrics._base import Facts, accepted_texts, metric
+from lorakit.metrics._base import Facts, References, accepted_texts, metric
 from lorakit.metrics._statistics import Sums
 from lorakit.metrics._tokens import Ngrams, count_ngrams
 
@@ -26,7 +26,7 @@ PROTOCOL = "NIST-5 of e2e-metrics (1b9c4d8) with -p, mteval-v13a tokens, lower-c
 
 
 @metric(Facts(of="texts", keys=("nist",), printed=1.0, protocol=PROTOCOL))
-def nist(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Sums:
+def nist(predictions: Sequence[str], references: References) -> Sums:
     """From 0 up; what correct answers get depends on the references.
 
     Source: e2e-metrics (commit 1b9c4d8), `measure_scores.py -p`, which the LoRA paper's code runs.

@@ -11,8 +11,9 @@ The ROUGE-L of captions (`rouge_l`) is another metric: F with beta 1.2, on other
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
-from lorakit.metrics._base import Facts, accepted_texts, metric
+from lorakit.metrics._base import Facts, References, accepted_texts, metric
 from lorakit.metrics._statistics import Means
 from lorakit.metrics._tokens import splitter
 
@@ -23,19 +24,8 @@ PROTOCOL = (
 )
 
 
-class _Split:
-    """A tokenizer as rouge-score calls it: lower-cased tokens, not stemmed."""
-
-    def __init__(self, name: str):
-        self.tokenize = splitter(name, lowercase=True)
-
-
 @metric(Facts(of="texts", keys=KINDS, printed=1.0, tokenizes=True, slow=KINDS, protocol=PROTOCOL))
-def rouge(
-    predictions: Sequence[str],
-    references: Sequence[str | Sequence[str]],
-    tokenize: str | None = None,
-) -> Means:
+def rouge(predictions: Sequence[str], references: References, tokenize: str | None = None) -> Means:
     """Percent. Of several references the best F1 counts, for each kind on its own.
 
     A prediction that is empty, or has no letter a-z and no digit, scores 0; so does rouge2 with a
@@ -44,7 +34,9 @@ def rouge(
     """
     from rouge_score.rouge_scorer import RougeScorer
 
-    tokenizer = None if tokenize is None else _Split(tokenize)
+    tokenizer = None
+    if tokenize:
+        tokenizer = SimpleNamespace(tokenize=splitter(tokenize, lowercase=True))
     scorer = RougeScorer(list(KINDS), use_stemmer=True, tokenizer=tokenizer)
     pairs = zip(accepted_texts(references), predictions, strict=True)
     found = [scorer.score_multi(accepted, prediction) for accepted, prediction in pairs]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lorakit.metrics._base import Facts, accepted_texts, metric
+from lorakit.metrics._base import Facts, References, accepted_texts, metric
 from lorakit.metrics._meteor.data import find
 from lorakit.metrics._meteor.ptb import Tokens, tokenize
 from lorakit.metrics._statistics import Means
@@ -25,7 +25,7 @@ OTHERWISE = "ROUGE-L is computed on approximate tokens, as rouge_l_approx"
 
 
 @metric(Facts(of="texts", keys=("rouge_l",), protocol=PROTOCOL))
-def rouge_l(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> Means:
+def rouge_l(predictions: Sequence[str], references: References) -> Means:
     """Fraction in 0..1; `rouge_l_approx`, with other tokens, where pycocoevalcap is not installed.
 
     Source: pycocoevalcap (Chen et al. 2015) as e2e-metrics (commit 1b9c4d8) carries it. An empty

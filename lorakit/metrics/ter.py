@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lorakit.metrics._base import Facts, accepted_texts, metric
+from lorakit.metrics._base import Facts, References, accepted_texts, metric
 from lorakit.metrics._statistics import Means
 from lorakit.metrics._tokens import splitter
 
@@ -33,9 +33,7 @@ PROTOCOL = (
         protocol=PROTOCOL,
     )
 )
-def ter(
-    predictions: Sequence[str], references: Sequence[str | Sequence[str]], tokenize: str = "none"
-) -> Means:
+def ter(predictions: Sequence[str], references: References, tokenize: str = "none") -> Means:
     """From 0 (equal) up; it can exceed 1. Tokens are separated by spaces, and case counts.
 
     Source: pyter3 0.3, which GenerationEval (commit 8067849) and the LoRA paper's code run for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -32,18 +33,14 @@ def describe(
 
     prefix: where the validated part is in the recipe.
     """
-    found: dict[KeyPath, str] = {}
-    kinds: dict[KeyPath, str] = {}
     items = error.errors(include_url=False)
+    found: dict[KeyPath, Any] = {}
     for item in items[:MAX_PROBLEMS]:
-        path = (*prefix, *_keys_of(item))
-        if path not in found:
-            found[path] = _sentence(item, path, sections)
-            kinds[path] = item["type"]
+        found.setdefault((*prefix, *_keys_of(item)), item)
     lines = [
-        _line(path, text, marks)
-        for path, text in found.items()
-        if not _is_consequence(kinds[path], path, found)
+        _line(path, _sentence(item, path, sections), marks)
+        for path, item in found.items()
+        if not _is_consequence(item["type"], path, found)
     ]
     if len(items) > MAX_PROBLEMS:
         lines.append(f"and {len(items) - MAX_PROBLEMS:,} more")
@@ -94,25 +91,20 @@ def _sentence(item: Any, path: KeyPath, sections: Sections) -> str:
             return "is missing, and has no default"
         case "literal_error":
             expected = item["ctx"]["expected"]
-            options = expected.replace(" or ", ", ").replace("'", "").split(", ")
-            near = did_you_mean(str(item["input"]), options, n=1)
+            near = did_you_mean(str(item["input"]), re.findall("'([^']*)'", expected), n=1)
             return f"{value} is not one of {expected}{near}"
         case "tuple_type" | "list_type":
             example = "" if isinstance(item["input"], dict) else f": [{value}]"
             return f"{value} should be a list{example}"
         case "model_type" | "dict_type" | "model_attributes_type":
             return f"{value} should be a mapping of keys to values"
-        case "too_short":
-            return f"{value} should have at least {_count(item['ctx']['min_length'])}"
-        case "too_long":
-            return f"{value} should have at most {_count(item['ctx']['max_length'])}"
+        case "too_short" | "too_long":
+            # "Tuple should have at least 2 items after validation, not 1"
+            wanted = item["msg"].partition(" ")[2].partition(" after")[0]
+            return f"{value} {wanted}"
         case _:
             message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
             return f"{value} {message}" if message.startswith("should") else message
-
-
-def _count(items: int) -> str:
-    return f"{items} item" if items == 1 else f"{items} items"
 
 
 def nearest_key(path: KeyPath, sections: Sections) -> str:

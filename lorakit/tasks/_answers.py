@@ -123,10 +123,10 @@ def given_texts(value: object, where: str) -> Sequence[str]:
     """The accepted texts in a file of answers, where a single one is a text."""
     if isinstance(value, str):
         return [value]
-    is_list = isinstance(value, (list, tuple)) and len(value) > 0
-    if not is_list or not all(isinstance(text, str) for text in value):
+    texts = value if isinstance(value, (list, tuple)) else ()
+    if not texts or not all(isinstance(text, str) for text in texts):
         raise DataError(f"{where}: {value!r}; give a text, or a list of accepted texts")
-    return value
+    return texts
 
 
 def accepted_texts(example: Example) -> list[str]:

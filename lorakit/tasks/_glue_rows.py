@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
 from lorakit.errors import DataError
-from lorakit.files.tables import locate, rows
+from lorakit.files.tables import rows
 from lorakit.tasks._base import Data
 from lorakit.tasks._glue import VARIANTS, Variant
-from lorakit.tasks._published import PublishedData, warn_of_row_count
+from lorakit.tasks._published import PublishedData, data_folder, warn_of_row_count
 
 HUB = "nyu-mll/glue"
 
@@ -45,7 +44,9 @@ def _official_rows(
 ) -> Iterator[GlueRow]:
     """The rows of a file such as `CoLA/dev.tsv`."""
     is_test = split.startswith("test")
-    path = _official_file(variant, split, locate(folder))
+    home = data_folder(folder, f"{variant.folder}/")
+    inner = home / variant.folder
+    path = (inner if inner.is_dir() else home) / f"{split.replace('validation', 'dev')}.tsv"
     header = () if is_test else variant.tsv_header
     label_columns = () if is_test else (variant.tsv_label,)
     first_line = 1 if header else 2
@@ -60,15 +61,6 @@ def _official_rows(
         label = None if is_test else _official_label(variant, row[variant.tsv_label], where)
         yield GlueRow(where, line - first_line, texts, label)
     warn_of_row_count(str(path), split, total, variant.rows[split])
-
-
-def _official_file(variant: Variant, split: str, folder: Path) -> Path:
-    if not folder.is_dir():
-        raise DataError(f"data.path: no folder {folder}; give the one that holds {variant.folder}/")
-    inner = folder / variant.folder
-    if inner.is_dir():
-        folder = inner
-    return folder / f"{split.replace('validation', 'dev')}.tsv"
 
 
 def _official_label(variant: Variant, label: str, where: str) -> str | int:

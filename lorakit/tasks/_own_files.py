@@ -81,11 +81,16 @@ class OwnFiles(MetricTask, ABC):
         return self.primary_metric or metric_keys(self.metrics, self.compares)[0]
 
     def own_rows(
-        self, split: str, data: Data, columns: Sequence[str], answer: Sequence[str]
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """`file:line` and the columns of each row up to `data.limit`.
+        self,
+        split: str,
+        data: Data,
+        columns: Sequence[str],
+        answer: Sequence[str],
+        remarks: Remarks,
+    ) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """The id, `file:line` and the columns of each row up to `data.limit`.
 
-        answer: columns that may be missing in a test file.
+        answer: columns that may be missing in a test file. remarks: logged after the last row.
         """
         limit = data.limit_of(split, (self.train_split, *self.eval_splits, *self.test_splits))
         if data.path is not None or data.revision is not None:
@@ -100,8 +105,11 @@ class OwnFiles(MetricTask, ABC):
             found = rows(path, columns, optional=answer)
         else:
             found = rows(path, (*columns, *answer))
+        count = 0
         for line, row in take(found, limit):
-            yield f"{path}:{line}", row
+            yield f"{split}-{count}", f"{path}:{line}", row
+            count += 1
+        remarks.warn(count)
 
 
 class LabelledFiles(OwnFiles, ABC):
@@ -118,20 +126,17 @@ class LabelledFiles(OwnFiles, ABC):
 
     def read(self, split: str, data: Data) -> list[Example]:
         """Texts that are missing (a null, a NaN, an empty field) are empty, and the log says so."""
-        examples = []
         remarks = Remarks()
-        for index, (where, row) in enumerate(self.own_rows(split, data, self.text, [self.label])):
-            texts = [_text_or_empty(row, column, where) for column in self.text]
-            for column, text in zip(self.text, texts, strict=True):
+        examples = []
+        for id, where, row in self.own_rows(split, data, self.text, [self.label], remarks):
+            texts = []
+            for column in self.text:
+                is_missing = row[column] is None or row[column] != row[column]
+                text = "" if is_missing else text_of(row, column, where)
                 remarks.add_text(text, column, where)
+                texts.append(text)
             target = None
             if split not in self.test_splits or row.get(self.label) not in (None, ""):
                 target = self.target(row[self.label], where, remarks)
-            examples.append(Example(f"{split}-{index}", *texts, target=target, where=where))
-        remarks.warn(len(examples))
+            examples.append(Example(id, *texts, target=target, where=where))
         return examples
-
-
-def _text_or_empty(row: dict[str, Any], column: str, where: str) -> str:
-    value = row[column]
-    return "" if value is None or value != value else text_of(row, column, where)

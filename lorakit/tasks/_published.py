@@ -46,12 +46,7 @@ class PublishedData:
 
         DataError: what is missing, and where to download it.
         """
-        folder = locate(path)
-        if not folder.is_dir():
-            raise DataError(
-                f"data.path: no folder {folder}; give the one that holds {self._wanted}. "
-                f"{self.get_it}"
-            )
+        folder = data_folder(path, f"{self._wanted}. {self.get_it}")
         for home in self.homes:
             for layout in self.layouts:
                 if not any(_existing(folder / home / name) for name in layout.values()):
@@ -100,6 +95,14 @@ class PublishedData:
         """(where, row) of a split on the hub; `where` is for messages."""
         for number, row in enumerate(self.hub_table(split, revision)):
             yield f"{self.hub_name(split)} row {number}", row
+
+
+def data_folder(path: str, holds: str) -> Path:
+    """The folder that data.path names. DataError: it does not exist. holds: what is in it."""
+    folder = locate(path)
+    if not folder.is_dir():
+        raise DataError(f"data.path: no folder {folder}; give the one that holds {holds}")
+    return folder
 
 
 def warn_of_row_count(where: str, split: str, found: int, official: int, known: str = "") -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-MISSING = frozenset(("nan", "none", "null", "n/a", "<na>", "nat"))
+MISSING = frozenset("nan none null n/a <na> nat".split())
 """What programs write for a missing value."""
 SHOWN_PLACES = 3
 
@@ -29,12 +29,12 @@ class Remarks:
 
     def add_text(self, text: str, column: str, where: str) -> None:
         """Remark on a text that is empty, or that is a program's word for a missing value."""
-        stripped = text.strip()
-        if not stripped:
+        text = text.strip()
+        if not text:
             self.add(f"an empty text in column {column!r}", where)
-        elif stripped.lower() in MISSING:
-            what = f"the text {stripped!r} in column {column!r}"
-            self.add(f"{what}, as programs write a missing value", where)
+        elif text.lower() in MISSING:
+            what = f"the text {text!r} in column {column!r}, as programs write a missing value"
+            self.add(what, where)
 
     def add_label(self, written: Any, label: str, where: str) -> None:
         """Remark on a label: how it is written in the file, and how it is read."""
@@ -49,12 +49,11 @@ class Remarks:
         for label, forms in self.forms.items():
             # 1 and 1.0, for example, in a column that has gaps
             if len(forms) > 1:
-                written = [f"{form!r} ({where})" for form, where in forms.items()]
                 log.warning(
                     "the label %r is written in %d ways, which are read as one: %s",
                     label,
                     len(forms),
-                    ", ".join(written[:SHOWN_PLACES]),
+                    _shown([f"{form!r} ({where})" for form, where in forms.items()]),
                 )
         for alike in _alike(list(self.forms)):
             firsts = [f"{label!r} ({next(iter(self.forms[label].values()))})" for label in alike]

@@ -11,9 +11,9 @@ from pydantic import ConfigDict, Field, NonNegativeInt
 from lorakit.config import Config
 from lorakit.errors import DataError
 from lorakit.files.documents import validated
-from lorakit.files.tables import json_lines, listing, locate
+from lorakit.files.tables import json_lines, listing
 from lorakit.metrics._wikisql import AGGREGATES, OPERATORS, Query, Table, Value
-from lorakit.tasks._published import CONVERTED_DEFAULT, PublishedData
+from lorakit.tasks._published import CONVERTED_DEFAULT, PublishedData, data_folder
 
 NAMES = {"train": "train", "validation": "dev", "test": "test"}
 HOMES = ("", "data", "wikisql/data")
@@ -109,11 +109,7 @@ def read_sheets(split: str, path: str | None, revision: str | None) -> dict[str,
 
 
 def _home(path: str, split: str) -> Path:
-    folder = locate(path)
-    if not folder.is_dir():
-        raise DataError(
-            f"data.path: no folder {folder}; give the one that holds {NAMES[split]}.jsonl. {GET_IT}"
-        )
+    folder = data_folder(path, f"{NAMES[split]}.jsonl. {GET_IT}")
     for home in (folder / name for name in HOMES):
         if any(file for name in NAMES.values() for file in home.glob(f"{name}.*jsonl*")):
             return home

@@ -7,9 +7,9 @@ line, and a blank line. The summary follows without a space before it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, PositiveInt
 
@@ -101,12 +101,12 @@ class Samsum(MetricTask):
         limit = data.limit_of(split, tuple(ROWS))
         if data.path is None:
             source = PUBLISHED.hub_name(split)
-            entries = _hub_entries(split, data.revision)
+            found = PUBLISHED.hub_rows(split, data.revision)
         else:
             file = PUBLISHED.file(data.path, split)
             source = str(file)
-            entries = _csv_entries(file) if file.suffix == ".csv" else _json_entries(file)
-        chats = list(_chats(entries))
+            found = _file_rows(file)
+        chats = [_chat(validated(_SamsumEntry, row, where), where) for where, row in found]
         warn_of_row_count(source, split, len(chats), ROWS[split])
         _refuse_equal_ids(chats)
         # a dialogue that is too long is left out only here: every summary must be scored
@@ -115,24 +115,22 @@ class Samsum(MetricTask):
         return self._to_score(source, chats)[:limit]
 
     def _to_learn(self, source: str, chats: Sequence[Chat]) -> list[Example]:
-        spoken = [chat for chat in chats if chat.dialogue]
-        kept = [chat for chat in spoken if not self._is_too_long(chat)]
-        if len(spoken) < len(chats):
-            empty = next(chat for chat in chats if not chat.dialogue)
-            log.info(
-                "%s: %d without a dialogue left out (id %s)",
-                source,
-                len(chats) - len(spoken),
-                empty.id,
-            )
-        if len(kept) < len(spoken):
+        silent = [chat.id for chat in chats if not chat.dialogue]
+        if silent:
+            log.info("%s: %d without a dialogue left out (id %s)", source, len(silent), silent[0])
+        too_long = sum(map(self._is_too_long, chats))
+        if too_long:
             log.info(
                 "%s: %d dialogues of more than %s characters left out",
                 source,
-                len(spoken) - len(kept),
+                too_long,
                 self.max_dialogue_chars,
             )
-        return [Example(chat.id, chat.dialogue + BLANK_LINE, target=chat.summary) for chat in kept]
+        return [
+            Example(chat.id, chat.dialogue + BLANK_LINE, target=chat.summary)
+            for chat in chats
+            if chat.dialogue and not self._is_too_long(chat)
+        ]
 
     def _to_score(self, source: str, chats: Sequence[Chat]) -> list[Example]:
         shortened = sum(map(self._is_too_long, chats))
@@ -145,24 +143,26 @@ class Samsum(MetricTask):
                 len(chats),
                 self.max_dialogue_chars,
             )
-        examples = []
-        for chat in chats:
-            dialogue = chat.dialogue
-            if self._is_too_long(chat):
-                dialogue = self._beginning(dialogue)
-            references = (chat.summary,)
-            prompt = dialogue + BLANK_LINE
-            examples.append(Example(chat.id, prompt, target=chat.summary, references=references))
-        return examples
+        return [
+            Example(
+                chat.id,
+                self._beginning(chat) + BLANK_LINE,
+                target=chat.summary,
+                references=(chat.summary,),
+            )
+            for chat in chats
+        ]
 
     def _is_too_long(self, chat: Chat) -> bool:
         return self.max_dialogue_chars is not None and len(chat.dialogue) > self.max_dialogue_chars
 
-    def _beginning(self, dialogue: str) -> str:
-        """The first complete utterances that fit, or the part of the first one that fits."""
-        fits = dialogue[: self.max_dialogue_chars]
+    def _beginning(self, chat: Chat) -> str:
+        """The dialogue, or its first complete utterances that fit, or what fits of the first one."""
+        if not self._is_too_long(chat):
+            return chat.dialogue
+        fits = chat.dialogue[: self.max_dialogue_chars]
         complete = fits
-        if dialogue[len(fits)] != "\n":
+        if chat.dialogue[len(fits)] != "\n":
             complete = fits.rpartition("\n")[0]
         return (complete or fits).strip()
 
@@ -175,27 +175,20 @@ class Samsum(MetricTask):
         return _clean(given_text(output))
 
 
-def _hub_entries(split: str, revision: str | None) -> Iterator[tuple[str, _SamsumEntry]]:
-    for where, row in PUBLISHED.hub_rows(split, revision):
-        yield where, validated(_SamsumEntry, dict(row), where)
+def _file_rows(file: Path) -> Iterator[tuple[str, Any]]:
+    if file.suffix == ".csv":
+        for line, row in rows(file, COLUMNS):
+            yield f"{file}:{line}", row
+    else:
+        for i, row in enumerate(validated(list[Any], read_json(file), str(file))):
+            yield f"{file}: [{i}]", row
 
 
-def _csv_entries(file: Path) -> Iterator[tuple[str, _SamsumEntry]]:
-    for line, row in rows(file, COLUMNS):
-        yield f"{file}:{line}", _SamsumEntry(**row)
-
-
-def _json_entries(file: Path) -> Iterator[tuple[str, _SamsumEntry]]:
-    for i, entry in enumerate(validated(list[_SamsumEntry], read_json(file), str(file))):
-        yield f"{file}: [{i}]", entry
-
-
-def _chats(entries: Iterable[tuple[str, _SamsumEntry]]) -> Iterator[Chat]:
-    for where, entry in entries:
-        summary = _clean(entry.summary)
-        if not summary:
-            raise DataError(f"{where}: id {entry.id}: the summary is empty")
-        yield Chat(where, str(entry.id), _clean(entry.dialogue or ""), summary)
+def _chat(entry: _SamsumEntry, where: str) -> Chat:
+    summary = _clean(entry.summary)
+    if not summary:
+        raise DataError(f"{where}: id {entry.id}: the summary is empty")
+    return Chat(where, str(entry.id), _clean(entry.dialogue or ""), summary)
 
 
 def _refuse_equal_ids(chats: Sequence[Chat]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator, model_validator
@@ -17,16 +17,6 @@ from lorakit.tasks._template import Spans, columns_of, filled, is_column
 
 PROMPT_FIELDS = ("prompt", "completion", "references", "separator", "eos")
 """Fields that do not apply to chats: the chat template writes the complete text."""
-
-
-@dataclass
-class _PromptGroup:
-    """The rows with the same prompt. index, where: those of the first."""
-
-    index: int
-    where: str
-    given: Spans
-    accepted: list[str] = field(default_factory=list)
 
 
 class Text(OwnFiles):
@@ -91,18 +81,18 @@ class Text(OwnFiles):
         return self._to_score(split, data)
 
     def _chats(self, split: str, data: Data, column: str) -> list[Example]:
-        hidden = split in self.test_splits
-        examples = []
         remarks = Remarks()
-        for index, (where, row) in enumerate(self.own_rows(split, data, [column], ())):
-            turns, answer = turns_and_answer(row[column], f"{where}: column {column!r}", hidden)
+        examples = []
+        for id, where, row in self.own_rows(split, data, [column], (), remarks):
+            place = f"{where}: column {column!r}"
+            turns, answer = turns_and_answer(row[column], place, split in self.test_splits)
             if answer is not None and len(row[column]) > len(turns) + 1:
-                what = "turns after the assistant's last one, which are left out"
-                remarks.add(what, where)
+                remarks.add("turns after the assistant's last one, which are left out", where)
+            questions = [turn.text for turn in turns if turn.role != ASSISTANT]
             examples.append(
                 Example(
-                    f"{split}-{index}",
-                    next((turn.text for turn in reversed(turns) if turn.role != ASSISTANT), ""),
+                    id,
+                    questions[-1] if questions else "",
                     target=answer,
                     references=() if answer is None else (answer,),
                     turns=turns,
@@ -110,69 +100,48 @@ class Text(OwnFiles):
                     where=where,
                 )
             )
-        remarks.warn(len(examples))
         return examples
 
     def _to_learn(self, split: str, data: Data) -> list[Example]:
-        examples = []
         remarks = Remarks()
+        examples = []
         columns = columns_of(self.completion)
-        found = self.own_rows(split, data, columns_of(self.prompt), columns)
-        for index, (where, row) in enumerate(found):
-            self._remark(remarks, row, where)
-            prompt, given = self._prompt(row, where)
-            answer, target_given = filled(self.completion, row, where)
+        for id, where, row in self.own_rows(split, data, columns_of(self.prompt), columns, remarks):
+            example = self._example(id, row, where, remarks)
+            answer, given = filled(self.completion, row, where)
             if not answer.strip():  # only an end token would be trained
                 raise DataError(
                     f"{where}: column {columns[0]!r} is empty, so there is nothing to learn"
                 )
-            examples.append(
-                Example(
-                    f"{split}-{index}",
-                    prompt,
-                    target=answer,
-                    eos=self.eos,
-                    where=where,
-                    given=given,
-                    target_given=target_given,
-                )
-            )
-        remarks.warn(len(examples))
+            examples.append(replace(example, target=answer, target_given=given))
         return examples
 
-    def _remark(self, remarks: Remarks, row: dict[str, Any], where: str) -> None:
-        """An empty column of a template may be intended; the word for a missing value is not."""
+    def _example(self, id: str, row: dict[str, Any], where: str, remarks: Remarks) -> Example:
+        """The prompt of a row, without its answer."""
         for column in dict.fromkeys((*columns_of(self.prompt), *columns_of(self.completion))):
             value = row.get(column)
+            # an empty column of a template may be intended; the word for a missing value is not
             if isinstance(value, str) and value.strip():
                 remarks.add_text(value, column, where)
+        prompt, given = self._prompt(row, where)
+        return Example(id, prompt, eos=self.eos, where=where, given=given)
 
     def _to_score(self, split: str, data: Data) -> list[Example]:
-        columns = (self.references,) if self.references else columns_of(self.completion)
-        groups: dict[str, _PromptGroup] = {}
         remarks = Remarks()
-        count = 0
-        found = self.own_rows(split, data, columns_of(self.prompt), columns)
-        for index, (where, row) in enumerate(found):
-            count += 1
-            self._remark(remarks, row, where)
-            prompt, given = self._prompt(row, where)
-            accepted = groups.setdefault(prompt, _PromptGroup(index, where, given)).accepted
+        # by prompt; an example is that of the first row with its prompt
+        examples: dict[str, Example] = {}
+        accepted: dict[str, list[str]] = {}
+        columns = (self.references,) if self.references else columns_of(self.completion)
+        for id, where, row in self.own_rows(split, data, columns_of(self.prompt), columns, remarks):
+            example = self._example(id, row, where, remarks)
+            examples.setdefault(example.text, example)
+            answers = accepted.setdefault(example.text, [])
             if all(column in row for column in columns):  # otherwise the answers are hidden
-                answers = self._answers(row, where)
-                accepted.extend(answer for answer in answers if answer not in accepted)
-        remarks.warn(count)
+                found = self._answers(row, where)
+                answers.extend(answer for answer in found if answer not in answers)
         return [
-            Example(
-                f"{split}-{group.index}",
-                prompt,
-                target=group.accepted[0] if group.accepted else None,
-                references=tuple(group.accepted),
-                eos=self.eos,
-                where=group.where,
-                given=group.given,
-            )
-            for prompt, group in groups.items()
+            replace(example, target=answers[0] if answers else None, references=tuple(answers))
+            for example, answers in zip(examples.values(), accepted.values(), strict=True)
         ]
 
     def _answers(self, row: dict[str, Any], where: str) -> list[str]:

@@ -14,7 +14,7 @@ from zipfile import ZipFile
 import pytest
 
 from lorakit.metrics._meteor import data as nlg_data
-from lorakit.metrics._meteor.data import Data, look
+from lorakit.metrics._meteor.data import NlgData, look
 
 # phrases that mean the same, in both directions
 PARAPHRASES = [("near", "close to"), ("costs little", "is cheap")]
@@ -32,14 +32,10 @@ def no_data(monkeypatch) -> None:
 
 
 @pytest.fixture
-def small_data(tmp_path, monkeypatch) -> Data:
+def small_data(tmp_path, monkeypatch) -> NlgData:
     """A package whose tokeniser splits at spaces, and which knows a few words."""
     folder = tmp_path / "small"
-    data = Data(
-        folder / "pycocoevalcap" / nlg_data._METEOR,
-        folder / "pycocoevalcap" / nlg_data._PARAPHRASES,
-        folder / "pycocoevalcap" / nlg_data._TOKENIZER,
-    )
+    data = NlgData(*(folder / "pycocoevalcap" / file for file in nlg_data.FILES))
     for path in data:
         path.parent.mkdir(parents=True, exist_ok=True)
     with ZipFile(data.meteor, "w") as archive:
@@ -95,7 +91,7 @@ def field(name: int, kind: int, constant: int) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def real_data() -> Data:
+def real_data() -> NlgData:
     try:
         return look()
     except FileNotFoundError as missing:

@@ -10,7 +10,7 @@ import pytest
 
 from lorakit.metrics._meteor.ptb import Tokens, tokenize
 from lorakit.metrics.cider import Cider
-from lorakit.metrics.generation_eval import pieces, words
+from lorakit.metrics.generation_eval import lowered, words
 from lorakit.metrics.rouge_l import mean_rouge_l
 from lorakit.metrics.ter import edit_rate
 
@@ -78,7 +78,7 @@ def test_words_of_nltk(data):
         "'tis d'ye more'n ''a'' `b` ``c``",
     ]
     for text in texts:
-        assert words(pieces(text)) == tokenizer.tokenize(" ".join(pieces(text)))
+        assert words(lowered(text)) == tokenizer.tokenize(lowered(text))
 
 
 def test_where_nltk_splits_sentences_makes_no_difference():
@@ -87,7 +87,7 @@ def test_where_nltk_splits_sentences_makes_no_difference():
     rows = Path(__file__).parent.parent / "assets" / "scorers" / "rows.jsonl"
     lines = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
     for text in [text for line in lines for text in (line["output"], *line["references"])]:
-        found = pieces(text)
+        found = lowered(text).split()
         whole = tokenizer.tokenize(" ".join(found))
         for i in range(1, len(found)):
             parts = (" ".join(found[:i]), " ".join(found[i:]))

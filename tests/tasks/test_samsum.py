@@ -172,7 +172,7 @@ ROW = '{"id": "1", "summary": "s", "dialogue": "d"}'
     [
         ("test.json", "[", r"test.json:1: not JSON"),
         ("test.json", "{}", r"test.json: Input should be a valid list, found {}"),
-        ("test.json", f'[{ROW}, {{"id": "2"}}]', r"test.json: \[1\].dialogue: Field required"),
+        ("test.json", f'[{ROW}, {{"id": "2"}}]', r"test.json: \[1\]: dialogue: Field required"),
         ("test.json", f"[{ROW}, {ROW}]", r"test.json: \[1\]: id '1' .*test.json: \[0\]"),
         (
             "test.json",

@@ -17,28 +17,29 @@ from lorakit.errors import MetricError
 
 log = logging.getLogger(__name__)
 
-_INSTALL = '`pip install "lorakit[nlg]"`'
-_METEOR = "meteor/meteor-1.5.jar"
-_PARAPHRASES = "meteor/data/paraphrase-en.gz"
-_TOKENIZER = "tokenizer/stanford-corenlp-3.4.1.jar"
+FILES = (
+    "meteor/meteor-1.5.jar",
+    "meteor/data/paraphrase-en.gz",
+    "tokenizer/stanford-corenlp-3.4.1.jar",
+)
 
 
-class Data(NamedTuple):
-    """Where the files are."""
+class NlgData(NamedTuple):
+    """Where the files are, in the order of `FILES`."""
 
     meteor: Path
     paraphrases: Path
     tokenizer: Path
 
 
-def find(otherwise: str) -> Data | None:
+def find(otherwise: str) -> NlgData | None:
     """Where the files are; None, with a warning, where one is missing. otherwise: the consequence,
     which the warning says."""
-    try:
+    missing = missing_nlg_data()
+    if missing is None:
         return look()
-    except FileNotFoundError as missing:
-        log.warning("%s: %s; %s", missing, otherwise, _INSTALL)
-        return None
+    log.warning("%s: %s", otherwise, missing)
+    return None
 
 
 def missing_nlg_data() -> str | None:
@@ -47,13 +48,13 @@ def missing_nlg_data() -> str | None:
     try:
         look()
     except FileNotFoundError as missing:
-        return f"{missing}; {_INSTALL}"
+        return f'{missing}; `pip install "lorakit[nlg]"`'
     return None
 
 
-def look() -> Data:
+def look() -> NlgData:
     """Where the files are. FileNotFoundError: the package or one of the files is missing."""
-    return Data(_file(_METEOR), _file(_PARAPHRASES), _file(_TOKENIZER))
+    return NlgData(*map(_file, FILES))
 
 
 def _file(path: str) -> Path:
@@ -61,9 +62,8 @@ def _file(path: str) -> Path:
     if spec is None:
         raise FileNotFoundError("the package pycocoevalcap is not installed")
     places = [Path(place) / path for place in spec.submodule_search_locations or ()]
-    for file in places:
-        if file.is_file():
-            return file
+    for file in filter(Path.is_file, places):
+        return file
     looked = ", ".join(map(str, places))
     raise FileNotFoundError(f"the package pycocoevalcap does not have {path} (looked for {looked})")
 

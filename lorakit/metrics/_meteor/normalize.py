@@ -16,22 +16,15 @@ ANYWHERE, BEFORE_NUMBER = 1, 2
 # letters of western Europe, of Cyrillic, and of phonetic writing
 _LETTER = "A-Za-z\xc0-\xd6\xd8-\xf6\xf8-\u017e\u0400-\u0527\ua640-\ua66e\ua67e-\ua697\u1d00-\u1d7f"
 _ALONE = re.compile(rf"[^0-9{_LETTER} \t\n\x0b\f\r.'`,\-‘’]")
-_DOTS = re.compile(r"\.{2,}")
-_COMMAS = [
-    re.compile("([^0-9]),([^0-9])"),
-    re.compile("([0-9]),([^0-9])"),
-    re.compile("([^0-9]),([0-9])"),
-]
-_APOSTROPHES = [
-    (re.compile(f"([^{_LETTER}])'([^{_LETTER}])"), r"\1 ' \2"),
-    (re.compile(f"([^{_LETTER}0-9])'([{_LETTER}])"), r"\1 ' \2"),
-    (re.compile(f"([{_LETTER}])'([^{_LETTER}])"), r"\1 ' \2"),
-    (re.compile(f"([{_LETTER}])'([{_LETTER}])"), r"\1 '\2"),
-    (re.compile("([0-9])'(s)"), r"\1 '\2"),
-]
+_APOSTROPHES = {
+    f"([^{_LETTER}])'([^{_LETTER}])": r"\1 ' \2",
+    f"([^{_LETTER}0-9])'([{_LETTER}])": r"\1 ' \2",
+    f"([{_LETTER}])'([^{_LETTER}])": r"\1 ' \2",
+    f"([{_LETTER}])'([{_LETTER}])": r"\1 '\2",
+    "([0-9])'(s)": r"\1 '\2",
+}
 _HYPHEN = re.compile(f"([0-9{_LETTER}.])-([0-9{_LETTER}])")
 _ANY_LETTER = re.compile(f"[{_LETTER}]")
-_BETWEEN = re.compile(r"[ \t\n\f\r]+")
 _WIDE_SPACES = re.compile("[ \u2000-\u200a\u202f\u205f\u3000\xa0]+")
 # what Java's trim removes
 _CONTROLS = "".join(map(chr, range(33)))
@@ -40,26 +33,25 @@ _CONTROLS = "".join(map(chr, range(33)))
 def words(line: str, abbreviations: Mapping[str, int]) -> list[str]:
     """The words of a line. abbreviations: without full stop -> `ANYWHERE` or `BEFORE_NUMBER`."""
     line = _ALONE.sub(r" \g<0> ", f" {line.strip(_CONTROLS)} ")
-    line = _DOTS.sub(r" \g<0> ", line)
-    for comma in _COMMAS:
-        line = comma.sub(r"\1 , \2", line)
+    line = re.sub(r"\.{2,}", r" \g<0> ", line)
+    for comma in ("([^0-9]),([^0-9])", "([0-9]),([^0-9])", "([^0-9]),([0-9])"):
+        line = re.sub(comma, r"\1 , \2", line)
     line = re.sub("[`‘’]", "'", line)
     line = re.sub("[“”]|''", ' " ', line)
     line = line.replace("–", "-").replace("--", "-")
     line = _HYPHEN.sub(r"\1 \2", line)
-    for apostrophe, apart in _APOSTROPHES:
-        line = apostrophe.sub(apart, line)
-    line = " ".join(_full_stops(_split(line), abbreviations))
+    for apostrophe, apart in _APOSTROPHES.items():
+        line = re.sub(apostrophe, apart, line)
+    found = _split(line)
+    following = [*found[1:], ""]
+    line = " ".join(
+        _full_stop(word, then, abbreviations) for word, then in zip(found, following, strict=False)
+    )
     return _split(_WIDE_SPACES.sub(" ", line).strip(_CONTROLS).lower())
 
 
 def _split(line: str) -> list[str]:
-    return [word for word in _BETWEEN.split(line) if word]
-
-
-def _full_stops(found: list[str], abbreviations: Mapping[str, int]) -> list[str]:
-    pairs = zip(found, [*found[1:], ""], strict=False)
-    return [_full_stop(word, then, abbreviations) for word, then in pairs]
+    return re.findall(r"[^ \t\n\f\r]+", line)
 
 
 def _full_stop(word: str, then: str, abbreviations: Mapping[str, int]) -> str:

@@ -14,7 +14,7 @@ from itertools import islice
 
 from lorakit.errors import MetricError
 from lorakit.metrics._meteor.class_file import string_constants
-from lorakit.metrics._meteor.data import Data, entry
+from lorakit.metrics._meteor.data import NlgData, entry
 from lorakit.metrics._meteor.ptb_lexer import Automaton, lines, unpacked
 
 # what pycocoevalcap's PTBTokenizer drops. It asks for lower case, so brackets are -lrb- and stay
@@ -75,7 +75,9 @@ class Tokens:
         return name if self.exact else f"{name}_approx"
 
 
-def tokenize(data: Data | None, predictions: Sequence[str], references: list[list[str]]) -> Tokens:
+def tokenize(
+    data: NlgData | None, predictions: Sequence[str], references: list[list[str]]
+) -> Tokens:
     """The tokens of both sides. data: None for approximate ones. MetricError: the data cannot be
     read."""
     texts = [*predictions, *(text for accepted in references for text in accepted)]
@@ -88,7 +90,7 @@ def tokenize(data: Data | None, predictions: Sequence[str], references: list[lis
     )
 
 
-def official(data: Data, texts: Sequence[str]) -> list[list[str]]:
+def official(data: NlgData, texts: Sequence[str]) -> list[list[str]]:
     """CoreNLP's tokens of each text. MetricError: its tables cannot be read, or a token spans two
     texts."""
     text = "".join(f"{_LINE_ENDS.sub(' ', text)}\n" for text in texts)
@@ -101,7 +103,7 @@ def official(data: Data, texts: Sequence[str]) -> list[list[str]]:
 
 
 @lru_cache(maxsize=1)
-def _automaton(data: Data) -> Automaton:
+def _automaton(data: NlgData) -> Automaton:
     return unpacked(string_constants(entry(data.tokenizer, _LEXER)))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lorakit.errors import MetricError
-from lorakit.metrics._meteor.data import Data, entry
+from lorakit.metrics._meteor.data import NlgData, entry
 from lorakit.metrics._meteor.normalize import read_abbreviations
 from lorakit.metrics._meteor.porter2 import stem
 from lorakit.metrics._meteor.ptb_lexer import java_units
@@ -168,10 +168,10 @@ def phrases(words: list[str]) -> list[list[int]]:
 
 
 @lru_cache(maxsize=1)
-def tables(data: Data) -> Tables:
+def tables(data: NlgData) -> Tables:
     return Tables(data.meteor)
 
 
 @lru_cache(maxsize=1)
-def paraphrases(data: Data) -> Paraphrases:
+def paraphrases(data: NlgData) -> Paraphrases:
     return Paraphrases(data.paraphrases)
