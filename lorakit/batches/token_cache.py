@@ -1,24 +1,22 @@
 """The token cache: examples that were tokenised once, in a file named by a digest of their content.
 
-A file is an archive of NumPy arrays with checksums: each of the tokenizer's fields as one row of
-numbers, and the end of each example in it. It is written under a temporary name and renamed, and
-may be deleted at any time.
+A file is compressed JSON, whose format has a checksum: for each example the tokenizer's fields and
+the trained tokens. It is written under a temporary name and renamed, and may be deleted at any time.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import logging
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
-from itertools import accumulate, chain
 from pathlib import Path
-from typing import TYPE_CHECKING
-from zipfile import BadZipFile
 
 from filelock import FileLock, Timeout
 
@@ -26,9 +24,6 @@ from lorakit.batches.encode import Encoded, encode, log_truncated, numeric_targe
 from lorakit.batches.tokenizer import Tokenizer
 from lorakit.disk import sync
 from lorakit.tasks import Data, Example, Head
-
-if TYPE_CHECKING:
-    import numpy as np
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +50,7 @@ def encode_cached(
         key = cache_key(examples, tokenizer, head, data)
     if key is None:
         return encode_now()
-    file = cache_folder() / f"{key}.npz"
+    file = cache_folder() / f"{key}.json.gz"
     found = _read(file, examples)
     if found is None:
         return _encode_and_store(file, examples, encode_now)
@@ -120,18 +115,11 @@ def cache_key(
 
 def _write(file: Path, encoded: Sequence[Encoded]) -> None:
     """OSError: the disk is full, for example. An incomplete file is removed."""
-    import numpy as np
-
-    rows = {name: [item.inputs[name] for item in encoded] for name in encoded[0].inputs}
-    rows["trains"] = [list(item.trains) for item in encoded]
-    arrays = {}
-    for name, lists in rows.items():
-        arrays[f"{name}.ends"] = np.fromiter(accumulate(map(len, lists)), np.int64, len(lists))
-        arrays[f"{name}.values"] = np.fromiter(chain.from_iterable(lists), np.int32)
+    rows = [(item.inputs, list(item.trains)) for item in encoded]
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as out:
-            np.savez(out, **arrays)
+        # the lowest level: most numbers are those of masks, and compress well in any case
+        temporary.write_bytes(gzip.compress(json.dumps(rows).encode(), 1, mtime=0))
         # on the disk before it gets its name: a power cut must not leave half a file
         sync(temporary)
         temporary.replace(file)
@@ -143,30 +131,14 @@ def _read(file: Path, examples: Sequence[Example]) -> list[Encoded] | None:
     """None: the file does not exist, or it is damaged, which is logged."""
     if not file.is_file():
         return None
-    import numpy as np
-
     try:
-        with np.load(file) as held:
-            return _unpacked(dict(held), examples)
-    except (BadZipFile, EOFError, OSError, ValueError, KeyError) as error:
+        rows = json.loads(gzip.decompress(file.read_bytes()))
+        return [
+            Encoded(e.id, inputs, numeric_target(e), trains)
+            for e, (inputs, trains) in zip(examples, rows, strict=True)
+        ]
+    except (EOFError, OSError, ValueError, TypeError, zlib.error) as error:
         log.warning("%s is damaged (%s): its examples are tokenised again", file, error)
         with suppress(OSError):
             file.unlink()
         return None
-
-
-def _unpacked(arrays: dict[str, np.ndarray], examples: Sequence[Example]) -> list[Encoded]:
-    """ValueError: the arrays are not those of the examples."""
-    rows: dict[str, list[list[int]]] = {}
-    for name in (key.removesuffix(".ends") for key in arrays if key.endswith(".ends")):
-        ends: list[int] = arrays[f"{name}.ends"].tolist()
-        values: list[int] = arrays[f"{name}.values"].tolist()
-        if len(ends) != len(examples):
-            raise ValueError(f"{len(ends)} examples for {len(examples)}")
-        rows[name] = [values[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
-    trains = rows.pop("trains")
-    inputs = [dict(zip(rows, parts, strict=True)) for parts in zip(*rows.values(), strict=True)]
-    return [
-        Encoded(e.id, fields, numeric_target(e), labels)
-        for e, fields, labels in zip(examples, inputs, trains, strict=True)
-    ]

@@ -116,14 +116,13 @@ def _example(
     text = " ".join(question.text.split())
     if not text:
         raise DataError(f"{question.where}: an empty question")
-    columns = (question.query.column, *(column for column, _, _ in question.query.conditions))
-    highest = max(map(int, columns))
-    if highest >= len(sheet.header):
+    try:
+        sql = to_sql(with_names(question.query, sheet.header))
+    except KeyError as column:
         raise DataError(
-            f"{question.where}: column {highest} of table {question.table}, "
+            f"{question.where}: column {column} of table {question.table}, "
             f"which has {len(sheet.header)}"
-        )
-    sql = to_sql(with_names(question.query, sheet.header))
+        ) from None
     references: tuple[str, ...] = ()
     if source:
         about: dict[str, Any] = {"table": question.table, "columns": sheet.header}

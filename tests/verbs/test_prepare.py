@@ -81,7 +81,7 @@ def test_what_is_read_again_is_what_was_encoded(rows, head, tokenizer, monkeypat
             list(c.trains),
         )
         assert (b.length, b.trained) == (c.length, c.trained)
-    assert [f.suffix for f in cache.iterdir() if not f.name.endswith(".lock")] == [".npz"]
+    assert [f.suffix for f in cache.iterdir() if not f.name.endswith(".lock")] == [".gz"]
 
 
 def test_everything_that_decides_the_tokens_is_in_the_key(tokenizer):
@@ -116,7 +116,7 @@ def test_everything_that_decides_the_tokens_is_in_the_key(tokenizer):
 def test_a_damaged_file_is_made_anew(harm, tokenizer, monkeypatch, cache, caplog):
     calls, data = counted(monkeypatch), Data(max_length=8)
     good = token_cache.encode_cached(examples(), tokenizer(), Head.CLASSIFICATION, data)
-    (file,) = cache.glob("*.npz")
+    (file,) = cache.glob("*.json.gz")
     held = file.read_bytes()
     file.write_bytes(
         {
@@ -164,7 +164,7 @@ def test_what_was_prepared_trains_without_network(
     assert done.code == 0, done.err
     assert done.json["rows"] == {"train": 32, "validation": 8}
     assert done.json["weights"] == ["model.safetensors"]
-    assert list(cache.glob("*.npz"))
+    assert list(cache.glob("*.json.gz"))
     calls = counted(monkeypatch)
     done = lorakit_cli("train", recipe, *few, "--runs", tmp_path, "--json")
     assert done.code == 0, done.err
