@@ -14,6 +14,8 @@ from lorakit.recipe.source import KeyPath, Mark, Marks
 
 Sections = Mapping[str, type[BaseModel]]
 """Dotted prefix ("", "method", "train" ...) -> the model whose fields are the keys there."""
+PLUGINS = (("method",), ("task",))
+"""Sections whose fields depend on their name."""
 MAX_PROBLEMS = 100
 """Problems that are described; of more, the number is given."""
 MAX_VALUE_CHARACTERS = 80
@@ -26,17 +28,12 @@ def listing(what: str, problems: Sequence[str]) -> str:
     return f"{what}: {len(problems)} problems\n" + "\n".join(f"  {problem}" for problem in problems)
 
 
-def describe(
-    error: ValidationError, prefix: KeyPath, marks: Marks, sections: Sections
-) -> list[str]:
-    """A line for each problem of a pydantic error, in the order of the file.
-
-    prefix: where the validated part is in the recipe.
-    """
+def describe(error: ValidationError, marks: Marks, sections: Sections) -> list[str]:
+    """A line for each problem of a pydantic error."""
     items = error.errors(include_url=False)
     found: dict[KeyPath, Any] = {}
     for item in items[:MAX_PROBLEMS]:
-        found.setdefault((*prefix, *_keys_of(item)), item)
+        found.setdefault(tuple(_keys_of(item)), item)
     lines = [
         _line(path, _sentence(item, path, sections), marks)
         for path, item in found.items()
@@ -75,6 +72,9 @@ def _is_consequence(kind: str, path: KeyPath, found: Iterable[KeyPath]) -> bool:
 
 
 def _line(path: KeyPath, text: str, marks: Marks) -> str:
+    if path in PLUGINS:
+        # it is the name that is wrong or missing
+        return f"{mark_of((*path, 'name'), marks)}: {path[0]}: {text}"
     if path:
         return f"{mark_of(path, marks)}: {'.'.join(path)}: {text}"
     # a problem of the complete recipe: the sentence begins with the key that it is about

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -21,9 +22,11 @@ from pydantic import (
 )
 
 from lorakit.config import Config
-from lorakit.methods import Method
+from lorakit.errors import RecipeError
+from lorakit.methods import Method, methods
 from lorakit.models import Model
-from lorakit.tasks import Data, Head, Task
+from lorakit.registry import Registry
+from lorakit.tasks import Data, Head, Task, tasks
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
@@ -171,14 +174,39 @@ class BaseSpec(NamedTuple):
     """One for each output of a classification head, in their order."""
 
 
+def named(section: Any) -> Any:
+    """A section that may be given by its name alone: `method: full` is `{name: full}`."""
+    return {"name": section} if isinstance(section, str) else section
+
+
+def plugin_class(registry: Registry[Any], name: str) -> type[BaseModel]:
+    """The class of `glue/mrpc` is that of `glue`. RecipeError: nothing has this name."""
+    return registry.get(name.split("/")[0])
+
+
+def _plugin_of(registry: Registry[Any]) -> BeforeValidator:
+    """Plain values become the class that their name names."""
+
+    def plugin(section: Any) -> Any:
+        section = named(section)
+        if not isinstance(section, dict):
+            return section
+        name = section.get("name")
+        if not isinstance(name, str):
+            raise RecipeError(f"give its name, one of {', '.join(registry.names())}")
+        return plugin_class(registry, name).model_validate(section)
+
+    return BeforeValidator(plugin)
+
+
 class Recipe(Config):
     """A point in methods x tasks x models, with numbers."""
 
     about: str = ""
     """One line for `lorakit recipes list`."""
-    task: SerializeAsAny[Task]
-    model: Model
-    method: SerializeAsAny[Method]
+    task: Annotated[SerializeAsAny[Task], _plugin_of(tasks)]
+    model: Annotated[Model, BeforeValidator(named)]
+    method: Annotated[SerializeAsAny[Method], _plugin_of(methods)]
     data: Data = Data()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
@@ -237,9 +265,6 @@ def _plain(config: BaseModel) -> dict[str, Any]:
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a recipe file, with an alternative for each method and task."""
-    from lorakit.methods import methods
-    from lorakit.tasks import tasks
-
     schema = Recipe.model_json_schema()
     definitions = schema["$defs"]
     for key, registry in (("method", methods), ("task", tasks)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -9,13 +11,12 @@ from pydantic import BaseModel, ValidationError
 from lorakit.errors import RecipeError
 from lorakit.methods import methods
 from lorakit.models import Model
-from lorakit.recipe.problems import Sections, describe, listing, mark_of
-from lorakit.recipe.schema import Decode, Evaluate, Expect, Recipe, Train
+from lorakit.recipe.problems import describe, listing
+from lorakit.recipe.schema import Decode, Evaluate, Expect, Recipe, Train, named, plugin_class
 from lorakit.recipe.source import Marks
-from lorakit.registry import Registry
 from lorakit.tasks import Data, tasks
 
-SECTIONS: Sections = {
+SECTIONS: dict[str, type[BaseModel]] = {
     "": Recipe,
     "model": Model,
     "data": Data,
@@ -24,54 +25,22 @@ SECTIONS: Sections = {
     "decode": Decode,
     "expect": Expect,
 }
-PLUGINS: dict[str, Registry[Any]] = {"method": methods, "task": tasks}
-"""Sections whose fields depend on their name."""
 
 
 def validate(data: dict[str, Any], marks: Marks) -> Recipe:
     """Plain data to a `Recipe`. RecipeError: everything that is wrong with it."""
-    problems: list[str] = []
-    sections = dict(SECTIONS)
-    built = dict(data)
-    broken = set()
-    for key in ("method", "task", "model"):
-        if isinstance(built.get(key), str):
-            built[key] = {"name": built[key]}  # `method: full` means `method: {name: full}`
-    for key, registry in PLUGINS.items():
-        if not isinstance(built.get(key), dict):
-            continue
-        try:
-            sections[key] = _class_of(key, registry, built[key], marks)
-            built[key] = sections[key].model_validate(built[key])
-        except ValidationError as error:
-            problems += describe(error, (key,), marks, sections)
-            broken.add(key)
-        except RecipeError as error:
-            problems.append(str(error))
-            broken.add(key)
     try:
-        # without a broken section this fails too: both are required
-        return Recipe.model_validate({k: v for k, v in built.items() if k not in broken})
+        return Recipe.model_validate(data)
     except ValidationError as error:
-        for line in describe(error, (), marks, sections):
-            # a broken section was left out here, and has been described above
-            if not any(f": {key}: " in line for key in broken):
-                problems.append(line)
-    raise RecipeError(listing(_file_of(marks), problems))
+        problems = describe(error, marks, SECTIONS | dict(_plugin_sections(data)))
+        raise RecipeError(listing(_file_of(marks), problems)) from None
 
 
-def _class_of(
-    key: str, registry: Registry[Any], value: dict[str, Any], marks: Marks
-) -> type[BaseModel]:
-    """The method or task that a section names."""
-    where = f"{mark_of((key, 'name'), marks)}: {key}"
-    name = value.get("name")
-    if not isinstance(name, str):
-        raise RecipeError(f"{where}: give its name, one of {', '.join(registry.names())}")
-    try:
-        return registry.get(name.split("/")[0])
-    except RecipeError as error:
-        raise RecipeError(f"{where}: {error}") from None
+def _plugin_sections(data: dict[str, Any]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """The classes of the method and the task, where their names are known."""
+    for key, registry in (("method", methods), ("task", tasks)):
+        with suppress(RecipeError, TypeError, LookupError):
+            yield key, plugin_class(registry, named(data[key])["name"])
 
 
 def _file_of(marks: Marks) -> str:
