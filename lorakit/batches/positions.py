@@ -19,14 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TABLES = frozenset(
-    (
-        "position_embeddings",
-        "position_embedding",
-        "embed_positions",
-        "wpe",
-        "positions_embed",
-        "pos_embeddings",
-    )
+    "position_embeddings position_embedding embed_positions wpe positions_embed pos_embeddings".split()
 )
 """Names of a table with one row per position. Tables for two-dimensional layouts have other names
 (`x_position_...`)."""
@@ -67,24 +60,22 @@ def most_tokens(config: Any) -> int | None:
     outline = _outline(config)
     if outline is None:
         return stated
-    modules = [(name.rpartition(".")[2], module) for name, module in outline.named_modules()]
-    rows = [_usable_rows(module) for name, module in modules if name in TABLES]
-    rows = [number for number in rows if number is not None]
+    limits = [stated]
+    is_relative = False
+    for path, module in outline.named_modules():
+        name = path.rpartition(".")[2]
+        is_relative |= name in RELATIVE
+        weight = getattr(module, "weight", None)
+        if name in TABLES and weight is not None and weight.ndim == 2:
+            limits.append(weight.shape[0] - _reserved_rows(module))
     # a model may have both: then the table is the limit
-    if not rows and any(name in RELATIVE for name, _ in modules):
-        return None
-    return min([stated, *rows])
+    return None if is_relative and len(limits) == 1 else min(limits)
 
 
-def _usable_rows(table: nn.Module) -> int | None:
-    """Rows for tokens: RoBERTa's start after the row of the padding, OPT's and BART's after
-    `offset` others. None: the module is not a table."""
-    weight = getattr(table, "weight", None)
-    if weight is None or weight.ndim != 2:
-        return None
+def _reserved_rows(table: nn.Module) -> int:
+    """RoBERTa's tokens start after the row of the padding, OPT's and BART's after `offset`."""
     padding = getattr(table, "padding_idx", None)
-    reserved = getattr(table, "offset", None) or (0 if padding is None else padding + 1)
-    return weight.shape[0] - reserved
+    return getattr(table, "offset", None) or (0 if padding is None else padding + 1)
 
 
 def _outline(config: Any) -> nn.Module | None:

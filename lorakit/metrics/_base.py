@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from typing import Literal
 
 from lorakit.errors import DataError
@@ -100,11 +100,7 @@ def metric(facts: Facts) -> Callable[[Compute], Metric]:
     one text in each reference that is a list. It may return a plain dictionary of values instead;
     `lorakit compare` cannot resample the examples of such a metric.
     """
-
-    def declare(compute: Compute) -> Metric:
-        return Metric(facts, compute)
-
-    return declare
+    return partial(Metric, facts)
 
 
 def accepted_texts(references: References) -> list[list[str]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import mul
 
 from lorakit.metrics._base import Facts, metric
 from lorakit.metrics._statistics import Sums
@@ -36,7 +37,7 @@ def _correlation(sums: Sequence[float]) -> float:
 
 
 def _product(a: Sequence[float], b: Sequence[float]) -> float:
-    return sum(x * y for x, y in zip(a, b, strict=True))
+    return sum(map(mul, a, b))
 
 
 PLUGIN = matthews

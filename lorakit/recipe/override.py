@@ -19,17 +19,9 @@ from lorakit.recipe.source import (
 )
 
 COMMAND_LINE = Mark("command line")
-SAME_SETTING = (
-    "data.path",
-    "data.revision",
-    "seeds",
-    "train.micro_batch_size",
-    "train.checkpoint",
-    "train.skip_bad_steps",
-    "evaluate.batch_size",
-    "start_from",
-    "about",
-    "model.id",
+SAME_SETTING = tuple(
+    "data.path data.revision seeds train.micro_batch_size train.checkpoint train.skip_bad_steps "
+    "evaluate.batch_size start_from about model.id".split()
 )
 """Keys that do not change the setting that the published scores belong to."""
 PLUGINS = ("method", "task", "model")
@@ -114,7 +106,7 @@ def _drop_expectations(data: dict[str, Any], touched: set[KeyPath]) -> list[Note
     changed = [key for key in keys if not key.startswith(("expect", *SAME_SETTING))]
     if not changed or not isinstance(expect, dict):
         return []
-    sections = {key.split(".")[0] for key in changed}
+    sections = {key.partition(".")[0] for key in changed}
     if not sections.isdisjoint(PLUGINS):
         for key in ("sites", "trainable"):
             if ("expect", key) not in touched:

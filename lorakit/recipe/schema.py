@@ -179,8 +179,14 @@ def named(section: Any) -> Any:
     return {"name": section} if isinstance(section, str) else section
 
 
-def plugin_class(registry: Registry[Any], name: str) -> type[BaseModel]:
-    """The class of `glue/mrpc` is that of `glue`. RecipeError: nothing has this name."""
+def plugin_class(registry: Registry[Any], section: dict[str, Any]) -> type[BaseModel]:
+    """The class that a section names; that of `glue/mrpc` is `glue`'s.
+
+    RecipeError: the section does not give a name, or nothing has it.
+    """
+    name = section.get("name")
+    if not isinstance(name, str):
+        raise RecipeError(f"give its name, one of {', '.join(registry.names())}")
     return registry.get(name.split("/")[0])
 
 
@@ -189,12 +195,9 @@ def _plugin_of(registry: Registry[Any]) -> BeforeValidator:
 
     def plugin(section: Any) -> Any:
         section = named(section)
-        if not isinstance(section, dict):
-            return section
-        name = section.get("name")
-        if not isinstance(name, str):
-            raise RecipeError(f"give its name, one of {', '.join(registry.names())}")
-        return plugin_class(registry, name).model_validate(section)
+        if isinstance(section, dict):
+            return plugin_class(registry, section).model_validate(section)
+        return section
 
     return BeforeValidator(plugin)
 

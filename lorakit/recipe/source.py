@@ -36,7 +36,7 @@ class Mark:
 Marks = dict[KeyPath, Mark]
 
 MAX_BYTES = 8_000_000
-MAX_TOKENS = 40_000
+MAX_EVENTS = 20_000
 """A recipe has hundreds, a study of a thousand cells 20,000, a run with 13,000 labels 40,000."""
 MAX_DEPTH = 30
 """Levels of nesting; a recipe has four. PyYAML needs time that grows with the square of this."""
@@ -44,18 +44,6 @@ MAX_COMMENT_COLUMNS = 2_000
 """Longer lines are not searched for a comment: the search runs once for each value of the line."""
 MAX_NUMBER_CHARACTERS = 100
 """The regular expression of a number needs time that grows with the square of this."""
-_OPENING = (
-    yaml.FlowSequenceStartToken,
-    yaml.FlowMappingStartToken,
-    yaml.BlockSequenceStartToken,
-    yaml.BlockMappingStartToken,
-)
-_CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
-_REFUSED = {
-    yaml.TagToken: "tags (!)",
-    yaml.AnchorToken: "anchors (&)",
-    yaml.AliasToken: "aliases (*)",
-}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NUMBER = re.compile(r"[-+]?(\d[\d_]*)?\.?\d+([eE][-+]?\d+)?|[-+]?\d[\d_]*\.([eE][-+]?\d+)?")
 _COMMENT = re.compile(r"(?:^|\s)#\s?(.*)$")
@@ -121,16 +109,17 @@ def parse_yaml(text: str, file: str) -> tuple[Any, Marks]:
 
 def _refuse_unsupported(text: str, file: str) -> None:
     depth = 0
-    for number, token in enumerate(yaml.scan(text, Loader=yaml.SafeLoader)):
-        where = f"{file}:{token.start_mark.line + 1}"
-        if type(token) in _REFUSED:
+    for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+        where = f"{file}:{event.start_mark.line + 1}"
+        if getattr(event, "anchor", None) or getattr(event, "tag", None):
             raise RecipeError(
-                f"{where}: {_REFUSED[type(token)]} are not supported in a recipe; "
+                f"{where}: tags (!), anchors (&) and aliases (*) are not supported in a recipe; "
                 "quote the value if it is meant as text"
             )
-        if number == MAX_TOKENS:
+        if number == MAX_EVENTS:
             raise RecipeError(f"{where}: this is not a recipe: too long")
-        depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise RecipeError(f"{where}: this is not a recipe: nested too deeply")
 

@@ -39,8 +39,10 @@ def validate(data: dict[str, Any], marks: Marks) -> Recipe:
 def _plugin_sections(data: dict[str, Any]) -> Iterator[tuple[str, type[BaseModel]]]:
     """The classes of the method and the task, where their names are known."""
     for key, registry in (("method", methods), ("task", tasks)):
-        with suppress(RecipeError, TypeError, LookupError):
-            yield key, plugin_class(registry, named(data[key])["name"])
+        section = named(data.get(key))
+        if isinstance(section, dict):
+            with suppress(RecipeError):
+                yield key, plugin_class(registry, section)
 
 
 def _file_of(marks: Marks) -> str:

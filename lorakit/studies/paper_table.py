@@ -166,7 +166,7 @@ def load_paper_table(name: str) -> tuple[PaperTable, Marks]:
     try:
         table = PaperTable.model_validate(data)
     except ValidationError as error:
-        raise _invalid(marks, describe(error, (), marks, sections)) from None
+        raise _invalid(marks, describe(error, marks, sections)) from None
     problems = list(_cross_problems(table, marks))
     if problems:
         raise _invalid(marks, problems)
@@ -179,7 +179,7 @@ def load_base(name: str) -> StandIn:
     try:
         return StandIn.model_validate(data)
     except ValidationError as error:
-        raise _invalid(marks, describe(error, (), marks, {"": StandIn})) from None
+        raise _invalid(marks, describe(error, marks, {"": StandIn})) from None
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> RecipeError:

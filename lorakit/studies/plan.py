@@ -111,7 +111,7 @@ def _validate(data: Mapping[str, Any], marks: Marks) -> Study:
         parts = {f"where.{i}": Where for i in range(len(data.get("where") or ()))}
         sections: dict[str, type[BaseModel]] = {"": Study, **parts}
         sections["slurm"] = Slurm
-        problems = describe(error, (), marks, sections)
+        problems = describe(error, marks, sections)
     raise RecipeError(listing(mark_of((), marks).file, problems))
 
 

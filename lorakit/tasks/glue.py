@@ -42,11 +42,7 @@ class Glue(MetricTask):
 
     @property
     def variant(self) -> Variant:
-        return VARIANTS[self._config]
-
-    @property
-    def _config(self) -> str:
-        return self.name.removeprefix("glue/")
+        return VARIANTS[self.name.removeprefix("glue/")]
 
     @property
     def head(self) -> Head:  # type: ignore[override]
@@ -83,7 +79,7 @@ class Glue(MetricTask):
         """Ids are `<split>-<row>`, counted from 0; a malformed row that is skipped counts too."""
         return [
             Example(f"{split}-{row.index}", *row.texts, target=self._target(split, row))
-            for row in glue_rows(self._config, split, data)
+            for row in glue_rows(self.name.removeprefix("glue/"), split, data)
         ]
 
     def _target(self, split: str, row: GlueRow) -> int | float | None:

@@ -89,16 +89,13 @@ class MnliCausal(MetricTask):
 
     def _example(self, split: str, row: GlueRow) -> Example:
         id = f"{split}-{row.index}"
-        prompt = self._prompt(*row.texts)
+        premise, hypothesis = map(str.strip, row.texts)
+        yes, maybe, no = self.words
+        prompt = f"{premise}\nQuestion: {hypothesis} {yes}, {no}, or {maybe}?\nAnswer:"
         if split in self.test_splits:
             return Example(id, prompt)
         word = self.choices[label_index(row.label, NAMES, row.where)]
         return Example(id, prompt, target=word, references=(word,))
-
-    def _prompt(self, premise: str, hypothesis: str) -> str:
-        yes, maybe, no = self.words
-        question = f"{hypothesis.strip()} {yes}, {no}, or {maybe}?"
-        return f"{premise.strip()}\nQuestion: {question}\nAnswer:"
 
     def to_prediction(self, output: Sequence[float] | str) -> str:
         """The label of the highest of three log-likelihoods (the first of equal ones), or the label

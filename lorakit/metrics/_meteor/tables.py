@@ -114,19 +114,16 @@ class Paraphrases:
         """Phrase -> its paraphrases, in the order of the file, where both are among `phrases`."""
         import numpy as np
 
-        known = np.unique(np.fromiter(phrases, np.int64))
+        asked = np.unique(np.fromiter(phrases, np.int64))
+        begins = np.searchsorted(self._phrases, asked, "left").tolist()
+        ends = np.searchsorted(self._phrases, asked, "right").tolist()
+        known = set(asked.tolist())
         found: Related = {}
-        if not len(known):
-            return found
-        low = np.searchsorted(self._phrases, known, "left")
-        counts = np.searchsorted(self._phrases, known, "right") - low
-        begin = np.cumsum(counts) - counts
-        others = self._others[np.repeat(low - begin, counts) + np.arange(counts.sum())]
-        place = np.minimum(np.searchsorted(known, others), len(known) - 1)
-        kept = known[place] == others
-        owners = np.repeat(known, counts)[kept].tolist()
-        for phrase, other in zip(owners, others[kept].tolist(), strict=True):
-            found.setdefault(phrase, []).append(other)
+        for phrase, begin, end in zip(asked.tolist(), begins, ends, strict=True):
+            # most phrases are not in the table
+            if begin < end:
+                others = self._others[begin:end].tolist()
+                found[phrase] = [other for other in others if other in known]
         return found
 
 
