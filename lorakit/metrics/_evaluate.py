@@ -11,16 +11,18 @@ from typing import Any
 import evaluate
 from datasets import Features, List, Value
 
-from lorakit.metrics import facts_of, metrics
+from lorakit.metrics import Compared, facts_of, metrics
 
-_FEATURES = {
-    "labels": [Features({"predictions": Value("int64"), "references": Value("int64")})],
-    "numbers": [Features({"predictions": Value("float64"), "references": Value("float64")})],
-    "texts": [
-        Features({"predictions": Value("string"), "references": List(Value("string"))}),
-        Features({"predictions": Value("string"), "references": Value("string")}),
-    ],
-}
+_DTYPES = {"labels": "int64", "numbers": "float64", "texts": "string"}
+
+
+def _features(compared: Compared) -> Features | list[Features]:
+    value = Value(_DTYPES[compared])
+    plain = Features({"predictions": value, "references": value})
+    if compared != "texts":
+        return plain
+    # a text may have several references
+    return [Features({"predictions": value, "references": List(value)}), plain]
 
 
 class _Wrapped(evaluate.Metric):
@@ -28,12 +30,11 @@ class _Wrapped(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         name = self.config_name
-        features = _FEATURES[facts_of(name).of]
         return evaluate.MetricInfo(
             description=metrics.get(name).__doc__ or name,
             citation="",
             inputs_description=f"predictions, references: {facts_of(name).of}",
-            features=features if len(features) > 1 else features[0],  # type: ignore[arg-type]
+            features=_features(facts_of(name).of),  # type: ignore[arg-type]
         )
 
     def _compute(

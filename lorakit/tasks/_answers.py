@@ -56,12 +56,10 @@ def given_label(value: object, labels: Sequence[str], where: str) -> int:
     name = label_name(value)
     if name in labels:
         return labels.index(name)
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not _is_whole(name):
-        return label_index(value, labels, where)
-    if any(_is_whole(label) for label in labels):
-        return label_index(name, labels, where)
-    return label_index(int(name), labels, where)
+    is_number = isinstance(value, Real) and not isinstance(value, bool) and _is_whole(name)
+    if is_number and not any(map(_is_whole, labels)):
+        return label_index(int(name), labels, where)
+    return label_index(name if is_number else value, labels, where)
 
 
 def _is_whole(name: str) -> bool:

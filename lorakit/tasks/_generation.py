@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -66,10 +67,6 @@ class Generation(MetricTask, ABC):
     @property
     def scored_by(self) -> tuple[str, ...]:
         return (self.metric, *self.also)
-
-    @property
-    def primary(self) -> str:
-        return "bleu"
 
     def expected_rows(self) -> Mapping[str, int]:
         """Examples: pairs of context and text in training, contexts in evaluation."""
@@ -163,20 +160,14 @@ def _pairs(split: str, rows: Iterable[ContextRow]) -> list[Example]:
 def _contexts(split: str, rows: Iterable[ContextRow]) -> list[Example]:
     """References in the order of the file. Equal ones are kept, because NIST and CIDEr count
     them."""
-    firsts: dict[str, tuple[int, ContextRow]] = {}
-    accepted: dict[str, list[str]] = {}
+    examples: dict[str, Example] = {}
     for number, row in enumerate(rows):
-        if row.texts:
-            firsts.setdefault(row.context, (number, row))
-            accepted.setdefault(row.context, []).extend(row.texts)
-    return [
-        Example(
-            f"{split}-{number}",
-            context,
-            target=f" {accepted[context][0]}",
-            references=tuple(accepted[context]),
-            group=row.group,
-            eos=True,
+        if not row.texts:
+            continue
+        new = Example(
+            f"{split}-{number}", row.context, target=f" {row.texts[0]}", group=row.group, eos=True
         )
-        for context, (number, row) in firsts.items()
-    ]
+        first = examples.setdefault(row.context, new)
+        references = (*first.references, *row.texts)
+        examples[row.context] = replace(first, references=references)
+    return list(examples.values())

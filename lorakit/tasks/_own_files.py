@@ -78,7 +78,7 @@ class OwnFiles(MetricTask, ABC):
 
     @property
     def primary(self) -> str:
-        return self.primary_metric or metric_keys(self.metrics, self.compares)[0]
+        return self.primary_metric or super().primary
 
     def own_rows(
         self,
@@ -99,8 +99,7 @@ class OwnFiles(MetricTask, ABC):
                 f"fixed layout; the files of the task {self.name!r} are task.train, "
                 "task.validation and task.test"
             )
-        files = {"train": self.train, "validation": self.validation, "test": self.test or ""}
-        path = locate(files[split])
+        path = locate(getattr(self, split))
         if split in self.test_splits:  # a test file may come without answers
             found = rows(path, columns, optional=answer)
         else:

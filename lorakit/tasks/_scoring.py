@@ -34,6 +34,10 @@ class MetricTask(Task, ABC):
         """Names of the metrics, the one that the paper reports first."""
 
     @property
+    def primary(self) -> str:
+        return facts_of(self.scored_by[0]).keys[0]
+
+    @property
     def answers(self) -> tuple[str, ...]:
         """The labels that answers name, if the metrics compare labels."""
         return self.labels

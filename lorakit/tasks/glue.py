@@ -15,7 +15,7 @@ from lorakit.tasks._answers import finite_number, label_index
 from lorakit.tasks._base import Data, Example, Head, Prediction
 from lorakit.tasks._glue import LEFT_OUT, VARIANTS, Variant
 from lorakit.tasks._glue_rows import GlueRow, glue_rows
-from lorakit.tasks._scoring import MetricTask, metric_keys
+from lorakit.tasks._scoring import MetricTask
 
 SUBMISSION_SUFFIX = {"test_matched": "-m", "test_mismatched": "-mm"}
 
@@ -67,10 +67,6 @@ class Glue(MetricTask):
     @property
     def scored_by(self) -> tuple[str, ...]:
         return self.variant.metrics
-
-    @property
-    def primary(self) -> str:
-        return metric_keys(self.scored_by, self.compares)[0]
 
     def expected_rows(self) -> Mapping[str, int]:
         return self.variant.rows

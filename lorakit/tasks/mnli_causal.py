@@ -72,10 +72,6 @@ class MnliCausal(MetricTask):
         return MNLI.metrics
 
     @property
-    def primary(self) -> str:
-        return "accuracy"
-
-    @property
     def protocol(self) -> str:
         choices = ", ".join(map(repr, self.choices))
         return f"accuracy of the likeliest of {choices} after the prompt, log p summed"

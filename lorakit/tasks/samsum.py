@@ -80,10 +80,6 @@ class Samsum(MetricTask):
         return ("rouge",)
 
     @property
-    def primary(self) -> str:
-        return "rouge1"
-
-    @property
     def protocol(self) -> str:
         official = facts_of("rouge").protocol
         if self.tokenize is None:

@@ -128,21 +128,15 @@ class Text(OwnFiles):
 
     def _to_score(self, split: str, data: Data) -> list[Example]:
         remarks = Remarks()
-        # by prompt; an example is that of the first row with its prompt
         examples: dict[str, Example] = {}
-        accepted: dict[str, list[str]] = {}
         columns = (self.references,) if self.references else columns_of(self.completion)
         for id, where, row in self.own_rows(split, data, columns_of(self.prompt), columns, remarks):
-            example = self._example(id, row, where, remarks)
-            examples.setdefault(example.text, example)
-            answers = accepted.setdefault(example.text, [])
+            new = self._example(id, row, where, remarks)
+            first = examples.setdefault(new.text, new)
             if all(column in row for column in columns):  # otherwise the answers are hidden
-                found = self._answers(row, where)
-                answers.extend(answer for answer in found if answer not in answers)
-        return [
-            replace(example, target=answers[0] if answers else None, references=tuple(answers))
-            for example, answers in zip(examples.values(), accepted.values(), strict=True)
-        ]
+                accepted = tuple(dict.fromkeys((*first.references, *self._answers(row, where))))
+                examples[new.text] = replace(first, target=accepted[0], references=accepted)
+        return list(examples.values())
 
     def _answers(self, row: dict[str, Any], where: str) -> list[str]:
         column = self.references or self.completion

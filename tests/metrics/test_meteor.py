@@ -86,16 +86,16 @@ def test_the_module_that_matches(output, reference, module, small_data):
 def test_the_alignment_with_fewest_chunks():
     # the second `a` goes with `b`, though the first one is as good a match
     places = [[Match(0, 1, 0, 1, EXACT), Match(0, 1, 2, 3, EXACT)], [Match(1, 2, 3, 4, EXACT)]]
-    assert [match.other for match in align(places, 4)] == [2, 3]
-    assert chunks(align(places, 4)) == 1
+    assert [match.other for match in align(places)] == [2, 3]
+    assert chunks(align(places)) == 1
 
 
 def test_a_single_word_of_another_form_adds_no_cover():
     # so nothing speaks for it but that a path with it is tried first
     both = [[Match(0, 1, 0, 1, STEM), Match(0, 1, 1, 2, STEM)]]
-    assert align(both, 2) in ([], [both[0][0]])
+    assert align(both) in ([], [both[0][0]])
     phrase = [[Match(0, 2, 0, 2, PARAPHRASE), Match(0, 1, 0, 1, EXACT)], []]
-    assert len(align(phrase, 2)) == 1
+    assert len(align(phrase)) == 1
 
 
 @pytest.mark.parametrize(

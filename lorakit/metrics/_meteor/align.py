@@ -13,9 +13,8 @@ alignment is found, so they are reproduced here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import chain
 from operator import itemgetter
-from typing import Any
 
 from lorakit.metrics._meteor.match import EXACT, Match, Places
 
@@ -23,22 +22,22 @@ BEAM = 40
 # the three criteria as one number: cover, chunks, distance
 _COVER, _CHUNK = 1 << 48, 1 << 32
 _COST = itemgetter(0)
-_Path = tuple[int, int, int, int, int, Any]
+_Path = tuple[int, int, int, int, int, tuple[Match, ...]]
 """The cost; the next word of the reference that no match has passed; where the last match ends in
 the output, or -1 after a chunk; the words of the reference that are taken, as bits; those of the
-output; and a linked list of the matches, the last one first."""
+output; and the matches."""
 _Option = tuple[Match, int, int, int, int]
 """A match, its words in the reference as bits, its words in the output, the cost that it saves, and
 its distance."""
 
 
-def align(places: Places, words: int) -> list[Match]:
-    """The matches that count, in the order of the reference. words: the number in the output."""
+def align(places: Places) -> list[Match]:
+    """The matches that count, in the order of the reference."""
     options = [[_option(match) for match in some] for some in places]
-    fixed = {j: options[j][0] for j in _certain(places, words)}
+    fixed = _certain(options)
     used = sum(option[1] for option in fixed.values())
     other_used = sum(option[2] for option in fixed.values())
-    paths: list[_Path] = [(0, 0, -1, used, other_used, None)]
+    paths: list[_Path] = [(0, 0, -1, used, other_used, ())]
     for current, some in enumerate(options):
         continued: list[_Path] = []
         for path in _best(paths):
@@ -50,13 +49,7 @@ def align(places: Places, words: int) -> list[Match]:
                 certain = fixed[current]
                 continued.append(_with(path, certain, path[0] + certain[4]))
         paths = continued
-    ended = [(_ended(path), path[5]) for path in _best(paths)]
-    found = []
-    chosen = min(ended, key=_COST)[1]
-    while chosen:
-        match, chosen = chosen
-        found.append(match)
-    return found[::-1]
+    return list(min(_best(paths), key=_ended)[5])
 
 
 def _ended(path: _Path) -> int:
@@ -71,20 +64,19 @@ def _best(paths: list[_Path]) -> list[_Path]:
     return paths[:BEAM]
 
 
-def _certain(places: Places, words: int) -> Iterator[int]:
-    """The places of matches that are the only ones for all their words."""
-    covered, other_covered = [0] * len(places), [0] * words
-    for some in places:
-        for start, end, other, other_end, _ in some:
-            for j in range(start, end):
-                covered[j] += 1
-            for i in range(other, other_end):
-                other_covered[i] += 1
-    for j, some in enumerate(places):
-        if len(some) == 1:
-            start, end, other, other_end, _ = some[0]
-            if {*covered[start:end], *other_covered[other:other_end]} == {1}:
-                yield j
+def _certain(options: list[list[_Option]]) -> dict[int, _Option]:
+    """Place -> the match there, if it is the only one for all its words."""
+    taken = other_taken = shared = other_shared = 0
+    for _, bits, other_bits, _, _ in chain.from_iterable(options):
+        shared |= taken & bits
+        taken |= bits
+        other_shared |= other_taken & other_bits
+        other_taken |= other_bits
+    return {
+        j: some[0]
+        for j, some in enumerate(options)
+        if len(some) == 1 and not (some[0][1] & shared or some[0][2] & other_shared)
+    }
 
 
 def _option(match: Match) -> _Option:
@@ -116,7 +108,7 @@ def _with(path: _Path, option: _Option, cost: int) -> _Path:
     cost -= cover
     if match[2] != last >= 0:
         cost += _CHUNK
-    return cost, match[1], match[3], used | bits, other_used | other_bits, (match, chosen)
+    return cost, match[1], match[3], used | bits, other_used | other_bits, (*chosen, match)
 
 
 def chunks(found: list[Match]) -> int:

@@ -21,25 +21,9 @@ from lorakit.metrics._meteor.ptb_lexer import Automaton, lines, unpacked
 _DROPPED = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split())
 _LEXER = "edu/stanford/nlp/process/PTBLexer.class"
 # for the approximation: characters that CoreNLP replaces, and its tokens in the order of trial
-_LETTERS = str.maketrans(
-    {
-        "£": "#",
-        "€": "$",
-        "’": "'",
-        "‘": "'",
-        "“": "'",
-        "”": "'",
-        '"': "'",
-        "–": "-",
-        "—": "-",
-        "…": ".",
-        "(": " -lrb- ",
-        ")": " -rrb- ",
-        "[": " -lsb- ",
-        "]": " -rsb- ",
-        "{": " -lcb- ",
-        "}": " -rcb- ",
-    }
+_LETTERS = str.maketrans('£€’‘“”"–—…', "#$'''''--.")
+_LETTERS |= str.maketrans(
+    {"(": " -lrb- ", ")": " -rrb- ", "[": " -lsb- ", "]": " -rsb- ", "{": " -lcb- ", "}": " -rcb- "}
 )
 _TOKEN = re.compile(
     r"""

@@ -41,7 +41,7 @@ def counts(output: Text, reference: Text, related: Related) -> Counts:
         [word.function for word in output.known],
         [word.function for word in reference.known],
     )
-    matched = align(matches(output, reference, related), len(output.known))
+    matched = align(matches(output, reference, related))
     modules = [0] * (4 * len(MODULES))
     for match in matched:
         spans = functions[0][match.other : match.other_end], functions[1][match.start : match.end]
