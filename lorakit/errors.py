@@ -27,7 +27,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 class LorakitError(Exception):
@@ -127,3 +127,10 @@ def shown(value: object, most: int = 60) -> str:
     """A value for a message: what Python writes for it, up to a number of characters."""
     text = repr(value)
     return text if len(text) <= most else f"{text[:most]} ..."
+
+
+def first_of(texts: Sequence[str], most: int) -> str:
+    """The first texts for a message, and the number of the others."""
+    rest = len(texts) - most
+    more = f" and {rest} more" if rest > 0 else ""
+    return ", ".join(texts[:most]) + more

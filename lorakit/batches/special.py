@@ -172,11 +172,11 @@ def warn_of_special_tokens(examples: Sequence[Example], tokenizer: Tokenizer, he
 def _name_in_data(special: SpecialTokens, e: Example, head: Head) -> str | None:
     """The first special token in the example's data."""
     if head is not Head.CAUSAL:
-        return special.within(e.text) or special.within(e.pair or "")
-    if e.turns:
+        texts = [e.text, e.pair or ""]
+    elif e.turns:
         turns = (*e.turns, Turn(ASSISTANT, str(e.target or "")))
         texts = [turn.text for turn in turns if special.marked_turn(turn) != turn.text]
     else:
         texts = [e.text[a:b] for a, b in e.given]
         texts += [str(e.target)[a:b] for a, b in e.target_given]
-    return next((name for text in texts if (name := special.within(text))), None)
+    return next(filter(None, map(special.within, texts)), None)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorakit.errors import DataError, did_you_mean
+from lorakit.errors import DataError, did_you_mean, first_of
 from lorakit.files.documents import parse_json
 from lorakit.files.packed import raw_lines
 
@@ -94,10 +94,7 @@ def take(rows: Iterable[NumberedRow], limit: int | None) -> Iterator[NumberedRow
 def listing(folder: Path, most: int = 12) -> str:
     """The first names in a folder, for an error message."""
     names = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir())
-    if not names:
-        return "nothing"
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
+    return first_of(names, most) or "nothing"
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -24,6 +24,7 @@ from lorakit.metrics._statistics import Means, Statistics, Weighted
 from lorakit.metrics._tokens import Ngrams, count_ngrams
 
 N, SIGMA = 4, 6.0
+Weights = dict[tuple[str, ...], float]
 PROTOCOL = (
     "CIDEr-D of MS-COCO captions (e2e-metrics 1b9c4d8), idf from these references, tokens as for "
     "ROUGE-L"
@@ -69,9 +70,9 @@ def _each(tokens: Tokens, least: int) -> list[float]:
     for accepted in references:
         examples.update(set().union(*accepted))
 
-    def vector(ngrams: Ngrams) -> list[dict[tuple[str, ...], float]]:
+    def vector(ngrams: Ngrams) -> list[Weights]:
         """N-gram -> its weight, for each n."""
-        weights: list[dict[tuple[str, ...], float]] = [{} for _ in range(N)]
+        weights: list[Weights] = [{} for _ in range(N)]
         for ngram, times in ngrams.items():
             idf = math.log(len(references) / max(least, examples[ngram]))
             weights[len(ngram) - 1][ngram] = times * idf
@@ -92,7 +93,7 @@ def _ngrams(tokens: list[str]) -> Ngrams:
     return count_ngrams(" ".join(tokens).split(), N)
 
 
-def _cosine(output: Sequence[dict], reference: Sequence[dict]) -> float:
+def _cosine(output: Sequence[Weights], reference: Sequence[Weights]) -> float:
     """The mean of s_n, without its factor for the lengths."""
     cosines = 0.0
     for weights, others in zip(output, reference, strict=True):
@@ -106,7 +107,7 @@ def _cosine(output: Sequence[dict], reference: Sequence[dict]) -> float:
     return cosines / N
 
 
-def _norm(weights: dict[tuple[str, ...], float]) -> float:
+def _norm(weights: Weights) -> float:
     return math.sqrt(sum(weight**2 for weight in weights.values()))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from numbers import Integral, Real
 
-from lorakit.errors import DataError, TrainingError, did_you_mean
+from lorakit.errors import DataError, TrainingError, did_you_mean, first_of
 from lorakit.tasks._base import Example
 
 WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+\.0+")
@@ -135,6 +135,4 @@ def accepted_texts(example: Example) -> list[str]:
 
 
 def _shown(labels: Sequence[str]) -> str:
-    names = ", ".join(repr(name) for name in labels[:SHOWN_LABELS])
-    rest = len(labels) - SHOWN_LABELS
-    return f"{names} and {rest} more" if rest > 0 else names
+    return first_of([repr(name) for name in labels], SHOWN_LABELS)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from lorakit.errors import first_of
+
 log = logging.getLogger(__name__)
 
 MISSING = frozenset("nan none null n/a <na> nat".split())
@@ -45,15 +47,22 @@ class Remarks:
     def warn(self, rows: int) -> None:
         """Log a warning for each kind of oddity, with the first places."""
         for what, places in self.places.items():
-            log.warning("%d of %d rows have %s (%s)", len(places), rows, what, _shown(places))
+            log.warning(
+                "%d of %d rows have %s (%s)",
+                len(places),
+                rows,
+                what,
+                first_of(places, SHOWN_PLACES),
+            )
         for label, forms in self.forms.items():
             # 1 and 1.0, for example, in a column that has gaps
             if len(forms) > 1:
+                written = [f"{form!r} ({where})" for form, where in forms.items()]
                 log.warning(
                     "the label %r is written in %d ways, which are read as one: %s",
                     label,
                     len(forms),
-                    _shown([f"{form!r} ({where})" for form, where in forms.items()]),
+                    first_of(written, SHOWN_PLACES),
                 )
         for alike in _alike(list(self.forms)):
             firsts = [f"{label!r} ({next(iter(self.forms[label].values()))})" for label in alike]
@@ -72,9 +81,3 @@ def _alike(labels: Sequence[str]) -> list[list[str]]:
             plain = str(float(plain))
         groups.setdefault(plain, []).append(label)
     return [group for group in groups.values() if len(group) > 1]
-
-
-def _shown(places: Sequence[str]) -> str:
-    rest = len(places) - SHOWN_PLACES
-    more = f" and {rest} more" if rest > 0 else ""
-    return ", ".join(places[:SHOWN_PLACES]) + more

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lorakit.errors import RecipeError
 from lorakit.metrics import Compared, Weighted, attempt, facts_of, joined, metrics, say_poor
@@ -62,8 +62,7 @@ class MetricTask(Task, ABC):
         A metric that finds too few tokens in the references warns in the log. DataError: nothing to
         score, different lengths, or an answer that is not of the task's form.
         """
-        said = self._metric_input("prediction", predictions)
-        right = self._metric_input("reference", references)
+        said, right = self._comparable(predictions, references)
         scores: dict[str, float] = {}
         for name in self.scored_by:
             options = self._options(name)
@@ -79,8 +78,7 @@ class MetricTask(Task, ABC):
 
         Metrics that read the texts with a model are left out.
         """
-        said = self._metric_input("prediction", predictions)
-        right = self._metric_input("reference", references)
+        said, right = self._comparable(predictions, references)
         parts = []
         for name in self.scored_by:
             if not facts_of(name).model:
@@ -88,18 +86,22 @@ class MetricTask(Task, ABC):
                 parts.append((part, facts_of(name).printed))
         return joined(*parts)
 
-    def _metric_input(self, side: str, given: Given) -> list:
+    def _comparable(self, predictions: Given, references: Given) -> tuple[list[Any], list[Any]]:
         """Label numbers, finite values or texts. DataError: something else was given."""
-        return [self._comparable(side, value, f"{side} {i}") for i, value in enumerate(given)]
+        said_as = self._label_or_number
+        right_as = self._label_or_number
+        if self.compares == "texts":
+            said_as = given_text
+            right_as = given_texts
+        return (
+            [said_as(value, f"prediction {i}") for i, value in enumerate(predictions)],
+            [right_as(value, f"reference {i}") for i, value in enumerate(references)],
+        )
 
-    def _comparable(self, side: str, value: Prediction | list[str], where: str) -> object:
+    def _label_or_number(self, value: object, where: str) -> int | float:
         if self.compares == "labels":
             return given_label(value, self.answers, where)
-        if self.compares == "numbers":
-            return finite_number(value, where)
-        if side == "prediction":
-            return given_text(value, where)
-        return given_texts(value, where)
+        return finite_number(value, where)
 
     def _options(self, name: str) -> dict[str, str]:
         """The keyword arguments of a metric: the tokenizer, if the task has one."""

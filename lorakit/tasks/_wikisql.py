@@ -103,9 +103,12 @@ def read_sheets(split: str, path: str | None, revision: str | None) -> dict[str,
     if path is None:
         return _read_hub(split, revision)[1]
     file = official_file(_home(path, split), split, "tables")
-    found = ((f"{file}:{number}", row) for number, row in json_lines(file))
-    entries = [(where, validated(_TableEntry, row, where)) for where, row in found]
-    return {entry.id: _sheet(entry, where) for where, entry in entries}
+    found = {}
+    for number, row in json_lines(file):
+        where = f"{file}:{number}"
+        entry = validated(_TableEntry, row, where)
+        found[entry.id] = _sheet(entry, where)
+    return found
 
 
 def _home(path: str, split: str) -> Path:

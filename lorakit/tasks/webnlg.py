@@ -27,17 +27,9 @@ GET_IT = (
     "examples/NLG/data/webnlg_challenge_2017"
 )
 
-SEEN = (
-    "Airport",
-    "Astronaut",
-    "Building",
-    "City",
-    "ComicsCharacter",
-    "Food",
-    "Monument",
-    "SportsTeam",
-    "University",
-    "WrittenWork",
+SEEN = tuple(
+    "Airport Astronaut Building City ComicsCharacter Food Monument SportsTeam University "
+    "WrittenWork".split()
 )
 """Categories of the training set, as the reference code lists them."""
 UNSEEN = ("Artist", "Athlete", "CelestialBody", "MeanOfTransportation", "Politician")
