@@ -155,17 +155,13 @@ class _CausalWriter:
         Some tokenizers end every text, but the prompt continues. An end token that is in the text
         itself is intended.
         """
-        found = self.tokenizer(text)
-        ids = list(found["input_ids"])
+        ids = list(self.tokenizer(text)["input_ids"])
         end = self.tokenizer.eos_token_id
-        if not found.encodings:  # a slow tokenizer does not say which tokens are from the text
-            own = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-            added = _count_at_end(ids, end) - _count_at_end(own, end)
-            return ids[: len(ids) - max(added, 0)]
-        owners = found.sequence_ids(0)
-        while ids and ids[-1] == end and owners[len(ids) - 1] is None:
-            ids.pop()
-        return ids
+        if ids[-1:] != [end]:
+            return ids
+        own = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        added = _count_at_end(ids, end) - _count_at_end(own, end)
+        return ids[: len(ids) - max(added, 0)]
 
     def _completion(self, example: Example) -> list[int]:
         marked = self.special.marked(str(example.target), example.target_given)

@@ -88,9 +88,8 @@ def _related(here: Text, there: Text, related: Related) -> Iterable[tuple[int, i
     for at, some in enumerate(here.phrases):
         for length, phrase in enumerate(some, start=1):
             for other in related.get(phrase, ()):
-                if other in places:
-                    for place, words in places[other]:
-                        yield at, length, place, words
+                for place, words in places.get(other, ()):
+                    yield at, length, place, words
 
 
 def _places(pairs: Iterable[tuple]) -> dict:
