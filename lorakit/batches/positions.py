@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TABLES = frozenset(
-    "position_embeddings position_embedding embed_positions wpe positions_embed pos_embeddings".split()
+    "position_embeddings position_embedding embed_positions wpe positions_embed "
+    "pos_embeddings".split()
 )
 """Names of a table with one row per position. Tables for two-dimensional layouts have other names
 (`x_position_...`)."""

@@ -1,7 +1,8 @@
 """The token cache: examples that were tokenised once, in a file named by a digest of their content.
 
 A file is compressed JSON, whose format has a checksum: for each example the tokenizer's fields and
-the trained tokens. It is written under a temporary name and renamed, and may be deleted at any time.
+the trained tokens. It is written under a temporary name and renamed, and may be deleted at any
+time.
 """
 
 from __future__ import annotations

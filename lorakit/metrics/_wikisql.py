@@ -59,7 +59,7 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class SqlTable:
     """Column types, `text` or `real`, and the cells."""
 
     types: tuple[str, ...]
@@ -91,7 +91,7 @@ def same_result(
     predictions: Sequence[Query | None],
     references: Sequence[Query],
     names: Sequence[str],
-    tables: Mapping[str, Table],
+    tables: Mapping[str, SqlTable],
 ) -> list[bool]:
     """For each example, whether prediction and reference give the same rows, in order, on the table
     of that name.
@@ -115,7 +115,7 @@ def same_result(
     return hits
 
 
-def result(query: Query, table: Table, base: sqlite3.Connection) -> list[Value | None] | None:
+def result(query: Query, table: SqlTable, base: sqlite3.Connection) -> list[Value | None] | None:
     """The rows of the query, in the table's order; None where it fails or takes too long.
 
     base: `opened(table)`.
@@ -165,7 +165,7 @@ def _bound(value: Value, kind: str) -> Value:
         return float(_NUMBER.findall(text)[0])
 
 
-def opened(table: Table) -> sqlite3.Connection:
+def opened(table: SqlTable) -> sqlite3.Connection:
     """A read-only database in memory with the table as `content`: columns col0, col1, ..., text in
     lower case."""
     base = sqlite3.connect(":memory:", isolation_level=None)

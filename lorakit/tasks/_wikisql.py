@@ -12,7 +12,7 @@ from lorakit.config import Config
 from lorakit.errors import DataError
 from lorakit.files.documents import validated
 from lorakit.files.tables import json_lines, listing
-from lorakit.metrics._wikisql import AGGREGATES, OPERATORS, Query, Table, Value
+from lorakit.metrics._wikisql import AGGREGATES, OPERATORS, Query, SqlTable, Value
 from lorakit.tasks._published import CONVERTED_DEFAULT, PublishedData, data_folder
 
 NAMES = {"train": "train", "validation": "dev", "test": "test"}
@@ -45,7 +45,7 @@ class Sheet(NamedTuple):
     """A table: its column names (None: unknown), and its content, if that is known."""
 
     header: list[str | None]
-    content: Table | None
+    content: SqlTable | None
 
 
 class _OpenConfig(Config):
@@ -160,7 +160,7 @@ def _sheet(entry: _TableEntry, where: str) -> Sheet:
     types = tuple(str(kind) for kind in entry.types)
     rows = tuple(tuple(row) for row in entry.rows)
     try:
-        return Sheet(entry.header, Table(types, rows))
+        return Sheet(entry.header, SqlTable(types, rows))
     except DataError as error:
         raise DataError(f"{where}: table {entry.id}: {error}") from None
 

@@ -153,7 +153,7 @@ class Samsum(MetricTask):
         return self.max_dialogue_chars is not None and len(chat.dialogue) > self.max_dialogue_chars
 
     def _beginning(self, chat: Chat) -> str:
-        """The dialogue, or its first complete utterances that fit, or what fits of the first one."""
+        """The dialogue, its first complete utterances that fit, or what fits of the first one."""
         if not self._is_too_long(chat):
             return chat.dialogue
         fits = chat.dialogue[: self.max_dialogue_chars]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from lorakit.errors import DataError
 from lorakit.metrics import Means, Weighted, joined
-from lorakit.metrics._wikisql import PROTOCOL, Query, Table, logical_form, same_result
+from lorakit.metrics._wikisql import PROTOCOL, Query, SqlTable, logical_form, same_result
 from lorakit.tasks._answers import accepted_texts, given_text
 from lorakit.tasks._base import Data, Example, Given, Head, Prediction, Task
 from lorakit.tasks._generation import END_OF_TEXT
@@ -189,7 +189,7 @@ def _gold(accepted: Prediction | list[str], number: int) -> _Gold:
 
 def _executed(said: Sequence[Query | None], gold: Sequence[_Gold]) -> list[bool]:
     """Whether each query gives the gold query's result; only examples whose table has rows."""
-    tables: dict[str, Table] = {}
+    tables: dict[str, SqlTable] = {}
     # as JSON, to read each source once: a dict is not hashable
     for source in {json.dumps(one.source): one.source for one in gold if one.source}.values():
         tables |= _contents(source)
@@ -210,7 +210,7 @@ def _executed(said: Sequence[Query | None], gold: Sequence[_Gold]) -> list[bool]
     )
 
 
-def _contents(source: Mapping[str, Any]) -> dict[str, Table]:
+def _contents(source: Mapping[str, Any]) -> dict[str, SqlTable]:
     try:
         found = read_sheets(source["split"], source["path"], source["revision"])
     except (DataError, LookupError) as error:

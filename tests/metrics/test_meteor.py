@@ -14,7 +14,7 @@ import pytest
 from lorakit.metrics import metrics
 from lorakit.metrics._meteor.align import align, chunks
 from lorakit.metrics._meteor.data import NlgData
-from lorakit.metrics._meteor.match import EXACT, PARAPHRASE, STEM, Match, Text, text
+from lorakit.metrics._meteor.match import EXACT, PARAPHRASE, STEM, Match, MeteorText, text
 from lorakit.metrics._meteor.normalize import words
 from lorakit.metrics._meteor.porter2 import stem
 from lorakit.metrics._meteor.ptb import _words, official
@@ -25,12 +25,12 @@ from lorakit.metrics.meteor import corpus_meteor
 VALUES = json.loads((Path(__file__).parent / "java_values.json").read_text(encoding="utf-8"))
 
 
-def read(lines: list[str], data: NlgData) -> list[Text]:
+def read(lines: list[str], data: NlgData) -> list[MeteorText]:
     known = tables(data)
     return [text(words(line, known.abbreviations), known) for line in lines]
 
 
-def related(data: NlgData, *texts: Text) -> Related:
+def related(data: NlgData, *texts: MeteorText) -> Related:
     return paraphrases(data).among(h for one in texts for at in one.phrases for h in at)
 
 

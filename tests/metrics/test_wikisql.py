@@ -14,7 +14,7 @@ from lorakit.errors import DataError
 from lorakit.metrics import _wikisql
 from lorakit.metrics._wikisql import (
     Query,
-    Table,
+    SqlTable,
     logical_form,
     opened,
     result,
@@ -30,10 +30,10 @@ GOLDEN = json.loads(
 )
 HEADERS = {table["id"]: table["header"] for table in GOLDEN["tables"]}
 TABLES = {
-    t["id"]: Table(tuple(t["types"]), tuple(tuple(row) for row in t["rows"]))
+    t["id"]: SqlTable(tuple(t["types"]), tuple(tuple(row) for row in t["rows"]))
     for t in GOLDEN["tables"]
 }
-SMALL = Table(("text", "real"), (("Wren", 2.0), ("OWL", 3.5), ("", None)))
+SMALL = SqlTable(("text", "real"), (("Wren", 2.0), ("OWL", 3.5), ("", None)))
 
 
 def query(sql: dict) -> Query:
@@ -175,7 +175,7 @@ def test_the_database_is_read_only_even_without_the_authorizer():
 
 def test_a_slow_query_ends(monkeypatch):
     monkeypatch.setattr(_wikisql, "SECONDS", 0.2)
-    many = Table(("real",), tuple((float(i),) for i in range(300)))
+    many = SqlTable(("real",), tuple((float(i),) for i in range(300)))
     start = time.monotonic()
     with closing(opened(many)) as base:
         with pytest.raises(sqlite3.OperationalError, match="interrupted"):
@@ -215,7 +215,7 @@ def test_the_statement_holds_nothing_of_the_query_but_numbers():
 )
 def test_a_wrong_table(types, rows, message):
     with pytest.raises(DataError, match=message):
-        Table(types, rows)
+        SqlTable(types, rows)
 
 
 def test_placing_and_writing_agree_with_the_golden_queries():

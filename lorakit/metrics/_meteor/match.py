@@ -18,7 +18,7 @@ EXACT, STEM, SYNONYM, PARAPHRASE = MODULES = range(4)
 Places = list[list["Match"]]
 
 
-class Text(NamedTuple):
+class MeteorText(NamedTuple):
     """The known facts of each word of a line, and the line's `phrases`."""
 
     known: list[Known]
@@ -35,11 +35,11 @@ class Match(NamedTuple):
     module: int
 
 
-def text(words: list[str], tables: Tables) -> Text:
-    return Text([tables[word] for word in words], phrases(words))
+def text(words: list[str], tables: Tables) -> MeteorText:
+    return MeteorText([tables[word] for word in words], phrases(words))
 
 
-def matches(output: Text, reference: Text, related: Related) -> Places:
+def matches(output: MeteorText, reference: MeteorText, related: Related) -> Places:
     """For each place in the reference, the matches that begin there; of equal texts, the matches of
     equal words only."""
     found: Places = [[] for _ in reference.known]
@@ -69,7 +69,9 @@ def _single_words(
         ]
 
 
-def _paraphrases(output: Text, reference: Text, related: Related, found: Places) -> None:
+def _paraphrases(
+    output: MeteorText, reference: MeteorText, related: Related, found: Places
+) -> None:
     """First the paraphrases of the reference's phrases, then of the output's."""
     for j, length, i, other in _related(reference, output, related):
         found[j].append(Match(j, j + length, i, i + other, PARAPHRASE))
@@ -77,7 +79,9 @@ def _paraphrases(output: Text, reference: Text, related: Related, found: Places)
         found[j].append(Match(j, j + other, i, i + length, PARAPHRASE))
 
 
-def _related(here: Text, there: Text, related: Related) -> Iterable[tuple[int, int, int, int]]:
+def _related(
+    here: MeteorText, there: MeteorText, related: Related
+) -> Iterable[tuple[int, int, int, int]]:
     """The place and number of words of a phrase, and of a paraphrase of it."""
     places = _places(
         (phrase, (at, length))

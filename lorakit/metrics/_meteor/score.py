@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lorakit.metrics._meteor.align import align, chunks
-from lorakit.metrics._meteor.match import MODULES, Text, matches
+from lorakit.metrics._meteor.match import MODULES, MeteorText, matches
 from lorakit.metrics._meteor.tables import Related
 
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
@@ -29,13 +29,13 @@ content words and the function words of both that it matched; chunks; matched wo
 of the reference."""
 
 
-def best_counts(output: Text, references: Sequence[Text], related: Related) -> Counts:
+def best_counts(output: MeteorText, references: Sequence[MeteorText], related: Related) -> Counts:
     """The counts for the reference with the highest score, the first one of equal ones."""
     found = [counts(output, reference, related) for reference in references]
     return max(found, key=score)
 
 
-def counts(output: Text, reference: Text, related: Related) -> Counts:
+def counts(output: MeteorText, reference: MeteorText, related: Related) -> Counts:
     """The counts for one reference."""
     functions = (
         [word.function for word in output.known],
