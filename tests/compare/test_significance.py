@@ -46,7 +46,7 @@ def test_spearman_beside_scipy():
     """Ranks are of each resample anew."""
     right = RANDOM.normal(size=40)
     first, second = right + RANDOM.normal(size=40), right + 0.5 * RANDOM.normal(size=40)
-    weighted = metrics.get("pearson_spearman").weigh([*first, *second], [*right, *right])  # type: ignore[misc]
+    weighted = metrics.get("pearson_spearman").weigh([*first, *second], [*right, *right])
     found = over_examples([weighted], 40, 2000)["spearman"]
 
     def difference(x, y, z):
@@ -81,7 +81,7 @@ def test_bleu_beside_sacrebleu():
         )
 
     first, second = ([noisy(text, rate) for text in references] for rate in (0.30, 0.25))
-    weighted = metrics.get("bleu").weigh([*first, *second], [*references, *references])  # type: ignore[misc]
+    weighted = metrics.get("bleu").weigh([*first, *second], [*references, *references])
     found = over_examples([weighted], 60, 10_000)["bleu"]
     metric = BLEU(references=[references])
     test = PairedTest(
@@ -126,7 +126,7 @@ def test_seeds_share_their_examples():
 def test_a_metric_that_is_no_number_is_not_tested():
     weighted = metrics.get("pearson_spearman").weigh(
         [1.0] * 3 + [1.0, 2.0, 3.0], [1.0, 2.0, 3.0] * 2
-    )  # type: ignore[misc]
+    )
     found = over_examples([weighted], 3, 200)["pearson"]
     assert math.isnan(found.value)
     assert math.isnan(found.p)
