@@ -78,7 +78,11 @@ def _fused_places(fused: Fused, config: Any) -> dict[str, list[Place]]:
     kv_heads = setting(config, "num_key_value_heads") or heads
     size = setting(config, "head_dim") or setting(config, "hidden_size") // heads
     groups = {"one": 1, "heads": heads, "kv_heads": kv_heads}[fused.groups]
-    sizes = {"q": heads * size // groups} | dict.fromkeys("kv", kv_heads * size // groups)
+    sizes = {
+        "q": heads * size // groups,
+        "k": kv_heads * size // groups,
+        "v": kv_heads * size // groups,
+    }
     return {
         role: [Place(fused.path, fused_rows(role[0], fused.order, sizes, groups))]
         for role in ("query", "key", "value")
