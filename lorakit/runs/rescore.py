@@ -13,7 +13,7 @@ import lorakit
 from lorakit.errors import DataError, InputError
 from lorakit.evaluation.answers import Answer, score_answers
 from lorakit.metrics import Failed, facts_of, metrics, without
-from lorakit.runs.predictions import checked_answer, json_lines, reference_of
+from lorakit.runs.predictions import checked_answer, json_objects, reference_of
 from lorakit.runs.result import SeedResult
 from lorakit.tasks import Task
 
@@ -57,7 +57,7 @@ def refuse_other_scores(task: Task, folder: Path, seed: SeedResult) -> list[str]
 def read_answers(file: Path) -> list[Answer]:
     """The inverse of `Answer.line`, as far as scores need it. DataError: a line that is not one."""
     found = []
-    for where, line in json_lines(file):
+    for where, line in json_objects(file):
         said = checked_answer(line, where)
         group = said.get("group", "")
         found.append(Answer(str(said["id"]), said["prediction"], reference_of(said), "", "", group))
