@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lorakit.batches import Encoded, collate
-from lorakit.evaluation.predict import OnProgress, outputs_in_order
+from lorakit.evaluation.predict import outputs_in_order
 from lorakit.evaluation.strategy import ignores_right_padding, rows_by_length
 from lorakit.nn.logits import last_logits
 from lorakit.nn.prompt import prompt_ends
@@ -43,7 +43,6 @@ def log_likelihoods(
     choices: Sequence[Sequence[int]],
     pad_id: int,
     batch_size: int,
-    progress: OnProgress | None = None,
 ) -> list[list[float]]:
     """log p(choice | prompt) in nats for every prompt and choice, summed over the choice's tokens.
 
@@ -61,7 +60,7 @@ def log_likelihoods(
         on_device = {name: value.to(device) for name, value in fields.items()}
         return _of_batch(model, batch, on_device, of_stem)
 
-    found = iter(outputs_in_order(model, sequences, batch_size, outputs, progress))
+    found = iter(outputs_in_order(model, sequences, batch_size, outputs))
     result = []
     for _ in prompts:
         values = [0.0] * len(choices)

@@ -51,9 +51,7 @@ def generate_texts(
     device: Any = PartialState().device
     base.to(device)
     draws_seed = recipe.seeds[0] if pointer.seed is None else pointer.seed
-    examiner = Examiner(
-        recipe, base.tokenizer, base.config, {"prompts": examples}, attachment, observe, draws_seed
-    )
+    examiner = Examiner(recipe, base, {"prompts": examples}, attachment, observe, draws_seed)
     with autocast(recipe, device):
         return examiner.answers(base.model, "prompts")
 

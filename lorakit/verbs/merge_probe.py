@@ -71,7 +71,7 @@ class Probe:
             return None
         self.why = "a slice of the validation split"
         step = max(1, len(rows) // examples)
-        return Examiner(recipe, base.tokenizer, base.config, {split: rows[::step][:examples]})
+        return Examiner(recipe, base, {split: rows[::step][:examples]})
 
     def logits(self, model: nn.Module, most: int | None = None) -> Tensor:
         """Logits of the first `most` examples: (examples, outputs), or (tokens, vocabulary)."""

@@ -139,12 +139,12 @@ def _tokenise(recipe: Recipe, splits: dict[str, list[Example]]) -> None:
         return  # they are not cached
     from lorakit.bases.config import read_config
     from lorakit.bases.tokenizer import tokenizer_of
-    from lorakit.runs.objects import Examiner, training_set
+    from lorakit.runs.objects import Examiner, TextReader, training_set
 
     tokenizer = tokenizer_of(recipe.model)
     training_set(recipe, splits[recipe.task.train_split], tokenizer)
     asked = {split: splits[split] for split in scored_splits(recipe.task)}
-    Examiner(recipe, tokenizer, read_config(recipe.model), asked)
+    Examiner(recipe, TextReader(tokenizer, read_config(recipe.model)), asked)
 
 
 def _optional(recipe: Recipe) -> list[str]:

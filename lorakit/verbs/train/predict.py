@@ -10,8 +10,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from lorakit.evaluation.answers import Answer, Scores, score_answers, writes
-from lorakit.runs.generations import PartialPredictions
-from lorakit.runs.lines import write_lines
+from lorakit.runs.generations import PartialPredictions, write_answers
 from lorakit.runs.objects import Examiner, autocast
 from lorakit.verbs.train.fit import FittedSeed
 from lorakit.verbs.train.job import SeedJob
@@ -27,9 +26,7 @@ class Predictions:
     def write(self, job: SeedJob) -> None:
         """predictions/SPLIT.jsonl, in the place of what was saved while texts were generated."""
         for split, answers in self.answers.items():
-            file = job.predictions(split)
-            write_lines(file, (answer.line() for answer in answers))
-            PartialPredictions.path_of(file).unlink(missing_ok=True)
+            write_answers(job.predictions(split), answers)
 
 
 def predict(job: SeedJob, examiner: Examiner, fitted: FittedSeed) -> Predictions:

@@ -64,9 +64,7 @@ def prepare(job: SeedJob) -> ReadySeed:
         resumed = resume_state_of(saved, card.fingerprint, job.accelerator.num_processes)
         clock.resume(resumed.seconds)
     _start(job, base, attachment)
-    examiner = Examiner(
-        recipe, base.tokenizer, base.config, job.scored, attachment, job.observe, job.seed
-    )
+    examiner = Examiner(recipe, base, job.scored, attachment, job.observe, job.seed)
     encoded = training_set(recipe, job.splits[task.train_split], base.tokenizer)
     refuse_unused(recipe.model.new_tokens, encoded, base.tokenizer)
     if resumed is None:
@@ -126,4 +124,4 @@ def _score_untrained(job: SeedJob, ready: ReadySeed) -> Scores:
     if job.recipe.method.added_tokens:
         bare = ready.attachment.off()
     with bare, autocast(job.recipe, job.accelerator.device):
-        return ready.examiner.untrained(ready.base.model)
+        return ready.examiner.untrained(ready.base.model, list(job.scored))
