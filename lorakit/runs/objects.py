@@ -170,21 +170,22 @@ class Examiner:
             ended=ended,
         )
 
+    def scores(self, answers: Mapping[str, Sequence[Answer]]) -> Scores:
+        """split -> metric -> value"""
+        return {split: score_answers(self.task, own, self.failed) for split, own in answers.items()}
+
     def untrained(self, model: nn.Module, splits: Sequence[str]) -> Scores:
         """split -> metric -> value, on `untrained_most` examples, evenly spread over the split.
 
         The model is one before training, or without its adapter.
         """
-        most = untrained_most(self.task)
-        scores = {}
+        answers = {}
         for split in splits:
             n = len(self.splits[split])
-            only = range(n)
-            if n > most:
-                only = [i * n // most for i in range(most)]
-            answers = self.answers(model, split, only)
-            scores[split] = score_answers(self.task, answers, self.failed)
-        return scores
+            most = min(n, untrained_most(self.task))
+            only = [i * n // most for i in range(most)]
+            answers[split] = self.answers(model, split, only)
+        return self.scores(answers)
 
 
 def stops_of(task: Task, tokenizer: Any, splits: Mapping[str, Sequence[Example]]) -> list[int]:
