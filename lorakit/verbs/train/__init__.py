@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lorakit.bases.outline import outline
 from lorakit.batches import refuse_too_long
@@ -23,10 +24,18 @@ from lorakit.recipe.load import LoadedRecipe
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.finished import finished, intact_seed, not_compared, refuse_other_numbers
 from lorakit.runs.folder import begun, claimed, folder_of, open_run, seed_folder
-from lorakit.runs.inputs import base_files, record_base_files, refuse_other_base_files
+from lorakit.runs.inputs import base_files
 from lorakit.runs.objects import attach, counts_of, resolve_precision
 from lorakit.runs.result import Result, SeedResult
-from lorakit.runs.same import record_data, refuse_other_data, same_recipe, unfinished_others
+from lorakit.runs.same import (
+    BASE_FILE,
+    DATA_FILE,
+    digests_of,
+    record_inputs,
+    refuse_other_inputs,
+    same_recipe,
+    unfinished_others,
+)
 from lorakit.runs.seeds import find_adapter
 from lorakit.runs.undo import undone_if_refused
 from lorakit.training.plan import share
@@ -124,23 +133,26 @@ def _open_folder(job: TrainJob, restart: bool) -> None:
     if not begun(run):
         for other, changes in unfinished_others(run, job.recorded).items():
             job.observe(AnotherUnfinished(folder=str(other), changes=changes))
-    base = base_files(job.recorded.model, job.start)
+    inputs = {
+        run / DATA_FILE: digests_of(job.splits),
+        run / BASE_FILE: base_files(job.recorded.model, job.start),
+    }
     if resumes:
-        _compare_inputs(job, base)
+        _compare_inputs(job, inputs)
     open_run(run, job.recorded, restart)
-    record_data(run, job.splits)
-    record_base_files(run, base)
+    for file, digests in inputs.items():
+        record_inputs(file, digests)
 
 
-def _compare_inputs(job: TrainJob, base: dict[str, str]) -> None:
+def _compare_inputs(job: TrainJob, inputs: Mapping[Path, Mapping[str, Any]]) -> None:
     """InputError: a seed that is there was trained on something else, or its files have changed."""
     left: list[str] = []
-    for seed in job.recipe.seeds:
+    for seed in job.recorded.seeds:
         result = intact_seed(seed_folder(job.run, seed))
         if result is not None:
             left += refuse_other_numbers(job.run, job.recorded, result)
-    left += refuse_other_data(job.run, job.splits)
-    left += refuse_other_base_files(job.run, base)
+    for file, digests in inputs.items():
+        left += refuse_other_inputs(file, digests)
     for what in left:
         log.warning("%s: not compared with that of the seeds that are there: %s", job.run, what)
 
