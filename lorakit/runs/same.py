@@ -1,7 +1,7 @@
 """Checks that a run folder belongs to the recipe and the inputs that are given now.
 
-A run is resumed, or taken as it is, only after its recipe, its data and its base model were compared
-with what was recorded when its seeds were trained.
+A run is resumed, or taken as it is, only after its recipe, its data and its base model were
+compared with what was recorded when its seeds were trained.
 """
 
 from __future__ import annotations
