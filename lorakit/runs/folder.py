@@ -136,3 +136,9 @@ def make_folder(path: Path) -> None:
         raise InputError(
             f"cannot create the folder {path}: {error.strerror}; choose another"
         ) from error
+
+
+def refuse_used(folder: Path) -> None:
+    """InputError: the folder for a result is a file, or is not empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not empty; choose another folder or remove it")
