@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lorakit.bases.base import Base
+from lorakit.bases.base import DTYPES, Base
 from lorakit.batches import (
     Encoded,
     encode_cached,
@@ -249,10 +249,6 @@ def counts_of(attachment: Attachment) -> Counts:
     )
 
 
-def training_set(recipe: Recipe, examples: Sequence[Example], tokenizer: Any) -> list[Encoded]:
-    return encode_cached(examples, tokenizer, recipe.task.head, recipe.data)
-
-
 def resolve_precision(recipe: Recipe) -> Recipe:
     """The recipe with the precision that `train.precision: auto` means on this machine.
 
@@ -263,13 +259,14 @@ def resolve_precision(recipe: Recipe) -> Recipe:
         return recipe
     is_plain = recipe.model.dtype == "fp32" and recipe.model.quantize is None
     is_frozen = recipe.method.freezes_base and not recipe.model.new_tokens
-    train = recipe.train.model_copy(update={"precision": "fp32"})
+    precision = "fp32"
     model = recipe.model
     if is_plain and has_bf16():
         if is_frozen:
             model = model.model_copy(update={"dtype": "bf16"})
         else:
-            train = recipe.train.model_copy(update={"precision": "bf16"})
+            precision = "bf16"
+    train = recipe.train.model_copy(update={"precision": precision})
     return recipe.model_copy(update={"train": train, "model": model})
 
 
@@ -288,7 +285,7 @@ def precision_of(recipe: Recipe) -> str:
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
     """The precision from `resolve_precision`, so that a run is scored in the same one while it
     trains and afterwards."""
-    dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision_of(recipe)]
-    if dtype is None:
+    precision = recipe.train.precision
+    if precision == "fp32":
         return nullcontext()
-    return torch.autocast(device.type, dtype)
+    return torch.autocast(device.type, DTYPES[precision])

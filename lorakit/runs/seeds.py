@@ -79,13 +79,10 @@ def find_adapter(name_or_path: str, runs: Path, of: Recipe | None = None) -> Pat
     stem = name_or_path.replace("/", "-")
     plain = of.plain() if of is not None else None
     finished = [run for run in runs_named(runs, stem) if (run / "result.json").is_file()]
-    ranked = []
-    for run in finished:
-        if fit := _fits(run, plain):
-            ranked.append((fit, (run / "result.json").stat().st_mtime, run))
-    if ranked:
-        *_, run = max(ranked, key=lambda entry: entry[:2])
-        return choose_seed(run, None)[0] / "adapter"
+    ranked = [(_fits(run, plain), (run / "result.json").stat().st_mtime, run) for run in finished]
+    fit, _, best = max(ranked, default=(0, 0.0, path))
+    if fit:
+        return choose_seed(best, None)[0] / "adapter"
     known = sorted({str(stem_of(run)) for run in runs_named(runs)} - {stem})
     but = ""
     if of is not None and finished:

@@ -14,13 +14,13 @@ from lorakit.adapters.files import read_adapter
 from lorakit.adapters.start_from import start_from
 from lorakit.bases.base import Base
 from lorakit.bases.load import load
-from lorakit.batches import Encoded
+from lorakit.batches import Encoded, encode_cached
 from lorakit.errors import RecipeError
 from lorakit.evaluation.answers import Scores
 from lorakit.events import BaselineScored, StartedFrom
 from lorakit.methods import Attachment
 from lorakit.runs.failing_metrics import refuse_missing_metric
-from lorakit.runs.objects import Examiner, attach, autocast, training_set
+from lorakit.runs.objects import Examiner, attach, autocast
 from lorakit.runs.resume import ResumeState, newest_checkpoint, resume_state_of
 from lorakit.training.checkpoint import Saved
 from lorakit.verbs.heads import head_view, warn_other_order
@@ -64,7 +64,8 @@ def prepare(job: TrainJob) -> ReadySeed:
         clock.resume(resumed.seconds)
     _start(job, base, attachment)
     examiner = Examiner(recipe, base, job.scored, attachment, job.observe, job.seed)
-    encoded = training_set(recipe, job.splits[recipe.task.train_split], base.tokenizer)
+    task = recipe.task
+    encoded = encode_cached(job.splits[task.train_split], base.tokenizer, task.head, recipe.data)
     refuse_unused(recipe.model.new_tokens, encoded, base.tokenizer)
     if resumed is None:
         clock.stage_ended("load")
