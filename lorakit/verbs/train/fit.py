@@ -38,28 +38,19 @@ class FittedSeed:
     answers: dict[str, list[Answer]]
 
 
-class EvaluationScorer:
-    """Scores the model during training; `answers` are those of the latest evaluation."""
-
-    def __init__(self, job: TrainJob, ready: ReadySeed, watched: tuple[str, str]):
-        self.job = job
-        self.examiner = ready.examiner
-        self.watched = watched
-        self.answers: dict[str, list[Answer]] = {}
-
-    def __call__(self, model: nn.Module) -> Scores:
-        task = self.job.recipe.task
-        self.answers = {split: self.examiner.answers(model, split) for split in task.eval_splits}
-        scores = self.examiner.scores(self.answers)
-        return of_the_first(scores, self.watched, self.job.accelerator)
-
-
 def fit(job: TrainJob, ready: ReadySeed, baseline: Scores) -> FittedSeed:
     """Train to the end, or on from the checkpoint; metrics.jsonl and checkpoints grow meanwhile."""
     setup = _setup(job, ready)
     # Dropout differs between processes, and nothing else does.
     set_seed(job.seed, device_specific=job.accelerator.num_processes > 1)
-    score = EvaluationScorer(job, ready, setup.watched)
+    # of the latest evaluation
+    answers: dict[str, list[Answer]] = {}
+
+    def score(model: nn.Module) -> Scores:
+        for split in job.recipe.task.eval_splits:
+            answers[split] = ready.examiner.answers(model, split)
+        return of_the_first(ready.examiner.scores(answers), setup.watched, job.accelerator)
+
     file = job.folder / "metrics.jsonl" if job.is_main else None
     length = None if ready.resumed is None else ready.resumed.journal
     with Journal(file, length) as journal:
@@ -75,7 +66,8 @@ def fit(job: TrainJob, ready: ReadySeed, baseline: Scores) -> FittedSeed:
     attachment = ready.attachment
     if is_sharded(job.accelerator):
         base, attachment = _load_kept(job, ready, result)
-    answers = score.answers if result.best_step == result.steps else {}
+    if result.best_step != result.steps:
+        answers.clear()
     return FittedSeed(base=base, attachment=attachment, fit=result, answers=answers)
 
 
