@@ -49,7 +49,7 @@ def merge(
     source = open_source(pointer)
     writer, probe = _prepare(pointer, source, examples)
     with _new_folder(to) as temporary:
-        writer.write(temporary, dtype)
+        writer(temporary, dtype)
         del writer  # its memory is needed for the model that is read back
         report: dict[str, Any] = {
             "adapter": source.path,
