@@ -27,7 +27,7 @@ ModelError: a sum is not finite in it."""
 
 
 def file_by_file(shards: Shards, source: Source, model: Model, check_base: bool) -> Writer:
-    """Reads, merges and writes one tensor at a time, so that a large base need not fit in memory."""
+    """Read, merge and write one tensor at a time, so that a large base need not fit in memory."""
 
     def write(folder: Path, dtype: str) -> None:
         outline: Any = shards.base.model
@@ -49,7 +49,7 @@ def file_by_file(shards: Shards, source: Source, model: Model, check_base: bool)
 
 
 def in_memory(base: Base, attachment: Attachment, source: Source, model: Model) -> Writer:
-    """Merges a loaded model: for every base and method that cannot be merged file by file."""
+    """Merge a loaded model: for every base and method that cannot be merged file by file."""
 
     def write(folder: Path, dtype: str) -> None:
         merged: Any = base.model
