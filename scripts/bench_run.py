@@ -42,11 +42,11 @@ def main() -> None:
     loaded, attachment = load_source(source, recipe.model)
     assert attachment is not None
     examples = read_splits(recipe.task, recipe.data, [args.split])[args.split][: args.limit]
-    examiner = Examiner(recipe, loaded.tokenizer, loaded.config, {args.split: examples})
+    examiner = Examiner(recipe, loaded, {args.split: examples})
     items = sorted(examiner.encoded[args.split], key=lambda item: -item.length)
     plain = AutoModelForCausalLM.from_pretrained(recipe.model.name)
     adapted: Any = PeftModel.from_pretrained(plain, str(Path(source.adapter.folder))).eval()
-    ends = sorted({loaded.tokenizer.eos_token_id, *examiner.stops})
+    ends = sorted({loaded.tokenizer.eos_token_id, *examiner.generation.stops})
     settings, pad = recipe.decode, loaded.tokenizer.pad_token_id
     loaded.model.eval()
 

@@ -11,7 +11,7 @@ from lorakit.errors import DataError, InputError
 from lorakit.recipe.load import compose
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.folder import is_run, is_seed, seed_folder
-from lorakit.runs.predictions import checked_answer, json_lines, reference_of
+from lorakit.runs.predictions import checked_answer, json_objects, reference_of
 from lorakit.runs.result import Result, SeedResult
 
 Line = dict[str, Any]
@@ -127,7 +127,7 @@ def _load_lines(folder: Path, split: str) -> list[Line]:
         raise DataError(
             f"{file} does not exist, so the split {split} cannot be compared (there are: {there})"
         )
-    lines = [checked_answer(line, where) for where, line in json_lines(file)]
+    lines = [checked_answer(line, where) for where, line in json_objects(file)]
     if not lines:
         raise DataError(f"{file} is empty")
     if len({line["id"] for line in lines}) < len(lines):

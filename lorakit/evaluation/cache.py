@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection
 from enum import Enum
+from functools import cache
 from typing import Any
 
 import torch
@@ -79,7 +80,12 @@ def possible_strategies(model: nn.Module, length: int) -> list[CacheStrategy]:
 def known_fields(model: nn.Module) -> Collection[str]:
     """The named parameters of the forward pass. Any other field could vanish in its `**kwargs`, so
     it is not passed."""
-    return inspect.signature(type(model).forward).parameters.keys()
+    return _fields_of(type(model))
+
+
+@cache  # it is asked for at every step
+def _fields_of(cls: type[nn.Module]) -> Collection[str]:
+    return inspect.signature(cls.forward).parameters.keys()
 
 
 def _positions_move(config: Any, length: int) -> bool:
@@ -101,15 +107,23 @@ def plain_logits(model: nn.Module, tokens: Tensor, prompt: int, last: int) -> Te
 
     prompt: the number of tokens that are the prompt.
     """
-    optional = {
-        "attention_mask": torch.ones_like(tokens),
-        "use_cache": False,
-        "logits_to_keep": last,
-    }
+    fields = {"attention_mask": torch.ones_like(tokens), "use_cache": False}
+    own = prompt_ends(model, torch.full((len(tokens),), prompt, device=tokens.device))
+    return _last_logits(model, tokens, last, fields, own)
+
+
+def _last_logits(
+    model: nn.Module, tokens: Tensor, last: int, fields: dict[str, Any], own: dict[str, Tensor]
+) -> Tensor:
+    """Logits of the `last` tokens of each row.
+
+    fields: those that are None, or that the forward pass does not name, are left out. own: fields
+    of the method.
+    """
     known = known_fields(model)
-    fields = {name: value for name, value in optional.items() if name in known}
-    fields |= prompt_ends(model, torch.full((len(tokens),), prompt, device=tokens.device))
-    return model(input_ids=tokens, **fields).logits[:, -last:]
+    given = {**fields, "logits_to_keep": last}
+    named = {name: value for name, value in given.items() if name in known and value is not None}
+    return model(input_ids=tokens, **named, **own).logits[:, -last:]
 
 
 def _sees_by_mask(model: nn.Module, length: int) -> bool:
@@ -134,25 +148,20 @@ class _Forward:
         self.model = model
         # its methods and layers are annotated with narrower types than they take
         self.cache: Any = cache
-        self.known = known_fields(model)
-        self.cache_field = next(name for name in CACHE_FIELDS if name in self.known)
+        self.cache_field = next(name for name in CACHE_FIELDS if name in known_fields(model))
 
     def __call__(
         self, tokens: Tensor, mask: Tensor | None, positions: Tensor | None, last: int
     ) -> Tensor:
         """Logits of the `last` tokens of each row. Without a mask and positions, the model derives
         them itself."""
-        fields = {self.cache_field: self.cache}
-        optional = {
+        fields = {
             "attention_mask": mask,
             "position_ids": positions,
-            "logits_to_keep": last,
             "use_cache": True,
+            self.cache_field: self.cache,
         }
-        for name, value in optional.items():
-            if value is not None and name in self.known:
-                fields[name] = value
-        return self.model(input_ids=tokens, **fields).logits[:, -last:]
+        return _last_logits(self.model, tokens, last, fields, {})
 
 
 class _PreallocatedLayer(DynamicLayer):

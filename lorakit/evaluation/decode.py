@@ -20,16 +20,16 @@ likelier.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from lorakit.errors import ModelError
-from lorakit.evaluation.cache import CacheStrategy, prefill
+from lorakit.evaluation.cache import DecodingCache, prefill
 from lorakit.evaluation.sampling import ban_repeated_ngrams, sample
-from lorakit.evaluation.strategy import cache_strategy, rows_by_length
+from lorakit.evaluation.strategy import cache_strategy, read_together
 from lorakit.nn.settings import setting
 from lorakit.recipe.schema import Decode
 
@@ -53,27 +53,6 @@ class Decoded:
     score: float
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Prompts that are read together: (examples, length), and the settings of their texts.
-
-    ends: the end tokens. uniform: (examples, max_new_tokens), for sampling only.
-    """
-
-    ids: Tensor
-    mask: Tensor
-    settings: Decode
-    ends: Tensor
-    uniform: Tensor | None
-
-    def rows(self, rows: Tensor) -> _Batch:
-        """The prompts of these rows, which have one length, without their padding."""
-        length = int(self.mask[rows[0]].sum())
-        uniform = None if self.uniform is None else self.uniform[rows]
-        ids, mask = self.ids[rows, -length:], self.mask[rows, -length:]
-        return _Batch(ids, mask, self.settings, self.ends, uniform)
-
-
 @torch.inference_mode()
 def decode(
     model: nn.Module,
@@ -90,42 +69,41 @@ def decode(
     `settings.sample`, (examples, max_new_tokens) numbers in [0, 1) that decide the tokens, such as
     torch.rand(..., generator=g). Examples that are done leave the batch.
     """
+    if settings.sample and uniform is None:
+        raise ValueError("sample: true needs the numbers that decide the tokens (uniform)")
     if setting(model.config, "is_encoder_decoder", False):
         raise ModelError(
             f"{type(model).__name__} is an encoder-decoder: lorakit generates with decoders only"
         )
     ends = torch.tensor(list(eos_ids), dtype=torch.long, device=input_ids.device)
-    batch = _Batch(input_ids, attention_mask, settings, ends, uniform)
+    steps = settings.max_new_tokens
     decoded: dict[int, Decoded] = {}
-    strategy = cache_strategy(model, input_ids, attention_mask, settings.max_new_tokens)
-    for rows, part in _parts(batch, strategy):
-        decoded |= zip(rows, _decode(model, part, strategy), strict=True)
+    strategy = cache_strategy(model, input_ids, attention_mask, steps)
+    for rows, length in read_together(attention_mask, strategy.pads):
+        ids, mask = input_ids[rows, -length:], attention_mask[rows, -length:]
+        cache, logits = prefill(model, ids, mask, steps, strategy)
+        if settings.beams > 1:
+            search = _Beams(logits, settings, ends)
+        else:
+            drawn = None if uniform is None or not settings.sample else uniform[rows]
+            search = _OneText(logits, settings, ends, drawn)
+        decoded |= zip(rows.tolist(), _decoded(cache, search, logits), strict=True)
     return [decoded[i] for i in range(len(decoded))]
 
 
-def _parts(batch: _Batch, strategy: CacheStrategy) -> Iterator[tuple[list[int], _Batch]]:
-    """What is read together: all prompts, or those of one length where padding is not possible."""
-    if strategy.pads:
-        yield list(range(len(batch.ids))), batch
-        return
-    for rows in rows_by_length(batch.mask):
-        yield rows.tolist(), batch.rows(rows)
-
-
-def _decode(model: nn.Module, batch: _Batch, strategy: CacheStrategy) -> list[Decoded]:
+def _decoded(cache: DecodingCache, search: _OneText | _Beams, logits: Tensor) -> list[Decoded]:
+    """The texts of a batch. logits: of the first token, (examples, 1, vocabulary)."""
     decoded: dict[int, Decoded] = {}
+    number = len(logits)
     # the example of each row that is still in the batch
-    examples = list(range(len(batch.ids)))
-    steps = batch.settings.max_new_tokens
-    cache, logits = prefill(model, batch.ids, batch.mask, steps, strategy)
-    search = _Beams(logits, batch) if batch.settings.beams > 1 else _OneText(logits, batch)
+    examples = list(range(number))
     while True:
         tokens, parents, done = search.step(logits)
         for row in done.nonzero().flatten().tolist():
             if examples[row] not in decoded:
                 decoded[examples[row]] = search.decoded(row)
-        if len(decoded) == len(batch.ids):
-            return [decoded[i] for i in range(len(decoded))]
+        if len(decoded) == number:
+            return [decoded[i] for i in range(number)]
         unfinished = [row for row, example in enumerate(examples) if example not in decoded]
         if len(unfinished) <= len(examples) * SHRINKING_SHARE:
             examples = [examples[row] for row in unfinished]
@@ -142,12 +120,10 @@ class _OneText:
     `step` takes logits (examples, 1, vocabulary).
     """
 
-    def __init__(self, logits: Tensor, batch: _Batch):
-        self.settings = batch.settings
-        self.ends = batch.ends
-        self.uniform = batch.uniform
-        if self.settings.sample and self.uniform is None:
-            raise ValueError("sample: true needs the numbers that decide the tokens (uniform)")
+    def __init__(self, logits: Tensor, settings: Decode, ends: Tensor, uniform: Tensor | None):
+        self.settings = settings
+        self.ends = ends
+        self.uniform = uniform
         self.tokens = logits.new_zeros(len(logits), 0, dtype=torch.long)
         self.total = logits.new_zeros(len(logits), dtype=torch.float)
         self.ended = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
@@ -171,7 +147,7 @@ class _OneText:
 
     def _next(self, scores: Tensor, n: int) -> Tensor:
         s = self.settings
-        if self.uniform is None or not s.sample:
+        if self.uniform is None:
             return scores.argmax(-1)
         return sample(scores, self.uniform[:, n - 1], s.temperature, s.top_k, s.top_p)
 
@@ -190,12 +166,12 @@ class _Beams:
     """The beam search that the module describes. `step` takes logits (examples, beams, vocabulary),
     with 1 beam at first."""
 
-    def __init__(self, logits: Tensor, batch: _Batch):
+    def __init__(self, logits: Tensor, settings: Decode, ends: Tensor):
         examples, _, vocabulary = logits.shape
-        self.settings = batch.settings
-        self.ends = batch.ends
-        self.width = self.settings.beams
-        self.candidates = self.width * max(2, 1 + len(self.ends))
+        self.settings = settings
+        self.ends = ends
+        self.width = settings.beams
+        self.candidates = self.width * max(2, 1 + len(ends))
         if self.width > vocabulary - len(self.ends):
             raise ModelError(
                 f"decode.beams {self.width} is too many for a vocabulary of {vocabulary} tokens"

@@ -20,20 +20,13 @@ from lorakit.fast.blocks import laid_out
 from lorakit.recipe.schema import Decode
 from lorakit.tasks import Head
 
-OnProgress = Callable[[int, int], None]
-"""Called with the number of examples that are done, and of all examples of this process."""
 LAYOUT_MIN_ROWS = 8
 """Rows of a generation step (examples x beams) from which weights are laid out for it: a single row
 does not gain from it."""
 
 
 def predict_logits(
-    model: nn.Module,
-    items: Sequence[Encoded],
-    head: Head,
-    pad_id: int,
-    batch_size: int,
-    progress: OnProgress | None = None,
+    model: nn.Module, items: Sequence[Encoded], head: Head, pad_id: int, batch_size: int
 ) -> list[list[float]]:
     """One row of float32 logits per item; one value for a regression."""
 
@@ -43,7 +36,7 @@ def predict_logits(
         logits = model(**{name: value.to(device) for name, value in fields.items()}).logits
         return logits.float().cpu().tolist()
 
-    return outputs_in_order(model, items, batch_size, outputs, progress)
+    return outputs_in_order(model, items, batch_size, outputs)
 
 
 @dataclass(frozen=True)
@@ -54,29 +47,37 @@ class Generated:
     ended: bool
 
 
-OnBatch = Callable[[Sequence[int], Sequence[Generated]], None]
+OnBatch = Callable[[Sequence[int], Sequence[Generated], int], None]
+"""Called with the indices of the items of a batch, their texts, and the number of items that this
+process generates for, so that texts can be saved as they come."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How texts are generated.
+
+    batch_size: examples at a time, each with `settings.beams` beams. seed: decides what
+    `settings.sample` draws, for each item on its own, so that it does not depend on the batch.
+    stops: tokens that end a text, in addition to the tokenizer's end token.
+    """
+
+    settings: Decode
+    batch_size: int
+    seed: int = 0
+    stops: Sequence[int] = ()
 
 
 def generate(
     model: nn.Module,
     items: Sequence[Encoded],
     tokenizer: Any,
-    batch_size: int,
-    settings: Decode,
-    progress: OnProgress | None = None,
+    how: Generation,
     on_batch: OnBatch | None = None,
-    seed: int = 0,
-    stops: Sequence[int] = (),
 ) -> list[Generated]:
     """The text that the model writes after each item's tokens (see `decode`), without special
-    tokens.
-
-    batch_size: examples at a time, each with `settings.beams` beams. on_batch: called with the
-    indices of the items of a batch and their texts, so that they can be saved. seed: decides what
-    `settings.sample` draws, for each item on its own, so that it does not depend on the batch.
-    stops: tokens that end a text, in addition to the tokenizer's end token.
-    """
-    ends = sorted({tokenizer.eos_token_id, *stops} - {None})
+    tokens."""
+    settings = how.settings
+    ends = sorted({tokenizer.eos_token_id, *how.stops} - {None})
     # the model itself, and not the wrapper of several processes
     plain: Any = getattr(model, "module", model)
 
@@ -85,14 +86,14 @@ def generate(
         ids, mask = fields["input_ids"].to(device), fields["attention_mask"].to(device)
         uniform = None
         if settings.sample:
-            uniform = torch.stack([_uniform(item, settings, seed) for item in batch]).to(device)
+            uniform = torch.stack([_uniform(item, settings, how.seed) for item in batch]).to(device)
         decoded = decode(plain, ids, mask, settings, ends, uniform)
         texts = tokenizer.batch_decode([one.ids for one in decoded], skip_special_tokens=True)
         return [Generated(text, one.ended) for text, one in zip(texts, decoded, strict=True)]
 
-    rows = min(batch_size, len(items)) * settings.beams
+    rows = min(how.batch_size, len(items)) * settings.beams
     with laid_out(plain) if rows >= LAYOUT_MIN_ROWS else nullcontext():
-        return outputs_in_order(model, items, batch_size, outputs, progress, on_batch)
+        return outputs_in_order(model, items, how.batch_size, outputs, on_batch)
 
 
 def _uniform(item: Encoded, settings: Decode, seed: int) -> Tensor:
@@ -117,8 +118,7 @@ def outputs_in_order(
     items: Sequence[Item],
     batch_size: int,
     outputs: Callable[[Sequence[Item], torch.device], list[Output]],
-    progress: OnProgress | None = None,
-    on_batch: Callable[[Sequence[int], Sequence[Output]], None] | None = None,
+    on_batch: Callable[[Sequence[int], Sequence[Output], int], None] | None = None,
 ) -> list[Output]:
     """`outputs(batch, device)` of each item, gathered from all processes, in the order of the
     items."""
@@ -136,9 +136,7 @@ def outputs_in_order(
         new = outputs([items[i] for i in chosen], device)
         found += zip(chosen, new, strict=True)
         if on_batch is not None:
-            on_batch(chosen, new)
-        if progress is not None:
-            progress(len(found), len(order))
+            on_batch(chosen, new, len(order))
     model.train(was_training)
     gathered = dict(gather_object(found) if state.num_processes > 1 else found)
     assert len(gathered) == len(items), "an example was lost or evaluated twice"

@@ -87,11 +87,17 @@ def ignores_right_padding(model: nn.Module, input_ids: Tensor, attention_mask: T
     return known[key]
 
 
-def rows_by_length(attention_mask: Tensor) -> Iterator[Tensor]:
-    """The indices of the rows of each length, the shortest first."""
+def read_together(attention_mask: Tensor, pads: bool) -> Iterator[tuple[Tensor, int]]:
+    """The rows that are read in one forward pass, and the length to cut them to.
+
+    pads: all at once; otherwise those of one length, the shortest first.
+    """
     lengths = attention_mask.sum(-1)
+    if pads:
+        yield torch.arange(len(lengths), device=lengths.device), attention_mask.shape[1]
+        return
     for length in lengths.unique().tolist():
-        yield (lengths == length).nonzero().flatten()
+        yield (lengths == length).nonzero().flatten(), length
 
 
 def _try_padding(model: nn.Module, text: Tensor) -> bool:

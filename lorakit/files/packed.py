@@ -27,8 +27,8 @@ UNPACKED_VARIABLE = "LORAKIT_UNPACKED_MIB"
 def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     r"""The number and the bytes of each line, `\n` included.
 
-    DataError: a line that is too long, a file that unpacks to too much, or a damaged one. OSError:
-    the file cannot be opened.
+    DataError: a line that is too long, or a file that unpacks to too much, is damaged, or cannot
+    be opened.
     """
     line_limit = _limit_bytes(LINE_VARIABLE, LINE_LIMIT_MIB)
     file_limit = _limit_bytes(UNPACKED_VARIABLE, UNPACKED_LIMIT_MIB)
@@ -48,11 +48,11 @@ def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def contents(path: Path) -> bytes:
-    """The entire file, unpacked. DataError: too much, or damaged. OSError: it cannot be opened."""
-    if path.suffix not in PACKED:
-        return path.read_bytes()
+    """The entire file, unpacked. DataError: too much, damaged, or it cannot be opened."""
     limit = _limit_bytes(UNPACKED_VARIABLE, UNPACKED_LIMIT_MIB)
-    with _damage_as_data_error(path), PACKED[path.suffix](path, "rb") as file:
+    with _damage_as_data_error(path), PACKED.get(path.suffix, open)(path, "rb") as file:
+        if path.suffix not in PACKED:
+            return file.read()
         found = file.read(limit + 1)
     if len(found) > limit:
         raise DataError(f"{path}: {_too_large('the file', limit, UNPACKED_VARIABLE)}")
@@ -65,6 +65,8 @@ def _damage_as_data_error(path: Path) -> Iterator[None]:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"cannot read {path}: not a gzip file that can be read: {error}") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def _limit_bytes(variable: str, default_mib: int) -> int:

@@ -112,6 +112,12 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
             ) from None
 
 
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """As `lines`, without the ends of the lines."""
+    for number, line in lines(path):
+        yield number, line.removesuffix("\n").removesuffix("\r")
+
+
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """The number and the value of each line that is not blank. DataError: it is not JSON."""
     for number, line in lines(path):
@@ -134,20 +140,21 @@ def _check_exists(path: Path) -> None:
 
 
 def _tsv(path: Path, columns: Columns) -> Iterator[NumberedRow]:
-    stripped = (
-        (number, line.removesuffix("\n").removesuffix("\r")) for number, line in lines(path)
-    )
-    return _table(path, ((number, line.split("\t")) for number, line in stripped if line), columns)
+    records = ((number, line.split("\t")) for number, line in text_lines(path) if line)
+    return _table(path, records, columns)
 
 
 def _csv(path: Path, columns: Columns) -> Iterator[NumberedRow]:
-    return _table(path, _csv_records(path), columns)
+    return _table(path, csv_records(path), columns)
 
 
-def _csv_records(path: Path) -> Iterator[NumberedRecord]:
+def csv_records(path: Path, delimiter: str = ",", strict: bool = True) -> Iterator[NumberedRecord]:
+    """The fields of each record that is not blank, and the number of the line it starts on.
+
+    strict: refuse a quote that is left open, which otherwise swallows the rest of the file.
+    """
     csv.field_size_limit(CSV_FIELD_LIMIT)  # for the process: the module has no other way
-    # strict, because otherwise an open quote swallows the rest of the file without an error
-    reader = csv.reader((line for _, line in lines(path)), strict=True)
+    reader = csv.reader((line for _, line in lines(path)), delimiter=delimiter, strict=strict)
     start = 1
     try:
         for record in reader:

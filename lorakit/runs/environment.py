@@ -56,10 +56,8 @@ def _commit() -> str | None:
     command = ["git", "rev-parse", "HEAD"]
     try:
         found = subprocess.run(
-            command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=False
+            command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True
         )
     except (OSError, subprocess.SubprocessError):
-        return None
-    if found.returncode:
         return None
     return found.stdout.strip() or None

@@ -15,11 +15,11 @@ from lorakit.errors import DataError, InputError, ModelError, RecipeError
 from lorakit.evaluation.answers import read_splits, scored_splits
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.folder import seed_folder
-from lorakit.runs.inputs import base_files, refuse_other_base_files
+from lorakit.runs.inputs import base_files
 from lorakit.runs.rescore import refuse_other_scores
 from lorakit.runs.result import Result, SeedResult, digest_of
-from lorakit.runs.same import refuse_other_data, same_recipe
-from lorakit.runs.seeds import find_adapter, read_seed
+from lorakit.runs.same import BASE_FILE, DATA_FILE, digests_of, refuse_other_inputs, same_recipe
+from lorakit.runs.seeds import find_adapter
 
 KEPT = ("adapter", "predictions")
 """Folders of a seed that are part of its result."""
@@ -66,14 +66,14 @@ def not_compared(run: Path, recipe: Recipe, result: Result) -> list[str]:
     except DataError as error:
         left.append(f"the data: {error}")
     else:
-        left += refuse_other_data(run, splits)
+        left += refuse_other_inputs(run / DATA_FILE, digests_of(splits))
     try:
         start = find_adapter(recipe.start_from, run.parent, recipe) if recipe.start_from else None
         found = base_files(recipe.model, start)
     except (ModelError, RecipeError) as error:
         left.append(f"the base model: {error}")
     else:
-        left += refuse_other_base_files(run, found)
+        left += refuse_other_inputs(run / BASE_FILE, found)
     return left
 
 
@@ -100,9 +100,9 @@ def intact_seed(folder: Path) -> SeedResult | None:
 
     InputError: a file is damaged, missing or changed.
     """
-    result = read_seed(folder)
-    if result is None:
+    if not (folder / "result.json").exists():
         return None
+    result = SeedResult.read(folder / "result.json")
     if not (folder / "adapter").is_dir():
         raise InputError(
             f"{folder / 'adapter'} is missing, and {folder / 'result.json'} is there. {_AGAIN}"
@@ -110,8 +110,6 @@ def intact_seed(folder: Path) -> SeedResult | None:
     for name, digest in result.files.items():
         try:
             found = file_digest(folder / name)
-        except FileNotFoundError:
-            raise InputError(f"{folder / name} is missing. {_AGAIN}") from None
         except OSError as error:
             raise InputError(f"cannot read {folder / name}: {error.strerror}. {_AGAIN}") from error
         if found != digest:

@@ -70,21 +70,25 @@ def begun(run: Path) -> bool:
     return any(run.glob("seed*/result.json")) or any(run.glob("seed*/checkpoints/step-*"))
 
 
-def open_run(run: Path, recipe: Recipe, restart: bool) -> None:
-    """Create the folder and write the resolved recipe; with `restart`, in an empty folder.
-
-    InputError: no permission, disk full, a file in the way.
-    """
+@contextmanager
+def refused_as_input_error(run: Path) -> Iterator[None]:
+    """InputError: no permission, disk full, a file in the way of the run folder."""
     try:
-        if restart and run.exists():
-            shutil.rmtree(run)
-        run.mkdir(parents=True, exist_ok=True)
-        write_whole(run / "recipe.yaml", dump_yaml(recipe.plain()))
+        yield
     except OSError as error:
         why = error.strerror or error  # rmtree's own error for a link has no strerror
         raise InputError(
             f"cannot write to the run folder {run}: {why}; choose another with --runs DIR"
         ) from error
+
+
+def open_run(run: Path, recipe: Recipe, restart: bool) -> None:
+    """Create the folder and write the resolved recipe; with `restart`, in an empty folder."""
+    with refused_as_input_error(run):
+        if restart and run.exists():
+            shutil.rmtree(run)
+        run.mkdir(parents=True, exist_ok=True)
+        write_whole(run / "recipe.yaml", dump_yaml(recipe.plain()))
 
 
 @contextmanager
@@ -94,19 +98,16 @@ def claimed(run: Path) -> Iterator[None]:
     InputError: another process trains in it.
     """
     make_folder(run.parent)
-    lock = FileLock(run.with_name(f".{run.name}.lock"), timeout=0)
     try:
-        lock.acquire()
+        lock = FileLock(run.with_name(f".{run.name}.lock")).acquire(timeout=0)
     except Timeout:
         raise InputError(
             f"another process trains in {run}; wait for it, or choose another folder with "
             "--runs DIR"
         ) from None
-    try:
+    # the file stays when the lock is released: another process may have locked it by now
+    with lock:
         yield
-    finally:
-        # the file stays: another process may have locked it by now
-        lock.release()
 
 
 def open_seed(folder: Path, resume: bool = False) -> None:
@@ -121,10 +122,8 @@ def open_seed(folder: Path, resume: bool = False) -> None:
             else:
                 path.unlink()
         return
-    if folder.is_symlink():
-        raise InputError(f"{folder} is in the way: a link; remove it")
-    if folder.is_file():
-        raise InputError(f"{folder} is in the way: a file; remove it")
+    if folder.is_symlink() or folder.is_file():
+        raise InputError(f"{folder} is in the way: it is a link or a file; remove it")
     shutil.rmtree(folder, ignore_errors=True)
     make_folder(folder)
 
@@ -137,3 +136,9 @@ def make_folder(path: Path) -> None:
         raise InputError(
             f"cannot create the folder {path}: {error.strerror}; choose another"
         ) from error
+
+
+def refuse_used(folder: Path) -> None:
+    """InputError: the folder for a result is a file, or is not empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not empty; choose another folder or remove it")

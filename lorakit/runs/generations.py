@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.errors import InputError
-from lorakit.runs.lines import read_lines
+from lorakit.evaluation.answers import Answer
+from lorakit.runs.lines import read_lines, write_lines
 
 
 class PartialPredictions:
@@ -49,6 +50,12 @@ class PartialPredictions:
                 file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {error.strerror}") from error
+
+
+def write_answers(file: Path, answers: Iterable[Answer]) -> None:
+    """Write the complete predictions, in the place of the partial ones."""
+    write_lines(file, (answer.line() for answer in answers))
+    PartialPredictions.path_of(file).unlink(missing_ok=True)
 
 
 def asked_of(settings: Mapping[str, Any], folder: Path) -> str:

@@ -48,11 +48,10 @@ def set_values(config: BaseModel) -> dict[str, Any]:
 def what_matters(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a recipe, as plain data, that the numbers of a seed depend on."""
     values = {key: value for key, value in recipe.items() if key not in WITHOUT_EFFECT[""]}
-    for section in ("model", "train"):
-        inside = values.get(section)
-        if isinstance(inside, Mapping):
-            without = WITHOUT_EFFECT[section]
-            values[section] = {key: value for key, value in inside.items() if key not in without}
+    for section, left_out in WITHOUT_EFFECT.items():
+        if section in values:
+            inside = values[section].items()
+            values[section] = {key: value for key, value in inside if key not in left_out}
     return values
 
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from lorakit.bases.files import cached_of, weight_files
-from lorakit.errors import InputError, ModelError
+from lorakit.errors import ModelError
 from lorakit.models import Model
-from lorakit.runs.result import write_whole
 
-FILE = "base.json"
 SMALL = (
     "config.json",
     "generation_config.json",
@@ -53,31 +49,6 @@ def base_files(spec: Model, start: Path | None = None) -> dict[str, str]:
     if start is not None:
         found |= {f"start_from: {path.name}": path for path in start.glob("*.safetensors")}
     return {name: quick_digest(path) for name, path in sorted(found.items()) if path.is_file()}
-
-
-def refuse_other_base_files(run: Path, found: Mapping[str, str]) -> list[str]:
-    """What could not be compared. InputError: a file of the base has changed since the run."""
-    try:
-        then = json.loads((run / FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return ["the base model: no digests were recorded"]
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{run / FILE} cannot be read: {error}. --restart trains the run again."
-        ) from error
-    names = sorted({*then, *found}) if isinstance(then, dict) else [FILE]
-    if other := [
-        name for name in names if not isinstance(then, dict) or then.get(name) != found.get(name)
-    ]:
-        raise InputError(
-            f"{run} holds seeds that were trained on another base model ({', '.join(other)} "
-            "changed). --restart trains them again, and another folder (--runs DIR) keeps them."
-        )
-    return []
-
-
-def record_base_files(run: Path, found: Mapping[str, str]) -> None:
-    write_whole(run / FILE, json.dumps(found, indent=2) + "\n")
 
 
 def quick_digest(path: Path) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from lorakit.bases.base import Base
+from lorakit.bases.base import DTYPES, Base
 from lorakit.batches import (
     Encoded,
     encode_cached,
@@ -23,7 +24,7 @@ from lorakit.batches import (
 from lorakit.errors import ModelError, RecipeError
 from lorakit.evaluation.answers import Answer, Scores, score_answers, untrained_most, writes
 from lorakit.evaluation.likelihood import log_likelihoods
-from lorakit.evaluation.predict import Generated, generate, predict_logits
+from lorakit.evaluation.predict import Generated, Generation, generate, predict_logits
 from lorakit.events import Observer, TextsGenerated
 from lorakit.methods import Attachment
 from lorakit.metrics import Failed
@@ -33,6 +34,14 @@ from lorakit.recipe.schema import Recipe
 from lorakit.runs.generations import PartialPredictions
 from lorakit.runs.result import Counts
 from lorakit.tasks import Example, Head, Task
+
+
+@dataclass(frozen=True)
+class TextReader:
+    """A base without its model: as much as encoding examples needs."""
+
+    tokenizer: Any
+    config: Any
 
 
 class Examiner:
@@ -46,24 +55,28 @@ class Examiner:
     def __init__(
         self,
         recipe: Recipe,
-        tokenizer: Any,
-        config: Any,
+        base: Base | TextReader,
         splits: Mapping[str, Sequence[Example]],
         attachment: Attachment | None = None,
         observe: Observer | None = None,
         seed: int = 0,
     ):
-        refuse_too_long(recipe.data, tokenizer, config)
+        tokenizer = base.tokenizer
+        refuse_too_long(recipe.data, tokenizer, base.config)
         refuse_no_padding(tokenizer)
         self.recipe = recipe
         self.task = recipe.task
         self.tokenizer = tokenizer
         self.attachment = attachment
         self.observe = observe
-        self.seed = seed
         self.failed: Failed = {}
         self.splits = {split: list(examples) for split, examples in splits.items()}
-        self.stops = stops_of(recipe.task, tokenizer, self.splits)
+        self.generation = Generation(
+            recipe.decode,
+            recipe.evaluate.batch_size,
+            seed,
+            stops_of(recipe.task, tokenizer, self.splits),
+        )
         self.choices = [
             tokenizer(text, add_special_tokens=False)["input_ids"] for text in recipe.task.choices
         ]
@@ -90,7 +103,8 @@ class Examiner:
         only: numbers of examples; None: all. kept: where texts are saved as they come; those that
         are there are not generated again.
         """
-        chosen = list(range(len(self.splits[split]))) if only is None else list(only)
+        examples = self.splits[split]
+        chosen = range(len(examples)) if only is None else only
         if writes(self.task):
             return self._written(model, split, chosen, kept)
         items = [self.encoded[split][i] for i in chosen]
@@ -100,40 +114,44 @@ class Examiner:
             outputs = log_likelihoods(model, items, self.choices, pad, size)
         else:
             outputs = predict_logits(model, items, self.task.head, pad, size)
-        return [
-            self._answer(self.splits[split][i], output)
-            for i, output in zip(chosen, outputs, strict=True)
-        ]
+        return [self._answer(examples[i], out) for i, out in zip(chosen, outputs, strict=True)]
 
     def _written(
         self, model: nn.Module, split: str, chosen: Sequence[int], kept: PartialPredictions | None
     ) -> list[Answer]:
         examples = self.splits[split]
-        known = {} if kept is None else kept.known
-        asked = [i for i in chosen if examples[i].id not in known]
+        found: dict[str, Answer] = {}
+        if kept is not None:
+            for example in examples:
+                if line := kept.known.get(example.id):
+                    found[example.id] = self._answer(
+                        example, line["output"], line.get("ended", True)
+                    )
+        asked = [i for i in chosen if examples[i].id not in found]
 
-        def on_batch(numbers: Sequence[int], texts: Sequence[Generated]) -> None:
+        def answers_of(numbers: Sequence[int], texts: Sequence[Generated]) -> list[Answer]:
+            return [
+                self._answer(examples[asked[n]], text.text, text.ended)
+                for n, text in zip(numbers, texts, strict=True)
+            ]
+
+        start = time.perf_counter()
+        done = 0
+
+        def on_batch(numbers: Sequence[int], texts: Sequence[Generated], total: int) -> None:
+            nonlocal done
+            done += len(numbers)
             if kept is not None:
-                new = zip((examples[asked[n]] for n in numbers), texts, strict=True)
-                kept.add(self._answer(e, text.text, text.ended).line() for e, text in new)
+                kept.add(answer.line() for answer in answers_of(numbers, texts))
+            if self.observe is not None:
+                self.observe(TextsGenerated(split, done, total, time.perf_counter() - start))
 
         merged = self.attachment.folded() if self.attachment is not None else nullcontext()
         with merged:
-            texts = generate(
-                model,
-                [self.encoded[split][i] for i in asked],
-                self.tokenizer,
-                self.recipe.evaluate.batch_size,
-                self.recipe.decode,
-                _reporter(self.observe, split),
-                on_batch,
-                self.seed,
-                self.stops,
-            )
-        found = {id: (line["output"], line.get("ended", True)) for id, line in known.items()}
-        for i, text in zip(asked, texts, strict=True):
-            found.setdefault(examples[i].id, (text.text, text.ended))
-        return [self._answer(examples[i], *found[examples[i].id]) for i in chosen]
+            items = [self.encoded[split][i] for i in asked]
+            texts = generate(model, items, self.tokenizer, self.generation, on_batch)
+        found |= {answer.id: answer for answer in answers_of(range(len(asked)), texts)}
+        return [found[examples[i].id] for i in chosen]
 
     def _answer(self, example: Example, output: Any, ended: bool = True) -> Answer:
         reference = None
@@ -152,25 +170,22 @@ class Examiner:
             ended=ended,
         )
 
-    def scores(self, model: nn.Module, splits: Sequence[str], most: int | None = None) -> Scores:
-        """split -> metric -> value, on at most `most` examples of a split, evenly spread over
-        it."""
-        scores = {}
+    def scores(self, answers: Mapping[str, Sequence[Answer]]) -> Scores:
+        """split -> metric -> value"""
+        return {split: score_answers(self.task, own, self.failed) for split, own in answers.items()}
+
+    def untrained(self, model: nn.Module, splits: Sequence[str]) -> Scores:
+        """split -> metric -> value, on `untrained_most` examples, evenly spread over the split.
+
+        The model is one before training, or without its adapter.
+        """
+        answers = {}
         for split in splits:
-            answers = self.answers(model, split, self.spread(split, most))
-            scores[split] = score_answers(self.task, answers, self.failed)
-        return scores
-
-    def untrained(self, model: nn.Module) -> Scores:
-        """As `scores`, of a model before training: on a slice of each split."""
-        return self.scores(model, list(self.splits), untrained_most(self.task))
-
-    def spread(self, split: str, most: int | None) -> list[int] | None:
-        """The numbers of `most` examples, evenly spread over the split; None: all."""
-        n = len(self.splits[split])
-        if most is None or n <= most:
-            return None
-        return [i * n // most for i in range(most)]
+            n = len(self.splits[split])
+            most = min(n, untrained_most(self.task))
+            only = [i * n // most for i in range(most)]
+            answers[split] = self.answers(model, split, only)
+        return self.scores(answers)
 
 
 def stops_of(task: Task, tokenizer: Any, splits: Mapping[str, Sequence[Example]]) -> list[int]:
@@ -181,17 +196,6 @@ def stops_of(task: Task, tokenizer: Any, splits: Mapping[str, Sequence[Example]]
     if any(example.turns for examples in splits.values() for example in examples[:1]):
         stops += end_of_turn(tokenizer)
     return stops
-
-
-def _reporter(observe: Observer | None, split: str) -> Callable[[int, int], None] | None:
-    if observe is None:
-        return None
-    start = time.perf_counter()
-
-    def report(done: int, total: int) -> None:
-        observe(TextsGenerated(split, done, total, time.perf_counter() - start))
-
-    return report
 
 
 def attach(recipe: Recipe, base: Base) -> Attachment:
@@ -245,10 +249,6 @@ def counts_of(attachment: Attachment) -> Counts:
     )
 
 
-def training_set(recipe: Recipe, examples: Sequence[Example], tokenizer: Any) -> list[Encoded]:
-    return encode_cached(examples, tokenizer, recipe.task.head, recipe.data)
-
-
 def resolve_precision(recipe: Recipe) -> Recipe:
     """The recipe with the precision that `train.precision: auto` means on this machine.
 
@@ -259,13 +259,14 @@ def resolve_precision(recipe: Recipe) -> Recipe:
         return recipe
     is_plain = recipe.model.dtype == "fp32" and recipe.model.quantize is None
     is_frozen = recipe.method.freezes_base and not recipe.model.new_tokens
-    train = recipe.train.model_copy(update={"precision": "fp32"})
+    precision = "fp32"
     model = recipe.model
     if is_plain and has_bf16():
         if is_frozen:
             model = model.model_copy(update={"dtype": "bf16"})
         else:
-            train = recipe.train.model_copy(update={"precision": "bf16"})
+            precision = "bf16"
+    train = recipe.train.model_copy(update={"precision": precision})
     return recipe.model_copy(update={"train": train, "model": model})
 
 
@@ -284,7 +285,7 @@ def precision_of(recipe: Recipe) -> str:
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
     """The precision from `resolve_precision`, so that a run is scored in the same one while it
     trains and afterwards."""
-    dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision_of(recipe)]
-    if dtype is None:
+    precision = recipe.train.precision
+    if precision == "fp32":
         return nullcontext()
-    return torch.autocast(device.type, dtype)
+    return torch.autocast(device.type, DTYPES[precision])

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lorakit.errors import DataError, did_you_mean
-from lorakit.files.packed import PACKED, raw_lines
-from lorakit.files.tables import CSV_FIELD_LIMIT
+from lorakit.files.documents import SHOWN_CHARACTERS
+from lorakit.files.packed import PACKED
+from lorakit.files.tables import csv_records, json_lines, text_lines
 
 COMPARED_IDS = 10_000
 """Most ids that an unknown one is compared with, to suggest a similar one."""
@@ -37,63 +35,38 @@ def read_predictions(path: Path) -> list[PredictionLine]:
     """
     kind = Path(path.stem if path.suffix in PACKED else path.name).suffix.lower()
     if kind == ".jsonl":
-        return [PredictionLine(at, id_of(line), _value(line, at)) for at, line in json_lines(path)]
+        return [
+            PredictionLine(where, id_of(line), _value(line, where))
+            for where, line in json_objects(path)
+        ]
     if kind == ".tsv":
         return _read_table(path)
-    lines = text_lines(path)
-    return [PredictionLine(f"{path}:{number}", None, line) for number, line in enumerate(lines, 1)]
+    return [PredictionLine(f"{path}:{number}", None, line) for number, line in text_lines(path)]
 
 
 def _read_table(path: Path) -> list[PredictionLine]:
-    csv.field_size_limit(CSV_FIELD_LIMIT)
-    text = "\n".join(text_lines(path)).rstrip("\n")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t")
-    try:
-        table = [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise DataError(f"{path}: not a table: {error}") from None
-    header = table[0][1] if table else []
-    if len(table) < 2 or any(len(row) != len(header) for _, row in table[1:]):
+    # not strict, because texts contain single quote characters
+    (_, header), *rows = [*csv_records(path, "\t", strict=False)] or [(1, [])]
+    if not rows or any(len(row) != len(header) for _, row in rows):
         raise DataError(
             f"{path}: expected a header and rows with as many columns, the prediction in the last"
         )
-    place = header.index("id") if "id" in header[:-1] else None
     found = []
-    for number, row in table[1:]:
-        id = None if place is None else row[place]
-        found.append(PredictionLine(f"{path}:{number}", id, row[-1]))
+    for number, row in rows:
+        named = dict(zip(header[:-1], row, strict=False))
+        found.append(PredictionLine(f"{path}:{number}", named.get("id"), row[-1]))
     return found
 
 
-def text_lines(path: Path) -> list[str]:
-    """Lines without their ends. DataError: the file cannot be read, or is not UTF-8."""
-    lines = []
-    try:
-        for number, raw in raw_lines(path):
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            lines.append(line.removesuffix("\n").removesuffix("\r"))
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not UTF-8 text") from None
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
-    return lines or [""]
-
-
-def json_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
+def json_objects(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """file:line and the object of each line that is not blank. DataError: it is not an object."""
     found = []
-    for number, text in enumerate(text_lines(path), 1):
-        if not text.strip():
-            continue
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}:{number}: not JSON: {error}") from None
+    for number, line in json_lines(path):
+        where = f"{path}:{number}"
         if not isinstance(line, dict):
-            raise DataError(
-                f"{path}:{number}: a JSON object is expected in each line, found {text[:60]!r}"
-            )
-        found.append((f"{path}:{number}", line))
+            shown = repr(line)[:SHOWN_CHARACTERS]
+            raise DataError(f"{where}: a JSON object is expected in each line, found {shown}")
+        found.append((where, line))
     return found
 
 
@@ -158,12 +131,12 @@ def by_id(
             )
         if one.id in found:
             raise DataError(
-                f"{one.where}: id {one.id!r} has a prediction at {found[one.id].where} already"
+                f"{one.where}: id {one.id!r} occurs twice; {found[one.id].where} has it already"
             )
         found[one.id] = one
     if absent := [id for id in ids if id not in found]:
         raise DataError(
-            f"{path}: {len(absent)} of {len(ids)} examples have no prediction, such as id "
+            f"{path}: {len(absent)} of {len(ids)} examples do not have a prediction, such as id "
             f"{absent[0]!r}"
         )
     return found

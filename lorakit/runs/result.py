@@ -8,10 +8,10 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
 
@@ -59,7 +59,31 @@ class Check(Config):
     note: str = ""
 
 
-class SeedResult(Config):
+AnyResult = TypeVar("AnyResult", bound="ResultFile")
+
+
+class ResultFile(Config):
+    """A part of a run that is kept in a result.json."""
+
+    def write(self, path: Path) -> None:
+        """As JSON, completely or not at all. InputError: no permission, or the disk is full."""
+        write_whole(path, self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def read(cls: type[AnyResult], path: Path) -> AnyResult:
+        """DataError: the file is missing, damaged, or not a result."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}") from None
+        except ValidationError as error:
+            raise DataError(
+                f"{path} is not a result of lorakit, or is damaged: {first_problem(error)}. "
+                "Restore it from a copy, or train its recipe again with --restart"
+            ) from None
+
+
+class SeedResult(ResultFile):
     """One seed of a run."""
 
     seed: int
@@ -90,15 +114,8 @@ class SeedResult(Config):
         return max(0, self.planned_steps - self.steps)
 
     def sealed(self) -> SeedResult:
-        """With its digest, as it is written."""
+        """With its digest, as it is to be written."""
         return self.model_copy(update={"digest": digest_of(json.loads(self.model_dump_json()))})
-
-    def write(self, path: Path) -> None:
-        """As JSON with its digest, completely or not at all.
-
-        InputError: no permission, or the disk is full.
-        """
-        write_whole(path, self.sealed().model_dump_json(indent=2) + "\n")
 
 
 def digest_of(content: Mapping[str, Any]) -> str:
@@ -110,7 +127,7 @@ def digest_of(content: Mapping[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-class Result(Config):
+class Result(ResultFile):
     """A finished run."""
 
     recipe: str
@@ -133,23 +150,6 @@ class Result(Config):
     started: str
     finished: str
     notes: tuple[Note, ...] = Field(default=(), strict=False)
-
-    def write(self, path: Path) -> None:
-        """As JSON, completely or not at all. InputError: no permission, or the disk is full."""
-        write_whole(path, self.model_dump_json(indent=2) + "\n")
-
-    @classmethod
-    def read(cls, path: Path) -> Result:
-        """DataError: the file is missing, damaged, or not a result."""
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror}") from None
-        except ValidationError as error:
-            raise DataError(
-                f"{path} is not a result of lorakit, or is damaged: {first_problem(error)}. "
-                "Train its recipe again with --restart"
-            ) from None
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -210,47 +210,48 @@ class Row:
         or it is of another setting."""
         if self.difference is None or self.published_spread is None or not self.comparable:
             return None
+        if math.isnan(self.difference):
+            return None
         # 88.5 is 89.2 - 0.7, but not in binary fractions.
-        return (
-            None
-            if math.isnan(self.difference)
-            else abs(self.difference) <= self.published_spread + 1e-9
-        )
+        return abs(self.difference) <= self.published_spread + 1e-9
 
 
 def summary(result: Result) -> list[Row]:
     """One row for each split and metric, in the order of the splits."""
-    return list(_rows(result))
-
-
-def _rows(result: Result) -> Iterator[Row]:
     published = _published(result)
+    rows = []
     for split in result.splits:
-        of = [seed.scores.get(split, {}) for seed in result.seeds]
-        before = [seed.base_scores.get(split, {}) for seed in result.seeds]
+        metrics = [metric for seed in result.seeds for metric in seed.scores.get(split, {})]
         # A published metric that was not measured is shown as missing, not left out.
-        for metric in dict.fromkeys(
-            [*(m for scores in of for m in scores), *(m for s, m in published if s == split)]
-        ):
-            bases = [scores[metric] for scores in before if metric in scores]
+        metrics += [metric for of, metric in published if of == split]
+        for metric in dict.fromkeys(metrics):
+            before = [seed.base_scores.get(split, {}).get(metric) for seed in result.seeds]
+            bases = [value for value in before if value is not None]
             known = published.get((split, metric))
-            yield Row(
-                split,
-                metric,
-                tuple(scores.get(metric, math.nan) for scores in of),
-                statistics.fmean(bases) if bases else None,
-                known.value if known else None,
-                known.spread if known else None,
-                result.comparable,
+            row = Row(
+                split=split,
+                metric=metric,
+                values=tuple(
+                    seed.scores.get(split, {}).get(metric, math.nan) for seed in result.seeds
+                ),
+                base_mean=statistics.fmean(bases) if bases else None,
+                published=known.value if known else None,
+                published_spread=known.spread if known else None,
+                comparable=result.comparable,
             )
+            rows.append(row)
+    return rows
 
 
 def _published(result: Result) -> dict[tuple[str, str], Published]:
     """(split, metric) -> number. A metric without a split is of the first one, unless
     `split/metric` is given too."""
-    parts = [(key.rpartition("/"), value) for key, value in result.published.items()]
-    bare = {(result.splits[0], metric): value for (split, _, metric), value in parts if not split}
-    return bare | {(split, metric): value for (split, _, metric), value in parts if split}
+    found = {}
+    # the keys without a split first, so that those with one replace them
+    for key in sorted(result.published, key=lambda key: "/" in key):
+        split, _, metric = key.rpartition("/")
+        found[split or result.splits[0], metric] = result.published[key]
+    return found
 
 
 def failed_checks(result: Result) -> list[tuple[int, Check]]:

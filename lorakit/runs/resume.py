@@ -112,15 +112,13 @@ def resume_state_of(saved: Saved, fingerprint: str, processes: int) -> ResumeSta
 
 def _differences(state: ResumeState, then: int, now: int) -> list[str]:
     """then, now: numbers of processes."""
-    current = made_with()
-    others = [
+    before = {**state.made_with, "number of processes": str(then)}
+    current = {**made_with(), "number of processes": str(now)}
+    return [
         f"{name} {value}, now {current.get(name)}"
-        for name, value in state.made_with.items()
+        for name, value in before.items()
         if current.get(name) != value
     ]
-    if then != now:
-        others.append(f"{then} process(es), now {now}")
-    return others
 
 
 class Journal:
@@ -132,25 +130,19 @@ class Journal:
 
     def __init__(self, path: Path | None, at: int | None = None):
         self.path = path
-        self.at = at
+        self.file = None
+        if path is not None:
+            self.file = path.open("a", encoding="utf-8", buffering=1)
+            if at is not None:
+                found = path.read_bytes()
+                if len(found) < at:
+                    log.warning("%s was cut short: its curves have a gap", path)
+                    at = found.rfind(b"\n") + 1
+                self.file.truncate(at)
+                self.file.seek(0, os.SEEK_END)
 
     def __enter__(self) -> Journal:
-        self.file = None
-        if self.path is not None:
-            self.file = self.path.open("a", encoding="utf-8", buffering=1)
-            if self.at is not None:
-                self._cut(self.path.read_bytes())
         return self
-
-    def _cut(self, found: bytes) -> None:
-        assert self.file is not None
-        assert self.at is not None
-        length = self.at
-        if len(found) < length:
-            log.warning("%s was cut short: its curves have a gap", self.path)
-            length = found.rfind(b"\n") + 1
-        self.file.truncate(length)
-        self.file.seek(0, os.SEEK_END)
 
     def write(self, event: Event) -> None:
         """InputError: the disk is full."""

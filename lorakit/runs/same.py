@@ -1,7 +1,7 @@
-"""Checks that a run folder belongs to the recipe and the examples that are given now.
+"""Checks that a run folder belongs to the recipe and the inputs that are given now.
 
-A run is resumed, or taken as it is, only after its recipe and its data were compared with what was
-recorded when its seeds were trained. `inputs` does the same for the files of the base model.
+A run is resumed, or taken as it is, only after its recipe, its data and its base model were
+compared with what was recorded when its seeds were trained.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from lorakit.runs.result import write_whole
 from lorakit.tasks import Example
 
 DATA_FILE = "data.json"
+BASE_FILE = "base.json"
+INPUTS = {DATA_FILE: "data", BASE_FILE: "base model"}
+"""A file of digests in the run folder -> what they are of."""
 ADVICE = "--restart trains them again; another folder (--runs DIR) keeps them."
 
 
@@ -62,36 +65,48 @@ def unfinished_others(run: Path, recipe: Recipe) -> dict[Path, list[str]]:
     return found
 
 
-def refuse_other_data(run: Path, splits: Mapping[str, Sequence[Example]]) -> list[str]:
+def refuse_other_inputs(file: Path, now: Mapping[str, Any]) -> list[str]:
     """What could not be compared: a text for each.
 
-    InputError, with the differences: the run's seeds were trained on other examples.
+    file: where `record_inputs` wrote the digests of the run. InputError, with the differences: the
+    run's seeds were trained with other inputs.
     """
-    file = run / DATA_FILE
+    what = INPUTS[file.name]
     if not file.is_file():
-        return ["the data: no digests were recorded"]
-    before = _read_json(file)
-    if not isinstance(before, dict):
+        return [f"the {what}: no digests were recorded"]
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+        changes = [
+            _change(name, before.get(name), now.get(name))
+            for name in dict.fromkeys([*now, *before])
+            if before.get(name) != now.get(name)
+        ]
+    except (OSError, ValueError, RecursionError, AttributeError, TypeError) as error:
         raise InputError(
-            f"{file} is damaged, so the data that the seeds were trained on is not known. {ADVICE}"
-        )
-    changes = []
-    found = digests_of(splits)
-    for name, now in found.items():
-        if before.get(name) != now:
-            changes.append(_change(name, before.get(name), now))
-    if gone := sorted(set(before) - set(found)):
-        changes.append(f"{gone[0]} is not scored any more")
+            f"{file} is damaged, so the {what} of the trained seeds is not known: {error}. {ADVICE}"
+        ) from error
     if changes:
         raise InputError(
-            f"{run} holds seeds that were trained on other data ({'; '.join(changes)}). {ADVICE}"
+            f"the {what} changed after the seeds in {file.parent} were trained "
+            f"({'; '.join(changes)}). {ADVICE}"
         )
     return []
 
 
-def record_data(run: Path, splits: Mapping[str, Sequence[Example]]) -> None:
-    """Write the digests of the run's examples."""
-    write_whole(run / DATA_FILE, json.dumps(digests_of(splits), indent=2) + "\n")
+def record_inputs(file: Path, now: Mapping[str, Any]) -> None:
+    """Write digests of inputs to a file of the run folder."""
+    write_whole(file, json.dumps(now, indent=2) + "\n")
+
+
+def _change(name: str, then: Any, now: Any) -> str:
+    if now is None:
+        return f"{name} is not used any more"
+    if not isinstance(now, dict):
+        return f"{name} changed"
+    count = then["examples"] if then else 0
+    if count == now["examples"]:
+        return f"{name}: the same number of examples, with other texts or answers"
+    return f"{name}: {count} examples then, {now['examples']} now"
 
 
 def digests_of(splits: Mapping[str, Sequence[Example]]) -> dict[str, dict[str, Any]]:
@@ -107,17 +122,3 @@ def _digest(examples: Sequence[Example]) -> str:
         content = (e.id, e.text, e.pair, e.target, e.references, e.group, turns)
         digest.update(repr(content).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
-def _change(name: str, then: Any, now: dict[str, Any]) -> str:
-    count = then.get("examples") if isinstance(then, dict) else 0
-    if count == now["examples"]:
-        return f"{name}: the same number of examples, with other texts or answers"
-    return f"{name}: {count} examples then, {now['examples']} now"

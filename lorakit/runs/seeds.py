@@ -1,4 +1,4 @@
-"""The seeds of a run: the result of one, the choice of one, and the adapter to start from."""
+"""The seeds of a run: the choice of one, and the adapter that a recipe starts from."""
 
 from __future__ import annotations
 
@@ -7,36 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from lorakit.config import first_problem
-from lorakit.errors import DataError, InputError, RecipeError, did_you_mean
+from lorakit.errors import DataError, RecipeError, did_you_mean
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.folder import is_run, is_seed, runs_named, stem_of
-from lorakit.runs.result import Result, SeedResult
+from lorakit.runs.result import Result
 from lorakit.runs.same import recorded_recipe
-
-
-def read_seed(folder: Path) -> SeedResult | None:
-    """result.json of a seed; None: there is none, so the seed was not trained to its end.
-
-    InputError: the file is damaged.
-    """
-    file = folder / "result.json"
-    try:
-        return SeedResult.model_validate_json(file.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise _damaged(file, error.strerror) from error
-    except ValidationError as error:
-        raise _damaged(file, first_problem(error)) from error
-
-
-def _damaged(file: Path, why: str | None) -> InputError:
-    return InputError(
-        f"{file} is damaged: {why}. Restore it from a copy, or train again with --restart."
-    )
 
 
 def choose_seed(run: Path, seed: int | None) -> tuple[Path, str]:
@@ -104,13 +79,10 @@ def find_adapter(name_or_path: str, runs: Path, of: Recipe | None = None) -> Pat
     stem = name_or_path.replace("/", "-")
     plain = of.plain() if of is not None else None
     finished = [run for run in runs_named(runs, stem) if (run / "result.json").is_file()]
-    ranked = []
-    for run in finished:
-        if fit := _fits(run, plain):
-            ranked.append((fit, (run / "result.json").stat().st_mtime, run))
-    if ranked:
-        *_, run = max(ranked, key=lambda entry: entry[:2])
-        return choose_seed(run, None)[0] / "adapter"
+    ranked = [(_fits(run, plain), (run / "result.json").stat().st_mtime, run) for run in finished]
+    fit, _, best = max(ranked, default=(0, 0.0, path))
+    if fit:
+        return choose_seed(best, None)[0] / "adapter"
     known = sorted({str(stem_of(run)) for run in runs_named(runs)} - {stem})
     but = ""
     if of is not None and finished:

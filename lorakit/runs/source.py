@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,19 +123,15 @@ def _open_run(pointer: Pointer, folder: Path) -> Source:
         spec = recipe.model.model_copy(update=_own_template(chosen / "adapter"))
         recipe = recipe.model_copy(update={"model": spec})
     adapter = read_adapter(chosen / "adapter")
-    names, outputs = _head_of(adapter, recipe.model)
-    recipe = order_labels(recipe, names, pointer.path)
-    return Source(pointer.path, recipe, adapter, chosen / "eval", why, names, outputs)
+    return _with_labels(Source(pointer.path, recipe, adapter, chosen / "eval", why), recipe.model)
 
 
 def _open_adapter(pointer: Pointer, folder: Path, notebook: Path) -> Source:
     adapter = read_adapter(folder)
     model = _model_of(adapter, folder, pointer.base)
     recipe = _recipe_of(adapter, model, pointer)
-    names, outputs = _head_of(adapter, recipe.model if recipe else Model(**model))
-    if recipe is not None:
-        recipe = order_labels(recipe, names, pointer.path)
-    return Source(pointer.path, recipe, adapter, notebook, "", names, outputs)
+    base = recipe.model if recipe else Model(**model)
+    return _with_labels(Source(pointer.path, recipe, adapter, notebook), base)
 
 
 def _open_model(pointer: Pointer, folder: Path, notebook: Path) -> Source:
@@ -146,41 +142,49 @@ def _open_model(pointer: Pointer, folder: Path, notebook: Path) -> Source:
         )
     parts = _parts({"name": pointer.task}, {"name": str(folder)})
     recipe = compose(parts, pointer.overrides)
-    config = read_config(recipe.model)
-    if recipe.task.head is Head.CAUSAL or not is_classifier(config):
-        return Source(pointer.path, recipe, None, notebook)
-    names = tuple(names_of(config))
-    recipe = order_labels(recipe, names, pointer.path)
-    return Source(pointer.path, recipe, None, notebook, "", names, config.num_labels)
+    source = Source(pointer.path, recipe, None, notebook)
+    if recipe.task.head is Head.CAUSAL or not is_classifier(read_config(recipe.model)):
+        return source
+    return _with_labels(source, recipe.model)
+
+
+def _with_labels(source: Source, base: Model) -> Source:
+    """The source with the labels of the head's outputs, and with its task's in the same order."""
+    names, outputs = _head_of(source.adapter, base)
+    recipe = source.recipe
+    if recipe is not None:
+        recipe = order_labels(recipe, names, source.path)
+    return replace(source, recipe=recipe, names=names, outputs=outputs)
 
 
 def _model_of(adapter: AdapterFile, folder: Path, base: str | None) -> dict[str, Any]:
     """The `model` part of a recipe for an adapter. AdapterError: the base is not known."""
-    model: dict[str, Any] = {"name": base or adapter.base or ""}
+    name = base or adapter.base
+    if not name:
+        raise AdapterError(f"{folder} does not name its base model; give it with --model")
+    model: dict[str, Any] = {"name": name}
     if about := adapter.about:
         model |= {"config": about.model_config, "new_tokens": about.new_tokens}
         model |= _own_template(folder)
         if about.revision and not base:
             model["revision"] = about.revision
-    if not model["name"]:
-        raise AdapterError(f"{folder} does not name its base model; give it with --model")
     return model
 
 
 def _recipe_of(adapter: AdapterFile, model: dict[str, Any], pointer: Pointer) -> Recipe | None:
     about = adapter.about
-    task: dict[str, Any] | None = None
-    if about and about.task:  # empty: the adapter was saved from a loop of one's own
-        task = about.task
+    task: dict[str, Any] = {}  # as of an adapter that was saved from a loop of one's own
     if pointer.task:
         task = {"name": pointer.task}
-    if task is None:
+    elif about:
+        task = about.task
+    if not task:
         return None
     parts = _parts(task, model)
     if about:
-        parts |= {"decode": about.decode}
-    if about and about.max_length:
-        parts |= {"data": {"max_length": about.max_length}}
+        parts["decode"] = about.decode
+        if about.max_length:
+            parts["data"] = {"max_length": about.max_length}
     return compose(parts, pointer.overrides)
 
 
@@ -189,22 +193,26 @@ def _parts(task: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
     return {"task": dict(task), "model": model, "method": {"name": "full"}}
 
 
-def _head_of(adapter: AdapterFile, base: Model) -> tuple[tuple[str, ...], int | None]:
+def _head_of(adapter: AdapterFile | None, base: Model) -> tuple[tuple[str, ...], int | None]:
     """The labels of the head's outputs and their number, as far as adapter or base tell them."""
-    if adapter.about is not None:
-        return tuple(adapter.about.labels), None
-    if _peft_config(adapter).get("task_type") == "CAUSAL_LM":
-        return (), None
-    # PEFT's files name no labels: the head's last layer, the narrowest, has a row for each
-    saved = [t for name, t in adapter.tensors.items() if ".lora_" not in name and t.ndim == 2]
-    rows = [tensor.shape[0] for tensor in saved]
+    rows: list[int] = []
+    if adapter is not None:
+        if adapter.about is not None:
+            return tuple(adapter.about.labels), None
+        if _peft_config(adapter).get("task_type") == "CAUSAL_LM":
+            return (), None
+        # PEFT's files name no labels: the head's last layer, the narrowest, has a row for each
+        saved = [t for name, t in adapter.tensors.items() if ".lora_" not in name and t.ndim == 2]
+        rows = [tensor.shape[0] for tensor in saved]
     try:
         config = read_config(base)
     except ModelError:  # raised again where the base is loaded
         return (), min(rows, default=None)
     outputs = min(rows, default=config.num_labels)
     names = tuple(names_of(config))
-    return names if len(names) == outputs else (), outputs
+    if adapter is not None and len(names) != outputs:
+        names = ()
+    return names, outputs
 
 
 def _peft_config(adapter: AdapterFile | None) -> dict[str, Any]:
@@ -219,10 +227,9 @@ def _own_template(adapter: Path) -> dict[str, str]:
 
 def _place(path: str) -> Path:
     folder = Path(path)
-    if not path:
-        raise InputError("the path '' is empty; give a folder (a run, an adapter, a model)")
-    if folder.is_file():
-        raise InputError(f"{path!r} is a file; give a folder (a run, an adapter, a model)")
+    if not path or folder.is_file():
+        what = "a file" if path else "empty"
+        raise InputError(f"the path {path!r} is {what}; give a folder (a run, an adapter, a model)")
     if folder.name in ("", ".."):
         return Path(os.path.abspath(folder))  # the name of the folder tells what it is
     return folder
@@ -240,7 +247,7 @@ def _replacements(pointer: Pointer) -> list[str]:
 
 
 def _next_to(folder: Path) -> Path:
-    """Never inside an adapter or a model, which may be published; never in the hub's cache."""
+    """A folder for results, outside the hub's cache and what may be published."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     place = Path(os.path.abspath(folder))
@@ -291,7 +298,7 @@ def _refuse_other_head(source: Source, recipe: Recipe, model: Model) -> None:
 def _from_hub(name: str) -> Path:
     if name.count("/") != 1 or name.startswith(("/", ".")):
         raise InputError(
-            f"there is no folder {name!r} (a run, an adapter, a model), and it is not a hub id, "
+            f"{name!r} is not a folder (a run, an adapter, a model), and it is not a hub id, "
             "which has the form OWNER/NAME"
         )
     from huggingface_hub import snapshot_download
@@ -302,5 +309,5 @@ def _from_hub(name: str) -> Path:
         # httpx's, huggingface_hub's and OSError: all mean that it is not available now
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise AdapterUnavailable(
-            f"there is no folder {name}, and the hub does not provide it: {why}"
+            f"{name} is not a folder, and the hub does not provide it: {why}"
         ) from error

@@ -1,5 +1,4 @@
-"""A run that is refused before it began leaves the folder as it was: none, or the one from
-before."""
+"""Undoing a refused run: the folder is left as it was, absent or with the run from before."""
 
 from __future__ import annotations
 
@@ -9,64 +8,50 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lorakit.errors import InputError
-from lorakit.runs.inputs import FILE
+from lorakit.runs.folder import refused_as_input_error
+from lorakit.runs.same import INPUTS
 
-RECORDS = ("recipe.yaml", "data.json", FILE)
+RECORDS = ("recipe.yaml", *INPUTS)
 
 
 @contextmanager
 def undone_if_refused(run: Path, restart: bool) -> Iterator[None]:
-    """Inside, a run is made; what is refused (InputError) before a first step leaves nothing of it.
+    """Inside, a run is made. Nothing is left of one that is refused before its first step.
 
-    restart: a run that is there is put aside, and is back after a refusal. InputError: it cannot
-    be.
+    restart: an existing run is put aside, and is back after a refusal. InputError: it cannot be
+    moved.
     """
     aside = run.with_name(f".{run.name}.before")
     shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
-    whole = run.exists()
-    if restart and whole and not run.is_symlink():
+    if restart and run.exists() and not run.is_symlink():
         _rename(run, aside)
-        whole = False
-    kept = {file: file.read_bytes() for name in RECORDS if (file := run / name).is_file()}
+    existed = run.exists()
+    records = {file: file.read_bytes() for name in RECORDS if (file := run / name).is_file()}
     seeds = set(run.glob("seed*"))
     try:
         yield
     except InputError:
-        if not whole and not any(map(_began, run.glob("seed*"))):
-            shutil.rmtree(run, ignore_errors=True)
+        new = set(run.glob("seed*")) - seeds
+        if not any(map(_has_step, new)):
+            for folder in new if existed else [run]:
+                shutil.rmtree(folder, ignore_errors=True)
+            for file, content in records.items():
+                file.write_bytes(content)
             if aside.exists():
                 _rename(aside, run)
-        elif whole:
-            _restore(run, kept, seeds)
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _began(seed: Path) -> bool:
-    """A step was taken here, or more."""
+def _has_step(seed: Path) -> bool:
+    """Whether at least one step was taken in the folder of a seed."""
     journal = seed / "metrics.jsonl"
-    holds = any(seed.glob("checkpoints/step-*")) or (seed / "result.json").is_file()
-    return holds or (journal.is_file() and journal.stat().st_size > 0)
-
-
-def _restore(run: Path, kept: dict[Path, bytes], seeds: set[Path]) -> None:
-    """Of a folder that was there: the seeds that did not begin go, and its records are what they
-    were."""
-    new = [seed for seed in run.glob("seed*") if seed not in seeds]
-    if any(map(_began, new)):
-        return
-    for seed in new:
-        shutil.rmtree(seed, ignore_errors=True)
-    for file, data in kept.items():
-        if file.read_bytes() != data:
-            file.write_bytes(data)
+    if journal.is_file() and journal.stat().st_size > 0:
+        return True
+    return any(seed.glob("checkpoints/step-*")) or (seed / "result.json").is_file()
 
 
 def _rename(run: Path, to: Path) -> None:
-    try:
+    with refused_as_input_error(run):
         run.rename(to)
-    except OSError as error:
-        raise InputError(
-            f"cannot write to the run folder {run}: {error.strerror}; take another, --runs DIR"
-        ) from error

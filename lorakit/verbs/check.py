@@ -23,7 +23,7 @@ from lorakit.models import Model
 from lorakit.nn.linear import features
 from lorakit.nn.settings import setting
 from lorakit.recipe.schema import Recipe
-from lorakit.runs.objects import Examiner, attach, counts_of
+from lorakit.runs.objects import Examiner, TextReader, attach, counts_of
 from lorakit.runs.result import Counts
 from lorakit.tasks import Example, Head
 from lorakit.training.plan import Shares, epoch_batches, share, steps_per_epoch
@@ -86,7 +86,7 @@ def check(recipe: Recipe, processes: int = 1) -> Checked:
     saved = checked.counts.trainable + checked.counts.fresh
     checked.adapter_mib = saved * BYTES_PER_NUMBER["fp32"] / MIB
     _check_weights(recipe.model, checked)
-    encoded = _check_data(recipe, checked, base.model)
+    encoded = _check_data(recipe, checked, base)
     length = max((e.length for e in encoded), default=recipe.data.max_length)
     stored = quantizable(base) if recipe.model.quantize else 0
     checked.memory_mib = memory(recipe, base.config, checked.counts, shares.micro * length, stored)
@@ -109,7 +109,7 @@ def _check_weights(spec: Model, checked: Checked) -> None:
         refuse_files_not_finite(spec)
 
 
-def _check_data(recipe: Recipe, checked: Checked, shapes: Any) -> list[Encoded]:
+def _check_data(recipe: Recipe, checked: Checked, base: Base) -> list[Encoded]:
     """The encoded training examples; [] where the data or the tokenizer is not available."""
     try:
         splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
@@ -125,8 +125,9 @@ def _check_data(recipe: Recipe, checked: Checked, shapes: Any) -> list[Encoded]:
     except ModelError as error:
         checked.missing.append(str(error))
         return []
-    refuse_shifted(shapes, tokenizer, recipe.model.name, weight_files(recipe.model, local=True))
-    return _check_examples(recipe, checked, splits, (tokenizer, shapes.config))
+    files = weight_files(recipe.model, local=True)
+    refuse_shifted(base.model, tokenizer, recipe.model.name, files)
+    return _check_examples(recipe, checked, splits, TextReader(tokenizer, base.config))
 
 
 def _plan_steps(recipe: Recipe, checked: Checked) -> None:
@@ -143,19 +144,15 @@ def _plan_steps(recipe: Recipe, checked: Checked) -> None:
 
 
 def _check_examples(
-    recipe: Recipe,
-    checked: Checked,
-    splits: Mapping[str, Sequence[Example]],
-    read_by: tuple[Any, Any],
+    recipe: Recipe, checked: Checked, splits: Mapping[str, Sequence[Example]], reader: TextReader
 ) -> list[Encoded]:
-    tokenizer, config = read_by
     task = recipe.task
     # raises for examples that do not fit the model
-    Examiner(recipe, tokenizer, config, {split: splits[split] for split in scored_splits(task)})
-    encoded = encode(splits[task.train_split], tokenizer, task.head, recipe.data)
+    Examiner(recipe, reader, {split: splits[split] for split in scored_splits(task)})
+    encoded = encode(splits[task.train_split], reader.tokenizer, task.head, recipe.data)
     lengths = [e.length for e in encoded]
     order = epoch_batches(lengths, recipe.train.global_batch_size, recipe.seeds[0], 0, True)
-    checked.sample = _tokens(encoded[order[0][0]], tokenizer, task.head)
+    checked.sample = _tokens(encoded[order[0][0]], reader.tokenizer, task.head)
     checked.cut = sum(length >= recipe.data.max_length for length in lengths)
     return encoded
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from lorakit.evaluation.answers import (
     score_answers,
     scored_splits,
     sliced,
-    untrained_most,
     writes,
 )
 from lorakit.events import Observer
@@ -29,8 +28,7 @@ from lorakit.methods import Attachment
 from lorakit.metrics import Failed
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.folder import make_folder
-from lorakit.runs.generations import PartialPredictions, asked_of
-from lorakit.runs.lines import write_lines
+from lorakit.runs.generations import PartialPredictions, asked_of, write_answers
 from lorakit.runs.objects import Examiner, autocast, resolve_precision
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import write_whole
@@ -44,7 +42,7 @@ PROBE_EXAMPLES = 8
 """Examples on which the logits with and without the adapter are compared."""
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True)
 class Evaluated:
     """The result of `evaluate`."""
 
@@ -52,17 +50,17 @@ class Evaluated:
     why: str
     """Why this seed of a run was chosen."""
     task: str
-    scores: Scores
-    base_scores: Scores
+    scores: Scores = field(default_factory=dict)
+    base_scores: Scores = field(default_factory=dict)
     """Scores of the same model with the adapter off."""
-    slices: dict[str, str]
+    slices: dict[str, str] = field(default_factory=dict)
     """Split -> the part that base_scores are of ("100 of 547 examples"), where it is a part."""
     effect: float | None
     """Largest change of a logit that the adapter causes, relative; None for a plain model."""
-    files: list[Path]
+    files: list[Path] = field(default_factory=list)
     rows: dict[str, int]
     """Split -> its number of examples."""
-    cut: dict[str, int]
+    cut: dict[str, int] = field(default_factory=dict)
     """Split -> number of answers that reached decode.max_new_tokens without an end."""
     failed: Failed
     """Metric -> why it could not be computed; its score is NaN."""
@@ -92,14 +90,21 @@ def evaluate(
     folder = out or source.notebook
     base, attachment = load_source(source, recipe.model, pointer.any_base)
     base.to(_device())
-    examiner = Examiner(
-        recipe, base.tokenizer, base.config, examples, attachment, observe, recipe.seeds[0]
+    examiner = Examiner(recipe, base, examples, attachment, observe, recipe.seeds[0])
+    model = _LoadedModel(source, recipe, base, attachment, examiner)
+    found = Evaluated(
+        path=source.path,
+        why=source.why,
+        task=recipe.task.name,
+        effect=model.effect(examples[wanted[0]][:PROBE_EXAMPLES]),
+        rows={split: len(examples[split]) for split in wanted},
+        failed=examiner.failed,
     )
-    opened = _Opened(source, recipe, base, attachment, examiner)
-    effect = opened.effect(examples[wanted[0]][:PROBE_EXAMPLES])
     make_folder(folder)  # a model that is refused leaves none
-    asked = [opened.ask(split, folder) for split in wanted]
-    return opened.evaluated(asked, effect)
+    for split in wanted:
+        model.evaluate(split, folder, found)
+    found.slices = sliced(recipe.task, {split: found.rows[split] for split in found.base_scores})
+    return found
 
 
 def _splits(task: Task, given: Sequence[str]) -> list[str]:
@@ -114,17 +119,8 @@ def _splits(task: Task, given: Sequence[str]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _EvaluatedSplit:
-    split: str
-    scores: dict[str, float] | None
-    base_scores: dict[str, float] | None
-    cut: int
-    files: list[Path]
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """A model that is loaded and asked split by split."""
+class _LoadedModel:
+    """A model that is asked split by split."""
 
     source: Source
     recipe: Recipe
@@ -148,54 +144,30 @@ class _Opened:
             )
         return effect
 
-    def ask(self, split: str, folder: Path) -> _EvaluatedSplit:
+    def evaluate(self, split: str, folder: Path, found: Evaluated) -> None:
         """Predict one split, write the predictions to `folder`, and score them."""
         task = self.recipe.task
         file = folder / f"{split}.jsonl"
-        answers = self._answers(split, file)
-        cut = sum(not answer.ended for answer in answers)
-        if any(answer.reference is None for answer in answers):
-            submission = _write_submission(task, split, answers, folder)
-            return _EvaluatedSplit(split, None, None, cut, [file, *submission])
-        scores = score_answers(task, answers, self.examiner.failed)
-        return _EvaluatedSplit(split, scores, self._base_scores(split), cut, [file])
-
-    def evaluated(self, asked: Sequence[_EvaluatedSplit], effect: float | None) -> Evaluated:
-        """The splits put together."""
-        rows = {one.split: len(self.examiner.splits[one.split]) for one in asked}
-        base_scores = {one.split: one.base_scores for one in asked if one.base_scores is not None}
-        return Evaluated(
-            path=self.source.path,
-            why=self.source.why,
-            task=self.recipe.task.name,
-            scores={one.split: one.scores for one in asked if one.scores is not None},
-            base_scores=base_scores,
-            slices=sliced(self.recipe.task, {split: rows[split] for split in base_scores}),
-            effect=effect,
-            files=[file for one in asked for file in one.files],
-            rows=rows,
-            cut={one.split: one.cut for one in asked},
-            failed=self.examiner.failed,
-        )
-
-    def _answers(self, split: str, file: Path) -> list[Answer]:
-        kept = None
-        if writes(self.recipe.task) and PartialState().num_processes == 1:
-            adapter = self.source.adapter
-            model = adapter.folder if adapter else Path(self.recipe.model.name)
-            kept = PartialPredictions(file, asked_of(self.recipe.plain(), model))
         with autocast(self.recipe, _device()):
-            answers = self.examiner.answers(self.base.model, split, kept=kept)
-        write_lines(file, (answer.line() for answer in answers))
-        PartialPredictions.path_of(file).unlink(missing_ok=True)
-        return answers
+            answers = self.examiner.answers(self.base.model, split, kept=self._kept(file))
+        write_answers(file, answers)
+        found.files.append(file)
+        found.cut[split] = sum(not answer.ended for answer in answers)
+        if any(answer.reference is None for answer in answers):
+            found.files += _write_submission(task, split, answers, folder)
+            return
+        found.scores[split] = score_answers(task, answers, self.examiner.failed)
+        if self.attachment is not None:
+            with self.attachment.off(), autocast(self.recipe, _device()):
+                found.base_scores |= self.examiner.untrained(self.base.model, [split])
 
-    def _base_scores(self, split: str) -> dict[str, float] | None:
-        if self.attachment is None:
+    def _kept(self, file: Path) -> PartialPredictions | None:
+        if not writes(self.recipe.task) or PartialState().num_processes > 1:
             return None
-        most = untrained_most(self.recipe.task)
-        with self.attachment.off(), autocast(self.recipe, _device()):
-            return self.examiner.scores(self.base.model, [split], most)[split]
+        model = Path(self.recipe.model.name)
+        if self.source.adapter is not None:
+            model = self.source.adapter.folder
+        return PartialPredictions(file, asked_of(self.recipe.plain(), model))
 
 
 def _device() -> torch.device:

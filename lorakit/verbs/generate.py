@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from accelerate import PartialState
 from lorakit.errors import DataError, InputError
 from lorakit.evaluation.answers import Answer, read_splits, writes
 from lorakit.events import Observer
+from lorakit.files.documents import SHOWN_CHARACTERS
+from lorakit.files.tables import json_lines, text_lines
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.objects import Examiner, autocast, resolve_precision
 from lorakit.runs.pointer import Pointer
@@ -50,9 +51,7 @@ def generate_texts(
     device: Any = PartialState().device
     base.to(device)
     draws_seed = recipe.seeds[0] if pointer.seed is None else pointer.seed
-    examiner = Examiner(
-        recipe, base.tokenizer, base.config, {"prompts": examples}, attachment, observe, draws_seed
-    )
+    examiner = Examiner(recipe, base, {"prompts": examples}, attachment, observe, draws_seed)
     with autocast(recipe, device):
         return examiner.answers(base.model, "prompts")
 
@@ -77,29 +76,21 @@ def read_prompts(path: Path) -> list[str]:
 
     DataError, with file and line: a line is not a prompt.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not UTF-8 text") from None
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
-    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not numbered:
+    if path.suffix.lower() == ".jsonl":
+        prompts = [_prompt(value, f"{path}:{number}") for number, value in json_lines(path)]
+    else:
+        prompts = [line for _, line in text_lines(path) if line.strip()]
+    if not prompts:
         raise DataError(f"{path} does not hold any prompts")
-    if path.suffix.lower() != ".jsonl":
-        return [line for _, line in numbered]
-    return [_prompt(line, f"{path}:{number}") for number, line in numbered]
+    return prompts
 
 
-def _prompt(line: str, where: str) -> str:
-    try:
-        text = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON: {error}") from None
-    if isinstance(text, dict):
-        text = text.get("prompt", text.get("input"))
-    if not isinstance(text, str):
+def _prompt(value: object, where: str) -> str:
+    if isinstance(value, dict):
+        value = value.get("prompt", value.get("input"))
+    if not isinstance(value, str):
         raise DataError(
-            f'{where}: {{"prompt": "..."}} or a JSON string is expected, found {line[:60]!r}'
+            f'{where}: {{"prompt": "..."}} or a JSON string is expected, found '
+            f"{repr(value)[:SHOWN_CHARACTERS]}"
         )
-    return text
+    return value

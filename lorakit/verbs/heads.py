@@ -30,20 +30,16 @@ def head_view(
     have."""
     if recipe.task.head is Head.CAUSAL:
         return None
-    starts: dict[str, str] = {}
-    sizes: dict[str, int] = {}
+    parts: dict[str, HeadPart] = {}
     for name in sorted(name for name in attachment.newly_initialised if not name.endswith(END)):
-        module = name.rpartition(".")[0]
+        start = KEPT if name in base.head else NEW
         if not_filled is not None and name not in not_filled:
-            starts[module] = CARRIED
-        elif name in base.head:
-            starts[module] = KEPT
-        else:
-            starts[module] = NEW
-        sizes[module] = sizes.get(module, 0) + count(base.model, {name})
-    parts = tuple(HeadPart(module, start, sizes[module]) for module, start in starts.items())
+            start = CARRIED
+        module = name.rpartition(".")[0]
+        before = parts[module].parameters if module in parts else 0
+        parts[module] = HeadPart(module, start, before + count(base.model, {name}))
     stored, problem = _stored(recipe)
-    return HeadView(parts, tuple(recipe.task.labels), stored, problem)
+    return HeadView(tuple(parts.values()), tuple(recipe.task.labels), stored, problem)
 
 
 def _stored(recipe: Recipe) -> tuple[tuple[str, ...], str | None]:

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,12 @@ from lorakit.adapters.shards import shards
 from lorakit.disk import scratch_for, sync, sync_all
 from lorakit.errors import AdapterError, InputError, ModelError, ToleranceError
 from lorakit.models import Model
+from lorakit.runs.folder import refuse_used
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import write_whole
 from lorakit.runs.source import Source, load_source, open_source
-from lorakit.verbs.merge_probe import Look, Probe, look_at_files
-from lorakit.verbs.merge_writers import FileByFile, InMemory, Writer
+from lorakit.verbs.merge_probe import Probe, look_at_files
+from lorakit.verbs.merge_writers import Writer, file_by_file, in_memory
 from lorakit.verbs.proof import TOLERANCE, difference
 
 REPORT = "merge_report.json"
@@ -43,32 +43,30 @@ def merge(
     """
     if tolerance is not None and not tolerance >= 0:
         raise InputError(f"--tolerance {tolerance}: give a number of 0 or more")
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise InputError(f"{to} exists and is not empty; choose another folder or remove it")
+    refuse_used(to)
     if tolerance is None:
         tolerance = TOLERANCE[dtype]
     source = open_source(pointer)
     writer, probe = _prepare(pointer, source, examples)
     with _new_folder(to) as temporary:
-        writer.write(temporary, dtype)
+        writer(temporary, dtype)
         del writer  # its memory is needed for the model that is read back
-        proof = _compare(temporary, source, probe, tolerance) if probe else {**NOTHING_COMPARED}
-        report = {**_about(source), "dtype": dtype, **proof}
+        report: dict[str, Any] = {
+            "adapter": source.path,
+            "base": source.adapter and source.adapter.base,
+            "dtype": dtype,
+        }
+        if probe is None:
+            report |= {"examples": 0, "asked": "nothing", "passed": None}
+        else:
+            report |= _compare(temporary, source, probe, tolerance)
         if report["passed"] is False:
             raise _too_different(report, to)
         write_whole(temporary / REPORT, json.dumps(report, indent=2) + "\n")
     return report
 
 
-@dataclass(frozen=True)
-class _Before:
-    """The examples to compare on, and what the adapter on its base answers to them."""
-
-    probe: Probe
-    look: Look
-
-
-def _prepare(pointer: Pointer, source: Source, examples: int) -> tuple[Writer, _Before | None]:
+def _prepare(pointer: Pointer, source: Source, examples: int) -> tuple[Writer, Probe | None]:
     """Choose the writer, and ask the adapter on its base before anything is merged.
 
     A base that is merged file by file is loaded only to be compared, and released on return.
@@ -77,19 +75,18 @@ def _prepare(pointer: Pointer, source: Source, examples: int) -> tuple[Writer, _
         raise AdapterError(f"{pointer.path} is a plain model: it has no adapter to merge")
     model = _in_float32(source.model(pointer))
     by_file = shards(model, source.head, source.labels, source.adapter)
-    if by_file is not None and not examples:
-        return FileByFile(by_file, source, model, not pointer.any_base), None
+    if by_file is not None:
+        writer = file_by_file(by_file, source, model, not pointer.any_base)
+        if not examples:
+            return writer, None
     base, attachment = load_source(source, model, pointer.any_base, dequantize=True)
     assert attachment is not None
     if why := attachment.why_unmergeable():
         raise ModelError(f"{pointer.path} cannot be merged: {why}")
-    before = None
-    if examples:
-        probe = Probe(source, base, examples)
-        before = _Before(probe, probe.look(base))
-    if by_file is not None:
-        return FileByFile(by_file, source, model, not pointer.any_base), before
-    return InMemory(base, attachment, source, model), before
+    probe = Probe(source, base, examples) if examples else None
+    if by_file is None:
+        writer = in_memory(base, attachment, source, model)
+    return writer, probe
 
 
 def _in_float32(model: Model) -> Model:
@@ -122,12 +119,9 @@ def _new_folder(to: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-NOTHING_COMPARED = {"examples": 0, "asked": "nothing", "passed": None}
-
-
-def _compare(folder: Path, source: Source, before: _Before, tolerance: float) -> dict[str, Any]:
+def _compare(folder: Path, source: Source, probe: Probe, tolerance: float) -> dict[str, Any]:
     """The model that was written, compared with the adapter on its base."""
-    probe, then = before.probe, before.look
+    then = probe.before
     now, plain = look_at_files(folder, source, probe)
     by_lorakit = difference(then.logits, now.logits)
     by_transformers = difference(then.logits[: len(plain)], plain)
@@ -143,11 +137,6 @@ def _compare(folder: Path, source: Source, before: _Before, tolerance: float) ->
         "metrics_after": now.scores,
         "passed": max(by_lorakit, by_transformers) <= tolerance,
     }
-
-
-def _about(source: Source) -> dict[str, Any]:
-    base = source.adapter.base if source.adapter else None
-    return {"adapter": source.path, "base": base}
 
 
 def _too_different(report: dict[str, Any], to: Path) -> ToleranceError:

@@ -46,7 +46,7 @@ class Look:
 class Probe:
     """An even selection of the validation split, or random tokens where there is no data.
 
-    `why` says which of the two, and why.
+    `why` says which of the two, and why. `before` is what the adapter on its base answers.
     """
 
     def __init__(self, source: Source, base: Base, examples: int):
@@ -61,6 +61,7 @@ class Probe:
         else:
             self.head = self.examiner.task.head
             self.items = next(iter(self.examiner.encoded.values()))
+        self.before = self.look(base)
 
     def _examiner(self, recipe: Recipe, base: Base, examples: int) -> Examiner | None:
         split = recipe.task.eval_splits[0]
@@ -71,7 +72,7 @@ class Probe:
             return None
         self.why = "a slice of the validation split"
         step = max(1, len(rows) // examples)
-        return Examiner(recipe, base.tokenizer, base.config, {split: rows[::step][:examples]})
+        return Examiner(recipe, base, {split: rows[::step][:examples]})
 
     def logits(self, model: nn.Module, most: int | None = None) -> Tensor:
         """Logits of the first `most` examples: (examples, outputs), or (tokens, vocabulary)."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lorakit.adapters.shards import Shards
 from lorakit.bases.base import DTYPES, Base
@@ -19,27 +20,20 @@ from lorakit.nn.tokens import fold_rows
 from lorakit.runs.labels import keep_problem_type
 from lorakit.runs.source import Source
 
+Writer = Callable[[Path, str], None]
+"""Writes the merged model, with its configuration and tokenizer, to a folder, in a dtype.
 
-class Writer(Protocol):
-    """Writes the merged model, with its configuration and tokenizer, to a folder."""
-
-    def write(self, folder: Path, dtype: str) -> None:
-        """dtype: of the written weights. ModelError: a sum is not finite in it."""
-        ...
+ModelError: a sum is not finite in it."""
 
 
-class FileByFile:
-    """Reads, merges and writes one tensor at a time, so that a large base need not fit in memory."""
+def file_by_file(shards: Shards, source: Source, model: Model, check_base: bool) -> Writer:
+    """Read, merge and write one tensor at a time, so that a large base need not fit in memory."""
 
-    def __init__(self, shards: Shards, source: Source, model: Model, check_base: bool):
-        self.shards, self.source, self.model = shards, source, model
-        self.check_base = check_base
-
-    def write(self, folder: Path, dtype: str) -> None:
-        outline: Any = self.shards.base.model
-        _keep_problem_type(self.source, self.model, outline.config)
-        self.shards.write(folder, dtype, self.check_base)
-        tokenizer = tokenizer_of(self.model)
+    def write(folder: Path, dtype: str) -> None:
+        outline: Any = shards.base.model
+        _keep_problem_type(source, model, outline.config)
+        shards.write(folder, dtype, check_base)
+        tokenizer = tokenizer_of(model)
         fit_padding(outline, tokenizer)
         # save_pretrained would set these two, and needs weights for that
         outline.config.architectures = [type(outline).__name__]
@@ -47,28 +41,28 @@ class FileByFile:
         outline.config.save_pretrained(folder)
         if outline.can_generate():
             outline.generation_config.save_pretrained(folder)
-            if own := cached_of(self.model, "generation_config.json"):
+            if own := cached_of(model, "generation_config.json"):
                 shutil.copyfile(own, folder / own.name)
         tokenizer.save_pretrained(folder)
 
+    return write
 
-class InMemory:
-    """Merges a loaded model: for every base and method that cannot be merged file by file."""
 
-    def __init__(self, base: Base, attachment: Attachment, source: Source, model: Model):
-        self.base, self.attachment = base, attachment
-        self.source, self.model = source, model
+def in_memory(base: Base, attachment: Attachment, source: Source, model: Model) -> Writer:
+    """Merge a loaded model: for every base and method that cannot be merged file by file."""
 
-    def write(self, folder: Path, dtype: str) -> None:
-        merged: Any = self.base.model
-        self.attachment.merge()
+    def write(folder: Path, dtype: str) -> None:
+        merged: Any = base.model
+        attachment.merge()
         fold_rows(merged)
-        _keep_problem_type(self.source, self.model, self.base.config)
+        _keep_problem_type(source, model, base.config)
         merged.to(DTYPES[dtype])
         for name, parameter in merged.named_parameters():
             refuse_merged(name, parameter)
         merged.save_pretrained(folder)
-        self.base.tokenizer.save_pretrained(folder)
+        base.tokenizer.save_pretrained(folder)
+
+    return write
 
 
 def _keep_problem_type(source: Source, model: Model, config: Any) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from lorakit.bases.files import first_line
 from lorakit.batches import token_cache
 from lorakit.errors import InputError, LorakitError, Unavailable
 from lorakit.evaluation.answers import read_splits, scored_splits
@@ -101,7 +103,8 @@ def _attempt(found: Prepared, what: str, get: Callable[[], Got]) -> Got | None:
     try:
         return get()
     except (Unavailable, OSError) as error:
-        found.missing.append(f"{what}: {_reason(error)}")
+        reason = textwrap.shorten(first_line(error), REASON_CHARACTERS, placeholder="...")
+        found.missing.append(f"{what}: {reason}")
         return None
 
 
@@ -139,30 +142,20 @@ def _tokenise(recipe: Recipe, splits: dict[str, list[Example]]) -> None:
         return  # they are not cached
     from lorakit.bases.config import read_config
     from lorakit.bases.tokenizer import tokenizer_of
-    from lorakit.runs.objects import Examiner, training_set
+    from lorakit.runs.objects import Examiner, TextReader
 
     tokenizer = tokenizer_of(recipe.model)
-    training_set(recipe, splits[recipe.task.train_split], tokenizer)
+    train = splits[recipe.task.train_split]
+    token_cache.encode_cached(train, tokenizer, recipe.task.head, recipe.data)
     asked = {split: splits[split] for split in scored_splits(recipe.task)}
-    Examiner(recipe, tokenizer, read_config(recipe.model), asked)
+    Examiner(recipe, TextReader(tokenizer, read_config(recipe.model)), asked)
 
 
 def _optional(recipe: Recipe) -> list[str]:
-    suite = getattr(recipe.task, "metric", "")
-    if suite not in ("e2e_metrics", "generation_eval"):
-        return []
-    missing = missing_nlg_data()
-    if missing is None:
-        return []
-    return [f"METEOR and CoreNLP's tokeniser: {missing}"]
-
-
-def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    first = lines[0] if lines else type(error).__name__
-    if len(first) <= REASON_CHARACTERS:
-        return first
-    return f"{first[:REASON_CHARACTERS]}..."
+    missing = None
+    if getattr(recipe.task, "metric", "") in ("e2e_metrics", "generation_eval"):
+        missing = missing_nlg_data()
+    return [f"METEOR and CoreNLP's tokeniser: {missing}"] if missing else []
 
 
 def _message(missing: list[str], name: str) -> str:

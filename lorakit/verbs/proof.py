@@ -122,11 +122,10 @@ def _reattached(subject: Subject) -> tuple[Base, Attachment]:
 
 
 def _loaded_again(subject: Subject, read: Callable[..., Base]) -> tuple[Base, Attachment]:
-    task = subject.recipe.task
     with torch.random.fork_rng(devices=[]):
         # What is not in the file is then another random number than in training.
         torch.manual_seed(torch.initial_seed() + 1)
-        base = read(subject.recipe.model, task.head.value, task.labels)
+        base = read(*subject.recipe.base())
     attachment = _attach(subject, base)
     base.to(subject.device)
     return base, attachment

@@ -7,21 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from lorakit.errors import DataError, RecipeError
 from lorakit.evaluation.answers import Answer, read_splits, score_answers
 from lorakit.metrics import Failed, failures
 from lorakit.recipe.load import compose
+from lorakit.recipe.schema import Recipe
 from lorakit.runs.predictions import (
     PredictionLine,
     by_id,
     field_of,
     id_of,
-    json_lines,
+    json_objects,
     read_predictions,
 )
-from lorakit.tasks import Example, Head, Task, finite_number, given_label, tasks
+from lorakit.tasks import Example, Head, Task, finite_number, given_label
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,13 @@ def score_files(task: str, predictions: Path, references: Path) -> Scored:
             f"{predictions} has {len(predicted)} predictions, and {references} has "
             f"{len(expected)} references"
         )
-    some_have_ids = any(one.id is not None for one in predicted)
-    if some_have_ids and all(one.id is not None for one in expected):
-        predicted = _in_order_of(expected, predicted, predictions, references)
-    answers = [_value(scorer, one) for one in predicted]
+    if any(one.id is not None for one in predicted) and all(one.id is not None for one in expected):
+        ids = [str(one.id) for one in expected]
+        by_id(expected, ids, references, str(references))  # no id occurs twice
+        found = by_id(predicted, ids, predictions, str(references)) or {}
+        predicted = [found[id] for id in ids]
     with failures() as failed:
-        scores = scorer.score(answers, [_reference(scorer, one) for one in expected])
+        scores = _scores(scorer, predicted, expected)
     return Scored(scores, len(predicted), scorer.protocol, failed=failed)
 
 
@@ -71,40 +71,26 @@ def score_values(
     scorer = _task_named(task)
     if len(predictions) != len(references):
         raise DataError(f"{len(predictions)} predictions and {len(references)} references")
-    answers = [
-        _value(scorer, PredictionLine(f"prediction {number}", None, value))
-        for number, value in enumerate(predictions, 1)
-    ]
-    wanted = [
-        _reference(scorer, PredictionLine(f"reference {number}", None, value))
-        for number, value in enumerate(references, 1)
-    ]
-    return scorer.score(answers, wanted)
+    predicted = _numbered("prediction", predictions)
+    return _scores(scorer, predicted, _numbered("reference", references))
+
+
+def _numbered(kind: str, values: Sequence[Any]) -> list[PredictionLine]:
+    return [PredictionLine(f"{kind} {n}", None, value) for n, value in enumerate(values, 1)]
 
 
 def _read_lines(path: Path, fields: tuple[str, ...]) -> list[PredictionLine]:
-    found = []
-    for where, line in json_lines(path):
-        found.append(PredictionLine(where, id_of(line), field_of(line, fields, where)))
-    return found
+    return [
+        PredictionLine(where, id_of(line), field_of(line, fields, where))
+        for where, line in json_objects(path)
+    ]
 
 
-def _in_order_of(
-    expected: Sequence[PredictionLine],
-    predicted: Sequence[PredictionLine],
-    predictions: Path,
-    references: Path,
-) -> list[PredictionLine]:
-    ids = [str(one.id) for one in expected]
-    if len(set(ids)) < len(ids):
-        twice = next(id for id in ids if ids.count(id) > 1)
-        raise DataError(
-            f"{references}: the id {twice!r} occurs twice; predictions are paired with references "
-            "by id"
-        )
-    found = by_id(predicted, ids, predictions, str(references))
-    assert found is not None  # a prediction has an id
-    return [found[id] for id in ids]
+def _scores(
+    task: Task, predicted: Sequence[PredictionLine], expected: Sequence[PredictionLine]
+) -> dict[str, float]:
+    answers = [_value(task, line) for line in predicted]
+    return task.score(answers, [_reference(task, line) for line in expected])
 
 
 def score_split(task: str, predictions: Path, split: str, overrides: Sequence[str] = ()) -> Scored:
@@ -114,50 +100,43 @@ def score_split(task: str, predictions: Path, split: str, overrides: Sequence[st
     one per row of the official file (the last row of an example counts, as in the reference code),
     or lines with the examples' `id`. DataError: it is none of these.
     """
-    parts = {"task": {"name": task}, "model": {"name": "-"}, "method": {"name": "full"}}
-    recipe = compose(parts, overrides)
+    recipe = _recipe_for(task, overrides)
     scorer = recipe.task
     examples = read_splits(scorer, recipe.data, [split])[split]
-    rows = scorer.rows_of(split, recipe.data)
     lines = read_predictions(predictions)
-    pairing = _Pairing(lines, [example.id for example in examples], rows)
-    found = pairing.by_example(predictions, f"the split {split}")
+    ids = [example.id for example in examples]
+    notes: list[str] = []
+    found = by_id(lines, ids, predictions, f"the split {split}")
+    if found is None:
+        rows = scorer.rows_of(split, recipe.data)
+        found, notes = _in_order(lines, ids, rows, predictions)
     failed: Failed = {}
     answers = [_answer(scorer, example, found[example.id]) for example in examples]
     scores = score_answers(scorer, answers, failed)
-    return Scored(scores, len(answers), scorer.protocol, pairing.notes, failed)
+    return Scored(scores, len(answers), scorer.protocol, notes, failed)
 
 
-@dataclass(frozen=True)
-class _Pairing:
-    """Lines of predictions, and the examples that they may be of."""
+def _in_order(
+    lines: Sequence[PredictionLine], ids: Sequence[str], rows: Sequence[str], path: Path
+) -> tuple[dict[str, PredictionLine], list[str]]:
+    """Example id -> its prediction, by the order of the lines, and notes.
 
-    lines: Sequence[PredictionLine]
-    ids: Sequence[str]
-    rows: Sequence[str]
-    """The example's id of each row of the official file."""
-    notes: list[str] = field(default_factory=list)
-
-    def by_example(self, path: Path, source: str) -> dict[str, PredictionLine]:
-        """Example id -> its prediction. DataError: the numbers of lines do not fit."""
-        lines, ids, rows = self.lines, self.ids, self.rows
-        if (found := by_id(lines, ids, path, source)) is not None:
-            return found
-        if len(lines) == len(ids):
-            return dict(zip(ids, lines, strict=True))
-        if len(lines) == len(rows):
-            self.notes.append(
-                f"{len(rows)} predictions, one per row, for {len(ids)} examples: the last one of "
-                "an example counts"
-            )
-            return dict(zip(rows, lines, strict=True))
-        per_row = ""
-        if len(rows) != len(ids):
-            per_row = f" or {len(rows)} (one per row of the official file)"
-        raise DataError(
-            f"{path} has {len(lines)} predictions, and {len(ids)} are needed (one per example)"
-            f"{per_row}"
+    rows: the example's id of each row of the official file. DataError: another number of lines.
+    """
+    if len(lines) == len(ids):
+        return dict(zip(ids, lines, strict=True)), []
+    if len(lines) == len(rows):
+        note = (
+            f"{len(rows)} predictions, one per row, for {len(ids)} examples: the last one of an "
+            "example counts"
         )
+        return dict(zip(rows, lines, strict=True)), [note]
+    per_row = ""
+    if len(rows) != len(ids):
+        per_row = f" or {len(rows)} (one per row of the official file)"
+    raise DataError(
+        f"{path} has {len(lines)} predictions, and {len(ids)} are needed (one per example){per_row}"
+    )
 
 
 def _answer(task: Task, example: Example, line: PredictionLine) -> Answer:
@@ -175,8 +154,7 @@ def _prediction(task: Task, line: PredictionLine) -> Any:
     """A text is read as a model's output would be; a label or a number is used as it is."""
     if task.head is not Head.CAUSAL:
         return _value(task, line)
-    if isinstance(line.value, (bool, int, float)):
-        raise _not_a_text(line)
+    _refuse_number(line)
     try:
         return task.to_prediction(line.value)
     except DataError as error:
@@ -189,8 +167,8 @@ def _value(task: Task, line: PredictionLine) -> Any:
         return task.labels[given_label(line.value, task.labels, line.where)]
     if task.head is Head.REGRESSION:
         return finite_number(line.value, line.where)
-    if isinstance(line.value, (bool, int, float)) and not task.choices:
-        raise _not_a_text(line)
+    if not task.choices:
+        _refuse_number(line)
     return line.value
 
 
@@ -204,20 +182,22 @@ def _reference(task: Task, line: PredictionLine) -> Any:
     return line.value
 
 
-def _not_a_text(line: PredictionLine) -> DataError:
-    return DataError(
-        f'{line.where}: {line.value!r} is not a text; write it in quotes, as "{line.value}"'
-    )
+def _refuse_number(line: PredictionLine) -> None:
+    if isinstance(line.value, (bool, int, float)):
+        raise DataError(
+            f'{line.where}: {line.value!r} is not a text; write it in quotes, as "{line.value}"'
+        )
+
+
+def _recipe_for(task: str, overrides: Sequence[str] = ()) -> Recipe:
+    # a recipe must have a base and a method; scoring uses neither
+    parts = {"task": {"name": task}, "model": {"name": "-"}, "method": {"name": "full"}}
+    return compose(parts, overrides)
 
 
 def _task_named(name: str) -> Task:
     """RecipeError: the task needs more than its name, such as files."""
-    plugin = tasks.get(name.split("/")[0])
     try:
-        return plugin.model_validate({"name": name})
-    except ValidationError as error:
-        missing = [str(e["loc"][-1]) for e in error.errors() if e["type"] == "missing"]
-        why = error.errors()[0]["msg"].removeprefix("Value error, ")
-        if missing:
-            why = f"it needs {', '.join(missing)}"
-        raise RecipeError(f"{name} cannot be scored by its name alone: {why}") from None
+        return _recipe_for(name).task
+    except RecipeError as error:
+        raise RecipeError(f"{name} cannot be scored by its name alone: {error}") from None

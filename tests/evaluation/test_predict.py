@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lorakit.batches import Encoded
-from lorakit.evaluation.predict import generate, predict_logits
+from lorakit.evaluation.predict import Generation, generate, predict_logits
 from lorakit.recipe.schema import Decode
 from lorakit.tasks import Head
 
@@ -50,7 +50,7 @@ def test_generated_texts_are_those_of_each_example_alone(tiny, tokenizer, family
         ended = ids[0, -1] in (1, 9)
         written = ids[0, item.length : -1 if ended else None]
         alone.append((words.decode(written, skip_special_tokens=True), bool(ended)))
-    found = generate(model, items, words, batch_size, Decode(max_new_tokens=5), stops=(9,))
+    found = generate(model, items, words, Generation(Decode(max_new_tokens=5), batch_size, 0, (9,)))
     assert [(g.text, g.ended) for g in found] == alone
     assert len(set(alone)) > 5
 
@@ -59,21 +59,21 @@ def test_an_end_is_the_tokenizers_or_a_stop(tiny, tokenizer):
     model, items, words = tiny("llama", "CausalLM").model, _items(), tokenizer()
     settings = Decode(max_new_tokens=8)
     free, stopped = (
-        generate(model, items, words, 4, settings, stops=stops) for stops in ((), range(30, 50))
+        generate(model, items, words, Generation(settings, 4, 0, stops))
+        for stops in ((), range(30, 50))
     )
     assert sum(g.ended for g in stopped) > sum(g.ended for g in free)
     assert all(long.text.startswith(short.text) for short, long in zip(stopped, free, strict=True))
     words.eos_token = None
-    assert not any(g.ended for g in generate(model, items, words, 4, settings))
+    assert not any(g.ended for g in generate(model, items, words, Generation(settings, 4)))
 
 
 def test_what_is_drawn_depends_on_the_seed_alone(tiny, tokenizer):
     model, items, words = tiny("gpt2", "CausalLM").model, _items(), tokenizer()
 
     def texts(batch_size, seed):
-        return generate(
-            model, items, words, batch_size, Decode(max_new_tokens=6, sample=True), seed=seed
-        )
+        settings = Decode(max_new_tokens=6, sample=True)
+        return generate(model, items, words, Generation(settings, batch_size, seed))
 
     assert texts(2, 7) == texts(2, 7) == texts(5, 7) == texts(100, 7)
     assert texts(2, 7) != texts(2, 8)
@@ -86,13 +86,11 @@ def test_each_batch_is_handed_over_when_it_is_there(tiny, tokenizer):
         model,
         items,
         tokenizer(),
-        4,
-        Decode(max_new_tokens=3, beams=2),
-        lambda done, of: seen.append((done, of)),
-        on_batch=lambda numbers, outputs: seen.append(dict(zip(numbers, outputs, strict=True))),
+        Generation(Decode(max_new_tokens=3, beams=2), 4),
+        lambda numbers, outputs, of: seen.append((dict(zip(numbers, outputs, strict=True)), of)),
     )
-    batches = seen[::2]
-    assert seen[1::2] == [(4, 11), (8, 11), (11, 11)]
+    batches = [batch for batch, _ in seen]
+    assert {of for _, of in seen} == {11}
     assert [len(batch) for batch in batches] == [4, 4, 3]
     assert {i: g for batch in batches for i, g in batch.items()} == dict(enumerate(found))
     lengths = [items[i].length for batch in batches for i in batch]
@@ -123,19 +121,6 @@ def test_logits_are_float32_numbers(tiny):
         tiny("bert", dtype=torch.bfloat16).model, _items(2), Head.CLASSIFICATION, 0, 2
     )
     assert all(isinstance(value, float) for row in found for value in row)
-
-
-def test_progress_ends_at_the_whole(tiny):
-    seen: list[tuple[int, int]] = []
-    predict_logits(
-        tiny("bert").model,
-        _items(),
-        Head.CLASSIFICATION,
-        0,
-        4,
-        lambda done, of: seen.append((done, of)),
-    )
-    assert seen == [(4, 11), (8, 11), (11, 11)]
 
 
 def test_no_examples_no_answers(tiny):

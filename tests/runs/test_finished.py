@@ -106,9 +106,9 @@ def test_a_damaged_file_of_a_seed_is_refused(run, name, harm):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     else:
         file.unlink()
-    with pytest.raises(InputError, match=f"{name} (changed|is missing)"):
+    with pytest.raises(InputError, match=name):
         _train()
-    with pytest.raises(InputError, match=f"{name} (changed|is missing)"):
+    with pytest.raises(InputError, match=name):
         _train("seeds=[0, 1]")
     assert {f: f.read_bytes() for f in kept} == kept, "nothing else was touched"
 
@@ -237,9 +237,9 @@ def test_a_base_that_changed_behind_an_older_date_is_seen(run, name):
     else:
         file.write_text(file.read_text().replace("{", "{ ", 1))
     os.utime(file, (0, 0))
-    with pytest.raises(InputError, match=f"another base model .{name} changed"):
+    with pytest.raises(InputError, match=f"base model .*{name} changed"):
         _train()
-    with pytest.raises(InputError, match=f"another base model .{name} changed"):
+    with pytest.raises(InputError, match=f"base model .*{name} changed"):
         _train("seeds=[0, 1]")
 
 

@@ -212,9 +212,7 @@ def test_changed_data_is_refused_with_the_difference(command, tmp_path):
         own(at=("step", 3))
     whole = rows.read_text()
     rows.write_text(whole + "it was bad,0\n")
-    with pytest.raises(
-        InputError, match=r"other data \(train: 24 examples then, 25 now.*--restart"
-    ):
+    with pytest.raises(InputError, match=r"\(train: 24 examples then, 25 now.*--restart"):
         own()
     rows.write_text(whole)
     own()

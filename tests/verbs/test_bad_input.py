@@ -293,7 +293,7 @@ class TestAFolderThatIsThereAlready:
         file.write_text(file.read_text().replace("bad", "worse"))
         done = again()
         assert done.code == 2
-        assert "other data (train:" in done.err
+        assert "(train:" in done.err
         assert again("--restart").code == 0
         assert "holds this run already" in again().err
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -129,13 +130,13 @@ def test_a_stop_loses_no_text(run, lorakit_cli, tmp_path, monkeypatch):
         asked.append(len(items))
         return real(model, items, *rest, **more)
 
-    def stopped(model, items, tokenizer, size, decode, progress, on_batch, *rest, **more):
-        def after_two(numbers, texts):
-            on_batch(numbers, texts)
+    def stopped(model, items, tokenizer, how, on_batch):
+        def after_two(numbers, texts, total):
+            on_batch(numbers, texts, total)
             if len(items) == 4:
                 raise KeyboardInterrupt
 
-        return real(model, items, tokenizer, 2, decode, progress, after_two, *rest, **more)
+        return real(model, items, tokenizer, replace(how, batch_size=2), after_two)
 
     call = ("eval", run, "--seed", 0, "--split", "test", "--out", tmp_path, "--json")
     monkeypatch.setattr(objects, "generate", stopped)

@@ -242,7 +242,7 @@ def test_score_needs_no_model(lorakit_cli, tmp_path):
     )
     (tmp_path / "p.jsonl").write_text("[" * 100_000)
     assert "p.jsonl:1: " in lorakit_cli("score", "glue/mrpc", *paths).err
-    assert "it needs train, validation" in lorakit_cli("score", "classification", *paths).err
+    assert "task.train" in lorakit_cli("score", "classification", *paths).err
 
 
 def test_a_table_of_predictions_with_a_long_field(tmp_path):

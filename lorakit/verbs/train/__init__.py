@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lorakit.bases.outline import outline
 from lorakit.batches import refuse_too_long
@@ -22,15 +24,23 @@ from lorakit.recipe.load import LoadedRecipe
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.finished import finished, intact_seed, not_compared, refuse_other_numbers
 from lorakit.runs.folder import begun, claimed, folder_of, open_run, seed_folder
-from lorakit.runs.inputs import base_files, record_base_files, refuse_other_base_files
+from lorakit.runs.inputs import base_files
 from lorakit.runs.objects import attach, counts_of, resolve_precision
 from lorakit.runs.result import Result, SeedResult
-from lorakit.runs.same import record_data, refuse_other_data, same_recipe, unfinished_others
+from lorakit.runs.same import (
+    BASE_FILE,
+    DATA_FILE,
+    digests_of,
+    record_inputs,
+    refuse_other_inputs,
+    same_recipe,
+    unfinished_others,
+)
 from lorakit.runs.seeds import find_adapter
 from lorakit.runs.undo import undone_if_refused
 from lorakit.training.plan import share
 from lorakit.verbs.train.accelerator import make_accelerator
-from lorakit.verbs.train.job import RecipeJob
+from lorakit.verbs.train.job import TrainJob
 from lorakit.verbs.train.result import combined, early_stops, fixed_labels, now, write_report
 from lorakit.verbs.train.seed import train_seed
 
@@ -73,7 +83,7 @@ def _report_finished(run: Path, recipe: Recipe, done: Result, observe: Observer)
         write_report(run, done)
 
 
-def _prepare(recipe: Recipe, run: Path, runs: Path, observe: Observer) -> RecipeJob:
+def _prepare(recipe: Recipe, run: Path, runs: Path, observe: Observer) -> TrainJob:
     """Read the inputs, and refuse what does not fit before anything is written.
 
     The method is attached to the shapes of the base alone, so a wrong target shows here.
@@ -86,22 +96,23 @@ def _prepare(recipe: Recipe, run: Path, runs: Path, observe: Observer) -> Recipe
     if recipe.start_from:
         start = find_adapter(recipe.start_from, runs, recipe)
     splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
-    shapes = outline(recipe.model, recipe.task.head.value, recipe.task.labels)
+    shapes = outline(*recipe.base())
     refuse_too_long(recipe.data, None, shapes.config)
-    return RecipeJob(
-        recipe=recipe,
-        resolved=resolved,
+    return TrainJob(
+        recorded=recipe,
+        recipe=resolved,
         run=run,
         splits=splits,
         start=start,
         counts=counts_of(attach(recipe, shapes)),
         accelerator=accelerator,
         observe=observe,
+        seed=recipe.seeds[0],
     )
 
 
 @contextmanager
-def _claimed(job: RecipeJob, restart: bool) -> Iterator[None]:
+def _claimed(job: TrainJob, restart: bool) -> Iterator[None]:
     """Inside, no other command trains into the run folder, and a refused run leaves nothing in it.
 
     The main process holds the lock.
@@ -113,37 +124,40 @@ def _claimed(job: RecipeJob, restart: bool) -> Iterator[None]:
         yield
 
 
-def _open_folder(job: RecipeJob, restart: bool) -> None:
+def _open_folder(job: TrainJob, restart: bool) -> None:
     """Compare the records of the run folder with today's inputs, or make it, and record those."""
     run = job.run
     resumes = begun(run) and not restart
     if not restart:
-        same_recipe(run, job.recipe)
+        same_recipe(run, job.recorded)
     if not begun(run):
-        for other, changes in unfinished_others(run, job.recipe).items():
+        for other, changes in unfinished_others(run, job.recorded).items():
             job.observe(AnotherUnfinished(folder=str(other), changes=changes))
-    base = base_files(job.recipe.model, job.start)
+    inputs = {
+        run / DATA_FILE: digests_of(job.splits),
+        run / BASE_FILE: base_files(job.recorded.model, job.start),
+    }
     if resumes:
-        _compare_inputs(job, base)
-    open_run(run, job.recipe, restart)
-    record_data(run, job.splits)
-    record_base_files(run, base)
+        _compare_inputs(job, inputs)
+    open_run(run, job.recorded, restart)
+    for file, digests in inputs.items():
+        record_inputs(file, digests)
 
 
-def _compare_inputs(job: RecipeJob, base: dict[str, str]) -> None:
+def _compare_inputs(job: TrainJob, inputs: Mapping[Path, Mapping[str, Any]]) -> None:
     """InputError: a seed that is there was trained on something else, or its files have changed."""
     left: list[str] = []
-    for seed in job.recipe.seeds:
+    for seed in job.recorded.seeds:
         result = intact_seed(seed_folder(job.run, seed))
         if result is not None:
-            left += refuse_other_numbers(job.run, job.recipe, result)
-    left += refuse_other_data(job.run, job.splits)
-    left += refuse_other_base_files(job.run, base)
+            left += refuse_other_numbers(job.run, job.recorded, result)
+    for file, digests in inputs.items():
+        left += refuse_other_inputs(file, digests)
     for what in left:
         log.warning("%s: not compared with that of the seeds that are there: %s", job.run, what)
 
 
-def _train_seeds(job: RecipeJob) -> list[SeedResult]:
+def _train_seeds(job: TrainJob) -> list[SeedResult]:
     """The results of all seeds; those that were trained to their end earlier are not trained
     again."""
     seeds = job.recipe.seeds
@@ -156,7 +170,7 @@ def _train_seeds(job: RecipeJob) -> list[SeedResult]:
         result = before[seed]
         if result is None:
             job.observe(SeedStarted(seed=seed, of=list(seeds), folder=str(job.run)))
-            result = train_seed(job.of_seed(seed))
+            result = train_seed(replace(job, seed=seed))
         else:
             job.observe(SeedFinishedBefore(seed=seed, folder=str(folder)))
             if job.is_main:

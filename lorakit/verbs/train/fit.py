@@ -11,7 +11,7 @@ from torch import nn
 
 from lorakit.bases.base import Base
 from lorakit.bases.load import load
-from lorakit.evaluation.answers import Answer, Scores, score_answers
+from lorakit.evaluation.answers import Answer, Scores
 from lorakit.events import to_all
 from lorakit.methods import Attachment
 from lorakit.runs.failing_metrics import of_the_first
@@ -21,7 +21,7 @@ from lorakit.training.loop import FitResult, train
 from lorakit.training.processes import is_sharded
 from lorakit.training.saving import Checkpoints
 from lorakit.training.setup import Setup
-from lorakit.verbs.train.job import SeedJob
+from lorakit.verbs.train.job import TrainJob
 from lorakit.verbs.train.ready import ReadySeed
 
 
@@ -38,31 +38,19 @@ class FittedSeed:
     answers: dict[str, list[Answer]]
 
 
-class EvaluationScorer:
-    """Scores the model during training; `answers` are those of the latest evaluation."""
-
-    def __init__(self, job: SeedJob, ready: ReadySeed, watched: tuple[str, str]):
-        self.job = job
-        self.examiner = ready.examiner
-        self.watched = watched
-        self.answers: dict[str, list[Answer]] = {}
-
-    def __call__(self, model: nn.Module) -> Scores:
-        task = self.job.recipe.task
-        self.answers = {split: self.examiner.answers(model, split) for split in task.eval_splits}
-        scores = {
-            split: score_answers(task, answers, self.examiner.failed)
-            for split, answers in self.answers.items()
-        }
-        return of_the_first(scores, self.watched, self.job.accelerator)
-
-
-def fit(job: SeedJob, ready: ReadySeed, baseline: Scores) -> FittedSeed:
+def fit(job: TrainJob, ready: ReadySeed, baseline: Scores) -> FittedSeed:
     """Train to the end, or on from the checkpoint; metrics.jsonl and checkpoints grow meanwhile."""
     setup = _setup(job, ready)
     # Dropout differs between processes, and nothing else does.
     set_seed(job.seed, device_specific=job.accelerator.num_processes > 1)
-    score = EvaluationScorer(job, ready, setup.watched)
+    # of the latest evaluation
+    answers: dict[str, list[Answer]] = {}
+
+    def score(model: nn.Module) -> Scores:
+        for split in job.recipe.task.eval_splits:
+            answers[split] = ready.examiner.answers(model, split)
+        return of_the_first(ready.examiner.scores(answers), setup.watched, job.accelerator)
+
     file = job.folder / "metrics.jsonl" if job.is_main else None
     length = None if ready.resumed is None else ready.resumed.journal
     with Journal(file, length) as journal:
@@ -78,11 +66,12 @@ def fit(job: SeedJob, ready: ReadySeed, baseline: Scores) -> FittedSeed:
     attachment = ready.attachment
     if is_sharded(job.accelerator):
         base, attachment = _load_kept(job, ready, result)
-    answers = score.answers if result.best_step == result.steps else {}
+    if result.best_step != result.steps:
+        answers.clear()
     return FittedSeed(base=base, attachment=attachment, fit=result, answers=answers)
 
 
-def _setup(job: SeedJob, ready: ReadySeed) -> Setup:
+def _setup(job: TrainJob, ready: ReadySeed) -> Setup:
     recipe = job.recipe
     length = recipe.data.max_length
     return Setup(
@@ -110,11 +99,11 @@ def _resume_state(ready: ReadySeed, baseline: Scores, journal: Journal) -> dict[
     return state.model_dump(mode="json")
 
 
-def _load_kept(job: SeedJob, ready: ReadySeed, result: FitResult) -> tuple[Base, Attachment]:
+def _load_kept(job: TrainJob, ready: ReadySeed, result: FitResult) -> tuple[Base, Attachment]:
     """The kept state on a base that is loaded again, because the trained model is in parts."""
     job.accelerator.free_memory()
     recipe = job.recipe
-    base = load(recipe.model, recipe.task.head.value, recipe.task.labels, recipe.train.fast)
+    base = load(*recipe.base(), recipe.train.fast)
     attachment = attach(recipe, base)
     attachment.load_state(result.state)
     base.to(job.accelerator.device)

@@ -1,4 +1,4 @@
-"""The inputs of a training job: of a recipe with all its seeds, and of one seed."""
+"""The inputs of a training job: a recipe with its data, and the seed that is trained."""
 
 from __future__ import annotations
 
@@ -16,53 +16,31 @@ from lorakit.tasks import Example
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipeJob:
+class TrainJob:
     """A recipe whose inputs were read and fit together.
 
-    recipe: as the run folder records it. resolved: with the precision of this machine. start: the
-    adapter that training starts from.
+    recorded: the recipe as the run folder records it. recipe: the same with the precision of this
+    machine. start: the adapter that training starts from. seed: the one that is trained now.
     """
 
+    recorded: Recipe
     recipe: Recipe
-    resolved: Recipe
     run: Path
     splits: dict[str, list[Example]]
     start: Path | None
     counts: Counts
     accelerator: Accelerator
     observe: Observer
-
-    @property
-    def is_main(self) -> bool:
-        return self.accelerator.is_main_process
-
-    def of_seed(self, seed: int) -> SeedJob:
-        return SeedJob(
-            recipe=self.resolved,
-            seed=seed,
-            folder=seed_folder(self.run, seed),
-            splits=self.splits,
-            start=self.start,
-            accelerator=self.accelerator,
-            observe=self.observe,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeedJob:
-    """One seed of a recipe. recipe: with the precision of this machine. folder: of the seed."""
-
-    recipe: Recipe
     seed: int
-    folder: Path
-    splits: dict[str, list[Example]]
-    start: Path | None
-    accelerator: Accelerator
-    observe: Observer
 
     @property
     def is_main(self) -> bool:
         return self.accelerator.is_main_process
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the seed."""
+        return seed_folder(self.run, self.seed)
 
     @property
     def adapter(self) -> Path:
@@ -77,17 +55,13 @@ class SeedJob:
         """The examples of every split that is scored."""
         return {split: self.splits[split] for split in scored_splits(self.recipe.task)}
 
-    def predictions(self, split: str) -> Path:
-        return predictions_file(self.folder, split)
+    @property
+    def untrained_slices(self) -> dict[str, str]:
+        """Split -> the part of it that the untrained model is scored on, where it is a part."""
+        rows = {split: len(examples) for split, examples in self.scored.items()}
+        return sliced(self.recipe.task, rows)
 
 
 def predictions_file(seed: Path, split: str) -> Path:
     """In the folder of a seed."""
     return seed / "predictions" / f"{split}.jsonl"
-
-
-def untrained_slices(recipe: Recipe, splits: dict[str, list[Example]]) -> dict[str, str]:
-    """split -> the part of it that the untrained model is scored on, where that is not all of
-    it."""
-    scored = scored_splits(recipe.task)
-    return sliced(recipe.task, {split: len(splits[split]) for split in scored})

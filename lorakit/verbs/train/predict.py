@@ -4,52 +4,33 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from lorakit.evaluation.answers import Answer, Scores, score_answers, writes
+from lorakit.evaluation.answers import Answer, writes
 from lorakit.runs.generations import PartialPredictions
-from lorakit.runs.lines import write_lines
 from lorakit.runs.objects import Examiner, autocast
 from lorakit.verbs.train.fit import FittedSeed
-from lorakit.verbs.train.job import SeedJob
+from lorakit.verbs.train.job import TrainJob, predictions_file
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """The answers of the kept state to every split, and their scores."""
-
-    answers: dict[str, list[Answer]]
-    scores: Scores
-
-    def write(self, job: SeedJob) -> None:
-        """predictions/SPLIT.jsonl, in the place of what was saved while texts were generated."""
-        for split, answers in self.answers.items():
-            file = job.predictions(split)
-            write_lines(file, (answer.line() for answer in answers))
-            PartialPredictions.path_of(file).unlink(missing_ok=True)
-
-
-def predict(job: SeedJob, examiner: Examiner, fitted: FittedSeed) -> Predictions:
-    """Ask the model what the last evaluation did not ask it, and score everything."""
+def predict(job: TrainJob, examiner: Examiner, fitted: FittedSeed) -> dict[str, list[Answer]]:
+    """split -> answers; the model is asked what the last evaluation did not ask it."""
     answers = dict(fitted.answers)
     with autocast(job.recipe, job.accelerator.device):
         for split in job.scored:
             if split not in answers:
                 kept = _kept(job, split, fitted.fit.state)
                 answers[split] = examiner.answers(fitted.base.model, split, kept=kept)
-    task = job.recipe.task
-    scores = {split: score_answers(task, own, examiner.failed) for split, own in answers.items()}
-    return Predictions(answers, scores)
+    return answers
 
 
-def _kept(job: SeedJob, split: str, state: Mapping[str, Tensor]) -> PartialPredictions | None:
+def _kept(job: TrainJob, split: str, state: Mapping[str, Tensor]) -> PartialPredictions | None:
     """Where texts are saved as they come, so that a stop loses none; None: they are not saved."""
     if not (job.is_main and writes(job.recipe.task)):
         return None
-    file = job.predictions(split)
+    file = predictions_file(job.folder, split)
     if job.accelerator.num_processes > 1:
         # The other processes do not know which texts the file holds.
         PartialPredictions.path_of(file).unlink(missing_ok=True)

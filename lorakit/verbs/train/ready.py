@@ -14,20 +14,20 @@ from lorakit.adapters.files import read_adapter
 from lorakit.adapters.start_from import start_from
 from lorakit.bases.base import Base
 from lorakit.bases.load import load
-from lorakit.batches import Encoded
+from lorakit.batches import Encoded, encode_cached
 from lorakit.errors import RecipeError
 from lorakit.evaluation.answers import Scores
 from lorakit.events import BaselineScored, StartedFrom
 from lorakit.methods import Attachment
 from lorakit.runs.failing_metrics import refuse_missing_metric
-from lorakit.runs.objects import Examiner, attach, autocast, training_set
+from lorakit.runs.objects import Examiner, attach, autocast
 from lorakit.runs.resume import ResumeState, newest_checkpoint, resume_state_of
 from lorakit.training.checkpoint import Saved
 from lorakit.verbs.heads import head_view, warn_other_order
 from lorakit.verbs.model_view import model_view
 from lorakit.verbs.train.about import about
 from lorakit.verbs.train.clock import StageClock
-from lorakit.verbs.train.job import SeedJob, untrained_slices
+from lorakit.verbs.train.job import TrainJob
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,15 +48,14 @@ class ReadySeed:
     clock: StageClock
 
 
-def prepare(job: SeedJob) -> ReadySeed:
+def prepare(job: TrainJob) -> ReadySeed:
     """Load the base, attach the method, encode the examples; or refuse what does not fit."""
     clock = StageClock()
     recipe = job.recipe
-    task = recipe.task
     saved = newest_checkpoint(job.folder, job.accelerator)
     # Before the head and A are drawn.
     set_seed(job.seed, deterministic=recipe.train.deterministic)
-    base = load(recipe.model, task.head.value, task.labels, recipe.train.fast)
+    base = load(*recipe.base(), recipe.train.fast)
     attachment = attach(recipe, base)
     card = about(recipe, base, attachment)
     resumed = None
@@ -64,10 +63,9 @@ def prepare(job: SeedJob) -> ReadySeed:
         resumed = resume_state_of(saved, card.fingerprint, job.accelerator.num_processes)
         clock.resume(resumed.seconds)
     _start(job, base, attachment)
-    examiner = Examiner(
-        recipe, base.tokenizer, base.config, job.scored, attachment, job.observe, job.seed
-    )
-    encoded = training_set(recipe, job.splits[task.train_split], base.tokenizer)
+    examiner = Examiner(recipe, base, job.scored, attachment, job.observe, job.seed)
+    task = recipe.task
+    encoded = encode_cached(job.splits[task.train_split], base.tokenizer, task.head, recipe.data)
     refuse_unused(recipe.model.new_tokens, encoded, base.tokenizer)
     if resumed is None:
         clock.stage_ended("load")
@@ -83,7 +81,7 @@ def prepare(job: SeedJob) -> ReadySeed:
     )
 
 
-def _start(job: SeedJob, base: Base, attachment: Attachment) -> None:
+def _start(job: TrainJob, base: Base, attachment: Attachment) -> None:
     """Load the adapter that training starts from, move the model to its device, and report it."""
     not_filled = None
     if job.start is not None:
@@ -105,7 +103,7 @@ def refuse_unused(new_tokens: Sequence[str], encoded: Sequence[Encoded], tokeniz
             )
 
 
-def score_untrained(job: SeedJob, ready: ReadySeed) -> Scores:
+def score_untrained(job: TrainJob, ready: ReadySeed) -> Scores:
     """The baseline: the scores before training, on a slice of each split.
 
     InputError: the metric that selects the best state cannot be computed.
@@ -115,15 +113,15 @@ def score_untrained(job: SeedJob, ready: ReadySeed) -> Scores:
         ready.clock.stage_ended("base score")
     else:
         scores = ready.resumed.base_scores
-    job.observe(BaselineScored(scores=scores, slices=untrained_slices(job.recipe, job.splits)))
+    job.observe(BaselineScored(scores=scores, slices=job.untrained_slices))
     refuse_missing_metric(job.recipe.task, scores)
     return scores
 
 
-def _score_untrained(job: SeedJob, ready: ReadySeed) -> Scores:
+def _score_untrained(job: TrainJob, ready: ReadySeed) -> Scores:
     # Every method but one that adds tokens leaves the outputs as they are until it is trained.
     bare = nullcontext()
     if job.recipe.method.added_tokens:
         bare = ready.attachment.off()
     with bare, autocast(job.recipe, job.accelerator.device):
-        return ready.examiner.untrained(ready.base.model)
+        return ready.examiner.untrained(ready.base.model, list(job.scored))

@@ -16,14 +16,14 @@ from lorakit.runs.environment import environment
 from lorakit.runs.folder import seed_folder
 from lorakit.runs.lines import read_lines
 from lorakit.runs.result import Result, SeedResult
-from lorakit.verbs.train.job import RecipeJob, predictions_file, untrained_slices
+from lorakit.verbs.train.job import TrainJob, predictions_file
 
 
 def combined(
-    loaded: LoadedRecipe, job: RecipeJob, seeds: Sequence[SeedResult], started: str
+    loaded: LoadedRecipe, job: TrainJob, seeds: Sequence[SeedResult], started: str
 ) -> Result:
     """The result of all seeds. started: as `now` gives it."""
-    recipe = job.recipe
+    recipe = job.recorded
     about = read_adapter(seed_folder(job.run, seeds[0].seed) / "adapter").about
     assert about is not None
     notes = [*loaded.notes, *_notes(job, seeds)]
@@ -48,16 +48,16 @@ def combined(
     )
 
 
-def _notes(job: RecipeJob, seeds: Sequence[SeedResult]) -> list[Note]:
+def _notes(job: TrainJob, seeds: Sequence[SeedResult]) -> list[Note]:
     notes = []
-    if job.recipe.train.precision == "auto":
-        frozen = job.resolved.model.dtype
-        products = job.resolved.train.precision
+    if job.recorded.train.precision == "auto":
+        frozen = job.recipe.model.dtype
+        products = job.recipe.train.precision
         if products == "fp32":  # no autocast: products are in the dtype of the weights
             products = frozen
         text = f"precision auto: frozen weights in {frozen}, products in {products}"
         notes.append(Note(kind="precision", text=text))
-    for split, part in untrained_slices(job.recipe, job.splits).items():
+    for split, part in job.untrained_slices.items():
         text = f"untrained, {split}: scored on {part}, evenly spread"
         notes.append(Note(kind="untrained slice", text=text))
     for text in early_stops(seeds, job.recipe.evaluate.patience):

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 
 from lorakit.adapters.save import save_adapter
+from lorakit.evaluation.answers import Answer
 from lorakit.runs.environment import environment
 from lorakit.runs.failing_metrics import not_computed
 from lorakit.runs.finished import files_of
+from lorakit.runs.generations import write_answers
 from lorakit.runs.result import Check, SeedResult, write_whole
 from lorakit.verbs.proof import Subject, is_alive, reload_and_merge
 from lorakit.verbs.train.fit import FittedSeed, fit
-from lorakit.verbs.train.job import SeedJob
-from lorakit.verbs.train.predict import Predictions, predict
+from lorakit.verbs.train.job import TrainJob, predictions_file
+from lorakit.verbs.train.predict import predict
 from lorakit.verbs.train.ready import ReadySeed, prepare, score_untrained
 
 PROBE_EXAMPLES = 8
 """Training examples whose logits a proof compares."""
 
 
-def train_seed(job: SeedJob) -> SeedResult:
+def train_seed(job: TrainJob) -> SeedResult:
     """Train one seed, from its checkpoint if it has one; its files are then in `job.folder`.
 
     The base is loaded once: the proofs use the one that was trained on, where that is possible
@@ -29,15 +32,17 @@ def train_seed(job: SeedJob) -> SeedResult:
     ready = prepare(job)
     baseline = score_untrained(job, ready)
     fitted = fit(job, ready, baseline)
-    save(job, ready, fitted)
-    predictions = predict(job, ready.examiner, fitted)
+    if job.is_main:
+        save_adapter(job.adapter, fitted.attachment, ready.about, fitted.base.tokenizer)
+    job.accelerator.wait_for_everyone()
+    answers = predict(job, ready.examiner, fitted)
     norms = fitted.attachment.delta_norms()
     proofs = prove(job, ready, fitted, norms)
     seconds = ready.clock.seconds()
     seconds |= {"train": fitted.fit.seconds, "evaluate": fitted.fit.evaluating}
     result = SeedResult(
         seed=job.seed,
-        scores=predictions.scores,
+        scores=ready.examiner.scores(answers),
         base_scores=baseline,
         best_epoch=fitted.fit.best_epoch,
         epochs=fitted.fit.epochs,
@@ -49,20 +54,13 @@ def train_seed(job: SeedJob) -> SeedResult:
         seconds=seconds,
     )
     if job.is_main:
-        result = record(job, predictions, result)
+        result = record(job, answers, result)
     job.accelerator.free_memory()
     return result
 
 
-def save(job: SeedJob, ready: ReadySeed, fitted: FittedSeed) -> None:
-    """Write the adapter with its tokenizer; returns on every process once it is there."""
-    if job.is_main:
-        save_adapter(job.adapter, fitted.attachment, ready.about, fitted.base.tokenizer)
-    job.accelerator.wait_for_everyone()
-
-
 def prove(
-    job: SeedJob, ready: ReadySeed, fitted: FittedSeed, norms: dict[str, float]
+    job: TrainJob, ready: ReadySeed, fitted: FittedSeed, norms: dict[str, float]
 ) -> list[Check]:
     """The proofs of the saved adapter, on the main process; afterwards the trained model is gone.
 
@@ -82,9 +80,12 @@ def prove(
     return [is_alive(fitted.attachment, norms, steps), *reload_and_merge(subject)]
 
 
-def record(job: SeedJob, predictions: Predictions, result: SeedResult) -> SeedResult:
+def record(
+    job: TrainJob, answers: Mapping[str, Sequence[Answer]], result: SeedResult
+) -> SeedResult:
     """Write the seed's files, result.json last; returns the result with their digests."""
-    predictions.write(job)
+    for split, own in answers.items():
+        write_answers(predictions_file(job.folder, split), own)
     write_whole(job.folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
     result = result.model_copy(update={"files": files_of(job.folder)}).sealed()
     # From here on the seed is complete.
