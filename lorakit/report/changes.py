@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from lorakit.report.heat import heat_map
 from lorakit.report.picture import COLORS, Picture, figure_of, picture_of, plain
-from lorakit.runs.result import Result
+from lorakit.runs.result import Result, SeedResult
+
+K = TypeVar("K")
 
 MAX_BARS = 24
 """Weights in a bar chart, the largest change first."""
@@ -17,11 +21,20 @@ MAX_BARS = 24
 
 def change_maps(result: Result) -> list[Picture]:
     """||dW|| / ||W||, mean over the seeds; see `norm_maps`."""
-    norms: dict[str, list[float]] = defaultdict(list)
-    for seed in result.seeds:
-        for name, value in seed.delta_norms.items():
-            norms[name].append(value)
-    return norm_maps({name: sum(values) / len(values) for name, values in norms.items()})
+    return norm_maps(mean_norms(result.seeds))
+
+
+def mean_norms(seeds: Iterable[SeedResult]) -> dict[str, float]:
+    """Site -> ||dW|| / ||W||, mean over the seeds that have it."""
+    return means(item for seed in seeds for item in seed.delta_norms.items())
+
+
+def means(values: Iterable[tuple[K, float]]) -> dict[K, float]:
+    """Key -> the mean of its values."""
+    found: dict[K, list[float]] = defaultdict(list)
+    for key, value in values:
+        found[key].append(value)
+    return {key: statistics.fmean(of) for key, of in found.items()}
 
 
 def norm_maps(norms: Mapping[str, float]) -> list[Picture]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from lorakit.report.changes import change_maps
 from lorakit.report.curves import Logs, loss_curve, rate_curve, score_curves
 from lorakit.report.table import (
     NOTHING,
+    Column,
     Table,
     main_metric,
     measured,
@@ -46,10 +47,25 @@ def write_page(
 ) -> Path:
     """Write report.html to `folder`, completely or not at all. Returns its path.
 
-    samples: lines of predictions.jsonl, with their `input`.
+    samples: lines of predictions.jsonl, with their `input`. Everything is escaped.
     """
+    scores = score_table(result)
+    page = fill(
+        HERE / "page.html.j2",
+        result=result,
+        facts=facts(result),
+        # the caption would repeat the head of the page
+        scores=replace(scores, caption=""),
+        checks=checks(result),
+        pictures=[*score_curves(logs, result), *loss_curve(logs), *rate_curve(logs)],
+        changes=change_maps(result),
+        seeds=seed_table(result, logs),
+        samples=chosen(samples),
+        recipe=dump_yaml(result.recipe_values),
+        environment=flat(result),
+    )
     path = folder / "report.html"
-    write_whole(path, render(result, logs, samples))
+    write_whole(path, page)
     return path
 
 
@@ -71,26 +87,6 @@ def fill(template: Path, **values: Any) -> str:
         "svg": lambda p: Markup(p.svg),
     }
     return env.get_template(template.name).render(**values)
-
-
-def render(result: Result, logs: Logs, samples: Sequence[Mapping[str, Any]]) -> str:
-    """The page of a run as text; everything that comes from the run is escaped."""
-    environment = {key: value for key, value in result.environment.items() if key != "command"}
-    scores = score_table(result)
-    return fill(
-        HERE / "page.html.j2",
-        result=result,
-        facts=facts(result),
-        # the caption would repeat the head of the page
-        scores=Table(scores.header, scores.rows, names=scores.names),
-        checks=checks(result),
-        pictures=[*score_curves(logs, result), *loss_curve(logs), *rate_curve(logs)],
-        changes=change_maps(result),
-        seeds=seed_table(result, logs),
-        samples=chosen(samples),
-        recipe=dump_yaml(result.recipe_values),
-        environment=flat(environment),
-    )
 
 
 def facts(result: Result) -> list[Fact]:
@@ -145,28 +141,34 @@ def short(value: float) -> str:
 def seed_table(result: Result, logs: Logs) -> Table:
     """A row for each seed: its score, the steps, the kept epoch, speed and memory."""
     split, metric = main_metric(result)
-    phases = list(dict.fromkeys(phase for seed in result.seeds for phase in seed.seconds))
-    times = (f"{phase}, s" for phase in phases)
-    header = ("seed", metric, "kept epoch", "epochs", "steps", *times, "tokens/s", "MiB")
-    rows = []
-    for seed in result.seeds:
-        score = number(seed.scores.get(split, {}).get(metric))
-        log = logs.get(seed.seed, ())
-        speed = _of_steps(log, "tokens_per_second", statistics.median)
-        memory = _of_steps(log, "memory_mib", max)
-        rows.append((str(seed.seed), score, *_durations(seed, phases), speed, memory))
-    return Table(header, tuple(rows))
+    seeds = result.seeds
+    lines = [logs.get(seed.seed, ()) for seed in seeds]
+    columns: list[Column] = [
+        ("seed", [str(seed.seed) for seed in seeds]),
+        (metric, [number(seed.scores.get(split, {}).get(metric)) for seed in seeds]),
+        ("kept epoch", [_epochs(seed.best_epoch) for seed in seeds]),
+        ("epochs", [_epochs(seed.epochs) for seed in seeds]),
+        ("steps", [_steps(seed) for seed in seeds]),
+    ]
+    for phase in dict.fromkeys(phase for seed in seeds for phase in seed.seconds):
+        times = [seed.seconds.get(phase) for seed in seeds]
+        columns.append((f"{phase}, s", [NOTHING if t is None else f"{t:,.1f}" for t in times]))
+    columns += [
+        ("tokens/s", [_of_steps(log, "tokens_per_second", statistics.median) for log in lines]),
+        ("MiB", [_of_steps(log, "memory_mib", max) for log in lines]),
+    ]
+    return Table.of(columns)
 
 
-def _durations(seed: SeedResult, phases: Sequence[str]) -> list[str]:
-    kept = NOTHING if seed.best_epoch is None else f"{round(seed.best_epoch, 2):g}"
+def _epochs(value: float | None) -> str:
+    return NOTHING if value is None else f"{round(value, 2):g}"
+
+
+def _steps(seed: SeedResult) -> str:
     steps = f"{seed.steps:,}"
     if seed.not_trained:
         steps += f" of {seed.planned_steps:,}"
-    cells = [kept, f"{round(seed.epochs, 2):g}", steps]
-    for phase in phases:
-        cells.append(f"{seed.seconds[phase]:,.1f}" if phase in seed.seconds else NOTHING)
-    return cells
+    return steps
 
 
 def _of_steps(
@@ -219,14 +221,17 @@ def _text(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def flat(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(name, value) of every entry, and of every entry of a group. None is left out."""
+def flat(result: Result) -> list[tuple[str, str]]:
+    """(name, value) of every entry of the environment, and of every entry of a group.
+
+    Null is left out, and the command, which the page shows elsewhere.
+    """
     rows = []
-    for key, value in environment.items():
+    for key, value in result.environment.items():
         if isinstance(value, Mapping):
             rows += [(f"{key}: {name}", str(one)) for name, one in value.items()]
         elif isinstance(value, (list, tuple)):
             rows.append((key, ", ".join(map(str, value))))
-        elif value is not None:
+        elif value is not None and key != "command":
             rows.append((key, str(value)))
     return rows

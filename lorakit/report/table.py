@@ -7,6 +7,7 @@ import html
 import io
 import math
 import re
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from lorakit.runs.result import Result, Row, summary
 
 NOTHING = "–"
 """The cell of a value that does not exist."""
+Column = tuple[str, Sequence[str]]
+"""The name of a column, and its cells."""
 
 
 @dataclass(frozen=True)
@@ -27,21 +30,24 @@ class Table:
     names: int = 1
     """The number of columns that are names: the first ones, aligned left; the others are right."""
 
+    @classmethod
+    def of(cls, columns: Sequence[Column], caption: str = "", names: int = 1) -> Table:
+        """The table of these columns."""
+        header = tuple(name for name, _ in columns)
+        rows = zip(*(cells for _, cells in columns), strict=True)
+        return cls(header, tuple(rows), caption, names)
+
     def plain(self) -> str:
         """Aligned columns for a terminal."""
         header, *rows = [[_one_line(cell) for cell in row] for row in (self.header, *self.rows)]
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
         rule = ["─" * width for width in widths]
-        lines = [self._aligned(line, widths) for line in (header, rule, *rows)]
+        sides = "<" * self.names + ">" * (len(header) - self.names)
+        form = "  ".join(f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True))
+        lines = [form.format(*line).rstrip() for line in (header, rule, *rows)]
         if self.caption:
             lines.insert(0, _one_line(self.caption))
         return "\n".join(lines)
-
-    def _aligned(self, line: Sequence[str], widths: Sequence[int]) -> str:
-        cells = []
-        for i, (cell, width) in enumerate(zip(line, widths, strict=True)):
-            cells.append(cell.ljust(width) if i < self.names else cell.rjust(width))
-        return "  ".join(cells).rstrip()
 
     def markdown(self) -> str:
         """A table as GitHub and MkDocs read it."""
@@ -96,25 +102,30 @@ def score_table(result: Result) -> Table:
     """
     rows = summary(result)
     seeds = len(result.seeds)
-    is_published = any(row.published is not None for row in rows)
-    header = ["split", "metric", "untrained"]
-    header.append(f"ours (mean ± std of {seeds} seeds)" if seeds > 1 else "ours")
+    columns: list[Column] = [
+        ("split", [row.split for row in rows]),
+        ("metric", [row.metric for row in rows]),
+        ("untrained", [number(row.base_mean) for row in rows]),
+        (f"ours (mean ± std of {seeds} seeds)" if seeds > 1 else "ours", list(map(measured, rows))),
+    ]
     caption = f"{result.recipe}: {result.task}, {result.model}, {result.method.get('name')}"
     if seeds > 2:
-        header.append("median")
-    if is_published:
-        header += ["published", "difference", "note"]
-        if result.published_source:
-            caption += f"; published: {result.published_source}"
-    cells = []
-    for row in rows:
-        line = [row.split, row.metric, number(row.base_mean), measured(row)]
-        if seeds > 2:
-            line.append(number(row.median))
-        if is_published:
-            line += [published(row), _signed(row.difference), verdict(row)]
-        cells.append(tuple(line))
-    return Table(tuple(header), tuple(cells), caption, names=2)
+        columns.append(("median", [number(row.median) for row in rows]))
+    compared = published_columns(rows)
+    if compared and result.published_source:
+        caption += f"; published: {result.published_source}"
+    return Table.of([*columns, *compared], caption, names=2)
+
+
+def published_columns(rows: Sequence[Row]) -> list[Column]:
+    """The published scores and the differences from them. Empty where nothing was published."""
+    if all(row.published is None for row in rows):
+        return []
+    return [
+        ("published", [published(row) for row in rows]),
+        ("difference", [number(row.difference, "+") for row in rows]),
+        ("note", [verdict(row) for row in rows]),
+    ]
 
 
 def verdict(row: Row) -> str:
@@ -144,21 +155,21 @@ def comparison(results: Sequence[Result]) -> Table:
             method += f" ({', '.join(dict.fromkeys(r.recipe for r in found.values()))})"
         counts = sorted({r.counts.trainable for r in found.values()})
         trainable = " / ".join(f"{n:,}" for n in counts)
-        rows.append((model, method, trainable, *(_primary(found.get(t)) for t in tasks)))
+        scores = {task: main_row(result) for task, result in found.items()}
+        cells = [measured(row) if (row := scores.get(task)) else NOTHING for task in tasks]
+        rows.append((model, method, trainable, *cells))
     header = ("model", "method", "trainable", *(f"{task} {metric}" for task, metric in tasks))
     return Table(header, tuple(rows), names=2)
 
 
-def _primary(result: Result | None) -> str:
-    if result is not None:
-        for row in summary(result):
-            if (row.split, row.metric) == main_metric(result):
-                return measured(row)
-    return NOTHING
+def main_row(result: Result) -> Row | None:
+    """The score that selects the best state and stands for the result."""
+    wanted = main_metric(result)
+    return next((row for row in summary(result) if (row.split, row.metric) == wanted), None)
 
 
 def main_metric(result: Result) -> tuple[str, str]:
-    """(split, metric) that selects the best state and stands for the result."""
+    """(split, metric) of that score."""
     return result.splits[0], result.primary
 
 
@@ -177,9 +188,17 @@ def _method(result: Result, among: Sequence[Result]) -> str:
 
 def measured(row: Row) -> str:
     """Mean ± standard deviation over the seeds, or the value of the only seed."""
-    if row.std is None or math.isnan(row.std):
-        return number(row.mean)
-    return f"{number(row.mean)} ± {number(row.std)}"
+    return mean_and_std(row.values)
+
+
+def mean_and_std(values: Sequence[float]) -> str:
+    """Mean ± standard deviation of the sample (n - 1), or the only value; a dash without any."""
+    if not values or any(map(math.isnan, values)):
+        return NOTHING
+    mean = number(statistics.fmean(values))
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {number(statistics.stdev(values))}"
 
 
 def published(row: Row) -> str:
@@ -191,13 +210,11 @@ def published(row: Row) -> str:
     return f"{row.published} ± {row.published_spread}"
 
 
-def number(value: float | None) -> str:
-    """Two decimals; a dash where there is no value."""
-    return NOTHING if value is None or math.isnan(value) else f"{value:.2f}"
-
-
-def _signed(value: float | None) -> str:
-    return NOTHING if value is None or math.isnan(value) else f"{value:+.2f}"
+def number(value: float | None, sign: str = "") -> str:
+    """Two decimals; a dash where there is no value. sign: `+` writes it before all numbers."""
+    if value is None or math.isnan(value):
+        return NOTHING
+    return f"{value:{sign}.2f}"
 
 
 # a number with a sign is not a formula, nor is `+1.20 ± 0.3`

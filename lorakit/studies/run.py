@@ -18,12 +18,13 @@ from urllib.parse import quote
 
 from lorakit.errors import DataError, InputError, RecipeError
 from lorakit.models import TRUST_FLAG, is_trusted
+from lorakit.report.changes import mean_norms
 from lorakit.runs.finished import intact_seed
 from lorakit.runs.folder import folder_of, make_folder, seed_folder
 from lorakit.runs.lines import read_lines
 from lorakit.runs.result import Result, SeedResult, write_whole
 from lorakit.studies.launchers import STOPPED, Alive, Task, launchers
-from lorakit.studies.page import RunView, mean_norms, write_study_page
+from lorakit.studies.page import RunView, render_study
 from lorakit.studies.plan import Cell, Plan, load_study
 from lorakit.studies.plot import plot
 from lorakit.studies.result import CellResult, State, StudyResult
@@ -134,7 +135,9 @@ def write_page_of(folder: Path, study: StudyResult) -> Path:
     except (OSError, ValueError):
         text = ""
     views = {cell.label: _view(cell, folder) for cell in study.cells}
-    return write_study_page(folder, study, views, text)
+    path = folder / "report.html"
+    write_whole(path, render_study(study, views, text))
+    return path
 
 
 def redraw(folder: Path) -> StudyResult:
@@ -156,8 +159,7 @@ def _view(cell: CellResult, folder: Path) -> RunView:
     run = Path(cell.run)
     folders = {seed: seed_folder(run, seed) for seed in cell.scores}
     logs = {seed: read_lines(path / "metrics.jsonl") for seed, path in folders.items()}
-    results = [_finished_seed(path) for path in folders.values()]
-    norms = mean_norms([result.delta_norms for result in results if result is not None])
+    norms = mean_norms(filter(None, map(_finished_seed, folders.values())))
     page = run / "report.html"
     link = None
     if page.is_file():

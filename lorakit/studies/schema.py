@@ -3,13 +3,49 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from lorakit.config import Config
+from lorakit.errors import RecipeError
+from lorakit.recipe.problems import describe, listing, mark_of
 from lorakit.recipe.schema import Seed
-from lorakit.recipe.source import scalar
+from lorakit.recipe.source import Marks, read_yaml, scalar
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def load_checked(
+    path: Path, schema: type[T], parts: Mapping[str, type[BaseModel]]
+) -> tuple[T, Marks]:
+    """The content of a YAML file, and the places of its values.
+
+    parts: the schemas below it, for the names of similar keys: `slurm` -> that of one value,
+    `rows.*` -> that of each entry.
+
+    RecipeError: it lists every problem of the file.
+    """
+    data, marks = read_yaml(path)
+    try:
+        return schema.model_validate(data), marks
+    except ValidationError as error:
+        sections: dict[str, type[BaseModel]] = {"": schema}
+        for key, *below in marks:
+            part = parts.get(".".join([key, *("*" for _ in below)]))
+            if part is not None:
+                sections[".".join([key, *below])] = part
+        problems = describe(error, (), marks, sections)
+    raise RecipeError(listing(mark_of((), marks).file, problems))
 
 
 def as_override(key: str, value: Any) -> str:
