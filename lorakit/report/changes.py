@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import statistics
 from collections import Counter, defaultdict
@@ -15,6 +14,7 @@ from lorakit.runs.result import Result, SeedResult
 
 K = TypeVar("K")
 
+NORM = "‖ΔW‖ / ‖W‖"
 MAX_BARS = 24
 """Weights in a bar chart, the largest change first."""
 
@@ -52,7 +52,12 @@ def norm_maps(norms: Mapping[str, float]) -> list[Picture]:
             cells[layer, group] = value
     pictures = []
     if cells:
-        pictures.append(_heat_map(cells))
+        groups = list(dict.fromkeys(group for _, group in cells))
+        short = dict(zip(groups, tails(groups), strict=True))
+        by_layer = sorted(cells.items(), key=lambda item: item[0][0])
+        shown = {(str(layer), short[group]): value for (layer, group), value in by_layer}
+        title = "Relative size of the change, by layer and weight"
+        pictures.append(heat_map(shown, ("", "layer"), NORM, title))
     if others:
         pictures.append(_bars(others))
     return pictures
@@ -69,20 +74,13 @@ def in_layer(name: str) -> tuple[int | None, str]:
     return int(layer[2]), f"{layer[1]}.*.{layer[3]}"
 
 
-def _heat_map(cells: Mapping[tuple[int, str], float]) -> Picture:
-    rows = sorted({row for row, _ in cells})
-    columns = list(dict.fromkeys(column for _, column in cells))
-    grid = [[cells.get((row, column), math.nan) for column in columns] for row in rows]
-    title = "Relative size of the change, by layer and weight"
-    return heat_map(grid, list(map(str, rows)), tails(columns), ("", "layer"), "‖ΔW‖ / ‖W‖", title)
-
-
 def _bars(norms: Mapping[str, float]) -> Picture:
-    shown = sorted(norms.items(), key=lambda item: -item[1])[:MAX_BARS]
-    shown.reverse()  # matplotlib draws the first bar at the bottom
-    names = [plain(name) for name in tails([name for name, _ in shown], least=2)]
-    figure, axes = figure_of("‖ΔW‖ / ‖W‖", "", width=5.6, height=1.0 + 0.26 * len(shown))
-    axes.barh(range(len(shown)), [value for _, value in shown], color=COLORS[0], height=0.7)
+    largest = sorted(norms, key=lambda name: -norms[name])[:MAX_BARS]
+    # matplotlib draws the first bar at the bottom
+    shown = largest[::-1]
+    names = [plain(name) for name in tails(shown, least=2)]
+    figure, axes = figure_of(NORM, "", width=5.6, height=1.0 + 0.26 * len(shown))
+    axes.barh(range(len(shown)), [norms[name] for name in shown], color=COLORS[0], height=0.7)
     axes.set_yticks(range(len(shown)), names)
     axes.grid(visible=False, axis="y")
     title = "Relative size of the change, weights outside of the layers"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +16,20 @@ from lorakit.report.table import (
     Column,
     Table,
     main_metric,
+    mean_and_std,
     measured,
     number,
     published,
     score_table,
     verdict,
 )
-from lorakit.runs.result import Check, Result, Row, SeedResult, failed_checks, summary, write_whole
+from lorakit.runs.result import Check, Result, SeedResult, failed_checks, summary, write_whole
 
 HERE = Path(__file__).parent
 MAX_SAMPLES = 6
 """Samples of each kind: predictions that are equal to a reference, and others."""
 MAX_REFERENCES = 4
 """References of a sample."""
-
-
-@dataclass(frozen=True)
-class Fact:
-    """A number at the head of the page."""
-
-    label: str
-    value: str
-    detail: str = ""
-    tone: str = ""
-    """The colour: good, bad, or empty."""
 
 
 def write_page(
@@ -53,7 +43,8 @@ def write_page(
     page = fill(
         HERE / "page.html.j2",
         result=result,
-        facts=facts(result),
+        rows=[row for row in summary(result) if row.metric == result.primary],
+        failed=len(failed_checks(result)),
         # the caption would repeat the head of the page
         scores=replace(scores, caption=""),
         checks=checks(result),
@@ -83,45 +74,14 @@ def fill(template: Path, **values: Any) -> str:
     )
     env.filters |= {
         "short": short,
+        "measured": measured,
+        "published": published,
+        "verdict": verdict,
+        "mean_and_std": mean_and_std,
         "html": lambda table: Markup(table.html()),
         "svg": lambda p: Markup(p.svg),
     }
     return env.get_template(template.name).render(**values)
-
-
-def facts(result: Result) -> list[Fact]:
-    """The numbers at the head of the page."""
-    counts = result.counts
-    share = ""
-    if counts.total:
-        share = f"{100 * counts.trainable / counts.total:.3g} % of {counts.total:,}"
-    rows = [row for row in summary(result) if row.metric == result.primary]
-    found = [_score_fact(row) for row in rows]
-    found.append(Fact("trainable", f"{counts.trainable:,}", share))
-    found.append(Fact("adapted weights", f"{counts.sites:,}"))
-    if counts.fresh:
-        found.append(Fact("new head", f"{counts.fresh:,}", "trained too"))
-    numbers = ", ".join(str(seed.seed) for seed in result.seeds)
-    found.append(Fact("seeds" if len(result.seeds) > 1 else "seed", numbers))
-    total = sum(len(seed.checks) for seed in result.seeds)
-    failed = len(failed_checks(result))
-    if failed:
-        found.append(Fact("checks", f"{failed} of {total} failed", tone="bad"))
-    elif total:
-        found.append(Fact("checks", f"{total} of {total} passed", tone="good"))
-    return found
-
-
-def _score_fact(row: Row) -> Fact:
-    label = f"{row.metric}, {row.split}"
-    if row.published is None:
-        return Fact(label, measured(row))
-    detail = f"published {published(row)}"
-    found = verdict(row)
-    if found != NOTHING:
-        detail += f": {found}"
-    tone = {"inside": "good", "outside": "bad"}.get(found, "")
-    return Fact(label, measured(row), detail, tone)
 
 
 def checks(result: Result) -> list[tuple[Check, list[Check | None]]]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from lorakit.report.changes import in_layer, means
+from lorakit.report.changes import NORM, in_layer, means
 from lorakit.report.curves import Logs, mean_curves
 from lorakit.report.heat import heat_map
-from lorakit.report.page import Fact, fill, flat
+from lorakit.report.page import fill, flat
 from lorakit.report.picture import Picture
-from lorakit.report.table import Table, main_row, mean_and_std, published_columns
+from lorakit.report.table import Table, main_row, published_columns
 from lorakit.runs.result import Result, Row
 from lorakit.studies.plot import plot
 from lorakit.studies.result import CellResult, StudyResult
@@ -48,7 +48,7 @@ def render_study(study: StudyResult, views: Mapping[str, RunView], text: str = "
     return fill(
         Path(__file__).with_name("study.html.j2"),
         study=study,
-        facts=study_facts(study),
+        best=best_of(study),
         scores=scores,
         published="published" in scores.header,
         pictures=pictures,
@@ -57,30 +57,6 @@ def render_study(study: StudyResult, views: Mapping[str, RunView], text: str = "
         text=text,
         environment=flat(complete[0]) if complete else [],
     )
-
-
-def study_facts(study: StudyResult) -> list[Fact]:
-    """The best run, the number of finished runs, the seeds, and the time."""
-    facts = []
-    best = best_of(study)
-    if best is not None:
-        split, metric = best.metric
-        score = mean_and_std(best.values(split, metric))
-        facts.append(Fact(f"best {metric}, {split}", score, best.label))
-    counts = study.counts()
-    failed = counts.get("failed", 0)
-    runs = Fact("runs", f"{counts.get('done', 0)} of {len(study.cells)} done")
-    if failed:
-        runs = replace(runs, detail=f"{failed} failed", tone="bad")
-    elif counts.keys() == {"done"}:
-        runs = replace(runs, tone="good")
-    facts.append(runs)
-    seeds = {seed for cell in study.cells for seed in cell.seeds}
-    facts.append(Fact("seeds", ", ".join(map(str, sorted(seeds)))))
-    seconds = sum(cell.seconds for cell in study.cells)
-    if seconds:
-        facts.append(Fact("time, all runs", f"{seconds / 60:,.1f} min"))
-    return facts
 
 
 def best_of(study: StudyResult) -> CellResult | None:
@@ -106,19 +82,20 @@ def change_map(norms: Mapping[str, Mapping[str, float]]) -> list[Picture]:
 
     Empty where no weight belongs to a layer.
     """
-    values = [
-        ((in_layer(name)[0], label), value)
-        for label, of_run in norms.items()
-        for name, value in of_run.items()
-    ]
-    cells = means((key, value) for key, value in values if key[0] is not None)
-    if not cells:
+    values: list[tuple[tuple[str, int], float]] = []
+    for label, of_run in norms.items():
+        for name, value in of_run.items():
+            layer, _ = in_layer(name)
+            if layer is not None:
+                values.append(((label, layer), value))
+    placed = means(values)
+    if not placed:
         return []
-    layers = sorted({layer for layer, _ in cells if layer is not None})
-    labels = list(dict.fromkeys(label for _, label in cells))
-    grid = [[cells.get((layer, label), math.nan) for layer in layers] for label in labels]
+    cells: dict[tuple[str, str], float] = {}
+    for label in dict.fromkeys(label for label, _ in placed):
+        for layer in sorted({layer for _, layer in placed}):
+            cells[label, str(layer)] = placed.get((label, layer), math.nan)
     title = (
         "Relative size of the change, by run and layer: mean over the layer's weights and the seeds"
     )
-    names = [str(layer) for layer in layers]
-    return [heat_map(grid, labels, names, ("layer", ""), "‖ΔW‖ / ‖W‖", title)]
+    return [heat_map(cells, ("layer", ""), NORM, title)]

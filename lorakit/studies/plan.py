@@ -26,7 +26,7 @@ from lorakit.recipe.naming import checked_name
 from lorakit.recipe.problems import mark_of
 from lorakit.recipe.source import Mark, Marks
 from lorakit.runs.folder import folder_of
-from lorakit.studies.schema import Slurm, Study, Where, as_text, keys_of, load_checked
+from lorakit.studies.schema import Slurm, Study, Where, as_label, as_override, keys_of, load_checked
 
 MOST_CELLS = 1000
 MarkedOverride = tuple[str, Mark]
@@ -187,7 +187,8 @@ def _candidates(study: Study, path: Path, marks: Marks, more: Sequence[str]) -> 
     if study.seeds is not None:
         common.append((f"seeds={list(study.seeds)}", mark_of(("seeds",), marks)))
     cells = {name: marked(texts, ("cells", name), marks) for name, texts in study.cells.items()}
-    names = short_names(_grid_keys(study))
+    lines = {line: keys_of(line) for line in study.grid}
+    names = _names(study)
     combinations = product(enumerate(study.recipes), cells or [None], product(*study.grid.values()))
     for (i, recipe), cell, values in combinations:
         point: dict[str, Any] = {}
@@ -198,10 +199,11 @@ def _candidates(study: Study, path: Path, marks: Marks, more: Sequence[str]) -> 
             point["cell"] = cell
             overrides += cells[cell]
         label = [str(value) for value in point.values()]
-        for line, key, value in _settings(study, values):
-            point[names[key]] = value
-            overrides.append((f"{key}={as_text(value)}", mark_of(("grid", line), marks)))
-            label.append(f"{names[key]}={_short(value)}")
+        for (line, keys), parts in zip(lines.items(), values, strict=True):
+            for key, value in zip(keys, parts, strict=True):
+                point[names[key]] = value
+                overrides.append((as_override(key, value), mark_of(("grid", line), marks)))
+                label.append(f"{names[key]}={as_label(value)}")
         for place, where in enumerate(study.where):
             if _holds(where, point):
                 overrides += marked(where.set, ("where", str(place), "set"), marks)
@@ -215,22 +217,12 @@ def _holds(where: Where, point: Mapping[str, Any]) -> bool:
     return all(key in point and point[key] == value for key, value in where.at.items())
 
 
-def _settings(study: Study, values: Sequence[Any]) -> Iterator[tuple[str, str, Any]]:
-    """(line of the grid, key, value) of one combination."""
-    for line, value in zip(study.grid, values, strict=True):
-        keys = keys_of(line)
-        # a line with one key has plain values
-        parts = [value] if len(keys) == 1 else value
-        for key, part in zip(keys, parts, strict=True):
-            yield line, key, part
-
-
-def _grid_keys(study: Study) -> list[str]:
-    return [key for line in study.grid for key in keys_of(line)]
+def _names(study: Study) -> dict[str, str]:
+    return short_names([key for line in study.grid for key in keys_of(line)])
 
 
 def _axes(study: Study) -> tuple[str, ...]:
-    names = short_names(_grid_keys(study))
+    names = _names(study)
     axes = []
     if len(study.recipes) > 1:
         axes.append("recipe")
@@ -248,12 +240,6 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
     ends = [key.rpartition(".")[2] for key in keys]
     ambiguous = {end for end in ends if ends.count(end) > 1} | {"recipe", "cell"}
     return {key: key if end in ambiguous else end for key, end in zip(keys, ends, strict=True)}
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list) and value:
-        return "+".join(map(str, value))
-    return as_text(value)
 
 
 def marked(texts: Sequence[str], path: tuple[str, ...], marks: Marks) -> list[MarkedOverride]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from lorakit.report.picture import COLORS, Picture, figure_of, picture_of
 from lorakit.studies.result import CellResult, StudyResult
-from lorakit.studies.tables import as_label, metric_name
+from lorakit.studies.schema import as_label
+from lorakit.studies.tables import metric_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

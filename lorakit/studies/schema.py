@@ -66,6 +66,17 @@ def _reads_back(text: str) -> bool:
     return scalar(text) == text and text == text.strip()
 
 
+def as_label(value: Any) -> str:
+    """The value as people read it."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    if isinstance(value, list) and value:
+        return "+".join(map(as_label, value))
+    return json.dumps(value, ensure_ascii=False)
+
+
 def keys_of(line: str) -> list[str]:
     """The keys of a line of the grid: `a, b` has two, which change together."""
     return [key.strip() for key in line.split(",")]
@@ -143,7 +154,8 @@ class Study(Config):
     grid: dict[str, Values] = Field(default_factory=dict)
     """Key -> its values; every combination is run.
 
-    Keys that change together share a line: `a, b: [[1, 2], [2, 4]]`.
+    Keys that change together share a line: `a, b: [[1, 2], [2, 4]]`. Here, a line with one key has
+    lists of values as well.
     """
     where: tuple[Where, ...] = Field(default=(), strict=False)
     """Overrides for some of the runs, after the others."""
@@ -155,19 +167,20 @@ class Study(Config):
     @classmethod
     def _lists(cls, grid: Any) -> Any:
         if isinstance(grid, dict):
-            for key, values in grid.items():
-                _check_values(key, values)
+            return {key: _points_of(key, values) for key, values in grid.items()}
         return grid
 
 
-def _check_values(key: str, values: Any) -> None:
+def _points_of(line: str, values: Any) -> list[list[Any]]:
+    """The values of a line of the grid: a list for each point, with a value for each key."""
     if not isinstance(values, list) or not values:
-        raise ValueError(f"{key}: {values!r} should be a list of values: [{as_text(values)}]")
-    count = len(keys_of(key))
+        raise ValueError(f"{line}: {values!r} should be a list of values: [{as_text(values)}]")
+    count = len(keys_of(line))
     if count == 1:
-        return
+        return [[value] for value in values]
     for value in values:
         if not isinstance(value, list) or len(value) != count:
             raise ValueError(
-                f"{key}: {value!r} should be a list of {count} values, one for each key"
+                f"{line}: {value!r} should be a list of {count} values, one for each key"
             )
+    return values

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from lorakit.report.table import NOTHING, Column, Table, mean_and_std
 from lorakit.studies.result import CellResult, StudyResult
+from lorakit.studies.schema import as_label
 
 
 def state_table(study: StudyResult) -> Table:
@@ -72,17 +70,6 @@ def metric_name(study: StudyResult) -> str:
     if len(names) == 1:
         return names.pop()
     return "score"
-
-
-def as_label(value: Any) -> str:
-    """The value of an axis as people read it."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, list) and all(isinstance(part, str) for part in value):
-        return "+".join(value)
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _metrics(cell: CellResult) -> list[tuple[str, str]]:

@@ -193,9 +193,7 @@ def _why(ending: Ending | None, code: int) -> str:
 def _last_line(log: Path) -> str:
     """The last line of the last attempt, for a command that did not get as far as to report."""
     try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-            text = file.read().decode("utf-8", "replace")
+        text = log.read_bytes()[-LOG_TAIL_BYTES:].decode("utf-8", "replace")
     except OSError:
         return ""
     # the first two lines of an attempt are the launcher's

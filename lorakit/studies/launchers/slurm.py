@@ -138,15 +138,9 @@ def job_of(task: Task) -> str | None:
 
 def _parameters(slurm: Slurm, name: str, at_once: int | None) -> dict[str, Any]:
     """submitit's parameters; those that are left out have the cluster's defaults."""
-    given: dict[str, Any] = {
+    given = slurm.model_dump(exclude={"mem_gb", "setup", "extra"})
+    given |= {
         "job_name": name,
-        "time": slurm.time,
-        "partition": slurm.partition,
-        "account": slurm.account,
-        "qos": slurm.qos,
-        "constraint": slurm.constraint,
-        "gpus_per_node": slurm.gpus_per_node,
-        "cpus_per_task": slurm.cpus_per_task,
         "array_parallelism": at_once,
         "setup": list(slurm.setup) or None,
         "additional_parameters": dict(slurm.extra) or None,
