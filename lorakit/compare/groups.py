@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,10 @@ class RunGroup:
     @property
     def run(self) -> Path:
         return self.folder.parent if is_seed(self.folder) else self.folder
+
+    def scores(self, split: str, metric: str) -> list[float]:
+        """The recorded score of each seed; NaN where it has none."""
+        return [seed.scores.get(split, {}).get(metric, math.nan) for seed in self.seeds]
 
 
 def load_groups(paths: Sequence[Path], split: str | None) -> tuple[str, list[RunGroup]]:

@@ -10,6 +10,10 @@ from typing import Any
 from lorakit.compare.significance import LEVEL, Difference, holm
 from lorakit.report.table import NOTHING, Table
 
+EXAMPLES = "examples"
+SEEDS = "seeds"
+"""The last words of `Compared.over`."""
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -93,7 +97,7 @@ def corrected(rows: Sequence[Compared]) -> list[Compared]:
     The tests over examples are one family of tests, and those over seeds are another.
     """
     found = list(rows)
-    for kind in ("examples", "seeds"):
+    for kind in (EXAMPLES, SEEDS):
         places = [i for i, row in enumerate(found) if row.primary and row.over.endswith(kind)]
         ps = holm([found[i].difference.p for i in places])
         for i, p in zip(places, ps, strict=True):

@@ -24,8 +24,6 @@ DASHES = ("-", "--", ":")
 """The next one is used where there are more lines than colours."""
 MAX_BINS = 120
 """Points of the loss curve: more cannot be seen, and a long run has 100,000 steps."""
-MAX_RATE_POINTS = 480
-"""Points of the learning rate's curve."""
 
 
 def loss_curve(logs: Logs) -> list[Picture]:
@@ -52,8 +50,7 @@ def rate_curve(logs: Logs) -> list[Picture]:
     if not points:
         return []
     figure, axes = figure_of("optimizer step", "learning rate")
-    thinned = [*points[:: math.ceil(len(points) / MAX_RATE_POINTS)], points[-1]]
-    axes.plot(*_xy(thinned), color=COLORS[0], linewidth=1.8)
+    axes.plot(*_xy(points), color=COLORS[0], linewidth=1.8)
     axes.set_ylim(bottom=0)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     return [picture_of(figure, axes, "Learning rate")]

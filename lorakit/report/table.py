@@ -8,7 +8,7 @@ import io
 import math
 import re
 import statistics
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -142,24 +142,25 @@ def comparison(results: Sequence[Result]) -> Table:
     its recipe.
     """
     tasks = list(dict.fromkeys((r.task, r.primary) for r in results))
-    lines: dict[tuple[str, str, int], dict[tuple[str, str], Result]] = {}
-    seen: Counter[tuple[str, ...]] = Counter()
+    lines: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in results:
-        model, method = result.model, _method(result, results)
-        cell = (model, method, result.task, result.primary)
-        lines.setdefault((model, method, seen[cell]), {})[result.task, result.primary] = result
-        seen[cell] += 1
+        lines[result.model, _method(result, results)].append(result)
     rows = []
-    for (model, method, _), found in lines.items():
-        if (model, method, 1) in lines:
-            method += f" ({', '.join(dict.fromkeys(r.recipe for r in found.values()))})"
-        counts = sorted({r.counts.trainable for r in found.values()})
-        trainable = " / ".join(f"{n:,}" for n in counts)
-        scores = {task: main_row(result) for task, result in found.items()}
-        cells = [measured(row) if (row := scores.get(task)) else NOTHING for task in tasks]
-        rows.append((model, method, trainable, *cells))
+    for (model, method), found in lines.items():
+        if len({(r.task, r.primary) for r in found}) == len(found):
+            rows.append((model, method, *_scores_of(found, tasks)))
+        else:
+            rows += [(model, f"{method} ({r.recipe})", *_scores_of([r], tasks)) for r in found]
     header = ("model", "method", "trainable", *(f"{task} {metric}" for task, metric in tasks))
     return Table(header, tuple(rows), names=2)
+
+
+def _scores_of(found: Sequence[Result], tasks: Sequence[tuple[str, str]]) -> list[str]:
+    """Trainable parameters, and the score of each task."""
+    counts = sorted({r.counts.trainable for r in found})
+    scores = {(r.task, r.primary): row for r in found if (row := main_row(r)) is not None}
+    cells = [measured(scores[task]) if task in scores else NOTHING for task in tasks]
+    return [" / ".join(f"{n:,}" for n in counts), *cells]
 
 
 def main_row(result: Result) -> Row | None:

@@ -29,13 +29,13 @@ def plot(study: StudyResult) -> Picture | None:
         return None
     x, *rest = sorted(study.axes, key=lambda axis: not _is_numeric(_values(study, axis)))
     values = _values(study, x)
-    ticks = list(dict.fromkeys(as_label(value) for value in values))
     numeric = _is_numeric(values)
+    ticks = values if numeric else list(dict.fromkeys(map(as_label, values)))
     figure, axes = figure_of(x, metric_name(study), width=4.8, height=3.0)
     for i, group in enumerate(_groups(scored, rest)):
-        places = [
-            cell.point[x] if numeric else ticks.index(as_label(cell.point[x])) for cell in group
-        ]
+        places = [cell.point[x] for cell in group]
+        if not numeric:
+            places = [ticks.index(as_label(place)) for place in places]
         label = f"{rest[0]} {as_label(group[0].point[rest[0]])}" if rest else None
         axes.errorbar(
             *_points(group, places),

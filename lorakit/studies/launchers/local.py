@@ -50,9 +50,13 @@ class Local:
         started = [
             task for task, record in records.items() if record is not None and record.ended is None
         ]
-        if not started or not _is_held(_lock_of(started[0].stem.parent)):
+        if not started or not _lock_of(started[0].stem.parent).is_file():
             return {}
-        return dict.fromkeys(started, Alive("running"))
+        try:
+            with FileLock(_lock_of(started[0].stem.parent), timeout=0):
+                return {}
+        except Timeout:
+            return dict.fromkeys(started, Alive("running"))
 
 
 def _run(waiting: list[Task], shares: list[dict[str, str]], changed: Callable[[], None]) -> None:
@@ -140,18 +144,6 @@ def _alone(folder: Path, name: str) -> Iterator[None]:
 
 def _lock_of(folder: Path) -> Path:
     return folder / ".lock"
-
-
-def _is_held(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    lock = FileLock(path, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        return True
-    lock.release()
-    return False
 
 
 @contextmanager
