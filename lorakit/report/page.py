@@ -16,16 +16,15 @@ from lorakit.report.table import (
     Column,
     Table,
     main_metric,
-    mean_and_std,
     measured,
     number,
     published,
     score_table,
     verdict,
 )
+from lorakit.report.template import fill
 from lorakit.runs.result import Check, Result, SeedResult, failed_checks, summary, write_whole
 
-HERE = Path(__file__).parent
 MAX_SAMPLES = 6
 """Samples of each kind: predictions that are equal to a reference, and others."""
 MAX_REFERENCES = 4
@@ -41,7 +40,7 @@ def write_page(
     """
     scores = score_table(result)
     page = fill(
-        HERE / "page.html.j2",
+        Path(__file__).with_name("page.html.j2"),
         result=result,
         rows=[row for row in summary(result) if row.metric == result.primary],
         failed=len(failed_checks(result)),
@@ -54,34 +53,14 @@ def write_page(
         samples=chosen(samples),
         recipe=dump_yaml(result.recipe_values),
         environment=flat(result),
+        measured=measured,
+        published=published,
+        verdict=verdict,
+        short=short,
     )
     path = folder / "report.html"
     write_whole(path, page)
     return path
-
-
-def fill(template: Path, **values: Any) -> str:
-    """A page as text. Tables and pictures escape their texts; other values are escaped here."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    env = Environment(
-        loader=FileSystemLoader([template.parent, HERE]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    env.filters |= {
-        "short": short,
-        "measured": measured,
-        "published": published,
-        "verdict": verdict,
-        "mean_and_std": mean_and_std,
-        "html": lambda table: Markup(table.html()),
-        "svg": lambda p: Markup(p.svg),
-    }
-    return env.get_template(template.name).render(**values)
 
 
 def checks(result: Result) -> list[tuple[Check, list[Check | None]]]:

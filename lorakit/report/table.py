@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 import math
 import re
@@ -11,7 +10,9 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from lorakit.report.template import fill
 from lorakit.runs.result import Result, Row, summary
 
 NOTHING = "–"
@@ -65,23 +66,7 @@ class Table:
 
     def html(self) -> str:
         """One <table> for any page; a cell that is aligned left has the class `name`."""
-        head = self._html_cells(self.header, "col", len(self.header))
-        rows = [self._html_cells(row, "row", self.names) for row in self.rows]
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
-        caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
-        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-    def _html_cells(self, row: Sequence[str], scope: str, heads: int) -> str:
-        """The cells of a row; the first `heads` of them head a row or a column."""
-        cells = []
-        for i, cell in enumerate(row):
-            tag, attributes = "td", ""
-            if i < heads:
-                tag, attributes = "th", f' scope="{scope}"'
-            if i < self.names:
-                attributes += ' class="name"'
-            cells.append(f"<{tag}{attributes}>{html.escape(cell)}</{tag}>")
-        return "".join(cells)
+        return fill(Path(__file__).with_name("table.html.j2"), table=self)
 
     def latex(self) -> str:
         r"""A table environment with the rules of `\usepackage{booktabs}`."""

@@ -11,9 +11,10 @@ from pathlib import Path
 from lorakit.report.changes import NORM, in_layer, means
 from lorakit.report.curves import Logs, mean_curves
 from lorakit.report.heat import heat_map
-from lorakit.report.page import fill, flat
+from lorakit.report.page import flat
 from lorakit.report.picture import Picture
-from lorakit.report.table import Table, main_row, published_columns
+from lorakit.report.table import Table, main_row, mean_and_std, published_columns
+from lorakit.report.template import fill
 from lorakit.runs.result import Result, Row
 from lorakit.studies.plot import plot
 from lorakit.studies.result import CellResult, StudyResult
@@ -56,6 +57,7 @@ def render_study(study: StudyResult, views: Mapping[str, RunView], text: str = "
         runs=[(cell, views.get(cell.label, RunView()).page) for cell in study.cells],
         text=text,
         environment=flat(complete[0]) if complete else [],
+        mean_and_std=mean_and_std,
     )
 
 
