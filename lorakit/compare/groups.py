@@ -58,6 +58,7 @@ def load_groups(paths: Sequence[Path], split: str | None) -> tuple[str, list[Run
                 f"{groups[0].folder} has the task {task.name}, and {group.folder} has {other}; "
                 "only runs of one task can be compared"
             )
+    # final splits first: the best epoch was chosen on one of the others
     split = split or (*task.final_splits, *task.eval_splits)[0]
     found = []
     for name, group in zip(_names(groups), groups, strict=True):
@@ -97,6 +98,7 @@ def _recipe_of(result: Result, run: Path) -> Recipe:
             "task": values["task"],
             "data": {"limit": values["data"]["limit"]},
             "evaluate": {"keep": values["evaluate"]["keep"]},
+            # a recipe has a model and a method; the predictions are there already
             "model": {"name": "-"},
             "method": {"name": "full"},
         }

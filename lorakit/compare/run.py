@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ROUNDING = 1e-6
 """Relative difference between a score and the recorded one that rounding explains."""
 NOT_RESAMPLED = (
-    "there is no form of it that can be computed on ten thousand resamples, so seeds alone tell"
+    "it cannot be computed on thousands of resamples, so it is tested over seeds only"
 )
 
 
@@ -108,6 +108,7 @@ def _changed_predictions(rows: Sequence[Compared], split: str) -> Iterator[str]:
     for row in rows:
         recorded = row.score - row.score_against
         found = row.difference.value
+        # result.json has sums in another order
         tolerance = ROUNDING * max(1.0, abs(row.score_against))
         if math.isfinite(recorded) and abs(recorded - found) > tolerance:
             yield (
@@ -124,6 +125,7 @@ def _weighted(task: Any, ids: Sequence[str], pair: tuple[Predictions, Prediction
     examples of the second.
     """
     lines = [found[id] for found in pair for id in ids]
+    # a group, such as the unseen categories of WebNLG, has metrics of its own
     places: dict[str, list[int]] = {"": list(range(len(lines)))}
     for i, line in enumerate(lines):
         if line.get("group"):

@@ -109,7 +109,9 @@ def _difference(value: float, drawn: ndarray, swapped: ndarray) -> Difference:
     drawn = drawn[np.isfinite(drawn)]
     if not math.isfinite(value) or len(drawn) < 2:
         return Difference(value, math.nan, math.nan, math.nan, math.nan)
+    # percentiles do not assume a normal distribution, which F1 does not have
     low, high = np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2])
+    # two-sided: the first run might have been the better one
     as_large = np.abs(swapped) >= abs(value) - TIES * max(1.0, abs(value))
     p = (1 + int(as_large.sum())) / (1 + len(swapped))
     return Difference(value, float(drawn.std(ddof=1)), float(low), float(high), p)

@@ -34,6 +34,7 @@ class Compared:
 
     @property
     def verdict(self) -> str:
+        # one metric is tested; testing all of them would find differences by chance
         if not self.primary:
             return "descriptive"
         if math.isnan(self.difference.p):

@@ -54,6 +54,7 @@ def norm_maps(norms: Mapping[str, float]) -> list[Picture]:
     if cells:
         groups = list(dict.fromkeys(group for _, group in cells))
         short = dict(zip(groups, tails(groups), strict=True))
+        # a model does not have to list its layers in order
         by_layer = sorted(cells.items(), key=lambda item: item[0][0])
         shown = {(str(layer), short[group]): value for (layer, group), value in by_layer}
         title = "Relative size of the change, by layer and weight"

@@ -39,6 +39,7 @@ def loss_curve(logs: Logs) -> list[Picture]:
     for seed, points in seeds.items():
         x, mean, low, high = zip(*_binned(points), strict=True)
         [line] = axes.plot(x, mean, label=f"seed {seed}")
+        # the bands of several seeds overlap
         alpha = 0.35 / (1 + len(seeds))
         axes.fill_between(x, low, high, color=line.get_color(), alpha=alpha, linewidth=0)
     return [picture_of(figure, axes, "Training loss")]
@@ -51,6 +52,7 @@ def rate_curve(logs: Logs) -> list[Picture]:
         return []
     figure, axes = figure_of("optimizer step", "learning rate")
     axes.plot(*_xy(points), color=COLORS[0], linewidth=1.8)
+    # a constant rate would be drawn on an axis of rounding errors
     axes.set_ylim(bottom=0)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     return [picture_of(figure, axes, "Learning rate")]

@@ -55,6 +55,7 @@ def heat_map(
     figure, axes = figure_of(*axes_are, width=width, height=height)
     norm: dict[str, Any] = {"norm": "linear", "vmin": scale.low, "vmax": scale.high}
     known = [value for value in cells.values() if value > 0]
+    # changes of weights span decades, and one large weight would hide all others
     if scale.low is None and known and max(known) > LOG_SCALE_RATIO * min(known):
         norm = {"norm": "log"}
     image = axes.pcolormesh(

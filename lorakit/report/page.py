@@ -144,6 +144,7 @@ def sample(line: Mapping[str, Any]) -> dict[str, Any]:
         given = [given]
     references = [_text(one) for one in given]
     prediction = _text(line.get("prediction"))
+    # the equal reference is shown, even where it is the last of many
     shown = sorted(references, key=lambda one: one != prediction)[:MAX_REFERENCES]
     return {
         "input": _text(line.get("input")),

@@ -40,6 +40,7 @@ class Table:
 
     def plain(self) -> str:
         """Aligned columns for a terminal."""
+        # a newline in a name would break the alignment
         header, *rows = [[_one_line(cell) for cell in row] for row in (self.header, *self.rows)]
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
         rule = ["─" * width for width in widths]
@@ -132,6 +133,7 @@ def comparison(results: Sequence[Result]) -> Table:
         lines[result.model, _method(result, results)].append(result)
     rows = []
     for (model, method), found in lines.items():
+        # no result is hidden behind another one of the same task
         if len({(r.task, r.primary) for r in found}) == len(found):
             rows.append((model, method, *_scores_of(found, tasks)))
         else:

@@ -44,6 +44,7 @@ def render_study(study: StudyResult, views: Mapping[str, RunView], text: str = "
     drawn = plot(study)
     if drawn is not None:
         pictures.insert(0, drawn)
+    # one environment is shown; the runs of a study differ in it only on several machines
     complete = [view.result for view in views.values() if view.result is not None]
     scores = scores_of(study, views)
     return fill(
@@ -64,6 +65,7 @@ def render_study(study: StudyResult, views: Mapping[str, RunView], text: str = "
 def best_of(study: StudyResult) -> CellResult | None:
     """The run with the greatest mean; None without scores or with different metrics."""
     scored = [cell for cell in study.cells if cell.values(*cell.metric)]
+    # an accuracy and an F1 cannot be compared
     if len({cell.metric for cell in scored}) != 1:
         return None
     return max(scored, key=lambda cell: statistics.fmean(cell.values(*cell.metric)))
@@ -74,6 +76,7 @@ def scores_of(study: StudyResult, views: Mapping[str, RunView]) -> Table:
     rows = []
     for cell in study.cells:
         result = views.get(cell.label, RunView()).result
+        # the published number is not that of a recipe with changed settings
         row = main_row(result) if result is not None and result.comparable else None
         rows.append(row or Row(*cell.metric, (), None, None, None))
     return Table.of([*study_columns(study), *published_columns(rows)], names=len(axes_of(study)))

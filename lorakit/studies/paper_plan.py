@@ -83,6 +83,7 @@ def load_reproduction(name: str, selection: Selection | None = None) -> Reproduc
     loader = _PaperCells(table, marks, base, selection)
     cells: dict[CellKey, Cell] = {}
     absent: dict[CellKey, str] = {}
+    # read once: a table has a hundred runs
     known = frozenset(names())
     for key in product(rows, runs):
         recipe = loader.recipe_name(*key)
@@ -96,6 +97,7 @@ def load_reproduction(name: str, selection: Selection | None = None) -> Reproduc
         raise RecipeError(f"the base {selection.base!r} has no recipes for {name}: {reason}")
     same = _same_rows(rows, cells) if base else {}
     kept = {key: cell for key, cell in cells.items() if key[0] not in same}
+    # a plan has a study; of this one only the description and Slurm's defaults are used
     study = Study(about=table.about, recipes=tuple(run.recipe for run in table.runs.values()))
     plan_name = f"{name}-{selection.base}" if selection.base else name
     return Reproduction(
@@ -186,10 +188,12 @@ class _PaperCells(CellLoader):
             given += own
             count = count or self.table.seeds
         else:
+            # a learning rate that was tuned for the paper's base says nothing about another one
             given += [(text, mark) for text, mark in own if text.startswith("method.")]
             texts = self.base.methods.get(of_row.method_name, ()) + self.base.rows.get(row, ())
             given += [(text, Mark(f"base {self.base.folder}")) for text in texts]
         if count is not None:
+            # the recipe's own seeds first, because runs with them may exist
             enough = len(recipe.seeds) >= count
             seeds = recipe.seeds[:count] if enough else range(count)
             given.append((f"seeds={list(seeds)}", COMMAND_LINE))
@@ -203,6 +207,7 @@ def method_overrides(method: str | Mapping[str, Any], recipe: Recipe) -> list[st
     """
     values = {"name": method} if isinstance(method, str) else dict(method)
     if values.get("name") != recipe.method.name:
+        # the recipe expects the scores of its own method
         return [as_override("method", values), "expect={}"]
     return [as_override(f"method.{key}", value) for key, value in values.items() if key != "name"]
 

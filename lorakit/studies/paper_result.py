@@ -96,6 +96,7 @@ def average(entry: PaperEntry, parts: Sequence[PaperEntry | None], comparable: b
     """The entry of an average: of the parts, once all of them have a number of ours."""
     chosen = [part for part in parts if part is not None]
     values = [part.ours for part in chosen if part.ours is not None]
+    # an average of some of the columns could be taken for the paper's
     if len(values) < len(parts) or not values:
         state = "waiting" if len(chosen) == len(parts) else "not all columns"
         return entry.model_copy(update={"state": state})
@@ -120,6 +121,7 @@ def _rows(result: PaperResult, line: PaperLine, digits: Mapping[str, int]) -> li
     differences = []
     for column, entry in line.entries.items():
         printed.append(_number(entry.printed, entry.printed_spread, digits[column]))
+        # a printed 90 does not make ours 90 as well
         own_digits = max(LEAST_DIGITS, digits[column])
         ours.append(_ours(entry, own_digits))
         differences.append(_difference(entry, own_digits))

@@ -29,6 +29,7 @@ def _printed(value: Any) -> Any:
     """`87.5±.3` as the paper prints it; a number alone has no spread."""
     if isinstance(value, str) and (found := _PRINTED.fullmatch(value)):
         return {"value": float(found[1]), "spread": float(found[2])}
+    # pydantic reports a text that is not a number with a spread
     if value is None or isinstance(value, (dict, str)):
         return value
     return {"value": value}
@@ -160,6 +161,7 @@ class StandIn(Config):
 def table_names() -> list[str]:
     """The names of all tables, in the paper's order."""
     files = (shipped("recipes") / TABLES).glob("*.yaml")
+    # table2 is before table13
     return sorted((file.stem for file in files), key=lambda name: (len(name), name))
 
 

@@ -92,12 +92,14 @@ class CellLoader:
             path = find(recipe)
             self.recipes[recipe] = (path, *read_extended(path))
         path, data, marks = self.recipes[recipe]
+        # `assemble` changes the data and the marks
         texts = [text for text, _ in given]
         return assemble(path, deepcopy(data), dict(marks), texts, [mark for _, mark in given])
 
     def load(self, found: Candidate) -> Cell | None:
         """The run; None where it has problems, which are noted."""
         try:
+            # a missing recipe is reported where it is named, other problems where they are written
             if found.recipe not in self.recipes:
                 find(found.recipe)
         except RecipeError as error:
@@ -133,6 +135,7 @@ def load_study(name_or_path: str, overrides: Sequence[str] = ()) -> Plan:
     name = checked_name(path.stem, path)
     study, marks = load_checked(path, Study, {"where.*": Where, "slurm": Slurm})
     count = len(study.recipes) * max(1, len(study.cells)) * prod(map(len, study.grid.values()))
+    # a typing error in a grid should not load recipes for minutes
     if count > MOST_CELLS:
         raise RecipeError(
             f"{mark_of(('grid',), marks)}: {count:,} runs are more than {MOST_CELLS:,}; "
@@ -172,6 +175,7 @@ def find_study(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
+    # the forms in which a shipped study is shown: its name, and its path in the project
     name = name_or_path.removeprefix("recipes/").removeprefix(f"{STUDIES}/").removesuffix(".yaml")
     known = study_names()
     if name in known:
@@ -228,6 +232,7 @@ def _axes(study: Study) -> tuple[str, ...]:
         axes.append("recipe")
     if len(study.cells) > 1:
         axes.append("cell")
+    # an axis with one value does not tell runs apart
     axes += [names[keys_of(line)[0]] for line, values in study.grid.items() if len(values) > 1]
     return tuple(axes)
 

@@ -27,6 +27,7 @@ def plot(study: StudyResult) -> Picture | None:
     scored = [cell for cell in study.cells if cell.values(*cell.metric)]
     if len(study.axes) not in (1, 2) or not scored:
         return None
+    # the sort is stable: of two numeric axes, the first of the study is x
     x, *rest = sorted(study.axes, key=lambda axis: not _is_numeric(_values(study, axis)))
     values = _values(study, x)
     numeric = _is_numeric(values)
@@ -83,8 +84,10 @@ def _scale(axes: Axes, numbers: Sequence[float]) -> None:
     places = sorted(set(numbers))
     if len(places) <= MOST_TICKS:
         axes.set_xticks(places, [as_label(place) for place in places])
+        # a logarithmic axis would have minor labels between these
         axes.set_xticks([], minor=True)
 
 
 def _is_numeric(values: Sequence[Any]) -> bool:
+    # true and false are categories, although Python counts them as integers
     return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)

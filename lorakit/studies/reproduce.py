@@ -77,12 +77,14 @@ def run_missing(
     KeyboardInterrupt: the runs were stopped; they resume when this is called again.
     """
     left = missing(rep, gather(rep, runs, results))
+    # a run that failed is not started again in the same call
     tried: set[Path] = set()
     try:
         while todo := _startable(left, runs, tried):
             tried |= todo.keys()
             run_study(replace(left, cells=tuple(todo.values())), runs, launcher, jobs, watch)
     finally:
+        # `run_study` has written only the runs of its own call
         if left.cells:
             make_folder(study_folder(left, runs))
             write_study(study_folder(left, runs), look(left, runs))
@@ -148,6 +150,7 @@ def missing(rep: Reproduction, gathered: Mapping[CellKey, CellSeeds]) -> Plan:
         left = [seed for seed in cell.seeds if seed not in gathered[key].taken]
         if left == list(cell.seeds):
             cells.append(cell)
+        # a run folder that holds all seeds is complete without the files
         elif left and len(gathered[key].here) < len(cell.seeds):
             overrides = (*cell.overrides, f"seeds={left}")
             loaded = build(cell.loaded.path, overrides)

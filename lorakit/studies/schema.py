@@ -176,6 +176,7 @@ def _points_of(line: str, values: Any) -> list[list[Any]]:
     if not isinstance(values, list) or not values:
         raise ValueError(f"{line}: {values!r} should be a list of values: [{as_text(values)}]")
     count = len(keys_of(line))
+    # a list of one key's values may hold lists, such as method.targets
     if count == 1:
         return [[value] for value in values]
     for value in values:

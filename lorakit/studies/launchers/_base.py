@@ -84,12 +84,14 @@ class Task:
         self._write(record)
         status = self._file("status")
         status.unlink(missing_ok=True)
+        # the attempts share a log, so that an earlier error can still be read
         with self.log.open("ab") as log:
             log.write(f"--- attempt {record.attempt}, {record.started}, {record.host}\n".encode())
             log.write(f"$ {join(self.command)}\n".encode())
             log.flush()
             return subprocess.Popen(
                 self.command,
+                # a run must not wait for input from a terminal that others use too
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -40,6 +40,7 @@ class Local:
         """Ctrl-C and SIGTERM stop the runs, which write their checkpoints first."""
         if not tasks:
             return
+        # more runs than GPUs at a time only if the user asks for it
         slots = min(at_once or max(1, len(_gpus())), len(tasks))
         with _alone(tasks[0].stem.parent, name), _sigterm_as_ctrl_c():
             _run(list(tasks), [_share(slot, slots) for slot in range(slots)], changed)
@@ -50,6 +51,7 @@ class Local:
         started = [
             task for task, record in records.items() if record is not None and record.ended is None
         ]
+        # asking for the state must not create the file
         if not started or not _lock_of(started[0].stem.parent).is_file():
             return {}
         try:
@@ -103,6 +105,7 @@ def _share(slot: int, slots: int) -> dict[str, str]:
     With more slots than GPUs, several slots share one GPU.
     """
     share = {}
+    # without it, every run would start as many threads as there are cores
     if "OMP_NUM_THREADS" not in os.environ:
         share["OMP_NUM_THREADS"] = str(max(1, _cores() // slots))
     gpus = _gpus()

@@ -74,6 +74,7 @@ class OnSlurm:
     def alive(self, tasks: Sequence[Task]) -> dict[Task, Alive]:
         """From squeue, which needs no accounting. A job that it does not list has ended."""
         jobs = {task: job for task in tasks if (job := job_of(task))}
+        # squeue exists only on a cluster
         queue = _queue() if jobs else {}
         return {task: queue[job] for task, job in jobs.items() if job in queue}
 
@@ -167,6 +168,7 @@ def _queue() -> dict[str, Alive]:
         raise InputError(f"Slurm does not answer: {_output(error)}") from error
     found = {}
     for line in done.stdout.splitlines():
+        # squeue may print warnings
         if line.count("|") < 2:
             continue
         job, state, reason = line.strip().split("|", 2)
