@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 ROUNDING = 1e-6
 """Relative difference between a score and the recorded one that rounding explains."""
-NOT_RESAMPLED = (
-    "it cannot be computed on thousands of resamples, so it is tested over seeds only"
-)
+NOT_RESAMPLED = "it cannot be computed on thousands of resamples, so it is tested over seeds only"
 
 
 def compare(paths: Sequence[Path], split: str | None = None, resamples: int = 10_000) -> Comparison:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -95,10 +95,14 @@ def tails(names: Sequence[str], least: int = 1) -> list[str]:
 
     least: the smallest number of parts of an end.
     """
-    parts = [name.split(".") for name in names]
-    ends = Counter(tuple(p[-n:]) for p in parts for n in range(1, len(p) + 1))
     found = []
-    for p in parts:
-        unique = (p[-n:] for n in range(least, len(p) + 1) if ends[tuple(p[-n:])] == 1)
-        found.append(".".join(next(unique, p)).removeprefix("*."))
+    for name in names:
+        parts = name.split(".")
+        size = least
+        while (
+            size < len(parts)
+            and sum(other.split(".")[-size:] == parts[-size:] for other in names) > 1
+        ):
+            size += 1
+        found.append(".".join(parts[-size:]).removeprefix("*."))
     return found

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from lorakit.report.picture import COLORS, Picture, figure_of, picture_of, plain
@@ -31,7 +32,7 @@ def loss_curve(logs: Logs) -> list[Picture]:
 
     Empty where no step was logged.
     """
-    every = {seed: _steps(lines, "loss") for seed, lines in logs.items()}
+    every = {seed: steps_of(lines, "loss") for seed, lines in logs.items()}
     seeds = {seed: points for seed, points in every.items() if points}
     if not seeds:
         return []
@@ -47,7 +48,7 @@ def loss_curve(logs: Logs) -> list[Picture]:
 
 def rate_curve(logs: Logs) -> list[Picture]:
     """The learning rate of the seed with the most steps; all seeds have the same schedule."""
-    points = max((_steps(lines, "learning_rate") for lines in logs.values()), key=len, default=[])
+    points = max((steps_of(lines, "learning_rate") for lines in logs.values()), key=len, default=[])
     if not points:
         return []
     figure, axes = figure_of("optimizer step", "learning rate")
@@ -106,10 +107,13 @@ def mean_curves(runs: Mapping[str, Logs], metric: tuple[str, str]) -> list[Pictu
 
 
 def _figure_of_lines(x: str, y: str, height: float = 3.0) -> tuple[Figure, Any]:
-    from cycler import cycler
-
     figure, axes = figure_of(x, y, height=height)
-    axes.set_prop_cycle(cycler(linewidth=[1.6]) * cycler(linestyle=DASHES) * cycler(color=COLORS))
+    styles = list(product(DASHES, COLORS))
+    axes.set_prop_cycle(
+        linestyle=[dash for dash, _ in styles],
+        color=[color for _, color in styles],
+        linewidth=[1.6] * len(styles),
+    )
     return figure, axes
 
 
@@ -149,7 +153,7 @@ def _scores(logs: Logs) -> dict[tuple[str, str], dict[int, Points]]:
     return found
 
 
-def _steps(lines: Sequence[Mapping[str, Any]], key: str) -> Points:
+def steps_of(lines: Sequence[Mapping[str, Any]], key: str) -> Points:
     """(step, value) of finite values.
 
     A step that was repeated after a resume is logged twice; the last line counts.

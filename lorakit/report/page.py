@@ -10,7 +10,7 @@ from typing import Any
 
 from lorakit.recipe.source import dump_yaml
 from lorakit.report.changes import change_maps
-from lorakit.report.curves import Logs, loss_curve, rate_curve, score_curves
+from lorakit.report.curves import Logs, loss_curve, rate_curve, score_curves, steps_of
 from lorakit.report.table import (
     NOTHING,
     Column,
@@ -113,7 +113,7 @@ def _steps(seed: SeedResult) -> str:
 def _of_steps(
     lines: Sequence[Mapping[str, Any]], key: str, reduce: Callable[[list[float]], float]
 ) -> str:
-    values = [line[key] for line in lines if line["event"] == "step" and line.get(key) is not None]
+    values = [value for _, value in steps_of(lines, key)]
     return f"{reduce(values):,.0f}" if values else NOTHING
 
 
@@ -122,15 +122,13 @@ def chosen(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     They are evenly spread over the lines, MAX_SAMPLES of each kind.
     """
-    kinds: dict[bool, list[Mapping[str, Any]]] = {False: [], True: []}
-    for line in lines:
-        kinds[sample(line)["same"]].append(line)
-    counts = {same: min(MAX_SAMPLES, len(of)) for same, of in kinds.items()}
-    return [
-        sample(of[i * len(of) // counts[same]])
-        for same, of in kinds.items()
-        for i in range(counts[same])
-    ]
+    samples = [sample(line) for line in lines]
+    found = []
+    for same in (False, True):
+        kind = [one for one in samples if one["same"] == same]
+        count = min(MAX_SAMPLES, len(kind))
+        found += [kind[i * len(kind) // count] for i in range(count)]
+    return found
 
 
 def sample(line: Mapping[str, Any]) -> dict[str, Any]:
