@@ -53,7 +53,7 @@ IMPORTED = dict(_imports())
 
 
 def test_there_are_imports():
-    assert {"torch", "numpy", "pyarrow", "huggingface_hub", "markupsafe"} <= set(IMPORTED)
+    assert {"torch", "numpy", "pyarrow", "huggingface_hub", "jinja2"} <= set(IMPORTED)
 
 
 @pytest.mark.parametrize("module", sorted(IMPORTED))

@@ -26,9 +26,9 @@ from lorakit.analysis._sites import by_weight, mean, three_digits
 from lorakit.analysis._spectra import draw_spectra
 from lorakit.errors import InputError
 from lorakit.report.picture import COLORS, Picture, panels_of, picture_of
-from lorakit.report.table import NOTHING, Table, main_metric, measured
+from lorakit.report.table import NOTHING, Table, main_row, measured
 from lorakit.runs.folder import is_seed
-from lorakit.runs.result import Result, Row, summary
+from lorakit.runs.result import Result, Row
 
 READS = Reads(methods=("full",), needs_base=True)
 RANKS = (1, 2, 4, 8, 16, 32, 64)
@@ -200,8 +200,8 @@ def _lora_score(path: str, task: str | None) -> RunScore:
 
 
 def _score_of(name: str, r: int | None, result: Result) -> RunScore:
-    wanted = main_metric(result)
-    row = next(row for row in summary(result) if (row.split, row.metric) == wanted)
+    row = main_row(result)
+    assert row is not None
     return RunScore(name, r, row)
 
 

@@ -32,7 +32,7 @@ from lorakit.methods import Method, methods
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.nn.logits import last_logits
 from lorakit.recipe.schema import Recipe
-from lorakit.report.heat import heat_map
+from lorakit.report.heat import Scale, heat_map
 from lorakit.report.picture import Picture
 from lorakit.report.table import NOTHING, Table
 from lorakit.runs.result import Check
@@ -95,7 +95,7 @@ class Latency(Bench):
             [ratio.named("x".join(map(str, shape))) for (_, shape), ratio in ratios.items()],
             notes=models.notes,
             tables=[_table(ratios, seconds, title, bool(bottlenecks))],
-            picture=_heat_map(ratios, shapes, title),
+            picture=_heat_map(ratios, title),
             checks=checks,
         )
 
@@ -314,26 +314,14 @@ def _percent(ratio: float) -> str:
     return f"{100 * (ratio - 1):+.1f} %"
 
 
-def _heat_map(
-    ratios: Mapping[tuple[str, Shape], Ratio], shapes: Sequence[Shape], title: str
-) -> Picture:
+def _heat_map(ratios: Mapping[tuple[str, Shape], Ratio], title: str) -> Picture:
     """Variants by shapes, in the form of Figure 5."""
-    ways = list(dict.fromkeys(way for way, _ in ratios))
-    grid = [[100 * (ratios[way, shape].median - 1) for shape in shapes] for way in ways]
-    labels = [f"{batch}x{length}" for batch, length in shapes]
-    high = max(10.0, *(value for row in grid for value in row))
-    return heat_map(
-        grid,
-        ways,
-        labels,
-        ("batch x tokens", ""),
-        "slow-down, per cent",
-        title,
-        "Oranges",
-        low=0,
-        high=high,
-        form="+.1f",
-    )
+    cells = {
+        (way, f"{batch}x{length}"): 100 * (ratio.median - 1)
+        for (way, (batch, length)), ratio in ratios.items()
+    }
+    scale = Scale("Oranges", low=0, high=max(10.0, *cells.values()), form="+.1f")
+    return heat_map(cells, ("batch x tokens", ""), "slow-down, per cent", title, scale)
 
 
 PLUGIN = Latency()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,41 +15,33 @@ from lorakit.runs.folder import is_run, is_seed, seed_folder
 from lorakit.runs.predictions import checked_answer, json_objects, reference_of
 from lorakit.runs.result import Result, SeedResult
 
-Line = dict[str, Any]
-"""A line of a file of predictions, as `checked_answer` returns it."""
+Predictions = dict[str, dict[str, Any]]
+"""Example id -> its line of a file of predictions, as `checked_answer` returns it."""
 
 
 @dataclass(frozen=True)
 class RunGroup:
-    """A finished run with its seeds in order."""
+    """A finished run with its seeds in order, and their predictions on one split."""
 
     folder: Path
     """The run folder, or the folder of its one seed."""
     recipe: Recipe
-    result: Result
+    method: dict[str, Any]
     seeds: tuple[SeedResult, ...]
+    name: str = ""
+    predictions: tuple[Predictions, ...] = ()
+    """One for each seed."""
 
     @property
     def run(self) -> Path:
         return self.folder.parent if is_seed(self.folder) else self.folder
 
-    @property
-    def short_folder(self) -> str:
-        if is_seed(self.folder):
-            return f"{self.folder.parent.name}/{self.folder.name}"
-        return self.folder.name
+    def scores(self, split: str, metric: str) -> list[float]:
+        """The recorded score of each seed; NaN where it has none."""
+        return [seed.scores.get(split, {}).get(metric, math.nan) for seed in self.seeds]
 
 
-@dataclass(frozen=True)
-class PredictedGroup:
-    """A finished run with the predictions of every seed on one split, line by line."""
-
-    name: str
-    group: RunGroup
-    predictions: tuple[list[Line], ...]
-
-
-def load_groups(paths: Sequence[Path], split: str | None) -> tuple[str, list[PredictedGroup]]:
+def load_groups(paths: Sequence[Path], split: str | None) -> tuple[str, list[RunGroup]]:
     """The split to compare on, and the runs with their predictions on it.
 
     InputError: fewer than two runs, or one of them twice. DataError: runs of different tasks, or
@@ -65,13 +58,15 @@ def load_groups(paths: Sequence[Path], split: str | None) -> tuple[str, list[Pre
                 f"{groups[0].folder} has the task {task.name}, and {group.folder} has {other}; "
                 "only runs of one task can be compared"
             )
+    # final splits first: the best epoch was chosen on one of the others
     split = split or (*task.final_splits, *task.eval_splits)[0]
-    found = [
-        PredictedGroup(name, group, _load_predictions(group, split))
-        for name, group in zip(_names(groups), groups, strict=True)
-    ]
-    for other in found[1:]:
-        _refuse_other_examples(found[0], other, split)
+    found = []
+    for name, group in zip(_names(groups), groups, strict=True):
+        folders = [seed_folder(group.run, seed.seed) / "predictions" for seed in group.seeds]
+        predictions = tuple(_load_predictions(folder, split) for folder in folders)
+        found.append(replace(group, name=name, predictions=predictions))
+    for group in found:
+        _refuse_other_examples(found[0], group, split)
     return split, found
 
 
@@ -89,7 +84,7 @@ def _load_group(path: Path) -> RunGroup:
             raise DataError(
                 f"{run}/result.json does not have {path.name}; was its training completed?"
             )
-    return RunGroup(path, _recipe_of(result, run), result, seeds)
+    return RunGroup(path, _recipe_of(result, run), result.method, seeds)
 
 
 def _recipe_of(result: Result, run: Path) -> Recipe:
@@ -103,6 +98,7 @@ def _recipe_of(result: Result, run: Path) -> Recipe:
             "task": values["task"],
             "data": {"limit": values["data"]["limit"]},
             "evaluate": {"keep": values["evaluate"]["keep"]},
+            # a recipe has a model and a method; the predictions are there already
             "model": {"name": "-"},
             "method": {"name": "full"},
         }
@@ -113,14 +109,7 @@ def _recipe_of(result: Result, run: Path) -> Recipe:
     return compose(data)
 
 
-def _load_predictions(group: RunGroup, split: str) -> tuple[list[Line], ...]:
-    return tuple(
-        _load_lines(seed_folder(group.run, seed.seed) / "predictions", split)
-        for seed in group.seeds
-    )
-
-
-def _load_lines(folder: Path, split: str) -> list[Line]:
+def _load_predictions(folder: Path, split: str) -> Predictions:
     file = folder / f"{split}.jsonl"
     if not file.is_file():
         there = ", ".join(sorted(p.stem for p in folder.glob("*.jsonl"))) or "none"
@@ -130,24 +119,24 @@ def _load_lines(folder: Path, split: str) -> list[Line]:
     lines = [checked_answer(line, where) for where, line in json_objects(file)]
     if not lines:
         raise DataError(f"{file} is empty")
-    if len({line["id"] for line in lines}) < len(lines):
+    found = {line["id"]: line for line in lines}
+    if len(found) < len(lines):
         raise DataError(f"{file} has an id twice; each example has one prediction")
-    return lines
+    return found
 
 
-def _refuse_other_examples(first: PredictedGroup, second: PredictedGroup, split: str) -> None:
-    wanted = {line["id"]: reference_of(line) for line in first.predictions[0]}
-    folders = f"{first.group.folder} and {second.group.folder}"
-    for lines in (*first.predictions, *second.predictions):
-        found = {line["id"]: reference_of(line) for line in lines}
-        if found.keys() != wanted.keys():
-            odd = min(found.keys() ^ wanted.keys())
+def _refuse_other_examples(first: RunGroup, second: RunGroup, split: str) -> None:
+    wanted = first.predictions[0]
+    folders = f"{first.folder} and {second.folder}"
+    for found in second.predictions:
+        odd = found.keys() ^ wanted.keys()
+        if odd:
             raise DataError(
                 f"{folders} have predictions on different examples of {split}: {len(wanted)} and "
-                f"{len(found)}{_limits(first, second, split)}, and {odd!r} is in one only; "
+                f"{len(found)}{_limits(first, second, split)}, and {min(odd)!r} is in one only; "
                 "evaluate both on the same examples"
             )
-        different = [id for id in wanted if found[id] != wanted[id]]
+        different = [id for id in wanted if reference_of(found[id]) != reference_of(wanted[id])]
         if different:
             raise DataError(
                 f"{folders} have different references for {different[0]!r} of {split} and "
@@ -155,26 +144,24 @@ def _refuse_other_examples(first: PredictedGroup, second: PredictedGroup, split:
             )
 
 
-def _limits(first: PredictedGroup, second: PredictedGroup, split: str) -> str:
+def _limits(first: RunGroup, second: RunGroup, split: str) -> str:
     """The limits of the data, where they differ."""
-    limits = [one.group.recipe.data.limit.get(split) for one in (first, second)]
+    limits = [group.recipe.data.limit.get(split, "none") for group in (first, second)]
     if limits[0] == limits[1]:
         return ""
-    return f" (data.limit.{split}: {limits[0] or 'none'} and {limits[1] or 'none'})"
+    return f" (data.limit.{split}: {limits[0]} and {limits[1]})"
 
 
 def _names(groups: Sequence[RunGroup]) -> list[str]:
     """The methods, where they differ; otherwise the folders."""
-    methods = [_method_name(group) for group in groups]
-    if len(set(methods)) == len(groups):
-        return methods
-    folders = [group.short_folder for group in groups]
-    if len(set(folders)) == len(groups):
-        return folders
+    methods = [_method_name(group.method) for group in groups]
+    folders = [str(group.folder.relative_to(group.run.parent)) for group in groups]
+    for names in (methods, folders):
+        if len(set(names)) == len(groups):
+            return names
     return [str(group.folder) for group in groups]
 
 
-def _method_name(group: RunGroup) -> str:
-    method = group.result.method
+def _method_name(method: dict[str, Any]) -> str:
     name = str(method["name"])
     return f"{name} r={method['r']}" if "r" in method else name

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorakit.compare.groups import Line, PredictedGroup, load_groups
+from lorakit.compare.groups import Predictions, RunGroup, load_groups
 from lorakit.compare.significance import Difference, over_examples, over_seeds
-from lorakit.compare.table import Compared, Comparison, corrected
+from lorakit.compare.table import EXAMPLES, SEEDS, Compared, Comparison, corrected
 from lorakit.metrics import Weighted
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.predictions import reference_of
-from lorakit.runs.result import SeedResult
 
 if TYPE_CHECKING:
     from numpy import ndarray
 
 ROUNDING = 1e-6
 """Relative difference between a score and the recorded one that rounding explains."""
-NOT_RESAMPLED = (
-    "there is no form of it that can be computed on ten thousand resamples, so seeds alone tell"
-)
+NOT_RESAMPLED = "it cannot be computed on thousands of resamples, so it is tested over seeds only"
 
 
 def compare(paths: Sequence[Path], split: str | None = None, resamples: int = 10_000) -> Comparison:
@@ -34,131 +31,99 @@ def compare(paths: Sequence[Path], split: str | None = None, resamples: int = 10
     see `load_groups`.
     """
     split, groups = load_groups(paths, split)
-    task = groups[0].group.recipe.task
-    pairs = [_Pair(groups[0], second, split, resamples) for second in groups[1:]]
-    rows = [row for pair in pairs for row in pair.rows()]
-    notes = [note for pair in pairs for note in pair.notes]
+    first = groups[0]
+    task = first.recipe.task
+    rows: list[Compared] = []
+    left_out: dict[str, str] = {}
+    for second in groups[1:]:
+        tested = _tested(first, second, resamples)
+        seeds = (*first.seeds, *second.seeds)
+        recorded = [metric for seed in seeds for metric in seed.scores.get(split, {})]
+        metrics = dict.fromkeys([*recorded, *tested])
+        for metric in sorted(metrics, key=lambda metric: metric != task.primary):
+            rows += _rows(first, second, split, metric, tested.get(metric))
+            if metric not in tested:
+                left_out[metric] = NOT_RESAMPLED
+    notes = [*_unequal_seeds(groups), *_changed_predictions(rows, split), *_limits(groups, split)]
     return Comparison(
         task=task.name,
         split=split,
-        examples=len(groups[0].predictions[0]),
+        examples=len(first.predictions[0]),
         primary=task.primary,
         resamples=resamples,
-        runs={one.name: str(one.group.folder) for one in groups},
-        seeds={one.name: [seed.seed for seed in one.group.seeds] for one in groups},
+        runs={one.name: str(one.folder) for one in groups},
+        seeds={one.name: [seed.seed for seed in one.seeds] for one in groups},
         rows=corrected(rows),
-        left_out={metric: NOT_RESAMPLED for pair in pairs for metric in pair.left_out},
-        notes=[*dict.fromkeys(notes), *_limits(groups, split)],
+        left_out=left_out,
+        notes=list(dict.fromkeys(notes)),
     )
 
 
-@dataclass
-class _Pair:
-    """The comparison of one run with the first."""
+def _tested(first: RunGroup, second: RunGroup, resamples: int) -> dict[str, Difference]:
+    """Metric -> its difference over examples, where the task can compute it on resamples."""
+    task = first.recipe.task
+    if not hasattr(task, "weighted"):
+        return {}
+    ids = list(first.predictions[0])
+    # as many seeds as both runs have
+    pairs = zip(first.predictions, second.predictions, strict=False)
+    return over_examples([_weighted(task, ids, pair) for pair in pairs], len(ids), resamples)
 
-    first: PredictedGroup
-    second: PredictedGroup
-    split: str
-    resamples: int
-    notes: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    """Metrics that were not tested over examples."""
 
-    def rows(self) -> list[Compared]:
-        """The rows of every metric, the primary one first: over examples, and over seeds."""
-        primary = self.first.group.recipe.task.primary
-        tested = self._tested()
-        metrics = sorted({**self._known(), **tested}, key=lambda metric: metric != primary)
-        return [row for metric in metrics for row in self._rows_of(metric, tested.get(metric))]
+def _rows(
+    first: RunGroup, second: RunGroup, split: str, metric: str, tested: Difference | None
+) -> list[Compared]:
+    """The rows of one metric: over examples, and over seeds."""
+    before = first.scores(split, metric)
+    after = second.scores(split, metric)
+    primary = metric == first.recipe.task.primary
+    row = partial(Compared, second.name, first.name, metric, primary=primary)
+    rows = []
+    if tested is not None:
+        count = min(len(before), len(after))
+        scores = (statistics.fmean(after[:count]), statistics.fmean(before[:count]))
+        rows.append(row(f"{len(first.predictions[0]):,} {EXAMPLES}", *scores, difference=tested))
+    found = over_seeds(before, after)
+    if found is not None:
+        scores = (statistics.fmean(after), statistics.fmean(before))
+        rows.append(row(f"{len(after)} + {len(before)} {SEEDS}", *scores, difference=found))
+    return rows
 
-    @property
-    def _count(self) -> int:
-        """The number of seeds that both runs have."""
-        return min(len(self.first.group.seeds), len(self.second.group.seeds))
 
-    def _tested(self) -> dict[str, Difference]:
-        """Metric -> its difference over examples, where the task can compute it on resamples."""
-        if len(self.first.group.seeds) != len(self.second.group.seeds):
-            self.notes.append(
-                f"over examples: the first {self._count} of the seeds of {self.first.name} and of "
-                f"{self.second.name}, because one has no more"
+def _unequal_seeds(groups: Sequence[RunGroup]) -> Iterator[str]:
+    first = groups[0]
+    for second in groups[1:]:
+        if len(first.seeds) != len(second.seeds):
+            count = min(len(first.seeds), len(second.seeds))
+            yield (
+                f"over examples: the first {count} of the seeds of {first.name} and of "
+                f"{second.name}, because one has no more"
             )
-        task = self.first.group.recipe.task
-        if not hasattr(task, "weighted"):
-            return {}
-        ids = [line["id"] for line in self.first.predictions[0]]
-        both = zip(self.first.predictions, self.second.predictions, strict=False)
-        weighted = [_weighted(task, ids, first, second) for first, second in both]
-        return over_examples(weighted, len(ids), self.resamples)
 
-    def _known(self) -> dict[str, None]:
-        """The recorded metrics, in order."""
-        seeds = (*self.first.group.seeds, *self.second.group.seeds)
-        return {metric: None for seed in seeds for metric in seed.scores.get(self.split, {})}
 
-    def _rows_of(self, metric: str, tested: Difference | None) -> list[Compared]:
-        first = self._scores(self.first.group.seeds, metric)
-        second = self._scores(self.second.group.seeds, metric)
-        rows = []
-        if tested is None:
-            self.left_out.append(metric)
-        else:
-            paired = (first[: self._count], second[: self._count])
-            self._check_recorded(metric, paired, tested.value)
-            over = f"{len(self.first.predictions[0]):,} examples"
-            rows.append(self._row(metric, over, paired, tested))
-        if all(math.isfinite(score) for score in (*first, *second)):
-            found = over_seeds(first, second)
-            if found is not None:
-                over = f"{len(second)} + {len(first)} seeds"
-                rows.append(self._row(metric, over, (first, second), found))
-        return rows
-
-    def _scores(self, seeds: Sequence[SeedResult], metric: str) -> list[float]:
-        return [seed.scores.get(self.split, {}).get(metric, math.nan) for seed in seeds]
-
-    def _row(
-        self,
-        metric: str,
-        over: str,
-        scores: tuple[list[float], list[float]],
-        difference: Difference,
-    ) -> Compared:
-        first, second = (statistics.fmean(group) for group in scores)
-        return Compared(
-            run=self.second.name,
-            against=self.first.name,
-            metric=metric,
-            over=over,
-            score=second,
-            score_against=first,
-            difference=difference,
-            primary=metric == self.first.group.recipe.task.primary,
-        )
-
-    def _check_recorded(
-        self, metric: str, scores: tuple[list[float], list[float]], found: float
-    ) -> None:
-        """Note where the predictions do not give the recorded difference."""
-        first, second = scores
-        recorded = statistics.fmean(second) - statistics.fmean(first)
-        tolerance = ROUNDING * max(1.0, *map(abs, first))
+def _changed_predictions(rows: Sequence[Compared], split: str) -> Iterator[str]:
+    """Where the predictions do not give the recorded difference."""
+    for row in rows:
+        recorded = row.score - row.score_against
+        found = row.difference.value
+        # result.json has sums in another order
+        tolerance = ROUNDING * max(1.0, abs(row.score_against))
         if math.isfinite(recorded) and abs(recorded - found) > tolerance:
-            self.notes.append(
-                f"{metric}: the difference is {recorded:.4f} in result.json, and {found:.4f} by "
-                f"the predictions of {self.split}; one of them was changed, or was written by "
+            yield (
+                f"{row.metric}: the difference is {recorded:.4f} in result.json, and {found:.4f} "
+                f"by the predictions of {split}; one of them was changed, or was written by "
                 "another version of lorakit"
             )
 
 
-def _weighted(task: Any, ids: Sequence[str], first: list[Line], second: list[Line]) -> Weighted:
+def _weighted(task: Any, ids: Sequence[str], pair: tuple[Predictions, Predictions]) -> Weighted:
     """The task's metrics, and those of each group of examples, on both runs' predictions.
 
     The weights are those of all examples of the first run in the order of `ids`, then of all
     examples of the second.
     """
-    by_id = [{line["id"]: line for line in lines} for lines in (first, second)]
-    lines = [found[id] for found in by_id for id in ids]
+    lines = [found[id] for found in pair for id in ids]
+    # a group, such as the unseen categories of WebNLG, has metrics of its own
     places: dict[str, list[int]] = {"": list(range(len(lines)))}
     for i, line in enumerate(lines):
         if line.get("group"):
@@ -180,27 +145,25 @@ def _weighted(task: Any, ids: Sequence[str], first: list[Line], second: list[Lin
     return weighted
 
 
-def _limits(groups: Sequence[PredictedGroup], split: str) -> list[str]:
+def _limits(groups: Sequence[RunGroup], split: str) -> Iterator[str]:
     """What the numbers do not show."""
-    found = []
-    alone = [one.name for one in groups if len(one.group.seeds) == 1]
+    alone = [one.name for one in groups if len(one.seeds) == 1]
     if alone:
-        found.append(
+        yield (
             f"n = 1 seed of {', '.join(alone)}: only the examples were resampled, not the "
             "training. Another seed may give another difference; this one is of these trained "
             "models, not of the methods"
         )
     if len(alone) < len(groups) - 1:
-        found.append(
+        yield (
             "over examples: these trained models, asked other examples. Over seeds: both trained "
             "again, asked these examples. A method is better where both hold"
         )
-    if any(_was_chosen_on(one.group.recipe, split) for one in groups):
-        found.append(
+    if any(_was_chosen_on(one.recipe, split) for one in groups):
+        yield (
             f"the best epoch was chosen on {split}, so the scores are above what other examples "
             "would give"
         )
-    return found
 
 
 def _was_chosen_on(recipe: Recipe, split: str) -> bool:

@@ -61,16 +61,12 @@ def over_examples(
     generator = np.random.default_rng(seed)
     ones = np.ones((1, n))
     found = {key: float(value[0]) for key, value in _differences(pairs, ones, 0 * ones).items()}
-    drawn = _gathered(pairs, (_drawn(generator, rows, n) for rows in _portions(resamples, n)))
-    swapped = _gathered(pairs, (_swapped(generator, rows, n) for rows in _portions(resamples, n)))
-    return {key: _difference(value, drawn[key], swapped[key]) for key, value in found.items()}
-
-
-def _portions(resamples: int, n: int) -> Iterator[int]:
-    """Numbers of resamples whose weights fit into memory together."""
+    # as many resamples at a time as their weights fit into memory
     most = max(1, MOST_WEIGHTS // (2 * n))
-    for start in range(0, resamples, most):
-        yield min(most, resamples - start)
+    portions = [min(most, resamples - start) for start in range(0, resamples, most)]
+    drawn = _gathered(pairs, (_drawn(generator, rows, n) for rows in portions))
+    swapped = _gathered(pairs, (_swapped(generator, rows, n) for rows in portions))
+    return {key: _difference(value, drawn[key], swapped[key]) for key, value in found.items()}
 
 
 def _drawn(generator: np.random.Generator, rows: int, n: int) -> tuple[ndarray, ndarray]:
@@ -113,7 +109,9 @@ def _difference(value: float, drawn: ndarray, swapped: ndarray) -> Difference:
     drawn = drawn[np.isfinite(drawn)]
     if not math.isfinite(value) or len(drawn) < 2:
         return Difference(value, math.nan, math.nan, math.nan, math.nan)
+    # percentiles do not assume a normal distribution, which F1 does not have
     low, high = np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2])
+    # two-sided: the first run might have been the better one
     as_large = np.abs(swapped) >= abs(value) - TIES * max(1.0, abs(value))
     p = (1 + int(as_large.sum())) / (1 + len(swapped))
     return Difference(value, float(drawn.std(ddof=1)), float(low), float(high), p)
@@ -122,8 +120,11 @@ def _difference(value: float, drawn: ndarray, swapped: ndarray) -> Difference:
 def over_seeds(first: Sequence[float], second: Sequence[float]) -> Difference | None:
     """The difference of the means, tested for other trainings.
 
-    None where it cannot be known: fewer than two seeds of a run, or all seeds of each run equal.
+    None where it cannot be known: fewer than two seeds of a run, all seeds of each run equal, or a
+    score that is not finite.
     """
+    if not all(map(math.isfinite, (*first, *second))):
+        return None
     if min(len(first), len(second)) < 2:
         return None
     if not any(statistics.pvariance(group) for group in (first, second)):

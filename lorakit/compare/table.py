@@ -10,6 +10,10 @@ from typing import Any
 from lorakit.compare.significance import LEVEL, Difference, holm
 from lorakit.report.table import NOTHING, Table
 
+EXAMPLES = "examples"
+SEEDS = "seeds"
+"""The last words of `Compared.over`."""
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -30,11 +34,30 @@ class Compared:
 
     @property
     def verdict(self) -> str:
+        # one metric is tested; testing all of them would find differences by chance
         if not self.primary:
             return "descriptive"
         if math.isnan(self.difference.p):
             return NOTHING
         return "established" if self.difference.p <= LEVEL else "not established"
+
+    @property
+    def value_and_error(self) -> str:
+        return f"{self.shown(self.difference.value)} ± {self.shown(self.difference.error)}"
+
+    @property
+    def interval(self) -> str:
+        return f"{self.shown(self.difference.low)} to {self.shown(self.difference.high)}"
+
+    def shown(self, value: float) -> str:
+        """Two decimals, or as many as show the standard error (at most four)."""
+        if math.isnan(value):
+            return NOTHING
+        digits = 2 + sum(self.difference.error < least for least in (0.1, 0.01))
+        # a value that rounds to zero would be printed as -0.00
+        if abs(value) < 0.5 * 10**-digits:
+            value = 0.0
+        return f"{value:.{digits}f}"
 
 
 @dataclass(frozen=True)
@@ -75,7 +98,7 @@ def corrected(rows: Sequence[Compared]) -> list[Compared]:
     The tests over examples are one family of tests, and those over seeds are another.
     """
     found = list(rows)
-    for kind in ("examples", "seeds"):
+    for kind in (EXAMPLES, SEEDS):
         places = [i for i, row in enumerate(found) if row.primary and row.over.endswith(kind)]
         ps = holm([found[i].difference.p for i in places])
         for i, p in zip(places, ps, strict=True):
@@ -110,34 +133,30 @@ def table(found: Comparison) -> Table:
 
 
 def _row(row: Compared) -> tuple[str, ...]:
-    d = row.difference
-    value, error, low, high = (_number(x, row) for x in (d.value, d.error, d.low, d.high))
     return (
         row.run,
         row.against,
         row.metric,
         row.over,
-        _number(row.score, row),
-        _number(row.score_against, row),
-        f"{value} ± {error}",
-        f"{low} to {high}",
-        probability(d.p),
+        row.shown(row.score),
+        row.shown(row.score_against),
+        row.value_and_error,
+        row.interval,
+        probability(row.difference.p),
         row.verdict,
     )
 
 
 def sentence(row: Compared) -> str:
     """`full - lora, f1, 408 examples: difference 0.40 ± 0.50 (95 % interval ...), p = 0.31`"""
-    d = row.difference
-    value, error, low, high = (_number(x, row) for x in (d.value, d.error, d.low, d.high))
-    p = probability(d.p)
+    p = probability(row.difference.p)
     if not p.startswith("<"):
         p = f"= {p}"
     if row.tests > 1:
         p += f" (Holm, {row.tests} tests)"
     return (
-        f"{row.run} - {row.against}, {row.metric}, {row.over}: difference {value} ± {error} "
-        f"(95 % interval {low} to {high}), p {p}: {row.verdict}"
+        f"{row.run} - {row.against}, {row.metric}, {row.over}: difference {row.value_and_error} "
+        f"(95 % interval {row.interval}), p {p}: {row.verdict}"
     )
 
 
@@ -148,13 +167,3 @@ def probability(p: float) -> str:
     if p < 0.001:
         return "< 0.001"
     return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
-
-
-def _number(value: float, row: Compared) -> str:
-    """Two decimals, or as many as show the standard error (at most four)."""
-    if math.isnan(value):
-        return NOTHING
-    digits = 2 + sum(row.difference.error < least for least in (0.1, 0.01))
-    # a value that rounds to zero would be printed as -0.00
-    shown = value if abs(value) >= 0.5 * 10**-digits else 0.0
-    return f"{shown:.{digits}f}"

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from lorakit.report.heat import heat_map
 from lorakit.report.picture import COLORS, Picture, figure_of, picture_of, plain
-from lorakit.runs.result import Result
+from lorakit.runs.result import Result, SeedResult
 
+K = TypeVar("K")
+
+NORM = "‖ΔW‖ / ‖W‖"
 MAX_BARS = 24
 """Weights in a bar chart, the largest change first."""
 
 
 def change_maps(result: Result) -> list[Picture]:
     """||dW|| / ||W||, mean over the seeds; see `norm_maps`."""
-    norms: dict[str, list[float]] = defaultdict(list)
-    for seed in result.seeds:
-        for name, value in seed.delta_norms.items():
-            norms[name].append(value)
-    return norm_maps({name: sum(values) / len(values) for name, values in norms.items()})
+    return norm_maps(mean_norms(result.seeds))
+
+
+def mean_norms(seeds: Iterable[SeedResult]) -> dict[str, float]:
+    """Site -> ||dW|| / ||W||, mean over the seeds that have it."""
+    return means(item for seed in seeds for item in seed.delta_norms.items())
+
+
+def means(values: Iterable[tuple[K, float]]) -> dict[K, float]:
+    """Key -> the mean of its values."""
+    found: dict[K, list[float]] = defaultdict(list)
+    for key, value in values:
+        found[key].append(value)
+    return {key: statistics.fmean(of) for key, of in found.items()}
 
 
 def norm_maps(norms: Mapping[str, float]) -> list[Picture]:
@@ -39,7 +52,13 @@ def norm_maps(norms: Mapping[str, float]) -> list[Picture]:
             cells[layer, group] = value
     pictures = []
     if cells:
-        pictures.append(_heat_map(cells))
+        groups = list(dict.fromkeys(group for _, group in cells))
+        short = dict(zip(groups, tails(groups), strict=True))
+        # a model does not have to list its layers in order
+        by_layer = sorted(cells.items(), key=lambda item: item[0][0])
+        shown = {(str(layer), short[group]): value for (layer, group), value in by_layer}
+        title = "Relative size of the change, by layer and weight"
+        pictures.append(heat_map(shown, ("", "layer"), NORM, title))
     if others:
         pictures.append(_bars(others))
     return pictures
@@ -56,20 +75,13 @@ def in_layer(name: str) -> tuple[int | None, str]:
     return int(layer[2]), f"{layer[1]}.*.{layer[3]}"
 
 
-def _heat_map(cells: Mapping[tuple[int, str], float]) -> Picture:
-    rows = sorted({row for row, _ in cells})
-    columns = list(dict.fromkeys(column for _, column in cells))
-    grid = [[cells.get((row, column), math.nan) for column in columns] for row in rows]
-    title = "Relative size of the change, by layer and weight"
-    return heat_map(grid, list(map(str, rows)), tails(columns), ("", "layer"), "‖ΔW‖ / ‖W‖", title)
-
-
 def _bars(norms: Mapping[str, float]) -> Picture:
-    shown = sorted(norms.items(), key=lambda item: -item[1])[:MAX_BARS]
-    shown.reverse()  # matplotlib draws the first bar at the bottom
-    names = [plain(name) for name in tails([name for name, _ in shown], least=2)]
-    figure, axes = figure_of("‖ΔW‖ / ‖W‖", "", width=5.6, height=1.0 + 0.26 * len(shown))
-    axes.barh(range(len(shown)), [value for _, value in shown], color=COLORS[0], height=0.7)
+    largest = sorted(norms, key=lambda name: -norms[name])[:MAX_BARS]
+    # matplotlib draws the first bar at the bottom
+    shown = largest[::-1]
+    names = [plain(name) for name in tails(shown, least=2)]
+    figure, axes = figure_of(NORM, "", width=5.6, height=1.0 + 0.26 * len(shown))
+    axes.barh(range(len(shown)), [norms[name] for name in shown], color=COLORS[0], height=0.7)
     axes.set_yticks(range(len(shown)), names)
     axes.grid(visible=False, axis="y")
     title = "Relative size of the change, weights outside of the layers"
@@ -83,10 +95,14 @@ def tails(names: Sequence[str], least: int = 1) -> list[str]:
 
     least: the smallest number of parts of an end.
     """
-    parts = [name.split(".") for name in names]
-    ends = Counter(tuple(p[-n:]) for p in parts for n in range(1, len(p) + 1))
     found = []
-    for p in parts:
-        unique = (p[-n:] for n in range(least, len(p) + 1) if ends[tuple(p[-n:])] == 1)
-        found.append(".".join(next(unique, p)).removeprefix("*."))
+    for name in names:
+        parts = name.split(".")
+        size = least
+        while (
+            size < len(parts)
+            and sum(other.split(".")[-size:] == parts[-size:] for other in names) > 1
+        ):
+            size += 1
+        found.append(".".join(parts[-size:]).removeprefix("*."))
     return found

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
 from lorakit.report.picture import COLORS, Picture, figure_of, picture_of, plain
 from lorakit.report.table import published
 from lorakit.runs.result import Result, Row, summary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Logs = Mapping[int, Sequence[Mapping[str, Any]]]
 """Seed -> the lines of its metrics.jsonl."""
@@ -22,8 +25,6 @@ DASHES = ("-", "--", ":")
 """The next one is used where there are more lines than colours."""
 MAX_BINS = 120
 """Points of the loss curve: more cannot be seen, and a long run has 100,000 steps."""
-MAX_RATE_POINTS = 480
-"""Points of the learning rate's curve."""
 
 
 def loss_curve(logs: Logs) -> list[Picture]:
@@ -31,27 +32,28 @@ def loss_curve(logs: Logs) -> list[Picture]:
 
     Empty where no step was logged.
     """
-    every = {seed: _steps(lines, "loss") for seed, lines in logs.items()}
+    every = {seed: steps_of(lines, "loss") for seed, lines in logs.items()}
     seeds = {seed: points for seed, points in every.items() if points}
     if not seeds:
         return []
-    figure, axes = figure_of("optimizer step", "training loss")
-    for (seed, points), style in zip(seeds.items(), _styles(), strict=False):
+    figure, axes = _figure_of_lines("optimizer step", "training loss")
+    for seed, points in seeds.items():
         x, mean, low, high = zip(*_binned(points), strict=True)
+        [line] = axes.plot(x, mean, label=f"seed {seed}")
+        # the bands of several seeds overlap
         alpha = 0.35 / (1 + len(seeds))
-        axes.fill_between(x, low, high, color=style["color"], alpha=alpha, linewidth=0)
-        axes.plot(x, mean, label=f"seed {seed}", **style)
+        axes.fill_between(x, low, high, color=line.get_color(), alpha=alpha, linewidth=0)
     return [picture_of(figure, axes, "Training loss")]
 
 
 def rate_curve(logs: Logs) -> list[Picture]:
     """The learning rate of the seed with the most steps; all seeds have the same schedule."""
-    points = max((_steps(lines, "learning_rate") for lines in logs.values()), key=len, default=[])
+    points = max((steps_of(lines, "learning_rate") for lines in logs.values()), key=len, default=[])
     if not points:
         return []
     figure, axes = figure_of("optimizer step", "learning rate")
-    x, y = zip(*_thinned(points), strict=True)
-    axes.plot(x, y, color=COLORS[0], linewidth=1.8)
+    axes.plot(*_xy(points), color=COLORS[0], linewidth=1.8)
+    # a constant rate would be drawn on an axis of rounding errors
     axes.set_ylim(bottom=0)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     return [picture_of(figure, axes, "Learning rate")]
@@ -65,11 +67,21 @@ def score_curves(logs: Logs, result: Result) -> list[Picture]:
     """
     rows = {(row.split, row.metric): row for row in summary(result)}
     kept = {seed.seed: seed.best_epoch for seed in result.seeds}
-    return [
-        _score_curve(key, seeds, rows.get(key), kept)
-        for key, seeds in _scores(logs).items()
-        if max(map(len, seeds.values())) > 1
-    ]
+    pictures = []
+    for key, seeds in _scores(logs).items():
+        if max(map(len, seeds.values())) < 2:
+            continue
+        figure, axes = _figure_of_lines("epoch", key[1])
+        if key in rows:
+            _draw_published(axes, rows[key])
+        for seed, points in seeds.items():
+            [line] = axes.plot(*_xy(points), marker="o", markersize=3, label=f"seed {seed}")
+            ring = [point for point in points if point[0] == kept.get(seed)]
+            style = {"markersize": 9, "markerfacecolor": "none", "color": line.get_color()}
+            axes.plot(*_xy(ring), "o", **style)
+        _set_epoch_ticks(axes, seeds.values())
+        pictures.append(picture_of(figure, axes, f"{key[1]} on {key[0]}"))
+    return pictures
 
 
 def mean_curves(runs: Mapping[str, Logs], metric: tuple[str, str]) -> list[Picture]:
@@ -80,42 +92,39 @@ def mean_curves(runs: Mapping[str, Logs], metric: tuple[str, str]) -> list[Pictu
     """
     lines: dict[str, Points] = {}
     for label, logs in runs.items():
-        seeds = _scores(logs).get(metric, {})
-        points = [dict(of) for of in seeds.values()]
-        shared = sorted(set.intersection(*map(set, points))) if points else []
-        lines[label] = [(x, statistics.fmean(of[x] for of in points)) for x in shared]
-    lines = {label: points for label, points in lines.items() if len(points) > 1}
+        seeds = [dict(points) for points in _scores(logs).get(metric, {}).values()]
+        shared = sorted(set.intersection(*map(set, seeds))) if seeds else []
+        if len(shared) > 1:
+            lines[label] = [(x, statistics.fmean(seed[x] for seed in seeds)) for x in shared]
     if not 0 < len(lines) <= len(COLORS) * len(DASHES):
         return []
-    figure, axes = figure_of("epoch", metric[1], height=2.7 + 0.17 * len(lines))
-    for (label, points), style in zip(lines.items(), _styles(), strict=False):
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=plain(label), **style)
+    figure, axes = _figure_of_lines("epoch", metric[1], height=2.7 + 0.17 * len(lines))
+    for label, points in lines.items():
+        axes.plot(*_xy(points), marker="o", markersize=3, label=plain(label))
     _set_epoch_ticks(axes, lines.values())
     figure.legend(loc="outside lower center", frameon=False, fontsize="small", ncols=1)
     return [picture_of(figure, None, f"{metric[1]} on {metric[0]} over the epochs")]
 
 
-def _score_curve(
-    key: tuple[str, str],
-    seeds: Mapping[int, Points],
-    row: Row | None,
-    kept: Mapping[int, float | None],
-) -> Picture:
-    split, metric = key
-    figure, axes = figure_of("epoch", metric)
-    if row is not None and row.published is not None and row.comparable:
-        _draw_published(axes, row, row.published)
-    for (seed, points), style in zip(seeds.items(), _styles(), strict=False):
-        x, y = zip(*points, strict=True)
-        axes.plot(x, y, marker="o", markersize=3, label=f"seed {seed}", **style)
-        for point in points:
-            if point[0] == kept.get(seed):
-                axes.plot(*point, "o", markersize=9, markerfacecolor="none", color=style["color"])
-    _set_epoch_ticks(axes, seeds.values())
-    return picture_of(figure, axes, f"{metric} on {split}")
+def _figure_of_lines(x: str, y: str, height: float = 3.0) -> tuple[Figure, Any]:
+    figure, axes = figure_of(x, y, height=height)
+    styles = list(product(DASHES, COLORS))
+    axes.set_prop_cycle(
+        linestyle=[dash for dash, _ in styles],
+        color=[color for _, color in styles],
+        linewidth=[1.6] * len(styles),
+    )
+    return figure, axes
 
 
-def _draw_published(axes: Any, row: Row, value: float) -> None:
+def _xy(points: Points) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _draw_published(axes: Any, row: Row) -> None:
+    if row.published is None or not row.comparable:
+        return
+    value = row.published
     spread = row.published_spread or 0.0
     axes.axhspan(value - spread, value + spread, color="#000000", alpha=0.08, linewidth=0)
     label = f"published {published(row)}"
@@ -144,7 +153,7 @@ def _scores(logs: Logs) -> dict[tuple[str, str], dict[int, Points]]:
     return found
 
 
-def _steps(lines: Sequence[Mapping[str, Any]], key: str) -> Points:
+def steps_of(lines: Sequence[Mapping[str, Any]], key: str) -> Points:
     """(step, value) of finite values.
 
     A step that was repeated after a resume is logged twice; the last line counts.
@@ -162,13 +171,3 @@ def _binned(points: Points) -> list[tuple[float, float, float, float]]:
         x, y = zip(*points[start : start + size], strict=True)
         found.append((sum(x) / len(x), sum(y) / len(y), min(y), max(y)))
     return found
-
-
-def _thinned(points: Points) -> Points:
-    return [*points[:: math.ceil(len(points) / MAX_RATE_POINTS)], points[-1]]
-
-
-def _styles() -> Iterator[dict[str, Any]]:
-    return itertools.cycle(
-        {"color": c, "linestyle": d, "linewidth": 1.6} for d in DASHES for c in COLORS
-    )

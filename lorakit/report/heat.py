@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lorakit.report.picture import Picture, figure_of, picture_of, plain
@@ -22,43 +22,52 @@ DARK_BELOW = 0.5
 """Luminance (0 to 1) of a colour below which white text is readable on it."""
 
 
+@dataclass(frozen=True)
+class Scale:
+    """The colours of the numbers, and how these are written."""
+
+    colors: str = "viridis"
+    low: float | None = None
+    """The ends of the colours; without them, the smallest and the largest number."""
+    high: float | None = None
+    form: str = ".2g"
+
+
 def heat_map(
-    grid: Sequence[Sequence[float]],
-    rows: Sequence[str],
-    columns: Sequence[str],
+    cells: Mapping[tuple[str, str], float],
     axes_are: tuple[str, str],
     bar: str,
     title: str,
-    colors: str = "viridis",
-    low: float | None = None,
-    high: float | None = None,
-    form: str = ".2g",
+    scale: Scale | None = None,
 ) -> Picture:
-    """The picture of a grid; NaN: an empty cell.
+    """The picture of (row, column) -> number. NaN and what is missing: an empty cell.
 
-    axes_are: names of the two axes, columns first. bar: name of the numbers. form: their format.
-    low, high: ends of the colours; without them, the smallest and the largest number.
+    axes_are: names of the two axes, columns first. bar: name of the numbers.
     """
     import matplotlib
 
+    scale = scale or Scale()
+    rows = list(dict.fromkeys(row for row, _ in cells))
+    columns = list(dict.fromkeys(column for _, column in cells))
+    grid = [[cells.get((row, column), math.nan) for column in columns] for row in rows]
     written = len(rows) <= MAX_WRITTEN_ROWS and len(columns) <= MAX_WRITTEN_COLUMNS
     width, height, slanted = _size(rows, columns, written)
     figure, axes = figure_of(*axes_are, width=width, height=height)
-    known = [value for row in grid for value in row if value > 0]
-    if low is None and known and max(known) > LOG_SCALE_RATIO * min(known):
-        scale = {"norm": "log"}
-    else:
-        scale = {"norm": "linear", "vmin": low, "vmax": high}
+    norm: dict[str, Any] = {"norm": "linear", "vmin": scale.low, "vmax": scale.high}
+    known = [value for value in cells.values() if value > 0]
+    # changes of weights span decades, and one large weight would hide all others
+    if scale.low is None and known and max(known) > LOG_SCALE_RATIO * min(known):
+        norm = {"norm": "log"}
     image = axes.pcolormesh(
-        [list(row) for row in grid],
-        cmap=matplotlib.colormaps[colors].resampled(COLOR_STEPS),
+        grid,
+        cmap=matplotlib.colormaps[scale.colors].resampled(COLOR_STEPS),
         edgecolors="white",
         linewidth=0.8,
-        **scale,
+        **norm,
     )
     _label_axes(axes, rows, columns, slanted)
     if written:
-        _write_numbers(axes, image, grid, form)
+        _write_numbers(axes, image, grid, scale.form)
     color_bar = figure.colorbar(image, ax=axes, label=bar)
     color_bar.outline.set_visible(False)
     assert color_bar.solids is not None
@@ -103,11 +112,12 @@ def _label_axes(axes: Any, rows: Sequence[str], columns: Sequence[str], slanted:
 
 def _write_numbers(axes: Any, image: Any, grid: Sequence[Sequence[float]], form: str) -> None:
     shades = image.cmap(image.norm(image.get_array()))
-    for i, j in itertools.product(range(len(grid)), range(len(grid[0]))):
-        if math.isnan(grid[i][j]):
-            continue
-        red, green, blue, opaque = shades[i][j]
-        luminance = 0.299 * red + 0.587 * green + 0.114 * blue
-        ink = "white" if opaque and luminance < DARK_BELOW else "black"
-        style = {"ha": "center", "va": "center", "color": ink, "fontsize": 7}
-        axes.text(j + 0.5, i + 0.5, format(grid[i][j], form), **style)
+    for i, row in enumerate(grid):
+        for j, value in enumerate(row):
+            if math.isnan(value):
+                continue
+            red, green, blue, opaque = shades[i][j]
+            luminance = 0.299 * red + 0.587 * green + 0.114 * blue
+            ink = "white" if opaque and luminance < DARK_BELOW else "black"
+            place = (j + 0.5, i + 0.5)
+            axes.text(*place, format(value, form), color=ink, ha="center", va="center", fontsize=7)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lorakit.recipe.source import dump_yaml
 from lorakit.report.changes import change_maps
-from lorakit.report.curves import Logs, loss_curve, rate_curve, score_curves
+from lorakit.report.curves import Logs, loss_curve, rate_curve, score_curves, steps_of
 from lorakit.report.table import (
     NOTHING,
+    Column,
     Table,
     main_metric,
     measured,
@@ -21,24 +22,13 @@ from lorakit.report.table import (
     score_table,
     verdict,
 )
-from lorakit.runs.result import Check, Result, Row, SeedResult, failed_checks, summary, write_whole
+from lorakit.report.template import fill
+from lorakit.runs.result import Check, Result, SeedResult, failed_checks, summary, write_whole
 
-HERE = Path(__file__).parent
 MAX_SAMPLES = 6
 """Samples of each kind: predictions that are equal to a reference, and others."""
 MAX_REFERENCES = 4
 """References of a sample."""
-
-
-@dataclass(frozen=True)
-class Fact:
-    """A number at the head of the page."""
-
-    label: str
-    value: str
-    detail: str = ""
-    tone: str = ""
-    """The colour: good, bad, or empty."""
 
 
 def write_page(
@@ -46,86 +36,31 @@ def write_page(
 ) -> Path:
     """Write report.html to `folder`, completely or not at all. Returns its path.
 
-    samples: lines of predictions.jsonl, with their `input`.
+    samples: lines of predictions.jsonl, with their `input`. Everything is escaped.
     """
-    path = folder / "report.html"
-    write_whole(path, render(result, logs, samples))
-    return path
-
-
-def fill(template: Path, **values: Any) -> str:
-    """A page as text. Tables and pictures escape their texts; other values are escaped here."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    env = Environment(
-        loader=FileSystemLoader([template.parent, HERE]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    env.filters |= {
-        "short": short,
-        "html": lambda table: Markup(table.html()),
-        "svg": lambda p: Markup(p.svg),
-    }
-    return env.get_template(template.name).render(**values)
-
-
-def render(result: Result, logs: Logs, samples: Sequence[Mapping[str, Any]]) -> str:
-    """The page of a run as text; everything that comes from the run is escaped."""
-    environment = {key: value for key, value in result.environment.items() if key != "command"}
     scores = score_table(result)
-    return fill(
-        HERE / "page.html.j2",
+    page = fill(
+        Path(__file__).with_name("page.html.j2"),
         result=result,
-        facts=facts(result),
+        rows=[row for row in summary(result) if row.metric == result.primary],
+        failed=len(failed_checks(result)),
         # the caption would repeat the head of the page
-        scores=Table(scores.header, scores.rows, names=scores.names),
+        scores=replace(scores, caption=""),
         checks=checks(result),
         pictures=[*score_curves(logs, result), *loss_curve(logs), *rate_curve(logs)],
         changes=change_maps(result),
         seeds=seed_table(result, logs),
         samples=chosen(samples),
         recipe=dump_yaml(result.recipe_values),
-        environment=flat(environment),
+        environment=flat(result),
+        measured=measured,
+        published=published,
+        verdict=verdict,
+        short=short,
     )
-
-
-def facts(result: Result) -> list[Fact]:
-    """The numbers at the head of the page."""
-    counts = result.counts
-    share = ""
-    if counts.total:
-        share = f"{100 * counts.trainable / counts.total:.3g} % of {counts.total:,}"
-    rows = [row for row in summary(result) if row.metric == result.primary]
-    found = [_score_fact(row) for row in rows]
-    found.append(Fact("trainable", f"{counts.trainable:,}", share))
-    found.append(Fact("adapted weights", f"{counts.sites:,}"))
-    if counts.fresh:
-        found.append(Fact("new head", f"{counts.fresh:,}", "trained too"))
-    numbers = ", ".join(str(seed.seed) for seed in result.seeds)
-    found.append(Fact("seeds" if len(result.seeds) > 1 else "seed", numbers))
-    total = sum(len(seed.checks) for seed in result.seeds)
-    failed = len(failed_checks(result))
-    if failed:
-        found.append(Fact("checks", f"{failed} of {total} failed", tone="bad"))
-    elif total:
-        found.append(Fact("checks", f"{total} of {total} passed", tone="good"))
-    return found
-
-
-def _score_fact(row: Row) -> Fact:
-    label = f"{row.metric}, {row.split}"
-    if row.published is None:
-        return Fact(label, measured(row))
-    detail = f"published {published(row)}"
-    found = verdict(row)
-    if found != NOTHING:
-        detail += f": {found}"
-    tone = {"inside": "good", "outside": "bad"}.get(found, "")
-    return Fact(label, measured(row), detail, tone)
+    path = folder / "report.html"
+    write_whole(path, page)
+    return path
 
 
 def checks(result: Result) -> list[tuple[Check, list[Check | None]]]:
@@ -145,34 +80,40 @@ def short(value: float) -> str:
 def seed_table(result: Result, logs: Logs) -> Table:
     """A row for each seed: its score, the steps, the kept epoch, speed and memory."""
     split, metric = main_metric(result)
-    phases = list(dict.fromkeys(phase for seed in result.seeds for phase in seed.seconds))
-    times = (f"{phase}, s" for phase in phases)
-    header = ("seed", metric, "kept epoch", "epochs", "steps", *times, "tokens/s", "MiB")
-    rows = []
-    for seed in result.seeds:
-        score = number(seed.scores.get(split, {}).get(metric))
-        log = logs.get(seed.seed, ())
-        speed = _of_steps(log, "tokens_per_second", statistics.median)
-        memory = _of_steps(log, "memory_mib", max)
-        rows.append((str(seed.seed), score, *_durations(seed, phases), speed, memory))
-    return Table(header, tuple(rows))
+    seeds = result.seeds
+    lines = [logs.get(seed.seed, ()) for seed in seeds]
+    columns: list[Column] = [
+        ("seed", [str(seed.seed) for seed in seeds]),
+        (metric, [number(seed.scores.get(split, {}).get(metric)) for seed in seeds]),
+        ("kept epoch", [_epochs(seed.best_epoch) for seed in seeds]),
+        ("epochs", [_epochs(seed.epochs) for seed in seeds]),
+        ("steps", [_steps(seed) for seed in seeds]),
+    ]
+    for phase in dict.fromkeys(phase for seed in seeds for phase in seed.seconds):
+        times = [seed.seconds.get(phase) for seed in seeds]
+        columns.append((f"{phase}, s", [NOTHING if t is None else f"{t:,.1f}" for t in times]))
+    columns += [
+        ("tokens/s", [_of_steps(log, "tokens_per_second", statistics.median) for log in lines]),
+        ("MiB", [_of_steps(log, "memory_mib", max) for log in lines]),
+    ]
+    return Table.of(columns)
 
 
-def _durations(seed: SeedResult, phases: Sequence[str]) -> list[str]:
-    kept = NOTHING if seed.best_epoch is None else f"{round(seed.best_epoch, 2):g}"
+def _epochs(value: float | None) -> str:
+    return NOTHING if value is None else f"{round(value, 2):g}"
+
+
+def _steps(seed: SeedResult) -> str:
     steps = f"{seed.steps:,}"
     if seed.not_trained:
         steps += f" of {seed.planned_steps:,}"
-    cells = [kept, f"{round(seed.epochs, 2):g}", steps]
-    for phase in phases:
-        cells.append(f"{seed.seconds[phase]:,.1f}" if phase in seed.seconds else NOTHING)
-    return cells
+    return steps
 
 
 def _of_steps(
     lines: Sequence[Mapping[str, Any]], key: str, reduce: Callable[[list[float]], float]
 ) -> str:
-    values = [line[key] for line in lines if line["event"] == "step" and line.get(key) is not None]
+    values = [value for _, value in steps_of(lines, key)]
     return f"{reduce(values):,.0f}" if values else NOTHING
 
 
@@ -181,15 +122,13 @@ def chosen(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     They are evenly spread over the lines, MAX_SAMPLES of each kind.
     """
-    kinds: dict[bool, list[Mapping[str, Any]]] = {False: [], True: []}
-    for line in lines:
-        kinds[sample(line)["same"]].append(line)
-    counts = {same: min(MAX_SAMPLES, len(of)) for same, of in kinds.items()}
-    return [
-        sample(of[i * len(of) // counts[same]])
-        for same, of in kinds.items()
-        for i in range(counts[same])
-    ]
+    samples = [sample(line) for line in lines]
+    found = []
+    for same in (False, True):
+        kind = [one for one in samples if one["same"] == same]
+        count = min(MAX_SAMPLES, len(kind))
+        found += [kind[i * len(kind) // count] for i in range(count)]
+    return found
 
 
 def sample(line: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,6 +142,7 @@ def sample(line: Mapping[str, Any]) -> dict[str, Any]:
         given = [given]
     references = [_text(one) for one in given]
     prediction = _text(line.get("prediction"))
+    # the equal reference is shown, even where it is the last of many
     shown = sorted(references, key=lambda one: one != prediction)[:MAX_REFERENCES]
     return {
         "input": _text(line.get("input")),
@@ -219,14 +159,17 @@ def _text(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def flat(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(name, value) of every entry, and of every entry of a group. None is left out."""
+def flat(result: Result) -> list[tuple[str, str]]:
+    """(name, value) of every entry of the environment, and of every entry of a group.
+
+    Null is left out, and the command, which the page shows elsewhere.
+    """
     rows = []
-    for key, value in environment.items():
+    for key, value in result.environment.items():
         if isinstance(value, Mapping):
             rows += [(f"{key}: {name}", str(one)) for name, one in value.items()]
         elif isinstance(value, (list, tuple)):
             rows.append((key, ", ".join(map(str, value))))
-        elif value is not None:
+        elif value is not None and key != "command":
             rows.append((key, str(value)))
     return rows

@@ -73,7 +73,9 @@ def picture_of(figure: Figure, axes: Any, title: str, wide: bool = False) -> Pic
     if axes is not None and len(axes.get_legend_handles_labels()[1]) > 1:
         axes.legend(frameon=False, fontsize="small")
     out = io.StringIO()
+    # a date and a version would change the bytes
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    # text as paths needs no font; the salt makes ids that do not change
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": title}):
         figure.savefig(out, format="svg", metadata=no_metadata)
     return Picture(title, _inline(out.getvalue(), title), wide)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 import math
 import re
-from collections import Counter
+import statistics
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from lorakit.report.template import fill
 from lorakit.runs.result import Result, Row, summary
 
 NOTHING = "–"
 """The cell of a value that does not exist."""
+Column = tuple[str, Sequence[str]]
+"""The name of a column, and its cells."""
 
 
 @dataclass(frozen=True)
@@ -27,21 +31,25 @@ class Table:
     names: int = 1
     """The number of columns that are names: the first ones, aligned left; the others are right."""
 
+    @classmethod
+    def of(cls, columns: Sequence[Column], caption: str = "", names: int = 1) -> Table:
+        """The table of these columns."""
+        header = tuple(name for name, _ in columns)
+        rows = zip(*(cells for _, cells in columns), strict=True)
+        return cls(header, tuple(rows), caption, names)
+
     def plain(self) -> str:
         """Aligned columns for a terminal."""
+        # a newline in a name would break the alignment
         header, *rows = [[_one_line(cell) for cell in row] for row in (self.header, *self.rows)]
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
         rule = ["─" * width for width in widths]
-        lines = [self._aligned(line, widths) for line in (header, rule, *rows)]
+        sides = "<" * self.names + ">" * (len(header) - self.names)
+        form = "  ".join(f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True))
+        lines = [form.format(*line).rstrip() for line in (header, rule, *rows)]
         if self.caption:
             lines.insert(0, _one_line(self.caption))
         return "\n".join(lines)
-
-    def _aligned(self, line: Sequence[str], widths: Sequence[int]) -> str:
-        cells = []
-        for i, (cell, width) in enumerate(zip(line, widths, strict=True)):
-            cells.append(cell.ljust(width) if i < self.names else cell.rjust(width))
-        return "  ".join(cells).rstrip()
 
     def markdown(self) -> str:
         """A table as GitHub and MkDocs read it."""
@@ -59,23 +67,7 @@ class Table:
 
     def html(self) -> str:
         """One <table> for any page; a cell that is aligned left has the class `name`."""
-        head = self._html_cells(self.header, "col", len(self.header))
-        rows = [self._html_cells(row, "row", self.names) for row in self.rows]
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
-        caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
-        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-    def _html_cells(self, row: Sequence[str], scope: str, heads: int) -> str:
-        """The cells of a row; the first `heads` of them head a row or a column."""
-        cells = []
-        for i, cell in enumerate(row):
-            tag, attributes = "td", ""
-            if i < heads:
-                tag, attributes = "th", f' scope="{scope}"'
-            if i < self.names:
-                attributes += ' class="name"'
-            cells.append(f"<{tag}{attributes}>{html.escape(cell)}</{tag}>")
-        return "".join(cells)
+        return fill(Path(__file__).with_name("table.html.j2"), table=self)
 
     def latex(self) -> str:
         r"""A table environment with the rules of `\usepackage{booktabs}`."""
@@ -96,25 +88,30 @@ def score_table(result: Result) -> Table:
     """
     rows = summary(result)
     seeds = len(result.seeds)
-    is_published = any(row.published is not None for row in rows)
-    header = ["split", "metric", "untrained"]
-    header.append(f"ours (mean ± std of {seeds} seeds)" if seeds > 1 else "ours")
+    columns: list[Column] = [
+        ("split", [row.split for row in rows]),
+        ("metric", [row.metric for row in rows]),
+        ("untrained", [number(row.base_mean) for row in rows]),
+        (f"ours (mean ± std of {seeds} seeds)" if seeds > 1 else "ours", list(map(measured, rows))),
+    ]
     caption = f"{result.recipe}: {result.task}, {result.model}, {result.method.get('name')}"
     if seeds > 2:
-        header.append("median")
-    if is_published:
-        header += ["published", "difference", "note"]
-        if result.published_source:
-            caption += f"; published: {result.published_source}"
-    cells = []
-    for row in rows:
-        line = [row.split, row.metric, number(row.base_mean), measured(row)]
-        if seeds > 2:
-            line.append(number(row.median))
-        if is_published:
-            line += [published(row), _signed(row.difference), verdict(row)]
-        cells.append(tuple(line))
-    return Table(tuple(header), tuple(cells), caption, names=2)
+        columns.append(("median", [number(row.median) for row in rows]))
+    compared = published_columns(rows)
+    if compared and result.published_source:
+        caption += f"; published: {result.published_source}"
+    return Table.of([*columns, *compared], caption, names=2)
+
+
+def published_columns(rows: Sequence[Row]) -> list[Column]:
+    """The published scores and the differences from them. Empty where nothing was published."""
+    if all(row.published is None for row in rows):
+        return []
+    return [
+        ("published", [published(row) for row in rows]),
+        ("difference", [number(row.difference, "+") for row in rows]),
+        ("note", [verdict(row) for row in rows]),
+    ]
 
 
 def verdict(row: Row) -> str:
@@ -131,34 +128,36 @@ def comparison(results: Sequence[Result]) -> Table:
     its recipe.
     """
     tasks = list(dict.fromkeys((r.task, r.primary) for r in results))
-    lines: dict[tuple[str, str, int], dict[tuple[str, str], Result]] = {}
-    seen: Counter[tuple[str, ...]] = Counter()
+    lines: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in results:
-        model, method = result.model, _method(result, results)
-        cell = (model, method, result.task, result.primary)
-        lines.setdefault((model, method, seen[cell]), {})[result.task, result.primary] = result
-        seen[cell] += 1
+        lines[result.model, _method(result, results)].append(result)
     rows = []
-    for (model, method, _), found in lines.items():
-        if (model, method, 1) in lines:
-            method += f" ({', '.join(dict.fromkeys(r.recipe for r in found.values()))})"
-        counts = sorted({r.counts.trainable for r in found.values()})
-        trainable = " / ".join(f"{n:,}" for n in counts)
-        rows.append((model, method, trainable, *(_primary(found.get(t)) for t in tasks)))
+    for (model, method), found in lines.items():
+        # no result is hidden behind another one of the same task
+        if len({(r.task, r.primary) for r in found}) == len(found):
+            rows.append((model, method, *_scores_of(found, tasks)))
+        else:
+            rows += [(model, f"{method} ({r.recipe})", *_scores_of([r], tasks)) for r in found]
     header = ("model", "method", "trainable", *(f"{task} {metric}" for task, metric in tasks))
     return Table(header, tuple(rows), names=2)
 
 
-def _primary(result: Result | None) -> str:
-    if result is not None:
-        for row in summary(result):
-            if (row.split, row.metric) == main_metric(result):
-                return measured(row)
-    return NOTHING
+def _scores_of(found: Sequence[Result], tasks: Sequence[tuple[str, str]]) -> list[str]:
+    """Trainable parameters, and the score of each task."""
+    counts = sorted({r.counts.trainable for r in found})
+    scores = {(r.task, r.primary): row for r in found if (row := main_row(r)) is not None}
+    cells = [measured(scores[task]) if task in scores else NOTHING for task in tasks]
+    return [" / ".join(f"{n:,}" for n in counts), *cells]
+
+
+def main_row(result: Result) -> Row | None:
+    """The score that selects the best state and stands for the result."""
+    wanted = main_metric(result)
+    return next((row for row in summary(result) if (row.split, row.metric) == wanted), None)
 
 
 def main_metric(result: Result) -> tuple[str, str]:
-    """(split, metric) that selects the best state and stands for the result."""
+    """(split, metric) of that score."""
     return result.splits[0], result.primary
 
 
@@ -177,9 +176,17 @@ def _method(result: Result, among: Sequence[Result]) -> str:
 
 def measured(row: Row) -> str:
     """Mean ± standard deviation over the seeds, or the value of the only seed."""
-    if row.std is None or math.isnan(row.std):
-        return number(row.mean)
-    return f"{number(row.mean)} ± {number(row.std)}"
+    return mean_and_std(row.values)
+
+
+def mean_and_std(values: Sequence[float]) -> str:
+    """Mean ± standard deviation of the sample (n - 1), or the only value; a dash without any."""
+    if not values or any(map(math.isnan, values)):
+        return NOTHING
+    mean = number(statistics.fmean(values))
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {number(statistics.stdev(values))}"
 
 
 def published(row: Row) -> str:
@@ -191,13 +198,11 @@ def published(row: Row) -> str:
     return f"{row.published} ± {row.published_spread}"
 
 
-def number(value: float | None) -> str:
-    """Two decimals; a dash where there is no value."""
-    return NOTHING if value is None or math.isnan(value) else f"{value:.2f}"
-
-
-def _signed(value: float | None) -> str:
-    return NOTHING if value is None or math.isnan(value) else f"{value:+.2f}"
+def number(value: float | None, sign: str = "") -> str:
+    """Two decimals; a dash where there is no value. sign: `+` writes it before all numbers."""
+    if value is None or math.isnan(value):
+        return NOTHING
+    return f"{value:{sign}.2f}"
 
 
 # a number with a sign is not a formula, nor is `+1.20 ± 0.3`

@@ -76,6 +76,7 @@ class Machines:
             "torchrun",
             f"--nnodes={self.nodes}",
             f"--nproc-per-node={self.processes_per_node}",
+            # c10d needs neither a server of its own nor a rank for each machine
             "--rdzv-backend=c10d",
             "--rdzv-endpoint",
             endpoint,
@@ -89,5 +90,6 @@ class Machines:
 
     def _variables(self) -> list[str]:
         if self.cpu:
+            # torchrun has no option for the CPU; accelerate reads this in every process
             return ["ACCELERATE_USE_CPU=true"]
         return []

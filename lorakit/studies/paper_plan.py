@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from lorakit.errors import RecipeError
-from lorakit.recipe.load import (
-    COMMAND_LINE,
-    LoadedRecipe,
-    assemble,
-    find,
-    listing,
-    names,
-    read_extended,
-    validate,
-)
+from lorakit.recipe.load import COMMAND_LINE, names
 from lorakit.recipe.problems import mark_of
 from lorakit.recipe.schema import Recipe
 from lorakit.recipe.source import Mark, Marks
 from lorakit.studies.paper_table import (
     PaperTable,
     StandIn,
+    checked_names,
     load_base,
     load_paper_table,
     table_file,
-    unknown_name,
 )
-from lorakit.studies.plan import Cell, MarkedOverride, Plan, marked, problems_of
+from lorakit.studies.plan import Candidate, Cell, CellLoader, MarkedOverride, Plan, marked
 from lorakit.studies.schema import Study, as_override
 
 CellKey = tuple[str, str]
@@ -88,15 +78,26 @@ def load_reproduction(name: str, selection: Selection | None = None) -> Reproduc
     table, marks = load_paper_table(name)
     base = load_base(selection.base) if selection.base else None
     rows = _rows(table, selection.rows)
-    columns = _columns(table, selection.columns)
-    measured = [column for column in columns if table.columns[column].metric]
-    runs = list(dict.fromkeys(table.run_of(column) for column in measured))
-    cells, absent = _Cells(table, marks, base, selection).load(rows, runs)
+    columns = tuple(checked_names("column", selection.columns, table.columns) or table.columns)
+    runs = dict.fromkeys(table.run_of(key) for key in columns if table.columns[key].metric)
+    loader = _PaperCells(table, marks, base, selection)
+    cells: dict[CellKey, Cell] = {}
+    absent: dict[CellKey, str] = {}
+    # read once: a table has a hundred runs
+    known = frozenset(names())
+    for key in product(rows, runs):
+        recipe = loader.recipe_name(*key)
+        if recipe not in known:
+            absent[key] = f"no recipe {recipe}"
+        elif cell := loader.cell(key, recipe):
+            cells[key] = cell
+    loader.refuse_problems()
     if base and not cells:
         reason = next(iter(absent.values()))
         raise RecipeError(f"the base {selection.base!r} has no recipes for {name}: {reason}")
-    same = _same_rows(rows, runs, cells) if base else {}
+    same = _same_rows(rows, cells) if base else {}
     kept = {key: cell for key, cell in cells.items() if key[0] not in same}
+    # a plan has a study; of this one only the description and Slurm's defaults are used
     study = Study(about=table.about, recipes=tuple(run.recipe for run in table.runs.values()))
     plan_name = f"{name}-{selection.base}" if selection.base else name
     return Reproduction(
@@ -113,20 +114,10 @@ def load_reproduction(name: str, selection: Selection | None = None) -> Reproduc
     )
 
 
-def _columns(table: PaperTable, wanted: Sequence[str]) -> tuple[str, ...]:
-    for name in wanted:
-        if name not in table.columns:
-            raise unknown_name("column", name, table.columns)
-    return tuple(wanted) or tuple(table.columns)
-
-
 def _rows(table: PaperTable, wanted: Sequence[str]) -> list[str]:
     """The rows in the table's order; the name of a method selects all its rows."""
-    methods = {row.method_name for row in table.rows.values()}
-    known = dict.fromkeys([*table.rows, *sorted(methods)])
-    for name in wanted:
-        if name not in known:
-            raise unknown_name("row", name, known)
+    methods = sorted({row.method_name for row in table.rows.values()})
+    wanted = checked_names("row", wanted, dict.fromkeys([*table.rows, *methods]))
     return [
         key
         for key, row in table.rows.items()
@@ -134,136 +125,79 @@ def _rows(table: PaperTable, wanted: Sequence[str]) -> list[str]:
     ]
 
 
-def _same_rows(
-    rows: Sequence[str], runs: Sequence[str], cells: Mapping[CellKey, Cell]
-) -> dict[str, str]:
+def _same_rows(rows: Sequence[str], cells: Mapping[CellKey, Cell]) -> dict[str, str]:
     """Row -> the earlier row with the same runs.
 
     The paper's table has a method on several bases; on one base these rows are the same.
     """
-    first: dict[tuple[str, ...], str] = {}
+    first: dict[tuple[tuple[str, Path], ...], str] = {}
     found = {}
     for row in rows:
-        made = [cells.get((row, run)) for run in runs]
-        content = tuple(_content(cell.loaded) if cell else "" for cell in made)
-        if any(content) and content in first:
-            found[row] = first[content]
-        first.setdefault(content, row)
+        folders = tuple((key[1], cells[key].folder(Path())) for key in cells if key[0] == row)
+        if folders in first:
+            found[row] = first[folders]
+        elif folders:
+            first[folders] = row
     return found
 
 
-def _content(loaded: LoadedRecipe) -> str:
-    """What makes two runs the same; seeds, expected values and the description do not."""
-    ignored = ("seeds", "expect", "about")
-    plain = {key: value for key, value in loaded.recipe.plain().items() if key not in ignored}
-    return json.dumps({**plain, "name": loaded.name}, sort_keys=True)
-
-
-@dataclass(frozen=True)
-class ReadRecipe:
-    """A recipe file before any override."""
-
-    path: Path
-    data: dict[str, Any]
-    marks: Marks
-    recipe: Recipe
-
-
-class _Cells:
-    """Loads the cells of one table, and collects their problems."""
+class _PaperCells(CellLoader):
+    """Loads the runs of a table, each with the overrides of its row and its base."""
 
     def __init__(self, table: PaperTable, marks: Marks, base: StandIn | None, selection: Selection):
+        super().__init__(marks)
         self.table = table
         self.marks = marks
         self.base = base
         self.selection = selection
-        self.known = frozenset(names())
-        self.files: dict[str, ReadRecipe] = {}
-        self.problems: dict[str, None] = {}
+        self.originals: dict[str, Recipe] = {}
+        """The recipes without overrides."""
 
-    def load(
-        self, rows: Iterable[str], runs: Sequence[str]
-    ) -> tuple[dict[CellKey, Cell], dict[CellKey, str]]:
-        """The cells, and why others do not exist. RecipeError: it lists every problem."""
-        cells: dict[CellKey, Cell] = {}
-        absent: dict[CellKey, str] = {}
-        for row in rows:
-            for run in runs:
-                recipe = self._recipe_name(row, run)
-                if recipe not in self.known:
-                    absent[row, run] = f"no recipe {recipe}"
-                    continue
-                try:
-                    cells[row, run] = self._cell(row, run, recipe)
-                except RecipeError as error:
-                    self.problems.update(dict.fromkeys(problems_of(error)))
-        if self.problems:
-            raise RecipeError(listing(mark_of((), self.marks).file, list(self.problems)))
-        return cells, absent
-
-    def _recipe_name(self, row: str, run: str) -> str:
+    def recipe_name(self, row: str, run: str) -> str:
         folder = self.base.folder if self.base else self.table.rows[row].folder
         return "/".join(filter(None, [folder, self.table.runs[run].recipe]))
 
-    def _cell(self, row: str, run: str, recipe: str) -> Cell:
-        given = self._overrides(row, run, recipe)
+    def cell(self, key: CellKey, recipe: str) -> Cell | None:
+        row, run = key
+        if recipe not in self.originals:
+            self.originals[recipe] = self.build(recipe).recipe
+        given = self._overrides(row, run, self.originals[recipe])
         given += [(text, COMMAND_LINE) for text in self.selection.overrides]
-        loaded = self._build(recipe, given)
-        if self.selection.limit:
-            # the splits are known only after all other overrides
-            limits = _limits(loaded.recipe, self.selection.limit)
-            given += [(text, COMMAND_LINE) for text in limits]
-            loaded = self._build(recipe, given)
         label = f"{self.table.rows[row].name}, {run}"
-        texts = tuple(text for text, _ in given)
-        return Cell(label, recipe, texts, loaded, {"row": row, "run": run})
+        mark = mark_of(("runs", run), self.marks)
+        candidate = Candidate(label, recipe, given, {"row": row, "run": run}, mark)
+        found = self.load(candidate)
+        if found is None or self.selection.limit is None:
+            return found
+        # the splits are known only after all other overrides
+        limits = _limits(found.loaded.recipe, self.selection.limit)
+        given += [(text, COMMAND_LINE) for text in limits]
+        return self.load(candidate)
 
-    def _build(self, recipe: str, given: Sequence[MarkedOverride]) -> LoadedRecipe:
-        file = self._file(recipe)
-        texts = [text for text, _ in given]
-        marks = [mark for _, mark in given]
-        return assemble(file.path, deepcopy(file.data), dict(file.marks), texts, marks)
-
-    def _file(self, recipe: str) -> ReadRecipe:
-        """The file is read once: a table has a hundred cells of ten recipes."""
-        if recipe not in self.files:
-            path = find(recipe)
-            data, marks = read_extended(path)
-            self.files[recipe] = ReadRecipe(path, data, marks, validate(deepcopy(data), marks))
-        return self.files[recipe]
-
-    def _overrides(self, row: str, run: str, recipe: str) -> list[MarkedOverride]:
+    def _overrides(self, row: str, run: str, recipe: Recipe) -> list[MarkedOverride]:
         """Those of the method, the run, the row, the base, and the seeds, in this order."""
         of_row = self.table.rows[row]
         at = ("rows", row)
-        original = self._file(recipe).recipe
         mark = mark_of((*at, "method"), self.marks)
-        given = [(text, mark) for text in method_overrides(of_row.method, original)]
+        given = [(text, mark) for text in method_overrides(of_row.method, recipe)]
         given += marked(self.table.runs[run].set, ("runs", run, "set"), self.marks)
         own = marked(of_row.set, (*at, "set"), self.marks)
         own += marked(of_row.sets.get(run, ()), (*at, "sets", run), self.marks)
+        count = self.selection.seeds
         if self.base is None:
             given += own
+            count = count or self.table.seeds
         else:
+            # a learning rate that was tuned for the paper's base says nothing about another one
             given += [(text, mark) for text, mark in own if text.startswith("method.")]
-            given += self._base_overrides(row)
-        return given + self._seeds(original)
-
-    def _base_overrides(self, row: str) -> list[MarkedOverride]:
-        assert self.base is not None
-        method = self.table.rows[row].method_name
-        texts = (*self.base.methods.get(method, ()), *self.base.rows.get(row, ()))
-        return [(text, Mark(f"base {self.base.folder}")) for text in texts]
-
-    def _seeds(self, recipe: Recipe) -> list[MarkedOverride]:
-        count = self.selection.seeds
-        if count is None and self.base is None:
-            count = self.table.seeds
-        if count is None:
-            return []
-        enough = len(recipe.seeds) >= count
-        seeds = recipe.seeds[:count] if enough else range(count)
-        return [(f"seeds={list(seeds)}", COMMAND_LINE)]
+            texts = self.base.methods.get(of_row.method_name, ()) + self.base.rows.get(row, ())
+            given += [(text, Mark(f"base {self.base.folder}")) for text in texts]
+        if count is not None:
+            # the recipe's own seeds first, because runs with them may exist
+            enough = len(recipe.seeds) >= count
+            seeds = recipe.seeds[:count] if enough else range(count)
+            given.append((f"seeds={list(seeds)}", COMMAND_LINE))
+        return given
 
 
 def method_overrides(method: str | Mapping[str, Any], recipe: Recipe) -> list[str]:
@@ -273,6 +207,7 @@ def method_overrides(method: str | Mapping[str, Any], recipe: Recipe) -> list[st
     """
     values = {"name": method} if isinstance(method, str) else dict(method)
     if values.get("name") != recipe.method.name:
+        # the recipe expects the scores of its own method
         return [as_override("method", values), "expect={}"]
     return [as_override(f"method.{key}", value) for key, value in values.items() if key != "name"]
 

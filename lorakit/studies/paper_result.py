@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from lorakit.config import Config
 from lorakit.report.table import NOTHING, Table
+from lorakit.runs.result import Row
 
 FOOTNOTES = {"*": "numbers of earlier work", "†": "the setup of Houlsby et al."}
 LEAST_DIGITS = 2
 """Decimals of our numbers, where the paper prints fewer."""
-ROUNDING = 1e-9
-"""88.5 is 89.2 - 0.7, but not in binary fractions."""
 
 
 class PaperEntry(Config):
@@ -38,7 +36,7 @@ class PaperEntry(Config):
     inside: bool | None = None
     """Whether the difference is at most the printed spread; null where none was printed or nothing
     is compared."""
-    state: str
+    state: str = "not measured"
     """done, running, failed, stopped or waiting, as in a study; `taken`: from a file of results;
     `no recipe` on this base; `not measured`."""
     sources: tuple[str, ...] = Field(default=(), strict=False)
@@ -83,50 +81,29 @@ class PaperResult(Config):
         return {state: states.count(state) for state in dict.fromkeys(states)}
 
 
-@dataclass(frozen=True)
-class PrintedNumber:
-    """A number of the paper, and how ours is compared with it."""
-
-    value: float | None
-    spread: float | None
-    statistic: str
-    compared: bool
-
-    def without_ours(self, state: str, **more: Any) -> PaperEntry:
-        return PaperEntry(printed=self.value, printed_spread=self.spread, state=state, **more)
-
-    def with_ours(
-        self, values: Sequence[float], wanted: int, state: str, sources: Sequence[str] = ()
-    ) -> PaperEntry:
-        """The entry for the values that exist, one per seed. wanted: the number of seeds."""
-        entry = self.without_ours(state, wanted=wanted, sources=tuple(sources))
-        if not values:
-            return entry
-        center = statistics.median if self.statistic == "median" else statistics.fmean
-        ours = center(values)
-        found: dict[str, Any] = {"ours": ours, "seeds": len(values)}
-        if len(values) > 1:
-            found["std"] = statistics.stdev(values)
-        if self.compared and self.value is not None:
-            found["difference"] = ours - self.value
-            if self.spread is not None:
-                found["inside"] = abs(ours - self.value) <= self.spread + ROUNDING
-        return entry.model_copy(update=found)
-
-
-def average(
-    printed: PrintedNumber, entries: Mapping[str, PaperEntry], over: Sequence[str]
+def with_ours(
+    entry: PaperEntry, ours: float, comparable: bool, **more: float | tuple[str, ...] | None
 ) -> PaperEntry:
-    """The mean of these entries of the row, once all of them have a number of ours."""
-    if not all(column in entries for column in over):
-        return printed.without_ours("not all columns")
-    parts = [entries[column] for column in over]
-    values = [part.ours for part in parts if part.ours is not None]
+    """The entry with our number, with the difference where it is comparable, and other values."""
+    found = entry.model_copy(update={"ours": ours, **more})
+    if not comparable:
+        return found
+    row = Row("", "", (ours,), None, entry.printed, entry.printed_spread)
+    return found.model_copy(update={"difference": row.difference, "inside": row.inside})
+
+
+def average(entry: PaperEntry, parts: Sequence[PaperEntry | None], comparable: bool) -> PaperEntry:
+    """The entry of an average: of the parts, once all of them have a number of ours."""
+    chosen = [part for part in parts if part is not None]
+    values = [part.ours for part in chosen if part.ours is not None]
+    # an average of some of the columns could be taken for the paper's
     if len(values) < len(parts) or not values:
-        return printed.without_ours("waiting")
-    entry = printed.with_ours([statistics.fmean(values)], 1, "done")
-    seeds = min(part.seeds for part in parts)
-    return entry.model_copy(update={"seeds": seeds, "wanted": max(part.wanted for part in parts)})
+        state = "waiting" if len(chosen) == len(parts) else "not all columns"
+        return entry.model_copy(update={"state": state})
+    found = entry.model_copy(update={"state": "done"})
+    seeds = min(part.seeds for part in chosen)
+    wanted = max(part.wanted for part in chosen)
+    return with_ours(found, statistics.fmean(values), comparable, seeds=seeds, wanted=wanted)
 
 
 def comparison_table(result: PaperResult) -> Table:
@@ -139,28 +116,28 @@ def comparison_table(result: PaperResult) -> Table:
 
 def _rows(result: PaperResult, line: PaperLine, digits: Mapping[str, int]) -> list[tuple[str, ...]]:
     label = line.label + line.marks
-    entries = line.entries.items()
-    own_digits = {column: max(LEAST_DIGITS, n) for column, n in digits.items()}
-    printed = [_number(e.printed, e.printed_spread, digits[c]) for c, e in entries]
-    ours = [_ours(e, own_digits[c]) for c, e in entries]
+    printed = []
+    ours = []
+    differences = []
+    for column, entry in line.entries.items():
+        printed.append(_number(entry.printed, entry.printed_spread, digits[column]))
+        # a printed 90 does not make ours 90 as well
+        own_digits = max(LEAST_DIGITS, digits[column])
+        ours.append(_ours(entry, own_digits))
+        differences.append(_difference(entry, own_digits))
+    whose = ["ours"]
+    if result.another_base:
+        whose.append("another base")
+    if result.limit:
+        whose.append("a slice")
     parameters = " / ".join(f"{n:,}" for n in line.trainable) or "missing"
     rows = [
         (label, "paper", line.params or "not printed", *printed),
-        (label, _whose(result), parameters, *ours),
+        (label, ", ".join(whose), parameters, *ours),
     ]
     if result.comparable:
-        differences = [_difference(e, own_digits[c]) for c, e in entries]
         rows.append((label, "difference", NOTHING, *differences))
     return rows
-
-
-def _whose(result: PaperResult) -> str:
-    words = ["ours"]
-    if result.another_base:
-        words.append("another base")
-    if result.limit:
-        words.append("a slice")
-    return ", ".join(words)
 
 
 def _caption(result: PaperResult) -> str:

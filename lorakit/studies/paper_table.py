@@ -7,20 +7,19 @@ A base is a folder of recipes with the same names, so another one can replace th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, model_validator
 
 from lorakit.config import Config
 from lorakit.errors import RecipeError, did_you_mean
-from lorakit.recipe.load import TABLES, listing, shipped
-from lorakit.recipe.problems import describe, mark_of
+from lorakit.recipe.load import TABLES, shipped
 from lorakit.recipe.schema import Published
-from lorakit.recipe.source import Marks, read_yaml
-from lorakit.studies.schema import Overrides
+from lorakit.recipe.source import Marks
+from lorakit.studies.schema import Overrides, load_checked
 
 BASES = "bases"
 _PRINTED = re.compile(r"(\d*\.?\d+)\s*±\s*(\d*\.?\d+)")
@@ -30,6 +29,7 @@ def _printed(value: Any) -> Any:
     """`87.5±.3` as the paper prints it; a number alone has no spread."""
     if isinstance(value, str) and (found := _PRINTED.fullmatch(value)):
         return {"value": float(found[1]), "spread": float(found[2])}
+    # pydantic reports a text that is not a number with a spread
     if value is None or isinstance(value, (dict, str)):
         return value
     return {"value": value}
@@ -128,6 +128,24 @@ class PaperTable(Config):
         """The name of the run whose score the column shows."""
         return self.columns[column].run or column
 
+    @model_validator(mode="after")
+    def _parts_fit(self) -> PaperTable:
+        for key, column in self.columns.items():
+            if column.metric:
+                self._refuse_unknown_run(f"columns.{key}", self.run_of(key))
+        for key, row in self.rows.items():
+            if len(row.values) != len(self.columns):
+                raise ValueError(
+                    f"rows.{key} has {len(row.values)} values for {len(self.columns)} columns"
+                )
+            for run in row.sets:
+                self._refuse_unknown_run(f"rows.{key}.sets", run)
+        return self
+
+    def _refuse_unknown_run(self, where: str, run: str) -> None:
+        if run not in self.runs:
+            raise ValueError(f"{where} has no run {run!r}{did_you_mean(run, self.runs)}")
+
 
 class StandIn(Config):
     """A base that replaces the paper's: a folder with recipes of the same names."""
@@ -143,6 +161,7 @@ class StandIn(Config):
 def table_names() -> list[str]:
     """The names of all tables, in the paper's order."""
     files = (shipped("recipes") / TABLES).glob("*.yaml")
+    # table2 is before table13
     return sorted((file.stem for file in files), key=lambda name: (len(name), name))
 
 
@@ -153,65 +172,28 @@ def base_names() -> list[str]:
 
 def table_file(name: str) -> Path:
     """The file of a table. RecipeError: there is none; it suggests the nearest name."""
-    return _file(name, "table", table_names(), shipped("recipes") / TABLES)
+    checked_names("table", [name], table_names())
+    return shipped("recipes") / TABLES / f"{name}.yaml"
 
 
 @cache
 def load_paper_table(name: str) -> tuple[PaperTable, Marks]:
     """The table of that name, and the places of its values in its file."""
-    data, marks = read_yaml(table_file(name))
-    sections: dict[str, type[BaseModel]] = {"": PaperTable}
-    for key, part in (("runs", PaperRun), ("columns", PaperColumn), ("rows", PaperRow)):
-        sections |= {f"{key}.{entry}": part for entry in data.get(key) or ()}
-    try:
-        table = PaperTable.model_validate(data)
-    except ValidationError as error:
-        raise _invalid(marks, describe(error, marks, sections)) from None
-    problems = list(_cross_problems(table, marks))
-    if problems:
-        raise _invalid(marks, problems)
-    return table, marks
+    parts = {"runs.*": PaperRun, "columns.*": PaperColumn, "rows.*": PaperRow}
+    return load_checked(table_file(name), PaperTable, parts)
 
 
 def load_base(name: str) -> StandIn:
-    """The base of that name. RecipeError: there is none."""
-    data, marks = read_yaml(_file(name, "base", base_names(), shipped("recipes") / TABLES / BASES))
-    try:
-        return StandIn.model_validate(data)
-    except ValidationError as error:
-        raise _invalid(marks, describe(error, marks, {"": StandIn})) from None
+    """The base of that name. RecipeError: there is none; it suggests the nearest name."""
+    checked_names("base", [name], base_names())
+    path = shipped("recipes") / TABLES / BASES / f"{name}.yaml"
+    return load_checked(path, StandIn, {})[0]
 
 
-def unknown_name(what: str, name: str, known: Iterable[str]) -> RecipeError:
-    """The error for a name that does not exist, with the nearest name and all names."""
-    names = list(known)
-    return RecipeError(
-        f"no {what} {name!r}{did_you_mean(name, names)} (there are: {', '.join(names)})"
-    )
-
-
-def _file(name: str, what: str, known: Sequence[str], folder: Path) -> Path:
-    if name not in known:
-        raise unknown_name(what, name, known)
-    return folder / f"{name}.yaml"
-
-
-def _invalid(marks: Marks, problems: Sequence[str]) -> RecipeError:
-    return RecipeError(listing(mark_of((), marks).file, list(problems)))
-
-
-def _cross_problems(table: PaperTable, marks: Marks) -> Iterable[str]:
-    """Where parts of a table do not fit each other."""
-    for key, column in table.columns.items():
-        run = table.run_of(key)
-        if column.metric and run not in table.runs:
-            mark = mark_of(("columns", key), marks)
-            yield f"{mark}: columns.{key}: no run {run!r}{did_you_mean(run, table.runs)}"
-    columns = len(table.columns)
-    for key, row in table.rows.items():
-        mark = mark_of(("rows", key), marks)
-        if len(row.values) != columns:
-            yield f"{mark}: rows.{key}: {len(row.values)} values for {columns} columns"
-        for run in row.sets:
-            if run not in table.runs:
-                yield f"{mark}: rows.{key}.sets: no run {run!r}{did_you_mean(run, table.runs)}"
+def checked_names(what: str, wanted: Sequence[str], known: Collection[str]) -> Sequence[str]:
+    """The wanted names. RecipeError: one does not exist; with the nearest name and all names."""
+    for name in wanted:
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise RecipeError(f"no {what} {name!r}{near} (there are: {', '.join(known)})")
+    return wanted

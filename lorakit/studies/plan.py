@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
 from lorakit.errors import RecipeError, did_you_mean
-from lorakit.recipe.load import COMMAND_LINE, STUDIES, LoadedRecipe, build, find, listing, shipped
+from lorakit.recipe.load import (
+    COMMAND_LINE,
+    STUDIES,
+    LoadedRecipe,
+    assemble,
+    find,
+    listing,
+    read_extended,
+    shipped,
+)
 from lorakit.recipe.naming import checked_name
-from lorakit.recipe.problems import describe, mark_of
-from lorakit.recipe.source import Mark, Marks, read_yaml
-from lorakit.studies.schema import Slurm, Study, Where, as_text, keys_of
+from lorakit.recipe.problems import mark_of
+from lorakit.recipe.source import Mark, Marks
+from lorakit.runs.folder import folder_of
+from lorakit.studies.schema import Slurm, Study, Where, as_label, as_override, keys_of, load_checked
 
 MOST_CELLS = 1000
 MarkedOverride = tuple[str, Mark]
@@ -39,6 +48,10 @@ class Cell:
     def seeds(self) -> tuple[int, ...]:
         return self.loaded.recipe.seeds
 
+    def folder(self, runs: Path) -> Path:
+        """Its run folder, whether it exists or not."""
+        return folder_of(self.loaded, runs)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -58,10 +71,57 @@ class Candidate:
 
     label: str
     recipe: str
+    overrides: list[MarkedOverride]
+    point: dict[str, Any]
     mark: Mark
     """Where the recipe is named."""
-    point: dict[str, Any]
-    overrides: list[MarkedOverride]
+
+
+class CellLoader:
+    """Loads the runs of a file. Each recipe is read once, and all problems are collected."""
+
+    def __init__(self, marks: Marks):
+        self.file = mark_of((), marks).file
+        self.recipes: dict[str, tuple[Path, dict[str, Any], Marks]] = {}
+        # in order and each once: a wrong key is wrong in every run
+        self.problems: dict[str, None] = {}
+
+    def build(self, recipe: str, given: Sequence[MarkedOverride] = ()) -> LoadedRecipe:
+        """The recipe with these overrides. RecipeError: it lists every problem."""
+        if recipe not in self.recipes:
+            path = find(recipe)
+            self.recipes[recipe] = (path, *read_extended(path))
+        path, data, marks = self.recipes[recipe]
+        # `assemble` changes the data and the marks
+        texts = [text for text, _ in given]
+        return assemble(path, deepcopy(data), dict(marks), texts, [mark for _, mark in given])
+
+    def load(self, found: Candidate) -> Cell | None:
+        """The run; None where it has problems, which are noted."""
+        try:
+            # a missing recipe is reported where it is named, other problems where they are written
+            if found.recipe not in self.recipes:
+                find(found.recipe)
+        except RecipeError as error:
+            self.note(f"{found.mark}: {error}")
+            return None
+        try:
+            loaded = self.build(found.recipe, found.overrides)
+        except RecipeError as error:
+            lines = str(error).splitlines()
+            # several problems are listed under a first line
+            self.note(*[line.strip() for line in lines[1:] or lines])
+            return None
+        texts = tuple(text for text, _ in found.overrides)
+        return Cell(found.label, found.recipe, texts, loaded, found.point)
+
+    def note(self, *problems: str) -> None:
+        self.problems.update(dict.fromkeys(problems))
+
+    def refuse_problems(self) -> None:
+        """RecipeError: it lists every problem that was noted."""
+        if self.problems:
+            raise RecipeError(listing(self.file, list(self.problems)))
 
 
 def load_study(name_or_path: str, overrides: Sequence[str] = ()) -> Plan:
@@ -73,15 +133,36 @@ def load_study(name_or_path: str, overrides: Sequence[str] = ()) -> Plan:
     """
     path = find_study(name_or_path)
     name = checked_name(path.stem, path)
-    data, marks = read_yaml(path)
-    study = _validate(data, marks)
+    study, marks = load_checked(path, Study, {"where.*": Where, "slurm": Slurm})
     count = len(study.recipes) * max(1, len(study.cells)) * prod(map(len, study.grid.values()))
+    # a typing error in a grid should not load recipes for minutes
     if count > MOST_CELLS:
         raise RecipeError(
             f"{mark_of(('grid',), marks)}: {count:,} runs are more than {MOST_CELLS:,}; "
             "remove values or an axis"
         )
-    return Plan(name, path, study, _Cells(study, path, marks).load(overrides), _axes(study))
+    loader = CellLoader(marks)
+    candidates = list(_candidates(study, path, marks, overrides))
+    loaded = [loader.load(candidate) for candidate in candidates]
+    cells = tuple(cell for cell in loaded if cell is not None)
+    _note_twins(cells, loader)
+    for i, where in enumerate(study.where):
+        if not any(_holds(where, candidate.point) for candidate in candidates):
+            mark = mark_of(("where", str(i)), marks)
+            loader.note(f"{mark}: where: no run is at {json.dumps(where.at)}")
+    loader.refuse_problems()
+    return Plan(name, path, study, cells, _axes(study))
+
+
+def _note_twins(cells: Sequence[Cell], loader: CellLoader) -> None:
+    """Two cells with one run folder would train into it at the same time."""
+    labels: dict[Path, str] = {}
+    for cell in cells:
+        folder = cell.folder(Path())
+        if folder in labels:
+            same = f"{cell.label!r} and {labels[folder]!r} are the same run"
+            loader.note(f"{loader.file}: {same}; remove one")
+        labels[folder] = cell.label
 
 
 def study_names() -> list[str]:
@@ -94,6 +175,7 @@ def find_study(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
+    # the forms in which a shipped study is shown: its name, and its path in the project
     name = name_or_path.removeprefix("recipes/").removeprefix(f"{STUDIES}/").removesuffix(".yaml")
     known = study_names()
     if name in known:
@@ -104,93 +186,13 @@ def find_study(name_or_path: str) -> Path:
     )
 
 
-def _validate(data: Mapping[str, Any], marks: Marks) -> Study:
-    try:
-        return Study.model_validate(data)
-    except ValidationError as error:
-        parts = {f"where.{i}": Where for i in range(len(data.get("where") or ()))}
-        sections: dict[str, type[BaseModel]] = {"": Study, **parts}
-        sections["slurm"] = Slurm
-        problems = describe(error, marks, sections)
-    raise RecipeError(listing(mark_of((), marks).file, problems))
-
-
-class _Cells:
-    """Loads the runs of one study, and collects their problems."""
-
-    def __init__(self, study: Study, path: Path, marks: Marks):
-        self.study = study
-        self.path = path
-        self.marks = marks
-        # in order and each once: a wrong key is wrong in every run
-        self.problems: dict[str, None] = {}
-        self.labels: dict[str, str] = {}
-        """The content of a recipe -> the run that has it."""
-        self.used: set[int] = set()
-        """The places of those of `where` that hold for a run."""
-
-    def load(self, overrides: Sequence[str]) -> tuple[Cell, ...]:
-        """All cells. RecipeError: it lists every problem."""
-        found = [self._cell(candidate, overrides) for candidate in _points(self.study, self.marks)]
-        for i, where in enumerate(self.study.where):
-            if i not in self.used:
-                mark = mark_of(("where", str(i)), self.marks)
-                self._add(f"{mark}: where: no run is at {json.dumps(where.at)}")
-        if self.problems:
-            raise RecipeError(listing(mark_of((), self.marks).file, list(self.problems)))
-        return tuple(cell for cell in found if cell is not None)
-
-    def _cell(self, candidate: Candidate, more: Sequence[str]) -> Cell | None:
-        """None where the run has a problem."""
-        given = [*candidate.overrides, *self._where(candidate.point)]
-        given += [(text, COMMAND_LINE) for text in more]
-        overrides = tuple(text for text, _ in given)
-        recipe = _file_next_to(candidate.recipe, self.path)
-        try:
-            found = find(recipe)
-        except RecipeError as error:
-            self._add(f"{candidate.mark}: recipes: {error}")
-            return None
-        try:
-            loaded = build(found, overrides, [mark for _, mark in given])
-        except RecipeError as error:
-            self._add(*problems_of(error))
-            return None
-        self._refuse_twin(candidate, loaded)
-        return Cell(candidate.label, recipe, overrides, loaded, candidate.point)
-
-    def _where(self, point: Mapping[str, Any]) -> list[MarkedOverride]:
-        found: list[MarkedOverride] = []
-        for i, where in enumerate(self.study.where):
-            if all(key in point and point[key] == value for key, value in where.at.items()):
-                found += marked(where.set, ("where", str(i), "set"), self.marks)
-                self.used.add(i)
-        return found
-
-    def _refuse_twin(self, candidate: Candidate, loaded: LoadedRecipe) -> None:
-        content = {**loaded.recipe.plain(), "seeds": 0, "name": loaded.name}
-        known = json.dumps(content, sort_keys=True)
-        if known in self.labels:
-            labels = f"{candidate.label!r} and {self.labels[known]!r}"
-            self._add(f"{candidate.mark.file}: {labels} are the same run; remove one")
-        self.labels[known] = candidate.label
-
-    def _add(self, *problems: str) -> None:
-        self.problems.update(dict.fromkeys(problems))
-
-
-def problems_of(error: RecipeError) -> list[str]:
-    """The problems that the error lists under its first line, or its only one."""
-    lines = str(error).splitlines()
-    return [line.strip() for line in (lines[1:] or lines)]
-
-
-def _points(study: Study, marks: Marks) -> Iterator[Candidate]:
+def _candidates(study: Study, path: Path, marks: Marks, more: Sequence[str]) -> Iterator[Candidate]:
     common = marked(study.set, ("set",), marks)
     if study.seeds is not None:
         common.append((f"seeds={list(study.seeds)}", mark_of(("seeds",), marks)))
     cells = {name: marked(texts, ("cells", name), marks) for name, texts in study.cells.items()}
-    names = short_names(_grid_keys(study))
+    lines = {line: keys_of(line) for line in study.grid}
+    names = _names(study)
     combinations = product(enumerate(study.recipes), cells or [None], product(*study.grid.values()))
     for (i, recipe), cell, values in combinations:
         point: dict[str, Any] = {}
@@ -201,35 +203,36 @@ def _points(study: Study, marks: Marks) -> Iterator[Candidate]:
             point["cell"] = cell
             overrides += cells[cell]
         label = [str(value) for value in point.values()]
-        for line, key, value in _settings(study, values):
-            point[names[key]] = value
-            overrides.append((f"{key}={as_text(value)}", mark_of(("grid", line), marks)))
-            label.append(f"{names[key]}={_short(value)}")
+        for (line, keys), parts in zip(lines.items(), values, strict=True):
+            for key, value in zip(keys, parts, strict=True):
+                point[names[key]] = value
+                overrides.append((as_override(key, value), mark_of(("grid", line), marks)))
+                label.append(f"{names[key]}={as_label(value)}")
+        for place, where in enumerate(study.where):
+            if _holds(where, point):
+                overrides += marked(where.set, ("where", str(place), "set"), marks)
+        overrides += [(text, COMMAND_LINE) for text in more]
         mark = mark_of(("recipes", str(i)), marks)
-        yield Candidate(", ".join(label) or recipe, recipe, mark, point, overrides)
+        file = _file_next_to(recipe, path)
+        yield Candidate(", ".join(label) or recipe, file, overrides, point, mark)
 
 
-def _settings(study: Study, values: Sequence[Any]) -> Iterator[tuple[str, str, Any]]:
-    """(line of the grid, key, value) of one combination."""
-    for line, value in zip(study.grid, values, strict=True):
-        keys = keys_of(line)
-        # a line with one key has plain values
-        parts = [value] if len(keys) == 1 else value
-        for key, part in zip(keys, parts, strict=True):
-            yield line, key, part
+def _holds(where: Where, point: Mapping[str, Any]) -> bool:
+    return all(key in point and point[key] == value for key, value in where.at.items())
 
 
-def _grid_keys(study: Study) -> list[str]:
-    return [key for line in study.grid for key in keys_of(line)]
+def _names(study: Study) -> dict[str, str]:
+    return short_names([key for line in study.grid for key in keys_of(line)])
 
 
 def _axes(study: Study) -> tuple[str, ...]:
-    names = short_names(_grid_keys(study))
+    names = _names(study)
     axes = []
     if len(study.recipes) > 1:
         axes.append("recipe")
     if len(study.cells) > 1:
         axes.append("cell")
+    # an axis with one value does not tell runs apart
     axes += [names[keys_of(line)[0]] for line, values in study.grid.items() if len(values) > 1]
     return tuple(axes)
 
@@ -242,12 +245,6 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
     ends = [key.rpartition(".")[2] for key in keys]
     ambiguous = {end for end in ends if ends.count(end) > 1} | {"recipe", "cell"}
     return {key: key if end in ambiguous else end for key, end in zip(keys, ends, strict=True)}
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list) and value:
-        return "+".join(map(str, value))
-    return as_text(value)
 
 
 def marked(texts: Sequence[str], path: tuple[str, ...], marks: Marks) -> list[MarkedOverride]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from lorakit.report.picture import COLORS, Picture, figure_of, picture_of
 from lorakit.studies.result import CellResult, StudyResult
-from lorakit.studies.tables import as_label, metric_name
+from lorakit.studies.schema import as_label
+from lorakit.studies.tables import metric_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,15 +27,16 @@ def plot(study: StudyResult) -> Picture | None:
     scored = [cell for cell in study.cells if cell.values(*cell.metric)]
     if len(study.axes) not in (1, 2) or not scored:
         return None
+    # the sort is stable: of two numeric axes, the first of the study is x
     x, *rest = sorted(study.axes, key=lambda axis: not _is_numeric(_values(study, axis)))
     values = _values(study, x)
-    ticks = list(dict.fromkeys(as_label(value) for value in values))
     numeric = _is_numeric(values)
+    ticks = values if numeric else list(dict.fromkeys(map(as_label, values)))
     figure, axes = figure_of(x, metric_name(study), width=4.8, height=3.0)
     for i, group in enumerate(_groups(scored, rest)):
-        places = [
-            cell.point[x] if numeric else ticks.index(as_label(cell.point[x])) for cell in group
-        ]
+        places = [cell.point[x] for cell in group]
+        if not numeric:
+            places = [ticks.index(as_label(place)) for place in places]
         label = f"{rest[0]} {as_label(group[0].point[rest[0]])}" if rest else None
         axes.errorbar(
             *_points(group, places),
@@ -82,8 +84,10 @@ def _scale(axes: Axes, numbers: Sequence[float]) -> None:
     places = sorted(set(numbers))
     if len(places) <= MOST_TICKS:
         axes.set_xticks(places, [as_label(place) for place in places])
+        # a logarithmic axis would have minor labels between these
         axes.set_xticks([], minor=True)
 
 
 def _is_numeric(values: Sequence[Any]) -> bool:
+    # true and false are categories, although Python counts them as integers
     return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)

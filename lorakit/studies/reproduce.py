@@ -5,24 +5,25 @@ It runs as a study. A run that starts from another's adapter waits for that run.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lorakit.errors import DataError, LorakitError, RecipeError
+from lorakit.errors import LorakitError, RecipeError
 from lorakit.recipe.load import build, compose
 from lorakit.recipe.schema import Recipe
-from lorakit.runs.folder import folder_of, make_folder
+from lorakit.runs.folder import make_folder
 from lorakit.runs.identity import what_matters
 from lorakit.runs.result import Result, SeedResult
 from lorakit.runs.seeds import find_adapter
 from lorakit.studies.paper_plan import CellKey, Reproduction
-from lorakit.studies.paper_result import PaperEntry, PaperLine, PaperResult, PrintedNumber, average
+from lorakit.studies.paper_result import PaperEntry, PaperLine, PaperResult, average, with_ours
 from lorakit.studies.paper_table import PaperColumn
 from lorakit.studies.plan import Cell, Plan
 from lorakit.studies.result import StudyResult
@@ -40,12 +41,32 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class RecordedSeeds:
-    """The seeds of a cell in files of results."""
+class CellSeeds:
+    """The seeds of a cell that exist: those of its run folder, and those in files of results."""
 
-    seeds: dict[int, SeedResult] = field(default_factory=dict)
+    cell: Cell
+    run: Path
+    here: Mapping[int, SeedResult]
+    trainable: int | None
+    taken: dict[int, SeedResult] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
-    trainable: int | None = None
+
+    def found(self) -> list[SeedResult]:
+        """Those of the run folder are preferred."""
+        seeds = {**self.taken, **self.here}
+        return [seeds[seed] for seed in self.cell.seeds if seed in seeds]
+
+    def scores(self, column: PaperColumn) -> list[float]:
+        """The finite scores of the column, in the paper's unit."""
+        split, _, metric = (column.metric or "").rpartition("/")
+        values = [seed.scores.get(split, {}).get(metric, math.nan) for seed in self.found()]
+        return [value * column.scale for value in values if math.isfinite(value)]
+
+    def sources(self) -> tuple[str, ...]:
+        """The run folder and the files that seeds are from."""
+        own = [str(self.run)] if self.here else []
+        others = self.files if self.taken.keys() - self.here.keys() else []
+        return (*own, *others)
 
 
 def run_missing(
@@ -55,18 +76,20 @@ def run_missing(
 
     KeyboardInterrupt: the runs were stopped; they resume when this is called again.
     """
-    left = missing(rep, runs, recorded(rep, results))
+    left = missing(rep, gather(rep, runs, results))
+    # a run that failed is not started again in the same call
     tried: set[Path] = set()
     try:
         while todo := _startable(left, runs, tried):
-            tried |= {folder_of(cell.loaded, runs) for cell in todo}
-            run_study(replace(left, cells=tuple(todo)), runs, launcher, jobs, watch)
+            tried |= todo.keys()
+            run_study(replace(left, cells=tuple(todo.values())), runs, launcher, jobs, watch)
     finally:
+        # `run_study` has written only the runs of its own call
         if left.cells:
             make_folder(study_folder(left, runs))
             write_study(study_folder(left, runs), look(left, runs))
     for cell in left.cells:
-        if folder_of(cell.loaded, runs) not in tried:
+        if cell.folder(runs) not in tried:
             start = cell.loaded.recipe.start_from
             log.warning("%s waits: it starts from %s, which is not trained yet", cell.label, start)
 
@@ -76,10 +99,10 @@ def progress_of(rep: Reproduction, runs: Path, results: Path) -> tuple[StudyResu
 
     Nothing is started or written.
     """
-    from_files = recorded(rep, results)
-    study = look(missing(rep, runs, from_files), runs)
+    gathered = gather(rep, runs, results)
+    study = look(missing(rep, gathered), runs)
     states = {(cell.point["row"], cell.point["run"]): cell.state for cell in study.cells}
-    lines = _Lines(rep, runs, from_files, states)
+    lines = _Lines(rep, gathered, states)
     result = PaperResult(
         table=rep.name,
         about=rep.table.about,
@@ -104,15 +127,14 @@ def _notes(rep: Reproduction) -> list[str]:
     return notes
 
 
-def _startable(plan: Plan, runs: Path, tried: set[Path]) -> list[Cell]:
+def _startable(plan: Plan, runs: Path, tried: set[Path]) -> dict[Path, Cell]:
     """The cells that can start and were not tried; one for each folder, which rows may share."""
-    cells = {folder_of(cell.loaded, runs): cell for cell in plan.cells if can_start(cell, runs)}
-    return [cell for folder, cell in cells.items() if folder not in tried]
+    cells = {cell.folder(runs): cell for cell in plan.cells if _can_start(cell.loaded.recipe, runs)}
+    return {folder: cell for folder, cell in cells.items() if folder not in tried}
 
 
-def can_start(cell: Cell, runs: Path) -> bool:
-    """Whether the adapter that the cell starts from exists."""
-    recipe = cell.loaded.recipe
+def _can_start(recipe: Recipe, runs: Path) -> bool:
+    """Whether the adapter that the recipe starts from exists."""
     if not recipe.start_from:
         return True
     try:
@@ -121,14 +143,15 @@ def can_start(cell: Cell, runs: Path) -> bool:
         return False
 
 
-def missing(rep: Reproduction, runs: Path, taken: Mapping[CellKey, RecordedSeeds]) -> Plan:
+def missing(rep: Reproduction, gathered: Mapping[CellKey, CellSeeds]) -> Plan:
     """The cells that are not complete, each with the seeds that the results do not hold."""
     cells = []
     for key, cell in rep.cells.items():
-        left = [seed for seed in cell.seeds if seed not in taken[key].seeds]
+        left = [seed for seed in cell.seeds if seed not in gathered[key].taken]
         if left == list(cell.seeds):
             cells.append(cell)
-        elif left and len(finished_seeds(cell, runs)) < len(cell.seeds):
+        # a run folder that holds all seeds is complete without the files
+        elif left and len(gathered[key].here) < len(cell.seeds):
             overrides = (*cell.overrides, f"seeds={left}")
             loaded = build(cell.loaded.path, overrides)
             cells.append(replace(cell, overrides=overrides, loaded=loaded))
@@ -137,11 +160,10 @@ def missing(rep: Reproduction, runs: Path, taken: Mapping[CellKey, RecordedSeeds
 
 @dataclass(frozen=True)
 class _Lines:
-    """Makes the lines of a table from run folders, results and states."""
+    """Makes the lines of a table from the seeds that exist and the states of the others."""
 
     rep: Reproduction
-    runs: Path
-    recorded: Mapping[CellKey, RecordedSeeds]
+    gathered: Mapping[CellKey, CellSeeds]
     states: Mapping[CellKey, str]
 
     def line(self, row: str) -> PaperLine:
@@ -149,6 +171,7 @@ class _Lines:
         entries: dict[str, PaperEntry] = {}
         for name in self.rep.columns:
             entries[name] = self._entry(row, name, entries)
+        counts = [found.trainable for key, found in self.gathered.items() if key[0] == row]
         return PaperLine(
             row=row,
             label=of_row.label,
@@ -156,133 +179,100 @@ class _Lines:
             method=of_row.method_name,
             params=of_row.params,
             misfit=of_row.misfit,
-            trainable=self._trainable(row),
+            trainable=tuple(dict.fromkeys(count for count in counts if count is not None)),
             entries=entries,
         )
-
-    def _trainable(self, row: str) -> tuple[int, ...]:
-        found = []
-        for key, cell in self.rep.cells.items():
-            if key[0] == row:
-                count = trainable(folder_of(cell.loaded, self.runs))
-                found.append(count or self.recorded[key].trainable)
-        return tuple(dict.fromkeys(count for count in found if count is not None))
 
     def _entry(self, row: str, name: str, before: Mapping[str, PaperEntry]) -> PaperEntry:
         """The entry of a row in a column. before: those of the columns to its left."""
         table = self.rep.table
         column = table.columns[name]
-        printed = self._printed(row, name)
+        entry = PaperEntry(printed=None, printed_spread=None)
+        printed = table.rows[row].values[list(table.columns).index(name)]
+        if printed is not None:
+            spread = column.spread if printed.spread is None else printed.spread
+            entry = PaperEntry(printed=printed.value, printed_spread=spread)
         if column.average:
-            over = [key for key, other in table.columns.items() if other.metric]
-            return average(printed, before, over)
+            parts = [before.get(key) for key, other in table.columns.items() if other.metric]
+            return average(entry, parts, self.rep.comparable)
         if column.metric is None:
-            return printed.without_ours("not measured")
+            return entry
         key = (row, table.run_of(name))
-        if key not in self.rep.cells:
-            return printed.without_ours(self.rep.absent.get(key, "no recipe"))
-        return self._measured(key, column, printed)
+        if key in self.rep.absent:
+            return entry.model_copy(update={"state": self.rep.absent[key]})
+        return self._measured(entry, key, column)
 
-    def _printed(self, row: str, name: str) -> PrintedNumber:
-        table = self.rep.table
-        column = table.columns[name]
-        found = table.rows[row].values[list(table.columns).index(name)]
-        value = None
-        spread = None
-        if found is not None:
-            value = found.value
-            spread = found.spread
-            if spread is None:
-                spread = column.spread
-        return PrintedNumber(value, spread, table.statistic, self.rep.comparable)
-
-    def _measured(self, key: CellKey, column: PaperColumn, printed: PrintedNumber) -> PaperEntry:
-        cell = self.rep.cells[key]
-        taken = self.recorded[key]
-        here = finished_seeds(cell, self.runs)
-        seeds = {**taken.seeds, **here}
-        sources = []
-        if here:
-            sources.append(str(folder_of(cell.loaded, self.runs)))
-        if set(taken.seeds) - set(here):
-            sources += taken.files
-        if len(seeds) == len(cell.seeds):
-            state = "done" if here else "taken"
-        else:
-            state = self.states.get(key, "waiting")
-        found = [seeds[seed] for seed in cell.seeds if seed in seeds]
-        values = _scores(found, column)
-        return printed.with_ours(values, len(cell.seeds), state, sources)
+    def _measured(self, entry: PaperEntry, key: CellKey, column: PaperColumn) -> PaperEntry:
+        found = self.gathered[key]
+        wanted = len(found.cell.seeds)
+        state = self.states.get(key, "waiting")
+        if len(found.found()) == wanted:
+            state = "done" if found.here else "taken"
+        changes = {"state": state, "wanted": wanted, "sources": found.sources()}
+        entry = entry.model_copy(update=changes)
+        values = found.scores(column)
+        if not values:
+            return entry
+        center = statistics.median if self.rep.table.statistic == "median" else statistics.fmean
+        std = statistics.stdev(values) if len(values) > 1 else None
+        return with_ours(entry, center(values), self.rep.comparable, seeds=len(values), std=std)
 
 
-def _scores(seeds: Sequence[SeedResult], column: PaperColumn) -> list[float]:
-    """The finite scores of the column, in the paper's unit."""
-    split, _, metric = (column.metric or "").rpartition("/")
-    values = [seed.scores.get(split, {}).get(metric, math.nan) for seed in seeds]
-    return [value * column.scale for value in values if math.isfinite(value)]
-
-
-def recorded(rep: Reproduction, folder: Path) -> dict[CellKey, RecordedSeeds]:
-    """The seeds of each cell in the files of results in that folder.
+def gather(rep: Reproduction, runs: Path, results: Path) -> dict[CellKey, CellSeeds]:
+    """The seeds of each cell in its run folder, and in the files of results in that folder.
 
     A file counts for the cells with its recipe and its values.
     """
-    results = [(path, result, _recipe_of(result)) for path, result in load_results(folder)]
-    found = {key: RecordedSeeds() for key in rep.cells}
+    loaded = load_results(results)
+    found = {}
     for key, cell in rep.cells.items():
-        for path, result, recipe in results:
-            if recipe is None or result.recipe != cell.loaded.name:
-                continue
-            if not _is_same_run(cell, recipe, result):
-                continue
-            seeds = {s.seed: s for s in result.seeds if s.seed in cell.seeds}
-            found[key].seeds |= seeds
-            if seeds:
-                found[key].files.append(str(path))
-            found[key].trainable = result.counts.trainable
+        run = cell.folder(runs)
+        found[key] = CellSeeds(cell, run, finished_seeds(cell, runs), trainable(run))
+        for path, result, recipe in loaded:
+            if result.recipe == cell.loaded.name and _is_same_run(cell, recipe, result):
+                _take(found[key], path, result)
     return found
 
 
-def load_results(folder: Path) -> list[tuple[Path, Result]]:
-    """Every file below `folder` that is the result of a run; other files are ignored."""
+def _take(found: CellSeeds, path: Path, result: Result) -> None:
+    seeds = {seed.seed: seed for seed in result.seeds if seed.seed in found.cell.seeds}
+    found.taken |= seeds
+    if seeds:
+        found.files.append(str(path))
+    found.trainable = found.trainable or result.counts.trainable
+
+
+def load_results(folder: Path) -> list[tuple[Path, Result, Recipe]]:
+    """Every file below `folder` that is the result of a run whose recipe is valid; no others."""
     found = []
     for path in sorted(folder.rglob("*.json")):
         try:
-            found.append((path, Result.read(path)))
-        except DataError as error:
-            log.debug("%s", error)
+            result = Result.read(path)
+            values = deepcopy(result.recipe_values)
+            # results from before `decode` have this key, which has no meaning for a classification
+            values.get("evaluate", {}).pop("max_new_tokens", None)
+            found.append((path, result, compose(values)))
+        except LorakitError as error:
+            log.debug("%s: %s", path, error)
     return found
-
-
-def _recipe_of(result: Result) -> Recipe | None:
-    """None where its values are no longer a valid recipe."""
-    values = json.loads(json.dumps(result.recipe_values))
-    # results from before `decode` have this key, which has no meaning for a classification
-    values.get("evaluate", {}).pop("max_new_tokens", None)
-    try:
-        return compose(values)
-    except LorakitError as error:
-        log.debug("%s: %s", result.recipe, error)
-        return None
 
 
 def _is_same_run(cell: Cell, recipe: Recipe, result: Result) -> bool:
     """Whether the values are the same, apart from the paths of data and checkpoint."""
-    mine = _without_data_path(cell.loaded.recipe)
-    theirs = _without_data_path(recipe)
-    local = Path(cell.loaded.recipe.model.name).is_dir()
-    if mine["model"] == theirs["model"] or not local:
+    own = cell.loaded.recipe
+    mine = _without_paths(own)
+    theirs = _without_paths(recipe)
+    if mine == theirs or not Path(own.model.name).is_dir():
         return mine == theirs
     # a folder and a name on the hub are the same checkpoint if the shapes have the same parameters
-    model = {k: v for k, v in theirs["model"].items() if k != "revision"}
-    theirs["model"] = model | {"name": mine["model"]["name"]}
-    return mine == theirs and _parameters(cell.loaded.recipe) == result.counts.total
+    for values in (mine, theirs):
+        values["model"] = {**values["model"], "name": None, "revision": None}
+    return mine == theirs and _parameters(own) == result.counts.total
 
 
-def _without_data_path(recipe: Recipe) -> dict[str, Any]:
+def _without_paths(recipe: Recipe) -> dict[str, Any]:
     values = what_matters(recipe.plain())
-    data = {k: v for k, v in values["data"].items() if k not in ("path", "revision")}
-    return values | {"data": data}
+    return {**values, "data": {**values["data"], "path": None, "revision": None}}
 
 
 def _parameters(recipe: Recipe) -> int:
@@ -291,7 +281,7 @@ def _parameters(recipe: Recipe) -> int:
 
 
 @cache
-def _count(model: str, head: str, labels: Sequence[str]) -> int:
+def _count(model: str, head: str, labels: tuple[str, ...]) -> int:
     """The number of parameters of a base, from the shapes in its files."""
     from lorakit.bases.outline import outline
     from lorakit.models import Model

@@ -18,12 +18,13 @@ from urllib.parse import quote
 
 from lorakit.errors import DataError, InputError, RecipeError
 from lorakit.models import TRUST_FLAG, is_trusted
+from lorakit.report.changes import mean_norms
 from lorakit.runs.finished import intact_seed
-from lorakit.runs.folder import folder_of, make_folder, seed_folder
+from lorakit.runs.folder import make_folder, seed_folder
 from lorakit.runs.lines import read_lines
 from lorakit.runs.result import Result, SeedResult, write_whole
 from lorakit.studies.launchers import STOPPED, Alive, Task, launchers
-from lorakit.studies.page import RunView, mean_norms, write_study_page
+from lorakit.studies.page import RunView, render_study
 from lorakit.studies.plan import Cell, Plan, load_study
 from lorakit.studies.plot import plot
 from lorakit.studies.result import CellResult, State, StudyResult
@@ -77,6 +78,7 @@ def run_study(
     try:
         chosen.launch(todo, plan.name, at_once, plan.study.slurm, changed)
     finally:
+        # after Ctrl-C as well, so that the files show what was stopped
         after = look(plan, runs)
         write_study(folder, after)
     write_page_of(folder, after)
@@ -104,10 +106,11 @@ def _states(plan: Plan, runs: Path) -> list[CellState]:
     rows = list(zip(plan.cells, tasks, seeds, strict=True))
     unfinished = [task for cell, task, found in rows if len(found) < len(cell.seeds)]
     alive: dict[Task, Alive] = {}
+    # the study may have been started with another launcher before
     for name in launchers.names():
         alive |= launchers.get(name).alive(unfinished)
     return [
-        CellState(cell, task, folder_of(cell.loaded, runs), found, alive.get(task))
+        CellState(cell, task, cell.folder(runs), found, alive.get(task))
         for cell, task, found in rows
     ]
 
@@ -127,14 +130,15 @@ def _write_json(folder: Path, study: StudyResult) -> None:
     write_whole(folder / "study.json", study.model_dump_json(indent=2) + "\n")
 
 
-def write_page_of(folder: Path, study: StudyResult) -> Path:
-    """Write the study's page, from its result and the folders of its runs. Returns its path."""
+def write_page_of(folder: Path, study: StudyResult) -> None:
+    """Write report.html, from the study's result and the folders of its runs."""
     try:
         text = Path(study.file).read_text(encoding="utf-8")
+    # the page shows the text of the file where there is one
     except (OSError, ValueError):
         text = ""
     views = {cell.label: _view(cell, folder) for cell in study.cells}
-    return write_study_page(folder, study, views, text)
+    write_whole(folder / "report.html", render_study(study, views, text))
 
 
 def redraw(folder: Path) -> StudyResult:
@@ -145,6 +149,7 @@ def redraw(folder: Path) -> StudyResult:
     DataError: the folder does not hold a study.
     """
     study = StudyResult.read(folder / "study.json")
+    # the recorded study can always be drawn
     with contextlib.suppress(RecipeError):
         study = look(load_study(study.file), folder.parent)
     write_study(folder, study)
@@ -156,8 +161,7 @@ def _view(cell: CellResult, folder: Path) -> RunView:
     run = Path(cell.run)
     folders = {seed: seed_folder(run, seed) for seed in cell.scores}
     logs = {seed: read_lines(path / "metrics.jsonl") for seed, path in folders.items()}
-    results = [_finished_seed(path) for path in folders.values()]
-    norms = mean_norms([result.delta_norms for result in results if result is not None])
+    norms = mean_norms(filter(None, map(_finished_seed, folders.values())))
     page = run / "report.html"
     link = None
     if page.is_file():
@@ -180,14 +184,15 @@ def study_folder(plan: Plan, runs: Path) -> Path:
 def task_of(cell: Cell, plan: Plan, runs: Path) -> Task:
     """The command of a cell. Its files are named after its run folder."""
     command = (*PROGRAM, "train", cell.recipe, *cell.overrides, "--runs", str(runs))
+    # the flag of this command holds for its runs too
     if is_trusted():
         command += (TRUST_FLAG,)
-    return Task(command, study_folder(plan, runs) / "cells" / folder_of(cell.loaded, runs).name)
+    return Task(command, study_folder(plan, runs) / "cells" / cell.folder(runs).name)
 
 
 def finished_seeds(cell: Cell, runs: Path) -> Mapping[int, SeedResult]:
     """The finished ones of the cell's seeds."""
-    run = folder_of(cell.loaded, runs)
+    run = cell.folder(runs)
     found = {seed: _finished_seed(seed_folder(run, seed)) for seed in cell.seeds}
     return {seed: result for seed, result in found.items() if result is not None}
 
@@ -241,9 +246,9 @@ def _state(found: CellState) -> tuple[State, str]:
     record = found.task.record()
     if found.is_done:
         return "done", ""
-    if found.alive is not None and found.alive.state == "running":
-        return "running", ""
     if found.alive is not None:
+        if found.alive.state == "running":
+            return "running", ""
         return "waiting", found.alive.note
     if record is None:
         if found.task.job.is_file():

@@ -3,13 +3,49 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from lorakit.config import Config
+from lorakit.errors import RecipeError
+from lorakit.recipe.problems import describe, listing, mark_of
 from lorakit.recipe.schema import Seed
-from lorakit.recipe.source import scalar
+from lorakit.recipe.source import Marks, read_yaml, scalar
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def load_checked(
+    path: Path, schema: type[T], parts: Mapping[str, type[BaseModel]]
+) -> tuple[T, Marks]:
+    """The content of a YAML file, and the places of its values.
+
+    parts: the schemas below it, for the names of similar keys: `slurm` -> that of one value,
+    `rows.*` -> that of each entry.
+
+    RecipeError: it lists every problem of the file.
+    """
+    data, marks = read_yaml(path)
+    try:
+        return schema.model_validate(data), marks
+    except ValidationError as error:
+        sections: dict[str, type[BaseModel]] = {"": schema}
+        for key, *below in marks:
+            part = parts.get(".".join([key, *("*" for _ in below)]))
+            if part is not None:
+                sections[".".join([key, *below])] = part
+        problems = describe(error, marks, sections)
+    raise RecipeError(listing(mark_of((), marks).file, problems))
 
 
 def as_override(key: str, value: Any) -> str:
@@ -28,6 +64,17 @@ def _reads_back(text: str) -> bool:
     if text.startswith(("[", "{", "'", '"')):
         return False
     return scalar(text) == text and text == text.strip()
+
+
+def as_label(value: Any) -> str:
+    """The value as people read it."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    if isinstance(value, list) and value:
+        return "+".join(map(as_label, value))
+    return json.dumps(value, ensure_ascii=False)
 
 
 def keys_of(line: str) -> list[str]:
@@ -107,7 +154,8 @@ class Study(Config):
     grid: dict[str, Values] = Field(default_factory=dict)
     """Key -> its values; every combination is run.
 
-    Keys that change together share a line: `a, b: [[1, 2], [2, 4]]`.
+    Keys that change together share a line: `a, b: [[1, 2], [2, 4]]`. Here, a line with one key has
+    lists of values as well.
     """
     where: tuple[Where, ...] = Field(default=(), strict=False)
     """Overrides for some of the runs, after the others."""
@@ -119,19 +167,21 @@ class Study(Config):
     @classmethod
     def _lists(cls, grid: Any) -> Any:
         if isinstance(grid, dict):
-            for key, values in grid.items():
-                _check_values(key, values)
+            return {key: _points_of(key, values) for key, values in grid.items()}
         return grid
 
 
-def _check_values(key: str, values: Any) -> None:
+def _points_of(line: str, values: Any) -> list[list[Any]]:
+    """The values of a line of the grid: a list for each point, with a value for each key."""
     if not isinstance(values, list) or not values:
-        raise ValueError(f"{key}: {values!r} should be a list of values: [{as_text(values)}]")
-    count = len(keys_of(key))
+        raise ValueError(f"{line}: {values!r} should be a list of values: [{as_text(values)}]")
+    count = len(keys_of(line))
+    # a list of one key's values may hold lists, such as method.targets
     if count == 1:
-        return
+        return [[value] for value in values]
     for value in values:
         if not isinstance(value, list) or len(value) != count:
             raise ValueError(
-                f"{key}: {value!r} should be a list of {count} values, one for each key"
+                f"{line}: {value!r} should be a list of {count} values, one for each key"
             )
+    return values

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import statistics
-from typing import Any
-
-from lorakit.report.table import NOTHING, Table, number
+from lorakit.report.table import NOTHING, Column, Table, mean_and_std
 from lorakit.studies.result import CellResult, StudyResult
+from lorakit.studies.schema import as_label
 
 
 def state_table(study: StudyResult) -> Table:
     """A row per run: its state, its seeds, its score, and what is wrong with it."""
-    rows = tuple(_state_row(cell) for cell in study.cells)
+    cells = study.cells
+    columns: list[Column] = [
+        ("run", [cell.label for cell in cells]),
+        ("state", [cell.state for cell in cells]),
+        ("seeds", [f"{len(cell.scores)}/{len(cell.seeds)}" for cell in cells]),
+        (metric_name(study), [mean_and_std(cell.values(*cell.metric)) for cell in cells]),
+        ("note", [_note(cell) for cell in cells]),
+    ]
     counts = ", ".join(f"{n} {state}" for state, n in study.counts().items())
-    header = ("run", "state", "seeds", metric_name(study), "note")
-    return Table(header, rows, f"{study.name}: {counts}", names=2)
+    return Table.of(columns, f"{study.name}: {counts}", names=2)
 
 
-def _state_row(cell: CellResult) -> tuple[str, ...]:
-    seeds = f"{len(cell.scores)}/{len(cell.seeds)}"
-    note = cell.note
+def _note(cell: CellResult) -> str:
     if cell.state in ("failed", "stopped") and cell.log:
-        note += f" (log: {cell.log})"
-    return cell.label, cell.state, seeds, _mean(cell, *cell.metric), note
+        return f"{cell.note} (log: {cell.log})"
+    return cell.note
 
 
 def study_table(study: StudyResult) -> Table:
@@ -32,26 +33,35 @@ def study_table(study: StudyResult) -> Table:
     The last column is the number of seeds. Where runs train different numbers of parameters, these
     have a column as well.
     """
-    keys = list(dict.fromkeys(key for cell in study.cells for key in cell.point)) or ["run"]
-    metrics = list(dict.fromkeys(found for cell in study.cells for found in _metrics(cell)))
-    splits = {split for split, _ in metrics}
-    with_sizes = len({cell.trainable for cell in study.cells} - {None}) > 1
-    header = list(keys)
-    if with_sizes:
-        header.append("trainable")
-    header += [metric if len(splits) == 1 else f"{split} {metric}" for split, metric in metrics]
-    rows = []
-    for cell in study.cells:
-        row = [as_label(cell.point.get(key, cell.label)) for key in keys]
-        if with_sizes:
-            row.append(NOTHING if cell.trainable is None else f"{cell.trainable:,}")
-        row += [_mean(cell, split, metric) for split, metric in metrics]
-        rows.append((*row, str(len(cell.scores))))
     caption = study.name
     if study.about:
         caption += f": {study.about}"
     caption += " (mean ± std over n seeds)"
-    return Table((*header, "n"), tuple(rows), caption, names=len(keys))
+    return Table.of(study_columns(study), caption, names=len(axes_of(study)))
+
+
+def axes_of(study: StudyResult) -> list[str]:
+    """The names of the columns that tell the runs apart."""
+    return list(dict.fromkeys(key for cell in study.cells for key in cell.point)) or ["run"]
+
+
+def study_columns(study: StudyResult) -> list[Column]:
+    """The columns of the study's table."""
+    cells = study.cells
+    columns: list[Column] = [
+        (key, [as_label(cell.point.get(key, cell.label)) for cell in cells])
+        for key in axes_of(study)
+    ]
+    sizes = [cell.trainable for cell in cells]
+    if len({*sizes} - {None}) > 1:
+        shown = [NOTHING if size is None else f"{size:,}" for size in sizes]
+        columns.append(("trainable", shown))
+    metrics = dict.fromkeys(found for cell in cells for found in _metrics(cell))
+    one_split = len({split for split, _ in metrics}) == 1
+    for split, metric in metrics:
+        scores = [mean_and_std(cell.values(split, metric)) for cell in cells]
+        columns.append((metric if one_split else f"{split} {metric}", scores))
+    return [*columns, ("n", [str(len(cell.scores)) for cell in cells])]
 
 
 def metric_name(study: StudyResult) -> str:
@@ -62,17 +72,6 @@ def metric_name(study: StudyResult) -> str:
     return "score"
 
 
-def as_label(value: Any) -> str:
-    """The value of an axis as people read it."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, list) and all(isinstance(part, str) for part in value):
-        return "+".join(value)
-    return json.dumps(value, ensure_ascii=False)
-
-
 def _metrics(cell: CellResult) -> list[tuple[str, str]]:
     """(split, metric) of all scores, the primary one first."""
     found = [
@@ -81,16 +80,4 @@ def _metrics(cell: CellResult) -> list[tuple[str, str]]:
         for split, metrics in scores.items()
         for metric in metrics
     ]
-    if not found:
-        return []
-    return list(dict.fromkeys([cell.metric, *found]))
-
-
-def _mean(cell: CellResult, split: str, metric: str) -> str:
-    values = cell.values(split, metric)
-    if not values:
-        return NOTHING
-    mean = number(statistics.fmean(values))
-    if len(values) == 1:
-        return mean
-    return f"{mean} ± {number(statistics.stdev(values))}"
+    return [cell.metric, *found] if found else []

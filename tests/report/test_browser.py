@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
+from lorakit.report.changes import mean_norms
 from lorakit.report.page import write_page
 from lorakit.runs.result import Check
-from lorakit.studies.page import RunView, mean_norms, write_study_page
+from lorakit.studies.page import RunView, render_study
 from lorakit.studies.result import CellResult, StudyResult
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -170,7 +171,7 @@ def a_study(
         )
         for i, name in enumerate(names)
     ]
-    norms = mean_norms([seed.delta_norms for seed in result.seeds])
+    norms = mean_norms(result.seeds)
     seen = {name: RunView(logs, norms, result, f"../{name}/report.html") for name in names[1:]}
     about = "Rank on MRPC"
     return StudyResult(
@@ -215,12 +216,18 @@ def pages(make_result, logs, tmp_path_factory) -> dict[str, Path]:
     long_study, long_seen = a_study(long, logs, tuple(f"{i}{LONG}" for i in range(9)))
     return {
         "run": write_page(folders["run"], make_result(), logs, samples),
-        "study": write_study_page(folders["study"], study, seen, "recipes: glue_mrpc\n"),
+        "study": written(folders["study"], render_study(study, seen, "recipes: glue_mrpc\n")),
         "long_run": write_page(folders["long_run"], long, logs, samples),
-        "long_study": write_study_page(
-            folders["long_study"], long_study, long_seen, f"about: {LONG}\n"
+        "long_study": written(
+            folders["long_study"], render_study(long_study, long_seen, f"about: {LONG}\n")
         ),
     }
+
+
+def written(folder: Path, page: str) -> Path:
+    path = folder / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
 
 
 PAGES = ("run", "study", "long_run", "long_study")

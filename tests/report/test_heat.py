@@ -7,32 +7,32 @@ import warnings
 
 import pytest
 
-from lorakit.report.heat import heat_map
+from lorakit.report.heat import Scale, heat_map
 
 
 @pytest.mark.parametrize("name", ["ab", "x" * 200])
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (4, 5), (1, 24)])
 def test_every_size_and_name_has_room(rows, columns, name):
-    grid = [[0.1 * i + j for j in range(columns)] for i in range(rows)]
+    cells = {(f"{name}{i}", f"{name}{j}"): 0.1 * i + j for i in range(rows) for j in range(columns)}
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib warns where names leave no room
-        names = [[f"{name}{i}" for i in range(n)] for n in (rows, columns)]
-        picture = heat_map(grid, *names, ("layer", ""), "bar", "title")
+        picture = heat_map(cells, ("layer", ""), "bar", "title")
     assert "<image" not in picture.svg
 
 
 @pytest.mark.parametrize(
-    ("grid", "ends"),
+    ("values", "scale"),
     [
-        ([[1.0, 2.0]], {}),
-        ([[1.0, 1000.0]], {}),  # on a logarithmic scale
-        ([[-1.0, 3.0]], {"low": 0, "high": 10, "form": "+.1f"}),
-        ([[0.0, math.nan]], {}),
+        ([1.0, 2.0], None),
+        ([1.0, 1000.0], None),  # on a logarithmic scale
+        ([-1.0, 3.0], Scale(low=0, high=10, form="+.1f")),
+        ([0.0, math.nan], None),
     ],
 )
-def test_numbers_are_written_and_drawn(grid, ends):
-    def drawn(values):
-        return heat_map(values, ["a"], ["b", "c"], ("", ""), "bar", "title", **ends).svg
+def test_numbers_are_written_and_drawn(values, scale):
+    def drawn(first: float, second: float) -> str:
+        cells = {("a", "b"): first, ("a", "c"): second}
+        return heat_map(cells, ("", ""), "bar", "title", scale).svg
 
-    assert drawn(grid) != drawn([[grid[0][0], 1.5]])
-    assert drawn(grid) == drawn(grid)
+    assert drawn(*values) != drawn(values[0], 1.5)
+    assert drawn(*values) == drawn(*values)

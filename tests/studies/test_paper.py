@@ -401,10 +401,10 @@ rows:
                 "mine.yaml:8: rows.ft.lable: unknown key (its value is 'FT'); did you",
             ),
             ([("[90.2±.3]", "[90.2±x]")], "mine.yaml:8: rows.ft.values.0: '90.2±x' should be"),
-            ([("[90.2±.3]", "[90.2, 3]")], "mine.yaml:8: rows.ft: 2 values for 1 columns"),
+            ([("[90.2±.3]", "[90.2, 3]")], "mine.yaml:8: rows.ft has 2 values for 1 columns"),
             (
                 [("title: MRPC,", "title: MRPC, run: mrcp,")],
-                "mine.yaml:6: columns.mrpc: no run 'mrcp'; did you mean",
+                "mine.yaml:6: columns.mrpc has no run 'mrcp'; did you mean",
             ),
             (
                 [("statistic: median", "statistic: mode")],
@@ -412,7 +412,7 @@ rows:
             ),
             (
                 [("method: full", "method: full, sets: {x: []}")],
-                "mine.yaml:8: rows.ft.sets: no run 'x'",
+                "mine.yaml:8: rows.ft.sets has no run 'x'",
             ),
         ],
     )

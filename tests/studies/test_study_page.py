@@ -7,8 +7,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from lorakit.report.changes import mean_norms, means
 from lorakit.report.curves import mean_curves
-from lorakit.studies.page import RunView, best_of, change_map, mean_norms, render_study, scores_of
+from lorakit.studies.page import RunView, best_of, change_map, render_study, scores_of
 from lorakit.studies.result import CellResult, StudyResult
 
 EVIL = "<script>alert(1)</script>&|$x$\"'><img src=x onerror=alert(2)>"
@@ -55,7 +56,7 @@ class Read(HTMLParser):
 @pytest.fixture
 def seen(make_result, logs):
     result = make_result(environment={"python": "3.12.1", "command": "lorakit train glue_mrpc"})
-    norms = mean_norms([seed.delta_norms for seed in result.seeds])
+    norms = mean_norms(result.seeds)
     return {"r=8": RunView(logs, norms, result, "../glue_mrpc-1a2b3c/report.html")}
 
 
@@ -139,7 +140,7 @@ def test_the_best_run_is_that_of_the_greatest_mean():
 
 
 def test_a_layer_is_the_mean_of_its_weights():
-    assert mean_norms([{"a": 1.0, "b": 2.0}, {"a": 3.0}]) == {"a": 2.0, "b": 2.0}
+    assert means([("a", 1.0), ("b", 2.0), ("a", 3.0)]) == {"a": 2.0, "b": 2.0}
     assert change_map({"r=8": {"head.weight": 0.1}, "r=1": {}}) == []
     [picture] = change_map(
         {"r=8": {"h.0.q": 0.25, "h.0.v": 0.75, "h.1.q": 0.125}, "r=1": {"h.0.q": 0.75}}

@@ -84,12 +84,14 @@ class Task:
         self._write(record)
         status = self._file("status")
         status.unlink(missing_ok=True)
+        # the attempts share a log, so that an earlier error can still be read
         with self.log.open("ab") as log:
             log.write(f"--- attempt {record.attempt}, {record.started}, {record.host}\n".encode())
             log.write(f"$ {join(self.command)}\n".encode())
             log.flush()
             return subprocess.Popen(
                 self.command,
+                # a run must not wait for input from a terminal that others use too
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -193,9 +195,7 @@ def _why(ending: Ending | None, code: int) -> str:
 def _last_line(log: Path) -> str:
     """The last line of the last attempt, for a command that did not get as far as to report."""
     try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-            text = file.read().decode("utf-8", "replace")
+        text = log.read_bytes()[-LOG_TAIL_BYTES:].decode("utf-8", "replace")
     except OSError:
         return ""
     # the first two lines of an attempt are the launcher's

@@ -40,6 +40,7 @@ class Local:
         """Ctrl-C and SIGTERM stop the runs, which write their checkpoints first."""
         if not tasks:
             return
+        # more runs than GPUs at a time only if the user asks for it
         slots = min(at_once or max(1, len(_gpus())), len(tasks))
         with _alone(tasks[0].stem.parent, name), _sigterm_as_ctrl_c():
             _run(list(tasks), [_share(slot, slots) for slot in range(slots)], changed)
@@ -50,9 +51,14 @@ class Local:
         started = [
             task for task, record in records.items() if record is not None and record.ended is None
         ]
-        if not started or not _is_held(_lock_of(started[0].stem.parent)):
+        # asking for the state must not create the file
+        if not started or not _lock_of(started[0].stem.parent).is_file():
             return {}
-        return dict.fromkeys(started, Alive("running"))
+        try:
+            with FileLock(_lock_of(started[0].stem.parent), timeout=0):
+                return {}
+        except Timeout:
+            return dict.fromkeys(started, Alive("running"))
 
 
 def _run(waiting: list[Task], shares: list[dict[str, str]], changed: Callable[[], None]) -> None:
@@ -99,6 +105,7 @@ def _share(slot: int, slots: int) -> dict[str, str]:
     With more slots than GPUs, several slots share one GPU.
     """
     share = {}
+    # without it, every run would start as many threads as there are cores
     if "OMP_NUM_THREADS" not in os.environ:
         share["OMP_NUM_THREADS"] = str(max(1, _cores() // slots))
     gpus = _gpus()
@@ -140,18 +147,6 @@ def _alone(folder: Path, name: str) -> Iterator[None]:
 
 def _lock_of(folder: Path) -> Path:
     return folder / ".lock"
-
-
-def _is_held(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    lock = FileLock(path, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        return True
-    lock.release()
-    return False
 
 
 @contextmanager

@@ -74,6 +74,7 @@ class OnSlurm:
     def alive(self, tasks: Sequence[Task]) -> dict[Task, Alive]:
         """From squeue, which needs no accounting. A job that it does not list has ended."""
         jobs = {task: job for task in tasks if (job := job_of(task))}
+        # squeue exists only on a cluster
         queue = _queue() if jobs else {}
         return {task: queue[job] for task, job in jobs.items() if job in queue}
 
@@ -138,15 +139,9 @@ def job_of(task: Task) -> str | None:
 
 def _parameters(slurm: Slurm, name: str, at_once: int | None) -> dict[str, Any]:
     """submitit's parameters; those that are left out have the cluster's defaults."""
-    given: dict[str, Any] = {
+    given = slurm.model_dump(exclude={"mem_gb", "setup", "extra"})
+    given |= {
         "job_name": name,
-        "time": slurm.time,
-        "partition": slurm.partition,
-        "account": slurm.account,
-        "qos": slurm.qos,
-        "constraint": slurm.constraint,
-        "gpus_per_node": slurm.gpus_per_node,
-        "cpus_per_task": slurm.cpus_per_task,
         "array_parallelism": at_once,
         "setup": list(slurm.setup) or None,
         "additional_parameters": dict(slurm.extra) or None,
@@ -173,6 +168,7 @@ def _queue() -> dict[str, Alive]:
         raise InputError(f"Slurm does not answer: {_output(error)}") from error
     found = {}
     for line in done.stdout.splitlines():
+        # squeue may print warnings
         if line.count("|") < 2:
             continue
         job, state, reason = line.strip().split("|", 2)
