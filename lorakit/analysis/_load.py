@@ -16,7 +16,6 @@ from lorakit.bases.base import Base
 from lorakit.bases.load import load, load_dequantized
 from lorakit.bases.outline import outline
 from lorakit.errors import AdapterError, InputError, ModelError
-from lorakit.models import Model
 from lorakit.nn.linear import dense_weight
 from lorakit.nn.select import ROLES, Site, select
 from lorakit.runs.folder import is_run, is_seed
@@ -105,11 +104,8 @@ def seeds_of(run: Pointer) -> list[Pointer]:
             f"{run.path} is not a run folder, so it does not have seeds to compare; "
             "give two adapters"
         )
-    # seed2 before seed10
-    found = sorted(
-        (adapter.parent for adapter in folder.glob("seed*/adapter")),
-        key=lambda seed: (len(seed.name), seed.name),
-    )
+    found = [adapter.parent for adapter in folder.glob("seed*/adapter")]
+    found.sort(key=lambda seed: (len(seed.name), seed.name))  # seed2 before seed10
     if len(found) < 2:
         raise InputError(
             f"{run.path} has {len(found)} trained seed(s), and two are compared: "
@@ -131,10 +127,7 @@ def _name_of(adapter: AdapterFile) -> str:
 
 
 def _load_base(source: Source, run: Pointer, needs_weights: bool) -> Base:
-    if source.recipe is not None:
-        spec = source.recipe.model
-    else:
-        spec = Model(name=run.base or _adapter_of(source).base or "")
+    spec = source.model(run)
     load_it = outline
     if needs_weights:
         load_it = load_dequantized if spec.quantize else load

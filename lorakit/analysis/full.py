@@ -59,9 +59,8 @@ class RunScore:
 
     def to_json(self) -> dict[str, Any]:
         """The entry of this run in the list of scores."""
-        metric, split = self.row.metric, self.row.split
-        values = self.row.values
-        return {"name": self.name, "r": self.r, "metric": metric, "split": split, "values": values}
+        of_row = {key: getattr(self.row, key) for key in ("metric", "split", "values")}
+        return {"name": self.name, "r": self.r, **of_row}
 
 
 def truncation_errors(s: Tensor) -> Tensor:

@@ -12,8 +12,10 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from typer import Exit, Option
 
 from lorakit.children import STOPPED, UNEXPECTED, Ending, tell_parent, wait_for_first_failure
+from lorakit.cli.output import begin
 from lorakit.cli.visible import complain, finish_streams, ready_streams, show
 from lorakit.errors import ChildError, InputError, LorakitError, Stopped
 
@@ -46,19 +48,18 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def _root(
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks and the messages of libraries.")
+        bool, Option("--debug", help="Show tracebacks and the messages of libraries.")
     ] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+        bool, Option("--version", help="Print the version and exit.", is_eager=True)
     ] = False,
 ) -> None:
     if version:
         import lorakit
 
         show(lorakit.__version__)
-        raise typer.Exit
-    if debug:
-        os.environ["LORAKIT_DEBUG"] = "1"
+        raise Exit
+    begin()
 
 
 def add_verbs() -> None:
@@ -86,7 +87,7 @@ def main() -> None:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # typer 0.29 makes an exit code of a Ctrl-C
             code = _end(Ending(STOPPED, "stopped", INTERRUPTED))
-    except typer.Exit as end:
+    except Exit as end:
         code = end.exit_code
     except (typer.Abort, KeyboardInterrupt):
         code = _end(Ending(STOPPED, "stopped", INTERRUPTED))

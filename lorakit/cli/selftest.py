@@ -10,11 +10,11 @@ import time
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
-import typer
+from typer import Exit
 
 from lorakit.cli import app
 from lorakit.cli.options import Cpu, Json
-from lorakit.cli.output import begin, console, give
+from lorakit.cli.output import give, say
 
 if TYPE_CHECKING:
     from lorakit.selftest.run import CheckResult
@@ -33,7 +33,6 @@ def selftest(cpu: Cpu = False, as_json: Json = False) -> None:
     if cpu:
         os.environ["LORAKIT_CPU"] = "1"
     start = time.perf_counter()
-    begin()
     logging.getLogger("lorakit").setLevel(logging.ERROR)
     # as an exception, SIGTERM lets the temporary folder be removed
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -47,9 +46,7 @@ def selftest(cpu: Cpu = False, as_json: Json = False) -> None:
     skipped = sum(found.passed is None for found in findings)
     elapsed = time.perf_counter() - start
     passed = len(findings) - len(failed) - skipped
-    console().print(
-        f"{passed} passed, {len(failed)} failed, {skipped} not tried, in {elapsed:.0f} s"
-    )
+    say(f"{passed} passed, {len(failed)} failed, {skipped} not tried, in {elapsed:.0f} s")
     give(
         {
             "passed": not failed,
@@ -61,7 +58,7 @@ def selftest(cpu: Cpu = False, as_json: Json = False) -> None:
         as_json,
     )
     if failed:
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 def _run_checks() -> list[CheckResult]:
@@ -76,6 +73,6 @@ def _run_checks() -> list[CheckResult]:
         if found.value is not None:
             value = f"{found.value:.2g} (at most {found.tolerance:g}): "
         said = f"  {found.name:{width}}  {value}{found.note}"
-        console().print(line(VERDICTS[found.passed], said, (f"  {found.seconds:.1f} s", "dim")))
+        say(line(VERDICTS[found.passed], said, (f"  {found.seconds:.1f} s", "dim")))
         findings.append(found)
     return findings

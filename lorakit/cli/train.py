@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Exit, Option
 
 from lorakit.cli import app
 from lorakit.cli.launch import Strategy, launch, visible_gpus
 from lorakit.cli.options import Cpu, Json, RecipeOptions, Runs, TrustRemoteCode, grouped
-from lorakit.cli.output import begin, console, give
+from lorakit.cli.output import give, say
 from lorakit.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ class ProcessOptions:
 
     processes: Annotated[
         int | None,
-        typer.Option(
+        Option(
             help="Number of processes. Default: one per visible GPU, else 1.", min=1, metavar="N"
         ),
     ] = None
     strategy: Annotated[
         Strategy,
-        typer.Option(
+        Option(
             help="What the processes share: gradients (ddp), or also the model and the optimizer "
             "in parts."
         ),
@@ -58,8 +58,7 @@ def train(
     runs: Runs = Path("runs"),
     processes: ProcessOptions,
     restart: Annotated[
-        bool,
-        typer.Option("--restart", help="Remove the run of this recipe, if any, and train again."),
+        bool, Option("--restart", help="Remove the run of this recipe, if any, and train again.")
     ] = False,
     given: RecipeOptions,
     trust_remote_code: TrustRemoteCode = False,
@@ -77,7 +76,7 @@ def train(
     if wanted > 1 and "WORLD_SIZE" not in os.environ:
         _prepare(loaded, given.recipe)
         on_cpu = processes.cpu or not visible_gpus()
-        raise typer.Exit(launch(wanted, on_cpu, processes.strategy))
+        raise Exit(launch(wanted, on_cpu, processes.strategy))
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "LORAKIT_PREPARED" not in os.environ:
         # started by torchrun: the first process on each machine prepares, and the others wait
         _prepare(loaded, given.recipe)
@@ -85,7 +84,7 @@ def train(
     failed = _print(loaded, progress, folder, result)
     give(_plain(folder, result) | {"checks_passed": not failed}, as_json)
     if failed:
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 def _train(
@@ -93,12 +92,11 @@ def _train(
 ) -> tuple[Progress, Path, Result]:
     # DeepSpeed logs to stdout when it is imported, whether it is used or not
     with redirect_stdout(sys.stderr):
-        begin()
         from lorakit.cli.progress import Progress
         from lorakit.verbs.train import train_recipe
 
     for note in loaded.notes:
-        console().print(f"note: {note}")
+        say(f"note: {note}")
     progress = Progress()
     try:
         with redirect_stdout(sys.stderr):
@@ -119,7 +117,6 @@ def _print(loaded: LoadedRecipe, progress: Progress, folder: Path, result: Resul
     from lorakit.runs.result import failed_checks
     from lorakit.verbs.train import early_stops
 
-    say = console().print
     say(score_table(result).plain())
     for note in early_stops(result.seeds, loaded.recipe.evaluate.patience):
         say(f"note: {note}")
@@ -160,7 +157,6 @@ def _plain(folder: Path, result: Result) -> dict[str, Any]:
 
 def _prepare(loaded: LoadedRecipe, name: str) -> None:
     """Read and tokenise before the processes start: a process that waits too long fails."""
-    begin(models=False)
     # the training process logs the same, so it is not printed twice
     logging.getLogger("lorakit").setLevel(logging.ERROR)
     from lorakit.verbs.prepare import explained, tokenise
