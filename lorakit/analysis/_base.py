@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any
 
 import lorakit
 from lorakit.analysis._change import Change
 from lorakit.analysis._load import RunChanges, load_changes
-from lorakit.analysis._sites import SiteFilter, labels
+from lorakit.analysis._sites import Finding, Found, SiteFilter, labels
 from lorakit.errors import InputError
 from lorakit.report.picture import Picture
 from lorakit.report.table import Table
@@ -44,18 +44,6 @@ class Request:
     def load_all(self, reads: Reads) -> dict[str, RunChanges]:
         """The changes of every run, by label."""
         return by_label([self.load(run, reads) for run in self.runs])
-
-
-class Finding(Protocol):
-    """What was measured at one site: a dataclass whose fields are written to WHAT.json."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def site(self) -> str: ...
-
-
-F = TypeVar("F", bound=Finding)
 
 
 @dataclass(frozen=True)
@@ -118,9 +106,9 @@ def for_each_site(
 
 
 def site_table(
-    runs: Mapping[str, Sequence[F]],
+    runs: Mapping[str, Sequence[Found]],
     header: Sequence[str],
-    cells: Callable[[F], Sequence[str]],
+    cells: Callable[[Found], Sequence[str]],
     caption: str,
 ) -> Table:
     """A row for each run and site; of one run, the caption has the name.
@@ -134,6 +122,7 @@ def site_table(
     columns = ("run", "layer", "weight", *header)
     if len(runs) > 1:
         return Table(columns, tuple(rows), caption, names=3)
+    # a column with one value only would take width from the numbers
     without_run = tuple(row[1:] for row in rows)
     return Table(columns[1:], without_run, f"{next(iter(runs))}: {caption}", names=2)
 

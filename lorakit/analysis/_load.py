@@ -92,6 +92,7 @@ def load_changes(
         changes = _lora_changes(source, run, needs_base, sites)
     else:
         changes = _full_changes(source, run, sites)
+    # targets may have ranks of their own
     ranks = [len(change.factors[1]) for change in changes if change.factors is not None]
     return RunChanges(source, _name_of(adapter), method, max(ranks, default=None), changes)
 
@@ -164,6 +165,7 @@ def _full_changes(source: Source, run: Pointer, sites: SiteFilter) -> list[Chang
     roles = [role for role in ROLES if role in base.roles]
     every = select(base.model, roles or ["all-linear"], base.roles, skip=base.newly_initialised)
     chosen = sites.apply(every, run.path)
+    # attaching overwrites the weights that full fine-tuning changed
     before = [_weight(site).clone() for site in chosen]
     attach_adapter(
         _adapter_of(source),

@@ -42,6 +42,7 @@ def _write(what: str, findings: Findings, folder: Path) -> list[Path]:
         folder / f"{what}.svg": findings.picture.document,
         folder / f"{what}.md": "\n\n".join(part for part in parts if part) + "\n",
     }
+    # only now: a request that is refused leaves nothing behind
     make_folder(folder)
     for path, text in texts.items():
         write_whole(path, text)

@@ -62,6 +62,7 @@ def amplification(change: Change, seed: int = 0) -> Amplification:
     u, s, v = change.svd
     w, r = change.before, len(s)
     u_base, _, v_base = svd(w)
+    # a generator of its own, so that the numbers do not depend on other analyses
     noise = torch.randn(w.shape, generator=torch.Generator().manual_seed(seed), dtype=w.dtype)
     u_random, _, v_random = svd(noise)
     delta = float(s.norm())

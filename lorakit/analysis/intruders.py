@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from torch import Tensor
 
 from lorakit.analysis._base import Analysis, Findings, Reads, Request, for_each_site
 from lorakit.analysis._change import Change, svd
-from lorakit.analysis._sites import by_weight, mean
+from lorakit.analysis._sites import by_weight
 from lorakit.report.picture import COLORS, Picture, figure_of, picture_of, plain
 from lorakit.report.table import Table
 
@@ -80,7 +81,7 @@ def table(runs: Runs, epsilon: float, top: int) -> Table:
             counts = [i.count for i in of]
             with_any = len(counts) - counts.count(0)
             least = min(min(i.cosines) for i in of)
-            numbers = (len(of), sum(counts), f"{mean(counts):.2f}", with_any, f"{least:.3f}")
+            numbers = (len(of), sum(counts), f"{fmean(counts):.2f}", with_any, f"{least:.3f}")
             rows.append((name, weight, *map(str, numbers)))
     caption = (
         f"first {top} left-singular vectors of W + ΔW whose |cosine| with every one of W is below "
@@ -94,7 +95,7 @@ def picture(runs: Runs, epsilon: float, top: int) -> Picture:
     figure, axes = figure_of("ε", f"of the first {top}, per matrix", width=5.6, height=3.4)
     places = [i / EPSILON_STEPS for i in range(EPSILON_STEPS + 1)]
     for (name, found), color in zip(runs.items(), COLORS * 3, strict=False):
-        counts = [mean(sum(c < place for c in i.cosines) for i in found) for place in places]
+        counts = [fmean(sum(c < place for c in i.cosines) for i in found) for place in places]
         axes.plot(places, counts, color=color, label=plain(name))
     axes.axvline(epsilon, color="#555555", linewidth=1, linestyle="--")
     return picture_of(figure, axes, f"Intruder dimensions: {', '.join(runs)}")

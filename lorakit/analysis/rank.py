@@ -47,6 +47,7 @@ Runs = Mapping[str, Sequence[Spectrum]]
 
 def effective_rank(s: Tensor) -> float:
     """s: singular values (n). exp of the entropy of s / sum s; 0 where all are zero."""
+    # 0 ln 0 is 0 in the entropy, and NaN in torch
     p = s[s > 0] / s.sum()
     return float((-(p * p.log()).sum()).exp()) if len(p) else 0.0
 

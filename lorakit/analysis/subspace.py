@@ -18,6 +18,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from lorakit.analysis._base import Analysis, Findings, Reads, Request, by_label
 from lorakit.analysis._change import Change, svd
 from lorakit.analysis._load import RunChanges, seeds_of
 from lorakit.analysis._overlap_maps import Phi, draw_maps
-from lorakit.analysis._sites import labels, mean
+from lorakit.analysis._sites import labels
 from lorakit.errors import AdapterError, InputError
 from lorakit.report.changes import in_layer
 from lorakit.report.picture import Picture
@@ -174,10 +175,10 @@ def _middle_layer(found: Sequence[Overlap]) -> list[Overlap]:
 
 def headline(found: Sequence[Overlap]) -> str:
     """One line: what is shared, and what chance gives."""
-    first = mean(o.phi[0][0] for o in found)
-    all_ = mean(of_all(o.phi) for o in found)
-    chance_first = mean(1 / o.width for o in found)
-    chance_all = mean(o.ranks[0] / o.width for o in found)
+    first = fmean(o.phi[0][0] for o in found)
+    all_ = fmean(of_all(o.phi) for o in found)
+    chance_first = fmean(1 / o.width for o in found)
+    chance_all = fmean(o.ranks[0] / o.width for o in found)
     return (
         f"mean φ(1,1) {first:.3f} (chance {chance_first:.3f}), "
         f"mean φ(p,p) {all_:.3f} (chance {chance_all:.3f})"

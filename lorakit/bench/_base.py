@@ -139,6 +139,7 @@ def require_peer(bench: str, peer: str) -> None:
     """InputError, unless the script of a peer and the package that it needs are here."""
     if peer in BUILT_IN:
         return
+    # the wheel does not contain the scripts of peers
     package = "peft" if peer in NEED_PEFT else peer
     if not (CHECKOUT / "benchmarks" / "peers.py").is_file():
         missing = "the folder benchmarks"

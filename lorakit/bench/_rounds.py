@@ -54,6 +54,7 @@ def measure(
     The first round warms up and is not counted. Seconds are processor time; on a GPU, wall time.
     prepare: a variant returns the call that is timed; making and freeing it are not timed.
     """
+    # on a shared CPU, wall time also counts the work of others
     clock = _gpu_clock if torch.device(device).type == "cuda" else time.process_time
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number, name in turns(list(ways), rounds + 1):
@@ -61,6 +62,7 @@ def measure(
         begin = clock()
         result = call()
         took = clock() - begin
+        # freeing a model must not be timed as part of the next variant
         del call, result
         if number:
             seconds[name].append(took)
@@ -70,6 +72,7 @@ def measure(
 def turns(names: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
     """(number of the round, name): every name once per round, in an order that rotates."""
     for number in range(rounds):
+        # so that no variant always runs on the warm cache of the same other
         first = number % len(names)
         for name in (*names[first:], *names[:first]):
             yield number, name

@@ -54,6 +54,7 @@ class Generate(Bench):
         # once for all batches, as in a run
         with laid_out(ours):
             rounds = measure(asked, setting.rounds, setting.device)
+            # searching is deterministic, so these are the texts of the timed calls
             texts = {name: way() for name, way in asked.items()}
         notes = []
         for name in setting.against:

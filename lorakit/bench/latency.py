@@ -205,6 +205,7 @@ def _measured(
 
         return run
 
+    # the first pass allocates
     passes(models[BASE], 1)()
     begin = time.perf_counter()
     passes(models[BASE], 1)()

@@ -56,14 +56,12 @@ def _process(way: str, setting: Setting) -> dict[str, int]:
 def _table(found: Mapping[str, Mapping[str, int]], setting: Setting) -> Table:
     rows = []
     for way, parts in found.items():
-        sizes = [f"{size / 1e6:,.2f}" for size in _sizes(parts)]
-        rows.append((way, f"{parts['trained']:,}", *sizes))
-    ours = found["lorakit"]
+        trained, *sizes = _numbers(parts)
+        rows.append((way, f"{trained:,}", *(f"{size / 1e6:,.2f}" for size in sizes)))
+    ours = _numbers(found["lorakit"])
+    # how many times as much the others take
     for way in setting.against:
-        theirs = found[way]
-        pairs = zip(_sizes(theirs), _sizes(ours), strict=True)
-        trained = _times(theirs["trained"], ours["trained"])
-        rows.append((f"{way} / lorakit", trained, *(_times(of, over) for of, over in pairs)))
+        rows.append((f"{way} / lorakit", *map(_times, _numbers(found[way]), ours)))
     what = "resident, less what imports took"
     if setting.device == "cuda":
         what = "max_memory_allocated"
@@ -72,10 +70,10 @@ def _table(found: Mapping[str, Mapping[str, int]], setting: Setting) -> Table:
     return Table(header, tuple(rows), f"One training step with AdamW, {shape}; peak: {what}")
 
 
-def _sizes(parts: Mapping[str, int]) -> list[int]:
-    """Bytes in the order of the table's columns."""
+def _numbers(parts: Mapping[str, int]) -> list[int]:
+    """Trained parameters, then bytes, in the order of the table's columns."""
     kept = [parts[part] for part in PARTS]
-    return [*kept, sum(kept), parts["peak"], parts["file"]]
+    return [parts["trained"], *kept, sum(kept), parts["peak"], parts["file"]]
 
 
 def _times(of: float, over: float) -> str:

@@ -93,6 +93,7 @@ def main() -> None:
         code = _end(Ending(STOPPED, "stopped", INTERRUPTED))
     except Exception as error:
         ending = _explain(error)
+        # the parent must know of the error even where a traceback shows it
         traced = os.environ.get("LORAKIT_DEBUG") == "1"
         if traced and not isinstance(error, (Stopped, ChildError)):
             tell_parent(ending)
@@ -104,12 +105,14 @@ def main() -> None:
 
 def _refuse_bytes(words: list[str]) -> None:
     """Run folders record paths as UTF-8, and the libraries that save models need it too."""
+    # Python reads a byte that is not UTF-8 as half of a surrogate pair
     for word in words:
         if not word.isascii() and any("\ud800" <= char <= "\udfff" for char in word):
             raise InputError(f"{word} contains a byte that is not UTF-8; rename the file or folder")
 
 
 def _explain(error: Any) -> Ending:
+    # typer has its own copy of click, so the class of the error is not public
     if hasattr(error, "format_message"):  # a wrong option or verb, in typer's own words
         context = getattr(error, "ctx", None)
         usage = f"{context.get_usage()}\n" if context is not None else ""
@@ -129,7 +132,8 @@ def _explain(error: Any) -> Ending:
 
 
 def _end(ending: Ending) -> int:
-    """Report the ending to the parent, show it where no other process does, and return the exit code."""
+    """Report the ending to the parent, show it unless another process does; returns the exit
+    code."""
     if tell_parent(ending):
         kind = "" if ending.code == STOPPED else "error: "
         complain(f"{kind}{ending.message}")

@@ -80,6 +80,7 @@ class SettingOptions:
             "recipe": tuple(words),
             "bottlenecks": _widths(self.bottlenecks),
         }
+        # torch has been told already, and the setting reads its number from there
         del given["threads"]
         return Setting(**given)
 
@@ -108,6 +109,7 @@ def bench(
     import torch
 
     from lorakit.bench import benches
+    from lorakit.runs.result import write_whole
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -116,7 +118,10 @@ def bench(
     measured = chosen.checked(loaded.recipe, setting)
     _print(measured)
     if picture is not None:
-        _draw(measured, picture, what)
+        if measured.picture is None:
+            raise InputError(f"bench {what} does not draw a picture; leave --picture out")
+        write_whole(picture, measured.picture.document)
+        say(f"picture: {picture}")
     result = {"what": what, "recipe": loaded.name, **setting.plain(), **measured.plain()}
     give(result, as_json)
     if not as_json:
@@ -151,12 +156,3 @@ def _print(measured: Measured) -> None:
         value = "" if check.value is None else f" {check.value:.3f}"
         verdict = "passed" if check.passed else "FAILED"
         say(f"{verdict}: {check.name}{value} ({check.note})")
-
-
-def _draw(measured: Measured, file: Path, what: str) -> None:
-    from lorakit.runs.result import write_whole
-
-    if measured.picture is None:
-        raise InputError(f"bench {what} does not draw a picture; leave --picture out")
-    write_whole(file, measured.picture.document)
-    say(f"picture: {file}")

@@ -80,15 +80,12 @@ def _print_sample(found: Checked) -> None:
 
 
 def _plain(found: Checked) -> dict[str, Any]:
+    names = ("rows", "steps", "warmup_steps", "memory_mib", "adapter_mib")
     return {
         "sites": [site.name for site in found.attachment.sites],
         "counts": found.counts.model_dump(),
         "head": asdict(found.head) if found.head else None,
-        "rows": found.rows,
-        "steps": found.steps,
-        "warmup_steps": found.warmup_steps,
-        "memory_mib": found.memory_mib,
-        "adapter_mib": found.adapter_mib,
+        **{name: getattr(found, name) for name in names},
         "not_looked_at": found.missing,
         "sample": [{"token": token, "trained": trained} for token, trained in found.sample],
     }

@@ -49,11 +49,10 @@ def launch_command(
         arguments.append("--cpu")
     if trust_remote_code:
         arguments.append("--trust-remote-code")
-    name = loaded.name.replace("/", "-")
     if slurm:
-        show_exactly(machines.script(name, arguments, minutes))
+        show_exactly(machines.script(loaded.name, arguments, minutes))
         return
-    show_exactly(machines.torchrun(name, arguments, address) + "\n")
+    show_exactly(machines.torchrun(loaded.name, arguments, address) + "\n")
     say(
         f"run this command on each of the {nodes} machines; all of them need the folder {runs}, "
         "the base model and the data at the same paths"

@@ -35,6 +35,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         else:
             parameters.append(parameter)
 
+    # typer hands over one value per option; the groups are built from them here
     @wraps(command)
     def run(**given: Any) -> None:
         for name, group in groups.items():

@@ -50,6 +50,7 @@ def begin() -> None:
     log = logging.getLogger("lorakit")
     log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.handlers = [_ConsoleHandler()]
+    # the handler of the root logger would print each message again
     log.propagate = False
 
 
@@ -92,9 +93,11 @@ def give(
             writer = "markdown" if form is Format.md else form.value
             show(getattr(table, writer)().rstrip("\n"))
         return
+    # of several processes, one prints the result
     if os.environ.get("RANK", "0") != "0":
         return
     text = json_safe(json.dumps(_finite(result), ensure_ascii=False))
+    # escapes of JSON, where the terminal cannot show a character
     if not can_show(text):
         text = json.dumps(_finite(result))
     show_exactly(text + "\n")

@@ -67,6 +67,7 @@ class Progress:
             case TextsGenerated():
                 self._show_texts(event)
             case _:
+                # no last step will end the live line
                 if isinstance(event, StoppedEarly):
                     self.close()
                 for line in lines_of(event):
@@ -87,6 +88,7 @@ class Progress:
             say(f"resumes from step {event.step} of {event.steps}; --restart starts over")
         self.total = event.steps
         self.last_line = time.monotonic()
+        # the seconds of each seed start at 0
         self.recent.clear()
         if event.accumulation > 1:
             say(f"gradients of {event.accumulation} micro batches add up to a step")

@@ -95,6 +95,7 @@ def copy(
 
     source = find(recipe)
     target = to / source.name if to.is_dir() else to
+    # a recipe that someone has changed is not overwritten
     if target.exists():
         raise RecipeError(f"{target} exists already; choose another name")
     try:

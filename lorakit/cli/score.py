@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Argument, Option
 
 from lorakit.cli import app
 from lorakit.cli.options import Json, Overrides
 from lorakit.cli.output import end_with, give, known, say
-
-if TYPE_CHECKING:
-    from lorakit.verbs.score import Scored
 
 
 @app.command(epilog="Example: lorakit score e2e --predictions out.txt data.path=e2e-data")
@@ -49,12 +46,6 @@ def score(
         found = score_files(task, predictions, references)
     else:
         found = score_split(task, predictions, split, overrides or [])
-    _print(task, found)
-    give({"task": task, **asdict(found)}, as_json)
-    end_with(found.failed)
-
-
-def _print(task: str, found: Scored) -> None:
     for note in found.notes:
         say(f"note: {note}")
     for metric, value in known(found.scores, found.failed).items():
@@ -62,3 +53,5 @@ def _print(task: str, found: Scored) -> None:
         say(f"{task}  {metric} {digits}")
     protocol = f"; {found.protocol}" if found.protocol else ""
     say(f"{found.n} examples{protocol}")
+    give({"task": task, **asdict(found)}, as_json)
+    end_with(found.failed)

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from contextlib import redirect_stdout
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from typer import Exit
@@ -52,7 +53,7 @@ def selftest(cpu: Cpu = False, as_json: Json = False) -> None:
             "passed": not failed,
             "failed": failed,
             "seconds": elapsed,
-            "checks": [found.plain() for found in findings],
+            "checks": [asdict(found) for found in findings],
             "environment": made,
         },
         as_json,
@@ -66,6 +67,7 @@ def _run_checks() -> list[CheckResult]:
     from lorakit.cli.screen import line
     from lorakit.selftest.run import CHECKS, selftest
 
+    # lines are printed one by one, so the widest name is needed before the first
     width = max(map(len, CHECKS))
     findings = []
     for found in selftest():

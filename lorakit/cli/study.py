@@ -139,6 +139,7 @@ def watching() -> Iterator[Callable[[StudyResult], None]]:
     """
     from rich.live import Live
 
+    # run -> the state that was printed last
     known: dict[str, str] = {}
 
     def show_changes(found: StudyResult) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -73,6 +74,7 @@ def train(
     if processes.cpu:
         os.environ["LORAKIT_CPU"] = "1"
     wanted = processes.wanted
+    # launched processes run this function too, and must not launch again
     if wanted > 1 and "WORLD_SIZE" not in os.environ:
         _prepare(loaded, given.recipe)
         on_cpu = processes.cpu or not visible_gpus()
@@ -99,15 +101,22 @@ def _train(
         say(f"note: {note}")
     progress = Progress()
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr), _explaining(loaded, name):
             folder, result = train_recipe(loaded, runs, progress, restart)
+    finally:
+        progress.close()
+    return progress, folder, result
+
+
+@contextmanager
+def _explaining(loaded: LoadedRecipe, name: str) -> Iterator[None]:
+    """Inside, an error about something that is not available lists all that is missing."""
+    try:
+        yield
     except InputError as error:
         from lorakit.verbs.prepare import explained
 
         raise explained(loaded.recipe, name, error) from error
-    finally:
-        progress.close()
-    return progress, folder, result
 
 
 def _print(loaded: LoadedRecipe, progress: Progress, folder: Path, result: Result) -> bool:
@@ -157,12 +166,13 @@ def _plain(folder: Path, result: Result) -> dict[str, Any]:
 
 def _prepare(loaded: LoadedRecipe, name: str) -> None:
     """Read and tokenise before the processes start: a process that waits too long fails."""
-    # the training process logs the same, so it is not printed twice
-    logging.getLogger("lorakit").setLevel(logging.ERROR)
-    from lorakit.verbs.prepare import explained, tokenise
+    from lorakit.verbs.prepare import tokenise
 
-    try:
+    log = logging.getLogger("lorakit")
+    level = log.level
+    # the training process logs the same, so it is not printed twice
+    log.setLevel(logging.ERROR)
+    with _explaining(loaded, name):
         tokenise(loaded.recipe)
-    except InputError as error:
-        raise explained(loaded.recipe, name, error) from error
+    log.setLevel(level)
     os.environ["LORAKIT_PREPARED"] = "1"

@@ -144,6 +144,7 @@ def worst_of_runs(one: Path, other: Path) -> float:
     """The largest difference between the weights and curves of two seeds."""
     a = read_adapter(one / "adapter").tensors
     b = read_adapter(other / "adapter").tensors
+    # else a tensor that only the second holds would not be compared
     if a.keys() != b.keys():
         names = ", ".join(sorted(a.keys() ^ b.keys())[:3])
         raise ToleranceError(f"the adapters hold other tensors: {names}")

@@ -9,9 +9,8 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lorakit.errors import LorakitError, Stopped
 from lorakit.selftest.checks import CHECKS, NotHere
@@ -28,9 +27,6 @@ class CheckResult:
     tolerance: float
     note: str
     seconds: float
-
-    def plain(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def selftest(names: Iterable[str] = tuple(CHECKS)) -> Iterator[CheckResult]:

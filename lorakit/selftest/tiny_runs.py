@@ -72,6 +72,7 @@ class TinyRuns:
         command = [sys.executable, "-m", "lorakit", "train"]
         command += [str(shipped("recipes") / "quickstart.yaml"), *SMALL, "--json"]
         command += ["--runs", str(self.folder / name), "--processes", str(processes)]
+        # the processes would choose a GPU by themselves
         if self.device.type == "cpu":
             command.append("--cpu")
         try:
