@@ -8,7 +8,7 @@ to the logger `lorakit`, and every error is a `lorakit.errors.LorakitError`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,22 +16,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import lorakit
+from lorakit.events import Observer, to_all
 from lorakit.methods import Attachment, Method, methods
+from lorakit.models import family_of
+from lorakit.models import trust_remote_code as allow_remote_code
+from lorakit.recipe.load import load_recipe
+from lorakit.recipe.schema import Recipe
+from lorakit.runs.folder import seed_folder
+from lorakit.runs.pointer import Pointer
+from lorakit.runs.result import Result, summary
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from lorakit.recipe.schema import Recipe
-    from lorakit.runs.pointer import Pointer
-    from lorakit.runs.result import Result
+    from lorakit.adapters.about import About
+    from lorakit.nn.select import Roles
     from lorakit.verbs.evaluate import Evaluated
 
 Values = Mapping[str, Any]
 Scores = dict[str, dict[str, float]]
 """split -> metric -> value, in the unit that the task's paper prints."""
 
-_bases: WeakKeyDictionary[Attachment, Any] = WeakKeyDictionary()
+_bases: WeakKeyDictionary[Attachment, About] = WeakKeyDictionary()
 """Attachment -> the `About` of its base, taken before training: methods such as BitFit change the
 base's own weights."""
 
@@ -46,8 +54,6 @@ class Run:
     @property
     def scores(self) -> Scores:
         """The mean over the seeds, for each split and metric."""
-        from lorakit.runs.result import summary
-
         found: Scores = {}
         for row in summary(self.result):
             found.setdefault(row.split, {})[row.metric] = row.mean
@@ -61,8 +67,6 @@ class Run:
     @property
     def adapters(self) -> dict[int, Path]:
         """Seed -> folder of its adapter, in PEFT's format if the method is LoRA."""
-        from lorakit.runs.folder import seed_folder
-
         return {
             seed.seed: seed_folder(self.folder, seed.seed) / "adapter" for seed in self.result.seeds
         }
@@ -80,7 +84,7 @@ class LoadedModel:
     """A transformers model in evaluation mode, with its tokenizer."""
 
     model: Any
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     attachment: Attachment | None
     """The adapter on the model; None for a model without one."""
     labels: tuple[str, ...]
@@ -92,8 +96,6 @@ def read_recipe(recipe: str | Path, **overrides: Any) -> Recipe:
 
     overrides: values by key, as `lorakit.train` takes them. RecipeError lists every problem.
     """
-    from lorakit.recipe.load import load_recipe
-
     return load_recipe(str(recipe), _as_overrides(overrides)).recipe
 
 
@@ -101,7 +103,7 @@ def train(
     recipe: str | Path,
     runs: str | Path = "runs",
     restart: bool = False,
-    observe: Callable[[Any], None] | None = None,
+    observe: Observer | None = None,
     trust_remote_code: bool = False,
     **overrides: Any,
 ) -> Run:
@@ -113,19 +115,16 @@ def train(
     `name` replaces the recipe's one. InputError: the recipe, the data or the base model.
     TrainingError: the run cannot continue.
     """
-    from lorakit.recipe.load import load_recipe
     from lorakit.verbs.train import train_recipe
 
     loaded = load_recipe(str(recipe), _as_overrides(overrides))
-    with _trust(trust_remote_code):
-        folder, result = train_recipe(loaded, Path(runs), observe or _ignore, restart)
+    with allow_remote_code(trust_remote_code):
+        folder, result = train_recipe(loaded, Path(runs), observe or to_all(), restart)
     return Run(folder, result)
 
 
 def open_run(folder: str | Path) -> Run:
     """A run that was trained before. DataError: the folder does not hold a finished run."""
-    from lorakit.runs.result import Result
-
     return Run(Path(folder), Result.read(Path(folder) / "result.json"))
 
 
@@ -143,19 +142,12 @@ def load(
     weights than the adapter was trained on. device: None leaves the model on the CPU. AdapterError,
     ModelError: it does not fit.
     """
-    from lorakit.models import Model
-    from lorakit.runs.pointer import Pointer
     from lorakit.runs.source import load_source, open_source
 
-    with _trust(trust_remote_code):
-        source = open_source(Pointer(str(path), base=base))
-        if source.recipe is not None:
-            spec = source.recipe.model
-        else:
-            spec = Model(
-                name=base or (source.adapter.base if source.adapter else None) or str(path)
-            )
-        found, attachment = load_source(source, spec, any_base)
+    with allow_remote_code(trust_remote_code):
+        pointer = Pointer(str(path), base=base)
+        source = open_source(pointer)
+        found, attachment = load_source(source, source.model(pointer), any_base)
     if device is not None:
         found.to(device)
     found.model.eval()
@@ -251,7 +243,9 @@ def attach(
     return attachment
 
 
-def save_adapter(attachment: Attachment, folder: str | Path, tokenizer: Any = None) -> Path:
+def save_adapter(
+    attachment: Attachment, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None
+) -> Path:
     """Write what an attachment trained, with the tokenizer if one is given; LoRA in PEFT's format.
 
     The file holds digests of itself and of the base model's weights, so that a damaged file or
@@ -278,8 +272,7 @@ def load_adapter(model: PreTrainedModel, folder: str | Path, any_base: bool = Fa
     return attachment
 
 
-def _about(model: Any, method: Method | None, newly_initialised: Sequence[str]) -> Any:
-    from lorakit import __version__
+def _about(model: Any, method: Method | None, newly_initialised: Sequence[str]) -> About:
     from lorakit.adapters.about import About
     from lorakit.adapters.base_config import settings_of
     from lorakit.adapters.fingerprint import fingerprint
@@ -297,12 +290,12 @@ def _about(model: Any, method: Method | None, newly_initialised: Sequence[str]) 
         method={} if method is None else method.model_dump(mode="json"),
         fresh=list(newly_initialised),
         fingerprint=fingerprint(model, newly_initialised),
-        lorakit=__version__,
+        lorakit=lorakit.__version__,
         base_config=settings_of(model.config),
     )
 
 
-def _head_of(model: Any) -> str:
+def _head_of(model: PreTrainedModel) -> str:
     """What a transformers class computes, as a task's head; empty for one that no task has."""
     name = type(model).__name__
     if name.endswith("ForSequenceClassification"):
@@ -312,9 +305,7 @@ def _head_of(model: Any) -> str:
     return ""
 
 
-def _roles(model: Any) -> Any:
-    from lorakit.models import family_of
-
+def _roles(model: PreTrainedModel) -> Roles:
     family = family_of(model.config.model_type)
     return {} if family is None else family.places(model.config)
 
@@ -349,20 +340,8 @@ def _as_overrides(values: Values, under: str = "") -> list[str]:
 @contextmanager
 def _pointed(path: str | Path, options: dict[str, Any]) -> Iterator[Pointer]:
     """The pointer of a command, inside the permission to run a checkpoint's code."""
-    from lorakit.runs.pointer import Pointer
-
     names = ("task", "base", "seed", "any_base")
     at = {name: options.pop(name) for name in names if name in options}
     trusted = options.pop("trust_remote_code", False)
-    with _trust(trusted):
+    with allow_remote_code(trusted):
         yield Pointer(str(path), overrides=tuple(_as_overrides(options)), **at)
-
-
-def _trust(granted: bool) -> Any:
-    from lorakit.models import trust_remote_code
-
-    return trust_remote_code(granted)
-
-
-def _ignore(_event: Any) -> None:
-    """The observer of a run that nobody watches."""

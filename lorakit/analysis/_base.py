@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import lorakit
+from lorakit.analysis._change import Change
 from lorakit.analysis._load import RunChanges, load_changes
-from lorakit.analysis._sites import SiteFilter
+from lorakit.analysis._sites import Finding, Found, SiteFilter, labels
 from lorakit.errors import InputError
 from lorakit.report.picture import Picture
 from lorakit.report.table import Table
@@ -23,7 +24,6 @@ class Reads:
     """The methods whose changes it measures."""
     needs_base: bool
     """Whether it reads W. If not, the base's `config.json` is enough for a LoRA adapter."""
-    fewest_runs: int = 1
     most_runs: int | None = None
     """None: any number."""
 
@@ -44,15 +44,6 @@ class Request:
     def load_all(self, reads: Reads) -> dict[str, RunChanges]:
         """The changes of every run, by label."""
         return by_label([self.load(run, reads) for run in self.runs])
-
-
-class Finding(Protocol):
-    """What was measured at one site: a dataclass whose fields are written to WHAT.json."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def site(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -93,6 +84,47 @@ class Analysis:
     answer: Callable[[Request], Findings]
     options: tuple[str, ...] = ()
     """The options of the command line that only this analysis takes."""
+
+
+def for_each_site(
+    reads: Reads,
+    measure: Callable[[Change], Finding],
+    table: Callable[[Any], Table],
+    picture: Callable[[Any], Picture],
+) -> Callable[[Request], Findings]:
+    """The answer of an analysis that measures every site of every run alone.
+
+    table, picture: of the findings by run, in the order of the runs.
+    """
+
+    def answer(request: Request) -> Findings:
+        runs = request.load_all(reads)
+        found = {label: [measure(change) for change in run.changes] for label, run in runs.items()}
+        return Findings(list(runs.values()), found, table(found), picture(found))
+
+    return answer
+
+
+def site_table(
+    runs: Mapping[str, Sequence[Found]],
+    header: Sequence[str],
+    cells: Callable[[Found], Sequence[str]],
+    caption: str,
+) -> Table:
+    """A row for each run and site; of one run, the caption has the name.
+
+    header, cells: without the columns for the run, the layer and the weight.
+    """
+    rows = []
+    for name, found in runs.items():
+        shown = labels(finding.site for finding in found)
+        rows += [(name, *shown[finding.site], *cells(finding)) for finding in found]
+    columns = ("run", "layer", "weight", *header)
+    if len(runs) > 1:
+        return Table(columns, tuple(rows), caption, names=3)
+    # a column with one value only would take width from the numbers
+    without_run = tuple(row[1:] for row in rows)
+    return Table(columns[1:], without_run, f"{next(iter(runs))}: {caption}", names=2)
 
 
 def by_label(runs: Sequence[RunChanges]) -> dict[str, RunChanges]:

@@ -29,6 +29,7 @@ class Change:
         if self.factors is None:
             assert self.dense is not None
             return self.dense.double()
+        # small singular values are lost in float32
         b, a = self.factors
         return b.double() @ a.double()
 
@@ -58,6 +59,7 @@ def product_svd(b: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     With B = Q_b R_b and A^T = Q_a R_a, only R_b R_a^T is decomposed, which is r x r.
     """
+    # r is small, and an SVD of (out, in) takes time in proportion to out * in * min(out, in)
     q_b, r_b = torch.linalg.qr(b)
     q_a, r_a = torch.linalg.qr(a.T)
     u, s, v = svd(r_b @ r_a.T)

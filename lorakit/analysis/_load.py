@@ -16,7 +16,6 @@ from lorakit.bases.base import Base
 from lorakit.bases.load import load, load_dequantized
 from lorakit.bases.outline import outline
 from lorakit.errors import AdapterError, InputError, ModelError
-from lorakit.models import Model
 from lorakit.nn.linear import dense_weight
 from lorakit.nn.select import ROLES, Site, select
 from lorakit.runs.folder import is_run, is_seed
@@ -93,6 +92,7 @@ def load_changes(
         changes = _lora_changes(source, run, needs_base, sites)
     else:
         changes = _full_changes(source, run, sites)
+    # targets may have ranks of their own
     ranks = [len(change.factors[1]) for change in changes if change.factors is not None]
     return RunChanges(source, _name_of(adapter), method, max(ranks, default=None), changes)
 
@@ -105,11 +105,8 @@ def seeds_of(run: Pointer) -> list[Pointer]:
             f"{run.path} is not a run folder, so it does not have seeds to compare; "
             "give two adapters"
         )
-    # seed2 before seed10
-    found = sorted(
-        (adapter.parent for adapter in folder.glob("seed*/adapter")),
-        key=lambda seed: (len(seed.name), seed.name),
-    )
+    found = [adapter.parent for adapter in folder.glob("seed*/adapter")]
+    found.sort(key=lambda seed: (len(seed.name), seed.name))  # seed2 before seed10
     if len(found) < 2:
         raise InputError(
             f"{run.path} has {len(found)} trained seed(s), and two are compared: "
@@ -131,10 +128,7 @@ def _name_of(adapter: AdapterFile) -> str:
 
 
 def _load_base(source: Source, run: Pointer, needs_weights: bool) -> Base:
-    if source.recipe is not None:
-        spec = source.recipe.model
-    else:
-        spec = Model(name=run.base or _adapter_of(source).base or "")
+    spec = source.model(run)
     load_it = outline
     if needs_weights:
         load_it = load_dequantized if spec.quantize else load
@@ -171,6 +165,7 @@ def _full_changes(source: Source, run: Pointer, sites: SiteFilter) -> list[Chang
     roles = [role for role in ROLES if role in base.roles]
     every = select(base.model, roles or ["all-linear"], base.roles, skip=base.newly_initialised)
     chosen = sites.apply(every, run.path)
+    # attaching overwrites the weights that full fine-tuning changed
     before = [_weight(site).clone() for site in chosen]
     attach_adapter(
         _adapter_of(source),

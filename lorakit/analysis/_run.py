@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from lorakit.analysis import analyses
-from lorakit.analysis._base import Analysis, Findings, Reads, Request
+from lorakit.analysis._base import Findings, Request
 from lorakit.analysis._load import RunChanges
 from lorakit.errors import InputError
 from lorakit.runs.folder import is_run, is_seed, make_folder
@@ -21,30 +21,16 @@ def analyze(what: str, request: Request, out: Path | None = None) -> tuple[Findi
     what `load_changes` raises.
     """
     analysis = analyses.get(what)
-    _check_number_of_runs(what, analysis.reads, len(request.runs))
-    _check_options(what, analysis, request)
-    findings = analysis.answer(request)
-    folder = out or _folder_of(findings.runs[0])
-    return findings, _write(what, findings, folder)
-
-
-def _check_number_of_runs(what: str, reads: Reads, given: int) -> None:
-    fewest, most = reads.fewest_runs, reads.most_runs
-    if given >= fewest and (most is None or given <= most):
-        return
-    if most is None:
-        wanted = f"{fewest} or more runs"
-    elif most == fewest:
-        wanted = f"{fewest} run{'s' if fewest > 1 else ''}"
-    else:
-        wanted = f"{fewest} to {most} runs"
-    raise InputError(f"{what} takes {wanted}; {given} were given")
-
-
-def _check_options(what: str, analysis: Analysis, request: Request) -> None:
+    most = analysis.reads.most_runs
+    given = len(request.runs)
+    if most is not None and given > most:
+        raise InputError(f"{what} takes at most {most} run(s); {given} were given")
     for option in request.options:
         if option not in analysis.options:
             raise InputError(f"--{option} is not an option of {what}; leave it out")
+    findings = analysis.answer(request)
+    folder = out or _folder_of(findings.runs[0])
+    return findings, _write(what, findings, folder)
 
 
 def _write(what: str, findings: Findings, folder: Path) -> list[Path]:
@@ -56,6 +42,7 @@ def _write(what: str, findings: Findings, folder: Path) -> list[Path]:
         folder / f"{what}.svg": findings.picture.document,
         folder / f"{what}.md": "\n\n".join(part for part in parts if part) + "\n",
     }
+    # only now: a request that is refused leaves nothing behind
     make_folder(folder)
     for path, text in texts.items():
         write_whole(path, text)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from lorakit.errors import TargetError, did_you_mean
 from lorakit.nn.select import SHORT, Site
@@ -14,14 +14,16 @@ from lorakit.report.changes import in_layer, tails
 from lorakit.report.table import NOTHING
 
 
-class AtSite(Protocol):
-    """Anything that belongs to one site."""
+class Finding(Protocol):
+    """What was measured at one site: a dataclass whose fields are written to WHAT.json."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def site(self) -> str: ...
 
 
-Found = TypeVar("Found", bound=AtSite)
+Found = TypeVar("Found", bound=Finding)
 
 
 @dataclass(frozen=True)
@@ -87,16 +89,10 @@ def by_weight(found: Sequence[Found]) -> dict[str, list[Found]]:
     return dict(groups)
 
 
-def layers_of(found: Sequence[AtSite]) -> list[int]:
+def layers_of(found: Sequence[Finding]) -> list[int]:
     """The position of each on an axis of layers; outside of numbered layers, its index."""
     layers = [in_layer(item.site)[0] for item in found]
     return [index if layer is None else layer for index, layer in enumerate(layers)]
-
-
-def mean(values: Iterable[float]) -> float:
-    """The arithmetic mean; NaN for no values."""
-    listed = list(values)
-    return sum(listed) / len(listed) if listed else float("nan")
 
 
 def three_digits(value: float) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
-from lorakit.analysis._sites import mean
 from lorakit.report.picture import COLORS, plain
 
 MAX_BANDS = 2
@@ -30,7 +30,8 @@ def draw_spectra(axes: Any, weights: Mapping[str, Sequence[Sequence[float]]]) ->
             axes.fill_between(places, low, high, color=color, alpha=0.12, linewidth=0)
         marker = "o" if len(columns) <= MAX_MARKERS else ""
         style = {"color": color, "marker": marker, "markersize": 3}
-        axes.plot(places, list(map(mean, columns)), label=plain(weight), **style)
+        axes.plot(places, list(map(fmean, columns)), label=plain(weight), **style)
+    # singular values fall by orders of magnitude
     axes.set_yscale("log")
     axes.set_xlabel("i")
     axes.set_xlim(left=1)

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorakit.analysis._base import Analysis, Findings, Reads, Request
+from lorakit.analysis._base import Analysis, Reads, for_each_site, site_table
 from lorakit.analysis._change import Change, svd
-from lorakit.analysis._sites import by_weight, labels, layers_of, three_digits
+from lorakit.analysis._sites import by_weight, layers_of, three_digits
 from lorakit.report.picture import COLORS, Picture, panels_of, picture_of, plain
 from lorakit.report.table import NOTHING, Table
 
@@ -62,6 +62,7 @@ def amplification(change: Change, seed: int = 0) -> Amplification:
     u, s, v = change.svd
     w, r = change.before, len(s)
     u_base, _, v_base = svd(w)
+    # a generator of its own, so that the numbers do not depend on other analyses
     noise = torch.randn(w.shape, generator=torch.Generator().manual_seed(seed), dtype=w.dtype)
     u_random, _, v_random = svd(noise)
     delta = float(s.norm())
@@ -80,23 +81,18 @@ def amplification(change: Change, seed: int = 0) -> Amplification:
 
 def table(runs: Runs) -> Table:
     """A row for each run and site."""
-    several = len(runs) > 1
-    rows = []
-    for name, found in runs.items():
-        shown = labels(a.site for a in found)
-        for a in found:
-            norms = (a.base, a.delta, a.onto_delta, a.onto_base, a.onto_random)
-            factor = NOTHING if a.factor is None else three_digits(a.factor)
-            row = (*shown[a.site], str(a.r), *map(three_digits, norms), factor)
-            rows.append((name, *row) if several else row)
-    header = ("layer", "weight", "r", "‖W‖", "‖ΔW‖", "U,V of ΔW", "of W", "random", "factor")
+    header = ("r", "‖W‖", "‖ΔW‖", "U,V of ΔW", "of W", "random", "factor")
     caption = (
         "‖UᵀWVᵀ‖ with the first r singular vectors of ΔW, of W and of a random matrix; "
         "factor = ‖ΔW‖ / the first"
     )
-    if several:
-        return Table(("run", *header), tuple(rows), caption, names=3)
-    return Table(header, tuple(rows), f"{next(iter(runs))}: {caption}", names=2)
+    return site_table(runs, header, _cells, caption)
+
+
+def _cells(found: Amplification) -> Sequence[str]:
+    norms = (found.base, found.delta, found.onto_delta, found.onto_base, found.onto_random)
+    factor = NOTHING if found.factor is None else three_digits(found.factor)
+    return (str(found.r), *map(three_digits, norms), factor)
 
 
 LINES = (
@@ -141,11 +137,4 @@ def _draw_norms(axes: Any, weight: str, found: Sequence[Amplification]) -> None:
     axes.locator_params(axis="x", integer=True)
 
 
-def answer(request: Request) -> Findings:
-    """The amplification at every site of the runs."""
-    runs = request.load_all(READS)
-    found = {name: [amplification(c) for c in run.changes] for name, run in runs.items()}
-    return Findings(list(runs.values()), found, table(found), picture(found))
-
-
-PLUGIN = Analysis(READS, answer)
+PLUGIN = Analysis(READS, for_each_site(READS, amplification, table, picture))

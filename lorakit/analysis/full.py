@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor
 from lorakit.analysis._base import Analysis, Findings, Reads, Request
 from lorakit.analysis._change import MAX_SINGULAR_VALUES, Change
 from lorakit.analysis._load import RunChanges
-from lorakit.analysis._sites import by_weight, mean, three_digits
+from lorakit.analysis._sites import by_weight, three_digits
 from lorakit.analysis._spectra import draw_spectra
 from lorakit.errors import InputError
 from lorakit.report.picture import COLORS, Picture, panels_of, picture_of
@@ -59,9 +60,8 @@ class RunScore:
 
     def to_json(self) -> dict[str, Any]:
         """The entry of this run in the list of scores."""
-        metric, split = self.row.metric, self.row.split
-        values = self.row.values
-        return {"name": self.name, "r": self.r, "metric": metric, "split": split, "values": values}
+        of_row = {key: getattr(self.row, key) for key in ("metric", "split", "values")}
+        return {"name": self.name, "r": self.r, **of_row}
 
 
 def truncation_errors(s: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def table(name: str, found: Sequence[Truncation], scores: Sequence[RunScore]) ->
     ranks = sorted({*(r for r in RANKS if r <= known), *(s.r for s in scores if s.r)})
     rows = []
     for weight, of in by_weight(found).items():
-        norm = three_digits(mean(t.norm for t in of))
+        norm = three_digits(fmean(t.norm for t in of))
         rows.append((weight, str(len(of)), norm, *(_error(of, r) for r in ranks)))
     rows += [_score_row(score, ranks) for score in scores]
     header = ("weight", "n", "‖ΔW‖", *(f"r={r}" for r in ranks))
@@ -105,7 +105,7 @@ def table(name: str, found: Sequence[Truncation], scores: Sequence[RunScore]) ->
 def _error(of: Sequence[Truncation], r: int) -> str:
     if any(r > len(t.errors) for t in of):
         return NOTHING  # only the first MAX_SINGULAR_VALUES errors are kept
-    return f"{mean(t.errors[r - 1] for t in of):.3f}"
+    return f"{fmean(t.errors[r - 1] for t in of):.3f}"
 
 
 def _score_row(score: RunScore, ranks: Sequence[int]) -> tuple[str, ...]:
@@ -141,7 +141,7 @@ def _set_rank_axis(axes: Any, ranks: Sequence[int]) -> None:
 def _draw_errors(axes: Any, weights: Sequence[Sequence[Truncation]]) -> None:
     for of, color in zip(weights, COLORS * 3, strict=False):
         columns = list(zip(*(t.errors for t in of), strict=False))
-        axes.plot(range(1, len(columns) + 1), [mean(column) for column in columns], color=color)
+        axes.plot(range(1, len(columns) + 1), [fmean(column) for column in columns], color=color)
     axes.set_ylabel("‖ΔW - ΔWᵣ‖ / ‖ΔW‖")
     axes.set_ylim(0, 1)
 
@@ -180,6 +180,7 @@ def _scores(full: RunChanges, lora_runs: Sequence[str]) -> list[RunScore]:
     task = full.source.recipe.task.name if full.source.recipe else None
     scores = [_lora_score(path, task) for path in lora_runs]
     own = _run_folder(full.path) / "result.json"
+    # an adapter outside of its run has no result
     if scores and own.is_file():
         scores.insert(0, _score_of(full.name, None, Result.read(own)))
     return scores

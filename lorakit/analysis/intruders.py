@@ -13,13 +13,14 @@ span.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 
 from torch import Tensor
 
-from lorakit.analysis._base import Analysis, Findings, Reads, Request
+from lorakit.analysis._base import Analysis, Findings, Reads, Request, for_each_site
 from lorakit.analysis._change import Change, svd
-from lorakit.analysis._sites import by_weight, mean
+from lorakit.analysis._sites import by_weight
 from lorakit.report.picture import COLORS, Picture, figure_of, picture_of, plain
 from lorakit.report.table import Table
 
@@ -61,7 +62,15 @@ def intruders(change: Change, epsilon: float = EPSILON, top: int = TOP) -> Intru
     return Intruders(change.site, cosines.tolist(), int((cosines < epsilon).sum()))
 
 
-HEADER = ("run", "weight", "matrices", "intruders", "per matrix", "matrices with any")
+HEADER = (
+    "run",
+    "weight",
+    "matrices",
+    "intruders",
+    "per matrix",
+    "matrices with any",
+    "least cosine",
+)
 
 
 def table(runs: Runs, epsilon: float, top: int) -> Table:
@@ -70,16 +79,15 @@ def table(runs: Runs, epsilon: float, top: int) -> Table:
     for name, found in runs.items():
         for weight, of in by_weight(found).items():
             counts = [i.count for i in of]
+            with_any = len(counts) - counts.count(0)
             least = min(min(i.cosines) for i in of)
-            with_any = sum(count > 0 for count in counts)
-            per_matrix = f"{mean(counts):.2f}"
-            numbers = (str(len(of)), str(sum(counts)), per_matrix, str(with_any))
-            rows.append((name, weight, *numbers, f"{least:.3f}"))
+            numbers = (len(of), sum(counts), f"{fmean(counts):.2f}", with_any, f"{least:.3f}")
+            rows.append((name, weight, *map(str, numbers)))
     caption = (
         f"first {top} left-singular vectors of W + ΔW whose |cosine| with every one of W is below "
         f"{epsilon:g}; least cosine: of the vector that is farthest from all of W's"
     )
-    return Table((*HEADER, "least cosine"), tuple(rows), caption, names=2)
+    return Table(HEADER, tuple(rows), caption, names=2)
 
 
 def picture(runs: Runs, epsilon: float, top: int) -> Picture:
@@ -87,7 +95,7 @@ def picture(runs: Runs, epsilon: float, top: int) -> Picture:
     figure, axes = figure_of("ε", f"of the first {top}, per matrix", width=5.6, height=3.4)
     places = [i / EPSILON_STEPS for i in range(EPSILON_STEPS + 1)]
     for (name, found), color in zip(runs.items(), COLORS * 3, strict=False):
-        counts = [mean(sum(c < place for c in i.cosines) for i in found) for place in places]
+        counts = [fmean(sum(c < place for c in i.cosines) for i in found) for place in places]
         axes.plot(places, counts, color=color, label=plain(name))
     axes.axvline(epsilon, color="#555555", linewidth=1, linestyle="--")
     return picture_of(figure, axes, f"Intruder dimensions: {', '.join(runs)}")
@@ -97,15 +105,13 @@ def answer(request: Request) -> Findings:
     """The intruders at every site of the runs. Options: epsilon and top."""
     epsilon = request.options.get("epsilon", EPSILON)
     top = int(request.options.get("top", TOP))
-    runs = request.load_all(READS)
-    found = {n: [intruders(c, epsilon, top) for c in run.changes] for n, run in runs.items()}
-    return Findings(
-        list(runs.values()),
-        found,
-        table(found, epsilon, top),
-        picture(found, epsilon, top),
-        extra={"epsilon": epsilon, "top": top},
-    )
+    found = for_each_site(
+        READS,
+        lambda change: intruders(change, epsilon, top),
+        lambda runs: table(runs, epsilon, top),
+        lambda runs: picture(runs, epsilon, top),
+    )(request)
+    return replace(found, extra={"epsilon": epsilon, "top": top})
 
 
 PLUGIN = Analysis(READS, answer, options=("epsilon", "top"))

@@ -44,6 +44,7 @@ def table(name: str, found: Sequence[Norms]) -> Table:
     shown = labels(n.site for n in found)
     layers = list(dict.fromkeys(layer for layer, _ in shown.values()))
     weights = list(dict.fromkeys(weight for _, weight in shown.values()))
+    # a weight that only some layers have leaves cells empty
     cells = {shown[n.site]: f"{n.relative:.4f}" for n in found}
     rows = []
     for layer in layers:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lorakit.analysis._base import Analysis, Findings, Reads, Request
+from lorakit.analysis._base import Analysis, Reads, for_each_site, site_table
 from lorakit.analysis._change import MAX_SINGULAR_VALUES, Change
-from lorakit.analysis._sites import by_weight, labels, three_digits
+from lorakit.analysis._sites import by_weight, three_digits
 from lorakit.analysis._spectra import draw_spectra
 from lorakit.report.picture import Picture, panels_of, picture_of, plain
 from lorakit.report.table import Table
@@ -47,6 +47,7 @@ Runs = Mapping[str, Sequence[Spectrum]]
 
 def effective_rank(s: Tensor) -> float:
     """s: singular values (n). exp of the entropy of s / sum s; 0 where all are zero."""
+    # 0 ln 0 is 0 in the entropy, and NaN in torch
     p = s[s > 0] / s.sum()
     return float((-(p * p.log()).sum()).exp()) if len(p) else 0.0
 
@@ -72,23 +73,17 @@ def spectrum(change: Change) -> Spectrum:
 
 def table(runs: Runs) -> Table:
     """A row for each run and site."""
-    several = len(runs) > 1
-    rows = []
-    for name, found in runs.items():
-        shown = labels(s.site for s in found)
-        for s in found:
-            ranks = (str(s.full), f"{s.effective:.2f}", f"{s.stable:.2f}")
-            share = f"{100 * s.first:.0f} %"
-            row = (*shown[s.site], *ranks, share, three_digits(s.singular[0]))
-            rows.append((name, *row) if several else row)
-    header = ("layer", "weight", "rank", "effective", "stable", "in the first", "σ₁")
+    header = ("rank", "effective", "stable", "in the first", "σ₁")
     caption = (
         "effective rank exp(-Σ p ln p), p = σ/Σσ; stable rank Σσ²/σ₁²; in the first: the first "
         "direction's share of ‖ΔW‖², the inverse of the stable rank"
     )
-    if several:
-        return Table(("run", *header), tuple(rows), caption, names=3)
-    return Table(header, tuple(rows), f"{next(iter(runs))}: {caption}", names=2)
+    return site_table(runs, header, _cells, caption)
+
+
+def _cells(found: Spectrum) -> Sequence[str]:
+    ranks = (str(found.full), f"{found.effective:.2f}", f"{found.stable:.2f}")
+    return (*ranks, f"{100 * found.first:.0f} %", three_digits(found.singular[0]))
 
 
 def picture(runs: Runs) -> Picture:
@@ -102,11 +97,4 @@ def picture(runs: Runs) -> Picture:
     return picture_of(figure, None, f"Singular values of ΔW: {', '.join(runs)}", wide=len(runs) > 1)
 
 
-def answer(request: Request) -> Findings:
-    """The spectrum at every site of the runs."""
-    runs = request.load_all(READS)
-    found = {name: [spectrum(c) for c in run.changes] for name, run in runs.items()}
-    return Findings(list(runs.values()), found, table(found), picture(found))
-
-
-PLUGIN = Analysis(READS, answer)
+PLUGIN = Analysis(READS, for_each_site(READS, spectrum, table, picture))

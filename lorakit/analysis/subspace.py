@@ -18,6 +18,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from lorakit.analysis._base import Analysis, Findings, Reads, Request, by_label
 from lorakit.analysis._change import Change, svd
 from lorakit.analysis._load import RunChanges, seeds_of
 from lorakit.analysis._overlap_maps import Phi, draw_maps
-from lorakit.analysis._sites import labels, mean
+from lorakit.analysis._sites import labels
 from lorakit.errors import AdapterError, InputError
 from lorakit.report.changes import in_layer
 from lorakit.report.picture import Picture
@@ -57,11 +58,11 @@ class Overlap:
         """The two ranks, the smaller one first."""
         return len(self.phi), len(self.phi[0])
 
-    @property
-    def all_of_smaller(self) -> float:
-        """phi(p,p): all directions of the smaller rank, and as many of the other."""
-        p = self.ranks[0] - 1
-        return self.phi[p][p]
+
+def of_all(phi: Phi) -> float:
+    """phi(p,p): all directions of the smaller rank, and as many of the other."""
+    p = len(phi) - 1
+    return phi[p][p]
 
 
 def directions(a: Tensor) -> Tensor:
@@ -118,7 +119,7 @@ def _overlap(site: str, pairs: Sequence[tuple[Change, Change]]) -> Overlap:
     r1, r2 = phi.shape
     width = _a(pairs[0][0]).shape[1]
     random = random_similarity(r1, r2, width)
-    each = [(float(f[0, 0]), float(f[r1 - 1, r1 - 1])) for f in found]
+    each = [(float(f[0, 0]), of_all(f.tolist())) for f in found]
     return Overlap(site, width, phi.tolist(), random.tolist(), each)
 
 
@@ -133,8 +134,7 @@ def table(found: Sequence[Overlap], between: str) -> Table:
     ranks_differ = any(r1 < r2 for r1, r2 in (o.ranks for o in found))
     rows = []
     for o in found:
-        p = o.ranks[0] - 1
-        numbers = [o.phi[0][0], o.all_of_smaller, o.random[0][0], o.random[p][p]]
+        numbers = [o.phi[0][0], of_all(o.phi), o.random[0][0], of_all(o.random)]
         if ranks_differ:
             numbers.insert(2, o.phi[-1][-1])
         rows.append((*shown[o.site], *map(str, o.ranks), *(f"{x:.3f}" for x in numbers)))
@@ -175,10 +175,10 @@ def _middle_layer(found: Sequence[Overlap]) -> list[Overlap]:
 
 def headline(found: Sequence[Overlap]) -> str:
     """One line: what is shared, and what chance gives."""
-    first = mean(o.phi[0][0] for o in found)
-    all_ = mean(o.all_of_smaller for o in found)
-    chance_first = mean(1 / o.width for o in found)
-    chance_all = mean(o.ranks[0] / o.width for o in found)
+    first = fmean(o.phi[0][0] for o in found)
+    all_ = fmean(of_all(o.phi) for o in found)
+    chance_first = fmean(1 / o.width for o in found)
+    chance_all = fmean(o.ranks[0] / o.width for o in found)
     return (
         f"mean φ(1,1) {first:.3f} (chance {chance_first:.3f}), "
         f"mean φ(p,p) {all_:.3f} (chance {chance_all:.3f})"

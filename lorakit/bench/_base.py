@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,15 +19,15 @@ import torch
 
 from lorakit.bench._rounds import Ratio
 from lorakit.errors import InputError, did_you_mean
+from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe.schema import Recipe
 from lorakit.report.picture import Picture
 from lorakit.report.table import Table
 from lorakit.runs.result import Check
+from lorakit.tasks import Head
 
-PACKAGE: dict[str, str] = {
-    **dict.fromkeys(("trainer", "tuned", "grouped", "padded", "transformers"), "peft")
-}
-"""Peer -> the package that its script needs, where that has another name."""
+NEED_PEFT = frozenset({"trainer", "tuned", "grouped", "padded", "transformers"})
+"""Peers whose script needs PEFT; another peer has the name of its package."""
 BUILT_IN = frozenset({"full"})
 """Peers that lorakit itself measures."""
 CHECKOUT = Path(__file__).parents[2]
@@ -44,7 +48,7 @@ class Setting:
     precision: str = "fp32"
     dropout: float = 0.0
     device: str = "cpu"
-    recipe: tuple[str, ...] | None = None
+    recipe: tuple[str, ...] = ()
     """The recipe's name and overrides, for benchmarks that start processes."""
     shapes: str = ""
     """Shapes as BATCHxLENGTH, comma-separated; empty: those of the benchmark."""
@@ -84,10 +88,23 @@ class Bench(ABC):
     """One question about time or memory. Subclasses are final, one per file."""
 
     name: ClassVar[str]
-    peers: ClassVar[tuple[str, ...]]
+    peers: ClassVar[tuple[str, ...]] = ()
+    needs_lora: ClassVar[bool] = False
+    needs_causal: ClassVar[bool] = False
 
     def checked(self, recipe: Recipe, setting: Setting) -> Measured:
-        """`run`. InputError: a peer that this benchmark does not have, or that is missing here."""
+        """`run`. InputError: a recipe that does not fit this benchmark, a peer that it does not
+        have, or a peer that is missing here."""
+        if self.needs_lora and not isinstance(recipe.method, LoRA):
+            raise InputError(
+                f"bench {self.name} measures lora, and the recipe's method is {recipe.method.name}"
+            )
+        head = recipe.task.head
+        if self.needs_causal and head is not Head.CAUSAL:
+            raise InputError(
+                f"bench {self.name} measures causal models, and {recipe.task.name} is a "
+                f"{head.value} task"
+            )
         for peer in setting.against:
             if peer not in self.peers:
                 known = f"peers: {', '.join(self.peers) or 'none'}"
@@ -98,24 +115,42 @@ class Bench(ABC):
 
     @abstractmethod
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
-        """Measure. InputError: the recipe, or a peer, does not fit this question."""
+        """Measure. InputError: a process that was started has failed."""
+
+
+def run_module(words: Sequence[str]) -> list[dict[str, Any]]:
+    """The JSON objects that `python -m WORDS` prints, one per line. InputError: it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"TOKENIZERS_PARALLELISM": "false"},
+    )
+    if done.returncode:
+        raise InputError(
+            f"python -m {' '.join(words)} ended with {done.returncode}: "
+            f"{done.stderr.strip()[-400:]}"
+        )
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"')]
 
 
 def require_peer(bench: str, peer: str) -> None:
     """InputError, unless the script of a peer and the package that it needs are here."""
     if peer in BUILT_IN:
         return
-    missing = None
-    package = PACKAGE.get(peer, peer)
+    # the wheel does not contain the scripts of peers
+    package = "peft" if peer in NEED_PEFT else peer
     if not (CHECKOUT / "benchmarks" / "peers.py").is_file():
         missing = "the folder benchmarks"
     elif find_spec(package) is None:
         missing = f"the package {package}"
-    if missing is not None:
-        raise InputError(
-            f"bench {bench}: {peer} is measured from a checkout with pip install -e '.[bench]' "
-            f"({missing} is missing)"
-        )
+    else:
+        return
+    raise InputError(
+        f"bench {bench}: {peer} is measured from a checkout with pip install -e '.[bench]' "
+        f"({missing} is missing)"
+    )
 
 
 def load_peers() -> ModuleType:

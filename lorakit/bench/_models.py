@@ -44,6 +44,7 @@ def trained_models(recipe: Recipe, setting: Setting) -> dict[str, nn.Module]:
     for name in setting.against:
         build_peer = getattr(load_peers(), f"with_{name}")
         builders[name] = lambda model, build=build_peer: build(model, r, alpha, dropout)
+    # every variant changes its copy, and all have the same weights
     return {name: build(copy.deepcopy(base)).train() for name, build in builders.items()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,8 +39,6 @@ class Rounds:
 
     def ratio(self, of: str, over: str) -> Ratio:
         ratios = [a / b for a, b in zip(self.seconds[of], self.seconds[over], strict=True)]
-        if len(ratios) == 1:
-            return Ratio(of, over, *(ratios * 3), rounds=1)
         low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
         return Ratio(of, over, median, low, high, len(ratios))
 
@@ -56,20 +54,28 @@ def measure(
     The first round warms up and is not counted. Seconds are processor time; on a GPU, wall time.
     prepare: a variant returns the call that is timed; making and freeing it are not timed.
     """
+    # on a shared CPU, wall time also counts the work of others
     clock = _gpu_clock if torch.device(device).type == "cuda" else time.process_time
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    names = list(ways)
-    for number in range(rounds + 1):
-        turn = number % len(names)
-        for name in [*names[turn:], *names[:turn]]:
-            call = ways[name]() if prepare else ways[name]
-            begin = clock()
-            result = call()
-            took = clock() - begin
-            del call, result
-            if number:
-                seconds[name].append(took)
+    for number, name in turns(list(ways), rounds + 1):
+        call = ways[name]() if prepare else ways[name]
+        begin = clock()
+        result = call()
+        took = clock() - begin
+        # freeing a model must not be timed as part of the next variant
+        del call, result
+        if number:
+            seconds[name].append(took)
     return Rounds(seconds)
+
+
+def turns(names: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
+    """(number of the round, name): every name once per round, in an order that rotates."""
+    for number in range(rounds):
+        # so that no variant always runs on the warm cache of the same other
+        first = number % len(names)
+        for name in (*names[first:], *names[:first]):
+            yield number, name
 
 
 def _gpu_clock() -> float:

@@ -17,6 +17,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,7 +30,6 @@ from lorakit.bench._rounds import Ratio, Rounds, measure
 from lorakit.bench.step import random_batch
 from lorakit.errors import InputError
 from lorakit.methods import Method, methods
-from lorakit.methods.reparam.lora import LoRA
 from lorakit.nn.logits import last_logits
 from lorakit.recipe.schema import Recipe
 from lorakit.report.heat import Scale, heat_map
@@ -60,6 +60,9 @@ LEAST_SECONDS = 0.1
 """A pass that takes less time is repeated within its turn."""
 
 Shape = tuple[int, int]
+"""(batch, length)"""
+SlowDowns = Mapping[Shape, Mapping[str, Ratio]]
+"""Shape -> variant -> its time over that of the base."""
 
 
 class Latency(Bench):
@@ -69,98 +72,97 @@ class Latency(Bench):
     """
 
     name = "latency"
-    peers = ()
+    needs_lora = True
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
-        if not isinstance(recipe.method, LoRA):
-            raise InputError(
-                f"bench latency measures lora, and the recipe's method is {recipe.method.name}"
-            )
         named, bottlenecks = GRIDS.get(setting.shapes or "table1", (setting.shapes, ()))
-        shapes, bottlenecks = read_shapes(named), setting.bottlenecks or bottlenecks
+        shapes = read_shapes(named)
+        bottlenecks = setting.bottlenecks or bottlenecks
         models = _Models(recipe, setting)
-        _refuse_too_long(shapes, models.base.config, recipe.model.name)
-        ratios: dict[tuple[str, Shape], Ratio] = {}
-        seconds: dict[Shape, float] = {}
-        checks = [plain_again(models.merged, models.base)]
+        config = models.base.config
+        longest = max(length for _, length in shapes)
+        limit = getattr(config, "max_position_embeddings", None)
+        if limit and longest > limit:
+            raise InputError(
+                f"--shapes: {longest} tokens, and {recipe.model.name} takes {limit} at most"
+            )
+        found: dict[Shape, Rounds] = {}
         for shape in shapes:
-            rounds = _measured(models.at(shape, bottlenecks), recipe, setting, shape)
-            seconds[shape] = statistics.median(rounds.seconds[BASE])
-            checks.append(no_slower(rounds, shape))
-            ratios |= {
-                (way, shape): rounds.ratio(way, BASE) for way in rounds.seconds if way != BASE
-            }
-        title = _title(recipe, setting, models.base.config)
+            found[shape] = _measured(models.at(shape, bottlenecks), recipe, setting, shape)
+        slow_downs = {shape: _slow_downs(rounds) for shape, rounds in found.items()}
+        title = _title(recipe, setting, config)
         return Measured(
-            [ratio.named("x".join(map(str, shape))) for (_, shape), ratio in ratios.items()],
+            [ratio.named(_name(at)) for at, of in slow_downs.items() for ratio in of.values()],
             notes=models.notes,
-            tables=[_table(ratios, seconds, title, bool(bottlenecks))],
-            picture=_heat_map(ratios, title),
-            checks=checks,
+            tables=[_table(found, slow_downs, title, bool(bottlenecks))],
+            picture=_heat_map(slow_downs, title),
+            checks=[
+                plain_again(models.merged, models.base),
+                *(no_slower(rounds, shape) for shape, rounds in found.items()),
+            ],
         )
 
 
-def _refuse_too_long(shapes: Sequence[Shape], config: Any, model: str) -> None:
-    longest = max(length for _, length in shapes)
-    limit = getattr(config, "max_position_embeddings", None)
-    if limit and longest > limit:
-        raise InputError(f"--shapes: {longest} tokens, and {model} takes {limit} at most")
+def _name(shape: Shape) -> str:
+    return f"{shape[0]}x{shape[1]}"
+
+
+def _slow_downs(rounds: Rounds) -> dict[str, Ratio]:
+    return {way: rounds.ratio(way, BASE) for way in rounds.seconds if way != BASE}
 
 
 class _Models:
-    """The variants, made when they are needed.
+    """The variants. Those with adapter layers are made when they are needed.
 
     All but the merged model and the copy share the frozen weights.
     """
 
     def __init__(self, recipe: Recipe, setting: Setting):
         self.dtype = DTYPES[setting.precision]
-        self.method = recipe.method
         self.base: Any = bare(recipe, setting.layers, 0.0).to(setting.device, self.dtype).eval()
+        self.layers: int = self.base.config.num_hidden_layers
         self.roles = roles_of(self.base)
-        self.merged = self._merged()
-        again = copy.deepcopy(self.base)
+        self.merged = self._merged(recipe.method)
         self.ways = {
             BASE: self.base,
-            AGAIN: again,
+            AGAIN: copy.deepcopy(self.base),
             MERGED: self.merged,
-            UNMERGED: self._with(self.method),
+            UNMERGED: self._with(recipe.method),
         }
+        self.adapters: dict[str, nn.Module] = {}
         self.notes: list[str] = []
 
     def at(self, shape: Shape, bottlenecks: Sequence[int]) -> Mapping[str, nn.Module]:
         """variant -> model; without bottlenecks one adapter each, with Table 1's number of
         parameters."""
-        found = {way: self.ways[way] for way in (BASE, AGAIN, MERGED, UNMERGED)}
+        found = dict(self.ways)
         for label, name in ADAPTERS.items():
-            for width in bottlenecks or (self._wide(name, TABLE_1.get(shape, TABLE_1[1, 128])),):
+            for width in bottlenecks or [self._wide(name, TABLE_1.get(shape, TABLE_1[1, 128]))]:
                 way = f"{label} {width}"
-                if way not in self.ways:
-                    self.ways[way] = self._with(_adapter(name, width))
-                    count = _trained(self.ways[way])
+                if way not in self.adapters:
+                    self.adapters[way] = self._with_adapter(name, width)
                     self.notes.append(
-                        f"{label}, bottleneck {width}: {count:,} parameters in "
-                        f"{self._layers} layers"
+                        f"{label}, bottleneck {width}: {_trained(self.adapters[way]):,} "
+                        f"parameters in {self.layers} layers"
                     )
-                found[way if bottlenecks else label] = self.ways[way]
+                found[way if bottlenecks else label] = self.adapters[way]
         return found
-
-    @property
-    def _layers(self) -> int:
-        return self.base.config.num_hidden_layers
 
     def _wide(self, name: str, theta: float) -> int:
         """The bottleneck whose share of the layers' weights is that of theta in GPT-2 medium."""
-        wanted = theta * self._layers * self.base.config.hidden_size**2 / (LAYERS * WIDTH**2)
-        one, two = (_trained(self._with(_adapter(name, width))) for width in (1, 2))
+        wanted = theta * self.layers * self.base.config.hidden_size**2 / (LAYERS * WIDTH**2)
+        one, two = (_trained(self._with_adapter(name, width)) for width in (1, 2))
         return max(1, round((wanted - one) / (two - one)) + 1)
+
+    def _with_adapter(self, name: str, width: int) -> nn.Module:
+        return self._with(methods.get(name).model_validate({"name": name, "r": width}))
 
     def _with(self, method: Method) -> nn.Module:
         model = copy.deepcopy(self.base, {id(p): p for p in self.base.parameters()})
         return method.attach(model, self.roles).model.to(self.dtype).eval()
 
-    def _merged(self) -> nn.Module:
-        attachment = self.method.attach(copy.deepcopy(self.base), self.roles)
+    def _merged(self, method: Method) -> nn.Module:
+        attachment = method.attach(copy.deepcopy(self.base), self.roles)
         with torch.no_grad():
             for parameter in attachment.trained().values():
                 # a B of zeros would change no weight
@@ -169,36 +171,31 @@ class _Models:
         return attachment.model.eval()
 
 
-def _adapter(name: str, width: int) -> Method:
-    method: Any = methods.get(name)
-    return method(r=width)
-
-
 def _trained(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def read_shapes(text: str) -> list[Shape]:
     """(batch, length) of each shape such as `32x512`. InputError: another form."""
-    parts = [part.strip() for part in text.split(",")]
-    shapes: list[Shape] = []
-    for part in parts:
-        if not re.fullmatch(r"[1-9]\d{0,5}x[1-9]\d{0,5}", part):
-            grids = ", ".join(GRIDS)
+    shapes: dict[Shape, None] = {}
+    for part in text.split(","):
+        found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", part.strip())
+        if found is None:
             raise InputError(
-                f"--shapes: {part!r} is neither BATCHxLENGTH, such as 16x256, nor a grid ({grids})"
+                f"--shapes: {part.strip()!r} is neither BATCHxLENGTH, such as 16x256, nor a grid "
+                f"({', '.join(GRIDS)})"
             )
-        batch, length = part.split("x")
-        shapes.append((int(batch), int(length)))
-    return list(dict.fromkeys(shapes))
+        shapes[int(found[1]), int(found[2])] = None
+    return list(shapes)
 
 
 @torch.inference_mode()
 def _measured(
     models: Mapping[str, nn.Module], recipe: Recipe, setting: Setting, shape: Shape
 ) -> Rounds:
-    one = Setting(batch=shape[0], length=shape[1], device=setting.device)
-    batch = {k: v for k, v in random_batch(recipe, models[BASE], one).items() if k != "labels"}
+    one = replace(setting, batch=shape[0], length=shape[1])
+    batch = random_batch(recipe, models[BASE], one)
+    del batch["labels"]
     causal = recipe.task.head is Head.CAUSAL
 
     def passes(model: nn.Module, count: int) -> Callable[[], None]:
@@ -208,16 +205,14 @@ def _measured(
 
         return run
 
+    # the first pass allocates
     passes(models[BASE], 1)()
     begin = time.perf_counter()
     passes(models[BASE], 1)()
     count = max(1, round(LEAST_SECONDS / (time.perf_counter() - begin)))
-    found = measure(
-        {way: passes(model, count) for way, model in models.items()}, setting.rounds, setting.device
-    )
-    return Rounds(
-        {way: [value / count for value in values] for way, values in found.seconds.items()}
-    )
+    ways = {way: passes(model, count) for way, model in models.items()}
+    seconds = measure(ways, setting.rounds, setting.device).seconds
+    return Rounds({way: [value / count for value in of] for way, of in seconds.items()})
 
 
 def plain_again(merged: nn.Module, base: nn.Module) -> Check:
@@ -226,26 +221,26 @@ def plain_again(merged: nn.Module, base: nn.Module) -> Check:
     Then nothing in it can be slower.
     """
 
-    def outline(model: nn.Module) -> list[tuple[Any, ...]]:
-        modules = [
-            (name, type(m), len(m._forward_hooks) + len(m._forward_pre_hooks), sorted(vars(m)))
-            for name, m in model.named_modules()
-        ]
-        return [
-            *modules,
-            *((name, p.shape, p.stride(), p.dtype) for name, p in model.named_parameters()),
-        ]
-
-    left = [
-        str(one[0])
-        for one, other in zip(outline(merged), outline(base), strict=False)
-        if one != other
-    ]
-    passed = outline(merged) == outline(base)
+    ours = _outline(merged)
+    theirs = _outline(base)
+    other = [part[0] for part, wanted in zip(ours, theirs, strict=False) if part != wanted]
+    passed = ours == theirs
     note = "the base's modules, parameters and hooks"
     if not passed:
-        note += f"; not so: {', '.join(left[:3])}"
+        note += f"; not so: {', '.join(other[:3])}"
     return Check(name="merged is plain", passed=passed, note=note)
+
+
+def _outline(model: nn.Module) -> list[tuple[Any, ...]]:
+    """The name of each module and parameter, with what decides how fast it is."""
+    found: list[tuple[Any, ...]] = []
+    for name, m in model.named_modules():
+        found.append(
+            (name, type(m), len(m._forward_hooks), len(m._forward_pre_hooks), sorted(vars(m)))
+        )
+    for name, p in model.named_parameters():
+        found.append((name, p.shape, p.stride(), p.dtype))
+    return found
 
 
 def no_slower(rounds: Rounds, shape: Shape) -> Check:
@@ -254,19 +249,17 @@ def no_slower(rounds: Rounds, shape: Shape) -> Check:
     It is not if it is slower in more rounds than by chance (sign test, p < 0.01, which needs seven
     rounds), and by more than a copy of the base is in a quarter of the rounds.
     """
-    merged, again = rounds.ratio(MERGED, BASE), rounds.ratio(AGAIN, BASE)
+    merged = rounds.ratio(MERGED, BASE)
+    n = merged.rounds
     slower = sum(a > b for a, b in zip(rounds.seconds[MERGED], rounds.seconds[BASE], strict=True))
-    p = (
-        sum(math.comb(merged.rounds, k) for k in range(slower, merged.rounds + 1))
-        / 2**merged.rounds
-    )
-    limit = max(1.0, again.high)
+    p = sum(math.comb(n, k) for k in range(slower, n + 1)) / 2**n
+    limit = max(1.0, rounds.ratio(AGAIN, BASE).high)
     return Check(
-        name=f"merged no slower, {shape[0]}x{shape[1]}",
+        name=f"merged no slower, {_name(shape)}",
         passed=p >= 0.01 or merged.median <= limit,
         value=merged.median,
         tolerance=limit,
-        note=f"median of merged / base; slower in {slower} of {merged.rounds} rounds; tolerance: "
+        note=f"median of merged / base; slower in {slower} of {n} rounds; tolerance: "
         "1, or the upper quartile of a copy of the base over it",
     )
 
@@ -280,45 +273,40 @@ def _title(recipe: Recipe, setting: Setting, config: Any) -> str:
 
 
 def _table(
-    ratios: Mapping[tuple[str, Shape], Ratio],
-    seconds: Mapping[Shape, float],
-    title: str,
-    widths_given: bool,
+    found: Mapping[Shape, Rounds], slow_downs: SlowDowns, caption: str, widths_given: bool
 ) -> Table:
     """The measured numbers, with those of Table 1 where it has the shape and adapter size."""
-    columns = [(shape, {} if widths_given else PUBLISHED.get(shape, {})) for shape in seconds]
-    header, base = ["slow-down"], [BASE]
-    rows = {way: [way] for way, _ in ratios}
-    for shape, known in columns:
-        header.append(f"{shape[0]}x{shape[1]}")
-        base.append(f"{1000 * seconds[shape]:,.1f} ms")
-        if known:
-            header.append("published")
-            base.append(known[BASE])
-        for way, row in rows.items():
-            ratio = ratios[way, shape]
-            row.append(
-                f"{_percent(ratio.median)} ({_percent(ratio.low)} to {_percent(ratio.high)})"
-            )
-            if known:
-                row.append(known.get(way, NOTHING))
-    caption = title
-    if any(known for _, known in columns):
+    ways = list(next(iter(slow_downs.values())))
+    columns = [["slow-down", BASE, *ways]]
+    has_published = False
+    for shape, ratios in slow_downs.items():
+        seconds = statistics.median(found[shape].seconds[BASE])
+        columns.append([_name(shape), f"{1000 * seconds:,.1f} ms", *map(_cell, ratios.values())])
+        if shape in PUBLISHED and not widths_given:
+            has_published = True
+            known = PUBLISHED[shape]
+            columns.append(["published", *(known.get(way, NOTHING) for way in (BASE, *ways))])
+    if has_published:
         caption += (
             "; published: Hu et al., Table 1, GPT-2 medium on a Quadro RTX8000, another device"
         )
-    return Table(tuple(header), tuple(map(tuple, [base, *rows.values()])), caption)
+    header, *rows = zip(*columns, strict=True)
+    return Table(header, tuple(rows), caption)
 
 
-def _percent(ratio: float) -> str:
-    return f"{100 * (ratio - 1):+.1f} %"
+def _cell(ratio: Ratio) -> str:
+    median, low, high = (
+        f"{100 * (value - 1):+.1f} %" for value in (ratio.median, ratio.low, ratio.high)
+    )
+    return f"{median} ({low} to {high})"
 
 
-def _heat_map(ratios: Mapping[tuple[str, Shape], Ratio], title: str) -> Picture:
+def _heat_map(slow_downs: SlowDowns, title: str) -> Picture:
     """Variants by shapes, in the form of Figure 5."""
     cells = {
-        (way, f"{batch}x{length}"): 100 * (ratio.median - 1)
-        for (way, (batch, length)), ratio in ratios.items()
+        (way, _name(shape)): 100 * (ratio.median - 1)
+        for shape, ratios in slow_downs.items()
+        for way, ratio in ratios.items()
     }
     scale = Scale("Oranges", low=0, high=max(10.0, *cells.values()), form="+.1f")
     return heat_map(cells, ("batch x tokens", ""), "slow-down, per cent", title, scale)

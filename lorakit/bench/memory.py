@@ -7,15 +7,9 @@ second table counts the same sizes.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 
-from lorakit.bench._base import Bench, Measured, Setting
-from lorakit.errors import InputError
-from lorakit.methods.reparam.lora import LoRA
+from lorakit.bench._base import Bench, Measured, Setting, run_module
 from lorakit.recipe.schema import Recipe
 from lorakit.report.table import NOTHING, Table
 
@@ -32,14 +26,9 @@ class Memory(Bench):
 
     name = "memory"
     peers = ("full", "peft")
+    needs_lora = True
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
-        if not isinstance(recipe.method, LoRA):
-            raise InputError(
-                f"bench memory measures lora, and the recipe's method is {recipe.method.name}"
-            )
-        if setting.recipe is None:
-            raise InputError("bench memory starts processes, and needs the recipe's name")
         found = {way: _process(way, setting) for way in ("lorakit", *setting.against)}
         counted = {
             f"{way}: {part}": count for way, parts in found.items() for part, count in parts.items()
@@ -57,37 +46,22 @@ class Memory(Bench):
 
 
 def _process(way: str, setting: Setting) -> dict[str, int]:
-    fields = {
-        k: v
-        for k, v in asdict(setting).items()
-        if k in ("layers", "batch", "length", "dropout", "device")
-    }
-    words = [way, json.dumps({**fields, "precision": setting.precision}), *(setting.recipe or ())]
-    done = subprocess.run(
-        [sys.executable, "-m", "lorakit.bench._memory", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
-    )
-    if done.returncode:
-        raise InputError(
-            f"bench memory: {way} ended with {done.returncode}: {done.stderr.strip()[-400:]}"
-        )
-    return json.loads(done.stdout.splitlines()[-1])
+    # the process needs neither the peers nor what belongs to other benchmarks
+    names = ("layers", "batch", "length", "precision", "dropout", "device")
+    fields = {name: getattr(setting, name) for name in names}
+    (found,) = run_module(["lorakit.bench._memory", way, json.dumps(fields), *setting.recipe])
+    return found
 
 
 def _table(found: Mapping[str, Mapping[str, int]], setting: Setting) -> Table:
     rows = []
     for way, parts in found.items():
-        sizes = [f"{size / 1e6:,.2f}" for size in _sizes(parts)]
-        rows.append((way, f"{parts['trained']:,}", *sizes))
-    ours = found["lorakit"]
+        trained, *sizes = _numbers(parts)
+        rows.append((way, f"{trained:,}", *(f"{size / 1e6:,.2f}" for size in sizes)))
+    ours = _numbers(found["lorakit"])
+    # how many times as much the others take
     for way in setting.against:
-        theirs = found[way]
-        pairs = zip(_sizes(theirs), _sizes(ours), strict=True)
-        trained = _times(theirs["trained"], ours["trained"])
-        rows.append((f"{way} / lorakit", trained, *(_times(of, over) for of, over in pairs)))
+        rows.append((f"{way} / lorakit", *map(_times, _numbers(found[way]), ours)))
     what = "resident, less what imports took"
     if setting.device == "cuda":
         what = "max_memory_allocated"
@@ -96,10 +70,10 @@ def _table(found: Mapping[str, Mapping[str, int]], setting: Setting) -> Table:
     return Table(header, tuple(rows), f"One training step with AdamW, {shape}; peak: {what}")
 
 
-def _sizes(parts: Mapping[str, int]) -> list[int]:
-    """Bytes in the order of the table's columns."""
+def _numbers(parts: Mapping[str, int]) -> list[int]:
+    """Trained parameters, then bytes, in the order of the table's columns."""
     kept = [parts[part] for part in PARTS]
-    return [*kept, sum(kept), parts["peak"], parts["file"]]
+    return [parts["trained"], *kept, sum(kept), parts["peak"], parts["file"]]
 
 
 def _times(of: float, over: float) -> str:
@@ -127,58 +101,25 @@ def gpt3_table() -> Table:
     n, lora = gpt3_parameters(), lora_parameters()
     weights, adapter = 2 * n, 2 * lora
     training = weights + 16 * lora
-    rows = (
-        ("parameters", "96 layers of width 12,288", "175 B", f"{n / 1e9:.1f} B"),
-        (
-            "LoRA's parameters",
-            "r = 4 on query and value: 96 x 2 x 2 x 12,288 x 4",
-            NOTHING,
-            f"{lora:,}",
-        ),
-        ("checkpoint, full", "2 bytes each", "350 GB", _gb(weights)),
-        (
-            "checkpoint, LoRA",
-            "2 bytes each",
-            "35 MB",
-            f"{adapter / 1e6:.1f} MB = {adapter / 2**20:.1f} MiB",
-        ),
-        (
-            "checkpoints, full / LoRA",
-            "10,000 is that of the printed sizes",
-            "10,000 x",
-            f"{weights / adapter:,.0f} x",
-        ),
-        ("100 tasks, full", "", "35 TB", f"{100 * weights / 1e12:.1f} TB"),
-        ("100 tasks, LoRA", "one base", "354 GB", _gb(weights + 100 * adapter)),
-        (
-            "training, full",
-            "6 bytes: fp16 weights and two fp16 moments",
-            "1.2 TB",
-            f"{6 * n / 1e12:.2f} TB",
-        ),
-        ("", "8 bytes: and fp16 gradients", "", f"{8 * n / 1e12:.2f} TB"),
-        (
-            "",
-            "16 bytes: fp16 weights, gradients; fp32 master weights, moments",
-            "",
-            f"{16 * n / 1e12:.2f} TB",
-        ),
-        (
-            "training, LoRA",
-            "fp16 weights; 16 bytes for each number of LoRA",
-            "350 GB",
-            _gb(training),
-        ),
-        (
-            "training, full / LoRA",
-            "1.2 TB is 6.9 bytes for each parameter: not one of the three",
-            "3 x",
-            " or ".join(f"{size * n / training:.1f}" for size in (6, 8, 16)) + " x",
-        ),
-    )
-    return Table(
-        ("GPT-3 175B", "how", "the paper", "by count"), rows, "Hu et al. 2021, section 4.2", names=2
-    )
+    times = " or ".join(f"{size * n / training:.1f}" for size in (6, 8, 16))
+    lines = f"""\
+parameters | 96 layers of width 12,288 | 175 B | {n / 1e9:.1f} B
+LoRA's parameters | r = 4 on query and value: 96 x 2 x 2 x 12,288 x 4 | {NOTHING} | {lora:,}
+checkpoint, full | 2 bytes each | 350 GB | {_gb(weights)}
+checkpoint, LoRA | 2 bytes each | 35 MB | {adapter / 1e6:.1f} MB = {adapter / 2**20:.1f} MiB
+checkpoints, full / LoRA | 10,000 is that of the printed sizes | 10,000 x | \
+{weights / adapter:,.0f} x
+100 tasks, full | | 35 TB | {100 * weights / 1e12:.1f} TB
+100 tasks, LoRA | one base | 354 GB | {_gb(weights + 100 * adapter)}
+training, full | 6 bytes: fp16 weights and two fp16 moments | 1.2 TB | {6 * n / 1e12:.2f} TB
+ | 8 bytes: and fp16 gradients | | {8 * n / 1e12:.2f} TB
+ | 16 bytes: fp16 weights, gradients; fp32 master weights, moments | | {16 * n / 1e12:.2f} TB
+training, LoRA | fp16 weights; 16 bytes for each number of LoRA | 350 GB | {_gb(training)}
+training, full / LoRA | 1.2 TB is 6.9 bytes for each parameter: not one of the three | 3 x | \
+{times} x"""
+    rows = tuple(tuple(cell.strip() for cell in line.split("|")) for line in lines.splitlines())
+    header = ("GPT-3 175B", "how", "the paper", "by count")
+    return Table(header, rows, "Hu et al. 2021, section 4.2", names=2)
 
 
 def _gb(count: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,7 @@ from lorakit.bases.base import DTYPES
 from lorakit.bench._base import Bench, Measured, Setting, load_peers
 from lorakit.bench._models import bare, roles_of
 from lorakit.bench._rounds import measure
-from lorakit.errors import InputError
 from lorakit.methods import Attachment
-from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe.schema import Recipe
 
 STAGES = ("attach", "save", "read", "merge")
@@ -32,12 +31,9 @@ class Merge(Bench):
 
     name = "merge"
     peers = ("peft",)
+    needs_lora = True
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
-        if not isinstance(recipe.method, LoRA):
-            raise InputError(
-                f"bench merge measures lora, and the recipe's method is {recipe.method.name}"
-            )
         base = bare(recipe, setting.layers, 0.0).to(setting.device, DTYPES[setting.precision])
         with tempfile.TemporaryDirectory() as folder:
             runs: dict[str, Any] = {"lorakit": _LorakitStages(recipe, base, Path(folder) / "ours")}
@@ -83,31 +79,28 @@ class _LorakitStages:
         self.folder = folder
         self.roles = roles_of(base)
         self.about = about_of(recipe, base)
-        self.newly_initialised = self.about.fresh
 
     def prepared(self, stage: str) -> Callable[[], Callable[[], Any]]:
         """A function that makes a new model and returns the call that is timed."""
 
         def make() -> Callable[[], Any]:
             model = copy.deepcopy(self.base)
+            attach = partial(self.method.attach, model, self.roles, self.about.fresh)
+            # what comes before the stage is not timed
             if stage == "attach":
-                return lambda: self._attached(model)
+                return attach
             if stage == "read":
                 return lambda: self._read(model)
-            attachment = self._attached(model)
+            attachment = attach()
             if stage == "save":
                 return lambda: save_adapter(self.folder, attachment, self.about)
             return attachment.merge
 
         return make
 
-    def _attached(self, model: Any) -> Attachment:
-        return self.method.attach(model, self.roles, self.newly_initialised)
-
     def _read(self, model: Any) -> Attachment:
         found = read_adapter(self.folder)
-        head = self.newly_initialised
-        return attach_adapter(found, model, self.roles, head, check_base=False)
+        return attach_adapter(found, model, self.roles, self.about.fresh, check_base=False)
 
 
 PLUGIN = Merge()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,19 +26,34 @@ class Step(Bench):
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         models = trained_models(recipe, setting)
         batch = random_batch(recipe, models["limit"], setting)
-        head = recipe.task.head
-        steps = {
-            name: optimized(model, lambda m: loss_sum(m, batch, head))
-            for name, model in models.items()
-        }
-        with as_trained(models):
-            rounds = measure(steps, setting.rounds, setting.device)
+
+        def loss(model: Any) -> Tensor:
+            return loss_sum(model, batch, recipe.task.head)
+
         pairs = [("lorakit", "limit_fast"), ("lorakit", "limit")]
-        pairs += [pair for peer in setting.against for pair in (("lorakit", peer), (peer, "limit"))]
-        kept = {
-            name: saved_bytes(lambda m=m: loss_sum(m, batch, head), m) for name, m in models.items()
-        }
-        return Measured([rounds.ratio(*pair) for pair in pairs], kept)
+        for peer in setting.against:
+            pairs += [("lorakit", peer), (peer, "limit")]
+        return measure_steps(models, dict.fromkeys(models, loss), pairs, setting)
+
+
+def measure_steps(
+    models: Mapping[str, nn.Module],
+    losses: Mapping[str, Callable[[Any], Tensor]],
+    pairs: Sequence[tuple[str, str]],
+    setting: Setting,
+) -> Measured:
+    """The ratios of time of pairs of variants, and the bytes that each keeps for its backward pass.
+
+    losses: variant -> the loss of its model.
+    """
+    steps = {name: optimized(models[name], loss) for name, loss in losses.items()}
+    with as_trained(models):
+        rounds = measure(steps, setting.rounds, setting.device)
+    kept = {
+        name: saved_bytes(partial(loss, models[name]), models[name])
+        for name, loss in losses.items()
+    }
+    return Measured([rounds.ratio(*pair) for pair in pairs], kept)
 
 
 def random_batch(recipe: Recipe, model: Any, setting: Setting) -> dict[str, Tensor]:

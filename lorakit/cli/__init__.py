@@ -12,8 +12,10 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from typer import Exit, Option
 
 from lorakit.children import STOPPED, UNEXPECTED, Ending, tell_parent, wait_for_first_failure
+from lorakit.cli.output import begin
 from lorakit.cli.visible import complain, finish_streams, ready_streams, show
 from lorakit.errors import ChildError, InputError, LorakitError, Stopped
 
@@ -46,19 +48,18 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def _root(
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks and the messages of libraries.")
+        bool, Option("--debug", help="Show tracebacks and the messages of libraries.")
     ] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+        bool, Option("--version", help="Print the version and exit.", is_eager=True)
     ] = False,
 ) -> None:
     if version:
         import lorakit
 
         show(lorakit.__version__)
-        raise typer.Exit
-    if debug:
-        os.environ["LORAKIT_DEBUG"] = "1"
+        raise Exit
+    begin()
 
 
 def add_verbs() -> None:
@@ -86,12 +87,13 @@ def main() -> None:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # typer 0.29 makes an exit code of a Ctrl-C
             code = _end(Ending(STOPPED, "stopped", INTERRUPTED))
-    except typer.Exit as end:
+    except Exit as end:
         code = end.exit_code
     except (typer.Abort, KeyboardInterrupt):
         code = _end(Ending(STOPPED, "stopped", INTERRUPTED))
     except Exception as error:
         ending = _explain(error)
+        # the parent must know of the error even where a traceback shows it
         traced = os.environ.get("LORAKIT_DEBUG") == "1"
         if traced and not isinstance(error, (Stopped, ChildError)):
             tell_parent(ending)
@@ -103,12 +105,14 @@ def main() -> None:
 
 def _refuse_bytes(words: list[str]) -> None:
     """Run folders record paths as UTF-8, and the libraries that save models need it too."""
+    # Python reads a byte that is not UTF-8 as half of a surrogate pair
     for word in words:
         if not word.isascii() and any("\ud800" <= char <= "\udfff" for char in word):
             raise InputError(f"{word} contains a byte that is not UTF-8; rename the file or folder")
 
 
 def _explain(error: Any) -> Ending:
+    # typer has its own copy of click, so the class of the error is not public
     if hasattr(error, "format_message"):  # a wrong option or verb, in typer's own words
         context = getattr(error, "ctx", None)
         usage = f"{context.get_usage()}\n" if context is not None else ""
@@ -128,7 +132,8 @@ def _explain(error: Any) -> Ending:
 
 
 def _end(ending: Ending) -> int:
-    """Report the ending to the parent, show it where no other process does, and return the exit code."""
+    """Report the ending to the parent, show it unless another process does; returns the exit
+    code."""
     if tell_parent(ending):
         kind = "" if ending.code == STOPPED else "error: "
         complain(f"{kind}{ending.message}")

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
+from typer import Argument, Exit, Option
 
 from lorakit.cli import app
-from lorakit.cli.options import Format, Json, RecipeOptions, TableFormat, grouped
-from lorakit.cli.output import begin, console, give
+from lorakit.cli.options import Format, Json, RecipeOptions, TableFormat, comma_separated, grouped
+from lorakit.cli.output import give, say
 from lorakit.cli.visible import show
 from lorakit.errors import InputError
 
@@ -26,47 +26,45 @@ class SettingOptions:
     """The conditions of a measurement."""
 
     against: Annotated[
-        str, typer.Option(help="Peers, comma-separated; all or none.", metavar="NAMES")
+        str, Option(help="Peers, comma-separated; all or none.", metavar="NAMES")
     ] = "all"
     rounds: Annotated[
         int,
-        typer.Option(
+        Option(
             help="Number of measured rounds; each times every variant once.", min=2, metavar="N"
         ),
     ] = 7
     layers: Annotated[
         int | None,
-        typer.Option(
+        Option(
             help="Number of layers of the model. Default: those of the recipe.", min=1, metavar="N"
         ),
     ] = None
-    batch: Annotated[int, typer.Option(help="Examples per batch.", min=1, metavar="N")] = 16
-    length: Annotated[int, typer.Option(help="Tokens per example.", min=2, metavar="N")] = 128
-    precision: Annotated[
-        Literal["fp32", "bf16"], typer.Option(help="Type of the frozen weights.")
-    ] = "fp32"
+    batch: Annotated[int, Option(help="Examples per batch.", min=1, metavar="N")] = 16
+    length: Annotated[int, Option(help="Tokens per example.", min=2, metavar="N")] = 128
+    precision: Annotated[Literal["fp32", "bf16"], Option(help="Type of the frozen weights.")] = (
+        "fp32"
+    )
     dropout: Annotated[
         float,
-        typer.Option(
+        Option(
             help="Dropout rate of the model and of the adapter.", min=0, max=0.5, metavar="RATE"
         ),
     ] = 0.0
     threads: Annotated[
         int | None,
-        typer.Option(help="Number of CPU threads. Default: chosen by torch.", min=1, metavar="N"),
+        Option(help="Number of CPU threads. Default: chosen by torch.", min=1, metavar="N"),
     ] = None
     shapes: Annotated[
         str,
-        typer.Option(
+        Option(
             help="latency: shapes as BATCHxLENGTH, comma-separated, or table1 or figure5.",
             metavar="SHAPES",
         ),
     ] = ""
     bottlenecks: Annotated[
         str,
-        typer.Option(
-            help="latency: widths of the adapter layers, comma-separated.", metavar="WIDTHS"
-        ),
+        Option(help="latency: widths of the adapter layers, comma-separated.", metavar="WIDTHS"),
     ] = ""
 
     def setting(self, bench: Bench, words: list[str]) -> Setting:
@@ -75,20 +73,16 @@ class SettingOptions:
 
         from lorakit.bench import Setting
 
-        names = tuple(name.strip() for name in self.against.split(","))
-        return Setting(
-            against={"none": (), "all": bench.peers}.get(self.against, names),
-            rounds=self.rounds,
-            layers=self.layers,
-            batch=self.batch,
-            length=self.length,
-            precision=self.precision,
-            dropout=self.dropout,
-            device="cuda" if torch.cuda.is_available() else "cpu",
-            recipe=tuple(words),
-            shapes=self.shapes,
-            bottlenecks=_widths(self.bottlenecks),
-        )
+        names = tuple(comma_separated(self.against))
+        given = vars(self) | {
+            "against": {"none": (), "all": bench.peers}.get(self.against, names),
+            "device": "cuda" if torch.cuda.is_available() else "cpu",
+            "recipe": tuple(words),
+            "bottlenecks": _widths(self.bottlenecks),
+        }
+        # torch has been told already, and the setting reads its number from there
+        del given["threads"]
+        return Setting(**given)
 
 
 @app.command(epilog="Example: lorakit bench step glue_mrpc --against peft --layers 2")
@@ -96,12 +90,12 @@ class SettingOptions:
 def bench(
     *,
     what: Annotated[
-        str, typer.Argument(help="Benchmark: step, loss, train, memory, ...", metavar="WHAT")
+        str, Argument(help="Benchmark: step, loss, train, memory, ...", metavar="WHAT")
     ],
     options: SettingOptions,
     form: TableFormat = Format.plain,
     picture: Annotated[
-        Path | None, typer.Option(help="SVG file that the picture is written to.", metavar="FILE")
+        Path | None, Option(help="SVG file that the picture is written to.", metavar="FILE")
     ] = None,
     given: RecipeOptions,
     as_json: Json = False,
@@ -112,10 +106,10 @@ def bench(
     spread over the rounds.
     """
     loaded = given.load()
-    begin()
     import torch
 
     from lorakit.bench import benches
+    from lorakit.runs.result import write_whole
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -124,21 +118,23 @@ def bench(
     measured = chosen.checked(loaded.recipe, setting)
     _print(measured)
     if picture is not None:
-        _draw(measured, picture, what)
+        if measured.picture is None:
+            raise InputError(f"bench {what} does not draw a picture; leave --picture out")
+        write_whole(picture, measured.picture.document)
+        say(f"picture: {picture}")
+    result = {"what": what, "recipe": loaded.name, **setting.plain(), **measured.plain()}
+    give(result, as_json)
     if not as_json:
         for table in measured.tables:
-            show(getattr(table, form.value)(), end="\n\n")
-    give({"what": what, "recipe": loaded.name, **setting.plain(), **measured.plain()}, as_json)
+            give({}, False, table, form)
+            show("")
     if not all(check.passed for check in measured.checks):
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 def _widths(text: str) -> tuple[int, ...]:
     widths = []
-    for part in text.split(","):
-        part = part.strip()
-        if not part:
-            continue
+    for part in comma_separated(text):
         if not part.isdecimal() or not 0 < int(part) <= LARGEST_BOTTLENECK:
             raise InputError(
                 f"--bottlenecks: {part!r} is not a width; give whole numbers, comma-separated"
@@ -148,7 +144,6 @@ def _widths(text: str) -> tuple[int, ...]:
 
 
 def _print(measured: Measured) -> None:
-    say = console().print
     for ratio in measured.ratios:
         spread = f"[{ratio.low:.3f}, {ratio.high:.3f}] over {ratio.rounds} rounds"
         say(f"{ratio.of} / {ratio.over}: {ratio.median:.3f} {spread}")
@@ -161,12 +156,3 @@ def _print(measured: Measured) -> None:
         value = "" if check.value is None else f" {check.value:.3f}"
         verdict = "passed" if check.passed else "FAILED"
         say(f"{verdict}: {check.name}{value} ({check.note})")
-
-
-def _draw(measured: Measured, file: Path, what: str) -> None:
-    from lorakit.runs.result import write_whole
-
-    if measured.picture is None:
-        raise InputError(f"bench {what} does not draw a picture; leave --picture out")
-    write_whole(file, measured.picture.document)
-    console().print(f"picture: {file}")

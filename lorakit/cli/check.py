@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
 from lorakit.cli import app
 from lorakit.cli.options import Json, RecipeOptions, TrustRemoteCode, grouped
-from lorakit.cli.output import begin, console, give, warn
+from lorakit.cli.output import give, rows_text, say, warn
 
 if TYPE_CHECKING:
     from lorakit.recipe.load import LoadedRecipe
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def check(
     *,
     processes: Annotated[
-        int, typer.Option(help="Number of processes that share a batch.", min=1, metavar="N")
+        int, Option(help="Number of processes that share a batch.", min=1, metavar="N")
     ] = 1,
     given: RecipeOptions,
     trust_remote_code: TrustRemoteCode = False,
@@ -33,7 +33,6 @@ def check(
     marked. The weights do not have to be on this machine.
     """
     loaded = given.load()
-    begin()
     from lorakit.verbs.check import check as run_check
 
     found = run_check(loaded.recipe, processes)
@@ -45,12 +44,11 @@ def _print(loaded: LoadedRecipe, found: Checked) -> None:
     from lorakit.cli.progress import show_model
     from lorakit.verbs.model_view import model_view
 
-    say = console().print
     for note in loaded.notes:
         say(f"note: {note}")
     show_model(model_view(found.attachment, found.head))
     if found.rows:
-        say("rows: " + ", ".join(f"{split} {rows:,}" for split, rows in found.rows.items()))
+        say(rows_text(found.rows))
     if found.steps is not None and found.shares is not None:
         say(
             f"steps: {found.steps:,}, of which {found.warmup_steps:,} warm up; a step is "
@@ -75,23 +73,19 @@ def _print_sample(found: Checked) -> None:
     for token, trained in found.sample:
         shown.append((token.replace("\n", "\\n") + " ", "bold green" if trained else ""))
     marked = any(trained for _, trained in found.sample)
-    title = "one example (green is trained):" if marked else "one example:"
-    console().print(title, end=" ")
-    console().print(line(*shown))
+    title = "one example (green is trained): " if marked else "one example: "
+    say(line(title, *shown))
     if found.cut:
-        console().print(f"{found.cut} training examples reach data.max_length and may be cut")
+        say(f"{found.cut} training examples reach data.max_length and may be cut")
 
 
 def _plain(found: Checked) -> dict[str, Any]:
+    names = ("rows", "steps", "warmup_steps", "memory_mib", "adapter_mib")
     return {
         "sites": [site.name for site in found.attachment.sites],
         "counts": found.counts.model_dump(),
         "head": asdict(found.head) if found.head else None,
-        "rows": found.rows,
-        "steps": found.steps,
-        "warmup_steps": found.warmup_steps,
-        "memory_mib": found.memory_mib,
-        "adapter_mib": found.adapter_mib,
+        **{name: getattr(found, name) for name in names},
         "not_looked_at": found.missing,
         "sample": [{"token": token, "trained": trained} for token, trained in found.sample],
     }

@@ -50,6 +50,7 @@ def _ending(failure: ProcessFailure, process: str) -> Ending | None:
         message = f"{killed.message}; the others were ended"
         return Ending(killed.code, message, killed.exit_code)
     message = failure.error_file_data["message"]
+    # torchrun puts a text here where the process wrote no error file
     if isinstance(message, str):
         return None
     return Ending.from_json(message["extraInfo"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lorakit.cli import app
 from lorakit.cli.options import Json
-from lorakit.cli.output import console, give
+from lorakit.cli.output import give, say
 
 
 @app.command(epilog="Example: lorakit env --json")
@@ -17,5 +17,5 @@ def env(as_json: Json = False) -> None:
         if isinstance(value, dict):
             value = [f"{name} {number}" for name, number in value.items()]
         text = ", ".join(value) if isinstance(value, list) else value
-        console().print(f"{key}: {text}")
+        say(f"{key}: {text}")
     give(found, as_json)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
 from lorakit.cli import app
 from lorakit.cli.options import Json, PointerOptions, grouped
-from lorakit.cli.output import begin, console, end_with, give, known
+from lorakit.cli.output import end_with, give, known, say
 
 if TYPE_CHECKING:
     from lorakit.verbs.evaluate import Evaluated
@@ -21,13 +22,11 @@ def evaluate(
     *,
     split: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Split to score; repeatable. Default: the evaluation splits.", metavar="NAME"
-        ),
+        Option(help="Split to score; repeatable. Default: the evaluation splits.", metavar="NAME"),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             help="Folder for predictions. Default: eval/ in the seed's folder, else NAME-eval "
             "next to PATH.",
             metavar="DIR",
@@ -40,7 +39,6 @@ def evaluate(
 
     The predictions are saved. An adapter that changes nothing is an error.
     """
-    begin()
     from lorakit.cli.progress import Progress
     from lorakit.verbs.evaluate import evaluate as run_evaluate
 
@@ -51,18 +49,16 @@ def evaluate(
 
 
 def _print(found: Evaluated) -> None:
-    say = console().print
     if found.why:
         say(f"{found.path}: {found.why}")
     for split, rows in found.rows.items():
         for metric, value in known(found.scores.get(split, {}), found.failed).items():
-            score = f"{found.task} {split}  {metric} {value:.2f}"
-            say(score + _base_score(found, split, metric))
+            say(f"{found.task} {split}  {metric} {value:.2f}{_base_score(found, split, metric)}")
         if cut := found.cut[split]:
             say(f"{found.task} {split}  {cut} of {rows} answers were cut at decode.max_new_tokens")
     if found.effect is not None:
         say(f"the adapter is on: it changes a logit by {found.effect:.3g} (relative)")
-    say("written: " + ", ".join(map(str, found.files)))
+    say(f"written: {', '.join(map(str, found.files))}")
 
 
 def _base_score(found: Evaluated, split: str, metric: str) -> str:
@@ -74,15 +70,8 @@ def _base_score(found: Evaluated, split: str, metric: str) -> str:
 
 
 def _plain(found: Evaluated) -> dict[str, Any]:
-    return {
-        "path": found.path,
-        "task": found.task,
-        "scores": found.scores,
-        "base_scores": found.base_scores,
-        "base_slices": found.slices,
-        "adapter_effect": found.effect,
-        "rows": found.rows,
-        "cut": found.cut,
-        "files": [str(f) for f in found.files],
-        "failed": found.failed,
-    }
+    result = asdict(found) | {"files": [str(file) for file in found.files]}
+    del result["why"]
+    result["base_slices"] = result.pop("slices")
+    result["adapter_effect"] = result.pop("effect")
+    return result

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
 from lorakit.cli import app
 from lorakit.cli.options import Json, PointerOptions, grouped
-from lorakit.cli.output import begin, give
+from lorakit.cli.output import give
 from lorakit.cli.visible import show
 
 if TYPE_CHECKING:
@@ -23,23 +23,17 @@ class PromptOptions:
 
     prompt: Annotated[
         list[str] | None,
-        typer.Option(help="Prompt in the form that the task has; repeatable.", metavar="TEXT"),
+        Option(help="Prompt in the form that the task has; repeatable.", metavar="TEXT"),
     ] = None
     inputs: Annotated[
         Path | None,
-        typer.Option(
-            help="File of prompts: one per line, or JSONL with a key `prompt`.", metavar="FILE"
-        ),
+        Option(help="File of prompts: one per line, or JSONL with a key `prompt`.", metavar="FILE"),
     ] = None
     split: Annotated[
         str | None,
-        typer.Option(
-            help="Split of the task whose first examples are the prompts.", metavar="NAME"
-        ),
+        Option(help="Split of the task whose first examples are the prompts.", metavar="NAME"),
     ] = None
-    limit: Annotated[
-        int, typer.Option(help="Number of examples with --split.", min=1, metavar="N")
-    ] = 5
+    limit: Annotated[int, Option(help="Number of examples with --split.", min=1, metavar="N")] = 5
 
     def wanted(self) -> Wanted:
         """The request as the verb takes it. DataError: a file that is not of prompts."""
@@ -56,7 +50,7 @@ def generate(
     prompts: PromptOptions,
     out: Annotated[
         Path | None,
-        typer.Option(help="File that the answers are also written to, as JSONL.", metavar="FILE"),
+        Option(help="File that the answers are also written to, as JSONL.", metavar="FILE"),
     ] = None,
     pointed: PointerOptions,
     as_json: Json = False,
@@ -65,7 +59,6 @@ def generate(
 
     Overrides such as decode.beams=4 change how the texts are searched or sampled.
     """
-    begin()
     from lorakit.cli.progress import Progress
     from lorakit.runs.lines import write_lines
     from lorakit.verbs.generate import generate_texts

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from lorakit.cli import app
 from lorakit.cli.options import Json, RecipeOptions, TrustRemoteCode, grouped
-from lorakit.cli.output import begin, console, give
+from lorakit.cli.output import give, say
 
 
 @app.command(
@@ -18,11 +18,9 @@ from lorakit.cli.output import begin, console, give
 @grouped
 def import_(
     *,
-    file: Annotated[
-        Path, typer.Argument(help="Checkpoint (.bin or .pt) of loralib, the paper's code.")
-    ],
+    file: Annotated[Path, Argument(help="Checkpoint (.bin or .pt) of loralib, the paper's code.")],
     to: Annotated[
-        Path, typer.Option(help="Folder of the adapter; empty, or not there yet.", metavar="DIR")
+        Path, Option(help="Folder of the adapter; empty, or not there yet.", metavar="DIR")
     ],
     given: RecipeOptions,
     trust_remote_code: TrustRemoteCode = False,
@@ -33,11 +31,9 @@ def import_(
     loralib is the paper's reference code. The recipe gives what its checkpoints
     do not hold: the base model, the targets and alpha.
     """
-    begin()
     from lorakit.verbs.importing import import_checkpoint
 
     found = import_checkpoint(file, given.recipe, to, given.overrides or [])
-    say = console().print
     say(
         f"{found.counts.sites} sites on {found.base}, rank {found.r}, alpha {found.alpha:g} (from "
         f"the recipe): {found.counts.trainable:,} parameters, and {found.counts.fresh:,} of the "

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 
 from lorakit.children import SIGNALED, STATUS_FILE, STOPPED, Ending, end_with_parent, signal_name
-from lorakit.cli.output import console
+from lorakit.cli.output import say
 from lorakit.errors import ChildError, Stopped
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -46,18 +46,19 @@ def launch(processes: int, cpu: bool, strategy: Strategy = Strategy.ddp) -> int:
     ChildError: the first process that failed, with its message and exit code. Stopped: a signal
     stopped them, after a checkpoint; the exit code is 128 + the number of the signal.
     """
-    settings = _settings(cpu, strategy)
-    arguments = _launcher_arguments(processes, strategy)
-    shown = "".join(f"{name}={value} " for name, value in settings.items())
     from lorakit.shell import join
 
-    console().print(f"$ {shown}{join(['accelerate', 'launch', *arguments])}")
+    settings = _settings(cpu, strategy)
+    options = ["--config_file", str(_config(strategy)), "--num_processes", str(processes)]
+    arguments = [*options, "-m", "lorakit", *_own_arguments()]
+    shown = "".join(f"{name}={value} " for name, value in settings.items())
+    say(f"$ {shown}{join(['accelerate', 'launch', *arguments])}")
     with TemporaryDirectory(prefix="lorakit-") as folder:
         status = Path(folder) / "status.json"
-        environment = os.environ | settings | _defaults(processes, cpu) | {STATUS_FILE: str(status)}
-        code, received = _run(
-            [sys.executable, "-m", "lorakit.cli.elastic", *arguments], environment
-        )
+        # those that the user has set stay
+        environment = _defaults(processes, cpu) | os.environ | settings | {STATUS_FILE: str(status)}
+        command = [sys.executable, "-m", "lorakit.cli.elastic", *arguments]
+        code, received = _run(command, environment)
         ending = Ending.read(status)
     if received:
         raise _stopped(received[0], ending)
@@ -88,21 +89,15 @@ def _settings(cpu: bool, strategy: Strategy) -> dict[str, str]:
 
 
 def _defaults(processes: int, cpu: bool) -> dict[str, str]:
-    """Variables of the processes; those that the user has set stay."""
+    """Variables of the processes, unless the user has set them."""
     found = {}
     if cpu:
         found["LORAKIT_CPU"] = "1"
-        threads = max(1, (os.cpu_count() or 1) // processes)
-        found["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
+        found["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
     if os.environ.get("LORAKIT_DEBUG") != "1":
         # else torch warns once per process that the group of a failed process was not destroyed
-        found["TORCH_CPP_LOG_LEVEL"] = os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR")
+        found["TORCH_CPP_LOG_LEVEL"] = "ERROR"
     return found
-
-
-def _launcher_arguments(processes: int, strategy: Strategy) -> list[str]:
-    options = ["--config_file", str(_config(strategy)), "--num_processes", str(processes)]
-    return [*options, "-m", "lorakit", *_own_arguments()]
 
 
 def _config(strategy: Strategy) -> Path:

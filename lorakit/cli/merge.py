@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import typer
+from typer import Option
 
 from lorakit.cli import app
 from lorakit.cli.options import Json, PointerOptions, grouped
-from lorakit.cli.output import begin, console, give
-
-
-class DType(str, Enum):
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
+from lorakit.cli.output import give, say
 
 
 @app.command(epilog="Example: lorakit merge runs/my-run --to merged --dtype bf16")
@@ -24,15 +17,15 @@ class DType(str, Enum):
 def merge(
     *,
     to: Annotated[
-        Path,
-        typer.Option(help="Folder of the merged model; empty, or not there yet.", metavar="DIR"),
+        Path, Option(help="Folder of the merged model; empty, or not there yet.", metavar="DIR")
     ],
     dtype: Annotated[
-        DType, typer.Option(help="Type of the written weights. The sum is formed in fp32.")
-    ] = DType.fp32,
+        Literal["fp32", "bf16", "fp16"],
+        Option(help="Type of the written weights. The sum is formed in fp32."),
+    ] = "fp32",
     tolerance: Annotated[
         float | None,
-        typer.Option(
+        Option(
             help="Largest difference of a logit that passes, relative to the largest logit. "
             "Default: one that fits --dtype.",
             metavar="X",
@@ -40,7 +33,7 @@ def merge(
     ] = None,
     examples: Annotated[
         int,
-        typer.Option(
+        Option(
             help="Number of validation examples to compare on; 0 compares nothing, and needs "
             "little memory.",
             min=0,
@@ -55,16 +48,14 @@ def merge(
     The model is read back, also by plain transformers, and compared with the
     adapter on its base.
     """
-    begin()
     from lorakit.verbs.merge import merge as run_merge
 
-    report = run_merge(pointed.pointer(), to, dtype.value, tolerance, examples)
+    report = run_merge(pointed.pointer(), to, dtype, tolerance, examples)
     _print(report, to)
     give(report, as_json)
 
 
 def _print(report: dict[str, Any], to: Path) -> None:
-    say = console().print
     say(f"merged in fp32, written as {report['dtype']} to {to}")
     if not report["examples"]:
         say("not compared with the adapter on its base, because --examples is 0")

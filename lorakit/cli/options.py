@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 if TYPE_CHECKING:
     from lorakit.recipe.load import LoadedRecipe
@@ -29,10 +31,11 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         group = parameter.annotation
         if isinstance(group, type) and is_dataclass(group):
             groups[parameter.name] = group
-            parameters += _parameters_of(group)
+            parameters += inspect.signature(group, eval_str=True).parameters.values()
         else:
-            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            parameters.append(parameter)
 
+    # typer hands over one value per option; the groups are built from them here
     @wraps(command)
     def run(**given: Any) -> None:
         for name, group in groups.items():
@@ -40,34 +43,36 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         command(**given)
 
     # typer reads both, and an option's name from either
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    run.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
 
-def _parameters_of(group: type) -> list[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    return [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
-        for name, parameter in inspect.signature(group).parameters.items()
-    ]
-
-
 class Format(str, Enum):
-    """How a table is written."""
+    """How a table is written; `md` is short for markdown."""
 
     plain = "plain"
     markdown = "markdown"
+    md = "md"
     csv = "csv"
     latex = "latex"
     html = "html"
 
 
-def complete_recipe(incomplete: str) -> list[str]:
-    """Shell completion of recipe names."""
-    from lorakit.recipe.load import names
+def completed_by(module: str, function: str) -> Callable[[str], list[str]]:
+    """Shell completion of the names that a function lists; its module is imported when needed."""
 
-    return [name for name in names() if name.startswith(incomplete)]
+    def complete(incomplete: str) -> list[str]:
+        names = getattr(import_module(module), function)()
+        return [name for name in names if name.startswith(incomplete)]
+
+    return complete
+
+
+def comma_separated(text: str) -> list[str]:
+    """The parts of a text without empty ones."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _grant(context: typer.Context, granted: bool) -> bool:
@@ -79,60 +84,55 @@ def _grant(context: typer.Context, granted: bool) -> bool:
 
 
 Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on stdout, and all else on stderr.")
+    bool, Option("--json", help="Print one JSON object on stdout, and all else on stderr.")
 ]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder of the run folders.", metavar="DIR")]
+Runs = Annotated[Path, Option("--runs", help="Folder of the run folders.", metavar="DIR")]
 RecipeName = Annotated[
     str,
-    typer.Argument(
+    Argument(
         help="Recipe file, run folder, or name of a recipe that ships with lorakit.",
         metavar="RECIPE",
-        autocompletion=complete_recipe,
+        autocompletion=completed_by("lorakit.recipe.load", "names"),
     ),
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(
+    Argument(
         help="Values of the recipe to set (key=value) or to remove (~key).", metavar="KEY=VALUE"
     ),
 ]
 TrustRemoteCode = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--trust-remote-code",
         callback=_grant,
         help="Run Python code that comes with the base model. For trusted sources only.",
     ),
 ]
 """The callback does the work: a verb only has to declare the option."""
-Cpu = Annotated[bool, typer.Option("--cpu", help="Use the CPU, even where there is a GPU.")]
+Cpu = Annotated[bool, Option("--cpu", help="Use the CPU, even where there is a GPU.")]
 TableFormat = Annotated[
     Format,
-    typer.Option(
+    Option(
         "--format", help="Format of the table: plain, markdown, csv, latex or html.", metavar="NAME"
     ),
 ]
 Task = Annotated[
     str | None,
-    typer.Option(
-        help="Task, where the model does not record it, such as glue/mrpc.", metavar="NAME"
-    ),
+    Option(help="Task, where the model does not record it, such as glue/mrpc.", metavar="NAME"),
 ]
 BaseModel = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--model", help="Base model in place of the recorded one: folder or hub id.", metavar="NAME"
     ),
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(
-        help="Seed of the run to use. Default: the only one, or the best-scored.", metavar="N"
-    ),
+    Option(help="Seed of the run to use. Default: the only one, or the best-scored.", metavar="N"),
 ]
 AnyBase = Annotated[
-    bool,
-    typer.Option("--any-base", help="Accept a base whose weights differ from the adapter's base."),
+    bool, Option("--any-base", help="Accept a base whose weights differ from the adapter's base.")
 ]
 
 
@@ -161,7 +161,7 @@ class PointerOptions:
 
     path: Annotated[
         str,
-        typer.Argument(
+        Argument(
             help="Run folder, seed of a run (RUN/seed1), adapter folder, hub id, or merged model.",
             metavar="PATH",
         ),

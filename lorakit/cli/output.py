@@ -11,11 +11,16 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from lorakit.cli.visible import can_show, json_safe, show_exactly, visible
+from lorakit.cli.options import Format
+from lorakit.cli.visible import can_show, json_safe, show, show_exactly, visible
 from lorakit.errors import MetricError
 
 if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
     from lorakit.cli.screen import Screen
+    from lorakit.report.table import Table
 
 
 @cache
@@ -27,23 +32,26 @@ def console() -> Screen:
     return on_stderr(sys.stderr.isatty(), quiet)
 
 
-def begin(models: bool = True) -> None:
-    """Set up logging for a verb. models: it loads models, so transformers is silenced too."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+def say(text: str | Text | RichTable) -> None:
+    """Print a message for people on stderr."""
+    console().print(text)
+
+
+def begin() -> None:
+    """Set up logging, before other libraries are imported: they read these variables then."""
     debug = os.environ.get("LORAKIT_DEBUG") == "1"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not debug:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_Visible("%(levelname)s: %(message)s"))
-    logging.getLogger("lorakit").setLevel(logging.DEBUG if debug else logging.INFO)
-    logging.getLogger("lorakit").handlers = [_ConsoleHandler()]
-    logging.getLogger("lorakit").propagate = False
-    if models and not debug:
-        from transformers.utils import logging as theirs
-
-        theirs.set_verbosity_error()
-        theirs.disable_progress_bar()
+    log = logging.getLogger("lorakit")
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
+    log.handlers = [_ConsoleHandler()]
+    # the handler of the root logger would print each message again
+    log.propagate = False
 
 
 class _Visible(logging.Formatter):
@@ -56,7 +64,7 @@ class _Visible(logging.Formatter):
 class _ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno < logging.WARNING:
-            console().print(record.getMessage())
+            say(record.getMessage())
         else:
             warn(record.getMessage())
 
@@ -65,14 +73,31 @@ def warn(text: str, word: str = "warning:") -> None:
     """Print a line that begins with a word in yellow."""
     from lorakit.cli.screen import line
 
-    console().print(line((word, "yellow"), f" {text}"))
+    say(line((word, "yellow"), f" {text}"))
 
 
-def give(result: Mapping[str, Any], as_json: bool) -> None:
-    """Print the result as JSON on stdout, if --json was given."""
-    if not as_json or os.environ.get("RANK", "0") != "0":
+def rows_text(rows: Mapping[str, int]) -> str:
+    """The number of examples of each split."""
+    return "rows: " + ", ".join(f"{split} {count:,}" for split, count in rows.items())
+
+
+def give(
+    result: Mapping[str, Any],
+    as_json: bool,
+    table: Table | None = None,
+    form: Format = Format.plain,
+) -> None:
+    """Print the result on stdout: as JSON if --json was given, else its table if it has one."""
+    if not as_json:
+        if table is not None:
+            writer = "markdown" if form is Format.md else form.value
+            show(getattr(table, writer)().rstrip("\n"))
+        return
+    # of several processes, one prints the result
+    if os.environ.get("RANK", "0") != "0":
         return
     text = json_safe(json.dumps(_finite(result), ensure_ascii=False))
+    # escapes of JSON, where the terminal cannot show a character
     if not can_show(text):
         text = json.dumps(_finite(result))
     show_exactly(text + "\n")
@@ -99,12 +124,19 @@ def known(scores: Mapping[str, float], failed: Mapping[str, str]) -> dict[str, f
     return {metric: value for metric, value in scores.items() if not is_lost(metric, value)}
 
 
+def by_reason(reasons: Mapping[str, str]) -> dict[str, str]:
+    """Name -> reason, turned into reason -> its names, comma-separated."""
+    found: dict[str, str] = {}
+    for name, why in reasons.items():
+        found[why] = f"{found[why]}, {name}" if why in found else name
+    return found
+
+
 def end_with(failed: Mapping[str, str]) -> None:
     """MetricError, for a verb's last line: some metrics failed, and all others were given."""
     if not failed:
         return
-    reasons = {why: [m for m, other in failed.items() if other == why] for why in failed.values()}
-    said = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
+    said = "; ".join(f"{names}: {why}" for why, names in by_reason(failed).items())
     raise MetricError(
         f"not computed: {said}. The other metrics were given, and the predictions are kept"
     )

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
-from functools import singledispatchmethod
+from collections.abc import Iterator, Mapping
 
 from rich.live import Live
-from rich.table import Table
 
-from lorakit.cli.output import console, warn
+from lorakit.cli.output import console, say, warn
+from lorakit.cli.screen import grid, styled
 from lorakit.cli.screen import line as line_of
-from lorakit.cli.screen import styled
 from lorakit.events import (
     AnotherUnfinished,
     BaselineScored,
@@ -22,10 +20,8 @@ from lorakit.events import (
     ModelPrepared,
     SeedFinishedBefore,
     SeedStarted,
-    SiteGroup,
     SplitEvaluated,
     StartedFrom,
-    StepSkipped,
     StepTaken,
     StoppedEarly,
     TextsGenerated,
@@ -40,12 +36,13 @@ RECENT_STEPS = 50
 MOST_CHANGES = 4
 """Differences between two recipes that are shown."""
 
-NOT_SHOWN = (StepSkipped,)
-"""Events without a line here: a step that is left out is a warning in the log."""
-
 
 class Progress:
-    """Shows the events of a run. An event type that it does not know is not shown."""
+    """Shows the events of a run.
+
+    An event type that it does not know is not shown, and neither is a skipped step, which is a
+    warning in the log.
+    """
 
     def __init__(self) -> None:
         self.total = 0
@@ -57,7 +54,28 @@ class Progress:
         """(step, seconds)"""
 
     def __call__(self, event: Event) -> None:
-        self.show(event)
+        match event:
+            case SeedStarted():
+                of = f" (of {', '.join(map(str, event.of))})" if len(event.of) > 1 else ""
+                say(line_of((f"seed {event.seed}", "bold"), f"{of} -> {event.folder}"))
+            case ModelPrepared():
+                show_model(event)
+            case TrainingStarted() | TrainingResumed():
+                self._start(event)
+            case StepTaken():
+                self._show_step(event)
+            case TextsGenerated():
+                self._show_texts(event)
+            case _:
+                # no last step will end the live line
+                if isinstance(event, StoppedEarly):
+                    self.close()
+                for line in lines_of(event):
+                    say(line)
+                if isinstance(event, FinishedBefore):
+                    self.finished_before = event.finished
+                    for what in event.not_compared:
+                        warn(f"not compared: {what}")
 
     def close(self) -> None:
         """End the live line."""
@@ -65,93 +83,27 @@ class Progress:
             self.live.stop()
             self.live = None
 
-    @singledispatchmethod
-    def show(self, event: Event) -> None:
-        """One handler for each event type."""
-
-    @show.register
-    def _(self, event: SeedStarted) -> None:
-        of = f" (of {', '.join(map(str, event.of))})" if len(event.of) > 1 else ""
-        console().print(line_of((f"seed {event.seed}", "bold"), f"{of} -> {event.folder}"))
-
-    @show.register
-    def _(self, event: SeedFinishedBefore) -> None:
-        console().print(
-            f"{event.folder} is trained already; --restart trains it again", markup=False
-        )
-
-    @show.register
-    def _(self, event: FinishedBefore) -> None:
-        self.finished_before = event.finished
-        console().print(
-            f"{event.folder} holds this run already: recipe, data, base model and the files of its "
-            "seeds are what they were; --restart trains it again",
-            markup=False,
-        )
-        for what in event.not_compared:
-            warn(f"not compared: {what}")
-
-    @show.register
-    def _(self, event: AnotherUnfinished) -> None:
-        said = "; ".join(event.changes[:MOST_CHANGES])
-        if len(event.changes) > MOST_CHANGES:
-            said += "; ..."
-        console().print(
-            f"note: {event.folder} was stopped, and is of another recipe ({said}); this run has a "
-            "folder of its own",
-            markup=False,
-            soft_wrap=True,
-        )
-
-    @show.register
-    def _(self, event: StartedFrom) -> None:
-        said = f"started from {event.folder}"
-        if event.fresh:
-            said += f"; newly initialised: {', '.join(event.fresh)}"
-        console().print(said)
-
-    @show.register
-    def _(self, event: ModelPrepared) -> None:
-        show_model(event)
-
-    @show.register
-    def _(self, event: BaselineScored) -> None:
-        for split, scores in event.scores.items():
-            part = f" ({event.slices[split]})" if split in event.slices else ""
-            console().print(f"untrained, {split}{part}: {scores_text(scores)}")
-
-    @show.register
-    def _(self, event: TrainingStarted) -> None:
-        self._start(event)
-
-    @show.register
-    def _(self, event: TrainingResumed) -> None:
-        console().print(f"resumes from step {event.step} of {event.steps}; --restart starts over")
-        self._start(event)
-
     def _start(self, event: TrainingStarted | TrainingResumed) -> None:
+        if isinstance(event, TrainingResumed):
+            say(f"resumes from step {event.step} of {event.steps}; --restart starts over")
         self.total = event.steps
         self.last_line = time.monotonic()
+        # the seconds of each seed start at 0
         self.recent.clear()
         if event.accumulation > 1:
-            console().print(f"gradients of {event.accumulation} micro batches add up to a step")
+            say(f"gradients of {event.accumulation} micro batches add up to a step")
         if console().is_terminal:
             self.live = Live(console=console(), refresh_per_second=8, transient=True)
             self.live.start()
 
-    @show.register
-    def _(self, event: StepTaken) -> None:
+    def _show_step(self, event: StepTaken) -> None:
         self.recent.append((event.step, event.seconds))
         line = (
             f"step {event.step}/{self.total}  epoch {event.epoch:.2f}  loss {event.loss:.4f}  "
             f"lr {event.learning_rate:.2e}  {event.tokens_per_second:,.0f} tok/s  "
             f"ETA {clock(self._seconds_left())}  {event.memory_mib:,.0f} MiB"
         )
-        if self.live is not None:
-            self.live.update(styled(line))
-        elif self._is_due() or event.step in (1, self.total):
-            self.last_line = time.monotonic()
-            console().print(line)
+        self._update(line, at_once=event.step in (1, self.total))
         if event.step == self.total:
             self.close()
 
@@ -162,60 +114,72 @@ class Progress:
         each = (now - before) / (step - begin) if step > begin else now / step
         return each * (self.total - step)
 
-    @show.register
-    def _(self, event: SplitEvaluated) -> None:
-        console().print(f"epoch {event.epoch:.2f}, {event.split}: {scores_text(event.scores)}")
-
-    @show.register
-    def _(self, event: StoppedEarly) -> None:
-        self.close()
-        console().print(
-            f"stopped early: {event.metric} on {event.split} did not get better in "
-            f"{event.patience} evaluation(s) (evaluate.patience); {event.not_trained} of "
-            f"{event.steps} steps are not trained"
-        )
-
-    @show.register
-    def _(self, event: TextsGenerated) -> None:
+    def _show_texts(self, event: TextsGenerated) -> None:
         left = event.seconds / event.done * (event.total - event.done)
         line = f"{event.split}: {event.done} of {event.total} texts written  ETA {clock(left)}"
+        self._update(line)
+
+    def _update(self, line: str, at_once: bool = False) -> None:
+        """Replace the live line; without one, print a line from time to time."""
         if self.live is not None:
             self.live.update(styled(line))
-        elif self._is_due() and event.done < event.total:
+        elif at_once or time.monotonic() - self.last_line > PLAIN_LINE_INTERVAL_S:
             self.last_line = time.monotonic()
-            console().print(line, markup=False)
+            say(line)
 
-    def _is_due(self) -> bool:
-        return time.monotonic() - self.last_line > PLAIN_LINE_INTERVAL_S
+
+def lines_of(event: Event) -> Iterator[str]:
+    """The lines of an event that is shown as text."""
+    match event:
+        case SeedFinishedBefore():
+            yield f"{event.folder} is trained already; --restart trains it again"
+        case FinishedBefore():
+            yield (
+                f"{event.folder} holds this run already: recipe, data, base model and the files of "
+                "its seeds are what they were; --restart trains it again"
+            )
+        case AnotherUnfinished():
+            said = "; ".join(event.changes[:MOST_CHANGES])
+            if len(event.changes) > MOST_CHANGES:
+                said += "; ..."
+            yield (
+                f"note: {event.folder} was stopped, and is of another recipe ({said}); this run "
+                "has a folder of its own"
+            )
+        case StartedFrom():
+            new = f"; newly initialised: {', '.join(event.fresh)}" if event.fresh else ""
+            yield f"started from {event.folder}{new}"
+        case BaselineScored():
+            for split, scores in event.scores.items():
+                part = f" ({event.slices[split]})" if split in event.slices else ""
+                yield f"untrained, {split}{part}: {scores_text(scores)}"
+        case SplitEvaluated():
+            yield f"epoch {event.epoch:.2f}, {event.split}: {scores_text(event.scores)}"
+        case StoppedEarly():
+            yield (
+                f"stopped early: {event.metric} on {event.split} did not get better in "
+                f"{event.patience} evaluation(s) (evaluate.patience); {event.not_trained} of "
+                f"{event.steps} steps are not trained"
+            )
 
 
 def show_model(model: ModelPrepared) -> None:
     """The sites, the counts, and the head with its labels."""
     if model.sites:
-        console().print(sites_table(model.sites))
+        header = ("target", "weight", "out x in", "r", "alpha/r", "sites", "parameters")
+        rows = []
+        for group in model.sites:
+            size = "" if group.size is None else "{} x {}".format(*group.size)
+            r = "" if group.r is None else str(group.r)
+            scale = "" if group.scale is None else f"{group.scale:g}"
+            numbers = (size, r, scale, str(group.sites), f"{group.parameters:,}")
+            rows.append((group.target, group.weight, *numbers))
+        say(grid(header, rows, right=header[2:]))
     else:
-        console().print(f"method {model.method}: no new weights, it trains what is there")
-    console().print(counts_line(model), markup=False)
+        say(f"method {model.method}: no new weights, it trains what is there")
+    say(counts_line(model))
     if model.head is not None and model.head.parts:
         show_head(model.head)
-
-
-def sites_table(sites: tuple[SiteGroup, ...]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("target", "weight", "out x in", "r", "alpha/r", "sites", "parameters"):
-        justify = "left" if name in ("target", "weight") else "right"
-        table.add_column(name, justify=justify, overflow="fold")
-    for group in sites:
-        table.add_row(
-            group.target,
-            group.weight,
-            "" if group.size is None else "{} x {}".format(*group.size),
-            "" if group.r is None else str(group.r),
-            "" if group.scale is None else f"{group.scale:g}",
-            str(group.sites),
-            f"{group.parameters:,}",
-        )
-    return table
 
 
 def counts_line(model: ModelPrepared) -> str:
@@ -233,18 +197,14 @@ def counts_line(model: ModelPrepared) -> str:
 
 def show_head(head: HeadView) -> None:
     """Where the head's numbers come from, and its labels next to the checkpoint's own."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("head", "starts as", "parameters"):
-        table.add_column(name, justify="right" if name == "parameters" else "left")
-    for part in head.parts:
-        table.add_row(part.name, part.starts, f"{part.parameters:,}")
-    console().print(table)
+    rows = [(part.name, part.starts, f"{part.parameters:,}") for part in head.parts]
+    say(grid(("head", "starts as", "parameters"), rows, right=["parameters"]))
     line = "labels: " + ", ".join(head.labels) if head.labels else "one value"
     if head.stored:
         line += f"; the checkpoint's own head has: {', '.join(head.stored)}"
     if head.problem:
         line += f" ({head.problem})"
-    console().print(line)
+    say(line)
 
 
 def scores_text(scores: Mapping[str, float]) -> str:

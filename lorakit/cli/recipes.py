@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from lorakit.cli import app
 from lorakit.cli.options import Json, Overrides, RecipeName
-from lorakit.cli.output import console, give
+from lorakit.cli.output import give, say
 from lorakit.cli.visible import can_show, show_exactly
 
 recipes_app = typer.Typer(
@@ -21,18 +22,13 @@ app.add_typer(recipes_app, name="recipes")
 
 @recipes_app.command("list", epilog="Example: lorakit recipes list mrpc")
 def list_recipes(
-    containing: Annotated[str, typer.Argument(help="Text that the names must contain.")] = "",
+    containing: Annotated[str, Argument(help="Text that the names must contain.")] = "",
     as_json: Json = False,
 ) -> None:
     """List the recipes, with what they train and the published scores."""
-    from rich.table import Table
-
-    from lorakit.cli.screen import on_stdout
+    from lorakit.cli.screen import grid, on_stdout
     from lorakit.recipe.load import load_recipe, names
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("recipe", "task", "base model", "method", "published"):
-        table.add_column(column, overflow="fold")
     rows = []
     for name in names():
         if containing not in name:
@@ -45,13 +41,13 @@ def list_recipes(
             "model": recipe.model.name,
             "method": recipe.method.name,
             "published": published,
+            "about": recipe.about,
         }
-        table.add_row(*row.values())
-        rows.append({**row, "about": recipe.about})
-    if as_json:
-        give({"recipes": rows}, True)
-    else:
-        on_stdout().print(table)
+        rows.append(row)
+    give({"recipes": rows}, as_json)
+    if not as_json:
+        header = ("recipe", "task", "base model", "method", "published")
+        on_stdout().print(grid(header, [list(row.values())[: len(header)] for row in rows]))
 
 
 @recipes_app.command(epilog="Example: lorakit recipes show glue_mrpc --origins")
@@ -59,8 +55,7 @@ def show(
     recipe: RecipeName,
     overrides: Overrides = None,
     origins: Annotated[
-        bool,
-        typer.Option("--origins", help="Print the source of each value: paper, script or ours."),
+        bool, Option("--origins", help="Print the source of each value: paper, script or ours.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -70,16 +65,18 @@ def show(
 
     loaded = load_recipe(recipe, overrides or [])
     for note in loaded.notes:
-        console().print(f"note: {note}")
+        say(f"note: {note}")
     plain = loaded.recipe.plain()
-    notes = {
-        k: {"source": o.source, "note": o.note, "where": str(o.mark)}
-        for k, o in loaded.origins.items()
-    }
+    result = {"recipe": plain}
+    if origins:
+        result["origins"] = {
+            key: {"source": origin.source, "note": origin.note, "where": str(origin.mark)}
+            for key, origin in loaded.origins.items()
+        }
     if as_json:
-        give({"recipe": plain, **({"origins": notes} if origins else {})}, True)
+        give(result, True)
     elif origins:
-        _print_origins(plain, notes)
+        _print_origins(plain, result["origins"])
     else:
         text = dump_yaml(plain)
         # YAML's own escapes where the terminal cannot take a character as it is
@@ -89,7 +86,7 @@ def show(
 @recipes_app.command(epilog="Example: lorakit recipes copy quickstart mine.yaml")
 def copy(
     recipe: RecipeName,
-    to: Annotated[Path, typer.Argument(help="New file, or a folder for it.")] = Path("."),
+    to: Annotated[Path, Argument(help="New file, or a folder for it.")] = Path("."),
 ) -> None:
     """Copy a recipe, to change the copy. What it extends is not copied."""
     from lorakit.errors import RecipeError
@@ -98,26 +95,23 @@ def copy(
 
     source = find(recipe)
     target = to / source.name if to.is_dir() else to
+    # a recipe that someone has changed is not overwritten
     if target.exists():
         raise RecipeError(f"{target} exists already; choose another name")
     try:
         shutil.copyfile(source, target)
     except OSError as error:
         raise RecipeError(f"cannot write {target}: {error.strerror}") from error
-    console().print(f"copied to {target}; `lorakit train {quote(str(target))}` trains it")
+    say(f"copied to {target}; `lorakit train {quote(str(target))}` trains it")
 
 
-def _print_origins(plain: dict[str, Any], notes: dict[str, dict[str, str]]) -> None:
-    from rich.table import Table
+def _print_origins(plain: dict[str, Any], origins: dict[str, dict[str, str]]) -> None:
+    from lorakit.cli.screen import grid, on_stdout
 
-    from lorakit.cli.screen import on_stdout
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("value", "", "origin", "note", "where"):
-        table.add_column(column, overflow="fold")
-    for key, note in notes.items():
-        at: Any = plain
+    rows = []
+    for key, origin in origins.items():
+        value: Any = plain
         for part in key.split("."):
-            at = at.get(part, {}) if isinstance(at, dict) else {}
-        table.add_row(key, str(at), note["source"], note["note"], note["where"])
-    on_stdout().print(table)
+            value = value.get(part, {}) if isinstance(value, dict) else {}
+        rows.append([key, str(value), *origin.values()])
+    on_stdout().print(grid(("value", "", "origin", "note", "where"), rows))

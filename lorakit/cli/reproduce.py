@@ -2,124 +2,87 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-import typer
+from typer import Argument, Exit, Option
 
 from lorakit.cli import app
-from lorakit.cli.options import Json, Overrides, Runs, TrustRemoteCode
-from lorakit.cli.output import begin, console, give
-from lorakit.cli.study import Jobs, Launcher, Watching, states, stopped
-from lorakit.cli.visible import show
-
-if TYPE_CHECKING:
-    from lorakit.studies.paper_result import PaperResult
+from lorakit.cli.options import comma_separated, completed_by, grouped
+from lorakit.cli.output import give, say
+from lorakit.cli.study import StudyOptions, states, watching
 
 
-class Format(str, Enum):
-    plain = "plain"
-    md = "md"
-    csv = "csv"
-    latex = "latex"
-    html = "html"
-
-
-def complete_table(incomplete: str) -> list[str]:
-    """Shell completion of table names."""
-    from lorakit.studies.paper_table import table_names
-
-    return [name for name in table_names() if name.startswith(incomplete)]
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-@app.command()
+@app.command(epilog="Example: lorakit reproduce table2 --rows lora --columns mrpc,rte")
+@grouped
 def reproduce(
+    *,
     table: Annotated[
         str,
-        typer.Argument(
-            help="Table of the paper: table2, table3 ...", autocompletion=complete_table
+        Argument(
+            help="Table of the paper, such as table2.",
+            metavar="TABLE",
+            autocompletion=completed_by("lorakit.studies.paper_table", "table_names"),
         ),
     ],
-    overrides: Overrides = None,
-    rows: Annotated[str, typer.Option(help="Rows by name or method, comma-separated.")] = "",
-    columns: Annotated[str, typer.Option(help="Columns, comma-separated.")] = "",
+    rows: Annotated[
+        str, Option(help="Rows, by name or method, comma-separated.", metavar="NAMES")
+    ] = "",
+    columns: Annotated[str, Option(help="Columns, comma-separated.", metavar="NAMES")] = "",
     seeds: Annotated[
         int | None,
-        typer.Option(help="Number of seeds per run; by default the paper's number.", min=1),
+        Option(help="Number of seeds per run. Default: that of the paper.", min=1, metavar="N"),
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(
-            help="Number of examples of each split, for a small run. Nothing is compared then.",
+        Option(
+            help="Number of examples per split, for a trial; scores are not compared then.",
             min=1,
+            metavar="N",
         ),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="Base that replaces the paper's: minilm ...")
+        str | None, Option(help="Base in place of the paper's, such as minilm.", metavar="NAME")
     ] = None,
-    runs: Runs = Path("runs"),
     results: Annotated[
         Path,
-        typer.Option(
-            help="Folder with results of earlier runs, used where the recipe is the same.",
+        Option(
+            help="Folder of earlier results, which are used where the recipe is the same.",
             metavar="DIR",
         ),
     ] = Path("results"),
-    launcher: Launcher = "local",
-    jobs: Jobs = None,
-    status: Annotated[
-        bool, typer.Option("--status", help="Show the state of the table, and start nothing.")
-    ] = False,
-    form: Annotated[Format, typer.Option("--format", help="Format of the table.")] = Format.plain,
-    trust_remote_code: TrustRemoteCode = False,
-    as_json: Json = False,
+    options: StudyOptions,
 ) -> None:
-    """Compare a table of the paper with our runs. Finished runs are used, and the rest is run.
+    """Compare a table of the paper with runs of lorakit.
 
-    Example: lorakit reproduce table2 --rows lora --columns mrpc,rte
+    Finished runs are used, and the others are trained. The same command resumes
+    after a stop.
     """
     from lorakit.studies.paper_plan import Selection, load_reproduction
+    from lorakit.studies.paper_result import comparison_table
+    from lorakit.studies.reproduce import progress_of, run_missing
 
     selection = Selection(
         base=base,
-        rows=_names(rows),
-        columns=_names(columns),
+        rows=comma_separated(rows),
+        columns=comma_separated(columns),
         seeds=seeds,
         limit=limit,
-        overrides=overrides or [],
+        overrides=options.overrides or [],
     )
     chosen = load_reproduction(table, selection)
-    begin(models=False)
-    from lorakit.studies.reproduce import progress_of, run_missing
-
-    try:
-        if not status:
-            with Watching() as watch:
-                run_missing(chosen, runs, results, launcher, jobs, watch)
-    except KeyboardInterrupt:
-        raise stopped() from None
+    runs = options.runs
+    if not options.status:
+        with watching() as watch:
+            run_missing(chosen, runs, results, options.launcher, options.jobs, watch)
     study, found = progress_of(chosen, runs, results)
     if study.cells:
-        console().print(states(study))
-    _show(found, form, as_json)
-    if not status and study.counts().get("failed"):
-        raise typer.Exit(1)
-
-
-def _show(found: PaperResult, form: Format, as_json: bool) -> None:
-    from lorakit.studies.paper_result import comparison_table
-
-    if as_json:
-        more = {"comparable": found.comparable, "counts": found.counts()}
-        give(found.model_dump(mode="json") | more, True)
-    else:
-        made = comparison_table(found)
-        writer = made.markdown if form is Format.md else getattr(made, form.value)
-        show(writer().rstrip("\n"))
-    for note in found.notes:
-        console().print(f"note: {note}", soft_wrap=True, markup=False)
+        say(states(study))
+    facts = {"comparable": found.comparable, "counts": found.counts()}
+    result = found.model_dump(mode="json") | facts
+    give(result, options.as_json, comparison_table(found), options.form)
+    if not options.as_json:
+        for note in found.notes:
+            say(f"note: {note}")
+    if not options.status and study.counts().get("failed"):
+        raise Exit(1)

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from lorakit.cli import app
 from lorakit.cli.options import Json, Overrides
-from lorakit.cli.output import begin, console, end_with, give, known
-
-if TYPE_CHECKING:
-    from lorakit.verbs.score import Scored
+from lorakit.cli.output import end_with, give, known, say
 
 
 @app.command(epilog="Example: lorakit score e2e --predictions out.txt data.path=e2e-data")
 def score(
     *,
     task: Annotated[
-        str, typer.Argument(help="Task whose metrics are computed, such as glue/mrpc or e2e.")
+        str, Argument(help="Task whose metrics are computed, such as glue/mrpc or e2e.")
     ],
     overrides: Overrides = None,
     predictions: Annotated[
         Path,
-        typer.Option(
+        Option(
             help='JSONL with {"prediction": ...} per line, text with one per line, or TSV with '
             "the prediction in the last column.",
             metavar="FILE",
@@ -32,41 +30,22 @@ def score(
     ],
     references: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             help='JSONL with {"reference": ...} or {"references": [...]} per line.', metavar="FILE"
         ),
     ] = None,
     split: Annotated[
-        str,
-        typer.Option(help="Split whose references are used without --references.", metavar="NAME"),
+        str, Option(help="Split whose references are used without --references.", metavar="NAME")
     ] = "test",
     as_json: Json = False,
 ) -> None:
     """Score a file of predictions; no model is needed."""
-    begin(models=False)
     from lorakit.verbs.score import score_files, score_split
 
     if references is not None:
         found = score_files(task, predictions, references)
     else:
         found = score_split(task, predictions, split, overrides or [])
-    _print(task, found)
-    give(
-        {
-            "task": task,
-            "scores": found.scores,
-            "n": found.n,
-            "protocol": found.protocol,
-            "notes": found.notes,
-            "failed": found.failed,
-        },
-        as_json,
-    )
-    end_with(found.failed)
-
-
-def _print(task: str, found: Scored) -> None:
-    say = console().print
     for note in found.notes:
         say(f"note: {note}")
     for metric, value in known(found.scores, found.failed).items():
@@ -74,3 +53,5 @@ def _print(task: str, found: Scored) -> None:
         say(f"{task}  {metric} {digits}")
     protocol = f"; {found.protocol}" if found.protocol else ""
     say(f"{found.n} examples{protocol}")
+    give({"task": task, **asdict(found)}, as_json)
+    end_with(found.failed)

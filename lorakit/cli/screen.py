@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -74,6 +75,19 @@ def line(*pieces: str | tuple[str, str]) -> Text:
             text, style = piece
             made.append(visible(text), style)
     return made
+
+
+def grid(
+    header: Sequence[str], rows: Iterable[Sequence[str | Text]], right: Sequence[str] = ()
+) -> Table:
+    """A table without lines. right: the columns of numbers, which are aligned right."""
+    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+    for name in header:
+        justify = "right" if name in right else "left"
+        table.add_column(name, justify=justify, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def on_stderr(terminal: bool, quiet: bool) -> Screen:

@@ -8,13 +8,14 @@ import signal
 import sys
 import time
 from contextlib import redirect_stdout
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-import typer
+from typer import Exit
 
 from lorakit.cli import app
 from lorakit.cli.options import Cpu, Json
-from lorakit.cli.output import begin, console, give
+from lorakit.cli.output import give, say
 
 if TYPE_CHECKING:
     from lorakit.selftest.run import CheckResult
@@ -33,7 +34,6 @@ def selftest(cpu: Cpu = False, as_json: Json = False) -> None:
     if cpu:
         os.environ["LORAKIT_CPU"] = "1"
     start = time.perf_counter()
-    begin()
     logging.getLogger("lorakit").setLevel(logging.ERROR)
     # as an exception, SIGTERM lets the temporary folder be removed
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -47,21 +47,19 @@ def selftest(cpu: Cpu = False, as_json: Json = False) -> None:
     skipped = sum(found.passed is None for found in findings)
     elapsed = time.perf_counter() - start
     passed = len(findings) - len(failed) - skipped
-    console().print(
-        f"{passed} passed, {len(failed)} failed, {skipped} not tried, in {elapsed:.0f} s"
-    )
+    say(f"{passed} passed, {len(failed)} failed, {skipped} not tried, in {elapsed:.0f} s")
     give(
         {
             "passed": not failed,
             "failed": failed,
             "seconds": elapsed,
-            "checks": [found.plain() for found in findings],
+            "checks": [asdict(found) for found in findings],
             "environment": made,
         },
         as_json,
     )
     if failed:
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 def _run_checks() -> list[CheckResult]:
@@ -69,6 +67,7 @@ def _run_checks() -> list[CheckResult]:
     from lorakit.cli.screen import line
     from lorakit.selftest.run import CHECKS, selftest
 
+    # lines are printed one by one, so the widest name is needed before the first
     width = max(map(len, CHECKS))
     findings = []
     for found in selftest():
@@ -76,6 +75,6 @@ def _run_checks() -> list[CheckResult]:
         if found.value is not None:
             value = f"{found.value:.2g} (at most {found.tolerance:g}): "
         said = f"  {found.name:{width}}  {value}{found.note}"
-        console().print(line(VERDICTS[found.passed], said, (f"  {found.seconds:.1f} s", "dim")))
+        say(line(VERDICTS[found.passed], said, (f"  {found.seconds:.1f} s", "dim")))
         findings.append(found)
     return findings

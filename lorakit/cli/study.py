@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Exit, Option
 
 from lorakit.cli import app
-from lorakit.cli.options import Format, Json, Overrides, Runs, TrustRemoteCode
-from lorakit.cli.output import begin, console, give
-from lorakit.cli.visible import show
+from lorakit.cli.options import (
+    Format,
+    Json,
+    Overrides,
+    Runs,
+    TableFormat,
+    TrustRemoteCode,
+    completed_by,
+    grouped,
+)
+from lorakit.cli.output import console, give, say
 from lorakit.errors import Stopped
 
 if TYPE_CHECKING:
@@ -26,131 +37,123 @@ COLOURS = {
     "waiting": "dim",
 }
 STATE_COLUMN = 1
-Launcher = Annotated[str, typer.Option(help="Launcher of the runs: local or slurm.")]
-Jobs = Annotated[
-    int | None,
-    typer.Option(
-        help="Number of runs at a time; by default one per visible GPU, or one; on Slurm all.",
-        min=1,
-    ),
-]
 
 
-def complete_study(incomplete: str) -> list[str]:
-    """Shell completion of study names."""
-    from lorakit.studies.plan import study_names
+@dataclass(frozen=True)
+class StudyOptions:
+    """How the runs of a study are started and shown."""
 
-    return [name for name in study_names() if name.startswith(incomplete)]
+    overrides: Overrides = None
+    launcher: Annotated[
+        str, Option(help="Launcher of the runs: local or slurm.", metavar="NAME")
+    ] = "local"
+    runs: Runs = Path("runs")
+    jobs: Annotated[
+        int | None,
+        Option(
+            help="Number of runs at a time. Default: one per visible GPU, else 1; on Slurm all.",
+            min=1,
+            metavar="N",
+        ),
+    ] = None
+    status: Annotated[
+        bool, Option("--status", help="Print the state of the runs, and start none.")
+    ] = False
+    form: TableFormat = Format.plain
+    trust_remote_code: TrustRemoteCode = False
+    as_json: Json = False
 
 
-@app.command()
+@app.command(epilog="Example: lorakit study mrpc_rank --jobs 2")
+@grouped
 def study(
+    *,
     study: Annotated[
         str,
-        typer.Argument(
-            help="Study file, or name of a shipped study.",
+        Argument(
+            help="Study file, or name of a study that ships with lorakit.",
             metavar="STUDY",
-            autocompletion=complete_study,
+            autocompletion=completed_by("lorakit.studies.plan", "study_names"),
         ),
     ],
-    overrides: Overrides = None,
-    launcher: Launcher = "local",
-    runs: Runs = Path("runs"),
-    jobs: Jobs = None,
-    status: Annotated[
-        bool, typer.Option("--status", help="Show the state of the study, and start nothing.")
-    ] = False,
-    form: Annotated[
-        Format, typer.Option("--format", help="Format of the table of scores.")
-    ] = Format.plain,
-    trust_remote_code: TrustRemoteCode = False,
-    as_json: Json = False,
+    options: StudyOptions,
 ) -> None:
-    """Run recipes x overrides x seeds, here or on a cluster. Finished runs are not run again.
+    """Train recipes x overrides x seeds, on this machine or on a cluster.
 
-    Example: lorakit study mrpc_rank --jobs 2
+    The same command resumes a study that was stopped. Finished runs are not
+    trained again.
     """
     from lorakit.studies.plan import load_study
-
-    plan = load_study(study, overrides or [])
-    begin(models=False)
     from lorakit.studies.run import look, run_study, study_folder
-    from lorakit.studies.tables import study_table
 
-    if status:
-        found = look(plan, runs)
+    plan = load_study(study, options.overrides or [])
+    if options.status:
+        found = look(plan, options.runs)
     else:
         try:
-            with Watching() as watch:
-                found = run_study(plan, runs, launcher, jobs, watch)
-        except KeyboardInterrupt:
-            console().print(states(look(plan, runs)))
-            raise stopped() from None
-    console().print(states(found))
-    if as_json:
-        give(found.model_dump(mode="json") | {"counts": found.counts()}, True)
-    else:
-        show(getattr(study_table(found), form.value)())
-    if status:
+            with watching() as watch:
+                found = run_study(plan, options.runs, options.launcher, options.jobs, watch)
+        except Stopped:
+            say(states(look(plan, options.runs)))
+            raise
+    say(states(found))
+    give_study(found, options.as_json, options.form)
+    if options.status:
         return
-    folder = study_folder(plan, runs)
-    paths = f"study: {folder}   page: {folder / 'report.html'}"
-    console().print(paths, soft_wrap=True, markup=False)
+    folder = study_folder(plan, options.runs)
+    say(f"study: {folder}   page: {folder / 'report.html'}")
     if found.counts().get("failed"):
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
-def stopped() -> Stopped:
-    return Stopped("stopped; the same command resumes")
+def give_study(found: StudyResult, as_json: bool, form: Format) -> None:
+    """Print the result of a study: as JSON, or as the table of its scores."""
+    from lorakit.studies.tables import study_table
+
+    result = found.model_dump(mode="json") | {"counts": found.counts()}
+    give(result, as_json, study_table(found), form)
 
 
 def states(found: StudyResult) -> Table:
     """A row per run, its state in colour."""
-    from rich.table import Table
-
-    from lorakit.cli.screen import styled
+    from lorakit.cli.screen import grid, styled
     from lorakit.studies.tables import state_table
 
     plain = state_table(found)
-    table = Table(
-        box=None, pad_edge=False, header_style="bold", title=plain.caption, title_justify="left"
-    )
-    for i, name in enumerate(plain.header):
-        is_text = i < plain.names or name == "note"
-        table.add_column(name, justify="left" if is_text else "right", overflow="fold")
+    rows = []
     for row in plain.rows:
-        cells = [styled(cell, "") for cell in row]
-        state = row[STATE_COLUMN]
-        cells[STATE_COLUMN] = styled(state, COLOURS[state])
-        table.add_row(*cells)
+        cells = [styled(cell) for cell in row]
+        cells[STATE_COLUMN].stylize(COLOURS[row[STATE_COLUMN]])
+        rows.append(cells)
+    # the last column, the note, is text
+    table = grid(plain.header, rows, right=plain.header[plain.names : -1])
+    table.title = plain.caption
     return table
 
 
-class Watching:
-    """The live display of a study: on a terminal one table, elsewhere a line for each change."""
+@contextmanager
+def watching() -> Iterator[Callable[[StudyResult], None]]:
+    """A function that shows a study: on a terminal as one table, elsewhere as a line per change.
 
-    def __init__(self) -> None:
-        self.known: dict[str, str] = {}
+    Stopped: Ctrl-C.
+    """
+    from rich.live import Live
 
-    def __enter__(self) -> Watching:
-        from rich.live import Live
+    # run -> the state that was printed last
+    known: dict[str, str] = {}
 
-        self.live = None
-        if console().is_terminal:
-            self.live = Live(console=console(), transient=True, refresh_per_second=2)
-            self.live.start()
-        return self
-
-    def __call__(self, found: StudyResult) -> None:
-        if self.live is not None:
-            self.live.update(states(found))
-            return
+    def show_changes(found: StudyResult) -> None:
         for cell in found.cells:
-            if cell.state != self.known.get(cell.run, "waiting"):
+            if cell.state != known.get(cell.run, "waiting"):
                 note = f": {cell.note}" if cell.note else ""
-                console().print(f"{cell.state}  {cell.label}{note}", markup=False, soft_wrap=True)
-            self.known[cell.run] = cell.state
+                say(f"{cell.state}  {cell.label}{note}")
+            known[cell.run] = cell.state
 
-    def __exit__(self, *_: object) -> None:
-        if self.live is not None:
-            self.live.stop()
+    try:
+        if console().is_terminal:
+            with Live(console=console(), transient=True, refresh_per_second=2) as live:
+                yield lambda found: live.update(states(found))
+        else:
+            yield show_changes
+    except KeyboardInterrupt:
+        raise Stopped("stopped; the same command resumes") from None

@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Exit, Option
 
 from lorakit.cli import app
 from lorakit.cli.launch import Strategy, launch, visible_gpus
 from lorakit.cli.options import Cpu, Json, RecipeOptions, Runs, TrustRemoteCode, grouped
-from lorakit.cli.output import begin, console, give
+from lorakit.cli.output import give, say
 from lorakit.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,13 +31,13 @@ class ProcessOptions:
 
     processes: Annotated[
         int | None,
-        typer.Option(
+        Option(
             help="Number of processes. Default: one per visible GPU, else 1.", min=1, metavar="N"
         ),
     ] = None
     strategy: Annotated[
         Strategy,
-        typer.Option(
+        Option(
             help="What the processes share: gradients (ddp), or also the model and the optimizer "
             "in parts."
         ),
@@ -58,8 +59,7 @@ def train(
     runs: Runs = Path("runs"),
     processes: ProcessOptions,
     restart: Annotated[
-        bool,
-        typer.Option("--restart", help="Remove the run of this recipe, if any, and train again."),
+        bool, Option("--restart", help="Remove the run of this recipe, if any, and train again.")
     ] = False,
     given: RecipeOptions,
     trust_remote_code: TrustRemoteCode = False,
@@ -74,10 +74,11 @@ def train(
     if processes.cpu:
         os.environ["LORAKIT_CPU"] = "1"
     wanted = processes.wanted
+    # launched processes run this function too, and must not launch again
     if wanted > 1 and "WORLD_SIZE" not in os.environ:
         _prepare(loaded, given.recipe)
         on_cpu = processes.cpu or not visible_gpus()
-        raise typer.Exit(launch(wanted, on_cpu, processes.strategy))
+        raise Exit(launch(wanted, on_cpu, processes.strategy))
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "LORAKIT_PREPARED" not in os.environ:
         # started by torchrun: the first process on each machine prepares, and the others wait
         _prepare(loaded, given.recipe)
@@ -85,7 +86,7 @@ def train(
     failed = _print(loaded, progress, folder, result)
     give(_plain(folder, result) | {"checks_passed": not failed}, as_json)
     if failed:
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 def _train(
@@ -93,23 +94,29 @@ def _train(
 ) -> tuple[Progress, Path, Result]:
     # DeepSpeed logs to stdout when it is imported, whether it is used or not
     with redirect_stdout(sys.stderr):
-        begin()
         from lorakit.cli.progress import Progress
         from lorakit.verbs.train import train_recipe
 
     for note in loaded.notes:
-        console().print(f"note: {note}")
+        say(f"note: {note}")
     progress = Progress()
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr), _explaining(loaded, name):
             folder, result = train_recipe(loaded, runs, progress, restart)
+    finally:
+        progress.close()
+    return progress, folder, result
+
+
+@contextmanager
+def _explaining(loaded: LoadedRecipe, name: str) -> Iterator[None]:
+    """Inside, an error about something that is not available lists all that is missing."""
+    try:
+        yield
     except InputError as error:
         from lorakit.verbs.prepare import explained
 
         raise explained(loaded.recipe, name, error) from error
-    finally:
-        progress.close()
-    return progress, folder, result
 
 
 def _print(loaded: LoadedRecipe, progress: Progress, folder: Path, result: Result) -> bool:
@@ -119,7 +126,6 @@ def _print(loaded: LoadedRecipe, progress: Progress, folder: Path, result: Resul
     from lorakit.runs.result import failed_checks
     from lorakit.verbs.train import early_stops
 
-    say = console().print
     say(score_table(result).plain())
     for note in early_stops(result.seeds, loaded.recipe.evaluate.patience):
         say(f"note: {note}")
@@ -160,13 +166,13 @@ def _plain(folder: Path, result: Result) -> dict[str, Any]:
 
 def _prepare(loaded: LoadedRecipe, name: str) -> None:
     """Read and tokenise before the processes start: a process that waits too long fails."""
-    begin(models=False)
-    # the training process logs the same, so it is not printed twice
-    logging.getLogger("lorakit").setLevel(logging.ERROR)
-    from lorakit.verbs.prepare import explained, tokenise
+    from lorakit.verbs.prepare import tokenise
 
-    try:
+    log = logging.getLogger("lorakit")
+    level = log.level
+    # the training process logs the same, so it is not printed twice
+    log.setLevel(logging.ERROR)
+    with _explaining(loaded, name):
         tokenise(loaded.recipe)
-    except InputError as error:
-        raise explained(loaded.recipe, name, error) from error
+    log.setLevel(level)
     os.environ["LORAKIT_PREPARED"] = "1"

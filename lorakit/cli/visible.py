@@ -19,23 +19,7 @@ _CONTROLS = re.compile(
 )
 """Control characters (C0 without tab and newline, DEL, C1), Unicode's bidi controls and line
 separators, and halves of surrogate pairs, which cannot be encoded."""
-_PLAIN = {
-    "─": "-",
-    "│": "|",
-    "╭": "+",
-    "╮": "+",
-    "╰": "+",
-    "╯": "+",
-    "–": "-",
-    "±": "+/-",
-    "×": "x",
-    "…": "...",
-    "→": "->",
-    "✓": "ok",
-    "✗": "no",
-    "‖": "||",
-    "Δ": "d",
-}
+_PLAIN = dict(zip("─│╭╮╰╯–±×…→✓✗‖Δ", "- | + + + + - +/- x ... -> ok no || d".split(), strict=True))
 """Characters of lorakit's own tables and of the help -> ASCII, for terminals that have no more."""
 CLOSED = 141
 """Exit code when the reader of stdout has closed it: 128 + SIGPIPE, as usual in a pipe."""
@@ -66,9 +50,10 @@ def _json_escaped(found: re.Match[str]) -> str:
     return f"\\u{ord(char):04x}"
 
 
-def show(text: str, end: str = "\n") -> None:
+def show(text: str) -> None:
     """Print a result for people on stdout."""
-    _out(visible(text) + end)
+    with _ending_if_closed():
+        print(visible(text))
 
 
 def show_exactly(text: str) -> None:
@@ -116,11 +101,6 @@ def to_nobody(stream: IO[str]) -> None:
     """Redirect a closed stream, because Python flushes it at exit and would print an error."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _out(text: str) -> None:
-    with _ending_if_closed():
-        print(text, end="")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from lorakit.events import Event, StepTaken, TrainingResumed
 from lorakit.runs.lines import read_lines
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import SeedResult
-from lorakit.selftest.bench import DROPOUT, Bench
+from lorakit.selftest.tiny_runs import DROPOUT, TinyRuns
 from lorakit.verbs.evaluate import evaluate
 from lorakit.verbs.generate import Wanted, generate_texts
 from lorakit.verbs.merge import merge
@@ -38,35 +38,35 @@ class NotHere(Exception):
 class _Interrupted(Exception): ...
 
 
-def accumulation(bench: Bench) -> Found:
-    parts = bench.train("parts", "train.micro_batch_size=4")
+def accumulation(runs: TinyRuns) -> Found:
+    parts = runs.train("parts", "train.micro_batch_size=4")
     note = "losses and gradient norms of a batch in 1 part and in 4"
-    return worst_of_curves(bench.straight, parts), bench.close, note
+    return worst_of_curves(runs.straight, parts), runs.close, note
 
 
-def processes(bench: Bench) -> Found:
-    if why := _why_alone(bench.device):
+def processes(runs: TinyRuns) -> Found:
+    if why := _why_alone(runs.device):
         raise NotHere(why)
-    several = bench.launch("processes", 2)
+    several = runs.launch("processes", 2)
     made = json.loads((several / "environment.json").read_text(encoding="utf-8"))["processes"]
     if made != 2:
         raise TrainingError(f"2 processes were asked for, and {made} trained")
     note = "losses and gradient norms in 1 process and in 2"
-    return worst_of_curves(bench.straight, several), bench.close, note
+    return worst_of_curves(runs.straight, several), runs.close, note
 
 
-def resume(bench: Bench) -> Found:
+def resume(runs: TinyRuns) -> Found:
     saved = (DROPOUT, "train.checkpoint.every_steps=2")
     with suppress(_Interrupted):
-        bench.train("resumed", *saved, observe=_interrupt)
+        runs.train("resumed", *saved, observe=_interrupt)
     events: list[Event] = []
-    again = bench.train("resumed", *saved, observe=events.append)
+    again = runs.train("resumed", *saved, observe=events.append)
     resumed = [event.step for event in events if isinstance(event, TrainingResumed)]
     if resumed != [STOP_STEP - 1]:
         how = f"resumed from step {resumed[0]}" if resumed else "started over"
         raise ToleranceError(f"interrupted at step {STOP_STEP}, it {how}")
     note = f"weights and losses; interrupted at step {STOP_STEP}, resumed from {resumed[0]}"
-    return worst_of_runs(bench.random, again), bench.exact, note
+    return worst_of_runs(runs.random, again), runs.exact, note
 
 
 def _interrupt(event: Event) -> None:
@@ -74,8 +74,8 @@ def _interrupt(event: Event) -> None:
         raise _Interrupted
 
 
-def single(bench: Bench) -> Found:
-    run = bench.train("texts", "decode.max_new_tokens=24", recipe="quickstart_generate").parent
+def single(runs: TinyRuns) -> Found:
+    run = runs.train("texts", "decode.max_new_tokens=24", recipe="quickstart_generate").parent
     together = _texts(run, TEXTS)
     alone = _texts(run, 1)
     differ = sum(a != b for a, b in zip(together, alone, strict=True))
@@ -83,34 +83,34 @@ def single(bench: Bench) -> Found:
     return float(differ), 0.0, note
 
 
-def merged(bench: Bench) -> Found:
-    run = Pointer(str(bench.straight.parent))
-    report = merge(run, bench.folder / "merged", tolerance=math.inf, examples=TEXTS)
-    worst = max(report["max_logit_difference"], _proven(bench.straight, "merge"))
+def merged(runs: TinyRuns) -> Found:
+    run = Pointer(str(runs.straight.parent))
+    report = merge(run, runs.folder / "merged", tolerance=math.inf, examples=TEXTS)
+    worst = max(report["max_logit_difference"], _proven(runs.straight, "merge"))
     note = "logits of the adapter and of the merged model, written and read back"
     return worst, TOLERANCE["fp32"], note
 
 
-def loaded(bench: Bench) -> Found:
-    out = bench.folder / "loaded"
-    evaluate(Pointer(str(bench.straight.parent)), ["validation"], out)
-    then = read_lines(bench.straight / "predictions" / "validation.jsonl")
+def loaded(runs: TinyRuns) -> Found:
+    out = runs.folder / "loaded"
+    evaluate(Pointer(str(runs.straight.parent)), ["validation"], out)
+    then = read_lines(runs.straight / "predictions" / "validation.jsonl")
     now = read_lines(out / "validation.jsonl")
     pairs = [
         pair
         for a, b in zip(then, now, strict=True)
         for pair in zip(a["output"], b["output"], strict=True)
     ]
-    worst = max(worst_of(pairs), _proven(bench.straight, "reload"))
-    return worst, bench.close, "logits after training, and of the adapter read back"
+    worst = max(worst_of(pairs), _proven(runs.straight, "reload"))
+    return worst, runs.close, "logits after training, and of the adapter read back"
 
 
-def seed(bench: Bench) -> Found:
-    again = bench.train("again", DROPOUT)
-    return worst_of_runs(bench.random, again), bench.exact, "weights and losses of two runs"
+def seed(runs: TinyRuns) -> Found:
+    again = runs.train("again", DROPOUT)
+    return worst_of_runs(runs.random, again), runs.exact, "weights and losses of two runs"
 
 
-CHECKS: dict[str, Callable[[Bench], Found]] = {
+CHECKS: dict[str, Callable[[TinyRuns], Found]] = {
     "accumulation 1 = 4": accumulation,
     "same seed = same weights": seed,
     "stop and resume = straight": resume,
@@ -144,6 +144,7 @@ def worst_of_runs(one: Path, other: Path) -> float:
     """The largest difference between the weights and curves of two seeds."""
     a = read_adapter(one / "adapter").tensors
     b = read_adapter(other / "adapter").tensors
+    # else a tensor that only the second holds would not be compared
     if a.keys() != b.keys():
         names = ", ".join(sorted(a.keys() ^ b.keys())[:3])
         raise ToleranceError(f"the adapters hold other tensors: {names}")

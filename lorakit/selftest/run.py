@@ -9,13 +9,12 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lorakit.errors import LorakitError, Stopped
-from lorakit.selftest.bench import Bench
 from lorakit.selftest.checks import CHECKS, NotHere
+from lorakit.selftest.tiny_runs import TinyRuns
 
 
 @dataclass(frozen=True)
@@ -29,25 +28,22 @@ class CheckResult:
     note: str
     seconds: float
 
-    def plain(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def selftest(names: Iterable[str] = tuple(CHECKS)) -> Iterator[CheckResult]:
     """A finding for each check, as it comes. Nothing is left on the disk."""
     with tempfile.TemporaryDirectory(prefix="lorakit-selftest-") as folder:
-        bench = Bench(Path(folder))
+        runs = TinyRuns(Path(folder))
         for name in names:
-            yield _found(name, bench)
+            yield _found(name, runs)
 
 
-def _found(name: str, bench: Bench) -> CheckResult:
+def _found(name: str, runs: TinyRuns) -> CheckResult:
     start = time.perf_counter()
     passed: bool | None = False
     value = None
     tolerance = 0.0
     try:
-        value, tolerance, note = CHECKS[name](bench)
+        value, tolerance, note = CHECKS[name](runs)
         passed = value <= tolerance
     except Stopped:
         raise

@@ -108,7 +108,7 @@ def test_the_command():
 
 def test_other_methods_and_failed_processes_are_refused():
     with pytest.raises(InputError, match="method is full"):
-        benches.get("memory").run(
+        benches.get("memory").checked(
             load_recipe("quickstart", ["~method", "method.name=full"]).recipe, SMALL
         )
     setting = Setting(against=(), recipe=("quickstart", "train.nothing=1"))

@@ -10,9 +10,9 @@ import pytest
 from lorakit.adapters import shards
 from lorakit.errors import Stopped
 from lorakit.selftest import run as subject
-from lorakit.selftest.bench import Bench
 from lorakit.selftest.checks import CHECKS, NotHere, worst_of
 from lorakit.selftest.run import selftest
+from lorakit.selftest.tiny_runs import TinyRuns
 
 
 @pytest.fixture(autouse=True)
@@ -94,16 +94,16 @@ def texts_are_padded_on_the_wrong_side(monkeypatch):
 
 
 def one_process_trains(monkeypatch):
-    monkeypatch.setattr(Bench, "launch", lambda bench, name, processes: bench.train(name))
+    monkeypatch.setattr(TinyRuns, "launch", lambda runs, name, processes: runs.train(name))
 
 
 def processes_train_something_else(monkeypatch):
-    def launch(bench, name, processes):
-        folder = bench.train(name, "train.learning_rate=4.9e-3")
+    def launch(runs, name, processes):
+        folder = runs.train(name, "train.learning_rate=4.9e-3")
         (folder / "environment.json").write_text(json.dumps({"processes": processes}))
         return folder
 
-    monkeypatch.setattr(Bench, "launch", launch)
+    monkeypatch.setattr(TinyRuns, "launch", launch)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_every_check_has_a_bug_that_it_finds():
 
 
 def raising(error):
-    def check(bench):
+    def check(runs):
         raise error
 
     return check

@@ -86,7 +86,7 @@ def test_a_narrow_table_keeps_its_words(width):
 
 def test_logs_and_events(capfd, monkeypatch):
     lorakit.cli.output.console.cache_clear()
-    begin(models=False)
+    begin()
     logging.getLogger("lorakit.x").warning("warned of %s", ODD)
     logging.getLogger("other").warning("theirs %s", ODD)
     show = Progress()

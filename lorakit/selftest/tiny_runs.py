@@ -1,4 +1,4 @@
-"""The bench of a self-test: runs of the tiny models that ship, in a temporary folder."""
+"""The runs of a self-test: the tiny models that ship, trained in a temporary folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from accelerate import PartialState
 
 from lorakit.errors import TrainingError
-from lorakit.events import Event, Observer
+from lorakit.events import Observer, to_all
 from lorakit.recipe.load import build, shipped
 from lorakit.verbs.train import train_recipe
 
@@ -29,10 +29,7 @@ DROPOUT = "method.dropout=0.1"
 LAUNCH_TIMEOUT_S = 300
 
 
-def ignore(_event: Event) -> None: ...
-
-
-class Bench:
+class TinyRuns:
     """Where the checks train, and the runs that several of them compare with."""
 
     def __init__(self, folder: Path):
@@ -60,11 +57,11 @@ class Bench:
         return self.train("random", DROPOUT)
 
     def train(
-        self, name: str, *more: str, observe: Observer = ignore, recipe: str = "quickstart"
+        self, name: str, *more: str, observe: Observer | None = None, recipe: str = "quickstart"
     ) -> Path:
         """The folder of the only seed. more: overrides."""
         loaded = build(shipped("recipes") / f"{recipe}.yaml", [*SMALL, *more])
-        run, _ = train_recipe(loaded, self.folder / name, observe)
+        run, _ = train_recipe(loaded, self.folder / name, observe or to_all())
         return run / "seed0"
 
     def launch(self, name: str, processes: int) -> Path:
@@ -75,27 +72,20 @@ class Bench:
         command = [sys.executable, "-m", "lorakit", "train"]
         command += [str(shipped("recipes") / "quickstart.yaml"), *SMALL, "--json"]
         command += ["--runs", str(self.folder / name), "--processes", str(processes)]
+        # the processes would choose a GPU by themselves
         if self.device.type == "cpu":
             command.append("--cpu")
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
-            try:
-                out, err = process.communicate(timeout=LAUNCH_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.terminate()
-                raise TrainingError(
-                    f"{processes} processes did not end in {LAUNCH_TIMEOUT_S} s"
-                ) from None
-            except BaseException:
-                process.terminate()
-                raise
-        if process.returncode:
-            raise TrainingError(
-                f"{processes} processes ended with code {process.returncode}: {_last_line(err)}"
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=LAUNCH_TIMEOUT_S
             )
-        return Path(json.loads(out)["run"]) / "seed0"
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "they said nothing"
+        except subprocess.TimeoutExpired as error:
+            # its processes end with it
+            raise TrainingError(
+                f"{processes} processes did not end in {LAUNCH_TIMEOUT_S} s"
+            ) from error
+        if done.returncode:
+            lines = done.stderr.split("\n")
+            said = next((line for line in reversed(lines) if line.strip()), "they said nothing")
+            raise TrainingError(f"{processes} processes ended with code {done.returncode}: {said}")
+        return Path(json.loads(done.stdout)["run"]) / "seed0"
