@@ -14,12 +14,11 @@ import torch
 from hypothesis import HealthCheck, settings
 from torch import Tensor, nn
 
-from tests.commands import lorakit_cli, stand_in, trained  # noqa: F401  fixtures, for every folder of tests
+from tests.commands import lorakit_cli, stand_in, trained  # noqa: F401 (fixtures)
 
 torch.set_num_threads(1)
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # as a shell starts what runs in the background
+# as a shell starts what runs in the background
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 # the same inputs each time, on a busy machine too
 settings.register_profile(
@@ -68,7 +67,8 @@ OWN = {
         for name in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
     },
 }
-"""What a model type calls its sizes where it is not the common name, and what its published models switch on."""
+"""What a model type calls its sizes where it is not the common name, and what its published models
+switch on."""
 
 
 FIELDS: dict[str, dict[str, Any]] = {
@@ -89,7 +89,8 @@ def small_method(name: str) -> Any:
 
 @pytest.fixture(autouse=True)
 def _what_is_logged_is_seen() -> Iterator[None]:
-    """The command line, called within the process, keeps lorakit's log to itself; the next test gets it back."""
+    """The command line, called within the process, keeps lorakit's log to itself; the next test
+    gets it back."""
     log = logging.getLogger("lorakit")
     before = log.propagate, log.level, list(log.handlers)
     yield
@@ -142,7 +143,8 @@ def make_config(model_type: str, **changes: Any) -> Any:
 
 
 def draw(model: nn.Module, seed: int) -> None:
-    """Random weights, larger than at initialisation, so that attention is not flat and nothing is zero or one."""
+    """Random weights, larger than at initialisation, so that attention is not flat and nothing is
+    zero or one."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -152,7 +154,8 @@ def draw(model: nn.Module, seed: int) -> None:
 
 
 def make_inputs(config: Any) -> dict[str, Tensor]:
-    """Two rows of nine tokens, the second with two of padding; each ends in one end token, as T5's head wants it."""
+    """Two rows of nine tokens, the second with two of padding; each ends in one end token, as T5's
+    head wants it."""
     ids = torch.randint(3, VOCABULARY, (2, 9), generator=torch.Generator().manual_seed(1))
     ids[0, -1], ids[1, -3], ids[1, -2:] = END, END, PAD
     return {"input_ids": ids, "attention_mask": (ids != PAD).long()}

@@ -1,4 +1,5 @@
-"""The Python API: the examples of docs/python.md run in their order, and what they leave is right."""
+"""The Python API: the examples of docs/python.md run in their order, and what they leave is
+right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What lorakit imports is declared, what decides a printed score is pinned, and the lock fits pyproject.toml."""
+"""What lorakit imports is declared, what decides a printed score is pinned, and the lock fits
+pyproject.toml."""
 
 from __future__ import annotations
 

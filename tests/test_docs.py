@@ -1,4 +1,5 @@
-"""The pages say what the code says: options, fields, dependencies, errors, and recipes that load."""
+"""The pages say what the code says: options, fields, dependencies, errors, and recipes that
+load."""
 
 from __future__ import annotations
 

@@ -128,7 +128,8 @@ def _explain(error: Any) -> Ending:
 
 
 def _end(ending: Ending) -> int:
-    """Report the ending to the parent, show it where no other process does, and return the exit code."""
+    """Report the ending to the parent, show it where no other process does, and return the exit
+    code."""
     if tell_parent(ending):
         kind = "" if ending.code == STOPPED else "error: "
         complain(f"{kind}{ending.message}")

@@ -29,7 +29,8 @@ class Writer(Protocol):
 
 
 class FileByFile:
-    """Reads, merges and writes one tensor at a time, so that a large base need not fit in memory."""
+    """Reads, merges and writes one tensor at a time, so that a large base need not fit in
+    memory."""
 
     def __init__(self, shards: Shards, source: Source, model: Model, check_base: bool):
         self.shards, self.source, self.model = shards, source, model

@@ -1,4 +1,5 @@
-"""RoBERTa's positions are counted from config.pad_token_id; one that the checkpoint was not trained with is noticed."""
+"""RoBERTa's positions are counted from config.pad_token_id; one that the checkpoint was not trained
+with is noticed."""
 
 from __future__ import annotations
 

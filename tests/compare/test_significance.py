@@ -1,4 +1,5 @@
-"""Beside scipy's permutation test, bootstrap and t-test, and sacrebleu's paired test; and calibrated under the null."""
+"""Beside scipy's permutation test, bootstrap and t-test, and sacrebleu's paired test; and
+calibrated under the null."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ def test_spearman_beside_scipy():
     """Ranks are of each resample anew."""
     right = RANDOM.normal(size=40)
     first, second = right + RANDOM.normal(size=40), right + 0.5 * RANDOM.normal(size=40)
-    weighted = weighted_of("pearson_spearman")([*first, *second], [*right, *right])  # type: ignore[misc]
+    weighted = weighted_of("pearson_spearman")([*first, *second], [*right, *right])
     found = over_examples([weighted], 40, 2000)["spearman"]
 
     def difference(x, y, z):
@@ -81,7 +82,7 @@ def test_bleu_beside_sacrebleu():
         )
 
     first, second = ([noisy(text, rate) for text in references] for rate in (0.30, 0.25))
-    weighted = weighted_of("bleu")([*first, *second], [*references, *references])  # type: ignore[misc]
+    weighted = weighted_of("bleu")([*first, *second], [*references, *references])
     found = over_examples([weighted], 60, 10_000)["bleu"]
     metric = BLEU(references=[references])
     test = PairedTest(
@@ -124,14 +125,15 @@ def test_seeds_share_their_examples():
 
 
 def test_a_metric_that_is_no_number_is_not_tested():
-    weighted = weighted_of("pearson_spearman")([1.0] * 3 + [1.0, 2.0, 3.0], [1.0, 2.0, 3.0] * 2)  # type: ignore[misc]
+    weighted = weighted_of("pearson_spearman")([1.0] * 3 + [1.0, 2.0, 3.0], [1.0, 2.0, 3.0] * 2)
     found = over_examples([weighted], 3, 200)["pearson"]
     assert math.isnan(found.value)
     assert math.isnan(found.p)
 
 
 def test_calibration():
-    """Where nothing differs, p is uniform, and the interval holds the true difference, 0, 95 times of 100."""
+    """Where nothing differs, p is uniform, and the interval holds the true difference, 0, 95 times
+    of 100."""
     generator = np.random.default_rng(0)
     trials = [
         over_examples([Means({"m": generator.normal(size=80)}).weigh()], 40, 400, seed=i)["m"]

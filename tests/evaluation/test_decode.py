@@ -377,7 +377,8 @@ def test_the_first_of_one_is_greedy(writer):
 
 @pytest.fixture
 def calls(writer):
-    """`calls(family, settings, ends)`: the shape of the tokens per call of the model, and the texts."""
+    """`calls(family, settings, ends)`: the shape of the tokens per call of the model, and the
+    texts."""
 
     def run(family, settings, ends):
         model, shapes = writer(family), []

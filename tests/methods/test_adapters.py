@@ -46,7 +46,10 @@ H = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(2))
 
 
 def _bert_block(layer, at_attention, at_mlp, after_mlp) -> Tensor:
-    """modeling_bert.py without dropout. What the adapters do: at_attention(y), at_mlp(y); after_mlp(y, x)."""
+    """modeling_bert.py without dropout.
+
+    What the adapters do: at_attention(y), at_mlp(y); after_mlp(y, x).
+    """
     attended = layer.attention.self(H)[0]
     x = _norm(
         layer.attention.output.LayerNorm,
@@ -68,7 +71,8 @@ def bert(tiny):
 
 @torch.no_grad()
 def test_houlsby(bert):
-    """adapter(x) + x after the attention's dense layer and after the MLP's, then LayerNorm(x + input); swish."""
+    """adapter(x) + x after the attention's dense layer and after the MLP's, then LayerNorm(x +
+    input); swish."""
     model, layer = bert
     attachment = _attached(model, "adapter_h", r=3)
     a, m = (
@@ -83,7 +87,8 @@ def test_houlsby(bert):
 
 @torch.no_grad()
 def test_pfeiffer(bert):
-    """residual = y; adapter(LayerNorm(y + input)) + residual, then the same LayerNorm(... + input); relu."""
+    """residual = y; adapter(LayerNorm(y + input)) + residual, then the same LayerNorm(... + input);
+    relu."""
     model, layer = bert
     part = _attached(model, "adapter_p", r=3).inserts["bert.encoder.layer.1.output.LayerNorm"]
 

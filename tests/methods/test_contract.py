@@ -50,8 +50,8 @@ IDS = [
     for name, fields, family in CASES
 ]
 SHAPES = ("roberta", "gpt2", "gpt_neox", "phi3", "t5")
-"""A family for each way that a weight is stored: plain, Conv1D, fused head by head, fused in blocks,
-and two stacks. LoRA, which adapts rows of weights, meets them in the unit tier."""
+"""A family for each way that a weight is stored: plain, Conv1D, fused head by head, fused in
+blocks, and two stacks. LoRA, which adapts rows of weights, meets them in the unit tier."""
 WHOLE_LAYERS = ("roberta", "gpt2")
 """The other methods see layers and blocks, not rows: an encoder and a decoder."""
 
@@ -137,7 +137,8 @@ def test_the_head_trains_and_so_does_something_else(case):
 
 
 WHOLE = ("bitfit", "top_layers")
-"""What they train meets, in a layer or between two, weights in half precision; they refuse such a base."""
+"""What they train meets, in a layer or between two, weights in half precision; they refuse such a
+base."""
 HALF = {id: case for id, case in zip(IDS, CASES, strict=True) if case[0] not in WHOLE}
 
 
@@ -159,7 +160,8 @@ class TestOnABfloat16Base:
     def test_one_step(self, tiny, name, fields, family, autocast):
         if autocast and (name, family) == ("full", "deberta"):
             pytest.skip(
-                "transformers' DeBERTa v1 masks bfloat16 scores with the least float32 under autocast"
+                "transformers' DeBERTa v1 masks bfloat16 scores with the least float32 under "
+                "autocast"
             )
         model, attachment = _attached(
             partial(tiny, family), methods.get(name)(**fields), dtype=torch.bfloat16
@@ -185,7 +187,8 @@ def test_one_step_of_adamw_reaches_every_delta_and_nothing_frozen(case):
     trained = set(attachment.trained())
     before = {name: p.detach().clone() for name, p in model.model.named_parameters()}
     model.step(attachment)
-    # a bias of the keys shifts all scores of a row alike: its gradient is rounding noise, and may be zero
+    # a bias of the keys shifts all scores of a row alike: its gradient is rounding noise, and may
+    # be zero
     norms = {
         name: n
         for name, n in attachment.delta_norms().items()

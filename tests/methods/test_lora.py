@@ -250,7 +250,8 @@ def test_detach_gives_the_base_back(tiny):
 
 @pytest.fixture
 def filled(tiny):
-    """(a tiny model, its attachment with B away from zero, the logits of the base, those with the deltas)."""
+    """(a tiny model, its attachment with B away from zero, the logits of the base, those with the
+    deltas)."""
     model = tiny("gpt2")
     base = model.logits()
     attachment = _attach(model)
@@ -335,7 +336,10 @@ def test_delta_norms_are_relative_to_the_rows_of_the_site(tiny):
 
 @pytest.mark.parametrize("family", ["gpt_neox", "bloom", "deberta"])
 def test_an_interleaved_row_index_moves_with_the_model(tiny, family):
-    """On a GPU, index_add refuses an index that stayed behind on the CPU. Here the other device is `meta`."""
+    """On a GPU, index_add refuses an index that stayed behind on the CPU.
+
+    Here the other device is `meta`.
+    """
     model = tiny(family)
     attachment = _attach(model)
     model.model.to("meta")
@@ -358,7 +362,8 @@ def test_a_model_that_was_moved_to_a_gpu_trains(tiny, family):
 
 
 class TestABudget:
-    """The tiny models' matrices are 32 x 32, the MLP's 48 x 32, and 16 x 32 for value where heads are shared."""
+    """The tiny models' matrices are 32 x 32, the MLP's 48 x 32, and 16 x 32 for value where heads
+    are shared."""
 
     @pytest.mark.parametrize(
         ("family", "targets", "budget", "r"),

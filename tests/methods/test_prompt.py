@@ -1,4 +1,5 @@
-"""Prefix embeddings and prefix layers against rows put together by hand; with a cache, in batches, and in the loss."""
+"""Prefix embeddings and prefix layers against rows put together by hand; with a cache, in batches,
+and in the loss."""
 
 from __future__ import annotations
 
@@ -115,7 +116,8 @@ def test_prefix_layers_take_the_place_of_hidden_states_after_every_block_but_the
 
 
 def test_the_vectors_start_as_what_real_tokens_are(tiny):
-    """In even steps through the vocabulary; a block's, as it gives them where they are read alone."""
+    """In even steps through the vocabulary; a block's, as it gives them where they are read
+    alone."""
     model = tiny("gpt2", "CausalLM")
     with torch.no_grad():
         ids = torch.linspace(0, 63, PREFIX + INFIX).long()

@@ -21,7 +21,8 @@ def test_full_trains_every_parameter(tiny, family):
 
 
 def test_bitfit_trains_the_biases_and_the_head(tiny):
-    """By hand: 2 x (q, k, v, attention out, mlp in, mlp out, 2 norms), the norm of the embeddings, pooler; the head."""
+    """By hand: 2 x (q, k, v, attention out, mlp in, mlp out, 2 norms), the norm of the embeddings,
+    pooler; the head."""
     model = tiny("bert")
     trained = BitFit().attach(model.model, model.roles, model.newly_initialised).trained()
     biases = {name: p for name, p in trained.items() if name not in model.newly_initialised}

@@ -1,4 +1,5 @@
-"""New tokens: rows of their own, trained alone, saved as PEFT saves them, and written into the matrices by a merge."""
+"""New tokens: rows of their own, trained alone, saved as PEFT saves them, and written into the
+matrices by a merge."""
 
 from __future__ import annotations
 

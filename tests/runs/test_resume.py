@@ -1,4 +1,5 @@
-"""The same command again goes on: what it says, what it refuses, and that the end is that of an undisturbed run."""
+"""The same command again goes on: what it says, what it refuses, and that the end is that of an
+undisturbed run."""
 
 from __future__ import annotations
 
@@ -204,7 +205,8 @@ def test_changed_data_is_refused_with_the_difference(command, tmp_path):
     )
     recipe = tmp_path / "own.yaml"
     recipe.write_text(
-        f"task: {{name: classification, train: {rows}, validation: {rows}}}\nmodel: {{name: lorakit:tiny_encoder}}\n"
+        f"task: {{name: classification, train: {rows}, validation: {rows}}}\nmodel: "
+        f"{{name: lorakit:tiny_encoder}}\n"
         "method: lora\ntrain: {max_steps: 6, global_batch_size: 8, checkpoint: {every_steps: 1}}\n"
     )
     own = Command(tmp_path / "own", str(recipe), [])
@@ -323,7 +325,8 @@ GENERATING = [
 
 
 def test_texts_of_the_kept_state_are_not_written_twice(tmp_path, monkeypatch):
-    """Killed while the kept state, which is not the last one, writes its answers: those of whole batches are there."""
+    """Killed while the kept state, which is not the last one, writes its answers: those of whole
+    batches are there."""
     offer = BestState.offer
     monkeypatch.setattr(
         BestState, "offer", lambda self, *given: False if self.state else offer(self, *given)
@@ -425,7 +428,8 @@ def test_stopped_by_signals_as_a_command(tmp_path):
 @pytest.mark.nightly
 @pytest.mark.parametrize(("processes", "strategy"), [(2, "ddp"), (4, "ddp"), (2, "fsdp2")])
 def test_several_processes_are_stopped_and_go_on(tmp_path, processes, strategy):
-    """By signals to the launcher; four, since the order in which numbers are added does not matter to two."""
+    """By signals to the launcher; four, since the order in which numbers are added does not matter
+    to two."""
     runs, several = tmp_path / "runs", ["--processes", str(processes), "--strategy", strategy]
     first = _stopped(runs, _begin(runs, *several), 3, signal.SIGTERM, group=False)
     assert found(next(runs.glob("*/seed0/checkpoints")))[0].name.startswith(f"step-{first:06}")

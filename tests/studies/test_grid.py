@@ -135,7 +135,8 @@ grid:
 """)
     )
     for part in (
-        "mine.yaml:1: recipes: there is no recipe file 'quickstrt' and no shipped recipe 'quickstrt'",
+        "mine.yaml:1: recipes: there is no recipe file 'quickstrt' and no shipped recipe "
+        "'quickstrt'",
         "mine.yaml:3: train.epoch: unknown key (its value is 3); did you mean 'epochs'?",
         "mine.yaml:5: method.alhpa: unknown key (its value is 3); did you mean 'alpha'?",
         "mine.yaml:6: method.targets: 7 should be a list: [7]",

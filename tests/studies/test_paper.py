@@ -1,4 +1,5 @@
-"""The paper's tables as data: what they print, that every row makes a run, and that it trains what is printed."""
+"""The paper's tables as data: what they print, that every row makes a run, and that it trains what
+is printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Checkpoints: whole or not at all, damage is seen, and training that goes on from one ends in the same bits."""
+"""Checkpoints: whole or not at all, damage is seen, and training that goes on from one ends in the
+same bits."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ class Killed(BaseException):
 
 
 class Rig:
-    """A training of 14 steps on a tiny encoder, 7 an epoch, in a folder; every call is a new process's attempt."""
+    """A training of 14 steps on a tiny encoder, 7 an epoch, in a folder; every call is a new
+    process's attempt."""
 
     def __init__(
         self,
@@ -111,7 +113,7 @@ class Rig:
         accelerator = Accelerator(cpu=True, mixed_precision=self.precision)
         if self.fp16:
             accelerator.native_amp, accelerator.state._mixed_precision = True, "fp16"
-            accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30, growth_interval=3)  # type: ignore[attr-defined]
+            accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30, growth_interval=3)
         setup = Setup(
             examples=_examples(),
             head=Head.CLASSIFICATION,
@@ -192,7 +194,8 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_and_gone_on_is_straight(rig, kind):
-    """Killed at a step, each time further: nothing was there, or an older checkpoint, or one of this step."""
+    """Killed at a step, each time further: nothing was there, or an older checkpoint, or one of
+    this step."""
     straight = rig("straight", **KINDS[kind])
     wanted = straight()
     disturbed = rig("disturbed", **KINDS[kind])
@@ -286,7 +289,8 @@ def test_every_so_many_steps_and_at_the_end(rig, monkeypatch):
 
 
 def test_by_the_clock(rig, monkeypatch):
-    """A fake one: a minute passes with each look, and a checkpoint is written where the last is two minutes old."""
+    """A fake one: a minute passes with each look, and a checkpoint is written where the last is two
+    minutes old."""
     now = iter(range(0, 10**6, 60))
     monkeypatch.setattr(saving.time, "monotonic", lambda: next(now))
     names = _written(rig(), monkeypatch, every_steps=None, minutes=4)
@@ -584,7 +588,7 @@ def test_a_full_disk_leaves_the_last_one(rig, monkeypatch, where):
         ):
             found()
     assert not list(found.folder.glob(".*"))
-    assert newest(found.folder).state.step == (6 if where == "sync" else 3)  # type: ignore[union-attr]
+    assert newest(found.folder).state.step == (6 if where == "sync" else 3)
     _same(found(), rig("straight")())
 
 

@@ -1,4 +1,5 @@
-"""The loop: it learns, it repeats itself, it does not depend on how a batch is cut, it says when it cannot go on."""
+"""The loop: it learns, it repeats itself, it does not depend on how a batch is cut, it says when it
+cannot go on."""
 
 from __future__ import annotations
 
@@ -159,7 +160,8 @@ def test_accumulation_has_the_gradient_of_the_whole_batch(run, plain_steps, head
 
 @pytest.mark.parametrize("head", Head)
 def test_accumulation_trains_the_same(run, head):
-    """Two epochs of 44 examples by 8: the last batch of each is four, and its micro batches are not all filled."""
+    """Two epochs of 44 examples by 8: the last batch of each is four, and its micro batches are not
+    all filled."""
     straight, pieces = run(head), run(head, micro_batch_size=2)
     assert straight.trained.steps == pieces.trained.steps == 12
     assert pieces.losses == pytest.approx(straight.losses, rel=1e-4)
@@ -190,7 +192,8 @@ def _right(found: Run, head: Head) -> float:
     return sum(right) / len(right)
 
 
-# a frozen, tied output layer this narrow cannot be surer than about 0.8 of any token, so the last limit is not zero
+# a frozen, tied output layer this narrow cannot be surer than about 0.8 of any token, so the last
+# limit is not zero
 @pytest.mark.parametrize(
     ("head", "limit"), [(Head.CLASSIFICATION, 0.05), (Head.REGRESSION, 0.05), (Head.CAUSAL, 0.5)]
 )

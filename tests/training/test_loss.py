@@ -193,8 +193,9 @@ def test_without_logits_it_is_the_same_loss(tiny, family, smoothing):
 @pytest.mark.parametrize("lean", [True, False])
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_a_micro_batch_asks_the_device_for_nothing(tiny, family, lean, monkeypatch):
-    """The meta device has no number to give: whatever reads one to go on, and so would wait for a GPU, is an error.
-    transformers' own look at a mask, before its first layer, is left out here as it is while torch.compile traces."""
+    """The meta device has no number to give: whatever reads one to go on, and so would wait for a
+    GPU, is an error. transformers' own look at a mask, before its first layer, is left out here as
+    it is while torch.compile traces."""
     monkeypatch.setattr("transformers.masking_utils.is_tracing", lambda *_: True)
     monkeypatch.setattr(
         torch, "is_autocast_enabled", lambda *_: False

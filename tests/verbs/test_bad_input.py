@@ -21,8 +21,9 @@ def own(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(
-        f"task: {{name: classification, train: {tmp_path}/train.jsonl, validation: {tmp_path}/validation.jsonl, "
-        "text: text, label: label}\nmodel: {name: 'lorakit:tiny_encoder'}\nmethod: {name: lora, r: 2}\n"
+        f"task: {{name: classification, train: {tmp_path}/train.jsonl, "
+        f"validation: {tmp_path}/validation.jsonl, text: text, label: label}}\n"
+        "model: {name: 'lorakit:tiny_encoder'}\nmethod: {name: lora, r: 2}\n"
         "data: {max_length: 32}\ntrain: {epochs: 1, global_batch_size: 8}\n"
     )
     return recipe

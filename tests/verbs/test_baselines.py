@@ -74,7 +74,8 @@ def test_it_is_trained_saved_read_again_and_not_merged(lorakit_cli, tmp_path, ca
     assert len(seed.delta_norms) == sites
     assert min(seed.delta_norms.values()) > 0
     with safe_open(run / "seed0" / "adapter" / "trained.safetensors", "pt") as file:
-        numbers = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118 (it is no mapping)
+        names = list(file.keys())
+        numbers = sum(file.get_tensor(name).numel() for name in names)
     assert numbers == parameters + (Result.read(run / "result.json").counts.fresh)
     scored = lorakit_cli("eval", run, "--json")
     assert scored.code == 0, scored.err

@@ -1,4 +1,5 @@
-"""Whole runs of causal models on rows of one's own: each family's roles, chats, packing, new tokens, 4 bits."""
+"""Whole runs of causal models on rows of one's own: each family's roles, chats, packing, new
+tokens, 4 bits."""
 
 from __future__ import annotations
 

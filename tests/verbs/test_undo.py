@@ -1,4 +1,5 @@
-"""A run that is refused before its first step leaves nothing behind, and changes nothing that is there."""
+"""A run that is refused before its first step leaves nothing behind, and changes nothing that is
+there."""
 
 from __future__ import annotations
 
