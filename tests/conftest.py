@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 from collections.abc import Callable, Iterator
@@ -96,6 +97,35 @@ def _what_is_logged_is_seen() -> Iterator[None]:
     yield
     log.propagate, log.handlers = before[0], before[2]
     log.setLevel(before[1])
+
+
+@pytest.fixture(autouse=True)
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are empty frames: to draw them takes a third of a tiny training.
+
+    Overridden where pictures are what is tested. What a session's fixtures train has real ones.
+    """
+
+    def frame(_figure: Any, out: Any, **_: Any) -> None:
+        out.write('<svg width="10pt" height="10pt" viewBox="0 0 10 10"></svg>')
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", frame)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collector_skips_what_stays() -> Iterator[None]:
+    """Every training runs the garbage collector, which would look at all imported modules."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests run in one process, so that its fixtures are made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
 
 
 @dataclass

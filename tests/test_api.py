@@ -36,6 +36,7 @@ def page(tmp_path_factory) -> tuple[Path, dict]:
     return folder, known
 
 
+@pytest.mark.slow
 def test_the_page_trains_evaluates_merges_and_generates(page):
     folder, known = page
     assert known["run"].passed

@@ -51,6 +51,7 @@ def _imports() -> Iterator[tuple[str, str]]:
 
 
 IMPORTED = dict(_imports())
+INSTALLED = packages_distributions()
 
 
 def test_there_are_imports():
@@ -59,9 +60,8 @@ def test_there_are_imports():
 
 @pytest.mark.parametrize("module", sorted(IMPORTED))
 def test_what_is_imported_is_declared(module):
-    known = packages_distributions().get(
-        module, [module]
-    )  # an extra that is not installed is named as its module
+    # an extra that is not installed is named as its module
+    known = INSTALLED.get(module, [module])
     assert {_plain(name) for name in known} & {*CORE, *EXTRA}, (
         f"{IMPORTED[module]} imports {module}"
     )

@@ -235,6 +235,7 @@ print(memory("VmHWM") - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="a process's peak memory is asked of /proc")
 def test_no_more_than_a_file_is_in_memory(tiny, about, tmp_path):
     """150 MB of weights in files of 24: the peak grows by at most 1.2 files and the adapter."""

@@ -31,3 +31,8 @@ def runs(tmp_path_factory, trained) -> dict[str, Path]:
         "bitfit": _train(folder, "method={name: bitfit}"),
         "gpt2": _train(folder, "train.max_steps=4", recipe="quickstart_generate"),
     }
+
+
+@pytest.fixture(autouse=True)
+def pictures() -> None:
+    """Drawn: they are what is tested."""

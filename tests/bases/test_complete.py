@@ -17,6 +17,7 @@ from lorakit.bases.outline import outline
 from lorakit.bases.tokenizer import load_tokenizer
 from lorakit.errors import ModelError
 from lorakit.models import Model
+from tests.tiers import unit_or_slow
 
 LABELS = ("no", "yes", "maybe")
 ENCODER, DECODER = ("lorakit:tiny_encoder", "classification"), ("lorakit:tiny_gpt2", "causal")
@@ -165,7 +166,11 @@ def test_an_output_layer_is_untied_as_what_it_was_tied_to(base):
 
 
 @pytest.mark.parametrize(
-    "model_type", ["bert", "roberta", "deberta-v2", "electra", "albert", "distilbert"]
+    "model_type",
+    unit_or_slow(
+        ["bert", "roberta", "deberta-v2", "electra", "albert", "distilbert"],
+        ["bert", "roberta", "distilbert"],
+    ),
 )
 @pytest.mark.parametrize("saved", ["ForMaskedLM", "Model", "ForTokenClassification"])
 def test_what_was_trained_for_something_else_is_a_base(tmp_path, tokenizer, model_type, saved):

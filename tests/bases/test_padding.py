@@ -20,6 +20,7 @@ from lorakit.models import Model
 from lorakit.nn.left_padding import pad_left
 from lorakit.tasks import Head
 from tests.conftest import draw, make_config
+from tests.tiers import unit_or_slow
 
 LABELS = ("no", "yes")
 COMMON = {"vocab_size": 64, "pad_token_id": 0}
@@ -63,7 +64,9 @@ def _asked(base: Base, size: int) -> Tensor:
 
 @pytest.mark.parametrize("pad", [True, False], ids=["tokenizer names one", "tokenizer names none"])
 @pytest.mark.parametrize("said", [None, 0, 1, 3, 7, -1], ids=str)
-@pytest.mark.parametrize("family", ["gpt2", "llama", "opt", "gemma2", "roberta"])
+@pytest.mark.parametrize(
+    "family", unit_or_slow(["gpt2", "llama", "opt", "gemma2", "roberta"], ["gpt2", "roberta"])
+)
 def test_a_score_does_not_depend_on_the_batch(folder, family, said, pad):
     if family == "roberta" and said is None:
         pytest.skip("RoBERTa counts positions from it, so it must have one")

@@ -56,6 +56,7 @@ def test_the_ways_share_what_is_frozen(models):
     assert not base & {p.data_ptr() for p in models.merged.parameters()}
 
 
+@pytest.mark.slow
 def test_merged_takes_no_longer():
     """On a shape where passes take longer than Python does; the best of three tries counts, because
     the machine may be busy."""
@@ -127,6 +128,7 @@ def test_table_1_has_adapters_of_11_million(way, width):
     assert abs(models._wide(way, 11e6) - width) <= 2
 
 
+@pytest.mark.slow
 def test_published_numbers_are_next_to_their_shape():
     setting = Setting(against=(), rounds=2, layers=1, shapes="1x128,1x8")
     table = (

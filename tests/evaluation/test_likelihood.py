@@ -7,6 +7,7 @@ import torch
 
 from lorakit.batches import Encoded
 from lorakit.evaluation.likelihood import log_likelihoods
+from tests.tiers import unit_or_slow
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14], [20, 21]]
 
@@ -22,7 +23,9 @@ def _plain(model, prompt: list[int], choice: list[int]) -> float:
 @pytest.mark.parametrize(
     "choices", [[[3], [4], [5]], [[3, 4], [3, 5], [6], [7, 8, 9]], [[30, 31], [31, 30]]], ids=str
 )
-@pytest.mark.parametrize("family", ["gpt2", "llama", "bloom", "opt"])
+@pytest.mark.parametrize(
+    "family", unit_or_slow(["gpt2", "llama", "bloom", "opt"], ["llama", "bloom"])
+)
 def test_as_one_by_one(tiny, family, choices, size):
     model = tiny(family, "CausalLM").model
     items = [

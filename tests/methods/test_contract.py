@@ -14,6 +14,7 @@ from lorakit.nn.select import ROLES
 from lorakit.training.loop import recompute_activations
 from tests.conftest import FIELDS
 from tests.rounding import assert_near
+from tests.tiers import tier as marks_of
 
 FAMILIES = (
     "bert",
@@ -64,7 +65,7 @@ def tier(name: str, fields: dict, family: str) -> list[pytest.MarkDecorator]:
         unit = family == "gpt_neox"
     else:
         unit = family in SHAPES
-    return [] if unit else [pytest.mark.slow]
+    return marks_of(unit)
 
 
 @pytest.fixture(

@@ -17,19 +17,9 @@ from lorakit.nn.prompt import added_tokens, prompt_ends
 from lorakit.recipe.schema import Decode
 from lorakit.tasks import Head
 from lorakit.training.loss import can_be_lean, loss_sum
+from tests.tiers import unit_or_slow
 
 DECODERS = ("gpt2", "gpt_neox", "bloom", "opt", "llama", "phi3")
-
-
-def unit_or_slow(values, unit):
-    """Each of `values` as a parameter; those that are not in `unit` are for `make slow`."""
-    return [
-        pytest.param(*(v if isinstance(v, tuple) else (v,)), marks=_tier(v in unit)) for v in values
-    ]
-
-
-def _tier(unit: bool) -> list[pytest.MarkDecorator]:
-    return [] if unit else [pytest.mark.slow]
 
 
 PREFIX, INFIX = 3, 2

@@ -16,6 +16,7 @@ from lorakit.errors import AdapterError
 from lorakit.models import Model
 from lorakit.runs.pointer import Pointer
 from lorakit.verbs.merge import merge
+from tests.tiers import unit_or_slow
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
@@ -56,7 +57,7 @@ def _theirs(base: Path, adapter: Path) -> torch.Tensor:
 @pytest.mark.parametrize("together", [False, True], ids=["each", "ensure_weight_tying"])
 @pytest.mark.parametrize("whole", WHOLE.values(), ids=WHOLE)
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-@pytest.mark.parametrize("family", LAYERS)
+@pytest.mark.parametrize("family", unit_or_slow(LAYERS, ["llama"]))
 @pytest.mark.filterwarnings("ignore")
 def test_pefts_logits(made, tmp_path, family, tied, whole, together):
     base, adapter = made(family, tied, whole, ensure_weight_tying=together)

@@ -20,6 +20,7 @@ from lorakit.studies.plot import plot
 from lorakit.studies.result import CellResult, StudyResult
 from lorakit.studies.run import look, run_study, task_of
 from lorakit.studies.tables import study_table
+from tests.tiers import unit_or_slow
 
 
 @pytest.fixture
@@ -118,7 +119,13 @@ class TestStopping:
         process.kill()
         process.wait()
 
-    @pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGTERM] * 40])
+    @pytest.mark.parametrize(
+        "numbers",
+        unit_or_slow(
+            [[signal.SIGINT], [signal.SIGTERM], [signal.SIGTERM] * 40],
+            [[signal.SIGINT], [signal.SIGTERM] * 40],
+        ),
+    )
     def test_runs_are_told_first_and_go_on_later(self, running, numbers):
         process, plan, runs = running
         assert list(states(look(plan, runs)).values()) == ["running", "waiting"]

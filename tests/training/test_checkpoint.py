@@ -37,6 +37,7 @@ from lorakit.training.rng import restore_rng, rng_state
 from lorakit.training.saving import Checkpoints
 from lorakit.training.setup import Setup
 from tests.conftest import small_method
+from tests.tiers import unit_or_slow
 
 STEPS = 14
 TIMED = ("seconds", "tokens_per_second", "memory_mib")
@@ -192,7 +193,12 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+METHODS = ("lora", "full", "adapter_h", "lora_prefix_layer")
+"""A method of each group of the folder; training does the same for the others of a group."""
+UNIT = [kind for kind in KINDS if kind not in methods.names() or kind in METHODS]
+
+
+@pytest.mark.parametrize("kind", unit_or_slow(KINDS, UNIT))
 def test_killed_and_gone_on_is_straight(rig, kind):
     """Killed at a step, each time further: nothing was there, or an older checkpoint, or one of
     this step."""

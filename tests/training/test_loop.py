@@ -31,6 +31,7 @@ from lorakit.training.refuse import refuse_dead
 from lorakit.training.setup import Setup
 from tests.conftest import small_method
 from tests.rounding import TINY, assert_near, rounding
+from tests.tiers import unit_or_slow
 
 MODELS = {
     Head.CLASSIFICATION: ("bert", "SequenceClassification", {}),
@@ -274,7 +275,9 @@ def graphs(monkeypatch):
     dynamo.reset()
 
 
-@pytest.mark.parametrize("head", [Head.CLASSIFICATION, Head.CAUSAL])
+@pytest.mark.parametrize(
+    "head", unit_or_slow([Head.CLASSIFICATION, Head.CAUSAL], [Head.CLASSIFICATION])
+)
 def test_compiled_layers_train_the_same(run, graphs, head):
     """At every length, over an evaluation in the middle, which compiles nothing."""
     known = {int(e.length) for e in _examples(head)}

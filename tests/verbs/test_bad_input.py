@@ -206,9 +206,9 @@ def test_half_of_a_character(own, lorakit_cli, tmp_path):
     assert f"example validation-2 ({file}:3) holds half of a character, '\\ud83d'" in done.err
 
 
-@pytest.mark.parametrize("folder", ["a b", "ünïcode 日本", "it's", "a: b #1"])
-def test_a_path_with_anything_in_it(own, lorakit_cli, tmp_path, folder):
+def test_a_path_with_anything_in_it(own, lorakit_cli, tmp_path):
     """As overrides and as --runs: nothing of it is read as YAML."""
+    folder = "a b: it's #1 ünïcode 日本"
     (tmp_path / folder).mkdir()
     for name in ("train", "validation"):
         shutil.copy(tmp_path / f"{name}.jsonl", tmp_path / folder)

@@ -232,6 +232,7 @@ def test_a_reader_that_goes_away(odd_run):
     assert process.wait() == 141
 
 
+@pytest.mark.slow
 def test_a_home_that_is_not_set(odd_run):
     without = {key: value for key, value in os.environ.items() if key != "HOME"} | {
         "PYTHONPATH": os.pathsep.join(sys.path)

@@ -10,6 +10,7 @@ import pytest
 
 from lorakit.tasks._glue import VARIANTS
 from tests.tasks.conftest import FILES
+from tests.tiers import unit_or_slow
 from tests.verbs.test_verbs import lines
 
 ENCODER = "model: {name: 'lorakit:tiny_encoder'}\n"
@@ -34,7 +35,10 @@ def run_of(tmp_path, lorakit_cli):
 
 @pytest.mark.parametrize(
     ("task", "header"),
-    [("mrpc", ("0", "1")), ("rte", ("entailment", "not_entailment")), ("stsb", None)],
+    unit_or_slow(
+        [("mrpc", ("0", "1")), ("rte", ("entailment", "not_entailment")), ("stsb", None)],
+        [("rte", ("entailment", "not_entailment")), ("stsb", None)],
+    ),
 )
 def test_a_glue_test_split_is_written_for_the_server(
     run_of, lorakit_cli, tmp_path, monkeypatch, task, header
