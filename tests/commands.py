@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +55,13 @@ def trained(tmp_path_factory) -> Path:
     loaded = load_recipe("quickstart", [*SMALL, "seeds=[0, 1]"])
     folder, _ = train_recipe(loaded, tmp_path_factory.mktemp("runs"), lambda event: None)
     return folder
+
+
+def python(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Python in a process of its own, that has ended. options: those of `subprocess.run`."""
+    line = [sys.executable, *map(str, words)]
+    chosen = {"check": False, "timeout": 600, **options}
+    return subprocess.run(line, capture_output=True, text=True, **chosen)
 
 
 STAND_IN = """\

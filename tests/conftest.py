@@ -94,6 +94,7 @@ def _what_is_logged_is_seen() -> Iterator[None]:
     gets it back."""
     log = logging.getLogger("lorakit")
     before = log.propagate, log.level, list(log.handlers)
+    log.propagate = True
     yield
     log.propagate, log.handlers = before[0], before[2]
     log.setLevel(before[1])

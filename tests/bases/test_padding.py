@@ -20,6 +20,7 @@ from lorakit.models import Model
 from lorakit.nn.left_padding import pad_left
 from lorakit.tasks import Head
 from tests.conftest import draw, make_config
+from tests.encoded import encoded_rows
 from tests.tiers import unit_or_slow
 
 LABELS = ("no", "yes")
@@ -52,9 +53,8 @@ def _loaded(folder: Path) -> Base:
 
 def _items(base: Base) -> list[Encoded]:
     pad = base.tokenizer.pad_token_id
-    rows = [[5, 6], [7, 8, 9, 10, 11], [12, pad, 13], [14, 15, pad], [16, 17, 18, 19, 20, 21, 22]]
-    fields = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in rows]
-    return [Encoded(str(i), inputs, None) for i, inputs in enumerate(fields)]
+    every = [[5, 6], [7, 8, 9, 10, 11], [12, pad, 13], [14, 15, pad], [16, 17, 18, 19, 20, 21, 22]]
+    return encoded_rows(every)
 
 
 def _asked(base: Base, size: int) -> Tensor:

@@ -23,20 +23,7 @@ from lorakit.recipe.schema import Decode
 from tests.rounding import rounding
 from tests.tiers import unit_or_slow
 
-FAMILIES = [
-    "bloom",
-    "gpt2",
-    "llama",
-    "gpt_neox",
-    "opt",
-    "phi3",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "gemma",
-    "gemma2",
-    "gemma3_text",
-]
+FAMILIES = "bloom gpt2 llama gpt_neox opt phi3 mistral qwen2 qwen3 gemma gemma2 gemma3_text".split()
 PROMPT, NEW, PAD = 9, 12, 0
 
 

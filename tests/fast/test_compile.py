@@ -9,6 +9,7 @@ from torch import _dynamo as dynamo
 from lorakit.fast import make_fast
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import family_of
+from tests.attaching import attach
 from tests.rounding import assert_near
 from tests.tiers import unit_or_slow
 
@@ -23,9 +24,7 @@ def adapted(tiny):
         model = tiny(family, head)
         make_fast(model.model, family_of(family).reads_first)
         torch.manual_seed(0)
-        attachment = LoRA(r=4, dropout=dropout).attach(
-            model.model, model.roles, model.newly_initialised
-        )
+        attachment = attach(LoRA(r=4, dropout=dropout), model)
         generator = torch.Generator().manual_seed(0)
         for delta in attachment.deltas.values():
             torch.nn.init.normal_(delta.B, generator=generator)

@@ -91,7 +91,7 @@ def cells_of(folder: Path) -> dict[str, Any] | None:
 
 
 def _alone(run: Path) -> Any:
-    found = whole(Only(run))  # type: ignore[arg-type]
+    found = whole(Only(run))
     return found
 
 
