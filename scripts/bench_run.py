@@ -1,4 +1,4 @@
-r"""How long a run takes to write its test set, beside transformers' `generate` on the same adapter
+r"""How long a run takes to write its test set, and transformers' `generate` on the same adapter
 loaded by PEFT.
 
     python scripts/bench_run.py RUN decode.no_repeat_ngram=0 data.path=FOLDER [--limit 630] \

@@ -198,7 +198,7 @@ area."""
 
 
 def restaurant(rng: random.Random, keys: Sequence[str] = KEYS, least: int = 3) -> Restaurant:
-    """A restaurant of which at least `least` of the facts `keys` are known beside the name."""
+    """A restaurant of which at least `least` of the facts `keys` are known, and the name."""
     known = {
         "food": rng.choice(FOODS),
         "area": rng.choice(AREAS),

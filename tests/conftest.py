@@ -100,17 +100,19 @@ def _what_is_logged_is_seen() -> Iterator[None]:
     log.setLevel(before[1])
 
 
-@pytest.fixture(autouse=True)
-def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures are empty frames: to draw them takes a third of a tiny training.
-
-    Overridden where pictures are what is tested. What a session's fixtures train has real ones.
-    """
+def draw_frames(patch: pytest.MonkeyPatch) -> None:
+    """Pictures are empty frames: to draw them takes a third of a tiny training."""
 
     def frame(_figure: Any, out: Any, **_: Any) -> None:
         out.write('<svg width="10pt" height="10pt" viewBox="0 0 10 10"></svg>')
 
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", frame)
+    patch.setattr("matplotlib.figure.Figure.savefig", frame)
+
+
+@pytest.fixture(autouse=True)
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty frames, except where a folder of tests overrides this fixture."""
+    draw_frames(monkeypatch)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -135,7 +137,7 @@ class Tiny:
     config: Any
     roles: Any
     newly_initialised: frozenset[str]
-    """The head: what stands outside the base model."""
+    """The head: the parameters outside the base model."""
     inputs: dict[str, Tensor]
 
     @torch.no_grad()

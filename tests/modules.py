@@ -1,4 +1,4 @@
-"""Files that are no part of a package, as modules."""
+"""Python files outside any package, loaded as modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the quickstart stands on: small, ours, made by the script as it is."""
+"""The files of the quickstart: small, ours, and made by the script as it is."""
 
 from __future__ import annotations
 

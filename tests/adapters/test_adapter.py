@@ -320,7 +320,7 @@ def test_a_plain_file_without_its_header(trained, rewrite):
 
 @pytest.mark.parametrize("first", ["lora", "full"])
 def test_a_folder_is_replaced_whole(trained, tmp_path, first):
-    """Nothing of what was there before is left in it or beside it."""
+    """Nothing that was there before is left, in the folder or next to it."""
     trained("roberta", first)
     _, _, folder = trained("roberta", "full" if first == "lora" else "lora")
     assert [p.name for p in tmp_path.iterdir()] == ["adapter"]

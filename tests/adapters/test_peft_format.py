@@ -124,7 +124,7 @@ def test_names_that_would_mean_more_are_written_in_full(trained):
 
 
 class _Twins(nn.Module):
-    """Two modules called `proj`; one is no linear layer, and PEFT would take it too."""
+    """Two modules called `proj`; one is not a linear layer, and PEFT would take it too."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -86,7 +86,7 @@ def test_positions_that_are_counted_from_a_padding_token_stay(folder):
 
 
 def test_the_tokenizer_pads_on_the_side_that_was_proven(folder):
-    """It is saved beside a merged model; GPT-2's positions count padding on the left."""
+    """It is saved with a merged model; GPT-2's positions count padding on the left."""
     place = folder(make_config("gpt2"))
     file = place / "tokenizer_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "padding_side": "left"}))

@@ -126,7 +126,7 @@ def test_merged_into_what_it_stands_for_it_is_the_same_model(
         found = _logits(dense.model.eval())
     assert (found - wanted).abs().max() < close * wanted.abs().max()
     plain = load(Model(name=path), "causal")
-    attach_saved(read, plain)  # what was quantized is no other base
+    attach_saved(read, plain)  # quantizing does not make another base
     other = load(Model(name=folder(seed=1)), "causal")
     with pytest.raises(AdapterError, match="trained on other weights"):
         attach_saved(read, other)

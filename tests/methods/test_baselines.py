@@ -1,5 +1,5 @@
-"""The baselines of the LoRA paper: their parameters beside the printed counts (Tables 2 to 4, 13 to
-15), and that each learns."""
+"""The baselines of the LoRA paper: their parameters against the printed counts (Tables 2 to 4, 13
+to 15), and that each learns."""
 
 from __future__ import annotations
 

@@ -236,16 +236,6 @@ def test_merging_twice_folds_once(tiny):
     assert torch.equal(model.logits(), once)
 
 
-def test_detach_gives_the_base_back(tiny):
-    model = tiny("gpt2")
-    wanted, names = model.logits(), list(model.model.state_dict())
-    attachment = _attach(model)
-    _fill(attachment)
-    attachment.detach()
-    assert torch.equal(model.logits(), wanted)
-    assert list(model.model.state_dict()) == names
-
-
 @pytest.fixture
 def filled(tiny):
     """(a tiny model, its attachment with B away from zero, the logits of the base, those with the

@@ -2,7 +2,7 @@
 last bit.
 
 Nothing else is right: lorakit wrote a digest, so that no change of what it reads may pass. What it
-does not read (the tokenizer beside the adapter, PEFT's own file where the header says the same)
+does not read (the tokenizer next to the adapter, PEFT's own file where the header says the same)
 may be another."""
 
 from __future__ import annotations

@@ -293,7 +293,7 @@ def test_resumed_by_another_number_of_processes(tmp_path: Path, numbers: tuple[i
             tried.outcome(
                 "the same result within 1e-4"
                 if not left_over(tmp_path)
-                else "the same, beside a temporary"
+                else "the same, and a temporary"
             )
 
 

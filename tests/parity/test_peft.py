@@ -1,4 +1,4 @@
-"""Beside PEFT: the same product, the same training, and each reads what the other wrote."""
+"""lorakit and PEFT: the same product, the same training, and each reads what the other wrote."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 
 from lorakit.adapters.files import CONFIG_FILE, PEFT_FILE
 from lorakit.adapters.save import save_adapter
-from lorakit.errors import AdapterError
 from lorakit.methods.reparam.lora import LoRA, Target
 from lorakit.nn.linear import weight_of
 from lorakit.nn.lowrank import Projection
@@ -343,40 +342,6 @@ def test_we_read_what_peft_saved(tiny, about, tmp_path, family, head, fields):
     assert (plain - model.logits()).abs().max() > 1e-3
     attachment.merge()
     assert gap(other.logits(), model.logits()) <= SAME
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"use_dora": True},
-        {"bias": "all"},
-        {"bias": "lora_only"},
-        {"lora_bias": True},
-        {"init_lora_weights": "pissa"},
-        {"init_lora_weights": "olora"},
-        {"trainable_token_indices": [1, 2]},
-    ],
-    ids=str,
-)
-def test_what_peft_can_and_lora_is_not_is_refused(tiny, tmp_path, fields):
-    model = tiny("llama", CAUSAL)
-    config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], **fields)
-    peft.get_peft_model(model.model, config).save_pretrained(tmp_path)
-    other = tiny("llama", CAUSAL)
-    with pytest.raises(AdapterError, match=next(iter(fields))):
-        attach_saved(tmp_path, other)
-
-
-def test_lora_on_an_embedding_is_refused(tiny, tmp_path):
-    """And the base matrix that PEFT writes along with it."""
-    model = tiny("llama", CAUSAL)
-    config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "embed_tokens"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        peft.get_peft_model(model.model, config).save_pretrained(tmp_path)
-    other = tiny("llama", CAUSAL)
-    with pytest.raises(AdapterError, match="embed_tokens"):
-        attach_saved(tmp_path, other)
 
 
 def test_a_later_peft_adds_fields_without_harm(tiny, tmp_path):

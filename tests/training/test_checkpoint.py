@@ -1,5 +1,5 @@
-"""Checkpoints: whole or not at all, damage is seen, and training that goes on from one ends in the
-same bits."""
+"""Checkpoints are complete or absent, damage is noticed, and a resumed training ends in the same
+bits."""
 
 from __future__ import annotations
 
@@ -442,7 +442,7 @@ def test_a_damaged_one_is_seen_and_the_one_before_is_taken(tmp_path, caplog, fil
     assert f"{path} is damaged" in caplog.text
     assert "the checkpoint before it is taken" in caplog.text
     assert file in caplog.text or file == checkpoint.SUMS  # which then accuses another file
-    _save(tmp_path, 2)  # gone on from 1, it comes here again
+    _save(tmp_path, 2)  # resumed from step 1, training comes here again
     assert newest(tmp_path).state.step == 2
 
 

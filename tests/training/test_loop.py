@@ -1,5 +1,5 @@
-"""The loop: it learns, it repeats itself, it does not depend on how a batch is cut, it says when it
-cannot go on."""
+"""The loop: it learns, it repeats itself, it does not depend on how a batch is cut, and says when
+it cannot continue."""
 
 from __future__ import annotations
 
@@ -587,7 +587,7 @@ def test_the_events(run):
     ]
 
 
-# when it cannot go on
+# when training cannot continue
 
 
 def test_no_examples_end_the_run_at_once(run):

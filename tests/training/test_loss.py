@@ -198,7 +198,7 @@ def test_a_micro_batch_asks_the_device_for_nothing(tiny, family, lean, monkeypat
 
 
 def test_what_is_done_to_logits_is_done_for_the_loss_too(tiny, caplog):
-    """Gemma 2 caps its logits; a head that trains, or has a delta, is no frozen one."""
+    """Gemma 2 caps its logits; a head that trains, or has a delta, is not frozen."""
     model = tiny("llama", head="CausalLM")
     batch = collate(_examples(Head.CAUSAL), Head.CAUSAL, 0)
     for parameter in model.model.parameters():

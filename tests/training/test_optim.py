@@ -1,4 +1,4 @@
-"""Weight decay by name and shape, and the learning rate beside transformers' schedules."""
+"""Weight decay by name and shape, and the learning rate against transformers' schedules."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_each_group_keeps_its_ratio_to_the_rate():
 
 
 def test_a_step_is_adamws():
-    """By hand: after one step w - lr * sign(g) - lr * decay * w, for eps that is small beside g."""
+    """By hand: after one step w - lr * sign(g) - lr * decay * w, for an eps much smaller than g."""
     w = nn.Parameter(torch.tensor([[2.0, -3.0]]))
     optimizer = build_optimizer({"w": w}, Train(learning_rate=0.1, weight_decay=0.5), None)
     (w * torch.tensor([[1.0, 4.0]])).sum().backward()
