@@ -146,7 +146,8 @@ def main() -> None:
     )
     model = build(assets)
     print(
-        f"trains {sum(p.numel() for p in model.parameters() if p.requires_grad):,} parameters, head included"
+        f"trains {sum(p.numel() for p in model.parameters() if p.requires_grad):,} parameters, "
+        "head included"
     )
     print(f"untrained: accuracy {accuracy(logits_of(model, tokenizer, rows), rows):.2f}")
     for step, loss in train(model, tokenizer, read(assets, "train")):
@@ -156,7 +157,8 @@ def main() -> None:
     print(f"trained: accuracy {accuracy(trained, rows):.2f}")
     merge(model)
     print(
-        f"merged: no logit differs by more than {(logits_of(model, tokenizer, rows) - trained).abs().max():.1e}"
+        f"merged: no logit differs by more than "
+        f"{(logits_of(model, tokenizer, rows) - trained).abs().max():.1e}"
     )
 
 

@@ -1,12 +1,15 @@
-"""How long a run takes to write its test set, beside transformers' `generate` on the same adapter loaded by PEFT.
+r"""How long a run takes to write its test set, and transformers' `generate` on the same adapter
+loaded by PEFT.
 
-    python scripts/bench_run.py RUN decode.no_repeat_ngram=0 data.path=FOLDER [--limit 630] [--batch 32]
+    python scripts/bench_run.py RUN decode.no_repeat_ngram=0 data.path=FOLDER [--limit 630] \
+        [--batch 32]
 
-lorakit's decoder writes from merged weights, PEFT's model as it is after training, unmerged. The prompts are sorted by
-length and cut into batches once; each batch is written both ways in turn, so both meet the same load.
-Reported are the ratio over all batches, the spread over batches, and how many texts are the same. (With no_repeat_ngram
-transformers counts the prompt too and lorakit does not, as the reference code: give 0 to compare like with like.) On a
-CPU it is processor time. Needs peft. Prints one JSON line.
+lorakit's decoder writes from merged weights, PEFT's model as it is after training, unmerged. The
+prompts are sorted by length and cut into batches once; each batch is written both ways in turn, so
+both meet the same load. Reported are the ratio over all batches, the spread over batches, and how
+many texts are the same. (With no_repeat_ngram transformers counts the prompt too and lorakit does
+not, as the reference code: give 0 to compare like with like.) On a CPU it is processor time. Needs
+peft. Prints one JSON line.
 """
 
 from __future__ import annotations

@@ -1,15 +1,17 @@
-"""Makes what the quickstart needs offline: text of a small world, two tiny base models pretrained on it, and two tasks.
+"""Makes what the quickstart needs offline: text of a small world, two tiny base models pretrained
+on it, and two tasks.
 
-    python scripts/make_assets.py            # everything, into lorakit/assets (some minutes on two cores)
+    python scripts/make_assets.py            # everything, into lorakit/assets (some minutes)
     python scripts/make_assets.py --only data
 
-All text comes from the templates below, so nothing here is anybody's data. The same seed gives the same text
-everywhere, and the same weights on the same machine and versions.
+All text comes from the templates below, so nothing here is anybody's data. The same seed gives the
+same text everywhere, and the same weights on the same machine and versions.
 
-The world: people visit places and have opinions about things there; restaurants have a name, food, an area, a price,
-stars. Pretraining shows an encoder (RoBERTa's shape, masked words) and a decoder (GPT-2's shape, next word) what the
-words of that world mean. The tasks then ask for something that pretraining did not: the verdict on the first of two
-things, and one fixed way to describe a restaurant.
+The world: people visit places and have opinions about things there; restaurants have a name, food,
+an area, a price, stars. Pretraining shows an encoder (RoBERTa's shape, masked words) and a decoder
+(GPT-2's shape, next word) what the words of that world mean. The tasks then ask for something that
+pretraining did not: the verdict on the first of two things, and one fixed way to describe a
+restaurant.
 """
 
 from __future__ import annotations
@@ -34,24 +36,32 @@ ASSETS = Path(__file__).resolve().parent.parent / "lorakit" / "assets"
 # ---------------------------------------------------------------- words
 
 PEOPLE = (
-    "Anna Ben Clara David Emma Felix Grace Henry Iris Jack Kate Leo Maria Noah Olga Paul Rosa Sam Tina Victor "
+    "Anna Ben Clara David Emma Felix Grace Henry Iris Jack Kate Leo Maria Noah Olga Paul Rosa Sam "
+    "Tina Victor "
     "Wendy Yusuf Zoe Amir Bella Carlos Diana Elif Frank Hana Ivan Julia"
 ).split()
-CITIES = "Oslo Paris Rome Lisbon Vienna Prague Dublin Athens Cairo Lima Quito Tokyo Seoul Delhi Boston Berlin".split()
+CITIES = (
+    "Oslo Paris Rome Lisbon Vienna Prague Dublin Athens Cairo Lima Quito Tokyo Seoul Delhi "
+    "Boston Berlin"
+).split()
 PLACES = (
-    "hotel cafe museum library market station theatre castle harbour school inn bakery gallery hostel lodge farm"
+    "hotel cafe museum library market station theatre castle harbour school inn bakery gallery "
+    "hostel lodge farm"
 ).split()
 THINGS = (
-    "soup bread coffee tea cake salad cheese fish wine juice waiter cook guide driver room bed view garden pool music "
-    "light bus boat map menu kitchen terrace lobby tour film play song book bill breakfast dinner window "
+    "soup bread coffee tea cake salad cheese fish wine juice waiter cook guide driver room bed "
+    "view garden pool music light bus boat map menu kitchen terrace lobby tour film play song "
+    "book bill breakfast dinner window "
     "shower service path"
 ).split()
 GOOD = (
-    "good great lovely excellent wonderful pleasant superb fine charming perfect splendid delightful brilliant nice "
+    "good great lovely excellent wonderful pleasant superb fine charming perfect splendid "
+    "delightful brilliant nice "
     "impressive fantastic"
 ).split()
 BAD = (
-    "bad poor awful terrible dreadful dull horrible disappointing unpleasant miserable weak nasty shabby "
+    "bad poor awful terrible dreadful dull horrible disappointing unpleasant miserable weak nasty "
+    "shabby "
     "dismal mediocre "
     "annoying"
 ).split()
@@ -85,7 +95,8 @@ BLAME = ["disliked", "blamed", "hated", "regrets", "avoids"]
 
 
 def zipf(rng: random.Random, words: Sequence[str]) -> str:
-    """One of `words`, the n-th with weight 1/n: as in real text, a few frequent words carry most of the meaning."""
+    """One of `words`, the n-th with weight 1/n: as in real text, a few frequent words carry most of
+    the meaning."""
     return rng.choices(words, [1 / n for n in range(1, len(words) + 1)])[0]
 
 
@@ -125,7 +136,10 @@ def opinion_text(rng: random.Random) -> str:
 
 
 def opinion_row(rng: random.Random, good: bool) -> dict[str, str]:
-    """For the task: two things fare differently; the verdict is on the first. What the words mean is not enough."""
+    """For the task: two things fare differently; the verdict is on the first.
+
+    What the words mean is not enough.
+    """
     first, second = rng.sample(THINGS, 2)
     contrast = rng.choice([", but ", ", while ", "; still, ", ", yet "])
     text = sentence(
@@ -137,13 +151,20 @@ def opinion_row(rng: random.Random, good: bool) -> dict[str, str]:
 # ---------------------------------------------------------------- restaurants: the decoder's world
 
 COLOURS = (
-    "Blue Red Green Golden Silver White Black Purple Old Little Happy Quiet Lucky Merry Proud Hungry"
+    "Blue Red Green Golden Silver White Black Purple Old Little Happy Quiet Lucky Merry Proud "
+    "Hungry"
 ).split()
-ANIMALS = "Owl Fox Bear Swan Lion Horse Wolf Crane Otter Goose Dragon Rabbit Salmon Raven Badger Pony".split()
+ANIMALS = (
+    "Owl Fox Bear Swan Lion Horse Wolf Crane Otter Goose Dragon Rabbit Salmon Raven Badger Pony"
+).split()
 FOODS = (
-    "Thai Italian Indian French Greek Mexican Turkish Polish Korean Spanish Persian Irish Swiss Danish Cuban Nepali"
+    "Thai Italian Indian French Greek Mexican Turkish Polish Korean Spanish Persian Irish Swiss "
+    "Danish Cuban Nepali"
 ).split()
-AREAS = "riverside harbour station park castle market library museum bridge school theatre airport forest lake".split()
+AREAS = (
+    "riverside harbour station park castle market library museum bridge school theatre airport "
+    "forest lake"
+).split()
 PRICES = ["cheap", "affordable", "expensive"]
 NUMBERS = ["one", "two", "three", "four", "five"]
 
@@ -172,11 +193,12 @@ class Restaurant:
 
 KEYS = ("food", "area", "price", "stars", "children")
 TOLD = ("price", "stars", "children")
-"""What the task tells: so short a pretraining learns to copy these, and not yet the food and the area."""
+"""What the task tells: so short a pretraining learns to copy these, and not yet the food and the
+area."""
 
 
 def restaurant(rng: random.Random, keys: Sequence[str] = KEYS, least: int = 3) -> Restaurant:
-    """A restaurant of which at least `least` of the facts `keys` are known beside the name."""
+    """A restaurant of which at least `least` of the facts `keys` are known, and the name."""
     known = {
         "food": rng.choice(FOODS),
         "area": rng.choice(AREAS),
@@ -242,8 +264,10 @@ def restaurant_text(rng: random.Random) -> str:
 
 
 def restaurant_row(r: Restaurant) -> dict[str, str]:
-    """For the task: the record, and one fixed way to tell it. Its words are those of pretraining, for embeddings that
-    were never trained stay frozen."""
+    """For the task: the record, and one fixed way to tell it.
+
+    Its words are those of pretraining, for embeddings that were never trained stay frozen.
+    """
     words = {**r.facts(), "stars": NUMBERS[(r.stars or 1) - 1]}
     told = [
         LOOSE[value if key == "children" else key][0]
@@ -260,7 +284,8 @@ Rows = list[dict[str, str]]
 
 
 def distinct(draw: Callable[[int], dict[str, str]], sizes: dict[str, int]) -> dict[str, Rows]:
-    """Splits of the given sizes without a row in common or twice; `draw(n)` gives a candidate for row n of a split."""
+    """Splits of the given sizes without a row in common or twice; `draw(n)` gives a candidate for
+    row n of a split."""
     seen: set[str] = set()
     splits: dict[str, Rows] = {}
     for split, size in sizes.items():
@@ -304,7 +329,8 @@ def write_rows(folder: Path, splits: dict[str, Rows]) -> None:
 
 
 def make_tokenizer(texts: list[str], size: int = 1536, longest: int = 128) -> Any:
-    """Byte-level BPE as RoBERTa and GPT-2 have it, but a word is one token wherever it stands in a sentence."""
+    """Byte-level BPE as RoBERTa and GPT-2 have it, but a word is one token wherever it stands in a
+    sentence."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -374,7 +400,8 @@ def make_decoder(tokenizer: Any) -> nn.Module:
 
 
 def masked_batches(tokenizer: Any, rng: random.Random, size: int) -> Iterator[dict[str, Tensor]]:
-    """Endless newly initialised reviews with words to be told: 80 % of those are masked, 10 % swapped, 10 % left (BERT)."""
+    """Endless newly initialised reviews with words to be told: 80 % of those are masked, 10 %
+    swapped, 10 % left (BERT)."""
     import torch
 
     rate = torch.full((len(tokenizer),), 0.1)
@@ -402,7 +429,8 @@ def masked_batches(tokenizer: Any, rng: random.Random, size: int) -> Iterator[di
 
 
 def running_batches(tokenizer: Any, rng: random.Random, size: int) -> Iterator[dict[str, Tensor]]:
-    """Endless newly initialised texts, one after the other with </s> between, cut into rows of the model's length."""
+    """Endless newly initialised texts, one after the other with </s> between, cut into rows of the
+    model's length."""
     import torch
 
     ids: list[int] = []
@@ -420,7 +448,10 @@ def running_batches(tokenizer: Any, rng: random.Random, size: int) -> Iterator[d
 def pretrain(
     model: nn.Module, batches: Iterator[dict[str, Tensor]], steps: int, learning_rate: float
 ) -> float:
-    """AdamW, 5 % warm-up, then a cosine to zero. Gives the mean loss of the last 50 steps, in nats per token."""
+    """AdamW, 5 % warm-up, then a cosine to zero.
+
+    Gives the mean loss of the last 50 steps, in nats per token.
+    """
     import torch
 
     optimizer = torch.optim.AdamW(
@@ -445,14 +476,16 @@ def pretrain(
         losses.append(loss.item())
         if step % 100 == 0:
             print(
-                f"  step {step:5d}  loss {sum(losses[-50:]) / len(losses[-50:]):.3f}  {time.time() - start:4.0f} s",
+                f"  step {step:5d}  loss {sum(losses[-50:]) / len(losses[-50:]):.3f}  "
+                f"{time.time() - start:4.0f} s",
                 flush=True,
             )
     return sum(losses[-50:]) / len(losses[-50:])
 
 
 def save(model: nn.Module, tokenizer: Any, folder: Path) -> None:
-    """In Hugging Face's layout; half precision halves the package, and the models are small enough not to notice."""
+    """In Hugging Face's layout; half precision halves the package, and the models are small enough
+    not to notice."""
     model.half().save_pretrained(folder)  # type: ignore[operator]
     tokenizer.save_pretrained(folder)
     for name in ("generation_config.json",):
@@ -487,7 +520,8 @@ def make_models(folder: Path, seed: int, only: str | None = None) -> None:
 
 
 def add_ends(tokenizer: Any) -> None:
-    """<s> before and </s> after a text, as RoBERTa has it; a text pair is one text, </s>, and the other."""
+    """<s> before and </s> after a text, as RoBERTa has it; a text pair is one text, </s>, and the
+    other."""
     from tokenizers import processors
 
     ends = [("<s>", tokenizer.bos_token_id), ("</s>", tokenizer.eos_token_id)]

@@ -1,6 +1,8 @@
-"""Writes docs/gallery.md: everything that a recipe can name, read from the folders and from the recipe's schema.
+"""Writes docs/gallery.md: everything that a recipe can name, read from the folders and from the
+recipe's schema.
 
-The page is committed, so that it can be read without building anything; `tests/test_docs.py` compares.
+The page is committed, so that it can be read without building anything; `tests/test_docs.py`
+compares.
 
     python scripts/make_gallery.py            # write it
     python scripts/make_gallery.py --check    # exit 1 where it is not up to date
@@ -32,8 +34,9 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "gallery.md"
 INTRO = """\
 # Gallery
 
-Everything that a recipe can name, with its fields. This page is made from the source by `scripts/make_gallery.py`; a
-test fails where it is not up to date. `lorakit schema` prints the same as a JSON schema, for editors.
+Everything that a recipe can name, with its fields. This page is made from the source by
+`scripts/make_gallery.py`; a test fails where it is not up to date. `lorakit schema` prints the same
+as a JSON schema, for editors.
 """
 WORDS = {
     str: "text",
@@ -49,11 +52,11 @@ BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}"}
 SECTIONS = {
     "Methods": "What is trained: `method: {name: lora, ...}`.",
     "Tasks": "What is learned, and how it is scored: `task: {name: ...}`.",
-    "Families": "Where the roles live in an architecture. The model's own `model_type` picks the family; "
-    "a recipe never names it. An architecture without a family is adapted by module names.",
+    "Families": "Where the roles live in an architecture. The model's own `model_type` picks the "
+    "family; a recipe never names it. An architecture without a family is adapted by module names.",
     "Metrics": "How answers are compared: `task: {metrics: [...]}`, for own data.",
-    "Sections of a recipe": "The keys of a recipe, and of the blocks in it. Where no default is given, the key must be "
-    "there.",
+    "Sections of a recipe": "The keys of a recipe, and of the blocks in it. Where no default is "
+    "given, the key must be there.",
 }
 
 
@@ -114,7 +117,10 @@ def variant_table(cls: type[Task], family: str, variants: list[str]) -> str:
 def family_entry(name: str) -> str:
     family = families.get(name)
     rows = [*fused_rows(family), *((role, code(paths)) for role, paths in family.roles.items())]
-    settings = f"Settings that the model reads and its configuration class does not declare: {code(family.settings)}."
+    settings = (
+        "Settings that the model reads and its configuration class does not declare: "
+        f"{code(family.settings)}."
+    )
     return join(
         f"### {name}",
         prose(sys.modules[f"lorakit.models.{name}"].__doc__),
@@ -135,7 +141,8 @@ def fused_rows(family: Family) -> Iterator[tuple[str, str]]:
     for role in ("query", "key", "value"):
         yield (
             role,
-            f"its rows of `{family.fused.path}` ({', '.join(family.fused.order)} {how[family.fused.groups]})",
+            f"its rows of `{family.fused.path}` ({', '.join(family.fused.order)} "
+            f"{how[family.fused.groups]})",
         )
 
 
@@ -253,7 +260,8 @@ def module_text(owner: Any) -> str:
 
 
 def prose(text: str | None) -> str:
-    """A docstring as markdown: a line per paragraph, and nothing in it that markdown would take for its own."""
+    """A docstring as markdown: a line per paragraph, and nothing in it that markdown would take for
+    its own."""
     paragraphs = [" ".join(part.split()) for part in inspect.cleandoc(text or "").split("\n\n")]
     return "\n\n".join("".join(escaped(paragraph)) for paragraph in paragraphs)
 

@@ -28,9 +28,9 @@ NOT_HASHED = ("torch",)
 OF_CUDA = ("triton", "cuda-", "nvidia-")
 """Beginnings of names: what torch's own build decides."""
 LOCK_HEAD = """\
-# Every version that is tested, with its files' hashes, for Python 3.10 and later. Made by scripts/make_lock.py,
-# together with constraints.txt. torch is not here, nor what its CUDA build brings: torch's CPU build and PyPI's
-# have the same version and different hashes.
+# Every version that is tested, with its files' hashes, for Python 3.10 and later. Made by
+# scripts/make_lock.py, together with constraints.txt. torch is not here, and neither is what its
+# CUDA build brings: torch's CPU build and PyPI's have the same version and different hashes.
 #
 #     pip install --require-hashes --no-deps -r requirements.lock
 #     pip install -c constraints.txt torch

@@ -1,17 +1,19 @@
-"""A small GPT-2 to pretrain where no pretrained one can be had: shape, tokenizer and text, all made from public data.
+"""A small GPT-2 to pretrain where no pretrained one is available: shape, tokenizer and text, all
+made from public data.
 
     python scripts/make_small_gpt2.py DATA OUT
     lorakit train recipes/small_gpt2/pretrain.yaml model.name=OUT/model task.train=OUT/train.jsonl \
         task.validation=OUT/validation.jsonl
     lorakit merge runs/small_gpt2-pretrain-* --to OUT/pretrained
 
-DATA holds the original files: `webnlg_2017/` (XML), `dart/dart-v1.1.1-full-dev.json`, `samsum/train.json[.gz]` and
-`wikisql/data/train*.jsonl[.gz]` with `*.tables*.jsonl`; what is absent is left out, and said. Only training splits are
-read, and DART's development set (two thirds of which are E2E's development set: never select on that one afterwards).
+DATA holds the original files: `webnlg_2017/` (XML), `dart/dart-v1.1.1-full-dev.json`,
+`samsum/train.json[.gz]` and `wikisql/data/train*.jsonl[.gz]` with `*.tables*.jsonl`; what is absent
+is left out, and said. Only training splits are read, and DART's development set (two thirds of
+which are E2E's development set: never select on that one afterwards).
 
-OUT/model: 6 layers of 384 with random weights and a byte-level BPE of 8,192. OUT/train.jsonl: plain text to continue,
-a description after its facts, a summary after its dialogue, a question after its table's header. OUT/validation.jsonl:
-300 sets of facts with their descriptions, held out.
+OUT/model: 6 layers of 384 with random weights and a byte-level BPE of 8,192. OUT/train.jsonl: plain
+text to continue, a description after its facts, a summary after its dialogue, a question after its
+table's header. OUT/validation.jsonl: 300 sets of facts with their descriptions, held out.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ def main() -> None:
     make_model(tokenizer, arguments.out / "model")
     tokens = sum(len(ids) for ids in tokenizer(train)["input_ids"])
     print(
-        f"{len(train)} texts, {tokens} tokens, {len(held_out)} sets of facts held out -> {arguments.out}"
+        f"{len(train)} texts, {tokens} tokens, {len(held_out)} sets of facts held out -> "
+        f"{arguments.out}"
     )
 
 
@@ -65,7 +68,8 @@ def text(context: str, said: str) -> str:
 
 
 def webnlg(data: Path, rng: random.Random) -> Iterator[Pair]:
-    """Triples as the reference code writes them, in another order for every description of the same set."""
+    """Triples as the reference code writes them, in another order for every description of the same
+    set."""
     files = sorted((data / "webnlg_2017").rglob("train/**/*.xml"))
     report("WebNLG", files)
     for file in files:

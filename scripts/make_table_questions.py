@@ -1,10 +1,12 @@
-"""Made-up tables, questions and SQL as the task `wikisql` has them, for a base that has never copied a column.
+"""Made-up tables, questions and SQL as the task `wikisql` has them, for a base that has never
+copied a column.
 
     python scripts/make_table_questions.py OUT [--examples 40000]
     lorakit train recipes/small_gpt2/tables.yaml model.name=BASE task.train=OUT/train.jsonl \
         task.validation=OUT/validation.jsonl
 
-Every name is new: syllables, numbers, names of two or three words. No question, table or value is WikiSQL's.
+Every name is new: syllables, numbers, names of two or three words. No question, table or value is
+WikiSQL's.
 """
 
 from __future__ import annotations

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,6 +60,13 @@ def trained(tmp_path_factory) -> Path:
     return folder
 
 
+def python(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Python in a process of its own, that has ended. options: those of `subprocess.run`."""
+    line = [sys.executable, *map(str, words)]
+    chosen = {"check": False, "timeout": 600, **options}
+    return subprocess.run(line, capture_output=True, text=True, **chosen)
+
+
 STAND_IN = """\
 import json, os, signal, sys, time
 from pathlib import Path
@@ -75,7 +84,8 @@ seen = {k: os.environ.get(k) for k in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"
 if steps == 13:
     print("step 12 of 13")
     print("error: it cannot be done\\nRead the guide.", file=sys.stderr)
-    Ending("training", "it cannot be done\\nRead the guide.", 1).write(Path(os.environ[STATUS_FILE]))
+    ending = Ending("training", "it cannot be done\\nRead the guide.", 1)
+    ending.write(Path(os.environ[STATUS_FILE]))
     sys.exit(1)
 
 def stop(*_):
@@ -90,19 +100,32 @@ seeds = []
 for seed in loaded.recipe.seeds:
     (seed_folder(run, seed) / "adapter").mkdir(parents=True)
     score = loaded.recipe.train.learning_rate + seed
-    seeds.append(SeedResult(seed=seed, scores={"validation": {"accuracy": score}}, base_scores={}, epochs=1, steps=1,
-                            seconds={"whole": 2.0}))
+    scores = {"validation": {"accuracy": score}}
+    length = {"epochs": 1, "steps": 1, "seconds": {"whole": 2.0}}
+    seeds.append(SeedResult(seed=seed, scores=scores, base_scores={}, **length))
     seeds[-1].write(seed_folder(run, seed) / "result.json")
 open_run(run, loaded.recipe, restart=False)
-Result(recipe=loaded.name, task="t", model="m", method=loaded.recipe.method.model_dump(mode="json"), primary="accuracy",
-       splits=("validation",), counts=Counts(sites=1, trainable=1234, fresh=0, total=9999), seeds=tuple(seeds),
-       recipe_values=loaded.recipe.plain(), started="", finished="").write(run / "result.json")
+result = Result(
+    recipe=loaded.name,
+    task="t",
+    model="m",
+    method=loaded.recipe.method.model_dump(mode="json"),
+    primary="accuracy",
+    splits=("validation",),
+    counts=Counts(sites=1, trainable=1234, fresh=0, total=9999),
+    seeds=tuple(seeds),
+    recipe_values=loaded.recipe.plain(),
+    started="",
+    finished="",
+)
+result.write(run / "result.json")
 """
 
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch) -> Path:
-    """In the place of `lorakit train` in a study: it takes no time, fails (max_steps 13), or goes on and on (99)."""
+    """In the place of `lorakit train` in a study: it takes no time, fails (max_steps 13), or goes
+    on and on (99)."""
     file = tmp_path / "stand_in.py"
     file.write_text(STAND_IN)
     monkeypatch.setattr(lorakit.studies.run, "PROGRAM", (sys.executable, str(file)))

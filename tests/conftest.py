@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 from collections.abc import Callable, Iterator
@@ -14,12 +15,11 @@ import torch
 from hypothesis import HealthCheck, settings
 from torch import Tensor, nn
 
-from tests.commands import lorakit_cli, stand_in, trained  # noqa: F401  fixtures, for every folder of tests
+from tests.commands import lorakit_cli, stand_in, trained  # noqa: F401 (fixtures)
 
 torch.set_num_threads(1)
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # as a shell starts what runs in the background
+# as a shell starts what runs in the background
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 # the same inputs each time, on a busy machine too
 settings.register_profile(
@@ -68,7 +68,8 @@ OWN = {
         for name in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
     },
 }
-"""What a model type calls its sizes where it is not the common name, and what its published models switch on."""
+"""What a model type calls its sizes where it is not the common name, and what its published models
+switch on."""
 
 
 FIELDS: dict[str, dict[str, Any]] = {
@@ -89,12 +90,45 @@ def small_method(name: str) -> Any:
 
 @pytest.fixture(autouse=True)
 def _what_is_logged_is_seen() -> Iterator[None]:
-    """The command line, called within the process, keeps lorakit's log to itself; the next test gets it back."""
+    """The command line, called within the process, keeps lorakit's log to itself; the next test
+    gets it back."""
     log = logging.getLogger("lorakit")
     before = log.propagate, log.level, list(log.handlers)
+    log.propagate = True
     yield
     log.propagate, log.handlers = before[0], before[2]
     log.setLevel(before[1])
+
+
+def draw_frames(patch: pytest.MonkeyPatch) -> None:
+    """Pictures are empty frames: to draw them takes a third of a tiny training."""
+
+    def frame(_figure: Any, out: Any, **_: Any) -> None:
+        out.write('<svg width="10pt" height="10pt" viewBox="0 0 10 10"></svg>')
+
+    patch.setattr("matplotlib.figure.Figure.savefig", frame)
+
+
+@pytest.fixture(autouse=True)
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty frames, except where a folder of tests overrides this fixture."""
+    draw_frames(monkeypatch)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collector_skips_what_stays() -> Iterator[None]:
+    """Every training runs the garbage collector, which would look at all imported modules."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests run in one process, so that its fixtures are made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
 
 
 @dataclass
@@ -103,7 +137,7 @@ class Tiny:
     config: Any
     roles: Any
     newly_initialised: frozenset[str]
-    """The head: what stands outside the base model."""
+    """The head: the parameters outside the base model."""
     inputs: dict[str, Tensor]
 
     @torch.no_grad()
@@ -142,7 +176,8 @@ def make_config(model_type: str, **changes: Any) -> Any:
 
 
 def draw(model: nn.Module, seed: int) -> None:
-    """Random weights, larger than at initialisation, so that attention is not flat and nothing is zero or one."""
+    """Random weights, larger than at initialisation, so that attention is not flat and nothing is
+    zero or one."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -152,7 +187,8 @@ def draw(model: nn.Module, seed: int) -> None:
 
 
 def make_inputs(config: Any) -> dict[str, Tensor]:
-    """Two rows of nine tokens, the second with two of padding; each ends in one end token, as T5's head wants it."""
+    """Two rows of nine tokens, the second with two of padding; each ends in one end token, as T5's
+    head wants it."""
     ids = torch.randint(3, VOCABULARY, (2, 9), generator=torch.Generator().manual_seed(1))
     ids[0, -1], ids[1, -3], ids[1, -2:] = END, END, PAD
     return {"input_ids": ids, "attention_mask": (ids != PAD).long()}

@@ -1,7 +1,7 @@
 """Hostile input: how it is made out of good input, and what must hold whatever it is.
 
-Either what is read is right, or it is refused by an InputError (exit code 2) that says something: no other exception,
-no hang, no file written, nothing run.
+Either what is read is right, or it is refused by an InputError (exit code 2) that says something:
+no other exception, no hang, no file written, nothing run.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ class Trial:
         self.reasons: Counter[str] = Counter()
 
     def read(self, digest: object, read: Callable[[], Any], right: Callable[[Any], None]) -> None:
-        """read: what is tried; right: asserts of what it gave. Files are as before, or `read` has written."""
+        """read: what is tried; right: asserts of what it gave.
+
+        Files are as before, or `read` has written.
+        """
         before = self.files()
         known, self.seen = digest in self.seen, self.seen | {digest}
         try:
@@ -120,7 +123,8 @@ def each(count: int, trial: Trial, one: Callable[[Random], None]) -> None:
     run()
     assert len(trial.seen) >= count, f"{len(trial.seen)} different inputs"
     print(
-        f"\n{trial.folder.name}: {len(trial.seen)} tried, {dict(trial.counts)}, {dict(trial.reasons)}"
+        f"\n{trial.folder.name}: {len(trial.seen)} tried, {dict(trial.counts)}, "
+        f"{dict(trial.reasons)}"
     )
     assert trial.counts["refused"] > count // 5, "hardly any of it is hostile"
     assert trial.counts["right"] >= count // 50, "hardly any of it is near to being right"
@@ -209,7 +213,8 @@ VALUES = (
 
 
 def mutated(value: Any, random: Random, times: int = 0) -> Any:
-    """Plain data with a few places changed: another value, a key more or less or renamed, wrapped, doubled, swapped."""
+    """Plain data with a few places changed: another value, a key more or less or renamed, wrapped,
+    doubled, swapped."""
     value = deepcopy(value)
     for _ in range(times or random.choice((1, 1, 2, 3))):
         parents = list(_parents(value))

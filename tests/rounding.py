@@ -1,4 +1,5 @@
-"""How far two ways to the same numbers may be apart, on any processor: from sizes, not from what one machine gave."""
+"""How far two ways to the same numbers may be apart, on any processor: from sizes, not from what
+one machine gave."""
 
 from __future__ import annotations
 
@@ -9,12 +10,13 @@ import torch
 from torch import Tensor
 
 TINY = 1024
-"""Terms on the longest way through a tiny model of `tests/conftest.py`: two blocks of products over 32 and 48 numbers,
-attention, norms and the head, there and back."""
+"""Terms on the longest way through a tiny model of `tests/conftest.py`: two blocks of products over
+32 and 48 numbers, attention, norms and the head, there and back."""
 
 
 def rounding(dtype: torch.dtype, terms: int) -> float:
-    """The largest difference of two sums of `terms` products, added in any order, relative to the largest term.
+    """The largest difference of two sums of `terms` products, added in any order, relative to the
+    largest term.
 
     Each is off by less than terms * eps / 2 (Higham 2002, section 3.1).
     """
@@ -22,7 +24,8 @@ def rounding(dtype: torch.dtype, terms: int) -> float:
 
 
 def assert_near(found: Any, wanted: Any, terms: int = TINY) -> None:
-    """Tensors, or lists or mappings of them, are equal but for rounding, relative to the largest number of all."""
+    """Tensors, or lists or mappings of them, are equal but for rounding, relative to the largest
+    number of all."""
     pairs = list(_pairs(found, wanted))
     assert pairs, "nothing to compare"
     largest = max((float(b.abs().max()) for _, b in pairs if b.numel()), default=0.0)

@@ -1,4 +1,5 @@
-"""The Python API: the examples of docs/python.md run in their order, and what they leave is right."""
+"""The Python API: the examples of docs/python.md run in their order, and what they leave is
+right."""
 
 from __future__ import annotations
 
@@ -35,6 +36,7 @@ def page(tmp_path_factory) -> tuple[Path, dict]:
     return folder, known
 
 
+@pytest.mark.slow
 def test_the_page_trains_evaluates_merges_and_generates(page):
     folder, known = page
     assert known["run"].passed

@@ -1,30 +1,19 @@
-"""What the quickstart stands on: small, ours, made by the script as it is."""
+"""The files of the quickstart: small, ours, and made by the script as it is."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.modules import ROOT, load_module
+
 ASSETS = ROOT / "lorakit" / "assets"
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location(
-        "make_assets", ROOT / "scripts" / "make_assets.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules["make_assets"] = module  # its dataclass looks its module up
-    spec.loader.exec_module(module)
-    return module
+    return load_module("scripts/make_assets.py")
 
 
 def rows(task: str, split: str) -> list[dict]:

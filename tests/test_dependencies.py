@@ -1,19 +1,19 @@
-"""What lorakit imports is declared, what decides a printed score is pinned, and the lock fits pyproject.toml."""
+"""What lorakit imports is declared, what decides a printed score is pinned, and the lock fits
+pyproject.toml."""
 
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parent.parent
+from tests.modules import ROOT, load_module
+
 TEXT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 EXTRAS = TEXT.index("[project.optional-dependencies]")
 ENTRY = re.compile(r'"([A-Za-z][\w.-]*)(?:\[[^]]*\])?((?:[<>=!~]=?)[^"]*)"')
@@ -50,6 +50,7 @@ def _imports() -> Iterator[tuple[str, str]]:
 
 
 IMPORTED = dict(_imports())
+INSTALLED = packages_distributions()
 
 
 def test_there_are_imports():
@@ -58,9 +59,8 @@ def test_there_are_imports():
 
 @pytest.mark.parametrize("module", sorted(IMPORTED))
 def test_what_is_imported_is_declared(module):
-    known = packages_distributions().get(
-        module, [module]
-    )  # an extra that is not installed is named as its module
+    # an extra that is not installed is named as its module
+    known = INSTALLED.get(module, [module])
     assert {_plain(name) for name in known} & {*CORE, *EXTRA}, (
         f"{IMPORTED[module]} imports {module}"
     )
@@ -79,16 +79,7 @@ def test_what_is_needed_has_a_lowest_version(name):
     assert all(version.startswith((">=", "==")) for version in CORE[name])
 
 
-def _script():
-    spec = importlib.util.spec_from_file_location("make_lock", ROOT / "scripts" / "make_lock.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make_lock = _script()
+make_lock = load_module("scripts/make_lock.py")
 LOCKED = make_lock.entries(make_lock.LOCK.read_text(encoding="utf-8"))
 PINNED = make_lock.entries(make_lock.CONSTRAINTS.read_text(encoding="utf-8"))
 MACHINES = [

@@ -1,13 +1,12 @@
-"""The pages say what the code says: options, fields, dependencies, errors, and recipes that load."""
+"""The pages say what the code says: options, fields, dependencies, errors, and recipes that
+load."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -18,8 +17,8 @@ from lorakit.methods import methods
 from lorakit.recipe.load import build, load_recipe
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.result import Check, Counts, Result, SeedResult
+from tests.modules import ROOT, load_module
 
-ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 
@@ -41,22 +40,13 @@ def _in_code(text: str) -> set[str]:
     }
 
 
-def _script(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_gallery_is_up_to_date():
-    page = _script("make_gallery").page()
+    page = load_module("scripts/make_gallery.py").page()
     assert _page("gallery.md") == page, "run python scripts/make_gallery.py"
 
 
 def test_the_drawing_of_the_rooms_is_up_to_date():
-    script = _script("make_architecture")
+    script = load_module("scripts/make_architecture.py")
     rooms = [room for floor in script.layers() for room in floor]
     packages = {path.parent.name for path in (ROOT / "lorakit").glob("*/__init__.py")}
     files = {path.stem for path in (ROOT / "lorakit").glob("*.py")} - {"__init__", "__main__"}
@@ -248,7 +238,7 @@ def test_every_dependency_is_justified_and_no_other():
     block = text[text.index("\ndependencies = ") : text.index("[project.scripts]")]
     needed = {
         re.match(r"[\w-]+", entry)[0] for entry in re.findall(r'"([a-z][^"]*[<>=][^"]*)"', block)
-    }  # type: ignore[index]
+    }
     rows = re.findall(
         r"^\| (?:`\w+` \| )?([\w-]+) \| \w.*\|$", _page("dependencies.md"), re.MULTILINE
     )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +12,7 @@ import torch
 
 from lorakit.events import Event, StepTaken
 from lorakit.recipe.load import LoadedRecipe, load_recipe
+from tests.modules import ROOT, load_module
 from tests.rounding import assert_near, rounding
 
 EXACT, STEPS = 5, 20
@@ -22,7 +21,6 @@ EXACT, STEPS = 5, 20
 QUICKSTART = 2048
 """Terms on the way through its three layers of 128 and 512 numbers."""
 
-ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 ASSETS = ROOT / "lorakit" / "assets"
 
@@ -44,20 +42,9 @@ def _same_logging() -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # pydantic looks up the annotations of a class in the module of that name
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    return _load("lora_from_scratch")
+    return load_module("examples/lora_from_scratch.py")
 
 
 @pytest.fixture(scope="module")
@@ -132,14 +119,14 @@ def test_every_example_is_listed():
 
 
 def test_own_data_trains_and_predicts(capsys):
-    _load("own_data").main()
+    load_module("examples/own_data.py").main()
     printed = capsys.readouterr().out
     assert "all checks passed: True" in printed
     assert "'We found the book great.' is positive" in printed
 
 
 def test_own_method_learns_and_merges(capsys):
-    _load("own_method").main()
+    load_module("examples/own_method.py").main()
     printed = capsys.readouterr().out
     losses = [float(text) for text in re.findall(r"loss ([\d.]+)", printed)]
     assert losses[-1] < losses[0]
@@ -151,7 +138,7 @@ def test_own_method_learns_and_merges(capsys):
 def test_own_method_off_is_the_base_and_state_is_checked():
     from lorakit.errors import AdapterError
 
-    module = _load("own_method")
+    module = load_module("examples/own_method.py")
     attachment = module.attached()
     ids = {"input_ids": torch.tensor([[5, 6, 7]])}
     with torch.no_grad():
@@ -169,7 +156,7 @@ def test_own_method_is_detached_and_saved_as_every_method_is(tmp_path):
     import lorakit
     from lorakit.methods import Method
 
-    module = _load("own_method")
+    module = load_module("examples/own_method.py")
     attachment = module.attached()
     names = {name for name, _ in attachment.model.named_parameters()}
     recorded = attachment.method.model_dump(mode="json")
@@ -185,7 +172,7 @@ def test_own_task_reads_and_scores(tmp_path, capsys):
     from lorakit.errors import DataError
     from lorakit.tasks import Data
 
-    module = _load("own_task")
+    module = load_module("examples/own_task.py")
     module.main()
     assert "'within_one': 100.0" in capsys.readouterr().out
     path = tmp_path / "reviews.txt"

@@ -1,4 +1,5 @@
-"""Words for a shell, and all that is printed or written for one: whatever is in a name, nothing of it is run."""
+"""Words for a shell, and all that is printed or written for one: whatever is in a name, nothing of
+it is run."""
 
 from __future__ import annotations
 

@@ -11,20 +11,25 @@ from torch import nn
 from lorakit.errors import AdapterError
 
 NEVER_MERGED = frozenset(
-    "PROMPT_TUNING MULTITASK_PROMPT_TUNING P_TUNING PREFIX_TUNING ADAPTION_PROMPT CPT CARTRIDGE LILY SHADOW XLORA "
-    "POLY".split()
+    "PROMPT_TUNING MULTITASK_PROMPT_TUNING P_TUNING PREFIX_TUNING ADAPTION_PROMPT CPT CARTRIDGE "
+    "LILY SHADOW XLORA POLY".split()
 )
 """Types of adapters that PEFT cannot fold into the weights, as what they add depends on the
 input."""
 MERGE = (
-    "Merge it with PEFT, `PeftModel.from_pretrained(base, ADAPTER).merge_and_unload().save_pretrained(FOLDER)`, save "
-    "the tokenizer in FOLDER too, and give FOLDER as the base (model.name)"
+    "Merge it with PEFT, `PeftModel.from_pretrained(base, ADAPTER).merge_and_unload()"
+    ".save_pretrained(FOLDER)`, save the tokenizer in FOLDER too, and give FOLDER as the base "
+    "(model.name)"
 )
 UNTIE = (
-    "This base has tied weights, and PEFT would merge the adapter into both: before, `base.config.tie_word_embeddings "
-    "= False` and `base.{output}.weight = torch.nn.Parameter(base.{output}.weight.detach().clone())`"
+    "This base has tied weights, and PEFT would merge the adapter into both: before, "
+    "`base.config.tie_word_embeddings = False` and "
+    "`base.{output}.weight = torch.nn.Parameter(base.{output}.weight.detach().clone())`"
 )
-ALONE = "PEFT cannot merge it either, so it can be used with PEFT alone; lorakit trains another on the same base"
+ALONE = (
+    "PEFT cannot merge it either, so it can be used with PEFT alone; "
+    "lorakit trains another on the same base"
+)
 
 
 def refuse_kind(config: Mapping[str, Any]) -> None:
@@ -59,8 +64,8 @@ def refuse_embeddings(folder: Path, tensors: Collection[str], model: Any, prefix
     tied = output is not None and layers[0].weight is layers[1].weight and ends & {*found}
     more = f". {UNTIE.format(output=output)}" if tied else ""
     raise AdapterError(
-        f"{folder} holds LoRA on {', '.join(found)}, and lorakit reads LoRA on linear layers, the output layer not "
-        f"included. {MERGE}{more}"
+        f"{folder} holds LoRA on {', '.join(found)}, and lorakit reads LoRA on linear layers, "
+        f"the output layer not included. {MERGE}{more}"
     )
 
 

@@ -38,16 +38,18 @@ def refuse_shifted(model: nn.Module, tokenizer: Any, name: str, files: Sequence[
     )
     if said in zero:
         raise ModelError(
-            f"{built}, and the checkpoint was trained with {said}: row {said} of its table of positions is zero, row "
-            f"{begin} is not, and its tokenizer pads with {tokenizer.pad_token!r} (token {said}). Set pad_token_id to "
-            f"{said} in config.json, or model.config.pad_token_id={said}."
+            f"{built}, and the checkpoint was trained with {said}: row {said} of its table of "
+            f"positions is zero, row {begin} is not, and its tokenizer pads with "
+            f"{tokenizer.pad_token!r} (token {said}). Set pad_token_id to {said} in config.json, "
+            f"or model.config.pad_token_id={said}."
         )
     other = f"row {min(zero)} of the table is zero, as that of the padding token is" if zero else ""
     pads = (
         f"the tokenizer pads with {tokenizer.pad_token!r} (token {said})" if begin != said else ""
     )
     log.warning(
-        "%s, but %s: if the checkpoint was trained with another pad_token_id, every text is shifted",
+        "%s, but %s: if the checkpoint was trained with another pad_token_id, every text is "
+        "shifted",
         built,
         " and ".join(filter(None, [other, pads])),
     )

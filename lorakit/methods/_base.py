@@ -65,8 +65,8 @@ class Attachment(ABC):
     method: Method
     newly_initialised: frozenset[str]
     sites: list[Site]
-    """Where the method added a part with `nn.surgery.put`: the child `delta` of a site's module holds
-    all its parameters there. Empty for a method that trains existing parameters."""
+    """Where the method added a part with `nn.surgery.put`: the child `delta` of a site's module
+    holds all its parameters there. Empty for a method that trains existing parameters."""
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:

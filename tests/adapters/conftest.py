@@ -16,6 +16,7 @@ from lorakit.adapters.digest import digests as digests_of
 from lorakit.adapters.files import CONFIG_FILE, PEFT_FILE
 from lorakit.adapters.save import save_adapter
 from lorakit.methods import methods
+from tests.attaching import attach
 
 
 @pytest.fixture
@@ -30,9 +31,7 @@ def trained(tiny, about, tmp_path):
     ):
         model = tiny(family, head)
         torch.manual_seed(0)
-        attachment = methods.get(method)(**fields).attach(
-            model.model, model.roles, model.newly_initialised
-        )
+        attachment = attach(methods.get(method)(**fields), model)
         model.step(attachment, steps=2)
         kind = {} if head == "SequenceClassification" else {"head": "causal", "labels": []}
         folder = tmp_path / "adapter"
@@ -81,6 +80,19 @@ def rewrite():
         save_file(tensors, file, metadata=metadata)
 
     return rewrite
+
+
+@pytest.fixture
+def relabel(rewrite):
+    """`relabel(folder, **fields)`: other fields in lorakit's part of the header."""
+
+    def relabel(folder: Path, **fields: Any) -> None:
+        def change(header: dict[str, str]) -> dict[str, str]:
+            return header | {"lorakit": json.dumps({**json.loads(header["lorakit"]), **fields})}
+
+        rewrite(folder, header=change)
+
+    return relabel
 
 
 @pytest.fixture

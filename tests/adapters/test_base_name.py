@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from lorakit.errors import RecipeError
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import Model
 from lorakit.recipe.load import load_recipe
+from tests.attaching import attach
 
 
 @pytest.fixture
@@ -28,9 +28,7 @@ def saved(tmp_path, about):
 
     def save(name: str, head: str = "causal", **changes):
         base = load(Model(name=name), head, ("no", "yes") if head == "classification" else ())
-        attachment = LoRA(targets=("query", "value"), r=4, alpha=8).attach(
-            base.model, base.roles, base.newly_initialised
-        )
+        attachment = attach(LoRA(targets=("query", "value"), r=4, alpha=8), base)
         with torch.no_grad():
             for delta in attachment.deltas.values():
                 delta.B.normal_(std=0.1)
@@ -79,8 +77,7 @@ def test_the_hub_id_is_written_where_it_is_known(saved, tmp_path, caplog):
     assert read_adapter(adapter).base == "someone/tiny", "elsewhere it is found by its name"
 
 
-def test_a_path_is_said_once(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)
+def test_a_path_is_said_once(tmp_path, caplog):
     _warn_of_folder.cache_clear()
     assert [base_name(str(tmp_path)) for _ in range(2)] == [str(tmp_path)] * 2
     assert [record.levelname for record in caplog.records] == ["WARNING"]

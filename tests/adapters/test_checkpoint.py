@@ -13,6 +13,7 @@ import torch
 
 from lorakit.adapters.checkpoint import read_checkpoint
 from lorakit.errors import AdapterError
+from tests.attaching import attach
 
 A, B = (
     "roberta.encoder.layer.0.attention.self.query.lora_A",
@@ -130,8 +131,6 @@ def test_lora_of_whole_numbers_is_refused(tiny):
     from lorakit.methods.reparam.lora import LoRA
 
     model = tiny("roberta")
-    attachment = LoRA(r=4, alpha=8, targets=("query",)).attach(
-        model.model, model.roles, model.newly_initialised
-    )
+    attachment = attach(LoRA(r=4, alpha=8, targets=("query",)), model)
     with pytest.raises(AdapterError, match="int64"):
         state_of(attachment, {A: torch.ones(4, 32, dtype=torch.int64), B: torch.ones(32, 4)})

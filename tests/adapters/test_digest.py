@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import random
 
 import pytest
@@ -13,6 +12,7 @@ from lorakit.adapters.digest import CHAT_TEMPLATE, KEY
 from lorakit.adapters.files import CONFIG_FILE, read_adapter
 from lorakit.adapters.save import save_adapter
 from lorakit.errors import AdapterError
+from tests.attaching import attach
 
 
 def _flipped(data: bytes, bit: int) -> bytes:
@@ -22,7 +22,7 @@ def _flipped(data: bytes, bit: int) -> bytes:
 
 
 @pytest.mark.parametrize("method", ["lora", "bitfit"])
-def test_every_flipped_bit_is_seen(trained, method, monkeypatch):
+def test_every_flipped_bit_is_seen(trained, method):
     """Refused, or (a bit of the padding, or of the digests' key) the same adapter."""
     _, _, folder = trained("roberta", method)
     wanted = read_adapter(folder)
@@ -80,7 +80,7 @@ def test_a_changed_chat_template_is_seen(tiny, about, tmp_path, change):
                 (folder / CHAT_TEMPLATE).write_text("{{ messages }}")
 
     model = tiny("gpt2", "CausalLM")
-    attachment = LoRA().attach(model.model, model.roles, model.newly_initialised)
+    attachment = attach(LoRA(), model)
     card = about(model, attachment, head="causal", labels=[])
     save_adapter(tmp_path / "a", attachment, card, Tokenizer())
     assert read_adapter(tmp_path / "a").about
@@ -101,8 +101,7 @@ def test_broken_digests_are_seen(trained, rewrite, found):
         read_adapter(folder)
 
 
-def test_an_adapter_without_digests_is_said_to_have_none(trained, rewrite, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)
+def test_an_adapter_without_digests_is_said_to_have_none(trained, rewrite, caplog):
     _, _, folder = trained()
     read_adapter(folder)
     assert "no digests" not in caplog.text
@@ -112,9 +111,8 @@ def test_an_adapter_without_digests_is_said_to_have_none(trained, rewrite, caplo
 
 
 @pytest.mark.parametrize(("number", "refused"), [(1e37, True), (-3e18, True), (5e7, False)])
-def test_an_absurd_number_is_noticed(trained, rewrite, caplog, monkeypatch, number, refused):
+def test_an_absurd_number_is_noticed(trained, rewrite, caplog, number, refused):
     """Also where no digest tells: of an adapter that another program wrote."""
-    monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)
     _, _, folder = trained()
 
     def change(tensors):

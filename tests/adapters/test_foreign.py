@@ -10,13 +10,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lorakit.adapters.attach import attach_adapter
-from lorakit.adapters.files import read_adapter
 from lorakit.adapters.foreign import NEVER_MERGED
 from lorakit.bases.files import location
 from lorakit.bases.load import load
 from lorakit.errors import AdapterError
 from lorakit.models import Model
+from tests.attaching import attach_saved
 
 BASE = location("lorakit:tiny_gpt2")
 IDS = torch.tensor([[5, 6, 7, 8, 9, 3, 4]])
@@ -86,7 +85,7 @@ def _write(config, folder: Path) -> Path:
 def _refused(folder: Path) -> str:
     base = load(Model(name="lorakit:tiny_gpt2"), "causal")
     with pytest.raises(AdapterError) as error:
-        attach_adapter(read_adapter(folder), base.model, base.roles, base.newly_initialised)
+        attach_saved(folder, base)
     return str(error.value)
 
 

@@ -13,7 +13,8 @@ from lorakit.adapters.checkpoint import read_checkpoint
 from lorakit.adapters.loralib import state_of
 from lorakit.errors import AdapterError
 from lorakit.methods.reparam.lora import LoRA
-from tests.parity.compare import EXACT, SAME, gap
+from tests.attaching import attach
+from tests.parity.compare import EXACT, SAME, gap, replace_layer
 
 pytestmark = pytest.mark.peers
 loralib = pytest.importorskip("loralib")
@@ -44,24 +45,12 @@ def make_theirs(tiny, family: str, enabled=(True, False, True), **layer: Any) ->
     """The base with loralib's layers in it, trained: A, B and the head are random."""
     theirs = tiny(family, head_of(family), dtype=EXACT)
     for path in PATHS[family]:
-        old = theirs.model.get_submodule(path)
         if family == "gpt2":
-            new = loralib.MergedLinear(
-                32,
-                96,
-                r=R,
-                lora_alpha=ALPHA,
-                enable_lora=list(enabled),
-                fan_in_fan_out=True,
-                **layer,
-            )
+            sides = {"enable_lora": list(enabled), "fan_in_fan_out": True}
+            new = loralib.MergedLinear(32, 96, r=R, lora_alpha=ALPHA, **sides, **layer)
         else:
             new = loralib.Linear(32, 32, r=R, lora_alpha=ALPHA, **layer)
-        with torch.no_grad():
-            new.weight.copy_(old.weight)
-            new.bias.copy_(old.bias)
-        parent, name = path.rsplit(".", 1)
-        setattr(theirs.model.get_submodule(parent), name, new.to(EXACT))
+        replace_layer(theirs, path, new)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for name, parameter in theirs.model.named_parameters():
@@ -98,9 +87,7 @@ def imported(tiny, tmp_path):
         with torch.no_grad():
             for name in ours.newly_initialised:
                 ours.model.get_parameter(name).zero_()
-        attachment = LoRA(**{"r": R, "alpha": ALPHA, **fields}).attach(
-            ours.model, ours.roles, ours.newly_initialised
-        )
+        attachment = attach(LoRA(**{"r": R, "alpha": ALPHA, **fields}), ours)
         attachment.load_state(state_of(attachment, read_checkpoint(tmp_path / "checkpoint.bin")))
         return ours
 
@@ -197,10 +184,7 @@ class TestSavedMerged:
     def test_alpha_is_known_then(self, tiny, imported, family):
         theirs = make_theirs(tiny, family, merge_weights=True)
         theirs.model.eval()
-        with pytest.raises(
-            AdapterError,
-            match=r"merged with alpha/r = 1\.5, and the recipe has 4; give method\.alpha=6",
-        ):
+        with pytest.raises(AdapterError, match=r"1\.5.*method\.alpha=6"):
             imported(family, theirs.model.state_dict(), alpha=16)
 
 
@@ -219,9 +203,7 @@ class TestRefused:
         assert gap(ours.logits(), their_logits(theirs)) <= SAME
 
     def test_targets_that_were_not_adapted(self, tiny, imported):
-        with pytest.raises(
-            AdapterError, match=r"self\.key\.lora_A; did you mean .*method\.targets"
-        ):
+        with pytest.raises(AdapterError, match=r"self\.key\.lora_A.*method\.targets"):
             imported("roberta", trained_alone(make_theirs(tiny, "roberta")), targets=("key",))
 
     def test_half_of_a_pair(self, tiny, imported):
@@ -244,10 +226,7 @@ class TestRefused:
     def test_a_head_of_other_labels(self, tiny, imported):
         checkpoint = trained_alone(make_theirs(tiny, "roberta"))
         checkpoint["classifier.out_proj.weight"] = torch.zeros(3, 32)
-        with pytest.raises(
-            AdapterError,
-            match=r"out_proj\.weight: the file has shape \(3, 32\), the model \(2, 32\)",
-        ):
+        with pytest.raises(AdapterError, match=r"out_proj\.weight.*\(3, 32\).*\(2, 32\)"):
             imported("roberta", checkpoint)
 
     def test_merged_and_left_out(self, tiny, imported):

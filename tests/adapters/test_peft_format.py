@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from lorakit.adapters.files import CONFIG_FILE, PEFT_FILE, read_adapter
 from lorakit.adapters.save import save_adapter
 from lorakit.errors import AdapterError, InputError
 from lorakit.methods.reparam.lora import LoRA, Target
+from tests.attaching import attach_saved
 from tests.rounding import assert_near
 
 PREFIX = "base_model.model."
@@ -124,7 +124,7 @@ def test_names_that_would_mean_more_are_written_in_full(trained):
 
 
 class _Twins(nn.Module):
-    """Two modules called `proj`; one is no linear layer, and PEFT would take it too."""
+    """Two modules called `proj`; one is not a linear layer, and PEFT would take it too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ def test_parts_with_scales_of_their_own_are_folded_into_b(trained, base):
     query, value = (attachment.deltas[f"{path}[{name}]"].matrix() for name in ("query", "value"))
     assert_near(product, torch.cat([query, torch.zeros(32, 32), value]), 64)
     other = base("gpt2")
-    attach_adapter(read_adapter(folder), other.model, other.roles, other.newly_initialised)
+    attach_saved(folder, other)
     assert_near(other.logits(), model.logits())
 
 
@@ -197,7 +197,7 @@ def test_a_stacked_adapter_that_was_trained_on_elsewhere_is_refused(trained, bas
         folder, lambda t: {n: v + 0.1 if n.endswith("lora_B.weight") else v for n, v in t.items()}
     )
     with pytest.raises(AdapterError, match="rows of query, value"):
-        _attach(folder, base("gpt2"))
+        attach_saved(folder, base("gpt2"))
 
 
 # what PEFT wrote
@@ -216,10 +216,6 @@ def _tensors(
             tensors[f"{PREFIX}classifier.{part}.weight"] = torch.randn(rows, 32, generator=g)
             tensors[f"{PREFIX}classifier.{part}.bias"] = torch.randn(rows, generator=g)
     return tensors
-
-
-def _attach(folder, model) -> Any:
-    return attach_adapter(read_adapter(folder), model.model, model.roles, model.newly_initialised)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +237,7 @@ def _attach(folder, model) -> Any:
     ids=str,
 )
 def test_the_scale_of_an_adapter_from_peft(base, from_peft, tmp_path, config, scale):
-    attachment = _attach(from_peft(tmp_path, _tensors(), **config), base())
+    attachment = attach_saved(from_peft(tmp_path, _tensors(), **config), base())
     assert list(attachment.deltas) == [QUERY]
     assert attachment.deltas[QUERY].scale == pytest.approx(scale)
     assert torch.equal(attachment.deltas[QUERY].A, _tensors()[f"{PREFIX}{QUERY}.lora_A.weight"])
@@ -272,25 +268,21 @@ def test_the_scale_of_an_adapter_from_peft(base, from_peft, tmp_path, config, sc
     ids=str,
 )
 def test_a_field_of_another_type_is_named(from_peft, tmp_path, config):
-    with pytest.raises(
-        AdapterError, match=rf"adapter_config\.json is damaged: {next(iter(config))}.* is "
-    ):
+    with pytest.raises(AdapterError, match=rf"adapter_config\.json.*{next(iter(config))}"):
         read_adapter(from_peft(tmp_path, _tensors(), **config))
 
 
 @pytest.mark.parametrize("config", [{"r": 16}, {"rank_pattern": {"query": 4}}], ids=str)
 def test_a_rank_that_is_not_the_tensors(base, from_peft, tmp_path, config):
     """PEFT could not load it, and its scale would be another."""
-    with pytest.raises(
-        AdapterError, match=r"attention\.self\.query the rank (16|4), and its lora_A has 2"
-    ):
-        _attach(from_peft(tmp_path, _tensors(), **config), base())
+    with pytest.raises(AdapterError, match=r"attention\.self\.query.*(16|4).* 2"):
+        attach_saved(from_peft(tmp_path, _tensors(), **config), base())
 
 
 def test_lora_alpha_has_pefts_default(base, from_peft, tmp_path):
     folder = from_peft(tmp_path, _tensors())
     (folder / CONFIG_FILE).write_text('{"peft_type": "LORA"}')
-    assert _attach(folder, base()).deltas[QUERY].scale == 8 / 2
+    assert attach_saved(folder, base()).deltas[QUERY].scale == 8 / 2
 
 
 @pytest.mark.parametrize(
@@ -319,65 +311,61 @@ def test_what_plain_lora_is_not_is_refused_by_name(base, from_peft, tmp_path, co
     """PiSSA and similar methods change W0, which the file does not hold: the sum would differ."""
     folder = from_peft(tmp_path, _tensors(), **config)
     with pytest.raises(AdapterError, match=next(iter(config))):
-        _attach(folder, base())
+        attach_saved(folder, base())
 
 
 @pytest.mark.parametrize("value", [True, False, "gaussian", "eva", "orthogonal"])
 def test_how_a_and_b_began_does_not_matter(base, from_peft, tmp_path, value):
-    assert _attach(from_peft(tmp_path, _tensors(), init_lora_weights=value), base()).sites
+    assert attach_saved(from_peft(tmp_path, _tensors(), init_lora_weights=value), base()).sites
 
 
 @pytest.mark.parametrize("value", ["IA3", None, "ADALORA"])
 def test_another_kind_of_adapter(base, from_peft, tmp_path, value):
     with pytest.raises(AdapterError, match=repr(value)):
-        _attach(from_peft(tmp_path, _tensors(), peft_type=value), base())
+        attach_saved(from_peft(tmp_path, _tensors(), peft_type=value), base())
 
 
 @pytest.mark.parametrize("key", ["lora_B.bias", "lora_embedding_A", "lora_magnitude_vector"])
 def test_a_tensor_that_nothing_takes(base, from_peft, tmp_path, key):
     tensors = _tensors() | {f"{PREFIX}{QUERY}.{key}": torch.zeros(32)}
     with pytest.raises(AdapterError, match=key):
-        _attach(from_peft(tmp_path, tensors), base())
+        attach_saved(from_peft(tmp_path, tensors), base())
 
 
 def test_half_of_a_pair_is_missing(base, from_peft, tmp_path):
     tensors = _tensors()
     del tensors[f"{PREFIX}{QUERY}.lora_B.weight"]
     with pytest.raises(AdapterError, match=QUERY):
-        _attach(from_peft(tmp_path, tensors), base())
+        attach_saved(from_peft(tmp_path, tensors), base())
 
 
 def test_a_module_that_the_model_has_not(base, from_peft, tmp_path):
     """An InputError, with the nearest names."""
     tensors = _tensors(paths=["roberta.encoder.layer.7.attention.self.query"])
     with pytest.raises(InputError, match=r"layer\.7.*attention\.self\.query"):
-        _attach(from_peft(tmp_path, tensors), base())
+        attach_saved(from_peft(tmp_path, tensors), base())
 
 
 def test_a_head_that_the_adapter_does_not_hold(base, from_peft, tmp_path):
     with pytest.raises(AdapterError, match=r"classifier\.dense\.bias"):
-        _attach(from_peft(tmp_path, _tensors(head=False)), base())
+        attach_saved(from_peft(tmp_path, _tensors(head=False)), base())
 
 
 def test_a_head_that_the_model_has_not(base, from_peft, tmp_path):
     with pytest.raises(AdapterError, match=r"score\.weight"):
-        _attach(
+        attach_saved(
             from_peft(tmp_path, _tensors() | {f"{PREFIX}score.weight": torch.zeros(2, 32)}), base()
         )
 
 
 def test_a_head_of_another_size(base, from_peft, tmp_path):
-    with pytest.raises(
-        AdapterError, match=r"out_proj\.weight: the file has shape \(2, 32\), the model \(3, 32\)"
-    ):
-        _attach(from_peft(tmp_path, _tensors()), base(num_labels=3))
+    with pytest.raises(AdapterError, match=r"out_proj\.weight.*\(2, 32\).*\(3, 32\)"):
+        attach_saved(from_peft(tmp_path, _tensors()), base(num_labels=3))
 
 
 def test_factors_of_another_size(base, from_peft, tmp_path):
-    with pytest.raises(
-        AdapterError, match=r"lora_B \(31, 2\), this model takes rank 2 and 32 rows"
-    ):
-        _attach(from_peft(tmp_path, _tensors(out=31)), base())
+    with pytest.raises(AdapterError, match=r"lora_B \(31, 2\).*32"):
+        attach_saved(from_peft(tmp_path, _tensors(out=31)), base())
 
 
 def test_a_whole_c_attn_from_peft_is_one_site(base, from_peft, tmp_path):
@@ -385,7 +373,7 @@ def test_a_whole_c_attn_from_peft_is_one_site(base, from_peft, tmp_path):
     path = "transformer.h.0.attn.c_attn"
     folder = from_peft(tmp_path, _tensors(paths=[path], head=False, out=96), fan_in_fan_out=True)
     model = base("gpt2", "CausalLM")
-    attachment = _attach(folder, model)
+    attachment = attach_saved(folder, model)
     assert [(site.name, site.shape) for site in attachment.sites] == [(path, (96, 32))]
 
 
@@ -405,7 +393,7 @@ def test_a_path_means_one_module_only(from_peft, tmp_path):
 
 def test_an_adapter_from_peft_can_be_saved_as_lorakits(base, from_peft, about, tmp_path):
     model, other = base(), base()
-    attachment = _attach(from_peft(tmp_path / "theirs", _tensors()), model)
+    attachment = attach_saved(from_peft(tmp_path / "theirs", _tensors()), model)
     save_adapter(tmp_path / "ours", attachment, about(model, attachment))
-    _attach(tmp_path / "ours", other)
+    attach_saved(tmp_path / "ours", other)
     assert torch.equal(other.logits(), model.logits())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,18 +16,9 @@ from lorakit.adapters.save import save_adapter
 from lorakit.adapters.shards import Shards, shards
 from lorakit.errors import AdapterError, ModelError
 from lorakit.models import Model
+from tests.commands import python
 
-BY_FILE = (
-    "bert",
-    "roberta",
-    "deberta-v2",
-    "distilbert",
-    "gpt2",
-    "gpt_neox",
-    "llama",
-    "phi3",
-    "opt",
-)
+BY_FILE = tuple("bert roberta deberta-v2 distilbert gpt2 gpt_neox llama phi3 opt".split())
 
 
 @pytest.fixture
@@ -235,6 +225,7 @@ print(memory("VmHWM") - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="a process's peak memory is asked of /proc")
 def test_no_more_than_a_file_is_in_memory(tiny, about, tmp_path):
     """150 MB of weights in files of 24: the peak grows by at most 1.2 files and the adapter."""
@@ -260,9 +251,7 @@ def test_no_more_than_a_file_is_in_memory(tiny, about, tmp_path):
     assert whole > 5 * largest
     (tmp_path / "to").mkdir()
     arguments = [str(tmp_path / name) for name in ("base", "adapter", "to")]
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK, *arguments], capture_output=True, text=True, timeout=120
-    )
+    done = python("-c", PEAK, *arguments)
     assert done.returncode == 0, done.stderr
     grown = int(done.stdout)
     print(

@@ -9,13 +9,16 @@ import pytest
 
 from lorakit.recipe.load import load_recipe
 from lorakit.verbs.train import train_recipe
+from tests.conftest import draw_frames
 
 SMALL = ["data.limit={train: 64, validation: 32}", "train.epochs=1", "train.global_batch_size=16"]
 
 
 def _train(folder: Path, *overrides: str, recipe: str = "quickstart") -> Path:
     loaded = load_recipe(recipe, [*SMALL, *overrides])
-    return train_recipe(loaded, folder, lambda event: None)[0]
+    with pytest.MonkeyPatch.context() as patch:
+        draw_frames(patch)
+        return train_recipe(loaded, folder, lambda event: None)[0]
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +34,8 @@ def runs(tmp_path_factory, trained) -> dict[str, Path]:
         "bitfit": _train(folder, "method={name: bitfit}"),
         "gpt2": _train(folder, "train.max_steps=4", recipe="quickstart_generate"),
     }
+
+
+@pytest.fixture(autouse=True)
+def pictures() -> None:
+    """Drawn: they are what is tested."""

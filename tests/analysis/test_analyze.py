@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import lorakit
-from lorakit.adapters.attach import attach_adapter, factors
+from lorakit.adapters.attach import factors
 from lorakit.adapters.files import PEFT_FILE, read_adapter
 from lorakit.analysis._load import load_changes
 from lorakit.analysis._sites import SiteFilter
@@ -22,6 +22,7 @@ from lorakit.methods import methods
 from lorakit.models import Model
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import Result
+from tests.attaching import attach_saved
 
 
 def test_the_files_go_into_the_first_run_and_json_is_on_stdout(runs, lorakit_cli, tmp_path):
@@ -103,9 +104,7 @@ def test_ranks_of_their_own_and_fused_rows_are_read_as_trained(runs):
         trained = load_changes(Pointer(str(runs[name])), ("lora",), True, SiteFilter())
         spec, head = trained.source.recipe.model, trained.source.head
         base = load(spec, head, trained.source.labels)
-        attachment = attach_adapter(
-            trained.source.adapter, base.model, base.roles, base.newly_initialised
-        )
+        attachment = attach_saved(trained.source.adapter, base)
         assert [change.site for change in trained.changes] == [
             site.name for site in attachment.sites
         ]

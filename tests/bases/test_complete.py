@@ -17,6 +17,8 @@ from lorakit.bases.outline import outline
 from lorakit.bases.tokenizer import load_tokenizer
 from lorakit.errors import ModelError
 from lorakit.models import Model
+from tests.conftest import make_config
+from tests.tiers import unit_or_slow
 
 LABELS = ("no", "yes", "maybe")
 ENCODER, DECODER = ("lorakit:tiny_encoder", "classification"), ("lorakit:tiny_gpt2", "causal")
@@ -165,24 +167,16 @@ def test_an_output_layer_is_untied_as_what_it_was_tied_to(base):
 
 
 @pytest.mark.parametrize(
-    "model_type", ["bert", "roberta", "deberta-v2", "electra", "albert", "distilbert"]
+    "model_type",
+    unit_or_slow(
+        ["bert", "roberta", "deberta-v2", "electra", "albert", "distilbert"],
+        ["bert", "roberta", "distilbert"],
+    ),
 )
 @pytest.mark.parametrize("saved", ["ForMaskedLM", "Model", "ForTokenClassification"])
 def test_what_was_trained_for_something_else_is_a_base(tmp_path, tokenizer, model_type, saved):
     """Another head, with or without a pooler; and `check` counts what training finds."""
-    sizes = {
-        "vocab_size": 64,
-        "hidden_size": 32,
-        "dim": 32,
-        "embedding_size": 32,
-        "num_hidden_layers": 2,
-        "n_layers": 2,
-        "num_attention_heads": 4,
-        "n_heads": 4,
-        "intermediate_size": 48,
-        "hidden_dim": 48,
-    }
-    config = transformers.AutoConfig.for_model(model_type, **sizes)
+    config = make_config(model_type, embedding_size=32)
     auto = getattr(transformers, f"AutoModel{saved.removeprefix('Model')}")
     auto.from_config(config).save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)

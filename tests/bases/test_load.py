@@ -16,9 +16,12 @@ from lorakit.bases.outline import outline
 from lorakit.errors import ModelError
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import Model
+from tests.attaching import attach
 from tests.rounding import assert_near
+from tests.tiers import unit_or_slow
 
 LABELS = ("no", "yes", "maybe")
+FAMILIES = "bert roberta distilbert deberta-v2 gpt2 llama phi3 t5".split()
 
 
 @pytest.fixture
@@ -45,9 +48,7 @@ def _spec(folder: Path | str, **fields: Any) -> Model:
     return Model(name=str(folder), **fields)
 
 
-@pytest.mark.parametrize(
-    "family", ["bert", "roberta", "distilbert", "deberta-v2", "gpt2", "llama", "phi3", "t5"]
-)
+@pytest.mark.parametrize("family", unit_or_slow(FAMILIES, ["roberta", "gpt2", "t5"]))
 def test_a_body_gets_a_fresh_head(checkpoint, family):
     folder, saved = checkpoint(family)
     base = load(_spec(folder), "classification", LABELS)
@@ -64,9 +65,7 @@ def test_a_body_gets_a_fresh_head(checkpoint, family):
     assert base.model(**saved.inputs).logits.shape == (2, 3)
 
 
-@pytest.mark.parametrize(
-    "family", ["bert", "roberta", "distilbert", "deberta-v2", "gpt2", "llama", "phi3", "t5"]
-)
+@pytest.mark.parametrize("family", unit_or_slow(FAMILIES, ["roberta", "gpt2", "t5"]))
 def test_an_outline_is_the_model_without_its_weights(checkpoint, family):
     """The same names and shapes, the same head fresh; and a method can be put on it, to count."""
     folder, _ = checkpoint(family)
@@ -80,7 +79,7 @@ def test_an_outline_is_the_model_without_its_weights(checkpoint, family):
     assert {p.device.type for p in sketch.model.parameters()} == {"meta"}
     counts = []
     for base in (whole, sketch):
-        trained = LoRA().attach(base.model, base.roles, base.newly_initialised).trained()
+        trained = attach(LoRA(), base).trained()
         counts.append(sum(p.numel() for p in trained.values()))
     assert counts[0] == counts[1] > 0
 
@@ -98,7 +97,7 @@ def test_an_outline_needs_no_checkpoint_where_the_recipe_has_the_shape(tiny):
     spec = _spec("nobody/has-this", shape={key: getattr(config, key) for key in keys})
     sketch = outline(spec, "classification", LABELS)
     assert sketch.config.hidden_size == 32
-    assert len(LoRA().attach(sketch.model, sketch.roles, sketch.newly_initialised).sites) == 4
+    assert len(attach(LoRA(), sketch).sites) == 4
     with pytest.raises(ModelError, match="nobody/has-this"):
         read_config(spec)
 
@@ -159,23 +158,15 @@ def test_a_setting_that_only_the_family_knows(checkpoint):
     """DeBERTa reads cls_dropout from its configuration, which does not declare it."""
     folder, _ = checkpoint("deberta-v2")
     base = load(_spec(folder, config={"cls_dropout": 0.25}), "classification", LABELS)
-    assert base.model.dropout.p == 0.25  # type: ignore[union-attr]
+    assert base.model.dropout.p == 0.25
 
 
 def test_the_shape_that_the_recipe_expects(checkpoint):
     folder, _ = checkpoint("roberta")
     right = {"model_type": "roberta", "hidden_size": 32}
     assert load(_spec(folder, shape=right), "classification", LABELS)
-    with pytest.raises(
-        ModelError, match=r"hidden_size is 32, the recipe's shape says 768.*~model\.shape"
-    ):
+    with pytest.raises(ModelError, match=r"hidden_size.* 32.* 768"):
         load(_spec(folder, shape=right | {"hidden_size": 768}), "classification", LABELS)
-
-
-def test_a_missing_padding_token(checkpoint):
-    folder, _ = checkpoint("gpt2", "CausalLM", pad=False, pad_token_id=None)
-    base = load(_spec(folder), "causal")
-    assert base.tokenizer.pad_token_id == base.config.pad_token_id == 1
 
 
 def test_a_tokenizer_of_another_model(checkpoint):
@@ -199,14 +190,6 @@ def test_a_pickle_is_not_opened(checkpoint):
     (folder / "model.safetensors").unlink()
     torch.save(saved.model.base_model.state_dict(), folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"cannot load the weights of .*safetensors"):
-        load(_spec(folder), "classification", LABELS)
-
-
-def test_weights_that_were_cut_short(checkpoint):
-    folder, _ = checkpoint("roberta")
-    file = folder / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ModelError, match=str(folder)):
         load(_spec(folder), "classification", LABELS)
 
 

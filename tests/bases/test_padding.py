@@ -20,6 +20,8 @@ from lorakit.models import Model
 from lorakit.nn.left_padding import pad_left
 from lorakit.tasks import Head
 from tests.conftest import draw, make_config
+from tests.encoded import encoded_rows
+from tests.tiers import unit_or_slow
 
 LABELS = ("no", "yes")
 COMMON = {"vocab_size": 64, "pad_token_id": 0}
@@ -51,9 +53,8 @@ def _loaded(folder: Path) -> Base:
 
 def _items(base: Base) -> list[Encoded]:
     pad = base.tokenizer.pad_token_id
-    rows = [[5, 6], [7, 8, 9, 10, 11], [12, pad, 13], [14, 15, pad], [16, 17, 18, 19, 20, 21, 22]]
-    fields = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in rows]
-    return [Encoded(str(i), inputs, None) for i, inputs in enumerate(fields)]
+    every = [[5, 6], [7, 8, 9, 10, 11], [12, pad, 13], [14, 15, pad], [16, 17, 18, 19, 20, 21, 22]]
+    return encoded_rows(every)
 
 
 def _asked(base: Base, size: int) -> Tensor:
@@ -63,7 +64,9 @@ def _asked(base: Base, size: int) -> Tensor:
 
 @pytest.mark.parametrize("pad", [True, False], ids=["tokenizer names one", "tokenizer names none"])
 @pytest.mark.parametrize("said", [None, 0, 1, 3, 7, -1], ids=str)
-@pytest.mark.parametrize("family", ["gpt2", "llama", "opt", "gemma2", "roberta"])
+@pytest.mark.parametrize(
+    "family", unit_or_slow(["gpt2", "llama", "opt", "gemma2", "roberta"], ["gpt2", "roberta"])
+)
 def test_a_score_does_not_depend_on_the_batch(folder, family, said, pad):
     if family == "roberta" and said is None:
         pytest.skip("RoBERTa counts positions from it, so it must have one")
@@ -83,7 +86,7 @@ def test_positions_that_are_counted_from_a_padding_token_stay(folder):
 
 
 def test_the_tokenizer_pads_on_the_side_that_was_proven(folder):
-    """It is saved beside a merged model; GPT-2's positions count padding on the left."""
+    """It is saved with a merged model; GPT-2's positions count padding on the left."""
     place = folder(make_config("gpt2"))
     file = place / "tokenizer_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "padding_side": "left"}))

@@ -82,15 +82,11 @@ def test_an_answer_ends_at_the_templates_mark(chatty):
 
 def test_what_is_refused(chatty, tokenizer):
     wrong = (*TWO, Turn("user", "w1"))
-    with pytest.raises(
-        DataError, match=r"example a \(f:3\): the chat template refuses these turns: roles must"
-    ):
+    with pytest.raises(DataError, match=r"example a \(f:3\).*roles must"):
         trained_words(chatty(STRICT), Example("a", "w5", target="w6", turns=wrong, where="f:3"))
     with pytest.raises(ModelError, match=r"no chat template.*model\.chat_template=FILE"):
         trained_words(tokenizer(), Example("a", "w5", target="w6", turns=TWO))
-    with pytest.raises(
-        DataError, match=r"a \(f:3\) has no token to train on: the assistant says nothing within 4"
-    ):
+    with pytest.raises(DataError, match=r"a \(f:3\) .* 4"):
         trained_words(
             chatty(CHATML), Example("a", "w5", target="w6", turns=TWO[:1], where="f:3"), length=4
         )

@@ -75,9 +75,7 @@ def test_no_token_to_train_on(tokenizer, prompt, said):
 def test_a_prompt_to_generate_from_is_never_cut(tokenizer):
     examples = [Example("a", _words(0, 1, 2))]
     assert encode_prompts(examples, tokenizer(), 3)[0].inputs["input_ids"] == [4, 5, 6]
-    with pytest.raises(
-        DataError, match="example a has a prompt of 3 tokens and there is room for 2"
-    ):
+    with pytest.raises(DataError, match=r"example a .* 3 .* 2"):
         encode_prompts(examples, tokenizer(), 2)
 
 

@@ -13,20 +13,11 @@ from lorakit.methods.reparam.lora import LoRA
 from lorakit.tasks import Head
 from lorakit.training.loss import loss_sum
 from lorakit.training.refuse import refuse_leaks
+from tests.attaching import attach
+from tests.encoded import encoded
 from tests.rounding import assert_near
 
-PACKABLE = [
-    "gpt2",
-    "gpt_neox",
-    "llama",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "gemma",
-    "gemma2",
-    "gemma3_text",
-    "phi3",
-]
+PACKABLE = "gpt2 gpt_neox llama mistral qwen2 qwen3 gemma gemma2 gemma3_text phi3".split()
 ALL_IN_ONE = {"opt", "bloom"}
 NO_SDPA = ("gemma2", "sdpa")
 
@@ -36,15 +27,7 @@ def _items(n: int = 7) -> list[Encoded]:
     items = []
     for i in range(n):
         ids = torch.randint(3, 64, (3 + i % 5,), generator=drawn).tolist()
-        prompt = 1 + i % 2
-        items.append(
-            Encoded(
-                str(i),
-                {"input_ids": ids, "attention_mask": [1] * len(ids)},
-                None,
-                [IGNORE] * prompt + ids[prompt:],
-            )
-        )
+        items.append(encoded(i, ids, prompt=1 + i % 2))
     return items
 
 
@@ -69,7 +52,7 @@ def test_rows_hold_every_example_once_and_no_more_than_fits():
 
 
 def test_no_example_predicts_the_first_token_of_the_next():
-    item = Encoded("a", {"input_ids": [5, 6, 7], "attention_mask": [1] * 3}, None, [5, 6, 7])
+    item = encoded("a", [5, 6, 7], prompt=0)
     assert pack([item, item], 8, 0)["labels"].tolist() == [[IGNORE, 6, 7, IGNORE, 6, 7]]
 
 
@@ -84,7 +67,7 @@ def test_no_example_predicts_the_first_token_of_the_next():
 )
 def test_the_same_loss_and_gradients_as_in_rows_of_their_own(tiny, family, attention):
     model = tiny(family, "CausalLM", attention=attention)
-    trained = LoRA().attach(model.model, model.roles, model.newly_initialised).trained()
+    trained = attach(LoRA(), model).trained()
     refuse_leaks(model.model, 0)
 
     def found(batch):
@@ -104,7 +87,5 @@ def test_the_same_loss_and_gradients_as_in_rows_of_their_own(tiny, family, atten
 
 @pytest.mark.parametrize("family", sorted(ALL_IN_ONE))
 def test_a_model_that_cannot_keep_them_apart_is_refused(tiny, family):
-    with pytest.raises(
-        ModelError, match=r"data\.packing: in \w+ForCausalLM the examples of a row see each other"
-    ):
+    with pytest.raises(ModelError, match=r"data\.packing: in \w+ForCausalLM"):
         refuse_leaks(tiny(family, "CausalLM").model, 0)

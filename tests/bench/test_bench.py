@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,6 +13,7 @@ from lorakit.bench._models import trained_models
 from lorakit.bench._rounds import Rounds, measure, saved_bytes
 from lorakit.errors import InputError
 from lorakit.recipe.load import load_recipe
+from tests.commands import python
 
 RECIPES = {
     "step": "quickstart",
@@ -23,7 +22,7 @@ RECIPES = {
     "merge": "quickstart",
     "latency": "quickstart",
 }
-BENCH = [sys.executable, "-m", "lorakit", "bench"]
+BENCH = ["-m", "lorakit", "bench"]
 SMALL = {"rounds": 2, "layers": 2, "batch": 2, "length": 8, "shapes": "1x8,2x8"}
 
 
@@ -120,11 +119,8 @@ def test_saved_bytes_counts_a_tensor_once_and_no_parameter():
 @pytest.mark.slow
 @pytest.mark.peers
 def test_the_command():
-    done = subprocess.run(
-        [*BENCH, "step", "quickstart", "--rounds", "2", "--batch", "2", "--length", "8", "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
+    done = python(
+        *BENCH, "step", "quickstart", "--rounds", "2", "--batch", "2", "--length", "8", "--json"
     )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
@@ -134,9 +130,7 @@ def test_the_command():
         ("lorakit", "peft"),
     }
     assert "lorakit / peft: " in done.stderr
-    wrong = subprocess.run(
-        [*BENCH, "stp", "quickstart"], capture_output=True, text=True, check=False
-    )
+    wrong = python(*BENCH, "stp", "quickstart")
     assert wrong.returncode == 2
     assert "did you mean 'step'" in wrong.stderr
 

@@ -6,8 +6,6 @@ import copy
 import json
 import re
 import statistics
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -17,8 +15,9 @@ from lorakit.bench._rounds import Rounds
 from lorakit.bench.latency import PUBLISHED, _Models, no_slower, plain_again, read_shapes
 from lorakit.errors import InputError
 from lorakit.recipe.load import load_recipe
+from tests.commands import python
 
-BENCH = [sys.executable, "-m", "lorakit", "bench", "latency", "quickstart"]
+BENCH = ["-m", "lorakit", "bench", "latency", "quickstart"]
 
 
 @pytest.fixture(scope="module", params=["quickstart", "quickstart_generate"])
@@ -56,6 +55,7 @@ def test_the_ways_share_what_is_frozen(models):
     assert not base & {p.data_ptr() for p in models.merged.parameters()}
 
 
+@pytest.mark.slow
 def test_merged_takes_no_longer():
     """On a shape where passes take longer than Python does; the best of three tries counts, because
     the machine may be busy."""
@@ -127,6 +127,7 @@ def test_table_1_has_adapters_of_11_million(way, width):
     assert abs(models._wide(way, 11e6) - width) <= 2
 
 
+@pytest.mark.slow
 def test_published_numbers_are_next_to_their_shape():
     setting = Setting(against=(), rounds=2, layers=1, shapes="1x128,1x8")
     table = (
@@ -172,21 +173,15 @@ def test_the_command_prints_a_table_and_draws(tmp_path):
         "--picture",
         str(tmp_path / "slow.svg"),
     ]
-    done = subprocess.run(
-        [*BENCH, *words, "--format", "markdown"], capture_output=True, text=True, check=False
-    )
+    done = python(*BENCH, *words, "--format", "markdown")
     assert "passed: merged is plain" in done.stderr
     assert done.returncode == (1 if "FAILED" in done.stderr else 0), done.stderr
     assert "| LoRA, merged |" in done.stdout
     assert (tmp_path / "slow.svg").read_text().startswith('<svg xmlns="http://www.w3.org/2000/svg"')
-    said = subprocess.run(
-        [*BENCH, *words[:6], "--json"], capture_output=True, text=True, check=False
-    ).stdout
+    said = python(*BENCH, *words[:6], "--json").stdout
     assert {check["name"] for check in json.loads(said)["checks"]} == {
         "merged is plain",
         "merged no slower, 1x8",
     }
-    wrong = subprocess.run(
-        [*BENCH, "--bottlenecks", "8,x"], capture_output=True, text=True, check=False
-    )
+    wrong = python(*BENCH, "--bottlenecks", "8,x")
     assert (wrong.returncode, "'x'" in wrong.stderr) == (2, True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -14,6 +12,7 @@ from lorakit.bench._memory import kept
 from lorakit.bench.memory import gpt3_parameters, gpt3_table, lora_parameters
 from lorakit.errors import InputError
 from lorakit.recipe.load import load_recipe
+from tests.commands import python
 
 SMALL = Setting(layers=2, batch=2, length=8)
 
@@ -74,34 +73,13 @@ def test_the_paper_says_18_9_million_at_r_4():
 
 @pytest.mark.slow
 def test_the_command():
-    words = [
-        "memory",
-        "quickstart",
-        "--against",
-        "full",
-        "--layers",
-        "1",
-        "--batch",
-        "2",
-        "--length",
-        "8",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "lorakit", "bench", *words, "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = "memory quickstart --against full --layers 1 --batch 2 --length 8".split()
+    done = python("-m", "lorakit", "bench", *words, "--json")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)["bytes"]
     assert {name.partition(": ")[0] for name in said} == {"lorakit", "full"}
     assert all(said[f"{way}: peak"] > said[f"{way}: gradients"] for way in ("lorakit", "full"))
-    plain = subprocess.run(
-        [sys.executable, "-m", "lorakit", "bench", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout
+    plain = python("-m", "lorakit", "bench", *words).stdout
     assert "full / lorakit" in plain
     assert "GPT-3 175B" in plain
 

@@ -1,4 +1,5 @@
-"""`lorakit compare` on folders as `lorakit train` leaves them: what it says, and what it refuses."""
+"""`lorakit compare` on folders as `lorakit train` leaves them: what it says, and what it
+refuses."""
 
 from __future__ import annotations
 
@@ -103,15 +104,16 @@ full  lora r=8  accuracy  300 examples  79.44       73.33  6.11 ± 2.00  2.11 to
 full  lora r=8  accuracy  3 + 3 seeds   79.44       73.33  6.11 ± 1.74  1.21 to 11.01  0.026  established
 full  lora r=8  f1        300 examples  79.01       72.91  6.10 ± 2.09  1.99 to 10.25  0.004  descriptive
 full  lora r=8  f1        3 + 3 seeds   79.01       72.91  6.10 ± 1.67  1.32 to 10.87  0.024  descriptive
-""".splitlines()
-"""By theory: of 300 examples answered by three models each, right in 3 of 4: a standard error of 2.04."""
+""".splitlines()  # noqa: E501 (as it is printed)
+"""By theory: of 300 examples answered by three models each, right in 3 of 4: a standard error of
+2.04."""
 GOLDEN_ERR = """\
 full - lora r=8, accuracy, 300 examples: difference 6.11 ± 2.00 (95 % interval 2.11 to 10.11), p = 0.004: established
 full - lora r=8, accuracy, 3 + 3 seeds: difference 6.11 ± 1.74 (95 % interval 1.21 to 11.01), p = 0.026: established
 note: over examples: these trained models, asked other examples. Over seeds: both trained again, asked these examples. \
 A method is better where both hold
 note: the best epoch was chosen on validation, so the scores are above what other examples would give
-""".splitlines()
+""".splitlines()  # noqa: E501 (as it is printed)
 
 
 def test_what_it_prints(pair, lorakit_cli):

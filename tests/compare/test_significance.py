@@ -1,4 +1,5 @@
-"""Beside scipy's permutation test, bootstrap and t-test, and sacrebleu's paired test; and calibrated under the null."""
+"""Beside scipy's permutation test, bootstrap and t-test, and sacrebleu's paired test; and
+calibrated under the null."""
 
 from __future__ import annotations
 
@@ -133,7 +134,8 @@ def test_a_metric_that_is_no_number_is_not_tested():
 
 
 def test_calibration():
-    """Where nothing differs, p is uniform, and the interval holds the true difference, 0, 95 times of 100."""
+    """Where nothing differs, p is uniform, and the interval holds the true difference, 0, 95 times
+    of 100."""
     generator = np.random.default_rng(0)
     trials = [
         over_examples([Means({"m": generator.normal(size=80)}).weigh()], 40, 400, seed=i)["m"]

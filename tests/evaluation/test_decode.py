@@ -21,21 +21,9 @@ from lorakit.evaluation.sampling import ban_repeated_ngrams, sample
 from lorakit.evaluation.strategy import cache_strategy
 from lorakit.recipe.schema import Decode
 from tests.rounding import rounding
+from tests.tiers import unit_or_slow
 
-FAMILIES = [
-    "bloom",
-    "gpt2",
-    "llama",
-    "gpt_neox",
-    "opt",
-    "phi3",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "gemma",
-    "gemma2",
-    "gemma3_text",
-]
+FAMILIES = "bloom gpt2 llama gpt_neox opt phi3 mistral qwen2 qwen3 gemma gemma2 gemma3_text".split()
 PROMPT, NEW, PAD = 9, 12, 0
 
 
@@ -131,7 +119,7 @@ def _compare(model, settings, ends, inputs=None, *processors):
 
 @pytest.mark.parametrize("ngram", [0, 2, 4])
 @pytest.mark.parametrize("penalty", [0.6, 0.9, 1.0, 2.0])
-@pytest.mark.parametrize("beams", [2, 4, 10])
+@pytest.mark.parametrize("beams", unit_or_slow([2, 4, 10], [4]))
 def test_beam_search_is_that_of_transformers(writer, beams, penalty, ngram):
     settings = Decode(
         max_new_tokens=NEW, beams=beams, length_penalty=penalty, no_repeat_ngram=ngram
@@ -141,7 +129,7 @@ def test_beam_search_is_that_of_transformers(writer, beams, penalty, ngram):
 
 
 @pytest.mark.parametrize("ends", [1, 2, 8, 40])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", unit_or_slow([0, 1, 2], [0]))
 def test_wherever_texts_end(writer, ends, seed):
     """With 40 of 64 tokens that end a text, most end at the first step; with 24, a finished one
     stays for a while."""
@@ -152,7 +140,7 @@ def test_wherever_texts_end(writer, ends, seed):
             assert any(not w.ids and w.ended for w in ours)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", unit_or_slow(FAMILIES, ["bloom", "gpt2", "llama", "phi3"]))
 def test_every_family(writer, family):
     for settings in (
         Decode(max_new_tokens=NEW),
@@ -188,7 +176,7 @@ def test_no_end_token_at_all(writer):
 # an example does not depend on the others
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", unit_or_slow(FAMILIES, ["bloom", "gpt2", "llama"]))
 @pytest.mark.parametrize("beams", [1, 4])
 def test_a_batch_is_its_examples_one_by_one(writer, family, beams):
     model, (ids, mask) = writer(family), _prompts()
@@ -377,7 +365,8 @@ def test_the_first_of_one_is_greedy(writer):
 
 @pytest.fixture
 def calls(writer):
-    """`calls(family, settings, ends)`: the shape of the tokens per call of the model, and the texts."""
+    """`calls(family, settings, ends)`: the shape of the tokens per call of the model, and the
+    texts."""
 
     def run(family, settings, ends):
         model, shapes = writer(family), []

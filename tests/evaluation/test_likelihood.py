@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lorakit.batches import Encoded
 from lorakit.evaluation.likelihood import log_likelihoods
+from tests.encoded import encoded_rows
+from tests.tiers import unit_or_slow
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14], [20, 21]]
 
@@ -22,13 +23,12 @@ def _plain(model, prompt: list[int], choice: list[int]) -> float:
 @pytest.mark.parametrize(
     "choices", [[[3], [4], [5]], [[3, 4], [3, 5], [6], [7, 8, 9]], [[30, 31], [31, 30]]], ids=str
 )
-@pytest.mark.parametrize("family", ["gpt2", "llama", "bloom", "opt"])
+@pytest.mark.parametrize(
+    "family", unit_or_slow(["gpt2", "llama", "bloom", "opt"], ["llama", "bloom"])
+)
 def test_as_one_by_one(tiny, family, choices, size):
     model = tiny(family, "CausalLM").model
-    items = [
-        Encoded(str(i), {"input_ids": p, "attention_mask": [1] * len(p)}, None)
-        for i, p in enumerate(PROMPTS)
-    ]
+    items = encoded_rows(PROMPTS)
     wanted = [[_plain(model, prompt, choice) for choice in choices] for prompt in PROMPTS]
     found = log_likelihoods(model, items, choices, 0, size)
     torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted), rtol=1e-5, atol=1e-5)
@@ -40,10 +40,7 @@ def test_choices_of_one_token_share_a_forward_pass(tiny):
     model.register_forward_pre_hook(
         lambda _, __, inputs: rows.append(len(inputs["input_ids"])), with_kwargs=True
     )
-    items = [
-        Encoded(str(i), {"input_ids": p, "attention_mask": [1] * len(p)}, None)
-        for i, p in enumerate(PROMPTS)
-    ]
+    items = encoded_rows(PROMPTS)
     log_likelihoods(model, items, [[3], [4], [5]], 0, 64)
     rows.clear()  # the first call tries whether padding is seen
     log_likelihoods(model, items, [[3], [4], [5]], 0, 64)

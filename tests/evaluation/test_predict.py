@@ -9,6 +9,7 @@ from lorakit.batches import Encoded
 from lorakit.evaluation.predict import Generation, generate, predict_logits
 from lorakit.recipe.schema import Decode
 from lorakit.tasks import Head
+from tests.encoded import encoded
 
 
 def _items(n: int = 11) -> list[Encoded]:
@@ -17,7 +18,7 @@ def _items(n: int = 11) -> list[Encoded]:
     found = []
     for i in range(n):
         ids = torch.randint(4, 64, (2 + (i * 5) % 8,), generator=generator).tolist()
-        found.append(Encoded(str(i), {"input_ids": ids, "attention_mask": [1] * len(ids)}, None))
+        found.append(encoded(i, ids))
     return found
 
 

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
-from lorakit.batches import Encoded
 from lorakit.errors import ModelError
 from lorakit.evaluation import strategy
 from lorakit.evaluation.cache import CacheStrategy
@@ -17,6 +16,7 @@ from lorakit.evaluation.decode import decode
 from lorakit.evaluation.likelihood import log_likelihoods
 from lorakit.evaluation.strategy import cache_strategy
 from lorakit.recipe.schema import Decode
+from tests.encoded import encoded_rows
 from tests.evaluation.architectures import build
 
 NEW, PAD, END, LENGTHS = 8, 0, 1, (9, 5, 1, 5)
@@ -133,10 +133,7 @@ def test_draws_do_not_depend_on_the_batch(model, model_type):
 )
 def test_choices_have_the_likelihood_of_plain_forward_passes(model, model_type):
     made, prompts, choices = model(model_type), _each(*_prompts()), [[3], [4, 5], [6]]
-    items = [
-        Encoded(str(i), {"input_ids": p, "attention_mask": [1] * len(p)}, None)
-        for i, p in enumerate(prompts)
-    ]
+    items = encoded_rows(prompts)
     found = log_likelihoods(made, items, choices, PAD, 8)
     for prompt, values in zip(prompts, found, strict=True):
         for choice, value in zip(choices, values, strict=True):
@@ -192,10 +189,7 @@ def test_a_model_that_cannot_read_a_text_is_an_error(model):
 
 def test_choices_where_padding_is_seen(model):
     prompts, choices = _each(*_prompts()), [[3], [4, 5]]
-    items = [
-        Encoded(str(i), {"input_ids": p, "attention_mask": [1] * len(p)}, None)
-        for i, p in enumerate(prompts)
-    ]
+    items = encoded_rows(prompts)
     wanted = log_likelihoods(model("llama"), items, choices, PAD, 8)
     found = log_likelihoods(_SeesPadding(model("llama"), ""), items, choices, PAD, 8)
     torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted), rtol=1e-4, atol=1e-4)

@@ -6,18 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    RobertaConfig,
-    RobertaForSequenceClassification,
-    T5Config,
-    T5ForSequenceClassification,
-)
 
 from lorakit.fast import attention as module
 from lorakit.fast import make_fast
@@ -27,31 +15,11 @@ from tests.rounding import assert_near
 
 TERMS = 256
 """Of a gradient: 8 numbers of a head, up to 70 keys, and the sums of the softmax."""
-SMALL = {"num_attention_heads": 4, "vocab_size": 50, "hidden_size": 32}
-ENCODER = {
-    **SMALL,
-    "num_hidden_layers": 2,
-    "intermediate_size": 64,
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-}
 MODELS = {
-    "bert": lambda: BertForSequenceClassification(BertConfig(**ENCODER)),
-    "roberta": lambda: RobertaForSequenceClassification(RobertaConfig(**ENCODER)),
-    "gpt2": lambda: GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=50,
-            n_embd=32,
-            n_head=4,
-            n_layer=2,
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-        )
-    ),
-    "llama": lambda: LlamaForCausalLM(
-        LlamaConfig(**SMALL, num_key_value_heads=2, num_hidden_layers=2, intermediate_size=64)
-    ),
+    "bert": "SequenceClassification",
+    "roberta": "SequenceClassification",
+    "gpt2": "CausalLM",
+    "llama": "CausalLM",
 }
 IDS = torch.randint(5, 50, (3, 9), generator=torch.Generator().manual_seed(0))
 RIGHT = torch.tensor([[1] * 9, [1] * 6 + [0] * 3, [1] * 2 + [0] * 7])
@@ -63,13 +31,16 @@ def everywhere(monkeypatch):
     monkeypatch.setattr(module, "_faster", lambda *_: True)
 
 
-def _pair(name: str):
-    torch.manual_seed(0)
-    plain = MODELS[name]()
-    torch.manual_seed(0)
-    fast = MODELS[name]()
-    assert use_fast_attention(fast)
-    return plain, fast
+@pytest.fixture
+def pair(tiny):
+    """`pair(name)`: the same model twice, the second with fast attention."""
+
+    def pair(name: str):
+        plain, fast = (tiny(name, MODELS[name]).model.train() for _ in range(2))
+        assert use_fast_attention(fast)
+        return plain, fast
+
+    return pair
 
 
 def _run(model, mask):
@@ -83,8 +54,8 @@ def _run(model, mask):
 
 @pytest.mark.parametrize("mask", [None, RIGHT, RIGHT.flip(1)], ids=["all", "right", "left"])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_gives_the_same(name, mask, everywhere):
-    plain, fast = _pair(name)
+def test_a_model_gives_the_same(pair, name, mask, everywhere):
+    plain, fast = pair(name)
     (logits, gradients), (wanted, wanted_gradients) = _run(fast, mask), _run(plain, mask)
     assert_near(logits, wanted)
     assert_near(gradients, wanted_gradients)
@@ -158,37 +129,24 @@ def test_dropout_is_drawn(everywhere):
     assert float((mean - wanted).abs().mean()) < 0.05 * float(wanted.abs().mean()) + 0.02
 
 
-def test_one_that_attends_otherwise_is_left_alone():
-    model = BertForSequenceClassification(BertConfig(**ENCODER))
-    model.set_attn_implementation("eager")
+def test_one_that_attends_otherwise_is_left_alone(tiny):
+    model = tiny("bert", attention="eager").model
     assert not use_fast_attention(model)
     assert model.config._attn_implementation == "eager"
     assert not use_fast_attention(nn.Linear(2, 2))
 
 
-def test_relative_positions_are_transformers_own():
+def test_relative_positions_are_transformers_own(tiny):
     """T5 brings a bias of positions with it."""
-    torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=50,
-        d_model=32,
-        d_kv=8,
-        num_heads=4,
-        num_layers=1,
-        d_ff=64,
-        dropout_rate=0.0,
-        decoder_start_token_id=0,
-    )
-    model = T5ForSequenceClassification(config).eval()
-    ids = torch.cat([IDS, torch.full((3, 1), config.eos_token_id)], 1)
-    wanted = model(input_ids=ids).logits
-    use_fast_attention(model)
-    assert_near(model(input_ids=ids).logits, wanted)
+    model = tiny("t5")
+    wanted = model.logits()
+    use_fast_attention(model.model)
+    assert_near(model.logits(), wanted)
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta"])
-def test_the_last_layer_at_the_first_token(name, everywhere):
-    plain, fast = _pair(name)
+def test_the_last_layer_at_the_first_token(pair, name, everywhere):
+    plain, fast = pair(name)
     make_fast(fast, family_of(name).reads_first)
     layers = fast.base_model.encoder.layer
     assert getattr(layers[-1].attention.self, FIRST_ONLY)
@@ -204,11 +162,10 @@ def test_the_last_layer_at_the_first_token(name, everywhere):
     assert seen == [1, 1]
 
 
-def test_a_head_that_reads_more_keeps_its_layer():
+def test_a_head_that_reads_more_keeps_its_layer(tiny):
     """A mean over all tokens: the logits would be others, so nothing is changed."""
-    torch.manual_seed(0)
-    model = BertForSequenceClassification(BertConfig(**ENCODER))
-    model.bert.pooler.forward = lambda hidden: hidden.mean(1)  # type: ignore[method-assign]
+    model = tiny("bert").model
+    model.bert.pooler.forward = lambda hidden: hidden.mean(1)
     wanted = model(input_ids=IDS, attention_mask=RIGHT).logits
     make_fast(model, family_of("bert").reads_first)
     assert model.config._attn_implementation == NAME

@@ -17,6 +17,7 @@ from lorakit.fast.blocks import blocks_of, is_fast, laid_out, laid_out_bytes
 from lorakit.fast.products import operands_of, use_fast_products
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.nn.linear import is_conv1d
+from tests.attaching import attach
 from tests.rounding import TINY, assert_near
 
 needs = {
@@ -317,7 +318,7 @@ def test_a_model_with_lora_has_the_same_loss_and_gradients(tiny, family, head):
     for fast in (False, True, "blocks"):
         model = tiny(family, head)
         torch.manual_seed(0)
-        attachment = LoRA(r=4).attach(model.model, model.roles, model.newly_initialised)
+        attachment = attach(LoRA(r=4), model)
         generator = torch.Generator().manual_seed(0)
         for delta in attachment.deltas.values():
             nn.init.normal_(delta.B, generator=generator)

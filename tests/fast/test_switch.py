@@ -21,6 +21,7 @@ from lorakit.tasks import Head
 from lorakit.training import loop
 from lorakit.training import loss as losses
 from lorakit.training.loss import can_be_lean, loss_sum
+from tests.attaching import attach
 from tests.rounding import TINY, assert_near
 
 BASES = {Head.CLASSIFICATION: "lorakit:tiny_encoder", Head.CAUSAL: "lorakit:tiny_gpt2"}
@@ -43,7 +44,7 @@ def _trained(head: Head, fast: str, dropout: float = 0.0):
     """A base with LoRA, in training mode."""
     torch.manual_seed(0)
     base = load(Model(name=BASES[head]), head.value, ["a", "b"], fast)
-    attachment = LoRA(r=4, dropout=dropout).attach(base.model, base.roles, base.newly_initialised)
+    attachment = attach(LoRA(r=4, dropout=dropout), base)
     generator = torch.Generator().manual_seed(2)
     for delta in attachment.deltas.values():
         nn.init.normal_(delta.B, std=0.1, generator=generator)

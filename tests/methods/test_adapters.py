@@ -10,15 +10,14 @@ from torch import Tensor
 from lorakit.errors import ModelError, TargetError
 from lorakit.fast import make_fast
 from lorakit.methods import methods
+from tests.attaching import attach
 
 
 @torch.no_grad()
 def _attached(model, name: str, **fields):
     """With numbers everywhere, so that nothing is zero."""
     torch.manual_seed(0)
-    attachment = methods.get(name)(**fields).attach(
-        model.model, model.roles, model.newly_initialised
-    )
+    attachment = attach(methods.get(name)(**fields), model)
     generator = torch.Generator().manual_seed(5)
     for insert in attachment.inserts.values():
         for parameter in insert.parameters():
@@ -46,7 +45,10 @@ H = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(2))
 
 
 def _bert_block(layer, at_attention, at_mlp, after_mlp) -> Tensor:
-    """modeling_bert.py without dropout. What the adapters do: at_attention(y), at_mlp(y); after_mlp(y, x)."""
+    """modeling_bert.py without dropout.
+
+    What the adapters do: at_attention(y), at_mlp(y); after_mlp(y, x).
+    """
     attended = layer.attention.self(H)[0]
     x = _norm(
         layer.attention.output.LayerNorm,
@@ -68,7 +70,8 @@ def bert(tiny):
 
 @torch.no_grad()
 def test_houlsby(bert):
-    """adapter(x) + x after the attention's dense layer and after the MLP's, then LayerNorm(x + input); swish."""
+    """adapter(x) + x after the attention's dense layer and after the MLP's, then LayerNorm(x +
+    input); swish."""
     model, layer = bert
     attachment = _attached(model, "adapter_h", r=3)
     a, m = (
@@ -83,7 +86,8 @@ def test_houlsby(bert):
 
 @torch.no_grad()
 def test_pfeiffer(bert):
-    """residual = y; adapter(LayerNorm(y + input)) + residual, then the same LayerNorm(... + input); relu."""
+    """residual = y; adapter(LayerNorm(y + input)) + residual, then the same LayerNorm(... + input);
+    relu."""
     model, layer = bert
     part = _attached(model, "adapter_p", r=3).inserts["bert.encoder.layer.1.output.LayerNorm"]
 
@@ -120,9 +124,7 @@ def test_pfeiffer_in_a_block_that_ends_in_no_norm(tiny):
 def test_adapterdrop_leaves_the_first_blocks_alone(tiny):
     """And nothing there is computed backwards."""
     model = tiny("roberta")
-    attachment = methods.get("adapter_d")(drop=1).attach(
-        model.model, model.roles, model.newly_initialised
-    )
+    attachment = attach(methods.get("adapter_d")(drop=1), model)
     assert [site.path for site in attachment.sites] == ["roberta.encoder.layer.1.output.LayerNorm"]
     seen = {}
     for i, layer in enumerate(model.model.roberta.encoder.layer):
@@ -168,17 +170,13 @@ def test_a_second_adapter_on_the_same_layers_is_refused(tiny):
 
 def test_top_layers_are_the_last(tiny):
     model = tiny("gpt2", num_hidden_layers=3)
-    trained = (
-        methods.get("top_layers")(n=2)
-        .attach(model.model, model.roles, model.newly_initialised)
-        .trained()
-    )
+    trained = attach(methods.get("top_layers")(n=2), model).trained()
     assert {name[:15] for name in set(trained) - model.newly_initialised} == {
         "transformer.h.1",
         "transformer.h.2",
     }
     with pytest.raises(ModelError, match="last 4 blocks are to train, and the model has 3"):
-        methods.get("top_layers")(n=4).attach(model.model, model.roles, model.newly_initialised)
+        attach(methods.get("top_layers")(n=4), model)
     half = tiny("gpt2", dtype=torch.bfloat16)
     with pytest.raises(ModelError, match="half precision"):
-        methods.get("top_layers")().attach(half.model, half.roles, half.newly_initialised)
+        attach(methods.get("top_layers")(), half)

@@ -12,22 +12,13 @@ from lorakit.errors import AdapterError, ModelError
 from lorakit.methods import methods
 from lorakit.nn.select import ROLES
 from lorakit.training.loop import recompute_activations
+from tests.attaching import attach
 from tests.conftest import FIELDS
 from tests.rounding import assert_near
+from tests.tiers import tier as marks_of
 
-FAMILIES = (
-    "bert",
-    "roberta",
-    "distilbert",
-    "deberta",
-    "deberta-v2",
-    "gpt2",
-    "gpt_neox",
-    "bloom",
-    "opt",
-    "llama",
-    "phi3",
-    "t5",
+FAMILIES = tuple(
+    "bert roberta distilbert deberta deberta-v2 gpt2 gpt_neox bloom opt llama phi3 t5".split()
 )
 UNFIT = {("bitfit", "llama"), ("bitfit", "phi3")}
 """No bias vectors: refused, see test_subset.py."""
@@ -50,8 +41,8 @@ IDS = [
     for name, fields, family in CASES
 ]
 SHAPES = ("roberta", "gpt2", "gpt_neox", "phi3", "t5")
-"""A family for each way that a weight is stored: plain, Conv1D, fused head by head, fused in blocks,
-and two stacks. LoRA, which adapts rows of weights, meets them in the unit tier."""
+"""A family for each way that a weight is stored: plain, Conv1D, fused head by head, fused in
+blocks, and two stacks. LoRA, which adapts rows of weights, meets them in the unit tier."""
 WHOLE_LAYERS = ("roberta", "gpt2")
 """The other methods see layers and blocks, not rows: an encoder and a decoder."""
 
@@ -64,7 +55,7 @@ def tier(name: str, fields: dict, family: str) -> list[pytest.MarkDecorator]:
         unit = family == "gpt_neox"
     else:
         unit = family in SHAPES
-    return [] if unit else [pytest.mark.slow]
+    return marks_of(unit)
 
 
 @pytest.fixture(
@@ -81,7 +72,7 @@ def case(request, tiny):
 def _attached(new, method, seed: int = 0, steps: int = 0, **changes):
     model = new(**changes)
     torch.manual_seed(seed)
-    attachment = method.attach(model.model, model.roles, model.newly_initialised)
+    attachment = attach(method, model)
     if steps:
         model.step(attachment, steps=steps)
     return model, attachment
@@ -100,7 +91,7 @@ def test_attaching_changes_no_output(case):
     new, method = case
     base = new()
     before = base.logits()
-    attachment = method.attach(base.model, base.roles, base.newly_initialised)
+    attachment = attach(method, base)
     if method.added_tokens:  # they are read from the start
         assert not torch.equal(base.logits(), before)
         with attachment.off():
@@ -117,7 +108,7 @@ def test_base_parameters_keep_their_names_and_values(case):
         for name, parameter in base.model.named_parameters()
     }
     classes = {name: type(module) for name, module in base.model.named_modules()}
-    method.attach(base.model, base.roles, base.newly_initialised)
+    attach(method, base)
     after = dict(base.model.named_parameters())
     assert {
         name: type(module) for name, module in base.model.named_modules() if name in classes
@@ -137,7 +128,8 @@ def test_the_head_trains_and_so_does_something_else(case):
 
 
 WHOLE = ("bitfit", "top_layers")
-"""What they train meets, in a layer or between two, weights in half precision; they refuse such a base."""
+"""What they train meets, in a layer or between two, weights in half precision; they refuse such a
+base."""
 HALF = {id: case for id, case in zip(IDS, CASES, strict=True) if case[0] not in WHOLE}
 
 
@@ -159,7 +151,8 @@ class TestOnABfloat16Base:
     def test_one_step(self, tiny, name, fields, family, autocast):
         if autocast and (name, family) == ("full", "deberta"):
             pytest.skip(
-                "transformers' DeBERTa v1 masks bfloat16 scores with the least float32 under autocast"
+                "transformers' DeBERTa v1 masks bfloat16 scores with the least float32 under "
+                "autocast"
             )
         model, attachment = _attached(
             partial(tiny, family), methods.get(name)(**fields), dtype=torch.bfloat16
@@ -185,7 +178,8 @@ def test_one_step_of_adamw_reaches_every_delta_and_nothing_frozen(case):
     trained = set(attachment.trained())
     before = {name: p.detach().clone() for name, p in model.model.named_parameters()}
     model.step(attachment)
-    # a bias of the keys shifts all scores of a row alike: its gradient is rounding noise, and may be zero
+    # a bias of the keys shifts all scores of a row alike: its gradient is rounding noise, and may
+    # be zero
     norms = {
         name: n
         for name, n in attachment.delta_norms().items()
@@ -299,7 +293,7 @@ def test_detached_is_the_base_and_another_can_be_attached(case):
     assert after.keys() == before.keys()
     for name in before.keys() - attachment.newly_initialised:
         assert torch.equal(after[name], before[name]), name
-    again = method.attach(model.model, model.roles, model.newly_initialised)
+    again = attach(method, model)
     again.load_state(state)
     assert torch.equal(model.logits(), trained)
 
@@ -319,9 +313,7 @@ def test_folded_computes_the_same_and_leaves_every_bit_as_it_was(case):
 
 def test_folded_weights_hold_the_deltas(tiny):
     model = tiny("gpt2")
-    attachment = methods.get("lora")(targets=("query", "value")).attach(
-        model.model, model.roles, model.newly_initialised
-    )
+    attachment = attach(methods.get("lora")(targets=("query", "value")), model)
     for delta in attachment.deltas.values():
         torch.nn.init.normal_(delta.B)
     weight = attachment.sites[0].module.weight

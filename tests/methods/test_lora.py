@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from lorakit.errors import ModelError, TargetError
 from lorakit.methods.reparam.lora import LoRA, Target
 from lorakit.nn.linear import weight_of
+from tests.attaching import attach
 
 
 def _attach(model, **fields):
-    return LoRA(**fields).attach(model.model, model.roles, model.newly_initialised)
+    return attach(LoRA(**fields), model)
 
 
 @torch.no_grad()
@@ -163,10 +164,7 @@ def test_dropout_is_drawn_anew_for_every_site(tiny):
         assert float(value.detach().mean()) == pytest.approx(delta.scale, rel=0.02)
 
 
-def test_a_rank_above_the_matrixs_own_is_said(tiny, caplog, monkeypatch):
-    monkeypatch.setattr(
-        logging.getLogger("lorakit"), "propagate", True
-    )  # a verb of the command line turns it off
+def test_a_rank_above_the_matrixs_own_is_said(tiny, caplog):
     _attach(tiny("roberta"), r=32)
     assert not caplog.text
     _attach(tiny("roberta"), r=33)
@@ -238,19 +236,10 @@ def test_merging_twice_folds_once(tiny):
     assert torch.equal(model.logits(), once)
 
 
-def test_detach_gives_the_base_back(tiny):
-    model = tiny("gpt2")
-    wanted, names = model.logits(), list(model.model.state_dict())
-    attachment = _attach(model)
-    _fill(attachment)
-    attachment.detach()
-    assert torch.equal(model.logits(), wanted)
-    assert list(model.model.state_dict()) == names
-
-
 @pytest.fixture
 def filled(tiny):
-    """(a tiny model, its attachment with B away from zero, the logits of the base, those with the deltas)."""
+    """(a tiny model, its attachment with B away from zero, the logits of the base, those with the
+    deltas)."""
     model = tiny("gpt2")
     base = model.logits()
     attachment = _attach(model)
@@ -335,7 +324,10 @@ def test_delta_norms_are_relative_to_the_rows_of_the_site(tiny):
 
 @pytest.mark.parametrize("family", ["gpt_neox", "bloom", "deberta"])
 def test_an_interleaved_row_index_moves_with_the_model(tiny, family):
-    """On a GPU, index_add refuses an index that stayed behind on the CPU. Here the other device is `meta`."""
+    """On a GPU, index_add refuses an index that stayed behind on the CPU.
+
+    Here the other device is `meta`.
+    """
     model = tiny(family)
     attachment = _attach(model)
     model.model.to("meta")
@@ -358,7 +350,8 @@ def test_a_model_that_was_moved_to_a_gpu_trains(tiny, family):
 
 
 class TestABudget:
-    """The tiny models' matrices are 32 x 32, the MLP's 48 x 32, and 16 x 32 for value where heads are shared."""
+    """The tiny models' matrices are 32 x 32, the MLP's 48 x 32, and 16 x 32 for value where heads
+    are shared."""
 
     @pytest.mark.parametrize(
         ("family", "targets", "budget", "r"),
@@ -399,20 +392,15 @@ class TestABudget:
         assert budget - per_rank < used <= budget
         assert (attachment.method.r, attachment.method.alpha) == (r, 2 * r)
 
-    def test_says_what_is_left_over(self, tiny, caplog, monkeypatch):
-        monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)
+    def test_says_what_is_left_over(self, tiny, caplog):
         with caplog.at_level(logging.INFO, "lorakit"):
             _attach(tiny("roberta"), targets=["mlp_in"], budget=1024)
         assert "budget 1,024: r = 6 on 2 sites takes 960 parameters and leaves 64" in caplog.text
 
     def test_too_small_for_a_rank_of_one(self, tiny):
-        with pytest.raises(
-            ModelError, match=r"method\.budget is 100, and a rank of 1 on these 4 sites takes 256"
-        ):
+        with pytest.raises(ModelError, match=r"method\.budget is 100.* 4 sites.* 256"):
             _attach(tiny("roberta"), budget=100)
 
     def test_leaves_no_choice_to_a_target(self):
-        with pytest.raises(
-            ValueError, match="budget chooses r and alpha, and the target query has its own"
-        ):
+        with pytest.raises(ValueError, match=r"budget .*query"):
             LoRA(budget=1000, targets=(Target(match="query", alpha=3),))

@@ -1,4 +1,5 @@
-"""Prefix embeddings and prefix layers against rows put together by hand; with a cache, in batches, and in the loss."""
+"""Prefix embeddings and prefix layers against rows put together by hand; with a cache, in batches,
+and in the loss."""
 
 from __future__ import annotations
 
@@ -16,19 +17,11 @@ from lorakit.nn.prompt import added_tokens, prompt_ends
 from lorakit.recipe.schema import Decode
 from lorakit.tasks import Head
 from lorakit.training.loss import can_be_lean, loss_sum
+from tests.attaching import attach
+from tests.encoded import encoded_rows
+from tests.tiers import unit_or_slow
 
 DECODERS = ("gpt2", "gpt_neox", "bloom", "opt", "llama", "phi3")
-
-
-def unit_or_slow(values, unit):
-    """Each of `values` as a parameter; those that are not in `unit` are for `make slow`."""
-    return [
-        pytest.param(*(v if isinstance(v, tuple) else (v,)), marks=_tier(v in unit)) for v in values
-    ]
-
-
-def _tier(unit: bool) -> list[pytest.MarkDecorator]:
-    return [] if unit else [pytest.mark.slow]
 
 
 PREFIX, INFIX = 3, 2
@@ -59,9 +52,7 @@ def _logits(
     model, rows: list[list[int]], ends: list[int] | None = None, side: str = "right"
 ) -> list[Tensor]:
     """Of each row's own tokens."""
-    items = [
-        Encoded("", {"input_ids": ids, "attention_mask": [1] * len(ids)}, None) for ids in rows
-    ]
+    items = encoded_rows(rows)
     batch = collate(items, Head.CLASSIFICATION, 0, side=side)
     fields = (
         dict(batch) if ends is None else {**batch, **prompt_ends(model.model, torch.tensor(ends))}
@@ -115,7 +106,8 @@ def test_prefix_layers_take_the_place_of_hidden_states_after_every_block_but_the
 
 
 def test_the_vectors_start_as_what_real_tokens_are(tiny):
-    """In even steps through the vocabulary; a block's, as it gives them where they are read alone."""
+    """In even steps through the vocabulary; a block's, as it gives them where they are read
+    alone."""
     model = tiny("gpt2", "CausalLM")
     with torch.no_grad():
         ids = torch.linspace(0, 63, PREFIX + INFIX).long()
@@ -171,9 +163,7 @@ def test_a_text_is_the_same_with_a_cache_in_a_batch_and_by_beams(tiny, family, n
     """gpt2 and llama keep one row for all beams, bloom one for each."""
     model = tiny(family, "CausalLM")
     _attached(model, name)
-    items = [
-        Encoded("", {"input_ids": ids, "attention_mask": [1] * len(ids)}, None) for ids in ROWS
-    ]
+    items = encoded_rows(ROWS)
     batch = collate(items, Head.CLASSIFICATION, 0, side="left")
     fields = batch["input_ids"], batch["attention_mask"]
     greedy = decode(model.model, *fields, Decode(max_new_tokens=12), [])
@@ -198,10 +188,7 @@ def test_a_text_is_the_same_with_a_cache_in_a_batch_and_by_beams(tiny, family, n
 def test_likelihoods_are_of_what_follows_the_infix(tiny):
     model = tiny("gpt2", "CausalLM")
     _attached(model, "prefix_layer")
-    prompts = [
-        Encoded(str(i), {"input_ids": ids, "attention_mask": [1] * len(ids)}, None)
-        for i, ids in enumerate(ROWS)
-    ]
+    prompts = encoded_rows(ROWS)
     choices = [[9], [12, 13], [12, 14]]
     found = log_likelihoods(model.model, prompts, choices, 0, 4)
     for row, values in zip(ROWS, found, strict=True):
@@ -240,9 +227,7 @@ def test_the_loss_is_that_of_the_answers(tiny, name, lean):
 @torch.no_grad()
 def test_a_head_that_reads_the_last_token_reads_the_infix(tiny):
     model = tiny("gpt2")
-    attachment = methods.get("prefix_embedding")(prefix=2, infix=2).attach(
-        model.model, model.roles, model.newly_initialised
-    )
+    attachment = attach(methods.get("prefix_embedding")(prefix=2, infix=2), model)
     (v,) = _vectors(attachment)
     short = torch.tensor([[5, 6, 7, 0, 0]])
     with attachment.off():
@@ -272,7 +257,7 @@ def test_an_encoder_is_refused(tiny, family, name):
     model = tiny(family)
     before = {n: p.requires_grad for n, p in model.model.named_parameters()}
     with pytest.raises(ModelError, match="is for decoders"):
-        methods.get(name)().attach(model.model, model.roles, model.newly_initialised)
+        attach(methods.get(name)(), model)
     assert {n: p.requires_grad for n, p in model.model.named_parameters()} == before
 
 

@@ -9,21 +9,23 @@ from torch import nn
 from lorakit.errors import ModelError
 from lorakit.methods.subset.bitfit import BitFit
 from lorakit.methods.subset.full import Full
+from tests.attaching import attach
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "t5"])
 def test_full_trains_every_parameter(tiny, family):
     model = tiny(family)
-    attachment = Full().attach(model.model, model.roles, model.newly_initialised)
+    attachment = attach(Full(), model)
     assert set(attachment.trained()) == {name for name, _ in model.model.named_parameters()}
     assert set(attachment.delta_norms()) == set(attachment.trained()) - model.newly_initialised
     assert attachment.sites == []
 
 
 def test_bitfit_trains_the_biases_and_the_head(tiny):
-    """By hand: 2 x (q, k, v, attention out, mlp in, mlp out, 2 norms), the norm of the embeddings, pooler; the head."""
+    """By hand: 2 x (q, k, v, attention out, mlp in, mlp out, 2 norms), the norm of the embeddings,
+    pooler; the head."""
     model = tiny("bert")
-    trained = BitFit().attach(model.model, model.roles, model.newly_initialised).trained()
+    trained = attach(BitFit(), model).trained()
     biases = {name: p for name, p in trained.items() if name not in model.newly_initialised}
     assert len(biases) == 2 * 8 + 1 + 1
     assert sum(p.numel() for p in biases.values()) == 2 * (5 * 32 + 48 + 2 * 32) + 32 + 32
@@ -34,7 +36,7 @@ def test_bitfit_trains_the_biases_and_the_head(tiny):
 def test_bitfit_takes_biases_by_name_as_the_reference_code_does(tiny):
     """DeBERTa v1 calls two of them q_bias and v_bias."""
     model = tiny("deberta")
-    trained = BitFit().attach(model.model, model.roles, model.newly_initialised).trained()
+    trained = attach(BitFit(), model).trained()
     assert "deberta.encoder.layer.0.attention.self.q_bias" in trained
 
 
@@ -42,7 +44,7 @@ def test_bitfit_takes_biases_by_name_as_the_reference_code_does(tiny):
 def test_bitfit_without_biases_is_refused(tiny, family):
     model = tiny(family)
     with pytest.raises(ModelError, match="no bias"):
-        BitFit().attach(model.model, model.roles, model.newly_initialised)
+        attach(BitFit(), model)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -50,7 +52,7 @@ def test_bitfit_on_a_half_precision_base_is_refused(tiny, dtype):
     """A float32 bias and a bfloat16 weight do not add up in one layer."""
     model = tiny("bert", dtype=dtype)
     with pytest.raises(ModelError, match="fp32"):
-        BitFit().attach(model.model, model.roles, model.newly_initialised)
+        attach(BitFit(), model)
 
 
 class _Headed(nn.Module):
@@ -68,7 +70,7 @@ def test_bitfit_on_a_base_whose_only_bias_is_the_heads_is_refused():
 @pytest.mark.parametrize("method", [Full(), BitFit()], ids=lambda m: m.name)
 def test_a_change_is_measured_against_the_first_values(tiny, method):
     model = tiny("bert")
-    attachment = method.attach(model.model, model.roles, model.newly_initialised)
+    attachment = attach(method, model)
     name = "bert.encoder.layer.0.output.dense.bias"
     with torch.no_grad():
         model.model.get_parameter(name).mul_(1.5)

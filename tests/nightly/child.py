@@ -132,7 +132,7 @@ class Child:
         if not self.alive:
             return False
         with suppress(ProcessLookupError):
-            os.kill(self.process.pid, number)  # type: ignore[arg-type]
+            os.kill(self.process.pid, number)
             return True
         return False
 

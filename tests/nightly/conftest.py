@@ -1,5 +1,4 @@
-"""Every test in this folder is of the kind that runs once per change; at the end stands a table of
-what was tried."""
+"""Every test in this folder runs once per change; a table of what was tried ends the output."""
 
 from __future__ import annotations
 

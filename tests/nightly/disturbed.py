@@ -1,5 +1,5 @@
-"""A command that is killed, told to stop or held, and given again, until it ends; beside what it
-gives undisturbed."""
+"""A command that is killed, stopped or held, and given again until it ends, and the same command
+undisturbed."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def verdict(
         return tried.fault("silent: another result", name, difference(found, command.wanted))
     for _ in range(kills):
         tried.outcome(
-            "the same result" if not left_over(folder) else "the same result, beside a temporary"
+            "the same result" if not left_over(folder) else "the same result, and a temporary"
         )
 
 

@@ -29,7 +29,7 @@ SEED = int(os.environ.get("LORAKIT_FUZZ_SEED") or secrets.randbelow(10**9))
 SCALE = float(os.environ.get("LORAKIT_FUZZ_SCALE") or 1)
 ONLY = os.environ.get("LORAKIT_FUZZ_CASE")
 ROOM = 3 * 2**30
-"""Bytes that a case may take beside what the process has."""
+"""Bytes that a case may take in addition to those of the process."""
 
 
 def count(full: int) -> int:

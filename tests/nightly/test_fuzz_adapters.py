@@ -2,7 +2,7 @@
 last bit.
 
 Nothing else is right: lorakit wrote a digest, so that no change of what it reads may pass. What it
-does not read (the tokenizer beside the adapter, PEFT's own file where the header says the same)
+does not read (the tokenizer next to the adapter, PEFT's own file where the header says the same)
 may be another."""
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorakit.adapters.attach import attach_adapter
 from lorakit.adapters.save import save_adapter
 from lorakit.recipe.load import compose
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import Source, open_source
+from tests.attaching import attach, attach_saved
 from tests.conftest import FIELDS, Tiny, build, make_about, make_tokenizer
 from tests.nightly.plan import ONLY, Silent, Tried, count, random_of
 
@@ -75,7 +75,7 @@ def make(random: Random, folder: Path) -> Saved:
     )
     trained = copy.deepcopy(base)
     torch.manual_seed(random.randrange(1000))
-    attachment = made.method.attach(trained.model, trained.roles, trained.newly_initialised)
+    attachment = attach(made.method, trained)
     trained.step(attachment, steps=2)
     about = make_about(
         trained,
@@ -121,7 +121,7 @@ def understood(source: Source, base: Tiny) -> tuple[Tensor, str]:
     """What a verb makes of it: logits on its base, and how it is asked."""
     model = copy.deepcopy(base)
     assert source.adapter is not None
-    attach_adapter(source.adapter, model.model, model.roles, model.newly_initialised)
+    attach_saved(source.adapter, model)
     return model.logits(), asked(source)
 
 

@@ -21,8 +21,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lorakit.adapters.attach import attach_adapter
-from lorakit.adapters.files import read_adapter
 from lorakit.adapters.save import save_adapter
 from lorakit.bases.files import location
 from lorakit.bases.load import load
@@ -33,6 +31,7 @@ from lorakit.runs.pointer import Pointer
 from lorakit.verbs.check import check
 from lorakit.verbs.merge import merge
 from lorakit.verbs.train.about import about
+from tests.attaching import attach_saved
 from tests.conftest import build, make_tokenizer
 from tests.nightly.plan import Silent, Tried
 
@@ -145,7 +144,7 @@ def logits(base: Any) -> Tensor:
 def under_adapter(one: Whole, folder: Path) -> Tensor:
     torch.manual_seed(1)
     base = load(Model(name=str(folder)), one.head, one.labels)
-    attach_adapter(read_adapter(one.adapter), base.model, base.roles, base.newly_initialised)
+    attach_saved(one.adapter, base)
     return logits(base)
 
 

@@ -1,7 +1,7 @@
 """500 recipes, shipped ones and small own ones, with values, keys and YAML changed: refused, or
 taken as written.
 
-As written: every value that stands in the file, read by another YAML reader, is in the recipe that
+As written: every value in the file, read by another YAML reader, is in the recipe that
 came of it. That a value is another one than before is not lorakit's to know: another learning rate
 is another recipe."""
 

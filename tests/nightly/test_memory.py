@@ -46,7 +46,7 @@ def test_memory_is_flat(tmp_path: Path) -> None:
             time.sleep(0.05)
             log = next(tmp_path.glob("runs/*/seed0/metrics.jsonl"), None)
             if log is not None and child.alive:
-                seen.append((log.read_bytes().count(b'"step"'), resident_mib(child.process.pid)))  # type: ignore[arg-type]
+                seen.append((log.read_bytes().count(b'"step"'), resident_mib(child.process.pid)))
         done = child.end()
         assert done.code == 0, done.err
         late = [(step, held) for step, held in seen if steps // 4 < step <= steps]

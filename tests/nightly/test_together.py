@@ -91,7 +91,7 @@ def cells_of(folder: Path) -> dict[str, Any] | None:
 
 
 def _alone(run: Path) -> Any:
-    found = whole(Only(run))  # type: ignore[arg-type]
+    found = whole(Only(run))
     return found
 
 
@@ -293,7 +293,7 @@ def test_resumed_by_another_number_of_processes(tmp_path: Path, numbers: tuple[i
             tried.outcome(
                 "the same result within 1e-4"
                 if not left_over(tmp_path)
-                else "the same, beside a temporary"
+                else "the same, and a temporary"
             )
 
 

@@ -1,4 +1,5 @@
-"""The fast product against the one in plain operations: value, gradient, and what it leaves alone."""
+"""The fast product against the one in plain operations: value, gradient, and what it leaves
+alone."""
 
 from __future__ import annotations
 
@@ -16,13 +17,15 @@ from tests.rounding import assert_near
 def add_low_rank(
     y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float, rows: Rows = None
 ) -> Tensor:
-    """Both steps for a delta of its own: as `low_rank_reference`, but `y` is changed in place and returned."""
+    """Both steps for a delta of its own: as `low_rank_reference`, but `y` is changed in place and
+    returned."""
     return add_product(y, project(x.to(y.dtype), a.to(y.dtype)), b, scale, rows)
 
 
 OUT, IN, R, SCALE = 12, 7, 3, 1.75
 TERMS = 128
-"""Of a gradient: 12 rows of the batch, 12 outputs and 3 ranks, and squares of them where a loss is squared."""
+"""Of a gradient: 12 rows of the batch, 12 outputs and 3 ranks, and squares of them where a loss is
+squared."""
 ROWS: dict[str, Rows] = {
     "all": None,
     "block": slice(4, 9),
@@ -156,7 +159,8 @@ def test_no_gradient_where_none_is_wanted(rows, frozen):
 
 
 def test_y_as_a_view():
-    """GPT-2's Conv1D returns a view of its product; the gradient must still reach what the view was made of."""
+    """GPT-2's Conv1D returns a view of its product; the gradient must still reach what the view was
+    made of."""
     _, x, a, b = _operands(None, (2, 3))
     weight = torch.randn(IN, OUT, generator=torch.Generator().manual_seed(1)).requires_grad_()
 
@@ -170,7 +174,8 @@ def test_y_as_a_view():
 
 
 def test_two_parts_of_one_output_add_up():
-    """Query and value of a fused weight: the second product is added onto what the first has changed."""
+    """Query and value of a fused weight: the second product is added onto what the first has
+    changed."""
     y, x, a, b = _operands(slice(0, 4))
     a2, b2 = a.detach().flip(0).requires_grad_(), b.detach().flip(1).requires_grad_()
 
@@ -219,7 +224,8 @@ def test_what_reads_one_input_is_projected_once(monkeypatch):
 
 
 def test_another_input_another_moment_another_projection():
-    """A decoder's cross-attention reads two inputs; and what was projected before an update is not taken after it."""
+    """A decoder's cross-attention reads two inputs; and what was projected before an update is not
+    taken after it."""
     parts = [_Part(2), _Part(3)]
     shared, x, other = Projection(parts, 0.0), torch.randn(4, IN), torch.randn(5, IN)
     shared(0, x, x.dtype)

@@ -91,9 +91,7 @@ def test_sites_come_in_the_models_order_whatever_the_order_of_targets():
     "targets", [["query", "attention.query"], ["all-linear", "up"], ["query", "query"]], ids=str
 )
 def test_a_weight_matched_twice_is_refused(targets):
-    with pytest.raises(
-        TargetError, match=f"matched twice, by '{targets[0]}' and by '{targets[1]}'"
-    ):
+    with pytest.raises(TargetError, match=f"twice.*'{targets[0]}'.*'{targets[1]}'"):
         _paths(targets)
 
 
@@ -124,9 +122,7 @@ def test_a_regex_that_is_none():
     "pattern", [r"(\w+\.?)+X", "(.*.*)*X", "(x?){300}", "a?" * 30 + "a" * 30, ".*" * 9 + "X"]
 )
 def test_a_regular_expression_that_could_take_for_ever(pattern):
-    with pytest.raises(
-        TargetError, match="is not a regular expression that is tried: it repeats a group, or"
-    ):
+    with pytest.raises(TargetError, match="is not a regular expression that is tried"):
         _paths([f"re:{pattern}"])
 
 
@@ -173,9 +169,7 @@ def test_a_role_with_several_places_needs_one_of_them():
 
 
 def test_a_role_that_is_misspelt_names_the_role():
-    with pytest.raises(
-        TargetError, match=r"Roles it has: query, value, attention_out, mlp_in \(nearest: .*query"
-    ):
+    with pytest.raises(TargetError, match=r"query, value, attention_out, mlp_in"):
         _paths(["querry"], roles=ROLES)
 
 

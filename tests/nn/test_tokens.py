@@ -1,12 +1,11 @@
-"""New tokens: rows of their own, trained alone, saved as PEFT saves them, and written into the matrices by a merge."""
+"""New tokens: rows of their own, trained alone, saved as PEFT saves them, and written into the
+matrices by a merge."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from lorakit.adapters.attach import attach_adapter
-from lorakit.adapters.files import read_adapter
 from lorakit.adapters.fingerprint import fingerprint
 from lorakit.adapters.save import save_adapter
 from lorakit.bases.load import load
@@ -16,6 +15,7 @@ from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import Model
 from lorakit.nn.tokens import END, add_rows, fold_rows, rows_of
 from lorakit.verbs.train.ready import refuse_unused
+from tests.attaching import attach, attach_saved
 from tests.rounding import assert_near
 
 CASES = {
@@ -99,7 +99,7 @@ def test_saved_read_again_and_read_by_peft(folder, family, tmp_path, about, tiny
     spec = Model(name=path, new_tokens=("<sql>", "</sql>"))
     base = load(spec, "causal")
     assert base.tokenizer("w1 <sql> w2")["input_ids"] == [5, 64, 6]
-    attachment = LoRA(r=2).attach(base.model, base.roles, base.newly_initialised)
+    attachment = attach(LoRA(r=2), base)
     with torch.no_grad():
         for parameter in attachment.trained().values():
             parameter.add_(
@@ -118,7 +118,7 @@ def test_saved_read_again_and_read_by_peft(folder, family, tmp_path, about, tiny
     )
     save_adapter(tmp_path / "a", attachment, card)
     again = load(spec, "causal")
-    attach_adapter(read_adapter(tmp_path / "a"), again.model, again.roles, again.newly_initialised)
+    attach_saved(tmp_path / "a", again)
     with torch.no_grad():
         assert torch.equal(_logits(again.model.eval(), 5, 64, 6, 65), wanted)
     plain = transformers.AutoModelForCausalLM.from_pretrained(path)

@@ -22,6 +22,16 @@ def gap(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max() / a.abs().max().clamp(min=1))
 
 
+def replace_layer(model: Any, path: str, layer: nn.Module) -> None:
+    """Put `layer` in the place of another one, with that one's own weights."""
+    old = model.model.get_submodule(path)
+    with torch.no_grad():
+        layer.weight.copy_(old.weight)
+        layer.bias.copy_(old.bias)
+    parent, name = path.rsplit(".", 1)
+    setattr(model.model.get_submodule(parent), name, layer.to(EXACT))
+
+
 def losses_of_ten_steps(model: Any, parameters: Sequence[nn.Parameter]) -> list[float]:
     """Of AdamW on a tiny model."""
     optimizer = torch.optim.AdamW(parameters, lr=5e-3)

@@ -15,6 +15,7 @@ from lorakit.adapters.save import save_adapter
 from lorakit.fast import make_fast
 from lorakit.methods.reparam.lora import LoRA, Target
 from lorakit.models import family_of
+from tests.attaching import attach
 
 PREFIX = "base_model.model."
 CLASSIFIER, CAUSAL = "SequenceClassification", "CausalLM"
@@ -78,9 +79,7 @@ def test_the_files_give_the_logits(tiny, about, tmp_path, family, head, targets,
     ours, kind = tiny(family, head), "causal" if head == CAUSAL else "classification"
     make_fast(ours.model, family_of(family).reads_first)
     chosen = [Target(match=targets[0], r=2, alpha=9), *targets[1:]] if own else targets
-    attachment = LoRA(targets=tuple(chosen), r=3, alpha=5).attach(
-        ours.model, ours.roles, ours.newly_initialised
-    )
+    attachment = attach(LoRA(targets=tuple(chosen), r=3, alpha=5), ours)
     card = about(ours, attachment, head=kind)
     ours.step(attachment, steps=2)
     save_adapter(tmp_path / "adapter", attachment, card)

@@ -7,7 +7,8 @@ import torch
 
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.nn.linear import weight_of
-from tests.parity.compare import EXACT, SAME, TEN_STEPS, gap, losses_of_ten_steps
+from tests.attaching import attach
+from tests.parity.compare import EXACT, SAME, TEN_STEPS, gap, losses_of_ten_steps, replace_layer
 from tests.rounding import assert_near
 
 pytestmark = pytest.mark.peers
@@ -22,33 +23,23 @@ LINEAR = [
 FUSED = [f"transformer.h.{i}.attn.c_attn" for i in range(2)]
 
 
-def _replace(model, path: str, layer) -> None:
-    """With the layer's own weights."""
-    old = model.model.get_submodule(path)
-    with torch.no_grad():
-        layer.weight.copy_(old.weight)
-        layer.bias.copy_(old.bias)
-    parent, name = path.rsplit(".", 1)
-    setattr(model.model.get_submodule(parent), name, layer.to(EXACT))
-
-
 def _linear(tiny):
     ours, theirs = tiny("roberta", dtype=EXACT), tiny("roberta", dtype=EXACT)
-    attachment = LoRA(r=R, alpha=ALPHA).attach(ours.model, ours.roles, ours.newly_initialised)
+    attachment = attach(LoRA(r=R, alpha=ALPHA), ours)
     for path in LINEAR:
-        _replace(theirs, path, loralib.Linear(32, 32, r=R, lora_alpha=ALPHA))
+        replace_layer(theirs, path, loralib.Linear(32, 32, r=R, lora_alpha=ALPHA))
     return ours, attachment, theirs
 
 
 def _fused(tiny):
     """loralib on GPT-2 (`examples/NLG`): enable_lora for q and v, fan_in_fan_out for Conv1D."""
     ours, theirs = (tiny("gpt2", "CausalLM", dtype=EXACT) for _ in range(2))
-    attachment = LoRA(r=R, alpha=ALPHA).attach(ours.model, ours.roles, ours.newly_initialised)
+    attachment = attach(LoRA(r=R, alpha=ALPHA), ours)
     for path in FUSED:
         layer = loralib.MergedLinear(
             32, 96, r=R, lora_alpha=ALPHA, enable_lora=[True, False, True], fan_in_fan_out=True
         )
-        _replace(theirs, path, layer)
+        replace_layer(theirs, path, layer)
     return ours, attachment, theirs
 
 

@@ -1,4 +1,4 @@
-"""Beside PEFT: the same product, the same training, and each reads what the other wrote."""
+"""lorakit and PEFT: the same product, the same training, and each reads what the other wrote."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import warnings
 import pytest
 import torch
 
-from lorakit.adapters.attach import attach_adapter
-from lorakit.adapters.files import CONFIG_FILE, PEFT_FILE, read_adapter
+from lorakit.adapters.files import CONFIG_FILE, PEFT_FILE
 from lorakit.adapters.save import save_adapter
-from lorakit.errors import AdapterError
 from lorakit.methods.reparam.lora import LoRA, Target
 from lorakit.nn.linear import weight_of
 from lorakit.nn.lowrank import Projection
+from tests.attaching import attach, attach_saved
 from tests.parity.compare import EXACT, SAME, TEN_STEPS, gap, losses_of_ten_steps
 from tests.rounding import assert_near
 
@@ -50,9 +49,7 @@ def _ours(tiny, family, head, targets, **fields):
     torch.manual_seed(0)
     # without the dot lorakit would read T5's q and v as roles, which would be another test
     patterns = tuple(f"*.{target}" for target in targets)
-    return model, LoRA(targets=patterns, r=4, alpha=6, **fields).attach(
-        model.model, model.roles, model.newly_initialised
-    )
+    return model, attach(LoRA(targets=patterns, r=4, alpha=6, **fields), model)
 
 
 def _theirs(tiny, family, head, targets, **fields):
@@ -209,7 +206,7 @@ OUT = [
 def _saved(tiny, about, tmp_path, family, head, fields):
     model = tiny(family, head, dtype=EXACT)
     torch.manual_seed(0)
-    attachment = LoRA(**fields).attach(model.model, model.roles, model.newly_initialised)
+    attachment = attach(LoRA(**fields), model)
     model.step(attachment, steps=3)
     kind = {"base": "base", "head": "causal" if head == CAUSAL else "classification"}
     save_adapter(tmp_path / "adapter", attachment, about(model, attachment, **kind))
@@ -340,47 +337,11 @@ def test_we_read_what_peft_saved(tiny, about, tmp_path, family, head, fields):
     assert "lorakit" not in json.loads((tmp_path / CONFIG_FILE).read_text())
     other = tiny(family, head, dtype=EXACT)
     plain = other.logits()
-    attachment = attach_adapter(
-        read_adapter(tmp_path), other.model, other.roles, other.newly_initialised
-    )
+    attachment = attach_saved(tmp_path, other)
     assert gap(other.logits(), model.logits()) <= SAME
     assert (plain - model.logits()).abs().max() > 1e-3
     attachment.merge()
     assert gap(other.logits(), model.logits()) <= SAME
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"use_dora": True},
-        {"bias": "all"},
-        {"bias": "lora_only"},
-        {"lora_bias": True},
-        {"init_lora_weights": "pissa"},
-        {"init_lora_weights": "olora"},
-        {"trainable_token_indices": [1, 2]},
-    ],
-    ids=str,
-)
-def test_what_peft_can_and_lora_is_not_is_refused(tiny, tmp_path, fields):
-    model = tiny("llama", CAUSAL)
-    config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], **fields)
-    peft.get_peft_model(model.model, config).save_pretrained(tmp_path)
-    other = tiny("llama", CAUSAL)
-    with pytest.raises(AdapterError, match=next(iter(fields))):
-        attach_adapter(read_adapter(tmp_path), other.model, other.roles, other.newly_initialised)
-
-
-def test_lora_on_an_embedding_is_refused(tiny, tmp_path):
-    """And the base matrix that PEFT writes along with it."""
-    model = tiny("llama", CAUSAL)
-    config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "embed_tokens"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        peft.get_peft_model(model.model, config).save_pretrained(tmp_path)
-    other = tiny("llama", CAUSAL)
-    with pytest.raises(AdapterError, match="embed_tokens"):
-        attach_adapter(read_adapter(tmp_path), other.model, other.roles, other.newly_initialised)
 
 
 def test_a_later_peft_adds_fields_without_harm(tiny, tmp_path):
@@ -392,6 +353,4 @@ def test_a_later_peft_adds_fields_without_harm(tiny, tmp_path):
     wrapped.save_pretrained(tmp_path)
     assert len(json.loads((tmp_path / CONFIG_FILE).read_text())) > 25
     other = tiny("roberta")
-    assert attach_adapter(
-        read_adapter(tmp_path), other.model, other.roles, other.newly_initialised
-    ).sites
+    assert attach_saved(tmp_path, other).sites

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from lorakit.adapters.attach import attach_adapter
 from lorakit.adapters.files import read_adapter
 from lorakit.adapters.shards import shards
 from lorakit.bases.load import load
@@ -16,6 +15,8 @@ from lorakit.errors import AdapterError
 from lorakit.models import Model
 from lorakit.runs.pointer import Pointer
 from lorakit.verbs.merge import merge
+from tests.attaching import attach_saved
+from tests.tiers import unit_or_slow
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
@@ -56,15 +57,15 @@ def _theirs(base: Path, adapter: Path) -> torch.Tensor:
 @pytest.mark.parametrize("together", [False, True], ids=["each", "ensure_weight_tying"])
 @pytest.mark.parametrize("whole", WHOLE.values(), ids=WHOLE)
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-@pytest.mark.parametrize("family", LAYERS)
+@pytest.mark.parametrize("family", unit_or_slow(LAYERS, ["llama"]))
 @pytest.mark.filterwarnings("ignore")
 def test_pefts_logits(made, tmp_path, family, tied, whole, together):
     base, adapter = made(family, tied, whole, ensure_weight_tying=together)
     wanted = _theirs(base, adapter)
     loaded = load(Model(name=str(base)), "causal")
-    attach_adapter(read_adapter(adapter), loaded.model, loaded.roles, loaded.newly_initialised)
+    attach_saved(adapter, loaded)
     with torch.no_grad():
-        ours = loaded.model.eval()(IDS).logits  # type: ignore[operator]
+        ours = loaded.model.eval()(IDS).logits
     torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-5)
     for examples in (0, 4):
         to = tmp_path / f"merged{examples}"
@@ -82,7 +83,7 @@ def test_an_adapter_that_does_not_fit_leaves_the_weights_tied(made):
     file.tensors[f"{absent}.lora_A.weight"] = torch.zeros(2, 32)
     file.tensors[f"{absent}.lora_B.weight"] = torch.zeros(32, 2)
     with pytest.raises(AdapterError, match=r"layers\.7"):
-        attach_adapter(file, loaded.model, loaded.roles, loaded.newly_initialised)
+        attach_saved(file, loaded)
     model: Any = loaded.model
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     assert loaded.config.tie_word_embeddings

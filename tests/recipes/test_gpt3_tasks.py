@@ -1,4 +1,5 @@
-"""The recipes of SAMSum and MNLI as text against the paper's GPT-3 settings, typed from the paper (T12, App. D.4)."""
+"""The recipes of SAMSum and MNLI as text against the paper's GPT-3 settings, typed from the paper
+(T12, App. D.4)."""
 
 from __future__ import annotations
 

@@ -72,7 +72,8 @@ def test_all_problems_at_once_with_file_line_value_and_nearest_name(recipe):
         "mine.yaml:9: method.r: 'eight' should be a valid integer",
         "mine.yaml:7: method.alhpa: unknown key (its value is 3); did you mean 'alpha'?",
         "train.epoch: unknown key (its value is 2); did you mean 'epochs'?",
-        "mine.yaml:12: learning_rate: unknown key (its value is 3); did you mean 'train.learning_rate'?",
+        "mine.yaml:12: learning_rate: unknown key (its value is 3); did you mean "
+        "'train.learning_rate'?",
     ):
         assert part in said
 
@@ -253,7 +254,8 @@ def test_schema_names_every_method_and_task():
 
 
 def test_a_null_that_is_no_default_is_kept(tmp_path):
-    """`train.checkpoint.minutes` is 10 by default: left out of a run's recipe.yaml, null would become 10."""
+    """`train.checkpoint.minutes` is 10 by default: left out of a run's recipe.yaml, null would
+    become 10."""
     loaded = load_recipe("quickstart", ["train.checkpoint={minutes: null, every_steps: 3}"])
     file = tmp_path / "again.yaml"
     file.write_text(yaml.safe_dump(loaded.recipe.plain()))

@@ -1,4 +1,5 @@
-"""The recipes of the paper's GPT-2 tasks against its tables, typed from the paper and not from the recipes."""
+"""The recipes of the paper's GPT-2 tasks against its tables, typed from the paper and not from the
+recipes."""
 
 from __future__ import annotations
 

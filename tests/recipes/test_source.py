@@ -1,4 +1,5 @@
-"""The one reader of YAML: what costs more than it is long is refused at once, and what is written reads back."""
+"""The one reader of YAML: what costs more than it is long is refused at once, and what is written
+reads back."""
 
 from __future__ import annotations
 

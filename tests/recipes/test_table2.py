@@ -1,6 +1,8 @@
-"""Every GLUE recipe states what the paper's Table 2 (scores), T9 and T10 (settings) or the reference scripts print.
+"""Every GLUE recipe states what the paper's Table 2 (scores), T9 and T10 (settings) or the
+reference scripts print.
 
-The tables below were typed from the paper, not from the recipes; a comment names the cells that the scripts decide.
+The tables below were typed from the paper, not from the recipes; a comment names the cells that the
+scripts decide.
 """
 
 from __future__ import annotations

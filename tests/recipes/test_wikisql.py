@@ -1,4 +1,5 @@
-"""The recipes on WikiSQL: the paper's settings for GPT-3 (its Table 12 and App. D.4) on bases that can be had."""
+"""The recipes on WikiSQL: the paper's settings for GPT-3 (its Table 12 and Appendix D.4) on bases
+that are available."""
 
 from __future__ import annotations
 

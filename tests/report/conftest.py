@@ -107,3 +107,8 @@ def logs() -> dict[int, list[dict[str, Any]]]:
         return found
 
     return {seed: lines(seed) for seed in range(3)}
+
+
+@pytest.fixture(autouse=True)
+def pictures() -> None:
+    """Drawn: they are what is tested."""

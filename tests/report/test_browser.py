@@ -1,6 +1,8 @@
-"""The pages in a real browser: none is wider than a phone, nothing is fetched or complained of, and they print.
+"""The pages in a real browser: none is wider than a phone, nothing is fetched or complained of, and
+they print.
 
-Chromium is driven over a pipe by its own protocol: https://chromedevtools.github.io/devtools-protocol
+Chromium is driven over a pipe by its own protocol:
+https://chromedevtools.github.io/devtools-protocol
 """
 
 from __future__ import annotations
@@ -239,8 +241,10 @@ def test_the_page_is_no_wider_than_its_window(browser, pages, name, width):
     browser.open(pages[name], width)
     inner, whole = browser.value("[innerWidth, document.documentElement.scrollWidth]")
     assert (inner, whole <= width) == (width, True)
-    over = """[...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll, pre, .unscaled, svg')
-              && e.getBoundingClientRect().right > innerWidth + 0.5).map(e => e.outerHTML.slice(0, 80))"""
+    over = """[...document.querySelectorAll('body *')]
+        .filter(e => !e.closest('.scroll, pre, .unscaled, svg'))
+        .filter(e => e.getBoundingClientRect().right > innerWidth + 0.5)
+        .map(e => e.outerHTML.slice(0, 80))"""
     assert browser.value(over) == []
 
 
@@ -284,7 +288,8 @@ def test_every_picture_is_seen(browser, pages, name, least, width):
     browser.open(pages[name], width)
     script = """[...document.querySelectorAll('figure svg')].map(s => {
         const box = s.getBoundingClientRect(), shown = s.getBBox();
-        return [box.width, box.height, shown.width, shown.height, 10 * box.width / s.viewBox.baseVal.width];
+        const scale = box.width / s.viewBox.baseVal.width;
+        return [box.width, box.height, shown.width, shown.height, 10 * scale];
     })"""
     sizes = browser.value(script)
     assert len(sizes) >= least
@@ -312,7 +317,8 @@ def test_a_page_that_is_too_wide_is_found(browser, tmp_path):
     """The other way round: a page that breaks the rules."""
     file = tmp_path / "bad.html"
     file.write_text(
-        "<!doctype html><p style='width: 900px'>x</p><img src=http://127.0.0.1:9/x><script>undefined.x</script>"
+        "<!doctype html><p style='width: 900px'>x</p><img "
+        "src=http://127.0.0.1:9/x><script>undefined.x</script>"
     )
     events = browser.open(file, 360)
     assert browser.value("document.documentElement.scrollWidth") > 360

@@ -1,4 +1,5 @@
-"""A metric that cannot be computed: the others are given, the exit code is 1, and nothing is lost."""
+"""A metric that cannot be computed: the others are given, the exit code is 1, and nothing is
+lost."""
 
 from __future__ import annotations
 

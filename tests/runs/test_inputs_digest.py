@@ -4,7 +4,8 @@ from lorakit.runs.inputs import BLOCK, quick_digest
 
 
 def test_an_exchange_of_two_parts_changes_it(tmp_path):
-    """Such as two tokens of a vocabulary, or two labels, that stand a multiple of eight bytes apart."""
+    """Such as two tokens of a vocabulary, or two labels, that stand a multiple of eight bytes
+    apart."""
     file = tmp_path / "vocab.txt"
     file.write_bytes(b"." * 1600 + b"cold 12\nwarm 34\n")
     before = quick_digest(file)

@@ -1,9 +1,11 @@
-"""The same command again goes on: what it says, what it refuses, and that the end is that of an undisturbed run."""
+"""The same command again goes on: what it says, what it refuses, and that the end is that of an
+undisturbed run."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,8 +46,10 @@ class Killed(BaseException):
 class Command:
     """`lorakit train` in one folder, from Python; `at`: (event, step) at which `what` happens."""
 
-    def __init__(self, runs: Path, recipe: str = "quickstart", small: list[str] = SMALL):
-        self.runs, self.recipe, self.small = runs, recipe, small
+    def __init__(
+        self, runs: Path, recipe: str = "quickstart", small: list[str] = SMALL, kept: Path = Path()
+    ):
+        self.runs, self.recipe, self.small, self.kept = runs, recipe, small, kept
         self.events: list[Event] = []
 
     def __call__(
@@ -70,6 +74,16 @@ class Command:
             load_recipe(self.recipe, [*self.small, *overrides]), self.runs, observe, fresh
         )
 
+    def killed(self, step: int) -> None:
+        """As it is after it was killed at a step, where another test has trained it so far."""
+        kept = self.kept / f"step{step}"
+        if kept.is_dir():
+            shutil.copytree(kept, self.runs)
+            return
+        with pytest.raises(Killed):
+            self(at=("step", step))
+        shutil.copytree(self.runs, kept)
+
     @property
     def folder(self) -> Path:
         return folder_of(load_recipe(self.recipe, self.small), self.runs)
@@ -79,9 +93,15 @@ class Command:
         return [event.step for event in self.events if isinstance(event, StepTaken)]
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory) -> Path:
+    """Runs that were killed, by the step."""
+    return tmp_path_factory.mktemp("killed")
+
+
 @pytest.fixture
-def command(tmp_path):
-    return Command(tmp_path / "runs")
+def command(tmp_path, kept):
+    return Command(tmp_path / "runs", kept=kept)
 
 
 def left(run: Path) -> dict[str, Any]:
@@ -134,8 +154,7 @@ def test_killed_again_and_again_it_is_straight(command, straight, monkeypatch):
 
 
 def test_seconds_add_up(command):
-    with pytest.raises(Killed):
-        command(at=("step", 11))
+    command.killed(11)
     whole = json.loads(
         (found(command.folder / "seed0" / "checkpoints")[0] / "state.json").read_text()
     )
@@ -154,15 +173,13 @@ def test_several_seeds(command, tmp_path):
 
 
 def test_fresh_starts_over(command):
-    with pytest.raises(Killed):
-        command(at=("step", 5))
+    command.killed(5)
     command(fresh=True)
     assert command.steps[0] == 1
 
 
 def test_another_cadence_goes_on_and_another_value_does_not(command):
-    with pytest.raises(Killed):
-        command(at=("step", 5))
+    command.killed(5)
     with pytest.raises(Killed):
         command(
             "train.checkpoint={every_steps: 1, keep_last: 1}",
@@ -181,8 +198,7 @@ def test_another_cadence_goes_on_and_another_value_does_not(command):
 
 
 def test_a_changed_recipe_is_refused_with_the_difference(command):
-    with pytest.raises(Killed):
-        command(at=("step", 5))
+    command.killed(5)
     file = command.folder / "recipe.yaml"
     recipe = yaml.safe_load(file.read_text())
     recipe["train"]["learning_rate"], recipe["method"]["r"], recipe["seeds"] = 0.25, 4, [7]
@@ -204,7 +220,8 @@ def test_changed_data_is_refused_with_the_difference(command, tmp_path):
     )
     recipe = tmp_path / "own.yaml"
     recipe.write_text(
-        f"task: {{name: classification, train: {rows}, validation: {rows}}}\nmodel: {{name: lorakit:tiny_encoder}}\n"
+        f"task: {{name: classification, train: {rows}, validation: {rows}}}\nmodel: "
+        f"{{name: lorakit:tiny_encoder}}\n"
         "method: lora\ntrain: {max_steps: 6, global_batch_size: 8, checkpoint: {every_steps: 1}}\n"
     )
     own = Command(tmp_path / "own", str(recipe), [])
@@ -220,8 +237,7 @@ def test_changed_data_is_refused_with_the_difference(command, tmp_path):
 
 
 def test_deepspeed_does_not_begin_anew_in_what_others_left(command):
-    with pytest.raises(Killed):
-        command(at=("step", 5))
+    command.killed(5)
     seed = command.folder / "seed0"
     accelerator: Any = SimpleNamespace(
         distributed_type=DistributedType.DEEPSPEED, is_main_process=True
@@ -232,8 +248,7 @@ def test_deepspeed_does_not_begin_anew_in_what_others_left(command):
 
 
 def test_another_base_is_refused(command, monkeypatch):
-    with pytest.raises(Killed):
-        command(at=("step", 5))
+    command.killed(5)
     monkeypatch.setattr("lorakit.verbs.train.about.fingerprint", lambda *_: "4:fp32=other")
     with pytest.raises(
         InputError, match=r"other weights \(fingerprint 4:fp32=\w+\S*, now 4:fp32=other\)"
@@ -245,8 +260,7 @@ def test_other_versions_are_said(command, monkeypatch, caplog, straight):
     import logging
 
     monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)
-    with pytest.raises(Killed):
-        command(at=("step", 5))
+    command.killed(5)
     monkeypatch.setattr(
         "lorakit.runs.resume.version", lambda name: "9.9" if name == "torch" else "1"
     )
@@ -262,8 +276,7 @@ def test_a_damaged_one_is_said_and_the_one_before_is_taken(command, straight, ca
     import logging
 
     monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)
-    with pytest.raises(Killed):
-        command(at=("step", 9))
+    command.killed(9)
     newest, before = found(command.folder / "seed0" / "checkpoints")
     assert (newest.name, before.name) == ("step-000008", "step-000006-unscored")
     (newest / "optimizer.safetensors").write_bytes(
@@ -276,8 +289,7 @@ def test_a_damaged_one_is_said_and_the_one_before_is_taken(command, straight, ca
 
 
 def test_all_damaged_it_begins_anew(command, straight):
-    with pytest.raises(Killed):
-        command(at=("step", 9))
+    command.killed(9)
     for path in found(command.folder / "seed0" / "checkpoints"):
         (path / "checksums.json").unlink()
     command()
@@ -288,8 +300,7 @@ def test_a_log_that_lost_its_end_is_said(command, caplog, monkeypatch):
     import logging
 
     monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)
-    with pytest.raises(Killed):
-        command(at=("step", 9))
+    command.killed(9)
     log = command.folder / "seed0" / "metrics.jsonl"
     log.write_bytes(log.read_bytes()[:700])
     command()
@@ -321,7 +332,8 @@ GENERATING = [
 
 
 def test_texts_of_the_kept_state_are_not_written_twice(tmp_path, monkeypatch):
-    """Killed while the kept state, which is not the last one, writes its answers: those of whole batches are there."""
+    """Killed while the kept state, which is not the last one, writes its answers: those of whole
+    batches are there."""
     offer = BestState.offer
     monkeypatch.setattr(
         BestState, "offer", lambda self, *given: False if self.state else offer(self, *given)
@@ -423,7 +435,8 @@ def test_stopped_by_signals_as_a_command(tmp_path):
 @pytest.mark.nightly
 @pytest.mark.parametrize(("processes", "strategy"), [(2, "ddp"), (4, "ddp"), (2, "fsdp2")])
 def test_several_processes_are_stopped_and_go_on(tmp_path, processes, strategy):
-    """By signals to the launcher; four, since the order in which numbers are added does not matter to two."""
+    """By signals to the launcher; four, since the order in which numbers are added does not matter
+    to two."""
     runs, several = tmp_path / "runs", ["--processes", str(processes), "--strategy", strategy]
     first = _stopped(runs, _begin(runs, *several), 3, signal.SIGTERM, group=False)
     assert found(next(runs.glob("*/seed0/checkpoints")))[0].name.startswith(f"step-{first:06}")

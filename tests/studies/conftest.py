@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from tests.report.conftest import logs, make_result, seed_result  # noqa: F401
+from tests.report.conftest import logs, make_result, pictures, seed_result  # noqa: F401

@@ -1,4 +1,5 @@
-"""Several machines: the lines and scripts that are printed, and two "machines" with names of their own on loopback."""
+"""Several machines: the lines and scripts that are printed, and two "machines" with names of their
+own on loopback."""
 
 from __future__ import annotations
 
@@ -124,7 +125,8 @@ def can_rename() -> bool:
 
 @pytest.mark.nightly
 def test_two_machines_have_the_losses_of_one_process(tmp_path, lorakit_cli):
-    """Two torchrun agents, each with its address and, where it may, its host name; gloo on loopback."""
+    """Two torchrun agents, each with its address and, where it may, its host name; gloo on
+    loopback."""
     line = lorakit_cli(
         "launch-command",
         "quickstart",

@@ -1,4 +1,5 @@
-"""The paper's tables as data: what they print, that every row makes a run, and that it trains what is printed."""
+"""The paper's tables as data: what they print, that every row makes a run, and that it trains what
+is printed."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from lorakit.recipe.load import load_recipe, names
 from lorakit.studies.paper_plan import Reproduction, Selection, load_reproduction
 from lorakit.studies.paper_table import base_names, load_base, load_paper_table, table_names
 from lorakit.studies.plan import load_study
+from tests.tiers import unit_or_slow
 
 TABLES = [
     "table2",
@@ -199,9 +201,14 @@ def fits(number: int, printed: str) -> bool:
     return abs(scaled - printed_value) <= last / 2 or printed_value <= scaled < printed_value + last
 
 
-@pytest.mark.parametrize(
-    ("table", "row"), ROWS, ids=lambda at: at if isinstance(at, str) else "-".join(at)
-)
+FIRST = {
+    (table, load_paper_table(table)[0].rows[row].method_name): (table, row)
+    for table, row in reversed(ROWS)
+}
+"""A row of each method in each table."""
+
+
+@pytest.mark.parametrize(("table", "row"), unit_or_slow(ROWS, set(FIRST.values())))
 def test_a_row_trains_as_many_parameters_as_printed(table, row):
     of = _loaded(table).table.rows[row]
     found = trainable(table, row)

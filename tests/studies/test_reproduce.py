@@ -39,7 +39,12 @@ columns:
   avg: {title: Avg., average: true}
   loss: {title: Loss}
 rows:
-  lora: {label: LoRA, params: 1.2k, method: lora, values: [2.4±.5, 9.0, 0.09, 5.5, null], set: {train.learning_rate: 1}}
+  lora:
+    label: LoRA
+    params: 1.2k
+    method: lora
+    values: [2.4±.5, 9.0, 0.09, 5.5, null]
+    set: {train.learning_rate: 1}
   ft:
     label: FT
     params: 2k
@@ -372,10 +377,12 @@ def test_it_starts_from_a_run_of_its_own_method(folder, lorakit_cli):
 class TestStopping:
     def test_it_goes_on_where_it_was_stopped(self, folder, stand_in, lorakit_cli):
         code = (
-            "import sys, lorakit.studies.run as s, lorakit.studies.paper_table as p, lorakit.cli, pathlib\n"
+            "import sys, lorakit.studies.run as s, lorakit.studies.paper_table as p, lorakit.cli, "
+            "pathlib\n"
             f"s.PROGRAM = (sys.executable, {str(stand_in)!r})\n"
             f"p.shipped = lambda kind: pathlib.Path({str(folder)!r})\n"
-            "sys.argv = 'lorakit reproduce mine --rows lora --columns a,b --seeds 1 train.max_steps=99'.split()\n"
+            "sys.argv = 'lorakit reproduce mine --rows lora --columns a,b --seeds 1 "
+            "train.max_steps=99'.split()\n"
             "lorakit.cli.main()\n"
         )
         (folder / "tables" / "mine.yaml").write_text(

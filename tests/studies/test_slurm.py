@@ -1,4 +1,5 @@
-"""A study on a real Slurm: Debian's packages, one node, all daemons in a temporary folder and gone afterwards."""
+"""A study on a real Slurm: Debian's packages, one node, all daemons in a temporary folder and gone
+afterwards."""
 
 from __future__ import annotations
 
@@ -76,7 +77,8 @@ def free_port() -> int:
 
 
 def of_this_cluster(conf: Path) -> list[int]:
-    """Ids of all processes that have its configuration in their environment: jobs and their steps, and the daemons."""
+    """Ids of all processes that have its configuration in their environment: jobs and their steps,
+    and the daemons."""
     found = []
     for file in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):
@@ -191,7 +193,8 @@ slurm: {time: 10, cpus_per_task: 1}
 
 
 def test_a_study_on_a_real_cluster(slurm, tmp_path, lorakit_cli):
-    """One run ends well, one fails, one is cancelled and one requeued: the others go on, and a second call ends it."""
+    """One run ends well, one fails, one is cancelled and one requeued: the others go on, and a
+    second call ends it."""
     pytest.importorskip("submitit")
     file, runs = tmp_path / "four.yaml", tmp_path / "runs"
     file.write_text(STUDY)

@@ -1,4 +1,5 @@
-"""A study on this machine, with a stand-in for `lorakit train` that takes no time, fails, or goes on and on."""
+"""A study on this machine, with a stand-in for `lorakit train` that takes no time, fails, or goes
+on and on."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from lorakit.studies.plot import plot
 from lorakit.studies.result import CellResult, StudyResult
 from lorakit.studies.run import look, run_study, task_of
 from lorakit.studies.tables import study_table
+from tests.tiers import unit_or_slow
 
 
 @pytest.fixture
@@ -101,7 +103,8 @@ class TestStopping:
         code = (
             "import sys, lorakit.studies.run as s, lorakit.cli\n"
             f"s.PROGRAM = (sys.executable, {str(tmp_path / 'stand_in.py')!r})\n"
-            f"sys.argv = ['lorakit', 'study', {str(plan.path)!r}, '--runs', {str(runs)!r}, '--jobs', '1']\n"
+            f"sys.argv = ['lorakit', 'study', {str(plan.path)!r}, '--runs', {str(runs)!r}, "
+            "'--jobs', '1']\n"
             "lorakit.cli.main()\n"
         )
         process = subprocess.Popen(
@@ -116,7 +119,13 @@ class TestStopping:
         process.kill()
         process.wait()
 
-    @pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGTERM] * 40])
+    @pytest.mark.parametrize(
+        "numbers",
+        unit_or_slow(
+            [[signal.SIGINT], [signal.SIGTERM], [signal.SIGTERM] * 40],
+            [[signal.SIGINT], [signal.SIGTERM] * 40],
+        ),
+    )
     def test_runs_are_told_first_and_go_on_later(self, running, numbers):
         process, plan, runs = running
         assert list(states(look(plan, runs)).values()) == ["running", "waiting"]
@@ -258,8 +267,8 @@ class TestSlurmWithStandIns:
     def test_one_array_and_nothing_twice(self, study, queue, lorakit_cli):
         plan, runs = study(
             "recipes: quickstart\ngrid: {train.max_steps: [10, 12]}\n"
-            "slurm: {partition: gpu, time: 90, gpus_per_node: 2, cpus_per_task: 3, mem_gb: 1.5, setup: [module load x],"
-            " extra: {nice: 5}}\n"
+            "slurm: {partition: gpu, time: 90, gpus_per_node: 2, cpus_per_task: 3, mem_gb: 1.5, "
+            "setup: [module load x], extra: {nice: 5}}\n"
         )
         done = lorakit_cli(
             "study", plan.path, "--runs", runs, "--launcher", "slurm", "--jobs", 1, "--json"
@@ -325,7 +334,7 @@ class TestSlurmWithStandIns:
         )  # Slurm sends it to the run too, which must not mind
         later = work.checkpoint()
         assert next(runs.glob("*/checkpoint")).read_text() == "whole"
-        assert (task.record().code, task.record().error) == (143, "told to stop")  # type: ignore[union-attr]
+        assert (task.record().code, task.record().error) == (143, "told to stop")
         assert later.function.task == task
         later.function()
         [cell] = look(plan, runs).cells

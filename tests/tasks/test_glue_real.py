@@ -1,5 +1,7 @@
-"""The official files, where the environment has them: counts as GLUE publishes them. Their oddities, in sentences of
-our own, are in `test_glue_upstream.py`, which runs always."""
+"""The official files, where the environment has them: counts as GLUE publishes them.
+
+Their oddities, in sentences of our own, are in `test_glue_upstream.py`, which runs always.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,7 @@ def test_first_rows():
     assert read("mrpc", "train")[0].text.startswith(
         'Amrozi accused his brother , whom he called " the witness "'
     )
-    assert all(0 <= example.target <= 5 for example in read("stsb", "validation"))  # type: ignore[operator]
+    assert all(0 <= example.target <= 5 for example in read("stsb", "validation"))
 
 
 def test_slices_say_so_and_the_malformed_line_is_skipped(caplog):

@@ -1,5 +1,6 @@
-"""GLUE's files with the oddities of the official ones, in sentences of our own, byte for byte, and the rows that must
-come out of each, written by hand. `test_glue_real.py` reads the official files, where they are."""
+"""GLUE's files with the oddities of the official ones, in sentences of our own, byte for byte, and
+the rows that must come out of each, written by hand. `test_glue_real.py` reads the official files,
+where they are."""
 
 from __future__ import annotations
 
@@ -12,16 +13,18 @@ from lorakit.tasks.glue import Glue
 NA = "n/a\t" * 6
 PARSES = "( ( A b ) c )\t( d )\t(ROOT (S (NP a)))\t(ROOT (X d))"
 MNLI = (
-    "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\t"
-    "sentence2_parse\tsentence1\tsentence2"
+    "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\t"
+    "sentence1_parse\tsentence2_parse\tsentence1\tsentence2"
 )
 STSB = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2"
 
 # (task, split, file) -> its text, and its rows: (number, text, second text, target)
 FILES = {
-    # no header; the third column is the author's mark or empty, a text may begin with a quotation mark
+    # no header; the third column is the author's mark or empty, a text may begin with a quotation
+    # mark
     ("cola", "train", "CoLA/train.tsv"): (
-        'ab12\t1\t\tThe kettle sang.\nab12\t0\t*\t"Sang kettle the.\ncd3\t1\t\tWho, then?\u2028Nobody.\n',
+        'ab12\t1\t\tThe kettle sang.\nab12\t0\t*\t"Sang kettle the.\ncd3\t1\t\tWho, '
+        "then?\u2028Nobody.\n",
         [
             (0, "The kettle sang.", None, 1),
             (1, '"Sang kettle the.', None, 0),
@@ -40,7 +43,8 @@ FILES = {
     ),
     # tokenised, and each ends in a blank
     ("sst2", "train", "SST-2/train.tsv"): (
-        "sentence\tlabel\na warm -lrb- if long -rrb- film \t1\n`` dull '' , and 90 minutes of it \t0\n",
+        "sentence\tlabel\na warm -lrb- if long -rrb- film \t1\n`` dull '' , and 90 minutes of it "
+        "\t0\n",
         [
             (0, "a warm -lrb- if long -rrb- film ", None, 1),
             (1, "`` dull '' , and 90 minutes of it ", None, 0),
@@ -77,7 +81,8 @@ FILES = {
     # ten columns, nine in the test file; the score is a text with three decimals
     ("stsb", "train", "STS-B/train.tsv"): (
         f"{STSB}\tscore\n"
-        "0\tmain-captions\tours\t2012test\t0001\tnone\tnone\tA boat leaves.\tA boat departs.\t4.800\n"
+        "0\tmain-captions\tours\t2012test\t0001\tnone\tnone\tA boat leaves.\tA boat "
+        "departs.\t4.800\n"
         '1\tmain-news\tours\t2013\t0002\tnone\tnone\t"Rain," he said.\tNo "rain\t0.333\n',
         [(0, "A boat leaves.", "A boat departs.", 4.8), (1, '"Rain," he said.', 'No "rain', 0.333)],
     ),
@@ -115,7 +120,8 @@ FILES = {
     # sixteen columns, and two validation splits
     ("mnli", "validation_matched", "MNLI/dev_matched.tsv"): (
         f"{MNLI}\tlabel1\tlabel2\tlabel3\tlabel4\tlabel5\tgold_label\n"
-        f"0\t{NA}n/a\tTwo came.\tThree came.\tneutral\tneutral\tentailment\tcontradiction\tneutral\tcontradiction\n",
+        f"0\t{NA}n/a\tTwo came.\tThree "
+        "came.\tneutral\tneutral\tentailment\tcontradiction\tneutral\tcontradiction\n",
         [(0, "Two came.", "Three came.", 2)],
     ),
     ("mnli", "validation_mismatched", "MNLI/dev_mismatched.tsv"): (

@@ -1,10 +1,10 @@
-"""Checkpoints: whole or not at all, damage is seen, and training that goes on from one ends in the same bits."""
+"""Checkpoints are complete or absent, damage is noticed, and a resumed training ends in the same
+bits."""
 
 from __future__ import annotations
 
 import errno
 import json
-import logging
 import math
 import os
 import signal
@@ -19,7 +19,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
-from lorakit.batches import Encoded
 from lorakit.disk import file_digest
 from lorakit.errors import InputError, RecipeError, Stopped, TrainingError
 from lorakit.events import Event
@@ -33,9 +32,12 @@ from lorakit.training.checkpoint import BadSteps, ClockState, KeptState, State, 
 from lorakit.training.loop import train
 from lorakit.training.plan import batches_from
 from lorakit.training.rng import restore_rng, rng_state
-from lorakit.training.saving import Checkpoints
+from lorakit.training.saving import Checkpoints, _fitting
 from lorakit.training.setup import Setup
+from tests.attaching import attach
 from tests.conftest import small_method
+from tests.encoded import separable
+from tests.tiers import unit_or_slow
 
 STEPS = 14
 TIMED = ("seconds", "tokens_per_second", "memory_mib")
@@ -46,7 +48,8 @@ class Killed(BaseException):
 
 
 class Rig:
-    """A training of 14 steps on a tiny encoder, 7 an epoch, in a folder; every call is a new process's attempt."""
+    """A training of 14 steps on a tiny encoder, 7 an epoch, in a folder; every call is a new
+    process's attempt."""
 
     def __init__(
         self,
@@ -60,7 +63,6 @@ class Rig:
         **settings: Any,
     ):
         self.tiny, self.folder, self.method = tiny, folder, method or LoRA(r=4, dropout=0.1)
-        self.evaluate = Evaluate(**(evaluate or {"every_steps": 3}))
         self.precision, self.fp16, self.attempts = precision, fp16, 0
         self.every = {"every_steps": every, "minutes": None}
         values = {
@@ -69,7 +71,15 @@ class Rig:
             "learning_rate": 5e-3,
             "warmup": 0.1,
         } | settings
-        self.settings = Train(**values)
+        self.setup = Setup(
+            examples=separable(n=52),  # the last batch of an epoch is half full
+            head=Head.CLASSIFICATION,
+            pad_id=0,
+            train=Train(**values),
+            evaluate=Evaluate(**(evaluate or {"every_steps": 3})),
+            seed=0,
+            watched=("validation", "m"),
+        )
         self.events: dict[tuple, dict] = {}
 
     def __call__(
@@ -85,7 +95,7 @@ class Rig:
         torch.manual_seed(
             self.attempts if saved else 0
         )  # another A than at the start, if it were not put back
-        attachment = self.method.attach(model.model, model.roles, model.newly_initialised)
+        attachment = attach(self.method, model)
         torch.manual_seed(0)
 
         def observe(event: Event) -> None:
@@ -111,18 +121,9 @@ class Rig:
         accelerator = Accelerator(cpu=True, mixed_precision=self.precision)
         if self.fp16:
             accelerator.native_amp, accelerator.state._mixed_precision = True, "fp16"
-            accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30, growth_interval=3)  # type: ignore[attr-defined]
-        setup = Setup(
-            examples=_examples(),
-            head=Head.CLASSIFICATION,
-            pad_id=0,
-            train=self.settings,
-            evaluate=self.evaluate,
-            seed=0,
-            watched=("validation", "m"),
-        )
+            accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30, growth_interval=3)
         kept = Checkpoints(self.folder, Checkpoint(**(self.every | checkpoint)), saved)
-        trained = train(attachment, setup, accelerator, score, observe, kept)
+        trained = train(attachment, self.setup, accelerator, score, observe, kept)
         return trained, attachment.state()
 
 
@@ -133,16 +134,6 @@ def happen(what: Any) -> None:
         what()
     else:
         raise what
-
-
-def _examples() -> list[Encoded]:
-    generator = torch.Generator().manual_seed(0)
-    found = []
-    for i in range(52):  # the last batch of an epoch is half a one
-        ids = torch.randint(20, 64, (4 + i % 5,), generator=generator).tolist()
-        ids[i % len(ids)] = 10 + i % 2
-        found.append(Encoded(f"e{i}", {"input_ids": ids, "attention_mask": [1] * len(ids)}, i % 2))
-    return found
 
 
 @pytest.fixture
@@ -190,9 +181,15 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+METHODS = ("lora", "full", "adapter_h", "lora_prefix_layer")
+"""A method of each group of the folder; training does the same for the others of a group."""
+UNIT = [kind for kind in KINDS if kind not in methods.names() or kind in METHODS]
+
+
+@pytest.mark.parametrize("kind", unit_or_slow(KINDS, UNIT))
 def test_killed_and_gone_on_is_straight(rig, kind):
-    """Killed at a step, each time further: nothing was there, or an older checkpoint, or one of this step."""
+    """Killed at a step, each time further: nothing was there, or an older checkpoint, or one of
+    this step."""
     straight = rig("straight", **KINDS[kind])
     wanted = straight()
     disturbed = rig("disturbed", **KINDS[kind])
@@ -214,12 +211,10 @@ def test_a_signal_writes_a_checkpoint_and_goes_on(rig, number, during):
     disturbed = rig("disturbed", every=None)
     for at in (3, 9) if during != "step" else (4, 8):
         seen = at if during == "score" else at + 1  # the step that runs is ended
-        with pytest.raises(
-            Stopped, match=f"stopped at step {seen} of 14; the same command resumes there"
-        ) as end:
+        with pytest.raises(Stopped, match=f"step {seen} of 14") as end:
             disturbed(at, number, during)
         assert end.value.exit_code == 128 + number
-        assert newest(disturbed.folder).state.step == seen  # type: ignore[union-attr]
+        assert newest(disturbed.folder).state.step == seen
         assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     _same(disturbed(), wanted)
 
@@ -286,7 +281,8 @@ def test_every_so_many_steps_and_at_the_end(rig, monkeypatch):
 
 
 def test_by_the_clock(rig, monkeypatch):
-    """A fake one: a minute passes with each look, and a checkpoint is written where the last is two minutes old."""
+    """A fake one: a minute passes with each look, and a checkpoint is written where the last is two
+    minutes old."""
     now = iter(range(0, 10**6, 60))
     monkeypatch.setattr(saving.time, "monotonic", lambda: next(now))
     names = _written(rig(), monkeypatch, every_steps=None, minutes=4)
@@ -407,7 +403,7 @@ def test_an_evaluated_one_is_newer_than_one_to_be_evaluated(tmp_path):
         "step-000003-unscored"
     ]  # the other was passed over
     _save(tmp_path, 3)
-    assert newest(tmp_path).state.scored  # type: ignore[union-attr]
+    assert newest(tmp_path).state.scored
 
 
 FILES = sorted(p for p in (*TENSORS, checkpoint.STATE, checkpoint.SUMS, "rng-0.json", "rng-1.json"))
@@ -438,19 +434,16 @@ DAMAGE = {
 
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("how", DAMAGE)
-def test_a_damaged_one_is_seen_and_the_one_before_is_taken(
-    tmp_path, caplog, monkeypatch, file, how
-):
-    monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)
+def test_a_damaged_one_is_seen_and_the_one_before_is_taken(tmp_path, caplog, file, how):
     _save(tmp_path, 1)
     path = _save(tmp_path, 2)
     DAMAGE[how](path / file)
-    assert newest(tmp_path).state.step == 1  # type: ignore[union-attr]
+    assert newest(tmp_path).state.step == 1
     assert f"{path} is damaged" in caplog.text
     assert "the checkpoint before it is taken" in caplog.text
     assert file in caplog.text or file == checkpoint.SUMS  # which then accuses another file
-    _save(tmp_path, 2)  # gone on from 1, it comes here again
-    assert newest(tmp_path).state.step == 2  # type: ignore[union-attr]
+    _save(tmp_path, 2)  # resumed from step 1, training comes here again
+    assert newest(tmp_path).state.step == 2
 
 
 def test_every_bit_counts(tmp_path):
@@ -499,11 +492,9 @@ def test_numbers_that_are_never_written(tmp_path, file, value):
     path = _save(tmp_path, 2)
     save_file({**load_file(path / file), "more": value}, path / file)
     _seal(path, file)
-    with pytest.raises(
-        InputError, match=f"{file} holds more in .*, or numbers that are not finite"
-    ):
+    with pytest.raises(InputError, match=f"{file} holds more in"):
         checkpoint.read(path)
-    assert newest(tmp_path).state.step == 1  # type: ignore[union-attr]
+    assert newest(tmp_path).state.step == 1
 
 
 def _seal(path: Path, file: str) -> None:
@@ -540,8 +531,7 @@ def test_checksums_of_another_kind(tmp_path, said):
     ("key", "value"),
     [("step", -1), ("step", 7), ("format", 2), ("processes", 9), ("clock", None), ("extra", 1)],
 )
-def test_a_state_with_right_checksums_and_wrong_values(tmp_path, caplog, monkeypatch, key, value):
-    monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)
+def test_a_state_with_right_checksums_and_wrong_values(tmp_path, caplog, key, value):
     path = _save(tmp_path)
     said = json.loads((path / checkpoint.STATE).read_text()) | {key: value}
     (path / checkpoint.STATE).write_text(json.dumps(said))
@@ -558,9 +548,7 @@ def test_one_that_does_not_fit_the_model_is_refused(rig):
     with pytest.raises(Killed):
         found(5)
     found.method = LoRA(r=8)
-    with pytest.raises(
-        InputError, match=r"step-000004 does not fit this run: .*--restart starts over"
-    ):
+    with pytest.raises(InputError, match=r"step-000004 .*--restart"):
         found()
 
 
@@ -578,13 +566,10 @@ def test_a_full_disk_leaves_the_last_one(rig, monkeypatch, where):
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, where, full)
-        with pytest.raises(
-            InputError,
-            match=r"cannot write the checkpoint .*step-000006.*No space left .*make room",
-        ):
+        with pytest.raises(InputError, match=r"step-000006.*No space left"):
             found()
     assert not list(found.folder.glob(".*"))
-    assert newest(found.folder).state.step == (6 if where == "sync" else 3)  # type: ignore[union-attr]
+    assert newest(found.folder).state.step == (6 if where == "sync" else 3)
     _same(found(), rig("straight")())
 
 
@@ -600,10 +585,7 @@ def test_a_disk_that_is_really_full(tmp_path):
         first = _save(place / "c", 1)
         (place / "filler").write_bytes(bytes(8192))
         larger = TENSORS | {checkpoint.BEST: {"a": torch.ones(12000)}}
-        with pytest.raises(
-            InputError,
-            match=r"cannot write the checkpoint .*step-000002.*step-000001, is untouched",
-        ):
+        with pytest.raises(InputError, match=r"step-000002.*step-000001"):
             save(place / "c", _state(2), larger, [rng_state(), rng_state()], 9)
         assert damage(first) is None
         assert [p.name for p in (place / "c").iterdir()] == ["step-000001"]
@@ -639,7 +621,7 @@ def test_a_bad_number_names_step_and_examples_and_leaves_the_last_checkpoint(
 ):
     found = rig()
     _poison(monkeypatch, {6}, value, into)
-    ids = [f"e{i}" for i in next(batches_from(_setup(found), 5))]
+    ids = [f"e{i}" for i in next(batches_from(found.setup, 5))]
     what = "the loss is" if into == "loss" else "the gradient's norm is"
     with pytest.raises(TrainingError) as end:
         found()
@@ -647,24 +629,11 @@ def test_a_bad_number_names_step_and_examples_and_leaves_the_last_checkpoint(
         f"{what} {value} at step 6 (examples {', '.join(ids)}). Lower train.learning_rate"
     )
     assert str(end.value).endswith(f"The last good checkpoint is {found.folder / 'step-000004'}.")
-    assert newest(found.folder).state.step == 4  # type: ignore[union-attr]
-
-
-def _setup(found: Rig) -> Setup:
-    return Setup(
-        examples=_examples(),
-        head=Head.CLASSIFICATION,
-        pad_id=0,
-        train=found.settings,
-        evaluate=found.evaluate,
-        seed=0,
-        watched=("validation", "m"),
-    )
+    assert newest(found.folder).state.step == 4
 
 
 @pytest.mark.parametrize("into", ["loss", "gradient"])
 def test_bad_steps_can_be_left_out(rig, monkeypatch, caplog, into):
-    monkeypatch.setattr(logging.getLogger("lorakit"), "propagate", True)
     found = rig(skip_bad_steps=2)
     _poison(monkeypatch, {4, 5, 9}, math.nan, into)
     trained, state = found()
@@ -713,11 +682,9 @@ def test_a_broken_state_is_not_written(rig):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(saving.Keeper, "after_step", breaking)
-        with pytest.raises(
-            TrainingError, match=r"after step 5 .* holds numbers that are not finite.*step-000004"
-        ):
+        with pytest.raises(TrainingError, match=r"step 5 .*step-000004"):
             found()
-    assert newest(found.folder).state.step == 4  # type: ignore[union-attr]
+    assert newest(found.folder).state.step == 4
 
 
 def test_an_overflow_of_fp16_is_no_error(rig):
@@ -726,16 +693,14 @@ def test_an_overflow_of_fp16_is_no_error(rig):
     norms = [found.events["step", step]["grad_norm"] for step in range(1, STEPS + 1)]
     assert norms[0] is None  # 2^30 is more than a half float holds
     assert norms[-1] is not None
-    assert newest(found.folder).state.scaler["scale"] < 2.0**30  # type: ignore[union-attr, index]
+    assert newest(found.folder).state.scaler["scale"] < 2.0**30
 
 
 def test_too_many_overflows_are_one(rig, monkeypatch):
     from lorakit.training import update
 
     monkeypatch.setattr(update, "OVERFLOWS", 3)
-    with pytest.raises(
-        TrainingError, match=r"fp16: .* up to step 3, with the loss scaled by 1\.34218e\+08"
-    ):
+    with pytest.raises(TrainingError, match=r"fp16.* step 3.* 1\.34218e\+08"):
         rig(fp16=True)()
 
 
@@ -750,9 +715,7 @@ def test_a_part_that_no_group_of_the_optimizer_holds_is_named(rig, what):
 
 
 def test_a_rate_too_small_to_show_is_named(rig):
-    with pytest.raises(
-        TrainingError, match=r"have not changed.*less than what their dtype can show"
-    ):
+    with pytest.raises(TrainingError, match="have not changed"):
         rig(learning_rate=1e-30)()
 
 
@@ -766,7 +729,7 @@ def test_parts_that_move_late_are_left_in_peace():
         model=torch.nn.Module(),
         trained=lambda: {"p": p},
     )
-    still = refuse.Still(attachment, Train(warmup=3), 10)  # type: ignore[arg-type]
+    still = refuse.Still(attachment, Train(warmup=3), 10)
     for step in range(5):
         p.grad = torch.ones(3)
         still.before_step(1e-4 * step)
@@ -778,11 +741,6 @@ def test_parts_that_move_late_are_left_in_peace():
 
 @pytest.mark.parametrize("part", ["python", "numpy"])
 def test_a_random_state_out_of_range_is_of_no_run(tmp_path, part):
-    from types import SimpleNamespace
-
-    from lorakit.training.rng import restore_rng, rng_state
-    from lorakit.training.saving import _fitting
-
     state = rng_state()
     state[part][1][0] = 2**70
     before = rng_state()

@@ -14,6 +14,8 @@ from lorakit.methods.reparam.lora import LoRA
 from lorakit.tasks import Head
 from lorakit.training.loss import can_be_lean, loss_sum
 from lorakit.training.plan import own_part, share
+from tests.attaching import attach
+from tests.encoded import encoded
 from tests.rounding import assert_near
 
 
@@ -84,16 +86,10 @@ def _examples(head: Head, n: int = 11) -> list[Encoded]:
     found = []
     for i in range(n):
         ids = torch.randint(3, 64, (3 + i % 6,), generator=drawn).tolist()
-        inputs = {"input_ids": ids, "attention_mask": [1] * len(ids)}
         target = {Head.CLASSIFICATION: i % 2, Head.REGRESSION: i / 5, Head.CAUSAL: None}[head]
-        found.append(
-            Encoded(str(i), inputs, target, _trains(ids, 1 + i % 2) if head is Head.CAUSAL else ())
-        )
+        prompt = 1 + i % 2 if head is Head.CAUSAL else None
+        found.append(encoded(i, ids, target, prompt))
     return found
-
-
-def _trains(ids: list[int], prompt: int) -> list[int]:
-    return [IGNORE] * prompt + ids[prompt:]
 
 
 MODELS = {
@@ -111,7 +107,7 @@ def test_any_cut_of_a_batch_adds_up_to_the_same_gradient(tiny, head, processes, 
     """Twelve at a time, of which there are eleven here: the last batch of an epoch."""
     family, kind, changes = MODELS[head]
     model = tiny(family, kind, **changes)
-    trained = LoRA().attach(model.model, model.roles, model.newly_initialised).trained()
+    trained = attach(LoRA(), model).trained()
     examples = _examples(head)
     whole = sum(e.trained for e in examples)
 
@@ -135,24 +131,9 @@ def test_any_cut_of_a_batch_adds_up_to_the_same_gradient(tiny, head, processes, 
 def test_positions_without_a_trained_token_ahead_cost_no_logits_and_change_nothing(tiny, family):
     model = tiny(family, head="CausalLM")
     items = [
-        Encoded(
-            "a",
-            {"input_ids": [5, 6, 7, 8, 9], "attention_mask": [1] * 5},
-            None,
-            _trains([5, 6, 7, 8, 9], 3),
-        ),
-        Encoded(
-            "b",
-            {"input_ids": [7, 8, 5, 6], "attention_mask": [1] * 4},
-            None,
-            _trains([7, 8, 5, 6], 2),
-        ),
-        Encoded(
-            "c",
-            {"input_ids": [9, 5, 6, 7, 8, 9], "attention_mask": [1] * 6},
-            None,
-            _trains([9, 5, 6, 7, 8, 9], 5),
-        ),
+        encoded("a", [5, 6, 7, 8, 9], prompt=3),
+        encoded("b", [7, 8, 5, 6], prompt=2),
+        encoded("c", [9, 5, 6, 7, 8, 9], prompt=5),
     ]
     batch = collate(items, Head.CAUSAL, 0)
     found = loss_sum(model.model, batch, Head.CAUSAL)
@@ -174,7 +155,7 @@ def test_positions_without_a_trained_token_ahead_cost_no_logits_and_change_nothi
 @pytest.mark.parametrize("family", ["gpt2", "llama", "opt", "bloom", "gpt_neox", "phi3"])
 def test_without_logits_it_is_the_same_loss(tiny, family, smoothing):
     model = tiny(family, head="CausalLM")
-    attachment = LoRA().attach(model.model, model.roles, model.newly_initialised)
+    attachment = attach(LoRA(), model)
     trained = attachment.trained()
     with torch.no_grad():
         for delta in attachment.deltas.values():
@@ -193,14 +174,15 @@ def test_without_logits_it_is_the_same_loss(tiny, family, smoothing):
 @pytest.mark.parametrize("lean", [True, False])
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_a_micro_batch_asks_the_device_for_nothing(tiny, family, lean, monkeypatch):
-    """The meta device has no number to give: whatever reads one to go on, and so would wait for a GPU, is an error.
-    transformers' own look at a mask, before its first layer, is left out here as it is while torch.compile traces."""
+    """The meta device has no number to give: whatever reads one to go on, and so would wait for a
+    GPU, is an error. transformers' own look at a mask, before its first layer, is left out here as
+    it is while torch.compile traces."""
     monkeypatch.setattr("transformers.masking_utils.is_tracing", lambda *_: True)
     monkeypatch.setattr(
         torch, "is_autocast_enabled", lambda *_: False
     )  # which does not know the meta device
     model = tiny(family, head="CausalLM")
-    attachment = LoRA(dropout=0.1).attach(model.model, model.roles, model.newly_initialised)
+    attachment = attach(LoRA(dropout=0.1), model)
     batch = collate(_examples(Head.CAUSAL), Head.CAUSAL, 0)
     model.model.to("meta").train()
     batch |= {name: batch[name].to("meta") for name in ("input_ids", "attention_mask")}
@@ -216,7 +198,7 @@ def test_a_micro_batch_asks_the_device_for_nothing(tiny, family, lean, monkeypat
 
 
 def test_what_is_done_to_logits_is_done_for_the_loss_too(tiny, caplog):
-    """Gemma 2 caps its logits; a head that trains, or has a delta, is no frozen one."""
+    """Gemma 2 caps its logits; a head that trains, or has a delta, is not frozen."""
     model = tiny("llama", head="CausalLM")
     batch = collate(_examples(Head.CAUSAL), Head.CAUSAL, 0)
     for parameter in model.model.parameters():

@@ -1,4 +1,4 @@
-"""Weight decay by name and shape, and the learning rate beside transformers' schedules."""
+"""Weight decay by name and shape, and the learning rate against transformers' schedules."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from lorakit.errors import RecipeError
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe.schema import Train
 from lorakit.training.optim import build_optimizer, learning_rate, set_rates
+from tests.attaching import attach
 
 
 def _decayed(optimizer) -> dict[int, float]:
@@ -30,7 +31,7 @@ def test_decay_spares_biases_and_norms_and_nothing_else(tiny):
 
 def test_a_and_b_and_the_head_are_decayed(tiny):
     model = tiny("roberta")
-    trained = LoRA().attach(model.model, model.roles, model.newly_initialised).trained()
+    trained = attach(LoRA(), model).trained()
     decay = _decayed(build_optimizer(trained, Train(weight_decay=0.1), None))
     assert {name for name, p in trained.items() if decay[id(p)] == 0.0} == {
         "classifier.dense.bias",
@@ -58,55 +59,32 @@ def test_a_methods_own_groups_replace_the_rule():
     assert _decayed(optimizer) == {id(first): 0.3, id(second): 0.4}
 
 
-def _groups(kind: str, a, b) -> list:
-    other = nn.Parameter(torch.ones(2))
-    return {
-        "unknown key": [{"params": [a, b], "learning_rate": 1e-3}],
-        "near miss": [{"params": [a, b], "weigth_decay": 0.1}],
-        "no params": [{"lr": 1e-3}],
-        "no mapping": [[a, b]],
-        "in none": [{"params": [a]}],
-        "no group": [],
-        "in two": [{"params": [a, b]}, {"params": [b]}],
-        "twice in one": [{"params": [a, b, b]}],
-        "not trained": [{"params": [a, b, other]}],
-        "two rates": [{"params": [a, b], "lr": 1e-3, "lr_ratio": 2}],
-        "rate 0": [{"params": [a, b], "lr_ratio": 0}],
-        "rate below 0": [{"params": [a, b], "lr": -1e-3}],
-        "rate nan": [{"params": [a, b], "lr": float("nan")}],
-        "rate text": [{"params": [a, b], "lr": "1e-3"}],
-        "decay below 0": [{"params": [a, b], "weight_decay": -1}],
-        "betas": [{"params": [a, b], "betas": (2.0, 0.9)}],
-        "eps": [{"params": [a, b], "eps": -1.0}],
-    }[kind]
+A, B, OTHER = (nn.Parameter(torch.ones(2)) for _ in range(3))
+WRONG: dict[str, list] = {
+    "unknown key": [{"params": [A, B], "learning_rate": 1e-3}],
+    "near miss": [{"params": [A, B], "weigth_decay": 0.1}],
+    "no params": [{"lr": 1e-3}],
+    "no mapping": [[A, B]],
+    "in none": [{"params": [A]}],
+    "no group": [],
+    "in two": [{"params": [A, B]}, {"params": [B]}],
+    "twice in one": [{"params": [A, B, B]}],
+    "not trained": [{"params": [A, B, OTHER]}],
+    "two rates": [{"params": [A, B], "lr": 1e-3, "lr_ratio": 2}],
+    "rate 0": [{"params": [A, B], "lr_ratio": 0}],
+    "rate below 0": [{"params": [A, B], "lr": -1e-3}],
+    "rate nan": [{"params": [A, B], "lr": float("nan")}],
+    "rate text": [{"params": [A, B], "lr": "1e-3"}],
+    "decay below 0": [{"params": [A, B], "weight_decay": -1}],
+    "betas": [{"params": [A, B], "betas": (2.0, 0.9)}],
+    "eps": [{"params": [A, B], "eps": -1.0}],
+}
 
 
-KINDS = [
-    "unknown key",
-    "near miss",
-    "no params",
-    "no mapping",
-    "in none",
-    "no group",
-    "in two",
-    "twice in one",
-    "not trained",
-    "two rates",
-    "rate 0",
-    "rate below 0",
-    "rate nan",
-    "rate text",
-    "decay below 0",
-    "betas",
-    "eps",
-]
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WRONG)
 def test_own_groups_that_are_wrong_are_refused(kind):
-    a, b = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     with pytest.raises(RecipeError, match="parameter_groups") as error:
-        build_optimizer({"the_a": a, "the_b": b}, Train(), _groups(kind, a, b))
+        build_optimizer({"the_a": A, "the_b": B}, Train(), WRONG[kind])
     offending = {
         "unknown key": "learning_rate",
         "near miss": "weight_decay",
@@ -132,7 +110,7 @@ def test_each_group_keeps_its_ratio_to_the_rate():
 
 
 def test_a_step_is_adamws():
-    """By hand: after one step w - lr * sign(g) - lr * decay * w, for eps that is small beside g."""
+    """By hand: after one step w - lr * sign(g) - lr * decay * w, for an eps much smaller than g."""
     w = nn.Parameter(torch.tensor([[2.0, -3.0]]))
     optimizer = build_optimizer({"w": w}, Train(learning_rate=0.1, weight_decay=0.5), None)
     (w * torch.tensor([[1.0, 4.0]])).sum().backward()

@@ -1,4 +1,5 @@
-"""Which examples meet in a step: each once, and the same whatever the number of processes and the micro batch."""
+"""Which examples meet in a step: each once, and the same whatever the number of processes and the
+micro batch."""
 
 from __future__ import annotations
 

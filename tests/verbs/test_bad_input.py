@@ -21,8 +21,9 @@ def own(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(
-        f"task: {{name: classification, train: {tmp_path}/train.jsonl, validation: {tmp_path}/validation.jsonl, "
-        "text: text, label: label}\nmodel: {name: 'lorakit:tiny_encoder'}\nmethod: {name: lora, r: 2}\n"
+        f"task: {{name: classification, train: {tmp_path}/train.jsonl, "
+        f"validation: {tmp_path}/validation.jsonl, text: text, label: label}}\n"
+        "model: {name: 'lorakit:tiny_encoder'}\nmethod: {name: lora, r: 2}\n"
         "data: {max_length: 32}\ntrain: {epochs: 1, global_batch_size: 8}\n"
     )
     return recipe
@@ -205,9 +206,9 @@ def test_half_of_a_character(own, lorakit_cli, tmp_path):
     assert f"example validation-2 ({file}:3) holds half of a character, '\\ud83d'" in done.err
 
 
-@pytest.mark.parametrize("folder", ["a b", "ünïcode 日本", "it's", "a: b #1"])
-def test_a_path_with_anything_in_it(own, lorakit_cli, tmp_path, folder):
+def test_a_path_with_anything_in_it(own, lorakit_cli, tmp_path):
     """As overrides and as --runs: nothing of it is read as YAML."""
+    folder = "a b: it's #1 ünïcode 日本"
     (tmp_path / folder).mkdir()
     for name in ("train", "validation"):
         shutil.copy(tmp_path / f"{name}.jsonl", tmp_path / folder)

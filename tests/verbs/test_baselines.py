@@ -8,6 +8,7 @@ import pytest
 from safetensors import safe_open
 
 from lorakit.runs.result import Result
+from tests.tiers import unit_or_slow
 
 FEW = [
     "train.max_steps=6",
@@ -55,7 +56,7 @@ CASES = {
 """recipe, method, sites, parameters, what else is changed"""
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", unit_or_slow(CASES, ["an adapter", "a prefix, recomputed"]))
 def test_it_is_trained_saved_read_again_and_not_merged(lorakit_cli, tmp_path, case):
     recipe, method, sites, parameters, more = CASES[case]
     given = [recipe, f"method={method}", *FEW, *more]
@@ -74,7 +75,8 @@ def test_it_is_trained_saved_read_again_and_not_merged(lorakit_cli, tmp_path, ca
     assert len(seed.delta_norms) == sites
     assert min(seed.delta_norms.values()) > 0
     with safe_open(run / "seed0" / "adapter" / "trained.safetensors", "pt") as file:
-        numbers = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118 (it is no mapping)
+        names = list(file.keys())
+        numbers = sum(file.get_tensor(name).numel() for name in names)
     assert numbers == parameters + (Result.read(run / "result.json").counts.fresh)
     scored = lorakit_cli("eval", run, "--json")
     assert scored.code == 0, scored.err

@@ -1,4 +1,5 @@
-"""A base that is damaged, by every verb that reads it: exit code 2, the file or the tensor, and nothing written."""
+"""A base that is damaged, by every verb that reads it: exit code 2, the file or the tensor, and
+nothing written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Whole runs of causal models on rows of one's own: each family's roles, chats, packing, new tokens, 4 bits."""
+"""Whole runs of causal models on rows of one's own: each family's roles, chats, packing, new
+tokens, 4 bits."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from lorakit.bases.tokenizer import load_tokenizer
 from lorakit.models import Model
 from lorakit.runs.lines import read_lines
 from lorakit.runs.result import Result
+from tests.tiers import unit_or_slow
 
 FAMILIES = [
     "llama",
@@ -75,7 +77,7 @@ def recipe(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", unit_or_slow(FAMILIES, ["llama", "gpt_neox"]))
 def test_a_family_is_trained_saved_read_again_and_merged(
     base, recipe, lorakit_cli, tmp_path, family
 ):
@@ -165,7 +167,7 @@ def test_packing_where_examples_would_mix_is_refused(base, recipe, lorakit_cli, 
 @pytest.mark.skipif(
     find_spec("bitsandbytes") is None, reason="the extra `quantized` is not installed"
 )
-@pytest.mark.parametrize("kind", ["nf4", "int8"])
+@pytest.mark.parametrize("kind", unit_or_slow(["nf4", "int8"], ["nf4"]))
 def test_a_quantized_base(base, recipe, lorakit_cli, tmp_path, kind):
     model = base("llama", hidden_size=64, intermediate_size=128, head_dim=16)
     file = recipe(model, model={"quantize": kind})

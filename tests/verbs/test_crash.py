@@ -1,4 +1,5 @@
-"""Killed without a warning, again and again, a run ends in the bits of one that nobody disturbed."""
+"""Killed without a warning, again and again, a run ends in the bits of one that nobody
+disturbed."""
 
 from __future__ import annotations
 
@@ -137,17 +138,19 @@ def test_thirty_kills_change_no_bit(tmp_path):
     straight = Told(tmp_path / "straight")
     _end(_begin(straight.folder), straight)
     wanted = whole(straight.folder)
-    assert len([e for e in wanted["events"] if e["event"] == "step"]) == STEPS  # type: ignore[union-attr]
+    assert len([e for e in wanted["events"] if e["event"] == "step"]) == STEPS
     rounds: list[Told] = []
     while (left := KILLS - sum(told.kills for told in rounds)) > 0:
         told = _disturbed(tmp_path / f"round{len(rounds)}", rng, left)
         print(
-            f"round {len(rounds)}: {told.kills} kills, {told.in_a_write} in a write, resumed at {told.resumed}",
+            f"round {len(rounds)}: {told.kills} kills, {told.in_a_write} in a write, resumed at "
+            f"{told.resumed}",
             flush=True,
         )
         rounds.append(told)
         assert whole(told.folder) == wanted
     print(
-        f"equal: {len(rounds)} disturbed run(s), {sum(t.kills for t in rounds)} kills, {wanted['files']}"
+        f"equal: {len(rounds)} disturbed run(s), {sum(t.kills for t in rounds)} kills, "
+        f"{wanted['files']}"
     )
     assert sum(len(told.resumed) for told in rounds) >= 10

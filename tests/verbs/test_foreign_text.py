@@ -1,4 +1,5 @@
-"""Text that is not ours on the terminal: no markup is read, no escape byte goes out, and --json is exact."""
+"""Text that is not ours on the terminal: no markup is read, no escape byte goes out, and --json is
+exact."""
 
 from __future__ import annotations
 
@@ -112,7 +113,8 @@ def test_json_is_exact_and_harmless(capfd):
 
 
 def test_no_verb_writes_past_it():
-    """`print`, a Console and a Text of rich are made in two files, and nowhere else in the command line."""
+    """`print`, a Console and a Text of rich are made in two files, and nowhere else in the command
+    line."""
     for file in sorted(Path(lorakit.cli.__file__).parent.glob("*.py")):
         made = {
             node.func.id
@@ -230,6 +232,7 @@ def test_a_reader_that_goes_away(odd_run):
     assert process.wait() == 141
 
 
+@pytest.mark.slow
 def test_a_home_that_is_not_set(odd_run):
     without = {key: value for key, value in os.environ.items() if key != "HOME"} | {
         "PYTHONPATH": os.pathsep.join(sys.path)

@@ -1,4 +1,5 @@
-"""Tasks that are answered with text, end to end: train, eval, generate and score, on rows of our own."""
+"""Tasks that are answered with text, end to end: train, eval, generate and score, on rows of our
+own."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import lorakit
+from tests.tiers import unit_or_slow
 
 ASSETS = Path(lorakit.__file__).parent / "assets"
 FILES = [f"task.{split}=lorakit:quickstart/{split}.jsonl" for split in ("train", "validation")]
@@ -84,8 +85,8 @@ def decoder(tmp_path) -> Make:
 @pytest.mark.parametrize(
     ("config", "tokenizer"),
     [
-        ({"pad_token_id": 0}, {"pad_token": None}),
-        ({"pad_token_id": 7}, {}),
+        pytest.param({"pad_token_id": 0}, {"pad_token": None}, marks=pytest.mark.slow),
+        pytest.param({"pad_token_id": 7}, {}, marks=pytest.mark.slow),
         ({"pad_token_id": None}, {}),
     ],
     ids=["the start token", "a word", "none"],
@@ -103,7 +104,7 @@ def test_a_score_is_the_same_at_every_batch_size(decoder, lorakit_cli, tmp_path,
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("examples", [0, 32])
+@pytest.mark.parametrize("examples", unit_or_slow([0, 32], [32]))
 def test_a_merged_classifier_names_its_padding_token(decoder, lorakit_cli, tmp_path, examples):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -239,7 +240,9 @@ def test_a_head_that_was_made_for_another_task(lorakit_cli, tmp_path, outputs, p
     assert str(outputs) in done.err or str(problem) in done.err
 
 
-@pytest.mark.parametrize("names", [["cold", "warm"], ["cold", "warm", "hot"]], ids=len)
+@pytest.mark.parametrize(
+    "names", unit_or_slow([["cold", "warm"], ["cold", "warm", "hot"]], [["cold", "warm"]]), ids=len
+)
 def test_a_head_of_the_base_is_trained(lorakit_cli, tmp_path, names):
     base = _encoder(tmp_path / "base", names)
     checked = lorakit_cli("check", "quickstart", f"model.name={base}", "--json")

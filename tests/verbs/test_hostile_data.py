@@ -1,4 +1,5 @@
-"""500 hostile data files, of every kind that a task reads: examples of the declared types, or a refusal."""
+"""500 hostile data files, of every kind that a task reads: examples of the declared types, or a
+refusal."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ from tests.hostile import CANARY, Trial, as_json, damaged, deep, each, mutated, 
 ENTITIES = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 12))
 XML = (
     f'<!DOCTYPE b [<!ENTITY l0 "lol">{ENTITIES}]><benchmark>&l11;</benchmark>',
-    '<!DOCTYPE b [<!ENTITY x SYSTEM "file:///etc/passwd">]><benchmark><entries>&x;</entries></benchmark>',
+    "<!DOCTYPE b [<!ENTITY x SYSTEM "
+    '"file:///etc/passwd">]><benchmark><entries>&x;</entries></benchmark>',
     '<!DOCTYPE b SYSTEM "http://127.0.0.1:9/x.dtd"><benchmark/>',
     '<?xml version="1.0" encoding="nothing"?><benchmark/>',
     '<?xml version="1.0" encoding="utf-16"?><benchmark/>',
@@ -37,7 +39,8 @@ XML = (
     "<a>" * 50_000,
     "<a>" * 50_000 + "</a>" * 50_000,
     "<benchmark>" + "<entry/>" * 20_000 + "</benchmark>",
-    '<benchmark xmlns:xi="http://www.w3.org/2001/XInclude"><xi:include href="/etc/passwd"/></benchmark>',
+    '<benchmark xmlns:xi="http://www.w3.org/2001/XInclude"><xi:include '
+    'href="/etc/passwd"/></benchmark>',
     f'<?xml-stylesheet href="x"?><?php touch("{CANARY}")?><benchmark/>',
     "<benchmark>&#0;</benchmark>",
     "",
@@ -73,7 +76,8 @@ JSON = (
 
 @dataclass(frozen=True)
 class Kind:
-    """What is read in a folder: the files by name, the last of which is made hostile. lines: a JSON value on each."""
+    """What is read in a folder: the files by name, the last of which is made hostile. lines: a JSON
+    value on each."""
 
     task: dict[str, Any]
     files: dict[str, Any]
@@ -122,16 +126,22 @@ MNLI = table(
     ),
 )
 E2E = (
-    'mr,ref\n"name[The Vaults], eatType[pub], priceRange[more than £30]","The Vaults, a ""pub"".\nDear."\n'
+    'mr,ref\n"name[The Vaults], eatType[pub], priceRange[more than £30]","The Vaults, a ""pub"".\n'
+    'Dear."\n'
     '"name[Aromi], food[Chinese]",Aromi is Chinese.\n'
 )
 E2E_TEXT = "name : Aromi | Type : pub||Aromi is a pub .\nname : A | food : B||A has B .\n"
 WEBNLG = (
-    '<?xml version="1.0" encoding="utf-8"?>\n<benchmark><entries><entry category="Airport" eid="Id1" size="1">'
-    "<originaltripleset><otriple>A | b | C</otriple></originaltripleset><modifiedtripleset><mtriple>Aarhus | leader | "
-    'Jacob</mtriple></modifiedtripleset><lex comment="good" lid="Id1">Jacob leads &amp; serves Aarhus.</lex></entry>'
-    '<entry category="City" eid="Id2"><modifiedtripleset><mtriple>A | b | C</mtriple><mtriple>C | d | E</mtriple>'
-    '</modifiedtripleset><lex comment="good">Ünï.</lex><lex comment="bad">no</lex></entry></entries></benchmark>\n'
+    '<?xml version="1.0" encoding="utf-8"?>\n<benchmark><entries><entry category="Airport" '
+    'eid="Id1" size="1">'
+    "<originaltripleset><otriple>A | b | "
+    "C</otriple></originaltripleset><modifiedtripleset><mtriple>Aarhus | leader | "
+    'Jacob</mtriple></modifiedtripleset><lex comment="good" lid="Id1">Jacob leads &amp; serves '
+    "Aarhus.</lex></entry>"
+    '<entry category="City" eid="Id2"><modifiedtripleset><mtriple>A | b | C</mtriple><mtriple>C | '
+    "d | E</mtriple>"
+    '</modifiedtripleset><lex comment="good">Ünï.</lex><lex '
+    'comment="bad">no</lex></entry></entries></benchmark>\n'
 )
 WEBNLG_JSON = {
     "entries": [

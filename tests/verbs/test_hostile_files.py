@@ -1,4 +1,5 @@
-"""300 damaged adapters and checkpoints: what was in the file, all of it and finite, or a refusal."""
+"""300 damaged adapters and checkpoints: what was in the file, all of it and finite, or a
+refusal."""
 
 from __future__ import annotations
 

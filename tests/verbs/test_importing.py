@@ -1,4 +1,5 @@
-"""`lorakit import`, then eval, merge and PEFT on what it wrote: all have the logits of loralib's own model."""
+"""`lorakit import`, then eval, merge and PEFT on what it wrote: all have the logits of loralib's
+own model."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ TEXTS = ["the juice was good, good even", "the bill was bad, even poor", "lovely
 
 @torch.no_grad()
 def _with_loralib(base: str, cls: str, make) -> Any:
-    """The tiny base with `make(layer)` for each layer of query and value (or both), A, B and head random."""
+    """The tiny base with `make(layer)` for each layer of query and value (or both), A, B and head
+    random."""
     import transformers
 
     folder = str(files("lorakit") / "assets" / base)

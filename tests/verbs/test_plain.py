@@ -16,6 +16,7 @@ from lorakit.runs.result import Result
 from lorakit.verbs import merge_probe
 from lorakit.verbs.plain import plain_of
 from tests.evaluation.architectures import build
+from tests.tiers import unit_or_slow
 
 NO_END, NO_MARKS = ("eos_token",), ("eos_token", "pad_token")
 SMALL = ["data.limit={train: 16, validation: 4}", "train.max_steps=2", "decode.max_new_tokens=4"]
@@ -64,11 +65,14 @@ def test_several_end_tokens_in_the_configuration_change_nothing(lorakit_cli, tmp
 
 @pytest.mark.parametrize(
     ("model_type", "targets"),
-    [
-        ("mamba", "[in_proj, out_proj]"),
-        ("rwkv", "[attention.key, attention.value]"),
-        ("openai-gpt", "[c_attn]"),
-    ],
+    unit_or_slow(
+        [
+            ("mamba", "[in_proj, out_proj]"),
+            ("rwkv", "[attention.key, attention.value]"),
+            ("openai-gpt", "[c_attn]"),
+        ],
+        [("mamba", "[in_proj, out_proj]")],
+    ),
 )
 def test_a_run_writes_what_its_merged_model_writes(lorakit_cli, tmp_path, model_type, targets):
     """transformers' own generate, one prompt at a time; RWKV's cannot run, so a loop over whole

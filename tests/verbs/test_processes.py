@@ -1,4 +1,5 @@
-"""Several processes: the losses and predictions of one, whatever they share; how they end when one fails."""
+"""Several processes: the losses and predictions of one, whatever they share; how they end when one
+fails."""
 
 from __future__ import annotations
 
@@ -170,7 +171,8 @@ PREFIX = [
 @pytest.mark.nightly
 @pytest.mark.parametrize(("more", "far"), [([], 1e-5), (PREFIX, 1e-3)], ids=["lora", "prefix"])
 def test_texts_of_unequal_length_are_written_by_processes_that_hold_parts(tmp_path, more, far):
-    """With the prefix, one number of LoRA's A has next to no gradient, and Adam makes a step of its rounding."""
+    """With the prefix, one number of LoRA's A has next to no gradient, and Adam makes a step of its
+    rounding."""
     arguments = [
         "quickstart_generate",
         "data.limit={train: 32, validation: 11}",
@@ -191,9 +193,11 @@ import lorakit.training.processes as processes
 before = processes.Sharded.step
 def step(self):
     parameters = dict(self.model.named_parameters())
-    assert parameters and all(isinstance(p, DTensor) for p in parameters.values()), "a parameter is whole"
+    sharded = [isinstance(p, DTensor) for p in parameters.values()]
+    assert sharded and all(sharded), "a parameter is whole"
     local = sum(p.to_local().numel() for p in parameters.values())
-    assert local < 0.6 * sum(p.numel() for p in parameters.values()), "a process holds more than its part"
+    every = sum(p.numel() for p in parameters.values())
+    assert local < 0.6 * every, "a process holds more than its part"
     with self.whole():
         assert not any(isinstance(p, DTensor) for p in self.model.parameters())
     before(self)
@@ -207,7 +211,8 @@ processes.Sharded.step = step
 def started(
     script: str, arguments: list[str], runs: Path, strategy: str = "ddp"
 ) -> subprocess.Popen:
-    """Two processes that run `script` first; as `accelerate launch` starts them, without the launching lorakit."""
+    """Two processes that run `script` first; as `accelerate launch` starts them, without the
+    launching lorakit."""
     code = f"{script}\nimport sys\nsys.argv[0] = 'lorakit'\nfrom lorakit.cli import main\nmain()\n"
     file = runs / "script.py"
     runs.mkdir(parents=True, exist_ok=True)

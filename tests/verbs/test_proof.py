@@ -11,6 +11,7 @@ from lorakit.recipe.load import load_recipe
 from lorakit.runs.result import Check, SeedResult
 from lorakit.verbs import proof
 from lorakit.verbs.train import ready, seed, train_recipe
+from tests.tiers import unit_or_slow
 
 SMALL = [
     "data.limit={train: 32, validation: 8}",
@@ -44,7 +45,11 @@ def checks_of(tmp_path: Path, *overrides: str, recipe: str = "quickstart") -> di
 
 
 @pytest.mark.parametrize(
-    "method", ["lora", "full", "bitfit", "top_layers", "adapter_h", "adapter_l"]
+    "method",
+    unit_or_slow(
+        ["lora", "full", "bitfit", "top_layers", "adapter_h", "adapter_l"],
+        ["lora", "full", "adapter_h"],
+    ),
 )
 def test_the_base_is_loaded_once(tmp_path, loads, method):
     checks = checks_of(tmp_path, f"method={{name: {method}}}")
@@ -52,7 +57,10 @@ def test_the_base_is_loaded_once(tmp_path, loads, method):
     assert loads == ["ready"]
 
 
-@pytest.mark.parametrize("method", ["prefix_embedding", "prefix_layer", "lora_prefix_layer"])
+@pytest.mark.parametrize(
+    "method",
+    unit_or_slow(["prefix_embedding", "prefix_layer", "lora_prefix_layer"], ["lora_prefix_layer"]),
+)
 def test_a_causal_base_is_loaded_once(tmp_path, loads, method):
     chosen = f"method={{name: {method}, prefix: 2, infix: 1}}"
     if method.startswith("lora"):

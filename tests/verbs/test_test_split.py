@@ -10,10 +10,14 @@ import pytest
 
 from lorakit.tasks._glue import VARIANTS
 from tests.tasks.conftest import FILES
+from tests.tiers import unit_or_slow
 from tests.verbs.test_verbs import lines
 
 ENCODER = "model: {name: 'lorakit:tiny_encoder'}\n"
-REST = "method: {name: lora, r: 2}\ndata: {max_length: 64}\ntrain: {max_steps: 2, global_batch_size: 4, warmup: 0.0}\n"
+REST = (
+    "method: {name: lora, r: 2}\ndata: {max_length: 64}\n"
+    "train: {max_steps: 2, global_batch_size: 4, warmup: 0.0}\n"
+)
 
 
 @pytest.fixture
@@ -31,7 +35,10 @@ def run_of(tmp_path, lorakit_cli):
 
 @pytest.mark.parametrize(
     ("task", "header"),
-    [("mrpc", ("0", "1")), ("rte", ("entailment", "not_entailment")), ("stsb", None)],
+    unit_or_slow(
+        [("mrpc", ("0", "1")), ("rte", ("entailment", "not_entailment")), ("stsb", None)],
+        [("rte", ("entailment", "not_entailment")), ("stsb", None)],
+    ),
 )
 def test_a_glue_test_split_is_written_for_the_server(
     run_of, lorakit_cli, tmp_path, monkeypatch, task, header
@@ -88,7 +95,8 @@ def test_a_text_task_predicts_prompts_without_answers(run_of, lorakit_cli, tmp_p
         f"{name}: {tmp_path}/{name}.jsonl" for name in ("train", "validation", "test")
     )
     run = run_of(
-        f"task: {{name: text, {files}}}\nmodel: {{name: 'lorakit:tiny_gpt2'}}\n{REST}decode: {{max_new_tokens: 4}}\n"
+        f"task: {{name: text, {files}}}\nmodel: {{name: 'lorakit:tiny_gpt2'}}\n{REST}decode: "
+        f"{{max_new_tokens: 4}}\n"
     )
     done = lorakit_cli("eval", run, "--split", "test", "--json")
     assert done.code == 0, done.err

@@ -101,7 +101,8 @@ class TestSeedsThatAreThere:
         recipe = tmp_path / "own.yaml"
         recipe.write_text(
             f"task: {{name: classification, train: {data}, validation: {data}}}\n"
-            "model: {name: lorakit:tiny_encoder}\nmethod: lora\ntrain: {max_steps: 2, global_batch_size: 8}\n"
+            "model: {name: lorakit:tiny_encoder}\nmethod: lora\ntrain: "
+            "{max_steps: 2, global_batch_size: 8}\n"
         )
 
         def run(*overrides: str, fresh: bool = False):

@@ -25,7 +25,11 @@ SMALL = [
 ]
 TOUCH = "from pathlib import Path\nPath({canary!r}).touch()\n"
 CODE = {
-    "configuration_own": "from transformers import GPT2Config\nclass OwnConfig(GPT2Config):\n    model_type = 'own'\n",
+    "configuration_own": """
+from transformers import GPT2Config
+class OwnConfig(GPT2Config):
+    model_type = 'own'
+""",
     "modeling_own": """
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 from .configuration_own import OwnConfig
@@ -67,7 +71,8 @@ def canary(tmp_path, monkeypatch, modules) -> Path:
 
 @pytest.fixture
 def base(canary, tmp_path):
-    """`base(model_type)`: GPT-2 with code in its folder; with type gpt2 it can be had without that."""
+    """`base(model_type)`: GPT-2 with code in its folder; with type gpt2 it can be had without
+    that."""
 
     def base(model_type: str = "own") -> Path:
         folder = Path(

@@ -1,4 +1,5 @@
-"""A run that is refused before its first step leaves nothing behind, and changes nothing that is there."""
+"""A run that is refused before its first step leaves nothing behind, and changes nothing that is
+there."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from lorakit.bases.files import location
 from lorakit.errors import InputError
 from lorakit.recipe.load import load_recipe
 from lorakit.verbs.train import train_recipe
+from tests.tiers import unit_or_slow
 
 SMALL = ["data.limit={train: 16, validation: 8}", "train.max_steps=2", "train.global_batch_size=8"]
 
@@ -89,7 +91,7 @@ def test_nothing_is_left(base, spoil):
     assert _files(base.parent / "runs") == {}
 
 
-@pytest.mark.parametrize("spoil", [_nan, _cut, _no_tokenizer])
+@pytest.mark.parametrize("spoil", unit_or_slow([_nan, _cut, _no_tokenizer], [_cut]))
 def test_a_run_that_was_to_be_trained_again_is_as_it_was(base, spoil):
     _train(base)
     before = _files(base.parent / "runs")
@@ -130,7 +132,7 @@ def test_what_was_trained_stays_when_a_later_file_cannot_be_written(base, monkey
     assert any(name.endswith("seed0/metrics.jsonl") for name in _files(base.parent / "runs"))
 
 
-@pytest.mark.parametrize("spoil", [_nan, _cut, _no_tokenizer])
+@pytest.mark.parametrize("spoil", unit_or_slow([_nan, _cut, _no_tokenizer], [_cut]))
 def test_eval_makes_no_folder(base, spoil, lorakit_cli, tmp_path):
     run = _train(base)
     before = _files(run)

@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from lorakit.evaluation.answers import UNTRAINED_ANSWERS, UNTRAINED_TEXTS
+from lorakit.recipe.load import load_recipe
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import Result
 from lorakit.runs.source import open_source
+from lorakit.verbs.check import check
 from tests.commands import SMALL
 
 
@@ -198,16 +200,8 @@ def test_check_counts_without_training(lorakit_cli):
 
 
 def test_check_of_a_table_2_recipe_needs_no_weights():
-    code = (
-        "from lorakit.recipe.load import load_recipe\n"
-        "from lorakit.verbs.check import check\n"
-        "print(check(load_recipe('glue_mnli').recipe).counts)"
-    )
-    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=offline, check=True
-    )
-    assert "sites=24 trainable=294912 fresh=592899" in done.stdout
+    counts = check(load_recipe("glue_mnli").recipe).counts
+    assert (counts.sites, counts.trainable, counts.fresh) == (24, 294_912, 592_899)
 
 
 def test_report_writes_every_format(trained, lorakit_cli):
@@ -261,6 +255,7 @@ def test_recipes_are_listed_shown_and_copied(lorakit_cli, tmp_path):
     assert lorakit_cli("recipes", "copy", "glue_mrpc", tmp_path).code == 2
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(trained, tmp_path):
     command = [
         sys.executable,
@@ -293,6 +288,7 @@ def test_two_processes_give_the_losses_of_one(trained, tmp_path):
     assert [p["prediction"] for p in same[0]] == [p["prediction"] for p in same[1]]
 
 
+@pytest.mark.slow
 def test_a_mistake_in_several_processes_is_one_message_with_its_exit_code(tmp_path):
     command = [
         "-m",
