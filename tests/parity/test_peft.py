@@ -13,7 +13,8 @@ from lorakit.adapters.attach import attach_adapter
 from lorakit.adapters.files import CONFIG_FILE, PEFT_FILE, read_adapter
 from lorakit.adapters.save import save_adapter
 from lorakit.errors import AdapterError
-from lorakit.methods.reparam.lora import LoRA, Target
+from lorakit.methods.reparam import Target
+from lorakit.methods.reparam.lora import LoRA
 from lorakit.nn.linear import weight_of
 from lorakit.nn.lowrank import Projection
 from tests.parity.compare import EXACT, SAME, TEN_STEPS, gap, losses_of_ten_steps
@@ -356,8 +357,7 @@ def test_we_read_what_peft_saved(tiny, about, tmp_path, family, head, fields):
         {"bias": "all"},
         {"bias": "lora_only"},
         {"lora_bias": True},
-        {"init_lora_weights": "pissa"},
-        {"init_lora_weights": "olora"},
+        {"init_lora_weights": "pissa_niter_4"},
         {"trainable_token_indices": [1, 2]},
     ],
     ids=str,
@@ -369,6 +369,26 @@ def test_what_peft_can_and_lora_is_not_is_refused(tiny, tmp_path, fields):
     other = tiny("llama", CAUSAL)
     with pytest.raises(AdapterError, match=next(iter(fields))):
         attach_adapter(read_adapter(tmp_path), other.model, other.roles, other.newly_initialised)
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_a_moved_start_of_peft_is_read_with_the_base_that_it_changed(tiny, tmp_path, init):
+    """PEFT takes B0 A0 off the base's weight, and its file holds A and B alone."""
+    model = tiny("llama", CAUSAL)
+    fields = {"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "down_proj"]}
+    config = peft.LoraConfig(task_type="CAUSAL_LM", init_lora_weights=init, **fields)
+    model.model = peft.get_peft_model(model.model, config)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) / 10)
+    model.model.save_pretrained(tmp_path)
+    other = tiny("llama", CAUSAL)
+    plain = other.logits()
+    attach_adapter(read_adapter(tmp_path), other.model, other.roles, other.newly_initialised)
+    assert gap(other.logits(), model.logits()) <= 1e-5
+    assert (plain - other.logits()).abs().max() > 1e-2
 
 
 def test_lora_on_an_embedding_is_refused(tiny, tmp_path):
