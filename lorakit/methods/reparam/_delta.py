@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -90,13 +91,26 @@ class MethodDelta(Delta):
         self.method.fit(self, shapes)
 
     def resize(self, r: int) -> None:
-        """Give A and B, and A0 and B0, the rank r: the same parameters, with zeros. `scale` stays."""
-        for name, dim in (("A", 0), ("B", 1), ("A0", 0), ("B0", 1)):
+        """Give A, B and what goes with them the rank r: the same parameters, with zeros.
+
+        `scale` stays what it is.
+        """
+        for name, dim in (("A", 0), ("B", 1), ("E", 0), ("A0", 0), ("B0", 1)):
             parameter = self._parameters.get(name)
             if parameter is not None and parameter.shape[dim] != r:
                 shape = list(parameter.shape)
                 shape[dim] = r
                 parameter.data = parameter.data.new_zeros(shape)
+
+    def kaiming(self, *parameters: Tensor) -> None:
+        """Draw from U(-1/sqrt(n), 1/sqrt(n)) for matrices with n columns, as `nn.Linear` starts."""
+        for parameter in parameters:
+            nn.init.kaiming_uniform_(parameter, a=math.sqrt(5))
+
+    def svd(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(U (rows, k), S (k,), V^T (k, in)) of W0, k = min(rows, in), in the parameters' dtype."""
+        dtype = next(self.parameters()).dtype
+        return torch.linalg.svd(self.weight.to(dtype), full_matrices=False)
 
     def fill(self, values: Mapping[str, Tensor]) -> None:
         """Replace every parameter by a copy of its values, wherever the model's own are (meta)."""
