@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from torch import Tensor
 
@@ -63,13 +62,15 @@ def open_members(pointers: Sequence[Pointer]) -> list[Member]:
     """Each adapter, with a name of its own. AdapterError: one has no factors, or has new tokens."""
     members = [_open(pointer) for pointer in pointers]
     names = [member.name for member in members]
-    taken: dict[str, int] = {}
+    # two seeds of one run; two runs of one recipe; the same adapter twice
+    for longer in (_with_seed, _with_run):
+        again = [name for name in names if names.count(name) > 1]
+        pairs = zip(members, names, strict=True)
+        names = [longer(member) if name in again else name for member, name in pairs]
     found = []
-    for member in members:
-        name = member.name
+    for i, (member, name) in enumerate(zip(members, names, strict=True)):
         if names.count(name) > 1:
-            taken[name] = taken.get(name, 0) + 1
-            name = f"{name} ({taken[name]})"
+            name = f"{name}#{names[: i + 1].count(name)}"
         found.append(replace(member, name=name))
     return found
 
@@ -141,7 +142,23 @@ def _head_of(file: AdapterFile) -> dict[str, Tensor]:
 
 def _name_of(file: AdapterFile) -> str:
     """The recipe's name for an adapter in a run, else the name of its folder."""
-    seed = Path(file.folder).absolute().parent
+    seed = file.folder.absolute().parent
     if file.folder.name == "adapter" and is_run(seed.parent):
         return stem_of(seed.parent) or seed.parent.name
     return file.folder.absolute().name
+
+
+def _with_seed(member: Member) -> str:
+    """The name with the seed of a run, or with the folder around an adapter."""
+    assert member.source.adapter is not None
+    folder = member.source.adapter.folder.absolute()
+    if is_run(folder.parent.parent):
+        return f"{member.name}/{folder.parent.name}"
+    return f"{folder.parent.name}/{member.name}"
+
+
+def _with_run(member: Member) -> str:
+    """The name of the run folder with the seed."""
+    assert member.source.adapter is not None
+    folder = member.source.adapter.folder.absolute()
+    return f"{folder.parent.parent.name}/{folder.parent.name}"
