@@ -13,102 +13,41 @@ the method (`method: {name: gain}`) once an installed package registers the clas
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
 from importlib.resources import files
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
 import lorakit
-from lorakit.errors import AdapterError
-from lorakit.methods import Attachment, Method
-from lorakit.nn.freeze import train_only
-from lorakit.nn.linear import weight_of
-from lorakit.nn.select import Roles, Site, select
-from lorakit.nn.surgery import Delta, fold, put, switched_off, take_off
+from lorakit.methods import Attachment
+from lorakit.methods.reparam import Dense, Shape
+
+if TYPE_CHECKING:
+    from lorakit.nn.select import Site
 
 BASE = str(files("lorakit") / "assets" / "tiny_encoder")
 
 
-class Gain(Method):
-    """The fields of this class are what a recipe can set."""
+class Gain(Dense):
+    """One gain per output. The fields of this class are what a recipe can set: `targets` and
+    `dropout`, which every such method has."""
 
     name: Literal["gain"] = "gain"
-    targets: tuple[str, ...] = Field(default=("query", "value"), strict=False)
-    """strict=False: JSON, in which adapters record it, has lists and no tuples."""
 
-    def attach(
-        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
-    ) -> GainAttachment:
-        return GainAttachment(model, self, roles, newly_initialised)
+    def tensors(self, site: Site) -> dict[str, Shape]:
+        """What trains, and what an adapter holds, for one weight."""
+        out, _in = site.shape
+        return {"gain": (out,)}
 
+    def begin(self, d: Any) -> None:
+        """First values: zeros, as every tensor is before."""
 
-class GainDelta(Delta):
-    """dW = diag(gain) W, with one gain per output, zero at the start."""
-
-    def __init__(self, site: Site):
-        super().__init__()
-        self.gain = nn.Parameter(torch.zeros(site.shape[0]))
-        self.site = site
-
-    @property
-    def weight(self) -> Tensor:
-        return weight_of(self.site.module)[self.site.index]
-
-    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
-        return y + self.gain * nn.functional.linear(x, self.weight)
-
-    def matrix(self) -> Tensor:
-        return self.gain[:, None] * self.weight.float()
-
-
-class GainAttachment(Attachment):
-    """Gains on linear layers; they and the newly initialised head train."""
-
-    def __init__(self, model: nn.Module, method: Gain, roles: Roles, head: Collection[str]):
-        self.model, self.method = model, method
-        self.newly_initialised = frozenset(head)
-        self.sites = select(model, method.targets, roles, skip=head)
-        self.deltas = {site.name: GainDelta(site) for site in self.sites}
-        for site in self.sites:
-            # where lorakit looks for what a method trains: the child `delta` of the layer
-            put(site, self.deltas[site.name])
-        own = {name for name, _ in model.named_parameters() if ".delta." in name}
-        train_only(model, own | self.newly_initialised)
-
-    def state(self) -> dict[str, Tensor]:
-        return {name: p.detach().cpu().clone() for name, p in self.trained().items()}
-
-    @torch.no_grad()
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        if wrong := self.trained().keys() ^ state.keys():
-            raise AdapterError(f"missing or unknown: {', '.join(sorted(wrong))}")
-        for name, parameter in self.trained().items():
-            parameter.copy_(state[name])
-
-    def merge(self) -> None:
-        for site in self.sites:
-            fold(site, self.deltas[site.name])
-        self.detach()
-
-    def detach(self) -> None:
-        for site in self.sites:
-            take_off(site)
-
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        with switched_off(list(self.deltas.values())):
-            yield
-
-    @torch.no_grad()
-    def delta_norms(self) -> dict[str, float]:
-        found = self.deltas.items()
-        return {name: float(d.matrix().norm() / d.weight.norm()) for name, d in found}
+    def change(self, d: Any) -> Tensor:
+        """dW (out, in). Saving, loading, merging, folding and switching off follow from it."""
+        return d.gain[:, None] * d.weight.to(d.gain.dtype)
 
 
 def attached() -> Attachment:

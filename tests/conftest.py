@@ -77,6 +77,15 @@ FIELDS: dict[str, dict[str, Any]] = {
     "top_layers": {"n": 1},
     "prefix_embedding": {"prefix": 3, "infix": 2},
     "prefix_layer": {"prefix": 3, "infix": 2},
+    "vera": {"r": 8},
+    "pvera": {"r": 8},
+    "lora_xs": {"r": 4},
+    "hra": {"r": 4},
+    "hira": {"r": 4},
+    "gralora": {"r": 4},
+    "miss": {"r": 8},
+    "matryoshka": {"ranks": (1, 2, 4)},
+    "adalora": {"r": 4, "final": 2},
 }
 """Of methods whose own defaults are for more than two blocks, or more positions."""
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from lorakit.adapters import peft
+from lorakit.adapters import native, peft
 from lorakit.adapters.about import method_of
+from lorakit.adapters.file_form import form_of
 from lorakit.adapters.files import AdapterFile
 from lorakit.adapters.foreign import MERGE, refuse_embeddings, refuse_kind
-from lorakit.adapters.peft_tensors import (
-    PREFIX,
-    adapted_modules,
-    name_in_file,
-    plain_names,
-    state_of,
-)
+from lorakit.adapters.peft_tensors import PREFIX, adapted_modules, name_in_file
 from lorakit.adapters.same_base import refuse_other_base
 from lorakit.errors import AdapterError, InputError, ModelError, did_you_mean
 from lorakit.methods import Attachment
-from lorakit.methods.reparam.lora import LoRAAttachment
+from lorakit.methods._state import refuse_mismatch
+from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.nn.select import Roles, Site
 from lorakit.nn.surgery import unchanged_on_error
 from lorakit.nn.tied import untie
@@ -54,28 +50,48 @@ def factors(
     newly_initialised: Collection[str],
     check_base: bool = True,
 ) -> list[tuple[Site, Tensor, Tensor]]:
-    """(site, B (out, r) scaled by alpha/r, A (r, in)) of a LoRA adapter, in the model's order.
+    """(site, B (out, k) with its scale, A (k, in)) of an adapter, in the model's order.
 
-    With `check_base=False`, `model` may have shapes only (the meta device). AdapterError: another
-    method, or as for `attach_adapter`.
+    With `check_base=False`, `model` may have shapes only (the meta device), unless the method's
+    factors depend on the base's weights. AdapterError: the method's change has no factors, or as
+    for `attach_adapter`.
     """
     attachment = _attach_method(file, model, roles, newly_initialised, check_base)
-    if not isinstance(attachment, LoRAAttachment):
+    if not isinstance(attachment, ReparamAttachment):
         raise AdapterError(
             f"{file.folder} is an adapter of {attachment.method.name}: it has no A and B"
         )
-    state = state_of(attachment, file.tensors)
+    state = state_for(file, attachment)
+    attachment.fit(state)
+    refuse_mismatch(attachment.shapes(), state)
     found = []
     for site in attachment.sites:
-        a = state[f"{site.name}.A"]
-        b = state[f"{site.name}.B"] * attachment.deltas[site.name].scale
-        if a.shape[1] != site.shape[1]:
+        pair = _factors_of(attachment, site, state)
+        if pair is None:
             raise AdapterError(
-                f"{file.folder} has {a.shape[1]} inputs at {site.name}, this model has "
-                f"{site.shape[1]}"
+                f"{file.folder} is an adapter of {attachment.method.name}: its change of "
+                f"{site.name} has no factors of low rank"
             )
-        found.append((site, b, a))
+        found.append((site, *pair))
     return found
+
+
+def _factors_of(
+    attachment: ReparamAttachment, site: Site, state: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor] | None:
+    """(B with its scale, A) of one site, with the numbers of `state`."""
+    delta = attachment.deltas[site.name]
+    delta.fill({own: state[f"{site.name}.{own}"] for own, _ in delta.named_parameters()})
+    factors = delta.factors()
+    if factors is None:
+        return None
+    a, b, scale = factors
+    if a.is_meta or b.is_meta:
+        raise AdapterError(
+            f"the factors of {attachment.method.name} depend on the base's weights, which were not "
+            "loaded"
+        )
+    return b * scale, a
 
 
 def state_for(file: AdapterFile, attachment: Attachment) -> dict[str, Tensor]:
@@ -83,9 +99,11 @@ def state_for(file: AdapterFile, attachment: Attachment) -> dict[str, Tensor]:
 
     AdapterError: a module's tensors are absent or have another shape.
     """
-    if isinstance(attachment, LoRAAttachment):
-        return state_of(attachment, file.tensors)
-    return dict(file.tensors)
+    form = form_of(attachment)
+    if form is None or file.peft_config is None:
+        return dict(file.tensors)
+    assert isinstance(attachment, ReparamAttachment)
+    return form.state_of(attachment, file.tensors)
 
 
 def _attach_method(
@@ -95,28 +113,30 @@ def _attach_method(
     newly_initialised: Collection[str],
     check_base: bool,
 ) -> Attachment:
-    """The adapter's method attached to the model, with its initial numbers."""
+    """The adapter's method attached to the model, without numbers."""
     if file.about is None:
         return _attach_foreign(file, model, newly_initialised)
     if check_base:
         refuse_other_base(file, model)
-    return method_of(file.about).attach(model, roles, file.about.fresh)
+    return method_of(file.about).attach(model, roles, file.about.fresh, begin=False)
 
 
 def _attach_foreign(
     file: AdapterFile, model: Any, newly_initialised: Collection[str]
 ) -> Attachment:
-    """The LoRA of an adapter that lorakit did not write.
+    """The method of an adapter that lorakit did not write.
 
     PEFT may save an embedding, or an output layer, without the weight that it is tied to. The two
     are then untied, and the one that the adapter does not hold stays as it is.
     """
     assert file.peft_config is not None  # `read_adapter` refuses a folder with neither
-    refuse_kind(file.peft_config)
-    refuse_embeddings(file.folder, file.tensors, model, PREFIX)
+    method = native.method_of(file.peft_config, file.tensors)
+    if method is None:
+        refuse_kind(file.peft_config)
+        refuse_embeddings(file.folder, file.tensors, model, PREFIX)
+        method = peft.method_of(file.peft_config, file.tensors)
     # what modules_to_save holds replaces the base's own, so it is attached as if it were new
-    newly_initialised = {*newly_initialised, *plain_names(file.tensors)}
-    method = peft.method_of(file.peft_config, file.tensors)
+    newly_initialised = {*newly_initialised, *native.plain_names(file.tensors)}
     try:
         tie_again = untie(model, newly_initialised)
     except ModelError as error:
@@ -125,7 +145,8 @@ def _attach_foreign(
         ) from error
     try:
         _refuse_other_names(file, model, newly_initialised)
-        return method.attach(model, {}, newly_initialised)
+        # the file of a moved start (PiSSA) holds A and B, and the base's weights give A0 and B0
+        return method.attach(model, {}, newly_initialised, begin=True)
     except InputError:
         tie_again()
         raise

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lorakit.adapters.peft_tensors import by_module
 from lorakit.errors import AdapterError, did_you_mean
-from lorakit.methods.reparam.lora import LoRAAttachment
+from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.nn.linear import features, is_conv1d
 from lorakit.nn.select import Site, row_numbers
 
@@ -33,7 +33,7 @@ SCALE_TOLERANCE = 0.02
 """Relative difference between alpha/r in a merged weight and in the recipe."""
 
 
-def state_of(attachment: LoRAAttachment, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def state_of(attachment: ReparamAttachment, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under the names that `attachment.load_state` takes.
 
     AdapterError: no LoRA is in the checkpoint, a rank or shape differs, a pair or the head is
@@ -71,7 +71,7 @@ def _name_in_model(key: str, model: Any) -> str:
 
 
 def _take_pairs(
-    attachment: LoRAAttachment, path: str, sites: list[Site], left: dict[str, Tensor]
+    attachment: ReparamAttachment, path: str, sites: list[Site], left: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     """A and B of each part of one module, taken out of `left`."""
     a = _take_factor(f"{path}.lora_A", path, left)
@@ -124,7 +124,7 @@ def _other_shape_message(path: str, sites: list[Site], a: Tensor, b: Tensor, r: 
 
 
 def _compare_with_base(
-    attachment: LoRAAttachment,
+    attachment: ReparamAttachment,
     modules: Mapping[str, list[Site]],
     state: Mapping[str, Tensor],
     left: Mapping[str, Tensor],
@@ -170,7 +170,10 @@ def _base_weight(name: str, value: Tensor, own: Mapping[str, Tensor]) -> Tensor:
 
 
 def _refuse_other_alpha(
-    attachment: LoRAAttachment, sites: Sequence[Site], state: Mapping[str, Tensor], change: Tensor
+    attachment: ReparamAttachment,
+    sites: Sequence[Site],
+    state: Mapping[str, Tensor],
+    change: Tensor,
 ) -> None:
     """AdapterError: W - W0 of a merged weight is not (alpha/r) B A with the recipe's alpha.
 

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from lorakit.adapters.foreign import refuse_variant
 from lorakit.adapters.peft_tensors import adapted_modules, by_module, rank_and_alpha, rank_in_file
 from lorakit.errors import AdapterError
-from lorakit.methods.reparam.lora import LoRA, LoRAAttachment, Target
+from lorakit.methods import Attachment
+from lorakit.methods.reparam import Ranked, Target
+from lorakit.methods.reparam._attachment import ReparamAttachment
+from lorakit.methods.reparam.lora import LoRA
 from lorakit.nn import tokens
 from lorakit.nn.linear import is_conv1d
 from lorakit.nn.select import compiled
@@ -28,11 +31,18 @@ _PLAIN_FIELDS = frozenset(
     "qalora_group_size".split()
 )
 """Fields that plain LoRA has, or that do not change what a trained adapter computes."""
-_UNUSED_VALUES = (None, False, "none", {}, [], "")
+COMMON_FIELDS = frozenset(
+    "peft_type peft_version auto_mapping base_model_name_or_path revision inference_mode task_type "
+    "runtime_config fan_in_fan_out target_modules exclude_modules modules_to_save "
+    "layers_to_transform layers_pattern ensure_weight_tying megatron_core".split()
+)
+"""Fields of every type of adapter that do not change what a trained adapter computes."""
+UNUSED_VALUES = (None, False, "none", {}, [], "")
 """Values by which any other field asks for nothing."""
 _PLAIN_INITS = (None, True, False, "gaussian", "eva", "orthogonal")
-"""Initialisations of A and B only. The others (PiSSA, OLoRA ...) change W0 too, which the file does
-not hold."""
+"""Initialisations of A and B only. The others change W0 too, which the file does not hold."""
+_MOVED_INITS = ("pissa", "olora")
+"""Initialisations that change W0 by what W0 alone gives."""
 
 
 def _regex(text: str) -> str:
@@ -63,7 +73,7 @@ class PeftFields(BaseModel):
 
 
 def config_of(
-    attachment: LoRAAttachment, base: str, revision: str | None, task_type: str | None
+    attachment: ReparamAttachment, base: str, revision: str | None, task_type: str | None
 ) -> dict[str, Any]:
     """adapter_config.json of an attachment.
 
@@ -74,23 +84,35 @@ def config_of(
         for path, sites in by_module(attachment.sites).items()
     }
     r, alpha = _most_common(numbers)
-    config: dict[str, Any] = {
+    assert isinstance(attachment.method, Ranked)
+    config = {
+        **common_fields(attachment, base, revision, task_type),
         "peft_type": "LORA",
-        "base_model_name_or_path": base,
-        "revision": revision,
-        "task_type": task_type,
         "r": r,
         "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
         "lora_dropout": attachment.method.dropout,
         "bias": "none",
-        "inference_mode": True,
         "fan_in_fan_out": any(is_conv1d(site.module) for site in attachment.sites),
-        "target_modules": _target_modules(attachment.model, set(numbers)),
     }
     other = {path: n for path, n in sorted(numbers.items()) if n != (r, alpha)}
     if other:
         config["rank_pattern"] = {path: rank for path, (rank, _) in other.items()}
         config["alpha_pattern"] = {path: own_alpha for path, (_, own_alpha) in other.items()}
+    return config
+
+
+def common_fields(
+    attachment: Attachment, base: str, revision: str | None, task_type: str | None
+) -> dict[str, Any]:
+    """The fields of adapter_config.json that every type of adapter has."""
+    paths = {site.path for site in attachment.sites}
+    config: dict[str, Any] = {
+        "base_model_name_or_path": base,
+        "revision": revision,
+        "task_type": task_type,
+        "inference_mode": True,
+        "target_modules": _target_modules(attachment.model, paths),
+    }
     rows = {name for name in attachment.newly_initialised if name.endswith(tokens.END)}
     if rows:
         config["trainable_token_indices"] = tokens.rows_of(attachment.model)
@@ -101,11 +123,23 @@ def config_of(
 
 
 def method_of(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LoRA:
-    """The LoRA method of a PEFT adapter: modules by their full paths, each with its r and alpha.
+    """The LoRA method of a PEFT adapter. AdapterError: a variant of LoRA."""
+    fields = ranked_fields(config, tensors, {})
+    init = config.get("init_lora_weights")
+    if init in _MOVED_INITS:
+        fields["init"] = init
+    return LoRA.model_validate(fields)
 
-    AdapterError: another type of adapter, or a variant of LoRA.
+
+def ranked_fields(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], needs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The fields of a `Ranked` method: modules by their full paths, each with its r and alpha.
+
+    needs: the fields that make a variant of LoRA what it is. AdapterError: it is another variant.
     """
-    refuse_variant({key: value for key, value in config.items() if _is_variant(key, value)})
+    others = {key: value for key, value in config.items() if key not in needs}
+    refuse_variant({key: value for key, value in others.items() if _is_variant(key, value)})
     paths = adapted_modules(tensors)
     if not paths:
         raise AdapterError("the adapter does not hold a lora_A tensor for a linear layer")
@@ -119,14 +153,16 @@ def method_of(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LoRA:
         else:
             targets.append(Target(match=pattern, r=own_r, alpha=own_alpha))
     dropout = float(config.get("lora_dropout") or 0.0)
-    return LoRA(targets=tuple(targets), r=r, alpha=alpha, dropout=dropout)
+    return {"targets": tuple(targets), "r": r, "alpha": alpha, "dropout": dropout}
 
 
 def _is_variant(key: str, value: object) -> bool:
     """Whether a field makes the adapter something else than plain LoRA."""
     if key in _PLAIN_FIELDS:
         return False
-    return value not in (_PLAIN_INITS if key == "init_lora_weights" else _UNUSED_VALUES)
+    if key == "init_lora_weights":
+        return value not in (*_PLAIN_INITS, *_MOVED_INITS)
+    return value not in UNUSED_VALUES
 
 
 def _r_and_alpha(path: str, r: int, config: Mapping[str, Any]) -> tuple[int, float]:

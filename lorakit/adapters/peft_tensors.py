@@ -7,7 +7,8 @@ GPT-2's c_attn) is converted exactly, by stacking the ranks of its parts:
     r' = 2r,  alpha' = 2 alpha
 
 This has the same dW and the same scale alpha'/r' = alpha/r. Further training in PEFT fills the zero
-blocks.
+blocks. An initialisation that does not start at B A = 0 (PiSSA) is a LoRA of twice the rank, with
+the first values after the trained ones: B A - B0 A0 = [B  -B0] [A ; A0].
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor
 
 from lorakit.errors import AdapterError
-from lorakit.methods.reparam.lora import LoRAAttachment
+from lorakit.methods.reparam._attachment import ReparamAttachment
+from lorakit.methods.reparam._delta import MethodDelta
 from lorakit.nn import tokens
 from lorakit.nn.linear import features
 from lorakit.nn.select import Site
@@ -30,7 +32,7 @@ _TOKEN_ROWS = ".token_adapter.trainable_tokens_delta"
 """PEFT's end of the name for the rows of new tokens."""
 
 
-def tensors_of(attachment: LoRAAttachment) -> dict[str, Tensor]:
+def tensors_of(attachment: ReparamAttachment) -> dict[str, Tensor]:
     """The attachment as PEFT's tensors, on the CPU.
 
     lora_A (r, in) and lora_B (out, r) per module, and the newly initialised parameters. Tensors
@@ -46,7 +48,7 @@ def tensors_of(attachment: LoRAAttachment) -> dict[str, Tensor]:
     return tensors
 
 
-def state_of(attachment: LoRAAttachment, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def state_of(attachment: ReparamAttachment, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """PEFT's tensors under the names that `attachment.load_state` takes.
 
     Tensors that belong to nothing keep their names, and `load_state` refuses them. AdapterError: a
@@ -73,11 +75,6 @@ def name_in_file(name: str) -> str:
     return PREFIX + name
 
 
-def plain_names(tensors: Iterable[str]) -> set[str]:
-    """The parameters that an adapter holds as they are, by their names in the model."""
-    return {key.removeprefix(PREFIX) for key in tensors if ".lora_" not in key}
-
-
 def adapted_modules(tensors: Iterable[str]) -> list[str]:
     """Paths of the modules for which an adapter holds lora_A, sorted."""
     end = _a_name("").removeprefix(PREFIX)
@@ -97,9 +94,9 @@ def by_module(sites: Iterable[Site]) -> dict[str, list[Site]]:
     return dict(grouped)
 
 
-def rank_and_alpha(attachment: LoRAAttachment, sites: list[Site]) -> tuple[int, float]:
+def rank_and_alpha(attachment: ReparamAttachment, sites: list[Site]) -> tuple[int, float]:
     """(r', alpha') of one module."""
-    rank = sum(attachment.deltas[site.name].A.shape[0] for site in sites)
+    rank = sum(_rank(attachment.deltas[site.name]) for site in sites)
     return rank, _common_scale(attachment, sites) * rank
 
 
@@ -111,7 +108,32 @@ def _b_name(path: str) -> str:
     return f"{PREFIX}{path}.lora_B.weight"
 
 
-def _common_scale(attachment: LoRAAttachment, sites: list[Site]) -> float:
+def _rank(delta: MethodDelta) -> int:
+    """The rank of a delta's LoRA in the file."""
+    r = delta.A.shape[0]
+    return 2 * r if "A0" in delta._parameters else r
+
+
+def _lora_of(delta: MethodDelta) -> tuple[Tensor, Tensor]:
+    """(A, B) of a delta's LoRA in the file, on the CPU; without a copy where B A starts at zero."""
+    a = delta.A.detach().cpu()
+    b = delta.B.detach().cpu()
+    if "A0" not in delta._parameters:
+        return a, b
+    a0 = delta.A0.detach().cpu()
+    b0 = delta.B0.detach().cpu()
+    return torch.cat([a, a0]), torch.cat([b, -b0], 1)
+
+
+def _state_of_lora(delta: MethodDelta, name: str, a: Tensor, b: Tensor) -> dict[str, Tensor]:
+    """The inverse of `_lora_of`, under the names of the attachment's state."""
+    if "A0" not in delta._parameters:
+        return {f"{name}.A": a, f"{name}.B": b}
+    r = a.shape[0] // 2
+    return {f"{name}.A": a[:r], f"{name}.A0": a[r:], f"{name}.B": b[:, :r], f"{name}.B0": -b[:, r:]}
+
+
+def _common_scale(attachment: ReparamAttachment, sites: list[Site]) -> float:
     """alpha/r of a module's parts if it is the same for all, else 1.
 
     In the second case each part's own scale is folded into its rows of B'.
@@ -120,29 +142,43 @@ def _common_scale(attachment: LoRAAttachment, sites: list[Site]) -> float:
     return scales.pop() if len(scales) == 1 else 1.0
 
 
-def _stack(attachment: LoRAAttachment, sites: list[Site]) -> tuple[Tensor, Tensor]:
+def _fit_ranks(attachment: ReparamAttachment, sites: list[Site], rank: int) -> None:
+    """Give the deltas of one module the file's rank, where the method lets data decide it."""
+    in_ = sites[0].shape[1]
+    for site in sites:
+        delta = attachment.deltas[site.name]
+        each = rank // (len(sites) * (_rank(delta) // delta.A.shape[0]))
+        delta.fit({"A": (each, in_)})
+
+
+def _stack(attachment: ReparamAttachment, sites: list[Site]) -> tuple[Tensor, Tensor]:
     """(A' (r', in), B' (out, r')) of one module."""
     deltas = [attachment.deltas[site.name] for site in sites]
     if len(sites) == 1 and sites[0].rows is None:  # the common case, without a copy
-        return deltas[0].A.detach().cpu(), deltas[0].B.detach().cpu()
+        return _lora_of(deltas[0])
     out = features(sites[0].module)[0]
     scale = _common_scale(attachment, sites)
-    rank = sum(delta.A.shape[0] for delta in deltas)
-    b = torch.zeros(out, rank, dtype=deltas[0].B.dtype)
+    pairs = [_lora_of(delta) for delta in deltas]
+    b = torch.zeros(out, sum(len(a) for a, _ in pairs), dtype=deltas[0].B.dtype)
     column = 0
-    for site, delta in zip(sites, deltas, strict=True):
-        r = delta.A.shape[0]
-        b[site.index, column : column + r] = delta.B.detach().cpu() * (delta.scale / scale)
-        column += r
-    return torch.cat([delta.A.detach().cpu() for delta in deltas]), b
+    for site, delta, (a, own) in zip(sites, deltas, pairs, strict=True):
+        b[site.index, column : column + len(a)] = own * (delta.scale / scale)
+        column += len(a)
+    return torch.cat([a for a, _ in pairs]), b
 
 
 def _unstack(
-    attachment: LoRAAttachment, sites: list[Site], a: Tensor, b: Tensor
+    attachment: ReparamAttachment, sites: list[Site], a: Tensor, b: Tensor
 ) -> dict[str, Tensor]:
     """A and B of each part of one module. AdapterError: another shape, or B' outside the parts."""
     out = features(sites[0].module)[0]
-    rank = sum(attachment.deltas[site.name].A.shape[0] for site in sites)
+    _fit_ranks(attachment, sites, a.shape[0])
+    deltas = [attachment.deltas[site.name] for site in sites]
+    rank = sum(_rank(delta) for delta in deltas)
+    if len(deltas) == 1 and a.shape[0] == deltas[0].A.shape[0] < rank:
+        # PEFT's own file of a moved start: the base's weight gave A0 and B0
+        a = torch.cat([a, deltas[0].A0.detach().cpu().to(a.dtype)])
+        b = torch.cat([b, -deltas[0].B0.detach().cpu().to(b.dtype)], 1)
     if a.shape[0] != rank or b.shape != (out, rank):
         raise AdapterError(
             f"{sites[0].path}: the file has lora_A {tuple(a.shape)} and lora_B {tuple(b.shape)}, "
@@ -154,9 +190,9 @@ def _unstack(
     column = 0
     for site in sites:
         delta = attachment.deltas[site.name]
-        r = delta.A.shape[0]
-        state[f"{site.name}.A"] = a[column : column + r]
-        state[f"{site.name}.B"] = b[site.index, column : column + r] / (delta.scale / scale)
+        r = _rank(delta)
+        own = b[site.index, column : column + r] / (delta.scale / scale)
+        state |= _state_of_lora(delta, site.name, a[column : column + r], own)
         used[site.index, column : column + r] = True
         column += r
     # PEFT trains the zero blocks too: the file is then no longer a LoRA of the parts

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from lorakit.adapters import peft, peft_tensors
 from lorakit.adapters.about import About
 from lorakit.adapters.base_name import base_name
 from lorakit.adapters.digest import KEY as DIGESTS_KEY
 from lorakit.adapters.digest import digests
+from lorakit.adapters.file_form import FileForm, form_of
 from lorakit.adapters.files import ABOUT_KEY, CONFIG_FILE, PEFT_FILE, PLAIN_FILE
 from lorakit.adapters.tensorfile import TensorSpec, write_tensors
 from lorakit.disk import scratch_for, sync, sync_all
 from lorakit.errors import InputError
 from lorakit.methods import Attachment
-from lorakit.methods.reparam.lora import LoRAAttachment
+from lorakit.methods.reparam._attachment import ReparamAttachment
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,12 +45,13 @@ def save_adapter(
         temporary.mkdir(parents=True)
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
-        if isinstance(attachment, LoRAAttachment):
-            config = _write_config(temporary / CONFIG_FILE, attachment, about)
-            tensors = peft_tensors.tensors_of(attachment)
-            _write_tensors(temporary / PEFT_FILE, tensors, about, config)
-        else:
+        form = form_of(attachment)
+        if form is None:
             _write_tensors(temporary / PLAIN_FILE, attachment.state(), about, None)
+        else:
+            assert isinstance(attachment, ReparamAttachment)
+            config = _write_config(temporary / CONFIG_FILE, attachment, about, form)
+            _write_tensors(temporary / PEFT_FILE, form.tensors_of(attachment), about, config)
         # everything is on the disk before the rename, so a power cut leaves the old or the new one
         sync_all(temporary)
         _replace(temporary, folder)
@@ -63,10 +64,12 @@ def save_adapter(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_config(file: Path, attachment: LoRAAttachment, about: About) -> dict[str, Any]:
+def _write_config(
+    file: Path, attachment: ReparamAttachment, about: About, form: FileForm
+) -> dict[str, Any]:
     """The configuration as a reader of the file gets it, without tuples."""
     base = base_name(about.base, about.base_id)
-    config = peft.config_of(attachment, base, about.revision, _PEFT_TASK_TYPES.get(about.head))
+    config = form.config_of(attachment, base, about.revision, _PEFT_TASK_TYPES.get(about.head))
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     file.write_text(text, encoding="utf-8")
     return json.loads(text)

@@ -28,7 +28,7 @@ from lorakit.bases.outline import outline
 from lorakit.disk import sync
 from lorakit.errors import ModelError
 from lorakit.methods import Attachment
-from lorakit.methods.reparam.lora import LoRAAttachment
+from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.methods.subset._subset import SubsetAttachment
 from lorakit.models import Model, is_trusted
 from lorakit.nn.freeze import tied
@@ -129,15 +129,15 @@ class Shards:
         sites = self.sites[name]
         layer = sites[0].module
         attachment = self.attachment
-        assert isinstance(attachment, LoRAAttachment)
+        assert isinstance(attachment, ReparamAttachment)
         empty = layer.weight  # of shapes only, on the meta device
         weight = nn.Parameter(tensor.float(), requires_grad=False)
         layer.weight = weight
         try:
             for site in sites:
                 delta = attachment.deltas[site.name]
-                delta.A = nn.Parameter(self.state[f"{site.name}.A"].float())
-                delta.B = nn.Parameter(self.state[f"{site.name}.B"].float())
+                names = [own for own, _ in delta.named_parameters()]
+                delta.fill({own: self.state[f"{site.name}.{own}"].float() for own in names})
                 fold(site, delta)
             return weight.detach()
         finally:
@@ -170,7 +170,7 @@ def shards(spec: Model, head: str, labels: Sequence[str], file: AdapterFile) -> 
     why = attachment.why_unmergeable()
     if why:
         raise ModelError(f"{file.folder} cannot be merged: {why}")
-    if not isinstance(attachment, (LoRAAttachment, SubsetAttachment)):
+    if not isinstance(attachment, (ReparamAttachment, SubsetAttachment)):
         return None
     return Shards(base, file, attachment, parts)
 

@@ -20,7 +20,7 @@ from lorakit.models import Family, Model, family_of
 
 log = logging.getLogger(__name__)
 
-_COMPUTED = re.compile(
+COMPUTED = re.compile(
     r"(^|\.)(position_ids|token_type_ids|masked_bias|(original_)?inv_freq|relative_position_index"
     r"|num_batches_tracked)$|(attn|attention)\.bias$"
 )
@@ -107,7 +107,7 @@ def _body_pattern(model: Any, head: str) -> re.Pattern[str]:
 def _refuse_unused(model: nn.Module, unexpected: Collection[str], spec: Model) -> None:
     modules = dict(model.named_modules())
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
-    names = sorted(name for name in unexpected if not _COMPUTED.search(name))
+    names = sorted(name for name in unexpected if not COMPUTED.search(name))
     dropped = [
         name
         for name in names

@@ -121,6 +121,13 @@ def shapes_of(files: Sequence[Path]) -> dict[str, Tensor]:
     return found
 
 
+def dtypes_of(file: Path) -> dict[str, str]:
+    """Tensor name -> its dtype, as the safetensors format names it. ModelError: a damaged file."""
+    with opened(file) as tensors:
+        names = list(tensors.keys())
+        return {name: tensors.get_slice(name).get_dtype() for name in names}
+
+
 def opened(file: Path) -> Any:
     """`safe_open` of the file. ModelError: it is damaged or truncated."""
     try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lorakit.bases.files import cached_of
+from lorakit.bases.complete import COMPUTED
+from lorakit.bases.files import cached_of, dtypes_of, weight_files
 from lorakit.errors import ModelError
 from lorakit.models import TRUST_FLAG, Model, is_trusted
 
@@ -15,9 +16,15 @@ _UNPACKED_BY_TRANSFORMERS = ("mxfp4",)
 """Quantization methods whose weights transformers unpacks if it has no kernels for them."""
 
 
+_FLOATS = ("F64", "F32", "F16", "BF16")
+"""Dtypes of weights, by their names in the safetensors format."""
+
+
 def refuse_unfit(config: PretrainedConfig, spec: Model) -> None:
-    """ModelError: stored quantized, weights in other files, an adapter, code from the hub."""
+    """ModelError: stored quantized, weights in other files or that are not floats, an adapter, code
+    from the hub."""
     _refuse_quantized(config, spec)
+    _refuse_not_floats(config, spec)
     _refuse_kernels(config, spec)
     file = getattr(config, "transformers_weights", None)
     if file:
@@ -31,6 +38,20 @@ def refuse_unfit(config: PretrainedConfig, spec: Model) -> None:
             "the adapter names. Give that base (and start_from, to continue from an adapter), or "
             "remove the adapter's files"
         )
+
+
+def _refuse_not_floats(config: PretrainedConfig, spec: Model) -> None:
+    """transformers casts integers, complex numbers and 8-bit floats to the model's dtype without a
+    word, and drops what the cast loses."""
+    if getattr(config, "quantization_config", None) is not None:
+        return
+    for file in weight_files(spec, local=True):
+        for name, dtype in dtypes_of(file).items():
+            if dtype not in _FLOATS and not COMPUTED.search(name):
+                raise ModelError(
+                    f"{file} holds {name} in {dtype}, and the weights of a base are floats of 16 "
+                    "bits or more; copy or download it again, or convert it to safetensors again"
+                )
 
 
 def refuse_other_vocabulary(model: Any, tokenizer: Any) -> None:

@@ -28,7 +28,16 @@ PATH_CHARACTERS = 200
 PANELS = {
     "Start here": ("train", "evaluate", "merge"),
     "Before training": ("check", "prepare", "schema", "recipes"),
-    "After training": ("generate", "report", "compare", "analyze", "score", "importing"),
+    "After training": (
+        "generate",
+        "combine",
+        "rebase",
+        "report",
+        "compare",
+        "analyze",
+        "score",
+        "importing",
+    ),
     "Many runs": ("study", "reproduce", "launch_command"),
     "About this machine": ("selftest", "env", "bench"),
 }

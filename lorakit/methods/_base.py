@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lorakit.config import Config
 from lorakit.errors import ModelError
+from lorakit.methods._hooks import TrainingHooks
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from lorakit.methods._peft_form import PeftForm
     from lorakit.nn.select import Roles, Site
 
 
@@ -30,25 +32,44 @@ class Method(Config, ABC):
     """Whether no parameter of the checkpoint trains, so that it may be in half precision."""
     merges: ClassVar[bool] = True
     """Whether what trains can become part of the base's weights (see `why_unmergeable`)."""
+    needs_whole_parameters: ClassVar[bool] = False
+    """Whether it reads or changes parameters or gradients between steps, or adds a penalty, so that
+    each process must hold all of them: FSDP2 and DeepSpeed are refused."""
+    peft: ClassVar[PeftForm | None] = None
+    """PEFT's form of the method, if PEFT has it: how its adapters are written and read."""
 
     @property
     def added_tokens(self) -> int:
         """The number of tokens that the method adds to each row that the model reads."""
         return 0
 
+    @property
+    def batches_to_see(self) -> int:
+        """The number of global batches that `Attachment.see` is given before the first step."""
+        return 0
+
     @abstractmethod
     def attach(
-        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
+        self,
+        model: nn.Module,
+        roles: Roles,
+        newly_initialised: Collection[str] = (),
+        begin: bool = True,
     ) -> Attachment:
         """Prepare `model` for training in place.
 
         roles: where the architecture keeps W_q, W_v and the others (`lorakit.nn.select.Roles`).
         newly_initialised: names of parameters that the checkpoint does not have; every method
-        trains and saves them.
+        trains and saves them. begin: give what is added its first values; False: a state will be
+        loaded, so that nothing is drawn and no decomposition of a weight is computed.
         """
 
+    def rate_of(self, name: str) -> float:
+        """Learning rate of the trained parameter `name`, as a multiple of train.learning_rate."""
+        return 1.0
+
     def parameter_groups(self, trained: Mapping[str, nn.Parameter]) -> list[dict] | None:
-        """The method's own optimizer groups, as in LoRA+; None: the recipe's weight decay decides.
+        """The method's own optimizer groups; None: `rate_of` and the recipe's weight decay decide.
 
         Each is a dict with `params`, a list of parameters, and may have `weight_decay`, `betas`,
         `eps` and its own learning rate: `lr_ratio`, times train.learning_rate, or `lr`, the rate
@@ -58,7 +79,7 @@ class Method(Config, ABC):
         return None
 
 
-class Attachment(ABC):
+class Attachment(TrainingHooks, ABC):
     """A method on a model: what it trains, how that is saved, loaded and folded in."""
 
     model: nn.Module
@@ -70,7 +91,11 @@ class Attachment(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """All trained tensors by the names that `load_state` takes: detached copies on the CPU."""
+        """All that is needed to compute the same again, by the names that `load_state` takes.
+
+        What is trained, and what is frozen and cannot be derived from the base or a seed. Detached
+        copies on the CPU.
+        """
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Tensor]) -> None:

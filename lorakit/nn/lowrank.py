@@ -44,7 +44,8 @@ def low_rank_reference(
 class Projection:
     """H of all deltas that read one input, computed when the first of them asks.
 
-    parts: modules with a parameter `A` (r, in). dropout: of the input.
+    parts: deltas whose `reads()` is the matrix (k, in) that x is multiplied with; parts that read
+    the same matrix, as in VeRA, share its product. dropout: of the input.
     """
 
     draw: Draw | None = None
@@ -61,19 +62,21 @@ class Projection:
         return {**self.__dict__, "latest": None, "waiting": set()}
 
     def __call__(self, part: int, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """x: (..., in) -> (tokens, r) of delta number `part`, in `dtype`."""
+        """x: (..., in) -> (tokens, k) of delta number `part`, in `dtype`."""
         if len(self.parts) == 1:
-            return self._project(x, dtype)
+            return self._project(x, self.parts[0].reads(), dtype)
         if part not in self.waiting or not self._is_latest(x):
-            self.latest = (weakref.ref(x), self._moment(), self._project(x, dtype))
+            matrices, places = _once([p.reads() for p in self.parts])
+            a = matrices[0] if len(matrices) == 1 else torch.cat(matrices)
+            projected = self._project(x, a, dtype)
+            self.latest = (weakref.ref(x), self._moment(), places, projected)
             self.waiting = set(range(len(self.parts)))
         assert self.latest is not None
-        projected = self.latest[-1]
+        *_, places, projected = self.latest
         self.waiting.discard(part)
         if not self.waiting:
             self.latest = None
-        start = sum(p.A.shape[0] for p in self.parts[:part])
-        return projected[:, start : start + self.parts[part].A.shape[0]]
+        return projected[:, places[part]]
 
     def _is_latest(self, x: Tensor) -> bool:
         """The same tensor in the same pass: since then nothing was updated or switched."""
@@ -85,14 +88,23 @@ class Projection:
         return (
             torch.is_grad_enabled(),
             self.parts[0].training,
-            *(p.A._version for p in self.parts),
+            *(p._version for part in self.parts for p in part._parameters.values()),
         )
 
-    def _project(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        first = self.parts[0]
-        a = first.A if len(self.parts) == 1 else torch.cat([part.A for part in self.parts])
-        p = self.dropout if first.training else 0.0
+    def _project(self, x: Tensor, a: Tensor, dtype: torch.dtype) -> Tensor:
+        p = self.dropout if self.parts[0].training else 0.0
         return project(x.to(dtype), a.to(dtype), p, self.draw)
+
+
+def _once(read: Sequence[Tensor]) -> tuple[list[Tensor], list[slice]]:
+    """Each different matrix once, and for each part the place of its own among all their rows."""
+    starts: dict[int, int] = {}
+    matrices: list[Tensor] = []
+    for a in read:
+        if id(a) not in starts:
+            starts[id(a)] = sum(len(other) for other in matrices)
+            matrices.append(a)
+    return matrices, [slice(starts[id(a)], starts[id(a)] + len(a)) for a in read]
 
 
 def project(x: Tensor, a: Tensor, p: float = 0.0, draw: Draw | None = None) -> Tensor:
@@ -119,7 +131,8 @@ class _Project(torch.autograd.Function):
         if dropped is not None:
             x2 = x2.clone(memory_format=torch.contiguous_format)
             x2.view(-1).index_fill_(0, dropped, 0)
-        ctx.save_for_backward(x2, a, dropped)
+        # x is kept for the gradient of A only, and a frozen A has none
+        ctx.save_for_backward(x2 if ctx.needs_input_grad[1] else None, a, dropped)
         ctx.shape = x.shape
         ctx.kept = 1 / (1 - p)
         h = x2 @ a.T

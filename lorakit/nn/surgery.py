@@ -8,25 +8,30 @@ checkpoint, and `.to()`, `.train()`, DDP and gradient checkpointing see what tra
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from lorakit.nn.linear import is_quantized, weight_of
+from lorakit.nn.linear import dense_weight, is_quantized, weight_of
 
 if TYPE_CHECKING:
+    from lorakit.nn.lowrank import Rows
     from lorakit.nn.select import Site
 
 CHILD = "delta"
+SHARED = "lorakit"
+"""Child of the model itself, with what the deltas of all layers share."""
 
 
 class LayerPart(nn.Module, ABC):
     """A module that changes a layer's output; its parameters are registered under the layer."""
 
     active: bool = True
+    dropped: bool = False
+    """Left out of the current training step, as in CoTo; an evaluation computes with it."""
 
     @abstractmethod
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
@@ -34,11 +39,48 @@ class LayerPart(nn.Module, ABC):
 
 
 class Delta(LayerPart):
-    """A change dW of one site's rows: y + x dW^T, with y (..., out) and x (..., in)."""
+    """A change dW of one site's rows: y + x dW^T, with y (..., out) and x (..., in).
+
+    An adapter holds exactly its parameters. Those without a gradient are frozen, and parameters all
+    the same: DDP would send a buffer to every process in every step.
+    """
+
+    def __init__(self, site: Site):
+        super().__init__()
+        # a dataclass, not a module: the layer must not be registered below itself
+        self.site = site
+        self.rows: Rows
+        if isinstance(site.rows, Tensor):
+            # a buffer, so that it moves with the model
+            self.register_buffer("rows", site.rows, persistent=False)
+        else:
+            self.rows = site.rows
+
+    @property
+    def weight(self) -> Tensor:
+        """W0 of the site's rows, (rows, in), in the base's dtype; dequantized if it is
+        quantized."""
+        return dense_weight(self.site.module).detach()[self.site.index]
+
+    def zeros(self, shape: Sequence[int], trains: bool) -> nn.Parameter:
+        """A parameter in float32 (float64 on a float64 base), on the base's device."""
+        weight = weight_of(self.site.module)
+        dtype = weight.dtype if weight.is_floating_point() else torch.float32
+        wide = torch.promote_types(dtype, torch.float32)
+        values = torch.zeros(tuple(shape), dtype=wide, device=weight.device)
+        return nn.Parameter(values, requires_grad=trains)
 
     @abstractmethod
     def matrix(self) -> Tensor:
         """dW of the site's rows, (rows, in), float32: a new tensor, which the caller may change."""
+
+    @abstractmethod
+    def factors(self) -> tuple[Tensor, Tensor, float] | None:
+        """(A (k, in), B (rows, k), s) with dW = s B A exactly; None: dW has no such factors."""
+
+    @abstractmethod
+    def fit(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Before a state is loaded: take the shapes of the file where data decided them."""
 
 
 class Deltas(nn.ModuleDict):
@@ -49,7 +91,7 @@ class Deltas(nn.ModuleDict):
             # its product may be a view, which autograd does not let a delta change in place
             output = output.clone()
         for delta in self.values():
-            if delta.active:  # type: ignore[truthy-function]
+            if delta.active and not (delta.dropped and delta.training):
                 output = delta.add_to(output, inputs[0])  # type: ignore[operator]
         return output
 
@@ -62,6 +104,19 @@ def put(site: Site, delta: LayerPart) -> None:
         site.module.add_module(CHILD, deltas)
         deltas.handle = site.module.register_forward_hook(deltas.hook)  # type: ignore[assignment]
     deltas[site.part] = delta
+
+
+def put_shared(model: nn.Module, shared: nn.Module) -> None:
+    """Register what all deltas share once, at the root: its parameters are `lorakit.delta.NAME`.
+
+    A parameter that is registered in each layer would be in several units of FSDP2 at once.
+    """
+    model.add_module(SHARED, nn.ModuleDict({CHILD: shared}))
+
+
+def take_off_shared(model: nn.Module) -> None:
+    if SHARED in model._modules:
+        delattr(model, SHARED)
 
 
 def take_off(site: Site) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from lorakit.disk import scratch_for, sync, sync_all
 from lorakit.errors import InputError
 from lorakit.recipe.load import LoadedRecipe
 from lorakit.recipe.schema import Recipe
@@ -142,3 +143,24 @@ def refuse_used(folder: Path) -> None:
     """InputError: the folder for a result is a file, or is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not empty; choose another folder or remove it")
+
+
+@contextmanager
+def new_folder(to: Path, what: str) -> Iterator[Path]:
+    """A temporary folder that becomes `to` at the end; after an error nothing is left of it.
+
+    to: empty, or not there yet. what: a name for the message. InputError: no permission, disk full.
+    """
+    temporary = scratch_for(to)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        sync_all(temporary)
+        if to.exists():
+            to.rmdir()
+        temporary.rename(to)
+        sync(to.parent)
+    except OSError as error:
+        raise InputError(f"cannot write {what} to {to}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,11 +19,13 @@ class Accumulator:
     """Adds up the gradients of micro batches.
 
     lean: the loss of a causal model is computed without forming all logits (`can_be_lean`).
+    penalty: what the method adds to the loss of a step, once (`Attachment.penalty`).
     """
 
     setup: Setup
     exchange: Exchange
     lean: bool
+    penalty: Callable[[], Tensor | None] = lambda: None
 
     def __call__(
         self, micro_batches: Sequence[Sequence[Encoded]], divisor: int, wishes: Sequence[float]
@@ -46,6 +48,10 @@ class Accumulator:
             weight = 1.0 if items else 0.0
             with self.exchange.micro(last):
                 loss = self._loss(items or self.setup.examples[:1]) * (weight / divisor)
+                added = self.penalty() if last else None
+                if added is not None:
+                    # the gradients of the processes are summed
+                    loss = loss + added / accelerator.num_processes
                 self.exchange.backward(loss)
             total[0] += loss.detach()
         return accelerator.reduce(total, "sum")  # type: ignore[return-value]

@@ -3,6 +3,7 @@
 step-000120/trained.safetensors      what the method trains, and the head
             best.safetensors         the state to keep, where it differs from that
             optimizer.safetensors    exp_avg.NAME, exp_avg_sq.NAME, step.NAME
+            method.safetensors       what the method remembers (AdaLoRA), where it does
             rng-0.json ...           random number generators, one file per process
             state.json               `State`
             checksums.json           blake2b of each of these
@@ -17,7 +18,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,6 +39,7 @@ STATE = "state.json"
 TRAINED = "trained.safetensors"
 BEST = "best.safetensors"
 OPTIMIZER = "optimizer.safetensors"
+METHOD = "method.safetensors"
 NAME = re.compile(r"step-(\d{6,12})(-unscored)?")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 AnyFloat = Annotated[float, Field(allow_inf_nan=True)]
@@ -103,6 +105,8 @@ class Saved:
     best: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     rng: list[dict[str, Any]]
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    """Of the method (`Attachment.memory`)."""
 
 
 def save(
@@ -223,6 +227,7 @@ def read(path: Path) -> Saved:
             best=_tensors(path / BEST) if (path / BEST).is_file() else {},
             optimizer=_tensors(path / OPTIMIZER),
             rng=[json.loads((path / f"rng-{rank}.json").read_bytes()) for rank in ranks],
+            memory=_tensors(path / METHOD) if (path / METHOD).is_file() else {},
         )
     except ValidationError as error:
         raise InputError(

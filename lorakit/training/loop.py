@@ -35,10 +35,11 @@ from lorakit.training.loss import can_be_lean
 from lorakit.training.memory import GiveBack, peak_mib
 from lorakit.training.optim import build_optimizer
 from lorakit.training.plan import TrainingPlan, batches_from, own_part, plan_of
-from lorakit.training.processes import Exchange, prepared
+from lorakit.training.processes import Exchange, prepared, refuse_parts
 from lorakit.training.progress import BestState, SplitScores, TrainingProgress
 from lorakit.training.refuse import refuse_leaks, refuse_no_rate
 from lorakit.training.saving import Checkpoints, Keeper
+from lorakit.training.seeing import batches_to_see
 from lorakit.training.setup import Setup
 from lorakit.training.update import StepOutcome, Update
 
@@ -91,6 +92,7 @@ def train(
         raise DataError("there is no example to train on")
     plan = plan_of(setup, accelerator.num_processes)
     refuse_no_rate(setup.train, plan.steps)
+    refuse_parts(attachment, accelerator)
     loop = _prepare(attachment, setup, plan, accelerator, checkpoints)
     loop.run(score, observe)
     return _result(loop)
@@ -109,19 +111,21 @@ def _prepare(
         recompute_activations(attachment.model)
     if setup.packed is not None:
         refuse_leaks(attachment.model, setup.pad_id)
+    if not (checkpoints and checkpoints.start):
+        attachment.see(batches_to_see(setup, attachment, accelerator.device))
     first = setup.tensors(setup.examples[:1], accelerator.device)
     lean = setup.train.fast == "auto" and setup.head is Head.CAUSAL
     lean = lean and can_be_lean(attachment.model, first)
     parameters = attachment.trained()
     groups = attachment.method.parameter_groups(parameters)
-    optimizer = build_optimizer(parameters, settings, groups)
+    optimizer = build_optimizer(parameters, settings, groups, attachment.method.rate_of)
     progress = TrainingProgress(BestState(setup.watched, setup.evaluate), plan.steps)
     keeper = Keeper(checkpoints, attachment, accelerator, progress)
     # Parameters are restored while they are whole, the optimizer once it is spread.
     keeper.restore_model()
     exchange = prepared(accelerator, attachment.model, optimizer, settings.max_grad_norm or 0.0)
     # A sharded output layer is in parts, and its weight cannot be used directly.
-    accumulate = Accumulator(setup, exchange, lean and not exchange.sharded)
+    accumulate = Accumulator(setup, exchange, lean and not exchange.sharded, attachment.penalty)
     if keeper.resumes and exchange.lays_out_later:
         accumulate.exchange_nothing()
     keeper.restore(exchange)
@@ -187,6 +191,7 @@ class Loop:
         micro_batches = [
             [examples[i] for i in part] for part in own_part(chosen, self.plan.shares, rank)
         ]
+        self.attachment.before_step(progress.step, self.plan.steps)
         wishes = self.keeper.wishes(evaluation=self.plan.is_evaluated(progress.step + 1))
         sums = self.accumulate(micro_batches, sum(e.trained for e in batch), wishes)
         ids = [example.id for example in batch]

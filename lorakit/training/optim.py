@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -13,21 +13,20 @@ from lorakit.training.groups import RATIO, checked
 
 
 def build_optimizer(
-    trained: Mapping[str, nn.Parameter], settings: Train, own_groups: list[dict] | None
+    trained: Mapping[str, nn.Parameter],
+    settings: Train,
+    own_groups: list[dict] | None,
+    rate_of: Callable[[str], float] = lambda name: 1.0,
 ) -> torch.optim.AdamW:
     """AdamW. Weight decay applies to everything (A, B and the head too) except biases and norms.
 
     own_groups: a method's own parameter groups, which replace this rule
-    (`Method.parameter_groups`). RecipeError: they do not hold every trained parameter once, or have
+    (`Method.parameter_groups`). rate_of: a parameter's learning rate as a multiple of the recipe's
+    (`Method.rate_of`). RecipeError: they do not hold every trained parameter once, or have
     a key that is not known.
     """
     if own_groups is None:
-        decayed = [p for name, p in trained.items() if not _is_spared(name, p)]
-        spared = [p for name, p in trained.items() if _is_spared(name, p)]
-        groups = [
-            {"params": decayed, "weight_decay": settings.weight_decay},
-            {"params": spared, "weight_decay": 0.0},
-        ]
+        groups = _groups(trained, settings, rate_of)
     else:
         groups = checked(own_groups, trained, settings)
     return torch.optim.AdamW(
@@ -37,6 +36,21 @@ def build_optimizer(
         eps=settings.adam_eps,
         fused=True,
     )
+
+
+def _groups(
+    trained: Mapping[str, nn.Parameter], settings: Train, rate_of: Callable[[str], float]
+) -> list[dict]:
+    """One group for each pair of a rate and a weight decay."""
+    kinds: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for spared in (False, True):
+        for name, p in trained.items():
+            if _is_spared(name, p) == spared:
+                kinds.setdefault((rate_of(name), spared), []).append(p)
+    return [
+        {"params": own, "weight_decay": 0.0 if spared else settings.weight_decay, RATIO: ratio}
+        for (ratio, spared), own in kinds.items()
+    ]
 
 
 def _is_spared(name: str, parameter: nn.Parameter) -> bool:

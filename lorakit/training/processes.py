@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -20,6 +20,7 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from lorakit.errors import RecipeError
+from lorakit.methods import Attachment
 from lorakit.nn.freeze import whole_tensor
 from lorakit.recipe.schema import Train
 
@@ -65,8 +66,10 @@ class Exchange:
         norm: Any = self.accelerator.clip_grad_norm_(parameters, most)
         return whole_tensor(norm)
 
-    def step(self) -> None:
+    def step(self, after: Callable[[], None] = lambda: None) -> None:
+        """Update the parameters. after: called while the gradients are still there."""
         self.optimizer.step()
+        after()
         self.optimizer.zero_grad(set_to_none=True)
 
     def drop(self) -> None:
@@ -180,7 +183,7 @@ class ZeRO(Exchange):
         found = [self.gradient(p) for p in parameters]
         return torch.stack([g.float().norm() for g in found if g is not None]).norm()
 
-    def step(self) -> None:
+    def step(self, after: Callable[[], None] = lambda: None) -> None:
         engine: Any = self.model
         engine.step()
 
@@ -201,6 +204,17 @@ def prepared(
 
 def is_sharded(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type == DistributedType.FSDP
+
+
+def refuse_parts(attachment: Attachment, accelerator: Accelerator) -> None:
+    """RecipeError: the method needs whole parameters, and a process would hold a part of them."""
+    if attachment.method.needs_whole_parameters and (
+        is_sharded(accelerator) or accelerator.distributed_type == DistributedType.DEEPSPEED
+    ):
+        raise RecipeError(
+            f"method {attachment.method.name} reads whole parameters or gradients between steps, "
+            "and FSDP2 and DeepSpeed give each process a part of them; take DDP, or another method"
+        )
 
 
 def strategy() -> str:

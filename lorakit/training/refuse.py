@@ -71,7 +71,11 @@ def _parts(attachment: Attachment) -> dict[str, dict[str, nn.Parameter]]:
     parts: dict[str, dict[str, nn.Parameter]] = {}
     for site in attachment.sites:
         delta: Any = site.module.delta[site.part]  # type: ignore[index]
-        parts[site.name] = {f"{site.name}.{name}": p for name, p in delta.named_parameters()}
+        if delta.dropped:  # it has no gradient in this step
+            continue
+        own = {f"{site.name}.{n}": p for n, p in delta.named_parameters() if p.requires_grad}
+        if own:
+            parts[site.name] = own
     # The rows of new tokens have no gradient where no example of the first batch holds one.
     newly_initialised = {
         name for name in attachment.newly_initialised if not name.endswith(tokens.END)

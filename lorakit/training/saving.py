@@ -21,7 +21,7 @@ from lorakit.methods import Attachment
 from lorakit.nn.freeze import part_like, whole_tensor
 from lorakit.recipe.schema import Checkpoint
 from lorakit.training import checkpoint
-from lorakit.training.checkpoint import BEST, OPTIMIZER, TRAINED, Saved
+from lorakit.training.checkpoint import BEST, METHOD, OPTIMIZER, TRAINED, Saved
 from lorakit.training.processes import Exchange, keeps_checkpoints
 from lorakit.training.progress import TrainingProgress
 from lorakit.training.rng import restore_rng, rng_state
@@ -181,6 +181,8 @@ class Keeper:
         self._refuse_broken(tensors)
         if progress.best.state and progress.best.step != progress.step:
             tensors[BEST] = progress.best.state
+        if memory := self.attachment.memory():
+            tensors[METHOD] = memory
         everyone = gather_object([rng or rng_state()])
         if self.accelerator.is_main_process:
             keep = self.checkpoints.settings.keep_last
@@ -239,6 +241,7 @@ class Keeper:
             restore_optimizer(self.optimizer, self.attachment.trained(), saved.optimizer)
             if self.accelerator.scaler is not None and saved.state.scaler is not None:
                 self.accelerator.scaler.load_state_dict(saved.state.scaler)
+            self.attachment.remember(saved.memory)
             self.progress.restore(saved)
             if rank < len(saved.rng):
                 restore_rng(saved.rng[rank])

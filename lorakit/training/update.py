@@ -94,7 +94,8 @@ class Update:
             self.looked = True
         if self.still:
             self.still.before_step(rate)
-        self.exchange.step()
+        self.attachment.before_update()
+        self.exchange.step(self._after_step)
         # accelerate's optimizer_step_was_skipped does not see an overflow: a fused optimizer skips
         # the step by itself.
         overflows = self.progress.bad.overflows + 1 if overflowed else 0
@@ -105,6 +106,9 @@ class Update:
             raise overflowing(self.progress.step + 1, scaler.get_scale())
         if self.still and not overflowed:
             self.still.after_step(self.progress.step)
+
+    def _after_step(self) -> None:
+        self.attachment.after_step(self.progress.step, self.progress.total)
 
     def _leave_out(self, why: str, ids: Sequence[str]) -> None:
         bad = self.progress.bad

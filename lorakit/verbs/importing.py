@@ -18,7 +18,8 @@ from lorakit.adapters.save import save_adapter
 from lorakit.bases.base import Base
 from lorakit.bases.load import load
 from lorakit.errors import AdapterError, RecipeError
-from lorakit.methods.reparam.lora import LoRA, LoRAAttachment
+from lorakit.methods.reparam._attachment import ReparamAttachment
+from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe.load import load_recipe
 from lorakit.runs.folder import refuse_used
 from lorakit.runs.objects import attach, counts_of
@@ -57,7 +58,7 @@ def import_checkpoint(file: Path, recipe: str, to: Path, overrides: Sequence[str
     tensors = read_checkpoint(file)
     base = load(*loaded.base())
     attachment = attach(loaded, base)
-    assert isinstance(attachment, LoRAAttachment)
+    assert isinstance(attachment, ReparamAttachment)
     # before the state is loaded: it holds the fingerprint of the base's own weights
     what = about(loaded, base, attachment)
     _load_state(attachment, base, tensors, file)
@@ -73,7 +74,7 @@ def import_checkpoint(file: Path, recipe: str, to: Path, overrides: Sequence[str
 
 
 def _load_state(
-    attachment: LoRAAttachment, base: Base, tensors: dict[str, Tensor], file: Path
+    attachment: ReparamAttachment, base: Base, tensors: dict[str, Tensor], file: Path
 ) -> None:
     """AdapterError: B A is zero, so the checkpoint was saved before training."""
     head = {name: base.model.get_parameter(name).detach() for name in base.head}

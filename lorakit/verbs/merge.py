@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lorakit.adapters.shards import shards
-from lorakit.disk import scratch_for, sync, sync_all
 from lorakit.errors import AdapterError, InputError, ModelError, ToleranceError
 from lorakit.models import Model
-from lorakit.runs.folder import refuse_used
+from lorakit.runs.folder import new_folder, refuse_used
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import write_whole
 from lorakit.runs.source import Source, load_source, open_source
@@ -48,7 +44,7 @@ def merge(
         tolerance = TOLERANCE[dtype]
     source = open_source(pointer)
     writer, probe = _prepare(pointer, source, examples)
-    with _new_folder(to) as temporary:
+    with new_folder(to, "the merged model") as temporary:
         writer(temporary, dtype)
         del writer  # its memory is needed for the model that is read back
         report: dict[str, Any] = {
@@ -94,29 +90,6 @@ def _in_float32(model: Model) -> Model:
     if model.quantize is not None:
         return model
     return model.model_copy(update={"dtype": "fp32"})
-
-
-@contextmanager
-def _new_folder(to: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `to` at the end; after an error nothing is left of it.
-
-    InputError: no permission, disk full.
-    """
-    temporary = scratch_for(to)
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        sync_all(temporary)
-        if to.exists():
-            to.rmdir()
-        temporary.rename(to)
-        sync(to.parent)
-    except OSError as error:
-        raise InputError(
-            f"cannot write the merged model to {to}: {error.strerror or error}"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _compare(folder: Path, source: Source, probe: Probe, tolerance: float) -> dict[str, Any]:

@@ -38,7 +38,6 @@ MERGED = {
     "biases": (_lora("c_attn", bias="lora_only"), "bias"),
     "bias of B": (_lora("c_attn", lora_bias=True), "lora_bias"),
     "tokens": (_lora("c_attn", trainable_token_indices=[3, 4]), "trainable_token_indices"),
-    "PiSSA": (_lora("c_attn", init_lora_weights="pissa"), "init_lora_weights"),
     "AdaLoRA": (
         _other("AdaLoraConfig", init_r=4, target_r=2, total_step=9, target_modules=["c_attn"]),
         "ADALORA",

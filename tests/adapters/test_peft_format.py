@@ -14,7 +14,8 @@ from lorakit.adapters.attach import attach_adapter
 from lorakit.adapters.files import CONFIG_FILE, PEFT_FILE, read_adapter
 from lorakit.adapters.save import save_adapter
 from lorakit.errors import AdapterError, InputError
-from lorakit.methods.reparam.lora import LoRA, Target
+from lorakit.methods.reparam import Target
+from lorakit.methods.reparam.lora import LoRA
 from tests.attaching import attach_saved
 from tests.rounding import assert_near
 
@@ -299,16 +300,14 @@ def test_lora_alpha_has_pefts_default(base, from_peft, tmp_path):
         {"monteclora_config": {"num_samples": 2}},
         {"velora_config": {"num_groups": 2}},
         {"kasa_config": {"beta": 1.0}},
-        {"init_lora_weights": "pissa"},
         {"init_lora_weights": "pissa_niter_4"},
-        {"init_lora_weights": "olora"},
         {"init_lora_weights": "corda"},
         {"a_field_of_the_future": True},
     ],
     ids=lambda c: "-".join(map(str, *c.items())),
 )
 def test_what_plain_lora_is_not_is_refused_by_name(base, from_peft, tmp_path, config):
-    """PiSSA and similar methods change W0, which the file does not hold: the sum would differ."""
+    """CorDA and others change W0 by what the file does not hold: the sum would differ."""
     folder = from_peft(tmp_path, _tensors(), **config)
     with pytest.raises(AdapterError, match=next(iter(config))):
         attach_saved(folder, base())

@@ -231,6 +231,31 @@ def test_numbers_that_are_not_finite(base, asset, head, name, number):
     assert error.value.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("dtype", "said"),
+    [
+        (torch.int32, "I32"),
+        (torch.int8, "I8"),
+        (torch.complex64, "C64"),
+        (torch.float8_e4m3fn, "F8_E4M3"),
+        (torch.bool, "BOOL"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("asset", "head", "name"),
+    [
+        (*DECODER, "transformer.ln_f.weight"),
+        (*ENCODER, "roberta.encoder.layer.0.attention.self.query.bias"),
+    ],
+)
+def test_numbers_that_transformers_would_cast(base, asset, head, name, dtype, said):
+    """Integers of a hundred times the weights would be loaded as weights."""
+    folder = base(asset)
+    name = next(key for key in load_file(folder / "model.safetensors") if name.endswith(key))
+    rewrite(folder, lambda tensors: tensors | {name: (tensors[name] * 100).to(dtype)})
+    refused(folder, head, name, said)
+
+
 def test_numbers_that_a_half_does_not_hold(base):
     folder = base()
     rewrite(folder, lambda tensors: {key: tensor.float() * 1e5 for key, tensor in tensors.items()})

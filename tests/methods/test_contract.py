@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lorakit.errors import AdapterError, ModelError
+from lorakit.inits import inits
 from lorakit.methods import methods
 from lorakit.nn.select import ROLES
 from lorakit.training.loop import recompute_activations
@@ -26,6 +27,12 @@ ENCODERS = ("bert", "roberta", "distilbert", "deberta", "deberta-v2", "t5")
 PROMPTS = {name for name in methods.names() if methods.get(name)().added_tokens}
 UNFIT |= {(name, family) for name in PROMPTS for family in ENCODERS}
 """No decoders: refused, see test_prompt.py."""
+SHAPES = ("roberta", "gpt2", "gpt_neox", "phi3", "t5")
+"""A family for each way that a weight is stored: plain, Conv1D, fused head by head, fused in
+blocks, and two stacks. LoRA, which adapts rows of weights, meets them in the unit tier."""
+WHOLE_LAYERS = ("roberta", "gpt2")
+"""The other methods see layers and blocks, not rows: an encoder and a decoder."""
+
 CASES = [
     (name, FIELDS.get(name, {}), family)
     for name in methods.names()
@@ -36,20 +43,21 @@ CASES += [
     ("lora", {"targets": ROLES, "r": 3, "alpha": 5.0, "init": "gaussian"}, family)
     for family in ("roberta", "gpt2", "gpt_neox", "llama", "phi3", "t5")
 ]
+CASES += [
+    ("lora", {"init": init}, family)
+    for init in inits.names()
+    if init != "kaiming"
+    for family in WHOLE_LAYERS
+]
 IDS = [
-    f"{name}{' all roles' if 'targets' in fields else ''}-{family}"
+    f"{name}{' all roles' if 'targets' in fields else ''} {fields.get('init', '')}-{family}"
     for name, fields, family in CASES
 ]
-SHAPES = ("roberta", "gpt2", "gpt_neox", "phi3", "t5")
-"""A family for each way that a weight is stored: plain, Conv1D, fused head by head, fused in
-blocks, and two stacks. LoRA, which adapts rows of weights, meets them in the unit tier."""
-WHOLE_LAYERS = ("roberta", "gpt2")
-"""The other methods see layers and blocks, not rows: an encoder and a decoder."""
 
 
 def tier(name: str, fields: dict, family: str) -> list[pytest.MarkDecorator]:
     """All other pairs of a method and a family are in `make slow`."""
-    if name != "lora":
+    if name != "lora" or "init" in fields:
         unit = family in WHOLE_LAYERS
     elif "targets" in fields:
         unit = family == "gpt_neox"
@@ -76,6 +84,16 @@ def _attached(new, method, seed: int = 0, steps: int = 0, **changes):
     if steps:
         model.step(attachment, steps=steps)
     return model, attachment
+
+
+def frozen_tensors(attachment) -> list[tuple[str, int]]:
+    """What an adapter holds and does not train: (name, numbers)."""
+    deltas = getattr(attachment, "deltas", {})
+    held = [(f"{site}.{n}", p) for site, d in deltas.items() for n, p in d.named_parameters()]
+    shared = getattr(attachment, "shared", None)
+    if shared is not None and attachment.method.saves_shared:
+        held += [(f"shared.{n}", p) for n, p in shared.named_parameters()]
+    return [(name, p.numel()) for name, p in held if not p.requires_grad]
 
 
 def test_every_method_of_the_folder_is_here():
@@ -144,7 +162,11 @@ class TestOnABfloat16Base:
         )
         trained = attachment.trained()
         assert {p.dtype for p in trained.values()} == {torch.float32}
-        frozen = {p.dtype for n, p in attachment.model.named_parameters() if n not in trained}
+        frozen = {
+            p.dtype
+            for n, p in attachment.model.named_parameters()
+            if n not in trained and "delta." not in n
+        }
         assert frozen == ({torch.bfloat16} if name != "full" else set())
 
     @pytest.mark.parametrize("autocast", [False, True], ids=["plain", "autocast"])
@@ -221,8 +243,10 @@ def test_a_state_is_a_copy_on_the_cpu(case):
 def test_a_state_counts_what_trains(case):
     new, method = case
     _, attachment = _attached(new, method)
-    in_state = sum(value.numel() for value in attachment.state().values())
-    assert in_state == sum(p.numel() for p in attachment.trained().values())
+    state = attachment.state()
+    numbers = sum(value.numel() for value in state.values())
+    frozen = sum(numel for _, numel in frozen_tensors(attachment))
+    assert numbers == frozen + sum(p.numel() for p in attachment.trained().values())
 
 
 @pytest.mark.parametrize("damage", ["missing", "left over", "shape"])

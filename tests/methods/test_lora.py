@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lorakit.errors import ModelError, TargetError
-from lorakit.methods.reparam.lora import LoRA, Target
+from lorakit.methods.reparam import Target
+from lorakit.methods.reparam.lora import LoRA
 from lorakit.nn.linear import weight_of
 from tests.attaching import attach
 

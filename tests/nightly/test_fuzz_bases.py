@@ -54,6 +54,8 @@ HYPERPARAMETERS = """
 """.split()
 """Of which another value, or the default where it is left out, is another model of the same
 shapes."""
+LENGTH = "max_position_embeddings"
+"""Without a table of positions (DeBERTa v2) it only scales relative ones, and shows in no shape."""
 VALUES = (
     None,
     True,
@@ -186,7 +188,14 @@ def config_field(folder: Path, random: Random) -> str:
         values[key] = random.choice((*near, *near, *VALUES))
         how = f"= {json.dumps(values[key])}"
     file.write_text(json.dumps(values))
-    return f"{'hyperparameter' if key in HYPERPARAMETERS else 'config'}: {key} {how}"
+    hidden = key in HYPERPARAMETERS or (key == LENGTH and not _has_position_table(folder))
+    return f"{'hyperparameter' if hidden else 'config'}: {key} {how}"
+
+
+def _has_position_table(folder: Path) -> bool:
+    """Whether a tensor has a row per position, which shows another number of positions."""
+    names = [name for file in folder.glob("*.safetensors") for name in load_file(file)]
+    return any("position_embeddings" in name or "wpe" in name for name in names)
 
 
 def tokenizer_field(folder: Path, random: Random) -> str:

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from lorakit.adapters.save import save_adapter
 from lorakit.fast import make_fast
-from lorakit.methods.reparam.lora import LoRA, Target
+from lorakit.methods.reparam import Target
+from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import family_of
 from tests.attaching import attach
 

@@ -11,7 +11,8 @@ import torch
 
 from lorakit.adapters.files import CONFIG_FILE, PEFT_FILE
 from lorakit.adapters.save import save_adapter
-from lorakit.methods.reparam.lora import LoRA, Target
+from lorakit.methods.reparam import Target
+from lorakit.methods.reparam.lora import LoRA
 from lorakit.nn.linear import weight_of
 from lorakit.nn.lowrank import Projection
 from tests.attaching import attach, attach_saved
@@ -342,6 +343,26 @@ def test_we_read_what_peft_saved(tiny, about, tmp_path, family, head, fields):
     assert (plain - model.logits()).abs().max() > 1e-3
     attachment.merge()
     assert gap(other.logits(), model.logits()) <= SAME
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_a_moved_start_of_peft_is_read_with_the_base_that_it_changed(tiny, tmp_path, init):
+    """PEFT takes B0 A0 off the base's weight, and its file holds A and B alone."""
+    model = tiny("llama", CAUSAL)
+    fields = {"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "down_proj"]}
+    config = peft.LoraConfig(task_type="CAUSAL_LM", init_lora_weights=init, **fields)
+    model.model = peft.get_peft_model(model.model, config)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) / 10)
+    model.model.save_pretrained(tmp_path)
+    other = tiny("llama", CAUSAL)
+    plain = other.logits()
+    attach_saved(tmp_path, other)
+    assert gap(other.logits(), model.logits()) <= 1e-5
+    assert (plain - other.logits()).abs().max() > 1e-2
 
 
 def test_a_later_peft_adds_fields_without_harm(tiny, tmp_path):

@@ -24,7 +24,8 @@ from lorakit.adapters.save import save_adapter
 from lorakit.disk import file_digest
 from lorakit.errors import AdapterError, InputError
 from lorakit.methods import methods
-from lorakit.methods.reparam.lora import LoRA, LoRAAttachment
+from lorakit.methods.reparam._attachment import ReparamAttachment
+from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe.schema import Checkpoint, Evaluate, Train
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import open_source
@@ -280,7 +281,7 @@ def test_damaged_adapters(saved, tiny, tmp_path, count):
         _, attachment = found
         written = next(path for path in folder.glob("*.safetensors") if path.is_file())
         inside = load_file(written)
-        is_lora = isinstance(attachment, LoRAAttachment)
+        is_lora = isinstance(attachment, ReparamAttachment)
         held = peft_tensors.tensors_of(attachment) if is_lora else attachment.state()
         assert held.keys() == inside.keys()
         for name, tensor in held.items():

@@ -111,9 +111,9 @@ def test_a_head_that_is_not_in_the_file_is_found(tmp_path, monkeypatch):
 
 def test_a_method_that_cannot_be_detached_is_loaded_again(tmp_path, loads, monkeypatch):
     from lorakit.methods import Attachment
-    from lorakit.methods.reparam.lora import LoRAAttachment
+    from lorakit.methods.reparam._attachment import ReparamAttachment
 
-    monkeypatch.setattr(LoRAAttachment, "detach", Attachment.detach)
+    monkeypatch.setattr(ReparamAttachment, "detach", Attachment.detach)
     checks = checks_of(tmp_path)
     assert all(check.passed for check in checks.values()), checks
     assert loads == ["ready", "proof"]

@@ -34,7 +34,11 @@ class AdapterD(Method):
     """Number of blocks without an adapter, from the first on."""
 
     def attach(
-        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
+        self,
+        model: nn.Module,
+        roles: Roles,
+        newly_initialised: Collection[str] = (),
+        begin: bool = True,
     ) -> Attachment:
         from lorakit.methods.insert._bottleneck import after_blocks
 

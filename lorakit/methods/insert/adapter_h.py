@@ -35,7 +35,11 @@ class AdapterH(Method):
     """Width of the bottleneck."""
 
     def attach(
-        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
+        self,
+        model: nn.Module,
+        roles: Roles,
+        newly_initialised: Collection[str] = (),
+        begin: bool = True,
     ) -> Attachment:
         import torch.nn.functional as F
 

@@ -32,7 +32,11 @@ class AdapterL(Method):
     """Width of the bottleneck."""
 
     def attach(
-        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
+        self,
+        model: nn.Module,
+        roles: Roles,
+        newly_initialised: Collection[str] = (),
+        begin: bool = True,
     ) -> Attachment:
         from lorakit.methods.insert._bottleneck import Normed, attached
         from lorakit.nn.linear import weight_of

@@ -32,7 +32,11 @@ class AdapterP(Method):
     """Width of the bottleneck."""
 
     def attach(
-        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
+        self,
+        model: nn.Module,
+        roles: Roles,
+        newly_initialised: Collection[str] = (),
+        begin: bool = True,
     ) -> Attachment:
         from lorakit.methods.insert._bottleneck import after_blocks
 

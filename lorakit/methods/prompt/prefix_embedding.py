@@ -32,7 +32,11 @@ class PrefixEmbedding(PromptTokens):
     """l_p: number of tokens before the prompt."""
 
     def attach(
-        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
+        self,
+        model: nn.Module,
+        roles: Roles,
+        newly_initialised: Collection[str] = (),
+        begin: bool = True,
     ) -> Attachment:
         from lorakit.methods.prompt._prompt import PromptAttachment
 

@@ -28,7 +28,11 @@ class PrefixLayer(PromptTokens):
     name: Literal["prefix_layer"] = "prefix_layer"
 
     def attach(
-        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
+        self,
+        model: nn.Module,
+        roles: Roles,
+        newly_initialised: Collection[str] = (),
+        begin: bool = True,
     ) -> Attachment:
         from lorakit.methods.prompt._prompt import PromptAttachment
 

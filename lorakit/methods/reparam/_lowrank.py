@@ -1,62 +1,70 @@
-"""LoRA's delta on one site: the parameters A and B, and their product (`nn.lowrank`)."""
+"""Low rank and dense: the two ways in which a change dW is computed."""
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from pydantic import Field
 
-from lorakit.nn.linear import weight_of
-from lorakit.nn.lowrank import Projection, Rows, add_product, low_rank_reference
-from lorakit.nn.select import Site
-from lorakit.nn.surgery import Delta
+from lorakit.methods.reparam._contract import Reparam
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lorakit.methods.reparam._delta import MethodDelta
+    from lorakit.nn.select import Site
 
 
-class LowRankDelta(Delta):
-    """dW = (alpha / r) B A of one site's rows: A (r, in), B (rows, r).
+class LowRank(Reparam, ABC):
+    """dW = s `writes` `reads`: two small matrices, which are functions of what trains.
 
-    They are float32 (float64 on a float64 base), on the base's device.
+    They cost little next to a batch of tokens, and everything else follows from them: the fast
+    product of `nn.lowrank`, merging, the export as LoRA, and the analyses.
     """
 
-    def __init__(self, site: Site, r: int, alpha: float, dropout: float, init: str):
-        super().__init__()
-        weight = weight_of(site.module)
-        out, in_ = site.shape
-        dtype = torch.promote_types(weight.dtype, torch.float32)
-        self.A = nn.Parameter(torch.empty(r, in_, dtype=dtype, device=weight.device))
-        self.B = nn.Parameter(torch.zeros(out, r, dtype=dtype, device=weight.device))
-        self.scale = alpha / r
-        self.dropout = dropout
-        self.share(Projection([self], dropout), 0)
-        self.rows: Rows
-        if isinstance(site.rows, Tensor):
-            # a buffer, so that it moves with the model
-            self.register_buffer("rows", site.rows, persistent=False)
-        else:
-            self.rows = site.rows
-        if init == "gaussian":
-            nn.init.normal_(self.A, std=1 / r)
-        else:
-            nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout of the input of A; W0 reads x without dropout."""
 
-    def share(self, projection: Projection, part: int) -> None:
-        """Take A x from `projection`, which other deltas of the same input share; this is number
-        `part` of them."""
-        self.projection = projection
-        self.part = part
+    @abstractmethod
+    def reads(self, d: MethodDelta) -> Tensor:
+        """(k, in), what x is multiplied with first: LoRA's A."""
 
-    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
-            # torch.compile fuses plain operations, and cannot see into an autograd.Function
-            x = F.dropout(x, self.dropout, self.training)
-            return low_rank_reference(y, x, self.A, self.B, self.scale, self.rows)
-        projected = self.projection(self.part, x, y.dtype)
-        return add_product(y, projected, self.B, self.scale, self.rows)
+    @abstractmethod
+    def writes(self, d: MethodDelta) -> Tensor:
+        """(rows, k), what that product is multiplied with: LoRA's B."""
 
-    def matrix(self) -> Tensor:
-        return (self.scale * self.B.detach()) @ self.A.detach()
+    def scale(self, site: Site) -> float:
+        """s, which is the same from the first step to the last."""
+        return 1.0
 
-    def extra_repr(self) -> str:
-        return f"r={self.A.shape[0]}, scale={self.scale:g}, dropout={self.dropout:g}"
+    def add_to(self, d: MethodDelta, y: Tensor, x: Tensor) -> Tensor:
+        from lorakit.methods.reparam._delta import add_low_rank
+
+        return add_low_rank(d, y, x, self.writes)
+
+    def matrix(self, d: MethodDelta) -> Tensor:
+        a, b, scale = self.factors(d)
+        return (scale * b) @ a
+
+    def factors(self, d: MethodDelta) -> tuple[Tensor, Tensor, float]:
+        return self.reads(d).detach(), self.writes(d).detach(), d.scale
+
+
+class Dense(Reparam, ABC):
+    """dW of any rank, formed in every forward pass: for what has no cheaper form."""
+
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout of the input of dW; W0 reads x without dropout."""
+
+    @abstractmethod
+    def change(self, d: MethodDelta) -> Tensor:
+        """dW (rows, in), a function of what trains."""
+
+    def add_to(self, d: MethodDelta, y: Tensor, x: Tensor) -> Tensor:
+        from lorakit.methods.reparam._delta import add_dense
+
+        return add_dense(d, y, x, self.change)
+
+    def matrix(self, d: MethodDelta) -> Tensor:
+        return self.change(d).detach().clone()

@@ -23,7 +23,11 @@ class BitFit(Method):
     name: Literal["bitfit"] = "bitfit"
 
     def attach(
-        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
+        self,
+        model: nn.Module,
+        roles: Roles,
+        newly_initialised: Collection[str] = (),
+        begin: bool = True,
     ) -> Attachment:
         import torch
 

@@ -22,7 +22,11 @@ class Full(Method):
     name: Literal["full"] = "full"
 
     def attach(
-        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
+        self,
+        model: nn.Module,
+        roles: Roles,
+        newly_initialised: Collection[str] = (),
+        begin: bool = True,
     ) -> Attachment:
         from lorakit.methods.subset._subset import SubsetAttachment
 

@@ -36,11 +36,15 @@ class WithLoRA(Method, ABC):
         return self.prompt.added_tokens
 
     def attach(
-        self, model: nn.Module, roles: Roles, newly_initialised: Collection[str] = ()
+        self,
+        model: nn.Module,
+        roles: Roles,
+        newly_initialised: Collection[str] = (),
+        begin: bool = True,
     ) -> Attachment:
         # first, because it refuses a model that is not a decoder
-        prompt = self.prompt.attach(model, roles, newly_initialised)
-        return SumAttachment(self, self.lora.attach(model, roles, newly_initialised), prompt)
+        prompt = self.prompt.attach(model, roles, newly_initialised, begin)
+        return SumAttachment(self, self.lora.attach(model, roles, newly_initialised, begin), prompt)
 
 
 class SumAttachment(Attachment):

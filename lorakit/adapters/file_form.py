@@ -1,0 +1,41 @@
+"""The form in which an attachment is saved: PEFT's LoRA, another type of PEFT's, or lorakit's
+own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from lorakit.adapters import native, peft, peft_tensors
+from lorakit.methods import Attachment
+from lorakit.methods.reparam import Ranked
+from lorakit.methods.reparam._attachment import ReparamAttachment
+
+
+@dataclass(frozen=True)
+class FileForm:
+    """How an attachment is written in PEFT's format and read again."""
+
+    config_of: Callable[[ReparamAttachment, str, str | None, str | None], dict[str, Any]]
+    """(attachment, base, revision, task type) -> adapter_config.json."""
+    tensors_of: Callable[[ReparamAttachment], dict[str, Tensor]]
+    """Tensors by PEFT's names, on the CPU."""
+    state_of: Callable[[ReparamAttachment, Mapping[str, Tensor]], dict[str, Tensor]]
+    """The inverse: tensors under the names that `attachment.load_state` takes."""
+
+
+LORA = FileForm(peft.config_of, peft_tensors.tensors_of, peft_tensors.state_of)
+NATIVE = FileForm(native.config_of, native.tensors_of, native.state_of)
+
+
+def form_of(attachment: Attachment) -> FileForm | None:
+    """None: PEFT does not have the method, or not on these modules; it is in
+    trained.safetensors."""
+    if isinstance(attachment.method, Ranked) and attachment.method.is_lora:
+        return LORA
+    if native.has_native_form(attachment):
+        return NATIVE
+    return None

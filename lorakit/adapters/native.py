@@ -1,0 +1,203 @@
+"""Methods under PEFT's own names: DoRA, VeRA, AdaLoRA and others, by the form that each declares.
+
+PEFT adapts entire modules. A method on some rows of a fused weight is saved in lorakit's own file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lorakit.adapters import peft
+from lorakit.adapters.foreign import refuse_variant
+from lorakit.adapters.peft import UNUSED_VALUES, common_fields
+from lorakit.adapters.peft_tensors import PREFIX, name_in_file
+from lorakit.errors import AdapterError
+from lorakit.methods import Attachment, Method, methods
+from lorakit.methods._peft_form import PeftForm
+from lorakit.methods.reparam import Ranked
+from lorakit.methods.reparam._attachment import SHARED_PREFIX, ReparamAttachment
+from lorakit.nn.linear import is_conv1d
+
+_TRANSPOSED = "T:"
+"""Before the end of a name in `PeftForm.tensors`: the tensor is transposed in the file."""
+
+
+def has_native_form(attachment: Attachment) -> bool:
+    """Whether PEFT has this method, on modules that its class adapts."""
+    form = attachment.method.peft
+    if form is None or not isinstance(attachment, ReparamAttachment):
+        return False
+    held = {name for d in attachment.deltas.values() for name, _ in d.named_parameters()}
+    if held != set(form.tensors):  # also the first values of a moved start
+        return False
+    entire = all(site.rows is None for site in attachment.sites)
+    return entire and (form.conv1d or not _on_conv1d(attachment))
+
+
+def config_of(
+    attachment: ReparamAttachment, base: str, revision: str | None, task_type: str | None
+) -> dict[str, Any]:
+    """adapter_config.json of an attachment that `has_native_form`."""
+    form = _form(attachment.method)
+    if isinstance(attachment.method, Ranked):
+        config = peft.config_of(attachment, base, revision, task_type)
+    else:
+        config = common_fields(attachment, base, revision, task_type)
+    config |= {"peft_type": form.type, **form.needs, **form.to_peft(attachment.method)}
+    if form.conv1d:
+        config["fan_in_fan_out"] = _on_conv1d(attachment)
+    return config
+
+
+def tensors_of(attachment: ReparamAttachment) -> dict[str, Tensor]:
+    """The attachment as PEFT's tensors, on the CPU."""
+    form = _form(attachment.method)
+    tensors = {}
+    for site in attachment.sites:
+        for own, end in form.tensors.items():
+            value = getattr(attachment.deltas[site.name], own).detach().cpu()
+            tensors[_name(site.path, end)] = _turned(value, end)
+    for own, name in form.shared.items():
+        tensors[name] = getattr(attachment.shared, own).detach().cpu()
+    for name in sorted(attachment.newly_initialised):
+        tensors[name_in_file(name)] = attachment.model.get_parameter(name).detach().cpu()
+    return tensors
+
+
+def state_of(attachment: ReparamAttachment, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """PEFT's tensors under the names that `attachment.load_state` takes.
+
+    Tensors that belong to nothing keep their names, and `load_state` refuses them. A tensor that
+    PEFT's files do not hold and the base gives (the start of PiSSA) stays as it is. AdapterError: a
+    module's tensor is absent, or a shared one is not what the seed gives.
+    """
+    form = _form(attachment.method)
+    left = dict(tensors)
+    state: dict[str, Tensor] = {}
+    for site in attachment.sites:
+        for own, end in form.tensors.items():
+            name = _name(site.path, end)
+            if name not in left:
+                raise AdapterError(f"the adapter does not hold {name}")
+            state[f"{site.name}.{own}"] = _turned(left.pop(name), end)
+    for own, name in form.shared.items():
+        state |= _shared_state(attachment, own, name, left.pop(name, None))
+    for name in attachment.newly_initialised:
+        if name_in_file(name) in left:
+            state[name] = left.pop(name_in_file(name))
+    return state | {key.removeprefix(PREFIX): value for key, value in left.items()}
+
+
+def method_of(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Method | None:
+    """The method whose form an adapter_config.json has, on the modules that have tensors.
+
+    None: no method has it, and it may be plain LoRA. AdapterError: a field asks for something that
+    the method does not do.
+    """
+    for method, form in _forms():
+        if form.type != config.get("peft_type"):
+            continue
+        if any(config.get(key) != value for key, value in form.needs.items()):
+            continue
+        if issubclass(method, Ranked):
+            fields = peft.ranked_fields(config, tensors, form.needs)
+            return method.model_validate({**fields, **form.from_peft(config)})
+        _refuse_other_fields(config, form)
+        end = "." + _end(next(iter(form.tensors.values())))
+        paths = sorted(name[len(PREFIX) : -len(end)] for name in tensors if name.endswith(end))
+        if not paths:
+            raise AdapterError(f"the adapter is of type {form.type} and holds no tensor *{end}")
+        targets = tuple(f"re:{re.escape(path)}" for path in paths)
+        return method.model_validate({"targets": targets, **form.from_peft(config)})
+    return None
+
+
+def _refuse_other_fields(config: Mapping[str, Any], form: PeftForm) -> None:
+    """AdapterError: a field that nothing here reads has a value."""
+    read = _ReadKeys(config)
+    form.from_peft(read)
+    known = peft.COMMON_FIELDS | read.keys_read | set(form.needs) | set(form.unused)
+    refuse_variant({k: v for k, v in config.items() if k not in known and v not in UNUSED_VALUES})
+
+
+class _ReadKeys(dict[str, Any]):
+    """A configuration that notes which of its fields are read."""
+
+    def __init__(self, config: Mapping[str, Any]):
+        super().__init__(config)
+        self.keys_read: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self.keys_read.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.keys_read.add(key)
+        return super().get(key, default)
+
+
+def plain_names(tensors: Iterable[str]) -> set[str]:
+    """The parameters that an adapter holds as they are, by their names in the model."""
+    ends = {f".{_end(end)}" for _, form in _forms() for end in form.tensors.values()}
+    shared = {name for _, form in _forms() for name in form.shared.values()}
+    return {
+        name.removeprefix(PREFIX)
+        for name in tensors
+        if ".lora_" not in name and name not in shared and not name.endswith(tuple(ends))
+    }
+
+
+def _forms() -> Iterator[tuple[Any, PeftForm]]:
+    for name in _with_a_form():
+        method = methods.get(name)
+        assert method.peft is not None
+        yield method, method.peft
+
+
+@cache
+def _with_a_form() -> tuple[str, ...]:
+    """Names of the methods that PEFT has, those with most conditions first."""
+    found = {name: methods.get(name).peft for name in methods.own_names()}
+    named = [(name, form) for name, form in found.items() if form is not None]
+    return tuple(name for name, _ in sorted(named, key=lambda pair: -len(pair[1].needs)))
+
+
+def _form(method: Method) -> PeftForm:
+    assert method.peft is not None
+    return method.peft
+
+
+def _on_conv1d(attachment: Attachment) -> bool:
+    return any(is_conv1d(site.module) for site in attachment.sites)
+
+
+def _shared_state(
+    attachment: ReparamAttachment, own: str, name: str, value: Tensor | None
+) -> dict[str, Tensor]:
+    if attachment.method.saves_shared:
+        return {} if value is None else {f"{SHARED_PREFIX}{own}": value}
+    drawn = getattr(attachment.shared, own)
+    if value is not None and not torch.equal(value.float(), drawn.detach().float().cpu()):
+        raise AdapterError(
+            f"the adapter's {name} is not what its seed gives, so it was drawn otherwise; {name} "
+            f"of {attachment.method.name} is not read from a file"
+        )
+    return {}
+
+
+def _end(end: str) -> str:
+    return end.removeprefix(_TRANSPOSED)
+
+
+def _name(path: str, end: str) -> str:
+    return f"{PREFIX}{path}.{_end(end)}"
+
+
+def _turned(value: Tensor, end: str) -> Tensor:
+    return value.T.contiguous() if end.startswith(_TRANSPOSED) else value

@@ -1,0 +1,118 @@
+"""Plain LoRA from given factors: an attachment of entire modules, each with its own rank.
+
+What combines or converts adapters writes this: it is PEFT's LoRA with `rank_pattern`, whatever
+method the factors came from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lorakit.errors import AdapterError
+from lorakit.methods.reparam import Target
+from lorakit.methods.reparam._attachment import ReparamAttachment
+from lorakit.methods.reparam.lora import LoRA
+from lorakit.nn.linear import features, is_linear
+from lorakit.nn.select import Roles, Site
+
+
+@dataclass(frozen=True)
+class Product:
+    """dW = B A of one weight, with its scale in B."""
+
+    b: Tensor
+    """(out, k)"""
+    a: Tensor
+    """(k, in)"""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.b.shape[0], self.a.shape[1]
+
+
+Products = Mapping[str, Product]
+"""Path of an adapted module -> its change."""
+
+
+def of_entire_modules(found: Sequence[tuple[Site, Tensor, Tensor]]) -> dict[str, Product]:
+    """The factors of `attach.factors` by module: the parts of a fused weight become one product.
+
+    B' has a block of columns for each part, which is zero outside the part's rows.
+    """
+    parts: dict[str, list[tuple[Site, Tensor, Tensor]]] = defaultdict(list)
+    for site, b, a in found:
+        parts[site.path].append((site, b, a))
+    return {path: _of_module(group) for path, group in parts.items()}
+
+
+def _of_module(group: Sequence[tuple[Site, Tensor, Tensor]]) -> Product:
+    site, b, a = group[0]
+    if len(group) == 1 and site.rows is None:
+        return Product(b, a)
+    out = features(site.module)[0]
+    return Product(
+        torch.cat([on_rows(b, site, out) for site, b, _ in group], 1),
+        torch.cat([a for *_, a in group]),
+    )
+
+
+def on_rows(b: Tensor, site: Site, out: int) -> Tensor:
+    """B (rows, k) of a part as the B (out, k) of the entire weight."""
+    if site.rows is None:
+        return b
+    entire = b.new_zeros(out, b.shape[1])
+    entire[site.index] = b
+    return entire
+
+
+def refuse_other_shapes(products: Products, model: nn.Module, where: str) -> None:
+    """AdapterError: a module is absent from the model, or has another shape. where: its name."""
+    modules = dict(model.named_modules())
+    for path, product in products.items():
+        module = modules.get(path)
+        if module is None or not is_linear(module):
+            raise AdapterError(f"the adapter changes {path}, which {where} does not have")
+        if features(module) != product.shape:
+            ours = " x ".join(map(str, product.shape))
+            theirs = " x ".join(map(str, features(module)))
+            raise AdapterError(f"the adapter's {path} is {ours}, and that of {where} is {theirs}")
+
+
+def lora_of(products: Products) -> LoRA:
+    """The method: each module by its full path, with alpha = r, so that the scale is 1."""
+    ranks = {path: product.a.shape[0] for path, product in products.items()}
+    (r, _), *_ = Counter(ranks.values()).most_common(1)
+    targets: list[str | Target] = []
+    for path, rank in ranks.items():
+        pattern = f"re:{re.escape(path)}"
+        targets.append(pattern if rank == r else Target(match=pattern, r=rank, alpha=rank))
+    return LoRA(targets=tuple(targets), r=r, alpha=r)
+
+
+def attach_products(
+    products: Products, head: Mapping[str, Tensor], model: nn.Module, roles: Roles
+) -> ReparamAttachment:
+    """A LoRA of the products and a head on the model, which may have shapes only.
+
+    head: parameters that the checkpoint does not hold, by their names in the model; on a model of
+    shapes only they replace the model's own.
+    """
+    attachment = lora_of(products).attach(model, roles, tuple(head), begin=False)
+    assert isinstance(attachment, ReparamAttachment)
+    state = {f"{path}.A": product.a.float() for path, product in products.items()}
+    state |= {f"{path}.B": product.b.float() for path, product in products.items()}
+    if not any(p.is_meta for p in model.parameters()):
+        attachment.load_state({**state, **head})
+        return attachment
+    for name, delta in attachment.deltas.items():
+        delta.fill({own: state[f"{name}.{own}"] for own in ("A", "B")})
+    for name, value in head.items():
+        module, _, own = name.rpartition(".")
+        model.get_submodule(module).register_parameter(own, nn.Parameter(value.clone()))
+    return attachment

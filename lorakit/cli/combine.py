@@ -1,0 +1,160 @@
+"""`lorakit combine`"""
+
+from __future__ import annotations
+
+import math
+import re
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lorakit.cli import app
+from lorakit.cli.options import AnyBase, BaseModel, Format, Json, TableFormat, TrustRemoteCode
+from lorakit.cli.output import begin, console, give, warn
+from lorakit.cli.visible import show
+from lorakit.combining import rules
+from lorakit.errors import InputError
+
+if TYPE_CHECKING:
+    from lorakit.verbs.combine import CombinedAdapter
+
+
+class SpaceName(str, Enum):
+    core = "core"
+    full = "full"
+
+
+_OVERRIDE = re.compile(r"~?[A-Za-z_][\w.]*(=.*)?", re.DOTALL)
+
+
+@app.command(epilog="Example: lorakit combine runs/mrpc:0.7 runs/rte:0.4 --how ties --to both")
+def combine(
+    adapters: Annotated[
+        list[str],
+        typer.Argument(
+            help="Runs, seeds of runs or adapter folders, each with its weight (default 1); then "
+            "values of their recipes to set, as for eval: data.path=DIR.",
+            metavar="PATH[:WEIGHT]",
+        ),
+    ],
+    to: Annotated[
+        Path, typer.Option(help="Folder of the adapter; empty, or not there yet.", metavar="DIR")
+    ],
+    how: Annotated[
+        str,
+        typer.Option(
+            help=f"Rule: {', '.join(rules.own_names())}; or with its fields: "
+            "'{name: ties, density: 0.3}'.",
+            metavar="RULE",
+        ),
+    ] = "sum",
+    space: Annotated[
+        SpaceName | None,
+        typer.Option(help="core: the small matrices of Core Space; full: dW. Default: the rule's."),
+    ] = None,
+    rank: Annotated[
+        int | None,
+        typer.Option(
+            help="Largest rank of the result, by SVD. Default: the exact rank.", min=1, metavar="N"
+        ),
+    ] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the adapters' heads differ: the name of the one to keep, average, or none.",
+            metavar="NAME",
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Of the random numbers of dare and dare_ties.", min=0)
+    ] = 0,
+    evaluate: Annotated[
+        bool, typer.Option("--eval/--no-eval", help="Score it on each adapter's task.")
+    ] = True,
+    model: BaseModel = None,
+    any_base: AnyBase = False,
+    trust_remote_code: TrustRemoteCode = False,
+    form: TableFormat = Format.plain,
+    as_json: Json = False,
+) -> None:
+    """Combine adapters of one base into one adapter.
+
+    The result is plain LoRA in PEFT's format. It and each adapter alone are
+    scored on each adapter's task.
+    """
+    begin()
+    from lorakit.runs.pointer import Pointer
+    from lorakit.verbs.combine import Request
+    from lorakit.verbs.combine import combine as run_combine
+
+    paths = [word for word in adapters if not _is_override(word)]
+    overrides = tuple(word for word in adapters if _is_override(word))
+    given = [_path_and_weight(path) for path in paths]
+    if not given:
+        raise InputError("give the adapters to combine: PATH or PATH:WEIGHT")
+    request = Request(
+        pointers=[
+            Pointer(path, base=model, overrides=overrides, any_base=any_base) for path, _ in given
+        ],
+        weights=[weight for _, weight in given],
+        how=how,
+        space=None if space is None else space.value,
+        rank=rank,
+        head=head,
+        seed=seed,
+        evaluate=evaluate,
+    )
+    found = run_combine(request, to)
+    _print(found)
+    if as_json:
+        give({"adapter": str(to), **found.plain()}, True)
+    elif found.scored.tasks:
+        show(getattr(found.scored.table(), form.value)())
+
+
+def _is_override(word: str) -> bool:
+    """Whether a word sets a value of the recipe (`data.path=DIR`, `~data.limit`)."""
+    if Path(word).exists():
+        return False
+    return ("=" in word or word.startswith("~")) and _OVERRIDE.fullmatch(word) is not None
+
+
+def _path_and_weight(word: str) -> tuple[str, float]:
+    """`PATH:WEIGHT`. InputError: the weight is not finite, or 0."""
+    path, colon, end = word.rpartition(":")
+    if not colon or Path(word).exists():
+        return word, 1.0
+    try:
+        weight = float(end)
+    except ValueError:
+        raise InputError(
+            f"{word}: {end!r} is not a weight; give PATH:WEIGHT, such as {path}:0.5"
+        ) from None
+    if not math.isfinite(weight) or weight == 0:
+        raise InputError(f"{word}: the weight {end} must be a finite number other than 0")
+    return path, weight
+
+
+def _print(found: CombinedAdapter) -> None:
+    say = console().print
+    parts = ", ".join(f"{name} {weight:g}" for name, weight in found.weights.items())
+    space = f" in {found.space} space" if found.space else ""
+    drawn = f", seed {found.seed}" if found.seed is not None else ""
+    say(f"{found.rule.name}{space}{drawn}: {parts}", markup=False)
+    low, high = found.ranks
+    ranks = f"rank {low}" if low == high else f"ranks {low} to {high}"
+    largest, mean = found.errors
+    lost = "exact"
+    if largest:
+        lost = (
+            f"truncation error {largest:.3g} at most, {mean:.3g} in the mean (relative, Frobenius)"
+        )
+    say(f"{len(found.sites)} weights, {ranks}; {lost}", markup=False)
+    for note in found.notes:
+        say(note, markup=False)
+    say(found.head, markup=False)
+    for metric, why in found.scored.failed.items():
+        warn(f"{metric} is not computed: {why}")
+    say(f"adapter: {found.folder}", markup=False, soft_wrap=True)

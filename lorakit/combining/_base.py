@@ -1,0 +1,65 @@
+"""The contract of a combination rule: several changes of one weight become one.
+
+A rule works on one site at a time. W0 does not appear in any of them, so no base is loaded. A
+rule's file is imported to list the rules and their fields, before torch is; so it imports torch
+inside its functions.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from lorakit.config import Config
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Factors = tuple["Tensor", "Tensor"]
+"""(B (out, k), A (k, in)) of one change dW = B A: the scale alpha / r is in B."""
+Space = Literal["full", "core"]
+"""full: the matrices dW (out, in). core: their Core Space matrices (R, R), where R is the sum of
+the ranks (`_site`)."""
+
+
+class Rule(Config, ABC):
+    """A rule and its numbers; each subclass is a `MatrixRule` or a `FactorRule`."""
+
+    name: str
+    draws: ClassVar[bool] = False
+    """Whether it draws random numbers, so that `--seed` decides the result."""
+    averages: ClassVar[bool] = False
+    """Whether the weights are divided by their sum."""
+    orthonormal_a: ClassVar[bool] = False
+    """Whether the result is stored as its SVD, with B = U S and A = V^T."""
+
+
+class MatrixRule(Rule, ABC):
+    """A rule on matrices: dW itself, or its Core Space matrix."""
+
+    spaces: ClassVar[tuple[Space, ...]] = ("full", "core")
+    """Where it can work; the first is the default."""
+
+    @abstractmethod
+    def combine(
+        self, changes: Sequence[Tensor], weights: Sequence[float], generator: torch.Generator
+    ) -> Tensor:
+        """The combined matrix.
+
+        changes: one matrix per adapter, all of one shape; zero for an adapter that does not change
+        this weight. generator: for `draws`, the same for all sites of a model.
+        """
+
+
+class FactorRule(Rule, ABC):
+    """A rule on B and A, whose result has a low rank in every space."""
+
+    @abstractmethod
+    def combine(self, changes: Sequence[Factors], weights: Sequence[float]) -> Factors:
+        """The combined factors.
+
+        changes: one pair per adapter, of rank 0 where an adapter does not change this weight.
+        AdapterError: the rule does not take adapters of these ranks.
+        """

@@ -1,0 +1,45 @@
+r"""iso_c: the weighted sum with all its singular values replaced by their mean.
+
+    sum_t w_t dW_t = U S V^T        dW = mean(S) U V^T
+
+Directions that only one task needs become as strong as those that all of them share. Marczak et al.
+2025, No Task Left Behind, arXiv 2502.04959.
+
+In Core Space the mean is over the R singular values that the adapters can have. In the full space
+it is over min(out, in) of them, most of which are zero for LoRA: the result is the same matrix
+times R / min(out, in). Directions of a zero singular value are arbitrary, and are left at zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from lorakit.combining._base import MatrixRule, Space
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class IsoC(MatrixRule):
+    """A flat spectrum."""
+
+    name: Literal["iso_c"] = "iso_c"
+    spaces: ClassVar[tuple[Space, ...]] = ("core", "full")
+
+    def combine(
+        self, changes: Sequence[Tensor], weights: Sequence[float], generator: torch.Generator
+    ) -> Tensor:
+        import torch
+
+        from lorakit.combining._site import is_nonzero
+        from lorakit.combining._sparse import weighted_sum
+
+        total = weighted_sum(changes, weights)
+        u, s, vh = torch.linalg.svd(total, full_matrices=False)
+        kept = is_nonzero(s, total)
+        return s.mean() * (u[:, kept] @ vh[kept])
+
+
+PLUGIN = IsoC

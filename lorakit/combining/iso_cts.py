@@ -1,0 +1,76 @@
+r"""iso_cts: a flat spectrum over a common subspace and one subspace for each task.
+
+    sum_t w_t dW_t = U S V^T;  U_c, S_c, V_c: its first k singular triplets
+    w_t dW_t - U_c U_c^T w_t dW_t = U_t S_t V_t^T;  the first (R - k) / T triplets of each t
+    U* = [U_1 ... U_T U_c], V* likewise, each replaced by the nearest matrix with orthonormal
+    columns (its polar factor);  dW = mean(all these singular values) U* V*^T
+
+k is `common` times R, rounded so that the tasks share the rest equally. Marczak et al. 2025, No
+Task Left Behind, arXiv 2502.04959.
+
+It works in Core Space. In the full space most singular values of LoRA are zero, and the directions
+that the tasks would get belong to zeros and are arbitrary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from lorakit.combining._base import MatrixRule, Space
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class IsoCTS(MatrixRule):
+    """Common and task-specific subspaces, with a flat spectrum."""
+
+    name: Literal["iso_cts"] = "iso_cts"
+    spaces: ClassVar[tuple[Space, ...]] = ("core",)
+    common: float = Field(default=0.8, ge=0, le=1)
+    """Share of the directions that are the sum's; the tasks share the others."""
+
+    def combine(
+        self, changes: Sequence[Tensor], weights: Sequence[float], generator: torch.Generator
+    ) -> Tensor:
+        import torch
+
+        from lorakit.combining._sparse import weighted_sum
+
+        total = weighted_sum(changes, weights)
+        size = min(total.shape)
+        each = self._of_each_task(size, len(changes))
+        k = size - each * len(changes)
+        u, s, vh = torch.linalg.svd(total, full_matrices=False)
+        common = u[:, :k]
+        parts = []
+        for change, weight in zip(changes, weights, strict=True):
+            own = weight * change
+            own = own - common @ (common.T @ own)
+            u_own, s_own, vh_own = torch.linalg.svd(own, full_matrices=False)
+            parts.append((u_own[:, :each], s_own[:each], vh_own[:each]))
+        parts.append((common, s[:k], vh[:k]))
+        left = _polar(torch.cat([part[0] for part in parts], 1))
+        right = _polar(torch.cat([part[2] for part in parts]))
+        return torch.cat([part[1] for part in parts]).mean() * (left @ right)
+
+    def _of_each_task(self, size: int, tasks: int) -> int:
+        """The number of directions of each task, of `size` in all."""
+        rest = size - int(size * self.common)
+        # a half is rounded to the even number, and may not exceed what there is
+        return min(round(rest / tasks), size // tasks)
+
+
+def _polar(matrix: Tensor) -> Tensor:
+    """The nearest matrix with orthonormal columns (rows, where it is wide)."""
+    import torch
+
+    u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+    return u @ vh
+
+
+PLUGIN = IsoCTS

@@ -1,0 +1,11 @@
+"""Initialisations: how A and B of a low-rank delta start, one file per rule (`method.init`)."""
+
+from __future__ import annotations
+
+from lorakit.inits._base import Init
+from lorakit.inits._see import see_data
+from lorakit.registry import Registry
+
+inits: Registry[type[Init]] = Registry("lorakit.inits", "init")
+
+__all__ = ["Init", "inits", "see_data"]

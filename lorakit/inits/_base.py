@@ -1,0 +1,52 @@
+"""The contract of an initialisation. Its file is imported to validate a recipe, before torch is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from lorakit.config import Config
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+Seen = dict[str, Any]
+"""What a rule remembers of the data at one layer."""
+
+
+class Init(Config, ABC):
+    """Fills A (r, in) and B (rows, r) of a delta `d`; `d.weight` is W0 and `d.scale` is s."""
+
+    name: str
+    moves: ClassVar[bool] = False
+    """B A is not zero at the start: the delta keeps A0 and B0, so that dW is zero and W0 stays."""
+    trains_a: ClassVar[bool] = True
+    """Whether A trains; False: it keeps its first values."""
+    chooses_ranks: ClassVar[bool] = False
+    """Whether `settle` changes ranks."""
+    looks_at: ClassVar[Literal["inputs", "gradients"]] = "inputs"
+    """What `see` is given, where `batches_to_see` is not 0."""
+
+    @property
+    def batches_to_see(self) -> int:
+        """The number of global batches of the training split that it sees before the first step."""
+        return 0
+
+    @abstractmethod
+    def begin(self, d: Any) -> None:
+        """First values, before any data is seen. Without gradients."""
+
+    def see(self, value: Tensor, seen: Seen) -> None:
+        """One batch at one layer. `seen`: what is remembered of that layer.
+
+        value: its inputs (tokens, in) without padding; or, where `looks_at` is gradients, the
+        gradient of the loss by the layer's weight (out, in).
+        """
+
+    def settle(self, layers: Sequence[tuple[Mapping[str, Any], Seen]]) -> None:
+        """Final values, after the last batch. Without gradients.
+
+        layers: (site -> its delta, what was seen) for each layer; a fused weight has several sites.
+        """

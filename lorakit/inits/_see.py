@@ -1,0 +1,98 @@
+"""A pass over training batches before the first step: what an initialisation sees of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from lorakit.inits._base import Init, Seen
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lorakit.nn.select import Site
+
+
+def see_data(attachment: Any, init: Init, batches: Iterable[Callable[[], Tensor]]) -> None:
+    """Show `init` what it looks at in each batch, layer by layer, and let it settle.
+
+    attachment: has `model`, `sites`, `deltas` and `off`. Positions that the model's attention mask
+    hides are left out of the inputs.
+    """
+    import torch
+
+    layers: dict[str, dict[str, Any]] = {}
+    modules: dict[str, nn.Module] = {}
+    for site in attachment.sites:
+        layers.setdefault(site.path, {})[site.name] = attachment.deltas[site.name]
+        modules[site.path] = site.module
+    seen: dict[str, Seen] = {path: {} for path in layers}
+    with attachment.off():
+        if init.looks_at == "gradients":
+            _see_gradients(attachment.sites, init, batches, seen)
+        else:
+            with torch.no_grad(), _watched(attachment.model, modules, init, seen):
+                for run in batches:
+                    run()
+    with torch.no_grad():
+        init.settle([(layers[path], seen[path]) for path in layers])
+
+
+@contextmanager
+def _watched(
+    model: nn.Module, modules: Mapping[str, nn.Module], init: Init, seen: Mapping[str, Seen]
+) -> Iterator[None]:
+    """Inside, every forward pass shows the inputs of the layers to `init`."""
+    mask: list[Tensor | None] = [None]
+
+    def keep_mask(_model: Any, _inputs: Any, named: Mapping[str, Any]) -> None:
+        mask[0] = named.get("attention_mask")
+
+    def shows(path: str) -> Callable[[Any, tuple[Tensor, ...]], None]:
+        def show(_module: Any, inputs: tuple[Tensor, ...]) -> None:
+            init.see(_visible(inputs[0].detach(), mask[0]), seen[path])
+
+        return show
+
+    handles = [model.register_forward_pre_hook(keep_mask, with_kwargs=True)]
+    handles += [m.register_forward_pre_hook(shows(path)) for path, m in modules.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _visible(x: Tensor, mask: Tensor | None) -> Tensor:
+    """x (rows, positions, in) -> (tokens, in), without the positions that the mask hides."""
+    if mask is not None and mask.ndim == 2 and mask.shape == x.shape[:2]:
+        return x[mask.bool()]
+    return x.reshape(-1, x.shape[-1])
+
+
+def _see_gradients(
+    sites: Iterable[Site],
+    init: Init,
+    batches: Iterable[Callable[[], Tensor]],
+    seen: Mapping[str, Seen],
+) -> None:
+    """Show the gradient of each layer's weight, (out, in), to `init`, after each batch."""
+    from lorakit.nn.linear import is_conv1d
+
+    weights: dict[str, Any] = {site.path: site.module.weight for site in sites}
+    transposed = {site.path: is_conv1d(site.module) for site in sites}
+    for weight in weights.values():
+        weight.requires_grad_(True)
+    try:
+        for run in batches:
+            run().backward()
+            for path, weight in weights.items():
+                if weight.grad is not None:
+                    gradient = weight.grad.T if transposed[path] else weight.grad
+                    init.see(gradient, seen[path])
+                weight.grad = None
+    finally:
+        for weight in weights.values():
+            weight.grad = None
+            weight.requires_grad_(False)

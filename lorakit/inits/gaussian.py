@@ -1,0 +1,25 @@
+"""gaussian: A ~ N(0, sigma^2) and B = 0, as in the LoRA paper's Figure 1.
+
+The paper prints no sigma; this is PEFT's, 1/r.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from lorakit.inits import Init
+
+
+class Gaussian(Init):
+    """Independent normal numbers."""
+
+    name: Literal["gaussian"] = "gaussian"
+
+    def begin(self, d: Any) -> None:
+        from torch import nn
+
+        nn.init.normal_(d.A, std=1 / d.A.shape[0])
+        d.B.zero_()
+
+
+PLUGIN = Gaussian

@@ -1,0 +1,264 @@
+"""The attachment of every reparametrisation: a delta on each site."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lorakit.errors import ModelError
+from lorakit.inits import see_data
+from lorakit.methods._base import Attachment
+from lorakit.methods._state import read_parameters, write_parameters
+from lorakit.methods.reparam._contract import Reparam
+from lorakit.methods.reparam._delta import MethodDelta
+from lorakit.methods.reparam._lowrank import LowRank
+from lorakit.methods.reparam._ranked import Ranked
+from lorakit.nn.freeze import tied, train_only
+from lorakit.nn.linear import is_quantized
+from lorakit.nn.lowrank import Projection
+from lorakit.nn.select import Roles, Site, by_input
+from lorakit.nn.surgery import (
+    CHILD,
+    fold,
+    folded_in,
+    put,
+    put_shared,
+    switched_off,
+    take_off,
+    take_off_shared,
+)
+
+SHARED_PREFIX = "shared."
+"""Before the names of shared tensors in a state."""
+
+
+class ReparamAttachment(Attachment):
+    """A method's deltas on a model; what they train and the newly initialised head train."""
+
+    method: Reparam
+
+    def __init__(
+        self,
+        model: nn.Module,
+        method: Reparam,
+        sites: list[Site],
+        newly_initialised: frozenset[str],
+        roles: Roles,
+    ):
+        self.model = model
+        self.method = method
+        self.sites = sites
+        # on their layers, in the weights inside `folded`, in the weights for good, or detached
+        self.place: Literal["on", "folded", "merged", "off"] = "on"
+        self._refuse_unfit()
+        self.shared = method.shared(sites)
+        self.deltas = {site.name: MethodDelta(method, site, self.shared) for site in sites}
+        for site in sites:
+            put(site, self.deltas[site.name])
+        if self.shared is not None:
+            put_shared(model, self.shared)
+        if isinstance(method, LowRank):
+            self._share_projections(roles)
+        own = dict(model.named_parameters())
+        # a tied parameter has one name here
+        self.newly_initialised = newly_initialised & set(own)
+        trained = {name for name, p in own.items() if f"{CHILD}." in name and p.requires_grad}
+        train_only(model, self.newly_initialised | trained)
+
+    def _refuse_unfit(self) -> None:
+        for site in self.sites:
+            if hasattr(site.module, CHILD):
+                raise ModelError(
+                    f"{site.path} has a delta already; merge or detach it before another is "
+                    "attached"
+                )
+        quantized = self._quantized()
+        if quantized and not self.method.on_quantized:
+            raise ModelError(
+                f"{self.method.name} needs the exact weight, and {quantized[0]} is quantized; "
+                "leave model.quantize out, or take another method (lora)"
+            )
+
+    def _share_projections(self, roles: Roles) -> None:
+        """Deltas that read one input, as W_q and W_v of a layer do, project it together."""
+        for together in by_input(self.sites, roles):
+            deltas = [self.deltas[site.name] for site in together]
+            projection = Projection(deltas, deltas[0].dropout)
+            for part, delta in enumerate(deltas):
+                delta.share(projection, part)
+
+    def begin(self) -> None:
+        """Give every delta its first values; a model of shapes only (the meta device) has none."""
+        for delta in self.deltas.values():
+            if not any(p.is_meta for p in delta.parameters()):
+                delta.begin()
+
+    def _saved(self) -> dict[str, nn.Parameter]:
+        """`<site>.<tensor>`, whatever the modules are called, `shared.<tensor>`, the new head."""
+        saved = {
+            f"{name}.{own}": p for name, d in self.deltas.items() for own, p in d.named_parameters()
+        }
+        if self.shared is not None and self.method.saves_shared:
+            saved |= {f"{SHARED_PREFIX}{own}": p for own, p in self.shared.named_parameters()}
+        head = {name: self.model.get_parameter(name) for name in sorted(self.newly_initialised)}
+        return {**saved, **head}
+
+    def state(self) -> dict[str, Tensor]:
+        return read_parameters(self._saved())
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self._must_be("on", "load_state")
+        self.fit(state)
+        write_parameters(self._saved(), state)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of each tensor of a `state()`."""
+        return {name: tuple(p.shape) for name, p in self._saved().items()}
+
+    def fit(self, state: Mapping[str, Tensor]) -> None:
+        """Take the shapes that the tensors of a `state()` have, where data decided them."""
+        for name, delta in self.deltas.items():
+            names = {own: f"{name}.{own}" for own, _ in delta.named_parameters()}
+            shapes = {own: tuple(state[n].shape) for own, n in names.items() if n in state}
+            delta.fit(shapes)
+
+    def merge(self) -> None:
+        """As `Attachment.merge`; again, it does nothing. ModelError: detached, or in `folded`."""
+        if self.place == "merged":
+            return
+        self._must_be("on", "merge")
+        if why := self.why_unmergeable():
+            raise ModelError(why)
+        if rounded := self._quantized():
+            raise ModelError(
+                f"{rounded[0]} is quantized: load the model dequantized, and merge into that"
+            )
+        for site in self.sites:
+            fold(site, self.deltas[site.name])
+        self._take_off("merged")
+
+    def why_unmergeable(self) -> str | None:
+        for path, names in self._tied().items():
+            return (
+                f"{path} shares its weight ({' = '.join(names)}): folding the delta in would "
+                "change both. Leave this layer out of method.targets, or untie it "
+                "(model.config.tie_word_embeddings=false)."
+            )
+        return None
+
+    def _quantized(self) -> list[str]:
+        return [site.path for site in self.sites if is_quantized(site.module)]
+
+    def _tied(self) -> dict[str, list[str]]:
+        """Path of each site whose weight has several names -> those names."""
+        found = tied(self.model)
+        paths: dict[str, list[str]] = {}
+        for site in self.sites:
+            weight: Any = site.module.weight
+            if weight in found:
+                paths[site.path] = found[weight]
+        return paths
+
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        """As `Attachment.folded`; it does nothing for deltas that are merged or detached, or on a
+        weight that is tied or quantized."""
+        if self.place != "on" or self._tied() or self._quantized():
+            yield
+            return
+        with folded_in(self.sites, list(self.deltas.values())):
+            self.place = "folded"
+            try:
+                yield
+            finally:
+                self.place = "on"
+
+    def detach(self) -> None:
+        """Remove every delta: the model computes as the base did, with the trained head.
+
+        A second call does nothing. ModelError: merged, so that the base is gone, or in `folded`.
+        """
+        if self.place != "off":
+            self._must_be("on", "detach")
+            self._take_off("off")
+
+    def _take_off(self, place: Literal["merged", "off"]) -> None:
+        for site in self.sites:
+            take_off(site)
+        take_off_shared(self.model)
+        self.place = place
+
+    def _must_be(self, wanted: str, what: str) -> None:
+        said = {
+            "folded": "its deltas are folded into the weights for a while; leave `folded` first",
+            "merged": "its deltas were merged into the weights for good; load the base model again",
+            "off": "its deltas were detached from the model; attach them again",
+        }
+        if self.place != wanted:
+            raise ModelError(f"{what}: {said[self.place]}")
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """As `Attachment.off`; detached, it is off already. ModelError: merged, or in `folded`."""
+        if self.place != "off":
+            self._must_be("on", "off")
+        with switched_off(list(self.deltas.values())):
+            yield
+
+    def delta_norms(self) -> dict[str, float]:
+        norms = {}
+        for site in self.sites:
+            delta = self.deltas[site.name]
+            base = delta.weight.float().norm().item()
+            norms[site.name] = delta.matrix().norm().item() / (base or 1.0)
+        return norms
+
+    # the hooks of training
+
+    def see(self, batches: Iterable[Callable[[], Tensor]]) -> None:
+        if isinstance(self.method, Ranked) and self.method.batches_to_see:
+            see_data(self, self.method.init, batches)
+
+    def before_step(self, step: int, total: int) -> None:
+        self.method.before_step(self.deltas, step, total)
+
+    def penalty(self) -> Tensor | None:
+        """The method's own, and zero times the parameters of each dropped delta.
+
+        DDP waits for the gradient of every parameter, and a dropped delta would have none.
+        """
+        terms = [0.0 * p.sum() for d in self._dropped() for p in d.parameters() if p.requires_grad]
+        own = self.method.penalty(self.deltas)
+        if own is not None:
+            terms.append(own)
+        return torch.stack(terms).sum() if terms else None
+
+    def before_update(self) -> None:
+        """A dropped delta is not updated: without a gradient the optimizer leaves its moments."""
+        for delta in self._dropped():
+            for parameter in delta.parameters():
+                parameter.grad = None
+
+    @torch.no_grad()
+    def after_step(self, step: int, total: int) -> None:
+        self.method.after_step(self.deltas, step, total)
+
+    def _dropped(self) -> list[MethodDelta]:
+        return [delta for delta in self.deltas.values() if delta.dropped]
+
+    def memory(self) -> dict[str, Tensor]:
+        return {
+            f"{name}.{key}": value.detach().cpu().clone().contiguous()
+            for name, delta in self.deltas.items()
+            for key, value in delta.memory.items()
+        }
+
+    def remember(self, memory: Mapping[str, Tensor]) -> None:
+        for name, delta in self.deltas.items():
+            device = next(delta.parameters()).device
+            own = {k: v for k, v in memory.items() if k.startswith(f"{name}.")}
+            delta.memory = {k.removeprefix(f"{name}."): v.to(device) for k, v in own.items()}

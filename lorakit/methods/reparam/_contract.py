@@ -1,0 +1,134 @@
+"""Reparametrisations, W -> W0 + dW: a method says what dW is, as pure functions of a delta.
+
+A method's file holds its configuration and its formulas. The one module of all of them is
+`_delta.MethodDelta`, because a recipe is validated before torch is imported.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from lorakit.config import Config
+from lorakit.methods._base import Method
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lorakit.methods.reparam._attachment import ReparamAttachment
+    from lorakit.methods.reparam._delta import MethodDelta
+    from lorakit.nn.select import Roles, Site
+
+
+class Target(Config):
+    """A target with numbers of its own."""
+
+    match: str
+    """A role, a module name, a glob, a `re:` regex or all-linear (see docs: targets)."""
+    r: int | None = Field(default=None, ge=1)
+    alpha: float | None = Field(default=None, gt=0, le=1e6)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The shape of a tensor that does not train and that an adapter holds all the same."""
+
+    shape: tuple[int, ...]
+
+
+Shape = tuple[int, ...] | Frozen
+
+
+class Reparam(Method, ABC):
+    """A change dW of the weights that `targets` choose. The base is frozen, a new head trains."""
+
+    freezes_base: ClassVar[bool] = True
+    on_quantized: ClassVar[bool] = True
+    """Whether it can be on a quantized base."""
+    saves_shared: ClassVar[bool] = True
+    """Whether the adapter holds what all deltas share; False: a seed gives it."""
+    targets: tuple[str | Target, ...] = Field(
+        default=("query", "value"), min_length=1, strict=False
+    )
+    """Which weights: the paper adapts query and value."""
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    # what dW is, as functions of a delta `d`: it has the tensors by their names, `d.site`,
+    # `d.weight`
+    # (W0 of its rows) and `d.shared`
+
+    @abstractmethod
+    def tensors(self, site: Site) -> dict[str, Shape]:
+        """Name -> shape of each tensor that an adapter holds for one site.
+
+        ModelError: the method cannot be on a weight of this shape.
+        """
+
+    def prepare(self, d: MethodDelta) -> None:
+        """Derive what is not saved: what the shape of the site or a seed gives (`d.derive`)."""
+
+    @abstractmethod
+    def begin(self, d: MethodDelta) -> None:
+        """First values; before, all are zero. Afterwards dW is exactly zero. Without gradients."""
+
+    @abstractmethod
+    def add_to(self, d: MethodDelta, y: Tensor, x: Tensor) -> Tensor:
+        """y: (..., out), the layer's output, which may be changed in place; x: (..., in), its input
+        -> the new output."""
+
+    @abstractmethod
+    def matrix(self, d: MethodDelta) -> Tensor:
+        """dW of the site's rows, (rows, in), float32: a new tensor."""
+
+    def factors(self, d: MethodDelta) -> tuple[Tensor, Tensor, float] | None:
+        """(A (k, in), B (rows, k), s) with dW = s B A exactly; None: there are none of low rank."""
+        return None
+
+    def fit(self, d: MethodDelta, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Before a state is loaded: take the shapes of the file where data decided them."""
+
+    def shared(self, sites: Sequence[Site]) -> nn.Module | None:
+        """A module with the parameters that all deltas share; None: they share nothing."""
+        return None
+
+    def on_sites(self, sites: Sequence[Site]) -> Reparam:
+        """The same method with what only the sites decide, such as the rank within a budget."""
+        return self
+
+    # the hooks of training; deltas: site -> its delta. `d.memory` is kept in checkpoints
+
+    def before_step(self, deltas: Mapping[str, MethodDelta], step: int, total: int) -> None:
+        """As `Attachment.before_step`; it may set `d.dropped`."""
+
+    def penalty(self, deltas: Mapping[str, MethodDelta]) -> Tensor | None:
+        """As `Attachment.penalty`."""
+        return None
+
+    def after_step(self, deltas: Mapping[str, MethodDelta], step: int, total: int) -> None:
+        """As `Attachment.after_step`. Without gradients."""
+
+    def attach(
+        self,
+        model: nn.Module,
+        roles: Roles,
+        newly_initialised: Collection[str] = (),
+        begin: bool = True,
+    ) -> ReparamAttachment:
+        from lorakit.methods.reparam._attachment import ReparamAttachment
+        from lorakit.nn.select import select
+
+        patterns = [t if isinstance(t, str) else t.match for t in self.targets]
+        sites = select(model, patterns, roles, skip=newly_initialised)
+        method = self.on_sites(sites)
+        attachment = ReparamAttachment(model, method, sites, frozenset(newly_initialised), roles)
+        if begin:
+            attachment.begin()
+        return attachment

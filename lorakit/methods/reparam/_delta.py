@@ -1,0 +1,168 @@
+"""The delta of every reparametrisation: it holds the tensors, and its method has the formulas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lorakit.methods.reparam._contract import Frozen, Reparam
+from lorakit.methods.reparam._lowrank import LowRank
+from lorakit.nn.lowrank import Projection, add_product, low_rank_reference
+from lorakit.nn.select import Site
+from lorakit.nn.surgery import Delta
+
+WIDE = (torch.float32, torch.float64)
+
+
+class MethodDelta(Delta):
+    """dW of one site: parameters by the names that `method.tensors` gives them.
+
+    memory: what the hooks of training remember of this site; a checkpoint holds it.
+    """
+
+    if TYPE_CHECKING:
+        # parameters and what is derived, under the names that the method gives them
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __init__(self, method: Reparam, site: Site, shared: nn.Module | None):
+        super().__init__(site)
+        self.method = method
+        # in a tuple, so that it is not registered in each layer
+        self._shared = (shared,)
+        self.memory: dict[str, Tensor] = {}
+        for name, shape in method.tensors(site).items():
+            frozen = isinstance(shape, Frozen)
+            dims = shape.shape if isinstance(shape, Frozen) else shape
+            self.register_parameter(name, self.zeros(dims, trains=not frozen))
+        self.scale = method.scale(site) if isinstance(method, LowRank) else 1.0
+        self.dropout: float = getattr(method, "dropout", 0.0)
+        self.share(Projection([self], self.dropout), 0)
+        method.prepare(self)
+
+    @property
+    def shared(self) -> Any:
+        """What all deltas of the method share (`Reparam.shared`)."""
+        return self._shared[0]
+
+    def derive(self, name: str, value: Tensor) -> None:
+        """A tensor that the shape or a seed gives: it moves with the model, and is not saved.
+
+        On a model of shapes only it stays on the CPU, where its numbers are.
+        """
+        device = next(self.parameters()).device
+        self.register_buffer(
+            name, value if device.type == "meta" else value.to(device), persistent=False
+        )
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Give the parameters their first values."""
+        self.method.begin(self)
+
+    def share(self, projection: Projection, part: int) -> None:
+        """Take A x from `projection`, which other deltas of the same input share; this is number
+        `part` of them."""
+        self.projection = projection
+        self.part = part
+
+    def reads(self) -> Tensor:
+        """(k, in), for `Projection`."""
+        assert isinstance(self.method, LowRank)
+        return self.method.reads(self)
+
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        return self.method.add_to(self, y, x)
+
+    @torch.no_grad()
+    def matrix(self) -> Tensor:
+        return self.method.matrix(self)
+
+    @torch.no_grad()
+    def factors(self) -> tuple[Tensor, Tensor, float] | None:
+        return self.method.factors(self)
+
+    def fit(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self.method.fit(self, shapes)
+
+    def resize(self, r: int) -> None:
+        """Give A, B and what goes with them the rank r: the same parameters, with zeros.
+
+        `scale` stays what it is.
+        """
+        for name, dim in (("A", 0), ("B", 1), ("E", 0), ("A0", 0), ("B0", 1)):
+            parameter = self._parameters.get(name)
+            if parameter is not None and parameter.shape[dim] != r:
+                shape = list(parameter.shape)
+                shape[dim] = r
+                parameter.data = parameter.data.new_zeros(shape)
+
+    def kaiming(self, *parameters: Tensor) -> None:
+        """Draw from U(-1/sqrt(n), 1/sqrt(n)) for matrices with n columns, as `nn.Linear` starts."""
+        for parameter in parameters:
+            nn.init.kaiming_uniform_(parameter, a=math.sqrt(5))
+
+    def svd(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(U (rows, k), S (k,), V^T (k, in)) of W0, k = min(rows, in), in the parameters' dtype."""
+        dtype = next(self.parameters()).dtype
+        return torch.linalg.svd(self.weight.to(dtype), full_matrices=False)
+
+    def fill(self, values: Mapping[str, Tensor]) -> None:
+        """Replace every parameter by a copy of its values, wherever the model's own are (meta)."""
+        for name, parameter in list(self._parameters.items()):
+            assert parameter is not None
+            trains = parameter.requires_grad
+            self.register_parameter(name, nn.Parameter(values[name].clone(), requires_grad=trains))
+
+    @staticmethod
+    def stacked(*matrices: Tensor) -> Tensor:
+        """The rows of all of them."""
+        return torch.cat(matrices, 0)
+
+    @staticmethod
+    def side_by_side(*matrices: Tensor) -> Tensor:
+        """The columns of all of them."""
+        return torch.cat(matrices, 1)
+
+    def extra_repr(self) -> str:
+        shapes = (f"{name}={tuple(p.shape)}" for name, p in self.named_parameters())
+        return ", ".join([*shapes, f"scale={self.scale:g}", f"dropout={self.dropout:g}"])
+
+
+def exactly(y: Tensor) -> AbstractContextManager[Any]:
+    """Inside, factors are formed in float32, whatever the products around them are in."""
+    device = y.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
+
+
+def add_low_rank(
+    d: MethodDelta, y: Tensor, x: Tensor, writes: Callable[[MethodDelta], Tensor]
+) -> Tensor:
+    """y + s writes reads dropout(x), for y (..., out) and x (..., in)."""
+    if torch.compiler.is_compiling():
+        # torch.compile fuses plain operations, and cannot see into an autograd.Function
+        x = F.dropout(x, d.dropout, d.training)
+        return low_rank_reference(y, x, d.reads(), writes(d), d.scale, d.rows)
+    with exactly(y):
+        h = d.projection(d.part, x, y.dtype)
+        b = writes(d)
+    return add_product(y, h, b, d.scale, d.rows)
+
+
+def add_dense(
+    d: MethodDelta, y: Tensor, x: Tensor, change: Callable[[MethodDelta], Tensor]
+) -> Tensor:
+    """y + dW dropout(x) at the delta's rows."""
+    with exactly(y):
+        matrix = change(d).to(y.dtype)
+    added = F.linear(F.dropout(x, d.dropout, d.training).to(y.dtype), matrix)
+    if d.rows is None:
+        return y + added
+    return y.index_add(-1, torch.arange(y.shape[-1], device=y.device)[d.rows], added)

@@ -1,0 +1,176 @@
+r"""AdaLoRA: singular triplets, of which training removes the least important over all sites.
+
+    dW = (alpha / r) B diag(E) A        penalty: mean of ||A A^T - I|| and ||B^T B - I||
+
+Every triplet has one row of A, one number of E and one column of B. Its importance is that of its E
+plus the means over its row and its column, where a number p with gradient g has the product of two
+running averages: of |p g|, and of how much |p g| differs from its average. From the share `warm` of
+the steps to `1 - cool` the number of triplets falls as a cubic from r to `final` per site, on
+average. A (r, in) and B (out, r) start at N(0, 0.02^2), E at zero. Zhang et al. 2023, arXiv
+2303.10512.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from lorakit.methods.reparam import LowRank, PeftForm, Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lorakit.nn.select import Site
+
+START_STD = 0.02
+"""Of A and B at the start."""
+
+
+def _to_peft(method: AdaLoRA) -> dict[str, Any]:
+    return {
+        "r": method.r,
+        "init_r": method.r,
+        "target_r": method.final,
+        "lora_alpha": method.alpha,
+        "lora_dropout": method.dropout,
+        "total_step": 1,  # PEFT wants a number above zero; it is of training alone
+        "orth_reg_weight": method.orthogonal,
+        "deltaT": method.every,
+    }
+
+
+def _from_peft(config: Any) -> dict[str, Any]:
+    return {
+        "r": config["init_r"],
+        "final": config["target_r"],
+        "alpha": float(config["lora_alpha"]),
+        "dropout": float(config.get("lora_dropout") or 0.0),
+        "orthogonal": float(config.get("orth_reg_weight", 0.5)),
+        "every": config.get("deltaT", 1),
+    }
+
+
+class AdaLoRA(LowRank):
+    """Adaptive budget allocation."""
+
+    name: Literal["adalora"] = "adalora"
+    needs_whole_parameters: ClassVar[bool] = True
+    peft: ClassVar[PeftForm | None] = PeftForm(
+        type="ADALORA",
+        tensors={"A": "lora_A", "B": "lora_B", "E": "lora_E"},
+        to_peft=_to_peft,
+        from_peft=_from_peft,
+        unused=tuple(
+            "r rank_pattern beta1 beta2 tinit tfinal total_step init_lora_weights "
+            "loftq_config qalora_group_size".split()
+        ),
+        conv1d=True,
+    )
+    r: int = Field(default=12, ge=1)
+    """Number of triplets of each site at the start."""
+    final: int = Field(default=8, ge=1)
+    """Number of triplets per site at the end, on average."""
+    alpha: float = Field(default=16, gt=0, le=1e6)
+    """The product is scaled by alpha / r."""
+    warm: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps before the first removal."""
+    cool: float = Field(default=0.3, ge=0, lt=1)
+    """Share of the steps after the last removal."""
+    every: int = Field(default=10, ge=1)
+    """Number of steps between two removals."""
+    beta: float = Field(default=0.85, gt=0, lt=1)
+    """Decay of both running averages."""
+    orthogonal: float = Field(default=0.5, ge=0)
+    """Weight of the penalty in the loss."""
+
+    @model_validator(mode="after")
+    def _falls(self) -> AdaLoRA:
+        if self.final > self.r:
+            raise ValueError(f"final is {self.final}, and r is {self.r}; triplets are only removed")
+        if self.warm + self.cool >= 1:
+            raise ValueError(f"warm + cool is {self.warm + self.cool:g}; it must be below 1")
+        return self
+
+    def scale(self, site: Site) -> float:
+        return self.alpha / (self.r + 1e-5)  # as in PEFT
+
+    def tensors(self, site: Site) -> dict[str, Shape]:
+        return {"A": (self.r, site.shape[1]), "B": (site.shape[0], self.r), "E": (self.r, 1)}
+
+    def begin(self, d: Any) -> None:
+        d.A.normal_(std=START_STD)
+        d.B.normal_(std=START_STD)
+
+    def reads(self, d: Any) -> Tensor:
+        return d.A * d.E
+
+    def writes(self, d: Any) -> Tensor:
+        return d.B
+
+    def fit(self, d: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """PEFT's files leave removed triplets out."""
+        if "A" in shapes:
+            d.resize(shapes["A"][0])
+
+    def penalty(self, deltas: Mapping[str, Any]) -> Tensor:
+        import torch
+
+        parts = []
+        for d in deltas.values():
+            for square in (d.A @ d.A.T, d.B.T @ d.B):
+                identity = torch.eye(len(square), dtype=square.dtype, device=square.device)
+                parts.append(torch.linalg.norm(square - identity))
+        return self.orthogonal * torch.stack(parts).mean()
+
+    def after_step(self, deltas: Mapping[str, Any], step: int, total: int) -> None:
+        if step < total - int(self.cool * total):
+            for d in deltas.values():
+                self._observe(d)
+        sites = len(deltas)
+        left = self.triplets_after(step, total, self.r * sites, self.final * sites)
+        if left is not None and left < self.r * sites:
+            self._remove_all_but(left, deltas)
+
+    def triplets_after(self, step: int, total: int, first: int, last: int) -> int | None:
+        """The number of triplets that are left after step `step` (from 0); None: no removal."""
+        begin = int(self.warm * total)
+        end = total - int(self.cool * total)
+        if step >= end:
+            return last
+        if step <= begin or step % self.every:
+            return None
+        remaining = 1 - (step - begin) / (end - begin)
+        return int((first - last) * remaining**3 + last)
+
+    def _observe(self, d: Any) -> None:
+        """Update the running averages of |p g| and of its deviation."""
+        import torch
+
+        for name, p in d.named_parameters():
+            zeros = torch.zeros_like(p)
+            new = zeros if p.grad is None else (p * p.grad).abs()
+            mean = self.beta * d.memory.get(f"{name}.mean", zeros) + (1 - self.beta) * new
+            change = (new - mean).abs()
+            spread = self.beta * d.memory.get(f"{name}.spread", zeros) + (1 - self.beta) * change
+            d.memory[f"{name}.mean"] = mean
+            d.memory[f"{name}.spread"] = spread
+
+    def _remove_all_but(self, left: int, deltas: Mapping[str, Any]) -> None:
+        import torch
+
+        scores = {name: _importance(d) for name, d in deltas.items()}
+        together = torch.cat(list(scores.values()))
+        limit = together.kthvalue(len(together) - left).values
+        for name, d in deltas.items():
+            d.E.masked_fill_((scores[name] <= limit)[:, None], 0.0)
+
+
+def _importance(d: Any) -> Tensor:
+    """(r,), of each triplet."""
+    a, b, e = (d.memory[f"{n}.mean"] * d.memory[f"{n}.spread"] for n in ("A", "B", "E"))
+    return e[:, 0] + a.mean(1) + b.mean(0)
+
+
+PLUGIN = AdaLoRA

@@ -1,0 +1,99 @@
+r"""GraLoRA: the weight is cut into k x k blocks, each with a LoRA of rank r / k of its own.
+
+    dW[block j, block n] = (alpha / r) B_j[n] A_n[j]
+
+A_n (r, in / k) and B_j (out / k, r) hold k parts of r / k rows and columns. dW has a rank of up to
+k r, with LoRA's number of parameters. Jung et al. 2025, arXiv 2505.20355.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from lorakit.methods.reparam import LowRank, PeftForm, Shape
+from lorakit.methods.reparam._divide import refuse_indivisible
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lorakit.nn.select import Site
+
+
+def _to_peft(method: GraLoRA) -> dict[str, Any]:
+    return {
+        "r": method.r,
+        "alpha": method.alpha,
+        "gralora_k": method.k,
+        "gralora_dropout": method.dropout,
+    }
+
+
+def _from_peft(config: Any) -> dict[str, Any]:
+    return {
+        "r": config["r"],
+        "alpha": float(config["alpha"]),
+        "k": config["gralora_k"],
+        "dropout": float(config.get("gralora_dropout") or 0.0),
+    }
+
+
+class GraLoRA(LowRank):
+    """Granular low-rank adaptation."""
+
+    name: Literal["gralora"] = "gralora"
+    peft: ClassVar[PeftForm | None] = PeftForm(
+        type="GRALORA",
+        tensors={"A": "gralora_A", "B": "gralora_B"},
+        to_peft=_to_peft,
+        from_peft=_from_peft,
+        unused=("init_weights",),
+        needs={"hybrid_r": 0},
+        conv1d=True,
+    )
+    r: int = Field(default=32, ge=1)
+    """Rank of all blocks of a row together."""
+    alpha: float = Field(default=64, gt=0, le=1e6)
+    """The product is scaled by alpha / r."""
+    k: int = Field(default=2, ge=1)
+    """Number of blocks along each side; it divides r, and the in and out of every weight."""
+
+    @model_validator(mode="after")
+    def _divides_r(self) -> GraLoRA:
+        if self.r % self.k:
+            raise ValueError(f"r is {self.r}, and k = {self.k} does not divide it")
+        return self
+
+    def scale(self, site: Site) -> float:
+        return self.alpha / self.r
+
+    def tensors(self, site: Site) -> dict[str, Shape]:
+        refuse_indivisible(self.name, site, "k", self.k)
+        out, in_ = site.shape
+        # as PEFT stores them: A_n and B_j are transposed
+        return {"A": (self.k, in_ // self.k, self.r), "B": (self.k, self.r, out // self.k)}
+
+    def begin(self, d: Any) -> None:
+        for block in d.A:
+            d.kaiming(block.T)
+
+    def reads(self, d: Any) -> Tensor:
+        import torch
+
+        return torch.block_diag(*(block.T for block in d.A))
+
+    def writes(self, d: Any) -> Tensor:
+        """(out, k r): part j of the columns of A_n is written by block j of the rows."""
+        import torch
+
+        k = self.k
+        part = self.r // k
+        rows = d.B.shape[2]
+        blocks = d.B.new_zeros(k, rows, k, k, part)
+        j = torch.arange(k, device=d.B.device)
+        blocks[j, :, :, j, :] = d.B.view(k, k, part, rows).permute(0, 3, 1, 2)
+        return blocks.reshape(k * rows, k * self.r)
+
+
+PLUGIN = GraLoRA

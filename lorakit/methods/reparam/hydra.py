@@ -1,0 +1,49 @@
+r"""Hydra: a parallel and a sequential low-rank branch.
+
+    y = W0 x + b + B_p A_p x + B_s A_s (W0 x)        dW = [B_p  B_s] [A_p ; A_s W0]
+
+Both B start at zero, so dW has rank 2 r and W0 is read once a step. Kim et al. 2023, arXiv
+2309.06922.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from lorakit.methods.reparam import LowRank, Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lorakit.nn.select import Site
+
+
+class Hydra(LowRank):
+    """Multi-head low-rank adaptation."""
+
+    name: Literal["hydra"] = "hydra"
+    r: int = Field(default=8, ge=1)
+    """Rank of each branch."""
+
+    def tensors(self, site: Site) -> dict[str, Shape]:
+        out, in_ = site.shape
+        return {
+            "A_p": (self.r, in_),
+            "B_p": (out, self.r),
+            "A_s": (self.r, out),
+            "B_s": (out, self.r),
+        }
+
+    def begin(self, d: Any) -> None:
+        d.kaiming(d.A_p, d.A_s)
+
+    def reads(self, d: Any) -> Tensor:
+        return d.stacked(d.A_p, d.A_s @ d.weight.to(d.A_s.dtype))
+
+    def writes(self, d: Any) -> Tensor:
+        return d.side_by_side(d.B_p, d.B_s)
+
+
+PLUGIN = Hydra

@@ -1,0 +1,60 @@
+r"""MatryoshkaLoRA: one training gives an adapter for every rank in `ranks`.
+
+    dW = B diag(P) A        P_i = sum of alpha / r over all r in `ranks` with r >= i
+
+A (largest rank, in) and B (out, largest rank). The first r rows of A and columns of B are an
+adapter of rank r. MatryoshkaLoRA, 2025; the sum of scales is that of its code.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, field_validator
+
+from lorakit.methods.reparam import LowRank, Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lorakit.nn.select import Site
+
+
+class Matryoshka(LowRank):
+    """Nested ranks."""
+
+    name: Literal["matryoshka"] = "matryoshka"
+    ranks: tuple[int, ...] = Field(default=(1, 2, 4, 8), min_length=1, strict=False)
+    """The ranks that are trained together."""
+    alpha: float = Field(default=16, gt=0, le=1e6)
+    """The product of rank r is scaled by alpha / r."""
+
+    @field_validator("ranks")
+    @classmethod
+    def _rise(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if value[0] < 1 or list(value) != sorted(set(value)):
+            raise ValueError(f"ranks are {list(value)}; rising numbers from 1 on are expected")
+        return value
+
+    def tensors(self, site: Site) -> dict[str, Shape]:
+        largest = self.ranks[-1]
+        return {"A": (largest, site.shape[1]), "B": (site.shape[0], largest)}
+
+    def prepare(self, d: Any) -> None:
+        import torch
+
+        numbers = range(1, self.ranks[-1] + 1)
+        sums = [sum(self.alpha / r for r in self.ranks if r >= i) for i in numbers]
+        d.derive("P", torch.tensor(sums, dtype=d.A.dtype))
+
+    def begin(self, d: Any) -> None:
+        d.kaiming(d.A)
+
+    def reads(self, d: Any) -> Tensor:
+        return d.A
+
+    def writes(self, d: Any) -> Tensor:
+        return d.B * d.P.to(d.B.device)
+
+
+PLUGIN = Matryoshka

@@ -1,0 +1,56 @@
+r"""MELoRA: n small LoRAs on the diagonal, each for its share of the inputs and outputs.
+
+    dW = (alpha / r) diag(B_1 A_1, ..., B_n A_n)        A_i (r, in / n), B_i (out / n, r)
+
+Rank n r for the parameters of a LoRA of rank r. Ren et al. 2024, arXiv 2402.17263.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from lorakit.methods.reparam import LowRank, Shape
+from lorakit.methods.reparam._divide import refuse_indivisible
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lorakit.nn.select import Site
+
+
+class MELoRA(LowRank):
+    """Mini-ensemble low-rank adaptation."""
+
+    name: Literal["melora"] = "melora"
+    n: int = Field(default=2, ge=1)
+    """Number of small LoRAs; it divides the in and out of every weight."""
+    r: int = Field(default=8, ge=1)
+    """Rank of each."""
+    alpha: float = Field(default=16, gt=0, le=1e6)
+    """The product is scaled by alpha / r."""
+
+    def scale(self, site: Site) -> float:
+        return self.alpha / self.r
+
+    def tensors(self, site: Site) -> dict[str, Shape]:
+        refuse_indivisible(self.name, site, "n", self.n)
+        out, in_ = site.shape
+        return {"A": (self.n, self.r, in_ // self.n), "B": (self.n, out // self.n, self.r)}
+
+    def begin(self, d: Any) -> None:
+        d.kaiming(*d.A)
+
+    def reads(self, d: Any) -> Tensor:
+        import torch
+
+        return torch.block_diag(*d.A)
+
+    def writes(self, d: Any) -> Tensor:
+        import torch
+
+        return torch.block_diag(*d.B)
+
+
+PLUGIN = MELoRA

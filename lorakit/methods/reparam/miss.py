@@ -1,0 +1,130 @@
+r"""MiSS: one small matrix is repeated along the weight (formerly Bone).
+
+    form miss    dW[o, i] = B[i mod r, o]                          B (r, out)
+    form mini    dW[o, i] = B[i mod r, o mod mini_r]               B (r, mini_r)
+    form bat     dW[block o, block i] = W0[block] B_o + B_o        B (out / r, r, r), r x r blocks
+
+B is zero at the start. The first two have the rank r; `bat` depends on W0 and has W0's rank. Kang
+et al. 2024, arXiv 2409.15371.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from lorakit.errors import ModelError
+from lorakit.methods.reparam import Dense, PeftForm, Shape
+from lorakit.methods.reparam._divide import refuse_indivisible
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lorakit.nn.select import Site
+
+
+def _to_peft(method: MiSS) -> dict[str, Any]:
+    return {
+        "r": method.r,
+        "mini_r": method.mini_r,
+        "miss_dropout": method.dropout,
+        "init_weights": True if method.form == "miss" else method.form,
+    }
+
+
+def _from_peft(config: Any) -> dict[str, Any]:
+    form = config.get("init_weights", True)
+    return {
+        "r": config["r"],
+        "mini_r": config.get("mini_r", 1),
+        "dropout": float(config.get("miss_dropout") or 0.0),
+        "form": form if isinstance(form, str) else "miss",
+    }
+
+
+class MiSS(Dense):
+    """Matrix shard sharing."""
+
+    name: Literal["miss"] = "miss"
+    peft: ClassVar[PeftForm | None] = PeftForm(
+        type="MISS", tensors={"B": "miss_block"}, to_peft=_to_peft, from_peft=_from_peft
+    )
+    r: int = Field(default=64, ge=1)
+    """Number of rows of B, at most the in of every weight."""
+    form: Literal["miss", "bat", "mini"] = "miss"
+    mini_r: int = Field(default=1, ge=1)
+    """Number of columns of B in the form mini; it divides the out of every weight."""
+
+    def tensors(self, site: Site) -> dict[str, Shape]:
+        out, in_ = site.shape
+        if self.r > in_:
+            raise ModelError(
+                f"miss: {site.name} is {out} x {in_}, and method.r = {self.r} is above its {in_} "
+                "inputs; choose a smaller r"
+            )
+        if self.form == "bat":
+            refuse_indivisible(self.name, site, "r", self.r)
+            return {"B": (out // self.r, self.r, self.r)}
+        if self.form == "miss":
+            return {"B": (self.r, out)}
+        if out % self.mini_r:
+            raise ModelError(
+                f"miss: {site.name} has {out} outputs, and method.mini_r = {self.mini_r} does not "
+                "divide them"
+            )
+        return {"B": (self.r, self.mini_r)}
+
+    def begin(self, d: Any) -> None:
+        """B is zero."""
+
+    def add_to(self, d: Any, y: Tensor, x: Tensor) -> Tensor:
+        """Sums of the inputs with the same i mod r take the place of a product with `reads`."""
+        if self.form == "bat":
+            return super().add_to(d, y, x)
+        import torch.nn.functional as F
+
+        from lorakit.methods.reparam._delta import exactly
+        from lorakit.nn.lowrank import add_product
+
+        x = F.dropout(x, d.dropout, d.training).to(y.dtype)
+        padded = F.pad(x, (0, -x.shape[-1] % self.r))
+        h = padded.unflatten(-1, (-1, self.r)).sum(-2).flatten(0, -2)
+        with exactly(y):
+            b = self._writes(d)
+        return add_product(y, h, b, 1.0, d.rows)
+
+    def change(self, d: Any) -> Tensor:
+        if self.form == "bat":
+            return self._bat(d)
+        in_ = d.site.shape[1]
+        b = self._writes(d)
+        return b.repeat(1, -(-in_ // self.r))[:, :in_]
+
+    def factors(self, d: Any) -> tuple[Tensor, Tensor, float] | None:
+        if self.form == "bat":
+            return None
+        import torch
+
+        in_ = d.site.shape[1]
+        a = d.B.new_zeros(self.r, in_)
+        columns = torch.arange(in_, device=a.device)
+        a[columns % self.r, columns] = 1
+        return a, self._writes(d).detach(), 1.0
+
+    def _writes(self, d: Any) -> Tensor:
+        """(out, r)."""
+        if self.form == "miss":
+            return d.B.T
+        return d.B.T.repeat(d.site.shape[0] // self.mini_r, 1)
+
+    def _bat(self, d: Any) -> Tensor:
+        out, in_ = d.site.shape
+        r = self.r
+        weight = d.weight.to(d.B.dtype)
+        blocks = weight.reshape(out // r, r, in_ // r, r).transpose(1, 2)
+        changed = blocks @ d.B[:, None] + d.B[:, None]
+        return changed.transpose(1, 2).reshape(out, in_)
+
+
+PLUGIN = MiSS

@@ -1,0 +1,164 @@
+"""Member: an adapter that takes part in a combination or is moved to another base."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+import lorakit
+from lorakit.adapters.about import About, method_of
+from lorakit.adapters.attach import factors
+from lorakit.adapters.base_config import settings_of
+from lorakit.adapters.files import AdapterFile
+from lorakit.adapters.fingerprint import fingerprint
+from lorakit.adapters.native import plain_names
+from lorakit.adapters.peft_tensors import name_in_file
+from lorakit.adapters.plain_lora import Products, of_entire_modules
+from lorakit.bases.base import Base
+from lorakit.bases.load import load, load_dequantized
+from lorakit.bases.outline import outline
+from lorakit.errors import AdapterError
+from lorakit.methods.reparam import Ranked
+from lorakit.models import Model
+from lorakit.nn.select import Site
+from lorakit.runs.folder import is_run, stem_of
+from lorakit.runs.pointer import Pointer
+from lorakit.runs.source import Source, open_source
+
+SiteFactors = tuple[Site, Tensor, Tensor]
+"""(site, B (out, k) with its scale, A (k, in))."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """An opened adapter: its change as factors, its head, and what is known of both."""
+
+    name: str
+    """Short, and different for each member of a combination."""
+    pointer: Pointer
+    source: Source
+    model: Model
+    """The base to load."""
+    about: About
+    """As the adapter's file has it; for one that lorakit did not write, as lorakit would."""
+    factors: list[SiteFactors]
+    head: dict[str, Tensor]
+    """The parameters that the adapter holds as they are, by their names in the model."""
+
+    @property
+    def products(self) -> Products:
+        """The change of each module."""
+        return of_entire_modules(self.factors)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The labels of the head's outputs; empty where it has none."""
+        return tuple(self.about.labels)
+
+
+def open_members(pointers: Sequence[Pointer]) -> list[Member]:
+    """Each adapter, with a name of its own. AdapterError: one has no factors, or has new tokens."""
+    members = [_open(pointer) for pointer in pointers]
+    names = [member.name for member in members]
+    # two seeds of one run; two runs of one recipe; the same adapter twice
+    for longer in (_with_seed, _with_run):
+        again = [name for name in names if names.count(name) > 1]
+        pairs = zip(members, names, strict=True)
+        names = [longer(member) if name in again else name for member, name in pairs]
+    found = []
+    for i, (member, name) in enumerate(zip(members, names, strict=True)):
+        if names.count(name) > 1:
+            name = f"{name}#{names[: i + 1].count(name)}"
+        found.append(replace(member, name=name))
+    return found
+
+
+def open_member(pointer: Pointer) -> Member:
+    """One adapter. AdapterError: as for `open_members`."""
+    return open_members([pointer])[0]
+
+
+def _open(pointer: Pointer) -> Member:
+    source = open_source(pointer)
+    file = source.adapter
+    if file is None:
+        raise AdapterError(
+            f"{pointer.path} is a plain model: give runs or adapters, which hold a change of a base"
+        )
+    if file.about is not None and file.about.new_tokens:
+        raise AdapterError(
+            f"{pointer.path} has new tokens ({', '.join(file.about.new_tokens[:3])}), whose rows "
+            "are not a low-rank change; lorakit merge folds such an adapter into its base"
+        )
+    model = source.model(pointer)
+    base = _base_of(source, file, model)
+    compare = base.tokenizer is not None and not pointer.any_base
+    found = factors(file, base.model, base.roles, base.newly_initialised, check_base=compare)
+    about = file.about or _about_of_foreign(source, base)
+    head = _head_of(file)
+    return Member(_name_of(file), pointer, source, model, about, found, head)
+
+
+def _base_of(source: Source, file: AdapterFile, model: Model) -> Base:
+    """The base: its shapes where they are enough, which costs no memory."""
+    if file.about is not None:
+        method = method_of(file.about)
+        if isinstance(method, Ranked) and method.is_lora:
+            return outline(model, source.head, source.labels)
+    read = load if model.quantize is None else load_dequantized
+    return read(model, source.head, source.labels)
+
+
+def _about_of_foreign(source: Source, base: Base) -> About:
+    labels = list(source.labels) if source.head == "classification" else []
+    task = {} if source.recipe is None else source.recipe.task.model_dump(mode="json")
+    new = base.newly_initialised | base.head
+    return About(
+        base=base.name,
+        revision=base.revision,
+        model_type=base.config.model_type,
+        head=source.head,
+        labels=labels,
+        task=task,
+        max_length=0 if source.recipe is None else source.recipe.data.max_length,
+        method={},
+        fresh=sorted(new),
+        fingerprint=fingerprint(base.model, new),
+        lorakit=lorakit.__version__,
+        base_config=settings_of(base.config),
+    )
+
+
+def _head_of(file: AdapterFile) -> dict[str, Tensor]:
+    if file.about is None:
+        names = sorted(plain_names(file.tensors))
+    else:
+        names = file.about.fresh
+    held = {name: file.tensors.get(name_in_file(name), file.tensors.get(name)) for name in names}
+    return {name: tensor for name, tensor in held.items() if tensor is not None}
+
+
+def _name_of(file: AdapterFile) -> str:
+    """The recipe's name for an adapter in a run, else the name of its folder."""
+    seed = file.folder.absolute().parent
+    if file.folder.name == "adapter" and is_run(seed.parent):
+        return stem_of(seed.parent) or seed.parent.name
+    return file.folder.absolute().name
+
+
+def _with_seed(member: Member) -> str:
+    """The name with the seed of a run, or with the folder around an adapter."""
+    assert member.source.adapter is not None
+    folder = member.source.adapter.folder.absolute()
+    if is_run(folder.parent.parent):
+        return f"{member.name}/{folder.parent.name}"
+    return f"{folder.parent.name}/{member.name}"
+
+
+def _with_run(member: Member) -> str:
+    """The name of the run folder with the seed."""
+    assert member.source.adapter is not None
+    folder = member.source.adapter.folder.absolute()
+    return f"{folder.parent.parent.name}/{folder.parent.name}"

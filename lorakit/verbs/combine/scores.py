@@ -1,0 +1,126 @@
+"""Scores of several changes of one base on several tasks, each task with its own head."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+
+from lorakit.adapters.plain_lora import Products, attach_products
+from lorakit.adapters.same_base import refuse_other_base
+from lorakit.bases.base import Base
+from lorakit.bases.load import load
+from lorakit.evaluation.answers import read_splits
+from lorakit.metrics import Failed
+from lorakit.models import Model
+from lorakit.recipe.schema import Recipe
+from lorakit.report.table import Table, number
+from lorakit.runs.objects import Examiner, autocast, resolve_precision
+from lorakit.verbs.combine.member import Member
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A row of the table: a change of the base."""
+
+    name: str
+    products: Products
+    head: Mapping[str, Tensor] | None = None
+    """Its own head for every task; None: the head of the task's adapter."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A table of scores."""
+
+    tasks: dict[str, str] = field(default_factory=dict)
+    """Column -> `task split metric`: its primary metric on the first evaluation split."""
+    primary: dict[str, str] = field(default_factory=dict)
+    """Column -> its primary metric."""
+    scores: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    """Row -> column -> metric -> value."""
+    failed: Failed = field(default_factory=dict)
+
+    def table(self) -> Table:
+        """A row for each change, a column for each task's primary metric."""
+        titles = list(self.tasks.values())
+        header = [""]
+        for column, title in self.tasks.items():
+            # two adapters of one task have a head each
+            header.append(title if titles.count(title) == 1 else f"{title}, head of {column}")
+        rows = []
+        for name, by_task in self.scores.items():
+            cells = [number(by_task[task][self.primary[task]]) for task in self.tasks]
+            rows.append((name, *cells))
+        return Table(tuple(header), tuple(rows))
+
+
+def columns_of(members: Sequence[Member]) -> list[Member]:
+    """The members whose tasks are scored: those with a task, each task and head once."""
+    found: list[Member] = []
+    for member in members:
+        if member.source.recipe is None:
+            log.warning("%s does not record its task, so it is not scored on one", member.name)
+        elif not any(_same_column(member, other) for other in found):
+            found.append(member)
+    return found
+
+
+def _same_column(one: Member, other: Member) -> bool:
+    if one.about.task != other.about.task or one.head.keys() != other.head.keys():
+        return False
+    return all(torch.equal(tensor, other.head[name]) for name, tensor in one.head.items())
+
+
+def score(
+    columns: Sequence[Member], rows: Sequence[Contender], onto: Model | None = None
+) -> Scored:
+    """Every row on the task of every column.
+
+    onto: another base than the members'. DataError: the data is not available. AdapterError: a
+    base is not that of its adapter.
+    """
+    found = Scored(scores={row.name: {} for row in rows})
+    for column in columns:
+        recipe = column.source.recipe
+        assert recipe is not None
+        if onto is not None:
+            recipe = recipe.model_copy(update={"model": onto})
+        _score_task(found, column, resolve_precision(recipe), rows, onto is None)
+    return found
+
+
+def _score_task(
+    found: Scored, column: Member, recipe: Recipe, rows: Sequence[Contender], check_base: bool
+) -> None:
+    task = recipe.task
+    split = task.eval_splits[0]
+    examples = read_splits(task, recipe.data, [split])
+    base = load(recipe.model, task.head.value, task.labels)
+    if check_base and not column.pointer.any_base and column.source.adapter is not None:
+        refuse_other_base(column.source.adapter, base.model)
+    base.to(PartialState().device)  # type: ignore[arg-type]
+    examiner = Examiner(recipe, base, examples, seed=recipe.seeds[0])
+    found.tasks[column.name] = f"{task.name} {split} {task.primary}"
+    found.primary[column.name] = task.primary
+    for row in rows:
+        head = column.head if row.head is None else row.head
+        found.scores[row.name][column.name] = _scores_of(row.products, head, base, examiner, split)
+    found.failed.update(examiner.failed)
+
+
+def _scores_of(
+    products: Products, head: Mapping[str, Tensor], base: Base, examiner: Examiner, split: str
+) -> dict[str, float]:
+    attachment = attach_products(products, head, base.model, base.roles)
+    examiner.attachment = attachment
+    with autocast(examiner.recipe, PartialState().device):  # type: ignore[arg-type]
+        answers = examiner.answers(base.model, split)
+    attachment.detach()
+    return examiner.scores({split: answers})[split]

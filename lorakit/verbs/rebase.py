@@ -1,0 +1,136 @@
+"""`lorakit rebase`: an adapter's change on another base of the same shapes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lorakit
+from lorakit.adapters.base_config import settings_of
+from lorakit.adapters.fingerprint import fingerprint, same
+from lorakit.adapters.plain_lora import Products, attach_products, refuse_other_shapes
+from lorakit.adapters.save import save_adapter
+from lorakit.bases.base import Base
+from lorakit.bases.load import load
+from lorakit.errors import AdapterError
+from lorakit.models import Model
+from lorakit.runs.folder import new_folder, refuse_used
+from lorakit.runs.pointer import Pointer
+from lorakit.runs.result import write_whole
+from lorakit.verbs.combine.member import Member, open_member
+from lorakit.verbs.combine.scores import Contender, Scored, columns_of, score
+
+log = logging.getLogger(__name__)
+
+REPORT = "rebased.json"
+NOTE = (
+    "this is fine-tuning transfer (arXiv 2503.20110): the change that was learned on one base is "
+    "added to another. It works where the two are close, which nothing here proves; compare the "
+    "scores, or train further from it (start_from)"
+)
+
+
+@dataclass(frozen=True)
+class Rebased:
+    """The adapter that was written."""
+
+    folder: Path
+    adapter: str
+    before: str
+    """The base that the adapter was trained on."""
+    after: str
+    """The base that it is for now."""
+    sites: int
+    scored: Scored
+    note: str = NOTE
+
+    def plain(self) -> dict[str, Any]:
+        """The report as it is written to rebased.json."""
+        return {
+            "lorakit": lorakit.__version__,
+            "from": self.before,
+            "onto": self.after,
+            "weights": self.sites,
+            "note": self.note,
+            "tasks": self.scored.tasks,
+            "scores": self.scored.scores,
+            "failed": self.scored.failed,
+        }
+
+
+def rebase(pointer: Pointer, onto: str, to: Path, evaluate: bool = True) -> Rebased:
+    """Write the adapter for the base `onto` to `to`; after an error nothing is there.
+
+    InputError: `to` is in use. AdapterError: the change has no factors, `onto` is the adapter's own
+    base, or it has other shapes.
+    """
+    refuse_used(to)
+    member = open_member(pointer)
+    spec = _other(member.model, onto)
+    base = load(spec, member.source.head, member.source.labels)
+    products = member.products
+    refuse_other_shapes(products, base.model, onto)
+    about = _about_on(member, base, onto)
+    with new_folder(to, "the adapter") as folder:
+        _write(folder, member, base, products, about)
+        scored = _scored(member, spec) if evaluate else Scored()
+        found = Rebased(to, member.name, member.about.base, base.name, len(products), scored)
+        write_whole(folder / REPORT, json.dumps(found.plain(), indent=2) + "\n")
+    return found
+
+
+def _other(model: Model, onto: str) -> Model:
+    """The recipe's model with other weights; what describes the old ones is left out."""
+    return model.model_copy(update={"name": onto, "revision": None, "id": None, "shape": {}})
+
+
+def _about_on(member: Member, base: Base, onto: str) -> Any:
+    """The adapter's description on the new base. AdapterError: it is the base that it has."""
+    new = frozenset(member.head)
+    print_of_new = fingerprint(base.model, new)
+    if same(member.about.fingerprint, print_of_new):
+        raise AdapterError(f"{onto} has the weights of {member.name}'s own base; nothing to move")
+    missing = sorted(base.newly_initialised - new)
+    if missing:
+        raise AdapterError(
+            f"neither {onto} nor {member.name} holds {', '.join(missing[:3])}: these would be "
+            "random numbers"
+        )
+    if base.config.model_type != member.about.model_type:
+        log.warning(
+            "%s is a %s, and %s was trained on a %s",
+            onto,
+            base.config.model_type,
+            member.name,
+            member.about.model_type,
+        )
+    return replace(
+        member.about,
+        base=base.name,
+        base_id=None,
+        revision=base.revision,
+        model_type=base.config.model_type,
+        fingerprint=print_of_new,
+        base_config=settings_of(base.config),
+        fresh=sorted(new),
+        lorakit=lorakit.__version__,
+    )
+
+
+def _write(folder: Path, member: Member, base: Base, products: Products, about: Any) -> None:
+    attachment = attach_products(products, member.head, base.model, base.roles)
+    about = replace(about, method=attachment.method.model_dump(mode="json"))
+    save_adapter(folder, attachment, about, base.tokenizer)
+
+
+def _scored(member: Member, onto: Model) -> Scored:
+    """The adapter on its own base, and on the new one."""
+    columns = columns_of([member])
+    before = score(columns, [Contender("on its own base", member.products)])
+    after = score(columns, [Contender("on the new base", member.products)], onto)
+    return replace(
+        after, scores={**before.scores, **after.scores}, failed={**before.failed, **after.failed}
+    )
