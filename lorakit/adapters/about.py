@@ -50,6 +50,8 @@ class About:
     """The settings of the base's configuration that decide its outputs; empty: not recorded."""
     base_id: str | None = None
     """Hub id of a base that is a folder (the recipe's `model.id`)."""
+    tokenizer: dict[str, str] = field(default_factory=dict)
+    """Digests of the base's tokenizer (`tokenizer_digest`); empty: not recorded."""
 
 
 _ABOUT = TypeAdapter(About)

@@ -11,6 +11,7 @@ from typing import Any
 
 from lorakit.adapters.attach import attach_adapter
 from lorakit.adapters.files import CONFIG_FILE, PLAIN_FILE, AdapterFile, read_adapter
+from lorakit.adapters.tokenizer_digest import refuse_other_tokenizer
 from lorakit.bases.base import Base
 from lorakit.bases.config import read_config
 from lorakit.bases.load import load, load_dequantized
@@ -277,6 +278,8 @@ def load_source(
                 f"{source.path} does not hold {missing}: it is a base model, not a trained one"
             )
         return base, None
+    if not any_base:
+        refuse_other_tokenizer(source.adapter.about, base.tokenizer, source.adapter.folder)
     attachment = attach_adapter(
         source.adapter, base.model, base.roles, base.newly_initialised, check_base=not any_base
     )

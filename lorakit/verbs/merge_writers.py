@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.adapters.shards import Shards
+from lorakit.adapters.tokenizer_digest import refuse_other_tokenizer
 from lorakit.bases.base import DTYPES, Base
 from lorakit.bases.config import read_config
 from lorakit.bases.files import cached_of
@@ -34,6 +35,8 @@ def file_by_file(shards: Shards, source: Source, model: Model, check_base: bool)
         _keep_problem_type(source, model, outline.config)
         shards.write(folder, dtype, check_base)
         tokenizer = tokenizer_of(model)
+        if check_base:
+            refuse_other_tokenizer(shards.file.about, tokenizer, shards.file.folder)
         fit_padding(outline, tokenizer)
         # save_pretrained would set these two, and needs weights for that
         outline.config.architectures = [type(outline).__name__]

@@ -13,6 +13,7 @@ from lorakit.adapters.base_config import settings_of
 from lorakit.adapters.fingerprint import fingerprint, same
 from lorakit.adapters.plain_lora import Products, attach_products, refuse_other_shapes
 from lorakit.adapters.save import save_adapter
+from lorakit.adapters.tokenizer_digest import tokenizer_digest
 from lorakit.bases.base import Base
 from lorakit.bases.load import load
 from lorakit.errors import AdapterError
@@ -115,6 +116,7 @@ def _about_on(member: Member, base: Base, onto: str) -> Any:
         model_type=base.config.model_type,
         fingerprint=print_of_new,
         base_config=settings_of(base.config),
+        tokenizer=tokenizer_digest(base.tokenizer),
         fresh=sorted(new),
         lorakit=lorakit.__version__,
     )

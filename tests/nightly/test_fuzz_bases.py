@@ -21,7 +21,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lorakit.adapters.files import read_adapter
 from lorakit.adapters.save import save_adapter
+from lorakit.adapters.tokenizer_digest import refuse_other_tokenizer
 from lorakit.bases.files import location
 from lorakit.bases.load import load
 from lorakit.models import Model
@@ -146,7 +148,9 @@ def logits(base: Any) -> Tensor:
 def under_adapter(one: Whole, folder: Path) -> Tensor:
     torch.manual_seed(1)
     base = load(Model(name=str(folder)), one.head, one.labels)
-    attach_saved(one.adapter, base)
+    file = read_adapter(one.adapter)
+    refuse_other_tokenizer(file.about, base.tokenizer, file.folder)
+    attach_saved(file, base)
     return logits(base)
 
 

@@ -6,6 +6,7 @@ import lorakit
 from lorakit.adapters.about import About
 from lorakit.adapters.base_config import settings_of
 from lorakit.adapters.fingerprint import fingerprint
+from lorakit.adapters.tokenizer_digest import tokenizer_digest
 from lorakit.bases.base import Base
 from lorakit.methods import Attachment
 from lorakit.recipe.schema import Recipe
@@ -30,4 +31,5 @@ def about(recipe: Recipe, base: Base, attachment: Attachment) -> About:
         new_tokens=list(recipe.model.new_tokens),
         base_config=settings_of(base.config),
         base_id=recipe.model.id,
+        tokenizer=tokenizer_digest(base.tokenizer),
     )
