@@ -11,12 +11,14 @@ from functools import cache
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from lorakit.adapters import peft
 from lorakit.adapters.foreign import refuse_variant
 from lorakit.adapters.peft import UNUSED_VALUES, common_fields
 from lorakit.adapters.peft_tensors import PREFIX, name_in_file
+from lorakit.config import first_problem
 from lorakit.errors import AdapterError
 from lorakit.methods import Attachment, Method, methods
 from lorakit.methods._peft_form import PeftForm
@@ -108,22 +110,32 @@ def method_of(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Metho
         if issubclass(method, Ranked):
             fields = peft.ranked_fields(config, tensors, form.needs)
             return method.model_validate({**fields, **form.from_peft(config)})
-        _refuse_other_fields(config, form)
+        own = _own_fields(config, form)
         end = "." + _end(next(iter(form.tensors.values())))
         paths = sorted(name[len(PREFIX) : -len(end)] for name in tensors if name.endswith(end))
         if not paths:
             raise AdapterError(f"the adapter is of type {form.type} and holds no tensor *{end}")
         targets = tuple(f"re:{re.escape(path)}" for path in paths)
-        return method.model_validate({"targets": targets, **form.from_peft(config)})
+        try:
+            return method.model_validate({"targets": targets, **own})
+        except ValidationError as error:
+            raise AdapterError(f"adapter_config.json: {first_problem(error)}") from error
     return None
 
 
-def _refuse_other_fields(config: Mapping[str, Any], form: PeftForm) -> None:
-    """AdapterError: a field that nothing here reads has a value."""
+def _own_fields(config: Mapping[str, Any], form: PeftForm) -> dict[str, Any]:
+    """The method's fields. AdapterError: a field is absent, or one that nothing reads has a
+    value."""
     read = _ReadKeys(config)
-    form.from_peft(read)
+    try:
+        own = form.from_peft(read)
+    except (KeyError, TypeError, ValueError) as error:
+        raise AdapterError(
+            f"adapter_config.json of type {form.type} lacks a field, or has a wrong value: {error}"
+        ) from error
     known = peft.COMMON_FIELDS | read.keys_read | set(form.needs) | set(form.unused)
     refuse_variant({k: v for k, v in config.items() if k not in known and v not in UNUSED_VALUES})
+    return own
 
 
 class _ReadKeys(dict[str, Any]):

@@ -8,7 +8,7 @@ GPT-2's c_attn) is converted exactly, by stacking the ranks of its parts:
 
 This has the same dW and the same scale alpha'/r' = alpha/r. Further training in PEFT fills the zero
 blocks. An initialisation that does not start at B A = 0 (PiSSA) is a LoRA of twice the rank, with
-the first values after the trained ones: B A - B0 A0 = [B  -B0] [A ; A0].
+the first values after the trained ones: B A - B0 A0 = `[B  -B0] [A ; A0]`.
 """
 
 from __future__ import annotations

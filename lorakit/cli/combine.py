@@ -14,8 +14,8 @@ from lorakit.cli import app
 from lorakit.cli.options import AnyBase, BaseModel, Format, Json, TableFormat, TrustRemoteCode
 from lorakit.cli.output import begin, console, give, warn
 from lorakit.cli.visible import show
-from lorakit.combining import rules
 from lorakit.errors import InputError
+from lorakit.registry import Registry
 
 if TYPE_CHECKING:
     from lorakit.verbs.combine import CombinedAdapter
@@ -27,6 +27,10 @@ class SpaceName(str, Enum):
 
 
 _OVERRIDE = re.compile(r"~?[A-Za-z_][\w.]*(=.*)?", re.DOTALL)
+
+
+# the names alone: the package itself needs pydantic, which `--help` does not wait for
+RULES: Registry[object] = Registry("lorakit.combining", "rule")
 
 
 @app.command(epilog="Example: lorakit combine runs/mrpc:0.7 runs/rte:0.4 --how ties --to both")
@@ -45,7 +49,7 @@ def combine(
     how: Annotated[
         str,
         typer.Option(
-            help=f"Rule: {', '.join(rules.own_names())}; or with its fields: "
+            help=f"Rule: {', '.join(RULES.own_names())}; or with its fields: "
             "'{name: ties, density: 0.3}'.",
             metavar="RULE",
         ),

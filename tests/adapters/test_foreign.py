@@ -34,16 +34,10 @@ MERGED = {
     "LoRA on embeddings": (_lora("wte"), "transformer.wte"),
     "LoRA on both": (_lora("wte", "lm_head"), "lm_head, transformer.wte"),
     "LoRA on positions": (_lora("wpe", "c_attn"), "transformer.wpe"),
-    "DoRA": (_lora("c_attn", use_dora=True), "use_dora"),
     "biases": (_lora("c_attn", bias="lora_only"), "bias"),
     "bias of B": (_lora("c_attn", lora_bias=True), "lora_bias"),
     "tokens": (_lora("c_attn", trainable_token_indices=[3, 4]), "trainable_token_indices"),
-    "AdaLoRA": (
-        _other("AdaLoraConfig", init_r=4, target_r=2, total_step=9, target_modules=["c_attn"]),
-        "ADALORA",
-    ),
     "IA3": (_other("IA3Config", target_modules=["c_attn"], feedforward_modules=[]), "IA3"),
-    "VeRA": (_other("VeraConfig", r=2, target_modules=["c_attn"]), "VERA"),
     "LN": (_other("LNTuningConfig", target_modules=["ln_1"]), "LN_TUNING"),
 }
 ALONE = {

@@ -289,7 +289,6 @@ def test_lora_alpha_has_pefts_default(base, from_peft, tmp_path):
 @pytest.mark.parametrize(
     "config",
     [
-        {"use_dora": True},
         {"bias": "all"},
         {"lora_bias": True},
         {"layer_replication": [[0, 1]]},

@@ -11,6 +11,7 @@ import torch
 from lorakit.errors import AdapterError, ModelError
 from lorakit.inits import inits
 from lorakit.methods import methods
+from lorakit.methods.reparam import Reparam
 from lorakit.nn.select import ROLES
 from lorakit.training.loop import recompute_activations
 from tests.attaching import attach
@@ -54,10 +55,17 @@ IDS = [
     for name, fields, family in CASES
 ]
 
+HARDEST = "gpt2"
+"""A fused weight in a Conv1D, for the other reparametrisations: their delta and attachment are
+LoRA's."""
+
 
 def tier(name: str, fields: dict, family: str) -> list[pytest.MarkDecorator]:
     """All other pairs of a method and a family are in `make slow`."""
-    if name != "lora" or "init" in fields:
+    other = name != "lora" and issubclass(methods.get(name), Reparam)
+    if other or ("init" in fields and "targets" not in fields):
+        unit = family == HARDEST
+    elif name != "lora":
         unit = family in WHOLE_LAYERS
     elif "targets" in fields:
         unit = family == "gpt_neox"

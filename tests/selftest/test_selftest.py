@@ -70,9 +70,9 @@ def no_checkpoint_is_found(monkeypatch):
 def what_is_saved_is_another(monkeypatch):
     from lorakit.adapters import peft_tensors
 
-    right = peft_tensors.tensors_of
+    right = peft_tensors._lora_of
     monkeypatch.setattr(
-        peft_tensors, "tensors_of", lambda a: {name: t * 1.01 for name, t in right(a).items()}
+        peft_tensors, "_lora_of", lambda delta: tuple(t * 1.01 for t in right(delta))
     )
 
 

@@ -139,7 +139,7 @@ class TestSeedsThatAreThere:
         data.write_text(whole.replace("good 3,", "fine 3,"))
         with pytest.raises(
             InputError,
-            match=r"data \(train: the same number of examples, with other texts or answers; valid",
+            match=r"\(train: the same number of examples, with other texts or answers; valid",
         ):
             run("seeds=[0, 1]")
         data.write_text(whole + "it was bad,0\n")

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# an instance, so that it equals a value of `init`, and a recipe without the field has the same hash
+_KAIMING = inits.get("kaiming").model_validate({"name": "kaiming"})
+
 
 class Ranked(LowRank, ABC):
     """dW = s B A, with A and B trained.
@@ -49,7 +52,7 @@ class Ranked(LowRank, ABC):
     budget: int | None = Field(default=None, ge=1)
     """Largest number of parameters to train: r is then the largest rank that fits, the same for all
     targets, and the scale stays what it is here. The log says how many are left over."""
-    init: SerializeAsAny[Init] = Field(default="kaiming", validate_default=True)  # type: ignore[assignment]
+    init: SerializeAsAny[Init] = Field(default=_KAIMING)
     """How A and B start: a name, or a mapping with the name and its options (see docs: inits)."""
 
     @field_validator("init", mode="before")

@@ -26,6 +26,10 @@ class DropLoRA(Ranked):
     rank_dropout: float = Field(default=0.5, ge=0, lt=1)
     """Probability that a rank is left out of a forward pass."""
 
+    def factors(self, d: Any) -> tuple[Tensor, Tensor, float]:
+        """Of all ranks, also while the model trains."""
+        return self.reads(d).detach(), super().writes(d).detach(), d.scale
+
     def writes(self, d: Any) -> Tensor:
         import torch
 
