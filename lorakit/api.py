@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from lorakit.methods import Attachment, Method, methods
+from lorakit.runs.several import Adapters as Adapters
 
 if TYPE_CHECKING:
     from torch import nn
