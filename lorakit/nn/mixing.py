@@ -31,7 +31,7 @@ ROWS_OF = ("input_ids", "inputs_embeds", "decoder_input_ids")
 """Inputs of a model with a row for each row of the batch."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Share:
     """The rows of one overlay. overlay: None for rows that the base computes alone."""
 
@@ -110,31 +110,31 @@ def _layers(shares: Sequence[Share]) -> dict[nn.Module, list[tuple[Share, Deltas
     return found
 
 
-def _own_forwards(shares: Sequence[Share]) -> dict[nn.Module, dict[str, list[Change]]]:
-    """Module -> name of each share -> the parameters that it replaces there."""
-    found: dict[nn.Module, dict[str, list[Change]]] = {}
+def _own_forwards(shares: Sequence[Share]) -> dict[nn.Module, dict[Share, list[Change]]]:
+    """Module -> share -> the parameters that it replaces there."""
+    found: dict[nn.Module, dict[Share, list[Change]]] = {}
     for share in shares:
         if share.overlay is not None:
             for change in share.overlay.in_place("_parameters"):
                 changes = found.setdefault(change.module, {})
-                changes.setdefault(share.name, []).append(change)
+                changes.setdefault(share, []).append(change)
     for module, changes in found.items():
         _refuse_other_shapes(module, changes, shares)
     return found
 
 
 def _refuse_other_shapes(
-    module: nn.Module, changes: dict[str, list[Change]], shares: Sequence[Share]
+    module: nn.Module, changes: dict[Share, list[Change]], shares: Sequence[Share]
 ) -> None:
-    shapes = {share.name: {k: tuple(p.shape) for k, p in _plain(module)} for share in shares}
-    for name, own in changes.items():
-        shapes[name] |= {change.key: tuple(change.after.shape) for change in own}
+    shapes = {share: {k: tuple(p.shape) for k, p in _plain(module)} for share in shares}
+    for share, own in changes.items():
+        shapes[share] |= {change.key: tuple(change.after.shape) for change in own}
     first, *others = shapes
     for other in others:
         for key, shape in shapes[other].items():
             if shape != shapes[first][key]:
                 raise ModelError(
-                    f"{first} and {other} have heads of different shapes ({key} of "
+                    f"{first.name} and {other.name} have heads of different shapes ({key} of "
                     f"{type(module).__name__}: {shapes[first][key]} and {shape}), so their rows "
                     "cannot be in one batch; give each adapter a batch of its own"
                 )
@@ -154,7 +154,7 @@ class _Batch:
         config: Any = model.config
         self.relative = bool(getattr(config, "relative_attention", False))
         self.latest: Any = None
-        self.taken: dict[str, Tensor] = {}
+        self.taken: dict[Share, Tensor] = {}
         self.set_mode(model.training)
 
     def set_mode(self, training: bool) -> None:
@@ -206,9 +206,9 @@ class _Batch:
         if self.latest is None or self.latest() is not x:
             self.latest = weakref.ref(x)
             self.taken = {}
-        if share.name not in self.taken:
-            self.taken[share.name] = x[self.rows(share, x, layer)]
-        return self.taken[share.name]
+        if share not in self.taken:
+            self.taken[share] = x[self.rows(share, x, layer)]
+        return self.taken[share]
 
 
 class _MixedDeltas:
@@ -243,7 +243,7 @@ class _MixedDeltas:
 class _OwnForward:
     """The forward pass of a module whose parameters differ between the shares."""
 
-    def __init__(self, module: nn.Module, batch: _Batch, changes: dict[str, list[Change]]):
+    def __init__(self, module: nn.Module, batch: _Batch, changes: dict[Share, list[Change]]):
         self.module = module
         self.batch = batch
         self.changes = changes
@@ -269,7 +269,7 @@ class _OwnForward:
         return found
 
     def _of(self, share: Share, x: Tensor) -> Tensor:
-        changes = self.changes.get(share.name, [])
+        changes = self.changes.get(share, [])
         try:
             for change in changes:
                 change.set(change.after)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ from lorakit.adapters.files import read_adapter
 from lorakit.adapters.save import save_adapter
 from lorakit.errors import AdapterError, InputError, LorakitError, ModelError
 from lorakit.methods import methods
+from lorakit.methods.reparam import Dense
 from lorakit.nn.surgery import CHILD
 from tests.conftest import END, PAD, VOCABULARY, build, make_about, small_method
 
@@ -260,6 +261,72 @@ def test_the_memory_of_an_adapter_is_its_numbers(tmp_path):
     )
     # query and value of two layers of width 32, in float32
     assert adapters.memory() == {"a": 2 * 2 * 4 * (32 + 32) * 4 + head}
+
+
+def test_trained_weights_that_are_tied_stay_tied(tmp_path):
+    """`full` on GPT-2, whose embeddings are its output layer: the adapter has one copy of both."""
+    folder = save(tmp_path / "a", "gpt2", small_method("full"), head="CausalLM")
+    model = build("gpt2", head="CausalLM").model
+    before, wanted = numbers(model), logits(model, inputs())
+    adapters = lorakit.Adapters(model)
+    adapters.add("a", folder)
+    assert adapters.memory()["a"] == sum(p.nbytes for p in model.parameters())
+    adapters.switch("a")
+    assert torch.equal(logits(model, inputs()), alone(folder, "gpt2", inputs(), head="CausalLM"))
+    assert model.lm_head.weight is model.transformer.wte.weight
+    with adapters.attachment("a").off():
+        assert torch.equal(logits(model, inputs()), wanted)
+    adapters.switch(None)
+    assert same(numbers(model), before)
+
+
+class SharedRows(Dense):
+    """dW = c 1 s^T with one s for all sites, as in VeRA."""
+
+    name: Literal["shared_rows"] = "shared_rows"
+
+    def tensors(self, site: Any) -> dict[str, Any]:
+        return {"c": ()}
+
+    def shared(self, sites: Any) -> torch.nn.Module:
+        return torch.nn.ParameterDict({"s": torch.nn.Parameter(torch.ones(sites[0].shape[1]))})
+
+    def begin(self, d: Any) -> None:
+        d.c.zero_()
+
+    def change(self, d: Any) -> Tensor:
+        return d.c * d.shared["s"].expand(d.weight.shape)
+
+
+def test_what_deltas_share_is_held_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(methods, "get", lambda name, get=methods.get: NAMED.get(name) or get(name))
+    folder = save(tmp_path / "a", "roberta", SharedRows())
+    other = save(tmp_path / "b", "roberta", lora(r=4), seed=1)
+    model = build("roberta").model
+    before = numbers(model)
+    adapters = lorakit.Adapters(model)
+    adapters.add("a", folder)
+    adapters.add("the base", other)
+    each = {"a": alone(folder, "roberta", inputs()), "the base": alone(other, "roberta", inputs())}
+    each[None] = logits(model, inputs())
+    assert not torch.allclose(each["a"], each[None], atol=1e-3)
+    adapters.switch("a")
+    assert torch.equal(logits(model, inputs()), each["a"])
+    adapters.switch(None)
+    names = ["a", "the base", None, "a", "a", "the base"]
+    with adapters.mix(names):
+        mixed = logits(model, inputs())
+    for row, name in enumerate(names):
+        assert torch.allclose(mixed[row], each[name][row], rtol=1e-6, atol=1e-6)
+    assert same(numbers(model), before)
+    head = sum(
+        build("roberta").model.get_parameter(n).nbytes for n in build("roberta").newly_initialised
+    )
+    # a number for each of four sites, and s once
+    assert adapters.memory()["a"] == 4 * (4 + 32) + head
+
+
+NAMED = {"shared_rows": SharedRows}
 
 
 def test_heads_of_other_shapes_are_switched_and_not_mixed(tmp_path):
