@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -115,12 +116,12 @@ class Overlay:
     def follow(self, model: nn.Module) -> None:
         """Take the model's devices and its mode (`training`), which may have changed meanwhile."""
         for change in self.in_place("_modules"):
-            layer = next(change.module.parameters(), None)
-            if layer is not None and any(
-                p.device != layer.device for p in change.after.parameters()
-            ):
-                change.after.to(layer.device)
-            change.after.train(model.training)
+            # the layer's own, since a large model is spread over devices
+            device = next(chain(change.module.parameters(), model.parameters())).device
+            if next(change.after.parameters()).device != device:
+                change.after.to(device)
+            if change.after.training != model.training:
+                change.after.train(model.training)
         for change in self.in_place("_parameters"):
             if change.after.device != change.before.device:
                 change.after.data = change.after.data.to(change.before.device)

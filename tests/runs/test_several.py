@@ -402,6 +402,16 @@ def test_the_mode_of_the_model_reaches_adapters_that_were_off(tmp_path):
     assert torch.equal(logits(model, inputs()), wanted)
 
 
+def test_adapters_that_were_off_follow_the_model_to_its_device(four):
+    adapters = held(four)
+    adapters.switch("wide")
+    adapters.model.to("meta")
+    for name in adapters.names:
+        adapters.switch(name)
+        assert all(tensor.is_meta for tensor in adapters.model.parameters()), name
+        assert all(tensor.is_meta for tensor in adapters.model.buffers()), name
+
+
 def test_bf16_bases_have_heads_in_float32(tmp_path):
     kind = {"dtype": torch.bfloat16}
     a = save(tmp_path / "a", "roberta", lora(r=4), **kind)
