@@ -402,11 +402,14 @@ def test_the_mode_of_the_model_reaches_adapters_that_were_off(tmp_path):
     assert torch.equal(logits(model, inputs()), wanted)
 
 
-def test_adapters_that_were_off_follow_the_model_to_its_device(four):
-    adapters = held(four)
-    adapters.switch("wide")
+def test_adapters_that_were_off_follow_the_model_to_its_device(tmp_path):
+    """The meta device takes the place of a GPU: a delta that stayed behind would be on the CPU."""
+    adapters = lorakit.Adapters(build("gpt2", head="CausalLM").model)
+    for seed, name in enumerate(["a", "b"]):
+        adapters.add(name, save(tmp_path / name, "gpt2", lora(), seed, head="CausalLM"))
+    adapters.switch("a")
     adapters.model.to("meta")
-    for name in adapters.names:
+    for name in ["b", "a"]:
         adapters.switch(name)
         assert all(tensor.is_meta for tensor in adapters.model.parameters()), name
         assert all(tensor.is_meta for tensor in adapters.model.buffers()), name
