@@ -43,9 +43,9 @@ def hold_adapter(
 ) -> HeldAdapter:
     """The adapter, attached as `attach_adapter` does and taken off again.
 
-    Parameters of the base that the adapter trains (a head, biases) get a copy that is the adapter's,
-    so the base's numbers stay. The head may have another shape than the base's, such as another
-    number of labels. AdapterError: as for `attach_adapter`; the model is unchanged.
+    Parameters of the base that the adapter trains (a head, biases) get a copy that is the
+    adapter's, so the base's numbers stay. The head may have another shape than the base's, such as
+    another number of labels. AdapterError: as for `attach_adapter`; the model is unchanged.
     """
     before = ModelState(model)
     base = dict(model.named_parameters())

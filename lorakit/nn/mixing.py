@@ -217,8 +217,8 @@ class _MixedDeltas:
     def __init__(self, batch: _Batch, parts: list[tuple[Share, Deltas]]):
         self.batch = batch
         self.parts = parts
-        # a delta is on a linear layer, whose output is a new tensor; another part may be on a module
-        # that gives its input back
+        # a delta is on a linear layer, whose output is a new tensor; another part may be on a
+        # module that gives its input back
         self.copies = not all(isinstance(d, Delta) for _, deltas in parts for d in deltas.values())
 
     def add(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
@@ -274,7 +274,12 @@ class _OwnForward:
             for change in changes:
                 change.set(change.after)
             # a head that trains is in float32 on a base in bf16 (`nn.freeze.float_inputs`)
-            return self.plain(x.to(next(self.module.parameters()).dtype))
+            return self.plain(x.to(_float_dtype(self.module)))
         finally:
             for change in changes:
                 change.set(change.before)
+
+
+def _float_dtype(module: nn.Module) -> torch.dtype:
+    """The dtype of its inputs; the packed weight of a quantized layer is of integers."""
+    return next(p.dtype for p in module.parameters() if p.is_floating_point())

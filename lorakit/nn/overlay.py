@@ -1,8 +1,8 @@
 """Overlays: what a method added to a model, which can be taken off and put on again.
 
 A method changes a model in four places: children, forward hooks, pre-hooks, and parameters of a
-module. `ModelState` remembers all four, and `Overlay` is the difference between two moments. Putting
-it on or taking it off sets references only, so no number is copied and every bit stays.
+module. `ModelState` remembers all four, and `Overlay` is the difference between two moments.
+Putting it on or taking it off sets references only, so no number is copied and every bit stays.
 """
 
 from __future__ import annotations

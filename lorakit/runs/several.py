@@ -107,8 +107,8 @@ class Adapters:
         """Inside, each row of a batch has its own adapter; None: the base alone.
 
         names: one for each row of the batches that the model is given. For a beam search of
-        transformers, repeat each name for its beams. ModelError: an adapter adds tokens to the rows,
-        or two heads have different shapes.
+        transformers, repeat each name for its beams. ModelError: an adapter adds tokens to the
+        rows, or two heads have different shapes.
         """
         from lorakit.nn.mixing import mixed, share_out, why_unmixable
 
@@ -155,9 +155,8 @@ class Adapters:
     def _get(self, name: str) -> HeldAdapter:
         if name not in self._held:
             known = ", ".join(self._held) or "none"
-            raise InputError(
-                f"there is no adapter {name!r}{did_you_mean(str(name), self._held)} (added: {known})"
-            )
+            near = did_you_mean(str(name), self._held)
+            raise InputError(f"there is no adapter {name!r} (added: {known}){near}")
         return self._held[name]
 
     def _is_compared(self, file: AdapterFile) -> bool:

@@ -19,16 +19,14 @@ from lorakit.runs.source import Source, refuse_other_head
 def load_together(
     sources: Sequence[Source], recipes: Sequence[Recipe], any_base: bool = False
 ) -> tuple[Base, Adapters]:
-    """The base of several adapters, loaded once, and the adapters on it, by the paths of the sources.
+    """The base of several adapters, loaded once, and the adapters on it, named by their paths.
 
     recipes: the recipe of each source, with its precision resolved. InputError: a source is not an
     adapter, or is given twice, or the sources do not have one base. AdapterError: as `load_source`.
     """
     for source in sources:
         if source.adapter is None:
-            raise InputError(
-                f"{source.path} is a plain model and not an adapter; evaluate it alone"
-            )
+            raise InputError(f"{source.path} is a plain model and not an adapter; give it as PATH")
     _refuse_twice([source.path for source in sources])
     _refuse_other_models(sources, recipes)
     for source, recipe in zip(sources, recipes, strict=True):
@@ -55,8 +53,8 @@ def _refuse_other_models(sources: Sequence[Source], recipes: Sequence[Recipe]) -
         if (source.head == "causal") != (first.head == "causal"):
             raise InputError(
                 f"{first.path} is for {recipe.task.name} ({first.head}) and {source.path} for "
-                f"{other.task.name} ({source.head}): these are different models, which cannot share "
-                "one base"
+                f"{other.task.name} ({source.head}): these are different models, which cannot "
+                "share one base"
             )
         if changed := differences(_decisive(recipe.model), _decisive(other.model), "model"):
             raise InputError(

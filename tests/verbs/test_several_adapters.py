@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+import lorakit
 import lorakit.runs.together
+from lorakit.bases.load import load
+from lorakit.models import Model
 from tests.commands import SMALL
 
 
@@ -68,6 +73,26 @@ def test_each_adapter_has_the_scores_of_its_own_eval(trained, inserts, lorakit_c
         assert alone.json == found[str(path)]
         assert Path(alone.json["files"][0]).read_bytes() == written[path]
     assert len(set(written.values())) == 3
+
+
+@torch.no_grad()
+def test_a_base_that_lorakit_made_fast_is_mixed_too(trained, inserts):
+    """Its last layer is computed at the first token only, and its products by other kernels."""
+    base = load(Model(name="lorakit:tiny_encoder"), "classification", ["negative", "positive"])
+    model: Any = base.model.eval()
+    adapters = lorakit.Adapters(model)
+    for name, path in {"a": trained / "seed0", "b": trained / "seed1", "c": inserts}.items():
+        adapters.add(name, path)
+    texts = ["a wonderful film", "dull", "the soup was anything but bad", "good", "a film"]
+    batch = base.tokenizer(texts, return_tensors="pt", padding=True)
+    names = ["b", "a", "c", "a", None]
+    with adapters.mix(names):
+        mixed = model(**batch).logits
+    for row, name in enumerate(names):
+        adapters.switch(name)
+        single = base.tokenizer([texts[row]], return_tensors="pt")
+        assert torch.allclose(mixed[row], model(**batch).logits[row], rtol=1e-6, atol=1e-6)
+        assert torch.allclose(mixed[row], model(**single).logits[0], rtol=1e-5, atol=1e-5)
 
 
 def test_a_table_has_a_row_for_each(trained, inserts, lorakit_cli, tmp_path):
