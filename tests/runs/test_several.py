@@ -377,6 +377,12 @@ def test_texts_of_a_mixed_batch_are_those_of_each_adapter(tmp_path):
         assert texts(slice(row, row + 1)) == [mixed[row]]
     adapters.switch("a")
     assert texts(slice(1, 2)) != [mixed[1]]
+    settings |= {"num_beams": 2}
+    with adapters.mix([name for name in names for _ in range(2)]):
+        mixed = texts(slice(None))
+    for row, name in enumerate(names):
+        adapters.switch(name)
+        assert texts(slice(row, row + 1)) == [mixed[row]]
 
 
 def test_a_batch_of_another_size_is_refused_and_leaves_the_model(four):
