@@ -18,6 +18,7 @@ if sys.platform == "win32":
 
 if TYPE_CHECKING:
     from lorakit.api import (
+        Adapters,
         LoadedModel,
         Run,
         attach,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Adapters",
     "LoadedModel",
     "Run",
     "__version__",

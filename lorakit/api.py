@@ -26,6 +26,7 @@ from lorakit.recipe.schema import Recipe
 from lorakit.runs.folder import seed_folder
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import Result, summary
+from lorakit.runs.several import Adapters as Adapters
 
 if TYPE_CHECKING:
     from torch import nn

@@ -49,6 +49,14 @@ def test_the_page_trains_evaluates_merges_and_generates(page):
     assert len(known["answers"]) == 2
 
 
+def test_the_page_holds_several_adapters(page):
+    _, known = page
+    assert known["adapters"].names == ["second"]
+    assert torch.allclose(known["mixed"][0], known["logits"][0], atol=1e-6)
+    assert torch.allclose(known["mixed"][1], known["folded"][1], atol=1e-5)
+    assert not torch.allclose(known["mixed"][1], known["logits"][1], atol=1e-5)
+
+
 def test_the_page_names_every_function_that_is_public():
     text = PAGE.read_text("utf-8")
     for name in lorakit.__all__:

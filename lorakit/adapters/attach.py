@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -29,17 +29,21 @@ def attach_adapter(
     roles: Roles,
     newly_initialised: Collection[str],
     check_base: bool = True,
+    before_load: Callable[[Attachment, Mapping[str, Tensor]], None] | None = None,
 ) -> Attachment:
     """The adapter attached to its base model, with its numbers loaded.
 
     newly_initialised: parameters that the base's checkpoint does not hold, so the adapter must.
-    check_base: require the weights and settings that the adapter was trained on. AdapterError: the
-    base is another one, a tensor is not used, or a trained parameter is not filled; the model is
-    then unchanged.
+    check_base: require the weights and settings that the adapter was trained on. before_load: called
+    with the attachment and the state that it is about to load. AdapterError: the base is another
+    one, a tensor is not used, or a trained parameter is not filled; the model is then unchanged.
     """
     with unchanged_on_error(model):
         attachment = _attach_method(file, model, roles, newly_initialised, check_base)
-        attachment.load_state(state_for(file, attachment))
+        state = state_for(file, attachment)
+        if before_load is not None:
+            before_load(attachment, state)
+        attachment.load_state(state)
         return attachment
 
 

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from lorakit.cli import app
-from lorakit.cli.options import Json, PointerOptions, grouped
+from lorakit.cli.options import AdaptersOptions, Json, grouped
 from lorakit.cli.output import end_with, give, known, say
 
 if TYPE_CHECKING:
-    from lorakit.verbs.evaluate import Evaluated
+    from collections.abc import Sequence
+
+    from lorakit.report.table import Table
+    from lorakit.runs.pointer import Pointer
+    from lorakit.verbs.evaluate import Evaluated, EvaluatedTogether
 
 
 @app.command("eval", epilog="Example: lorakit eval runs/my-run --split test")
@@ -32,33 +36,84 @@ def evaluate(
             metavar="DIR",
         ),
     ] = None,
-    pointed: PointerOptions,
+    pointed: AdaptersOptions,
     as_json: Json = False,
 ) -> None:
-    """Score an adapter or a merged model, and its base.
+    """Score an adapter or a merged model, and its base; or several adapters on one base.
 
     The predictions are saved. An adapter that changes nothing is an error.
     """
     from lorakit.cli.progress import Progress
     from lorakit.verbs.evaluate import evaluate as run_evaluate
 
+    if pointed.adapter:
+        _evaluate_several(pointed.pointers(), split or (), out, as_json)
+        return
     found = run_evaluate(pointed.pointer(), split or (), out, Progress())
     _print(found)
     give(_plain(found), as_json)
     end_with(found.failed)
 
 
+def _evaluate_several(
+    pointers: list[Pointer], splits: Sequence[str], out: Path | None, as_json: bool
+) -> None:
+    from lorakit.cli.progress import Progress
+    from lorakit.verbs.evaluate import evaluate_adapters
+
+    together = evaluate_adapters(pointers, splits, out, Progress())
+    for found in together.adapters:
+        for line in [*_cut(found), _written(found)]:
+            say(line)
+    plain = {
+        found.path: {**_plain(found), "memory_bytes": together.memory_bytes[found.path]}
+        for found in together.adapters
+    }
+    give({"base": together.base, "adapters": plain}, as_json, _table(together))
+    end_with({metric: why for found in together.adapters for metric, why in found.failed.items()})
+
+
+def _table(together: EvaluatedTogether) -> Table:
+    """A row for each adapter, split and metric."""
+    from lorakit.report.table import Table, number
+
+    rows = []
+    for found in together.adapters:
+        size = f"{together.memory_bytes[found.path] / 1024:,.0f} KiB"
+        for split in found.rows:
+            for metric, value in known(found.scores.get(split, {}), found.failed).items():
+                off = number(found.base_scores.get(split, {}).get(metric))
+                names = (found.path, found.task, split, metric)
+                rows.append((*names, number(value), off, size))
+    header = ("adapter", "task", "split", "metric", "score", "adapter off", "memory")
+    return Table(header, tuple(rows), f"{len(together.adapters)} adapters on {together.base}", 4)
+
+
 def _print(found: Evaluated) -> None:
     if found.why:
         say(f"{found.path}: {found.why}")
-    for split, rows in found.rows.items():
+    for split in found.rows:
         for metric, value in known(found.scores.get(split, {}), found.failed).items():
-            say(f"{found.task} {split}  {metric} {value:.2f}{_base_score(found, split, metric)}")
-        if cut := found.cut[split]:
-            say(f"{found.task} {split}  {cut} of {rows} answers were cut at decode.max_new_tokens")
+            score = f"{found.task} {split}  {metric} {value:.2f}"
+            say(score + _base_score(found, split, metric))
+    for line in _cut(found):
+        say(line)
     if found.effect is not None:
         say(f"the adapter is on: it changes a logit by {found.effect:.3g} (relative)")
-    say(f"written: {', '.join(map(str, found.files))}")
+    say(_written(found))
+
+
+def _cut(found: Evaluated) -> list[str]:
+    return [
+        f"{found.task} {split}  {found.cut[split]} of {rows} answers were cut at "
+        "decode.max_new_tokens"
+        for split, rows in found.rows.items()
+        if found.cut[split]
+    ]
+
+
+def _written(found: Evaluated) -> str:
+    return "written: " + ", ".join(map(str, found.files))
 
 
 def _base_score(found: Evaluated, split: str, metric: str) -> str:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from lorakit.cli import app
-from lorakit.cli.options import Json, PointerOptions, grouped
+from lorakit.cli.options import AdaptersOptions, Json, grouped
 from lorakit.cli.output import give
 from lorakit.cli.visible import show
 
 if TYPE_CHECKING:
+    from lorakit.runs.pointer import Pointer
     from lorakit.verbs.generate import Wanted
 
 
@@ -52,10 +53,10 @@ def generate(
         Path | None,
         Option(help="File that the answers are also written to, as JSONL.", metavar="FILE"),
     ] = None,
-    pointed: PointerOptions,
+    pointed: AdaptersOptions,
     as_json: Json = False,
 ) -> None:
-    """Write texts for prompts, or for examples of a split.
+    """Write texts for prompts, or for examples of a split, with one adapter or several.
 
     Overrides such as decode.beams=4 change how the texts are searched or sampled.
     """
@@ -63,6 +64,9 @@ def generate(
     from lorakit.runs.lines import write_lines
     from lorakit.verbs.generate import generate_texts
 
+    if pointed.adapter:
+        _generate_several(pointed.pointers(), prompts.wanted(), out, as_json)
+        return
     answers = generate_texts(pointed.pointer(), prompts.wanted(), Progress())
     lines = [answer.line() for answer in answers]
     if out is not None:
@@ -72,6 +76,27 @@ def generate(
         return
     for line in lines:
         _show(line)
+
+
+def _generate_several(
+    pointers: list[Pointer], wanted: Wanted, out: Path | None, as_json: bool
+) -> None:
+    from lorakit.cli.progress import Progress
+    from lorakit.runs.lines import write_lines
+    from lorakit.verbs.generate import generate_with_adapters
+
+    answers = generate_with_adapters(pointers, wanted, Progress())
+    lines = {path: [answer.line() for answer in found] for path, found in answers.items()}
+    if out is not None:
+        every = ({"adapter": path, **line} for path, found in lines.items() for line in found)
+        write_lines(out, every)
+    if as_json:
+        give({"adapters": lines}, True)
+        return
+    for path, found in lines.items():
+        show(f"{path}:")
+        for line in found:
+            _show(line)
 
 
 def _show(line: dict[str, Any]) -> None:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
+from lorakit.errors import InputError
+
 if TYPE_CHECKING:
     from lorakit.recipe.load import LoadedRecipe
     from lorakit.runs.pointer import Pointer
@@ -183,5 +185,63 @@ class PointerOptions:
             base=self.model,
             seed=self.seed,
             overrides=tuple(self.overrides or ()),
+            any_base=self.any_base,
+        )
+
+
+@dataclass(frozen=True)
+class AdaptersOptions:
+    """A trained model, or several adapters on one base, and how they are opened."""
+
+    path: Annotated[
+        str | None,
+        typer.Argument(
+            help="Run folder, seed of a run (RUN/seed1), adapter folder, hub id, or merged model. "
+            "Not with --adapter.",
+            metavar="PATH",
+        ),
+    ] = None
+    overrides: Overrides = None
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Run, adapter folder or hub id, in place of PATH; repeatable: the base is loaded "
+            "once for all of them.",
+            metavar="PATH",
+        ),
+    ] = None
+    task: Task = None
+    model: BaseModel = None
+    seed: Seed = None
+    any_base: AnyBase = False
+    trust_remote_code: TrustRemoteCode = False
+
+    def pointer(self) -> Pointer:
+        """The only model. InputError: PATH is missing."""
+        if self.path is None:
+            raise InputError("missing argument PATH; give it, or --adapter for each of several")
+        return self._pointer(self.path, self.overrides or [])
+
+    def pointers(self) -> list[Pointer]:
+        """Of each --adapter. InputError: PATH is given too."""
+        overrides = list(self.overrides or [])
+        if self.path is not None:
+            # the first word after the options is read as PATH
+            if "=" not in self.path and not self.path.startswith("~"):
+                raise InputError(
+                    f"PATH {self.path!r} and --adapter are both given; give each one by --adapter"
+                )
+            overrides.insert(0, self.path)
+        return [self._pointer(path, overrides) for path in self.adapter or []]
+
+    def _pointer(self, path: str, overrides: list[str]) -> Pointer:
+        from lorakit.runs.pointer import Pointer
+
+        return Pointer(
+            path=path,
+            task=self.task,
+            base=self.model,
+            seed=self.seed,
+            overrides=tuple(overrides),
             any_base=self.any_base,
         )

@@ -22,10 +22,11 @@ def train_only(model: nn.Module, names: Collection[str]) -> None:
                 promoted = True
         if promoted:
             # the modules before it stay in half precision, and so does their output
-            module.register_forward_pre_hook(_float_inputs)
+            module.register_forward_pre_hook(float_inputs)
 
 
-def _float_inputs(_module: nn.Module, inputs: tuple) -> tuple:
+def float_inputs(_module: nn.Module, inputs: tuple) -> tuple:
+    """Pre-hook of a module that was promoted to float32."""
     return tuple(
         x.float() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in inputs
     )

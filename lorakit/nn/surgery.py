@@ -10,12 +10,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from lorakit.nn.linear import dense_weight, is_quantized, weight_of
+from lorakit.nn.overlay import ModelState
 
 if TYPE_CHECKING:
     from lorakit.nn.lowrank import Rows
@@ -129,33 +130,17 @@ def take_off(site: Site) -> None:
 
 @contextmanager
 def unchanged_on_error(model: nn.Module) -> Iterator[None]:
-    """After an error inside, the model has the modules, hooks, dtypes and trained parameters that
-    it had before.
+    """After an error inside, the model has the modules, hooks, parameters, dtypes and flags that it
+    had before.
 
     Numbers that were written in place are not restored.
     """
-    modules = [
-        (m, dict(m._modules), dict(m._forward_hooks), dict(m._forward_pre_hooks))
-        for m in model.modules()
-    ]
-    own = (p for m, *_ in modules for p in m._parameters.values() if p is not None)
-    parameters = [(p, p.data, p.requires_grad) for p in own]
+    before = ModelState(model)
     try:
         yield
     except BaseException:
-        for module, children, hooks, pre_hooks in modules:
-            _put_back(module._modules, children)
-            _put_back(module._forward_hooks, hooks)
-            _put_back(module._forward_pre_hooks, pre_hooks)
-        for parameter, data, trains in parameters:
-            parameter.data = data
-            parameter.requires_grad_(trains)
+        before.restore()
         raise
-
-
-def _put_back(now: dict[Any, Any], before: dict[Any, Any]) -> None:
-    now.clear()
-    now.update(before)
 
 
 @contextmanager

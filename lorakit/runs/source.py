@@ -268,7 +268,7 @@ def load_source(
     ModelError: a plain model does not hold a trained head.
     """
     if source.recipe is not None:
-        _refuse_other_head(source, source.recipe, model)
+        refuse_other_head(source, source.recipe, model)
     read = load_dequantized if dequantize else load
     base = read(model, source.head, source.labels)
     if source.adapter is None:
@@ -286,7 +286,8 @@ def load_source(
     return base, attachment
 
 
-def _refuse_other_head(source: Source, recipe: Recipe, model: Model) -> None:
+def refuse_other_head(source: Source, recipe: Recipe, model: Model) -> None:
+    """AdapterError: the head's outputs are not those of the recipe's task."""
     plain = source.adapter is None
     about = source.adapter.about if source.adapter else None
     if source.outputs is not None:

@@ -33,6 +33,7 @@ from lorakit.runs.objects import Examiner, autocast, resolve_precision
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import write_whole
 from lorakit.runs.source import Source, load_source, open_source
+from lorakit.runs.together import load_together
 from lorakit.tasks import Example, Head, Task
 from lorakit.verbs.proof import difference, logits_of
 
@@ -66,6 +67,17 @@ class Evaluated:
     """Metric -> why it could not be computed; its score is NaN."""
 
 
+@dataclass(frozen=True)
+class EvaluatedTogether:
+    """The result of `evaluate_adapters`."""
+
+    base: str
+    """Name of the base model, which was loaded once."""
+    adapters: list[Evaluated]
+    memory_bytes: dict[str, int]
+    """Path of an adapter -> the size of all that it adds to the base."""
+
+
 def evaluate(
     pointer: Pointer,
     splits: Sequence[str] = (),
@@ -79,6 +91,77 @@ def evaluate(
 
     DataError: the task or a split is not known. ToleranceError: the adapter changes no logit.
     """
+    request = _request(pointer, splits, out)
+    base, attachment = load_source(request.source, request.recipe.model, pointer.any_base)
+    base.to(_device())
+    return request.evaluated(base, attachment, observe)
+
+
+def evaluate_adapters(
+    pointers: Sequence[Pointer],
+    splits: Sequence[str] = (),
+    out: Path | None = None,
+    observe: Observer | None = None,
+) -> EvaluatedTogether:
+    """As `evaluate` for each of several adapters on one base, which is loaded once.
+
+    splits: of each adapter's task. out: the predictions of the adapters are in folders of their
+    own there, `1-NAME`, `2-NAME` and so on. InputError: the adapters do not have one base and one
+    kind of model. Everything is read and compared before the base is loaded.
+    """
+    requests = []
+    for n, pointer in enumerate(pointers, 1):
+        folder = None if out is None else out / f"{n}-{Path(pointer.path).resolve().name}"
+        requests.append(_request(pointer, splits, folder))
+    base, adapters = load_together(
+        [request.source for request in requests],
+        [request.recipe for request in requests],
+        any_base=pointers[0].any_base,
+    )
+    base.to(_device())
+    found = []
+    for request in requests:
+        adapters.switch(request.source.path)
+        attachment = adapters.attachment(request.source.path)
+        found.append(request.evaluated(base, attachment, observe))
+    return EvaluatedTogether(requests[0].recipe.model.name, found, adapters.memory())
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is evaluated on which examples, known before a model is loaded."""
+
+    source: Source
+    recipe: Recipe
+    examples: dict[str, list[Example]]
+    folder: Path
+
+    def evaluated(
+        self, base: Base, attachment: Attachment | None, observe: Observer | None
+    ) -> Evaluated:
+        recipe = self.recipe
+        examples = self.examples
+        examiner = Examiner(recipe, base, examples, attachment, observe, recipe.seeds[0])
+        model = _LoadedModel(self.source, recipe, base, attachment, examiner)
+        first, *_ = examples.values()
+        found = Evaluated(
+            path=self.source.path,
+            why=self.source.why,
+            task=recipe.task.name,
+            effect=model.effect(first[:PROBE_EXAMPLES]),
+            rows={split: len(own) for split, own in examples.items()},
+            failed=examiner.failed,
+        )
+        make_folder(self.folder)  # a model that is refused leaves none
+        for split in examples:
+            model.evaluate(split, self.folder, found)
+        scored = {split: found.rows[split] for split in found.base_scores}
+        found.slices = sliced(recipe.task, scored)
+        return found
+
+
+def _request(pointer: Pointer, splits: Sequence[str], out: Path | None) -> _Request:
+    """DataError: the task or a split is not known."""
     source = open_source(pointer)
     if source.recipe is None:
         raise DataError(
@@ -87,24 +170,7 @@ def evaluate(
     recipe = resolve_precision(source.recipe)
     wanted = _splits(recipe.task, splits)
     examples = read_splits(recipe.task, recipe.data, wanted)
-    folder = out or source.notebook
-    base, attachment = load_source(source, recipe.model, pointer.any_base)
-    base.to(_device())
-    examiner = Examiner(recipe, base, examples, attachment, observe, recipe.seeds[0])
-    model = _LoadedModel(source, recipe, base, attachment, examiner)
-    found = Evaluated(
-        path=source.path,
-        why=source.why,
-        task=recipe.task.name,
-        effect=model.effect(examples[wanted[0]][:PROBE_EXAMPLES]),
-        rows={split: len(examples[split]) for split in wanted},
-        failed=examiner.failed,
-    )
-    make_folder(folder)  # a model that is refused leaves none
-    for split in wanted:
-        model.evaluate(split, folder, found)
-    found.slices = sliced(recipe.task, {split: found.rows[split] for split in found.base_scores})
-    return found
+    return _Request(source, recipe, examples, out or source.notebook)
 
 
 def _splits(task: Task, given: Sequence[str]) -> list[str]:

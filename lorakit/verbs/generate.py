@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 
+from lorakit.bases.base import Base
 from lorakit.errors import DataError, InputError
 from lorakit.evaluation.answers import Answer, read_splits, writes
 from lorakit.events import Observer
 from lorakit.files.documents import SHOWN_CHARACTERS
 from lorakit.files.tables import json_lines, text_lines
+from lorakit.methods import Attachment
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.objects import Examiner, autocast, resolve_precision
 from lorakit.runs.pointer import Pointer
-from lorakit.runs.source import load_source, open_source
+from lorakit.runs.source import Source, load_source, open_source
+from lorakit.runs.together import load_together
 from lorakit.tasks import Example, Task
 
 
@@ -36,6 +40,53 @@ def generate_texts(
 
     InputError: the model does not write texts, or neither prompts nor a split are given.
     """
+    request = _request(pointer, wanted)
+    base, attachment = load_source(request.source, request.recipe.model, pointer.any_base)
+    return request.answers(base, attachment, observe)
+
+
+def generate_with_adapters(
+    pointers: Sequence[Pointer], wanted: Wanted, observe: Observer | None = None
+) -> dict[str, list[Answer]]:
+    """As `generate_texts` for each of several adapters on one base, which is loaded once: path ->
+    answers. InputError: as for `generate_texts`, or they do not have one base."""
+    requests = [_request(pointer, wanted) for pointer in pointers]
+    base, adapters = load_together(
+        [request.source for request in requests],
+        [request.recipe for request in requests],
+        any_base=pointers[0].any_base,
+    )
+    found = {}
+    for request in requests:
+        path = request.source.path
+        adapters.switch(path)
+        found[path] = request.answers(base, adapters.attachment(path), observe)
+    return found
+
+
+@dataclass(frozen=True)
+class _Request:
+    """Which model is asked what, known before it is loaded."""
+
+    source: Source
+    recipe: Recipe
+    examples: list[Example]
+    draws_seed: int
+    """For answers that are drawn (decode.sample)."""
+
+    def answers(
+        self, base: Base, attachment: Attachment | None, observe: Observer | None
+    ) -> list[Answer]:
+        device: Any = PartialState().device
+        base.to(device)
+        examples = {"prompts": self.examples}
+        examiner = Examiner(self.recipe, base, examples, attachment, observe, self.draws_seed)
+        with autocast(self.recipe, device):
+            return examiner.answers(base.model, "prompts")
+
+
+def _request(pointer: Pointer, wanted: Wanted) -> _Request:
+    """InputError: the model does not write texts, or there is nothing to answer."""
     source = open_source(pointer)
     if source.recipe is None:
         raise InputError(f"the task of {pointer.path} is not known; give it, such as --task e2e")
@@ -46,14 +97,8 @@ def generate_texts(
             f"{pointer.path} was trained for {recipe.task.name}, which is a {kind} and not a text; "
             "use `lorakit eval`"
         )
-    examples = _examples(recipe, wanted)
-    base, attachment = load_source(source, recipe.model, pointer.any_base)
-    device: Any = PartialState().device
-    base.to(device)
     draws_seed = recipe.seeds[0] if pointer.seed is None else pointer.seed
-    examiner = Examiner(recipe, base, {"prompts": examples}, attachment, observe, draws_seed)
-    with autocast(recipe, device):
-        return examiner.answers(base.model, "prompts")
+    return _Request(source, recipe, _examples(recipe, wanted), draws_seed)
 
 
 def _examples(recipe: Recipe, wanted: Wanted) -> list[Example]:

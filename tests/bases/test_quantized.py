@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import lorakit
 from lorakit.adapters.files import read_adapter
 from lorakit.adapters.fingerprint import fingerprint
 from lorakit.adapters.save import save_adapter
@@ -146,3 +147,45 @@ def test_what_cannot_be_quantized(folder, monkeypatch):
     monkeypatch.setattr("lorakit.bases.quantized.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"lorakit\[quantized\]"):
         load(Model(name=folder(), quantize="nf4"), "causal")
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+@torch.no_grad()
+def test_several_adapters_on_a_quantized_base(folder, tiny, about, tmp_path, kind):
+    spec = Model(name=folder(), quantize=kind)
+    wanted = {}
+    for name, scale in (("a", 1.0), ("b", -1.0)):
+        base = load(spec, "causal")
+        print_of_base = fingerprint(base.model, base.newly_initialised)
+        attachment = _lora(base)
+        for delta in attachment.deltas.values():
+            delta.B.mul_(scale)
+        wanted[name] = _logits(base.model.eval())
+        card = about(
+            tiny("llama", "CausalLM"),
+            attachment,
+            head="causal",
+            labels=[],
+            fingerprint=print_of_base,
+        )
+        save_adapter(tmp_path / name, attachment, card)
+    base = load(spec, "causal")
+    model = base.model.eval()
+    wanted[None] = _logits(model)
+    adapters = lorakit.Adapters(model)
+    for name in ("a", "b"):
+        adapters.add(name, tmp_path / name)
+        adapters.switch(name)
+        assert torch.equal(_logits(model), wanted[name])
+    adapters.switch(None)
+    assert torch.equal(_logits(model), wanted[None])
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10]]).repeat(3, 1)
+    with adapters.mix(["b", None, "a"]):
+        mixed = model(input_ids=ids).logits.float()  # type: ignore[operator]
+    for row, name in enumerate(["b", None, "a"]):
+        close = 0.1 if kind == "int8" else 1e-5  # int8 rounds the inputs of a batch together
+        assert (mixed[row] - wanted[name][0]).abs().max() < close
+        others = [logits[0] for other, logits in wanted.items() if other != name]
+        assert all((mixed[row] - logits).abs().max() > 3 * close for logits in others)
+    with pytest.raises(ModelError, match="q_proj is quantized"), adapters.fold("a"):
+        pass

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import lorakit
 from lorakit.adapters.files import read_adapter
 from lorakit.adapters.shards import shards
 from lorakit.bases.load import load
@@ -87,6 +88,24 @@ def test_an_adapter_that_does_not_fit_leaves_the_weights_tied(made):
     model: Any = loaded.model
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     assert loaded.config.tie_word_embeddings
+
+
+@pytest.mark.parametrize("whole", WHOLE.values(), ids=WHOLE)
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapter_that_unties_the_weights_is_one_of_several(made, whole):
+    base, adapter = made("gpt2", True, whole)
+    wanted = _theirs(base, adapter)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(base).eval()
+    before = model(IDS).logits
+    adapters = lorakit.Adapters(model)
+    adapters.add("theirs", adapter)
+    for _ in range(2):
+        adapters.switch("theirs")
+        torch.testing.assert_close(model(IDS).logits, wanted, rtol=1e-5, atol=1e-5)
+        adapters.switch(None)
+        assert torch.equal(model(IDS).logits, before)
+        assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+        assert model.config.tie_word_embeddings
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -68,6 +68,6 @@ class SubsetAttachment(Attachment):
     def delta_norms(self) -> dict[str, float]:
         norms = {}
         for name, p in self._chosen().items():
-            base = self.before[name]
+            base = self.before[name].cpu()
             norms[name] = (p.detach().cpu() - base).norm().item() / (base.norm().item() or 1.0)
         return norms

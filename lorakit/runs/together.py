@@ -1,0 +1,68 @@
+"""Several opened adapters on one base model, which is loaded once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from lorakit.bases.base import Base
+from lorakit.bases.load import load
+from lorakit.errors import InputError
+from lorakit.models import Model
+from lorakit.recipe.schema import Recipe
+from lorakit.runs.identity import differences
+from lorakit.runs.several import Adapters
+from lorakit.runs.source import Source, refuse_other_head
+
+
+def load_together(
+    sources: Sequence[Source], recipes: Sequence[Recipe], any_base: bool = False
+) -> tuple[Base, Adapters]:
+    """The base of several adapters, loaded once, and the adapters on it, named by their paths.
+
+    recipes: the recipe of each source, with its precision resolved. InputError: a source is not an
+    adapter, or is given twice, or the sources do not have one base. AdapterError: as `load_source`.
+    """
+    for source in sources:
+        if source.adapter is None:
+            raise InputError(f"{source.path} is a plain model and not an adapter; give it as PATH")
+    _refuse_twice([source.path for source in sources])
+    _refuse_other_models(sources, recipes)
+    for source, recipe in zip(sources, recipes, strict=True):
+        refuse_other_head(source, recipe, recipe.model)
+    base = load(recipes[0].model, sources[0].head, sources[0].labels)
+    adapters = Adapters(base.model)
+    for source in sources:
+        assert source.adapter is not None
+        adapters.add(source.path, source.adapter, any_base, base.newly_initialised)
+    return base, adapters
+
+
+def _refuse_twice(paths: Sequence[str]) -> None:
+    for path in paths:
+        same = [other for other in paths if os.path.realpath(other) == os.path.realpath(path)]
+        if len(same) > 1:
+            raise InputError(f"the adapter {same[1]} is given twice; give each once")
+
+
+def _refuse_other_models(sources: Sequence[Source], recipes: Sequence[Recipe]) -> None:
+    """InputError: two of them need different models in memory."""
+    first, recipe = sources[0], recipes[0]
+    for source, other in zip(sources, recipes, strict=True):
+        if (source.head == "causal") != (first.head == "causal"):
+            raise InputError(
+                f"{first.path} is for {recipe.task.name} ({first.head}) and {source.path} for "
+                f"{other.task.name} ({source.head}): these are different models, which cannot "
+                "share one base"
+            )
+        if changed := differences(_decisive(recipe.model), _decisive(other.model), "model"):
+            raise InputError(
+                f"{first.path} and {source.path} do not have one base: of the first, "
+                f"{'; '.join(changed[:4])} in the second"
+            )
+
+
+def _decisive(model: Model) -> dict[str, Any]:
+    """What decides the model in memory."""
+    return model.model_dump(mode="json", exclude={"id", "shape", "trust_remote_code"})
