@@ -70,9 +70,9 @@ def combine(
     seed: Annotated[
         int, typer.Option(help="Of the random numbers of dare and dare_ties.", min=0)
     ] = 0,
-    evaluate: Annotated[
-        bool, typer.Option("--eval/--no-eval", help="Score it on each adapter's task.")
-    ] = True,
+    no_eval: Annotated[
+        bool, typer.Option("--no-eval", help="Do not score anything; no data is needed.")
+    ] = False,
     model: BaseModel = None,
     any_base: AnyBase = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -104,7 +104,7 @@ def combine(
         rank=rank,
         head=head,
         seed=seed,
-        evaluate=evaluate,
+        evaluate=not no_eval,
     )
     found = run_combine(request, to)
     _print(found)

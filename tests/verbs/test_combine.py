@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from lorakit.adapters.files import CONFIG_FILE, PEFT_FILE, read_adapter
+from lorakit.methods import methods
+from lorakit.methods.reparam import Dense, LowRank
 from lorakit.recipe.load import load_recipe
 from lorakit.verbs.train import train_recipe
 from tests.commands import SMALL
@@ -349,6 +354,81 @@ def test_a_method_without_factors(lorakit_cli, trained, tmp_path, method):
     _refused(done, tmp_path / "to", method)
 
 
+class FirstRows(LowRank):
+    """dW = B W0[:2]: it has factors, and they need the base's weights."""
+
+    name: Literal["first_rows"] = "first_rows"
+
+    def tensors(self, site: Any) -> dict[str, Any]:
+        return {"B": (site.shape[0], 2)}
+
+    def begin(self, d: Any) -> None:
+        pass
+
+    def reads(self, d: Any) -> torch.Tensor:
+        return d.weight[:2].to(d.B.dtype)
+
+    def writes(self, d: Any) -> torch.Tensor:
+        return d.B
+
+
+class Gain(Dense):
+    """dW = diag(g) W0: of full rank."""
+
+    name: Literal["gain"] = "gain"
+
+    def tensors(self, site: Any) -> dict[str, Any]:
+        return {"gain": (site.shape[0],)}
+
+    def begin(self, d: Any) -> None:
+        pass
+
+    def change(self, d: Any) -> torch.Tensor:
+        return d.gain[:, None] * d.weight.to(d.gain.dtype)
+
+
+@pytest.fixture
+def own_methods(monkeypatch):
+    for method in (FirstRows, Gain):
+        name = method.model_fields["name"].default
+        entry = SimpleNamespace(load=lambda method=method: method)
+        monkeypatch.setitem(methods._entry_points, name, entry)
+
+
+def test_factors_that_depend_on_the_base(lorakit_cli, trained, own_methods, tmp_path):
+    other = _train(tmp_path, "method={name: first_rows}")
+    to = tmp_path / "both"
+    pair = [trained / "seed0", f"{other}:3"]
+    done = lorakit_cli("combine", *pair, "--head", "none", "--no-eval", "--to", to)
+    assert done.code == 0, done.err
+    base = load_file(TINY / "model.safetensors")
+    own = load_file(next(other.glob("*/adapter/trained.safetensors")))
+    one = _products(trained / "seed0" / "adapter")
+    for path, change in _products(to).items():
+        (name,) = (name for name in base if path.endswith(name.removesuffix(".weight")))
+        wanted = one[path] + 3 * own[f"{path}.B"].double() @ base[name][:2].double()
+        assert _gap(change, wanted) < 1e-6
+
+
+def test_a_method_of_full_rank(lorakit_cli, trained, own_methods, tmp_path):
+    other = _train(tmp_path, "method={name: gain}")
+    done = lorakit_cli("combine", trained / "seed0", other, "--to", tmp_path / "to")
+    _refused(done, tmp_path / "to", "gain")
+
+
+def test_a_start_that_is_not_zero_is_combined_as_its_change(lorakit_cli, trained, tmp_path):
+    """PiSSA's B A is not the change: that is B A - B0 A0, of twice the rank."""
+    other = _train(tmp_path, "method.init=pissa")
+    to = tmp_path / "both"
+    pair = [trained / "seed0", other]
+    done = lorakit_cli("combine", *pair, "--head", "none", "--no-eval", "--to", to, "--json")
+    assert done.code == 0, done.err
+    assert set(done.json["ranks"].values()) == {8 + 16}
+    one, moved = (_products(p) for p in (trained / "seed0/adapter", next(other.glob("*/adapter"))))
+    for path, change in _products(to).items():
+        assert _gap(change, one[path] + moved[path]) < 1e-5
+
+
 def test_a_folder_in_use_is_left_as_it_is(lorakit_cli, trained, tmp_path):
     (tmp_path / "note.txt").write_text("mine")
     for verb in (["combine"], ["rebase", "--onto", "x"]):
@@ -398,3 +478,29 @@ def test_rebase_onto_the_same_weights_or_other_shapes(lorakit_cli, trained, tmp_
     done = lorakit_cli("rebase", seed, "--onto", narrow, "--to", to)
     first = next(iter(_products(seed / "adapter")))
     _refused(done, to, first, "128 x 128", "64 x 64")
+
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "combining.md"
+COMMANDS = [
+    line
+    for line in GUIDE.read_text(encoding="utf-8").splitlines()
+    if line.startswith(("lorakit combine ", "lorakit eval ", "lorakit rebase "))
+]
+
+
+def test_the_commands_of_the_guide_work_in_their_order(
+    lorakit_cli, trained, moved_base, tmp_path, monkeypatch
+):
+    """With two seeds of the quickstart in the place of the runs, and its rows instead of GLUE's."""
+    assert len(COMMANDS) >= 7
+    for name, seed in (("mrpc", "seed0"), ("rte", "seed1")):
+        run = tmp_path / "runs" / name
+        shutil.copytree(trained, run)
+        for other in run.glob("seed*"):
+            if other.name != seed:
+                shutil.rmtree(other)
+    monkeypatch.chdir(tmp_path)
+    for line in COMMANDS:
+        words = shlex.split(line.replace("data.path=GLUE", "").replace("LATER", str(moved_base)))
+        done = lorakit_cli(*words[1:])
+        assert done.code == 0, f"{line}: {done.err}"
