@@ -1,8 +1,8 @@
 """The contract of a combination rule: several changes of one weight become one.
 
-A rule works on one site at a time. W0 does not appear in any of them, so no base is loaded. A rule's
-file is imported to list the rules and their fields, before torch is; so it imports torch inside its
-functions.
+A rule works on one site at a time. W0 does not appear in any of them, so no base is loaded. A
+rule's file is imported to list the rules and their fields, before torch is; so it imports torch
+inside its functions.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 Factors = tuple["Tensor", "Tensor"]
 """(B (out, k), A (k, in)) of one change dW = B A: the scale alpha / r is in B."""
 Space = Literal["full", "core"]
-"""full: the matrices dW (out, in). core: their Core Space matrices (R, R), where R is the sum of the
-ranks (`_site`)."""
+"""full: the matrices dW (out, in). core: their Core Space matrices (R, R), where R is the sum of
+the ranks (`_site`)."""
 
 
 class Rule(Config, ABC):

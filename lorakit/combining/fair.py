@@ -37,8 +37,8 @@ class Fair(FactorRule):
         if len(set(ranks)) > 1:
             said = ", ".join(map(str, ranks))
             raise AdapterError(
-                f"fair averages A and B, and the adapters have the ranks {said} at one weight; take "
-                "sum or fed_svd for adapters of different ranks or targets"
+                f"fair averages A and B, and the adapters have the ranks {said} at one weight; "
+                "take sum or fed_svd for adapters of different ranks or targets"
             )
         pairs = list(zip(weights, changes, strict=True))
         mean_a = torch.stack([weight * a for weight, (_, a) in pairs]).sum(0)

@@ -5,9 +5,9 @@ r"""iso_c: the weighted sum with all its singular values replaced by their mean.
 Directions that only one task needs become as strong as those that all of them share. Marczak et al.
 2025, No Task Left Behind, arXiv 2502.04959.
 
-In Core Space the mean is over the R singular values that the adapters can have. In the full space it
-is over min(out, in) of them, most of which are zero for LoRA: the result is the same matrix times
-R / min(out, in). Directions of a zero singular value are arbitrary, and are left at zero.
+In Core Space the mean is over the R singular values that the adapters can have. In the full space
+it is over min(out, in) of them, most of which are zero for LoRA: the result is the same matrix
+times R / min(out, in). Directions of a zero singular value are arbitrary, and are left at zero.
 """
 
 from __future__ import annotations

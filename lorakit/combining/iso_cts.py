@@ -5,8 +5,8 @@ r"""iso_cts: a flat spectrum over a common subspace and one subspace for each ta
     U* = [U_1 ... U_T U_c], V* likewise, each replaced by the nearest matrix with orthonormal
     columns (its polar factor);  dW = mean(all these singular values) U* V*^T
 
-k is `common` times R, rounded so that the tasks share the rest equally. Marczak et al. 2025, No Task
-Left Behind, arXiv 2502.04959.
+k is `common` times R, rounded so that the tasks share the rest equally. Marczak et al. 2025, No
+Task Left Behind, arXiv 2502.04959.
 
 It works in Core Space. In the full space most singular values of LoRA are zero, and the directions
 that the tasks would get belong to zeros and are arbitrary.

@@ -2,8 +2,8 @@ r"""sum: the weighted sum of the changes (task arithmetic).
 
     dW = sum_t w_t dW_t        B = [w_1 B_1 ... w_T B_T]        A = [A_1; ...; A_T]
 
-It is exactly a LoRA of rank sum_t r_t. The outputs are those of all adapters at once, each times its
-weight. Ilharco et al. 2022, Editing Models with Task Arithmetic, arXiv 2212.04089.
+It is exactly a LoRA of rank sum_t r_t. The outputs are those of all adapters at once, each times
+its weight. Ilharco et al. 2022, Editing Models with Task Arithmetic, arXiv 2212.04089.
 """
 
 from __future__ import annotations

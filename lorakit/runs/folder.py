@@ -140,6 +140,12 @@ def make_folder(path: Path) -> None:
         ) from error
 
 
+def refuse_in_use(to: Path) -> None:
+    """InputError: `to` is not a folder, or is not empty."""
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise InputError(f"{to} exists and is not empty; choose another folder or remove it")
+
+
 @contextmanager
 def new_folder(to: Path, what: str) -> Iterator[Path]:
     """A temporary folder that becomes `to` at the end; after an error nothing is left of it.

@@ -325,9 +325,9 @@ def test_a_field_that_makes_no_sense_is_refused(name, fields):
         rules.get(name)(**fields)
 
 
-# Numbers of the reference implementations, run once in float64 on the matrices of `_wave`: the norm,
-# the sum with cos(0), cos(1) ..., and two entries. danielm1405/iso-merging @ d34010a (src/utils/iso.py),
-# apanariello4/core-space-merging @ 85176fa (task_merger.py), zongzhenyang/CABS @ a41f891
+# Numbers of the reference implementations, run once in float64 on the matrices of `_wave`: the
+# norm, the sum with cos(0), cos(1) ..., and two entries. danielm1405/iso-merging @ d34010a
+# (src/utils/iso.py), apanariello4/core-space-merging @ 85176fa (task_merger.py), zongzhenyang/CABS @ a41f891
 # (src/roberta_glue_experiments/prune_task_vector.py).
 REFERENCE = {
     "iso_c": (10.911637876479544, -0.7199034688965487, 1.0227137563042399, 1.4051539695047892),

@@ -85,7 +85,8 @@ def _averaged(members: Sequence[Member]) -> CombinedHead:
         if other.outputs != first.outputs or _shapes(other.head) != _shapes(first.head):
             raise AdapterError(
                 f"the heads of {first.name} and {other.name} cannot be averaged: their outputs are "
-                f"{_outputs(first)} and {_outputs(other)}. Give the name of the one to keep, or none"
+                f"{_outputs(first)} and {_outputs(other)}. Give the name of the one to keep, or "
+                "none"
             )
     heads = [member.head for member in members]
     tensors = {}
