@@ -171,8 +171,27 @@ def test_each_task_is_scored_with_its_own_head(lorakit_cli, trained, topics, tmp
     assert set(dw) == set(one) | set(other)
     for path, change in dw.items():
         assert _gap(change, one.get(path, 0) + other.get(path, 0)) < 1e-6
-    # it has no head: it is refused where one is needed
-    assert lorakit_cli("eval", to, "--task", "classification").code == 2
+    # it does not have a head: it is refused where one is needed, and combined with others
+    assert not any("classifier" in name for name in read_adapter(to).tensors)
+    evaluated = lorakit_cli("merge", to, "--to", tmp_path / "merged")
+    assert evaluated.code == 2
+    assert "classifier" in evaluated.err
+    again = lorakit_cli("combine", to, seed, "--head", "seed0", "--to", tmp_path / "c", "--no-eval")
+    assert again.code == 2
+    assert "quickstart" in again.err
+    again = lorakit_cli("combine", to, seed, "--head", "none", "--to", tmp_path / "d", "--no-eval")
+    assert again.code == 0, again.err
+
+
+def test_a_training_starts_from_a_combination(lorakit_cli, trained, tmp_path):
+    to = tmp_path / "both"
+    pair = [trained / "seed0", trained / "seed1"]
+    assert lorakit_cli("combine", *pair, "--head", "none", "--to", to, "--no-eval").code == 0
+    numbers = ["method.r=16", "method.alpha=16", "train.learning_rate=1e-9", "train.max_steps=2"]
+    run = _train(tmp_path, f"start_from={to}", *numbers)
+    start, end = _products(to), _products(next(run.glob("*/adapter")))
+    for path, change in end.items():
+        assert _gap(change, start[path]) < 1e-4
 
 
 def test_the_table_is_printed(lorakit_cli, trained, tmp_path):

@@ -30,7 +30,7 @@ from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import write_whole
 from lorakit.verbs.combine.fit import ChangedWeight, changed_weights, not_shared, refuse_other_bases
 from lorakit.verbs.combine.head import CombinedHead, head_of
-from lorakit.verbs.combine.member import Member, open_members
+from lorakit.verbs.combine.member import Member, open_members, without_absent_head
 from lorakit.verbs.combine.scores import Contender, Scored, columns_of, score
 
 REPORT = "combined.json"
@@ -255,7 +255,7 @@ def write_adapter(folder: Path, head: CombinedHead, products: Products) -> dict[
 
 
 def _read_back(folder: Path, base: Base) -> dict[str, Product]:
-    file = read_adapter(folder)
+    file = without_absent_head(read_adapter(folder))
     assert file.about is not None
     new = frozenset(file.about.fresh)
     return of_entire_modules(factors(file, base.model, base.roles, new, check_base=False))
@@ -268,6 +268,4 @@ def _scored(members: Sequence[Member], head: CombinedHead, written: Products) ->
     try:
         return score(columns_of(members), rows)
     except DataUnavailable as error:
-        raise DataUnavailable(
-            f"{error} To score the combination, give data.path=DIR; --no-eval leaves it out."
-        ) from error
+        raise DataUnavailable(f"{error}; or give --no-eval, to combine without scores") from error

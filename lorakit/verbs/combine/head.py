@@ -74,7 +74,8 @@ def _kept(member: Member) -> CombinedHead:
 
 
 def _without(first: Member) -> CombinedHead:
-    about = replace(first.about, fresh=[], task={}, labels=[])
+    # `fresh` stays: the fingerprint of the base leaves these parameters out
+    about = replace(first.about, task={}, labels=[])
     said = "the combination does not have a head; to score it, give it one with --head"
     return CombinedHead({}, about, first, False, said)
 

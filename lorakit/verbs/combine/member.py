@@ -95,7 +95,8 @@ def _open(pointer: Pointer) -> Member:
     model = source.model(pointer)
     base = _base_of(source, file, model)
     compare = base.tokenizer is not None and not pointer.any_base
-    found = factors(file, base.model, base.roles, base.newly_initialised, check_base=compare)
+    held = without_absent_head(file)
+    found = factors(held, base.model, base.roles, base.newly_initialised, check_base=compare)
     about = file.about or _about_of_foreign(source, base)
     head = _head_of(file)
     return Member(_name_of(file), pointer, source, model, about, found, head)
@@ -129,6 +130,17 @@ def _about_of_foreign(source: Source, base: Base) -> About:
         lorakit=lorakit.__version__,
         base_config=settings_of(base.config),
     )
+
+
+def without_absent_head(file: AdapterFile) -> AdapterFile:
+    """The file of a combination without a head as one of a model without a new head.
+
+    Its description names the parameters of the head, because the fingerprint of the base leaves
+    them out, but it does not hold them.
+    """
+    if file.about is None:
+        return file
+    return replace(file, about=replace(file.about, fresh=sorted(_head_of(file))))
 
 
 def _head_of(file: AdapterFile) -> dict[str, Tensor]:
