@@ -29,7 +29,7 @@ class SpaceName(str, Enum):
 _OVERRIDE = re.compile(r"~?[A-Za-z_][\w.]*(=.*)?", re.DOTALL)
 
 
-@app.command(epilog="Example: lorakit combine runs/mrpc:0.7 runs/rte:0.4 --how ties --to both")
+@app.command(epilog="Example: lorakit combine runs/mrpc:0.7 runs/rte:0.4 --head mrpc --to both")
 def combine(
     adapters: Annotated[
         list[str],

@@ -38,8 +38,8 @@ def rebase(
 ) -> None:
     """Put an adapter's change on another base of the same shapes.
 
-    The change is kept as it is (fine-tuning transfer). It is scored on both bases,
-    where the task is known.
+    The change is kept as it is (fine-tuning transfer). It is scored on both
+    bases, if its task is known.
     """
     begin()
     from lorakit.verbs.rebase import rebase as run_rebase

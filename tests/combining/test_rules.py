@@ -10,7 +10,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from lorakit.combining import FactorRule, MatrixRule, rules
+from lorakit.combining import rules
+from lorakit.combining._base import FactorRule, MatrixRule
 from lorakit.combining._site import Combination, combine_at, core_bases
 from lorakit.errors import AdapterError
 

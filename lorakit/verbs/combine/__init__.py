@@ -19,8 +19,8 @@ from lorakit.adapters.save import save_adapter
 from lorakit.bases.base import Base
 from lorakit.bases.outline import outline
 from lorakit.bases.tokenizer import tokenizer_of
-from lorakit.combining import MatrixRule, Rule, rules
-from lorakit.combining._base import Space
+from lorakit.combining import rules
+from lorakit.combining._base import MatrixRule, Rule, Space
 from lorakit.combining._site import Combination, combine_at
 from lorakit.config import first_problem
 from lorakit.errors import DataUnavailable, InputError, RecipeError
