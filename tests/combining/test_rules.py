@@ -200,13 +200,13 @@ def test_iso_c_in_the_full_space_is_scaled_by_the_share_of_the_rank():
 def test_iso_cts_with_all_directions_common_is_iso_c():
     pairs = _pairs()
     common = _combined("iso_cts", pairs, common=1.0)
-    assert _gap(common.b @ common.a, (lambda c: c.b @ c.a)(_combined("iso_c", pairs))) < 1e-10
+    iso_c = _combined("iso_c", pairs)
+    assert _gap(common.b @ common.a, iso_c.b @ iso_c.a) < 1e-10
 
 
 def test_iso_cts_has_equal_singular_values():
-    s = torch.linalg.svdvals((lambda c: c.b @ c.a)(_combined("iso_cts", _pairs(), common=0.5)))[
-        : sum(RANKS)
-    ]
+    found = _combined("iso_cts", _pairs(), common=0.5)
+    s = torch.linalg.svdvals(found.b @ found.a)[: sum(RANKS)]
     assert torch.allclose(s, s[0].expand_as(s), rtol=1e-10)
 
 

@@ -106,9 +106,15 @@ def test_the_sum_of_two_seeds_is_exact_and_scored(lorakit_cli, trained, tmp_path
     to = tmp_path / "both"
     seeds = [trained / "seed0", trained / "seed1"]
     done = lorakit_cli(
-        "combine", f"{seeds[0]}:0.7", f"{seeds[1]}:-0.4", "--head", "quickstart/seed0", "--to", to,
+        "combine",
+        f"{seeds[0]}:0.7",
+        f"{seeds[1]}:-0.4",
+        "--head",
+        "quickstart/seed0",
+        "--to",
+        to,
         "--json",
-    )  # fmt: skip
+    )
     assert done.code == 0, done.err
     one, other = (_products(seed / "adapter") for seed in seeds)
     found = _products(to)
@@ -196,14 +202,25 @@ def test_a_training_starts_from_a_combination(lorakit_cli, trained, tmp_path):
 
 def test_the_table_is_printed(lorakit_cli, trained, tmp_path):
     done = lorakit_cli(
-        "combine", trained / "seed0", trained / "seed1", "--how", "{name: ties, density: 0.5}",
-        "--head", "average", "--rank", 4, "--to", tmp_path / "both",
-    )  # fmt: skip
+        "combine",
+        trained / "seed0",
+        trained / "seed1",
+        "--how",
+        "{name: ties, density: 0.5}",
+        "--head",
+        "average",
+        "--rank",
+        4,
+        "--to",
+        tmp_path / "both",
+    )
     assert done.code == 0, done.err
     lines = done.out.splitlines()
     assert [line.split("  ")[0] for line in lines[2:]] == [
-        "quickstart/seed0", "quickstart/seed1", "combination",
-    ]  # fmt: skip
+        "quickstart/seed0",
+        "quickstart/seed1",
+        "combination",
+    ]
     assert "rank 4" in done.err
     assert "truncation error 0." in done.err
 
@@ -212,9 +229,20 @@ def test_the_table_is_printed(lorakit_cli, trained, tmp_path):
 def test_every_rule_gives_an_adapter_that_is_read(lorakit_cli, trained, tmp_path, how):
     to = tmp_path / how
     done = lorakit_cli(
-        "combine", trained / "seed0", trained / "seed1", "--how", how, "--rank", 8,
-        "--head", "average", "--no-eval", "--to", to, "--json",
-    )  # fmt: skip
+        "combine",
+        trained / "seed0",
+        trained / "seed1",
+        "--how",
+        how,
+        "--rank",
+        8,
+        "--head",
+        "average",
+        "--no-eval",
+        "--to",
+        to,
+        "--json",
+    )
     assert done.code == 0, done.err
     assert done.json["scores"] == {}
     assert all(rank <= 8 for rank in done.json["ranks"].values())
@@ -251,14 +279,26 @@ def test_peft_computes_the_same(lorakit_cli, trained, topics, tmp_path):
 
     to = tmp_path / "both"
     done = lorakit_cli(
-        "combine", f"{trained / 'seed0'}:0.5", f"{topics}:2", "--to", to, "--no-eval",
-        "--head", "quickstart",
-    )  # fmt: skip
+        "combine",
+        f"{trained / 'seed0'}:0.5",
+        f"{topics}:2",
+        "--to",
+        to,
+        "--no-eval",
+        "--head",
+        "quickstart",
+    )
     assert done.code == 2  # both runs are of the recipe quickstart
     done = lorakit_cli(
-        "combine", f"{trained / 'seed0'}:0.5", f"{topics}:2", "--to", to, "--no-eval",
-        "--head", trained / "seed0",
-    )  # fmt: skip
+        "combine",
+        f"{trained / 'seed0'}:0.5",
+        f"{topics}:2",
+        "--to",
+        to,
+        "--no-eval",
+        "--head",
+        trained / "seed0",
+    )
     assert done.code == 0, done.err
     base = AutoModelForSequenceClassification.from_pretrained(
         str(TINY), num_labels=2, dtype=torch.float32
@@ -275,18 +315,36 @@ def test_peft_computes_the_same(lorakit_cli, trained, topics, tmp_path):
 
 
 def test_parts_of_a_fused_weight(lorakit_cli, decoders, tmp_path):
+    """Both runs are of one task without a head: one column."""
     to = tmp_path / "both"
-    done = lorakit_cli(
-        "combine", f"{decoders[0]}:2", decoders[1], "--to", to, "--no-eval", "--json"
-    )
+    few = ["data.limit={validation: 4}", "decode.max_new_tokens=6"]
+    done = lorakit_cli("combine", f"{decoders[0]}:2", decoders[1], *few, "--to", to, "--json")
     assert done.code == 0, done.err
     dw, one, other = (
         _products(folder) for folder in (to, *(next(run.glob("*/adapter")) for run in decoders))
     )
     for path, change in dw.items():
         assert _gap(change, 2 * one[path] + other[path]) < 1e-6
+    # 8 + 8 of the query rows, 8 of the value rows
+    assert sorted(set(done.json["ranks"].values())) == [8, 16]
+    names = ["quickstart_generate/seed0", "quickstart_generate/seed1"]
+    assert list(done.json["tasks"]) == names[:1]
+    assert list(done.json["scores"]) == [*names, "combination"]
     said = lorakit_cli("generate", to, "--prompt", "name : The Vaults", "--json")
     assert said.code == 0, said.err
+
+
+def test_a_fused_weight_that_is_divided_differently(lorakit_cli, decoders, tmp_path):
+    entire = _train(
+        tmp_path, "train.max_steps=3", "method.targets=[c_attn]", recipe="quickstart_generate"
+    )
+    to = tmp_path / "both"
+    done = lorakit_cli("combine", decoders[0], f"{entire}:-1", "--to", to, "--no-eval", "--json")
+    assert done.code == 0, done.err
+    assert not any("[" in name for name in done.json["ranks"])
+    one, other = (_products(next(run.glob("*/adapter"))) for run in (decoders[0], entire))
+    for path, change in _products(to).items():
+        assert _gap(change, one[path] - other[path]) < 1e-6
 
 
 def test_a_peft_adapter_and_a_run(lorakit_cli, trained, tmp_path):

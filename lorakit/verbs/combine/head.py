@@ -92,6 +92,7 @@ def _averaged(members: Sequence[Member]) -> CombinedHead:
     heads = [member.head for member in members]
     tensors = {}
     for name in first.head:
+        # each head counts the same: the weights are of dW, and may be negative
         stacked = torch.stack([head[name].double() for head in heads])
         tensors[name] = stacked.mean(0).to(first.head[name].dtype)
     about = replace(_common(members), fresh=sorted(tensors))

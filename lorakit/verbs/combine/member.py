@@ -94,6 +94,7 @@ def _open(pointer: Pointer) -> Member:
         )
     model = source.model(pointer)
     base = _base_of(source, file, model)
+    # shapes alone have no weights to compare; the bases are compared with each other later
     compare = base.tokenizer is not None and not pointer.any_base
     held = without_absent_head(file)
     found = factors(held, base.model, base.roles, base.newly_initialised, check_base=compare)
@@ -108,13 +109,22 @@ def _base_of(source: Source, file: AdapterFile, model: Model) -> Base:
         method = method_of(file.about)
         if isinstance(method, Ranked) and method.is_lora:
             return outline(model, source.head, source.labels)
-    read = load if model.quantize is None else load_dequantized
-    return read(model, source.head, source.labels)
+    # the factors may depend on the weights; and PEFT's files do not have a fingerprint of them
+    if model.quantize is not None:
+        return load_dequantized(model, source.head, source.labels)
+    return load(model, source.head, source.labels)
 
 
 def _about_of_foreign(source: Source, base: Base) -> About:
-    labels = list(source.labels) if source.head == "classification" else []
-    task = {} if source.recipe is None else source.recipe.task.model_dump(mode="json")
+    labels: list[str] = []
+    if source.head == "classification":
+        labels = list(source.labels)
+    task = {}
+    max_length = 0
+    if source.recipe is not None:
+        task = source.recipe.task.model_dump(mode="json", exclude_none=True)
+        max_length = source.recipe.data.max_length
+    # a head of the checkpoint may have been replaced, so the fingerprint leaves it out
     new = base.newly_initialised | base.head
     return About(
         base=base.name,
@@ -123,7 +133,7 @@ def _about_of_foreign(source: Source, base: Base) -> About:
         head=source.head,
         labels=labels,
         task=task,
-        max_length=0 if source.recipe is None else source.recipe.data.max_length,
+        max_length=max_length,
         method={},
         fresh=sorted(new),
         fingerprint=fingerprint(base.model, new),

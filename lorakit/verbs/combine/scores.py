@@ -111,7 +111,9 @@ def _score_task(
     found.primary[column.name] = task.primary
     log.info("%s: scoring %d adapters on %d examples", task.name, len(rows), len(examples[split]))
     for row in rows:
-        head = column.head if row.head is None else row.head
+        head = row.head
+        if head is None:
+            head = column.head
         found.scores[row.name][column.name] = _scores_of(row.products, head, base, examiner, split)
     found.failed.update(examiner.failed)
 
@@ -123,5 +125,6 @@ def _scores_of(
     examiner.attachment = attachment
     with autocast(examiner.recipe, PartialState().device):  # type: ignore[arg-type]
         scores = examiner.scores(base.model, [split])[split]
+    # the base is as it was, for the next row
     attachment.detach()
     return scores
