@@ -327,7 +327,7 @@ def test_parts_of_a_fused_weight(lorakit_cli, decoders, tmp_path):
         assert _gap(change, 2 * one[path] + other[path]) < 1e-6
     # 8 + 8 of the query rows, 8 of the value rows
     assert sorted(set(done.json["ranks"].values())) == [8, 16]
-    names = ["quickstart_generate/seed0", "quickstart_generate/seed1"]
+    names = [f"{run.name}/seed{i}" for i, run in enumerate(decoders)]
     assert list(done.json["tasks"]) == names[:1]
     assert list(done.json["scores"]) == [*names, "combination"]
     said = lorakit_cli("generate", to, "--prompt", "name : The Vaults", "--json")
@@ -366,6 +366,24 @@ def test_a_peft_adapter_and_a_run(lorakit_cli, trained, tmp_path):
     # its task is not recorded: it is a row, and not a column
     assert list(done.json["scores"]) == ["quickstart", "plain", "combination"]
     assert list(done.json["tasks"]) == ["quickstart"]
+
+
+def test_names_tell_adapters_apart(lorakit_cli, trained, tmp_path):
+    copies = []
+    for parent in ("a", "b"):
+        copies.append(tmp_path / parent / "mine")
+        shutil.copytree(trained / "seed0" / "adapter", copies[-1])
+    given = [*copies, trained / "seed0", trained / "seed0", trained / "seed1"]
+    to = tmp_path / "to"
+    done = lorakit_cli("combine", *given, "--head", "a/mine", "--no-eval", "--to", to, "--json")
+    assert done.code == 0, done.err
+    assert list(done.json["weights"]) == [
+        "a/mine",
+        "b/mine",
+        "quickstart/seed0#1",
+        "quickstart/seed0#2",
+        "quickstart/seed1",
+    ]
 
 
 def _refused(done, to, *values):

@@ -67,7 +67,7 @@ def changed_weights(members: Sequence[Member]) -> list[ChangedWeight]:
     """Every weight that a member changes, in the model's order.
 
     Where members divide a fused weight differently (one changes its query rows, another all rows),
-    it is taken as a whole. AdapterError: one weight has two shapes.
+    the entire weight is taken. AdapterError: one weight has two shapes.
     """
     by_path: list[dict[str, list[SiteFactors]]] = []
     for member in members:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from torch import Tensor
 
@@ -61,15 +62,11 @@ class Member:
 def open_members(pointers: Sequence[Pointer]) -> list[Member]:
     """Each adapter, with a name of its own. AdapterError: one has no factors, or has new tokens."""
     members = [_open(pointer) for pointer in pointers]
-    names = [member.name for member in members]
-    # two seeds of one run; two runs of one recipe; the same adapter twice
-    for longer in (_with_seed, _with_run):
-        again = [name for name in names if names.count(name) > 1]
-        pairs = zip(members, names, strict=True)
-        names = [longer(member) if name in again else name for member, name in pairs]
+    names = [_name_among(member, members) for member in members]
     found = []
     for i, (member, name) in enumerate(zip(members, names, strict=True)):
         if names.count(name) > 1:
+            # the same adapter twice
             name = f"{name}#{names[: i + 1].count(name)}"
         found.append(replace(member, name=name))
     return found
@@ -170,17 +167,20 @@ def _name_of(file: AdapterFile) -> str:
     return file.folder.absolute().name
 
 
-def _with_seed(member: Member) -> str:
-    """The name with the seed of a run, or with the folder around an adapter."""
-    assert member.source.adapter is not None
-    folder = member.source.adapter.folder.absolute()
-    if is_run(folder.parent.parent):
+def _name_among(member: Member, members: Sequence[Member]) -> str:
+    """The short name, or one with more of the path where another member has it too."""
+    folders = [_folder_of(other) for other in members if other.name == member.name]
+    if len(folders) == 1:
+        return member.name
+    folder = _folder_of(member)
+    run = folder.parent.parent
+    if not is_run(run):
+        return f"{folder.parent.name}/{member.name}"
+    if all(other.parent.parent == run for other in folders):
         return f"{member.name}/{folder.parent.name}"
-    return f"{folder.parent.name}/{member.name}"
+    return f"{run.name}/{folder.parent.name}"
 
 
-def _with_run(member: Member) -> str:
-    """The name of the run folder with the seed."""
+def _folder_of(member: Member) -> Path:
     assert member.source.adapter is not None
-    folder = member.source.adapter.folder.absolute()
-    return f"{folder.parent.parent.name}/{folder.parent.name}"
+    return member.source.adapter.folder.absolute()
