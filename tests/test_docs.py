@@ -13,6 +13,7 @@ import yaml
 
 import lorakit
 from lorakit import errors
+from lorakit.combining import rules
 from lorakit.methods import methods
 from lorakit.recipe.load import build, load_recipe
 from lorakit.recipe.schema import Recipe
@@ -249,3 +250,24 @@ def test_every_dependency_is_justified_and_no_other():
 def test_the_changelog_begins_with_this_version():
     versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert next(name for name in versions if name != "Unreleased") == lorakit.__version__
+
+
+def test_every_rule_of_combining_is_described_with_its_fields():
+    rows = _table_rows(_sections(_page("guides/combining.md"))["The rules"])
+    assert set(rows) == set(rules.own_names())
+    for name, (formula, fields, _paper) in rows.items():
+        rule = rules.get(name)
+        own = {field: info.default for field, info in rule.model_fields.items() if field != "name"}
+        described = dict(re.findall(r"`(\w+)` ([\d.]+)", fields))
+        assert {field: float(value) for field, value in described.items()} == own
+        assert formula
+
+
+def _table_rows(text: str) -> dict[str, list[str]]:
+    """The first cell of each row, without backticks -> the others."""
+    found = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| `"):
+            found[cells[0].strip("`")] = cells[1:]
+    return found

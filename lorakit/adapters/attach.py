@@ -34,9 +34,10 @@ def attach_adapter(
     """The adapter attached to its base model, with its numbers loaded.
 
     newly_initialised: parameters that the base's checkpoint does not hold, so the adapter must.
-    check_base: require the weights and settings that the adapter was trained on. before_load: called
-    with the attachment and the state that it is about to load. AdapterError: the base is another
-    one, a tensor is not used, or a trained parameter is not filled; the model is then unchanged.
+    check_base: require the weights and settings that the adapter was trained on. before_load:
+    called with the attachment and the state that it is about to load. AdapterError: the base is
+    another one, a tensor is not used, or a trained parameter is not filled; the model is then
+    unchanged.
     """
     with unchanged_on_error(model):
         attachment = _attach_method(file, model, roles, newly_initialised, check_base)

@@ -107,6 +107,7 @@ def attach_products(
     assert isinstance(attachment, ReparamAttachment)
     state = {f"{path}.A": product.a.float() for path, product in products.items()}
     state |= {f"{path}.B": product.b.float() for path, product in products.items()}
+    # `load_state` also checks names and shapes; it cannot fill a model without numbers
     if not any(p.is_meta for p in model.parameters()):
         attachment.load_state({**state, **head})
         return attachment

@@ -33,7 +33,7 @@ _OVERRIDE = re.compile(r"~?[A-Za-z_][\w.]*(=.*)?", re.DOTALL)
 RULES: Registry[object] = Registry("lorakit.combining", "rule")
 
 
-@app.command(epilog="Example: lorakit combine runs/mrpc:0.7 runs/rte:0.4 --how ties --to both")
+@app.command(epilog="Example: lorakit combine runs/mrpc:0.7 runs/rte:0.4 --head mrpc --to both")
 def combine(
     adapters: Annotated[
         list[str],
@@ -74,9 +74,9 @@ def combine(
     seed: Annotated[
         int, typer.Option(help="Of the random numbers of dare and dare_ties.", min=0)
     ] = 0,
-    evaluate: Annotated[
-        bool, typer.Option("--eval/--no-eval", help="Score it on each adapter's task.")
-    ] = True,
+    no_eval: Annotated[
+        bool, typer.Option("--no-eval", help="Do not score anything; no data is needed.")
+    ] = False,
     model: BaseModel = None,
     any_base: AnyBase = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -108,7 +108,7 @@ def combine(
         rank=rank,
         head=head,
         seed=seed,
-        evaluate=evaluate,
+        evaluate=not no_eval,
     )
     found = run_combine(request, to)
     _print(found)

@@ -29,22 +29,22 @@ def rebase(
     to: Annotated[
         Path, typer.Option(help="Folder of the adapter; empty, or not there yet.", metavar="DIR")
     ],
-    evaluate: Annotated[
-        bool, typer.Option("--eval/--no-eval", help="Score the adapter on both bases.")
-    ] = True,
+    no_eval: Annotated[
+        bool, typer.Option("--no-eval", help="Do not score anything; no data is needed.")
+    ] = False,
     pointed: PointerOptions,
     form: TableFormat = Format.plain,
     as_json: Json = False,
 ) -> None:
     """Put an adapter's change on another base of the same shapes.
 
-    The change is kept as it is (fine-tuning transfer). It is scored on both bases,
-    where the task is known.
+    The change is kept as it is (fine-tuning transfer). It is scored on both
+    bases, if its task is known.
     """
     begin()
     from lorakit.verbs.rebase import rebase as run_rebase
 
-    found = run_rebase(pointed.pointer(), onto, to, evaluate)
+    found = run_rebase(pointed.pointer(), onto, to, not no_eval)
     _print(found)
     if as_json:
         give({"adapter": str(to), **found.plain()}, True)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from lorakit.combining._base import FactorRule, MatrixRule, Rule
+from typing import TYPE_CHECKING
+
 from lorakit.registry import Registry
+
+if TYPE_CHECKING:
+    # the command line lists the rules, and does not wait for pydantic
+    from lorakit.combining._base import Rule
 
 rules: Registry[type[Rule]] = Registry("lorakit.combining", "combination rule")
 
-__all__ = ["FactorRule", "MatrixRule", "Rule", "rules"]
+__all__ = ["rules"]

@@ -61,6 +61,7 @@ def combine_at(
     changes: one pair per adapter, all for matrices of one shape; of rank 0 where an adapter does
     not change this weight. AdapterError: as `FactorRule.combine`.
     """
+    # float64, so that only the storage in float32 rounds
     pairs = [(b.double(), a.double()) for b, a in changes]
     rule = how.rule
     if isinstance(rule, FactorRule):
@@ -111,6 +112,7 @@ def _svd(matrix: Tensor) -> Svd:
 def _truncated(svd: Svd, how: Combination) -> Combined:
     """The largest singular values as B and A: all that are not zero, or `how.rank` of them."""
     u, s, vh = svd
+    # matrices of a trimmed or dropped change have no clear rank: all that storage can hold is kept
     exact = int((s > (s.max() if s.numel() else 0) * STORED).sum())
     rank = exact if how.rank is None else min(exact, how.rank)
     total = float(s.norm())

@@ -37,6 +37,7 @@ def elected(changes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     The sign with the larger sum of magnitudes is elected, before the numbers are weighted.
     """
     stacked = torch.stack(list(changes))
+    # a tie is positive, as in PEFT; a zero has no sign and does not count
     sign = torch.where(stacked.sum(0) >= 0, 1.0, -1.0).to(stacked.dtype)
     agrees = stacked.sign() == sign
     agreeing = [change * agree for change, agree in zip(changes, agrees, strict=True)]

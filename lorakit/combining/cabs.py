@@ -47,6 +47,7 @@ class CABS(MatrixRule):
 
         from lorakit.combining._sparse import weighted_sum
 
+        # places that no earlier adapter has taken
         free = torch.ones_like(changes[0])
         pruned = []
         for change in changes:

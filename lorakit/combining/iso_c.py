@@ -38,6 +38,7 @@ class IsoC(MatrixRule):
 
         total = weighted_sum(changes, weights)
         u, s, vh = torch.linalg.svd(total, full_matrices=False)
+        # vectors of a zero singular value could be any; the mean counts those values all the same
         kept = is_nonzero(s, total)
         return s.mean() * (u[:, kept] @ vh[kept])
 

@@ -50,6 +50,7 @@ class IsoCTS(MatrixRule):
         parts = []
         for change, weight in zip(changes, weights, strict=True):
             own = weight * change
+            # what the common directions have already is taken away before the task's own are chosen
             own = own - common @ (common.T @ own)
             u_own, s_own, vh_own = torch.linalg.svd(own, full_matrices=False)
             parts.append((u_own[:, :each], s_own[:each], vh_own[:each]))

@@ -36,6 +36,7 @@ class NegMerge(MatrixRule):
 
         from lorakit.combining._sparse import weighted_sum
 
+        # the sign of zero is 0, so that an adapter without a change here vetoes
         signs = torch.stack([change.sign() for change in changes])
         agrees = (signs == signs[0]).all(0)
         return -self.strength * weighted_sum(changes, weights) * agrees

@@ -139,10 +139,10 @@ def make_folder(path: Path) -> None:
         ) from error
 
 
-def refuse_used(folder: Path) -> None:
-    """InputError: the folder for a result is a file, or is not empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists and is not empty; choose another folder or remove it")
+def refuse_in_use(to: Path) -> None:
+    """InputError: `to` is not a folder, or is not empty."""
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise InputError(f"{to} exists and is not empty; choose another folder or remove it")
 
 
 @contextmanager

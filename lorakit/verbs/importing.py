@@ -21,7 +21,7 @@ from lorakit.errors import AdapterError, RecipeError
 from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe.load import load_recipe
-from lorakit.runs.folder import refuse_used
+from lorakit.runs.folder import refuse_in_use
 from lorakit.runs.objects import attach, counts_of
 from lorakit.runs.result import Counts
 from lorakit.verbs.train.about import about
@@ -47,7 +47,7 @@ def import_checkpoint(file: Path, recipe: str, to: Path, overrides: Sequence[str
     InputError: `to` is in use. RecipeError: the recipe's method is not LoRA. AdapterError: the file
     is not a loralib checkpoint, or not of this recipe's base, rank or targets.
     """
-    refuse_used(to)
+    refuse_in_use(to)
     loaded = load_recipe(recipe, overrides).recipe
     method = loaded.method
     if not isinstance(method, LoRA):

@@ -9,7 +9,7 @@ from typing import Any
 from lorakit.adapters.shards import shards
 from lorakit.errors import AdapterError, InputError, ModelError, ToleranceError
 from lorakit.models import Model
-from lorakit.runs.folder import new_folder, refuse_used
+from lorakit.runs.folder import new_folder, refuse_in_use
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import write_whole
 from lorakit.runs.source import Source, load_source, open_source
@@ -39,7 +39,7 @@ def merge(
     """
     if tolerance is not None and not tolerance >= 0:
         raise InputError(f"--tolerance {tolerance}: give a number of 0 or more")
-    refuse_used(to)
+    refuse_in_use(to)
     if tolerance is None:
         tolerance = TOLERANCE[dtype]
     source = open_source(pointer)

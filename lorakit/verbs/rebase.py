@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lorakit
+from lorakit.adapters.about import About
 from lorakit.adapters.base_config import settings_of
 from lorakit.adapters.fingerprint import fingerprint, same
 from lorakit.adapters.plain_lora import Products, attach_products, refuse_other_shapes
@@ -18,7 +19,7 @@ from lorakit.bases.base import Base
 from lorakit.bases.load import load
 from lorakit.errors import AdapterError
 from lorakit.models import Model
-from lorakit.runs.folder import new_folder, refuse_used
+from lorakit.runs.folder import new_folder, refuse_in_use
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import write_whole
 from lorakit.verbs.combine.member import Member, open_member
@@ -68,13 +69,21 @@ def rebase(pointer: Pointer, onto: str, to: Path, evaluate: bool = True) -> Reba
     InputError: `to` is in use. AdapterError: the change has no factors, `onto` is the adapter's own
     base, or it has other shapes.
     """
-    refuse_used(to)
+    refuse_in_use(to)
     member = open_member(pointer)
     spec = _other(member.model, onto)
     base = load(spec, member.source.head, member.source.labels)
     products = member.products
     refuse_other_shapes(products, base.model, onto)
     about = _about_on(member, base, onto)
+    if about.model_type != member.about.model_type:
+        log.warning(
+            "%s was trained on a %s, and %s is a %s: the shapes fit, and nothing else may",
+            member.name,
+            member.about.model_type,
+            onto,
+            about.model_type,
+        )
     with new_folder(to, "the adapter") as folder:
         _write(folder, member, base, products, about)
         scored = _scored(member, spec) if evaluate else Scored()
@@ -88,7 +97,7 @@ def _other(model: Model, onto: str) -> Model:
     return model.model_copy(update={"name": onto, "revision": None, "id": None, "shape": {}})
 
 
-def _about_on(member: Member, base: Base, onto: str) -> Any:
+def _about_on(member: Member, base: Base, onto: str) -> About:
     """The adapter's description on the new base. AdapterError: it is the base that it has."""
     new = frozenset(member.head)
     print_of_new = fingerprint(base.model, new)
@@ -99,14 +108,6 @@ def _about_on(member: Member, base: Base, onto: str) -> Any:
         raise AdapterError(
             f"neither {onto} nor {member.name} holds {', '.join(missing[:3])}: these would be "
             "random numbers"
-        )
-    if base.config.model_type != member.about.model_type:
-        log.warning(
-            "%s is a %s, and %s was trained on a %s",
-            onto,
-            base.config.model_type,
-            member.name,
-            member.about.model_type,
         )
     return replace(
         member.about,
@@ -122,7 +123,7 @@ def _about_on(member: Member, base: Base, onto: str) -> Any:
     )
 
 
-def _write(folder: Path, member: Member, base: Base, products: Products, about: Any) -> None:
+def _write(folder: Path, member: Member, base: Base, products: Products, about: About) -> None:
     attachment = attach_products(products, member.head, base.model, base.roles)
     about = replace(about, method=attachment.method.model_dump(mode="json"))
     save_adapter(folder, attachment, about, base.tokenizer)

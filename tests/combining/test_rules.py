@@ -10,7 +10,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from lorakit.combining import FactorRule, MatrixRule, rules
+from lorakit.combining import rules
+from lorakit.combining._base import FactorRule, MatrixRule
 from lorakit.combining._site import Combination, combine_at, core_bases
 from lorakit.errors import AdapterError
 
@@ -199,13 +200,13 @@ def test_iso_c_in_the_full_space_is_scaled_by_the_share_of_the_rank():
 def test_iso_cts_with_all_directions_common_is_iso_c():
     pairs = _pairs()
     common = _combined("iso_cts", pairs, common=1.0)
-    assert _gap(common.b @ common.a, (lambda c: c.b @ c.a)(_combined("iso_c", pairs))) < 1e-10
+    iso_c = _combined("iso_c", pairs)
+    assert _gap(common.b @ common.a, iso_c.b @ iso_c.a) < 1e-10
 
 
 def test_iso_cts_has_equal_singular_values():
-    s = torch.linalg.svdvals((lambda c: c.b @ c.a)(_combined("iso_cts", _pairs(), common=0.5)))[
-        : sum(RANKS)
-    ]
+    found = _combined("iso_cts", _pairs(), common=0.5)
+    s = torch.linalg.svdvals(found.b @ found.a)[: sum(RANKS)]
     assert torch.allclose(s, s[0].expand_as(s), rtol=1e-10)
 
 
@@ -326,10 +327,9 @@ def test_a_field_that_makes_no_sense_is_refused(name, fields):
 
 
 # Numbers of the reference implementations, run once in float64 on the matrices of `_wave`: the
-# norm,
-# the sum with cos(0), cos(1) ..., and two entries. danielm1405/iso-merging @ d34010a
-# (src/utils/iso.py),
-# apanariello4/core-space-merging @ 85176fa (task_merger.py), zongzhenyang/CABS @ a41f891
+# norm, the sum with cos(0), cos(1) ..., and two entries. danielm1405/iso-merging @ d34010a
+# (src/utils/iso.py), apanariello4/core-space-merging @ 85176fa (task_merger.py),
+# zongzhenyang/CABS @ a41f891
 # (src/roberta_glue_experiments/prune_task_vector.py).
 REFERENCE = {
     "iso_c": (10.911637876479544, -0.7199034688965487, 1.0227137563042399, 1.4051539695047892),

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from lorakit.adapters.files import CONFIG_FILE, PEFT_FILE, read_adapter
+from lorakit.methods import methods
+from lorakit.methods.reparam import Dense, LowRank
 from lorakit.recipe.load import load_recipe
 from lorakit.verbs.train import train_recipe
 from tests.commands import SMALL
@@ -101,9 +106,15 @@ def test_the_sum_of_two_seeds_is_exact_and_scored(lorakit_cli, trained, tmp_path
     to = tmp_path / "both"
     seeds = [trained / "seed0", trained / "seed1"]
     done = lorakit_cli(
-        "combine", f"{seeds[0]}:0.7", f"{seeds[1]}:-0.4", "--head", "quickstart/seed0", "--to", to,
+        "combine",
+        f"{seeds[0]}:0.7",
+        f"{seeds[1]}:-0.4",
+        "--head",
+        "quickstart/seed0",
+        "--to",
+        to,
         "--json",
-    )  # fmt: skip
+    )
     assert done.code == 0, done.err
     one, other = (_products(seed / "adapter") for seed in seeds)
     found = _products(to)
@@ -166,20 +177,50 @@ def test_each_task_is_scored_with_its_own_head(lorakit_cli, trained, topics, tmp
     assert set(dw) == set(one) | set(other)
     for path, change in dw.items():
         assert _gap(change, one.get(path, 0) + other.get(path, 0)) < 1e-6
-    # it has no head: it is refused where one is needed
-    assert lorakit_cli("eval", to, "--task", "classification").code == 2
+    # it does not have a head: it is refused where one is needed, and combined with others
+    assert not any("classifier" in name for name in read_adapter(to).tensors)
+    evaluated = lorakit_cli("merge", to, "--to", tmp_path / "merged")
+    assert evaluated.code == 2
+    assert "classifier" in evaluated.err
+    again = lorakit_cli("combine", to, seed, "--head", "seed0", "--to", tmp_path / "c", "--no-eval")
+    assert again.code == 2
+    assert "quickstart" in again.err
+    again = lorakit_cli("combine", to, seed, "--head", "none", "--to", tmp_path / "d", "--no-eval")
+    assert again.code == 0, again.err
+
+
+def test_a_training_starts_from_a_combination(lorakit_cli, trained, tmp_path):
+    to = tmp_path / "both"
+    pair = [trained / "seed0", trained / "seed1"]
+    assert lorakit_cli("combine", *pair, "--head", "none", "--to", to, "--no-eval").code == 0
+    numbers = ["method.r=16", "method.alpha=16", "train.learning_rate=1e-9", "train.max_steps=2"]
+    run = _train(tmp_path, f"start_from={to}", *numbers)
+    start, end = _products(to), _products(next(run.glob("*/adapter")))
+    for path, change in end.items():
+        assert _gap(change, start[path]) < 1e-4
 
 
 def test_the_table_is_printed(lorakit_cli, trained, tmp_path):
     done = lorakit_cli(
-        "combine", trained / "seed0", trained / "seed1", "--how", "{name: ties, density: 0.5}",
-        "--head", "average", "--rank", 4, "--to", tmp_path / "both",
-    )  # fmt: skip
+        "combine",
+        trained / "seed0",
+        trained / "seed1",
+        "--how",
+        "{name: ties, density: 0.5}",
+        "--head",
+        "average",
+        "--rank",
+        4,
+        "--to",
+        tmp_path / "both",
+    )
     assert done.code == 0, done.err
     lines = done.out.splitlines()
     assert [line.split("  ")[0] for line in lines[2:]] == [
-        "quickstart/seed0", "quickstart/seed1", "combination",
-    ]  # fmt: skip
+        "quickstart/seed0",
+        "quickstart/seed1",
+        "combination",
+    ]
     assert "rank 4" in done.err
     assert "truncation error 0." in done.err
 
@@ -188,9 +229,20 @@ def test_the_table_is_printed(lorakit_cli, trained, tmp_path):
 def test_every_rule_gives_an_adapter_that_is_read(lorakit_cli, trained, tmp_path, how):
     to = tmp_path / how
     done = lorakit_cli(
-        "combine", trained / "seed0", trained / "seed1", "--how", how, "--rank", 8,
-        "--head", "average", "--no-eval", "--to", to, "--json",
-    )  # fmt: skip
+        "combine",
+        trained / "seed0",
+        trained / "seed1",
+        "--how",
+        how,
+        "--rank",
+        8,
+        "--head",
+        "average",
+        "--no-eval",
+        "--to",
+        to,
+        "--json",
+    )
     assert done.code == 0, done.err
     assert done.json["scores"] == {}
     assert all(rank <= 8 for rank in done.json["ranks"].values())
@@ -227,14 +279,26 @@ def test_peft_computes_the_same(lorakit_cli, trained, topics, tmp_path):
 
     to = tmp_path / "both"
     done = lorakit_cli(
-        "combine", f"{trained / 'seed0'}:0.5", f"{topics}:2", "--to", to, "--no-eval",
-        "--head", "quickstart",
-    )  # fmt: skip
+        "combine",
+        f"{trained / 'seed0'}:0.5",
+        f"{topics}:2",
+        "--to",
+        to,
+        "--no-eval",
+        "--head",
+        "quickstart",
+    )
     assert done.code == 2  # both runs are of the recipe quickstart
     done = lorakit_cli(
-        "combine", f"{trained / 'seed0'}:0.5", f"{topics}:2", "--to", to, "--no-eval",
-        "--head", trained / "seed0",
-    )  # fmt: skip
+        "combine",
+        f"{trained / 'seed0'}:0.5",
+        f"{topics}:2",
+        "--to",
+        to,
+        "--no-eval",
+        "--head",
+        trained / "seed0",
+    )
     assert done.code == 0, done.err
     base = AutoModelForSequenceClassification.from_pretrained(
         str(TINY), num_labels=2, dtype=torch.float32
@@ -251,18 +315,36 @@ def test_peft_computes_the_same(lorakit_cli, trained, topics, tmp_path):
 
 
 def test_parts_of_a_fused_weight(lorakit_cli, decoders, tmp_path):
+    """Both runs are of one task without a head: one column."""
     to = tmp_path / "both"
-    done = lorakit_cli(
-        "combine", f"{decoders[0]}:2", decoders[1], "--to", to, "--no-eval", "--json"
-    )
+    few = ["data.limit={validation: 4}", "decode.max_new_tokens=6"]
+    done = lorakit_cli("combine", f"{decoders[0]}:2", decoders[1], *few, "--to", to, "--json")
     assert done.code == 0, done.err
     dw, one, other = (
         _products(folder) for folder in (to, *(next(run.glob("*/adapter")) for run in decoders))
     )
     for path, change in dw.items():
         assert _gap(change, 2 * one[path] + other[path]) < 1e-6
+    # 8 + 8 of the query rows, 8 of the value rows
+    assert sorted(set(done.json["ranks"].values())) == [8, 16]
+    names = [f"{run.name}/seed{i}" for i, run in enumerate(decoders)]
+    assert list(done.json["tasks"]) == names[:1]
+    assert list(done.json["scores"]) == [*names, "combination"]
     said = lorakit_cli("generate", to, "--prompt", "name : The Vaults", "--json")
     assert said.code == 0, said.err
+
+
+def test_a_fused_weight_that_is_divided_differently(lorakit_cli, decoders, tmp_path):
+    entire = _train(
+        tmp_path, "train.max_steps=3", "method.targets=[c_attn]", recipe="quickstart_generate"
+    )
+    to = tmp_path / "both"
+    done = lorakit_cli("combine", decoders[0], f"{entire}:-1", "--to", to, "--no-eval", "--json")
+    assert done.code == 0, done.err
+    assert not any("[" in name for name in done.json["ranks"])
+    one, other = (_products(next(run.glob("*/adapter"))) for run in (decoders[0], entire))
+    for path, change in _products(to).items():
+        assert _gap(change, one[path] - other[path]) < 1e-6
 
 
 def test_a_peft_adapter_and_a_run(lorakit_cli, trained, tmp_path):
@@ -284,6 +366,24 @@ def test_a_peft_adapter_and_a_run(lorakit_cli, trained, tmp_path):
     # its task is not recorded: it is a row, and not a column
     assert list(done.json["scores"]) == ["quickstart", "plain", "combination"]
     assert list(done.json["tasks"]) == ["quickstart"]
+
+
+def test_names_tell_adapters_apart(lorakit_cli, trained, tmp_path):
+    copies = []
+    for parent in ("a", "b"):
+        copies.append(tmp_path / parent / "mine")
+        shutil.copytree(trained / "seed0" / "adapter", copies[-1])
+    given = [*copies, trained / "seed0", trained / "seed0", trained / "seed1"]
+    to = tmp_path / "to"
+    done = lorakit_cli("combine", *given, "--head", "a/mine", "--no-eval", "--to", to, "--json")
+    assert done.code == 0, done.err
+    assert list(done.json["weights"]) == [
+        "a/mine",
+        "b/mine",
+        "quickstart/seed0#1",
+        "quickstart/seed0#2",
+        "quickstart/seed1",
+    ]
 
 
 def _refused(done, to, *values):
@@ -349,6 +449,81 @@ def test_a_method_without_factors(lorakit_cli, trained, tmp_path, method):
     _refused(done, tmp_path / "to", method)
 
 
+class FirstRows(LowRank):
+    """dW = B W0[:2]: it has factors, and they need the base's weights."""
+
+    name: Literal["first_rows"] = "first_rows"
+
+    def tensors(self, site: Any) -> dict[str, Any]:
+        return {"B": (site.shape[0], 2)}
+
+    def begin(self, d: Any) -> None:
+        pass
+
+    def reads(self, d: Any) -> torch.Tensor:
+        return d.weight[:2].to(d.B.dtype)
+
+    def writes(self, d: Any) -> torch.Tensor:
+        return d.B
+
+
+class Gain(Dense):
+    """dW = diag(g) W0: of full rank."""
+
+    name: Literal["gain"] = "gain"
+
+    def tensors(self, site: Any) -> dict[str, Any]:
+        return {"gain": (site.shape[0],)}
+
+    def begin(self, d: Any) -> None:
+        pass
+
+    def change(self, d: Any) -> torch.Tensor:
+        return d.gain[:, None] * d.weight.to(d.gain.dtype)
+
+
+@pytest.fixture
+def own_methods(monkeypatch):
+    for method in (FirstRows, Gain):
+        name = method.model_fields["name"].default
+        entry = SimpleNamespace(load=lambda method=method: method)
+        monkeypatch.setitem(methods._entry_points, name, entry)
+
+
+def test_factors_that_depend_on_the_base(lorakit_cli, trained, own_methods, tmp_path):
+    other = _train(tmp_path, "method={name: first_rows}")
+    to = tmp_path / "both"
+    pair = [trained / "seed0", f"{other}:3"]
+    done = lorakit_cli("combine", *pair, "--head", "none", "--no-eval", "--to", to)
+    assert done.code == 0, done.err
+    base = load_file(TINY / "model.safetensors")
+    own = load_file(next(other.glob("*/adapter/trained.safetensors")))
+    one = _products(trained / "seed0" / "adapter")
+    for path, change in _products(to).items():
+        (name,) = (name for name in base if path.endswith(name.removesuffix(".weight")))
+        wanted = one[path] + 3 * own[f"{path}.B"].double() @ base[name][:2].double()
+        assert _gap(change, wanted) < 1e-6
+
+
+def test_a_method_of_full_rank(lorakit_cli, trained, own_methods, tmp_path):
+    other = _train(tmp_path, "method={name: gain}")
+    done = lorakit_cli("combine", trained / "seed0", other, "--to", tmp_path / "to")
+    _refused(done, tmp_path / "to", "gain")
+
+
+def test_a_start_that_is_not_zero_is_combined_as_its_change(lorakit_cli, trained, tmp_path):
+    """PiSSA's B A is not the change: that is B A - B0 A0, of twice the rank."""
+    other = _train(tmp_path, "method.init=pissa")
+    to = tmp_path / "both"
+    pair = [trained / "seed0", other]
+    done = lorakit_cli("combine", *pair, "--head", "none", "--no-eval", "--to", to, "--json")
+    assert done.code == 0, done.err
+    assert set(done.json["ranks"].values()) == {8 + 16}
+    one, moved = (_products(p) for p in (trained / "seed0/adapter", next(other.glob("*/adapter"))))
+    for path, change in _products(to).items():
+        assert _gap(change, one[path] + moved[path]) < 1e-5
+
+
 def test_a_folder_in_use_is_left_as_it_is(lorakit_cli, trained, tmp_path):
     (tmp_path / "note.txt").write_text("mine")
     for verb in (["combine"], ["rebase", "--onto", "x"]):
@@ -398,3 +573,29 @@ def test_rebase_onto_the_same_weights_or_other_shapes(lorakit_cli, trained, tmp_
     done = lorakit_cli("rebase", seed, "--onto", narrow, "--to", to)
     first = next(iter(_products(seed / "adapter")))
     _refused(done, to, first, "128 x 128", "64 x 64")
+
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "combining.md"
+COMMANDS = [
+    line
+    for line in GUIDE.read_text(encoding="utf-8").splitlines()
+    if line.startswith(("lorakit combine ", "lorakit eval ", "lorakit rebase "))
+]
+
+
+def test_the_commands_of_the_guide_work_in_their_order(
+    lorakit_cli, trained, moved_base, tmp_path, monkeypatch
+):
+    """With two seeds of the quickstart in the place of the runs, and its rows instead of GLUE's."""
+    assert len(COMMANDS) >= 7
+    for name, seed in (("mrpc", "seed0"), ("rte", "seed1")):
+        run = tmp_path / "runs" / name
+        shutil.copytree(trained, run)
+        for other in run.glob("seed*"):
+            if other.name != seed:
+                shutil.rmtree(other)
+    monkeypatch.chdir(tmp_path)
+    for line in COMMANDS:
+        words = shlex.split(line.replace("data.path=GLUE", "").replace("LATER", str(moved_base)))
+        done = lorakit_cli(*words[1:])
+        assert done.code == 0, f"{line}: {done.err}"

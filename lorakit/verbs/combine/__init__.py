@@ -1,5 +1,4 @@
-"""`lorakit combine`: several adapters of one base become one, which is scored on all their
-tasks."""
+"""`lorakit combine`: several adapters of one base become one, scored on all their tasks."""
 
 from __future__ import annotations
 
@@ -20,18 +19,18 @@ from lorakit.adapters.save import save_adapter
 from lorakit.bases.base import Base
 from lorakit.bases.outline import outline
 from lorakit.bases.tokenizer import tokenizer_of
-from lorakit.combining import MatrixRule, Rule, rules
-from lorakit.combining._base import Space
+from lorakit.combining import rules
+from lorakit.combining._base import MatrixRule, Rule, Space
 from lorakit.combining._site import Combination, combine_at
 from lorakit.config import first_problem
-from lorakit.errors import InputError, RecipeError
+from lorakit.errors import DataUnavailable, InputError, RecipeError
 from lorakit.recipe.source import parse_yaml
-from lorakit.runs.folder import new_folder, refuse_used
+from lorakit.runs.folder import new_folder, refuse_in_use
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import write_whole
 from lorakit.verbs.combine.fit import ChangedWeight, changed_weights, not_shared, refuse_other_bases
 from lorakit.verbs.combine.head import CombinedHead, head_of
-from lorakit.verbs.combine.member import Member, open_members
+from lorakit.verbs.combine.member import Member, open_members, without_absent_head
 from lorakit.verbs.combine.scores import Contender, Scored, columns_of, score
 
 REPORT = "combined.json"
@@ -112,41 +111,64 @@ class CombinedAdapter:
         }
 
 
+@dataclass(frozen=True)
+class _Made:
+    """A combination in memory."""
+
+    how: Combination
+    members: list[Member]
+    head: CombinedHead
+    products: Products
+    sites: list[WeightReport]
+    notes: list[str]
+
+    def adapter(self, to: Path, seed: int, scored: Scored) -> CombinedAdapter:
+        names = [member.name for member in self.members]
+        return CombinedAdapter(
+            folder=to,
+            rule=self.how.rule,
+            weights=dict(zip(names, self.how.weights, strict=True)),
+            space=self.how.space,
+            seed=seed if self.how.rule.draws else None,
+            head=self.head.said,
+            sites=self.sites,
+            notes=self.notes,
+            scored=scored,
+        )
+
+
 def combine(request: Request, to: Path) -> CombinedAdapter:
     """Write the combination to `to`; after an error nothing is there.
 
     InputError: `to` is in use, or an option does not fit. AdapterError: the adapters cannot be
     combined. DataError: a task's data is not available for scoring.
     """
-    refuse_used(to)
+    refuse_in_use(to)
+    made = _make(request)
+    with new_folder(to, "the combined adapter") as folder:
+        # what is scored is what was written, read back from its file
+        written = write_adapter(folder, made.head, made.products)
+        scored = Scored()
+        if request.evaluate:
+            scored = _scored(made.members, made.head, written)
+        found = made.adapter(to, request.seed, scored)
+        write_whole(folder / REPORT, json.dumps(found.plain(), indent=2) + "\n")
+    return found
+
+
+def _make(request: Request) -> _Made:
     rule = rule_of(request.how)
     space = _space_of(rule, request.space)
     if request.rank is not None and request.rank < 1:
         raise InputError(f"--rank {request.rank}: a rank is 1 or more")
-    weights = _weights_of(rule, request.weights)
+    how = Combination(rule, _weights_of(rule, request.weights), space, request.rank)
     members = open_members(request.pointers)
     refuse_other_bases(members)
     head = head_of(members, request.head)
     changed = changed_weights(members)
-    how = Combination(rule, weights, space, request.rank)
     products, sites = _products(how, changed, request.seed)
     notes = [not_shared(members, changed), _of_full_rank(changed, sites)]
-    with new_folder(to, "the combined adapter") as folder:
-        written = write_adapter(folder, head, products)
-        scored = _scored(members, head, written) if request.evaluate else Scored()
-        found = CombinedAdapter(
-            folder=to,
-            rule=rule,
-            weights={m.name: w for m, w in zip(members, weights, strict=True)},
-            space=space,
-            seed=request.seed if rule.draws else None,
-            head=head.said,
-            sites=sites,
-            notes=[note for note in notes if note],
-            scored=scored,
-        )
-        write_whole(folder / REPORT, json.dumps(found.plain(), indent=2) + "\n")
-    return found
+    return _Made(how, members, head, products, sites, [note for note in notes if note])
 
 
 def rule_of(how: str) -> Rule:
@@ -233,7 +255,7 @@ def write_adapter(folder: Path, head: CombinedHead, products: Products) -> dict[
 
 
 def _read_back(folder: Path, base: Base) -> dict[str, Product]:
-    file = read_adapter(folder)
+    file = without_absent_head(read_adapter(folder))
     assert file.about is not None
     new = frozenset(file.about.fresh)
     return of_entire_modules(factors(file, base.model, base.roles, new, check_base=False))
@@ -243,4 +265,7 @@ def _scored(members: Sequence[Member], head: CombinedHead, written: Products) ->
     rows = [Contender(member.name, member.products) for member in members]
     own = head.tensors if head.averaged else None
     rows.append(Contender(COMBINATION, written, own))
-    return score(columns_of(members), rows)
+    try:
+        return score(columns_of(members), rows)
+    except DataUnavailable as error:
+        raise DataUnavailable(f"{error}; or give --no-eval, to combine without scores") from error

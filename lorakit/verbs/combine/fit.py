@@ -39,6 +39,7 @@ def refuse_other_bases(members: Sequence[Member]) -> None:
                 f"{first.name} is an adapter of a {first.about.head} model and {other.name} of a "
                 f"{other.about.head} model; combine adapters of the same kind of model"
             )
+        # a head differs from task to task, and the fingerprint leaves it out
         if first.pointer.any_base:
             continue
         agreed = same(first.about.fingerprint, other.about.fingerprint)
@@ -66,7 +67,7 @@ def changed_weights(members: Sequence[Member]) -> list[ChangedWeight]:
     """Every weight that a member changes, in the model's order.
 
     Where members divide a fused weight differently (one changes its query rows, another all rows),
-    it is taken as a whole. AdapterError: one weight has two shapes.
+    the entire weight is taken. AdapterError: one weight has two shapes.
     """
     by_path: list[dict[str, list[SiteFactors]]] = []
     for member in members:
@@ -118,8 +119,8 @@ def _of_module(
         said = " and ".join(f"{out} x {in_}" for out, in_ in sorted(shapes))
         path = held[0][0].path
         raise AdapterError(f"{path} is {said} in the bases of {len(members)} adapters")
-    divisions = {tuple(_rows_of(site) for site, _, _ in own) for own in entries if own}
-    if len(divisions) > 1:
+    # a rule needs one matrix per adapter, of the same rows
+    if _overlap([site for site, _, _ in held]):
         entries = [_entire(own) for own in entries]
         held = [entry for own in entries for entry in own]
     sites = {site.name: site for site, _, _ in reversed(held)}
@@ -127,8 +128,10 @@ def _of_module(
     return [_of_site(sites[name], entries) for name in names]
 
 
-def _rows_of(site: Site) -> tuple[int, ...]:
-    return tuple(row_numbers(site.rows, features(site.module)[0]))
+def _overlap(sites: Sequence[Site]) -> bool:
+    """Whether two different parts of one weight have rows in common."""
+    parts = {frozenset(row_numbers(site.rows, features(site.module)[0])) for site in sites}
+    return len(frozenset().union(*parts)) < sum(len(part) for part in parts)
 
 
 def _entire(own: list[SiteFactors]) -> list[SiteFactors]:

@@ -74,7 +74,8 @@ def _kept(member: Member) -> CombinedHead:
 
 
 def _without(first: Member) -> CombinedHead:
-    about = replace(first.about, fresh=[], task={}, labels=[])
+    # `fresh` stays: the fingerprint of the base leaves these parameters out
+    about = replace(first.about, task={}, labels=[])
     said = "the combination does not have a head; to score it, give it one with --head"
     return CombinedHead({}, about, first, False, said)
 
@@ -85,12 +86,13 @@ def _averaged(members: Sequence[Member]) -> CombinedHead:
         if other.outputs != first.outputs or _shapes(other.head) != _shapes(first.head):
             raise AdapterError(
                 f"the heads of {first.name} and {other.name} cannot be averaged: their outputs are "
-                f"{_outputs(first)} and {_outputs(other)}. Give the name of the one to "
-                "keep, or none"
+                f"{_outputs(first)} and {_outputs(other)}. Give the name of the one to keep, or "
+                "none"
             )
     heads = [member.head for member in members]
     tensors = {}
     for name in first.head:
+        # each head counts the same: the weights are of dW, and may be negative
         stacked = torch.stack([head[name].double() for head in heads])
         tensors[name] = stacked.mean(0).to(first.head[name].dtype)
     about = replace(_common(members), fresh=sorted(tensors))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from torch import Tensor
 
@@ -61,15 +62,11 @@ class Member:
 def open_members(pointers: Sequence[Pointer]) -> list[Member]:
     """Each adapter, with a name of its own. AdapterError: one has no factors, or has new tokens."""
     members = [_open(pointer) for pointer in pointers]
-    names = [member.name for member in members]
-    # two seeds of one run; two runs of one recipe; the same adapter twice
-    for longer in (_with_seed, _with_run):
-        again = [name for name in names if names.count(name) > 1]
-        pairs = zip(members, names, strict=True)
-        names = [longer(member) if name in again else name for member, name in pairs]
+    names = [_name_among(member, members) for member in members]
     found = []
     for i, (member, name) in enumerate(zip(members, names, strict=True)):
         if names.count(name) > 1:
+            # the same adapter twice
             name = f"{name}#{names[: i + 1].count(name)}"
         found.append(replace(member, name=name))
     return found
@@ -94,8 +91,10 @@ def _open(pointer: Pointer) -> Member:
         )
     model = source.model(pointer)
     base = _base_of(source, file, model)
+    # shapes alone have no weights to compare; the bases are compared with each other later
     compare = base.tokenizer is not None and not pointer.any_base
-    found = factors(file, base.model, base.roles, base.newly_initialised, check_base=compare)
+    held = without_absent_head(file)
+    found = factors(held, base.model, base.roles, base.newly_initialised, check_base=compare)
     about = file.about or _about_of_foreign(source, base)
     head = _head_of(file)
     return Member(_name_of(file), pointer, source, model, about, found, head)
@@ -107,13 +106,22 @@ def _base_of(source: Source, file: AdapterFile, model: Model) -> Base:
         method = method_of(file.about)
         if isinstance(method, Ranked) and method.is_lora:
             return outline(model, source.head, source.labels)
-    read = load if model.quantize is None else load_dequantized
-    return read(model, source.head, source.labels)
+    # the factors may depend on the weights; and PEFT's files do not have a fingerprint of them
+    if model.quantize is not None:
+        return load_dequantized(model, source.head, source.labels)
+    return load(model, source.head, source.labels)
 
 
 def _about_of_foreign(source: Source, base: Base) -> About:
-    labels = list(source.labels) if source.head == "classification" else []
-    task = {} if source.recipe is None else source.recipe.task.model_dump(mode="json")
+    labels: list[str] = []
+    if source.head == "classification":
+        labels = list(source.labels)
+    task = {}
+    max_length = 0
+    if source.recipe is not None:
+        task = source.recipe.task.model_dump(mode="json", exclude_none=True)
+        max_length = source.recipe.data.max_length
+    # a head of the checkpoint may have been replaced, so the fingerprint leaves it out
     new = base.newly_initialised | base.head
     return About(
         base=base.name,
@@ -122,13 +130,24 @@ def _about_of_foreign(source: Source, base: Base) -> About:
         head=source.head,
         labels=labels,
         task=task,
-        max_length=0 if source.recipe is None else source.recipe.data.max_length,
+        max_length=max_length,
         method={},
         fresh=sorted(new),
         fingerprint=fingerprint(base.model, new),
         lorakit=lorakit.__version__,
         base_config=settings_of(base.config),
     )
+
+
+def without_absent_head(file: AdapterFile) -> AdapterFile:
+    """The file of a combination without a head as one of a model without a new head.
+
+    Its description names the parameters of the head, because the fingerprint of the base leaves
+    them out, but it does not hold them.
+    """
+    if file.about is None:
+        return file
+    return replace(file, about=replace(file.about, fresh=sorted(_head_of(file))))
 
 
 def _head_of(file: AdapterFile) -> dict[str, Tensor]:
@@ -148,17 +167,20 @@ def _name_of(file: AdapterFile) -> str:
     return file.folder.absolute().name
 
 
-def _with_seed(member: Member) -> str:
-    """The name with the seed of a run, or with the folder around an adapter."""
-    assert member.source.adapter is not None
-    folder = member.source.adapter.folder.absolute()
-    if is_run(folder.parent.parent):
+def _name_among(member: Member, members: Sequence[Member]) -> str:
+    """The short name, or one with more of the path where another member has it too."""
+    folders = [_folder_of(other) for other in members if other.name == member.name]
+    if len(folders) == 1:
+        return member.name
+    folder = _folder_of(member)
+    run = folder.parent.parent
+    if not is_run(run):
+        return f"{folder.parent.name}/{member.name}"
+    if all(other.parent.parent == run for other in folders):
         return f"{member.name}/{folder.parent.name}"
-    return f"{folder.parent.name}/{member.name}"
+    return f"{run.name}/{folder.parent.name}"
 
 
-def _with_run(member: Member) -> str:
-    """The name of the run folder with the seed."""
+def _folder_of(member: Member) -> Path:
     assert member.source.adapter is not None
-    folder = member.source.adapter.folder.absolute()
-    return f"{folder.parent.parent.name}/{folder.parent.name}"
+    return member.source.adapter.folder.absolute()

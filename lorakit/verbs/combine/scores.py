@@ -56,7 +56,7 @@ class Scored:
             header.append(title if titles.count(title) == 1 else f"{title}, head of {column}")
         rows = []
         for name, by_task in self.scores.items():
-            cells = [number(by_task[task][self.primary[task]]) for task in self.tasks]
+            cells = [number(by_task[task].get(self.primary[task])) for task in self.tasks]
             rows.append((name, *cells))
         return Table(tuple(header), tuple(rows))
 
@@ -109,8 +109,11 @@ def _score_task(
     examiner = Examiner(recipe, base, examples, seed=recipe.seeds[0])
     found.tasks[column.name] = f"{task.name} {split} {task.primary}"
     found.primary[column.name] = task.primary
+    log.info("%s: scoring %d adapters on %d examples", task.name, len(rows), len(examples[split]))
     for row in rows:
-        head = column.head if row.head is None else row.head
+        head = row.head
+        if head is None:
+            head = column.head
         found.scores[row.name][column.name] = _scores_of(row.products, head, base, examiner, split)
     found.failed.update(examiner.failed)
 
@@ -122,5 +125,6 @@ def _scores_of(
     examiner.attachment = attachment
     with autocast(examiner.recipe, PartialState().device):  # type: ignore[arg-type]
         answers = examiner.answers(base.model, split)
+    # the base is as it was, for the next row
     attachment.detach()
     return examiner.scores({split: answers})[split]
