@@ -24,7 +24,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from lorakit.inits import Init, inits
 from lorakit.methods import Method, methods
+from lorakit.methods.reparam import Target
 from lorakit.metrics import facts_of, metrics
 from lorakit.models import Family, families
 from lorakit.recipe.schema import Recipe
@@ -51,6 +53,8 @@ BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}"}
 
 SECTIONS = {
     "Methods": "What is trained: `method: {name: lora, ...}`.",
+    "Inits": "How a trained A and B start: `method: {init: pissa}`, or with fields "
+    "`method: {init: {name: eva, rho: 3.0}}`.",
     "Tasks": "What is learned, and how it is scored: `task: {name: ...}`.",
     "Families": "Where the roles live in an architecture. The model's own `model_type` picks the "
     "family; a recipe never names it. An architecture without a family is adapted by module names.",
@@ -63,7 +67,8 @@ SECTIONS = {
 def page() -> str:
     """The whole page, as it should stand in the file."""
     entries = (
-        map(method_entry, methods.names()),
+        [*map(method_entry, methods.names()), config_entry(Target)],
+        map(init_entry, inits.names()),
         map(task_entry, tasks.names()),
         map(family_entry, families.names()),
         map(metric_entry, metrics.names()),
@@ -82,6 +87,11 @@ def method_entry(name: str) -> str:
     return join(
         f"### {name}", module_text(cls), prose(cls.__doc__), field_table(cls, Method), *nested
     )
+
+
+def init_entry(name: str) -> str:
+    cls = inits.get(name)
+    return join(f"### {name}", module_text(cls), field_table(cls, Init))
 
 
 def task_entry(name: str) -> str:
@@ -247,6 +257,8 @@ def default_text(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True, validated_data={})
     if value is PydanticUndefined:
         return "–"
+    if isinstance(value, Init):
+        return f"`{value.name}`"
     if isinstance(value, BaseModel):
         return "its own defaults"
     if isinstance(value, tuple):
@@ -260,10 +272,16 @@ def module_text(owner: Any) -> str:
 
 
 def prose(text: str | None) -> str:
-    """A docstring as markdown: a line per paragraph, and nothing in it that markdown would take for
-    its own."""
-    paragraphs = [" ".join(part.split()) for part in inspect.cleandoc(text or "").split("\n\n")]
-    return "\n\n".join("".join(escaped(paragraph)) for paragraph in paragraphs)
+    """A docstring as markdown: a line per paragraph, with nothing in it that markdown would take
+    for its own; a formula, which is indented, as it is."""
+    return "\n\n".join(map(paragraph, inspect.cleandoc(text or "").split("\n\n")))
+
+
+def paragraph(text: str) -> str:
+    lines = text.splitlines()
+    if lines and all(line.startswith("    ") for line in lines):
+        return join("```text\n" + inspect.cleandoc(text) + "\n```")
+    return "".join(escaped(" ".join(text.split())))
 
 
 def escaped(text: str) -> Iterator[str]:

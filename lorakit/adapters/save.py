@@ -34,8 +34,11 @@ def save_adapter(
     attachment: Attachment,
     about: About,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    in_peft_format: bool = True,
 ) -> None:
     """Write the adapter, and the tokenizer if one is given, to `folder`.
+
+    in_peft_format: where PEFT has the method; else it is in lorakit's own file.
 
     An adapter that is already there is replaced once everything is on the disk. InputError: the
     disk is full, or the folder cannot be written.
@@ -45,7 +48,7 @@ def save_adapter(
         temporary.mkdir(parents=True)
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
-        form = form_of(attachment)
+        form = form_of(attachment) if in_peft_format else None
         if form is None:
             _write_tensors(temporary / PLAIN_FILE, attachment.state(), about, None)
         else:

@@ -27,6 +27,14 @@ log = logging.getLogger(__name__)
 _KAIMING = inits.get("kaiming").model_validate({"name": "kaiming"})
 
 
+def _init_schema(schema: dict[str, Any]) -> None:
+    """A name, or a mapping with one of the registered classes' fields."""
+    about = {key: schema[key] for key in ("description", "default") if key in schema}
+    kinds = [inits.get(name).model_json_schema() for name in inits.names()]
+    schema.clear()
+    schema |= {**about, "anyOf": [{"enum": inits.names()}, *kinds]}
+
+
 class Ranked(LowRank, ABC):
     """dW = s B A, with A and B trained.
 
@@ -52,7 +60,7 @@ class Ranked(LowRank, ABC):
     budget: int | None = Field(default=None, ge=1)
     """Largest number of parameters to train: r is then the largest rank that fits, the same for all
     targets, and the scale stays what it is here. The log says how many are left over."""
-    init: SerializeAsAny[Init] = Field(default=_KAIMING)
+    init: SerializeAsAny[Init] = Field(default=_KAIMING, json_schema_extra=_init_schema)
     """How A and B start: a name, or a mapping with the name and its options (see docs: inits)."""
 
     @field_validator("init", mode="before")

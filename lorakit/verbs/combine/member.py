@@ -95,7 +95,7 @@ def _open(pointer: Pointer) -> Member:
     compare = base.tokenizer is not None and not pointer.any_base
     held = without_absent_head(file)
     found = factors(held, base.model, base.roles, base.newly_initialised, check_base=compare)
-    about = file.about or _about_of_foreign(source, base)
+    about = file.about or about_of_foreign(source, base)
     head = _head_of(file)
     return Member(_name_of(file), pointer, source, model, about, found, head)
 
@@ -112,7 +112,8 @@ def _base_of(source: Source, file: AdapterFile, model: Model) -> Base:
     return load(model, source.head, source.labels)
 
 
-def _about_of_foreign(source: Source, base: Base) -> About:
+def about_of_foreign(source: Source, base: Base) -> About:
+    """What is known of an adapter that lorakit did not write."""
     labels: list[str] = []
     if source.head == "classification":
         labels = list(source.labels)

@@ -1,0 +1,67 @@
+"""`lorakit export`"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+from lorakit.cli import app
+from lorakit.cli.options import Json, PointerOptions, grouped
+from lorakit.cli.output import give, say
+
+if TYPE_CHECKING:
+    from lorakit.verbs.export import Exported
+
+
+class Form(str, Enum):
+    lora = "lora"
+    peft = "peft"
+    native = "native"
+
+
+@app.command(epilog="Example: lorakit export runs/my-run --as lora --to adapter")
+@grouped
+def export(
+    *,
+    form: Annotated[
+        Form,
+        Option(
+            "--as",
+            help="lora: plain LoRA, for PEFT and servers of adapters. peft: PEFT's own type of the "
+            "method. native: lorakit's file.",
+        ),
+    ] = Form.lora,
+    to: Annotated[
+        Path, Option(help="Folder of the adapter; empty, or not there yet.", metavar="DIR")
+    ],
+    examples: Annotated[
+        int, Option(help="Number of validation examples to compare on.", min=1, metavar="N")
+    ] = 64,
+    pointed: PointerOptions,
+    as_json: Json = False,
+) -> None:
+    """Write an adapter in the format that another tool reads.
+
+    Any method whose change has a low rank becomes a plain LoRA. The written
+    adapter is read back, and its logits are compared.
+    """
+    from lorakit.verbs.export import export as run_export
+
+    found = run_export(pointed.pointer(), form.value, to, examples)
+    _print(found)
+    give(found.plain(), as_json)
+
+
+def _print(found: Exported) -> None:
+    rank = "" if found.largest_rank is None else f", largest rank {found.largest_rank}"
+    say(
+        f"{found.adapter}: {found.method} written as {found.form} to {found.folder} "
+        f"({found.parameters:,} numbers{rank})"
+    )
+    say(
+        f"compared on {found.examples} examples ({found.asked}): largest logit difference "
+        f"{found.max_logit_difference:.2e} (relative; allowed {found.tolerance:g})"
+    )

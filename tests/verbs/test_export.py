@@ -1,0 +1,103 @@
+"""`lorakit export`: another form of the same adapter, which stock PEFT reads."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from lorakit.adapters.files import CONFIG_FILE, PLAIN_FILE, read_adapter
+
+LIMIT = ("data.limit={train: 64, validation: 32}", "~expect", "train.max_steps=4")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def run(lorakit_cli, folder):
+    """`run(method fields)`: a run folder of the quickstart with that method."""
+
+    def train(name: str, *fields: str):
+        known = set(folder.glob("quickstart-*"))
+        extra = [f"method={json.dumps({'name': name, 'targets': ['query', 'value']})}", *fields]
+        done = lorakit_cli("train", "quickstart", "--runs", folder, *LIMIT, *extra)
+        assert done.code == 0, done.err
+        new = set(folder.glob("quickstart-*")) - known
+        return new.pop()
+
+    return train
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "rank"),
+    [
+        ("hydra", ["method.r=4"], 8),
+        ("hra", ["method.r=4"], 4),
+        ("lora", ["method.r=4", "method.init=pissa"], 8),
+        ("paca", ["method.r=4"], 4),
+    ],
+)
+def test_any_low_rank_is_a_lora_that_peft_reads(run, lorakit_cli, tmp_path, name, fields, rank):
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModelForSequenceClassification
+
+    path = run(name, *fields)
+    done = lorakit_cli("export", path, "--to", tmp_path / "out", "--json")
+    assert done.code == 0, done.err
+    assert done.json["largest_rank"] == rank
+    assert done.json["max_logit_difference"] <= 1e-5
+    config = json.loads((tmp_path / "out" / CONFIG_FILE).read_text())
+    assert (config["peft_type"], config["r"]) == ("LORA", rank)
+    base = AutoModelForSequenceClassification.from_pretrained(
+        config["base_model_name_or_path"], num_labels=2, dtype=torch.float32
+    )
+    model = peft.PeftModel.from_pretrained(base, tmp_path / "out").eval()
+    ids = {"input_ids": torch.tensor([[0, 7, 9, 11, 2]])}
+    with torch.no_grad():
+        theirs = model(**ids).logits
+    merged = lorakit_cli("merge", path, "--to", tmp_path / "merged")
+    assert merged.code == 0, merged.err
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
+    with torch.no_grad():
+        assert (plain(**ids).logits - theirs).abs().max() <= 1e-4
+
+
+def test_what_has_no_low_rank_is_refused(run, lorakit_cli, tmp_path):
+    done = lorakit_cli("export", run("dora", "method.r=4"), "--to", tmp_path / "out")
+    assert done.code == 2
+    assert "dora" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_forms_of_peft_and_of_lorakit(run, lorakit_cli, tmp_path):
+    path = run("delora", "method.r=4")
+    for form, file in (("peft", CONFIG_FILE), ("native", PLAIN_FILE)):
+        to = tmp_path / form
+        done = lorakit_cli("export", path, "--as", form, "--to", to, "--json")
+        assert done.code == 0, done.err
+        assert (to / file).is_file()
+        assert done.json["max_logit_difference"] == 0
+        again = lorakit_cli("eval", to)
+        assert again.code == 0, again.err
+    assert json.loads((tmp_path / "peft" / CONFIG_FILE).read_text())["peft_type"] == "DELORA"
+    assert read_adapter(tmp_path / "native").peft_config is None
+
+
+def test_a_method_that_peft_does_not_have(run, lorakit_cli, tmp_path):
+    done = lorakit_cli(
+        "export", run("melora", "method.r=4"), "--as", "peft", "--to", tmp_path / "o"
+    )
+    assert done.code == 2
+    assert "melora" in done.err
+
+
+def test_a_folder_in_use_is_left_alone(run, lorakit_cli, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("text")
+    done = lorakit_cli("export", run("lora", "method.r=2"), "--to", tmp_path / "out")
+    assert done.code == 2
+    assert [f.name for f in (tmp_path / "out").iterdir()] == ["mine"]
