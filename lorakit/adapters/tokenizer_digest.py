@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib.metadata import version
 from typing import Any
-
-import tokenizers
 
 from lorakit.adapters.about import About
 from lorakit.errors import AdapterError
@@ -39,7 +38,7 @@ def tokenizer_digest(tokenizer: Any) -> dict[str, str]:
         parts = json.loads(backend.to_str())
         # these two are set by each call
         content = {key: parts[key] for key in sorted(parts) if key not in ("truncation", "padding")}
-        found[f"tokenizers {tokenizers.__version__}"] = _digest(content)
+        found[f"tokenizers {version('tokenizers')}"] = _digest(content)
     return found
 
 

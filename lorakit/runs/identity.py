@@ -37,7 +37,8 @@ def set_values(config: BaseModel) -> dict[str, Any]:
     plain = config.model_dump(mode="json")
     for key, field in type(config).model_fields.items():
         value = getattr(config, key)
-        if isinstance(value, BaseModel):
+        # a plug-in without options is dumped as its name (`init: pissa`), and compared as that
+        if isinstance(value, BaseModel) and isinstance(plain[key], dict):
             if inside := set_values(value):
                 values[key] = inside
         elif key == "name" or value != field.get_default(call_default_factory=True):

@@ -21,6 +21,7 @@ RECIPES = {
     "generate": "quickstart_generate",
     "merge": "quickstart",
     "latency": "quickstart",
+    "methods": "quickstart",
 }
 BENCH = ["-m", "lorakit", "bench"]
 SMALL = {"rounds": 2, "layers": 2, "batch": 2, "length": 8, "shapes": "1x8,2x8"}

@@ -341,6 +341,15 @@ class TestTheNameOfTheFolder:
             load_recipe("quickstart"), Path()
         )
 
+    def test_how_a_and_b_start_counts_where_it_is_not_the_default(self):
+        def values(init):
+            loaded = load_recipe("quickstart", [f"method.init={init}"])
+            return set_values(loaded.recipe)["method"]
+
+        assert "init" not in values("kaiming")
+        assert values("gaussian")["init"] == "gaussian"
+        assert values("{name: eva, rho: 3.0}")["init"] == {"name": "eva", "rho": 3.0}
+
     def test_the_docs_name_a_folder_that_the_command_makes(self):
         root = Path(lorakit.__file__).parent.parent
         name = folder_of(load_recipe("quickstart"), Path("runs")).as_posix()
