@@ -66,8 +66,8 @@ def refuse_dead(
 
 
 def _parts(attachment: Attachment) -> dict[str, dict[str, nn.Parameter]]:
-    """What must learn: the parameters of each delta, and each newly initialised parameter, by
-    name."""
+    """What must learn: the parameters of each delta, what deltas share, and each newly initialised
+    parameter, by name."""
     parts: dict[str, dict[str, nn.Parameter]] = {}
     for site in attachment.sites:
         delta: Any = site.module.delta[site.part]  # type: ignore[index]
@@ -76,6 +76,7 @@ def _parts(attachment: Attachment) -> dict[str, dict[str, nn.Parameter]]:
         own = {f"{site.name}.{n}": p for n, p in delta.named_parameters() if p.requires_grad}
         if own:
             parts[site.name] = own
+    parts |= _shared_parts(attachment)
     # The rows of new tokens have no gradient where no example of the first batch holds one.
     newly_initialised = {
         name for name in attachment.newly_initialised if not name.endswith(tokens.END)
@@ -85,6 +86,19 @@ def _parts(attachment: Attachment) -> dict[str, dict[str, nn.Parameter]]:
         for name, p in attachment.model.named_parameters()
         if name in newly_initialised
     }
+
+
+def _shared_parts(attachment: Attachment) -> dict[str, dict[str, nn.Parameter]]:
+    """What deltas share and train: a part for each child of the shared module, and one for the
+    parameters of its own."""
+    shared: nn.Module | None = getattr(attachment, "shared", None)
+    parts: dict[str, dict[str, nn.Parameter]] = {}
+    if shared is None:
+        return parts
+    for name, p in shared.named_parameters(prefix="shared"):
+        if p.requires_grad:
+            parts.setdefault(name.rpartition(".")[0], {})[name] = p
+    return parts
 
 
 class Still:
