@@ -119,19 +119,19 @@ class Still:
         self.before: dict[str, list[tuple[Tensor, int, Tensor]]] = {}
 
     def before_step(self, rate: float) -> None:
+        """Parts without a gradient in this step, such as dropped deltas, are watched in a later one."""
         if rate > 0:
-            self.before = {
+            largest = {
                 n: [_largest(p) for p in part.values() if p.grad is not None]
                 for n, part in self.parts.items()
             }
+            self.before = {n: numbers for n, numbers in largest.items() if numbers}
 
     def after_step(self, step: int) -> None:
         """step: the one just taken, from 0. TrainingError: a part has not moved, at the full
         learning rate."""
         for name, numbers in list(self.before.items()):
-            if not numbers or any(
-                bool(p.detach().flatten()[place] != value) for p, place, value in numbers
-            ):
+            if any(bool(p.detach().flatten()[place] != value) for p, place, value in numbers):
                 del self.parts[name], self.before[name]
         if self.before and step >= self.until:
             raise TrainingError(

@@ -92,9 +92,10 @@ class Update:
         if not self.looked:
             refuse_dead(self.attachment, self.exchange.gradient)
             self.looked = True
+        # first, so that a dropped delta has no gradient and is not expected to move
+        self.attachment.before_update()
         if self.still:
             self.still.before_step(rate)
-        self.attachment.before_update()
         self.exchange.step(self._after_step)
         # accelerate's optimizer_step_was_skipped does not see an overflow: a fused optimizer skips
         # the step by itself.
