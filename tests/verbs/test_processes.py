@@ -134,6 +134,7 @@ def test_the_losses_predictions_and_adapter_of_one_process(one, tmp_path, proces
         ["train.gradient_checkpointing=true"],
         ["train.max_grad_norm=0.05"],
         ["method={name: adapter_h, r: 4}"],
+        ["method={name: msplora}", "~expect"],
         ["method={name: adapter_p, r: 4}", "train.gradient_checkpointing=true"],
     ],
     ids=[
@@ -142,6 +143,7 @@ def test_the_losses_predictions_and_adapter_of_one_process(one, tmp_path, proces
         "gradient checkpointing",
         "clipping",
         "adapters",
+        "shared parameters",
         "adapters at ends",
     ],
 )
