@@ -86,6 +86,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "miss": {"r": 8},
     "matryoshka": {"ranks": (1, 2, 4)},
     "adalora": {"r": 4, "final": 2},
+    "loldu": {"r": 4},
+    "increlora": {"r": 4, "final": 2, "every": 2},
 }
 """Of methods whose own defaults are for more than two blocks, or more positions."""
 

@@ -92,7 +92,7 @@ def train(
         raise DataError("there is no example to train on")
     plan = plan_of(setup, accelerator.num_processes)
     refuse_no_rate(setup.train, plan.steps)
-    refuse_parts(attachment, accelerator)
+    refuse_parts(attachment.method, accelerator)
     loop = _prepare(attachment, setup, plan, accelerator, checkpoints)
     loop.run(score, observe)
     return _result(loop)

@@ -20,7 +20,7 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from lorakit.errors import RecipeError
-from lorakit.methods import Attachment
+from lorakit.methods import Method
 from lorakit.nn.freeze import whole_tensor
 from lorakit.recipe.schema import Train
 
@@ -206,13 +206,13 @@ def is_sharded(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type == DistributedType.FSDP
 
 
-def refuse_parts(attachment: Attachment, accelerator: Accelerator) -> None:
+def refuse_parts(method: Method, accelerator: Accelerator) -> None:
     """RecipeError: the method needs whole parameters, and a process would hold a part of them."""
-    if attachment.method.needs_whole_parameters and (
+    if method.needs_whole_parameters and (
         is_sharded(accelerator) or accelerator.distributed_type == DistributedType.DEEPSPEED
     ):
         raise RecipeError(
-            f"method {attachment.method.name} reads whole parameters or gradients between steps, "
+            f"method {method.name} reads whole parameters or gradients between steps, "
             "and FSDP2 and DeepSpeed give each process a part of them; take DDP, or another method"
         )
 

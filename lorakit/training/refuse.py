@@ -66,8 +66,8 @@ def refuse_dead(
 
 
 def _parts(attachment: Attachment) -> dict[str, dict[str, nn.Parameter]]:
-    """What must learn: the parameters of each delta, and each newly initialised parameter, by
-    name."""
+    """What must learn: the parameters of each delta, what deltas share, and each newly initialised
+    parameter, by name."""
     parts: dict[str, dict[str, nn.Parameter]] = {}
     for site in attachment.sites:
         delta: Any = site.module.delta[site.part]  # type: ignore[index]
@@ -76,6 +76,7 @@ def _parts(attachment: Attachment) -> dict[str, dict[str, nn.Parameter]]:
         own = {f"{site.name}.{n}": p for n, p in delta.named_parameters() if p.requires_grad}
         if own:
             parts[site.name] = own
+    parts |= _shared_parts(attachment)
     # The rows of new tokens have no gradient where no example of the first batch holds one.
     newly_initialised = {
         name for name in attachment.newly_initialised if not name.endswith(tokens.END)
@@ -85,6 +86,19 @@ def _parts(attachment: Attachment) -> dict[str, dict[str, nn.Parameter]]:
         for name, p in attachment.model.named_parameters()
         if name in newly_initialised
     }
+
+
+def _shared_parts(attachment: Attachment) -> dict[str, dict[str, nn.Parameter]]:
+    """What deltas share and train: a part for each child of the shared module, and one for the
+    parameters of its own."""
+    shared: nn.Module | None = getattr(attachment, "shared", None)
+    parts: dict[str, dict[str, nn.Parameter]] = {}
+    if shared is None:
+        return parts
+    for name, p in shared.named_parameters(prefix="shared"):
+        if p.requires_grad:
+            parts.setdefault(name.rpartition(".")[0], {})[name] = p
+    return parts
 
 
 class Still:
@@ -105,19 +119,19 @@ class Still:
         self.before: dict[str, list[tuple[Tensor, int, Tensor]]] = {}
 
     def before_step(self, rate: float) -> None:
+        """Parts without a gradient in this step, such as dropped deltas, are watched in a later one."""
         if rate > 0:
-            self.before = {
+            largest = {
                 n: [_largest(p) for p in part.values() if p.grad is not None]
                 for n, part in self.parts.items()
             }
+            self.before = {n: numbers for n, numbers in largest.items() if numbers}
 
     def after_step(self, step: int) -> None:
         """step: the one just taken, from 0. TrainingError: a part has not moved, at the full
         learning rate."""
         for name, numbers in list(self.before.items()):
-            if not numbers or any(
-                bool(p.detach().flatten()[place] != value) for p, place, value in numbers
-            ):
+            if any(bool(p.detach().flatten()[place] != value) for p, place, value in numbers):
                 del self.parts[name], self.before[name]
         if self.before and step >= self.until:
             raise TrainingError(

@@ -92,6 +92,7 @@ class Update:
         if not self.looked:
             refuse_dead(self.attachment, self.exchange.gradient)
             self.looked = True
+        # first, so that a dropped delta has no gradient and is not expected to move
         self.attachment.before_update()
         if self.still:
             self.still.before_step(rate)

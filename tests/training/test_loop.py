@@ -643,6 +643,23 @@ def test_no_delta_of_a_tiny_model_is_dead(tiny, head):
         refuse_dead(attachment)
 
 
+def test_a_dead_part_that_deltas_share_is_named(tiny):
+    model = tiny("bert")
+    attachment = small_method("msplora").attach(model.model, model.roles, model.newly_initialised)
+    model.loss().backward()
+    refuse_dead(attachment)
+    for p in attachment.shared.pair1.parameters():
+        p.grad = None
+    with pytest.raises(TrainingError, match=r" 1 trained part.*: shared\.pair1\."):
+        refuse_dead(attachment)
+
+
+def test_a_delta_is_not_expected_to_move_while_it_is_dropped(run):
+    """Almost every site is off when the warm-up ends."""
+    method = methods.get("coto")(first=0.01, until=1.0)
+    run(method=method, warmup=0.0)
+
+
 def test_a_frozen_delta_is_named_by_its_part(tiny):
     """In a fused weight: `c_attn[value]`, not only `c_attn`."""
     model = tiny("gpt2")

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
@@ -23,8 +24,9 @@ from lorakit.cli.launch import Strategy
 from lorakit.errors import RecipeError
 from lorakit.recipe.load import shipped
 from lorakit.recipe.schema import Train
-from lorakit.training.processes import check_strategy
+from lorakit.training.processes import check_strategy, refuse_parts
 from tests.commands import SMALL
+from tests.conftest import small_method
 
 ODD = ["quickstart", *SMALL, "data.limit.validation=33"]
 """33 examples cannot be shared evenly by 2 or 4."""
@@ -148,6 +150,14 @@ def test_the_losses_predictions_and_adapter_of_one_process(one, tmp_path, proces
 def test_parts_of_a_model_train_as_the_whole(tmp_path, more, strategy):
     short = [*ODD, *more, "train.max_steps=4"]
     assert_same(train(short, tmp_path / "one"), train(short, tmp_path / "two", 2, strategy))
+
+
+@pytest.mark.nightly
+def test_what_deltas_share_trains_in_parts(tmp_path):
+    """One of 33,154 numbers has next to no gradient, and Adam makes a step of its rounding; the next
+    largest difference is below 1e-6."""
+    short = [*ODD, "method={name: msplora}", "~expect", "train.max_steps=4"]
+    assert_same(train(short, tmp_path / "one"), train(short, tmp_path / "two", 2, "fsdp2"), 1e-4)
 
 
 @pytest.mark.nightly
@@ -354,6 +364,45 @@ def test_fsdp2_and_compiled_layers_are_refused():
     )
     with pytest.raises(RecipeError, match=r"with FSDP2 train\.compile must be left out"):
         check_strategy(accelerator, "no", Train(compile="layers"))
+
+
+@pytest.mark.parametrize("kind", [DistributedType.FSDP, DistributedType.DEEPSPEED])
+@pytest.mark.parametrize("name", ["adalora", "coto", "increlora"])
+def test_methods_that_read_whole_parameters_are_refused_where_those_are_in_parts(name, kind):
+    accelerator: Any = SimpleNamespace(distributed_type=kind)
+    with pytest.raises(RecipeError, match=f"method {name}"):
+        refuse_parts(small_method(name), accelerator)
+    refuse_parts(small_method("lora"), accelerator)
+    accelerator.distributed_type = DistributedType.MULTI_CPU
+    refuse_parts(small_method(name), accelerator)
+
+
+def test_the_refusal_comes_before_the_data_and_the_base_are_read(monkeypatch):
+    from lorakit.recipe.load import load_recipe
+    from lorakit.verbs.train import accelerator as accelerators
+
+    plain = SimpleNamespace(distributed_type=DistributedType.DEEPSPEED, device=torch.device("cpu"))
+    monkeypatch.setattr(accelerators, "_accelerator", lambda **_: plain)
+    monkeypatch.setattr(accelerators, "check_strategy", lambda *_: None)
+    changes = ["method={name: adalora}", "train.precision=fp32"]
+    recipe = load_recipe("quickstart", changes).recipe
+    with pytest.raises(RecipeError, match="method adalora"):
+        accelerators.make_accelerator(recipe)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    "method",
+    [
+        "method={name: coto, r: 4}",
+        "method={name: adalora, r: 4, final: 2, every: 2}",
+        "method={name: increlora, r: 4, final: 2, every: 2}",
+    ],
+)
+def test_methods_with_hooks_in_two_processes(tmp_path, method):
+    """Which sites are on, and which ranks are left, is the same in both."""
+    short = [*ODD, method, "~expect", "train.max_steps=8"]
+    assert_same(train(short, tmp_path / "one"), train(short, tmp_path / "two", 2))
 
 
 def test_every_strategy_has_a_configuration_that_accelerate_reads():

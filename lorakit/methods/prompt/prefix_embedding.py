@@ -5,7 +5,7 @@ r"""PrefixEmbedding: trained embeddings of l_p tokens before the prompt and l_i 
 
 Each e (d) is an embedding. It trains d (l_p + l_i) numbers. The tokens take positions, like any
 other. Each starts as the embedding of an existing token, evenly spaced among the first 5,000 of the
-vocabulary. For decoders.
+vocabulary. For decoders. With infix = 0 it is prompt tuning (Lester et al. 2021, arXiv 2104.08691).
 """
 
 from __future__ import annotations

@@ -12,12 +12,12 @@ from torch.distributed import is_initialized
 from lorakit.errors import RecipeError
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.objects import precision_of
-from lorakit.training.processes import check_strategy, on_cpus
+from lorakit.training.processes import check_strategy, on_cpus, refuse_parts
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
     """For a recipe from `resolve_precision`. RecipeError: this machine does not have its precision,
-    or a strategy that lorakit does not support."""
+    or a strategy that lorakit or the method does not support."""
     precision = precision_of(recipe)
     try:
         accelerator = _accelerator(
@@ -34,6 +34,8 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
             "fp32"
         )
     check_strategy(accelerator, precision, recipe.train)
+    # here too, before the base is loaded
+    refuse_parts(recipe.method, accelerator)
     return accelerator
 
 
