@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ IDS = [f"{case['method']}-{case['repository'].split('/')[1]}-{i}" for i, case in
 SAME = 5e-6
 
 
-def _delta(case):
+def _delta(case) -> Any:
     """The method's delta on the golden weight, with the golden tensors."""
     weight = torch.tensor(GOLDEN["W0"])
     module = nn.Linear(weight.shape[1], weight.shape[0], bias=False).requires_grad_(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def _loss(model, ids):
     return 100 * (logits * weights).pow(2).mean()
 
 
-def _ours(model, targets, init, texts):
+def _ours(model, targets, init, texts) -> Any:
     method = methods.get("lora")(
         targets=tuple(f"*.{t}" for t in targets), init={**init, "batches": len(texts)}, **FACTORS
     )

@@ -45,7 +45,7 @@ class NLoRA(LowRank):
     def _something_trains(self) -> NLoRA:
         if self.init == "slora" and self.trains == "core":
             raise ValueError(
-                "with init: slora B is zero, so that N alone cannot train; take another"
+                "init is slora, which has B = 0, so N alone cannot train; use nystrom or tucker"
             )
         return self
 
