@@ -37,7 +37,8 @@ def _loss(model, ids):
 
 
 def _ours(model, targets, init, texts) -> Any:
-    method = methods.get("lora")(
+    kind: Any = methods.get("lora")
+    method = kind(
         targets=tuple(f"*.{t}" for t in targets), init={**init, "batches": len(texts)}, **FACTORS
     )
     torch.manual_seed(0)

@@ -57,8 +57,8 @@ class NLoRA(LowRank):
         r = self.r
         if self.init == "nystrom" and r > min(out, in_):
             raise ModelError(
-                f"{site.name} is {out} x {in_}, and method.r is {r}: init: nystrom takes r rows and "
-                "columns of the weight; lower r, or leave this weight out of method.targets"
+                f"{site.name} is {out} x {in_}, and method.r is {r}: init: nystrom takes r "
+                "rows and columns of the weight; lower r, or leave this weight out of method.targets"
             )
         shapes: dict[str, tuple[int, ...]] = {"A": (r, in_), "B": (out, r)}
         if self.trains == "core":
