@@ -80,6 +80,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "vera": {"r": 8},
     "pvera": {"r": 8},
     "lora_xs": {"r": 4},
+    "edora": {"r": 4},
+    "nlora": {"r": 4},
     "hra": {"r": 4},
     "hira": {"r": 4},
     "gralora": {"r": 4},

@@ -119,7 +119,8 @@ class Still:
         self.before: dict[str, list[tuple[Tensor, int, Tensor]]] = {}
 
     def before_step(self, rate: float) -> None:
-        """Parts without a gradient in this step, such as dropped deltas, are watched in a later one."""
+        """Parts without a gradient in this step, such as dropped deltas, are watched in a later
+        one."""
         if rate > 0:
             largest = {
                 n: [_largest(p) for p in part.values() if p.grad is not None]

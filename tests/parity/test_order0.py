@@ -1,5 +1,5 @@
-"""LoRMA+, ETHER, MultiLoRA, LoLDU, MSPLoRA and IncreLoRA: numbers of the authors' code, and what the
-papers say of each."""
+"""LoRMA+, ETHER, MultiLoRA, LoLDU, MSPLoRA and IncreLoRA: numbers of the authors' code, and what
+the papers say of each."""
 
 from __future__ import annotations
 

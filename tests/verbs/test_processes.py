@@ -154,8 +154,8 @@ def test_parts_of_a_model_train_as_the_whole(tmp_path, more, strategy):
 
 @pytest.mark.nightly
 def test_what_deltas_share_trains_in_parts(tmp_path):
-    """One of 33,154 numbers has next to no gradient, and Adam makes a step of its rounding; the next
-    largest difference is below 1e-6."""
+    """One of 33,154 numbers has next to no gradient, and Adam makes a step of its rounding; the
+    next largest difference is below 1e-6."""
     short = [*ODD, "method={name: msplora}", "~expect", "train.max_steps=4"]
     assert_same(train(short, tmp_path / "one"), train(short, tmp_path / "two", 2, "fsdp2"), 1e-4)
 

@@ -222,6 +222,9 @@ class ReparamAttachment(Attachment):
     def see(self, batches: Iterable[Callable[[], Tensor]]) -> None:
         if isinstance(self.method, Ranked) and self.method.batches_to_see:
             see_data(self, self.method.init, batches)
+            with torch.no_grad():
+                for delta in self.deltas.values():
+                    self.method.keep_start(delta)
 
     def before_step(self, step: int, total: int) -> None:
         self.method.before_step(self.deltas, step, total)

@@ -120,6 +120,10 @@ class Ranked(LowRank, ABC):
 
     def begin(self, d: MethodDelta) -> None:
         self.init.begin(d)
+        self.keep_start(d)
+
+    def keep_start(self, d: MethodDelta) -> None:
+        """Take the present A and B for A0 and B0, so that dW is zero. Without gradients."""
         if self.init.moves:
             d.A0.copy_(d.A)
             d.B0.copy_(d.B)

@@ -2,28 +2,19 @@ r"""DoRA: the magnitude and the direction of each output row of the weight train
 
     W' = m (W0 + s B A) / ||W0 + s B A||        norms by output row, m = ||W0|| at the start
 
-The norm counts as a constant in the backward pass (section 4.3 of the paper). It is computed
-without forming B A:
-
-    ||W0 + s B A||^2 = ||W0||^2 + 2 s sum_k (W0 A^T) * B + s^2 sum_k (B A A^T) * B
-
+The norm counts as a constant in the backward pass (section 4.3 of the paper).
 Liu et al. 2024, arXiv 2402.09353. A (r, in), B (out, r) and m (out) train.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from lorakit.methods.reparam import PeftForm, Ranked, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.nn.lowrank import Rows
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import PeftForm, Ranked
+from lorakit.methods.reparam._magnitude import Magnitude
 
 
-class DoRA(Ranked):
+class DoRA(Magnitude, Ranked):
     """Weight-decomposed low-rank adaptation."""
 
     name: Literal["dora"] = "dora"
@@ -34,60 +25,6 @@ class DoRA(Ranked):
         needs={"use_dora": True},
         conv1d=True,
     )
-
-    def tensors(self, site: Site) -> dict[str, Shape]:
-        return {**super().tensors(site), "m": (site.shape[0],)}
-
-    def begin(self, d: Any) -> None:
-        super().begin(d)
-        d.m.copy_(self._norm(d))
-
-    def add_to(self, d: Any, y: Tensor, x: Tensor) -> Tensor:
-        from lorakit.methods.reparam._delta import add_low_rank, exactly
-
-        with exactly(y):
-            gain = d.m / self._norm(d)  # exactly 1 at the start
-            y = _scaled(y, gain, d.site.module.bias, d.rows)
-        return add_low_rank(d, y, x, lambda d: gain[:, None] * self.writes(d))
-
-    def matrix(self, d: Any) -> Tensor:
-        weight = d.weight.to(d.m.dtype)
-        gain = d.m / self._norm(d)
-        return gain[:, None] * (weight + (d.scale * self.writes(d)) @ self.reads(d)) - weight
-
-    def factors(self, d: Any) -> None:  # type: ignore[override]
-        """None: dW has the rank of W0."""
-
-    def _norm(self, d: Any) -> Tensor:
-        """||W0 + s B A|| by row, (rows,), without a gradient."""
-        a = self.reads(d).detach()
-        b = self.writes(d).detach()
-        weight = d.weight.to(a.dtype)
-        cross = ((weight @ a.T) * b).sum(1)
-        square = ((b @ (a @ a.T)) * b).sum(1)
-        return (self._squares(d, weight) + 2 * d.scale * cross + d.scale**2 * square).sqrt()
-
-    def _squares(self, d: Any, weight: Tensor) -> Tensor:
-        """||W0||^2 by row, computed once for each weight: W0 does not change in training."""
-        key = (weight.data_ptr(), weight.device, weight.dtype, d.site.module.weight._version)
-        kept = d.__dict__.get("squares")
-        if kept is None or kept[0] != key:
-            kept = (key, weight.pow(2).sum(1))
-            d.__dict__["squares"] = kept
-        return kept[1]
-
-
-def _scaled(y: Tensor, gain: Tensor, bias: Tensor | None, rows: Rows) -> Tensor:
-    """gain (y - bias) + bias at the delta's rows, in one pass over y (..., out)."""
-    import torch
-
-    if rows is not None:
-        index = torch.arange(y.shape[-1], device=y.device)[rows]
-        one = torch.ones(y.shape[-1], dtype=gain.dtype, device=y.device)
-        gain = one.index_put((index,), gain)
-    if bias is None:
-        return y * gain.to(y.dtype)
-    return torch.addcmul((bias * (1 - gain)).to(y.dtype), y, gain.to(y.dtype))
 
 
 PLUGIN = DoRA

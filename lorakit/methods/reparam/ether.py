@@ -6,10 +6,10 @@ r"""ETHER and ETHER+: reflections of n blocks of the weight's inputs, at a bound
 All u and v are of length one: U / ||U|| of the trained numbers U (n, in / n) or (n, out / n).
 Bini et al. 2024, arXiv 2405.20271.
 
-No reflection is the identity, so ETHER does not start at W0: with its first u, W0 H is another matrix.
-lorakit keeps the first vectors U0 and takes their reflection off, dW = W0 (H - H_0), which is exactly
-zero at the start; ||dW|| stays bounded, by 4 ||W0|| at most. This is not the paper's start.
-ETHER+ starts at W0 by itself.
+No reflection is the identity, so ETHER does not start at W0: with its first u, W0 H is another
+matrix. lorakit keeps the first vectors U0 and takes their reflection off, dW = W0 (H - H_0), which
+is exactly zero at the start; ||dW|| stays bounded, by 4 ||W0|| at most. This is not the paper's
+start. ETHER+ starts at W0 by itself.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@ r"""Hydra: a parallel and a sequential low-rank branch.
 
     y = W0 x + b + B_p A_p x + B_s A_s (W0 x)        dW = [B_p  B_s] [A_p ; A_s W0]
 
-Both B start at zero, so dW has rank 2 r and W0 is read once a step. Kim et al. 2023, arXiv
-2309.06922.
+Both B start at zero, so dW has rank 2 r and W0 is read once a step. The authors' code gives the
+sequential branch W0 x + b, bias included; here b does not change, because an adapter is a change of
+the weight. On a layer without a bias both are the same. Kim et al. 2023, arXiv 2309.06922.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ r"""IncreLoRA: the rank of each site grows during training where it matters most
 
 A (r, in), E (r, 1) and B (out, r) have room for r triplets (a row of A, a number of E, a column of
 B); `first` of them are in use at the start. From the share `warm` of the steps on, every `every`
-steps the `top` sites of the largest importance take `add` more each, until there are `final` per site
-on average. The next `add` triplets of a site learn their A and B in advance, with an E that is
+steps the `top` sites of the largest importance take `add` more each, until there are `final` per
+site on average. The next `add` triplets of a site learn their A and B in advance, with an E that is
 held at 1e-5; all others have an E of zero. The penalty is AdaLoRA's. Zhang et al. 2023, arXiv
 2308.12043.
 

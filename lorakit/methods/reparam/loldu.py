@@ -2,9 +2,9 @@ r"""LoLDU: the first r pivots of the weight's LDU decomposition train.
 
     W0 = P L D U        dW = P L_r diag(s z - s0 z0) U_r
 
-P is a permutation, L and U have ones on their diagonals, D holds the pivots. L_r (out, r) and
-U_r (r, in) are the first columns and rows; they are frozen. z (r) starts at the first r pivots z0,
-s (1) at s0 = alpha / r. Shi et al. 2024, arXiv 2410.13618. The authors take s0 P L_r diag(z0) U_r off
+P is a permutation, L and U have ones on their diagonals, D holds the pivots. L_r (out, r) and U_r
+(r, in) are the first columns and rows; they are frozen. z (r) starts at the first r pivots z0, s
+(1) at s0 = alpha / r. Shi et al. 2024, arXiv 2410.13618. The authors take s0 P L_r diag(z0) U_r off
 the weight; here dW starts at zero and W0 stays as the checkpoint has it.
 """
 

@@ -3,9 +3,10 @@ r"""LoRMA+: the change is a product with the weight itself.
     W' = (I + (alpha / r) B A) W0      side: output      A (r, out), B (out, r)
     W' = W0 (I + (alpha / r) B A)      side: input       A (r, in), B (in, r)
 
-So dW = (alpha / r) B (A W0), or (alpha / r) (W0 B) A: W0 is multiplied with r vectors, and never with
-another matrix of its size. B = 0 at the start. Bihany et al. 2025, LoRMA, arXiv 2506.07621, where
-the sides are called pre and post. Its other form, LoRMA_pi, has a dW of full rank and is not here.
+So dW = (alpha / r) B (A W0), or (alpha / r) (W0 B) A: W0 is multiplied with r vectors, and never
+with another matrix of its size. B = 0 at the start. Bihany et al. 2025, LoRMA, arXiv 2506.07621,
+where the sides are called pre and post. Its other form, LoRMA_pi, has a dW of full rank and is not
+here.
 """
 
 from __future__ import annotations

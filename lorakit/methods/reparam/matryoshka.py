@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
+from lorakit.errors import ModelError
 from lorakit.methods.reparam import LowRank, Shape
 
 if TYPE_CHECKING:
@@ -46,6 +47,18 @@ class Matryoshka(LowRank):
         numbers = range(1, self.ranks[-1] + 1)
         sums = [sum(self.alpha / r for r in self.ranks if r >= i) for i in numbers]
         d.derive("P", torch.tensor(sums, dtype=d.A.dtype))
+
+    def at_rank(self, d: Any, k: int) -> tuple[Tensor, Tensor, float]:
+        """(A (k, in), B (rows, k), alpha / k): the adapter of rank `k` in this one.
+
+        ModelError: `k` is not between 1 and the largest rank.
+        """
+        if not 1 <= k <= self.ranks[-1]:
+            raise ModelError(
+                f"{d.site.name}: the rank is {k}, and this adapter has ranks from 1 to "
+                f"{self.ranks[-1]}; choose one of them, best of {list(self.ranks)}"
+            )
+        return d.A[:k].detach(), d.B[:, :k].detach(), self.alpha / k
 
     def begin(self, d: Any) -> None:
         d.kaiming(d.A)

@@ -3,8 +3,8 @@ r"""MultiLoRA: n LoRAs in parallel, each with a trained scale per output that st
     dW = (alpha / r) sum_i diag(s_i) B_i A_i        A_i (r, in), B_i (out, r), s_i (out)
 
 A and B both start Kaiming-uniform, and dW is zero because the scales are. Wang et al. 2023, arXiv
-2311.11501. The authors have no public code: that a scale has a number for each output, and alpha / r,
-are what a public reimplementation reads from the paper.
+2311.11501. The authors have no public code: that a scale has a number for each output, and alpha /
+r, are what a public reimplementation reads from the paper.
 """
 
 from __future__ import annotations

@@ -1,0 +1,79 @@
+r"""corda: A and B start as a part of W0 that the layer's inputs choose.
+
+    W0 C = U S V^T        B0 = U sqrt(S)        A0 = sqrt(S) V^T C^-1        C = X^T X + damping
+
+C (in, in) is the covariance of the layer's inputs X (tokens, in) in some batches, each divided by
+its largest value as in the authors' code. Both are divided by sqrt(s). Yang et al. 2024, CorDA,
+arXiv 2406.05223.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from lorakit.inits import Init
+from lorakit.inits._base import Seen
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DAMPING = 0.01
+"""Of C, as a share of its mean diagonal: without it C has no inverse where inputs are few."""
+
+
+class CorDA(Init):
+    """Context-oriented decomposition of the weight."""
+
+    name: Literal["corda"] = "corda"
+    moves: ClassVar[bool] = True
+    mode: Literal["ipm", "kpm"] = "ipm"
+    """ipm (instruction previewed): the largest components, for batches of the task itself. kpm
+    (knowledge preserved): the smallest, for batches of what must not be forgotten."""
+    batches: int = Field(default=8, ge=1)
+    """Number of global batches of the training split that are seen."""
+
+    @property
+    def batches_to_see(self) -> int:
+        return self.batches
+
+    def begin(self, d: Any) -> None:
+        d.kaiming(d.A)  # until `settle`
+        d.B.zero_()
+
+    def see(self, value: Tensor, seen: Seen) -> None:
+        if not len(value):
+            return
+        x = value.float()
+        largest = x.max().abs()
+        if largest > 0:
+            x = x / largest
+        seen["covariance"] = seen.get("covariance", 0) + x.T @ x
+
+    def settle(self, layers: Sequence[tuple[Mapping[str, Any], Seen]]) -> None:
+        """Sites of one layer read the same input, so they share its covariance."""
+        for deltas, seen in layers:
+            if "covariance" not in seen:
+                continue
+            # the inverse of C would lose most digits of float32
+            c = seen["covariance"].double()
+            c.diagonal().add_(DAMPING * c.diagonal().mean())
+            for d in deltas.values():
+                self._start(d, c)
+
+    def _start(self, d: Any, c: Tensor) -> None:
+        import torch
+
+        u, s, vh = torch.linalg.svd(d.weight.double() @ c, full_matrices=False)
+        r = d.A.shape[0]
+        chosen = slice(0, r) if self.mode == "ipm" else slice(-r, None)
+        root = (s[chosen] / d.scale).sqrt()
+        # a rank above the weight's own leaves the remaining ranks as `begin` drew them
+        k = len(root)
+        d.A[:k] = root[:, None] * torch.linalg.solve(c, vh[chosen], left=False)
+        d.B[:, :k] = u[:, chosen] * root
+
+
+PLUGIN = CorDA

@@ -1,0 +1,105 @@
+"""The methods that PEFT lacks compute what their authors' code computes.
+
+golden/references.json has one entry for each: a weight and tensors of our own, dW as the authors'
+code gave it, and the repository, commit and file of that code.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from lorakit.errors import ModelError
+from lorakit.methods import methods
+from lorakit.methods.reparam._delta import MethodDelta
+from lorakit.nn.select import Site
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "references.json").read_text())
+CASES = GOLDEN["cases"]
+IDS = [f"{case['method']}-{case['repository'].split('/')[1]}-{i}" for i, case in enumerate(CASES)]
+SAME = 5e-6
+
+
+def _delta(case) -> Any:
+    """The method's delta on the golden weight, with the golden tensors."""
+    weight = torch.tensor(GOLDEN["W0"])
+    module = nn.Linear(weight.shape[1], weight.shape[0], bias=False).requires_grad_(False)
+    module.weight.copy_(weight)
+    method = methods.get(case["method"]).model_validate({"name": case["method"], **case["fields"]})
+    delta = MethodDelta(method, Site("w", module, "all", None, "w"), None).eval()
+    delta.begin()
+    assert not delta.matrix().any()
+    with torch.no_grad():
+        for name, values in case["tensors"].items():
+            getattr(delta, name).copy_(torch.tensor(values))
+    return delta
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_the_change_is_that_of_the_authors_code(case):
+    delta = _delta(case)
+    wanted = torch.tensor(case["dW"])
+    assert wanted.abs().max() > 0.1
+    if "chosen" in case:
+        assert delta.chosen.tolist() == case["chosen"]
+    torch.testing.assert_close(delta.matrix(), wanted, rtol=SAME, atol=SAME)
+    x = torch.randn(3, wanted.shape[1], generator=torch.Generator().manual_seed(1))
+    weight = torch.tensor(GOLDEN["W0"])
+    with torch.no_grad():
+        y = delta.add_to(x @ weight.T, x)
+    torch.testing.assert_close(y, x @ (weight + wanted).T, rtol=1e-5, atol=1e-4)
+
+
+def _matryoshka():
+    return next(case for case in CASES if case["method"] == "matryoshka")
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_one_matryoshka_training_has_an_adapter_of_each_rank(k):
+    case = _matryoshka()
+    delta = _delta(case)
+    a, b, scale = delta.method.at_rank(delta, k)
+    assert a.shape[0] == b.shape[1] == k
+    torch.testing.assert_close(scale * b @ a, torch.tensor(case["at_rank"][str(k)]))
+
+
+@pytest.mark.parametrize("k", [0, 5])
+def test_a_rank_that_was_not_trained_is_refused(k):
+    delta = _delta(_matryoshka())
+    with pytest.raises(ModelError, match=str(k)):
+        delta.method.at_rank(delta, k)
+
+
+def test_coto_switches_sites_on_with_the_probability_of_the_paper():
+    """p = 0.1 + 0.9 t / (0.75 T), then 1."""
+
+    class Switch:
+        dropped = False
+
+    method = methods.get("coto")()
+    deltas = {str(i): Switch() for i in range(4000)}
+    for step, wanted in ((0, 0.1), (300, 0.46), (750, 1.0), (999, 1.0)):
+        method.before_step(deltas, step, 1000)
+        share = sum(not d.dropped for d in deltas.values()) / len(deltas)
+        assert share == pytest.approx(wanted, abs=0.03)
+
+
+@pytest.mark.parametrize("trains", ["all", "core"])
+@pytest.mark.parametrize("init", ["nystrom", "tucker"])
+def test_a_square_in_the_middle_has_a_gradient_from_the_start(init, trains):
+    fields = {"r": 2, "init": init, "trains": trains}
+    delta = _delta({"method": "nlora", "fields": fields, "tensors": {}})
+    x = torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
+    delta.add_to(torch.zeros(3, 6), x).sum().backward()
+    assert delta.N.grad.abs().max() > 0
+    assert delta.A.requires_grad == (trains == "all")
+
+
+def test_nystrom_refuses_a_rank_that_the_weight_does_not_have():
+    with pytest.raises(ModelError, match="9"):
+        _delta({"method": "nlora", "fields": {"r": 9}, "tensors": {}})
