@@ -26,7 +26,7 @@ from pydantic_core import PydanticUndefined
 
 from lorakit.inits import Init, inits
 from lorakit.methods import Method, methods
-from lorakit.methods.reparam import Target
+from lorakit.methods.reparam import Ranked, Reparam, Target
 from lorakit.metrics import facts_of, metrics
 from lorakit.models import Family, families
 from lorakit.recipe.schema import Recipe
@@ -67,7 +67,7 @@ SECTIONS = {
 def page() -> str:
     """The whole page, as it should stand in the file."""
     entries = (
-        [*map(method_entry, methods.names()), config_entry(Target)],
+        [method_table(), *map(method_entry, methods.names()), config_entry(Target)],
         map(init_entry, inits.names()),
         map(task_entry, tasks.names()),
         map(family_entry, families.names()),
@@ -79,6 +79,40 @@ def page() -> str:
         for title, made in zip(SECTIONS, entries, strict=True)
     ]
     return join(INTRO.rstrip(), *sections) + "\n"
+
+
+def method_table() -> str:
+    """What an adapter of each method can become."""
+    rows = []
+    for name in methods.names():
+        cls = methods.get(name)
+        first, *_ = (sys.modules[cls.__module__].__doc__ or "").splitlines()
+        link = f"[{name}](#{name})"
+        rows.append(
+            (link, prose(first), code(peft_type(cls)) or "–", as_lora(cls), yes_or_no(cls.merges))
+        )
+    return table(("method", "what it is", "PEFT's type", "a plain LoRA", "merges"), rows)
+
+
+def peft_type(cls: type[Method]) -> list[str]:
+    """A Ranked method that is LoRA is written as that."""
+    if issubclass(cls, Ranked) and cls.is_lora:
+        return ["LORA"]
+    return [] if cls.peft is None else [cls.peft.type]
+
+
+def yes_or_no(value: bool) -> str:
+    return "yes" if value else "–"
+
+
+def as_lora(cls: type[Method]) -> str:
+    """Whether `lorakit export --as lora` takes it, as the result of `factors` is declared."""
+    if not issubclass(cls, Reparam) or cls.factors is Reparam.factors:
+        return "–"
+    result = str(cls.factors.__annotations__["return"])
+    if result == "None":
+        return "–"
+    return "some forms" if result.endswith("None") else "yes"
 
 
 def method_entry(name: str) -> str:
