@@ -86,7 +86,7 @@ def method_table() -> str:
     rows = []
     for name in methods.names():
         cls = methods.get(name)
-        first, *_ = (sys.modules[cls.__module__].__doc__ or "").splitlines()
+        first, *_ = (sys.modules[cls.__module__].__doc__ or "").split("\n\n")
         link = f"[{name}](#{name})"
         rows.append(
             (link, prose(first), code(peft_type(cls)) or "–", as_lora(cls), yes_or_no(cls.merges))
