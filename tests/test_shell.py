@@ -14,7 +14,7 @@ from lorakit.errors import InputError, RecipeError
 from lorakit.recipe.load import load_recipe
 from lorakit.recipe.naming import checked_name
 from lorakit.shell import Code, join, label, quote
-from lorakit.studies.launchers import Task
+from lorakit.studies.launchers import JobTask
 from lorakit.studies.machines import Machines
 from lorakit.studies.plan import load_study
 from lorakit.studies.schema import Slurm
@@ -101,7 +101,7 @@ class TestNothingIsRun:
         assert not (tmp_path / "canary").exists()
 
     def test_the_log_of_a_run_of_a_study(self, tmp_path, word):
-        task = Task(("true", word), tmp_path / "cell")
+        task = JobTask(("true", word), tmp_path / "cell")
         task.start().wait()
         shown = task.log.read_text(encoding="utf-8").splitlines()
         assert len(shown) == 2, "one for the attempt, one for the command"
@@ -220,5 +220,9 @@ def test_a_folder_that_slurms_script_cannot_hold(tmp_path, monkeypatch):
     monkeypatch.setattr(slurm.shutil, "which", lambda _: "/bin/true")
     with pytest.raises(InputError):
         slurm.PLUGIN.launch(
-            [Task(("true",), tmp_path / f"a\n{RUN}" / "cells" / "x")], "n", 1, Slurm(), lambda: None
+            [JobTask(("true",), tmp_path / f"a\n{RUN}" / "cells" / "x")],
+            "n",
+            1,
+            Slurm(),
+            lambda: None,
         )

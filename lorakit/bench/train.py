@@ -16,7 +16,7 @@ from lorakit.recipe.schema import Recipe
 PEERS = {"trainer": "dynamic", "tuned": "tuned", "grouped": "grouped", "padded": "padded"}
 
 
-class Train(Bench):
+class TrainBench(Bench):
     """Processor time of the training part, and of the entire process with its imports."""
 
     name = "train"
@@ -48,4 +48,4 @@ def _seconds_of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-PLUGIN = Train()
+PLUGIN = TrainBench()

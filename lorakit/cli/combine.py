@@ -90,7 +90,7 @@ def combine(
     """
     begin()
     from lorakit.runs.pointer import Pointer
-    from lorakit.verbs.combine import Request
+    from lorakit.verbs.combine import CombineRequest
     from lorakit.verbs.combine import combine as run_combine
 
     paths = [word for word in adapters if not _is_override(word)]
@@ -98,7 +98,7 @@ def combine(
     given = [_path_and_weight(path) for path in paths]
     if not given:
         raise InputError("give the adapters to combine: PATH or PATH:WEIGHT")
-    request = Request(
+    request = CombineRequest(
         pointers=[
             Pointer(path, base=model, overrides=overrides, any_base=any_base) for path, _ in given
         ],

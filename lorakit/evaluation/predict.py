@@ -53,7 +53,7 @@ process generates for, so that texts can be saved as they come."""
 
 
 @dataclass(frozen=True)
-class Generation:
+class GenerationSettings:
     """How texts are generated.
 
     batch_size: examples at a time, each with `settings.beams` beams. seed: decides what
@@ -71,7 +71,7 @@ def generate(
     model: nn.Module,
     items: Sequence[Encoded],
     tokenizer: Any,
-    how: Generation,
+    how: GenerationSettings,
     on_batch: OnBatch | None = None,
 ) -> list[Generated]:
     """The text that the model writes after each item's tokens (see `decode`), without special

@@ -56,12 +56,12 @@ class ModelState:
                 old = before.get(key, ABSENT)
                 new = now.get(key, ABSENT)
                 if new is not old:
-                    changes.append(Change(module, place, key, old, new))
+                    changes.append(OverlayChange(module, place, key, old, new))
         return Overlay(changes)
 
 
 @dataclass(frozen=True)
-class Change:
+class OverlayChange:
     """One entry of a module that an overlay adds or replaces."""
 
     module: nn.Module
@@ -82,7 +82,7 @@ class Change:
 class Overlay:
     """The changes of one method on one model."""
 
-    def __init__(self, changes: list[Change]):
+    def __init__(self, changes: list[OverlayChange]):
         self.changes = changes
 
     def put_on(self, model: nn.Module) -> None:
@@ -96,7 +96,7 @@ class Overlay:
         for change in self.changes:
             change.set(change.before)
 
-    def in_place(self, place: str) -> Iterator[Change]:
+    def in_place(self, place: str) -> Iterator[OverlayChange]:
         return (change for change in self.changes if change.place == place)
 
     def modules(self) -> list[nn.Module]:

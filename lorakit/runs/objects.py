@@ -24,7 +24,7 @@ from lorakit.batches import (
 from lorakit.errors import ModelError, RecipeError
 from lorakit.evaluation.answers import Answer, Scores, score_answers, untrained_most, writes
 from lorakit.evaluation.likelihood import log_likelihoods
-from lorakit.evaluation.predict import Generated, Generation, generate, predict_logits
+from lorakit.evaluation.predict import Generated, GenerationSettings, generate, predict_logits
 from lorakit.events import Observer, TextsGenerated
 from lorakit.methods import Attachment
 from lorakit.metrics import Failed
@@ -71,7 +71,7 @@ class Examiner:
         self.observe = observe
         self.failed: Failed = {}
         self.splits = {split: list(examples) for split, examples in splits.items()}
-        self.generation = Generation(
+        self.generation = GenerationSettings(
             recipe.decode,
             recipe.evaluate.batch_size,
             seed,

@@ -23,7 +23,7 @@ from lorakit.runs.finished import intact_seed
 from lorakit.runs.folder import make_folder, seed_folder
 from lorakit.runs.lines import read_lines
 from lorakit.runs.result import Result, SeedResult, write_whole
-from lorakit.studies.launchers import STOPPED, Alive, Task, launchers
+from lorakit.studies.launchers import STOPPED, Alive, JobTask, launchers
 from lorakit.studies.page import RunView, render_study
 from lorakit.studies.plan import Cell, Plan, load_study
 from lorakit.studies.plot import plot
@@ -41,7 +41,7 @@ class CellState:
     """A cell with what its files and its launcher say."""
 
     cell: Cell
-    task: Task
+    task: JobTask
     run: Path
     seeds: Mapping[int, SeedResult]
     """The finished ones."""
@@ -105,7 +105,7 @@ def _states(plan: Plan, runs: Path) -> list[CellState]:
     seeds = [finished_seeds(cell, runs) for cell in plan.cells]
     rows = list(zip(plan.cells, tasks, seeds, strict=True))
     unfinished = [task for cell, task, found in rows if len(found) < len(cell.seeds)]
-    alive: dict[Task, Alive] = {}
+    alive: dict[JobTask, Alive] = {}
     # the study may have been started with another launcher before
     for name in launchers.names():
         alive |= launchers.get(name).alive(unfinished)
@@ -181,13 +181,13 @@ def study_folder(plan: Plan, runs: Path) -> Path:
     return runs / plan.name
 
 
-def task_of(cell: Cell, plan: Plan, runs: Path) -> Task:
+def task_of(cell: Cell, plan: Plan, runs: Path) -> JobTask:
     """The command of a cell. Its files are named after its run folder."""
     command = (*PROGRAM, "train", cell.recipe, *cell.overrides, "--runs", str(runs))
     # the flag of this command holds for its runs too
     if is_trusted():
         command += (TRUST_FLAG,)
-    return Task(command, study_folder(plan, runs) / "cells" / cell.folder(runs).name)
+    return JobTask(command, study_folder(plan, runs) / "cells" / cell.folder(runs).name)
 
 
 def finished_seeds(cell: Cell, runs: Path) -> Mapping[int, SeedResult]:

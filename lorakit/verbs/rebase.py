@@ -23,7 +23,7 @@ from lorakit.runs.folder import new_folder, refuse_in_use
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import write_whole
 from lorakit.verbs.combine.member import Member, open_member
-from lorakit.verbs.combine.scores import Contender, Scored, columns_of, score
+from lorakit.verbs.combine.scores import Contender, TaskScores, columns_of, score
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Rebased:
     after: str
     """The base that it is for now."""
     sites: int
-    scored: Scored
+    scored: TaskScores
     note: str = NOTE
 
     def plain(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def rebase(pointer: Pointer, onto: str, to: Path, evaluate: bool = True) -> Reba
         )
     with new_folder(to, "the adapter") as folder:
         _write(folder, member, base, products, about)
-        scored = _scored(member, spec) if evaluate else Scored()
+        scored = _scored(member, spec) if evaluate else TaskScores()
         found = Rebased(to, member.name, member.about.base, base.name, len(products), scored)
         write_whole(folder / REPORT, json.dumps(found.plain(), indent=2) + "\n")
     return found
@@ -129,7 +129,7 @@ def _write(folder: Path, member: Member, base: Base, products: Products, about: 
     save_adapter(folder, attachment, about, base.tokenizer)
 
 
-def _scored(member: Member, onto: Model) -> Scored:
+def _scored(member: Member, onto: Model) -> TaskScores:
     """The adapter on its own base, and on the new one."""
     columns = columns_of([member])
     before = score(columns, [Contender("on its own base", member.products)])

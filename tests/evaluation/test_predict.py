@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lorakit.batches import Encoded
-from lorakit.evaluation.predict import Generation, generate, predict_logits
+from lorakit.evaluation.predict import GenerationSettings, generate, predict_logits
 from lorakit.recipe.schema import Decode
 from lorakit.tasks import Head
 from tests.encoded import encoded
@@ -51,7 +51,9 @@ def test_generated_texts_are_those_of_each_example_alone(tiny, tokenizer, family
         ended = ids[0, -1] in (1, 9)
         written = ids[0, item.length : -1 if ended else None]
         alone.append((words.decode(written, skip_special_tokens=True), bool(ended)))
-    found = generate(model, items, words, Generation(Decode(max_new_tokens=5), batch_size, 0, (9,)))
+    found = generate(
+        model, items, words, GenerationSettings(Decode(max_new_tokens=5), batch_size, 0, (9,))
+    )
     assert [(g.text, g.ended) for g in found] == alone
     assert len(set(alone)) > 5
 
@@ -60,13 +62,13 @@ def test_an_end_is_the_tokenizers_or_a_stop(tiny, tokenizer):
     model, items, words = tiny("llama", "CausalLM").model, _items(), tokenizer()
     settings = Decode(max_new_tokens=8)
     free, stopped = (
-        generate(model, items, words, Generation(settings, 4, 0, stops))
+        generate(model, items, words, GenerationSettings(settings, 4, 0, stops))
         for stops in ((), range(30, 50))
     )
     assert sum(g.ended for g in stopped) > sum(g.ended for g in free)
     assert all(long.text.startswith(short.text) for short, long in zip(stopped, free, strict=True))
     words.eos_token = None
-    assert not any(g.ended for g in generate(model, items, words, Generation(settings, 4)))
+    assert not any(g.ended for g in generate(model, items, words, GenerationSettings(settings, 4)))
 
 
 def test_what_is_drawn_depends_on_the_seed_alone(tiny, tokenizer):
@@ -74,7 +76,7 @@ def test_what_is_drawn_depends_on_the_seed_alone(tiny, tokenizer):
 
     def texts(batch_size, seed):
         settings = Decode(max_new_tokens=6, sample=True)
-        return generate(model, items, words, Generation(settings, batch_size, seed))
+        return generate(model, items, words, GenerationSettings(settings, batch_size, seed))
 
     assert texts(2, 7) == texts(2, 7) == texts(5, 7) == texts(100, 7)
     assert texts(2, 7) != texts(2, 8)
@@ -87,7 +89,7 @@ def test_each_batch_is_handed_over_when_it_is_there(tiny, tokenizer):
         model,
         items,
         tokenizer(),
-        Generation(Decode(max_new_tokens=3, beams=2), 4),
+        GenerationSettings(Decode(max_new_tokens=3, beams=2), 4),
         lambda numbers, outputs, of: seen.append((dict(zip(numbers, outputs, strict=True)), of)),
     )
     batches = [batch for batch, _ in seen]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lorakit.nn.select import Site
 
 
-class Magnitude(LowRank, ABC):
+class WithMagnitude(LowRank, ABC):
     """Goes before the low-rank method in the bases of a class. m (out) trains."""
 
     def tensors(self, site: Site) -> dict[str, Shape]:

@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from lorakit.methods.reparam import PeftForm, Ranked
-from lorakit.methods.reparam._magnitude import Magnitude
+from lorakit.methods.reparam._magnitude import WithMagnitude
 
 
-class DoRA(Magnitude, Ranked):
+class DoRA(WithMagnitude, Ranked):
     """Weight-decomposed low-rank adaptation."""
 
     name: Literal["dora"] = "dora"

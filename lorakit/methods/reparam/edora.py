@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from lorakit.methods.reparam._magnitude import Magnitude
+from lorakit.methods.reparam._magnitude import WithMagnitude
 from lorakit.methods.reparam.lora_xs import LoRAXS
 
 
-class EDoRA(Magnitude, LoRAXS):
+class EDoRA(WithMagnitude, LoRAXS):
     """A trained norm and a small square between frozen singular vectors."""
 
     name: Literal["edora"] = "edora"  # type: ignore[assignment]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lorakit.registry import Registry
-from lorakit.studies.launchers._base import STOPPED, Alive, Launcher, Record, Task
+from lorakit.studies.launchers._base import STOPPED, Alive, JobTask, Launcher, Record
 
 launchers: Registry[Launcher] = Registry("lorakit.studies.launchers", "launcher")
 
-__all__ = ["STOPPED", "Alive", "Launcher", "Record", "Task", "launchers"]
+__all__ = ["STOPPED", "Alive", "JobTask", "Launcher", "Record", "launchers"]

@@ -49,7 +49,7 @@ class Record(Config):
 
 
 @dataclass(frozen=True)
-class Task:
+class JobTask:
     """A command, and the stem of its files.
 
     STEM.log is its output, STEM.json the record, STEM.status the ending that the command
@@ -137,7 +137,7 @@ class Launcher(Protocol):
 
     def launch(
         self,
-        tasks: Sequence[Task],
+        tasks: Sequence[JobTask],
         name: str,
         at_once: int | None,
         slurm: Slurm,
@@ -152,7 +152,7 @@ class Launcher(Protocol):
         """
         ...
 
-    def alive(self, tasks: Sequence[Task]) -> dict[Task, Alive]:
+    def alive(self, tasks: Sequence[JobTask]) -> dict[JobTask, Alive]:
         """Those of the tasks that are running or queued."""
         ...
 

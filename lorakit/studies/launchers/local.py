@@ -19,19 +19,19 @@ from types import FrameType
 from filelock import FileLock, Timeout
 
 from lorakit.errors import InputError
-from lorakit.studies.launchers._base import Alive, Launcher, Task, stop
+from lorakit.studies.launchers._base import Alive, JobTask, Launcher, stop
 from lorakit.studies.schema import Slurm
 
 POLL_INTERVAL_S = 0.2
 LOCK_TIMEOUT_S = 2
 """A process that asks for the state of the study holds the lock for a moment."""
-Run = tuple[Task, subprocess.Popen[bytes]]
+Run = tuple[JobTask, subprocess.Popen[bytes]]
 
 
 class Local:
     def launch(
         self,
-        tasks: Sequence[Task],
+        tasks: Sequence[JobTask],
         name: str,
         at_once: int | None,
         slurm: Slurm,
@@ -45,7 +45,7 @@ class Local:
         with _alone(tasks[0].stem.parent, name), _sigterm_as_ctrl_c():
             _run(list(tasks), [_share(slot, slots) for slot in range(slots)], changed)
 
-    def alive(self, tasks: Sequence[Task]) -> dict[Task, Alive]:
+    def alive(self, tasks: Sequence[JobTask]) -> dict[JobTask, Alive]:
         """A run ends with its launcher, which holds a lock as long as it lives."""
         records = {task: task.record() for task in tasks if not task.job.is_file()}
         started = [
@@ -61,7 +61,7 @@ class Local:
             return dict.fromkeys(started, Alive("running"))
 
 
-def _run(waiting: list[Task], shares: list[dict[str, str]], changed: Callable[[], None]) -> None:
+def _run(waiting: list[JobTask], shares: list[dict[str, str]], changed: Callable[[], None]) -> None:
     running: dict[int, Run] = {}
     try:
         while waiting or running:

@@ -23,8 +23,8 @@ from lorakit.studies.launchers._base import (
     KILL_TIMEOUT_S,
     STOP_TIMEOUT_S,
     Alive,
+    JobTask,
     Launcher,
-    Task,
     send,
 )
 from lorakit.studies.schema import Slurm
@@ -47,7 +47,7 @@ QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "
 class OnSlurm:
     def launch(
         self,
-        tasks: Sequence[Task],
+        tasks: Sequence[JobTask],
         name: str,
         at_once: int | None,
         slurm: Slurm,
@@ -71,7 +71,7 @@ class OnSlurm:
             write_whole(task.job, json.dumps({"job": job.job_id}) + "\n")
         changed()
 
-    def alive(self, tasks: Sequence[Task]) -> dict[Task, Alive]:
+    def alive(self, tasks: Sequence[JobTask]) -> dict[JobTask, Alive]:
         """From squeue, which needs no accounting. A job that it does not list has ended."""
         jobs = {task: job for task in tasks if (job := job_of(task))}
         # squeue exists only on a cluster
@@ -92,7 +92,7 @@ def _refuse_odd_path(folder: Path) -> None:
 class Work:
     """What a job does. submitit calls `checkpoint` when its time is up or it has to make room."""
 
-    def __init__(self, task: Task):
+    def __init__(self, task: JobTask):
         self.task = task
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -129,7 +129,7 @@ def _stop(pid: int) -> int:
     return -signal.SIGKILL
 
 
-def job_of(task: Task) -> str | None:
+def job_of(task: JobTask) -> str | None:
     """The task's last job as Slurm names it: 12_3 is the fourth of array 12."""
     try:
         return json.loads(task.job.read_text())["job"]

@@ -31,7 +31,7 @@ from lorakit.runs.result import write_whole
 from lorakit.verbs.combine.fit import ChangedWeight, changed_weights, not_shared, refuse_other_bases
 from lorakit.verbs.combine.head import CombinedHead, head_of
 from lorakit.verbs.combine.member import Member, open_members, without_absent_head
-from lorakit.verbs.combine.scores import Contender, Scored, columns_of, score
+from lorakit.verbs.combine.scores import Contender, TaskScores, columns_of, score
 
 REPORT = "combined.json"
 COMBINATION = "combination"
@@ -39,7 +39,7 @@ COMBINATION = "combination"
 
 
 @dataclass(frozen=True)
-class Request:
+class CombineRequest:
     """What is combined, and how."""
 
     pointers: Sequence[Pointer]
@@ -60,7 +60,7 @@ class WeightReport:
     name: str
     rank: int
     error: float
-    """Relative Frobenius error of the truncation to `Request.rank`."""
+    """Relative Frobenius error of the truncation to `CombineRequest.rank`."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class CombinedAdapter:
     """What was done with the heads."""
     sites: list[WeightReport]
     notes: list[str]
-    scored: Scored
+    scored: TaskScores
 
     @property
     def errors(self) -> tuple[float, float]:
@@ -122,7 +122,7 @@ class _Made:
     sites: list[WeightReport]
     notes: list[str]
 
-    def adapter(self, to: Path, seed: int, scored: Scored) -> CombinedAdapter:
+    def adapter(self, to: Path, seed: int, scored: TaskScores) -> CombinedAdapter:
         names = [member.name for member in self.members]
         return CombinedAdapter(
             folder=to,
@@ -137,7 +137,7 @@ class _Made:
         )
 
 
-def combine(request: Request, to: Path) -> CombinedAdapter:
+def combine(request: CombineRequest, to: Path) -> CombinedAdapter:
     """Write the combination to `to`; after an error nothing is there.
 
     InputError: `to` is in use, or an option does not fit. AdapterError: the adapters cannot be
@@ -148,7 +148,7 @@ def combine(request: Request, to: Path) -> CombinedAdapter:
     with new_folder(to, "the combined adapter") as folder:
         # what is scored is what was written, read back from its file
         written = write_adapter(folder, made.head, made.products)
-        scored = Scored()
+        scored = TaskScores()
         if request.evaluate:
             scored = _scored(made.members, made.head, written)
         found = made.adapter(to, request.seed, scored)
@@ -156,7 +156,7 @@ def combine(request: Request, to: Path) -> CombinedAdapter:
     return found
 
 
-def _make(request: Request) -> _Made:
+def _make(request: CombineRequest) -> _Made:
     rule = rule_of(request.how)
     space = _space_of(rule, request.space)
     if request.rank is not None and request.rank < 1:
@@ -261,7 +261,7 @@ def _read_back(folder: Path, base: Base) -> dict[str, Product]:
     return of_entire_modules(factors(file, base.model, base.roles, new, check_base=False))
 
 
-def _scored(members: Sequence[Member], head: CombinedHead, written: Products) -> Scored:
+def _scored(members: Sequence[Member], head: CombinedHead, written: Products) -> TaskScores:
     rows = [Contender(member.name, member.products) for member in members]
     own = head.tensors if head.averaged else None
     rows.append(Contender(COMBINATION, written, own))

@@ -36,7 +36,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Scored:
+class TaskScores:
     """A table of scores."""
 
     tasks: dict[str, str] = field(default_factory=dict)
@@ -80,13 +80,13 @@ def _same_column(one: Member, other: Member) -> bool:
 
 def score(
     columns: Sequence[Member], rows: Sequence[Contender], onto: Model | None = None
-) -> Scored:
+) -> TaskScores:
     """Every row on the task of every column.
 
     onto: another base than the members'. DataError: the data is not available. AdapterError: a
     base is not that of its adapter.
     """
-    found = Scored(scores={row.name: {} for row in rows})
+    found = TaskScores(scores={row.name: {} for row in rows})
     for column in columns:
         recipe = column.source.recipe
         assert recipe is not None
@@ -97,7 +97,7 @@ def score(
 
 
 def _score_task(
-    found: Scored, column: Member, recipe: Recipe, rows: Sequence[Contender], check_base: bool
+    found: TaskScores, column: Member, recipe: Recipe, rows: Sequence[Contender], check_base: bool
 ) -> None:
     task = recipe.task
     split = task.eval_splits[0]
