@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from lorakit.errors import ModelError
 from lorakit.nn.freeze import float_inputs
 from lorakit.nn.linear import is_linear
-from lorakit.nn.overlay import Change, Overlay
+from lorakit.nn.overlay import Overlay, OverlayChange
 from lorakit.nn.surgery import CHILD, SHARED, Delta, Deltas
 
 ROWS_OF = ("input_ids", "inputs_embeds", "decoder_input_ids")
@@ -110,9 +110,9 @@ def _layers(shares: Sequence[Share]) -> dict[nn.Module, list[tuple[Share, Deltas
     return found
 
 
-def _own_forwards(shares: Sequence[Share]) -> dict[nn.Module, dict[Share, list[Change]]]:
+def _own_forwards(shares: Sequence[Share]) -> dict[nn.Module, dict[Share, list[OverlayChange]]]:
     """Module -> share -> the parameters that it replaces there."""
-    found: dict[nn.Module, dict[Share, list[Change]]] = {}
+    found: dict[nn.Module, dict[Share, list[OverlayChange]]] = {}
     for share in shares:
         if share.overlay is not None:
             for change in share.overlay.in_place("_parameters"):
@@ -124,7 +124,7 @@ def _own_forwards(shares: Sequence[Share]) -> dict[nn.Module, dict[Share, list[C
 
 
 def _refuse_other_shapes(
-    module: nn.Module, changes: dict[Share, list[Change]], shares: Sequence[Share]
+    module: nn.Module, changes: dict[Share, list[OverlayChange]], shares: Sequence[Share]
 ) -> None:
     shapes = {share: {k: tuple(p.shape) for k, p in _plain(module)} for share in shares}
     for share, own in changes.items():
@@ -243,7 +243,7 @@ class _MixedDeltas:
 class _OwnForward:
     """The forward pass of a module whose parameters differ between the shares."""
 
-    def __init__(self, module: nn.Module, batch: _Batch, changes: dict[Share, list[Change]]):
+    def __init__(self, module: nn.Module, batch: _Batch, changes: dict[Share, list[OverlayChange]]):
         self.module = module
         self.batch = batch
         self.changes = changes
