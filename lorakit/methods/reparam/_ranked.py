@@ -143,6 +143,12 @@ class Ranked(LowRank, ABC):
 
     def on_sites(self, sites: Sequence[Site]) -> Ranked:
         method = self.within_budget(sites)
+        if self.init.chooses_ranks:
+            log.info(
+                "init %s moves ranks between sites when it has seen the data; the ranks and counts "
+                "here are those before",
+                self.init.name,
+            )
         wide = [site for site in sites if method.rank(site) > min(site.shape)]
         if wide:
             shape = " x ".join(map(str, wide[0].shape))
