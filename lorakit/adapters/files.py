@@ -157,7 +157,7 @@ def _read_config(folder: Path) -> dict[str, Any] | None:
     """adapter_config.json; None if there is none."""
     if not folder.is_dir():
         near = [str(path) for path in folder.parent.glob("*") if path.is_dir()]
-        raise AdapterError(f"there is no adapter folder {folder}{did_you_mean(str(folder), near)}")
+        raise AdapterError(f"the folder {folder} does not exist{did_you_mean(str(folder), near)}")
     file = folder / CONFIG_FILE
     if not file.is_file():
         return None

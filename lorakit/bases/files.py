@@ -146,7 +146,8 @@ def no_config(spec: Model, error: Exception) -> ModelError:
     folder = Path(location(spec.name))
     if spec.name.startswith(("/", ".", "~")) and not folder.is_dir():
         return ModelError(
-            f"there is no model folder {spec.name!r} (a relative path is resolved in {Path.cwd()})"
+            f"the folder {spec.name!r} of the model does not exist (a relative path is resolved in "
+            f"{Path.cwd()})"
         )
     if "trust_remote_code" in str(error):
         return ModelError(

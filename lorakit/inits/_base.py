@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from pydantic import Field
+
 from lorakit.config import Config
 
 if TYPE_CHECKING:
@@ -50,3 +52,19 @@ class Init(Config, ABC):
 
         layers: (site -> its delta, what was seen) for each layer; a fused weight has several sites.
         """
+
+
+class DataInit(Init, ABC):
+    """A rule that looks at training data before the first step."""
+
+    batches: int = Field(default=8, ge=1)
+    """Number of global batches of the training split that are seen."""
+
+    @property
+    def batches_to_see(self) -> int:
+        return self.batches
+
+    def begin(self, d: Any) -> None:
+        """As `kaiming`, until `settle`."""
+        d.kaiming(d.A)
+        d.B.zero_()

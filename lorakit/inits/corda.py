@@ -12,9 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
-
-from lorakit.inits import Init
+from lorakit.inits import DataInit
 from lorakit.inits._base import Seen
 
 if TYPE_CHECKING:
@@ -24,7 +22,7 @@ DAMPING = 0.01
 """Of C, as a share of its mean diagonal: without it C has no inverse where inputs are few."""
 
 
-class CorDA(Init):
+class CorDA(DataInit):
     """Context-oriented decomposition of the weight."""
 
     name: Literal["corda"] = "corda"
@@ -32,16 +30,6 @@ class CorDA(Init):
     mode: Literal["ipm", "kpm"] = "ipm"
     """ipm (instruction previewed): the largest components, for batches of the task itself. kpm
     (knowledge preserved): the smallest, for batches of what must not be forgotten."""
-    batches: int = Field(default=8, ge=1)
-    """Number of global batches of the training split that are seen."""
-
-    @property
-    def batches_to_see(self) -> int:
-        return self.batches
-
-    def begin(self, d: Any) -> None:
-        d.kaiming(d.A)  # until `settle`
-        d.B.zero_()
 
     def see(self, value: Tensor, seen: Seen) -> None:
         if not len(value):

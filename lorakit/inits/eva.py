@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.inits import Init
+from lorakit.inits import DataInit
 from lorakit.inits._base import Seen
 
 if TYPE_CHECKING:
@@ -23,25 +23,13 @@ KEPT_DIRECTIONS = 256
 """Directions that the incremental SVD keeps from batch to batch."""
 
 
-class EVA(Init):
+class EVA(DataInit):
     """Explained variance."""
 
     name: Literal["eva"] = "eva"
     chooses_ranks: ClassVar[bool] = True
     rho: float = Field(default=2.0, ge=1)
     """Largest rank of a layer as a multiple of r; 1: every layer has r."""
-    batches: int = Field(default=8, ge=1)
-    """Number of global batches of the training split that are seen."""
-
-    @property
-    def batches_to_see(self) -> int:
-        return self.batches
-
-    def begin(self, d: Any) -> None:
-        from torch import nn
-
-        nn.init.orthogonal_(d.A)  # until `settle`
-        d.B.zero_()
 
     def see(self, value: Tensor, seen: Seen) -> None:
         """The incremental SVD of centred inputs of Ross et al. 2008, as scikit-learn has it."""

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.inits import Init
+from lorakit.inits import DataInit
 from lorakit.inits._base import Seen
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class LoRAGA(Init):
+class LoRAGA(DataInit):
     """Gradient approximation."""
 
     name: Literal["lora_ga"] = "lora_ga"
@@ -35,16 +35,6 @@ class LoRAGA(Init):
     gd_scale: A0 and B0 are divided by alpha / r; unit: neither is scaled."""
     gamma: float = Field(default=16, gt=0)
     """Of scale: stable."""
-    batches: int = Field(default=8, ge=1)
-    """Number of global batches of the training split that are seen."""
-
-    @property
-    def batches_to_see(self) -> int:
-        return self.batches
-
-    def begin(self, d: Any) -> None:
-        d.kaiming(d.A)  # until `settle`
-        d.B.zero_()
 
     def see(self, value: Tensor, seen: Seen) -> None:
         seen["gradient"] = seen.get("gradient", 0) + value.float() / self.batches

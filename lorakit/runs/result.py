@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
 
@@ -63,7 +63,10 @@ AnyResult = TypeVar("AnyResult", bound="ResultFile")
 
 
 class ResultFile(Config):
-    """A part of a run that is kept in a result.json."""
+    """What is kept in a result.json."""
+
+    kind: ClassVar[str] = "a result"
+    advice: ClassVar[str] = "train its recipe again with --restart"
 
     def write(self, path: Path) -> None:
         """As JSON, completely or not at all. InputError: no permission, or the disk is full."""
@@ -78,8 +81,8 @@ class ResultFile(Config):
             raise DataError(f"cannot read {path}: {error.strerror}") from None
         except ValidationError as error:
             raise DataError(
-                f"{path} is not a result of lorakit, or is damaged: {first_problem(error)}. "
-                "Restore it from a copy, or train its recipe again with --restart"
+                f"{path} is not {cls.kind} of lorakit, or is damaged: {first_problem(error)}. "
+                f"Restore it from a copy, or {cls.advice}"
             ) from None
 
 

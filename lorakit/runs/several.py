@@ -156,7 +156,7 @@ class Adapters:
         if name not in self._held:
             known = ", ".join(self._held) or "none"
             near = did_you_mean(str(name), self._held)
-            raise InputError(f"there is no adapter {name!r} (added: {known}){near}")
+            raise InputError(f"no adapter was added as {name!r} (added: {known}){near}")
         return self._held[name]
 
     def _is_compared(self, file: AdapterFile) -> bool:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from lorakit.config import Config, first_problem
-from lorakit.errors import DataError
-from lorakit.runs.result import Scores
+from lorakit.config import Config
+from lorakit.runs.result import ResultFile, Scores
 
 State = Literal["done", "running", "failed", "stopped", "waiting"]
 """stopped: it resumes from its checkpoint when the study is started again."""
@@ -50,8 +48,11 @@ class CellResult(Config):
         return [value for value in values if math.isfinite(value)]
 
 
-class StudyResult(Config):
+class StudyResult(ResultFile):
     """All runs of a study in their present state."""
+
+    kind: ClassVar[str] = "a study"
+    advice: ClassVar[str] = "run the study again"
 
     name: str
     file: str
@@ -63,15 +64,3 @@ class StudyResult(Config):
         """State -> number of runs, without states that no run is in."""
         counted = Counter(cell.state for cell in self.cells)
         return {state: counted[state] for state in STATES if counted[state]}
-
-    @classmethod
-    def read(cls, path: Path) -> StudyResult:
-        """DataError: the file is missing or damaged."""
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror}") from None
-        except ValidationError as error:
-            raise DataError(
-                f"{path} is damaged, or is not a study of lorakit: {first_problem(error)}"
-            ) from None

@@ -127,7 +127,7 @@ def write_study(folder: Path, study: StudyResult) -> None:
 
 
 def _write_json(folder: Path, study: StudyResult) -> None:
-    write_whole(folder / "study.json", study.model_dump_json(indent=2) + "\n")
+    study.write(folder / "study.json")
 
 
 def write_page_of(folder: Path, study: StudyResult) -> None:

@@ -34,7 +34,7 @@ def merge(
     merged file by file is never complete in memory. tolerance: the largest difference of a logit
     that passes, relative to the largest logit; by default one that fits the dtype.
 
-    InputError: `to` is in use. AdapterError, ModelError: there is no adapter, or it cannot be
+    InputError: `to` is in use. AdapterError, ModelError: `pointer` is a plain model, or cannot be
     merged. ToleranceError: the difference is larger; no model is left behind.
     """
     if tolerance is not None and not tolerance >= 0:

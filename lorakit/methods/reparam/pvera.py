@@ -9,70 +9,21 @@ and can be merged. PVeRA, 2025, as PEFT 0.21 has it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
-
-from lorakit.methods.reparam import LowRank, PeftForm, Shape
+from lorakit.methods.reparam import PeftForm
+from lorakit.methods.reparam._on_random_pair import OnRandomPair, peft_form
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from lorakit.nn.select import Site
+    from torch import Tensor
 
 
-def _to_peft(method: PVeRA) -> dict[str, Any]:
-    return {
-        "r": method.r,
-        "projection_prng_key": method.seed,
-        "save_projection": True,
-        "d_initial": method.d,
-        "pvera_dropout": method.dropout,
-    }
-
-
-def _from_peft(config: Any) -> dict[str, Any]:
-    return {
-        "r": config["r"],
-        "seed": config.get("projection_prng_key", 0),
-        "d": config.get("d_initial", 0.1),
-        "dropout": float(config.get("pvera_dropout") or 0.0),
-    }
-
-
-class PVeRA(LowRank):
+class PVeRA(OnRandomPair):
     """Probabilistic VeRA."""
 
     name: Literal["pvera"] = "pvera"
-    saves_shared: ClassVar[bool] = False
-    peft: ClassVar[PeftForm | None] = PeftForm(
-        type="PVERA",
-        tensors={"b": "pvera_lambda_b", "d": "pvera_lambda_d"},
-        to_peft=_to_peft,
-        from_peft=_from_peft,
-        # sample_at_inference is refused: an evaluation would depend on a draw
-        unused=("init_weights", "save_projection", "generator_seed"),
-        shared={"A": "base_model.pvera_A", "B": "base_model.pvera_B"},
-        conv1d=True,
-    )
-    r: int = Field(default=256, ge=1)
-    """Number of columns of B."""
-    d: float = Field(default=0.1, gt=0)
-    """The vector d at the start."""
-    seed: int = Field(default=0, ge=0)
-    """Of A and B."""
-
-    def shared(self, sites: Sequence[Site]) -> nn.Module:
-        from lorakit.methods.reparam._random_pair import random_pair
-
-        return random_pair(sites, rows_of_a=2 * self.r, columns_of_b=self.r, seed=self.seed)
-
-    def tensors(self, site: Site) -> dict[str, Shape]:
-        return {"b": (site.shape[0],), "d": (2 * self.r,)}
-
-    def begin(self, d: Any) -> None:
-        d.d.fill_(self.d)
+    peft: ClassVar[PeftForm | None] = peft_form("pvera")
+    vectors: ClassVar[int] = 2
 
     def reads(self, d: Any) -> Tensor:
         """Of the mean."""

@@ -1,0 +1,75 @@
+"""Methods that train vectors on one random, frozen pair A, B: VeRA and PVeRA."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from lorakit.methods.reparam import LowRank, PeftForm, Shape
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lorakit.nn.select import Site
+
+
+class OnRandomPair(LowRank, ABC):
+    """b (out) and d (`vectors` r) train; A (`vectors` r, in) and B (out, r) are shared by all."""
+
+    saves_shared: ClassVar[bool] = False
+    vectors: ClassVar[int] = 1
+    """Length of d in r."""
+    r: int = Field(default=256, ge=1)
+    """Number of columns of B."""
+    d: float = Field(default=0.1, gt=0)
+    """The vector d at the start."""
+    seed: int = Field(default=0, ge=0)
+    """Of A and B."""
+
+    def shared(self, sites: Sequence[Site]) -> nn.Module:
+        from lorakit.methods.reparam._random_pair import random_pair
+
+        return random_pair(sites, self.vectors * self.r, self.r, self.seed)
+
+    def tensors(self, site: Site) -> dict[str, Shape]:
+        return {"b": (site.shape[0],), "d": (self.vectors * self.r,)}
+
+    def begin(self, d: Any) -> None:
+        d.d.fill_(self.d)
+
+
+def peft_form(kind: str) -> PeftForm:
+    """kind: `vera` or `pvera`, which is in the names of PEFT's tensors and fields.
+
+    `sample_at_inference` of PVeRA is refused: an evaluation would depend on a draw.
+    """
+
+    def to_peft(method: Any) -> dict[str, Any]:
+        return {
+            "r": method.r,
+            "projection_prng_key": method.seed,
+            "save_projection": True,
+            "d_initial": method.d,
+            f"{kind}_dropout": method.dropout,
+        }
+
+    def from_peft(config: Any) -> dict[str, Any]:
+        return {
+            "r": config["r"],
+            "seed": config.get("projection_prng_key", 0),
+            "d": config.get("d_initial", 0.1),
+            "dropout": float(config.get(f"{kind}_dropout") or 0.0),
+        }
+
+    return PeftForm(
+        type=kind.upper(),
+        tensors={"b": f"{kind}_lambda_b", "d": f"{kind}_lambda_d"},
+        to_peft=to_peft,
+        from_peft=from_peft,
+        unused=("init_weights", "save_projection", "generator_seed"),
+        shared={"A": f"base_model.{kind}_A", "B": f"base_model.{kind}_B"},
+        conv1d=True,
+    )
