@@ -178,12 +178,17 @@ KINDS: dict[str, dict[str, Any]] = {
     "fp16": {"fp16": True},
     "recomputed": {"gradient_checkpointing": True},
     **{name: {"method": small_method(name)} for name in methods.names()},
+    **{
+        f"init {name}": {"method": LoRA(r=4, init={"name": name, "batches": 2})}
+        for name in ("eva", "corda", "lora_ga")
+    },
 }
 
 
 METHODS = ("lora", "full", "adapter_h", "lora_prefix_layer")
 """A method of each group of the folder; training does the same for the others of a group."""
-UNIT = [kind for kind in KINDS if kind not in methods.names() or kind in METHODS]
+OTHERS = {*methods.names(), "init corda", "init lora_ga"} - {*METHODS}
+UNIT = [kind for kind in KINDS if kind not in OTHERS]
 
 
 @pytest.mark.parametrize("kind", unit_or_slow(KINDS, UNIT))
