@@ -89,6 +89,11 @@ FIELDS: dict[str, dict[str, Any]] = {
     "matryoshka": {"ranks": (1, 2, 4)},
     "adalora": {"r": 4, "final": 2},
     "loldu": {"r": 4},
+    "lamda": {"r": 4},
+    "lori": {"r": 4},
+    "dynamic_rank": {"r": 4, "final": 2, "every": 2},
+    "losia": {"every": 2, "moves": 1},
+    "rosa": {"r": 4},
     "increlora": {"r": 4, "final": 2, "every": 2},
 }
 """Of methods whose own defaults are for more than two blocks, or more positions."""

@@ -220,8 +220,11 @@ class ReparamAttachment(Attachment):
     # the hooks of training
 
     def see(self, batches: Iterable[Callable[[], Tensor]]) -> None:
-        if isinstance(self.method, Ranked) and self.method.batches_to_see:
-            see_data(self, self.method.init, batches)
+        looker = self.method.looker()
+        if looker is None or not looker.batches_to_see:
+            return
+        see_data(self, looker, batches)
+        if isinstance(self.method, Ranked):
             with torch.no_grad():
                 for delta in self.deltas.values():
                     self.method.keep_start(delta)

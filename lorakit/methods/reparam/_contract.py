@@ -19,6 +19,7 @@ from lorakit.methods._base import Method
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from lorakit.inits import Init
     from lorakit.methods.reparam._attachment import ReparamAttachment
     from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Roles, Site
@@ -97,6 +98,10 @@ class Reparam(Method, ABC):
 
     def shared(self, sites: Sequence[Site]) -> nn.Module | None:
         """A module with the parameters that all deltas share; None: they share nothing."""
+        return None
+
+    def looker(self) -> Init | None:
+        """The rule that looks at data before the first step, where `batches_to_see` is not 0."""
         return None
 
     def on_sites(self, sites: Sequence[Site]) -> Reparam:

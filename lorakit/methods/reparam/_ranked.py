@@ -90,6 +90,9 @@ class Ranked(LowRank, ABC):
     def batches_to_see(self) -> int:
         return self.init.batches_to_see
 
+    def looker(self) -> Init:
+        return self.init
+
     def numbers(self, target: str) -> tuple[int, float]:
         """(r, alpha) for the sites that `target` chose."""
         for entry in self.targets:
