@@ -26,7 +26,7 @@ from lorakit.bases.heads import (
 )
 from lorakit.bases.padding import fit_padding, prove_padding
 from lorakit.bases.positions import refuse_shifted
-from lorakit.bases.quantized import dequantized, keep_trainable, quantization
+from lorakit.bases.quantized import dequantized, keep_source, keep_trainable, quantization
 from lorakit.bases.refuse import refuse_other_vocabulary, refuse_unfit
 from lorakit.bases.tokenizer import add_tokens, load_tokenizer
 from lorakit.errors import LorakitError
@@ -110,6 +110,7 @@ def _load_weights(
     except Exception as error:  # transformers raises OSError, ValueError, SafetensorError and more
         raise not_loaded("the weights", spec, error) from error
     keep_trainable(model)
+    keep_source(model, spec)
     if untied(model, report, spec):
         # an output layer that the recipe unties starts with the weight it was tied to
         with torch.no_grad():

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from lorakit.bases.files import opened, weight_files
 from lorakit.errors import InputError, ModelError
-from lorakit.nn.linear import is_conv1d
+from lorakit.models import Model
+from lorakit.nn.linear import EXACT, is_conv1d, is_quantized
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
@@ -72,6 +75,29 @@ def keep_trainable(model: nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+
+
+def keep_source(model: nn.Module, spec: Model) -> None:
+    """Let each quantized layer find the weight that it was made of, in the checkpoint's files."""
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    for path, module in model.named_modules():
+        if is_quantized(module):
+            names = (path, path.removeprefix(prefix), prefix + path)
+            setattr(module, EXACT, partial(_stored_weight, spec, names))
+
+
+def _stored_weight(spec: Model, names: Collection[str]) -> torch.Tensor:
+    """(out, in), float32: the weight that the checkpoint has under one of `names`."""
+    for file in weight_files(spec, local=True):
+        with opened(file) as tensors:
+            stored = set(tensors.keys())
+            for name in names:
+                if f"{name}.weight" in stored:
+                    return tensors.get_tensor(f"{name}.weight").float()
+    raise ModelError(
+        f"{spec.name} does not have {next(iter(names))}.weight in its files under that name, so "
+        "its quantization error cannot be computed; take another method.init"
+    )
 
 
 def dequantized(model: Any, dtype: torch.dtype) -> Any:

@@ -7,6 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+EXACT = "read_exact_weight"
+"""Attribute of a quantized layer: a function that reads its weight before quantization."""
+
 
 def is_conv1d(module: nn.Module) -> bool:
     """GPT-2's `Conv1D`, recognised without importing transformers, which takes a second."""

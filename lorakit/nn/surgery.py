@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from lorakit.nn.linear import dense_weight, is_quantized, weight_of
+from lorakit.nn.linear import EXACT, dense_weight, is_quantized, weight_of
 from lorakit.nn.overlay import ModelState
 
 if TYPE_CHECKING:
@@ -62,6 +62,15 @@ class Delta(LayerPart):
         """W0 of the site's rows, (rows, in), in the base's dtype; dequantized if it is
         quantized."""
         return dense_weight(self.site.module).detach()[self.site.index]
+
+    @property
+    def exact_weight(self) -> Tensor | None:
+        """W0 of the site's rows as the checkpoint has it, in float32, where the base is quantized;
+        None: it is not."""
+        read = getattr(self.site.module, EXACT, None)
+        if read is None:
+            return None
+        return read().to(self.weight.device)[self.site.index]
 
     def zeros(self, shape: Sequence[int], trains: bool) -> nn.Parameter:
         """A parameter in float32 (float64 on a float64 base), on the base's device."""

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from abc import ABC
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, SerializeAsAny, field_serializer, field_validator, model_validator
+from pydantic import (
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
+from lorakit.config import Config
 from lorakit.errors import ModelError
 from lorakit.inits import Init, inits
 from lorakit.methods.reparam._contract import Frozen, Shape, Target
@@ -33,6 +42,15 @@ def _init_schema(schema: dict[str, Any]) -> None:
     kinds = [inits.get(name).model_json_schema() for name in inits.names()]
     schema.clear()
     schema |= {**about, "anyOf": [{"enum": inits.names()}, *kinds]}
+
+
+class Ranks(Config):
+    """A rank for each block of the model."""
+
+    first: int = Field(ge=1)
+    """Of the first block."""
+    last: int = Field(ge=1)
+    """Of the last block."""
 
 
 class Ranked(LowRank, ABC):
@@ -60,8 +78,15 @@ class Ranked(LowRank, ABC):
     budget: int | None = Field(default=None, ge=1)
     """Largest number of parameters to train: r is then the largest rank that fits, the same for all
     targets, and the scale stays what it is here. The log says how many are left over."""
+    ranks: Ranks | None = None
+    """Ranks that change linearly from the first block to the last, instead of one r for all
+    (PRILoRA, Benedek and Wolf 2024, arXiv 2401.11316, let them rise: first below last). A product
+    of rank r is scaled by alpha / r; outside of the blocks r applies."""
     init: SerializeAsAny[Init] = Field(default=_KAIMING, json_schema_extra=_init_schema)
     """How A and B start: a name, or a mapping with the name and its options (see docs: inits)."""
+
+    _own_rank: dict[str, int] = PrivateAttr(default_factory=dict)
+    """Site -> its rank by `ranks`."""
 
     @field_validator("init", mode="before")
     @classmethod
@@ -84,6 +109,13 @@ class Ranked(LowRank, ABC):
             raise ValueError(
                 f"budget chooses r and alpha, and the target {own[0]} has its own; leave one out"
             )
+        if self.ranks is None:
+            return self
+        if self.budget is not None or own or self.init.chooses_ranks:
+            other = "budget" if self.budget is not None else "init"
+            if own:
+                other = f"the target {own[0]}"
+            raise ValueError(f"ranks and {other} both choose ranks; leave one out")
         return self
 
     @property
@@ -101,11 +133,11 @@ class Ranked(LowRank, ABC):
         return self.r, self.alpha
 
     def rank(self, site: Site) -> int:
-        return self.numbers(site.target)[0]
+        return self._own_rank.get(site.name) or self.numbers(site.target)[0]
 
     def scale(self, site: Site) -> float:
-        r, alpha = self.numbers(site.target)
-        return alpha / self._divisor(r)
+        alpha = self.numbers(site.target)[1]
+        return alpha / self._divisor(self.rank(site))
 
     def _divisor(self, r: int) -> float:
         return r if self.scaling == "rank" else math.sqrt(r)
@@ -146,6 +178,9 @@ class Ranked(LowRank, ABC):
 
     def on_sites(self, sites: Sequence[Site]) -> Ranked:
         method = self.within_budget(sites)
+        if self.ranks is not None:
+            method = self.model_copy()
+            method._own_rank = ranks_by_depth(sites, self.ranks)
         if self.init.chooses_ranks:
             log.info(
                 "init %s moves ranks between sites when it has seen the data; the ranks and counts "
@@ -190,3 +225,17 @@ class Ranked(LowRank, ABC):
         method = self.model_copy(update={"r": r})
         shapes = [shape for site in sites for shape in method.tensors(site).values()]
         return sum(math.prod(shape) for shape in shapes if not isinstance(shape, Frozen))
+
+
+def ranks_by_depth(sites: Sequence[Site], ranks: Ranks) -> dict[str, int]:
+    """Site -> rank, for the sites in numbered blocks; each stack (of T5) has a first and a last."""
+    found = {site.name: re.match(r"(.*?)\.(\d+)\.", f"{site.path}.") for site in sites}
+    places = {name: (match[1], int(match[2])) for name, match in found.items() if match}
+    last: dict[str, int] = {}
+    for stack, number in places.values():
+        last[stack] = max(last.get(stack, 0), number)
+    rise = ranks.last - ranks.first
+    return {
+        name: ranks.first + round(rise * number / max(1, last[stack]))
+        for name, (stack, number) in places.items()
+    }

@@ -1,0 +1,356 @@
+"""Methods whose shape a schedule or a look at data decides: numbers of their authors' code.
+
+The numbers were made by running the repositories named in golden/sources.toml on `grid`, which is a
+closed form, so that it is the same on each side.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lorakit.errors import ModelError
+from lorakit.methods import methods
+from lorakit.methods.reparam import lori, losia, rosa
+from lorakit.methods.reparam._ranked import Ranks, ranks_by_depth
+from tests.attaching import attach
+from tests.conftest import small_method
+
+NAMES = ["lamda", "lori", "dynamic_rank", "rosa", "losia"]
+
+
+def grid(rows: int, columns: int, a: float) -> Tensor:
+    i = torch.arange(rows)[:, None].double()
+    j = torch.arange(columns)[None].double()
+    return torch.sin(a * (i + 1) * 1.3 + (j + 1) * 0.7 * a * a + i * j * 0.11)
+
+
+def train(model, attachment, steps: int, rate: float = 0.01) -> list[float]:
+    """As the training loop calls the hooks; returns the losses."""
+    optimizer = torch.optim.AdamW(attachment.trained().values(), lr=rate)
+    losses = []
+    model.model.train()
+    for step in range(steps):
+        attachment.before_step(step, steps)
+        loss = model.loss()
+        penalty = attachment.penalty()
+        (loss if penalty is None else loss + penalty).backward()
+        attachment.before_update()
+        optimizer.step()
+        attachment.after_step(step, steps)
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+def made(tiny, name: str, **fields) -> tuple[Any, Any]:
+    model = tiny("roberta")
+    torch.manual_seed(0)
+    known = small_method(name).model_dump(mode="json") | fields
+    return model, attach(methods.get(name).model_validate(known), model)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_loss_falls_and_a_state_is_the_model(tiny, name):
+    model, attachment = made(tiny, name)
+    losses = train(model, attachment, 20)
+    assert losses[-1] < 0.9 * losses[0]
+    other, again = made(tiny, name)
+    again.load_state(attachment.state())
+    assert torch.equal(other.logits(), model.logits())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_resumed_run_is_the_straight_one(tiny, name):
+    """After seven of twelve steps, what a checkpoint holds goes on in another process."""
+    straight = small_run(tiny, name, [(0, 12)])
+    resumed = small_run(tiny, name, [(0, 7), (7, 12)])
+    assert straight.keys() == resumed.keys()
+    assert all(torch.equal(straight[key], resumed[key]) for key in straight)
+
+
+def small_run(tiny, name, parts) -> dict[str, Tensor]:
+    """With plain gradient descent, which has no state of its own."""
+    state, memory = None, {}
+    for first, last in parts:
+        model, attachment = made(tiny, name)
+        if state is not None:
+            attachment.load_state(state)
+            attachment.remember(memory)
+        for step in range(first, last):
+            attachment.before_step(step, 12)
+            penalty = attachment.penalty()
+            (model.loss() + (0 if penalty is None else penalty)).backward()
+            with torch.no_grad():
+                for p in attachment.trained().values():
+                    p -= 0.01 * p.grad
+                    p.grad = None
+            attachment.after_step(step, 12)
+        state, memory = attachment.state(), attachment.memory()
+    assert state is not None
+    return state
+
+
+# LaMDA
+
+
+def test_lamda_freezes_columns_one_after_another(tiny):
+    model, attachment = made(tiny, "lamda", r=4, until=0.5)
+    method, delta = attachment.method, next(iter(attachment.deltas.values()))
+    optimizer = torch.optim.AdamW(attachment.trained().values(), lr=0.01)
+    counts = []
+    for step in range(16):
+        before = delta.B.detach().clone()
+        attachment.before_step(step, 16)
+        model.loss().backward()
+        optimizer.step()
+        attachment.after_step(step, 16)
+        optimizer.zero_grad()
+        moved = (before != delta.B).any(0)
+        frozen = method.frozen_columns(4, step, 16)
+        assert moved.tolist() == [column >= frozen for column in range(4)]
+        counts.append(frozen)
+    assert counts == [0, 0, 1, 1, 2, 2, 3, 3] + [4] * 8
+
+
+def test_lamda_from_singular_vectors_starts_at_the_weight(tiny):
+    _, attachment = made(tiny, "lamda", r=4, start="svd")
+    delta = next(iter(attachment.deltas.values()))
+    assert not delta.matrix().any()
+    # B S A, of which C0 A is taken off, is the best approximation of rank 4
+    u, s, vh = torch.linalg.svd(delta.weight, full_matrices=False)
+    torch.testing.assert_close(delta.C0 @ delta.A, (u[:, :4] * s[:4]) @ vh[:4])
+    with torch.no_grad():
+        delta.S.mul_(2)
+    torch.testing.assert_close(delta.matrix(), delta.scale * (u[:, :4] * s[:4]) @ vh[:4])
+
+
+# LoRI
+
+LORI_KEPT = [[0, 1], [0, 2], [1, 1], [1, 2], [2, 1], [2, 2], [3, 1], [3, 2], [4, 2]]
+
+
+def test_lori_keeps_the_entries_of_its_code():
+    first = SimpleNamespace(B=grid(5, 3, 1.1), M=torch.ones(5, 3))
+    second = SimpleNamespace(B=2 * grid(5, 3, 2.3), M=torch.ones(5, 3))
+    lori.LoRI(sparsity=0.7)._choose({"a": first, "b": second})  # type: ignore[dict-item]
+    assert not first.M.any()
+    assert second.M.nonzero().tolist() == LORI_KEPT
+    assert not second.B.any()
+
+
+def test_lori_trains_only_what_it_kept(tiny):
+    model, attachment = made(tiny, "lori", sparsity=0.75, calibrate=0.5)
+    train(model, attachment, 10)
+    masks = torch.cat([d.M.flatten() for d in attachment.deltas.values()])
+    entries = torch.cat([d.B.detach().flatten() for d in attachment.deltas.values()])
+    assert masks.sum() == len(masks) // 4
+    assert not entries[masks == 0].any()
+    assert entries[masks == 1].all()
+
+
+# DoRA with dynamic ranks
+
+DYNAMIC_SCORE = [
+    [0.8534017501886589, 0.4429046498311233, 0.5257215750907068, 0.09306810371946629],
+    [0.5037710957014387, 0.2072940595090224, 0.1988017795303628, 0.056195867356978034],
+]
+DYNAMIC_PENALTY = 0.6320698261260986
+DYNAMIC_REMOVED = {
+    3: ([3], []),
+    5: ([], [3]),
+    7: ([], [3]),
+    9: ([3], [3]),
+    **{step: ([3], [1, 2, 3]) for step in range(10, 20)},
+}
+"""Step -> the parts of each site whose c is zero after it; after all other steps none is."""
+
+
+def test_dynamic_rank_removes_what_its_code_removes():
+    method: Any = methods.get("dynamic_rank")(r=4, final=2, every=2)
+    deltas: dict[str, Any] = {
+        name: SimpleNamespace(
+            A=grid(4, 5, 1.0 + n), B=grid(6, 4, 2.0 + n), c=torch.zeros(4, 1).double(), memory={}
+        )
+        for n, name in enumerate("ab")
+    }
+    for step in range(20):
+        penalty = method.penalty(deltas)
+        if step <= 10:
+            assert penalty.item() == pytest.approx(method.even * DYNAMIC_PENALTY, rel=1e-7)
+        else:
+            assert penalty is None
+        for n, d in enumerate(deltas.values()):
+            d.c += 0.1 * grid(4, 1, 3.0 + n + step)
+        method.after_step(deltas, step, 20)
+        zero = tuple((d.c == 0).nonzero()[:, 0].tolist() for d in deltas.values())
+        assert zero == DYNAMIC_REMOVED.get(step, ([], [])), step
+    for d, wanted in zip(deltas.values(), DYNAMIC_SCORE, strict=True):
+        assert d.memory["score"].tolist() == pytest.approx(wanted, rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("fields", "value"), [({"r": 2, "final": 4}, "4"), ({"warm": 0.6, "cool": 0.5}, "1.1")]
+)
+def test_dynamic_rank_refuses_what_cannot_fall(fields, value):
+    with pytest.raises(ValueError, match=value):
+        methods.get("dynamic_rank")(**fields)
+
+
+# RoSA
+
+
+@pytest.mark.parametrize("by", ["mean_squared", "mean"])
+def test_rosa_takes_the_entries_of_the_largest_gradients(tiny, by):
+    model, attachment = made(tiny, "rosa", density=0.02, batches=2, by=by)
+    site = attachment.sites[0]
+    delta = attachment.deltas[site.name]
+    gradients = []
+    for factor in (1.0, -3.0):
+        weight = site.module.weight.requires_grad_(True)
+        (factor * model.loss()).backward()
+        gradients.append(weight.grad.clone())
+        weight.grad = None
+        weight.requires_grad_(False)
+    runs = [lambda f=factor: f * model.loss() for factor in (1.0, -3.0)]
+    attachment.see(runs)
+    assert not delta.matrix().any()
+    # as the authors' code: the k largest sizes of what it has accumulated
+    held = sum(g.square() for g in gradients) / 2 if by == "mean_squared" else sum(gradients) / 2
+    k = int(0.02 * held.numel())
+    wanted = torch.zeros(held.numel()).index_fill(0, held.abs().flatten().topk(k).indices, 1)
+    with torch.no_grad():
+        delta.values.fill_(1)
+    assert torch.equal(delta.matrix().flatten(), wanted)
+
+
+def test_rosa_is_low_rank_plus_sparse(tiny):
+    _, attachment = made(tiny, "rosa", r=2, alpha=6.0)
+    delta = next(iter(attachment.deltas.values()))
+    with torch.no_grad():
+        delta.B.normal_()
+        delta.values.normal_()
+    rest = delta.matrix() - 3.0 * delta.B @ delta.A
+    assert (rest.abs() > 1e-5).sum() == len(delta.values)
+    rosa.place(delta, torch.tensor([delta.site.shape[1] + 3] + [0] * (len(delta.values) - 1)))
+    assert (delta.at_row[-1].item(), delta.at_column[-1].item()) == (1, 3)
+
+
+# LoSiA
+
+
+def test_losia_watches_and_chooses_as_its_code():
+    d = SimpleNamespace(weight=grid(6, 8, 1.0), matrix=lambda: 0.0, memory={})
+    for k in range(3):
+        d.memory["gradient"] = grid(6, 8, 1.7 + k)
+        losia.LoSiA()._observe(d)
+    score = d.memory["mean"] * d.memory["spread"]
+    assert score.sum().item() == pytest.approx(1.281887378747278, rel=1e-12)
+    assert score[0, 0].item() == pytest.approx(0.04295148870206933, rel=1e-12)
+    rows, columns = losia.most_important(score, 2, 3)
+    assert rows.tolist() == [1, 3]
+    assert columns.tolist() == [2, 3, 5]
+
+
+def test_losia_sees_the_gradient_of_the_weight(tiny):
+    model, attachment = made(tiny, "losia", every=3)
+    delta = next(iter(attachment.deltas.values()))
+    attachment.before_step(0, 9)
+    weight = delta.site.module.weight.requires_grad_(True)
+    model.loss().backward()
+    weight.requires_grad_(False)
+    torch.testing.assert_close(delta.memory["gradient"], weight.grad)
+    watching = [d for d in attachment.deltas.values() if "gradient" in d.memory]
+    assert watching == [delta]
+
+
+def test_losia_keeps_what_it_leaves(tiny):
+    model, attachment = made(tiny, "losia", every=2, moves=1)
+    delta = next(iter(attachment.deltas.values()))
+    train(model, attachment, 2)
+    assert delta.moved.item() == 1
+    assert not delta.D.any()
+    assert delta.left[0].any()
+    rows, columns = delta.I[0].long()[:, None], delta.J[0].long()
+    torch.testing.assert_close(delta.matrix()[rows, columns], delta.left[0])
+    assert delta.matrix().count_nonzero() == delta.left.count_nonzero()
+
+
+# ranks that rise with depth
+
+
+def test_ranks_go_from_first_to_last_and_are_exported(tiny):
+    model = tiny("roberta", num_hidden_layers=5)
+    attachment = attach(methods.get("lora")(ranks={"first": 4, "last": 12}, alpha=8), model)
+    by_block = {name.split(".")[3]: len(d.A) for name, d in attachment.deltas.items()}
+    assert by_block == {"0": 4, "1": 6, "2": 8, "3": 10, "4": 12}
+    assert {d.scale for d in attachment.deltas.values()} == {8 / r for r in (4, 6, 8, 10, 12)}
+    stated = type(attachment.method).model_validate(attachment.method.model_dump(mode="json"))
+    other = tiny("roberta", num_hidden_layers=5)
+    attach(stated, other).load_state(attachment.state())
+    assert torch.equal(other.logits(), model.logits())
+
+
+def test_each_stack_has_a_first_and_a_last_block():
+    paths = ["encoder.block.0.q", "encoder.block.1.q", "decoder.block.0.q", "decoder.block.3.q"]
+    sites: Any = [SimpleNamespace(name=p, path=p) for p in [*paths, "pooler"]]
+    found = ranks_by_depth(sites, Ranks(first=1, last=10))
+    assert found == dict(zip(paths, [1, 10, 1, 10], strict=True))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"budget": 1000}, {"targets": [{"match": "query", "r": 2}]}, {"init": "eva"}],
+    ids=["budget", "target", "init"],
+)
+def test_two_rules_for_ranks_are_refused(other):
+    with pytest.raises(ValueError, match=r"ranks and .*(budget|query|init)"):
+        methods.get("lora").model_validate(
+            {"name": "lora", "ranks": {"first": 2, "last": 4}, **other}
+        )
+
+
+# the error of quantization
+
+
+@pytest.fixture(scope="module")
+def stored(tiny, tokenizer, tmp_path_factory):
+    pytest.importorskip("bitsandbytes", reason="the extra `quantized` is not installed")
+    place = tmp_path_factory.mktemp("llama")
+    wide = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "head_dim": 16}
+    tiny("llama", "CausalLM", **wide).model.save_pretrained(place)
+    tokenizer().save_pretrained(place)
+    return str(place)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_lorc_is_the_first_step_of_loftq(stored, kind):
+    from peft.utils.loftq_utils import _low_rank_decomposition
+
+    from lorakit.bases.load import load
+    from lorakit.models import Model
+
+    base = load(Model(name=stored, quantize=kind), "causal")
+    plain = load(Model(name=stored), "causal")
+    attachment = attach(methods.get("lora")(r=8, alpha=4, init="lorc"), base)
+    exact = dict(plain.model.named_modules())
+    for site in attachment.sites:
+        delta = attachment.deltas[site.name]
+        error = exact[site.path].weight.detach() - delta.weight.float()
+        theirs = _low_rank_decomposition(error, reduced_rank=8)
+        wanted = theirs["L"] @ theirs["R"]
+        gap = (delta.matrix() - wanted).abs().max() / wanted.abs().max()
+        assert gap < 2e-5
+        assert (error - delta.matrix()).norm() < 0.95 * error.norm()
+
+
+def test_lorc_names_a_weight_that_the_files_do_not_have(stored):
+    from lorakit.bases.quantized import _stored_weight
+    from lorakit.models import Model
+
+    with pytest.raises(ModelError, match=r"nowhere\.weight"):
+        _stored_weight(Model(name=stored), ("nowhere",))
