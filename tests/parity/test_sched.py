@@ -29,6 +29,10 @@ def grid(rows: int, columns: int, a: float) -> Tensor:
     return torch.sin(a * (i + 1) * 1.3 + (j + 1) * 0.7 * a * a + i * j * 0.11)
 
 
+def _method(name: str, **fields) -> Any:
+    return methods.get(name).model_validate({"name": name, **fields})
+
+
 def train(model, attachment, steps: int, rate: float = 0.01) -> list[float]:
     """As the training loop calls the hooks; returns the losses."""
     optimizer = torch.optim.AdamW(attachment.trained().values(), lr=rate)
@@ -171,7 +175,7 @@ DYNAMIC_REMOVED = {
 
 
 def test_dynamic_rank_removes_what_its_code_removes():
-    method: Any = methods.get("dynamic_rank")(r=4, final=2, every=2)
+    method = _method("dynamic_rank", r=4, final=2, every=2)
     deltas: dict[str, Any] = {
         name: SimpleNamespace(
             A=grid(4, 5, 1.0 + n), B=grid(6, 4, 2.0 + n), c=torch.zeros(4, 1).double(), memory={}
@@ -220,7 +224,7 @@ def test_rosa_takes_the_entries_of_the_largest_gradients(tiny, by):
     attachment.see(runs)
     assert not delta.matrix().any()
     # as the authors' code: the k largest sizes of what it has accumulated
-    held = sum(g.square() for g in gradients) / 2 if by == "mean_squared" else sum(gradients) / 2
+    held = torch.stack([g.square() if by == "mean_squared" else g for g in gradients]).mean(0)
     k = int(0.02 * held.numel())
     wanted = torch.zeros(held.numel()).index_fill(0, held.abs().flatten().topk(k).indices, 1)
     with torch.no_grad():
@@ -285,7 +289,7 @@ def test_losia_keeps_what_it_leaves(tiny):
 
 def test_ranks_go_from_first_to_last_and_are_exported(tiny):
     model = tiny("roberta", num_hidden_layers=5)
-    attachment = attach(methods.get("lora")(ranks={"first": 4, "last": 12}, alpha=8), model)
+    attachment = attach(_method("lora", ranks={"first": 4, "last": 12}, alpha=8), model)
     by_block = {name.split(".")[3]: len(d.A) for name, d in attachment.deltas.items()}
     assert by_block == {"0": 4, "1": 6, "2": 8, "3": 10, "4": 12}
     assert {d.scale for d in attachment.deltas.values()} == {8 / r for r in (4, 6, 8, 10, 12)}
@@ -309,9 +313,7 @@ def test_each_stack_has_a_first_and_a_last_block():
 )
 def test_two_rules_for_ranks_are_refused(other):
     with pytest.raises(ValueError, match=r"ranks and .*(budget|query|init)"):
-        methods.get("lora").model_validate(
-            {"name": "lora", "ranks": {"first": 2, "last": 4}, **other}
-        )
+        _method("lora", ranks={"first": 2, "last": 4}, **other)
 
 
 # the error of quantization
@@ -334,9 +336,9 @@ def test_lorc_is_the_first_step_of_loftq(stored, kind):
     from lorakit.bases.load import load
     from lorakit.models import Model
 
-    base = load(Model(name=stored, quantize=kind), "causal")
+    base: Any = load(Model(name=stored, quantize=kind), "causal")
     plain = load(Model(name=stored), "causal")
-    attachment = attach(methods.get("lora")(r=8, alpha=4, init="lorc"), base)
+    attachment: Any = attach(_method("lora", r=8, alpha=4, init="lorc"), base)
     exact = dict(plain.model.named_modules())
     for site in attachment.sites:
         delta = attachment.deltas[site.name]

@@ -83,10 +83,12 @@ class DynamicRank(LowRank):
         return d.B
 
     def penalty(self, deltas: Mapping[str, Any]) -> Tensor | None:
+        import torch
+
         if any("removed" in d.memory for d in deltas.values()):
             return None
         sums = [d.A.var(1).sum() + d.B.var(0).sum() for d in deltas.values()]
-        return self.even * sum(sums) / (2 * self.r * len(sums))
+        return self.even * torch.stack(sums).mean() / (2 * self.r)
 
     def after_step(self, deltas: Mapping[str, Any], step: int, total: int) -> None:
         now = int(step - self.warm * total)
