@@ -24,6 +24,7 @@ from lorakit.methods import Attachment, Method, methods
 from lorakit.methods._peft_form import PeftForm
 from lorakit.methods.reparam import Ranked
 from lorakit.methods.reparam._attachment import SHARED_PREFIX, ReparamAttachment
+from lorakit.methods.reparam._delta import MethodDelta
 from lorakit.nn.linear import is_conv1d
 
 _TRANSPOSED = "T:"
@@ -35,9 +36,11 @@ def has_native_form(attachment: Attachment) -> bool:
     form = attachment.method.peft
     if form is None or not isinstance(attachment, ReparamAttachment):
         return False
-    held = {name for d in attachment.deltas.values() for name, _ in d.named_parameters()}
-    if held != set(form.tensors):  # also the first values of a moved start
-        return False
+    needed = set(form.tensors) - set(form.optional)
+    for delta in attachment.deltas.values():
+        held = {name for name, _ in delta.named_parameters()}
+        if not needed <= held <= set(form.tensors):  # also the first values of a moved start
+            return False
     entire = all(site.rows is None for site in attachment.sites)
     return entire and (form.conv1d or not _on_conv1d(attachment))
 
@@ -62,9 +65,9 @@ def tensors_of(attachment: ReparamAttachment) -> dict[str, Tensor]:
     form = _form(attachment.method)
     tensors = {}
     for site in attachment.sites:
-        for own, end in form.tensors.items():
-            value = getattr(attachment.deltas[site.name], own).detach().cpu()
-            tensors[_name(site.path, end)] = _turned(value, end)
+        delta = attachment.deltas[site.name]
+        for own, end in _held(form, delta):
+            tensors[_name(site.path, end)] = _turned(getattr(delta, own).detach().cpu(), end)
     for own, name in form.shared.items():
         tensors[name] = getattr(attachment.shared, own).detach().cpu()
     for name in sorted(attachment.newly_initialised):
@@ -83,7 +86,7 @@ def state_of(attachment: ReparamAttachment, tensors: Mapping[str, Tensor]) -> di
     left = dict(tensors)
     state: dict[str, Tensor] = {}
     for site in attachment.sites:
-        for own, end in form.tensors.items():
+        for own, end in _held(form, attachment.deltas[site.name]):
             name = _name(site.path, end)
             if name not in left:
                 raise AdapterError(f"the adapter does not hold {name}")
@@ -183,6 +186,12 @@ def _with_a_form() -> tuple[str, ...]:
 def _form(method: Method) -> PeftForm:
     assert method.peft is not None
     return method.peft
+
+
+def _held(form: PeftForm, delta: MethodDelta) -> list[tuple[str, str]]:
+    """(parameter, end of PEFT's name) of each tensor that this delta has."""
+    names = {name for name, _ in delta.named_parameters()}
+    return [(own, end) for own, end in form.tensors.items() if own in names]
 
 
 def _on_conv1d(attachment: Attachment) -> bool:

@@ -23,6 +23,8 @@ class PeftForm:
 
     `T:END`: the tensor is transposed there.
     """
+    optional: tuple[str, ...] = ()
+    """Those of `tensors` that a module has or lacks by its shape; not the first of them."""
     to_peft: Callable[[Any], dict[str, Any]] = lambda method: {}
     """The method -> its fields of adapter_config.json. Of a `Ranked` method r, alpha, scaling and
     dropout are written and read in any case."""
