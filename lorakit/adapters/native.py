@@ -68,7 +68,7 @@ def tensors_of(attachment: ReparamAttachment) -> dict[str, Tensor]:
         delta = attachment.deltas[site.name]
         for own, end in _held(form, delta):
             tensors[_name(site.path, end)] = _turned(getattr(delta, own).detach().cpu(), end)
-    for own, name in form.shared.items():
+    for own, name in form.shared.items() if form.writes_shared else ():
         tensors[name] = getattr(attachment.shared, own).detach().cpu()
     for name in sorted(attachment.newly_initialised):
         tensors[name_in_file(name)] = attachment.model.get_parameter(name).detach().cpu()
@@ -92,7 +92,8 @@ def state_of(attachment: ReparamAttachment, tensors: Mapping[str, Tensor]) -> di
                 raise AdapterError(f"the adapter does not hold {name}")
             state[f"{site.name}.{own}"] = _turned(left.pop(name), end)
     for own, name in form.shared.items():
-        state |= _shared_state(attachment, own, name, left.pop(name, None))
+        for copy in [found for found in left if found.endswith(_last_word(name))]:
+            state |= _shared_state(attachment, own, copy, left.pop(copy))
     for name in attachment.newly_initialised:
         if name_in_file(name) in left:
             state[name] = left.pop(name_in_file(name))
@@ -160,11 +161,11 @@ class _ReadKeys(dict[str, Any]):
 def plain_names(tensors: Iterable[str]) -> set[str]:
     """The parameters that an adapter holds as they are, by their names in the model."""
     ends = {f".{_end(end)}" for _, form in _forms() for end in form.tensors.values()}
-    shared = {name for _, form in _forms() for name in form.shared.values()}
+    ends |= {_last_word(name) for _, form in _forms() for name in form.shared.values()}
     return {
         name.removeprefix(PREFIX)
         for name in tensors
-        if ".lora_" not in name and name not in shared and not name.endswith(tuple(ends))
+        if ".lora_" not in name and not name.endswith(tuple(ends))
     }
 
 
@@ -199,17 +200,22 @@ def _on_conv1d(attachment: Attachment) -> bool:
 
 
 def _shared_state(
-    attachment: ReparamAttachment, own: str, name: str, value: Tensor | None
+    attachment: ReparamAttachment, own: str, name: str, value: Tensor
 ) -> dict[str, Tensor]:
     if attachment.method.saves_shared:
-        return {} if value is None else {f"{SHARED_PREFIX}{own}": value}
+        return {f"{SHARED_PREFIX}{own}": value}
     drawn = getattr(attachment.shared, own)
-    if value is not None and not torch.equal(value.float(), drawn.detach().float().cpu()):
+    if not torch.equal(value.float(), drawn.detach().float().cpu()):
         raise AdapterError(
             f"the adapter's {name} is not what its seed gives, so it was drawn otherwise; {name} "
             f"of {attachment.method.name} is not read from a file"
         )
     return {}
+
+
+def _last_word(name: str) -> str:
+    """`.vera_A` of `base_model.vera_A`: PEFT's RandLoRA also saves a copy in each module."""
+    return "." + name.rpartition(".")[2]
 
 
 def _end(end: str) -> str:

@@ -39,5 +39,7 @@ class PeftForm:
     """Fields that adapter_config.json must have with these values, as `use_dora: true`."""
     shared: Mapping[str, str] = field(default_factory=dict)
     """Parameter that all deltas share -> PEFT's name for it."""
+    writes_shared: bool = True
+    """Whether they are written; False: PEFT draws them from the seed, as lorakit does."""
     conv1d: bool = False
     """Whether PEFT's class adapts GPT-2's Conv1D."""

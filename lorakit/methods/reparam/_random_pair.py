@@ -32,12 +32,15 @@ def random_pair(sites: Sequence[Site], rows_of_a: int, columns_of_b: int, seed: 
 
 def random_bases(sites: Sequence[Site], r: int, seed: int) -> nn.Module:
     """A (r, 1, smaller size) and B (larger size, n, r) with n = ceil(smaller size / r), as PEFT
-    0.21 draws them for RandLoRA: uniform from one generator, A first, with a deviation of 1."""
+    0.21 draws them for RandLoRA: uniform from one generator, A first, with a deviation of 1.
+
+    PEFT draws and divides in bfloat16, so that their values have eight bits.
+    """
     large, small = sorted(_largest(sites), reverse=True)
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
-        empty = torch.empty(shape)
+        empty = torch.empty(shape, dtype=torch.bfloat16)
         return nn.init.kaiming_uniform_(empty, a=math.sqrt(5), generator=generator)
 
     a = draw(r, 1, small)

@@ -8,7 +8,8 @@ smaller size) train. A' (r, n, smaller size) becomes a matrix with k rows and B 
 they change places where `out` is the smaller size. Everything is drawn from `seed` as PEFT draws
 it, so an adapter holds lambda and gamma alone. Albert et al. 2025, arXiv 2502.00987.
 
-lambda starts at zero, and gamma at one over its larger size. PEFT's `sparse` pairs are not built.
+lambda starts at zero, and gamma at one over its larger size. PEFT draws A and B in bfloat16, and so
+does this. An adapter is written without them: PEFT would store a copy for each module. PEFT's `sparse` pairs are not built.
 
 When to use: where a low rank is the limit and memory for gradients is too, since few numbers train.
 dW is formed as a product of rank min(in, out), so a layer costs about three times the base's; C3A
@@ -44,7 +45,7 @@ class RandLoRA(LowRank):
             "randlora_alpha": method.alpha,
             "randlora_dropout": method.dropout,
             "projection_prng_key": method.seed,
-            "save_projection": True,
+            "save_projection": False,
         },
         from_peft=lambda config: {
             "r": config["r"],
@@ -54,6 +55,7 @@ class RandLoRA(LowRank):
         },
         unused=("init_weights", "save_projection"),
         shared={"A": "base_model.randlora_A", "B": "base_model.randlora_B"},
+        writes_shared=False,
         conv1d=True,
     )
     r: int = Field(default=32, ge=1)
