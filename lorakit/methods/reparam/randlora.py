@@ -9,7 +9,8 @@ they change places where `out` is the smaller size. Everything is drawn from `se
 it, so an adapter holds lambda and gamma alone. Albert et al. 2025, arXiv 2502.00987.
 
 lambda starts at zero, and gamma at one over its larger size. PEFT draws A and B in bfloat16, and so
-does this. An adapter is written without them: PEFT would store a copy for each module. PEFT's `sparse` pairs are not built.
+does this. An adapter is written without them, because PEFT would store a copy for each module; such
+files are read. PEFT's `sparse` pairs are not built.
 
 When to use: where a low rank is the limit and memory for gradients is too, since few numbers train.
 dW is formed as a product of rank min(in, out), so a layer costs about three times the base's; C3A
