@@ -5,12 +5,12 @@ r"""FourierFT: the trained numbers are a few coefficients of the 2-D Fourier tra
 The places come from `seed` alone, so that weights of one shape have the same, as in PEFT; an
 adapter holds c. ifft2 divides by in out. Gao et al. 2024, arXiv 2405.03003.
 
-c starts at zero, so that the base is unchanged; the paper draws it from N(0, 1) and starts from a
-changed base. dW is linear in c, so zeros do not stop the gradient.
+c starts at zero, so that the base is unchanged; PEFT draws it from N(0, 1) by default and starts
+from a changed base. dW is linear in c, so zeros do not stop the gradient.
 
 When to use: where an adapter must be tiny (n numbers for each weight, whatever its size). A matrix
-(out, in) and its transform are formed in every step, which costs more time and memory than LoRA; on
-most tasks LoRA of rank 1 learns more for that price. c needs a large learning rate or `scaling`.
+(out, in) and its transform are formed in every step, which costs more time and memory than
+LoRA. c needs a large learning rate or `scaling`.
 """
 
 from __future__ import annotations

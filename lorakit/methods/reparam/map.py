@@ -10,7 +10,8 @@ matrices (r, r), so that no matrix (out, in) is formed:
 
 Si et al. 2025, arXiv 2505.23094. The authors' code is not public. Where LoRA's B starts at zero
 B A has no direction, so here A and B both start at random and b at zero; dW is zero, and the first
-step moves a and b alone.
+step moves a and b alone. Both are lengths of entire matrices and may have to move far, so they can
+have a larger learning rate (`rate_of_lengths`), which the paper does not name.
 
 When to use: where LoRA's result depends much on alpha, because MAP has none: b is learned. It costs
 LoRA's two products and one more pass over the output of the layer, and it is merged, not exported
@@ -37,6 +38,8 @@ class MAP(LowRank):
     name: Literal["map"] = "map"
     r: int = Field(default=8, ge=1)
     """Rank of B A."""
+    rate_of_lengths: float = Field(default=1.0, gt=0, le=1e4)
+    """Learning rate of a and b as a multiple of train.learning_rate."""
 
     def tensors(self, site: Site) -> dict[str, Shape]:
         out, in_ = site.shape
@@ -45,6 +48,9 @@ class MAP(LowRank):
     def begin(self, d: Any) -> None:
         d.kaiming(d.A, d.B)
         d.a.copy_(self._length(d))
+
+    def rate_of(self, name: str) -> float:
+        return self.rate_of_lengths if name.endswith((".a", ".b")) else 1.0
 
     def reads(self, d: Any) -> Tensor:
         return d.A

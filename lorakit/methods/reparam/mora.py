@@ -15,8 +15,8 @@ M starts at zero, so dW is zero. Jiang et al. 2024, arXiv 2405.12130; the forms 
 its code, from which also the rounding of k comes (to an even number for `rotary`). It has no alpha.
 
 When to use: for new knowledge, as in continual pre-training, where the low rank of LoRA is the
-limit; on instructions and classification it does what LoRA does. `sharing` costs less than LoRA of
-equal size in a forward pass over tokens; `rotary` costs one product with M for each piece.
+limit; on other tasks the authors found it as good as LoRA. A token costs k^2 multiplications in
+`sharing`, as many as in LoRA of rank r, and ceil(in / k) times that in `rotary`.
 """
 
 from __future__ import annotations
