@@ -166,7 +166,7 @@ def test_what_a_method_does_not_do_is_refused(tiny, tmp_path, kind, fields, fiel
 
 @pytest.mark.peers
 @pytest.mark.parametrize("name", ["c3a", "fourierft", "lokr", "loha", "randlora"])
-def test_ten_steps_of_adamw_are_those_of_peft(tiny, name):
+def test_ten_steps_of_sgd_are_those_of_peft(tiny, name):
     """So the gradients are PEFT's too."""
     place = ("llama", CAUSAL, ["q_proj", "down_proj"])
     ours, attachment = _attached(tiny, name, *place)
@@ -190,7 +190,7 @@ def test_ten_steps_of_adamw_are_those_of_peft(tiny, name):
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-            losses[-1].append(float(loss))
+            losses[-1].append(float(loss.detach()))
     assert losses[0][-1] < losses[0][0]
     assert losses[0] == pytest.approx(losses[1], rel=2e-5)
 
@@ -207,6 +207,22 @@ def _delta(name: str, shape: tuple[int, int], **fields: Any) -> Any:
     delta.begin()
     assert not delta.matrix().any()
     return delta
+
+
+@pytest.mark.peers
+def test_lokr_divides_a_size_as_peft_does():
+    _peft()
+    from peft.tuners.lokr.layer import factorization
+
+    from lorakit.methods.reparam.lokr import divided
+
+    pairs = [(size, factor) for size in range(1, 150) for factor in (-1, 1, 2, 3, 5, 8, 16)]
+    assert [divided(*pair) for pair in pairs] == [factorization(*pair) for pair in pairs]
+
+
+def test_the_lengths_of_map_can_have_a_rate_of_their_own():
+    method = methods.get("map")(rate_of_lengths=5.0)
+    assert [method.rate_of(f"w.{name}") for name in "ABab"] == [1.0, 1.0, 5.0, 5.0]
 
 
 def _mora_cases():
@@ -253,6 +269,7 @@ def test_singlora_is_a_product_with_its_own_transpose(shape):
     delta = _delta("singlora", shape, r=3, alpha=6.0, ramp=0.0)
     delta.method.before_step({"w": delta}, 0, 10)
     both = delta.A @ delta.A.T
+    assert delta.A.abs().max() <= max(shape) ** -0.5
     torch.testing.assert_close(delta.matrix(), 2.0 * both[:out, :in_].detach())
     assert delta.A.numel() == 3 * max(shape)
 
@@ -351,5 +368,5 @@ def test_the_loss_falls(tiny, name):
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < 0.9 * losses[0]

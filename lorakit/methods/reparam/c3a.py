@@ -6,8 +6,8 @@ Every row of a block b x b is the row above, shifted by one, so that a product w
 convolution: dW x = irfft(sum over the blocks of a row of conj(rfft(w)) rfft(x)) / in. It trains
 in out / b numbers, and dW can have full rank. Chen et al. 2025, arXiv 2407.19342.
 
-w starts at zero, so that the base is unchanged; PEFT draws it by default (Xavier uniform) and starts
-from a changed base. dW is linear in w, so zeros do not stop the gradient. The Fourier
+w starts at zero, so that the base is unchanged; PEFT draws it by default (Xavier uniform) and
+starts from a changed base. dW is linear in w, so zeros do not stop the gradient. The Fourier
 transform is in float32 (float64 on a float64 model) under bfloat16 too, because bfloat16 does not
 have one.
 

@@ -9,8 +9,8 @@ matrix (out, in) is formed: x becomes X (i1, i2), and dW x is W1 X W2^T. Hyeon-W
 arXiv 2108.06098 and Yeh et al. 2023, arXiv 2309.14859 (LyCORIS); the sizes are those of PEFT, whose
 `decompose_both` (a W1 of low rank) is not built.
 
-When to use: for adapters of about a thousand numbers per weight that still have a high rank. It needs
-fewer multiplications than LoRA and more passes over x, so that a step is somewhat slower. It needs
+When to use: for adapters of about a thousand numbers per weight that still have a high rank. It
+needs fewer multiplications than LoRA and more passes over x, so that a step is somewhat slower. It needs
 a larger learning rate.
 """
 

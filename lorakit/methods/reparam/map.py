@@ -10,8 +10,8 @@ matrices (r, r), so that no matrix (out, in) is formed:
 
 Si et al. 2025, arXiv 2505.23094. The authors' code is not public. Where LoRA's B starts at zero
 B A has no direction, so here A and B both start at random and b at zero; dW is zero, and the first
-step moves a and b alone. Both are lengths of entire matrices and may have to move far, so they can
-have a larger learning rate (`rate_of_lengths`), which the paper does not name.
+step moves a and b alone. Both are lengths of entire matrices and have to move far in few steps, so
+their learning rate is a multiple of the others' (`rate_of_lengths`), which is lorakit's addition.
 
 When to use: where LoRA's result depends much on alpha, because MAP has none: b is learned. It costs
 LoRA's two products and one more pass over the output of the layer, and it is merged, not exported
@@ -38,7 +38,7 @@ class MAP(LowRank):
     name: Literal["map"] = "map"
     r: int = Field(default=8, ge=1)
     """Rank of B A."""
-    rate_of_lengths: float = Field(default=1.0, gt=0, le=1e4)
+    rate_of_lengths: float = Field(default=10.0, gt=0, le=1e4)
     """Learning rate of a and b as a multiple of train.learning_rate."""
 
     def tensors(self, site: Site) -> dict[str, Shape]:

@@ -6,11 +6,12 @@ A (max(in, out), r) trains; A_out are its first `out` rows and A_in its first `i
 as many numbers as LoRA, and A and B cannot grow apart in size. dW is symmetric for a square weight.
 Bensaid et al. 2025, arXiv 2507.05566.
 
-A starts from U(-1/sqrt(n), 1/sqrt(n)) with n its rows, as LoRA's A does; with the bound 1/sqrt(r)
-that public code takes, the product is larger than W0. u is zero before the first step, so dW is zero; u grows during the share
-`ramp` of the steps. It is a number of the adapter, since a checkpoint from within the ramp means
-its dW with the u of that step. In a training loop of your own, call `attachment.before_step`;
-without it u stays at zero, and nothing is learned. The default of `ramp` is lorakit's.
+u is zero before the first step, so dW is zero, and it grows during the share `ramp` of the steps,
+whose default is lorakit's. It is a number of the adapter, since a checkpoint from within the ramp
+means its dW with the u of that step. In a training loop of your own, call `before_step` of the
+attachment; without it u stays at zero, and nothing is learned. A starts from U(-1/sqrt(n),
+1/sqrt(n)) with n its rows, as LoRA's A does; with the bound 1/sqrt(r) of public code the product is
+larger than W0.
 
 When to use: to halve an adapter, or where LoRA needs two learning rates (LoRA+). A symmetric change
 is a strong restriction for square weights: on attention's q and v, LoRA of equal size can be
