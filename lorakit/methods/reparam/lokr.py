@@ -10,8 +10,8 @@ arXiv 2108.06098 and Yeh et al. 2023, arXiv 2309.14859 (LyCORIS); the sizes are 
 `decompose_both` (a W1 of low rank) is not built.
 
 When to use: for adapters of about a thousand numbers per weight that still have a high rank. It
-needs fewer multiplications than LoRA and more passes over x, so that a step is somewhat slower. It needs
-a larger learning rate.
+needs fewer multiplications than LoRA, more passes over x, so that a step is somewhat slower, and a
+larger learning rate.
 """
 
 from __future__ import annotations
