@@ -95,8 +95,17 @@ FIELDS: dict[str, dict[str, Any]] = {
     "losia": {"every": 2, "moves": 1},
     "rosa": {"r": 4},
     "increlora": {"r": 4, "final": 2, "every": 2},
+    "mora": {"r": 4},
+    "c3a": {"block_size": 8},
+    "fourierft": {"n": 64},
+    "lokr": {"r": 2},
+    "randlora": {"r": 8},
 }
 """Of methods whose own defaults are for more than two blocks, or more positions."""
+
+
+RAMPED = ("singlora",)
+"""Methods whose change is zero until the hook before the first step has run."""
 
 
 def small_method(name: str) -> Any:
@@ -172,7 +181,9 @@ class Tiny:
     def step(self, attachment: Any, rate: float = 0.01, steps: int = 1) -> None:
         """Of AdamW, on everything that trains."""
         optimizer = torch.optim.AdamW(attachment.trained().values(), lr=rate)
-        for _ in range(steps):
+        for step in range(steps):
+            if attachment.method.name in RAMPED:
+                attachment.before_step(step, steps)
             self.loss().backward()
             optimizer.step()
             optimizer.zero_grad()

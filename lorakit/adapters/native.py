@@ -24,6 +24,7 @@ from lorakit.methods import Attachment, Method, methods
 from lorakit.methods._peft_form import PeftForm
 from lorakit.methods.reparam import Ranked
 from lorakit.methods.reparam._attachment import SHARED_PREFIX, ReparamAttachment
+from lorakit.methods.reparam._delta import MethodDelta
 from lorakit.nn.linear import is_conv1d
 
 _TRANSPOSED = "T:"
@@ -35,9 +36,11 @@ def has_native_form(attachment: Attachment) -> bool:
     form = attachment.method.peft
     if form is None or not isinstance(attachment, ReparamAttachment):
         return False
-    held = {name for d in attachment.deltas.values() for name, _ in d.named_parameters()}
-    if held != set(form.tensors):  # also the first values of a moved start
-        return False
+    needed = set(form.tensors) - set(form.optional)
+    for delta in attachment.deltas.values():
+        held = {name for name, _ in delta.named_parameters()}
+        if not needed <= held <= set(form.tensors):  # also the first values of a moved start
+            return False
     entire = all(site.rows is None for site in attachment.sites)
     return entire and (form.conv1d or not _on_conv1d(attachment))
 
@@ -62,10 +65,10 @@ def tensors_of(attachment: ReparamAttachment) -> dict[str, Tensor]:
     form = _form(attachment.method)
     tensors = {}
     for site in attachment.sites:
-        for own, end in form.tensors.items():
-            value = getattr(attachment.deltas[site.name], own).detach().cpu()
-            tensors[_name(site.path, end)] = _turned(value, end)
-    for own, name in form.shared.items():
+        delta = attachment.deltas[site.name]
+        for own, end in _held(form, delta):
+            tensors[_name(site.path, end)] = _turned(getattr(delta, own).detach().cpu(), end)
+    for own, name in form.shared.items() if form.writes_shared else ():
         tensors[name] = getattr(attachment.shared, own).detach().cpu()
     for name in sorted(attachment.newly_initialised):
         tensors[name_in_file(name)] = attachment.model.get_parameter(name).detach().cpu()
@@ -83,13 +86,14 @@ def state_of(attachment: ReparamAttachment, tensors: Mapping[str, Tensor]) -> di
     left = dict(tensors)
     state: dict[str, Tensor] = {}
     for site in attachment.sites:
-        for own, end in form.tensors.items():
+        for own, end in _held(form, attachment.deltas[site.name]):
             name = _name(site.path, end)
             if name not in left:
                 raise AdapterError(f"the adapter does not hold {name}")
             state[f"{site.name}.{own}"] = _turned(left.pop(name), end)
     for own, name in form.shared.items():
-        state |= _shared_state(attachment, own, name, left.pop(name, None))
+        for copy in [found for found in left if found.endswith(_last_word(name))]:
+            state |= _shared_state(attachment, own, copy, left.pop(copy))
     for name in attachment.newly_initialised:
         if name_in_file(name) in left:
             state[name] = left.pop(name_in_file(name))
@@ -157,11 +161,11 @@ class _ReadKeys(dict[str, Any]):
 def plain_names(tensors: Iterable[str]) -> set[str]:
     """The parameters that an adapter holds as they are, by their names in the model."""
     ends = {f".{_end(end)}" for _, form in _forms() for end in form.tensors.values()}
-    shared = {name for _, form in _forms() for name in form.shared.values()}
+    ends |= {_last_word(name) for _, form in _forms() for name in form.shared.values()}
     return {
         name.removeprefix(PREFIX)
         for name in tensors
-        if ".lora_" not in name and name not in shared and not name.endswith(tuple(ends))
+        if ".lora_" not in name and not name.endswith(tuple(ends))
     }
 
 
@@ -185,22 +189,33 @@ def _form(method: Method) -> PeftForm:
     return method.peft
 
 
+def _held(form: PeftForm, delta: MethodDelta) -> list[tuple[str, str]]:
+    """(parameter, end of PEFT's name) of each tensor that this delta has."""
+    names = {name for name, _ in delta.named_parameters()}
+    return [(own, end) for own, end in form.tensors.items() if own in names]
+
+
 def _on_conv1d(attachment: Attachment) -> bool:
     return any(is_conv1d(site.module) for site in attachment.sites)
 
 
 def _shared_state(
-    attachment: ReparamAttachment, own: str, name: str, value: Tensor | None
+    attachment: ReparamAttachment, own: str, name: str, value: Tensor
 ) -> dict[str, Tensor]:
     if attachment.method.saves_shared:
-        return {} if value is None else {f"{SHARED_PREFIX}{own}": value}
+        return {f"{SHARED_PREFIX}{own}": value}
     drawn = getattr(attachment.shared, own)
-    if value is not None and not torch.equal(value.float(), drawn.detach().float().cpu()):
+    if not torch.equal(value.float(), drawn.detach().float().cpu()):
         raise AdapterError(
             f"the adapter's {name} is not what its seed gives, so it was drawn otherwise; {name} "
             f"of {attachment.method.name} is not read from a file"
         )
     return {}
+
+
+def _last_word(name: str) -> str:
+    """`.vera_A` of `base_model.vera_A`: PEFT's RandLoRA also saves a copy in each module."""
+    return "." + name.rpartition(".")[2]
 
 
 def _end(end: str) -> str:

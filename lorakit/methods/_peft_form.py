@@ -23,6 +23,8 @@ class PeftForm:
 
     `T:END`: the tensor is transposed there.
     """
+    optional: tuple[str, ...] = ()
+    """Those of `tensors` that a module has or lacks by its shape; not the first of them."""
     to_peft: Callable[[Any], dict[str, Any]] = lambda method: {}
     """The method -> its fields of adapter_config.json. Of a `Ranked` method r, alpha, scaling and
     dropout are written and read in any case."""
@@ -37,5 +39,7 @@ class PeftForm:
     """Fields that adapter_config.json must have with these values, as `use_dora: true`."""
     shared: Mapping[str, str] = field(default_factory=dict)
     """Parameter that all deltas share -> PEFT's name for it."""
+    writes_shared: bool = True
+    """Whether they are written; False: PEFT draws them from the seed, as lorakit does."""
     conv1d: bool = False
     """Whether PEFT's class adapts GPT-2's Conv1D."""

@@ -317,7 +317,7 @@ def test_how_a_and_b_began_does_not_matter(base, from_peft, tmp_path, value):
     assert attach_saved(from_peft(tmp_path, _tensors(), init_lora_weights=value), base()).sites
 
 
-@pytest.mark.parametrize("value", ["IA3", None, "LOKR"])
+@pytest.mark.parametrize("value", ["IA3", None, "BOFT"])
 def test_another_kind_of_adapter(base, from_peft, tmp_path, value):
     with pytest.raises(AdapterError, match=repr(value)):
         attach_saved(from_peft(tmp_path, _tensors(), peft_type=value), base())

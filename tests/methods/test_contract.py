@@ -15,7 +15,7 @@ from lorakit.methods.reparam import Reparam
 from lorakit.nn.select import ROLES
 from lorakit.training.loop import recompute_activations
 from tests.attaching import attach
-from tests.conftest import FIELDS
+from tests.conftest import FIELDS, RAMPED
 from tests.rounding import assert_near
 from tests.tiers import tier as marks_of
 
@@ -217,6 +217,8 @@ def test_one_step_of_adamw_reaches_every_delta_and_nothing_frozen(case):
     }
     assert all(norm > 0 for norm in norms.values()), norms
     moved = {name for name, p in model.model.named_parameters() if not torch.equal(p, before[name])}
+    if method.name in RAMPED:  # the hook before the step sets it
+        moved = {name for name in moved if not name.endswith(".u")}
     assert moved <= trained
     assert model.newly_initialised <= moved
 

@@ -163,6 +163,11 @@ def add_dense(
     with exactly(y):
         matrix = change(d).to(y.dtype)
     added = F.linear(F.dropout(x, d.dropout, d.training).to(y.dtype), matrix)
+    return add_at_rows(d, y, added)
+
+
+def add_at_rows(d: MethodDelta, y: Tensor, added: Tensor) -> Tensor:
+    """y (..., out) with `added` (..., rows) at the delta's rows: a new tensor."""
     if d.rows is None:
         return y + added
     return y.index_add(-1, torch.arange(y.shape[-1], device=y.device)[d.rows], added)

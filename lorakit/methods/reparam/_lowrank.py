@@ -1,4 +1,4 @@
-"""Low rank and dense: the two ways in which a change dW is computed."""
+"""Low rank, dense and applied: the three ways in which a change dW is computed."""
 
 from __future__ import annotations
 
@@ -68,3 +68,31 @@ class Dense(Reparam, ABC):
 
     def matrix(self, d: MethodDelta) -> Tensor:
         return self.change(d).detach().clone()
+
+
+class Applied(Reparam, ABC):
+    """dW of any rank, given by its product with x, which is cheaper than a matrix (out, in)."""
+
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout of the input of dW; W0 reads x without dropout."""
+
+    @abstractmethod
+    def apply(self, d: MethodDelta, x: Tensor) -> Tensor:
+        """x (..., in) -> dW x (..., rows), linear in x, in the dtype of x."""
+
+    def add_to(self, d: MethodDelta, y: Tensor, x: Tensor) -> Tensor:
+        import torch.nn.functional as F
+
+        from lorakit.methods.reparam._delta import add_at_rows, exactly
+
+        dropped = F.dropout(x, d.dropout, d.training).to(y.dtype)
+        with exactly(y):
+            added = self.apply(d, dropped)
+        return add_at_rows(d, y, added)
+
+    def matrix(self, d: MethodDelta) -> Tensor:
+        import torch
+
+        first = next(d.parameters())
+        identity = torch.eye(d.site.shape[1], dtype=first.dtype, device=first.device)
+        return self.apply(d, identity).detach().T.contiguous()

@@ -36,7 +36,7 @@ class WithMagnitude(LowRank, ABC):
 
         with exactly(y):
             gain = d.m / self._norm(d)  # exactly 1 at the start
-            y = _scaled(y, gain, d.site.module.bias, d.rows)
+            y = scaled(y, gain, d.site.module.bias, d.rows)
         return add_low_rank(d, y, x, lambda d: gain[:, None] * self.writes(d))
 
     def matrix(self, d: Any) -> Tensor:
@@ -66,7 +66,7 @@ class WithMagnitude(LowRank, ABC):
         return kept[1]
 
 
-def _scaled(y: Tensor, gain: Tensor, bias: Tensor | None, rows: Rows) -> Tensor:
+def scaled(y: Tensor, gain: Tensor, bias: Tensor | None, rows: Rows) -> Tensor:
     """gain (y - bias) + bias at the delta's rows, in one pass over y (..., out)."""
     import torch
 
