@@ -90,6 +90,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "adalora": {"r": 4, "final": 2},
     "loldu": {"r": 4},
     "increlora": {"r": 4, "final": 2, "every": 2},
+    "qr_lora": {"r": 8},
 }
 """Of methods whose own defaults are for more than two blocks, or more positions."""
 
