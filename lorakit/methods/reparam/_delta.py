@@ -89,7 +89,8 @@ class MethodDelta(Delta):
 
     @torch.no_grad()
     def bias_change(self) -> Tensor | None:
-        return self.method.bias_change(self)
+        change = self.method.bias_change(self)
+        return None if change is None else change.detach()
 
     def fit(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.method.fit(self, shapes)
