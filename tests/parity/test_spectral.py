@@ -92,7 +92,8 @@ def test_svft_reaches_every_matrix_when_all_coefficients_train():
     delta = _delta("svft", shape, d=5)
     assert delta.m.numel() == 36
     wanted = torch.randn(shape, generator=torch.Generator().manual_seed(3))
-    _set(delta, m=(delta.U.T @ wanted @ delta.V).flatten())
+    u, _, v = delta.basis
+    _set(delta, m=(u.T @ wanted @ v).flatten())
     torch.testing.assert_close(delta.matrix(), wanted, **CLOSE)
 
 
@@ -102,11 +103,12 @@ def test_patterns_of_svft_train_as_many_distinct_places(pattern):
     count = 7 * 5 - 2 * 3
     assert delta.m.numel() == count
     _set(delta, m=torch.ones(count))
-    core = delta.U.T @ delta.matrix() @ delta.V
+    u, _, v = delta.basis
+    core = u.T @ delta.matrix() @ v
     assert torch.equal(core.round(), (core > 0.5).float())
     assert int(core.round().sum()) == count
     if pattern == "top_k":
-        alignment = (delta.U.T @ delta.V).abs()
+        alignment = (u.T @ v).abs()
         chosen = core > 0.5
         assert alignment[chosen].min() > alignment[~chosen].max()
 
@@ -240,8 +242,15 @@ class TestDerivedVectors:
         u, _, vh = torch.linalg.svd(_weight((64, 48)).double().T, full_matrices=False)
         left = vh.T
         signs = torch.sign(left[left.abs().argmax(0), torch.arange(48)])
-        torch.testing.assert_close(delta.U, (left * signs).float(), rtol=0, atol=1e-6)
-        torch.testing.assert_close(delta.V, (u * signs).float(), rtol=0, atol=1e-6)
+        torch.testing.assert_close(delta.basis[0], (left * signs).float(), rtol=0, atol=1e-6)
+        torch.testing.assert_close(delta.basis[2], (u * signs).float(), rtol=0, atol=1e-6)
+
+    def test_the_vectors_follow_the_model_and_are_no_buffers(self, name):
+        """DDP sends buffers to every process in every step."""
+        delta = _delta(name, (6, 6))
+        assert not any(b.is_floating_point() for b in delta.buffers())
+        delta.double()
+        assert delta.matrix().dtype == torch.float64
 
     def test_a_saved_adapter_is_the_same_on_its_base(self, tiny, about, tmp_path, name):
         model = tiny("roberta")

@@ -51,8 +51,8 @@ class InSingularBasis(Dense, ABC):
         if d.weight.is_meta:
             # the weights come later and one at a time; `_basis` then derives the vectors
             return
-        for name, value in zip("USV", singular_basis(d), strict=True):
-            d.derive(name, value.to(d.check.dtype))
+        # not buffers: DDP would send them to every process in every step
+        d.basis = tuple(value.to(d.check) for value in singular_basis(d))
 
     def begin(self, d: Any) -> None:
         u, s, v = self._basis(d)
@@ -63,16 +63,18 @@ class InSingularBasis(Dense, ABC):
         return self.left(d, u, s) @ v.T
 
     def refuse_state(self, d: Any, state: Mapping[str, Tensor]) -> None:
-        if "U" in d._buffers:
-            refuse_other_vectors(d, checks(d.U, d.S, d.V), state["check"])
+        if "basis" in d.__dict__:
+            refuse_other_vectors(d, checks(*self._basis(d)), state["check"])
 
     def _basis(self, d: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """(U, S, V)"""
-        if "U" in d._buffers:
-            return d.U, d.S, d.V
-        u, s, v = (value.to(d.check) for value in singular_basis(d))
-        refuse_other_vectors(d, checks(u, s, v), d.check)
-        return u, s, v
+        """(U, S, V), where the parameters are."""
+        if "basis" not in d.__dict__:
+            u, s, v = (value.to(d.check) for value in singular_basis(d))
+            refuse_other_vectors(d, checks(u, s, v), d.check)
+            return u, s, v
+        if d.basis[0].device != d.check.device or d.basis[0].dtype != d.check.dtype:
+            d.basis = tuple(value.to(d.check) for value in d.basis)
+        return d.basis
 
 
 def singular_basis(d: Any) -> tuple[Tensor, Tensor, Tensor]:
