@@ -100,6 +100,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "fourierft": {"n": 64},
     "lokr": {"r": 2},
     "randlora": {"r": 8},
+    "qr_lora": {"r": 8},
 }
 """Of methods whose own defaults are for more than two blocks, or more positions."""
 

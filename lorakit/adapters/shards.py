@@ -29,6 +29,7 @@ from lorakit.disk import sync
 from lorakit.errors import ModelError
 from lorakit.methods import Attachment
 from lorakit.methods.reparam._attachment import ReparamAttachment
+from lorakit.methods.reparam._delta import MethodDelta
 from lorakit.methods.subset._subset import SubsetAttachment
 from lorakit.models import Model, is_trusted
 from lorakit.nn.freeze import tied
@@ -61,6 +62,9 @@ class Shards:
         self.sites: dict[str, list[Site]] = {}
         for site in attachment.sites:
             self.sites.setdefault(f"{site.path}.weight", []).append(site)
+        self.biases = {
+            name.removesuffix("weight") + "bias": sites for name, sites in self.sites.items()
+        }
 
     def write(self, folder: Path, dtype: str, check_base: bool = True) -> None:
         """Write the merged weights to model.safetensors, or to as many files as the base has.
@@ -116,6 +120,8 @@ class Shards:
             digests.add(name, tensor)
             if name in self.sites:
                 tensor = self._folded(name, tensor)
+            elif name in self.biases:
+                tensor = self._with_bias_changes(name, tensor)
             else:
                 tensor = self.state.get(name, tensor)
         else:
@@ -135,13 +141,27 @@ class Shards:
         layer.weight = weight
         try:
             for site in sites:
-                delta = attachment.deltas[site.name]
-                names = [own for own, _ in delta.named_parameters()]
-                delta.fill({own: self.state[f"{site.name}.{own}"].float() for own in names})
-                fold(site, delta)
+                fold(site, self._filled(site))
             return weight.detach()
         finally:
             layer.weight = empty
+
+    def _filled(self, site: Site) -> MethodDelta:
+        """The delta of a site, with its numbers in float32."""
+        assert isinstance(self.attachment, ReparamAttachment)
+        delta = self.attachment.deltas[site.name]
+        names = [own for own, _ in delta.named_parameters()]
+        delta.fill({own: self.state[f"{site.name}.{own}"].float() for own in names})
+        return delta
+
+    def _with_bias_changes(self, name: str, bias: Tensor) -> Tensor:
+        """The layer's bias with the changes of its deltas, in float32."""
+        total = bias.float()
+        for site in self.biases[name]:
+            change = self._filled(site).bias_change()
+            if change is not None:
+                total[site.index] += change
+        return total
 
 
 def shards(spec: Model, head: str, labels: Sequence[str], file: AdapterFile) -> Shards | None:

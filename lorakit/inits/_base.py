@@ -26,6 +26,8 @@ class Init(Config, ABC):
     """B A is not zero at the start: the delta keeps A0 and B0, so that dW is zero and W0 stays."""
     trains_a: ClassVar[bool] = True
     """Whether A trains; False: it keeps its first values."""
+    trains_b: ClassVar[bool] = True
+    """Whether B trains; False: it keeps its first values."""
     chooses_ranks: ClassVar[bool] = False
     """Whether `settle` changes ranks."""
     looks_at: ClassVar[Literal["inputs", "gradients"]] = "inputs"

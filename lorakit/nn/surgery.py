@@ -88,6 +88,10 @@ class Delta(LayerPart):
     def factors(self) -> tuple[Tensor, Tensor, float] | None:
         """(A (k, in), B (rows, k), s) with dW = s B A exactly; None: dW has no such factors."""
 
+    def bias_change(self) -> Tensor | None:
+        """The change of the layer's bias at the site's rows, (rows,); None: it stays as it is."""
+        return None
+
     @abstractmethod
     def fit(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Before a state is loaded: take the shapes of the file where data decided them."""
@@ -174,16 +178,20 @@ def folded_in(sites: Sequence[Site], deltas: Sequence[Delta]) -> Iterator[None]:
     """
     active = [(site, delta) for site, delta in zip(sites, deltas, strict=True) if delta.active]
     weights = [(weight_of(site.module), site.index) for site, _ in active]
-    before = [weight[rows].detach().clone() for weight, rows in weights]
+    biases = [(site.module.bias, site.index) for site, d in active if d.bias_change() is not None]
+    # a bias is a vector, so that its rows are its numbers
+    changed = [*weights, *biases]
+    before = [tensor[rows].detach().clone() for tensor, rows in changed]
     with switched_off(deltas):
         try:
             for site, delta in active:
                 fold(site, delta)
+                fold_bias(site, delta)
             yield
         finally:
             with torch.no_grad():
-                for (weight, rows), old in zip(weights, before, strict=True):
-                    weight[rows] = old
+                for (tensor, rows), old in zip(changed, before, strict=True):
+                    tensor[rows] = old
 
 
 @torch.no_grad()
@@ -194,3 +202,14 @@ def fold(site: Site, delta: Delta) -> None:
     total = delta.matrix().to(exact)
     total += weight[site.index]
     weight[site.index] = total
+
+
+@torch.no_grad()
+def fold_bias(site: Site, delta: Delta) -> None:
+    """b[rows] += db, summed in float32 or wider, and rounded once to b's dtype."""
+    change = delta.bias_change()
+    if change is not None:
+        bias = site.module.bias
+        assert isinstance(bias, Tensor)
+        exact = torch.promote_types(bias.dtype, torch.float32)
+        bias[site.index] = (bias[site.index].to(exact) + change.to(exact)).to(bias.dtype)

@@ -95,6 +95,13 @@ def test_what_a_method_trained_is_put_in(merged, tmp_path, method):
     _same(_written(found, tmp_path / "merged"), model.model)
 
 
+@pytest.mark.parametrize("family", ["roberta", "gpt2", "llama"])
+@pytest.mark.parametrize("method", ["svft", "vectorfit"])
+def test_what_is_derived_from_a_weight_is_derived_from_its_file(merged, tmp_path, method, family):
+    model, found = merged(family, method, d=1) if method == "svft" else merged(family, method)
+    _same(_written(found, tmp_path / "merged"), model.model)
+
+
 def test_a_weight_under_two_names_is_written_once(merged, tmp_path):
     model, found = merged("gpt2", head="CausalLM")
     written = _written(found, tmp_path / "merged")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lorakit.errors import ModelError
 from lorakit.inits import see_data
 from lorakit.methods._base import Attachment
-from lorakit.methods._state import read_parameters, write_parameters
+from lorakit.methods._state import read_parameters, refuse_mismatch, write_parameters
 from lorakit.methods.reparam._contract import Reparam
 from lorakit.methods.reparam._delta import MethodDelta
 from lorakit.methods.reparam._lowrank import LowRank
@@ -24,6 +24,7 @@ from lorakit.nn.select import Roles, Site, by_input
 from lorakit.nn.surgery import (
     CHILD,
     fold,
+    fold_bias,
     folded_in,
     put,
     put_shared,
@@ -113,6 +114,10 @@ class ReparamAttachment(Attachment):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self._must_be("on", "load_state")
         self.fit(state)
+        refuse_mismatch(self.shapes(), state)
+        for name, delta in self.deltas.items():
+            own = {own: state[f"{name}.{own}"] for own, _ in delta.named_parameters()}
+            self.method.refuse_state(delta, own)
         write_parameters(self._saved(), state)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -139,6 +144,7 @@ class ReparamAttachment(Attachment):
             )
         for site in self.sites:
             fold(site, self.deltas[site.name])
+            fold_bias(site, self.deltas[site.name])
         self._take_off("merged")
 
     def why_unmergeable(self) -> str | None:

@@ -96,6 +96,15 @@ class Reparam(Method, ABC):
     def fit(self, d: MethodDelta, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Before a state is loaded: take the shapes of the file where data decided them."""
 
+    def refuse_state(self, d: MethodDelta, state: Mapping[str, Tensor]) -> None:
+        """Before a state is loaded: AdapterError if what `prepare` derived is not what the state
+        was trained with. state: the delta's tensors by their names, with the right shapes."""
+
+    def bias_change(self, d: MethodDelta) -> Tensor | None:
+        """The change of the layer's bias at the site's rows, (rows,), which `add_to` adds too;
+        None: the bias stays as it is."""
+        return None
+
     def shared(self, sites: Sequence[Site]) -> nn.Module | None:
         """A module with the parameters that all deltas share; None: they share nothing."""
         return None

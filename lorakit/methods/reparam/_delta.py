@@ -87,6 +87,11 @@ class MethodDelta(Delta):
     def factors(self) -> tuple[Tensor, Tensor, float] | None:
         return self.method.factors(self)
 
+    @torch.no_grad()
+    def bias_change(self) -> Tensor | None:
+        change = self.method.bias_change(self)
+        return None if change is None else change.detach()
+
     def fit(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.method.fit(self, shapes)
 

@@ -147,7 +147,7 @@ class Ranked(LowRank, ABC):
         out, in_ = site.shape
         shapes: dict[str, Shape] = {
             "A": (r, in_) if self.init.trains_a else Frozen((r, in_)),
-            "B": (out, r),
+            "B": (out, r) if self.init.trains_b else Frozen((out, r)),
         }
         if self.init.moves:
             shapes |= {"A0": Frozen((r, in_)), "B0": Frozen((out, r))}
