@@ -90,6 +90,9 @@ FIELDS: dict[str, dict[str, Any]] = {
     "adalora": {"r": 4, "final": 2},
     "loldu": {"r": 4},
     "increlora": {"r": 4, "final": 2, "every": 2},
+    "lotr": {"r": 4},
+    "nola": {"r": 4, "bases": 16},
+    "pmss": {"r": 4},
 }
 """Of methods whose own defaults are for more than two blocks, or more positions."""
 
