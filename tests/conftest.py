@@ -93,6 +93,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "lotr": {"r": 4},
     "nola": {"r": 4, "bases": 16},
     "pmss": {"r": 4},
+    "eigenlora": {"r": 4, "components": 8},
+    "atlas": {"random": 3},
 }
 """Of methods whose own defaults are for more than two blocks, or more positions."""
 

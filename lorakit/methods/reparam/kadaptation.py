@@ -8,9 +8,9 @@ A Kronecker product of products is the product of two Kronecker products,
     S_i (x) (u v) = (S_i (x) u) (I_t (x) v)
 
 so dW is computed as two factors of rank t^2 r, without a dense matrix. S_i is drawn from U(-1, 1)
-and v Glorot-uniform, and u is zero, so that dW is exactly zero: the authors' code, which draws u as
-well, lets the model begin away from the checkpoint. S_i therefore gets its first gradient in the
-second step. He et al. 2022, arXiv 2203.16329.
+and v Glorot-uniform, and u is zero, so that dW is exactly zero; S_i therefore gets its first
+gradient in the second step. The authors' code also factorises S_i, adds a bias, and starts both u
+and v at zero, where neither has a gradient. He et al. 2022, arXiv 2203.16329.
 
 When to use: very small adapters of models with equal layers: a layer costs r (out + in) numbers,
 because the t blocks of out / t and in / t add up to LoRA's, but its rank is up to t^2 r. The size
