@@ -32,6 +32,16 @@ def read_sources(method: Method, model: Any, roles: Roles) -> list[SourceAdapter
     return [_source(file, model, roles) for file in files]
 
 
+def refuse_unreadable_sources(method: Method) -> None:
+    """ModelError: a folder of `method.adapters` does not hold an adapter that can be read.
+
+    It is called before a base is loaded.
+    """
+    if isinstance(method, OnAdapters):
+        for name in method.adapters:
+            _read(name)
+
+
 def take_sources(attachment: Attachment, sources: list[SourceAdapter]) -> None:
     """Give the attachment what `read_sources` found. ModelError: see `begin_from`."""
     if sources:
