@@ -27,6 +27,7 @@ from tests.attaching import attach, attach_saved
 from tests.conftest import small_method
 from tests.rounding import assert_near
 
+TWO_SHAPES = ("query", "*.intermediate.dense")
 NAMES = ("lotr", "kadaptation", "nola", "pmss", "eigenlora", "atlas")
 
 
