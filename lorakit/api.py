@@ -236,10 +236,14 @@ def attach(
     the checkpoint does not hold. fields: the method's, as in a recipe. TargetError: a target
     matches nothing.
     """
+    from lorakit.runs.sources import read_sources, take_sources
+
     made = make_method(method, **fields) if isinstance(method, str) else method
     names = _parameters_of(model, train_also)
     about = _about(model, made, names)
+    sources = read_sources(made, model, _roles(model))
     attachment = made.attach(model, _roles(model), names)
+    take_sources(attachment, sources)
     _bases[attachment] = replace(about, fresh=sorted(attachment.newly_initialised))
     return attachment
 

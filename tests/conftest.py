@@ -101,6 +101,11 @@ FIELDS: dict[str, dict[str, Any]] = {
     "lokr": {"r": 2},
     "randlora": {"r": 8},
     "qr_lora": {"r": 8},
+    "lotr": {"r": 4},
+    "nola": {"r": 4, "bases": 16},
+    "pmss": {"r": 4},
+    "eigenlora": {"r": 4, "components": 8},
+    "atlas": {"random": 3},
 }
 """Of methods whose own defaults are for more than two blocks, or more positions."""
 

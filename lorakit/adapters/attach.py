@@ -69,6 +69,7 @@ def factors(
     state = state_for(file, attachment)
     attachment.fit(state)
     refuse_mismatch(attachment.shapes(), state)
+    attachment.fill_shared(state)
     found = []
     for site in attachment.sites:
         pair = _factors_of(attachment, site, state)

@@ -33,6 +33,7 @@ from lorakit.nn.linear import numbers_in
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.generations import PartialPredictions
 from lorakit.runs.result import Counts
+from lorakit.runs.sources import read_sources, take_sources
 from lorakit.tasks import Example, Head, Task
 
 
@@ -205,7 +206,9 @@ def attach(recipe: Recipe, base: Base) -> Attachment:
     is no room for its tokens.
     """
     method = recipe.method
+    sources = read_sources(method, base.model, base.roles)
     attachment = method.attach(base.model, base.roles, base.newly_initialised | base.head)
+    take_sources(attachment, sources)
     if method.added_tokens:
         refuse_too_long(recipe.data, None, base.config, method.added_tokens)
         if recipe.data.packing:

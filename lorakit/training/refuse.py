@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -49,20 +49,36 @@ def refuse_no_rate(settings: Train, total: int) -> None:
 def refuse_dead(
     attachment: Attachment, gradient: Callable[[nn.Parameter], Tensor | None] = attrgetter("grad")
 ) -> None:
-    """TrainingError: a delta, or something newly initialised, has no gradient or one of zeros."""
+    """TrainingError: a delta, what deltas share, or something newly initialised has no gradient or
+    one of zeros.
+
+    What starts without a gradient (`shared_starts_still`) is left to `Still`.
+    """
+    late = _late_parts(attachment)
     found = {id(p): gradient(p) for p in attachment.trained().values()}
     alive = {key for key, grad in found.items() if grad is not None and bool(grad.any())}
     dead = [
         name
         for name, part in _parts(attachment).items()
-        if not any(id(p) in alive for p in part.values())
+        if name not in late and not any(id(p) in alive for p in part.values())
     ]
     if dead:
-        raise TrainingError(
-            f"after the first step {len(dead)} trained part(s) have no gradient, so they would "
-            f"never learn: {_listed(dead)}. The model does not use these weights for this task: "
-            "leave them out of method.targets."
-        )
+        raise _without_gradient(dead, 1)
+
+
+def _without_gradient(dead: Sequence[str], steps: int) -> TrainingError:
+    return TrainingError(
+        f"after {steps} step(s) {len(dead)} trained part(s) have no gradient, so they would never "
+        f"learn: {_listed(dead)}. The model does not use these weights for this task: leave them "
+        "out of method.targets."
+    )
+
+
+def _late_parts(attachment: Attachment) -> set[str]:
+    """The shared parts whose gradient is zero until the deltas have moved."""
+    if getattr(attachment.method, "shared_starts_still", False):
+        return set(_shared_parts(attachment))
+    return set()
 
 
 def _parts(attachment: Attachment) -> dict[str, dict[str, nn.Parameter]]:
@@ -117,6 +133,7 @@ class Still:
                 self.parts[attachment.method.name] = chosen
         self.until = min(warm_steps(settings, total), total - 1)
         self.before: dict[str, list[tuple[Tensor, int, Tensor]]] = {}
+        self.late = _late_parts(attachment)
 
     def before_step(self, rate: float) -> None:
         """Parts without a gradient in this step, such as dropped deltas, are watched in a later
@@ -125,12 +142,16 @@ class Still:
             largest = {
                 n: [_largest(p) for p in part.values() if p.grad is not None]
                 for n, part in self.parts.items()
+                if n not in self.late or _has_gradient(part)
             }
             self.before = {n: numbers for n, numbers in largest.items() if numbers}
 
     def after_step(self, step: int) -> None:
-        """step: the one just taken, from 0. TrainingError: a part has not moved, at the full
-        learning rate."""
+        """step: the one just taken, from 0.
+
+        TrainingError: a part has not moved at the full learning rate, or a shared part has no
+        gradient although the deltas have moved.
+        """
         for name, numbers in list(self.before.items()):
             if any(bool(p.detach().flatten()[place] != value) for p, place, value in numbers):
                 del self.parts[name], self.before[name]
@@ -141,6 +162,14 @@ class Still:
                 "holds them, or a step of train.learning_rate is less than what their dtype can "
                 "show (model.dtype=fp32)."
             )
+        # one step after the deltas have moved
+        unmoved = [name for name in self.parts if name in self.late]
+        if unmoved and step > self.until:
+            raise _without_gradient(unmoved, step + 1)
+
+
+def _has_gradient(part: Mapping[str, nn.Parameter]) -> bool:
+    return any(p.grad is not None and bool(p.grad.any()) for p in part.values())
 
 
 def _largest(p: nn.Parameter) -> tuple[Tensor, int, Tensor]:

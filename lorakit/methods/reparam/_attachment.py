@@ -131,6 +131,16 @@ class ReparamAttachment(Attachment):
             shapes = {own: tuple(state[n].shape) for own, n in names.items() if n in state}
             delta.fit(shapes)
 
+    def fill_shared(self, state: Mapping[str, Tensor]) -> None:
+        """Replace what the deltas share by a copy of its values, wherever the model's own are (a
+        model of shapes only)."""
+        if self.shared is None or not self.method.saves_shared:
+            return
+        for name, parameter in list(self.shared.named_parameters()):
+            module, _, own = name.rpartition(".")
+            value = nn.Parameter(state[SHARED_PREFIX + name].clone(), parameter.requires_grad)
+            self.shared.get_submodule(module).register_parameter(own, value)
+
     def merge(self) -> None:
         """As `Attachment.merge`; again, it does nothing. ModelError: detached, or in `folded`."""
         if self.place == "merged":

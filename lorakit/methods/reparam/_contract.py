@@ -52,6 +52,9 @@ class Reparam(Method, ABC):
     """Whether it can be on a quantized base."""
     saves_shared: ClassVar[bool] = True
     """Whether the adapter holds what all deltas share; False: a seed gives it."""
+    shared_starts_still: ClassVar[bool] = False
+    """Whether what all deltas share has no gradient until the deltas have moved, because dW is zero
+    at the start by tensors of their own."""
     targets: tuple[str | Target, ...] = Field(
         default=("query", "value"), min_length=1, strict=False
     )

@@ -1,4 +1,4 @@
-"""Trained pairs A, B that several sites share."""
+"""Tensors that several sites share: trained pairs A, B, and tensors of one name for all."""
 
 from __future__ import annotations
 
@@ -11,16 +11,47 @@ from lorakit.nn.linear import weight_of
 from lorakit.nn.select import Site
 
 
+def place_of(first: Site) -> tuple[torch.dtype, torch.device]:
+    """(float32 or wider, device) of what is shared, by the weight of one of the sites."""
+    weight = weight_of(first.module)
+    dtype = weight.dtype if weight.is_floating_point() else torch.float32
+    return torch.promote_types(dtype, torch.float32), weight.device
+
+
+class SharedTensors(nn.Module):
+    """Parameters by name, the same for all sites."""
+
+    def __init__(self, first: Site, **shapes: tuple[int, ...]):
+        """Trained parameters of these shapes, which are zero at first.
+
+        first: a site whose weight has the device and the dtype.
+        """
+        super().__init__()
+        dtype, device = place_of(first)
+        for name, shape in shapes.items():
+            zeros = torch.zeros(shape, dtype=dtype, device=device)
+            self.register_parameter(name, nn.Parameter(zeros))
+
+    @classmethod
+    def frozen(cls, first: Site, **values: torch.Tensor) -> SharedTensors:
+        """Frozen parameters of these values; on a model of shapes only they are on the CPU."""
+        shared = cls(first)
+        dtype, device = place_of(first)
+        if device.type == "meta":
+            device = torch.device("cpu")
+        for name, value in values.items():
+            parameter = nn.Parameter(value.to(device, dtype), requires_grad=False)
+            shared.register_parameter(name, parameter)
+        return shared
+
+
 class SharedPairs(nn.Module):
     """A child `pairN` for each, with A (r, in) and B (out, r), which are zero at first."""
 
     def __init__(self, first: Site):
         """first: a site whose weight has the device and the dtype."""
         super().__init__()
-        weight = weight_of(first.module)
-        dtype = weight.dtype if weight.is_floating_point() else torch.float32
-        self.dtype = torch.promote_types(dtype, torch.float32)
-        self.device = weight.device
+        self.dtype, self.device = place_of(first)
         self.names: dict[Hashable, str] = {}
         self.places: dict[str, tuple[str, ...]] = {}
 

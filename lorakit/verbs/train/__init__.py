@@ -37,6 +37,7 @@ from lorakit.runs.same import (
     unfinished_others,
 )
 from lorakit.runs.seeds import find_adapter
+from lorakit.runs.sources import refuse_unreadable_sources
 from lorakit.runs.undo import undone_if_refused
 from lorakit.training.plan import share
 from lorakit.verbs.train.accelerator import make_accelerator
@@ -95,6 +96,7 @@ def _prepare(recipe: Recipe, run: Path, runs: Path, observe: Observer) -> TrainJ
     start = None
     if recipe.start_from:
         start = find_adapter(recipe.start_from, runs, recipe)
+    refuse_unreadable_sources(recipe.method)
     splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
     shapes = outline(*recipe.base())
     refuse_too_long(recipe.data, None, shapes.config)

@@ -1,0 +1,71 @@
+r"""LoTR: all layers share a left and a right factor, and each layer trains a small core.
+
+    dW_l = (alpha / r) L M_l R        M_l (r, r) = 0 at the start
+
+L (out, r) and R (r, in) train too, and all weights of one shape share them: stacked over the
+layers, dW is a tensor in Tucker form. Both are drawn from N(0, 1), as in the authors' code, whose
+factor alpha / r is also used here. Because M_l is zero, L and R get their first gradient in the
+second step. Bershatsky et al. 2024, arXiv 2402.01376.
+
+When to use: a model with many layers where LoRA's A and B are most of the adapter. Each layer costs
+r^2 numbers and the shared pair is paid once, but layers that need different directions compete for
+it, and N(0, 1) asks for a smaller learning rate than LoRA's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from lorakit.methods.reparam import LowRank, Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lorakit.nn.select import Site
+
+
+class LoTR(LowRank):
+    """Low tensor rank adaptation."""
+
+    name: Literal["lotr"] = "lotr"
+    shared_starts_still: ClassVar[bool] = True
+    r: int = Field(default=16, ge=1)
+    """Rank of each layer's dW."""
+    alpha: float = Field(default=16, gt=0, le=1e6)
+    """The product is scaled by alpha / r."""
+
+    def shared(self, sites: Sequence[Site]) -> nn.Module:
+        """A child with R (A) and L (B) for each shape of weight."""
+        from lorakit.methods.reparam._shared_pairs import SharedPairs
+
+        pairs = SharedPairs(sites[0])
+        for site in sites:
+            pairs.add(site, [(tuple(site.shape), self.r)])
+        return pairs
+
+    def tensors(self, site: Site) -> dict[str, Shape]:
+        return {"M": (self.r, self.r)}
+
+    def begin(self, d: Any) -> None:
+        (pair,) = d.shared.of(d.site.name)
+        # the first of the sites that share it draws
+        if not pair.A.any():
+            pair.B.normal_()
+            pair.A.normal_()
+
+    def scale(self, site: Site) -> float:
+        return self.alpha / self.r
+
+    def reads(self, d: Any) -> Tensor:
+        (pair,) = d.shared.of(d.site.name)
+        return pair.A
+
+    def writes(self, d: Any) -> Tensor:
+        (pair,) = d.shared.of(d.site.name)
+        return pair.B @ d.M
+
+
+PLUGIN = LoTR

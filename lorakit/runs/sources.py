@@ -1,0 +1,84 @@
+"""The adapters that a method begins from (`method.adapters`), read with their common base."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lorakit.adapters.attach import factors
+from lorakit.adapters.files import AdapterFile, read_adapter
+from lorakit.adapters.peft_tensors import name_in_file
+from lorakit.errors import InputError, ModelError
+from lorakit.methods import Attachment, Method
+from lorakit.methods.reparam._attachment import ReparamAttachment
+from lorakit.methods.reparam._on_adapters import OnAdapters, SourceAdapter, begin_from
+from lorakit.nn.overlay import ModelState
+from lorakit.nn.select import Roles
+from lorakit.runs.folder import is_run, is_seed
+from lorakit.runs.seeds import choose_seed
+
+
+def read_sources(method: Method, model: Any, roles: Roles) -> list[SourceAdapter]:
+    """The adapters of `method.adapters`; none for other methods, or for a model of shapes only.
+
+    The model, which must not have an adapter, is what it was. ModelError: a folder does not hold an
+    adapter, or it is one of another base, or one without factors of low rank.
+    """
+    if not isinstance(method, OnAdapters) or any(p.is_meta for p in model.parameters()):
+        return []
+    # all are read before the first is compared with the base, which takes longer
+    files = [_read(name) for name in method.adapters]
+    return [_source(file, model, roles) for file in files]
+
+
+def refuse_unreadable_sources(method: Method) -> None:
+    """ModelError: a folder of `method.adapters` does not hold an adapter that can be read.
+
+    It is called before a base is loaded.
+    """
+    if isinstance(method, OnAdapters):
+        for name in method.adapters:
+            _read(name)
+
+
+def take_sources(attachment: Attachment, sources: list[SourceAdapter]) -> None:
+    """Give the attachment what `read_sources` found. ModelError: see `begin_from`."""
+    if sources:
+        assert isinstance(attachment, ReparamAttachment)
+        begin_from(attachment.deltas, sources)
+
+
+def _read(name: str) -> AdapterFile:
+    folder = Path(name)
+    try:
+        if is_run(folder) or is_seed(folder):
+            folder = choose_seed(folder, None)[0] / "adapter"
+        return read_adapter(folder)
+    except InputError as error:
+        raise ModelError(f"method.adapters: {error}") from error
+
+
+def _source(file: AdapterFile, model: Any, roles: Roles) -> SourceAdapter:
+    before = ModelState(model)
+    try:
+        found = factors(_with_head_of(file, model), model, roles, ())
+    except InputError as error:
+        raise ModelError(f"method.adapters: {error}") from error
+    finally:
+        before.restore()
+    pairs = {site.name: (b.detach(), a.detach()) for site, b, a in found}
+    return SourceAdapter(str(file.folder), pairs)
+
+
+def _with_head_of(file: AdapterFile, model: Any) -> AdapterFile:
+    """The file with the model's own head, which may have another number of labels."""
+    if file.about is None:
+        return file
+    own = dict(model.named_parameters())
+    tensors = dict(file.tensors)
+    for name in file.about.fresh:
+        for key in (name, name_in_file(name)):
+            if key in tensors and name in own:
+                tensors[key] = own[name].detach()
+    return replace(file, tensors=tensors)
