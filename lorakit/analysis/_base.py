@@ -9,13 +9,7 @@ from typing import Any
 
 import lorakit
 from lorakit.analysis._change import Change
-from lorakit.analysis._load import (
-    AdaptedRun,
-    AnalysedRun,
-    RunChanges,
-    load_adapted,
-    load_changes,
-)
+from lorakit.analysis._load import AdaptedRun, AnalysedRun, RunChanges, load_adapted, load_changes
 from lorakit.analysis._sites import Finding, SiteFilter, SiteFound, labels
 from lorakit.errors import InputError
 from lorakit.report.picture import Picture

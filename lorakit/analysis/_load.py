@@ -87,6 +87,10 @@ class AdaptedRun(AnalysedRun):
     sites: list[Site]
     """The weights that the method changes, as far as the request names them."""
 
+    def without_model(self) -> AnalysedRun:
+        """The names only, so that the model can be freed before the next run is loaded."""
+        return AnalysedRun(self.source, self.name, self.method, self.rank)
+
 
 def load_changes(
     run: Pointer, methods: Sequence[str] | None, needs_base: bool, sites: SiteFilter
@@ -94,8 +98,8 @@ def load_changes(
     """The change of every weight that passes `sites`, in float32 or as trained.
 
     methods: the methods that are accepted; None: every method whose dW can be computed. needs_base:
-    W is read as well; without it, the shapes of the base are enough for LoRA. AdapterError: another method, or another base. ModelError: the
-    base is not available.
+    W is read as well; without it, the shapes of the base are enough for LoRA. AdapterError: another
+    method, or another base. ModelError: the base is not available.
     """
     source, adapter, method = _opened(run)
     if methods is not None and method not in methods:

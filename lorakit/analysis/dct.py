@@ -3,14 +3,12 @@ r"""DCT: how few coefficients of a discrete cosine transform hold most of a chan
     C = D_out dW D_in^T             D: the orthonormal DCT-II, so that ||C||_F = ||dW||_F
     kept(s) = least share of the numbers of C whose squares sum to s ||dW||_F^2
 
-The largest coefficients are kept, wherever they are. SpectralLoRA reports that a third of them hold
-90 % of the energy. That number needs a comparison, which is why two more are measured: the same
-share of the numbers of dW itself, without a transform, and of the DCT of a product of two Gaussian
-matrices of the same shapes and rank (of a Gaussian matrix where dW has no factors). A transform
-compresses a change only where its share is below both.
-
-Source: the paper's abstract; its text was not available, so that the choice of the largest
-coefficients and the two comparisons are not claimed to be the paper's.
+The largest coefficients are kept, wherever they are. SpectralLoRA (Singh 2026, arXiv 2604.10649)
+reports that a third of them hold 90 % of the energy of LoRA's changes. That number needs a
+comparison, which is why two more are measured: the same share of the numbers of dW itself, without
+a transform, and of the DCT of a product of two Gaussian matrices of the same shapes and rank (of a
+Gaussian matrix where dW has no factors). A transform compresses a change only where its share is
+below both.
 
 When to use: to decide whether an adapter is worth storing by its DCT coefficients. An SVD to a
 lower rank (`rank`) is usually the smaller file.
