@@ -9,7 +9,8 @@ W + dW; the truncation to rank r, which keeps the adapter's size, is PEFT's
 (`reduce_intruder_dimension`). It is not exact: what is removed is not inside dW alone.
 
 When to use: when an adapter has intruder dimensions (`lorakit analyze intruders`) and must keep
-what the base could do. It costs two SVDs for each weight and some of the task's score; measure both.
+what the base could do. It costs two SVDs for each weight and some of the task's score, so that both
+should be measured.
 """
 
 from __future__ import annotations

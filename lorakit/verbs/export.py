@@ -65,8 +65,9 @@ def export(
 
     lora: plain LoRA, which PEFT and every server of adapters read. peft: PEFT's own type of the
     method. native: lorakit's file. damping: intruder dimensions are damped first, in the form lora;
-    the written adapter is compared with the damped one. InputError: `to` is in use. AdapterError: the method does not
-    have this form. ToleranceError: the written adapter computes something else; it is removed.
+    the written adapter is compared with the damped one. InputError: `to` is in use, or damping in
+    another form. AdapterError: the method does not have this form. ToleranceError: the written
+    adapter computes something else; it is removed.
     """
     refuse_in_use(to)
     if damping is not None and form != "lora":
