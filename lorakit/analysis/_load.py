@@ -120,7 +120,10 @@ def load_changes(
 def load_adapted(run: Pointer, sites: SiteFilter) -> AdaptedRun:
     """The run with its adapter on the base, in evaluation mode. Errors: as `load_changes`."""
     source, adapter, method = _opened(run)
-    base, attachment = load_source(source, source.model(run), run.any_base, dequantize=True)
+    # the last layer of a fast encoder computes the first position only
+    base, attachment = load_source(
+        source, source.model(run), run.any_base, dequantize=True, fast="off"
+    )
     assert attachment is not None
     base.model.eval()
     changed = attachment.sites or _changed_by_subset(base, attachment, run.path)
