@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from lorakit.analysis._base import Analysis, Findings, Reads, Request
 from lorakit.analysis._load import AdaptedRun
@@ -82,14 +83,17 @@ def picture(found: Sequence[Forgetting]) -> Picture:
     figure, axes = figure_of("r", "change of the loss, nats per token", 5.2, 3.3)
     methods = list(dict.fromkeys(one.method for one in found))
     for method, color in zip(methods, COLORS * 3, strict=False):
-        points = sorted(
-            (one.rank, one.change) for one in found if one.method == method and one.rank
-        )
-        if points:
-            axes.plot(*zip(*points, strict=True), color=color, marker="o", label=plain(method))
+        of_rank: dict[int, list[float]] = {}
         for one in found:
-            if one.method == method and one.rank is None:
+            if one.method == method and one.rank is not None:
+                of_rank.setdefault(one.rank, []).append(one.change)
+                axes.plot(one.rank, one.change, color=color, marker="o", markersize=4)
+            elif one.method == method:
                 axes.axhline(one.change, color=color, linestyle="--", label=plain(method))
+        # runs of one rank are points, and the line is through their mean
+        means = [(rank, fmean(changes)) for rank, changes in sorted(of_rank.items())]
+        if means:
+            axes.plot(*zip(*means, strict=True), color=color, label=plain(method))
     ranks = sorted({one.rank for one in found if one.rank})
     if ranks:
         axes.set_xscale("log", base=2)

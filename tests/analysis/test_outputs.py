@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -20,6 +21,7 @@ from lorakit.analysis.leakage import auc, roc, standard_error
 from lorakit.analysis.probe import probe, readings
 from lorakit.analysis.spectra import comparison
 from lorakit.batches import Encoded
+from lorakit.errors import InputError
 from lorakit.tasks import Head
 
 
@@ -221,3 +223,37 @@ def test_damping_is_that_of_peft(draw):
     found_b, found_a, count = damp(w, b, a, Damping(keep=0.6))
     assert count > 0
     assert (found_b @ found_a - wanted).norm() / wanted.norm() < 1e-5
+
+
+# every method with a dW
+
+
+def test_a_method_without_factors_is_read_by_its_matrix(runs, lorakit_cli, tmp_path):
+    given = ["analyze", "spectra", runs["full"], runs["hira"], runs["lora"]]
+    done = lorakit_cli(*given, "--out", tmp_path, "--json")
+    assert done.code == 0, done.err
+    full, hira, lora = done.json["found"].values()
+    assert [run["r"] for run in done.json["runs"]] == [None, None, 8]
+    assert all(one["cosine"] == pytest.approx(1) for one in full)
+    # the Hadamard product with W has more than r directions
+    assert all(one["norm"] > 0 and one["effective"] > 4 for one in hira)
+    assert all(len(one["singular"]) == 8 for one in lora)
+
+
+def test_norms_of_any_method_are_those_of_the_run(runs, lorakit_cli, tmp_path):
+    done = lorakit_cli("analyze", "norms", runs["hira"], "--out", tmp_path, "--json")
+    result = json.loads((runs["hira"] / "result.json").read_text())
+    wanted = result["seeds"][0]["delta_norms"]
+    found = {one["site"]: one["relative"] for one in done.json["found"]}
+    assert found == pytest.approx(wanted, rel=1e-4)
+
+
+def test_damping_is_an_option_of_the_form_lora(runs, lorakit_cli, tmp_path):
+    given = ["export", runs["narrow"], "--to", tmp_path / "to", "--damp-intruders", 0.5]
+    refused = lorakit_cli(*given, "--as", "native")
+    assert refused.code == InputError.exit_code
+    assert "native" in refused.err
+    done = lorakit_cli(*given, "--json")
+    assert done.code == 0, done.err
+    assert done.json["damped"] >= 0
+    assert done.json["largest_rank"] == 2
