@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import lorakit
 from lorakit.analysis._change import Change
-from lorakit.analysis._load import RunChanges, load_changes
-from lorakit.analysis._sites import Finding, Found, SiteFilter, labels
+from lorakit.analysis._load import AdaptedRun, AnalysedRun, RunChanges, load_adapted, load_changes
+from lorakit.analysis._sites import Finding, SiteFilter, SiteFound, labels
 from lorakit.errors import InputError
 from lorakit.report.picture import Picture
 from lorakit.report.table import Table
@@ -20,12 +21,16 @@ from lorakit.runs.pointer import Pointer
 class Reads:
     """The runs that an analysis reads."""
 
-    methods: tuple[str, ...]
-    """The methods whose changes it measures."""
+    methods: tuple[str, ...] | None
+    """The methods whose changes it measures; None: every method whose dW can be computed."""
     needs_base: bool
     """Whether it reads W. If not, the base's `config.json` is enough for a LoRA adapter."""
     most_runs: int | None = None
     """None: any number."""
+    needs_text: bool = False
+    """Whether it reads a file of text (`--text`)."""
+    by_site: bool = True
+    """Whether a finding is of one site; if not, it is of the model."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,12 @@ class Request:
     sites: SiteFilter
     options: Mapping[str, float] = field(default_factory=dict)
     """Options that belong to one analysis; an option that was not given is absent."""
+    text: Path | None = None
+    """A file with a text on each line, for analyses that need one."""
+
+    def adapted(self, run: Pointer) -> AdaptedRun:
+        """The adapter of one run on its model. Errors: see `load_adapted`."""
+        return load_adapted(run, self.sites)
 
     def load(self, run: Pointer, reads: Reads) -> RunChanges:
         """The changes of one run. Errors: see `load_changes`."""
@@ -50,9 +61,9 @@ class Request:
 class Findings:
     """The answer to a request, as data and as people read it."""
 
-    runs: Sequence[RunChanges]
+    runs: Sequence[AnalysedRun]
     found: Sequence[Finding] | Mapping[str, Sequence[Finding]]
-    """A finding for each site, or a list of them for each run."""
+    """A finding for each site or run, or a list of them for each run."""
     table: Table
     picture: Picture
     note: str = ""
@@ -106,9 +117,9 @@ def for_each_site(
 
 
 def site_table(
-    runs: Mapping[str, Sequence[Found]],
+    runs: Mapping[str, Sequence[SiteFound]],
     header: Sequence[str],
-    cells: Callable[[Found], Sequence[str]],
+    cells: Callable[[SiteFound], Sequence[str]],
     caption: str,
 ) -> Table:
     """A row for each run and site; of one run, the caption has the name.

@@ -1,4 +1,4 @@
-"""RunChanges: what a run changed, weight by weight, from its adapter and its base; without data."""
+"""Runs as an analysis reads them: their changes, weight by weight, or the adapter on its model."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from lorakit.bases.base import Base
 from lorakit.bases.load import load, load_dequantized
 from lorakit.bases.outline import outline
 from lorakit.errors import AdapterError, InputError, ModelError
+from lorakit.methods import Attachment
+from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.nn.linear import dense_weight
 from lorakit.nn.select import ROLES, Site, select
 from lorakit.runs.folder import is_run, is_seed
 from lorakit.runs.pointer import Pointer
-from lorakit.runs.source import Source, open_source
+from lorakit.runs.source import Source, load_source, open_source
 
 
 @dataclass(frozen=True)
-class RunChanges:
-    """dW at every site of a LoRA adapter, or in every linear layer of a fully fine-tuned model."""
+class AnalysedRun:
+    """A run that an analysis reads, as its answer names it."""
 
     source: Source
     name: str
     method: str
     rank: int | None
-    """The largest rank of the adapter; None for full fine-tuning."""
-    changes: list[Change]
+    """The largest rank of the adapter; None where the changes have no factors."""
 
     @property
     def path(self) -> str:
@@ -42,7 +43,10 @@ class RunChanges:
     @property
     def label(self) -> str:
         """The name, and what was trained."""
-        return f"{self.name} ({self.method if self.rank is None else f'r={self.rank}'})"
+        words = [] if self.method == "lora" else [self.method]
+        if self.rank is not None:
+            words.append(f"r={self.rank}")
+        return f"{self.name} ({' '.join(words)})"
 
     @property
     def fingerprint(self) -> str | None:
@@ -67,34 +71,67 @@ class RunChanges:
         }
 
 
+@dataclass(frozen=True)
+class RunChanges(AnalysedRun):
+    """dW at every site of an adapter, or in every linear layer of a fully fine-tuned model."""
+
+    changes: list[Change]
+
+
+@dataclass(frozen=True)
+class AdaptedRun(AnalysedRun):
+    """A run with its adapter attached to the base, for analyses that compute with the model."""
+
+    base: Base
+    attachment: Attachment
+    sites: list[Site]
+    """The weights that the method changes, as far as the request names them."""
+
+    def without_model(self) -> AnalysedRun:
+        """The names only, so that the model can be freed before the next run is loaded."""
+        return AnalysedRun(self.source, self.name, self.method, self.rank)
+
+
 def load_changes(
-    run: Pointer, methods: Sequence[str], needs_base: bool, sites: SiteFilter
+    run: Pointer, methods: Sequence[str] | None, needs_base: bool, sites: SiteFilter
 ) -> RunChanges:
     """The change of every weight that passes `sites`, in float32 or as trained.
 
-    methods: the methods that are accepted. needs_base: W is read as well; without it, the shapes of
-    the base are enough for LoRA. AdapterError: another method, or another base. ModelError: the
-    base is not available.
+    methods: the methods that are accepted; None: every method whose dW can be computed. needs_base:
+    W is read as well; without it, the shapes of the base are enough for LoRA. AdapterError: another
+    method, or another base. ModelError: the base is not available.
     """
-    if (Path(run.path) / "config.json").is_file():
-        raise AdapterError(
-            f"{run.path} is a plain model, and the base that it was trained from is not known; "
-            "give a run or an adapter"
-        )
-    source = open_source(run)
-    adapter = _adapter_of(source)
-    method = adapter.about.method.get("name", "") if adapter.about else "lora"
-    if method not in methods:
+    source, adapter, method = _opened(run)
+    if methods is not None and method not in methods:
         raise AdapterError(
             f"{run.path} was trained with {method}; this analysis is for {' and '.join(methods)}"
         )
     if method == "lora":
         changes = _lora_changes(source, run, needs_base, sites)
-    else:
+    elif method == "full":
         changes = _full_changes(source, run, sites)
+    else:
+        changes = _other_changes(source, run, sites)
     # targets may have ranks of their own
     ranks = [len(change.factors[1]) for change in changes if change.factors is not None]
     return RunChanges(source, _name_of(adapter), method, max(ranks, default=None), changes)
+
+
+def load_adapted(run: Pointer, sites: SiteFilter) -> AdaptedRun:
+    """The run with its adapter on the base, in evaluation mode. Errors: as `load_changes`."""
+    source, adapter, method = _opened(run)
+    # the last layer of a fast encoder computes the first position only
+    base, attachment = load_source(
+        source, source.model(run), run.any_base, dequantize=True, fast="off"
+    )
+    assert attachment is not None
+    base.model.eval()
+    changed = attachment.sites or _changed_by_subset(base, attachment, run.path)
+    chosen = sites.apply(changed, run.path)
+    rank = None
+    if isinstance(attachment, ReparamAttachment):
+        rank = _largest_rank(attachment)
+    return AdaptedRun(source, _name_of(adapter), method, rank, base, attachment, chosen)
 
 
 def seeds_of(run: Pointer) -> list[Pointer]:
@@ -113,6 +150,25 @@ def seeds_of(run: Pointer) -> list[Pointer]:
             "give two runs, or train more seeds"
         )
     return [replace(run, path=str(seed)) for seed in found]
+
+
+def _opened(run: Pointer) -> tuple[Source, AdapterFile, str]:
+    """The run's source, its adapter, and the name of its method."""
+    if (Path(run.path) / "config.json").is_file():
+        raise AdapterError(
+            f"{run.path} is a plain model, and the base that it was trained from is not known; "
+            "give a run or an adapter"
+        )
+    source = open_source(run)
+    adapter = _adapter_of(source)
+    method = adapter.about.method.get("name", "") if adapter.about else "lora"
+    return source, adapter, method
+
+
+def _largest_rank(attachment: ReparamAttachment) -> int | None:
+    pairs = [delta.factors() for delta in attachment.deltas.values()]
+    ranks = [len(pair[0]) for pair in pairs if pair is not None]
+    return max(ranks) if len(ranks) == len(pairs) and ranks else None
 
 
 def _adapter_of(source: Source) -> AdapterFile:
@@ -157,6 +213,49 @@ def _lora_changes(
         for site, b, a in found
         if site.name in chosen
     ]
+
+
+def _other_changes(source: Source, run: Pointer, sites: SiteFilter) -> list[Change]:
+    """The changes of any other method that computes dW: as factors where it has them."""
+    base = _load_base(source, run, needs_weights=True)
+    attachment = attach_adapter(
+        _adapter_of(source),
+        base.model,
+        base.roles,
+        base.newly_initialised,
+        check_base=not run.any_base,
+    )
+    if not isinstance(attachment, ReparamAttachment):
+        raise _without_changes(run.path, attachment)
+    found = []
+    for site in sites.apply(attachment.sites, run.path):
+        delta = attachment.deltas[site.name]
+        pair = delta.factors()
+        if pair is None:
+            found.append(Change(site.name, dense=delta.matrix(), base=_weight(site)))
+        else:
+            a, b, scale = pair
+            factors_of_it = (b.detach() * scale, a.detach())
+            found.append(Change(site.name, factors=factors_of_it, base=_weight(site)))
+    return found
+
+
+def _changed_by_subset(base: Base, attachment: Attachment, path: str) -> list[Site]:
+    """The linear weights that a method trains in place. AdapterError: it trains none."""
+    roles = [role for role in ROLES if role in base.roles]
+    every = select(base.model, roles or ["all-linear"], base.roles, skip=base.newly_initialised)
+    trained = attachment.trained()
+    found = [site for site in every if f"{site.path}.weight" in trained]
+    if not found:
+        raise _without_changes(path, attachment)
+    return found
+
+
+def _without_changes(path: str, attachment: Attachment) -> AdapterError:
+    return AdapterError(
+        f"{path} was trained with {attachment.method.name}, which does not change a linear weight "
+        "by a dW; analyze a run of another method"
+    )
 
 
 def _full_changes(source: Source, run: Pointer, sites: SiteFilter) -> list[Change]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lorakit.analysis import analyses
 from lorakit.analysis._base import Findings, Request
-from lorakit.analysis._load import RunChanges
+from lorakit.analysis._load import AnalysedRun
 from lorakit.errors import InputError
 from lorakit.runs.folder import is_run, is_seed, make_folder
 from lorakit.runs.result import write_whole
@@ -28,6 +28,10 @@ def analyze(what: str, request: Request, out: Path | None = None) -> tuple[Findi
     for option in request.options:
         if option not in analysis.options:
             raise InputError(f"--{option} is not an option of {what}; leave it out")
+    if analysis.reads.needs_text and request.text is None:
+        raise InputError(f"{what} reads a text: give a file with --text, one text on each line")
+    if request.text is not None and not analysis.reads.needs_text:
+        raise InputError(f"--text {request.text} is not an option of {what}; leave it out")
     findings = analysis.answer(request)
     folder = out or _folder_of(findings.runs[0])
     return findings, _write(what, findings, folder)
@@ -49,7 +53,7 @@ def _write(what: str, findings: Findings, folder: Path) -> list[Path]:
     return list(texts)
 
 
-def _folder_of(run: RunChanges) -> Path:
+def _folder_of(run: AnalysedRun) -> Path:
     path = Path(run.path)
     if is_run(path):
         return path / "analysis"

@@ -15,15 +15,19 @@ from lorakit.report.table import NOTHING
 
 
 class Finding(Protocol):
-    """What was measured at one site: a dataclass whose fields are written to WHAT.json."""
+    """What was measured: a dataclass whose fields are written to WHAT.json."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+class SiteFinding(Finding, Protocol):
+    """What was measured at one site."""
 
     @property
     def site(self) -> str: ...
 
 
-Found = TypeVar("Found", bound=Finding)
+SiteFound = TypeVar("SiteFound", bound=SiteFinding)
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def labels(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     return shown
 
 
-def by_weight(found: Sequence[Found]) -> dict[str, list[Found]]:
+def by_weight(found: Sequence[SiteFound]) -> dict[str, list[SiteFound]]:
     """Weight -> what was found in each layer, in the order of the layers."""
     shown = labels(item.site for item in found)
     groups = defaultdict(list)
@@ -89,7 +93,7 @@ def by_weight(found: Sequence[Found]) -> dict[str, list[Found]]:
     return dict(groups)
 
 
-def layers_of(found: Sequence[Finding]) -> list[int]:
+def layers_of(found: Sequence[SiteFinding]) -> list[int]:
     """The position of each on an axis of layers; outside of numbered layers, its index."""
     layers = [in_layer(item.site)[0] for item in found]
     return [index if layer is None else layer for index, layer in enumerate(layers)]

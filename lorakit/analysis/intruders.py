@@ -24,7 +24,7 @@ from lorakit.analysis._sites import by_weight
 from lorakit.report.picture import COLORS, Picture, figure_of, picture_of, plain
 from lorakit.report.table import Table
 
-READS = Reads(methods=("lora", "full"), needs_base=True)
+READS = Reads(methods=None, needs_base=True)
 EPSILON = 0.5
 TOP = 10
 EPSILON_STEPS = 50

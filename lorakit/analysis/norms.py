@@ -12,7 +12,7 @@ from lorakit.report.changes import norm_maps
 from lorakit.report.picture import Picture
 from lorakit.report.table import NOTHING, Table
 
-READS = Reads(methods=("lora", "full"), needs_base=True, most_runs=1)
+READS = Reads(methods=None, needs_base=True, most_runs=1)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from lorakit.analysis._spectra import draw_spectra
 from lorakit.report.picture import Picture, panels_of, picture_of, plain
 from lorakit.report.table import Table
 
-READS = Reads(methods=("lora", "full"), needs_base=False)
+READS = Reads(methods=None, needs_base=False)
 
 
 @dataclass(frozen=True)

@@ -79,9 +79,11 @@ def load(spec: Model, head: str, labels: Sequence[str] = (), fast: Fast = "auto"
     )
 
 
-def load_dequantized(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
+def load_dequantized(
+    spec: Model, head: str, labels: Sequence[str] = (), fast: Fast = "auto"
+) -> Base:
     """As `load`, with float32 layers in place of quantized ones: a merge needs plain layers."""
-    base = load(spec, head, labels)
+    base = load(spec, head, labels, fast)
     if base.quantized is None:
         return base
     return replace(base, model=dequantized(base.model, torch.float32), quantized=None)

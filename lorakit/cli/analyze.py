@@ -34,6 +34,17 @@ def analyze(
     top: Annotated[
         int | None, Option(help="intruders: number of singular vectors to test; default 10.", min=1)
     ] = None,
+    share: Annotated[
+        float | None,
+        Option(help="dct: share of the energy that is kept; default 0.9.", min=0.01, max=0.999),
+    ] = None,
+    rows: Annotated[
+        int | None,
+        Option(help="gradients, leakage: examples of each split; default 16 and 200.", min=2),
+    ] = None,
+    text: Annotated[
+        Path | None, Option(help="forgetting, probe: a file with a text on each line.")
+    ] = None,
     model: BaseModel = None,
     seed: Seed = None,
     any_base: AnyBase = False,
@@ -45,16 +56,17 @@ def analyze(
     form: TableFormat = Format.plain,
     as_json: Json = False,
 ) -> None:
-    """Analyze what training did to the weights, as in section 7 of the LoRA paper."""
+    """Analyze what training did to the weights, and with some questions to the outputs."""
     from lorakit.analysis._base import Request
     from lorakit.analysis._run import analyze
     from lorakit.analysis._sites import SiteFilter
     from lorakit.runs.pointer import Pointer
 
     pointers = [Pointer(run, base=model, seed=seed, any_base=any_base) for run in runs]
-    given = {"epsilon": epsilon, "top": top}
+    given = {"epsilon": epsilon, "top": top, "share": share, "rows": rows}
     options = {name: value for name, value in given.items() if value is not None}
-    findings, files = analyze(what, Request(pointers, SiteFilter(site, layer), options), out)
+    request = Request(pointers, SiteFilter(site, layer), options, text)
+    findings, files = analyze(what, request, out)
     for run in findings.runs:
         say(f"{run.name}: {run.source.why or run.method}")
     if findings.note:

@@ -40,6 +40,15 @@ def export(
     examples: Annotated[
         int, Option(help="Number of validation examples to compare on.", min=1, metavar="N")
     ] = 64,
+    damp_intruders: Annotated[
+        float | None,
+        Option(
+            help="Keep this share of each intruder dimension of W + dW (the paper's lambda, such "
+            "as 0.75); it lessens forgetting, and changes the outputs. With --as lora.",
+            min=0,
+            max=1,
+        ),
+    ] = None,
     pointed: PointerOptions,
     as_json: Json = False,
 ) -> None:
@@ -48,9 +57,11 @@ def export(
     Any method whose change has a low rank becomes a plain LoRA. The written
     adapter is read back, and its logits are compared.
     """
+    from lorakit.adapters.intruders import Damping
     from lorakit.verbs.export import export as run_export
 
-    found = run_export(pointed.pointer(), form.value, to, examples)
+    damping = None if damp_intruders is None else Damping(damp_intruders)
+    found = run_export(pointed.pointer(), form.value, to, examples, damping)
     _print(found)
     give(found.plain(), as_json)
 
@@ -61,6 +72,8 @@ def _print(found: Exported) -> None:
         f"{found.adapter}: {found.method} written as {found.form} to {found.folder} "
         f"({found.parameters:,} numbers{rank})"
     )
+    if found.damped is not None:
+        say(f"intruder dimensions damped: {found.damped}")
     say(
         f"compared on {found.examples} examples ({found.asked}): largest logit difference "
         f"{found.max_logit_difference:.2e} (relative; allowed {found.tolerance:g})"

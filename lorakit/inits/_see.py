@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lorakit.inits._base import Init, Seen
 
@@ -30,7 +30,7 @@ def see_data(attachment: Any, init: Init, batches: Iterable[Callable[[], Tensor]
     seen: dict[str, Seen] = {path: {} for path in layers}
     with attachment.off():
         if init.looks_at == "gradients":
-            _see_gradients(attachment.sites, init, batches, seen)
+            see_gradients(attachment.sites, init, batches, seen)
         else:
             with torch.no_grad(), _watched(attachment.model, modules, init, seen):
                 for run in batches:
@@ -71,13 +71,23 @@ def _visible(x: Tensor, mask: Tensor | None) -> Tensor:
     return x.reshape(-1, x.shape[-1])
 
 
-def _see_gradients(
-    sites: Iterable[Site],
-    init: Init,
+class SeesGradients(Protocol):
+    """An initialisation, or an analysis of gradients."""
+
+    def see(self, value: Tensor, seen: Any) -> None: ...
+
+
+def see_gradients(
+    sites: Sequence[Site],
+    init: SeesGradients,
     batches: Iterable[Callable[[], Tensor]],
-    seen: Mapping[str, Seen],
+    seen: Mapping[str, Any],
 ) -> None:
-    """Show the gradient of each layer's weight, (out, in), to `init`, after each batch."""
+    """Show the gradient of each layer's weight, (out, in), to `init`, after each batch.
+
+    seen: path of a layer -> what `init` is given with its gradient. The weights do not train
+    afterwards.
+    """
     from lorakit.nn.linear import is_conv1d
 
     weights: dict[str, Any] = {site.path: site.module.weight for site in sites}

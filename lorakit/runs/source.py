@@ -16,6 +16,7 @@ from lorakit.bases.base import Base
 from lorakit.bases.config import read_config
 from lorakit.bases.load import load, load_dequantized
 from lorakit.errors import AdapterError, AdapterUnavailable, InputError, ModelError
+from lorakit.fast import Fast
 from lorakit.methods import Attachment
 from lorakit.models import Model
 from lorakit.recipe.load import build, compose
@@ -260,17 +261,22 @@ def _next_to(folder: Path) -> Path:
 
 
 def load_source(
-    source: Source, model: Model, any_base: bool = False, dequantize: bool = False
+    source: Source,
+    model: Model,
+    any_base: bool = False,
+    dequantize: bool = False,
+    fast: Fast = "auto",
 ) -> tuple[Base, Attachment | None]:
     """The base model, and the adapter attached to it; None for a plain model.
 
+    fast: off: every layer computes every position, for what reads the layers' inputs.
     AdapterError: the head's outputs are not those of the task, or the adapter is of another base.
     ModelError: a plain model does not hold a trained head.
     """
     if source.recipe is not None:
         refuse_other_head(source, source.recipe, model)
     read = load_dequantized if dequantize else load
-    base = read(model, source.head, source.labels)
+    base = read(model, source.head, source.labels, fast)
     if source.adapter is None:
         if base.newly_initialised:
             missing = ", ".join(sorted(base.newly_initialised)[:3])

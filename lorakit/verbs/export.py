@@ -13,12 +13,15 @@ from lorakit.adapters.about import About
 from lorakit.adapters.attach import attach_adapter
 from lorakit.adapters.file_form import form_of
 from lorakit.adapters.files import read_adapter
+from lorakit.adapters.intruders import Damping, damp
 from lorakit.adapters.plain_lora import attach_products, of_entire_modules
 from lorakit.adapters.save import save_adapter
 from lorakit.bases.base import Base
-from lorakit.errors import AdapterError, ToleranceError
+from lorakit.errors import AdapterError, InputError, ToleranceError
 from lorakit.methods import Attachment
 from lorakit.methods.reparam._attachment import ReparamAttachment
+from lorakit.nn.linear import dense_weight
+from lorakit.nn.select import Site
 from lorakit.runs.folder import new_folder, refuse_in_use
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import Source, load_source, open_source
@@ -48,29 +51,40 @@ class Exported:
     """The examples that both were compared on."""
     max_logit_difference: float
     tolerance: float = TOLERANCE
+    damped: int | None = None
+    """Intruder dimensions that were damped; None: none were looked for."""
 
     def plain(self) -> dict[str, Any]:
         return {**asdict(self), "folder": str(self.folder)}
 
 
-def export(pointer: Pointer, form: Form, to: Path, examples: int = 64) -> Exported:
+def export(
+    pointer: Pointer, form: Form, to: Path, examples: int = 64, damping: Damping | None = None
+) -> Exported:
     """Write the adapter to `to` in another form, read it back and compare its logits.
 
     lora: plain LoRA, which PEFT and every server of adapters read. peft: PEFT's own type of the
-    method. native: lorakit's file. InputError: `to` is in use. AdapterError: the method does not
-    have this form. ToleranceError: the written adapter computes something else; it is removed.
+    method. native: lorakit's file. damping: intruder dimensions are damped first, in the form lora;
+    the written adapter is compared with the damped one. InputError: `to` is in use, or damping in
+    another form. AdapterError: the method does not have this form. ToleranceError: the written
+    adapter computes something else; it is removed.
     """
     refuse_in_use(to)
+    if damping is not None and form != "lora":
+        raise InputError(f"damped intruder dimensions are a LoRA; take --as lora, not {form}")
     source = open_source(pointer)
     if source.adapter is None:
         raise AdapterError(f"{pointer.path} is a plain model: it has no adapter to export")
     base, attachment = load_source(source, source.model(pointer), pointer.any_base)
     assert attachment is not None
+    name = attachment.method.name
+    damped = None
+    if damping is not None:
+        attachment, damped = _damped(base, attachment, damping)
     probe = Probe(source, base, examples)
     wanted = probe.logits(base.model)
     with new_folder(to, "the adapter") as folder:
         about = _about(source, base, attachment)
-        name = attachment.method.name
         written = _write(folder, form, base, attachment, about)
         written.detach()
         again = read_adapter(folder)
@@ -91,6 +105,7 @@ def export(pointer: Pointer, form: Form, to: Path, examples: int = 64) -> Export
         examples=len(probe.items),
         asked=probe.why,
         max_logit_difference=found,
+        damped=damped,
     )
 
 
@@ -113,12 +128,30 @@ def _write(
     return attachment
 
 
-@torch.no_grad()
 def _as_lora(base: Base, attachment: Attachment) -> Attachment:
     """A LoRA with the same dW, on the base in the method's place.
 
     AdapterError: dW of a site has no factors.
     """
+    return _replaced(base, attachment, _products(attachment))
+
+
+@torch.no_grad()
+def _damped(base: Base, attachment: Attachment, damping: Damping) -> tuple[Attachment, int]:
+    """A LoRA with damped intruder dimensions in the method's place, and how many were damped."""
+    products = []
+    count = 0
+    for site, b, a in _products(attachment):
+        weight = dense_weight(site.module).detach()[site.index]
+        new_b, new_a, intruders = damp(weight, b, a, damping)
+        products.append((site, new_b, new_a))
+        count += intruders
+    return _replaced(base, attachment, products), count
+
+
+@torch.no_grad()
+def _products(attachment: Attachment) -> list[tuple[Site, torch.Tensor, torch.Tensor]]:
+    """(site, B with its scale, A). AdapterError: dW of a site has no factors."""
     if not isinstance(attachment, ReparamAttachment):
         raise AdapterError(
             f"{attachment.method.name} does not change weights by a product of low rank, so it is "
@@ -134,10 +167,18 @@ def _as_lora(base: Base, attachment: Attachment) -> Attachment:
             )
         a, b, scale = factors
         found.append((site, (b * scale).clone(), a.clone()))
+    return found
+
+
+@torch.no_grad()
+def _replaced(
+    base: Base, attachment: Attachment, products: list[tuple[Site, torch.Tensor, torch.Tensor]]
+) -> Attachment:
+    """The products as a LoRA on the base, in the place of the method."""
     parameters = dict(base.model.named_parameters())
     head = {name: parameters[name].detach().clone() for name in attachment.newly_initialised}
     attachment.detach()
-    return attach_products(of_entire_modules(found), head, base.model, base.roles)
+    return attach_products(of_entire_modules(products), head, base.model, base.roles)
 
 
 def _about(source: Source, base: Base, attachment: Attachment) -> About:

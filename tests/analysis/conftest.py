@@ -31,6 +31,7 @@ def runs(tmp_path_factory, trained) -> dict[str, Path]:
         "narrow": _train(folder, "method.r=2", "method.alpha=4"),
         "mixed": _train(folder, f"method.targets={targets}"),
         "full": _train(folder, "method={name: full}", "train.learning_rate=5e-5"),
+        "hira": _train(folder, "method={name: hira, r: 4}", "train.max_steps=4"),
         "bitfit": _train(folder, "method={name: bitfit}"),
         "gpt2": _train(folder, "train.max_steps=4", recipe="quickstart_generate"),
     }

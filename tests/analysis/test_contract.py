@@ -65,17 +65,33 @@ def analysis(what) -> Analysis:
     return analyses.get(what)
 
 
+CAUSAL = ("forgetting",)
+"""Analyses of causal models only."""
+
+
 @pytest.fixture
-def readable(analysis, runs) -> list[Path]:
+def readable(what, analysis, runs) -> list[Path]:
     """As few runs as the analysis takes, of the first method that it reads."""
-    first = {"lora": ["mixed", "narrow"], "full": ["full"]}[analysis.reads.methods[0]]
+    first = {"lora": ["mixed", "narrow"], "full": ["full"]}[(analysis.reads.methods or ["lora"])[0]]
+    if what in CAUSAL:
+        first = ["gpt2"]
     names = first[: min(2, analysis.reads.most_runs or 1)]
     return [runs[name] for name in names]
 
 
-def test_it_writes_a_table_a_picture_and_numbers(what, readable, lorakit_cli, tmp_path):
+@pytest.fixture
+def text(analysis, tmp_path) -> list[str]:
+    """The option `--text`, where it is needed."""
+    if not analysis.reads.needs_text:
+        return []
+    file = tmp_path / "texts.txt"
+    file.write_text("the juice was good\n\nthe bill was bad , even poor\n")
+    return ["--text", str(file)]
+
+
+def test_it_writes_a_table_a_picture_and_numbers(what, readable, text, lorakit_cli, tmp_path):
     out = tmp_path / "out"
-    done = lorakit_cli("analyze", what, *readable, "--out", out, "--format", "csv")
+    done = lorakit_cli("analyze", what, *readable, *text, "--out", out, "--format", "csv")
     assert done.code == 0, done.err
     header, *rows = csv.reader(done.out.strip().splitlines())
     assert rows
@@ -91,8 +107,11 @@ def test_it_writes_a_table_a_picture_and_numbers(what, readable, lorakit_cli, tm
     assert f"]({what}.svg)" in (out / f"{what}.md").read_text()
 
 
-def test_every_finding_has_its_site(what, readable, lorakit_cli, tmp_path):
-    done = lorakit_cli("analyze", what, *readable, "--out", tmp_path, "--json", "--site", "query")
+def test_every_finding_has_its_site(what, analysis, readable, text, lorakit_cli, tmp_path):
+    if not analysis.reads.by_site:
+        pytest.skip("its findings are of the model")
+    request = ["analyze", what, *readable, *text, "--out", tmp_path, "--json"]
+    done = lorakit_cli(*request, "--site", "query")
     found = done.json["found"]
     lists = list(found.values()) if isinstance(found, dict) else [found]
     assert lists
@@ -101,10 +120,10 @@ def test_every_finding_has_its_site(what, readable, lorakit_cli, tmp_path):
         assert all(finding["site"].endswith("query") for finding in one)
 
 
-def test_it_refuses_a_method_that_it_does_not_read(what, runs, lorakit_cli, tmp_path):
-    done = lorakit_cli("analyze", what, runs["bitfit"] / "seed0", runs["bitfit"] / "seed0")
+def test_it_refuses_a_method_that_it_does_not_read(what, text, runs, lorakit_cli, tmp_path):
+    done = lorakit_cli("analyze", what, runs["bitfit"] / "seed0", runs["bitfit"] / "seed0", *text)
     if analyses.get(what).reads.most_runs == 1:
-        done = lorakit_cli("analyze", what, runs["bitfit"])
+        done = lorakit_cli("analyze", what, runs["bitfit"], *text)
     assert done.code == InputError.exit_code
     assert "bitfit" in done.err
     assert not (runs["bitfit"] / "analysis").exists()
@@ -120,8 +139,11 @@ def test_it_refuses_more_runs_than_it_takes(what, analysis, runs, lorakit_cli):
 
 
 @pytest.mark.parametrize("option", ["epsilon", "top"])
-def test_it_refuses_an_option_of_another(option, what, analysis, readable, lorakit_cli, tmp_path):
-    done = lorakit_cli("analyze", what, *readable, f"--{option}", 1, "--out", tmp_path / "out")
+def test_it_refuses_an_option_of_another(
+    option, what, analysis, readable, text, lorakit_cli, tmp_path
+):
+    given = ["analyze", what, *readable, *text, f"--{option}", 1]
+    done = lorakit_cli(*given, "--out", tmp_path / "out")
     assert done.code == (0 if option in analysis.options else InputError.exit_code)
     assert (tmp_path / "out").exists() == (option in analysis.options)
 
@@ -134,7 +156,18 @@ def test_its_file_has_the_formula_and_says_what_each_number_is(what):
         for value in vars(module).values()
         if is_dataclass(value) and getattr(value, "__module__", "") == module.__name__
     ]
-    assert any("site" in {field.name for field in fields(value)} for value in measured)
+    assert measured
+    if analyses.get(what).reads.by_site:
+        assert any("site" in {field.name for field in fields(value)} for value in measured)
+
+
+def test_a_text_is_asked_for_and_refused(what, analysis, readable, lorakit_cli, tmp_path):
+    given = ["analyze", what, *readable, "--out", tmp_path / "out"]
+    if not analysis.reads.needs_text:
+        given += ["--text", str(tmp_path / "texts.txt")]
+    done = lorakit_cli(*given)
+    assert done.code == InputError.exit_code
+    assert "--text" in done.err
 
 
 def test_an_unknown_name_gets_the_nearest(runs, lorakit_cli):

@@ -1,0 +1,259 @@
+"""Measures of the analyses that compute with a model or transform dW, against known answers."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import mannwhitneyu
+from torch import nn
+
+from lorakit.adapters.intruders import Damping, damp
+from lorakit.analysis._change import Change
+from lorakit.analysis._text import ExampleLoss, example_losses
+from lorakit.analysis.dct import dct, energies, kept, sparsity
+from lorakit.analysis.forgetting import mean_loss
+from lorakit.analysis.gradients import numbers_of
+from lorakit.analysis.leakage import auc, roc, standard_error
+from lorakit.analysis.probe import probe, readings
+from lorakit.analysis.spectra import comparison
+from lorakit.batches import Encoded
+from lorakit.errors import InputError
+from lorakit.tasks import Head
+
+
+@pytest.fixture
+def draw():
+    generator = torch.Generator().manual_seed(0)
+    return lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+# dct
+
+
+def test_the_dct_of_a_constant_is_one_coefficient():
+    found = dct(torch.full((6, 4), 3.0))
+    assert found[0, 0] == pytest.approx(3 * math.sqrt(24))
+    assert found.abs().sum() == pytest.approx(float(found[0, 0]))
+    assert kept(found) == pytest.approx(1 / 24)
+
+
+def test_the_dct_is_the_product_with_its_cosines(draw):
+    matrix = draw(5, 7)
+
+    def basis(n: int) -> np.ndarray:
+        k, i = np.arange(n)[:, None], np.arange(n)[None]
+        rows = np.sqrt(2 / n) * np.cos(np.pi * (2 * i + 1) * k / (2 * n))
+        rows[0] /= np.sqrt(2)
+        return rows
+
+    wanted = basis(5) @ matrix.numpy() @ basis(7).T
+    assert np.allclose(dct(matrix), wanted, atol=1e-13)
+    assert dct(matrix).norm() == pytest.approx(float(matrix.norm()))
+
+
+def test_energy_is_of_the_largest_first():
+    values = torch.tensor([1.0, -3.0, 0.0, 2.0])
+    assert energies(values).tolist() == pytest.approx([0, 9 / 14, 13 / 14, 1, 1])
+    assert kept(values, 0.6) == 1 / 4
+    assert kept(values, 0.9) == 2 / 4
+    assert kept(torch.zeros(4)) == 0
+
+
+def test_sparsity_tells_a_smooth_change_from_a_random_one(draw):
+    smooth = torch.linspace(0, 1, 40, dtype=torch.float64)
+    b, a = smooth[:, None], smooth[None, :30]
+    found = sparsity(Change("x", factors=(b, a)))
+    assert found.dct < found.entries / 5
+    noise = sparsity(Change("x", factors=(draw(40, 4), draw(4, 30))))
+    assert noise.dct == pytest.approx(noise.random, abs=0.06)
+    assert noise.factors == pytest.approx(4 * 70 / 1200)
+
+
+# spectra
+
+
+def test_a_change_lies_inside_its_own_directions(draw):
+    change = Change("x", factors=(draw(30, 4), draw(4, 20)))
+    same = comparison(change, change)
+    assert same.cosine == pytest.approx(1)
+    assert same.inside == pytest.approx(1)
+    u = change.svd[0]
+    # orthogonal to every column of dW
+    other = draw(30, 20)
+    other = other - u @ (u.T @ other)
+    apart = comparison(Change("x", dense=other), change)
+    assert abs(apart.cosine) < 1e-12
+    assert apart.inside < 1e-20
+    half = comparison(Change("x", dense=-2 * change.matrix), change)
+    assert half.cosine == pytest.approx(-1)
+
+
+def test_a_random_change_has_its_chance_inside(draw):
+    first = Change("x", dense=draw(60, 50))
+    found = [comparison(Change("x", dense=draw(60, 50)), first) for _ in range(10)]
+    mean = sum(one.inside for one in found) / 10
+    assert mean == pytest.approx(found[0].chance, rel=0.2)
+
+
+# leakage
+
+
+def test_auc_is_the_mann_whitney_statistic_with_ties():
+    members, others = [1.0, 2.0, 2.0, 5.0], [2.0, 0.0, 1.0]
+    wanted = mannwhitneyu(members, others).statistic / 12
+    assert auc(members, others) == pytest.approx(wanted)
+    assert auc(members, others) == pytest.approx(1 - auc(others, members))
+
+
+def test_auc_of_one_distribution_is_a_half(draw):
+    members, others = draw(800).tolist(), draw(600).tolist()
+    assert auc(members, members) == 0.5
+    assert abs(auc(members, others) - 0.5) < 3 * standard_error(800, 600)
+    assert auc([x + 20 for x in members], others) == 1
+
+
+def test_the_area_under_the_curve_is_the_auc(draw):
+    members, others = (draw(40) + 0.5).tolist(), draw(30).tolist()
+    x, y = roc(members, others)
+    assert np.trapezoid(y, x) == pytest.approx(auc(members, others))
+
+
+# forgetting
+
+
+def test_the_mean_loss_is_over_tokens():
+    assert mean_loss([ExampleLoss(6.0, 2), ExampleLoss(2.0, 6)]) == 1.0
+
+
+class _Constant(nn.Module):
+    """Logits that do not depend on the input."""
+
+    def __init__(self, logits: list[float]):
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(logits))
+
+    def forward(self, input_ids, attention_mask):
+        shape = (*input_ids.shape, len(self.logits))
+        return type("Output", (), {"logits": self.logits.expand(shape)})
+
+
+def test_the_loss_of_a_text_is_the_sum_over_its_next_tokens():
+    texts = [[0, 1, 1, 0], [1, 0]]
+    items = [
+        Encoded(str(n), {"input_ids": ids, "attention_mask": [1] * len(ids)}, None, trains=ids)
+        for n, ids in enumerate(texts)
+    ]
+    # p = 3/4 and 1/4
+    found = example_losses(_Constant([math.log(3), 0.0]), items, Head.CAUSAL, 0)
+    wanted = [math.log(4) * 2 + math.log(4 / 3), math.log(4 / 3)]
+    assert [loss.total for loss in found] == pytest.approx(wanted)
+    assert [loss.terms for loss in found] == [3, 1]
+
+
+# probe
+
+
+def test_a_probe_of_rank_one_is_all_that_the_change_does(draw):
+    b, a, x = draw(12, 1), draw(1, 8), draw(20, 8)
+    change = Change("x", factors=(b, a))
+    h, first = readings(change, x)
+    assert first == pytest.approx(1)
+    output = x @ change.matrix.T
+    assert torch.allclose(h.abs(), output.norm(dim=1))
+    largest = int(output.norm(dim=1).argmax())
+    found = probe(change, x, [f"t{n}" for n in range(20)])
+    assert found.largest[0] == f"t{largest}"
+    assert h[largest] > 0
+
+
+# gradients
+
+
+def test_the_spectrum_of_equal_singular_values(draw):
+    q = torch.linalg.qr(draw(9, 9))[0][:, :4]
+    nuclear, effective, norm = numbers_of(2 * q @ q.T)
+    assert nuclear == pytest.approx(8)
+    assert effective == pytest.approx(4, rel=1e-6)
+    assert norm == pytest.approx(4)
+
+
+# damping
+
+
+def _with_intruder(draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """W with small noise, and a LoRA of rank 2 whose first direction mixes many of W's."""
+    return 0.1 * draw(32, 24), draw(32, 2), draw(2, 24)
+
+
+def test_without_intruders_or_with_all_kept_nothing_changes(draw):
+    w, b, a = _with_intruder(draw)
+    same_b, same_a, count = damp(w, b, a, Damping(epsilon=0.0))
+    assert count == 0
+    assert same_b is b
+    assert same_a is a
+    kept_b, kept_a, count = damp(w, b, a, Damping(keep=1.0))
+    assert count > 0
+    assert torch.allclose(kept_b @ kept_a, b @ a, atol=1e-12)
+
+
+def test_a_removed_intruder_is_the_best_rank_r_of_the_rest(draw):
+    w, b, a = _with_intruder(draw)
+    new_b, new_a, count = damp(w, b, a, Damping(keep=0.0))
+    assert count > 0
+    assert (new_b @ new_a).norm() < 0.5 * (b @ a).norm()
+
+
+def test_damping_is_that_of_peft(draw):
+    peft = pytest.importorskip("peft")
+    intruders = pytest.importorskip("peft.tuners.lora.intruders")
+    w, b, a = (tensor.float() for tensor in _with_intruder(draw))
+    model = nn.Sequential(nn.Linear(24, 32, bias=False))
+    model[0].weight.data = w.clone()
+    config = peft.LoraConfig(r=2, lora_alpha=6, target_modules=["0"])
+    wrapped = peft.get_peft_model(model, config)
+    layer = wrapped.base_model.model[0]
+    layer.lora_A["default"].weight.data = a.clone()
+    layer.lora_B["default"].weight.data = b / 3
+    intruders.reduce_intruder_dimension(wrapped, mitigation_lambda=0.6, logging_sink=None)
+    wanted = layer.get_delta_weight("intruder_reduced").detach()
+    found_b, found_a, count = damp(w, b, a, Damping(keep=0.6))
+    assert count > 0
+    assert (found_b @ found_a - wanted).norm() / wanted.norm() < 1e-5
+
+
+# every method with a dW
+
+
+def test_a_method_without_factors_is_read_by_its_matrix(runs, lorakit_cli, tmp_path):
+    given = ["analyze", "spectra", runs["full"], runs["hira"], runs["lora"]]
+    done = lorakit_cli(*given, "--out", tmp_path, "--json")
+    assert done.code == 0, done.err
+    full, hira, lora = done.json["found"].values()
+    assert [run["r"] for run in done.json["runs"]] == [None, None, 8]
+    assert all(one["cosine"] == pytest.approx(1) for one in full)
+    # the Hadamard product with W has more than r directions
+    assert all(one["norm"] > 0 and one["effective"] > 4 for one in hira)
+    assert all(len(one["singular"]) == 8 for one in lora)
+
+
+def test_norms_of_any_method_are_those_of_the_run(runs, lorakit_cli, tmp_path):
+    done = lorakit_cli("analyze", "norms", runs["hira"], "--out", tmp_path, "--json")
+    result = json.loads((runs["hira"] / "result.json").read_text())
+    wanted = result["seeds"][0]["delta_norms"]
+    found = {one["site"]: one["relative"] for one in done.json["found"]}
+    assert found == pytest.approx(wanted, rel=1e-4)
+
+
+def test_damping_is_an_option_of_the_form_lora(runs, lorakit_cli, tmp_path):
+    given = ["export", runs["narrow"], "--to", tmp_path / "to", "--damp-intruders", 0.5]
+    refused = lorakit_cli(*given, "--as", "native")
+    assert refused.code == InputError.exit_code
+    assert "native" in refused.err
+    done = lorakit_cli(*given, "--json")
+    assert done.code == 0, done.err
+    assert done.json["damped"] >= 0
+    assert done.json["largest_rank"] == 2
