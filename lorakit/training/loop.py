@@ -214,6 +214,9 @@ class Loop:
         progress.evaluated = not self.plan.is_evaluated(progress.step)
         observe(self._step_event(outcome, ids))
         self.give_back()
+        every = self.setup.train.save_every
+        if every is not None and progress.step % every == 0:
+            self.keeper.save_adapter()
         self.keeper.after_step(outcome.wishes)
 
     def _step_event(self, outcome: StepOutcome, ids: list[str]) -> Event:

@@ -232,6 +232,11 @@ def refuse_parts_of(settings: Train, accelerator: Accelerator) -> None:
             "train.ema averages whole parameters, and FSDP2 and DeepSpeed give each process a part "
             "of them; take DDP, or leave it out"
         )
+    if is_cut and settings.save_every is not None:
+        raise RecipeError(
+            "train.save_every writes whole parameters, and FSDP2 and DeepSpeed give each process a "
+            "part of them; take DDP, or leave it out"
+        )
 
 
 def strategy() -> str:

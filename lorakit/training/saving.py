@@ -46,12 +46,14 @@ class Checkpoints:
     """Where checkpoints go (`folder`), and the one to resume from (`start`).
 
     about: what the caller adds to each; called on the main process when one is written.
+    save_adapter: writes an adapter that stays, of this step; called on the main process.
     """
 
     folder: Path
     settings: Checkpoint
     start: Saved | None = None
     about: Callable[[], dict[str, Any]] = dict
+    save_adapter: Callable[[int], None] | None = None
 
 
 class Keeper:
@@ -167,6 +169,15 @@ class Keeper:
         return Stopped(f"{place}; the same command {then}", EXIT_BY_SIGNAL + number)
 
     # writing
+
+    def save_adapter(self) -> None:
+        """Write the adapter of this step, where the caller keeps some (`train.save_every`)."""
+        if self.checkpoints is None or self.checkpoints.save_adapter is None:
+            return
+        assert self.averages is not None
+        if self.accelerator.is_main_process:
+            with self.averages.shown():
+                self.checkpoints.save_adapter(self.progress.step)
 
     def save(self, rng: dict[str, Any] | None = None) -> None:
         """Write a checkpoint; called on every process at once.
