@@ -47,4 +47,3 @@ def refuse_without_cuda(name: str) -> None:
             f"train.optimizer {name} moves its state between an NVIDIA GPU and the host, and this "
             "machine has no such GPU; take train.optimizer=adamw_8bit, or adamw"
         )
-

@@ -5,11 +5,11 @@
     w <- w - max(eps, rms(w)) rate u - rate decay w
 
 Vectors keep a full second moment. Shazeer and Stern 2018, Adafactor, arXiv 1804.04235. The code is
-torch's, which takes `rate` times min(1, 1 / sqrt(t)); train.learning_rate is the `rate` here, and
-it is relative to the size of a parameter, whose rms is at least 1e-3.
+torch's. The rate, train.learning_rate by its schedule and at most 1 / sqrt(t), is relative to the
+size of a parameter, whose rms counts as at least eps = 1e-3.
 
 When to use: with method full where memory is short: the state of a matrix is almost nothing. A
-matrix of zeros, LoRA's B, moves slowly, so an adapter needs a larger rate than AdamW's, about 0.05.
+matrix of zeros, LoRA's B, moves slowly, so an adapter needs a larger rate than AdamW's, about 0.5.
 """
 
 from __future__ import annotations

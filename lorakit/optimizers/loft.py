@@ -10,8 +10,8 @@ R carries the moments over to the new A; C_i (r, r) is the second moment of a ro
 projected. s is the delta's scale: dW moves by `rate` times the projected U whatever alpha is. Tastan
 et al. 2025, LoFT: Low-Rank Adaptation That Behaves Like Full Fine-Tuning, arXiv 2505.21289. As in the
 authors' code (tnurbek/loft), A A^T and B^T B get a small ridge. Differs: weight decay is multiplied
-by the rate, as AdamW's, and 1 / s is here rather than alpha = r being asked for. What else trains,
-a new head, is AdamW's.
+by the rate, as AdamW's; the division by s makes alpha = r unnecessary; and C is carried over by R,
+as m is, where their code takes R transposed. What else trains, a new head, is AdamW's.
 
 When to use: with methods whose dW is s B A, where LoRA lags behind full fine-tuning. It holds r
 numbers for each trained one, and forms a matrix of the size of the weight in each step, so it is

@@ -34,9 +34,9 @@ class Prodigy(Optimizer):
     """First estimate of the distance."""
     d_coef: float = Field(default=1.0, gt=0)
     """Factor of every estimate: the way to train with a larger or smaller rate."""
-    bias_correction: bool = True
+    bias_correction: bool = False
     """Divide the moments by 1 - beta^t, as Adam does."""
-    safeguard_warmup: bool = True
+    safeguard_warmup: bool = False
     """The warm-up does not make the estimate too large."""
 
     def build(

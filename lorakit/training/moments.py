@@ -1,7 +1,7 @@
 """The state of an optimizer as tensors of a checkpoint, by the names of the parameters.
 
-    KEY.NAME       what the optimizer holds for the parameter NAME; a number of Python is a scalar
-    group.KEY.I    what steps change in group I (`Optimizer.group_numbers`)
+KEY.NAME       what the optimizer holds for the parameter NAME; a number of Python is a scalar
+group.KEY.I    what steps change in group I (`Optimizer.group_numbers`)
 """
 
 from __future__ import annotations

@@ -219,9 +219,7 @@ def refuse_parts(method: Method, accelerator: Accelerator) -> None:
 
 def refuse_parts_of(settings: Train, accelerator: Accelerator) -> None:
     """RecipeError: the optimizer, or the average, needs whole parameters as above."""
-    is_cut = is_sharded(accelerator) or (
-        accelerator.distributed_type == DistributedType.DEEPSPEED
-    )
+    is_cut = is_sharded(accelerator) or (accelerator.distributed_type == DistributedType.DEEPSPEED)
     if is_cut and not settings.optimizer.shards:
         raise RecipeError(
             f"train.optimizer {settings.optimizer.name} needs whole parameters, and FSDP2 and "

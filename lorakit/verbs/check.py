@@ -90,9 +90,7 @@ def check(recipe: Recipe, processes: int = 1) -> Checked:
     encoded = _check_data(recipe, checked, base)
     length = max((e.length for e in encoded), default=recipe.data.max_length)
     stored = quantizable(base) if recipe.model.quantize else 0
-    checked.memory_mib = memory(
-        recipe, base.config, attachment, shares.micro * length, stored
-    )
+    checked.memory_mib = memory(recipe, base.config, attachment, shares.micro * length, stored)
     return checked
 
 
