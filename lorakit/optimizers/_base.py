@@ -103,8 +103,9 @@ class Optimizer(Config, ABC):
         own = sorted({key for group in groups for key in ("betas", "eps") if key in group})
         if of_method and own and not self.is_adam:
             raise RecipeError(
-                f"the method's own optimizer groups (parameter_groups) have {', '.join(own)}, which "
-                f"are Adam's, and train.optimizer is {self.name}; take train.optimizer=adamw"
+                f"the method's own optimizer groups (parameter_groups) have {', '.join(own)}, "
+                f"which belong to Adam, and train.optimizer is {self.name}; take "
+                "train.optimizer=adamw"
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from lorakit.errors import RecipeError
 from lorakit.optimizers import Held, Optimizer

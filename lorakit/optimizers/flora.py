@@ -3,13 +3,14 @@
     u = g / sqrt(V) (Adafactor's),   v = (1 - b) u + b P^T M,   M <- b M + (1 - b) P u
     w <- w - max(1e-3, rms(w)) rate v / max(1, rms(v) / clip)
 
-P (r, rows) is drawn from N(0, 1 / r) and a seed; a matrix with more rows than columns is projected
-from the other side. After `kappa` steps a new P' is drawn, and M becomes P' P^T M. Only M and the seed
-are held, so that the momentum of a matrix (rows, in) takes r in numbers. Hao, Cao and Mou 2024,
-Flora: Low-Rank Adapters Are Secretly Gradient Compressors, arXiv 2402.03293. As in the authors' code
-(BorealisAI/flora-opt), the momentum is that of Adafactor's update, and matrices that are more than
-four times longer than wide, such as embeddings, have none. Differs: they have none here, and a full
-one there; the seeds of the projections are counted up.
+P (r, rows) is drawn from N(0, 1 / r) and a seed; a matrix that is not wider than long is projected
+from the other side. Every `kappa` steps a new P' is drawn, and M becomes P' P^T M. Only M and the
+seed are held, so that the momentum of a matrix (rows, in) takes r * in numbers. Hao, Cao and Mou
+2024, Flora: Low-Rank Adapters Are Secretly Gradient Compressors, arXiv 2402.03293. As in the
+authors' code (BorealisAI/flora-opt), the momentum is that of Adafactor's update, and it is not
+compressed for matrices that are more than four times longer than wide, such as embeddings. Differs:
+these and vectors have no momentum here, and a full one there; the seeds of the projections are
+counted up.
 
 When to use: with method full where neither AdamW's moments nor a full momentum fit. It is no use
 on an adapter, whose matrices are small already, and is refused there.

@@ -7,11 +7,12 @@ A and B take turns, B first. For B (rows, r) with A (r, in) fixed, and the same 
     U = (m A / (1 - b1^t)) / (sqrt(diag(A^T C_i A) / (1 - b2^t)) + eps),   B <- B - rate U A^T P / s
 
 R carries the moments over to the new A; C_i (r, r) is the second moment of a row before it is
-projected. s is the delta's scale: dW moves by `rate` times the projected U whatever alpha is. Tastan
-et al. 2025, LoFT: Low-Rank Adaptation That Behaves Like Full Fine-Tuning, arXiv 2505.21289. As in the
-authors' code (tnurbek/loft), A A^T and B^T B get a small ridge. Differs: weight decay is multiplied
-by the rate, as AdamW's; the division by s makes alpha = r unnecessary; and C is carried over by R,
-as m is, where their code takes R transposed. What else trains, a new head, is AdamW's.
+projected. s is the delta's scale: dW moves by `rate` times the projected U whatever alpha is.
+Tastan et al. 2025, LoFT: Low-Rank Adaptation That Behaves Like Full Fine-Tuning, arXiv 2505.21289.
+As in the authors' code (tnurbek/loft), A A^T and B^T B get a small ridge. Differs from that code:
+weight decay is multiplied by the rate, as AdamW's; the division by s makes alpha = r unnecessary;
+gradients are clipped as everywhere in lorakit, and not after they are rescaled; and C is carried
+over by R, as m is, where the code takes R transposed. What else trains, a new head, is AdamW's.
 
 When to use: with methods whose dW is s B A, where LoRA lags behind full fine-tuning. It holds r
 numbers for each trained one, and forms a matrix of the size of the weight in each step, so it is

@@ -246,7 +246,7 @@ def read(path: Path) -> Saved:
 
 
 def _tensors(file: Path, kinds: Sequence[torch.dtype] = FLOATS) -> dict[str, Tensor]:
-    """ValueError: a tensor is of another kind, or not finite; such a checkpoint is never written."""
+    """ValueError: a tensor is of another dtype, or not finite; such a file is never written."""
     tensors = load_file(file)
     for name, tensor in tensors.items():
         if tensor.dtype not in kinds or not bool(torch.isfinite(tensor).all()):

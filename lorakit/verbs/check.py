@@ -188,8 +188,8 @@ def memory(
     """An estimate of the memory of a training step, in MiB, from counts.
 
     It is the frozen weights in their dtype, the trained ones in fp32 with gradient, the optimizer's
-    state and the moving average of train.ema, and the activations of one micro batch of `tokens` tokens. Attention's own buffers come
-    on top. stored: number of weights that are quantized.
+    state and the moving average of train.ema, and the activations of one micro batch of `tokens`
+    tokens. Attention's own buffers come on top. stored: number of weights that are quantized.
     """
     counts = counts_of(attachment)
     dtype = BYTES_PER_NUMBER[recipe.model.dtype]

@@ -1,8 +1,8 @@
 """Optimizers against their references: golden values, other libraries, or the papers' identities.
 
-golden/optimizers.json holds numbers that tnurbek/loft @ 148998d, BorealisAI/flora-opt @ f329bbc
-(with the seeds of its projections counted up; in LoFT's the second moment is carried over by R as the
-momentum is, where its code takes R transposed) and dadaptation 3.2 gave.
+golden/optimizers.json holds numbers that three references gave: tnurbek/loft @ 148998d, with R in
+the place of its transpose where the second moment is carried over; BorealisAI/flora-opt @ f329bbc,
+with the seeds of its projections counted up; and dadaptation 3.2.
 """
 
 from __future__ import annotations
