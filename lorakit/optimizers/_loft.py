@@ -66,7 +66,7 @@ class LoFTAdamW(torch.optim.Optimizer):
         first = not state
         if first:
             count, r = gradient.shape
-            state |= {"step": 0, "exp_avg": torch.zeros_like(p)}
+            state |= {"step": 0, "turns": 0, "exp_avg": torch.zeros_like(p)}
             state["row_products"] = p.new_zeros(count, r, r)
         momentum = state["exp_avg"].T if is_a else state["exp_avg"]
         products = state["row_products"]
@@ -82,8 +82,10 @@ class LoFTAdamW(torch.optim.Optimizer):
         outer = gradient[:, :, None] * gradient[:, None, :]
         state["row_products"] = (products * b2 + outer * (1 - b2)).contiguous()
         state["exp_avg"] = (momentum.T if is_a else momentum).contiguous()
+        # a step without a rate, the first of a warm-up, is nobody's turn
+        state["turns"] += int(group["lr"] > 0)
         # B first: as it starts at zero, A would have nothing to go by
-        if (state["step"] % 2 == 0) == is_a:
+        if group["lr"] > 0 and (state["turns"] % 2 == 0) == is_a:
             update = _update(momentum, state, basis, group)
             update = update @ basis.T @ inverse / scale
             p.mul_(1 - group["lr"] * group["weight_decay"])

@@ -28,7 +28,7 @@ from pydantic import Field
 
 from lorakit.errors import RecipeError
 from lorakit.optimizers import Held, Optimizer
-from lorakit.optimizers._base import without
+from lorakit.optimizers._base import COUNT, without
 
 if TYPE_CHECKING:
     import torch
@@ -72,8 +72,6 @@ class LoFT(Optimizer):
         return found
 
     def held(self, shape: tuple[int, ...]) -> dict[str, Held]:
-        from lorakit.optimizers._base import COUNT
-
         return {"step": COUNT, "exp_avg": Held(shape), "exp_avg_sq": Held(shape)}
 
     def held_by(self, attachment: Attachment) -> dict[str, dict[str, Held]]:
@@ -84,7 +82,8 @@ class LoFT(Optimizer):
             rows = B.shape[0]
             for own, other, count in ((A, B, columns), (B, A, rows)):
                 held[names[id(own)]] = {
-                    "step": held[names[id(own)]]["step"],
+                    "step": COUNT,
+                    "turns": COUNT,
                     "exp_avg": Held(tuple(own.shape)),
                     "row_products": Held((count, r, r)),
                     "other": Held(tuple(other.shape)),

@@ -80,7 +80,7 @@ class Trial:
             self.seen.append(attachment.state())
             return {"validation": {"m": 0.0}}
 
-        kept = Checkpoint(every_steps=STOP, minutes=None, keep_last=9)
+        kept = Checkpoint(every_steps=STOP, minutes=None, keep_last=99)
         places = Checkpoints(self.folder, kept, start)
         torch.manual_seed(0)
         self.fit = train(attachment, setup, Accelerator(cpu=True), score, observe, places)
@@ -245,6 +245,14 @@ def test_rates_of_a_methods_own_are_refused_where_one_is_estimated(trial, name, 
     run.method = methods.get(name).model_validate({"name": name, "r": 4})
     with pytest.raises(RecipeError, match="adamw"):
         run.run()
+
+
+def test_a_step_without_a_rate_is_no_turn_of_loft(trial):
+    """The first step of a warm-up has a rate of zero; B, which starts at zero, is next all the
+    same, or nothing would move in the second step."""
+    run = trial("loft", warmup=1, max_steps=3)
+    run.run()
+    assert len(run.losses) == 3
 
 
 def test_loft_needs_pairs(trial):
