@@ -18,6 +18,7 @@ from lorakit.recipe.schema import Checkpoint, Evaluate, Train
 from lorakit.tasks import Head
 from lorakit.training import checkpoint
 from lorakit.training.loop import train
+from lorakit.training.moments import optimizer_tensors, restore_optimizer
 from lorakit.training.saving import Checkpoints
 from lorakit.training.setup import Setup
 from tests.attaching import attach
@@ -142,6 +143,33 @@ def test_another_optimizers_checkpoint_is_refused(trial, name):
         other.method = methods.get("full").model_validate({"name": "full"})
     with pytest.raises(InputError):
         other.run(saved)
+
+
+def test_moments_of_8_bits_resume_to_the_bit():
+    """The parameters of the tiny models are too small to be held in 8 bits."""
+    rule = optimizers.get("adamw_8bit").model_validate({"name": "adamw_8bit"})
+    target = torch.randn(64, 80, generator=torch.Generator().manual_seed(0))
+
+    def fresh(start: torch.Tensor) -> tuple[torch.nn.Parameter, Any]:
+        p = torch.nn.Parameter(start.clone())
+        group = {"params": [p], "weight_decay": 0.1, "betas": (0.9, 0.999), "eps": 1e-8}
+        return p, rule.build([group], 0.01, None)
+
+    def descend(p: torch.nn.Parameter, optimizer: Any) -> None:
+        for _ in range(4):
+            optimizer.zero_grad()
+            ((p - target) ** 2).sum().backward()
+            optimizer.step()
+
+    p, optimizer = fresh(torch.zeros(64, 80))
+    descend(p, optimizer)
+    saved = optimizer_tensors(optimizer, {"w": p}, rule)
+    assert saved["state1.w"].dtype == torch.uint8
+    q, other = fresh(p.detach())
+    restore_optimizer(other, {"w": q}, saved, {"w": rule.held((64, 80))}, rule)
+    descend(p, optimizer)
+    descend(q, other)
+    assert torch.equal(p, q)
 
 
 def test_paged_needs_cuda(trial):
