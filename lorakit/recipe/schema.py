@@ -17,6 +17,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     SerializeAsAny,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -25,6 +26,7 @@ from lorakit.config import Config
 from lorakit.errors import RecipeError
 from lorakit.methods import Method, methods
 from lorakit.models import Model
+from lorakit.optimizers import Optimizer, optimizers
 from lorakit.registry import Registry
 from lorakit.tasks import Data, Head, Task, tasks
 
@@ -45,6 +47,18 @@ class Checkpoint(Config):
     """Number of checkpoints to keep. All are removed when the seed is finished."""
 
 
+# an instance, so that it equals a value of `optimizer`, and a recipe without it has the same hash
+_ADAMW = optimizers.get("adamw").model_validate({"name": "adamw"})
+
+
+def _optimizer_schema(schema: dict[str, Any]) -> None:
+    """A name, or a mapping with one of the registered classes' fields."""
+    about = {key: schema[key] for key in ("description", "default") if key in schema}
+    kinds = [optimizers.get(name).model_json_schema() for name in optimizers.names()]
+    schema.clear()
+    schema |= {**about, "anyOf": [{"enum": optimizers.names()}, *kinds]}
+
+
 class Train(Config):
     """How the parameters are updated."""
 
@@ -62,9 +76,25 @@ class Train(Config):
     """Not applied to biases and layer norms."""
     warmup: NonNegativeFloat = 0.06
     """Below 1: share of all steps; 1 or more: number of steps. Linear, from zero."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """What follows the warm-up; linear and cosine end at zero."""
+    schedule: Literal["linear", "cosine", "constant", "wsd", "polynomial"] = "linear"
+    """What follows the warm-up. wsd: the full rate, then a decay by half a cosine (warm-up, stable,
+    decay). All but constant end at `min_rate`."""
+    min_rate: float = Field(default=0.0, ge=0, lt=1)
+    """The last learning rate, as a share of `learning_rate`."""
+    restarts: PositiveInt = 1
+    """With cosine: how many times the rate falls from its peak; after each fall but the last it
+    starts again at the peak."""
+    decay: float = Field(default=0.1, gt=0, le=1)
+    """With wsd: share of all steps in which the rate falls, the last ones."""
+    power: float = Field(default=1.0, gt=0, le=100)
+    """With polynomial: the rate falls as (1 - share done) ^ power."""
+    optimizer: SerializeAsAny[Optimizer] = Field(
+        default=_ADAMW, json_schema_extra=_optimizer_schema
+    )
+    """The rule that moves parameters: a name, or a mapping with the name and its options (see docs:
+    training)."""
     adam_betas: tuple[BelowOne, BelowOne] = Field(default=(0.9, 0.999), strict=False)
+    """Of AdamW and of the optimizers that are made from it; so is `adam_eps`."""
     adam_eps: PositiveFloat = 1e-8
     max_grad_norm: NonNegativeFloat = 1.0
     """Gradients are clipped to this norm; 0: they are not clipped."""
@@ -86,11 +116,54 @@ class Train(Config):
     seed decides."""
     deterministic: bool = False
     """Only operations that give the same bits every time. Slower on a GPU."""
+    neftune_alpha: PositiveFloat | None = None
+    """Noise on the embeddings in training, uniform in +-alpha / sqrt(tokens * width) (NEFTune, Jain
+    et al. 2023, arXiv 2310.05914, who take 5 to 15). null: none."""
+    ema: BelowOne | None = None
+    """What is scored and saved is a moving average of what trains: after each step it is ema *
+    average + (1 - ema) * parameters. null: the parameters themselves."""
+    save_every: PositiveInt | None = None
+    """Optimizer steps between two adapters that stay, in seedN/adapters/step-NNNNNN. It does not
+    change the run folder. null: only the final one is written."""
     skip_bad_steps: NonNegativeInt = 0
     """Number of consecutive steps whose loss or gradient may be NaN or infinite; they are skipped.
     It does not change the run folder."""
     checkpoint: Checkpoint = Checkpoint()
     """What a stopped run resumes from."""
+
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        section = named(value)
+        if isinstance(section, dict):
+            return plugin_class(optimizers, section).model_validate(section)
+        return value
+
+    @field_serializer("optimizer")
+    def _short_optimizer(self, value: Optimizer) -> Any:
+        options = value.model_dump(mode="json", exclude_defaults=True)
+        return {"name": value.name, **options} if options else value.name
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Train:
+        for key, schedule in (("restarts", "cosine"), ("decay", "wsd"), ("power", "polynomial")):
+            is_set = getattr(self, key) != type(self).model_fields[key].default
+            if is_set and self.schedule != schedule:
+                raise ValueError(
+                    f"{key} has no effect with schedule: {self.schedule}, only with {schedule}"
+                )
+        if self.min_rate and self.schedule == "constant":
+            raise ValueError("min_rate has no effect with schedule: constant")
+        if self.optimizer.averages and self.schedule != "constant":
+            raise ValueError(
+                f"optimizer {self.optimizer.name} averages the steps instead of lowering the rate; "
+                "set schedule: constant"
+            )
+        if self.optimizer.averages and self.ema is not None:
+            raise ValueError(
+                f"optimizer {self.optimizer.name} is an average already; leave ema out"
+            )
+        return self
 
 
 class Evaluate(Config):

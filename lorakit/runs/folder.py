@@ -7,6 +7,7 @@ The hash is that of the resolved recipe, so that the same command finds its run 
     report.html        the same as a page, with curves
     data.json          digests of the examples;  base.json: digests of the base model's files
     seed0/adapter/     PEFT's format (LoRA), or trained.safetensors
+    seed0/adapters/    of every train.save_every steps, where the recipe has it
     seed0/checkpoints/ while it trains: what the same command resumes from
     seed0/metrics.jsonl, seed0/predictions/SPLIT.jsonl, seed0/environment.json
     seed0/result.json  what this seed gave; it is written last

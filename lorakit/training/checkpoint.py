@@ -2,7 +2,9 @@
 
 step-000120/trained.safetensors      what the method trains, and the head
             best.safetensors         the state to keep, where it differs from that
-            optimizer.safetensors    exp_avg.NAME, exp_avg_sq.NAME, step.NAME
+            optimizer.safetensors    the optimizer's state: exp_avg.NAME, exp_avg_sq.NAME, step.NAME
+                                     of AdamW; group.KEY.0 ... where its groups change
+            average.safetensors      the moving average of train.ema
             method.safetensors       what the method remembers (AdaLoRA), where it does
             rng-0.json ...           random number generators, one file per process
             state.json               `State`
@@ -40,8 +42,11 @@ TRAINED = "trained.safetensors"
 BEST = "best.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 METHOD = "method.safetensors"
+AVERAGE = "average.safetensors"
 NAME = re.compile(r"step-(\d{6,12})(-unscored)?")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+OF_OPTIMIZER = (*FLOATS, torch.uint8, torch.int64)
+"""An optimizer may count, and hold its moments in 8 bits."""
 AnyFloat = Annotated[float, Field(allow_inf_nan=True)]
 
 
@@ -107,6 +112,8 @@ class Saved:
     rng: list[dict[str, Any]]
     memory: dict[str, Tensor] = field(default_factory=dict)
     """Of the method (`Attachment.memory`)."""
+    average: dict[str, Tensor] = field(default_factory=dict)
+    """Of what trains (`train.ema`)."""
 
 
 def save(
@@ -225,9 +232,10 @@ def read(path: Path) -> Saved:
             state=state,
             trained=_tensors(path / TRAINED),
             best=_tensors(path / BEST) if (path / BEST).is_file() else {},
-            optimizer=_tensors(path / OPTIMIZER),
+            optimizer=_tensors(path / OPTIMIZER, OF_OPTIMIZER),
             rng=[json.loads((path / f"rng-{rank}.json").read_bytes()) for rank in ranks],
             memory=_tensors(path / METHOD) if (path / METHOD).is_file() else {},
+            average=_tensors(path / AVERAGE) if (path / AVERAGE).is_file() else {},
         )
     except ValidationError as error:
         raise InputError(
@@ -237,11 +245,11 @@ def read(path: Path) -> Saved:
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
-def _tensors(file: Path) -> dict[str, Tensor]:
-    """ValueError: a tensor is not of floats, or not finite; such a checkpoint is never written."""
+def _tensors(file: Path, kinds: Sequence[torch.dtype] = FLOATS) -> dict[str, Tensor]:
+    """ValueError: a tensor is of another dtype, or not finite; such a file is never written."""
     tensors = load_file(file)
     for name, tensor in tensors.items():
-        if tensor.dtype not in FLOATS or not bool(torch.isfinite(tensor).all()):
+        if tensor.dtype not in kinds or not bool(torch.isfinite(tensor).all()):
             dtype = str(tensor.dtype).removeprefix("torch.")
             raise ValueError(f"{file.name} holds {name} in {dtype}, or numbers that are not finite")
     return tensors

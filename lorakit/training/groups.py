@@ -9,10 +9,9 @@ from typing import Any
 from torch import nn
 
 from lorakit.errors import RecipeError, did_you_mean
+from lorakit.optimizers import RATIO
 from lorakit.recipe.schema import Train
 
-RATIO = "lr_ratio"
-"""The key of a group that holds its learning rate as a multiple of train.learning_rate."""
 KNOWN = ("params", "lr", RATIO, "weight_decay", "betas", "eps")
 
 

@@ -8,7 +8,7 @@ does not depend on how the batch was cut.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,11 +31,13 @@ from lorakit.fast.compiled import as_written, compiled_layers
 from lorakit.methods import Attachment
 from lorakit.tasks import Head
 from lorakit.training.accumulation import Accumulator
+from lorakit.training.averages import Averages
 from lorakit.training.loss import can_be_lean
 from lorakit.training.memory import GiveBack, peak_mib
+from lorakit.training.noise import noise_on_embeddings
 from lorakit.training.optim import build_optimizer
 from lorakit.training.plan import TrainingPlan, batches_from, own_part, plan_of
-from lorakit.training.processes import Exchange, prepared, refuse_parts
+from lorakit.training.processes import Exchange, prepared, refuse_parts, refuse_parts_of
 from lorakit.training.progress import BestState, SplitScores, TrainingProgress
 from lorakit.training.refuse import refuse_leaks, refuse_no_rate
 from lorakit.training.saving import Checkpoints, Keeper
@@ -93,6 +95,7 @@ def train(
     plan = plan_of(setup, accelerator.num_processes)
     refuse_no_rate(setup.train, plan.steps)
     refuse_parts(attachment.method, accelerator)
+    refuse_parts_of(setup.train, accelerator)
     loop = _prepare(attachment, setup, plan, accelerator, checkpoints)
     loop.run(score, observe)
     return _result(loop)
@@ -118,9 +121,9 @@ def _prepare(
     lean = lean and can_be_lean(attachment.model, first)
     parameters = attachment.trained()
     groups = attachment.method.parameter_groups(parameters)
-    optimizer = build_optimizer(parameters, settings, groups, attachment.method.rate_of)
+    optimizer = build_optimizer(parameters, settings, groups, attachment.method.rate_of, attachment)
     progress = TrainingProgress(BestState(setup.watched, setup.evaluate), plan.steps)
-    keeper = Keeper(checkpoints, attachment, accelerator, progress)
+    keeper = Keeper(checkpoints, attachment, accelerator, progress, settings.optimizer)
     # Parameters are restored while they are whole, the optimizer once it is spread.
     keeper.restore_model()
     exchange = prepared(accelerator, attachment.model, optimizer, settings.max_grad_norm or 0.0)
@@ -128,6 +131,10 @@ def _prepare(
     accumulate = Accumulator(setup, exchange, lean and not exchange.sharded, attachment.penalty)
     if keeper.resumes and exchange.lays_out_later:
         accumulate.exchange_nothing()
+    averages = Averages(
+        attachment.trained(), settings.ema, exchange.optimizer, settings.optimizer.averages
+    )
+    keeper.averages = averages
     keeper.restore(exchange)
     return Loop(
         attachment=attachment,
@@ -138,6 +145,7 @@ def _prepare(
         update=Update(attachment, exchange, settings, progress, keeper),
         progress=progress,
         keeper=keeper,
+        averages=averages,
         give_back=GiveBack(accelerator.device),
     )
 
@@ -154,6 +162,7 @@ class Loop:
     update: Update
     progress: TrainingProgress
     keeper: Keeper
+    averages: Averages
     give_back: GiveBack = field(repr=False)
 
     def run(self, score: Scorer, observe: Observer) -> None:
@@ -163,7 +172,9 @@ class Loop:
         observe(self._beginning())
         self.exchange.model.train()
         compiled = compiled_layers if self.setup.train.compile else nullcontext
-        with self.keeper, compiled(model), fast_training(model, self.setup.train.fast):
+        noise = noise_on_embeddings(model, self.setup.train.neftune_alpha)
+        fast = fast_training(model, self.setup.train.fast)
+        with self.keeper, compiled(model), fast, noise:
             batches = batches_from(self.setup, progress.step)
             while not progress.ended:
                 if progress.evaluated:
@@ -196,11 +207,16 @@ class Loop:
         sums = self.accumulate(micro_batches, sum(e.trained for e in batch), wishes)
         ids = [example.id for example in batch]
         outcome = self.update(sums, ids)
+        if outcome.skipped is None:
+            self.averages.after_step()
         progress.clock.count(sum(example.length for example in batch))
         progress.step += 1
         progress.evaluated = not self.plan.is_evaluated(progress.step)
         observe(self._step_event(outcome, ids))
         self.give_back()
+        every = self.setup.train.save_every
+        if every is not None and progress.step % every == 0:
+            self.keeper.save_adapter()
         self.keeper.after_step(outcome.wishes)
 
     def _step_event(self, outcome: StepOutcome, ids: list[str]) -> Event:
@@ -225,7 +241,12 @@ class Loop:
         """Score the model after the current step, and keep its state if it is the best."""
         progress = self.progress
         as_plain = as_written if self.setup.train.compile else nullcontext
-        with progress.clock.paused(), self.keeper.evaluation(), self.exchange.whole(), as_plain():
+        with ExitStack() as stack:
+            stack.enter_context(progress.clock.paused())
+            stack.enter_context(self.keeper.evaluation())
+            stack.enter_context(self.exchange.whole())
+            stack.enter_context(as_plain())
+            stack.enter_context(self.averages.shown())
             scores = score(self.exchange.model)
             out_of_patience = progress.best.offer(progress.step, scores, self.attachment)
             progress.ended = out_of_patience or progress.step == self.plan.steps

@@ -1,4 +1,4 @@
-"""The optimizer, AdamW as the paper's scripts use it, and the learning rate of each step."""
+"""The optimizer of a run with its groups, and the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
+from lorakit.methods import Attachment
+from lorakit.optimizers import RATIO
 from lorakit.recipe.schema import Train
-from lorakit.training.groups import RATIO, checked
+from lorakit.training.groups import checked
 
 
 def build_optimizer(
@@ -17,25 +19,25 @@ def build_optimizer(
     settings: Train,
     own_groups: list[dict] | None,
     rate_of: Callable[[str], float] = lambda name: 1.0,
-) -> torch.optim.AdamW:
-    """AdamW. Weight decay applies to everything (A, B and the head too) except biases and norms.
+    attachment: Attachment | None = None,
+) -> torch.optim.Optimizer:
+    """The recipe's optimizer. Weight decay applies to everything (A, B and the head too) except
+    biases and norms.
 
     own_groups: a method's own parameter groups, which replace this rule
     (`Method.parameter_groups`). rate_of: a parameter's learning rate as a multiple of the recipe's
     (`Method.rate_of`). RecipeError: they do not hold every trained parameter once, or have
-    a key that is not known.
+    a key that is not known; the optimizer cannot train them.
     """
     if own_groups is None:
         groups = _groups(trained, settings, rate_of)
     else:
         groups = checked(own_groups, trained, settings)
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=settings.learning_rate,
-        betas=settings.adam_betas,
-        eps=settings.adam_eps,
-        fused=True,
-    )
+    groups = [group for group in groups if group["params"]]
+    settings.optimizer.refuse_groups(groups, of_method=own_groups is not None)
+    adam = {"betas": settings.adam_betas, "eps": settings.adam_eps}
+    complete = [adam | group for group in groups]
+    return settings.optimizer.build(complete, settings.learning_rate, attachment)
 
 
 def _groups(
@@ -74,9 +76,27 @@ def learning_rate(settings: Train, step: int, total: int) -> float:
     if step < warm:
         return settings.learning_rate * step / max(1, warm)
     done = (step - warm) / max(1, total - warm)
-    decay = {
-        "constant": 1.0,
-        "linear": max(0.0, 1 - done),
-        "cosine": 0.5 * (1 + math.cos(math.pi * min(1.0, done))),
-    }
-    return settings.learning_rate * decay[settings.schedule]
+    if settings.schedule == "wsd":
+        falling = max(1, math.ceil(settings.decay * total))
+        done = (step - (total - falling)) / falling
+    share = _FALL[settings.schedule](settings, min(1.0, max(0.0, done)))
+    if settings.min_rate:
+        share = settings.min_rate + (1 - settings.min_rate) * share
+    return settings.learning_rate * share
+
+
+def _cosine(settings: Train, done: float) -> float:
+    if settings.restarts > 1:
+        done = 1.0 if done == 1 else settings.restarts * done % 1.0
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+_FALL: Mapping[str, Callable[[Train, float], float]] = {
+    "constant": lambda settings, done: 1.0,
+    "linear": lambda settings, done: 1 - done,
+    "cosine": _cosine,
+    "wsd": lambda settings, done: 0.5 * (1 + math.cos(math.pi * done)),
+    "polynomial": lambda settings, done: (1 - done) ** settings.power,
+}
+"""Schedule -> what is left of the learning rate after a share of the steps that follow the
+warm-up; of wsd, of those in which it falls."""

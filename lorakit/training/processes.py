@@ -217,6 +217,26 @@ def refuse_parts(method: Method, accelerator: Accelerator) -> None:
         )
 
 
+def refuse_parts_of(settings: Train, accelerator: Accelerator) -> None:
+    """RecipeError: the optimizer, or the average, needs whole parameters as above."""
+    is_cut = is_sharded(accelerator) or (accelerator.distributed_type == DistributedType.DEEPSPEED)
+    if is_cut and not settings.optimizer.shards:
+        raise RecipeError(
+            f"train.optimizer {settings.optimizer.name} needs whole parameters, and FSDP2 and "
+            "DeepSpeed give each process a part of them; take DDP, or train.optimizer=adamw"
+        )
+    if is_cut and settings.ema is not None:
+        raise RecipeError(
+            "train.ema averages whole parameters, and FSDP2 and DeepSpeed give each process a part "
+            "of them; take DDP, or leave it out"
+        )
+    if is_cut and settings.save_every is not None:
+        raise RecipeError(
+            "train.save_every writes whole parameters, and FSDP2 and DeepSpeed give each process a "
+            "part of them; take DDP, or leave it out"
+        )
+
+
 def strategy() -> str:
     """The strategy of this process: `ddp`, `fsdp2`, `zero2`; `none` where it is the only one."""
     if not is_initialized() or AcceleratorState().num_processes == 1:

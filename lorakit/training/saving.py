@@ -14,14 +14,16 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import Tensor
 
 from lorakit.errors import InputError, LorakitError, Stopped, TrainingError
 from lorakit.methods import Attachment
-from lorakit.nn.freeze import part_like, whole_tensor
+from lorakit.optimizers import Optimizer, optimizers
 from lorakit.recipe.schema import Checkpoint
 from lorakit.training import checkpoint
-from lorakit.training.checkpoint import BEST, METHOD, OPTIMIZER, TRAINED, Saved
+from lorakit.training.averages import Averages
+from lorakit.training.checkpoint import AVERAGE, BEST, METHOD, OPTIMIZER, TRAINED, Saved
+from lorakit.training.moments import optimizer_tensors, restore_optimizer
 from lorakit.training.processes import Exchange, keeps_checkpoints
 from lorakit.training.progress import TrainingProgress
 from lorakit.training.rng import restore_rng, rng_state
@@ -29,12 +31,11 @@ from lorakit.training.stop import Interrupted, Stop
 
 log = logging.getLogger(__name__)
 
+_ADAMW = optimizers.get("adamw").model_validate({"name": "adamw"})
+
 RECENT_CHECKPOINT_S = 30.0
 """An evaluation may take long, so a checkpoint is written before it, unless the last one is
 younger."""
-
-MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
-"""AdamW's state of a parameter."""
 
 EXIT_BY_SIGNAL = 128
 """Added to the number of the signal, as shells do."""
@@ -45,12 +46,14 @@ class Checkpoints:
     """Where checkpoints go (`folder`), and the one to resume from (`start`).
 
     about: what the caller adds to each; called on the main process when one is written.
+    save_adapter: writes an adapter that stays, of this step; called on the main process.
     """
 
     folder: Path
     settings: Checkpoint
     start: Saved | None = None
     about: Callable[[], dict[str, Any]] = dict
+    save_adapter: Callable[[int], None] | None = None
 
 
 class Keeper:
@@ -65,6 +68,7 @@ class Keeper:
         attachment: Attachment,
         accelerator: Accelerator,
         progress: TrainingProgress,
+        rule: Optimizer = _ADAMW,
     ):
         if checkpoints is not None and not keeps_checkpoints(accelerator):
             log.warning("DeepSpeed: no checkpoints are written; a run that is stopped starts over")
@@ -73,7 +77,9 @@ class Keeper:
         self.attachment = attachment
         self.accelerator = accelerator
         self.progress = progress
+        self.rule = rule
         self.optimizer: Any = None
+        self.averages: Averages | None = None
         self.stop = Stop()
         self.written_at = time.monotonic()
         self.last_step: int | None = None
@@ -164,6 +170,15 @@ class Keeper:
 
     # writing
 
+    def save_adapter(self) -> None:
+        """Write the adapter of this step, where the caller keeps some (`train.save_every`)."""
+        if self.checkpoints is None or self.checkpoints.save_adapter is None:
+            return
+        assert self.averages is not None
+        if self.accelerator.is_main_process:
+            with self.averages.shown():
+                self.checkpoints.save_adapter(self.progress.step)
+
     def save(self, rng: dict[str, Any] | None = None) -> None:
         """Write a checkpoint; called on every process at once.
 
@@ -176,8 +191,10 @@ class Keeper:
         named = self.attachment.trained()
         tensors = {
             TRAINED: self.attachment.state(),
-            OPTIMIZER: optimizer_tensors(self.optimizer, named),
+            OPTIMIZER: optimizer_tensors(self.optimizer, named, self.rule),
         }
+        if self.averages is not None and self.averages.moving:
+            tensors[AVERAGE] = self.averages.tensors()
         self._refuse_broken(tensors)
         if progress.best.state and progress.best.step != progress.step:
             tensors[BEST] = progress.best.state
@@ -238,7 +255,11 @@ class Keeper:
         saved = self.checkpoints.start
         rank = self.accelerator.process_index
         with _fitting(saved):
-            restore_optimizer(self.optimizer, self.attachment.trained(), saved.optimizer)
+            named = self.attachment.trained()
+            held = self.rule.held_by(self.attachment)
+            restore_optimizer(self.optimizer, named, saved.optimizer, held, self.rule)
+            if self.averages is not None:
+                self.averages.restore(saved.average)
             if self.accelerator.scaler is not None and saved.state.scaler is not None:
                 self.accelerator.scaler.load_state_dict(saved.state.scaler)
             self.attachment.remember(saved.memory)
@@ -261,40 +282,3 @@ def _fitting(saved: Saved) -> Iterator[None]:
         raise InputError(
             f"{saved.folder} does not fit this run: {error}. --restart starts over."
         ) from error
-
-
-def optimizer_tensors(optimizer: Any, named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """The optimizer's state of each parameter, as `exp_avg.NAME`: complete copies on the CPU.
-
-    Under FSDP2 every process must call it.
-    """
-    found = {}
-    for name, parameter in named.items():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            if isinstance(value, Tensor):
-                found[f"{key}.{name}"] = whole_tensor(value.detach()).cpu().clone().contiguous()
-    return found
-
-
-def restore_optimizer(
-    optimizer: Any, named: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
-) -> None:
-    """The inverse of `optimizer_tensors`. ValueError: other parameters, or another optimizer."""
-    for full_name, value in tensors.items():
-        key, _, name = full_name.partition(".")
-        parameter = named.get(name)
-        # AdamW counts the steps of each parameter in a float32 scalar.
-        is_count = key == "step"
-        if parameter is None or value.shape != (() if is_count else parameter.shape):
-            raise ValueError(f"the optimizer has no {name} of shape {tuple(value.shape)}")
-        dtype = torch.float32 if is_count else parameter.dtype
-        # A copy: a tensor of the file may be unaligned in memory.
-        own = torch.empty_like(value, device=parameter.device, dtype=dtype).copy_(value)
-        optimizer.state[parameter][key] = own if is_count else part_like(parameter, own)
-    for name, parameter in named.items():
-        found = set(optimizer.state.get(parameter, ()))
-        if found and found != MOMENTS:
-            raise ValueError(
-                f"of {name} the optimizer has {', '.join(sorted(found))}; AdamW has two moments "
-                "and a step"
-            )

@@ -22,6 +22,7 @@ from lorakit.methods import Attachment
 from lorakit.models import Model
 from lorakit.nn.linear import features
 from lorakit.nn.settings import setting
+from lorakit.optimizers import state_bytes
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.objects import Examiner, TextReader, attach, counts_of
 from lorakit.runs.result import Counts
@@ -44,8 +45,8 @@ ACTIVATIONS_RECOMPUTED = 1
 """The same with gradient checkpointing: the input of the layer."""
 LOGITS = 3
 """Numbers held per logit of a causal model: itself, its softmax and its gradient."""
-BYTES_PER_TRAINED = 16
-"""fp32 weight, gradient and the two moments of Adam."""
+BYTES_PER_TRAINED = 8
+"""fp32 weight and gradient; the optimizer says what it holds (`state_bytes`)."""
 DEFAULT_LAYERS = 12
 """Assumed where the configuration does not give a number of layers."""
 UNLIMITED_STEPS = 10**12
@@ -89,7 +90,7 @@ def check(recipe: Recipe, processes: int = 1) -> Checked:
     encoded = _check_data(recipe, checked, base)
     length = max((e.length for e in encoded), default=recipe.data.max_length)
     stored = quantizable(base) if recipe.model.quantize else 0
-    checked.memory_mib = memory(recipe, base.config, checked.counts, shares.micro * length, stored)
+    checked.memory_mib = memory(recipe, base.config, attachment, shares.micro * length, stored)
     return checked
 
 
@@ -182,23 +183,27 @@ def quantizable(base: Base) -> int:
 
 
 def memory(
-    recipe: Recipe, config: Any, counts: Counts, tokens: int, stored: int = 0
+    recipe: Recipe, config: Any, attachment: Attachment, tokens: int, stored: int = 0
 ) -> dict[str, float]:
     """An estimate of the memory of a training step, in MiB, from counts.
 
-    It is the frozen weights in their dtype, the trained ones with gradient and Adam's two moments
-    in fp32, and the activations of one micro batch of `tokens` tokens. Attention's own buffers come
-    on top. stored: number of weights that are quantized.
+    It is the frozen weights in their dtype, the trained ones in fp32 with gradient, the optimizer's
+    state and the moving average of train.ema, and the activations of one micro batch of `tokens`
+    tokens. Attention's own buffers come on top. stored: number of weights that are quantized.
     """
+    counts = counts_of(attachment)
     dtype = BYTES_PER_NUMBER[recipe.model.dtype]
     trained = counts.trainable + counts.fresh
     # a method without sites trains some of the base's own weights
     inside = counts.trainable if counts.sites == 0 else 0
     frozen = counts.total - counts.fresh - inside
     quantized = BYTES_PER_NUMBER.get(recipe.model.quantize or "", dtype)
+    held = state_bytes(recipe.train.optimizer, attachment)
+    if recipe.train.ema is not None:
+        held += trained * int(BYTES_PER_NUMBER["fp32"])
     parts = {
         "weights": (frozen - stored) * dtype + stored * quantized,
-        "trained, with gradient and optimizer": trained * BYTES_PER_TRAINED,
+        "trained, with gradient and optimizer": trained * BYTES_PER_TRAINED + held,
         "activations": _activation_bytes(recipe, config, tokens),
     }
     parts["together"] = sum(parts.values())

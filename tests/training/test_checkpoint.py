@@ -489,7 +489,12 @@ def test_what_is_no_file_is_not_waited_for(tmp_path, file, what):
 
 @pytest.mark.parametrize("file", sorted(TENSORS))
 @pytest.mark.parametrize(
-    "value", [torch.tensor([math.nan]), torch.tensor([1]), torch.zeros(2).to(torch.float8_e5m2)]
+    "value",
+    [
+        torch.tensor([math.nan]),
+        torch.tensor([1], dtype=torch.int16),
+        torch.zeros(2).to(torch.float8_e5m2),
+    ],
 )
 def test_numbers_that_are_never_written(tmp_path, file, value):
     """With right checksums."""
@@ -519,7 +524,7 @@ def test_half_of_an_optimizer_is_refused(rig, lost):
         {key: value for key, value in tensors.items() if key != name}, path / checkpoint.OPTIMIZER
     )
     _seal(path, checkpoint.OPTIMIZER)
-    with pytest.raises(InputError, match="AdamW has two moments and a step"):
+    with pytest.raises(InputError, match="adamw holds exp_avg, exp_avg_sq, step"):
         found()
 
 

@@ -109,7 +109,7 @@ def run(tiny):
 def plain_steps(monkeypatch):
     """Plain gradient descent at rate one: the change of a weight in a step is its gradient."""
 
-    def sgd(trained, _settings, _groups, _rate_of):
+    def sgd(trained, *_others):
         return torch.optim.SGD(trained.values(), lr=1.0)
 
     monkeypatch.setattr(loop, "build_optimizer", sgd)

@@ -43,8 +43,8 @@ def test_settings_reach_the_optimizer():
     settings = Train(learning_rate=3e-4, adam_betas=(0.8, 0.9), adam_eps=1e-6)
     optimizer = build_optimizer({"w": nn.Parameter(torch.ones(2, 2))}, settings, None)
     assert isinstance(optimizer, torch.optim.AdamW)
-    assert {optimizer.defaults[k] for k in ("lr", "eps")} == {3e-4, 1e-6}
-    assert optimizer.defaults["betas"] == (0.8, 0.9)
+    assert {optimizer.param_groups[0][k] for k in ("lr", "eps")} == {3e-4, 1e-6}
+    assert optimizer.param_groups[0]["betas"] == (0.8, 0.9)
     assert len(optimizer.param_groups) == 1  # an empty group is left out
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from accelerate.utils import set_seed
 from torch import nn
 
+from lorakit.adapters.save import save_adapter
 from lorakit.bases.base import Base
 from lorakit.bases.load import load
 from lorakit.evaluation.answers import Answer, Scores
@@ -59,6 +60,7 @@ def fit(job: TrainJob, ready: ReadySeed, baseline: Scores) -> FittedSeed:
             settings=job.recipe.train.checkpoint,
             start=ready.saved,
             about=partial(_resume_state, ready, baseline, journal),
+            save_adapter=partial(_save_adapter, job, ready),
         )
         observe = to_all(job.observe, journal.write)
         result = train(ready.attachment, setup, job.accelerator, score, observe, checkpoints)
@@ -69,6 +71,13 @@ def fit(job: TrainJob, ready: ReadySeed, baseline: Scores) -> FittedSeed:
     if result.best_step != result.steps:
         answers.clear()
     return FittedSeed(base=base, attachment=attachment, fit=result, answers=answers)
+
+
+def _save_adapter(job: TrainJob, ready: ReadySeed, step: int) -> None:
+    """Write the adapter of a step, which stays after the run (`train.save_every`)."""
+    folder = job.folder / "adapters" / f"step-{step:06}"
+    folder.parent.mkdir(exist_ok=True)
+    save_adapter(folder, ready.attachment, ready.about, ready.base.tokenizer)
 
 
 def _setup(job: TrainJob, ready: ReadySeed) -> Setup:

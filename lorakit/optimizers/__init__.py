@@ -1,0 +1,10 @@
+"""Optimizers: how gradients move what trains, one file per rule (`train.optimizer`)."""
+
+from __future__ import annotations
+
+from lorakit.optimizers._base import RATIO, Held, Optimizer, state_bytes
+from lorakit.registry import Registry
+
+optimizers: Registry[type[Optimizer]] = Registry("lorakit.optimizers", "optimizer")
+
+__all__ = ["RATIO", "Held", "Optimizer", "optimizers", "state_bytes"]

@@ -1,0 +1,126 @@
+"""The contract of an optimizer. Its file is imported to validate a recipe, before torch is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from lorakit.config import Config
+from lorakit.errors import RecipeError
+
+if TYPE_CHECKING:
+    import torch
+
+    from lorakit.methods import Attachment
+
+RATIO = "lr_ratio"
+"""The key of a group that holds its learning rate as a multiple of train.learning_rate."""
+BYTES = {"uint8": 1, "float32": 4, "int64": 8, "float64": 8}
+
+Shape = tuple[int, ...]
+
+
+class Held(NamedTuple):
+    """A tensor that an optimizer holds for a parameter; dtype None: the parameter's own.
+
+    number: it is a number of Python in the optimizer's state, and a tensor in a checkpoint only.
+    """
+
+    shape: Shape
+    dtype: str | None = None
+    number: bool = False
+
+
+COUNT = Held((), "int64", number=True)
+"""Steps, as a number of Python."""
+
+
+class Optimizer(Config, ABC):
+    """How a step is made from gradients. Subclasses are final, one per file."""
+
+    name: str
+    needs: ClassVar[tuple[str, str] | None] = None
+    """(module, extra) that must be installed; None: torch is enough."""
+    is_adam: ClassVar[bool] = False
+    """It uses train.adam_betas and train.adam_eps, and a method's own groups may have others."""
+    one_rate: ClassVar[bool] = False
+    """It estimates one learning rate for all, so that no group may have a rate of its own."""
+    averages: ClassVar[bool] = False
+    """It has `train()` and `eval()`: what is scored and saved is an average of the steps."""
+    shards: ClassVar[bool] = False
+    """A process may hold a part of each parameter (FSDP2, DeepSpeed)."""
+    group_numbers: ClassVar[tuple[str, ...]] = ()
+    """Keys of a group that steps change, and that a checkpoint therefore holds."""
+
+    @abstractmethod
+    def build(
+        self, groups: Sequence[dict[str, Any]], rate: float, attachment: Attachment | None
+    ) -> torch.optim.Optimizer:
+        """The optimizer of a run.
+
+        groups: each has `params`, `weight_decay`, `lr_ratio`, `betas` and `eps`. rate: the peak
+        learning rate; before each step the loop sets the `lr` of every group. attachment: the
+        method on its model; None: only parameters are known.
+
+        RecipeError: it cannot train what is attached, or a package is missing.
+        """
+
+    @abstractmethod
+    def held(self, shape: Shape) -> dict[str, Held]:
+        """The state of a parameter of this shape, after a step."""
+
+    def held_by(self, attachment: Attachment) -> dict[str, dict[str, Held]]:
+        """The same for each trained parameter, by its name."""
+        return {name: self.held(tuple(p.shape)) for name, p in attachment.trained().items()}
+
+    def library(self) -> Any:
+        """The module of `needs`. RecipeError: it is not installed."""
+        assert self.needs is not None
+        module, extra = self.needs
+        try:
+            return import_module(module)
+        except ImportError as error:
+            raise RecipeError(
+                f"train.optimizer {self.name} needs the package {module}: "
+                f"pip install 'lorakit[{extra}]'"
+            ) from error
+
+    def refuse_groups(self, groups: Sequence[Mapping[str, Any]], of_method: bool) -> None:
+        """RecipeError: the groups of the method have what this optimizer does not.
+
+        of_method: the method made them (`Method.parameter_groups`).
+        """
+        ratios = sorted({float(group.get(RATIO, 1.0)) for group in groups})
+        if self.one_rate and ratios not in ([], [1.0]):
+            listed = ", ".join(f"{ratio:g}" for ratio in ratios)
+            raise RecipeError(
+                f"train.optimizer {self.name} estimates one learning rate for all parameters, and "
+                f"the method has rates of its own (times {listed}); take train.optimizer=adamw, or "
+                "another method"
+            )
+        own = sorted({key for group in groups for key in ("betas", "eps") if key in group})
+        if of_method and own and not self.is_adam:
+            raise RecipeError(
+                f"the method's own optimizer groups (parameter_groups) have {', '.join(own)}, "
+                f"which belong to Adam, and train.optimizer is {self.name}; take "
+                "train.optimizer=adamw"
+            )
+
+
+def without(groups: Sequence[dict[str, Any]], *keys: str) -> list[dict[str, Any]]:
+    """Copies of the groups without these keys."""
+    return [{key: value for key, value in g.items() if key not in keys} for g in groups]
+
+
+def state_bytes(optimizer: Optimizer, attachment: Attachment) -> int:
+    """The memory of the optimizer's state, with parameters in float32."""
+    total = 0
+    for kept in optimizer.held_by(attachment).values():
+        for held in kept.values():
+            numbers = 1
+            for size in held.shape:
+                numbers *= size
+            total += numbers * BYTES[held.dtype or "float32"]
+    return total

@@ -1,0 +1,38 @@
+"""adamw_8bit: AdamW whose two moments are 8-bit numbers, with a scale for each 256 of them.
+
+The step is AdamW's; between steps m and v are rounded to the nearest of 256 values of a dynamic
+table, times the largest magnitude of their block. Parameters of fewer than 4,096 numbers keep
+moments of float32. Dettmers et al. 2022, 8-bit Optimizers via Block-wise Quantization, arXiv
+2110.02861. The code is that of bitsandbytes (pip install 'lorakit[quantized]').
+
+When to use: with method full, or an adapter of high rank, where two float32 moments do not fit:
+they take a quarter of the memory. The moments are rounded, so losses differ slightly from AdamW's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from lorakit.optimizers import Held
+from lorakit.optimizers._bitsandbytes import BitsAndBytes, held_in_8_bits
+
+if TYPE_CHECKING:
+    import torch
+
+
+class AdamW8bit(BitsAndBytes):
+    """bitsandbytes' AdamW8bit."""
+
+    name: Literal["adamw_8bit"] = "adamw_8bit"
+
+    def build(
+        self, groups: Sequence[dict[str, Any]], rate: float, attachment: Any
+    ) -> torch.optim.Optimizer:
+        return self.library().optim.AdamW8bit(list(groups), lr=rate)
+
+    def held(self, shape: tuple[int, ...]) -> dict[str, Held]:
+        return held_in_8_bits(shape)
+
+
+PLUGIN = AdamW8bit

@@ -1,0 +1,34 @@
+"""paged_adamw: AdamW whose moments move to the host's memory when the GPU's is full.
+
+The step is AdamW's, in float32; the moments are in memory that CUDA pages between GPU and host.
+Dettmers et al. 2023, QLoRA, section 3, arXiv 2305.14314. The code is that of bitsandbytes (pip
+install 'lorakit[quantized]').
+
+When to use: on an NVIDIA GPU whose memory is full at its longest batches only. A step that pages
+is slower. Without CUDA it is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from lorakit.optimizers._bitsandbytes import BitsAndBytes, refuse_without_cuda
+
+if TYPE_CHECKING:
+    import torch
+
+
+class PagedAdamW(BitsAndBytes):
+    """bitsandbytes' PagedAdamW."""
+
+    name: Literal["paged_adamw"] = "paged_adamw"
+
+    def build(
+        self, groups: Sequence[dict[str, Any]], rate: float, attachment: Any
+    ) -> torch.optim.Optimizer:
+        refuse_without_cuda(self.name)
+        return self.library().optim.PagedAdamW(list(groups), lr=rate)
+
+
+PLUGIN = PagedAdamW
