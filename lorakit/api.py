@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 import lorakit
@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
     from lorakit.adapters.about import About
     from lorakit.nn.select import Roles
+    from lorakit.verbs.combine import CombinedAdapter
     from lorakit.verbs.evaluate import Evaluated
+    from lorakit.verbs.export import Exported
+    from lorakit.verbs.rebase import Rebased
 
 Values = Mapping[str, Any]
 Scores = dict[str, dict[str, float]]
@@ -197,6 +200,65 @@ def merge(path: str | Path, to: str | Path, dtype: str = "fp32", **options: Any)
     proof = {key: options.pop(key) for key in ("examples", "tolerance") if key in options}
     with _pointed(path, options) as pointer:
         return merge_path(pointer, Path(to), dtype, **proof)
+
+
+def combine(
+    adapters: Mapping[str | Path, float] | Sequence[str | Path],
+    to: str | Path,
+    how: str = "sum",
+    base: str | None = None,
+    any_base: bool = False,
+    **options: Any,
+) -> CombinedAdapter:
+    """Combine adapters of one base into one, as `lorakit combine` does, and write it to `to`.
+
+    adapters: paths with their weights, or paths alone (each has weight 1). how: a rule, or its
+    fields in YAML. options: space, rank, head, seed, evaluate (False: score nothing),
+    trust_remote_code. InputError: `to` is in use, or an option does not fit. AdapterError: the
+    adapters cannot be combined.
+    """
+    from lorakit.verbs.combine import CombineRequest
+    from lorakit.verbs.combine import combine as combine_paths
+
+    weights = adapters if isinstance(adapters, Mapping) else dict.fromkeys(adapters, 1.0)
+    pointers = [Pointer(str(path), base=base, any_base=any_base) for path in weights]
+    trusted = options.pop("trust_remote_code", False)
+    request = CombineRequest(pointers, list(weights.values()), how=how, **options)
+    with allow_remote_code(trusted):
+        return combine_paths(request, Path(to))
+
+
+def rebase(
+    path: str | Path, onto: str, to: str | Path, evaluate: bool = True, **options: Any
+) -> Rebased:
+    """Put an adapter's change on another base of the same shapes, and write it to the folder `to`.
+
+    onto: the other base. evaluate: score the adapter on both bases, if its task is known. options:
+    as for `generate`. AdapterError: the bases have other shapes.
+    """
+    from lorakit.verbs.rebase import rebase as rebase_path
+
+    with _pointed(path, options) as pointer:
+        return rebase_path(pointer, onto, Path(to), evaluate)
+
+
+def export(
+    path: str | Path,
+    to: str | Path,
+    form: Literal["lora", "peft", "native"] = "lora",
+    examples: int = 64,
+    **options: Any,
+) -> Exported:
+    """Write an adapter in another form to the folder `to`, and compare the logits of both.
+
+    form: plain LoRA, PEFT's own type of the method, or lorakit's file. options: as for `generate`.
+    AdapterError: the method does not have this form. ToleranceError: the written adapter computes
+    something else; it is removed.
+    """
+    from lorakit.verbs.export import export as export_path
+
+    with _pointed(path, options) as pointer:
+        return export_path(pointer, form, Path(to), examples)
 
 
 def score(task: str, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
