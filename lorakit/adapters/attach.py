@@ -7,15 +7,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lorakit.adapters import native, peft
+from lorakit.adapters import native, peft, prompt_form
 from lorakit.adapters.about import method_of
 from lorakit.adapters.file_form import form_of
 from lorakit.adapters.files import AdapterFile
-from lorakit.adapters.foreign import MERGE, refuse_embeddings, refuse_kind
-from lorakit.adapters.peft_tensors import PREFIX, adapted_modules, name_in_file
+from lorakit.adapters.foreign import ALONE, MERGE, refuse_kind
+from lorakit.adapters.foreign_file import add_rows_of, in_order
+from lorakit.adapters.peft_tensors import adapted_modules, name_in_file
 from lorakit.adapters.same_base import refuse_other_base
 from lorakit.errors import AdapterError, InputError, ModelError, did_you_mean
-from lorakit.methods import Attachment
+from lorakit.methods import Attachment, Method
 from lorakit.methods._state import refuse_mismatch
 from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.nn.select import Roles, Site
@@ -40,6 +41,7 @@ def attach_adapter(
     unchanged.
     """
     with unchanged_on_error(model):
+        file = in_order(file, model)
         attachment = _attach_method(file, model, roles, newly_initialised, check_base)
         state = state_for(file, attachment)
         if before_load is not None:
@@ -61,6 +63,7 @@ def factors(
     factors depend on the base's weights. AdapterError: the method's change has no factors, or as
     for `attach_adapter`.
     """
+    file = in_order(file, model)
     attachment = _attach_method(file, model, roles, newly_initialised, check_base)
     if not isinstance(attachment, ReparamAttachment):
         raise AdapterError(
@@ -107,7 +110,6 @@ def state_for(file: AdapterFile, attachment: Attachment) -> dict[str, Tensor]:
     form = form_of(attachment)
     if form is None or file.peft_config is None:
         return dict(file.tensors)
-    assert isinstance(attachment, ReparamAttachment)
     return form.state_of(attachment, file.tensors)
 
 
@@ -120,14 +122,15 @@ def _attach_method(
 ) -> Attachment:
     """The adapter's method attached to the model, without numbers."""
     if file.about is None:
-        return _attach_foreign(file, model, newly_initialised)
+        return _attach_foreign(file, model, roles, newly_initialised)
     if check_base:
         refuse_other_base(file, model)
+    add_rows_of(file, model)
     return method_of(file.about).attach(model, roles, file.about.fresh, begin=False)
 
 
 def _attach_foreign(
-    file: AdapterFile, model: Any, newly_initialised: Collection[str]
+    file: AdapterFile, model: Any, roles: Roles, newly_initialised: Collection[str]
 ) -> Attachment:
     """The method of an adapter that lorakit did not write.
 
@@ -137,13 +140,19 @@ def _attach_foreign(
     assert file.peft_config is not None  # `read_adapter` refuses a folder with neither
     method = native.method_of(file.peft_config, file.tensors)
     if method is None:
+        method = prompt_form.method_of(file.peft_config, file.tensors)
+        if method is not None:
+            return _attach_prompt(file, method, model, roles, newly_initialised)
         refuse_kind(file.peft_config)
-        refuse_embeddings(file.folder, file.tensors, model, PREFIX)
         method = peft.method_of(file.peft_config, file.tensors)
     # what modules_to_save holds replaces the base's own, so it is attached as if it were new
     newly_initialised = {*newly_initialised, *native.plain_names(file.tensors)}
+    add_rows_of(file, model)
+    alone = newly_initialised
+    if file.peft_config.get("ensure_weight_tying"):
+        alone = set()  # what PEFT saved of a tied weight is both
     try:
-        tie_again = untie(model, newly_initialised)
+        tie_again = untie(model, alone)
     except ModelError as error:
         raise AdapterError(
             f"{file.folder} holds a part of tied weights: {error}. {MERGE}"
@@ -155,6 +164,28 @@ def _attach_foreign(
     except InputError:
         tie_again()
         raise
+
+
+def _attach_prompt(
+    file: AdapterFile, method: Method, model: Any, roles: Roles, newly_initialised: Collection[str]
+) -> Attachment:
+    """Tokens before the prompt. AdapterError: the model is not a decoder, or lacks the head."""
+    held = prompt_form.head_names(file.tensors)
+    parameters = {name for name, _ in model.named_parameters()}
+    absent = sorted(held - parameters) + sorted(set(newly_initialised) - held)
+    if absent:
+        raise AdapterError(
+            f"{file.folder} and the model do not both have {', '.join(absent[:4])}: the adapter is "
+            "for another head, or these would be random numbers"
+        )
+    try:
+        return method.attach(model, roles, held | set(newly_initialised), begin=False)
+    except ModelError as error:
+        kind = (file.peft_config or {}).get("peft_type")
+        raise AdapterError(
+            f"{file.folder} has the peft_type {kind!r}, which this model cannot take: {error}. "
+            f"{ALONE}"
+        ) from error
 
 
 def _refuse_other_names(

@@ -49,6 +49,8 @@ class Reparam(Method, ABC):
     freezes_base: ClassVar[bool] = True
     on_quantized: ClassVar[bool] = True
     """Whether it can be on a quantized base."""
+    on_embeddings: ClassVar[bool] = False
+    """Whether it can be on an embedding layer, which looks rows up: `x` is then token ids."""
     saves_shared: ClassVar[bool] = True
     """Whether the adapter holds what all deltas share; False: a seed gives it."""
     targets: tuple[str | Target, ...] = Field(
