@@ -126,6 +126,7 @@ def _attach_method(
     if check_base:
         refuse_other_base(file, model)
     add_rows_of(file, model)
+    _untie(file, model, file.about.fresh)
     return method_of(file.about).attach(model, roles, file.about.fresh, begin=False)
 
 
@@ -148,15 +149,7 @@ def _attach_foreign(
     # what modules_to_save holds replaces the base's own, so it is attached as if it were new
     newly_initialised = {*newly_initialised, *native.plain_names(file.tensors)}
     add_rows_of(file, model)
-    alone = newly_initialised
-    if file.peft_config.get("ensure_weight_tying"):
-        alone = set()  # what PEFT saved of a tied weight is both
-    try:
-        tie_again = untie(model, alone)
-    except ModelError as error:
-        raise AdapterError(
-            f"{file.folder} holds a part of tied weights: {error}. {MERGE}"
-        ) from error
+    tie_again = _untie(file, model, newly_initialised)
     try:
         _refuse_other_names(file, model, newly_initialised)
         # the file of a moved start (PiSSA) holds A and B, and the base's weights give A0 and B0
@@ -164,6 +157,21 @@ def _attach_foreign(
     except InputError:
         tie_again()
         raise
+
+
+def _untie(file: AdapterFile, model: Any, names: Collection[str]) -> Callable[[], None]:
+    """Untie the weight of which the adapter holds one side; returns the function that undoes it.
+
+    AdapterError: it is tied to more than the embedding and the output layer.
+    """
+    if (file.peft_config or {}).get("ensure_weight_tying"):
+        return lambda: None  # what PEFT saved of a tied weight is both sides
+    try:
+        return untie(model, names)
+    except ModelError as error:
+        raise AdapterError(
+            f"{file.folder} holds a part of tied weights: {error}. {MERGE}"
+        ) from error
 
 
 def _attach_prompt(

@@ -24,6 +24,7 @@ from lorakit.adapters.peft_tensors import (
     without_base_layer,
 )
 from lorakit.errors import AdapterError, did_you_mean
+from lorakit.nn.freeze import tied
 from lorakit.nn.tokens import train_rows
 
 _COPY = re.compile(r"\.(original_module|modules_to_save\.[^.]+)\.")
@@ -55,6 +56,8 @@ def in_order(file: AdapterFile, model: nn.Module) -> AdapterFile:
             )
         order = sorted(range(len(ids)), key=ids.__getitem__)
         tensors[name] = tensors[name][order]
+    if (file.peft_config or {}).get("ensure_weight_tying"):
+        _hold_tied_once(file, tensors, model)
     return replace(file, tensors=without_base_layer(tensors))
 
 
@@ -90,6 +93,23 @@ def add_rows_of(file: AdapterFile, model: Any) -> None:
         wanted[path] = sorted(ids)
     if wanted:
         train_rows(model, wanted)
+
+
+def _hold_tied_once(file: AdapterFile, tensors: dict[str, Tensor], model: nn.Module) -> None:
+    """Keep one tensor of each tied weight, under the model's first name for it.
+
+    AdapterError: the tensors differ.
+    """
+    for names in tied(model).values():
+        held = [f"{PREFIX}{name}" for name in names if f"{PREFIX}{name}" in tensors]
+        values = [tensors.pop(name) for name in held]
+        if not all(torch.equal(value, values[0]) for value in values):
+            raise AdapterError(
+                f"{file.folder} holds {' and '.join(held)}, which differ, and "
+                "ensure_weight_tying=True says that they are one weight"
+            )
+        if values:
+            tensors[f"{PREFIX}{names[0]}"] = values[0]
 
 
 def _token_rows(file: AdapterFile) -> dict[str, Sequence[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -30,6 +31,7 @@ from lorakit.nn.linear import is_conv1d
 from lorakit.nn.select import EMBEDDING, compiled
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 COMMON_FIELDS = frozenset(
     "peft_type peft_version auto_mapping base_model_name_or_path revision inference_mode task_type "
@@ -162,23 +164,29 @@ def ranked_fields(
 
 def _r_and_alpha(path: str, r: int, config: Mapping[str, Any]) -> tuple[int, float]:
     """r: the rank of the module's lora_A. AdapterError: the configuration says another."""
-    configured = _by_pattern(config.get("rank_pattern"), path, config.get("r", r))
-    if configured != r:
+    # PEFT sorts the patterns when it saves them, so any that matches may be the one it used
+    configured = _by_pattern(config.get("rank_pattern"), path) or [config.get("r", r)]
+    if r not in configured:
         raise AdapterError(
-            f"adapter_config.json gives {path} the rank {configured}, and its lora_A has {r}"
+            f"adapter_config.json gives {path} the rank {configured[0]}, and its lora_A has {r}"
         )
-    alpha = float(_by_pattern(config.get("alpha_pattern"), path, config.get("lora_alpha", 8)))
+    alphas = _by_pattern(config.get("alpha_pattern"), path) or [config.get("lora_alpha", 8)]
+    if len(set(alphas)) > 1:
+        log.warning(
+            "alpha_pattern gives %s several values, %s: the first is taken, as PEFT takes it",
+            path,
+            ", ".join(map(str, alphas)),
+        )
+    alpha = float(alphas[0])
     if config.get("use_rslora"):
         alpha *= r**0.5  # rsLoRA scales by alpha / sqrt(r)
     return r, alpha
 
 
-def _by_pattern(patterns: Mapping[str, T] | None, path: str, default: T) -> T:
-    """The value of the first pattern that matches, as in PEFT."""
-    for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", path):
-            return value
-    return default
+def _by_pattern(patterns: Mapping[str, T] | None, path: str) -> list[T]:
+    """The values of the patterns that match, as PEFT matches them, in the file's order."""
+    found = (patterns or {}).items()
+    return [value for pattern, value in found if re.match(rf"(.*\.)?({pattern})$", path)]
 
 
 def _most_common(numbers: Mapping[str, tuple[int, float]]) -> tuple[int, float]:

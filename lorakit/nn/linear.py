@@ -25,9 +25,12 @@ def is_embedding(module: nn.Module) -> bool:
     return isinstance(module, nn.Embedding)
 
 
-def embedding_scale(module: nn.Module) -> float:
+def embedding_scale(module: nn.Module) -> Tensor | float:
     """The factor that an embedding layer applies to each row, as Gemma 3's does."""
-    scale = getattr(module, "scalar_embed_scale", getattr(module, "embed_scale", 1.0))
+    scale: Any = getattr(module, "embed_scale", 1.0)
+    if isinstance(scale, Tensor):
+        # rounded as the layer itself rounds it
+        return scale.to(module.weight.dtype)  # type: ignore[arg-type]
     return float(scale)
 
 

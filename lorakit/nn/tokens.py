@@ -18,7 +18,7 @@ END = f".{CHILD}.rows"
 
 
 class NewRows(nn.Module):
-    """Rows (tokens, width), float32, of the tokens `ids`, ascending.
+    """Rows (tokens, width), float32 or float64, of the tokens `ids`, ascending.
 
     scale: the factor that the embedding layer applies to every row.
     """
@@ -27,7 +27,8 @@ class NewRows(nn.Module):
 
     def __init__(self, rows: Tensor, ids: Sequence[int], scale: float = 1.0):
         super().__init__()
-        self.rows = nn.Parameter(rows.detach().float().clone())
+        wide = torch.promote_types(rows.dtype, torch.float32)
+        self.rows = nn.Parameter(rows.detach().to(wide).clone())
         self.register_buffer("ids", torch.tensor(ids, device=rows.device), persistent=False)
         self.scale = scale
 
