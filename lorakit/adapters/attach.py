@@ -13,12 +13,13 @@ from lorakit.adapters.file_form import form_of
 from lorakit.adapters.files import AdapterFile
 from lorakit.adapters.foreign import ALONE, MERGE, refuse_kind
 from lorakit.adapters.foreign_file import add_rows_of, in_order
-from lorakit.adapters.peft_tensors import adapted_modules, name_in_file
+from lorakit.adapters.peft_tensors import adapted_embeddings, adapted_modules, name_in_file
 from lorakit.adapters.same_base import refuse_other_base
 from lorakit.errors import AdapterError, InputError, ModelError, did_you_mean
 from lorakit.methods import Attachment, Method
 from lorakit.methods._state import refuse_mismatch
 from lorakit.methods.reparam._attachment import ReparamAttachment
+from lorakit.nn.linear import is_embedding
 from lorakit.nn.select import Roles, Site
 from lorakit.nn.surgery import unchanged_on_error
 from lorakit.nn.tied import untie
@@ -208,6 +209,12 @@ def _refuse_other_names(
                 f"{file.folder} adapts {path}, which this model does not have"
                 f"{did_you_mean(path, modules)}"
             )
+    for path in adapted_embeddings(file.tensors):
+        if not is_embedding(model.get_submodule(path)):
+            raise AdapterError(
+                f"{file.folder} holds {path}.lora_embedding_A, and {path} is not an embedding layer"
+            )
+    _refuse_absent_biases(file, model)
     for name in sorted(newly_initialised):
         if name not in parameters:
             raise AdapterError(
@@ -219,4 +226,21 @@ def _refuse_other_names(
         raise AdapterError(
             f"neither the base model nor {file.folder} holds {', '.join(missing[:4])}: these would "
             "be random numbers"
+        )
+
+
+def _refuse_absent_biases(file: AdapterFile, model: nn.Module) -> None:
+    """AdapterError: the configuration says that biases train, and the file does not hold one."""
+    kind = (file.peft_config or {}).get("bias")
+    if kind not in ("all", "lora_only"):
+        return
+    adapted = set(adapted_modules(file.tensors))
+    biases = [name for name, _ in model.named_parameters() if "bias" in name]
+    if kind == "lora_only":
+        biases = [name for name in biases if name.removesuffix(".bias") in adapted]
+    absent = [name for name in biases if name_in_file(name) not in file.tensors]
+    if absent:
+        raise AdapterError(
+            f"adapter_config.json has bias={kind!r}, and {file.folder} does not hold "
+            f"{', '.join(absent[:3])}"
         )

@@ -119,6 +119,11 @@ def _token_rows(file: AdapterFile) -> dict[str, Sequence[int]]:
     """
     given = (file.peft_config or {}).get("trainable_token_indices")
     names = [name for name in file.tensors if name.endswith(TOKEN_ROWS)]
+    if given and not names:
+        raise AdapterError(
+            f"adapter_config.json has trainable_token_indices={given!r}, and {file.folder} does "
+            f"not hold their rows (*{TOKEN_ROWS})"
+        )
     found = {}
     for name in names:
         path = name.removeprefix(PREFIX).removesuffix(TOKEN_ROWS)

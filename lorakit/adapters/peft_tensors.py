@@ -23,6 +23,7 @@ from lorakit.errors import AdapterError
 from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.methods.reparam._delta import MethodDelta
 from lorakit.nn import tokens
+from lorakit.nn.freeze import tied
 from lorakit.nn.linear import features, is_embedding
 from lorakit.nn.select import Site
 
@@ -54,7 +55,11 @@ def plain_tensors_of(attachment: ReparamAttachment) -> dict[str, Tensor]:
     """The newly initialised parameters, and others that train as they are, by PEFT's names."""
     adapted = {site.path for site in attachment.sites}
     tensors = {}
-    for name in sorted(attachment.newly_initialised):
+    names = set(attachment.newly_initialised)
+    for aliases in tied(attachment.model).values():
+        if names & set(aliases):  # PEFT reads each side of a tied weight
+            names |= set(aliases)
+    for name in sorted(names):
         module, _, own = name.rpartition(".")
         # PEFT puts the adapted layer inside its own
         in_file = f"{module}.{_BASE_LAYER}{own}" if module in adapted else name

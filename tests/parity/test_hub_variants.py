@@ -410,6 +410,24 @@ def test_token_rows_that_do_not_fit_are_refused(tiny, written):
         assert "trainable_token" in _refused(folder, variant.model(tiny))
 
 
+def test_biases_that_the_configuration_names_must_be_there(tiny, written):
+    variant = _lora("roberta", CLASSIFIER, target_modules=["query"], bias="lora_only")
+    _, folder = written(variant)
+    _edit(folder, bias="all")
+    assert "bias='all'" in _refused(folder, variant.model(tiny))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_output_layer_without_its_base_weight_is_read(tiny, tmp_path):
+    """As PEFT saves it with save_embedding_layers=False."""
+    variant = READ_IN_FULL["the output layer"]
+    model = _wrap(variant, tiny)
+    model.model.save_pretrained(tmp_path, save_embedding_layers=False)
+    ours = variant.model(tiny)
+    attach_saved(tmp_path, ours)
+    assert gap(_logits(ours), _logits(model)) <= SAME
+
+
 def test_an_embedding_of_another_base_is_refused(tiny, written):
     variant = READ_IN_FULL["an embedding"]
     _, folder = written(variant)
