@@ -47,19 +47,22 @@ def config_of(
 ) -> dict[str, Any]:
     """adapter_config.json of an attachment that `has_prompt_form`."""
     model: Any = attachment.model
-    form = attachment.method.peft_prompt
+    method = attachment.method
+    assert isinstance(method, PromptTokens)
+    form = method.peft_prompt
+    assert form is not None
     config = {
         "base_model_name_or_path": base,
         "revision": revision,
         "task_type": task_type,
         "inference_mode": True,
         "peft_type": form.type,
-        "num_virtual_tokens": attachment.method.prefix,
+        "num_virtual_tokens": method.prefix,
         "token_dim": attachment.vectors().shape[1],
         "num_transformer_submodules": 1,
         "num_attention_heads": setting(model.config, "num_attention_heads"),
         "num_layers": setting(model.config, "num_hidden_layers"),
-        **form.to_peft(attachment.method),
+        **form.to_peft(method),
     }
     heads = modules_to_save(model, attachment.newly_initialised)
     if heads:

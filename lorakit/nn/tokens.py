@@ -87,7 +87,7 @@ def train_rows(model: Any, layers: Mapping[str, Sequence[int]]) -> set[str]:
         layer.add_module(CHILD, rows)
         if layer is not head:
             layer.register_forward_hook(rows.embed)
-        if layer is head or (tied and layer is embedding):
+        if head is not None and (layer is head or (tied and layer is embedding)):
             head.register_forward_hook(rows.predict)
     return {f"{path}{END}" for path in layers}
 
