@@ -77,6 +77,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "top_layers": {"n": 1},
     "prefix_embedding": {"prefix": 3, "infix": 2},
     "prefix_layer": {"prefix": 3, "infix": 2},
+    "p_tuning": {"prefix": 3, "infix": 2},
     "vera": {"r": 8},
     "pvera": {"r": 8},
     "lora_xs": {"r": 4},

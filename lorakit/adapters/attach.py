@@ -7,17 +7,19 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lorakit.adapters import native, peft
+from lorakit.adapters import native, peft, prompt_form
 from lorakit.adapters.about import method_of
 from lorakit.adapters.file_form import form_of
 from lorakit.adapters.files import AdapterFile
-from lorakit.adapters.foreign import MERGE, refuse_embeddings, refuse_kind
-from lorakit.adapters.peft_tensors import PREFIX, adapted_modules, name_in_file
+from lorakit.adapters.foreign import ALONE, MERGE, refuse_kind
+from lorakit.adapters.foreign_file import add_rows_of, in_order
+from lorakit.adapters.peft_tensors import adapted_embeddings, adapted_modules, name_in_file
 from lorakit.adapters.same_base import refuse_other_base
 from lorakit.errors import AdapterError, InputError, ModelError, did_you_mean
-from lorakit.methods import Attachment
+from lorakit.methods import Attachment, Method
 from lorakit.methods._state import refuse_mismatch
 from lorakit.methods.reparam._attachment import ReparamAttachment
+from lorakit.nn.linear import is_embedding
 from lorakit.nn.select import Roles, Site
 from lorakit.nn.surgery import unchanged_on_error
 from lorakit.nn.tied import untie
@@ -40,6 +42,7 @@ def attach_adapter(
     unchanged.
     """
     with unchanged_on_error(model):
+        file = in_order(file, model)
         attachment = _attach_method(file, model, roles, newly_initialised, check_base)
         state = state_for(file, attachment)
         if before_load is not None:
@@ -61,6 +64,7 @@ def factors(
     factors depend on the base's weights. AdapterError: the method's change has no factors, or as
     for `attach_adapter`.
     """
+    file = in_order(file, model)
     attachment = _attach_method(file, model, roles, newly_initialised, check_base)
     if not isinstance(attachment, ReparamAttachment):
         raise AdapterError(
@@ -108,7 +112,6 @@ def state_for(file: AdapterFile, attachment: Attachment) -> dict[str, Tensor]:
     form = form_of(attachment)
     if form is None or file.peft_config is None:
         return dict(file.tensors)
-    assert isinstance(attachment, ReparamAttachment)
     return form.state_of(attachment, file.tensors)
 
 
@@ -121,14 +124,16 @@ def _attach_method(
 ) -> Attachment:
     """The adapter's method attached to the model, without numbers."""
     if file.about is None:
-        return _attach_foreign(file, model, newly_initialised)
+        return _attach_foreign(file, model, roles, newly_initialised)
     if check_base:
         refuse_other_base(file, model)
+    add_rows_of(file, model)
+    _untie(file, model, file.about.fresh)
     return method_of(file.about).attach(model, roles, file.about.fresh, begin=False)
 
 
 def _attach_foreign(
-    file: AdapterFile, model: Any, newly_initialised: Collection[str]
+    file: AdapterFile, model: Any, roles: Roles, newly_initialised: Collection[str]
 ) -> Attachment:
     """The method of an adapter that lorakit did not write.
 
@@ -138,17 +143,15 @@ def _attach_foreign(
     assert file.peft_config is not None  # `read_adapter` refuses a folder with neither
     method = native.method_of(file.peft_config, file.tensors)
     if method is None:
+        method = prompt_form.method_of(file.peft_config, file.tensors)
+        if method is not None:
+            return _attach_prompt(file, method, model, roles, newly_initialised)
         refuse_kind(file.peft_config)
-        refuse_embeddings(file.folder, file.tensors, model, PREFIX)
         method = peft.method_of(file.peft_config, file.tensors)
     # what modules_to_save holds replaces the base's own, so it is attached as if it were new
     newly_initialised = {*newly_initialised, *native.plain_names(file.tensors)}
-    try:
-        tie_again = untie(model, newly_initialised)
-    except ModelError as error:
-        raise AdapterError(
-            f"{file.folder} holds a part of tied weights: {error}. {MERGE}"
-        ) from error
+    add_rows_of(file, model)
+    tie_again = _untie(file, model, newly_initialised)
     try:
         _refuse_other_names(file, model, newly_initialised)
         # the file of a moved start (PiSSA) holds A and B, and the base's weights give A0 and B0
@@ -156,6 +159,43 @@ def _attach_foreign(
     except InputError:
         tie_again()
         raise
+
+
+def _untie(file: AdapterFile, model: Any, names: Collection[str]) -> Callable[[], None]:
+    """Untie the weight of which the adapter holds one side; returns the function that undoes it.
+
+    AdapterError: it is tied to more than the embedding and the output layer.
+    """
+    if (file.peft_config or {}).get("ensure_weight_tying"):
+        return lambda: None  # what PEFT saved of a tied weight is both sides
+    try:
+        return untie(model, names)
+    except ModelError as error:
+        raise AdapterError(
+            f"{file.folder} holds a part of tied weights: {error}. {MERGE}"
+        ) from error
+
+
+def _attach_prompt(
+    file: AdapterFile, method: Method, model: Any, roles: Roles, newly_initialised: Collection[str]
+) -> Attachment:
+    """Tokens before the prompt. AdapterError: the model is not a decoder, or lacks the head."""
+    held = prompt_form.head_names(file.tensors)
+    parameters = {name for name, _ in model.named_parameters()}
+    absent = sorted(held - parameters) + sorted(set(newly_initialised) - held)
+    if absent:
+        raise AdapterError(
+            f"{file.folder} and the model do not both have {', '.join(absent[:4])}: the adapter is "
+            "for another head, or these would be random numbers"
+        )
+    try:
+        return method.attach(model, roles, held | set(newly_initialised), begin=False)
+    except ModelError as error:
+        kind = (file.peft_config or {}).get("peft_type")
+        raise AdapterError(
+            f"{file.folder} has the peft_type {kind!r}, which this model cannot take: {error}. "
+            f"{ALONE}"
+        ) from error
 
 
 def _refuse_other_names(
@@ -170,6 +210,12 @@ def _refuse_other_names(
                 f"{file.folder} adapts {path}, which this model does not have"
                 f"{did_you_mean(path, modules)}"
             )
+    for path in adapted_embeddings(file.tensors):
+        if not is_embedding(model.get_submodule(path)):
+            raise AdapterError(
+                f"{file.folder} holds {path}.lora_embedding_A, and {path} is not an embedding layer"
+            )
+    _refuse_absent_biases(file, model)
     for name in sorted(newly_initialised):
         if name not in parameters:
             raise AdapterError(
@@ -181,4 +227,21 @@ def _refuse_other_names(
         raise AdapterError(
             f"neither the base model nor {file.folder} holds {', '.join(missing[:4])}: these would "
             "be random numbers"
+        )
+
+
+def _refuse_absent_biases(file: AdapterFile, model: nn.Module) -> None:
+    """AdapterError: the configuration says that biases train, and the file does not hold one."""
+    kind = (file.peft_config or {}).get("bias")
+    if kind not in ("all", "lora_only"):
+        return
+    adapted = set(adapted_modules(file.tensors))
+    biases = [name for name, _ in model.named_parameters() if "bias" in name]
+    if kind == "lora_only":
+        biases = [name for name in biases if name.removesuffix(".bias") in adapted]
+    absent = [name for name in biases if name_in_file(name) not in file.tensors]
+    if absent:
+        raise AdapterError(
+            f"adapter_config.json has bias={kind!r}, and {file.folder} does not hold "
+            f"{', '.join(absent[:3])}"
         )

@@ -9,26 +9,26 @@ from typing import Any
 
 from torch import Tensor
 
-from lorakit.adapters import native, peft, peft_tensors
+from lorakit.adapters import native, peft, peft_tensors, prompt_form
 from lorakit.methods import Attachment
 from lorakit.methods.reparam import Ranked
-from lorakit.methods.reparam._attachment import ReparamAttachment
 
 
 @dataclass(frozen=True)
 class FileForm:
     """How an attachment is written in PEFT's format and read again."""
 
-    config_of: Callable[[ReparamAttachment, str, str | None, str | None], dict[str, Any]]
+    config_of: Callable[[Any, str, str | None, str | None], dict[str, Any]]
     """(attachment, base, revision, task type) -> adapter_config.json."""
-    tensors_of: Callable[[ReparamAttachment], dict[str, Tensor]]
+    tensors_of: Callable[[Any], dict[str, Tensor]]
     """Tensors by PEFT's names, on the CPU."""
-    state_of: Callable[[ReparamAttachment, Mapping[str, Tensor]], dict[str, Tensor]]
+    state_of: Callable[[Any, Mapping[str, Tensor]], dict[str, Tensor]]
     """The inverse: tensors under the names that `attachment.load_state` takes."""
 
 
 LORA = FileForm(peft.config_of, peft_tensors.tensors_of, peft_tensors.state_of)
 NATIVE = FileForm(native.config_of, native.tensors_of, native.state_of)
+PROMPT = FileForm(prompt_form.config_of, prompt_form.tensors_of, prompt_form.state_of)
 
 
 def form_of(attachment: Attachment) -> FileForm | None:
@@ -38,4 +38,6 @@ def form_of(attachment: Attachment) -> FileForm | None:
         return LORA
     if native.has_native_form(attachment):
         return NATIVE
+    if prompt_form.has_prompt_form(attachment):
+        return PROMPT
     return None

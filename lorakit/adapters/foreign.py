@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from lorakit.errors import AdapterError
 
@@ -21,10 +18,10 @@ MERGE = (
     ".save_pretrained(FOLDER)`, save the tokenizer in FOLDER too, and give FOLDER as the base "
     "(model.name)"
 )
-UNTIE = (
-    "This base has tied weights, and PEFT would merge the adapter into both: before, "
-    "`base.config.tie_word_embeddings = False` and "
-    "`base.{output}.weight = torch.nn.Parameter(base.{output}.weight.detach().clone())`"
+CONVERT = (
+    "It changed the base's weights by what data or a random draw gave, and the file does not hold "
+    "that. With PEFT, save the adapter again in the process that trained it, as LoRA of twice the "
+    "rank: `save_pretrained(FOLDER, path_initial_model_for_weight_conversion=INITIAL)`"
 )
 ALONE = (
     "PEFT cannot merge it either, so it can be used with PEFT alone; "
@@ -41,33 +38,38 @@ def refuse_kind(config: Mapping[str, Any]) -> None:
 
 
 def refuse_variant(used: Mapping[str, Any]) -> None:
-    """AdapterError for a field of adapter_config.json that makes another sum of it than plain
-    LoRA."""
+    """AdapterError for a field of adapter_config.json that makes something else of it than the
+    method that it is read as."""
+    if not used:
+        return
+    said = ", ".join(f"{key}={value!r}" for key, value in used.items())
+    what = MERGE
+    if "init_lora_weights" in used:
+        what = CONVERT
+    if "alora_invocation_tokens" in used:
+        what = ALONE
+    raise AdapterError(f"adapter_config.json asks for {said}, which lorakit does not read. {what}")
+
+
+def refuse_embeddings(
+    config: Mapping[str, Any], variant: Collection[str], embeddings: Collection[str]
+) -> None:
+    """AdapterError: a change of an embedding that is not plain LoRA of this layer alone.
+
+    variant: the fields that make a variant of LoRA what it is.
+    """
+    if not embeddings:
+        return
+    where = ", ".join(sorted(embeddings))
+    used = {key: config[key] for key in variant}
+    init = config.get("init_lora_weights")
+    if isinstance(init, str) and init not in ("gaussian", "eva", "mica"):
+        used["init_lora_weights"] = init
+    if config.get("ensure_weight_tying"):
+        used["ensure_weight_tying"] = True
     if used:
         said = ", ".join(f"{key}={value!r}" for key, value in used.items())
-        what = ALONE if "alora_invocation_tokens" in used else MERGE
-        raise AdapterError(f"adapter_config.json asks for {said}, which plain LoRA is not. {what}")
-
-
-def refuse_embeddings(folder: Path, tensors: Collection[str], model: Any, prefix: str) -> None:
-    """AdapterError: a low-rank change of an embedding or of the output layer."""
-    layers: tuple[Any, ...] = tuple(
-        getattr(model, f"get_{side}_embeddings", lambda: None)() for side in ("input", "output")
-    )
-    names = [(path, module) for path, module in model.named_modules() if path]
-    of = {path for path, module in names if isinstance(module, nn.Embedding) or module in layers}
-    found = sorted({_path(name.removeprefix(prefix)) for name in tensors if ".lora_" in name} & of)
-    if not found:
-        return
-    output = next((path for path, module in names if module is layers[1]), None)
-    ends = {path for path, module in names if module in layers}
-    tied = output is not None and layers[0].weight is layers[1].weight and ends & {*found}
-    more = f". {UNTIE.format(output=output)}" if tied else ""
-    raise AdapterError(
-        f"{folder} holds LoRA on {', '.join(found)}, and lorakit reads LoRA on linear layers, "
-        f"the output layer not included. {MERGE}{more}"
-    )
-
-
-def _path(name: str) -> str:
-    return name.partition(".lora_")[0]
+        raise AdapterError(
+            f"adapter_config.json asks for {said} on the embedding {where}, where lorakit reads "
+            f"plain LoRA only. {MERGE}"
+        )

@@ -16,8 +16,15 @@ from torch import Tensor
 
 from lorakit.adapters import peft
 from lorakit.adapters.foreign import refuse_variant
-from lorakit.adapters.peft import UNUSED_VALUES, common_fields
-from lorakit.adapters.peft_tensors import PREFIX, name_in_file
+from lorakit.adapters.lora_fields import UNUSED_VALUES
+from lorakit.adapters.peft import common_fields
+from lorakit.adapters.peft_tensors import (
+    PREFIX,
+    name_in_file,
+    parameter_name,
+    plain_tensors_of,
+    without_base_layer,
+)
 from lorakit.config import first_problem
 from lorakit.errors import AdapterError
 from lorakit.methods import Attachment, Method, methods
@@ -70,9 +77,7 @@ def tensors_of(attachment: ReparamAttachment) -> dict[str, Tensor]:
             tensors[_name(site.path, end)] = _turned(getattr(delta, own).detach().cpu(), end)
     for own, name in form.shared.items() if form.writes_shared else ():
         tensors[name] = getattr(attachment.shared, own).detach().cpu()
-    for name in sorted(attachment.newly_initialised):
-        tensors[name_in_file(name)] = attachment.model.get_parameter(name).detach().cpu()
-    return tensors
+    return tensors | plain_tensors_of(attachment)
 
 
 def state_of(attachment: ReparamAttachment, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -83,7 +88,7 @@ def state_of(attachment: ReparamAttachment, tensors: Mapping[str, Tensor]) -> di
     module's tensor is absent, or a shared one is not what the seed gives.
     """
     form = _form(attachment.method)
-    left = dict(tensors)
+    left = without_base_layer(tensors)
     state: dict[str, Tensor] = {}
     for site in attachment.sites:
         for own, end in _held(form, attachment.deltas[site.name]):
@@ -163,7 +168,7 @@ def plain_names(tensors: Iterable[str]) -> set[str]:
     ends = {f".{_end(end)}" for _, form in _forms() for end in form.tensors.values()}
     ends |= {_last_word(name) for _, form in _forms() for name in form.shared.values()}
     return {
-        name.removeprefix(PREFIX)
+        parameter_name(name)
         for name in tensors
         if ".lora_" not in name and not name.endswith(tuple(ends))
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -10,39 +11,34 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from lorakit.adapters.foreign import refuse_variant
-from lorakit.adapters.peft_tensors import adapted_modules, by_module, rank_and_alpha, rank_in_file
+from lorakit.adapters.foreign import refuse_embeddings
+from lorakit.adapters.lora_fields import MOVED_INITS, refuse_fields
+from lorakit.adapters.peft_tensors import (
+    adapted_embeddings,
+    adapted_modules,
+    by_module,
+    rank_and_alpha,
+    rank_in_file,
+)
 from lorakit.errors import AdapterError
 from lorakit.methods import Attachment
 from lorakit.methods.reparam import Ranked, Target
 from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.nn import tokens
+from lorakit.nn.freeze import tied
 from lorakit.nn.linear import is_conv1d
-from lorakit.nn.select import compiled
+from lorakit.nn.select import EMBEDDING, compiled
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
-_PLAIN_FIELDS = frozenset(
-    "peft_type peft_version auto_mapping base_model_name_or_path revision inference_mode task_type "
-    "runtime_config r lora_alpha lora_dropout use_rslora rank_pattern alpha_pattern fan_in_fan_out "
-    "target_modules exclude_modules modules_to_save layers_to_transform layers_pattern "
-    "loftq_config eva_config corda_config lora_ga_config ensure_weight_tying megatron_core "
-    "qalora_group_size".split()
-)
-"""Fields that plain LoRA has, or that do not change what a trained adapter computes."""
 COMMON_FIELDS = frozenset(
     "peft_type peft_version auto_mapping base_model_name_or_path revision inference_mode task_type "
     "runtime_config fan_in_fan_out target_modules exclude_modules modules_to_save "
     "layers_to_transform layers_pattern ensure_weight_tying megatron_core".split()
 )
 """Fields of every type of adapter that do not change what a trained adapter computes."""
-UNUSED_VALUES = (None, False, "none", {}, [], "")
-"""Values by which any other field asks for nothing."""
-_PLAIN_INITS = (None, True, False, "gaussian", "eva", "orthogonal")
-"""Initialisations of A and B only. The others change W0 too, which the file does not hold."""
-_MOVED_INITS = ("pissa", "olora")
-"""Initialisations that change W0 by what W0 alone gives."""
 
 
 def _regex(text: str) -> str:
@@ -86,12 +82,12 @@ def config_of(
     r, alpha = _most_common(numbers)
     assert isinstance(attachment.method, Ranked)
     config = {
+        "bias": "none",
         **common_fields(attachment, base, revision, task_type),
         "peft_type": "LORA",
         "r": r,
         "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
         "lora_dropout": attachment.method.dropout,
-        "bias": "none",
         "fan_in_fan_out": any(is_conv1d(site.module) for site in attachment.sites),
     }
     other = {path: n for path, n in sorted(numbers.items()) if n != (r, alpha)}
@@ -116,9 +112,16 @@ def common_fields(
     rows = {name for name in attachment.newly_initialised if name.endswith(tokens.END)}
     if rows:
         config["trainable_token_indices"] = tokens.rows_of(attachment.model)
-    heads = _modules_to_save(attachment.model, attachment.newly_initialised - rows)
+    heads = modules_to_save(attachment.model, attachment.newly_initialised - rows)
     if heads:
         config["modules_to_save"] = heads
+    new = attachment.newly_initialised
+    if any(new & set(names) for names in tied(attachment.model).values()):
+        config["ensure_weight_tying"] = True
+    biases = {name for name in new - rows if not name.startswith(tuple(f"{m}." for m in heads))}
+    if biases:
+        only_there = all(name.rpartition(".")[0] in paths for name in biases)
+        config["bias"] = "lora_only" if only_there else "all"
     return config
 
 
@@ -126,7 +129,7 @@ def method_of(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LoRA:
     """The LoRA method of a PEFT adapter. AdapterError: a variant of LoRA."""
     fields = ranked_fields(config, tensors, {})
     init = config.get("init_lora_weights")
-    if init in _MOVED_INITS:
+    if init in MOVED_INITS:
         fields["init"] = init
     return LoRA.model_validate(fields)
 
@@ -138,16 +141,19 @@ def ranked_fields(
 
     needs: the fields that make a variant of LoRA what it is. AdapterError: it is another variant.
     """
-    others = {key: value for key, value in config.items() if key not in needs}
-    refuse_variant({key: value for key, value in others.items() if _is_variant(key, value)})
+    refuse_fields(config, needs)
     paths = adapted_modules(tensors)
     if not paths:
         raise AdapterError("the adapter does not hold a lora_A tensor for a linear layer")
+    embeddings = adapted_embeddings(tensors)
+    refuse_embeddings(config, needs, embeddings)
     numbers = {path: _r_and_alpha(path, rank_in_file(tensors, path), config) for path in paths}
     r, alpha = _most_common(numbers)
     targets: list[str | Target] = []
     for path, (own_r, own_alpha) in numbers.items():
         pattern = f"re:{re.escape(path)}"
+        if path in embeddings:
+            pattern = EMBEDDING + pattern
         if (own_r, own_alpha) == (r, alpha):
             targets.append(pattern)
         else:
@@ -156,34 +162,31 @@ def ranked_fields(
     return {"targets": tuple(targets), "r": r, "alpha": alpha, "dropout": dropout}
 
 
-def _is_variant(key: str, value: object) -> bool:
-    """Whether a field makes the adapter something else than plain LoRA."""
-    if key in _PLAIN_FIELDS:
-        return False
-    if key == "init_lora_weights":
-        return value not in (*_PLAIN_INITS, *_MOVED_INITS)
-    return value not in UNUSED_VALUES
-
-
 def _r_and_alpha(path: str, r: int, config: Mapping[str, Any]) -> tuple[int, float]:
     """r: the rank of the module's lora_A. AdapterError: the configuration says another."""
-    configured = _by_pattern(config.get("rank_pattern"), path, config.get("r", r))
-    if configured != r:
+    # PEFT sorts the patterns when it saves them, so any that matches may be the one it used
+    configured = _by_pattern(config.get("rank_pattern"), path) or [config.get("r", r)]
+    if r not in configured:
         raise AdapterError(
-            f"adapter_config.json gives {path} the rank {configured}, and its lora_A has {r}"
+            f"adapter_config.json gives {path} the rank {configured[0]}, and its lora_A has {r}"
         )
-    alpha = float(_by_pattern(config.get("alpha_pattern"), path, config.get("lora_alpha", 8)))
+    alphas = _by_pattern(config.get("alpha_pattern"), path) or [config.get("lora_alpha", 8)]
+    if len(set(alphas)) > 1:
+        log.warning(
+            "alpha_pattern gives %s several values, %s: the first is taken, as PEFT takes it",
+            path,
+            ", ".join(map(str, alphas)),
+        )
+    alpha = float(alphas[0])
     if config.get("use_rslora"):
         alpha *= r**0.5  # rsLoRA scales by alpha / sqrt(r)
     return r, alpha
 
 
-def _by_pattern(patterns: Mapping[str, T] | None, path: str, default: T) -> T:
-    """The value of the first pattern that matches, as in PEFT."""
-    for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", path):
-            return value
-    return default
+def _by_pattern(patterns: Mapping[str, T] | None, path: str) -> list[T]:
+    """The values of the patterns that match, as PEFT matches them, in the file's order."""
+    found = (patterns or {}).items()
+    return [value for pattern, value in found if re.match(rf"(.*\.)?({pattern})$", path)]
 
 
 def _most_common(numbers: Mapping[str, tuple[int, float]]) -> tuple[int, float]:
@@ -199,7 +202,7 @@ def _target_modules(model: nn.Module, paths: set[str]) -> list[str]:
     return sorted(words) if selected == paths else sorted(paths)
 
 
-def _modules_to_save(model: nn.Module, names: Collection[str]) -> list[str]:
+def modules_to_save(model: nn.Module, names: Collection[str]) -> list[str]:
     """The highest modules all of whose parameters are in `names`."""
     above = {".".join(name.split(".")[:n]) for name in names for n in range(1, name.count(".") + 1)}
     chosen: list[str] = []

@@ -23,13 +23,19 @@ from lorakit.errors import AdapterError
 from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.methods.reparam._delta import MethodDelta
 from lorakit.nn import tokens
-from lorakit.nn.linear import features
+from lorakit.nn.freeze import tied
+from lorakit.nn.linear import features, is_embedding
 from lorakit.nn.select import Site
 
 PREFIX = "base_model.model."
 """Before the names of PEFT's tensors."""
-_TOKEN_ROWS = ".token_adapter.trainable_tokens_delta"
-"""PEFT's end of the name for the rows of new tokens."""
+TOKEN_ROWS = ".token_adapter.trainable_tokens_delta"
+"""PEFT's end of the name for the rows of tokens that train."""
+_BASE_LAYER = "base_layer."
+"""In PEFT's names of the parameters that an adapted layer itself has."""
+_LINEAR = ("lora_A.weight", "lora_B.weight")
+_EMBEDDING = ("lora_embedding_A", "lora_embedding_B")
+"""The ends of the names of A (r, in) and B (out, r); of an embedding, in is the vocabulary."""
 
 
 def tensors_of(attachment: ReparamAttachment) -> dict[str, Tensor]:
@@ -40,12 +46,31 @@ def tensors_of(attachment: ReparamAttachment) -> dict[str, Tensor]:
     """
     tensors = {}
     for path, sites in by_module(attachment.sites).items():
-        a, b = _stack(attachment, sites)
-        tensors[_a_name(path)] = a
-        tensors[_b_name(path)] = b
-    for name in sorted(attachment.newly_initialised):
-        tensors[name_in_file(name)] = attachment.model.get_parameter(name).detach().cpu()
+        a_name, b_name = _names(path, sites)
+        tensors[a_name], tensors[b_name] = _stack(attachment, sites)
+    return tensors | plain_tensors_of(attachment)
+
+
+def plain_tensors_of(attachment: ReparamAttachment) -> dict[str, Tensor]:
+    """The newly initialised parameters, and others that train as they are, by PEFT's names."""
+    adapted = {site.path for site in attachment.sites}
+    tensors = {}
+    names = set(attachment.newly_initialised)
+    for aliases in tied(attachment.model).values():
+        if names & set(aliases):  # PEFT reads each side of a tied weight
+            names |= set(aliases)
+    for name in sorted(names):
+        module, _, own = name.rpartition(".")
+        # PEFT puts the adapted layer inside its own
+        in_file = f"{module}.{_BASE_LAYER}{own}" if module in adapted else name
+        value = attachment.model.get_parameter(name).detach().cpu()
+        tensors[name_in_file(in_file)] = value
     return tensors
+
+
+def without_base_layer(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with the names of parameters of adapted layers as the model has them."""
+    return {name.replace(f".{_BASE_LAYER}", "."): value for name, value in tensors.items()}
 
 
 def state_of(attachment: ReparamAttachment, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -54,13 +79,14 @@ def state_of(attachment: ReparamAttachment, tensors: Mapping[str, Tensor]) -> di
     Tensors that belong to nothing keep their names, and `load_state` refuses them. AdapterError: a
     module's tensors are absent or have another shape.
     """
-    left = dict(tensors)
+    left = without_base_layer(tensors)
     state: dict[str, Tensor] = {}
     for path, sites in by_module(attachment.sites).items():
-        if _a_name(path) not in left or _b_name(path) not in left:
+        a_name, b_name = _names(path, sites)
+        if a_name not in left or b_name not in left:
             raise AdapterError(f"the adapter does not hold lora_A and lora_B for {path}")
-        a = left.pop(_a_name(path))
-        b = left.pop(_b_name(path))
+        a = left.pop(a_name)
+        b = left.pop(b_name)
         state |= _unstack(attachment, sites, a, b)
     for name in attachment.newly_initialised:
         if name_in_file(name) in left:
@@ -71,19 +97,34 @@ def state_of(attachment: ReparamAttachment, tensors: Mapping[str, Tensor]) -> di
 def name_in_file(name: str) -> str:
     """PEFT's name for a parameter that is saved as it is (modules_to_save, rows of new tokens)."""
     if name.endswith(tokens.END):
-        name = name.removesuffix(tokens.END) + _TOKEN_ROWS
+        name = name.removesuffix(tokens.END) + TOKEN_ROWS
     return PREFIX + name
 
 
+def parameter_name(name: str) -> str:
+    """The inverse of `name_in_file`."""
+    if name.endswith(TOKEN_ROWS):
+        name = name.removesuffix(TOKEN_ROWS) + tokens.END
+    return name.removeprefix(PREFIX)
+
+
 def adapted_modules(tensors: Iterable[str]) -> list[str]:
-    """Paths of the modules for which an adapter holds lora_A, sorted."""
-    end = _a_name("").removeprefix(PREFIX)
-    return sorted(key[len(PREFIX) : -len(end)] for key in tensors if key.endswith(end))
+    """Paths of the modules for which an adapter holds A, sorted, embeddings included."""
+    ends = (f".{_LINEAR[0]}", f".{_EMBEDDING[0]}")
+    found = ((key, end) for key in tensors for end in ends if key.endswith(end))
+    return sorted(key[len(PREFIX) : -len(end)] for key, end in found)
+
+
+def adapted_embeddings(tensors: Iterable[str]) -> set[str]:
+    """Paths of the embedding layers among `adapted_modules`."""
+    end = f".{_EMBEDDING[0]}"
+    return {key[len(PREFIX) : -len(end)] for key in tensors if key.endswith(end)}
 
 
 def rank_in_file(tensors: Mapping[str, Tensor], path: str) -> int:
-    """The rank r of a module's lora_A (r, in)."""
-    return tensors[_a_name(path)].shape[0]
+    """The rank r of a module's A (r, in)."""
+    names = (f"{PREFIX}{path}.{end}" for end in (_LINEAR[0], _EMBEDDING[0]))
+    return next(tensors[name].shape[0] for name in names if name in tensors)
 
 
 def by_module(sites: Iterable[Site]) -> dict[str, list[Site]]:
@@ -100,12 +141,10 @@ def rank_and_alpha(attachment: ReparamAttachment, sites: list[Site]) -> tuple[in
     return rank, _common_scale(attachment, sites) * rank
 
 
-def _a_name(path: str) -> str:
-    return f"{PREFIX}{path}.lora_A.weight"
-
-
-def _b_name(path: str) -> str:
-    return f"{PREFIX}{path}.lora_B.weight"
+def _names(path: str, sites: list[Site]) -> tuple[str, str]:
+    """PEFT's names of A and B of a module."""
+    a, b = _EMBEDDING if is_embedding(sites[0].module) else _LINEAR
+    return f"{PREFIX}{path}.{a}", f"{PREFIX}{path}.{b}"
 
 
 def _rank(delta: MethodDelta) -> int:

@@ -20,7 +20,6 @@ from lorakit.adapters.tensorfile import TensorSpec, write_tensors
 from lorakit.disk import scratch_for, sync, sync_all
 from lorakit.errors import InputError
 from lorakit.methods import Attachment
-from lorakit.methods.reparam._attachment import ReparamAttachment
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,7 +51,6 @@ def save_adapter(
         if form is None:
             _write_tensors(temporary / PLAIN_FILE, attachment.state(), about, None)
         else:
-            assert isinstance(attachment, ReparamAttachment)
             config = _write_config(temporary / CONFIG_FILE, attachment, about, form)
             _write_tensors(temporary / PEFT_FILE, form.tensors_of(attachment), about, config)
         # everything is on the disk before the rename, so a power cut leaves the old or the new one
@@ -68,7 +66,7 @@ def save_adapter(
 
 
 def _write_config(
-    file: Path, attachment: ReparamAttachment, about: About, form: FileForm
+    file: Path, attachment: Attachment, about: About, form: FileForm
 ) -> dict[str, Any]:
     """The configuration as a reader of the file gets it, without tuples."""
     base = base_name(about.base, about.base_id)

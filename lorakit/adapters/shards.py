@@ -19,6 +19,7 @@ from lorakit.adapters.about import method_of
 from lorakit.adapters.attach import attach_adapter, state_for
 from lorakit.adapters.files import AdapterFile
 from lorakit.adapters.fingerprint import Digests
+from lorakit.adapters.foreign_file import needs_the_base
 from lorakit.adapters.same_base import refuse_other_settings, refuse_other_weights
 from lorakit.adapters.tensorfile import TensorSpec, write_tensors
 from lorakit.bases.base import DTYPES, Base
@@ -172,7 +173,7 @@ def shards(spec: Model, head: str, labels: Sequence[str], file: AdapterFile) -> 
     AdapterError: the adapter does not fit. ModelError: it cannot be merged, or the base is not
     available.
     """
-    if spec.quantize or spec.new_tokens or is_trusted():
+    if spec.quantize or spec.new_tokens or is_trusted() or needs_the_base(file):
         return None
     if file.about and not method_of(file.about).merges:
         return None

@@ -43,3 +43,18 @@ class PeftForm:
     """Whether they are written; False: PEFT draws them from the seed, as lorakit does."""
     conv1d: bool = False
     """Whether PEFT's class adapts GPT-2's Conv1D."""
+
+
+@dataclass(frozen=True)
+class PromptForm:
+    """PEFT's form of a method that adds tokens before the prompt: `prompt_embeddings` (tokens, d).
+
+    PEFT has no place for tokens elsewhere.
+    """
+
+    type: str
+    """`peft_type` of adapter_config.json."""
+    reads: tuple[str, ...] = ()
+    """The types that this method reads from other programs, whose files hold the vectors alone."""
+    to_peft: Callable[[Any], dict[str, Any]] = lambda method: {}
+    """The method -> its own fields of adapter_config.json."""

@@ -1,4 +1,8 @@
-"""Linear layers as (out, in): torch's Linear, and GPT-2's Conv1D, which stores (in, out)."""
+"""Linear layers as (out, in): torch's Linear, and GPT-2's Conv1D, which stores (in, out).
+
+An embedding is one too: it multiplies a one-hot vector with W (width, vocabulary), which it stores
+transposed.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +24,24 @@ def is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or is_conv1d(module)
 
 
+def is_embedding(module: nn.Module) -> bool:
+    return isinstance(module, nn.Embedding)
+
+
+def embedding_scale(module: nn.Module) -> Tensor | float:
+    """The factor that an embedding layer applies to each row, as Gemma 3's does."""
+    scale: Any = getattr(module, "embed_scale", 1.0)
+    if isinstance(scale, Tensor):
+        # rounded as the layer itself rounds it
+        return scale.to(module.weight.dtype)  # type: ignore[arg-type]
+    return float(scale)
+
+
 def weight_of(module: nn.Module) -> Tensor:
     """W as (out, in): a view, so an in-place change reaches the module's own parameter."""
     weight = module.weight
     assert isinstance(weight, Tensor)
-    if is_conv1d(module):
+    if is_conv1d(module) or is_embedding(module):
         return weight.T
     return weight
 

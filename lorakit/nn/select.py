@@ -7,6 +7,7 @@ Every target must match, and no weight may be matched twice. A target is one of
     *.layer.[01].*.query                                 a glob over the path
     re:.*layer\\.\\d+\\.attention.*query                    a regular expression for the entire path
     all-linear                                           every linear layer except the head
+    embedding:wte                                        an embedding layer, by any of the above
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lorakit.errors import TargetError
-from lorakit.nn.linear import features, is_linear
+from lorakit.nn.linear import features, is_embedding, is_linear
 from lorakit.nn.lowrank import Rows
 
 SHORT = {
@@ -36,6 +37,8 @@ ROLES = ("query", "key", "value", "attention_out", "mlp_in", "mlp_out")
 BLOCK_NORM = "block_norm"
 """Key in `Roles`, where an architecture has it: the norm after the last sum of a block."""
 
+EMBEDDING = "embedding:"
+"""Before a target that names embedding layers, which no other target selects."""
 REPEATS = 4
 """Of `*`, `+`, `?` and `{}` in a regex: the time may grow with the path's length to this power."""
 
@@ -97,14 +100,17 @@ def select(
     out. TargetError: a target that matches nothing (with the nearest module names), or a weight
     that is matched twice.
     """
-    linear = {
-        path: m
-        for path, m in model.named_modules()
-        if is_linear(m) and f"{path}.weight" not in skip
+    free = [(path, m) for path, m in model.named_modules() if f"{path}.weight" not in skip]
+    linear = {path: m for path, m in free if is_linear(m)}
+    embeddings = {path: m for path, m in free if is_embedding(m)}
+    chosen: dict[str, list[Site]] = {
+        path: [] for path, _ in free if path in linear or path in embeddings
     }
-    chosen: dict[str, list[Site]] = {path: [] for path in linear}
     for target in targets:
-        found = list(_sites_of(target, linear, roles, model))
+        if target.startswith(EMBEDDING):
+            found = list(_embeddings_of(target, embeddings, model))
+        else:
+            found = list(_sites_of(target, linear, roles, model))
         if not found:
             raise TargetError(_nothing_matches(target, linear, roles))
         for site in found:
@@ -166,6 +172,20 @@ def _sites_of(
         return
     for path in _matching(target, linear, model):
         yield Site(path, linear[path], "all", None, target)
+
+
+def _embeddings_of(
+    target: str, embeddings: Mapping[str, nn.Module], model: nn.Module
+) -> Iterator[Site]:
+    """The sites of a target `embedding:...`. TargetError: no embedding layer matches."""
+    found = _matching(target.removeprefix(EMBEDDING), embeddings, model)
+    if not found:
+        raise TargetError(
+            f"target {target!r} matches no embedding layer of this model; it has "
+            f"{', '.join(embeddings)}"
+        )
+    for path in found:
+        yield Site(path, embeddings[path], "all", None, target)
 
 
 def _matching(target: str, linear: Mapping[str, nn.Module], model: nn.Module) -> list[str]:

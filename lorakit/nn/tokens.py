@@ -6,7 +6,7 @@ the embedding and the output layer are computed. Tied layers share it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ END = f".{CHILD}.rows"
 
 
 class NewRows(nn.Module):
-    """Rows (tokens, width), float32, of the tokens `ids`, ascending.
+    """Rows (tokens, width), float32 or float64, of the tokens `ids`, ascending.
 
     scale: the factor that the embedding layer applies to every row.
     """
@@ -27,7 +27,8 @@ class NewRows(nn.Module):
 
     def __init__(self, rows: Tensor, ids: Sequence[int], scale: float = 1.0):
         super().__init__()
-        self.rows = nn.Parameter(rows.detach().float().clone())
+        wide = torch.promote_types(rows.dtype, torch.float32)
+        self.rows = nn.Parameter(rows.detach().to(wide).clone())
         self.register_buffer("ids", torch.tensor(ids, device=rows.device), persistent=False)
         self.scale = scale
 
@@ -40,6 +41,9 @@ class NewRows(nn.Module):
     def predict(self, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Forward hook of the output layer: logits of the new tokens from their rows."""
         logits = inputs[0] @ self.rows.to(inputs[0].dtype).T
+        bias = getattr(_module, "bias", None)
+        if bias is not None:
+            logits = logits + bias[self.ids].to(logits.dtype)
         return output.index_copy(-1, self.ids, logits.to(output.dtype))
 
 
@@ -65,6 +69,27 @@ def add_rows(model: Any, ids: Sequence[int]) -> set[str]:
             head.add_module(CHILD, own)
         head.register_forward_hook(own.predict)
     return {name for name, _ in model.named_parameters() if name.endswith(END)}
+
+
+def train_rows(model: Any, layers: Mapping[str, Sequence[int]]) -> set[str]:
+    """Give layers trained rows for tokens that the model has, each of which starts as it is.
+
+    layers: path of an embedding or of the output layer -> its tokens, ascending. The other one
+    shares the rows if the two are tied. Returns the names of the new parameters.
+    """
+    embedding = model.get_input_embeddings()
+    head = model.get_output_embeddings()
+    tied = head is not None and head.weight is embedding.weight
+    for path, ids in layers.items():
+        layer = model.get_submodule(path)
+        scale = 1.0 if layer is head else float(getattr(layer, "scalar_embed_scale", 1.0))
+        rows = NewRows(layer.weight[list(ids)], ids, scale)
+        layer.add_module(CHILD, rows)
+        if layer is not head:
+            layer.register_forward_hook(rows.embed)
+        if head is not None and (layer is head or (tied and layer is embedding)):
+            head.register_forward_hook(rows.predict)
+    return {f"{path}{END}" for path in layers}
 
 
 @torch.no_grad()

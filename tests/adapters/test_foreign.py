@@ -30,21 +30,11 @@ def _other(kind: str, **more):
 
 
 MERGED = {
-    "LoRA on the output layer": (_lora("lm_head", "c_attn"), "lm_head"),
-    "LoRA on embeddings": (_lora("wte"), "transformer.wte"),
-    "LoRA on both": (_lora("wte", "lm_head"), "lm_head, transformer.wte"),
-    "LoRA on positions": (_lora("wpe", "c_attn"), "transformer.wpe"),
-    "biases": (_lora("c_attn", bias="lora_only"), "bias"),
     "bias of B": (_lora("c_attn", lora_bias=True), "lora_bias"),
-    "tokens": (_lora("c_attn", trainable_token_indices=[3, 4]), "trainable_token_indices"),
     "IA3": (_other("IA3Config", target_modules=["c_attn"], feedforward_modules=[]), "IA3"),
     "LN": (_other("LNTuningConfig", target_modules=["ln_1"]), "LN_TUNING"),
 }
-ALONE = {
-    "prompt": (_other("PromptTuningConfig", num_virtual_tokens=3), "PROMPT_TUNING"),
-    "P": (_other("PromptEncoderConfig", num_virtual_tokens=3), "P_TUNING"),
-    "prefix": (_other("PrefixTuningConfig", num_virtual_tokens=3), "PREFIX_TUNING"),
-}
+ALONE = {"prefix": (_other("PrefixTuningConfig", num_virtual_tokens=3), "PREFIX_TUNING")}
 if "alora_invocation_tokens" in peft.LoraConfig.__dataclass_fields__:  # from 0.18 on
     config = _lora("c_attn", alora_invocation_tokens=[3, 4])
     ALONE["activated"] = (config, "alora_invocation_tokens")
@@ -92,9 +82,6 @@ def test_merged_as_the_message_says_it_is_the_model_that_peft_has(kind, tmp_path
     assert "merge_and_unload" in said
     wanted = _logits(peft.PeftModel.from_pretrained(_plain(), folder).eval())
     base = _plain()
-    if "tie_word_embeddings = False" in said:
-        base.config.tie_word_embeddings = False
-        base.lm_head.weight = torch.nn.Parameter(base.lm_head.weight.detach().clone())
     merged = peft.PeftModel.from_pretrained(base, folder).merge_and_unload()
     merged.save_pretrained(tmp_path / "merged")
     AutoTokenizer.from_pretrained(BASE).save_pretrained(tmp_path / "merged")
@@ -113,22 +100,6 @@ def test_what_peft_cannot_merge_is_said(kind, tmp_path):
     model = peft.PeftModel.from_pretrained(_plain(), folder)
     with pytest.raises((AttributeError, NotImplementedError)):
         model.merge_and_unload()
-
-
-def test_untying_is_advised_only_where_it_is_tied(tmp_path):
-    assert "tie_word_embeddings" not in _refused(
-        _write(MERGED["LoRA on positions"][0], tmp_path / "a")
-    )
-    assert "lm_head.weight" in _refused(
-        _write(MERGED["LoRA on the output layer"][0], tmp_path / "b")
-    )
-
-
-def test_an_output_layer_without_its_base_weight(tmp_path):
-    """As PEFT saves it with save_embedding_layers=False."""
-    model = peft.get_peft_model(_plain(), MERGED["LoRA on the output layer"][0])
-    model.save_pretrained(tmp_path / "a", save_embedding_layers=False)
-    assert "lm_head" in _refused(tmp_path / "a")
 
 
 def test_the_types_that_are_never_merged_are_types_of_peft():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,12 +34,16 @@ class NewInputs(Insert):
     def add_to(self, y: Any, x: Tensor) -> Any:
         if isinstance(y, tuple):
             return (self.add_to(y[0], x), *y[1:])
-        return self.prompt.put(self.vectors, y)
+        return self.prompt.put(self.current(), y)
+
+    def current(self) -> Tensor:
+        """The vectors (tokens, d)."""
+        return self.vectors
 
     def change(self) -> float:
         """||V - V_0||_F / ||V_0||_F"""
         assert self.start is not None
-        return float((self.vectors.detach().cpu() - self.start).norm() / self.start.norm())
+        return float((self.current().detach().cpu() - self.start).norm() / self.start.norm())
 
 
 class PromptAttachment(InsertAttachment):
@@ -52,8 +56,10 @@ class PromptAttachment(InsertAttachment):
         roles: Roles,
         newly_initialised: Collection[str],
         layers: bool,
+        inputs: Callable[[Tensor, Prompt], NewInputs] = NewInputs,
     ):
-        """layers: whether each block but the last has vectors too. method: `PromptTokens`."""
+        """layers: whether each block but the last has vectors too. method: `PromptTokens`. inputs:
+        what holds the vectors, from their first values."""
         refuse_unfit(model, method)
         path, embedding = next(
             (p, m) for p, m in model.named_modules() if m is model.get_input_embeddings()
@@ -67,7 +73,7 @@ class PromptAttachment(InsertAttachment):
         body = model.get_submodule(path.rpartition(".")[0])
         self.prompt = Prompt(model, body, method.prefix, method.infix)
         inserts = [
-            (site, NewInputs(start, self.prompt)) for site, start in zip(sites, starts, strict=True)
+            (site, inputs(start, self.prompt)) for site, start in zip(sites, starts, strict=True)
         ]
         super().__init__(
             model,
@@ -79,6 +85,22 @@ class PromptAttachment(InsertAttachment):
                 "keep the adapter with its base, as `eval` and `generate` use it"
             ),
         )
+
+    @property
+    def own_prefix(self) -> str:
+        """Before the names of what the embeddings' part holds, in a state."""
+        return f"{self.sites[0].name}."
+
+    @property
+    def plain_name(self) -> str:
+        """The name in a state of vectors that train as they are."""
+        return f"{self.own_prefix}vectors"
+
+    def vectors(self) -> Tensor:
+        """The embeddings (tokens, d) of the added tokens."""
+        part = self.inserts[self.sites[0].name]
+        assert isinstance(part, NewInputs)
+        return part.current()
 
     def detach(self) -> None:
         """As every method's."""

@@ -8,6 +8,7 @@ from typing import ClassVar, TypeVar
 from pydantic import Field, model_validator
 
 from lorakit.methods._base import Method
+from lorakit.methods._peft_form import PromptForm
 
 Self = TypeVar("Self", bound="PromptTokens")
 
@@ -17,6 +18,8 @@ class PromptTokens(Method, ABC):
 
     freezes_base: ClassVar[bool] = True
     merges: ClassVar[bool] = False
+    peft_prompt: ClassVar[PromptForm | None] = None
+    """PEFT's form of the method without an infix, if PEFT has it."""
     prefix: int = Field(default=8, ge=0, le=100_000)
     """l_p: number of tokens before the prompt."""
     infix: int = Field(default=8, ge=0, le=100_000)

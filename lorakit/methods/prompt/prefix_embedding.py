@@ -5,17 +5,19 @@ r"""PrefixEmbedding: trained embeddings of l_p tokens before the prompt and l_i 
 
 Each e (d) is an embedding. It trains d (l_p + l_i) numbers. The tokens take positions, like any
 other. Each starts as the embedding of an existing token, evenly spaced among the first 5,000 of the
-vocabulary. For decoders. With infix = 0 it is prompt tuning (Lester et al. 2021, arXiv 2104.08691).
+vocabulary. For decoders. With infix = 0 it is prompt tuning (Lester et al. 2021, arXiv 2104.08691),
+and an adapter is then in PEFT's format.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from lorakit.methods._base import Attachment
+from lorakit.methods._peft_form import PromptForm
 from lorakit.methods.prompt._tokens import PromptTokens
 
 if TYPE_CHECKING:
@@ -30,6 +32,11 @@ class PrefixEmbedding(PromptTokens):
     name: Literal["prefix_embedding"] = "prefix_embedding"
     prefix: int = Field(default=64, ge=0, le=100_000)
     """l_p: number of tokens before the prompt."""
+    peft_prompt: ClassVar[PromptForm | None] = PromptForm(
+        type="PROMPT_TUNING",
+        reads=("PROMPT_TUNING", "P_TUNING"),
+        to_peft=lambda method: {"prompt_tuning_init": "RANDOM"},
+    )
 
     def attach(
         self,

@@ -18,7 +18,7 @@ from lorakit.methods.reparam._delta import MethodDelta
 from lorakit.methods.reparam._lowrank import LowRank
 from lorakit.methods.reparam._ranked import Ranked
 from lorakit.nn.freeze import tied, train_only
-from lorakit.nn.linear import is_quantized
+from lorakit.nn.linear import is_embedding, is_quantized
 from lorakit.nn.lowrank import Projection
 from lorakit.nn.select import Roles, Site, by_input
 from lorakit.nn.surgery import (
@@ -77,6 +77,12 @@ class ReparamAttachment(Attachment):
                     f"{site.path} has a delta already; merge or detach it before another is "
                     "attached"
                 )
+        looked_up = [site.path for site in self.sites if is_embedding(site.module)]
+        if looked_up and not self.method.on_embeddings:
+            raise ModelError(
+                f"{self.method.name} cannot be on an embedding layer, and {looked_up[0]} is one; "
+                "leave it out of method.targets, or take lora"
+            )
         quantized = self._quantized()
         if quantized and not self.method.on_quantized:
             raise ModelError(

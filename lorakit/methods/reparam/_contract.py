@@ -50,6 +50,8 @@ class Reparam(Method, ABC):
     freezes_base: ClassVar[bool] = True
     on_quantized: ClassVar[bool] = True
     """Whether it can be on a quantized base."""
+    on_embeddings: ClassVar[bool] = False
+    """Whether it can be on an embedding layer, which looks rows up: `x` is then token ids."""
     saves_shared: ClassVar[bool] = True
     """Whether the adapter holds what all deltas share; False: a seed gives it."""
     shared_starts_still: ClassVar[bool] = False

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lorakit.methods.reparam._contract import Frozen, Reparam
 from lorakit.methods.reparam._lowrank import LowRank
+from lorakit.nn.linear import embedding_scale, is_embedding
 from lorakit.nn.lowrank import Projection, add_product, low_rank_reference
 from lorakit.nn.select import Site
 from lorakit.nn.surgery import Delta
@@ -151,6 +152,8 @@ def add_low_rank(
     d: MethodDelta, y: Tensor, x: Tensor, writes: Callable[[MethodDelta], Tensor]
 ) -> Tensor:
     """y + s writes reads dropout(x), for y (..., out) and x (..., in)."""
+    if is_embedding(d.site.module):
+        return _add_looked_up(d, y, x, writes)
     if torch.compiler.is_compiling():
         # torch.compile fuses plain operations, and cannot see into an autograd.Function
         x = F.dropout(x, d.dropout, d.training)
@@ -159,6 +162,18 @@ def add_low_rank(
         h = d.projection(d.part, x, y.dtype)
         b = writes(d)
     return add_product(y, h, b, d.scale, d.rows)
+
+
+def _add_looked_up(
+    d: MethodDelta, y: Tensor, ids: Tensor, writes: Callable[[MethodDelta], Tensor]
+) -> Tensor:
+    """y + s writes reads[:, ids]: the product with a one-hot vector is a column of `reads`.
+
+    There is no dropout, because no sum over inputs is left.
+    """
+    with exactly(y):
+        added = F.embedding(ids, d.reads().T) @ writes(d).T
+    return y + (d.scale * embedding_scale(d.site.module) * added).to(y.dtype)
 
 
 def add_dense(

@@ -10,7 +10,7 @@ code (`MergedLinear`).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from lorakit.methods.reparam import Ranked
 
@@ -19,6 +19,7 @@ class LoRA(Ranked):
     """Low-rank adaptation of linear layers."""
 
     name: Literal["lora"] = "lora"
+    on_embeddings: ClassVar[bool] = True
 
 
 PLUGIN = LoRA

@@ -8,7 +8,7 @@ With LoRA's alpha / r, the size of an update shrinks as the rank grows. Kalajdzi
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from lorakit.methods.reparam import Ranked
 
@@ -17,6 +17,7 @@ class RsLoRA(Ranked):
     """Rank-stabilised LoRA."""
 
     name: Literal["rslora"] = "rslora"
+    on_embeddings: ClassVar[bool] = True
     scaling: Literal["rank", "sqrt_rank"] = "sqrt_rank"
 
 
