@@ -24,11 +24,14 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from lorakit.combining import rules
+from lorakit.combining._base import Rule
 from lorakit.inits import Init, inits
 from lorakit.methods import Method, methods
 from lorakit.methods.reparam import Ranked, Reparam, Target
 from lorakit.metrics import facts_of, metrics
 from lorakit.models import Family, families
+from lorakit.optimizers import Optimizer, optimizers
 from lorakit.recipe.schema import Recipe
 from lorakit.tasks import Task, tasks
 
@@ -55,6 +58,9 @@ SECTIONS = {
     "Methods": "What is trained: `method: {name: lora, ...}`.",
     "Inits": "How a trained A and B start: `method: {init: pissa}`, or with fields "
     "`method: {init: {name: eva, rho: 3.0}}`.",
+    "Optimizers": "How gradients move what trains: `train: {optimizer: lion}`, or with fields "
+    "`train: {optimizer: {name: adafactor, ...}}`.",
+    "Combination rules": "How `lorakit combine --how NAME` makes one adapter of several.",
     "Tasks": "What is learned, and how it is scored: `task: {name: ...}`.",
     "Families": "Where the roles live in an architecture. The model's own `model_type` picks the "
     "family; a recipe never names it. An architecture without a family is adapted by module names.",
@@ -69,6 +75,8 @@ def page() -> str:
     entries = (
         [method_table(), *map(method_entry, methods.names()), config_entry(Target)],
         map(init_entry, inits.names()),
+        map(optimizer_entry, optimizers.names()),
+        map(rule_entry, rules.names()),
         map(task_entry, tasks.names()),
         map(family_entry, families.names()),
         map(metric_entry, metrics.names()),
@@ -126,6 +134,16 @@ def method_entry(name: str) -> str:
 def init_entry(name: str) -> str:
     cls = inits.get(name)
     return join(f"### {name}", module_text(cls), field_table(cls, Init))
+
+
+def optimizer_entry(name: str) -> str:
+    cls = optimizers.get(name)
+    return join(f"### {name}", module_text(cls), field_table(cls, Optimizer))
+
+
+def rule_entry(name: str) -> str:
+    cls = rules.get(name)
+    return join(f"### {name}", module_text(cls), field_table(cls, Rule))
 
 
 def task_entry(name: str) -> str:

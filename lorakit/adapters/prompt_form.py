@@ -86,7 +86,8 @@ def state_of(attachment: PromptAttachment, tensors: Mapping[str, Tensor]) -> dic
     state = {}
     for name, value in tensors.items():
         if name == _VECTORS:
-            if attachment.plain_name in attachment.state():
+            # by the names alone: the model may have shapes and no values
+            if attachment.trains_vectors:
                 state[attachment.plain_name] = value
         elif name.startswith(_OWN):
             state[attachment.own_prefix + name.removeprefix(_OWN)] = value

@@ -9,7 +9,7 @@ The sign of u_1 and v_1 is arbitrary; here h is positive at its largest absolute
 
 Rank-1 probes of this kind were used to read out fine-tuned behaviour (emergent misalignment). The
 ablation of a direction by the difference of means between two sets of texts is not part of this
-analysis: its exact form was not found in public text.
+analysis: its exact form was not known when it was written.
 
 When to use: with r = 1, to see which words switch an adapter on. With higher ranks, look at `first`
 before you read anything into the tokens.

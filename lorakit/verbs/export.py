@@ -186,7 +186,7 @@ def _about(source: Source, base: Base, attachment: Attachment) -> About:
     if source.adapter.about is not None:
         return replace(source.adapter.about, lorakit=lorakit.__version__)
     method = attachment.method.model_dump(mode="json")
-    return replace(about_of_foreign(source, base), method=method)
+    return replace(about_of_foreign(source, base, attachment.newly_initialised), method=method)
 
 
 def _largest_rank(tensors: dict[str, torch.Tensor]) -> int:

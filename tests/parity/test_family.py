@@ -138,7 +138,6 @@ def test_we_read_what_peft_saved(tiny, tmp_path, name, family, head, targets):
 @pytest.mark.parametrize(
     ("kind", "fields", "field"),
     [
-        ("LoraConfig", {"use_dora": True, "bias": "all"}, "bias"),
         ("HRAConfig", {"r": 4, "apply_GS": True}, "HRA"),
         ("GraloraConfig", {"r": 4, "hybrid_r": 2}, "GRALORA"),
         ("PveraConfig", {"r": 8, "sample_at_inference": True}, "sample_at_inference"),

@@ -82,7 +82,7 @@ def test_all_problems_at_once_with_file_line_value_and_nearest_name(recipe):
     ("change", "said"),
     [
         (("glue/mrpc", "glue/mrcp"), "did you mean 'glue/mrpc'"),
-        (("name: lora", "name: lor"), "no method is named 'lor'; did you mean 'lora'"),
+        (("name: lora", "name: bitfot"), "no method is named 'bitfot'; did you mean 'bitfit'"),
         (("learning_rate: 4e-4", "learning_rate: .inf"), "train.learning_rate"),
         (("learning_rate: 4e-4", "learning_rate: fast"), "'fast' should be a valid number"),
         (("epochs: 2", "epochs: -2"), "-2 should be greater than 0"),

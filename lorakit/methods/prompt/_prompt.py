@@ -96,6 +96,11 @@ class PromptAttachment(InsertAttachment):
         """The name in a state of vectors that train as they are."""
         return f"{self.own_prefix}vectors"
 
+    @property
+    def trains_vectors(self) -> bool:
+        """Whether the vectors are parameters themselves, and no encoder gives them."""
+        return "vectors" in dict(self.inserts[self.sites[0].name].named_parameters())
+
     def vectors(self) -> Tensor:
         """The embeddings (tokens, d) of the added tokens."""
         part = self.inserts[self.sites[0].name]

@@ -251,6 +251,7 @@ class ReparamAttachment(Attachment):
                 for delta in self.deltas.values():
                     self.method.keep_start(delta)
 
+    @torch.no_grad()
     def before_step(self, step: int, total: int) -> None:
         self.method.before_step(self.deltas, step, total)
 

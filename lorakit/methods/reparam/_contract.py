@@ -125,7 +125,7 @@ class Reparam(Method, ABC):
     # the hooks of training; deltas: site -> its delta. `d.memory` is kept in checkpoints
 
     def before_step(self, deltas: Mapping[str, MethodDelta], step: int, total: int) -> None:
-        """As `Attachment.before_step`; it may set `d.dropped`."""
+        """As `Attachment.before_step`; it may set `d.dropped`. Without gradients."""
 
     def penalty(self, deltas: Mapping[str, MethodDelta]) -> Tensor | None:
         """As `Attachment.penalty`."""

@@ -6,7 +6,8 @@ The rows of P are the principal directions of the rows of all A in `adapters`, a
 those of the columns of all B: singular vectors of A_1, A_2, ... stacked, and of B_1, B_2, ... next
 to each other. Where the adapters span fewer than K directions, random ones complete them,
 orthogonal to those that are there; without `adapters` all are random. P and Q are saved, so the
-adapter is read without the others. Kaushik et al. 2025, arXiv 2502.04700; written from the paper.
+adapter is read without the others. Kaushik et al. 2025, arXiv 2502.04700: the idea is theirs; the
+algorithm of the paper was not available, so the details below are lorakit's.
 
 Vectors are not centred before the decomposition: then K directions that span all A and B can
 express every one of the adapters exactly, and no mean has to be kept. a starts Kaiming-uniform, as

@@ -61,16 +61,19 @@ class LoRI(LowRank):
     def writes(self, d: Any) -> Tensor:
         return d.B * d.M
 
-    def after_step(self, deltas: Mapping[str, Any], step: int, total: int) -> None:
-        if not self.calibrate:
-            return
-        last = max(1, int(self.calibrate * total)) - 1
-        if step == last:
+    def before_step(self, deltas: Mapping[str, Any], step: int, total: int) -> None:
+        # not after the step before: B would look as if that step had not changed it
+        if self.calibrate and step == self._calibration_steps(total):
             self._choose(deltas)
-        if step > last:
+
+    def after_step(self, deltas: Mapping[str, Any], step: int, total: int) -> None:
+        if self.calibrate and step >= self._calibration_steps(total):
             # moments of the first phase still move entries that have no gradient
             for d in deltas.values():
                 d.B.mul_(d.M)
+
+    def _calibration_steps(self, total: int) -> int:
+        return max(1, int(self.calibrate * total))
 
     def _choose(self, deltas: Mapping[str, Any]) -> None:
         """Keep the largest entries over all sites, and start again from zero."""

@@ -4,8 +4,8 @@ r"""PMSS: a small matrix trains between columns and rows that are picked from th
 
 C and R are frozen skeletons of W0, as in a CUR decomposition. J are the pivots of a QR
 decomposition of W0 with column pivoting, and I those of its transpose: each next column is the one
-with the largest part outside the span of those before. The paper compares ways to pick skeletons,
-and its code was not released; pivoted QR is the usual choice for CUR (Voronin and Martinsson 2017,
+with the largest part outside the span of those before. How the paper picks its skeletons was not
+available; pivoted QR is lorakit's choice, which is usual for CUR (Voronin and Martinsson 2017,
 arXiv 1412.8447). C and R are saved, because nearly equal pivots depend on the machine. Wang et al.
 2024, arXiv 2409.16722.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -112,8 +112,11 @@ def _base_of(source: Source, file: AdapterFile, model: Model) -> Base:
     return load(model, source.head, source.labels)
 
 
-def about_of_foreign(source: Source, base: Base) -> About:
-    """What is known of an adapter that lorakit did not write."""
+def about_of_foreign(source: Source, base: Base, saved: Collection[str] = ()) -> About:
+    """What is known of an adapter that lorakit did not write.
+
+    saved: parameters of the base that the adapter holds too, such as biases and token rows.
+    """
     labels: list[str] = []
     if source.head == "classification":
         labels = list(source.labels)
@@ -123,7 +126,7 @@ def about_of_foreign(source: Source, base: Base) -> About:
         task = source.recipe.task.model_dump(mode="json", exclude_none=True)
         max_length = source.recipe.data.max_length
     # a head of the checkpoint may have been replaced, so the fingerprint leaves it out
-    new = base.newly_initialised | base.head
+    new = base.newly_initialised | base.head | set(saved)
     return About(
         base=base.name,
         revision=base.revision,
