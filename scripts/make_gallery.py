@@ -29,6 +29,7 @@ from lorakit.combining._base import Rule
 from lorakit.inits import Init, inits
 from lorakit.methods import Method, methods
 from lorakit.methods.reparam import Ranked, Reparam, Target
+from lorakit.methods.reparam._ranked import Ranks
 from lorakit.metrics import facts_of, metrics
 from lorakit.models import Family, families
 from lorakit.optimizers import Optimizer, optimizers
@@ -73,7 +74,12 @@ SECTIONS = {
 def page() -> str:
     """The whole page, as it should stand in the file."""
     entries = (
-        [method_table(), *map(method_entry, methods.names()), config_entry(Target)],
+        [
+            method_table(),
+            *map(method_entry, methods.names()),
+            config_entry(Target),
+            config_entry(Ranks),
+        ],
         map(init_entry, inits.names()),
         map(optimizer_entry, optimizers.names()),
         map(rule_entry, rules.names()),
