@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -36,13 +37,20 @@ from lorakit.optimizers import Optimizer, optimizers
 from lorakit.recipe.schema import Recipe
 from lorakit.tasks import Task, tasks
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "gallery.md"
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "gallery.md"
+SOURCES = yaml.safe_load((ROOT / "tests/parity/golden/sources.yaml").read_text("utf-8"))
 INTRO = """\
 # Gallery
 
 Everything that a recipe can name, with its fields. This page is made from the source by
 `scripts/make_gallery.py`; a test fails where it is not up to date. `lorakit schema` prints the same
 as a JSON schema, for editors.
+
+The pictures are made by the code that they show (`scripts/draw_gallery.py`), on one weight of
+32 x 48. Each method is asked for the same change, a diagonal band of full rank, and trains towards
+it for 400 steps of Adam at one rate. They show what kind of change a method can make, and not how
+good it is.
 """
 WORDS = {
     str: "text",
@@ -133,23 +141,47 @@ def method_entry(name: str) -> str:
     cls = methods.get(name)
     nested = [config_entry(part) for part in parts_of(cls)]
     return join(
-        f"### {name}", module_text(cls), prose(cls.__doc__), field_table(cls, Method), *nested
+        f"### {name}",
+        picture("methods", name),
+        module_text(cls),
+        prose(cls.__doc__),
+        golden("methods", name),
+        field_table(cls, Method),
+        *nested,
     )
 
 
 def init_entry(name: str) -> str:
     cls = inits.get(name)
-    return join(f"### {name}", module_text(cls), field_table(cls, Init))
+    shown = picture("inits", name)
+    return join(
+        f"### {name}", shown, module_text(cls), golden("inits", name), field_table(cls, Init)
+    )
+
+
+def picture(kind: str, name: str) -> str:
+    """The picture of `draw_gallery.py`; empty where nothing is drawn."""
+    path = f"pictures/gallery/{kind}/{name}.svg"
+    return f"![{name}]({path})" if (PAGE.parent / path).is_file() else ""
+
+
+def golden(kind: str, name: str) -> str:
+    """Where the tests have the right values from."""
+    source = SOURCES.get(kind, {}).get(name)
+    return f"Golden values: {escaped_text(source)}." if source else ""
 
 
 def optimizer_entry(name: str) -> str:
     cls = optimizers.get(name)
-    return join(f"### {name}", module_text(cls), field_table(cls, Optimizer))
+    source = golden("optimizers", name)
+    return join(f"### {name}", module_text(cls), source, field_table(cls, Optimizer))
 
 
 def rule_entry(name: str) -> str:
     cls = rules.get(name)
-    return join(f"### {name}", module_text(cls), field_table(cls, Rule))
+    shown = picture("combining", name)
+    source = golden("combining", name)
+    return join(f"### {name}", shown, module_text(cls), source, field_table(cls, Rule))
 
 
 def task_entry(name: str) -> str:
@@ -339,7 +371,11 @@ def paragraph(text: str) -> str:
     lines = text.splitlines()
     if lines and all(line.startswith("    ") for line in lines):
         return join("```text\n" + inspect.cleandoc(text) + "\n```")
-    return "".join(escaped(" ".join(text.split())))
+    return escaped_text(" ".join(text.split()))
+
+
+def escaped_text(text: str) -> str:
+    return "".join(escaped(text))
 
 
 def escaped(text: str) -> Iterator[str]:

@@ -72,45 +72,6 @@ OWN = {
 switch on."""
 
 
-FIELDS: dict[str, dict[str, Any]] = {
-    "adapter_d": {"drop": 1},
-    "top_layers": {"n": 1},
-    "prefix_embedding": {"prefix": 3, "infix": 2},
-    "prefix_layer": {"prefix": 3, "infix": 2},
-    "p_tuning": {"prefix": 3, "infix": 2},
-    "vera": {"r": 8},
-    "pvera": {"r": 8},
-    "lora_xs": {"r": 4},
-    "edora": {"r": 4},
-    "nlora": {"r": 4},
-    "hra": {"r": 4},
-    "hira": {"r": 4},
-    "gralora": {"r": 4},
-    "miss": {"r": 8},
-    "matryoshka": {"ranks": (1, 2, 4)},
-    "adalora": {"r": 4, "final": 2},
-    "loldu": {"r": 4},
-    "lamda": {"r": 4},
-    "lori": {"r": 4},
-    "dynamic_rank": {"r": 4, "final": 2, "every": 2},
-    "losia": {"every": 2, "moves": 1},
-    "rosa": {"r": 4},
-    "increlora": {"r": 4, "final": 2, "every": 2},
-    "mora": {"r": 4},
-    "c3a": {"block_size": 8},
-    "fourierft": {"n": 64},
-    "lokr": {"r": 2},
-    "randlora": {"r": 8},
-    "qr_lora": {"r": 8},
-    "lotr": {"r": 4},
-    "nola": {"r": 4, "bases": 16},
-    "pmss": {"r": 4},
-    "eigenlora": {"r": 4, "components": 8},
-    "atlas": {"random": 3},
-}
-"""Of methods whose own defaults are for more than two blocks, or more positions."""
-
-
 RAMPED = ("singlora",)
 """Methods whose change is zero until the hook before the first step has run."""
 
@@ -119,7 +80,8 @@ def small_method(name: str) -> Any:
     """The method, for the tiny models."""
     from lorakit.methods import methods
 
-    return methods.get(name).model_validate({"name": name, **FIELDS.get(name, {})})
+    cls = methods.get(name)
+    return cls.model_validate({"name": name, **cls.tiny})
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,10 @@ import yaml
 import lorakit
 from lorakit import errors
 from lorakit.combining import rules
+from lorakit.inits import inits
 from lorakit.methods import methods
+from lorakit.methods.reparam import Reparam
+from lorakit.optimizers import optimizers
 from lorakit.recipe.load import build, load_recipe
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.result import Check, Counts, Result, SeedResult
@@ -271,3 +274,23 @@ def _table_rows(text: str) -> dict[str, list[str]]:
         if line.startswith("| `"):
             found[cells[0].strip("`")] = cells[1:]
     return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("methods", [n for n in methods.own_names() if issubclass(methods.get(n), Reparam)]),
+        ("inits", inits.names()),
+        ("combining", rules.names()),
+    ],
+)
+def test_each_plug_in_has_a_picture_and_a_source_of_golden_values(kind, names):
+    pictures = DOCS / "pictures" / "gallery" / kind
+    sources = load_module("scripts/make_gallery.py").SOURCES[kind]
+    assert [n for n in names if not (pictures / f"{n}.svg").is_file()] == []
+    assert [n for n in names if n not in sources] == []
+
+
+def test_each_optimizer_has_a_source_of_golden_values():
+    sources = load_module("scripts/make_gallery.py").SOURCES["optimizers"]
+    assert set(optimizers.names()) <= set(sources)

@@ -7,15 +7,16 @@ A method's file is imported to validate a recipe, before torch is; so it imports
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lorakit.config import Config
 from lorakit.errors import ModelError
 from lorakit.methods._hooks import TrainingHooks
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
     from contextlib import AbstractContextManager
 
     from torch import Tensor, nn
@@ -35,6 +36,9 @@ class Method(Config, ABC):
     needs_whole_parameters: ClassVar[bool] = False
     """Whether it reads or changes parameters or gradients between steps, or adds a penalty, so that
     each process must hold all of them: FSDP2 and DeepSpeed are refused."""
+    tiny: ClassVar[Mapping[str, Any]] = {}
+    """Fields that suit models of two narrow layers, where the defaults do not: the tests and the
+    pictures of the gallery use them."""
     peft: ClassVar[PeftForm | None] = None
     """PEFT's form of the method, if PEFT has it: how its adapters are written and read."""
 

@@ -15,7 +15,7 @@ from lorakit.methods.reparam import Reparam
 from lorakit.nn.select import ROLES
 from lorakit.training.loop import recompute_activations
 from tests.attaching import attach
-from tests.conftest import FIELDS, RAMPED
+from tests.conftest import RAMPED
 from tests.rounding import assert_near
 from tests.tiers import tier as marks_of
 
@@ -35,7 +35,7 @@ WHOLE_LAYERS = ("roberta", "gpt2")
 """The other methods see layers and blocks, not rows: an encoder and a decoder."""
 
 CASES = [
-    (name, FIELDS.get(name, {}), family)
+    (name, dict(methods.get(name).tiny), family)
     for name in methods.names()
     for family in FAMILIES
     if (name, family) not in UNFIT

@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 
 from lorakit.adapters.save import save_adapter
+from lorakit.methods import methods
 from lorakit.recipe.load import compose
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import Source, open_source
 from tests.attaching import attach, attach_saved
-from tests.conftest import FIELDS, Tiny, build, make_about, make_tokenizer
+from tests.conftest import Tiny, build, make_about, make_tokenizer
 from tests.nightly.plan import ONLY, Silent, Tried, count, random_of
 
 FLIPS = 200
@@ -69,7 +70,7 @@ def make(random: Random, folder: Path) -> Saved:
     task = {"name": "classification", **SPLITS, "classes": ["no", "yes"]}
     if head == "CausalLM":
         task = {"name": "text", **SPLITS}
-    plain = {"name": method, **FIELDS.get(method, {}), **fields}
+    plain = {"name": method, **methods.get(method).tiny, **fields}
     made = compose(
         {"task": task, "model": {"name": "some/base"}, "method": plain, "data": {"max_length": 32}}
     )

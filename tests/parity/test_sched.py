@@ -1,6 +1,6 @@
 """Methods whose shape a schedule or a look at data decides: numbers of their authors' code.
 
-The numbers were made by running the repositories named in golden/sources.toml on `grid`, which is a
+The numbers were made by running the repositories named in golden/sources.yaml on `grid`, which is a
 closed form, so that it is the same on each side.
 """
 

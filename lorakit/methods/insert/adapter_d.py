@@ -26,6 +26,7 @@ class AdapterD(Method):
     """Pfeiffer's adapters in the upper blocks only."""
 
     name: Literal["adapter_d"] = "adapter_d"
+    tiny = {"drop": 1}
     freezes_base: ClassVar[bool] = True
     merges: ClassVar[bool] = False
     r: int = Field(default=48, ge=1)

@@ -38,6 +38,7 @@ class PTuning(PromptTokens):
     """Trained embeddings of added tokens, by way of a network."""
 
     name: Literal["p_tuning"] = "p_tuning"
+    tiny = {"prefix": 3, "infix": 2}
     prefix: int = Field(default=20, ge=0, le=100_000)
     """l_p: number of tokens before the prompt."""
     infix: int = Field(default=0, ge=0, le=100_000)

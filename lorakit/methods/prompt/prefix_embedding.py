@@ -30,6 +30,7 @@ class PrefixEmbedding(PromptTokens):
     """Trained embeddings of tokens that are added to every row."""
 
     name: Literal["prefix_embedding"] = "prefix_embedding"
+    tiny = {"prefix": 3, "infix": 2}
     prefix: int = Field(default=64, ge=0, le=100_000)
     """l_p: number of tokens before the prompt."""
     peft_prompt: ClassVar[PromptForm | None] = PromptForm(

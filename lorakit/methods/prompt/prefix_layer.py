@@ -26,6 +26,7 @@ class PrefixLayer(PromptTokens):
     """Trained hidden states, for each block, of tokens that are added to every row."""
 
     name: Literal["prefix_layer"] = "prefix_layer"
+    tiny = {"prefix": 3, "infix": 2}
 
     def attach(
         self,

@@ -56,6 +56,7 @@ class AdaLoRA(LowRank):
     """Adaptive budget allocation."""
 
     name: Literal["adalora"] = "adalora"
+    tiny = {"r": 4, "final": 2}
     needs_whole_parameters: ClassVar[bool] = True
     peft: ClassVar[PeftForm | None] = PeftForm(
         type="ADALORA",

@@ -35,6 +35,7 @@ class ATLAS(OnAdapters):
     """Learned coefficients of the changes of adapters."""
 
     name: Literal["atlas"] = "atlas"
+    tiny = {"random": 3}
     random: int = Field(default=0, ge=0)
     """Number of random changes of rank 1 after those of the adapters, as a control: what the
     coefficients learn without knowledge."""

@@ -35,6 +35,7 @@ class C3A(Applied):
     """Circular convolution adaptation."""
 
     name: Literal["c3a"] = "c3a"
+    tiny = {"block_size": 8}
     peft: ClassVar[PeftForm | None] = PeftForm(
         type="C3A",
         tensors={"w": "c3a_kernel"},

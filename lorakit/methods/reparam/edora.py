@@ -18,6 +18,7 @@ class EDoRA(WithMagnitude, LoRAXS):
     """A trained norm and a small square between frozen singular vectors."""
 
     name: Literal["edora"] = "edora"  # type: ignore[assignment]
+    tiny = {"r": 4}
 
 
 PLUGIN = EDoRA

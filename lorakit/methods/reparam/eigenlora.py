@@ -57,6 +57,7 @@ class EigenLoRA(OnAdapters):
     """Coefficients of principal directions of adapters."""
 
     name: Literal["eigenlora"] = "eigenlora"
+    tiny = {"r": 4, "components": 8}
     r: int = Field(default=8, ge=1)
     """Rank of dW."""
     components: int = Field(default=32, ge=1)

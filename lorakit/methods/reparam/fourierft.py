@@ -32,6 +32,7 @@ class FourierFT(Dense):
     """Fine-tuning with a discrete Fourier transform."""
 
     name: Literal["fourierft"] = "fourierft"
+    tiny = {"n": 64}
     peft: ClassVar[PeftForm | None] = PeftForm(
         type="FOURIERFT",
         tensors={"c": "fourierft_spectrum"},

@@ -43,6 +43,7 @@ class GraLoRA(LowRank):
     """Granular low-rank adaptation."""
 
     name: Literal["gralora"] = "gralora"
+    tiny = {"r": 4}
     peft: ClassVar[PeftForm | None] = PeftForm(
         type="GRALORA",
         tensors={"A": "gralora_A", "B": "gralora_B"},

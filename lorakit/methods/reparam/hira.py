@@ -24,6 +24,7 @@ class HiRA(Dense):
     """Hadamard high-rank adaptation."""
 
     name: Literal["hira"] = "hira"
+    tiny = {"r": 4}
     peft: ClassVar[PeftForm | None] = PeftForm(
         type="HIRA",
         tensors={"A": "hira_A", "B": "hira_B"},

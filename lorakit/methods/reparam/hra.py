@@ -26,6 +26,7 @@ class HRA(LowRank):
     """Householder reflection adaptation."""
 
     name: Literal["hra"] = "hra"
+    tiny = {"r": 4}
     peft: ClassVar[PeftForm | None] = PeftForm(
         type="HRA",
         tensors={"U": "T:hra_u"},

@@ -39,6 +39,7 @@ class IncreLoRA(LowRank):
     """Incremental parameter allocation."""
 
     name: Literal["increlora"] = "increlora"
+    tiny = {"r": 4, "final": 2, "every": 2}
     needs_whole_parameters: ClassVar[bool] = True
     r: int = Field(default=16, ge=1)
     """Largest number of triplets of a site."""

@@ -36,6 +36,7 @@ class LaMDA(LowRank):
     """A square between two projections, of which one freezes gradually."""
 
     name: Literal["lamda"] = "lamda"
+    tiny = {"r": 4}
     needs_whole_parameters: ClassVar[bool] = True
     r: int = Field(default=16, ge=1)
     """Rank of dW."""

@@ -32,6 +32,7 @@ class LoKr(Applied):
     """Low-rank Kronecker product."""
 
     name: Literal["lokr"] = "lokr"
+    tiny = {"r": 2}
     peft: ClassVar[PeftForm | None] = PeftForm(
         type="LOKR",
         tensors={"W1": "lokr_w1", "W2": "lokr_w2", "B": "lokr_w2_a", "A": "lokr_w2_b"},

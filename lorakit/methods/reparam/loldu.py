@@ -27,6 +27,7 @@ class LoLDU(LowRank):
     """Lower-diag-upper decomposition."""
 
     name: Literal["loldu"] = "loldu"
+    tiny = {"r": 4}
     r: int = Field(default=64, ge=1)
     """Number of pivots that train."""
     alpha: float = Field(default=64, gt=0, le=1e6)

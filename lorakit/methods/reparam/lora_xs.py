@@ -26,6 +26,7 @@ class LoRAXS(LowRank):
     """A small square between frozen singular vectors."""
 
     name: Literal["lora_xs"] = "lora_xs"
+    tiny = {"r": 4}
     r: int = Field(default=16, ge=1)
     """Rank of dW."""
     alpha: float = Field(default=16, gt=0, le=1e6)

@@ -34,6 +34,7 @@ class LoRI(LowRank):
     """Reduced interference."""
 
     name: Literal["lori"] = "lori"
+    tiny = {"r": 4}
     needs_whole_parameters: ClassVar[bool] = True
     r: int = Field(default=32, ge=1)
     """Rank of dW."""

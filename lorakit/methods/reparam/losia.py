@@ -36,6 +36,7 @@ class LoSiA(Dense):
     """Low-resources subnet integration."""
 
     name: Literal["losia"] = "losia"
+    tiny = {"every": 2, "moves": 1}
     needs_whole_parameters: ClassVar[bool] = True
     on_quantized: ClassVar[bool] = False
     share: float = Field(default=0.125, gt=0, le=1)

@@ -31,6 +31,7 @@ class LoTR(LowRank):
     """Low tensor rank adaptation."""
 
     name: Literal["lotr"] = "lotr"
+    tiny = {"r": 4}
     shared_starts_still: ClassVar[bool] = True
     r: int = Field(default=16, ge=1)
     """Rank of each layer's dW."""

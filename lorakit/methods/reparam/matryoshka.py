@@ -25,6 +25,7 @@ class Matryoshka(LowRank):
     """Nested ranks."""
 
     name: Literal["matryoshka"] = "matryoshka"
+    tiny = {"ranks": (1, 2, 4)}
     ranks: tuple[int, ...] = Field(default=(1, 2, 4, 8), min_length=1, strict=False)
     """The ranks that are trained together."""
     alpha: float = Field(default=16, gt=0, le=1e6)

@@ -47,6 +47,7 @@ class MiSS(Dense):
     """Matrix shard sharing."""
 
     name: Literal["miss"] = "miss"
+    tiny = {"r": 8}
     peft: ClassVar[PeftForm | None] = PeftForm(
         type="MISS", tensors={"B": "miss_block"}, to_peft=_to_peft, from_peft=_from_peft
     )

@@ -42,6 +42,7 @@ class MoRA(Applied):
     """High-rank updating with a square matrix."""
 
     name: Literal["mora"] = "mora"
+    tiny = {"r": 4}
     r: int = Field(default=8, ge=1)
     """Rank of the LoRA that has as many numbers."""
     form: Literal["sharing", "rotary"] = "rotary"

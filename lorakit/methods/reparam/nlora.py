@@ -32,6 +32,7 @@ class NLoRA(LowRank):
     """Structured low-rank adaptation."""
 
     name: Literal["nlora"] = "nlora"
+    tiny = {"r": 4}
     r: int = Field(default=8, ge=1)
     """Rank of dW."""
     alpha: float = Field(default=16, gt=0, le=1e6)

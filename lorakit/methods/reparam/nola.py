@@ -32,6 +32,7 @@ class NOLA(LowRank):
     """Coefficients of random bases."""
 
     name: Literal["nola"] = "nola"
+    tiny = {"r": 4, "bases": 16}
     saves_shared: ClassVar[bool] = False
     r: int = Field(default=8, ge=1)
     """Rank of dW."""

@@ -48,6 +48,7 @@ class PMSS(LowRank):
     """Pre-trained matrix skeleton selection."""
 
     name: Literal["pmss"] = "pmss"
+    tiny = {"r": 4}
     r: int = Field(default=16, ge=1)
     """Number of columns and of rows."""
     alpha: float = Field(default=1, gt=0, le=1e6)

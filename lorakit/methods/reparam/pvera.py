@@ -22,6 +22,7 @@ class PVeRA(OnRandomPair):
     """Probabilistic VeRA."""
 
     name: Literal["pvera"] = "pvera"
+    tiny = {"r": 8}
     peft: ClassVar[PeftForm | None] = peft_form("pvera")
     vectors: ClassVar[int] = 2
 

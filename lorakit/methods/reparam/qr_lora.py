@@ -33,6 +33,7 @@ class QRLoRA(LowRank):
     """Coefficients of a pivoted QR decomposition."""
 
     name: Literal["qr_lora"] = "qr_lora"
+    tiny = {"r": 8}
     r: int = Field(default=64, ge=1)
     """Number of directions."""
 

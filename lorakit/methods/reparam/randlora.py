@@ -37,6 +37,7 @@ class RandLoRA(LowRank):
     """Full-rank adaptation on random bases."""
 
     name: Literal["randlora"] = "randlora"
+    tiny = {"r": 8}
     saves_shared: ClassVar[bool] = False
     peft: ClassVar[PeftForm | None] = PeftForm(
         type="RANDLORA",

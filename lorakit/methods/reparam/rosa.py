@@ -59,6 +59,7 @@ class RoSA(Dense):
     """Robust adaptation: low rank and sparse."""
 
     name: Literal["rosa"] = "rosa"
+    tiny = {"r": 4}
     on_quantized: ClassVar[bool] = False
     r: int = Field(default=8, ge=1)
     """Rank of B A."""

@@ -22,6 +22,7 @@ class VeRA(OnRandomPair):
     """Vector-based random matrix adaptation."""
 
     name: Literal["vera"] = "vera"
+    tiny = {"r": 8}
     peft: ClassVar[PeftForm | None] = peft_form("vera")
 
     def reads(self, d: Any) -> Tensor:

@@ -26,6 +26,7 @@ class TopLayers(Method):
     """Trains every parameter of the last `n` blocks."""
 
     name: Literal["top_layers"] = "top_layers"
+    tiny = {"n": 1}
     n: int = Field(default=2, ge=1)
     """Number of blocks that train."""
 
