@@ -75,7 +75,7 @@ class Optimizer(Config, ABC):
         """The same for each trained parameter, by its name."""
         return {name: self.held(tuple(p.shape)) for name, p in attachment.trained().items()}
 
-    def library(self) -> Any:
+    def package(self) -> Any:
         """The module of `needs`. RecipeError: it is not installed."""
         assert self.needs is not None
         module, extra = self.needs

@@ -29,7 +29,7 @@ class AdamW8bit(BitsAndBytes):
     def build(
         self, groups: Sequence[dict[str, Any]], rate: float, attachment: Any
     ) -> torch.optim.Optimizer:
-        return self.library().optim.AdamW8bit(list(groups), lr=rate)
+        return self.package().optim.AdamW8bit(list(groups), lr=rate)
 
     def held(self, shape: tuple[int, ...]) -> dict[str, Held]:
         return held_in_8_bits(shape)

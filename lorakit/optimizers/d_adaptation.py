@@ -42,7 +42,7 @@ class DAdaptation(Optimizer):
         self, groups: Sequence[dict[str, Any]], rate: float, attachment: Any
     ) -> torch.optim.Optimizer:
         growth = float("inf") if self.growth_rate is None else self.growth_rate
-        return self.library().DAdaptAdam(
+        return self.package().DAdaptAdam(
             list(groups), lr=rate, d0=self.d0, growth_rate=growth, weight_decouple=True
         )
 

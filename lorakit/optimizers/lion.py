@@ -37,7 +37,7 @@ class Lion(Optimizer):
         self, groups: Sequence[dict[str, Any]], rate: float, attachment: Any
     ) -> torch.optim.Optimizer:
         plain = without(groups, "betas", "eps")
-        return self.library().Lion(plain, lr=rate, betas=(self.beta1, self.beta2))
+        return self.package().Lion(plain, lr=rate, betas=(self.beta1, self.beta2))
 
     def held(self, shape: tuple[int, ...]) -> dict[str, Held]:
         return {"exp_avg": Held(shape)}

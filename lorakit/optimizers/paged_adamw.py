@@ -28,7 +28,7 @@ class PagedAdamW(BitsAndBytes):
         self, groups: Sequence[dict[str, Any]], rate: float, attachment: Any
     ) -> torch.optim.Optimizer:
         refuse_without_cuda(self.name)
-        return self.library().optim.PagedAdamW(list(groups), lr=rate)
+        return self.package().optim.PagedAdamW(list(groups), lr=rate)
 
 
 PLUGIN = PagedAdamW

@@ -43,7 +43,7 @@ class Prodigy(Optimizer):
         self, groups: Sequence[dict[str, Any]], rate: float, attachment: Any
     ) -> torch.optim.Optimizer:
         options = self.model_dump(exclude={"name"})
-        return self.library().Prodigy(list(groups), lr=rate, **options)
+        return self.package().Prodigy(list(groups), lr=rate, **options)
 
     def held(self, shape: tuple[int, ...]) -> dict[str, Held]:
         return {key: Held(shape) for key in ("s", "p0", "exp_avg", "exp_avg_sq")}

@@ -43,7 +43,7 @@ class ScheduleFree(Optimizer):
     ) -> torch.optim.Optimizer:
         if any(group["betas"][0] == 0 for group in groups):
             raise RecipeError("train.optimizer schedule_free needs a first adam_betas above 0")
-        optimizer = self.library().AdamWScheduleFree(
+        optimizer = self.package().AdamWScheduleFree(
             list(groups), lr=rate, r=self.r, weight_lr_power=self.weight_lr_power
         )
         optimizer.train()
