@@ -37,6 +37,21 @@ def page(tmp_path_factory) -> tuple[Path, dict]:
 
 
 @pytest.mark.slow
+def test_the_page_combines_exports_and_moves(page):
+    folder, known = page
+    first, second = (lorakit.load(folder / path) for path in known["run"].adapters.values())
+    combined = lorakit.load(folder / "combined")
+    for site, delta in combined.attachment.deltas.items():
+        alone = [loaded.attachment.deltas[site].matrix() for loaded in (first, second)]
+        torch.testing.assert_close(delta.matrix(), sum(alone) / 2, rtol=1e-5, atol=1e-6)
+    assert known["exported"].max_logit_difference < 1e-5
+    assert (folder / "for-peft" / "adapter_config.json").is_file()
+    moved = lorakit.load(folder / "moved", base=str(folder / "merged"))
+    assert moved.attachment.deltas.keys() == first.attachment.deltas.keys()
+    assert known["moved"].sites == len(first.attachment.deltas)
+
+
+@pytest.mark.slow
 def test_the_page_trains_evaluates_merges_and_generates(page):
     folder, known = page
     assert known["run"].passed
