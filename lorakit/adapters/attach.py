@@ -23,6 +23,7 @@ from lorakit.nn.linear import is_embedding
 from lorakit.nn.select import Roles, Site
 from lorakit.nn.surgery import unchanged_on_error
 from lorakit.nn.tied import untie
+from lorakit.nn.tokens import END as ROWS_END
 
 
 def attach_adapter(
@@ -45,6 +46,9 @@ def attach_adapter(
         file = in_order(file, model)
         attachment = _attach_method(file, model, roles, newly_initialised, check_base)
         state = state_for(file, attachment)
+        replaced = replaced_parameters(attachment.newly_initialised, newly_initialised)
+        if replaced and isinstance(attachment, ReparamAttachment):
+            attachment.keep_originals(replaced)
         if before_load is not None:
             before_load(attachment, state)
         attachment.load_state(state)
@@ -228,6 +232,20 @@ def _refuse_other_names(
             f"neither the base model nor {file.folder} holds {', '.join(missing[:4])}: these would "
             "be random numbers"
         )
+
+
+def replaced_parameters(held: Collection[str], newly_initialised: Collection[str]) -> list[str]:
+    """The base's biases and token rows among the parameters that an adapter holds as they are.
+
+    Where the weight is held too, the layer is a head. newly_initialised: parameters that the base's
+    checkpoint does not have.
+    """
+    return [
+        name
+        for name in sorted(set(held) - set(newly_initialised))
+        if name.endswith(ROWS_END)
+        or (name.endswith("bias") and f"{name.removesuffix('bias')}weight" not in held)
+    ]
 
 
 def _refuse_absent_biases(file: AdapterFile, model: nn.Module) -> None:

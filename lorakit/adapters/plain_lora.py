@@ -18,8 +18,8 @@ from lorakit.errors import AdapterError
 from lorakit.methods.reparam import Target
 from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.methods.reparam.lora import LoRA
-from lorakit.nn.linear import features, is_linear
-from lorakit.nn.select import Roles, Site
+from lorakit.nn.linear import features, is_embedding, is_linear
+from lorakit.nn.select import EMBEDDING, Roles, Site
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def refuse_other_shapes(products: Products, model: nn.Module, where: str) -> Non
     modules = dict(model.named_modules())
     for path, product in products.items():
         module = modules.get(path)
-        if module is None or not is_linear(module):
+        if module is None or not (is_linear(module) or is_embedding(module)):
             raise AdapterError(f"the adapter changes {path}, which {where} does not have")
         if features(module) != product.shape:
             ours = " x ".join(map(str, product.shape))
@@ -84,13 +84,15 @@ def refuse_other_shapes(products: Products, model: nn.Module, where: str) -> Non
             raise AdapterError(f"the adapter's {path} is {ours}, and that of {where} is {theirs}")
 
 
-def lora_of(products: Products) -> LoRA:
+def lora_of(products: Products, model: nn.Module) -> LoRA:
     """The method: each module by its full path, with alpha = r, so that the scale is 1."""
     ranks = {path: product.a.shape[0] for path, product in products.items()}
     (r, _), *_ = Counter(ranks.values()).most_common(1)
     targets: list[str | Target] = []
     for path, rank in ranks.items():
         pattern = f"re:{re.escape(path)}"
+        if is_embedding(model.get_submodule(path)):
+            pattern = EMBEDDING + pattern
         targets.append(pattern if rank == r else Target(match=pattern, r=rank, alpha=rank))
     return LoRA(targets=tuple(targets), r=r, alpha=r)
 
@@ -103,7 +105,7 @@ def attach_products(
     head: parameters that the checkpoint does not hold, by their names in the model; on a model of
     shapes only they replace the model's own.
     """
-    attachment = lora_of(products).attach(model, roles, tuple(head), begin=False)
+    attachment = lora_of(products, model).attach(model, roles, tuple(head), begin=False)
     assert isinstance(attachment, ReparamAttachment)
     state = {f"{path}.A": product.a.float() for path, product in products.items()}
     state |= {f"{path}.B": product.b.float() for path, product in products.items()}

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+import lorakit
 from lorakit.adapters.files import CONFIG_FILE
 from lorakit.bases.files import location
 
@@ -23,9 +24,7 @@ def made(tmp_path):
         from transformers import AutoModelForCausalLM
 
         torch.manual_seed(0)
-        base = AutoModelForCausalLM.from_pretrained(
-            location("lorakit:tiny_gpt2"), dtype=torch.float32
-        )
+        base = AutoModelForCausalLM.from_pretrained(location(BASE), dtype=torch.float32)
         model = peft.get_peft_model(base, config)
         with torch.no_grad():
             for parameter in model.parameters():
@@ -52,3 +51,79 @@ def test_trained_biases_stay_in_peft_form(made, lorakit_cli, tmp_path):
     assert done.code == 0, done.err
     assert done.json["max_logit_difference"] <= 1e-5
     assert json.loads((tmp_path / "out" / CONFIG_FILE).read_text())["bias"] == "lora_only"
+
+
+BIASED = {"r": 2, "target_modules": ["c_attn"], "bias": "all", "task_type": "CAUSAL_LM"}
+ROWS = {
+    "r": 2,
+    "target_modules": ["c_attn"],
+    "trainable_token_indices": [3, 5],
+    "task_type": "CAUSAL_LM",
+}
+BASE = "lorakit:tiny_gpt2"
+INPUTS = {"input_ids": torch.tensor([[3, 7, 9, 11, 5]])}
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(**INPUTS).logits
+
+
+@pytest.mark.parametrize("fields", [BIASED, ROWS])
+def test_off_and_detached_are_the_base(made, fields):
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(location(BASE), dtype=torch.float32).eval()
+    plain = logits(base)
+    loaded = lorakit.load(made(peft.LoraConfig(**fields)), base=BASE)
+    loaded.model.float()
+    on = logits(loaded.model)
+    assert (on - plain).abs().max() > 1e-2
+    with loaded.attachment.off():
+        torch.testing.assert_close(logits(loaded.model), plain, rtol=1e-5, atol=1e-5)
+    assert torch.equal(logits(loaded.model), on)
+    loaded.attachment.detach()
+    torch.testing.assert_close(logits(loaded.model), plain, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("fields", [BIASED, ROWS])
+def test_several_on_one_base_leave_it_as_it_was(made, fields):
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(location(BASE), dtype=torch.float32).eval()
+    plain = logits(base)
+    adapters = lorakit.Adapters(base)
+    adapters.add("it", made(peft.LoraConfig(**fields)))
+    adapters.switch("it")
+    assert (logits(base) - plain).abs().max() > 1e-2
+    adapters.switch(None)
+    assert torch.equal(logits(base), plain)
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"), [(BIASED, "transformer.h.0.attn.c_attn.bias"), (ROWS, "transformer.wte")]
+)
+@pytest.mark.parametrize("head", ["none", "average"])
+def test_combine_refuses_what_it_would_lose(made, lorakit_cli, tmp_path, fields, name, head):
+    path = made(peft.LoraConfig(**fields))
+    to = tmp_path / "both"
+    options = ("--to", to, "--head", head, "--no-eval", "--model", BASE)
+    done = lorakit_cli("combine", path, path, *options)
+    assert done.code == 2
+    assert name in done.err
+    assert not to.exists()
+
+
+def test_lora_on_an_embedding_is_combined_and_exported(made, lorakit_cli, tmp_path):
+    fields = {"r": 2, "target_modules": ["c_attn", "wte"], "task_type": "CAUSAL_LM"}
+    path = made(peft.LoraConfig(**fields))
+    wanted = logits(lorakit.load(path, base=BASE).model)
+    both, plain = tmp_path / "both", tmp_path / "plain"
+    halves = (f"{path}:0.5", f"{path}:0.5")
+    done = lorakit_cli("combine", *halves, "--to", both, "--no-eval", "--model", BASE)
+    assert done.code == 0, done.err
+    done = lorakit_cli("export", path, "--as", "lora", "--to", plain, "--model", BASE)
+    assert done.code == 0, done.err
+    for folder in (both, plain):
+        found = logits(lorakit.load(folder, base=BASE).model)
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)

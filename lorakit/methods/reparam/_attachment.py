@@ -55,6 +55,8 @@ class ReparamAttachment(Attachment):
         self.sites = sites
         # on their layers, in the weights inside `folded`, in the weights for good, or detached
         self.place: Literal["on", "folded", "merged", "off"] = "on"
+        # of parameters of the base that an adapter replaces next to its deltas, such as biases
+        self.originals: dict[str, Tensor] = {}
         self._refuse_unfit()
         self.shared = method.shared(sites)
         self.deltas = {site.name: MethodDelta(method, site, self.shared) for site in sites}
@@ -207,6 +209,7 @@ class ReparamAttachment(Attachment):
         if self.place != "off":
             self._must_be("on", "detach")
             self._take_off("off")
+            self._exchange()
 
     def _take_off(self, place: Literal["merged", "off"]) -> None:
         for site in self.sites:
@@ -226,10 +229,31 @@ class ReparamAttachment(Attachment):
     @contextmanager
     def off(self) -> Iterator[None]:
         """As `Attachment.off`; detached, it is off already. ModelError: merged, or in `folded`."""
-        if self.place != "off":
-            self._must_be("on", "off")
-        with switched_off(list(self.deltas.values())):
+        if self.place == "off":
             yield
+            return
+        self._must_be("on", "off")
+        self._exchange()
+        try:
+            with switched_off(list(self.deltas.values())):
+                yield
+        finally:
+            self._exchange()
+
+    def keep_originals(self, names: Iterable[str]) -> None:
+        """Remember the present values of parameters of the base that the adapter is about to
+        replace, so that `off` and `detach` give them back."""
+        parameters = dict(self.model.named_parameters())
+        self.originals = {name: parameters[name].detach().clone() for name in names}
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        """Swap the originals and the adapter's values of the same parameters."""
+        for name, value in self.originals.items():
+            parameter = self.model.get_parameter(name)
+            now = parameter.detach().clone()
+            parameter.copy_(value)
+            self.originals[name] = now
 
     def delta_norms(self) -> dict[str, float]:
         norms = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,10 +10,11 @@ from torch import Tensor
 
 import lorakit
 from lorakit.adapters.about import About, method_of
-from lorakit.adapters.attach import factors
+from lorakit.adapters.attach import factors, replaced_parameters
 from lorakit.adapters.base_config import settings_of
 from lorakit.adapters.files import AdapterFile
 from lorakit.adapters.fingerprint import fingerprint
+from lorakit.adapters.foreign_file import in_order
 from lorakit.adapters.native import plain_names
 from lorakit.adapters.peft_tensors import name_in_file
 from lorakit.adapters.plain_lora import Products, of_entire_modules
@@ -93,11 +94,24 @@ def _open(pointer: Pointer) -> Member:
     base = _base_of(source, file, model)
     # shapes alone have no weights to compare; the bases are compared with each other later
     compare = base.tokenizer is not None and not pointer.any_base
+    file = in_order(file, base.model)
     held = without_absent_head(file)
+    _refuse_replaced(pointer.path, _head_of(held), base)
     found = factors(held, base.model, base.roles, base.newly_initialised, check_base=compare)
     about = file.about or about_of_foreign(source, base)
     head = _head_of(file)
     return Member(_name_of(file), pointer, source, model, about, found, head)
+
+
+def _refuse_replaced(path: str, held: Mapping[str, Tensor], base: Base) -> None:
+    """AdapterError: the adapter changes more than a product B A and a head."""
+    replaced = replaced_parameters(held, base.newly_initialised)
+    if replaced:
+        more = f" and {len(replaced) - 2} more" if len(replaced) > 2 else ""
+        raise AdapterError(
+            f"{path} also trained {', '.join(replaced[:2])}{more}, which is not a low-rank change "
+            "and would be lost; lorakit merge folds such an adapter into its base"
+        )
 
 
 def _base_of(source: Source, file: AdapterFile, model: Model) -> Base:
