@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
-import lorakit
 from lorakit.events import Observer, to_all
 from lorakit.methods import Attachment, Method, methods
-from lorakit.models import family_of
 from lorakit.models import trust_remote_code as allow_remote_code
 from lorakit.recipe.load import load_recipe
 from lorakit.recipe.schema import Recipe
@@ -29,11 +27,9 @@ from lorakit.runs.result import Result, summary
 from lorakit.runs.several import Adapters as Adapters
 
 if TYPE_CHECKING:
-    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from lorakit.adapters.about import About
-    from lorakit.nn.select import Roles
     from lorakit.verbs.combine import CombinedAdapter
     from lorakit.verbs.evaluate import Evaluated
     from lorakit.verbs.export import Exported
@@ -298,13 +294,14 @@ def attach(
     the checkpoint does not hold. fields: the method's, as in a recipe. TargetError: a target
     matches nothing.
     """
+    from lorakit.adapters.own_model import about_model, parameters_of, roles_of
     from lorakit.runs.sources import read_sources, take_sources
 
     made = make_method(method, **fields) if isinstance(method, str) else method
-    names = _parameters_of(model, train_also)
-    about = _about(model, made, names)
-    sources = read_sources(made, model, _roles(model))
-    attachment = made.attach(model, _roles(model), names)
+    names = parameters_of(model, train_also)
+    about = about_model(model, made, names)
+    sources = read_sources(made, model, roles_of(model))
+    attachment = made.attach(model, roles_of(model), names)
     take_sources(attachment, sources)
     _bases[attachment] = replace(about, fresh=sorted(attachment.newly_initialised))
     return attachment
@@ -330,66 +327,14 @@ def load_adapter(model: PreTrainedModel, folder: str | Path, any_base: bool = Fa
     base (see any_base)."""
     from lorakit.adapters.attach import attach_adapter
     from lorakit.adapters.files import read_adapter
+    from lorakit.adapters.own_model import about_model, roles_of
 
     found = read_adapter(Path(folder))
-    about = found.about or _about(model, None, ())
-    attachment = attach_adapter(found, model, _roles(model), (), check_base=not any_base)
+    about = found.about or about_model(model, None, ())
+    attachment = attach_adapter(found, model, roles_of(model), (), check_base=not any_base)
     method = attachment.method.model_dump(mode="json")
     _bases[attachment] = replace(about, method=method, fresh=sorted(attachment.newly_initialised))
     return attachment
-
-
-def _about(model: Any, method: Method | None, newly_initialised: Sequence[str]) -> About:
-    from lorakit.adapters.about import About
-    from lorakit.adapters.base_config import settings_of
-    from lorakit.adapters.fingerprint import fingerprint
-
-    head = _head_of(model)
-    labels = model.config.id2label if head == "classification" else {}
-    return About(
-        base=model.config.name_or_path,
-        revision=getattr(model.config, "_commit_hash", None),
-        model_type=model.config.model_type,
-        head=head,
-        labels=[labels[i] for i in sorted(labels)],
-        task={},
-        max_length=0,
-        method={} if method is None else method.model_dump(mode="json"),
-        fresh=list(newly_initialised),
-        fingerprint=fingerprint(model, newly_initialised),
-        lorakit=lorakit.__version__,
-        base_config=settings_of(model.config),
-    )
-
-
-def _head_of(model: PreTrainedModel) -> str:
-    """What a transformers class computes, as a task's head; empty for one that no task has."""
-    name = type(model).__name__
-    if name.endswith("ForSequenceClassification"):
-        return "regression" if model.config.num_labels == 1 else "classification"
-    if name.endswith(("ForCausalLM", "LMHeadModel")):
-        return "causal"
-    return ""
-
-
-def _roles(model: PreTrainedModel) -> Roles:
-    family = family_of(model.config.model_type)
-    return {} if family is None else family.places(model.config)
-
-
-def _parameters_of(model: nn.Module, modules: Sequence[str]) -> list[str]:
-    """The names of the parameters in modules. TargetError: the model does not have such a
-    module."""
-    from lorakit.errors import TargetError, did_you_mean
-
-    known = [name for name, _ in model.named_modules() if name]
-    for name in modules:
-        if name not in known:
-            raise TargetError(
-                f"train_also: the model has no module {name!r}{did_you_mean(name, known)}"
-            )
-    inside = tuple(f"{name}." for name in modules)
-    return [name for name, _ in model.named_parameters() if inside and name.startswith(inside)]
 
 
 def _as_overrides(values: Values, under: str = "") -> list[str]:

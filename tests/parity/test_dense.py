@@ -4,7 +4,6 @@ RandLoRA, against stock PEFT where it has them, against the authors' code, and b
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,187 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from lorakit.adapters.attach import attach_adapter
-from lorakit.adapters.files import read_adapter
-from lorakit.adapters.save import save_adapter
-from lorakit.errors import AdapterError, ModelError
+from lorakit.errors import ModelError
 from lorakit.methods import methods
 from lorakit.methods.reparam._delta import MethodDelta
 from lorakit.nn.select import Site
 from tests.conftest import small_method
-from tests.parity.compare import gap
 
-CLASSIFIER, CAUSAL = "SequenceClassification", "CausalLM"
-TASK = {CLASSIFIER: "SEQ_CLS", CAUSAL: "CAUSAL_LM"}
-SAME = 2e-6
-"""Of logits, relative to the largest: PEFT's formulas have another order of sums in float32."""
-PLACES = [
-    ("roberta", CLASSIFIER, ["query", "value"]),
-    ("llama", CAUSAL, ["q_proj", "v_proj", "down_proj"]),
-    ("gpt2", CAUSAL, ["c_attn"]),
-]
-METHODS = {
-    "c3a": ({"block_size": 8}, ("C3AConfig", {"block_size": 8})),
-    "c3a odd": ({"block_size": 1}, ("C3AConfig", {"block_size": 1})),
-    "fourierft": (
-        {"n": 40, "scaling": 20.0, "seed": 5},
-        ("FourierFTConfig", {"n_frequency": 40, "scaling": 20.0, "random_loc_seed": 5}),
-    ),
-    "lokr": ({"r": 2, "alpha": 6.0}, ("LoKrConfig", {"r": 2, "alpha": 6})),
-    "lokr full": ({"r": 4, "alpha": 6.0}, ("LoKrConfig", {"r": 4, "alpha": 6})),
-    "lokr factor": (
-        {"r": 3, "factor": 5},
-        ("LoKrConfig", {"r": 3, "alpha": 8, "decompose_factor": 5}),
-    ),
-    "loha": ({"r": 3, "alpha": 6.0}, ("LoHaConfig", {"r": 3, "alpha": 6})),
-    "randlora": (
-        {"r": 8, "alpha": 20.0, "seed": 3},
-        ("RandLoraConfig", {"r": 8, "randlora_alpha": 20, "projection_prng_key": 3}),
-    ),
-    "randlora uneven": (
-        {"r": 5, "alpha": 20.0},
-        ("RandLoraConfig", {"r": 5, "randlora_alpha": 20}),
-    ),
-}
-"""Name -> (our fields, PEFT's configuration)."""
-WITH_CONV1D = ("fourierft", "randlora")
-"""PEFT's classes of the others do not adapt GPT-2's Conv1D."""
-CASES = [
-    (name, *place)
-    for name in METHODS
-    for place in PLACES
-    if place[0] != "gpt2" or name.split()[0] in WITH_CONV1D
-]
-IDS = [f"{name}-{family}" for name, family, *_ in CASES]
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "dense.json").read_text())["cases"]
-
-
-def _peft() -> Any:
-    return pytest.importorskip("peft")
-
-
-def _attached(tiny, name, family, head, targets):
-    model = tiny(family, head)
-    torch.manual_seed(0)
-    patterns = tuple(f"*.{target}" for target in targets)
-    attachment = methods.get(name.split()[0])(targets=patterns, **METHODS[name][0]).attach(
-        model.model, model.roles, model.newly_initialised
-    )
-    return model, attachment
-
-
-def _wrapped(model, name, head, targets):
-    kind, fields = METHODS[name][1]
-    config = getattr(_peft(), kind)(task_type=TASK[head], target_modules=targets, **fields)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return _peft().get_peft_model(model.model, config)
-
-
-@torch.no_grad()
-def _move(parameters) -> None:
-    """Add noise to every number that trains, so that none keeps a special value."""
-    generator = torch.Generator().manual_seed(3)
-    for p in parameters:
-        spread = 0.1 * p.abs().mean() if p.any() else 0.3
-        p.add_(spread * torch.randn(p.shape, generator=generator))
-
-
-@pytest.mark.peers
-@pytest.mark.parametrize(("name", "family", "head", "targets"), CASES, ids=IDS)
-def test_stock_peft_reads_ours_and_trains_as_many_numbers(
-    tiny, about, tmp_path, name, family, head, targets
-):
-    model, attachment = _attached(tiny, name, family, head, targets)
-    _move(attachment.trained().values())
-    kind = "causal" if head == CAUSAL else "classification"
-    saved = about(model, attachment, base="base", head=kind)
-    save_adapter(tmp_path / "adapter", attachment, saved)
-    base = tiny(family, head)
-    plain = base.logits()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        base.model = _peft().PeftModel.from_pretrained(base.model, tmp_path / "adapter")
-    said = [str(w.message) for w in caught]
-    assert not [text for text in said if "missing" in text.lower() or "unexpected" in text.lower()]
-    assert (plain - model.logits()).abs().max() > 1e-3
-    assert gap(base.logits(), model.logits()) <= SAME
-    theirs = _wrapped(tiny(family, head), name, head, targets)
-    count = sum(p.numel() for p in theirs.parameters() if p.requires_grad)
-    assert count == sum(p.numel() for p in attachment.trained().values())
-
-
-@pytest.mark.peers
-@pytest.mark.parametrize(("name", "family", "head", "targets"), CASES, ids=IDS)
-def test_we_read_what_peft_saved(tiny, tmp_path, name, family, head, targets):
-    model = tiny(family, head)
-    torch.manual_seed(0)
-    model.model = _wrapped(model, name, head, targets)
-    _move(p for p in model.model.parameters() if p.requires_grad)
-    model.model.save_pretrained(tmp_path)
-    other = tiny(family, head)
-    plain = other.logits()
-    file = read_adapter(tmp_path)
-    attachment = attach_adapter(file, other.model, other.roles, other.newly_initialised)
-    assert attachment.method.name == name.split()[0]
-    wanted = model.logits()
-    assert gap(other.logits(), wanted) <= SAME
-    assert (plain - wanted).abs().max() > 1e-3
-    attachment.merge()
-    assert gap(other.logits(), wanted) <= 10 * SAME
-
-
-@pytest.mark.peers
-@pytest.mark.parametrize(
-    ("kind", "fields", "field"),
-    [
-        ("LoKrConfig", {"r": 2, "decompose_both": True}, "decompose_both"),
-        ("LoHaConfig", {"r": 2, "alpha_pattern": {"query": 3}}, "alpha_pattern"),
-        ("RandLoraConfig", {"r": 8, "sparse": True}, "sparse"),
-        ("FourierFTConfig", {"n_frequency": 9, "n_frequency_pattern": {"query": 4}}, "n_frequency"),
-        ("C3AConfig", {"block_size": 8, "block_size_pattern": {"query": 4}}, "block_size"),
-    ],
-)
-def test_what_a_method_does_not_do_is_refused(tiny, tmp_path, kind, fields, field):
-    model = tiny("roberta", CLASSIFIER)
-    config = getattr(_peft(), kind)(task_type="SEQ_CLS", target_modules=["query"], **fields)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        _peft().get_peft_model(model.model, config).save_pretrained(tmp_path)
-    other = tiny("roberta", CLASSIFIER)
-    with pytest.raises(AdapterError, match=field):
-        attach_adapter(read_adapter(tmp_path), other.model, other.roles, other.newly_initialised)
-
-
-@pytest.mark.peers
-@pytest.mark.parametrize("name", ["c3a", "fourierft", "lokr", "loha", "randlora"])
-def test_ten_steps_of_sgd_are_those_of_peft(tiny, name):
-    """So the gradients are PEFT's too."""
-    place = ("llama", CAUSAL, ["q_proj", "down_proj"])
-    ours, attachment = _attached(tiny, name, *place)
-    theirs = tiny("llama", CAUSAL)
-    theirs.model = _wrapped(theirs, name, CAUSAL, place[2])
-    ends = attachment.method.peft.tensors
-    with torch.no_grad():
-        for path, delta in attachment.deltas.items():
-            layer = theirs.model.get_submodule(f"base_model.model.{path}")
-            for own, value in delta.named_parameters():
-                getattr(layer, ends[own])["default"].copy_(value)
-    losses = []
-    for model, parameters in (
-        (ours, list(attachment.trained().values())),
-        (theirs, [p for p in theirs.model.parameters() if p.requires_grad]),
-    ):
-        optimizer = torch.optim.SGD(parameters, lr=0.05)
-        losses.append([])
-        for _ in range(10):
-            loss = model.loss()
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            losses[-1].append(float(loss.detach()))
-    assert losses[0][-1] < losses[0][0]
-    assert losses[0] == pytest.approx(losses[1], rel=2e-5)
 
 
 def _delta(name: str, shape: tuple[int, int], **fields: Any) -> Any:
@@ -211,7 +36,7 @@ def _delta(name: str, shape: tuple[int, int], **fields: Any) -> Any:
 
 @pytest.mark.peers
 def test_lokr_divides_a_size_as_peft_does():
-    _peft()
+    pytest.importorskip("peft")
     from peft.tuners.lokr.layer import factorization
 
     from lorakit.methods.reparam.lokr import divided

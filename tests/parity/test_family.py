@@ -50,9 +50,30 @@ METHODS = {
         {"r": 4, "final": 2},
         ("AdaLoraConfig", {"init_r": 4, "target_r": 2, "lora_alpha": 16, "total_step": 10}),
     ),
+    "c3a": ({"block_size": 8}, ("C3AConfig", {"block_size": 8})),
+    "c3a odd": ({"block_size": 1}, ("C3AConfig", {"block_size": 1})),
+    "fourierft": (
+        {"n": 40, "scaling": 20.0, "seed": 5},
+        ("FourierFTConfig", {"n_frequency": 40, "scaling": 20.0, "random_loc_seed": 5}),
+    ),
+    "lokr": ({"r": 2, "alpha": 6.0}, ("LoKrConfig", {"r": 2, "alpha": 6})),
+    "lokr full": ({"r": 4, "alpha": 6.0}, ("LoKrConfig", {"r": 4, "alpha": 6})),
+    "lokr factor": (
+        {"r": 3, "factor": 5},
+        ("LoKrConfig", {"r": 3, "alpha": 8, "decompose_factor": 5}),
+    ),
+    "loha": ({"r": 3, "alpha": 6.0}, ("LoHaConfig", {"r": 3, "alpha": 6})),
+    "randlora": (
+        {"r": 8, "alpha": 20.0, "seed": 3},
+        ("RandLoraConfig", {"r": 8, "randlora_alpha": 20, "projection_prng_key": 3}),
+    ),
+    "randlora uneven": (
+        {"r": 5, "alpha": 20.0},
+        ("RandLoraConfig", {"r": 5, "randlora_alpha": 20}),
+    ),
 }
 """Name -> (our fields, PEFT's configuration)."""
-WITHOUT_CONV1D = ("delora", "hra", "miss")
+WITHOUT_CONV1D = ("delora", "hra", "miss", "c3a", "lokr", "loha")
 """PEFT's classes of these do not adapt GPT-2's Conv1D."""
 CASES = [
     (name, *place)
@@ -87,7 +108,7 @@ def _move(parameters) -> None:
     """Add noise to every number that trains, so that none keeps a special value."""
     generator = torch.Generator().manual_seed(3)
     for p in parameters:
-        spread = 0.1 * (p.abs().mean() if p.any() else 0.3)
+        spread = 0.1 * p.abs().mean() if p.any() else 0.3
         p.add_(spread * torch.randn(p.shape, generator=generator))
 
 
@@ -142,6 +163,11 @@ def test_we_read_what_peft_saved(tiny, tmp_path, name, family, head, targets):
         ("GraloraConfig", {"r": 4, "hybrid_r": 2}, "GRALORA"),
         ("PveraConfig", {"r": 8, "sample_at_inference": True}, "sample_at_inference"),
         ("VeraConfig", {"r": 8, "bias": "all"}, "bias"),
+        ("LoKrConfig", {"r": 2, "decompose_both": True}, "decompose_both"),
+        ("LoHaConfig", {"r": 2, "alpha_pattern": {"query": 3}}, "alpha_pattern"),
+        ("RandLoraConfig", {"r": 8, "sparse": True}, "sparse"),
+        ("FourierFTConfig", {"n_frequency": 9, "n_frequency_pattern": {"query": 4}}, "n_frequency"),
+        ("C3AConfig", {"block_size": 8, "block_size_pattern": {"query": 4}}, "block_size"),
     ],
 )
 def test_what_a_method_does_not_do_is_refused(tiny, tmp_path, kind, fields, field):
@@ -153,6 +179,36 @@ def test_what_a_method_does_not_do_is_refused(tiny, tmp_path, kind, fields, fiel
     other = tiny("roberta", CLASSIFIER)
     with pytest.raises(AdapterError, match=field):
         attach_adapter(read_adapter(tmp_path), other.model, other.roles, other.newly_initialised)
+
+
+@pytest.mark.parametrize("name", ["c3a", "fourierft", "lokr", "loha", "randlora"])
+def test_ten_steps_of_sgd_are_those_of_peft(tiny, name):
+    """So the gradients are PEFT's too."""
+    place = ("llama", CAUSAL, ["q_proj", "down_proj"])
+    ours, attachment = _attached(tiny, name, *place)
+    theirs = tiny("llama", CAUSAL)
+    theirs.model = _wrapped(theirs, name, CAUSAL, place[2])
+    ends = attachment.method.peft.tensors
+    with torch.no_grad():
+        for path, delta in attachment.deltas.items():
+            layer = theirs.model.get_submodule(f"base_model.model.{path}")
+            for own, value in delta.named_parameters():
+                getattr(layer, ends[own])["default"].copy_(value)
+    losses = []
+    for model, parameters in (
+        (ours, list(attachment.trained().values())),
+        (theirs, [p for p in theirs.model.parameters() if p.requires_grad]),
+    ):
+        optimizer = torch.optim.SGD(parameters, lr=0.05)
+        losses.append([])
+        for _ in range(10):
+            loss = model.loss()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses[-1].append(float(loss.detach()))
+    assert losses[0][-1] < losses[0][0]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-5)
 
 
 @pytest.mark.parametrize("init", ["pissa", "olora"])

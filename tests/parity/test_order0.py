@@ -5,40 +5,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lorakit.errors import ModelError
 from lorakit.methods import methods
-from lorakit.methods.reparam._delta import MethodDelta
-from lorakit.nn.select import Site
 from tests.conftest import small_method
+from tests.parity.deltas import delta_on, put, wave
 
 NAMES = ("lorma", "ether", "multilora", "loldu", "msplora", "increlora")
-
-
-def wave(*shape: int, k: float) -> Tensor:
-    """sin(k i + 0.3) for i = 0, 1, ..., float64."""
-    count = torch.Size(shape).numel()
-    return torch.sin(torch.arange(count, dtype=torch.float64) * k + 0.3).reshape(shape)
-
-
-def delta_on(name: str, weight: Tensor, **fields) -> MethodDelta:
-    """The method's delta on a linear layer of this weight, with its first values."""
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-    layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
-    method = methods.get(name)(**fields)
-    site = Site("layer.0.query", layer, "all", None, "query")
-    delta = MethodDelta(method, site, method.shared([site]))
-    torch.manual_seed(0)
-    delta.begin()
-    return delta
-
-
-def put(delta: MethodDelta, **values: Tensor) -> MethodDelta:
-    with torch.no_grad():
-        for name, value in values.items():
-            getattr(delta, name).copy_(value)
-    return delta
 
 
 W0 = wave(4, 6, k=0.7)

@@ -15,44 +15,19 @@ from lorakit.adapters.files import read_adapter
 from lorakit.adapters.save import save_adapter
 from lorakit.errors import ModelError, TrainingError
 from lorakit.methods import methods
-from lorakit.methods.reparam._delta import MethodDelta
 from lorakit.methods.reparam._on_adapters import begin_from
 from lorakit.methods.reparam.eigenlora import directions
 from lorakit.methods.reparam.pmss import pivots
-from lorakit.nn.select import Site
 from lorakit.recipe.schema import Train
 from lorakit.runs.sources import read_sources, take_sources
 from lorakit.training.refuse import Still, refuse_dead
 from tests.attaching import attach, attach_saved
 from tests.conftest import small_method
+from tests.parity.deltas import delta_on, put, wave
 from tests.rounding import assert_near
 
 TWO_SHAPES = ("query", "*.intermediate.dense")
 NAMES = ("lotr", "kadaptation", "nola", "pmss", "eigenlora", "atlas")
-
-
-def wave(*shape: int, k: float) -> Tensor:
-    """sin(k i + 0.3) for i = 0, 1, ..., float64."""
-    count = torch.Size(shape).numel()
-    return torch.sin(torch.arange(count, dtype=torch.float64) * k + 0.3).reshape(shape)
-
-
-def delta_on(name: str, weight: Tensor, **fields) -> MethodDelta:
-    """The method's delta on a linear layer of this weight, with its first values."""
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-    layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
-    method = methods.get(name)(**fields)
-    site = Site("layer.0.query", layer, "all", None, "query")
-    delta = MethodDelta(method, site, method.shared([site]))
-    torch.manual_seed(0)
-    delta.begin()
-    return delta
-
-
-def put(module: nn.Module, **values: Tensor) -> None:
-    with torch.no_grad():
-        for name, value in values.items():
-            getattr(module, name).copy_(value)
 
 
 # The first and the last row of dW that the authors' classes give for `wave` values, in float64:

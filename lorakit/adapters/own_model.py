@@ -1,0 +1,69 @@
+"""One's own transformers model, as an adapter needs to know it: its roles, head and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+import lorakit
+from lorakit.adapters.about import About
+from lorakit.adapters.base_config import settings_of
+from lorakit.adapters.fingerprint import fingerprint
+from lorakit.errors import TargetError, did_you_mean
+from lorakit.methods import Method
+from lorakit.models import family_of
+from lorakit.nn.select import Roles
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def about_model(model: Any, method: Method | None, newly_initialised: Sequence[str]) -> About:
+    """What an adapter of this model records; method: None where it is not known yet."""
+    head = _head_of(model)
+    labels = model.config.id2label if head == "classification" else {}
+    return About(
+        base=model.config.name_or_path,
+        revision=getattr(model.config, "_commit_hash", None),
+        model_type=model.config.model_type,
+        head=head,
+        labels=[labels[i] for i in sorted(labels)],
+        task={},
+        max_length=0,
+        method={} if method is None else method.model_dump(mode="json"),
+        fresh=list(newly_initialised),
+        fingerprint=fingerprint(model, newly_initialised),
+        lorakit=lorakit.__version__,
+        base_config=settings_of(model.config),
+    )
+
+
+def _head_of(model: PreTrainedModel) -> str:
+    """What a transformers class computes, as a task's head; empty for one that no task has."""
+    name = type(model).__name__
+    if name.endswith("ForSequenceClassification"):
+        return "regression" if model.config.num_labels == 1 else "classification"
+    if name.endswith(("ForCausalLM", "LMHeadModel")):
+        return "causal"
+    return ""
+
+
+def roles_of(model: PreTrainedModel) -> Roles:
+    """Where its architecture keeps W_q, W_v and the others; empty for one that is not known."""
+    family = family_of(model.config.model_type)
+    return {} if family is None else family.places(model.config)
+
+
+def parameters_of(model: nn.Module, modules: Sequence[str]) -> list[str]:
+    """The names of the parameters in modules. TargetError: the model does not have such a
+    module."""
+    known = [name for name, _ in model.named_modules() if name]
+    for name in modules:
+        if name not in known:
+            raise TargetError(
+                f"train_also: the model has no module {name!r}{did_you_mean(name, known)}"
+            )
+    inside = tuple(f"{name}." for name in modules)
+    return [name for name, _ in model.named_parameters() if inside and name.startswith(inside)]
