@@ -330,10 +330,12 @@ def load_adapter(model: PreTrainedModel, folder: str | Path, any_base: bool = Fa
     from lorakit.adapters.own_model import about_model, roles_of
 
     found = read_adapter(Path(folder))
-    about = found.about or about_model(model, None, ())
     attachment = attach_adapter(found, model, roles_of(model), (), check_base=not any_base)
+    held = sorted(attachment.newly_initialised)
+    # what the adapter holds as it is does not belong to the base that it is recorded with
+    about = found.about or about_model(model, None, held)
     method = attachment.method.model_dump(mode="json")
-    _bases[attachment] = replace(about, method=method, fresh=sorted(attachment.newly_initialised))
+    _bases[attachment] = replace(about, method=method, fresh=held)
     return attachment
 
 

@@ -127,3 +127,17 @@ def test_lora_on_an_embedding_is_combined_and_exported(made, lorakit_cli, tmp_pa
     for folder in (both, plain):
         found = logits(lorakit.load(folder, base=BASE).model)
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("fields", [BIASED, ROWS])
+def test_saved_again_it_fits_the_same_base(made, tmp_path, fields):
+    from transformers import AutoModelForCausalLM
+
+    def fresh():
+        return AutoModelForCausalLM.from_pretrained(location(BASE), dtype=torch.float32).eval()
+
+    first, second = fresh(), fresh()
+    attachment = lorakit.load_adapter(first, made(peft.LoraConfig(**fields)))
+    lorakit.save_adapter(attachment, tmp_path / "again")
+    lorakit.load_adapter(second, tmp_path / "again")
+    assert torch.equal(logits(second), logits(first))
