@@ -45,8 +45,13 @@ class StudyOptions:
 
     overrides: Overrides = None
     launcher: Annotated[
-        str, Option(help="Launcher of the runs: local or slurm.", metavar="NAME")
-    ] = "local"
+        str | None,
+        Option(
+            help="Launcher of the runs: local, inline (in this process) or slurm. Default: that of "
+            "the study's file, else local.",
+            metavar="NAME",
+        ),
+    ] = None
     runs: Runs = Path("runs")
     jobs: Annotated[
         int | None,
@@ -87,6 +92,8 @@ def study(
     from lorakit.studies.run import look, run_study, study_folder
 
     plan = load_study(study, options.overrides or [])
+    for reason in plan.left_out:
+        say(f"note: left out: {reason}")
     if options.status:
         found = look(plan, options.runs)
     else:
@@ -102,7 +109,7 @@ def study(
         return
     folder = study_folder(plan, options.runs)
     say(f"study: {folder}   page: {folder / 'report.html'}")
-    if found.counts().get("failed"):
+    if found.counts().get("failed") or any(cell.failed_checks for cell in found.cells):
         raise Exit(1)
 
 

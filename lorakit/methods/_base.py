@@ -136,6 +136,11 @@ class Attachment(TrainingHooks, ABC):
     def delta_norms(self) -> dict[str, float]:
         """Site or parameter -> size of its change, ||dW||_F / ||W||_F (||dW||_F if W is zero)."""
 
+    def emptied(self) -> frozenset[str]:
+        """The sites of `delta_norms` from which the method took every part during training, as one
+        that gives its ranks to other sites does. They are zero, and not dead."""
+        return frozenset()
+
     def trained(self) -> dict[str, nn.Parameter]:
         """Every parameter that the optimizer updates, under its name in the model."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}

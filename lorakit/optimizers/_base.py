@@ -51,6 +51,8 @@ class Optimizer(Config, ABC):
     """It has `train()` and `eval()`: what is scored and saved is an average of the steps."""
     shards: ClassVar[bool] = False
     """A process may hold a part of each parameter (FSDP2, DeepSpeed)."""
+    for_method: ClassVar[str] = "lora"
+    """A method that it can train, for a run that tries it."""
     group_numbers: ClassVar[tuple[str, ...]] = ()
     """Keys of a group that steps change, and that a checkpoint therefore holds."""
 
@@ -74,6 +76,15 @@ class Optimizer(Config, ABC):
     def held_by(self, attachment: Attachment) -> dict[str, dict[str, Held]]:
         """The same for each trained parameter, by its name."""
         return {name: self.held(tuple(p.shape)) for name, p in attachment.trained().items()}
+
+    def unavailable(self) -> str:
+        """Why this machine cannot run it; "" where it can."""
+        try:
+            if self.needs is not None:
+                self.package()
+        except RecipeError as error:
+            return str(error)
+        return ""
 
     def package(self) -> Any:
         """The module of `needs`. RecipeError: it is not installed."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from lorakit.errors import RecipeError
 from lorakit.optimizers import Held, Optimizer
 from lorakit.optimizers._base import COUNT
 
@@ -36,14 +35,3 @@ def held_in_8_bits(shape: tuple[int, ...]) -> dict[str, Held]:
         held[f"qmap{i}"] = Held((BLOCK,), "float32")
         held[f"absmax{i}"] = Held((-(-numbers // BLOCK),), "float32")
     return held
-
-
-def refuse_without_cuda(name: str) -> None:
-    """RecipeError: memory that pages between GPU and host needs CUDA."""
-    import torch
-
-    if not torch.cuda.is_available():
-        raise RecipeError(
-            f"train.optimizer {name} moves its state between an NVIDIA GPU and the host, and this "
-            "machine has no such GPU; take train.optimizer=adamw_8bit, or adamw"
-        )

@@ -19,7 +19,7 @@ on an adapter, whose matrices are small already, and is refused there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -40,6 +40,7 @@ class Flora(Optimizer):
     """Adafactor with a compressed momentum."""
 
     name: Literal["flora"] = "flora"
+    for_method: ClassVar[str] = "full"
     r: int = Field(default=16, ge=1)
     """Rank of the projection."""
     kappa: int = Field(default=1000, ge=1)

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from lorakit.optimizers._bitsandbytes import BitsAndBytes, refuse_without_cuda
+from lorakit.errors import RecipeError
+from lorakit.optimizers._bitsandbytes import BitsAndBytes
 
 if TYPE_CHECKING:
     import torch
@@ -24,10 +25,22 @@ class PagedAdamW(BitsAndBytes):
 
     name: Literal["paged_adamw"] = "paged_adamw"
 
+    def unavailable(self) -> str:
+        import torch
+
+        if not torch.cuda.is_available():
+            return (
+                f"train.optimizer {self.name} moves its state between an NVIDIA GPU and the host, "
+                "and this machine has no such GPU; take train.optimizer=adamw_8bit, or adamw"
+            )
+        return super().unavailable()
+
     def build(
         self, groups: Sequence[dict[str, Any]], rate: float, attachment: Any
     ) -> torch.optim.Optimizer:
-        refuse_without_cuda(self.name)
+        reason = self.unavailable()
+        if reason:
+            raise RecipeError(reason)
         return self.package().optim.PagedAdamW(list(groups), lr=rate)
 
 

@@ -26,6 +26,7 @@ from lorakit.recipe.naming import checked_name
 from lorakit.recipe.problems import mark_of
 from lorakit.recipe.source import Mark, Marks
 from lorakit.runs.folder import folder_of
+from lorakit.studies.every import cells_of_every
 from lorakit.studies.schema import Slurm, Study, Where, as_label, as_override, keys_of, load_checked
 
 MOST_CELLS = 1000
@@ -63,6 +64,8 @@ class Plan:
     cells: tuple[Cell, ...]
     axes: tuple[str, ...]
     """The axes in which runs differ. Keys that change together are one, named after the first."""
+    left_out: tuple[str, ...] = ()
+    """The plug-ins of `every` that this machine cannot run, each with the reason."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ def load_study(name_or_path: str, overrides: Sequence[str] = ()) -> Plan:
     path = find_study(name_or_path)
     name = checked_name(path.stem, path)
     study, marks = load_checked(path, Study, {"where.*": Where, "slurm": Slurm})
+    study, left_out = _with_every(study)
     count = len(study.recipes) * max(1, len(study.cells)) * prod(map(len, study.grid.values()))
     # a typing error in a grid should not load recipes for minutes
     if count > MOST_CELLS:
@@ -151,7 +155,15 @@ def load_study(name_or_path: str, overrides: Sequence[str] = ()) -> Plan:
             mark = mark_of(("where", str(i)), marks)
             loader.note(f"{mark}: where: no run is at {json.dumps(where.at)}")
     loader.refuse_problems()
-    return Plan(name, path, study, cells, _axes(study))
+    return Plan(name, path, study, cells, _axes(study), left_out)
+
+
+def _with_every(study: Study) -> tuple[Study, tuple[str, ...]]:
+    """The study with the cells of `every`, and what this machine cannot run, with the reason."""
+    found = list(cells_of_every(study.every))
+    cells = {cell.name: cell.overrides for cell in found if not cell.unavailable}
+    left_out = tuple(f"{cell.name}: {cell.unavailable}" for cell in found if cell.unavailable)
+    return study.model_copy(update={"cells": {**cells, **study.cells}}), left_out
 
 
 def _note_twins(cells: Sequence[Cell], loader: CellLoader) -> None:

@@ -70,7 +70,12 @@ class CellSeeds:
 
 
 def run_missing(
-    rep: Reproduction, runs: Path, results: Path, launcher: str, jobs: int | None, watch: Watch
+    rep: Reproduction,
+    runs: Path,
+    results: Path,
+    launcher: str | None,
+    jobs: int | None,
+    watch: Watch,
 ) -> None:
     """Run what neither the run folders nor the results hold.
 

@@ -30,6 +30,8 @@ class CellResult(Config):
     state: State
     note: str = ""
     """Why it failed, or what it waits for."""
+    failed_checks: tuple[str, ...] = Field(default=(), strict=False)
+    """`SEED/NAME` of each proof that a finished seed did not pass."""
     attempts: int = 0
     metric: tuple[str, str] = Field(strict=False)
     """(split, metric) of its primary score."""

@@ -23,7 +23,7 @@ from lorakit.runs.finished import intact_seed
 from lorakit.runs.folder import make_folder, seed_folder
 from lorakit.runs.lines import read_lines
 from lorakit.runs.result import Result, SeedResult, write_whole
-from lorakit.studies.launchers import STOPPED, Alive, JobTask, launchers
+from lorakit.studies.launchers import STOPPED, Alive, JobTask, Training, launchers
 from lorakit.studies.page import RunView, render_study
 from lorakit.studies.plan import Cell, Plan, load_study
 from lorakit.studies.plot import plot
@@ -54,16 +54,17 @@ class CellState:
 
 
 def run_study(
-    plan: Plan, runs: Path, launcher: str, at_once: int | None, watch: Watch
+    plan: Plan, runs: Path, launcher: str | None, at_once: int | None, watch: Watch
 ) -> StudyResult:
     """Start every cell that is neither done nor running nor queued.
 
-    Returns when all have ended (local) or are queued (slurm). watch: called with the result
+    Returns when all have ended (local, inline) or are queued (slurm). launcher: None for the one of
+    the study's file. watch: called with the result
     whenever a cell starts or ends.
 
     KeyboardInterrupt: the cells were stopped; they resume when the study is run again.
     """
-    chosen = launchers.get(launcher)
+    chosen = launchers.get(launcher or plan.study.launcher)
     folder = study_folder(plan, runs)
     make_folder(folder / "cells")
     before = _states(plan, runs)
@@ -187,7 +188,8 @@ def task_of(cell: Cell, plan: Plan, runs: Path) -> JobTask:
     # the flag of this command holds for its runs too
     if is_trusted():
         command += (TRUST_FLAG,)
-    return JobTask(command, study_folder(plan, runs) / "cells" / cell.folder(runs).name)
+    stem = study_folder(plan, runs) / "cells" / cell.folder(runs).name
+    return JobTask(command, stem, Training(cell.recipe, cell.overrides, runs))
 
 
 def finished_seeds(cell: Cell, runs: Path) -> Mapping[int, SeedResult]:
@@ -211,10 +213,13 @@ def _cell_result(found: CellState) -> CellResult:
     task = cell.loaded.recipe.task
     record = found.task.record()
     state, note = _state(found)
-    notes = [note]
-    for seed, result in found.seeds.items():
-        failed = [check.name for check in result.checks if not check.passed]
-        notes += [f"check failed: seed {seed}, {name}" for name in failed]
+    failed = [
+        (seed, check.name)
+        for seed, result in found.seeds.items()
+        for check in result.checks
+        if not check.passed
+    ]
+    notes = [note, *(f"check failed: seed {seed}, {name}" for seed, name in failed)]
     return CellResult(
         label=cell.label,
         recipe=cell.recipe,
@@ -224,6 +229,7 @@ def _cell_result(found: CellState) -> CellResult:
         log=str(found.task.log) if found.task.log.is_file() else None,
         state=state,
         note="; ".join(filter(None, notes)),
+        failed_checks=tuple(f"{seed}/{name}" for seed, name in failed),
         attempts=record.attempt if record else 0,
         metric=(task.eval_splits[0], task.primary),
         seeds=cell.seeds,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -111,6 +111,8 @@ OptionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 RecipeNames = Annotated[
     tuple[str, ...], BeforeValidator(_list_of_names), Field(strict=False, min_length=1)
 ]
+Kind = Literal["methods", "inits", "optimizers"]
+"""A registry whose plug-ins can be the cells of a study."""
 Values = Annotated[tuple[Any, ...], Field(strict=False)]
 
 
@@ -151,6 +153,11 @@ class Study(Config):
     """Overrides for every run."""
     cells: dict[str, Overrides] = Field(default_factory=dict)
     """Name -> overrides that belong together."""
+    every: Annotated[tuple[Kind, ...], Field(strict=False)] = ()
+    """A cell for each plug-in of these kinds, after the others: a method with its sizes for tiny
+    models, LoRA with an init, LoRA with an optimizer."""
+    launcher: str = "local"
+    """The launcher where the command does not name one: local, inline or slurm."""
     grid: dict[str, Values] = Field(default_factory=dict)
     """Key -> its values; every combination is run.
 

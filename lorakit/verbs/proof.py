@@ -55,10 +55,17 @@ class Subject:
 
 def is_alive(attachment: Attachment, norms: dict[str, float], steps: tuple[int, int]) -> Check:
     """norms: as `delta_norms` gives them. steps: of the kept state, and of the run."""
+    emptied = attachment.emptied()
+    # a method that emptied every site has left nothing that could be alive
+    if emptied.issuperset(norms):
+        emptied = frozenset()
+    kept = {name: norm for name, norm in norms.items() if name not in emptied}
     dead = []
     if attachment.sites:
-        dead = [name for name, norm in norms.items() if not norm > 0]
+        dead = [name for name, norm in kept.items() if not norm > 0]
     note = "the least ||dW||/||W|| of all sites"
+    if emptied:
+        note += f", without {len(emptied)} from which the method took all ranks"
     if dead:
         # With a warm-up from zero the first step changes nothing, and it may be the best of few.
         best, last = steps
@@ -66,7 +73,7 @@ def is_alive(attachment: Attachment, norms: dict[str, float], steps: tuple[int, 
     return Check(
         name="alive",
         passed=not dead,
-        value=min(norms.values(), default=0.0),
+        value=min(kept.values(), default=0.0),
         tolerance=0.0,
         note=note,
     )

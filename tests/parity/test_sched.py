@@ -276,6 +276,8 @@ def test_losia_keeps_what_it_leaves(tiny):
     model, attachment = made(tiny, "losia", every=2, moves=1)
     delta = next(iter(attachment.deltas.values()))
     train(model, attachment, 2)
+    assert delta.D.any()
+    attachment.before_step(2, 3)
     assert delta.moved.item() == 1
     assert not delta.D.any()
     assert delta.left[0].any()

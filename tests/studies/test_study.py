@@ -230,10 +230,8 @@ class TestTheVerb:
         plan, runs = study(FOUR)
         done = lorakit_cli("study", plan.path, "--runs", runs, "--launcher", "slrum")
         assert done.code == 2
-        assert (
-            "no launcher is named 'slrum'; did you mean 'slurm'? (there are: local, slurm)"
-            in done.err
-        )
+        assert "'slrum'" in done.err
+        assert "did you mean 'slurm'?" in done.err
 
     def test_slurm_where_it_is_not(self, study, lorakit_cli, monkeypatch, tmp_path):
         plan, runs = study(FOUR)
@@ -343,7 +341,7 @@ class TestSlurmWithStandIns:
 
 def test_every_launcher_keeps_the_contract(study):
     plan, runs = study(FOUR)
-    assert launchers.names() == ["local", "slurm"]
+    assert launchers.names() == ["inline", "local", "slurm"]
     for name in launchers.names():
         launcher = launchers.get(name)
         assert launcher.alive([task_of(cell, plan, runs) for cell in plan.cells]) == {}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -117,3 +120,36 @@ def test_a_method_that_cannot_be_detached_is_loaded_again(tmp_path, loads, monke
     checks = checks_of(tmp_path)
     assert all(check.passed for check in checks.values()), checks
     assert loads == ["ready", "proof"]
+
+
+def test_a_site_whose_ranks_went_to_others_is_not_dead(tmp_path):
+    few = {"name": "adalora", "r": 2, "final": 1, "warm": 0.1, "cool": 0.3, "every": 1}
+    checks = checks_of(
+        tmp_path, f"method={json.dumps(few)}", "train.max_steps=10", "data.limit.train=160"
+    )
+    assert all(check.passed for check in checks.values()), checks
+    assert checks["alive"].value is not None
+    assert checks["alive"].value > 0
+
+
+class Norms(SimpleNamespace):
+    """An attachment with sites of which some are emptied."""
+
+    sites = ["a", "b"]
+
+    def emptied(self) -> frozenset[str]:
+        return frozenset(self.names)
+
+
+@pytest.mark.parametrize(
+    ("emptied", "norms", "passed"),
+    [
+        ("", {"a": 0.1, "b": 0.0}, False),
+        ("b", {"a": 0.1, "b": 0.0}, True),
+        ("b", {"a": 0.0, "b": 0.0}, False),
+        ("ab", {"a": 0.0, "b": 0.0}, False),
+    ],
+)
+def test_what_is_alive(emptied, norms, passed):
+    attachment: Any = Norms(names=tuple(emptied))
+    assert proof.is_alive(attachment, norms, (1, 1)).passed is passed

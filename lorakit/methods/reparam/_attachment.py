@@ -263,6 +263,9 @@ class ReparamAttachment(Attachment):
             norms[site.name] = delta.matrix().norm().item() / (base or 1.0)
         return norms
 
+    def emptied(self) -> frozenset[str]:
+        return frozenset(name for name, d in self.deltas.items() if self.method.is_emptied(d))
+
     # the hooks of training
 
     def see(self, batches: Iterable[Callable[[], Tensor]]) -> None:

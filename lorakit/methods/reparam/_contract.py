@@ -134,6 +134,10 @@ class Reparam(Method, ABC):
     def after_step(self, deltas: Mapping[str, MethodDelta], step: int, total: int) -> None:
         """As `Attachment.after_step`. Without gradients."""
 
+    def is_emptied(self, d: MethodDelta) -> bool:
+        """Whether `after_step` has taken every part of this delta, so that it is zero."""
+        return False
+
     def attach(
         self,
         model: nn.Module,

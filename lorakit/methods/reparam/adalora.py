@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 START_STD = 0.02
 """Of A and B at the start."""
 
+EMPTIED = "emptied"
+"""The memory of a delta: whether all of its parts are removed."""
+
 
 def _to_peft(method: AdaLoRA) -> dict[str, Any]:
     return {
@@ -165,7 +168,12 @@ class AdaLoRA(LowRank):
         together = torch.cat(list(scores.values()))
         limit = together.kthvalue(len(together) - left).values
         for name, d in deltas.items():
-            d.E.masked_fill_((scores[name] <= limit)[:, None], 0.0)
+            removed = scores[name] <= limit
+            d.E.masked_fill_(removed[:, None], 0.0)
+            d.memory[EMPTIED] = removed.all()
+
+    def is_emptied(self, d: Any) -> bool:
+        return bool(d.memory.get(EMPTIED, False))
 
 
 def _importance(d: Any) -> Tensor:

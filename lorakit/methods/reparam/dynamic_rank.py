@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 TINY = 1e-8
 """Added to the norm of dW, which is zero at the start."""
 
+EMPTIED = "emptied"
+"""The memory of a delta: whether all of its parts are removed."""
+
 
 class DynamicRank(LowRank):
     """Dynamic low-rank adaptation."""
@@ -117,8 +120,12 @@ class DynamicRank(LowRank):
         for d in deltas.values():
             removed = d.memory["score"] <= limit
             d.c.masked_fill_(removed[:, None], 0.0)
+            d.memory[EMPTIED] = removed.all()
             if is_last:
                 d.memory["removed"] = removed.float()
+
+    def is_emptied(self, d: Any) -> bool:
+        return bool(d.memory.get(EMPTIED, False))
 
 
 def shares(d: Any) -> Tensor:

@@ -78,6 +78,11 @@ class LoSiA(Dense):
         return dense
 
     def before_step(self, deltas: Mapping[str, Any], step: int, total: int) -> None:
+        # not after the last step of its turn: the run could end there, with D at zero
+        if step % self.every == 0:
+            for d in deltas.values():
+                if "mean" in d.memory:
+                    self._move(d)
         turn = step // self.every % len(deltas)
         for number, d in enumerate(deltas.values()):
             if number == turn and int(d.moved) < self.moves:
@@ -85,11 +90,8 @@ class LoSiA(Dense):
 
     def after_step(self, deltas: Mapping[str, Any], step: int, total: int) -> None:
         for d in deltas.values():
-            if "gradient" not in d.memory:
-                continue
-            self._observe(d)
-            if (step + 1) % self.every == 0:
-                self._move(d)
+            if "gradient" in d.memory:
+                self._observe(d)
 
     def _observe(self, d: Any) -> None:
         """Update the two running averages with the gradient of this step."""

@@ -49,6 +49,15 @@ class Record(Config):
 
 
 @dataclass(frozen=True)
+class Training:
+    """The recipe of a task, for a launcher that does not start its command."""
+
+    recipe: str
+    overrides: tuple[str, ...]
+    runs: Path
+
+
+@dataclass(frozen=True)
 class JobTask:
     """A command, and the stem of its files.
 
@@ -58,6 +67,8 @@ class JobTask:
 
     command: tuple[str, ...]
     stem: Path
+    training: Training | None = None
+    """What the command trains."""
 
     @property
     def log(self) -> Path:
@@ -74,28 +85,35 @@ class JobTask:
         except (OSError, ValidationError):
             return None
 
-    def start(self, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """Start an attempt in a session of its own: Ctrl-C in this terminal does not reach it."""
+    @property
+    def status(self) -> Path:
+        return self._file("status")
+
+    def begin(self) -> None:
+        """Record that an attempt starts, and add its first lines to the log."""
         before = self.record()
         attempt = 1
         if before is not None:
             attempt += before.attempt
         record = Record(attempt=attempt, host=socket.gethostname(), started=_now())
         self._write(record)
-        status = self._file("status")
-        status.unlink(missing_ok=True)
+        self.status.unlink(missing_ok=True)
         # the attempts share a log, so that an earlier error can still be read
         with self.log.open("ab") as log:
             log.write(f"--- attempt {record.attempt}, {record.started}, {record.host}\n".encode())
             log.write(f"$ {join(self.command)}\n".encode())
-            log.flush()
+
+    def start(self, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start an attempt in a session of its own: Ctrl-C in this terminal does not reach it."""
+        self.begin()
+        with self.log.open("ab") as log:
             return subprocess.Popen(
                 self.command,
                 # a run must not wait for input from a terminal that others use too
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**(environment or os.environ), STATUS_FILE: str(status.absolute())},
+                env={**(environment or os.environ), STATUS_FILE: str(self.status.absolute())},
                 start_new_session=True,
                 preexec_fn=_in_the_child,
             )
@@ -107,7 +125,7 @@ class JobTask:
         error = ""
         reason = ""
         if code != 0:
-            ending = Ending.read(self._file("status"))
+            ending = Ending.read(self.status)
             if ending is not None:
                 reason = ending.code
             error = _why(ending, code) or _last_line(self.log) or f"exit code {code}"

@@ -9,22 +9,17 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from types import FrameType
 
 from filelock import FileLock, Timeout
 
-from lorakit.errors import InputError
+from lorakit.studies.launchers._alone import alone, lock_of, sigterm_as_ctrl_c
 from lorakit.studies.launchers._base import Alive, JobTask, Launcher, stop
 from lorakit.studies.schema import Slurm
 
 POLL_INTERVAL_S = 0.2
-LOCK_TIMEOUT_S = 2
-"""A process that asks for the state of the study holds the lock for a moment."""
 Run = tuple[JobTask, subprocess.Popen[bytes]]
 
 
@@ -42,7 +37,7 @@ class Local:
             return
         # more runs than GPUs at a time only if the user asks for it
         slots = min(at_once or max(1, len(_gpus())), len(tasks))
-        with _alone(tasks[0].stem.parent, name), _sigterm_as_ctrl_c():
+        with alone(tasks[0].stem.parent, name), sigterm_as_ctrl_c():
             _run(list(tasks), [_share(slot, slots) for slot in range(slots)], changed)
 
     def alive(self, tasks: Sequence[JobTask]) -> dict[JobTask, Alive]:
@@ -52,10 +47,10 @@ class Local:
             task for task, record in records.items() if record is not None and record.ended is None
         ]
         # asking for the state must not create the file
-        if not started or not _lock_of(started[0].stem.parent).is_file():
+        if not started or not lock_of(started[0].stem.parent).is_file():
             return {}
         try:
-            with FileLock(_lock_of(started[0].stem.parent), timeout=0):
+            with FileLock(lock_of(started[0].stem.parent), timeout=0):
                 return {}
         except Timeout:
             return dict.fromkeys(started, Alive("running"))
@@ -128,48 +123,6 @@ def _gpus() -> list[str]:
     if visible is not None:
         return [name for name in visible.split(",") if name.strip()]
     return [str(i) for i in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
-
-
-@contextmanager
-def _alone(folder: Path, name: str) -> Iterator[None]:
-    lock = FileLock(_lock_of(folder), timeout=LOCK_TIMEOUT_S)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(
-            f"another process runs the study {name} in {folder.parent}; --status shows its state"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _lock_of(folder: Path) -> Path:
-    return folder / ".lock"
-
-
-@contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    # only the main thread can set signal handlers
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received: list[int] = []
-
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-        # timeout(1) and some schedulers send it twice
-        if len(received) == 1:
-            raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        # a second SIGTERM must not end a process that is about to end: Python restores the default
-        # handlers while it ends, except where a signal is ignored
-        signal.signal(signal.SIGTERM, signal.SIG_IGN if received else before)
 
 
 PLUGIN: Launcher = Local()
