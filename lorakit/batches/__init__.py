@@ -7,11 +7,12 @@ from lorakit.batches.chat import end_of_turn
 from lorakit.batches.encode import IGNORE, Encoded, encode, encode_prompts
 from lorakit.batches.positions import refuse_too_long
 from lorakit.batches.required_tokens import refuse_no_padding
-from lorakit.batches.tensors import collate, pack, to_device
+from lorakit.batches.tensors import WIDTH_MULTIPLE, collate, pack, to_device, width_of
 from lorakit.batches.token_cache import encode_cached
 
 __all__ = [
     "IGNORE",
+    "WIDTH_MULTIPLE",
     "Encoded",
     "collate",
     "encode",
@@ -22,4 +23,5 @@ __all__ = [
     "refuse_no_padding",
     "refuse_too_long",
     "to_device",
+    "width_of",
 ]

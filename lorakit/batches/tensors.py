@@ -10,6 +10,16 @@ from torch import Tensor
 from lorakit.batches.encode import IGNORE, Encoded
 from lorakit.tasks import Head
 
+WIDTH_MULTIPLE = 8
+"""Widths are rounded up to it: each new width costs memory that stays (oneDNN keeps what it builds
+for the shapes of a product) and time."""
+
+
+def width_of(items: Sequence[Encoded], most: int) -> int:
+    """The width in tokens of a batch: its longest item, rounded up, but `most` at most."""
+    longest = max(item.length for item in items)
+    return min(most, -(-longest // WIDTH_MULTIPLE) * WIDTH_MULTIPLE)
+
 
 def collate(
     items: Sequence[Encoded], head: Head, pad_id: int, width: int | None = None, side: str = "right"

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from lorakit.batches import Encoded, collate
+from lorakit.batches import Encoded, collate, width_of
 from lorakit.evaluation.decode import decode
 from lorakit.fast.blocks import laid_out
 from lorakit.recipe.schema import Decode
@@ -29,9 +29,10 @@ def predict_logits(
     model: nn.Module, items: Sequence[Encoded], head: Head, pad_id: int, batch_size: int
 ) -> list[list[float]]:
     """One row of float32 logits per item; one value for a regression."""
+    longest = max((item.length for item in items), default=0)
 
     def outputs(batch: Sequence[Encoded], device: torch.device) -> list[list[float]]:
-        fields = collate(batch, head, pad_id)
+        fields = collate(batch, head, pad_id, width_of(batch, longest))
         fields.pop("labels", None)
         logits = model(**{name: value.to(device) for name, value in fields.items()}).logits
         return logits.float().cpu().tolist()

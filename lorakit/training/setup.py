@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from lorakit.batches import Encoded, collate, pack, to_device
+from lorakit.batches import Encoded, collate, pack, to_device, width_of
 from lorakit.recipe.schema import Evaluate, Train
 from lorakit.tasks import Head
 
@@ -21,7 +22,7 @@ class Setup:
     head: Head
     pad_id: int
     width: int | None = None
-    """Pad every batch to this many tokens; None: to its longest example."""
+    """Pad every batch to this many tokens; None: about to its longest example, see `width_of`."""
     packed: int | None = None
     """Pack examples into rows of at most this many tokens; None: one row for each example."""
     train: Train
@@ -30,12 +31,18 @@ class Setup:
     watched: tuple[str, str]
     """(split, metric) that selects the best state."""
 
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest example."""
+        return max(example.length for example in self.examples)
+
     def tensors(self, items: Sequence[Encoded], device: torch.device) -> dict[str, Tensor]:
         """A batch on `device`; the labels of a causal head stay on the host, see `loss_sum`."""
         if self.packed is not None:
             batch = pack(items, self.packed, self.pad_id)
         else:
-            batch = collate(items, self.head, self.pad_id, self.width)
+            width = self.width or width_of(items, self.longest)
+            batch = collate(items, self.head, self.pad_id, width)
         token_labels = self.head is Head.CAUSAL
         return {
             name: value if name == "labels" and token_labels else to_device(value, device)

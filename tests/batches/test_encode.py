@@ -6,7 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from lorakit.batches import IGNORE, Encoded, collate, encode, encode_prompts, refuse_too_long
+from lorakit.batches import (
+    IGNORE,
+    Encoded,
+    collate,
+    encode,
+    encode_prompts,
+    refuse_too_long,
+    width_of,
+)
 from lorakit.errors import DataError, ModelError
 from lorakit.tasks import Data, Example, Head
 
@@ -136,3 +144,11 @@ def test_more_tokens_than_the_model_has_positions(config, tokens, refused):
         return
     with pytest.raises(ModelError, match=r"data\.max_length 8 is more than the 7 tokens"):
         refuse_too_long(DATA, words, model)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "most", "width"), [([3, 5], 40, 8), ([8], 40, 8), ([9], 40, 16), ([9], 12, 12)]
+)
+def test_widths_are_rounded_up_within_the_longest(lengths, most, width):
+    items = [Encoded("", {"input_ids": [1] * n}, 0, []) for n in lengths]
+    assert width_of(items, most) == width
