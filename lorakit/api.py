@@ -243,18 +243,20 @@ def export(
     to: str | Path,
     form: Literal["lora", "peft", "native"] = "lora",
     examples: int = 64,
+    bits: int | None = None,
     **options: Any,
 ) -> Exported:
     """Write an adapter in another form to the folder `to`, and compare the logits of both.
 
-    form: plain LoRA, PEFT's own type of the method, or lorakit's file. options: as for `generate`.
-    AdapterError: the method does not have this form. ToleranceError: the written adapter computes
-    something else; it is removed.
+    form: plain LoRA, PEFT's own type of the method, or lorakit's file. bits: store each number in
+    2 to 8 bits, which only lorakit reads. options: as for `generate`. AdapterError: the method does
+    not have this form. ToleranceError: the written adapter computes something else; it is removed.
     """
+    from lorakit.verbs.export import ExportPlan
     from lorakit.verbs.export import export as export_path
 
     with _pointed(path, options) as pointer:
-        return export_path(pointer, form, Path(to), examples)
+        return export_path(pointer, form, Path(to), ExportPlan(examples, bits=bits))
 
 
 def score(task: str, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:

@@ -114,9 +114,13 @@ def state_for(file: AdapterFile, attachment: Attachment) -> dict[str, Tensor]:
     AdapterError: a module's tensors are absent or have another shape.
     """
     form = form_of(attachment)
-    if form is None or file.peft_config is None:
-        return dict(file.tensors)
-    return form.state_of(attachment, file.tensors)
+    if form is not None and file.peft_config is not None:
+        return form.state_of(attachment, file.tensors)
+    state = dict(file.tensors)
+    for name in file.differences:
+        before = attachment.model.get_parameter(name).detach()
+        state[name] = before.float().cpu() + state[name].reshape(before.shape)
+    return state
 
 
 def _attach_method(
