@@ -230,12 +230,18 @@ def rebase(
     """Put an adapter's change on another base of the same shapes, and write it to the folder `to`.
 
     onto: the other base. evaluate: score the adapter on both bases, if its task is known. options:
-    as for `generate`. AdapterError: the bases have other shapes.
+    those of `generate`, and gradfix: the number of training examples whose gradients choose the
+    entries that are kept, with sign ("mean" or "vote") and rank. AdapterError: the bases have other
+    shapes.
     """
+    from lorakit.verbs.gradfix import GradFix
     from lorakit.verbs.rebase import rebase as rebase_path
 
+    examples = options.pop("gradfix", None)
+    sign, rank = options.pop("sign", "mean"), options.pop("rank", None)
+    plan = None if examples is None else GradFix(examples, sign, rank)
     with _pointed(path, options) as pointer:
-        return rebase_path(pointer, onto, Path(to), evaluate)
+        return rebase_path(pointer, onto, Path(to), evaluate, plan)
 
 
 def export(
