@@ -25,6 +25,7 @@ from lorakit.adapters.tensorfile import TensorSpec, write_tensors
 from lorakit.disk import scratch_for, sync, sync_all
 from lorakit.errors import InputError
 from lorakit.methods import Attachment
+from lorakit.nn.tokens import expanded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,10 +55,12 @@ def save_adapter(
             tokenizer.save_pretrained(temporary)
         form = form_of(attachment) if in_peft_format else None
         if form is None:
-            _write_tensors(temporary / PLAIN_FILE, attachment.state(), about, None)
+            state = _with_whole_rows(attachment.state(), attachment)
+            _write_tensors(temporary / PLAIN_FILE, state, about, None)
         else:
             config = _write_config(temporary / CONFIG_FILE, attachment, about, form)
-            _write_tensors(temporary / PEFT_FILE, form.tensors_of(attachment), about, config)
+            tensors = _with_whole_rows(form.tensors_of(attachment), attachment)
+            _write_tensors(temporary / PEFT_FILE, tensors, about, config)
         # everything is on the disk before the rename, so a power cut leaves the old or the new one
         sync_all(temporary)
         _replace(temporary, folder)
@@ -68,6 +71,15 @@ def save_adapter(
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _with_whole_rows(tensors: dict[str, Tensor], attachment: Attachment) -> dict[str, Tensor]:
+    """The tensors with the rows of new tokens, where their factors train."""
+    for name in attachment.newly_initialised:
+        for key in (name, name_in_file(name)):
+            if key in tensors:
+                tensors[key] = expanded(attachment.model, name, tensors[key])
+    return tensors
 
 
 def store_in_bits(folder: Path, bits: int, base: Mapping[str, Tensor]) -> Packed:
