@@ -9,18 +9,19 @@ all sites, or own ones for each site (`layerwise`). A_t (k, in) and B_t (out, k)
 adapter t with its scale; all of them are saved, with zeros up to the largest rank k, so the adapter
 is read without the others. Buehler and Buehler 2024, arXiv 2402.07148.
 
-`top_k` keeps the largest shares of each token and sets the others to zero; softmax: top_k divides
-among those alone. As in PEFT 0.21.2, whose numbers these are; the field names there are
+`top_k` keeps the largest shares of each token and sets the others to zero; `softmax: top_k` divides
+among those alone. The logits are those of PEFT 0.21.2, where the fields are called
 layerwise_scalings, xlora_depth, xlora_size, xlora_dropout_p, softmax_temperature, top_k_lora,
-scaling_pass_value and global_scaling_weight. What differs: the gate's last layer starts at zero, so
-that the start is the mean of the adapters and does not depend on a draw; experts can be adapters of
-any method with factors, and not only LoRA; and texts are read without a cache, where PEFT demands
-use_cache=False.
+scaling_pass_value and global_scaling_weight. Three things differ. The gate's last layer starts at
+zero, so that the start is the mean of the adapters and does not depend on a draw. The adapters can
+be of any method with factors, and not only LoRA. And the model may be an encoder or a classifier:
+PEFT loads the adapters only where every path begins with `model.`, as in Llama.
 
 When to use: you have adapters for different kinds of input and one model must serve them all,
-without being told which is which. Only the gate trains. It cannot be merged or exported, every text
-is read twice, and each generated token reads the entire text again; where one fixed mixture is
-enough, `atlas` or `lorakit combine` cost nothing when the model is used.
+without being told which is which. Only the gate trains. It cannot be merged into the weights or
+become a LoRA, every text is read twice, and each generated token reads the entire text again (PEFT
+demands use_cache=False too). Where one fixed mixture is enough, take `atlas` or `lorakit combine`,
+which can be merged.
 """
 
 from __future__ import annotations
