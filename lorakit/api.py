@@ -230,12 +230,18 @@ def rebase(
     """Put an adapter's change on another base of the same shapes, and write it to the folder `to`.
 
     onto: the other base. evaluate: score the adapter on both bases, if its task is known. options:
-    as for `generate`. AdapterError: the bases have other shapes.
+    those of `generate`, and gradfix: the number of training examples whose gradients choose the
+    entries that are kept, with sign ("mean" or "vote") and rank. AdapterError: the bases have other
+    shapes.
     """
+    from lorakit.verbs.gradfix import GradFix
     from lorakit.verbs.rebase import rebase as rebase_path
 
+    examples = options.pop("gradfix", None)
+    sign, rank = options.pop("sign", "mean"), options.pop("rank", None)
+    plan = None if examples is None else GradFix(examples, sign, rank)
     with _pointed(path, options) as pointer:
-        return rebase_path(pointer, onto, Path(to), evaluate)
+        return rebase_path(pointer, onto, Path(to), evaluate, plan)
 
 
 def export(
@@ -243,18 +249,20 @@ def export(
     to: str | Path,
     form: Literal["lora", "peft", "native"] = "lora",
     examples: int = 64,
+    bits: int | None = None,
     **options: Any,
 ) -> Exported:
     """Write an adapter in another form to the folder `to`, and compare the logits of both.
 
-    form: plain LoRA, PEFT's own type of the method, or lorakit's file. options: as for `generate`.
-    AdapterError: the method does not have this form. ToleranceError: the written adapter computes
-    something else; it is removed.
+    form: plain LoRA, PEFT's own type of the method, or lorakit's file. bits: store each number in
+    2 to 8 bits, which only lorakit reads. options: as for `generate`. AdapterError: the method does
+    not have this form. ToleranceError: the written adapter computes something else; it is removed.
     """
+    from lorakit.verbs.export import ExportPlan
     from lorakit.verbs.export import export as export_path
 
     with _pointed(path, options) as pointer:
-        return export_path(pointer, form, Path(to), examples)
+        return export_path(pointer, form, Path(to), ExportPlan(examples, bits=bits))
 
 
 def score(task: str, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:

@@ -24,6 +24,7 @@ from lorakit.nn.select import Roles, Site
 from lorakit.nn.surgery import unchanged_on_error
 from lorakit.nn.tied import untie
 from lorakit.nn.tokens import END as ROWS_END
+from lorakit.nn.tokens import factored
 
 
 def attach_adapter(
@@ -114,9 +115,18 @@ def state_for(file: AdapterFile, attachment: Attachment) -> dict[str, Tensor]:
     AdapterError: a module's tensors are absent or have another shape.
     """
     form = form_of(attachment)
-    if form is None or file.peft_config is None:
-        return dict(file.tensors)
-    return form.state_of(attachment, file.tensors)
+    if form is not None and file.peft_config is not None:
+        return _as_factors(form.state_of(attachment, file.tensors), attachment)
+    state = _as_factors(dict(file.tensors), attachment)
+    for name in file.differences:
+        before = attachment.model.get_parameter(name).detach()
+        state[name] = before.float().cpu() + state[name].reshape(before.shape)
+    return state
+
+
+def _as_factors(state: dict[str, Tensor], attachment: Attachment) -> dict[str, Tensor]:
+    """Rows of new tokens as what trains of them (`model.new_token_rank`)."""
+    return {name: factored(attachment.model, name, value) for name, value in state.items()}
 
 
 def _attach_method(

@@ -21,6 +21,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lorakit.adapters.about import About, parse_about
+from lorakit.adapters.bits import BITS_FILE, unpack
+from lorakit.adapters.bits import KEY as BITS_KEY
 from lorakit.adapters.digest import KEY as DIGESTS_KEY
 from lorakit.adapters.digest import changed, digests
 from lorakit.adapters.peft import PeftFields
@@ -51,6 +53,8 @@ class AdapterFile:
     tensors: dict[str, Tensor]
     about: About | None
     peft_config: dict[str, Any] | None
+    differences: frozenset[str] = frozenset()
+    """Tensors that hold the difference to the base's parameter of the same name."""
 
     @property
     def base(self) -> str | None:
@@ -74,13 +78,19 @@ def read_adapter(folder: Path) -> AdapterFile:
     config = _read_config(folder)
     file = _tensor_file(folder)
     metadata, tensors = _read_tensors(file)
+    if file.name == BITS_FILE:
+        _refuse_changed(file, metadata, config, tensors)
+        found = unpack(tensors, metadata.get(BITS_KEY, ""), str(file))
+        _refuse_odd_numbers(file, found.tensors)
+        about = _about_of(metadata, file)
+        return AdapterFile(folder, found.tensors, about, config, found.differences)
     _refuse_odd_numbers(file, tensors)
     _refuse_changed(file, metadata, config, tensors)
     return AdapterFile(folder, tensors, _about_of(metadata, file), config)
 
 
 def _tensor_file(folder: Path) -> Path:
-    for name in (PEFT_FILE, PLAIN_FILE):
+    for name in (PEFT_FILE, PLAIN_FILE, BITS_FILE):
         if (folder / name).is_file():
             return folder / name
     if (folder / PICKLE_FILE).is_file():
@@ -177,7 +187,7 @@ def _read_config(folder: Path) -> dict[str, Any] | None:
 def _about_of(metadata: Mapping[str, str], file: Path) -> About | None:
     if ABOUT_KEY in metadata:
         return parse_about(metadata[ABOUT_KEY], str(file))
-    if file.name == PLAIN_FILE:
+    if file.name in (PLAIN_FILE, BITS_FILE):
         raise AdapterError(f"{file} has lost its header, so its method and base are not known")
     if not (file.parent / CONFIG_FILE).is_file():
         raise AdapterError(

@@ -174,6 +174,14 @@ def plain_names(tensors: Iterable[str]) -> set[str]:
     }
 
 
+def exact_names(method: Method, tensors: Iterable[str]) -> set[str]:
+    """The tensors of a file that are compared with what a seed or the base gives."""
+    ends = [f".{name}" for name in getattr(method, "checked", ())]
+    if method.peft is not None and not getattr(method, "saves_shared", True):
+        ends += [_last_word(name) for name in method.peft.shared.values()]
+    return {name for name in tensors if name.endswith(tuple(ends))} if ends else set()
+
+
 def _forms() -> Iterator[tuple[Any, PeftForm]]:
     for name in _with_a_form():
         method = methods.get(name)

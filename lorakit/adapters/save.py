@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from lorakit.adapters.about import About
+from lorakit.adapters.about import About, method_of
 from lorakit.adapters.base_name import base_name
+from lorakit.adapters.bits import BITS_FILE, Packed, pack
+from lorakit.adapters.bits import KEY as BITS_KEY
 from lorakit.adapters.digest import KEY as DIGESTS_KEY
 from lorakit.adapters.digest import digests
 from lorakit.adapters.file_form import FileForm, form_of
-from lorakit.adapters.files import ABOUT_KEY, CONFIG_FILE, PEFT_FILE, PLAIN_FILE
+from lorakit.adapters.files import ABOUT_KEY, CONFIG_FILE, PEFT_FILE, PLAIN_FILE, read_adapter
+from lorakit.adapters.native import exact_names
+from lorakit.adapters.peft_tensors import name_in_file
 from lorakit.adapters.tensorfile import TensorSpec, write_tensors
 from lorakit.disk import scratch_for, sync, sync_all
 from lorakit.errors import InputError
 from lorakit.methods import Attachment
+from lorakit.nn.tokens import expanded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,10 +55,12 @@ def save_adapter(
             tokenizer.save_pretrained(temporary)
         form = form_of(attachment) if in_peft_format else None
         if form is None:
-            _write_tensors(temporary / PLAIN_FILE, attachment.state(), about, None)
+            state = _with_whole_rows(attachment.state(), attachment)
+            _write_tensors(temporary / PLAIN_FILE, state, about, None)
         else:
             config = _write_config(temporary / CONFIG_FILE, attachment, about, form)
-            _write_tensors(temporary / PEFT_FILE, form.tensors_of(attachment), about, config)
+            tensors = _with_whole_rows(form.tensors_of(attachment), attachment)
+            _write_tensors(temporary / PEFT_FILE, tensors, about, config)
         # everything is on the disk before the rename, so a power cut leaves the old or the new one
         sync_all(temporary)
         _replace(temporary, folder)
@@ -63,6 +71,32 @@ def save_adapter(
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _with_whole_rows(tensors: dict[str, Tensor], attachment: Attachment) -> dict[str, Tensor]:
+    """The tensors with the rows of new tokens, where their factors train."""
+    for name in attachment.newly_initialised:
+        for key in (name, name_in_file(name)):
+            if key in tensors:
+                tensors[key] = expanded(attachment.model, name, tensors[key])
+    return tensors
+
+
+def store_in_bits(folder: Path, bits: int, base: Mapping[str, Tensor]) -> Packed:
+    """Store the tensors of an adapter that `save_adapter` wrote in `bits` bits each.
+
+    base: the base's parameters; of what replaces one of them the difference is stored.
+    """
+    file = read_adapter(folder)
+    assert file.about is not None
+    fresh = {spelled for name in file.about.fresh for spelled in (name, name_in_file(name))}
+    kept = frozenset(fresh | exact_names(method_of(file.about), file.tensors))
+    found = pack(file.tensors, bits, kept, base)
+    for name in (PEFT_FILE, PLAIN_FILE):
+        (folder / name).unlink(missing_ok=True)
+    more = {BITS_KEY: found.text}
+    _write_tensors(folder / BITS_FILE, found.tensors, file.about, file.peft_config, more)
+    return found
 
 
 def _write_config(
@@ -77,10 +111,14 @@ def _write_config(
 
 
 def _write_tensors(
-    file: Path, tensors: dict[str, Tensor], about: About, config: dict[str, Any] | None
+    file: Path,
+    tensors: dict[str, Tensor],
+    about: About,
+    config: dict[str, Any] | None,
+    more: Mapping[str, str] | None = None,
 ) -> None:
-    """config: the written adapter_config.json, for its digest."""
-    metadata = {ABOUT_KEY: json.dumps(asdict(about), sort_keys=True)}
+    """config: the written adapter_config.json, for its digest. more: of the metadata."""
+    metadata = {ABOUT_KEY: json.dumps(asdict(about), sort_keys=True), **(more or {})}
     found = digests(file.parent, metadata, config, tensors)
     metadata[DIGESTS_KEY] = json.dumps(found, sort_keys=True)
     specs = {

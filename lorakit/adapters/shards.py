@@ -175,6 +175,8 @@ def shards(spec: Model, head: str, labels: Sequence[str], file: AdapterFile) -> 
     """
     if spec.quantize or spec.new_tokens or is_trusted() or needs_the_base(file):
         return None
+    if file.differences:
+        return None
     if file.about and not method_of(file.about).merges:
         return None
     files = weight_files(spec)

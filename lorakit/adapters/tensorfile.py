@@ -20,6 +20,7 @@ _DTYPE_NAMES = {
     torch.float32: "F32",
     torch.bfloat16: "BF16",
     torch.float16: "F16",
+    torch.uint8: "U8",
 }
 _BUFFER_BYTES = 1 << 20
 """Small tensors are collected, because a call of the system for each takes a fifth longer."""

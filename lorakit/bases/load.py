@@ -60,7 +60,7 @@ def load(spec: Model, head: str, labels: Sequence[str] = (), fast: Fast = "auto"
     refuse_shifted(model, tokenizer, spec.name)
     fit_padding(model, tokenizer)
     if spec.new_tokens:
-        newly_initialised |= add_rows(model, add_tokens(tokenizer, spec))
+        newly_initialised |= add_rows(model, add_tokens(tokenizer, spec), spec.new_token_rank)
     if head != "causal":  # a causal loss is taken at label positions only, never at padding
         prove_padding(model, tokenizer, spec.name)
     family = family_of(model.config.model_type)

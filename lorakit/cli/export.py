@@ -13,7 +13,7 @@ from lorakit.cli.options import Json, PointerOptions, grouped
 from lorakit.cli.output import give, say
 
 if TYPE_CHECKING:
-    from lorakit.verbs.export import Exported
+    from lorakit.verbs.export import Exported, Stored
 
 
 class Form(str, Enum):
@@ -49,6 +49,16 @@ def export(
             max=1,
         ),
     ] = None,
+    bits: Annotated[
+        int | None,
+        Option(
+            help="Store each number of the adapter in this many bits (task vector quantization); "
+            "lorakit reads the file, PEFT does not.",
+            min=2,
+            max=8,
+            metavar="N",
+        ),
+    ] = None,
     pointed: PointerOptions,
     as_json: Json = False,
 ) -> None:
@@ -58,10 +68,11 @@ def export(
     adapter is read back, and its logits are compared.
     """
     from lorakit.adapters.intruders import Damping
+    from lorakit.verbs.export import ExportPlan
     from lorakit.verbs.export import export as run_export
 
     damping = None if damp_intruders is None else Damping(damp_intruders)
-    found = run_export(pointed.pointer(), form.value, to, examples, damping)
+    found = run_export(pointed.pointer(), form.value, to, ExportPlan(examples, damping, bits))
     _print(found)
     give(found.plain(), as_json)
 
@@ -74,7 +85,27 @@ def _print(found: Exported) -> None:
     )
     if found.damped is not None:
         say(f"intruder dimensions damped: {found.damped}")
+    allowed = f"allowed {found.tolerance:g}"
+    if found.stored is not None:
+        _print_stored(found.stored)
+        allowed = "no limit, because few bits change it"
     say(
         f"compared on {found.examples} examples ({found.asked}): largest logit difference "
-        f"{found.max_logit_difference:.2e} (relative; allowed {found.tolerance:g})"
+        f"{found.max_logit_difference:.2e} (relative; {allowed})"
     )
+
+
+def _print_stored(stored: Stored) -> None:
+    times = stored.bytes_before / stored.bytes_after
+    say(
+        f"{stored.numbers:,} numbers in {stored.bits} bits each: {stored.bytes_before:,} bytes -> "
+        f"{stored.bytes_after:,} ({times:.1f} times smaller)"
+    )
+    say(
+        f"largest error of a number {stored.largest_error:.2e} (at most {stored.bound:.2e}); of "
+        f"all together {stored.relative_error:.2%}"
+    )
+    scores = ""
+    for name, (before, after) in (stored.scores or {}).items():
+        scores += f"; {name} {before:.2f} -> {after:.2f}"
+    say(f"equal predictions {stored.equal_predictions:.1%}{scores}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +12,15 @@ from lorakit.cli import app
 from lorakit.cli.options import Format, Json, PointerOptions, TableFormat, grouped
 from lorakit.cli.output import begin, console, give, warn
 from lorakit.cli.visible import show
+from lorakit.errors import InputError
 
 if TYPE_CHECKING:
     from lorakit.verbs.rebase import Rebased
+
+
+class Sign(str, Enum):
+    mean = "mean"
+    vote = "vote"
 
 
 @app.command(epilog="Example: lorakit rebase runs/my-run --onto NEWER_MODEL --to moved")
@@ -32,19 +39,47 @@ def rebase(
     no_eval: Annotated[
         bool, typer.Option("--no-eval", help="Do not score anything; no data is needed.")
     ] = False,
+    gradfix: Annotated[
+        int | None,
+        typer.Option(
+            help="Keep the entries of the change whose sign lowers the loss of the new base on "
+            "this many training examples (GradFix).",
+            min=1,
+            metavar="N",
+        ),
+    ] = None,
+    sign: Annotated[
+        Sign,
+        typer.Option(
+            help="With --gradfix. mean: the sign of the mean gradient. vote: that of most examples."
+        ),
+    ] = Sign.mean,
+    rank: Annotated[
+        int | None,
+        typer.Option(
+            help="With --gradfix: the largest rank of a weight's change. Without it the change is "
+            "exact, and large.",
+            min=1,
+            metavar="R",
+        ),
+    ] = None,
     pointed: PointerOptions,
     form: TableFormat = Format.plain,
     as_json: Json = False,
 ) -> None:
     """Put an adapter's change on another base of the same shapes.
 
-    The change is kept as it is (fine-tuning transfer). It is scored on both
-    bases, if its task is known.
+    The change is kept as it is (fine-tuning transfer), or masked (--gradfix).
+    It is scored on both bases, if its task is known.
     """
     begin()
+    from lorakit.verbs.gradfix import GradFix
     from lorakit.verbs.rebase import rebase as run_rebase
 
-    found = run_rebase(pointed.pointer(), onto, to, not no_eval)
+    if gradfix is None and (rank is not None or sign is not Sign.mean):
+        raise InputError("--sign and --rank choose how --gradfix masks; give --gradfix N too")
+    plan = None if gradfix is None else GradFix(gradfix, sign.value, rank)
+    found = run_rebase(pointed.pointer(), onto, to, not no_eval, plan)
     _print(found)
     if as_json:
         give({"adapter": str(to), **found.plain()}, True)
@@ -58,6 +93,14 @@ def _print(found: Rebased) -> None:
         f"{found.adapter}: from {found.before} to {found.after}, {found.sites} weights",
         markup=False,
     )
+    if found.gradfix is not None:
+        say(
+            f"GradFix: {found.gradfix['kept']:.1%} of the change is kept ({found.gradfix['sign']} "
+            f"of {found.gradfix['examples']} examples), largest rank "
+            f"{found.gradfix['largest_rank']}, truncation error "
+            f"{found.gradfix['truncation_error']:.3f}",
+            markup=False,
+        )
     say(found.note, markup=False)
     for metric, why in found.scored.failed.items():
         warn(f"{metric} is not computed: {why}")

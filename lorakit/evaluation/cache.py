@@ -18,6 +18,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicS
 
 from lorakit.fast.attention import NAME
 from lorakit.nn.prompt import added_tokens, prompt_ends
+from lorakit.nn.twice import reads_twice
 
 COMPACT_EVERY_STEPS = 8
 """Steps of a beam search after which the tokens of abandoned beams are dropped from the cache."""
@@ -69,7 +70,7 @@ def possible_strategies(model: nn.Module, length: int) -> list[CacheStrategy]:
     """The strategies that may be right for texts of up to `length` tokens, by what the model
     declares."""
     cached = any(name in known_fields(model) for name in CACHE_FIELDS)
-    if not cached or _positions_move(model.config, length):
+    if not cached or reads_twice(model) or _positions_move(model.config, length):
         return [CacheStrategy.UNCACHED]
     found = [CacheStrategy.COPIED, CacheStrategy.UNPADDED, CacheStrategy.UNCACHED]
     if _sees_by_mask(model, length + added_tokens(model)):

@@ -11,7 +11,7 @@ AVX-512-bf16, 2026-11-28). Plain reference: the same model without it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -37,7 +37,7 @@ def use_first_token_only(model: Any, reads_first: Sequence[str]) -> bool:
     assert after is not None
     before = _logits(model)
     setattr(attention, FIRST_ONLY, True)
-    handle = after.register_forward_pre_hook(_first_of_each)
+    handle = after.register_forward_pre_hook(_FirstOfEach(attention))
     if _same_logits(model, before):
         return True
     handle.remove()
@@ -52,8 +52,32 @@ def _last(model: nn.Module, path: str) -> nn.Module | None:
     return found[-1]
 
 
-def _first_of_each(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(x[:, :1] if isinstance(x, Tensor) else x for x in inputs)
+def use_every_position(model: nn.Module) -> Callable[[], None]:
+    """Let the last layer compute all positions again, for what reads its output at each of them.
+
+    Returns what undoes it.
+    """
+    found = [module for module in model.modules() if getattr(module, FIRST_ONLY, False)]
+    for module in found:
+        setattr(module, FIRST_ONLY, False)
+
+    def undo() -> None:
+        for module in found:
+            setattr(module, FIRST_ONLY, True)
+
+    return undo
+
+
+class _FirstOfEach:
+    """Pre-hook of the module after `attention`: its inputs at the first position."""
+
+    def __init__(self, attention: nn.Module):
+        self.attention = attention
+
+    def __call__(self, _module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if not getattr(self.attention, FIRST_ONLY, False):
+            return None
+        return tuple(x[:, :1] if isinstance(x, Tensor) else x for x in inputs)
 
 
 def _same_logits(model: Any, wanted: Tensor) -> bool:

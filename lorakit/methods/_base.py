@@ -34,8 +34,9 @@ class Method(Config, ABC):
     merges: ClassVar[bool] = True
     """Whether what trains can become part of the base's weights (see `why_unmergeable`)."""
     needs_whole_parameters: ClassVar[bool] = False
-    """Whether it reads or changes parameters or gradients between steps, or adds a penalty, so that
-    each process must hold all of them: FSDP2 and DeepSpeed are refused."""
+    """Whether it reads or changes parameters or gradients between steps, adds a penalty, or runs
+    the model twice, so that each process must hold all parameters: FSDP2 and DeepSpeed are
+    refused."""
     tiny: ClassVar[Mapping[str, Any]] = {}
     """Fields that suit models of two narrow layers, where the defaults do not: the tests and the
     pictures of the gallery use them."""
@@ -46,6 +47,11 @@ class Method(Config, ABC):
     def added_tokens(self) -> int:
         """The number of tokens that the method adds to each row that the model reads."""
         return 0
+
+    @property
+    def starts_at_base(self) -> bool:
+        """Whether the model's outputs are the base's until the first step."""
+        return not self.added_tokens
 
     @property
     def batches_to_see(self) -> int:

@@ -48,7 +48,9 @@ class InsertAttachment(Attachment):
             )
         for site, insert in inserts:
             put(site, insert)
-        own = {name for name, _ in model.named_parameters() if f".{CHILD}." in name}
+        own = {
+            name for name, p in model.named_parameters() if f".{CHILD}." in name and p.requires_grad
+        }
         train_only(model, own | self.newly_initialised)
 
     def _saved(self) -> dict[str, nn.Parameter]:

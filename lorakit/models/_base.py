@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from lorakit.config import Config
 from lorakit.errors import ModelError
@@ -112,12 +112,21 @@ class Model(Config):
     new_tokens: tuple[str, ...] = Field(default=(), strict=False)
     """Texts that each become one token. Their rows of the embeddings are trained and saved with the
     adapter."""
+    new_token_rank: int | None = Field(default=None, ge=1)
+    """Train each new row as a mixture of this many directions, those that the base's rows have most
+    in common (UNKs Everywhere), with that many numbers a token. null: its own numbers."""
     chat_template: str | None = None
     """A Jinja file with the template for chats, to use in place of the tokenizer's. It is saved
     with the adapter."""
     trust_remote_code: bool = False
     """Only `false`: a file cannot allow Python code that comes with the checkpoint to run. Give
     `--trust-remote-code` to the command."""
+
+    @model_validator(mode="after")
+    def _rank_of_something(self) -> Model:
+        if self.new_token_rank is not None and not self.new_tokens:
+            raise ValueError("new_token_rank has no effect without new_tokens")
+        return self
 
     @field_validator("trust_remote_code", mode="before")
     @classmethod

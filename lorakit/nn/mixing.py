@@ -61,7 +61,7 @@ def why_unmixable(overlay: Overlay) -> str | None:
         if change.place == "_forward_hooks" and not isinstance(_owner(change.after), Deltas):
             return "it changes the rows of the batch"
         if change.place == "_forward_pre_hooks" and change.after is not float_inputs:
-            return "it changes the rows of the batch"
+            return "it changes the rows of the batch, or reads them twice"
         if change.place == "_parameters" and not _is_row_wise(change.module):
             return f"it has its own {change.key} of a {type(change.module).__name__}"
     return None

@@ -1,7 +1,17 @@
-"""New tokens: of the embeddings and the output layer only their rows train.
+r"""New tokens: of the embeddings and the output layer only their rows train.
 
 The rows are a separate parameter (`...wte.new.rows`), which replaces the frozen matrix's rows when
 the embedding and the output layer are computed. Tied layers share it.
+
+With a rank k they are factorised (Pfeiffer et al. 2021, UNKs Everywhere, arXiv 2012.15562):
+
+    E = F_E G        rows = F G        F (tokens, k) trains, G (k, width) is frozen
+
+E are the base's rows, and G what they have in common, so that a new token is learned as a mixture
+of known directions, with k numbers instead of width. Here G is the k largest right singular vectors
+of E, which lose least of E; the paper factorises E by semi-NMF, and copies F of tokens that both
+vocabularies have, of which new tokens have none. An adapter holds the product, so that it is read
+without a factorisation, by PEFT too.
 """
 
 from __future__ import annotations
@@ -12,46 +22,65 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lorakit.errors import AdapterError, ModelError
+
 CHILD = "new"
 END = f".{CHILD}.rows"
 """The end of the parameter's name."""
+MOST_LOST = 1e-3
+"""Of the rows of a factorisation that is read again, relative; rounding is far below."""
 
 
 class NewRows(nn.Module):
     """Rows (tokens, width), float32 or float64, of the tokens `ids`, ascending.
 
-    scale: the factor that the embedding layer applies to every row.
+    scale: the factor that the embedding layer applies to every row. directions: G (k, width), with
+    orthonormal rows; `rows` is then F (tokens, k), which begins at the rows' projection.
     """
 
     ids: Tensor
+    directions: Tensor | None
 
-    def __init__(self, rows: Tensor, ids: Sequence[int], scale: float = 1.0):
+    def __init__(
+        self, rows: Tensor, ids: Sequence[int], scale: float = 1.0, directions: Tensor | None = None
+    ):
         super().__init__()
         wide = torch.promote_types(rows.dtype, torch.float32)
-        self.rows = nn.Parameter(rows.detach().to(wide).clone())
+        start = rows.detach().to(wide).clone()
+        if directions is not None:
+            directions = directions.to(wide)
+            start = start @ directions.T
+        self.rows = nn.Parameter(start)
         self.register_buffer("ids", torch.tensor(ids, device=rows.device), persistent=False)
+        self.register_buffer("directions", directions, persistent=False)
         self.scale = scale
+
+    def whole(self) -> Tensor:
+        """The rows (tokens, width)."""
+        return self.rows if self.directions is None else self.rows @ self.directions
 
     def embed(self, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Forward hook of the embedding."""
         place = torch.searchsorted(self.ids, inputs[0]).clamp(max=len(self.ids) - 1)
-        own = (self.rows * self.scale).to(output.dtype)[place]
+        own = (self.whole() * self.scale).to(output.dtype)[place]
         return torch.where((self.ids[place] == inputs[0]).unsqueeze(-1), own, output)
 
     def predict(self, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Forward hook of the output layer: logits of the new tokens from their rows."""
-        logits = inputs[0] @ self.rows.to(inputs[0].dtype).T
+        logits = inputs[0] @ self.whole().to(inputs[0].dtype).T
         bias = getattr(_module, "bias", None)
         if bias is not None:
             logits = logits + bias[self.ids].to(logits.dtype)
         return output.index_copy(-1, self.ids, logits.to(output.dtype))
 
 
-def add_rows(model: Any, ids: Sequence[int]) -> set[str]:
+def add_rows(model: Any, ids: Sequence[int], rank: int | None = None) -> set[str]:
     """Give the model trained rows for the tokens `ids`, ascending; each starts as the mean of the
     rows before the first of them.
 
-    Returns the names of the new parameters. Matrices that are too short are made longer.
+    rank: k of the factorisation; None: the rows train as they are. Returns the names of the new
+    parameters. Matrices that are too short are made longer. ModelError: the rank is larger than the
+    width.
     """
     embedding = model.get_input_embeddings()
     if ids[-1] >= embedding.weight.shape[0]:
@@ -59,13 +88,16 @@ def add_rows(model: Any, ids: Sequence[int]) -> set[str]:
         embedding = model.get_input_embeddings()
     head = model.get_output_embeddings()
     tied = head is not None and head.weight is embedding.weight
+    common = None if rank is None else directions_of(embedding.weight[: ids[0]], rank)
     rows = _begin(embedding.weight, ids)
-    shared = NewRows(rows, ids, float(getattr(embedding, "scalar_embed_scale", 1.0)))
+    shared = NewRows(rows, ids, float(getattr(embedding, "scalar_embed_scale", 1.0)), common)
     embedding.add_module(CHILD, shared)
     embedding.register_forward_hook(shared.embed)
     if head is not None:
-        own = shared if tied else NewRows(_begin(head.weight, ids), ids)
+        own = shared
         if not tied:
+            common = None if rank is None else directions_of(head.weight[: ids[0]], rank)
+            own = NewRows(_begin(head.weight, ids), ids, directions=common)
             head.add_module(CHILD, own)
         head.register_forward_hook(own.predict)
     return {name for name, _ in model.named_parameters() if name.endswith(END)}
@@ -93,6 +125,63 @@ def train_rows(model: Any, layers: Mapping[str, Sequence[int]]) -> set[str]:
 
 
 @torch.no_grad()
+def directions_of(rows: Tensor, rank: int) -> Tensor:
+    """G (rank, width): the largest right singular vectors of `rows` (n, width), in float64.
+
+    ModelError: the rank is larger than the width.
+    """
+    width = rows.shape[1]
+    if rank > width:
+        raise ModelError(
+            f"model.new_token_rank is {rank}, and the embeddings have {width} numbers a row; give "
+            "a smaller one, or leave it out"
+        )
+    if rows.is_meta:
+        return torch.empty(rank, width, dtype=torch.float64, device="meta")
+    # of width x width, which is small next to a vocabulary; eigenvalues ascend
+    wide = rows.double()
+    return torch.linalg.eigh(wide.T @ wide).eigenvectors[:, -rank:].T.flip(0).contiguous()
+
+
+def expanded(model: nn.Module, name: str, value: Tensor) -> Tensor:
+    """The rows that a parameter `name` with this value stands for: the product, if factorised."""
+    directions = _directions(model, name)
+    return value if directions is None else value @ directions.to(value)
+
+
+def factored(model: nn.Module, name: str, value: Tensor) -> Tensor:
+    """The inverse of `expanded`: rows (tokens, width) as the value of the parameter `name`.
+
+    AdapterError: the rows are not mixtures of the directions, so that they would be changed.
+    """
+    directions = _directions(model, name)
+    if directions is None or value.shape[-1:] != directions.shape[1:]:
+        return value
+    if directions.is_meta:
+        return value.new_zeros(len(value), len(directions))
+    g = directions.to(value)
+    factors = value @ g.T
+    lost = float((factors @ g - value).norm())
+    if lost > MOST_LOST * float(value.norm()):
+        raise AdapterError(
+            f"the adapter's rows of new tokens ({name}) are not mixtures of the {len(g)} "
+            "directions of model.new_token_rank; give the rank that they were trained with, or "
+            "leave it out"
+        )
+    return factors
+
+
+def _directions(model: nn.Module, name: str) -> Tensor | None:
+    if not name.endswith(END):
+        return None
+    try:
+        found = model.get_submodule(name.removesuffix(".rows"))
+    except AttributeError:
+        return None
+    return found.directions if isinstance(found, NewRows) else None
+
+
+@torch.no_grad()
 def _begin(weight: Tensor, ids: Sequence[int]) -> Tensor:
     """The starting rows, also written into the matrix, so that it is the same every time."""
     mean = weight[: ids[0]].float().mean(0)
@@ -109,7 +198,7 @@ def fold_rows(model: Any) -> None:
         for key, hook in list(layer._forward_hooks.items()):
             new = getattr(hook, "__self__", None)
             if isinstance(new, NewRows):
-                layer.weight[new.ids] = new.rows.to(layer.weight.dtype)
+                layer.weight[new.ids] = new.whole().to(layer.weight.dtype)
                 del layer._forward_hooks[key]
     for layer in layers:
         if hasattr(layer, CHILD):

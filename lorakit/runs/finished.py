@@ -18,8 +18,16 @@ from lorakit.runs.folder import seed_folder
 from lorakit.runs.inputs import base_files
 from lorakit.runs.rescore import refuse_other_scores
 from lorakit.runs.result import Result, SeedResult, digest_of
-from lorakit.runs.same import BASE_FILE, DATA_FILE, digests_of, refuse_other_inputs, same_recipe
+from lorakit.runs.same import (
+    BASE_FILE,
+    DATA_FILE,
+    SOURCES_FILE,
+    digests_of,
+    refuse_other_inputs,
+    same_recipe,
+)
 from lorakit.runs.seeds import find_adapter
+from lorakit.runs.sources import source_digests
 
 KEPT = ("adapter", "predictions")
 """Folders of a seed that are part of its result."""
@@ -74,7 +82,15 @@ def not_compared(run: Path, recipe: Recipe, result: Result) -> list[str]:
         left.append(f"the base model: {error}")
     else:
         left += refuse_other_inputs(run / BASE_FILE, found)
-    return left
+    return left + _sources_not_compared(run, recipe)
+
+
+def _sources_not_compared(run: Path, recipe: Recipe) -> list[str]:
+    try:
+        found = source_digests(recipe.method)
+    except (ModelError, OSError) as error:
+        return [f"the adapters that the method begins from: {error}"]
+    return refuse_other_inputs(run / SOURCES_FILE, found) if found else []
 
 
 def refuse_other_numbers(run: Path, recipe: Recipe, result: SeedResult) -> list[str]:

@@ -22,7 +22,12 @@ from lorakit.tasks import Example
 
 DATA_FILE = "data.json"
 BASE_FILE = "base.json"
-INPUTS = {DATA_FILE: "data", BASE_FILE: "base model"}
+SOURCES_FILE = "adapters.json"
+INPUTS = {
+    DATA_FILE: "data",
+    BASE_FILE: "base model",
+    SOURCES_FILE: "adapters that the method begins from",
+}
 """A file of digests in the run folder -> what they are of."""
 ADVICE = "--restart trains them again; another folder (--runs DIR) keeps them."
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.adapters.attach import attach_adapter
+from lorakit.adapters.bits import BITS_FILE
 from lorakit.adapters.files import CONFIG_FILE, PLAIN_FILE, AdapterFile, read_adapter
 from lorakit.adapters.tokenizer_digest import refuse_other_tokenizer
 from lorakit.bases.base import Base
@@ -106,7 +107,7 @@ def open_source(pointer: Pointer) -> Source:
     notebook = _next_to(folder)
     if not folder.is_dir():
         folder = _from_hub(pointer.path)
-    if (folder / CONFIG_FILE).is_file() or (folder / PLAIN_FILE).is_file():
+    if any((folder / name).is_file() for name in (CONFIG_FILE, PLAIN_FILE, BITS_FILE)):
         return _open_adapter(pointer, folder, notebook)
     if (folder / "config.json").is_file():
         return _open_model(pointer, folder, notebook)

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.adapters.attach import factors
-from lorakit.adapters.files import AdapterFile, read_adapter
+from lorakit.adapters.files import CONFIG_FILE, AdapterFile, read_adapter
 from lorakit.adapters.peft_tensors import name_in_file
 from lorakit.errors import InputError, ModelError
 from lorakit.methods import Attachment, Method
+from lorakit.methods._adapters import OnAdapters, SourceAdapter, begin_from
+from lorakit.methods.insert._mixture import MixtureAttachment
 from lorakit.methods.reparam._attachment import ReparamAttachment
-from lorakit.methods.reparam._on_adapters import OnAdapters, SourceAdapter, begin_from
 from lorakit.nn.overlay import ModelState
 from lorakit.nn.select import Roles
 from lorakit.runs.folder import is_run, is_seed
+from lorakit.runs.inputs import quick_digest
 from lorakit.runs.seeds import choose_seed
 
 
@@ -42,21 +44,49 @@ def refuse_unreadable_sources(method: Method) -> None:
             _read(name)
 
 
+def source_digests(method: Method) -> dict[str, str]:
+    """Folder and file -> digest, of the adapters of `method.adapters`; empty for other methods.
+
+    ModelError: a folder does not hold an adapter.
+    """
+    found = {}
+    if isinstance(method, OnAdapters):
+        for name in method.adapters:
+            folder = _folder(name)
+            files = sorted(folder.glob("*.safetensors"))
+            if not files:
+                raise ModelError(f"method.adapters: {folder} does not hold an adapter")
+            files += [file for file in [folder / CONFIG_FILE] if file.exists()]
+            found |= {f"{name}: {file.name}": quick_digest(file) for file in files}
+    return found
+
+
 def take_sources(attachment: Attachment, sources: list[SourceAdapter]) -> None:
     """Give the attachment what `read_sources` found. ModelError: see `begin_from`."""
     if sources:
+        if isinstance(attachment, MixtureAttachment):
+            begin_from(attachment.experts, sources)
+            return
         assert isinstance(attachment, ReparamAttachment)
         begin_from(attachment.deltas, sources)
 
 
 def _read(name: str) -> AdapterFile:
-    folder = Path(name)
+    folder = _folder(name)
     try:
-        if is_run(folder) or is_seed(folder):
-            folder = choose_seed(folder, None)[0] / "adapter"
         return read_adapter(folder)
     except InputError as error:
         raise ModelError(f"method.adapters: {error}") from error
+
+
+def _folder(name: str) -> Path:
+    folder = Path(name)
+    try:
+        if is_run(folder) or is_seed(folder):
+            return choose_seed(folder, None)[0] / "adapter"
+    except InputError as error:
+        raise ModelError(f"method.adapters: {error}") from error
+    return folder
 
 
 def _source(file: AdapterFile, model: Any, roles: Roles) -> SourceAdapter:

@@ -212,8 +212,8 @@ def refuse_parts(method: Method, accelerator: Accelerator) -> None:
         is_sharded(accelerator) or accelerator.distributed_type == DistributedType.DEEPSPEED
     ):
         raise RecipeError(
-            f"method {method.name} reads whole parameters or gradients between steps, "
-            "and FSDP2 and DeepSpeed give each process a part of them; take DDP, or another method"
+            f"method {method.name} needs all parameters or gradients in each process, and FSDP2 "
+            "and DeepSpeed give it a part of them; take DDP, or another method"
         )
 
 

@@ -11,11 +11,12 @@ import torch
 import lorakit
 from lorakit.adapters.about import About
 from lorakit.adapters.attach import attach_adapter
+from lorakit.adapters.bits import Packed
 from lorakit.adapters.file_form import form_of
 from lorakit.adapters.files import read_adapter
 from lorakit.adapters.intruders import Damping, damp
 from lorakit.adapters.plain_lora import attach_products, of_entire_modules
-from lorakit.adapters.save import save_adapter
+from lorakit.adapters.save import save_adapter, store_in_bits
 from lorakit.bases.base import Base
 from lorakit.errors import AdapterError, InputError, ToleranceError
 from lorakit.methods import Attachment
@@ -26,12 +27,46 @@ from lorakit.runs.folder import new_folder, refuse_in_use
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import Source, load_source, open_source
 from lorakit.verbs.combine.member import about_of_foreign
-from lorakit.verbs.merge_probe import Probe
+from lorakit.verbs.merge_probe import Look, Probe
 from lorakit.verbs.proof import difference
 
 Form = Literal["lora", "peft", "native"]
 TOLERANCE = 1e-4
 """Largest difference of a logit, relative to the largest: B A is summed in another order."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An adapter in few bits (`lorakit.adapters.bits`), and what that changes.
+
+    numbers: those that are in few bits. bytes_before, bytes_after: of the tensor file.
+    largest_error, bound: of a number, and what it may be at most. relative_error: of all numbers,
+    ||x - x'|| / ||x||. equal_predictions: share of the examples. scores: metric -> (before, after),
+    on the examples; None for random tokens.
+    """
+
+    bits: int
+    numbers: int
+    bytes_before: int
+    bytes_after: int
+    largest_error: float
+    bound: float
+    relative_error: float
+    equal_predictions: float
+    scores: dict[str, tuple[float, float]] | None
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What `export` does besides writing the form.
+
+    examples: how many are compared. damping: intruder dimensions are damped first, in the form
+    lora. bits: of each number in the file; None: floats.
+    """
+
+    examples: int = 64
+    damping: Damping | None = None
+    bits: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,24 +88,25 @@ class Exported:
     tolerance: float = TOLERANCE
     damped: int | None = None
     """Intruder dimensions that were damped; None: none were looked for."""
+    stored: Stored | None = None
+    """How it was stored in few bits; None: as floats."""
 
     def plain(self) -> dict[str, Any]:
         return {**asdict(self), "folder": str(self.folder)}
 
 
-def export(
-    pointer: Pointer, form: Form, to: Path, examples: int = 64, damping: Damping | None = None
-) -> Exported:
+def export(pointer: Pointer, form: Form, to: Path, plan: ExportPlan | None = None) -> Exported:
     """Write the adapter to `to` in another form, read it back and compare its logits.
 
     lora: plain LoRA, which PEFT and every server of adapters read. peft: PEFT's own type of the
-    method. native: lorakit's file. damping: intruder dimensions are damped first, in the form lora;
-    the written adapter is compared with the damped one. InputError: `to` is in use, or damping in
-    another form. AdapterError: the method does not have this form. ToleranceError: the written
-    adapter computes something else; it is removed.
+    method. native: lorakit's file. The written adapter is compared with the damped one, if `plan`
+    damps. InputError: `to` is in use, or damping in another form. AdapterError: the method does not
+    have this form. ToleranceError: the written adapter computes something else, or, in few bits, a
+    number of it is further from its own than the bound; it is removed.
     """
+    plan = plan or ExportPlan()
     refuse_in_use(to)
-    if damping is not None and form != "lora":
+    if plan.damping is not None and form != "lora":
         raise InputError(f"damped intruder dimensions are a LoRA; take --as lora, not {form}")
     source = open_source(pointer)
     if source.adapter is None:
@@ -79,18 +115,25 @@ def export(
     assert attachment is not None
     name = attachment.method.name
     damped = None
-    if damping is not None:
-        attachment, damped = _damped(base, attachment, damping)
-    probe = Probe(source, base, examples)
-    wanted = probe.logits(base.model)
+    if plan.damping is not None:
+        attachment, damped = _damped(base, attachment, plan.damping)
+    probe = Probe(source, base, plan.examples)
     with new_folder(to, "the adapter") as folder:
         about = _about(source, base, attachment)
         written = _write(folder, form, base, attachment, about)
         written.detach()
+        sizes = [] if plan.bits is None else [_bytes_in(folder)]
+        packed = None
+        if plan.bits is not None:
+            packed = store_in_bits(folder, plan.bits, _own_parameters(base, written))
+            sizes.append(_bytes_in(folder))
         again = read_adapter(folder)
         attach_adapter(again, base.model, base.roles, base.newly_initialised, not pointer.any_base)
-        found = difference(wanted, probe.logits(base.model))
-        if not found <= TOLERANCE:
+        found = difference(probe.before.logits, probe.logits(base.model))
+        stored = None
+        if packed is not None:
+            stored = _stored(packed, plan, sizes, probe.before, probe.look(base))
+        elif not found <= TOLERANCE:
             raise ToleranceError(
                 f"the exported adapter's logits differ by {found:.2e} (relative; allowed "
                 f"{TOLERANCE:g}), so it was not kept"
@@ -106,6 +149,46 @@ def export(
         asked=probe.why,
         max_logit_difference=found,
         damped=damped,
+        stored=stored,
+    )
+
+
+def _bytes_in(folder: Path) -> int:
+    """Of the tensor file."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def _own_parameters(base: Base, attachment: Attachment) -> dict[str, torch.Tensor]:
+    """The base's own parameters, without the newly initialised ones. The method is off."""
+    named = dict(base.model.named_parameters())
+    return {
+        name: p.detach() for name, p in named.items() if name not in attachment.newly_initialised
+    }
+
+
+def _stored(
+    packed: Packed, plan: ExportPlan, sizes: list[int], before: Look, after: Look
+) -> Stored:
+    assert plan.bits is not None
+    if not packed.largest_error <= packed.bound:
+        raise ToleranceError(
+            f"a number of the adapter in {plan.bits} bits is off by {packed.largest_error:.2e} "
+            f"(allowed {packed.bound:.2e}), so it was not kept"
+        )
+    pairs = list(zip(before.predictions, after.predictions, strict=True))
+    scores = None
+    if before.scores is not None and after.scores is not None:
+        scores = {name: (value, after.scores[name]) for name, value in before.scores.items()}
+    return Stored(
+        bits=plan.bits,
+        numbers=packed.quantized,
+        bytes_before=sizes[0],
+        bytes_after=sizes[1],
+        largest_error=packed.largest_error,
+        bound=packed.bound,
+        relative_error=packed.relative_error,
+        equal_predictions=sum(one == other for one, other in pairs) / max(1, len(pairs)),
+        scores=scores,
     )
 
 

@@ -33,7 +33,9 @@ def site_groups(attachment: Attachment) -> tuple[SiteGroup, ...]:
         delta: Any = site.module.delta[site.part]  # type: ignore[index]
         weight = re.sub(r"\.\d+(?=\.|$)", ".*", site.name)
         kind: _SiteKind = (site.target, weight, None, None, None)
-        if hasattr(delta, "A"):
-            kind = (site.target, weight, site.shape, delta.A.shape[0], float(delta.scale))
+        a = getattr(delta, "A", None)
+        # of several adapters, A is a stack of theirs
+        if a is not None and a.ndim == 2:
+            kind = (site.target, weight, site.shape, a.shape[0], float(delta.scale))
         groups.setdefault(kind, []).append(sum(p.numel() for p in delta.parameters()))
     return tuple(SiteGroup(*kind, len(sizes), sum(sizes)) for kind, sizes in groups.items())

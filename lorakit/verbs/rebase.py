@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import write_whole
 from lorakit.verbs.combine.member import Member, open_member
 from lorakit.verbs.combine.scores import Contender, TaskScores, columns_of, score
+from lorakit.verbs.gradfix import GradFix, masked
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,8 @@ class Rebased:
     """The base that it is for now."""
     sites: int
     scored: TaskScores
+    gradfix: dict[str, Any] | None = None
+    """How the change was masked, and what is left of it; None: it is as it was."""
     note: str = NOTE
 
     def plain(self) -> dict[str, Any]:
@@ -56,6 +60,7 @@ class Rebased:
             "from": self.before,
             "onto": self.after,
             "weights": self.sites,
+            "gradfix": self.gradfix,
             "note": self.note,
             "tasks": self.scored.tasks,
             "scores": self.scored.scores,
@@ -63,11 +68,14 @@ class Rebased:
         }
 
 
-def rebase(pointer: Pointer, onto: str, to: Path, evaluate: bool = True) -> Rebased:
+def rebase(
+    pointer: Pointer, onto: str, to: Path, evaluate: bool = True, gradfix: GradFix | None = None
+) -> Rebased:
     """Write the adapter for the base `onto` to `to`; after an error nothing is there.
 
-    InputError: `to` is in use. AdapterError: the change has no factors, `onto` is the adapter's own
-    base, or it has other shapes.
+    gradfix: only the entries of the change that lower the loss there are kept. InputError: `to` is
+    in use, or the task, whose loss GradFix needs, is not known. AdapterError: the change has no
+    factors, `onto` is the adapter's own base, or it has other shapes.
     """
     refuse_in_use(to)
     member = open_member(pointer)
@@ -84,10 +92,24 @@ def rebase(pointer: Pointer, onto: str, to: Path, evaluate: bool = True) -> Reba
             onto,
             about.model_type,
         )
+    rows = [Contender("on the new base", products)]
+    fixed = None
+    if gradfix is not None:
+        found_mask = masked(member, base, gradfix)
+        products = found_mask.products
+        rows.append(Contender("on the new base, GradFix", products))
+        fixed = {
+            "sign": gradfix.sign,
+            "examples": found_mask.examples,
+            "kept": found_mask.kept,
+            "largest_rank": found_mask.largest_rank,
+            "truncation_error": found_mask.error,
+        }
     with new_folder(to, "the adapter") as folder:
         _write(folder, member, base, products, about)
-        scored = _scored(member, spec) if evaluate else TaskScores()
-        found = Rebased(to, member.name, member.about.base, base.name, len(products), scored)
+        scored = _scored(member, spec, rows) if evaluate else TaskScores()
+        names = (member.name, member.about.base, base.name)
+        found = Rebased(to, *names, len(products), scored, fixed)
         write_whole(folder / REPORT, json.dumps(found.plain(), indent=2) + "\n")
     return found
 
@@ -129,11 +151,11 @@ def _write(folder: Path, member: Member, base: Base, products: Products, about: 
     save_adapter(folder, attachment, about, base.tokenizer)
 
 
-def _scored(member: Member, onto: Model) -> TaskScores:
-    """The adapter on its own base, and on the new one."""
+def _scored(member: Member, onto: Model, rows: Sequence[Contender]) -> TaskScores:
+    """The adapter on its own base, and `rows` on the new one."""
     columns = columns_of([member])
     before = score(columns, [Contender("on its own base", member.products)])
-    after = score(columns, [Contender("on the new base", member.products)], onto)
+    after = score(columns, rows, onto)
     return replace(
         after, scores={**before.scores, **after.scores}, failed={**before.failed, **after.failed}
     )

@@ -15,7 +15,7 @@ from lorakit.adapters.files import read_adapter
 from lorakit.adapters.save import save_adapter
 from lorakit.errors import ModelError, TrainingError
 from lorakit.methods import methods
-from lorakit.methods.reparam._on_adapters import begin_from
+from lorakit.methods._adapters import begin_from
 from lorakit.methods.reparam.eigenlora import directions
 from lorakit.methods.reparam.pmss import pivots
 from lorakit.recipe.schema import Train
@@ -286,7 +286,7 @@ class TestOtherAdapters:
             on_sources(methods.get(name)(adapters=folders, targets=targets), model)
 
     def test_a_shape_is_compared_where_the_base_is_not(self):
-        from lorakit.methods.reparam._on_adapters import SourceAdapter
+        from lorakit.methods._adapters import SourceAdapter
 
         delta = delta_on("eigenlora", wave(4, 6, k=0.7), components=2)
         source = SourceAdapter("other", {"layer.0.query": (torch.zeros(4, 1), torch.zeros(1, 5))})

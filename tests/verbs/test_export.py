@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from lorakit.adapters.bits import BITS_FILE
 from lorakit.adapters.files import CONFIG_FILE, PLAIN_FILE, read_adapter
 
 LIMIT = ("data.limit={train: 64, validation: 32}", "~expect", "train.max_steps=4")
@@ -23,7 +24,10 @@ def run(lorakit_cli, folder):
 
     def train(name: str, *fields: str):
         known = set(folder.glob("quickstart-*"))
-        extra = [f"method={json.dumps({'name': name, 'targets': ['query', 'value']})}", *fields]
+        method = {"name": name}
+        if name != "full":
+            method["targets"] = ["query", "value"]
+        extra = [f"method={json.dumps(method)}", *fields]
         done = lorakit_cli("train", "quickstart", "--runs", folder, *LIMIT, *extra)
         assert done.code == 0, done.err
         new = set(folder.glob("quickstart-*")) - known
@@ -101,3 +105,44 @@ def test_a_folder_in_use_is_left_alone(run, lorakit_cli, tmp_path):
     done = lorakit_cli("export", run("lora", "method.r=2"), "--to", tmp_path / "out")
     assert done.code == 2
     assert [f.name for f in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_few_bits_are_read_back_and_become_floats_again(run, lorakit_cli, tmp_path):
+    path = run("lora", "method.r=8")
+    done = lorakit_cli("export", path, "--bits", "8", "--to", tmp_path / "small", "--json")
+    assert done.code == 0, done.err
+    stored = done.json["stored"]
+    assert stored["bits"] == 8
+    assert 0 < stored["largest_error"] <= stored["bound"]
+    assert stored["bytes_after"] == (tmp_path / "small" / BITS_FILE).stat().st_size
+    assert stored["bytes_after"] < stored["bytes_before"]
+    assert stored["equal_predictions"] == 1
+    for before, after in stored["scores"].values():
+        assert before == after
+    scored = lorakit_cli("eval", tmp_path / "small", "--json")
+    assert scored.code == 0, scored.err
+    back = lorakit_cli("export", tmp_path / "small", "--to", tmp_path / "floats", "--json")
+    assert back.code == 0, back.err
+    assert back.json["stored"] is None
+    assert (tmp_path / "floats" / CONFIG_FILE).is_file()
+
+
+def test_full_fine_tuning_is_stored_as_a_difference(run, lorakit_cli, tmp_path):
+    path = run("full")
+    native = ("--as", "native", "--bits", "4", "--to", tmp_path / "small", "--json")
+    done = lorakit_cli("export", path, *native)
+    assert done.code == 0, done.err
+    assert done.json["stored"]["equal_predictions"] > 0.9
+    assert done.json["stored"]["bytes_after"] < done.json["stored"]["bytes_before"] / 6
+    assert read_adapter(tmp_path / "small").differences
+    merged = lorakit_cli("merge", tmp_path / "small", "--to", tmp_path / "merged")
+    assert merged.code == 0, merged.err
+
+
+def test_bits_that_are_not_possible(run, lorakit_cli, tmp_path):
+    path = run("lora", "method.r=5")
+    for bits in ("1", "9", "many"):
+        done = lorakit_cli("export", path, "--bits", bits, "--to", tmp_path / "out")
+        assert done.code == 2
+        assert "--bits" in done.err
+    assert not (tmp_path / "out").exists()

@@ -54,6 +54,8 @@ class Reparam(Method, ABC):
     """Whether it can be on an embedding layer, which looks rows up: `x` is then token ids."""
     saves_shared: ClassVar[bool] = True
     """Whether the adapter holds what all deltas share; False: a seed gives it."""
+    checked: ClassVar[tuple[str, ...]] = ()
+    """Tensors of a delta that `refuse_state` compares, so that they are never stored rounded."""
     shared_starts_still: ClassVar[bool] = False
     """Whether what all deltas share has no gradient until the deltas have moved, because dW is zero
     at the start by tensors of their own."""

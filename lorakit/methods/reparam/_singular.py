@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lorakit.errors import AdapterError, ModelError
 from lorakit.methods.reparam import Dense, Frozen, Shape
@@ -35,6 +35,8 @@ weight, differs by about 1."""
 
 class InSingularBasis(Dense, ABC):
     """A change of the coefficients of W0's singular vectors."""
+
+    checked: ClassVar[tuple[str, ...]] = ("check",)
 
     @abstractmethod
     def coefficients(self, d: Any) -> dict[str, Shape]:

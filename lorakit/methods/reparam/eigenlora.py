@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import Frozen, Shape
-from lorakit.methods.reparam._on_adapters import OnAdapters
+from lorakit.methods._adapters import OnAdapters
+from lorakit.methods.reparam import Frozen, LowRank, Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +53,7 @@ def directions(rows: Tensor, k: int) -> Tensor:
     return torch.cat([kept, torch.linalg.qr(drawn.T).Q.T]).to(rows.dtype)
 
 
-class EigenLoRA(OnAdapters):
+class EigenLoRA(OnAdapters, LowRank):
     """Coefficients of principal directions of adapters."""
 
     name: Literal["eigenlora"] = "eigenlora"

@@ -30,6 +30,7 @@ from lorakit.runs.result import Result, SeedResult
 from lorakit.runs.same import (
     BASE_FILE,
     DATA_FILE,
+    SOURCES_FILE,
     digests_of,
     record_inputs,
     refuse_other_inputs,
@@ -37,7 +38,7 @@ from lorakit.runs.same import (
     unfinished_others,
 )
 from lorakit.runs.seeds import find_adapter
-from lorakit.runs.sources import refuse_unreadable_sources
+from lorakit.runs.sources import refuse_unreadable_sources, source_digests
 from lorakit.runs.undo import undone_if_refused
 from lorakit.training.plan import share
 from lorakit.verbs.train.accelerator import make_accelerator
@@ -139,6 +140,8 @@ def _open_folder(job: TrainJob, restart: bool) -> None:
         run / DATA_FILE: digests_of(job.splits),
         run / BASE_FILE: base_files(job.recorded.model, job.start),
     }
+    if sources := source_digests(job.recorded.method):
+        inputs[run / SOURCES_FILE] = sources
     if resumes:
         _compare_inputs(job, inputs)
     open_run(run, job.recorded, restart)

@@ -119,9 +119,8 @@ def score_untrained(job: TrainJob, ready: ReadySeed) -> Scores:
 
 
 def _score_untrained(job: TrainJob, ready: ReadySeed) -> Scores:
-    # Every method but one that adds tokens leaves the outputs as they are until it is trained.
     bare = nullcontext()
-    if job.recipe.method.added_tokens:
+    if not job.recipe.method.starts_at_base:
         bare = ready.attachment.off()
     with bare, autocast(job.recipe, job.accelerator.device):
         return ready.examiner.untrained(ready.base.model, list(job.scored))

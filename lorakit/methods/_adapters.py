@@ -1,4 +1,4 @@
-"""Methods that begin from other adapters of the same base: EigenLoRAx and aTLAS.
+"""Methods that begin from other adapters of the same base: EigenLoRAx, aTLAS and X-LoRA.
 
 What they take from those adapters is frozen and saved, so that an adapter is read without them.
 """
@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from lorakit.errors import ModelError
-from lorakit.methods.reparam._lowrank import LowRank
+from lorakit.methods._base import Method
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -49,8 +48,8 @@ class SourceAdapter:
         return b, a
 
 
-class OnAdapters(LowRank, ABC):
-    """dW in terms of what other adapters have learnt."""
+class OnAdapters(Method, ABC):
+    """A change in terms of what other adapters have learnt."""
 
     adapters: tuple[str, ...] = Field(default=(), strict=False)
     """Runs or adapter folders of the same base. They are read once, when a training begins."""
@@ -60,7 +59,60 @@ class OnAdapters(LowRank, ABC):
         """Take what is needed of each adapter's (B with its scale, A). Without gradients."""
 
 
-def begin_from(deltas: Mapping[str, MethodDelta], sources: Sequence[SourceAdapter]) -> None:
+class OnStack(OnAdapters, ABC):
+    """The changes themselves, next to each other: A (T, k, in) and B (T, out, k) of T adapters.
+
+    k is the largest rank among them; smaller ones are filled with zeros.
+    """
+
+    random: int = Field(default=0, ge=0)
+    """Number of random changes of rank 1 after those of the adapters, as a control: what is learnt
+    without knowledge."""
+
+    def count(self) -> int:
+        """T. ModelError: no adapters are given."""
+        found = len(self.adapters) + self.random
+        if not found:
+            raise ModelError(
+                f"{self.name}: method.adapters is empty; give the runs or adapter folders whose "
+                "changes are combined"
+            )
+        return found
+
+    def stack_shapes(self, site: Site) -> dict[str, tuple[int, ...]]:
+        """The shapes of A and B before the adapters are read, which decide the rank."""
+        out, in_ = site.shape
+        return {"A": (self.count(), 1, in_), "B": (self.count(), out, 1)}
+
+    def begin(self, d: Any) -> None:
+        first = len(self.adapters)
+        d.A[first:].normal_(std=d.A.shape[2] ** -0.5)
+        d.B[first:].normal_(std=d.B.shape[1] ** -0.5)
+
+    def begin_from(self, d: Any, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+        before = d.A.clone(), d.B.clone()
+        _resize(d, max(1, *(len(a) for _, a in pairs)))
+        d.A[:, :1] = before[0]
+        d.B[:, :, :1] = before[1]
+        for t, (b, a) in enumerate(pairs):
+            d.A[t, : len(a)] = a
+            d.B[t, :, : len(a)] = b
+
+    def fit(self, d: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Take the rank of the file; another number of adapters is refused when the state is
+        loaded."""
+        if len(shapes.get("A", ())) == d.A.ndim:
+            _resize(d, shapes["A"][1])
+
+
+def _resize(d: Any, k: int) -> None:
+    count, _, in_ = d.A.shape
+    if d.A.shape[1] != k:
+        d.A.data = d.A.new_zeros(count, k, in_)
+        d.B.data = d.B.new_zeros(count, d.B.shape[1], k)
+
+
+def begin_from(deltas: Mapping[str, Any], sources: Sequence[SourceAdapter]) -> None:
     """Give the deltas of an `OnAdapters` what the sources hold.
 
     ModelError, and nothing is changed: a source lacks a site, or has another shape there.
