@@ -31,6 +31,7 @@ PANELS = {
     "After training": (
         "generate",
         "export",
+        "push",
         "combine",
         "rebase",
         "report",

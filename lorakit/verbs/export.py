@@ -22,6 +22,7 @@ from lorakit.methods import Attachment
 from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.nn.linear import dense_weight
 from lorakit.nn.select import Site
+from lorakit.publish.card import trained_of, write_card
 from lorakit.runs.folder import new_folder, refuse_in_use
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import Source, load_source, open_source
@@ -87,6 +88,9 @@ def export(
         about = _about(source, base, attachment)
         written = _write(folder, form, base, attachment, about)
         written.detach()
+        # damping changes the outputs, so the run's scores are not of the damped adapter
+        trained = None if damping else trained_of(source.adapter.folder, pointer)
+        write_card(folder, about, trained=trained)
         again = read_adapter(folder)
         attach_adapter(again, base.model, base.roles, base.newly_initialised, not pointer.any_base)
         found = difference(wanted, probe.logits(base.model))

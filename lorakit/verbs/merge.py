@@ -9,6 +9,7 @@ from typing import Any
 from lorakit.adapters.shards import shards
 from lorakit.errors import AdapterError, InputError, ModelError, ToleranceError
 from lorakit.models import Model
+from lorakit.publish.card import trained_of, write_card
 from lorakit.runs.folder import new_folder, refuse_in_use
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import write_whole
@@ -59,7 +60,15 @@ def merge(
         if report["passed"] is False:
             raise _too_different(report, to)
         write_whole(temporary / REPORT, json.dumps(report, indent=2) + "\n")
+        _write_card(temporary, pointer, source, report)
     return report
+
+
+def _write_card(folder: Path, pointer: Pointer, source: Source, report: dict[str, Any]) -> None:
+    assert source.adapter is not None
+    adapter = source.adapter
+    trained = trained_of(adapter.folder, pointer)
+    write_card(folder, adapter.about, adapter.base, trained, report)
 
 
 def _prepare(pointer: Pointer, source: Source, examples: int) -> tuple[Writer, Probe | None]:
