@@ -1,4 +1,4 @@
-"""A stand-in of the hub's HTTP API that keeps what is uploaded to it, for tests without a network."""
+"""A stand-in of the hub's HTTP API that keeps what is uploaded, for tests offline."""
 
 from __future__ import annotations
 

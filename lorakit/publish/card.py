@@ -29,8 +29,10 @@ PIPELINES = {
 }
 """A head -> the hub's name of what the model does."""
 
-Kind = Literal["peft", "lorakit", "merged"]
-"""peft: an adapter in PEFT's format; lorakit: in lorakit's own file."""
+Kind = Literal["peft", "lorakit", "mlx", "merged", "gguf"]
+"""peft: an adapter in PEFT's format; lorakit: in lorakit's own file; mlx: in mlx-lm's form."""
+LIBRARIES = {"merged": "transformers"}
+"""Kind -> the hub's name of the library that loads it, where that is another word."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +88,14 @@ def write_card(
     recorded_base: str | None = None,
     trained: Trained | None = None,
     merge: Mapping[str, Any] | None = None,
+    kind: Kind | None = None,
 ) -> None:
     """Write README.md to the folder of an adapter or of a merged model.
 
-    recorded_base: the base's name where About is absent. InputError: the folder cannot be written.
+    recorded_base: the base's name where About is absent. kind: None: as the files tell.
+    InputError: the folder cannot be written.
     """
-    kind: Kind = "merged"
-    if merge is None:
+    if kind is None:
         kind = "peft" if (folder / CONFIG_FILE).is_file() else "lorakit"
     base = base_info(about, recorded_base)
     facts = CardFacts(kind=kind, base=base, about=about, trained=trained, merge=merge)
@@ -110,7 +113,7 @@ def card(facts: CardFacts) -> str:
 def _metadata(facts: CardFacts) -> str:
     from huggingface_hub import ModelCardData
 
-    library = {"merged": "transformers"}.get(facts.kind, facts.kind)
+    library = LIBRARIES.get(facts.kind, facts.kind)
     tags = ["lorakit", facts.method]
     if facts.method != "lora" and facts.kind == "peft":
         tags.append("peft")
@@ -119,7 +122,8 @@ def _metadata(facts: CardFacts) -> str:
         fields["license"] = facts.base.licence
     if facts.base.hub_id:
         fields["base_model"] = facts.base.hub_id
-        fields["base_model_relation"] = "finetune" if facts.kind == "merged" else "adapter"
+        is_model = facts.kind in ("merged", "gguf")
+        fields["base_model_relation"] = "finetune" if is_model else "adapter"
     if facts.head in PIPELINES:
         fields["pipeline_tag"] = PIPELINES[facts.head]
     results = _eval_results(facts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import TYPE_CHECKING, Any
 
 from lorakit.bases.files import SHIPPED
@@ -39,6 +38,8 @@ def _head(facts: CardFacts) -> str:
         "merged": f"A model: {base.shown} with a {facts.method} adapter merged into its weights.",
         "peft": f"A {facts.method} adapter for {base.shown}, in PEFT's format.",
         "lorakit": f"A {facts.method} adapter for {base.shown}, in {OWN_FORM}.",
+        "mlx": f"A {facts.method} adapter for {base.shown}, as LoRA in the form of mlx-lm.",
+        "gguf": f"{base.shown} with a {facts.method} adapter, as GGUF for llama.cpp and Ollama.",
     }[facts.kind]
     lines = [f"# {name}", "", what]
     if base.shown.startswith(SHIPPED):
@@ -61,6 +62,10 @@ def _use(facts: CardFacts) -> str:
         code = ["```", "lorakit generate THIS_FOLDER --prompt TEXT", "```"]
         if facts.head != "causal":
             code[1] = "lorakit eval THIS_FOLDER"
+    elif facts.kind == "mlx":
+        code = ["```", f"mlx_lm.generate --model {base} --adapter-path THIS_FOLDER", "```"]
+    elif facts.kind == "gguf":
+        code = ["```", "ollama create NAME -f Modelfile", "ollama run NAME", "```"]
     elif facts.kind == "merged":
         code = [
             "```python",
@@ -136,8 +141,8 @@ def _merging(merge: Any) -> str:
     if not merge.get("examples"):
         return "## Merging\n\nThe merged model was not compared with the adapter on its base."
     return (
-        f"## Merging\n\nThe sum was formed in fp32 and is stored as {merge['dtype']}. Compared with "
-        f"the adapter on its base on {merge['examples']} examples ({merge['asked']}): largest "
+        f"## Merging\n\nThe sum was formed in fp32 and is stored as {merge['dtype']}. Compared "
+        f"with the adapter on its base on {merge['examples']} examples ({merge['asked']}): largest "
         f"difference of a logit {merge['max_logit_difference']:.2e} (relative; allowed "
         f"{merge['tolerance']:g}), {merge['prediction_flips']} predictions flipped."
     )
@@ -174,5 +179,4 @@ def _training(facts: CardFacts) -> str:
 
 
 def _minutes(seed: SeedResult) -> str:
-    seconds = statistics.fsum(value for key, value in seed.seconds.items() if key == "train")
-    return f"{seconds / 60:.1f} minutes"
+    return f"{seed.seconds.get('train', 0.0) / 60:.1f} minutes"

@@ -116,6 +116,12 @@ def open_source(pointer: Pointer) -> Source:
     )
 
 
+def is_plain_model(folder: Path) -> bool:
+    """Whether it is the folder of a model without an adapter, such as `lorakit merge` writes."""
+    adapter = (folder / CONFIG_FILE).is_file() or (folder / PLAIN_FILE).is_file()
+    return (folder / "config.json").is_file() and not adapter
+
+
 def _open_run(pointer: Pointer, folder: Path) -> Source:
     chosen, why = choose_seed(folder, pointer.seed)
     overrides = [*_replacements(pointer), *pointer.overrides]

@@ -10,27 +10,29 @@ import torch
 
 import lorakit
 from lorakit.adapters.about import About
-from lorakit.adapters.attach import attach_adapter
+from lorakit.adapters.attach import attach_adapter, replaced_parameters
 from lorakit.adapters.file_form import form_of
 from lorakit.adapters.files import read_adapter
-from lorakit.adapters.intruders import Damping, damp
-from lorakit.adapters.plain_lora import attach_products, of_entire_modules
+from lorakit.adapters.intruders import Damping
+from lorakit.adapters.plain_lora import of_entire_modules
 from lorakit.adapters.save import save_adapter
 from lorakit.bases.base import Base
 from lorakit.errors import AdapterError, InputError, ToleranceError
 from lorakit.methods import Attachment
-from lorakit.methods.reparam._attachment import ReparamAttachment
-from lorakit.nn.linear import dense_weight
-from lorakit.nn.select import Site
 from lorakit.publish.card import trained_of, write_card
+from lorakit.publish.ranks import one_rank
+from lorakit.publish.vllm import max_rank_of
 from lorakit.runs.folder import new_folder, refuse_in_use
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import Source, load_source, open_source
 from lorakit.verbs.combine.member import about_of_foreign
+from lorakit.verbs.low_rank import damped_lora, lora_products, replaced_by
 from lorakit.verbs.merge_probe import Probe
 from lorakit.verbs.proof import difference
 
-Form = Literal["lora", "peft", "native"]
+Form = Literal["lora", "peft", "native", "vllm"]
+LORA_FORMS = ("lora", "vllm")
+"""Written as plain LoRA in PEFT's format; vllm: with one rank for all modules."""
 TOLERANCE = 1e-4
 """Largest difference of a logit, relative to the largest: B A is summed in another order."""
 
@@ -42,7 +44,7 @@ class Exported:
     folder: Path
     adapter: str
     method: str
-    form: Form
+    form: str
     parameters: int
     """Numbers in the file, with the head."""
     largest_rank: int | None
@@ -52,6 +54,10 @@ class Exported:
     """The examples that both were compared on."""
     max_logit_difference: float
     tolerance: float = TOLERANCE
+    beyond: tuple[str, ...] = ()
+    """Trained biases and token rows in the file, which are no product B A."""
+    vllm_max_rank: int | None = None
+    """In the form vllm: what `--max-lora-rank` must be at least."""
     damped: int | None = None
     """Intruder dimensions that were damped; None: none were looked for."""
 
@@ -64,11 +70,11 @@ def export(
 ) -> Exported:
     """Write the adapter to `to` in another form, read it back and compare its logits.
 
-    lora: plain LoRA, which PEFT and every server of adapters read. peft: PEFT's own type of the
-    method. native: lorakit's file. damping: intruder dimensions are damped first, in the form lora;
-    the written adapter is compared with the damped one. InputError: `to` is in use, or damping in
-    another form. AdapterError: the method does not have this form. ToleranceError: the written
-    adapter computes something else; it is removed.
+    lora: plain LoRA, which PEFT and servers of adapters read. peft: PEFT's own type of the method.
+    native: lorakit's file. vllm: plain LoRA by vLLM's rules. damping: intruder dimensions are
+    damped first, in the form lora; the written adapter is compared with the damped one.
+    InputError: `to` is in use, or damping in another form. AdapterError: the method does not have
+    this form. ToleranceError: the written adapter computes something else; it is removed.
     """
     refuse_in_use(to)
     if damping is not None and form != "lora":
@@ -81,12 +87,13 @@ def export(
     name = attachment.method.name
     damped = None
     if damping is not None:
-        attachment, damped = _damped(base, attachment, damping)
+        attachment, damped = damped_lora(base, attachment, damping)
     probe = Probe(source, base, examples)
     wanted = probe.logits(base.model)
     with new_folder(to, "the adapter") as folder:
         about = _about(source, base, attachment)
         written = _write(folder, form, base, attachment, about)
+        beyond = tuple(replaced_parameters(written.newly_initialised, base.newly_initialised))
         written.detach()
         # damping changes the outputs, so the run's scores are not of the damped adapter
         trained = None if damping else trained_of(source.adapter.folder, pointer)
@@ -99,16 +106,19 @@ def export(
                 f"the exported adapter's logits differ by {found:.2e} (relative; allowed "
                 f"{TOLERANCE:g}), so it was not kept"
             )
+        max_rank = max_rank_of(folder) if form == "vllm" else None
     return Exported(
         folder=to,
         adapter=source.path,
         method=name,
         form=form,
         parameters=sum(tensor.numel() for tensor in again.tensors.values()),
-        largest_rank=_largest_rank(again.tensors) if form == "lora" else None,
+        largest_rank=_largest_rank(again.tensors) if form in LORA_FORMS else None,
         examples=len(probe.items),
         asked=probe.why,
         max_logit_difference=found,
+        beyond=beyond,
+        vllm_max_rank=max_rank,
         damped=damped,
     )
 
@@ -120,8 +130,11 @@ def _write(
     if form == "native":
         save_adapter(folder, attachment, about, base.tokenizer, in_peft_format=False)
         return attachment
-    if form == "lora":
-        attachment = _as_lora(base, attachment)
+    if form in LORA_FORMS:
+        products = of_entire_modules(lora_products(attachment))
+        if form == "vllm":
+            products = one_rank(products)
+        attachment = replaced_by(base, attachment, products)
         about = replace(about, method=attachment.method.model_dump(mode="json"))
     elif form_of(attachment) is None:
         raise AdapterError(
@@ -130,59 +143,6 @@ def _write(
         )
     save_adapter(folder, attachment, about, base.tokenizer)
     return attachment
-
-
-def _as_lora(base: Base, attachment: Attachment) -> Attachment:
-    """A LoRA with the same dW, on the base in the method's place.
-
-    AdapterError: dW of a site has no factors.
-    """
-    return _replaced(base, attachment, _products(attachment))
-
-
-@torch.no_grad()
-def _damped(base: Base, attachment: Attachment, damping: Damping) -> tuple[Attachment, int]:
-    """A LoRA with damped intruder dimensions in the method's place, and how many were damped."""
-    products = []
-    count = 0
-    for site, b, a in _products(attachment):
-        weight = dense_weight(site.module).detach()[site.index]
-        new_b, new_a, intruders = damp(weight, b, a, damping)
-        products.append((site, new_b, new_a))
-        count += intruders
-    return _replaced(base, attachment, products), count
-
-
-@torch.no_grad()
-def _products(attachment: Attachment) -> list[tuple[Site, torch.Tensor, torch.Tensor]]:
-    """(site, B with its scale, A). AdapterError: dW of a site has no factors."""
-    if not isinstance(attachment, ReparamAttachment):
-        raise AdapterError(
-            f"{attachment.method.name} does not change weights by a product of low rank, so it is "
-            "not a LoRA; `lorakit merge` writes it into the weights where that is possible"
-        )
-    found = []
-    for site in attachment.sites:
-        factors = attachment.deltas[site.name].factors()
-        if factors is None:
-            raise AdapterError(
-                f"the change of {site.name} by {attachment.method.name} does not have a low rank, "
-                "so it is not a LoRA; `lorakit merge` writes it into the weights"
-            )
-        a, b, scale = factors
-        found.append((site, (b * scale).clone(), a.clone()))
-    return found
-
-
-@torch.no_grad()
-def _replaced(
-    base: Base, attachment: Attachment, products: list[tuple[Site, torch.Tensor, torch.Tensor]]
-) -> Attachment:
-    """The products as a LoRA on the base, in the place of the method."""
-    parameters = dict(base.model.named_parameters())
-    head = {name: parameters[name].detach().clone() for name in attachment.newly_initialised}
-    attachment.detach()
-    return attach_products(of_entire_modules(products), head, base.model, base.roles)
 
 
 def _about(source: Source, base: Base, attachment: Attachment) -> About:

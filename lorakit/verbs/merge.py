@@ -68,7 +68,7 @@ def _write_card(folder: Path, pointer: Pointer, source: Source, report: dict[str
     assert source.adapter is not None
     adapter = source.adapter
     trained = trained_of(adapter.folder, pointer)
-    write_card(folder, adapter.about, adapter.base, trained, report)
+    write_card(folder, adapter.about, adapter.base, trained, report, kind="merged")
 
 
 def _prepare(pointer: Pointer, source: Source, examples: int) -> tuple[Writer, Probe | None]:

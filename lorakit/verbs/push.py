@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lorakit.adapters.files import CONFIG_FILE, PLAIN_FILE
 from lorakit.errors import AdapterError, InputError
 from lorakit.publish.card import CARD_FILE, trained_of, write_card
 from lorakit.publish.files import UploadFile, files_of
 from lorakit.publish.hub import Pushed, push_files, refuse_repository_name
+from lorakit.publish.mlx import WEIGHTS_FILE as MLX_FILE
 from lorakit.runs.pointer import Pointer
-from lorakit.runs.source import Source, open_source
+from lorakit.runs.source import Source, is_plain_model, open_source
 from lorakit.verbs.merge import merge
 
 Part = Literal["adapter", "merged", "both"]
@@ -129,9 +129,7 @@ def _folders(
 
 def _is_complete(folder: Path) -> bool:
     """Whether the folder is a merged model or an export of another program's format."""
-    if (folder / CONFIG_FILE).is_file() or (folder / PLAIN_FILE).is_file():
-        return False
-    return (folder / "config.json").is_file() or any(folder.glob("*.gguf"))
+    return is_plain_model(folder) or any(folder.glob("*.gguf")) or (folder / MLX_FILE).is_file()
 
 
 @contextmanager
