@@ -30,6 +30,7 @@ PANELS = {
     "Before training": ("check", "prepare", "schema", "recipes"),
     "After training": (
         "generate",
+        "chat",
         "export",
         "push",
         "combine",

@@ -14,11 +14,10 @@ from lorakit.runs.folder import new_folder, refuse_in_use
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import write_whole
 from lorakit.runs.source import Source, load_source, open_source
+from lorakit.runs.trained_for import REPORT, TRAINED_FOR, trained_for
 from lorakit.verbs.merge_probe import Probe, look_at_files
 from lorakit.verbs.merge_writers import Writer, file_by_file, in_memory
 from lorakit.verbs.proof import TOLERANCE, difference
-
-REPORT = "merge_report.json"
 
 
 def merge(
@@ -52,6 +51,7 @@ def merge(
             "adapter": source.path,
             "base": source.adapter and source.adapter.base,
             "dtype": dtype,
+            TRAINED_FOR: trained_for(source.adapter and source.adapter.about),
         }
         if probe is None:
             report |= {"examples": 0, "asked": "nothing", "passed": None}
