@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
@@ -64,10 +65,8 @@ def _greet(talk: Chat) -> None:
 def _read(talk: Chat) -> str | None:
     """The next line; None at the end of the input."""
     if sys.stdin.isatty():
-        try:
+        with suppress(ImportError):
             import readline  # noqa: F401  (arrow keys and the history)
-        except ImportError:
-            pass
         try:
             return input("> ")
         except EOFError:
