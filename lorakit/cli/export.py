@@ -193,7 +193,8 @@ def _print_gguf(found: ExportedGguf) -> None:
         )
         say(
             f"read back: largest logit difference {file.max_logit_difference:.2e} (relative; "
-            f"allowed {file.tolerance:g})"
+            f"allowed {file.tolerance:g}); rounding to {file.type} changes a logit by up to "
+            f"{file.rounding:.2e}"
         )
     if found.modelfile_lacks is not None:
         warn(found.modelfile_lacks)

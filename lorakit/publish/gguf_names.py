@@ -61,6 +61,12 @@ class Layout:
             value = value.T
         return self.rows_stored(path, value)
 
+    def loaded(self, name: str, value: Array) -> Array:
+        """The inverse of `stored`."""
+        path = name.rpartition(".")[0]
+        value = self.rows_loaded(path, value)
+        return value.T if self.is_transposed(path) and value.ndim == 2 else value
+
     def is_transposed(self, path: str) -> bool:
         """Whether transformers stores the module's weight as (in, out)."""
         return path.rpartition(".")[2] in self.architecture.transposed

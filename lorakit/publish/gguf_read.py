@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lorakit.adapters.plain_lora import Product
+from lorakit.adapters.plain_lora import Product, Products
 from lorakit.errors import ToleranceError
 from lorakit.publish.architectures._base import Array
 from lorakit.publish.gguf_names import Layout
@@ -44,14 +44,45 @@ def products_of(file: Path, layout: Layout, paths: list[str]) -> dict[str, Produ
     return found
 
 
-def read_model(file: Path) -> Any:
+def rounded_products(products: Products, kind: GgufType) -> dict[str, Product]:
+    """The products as the GGUF has them."""
+    found = {}
+    for path, product in products.items():
+        a, b = (
+            encoded(path, value.float().cpu().numpy(), kind).astype(np.float32)
+            for value in (product.a, product.b)
+        )
+        found[path] = Product(torch.from_numpy(b), torch.from_numpy(a))
+    return found
+
+
+@torch.no_grad()
+def round_weights(plain: Any, model: ModelFile, kind: GgufType) -> None:
+    """Round the weights of a model of transformers, in place, as the GGUF has them.
+
+    plain: read from `model.folder`. What is left between it and the model that is read from the
+    GGUF is an error of the layout.
+    """
+    from gguf import GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    for tensor in stored_tensors(model):
+        dtype = type_of(model.layout, tensor, kind)
+        data = encoded(tensor.target, tensor.read(), dtype)
+        value = dequantize(data, GGMLQuantizationType[dtype.upper()])
+        value = model.layout.loaded(tensor.name, value.astype(np.float32))
+        plain.get_parameter(tensor.name).copy_(torch.from_numpy(value.copy()))
+
+
+def read_model(file: Path, layout: Layout) -> Any:
     """The model by transformers' own reader of GGUF, in float32."""
     from transformers import AutoModelForCausalLM
 
+    given = {} if layout.architecture.config_is_read else {"config": layout.config}
     # its progress bar cannot be switched off
     with redirect_stderr(io.StringIO()):
         model = AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, dtype=torch.float32
+            file.parent, gguf_file=file.name, dtype=torch.float32, **given
         )
     return model.eval()
 

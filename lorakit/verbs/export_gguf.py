@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,21 +20,26 @@ from lorakit.models import Model
 from lorakit.publish.base_info import BaseInfo, base_info
 from lorakit.publish.card import CARD_FILE, trained_of, write_card
 from lorakit.publish.gguf_names import Layout
-from lorakit.publish.gguf_read import products_of, read_model, refuse_other_tensors
+from lorakit.publish.gguf_read import (
+    products_of,
+    read_model,
+    refuse_other_tensors,
+    round_weights,
+    rounded_products,
+)
 from lorakit.publish.gguf_tokenizer import gguf_tokenizer
 from lorakit.publish.gguf_write import GgufType, ModelFile, require_gguf, write_adapter, write_model
 from lorakit.publish.ollama import MODELFILE, modelfile
 from lorakit.runs.folder import new_folder, refuse_in_use
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import is_plain_model, open_source
+from lorakit.verbs.export import TOLERANCE
 from lorakit.verbs.low_rank import open_products
 from lorakit.verbs.merge import merge
 from lorakit.verbs.plain import read_plain
 from lorakit.verbs.proof import difference
 
 Part = Literal["merged", "adapter", "both"]
-TOLERANCES: dict[GgufType, float] = {"f32": 1e-4, "f16": 1e-2, "q8_0": 1e-1}
-"""Largest difference of a logit, relative to the largest, that rounding to a type explains."""
 PROBE_ROWS, PROBE_TOKENS = 4, 24
 """Random tokens on which the merged model and its GGUF are compared."""
 
@@ -50,7 +54,10 @@ class GgufFile:
     bytes: int
     tensors: int
     max_logit_difference: float
-    tolerance: float
+    """Between what was read back and what was written, rounding included in both."""
+    rounding: float
+    """What rounding to the type changes of a logit, relative to the largest."""
+    tolerance: float = TOLERANCE
     pre_tokenizer: str | None = None
     """llama.cpp's name of it, in the file of a model."""
 
@@ -117,10 +124,17 @@ def _adapter(pointer: Pointer, folder: Path, kind: GgufType, examples: int) -> G
     layout = Layout.of(opened.base.config)
     file = folder / f"adapter-{dtype}.gguf"
     tensors = write_adapter(file, layout, opened.products, dtype)
-    read = partial(products_of, file, layout)
-    found = opened.compared(read, TOLERANCES[dtype])
-    size = file.stat().st_size
-    return GgufFile(file.name, "adapter", dtype, size, tensors, found, TOLERANCES[dtype])
+    rounded = opened.logits_of(rounded_products(opened.products, dtype))
+    found = difference(rounded, opened.logits_of(products_of(file, layout, list(opened.products))))
+    return GgufFile(
+        name=file.name,
+        part="adapter",
+        type=dtype,
+        bytes=file.stat().st_size,
+        tensors=tensors,
+        max_logit_difference=_small(found, file),
+        rounding=difference(opened.wanted, rounded),
+    )
 
 
 def _model(
@@ -133,22 +147,33 @@ def _model(
     layout = Layout.of(config)
     described = gguf_tokenizer(tokenizer, config.vocab_size)
     file = folder / f"model-{kind}.gguf"
-    model = ModelFile(source, layout, described, folder.name.strip("."), base)
+    model = ModelFile(source, layout, described, base.shown, base)
     tensors = write_model(file, model, kind)
     refuse_other_tensors(file, model, kind)
-    found = _difference(source, file, config.vocab_size)
-    tolerance = TOLERANCES[kind]
-    if not found <= tolerance:
-        raise ToleranceError(
-            f"transformers reads {file.name} as another model: a logit differs by {found:.2e} "
-            f"(relative; allowed {tolerance:g}), so it was not kept"
-        )
+    found, rounding = _differences(file, model, kind)
     text, lacks = modelfile(file.name, tokenizer, _stop(tokenizer))
     (folder / MODELFILE).write_text(text, encoding="utf-8")
-    size = file.stat().st_size
-    return GgufFile(
-        file.name, "merged", kind, size, tensors, found, tolerance, described.pre
-    ), lacks
+    written = GgufFile(
+        name=file.name,
+        part="merged",
+        type=kind,
+        bytes=file.stat().st_size,
+        tensors=tensors,
+        max_logit_difference=_small(found, file),
+        rounding=rounding,
+        pre_tokenizer=described.pre,
+    )
+    return written, lacks
+
+
+def _small(found: float, file: Path) -> float:
+    """The difference, if it is allowed. ToleranceError: it is not."""
+    if not found <= TOLERANCE:
+        raise ToleranceError(
+            f"{file.name} is read as another model: a logit differs by {found:.2e} (relative; "
+            f"allowed {TOLERANCE:g}), so it was not kept"
+        )
+    return found
 
 
 def _stop(tokenizer: Any) -> str | None:
@@ -157,14 +182,20 @@ def _stop(tokenizer: Any) -> str | None:
 
 
 @torch.no_grad()
-def _difference(source: Path, file: Path, vocabulary: int) -> float:
-    """Of the logits by plain transformers, from the folder and from the GGUF."""
+def _differences(file: Path, model: ModelFile, kind: GgufType) -> tuple[float, float]:
+    """(of what is read back, of rounding): logits by plain transformers, relative."""
     from transformers import AutoModelForCausalLM
 
+    vocabulary = model.layout.config.vocab_size
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, vocabulary, (PROBE_ROWS, PROBE_TOKENS), generator=generator)
-    wanted = read_plain(source, AutoModelForCausalLM)(input_ids=ids).logits
-    return difference(wanted, read_model(file)(input_ids=ids).logits)
+    plain: Any = read_plain(model.folder, AutoModelForCausalLM)
+    exact = plain(input_ids=ids).logits
+    round_weights(plain, model, kind)
+    rounded = plain(input_ids=ids).logits
+    del plain  # its memory is needed for the model that is read back
+    found = read_model(file, model.layout)(input_ids=ids).logits
+    return difference(rounded, found), difference(exact, rounded)
 
 
 @contextmanager

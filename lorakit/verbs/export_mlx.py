@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from lorakit.adapters.base_name import base_name
+from lorakit.errors import ToleranceError
 from lorakit.publish.card import trained_of, write_card
 from lorakit.publish.mlx import read_mlx, write_mlx
 from lorakit.runs.folder import new_folder, refuse_in_use
 from lorakit.runs.pointer import Pointer
 from lorakit.verbs.export import TOLERANCE, Exported
 from lorakit.verbs.low_rank import open_products
+from lorakit.verbs.proof import difference
 
 
 def export_mlx(pointer: Pointer, to: Path, examples: int = 64) -> Exported:
@@ -30,12 +31,17 @@ def export_mlx(pointer: Pointer, to: Path, examples: int = 64) -> Exported:
         rank = write_mlx(folder, opened.products, opened.base.config, base)
         trained = trained_of(adapter.folder, pointer)
         write_card(folder, about, adapter.base, trained, kind="mlx")
-        read = partial(read_mlx, folder, model_type=opened.base.config.model_type)
-        found = opened.compared(read, TOLERANCE)
+        written = read_mlx(folder, list(opened.products), opened.base.config.model_type)
+        found = difference(opened.wanted, opened.logits_of(written))
+        if not found <= TOLERANCE:
+            raise ToleranceError(
+                f"the exported adapter's logits differ by {found:.2e} (relative; allowed "
+                f"{TOLERANCE:g}), so it was not kept"
+            )
     return Exported(
         folder=to,
         adapter=opened.source.path,
-        method=opened.attachment.method.name,
+        method=opened.method,
         form="mlx",
         parameters=sum(p.a.numel() + p.b.numel() for p in opened.products.values()),
         largest_rank=rank,

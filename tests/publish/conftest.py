@@ -76,7 +76,7 @@ def make_adapter(folder: Path, base: Path, **method: Any) -> Path:
     with torch.no_grad():
         for parameter in attachment.trained().values():
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
-    lorakit.save_adapter(folder, attachment, AutoTokenizer.from_pretrained(base))
+    lorakit.save_adapter(attachment, folder, AutoTokenizer.from_pretrained(base))
     return folder
 
 

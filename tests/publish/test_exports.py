@@ -32,7 +32,7 @@ def test_the_rows_of_a_head_become_pairs_and_halves_again():
     assert np.array_equal(to_halves(to_pairs(two, 3), 3), two)
 
 
-@pytest.mark.parametrize(("kind", "most"), [("f32", 1e-6), ("f16", 2e-3), ("q8_0", 5e-2)])
+@pytest.mark.parametrize(("kind", "most"), [("f32", 0.0), ("f16", 0.1), ("q8_0", 1.0)])
 def test_a_merged_model_is_read_back_by_transformers(
     lorakit_cli, adapter, base, tmp_path, kind, most
 ):
@@ -40,7 +40,8 @@ def test_a_merged_model_is_read_back_by_transformers(
     done = lorakit_cli("export", adapter, "--as", "gguf", "--type", kind, "--to", out, "--json")
     assert done.code == 0, done.err
     (file,) = done.json["files"]
-    assert file["max_logit_difference"] <= most
+    assert file["max_logit_difference"] <= 1e-5
+    assert file["rounding"] <= most
     found = fields_of(out / file["name"])
     assert found["general.architecture"] == "llama"
     assert found["general.file_type"] == {"f32": 0, "f16": 1, "q8_0": 7}[kind]

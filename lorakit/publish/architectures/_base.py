@@ -34,7 +34,8 @@ class Architecture:
     rotated: modules whose rows llama.cpp orders for its rotary embedding (pairs of neighbours,
     where transformers rotates halves), with their heads. transposed: ends of modules whose weights
     transformers stores as (in, out). skipped: ends of names in checkpoints that are not weights.
-    in_f32: GGUF names that llama.cpp reads in 32 bits only. problem: why a model of this type
+    in_f32: GGUF names that llama.cpp reads in 32 bits only. config_is_read: whether transformers
+    finds all of its configuration in a GGUF. problem: why a model of this type
     cannot go; None: it can.
     """
 
@@ -44,6 +45,7 @@ class Architecture:
     transposed: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     in_f32: tuple[str, ...] = ()
+    config_is_read: bool = True
     problem: Callable[[Any], str | None] = _no_problem
 
 

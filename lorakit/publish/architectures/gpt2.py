@@ -32,5 +32,6 @@ PLUGIN = Architecture(
     transposed=("c_attn", "c_proj", "c_fc"),
     skipped=("attn.bias", "attn.masked_bias"),
     in_f32=("position_embd.weight",),
+    config_is_read=False,  # it does not read the number of positions
     problem=_problem,
 )
