@@ -111,7 +111,7 @@ def test_a_classifier_does_not_chat(trained, lorakit_cli):
 def test_a_merged_model_is_asked_as_its_adapter_was(lorakit_cli, trained, tmp_path):
     done = lorakit_cli("merge", trained, "--to", tmp_path / "m", "--examples", "8")
     assert done.code == 0, done.err
-    done = lorakit_cli("eval", tmp_path / "m", "--json")
+    done = lorakit_cli("eval", tmp_path / "m", "data.limit={validation: 32}", "--json")
     assert done.code == 0, done.err
     plain = done.json["scores"]
     done = lorakit_cli("eval", trained, "--json")

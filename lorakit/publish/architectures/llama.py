@@ -18,6 +18,6 @@ PLUGIN = Architecture(
     model_types=("llama", "mistral"),
     settings=settings_of,
     rotated=_heads,
-    skipped=("rotary_emb.inv_freq",),
+    skipped=(".rotary_emb.inv_freq",),
     problem=problem_of,
 )

@@ -8,6 +8,6 @@ from lorakit.publish.architectures._rotary import problem_of, settings_of
 PLUGIN = Architecture(
     model_types=("qwen3",),
     settings=settings_of,
-    skipped=("rotary_emb.inv_freq",),
+    skipped=(".rotary_emb.inv_freq",),
     problem=problem_of,
 )
