@@ -51,7 +51,6 @@ def merge(
             "adapter": source.path,
             "base": source.adapter and source.adapter.base,
             "dtype": dtype,
-            TRAINED_FOR: trained_for(source.adapter and source.adapter.about),
         }
         if probe is None:
             report |= {"examples": 0, "asked": "nothing", "passed": None}
@@ -59,6 +58,7 @@ def merge(
             report |= _compare(temporary, source, probe, tolerance)
         if report["passed"] is False:
             raise _too_different(report, to)
+        report[TRAINED_FOR] = trained_for(source.adapter and source.adapter.about)
         write_whole(temporary / REPORT, json.dumps(report, indent=2) + "\n")
         _write_card(temporary, pointer, source, report)
     return report

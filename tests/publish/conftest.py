@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +89,3 @@ def mixed_ranks(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter whose modules have two ranks and two scales."""
     targets = ["query", {"match": "value", "r": 2, "alpha": 6}]
     return make_adapter(tmp_path_factory.mktemp("adapters") / "mixed", base, targets=targets)
-
-
-Changed = Callable[..., Path]

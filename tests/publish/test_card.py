@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import pytest
 from huggingface_hub import ModelCard
 
 
@@ -60,3 +61,11 @@ def test_the_licence_is_that_of_the_base(tmp_path):
     (tmp_path / "README.md").write_text("---\nlicense: [\n---\n")
     assert base_info(None, str(tmp_path)).licence is None
     assert base_info(None, "owner/name").hub_id == "owner/name"
+
+
+@pytest.mark.peers
+def test_stock_peft_finds_the_base_that_ships_with_lorakit(trained):
+    peft = pytest.importorskip("peft")
+
+    model = peft.AutoPeftModel.from_pretrained(trained / "seed0" / "adapter")
+    assert type(model.get_base_model()).__name__ == "RobertaForSequenceClassification"

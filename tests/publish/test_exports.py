@@ -108,6 +108,15 @@ def test_gpt2_is_written_with_its_weights_turned(lorakit_cli, tmp_path):
     assert fields_of(tmp_path / "o" / "model-f32.gguf")["gpt2.feed_forward_length"] == 128
     text = (tmp_path / "o" / "Modelfile").read_text()
     assert 'TEMPLATE """{{ .Prompt }}"""' in text
+    biases = ["transformer.h.0.attn.c_attn.bias"]
+    own = make_adapter(tmp_path / "with", tmp_path / "gpt2", targets=["query"], train_also=biases)
+    done = lorakit_cli("export", own, "--as", "lora", "--to", tmp_path / "l", "--json")
+    assert done.code == 0, done.err
+    assert done.json["beyond"] == biases
+    for form in (["vllm"], ["mlx"], ["gguf", "--part", "adapter"]):
+        done = lorakit_cli("export", own, "--as", *form, "--to", tmp_path / "r")
+        assert done.code == 2, form
+        assert not (tmp_path / "r").exists()
 
 
 def test_the_modelfile_writes_the_chat_as_the_template_does(lorakit_cli, adapter, tmp_path):
