@@ -67,5 +67,6 @@ def test_the_licence_is_that_of_the_base(tmp_path):
 def test_stock_peft_finds_the_base_that_ships_with_lorakit(trained):
     peft = pytest.importorskip("peft")
 
-    model = peft.AutoPeftModel.from_pretrained(trained / "seed0" / "adapter")
+    cls = peft.AutoPeftModelForSequenceClassification
+    model = cls.from_pretrained(trained / "seed0" / "adapter")
     assert type(model.get_base_model()).__name__ == "RobertaForSequenceClassification"

@@ -108,13 +108,29 @@ def test_gpt2_is_written_with_its_weights_turned(lorakit_cli, tmp_path):
     assert fields_of(tmp_path / "o" / "model-f32.gguf")["gpt2.feed_forward_length"] == 128
     text = (tmp_path / "o" / "Modelfile").read_text()
     assert 'TEMPLATE """{{ .Prompt }}"""' in text
-    biases = ["transformer.h.0.attn.c_attn.bias"]
-    own = make_adapter(tmp_path / "with", tmp_path / "gpt2", targets=["query"], train_also=biases)
-    done = lorakit_cli("export", own, "--as", "lora", "--to", tmp_path / "l", "--json")
+
+
+@pytest.mark.peers
+def test_trained_biases_are_said_and_refused_by_servers(lorakit_cli, base, tmp_path):
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModelForCausalLM
+
+    biased = make_base(tmp_path / "biased", attention_bias=True)
+    model = AutoModelForCausalLM.from_pretrained(biased, dtype=torch.float32)
+    config = peft.LoraConfig(
+        r=2,
+        target_modules=["q_proj"],
+        bias="lora_only",
+        task_type="CAUSAL_LM",
+        init_lora_weights=False,
+    )
+    peft.get_peft_model(model, config).save_pretrained(tmp_path / "own")
+    done = lorakit_cli("export", tmp_path / "own", "--as", "lora", "--to", tmp_path / "l", "--json")
     assert done.code == 0, done.err
+    biases = [f"model.layers.{n}.self_attn.q_proj.bias" for n in range(2)]
     assert done.json["beyond"] == biases
     for form in (["vllm"], ["mlx"], ["gguf", "--part", "adapter"]):
-        done = lorakit_cli("export", own, "--as", *form, "--to", tmp_path / "r")
+        done = lorakit_cli("export", tmp_path / "own", "--as", *form, "--to", tmp_path / "r")
         assert done.code == 2, form
         assert not (tmp_path / "r").exists()
 
