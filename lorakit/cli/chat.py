@@ -15,7 +15,7 @@ from lorakit.cli.visible import show_exactly, visible
 from lorakit.errors import InputError
 
 if TYPE_CHECKING:
-    from lorakit.verbs.chat import Chat, Command
+    from lorakit.verbs.chat import ChatSession, Command
 
 COMMANDS = {
     "adapter": "/adapter NAME  let another adapter answer; /adapter none: the base alone",
@@ -55,14 +55,14 @@ def chat(
             warn(str(error), "error:")
 
 
-def _greet(talk: Chat) -> None:
+def _greet(talk: ChatSession) -> None:
     how = "its chat template" if talk.has_template else "no memory: each prompt is by itself"
     say(f"talking with {talk.active} ({how}); /help lists the commands, /quit ends")
     if talk.recipe.decode.beams > 1:
         say(f"decode.beams is {talk.recipe.decode.beams}; a chat is written with one beam")
 
 
-def _read(talk: Chat) -> str | None:
+def _read(talk: ChatSession) -> str | None:
     """The next line; None at the end of the input."""
     if sys.stdin.isatty():
         with suppress(ImportError):
@@ -75,7 +75,7 @@ def _read(talk: Chat) -> str | None:
     return line.rstrip("\n") if line else None
 
 
-def _take(talk: Chat, line: str) -> bool:
+def _take(talk: ChatSession, line: str) -> bool:
     """Answer a line; False: it ends the chat."""
     from lorakit.verbs.chat import command_of, question_of
 
@@ -93,7 +93,7 @@ def _take(talk: Chat, line: str) -> bool:
     return True
 
 
-def _obey(talk: Chat, command: Command) -> bool:
+def _obey(talk: ChatSession, command: Command) -> bool:
     """False: the command ends the chat. InputError: there is no such command."""
     if command.name == "quit":
         return False

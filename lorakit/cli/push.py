@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lorakit.verbs.push import Push
 
 
-class Part(str, Enum):
+class PushPart(str, Enum):
     adapter = "adapter"
     merged = "merged"
     both = "both"
@@ -27,12 +27,12 @@ def push(
     *,
     to: Annotated[str, Option(help="Repository on the hub: OWNER/NAME.", metavar="OWNER/NAME")],
     part: Annotated[
-        Part,
+        PushPart,
         Option(
             help="adapter: the adapter's files. merged: the merged model. both: the merged model, "
             "and the adapter in the folder `adapter`."
         ),
-    ] = Part.adapter,
+    ] = PushPart.adapter,
     public: Annotated[
         bool, Option("--public", help="Let everybody read it. A new repository is private.")
     ] = False,

@@ -45,7 +45,7 @@ class Talk:
         return (*first, *self.turns)
 
 
-class Chat:
+class ChatSession:
     """A model, its template, and a talk.
 
     A model without a chat template continues each prompt by itself, in the form of its task, and
@@ -164,7 +164,7 @@ class Chat:
         yield text[len(shown) :]
 
 
-def open_chat(pointers: Sequence[Pointer]) -> Chat:
+def open_chat(pointers: Sequence[Pointer]) -> ChatSession:
     """One pointer: a run, an adapter, or any causal model; several: adapters on one base.
 
     InputError: a model does not write texts, or the adapters do not have one base.
@@ -182,7 +182,7 @@ def open_chat(pointers: Sequence[Pointer]) -> Chat:
     base.to(device)
     model: nn.Module = base.model
     model.eval()
-    return Chat(speakers, base, adapters)
+    return ChatSession(speakers, base, adapters)
 
 
 def _recipe(source: Source) -> Recipe:

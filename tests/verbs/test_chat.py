@@ -9,7 +9,7 @@ import pytest
 
 from lorakit.errors import DataError, InputError
 from lorakit.runs.pointer import Pointer
-from lorakit.verbs.chat import Chat, command_of, open_chat, question_of
+from lorakit.verbs.chat import ChatSession, command_of, open_chat, question_of
 from tests.publish.conftest import make_adapter, make_base
 
 SHORT = ("decode.max_new_tokens=6",)
@@ -27,7 +27,7 @@ def adapters(base, tmp_path_factory):
     return [first, make_adapter(folder / "second", base, targets=["mlp_out"], r=2)]
 
 
-def said(talk: Chat, text: str) -> str:
+def said(talk: ChatSession, text: str) -> str:
     return "".join(talk.reply(text))
 
 
