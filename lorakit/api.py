@@ -325,8 +325,10 @@ def save_adapter(
     InputError: the folder cannot be written.
     """
     from lorakit.adapters import save
+    from lorakit.publish.card import write_card
 
     save.save_adapter(Path(folder), attachment, _bases[attachment], tokenizer)
+    write_card(Path(folder), _bases[attachment])
     return Path(folder)
 
 

@@ -89,6 +89,20 @@ def read_adapter(folder: Path) -> AdapterFile:
     return AdapterFile(folder, tensors, _about_of(metadata, file), config)
 
 
+def read_about(folder: Path) -> About | None:
+    """The `About` of an adapter folder, without its tensors; None if lorakit did not write it.
+
+    AdapterError: as for `read_adapter`.
+    """
+    file = _tensor_file(folder)
+    try:
+        with safe_open(file, "pt") as opened:
+            metadata = opened.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise AdapterError(f"{file} is damaged or truncated: {error}") from error
+    return _about_of(metadata, file)
+
+
 def _tensor_file(folder: Path) -> Path:
     for name in (PEFT_FILE, PLAIN_FILE, BITS_FILE):
         if (folder / name).is_file():

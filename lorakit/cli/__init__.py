@@ -30,7 +30,9 @@ PANELS = {
     "Before training": ("check", "prepare", "schema", "recipes"),
     "After training": (
         "generate",
+        "chat",
         "export",
+        "push",
         "combine",
         "rebase",
         "report",

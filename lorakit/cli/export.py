@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,33 +11,77 @@ from typer import Option
 
 from lorakit.cli import app
 from lorakit.cli.options import Json, PointerOptions, grouped
-from lorakit.cli.output import give, say
+from lorakit.cli.output import give, say, warn
+from lorakit.errors import InputError
 
 if TYPE_CHECKING:
-    from lorakit.verbs.export import Exported, Stored
+    from lorakit.runs.pointer import Pointer
+    from lorakit.verbs.export import Exported, ExportPlan
+    from lorakit.verbs.export_gguf import ExportedGguf
+    from lorakit.verbs.few_bits import Stored
 
 
-class Form(str, Enum):
+class ExportForm(str, Enum):
     lora = "lora"
     peft = "peft"
     native = "native"
+    vllm = "vllm"
+    mlx = "mlx"
+    gguf = "gguf"
+    merged = "merged"
 
 
-@app.command(epilog="Example: lorakit export runs/my-run --as lora --to adapter")
+BITS_FORMS = ("lora", "peft", "native")
+"""Forms that lorakit reads in few bits."""
+
+
+class GgufPart(str, Enum):
+    merged = "merged"
+    adapter = "adapter"
+    both = "both"
+
+
+class NumberType(str, Enum):
+    f32 = "f32"
+    f16 = "f16"
+    q8_0 = "q8_0"
+
+
+@dataclass(frozen=True)
+class GgufOptions:
+    """What goes into a GGUF."""
+
+    part: Annotated[
+        GgufPart | None,
+        Option(
+            help="With --as gguf: the merged model (the default), the adapter, or both.",
+            show_default=False,
+        ),
+    ] = None
+    type: Annotated[
+        NumberType | None,
+        Option(
+            help="With --as gguf: type of the numbers (default f16). q8_0: 8 bits with a scale for "
+            "32 numbers.",
+            show_default=False,
+        ),
+    ] = None
+
+
+@app.command(epilog="Example: lorakit export runs/my-run --as gguf --type q8_0 --to gguf")
 @grouped
 def export(
     *,
     form: Annotated[
-        Form,
+        ExportForm,
         Option(
             "--as",
             help="lora: plain LoRA, for PEFT and servers of adapters. peft: PEFT's own type of the "
-            "method. native: lorakit's file.",
+            "method. native: lorakit's file. vllm: plain LoRA by vLLM's rules. mlx: mlx-lm's "
+            "adapter. gguf: for llama.cpp and Ollama. merged: as `lorakit merge`.",
         ),
-    ] = Form.lora,
-    to: Annotated[
-        Path, Option(help="Folder of the adapter; empty, or not there yet.", metavar="DIR")
-    ],
+    ] = ExportForm.lora,
+    to: Annotated[Path, Option(help="Folder to write; empty, or not there yet.", metavar="DIR")],
     examples: Annotated[
         int, Option(help="Number of validation examples to compare on.", min=1, metavar="N")
     ] = 64,
@@ -59,21 +104,73 @@ def export(
             metavar="N",
         ),
     ] = None,
+    gguf: GgufOptions,
     pointed: PointerOptions,
     as_json: Json = False,
 ) -> None:
     """Write an adapter in the format that another tool reads.
 
-    Any method whose change has a low rank becomes a plain LoRA. The written
-    adapter is read back, and its logits are compared.
+    Any method whose change has a low rank becomes a plain LoRA. What is
+    written is read back, and its logits are compared.
     """
     from lorakit.adapters.intruders import Damping
     from lorakit.verbs.export import ExportPlan
-    from lorakit.verbs.export import export as run_export
 
+    _refuse_options_of_others(form, gguf, damp_intruders, bits)
+    pointer = pointed.pointer()
+    if form is ExportForm.merged:
+        _merged(pointer, to, examples, as_json)
+        return
+    if form is ExportForm.gguf:
+        _gguf(pointer, to, gguf, examples, as_json)
+        return
     damping = None if damp_intruders is None else Damping(damp_intruders)
-    found = run_export(pointed.pointer(), form.value, to, ExportPlan(examples, damping, bits))
+    found = _adapter(pointer, form, to, ExportPlan(examples, damping, bits))
     _print(found)
+    give(found.plain(), as_json)
+
+
+def _refuse_options_of_others(
+    form: ExportForm, gguf: GgufOptions, damp_intruders: float | None, bits: int | None
+) -> None:
+    """InputError: an option that the form does not have."""
+    given = {"--part": gguf.part, "--type": gguf.type}
+    for option, value in given.items():
+        if value is not None and form is not ExportForm.gguf:
+            raise InputError(f"{option} {value.value} belongs to --as gguf, not {form.value}")
+    if damp_intruders is not None and form is not ExportForm.lora:
+        raise InputError(
+            f"--damp-intruders {damp_intruders:g} belongs to --as lora, not {form.value}"
+        )
+    if bits is not None and form.value not in BITS_FORMS:
+        raise InputError(f"--bits {bits} belongs to --as {' or '.join(BITS_FORMS)}")
+
+
+def _adapter(pointer: Pointer, form: ExportForm, to: Path, plan: ExportPlan) -> Exported:
+    from lorakit.verbs.export import export as run_export
+    from lorakit.verbs.export_mlx import export_mlx
+
+    if form is ExportForm.mlx:
+        return export_mlx(pointer, to, plan.examples)
+    return run_export(pointer, form.value, to, plan)  # type: ignore[arg-type]
+
+
+def _merged(pointer: Pointer, to: Path, examples: int, as_json: bool) -> None:
+    from lorakit.cli.merge import print_report
+    from lorakit.verbs.merge import merge
+
+    report = merge(pointer, to, examples=examples)
+    print_report(report, to)
+    give(report, as_json)
+
+
+def _gguf(pointer: Pointer, to: Path, options: GgufOptions, examples: int, as_json: bool) -> None:
+    from lorakit.verbs.export_gguf import export_gguf
+
+    part = options.part or GgufPart.merged
+    kind = options.type or NumberType.f16
+    found = export_gguf(pointer, to, part.value, kind.value, examples)
+    _print_gguf(found)
     give(found.plain(), as_json)
 
 
@@ -93,6 +190,17 @@ def _print(found: Exported) -> None:
         f"compared on {found.examples} examples ({found.asked}): largest logit difference "
         f"{found.max_logit_difference:.2e} (relative; {allowed})"
     )
+    if found.vllm_max_rank is not None:
+        say(
+            f"for vLLM: vllm serve BASE --enable-lora --max-lora-rank {found.vllm_max_rank} "
+            f"--lora-modules NAME={found.folder}"
+        )
+    if found.beyond:
+        warn(
+            f"the file also holds {len(found.beyond)} trained biases or token rows, such as "
+            f"{found.beyond[0]}. PEFT reads them; servers of LoRA (vLLM, llama.cpp, MLX and "
+            "others) refuse them or leave them out: give those the merged model"
+        )
 
 
 def _print_stored(stored: Stored) -> None:
@@ -109,3 +217,19 @@ def _print_stored(stored: Stored) -> None:
     for name, (before, after) in (stored.scores or {}).items():
         scores += f"; {name} {before:.2f} -> {after:.2f}"
     say(f"equal predictions {stored.equal_predictions:.1%}{scores}")
+
+
+def _print_gguf(found: ExportedGguf) -> None:
+    for file in found.files:
+        pre = "" if file.pre_tokenizer is None else f", pre-tokenizer {file.pre_tokenizer}"
+        say(
+            f"{found.folder / file.name}: {file.part}, {file.type}, {file.tensors} tensors, "
+            f"{file.bytes:,} bytes{pre}"
+        )
+        say(
+            f"read back: largest logit difference {file.max_logit_difference:.2e} (relative; "
+            f"allowed {file.tolerance:g}); rounding to {file.type} changes a logit by up to "
+            f"{file.rounding:.2e}"
+        )
+    if found.modelfile_lacks is not None:
+        warn(found.modelfile_lacks)

@@ -51,11 +51,12 @@ def merge(
     from lorakit.verbs.merge import merge as run_merge
 
     report = run_merge(pointed.pointer(), to, dtype, tolerance, examples)
-    _print(report, to)
+    print_report(report, to)
     give(report, as_json)
 
 
-def _print(report: dict[str, Any], to: Path) -> None:
+def print_report(report: dict[str, Any], to: Path) -> None:
+    """Say what was merged, and how it was compared."""
     say(f"merged in fp32, written as {report['dtype']} to {to}")
     if not report["examples"]:
         say("not compared with the adapter on its base, because --examples is 0")

@@ -33,6 +33,7 @@ from lorakit.runs.labels import (
 )
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.seeds import choose_seed
+from lorakit.runs.trained_for import read_trained_for, text_recipe, writes_text
 from lorakit.tasks import Head
 
 HEAD_OF_PEFT = {"SEQ_CLS": "classification", "CAUSAL_LM": "causal"}
@@ -57,6 +58,8 @@ class Source:
     """Labels of the head's outputs, in their order; empty where they are not known."""
     outputs: int | None = None
     """Number of the head's outputs; None where the recipe decides it, or it is not known."""
+    guessed: bool = False
+    """Whether the recipe is `text_recipe`'s, because no task is known."""
 
     @property
     def head(self) -> str:
@@ -92,10 +95,12 @@ class Source:
         return Model(name=pointer.base or recorded or "")
 
 
-def open_source(pointer: Pointer) -> Source:
+def open_source(pointer: Pointer, to_write: bool = False) -> Source:
     """Find out what `pointer.path` is, and read its recipe and its adapter. No weights are loaded.
 
-    InputError: it is none of the four kinds, or its task is not known and is needed.
+    to_write: where no task is known, a causal model continues prompts, or answers in a chat if it
+    has a chat template. InputError: it is none of the four kinds, or its task is not known and is
+    needed.
     """
     folder = _place(pointer.path)
     if is_run(folder) or is_seed(folder):
@@ -108,13 +113,23 @@ def open_source(pointer: Pointer) -> Source:
     if not folder.is_dir():
         folder = _from_hub(pointer.path)
     if any((folder / name).is_file() for name in (CONFIG_FILE, PLAIN_FILE, BITS_FILE)):
-        return _open_adapter(pointer, folder, notebook)
+        source = _open_adapter(pointer, folder, notebook)
+        if source.recipe is None and to_write and source.head == "causal":
+            recipe = text_recipe(source.model(pointer), pointer)
+            return replace(source, recipe=recipe, guessed=True)
+        return source
     if (folder / "config.json").is_file():
-        return _open_model(pointer, folder, notebook)
+        return _open_model(pointer, folder, notebook, to_write)
     raise InputError(
         f"{pointer.path} is not a run folder, an adapter folder or a model folder: it has no "
         f"recipe.yaml, {CONFIG_FILE}, {PLAIN_FILE} or config.json"
     )
+
+
+def is_plain_model(folder: Path) -> bool:
+    """Whether it is the folder of a model without an adapter, such as `lorakit merge` writes."""
+    adapter = (folder / CONFIG_FILE).is_file() or (folder / PLAIN_FILE).is_file()
+    return (folder / "config.json").is_file() and not adapter
 
 
 def _open_run(pointer: Pointer, folder: Path) -> Source:
@@ -137,18 +152,31 @@ def _open_adapter(pointer: Pointer, folder: Path, notebook: Path) -> Source:
     return _with_labels(Source(pointer.path, recipe, adapter, notebook), base)
 
 
-def _open_model(pointer: Pointer, folder: Path, notebook: Path) -> Source:
-    if pointer.task is None:
-        raise InputError(
-            f"{pointer.path} is a plain model, which does not record its task; give it with "
-            "--task, such as --task glue/mrpc"
-        )
-    parts = _parts({"name": pointer.task}, {"name": str(folder)})
-    recipe = compose(parts, pointer.overrides)
-    source = Source(pointer.path, recipe, None, notebook)
+def _open_model(pointer: Pointer, folder: Path, notebook: Path, to_write: bool) -> Source:
+    recipe, guessed = _recipe_of_model(pointer, folder, to_write)
+    source = Source(pointer.path, recipe, None, notebook, guessed=guessed)
     if recipe.task.head is Head.CAUSAL or not is_classifier(read_config(recipe.model)):
         return source
     return _with_labels(source, recipe.model)
+
+
+def _recipe_of_model(pointer: Pointer, folder: Path, to_write: bool) -> tuple[Recipe, bool]:
+    """The recipe, and whether its task is a guess. InputError: no task is given or recorded."""
+    model = {"name": str(folder)}
+    if pointer.task is not None:
+        return compose(_parts({"name": pointer.task}, model), pointer.overrides), False
+    parts = read_trained_for(folder)
+    if parts is not None:
+        return compose(
+            {**parts, "model": model, "method": {"name": "full"}}, pointer.overrides
+        ), False
+    spec = Model(name=str(folder))
+    if to_write and writes_text(read_config(spec)):
+        return text_recipe(spec, pointer), True
+    raise InputError(
+        f"{pointer.path} is a plain model, which does not record its task; give it with --task, "
+        "such as --task glue/mrpc"
+    )
 
 
 def _with_labels(source: Source, base: Model) -> Source:

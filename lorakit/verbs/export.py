@@ -10,50 +10,32 @@ import torch
 
 import lorakit
 from lorakit.adapters.about import About
-from lorakit.adapters.attach import attach_adapter
-from lorakit.adapters.bits import Packed
+from lorakit.adapters.attach import attach_adapter, replaced_parameters
 from lorakit.adapters.file_form import form_of
 from lorakit.adapters.files import read_adapter
-from lorakit.adapters.intruders import Damping, damp
-from lorakit.adapters.plain_lora import attach_products, of_entire_modules
-from lorakit.adapters.save import save_adapter, store_in_bits
+from lorakit.adapters.intruders import Damping
+from lorakit.adapters.plain_lora import of_entire_modules
+from lorakit.adapters.save import save_adapter
 from lorakit.bases.base import Base
 from lorakit.errors import AdapterError, InputError, ToleranceError
 from lorakit.methods import Attachment
-from lorakit.methods.reparam._attachment import ReparamAttachment
-from lorakit.nn.linear import dense_weight
-from lorakit.nn.select import Site
+from lorakit.publish.card import trained_of, write_card
+from lorakit.publish.ranks import one_rank
+from lorakit.publish.vllm import max_rank_of
 from lorakit.runs.folder import new_folder, refuse_in_use
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import Source, load_source, open_source
 from lorakit.verbs.combine.member import about_of_foreign
-from lorakit.verbs.merge_probe import Look, Probe
+from lorakit.verbs.few_bits import Stored, store
+from lorakit.verbs.low_rank import damped_lora, lora_products, replaced_by
+from lorakit.verbs.merge_probe import Probe
 from lorakit.verbs.proof import difference
 
-Form = Literal["lora", "peft", "native"]
+Form = Literal["lora", "peft", "native", "vllm"]
+LORA_FORMS = ("lora", "vllm")
+"""Written as plain LoRA in PEFT's format; vllm: with one rank for all modules."""
 TOLERANCE = 1e-4
 """Largest difference of a logit, relative to the largest: B A is summed in another order."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """An adapter in few bits (`lorakit.adapters.bits`), and what that changes.
-
-    numbers: those that are in few bits. bytes_before, bytes_after: of the tensor file.
-    largest_error, bound: of a number, and what it may be at most. relative_error: of all numbers,
-    ||x - x'|| / ||x||. equal_predictions: share of the examples. scores: metric -> (before, after),
-    on the examples; None for random tokens.
-    """
-
-    bits: int
-    numbers: int
-    bytes_before: int
-    bytes_after: int
-    largest_error: float
-    bound: float
-    relative_error: float
-    equal_predictions: float
-    scores: dict[str, tuple[float, float]] | None
 
 
 @dataclass(frozen=True)
@@ -76,7 +58,7 @@ class Exported:
     folder: Path
     adapter: str
     method: str
-    form: Form
+    form: str
     parameters: int
     """Numbers in the file, with the head."""
     largest_rank: int | None
@@ -86,6 +68,10 @@ class Exported:
     """The examples that both were compared on."""
     max_logit_difference: float
     tolerance: float = TOLERANCE
+    beyond: tuple[str, ...] = ()
+    """Trained biases and token rows in the file, which are no product B A."""
+    vllm_max_rank: int | None = None
+    """In the form vllm: what `--max-lora-rank` must be at least."""
     damped: int | None = None
     """Intruder dimensions that were damped; None: none were looked for."""
     stored: Stored | None = None
@@ -98,16 +84,16 @@ class Exported:
 def export(pointer: Pointer, form: Form, to: Path, plan: ExportPlan | None = None) -> Exported:
     """Write the adapter to `to` in another form, read it back and compare its logits.
 
-    lora: plain LoRA, which PEFT and every server of adapters read. peft: PEFT's own type of the
-    method. native: lorakit's file. The written adapter is compared with the damped one, if `plan`
-    damps. InputError: `to` is in use, or damping in another form. AdapterError: the method does not
-    have this form. ToleranceError: the written adapter computes something else, or, in few bits, a
-    number of it is further from its own than the bound; it is removed.
+    lora: plain LoRA, which PEFT and servers of adapters read. peft: PEFT's own type of the method.
+    native: lorakit's file. vllm: plain LoRA by vLLM's rules. The written adapter is compared with
+    the damped one, if `plan` damps. InputError: `to` is in use, or damping in another form.
+    AdapterError: the method does not have this form. ToleranceError: the written adapter computes
+    something else, or, in few bits, a number of it is further from its own than the bound; it is
+    removed.
     """
     plan = plan or ExportPlan()
     refuse_in_use(to)
-    if plan.damping is not None and form != "lora":
-        raise InputError(f"damped intruder dimensions are a LoRA; take --as lora, not {form}")
+    _refuse_options(form, plan)
     source = open_source(pointer)
     if source.adapter is None:
         raise AdapterError(f"{pointer.path} is a plain model: it has no adapter to export")
@@ -116,80 +102,54 @@ def export(pointer: Pointer, form: Form, to: Path, plan: ExportPlan | None = Non
     name = attachment.method.name
     damped = None
     if plan.damping is not None:
-        attachment, damped = _damped(base, attachment, plan.damping)
+        attachment, damped = damped_lora(base, attachment, plan.damping)
     probe = Probe(source, base, plan.examples)
     with new_folder(to, "the adapter") as folder:
         about = _about(source, base, attachment)
         written = _write(folder, form, base, attachment, about)
+        beyond = tuple(replaced_parameters(written.newly_initialised, base.newly_initialised))
         written.detach()
-        sizes = [] if plan.bits is None else [_bytes_in(folder)]
-        packed = None
-        if plan.bits is not None:
-            packed = store_in_bits(folder, plan.bits, _own_parameters(base, written))
-            sizes.append(_bytes_in(folder))
+        file = None if plan.bits is None else store(folder, plan.bits, base, written)
+        # what changes the outputs leaves the run's scores behind
+        changed = plan.damping is not None or file is not None
+        trained = None if changed else trained_of(source.adapter.folder, pointer)
+        write_card(folder, about, trained=trained)
         again = read_adapter(folder)
         attach_adapter(again, base.model, base.roles, base.newly_initialised, not pointer.any_base)
         found = difference(probe.before.logits, probe.logits(base.model))
-        stored = None
-        if packed is not None:
-            stored = _stored(packed, plan, sizes, probe.before, probe.look(base))
-        elif not found <= TOLERANCE:
+        stored = None if file is None else file.compared(probe.before, probe.look(base))
+        if stored is None and not found <= TOLERANCE:
             raise ToleranceError(
                 f"the exported adapter's logits differ by {found:.2e} (relative; allowed "
                 f"{TOLERANCE:g}), so it was not kept"
             )
+        max_rank = max_rank_of(folder) if form == "vllm" else None
     return Exported(
         folder=to,
         adapter=source.path,
         method=name,
         form=form,
         parameters=sum(tensor.numel() for tensor in again.tensors.values()),
-        largest_rank=_largest_rank(again.tensors) if form == "lora" else None,
+        largest_rank=_largest_rank(again.tensors) if form in LORA_FORMS else None,
         examples=len(probe.items),
         asked=probe.why,
         max_logit_difference=found,
+        beyond=beyond,
+        vllm_max_rank=max_rank,
         damped=damped,
         stored=stored,
     )
 
 
-def _bytes_in(folder: Path) -> int:
-    """Of the tensor file."""
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-
-
-def _own_parameters(base: Base, attachment: Attachment) -> dict[str, torch.Tensor]:
-    """The base's own parameters, without the newly initialised ones. The method is off."""
-    named = dict(base.model.named_parameters())
-    return {
-        name: p.detach() for name, p in named.items() if name not in attachment.newly_initialised
-    }
-
-
-def _stored(
-    packed: Packed, plan: ExportPlan, sizes: list[int], before: Look, after: Look
-) -> Stored:
-    assert plan.bits is not None
-    if not packed.largest_error <= packed.bound:
-        raise ToleranceError(
-            f"a number of the adapter in {plan.bits} bits is off by {packed.largest_error:.2e} "
-            f"(allowed {packed.bound:.2e}), so it was not kept"
+def _refuse_options(form: Form, plan: ExportPlan) -> None:
+    """InputError: the form does not have an option."""
+    if plan.damping is not None and form != "lora":
+        raise InputError(f"damped intruder dimensions are a LoRA; take --as lora, not {form}")
+    if plan.bits is not None and form == "vllm":
+        raise InputError(
+            f"vLLM does not read an adapter in {plan.bits} bits; leave --bits out, or take another "
+            "form"
         )
-    pairs = list(zip(before.predictions, after.predictions, strict=True))
-    scores = None
-    if before.scores is not None and after.scores is not None:
-        scores = {name: (value, after.scores[name]) for name, value in before.scores.items()}
-    return Stored(
-        bits=plan.bits,
-        numbers=packed.quantized,
-        bytes_before=sizes[0],
-        bytes_after=sizes[1],
-        largest_error=packed.largest_error,
-        bound=packed.bound,
-        relative_error=packed.relative_error,
-        equal_predictions=sum(one == other for one, other in pairs) / max(1, len(pairs)),
-        scores=scores,
-    )
 
 
 def _write(
@@ -199,8 +159,11 @@ def _write(
     if form == "native":
         save_adapter(folder, attachment, about, base.tokenizer, in_peft_format=False)
         return attachment
-    if form == "lora":
-        attachment = _as_lora(base, attachment)
+    if form in LORA_FORMS:
+        products = of_entire_modules(lora_products(attachment))
+        if form == "vllm":
+            products = one_rank(products)
+        attachment = replaced_by(base, attachment, products)
         about = replace(about, method=attachment.method.model_dump(mode="json"))
     elif form_of(attachment) is None:
         raise AdapterError(
@@ -209,59 +172,6 @@ def _write(
         )
     save_adapter(folder, attachment, about, base.tokenizer)
     return attachment
-
-
-def _as_lora(base: Base, attachment: Attachment) -> Attachment:
-    """A LoRA with the same dW, on the base in the method's place.
-
-    AdapterError: dW of a site has no factors.
-    """
-    return _replaced(base, attachment, _products(attachment))
-
-
-@torch.no_grad()
-def _damped(base: Base, attachment: Attachment, damping: Damping) -> tuple[Attachment, int]:
-    """A LoRA with damped intruder dimensions in the method's place, and how many were damped."""
-    products = []
-    count = 0
-    for site, b, a in _products(attachment):
-        weight = dense_weight(site.module).detach()[site.index]
-        new_b, new_a, intruders = damp(weight, b, a, damping)
-        products.append((site, new_b, new_a))
-        count += intruders
-    return _replaced(base, attachment, products), count
-
-
-@torch.no_grad()
-def _products(attachment: Attachment) -> list[tuple[Site, torch.Tensor, torch.Tensor]]:
-    """(site, B with its scale, A). AdapterError: dW of a site has no factors."""
-    if not isinstance(attachment, ReparamAttachment):
-        raise AdapterError(
-            f"{attachment.method.name} does not change weights by a product of low rank, so it is "
-            "not a LoRA; `lorakit merge` writes it into the weights where that is possible"
-        )
-    found = []
-    for site in attachment.sites:
-        factors = attachment.deltas[site.name].factors()
-        if factors is None:
-            raise AdapterError(
-                f"the change of {site.name} by {attachment.method.name} does not have a low rank, "
-                "so it is not a LoRA; `lorakit merge` writes it into the weights"
-            )
-        a, b, scale = factors
-        found.append((site, (b * scale).clone(), a.clone()))
-    return found
-
-
-@torch.no_grad()
-def _replaced(
-    base: Base, attachment: Attachment, products: list[tuple[Site, torch.Tensor, torch.Tensor]]
-) -> Attachment:
-    """The products as a LoRA on the base, in the place of the method."""
-    parameters = dict(base.model.named_parameters())
-    head = {name: parameters[name].detach().clone() for name in attachment.newly_initialised}
-    attachment.detach()
-    return attach_products(of_entire_modules(products), head, base.model, base.roles)
 
 
 def _about(source: Source, base: Base, attachment: Attachment) -> About:

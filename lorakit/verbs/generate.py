@@ -87,7 +87,12 @@ class _Request:
 
 def _request(pointer: Pointer, wanted: Wanted) -> _Request:
     """InputError: the model does not write texts, or there is nothing to answer."""
-    source = open_source(pointer)
+    source = open_source(pointer, to_write=True)
+    if source.guessed and wanted.split is not None:
+        raise InputError(
+            f"the task of {pointer.path} is not known, so it has no split {wanted.split!r}; give "
+            "--prompt, or the task, such as --task e2e"
+        )
     if source.recipe is None:
         raise InputError(f"the task of {pointer.path} is not known; give it, such as --task e2e")
     recipe = resolve_precision(source.recipe)

@@ -20,6 +20,7 @@ from lorakit.bases.load import load
 from lorakit.errors import AdapterError, RecipeError
 from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.methods.reparam.lora import LoRA
+from lorakit.publish.card import write_card
 from lorakit.recipe.load import load_recipe
 from lorakit.runs.folder import refuse_in_use
 from lorakit.runs.objects import attach, counts_of
@@ -69,6 +70,7 @@ def import_checkpoint(file: Path, recipe: str, to: Path, overrides: Sequence[str
         )
     save_adapter(to, attachment, what)
     base.tokenizer.save_pretrained(to)
+    write_card(to, what)
     counts = counts_of(attachment)
     return Imported(to, base.name, loaded.task.name, method.r, method.alpha, counts)
 

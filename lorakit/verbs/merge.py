@@ -9,15 +9,15 @@ from typing import Any
 from lorakit.adapters.shards import shards
 from lorakit.errors import AdapterError, InputError, ModelError, ToleranceError
 from lorakit.models import Model
+from lorakit.publish.card import trained_of, write_card
 from lorakit.runs.folder import new_folder, refuse_in_use
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import write_whole
 from lorakit.runs.source import Source, load_source, open_source
+from lorakit.runs.trained_for import REPORT, TRAINED_FOR, trained_for
 from lorakit.verbs.merge_probe import Probe, look_at_files
 from lorakit.verbs.merge_writers import Writer, file_by_file, in_memory
 from lorakit.verbs.proof import TOLERANCE, difference
-
-REPORT = "merge_report.json"
 
 
 def merge(
@@ -58,8 +58,17 @@ def merge(
             report |= _compare(temporary, source, probe, tolerance)
         if report["passed"] is False:
             raise _too_different(report, to)
+        report[TRAINED_FOR] = trained_for(source.adapter and source.adapter.about)
         write_whole(temporary / REPORT, json.dumps(report, indent=2) + "\n")
+        _write_card(temporary, pointer, source, report)
     return report
+
+
+def _write_card(folder: Path, pointer: Pointer, source: Source, report: dict[str, Any]) -> None:
+    assert source.adapter is not None
+    adapter = source.adapter
+    trained = trained_of(adapter.folder, pointer)
+    write_card(folder, adapter.about, adapter.base, trained, report, kind="merged")
 
 
 def _prepare(pointer: Pointer, source: Source, examples: int) -> tuple[Writer, Probe | None]:

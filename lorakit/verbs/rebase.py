@@ -20,6 +20,7 @@ from lorakit.bases.base import Base
 from lorakit.bases.load import load
 from lorakit.errors import AdapterError
 from lorakit.models import Model
+from lorakit.publish.card import write_card
 from lorakit.runs.folder import new_folder, refuse_in_use
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import write_whole
@@ -149,6 +150,7 @@ def _write(folder: Path, member: Member, base: Base, products: Products, about: 
     attachment = attach_products(products, member.head, base.model, base.roles)
     about = replace(about, method=attachment.method.model_dump(mode="json"))
     save_adapter(folder, attachment, about, base.tokenizer)
+    write_card(folder, about)
 
 
 def _scored(member: Member, onto: Model, rows: Sequence[Contender]) -> TaskScores:

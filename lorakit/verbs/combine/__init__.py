@@ -24,6 +24,7 @@ from lorakit.combining._base import MatrixRule, Rule, Space
 from lorakit.combining._site import Combination, combine_at
 from lorakit.config import first_problem
 from lorakit.errors import DataUnavailable, InputError, RecipeError
+from lorakit.publish.card import write_card
 from lorakit.recipe.source import parse_yaml
 from lorakit.runs.folder import new_folder, refuse_in_use
 from lorakit.runs.pointer import Pointer
@@ -251,6 +252,7 @@ def write_adapter(folder: Path, head: CombinedHead, products: Products) -> dict[
         head.about, method=attachment.method.model_dump(mode="json"), lorakit=lorakit.__version__
     )
     save_adapter(folder, attachment, about, tokenizer_of(member.model))
+    write_card(folder, about)
     return _read_back(folder, outline(member.model, member.source.head, member.source.labels))
 
 

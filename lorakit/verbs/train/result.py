@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from lorakit.adapters.files import read_adapter
+from lorakit.adapters.files import read_about, read_adapter
 from lorakit.evaluation.answers import scored_splits
 from lorakit.notes import Note, has
+from lorakit.publish.card import Trained, write_card
 from lorakit.recipe.load import LoadedRecipe
 from lorakit.recipe.schema import Recipe
 from lorakit.report.page import write_page
@@ -85,12 +86,22 @@ def fixed_labels(recipe: Recipe) -> Recipe:
 
 
 def write_report(run: Path, result: Result) -> None:
-    """Write result.json, which says that the run is complete, and report.html."""
+    """Write result.json, which says that the run is complete, the adapters' cards and
+    report.html."""
     result.write(run / "result.json")
+    write_cards(run, result)
     seeds = {seed.seed: seed_folder(run, seed.seed) for seed in result.seeds}
     logs = {seed: read_lines(folder / "metrics.jsonl") for seed, folder in seeds.items()}
     first = seeds[result.seeds[0].seed]
     write_page(run, result, logs, read_lines(predictions_file(first, result.splits[0])))
+
+
+def write_cards(run: Path, result: Result) -> None:
+    """Write the model card of each seed's adapter. It is not part of the seed's result, so that it
+    may be edited."""
+    for seed in result.seeds:
+        adapter = seed_folder(run, seed.seed) / "adapter"
+        write_card(adapter, read_about(adapter), trained=Trained(result, seed))
 
 
 def now() -> str:

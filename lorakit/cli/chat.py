@@ -1,0 +1,117 @@
+"""`lorakit chat`"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+from lorakit.cli import app
+from lorakit.cli.options import AdaptersOptions, grouped
+from lorakit.cli.output import say, warn
+from lorakit.cli.visible import show_exactly, visible
+from lorakit.errors import InputError
+
+if TYPE_CHECKING:
+    from lorakit.verbs.chat import ChatSession, Command
+
+COMMANDS = {
+    "adapter": "/adapter NAME  let another adapter answer; /adapter none: the base alone",
+    "reset": "/reset         forget the turns",
+    "system": "/system TEXT   set the system prompt, and forget the turns",
+    "help": "/help          list the commands",
+    "quit": "/quit          end (or Ctrl-D)",
+}
+
+
+@app.command(epilog="Example: lorakit chat --adapter runs/first --adapter runs/second")
+@grouped
+def chat(
+    *,
+    system: Annotated[
+        str | None, Option(help="System prompt, where the template has one.", metavar="TEXT")
+    ] = None,
+    pointed: AdaptersOptions,
+) -> None:
+    """Talk with a model in the terminal, or through a pipe.
+
+    PATH may be a run, an adapter, or any causal model. Each line is a
+    question; a line that begins with / is a command (/help).
+    """
+    from lorakit.verbs.chat import open_chat
+
+    pointers = pointed.pointers() if pointed.adapter else [pointed.pointer()]
+    talk = open_chat(pointers)
+    if system is not None:
+        talk.set_system(system)
+    _greet(talk)
+    while (line := _read(talk)) is not None:
+        try:
+            if not _take(talk, line):
+                return
+        except InputError as error:
+            warn(str(error), "error:")
+
+
+def _greet(talk: ChatSession) -> None:
+    how = "its chat template" if talk.has_template else "no memory: each prompt is by itself"
+    say(f"talking with {talk.active} ({how}); /help lists the commands, /quit ends")
+    if talk.recipe.decode.beams > 1:
+        say(f"decode.beams is {talk.recipe.decode.beams}; a chat is written with one beam")
+
+
+def _read(talk: ChatSession) -> str | None:
+    """The next line; None at the end of the input."""
+    if sys.stdin.isatty():
+        with suppress(ImportError):
+            import readline  # noqa: F401  (arrow keys and the history)
+        try:
+            return input("> ")
+        except EOFError:
+            return None
+    line = sys.stdin.readline()
+    return line.rstrip("\n") if line else None
+
+
+def _take(talk: ChatSession, line: str) -> bool:
+    """Answer a line; False: it ends the chat."""
+    from lorakit.verbs.chat import command_of, question_of
+
+    if not line.strip():
+        return True
+    command = command_of(line)
+    if command is not None:
+        return _obey(talk, command)
+    for part in talk.reply(question_of(line)):
+        show_exactly(visible(part))
+        sys.stdout.flush()
+    show_exactly("\n")
+    if talk.cut:
+        say("[cut at decode.max_new_tokens]")
+    return True
+
+
+def _obey(talk: ChatSession, command: Command) -> bool:
+    """False: the command ends the chat. InputError: there is no such command."""
+    if command.name == "quit":
+        return False
+    if command.name == "reset":
+        talk.reset()
+        say("the turns are forgotten")
+    elif command.name == "system":
+        talk.set_system(command.text)
+        say("system prompt set" if command.text else "system prompt removed")
+    elif command.name == "adapter":
+        if command.text:
+            talk.switch(command.text)
+        say(f"{talk.active} answers (there are: {', '.join(talk.names)})")
+    elif command.name == "help":
+        for text in COMMANDS.values():
+            say(text)
+    else:
+        raise InputError(
+            f"there is no command /{command.name} (there are: /{', /'.join(COMMANDS)})"
+        )
+    return True

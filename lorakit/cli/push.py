@@ -1,0 +1,82 @@
+"""`lorakit push`"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from typer import Option
+
+from lorakit.cli import app
+from lorakit.cli.options import Json, PointerOptions, grouped
+from lorakit.cli.output import give, say, warn
+
+if TYPE_CHECKING:
+    from lorakit.verbs.push import Push
+
+
+class PushPart(str, Enum):
+    adapter = "adapter"
+    merged = "merged"
+    both = "both"
+
+
+@app.command(epilog="Example: lorakit push runs/my-run --to me/my-adapter --dry-run")
+@grouped
+def push(
+    *,
+    to: Annotated[str, Option(help="Repository on the hub: OWNER/NAME.", metavar="OWNER/NAME")],
+    part: Annotated[
+        PushPart,
+        Option(
+            help="adapter: the adapter's files. merged: the merged model. both: the merged model, "
+            "and the adapter in the folder `adapter`."
+        ),
+    ] = PushPart.adapter,
+    public: Annotated[
+        bool, Option("--public", help="Let everybody read it. A new repository is private.")
+    ] = False,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Print the files; push nothing. Works offline.")
+    ] = False,
+    dtype: Annotated[
+        Literal["fp32", "bf16", "fp16"], Option(help="Type of the merged model's weights.")
+    ] = "fp32",
+    pointed: PointerOptions,
+    as_json: Json = False,
+) -> None:
+    """Upload an adapter, its merged model, or both to the hub.
+
+    PATH may also be a folder that `lorakit merge` or `lorakit export` wrote.
+    Every folder has a model card with scores, checks and licence.
+    """
+    from lorakit.verbs.push import PushSettings
+    from lorakit.verbs.push import push as run_push
+
+    settings = PushSettings(to, part.value, public, dry_run, dtype)
+    found = run_push(pointed.pointer(), settings)
+    _print(found)
+    give(found.plain(), as_json)
+
+
+def _print(found: Push) -> None:
+    width = max(len(file.path) for file in found.files)
+    for file in found.files:
+        say(f"{file.path:<{width}}  {file.size:>13,} bytes")
+    who = "private" if found.private else "PUBLIC"
+    total = f"{len(found.files)} files, {found.size_bytes:,} bytes"
+    if found.pushed is None:
+        say(f"dry run: {total} would go to {found.repository} ({who}); nothing was pushed")
+    else:
+        say(f"pushed {total} to {found.pushed.url} ({who}), commit {found.pushed.commit}")
+    _warn_of_folder(found)
+
+
+def _warn_of_folder(found: Push) -> None:
+    import os
+
+    if found.base is not None and os.path.isabs(found.base):
+        warn(
+            f"adapter_config.json names the base by the folder {found.base}, which others do not "
+            "have; train with model.id=HUB_ID, or edit base_model_name_or_path before pushing"
+        )

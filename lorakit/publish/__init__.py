@@ -1,0 +1,1 @@
+"""Publishing: model cards, the upload to the hub, and the file formats of other programs."""

@@ -1,0 +1,162 @@
+"""Model card: the README.md of an adapter or of a merged model, as the hub reads it.
+
+Its metadata has the licence of the base, the base, the tags and an eval-results block; its text has
+the scores with their spread, the certificate of the checks, and the command.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lorakit.adapters.about import About
+from lorakit.adapters.files import CONFIG_FILE
+from lorakit.errors import DataError
+from lorakit.publish.base_info import BaseInfo, base_info
+from lorakit.publish.card_text import card_text
+from lorakit.runs.folder import is_run
+from lorakit.runs.pointer import Pointer
+from lorakit.runs.result import Result, SeedResult, write_whole
+
+CARD_FILE = "README.md"
+PIPELINES = {
+    "classification": "text-classification",
+    "regression": "text-classification",
+    "causal": "text-generation",
+}
+"""A head -> the hub's name of what the model does."""
+
+Kind = Literal["peft", "lorakit", "mlx", "merged", "gguf"]
+"""peft: an adapter in PEFT's format; lorakit: in lorakit's own file; mlx: in mlx-lm's form."""
+LIBRARIES = {"merged": "transformers"}
+"""Kind -> the hub's name of the library that loads it, where that is another word."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The run that a model comes from, and the seed of it."""
+
+    result: Result
+    seed: SeedResult
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a model card tells."""
+
+    kind: Kind
+    base: BaseInfo
+    about: About | None
+    trained: Trained | None
+    """None: the files are not in a run's folder, so scores and checks are not known."""
+    merge: Mapping[str, Any] | None = None
+    """merge_report.json of a merged model."""
+
+    @property
+    def head(self) -> str | None:
+        return self.about.head if self.about else None
+
+    @property
+    def method(self) -> str:
+        return str(self.about.method["name"]) if self.about else "lora"
+
+
+def trained_of(adapter: Path, pointer: Pointer) -> Trained | None:
+    """The run of an adapter that is in a finished run's folder; None otherwise, and where another
+    base is asked for, because the scores are not of that."""
+    if pointer.base is not None or pointer.any_base:
+        return None
+    run = adapter.parent.parent
+    if adapter.name != "adapter" or not is_run(run) or not (run / "result.json").is_file():
+        return None
+    try:
+        result = Result.read(run / "result.json")
+    except DataError:
+        return None
+    for seed in result.seeds:
+        if adapter.parent.name == f"seed{seed.seed}":
+            return Trained(result, seed)
+    return None
+
+
+def write_card(
+    folder: Path,
+    about: About | None,
+    recorded_base: str | None = None,
+    trained: Trained | None = None,
+    merge: Mapping[str, Any] | None = None,
+    kind: Kind | None = None,
+) -> None:
+    """Write README.md to the folder of an adapter or of a merged model.
+
+    recorded_base: the base's name where About is absent. kind: None: as the files tell.
+    InputError: the folder cannot be written.
+    """
+    if kind is None:
+        kind = "peft" if (folder / CONFIG_FILE).is_file() else "lorakit"
+    base = base_info(about, recorded_base)
+    facts = CardFacts(kind=kind, base=base, about=about, trained=trained, merge=merge)
+    write_whole(folder / CARD_FILE, card(facts))
+
+
+def card(facts: CardFacts) -> str:
+    """The text of README.md, with its metadata."""
+    from huggingface_hub import ModelCard
+
+    text = card_text(facts)
+    return str(ModelCard(f"---\n{_metadata(facts)}\n---\n\n{text}"))
+
+
+def _metadata(facts: CardFacts) -> str:
+    from huggingface_hub import ModelCardData
+
+    library = LIBRARIES.get(facts.kind, facts.kind)
+    tags = ["lorakit", facts.method]
+    if facts.method != "lora" and facts.kind == "peft":
+        tags.append("peft")
+    fields: dict[str, Any] = {"library_name": library, "tags": tags}
+    if facts.base.licence:
+        fields["license"] = facts.base.licence
+    if facts.base.hub_id:
+        fields["base_model"] = facts.base.hub_id
+        is_model = facts.kind in ("merged", "gguf")
+        fields["base_model_relation"] = "finetune" if is_model else "adapter"
+    if facts.head in PIPELINES:
+        fields["pipeline_tag"] = PIPELINES[facts.head]
+    results = _eval_results(facts)
+    if results and facts.trained is not None:
+        fields |= {"eval_results": results, "model_name": facts.trained.result.recipe}
+        fields["metrics"] = list(dict.fromkeys(one.metric_type for one in results))
+    return ModelCardData(**fields).to_yaml()
+
+
+def _eval_results(facts: CardFacts) -> list[Any]:
+    """The scores of this seed, in the hub's form; its spread over the seeds is in the text."""
+    from huggingface_hub import EvalResult
+
+    if facts.trained is None:
+        return []
+    task = facts.trained.result.task
+    family, _, config = task.partition("/")
+    about = facts.about
+    own_file = about.task.get("validation") if about else None
+    found = []
+    for split, scores in facts.trained.seed.scores.items():
+        for metric, value in scores.items():
+            if math.isnan(value):
+                continue
+            result = EvalResult(
+                task_type=PIPELINES.get(facts.head or "", "other"),
+                dataset_type="custom" if own_file else family,
+                dataset_name=Path(str(own_file)).name if own_file else task,
+                dataset_config=config or None,
+                dataset_split=split,
+                metric_type=metric,
+                metric_name=metric,
+                metric_value=round(value, 4),
+            )
+            found.append(result)
+    return found

@@ -1,0 +1,182 @@
+"""The text of a model card, in markdown: use, scores, certificate, training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lorakit.bases.files import SHIPPED
+from lorakit.report.table import NOTHING, Table, measured, number
+from lorakit.runs.result import Check, SeedResult, summary
+
+if TYPE_CHECKING:
+    from lorakit.publish.card import CardFacts, Trained
+
+CLASSES = {
+    "classification": "AutoModelForSequenceClassification",
+    "regression": "AutoModelForSequenceClassification",
+    "causal": "AutoModelForCausalLM",
+}
+"""A head -> the class of transformers that loads it."""
+OWN_FORM = "lorakit's own file (`trained.safetensors`), which lorakit reads and PEFT does not"
+
+
+def card_text(facts: CardFacts) -> str:
+    """All sections, as far as their facts are known."""
+    parts = [_head(facts), _use(facts)]
+    if facts.trained is not None:
+        parts += [_scores(facts.trained), _certificate(facts.trained)]
+    if facts.merge is not None:
+        parts.append(_merging(facts.merge))
+    parts.append(_training(facts))
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(facts: CardFacts) -> str:
+    base = facts.base
+    name = facts.trained.result.recipe if facts.trained else f"{facts.method} on {base.shown}"
+    what = {
+        "merged": f"A model: {base.shown} with a {facts.method} adapter merged into its weights.",
+        "peft": f"A {facts.method} adapter for {base.shown}, in PEFT's format.",
+        "lorakit": f"A {facts.method} adapter for {base.shown}, in {OWN_FORM}.",
+        "mlx": f"A {facts.method} adapter for {base.shown}, as LoRA in the form of mlx-lm.",
+        "gguf": f"{base.shown} with a {facts.method} adapter, as GGUF for llama.cpp and Ollama.",
+    }[facts.kind]
+    lines = [f"# {name}", "", what]
+    if base.shown.startswith(SHIPPED):
+        lines += ["", "The base ships with lorakit, in its folder `assets`."]
+    elif base.hub_id is None:
+        lines += ["", "The base was read from a folder, and its name on the hub was not recorded."]
+    if base.licence is None:
+        lines += [
+            "",
+            "The licence of the base was not found when this card was written. Look it up before "
+            "you share these files: it applies to them too.",
+        ]
+    return "\n".join(lines)
+
+
+def _use(facts: CardFacts) -> str:
+    cls = CLASSES.get(facts.head or "", "AutoModelForCausalLM")
+    base = facts.base.hub_id or "FOLDER_OF_THE_BASE"
+    if facts.kind == "lorakit":
+        code = ["```", "lorakit generate THIS_FOLDER --prompt TEXT", "```"]
+        if facts.head != "causal":
+            code[1] = "lorakit eval THIS_FOLDER"
+    elif facts.kind == "mlx":
+        code = ["```", f"mlx_lm.generate --model {base} --adapter-path THIS_FOLDER", "```"]
+    elif facts.kind == "gguf":
+        code = ["```", "ollama create NAME -f Modelfile", "ollama run NAME", "```"]
+    elif facts.kind == "merged":
+        code = [
+            "```python",
+            f"from transformers import {cls}, AutoTokenizer",
+            "",
+            f'model = {cls}.from_pretrained("THIS_FOLDER_OR_REPOSITORY")',
+            'tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER_OR_REPOSITORY")',
+            "```",
+        ]
+    else:
+        outputs = ""
+        if facts.about is not None and facts.head == "classification":
+            outputs = f", num_labels={len(facts.about.labels)}"
+        if facts.head == "regression":
+            outputs = ", num_labels=1"
+        code = [
+            "```python",
+            "from peft import PeftModel",
+            f"from transformers import {cls}",
+            "",
+            f'base = {cls}.from_pretrained("{base}"{outputs})',
+            'model = PeftModel.from_pretrained(base, "THIS_FOLDER_OR_REPOSITORY")',
+            "```",
+        ]
+    lines = ["## Use", "", *code]
+    if facts.about is not None and facts.head == "classification" and facts.about.labels:
+        lines += ["", f"Outputs, in their order: {', '.join(facts.about.labels)}."]
+    return "\n".join(lines)
+
+
+def _scores(trained: Trained) -> str:
+    result, own = trained.result, trained.seed
+    rows = summary(result)
+    seeds = len(result.seeds)
+    columns = [
+        ("split", [row.split for row in rows]),
+        ("metric", [row.metric for row in rows]),
+        ("untrained", [number(row.base_mean) for row in rows]),
+        ("this model", [number(own.scores.get(row.split, {}).get(row.metric)) for row in rows]),
+    ]
+    if seeds > 1:
+        columns.append((f"mean ± std of {seeds} seeds", list(map(measured, rows))))
+    table = Table.of(columns, names=2).markdown()
+    text = f"## Scores\n\n{table}\n\nThis model is seed {own.seed} of the run."
+    if seeds == 1:
+        text += " It is the only one, so the spread over seeds is not known."
+    return text
+
+
+def _certificate(trained: Trained) -> str:
+    checks = trained.seed.checks
+    columns = [
+        ("check", [check.name for check in checks]),
+        ("result", ["passed" if check.passed else "FAILED" for check in checks]),
+        ("measured", [_short(check.value) for check in checks]),
+        ("allowed", [_allowed(check) for check in checks]),
+        ("what", [check.note or NOTHING for check in checks]),
+    ]
+    table = Table.of(columns, names=2).markdown()
+    return f"## Certificate\n\nChecked by lorakit after the training of this seed:\n\n{table}"
+
+
+def _allowed(check: Check) -> str:
+    sign = "above" if check.name == "alive" else "up to"
+    return NOTHING if check.tolerance is None else f"{sign} {_short(check.tolerance)}"
+
+
+def _short(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.3g}"
+
+
+def _merging(merge: Any) -> str:
+    if not merge.get("examples"):
+        return "## Merging\n\nThe merged model was not compared with the adapter on its base."
+    return (
+        f"## Merging\n\nThe sum was formed in fp32 and is stored as {merge['dtype']}. Compared "
+        f"with the adapter on its base on {merge['examples']} examples ({merge['asked']}): largest "
+        f"difference of a logit {merge['max_logit_difference']:.2e} (relative; allowed "
+        f"{merge['tolerance']:g}), {merge['prediction_flips']} predictions flipped."
+    )
+
+
+def _training(facts: CardFacts) -> str:
+    lines = ["## Training", ""]
+    about = facts.about
+    if about is not None:
+        fields = {k: v for k, v in about.method.items() if k != "name" and v is not None}
+        shown = ", ".join(f"{key}={value}" for key, value in fields.items())
+        lines.append(f"- method: {facts.method} ({shown})")
+        lines.append(f"- task: {about.task.get('name', NOTHING)}")
+    revision = f", revision {facts.base.revision}" if facts.base.revision else ""
+    lines.append(f"- base: {facts.base.shown}{revision}")
+    if facts.trained is None:
+        lines.append("- run: these files are not in a run's folder, so it is not known")
+        return "\n".join(lines)
+    result = facts.trained.result
+    lines += [
+        f"- trained parameters: {result.counts.trainable:,} of {result.counts.total:,}, and "
+        f"{result.counts.fresh:,} that the base does not have",
+        f"- steps: {facts.trained.seed.steps:,} ({_minutes(facts.trained.seed)})",
+        f"- finished: {result.finished}",
+    ]
+    packages = result.environment.get("packages", {})
+    if packages:
+        lines.append("- versions: " + ", ".join(f"{k} {v}" for k, v in packages.items()))
+    command = result.environment.get("command")
+    if command:
+        # a fence of the same marks inside would end the block
+        lines += ["", "~~~~", str(command).replace("~~~~", ""), "~~~~"]
+    return "\n".join(lines)
+
+
+def _minutes(seed: SeedResult) -> str:
+    return f"{seed.seconds.get('train', 0.0) / 60:.1f} minutes"

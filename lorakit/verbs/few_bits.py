@@ -1,0 +1,92 @@
+"""An exported adapter in few bits: the file is written again, and what that changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from lorakit.adapters.bits import Packed
+from lorakit.adapters.save import store_in_bits
+from lorakit.bases.base import Base
+from lorakit.errors import ToleranceError
+from lorakit.methods import Attachment
+from lorakit.verbs.merge_probe import Look
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An adapter in few bits (`lorakit.adapters.bits`), and what that changes.
+
+    numbers: those that are in few bits. bytes_before, bytes_after: of the tensor file.
+    largest_error, bound: of a number, and what it may be at most. relative_error: of all numbers,
+    ||x - x'|| / ||x||. equal_predictions: share of the examples. scores: metric -> (before, after),
+    on the examples; None for random tokens.
+    """
+
+    bits: int
+    numbers: int
+    bytes_before: int
+    bytes_after: int
+    largest_error: float
+    bound: float
+    relative_error: float
+    equal_predictions: float
+    scores: dict[str, tuple[float, float]] | None
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """The tensor file of an adapter after it was written again in few bits."""
+
+    packed: Packed
+    bits: int
+    bytes_before: int
+    bytes_after: int
+
+    def compared(self, before: Look, after: Look) -> Stored:
+        """before, after: what the adapter gives, and what the one that was read back gives."""
+        pairs = list(zip(before.predictions, after.predictions, strict=True))
+        scores = None
+        if before.scores is not None and after.scores is not None:
+            scores = {name: (value, after.scores[name]) for name, value in before.scores.items()}
+        return Stored(
+            bits=self.bits,
+            numbers=self.packed.quantized,
+            bytes_before=self.bytes_before,
+            bytes_after=self.bytes_after,
+            largest_error=self.packed.largest_error,
+            bound=self.packed.bound,
+            relative_error=self.packed.relative_error,
+            equal_predictions=sum(one == other for one, other in pairs) / max(1, len(pairs)),
+            scores=scores,
+        )
+
+
+def store(folder: Path, bits: int, base: Base, attachment: Attachment) -> StoredFile:
+    """Write the adapter of the folder again in few bits. The attachment is off the base.
+
+    ToleranceError: a number is further from its own than the bound.
+    """
+    before = _bytes_in(folder)
+    packed = store_in_bits(folder, bits, _own_parameters(base, attachment))
+    if not packed.largest_error <= packed.bound:
+        raise ToleranceError(
+            f"a number of the adapter in {bits} bits is off by {packed.largest_error:.2e} "
+            f"(allowed {packed.bound:.2e}), so it was not kept"
+        )
+    return StoredFile(packed, bits, before, _bytes_in(folder))
+
+
+def _bytes_in(folder: Path) -> int:
+    """Of the tensor file."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def _own_parameters(base: Base, attachment: Attachment) -> dict[str, Tensor]:
+    """The base's own parameters, without the newly initialised ones."""
+    named = dict(base.model.named_parameters())
+    return {
+        name: p.detach() for name, p in named.items() if name not in attachment.newly_initialised
+    }

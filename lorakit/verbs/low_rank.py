@@ -1,0 +1,123 @@
+"""The change of any method as products of low rank: what is written as LoRA in every format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lorakit.adapters.intruders import Damping, damp
+from lorakit.adapters.plain_lora import Products, attach_products, of_entire_modules
+from lorakit.bases.base import Base
+from lorakit.errors import AdapterError
+from lorakit.methods import Attachment
+from lorakit.methods.reparam._attachment import ReparamAttachment
+from lorakit.nn.linear import dense_weight, is_embedding
+from lorakit.nn.select import Site
+from lorakit.runs.pointer import Pointer
+from lorakit.runs.source import Source, load_source, open_source
+from lorakit.verbs.merge_probe import Probe
+
+SiteProducts = list[tuple[Site, Tensor, Tensor]]
+"""(site, B with its scale, A)."""
+
+
+@torch.no_grad()
+def lora_products(attachment: Attachment) -> SiteProducts:
+    """The change of each site. AdapterError: dW of a site has no factors."""
+    if not isinstance(attachment, ReparamAttachment):
+        raise AdapterError(
+            f"{attachment.method.name} does not change weights by a product of low rank, so it is "
+            "not a LoRA; `lorakit merge` writes it into the weights where that is possible"
+        )
+    found = []
+    for site in attachment.sites:
+        factors = attachment.deltas[site.name].factors()
+        if factors is None:
+            raise AdapterError(
+                f"the change of {site.name} by {attachment.method.name} does not have a low rank, "
+                "so it is not a LoRA; `lorakit merge` writes it into the weights"
+            )
+        a, b, scale = factors
+        found.append((site, (b * scale).clone(), a.clone()))
+    return found
+
+
+@torch.no_grad()
+def damped_lora(base: Base, attachment: Attachment, damping: Damping) -> tuple[Attachment, int]:
+    """A LoRA with damped intruder dimensions in the method's place, and how many were damped."""
+    products = []
+    count = 0
+    for site, b, a in lora_products(attachment):
+        weight = dense_weight(site.module).detach()[site.index]
+        new_b, new_a, intruders = damp(weight, b, a, damping)
+        products.append((site, new_b, new_a))
+        count += intruders
+    return replaced_by(base, attachment, of_entire_modules(products)), count
+
+
+@torch.no_grad()
+def replaced_by(base: Base, attachment: Attachment, products: Products) -> Attachment:
+    """The products as a LoRA on the base, in the place of the method."""
+    parameters = dict(base.model.named_parameters())
+    head = {name: parameters[name].detach().clone() for name in attachment.newly_initialised}
+    attachment.detach()
+    return attach_products(products, head, base.model, base.roles)
+
+
+@dataclass(frozen=True)
+class OpenedAdapter:
+    """An adapter that was taken off its base, to be written as products alone."""
+
+    source: Source
+    base: Base
+    method: str
+    products: Products
+    probe: Probe
+    wanted: Tensor
+    """The logits of the probe."""
+
+    def logits_of(self, products: Products) -> Tensor:
+        """The logits of the probe with other products in the adapter's place."""
+        written = attach_products(products, {}, self.base.model, self.base.roles)
+        logits = self.probe.logits(self.base.model)
+        written.detach()
+        return logits
+
+
+def open_products(pointer: Pointer, examples: int, reader: str) -> OpenedAdapter:
+    """reader: the program that reads nothing but LoRA on linear layers of a causal model.
+
+    AdapterError: the adapter holds something else, with the reason.
+    """
+    source = open_source(pointer)
+    if source.adapter is None:
+        raise AdapterError(f"{pointer.path} is a plain model: it has no adapter to export")
+    if source.head != "causal":
+        raise AdapterError(
+            f"{pointer.path} has a {source.head} head, and {reader} only has models that write text"
+        )
+    base, attachment = load_source(source, source.model(pointer), pointer.any_base)
+    assert attachment is not None
+    _refuse_beyond(pointer.path, attachment, reader)
+    products = of_entire_modules(lora_products(attachment))
+    for path in products:
+        if is_embedding(base.model.get_submodule(path)):
+            raise AdapterError(
+                f"{pointer.path} changes the embedding {path}, which lorakit does not write for "
+                f"{reader}; merge it"
+            )
+    probe = Probe(source, base, examples)
+    wanted = probe.logits(base.model)
+    attachment.detach()
+    return OpenedAdapter(source, base, attachment.method.name, products, probe, wanted)
+
+
+def _refuse_beyond(path: str, attachment: Attachment, reader: str) -> None:
+    held = sorted(attachment.newly_initialised)
+    if held:
+        raise AdapterError(
+            f"{path} also holds {', '.join(held[:3])}, and {reader} reads nothing but LoRA from an "
+            "adapter; merge it, and give the merged model"
+        )

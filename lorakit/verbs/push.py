@@ -1,0 +1,159 @@
+"""`lorakit push`: an adapter, its merged model, or both, in a repository of the hub."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lorakit.errors import AdapterError, InputError
+from lorakit.publish.card import CARD_FILE, trained_of, write_card
+from lorakit.publish.files import UploadFile, files_of
+from lorakit.publish.hub import Pushed, push_files, refuse_repository_name
+from lorakit.publish.mlx import WEIGHTS_FILE as MLX_FILE
+from lorakit.runs.pointer import Pointer
+from lorakit.runs.source import Source, is_plain_model, open_source
+from lorakit.verbs.merge import merge
+
+Part = Literal["adapter", "merged", "both"]
+ADAPTER_FOLDER = "adapter"
+"""Where the adapter is when the merged model has the repository's root: transformers would load an
+adapter that is next to a model a second time, on top of it."""
+
+
+@dataclass(frozen=True)
+class Push:
+    """What was pushed, or would be."""
+
+    repository: str
+    part: Part
+    files: tuple[UploadFile, ...]
+    private: bool
+    source: str
+    base: str | None
+    """What adapter_config.json names as the base; None: no adapter in PEFT's format is pushed."""
+    pushed: Pushed | None
+    """None: a dry run."""
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+    def plain(self) -> dict[str, Any]:
+        return {
+            "repository": self.repository,
+            "part": self.part,
+            "files": [file.plain() for file in self.files],
+            "bytes": self.size_bytes,
+            "private": self.private,
+            "base": self.base,
+            "url": self.pushed and self.pushed.url,
+            "commit": self.pushed and self.pushed.commit,
+        }
+
+
+@dataclass(frozen=True)
+class PushSettings:
+    """What is pushed, and how."""
+
+    repository: str
+    part: Part = "adapter"
+    public: bool = False
+    dry_run: bool = False
+    dtype: str = "fp32"
+    """Of a merged model."""
+
+
+def push(pointer: Pointer, settings: PushSettings) -> Push:
+    """Upload to `settings.repository`; with `dry_run`, only tell which files.
+
+    A path that is a folder of `lorakit merge` or `lorakit export` is uploaded as it is. The merged
+    model of a run is made, compared and removed afterwards, also in a dry run. InputError: the name
+    is not OWNER/NAME, or the repository is public and `public` is false. Unavailable, PushError: as
+    for `push_files`.
+    """
+    refuse_repository_name(settings.repository)
+    with ExitStack() as stack:
+        folders, source = _folders(pointer, settings, stack)
+        files = [file for folder, inside in folders for file in files_of(folder, inside)]
+        _refuse_no_card(folders)
+        pushed = None
+        if not settings.dry_run:
+            message = f"{settings.part} of {Path(pointer.path).name}, by lorakit"
+            pushed = push_files(files, settings.repository, settings.public, message)
+    private = pushed.private if pushed else not settings.public
+    return Push(
+        repository=settings.repository,
+        part=settings.part,
+        files=tuple(files),
+        private=private,
+        source=pointer.path,
+        base=_named_base(source, folders),
+        pushed=pushed,
+    )
+
+
+Folders = Sequence[tuple[Path, str]]
+"""(folder on this machine, folder in the repository)."""
+
+
+def _folders(
+    pointer: Pointer, settings: PushSettings, stack: ExitStack
+) -> tuple[Folders, Source | None]:
+    folder = Path(pointer.path)
+    if _is_complete(folder):
+        if settings.part == "both":
+            raise InputError(
+                f"{folder} is one folder, and `both` needs a run; push each folder by itself, or "
+                "give the run"
+            )
+        return [(folder, "")], None
+    source = open_source(pointer)
+    if source.adapter is None:
+        raise AdapterError(f"{pointer.path} holds neither an adapter nor a model's files")
+    adapter = source.adapter
+    if not (adapter.folder / CARD_FILE).is_file():
+        # saved by an older version, or by a run that is not finished
+        trained = trained_of(adapter.folder, pointer)
+        write_card(adapter.folder, adapter.about, adapter.base, trained)
+    if settings.part == "adapter":
+        return [(adapter.folder, "")], source
+    merged = stack.enter_context(_merged(pointer, settings.dtype))
+    if settings.part == "merged":
+        return [(merged, "")], source
+    return [(merged, ""), (adapter.folder, ADAPTER_FOLDER)], source
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether the folder is a merged model or an export of another program's format."""
+    return is_plain_model(folder) or any(folder.glob("*.gguf")) or (folder / MLX_FILE).is_file()
+
+
+@contextmanager
+def _merged(pointer: Pointer, dtype: str) -> Iterator[Path]:
+    """The merged model in a temporary folder. ToleranceError: it is not the same model."""
+    with tempfile.TemporaryDirectory(prefix="lorakit-push-") as place:
+        to = Path(place) / "merged"
+        merge(pointer, to, dtype)
+        yield to
+
+
+def _refuse_no_card(folders: Folders) -> None:
+    """InputError: a model card is not there."""
+    for folder, _ in folders:
+        if not (folder / CARD_FILE).is_file():
+            raise InputError(
+                f"{folder} has no {CARD_FILE}, and a repository needs a model card; write one, or "
+                "let `lorakit merge` or `lorakit export` make the folder again"
+            )
+
+
+def _named_base(source: Source | None, folders: Folders) -> str | None:
+    if source is None or source.adapter is None or source.adapter.peft_config is None:
+        return None
+    if all(folder != source.adapter.folder for folder, _ in folders):
+        return None
+    return source.adapter.peft_config.get("base_model_name_or_path")

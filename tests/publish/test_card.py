@@ -1,0 +1,72 @@
+"""Model cards: metadata that the hub reads, and numbers that are those of the run."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from huggingface_hub import ModelCard
+
+
+def test_an_adapter_of_a_run_has_its_scores_and_checks(trained):
+    result = json.loads((trained / "result.json").read_text())
+    for seed in result["seeds"]:
+        card = ModelCard.load(trained / f"seed{seed['seed']}" / "adapter" / "README.md")
+        data = card.data
+        assert data.library_name == "peft"
+        assert data.license == "apache-2.0"
+        assert data.pipeline_tag == "text-classification"
+        assert {"lorakit", "lora"} <= set(data.tags)
+        # a folder is no name that the hub could link
+        assert data.base_model is None
+        (scored,) = data.eval_results
+        assert (scored.dataset_split, scored.metric_type) == ("validation", "accuracy")
+        assert math.isclose(scored.metric_value, seed["scores"]["validation"]["accuracy"])
+        for check in seed["checks"]:
+            assert f"| {check['name']} | passed |" in card.text
+        assert "mean ± std of 2 seeds" in card.text
+
+
+def test_a_card_may_be_edited_and_the_run_stays_intact(trained):
+    from lorakit.runs.finished import intact_seed
+
+    assert not any("README" in name for name in intact_seed(trained / "seed0").files)
+
+
+def test_a_merged_model_has_the_report_of_its_merge(lorakit_cli, trained, tmp_path):
+    done = lorakit_cli("merge", trained, "--to", tmp_path / "m", "--examples", "8")
+    assert done.code == 0, done.err
+    card = ModelCard.load(tmp_path / "m" / "README.md")
+    assert card.data.library_name == "transformers"
+    report = json.loads((tmp_path / "m" / "merge_report.json").read_text())
+    assert f"{report['max_logit_difference']:.2e}" in card.text
+
+
+def test_another_base_takes_no_scores(trained):
+    from lorakit.publish.card import trained_of
+    from lorakit.runs.pointer import Pointer
+
+    adapter = trained / "seed0" / "adapter"
+    assert trained_of(adapter, Pointer(str(trained))) is not None
+    assert trained_of(adapter, Pointer(str(trained), base="other")) is None
+    assert trained_of(adapter.parent, Pointer(str(trained))) is None
+
+
+def test_the_licence_is_that_of_the_base(tmp_path):
+    from lorakit.publish.base_info import base_info
+
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# A base\n")
+    assert base_info(None, str(tmp_path)).licence == "mit"
+    (tmp_path / "README.md").write_text("---\nlicense: [\n---\n")
+    assert base_info(None, str(tmp_path)).licence is None
+    assert base_info(None, "owner/name").hub_id == "owner/name"
+
+
+@pytest.mark.peers
+def test_stock_peft_finds_the_base_that_ships_with_lorakit(trained):
+    peft = pytest.importorskip("peft")
+
+    cls = peft.AutoPeftModelForSequenceClassification
+    model = cls.from_pretrained(trained / "seed0" / "adapter")
+    assert type(model.get_base_model()).__name__ == "RobertaForSequenceClassification"

@@ -1,0 +1,89 @@
+"""`lorakit push`: what reaches a stand-in of the hub's API, and what is refused before."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.commands import python
+from tests.hub import TOKEN, Repository, stand_in
+
+
+@pytest.fixture
+def hub():
+    with stand_in() as state:
+        yield state
+
+
+def push(hub, *words, token: str = TOKEN):
+    """In a process of its own: the hub's address is read when huggingface_hub is imported."""
+    own = {"HF_ENDPOINT": hub.url, "HF_TOKEN": token, "HF_HUB_OFFLINE": "0"}
+    env = {**os.environ, **own, "HF_HUB_DISABLE_XET": "1"}
+    return python("-m", "lorakit", "push", *words, env=env)
+
+
+def test_both_parts_arrive_as_they_are(hub, adapter):
+    done = push(hub, adapter, "--to", "user/both", "--part", "both")
+    assert done.returncode == 0, done.stderr
+    repository = hub.repositories["user/both"]
+    assert repository.private
+    weights = repository.files["adapter/adapter_model.safetensors"]
+    assert weights == (adapter / "adapter_model.safetensors").read_bytes()
+    assert "config.json" in repository.files
+    assert "adapter_config.json" not in repository.files
+    # the hub validated the card at the root
+    assert repository.files["README.md"].decode() in hub.cards
+
+
+def test_a_public_repository_is_not_written_to_unasked(hub, adapter):
+    hub.repositories["user/open"] = Repository(private=False)
+    done = push(hub, adapter, "--to", "user/open")
+    assert done.returncode == 2
+    assert "user/open" in done.stderr
+    assert not hub.repositories["user/open"].files
+    done = push(hub, adapter, "--to", "user/open", "--public")
+    assert done.returncode == 0, done.stderr
+    assert "adapter_config.json" in hub.repositories["user/open"].files
+
+
+def test_a_wrong_token_is_explained(hub, adapter):
+    done = push(hub, adapter, "--to", "user/mine", token="hf_wrong")
+    assert done.returncode == 2
+    assert "401" in done.stderr
+    assert "HF_TOKEN" in done.stderr
+    assert not hub.repositories
+
+
+def test_a_dry_run_lists_the_files_and_needs_no_network(lorakit_cli, adapter):
+    done = lorakit_cli("push", adapter, "--to", "me/mine", "--dry-run", "--json")
+    assert done.code == 0, done.err
+    paths = {file["path"] for file in done.json["files"]}
+    assert paths == {path.name for path in adapter.iterdir()}
+    assert "README.md" in paths
+    assert (done.json["private"], done.json["commit"]) == (True, None)
+
+
+def test_offline_nothing_is_tried(lorakit_cli, adapter, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    done = lorakit_cli("push", adapter, "--to", "me/mine")
+    assert done.code == 2
+    assert "HF_HUB_OFFLINE" in done.err
+
+
+@pytest.mark.parametrize("name", ["mine", "a/b/c", "a b/c", "../x"])
+def test_a_name_that_is_none_is_refused(lorakit_cli, adapter, name):
+    done = lorakit_cli("push", adapter, "--to", name, "--dry-run")
+    assert done.code == 2
+    assert repr(name) in done.err
+
+
+def test_a_file_of_another_kind_is_not_uploaded(lorakit_cli, adapter, tmp_path):
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(adapter, folder)
+    (folder / "training_args.bin").write_bytes(b"pickle")
+    done = lorakit_cli("push", folder, "--to", "me/mine", "--dry-run")
+    assert done.code == 2
+    assert "training_args.bin" in done.err
