@@ -1,0 +1,101 @@
+"""The commands of the pages work, in the order in which a reader meets them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.doc_commands import PAGES, REASONS, RUN_FOLDER, blocks_of, run_block
+from tests.modules import ROOT
+
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+SHIPPED = ("recipes", "configs", "examples", "scripts", "constraints.txt", "README.md")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with what a checkout has, in which README's commands were run."""
+    folder = tmp_path_factory.mktemp("docs")
+    for name in SHIPPED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name)
+        else:
+            shutil.copy(source, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    """Without the network, as the pages promise for what ships with lorakit."""
+    return dict(os.environ) | {
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "COLUMNS": "200",
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_a_block_that_is_not_run_says_why(page):
+    reasons = [block.skipped for block in blocks_of(page) if block.skipped]
+    assert [reason for reason in reasons if not reason.startswith(REASONS)] == []
+
+
+def test_every_guide_is_in_the_navigation():
+    assert set(PAGES) >= set((ROOT / "docs" / "guides").glob("*.md"))
+
+
+def test_the_pages_have_commands():
+    commands = [
+        command for page in PAGES for block in blocks_of(page) for command in block.commands
+    ]
+    assert len(commands) > 80
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_the_commands_of_a_page_work(page, place, environment):
+    _clean(place, page)
+    if page.parent.name == "guides" and not (place / "runs").is_dir():
+        problems = _run_page(PAGES[0], place, environment)
+        assert problems == []
+    problems = _run_page(page, place, environment)
+    assert problems == [], "\n\n".join(problems)
+    missing = {name for name in _named(page) if not (place / name).is_dir()}
+    assert missing == set()
+
+
+def _run_page(page: Path, place: Path, environment: dict[str, str]) -> list[str]:
+    problems = []
+    for block in blocks_of(page):
+        if not block.skipped:
+            problems += run_block(block, place, environment)
+    return problems
+
+
+def _clean(place: Path, page: Path) -> None:
+    """A guide begins where its reader is after README; README and the tutorial begin with nothing.
+
+    The runs that are there stay, because training all of them again takes long.
+    """
+    guide = page.parent.name == "guides"
+    for path in place.iterdir():
+        if path.name in SHIPPED or (guide and path.name == "runs"):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _named(page: Path) -> set[str]:
+    """The run folders that a page names outside of what is not run."""
+    text = page.read_text(encoding="utf-8")
+    for block in blocks_of(page):
+        if block.skipped:
+            text = text.replace(block.text, "")
+    return set(RUN_FOLDER.findall(text))
