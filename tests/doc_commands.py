@@ -25,6 +25,7 @@ REASONS = (
     "needs the hub",
     "needs a GPU",
     "needs a cluster",
+    "needs several processes",
     "an example of a command",
     "it runs these tests",
 )
