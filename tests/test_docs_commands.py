@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
+from lorakit.errors import RecipeError
+from lorakit.recipe.load import load_recipe
+from lorakit.runs.folder import folder_of
 from tests.doc_commands import PAGES, REASONS, RUN_FOLDER, blocks_of, run_block
 from tests.modules import ROOT
 
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+OF_REAL_RUNS = ("analysis.md", "significance.md")
+"""Pages about runs that docs/results.md describes."""
 SHIPPED = ("recipes", "configs", "examples", "scripts", "constraints.txt", "README.md")
 
 
@@ -54,6 +60,35 @@ def test_the_pages_have_commands():
         command for page in PAGES for block in blocks_of(page) for command in block.commands
     ]
     assert len(commands) > 80
+
+
+def test_the_run_folders_that_the_pages_name_are_those_of_their_commands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trained = set()
+    for block in (block for page in PAGES for block in blocks_of(page)):
+        if block.file:
+            Path(block.file).write_text(block.text, encoding="utf-8")
+        trained |= {name for c in block.commands for name in _folders_of(c.text)}
+    named = {name for page in PAGES if page.name not in OF_REAL_RUNS for name in _runs_in(page)}
+    assert len(named) > 8
+    assert named <= trained
+
+
+def _runs_in(page: Path) -> set[str]:
+    text = page.read_text(encoding="utf-8")
+    return {Path(name).name for name in RUN_FOLDER.findall(text)}
+
+
+def _folders_of(command: str) -> set[str]:
+    """The name of the run folder of a `lorakit train` command."""
+    words = shlex.split(command, comments=True)
+    if words[:2] != ["lorakit", "train"]:
+        return set()
+    overrides = [word for word in words[3:] if "=" in word or word.startswith("~")]
+    try:
+        return {folder_of(load_recipe(words[2], overrides), Path()).name}
+    except RecipeError:  # a command that shows an error
+        return set()
 
 
 @pytest.mark.slow
