@@ -136,7 +136,9 @@ def test_every_option_is_described_and_no_other(verb):
 def _blocks() -> Iterator[tuple[str, str]]:
     for page in PAGES:
         for i, block in enumerate(
-            re.findall(r"^```yaml\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+            re.findall(
+                r"^```yaml[^\n]*\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE
+            )
         ):
             if {"task", "model"} <= (keys := set(yaml.safe_load(block))) or {
                 "task",

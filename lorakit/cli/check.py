@@ -57,8 +57,9 @@ def _print(loaded: LoadedRecipe, found: Checked) -> None:
             f"{found.shares.accumulation} accumulated"
         )
     _print_sample(found)
-    sizes = ", ".join(f"{name} {mib:,.0f} MiB" for name, mib in found.memory_mib.items())
-    say(f"memory, about: {sizes}")
+    say("memory of a training step, about:")
+    for name, mib in found.memory_mib.items():
+        say(f"  {name:<15} {mib:>11,.1f} MiB")
     say(f"an adapter on disk: {found.adapter_mib:,.1f} MiB")
     for text in found.missing:
         warn(text, "not checked:")
@@ -70,8 +71,8 @@ def _print_sample(found: Checked) -> None:
     if not found.sample:
         return
     shown = []
-    for token, trained in found.sample:
-        shown.append((token.replace("\n", "\\n") + " ", "bold green" if trained else ""))
+    for text, trained in found.sample:
+        shown.append((text.replace("\n", "\\n"), "bold green" if trained else ""))
     marked = any(trained for _, trained in found.sample)
     title = "one example (green is trained): " if marked else "one example: "
     say(line(title, *shown))
@@ -87,5 +88,5 @@ def _plain(found: Checked) -> dict[str, Any]:
         "head": asdict(found.head) if found.head else None,
         **{name: getattr(found, name) for name in names},
         "not_looked_at": found.missing,
-        "sample": [{"token": token, "trained": trained} for token, trained in found.sample],
+        "sample": [{"token": text, "trained": trained} for text, trained in found.sample],
     }

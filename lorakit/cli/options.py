@@ -72,6 +72,35 @@ def completed_by(module: str, function: str) -> Callable[[str], list[str]]:
     return complete
 
 
+def complete_override(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Shell completion of `KEY=VALUE` and `~KEY`."""
+    from rich.markup import escape
+
+    from lorakit.recipe.complete import completions, values
+
+    recipe = context.params.get("recipe") or context.params.get("path")
+    given = _joined(context.params.get("overrides") or [])
+    before = given[-1] if given else "~"
+    # bash splits words at "=" and completes what follows it alone
+    if "=" not in before.rstrip("=") and not before.startswith("~"):
+        found = values(recipe, given[:-1], before.rstrip("="), incomplete)
+    else:
+        found = completions(recipe, given, incomplete)
+    return [(word, escape(about)) for word, about in found]
+
+
+def _joined(words: list[str]) -> list[str]:
+    """The overrides of a command line that a shell split at `=`."""
+    found: list[str] = []
+    for word in words:
+        follows = bool(found) and (word == "=" or found[-1].endswith("="))
+        if follows:
+            found[-1] += word
+        else:
+            found.append(word)
+    return found
+
+
 def comma_separated(text: str) -> list[str]:
     """The parts of a text without empty ones."""
     return [part.strip() for part in text.split(",") if part.strip()]
@@ -100,7 +129,9 @@ RecipeName = Annotated[
 Overrides = Annotated[
     list[str] | None,
     Argument(
-        help="Values of the recipe to set (key=value) or to remove (~key).", metavar="KEY=VALUE"
+        help="Values of the recipe to set (key=value) or to remove (~key).",
+        metavar="KEY=VALUE",
+        autocompletion=complete_override,
     ),
 ]
 TrustRemoteCode = Annotated[

@@ -1,6 +1,7 @@
 """The run folder, runs/NAME-HASH/: its name, its layout, and how it is opened and locked.
 
-The hash is that of the resolved recipe, so that the same command finds its run again.
+The hash is that of the values that were set, so that the same command finds its run again, also
+after an upgrade that adds keys with defaults.
 
     recipe.yaml        the resolved recipe; `lorakit train runs/NAME-HASH` runs it again
     result.json        scores and published scores, checks, counts; it is written last
@@ -36,7 +37,7 @@ RUN_NAME = re.compile(r"(.+?)-([0-9a-f]{16}|[0-9a-f]{6})")
 
 
 def folder_of(loaded: LoadedRecipe, runs: Path) -> Path:
-    """The run folder of a recipe, whether it exists or not."""
+    """The name that a run of the recipe gets; `run_of` also finds those with older names."""
     return runs / f"{loaded.name.replace('/', '-')}-{digest_of(loaded.recipe)}"
 
 

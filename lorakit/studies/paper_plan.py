@@ -13,6 +13,7 @@ from lorakit.recipe.load import COMMAND_LINE, names
 from lorakit.recipe.problems import mark_of
 from lorakit.recipe.schema import Recipe
 from lorakit.recipe.source import Mark, Marks
+from lorakit.runs.folder import folder_of
 from lorakit.studies.paper_table import (
     PaperTable,
     StandIn,
@@ -133,7 +134,8 @@ def _same_rows(rows: Sequence[str], cells: Mapping[CellKey, Cell]) -> dict[str, 
     first: dict[tuple[tuple[str, Path], ...], str] = {}
     found = {}
     for row in rows:
-        folders = tuple((key[1], cells[key].folder(Path())) for key in cells if key[0] == row)
+        own = {key[1]: cell.loaded for key, cell in cells.items() if key[0] == row}
+        folders = tuple((column, folder_of(loaded, Path())) for column, loaded in own.items())
         if folders in first:
             found[row] = first[folders]
         elif folders:

@@ -25,6 +25,7 @@ from lorakit.recipe.load import (
 from lorakit.recipe.naming import checked_name
 from lorakit.recipe.problems import mark_of
 from lorakit.recipe.source import Mark, Marks
+from lorakit.runs.find import run_of
 from lorakit.runs.folder import folder_of
 from lorakit.studies.every import cells_of_every
 from lorakit.studies.schema import Slurm, Study, Where, as_label, as_override, keys_of, load_checked
@@ -51,7 +52,7 @@ class Cell:
 
     def folder(self, runs: Path) -> Path:
         """Its run folder, whether it exists or not."""
-        return folder_of(self.loaded, runs)
+        return run_of(self.loaded, runs)
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def _note_twins(cells: Sequence[Cell], loader: CellLoader) -> None:
     """Two cells with one run folder would train into it at the same time."""
     labels: dict[Path, str] = {}
     for cell in cells:
-        folder = cell.folder(Path())
+        folder = folder_of(cell.loaded, Path())
         if folder in labels:
             same = f"{cell.label!r} and {labels[folder]!r} are the same run"
             loader.note(f"{loader.file}: {same}; remove one")

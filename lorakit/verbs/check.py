@@ -16,6 +16,7 @@ from lorakit.bases.outline import outline
 from lorakit.bases.positions import refuse_shifted
 from lorakit.bases.tokenizer import load_tokenizer
 from lorakit.batches import IGNORE, Encoded, encode
+from lorakit.batches.pieces import marked_pieces
 from lorakit.errors import DataUnavailable, ModelError
 from lorakit.evaluation.answers import read_splits, scored_splits
 from lorakit.methods import Attachment
@@ -45,8 +46,6 @@ ACTIVATIONS_RECOMPUTED = 1
 """The same with gradient checkpointing: the input of the layer."""
 LOGITS = 3
 """Numbers held per logit of a causal model: itself, its softmax and its gradient."""
-BYTES_PER_TRAINED = 8
-"""fp32 weight and gradient; the optimizer says what it holds (`state_bytes`)."""
 DEFAULT_LAYERS = 12
 """Assumed where the configuration does not give a number of layers."""
 UNLIMITED_STEPS = 10**12
@@ -64,7 +63,8 @@ class Checked:
     warmup_steps: int | None = None
     shares: Shares | None = None
     sample: list[tuple[str, bool]] = field(default_factory=list)
-    """First example of the first batch: token texts, and whether the loss is computed on each."""
+    """First example of the first batch in pieces of a token or more: the text of each, and whether
+    the loss is computed on it."""
     cut: int = 0
     """Number of training examples that reach data.max_length."""
     memory_mib: dict[str, float] = field(default_factory=dict)
@@ -163,7 +163,7 @@ def _tokens(item: Encoded, tokenizer: Any, head: Head) -> list[tuple[str, bool]]
     trained = [False] * len(ids)
     if head is Head.CAUSAL:
         trained = [label != IGNORE for label in item.trains]
-    return [(tokenizer.decode([token]), mark) for token, mark in zip(ids, trained, strict=True)]
+    return marked_pieces(tokenizer, ids, trained)
 
 
 def quantizable(base: Base) -> int:
@@ -187,9 +187,9 @@ def memory(
 ) -> dict[str, float]:
     """An estimate of the memory of a training step, in MiB, from counts.
 
-    It is the frozen weights in their dtype, the trained ones in fp32 with gradient, the optimizer's
-    state and the moving average of train.ema, and the activations of one micro batch of `tokens`
-    tokens. Attention's own buffers come on top. stored: number of weights that are quantized.
+    The frozen weights are in their dtype, the trained ones, their gradients and the moving average
+    of train.ema in fp32. The activations are those of one micro batch of `tokens` tokens;
+    attention's own buffers come on top. stored: number of weights that are quantized.
     """
     counts = counts_of(attachment)
     dtype = BYTES_PER_NUMBER[recipe.model.dtype]
@@ -198,14 +198,16 @@ def memory(
     inside = counts.trainable if counts.sites == 0 else 0
     frozen = counts.total - counts.fresh - inside
     quantized = BYTES_PER_NUMBER.get(recipe.model.quantize or "", dtype)
-    held = state_bytes(recipe.train.optimizer, attachment)
-    if recipe.train.ema is not None:
-        held += trained * int(BYTES_PER_NUMBER["fp32"])
+    trained_bytes = trained * BYTES_PER_NUMBER["fp32"]
     parts = {
-        "weights": (frozen - stored) * dtype + stored * quantized,
-        "trained, with gradient and optimizer": trained * BYTES_PER_TRAINED + held,
-        "activations": _activation_bytes(recipe, config, tokens),
+        "frozen weights": (frozen - stored) * dtype + stored * quantized,
+        "trained weights": trained_bytes,
+        "their gradients": trained_bytes,
+        "optimizer state": state_bytes(recipe.train.optimizer, attachment),
     }
+    if recipe.train.ema is not None:
+        parts["moving average"] = trained_bytes
+    parts["activations"] = _activation_bytes(recipe, config, tokens)
     parts["together"] = sum(parts.values())
     return {name: number / MIB for name, number in parts.items()}
 

@@ -22,8 +22,9 @@ from lorakit.events import (
 )
 from lorakit.recipe.load import LoadedRecipe
 from lorakit.recipe.schema import Recipe
+from lorakit.runs.find import run_of
 from lorakit.runs.finished import finished, intact_seed, not_compared, refuse_other_numbers
-from lorakit.runs.folder import begun, claimed, folder_of, open_run, seed_folder
+from lorakit.runs.folder import begun, claimed, open_run, seed_folder
 from lorakit.runs.inputs import base_files
 from lorakit.runs.objects import attach, counts_of, resolve_precision
 from lorakit.runs.result import Result, SeedResult
@@ -58,7 +59,7 @@ def train_recipe(
     before the first step is raised before the run folder is made, as far as that is possible.
     """
     recipe = fixed_labels(loaded.recipe)
-    run = folder_of(loaded, runs)
+    run = run_of(loaded, runs)
     if not restart:
         done = finished(run, recipe)
         if done is not None:

@@ -1,0 +1,42 @@
+"""`lorakit check`: what it says of the memory and of one example."""
+
+from __future__ import annotations
+
+import pytest
+
+from lorakit.recipe.load import load_recipe
+from lorakit.verbs.check import MIB, check
+
+BYTES_FP32 = 4
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_the_lines_of_the_memory_are_counts_of_numbers(method):
+    found = check(load_recipe("quickstart", [] if method == "lora" else ["method=full"]).recipe)
+    counts, mib = found.counts, found.memory_mib
+    trained = (counts.trainable + counts.fresh) * BYTES_FP32 / MIB
+    assert mib["trained weights"] == pytest.approx(trained)
+    assert mib["their gradients"] == pytest.approx(trained)
+    assert mib["optimizer state"] == pytest.approx(2 * trained, rel=0.01)  # AdamW's two moments
+    if method == "full":
+        assert mib["frozen weights"] == 0
+    else:
+        frozen = counts.total - counts.fresh
+        assert mib["frozen weights"] == pytest.approx(frozen * BYTES_FP32 / MIB)
+    parts = [value for name, value in mib.items() if name != "together"]
+    assert mib["together"] == pytest.approx(sum(parts))
+    assert "moving average" not in mib
+
+
+def test_the_moving_average_has_a_line_of_its_own():
+    found = check(load_recipe("quickstart", ["train.ema=0.9"]).recipe)
+    assert found.memory_mib["moving average"] == found.memory_mib["trained weights"]
+
+
+def test_the_example_is_the_text_of_the_data():
+    found = check(load_recipe("quickstart").recipe)
+    text = "".join(piece for piece, _ in found.sample)
+    assert text.startswith("<s> ")
+    assert text.endswith("</s>")
+    assert "  " not in text
+    assert not any(trained for _, trained in found.sample)
