@@ -209,6 +209,11 @@ class Task(Config, ABC):
         """The scorer that `score` equals, in one sentence; "" if the metrics' names are enough."""
         return ""
 
+    @property
+    def compared_on(self) -> str:
+        """The form of the data, where a task has several and their scores cannot be compared."""
+        return ""
+
     def expected_rows(self) -> Mapping[str, int]:
         """split -> official number of examples of a fixed data set; a difference is reported."""
         return {}
