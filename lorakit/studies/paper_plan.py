@@ -10,6 +10,7 @@ from typing import Any
 
 from lorakit.errors import RecipeError
 from lorakit.recipe.load import COMMAND_LINE, names
+from lorakit.recipe.override import SAME_SETTING
 from lorakit.recipe.problems import mark_of
 from lorakit.recipe.schema import Recipe
 from lorakit.recipe.source import Mark, Marks
@@ -62,11 +63,13 @@ class Reproduction:
     """Why there is no recipe for a run."""
     same: Mapping[str, str] = field(default_factory=dict)
     """Row that was left out -> the earlier row that has the same runs on this base."""
+    changed: tuple[str, ...] = ()
+    """Keys that were changed, so that the runs have another setting than the paper's."""
 
     @property
     def comparable(self) -> bool:
         """Whether our numbers can be compared with the printed ones."""
-        return self.another_base is None and self.limit is None
+        return self.another_base is None and self.limit is None and not self.changed
 
 
 def load_reproduction(name: str, selection: Selection | None = None) -> Reproduction:
@@ -111,7 +114,17 @@ def load_reproduction(name: str, selection: Selection | None = None) -> Reproduc
         limit=selection.limit,
         absent=absent,
         same=same,
+        changed=tuple(filter(_changes, selection.overrides)),
     )
+
+
+def _changes(override: str) -> bool:
+    """Whether the override changes the setting that the printed scores belong to."""
+    key, _, value = override.partition("=")
+    if key == "model.name":
+        # the checkpoint in a folder; its shapes must be those of the recipe
+        return not Path(value).is_dir()
+    return not key.startswith(SAME_SETTING)
 
 
 def _rows(table: PaperTable, wanted: Sequence[str]) -> list[str]:
@@ -175,7 +188,7 @@ class _PaperCells(CellLoader):
         return self.load(candidate)
 
     def _overrides(self, row: str, run: str, recipe: Recipe) -> list[MarkedOverride]:
-        """Those of the method, the run, the row, the base, and the seeds, in this order."""
+        """Those of the method, the run, all baselines, the row, the base, and the seeds."""
         of_row = self.table.rows[row]
         at = ("rows", row)
         mark = mark_of((*at, "method"), self.marks)
@@ -185,6 +198,8 @@ class _PaperCells(CellLoader):
         own += marked(of_row.sets.get(run, ()), (*at, "sets", run), self.marks)
         count = self.selection.seeds
         if self.base is None:
+            if of_row.method_name != recipe.method.name:
+                given += marked(self.table.baselines, ("baselines",), self.marks)
             given += own
             count = count or self.table.seeds
         else:
