@@ -122,6 +122,8 @@ class PaperTable(Config):
     """How many the paper has; by default the seeds of each recipe."""
     kind: SpreadKind | None = None
     """What the printed spread is; that of copied rows is never stated."""
+    cost: str = ""
+    """What its trainings need, in words."""
     baselines: Overrides = ()
     """Overrides for every run whose method is not the recipe's, on the paper's base."""
     another_base: str | None = None

@@ -142,6 +142,12 @@ def _notes(rep: Reproduction) -> list[str]:
     return notes
 
 
+def missing_without_results(rep: Reproduction, runs: Path) -> tuple[Cell, ...]:
+    """The cells that are not complete in their run folders."""
+    cells = rep.plan.cells
+    return tuple(cell for cell in cells if len(finished_seeds(cell, runs)) < len(cell.seeds))
+
+
 def _startable(plan: Plan, runs: Path, tried: set[Path]) -> dict[Path, Cell]:
     """The cells that can start and were not tried; one for each folder, which rows may share."""
     cells = {cell.folder(runs): cell for cell in plan.cells if _can_start(cell.loaded.recipe, runs)}
