@@ -35,7 +35,7 @@ class PaperItem:
 
 
 def _settings(number: int, about: str, where: str) -> PaperItem:
-    cost = f"none: lorakit recipes show {where} --origins"
+    cost = f"none; lorakit recipes show {where} --origins prints them"
     return PaperItem(f"table{number}", about, "settings", "the paper's", cost)
 
 
@@ -67,7 +67,7 @@ ITEMS = (
     _settings(11, "settings of GPT-2", "e2e"),
     _settings(12, "settings of GPT-3", "mnli_causal"),
     _settings(17, "settings with little data; they are in table16", "mnli_causal"),
-    PaperItem("figure1", "a drawing of the method", "drawing", "-", "none: it has no numbers"),
+    PaperItem("figure1", "a drawing of the method", "drawing", "-", "none; it has no numbers"),
     PaperItem(
         "figure2",
         "accuracy against trained parameters, from the runs of table15",

@@ -231,4 +231,7 @@ def _limits(recipe: Recipe, limit: int) -> list[str]:
     task = recipe.task
     splits = (task.train_split, *task.eval_splits, *task.final_splits)
     limits = {split: min(limit, recipe.data.limit.get(split, limit)) for split in splits}
-    return [f"data.limit.{split}={most}" for split, most in limits.items()]
+    found = [f"data.limit.{split}={most}" for split, most in limits.items()]
+    if recipe.data.sample is not None:
+        found.append(f"data.sample={min(limit, recipe.data.sample)}")
+    return found
