@@ -189,12 +189,11 @@ def _kinds(result: PaperResult) -> list[str]:
             kinds[kind].append(title)
     if not kinds:
         return [f"ours: {result.statistic} ± std (seeds)"]
+    stated = [kind for kind in kinds if kind != "not stated"] or list(kinds)
+    shown = stated[0]
     if len(kinds) > 1:
         shown = "; ".join(f"{kind} of {', '.join(titles)}" for kind, titles in kinds.items())
-        own = "of the same kind, intervals of 95 %"
-    else:
-        [shown] = kinds
-        own = OURS[shown]
+    own = " or ".join(OURS[kind] for kind in stated)
     return [f"printed ±: {shown}", f"ours: {result.statistic} ± {own} (seeds)"]
 
 
