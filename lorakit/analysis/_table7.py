@@ -37,7 +37,7 @@ def table_7(found: Sequence[Amplification], base: str) -> Table:
         shown = [NOTHING if value is None else three_digits(value) for value in ours]
         columns.append((f"ours, r={one.r}", shown))
     caption = (
-        f"Table 7: query of layer 48 of 96 in GPT-3 175B; ours: {found[0].site} of {base}: "
-        "another base, nothing is compared"
+        f"Table 7: query of layer 48 of 96 in GPT-3 175B; ours: {found[0].site} of {base}; "
+        "nothing is compared"
     )
     return Table.of(columns, caption)

@@ -44,8 +44,9 @@ def seeds_for(item: PaperItem, selection: Selection, runs: Path) -> AnalysedSeed
     about = ""
     waiting: list[str] = []
     for part in parts_of(item, selection):
-        about = part.another_base or about
         for (row, _), cell in part.cells.items():
+            # the name, because an override may have set another one than the table's
+            about = f"{cell.loaded.recipe.model.name} in place of GPT-3 175B"
             found |= {(row, seed): seed_folder(cell.folder(runs), seed) for seed in cell.seeds}
         waiting += [cell.label for cell in missing_without_results(part, runs)]
     folders = tuple(found[need] for need in item.needs)

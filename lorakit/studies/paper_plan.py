@@ -25,6 +25,7 @@ from lorakit.studies.paper_table import (
 from lorakit.studies.plan import Candidate, Cell, CellLoader, MarkedOverride, Plan, marked
 from lorakit.studies.schema import Study, as_override
 
+MODEL = "model.name="
 CellKey = tuple[str, str]
 """(row, run)"""
 
@@ -110,7 +111,7 @@ def load_reproduction(name: str, selection: Selection | None = None) -> Reproduc
         columns=columns,
         plan=Plan(plan_name, table_file(name), study, tuple(kept.values()), ()),
         cells=kept,
-        another_base=base.about if base else table.another_base,
+        another_base=_another(base.about if base else table.another_base, selection),
         limit=selection.limit,
         absent=absent,
         same=same,
@@ -118,10 +119,18 @@ def load_reproduction(name: str, selection: Selection | None = None) -> Reproduc
     )
 
 
+def _another(about: str | None, selection: Selection) -> str | None:
+    """What the base is, with a checkpoint that the command line names in its place."""
+    names = [text.partition("=")[2] for text in selection.overrides if text.startswith(MODEL)]
+    if about is None or not names:
+        return about
+    return f"{about}, with model.name {names[-1]}"
+
+
 def _changes(override: str) -> bool:
     """Whether the override changes the setting that the printed scores belong to."""
     key, _, value = override.partition("=")
-    if key == "model.name":
+    if override.startswith(MODEL):
         # the checkpoint in a folder; its shapes must be those of the recipe
         return not Path(value).is_dir()
     return not key.startswith(SAME_SETTING)

@@ -17,7 +17,7 @@ from lorakit.runs.result import Row
 from lorakit.studies.paper_spread import Statistic
 
 FOOTNOTES = {"*": "numbers of earlier work", "†": "the setup of Houlsby et al."}
-OURS: dict[SpreadKind, str] = {
+OURS: dict[str, str] = {
     "confidence interval": "95 % confidence interval of the mean",
     "standard deviation": "std",
     "variance": "variance",
@@ -183,7 +183,7 @@ def _kinds(result: PaperResult) -> list[str]:
         for key, title in result.columns.items()
         if line.entries[key].printed_spread is not None
     ]
-    kinds: dict[SpreadKind, list[str]] = {}
+    kinds: dict[str, list[str]] = {}
     for title, kind in entries:
         if kind and title not in kinds.setdefault(kind, []):
             kinds[kind].append(title)

@@ -201,3 +201,7 @@ class TestAnotherSetting:
             "table3", rows=["medium_lora"], overrides=[f"model.name={tmp_path}", "data.path=x"]
         )
         assert found.comparable
+
+    def test_a_checkpoint_in_place_of_another_base_is_named(self):
+        found = load_table("table4", rows=["lora_4.7m"], overrides=["model.name=mine"])
+        assert found.another_base == "Qwen2.5 0.5B for GPT-3 175B, with model.name mine"

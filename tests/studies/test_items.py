@@ -36,6 +36,8 @@ def test_an_analysis_reads_its_rows_and_seeds(item, tmp_path):
     assert len({path.parent for path in found.folders}) == len({row for row, _ in item.needs})
     assert found.waiting
     assert "Qwen" in found.about
+    other = Selection(overrides=["model.name=elsewhere/gpt2"])
+    assert seeds_for(item, other, tmp_path).about == "elsewhere/gpt2 in place of GPT-3 175B"
 
 
 def test_figures_share_the_runs_of_their_table(tmp_path):
