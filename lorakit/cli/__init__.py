@@ -40,6 +40,7 @@ PANELS = {
         "analyze",
         "score",
         "importing",
+        "submission",
     ),
     "Many runs": ("study", "reproduce", "launch_command"),
     "About this machine": ("selftest", "env", "bench"),

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Exit, Option
 
 from lorakit.cli import app
 from lorakit.cli.options import comma_separated, completed_by, grouped
 from lorakit.cli.output import give, say
+from lorakit.cli.reproduce_item import ItemRequest, reproduce_item
 from lorakit.cli.study import StudyOptions, states, watching
+
+if TYPE_CHECKING:
+    from lorakit.studies.paper_result import PaperResult
+
+LIST = "list"
+"""The word that asks for all names."""
 
 
 @app.command(epilog="Example: lorakit reproduce table2 --rows lora --columns mrpc,rte")
@@ -20,9 +27,9 @@ def reproduce(
     table: Annotated[
         str,
         Argument(
-            help="Table of the paper, such as table2.",
-            metavar="TABLE",
-            autocompletion=completed_by("lorakit.studies.paper_table", "table_names"),
+            help="Table or figure of the paper, such as table2 or figure3; list: all of them.",
+            metavar="NAME",
+            autocompletion=completed_by("lorakit.studies.paper_items", "item_names"),
         ),
     ],
     rows: Annotated[
@@ -53,15 +60,20 @@ def reproduce(
     ] = Path("results"),
     options: StudyOptions,
 ) -> None:
-    """Compare a table of the paper with runs of lorakit.
+    """Compare a table or figure of the paper with runs of lorakit.
 
     Finished runs are used, and the others are trained. The same command resumes
     after a stop.
     """
+    from lorakit.studies.paper_items import find_item, item_list, list_table
     from lorakit.studies.paper_plan import Selection, load_reproduction
     from lorakit.studies.paper_result import comparison_table
     from lorakit.studies.reproduce import progress_of, run_missing
 
+    if table == LIST:
+        give({"items": item_list()}, options.as_json, list_table(), options.form)
+        return
+    item = find_item(table)
     selection = Selection(
         base=base,
         rows=comma_separated(rows),
@@ -70,7 +82,10 @@ def reproduce(
         limit=limit,
         overrides=options.overrides or [],
     )
-    chosen = load_reproduction(table, selection)
+    if item is not None and item.kind != "picture":
+        reproduce_item(ItemRequest(item, selection, options))
+        return
+    chosen = load_reproduction(item.table if item else table, selection)
     runs = options.runs
     if not options.status:
         with watching() as watch:
@@ -81,8 +96,21 @@ def reproduce(
     facts = {"comparable": found.comparable, "counts": found.counts()}
     result = found.model_dump(mode="json") | facts
     give(result, options.as_json, comparison_table(found), options.form)
+    if item is not None:
+        draw(options.runs / chosen.plan.name / f"{item.name}.svg", found)
     if not options.as_json:
         for note in found.notes:
             say(f"note: {note}")
     if not options.status and study.counts().get("failed"):
         raise Exit(1)
+
+
+def draw(path: Path, found: PaperResult) -> None:
+    """Write Figure 2 from the table's state."""
+    from lorakit.runs.folder import make_folder
+    from lorakit.runs.result import write_whole
+    from lorakit.studies.paper_picture import draw_by_parameters
+
+    make_folder(path.parent)
+    write_whole(path, draw_by_parameters(found).document)
+    say(f"picture: {path}")

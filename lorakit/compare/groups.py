@@ -58,6 +58,12 @@ def load_groups(paths: Sequence[Path], split: str | None) -> tuple[str, list[Run
                 f"{groups[0].folder} has the task {task.name}, and {group.folder} has {other}; "
                 "only runs of one task can be compared"
             )
+        forms = [task.compared_on, group.recipe.task.compared_on]
+        if forms[0] != forms[1]:
+            raise DataError(
+                f"{groups[0].folder} is scored on {forms[0]}, and {group.folder} on {forms[1]}; "
+                "the same model has other scores on each, so they cannot be compared"
+            )
     # final splits first: the best epoch was chosen on one of the others
     split = split or (*task.final_splits, *task.eval_splits)[0]
     found = []

@@ -51,14 +51,15 @@ def say_poor(name: str, references: Sequence[Sequence[str]], tokenize: str | Non
     texts = [text for accepted in references for text in accepted]
     reason = _poor(name, texts, tokenize)
     if reason is not None:
-        _say(
+        say_once(
             f"{name}: {reason}; task.tokenize (zh, char, intl) splits other scripts, and "
             "exact_match does not need tokens"
         )
 
 
 @lru_cache(maxsize=1000)
-def _say(message: str) -> None:
+def say_once(message: str) -> None:
+    """Warn of something that every evaluation of a run finds again."""
     log.warning(message)
 
 

@@ -25,16 +25,13 @@ def bleu(predictions: Sequence[str], references: References, tokenize: str = "13
 
 
 def corpus_bleu(
-    predictions: Sequence[str],
-    references: list[list[str]],
-    lowercase: bool = False,
-    tokenize: str = "13a",
+    predictions: Sequence[str], references: list[list[str]], tokenize: str = "13a"
 ) -> Sums:
-    """BLEU in 0..100 from lengths, matches and n-grams. lowercase: case is ignored."""
+    """BLEU in 0..100 from lengths, matches and n-grams; case counts."""
     from sacrebleu.metrics.bleu import BLEU
 
     # only the counts of a sentence are used; `force`: no warning where a text looks tokenised
-    scorer = BLEU(lowercase=lowercase, force=True, effective_order=True, tokenize=tokenize)
+    scorer = BLEU(force=True, effective_order=True, tokenize=tokenize)
     found = [
         scorer.sentence_score(prediction, accepted)
         for prediction, accepted in zip(predictions, references, strict=True)

@@ -11,8 +11,8 @@ from functools import cache
 from lorakit.metrics._base import Facts, References, accepted_texts, metric
 from lorakit.metrics._meteor.data import find
 from lorakit.metrics._meteor.ptb import Tokens, tokenize
+from lorakit.metrics._mteval import corpus_mteval_bleu
 from lorakit.metrics._statistics import Part, Suite
-from lorakit.metrics.bleu import corpus_bleu
 from lorakit.metrics.cider import Cider
 from lorakit.metrics.meteor import corpus_meteor
 from lorakit.metrics.nist import corpus_nist
@@ -42,10 +42,10 @@ def e2e_metrics(predictions: Sequence[str], references: References) -> Suite:
     """BLEU, METEOR and ROUGE-L in 0..100, NIST from 0 up, CIDEr in 0..10.
 
     Where pycocoevalcap is not installed, METEOR is left out, and `rouge_l_approx` and
-    `cider_approx` have other tokens. BLEU is sacrebleu's, which differs from `-p` (and equals the
-    challenge's Perl script) where an output has fewer than four tokens. References are used as they
-    are given: with those of the LoRA paper's code, which are tokenised, the raw output of TGen
-    scores 2.4 BLEU less. Empty predictions: see each metric.
+    `cider_approx` have other tokens. All five are those of `-p` for short and empty predictions
+    too; the challenge's Perl script, and sacrebleu, give another BLEU there. References are used as
+    they are given: with those of the LoRA paper's code, which are tokenised, the raw output of TGen
+    scores 2.4 BLEU less.
     """
     texts = accepted_texts(references)
     data = find(_OTHERWISE)
@@ -55,7 +55,7 @@ def e2e_metrics(predictions: Sequence[str], references: References) -> Suite:
     def tokens() -> Tokens:
         return tokenize(data, predictions, texts)
 
-    bleu = Part(("bleu",), lambda: corpus_bleu(predictions, texts, lowercase=True))
+    bleu = Part(("bleu",), lambda: corpus_mteval_bleu(predictions, texts))
     nist = Part(("nist",), lambda: corpus_nist(predictions, texts))
     rouge_l = Part(("rouge_l",), lambda: mean_rouge_l(tokens()), 100)
     cider = Part(("cider",), lambda: Cider(tokens()))

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lorakit.metrics._base import Facts, References, accepted_texts, metric
+from lorakit.metrics._mteval import mteval_tokens
 from lorakit.metrics._statistics import Sums
 from lorakit.metrics._tokens import Ngrams, count_ngrams
 
@@ -58,13 +59,10 @@ def _nist(sums: Sequence[float]) -> float:
 def _counts(predictions: Sequence[str], references: list[list[str]]) -> list[list[float]]:
     """Per example: the information of its matches for n = 1..5, its n-grams for n = 1..5, L_out,
     and L_ref."""
-    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
-
-    split = Tokenizer13a()
     counts: Ngrams = Counter()
     found: list[tuple[Ngrams, int, float]] = []
     for prediction, accepted in zip(predictions, references, strict=True):
-        output, *texts = [split(text).lower().split(" ") for text in (prediction, *accepted)]
+        output, *texts = [mteval_tokens(text) for text in (prediction, *accepted)]
         most: Ngrams = Counter()
         for text in texts:
             ngrams = count_ngrams(text, N)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 @metric(Facts(of="numbers", keys=("pearson", "spearman")))
 def pearson_spearman(predictions: Sequence[float], references: Sequence[float]) -> Statistics:
-    """Each in -1..1; NaN where a side is constant or has a value that is not finite, because the
-    correlation is not defined there."""
+    """Each in -1..1; NaN where a side is constant or has a NaN, because the correlation is not
+    defined there. An infinite value has a rank, but no Pearson's correlation."""
     return _Correlations(predictions, references)
 
 
@@ -34,13 +34,18 @@ class _Correlations(Statistics):
         from scipy.stats import pearsonr, spearmanr
 
         sides = self.predictions, self.references
+        found = {"pearson": math.nan, "spearman": math.nan}
         if not all(_varies(side) for side in sides):
-            return {"pearson": math.nan, "spearman": math.nan}
+            return found
         with warnings.catch_warnings():
             # scipy warns about nearly constant values; its result is still the right one
             warnings.simplefilter("ignore")
-            found: list[Any] = [pearsonr(*sides), spearmanr(*sides)]
-        return {"pearson": float(found[0].statistic), "spearman": float(found[1].statistic)}
+            ranks: Any = spearmanr(*sides)
+            found["spearman"] = float(ranks.statistic)
+            if all(math.isfinite(value) for side in sides for value in side):
+                values: Any = pearsonr(*sides)
+                found["pearson"] = float(values.statistic)
+        return found
 
     def weigh(self) -> Weighted:
         import numpy as np
@@ -57,7 +62,7 @@ class _Correlations(Statistics):
 
 
 def _varies(values: Sequence[float]) -> bool:
-    return all(math.isfinite(value) for value in values) and min(values) != max(values)
+    return not any(math.isnan(value) for value in values) and min(values) != max(values)
 
 
 def _ranks(values: ndarray, weights: ndarray) -> ndarray:

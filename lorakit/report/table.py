@@ -100,6 +100,9 @@ def score_table(result: Result) -> Table:
     compared = published_columns(rows)
     if compared and result.published_source:
         caption += f"; published: {result.published_source}"
+    kinds = {row.published_kind for row in rows if row.published_spread is not None}
+    if compared and kinds and kinds != {None}:
+        caption += f"; published ±: {', '.join(sorted(filter(None, kinds)))}"
     return Table.of([*columns, *compared], caption, names=2)
 
 

@@ -10,6 +10,7 @@ import os
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -19,7 +20,7 @@ from lorakit.config import Config, first_problem
 from lorakit.disk import sync
 from lorakit.errors import DataError, InputError
 from lorakit.notes import Note
-from lorakit.recipe.schema import Published
+from lorakit.recipe.schema import Published, SpreadKind
 
 # JSON has no NaN: a score that is not a number (a correlation of constants) is null in the file.
 Score = Annotated[
@@ -186,6 +187,7 @@ class Row:
     published: float | None
     published_spread: float | None
     comparable: bool = True
+    published_kind: SpreadKind | None = None
 
     @property
     def mean(self) -> float:
@@ -210,13 +212,25 @@ class Row:
     @property
     def inside(self) -> bool | None:
         """Whether it is within the published spread, ends included; None: no spread was published,
-        or it is of another setting."""
-        if self.difference is None or self.published_spread is None or not self.comparable:
+        it is a variance, or it is of another setting."""
+        if self.difference is None or self.published is None or not self.comparable:
+            return None
+        if self.published_spread is None or self.published_kind == "variance":
             return None
         if math.isnan(self.difference):
             return None
         # 88.5 is 89.2 - 0.7, but not in binary fractions.
-        return abs(self.difference) <= self.published_spread + 1e-9
+        return abs(self.difference) <= widest(self.published, self.published_spread) + 1e-9
+
+
+def widest(value: float, spread: float) -> float:
+    """The largest difference that is within a printed spread.
+
+    Both numbers were rounded: 56.0 ± 0.0 may be 56.04 ± 0.04, which holds 56.08.
+    """
+    exponents = [Decimal(str(number)).as_tuple().exponent for number in (value, spread)]
+    last = min(exponent for exponent in exponents if isinstance(exponent, int))
+    return spread + 10.0**last
 
 
 def summary(result: Result) -> list[Row]:
@@ -241,6 +255,7 @@ def summary(result: Result) -> list[Row]:
                 published=known.value if known else None,
                 published_spread=known.spread if known else None,
                 comparable=result.comparable,
+                published_kind=known.kind if known else None,
             )
             rows.append(row)
     return rows

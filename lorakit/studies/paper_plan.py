@@ -10,6 +10,7 @@ from typing import Any
 
 from lorakit.errors import RecipeError
 from lorakit.recipe.load import COMMAND_LINE, names
+from lorakit.recipe.override import SAME_SETTING
 from lorakit.recipe.problems import mark_of
 from lorakit.recipe.schema import Recipe
 from lorakit.recipe.source import Mark, Marks
@@ -25,6 +26,7 @@ from lorakit.studies.paper_table import (
 from lorakit.studies.plan import Candidate, Cell, CellLoader, MarkedOverride, Plan, marked
 from lorakit.studies.schema import Study, as_override
 
+MODEL = "model.name="
 CellKey = tuple[str, str]
 """(row, run)"""
 
@@ -63,11 +65,13 @@ class Reproduction:
     """Why there is no recipe for a run."""
     same: Mapping[str, str] = field(default_factory=dict)
     """Row that was left out -> the earlier row that has the same runs on this base."""
+    changed: tuple[str, ...] = ()
+    """Keys that were changed, so that the runs have another setting than the paper's."""
 
     @property
     def comparable(self) -> bool:
         """Whether our numbers can be compared with the printed ones."""
-        return self.another_base is None and self.limit is None
+        return self.another_base is None and self.limit is None and not self.changed
 
 
 def load_reproduction(name: str, selection: Selection | None = None) -> Reproduction:
@@ -108,11 +112,29 @@ def load_reproduction(name: str, selection: Selection | None = None) -> Reproduc
         columns=columns,
         plan=Plan(plan_name, table_file(name), study, tuple(kept.values()), ()),
         cells=kept,
-        another_base=base.about if base else table.another_base,
+        another_base=_another(base.about if base else table.another_base, selection),
         limit=selection.limit,
         absent=absent,
         same=same,
+        changed=tuple(filter(_changes, selection.overrides)),
     )
+
+
+def _another(about: str | None, selection: Selection) -> str | None:
+    """What the base is, with a checkpoint that the command line names in its place."""
+    names = [text.partition("=")[2] for text in selection.overrides if text.startswith(MODEL)]
+    if about is None or not names:
+        return about
+    return f"{about}, with model.name {names[-1]}"
+
+
+def _changes(override: str) -> bool:
+    """Whether the override changes the setting that the printed scores belong to."""
+    key, _, value = override.partition("=")
+    if override.startswith(MODEL):
+        # the checkpoint in a folder; its shapes must be those of the recipe
+        return not Path(value).is_dir()
+    return not key.startswith(SAME_SETTING)
 
 
 def _rows(table: PaperTable, wanted: Sequence[str]) -> list[str]:
@@ -177,7 +199,7 @@ class _PaperCells(CellLoader):
         return self.load(candidate)
 
     def _overrides(self, row: str, run: str, recipe: Recipe) -> list[MarkedOverride]:
-        """Those of the method, the run, the row, the base, and the seeds, in this order."""
+        """Those of the method, the run, all baselines, the row, the base, and the seeds."""
         of_row = self.table.rows[row]
         at = ("rows", row)
         mark = mark_of((*at, "method"), self.marks)
@@ -187,6 +209,8 @@ class _PaperCells(CellLoader):
         own += marked(of_row.sets.get(run, ()), (*at, "sets", run), self.marks)
         count = self.selection.seeds
         if self.base is None:
+            if of_row.method_name != recipe.method.name:
+                given += marked(self.table.baselines, ("baselines",), self.marks)
             given += own
             count = count or self.table.seeds
         else:
@@ -218,4 +242,7 @@ def _limits(recipe: Recipe, limit: int) -> list[str]:
     task = recipe.task
     splits = (task.train_split, *task.eval_splits, *task.final_splits)
     limits = {split: min(limit, recipe.data.limit.get(split, limit)) for split in splits}
-    return [f"data.limit.{split}={most}" for split, most in limits.items()]
+    found = [f"data.limit.{split}={most}" for split, most in limits.items()]
+    if recipe.data.sample is not None:
+        found.append(f"data.sample={min(limit, recipe.data.sample)}")
+    return found

@@ -7,15 +7,23 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from pydantic import Field
 
 from lorakit.config import Config
+from lorakit.recipe.schema import SpreadKind
 from lorakit.report.table import NOTHING, Table
 from lorakit.runs.result import Row
+from lorakit.studies.paper_spread import Statistic
 
 FOOTNOTES = {"*": "numbers of earlier work", "†": "the setup of Houlsby et al."}
+OURS: dict[str, str] = {
+    "confidence interval": "95 % confidence interval of the mean",
+    "standard deviation": "std",
+    "variance": "variance",
+    "not stated": "std",
+}
+"""Printed kind -> ours."""
 LEAST_DIGITS = 2
 """Decimals of our numbers, where the paper prints fewer."""
 
@@ -25,17 +33,24 @@ class PaperEntry(Config):
 
     printed: float | None
     printed_spread: float | None
+    kind: SpreadKind | None = None
+    """What the printed spread is; null where it is not known."""
     ours: float | None = None
     """Median or mean over the seeds, like the paper's."""
     std: float | None = None
     """Standard deviation of the sample (n - 1); null for one seed."""
+    spread: float | None = None
+    """Ours of the same kind as the printed one: of a confidence interval, half of the 95 % interval
+    of the mean."""
     seeds: int = 0
     wanted: int = 0
     difference: float | None = None
     """Ours minus the printed number; null on another base or with a limit."""
     inside: bool | None = None
-    """Whether the difference is at most the printed spread; null where none was printed or nothing
-    is compared."""
+    """Whether the difference is at most the printed spread, as far as rounding lets it be known;
+    null where none was printed, it is a variance, or nothing is compared."""
+    missed: float | None = None
+    """The share of perfect reproductions, with as many seeds, that are outside."""
     state: str = "not measured"
     """done, running, failed, stopped or waiting, as in a study; `taken`: from a file of results;
     `no recipe` on this base; `not measured`."""
@@ -64,16 +79,17 @@ class PaperResult(Config):
 
     table: str
     about: str
-    statistic: Literal["median", "mean"]
+    statistic: Statistic
     another_base: str | None = None
     limit: int | None = None
+    changed: tuple[str, ...] = Field(default=(), strict=False)
     columns: dict[str, str]
     lines: tuple[PaperLine, ...] = Field(strict=False)
     notes: tuple[str, ...] = Field(default=(), strict=False)
 
     @property
     def comparable(self) -> bool:
-        return self.another_base is None and self.limit is None
+        return self.another_base is None and self.limit is None and not self.changed
 
     def counts(self) -> dict[str, int]:
         """State -> number of entries."""
@@ -88,7 +104,8 @@ def with_ours(
     found = entry.model_copy(update={"ours": ours, **more})
     if not comparable:
         return found
-    row = Row("", "", (ours,), None, entry.printed, entry.printed_spread)
+    printed = entry.printed, entry.printed_spread
+    row = Row("", "", (ours,), None, *printed, published_kind=entry.kind)
     return found.model_copy(update={"difference": row.difference, "inside": row.inside})
 
 
@@ -120,7 +137,7 @@ def _rows(result: PaperResult, line: PaperLine, digits: Mapping[str, int]) -> li
     ours = []
     differences = []
     for column, entry in line.entries.items():
-        printed.append(_number(entry.printed, entry.printed_spread, digits[column]))
+        printed.append(_printed(entry, digits[column]))
         # a printed 90 does not make ours 90 as well
         own_digits = max(LEAST_DIGITS, digits[column])
         ours.append(_ours(entry, own_digits))
@@ -130,6 +147,8 @@ def _rows(result: PaperResult, line: PaperLine, digits: Mapping[str, int]) -> li
         whose.append("another base")
     if result.limit:
         whose.append("a slice")
+    if result.changed:
+        whose.append("another setting")
     parameters = " / ".join(f"{n:,}" for n in line.trainable) or "missing"
     rows = [
         (label, "paper", line.params or "not printed", *printed),
@@ -142,16 +161,40 @@ def _rows(result: PaperResult, line: PaperLine, digits: Mapping[str, int]) -> li
 
 def _caption(result: PaperResult) -> str:
     name = result.table.replace("table", "Table ")
-    parts = [f"{name}: {result.about}", f"ours: {result.statistic} ± std (seeds)"]
+    parts = [f"{name}: {result.about}", *_kinds(result)]
     if result.another_base:
         parts.append(f"another base, {result.another_base}: nothing is compared")
     if result.limit:
         parts.append(
             f"a slice, at most {result.limit:,} examples of each split: nothing is compared"
         )
+    if result.changed:
+        parts.append(f"another setting, {', '.join(result.changed)}: nothing is compared")
     used = "".join(line.marks for line in result.lines)
     parts += [f"{mark} {meaning}" for mark, meaning in FOOTNOTES.items() if mark in used]
     return "; ".join(parts)
+
+
+def _kinds(result: PaperResult) -> list[str]:
+    """What the printed ± is, and ours."""
+    entries = [
+        (title, line.entries[key].kind)
+        for line in result.lines
+        for key, title in result.columns.items()
+        if line.entries[key].printed_spread is not None
+    ]
+    kinds: dict[str, list[str]] = {}
+    for title, kind in entries:
+        if kind and title not in kinds.setdefault(kind, []):
+            kinds[kind].append(title)
+    if not kinds:
+        return [f"ours: {result.statistic} ± std (seeds)"]
+    stated = [kind for kind in kinds if kind != "not stated"] or list(kinds)
+    shown = stated[0]
+    if len(kinds) > 1:
+        shown = "; ".join(f"{kind} of {', '.join(titles)}" for kind, titles in kinds.items())
+    own = " or ".join(OURS[kind] for kind in stated)
+    return [f"printed ±: {shown}", f"ours: {result.statistic} ± {own} (seeds)"]
 
 
 def _digits(result: PaperResult, column: str) -> int:
@@ -169,6 +212,12 @@ def _number(value: float | None, spread: float | None, digits: int) -> str:
     return f"{value:.{digits}f} ± {spread:.{digits}f}"
 
 
+def _printed(entry: PaperEntry, digits: int) -> str:
+    if entry.kind == "variance" and entry.printed is not None:
+        return f"{entry.printed:.{digits}f}, variance < {entry.printed_spread}"
+    return _number(entry.printed, entry.printed_spread, digits)
+
+
 def _ours(entry: PaperEntry, digits: int) -> str:
     if entry.ours is None:
         if entry.state in ("waiting", "done"):
@@ -177,11 +226,15 @@ def _ours(entry: PaperEntry, digits: int) -> str:
     seeds = f"{entry.seeds}"
     if entry.seeds < entry.wanted:
         seeds += f" of {entry.wanted}"
-    return f"{_number(entry.ours, entry.std, digits)} ({seeds})"
+    if entry.kind == "variance" and entry.spread is not None:
+        return f"{entry.ours:.{digits}f}, variance {entry.spread:.2g} ({seeds})"
+    return f"{_number(entry.ours, entry.spread, digits)} ({seeds})"
 
 
 def _difference(entry: PaperEntry, digits: int) -> str:
     if entry.difference is None:
         return "missing" if entry.ours is None else NOTHING
     word = {True: "inside", False: "outside", None: "no spread printed"}[entry.inside]
+    if entry.kind == "variance":
+        word = "not compared with a variance"
     return f"{entry.difference:+.{digits}f} {word}"

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from lorakit.config import Config
 from lorakit.errors import RecipeError, did_you_mean
 from lorakit.recipe.load import TABLES, shipped
-from lorakit.recipe.schema import Published
+from lorakit.recipe.schema import Published, SpreadKind
 from lorakit.recipe.source import Marks
 from lorakit.studies.schema import Overrides, load_checked
 
@@ -61,6 +61,8 @@ class PaperColumn(Config):
     """Our score times this is in the paper's unit."""
     spread: float | None = None
     """The spread, where the paper prints one for the entire column."""
+    kind: SpreadKind | None = None
+    """What the spread of the column is, where it is not that of the table."""
 
 
 class PaperRow(Config):
@@ -118,11 +120,24 @@ class PaperTable(Config):
     """Over the seeds, each at its best epoch."""
     seeds: int | None = Field(default=None, gt=0)
     """How many the paper has; by default the seeds of each recipe."""
+    kind: SpreadKind | None = None
+    """What the printed spread is; that of copied rows is never stated."""
+    cost: str = ""
+    """What its trainings need, in words."""
+    baselines: Overrides = ()
+    """Overrides for every run whose method is not the recipe's, on the paper's base."""
     another_base: str | None = None
     """The base of the recipes, where the paper's is not public. Nothing is compared then."""
     runs: dict[str, PaperRun]
     columns: dict[str, PaperColumn]
     rows: dict[str, PaperRow]
+
+    def kind_of(self, row: str, column: str) -> SpreadKind | None:
+        """What the spread of an entry is."""
+        kind = self.columns[column].kind or self.kind
+        if kind and self.rows[row].copied:
+            return "not stated"
+        return kind
 
     def run_of(self, column: str) -> str:
         """The name of the run whose score the column shows."""

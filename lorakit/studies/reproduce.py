@@ -24,6 +24,7 @@ from lorakit.runs.result import Result, SeedResult
 from lorakit.runs.seeds import find_adapter
 from lorakit.studies.paper_plan import CellKey, Reproduction
 from lorakit.studies.paper_result import PaperEntry, PaperLine, PaperResult, average, with_ours
+from lorakit.studies.paper_spread import missed, spread_of
 from lorakit.studies.paper_table import PaperColumn
 from lorakit.studies.plan import Cell, Plan
 from lorakit.studies.result import StudyResult
@@ -114,11 +115,25 @@ def progress_of(rep: Reproduction, runs: Path, results: Path) -> tuple[StudyResu
         statistic=rep.table.statistic,
         another_base=rep.another_base,
         limit=rep.limit,
+        changed=rep.changed,
         columns={c: rep.table.columns[c].title for c in rep.columns},
         lines=tuple(lines.line(row) for row in rep.rows),
         notes=tuple(dict.fromkeys(_notes(rep))),
     )
-    return study, result
+    return study, result.model_copy(update={"notes": (*result.notes, *_of_missed(result))})
+
+
+def _of_missed(result: PaperResult) -> list[str]:
+    """What `outside` says, where something is compared."""
+    entries = [entry for line in result.lines for entry in line.entries.values()]
+    shares = [entry.missed for entry in entries if entry.missed is not None]
+    if not shares:
+        return []
+    outside = sum(entry.inside is False for entry in entries if entry.missed is not None)
+    return [
+        f"{outside} of {len(shares)} compared numbers are outside; of as many perfect ones, "
+        f"{sum(shares):.1f} would be, if scores are normal and the printed ± is right"
+    ]
 
 
 def _notes(rep: Reproduction) -> list[str]:
@@ -130,6 +145,12 @@ def _notes(rep: Reproduction) -> list[str]:
     if rep.another_base is None:
         notes += [f"{rows[row].name}: {rows[row].misfit}" for row in rep.rows if rows[row].misfit]
     return notes
+
+
+def missing_without_results(rep: Reproduction, runs: Path) -> tuple[Cell, ...]:
+    """The cells that are not complete in their run folders."""
+    cells = rep.plan.cells
+    return tuple(cell for cell in cells if len(finished_seeds(cell, runs)) < len(cell.seeds))
 
 
 def _startable(plan: Plan, runs: Path, tried: set[Path]) -> dict[Path, Cell]:
@@ -196,7 +217,8 @@ class _Lines:
         printed = table.rows[row].values[list(table.columns).index(name)]
         if printed is not None:
             spread = column.spread if printed.spread is None else printed.spread
-            entry = PaperEntry(printed=printed.value, printed_spread=spread)
+            kind = table.kind_of(row, name)
+            entry = PaperEntry(printed=printed.value, printed_spread=spread, kind=kind)
         if column.average:
             parts = [before.get(key) for key, other in table.columns.items() if other.metric]
             return average(entry, parts, self.rep.comparable)
@@ -219,8 +241,21 @@ class _Lines:
         if not values:
             return entry
         center = statistics.median if self.rep.table.statistic == "median" else statistics.fmean
+        # that of the column also where a copied row does not say what its own is
+        own = column.kind or self.rep.table.kind
         std = statistics.stdev(values) if len(values) > 1 else None
-        return with_ours(entry, center(values), self.rep.comparable, seeds=len(values), std=std)
+        more = {"seeds": len(values), "std": std, "spread": spread_of(values, own)}
+        compared = with_ours(entry, center(values), self.rep.comparable, **more)
+        return compared.model_copy(update={"missed": self._missed(compared)})
+
+    def _missed(self, entry: PaperEntry) -> float | None:
+        table = self.rep.table
+        if entry.inside is None or table.seeds is None:
+            return None
+        assert entry.printed is not None
+        assert entry.printed_spread is not None
+        printed = entry.printed, entry.printed_spread, entry.kind
+        return missed(*printed, table.statistic, (table.seeds, entry.seeds))
 
 
 def gather(rep: Reproduction, runs: Path, results: Path) -> dict[CellKey, CellSeeds]:

@@ -6,6 +6,7 @@ before torch, datasets or scikit-learn are: it imports those in the functions th
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ class Data(Config):
     """Revision of the data set on the hub."""
     limit: dict[str, int] = Field(default_factory=dict)
     """split -> number of rows to keep from its start, for trial runs: `{train: 64}`."""
+    sample: int | None = Field(default=None, ge=1)
+    """Number of training examples that each seed draws at random, from those that `limit` leaves;
+    every seed has its own. null: all of them."""
     max_length: int = Field(default=128, ge=4)
     """Tokens per example; a longer one is truncated on the right. The log says how many examples
     have this length."""
@@ -52,6 +56,21 @@ class Data(Config):
                 "packing needs no padding; remove padding: max_length or packing: true"
             )
         return self
+
+    def drawn(self, examples: Sequence[Example], seed: int) -> list[Example]:
+        """The training examples of a seed, in the file's order.
+
+        RecipeError: `sample` is more than there are.
+        """
+        if self.sample is None:
+            return list(examples)
+        if self.sample > len(examples):
+            raise RecipeError(
+                f"data.sample: {self.sample} of {len(examples)} training examples; give fewer"
+            )
+        # a generator of its own, so that nothing else that is random moves
+        chosen = random.Random(f"data.sample {seed}").sample(range(len(examples)), self.sample)
+        return [examples[place] for place in sorted(chosen)]
 
     def limit_of(self, split: str, splits: Sequence[str]) -> int | None:
         """Number of rows of the split to keep; None: all of them.
@@ -207,6 +226,11 @@ class Task(Config, ABC):
     @property
     def protocol(self) -> str:
         """The scorer that `score` equals, in one sentence; "" if the metrics' names are enough."""
+        return ""
+
+    @property
+    def compared_on(self) -> str:
+        """The form of the data, where a task has several and their scores cannot be compared."""
         return ""
 
     def expected_rows(self) -> Mapping[str, int]:

@@ -116,15 +116,22 @@ class Generation(MetricTask, ABC):
         ids = {example.text: example.id for example in _contexts(split, rows)[:limit]}
         return [ids.get(row.context, "") for row in rows]
 
-    def _rows(self, split: str, data: Data) -> list[ContextRow]:
+    @property
+    def source(self) -> PublishedData:
+        """Where the rows are."""
+        return self.published
+
+    def official_rows(self, split: str, data: Data) -> tuple[str, list[ContextRow]]:
+        """The name of the file or data set, and its rows."""
         if data.path is None:
-            source = self.published.hub_name(split)
-            found = self.published.hub_rows(split, data.revision)
-            rows = self.hub_rows(found, source, split)
-        else:
-            file = self.published.file(data.path, split)
-            source = str(file)
-            rows = self.file_rows(file, split)
+            name = self.source.hub_name(split)
+            found = self.source.hub_rows(split, data.revision)
+            return name, self.hub_rows(found, name, split)
+        file = self.source.file(data.path, split)
+        return str(file), self.file_rows(file, split)
+
+    def _rows(self, split: str, data: Data) -> list[ContextRow]:
+        source, rows = self.official_rows(split, data)
         known = self.known_sizes.get((split, len(rows)), "")
         warn_of_row_count(source, split, len(rows), self.sizes[split].rows, known)
         return rows

@@ -47,19 +47,25 @@ class PublishedData:
         DataError: what is missing, and where to download it.
         """
         folder = data_folder(path, f"{self._wanted}. {self.get_it}")
+        place = self.found(path)
+        if place is None:
+            raise DataError(
+                f"{folder}: {self._wanted} not found (it holds: {listing(folder)}). {self.get_it}"
+            )
+        home, layout = place
+        found = _existing(home / layout[split])
+        if found is None:
+            raise DataError(f"{home}: no {layout[split]} for the {split} split. {self.get_it}")
+        return found
+
+    def found(self, path: str) -> tuple[Path, Mapping[str, str]] | None:
+        """The folder below `path` and the layout of which it has something; None: there is none."""
+        folder = locate(path)
         for home in self.homes:
             for layout in self.layouts:
-                if not any(_existing(folder / home / name) for name in layout.values()):
-                    continue
-                found = _existing(folder / home / layout[split])
-                if found is None:
-                    raise DataError(
-                        f"{folder / home}: no {layout[split]} for the {split} split. {self.get_it}"
-                    )
-                return found
-        raise DataError(
-            f"{folder}: {self._wanted} not found (it holds: {listing(folder)}). {self.get_it}"
-        )
+                if any(_existing(folder / home / name) for name in layout.values()):
+                    return folder / home, layout
+        return None
 
     @property
     def _wanted(self) -> str:

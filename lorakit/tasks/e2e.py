@@ -1,7 +1,8 @@
 """E2E NLG challenge (Novikova et al. 2017, arXiv 1706.09254): a restaurant's attributes to text.
 
-The official CSV files and the reference code's text files hold the same rows, but the text files
-are tokenised, which changes every score. The log says which files a run has read.
+The official CSV files, and the hub, have the text as it was written. The text files of the paper's
+reference code hold the same rows with tokenised text (`family - friendly place , located`), which
+changes every score. `text_form` says which of them a run trains and is scored on.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from lorakit.errors import DataError, did_you_mean
+from lorakit.errors import DataError, DataUnavailable, did_you_mean
 from lorakit.files.tables import lines, rows
-from lorakit.tasks._base import Example
+from lorakit.tasks._base import Data, Example
 from lorakit.tasks._generation import ContextRow, Generation, HubRows, SplitSize
 from lorakit.tasks._published import CONVERTED_DEFAULT, PublishedData
 
@@ -22,9 +24,10 @@ log = logging.getLogger(__name__)
 
 CSV = {"train": "trainset.csv", "validation": "devset.csv", "test": "testset_w_refs.csv"}
 TEXT = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
-GET_IT = (
-    "The .csv files: https://github.com/tuetschek/e2e-dataset. The tokenised .txt files of the "
-    "reference code: https://github.com/microsoft/LoRA, examples/NLG/data/e2e"
+GET_RAW = "The .csv files: https://github.com/tuetschek/e2e-dataset"
+GET_TOKENISED = (
+    "The tokenised .txt files of the reference code: https://github.com/microsoft/LoRA, "
+    "examples/NLG/data/e2e"
 )
 
 # official name or value -> the reference code's
@@ -53,11 +56,15 @@ class E2E(Generation):
     contexts of the test set."""
 
     name: Literal["e2e"] = "e2e"
+    text_form: Literal["raw", "tokenised"] = "raw"
+    """raw: the text as it was written (the official .csv files, the hub). tokenised: that of the
+    LoRA paper's code (its .txt files), which Table 3 is scored on. Their scores are not
+    comparable."""
     metric: ClassVar[str] = "e2e_metrics"
     published: ClassVar[PublishedData] = PublishedData(
         "tuetschek/e2e_nlg",
-        GET_IT,
-        layouts=(CSV, TEXT),
+        GET_RAW,
+        layouts=(CSV,),
         homes=("", "e2e_nlg", "e2e"),
         converted=CONVERTED_DEFAULT,
     )
@@ -66,6 +73,28 @@ class E2E(Generation):
         "validation": SplitSize(4672, 547),
         "test": SplitSize(4693, 630),
     }
+
+    @property
+    def compared_on(self) -> str:
+        return f"{self.text_form} text"
+
+    @property
+    def source(self) -> PublishedData:
+        if self.text_form == "raw":
+            return self.published
+        return replace(self.published, layouts=(TEXT,), get_it=GET_TOKENISED)
+
+    def official_rows(self, split: str, data: Data) -> tuple[str, list[ContextRow]]:
+        if data.path is None and self.text_form == "tokenised":
+            raise DataUnavailable(
+                f"task.text_form tokenised: the hub has {self.published.hub} as it was written. "
+                f"Give data.path=FOLDER. {GET_TOKENISED}. Or train on raw text, whose scores are "
+                "not those of the paper, with task.text_form=raw"
+            )
+        try:
+            return super().official_rows(split, data)
+        except DataError as error:
+            raise _with_other_form(error, self, data) from None
 
     def file_rows(self, file: Path, split: str) -> list[ContextRow]:
         if file.suffix == ".txt":
@@ -85,6 +114,15 @@ class E2E(Generation):
     def ask(self, text: str) -> Example:
         """`name : Aromi | Type : pub`, or the official form: `name[Aromi], eatType[pub]`."""
         return super().ask(context_of(text, "prompt") if "[" in text else text)
+
+
+def _with_other_form(error: DataError, task: E2E, data: Data) -> DataError:
+    """The error, and what to set if the folder has files of the other form."""
+    other = "tokenised" if task.text_form == "raw" else "raw"
+    source = task.model_copy(update={"text_form": other}).source
+    if data.path is None or source.found(data.path) is None or task.source.found(data.path):
+        return error
+    return DataError(f"{error}. The folder has {other} text: give task.text_form={other} to use it")
 
 
 def context_of(mr: str, where: str) -> str:

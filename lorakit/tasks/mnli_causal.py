@@ -6,6 +6,7 @@ for ANLI (Brown et al. 2020, arXiv 2005.14165, appendix G).
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
@@ -38,6 +39,11 @@ class MnliCausal(MetricTask):
     words: tuple[str, ...] = Field(default=("True", "Neither", "False"), strict=False)
     """The words for entailment, neutral and contradiction; the question names them too. Words of
     one token each compare best: every further token of a word lowers its likelihood."""
+
+    shots: int = Field(default=0, ge=0, le=20)
+    """Training examples of each label, with their answers, before every prompt (few-shot)."""
+    shots_seed: int = 0
+    """Draws them; all prompts have the same ones."""
 
     @field_validator("words")
     @classmethod
@@ -74,20 +80,38 @@ class MnliCausal(MetricTask):
     @property
     def protocol(self) -> str:
         choices = ", ".join(map(repr, self.choices))
-        return f"accuracy of the likeliest of {choices} after the prompt, log p summed"
+        shown = f"{len(NAMES) * self.shots} examples and the prompt" if self.shots else "the prompt"
+        return f"accuracy of the likeliest of {choices} after {shown}, log p summed"
 
     def expected_rows(self) -> Mapping[str, int]:
         return MNLI.rows
 
     def read(self, split: str, data: Data) -> list[Example]:
         """Ids are `<split>-<row>`, the same as those of glue/mnli."""
-        return [self._example(split, row) for row in glue_rows("mnli", split, data)]
+        before = self._shots(data)
+        return [self._example(split, row, before) for row in glue_rows("mnli", split, data)]
 
-    def _example(self, split: str, row: GlueRow) -> Example:
+    def _shots(self, data: Data) -> str:
+        """Training examples with their answers, each before a blank line; empty without `shots`.
+
+        They are drawn from the entire split.
+        """
+        if not self.shots:
+            return ""
+        draw = random.Random(f"shots {self.shots_seed}")
+        entire = data.model_copy(update={"limit": {}})
+        examples = [self._example("train", row) for row in glue_rows("mnli", "train", entire)]
+        chosen: list[Example] = []
+        for word in self.choices:
+            chosen += draw.sample([one for one in examples if one.target == word], self.shots)
+        draw.shuffle(chosen)
+        return "".join(f"{one.text}{one.target}\n\n" for one in chosen)
+
+    def _example(self, split: str, row: GlueRow, before: str = "") -> Example:
         id = f"{split}-{row.index}"
         premise, hypothesis = map(str.strip, row.texts)
         yes, maybe, no = self.words
-        prompt = f"{premise}\nQuestion: {hypothesis} {yes}, {no}, or {maybe}?\nAnswer:"
+        prompt = f"{before}{premise}\nQuestion: {hypothesis} {yes}, {no}, or {maybe}?\nAnswer:"
         if split in self.test_splits:
             return Example(id, prompt)
         word = self.choices[label_index(row.label, NAMES, row.where)]

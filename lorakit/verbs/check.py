@@ -119,6 +119,8 @@ def _check_data(recipe: Recipe, checked: Checked, base: Base) -> list[Encoded]:
             raise
         checked.missing.append(str(error))
         return []
+    drawn = recipe.data.drawn(splits[recipe.task.train_split], recipe.seeds[0])
+    splits = {**splits, recipe.task.train_split: drawn}
     checked.rows = {split: len(rows) for split, rows in splits.items()}
     _plan_steps(recipe, checked)
     try:

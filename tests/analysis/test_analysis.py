@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lorakit.analysis._change import MAX_SINGULAR_VALUES, Change, product_svd, svd
 from lorakit.analysis.amplification import amplification
+from lorakit.analysis.base_overlap import measure
 from lorakit.analysis.full import truncation, truncation_errors
 from lorakit.analysis.intruders import intruders, nearest
 from lorakit.analysis.norms import norms
@@ -314,3 +315,25 @@ def test_relative_norms(draw):
     assert found.relative == pytest.approx(float((b @ a).norm() / w.norm()))
     assert norms(Change("q", dense=b @ a, base=w)).relative == pytest.approx(found.relative)
     assert norms(Change("q", dense=b @ a, base=w * 0)).relative == pytest.approx(found.delta)
+
+
+class TestBaseOverlap:
+    """Figure 8: directions of dW in those of W."""
+
+    @staticmethod
+    def change(a: torch.Tensor, w: torch.Tensor) -> Change:
+        return Change("w", (torch.eye(w.shape[0], a.shape[0]), a), base=w)
+
+    def test_the_first_directions_of_w_are_found(self):
+        w = torch.diag(torch.arange(40.0, 0, -1))
+        inside = measure(self.change(torch.eye(2, 40), w))
+        assert (len(inside.phi), len(inside.phi[0])) == (2, 4)
+        assert inside.all == pytest.approx(1)
+        outside = measure(self.change(torch.eye(40)[30:32], w))
+        assert outside.all == pytest.approx(0, abs=1e-12)
+
+    def test_the_control_is_what_chance_gives(self):
+        w = torch.randn(200, 200, generator=torch.Generator().manual_seed(1))
+        found = measure(self.change(torch.eye(4, 200), w))
+        # the share of 20 of 200 directions, over the smaller number
+        assert found.random[-1][-1] == pytest.approx(20 / 200, abs=0.06)

@@ -258,6 +258,14 @@ class TestRefused:
         with pytest.raises(DataError, match=r"lora .*glue/mrpc.*full .*glue/qqp"):
             compare(pair)
 
+    def test_another_form_of_the_text(self, pair):
+        for run, form in zip(pair, ("raw", "tokenised"), strict=True):
+            result = json.loads((run / "result.json").read_text())
+            result["recipe_values"]["task"] = {"name": "e2e", "text_form": form}
+            (run / "result.json").write_text(json.dumps(result))
+        with pytest.raises(DataError, match=r"lora is scored on raw text, and .*full on tokenised"):
+            compare(pair)
+
     def test_other_examples(self, pair, make_run):
         fewer = make_run(
             "few", {"name": "full"}, {0: answers_of(0.8, 40, 1)}, limit={"validation": 40}

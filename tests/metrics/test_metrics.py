@@ -163,13 +163,31 @@ def test_one_class(predictions, references, f1, mcc):
         ([1.0, 2.0], [3.0, 3.0]),
         ([1.0], [2.0]),
         ([math.nan, 1.0], [1.0, 2.0]),
-        ([math.inf, 1.0], [1.0, 2.0]),
     ],
 )
 def test_no_correlation_is_nan(predictions, references):
     assert all(
         math.isnan(value) for value in compute("pearson_spearman", predictions, references).values()
     )
+
+
+@pytest.mark.parametrize(
+    "predictions", [[math.inf, 1.0, 2.0, 0.5], [3.0, -math.inf, math.inf, math.inf]]
+)
+def test_an_infinite_value_has_a_rank_and_no_pearson(predictions):
+    """scipy's Spearman takes it, as the scorer of GLUE does."""
+    import numpy as np
+
+    references = [4.0, 2.0, 3.0, 1.0]
+    found = compute("pearson_spearman", predictions, references)
+    ranks = [sorted(predictions).index(value) for value in predictions]
+    if len(set(predictions)) == len(predictions):
+        differences = sum((r - (s - 1)) ** 2 for r, s in zip(ranks, references, strict=True))
+        assert found["spearman"] == pytest.approx(1 - 6 * differences / (4 * 15))
+    assert math.isfinite(found["spearman"])
+    assert math.isnan(found["pearson"])
+    weighted = metrics.get("pearson_spearman").weigh(predictions, references)(np.ones((1, 4)))
+    assert weighted["spearman"][0] == pytest.approx(found["spearman"])
 
 
 def test_nearly_constant_values_do_not_warn():

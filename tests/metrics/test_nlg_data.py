@@ -40,7 +40,7 @@ def test_a_package_without_a_file(which, small_data, caplog):
 
 
 def test_one_warning_for_a_suite(no_data, caplog):
-    assert list(metrics.get("e2e_metrics")(["a"], ["a"])) == [
+    assert list(metrics.get("e2e_metrics")(["a b c d"], ["a b c d"])) == [
         "bleu",
         "nist",
         "rouge_l_approx",

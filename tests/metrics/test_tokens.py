@@ -14,7 +14,7 @@ ENGLISH = ["The cat sat on the mat .", "A dog barks at the moon ."]
 
 @pytest.fixture(autouse=True)
 def _said_again():
-    _tokens._say.cache_clear()
+    _tokens.say_once.cache_clear()
 
 
 def task(**fields):

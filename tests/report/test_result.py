@@ -41,7 +41,7 @@ def test_one_seed_has_no_spread(make_result):
     [
         (90.4, Published(value=89.7, spread=0.7), True, True),  # 90.4 - 89.7 is 0.7000000000000028
         (88.5, Published(value=89.2, spread=0.7), True, True),
-        (90.41, Published(value=89.7, spread=0.7), True, False),
+        (90.51, Published(value=89.7, spread=0.7), True, False),
         (88.0, Published(value=89.7, spread=0.7), True, False),
         (90.0, Published(value=89.7), True, None),
         (90.0, Published(value=89.7, spread=0.7), False, None),

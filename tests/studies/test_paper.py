@@ -25,6 +25,7 @@ TABLES = [
     "table4",
     "table5",
     "table6",
+    "table8",
     "table13",
     "table14",
     "table15",
@@ -86,6 +87,8 @@ PRINTED = {  # read from the paper once more: (table, row) -> column -> number a
     ("table6", "q_r1"): {"wikisql": "68.8", "mnli": "90.7"},
     ("table6", "qv_r64"): {"wikisql": "73.5", "mnli": "91.4"},
     ("table6", "qkvo_r1"): {"wikisql": "74.1", "mnli": "91.2"},
+    ("table8", "few_shot"): {"mnli": "40.6", "rte": "69.0"},
+    ("table8", "ft"): {"mnli": "89.5", "rte": "85.4"},
     ("table13", "medium_top2"): {"bleu": "41.0", "ter": "0.56"},
     ("table13", "large_lora"): {"bleu": "47.5±.1", "meteor": "0.39", "ter": "0.45"},
     ("table14", "medium_lora"): {"bleu_u": "46.7±.4", "met_s": "0.44", "ter_a": "0.39"},
@@ -107,7 +110,7 @@ PRINTED = {  # read from the paper once more: (table, row) -> column -> number a
 
 def test_every_table_is_there():
     assert table_names() == TABLES
-    assert len(ROWS) == 123
+    assert len(ROWS) == 125
 
 
 def test_tables_and_bases_are_no_recipes():
@@ -228,19 +231,14 @@ def test_misfits_are_few_and_each_is_explained():
         for t, r, row in rows
         if row.params and bool(row.misfit) != (row.trainable is not None)
     ] == []
-    assert {t for t, _, row in rows if row.params is None} == {"table6", "table18"}
+    assert {t for t, _, row in rows if row.params is None} == {"table6", "table8", "table18"}
     assert sum(bool(row.misfit) for _, _, row in rows) == 33
 
 
 def test_table_17_is_in_table_16():
     cells = _loaded("table16").cells
     found = {
-        key: (
-            r.data.limit.get("train"),
-            r.train.global_batch_size,
-            r.train.epochs,
-            r.train.learning_rate,
-        )
+        key: (r.data.sample, r.train.global_batch_size, r.train.epochs, r.train.learning_rate)
         for key, cell in cells.items()
         for r in [cell.loaded.recipe]
     }
@@ -257,7 +255,7 @@ def test_table_17_is_in_table_16():
         256,
     ]  # type: ignore[attr-defined]
     study = {
-        (c.point["cell"], c.point["train"]): c.loaded.recipe
+        (c.point["cell"], c.point["sample"]): c.loaded.recipe
         for c in load_study("mnli_low_data").cells
     }
     assert len(study) == 16
@@ -296,8 +294,9 @@ class TestChoosing:
     def test_a_limit_is_of_every_split_and_never_more_than_there_was(self):
         cells = load_table("table16", rows=["lora"], limit=500).cells
         splits = {"validation_matched": 500, "validation_mismatched": 500}
-        assert cells["lora", "mnli_100"].loaded.recipe.data.limit == {"train": 100, **splits}
-        assert cells["lora", "mnli_392k"].loaded.recipe.data.limit == {"train": 500, **splits}
+        data = {run: cells["lora", run].loaded.recipe.data for run in ("mnli_100", "mnli_10k")}
+        assert {run: of.sample for run, of in data.items()} == {"mnli_100": 100, "mnli_10k": 500}
+        assert all(of.limit == {"train": 500, **splits} for of in data.values())
 
     def test_another_base_has_its_own_rates_and_each_run_once(self):
         chosen = load_table("table2", "minilm", columns=["mrpc", "rte", "cola"])
@@ -431,7 +430,7 @@ rows:
     ("base", "tables"),
     [
         ("minilm", ["table2"]),
-        ("qwen2_5_7b", ["table4", "table5", "table6", "table15", "table16"]),
+        ("qwen2_5_7b", ["table4", "table5", "table6", "table8", "table15", "table16"]),
         ("small_gpt2", ["table3", "table4", "table5", "table6", "table14", "table15", "table18"]),
     ],
 )

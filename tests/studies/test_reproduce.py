@@ -434,7 +434,7 @@ class TestStopping:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["mnie"], "error: no table 'mnie'; did you mean 'mine'? (there are: mine)"),
+        (["mnie"], "error: no table 'mnie'; did you mean 'mine'"),
         (["mine", "--columns", "aa"], "error: no column 'aa'"),
         (["mine", "--rows", "lroa"], "error: no row 'lroa'; did you mean 'lora'?"),
         (["mine", "--base", "smal"], "error: no base 'smal'; did you mean 'small'?"),

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lorakit.errors import DataError
+from lorakit.errors import DataError, DataUnavailable
+from lorakit.recipe.load import load_recipe
+from lorakit.runs.identity import digest_of
 from lorakit.tasks import Data
 from lorakit.tasks.e2e import E2E, context_of
 
@@ -16,8 +18,11 @@ CHEAP = "name : Aromi | Type : pub | price : less than £ 20 | family friendly :
 DEAR = CHEAP.replace("less than £ 20", "more than £ 30")
 
 
-def read(split: str, folder):
-    return E2E().read(split, Data(path=str(folder)))
+TOKENISED = E2E(text_form="tokenised")
+
+
+def read(split: str, folder, task: E2E = E2E()):  # noqa: B008
+    return task.read(split, Data(path=str(folder)))
 
 
 @pytest.mark.parametrize(
@@ -121,27 +126,58 @@ def test_the_reference_codes_text_files(write, tmp_path, caplog):
     for name in ("train", "valid", "test"):
         write(f"{name}.txt", TEXT)
     with caplog.at_level(logging.INFO):
-        assert [(e.text, e.target) for e in read("train", tmp_path)] == [
+        assert [(e.text, e.target) for e in read("train", tmp_path, TOKENISED)] == [
             (CHEAP, " It is cheap ."),
             (DEAR, " It is dear ."),
             (CHEAP, " So cheap ."),
         ]
     assert "train.txt: tokenised text" in caplog.text
-    assert [e.references for e in read("validation", tmp_path)] == [
+    assert [e.references for e in read("validation", tmp_path, TOKENISED)] == [
         ("It is cheap .", "So cheap ."),
         ("It is dear .",),
     ]
-    assert read("test", tmp_path)[0].id == "test-0"
+    assert read("test", tmp_path, TOKENISED)[0].id == "test-0"
 
 
-def test_official_files_go_before_text_files_and_are_not_mixed_with_them(e2e_folder):
-    (e2e_folder / "test.txt").write_text(TEXT)
-    assert len(read("test", e2e_folder)) == 3
-    (e2e_folder / "testset_w_refs.csv").unlink()
-    with pytest.raises(
-        DataError, match=r"e2e: no testset_w_refs.csv for the test split. The .csv files: https://"
-    ):
-        read("test", e2e_folder)
+class TestTheForm:
+    """Raw and tokenised text are never taken for each other."""
+
+    def test_each_reads_its_own_files_of_a_folder_with_both(self, e2e_folder):
+        (e2e_folder / "test.txt").write_text(TEXT)
+        assert [e.text for e in read("test", e2e_folder, TOKENISED)] == [CHEAP, DEAR]
+        assert len(read("test", e2e_folder)) == 3
+        (e2e_folder / "testset_w_refs.csv").unlink()
+        with pytest.raises(DataError, match=r"no testset_w_refs.csv for the test split. The .csv"):
+            read("test", e2e_folder)
+
+    @pytest.mark.parametrize(
+        ("task", "other"), [(E2E(), "tokenised"), (TOKENISED, "raw")], ids=["raw", "tokenised"]
+    )
+    def test_a_folder_with_the_other_one_is_refused(self, task, other, write, tmp_path, e2e_folder):
+        folder = e2e_folder
+        if other == "tokenised":
+            folder = tmp_path / "texts"
+            folder.mkdir()
+            (folder / "test.txt").write_text(TEXT)
+        with pytest.raises(DataError, match=f"give task.text_form={other} to use it"):
+            read("test", folder, task)
+
+    def test_the_hub_has_raw_text_only(self):
+        with pytest.raises(DataUnavailable, match=r"task.text_form tokenised: the hub has tuets"):
+            TOKENISED.read("test", Data())
+
+    def test_it_is_in_the_identity_of_a_run_and_the_default_is_not(self):
+        raw, plain, tokenised = (
+            digest_of(load_recipe("small_gpt2/e2e", given).recipe)
+            for given in (["task.text_form=raw"], [], ["task.text_form=tokenised"])
+        )
+        assert raw == plain != tokenised
+
+    @pytest.mark.parametrize("name", ["e2e", "gpt2_large/e2e"])
+    def test_the_papers_recipes_use_the_reference_codes_text(self, name):
+        assert load_recipe(name).recipe.task.compared_on == "tokenised text"
+        # scores that were published for one form are not shown next to those of the other
+        assert not load_recipe(name, ["task.text_form=raw"]).recipe.expect.scores
 
 
 @pytest.mark.parametrize(
@@ -168,8 +204,9 @@ def test_official_files_go_before_text_files_and_are_not_mixed_with_them(e2e_fol
 )
 def test_wrong_rows(write, tmp_path, name, content, message):
     write(name, content)
+    task = TOKENISED if name.endswith(".txt") else E2E()
     with pytest.raises(DataError, match=message):
-        read("train", tmp_path)
+        read("train", tmp_path, task)
 
 
 def test_the_hub(monkeypatch, tmp_path, caplog):
@@ -227,11 +264,16 @@ def test_official_counts(split, rows, contexts, caplog):
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_contexts_are_those_of_the_reference_code_in_every_row(split):
     folder = Path(str(ROOT)) / "e2e_nlg"
-    files = [E2E.published.file(str(path), split) for path in (folder, folder / "lora_txt")]
-    ours, theirs = (E2E().file_rows(file, split) for file in files)
-    assert [row.context for row in ours] == [row.context for row in theirs]
     data = [Data(path=str(path)) for path in (folder, folder / "lora_txt")]
-    assert E2E().rows_of(split, data[0]) == E2E().rows_of(split, data[1])
+    tasks = [E2E(), TOKENISED]
+    ours, theirs = (task.official_rows(split, of)[1] for task, of in zip(tasks, data, strict=True))
+    assert [row.context for row in ours] == [row.context for row in theirs]
+    # the same characters apart from spaces
+    squeezed = [
+        ["".join(text.split()) for row in rows for text in row.texts] for rows in (ours, theirs)
+    ]
+    assert squeezed[0] == squeezed[1]
+    assert tasks[0].rows_of(split, data[0]) == tasks[1].rows_of(split, data[1])
 
 
 @real

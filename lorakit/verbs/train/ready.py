@@ -65,7 +65,8 @@ def prepare(job: TrainJob) -> ReadySeed:
     _start(job, base, attachment)
     examiner = Examiner(recipe, base, job.scored, attachment, job.observe, job.seed)
     task = recipe.task
-    encoded = encode_cached(job.splits[task.train_split], base.tokenizer, task.head, recipe.data)
+    examples = recipe.data.drawn(job.splits[task.train_split], job.seed)
+    encoded = encode_cached(examples, base.tokenizer, task.head, recipe.data)
     refuse_unused(recipe.model.new_tokens, encoded, base.tokenizer)
     if resumed is None:
         clock.stage_ended("load")

@@ -38,7 +38,7 @@ def combined(
         splits=scored_splits(recipe.task),
         counts=job.counts,
         seeds=tuple(seeds),
-        published=dict(recipe.expect.scores),
+        published=recipe.expect.with_kinds(),
         published_source=recipe.expect.source,
         comparable=not has(notes, "other setting"),
         recipe_values=recipe.plain(),
