@@ -75,6 +75,7 @@ def _evaluate_several(
 
 def _table(together: EvaluatedTogether) -> Table:
     """A row for each adapter, split and metric."""
+    from lorakit.metrics import decimals_of
     from lorakit.report.table import Table, number
 
     rows = []
@@ -82,9 +83,11 @@ def _table(together: EvaluatedTogether) -> Table:
         size = f"{together.memory_bytes[found.path] / 1024:,.0f} KiB"
         for split in found.rows:
             for metric, value in known(found.scores.get(split, {}), found.failed).items():
-                off = number(found.base_scores.get(split, {}).get(metric))
+                off = number(
+                    found.base_scores.get(split, {}).get(metric), decimals=decimals_of(metric)
+                )
                 names = (found.path, found.task, split, metric)
-                rows.append((*names, number(value), off, size))
+                rows.append((*names, number(value, decimals=decimals_of(metric)), off, size))
     header = ("adapter", "task", "split", "metric", "score", "adapter off", "memory")
     return Table(header, tuple(rows), f"{len(together.adapters)} adapters on {together.base}", 4)
 

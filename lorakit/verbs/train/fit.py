@@ -24,6 +24,7 @@ from lorakit.training.saving import Checkpoints
 from lorakit.training.setup import Setup
 from lorakit.verbs.train.job import TrainJob
 from lorakit.verbs.train.ready import ReadySeed
+from lorakit.verbs.train.samples import with_samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ def fit(job: TrainJob, ready: ReadySeed, baseline: Scores) -> FittedSeed:
             about=partial(_resume_state, ready, baseline, journal),
             save_adapter=partial(_save_adapter, job, ready),
         )
-        observe = to_all(job.observe, journal.write)
+        observe = with_samples(to_all(job.observe, journal.write), job.recipe, answers)
         result = train(ready.attachment, setup, job.accelerator, score, observe, checkpoints)
     base = ready.base
     attachment = ready.attachment
@@ -92,7 +93,7 @@ def _setup(job: TrainJob, ready: ReadySeed) -> Setup:
         train=recipe.train,
         evaluate=recipe.evaluate,
         seed=job.seed,
-        watched=(recipe.task.eval_splits[0], recipe.task.primary),
+        watched=recipe.watched,
     )
 
 
