@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lorakit.errors import RecipeError
 from lorakit.metrics._attempt import Failed, attempt, failures, without
 from lorakit.metrics._base import Compared, Facts, Metric, metric
-from lorakit.metrics._likelihood import LIKELIHOOD_KEYS, Likelihood, decimals_of
+from lorakit.metrics._likelihood import LIKELIHOOD_KEYS, LOSS, Likelihood, decimals_of
 from lorakit.metrics._meteor.data import missing_nlg_data
 from lorakit.metrics._statistics import Means, Statistics, Sums, Weighted, joined
 from lorakit.metrics._tokens import Tokenize, say_poor
@@ -59,6 +59,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "LIKELIHOOD_KEYS",
+    "LOSS",
     "Compared",
     "Facts",
     "Failed",

@@ -99,23 +99,23 @@ def test_a_family_is_trained_saved_read_again_and_merged(
 
 
 def test_the_loss_of_an_evaluation_selects_and_stops(base, recipe, lorakit_cli, tmp_path):
-    """With a rate that ruins the model, the first evaluation is the best one."""
+    """With a rate that ruins the model, the loss soon rises."""
     file = recipe(
         base("llama"),
-        train={"max_steps": 8, "learning_rate": 5.0, "warmup": 0, "schedule": "constant"},
-        evaluate={"every_steps": 2, "metric": "loss", "patience": 1},
+        train={"max_steps": 18, "learning_rate": 5.0, "warmup": 0, "schedule": "constant"},
+        evaluate={"every_steps": 1, "metric": "loss", "patience": 1},
     )
     done = lorakit_cli("train", file, "--runs", tmp_path / "runs", "--json")
     assert done.code == 0, done.err
     result = Result.read(Path(done.json["run"]) / "result.json")
     (seed,) = result.seeds
-    assert (seed.steps, seed.not_trained) == (4, 4)
+    assert seed.not_trained == 18 - seed.steps > 0
     assert {note.kind for note in result.notes} >= {"early stop", "selection"}
     lines = read_lines(Path(done.json["run"]) / "seed0" / "metrics.jsonl")
     losses = [line["scores"]["loss"] for line in lines if line["event"] == "eval"]
-    assert seed.scores["validation"]["loss"] == losses[0] < losses[1]
+    assert seed.scores["validation"]["loss"] == losses[-2] == min(losses) < losses[-1]
     samples = [line["samples"] for line in lines if line["event"] == "samples"]
-    assert [len(each) for each in samples] == [3, 3]
+    assert [len(each) for each in samples] == [3] * len(losses)
     assert [one["id"] for one in samples[0]] == [one["id"] for one in samples[1]]
 
 
