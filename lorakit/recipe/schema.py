@@ -30,6 +30,7 @@ from lorakit.models import Model
 from lorakit.optimizers import Optimizer, optimizers
 from lorakit.registry import Registry
 from lorakit.tasks import Data, Head, Task, tasks
+from lorakit.trackers import trackers
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
@@ -286,6 +287,10 @@ def _plugin_of(registry: Registry[Any]) -> BeforeValidator:
     return BeforeValidator(plugin)
 
 
+def _one_or_many(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
 class Recipe(Config):
     """A point in methods x tasks x models, with numbers."""
 
@@ -303,6 +308,18 @@ class Recipe(Config):
     start_from: str | None = None
     """An adapter to start from: a run, an adapter folder, or the name of a recipe with a run."""
     expect: Expect = Expect()
+    track: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = Field(
+        default=(), strict=False
+    )
+    """Trackers that are told the losses and scores while a run trains: tensorboard, wandb, mlflow,
+    trackio; one, or a list. It does not change the run folder (see docs: trackers)."""
+
+    @field_validator("track")
+    @classmethod
+    def _trackers_exist(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            trackers.get(name)
+        return tuple(dict.fromkeys(names))
 
     @field_validator("seeds")
     @classmethod

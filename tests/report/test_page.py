@@ -317,7 +317,7 @@ def test_the_loss_of_the_evaluations_is_over_that_of_the_training():
 
 def test_a_smoothed_line_has_no_lag_and_an_envelope_loses_no_peak():
     line = [(float(n), float(n)) for n in range(1000)]
-    assert smoothed(line) == pytest.approx(line)
+    assert [y for _, y in smoothed(line)] == pytest.approx([y for _, y in line])
     spiked = [*line[:500], (500.0, 1e6), *line[501:]]
     assert max(y for _, y in smoothed(spiked)) < 1e6 / 30
     assert (500.0, 1e6) in extremes(spiked)
