@@ -11,6 +11,7 @@ from lorakit.cli import app
 from lorakit.cli.options import Json, grouped
 from lorakit.cli.output import give, say, warn
 from lorakit.cli.visible import show
+from lorakit.errors import shown
 
 
 @app.command("import-config", epilog="Example: lorakit import-config qlora.yml --to chat.yaml")
@@ -48,12 +49,21 @@ def import_config(
     for remark in found.remarks:
         say(f"note: {remark}")
     for one in found.left:
-        warn(f"no counterpart: {one.key}: {one.value!r} ({one.why})")
+        if not one.unneeded:
+            warn(f"no counterpart: {one.key}: {shown(one.value)} ({one.why})")
+    unneeded = [one.key for one in found.left if one.unneeded]
+    if unneeded:
+        say(f"not needed: {', '.join(unneeded)}")
     if to is not None:
         write_whole(to, text)
         say(f"recipe: {to}   check it: lorakit check {to}")
     elif not as_json:
         show(text.rstrip("\n"))
-    left = {one.key: one.why for one in found.left}
-    plain = {"tool": found.tool, "recipe": found.values, "left": left, "remarks": found.remarks}
+    plain = {
+        "tool": found.tool,
+        "recipe": found.values,
+        "no_counterpart": {one.key: one.why for one in found.left if not one.unneeded},
+        "not_needed": {one.key: one.why for one in found.left if one.unneeded},
+        "remarks": found.remarks,
+    }
     give(plain | {"file": None if to is None else str(to)}, as_json)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,20 @@ from lorakit.verbs.import_data import task_of
 SECTIONS = tuple("task model method data train evaluate decode seeds start_from track".split())
 TASK_KEYS = ("task.train", "task.validation", "task.prompt", "task.train_on")
 """Keys that `import_data` fills, because a task needs all of them together."""
+MOST_WRITTEN = 80
+"""Keys of a file that somebody wrote; one with more was written by a program, with all
+defaults."""
 NOT_SUPERVISED = ("ppo", "dpo", "kto", "rm", "orpo", "grpo", "simpo", "ipo", "gdpo", "ebft")
 
 
 @dataclass(frozen=True)
 class Left:
-    """A key that the recipe does not have. known: whether the table has it."""
+    """A key that the recipe does not have. unneeded: nothing is lost without it."""
 
     key: str
     value: Any
     why: str
-    known: bool = True
+    unneeded: bool = False
 
 
 @dataclass
@@ -69,9 +72,10 @@ class Translation:
         """The recipe as YAML: a comment says where each value comes from."""
         head = [f"# Translated from a configuration of {self.tool} by `lorakit import-config`."]
         head += [f"# {remark}" for remark in self.remarks]
-        if self.left:
+        lost = [one for one in self.left if not one.unneeded]
+        if lost:
             head.append("# Without a counterpart:")
-            head += [f"#   {one.key}: {one.why}" for one in self.left]
+            head += [f"#   {one.key}: {one.why}" for one in lost]
         ordered = {name: self.values[name] for name in SECTIONS if name in self.values}
         return "\n".join(head) + "\n" + "".join(self._lines(ordered, ()))
 
@@ -101,6 +105,8 @@ def import_config(files: Sequence[Path], processes: int = 1) -> Translation:
     for file in files:
         values |= _read(file)
     tool = tool_of(values)
+    if len(values) > MOST_WRITTEN:
+        values = _set_by_hand(values)
     shown = ", ".join(map(str, files))
     if tool is None:
         raise RecipeError(
@@ -131,6 +137,18 @@ def _read(file: Path) -> dict[str, Any]:
     return found
 
 
+def _set_by_hand(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what has transformers' default: a file that `to_json_string` wrote has all keys."""
+    from transformers import TrainingArguments
+
+    defaults = {
+        field.name: field.default
+        for field in fields(TrainingArguments)
+        if field.default is not MISSING
+    }
+    return {k: v for k, v in values.items() if k not in defaults or defaults[k] != v}
+
+
 def _refuse_unsupervised(values: Mapping[str, Any], shown: str) -> None:
     for key in ("stage", "rl", "trainer_type"):
         word = str(values.get(key) or "").lower()
@@ -148,9 +166,9 @@ def _translate(found: Translation, tool: Tool, values: Mapping[str, Any], proces
             continue
         origin = key if key in values else f"default of {tool.name}"
         rows = counterparts(key)
-        if not rows:
+        if not rows and value not in (False, "", [], {}):
             near = did_you_mean(key, known_keys(), n=1)
-            found.left.append(Left(key, value, f"not a key that lorakit knows{near}", known=False))
+            found.left.append(Left(key, value, f"not a key that lorakit knows{near}"))
         for row in rows:
             if row.ours in TASK_KEYS:
                 continue
@@ -169,7 +187,7 @@ def _translate_row(
         return
     if not row.ours:
         if ours is not NOTHING and row.why:
-            found.left.append(Left(key, value, row.why))
+            found.left.append(Left(key, value, row.why, row.unneeded))
     elif ours is not NOTHING:
         found.set(row.ours, ours, origin)
 

@@ -21,8 +21,10 @@ def task_of(recipe: dict[str, Any], values: Mapping[str, Any], remarks: list[str
     values: of the configuration. remarks: what is to be replaced is added.
     """
     train, of_hub = _source(values)
+    if of_hub and "chat" not in tasks.own_names():
+        train = None
     if train is None:
-        train = TRAIN
+        train, of_hub = TRAIN, False
         remarks.append(f"The training data is not a file: replace {TRAIN}.")
     share = next((values[k] for k in ("val_size", "val_set_size") if values.get(k)), None)
     validation = _validation(values)

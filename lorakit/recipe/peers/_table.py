@@ -32,13 +32,14 @@ class Counterpart:
     """What some keys of peers are in a recipe.
 
     theirs: the keys, in the spellings of all tools. ours: the dotted key; "" where there is none.
-    why: the reason that there is none, or what differs.
+    why: the reason that there is none, or what differs. unneeded: nothing is lost without it.
     """
 
     theirs: tuple[str, ...]
     ours: str = ""
     value: Translate = as_it_is
     why: str = ""
+    unneeded: bool = False
 
 
 def row(theirs: str, ours: str = "", value: Translate = as_it_is, why: str = "") -> Counterpart:

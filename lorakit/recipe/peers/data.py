@@ -6,9 +6,13 @@ from typing import Any
 
 from lorakit.recipe.peers._table import NOTHING, Given, NoCounterpart, if_true, only, row
 
+_PACKING = "packing sample_packing neat_packing"
 
-def _packing(value: Any, given: Given) -> Any:
-    return True if value and not given.get("pad_to_max_length") else NOTHING
+
+def _padding(value: Any, given: Given) -> Any:
+    # a packed row is full, so that nothing is padded
+    packs = any(given.get(key) for key in _PACKING.split())
+    return "max_length" if value and not packs else NOTHING
 
 
 def _limit(value: Any, _given: Given) -> Any:
@@ -36,13 +40,8 @@ ROWS = (
         "cutoff_len sequence_len max_seq_length max_length model_max_length max_seq_len",
         "data.max_length",
     ),
-    row(
-        "packing sample_packing neat_packing",
-        "data.packing",
-        _packing,
-        "the examples of a row never see each other",
-    ),
-    row("pad_to_max_length pad_to_sequence_len", "data.padding", if_true("max_length")),
+    row(_PACKING, "data.packing", if_true(True), "the examples of a row never see each other"),
+    row("pad_to_max_length pad_to_sequence_len", "data.padding", _padding),
     row("max_samples max_train_samples", "data.limit", _limit),
     row("dataset datasets dataset_name train_file data_path", "task.train", _data_set),
     row("eval_dataset test_datasets validation_file", "task.validation", _validation),

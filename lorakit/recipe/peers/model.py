@@ -99,6 +99,12 @@ ROWS = (
         choice({"nf4": NOTHING}, "4 bits are nf4"),
         "4 bits are nf4",
     ),
+    row("bnb_4bit_compute_dtype", "model.dtype", choice(_DTYPES)),
+    row(
+        "bnb_4bit_use_double_quant double_quantization",
+        value=only((None, False), "the scales of 4-bit weights are not quantized again"),
+        why="the scales of 4-bit weights are not quantized again",
+    ),
     row("trust_remote_code", value=_trust, why="give --trust-remote-code to the command"),
     row("template chat_template chat_template_path", "model.chat_template", _template),
     row("finetuning_type adapter peft_type", "method.name", _method),

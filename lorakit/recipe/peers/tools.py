@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lorakit.recipe.peers._table import Given
+from lorakit.recipe.peers.table import counterparts
 
 _TRAINER: dict[str, Any] = {
     "learning_rate": 5e-5,
@@ -68,6 +69,7 @@ SAME = (
     ("lora_rank", "lora_r", "r"),
     ("lora_target", "lora_target_modules", "lora_target_linear", "target_modules"),
     ("bf16", "fp16", "pure_bf16"),
+    ("group_by_length", "train_sampling_strategy"),
     ("gradient_checkpointing", "disable_gradient_checkpointing"),
 )
 """Keys of which one replaces the default of the others."""
@@ -140,13 +142,17 @@ TOOLS = (
         ),
         _TRAINER,
         {"peft_type": "LORA", "r": 8, "lora_alpha": 8, "lora_dropout": 0.0},
+        ("it does not say how long examples are: set data.max_length (128 tokens by default)",),
     ),
 )
 
 
 def tool_of(values: Mapping[str, Any]) -> Tool | None:
-    """The tool whose own keys are the most among these, the first of equal ones; None: it has
-    none of any tool."""
+    """The tool whose own keys are the most among these, the first of equal ones; None: no key is
+    known."""
     counts = [(len(tool.keys & set(values)), tool) for tool in TOOLS]
     most = max(count for count, _ in counts)
-    return next((tool for count, tool in counts if count == most), None) if most else None
+    if most:
+        return next(tool for count, tool in counts if count == most)
+    # keys that several tools have are transformers'
+    return TOOLS[-1] if any(map(counterparts, values)) else None

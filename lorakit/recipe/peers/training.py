@@ -124,6 +124,10 @@ def _steps(value: Any, _given: Given) -> Any:
     return int(value) if isinstance(value, (int, float)) and value > 0 else NOTHING
 
 
+def _sampling(value: Any, _given: Given) -> Any:
+    return value == "group_by_length"
+
+
 def _metric(value: Any, _given: Given) -> Any:
     return str(value).removeprefix("eval_")
 
@@ -178,6 +182,7 @@ ROWS = (
     row("disable_gradient_checkpointing", "train.gradient_checkpointing", if_true(False, NOTHING)),
     row("torch_compile", "train.compile", if_true("layers")),
     row("group_by_length", "train.group_by_length", if_true(True, False)),
+    row("train_sampling_strategy", "train.group_by_length", _sampling),
     row("full_determinism", "train.deterministic", if_true(True)),
     row("neftune_noise_alpha neftune_alpha", "train.neftune_alpha"),
     row(
