@@ -49,6 +49,19 @@ def test_the_gallery_is_up_to_date():
     assert _page("gallery.md") == page, "run python scripts/make_gallery.py"
 
 
+def test_the_pages_for_people_from_other_tools_have_the_table_of_the_code():
+    script = load_module("scripts/make_peer_pages.py")
+    for page in script.PAGES:
+        text = _page(f"guides/coming-from/{page}.md")
+        assert text == script.filled(page, text), "run python scripts/make_peer_pages.py"
+
+
+def test_the_page_of_the_trackers_has_each_with_its_extra():
+    text = _page("guides/trackers.md")
+    for name in trackers.names():
+        assert f"| `{name}` | `pip install 'lorakit[{trackers.get(name).extra}]'`" in text
+
+
 def test_the_drawing_of_the_rooms_is_up_to_date():
     script = load_module("scripts/make_architecture.py")
     rooms = [room for floor in script.layers() for room in floor]

@@ -93,11 +93,13 @@ def _table(together: EvaluatedTogether) -> Table:
 
 
 def _print(found: Evaluated) -> None:
+    from lorakit.metrics import decimals_of
+
     if found.why:
         say(f"{found.path}: {found.why}")
     for split in found.rows:
         for metric, value in known(found.scores.get(split, {}), found.failed).items():
-            score = f"{found.task} {split}  {metric} {value:.2f}"
+            score = f"{found.task} {split}  {metric} {value:.{decimals_of(metric)}f}"
             say(score + _base_score(found, split, metric))
     for line in _cut(found):
         say(line)
@@ -120,11 +122,13 @@ def _written(found: Evaluated) -> str:
 
 
 def _base_score(found: Evaluated, split: str, metric: str) -> str:
+    from lorakit.metrics import decimals_of
+
     base = found.base_scores.get(split, {}).get(metric)
     if base is None:
         return ""
     part = f", {found.slices[split]}" if split in found.slices else ""
-    return f"   (adapter off{part}: {base:.2f})"
+    return f"   (adapter off{part}: {base:.{decimals_of(metric)}f})"
 
 
 def _plain(found: Evaluated) -> dict[str, Any]:

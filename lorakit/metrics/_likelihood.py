@@ -29,15 +29,15 @@ def decimals_of(key: str) -> int:
 
 @dataclass(frozen=True)
 class Likelihood(Statistics):
-    """nats: of each example, the sum of -log p over its tokens. tokens: their number, at least
-    1."""
+    """nats: of each example, the sum of -log p over its tokens. tokens: their number."""
 
     nats: Sequence[float]
     tokens: Sequence[int]
 
     def score(self) -> dict[str, float]:
         # exact, so that it does not depend on the order
-        loss = math.fsum(self.nats) / sum(self.tokens)
+        tokens = sum(self.tokens)
+        loss = math.fsum(self.nats) / tokens if tokens else math.nan
         return {LOSS: loss, PERPLEXITY: _exp(loss)}
 
     def weigh(self) -> Weighted:

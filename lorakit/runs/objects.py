@@ -95,15 +95,16 @@ class Examiner:
             answer = max(map(len, self.choices))
         return encode_prompts(examples, self.tokenizer, self.recipe.data.max_length - answer)
 
-    def _learned(self, examples: Sequence[Example]) -> list[list[Encoded]]:
-        """For each example what training would learn of it; empty where that is hidden, or where
-        the head is not causal."""
+    def _learned(self, examples: Sequence[Example]) -> dict[str, list[Encoded]]:
+        """Id -> what training would learn of the example; empty where that is hidden, or where the
+        head is not causal."""
         if self.task.head is not Head.CAUSAL or any(e.target is None for e in examples):
-            return []
-        own = [self.task.learned(example) for example in examples]
-        flat = [one for several in own for one in several]
-        encoded = iter(encode_cached(flat, self.tokenizer, self.task.head, self.recipe.data))
-        return [[next(encoded) for _ in several] for several in own]
+            return {}
+        flat = [one for example in examples for one in self.task.learned(example)]
+        found: dict[str, list[Encoded]] = {example.id: [] for example in examples}
+        for one in encode_cached(flat, self.tokenizer, self.task.head, self.recipe.data):
+            found[one.id].append(one)
+        return found
 
     def answers(
         self,
@@ -142,14 +143,15 @@ class Examiner:
         learned = self.learned[split]
         if not learned:
             return answers
-        items = [one for i in chosen for one in learned[i]]
+        own = [learned[self.splits[split][i].id] for i in chosen]
+        items = [one for several in own for one in several]
         size = self.recipe.evaluate.batch_size
         nats = iter(token_losses(model, items, self.tokenizer.pad_token_id, size))
         found = []
-        for i, answer in zip(chosen, answers, strict=True):
-            own = math.fsum(next(nats) for _ in learned[i])
-            tokens = sum(one.trained for one in learned[i])
-            found.append(replace(answer, nats=own, tokens=tokens))
+        for several, answer in zip(own, answers, strict=True):
+            total = math.fsum(next(nats) for _ in several)
+            tokens = sum(one.trained for one in several)
+            found.append(replace(answer, nats=total, tokens=tokens))
         return found
 
     def _written(

@@ -81,7 +81,7 @@ def _likelihood(said: Mapping[str, Any], where: str) -> dict[str, Any]:
     tokens = said.get("tokens")
     if nats is None:  # it was not finite
         nats = math.nan
-    if type(nats) not in (int, float) or type(tokens) is not int or tokens < 1:
+    if type(nats) not in (int, float) or type(tokens) is not int or tokens < 0:
         raise DataError(f"{where}: nats is {nats!r} and tokens is {tokens!r}; both are numbers")
     return {"nats": float(nats), "tokens": tokens}
 

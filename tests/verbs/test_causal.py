@@ -120,13 +120,16 @@ def test_the_loss_of_an_evaluation_selects_and_stops(base, recipe, lorakit_cli, 
 
 
 def test_the_loss_does_not_depend_on_the_batch(base, recipe, lorakit_cli, tmp_path):
-    file = recipe(base("llama"))
+    file = recipe(base("llama"), train={"ema": 0.5})
     found = []
     for size in (1, 64):
         runs = tmp_path / f"runs{size}"
         done = lorakit_cli("train", file, f"evaluate.batch_size={size}", "--runs", runs, "--json")
         assert done.code == 0, done.err
         found.append(done.json["scores"]["validation/loss"])
+        result = Result.read(Path(done.json["run"]) / "result.json")
+        assert result.seeds[0].average == "ema"
+        assert "average" in {note.kind for note in result.notes}
         again = lorakit_cli("eval", done.json["run"], "--json")
         assert again.json["scores"]["validation"]["loss"] == pytest.approx(found[-1], rel=1e-6)
     assert found[0] == pytest.approx(found[1], rel=1e-6)
