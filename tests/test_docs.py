@@ -21,6 +21,7 @@ from lorakit.optimizers import optimizers
 from lorakit.recipe.load import build, load_recipe
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.result import Check, Counts, Result, SeedResult
+from lorakit.trackers import trackers
 from tests.modules import ROOT, load_module
 
 DOCS = ROOT / "docs"
