@@ -1,7 +1,7 @@
 """The tools that a configuration may be of: how each is recognised, and its defaults.
 
-Defaults are part of a translation where they decide numbers and differ from lorakit's. Read in
-LLaMA-Factory 0.9.4, axolotl 0.17, TRL 1.16, transformers 5.23 and PEFT 0.21.
+Defaults are part of a translation where they decide numbers and differ from lorakit's. They are
+those of the tools' sources in 2026; another version may have others.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ TOOLS = (
             "sequence_len": 512,
             "seed": 42,
         },
-        {"lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.0},
+        {"lora_dropout": 0.0},
         ("without warmup_steps or warmup_ratio it warms up for 3 % of the steps, 100 at most",),
     ),
     Tool(
