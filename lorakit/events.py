@@ -231,6 +231,26 @@ class SplitEvaluated(Event):
 
 
 @dataclass(frozen=True)
+class WrittenSample:
+    """What the model wrote for one example. prompt: in a chat, the last question."""
+
+    id: str
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True)
+class SamplesWritten(Event):
+    """The same few examples at every evaluation, to see how the texts change."""
+
+    kind = "samples"
+    step: int
+    epoch: float
+    split: str
+    samples: tuple[WrittenSample, ...]
+
+
+@dataclass(frozen=True)
 class StoppedEarly(Event):
     """`evaluate.patience` ended the run before its last step. metric: the one that did not
     improve."""

@@ -9,7 +9,9 @@ from pydantic import model_validator
 
 from lorakit.config import Config
 
-Kind = Literal["other setting", "precision", "untrained slice", "early stop", "general"]
+Kind = Literal[
+    "other setting", "precision", "untrained slice", "selection", "average", "early stop", "general"
+]
 """other setting: the published scores do not apply, because the recipe was changed."""
 
 

@@ -21,6 +21,7 @@ from lorakit.optimizers import optimizers
 from lorakit.recipe.load import build, load_recipe
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.result import Check, Counts, Result, SeedResult
+from lorakit.trackers import trackers
 from tests.modules import ROOT, load_module
 
 DOCS = ROOT / "docs"
@@ -47,6 +48,19 @@ def _in_code(text: str) -> set[str]:
 def test_the_gallery_is_up_to_date():
     page = load_module("scripts/make_gallery.py").page()
     assert _page("gallery.md") == page, "run python scripts/make_gallery.py"
+
+
+def test_the_pages_for_people_from_other_tools_have_the_table_of_the_code():
+    script = load_module("scripts/make_peer_pages.py")
+    for page in script.PAGES:
+        text = _page(f"guides/coming-from/{page}.md")
+        assert text == script.filled(page, text), "run python scripts/make_peer_pages.py"
+
+
+def test_the_page_of_the_trackers_has_each_with_its_extra():
+    text = _page("guides/trackers.md")
+    for name in trackers.names():
+        assert f"| `{name}` | `pip install 'lorakit[{trackers.get(name).extra}]'`" in text
 
 
 def test_the_drawing_of_the_rooms_is_up_to_date():

@@ -32,6 +32,7 @@ VALUES: dict[str, Any] = {
     "tuple[str, ...]": ("head",),
     "tuple[SiteGroup, ...]": (GROUP,),
     "HeadView | None": HEAD,
+    "tuple[WrittenSample, ...]": (events.WrittenSample("a", "p", "t"),),
 }
 
 
@@ -54,6 +55,7 @@ def test_the_kinds_are_those_of_every_version():
         "step",
         "skipped",
         "eval",
+        "samples",
         "stopped_early",
         "generated",
     }

@@ -27,7 +27,7 @@ PATH_CHARACTERS = 200
 """Longest path in an error message; a longer one is cut."""
 PANELS = {
     "Start here": ("train", "evaluate", "merge"),
-    "Before training": ("check", "prepare", "schema", "recipes"),
+    "Before training": ("check", "prepare", "schema", "recipes", "import_config"),
     "After training": (
         "generate",
         "chat",

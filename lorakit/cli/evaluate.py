@@ -75,6 +75,7 @@ def _evaluate_several(
 
 def _table(together: EvaluatedTogether) -> Table:
     """A row for each adapter, split and metric."""
+    from lorakit.metrics import decimals_of
     from lorakit.report.table import Table, number
 
     rows = []
@@ -82,19 +83,23 @@ def _table(together: EvaluatedTogether) -> Table:
         size = f"{together.memory_bytes[found.path] / 1024:,.0f} KiB"
         for split in found.rows:
             for metric, value in known(found.scores.get(split, {}), found.failed).items():
-                off = number(found.base_scores.get(split, {}).get(metric))
+                off = number(
+                    found.base_scores.get(split, {}).get(metric), decimals=decimals_of(metric)
+                )
                 names = (found.path, found.task, split, metric)
-                rows.append((*names, number(value), off, size))
+                rows.append((*names, number(value, decimals=decimals_of(metric)), off, size))
     header = ("adapter", "task", "split", "metric", "score", "adapter off", "memory")
     return Table(header, tuple(rows), f"{len(together.adapters)} adapters on {together.base}", 4)
 
 
 def _print(found: Evaluated) -> None:
+    from lorakit.metrics import decimals_of
+
     if found.why:
         say(f"{found.path}: {found.why}")
     for split in found.rows:
         for metric, value in known(found.scores.get(split, {}), found.failed).items():
-            score = f"{found.task} {split}  {metric} {value:.2f}"
+            score = f"{found.task} {split}  {metric} {value:.{decimals_of(metric)}f}"
             say(score + _base_score(found, split, metric))
     for line in _cut(found):
         say(line)
@@ -117,11 +122,13 @@ def _written(found: Evaluated) -> str:
 
 
 def _base_score(found: Evaluated, split: str, metric: str) -> str:
+    from lorakit.metrics import decimals_of
+
     base = found.base_scores.get(split, {}).get(metric)
     if base is None:
         return ""
     part = f", {found.slices[split]}" if split in found.slices else ""
-    return f"   (adapter off{part}: {base:.2f})"
+    return f"   (adapter off{part}: {base:.{decimals_of(metric)}f})"
 
 
 def _plain(found: Evaluated) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from lorakit.events import (
     FinishedBefore,
     HeadView,
     ModelPrepared,
+    SamplesWritten,
     SeedFinishedBefore,
     SeedStarted,
     SplitEvaluated,
@@ -28,11 +29,14 @@ from lorakit.events import (
     TrainingResumed,
     TrainingStarted,
 )
+from lorakit.metrics import decimals_of
 
 PLAIN_LINE_INTERVAL_S = 10
 """Where there is no live line."""
 RECENT_STEPS = 50
 """The time that is left is estimated from these."""
+MOST_PROMPT, MOST_TEXT = 50, 200
+"""Characters of a sample that are shown; metrics.jsonl has all of them."""
 MOST_CHANGES = 4
 """Differences between two recipes that are shown."""
 
@@ -155,6 +159,10 @@ def lines_of(event: Event) -> Iterator[str]:
                 yield f"untrained, {split}{part}: {scores_text(scores)}"
         case SplitEvaluated():
             yield f"epoch {event.epoch:.2f}, {event.split}: {scores_text(event.scores)}"
+        case SamplesWritten():
+            for sample in event.samples:
+                prompt = cut(sample.prompt, MOST_PROMPT, at_end=False)
+                yield f"  {prompt} -> {cut(sample.text, MOST_TEXT)}"
         case StoppedEarly():
             yield (
                 f"stopped early: {event.metric} on {event.split} did not get better in "
@@ -207,8 +215,17 @@ def show_head(head: HeadView) -> None:
     say(line)
 
 
+def cut(text: str, most: int, at_end: bool = True) -> str:
+    """The text in one line, cut to `most` characters."""
+    line = " ".join(text.split())
+    if len(line) <= most:
+        return line
+    return f"{line[: most - 1]}…" if at_end else f"…{line[1 - most :]}"
+
+
 def scores_text(scores: Mapping[str, float]) -> str:
-    return ", ".join(f"{metric} {value:.2f}" for metric, value in scores.items())
+    shown = (f"{metric} {value:.{decimals_of(metric)}f}" for metric, value in scores.items())
+    return ", ".join(shown)
 
 
 def clock(seconds: float) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lorakit.compare.groups import Predictions, RunGroup, load_groups
 from lorakit.compare.significance import Difference, over_examples, over_seeds
 from lorakit.compare.table import EXAMPLES, SEEDS, Compared, Comparison, corrected
-from lorakit.metrics import Weighted
+from lorakit.metrics import Likelihood, Weighted
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.predictions import reference_of
 
@@ -135,14 +135,25 @@ def _weighted(task: Any, ids: Sequence[str], pair: tuple[Predictions, Prediction
         for suffix, part in places.items()
     }
 
+    likelihood = _likelihood(lines)
+
     def weighted(weights: ndarray) -> dict[str, ndarray]:
         found = {}
         for suffix, metric in metrics.items():
             own = weights[:, places[suffix]] if suffix else weights
             found |= {f"{key}{suffix}": value for key, value in metric(own).items()}
+        if likelihood is not None:
+            found |= likelihood(weights)
         return found
 
     return weighted
+
+
+def _likelihood(lines: Sequence[Mapping[str, Any]]) -> Weighted | None:
+    """The loss of the references; None where a line does not have it."""
+    if not all(isinstance(line.get("nats"), (int, float)) and line.get("tokens") for line in lines):
+        return None
+    return Likelihood([line["nats"] for line in lines], [line["tokens"] for line in lines]).weigh()
 
 
 def _limits(groups: Sequence[RunGroup], split: str) -> Iterator[str]:

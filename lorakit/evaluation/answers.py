@@ -6,12 +6,13 @@ Without a model or tensors, so that importing it is fast.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lorakit.errors import DataError
-from lorakit.metrics import Failed, failures
+from lorakit.metrics import Failed, Likelihood, failures
 from lorakit.tasks import Data, Example, Head, Prediction, Task
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ class Answer:
     """The prediction for one example, with its reference.
 
     output: the logits, or the raw text. text: the input. ended: max_new_tokens did not cut it.
+    nats, tokens: the sum of -log p over the tokens that training would train, and their number;
+    None and 0 where there are none.
     """
 
     id: str
@@ -48,6 +51,8 @@ class Answer:
     text: str
     group: str = ""
     ended: bool = True
+    nats: float | None = None
+    tokens: int = 0
 
     def line(self) -> dict[str, Any]:
         """The answer as a line of predictions/SPLIT.jsonl."""
@@ -63,6 +68,10 @@ class Answer:
             line["group"] = self.group
         if not self.ended:
             line["ended"] = False
+        if self.nats is not None:
+            # JSON has no NaN
+            line["nats"] = self.nats if math.isfinite(self.nats) else None
+            line["tokens"] = self.tokens
         return line
 
 
@@ -134,4 +143,12 @@ def _scores(task: Task, answers: Sequence[Answer]) -> dict[str, float]:
         predictions = [answer.prediction for answer in part]
         found = task.score(predictions, [answer.reference for answer in part])  # type: ignore[misc]
         scores |= {f"{metric}_{group}": value for metric, value in found.items()}
-    return scores
+    return scores | likelihood_of(answers)
+
+
+def likelihood_of(answers: Sequence[Answer]) -> dict[str, float]:
+    """Loss and perplexity over all tokens; empty where an answer does not have them."""
+    nats = [answer.nats for answer in answers if answer.nats is not None]
+    if not nats or len(nats) < len(answers):
+        return {}
+    return Likelihood(nats, [answer.tokens for answer in answers]).score()

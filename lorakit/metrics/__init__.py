@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lorakit.errors import RecipeError
 from lorakit.metrics._attempt import Failed, attempt, failures, without
 from lorakit.metrics._base import Compared, Facts, Metric, metric
+from lorakit.metrics._likelihood import LIKELIHOOD_KEYS, LOSS, Likelihood, decimals_of
 from lorakit.metrics._meteor.data import missing_nlg_data
 from lorakit.metrics._statistics import Means, Statistics, Sums, Weighted, joined
 from lorakit.metrics._tokens import Tokenize, say_poor
@@ -37,6 +38,16 @@ def facts_of(name: str) -> Facts:
     return facts
 
 
+def lower_is_better(key: str) -> bool:
+    """Whether a lower value of this key is the better one.
+
+    key: of a score, also of one group of examples, such as `ter_unseen`.
+    """
+    declared = (key for name in metrics.own_names() for key in facts_of(name).lower)
+    lower = (*LIKELIHOOD_KEYS, *declared)
+    return any(key == one or key.startswith(f"{one}_") for one in lower)
+
+
 def __getattr__(name: str) -> Any:
     # importing `evaluate` takes seconds, so it waits until somebody asks
     if name == "as_evaluate":
@@ -47,9 +58,12 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "LIKELIHOOD_KEYS",
+    "LOSS",
     "Compared",
     "Facts",
     "Failed",
+    "Likelihood",
     "Means",
     "Metric",
     "Statistics",
@@ -58,9 +72,11 @@ __all__ = [
     "Weighted",
     "as_evaluate",
     "attempt",
+    "decimals_of",
     "facts_of",
     "failures",
     "joined",
+    "lower_is_better",
     "metric",
     "metrics",
     "missing_nlg_data",

@@ -21,7 +21,7 @@ from lorakit.recipe.source import (
 COMMAND_LINE = Mark("command line")
 SAME_SETTING = tuple(
     "data.path data.revision seeds train.micro_batch_size train.checkpoint train.skip_bad_steps "
-    "train.save_every evaluate.batch_size start_from about model.id".split()
+    "train.save_every evaluate.batch_size start_from about model.id track".split()
 )
 """Keys that do not change the setting that the published scores belong to."""
 PLUGINS = ("method", "task", "model")

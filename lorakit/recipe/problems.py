@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from lorakit.errors import did_you_mean, shown
+from lorakit.recipe.peers import hint
 from lorakit.recipe.source import KeyPath, Mark, Marks
 
 Sections = Mapping[str, type[BaseModel]]
@@ -28,14 +29,19 @@ def listing(what: str, problems: Sequence[str]) -> str:
     return f"{what}: {len(problems)} problems\n" + "\n".join(f"  {problem}" for problem in problems)
 
 
-def describe(error: ValidationError, marks: Marks, sections: Sections) -> list[str]:
-    """A line for each problem of a pydantic error."""
+def describe(
+    error: ValidationError,
+    marks: Marks,
+    sections: Sections,
+    recipe: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """A line for each problem of a pydantic error. recipe: the plain values, for hints."""
     items = error.errors(include_url=False)
     found: dict[KeyPath, Any] = {}
     for item in items[:MAX_PROBLEMS]:
         found.setdefault(tuple(_keys_of(item)), item)
     lines = [
-        _line(path, _sentence(item, path, sections), marks)
+        _line(path, _sentence(item, path, sections, recipe or {}), marks)
         for path, item in found.items()
         if not _is_consequence(item["type"], path, found)
     ]
@@ -82,11 +88,13 @@ def _line(path: KeyPath, text: str, marks: Marks) -> str:
     return f"{mark_of(key, marks)}: {text}"
 
 
-def _sentence(item: Any, path: KeyPath, sections: Sections) -> str:
+def _sentence(item: Any, path: KeyPath, sections: Sections, recipe: Mapping[str, Any]) -> str:
     value = shown(item["input"], MAX_VALUE_CHARACTERS)
     match item["type"]:
         case "extra_forbidden":
-            return f"unknown key (its value is {value}){nearest_key(path, sections)}"
+            # what another tool calls so is not a misspelt name
+            near = hint(path[-1], item["input"], recipe) or nearest_key(path, sections)
+            return f"unknown key (its value is {value}){near}"
         case "missing":
             return "is missing, and has no default"
         case "literal_error":

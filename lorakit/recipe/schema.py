@@ -25,10 +25,12 @@ from pydantic import (
 from lorakit.config import Config
 from lorakit.errors import RecipeError
 from lorakit.methods import Method, methods
+from lorakit.metrics import LIKELIHOOD_KEYS
 from lorakit.models import Model
 from lorakit.optimizers import Optimizer, optimizers
 from lorakit.registry import Registry
 from lorakit.tasks import Data, Head, Task, tasks
+from lorakit.trackers import trackers
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
@@ -144,6 +146,13 @@ class Train(Config):
         options = value.model_dump(mode="json", exclude_defaults=True)
         return {"name": value.name, **options} if options else value.name
 
+    @property
+    def average(self) -> Literal["ema", "optimizer"] | None:
+        """What is scored and saved, where it is an average of the parameters."""
+        if self.ema is not None:
+            return "ema"
+        return "optimizer" if self.optimizer.averages else None
+
     @model_validator(mode="after")
     def _has_effect(self) -> Train:
         for key, schedule in (("restarts", "cosine"), ("decay", "wsd"), ("power", "polynomial")):
@@ -176,8 +185,11 @@ class Evaluate(Config):
     batch_size: PositiveInt = 64
     """Examples per forward pass and process."""
     keep: Literal["best", "last"] = "best"
-    """best: the state with the highest primary metric on the first evaluation split (the paper's
+    """best: the state with the best value of `metric` on the first evaluation split (the paper's
     protocol for GLUE); the latest of equal ones. last: the state after the last step."""
+    metric: str | None = None
+    """The score that `keep` and `patience` go by, such as `loss` or `perplexity` of a causal task;
+    for some a lower value is better, as each metric says. null: the task's primary metric."""
     patience: PositiveInt | None = None
     """Stop after this many evaluations without a better score; an equal score is not better. The
     log and the result have the number of steps that were not trained."""
@@ -290,6 +302,10 @@ def _plugin_of(registry: Registry[Any]) -> BeforeValidator:
     return BeforeValidator(plugin)
 
 
+def _one_or_many(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
 class Recipe(Config):
     """A point in methods x tasks x models, with numbers."""
 
@@ -307,6 +323,18 @@ class Recipe(Config):
     start_from: str | None = None
     """An adapter to start from: a run, an adapter folder, or the name of a recipe with a run."""
     expect: Expect = Expect()
+    track: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = Field(
+        default=(), strict=False
+    )
+    """Trackers that are told the losses and scores while a run trains: tensorboard, wandb, mlflow,
+    trackio; one, or a list. It does not change the run folder (see docs: trackers)."""
+
+    @field_validator("track")
+    @classmethod
+    def _trackers_exist(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            trackers.get(name)
+        return tuple(dict.fromkeys(names))
 
     @field_validator("seeds")
     @classmethod
@@ -323,12 +351,22 @@ class Recipe(Config):
                 f"train.label_smoothing {self.train.label_smoothing:g}: {self.task.name} is a "
                 "regression and does not have classes to smooth over; leave it out"
             )
+        if self.evaluate.metric in LIKELIHOOD_KEYS and self.task.head is not Head.CAUSAL:
+            raise ValueError(
+                f"evaluate.metric {self.evaluate.metric} is of causal tasks, and {self.task.name} "
+                f"is a {self.task.head.value}; name one of its own scores"
+            )
         if self.data.packing and self.task.head is not Head.CAUSAL:
             raise ValueError(
                 f"data.packing is for causal models, and {self.task.name} is a "
                 f"{self.task.head.value}"
             )
         return self
+
+    @property
+    def watched(self) -> tuple[str, str]:
+        """(split, metric) that selects the best state."""
+        return self.task.eval_splits[0], self.evaluate.metric or self.task.primary
 
     def base(self) -> BaseSpec:
         """The arguments of `models.load` and `models.outline` for this recipe's base model."""

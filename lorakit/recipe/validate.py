@@ -32,7 +32,7 @@ def validate(data: dict[str, Any], marks: Marks) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        problems = describe(error, marks, SECTIONS | dict(_plugin_sections(data)))
+        problems = describe(error, marks, SECTIONS | dict(_plugin_sections(data)), data)
         raise RecipeError(listing(_file_of(marks), problems)) from None
 
 

@@ -6,10 +6,12 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import product
+from itertools import accumulate, product
 from typing import TYPE_CHECKING, Any
 
+from lorakit.metrics import LIKELIHOOD_KEYS, LOSS
 from lorakit.report.picture import COLORS, Picture, figure_of, picture_of, plain
+from lorakit.report.score_axis import start_at_zero_or_say
 from lorakit.report.table import published
 from lorakit.runs.result import Result, Row, summary
 
@@ -23,27 +25,61 @@ Points = Sequence[tuple[float, float]]
 
 DASHES = ("-", "--", ":")
 """The next one is used where there are more lines than colours."""
-MAX_BINS = 120
-"""Points of the loss curve: more cannot be seen, and a long run has 100,000 steps."""
+MAX_BINS = 150
+"""Points of a line: more cannot be seen, and a long run has 100,000 steps."""
+SMOOTHED = 25
+"""The smoothed loss is a mean over a 25th of the steps."""
 
 
-def loss_curve(logs: Logs) -> list[Picture]:
-    """Mean loss of each bin of steps, a line for each seed, in the band of a bin's extremes.
+def loss_curve(logs: Logs, kept: Mapping[int, float | None] | None = None) -> list[Picture]:
+    """The training loss of each seed, smoothed, with each step as a thin line behind it; and over
+    it the loss of the evaluations, where the task has one.
 
-    Empty where no step was logged.
+    kept: seed -> the epoch whose state was kept, which gets a ring. Empty where no step was logged.
     """
     every = {seed: steps_of(lines, "loss") for seed, lines in logs.items()}
     seeds = {seed: points for seed, points in every.items() if points}
     if not seeds:
         return []
-    figure, axes = _figure_of_lines("optimizer step", "training loss")
-    for seed, points in seeds.items():
-        x, mean, low, high = zip(*_binned(points), strict=True)
-        [line] = axes.plot(x, mean, label=f"seed {seed}")
-        # the bands of several seeds overlap
-        alpha = 0.35 / (1 + len(seeds))
-        axes.fill_between(x, low, high, color=line.get_color(), alpha=alpha, linewidth=0)
-    return [picture_of(figure, axes, "Training loss")]
+    figure, axes = figure_of("optimizer step", "loss")
+    is_evaluated = False
+    for number, (seed, points) in enumerate(seeds.items()):
+        style = _style(number)
+        name = f"seed {seed}" if len(seeds) > 1 else "training"
+        axes.plot(*_xy(extremes(points)), color=style["color"], linewidth=0.7, alpha=0.4)
+        axes.plot(*_xy(thinned(smoothed(points))), label=name, **style)
+        for split, losses in evaluated_losses(logs[seed]).items():
+            is_evaluated = True
+            label, own = split, COLORS[1]
+            if len(seeds) > 1:
+                label, own = f"{split}, {name}", style["color"]
+            _draw_evaluated(axes, losses, (kept or {}).get(seed), label, own)
+    start_at_zero_or_say(axes)
+    title = "Training loss, and that of the evaluations" if is_evaluated else "Training loss"
+    return [picture_of(figure, axes, title)]
+
+
+def _draw_evaluated(
+    axes: Any, losses: Sequence[tuple[float, float, float]], kept: float | None, label: str, of: str
+) -> None:
+    """losses: (step, epoch, loss). of: the colour of the seed."""
+    line = [(step, loss) for step, _, loss in losses]
+    style = {"color": of, "linewidth": 1.2, "markeredgecolor": "#222222", "markeredgewidth": 0.8}
+    axes.plot(*_xy(line), label=label, linestyle="--", marker="D", markersize=4, **style)
+    ring = [(step, loss) for step, epoch, loss in losses if epoch == kept]
+    axes.plot(*_xy(ring), "o", markersize=10, markerfacecolor="none", color="#222222")
+
+
+def evaluated_losses(
+    lines: Sequence[Mapping[str, Any]],
+) -> dict[str, list[tuple[float, float, float]]]:
+    """Split -> (step, epoch, loss) of each evaluation that has a loss."""
+    found: dict[str, dict[float, tuple[float, float, float]]] = defaultdict(dict)
+    for line in lines:
+        loss = line["scores"].get(LOSS) if line["event"] == "eval" else None
+        if loss is not None and math.isfinite(loss):
+            found[line["split"]][line["step"]] = (line["step"], line["epoch"], loss)
+    return {split: [points[step] for step in sorted(points)] for split, points in found.items()}
 
 
 def rate_curve(logs: Logs) -> list[Picture]:
@@ -69,17 +105,19 @@ def score_curves(logs: Logs, result: Result) -> list[Picture]:
     kept = {seed.seed: seed.best_epoch for seed in result.seeds}
     pictures = []
     for key, seeds in _scores(logs).items():
-        if max(map(len, seeds.values())) < 2:
+        # the loss is drawn over that of the training, and perplexity is a function of it
+        if max(map(len, seeds.values())) < 2 or key[1] in LIKELIHOOD_KEYS:
             continue
         figure, axes = _figure_of_lines("epoch", key[1])
         if key in rows:
             _draw_published(axes, rows[key])
-        for seed, points in seeds.items():
-            [line] = axes.plot(*_xy(points), marker="o", markersize=3, label=f"seed {seed}")
+        for number, (seed, points) in enumerate(seeds.items()):
+            style = _style(number)
+            axes.plot(*_xy(points), marker="o", markersize=3, label=f"seed {seed}", **style)
             ring = [point for point in points if point[0] == kept.get(seed)]
-            style = {"markersize": 9, "markerfacecolor": "none", "color": line.get_color()}
-            axes.plot(*_xy(ring), "o", **style)
+            axes.plot(*_xy(ring), "o", markersize=9, markerfacecolor="none", color=style["color"])
         _set_epoch_ticks(axes, seeds.values())
+        start_at_zero_or_say(axes)
         pictures.append(picture_of(figure, axes, f"{key[1]} on {key[0]}"))
     return pictures
 
@@ -102,6 +140,7 @@ def mean_curves(runs: Mapping[str, Logs], metric: tuple[str, str]) -> list[Pictu
     for label, points in lines.items():
         axes.plot(*_xy(points), marker="o", markersize=3, label=plain(label))
     _set_epoch_ticks(axes, lines.values())
+    start_at_zero_or_say(axes)
     figure.legend(loc="outside lower center", frameon=False, fontsize="small", ncols=1)
     return [picture_of(figure, None, f"{metric[1]} on {metric[0]} over the epochs")]
 
@@ -115,6 +154,12 @@ def _figure_of_lines(x: str, y: str, height: float = 3.0) -> tuple[Figure, Any]:
         linewidth=[1.6] * len(styles),
     )
     return figure, axes
+
+
+def _style(number: int) -> dict[str, Any]:
+    """How the line of the seed with that number is drawn, the same in every picture."""
+    dash = DASHES[number // len(COLORS) % len(DASHES)]
+    return {"color": COLORS[number % len(COLORS)], "linestyle": dash, "linewidth": 1.7}
 
 
 def _xy(points: Points) -> tuple[list[float], list[float]]:
@@ -163,11 +208,36 @@ def steps_of(lines: Sequence[Mapping[str, Any]], key: str) -> Points:
     return [(step, value) for step, value in sorted(found.items()) if math.isfinite(value)]
 
 
-def _binned(points: Points) -> list[tuple[float, float, float, float]]:
-    """(mean step, mean, smallest, largest) of each of at most MAX_BINS bins."""
-    size = math.ceil(len(points) / MAX_BINS)
+def smoothed(points: Points) -> Points:
+    """The mean of each point and its neighbours, as many before as after it: a 25th of all points,
+    fewer at both ends. A line without lag, unlike a moving average of the past."""
+    reach = len(points) // SMOOTHED // 2
+    sums = [0.0, *accumulate(y for _, y in points)]
     found = []
-    for start in range(0, len(points), size):
-        x, y = zip(*points[start : start + size], strict=True)
-        found.append((sum(x) / len(x), sum(y) / len(y), min(y), max(y)))
+    for i, (x, _) in enumerate(points):
+        near = min(reach, i, len(points) - 1 - i)
+        found.append((x, (sums[i + near + 1] - sums[i - near]) / (2 * near + 1)))
     return found
+
+
+def thinned(points: Points) -> Points:
+    """At most MAX_BINS points, evenly spread, and the last one."""
+    size = math.ceil(len(points) / MAX_BINS)
+    return [*points[:-1:size], *points[-1:]]
+
+
+def extremes(points: Points) -> Points:
+    """The lowest and the highest point of each of at most MAX_BINS bins, in their order: no peak is
+    lost. All points where they are as few."""
+    if len(points) <= 2 * MAX_BINS:
+        return points
+    size = math.ceil(len(points) / MAX_BINS)
+    found: list[tuple[float, float]] = []
+    for start in range(0, len(points), size):
+        bin = points[start : start + size]
+        found += sorted({min(bin, key=_y), max(bin, key=_y)})
+    return found
+
+
+def _y(point: tuple[float, float]) -> float:
+    return point[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from lorakit.runs.result import Check, Result, SeedResult, failed_checks, summar
 
 MAX_SAMPLES = 6
 """Samples of each kind: predictions that are equal to a reference, and others."""
+MAX_EVALUATIONS = 8
+"""Evaluations whose samples are shown."""
 MAX_REFERENCES = 4
 """References of a sample."""
 
@@ -39,6 +41,7 @@ def write_page(
     samples: lines of predictions.jsonl, with their `input`. Everything is escaped.
     """
     scores = score_table(result)
+    kept = {seed.seed: seed.best_epoch for seed in result.seeds}
     page = fill(
         Path(__file__).with_name("page.html.j2"),
         result=result,
@@ -47,10 +50,11 @@ def write_page(
         # the caption would repeat the head of the page
         scores=replace(scores, caption=""),
         checks=checks(result),
-        pictures=[*score_curves(logs, result), *loss_curve(logs), *rate_curve(logs)],
+        pictures=[*score_curves(logs, result), *loss_curve(logs, kept), *rate_curve(logs)],
         changes=change_maps(result),
         seeds=seed_table(result, logs),
         samples=chosen(samples),
+        written=written(logs.get(result.seeds[0].seed, ()), kept[result.seeds[0].seed]),
         recipe=dump_yaml(result.recipe_values),
         environment=flat(result),
         measured=measured,
@@ -129,6 +133,39 @@ def chosen(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         count = min(MAX_SAMPLES, len(kind))
         found += [kind[i * len(kind) // count] for i in range(count)]
     return found
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the model wrote for one prompt over the training: (epoch, whether its state was kept,
+    text)."""
+
+    prompt: str
+    texts: tuple[tuple[str, bool, str], ...]
+
+
+def written(lines: Sequence[Mapping[str, Any]], kept: float | None) -> list[Prompt]:
+    """The samples of the evaluations by prompt, at most MAX_EVALUATIONS of each: the first, the
+    last, the kept one, and others evenly spread."""
+    # an evaluation that was repeated after a resume is logged twice; the last one counts
+    every = list({line["step"]: line for line in lines if line["event"] == "samples"}.values())
+    if not every:
+        return []
+    last = len(every) - 1
+    most = min(last, MAX_EVALUATIONS - 2)
+    numbers = {i * last // most for i in range(most + 1)} if most else {0}
+    numbers |= {i for i, line in enumerate(every) if line["epoch"] == kept}
+    shown = [every[i] for i in sorted(numbers)]
+    return [
+        Prompt(
+            first["prompt"],
+            tuple(
+                (_epochs(line["epoch"]), line["epoch"] == kept, line["samples"][n]["text"])
+                for line in shown
+            ),
+        )
+        for n, first in enumerate(every[0]["samples"])
+    ]
 
 
 def sample(line: Mapping[str, Any]) -> dict[str, Any]:

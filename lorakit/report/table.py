@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorakit.metrics import decimals_of
 from lorakit.report.template import fill
 from lorakit.runs.result import Result, Row, summary
 
@@ -91,12 +92,12 @@ def score_table(result: Result) -> Table:
     columns: list[Column] = [
         ("split", [row.split for row in rows]),
         ("metric", [row.metric for row in rows]),
-        ("untrained", [number(row.base_mean) for row in rows]),
+        ("untrained", [_score(row, row.base_mean) for row in rows]),
         (f"ours (mean ± std of {seeds} seeds)" if seeds > 1 else "ours", list(map(measured, rows))),
     ]
     caption = f"{result.recipe}: {result.task}, {result.model}, {result.method.get('name')}"
     if seeds > 2:
-        columns.append(("median", [number(row.median) for row in rows]))
+        columns.append(("median", [_score(row, row.median) for row in rows]))
     compared = published_columns(rows)
     if compared and result.published_source:
         caption += f"; published: {result.published_source}"
@@ -179,17 +180,21 @@ def _method(result: Result, among: Sequence[Result]) -> str:
 
 def measured(row: Row) -> str:
     """Mean ± standard deviation over the seeds, or the value of the only seed."""
-    return mean_and_std(row.values)
+    return mean_and_std(row.values, decimals_of(row.metric))
 
 
-def mean_and_std(values: Sequence[float]) -> str:
+def _score(row: Row, value: float | None) -> str:
+    return number(value, decimals=decimals_of(row.metric))
+
+
+def mean_and_std(values: Sequence[float], decimals: int = 2) -> str:
     """Mean ± standard deviation of the sample (n - 1), or the only value; a dash without any."""
     if not values or any(map(math.isnan, values)):
         return NOTHING
-    mean = number(statistics.fmean(values))
+    mean = number(statistics.fmean(values), decimals=decimals)
     if len(values) == 1:
         return mean
-    return f"{mean} ± {number(statistics.stdev(values))}"
+    return f"{mean} ± {number(statistics.stdev(values), decimals=decimals)}"
 
 
 def published(row: Row) -> str:
@@ -201,11 +206,12 @@ def published(row: Row) -> str:
     return f"{row.published} ± {row.published_spread}"
 
 
-def number(value: float | None, sign: str = "") -> str:
-    """Two decimals; a dash where there is no value. sign: `+` writes it before all numbers."""
+def number(value: float | None, sign: str = "", decimals: int = 2) -> str:
+    """A number with its decimals; a dash where there is no value. sign: `+` writes it before all
+    numbers."""
     if value is None or math.isnan(value):
         return NOTHING
-    return f"{value:{sign}.2f}"
+    return f"{value:{sign}.{decimals}f}"
 
 
 # a number with a sign is not a formula, nor is `+1.20 ± 0.3`

@@ -10,22 +10,29 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 
-from lorakit.errors import InputError
+from lorakit.errors import InputError, RecipeError, did_you_mean
 from lorakit.evaluation.answers import Scores
+from lorakit.recipe.schema import Recipe
 from lorakit.runs.result import Check
-from lorakit.tasks import Task
 
 
-def refuse_missing_metric(task: Task, scores: Scores) -> None:
+def refuse_missing_metric(recipe: Recipe, scores: Scores) -> None:
     """InputError: the metric that selects the best state is not among the scores."""
-    split = task.eval_splits[0]
-    if split in scores and task.primary not in scores[split]:
-        others = ", ".join(scores[split]) or "none"
-        raise InputError(
-            f"{task.name} selects the best state by {task.primary}, which is not available on this "
-            f"machine (the other metrics: {others}). Install what it needs, or name another metric "
-            "first."
+    split, metric = recipe.watched
+    if split not in scores or metric in scores[split]:
+        return
+    others = ", ".join(scores[split]) or "none"
+    if recipe.evaluate.metric is not None:
+        near = did_you_mean(metric, scores[split])
+        raise RecipeError(
+            f"evaluate.metric {metric!r} is not a score of {recipe.task.name}{near} (on {split} it "
+            f"has: {others})"
         )
+    raise InputError(
+        f"{recipe.task.name} selects the best state by {metric}, which is not available on this "
+        f"machine (the other metrics: {others}). Install what it needs, or name another metric "
+        "first."
+    )
 
 
 def of_the_first(scores: Scores, watched: tuple[str, str], accelerator: Accelerator) -> Scores:

@@ -14,7 +14,7 @@ from lorakit.recipe.schema import Recipe
 SHOWN_CHARACTERS = 60
 """Longest value in a list of differences; a longer one is cut."""
 WITHOUT_EFFECT = {
-    "": ("seeds", "expect", "about"),
+    "": ("seeds", "expect", "about", "track"),
     "model": ("id",),
     "train": ("checkpoint", "skip_bad_steps", "save_every"),
 }

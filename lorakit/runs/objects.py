@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from lorakit.errors import ModelError, RecipeError
 from lorakit.evaluation.answers import Answer, Scores, score_answers, untrained_most, writes
 from lorakit.evaluation.likelihood import log_likelihoods
 from lorakit.evaluation.predict import Generated, GenerationSettings, generate, predict_logits
+from lorakit.evaluation.token_loss import token_losses
 from lorakit.events import Observer, TextsGenerated
 from lorakit.methods import Attachment
 from lorakit.metrics import Failed
@@ -82,6 +84,7 @@ class Examiner:
             tokenizer(text, add_special_tokens=False)["input_ids"] for text in recipe.task.choices
         ]
         self.encoded = {split: self._encode(examples) for split, examples in self.splits.items()}
+        self.learned = {split: self._learned(examples) for split, examples in self.splits.items()}
 
     def _encode(self, examples: Sequence[Example]) -> list[Encoded]:
         if self.task.head is not Head.CAUSAL:
@@ -92,6 +95,17 @@ class Examiner:
             answer = max(map(len, self.choices))
         return encode_prompts(examples, self.tokenizer, self.recipe.data.max_length - answer)
 
+    def _learned(self, examples: Sequence[Example]) -> dict[str, list[Encoded]]:
+        """Id -> what training would learn of the example; empty where that is hidden, or where the
+        head is not causal."""
+        if self.task.head is not Head.CAUSAL or any(e.target is None for e in examples):
+            return {}
+        flat = [one for example in examples for one in self.task.learned(example)]
+        found: dict[str, list[Encoded]] = {example.id: [] for example in examples}
+        for one in encode_cached(flat, self.tokenizer, self.task.head, self.recipe.data):
+            found[one.id].append(one)
+        return found
+
     def answers(
         self,
         model: nn.Module,
@@ -99,15 +113,21 @@ class Examiner:
         only: Sequence[int] | None = None,
         kept: PartialPredictions | None = None,
     ) -> list[Answer]:
-        """The answers to a split, in its order.
+        """The answers to a split, in its order, with the loss of each one's references.
 
         only: numbers of examples; None: all. kept: where texts are saved as they come; those that
         are there are not generated again.
         """
-        examples = self.splits[split]
-        chosen = range(len(examples)) if only is None else only
+        chosen = range(len(self.splits[split])) if only is None else only
+        answers = self._answers(model, split, chosen, kept)
+        return self._with_losses(model, split, chosen, answers)
+
+    def _answers(
+        self, model: nn.Module, split: str, chosen: Sequence[int], kept: PartialPredictions | None
+    ) -> list[Answer]:
         if writes(self.task):
             return self._written(model, split, chosen, kept)
+        examples = self.splits[split]
         items = [self.encoded[split][i] for i in chosen]
         size = self.recipe.evaluate.batch_size
         pad = self.tokenizer.pad_token_id
@@ -116,6 +136,23 @@ class Examiner:
         else:
             outputs = predict_logits(model, items, self.task.head, pad, size)
         return [self._answer(examples[i], out) for i, out in zip(chosen, outputs, strict=True)]
+
+    def _with_losses(
+        self, model: nn.Module, split: str, chosen: Sequence[int], answers: list[Answer]
+    ) -> list[Answer]:
+        learned = self.learned[split]
+        if not learned:
+            return answers
+        own = [learned[self.splits[split][i].id] for i in chosen]
+        items = [one for several in own for one in several]
+        size = self.recipe.evaluate.batch_size
+        nats = iter(token_losses(model, items, self.tokenizer.pad_token_id, size))
+        found = []
+        for several, answer in zip(own, answers, strict=True):
+            total = math.fsum(next(nats) for _ in several)
+            tokens = sum(one.trained for one in several)
+            found.append(replace(answer, nats=total, tokens=tokens))
+        return found
 
     def _written(
         self, model: nn.Module, split: str, chosen: Sequence[int], kept: PartialPredictions | None

@@ -6,7 +6,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lorakit
 from lorakit.errors import DataError, InputError
@@ -66,8 +68,22 @@ def read_answers(file: Path) -> list[Answer]:
     for where, line in json_objects(file):
         said = checked_answer(line, where)
         group = said.get("group", "")
-        found.append(Answer(str(said["id"]), said["prediction"], reference_of(said), "", "", group))
+        answer = Answer(str(said["id"]), said["prediction"], reference_of(said), "", "", group)
+        found.append(replace(answer, **_likelihood(said, where)))
     return found
+
+
+def _likelihood(said: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`nats` and `tokens` of a line that has them. DataError: they are not numbers."""
+    if "nats" not in said:
+        return {}
+    nats = said["nats"]
+    tokens = said.get("tokens")
+    if nats is None:  # it was not finite
+        nats = math.nan
+    if type(nats) not in (int, float) or type(tokens) is not int or tokens < 0:
+        raise DataError(f"{where}: nats is {nats!r} and tokens is {tokens!r}; both are numbers")
+    return {"nats": float(nats), "tokens": tokens}
 
 
 def _scored(task: Task, answers: Sequence[Answer]) -> tuple[dict[str, float], dict[str, str]]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
 
@@ -101,6 +101,9 @@ class SeedResult(ResultFile):
     """More than `steps` where evaluate.patience ended the seed."""
     skipped_steps: int = 0
     """Steps that were left out because their loss or gradient was not finite."""
+    average: Literal["ema", "optimizer"] | None = None
+    """What the kept state is, where it is not the parameters themselves: the moving average of
+    `train.ema`, or the average of an optimizer that has its own."""
     seconds: dict[str, float]
     checks: tuple[Check, ...] = Field(default=(), strict=False)
     delta_norms: dict[str, Score] = Field(default_factory=dict)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.errors import DataError, RecipeError, did_you_mean
+from lorakit.metrics import lower_is_better
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.folder import is_run, is_seed, runs_named, stem_of
 from lorakit.runs.result import Result
@@ -60,7 +61,8 @@ def _best(run: Path, found: dict[int, Path]) -> tuple[Path, str]:
         raise RecipeError(
             f"{run}/result.json does not have {result.primary} of the seeds {among}; give --seed"
         )
-    best = max(scored, key=scored.__getitem__)
+    choose = min if lower_is_better(result.primary) else max
+    best = choose(scored, key=scored.__getitem__)
     return found[best], f"the best of {len(scored)} seeds by {result.primary}"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lorakit.metrics import lower_is_better
 from lorakit.report.changes import NORM, in_layer, means
 from lorakit.report.curves import Logs, mean_curves
 from lorakit.report.heat import heat_map
@@ -63,12 +64,13 @@ def render_study(study: StudyResult, views: Mapping[str, RunView], text: str = "
 
 
 def best_of(study: StudyResult) -> CellResult | None:
-    """The run with the greatest mean; None without scores or with different metrics."""
+    """The run with the best mean; None without scores or with different metrics."""
     scored = [cell for cell in study.cells if cell.values(*cell.metric)]
     # an accuracy and an F1 cannot be compared
     if len({cell.metric for cell in scored}) != 1:
         return None
-    return max(scored, key=lambda cell: statistics.fmean(cell.values(*cell.metric)))
+    choose = min if lower_is_better(scored[0].metric[1]) else max
+    return choose(scored, key=lambda cell: statistics.fmean(cell.values(*cell.metric)))
 
 
 def scores_of(study: StudyResult, views: Mapping[str, RunView]) -> Table:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lorakit.report.picture import COLORS, Picture, figure_of, picture_of
+from lorakit.report.score_axis import start_at_zero_or_say
 from lorakit.studies.result import CellResult, StudyResult
 from lorakit.studies.schema import as_label
 from lorakit.studies.tables import metric_name
@@ -52,6 +53,7 @@ def plot(study: StudyResult) -> Picture | None:
         _scale(axes, values)
     else:
         axes.set_xticks(range(len(ticks)), ticks)
+    start_at_zero_or_say(axes)
     title = f"{study.name}: {metric_name(study)} over {' and '.join([x, *rest])}"
     return picture_of(figure, axes, title)
 

@@ -177,7 +177,7 @@ class Task(Config, ABC):
     @property
     @abstractmethod
     def primary(self) -> str:
-        """The metric that the paper reports and that selects the best epoch. Higher is better."""
+        """The metric that the paper reports and that selects the best epoch."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -194,6 +194,11 @@ class Task(Config, ABC):
     def ask(self, text: str) -> Example:
         """An example from a user's own text, to see what a causal model writes."""
         return Example("prompt", text)
+
+    def learned(self, example: Example) -> tuple[Example, ...]:
+        """The examples of training that an example of evaluation would be: one for each accepted
+        text. The loss of an evaluation is theirs."""
+        return (example,)
 
     @abstractmethod
     def to_prediction(self, output: Sequence[float] | str) -> Prediction:

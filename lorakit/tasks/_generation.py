@@ -140,6 +140,9 @@ class Generation(MetricTask, ABC):
         """A context in the form that the model has learned."""
         return Example("prompt", text, eos=True)
 
+    def learned(self, example: Example) -> tuple[Example, ...]:
+        return tuple(replace(example, target=f" {text}") for text in example.references)
+
     @property
     def protocol(self) -> str:
         return "; ".join(facts_of(name).protocol for name in self.scored_by)

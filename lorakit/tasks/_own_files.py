@@ -10,7 +10,6 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from lorakit.errors import RecipeError, did_you_mean
 from lorakit.files.tables import locate, rows, take
-from lorakit.metrics import facts_of
 from lorakit.tasks._base import Data, Example
 from lorakit.tasks._remarks import Remarks
 from lorakit.tasks._scoring import MetricTask, metric_keys
@@ -58,14 +57,6 @@ class OwnFiles(MetricTask, ABC):
         if name is not None and name not in keys:
             near = did_you_mean(name, keys)
             raise RecipeError(f"the metrics do not give {name!r}{near} ({', '.join(keys)})")
-        lower = {key for metric in names for key in facts_of(metric).lower}
-        primary = name or keys[0]
-        if primary in lower:
-            others = ", ".join(key for key in keys if key not in lower) or "there is none"
-            raise RecipeError(
-                f"a lower {primary} is better, and the state with the highest value is kept; "
-                f"name another value as primary_metric ({others})"
-            )
         return name
 
     @property

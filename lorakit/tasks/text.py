@@ -156,6 +156,10 @@ class Text(OwnFiles):
         text, given = filled(self.prompt, row, where)
         return text + self.separator, given
 
+    def learned(self, example: Example) -> tuple[Example, ...]:
+        # rows with equal prompts are one example here, and each of them is one in training
+        return tuple(replace(example, target=text) for text in example.references) or (example,)
+
     def ask(self, text: str) -> Example:
         """A chat with one question; or a prompt, in the template if it has a single column."""
         if self.messages is not None:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from lorakit.methods import Attachment
+from lorakit.metrics import lower_is_better
 from lorakit.recipe.schema import Evaluate
 from lorakit.training.checkpoint import BadSteps, ClockState, KeptState, Saved, State
 from lorakit.training.clock import Clock
@@ -21,11 +22,13 @@ class BestState:
     """The state to keep: the one with the best score so far (of equals the latest), or the last one
     where `evaluate.keep` says so.
 
-    watched: the (split, metric) that decides.
+    watched: the (split, metric) that decides. Of two values the better one may be the lower, as
+    the metric says; `best` holds the value with the sign that makes a greater one better.
     """
 
     def __init__(self, watched: tuple[str, str], cadence: Evaluate):
         self.watched = watched
+        self.sign = -1.0 if lower_is_better(watched[1]) else 1.0
         self.cadence = cadence
         self.step = 0
         self.best = -math.inf
@@ -40,7 +43,7 @@ class BestState:
         Equal scores count against patience, but of equals the one that was trained longer is kept.
         """
         split, metric = self.watched
-        value = scores[split][metric]
+        value = self.sign * scores[split][metric]
         if math.isnan(value):  # a correlation of constant predictions, for example
             value = -math.inf
         better = value > self.best or not self.state

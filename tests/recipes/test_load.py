@@ -72,8 +72,8 @@ def test_all_problems_at_once_with_file_line_value_and_nearest_name(recipe):
         "mine.yaml:9: method.r: 'eight' should be a valid integer",
         "mine.yaml:7: method.alhpa: unknown key (its value is 3); did you mean 'alpha'?",
         "train.epoch: unknown key (its value is 2); did you mean 'epochs'?",
-        "mine.yaml:12: learning_rate: unknown key (its value is 3); did you mean "
-        "'train.learning_rate'?",
+        "mine.yaml:12: learning_rate: unknown key (its value is 3); here it is "
+        "train.learning_rate: 3",
     ):
         assert part in said
 

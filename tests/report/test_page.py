@@ -12,8 +12,19 @@ from html.parser import HTMLParser
 import pytest
 
 from lorakit.report.changes import change_maps, tails
-from lorakit.report.curves import loss_curve, rate_curve, score_curves
-from lorakit.report.page import checks, sample, short, write_page
+from lorakit.report.curves import (
+    MAX_BINS,
+    evaluated_losses,
+    extremes,
+    loss_curve,
+    rate_curve,
+    score_curves,
+    smoothed,
+    thinned,
+)
+from lorakit.report.page import MAX_EVALUATIONS, checks, sample, short, write_page, written
+from lorakit.report.picture import figure_of
+from lorakit.report.score_axis import start_at_zero_or_say
 from lorakit.runs.result import Check
 
 EVIL = "<script>alert(1)</script>&|_%$x$\"'><img src=x onerror=alert(2)>"
@@ -288,6 +299,75 @@ def test_a_loss_that_is_not_finite_leaves_the_rest_of_the_curve():
     lines = [{"event": "step", "step": i, "loss": loss} for i, loss in enumerate(losses)]
     clean = [line for line in lines if math.isfinite(line["loss"])]
     assert loss_curve({0: lines}) == loss_curve({0: clean})
+
+
+def test_the_loss_of_the_evaluations_is_over_that_of_the_training():
+    steps = [{"event": "step", "step": n, "loss": 1 / n, "learning_rate": 0.1} for n in (1, 2, 3)]
+    scores = [(1, 0.9), (3, 0.5)]
+    evals = [
+        {"event": "eval", "step": n, "epoch": n / 3, "split": "dev", "scores": {"loss": loss}}
+        for n, loss in scores
+    ]
+    assert evaluated_losses([*steps, *evals]) == {"dev": [(1, 1 / 3, 0.9), (3, 1.0, 0.5)]}
+    [alone] = loss_curve({0: steps})
+    [both] = loss_curve({0: [*steps, *evals]}, {0: 1.0})
+    assert alone.title != both.title
+    assert both.svg != loss_curve({0: [*steps, *evals]}, {0: 1 / 3})[0].svg, "the ring"
+
+
+def test_a_smoothed_line_has_no_lag_and_an_envelope_loses_no_peak():
+    line = [(float(n), float(n)) for n in range(1000)]
+    assert [y for _, y in smoothed(line)] == pytest.approx([y for _, y in line])
+    spiked = [*line[:500], (500.0, 1e6), *line[501:]]
+    assert max(y for _, y in smoothed(spiked)) < 1e6 / 30
+    assert (500.0, 1e6) in extremes(spiked)
+    assert len(extremes(spiked)) <= 2 * MAX_BINS
+    assert thinned(line)[-1] == line[-1]
+    assert smoothed(line[:10]) == line[:10]
+
+
+@pytest.mark.parametrize(
+    ("values", "bottom", "cut"),
+    [
+        ([10.0, 90.0], 0.0, False),
+        ([80.0, 90.0], None, True),
+        ([-0.2, 0.5], None, False),
+        ([-5.0, -4.0], None, True),
+        ([0.0, 0.0], 0.0, False),
+    ],
+    ids=str,
+)
+def test_an_axis_of_scores_starts_at_zero_or_says_that_it_does_not(values, bottom, cut):
+    _, axes = figure_of("epoch", "accuracy")
+    axes.plot([0, 1], values)
+    limits = axes.get_ylim()
+    start_at_zero_or_say(axes)
+    assert (axes.get_ylabel() != "accuracy") is cut
+    assert len(axes.lines) == (3 if cut else 1), "the mark"
+    assert axes.get_ylim()[0] == (limits[0] if bottom is None else bottom)
+
+
+def test_the_samples_of_the_evaluations(make_result, logs, tmp_path):
+    lines = [
+        {
+            "event": "samples",
+            "step": n,
+            "epoch": float(n),
+            "split": "dev",
+            "samples": [{"id": "a", "prompt": "p<b>", "text": f"text {n}"}],
+        }
+        for n in range(1, 31)
+    ]
+    [found] = written([*lines, lines[-1]], kept=7.0)
+    epochs = [epoch for epoch, _, _ in found.texts]
+    assert epochs[0] == "1"
+    assert epochs[-1] == "30"
+    assert [epoch for epoch, is_kept, _ in found.texts if is_kept] == ["7"]
+    assert len(epochs) <= MAX_EVALUATIONS
+    assert written(lines[:1], None)[0].texts == (("1", False, "text 1"),)
+    assert written([], None) == []
+    file = write_page(tmp_path, make_result(), {0: [*logs[0], *lines]}, [])
+    assert "p&lt;b&gt;" in file.read_text()
 
 
 def test_steps_done_again_after_a_resume_count_once():

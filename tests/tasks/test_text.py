@@ -104,10 +104,18 @@ def test_metrics_compare_texts():
 
 
 @pytest.mark.parametrize(("names", "primary"), [(["ter"], None), (["bleu", "ter"], "ter")])
-def test_a_value_that_is_better_when_lower_selects_nothing(names, primary):
-    with pytest.raises(ValidationError, match="a lower ter is better"):
-        Text(train="a.csv", validation="b.csv", metrics=names, primary_metric=primary)
-    assert Text(train="a.csv", validation="b.csv", metrics=["bleu", "ter"]).primary == "bleu"
+def test_a_value_that_is_better_when_lower_may_select(names, primary):
+    task = Text(train="a.csv", validation="b.csv", metrics=names, primary_metric=primary)
+    assert task.primary == "ter"
+
+
+def test_each_accepted_text_is_what_training_would_learn(write):
+    rows = '{"prompt": "p", "completion": " a"}\n{"prompt": "p", "completion": " b"}\n'
+    path = write("a.jsonl", rows)
+    task = Text(train=path, validation=path)
+    [example] = task.read("validation", Data())
+    learned = [(e.text, e.target, e.eos) for e in task.learned(example)]
+    assert learned == [(e.text, e.target, e.eos) for e in task.read("train", Data())]
 
 
 ROWS = '{"q": "How many?", "a": "three", "n": 4}\n{"q": "Who {is}?", "a": "Ann", "n": 5}\n'

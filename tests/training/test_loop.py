@@ -61,6 +61,7 @@ class Run:
         dtype: torch.dtype = torch.float32,
         width: int | None = None,
         model: Any = None,
+        watched: str = "m",
         **settings: Any,
     ):
         family, kind, changes = MODELS[head]
@@ -85,7 +86,7 @@ class Run:
             train=Train(**values),
             evaluate=Evaluate(**cadence),
             seed=seed,
-            watched=("validation", "m"),
+            watched=("validation", watched),
         )
         self.events: list[Event] = []
         torch.manual_seed(seed)
@@ -455,15 +456,16 @@ def test_a_warmup_longer_than_the_run_is_said(run, caplog):
 class Scripted:
     """A score that was decided beforehand, and the states that it was asked about."""
 
-    def __init__(self, *values: float):
+    def __init__(self, *values: float, metric: str = "m"):
         self.values, self.asked, self.attachment = list(values), [], None
+        self.metric = metric
 
     def __call__(self, model: nn.Module) -> dict[str, dict[str, float]]:
         model.eval()
         self.asked.append(
             {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
         )
-        return {"validation": {"m": self.values[len(self.asked) - 1]}, "other": {"m": -1.0}}
+        return {"validation": {self.metric: self.values[len(self.asked) - 1]}, "other": {"m": -1.0}}
 
 
 def _holds(found: Run, wanted: dict[str, torch.Tensor]) -> bool:
@@ -535,6 +537,19 @@ def test_patience(run, values, patience, evaluations):
     assert found.trained.best_step == 6 * max(
         i for i, value in enumerate(asked, 1) if value == max(asked)
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "evaluations", "kept"),
+    [((2.0, 1.5, 1.6, 1.7, 1.0), 4, 2), ((2.0, 1.5, 1.5, 1.7, 1.0), 4, 3)],
+    ids=["lower", "the later of equals"],
+)
+def test_a_lower_loss_is_better(run, values, evaluations, kept):
+    score = Scripted(*values, metric="loss")
+    found = run(score=score, epochs=5, evaluate={"patience": 2}, watched="loss")
+    assert len(score.asked) == evaluations
+    assert found.trained.best_step == 6 * kept
+    assert _holds(found, score.asked[kept - 1])
 
 
 def test_an_early_stop_is_said_with_the_steps_that_were_not_trained(run):

@@ -98,6 +98,54 @@ def test_a_family_is_trained_saved_read_again_and_merged(
     assert (tmp_path / "merged" / "model.safetensors").is_file()
 
 
+def test_the_loss_of_an_evaluation_selects_and_stops(base, recipe, lorakit_cli, tmp_path):
+    """With a rate that ruins the model, the loss soon rises."""
+    file = recipe(
+        base("llama"),
+        train={"max_steps": 18, "learning_rate": 5.0, "warmup": 0, "schedule": "constant"},
+        evaluate={"every_steps": 1, "metric": "loss", "patience": 1},
+    )
+    done = lorakit_cli("train", file, "--runs", tmp_path / "runs", "--json")
+    assert done.code == 0, done.err
+    result = Result.read(Path(done.json["run"]) / "result.json")
+    (seed,) = result.seeds
+    assert seed.not_trained == 18 - seed.steps > 0
+    assert {note.kind for note in result.notes} >= {"early stop", "selection"}
+    lines = read_lines(Path(done.json["run"]) / "seed0" / "metrics.jsonl")
+    losses = [line["scores"]["loss"] for line in lines if line["event"] == "eval"]
+    assert seed.scores["validation"]["loss"] == losses[-2] == min(losses) < losses[-1]
+    samples = [line["samples"] for line in lines if line["event"] == "samples"]
+    assert [len(each) for each in samples] == [3] * len(losses)
+    assert [one["id"] for one in samples[0]] == [one["id"] for one in samples[1]]
+
+
+def test_the_loss_does_not_depend_on_the_batch(base, recipe, lorakit_cli, tmp_path):
+    file = recipe(base("llama"), train={"ema": 0.5})
+    found = []
+    for size in (1, 64):
+        runs = tmp_path / f"runs{size}"
+        done = lorakit_cli("train", file, f"evaluate.batch_size={size}", "--runs", runs, "--json")
+        assert done.code == 0, done.err
+        found.append(done.json["scores"]["validation/loss"])
+        result = Result.read(Path(done.json["run"]) / "result.json")
+        assert result.seeds[0].average == "ema"
+        assert "average" in {note.kind for note in result.notes}
+        again = lorakit_cli("eval", done.json["run"], "--json")
+        assert again.json["scores"]["validation"]["loss"] == pytest.approx(found[-1], rel=1e-6)
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"), [("blue", "'blue'"), ("accuracy", "'accuracy'")], ids=str
+)
+def test_a_metric_that_is_no_score_is_refused(base, recipe, lorakit_cli, tmp_path, metric, said):
+    file = recipe(base("llama"), evaluate={"metric": metric})
+    done = lorakit_cli("train", file, "--runs", tmp_path / "runs")
+    assert done.code == 2
+    assert said in done.err
+    assert not list((tmp_path / "runs").glob("*/seed0/adapter"))
+
+
 def test_chats(base, recipe, lorakit_cli, tmp_path):
     template = tmp_path / "chat.jinja"
     template.write_text(CHATML, encoding="utf-8")

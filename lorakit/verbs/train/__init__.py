@@ -41,6 +41,7 @@ from lorakit.runs.same import (
 from lorakit.runs.seeds import find_adapter
 from lorakit.runs.sources import refuse_unreadable_sources, source_digests
 from lorakit.runs.undo import undone_if_refused
+from lorakit.trackers._track import refuse_missing_trackers
 from lorakit.training.plan import share
 from lorakit.verbs.train.accelerator import make_accelerator
 from lorakit.verbs.train.job import TrainJob
@@ -98,6 +99,7 @@ def _prepare(recipe: Recipe, run: Path, runs: Path, observe: Observer) -> TrainJ
     start = None
     if recipe.start_from:
         start = find_adapter(recipe.start_from, runs, recipe)
+    refuse_missing_trackers(recipe.track)
     refuse_unreadable_sources(recipe.method)
     splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
     shapes = outline(*recipe.base())

@@ -18,12 +18,15 @@ from lorakit.methods import Attachment
 from lorakit.runs.failing_metrics import of_the_first
 from lorakit.runs.objects import attach
 from lorakit.runs.resume import Journal, ResumeState, made_with
+from lorakit.trackers import TrackedRun
+from lorakit.trackers._track import Tracking, flat
 from lorakit.training.loop import FitResult, train
 from lorakit.training.processes import is_sharded
 from lorakit.training.saving import Checkpoints
 from lorakit.training.setup import Setup
 from lorakit.verbs.train.job import TrainJob
 from lorakit.verbs.train.ready import ReadySeed
+from lorakit.verbs.train.samples import with_samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,7 @@ def fit(job: TrainJob, ready: ReadySeed, baseline: Scores) -> FittedSeed:
 
     file = job.folder / "metrics.jsonl" if job.is_main else None
     length = None if ready.resumed is None else ready.resumed.journal
-    with Journal(file, length) as journal:
+    with Journal(file, length) as journal, _tracking(job, ready) as tracking:
         checkpoints = Checkpoints(
             folder=job.checkpoints,
             settings=job.recipe.train.checkpoint,
@@ -62,7 +65,7 @@ def fit(job: TrainJob, ready: ReadySeed, baseline: Scores) -> FittedSeed:
             about=partial(_resume_state, ready, baseline, journal),
             save_adapter=partial(_save_adapter, job, ready),
         )
-        observe = to_all(job.observe, journal.write)
+        observe = with_samples(to_all(job.observe, journal.write, tracking), job.recipe, answers)
         result = train(ready.attachment, setup, job.accelerator, score, observe, checkpoints)
     base = ready.base
     attachment = ready.attachment
@@ -71,6 +74,18 @@ def fit(job: TrainJob, ready: ReadySeed, baseline: Scores) -> FittedSeed:
     if result.best_step != result.steps:
         answers.clear()
     return FittedSeed(base=base, attachment=attachment, fit=result, answers=answers)
+
+
+def _tracking(job: TrainJob, ready: ReadySeed) -> Tracking:
+    """The trackers of the recipe, which the main process tells."""
+    run = TrackedRun(
+        name=f"{job.run.name}/seed{job.seed}",
+        folder=job.folder,
+        runs=job.run.parent,
+        values=flat(job.recorded.plain()),
+        step=0 if ready.saved is None else ready.saved.state.step,
+    )
+    return Tracking(job.recipe.track if job.is_main else (), run)
 
 
 def _save_adapter(job: TrainJob, ready: ReadySeed, step: int) -> None:
@@ -92,7 +107,7 @@ def _setup(job: TrainJob, ready: ReadySeed) -> Setup:
         train=recipe.train,
         evaluate=recipe.evaluate,
         seed=job.seed,
-        watched=(recipe.task.eval_splits[0], recipe.task.primary),
+        watched=recipe.watched,
     )
 
 

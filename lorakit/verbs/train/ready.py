@@ -115,7 +115,7 @@ def score_untrained(job: TrainJob, ready: ReadySeed) -> Scores:
     else:
         scores = ready.resumed.base_scores
     job.observe(BaselineScored(scores=scores, slices=job.untrained_slices))
-    refuse_missing_metric(job.recipe.task, scores)
+    refuse_missing_metric(job.recipe, scores)
     return scores
 
 

@@ -61,6 +61,17 @@ def _notes(job: TrainJob, seeds: Sequence[SeedResult]) -> list[Note]:
     for split, part in job.untrained_slices.items():
         text = f"untrained, {split}: scored on {part}, evenly spread"
         notes.append(Note(kind="untrained slice", text=text))
+    if job.recipe.evaluate.metric is not None and job.recipe.evaluate.keep == "best":
+        split, metric = job.recipe.watched
+        text = f"the state was selected by {metric} on {split} (evaluate.metric)"
+        notes.append(Note(kind="selection", text=text))
+    average = job.recipe.train.average
+    if average is not None:
+        of = f"train.ema {job.recipe.train.ema}"
+        if average == "optimizer":
+            of = f"optimizer {job.recipe.train.optimizer.name}"
+        text = f"scored and saved is the average of the parameters over the steps ({of})"
+        notes.append(Note(kind="average", text=text))
     for text in early_stops(seeds, job.recipe.evaluate.patience):
         notes.append(Note(kind="early stop", text=text))
     return notes

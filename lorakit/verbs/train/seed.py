@@ -49,6 +49,7 @@ def train_seed(job: TrainJob) -> SeedResult:
         steps=fitted.fit.steps,
         planned_steps=fitted.fit.planned,
         skipped_steps=fitted.fit.skipped,
+        average=job.recipe.train.average,
         delta_norms=norms,
         checks=(*proofs, *not_computed(ready.examiner.failed)),
         seconds=seconds,

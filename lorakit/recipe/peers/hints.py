@@ -1,0 +1,56 @@
+"""Hints: what an unknown key of a recipe is called here, where a peer has that key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lorakit.recipe.peers._table import NOTHING, NoCounterpart
+from lorakit.recipe.peers.table import counterparts
+from lorakit.recipe.source import dump_yaml
+
+
+def hint(key: str, value: Any, recipe: Mapping[str, Any]) -> str:
+    """The end of a message; "" where no peer has the key.
+
+    recipe: plain values, in which other keys that decide the value are found.
+    """
+    rows = counterparts(key)
+    if not rows:
+        return ""
+    given = dict(_leaves(recipe)) | {key: value}
+    found = []
+    reasons = []
+    for one in rows:
+        try:
+            ours = one.value(value, given) if one.ours else NOTHING
+        except NoCounterpart as error:
+            reasons.append(f"{one.ours}: {error}" if one.ours else str(error))
+            continue
+        if ours is not NOTHING:
+            note = f" ({one.why})" if one.why else ""
+            found.append(f"{one.ours}: {shown_value(ours)}{note}")
+        elif one.why:
+            reasons.append(one.why)
+        elif one.ours:
+            reasons.append(f"{one.ours} has this value anyway")
+    if found:
+        return "; here it is " + ", and ".join(found)
+    return "; " + "; ".join(dict.fromkeys(reasons)) if reasons else ""
+
+
+def shown_value(value: Any) -> str:
+    """A value as it is written in a recipe, in one line."""
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(shown_value(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        inside = (f"{key}: {shown_value(item)}" for key, item in value.items())
+        return "{" + ", ".join(inside) + "}"
+    return dump_yaml({"v": value}).removeprefix("v:").strip()
+
+
+def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value)
+        yield key, value

@@ -1,0 +1,148 @@
+"""Peers' keys of the sections `model`, `method` and `start_from`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lorakit.recipe.peers._table import (
+    NOTHING,
+    Given,
+    NoCounterpart,
+    choice,
+    if_true,
+    items_of,
+    only,
+    row,
+)
+
+_DTYPES = {
+    **dict.fromkeys(("bfloat16", "bf16", "torch.bfloat16"), "bf16"),
+    **dict.fromkeys(("float16", "fp16", "torch.float16", "half"), "fp16"),
+    **dict.fromkeys(("float32", "fp32", "torch.float32"), "fp32"),
+    **dict.fromkeys(("auto", "none", "null"), NOTHING),
+}
+
+
+def _bits(value: Any, _given: Given) -> Any:
+    return choice({"4": "nf4", "8": "int8", "none": NOTHING}, "8 and 4 bits are available")(
+        value, _given
+    )
+
+
+def _trust(value: Any, _given: Given) -> Any:
+    if value:
+        raise NoCounterpart("no file may allow foreign code; give --trust-remote-code to commands")
+    return NOTHING
+
+
+def _targets(value: Any, _given: Given) -> Any:
+    if value is None:
+        return NOTHING
+    if isinstance(value, str) and value.lower() in ("all", "all-linear", "all_linear"):
+        return ["all-linear"]
+    if isinstance(value, str) and any(sign in value for sign in "*()|[\\"):
+        return [f"re:{value}"]  # PEFT takes a text as a regular expression of the entire path
+    return items_of(value)
+
+
+def _method(value: Any, given: Given) -> Any:
+    name = str(value).lower()
+    words = {"lora": "lora", "qlora": "lora", "full": "full", "none": "full"}
+    peft = {"adalora": "adalora", "vera": "vera", "loha": "loha", "lokr": "lokr", "hra": "hra"}
+    found = (words | peft).get(name)
+    if found is None:
+        raise NoCounterpart(f"{value!r}: the methods are in the gallery of the docs")
+    return "dora" if found == "lora" and _is_dora(given) else found
+
+
+def _is_dora(given: Given) -> bool:
+    return bool(given.get("use_dora") or given.get("peft_use_dora"))
+
+
+def _use_peft(value: Any, given: Given) -> Any:
+    if not value:
+        return "full"
+    return "dora" if _is_dora(given) else "lora"
+
+
+def _init(value: Any, _given: Given) -> Any:
+    if value is True or value is None:
+        return NOTHING
+    name = str(value).lower().partition("_niter")[0]
+    words = {name: name for name in ("gaussian", "pissa", "olora", "eva", "corda", "orthogonal")}
+    words["orthogonal"] = "orthogonal_basis"
+    if name not in words or name == "orthogonal":
+        raise NoCounterpart(f"{value!r} is not available; method.init has others (see docs)")
+    return words[name]
+
+
+def _template(value: Any, _given: Given) -> Any:
+    if value in (None, "tokenizer_default"):
+        return NOTHING
+    if str(value).endswith((".jinja", ".j2")):
+        return value
+    raise NoCounterpart(
+        "the tokenizer's own chat template is used; model.chat_template takes a Jinja file"
+    )
+
+
+ROWS = (
+    row("base_model model_name_or_path model_id model_name base_model_name_or_path", "model.name"),
+    row("model_revision revision_of_model revision", "model.revision"),
+    row("torch_dtype dtype", "model.dtype", choice(_DTYPES)),
+    row("load_in_4bit", "model.quantize", if_true("nf4")),
+    row("load_in_8bit", "model.quantize", if_true("int8")),
+    row("quantization_bit", "model.quantize", _bits),
+    row(
+        "bnb_4bit_quant_type",
+        "model.quantize",
+        choice({"nf4": NOTHING}, "4 bits are nf4"),
+        "4 bits are nf4",
+    ),
+    row("bnb_4bit_compute_dtype", "model.dtype", choice(_DTYPES)),
+    row(
+        "bnb_4bit_use_double_quant double_quantization",
+        value=only((None, False), "the scales of 4-bit weights are not quantized again"),
+        why="the scales of 4-bit weights are not quantized again",
+    ),
+    row("trust_remote_code", value=_trust, why="give --trust-remote-code to the command"),
+    row("template chat_template chat_template_path", "model.chat_template", _template),
+    row("finetuning_type adapter peft_type", "method.name", _method),
+    row("use_peft", "method.name", _use_peft),
+    row("use_dora peft_use_dora", "method.name", if_true("dora")),
+    row("use_rslora peft_use_rslora", "method.scaling", if_true("sqrt_rank")),
+    row("lora_r lora_rank r rank", "method.r"),
+    row("lora_alpha alpha", "method.alpha"),
+    row("lora_dropout", "method.dropout"),
+    row(
+        "lora_target lora_target_modules target_modules lora_modules",
+        "method.targets",
+        _targets,
+        "roles, ends of paths, globs or all-linear",
+    ),
+    row("lora_target_linear", "method.targets", if_true(["all-linear"])),
+    row("loraplus_lr_ratio", "method.rate_of_b"),
+    row("pissa_init", "method.init", if_true("pissa")),
+    row("init_lora_weights", "method.init", _init),
+    row("adapter_name_or_path lora_model_dir", "start_from"),
+    row(
+        "modules_to_save lora_modules_to_save additional_target",
+        value=only((None, []), "further modules are not trained; model.new_tokens adds tokens"),
+        why="further modules are not trained; model.new_tokens adds tokens",
+    ),
+    row(
+        "bias lora_bias",
+        value=only((None, "none", False), "biases are trained by the method bitfit only"),
+        why="biases are trained by the method bitfit only",
+    ),
+    row(
+        "rank_pattern alpha_pattern",
+        value=only((None, {}), "give a target its own r and alpha (see docs: targets)"),
+        why="give a target its own r and alpha: {match: value, r: 4, alpha: 8}",
+    ),
+    row(
+        "layers_to_transform layers_pattern peft_layers_to_transform exclude_modules",
+        value=only((None, []), "name the layers in method.targets, by a glob"),
+        why="name the layers in method.targets, by a glob such as *.layers.[01].*.q_proj",
+    ),
+)

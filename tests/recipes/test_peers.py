@@ -1,0 +1,143 @@
+"""Keys of other tools: the table, and the hints of an error."""
+
+from __future__ import annotations
+
+import pytest
+
+from lorakit.errors import RecipeError
+from lorakit.recipe.load import compose
+from lorakit.recipe.peers import NOTHING, NoCounterpart, counterparts, known_keys
+from lorakit.recipe.peers._table import PROCESSES
+from lorakit.recipe.peers.hints import hint
+from lorakit.recipe.schema import Recipe
+from lorakit.recipe.validate import SECTIONS
+
+BASE = {
+    "task": {"name": "text", "train": "a.jsonl", "validation": "b.jsonl"},
+    "model": "lorakit:tiny_gpt2",
+    "method": "lora",
+}
+ASKED = (
+    "lr gradient_accumulation_steps per_device_train_batch_size report_to lora_alpha lora_r "
+    "lora_target use_dora use_rslora load_in_4bit num_train_epochs warmup_ratio lr_scheduler_type "
+    "cutoff_len micro_batch_size sequence_len"
+).split()
+
+
+@pytest.mark.parametrize("key", ASKED)
+def test_a_key_of_a_peer_is_known(key):
+    assert any(row.ours for row in counterparts(key))
+
+
+def test_every_counterpart_is_a_key_of_a_recipe():
+    lora = type(compose(BASE).method)
+    task = type(compose(BASE).task)
+    sections = {**SECTIONS, "method": lora, "task": task}
+    for key in known_keys():
+        for row in counterparts(key):
+            if not row.ours:
+                assert row.why
+                continue
+            section, _, name = row.ours.rpartition(".")
+            if section == "train.checkpoint":
+                fields = type(Recipe.model_fields["train"].default.checkpoint).model_fields
+            else:
+                fields = sections[section].model_fields
+            assert name in fields, row.ours
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "others", "ours", "wanted"),
+    [
+        ("lr", 2e-4, {}, "train.learning_rate", 2e-4),
+        ("gradient_accumulation_steps", 4, {"micro_batch_size": 8}, "train.global_batch_size", 32),
+        (
+            "per_device_train_batch_size",
+            2,
+            {"gradient_accumulation_steps": 8, PROCESSES: 4},
+            "train.global_batch_size",
+            64,
+        ),
+        ("load_in_4bit", True, {}, "model.quantize", "nf4"),
+        ("load_in_4bit", False, {}, "model.quantize", NOTHING),
+        ("quantization_bit", 8, {}, "model.quantize", "int8"),
+        ("use_dora", True, {}, "method.name", "dora"),
+        ("use_rslora", True, {}, "method.scaling", "sqrt_rank"),
+        ("lora_target", "q_proj, v_proj", {}, "method.targets", ["q_proj", "v_proj"]),
+        ("lora_target", "all", {}, "method.targets", ["all-linear"]),
+        ("target_modules", r".*\.(q|v)_proj", {}, "method.targets", [r"re:.*\.(q|v)_proj"]),
+        ("warmup_steps", 0, {"warmup_ratio": 0.1}, "train.warmup", NOTHING),
+        ("warmup_ratio", 0.1, {"lr_scheduler_type": "constant"}, "train.warmup", 0),
+        ("lr_scheduler_type", "constant_with_warmup", {}, "train.schedule", "constant"),
+        ("lr_scheduler_kwargs", {"num_cycles": 3}, {}, "train.restarts", 3),
+        ("adam_beta2", 0.95, {"adam_beta2": 0.95}, "train.adam_betas", [0.9, 0.95]),
+        ("optim", "adamw_torch_fused", {}, "train.optimizer", "adamw"),
+        ("optim", "OptimizerNames.PAGED_ADAMW", {}, "train.optimizer", "paged_adamw"),
+        ("max_steps", -1, {}, "train.max_steps", NOTHING),
+        ("evals_per_epoch", 4, {}, "evaluate.every", 0.25),
+        ("metric_for_best_model", "eval_loss", {}, "evaluate.metric", "loss"),
+        ("load_best_model_at_end", False, {}, "evaluate.keep", "last"),
+        ("report_to", ["wandb", "tensorboard"], {}, "track", ["wandb", "tensorboard"]),
+        ("report_to", "none", {}, "track", NOTHING),
+        ("seed", 42, {}, "seeds", [42]),
+        ("max_samples", 100, {}, "data.limit", {"train": 100}),
+        ("pad_to_sequence_len", True, {"sample_packing": True}, "data.padding", NOTHING),
+    ],
+    ids=str,
+)
+def test_what_a_key_is_here(key, value, others, ours, wanted):
+    found = [
+        row.value(value, {**others, key: value}) for row in counterparts(key) if row.ours == ours
+    ]
+    assert found == [wanted]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optim", "sgd"),
+        ("lr_scheduler_type", "reduce_lr_on_plateau"),
+        ("report_to", "swanlab"),
+        ("bias", "all"),
+        ("modules_to_save", ["lm_head"]),
+        ("train_on_inputs", True),
+        ("val_size", 0.1),
+        ("lr_scheduler_kwargs", {"min_lr": 1e-6}),
+        ("trust_remote_code", True),
+        ("finetuning_type", "freeze"),
+    ],
+    ids=str,
+)
+def test_a_value_without_a_counterpart(key, value):
+    rows = counterparts(key)
+    with pytest.raises(NoCounterpart):
+        [row.value(value, {key: value}) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ({"lr": 1e-4}, "train.learning_rate: 0.0001"),
+        ({"train": {"lr": 1e-4}}, "train.learning_rate: 0.0001"),
+        ({"method": {"name": "lora", "lora_alpha": 32}}, "method.alpha: 32"),
+        (
+            {"train": {"micro_batch_size": 4, "gradient_accumulation_steps": 8}},
+            "train.global_batch_size: 32",
+        ),
+        ({"report_to": "wandb"}, "track: wandb"),
+        ({"optim": "sgd"}, "'sgd' is not available"),
+        ({"model": {"name": "m", "load_in_4bit": True}}, "model.quantize: nf4"),
+    ],
+    ids=str,
+)
+def test_the_error_of_an_unknown_key_has_ours_with_its_value(recipe, said):
+    with pytest.raises(RecipeError) as error:
+        compose({**BASE, **recipe})
+    assert said in str(error.value)
+
+
+def test_a_misspelt_key_still_has_its_neighbour():
+    with pytest.raises(RecipeError) as error:
+        compose({**BASE, "train": {"lerning_rate": 1e-4}})
+    assert "did you mean 'learning_rate'?" in str(error.value)
+    assert hint("lerning_rate", 1e-4, {}) == ""

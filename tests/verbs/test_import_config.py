@@ -1,0 +1,172 @@
+"""Configurations of other tools become recipes, and what is lost is listed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lorakit.errors import RecipeError
+from lorakit.recipe.load import load_recipe
+from lorakit.verbs.import_config import import_config
+
+FACTORY = """
+model_name_or_path: some/base
+stage: sft
+finetuning_type: lora
+lora_rank: 16
+lora_target: q_proj,v_proj
+dataset: mine
+template: llama3
+cutoff_len: 1024
+per_device_train_batch_size: 2
+gradient_accumulation_steps: 8
+learning_rate: 1.0e-4
+lr_scheduler_type: cosine
+warmup_ratio: 0.1
+bf16: true
+report_to: tensorboard
+resume_from_checkpoint: null
+"""
+AXOLOTL = """
+base_model: some/base
+load_in_4bit: true
+adapter: qlora
+datasets:
+  - path: data/rows.jsonl
+    type: alpaca
+sequence_len: 2048
+sample_packing: true
+pad_to_sequence_len: true
+lora_r: 32
+lora_alpha: 16
+lora_target_linear: true
+micro_batch_size: 2
+gradient_accumulation_steps: 4
+learning_rate: 0.0002
+loss_watchdog_threshold: 5.0
+"""
+TRL = "model_name_or_path: some/base\nuse_peft: true\nlearning_rate: 2.0e-4\nmax_length: 512\n"
+PEFT = {
+    "base_model_name_or_path": "some/base",
+    "peft_type": "LORA",
+    "r": 4,
+    "lora_alpha": 12,
+    "target_modules": ["q_proj"],
+    "use_dora": True,
+    "bias": "none",
+    "task_type": "CAUSAL_LM",
+}
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(name: str, content: str | dict) -> Path:
+        text = content if isinstance(content, str) else json.dumps(content)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return tmp_path / name
+
+    return write
+
+
+def _read_back(found, tmp_path):
+    path = tmp_path / "back.yaml"
+    path.write_text(found.text(), encoding="utf-8")
+    return load_recipe(str(path)).recipe
+
+
+def test_llama_factory(file, tmp_path):
+    found = import_config([file("lf.yaml", FACTORY)], processes=2)
+    assert found.tool == "LLaMA-Factory"
+    recipe = _read_back(found, tmp_path)
+    assert recipe.model.name == "some/base"
+    method = recipe.method.model_dump(include={"r", "alpha", "targets", "dropout"})
+    # its default of alpha is twice the rank
+    assert method == {"r": 16, "alpha": 32, "targets": ("q_proj", "v_proj"), "dropout": 0.0}
+    train = recipe.train
+    assert (train.micro_batch_size, train.global_batch_size) == (2, 32)
+    assert (train.learning_rate, train.schedule, train.warmup) == (1e-4, "cosine", 0.1)
+    assert (train.epochs, train.precision, train.group_by_length) == (3, "bf16", False)
+    assert train.gradient_checkpointing
+    assert recipe.data.max_length == 1024
+    assert recipe.evaluate.keep == "last"
+    assert (recipe.seeds, recipe.track) == ((42,), ("tensorboard",))
+    assert {one.key for one in found.left if not one.unneeded} == {"template"}
+
+
+def test_axolotl(file, tmp_path):
+    found = import_config([file("axo.yml", AXOLOTL)])
+    assert found.tool == "axolotl"
+    recipe = _read_back(found, tmp_path)
+    assert (recipe.model.quantize, recipe.method.name) == ("nf4", "lora")
+    assert (recipe.data.packing, recipe.data.padding) == (True, "longest")
+    assert (recipe.train.global_batch_size, recipe.train.epochs) == (8, 1)
+    assert (recipe.train.schedule, recipe.train.warmup) == ("cosine", 0.03)
+    assert found.values["task"]["train"] == "data/rows.jsonl"
+    assert {one.key for one in found.left if not one.unneeded} == {"loss_watchdog_threshold"}
+
+
+def test_trl(file, tmp_path):
+    found = import_config([file("trl.yaml", TRL)])
+    assert found.tool == "TRL"
+    recipe = _read_back(found, tmp_path)
+    method = recipe.method.model_dump(include={"name", "r", "alpha", "dropout"})
+    assert method == {"name": "lora", "r": 16, "alpha": 32, "dropout": 0.05}
+    assert (recipe.train.precision, recipe.train.global_batch_size) == ("bf16", 8)
+    assert found.remarks
+
+
+def test_trl_without_an_adapter_trains_all(file):
+    found = import_config([file("trl.yaml", TRL.replace("true", "false"))])
+    assert found.values["method"] == {"name": "full"}
+
+
+def test_peft_with_training_arguments(file, tmp_path):
+    arguments = {"learning_rate": 3e-4, "per_device_train_batch_size": 4, "max_steps": 100}
+    found = import_config(
+        [file("adapter_config.json", PEFT), file("training_args.json", arguments)]
+    )
+    recipe = _read_back(found, tmp_path)
+    method = recipe.method.model_dump(include={"name", "r", "alpha", "targets"})
+    assert method == {"name": "dora", "r": 4, "alpha": 12, "targets": ("q_proj",)}
+    assert (recipe.train.max_steps, recipe.train.learning_rate) == (100, 3e-4)
+
+
+def test_a_file_with_all_of_transformers_arguments_gives_those_that_were_set(file):
+    from transformers import TrainingArguments
+
+    given = TrainingArguments(output_dir="out", learning_rate=2e-4, use_cpu=True)
+    found = import_config([file("args.json", given.to_json_string())])
+    assert found.values["train"]["learning_rate"] == 2e-4
+    assert len([one for one in found.left if not one.unneeded]) <= 3
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("stage: dpo\nmodel_name_or_path: a/b\nlora_target: all\n", "dpo"),
+        ("a: 1\nb: 2\n", "no key of"),
+        ("finetuning_type: lora\nlearning_rate: fast\n", "fast"),
+        ("- a\n- b\n", "mapping"),
+    ],
+    ids=str,
+)
+def test_what_is_no_configuration_is_refused(file, text, said):
+    with pytest.raises(RecipeError, match=said):
+        import_config([file("a.yaml", text)])
+
+
+def test_the_command_writes_a_recipe_once(file, lorakit_cli, tmp_path):
+    config = file("lf.yaml", FACTORY)
+    to = tmp_path / "mine.yaml"
+    done = lorakit_cli("import-config", config, "--to", to, "--json")
+    assert done.code == 0, done.err
+    assert done.json["tool"] == "LLaMA-Factory"
+    assert set(done.json["no_counterpart"]) == {"template"}
+    assert load_recipe(str(to)).recipe.method.name == "lora"
+    before = to.read_text()
+    assert lorakit_cli("import-config", config, "--to", to).code == 2
+    assert to.read_text() == before
+    shown = lorakit_cli("import-config", config)
+    assert shown.out.strip() == before.strip()
