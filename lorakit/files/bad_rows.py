@@ -29,6 +29,12 @@ class Cause(str, Enum):
     TOO_LONG = "too long"
 
 
+ADVICE = {
+    Cause.EMPTY: "data.empty=drop leaves out rows without anything to learn",
+    Cause.TOO_LONG: "raise data.max_length, or leave out what is too long with data.too_long=drop",
+}
+
+
 class BadRow(DataError):
     """A row that cannot be used; the message starts with its place."""
 
@@ -86,10 +92,10 @@ class BadRows:
         if len(self.refused) < LISTED_ROWS:
             self.refused.append(str(error))
 
-    def finish(self, rows: int, advice: str = "") -> None:
+    def finish(self, rows: int) -> None:
         """Log what is dropped. DataError: rows are refused; it lists the first twenty.
 
-        rows: the number of all rows. advice: what to do about the refused ones.
+        rows: the number of all rows.
         """
         for cause, places in self.dropped.items():
             log.warning(
@@ -105,11 +111,11 @@ class BadRows:
         total = sum(self.counts.values())
         if not total:
             return
-        end = f"; {advice}" if advice else ""
+        advice = "".join(f"; {text}" for cause, text in ADVICE.items() if self.counts[cause])
         if total == 1:
-            raise DataError(self.refused[0] + end)
+            raise DataError(self.refused[0] + advice)
         causes = ", ".join(f"{n} {cause.value}" for cause, n in self.counts.most_common())
         listed = "".join(f"\n  - {message}" for message in self.refused)
         if total > len(self.refused):
             listed += f"\n  - and {total - len(self.refused)} more"
-        raise DataError(f"{total} of {rows} rows cannot be used ({causes}){end}:{listed}")
+        raise DataError(f"{total} of {rows} rows cannot be used ({causes}){advice}:{listed}")

@@ -161,9 +161,7 @@ def _fields(line: str, sign: str) -> list[str]:
 def _is_even(lines: Sequence[str], sign: str) -> bool:
     """Whether the first records have the same number of fields, and more than one."""
     try:
-        widths = {
-            len(record) for record in islice(csv.reader(lines, delimiter=sign), PROBE_RECORDS)
-        }
+        widths = {len(record) for record in csv.reader(lines, delimiter=sign) if record}
     except csv.Error:
         return False
     widths.discard(0)

@@ -20,7 +20,7 @@ from lorakit.evaluation.answers import Scores
 from lorakit.events import BaselineScored, StartedFrom
 from lorakit.methods import Attachment
 from lorakit.runs.failing_metrics import refuse_missing_metric
-from lorakit.runs.objects import Examiner, attach, autocast
+from lorakit.runs.objects import Examiner, attach, autocast, kept
 from lorakit.runs.resume import ResumeState, newest_checkpoint, resume_state_of
 from lorakit.training.checkpoint import Saved
 from lorakit.verbs.heads import head_view, warn_other_order
@@ -66,6 +66,9 @@ def prepare(job: TrainJob) -> ReadySeed:
     examiner = Examiner(recipe, base, job.scored, attachment, job.observe, job.seed)
     task = recipe.task
     encoded = encode_cached(job.splits[task.train_split], base.tokenizer, task.head, recipe.data)
+    # what is counted from here on is what is trained and scored
+    job.splits.update(examiner.splits)
+    job.splits[task.train_split] = kept(job.splits[task.train_split], encoded)
     refuse_unused(recipe.model.new_tokens, encoded, base.tokenizer)
     if resumed is None:
         clock.stage_ended("load")
