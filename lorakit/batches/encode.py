@@ -127,7 +127,7 @@ def refuse_nothing_left(encoded: Sequence[Encoded], examples: Sequence[Example])
 def warn_of_texts(examples: Sequence[Example], tokenizer: Tokenizer, head: Head) -> None:
     """Warnings about what the tokenizer does with these texts."""
     warn_of_special_tokens(examples, tokenizer, head)
-    if examples and examples[0].turns and tokenizer.chat_template:
+    if tokenizer.chat_template and any(example.turns for example in examples):
         warn_of_template(tokenizer)
 
 

@@ -92,6 +92,11 @@ class BadRows:
         if len(self.refused) < LISTED_ROWS:
             self.refused.append(str(error))
 
+    def include(self, other: BadRows) -> None:
+        """Take over what another collection refuses."""
+        self.counts += other.counts
+        self.refused = (other.refused + self.refused)[:LISTED_ROWS]
+
     def finish(self, rows: int) -> None:
         """Log what is dropped. DataError: rows are refused; it lists the first twenty.
 

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lorakit.errors import DataError, did_you_mean, first_of
 from lorakit.files.bad_rows import BadRows
@@ -24,6 +24,7 @@ from lorakit.files.text_form import PROBE_RECORDS, TextForm, delimiter_of, encod
 
 log = logging.getLogger(__name__)
 
+Row = TypeVar("Row")
 NumberedRow = tuple[int, dict[str, Any]]
 NumberedRecord = tuple[int, list[str]]
 
@@ -110,7 +111,7 @@ def read_rows(path: Path, columns: Columns) -> Iterator[NumberedRow]:
         raise DataError(f"{path}: no rows")
 
 
-def take(rows: Iterable[NumberedRow], limit: int | None) -> Iterator[NumberedRow]:
+def take(rows: Iterable[Row], limit: int | None) -> Iterator[Row]:
     """The first `limit` rows, or all of them.
 
     The other rows are read too, so that a trial run finds every error in the file.
@@ -139,7 +140,7 @@ def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
             text = io.TextIOWrapper(file, encoding=encoding, newline="\n")
             yield from limited_lines(path, text)
         except UnicodeError as error:  # UTF-16 without its mark is one that has no position
-            raise DataError(f"{path} is not {encoding}: {error}; set data.encoding") from None
+            raise DataError(f"{path} is not {encoding}: {error}; set task.encoding") from None
 
 
 def _utf8_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -232,7 +233,7 @@ def _table(
         return
     where = f"{path}:1"
     places = {name: names.index(name) for name in columns.present(names, where)}
-    for name in places:
+    for name in places if columns.required else ():
         if names.count(name) > 1:
             raise DataError(
                 f"{where}: {names.count(name)} columns are named {name!r}; rename all but one"

@@ -35,7 +35,7 @@ Western encoding. Cyrillic or Chinese text has more, and would be read as nonsen
 UNDEFINED_IN_WINDOWS = frozenset(b"\x81\x8d\x8f\x90\x9d")
 SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
 PROBE_RECORDS = 20
-SET_ENCODING = "set data.encoding to the encoding that it has"
+SET_ENCODING = "set task.encoding to the encoding that it has"
 
 
 @dataclass(frozen=True)
@@ -145,13 +145,19 @@ def delimiter_of(
         found.sort(key=lambda sign: -len(fields[sign]))
     if not found or found[0] == usual:
         return usual
-    log.warning(
-        "%s: its fields are separated by %s (columns: %s); data.delimiter sets another",
-        path,
-        SEPARATORS[found[0]],
-        shown(fields[found[0]]),
-    )
+    _say_separator(path, found[0], shown(fields[found[0]]))
     return found[0]
+
+
+@lru_cache(maxsize=64)
+def _say_separator(path: Path, sign: str, columns: str) -> None:
+    """Once per file, although a file is opened several times."""
+    log.warning(
+        "%s: its fields are separated by %s (columns: %s); task.delimiter sets another",
+        path,
+        SEPARATORS[sign],
+        columns,
+    )
 
 
 def _fields(line: str, sign: str) -> list[str]:

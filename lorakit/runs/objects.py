@@ -206,7 +206,7 @@ def stops_of(task: Task, tokenizer: Any, splits: Mapping[str, Sequence[Example]]
     among them: the text is cut there afterwards."""
     marks = [tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in task.stops]
     stops = [ids[0] for ids in marks if len(ids) == 1]
-    if any(example.turns for examples in splits.values() for example in examples[:1]):
+    if any(example.turns for examples in splits.values() for example in examples):
         stops += end_of_turn(tokenizer)
     return stops
 

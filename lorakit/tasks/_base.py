@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from lorakit.config import Config
 from lorakit.errors import DataError, RecipeError, did_you_mean
 from lorakit.files.bad_rows import Cause
-from lorakit.files.text_form import TextForm, check_encoding
 
 
 class Head(str, Enum):
@@ -46,30 +45,14 @@ class Data(Config):
     and counted; error: all of them are listed."""
     empty: Literal["error", "drop"] | None = None
     """A row without anything to learn: a chat without an answer, an empty completion, an empty text
-    to classify. error: all of them are listed; drop: they are left out, and counted. null: an error,
-    but an empty text to classify is an example like others, with a warning."""
-    encoding: str | None = None
-    """Encoding of own files, as Python names it, such as `cp1252`. null: detected from their bytes
-    (UTF-8, UTF-16, cp1252, latin-1), and said if it is not UTF-8."""
-    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
-    """What separates the fields of own .csv and .tsv files. null: a comma or a tab, or what their
-    first lines show (`;`, a tab, `|`), which is said."""
+    to classify. error: all of them are listed; drop: they are left out, and counted. null: as
+    error, but an empty text to classify is an example like others, with a warning."""
     padding: str = Field(default="longest", pattern="^(longest|max_length)$")
     """longest: to the longest example of the batch; max_length: always to `max_length`."""
     packing: bool = False
     """Train a causal model on rows of several examples, `max_length` tokens at most. The examples
     of a row do not see each other: no padding, and the same steps, losses and gradients as
     without packing."""
-
-    @field_validator("encoding")
-    @classmethod
-    def _is_known(cls, value: str | None) -> str | None:
-        return None if value is None else check_encoding(value)
-
-    @property
-    def form(self) -> TextForm:
-        """How the text of own files is read."""
-        return TextForm(self.encoding, self.delimiter)
 
     @property
     def dropped_causes(self) -> frozenset[Cause]:
@@ -115,7 +98,7 @@ class Data(Config):
 ASSISTANT = "assistant"
 """The role whose turns are learned."""
 THINKING_KEYS = ("reasoning_content", "reasoning", "thinking")
-"""Keys of a message in which models keep what the assistant thinks, as their templates name them."""
+"""Keys of a message for what the assistant thinks, as templates name them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +106,8 @@ class Turn:
     """One message of a chat.
 
     role: `system`, `user` or `assistant`, as the tokenizer's chat template names them. more: the
-    other keys of the message that the template gets, such as `tool_calls`, as JSON. trained: whether
-    a turn of the assistant is learned.
+    other keys of the message that the template gets, such as `tool_calls`, as JSON. trained:
+    whether a turn of the assistant is learned.
     """
 
     role: str
