@@ -108,6 +108,15 @@ def _given(
     return found
 
 
+def lengths_of(examples: Sequence[Example], tokenizer: Tokenizer, head: Head) -> list[int]:
+    """The number of tokens of each example with its answer, before anything is truncated."""
+    if head is not Head.CAUSAL:
+        fields = SpecialTokens(tokenizer).fields(examples, UNLIMITED)
+        return [len(ids) for ids in fields["input_ids"]]
+    writer = _CausalWriter(tokenizer)
+    return [len(writer.prompt(e) if e.target is None else writer.entire(e)[0]) for e in examples]
+
+
 def refuse_longer(example: Example, length: int, most: int) -> None:
     """BadRow: the example has more than data.max_length tokens."""
     if length > most:
@@ -255,31 +264,34 @@ class _CausalWriter:
             f"{shown(beginning, SHOWN_BEGINNING)}"
         )
 
+    def entire(self, example: Example) -> tuple[list[int], list[int]]:
+        """The example with its target: all its tokens, and the label of each."""
+        if example.turns:
+            return self.chats.tokens(example, IGNORE)
+        if example.whole:
+            ids = self._ended(self._beginning(str(example.target)))
+            return ids, ids
+        prompt = self.prompt(example)
+        completion = self._completion(example)
+        # without a prompt nothing precedes the first token of the completion
+        labels = [*[IGNORE] * len(prompt), *completion] if prompt else []
+        return [*prompt, *completion], labels
+
     def learned(self, example: Example, data: Data) -> Encoded:
         """The example with its target, truncated.
 
         BadRow: no trained token is left, or it is longer than `data.too_long` allows.
         """
         most = data.max_length
-        if example.turns:
-            ids, trains = self.chats.tokens(example, IGNORE)
-            why = f"the assistant says nothing within {most} tokens (data.max_length)"
-        elif example.whole:
-            ids = self._ended(self._beginning(str(example.target)))
-            trains = ids
-            why = "its text is empty"
-        else:
-            prompt = self.prompt(example)
-            completion = self._completion(example)
-            ids = [*prompt, *completion]
-            trains = [*[IGNORE] * len(prompt), *completion]
-            why = f"its prompt fills all {most} tokens (data.max_length)"
-            if not prompt:
-                trains = []  # nothing precedes the first token of the completion
-                why = "its prompt is empty"
+        ids, trains = self.entire(example)
         if data.too_long != "truncate":
             refuse_longer(example, len(ids), most)
         if all(label == IGNORE for label in trains[1:most]):
+            why = "its prompt is empty"
+            if len(ids) > most:
+                why = f"no answer begins within {most} tokens (data.max_length)"
+            elif trains:
+                why = "all turns of the assistant are left out of the loss, or its text is empty"
             problem = f"example {example.shown_id} has no token to train on: {why}"
             raise BadRow(problem, Cause.EMPTY, example.where)
         return _encoded(example, ids[:most], trains[:most])
