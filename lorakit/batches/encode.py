@@ -287,13 +287,13 @@ class _CausalWriter:
         if data.too_long != "truncate":
             refuse_longer(example, len(ids), most)
         if all(label == IGNORE for label in trains[1:most]):
-            why = "its prompt is empty"
-            if len(ids) > most:
-                why = f"no answer begins within {most} tokens (data.max_length)"
-            elif trains:
-                why = "all turns of the assistant are left out of the loss, or its text is empty"
+            cause = Cause.EMPTY
+            why = "its text is empty" if trains else "its prompt is empty"
+            if trains and len(ids) > most:
+                cause = Cause.TOO_LONG
+                why = f"its prompt fills all {most} tokens (data.max_length)"
             problem = f"example {example.shown_id} has no token to train on: {why}"
-            raise BadRow(problem, Cause.EMPTY, example.where)
+            raise BadRow(problem, cause, example.where)
         return _encoded(example, ids[:most], trains[:most])
 
 

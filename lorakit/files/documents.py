@@ -55,7 +55,6 @@ def json_values(text: str, path: Path) -> Iterator[tuple[int, Any]]:
     is_list = text[start : start + 1] == "["
     place = _skip_space(text, start + 1) if is_list else start
     line = 1 + text.count("\n", 0, place)
-    count = 0
     while place < len(text) and not (is_list and text[place] == "]"):
         try:
             value, end = _DECODER.raw_decode(text, place)
@@ -65,18 +64,17 @@ def json_values(text: str, path: Path) -> Iterator[tuple[int, Any]]:
             ) from None
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}:{line}: JSON that is not read: {error}") from None
-        count += 1
-        yield line, value
         after = _skip_space(text, end)
         if is_list:
             after = _after_comma(text, after, path)
+        elif place == start and after == len(text):
+            raise DataError(
+                f"{path}: one JSON value; give a list of rows, [{{column: value}}, ...], as "
+                'pandas writes with to_json(orient="records")'
+            )
+        yield line, value
         line += text.count("\n", place, after)
         place = after
-    if not is_list and count == 1:
-        raise DataError(
-            f"{path}: one JSON value; give a list of rows, [{{column: value}}, ...], as "
-            'pandas writes with to_json(orient="records")'
-        )
 
 
 def _skip_space(text: str, start: int) -> int:
