@@ -17,6 +17,7 @@ from lorakit.tasks._base import (
     Task,
     Turn,
 )
+from lorakit.tasks._sources import Source
 
 tasks: Registry[type[Task]] = Registry("lorakit.tasks", "task")
 
@@ -27,6 +28,7 @@ __all__ = [
     "Example",
     "Head",
     "Prediction",
+    "Source",
     "Task",
     "Turn",
     "finite_number",

@@ -56,8 +56,11 @@ class Source(Config):
 
 
 def _listed(value: Any) -> Any:
-    """A single source with keys is a list of one."""
-    return [value] if isinstance(value, dict) else value
+    """A single source with keys is a list of one, and a source may be given by its path alone."""
+    listed = [value] if isinstance(value, dict) else value
+    if isinstance(listed, (list, tuple)):
+        return [{"path": one} if isinstance(one, str) else one for one in listed]
+    return listed
 
 
 Sources = Annotated[

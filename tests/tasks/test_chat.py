@@ -371,11 +371,7 @@ def test_sources_with_weights(write):
         return write(f"{name}.jsonl", "\n".join(lines))
 
     alpaca = write("c.json", json.dumps([{"instruction": "c", "output": "y"}]))
-    sources = [
-        {"path": rows("a", 5), "weight": 0.5},
-        {"path": rows("b", 2), "weight": 2},
-        {"path": alpaca},
-    ]
+    sources = [{"path": rows("a", 5), "weight": 0.5}, {"path": rows("b", 2), "weight": 2}, alpaca]
     task = ChatFiles(train=sources)
     examples = task.read("train", Data())
     assert [e.text for e in examples] == ["a1", "a3", "b0", "b0", "b1", "b1", "c"]
