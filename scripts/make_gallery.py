@@ -35,7 +35,7 @@ from lorakit.metrics import facts_of, metrics
 from lorakit.models import Family, families
 from lorakit.optimizers import Optimizer, optimizers
 from lorakit.recipe.schema import Recipe
-from lorakit.tasks import Task, tasks
+from lorakit.tasks import Source, Task, tasks
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "gallery.md"
@@ -91,7 +91,7 @@ def page() -> str:
         map(init_entry, inits.names()),
         map(optimizer_entry, optimizers.names()),
         map(rule_entry, rules.names()),
-        map(task_entry, tasks.names()),
+        [*map(task_entry, tasks.names()), config_entry(Source)],
         map(family_entry, families.names()),
         map(metric_entry, metrics.names()),
         map(config_entry, dict.fromkeys(blocks(Recipe))),

@@ -4,7 +4,7 @@ Training and evaluation both use this package, so that both read an example in t
 """
 
 from lorakit.batches.chat import end_of_turn
-from lorakit.batches.encode import IGNORE, Encoded, encode, encode_prompts
+from lorakit.batches.encode import IGNORE, Encoded, encode, encode_prompts, lengths_of
 from lorakit.batches.positions import refuse_too_long
 from lorakit.batches.required_tokens import refuse_no_padding
 from lorakit.batches.tensors import WIDTH_MULTIPLE, collate, pack, to_device, width_of
@@ -19,6 +19,7 @@ __all__ = [
     "encode_cached",
     "encode_prompts",
     "end_of_turn",
+    "lengths_of",
     "pack",
     "refuse_no_padding",
     "refuse_too_long",

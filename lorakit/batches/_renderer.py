@@ -39,13 +39,16 @@ def main() -> None:
         print(json.dumps(_answer(**json.loads(line))), flush=True)
 
 
-def _answer(settings: dict[str, Any], messages: list[dict], ask: bool) -> dict[str, Any]:
+def _answer(
+    settings: dict[str, Any], messages: list[dict], ask: bool, tools: list[Any] | None
+) -> dict[str, Any]:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     _set_alarm(time_limit_s())
     try:
         found = render_jinja_template(
             conversations=[messages],
+            tools=tools,
             chat_template=settings["template"],
             add_generation_prompt=ask,
             **settings["special"],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from typing import Any
 
 from rapidfuzz.distance import Prefix
 
@@ -13,7 +15,7 @@ from lorakit.batches.required_tokens import end_token
 from lorakit.batches.special import SpecialTokens
 from lorakit.batches.tokenizer import Tokenizer
 from lorakit.errors import DataError, ModelError, shown
-from lorakit.tasks import ASSISTANT, Example, Turn
+from lorakit.tasks import ASSISTANT, THINKING_KEYS, Example, Turn
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +49,14 @@ class ChatWriter:
         token follows the answer. DataError: the template refuses these turns. ModelError: there is
         no template, or it changes what the assistant said.
         """
-        turns = (*example.turns, Turn(ASSISTANT, str(example.target)))
+        turns = (*example.turns, example.last_turn)
         text = self._text(example, turns)
+        self._refuse_without_tools(example, text)
         last = len(turns) - 1
         spans = [
             self._answer_span(example, turns, number, text)
             for number, turn in enumerate(turns)
-            if turn.role == ASSISTANT and (number == last or not example.last_turn_only)
+            if is_learned(turn) and (number == last or not example.last_turn_only)
         ]
         if not self.tokenizer.is_fast:
             raise ModelError(
@@ -89,14 +92,24 @@ class ChatWriter:
                 "train only the last answer (task.train_on=last)"
             )
         # templates strip and join texts, so white space is not compared
-        answer = _without_space(self.special.marked_turn(turns[number]))
-        if answer not in _without_space(before[-OVERLAP_CHARACTERS:] + after[len(before) :]):
-            raise ModelError(
-                f"example {example.shown_id}: {self.file} leaves out or changes a part of what the "
-                f"assistant says ({shown(turns[number].text)}), so it would not be learned; "
-                f"give a template that writes it unchanged, {NEW_TEMPLATE}"
-            )
+        written = _without_space(before[-OVERLAP_CHARACTERS:] + after[len(before) :])
+        for said in (self.special.marked_turn(turns[number]), *said_beyond_text(turns[number])):
+            if _without_space(said) not in written:
+                raise ModelError(
+                    f"example {example.shown_id}: {self.file} leaves out or changes a part of what "
+                    f"the assistant says ({shown(said)}), so it would not be learned; "
+                    f"give a template that writes it unchanged, {NEW_TEMPLATE}"
+                )
         return len(before), len(after)
+
+    def _refuse_without_tools(self, example: Example, text: str) -> None:
+        """ModelError: the template does not write the tools of a chat, so they would be ignored."""
+        for name in names_of_tools(example.tools):
+            if name not in text:
+                raise ModelError(
+                    f"example {example.shown_id}: {self.file} does not write the tool {name!r}; "
+                    f"give a template that writes tools, {NEW_TEMPLATE}, or remove the tools"
+                )
 
     def _prefix_problem(self, example: Example, before: str, text: str) -> str:
         common = Prefix.similarity(before, text)
@@ -148,16 +161,63 @@ class ChatWriter:
                 "this tokenizer has no chat template; use a base model that is made for chats, "
                 f"or give a template {NEW_TEMPLATE}"
             )
-        messages = [
-            {"role": turn.role, "content": self.special.marked_turn(turn)} for turn in turns
-        ]
+        messages = [self._message(turn) for turn in turns]
+        tools = self._tools(example.tools)
         try:
-            return render_chat(self.tokenizer, messages, ask)
+            return render_chat(self.tokenizer, messages, ask, tools)
         except TemplateError as error:
             raise DataError(
                 f"example {example.shown_id}: the chat template refuses these turns: {error}; "
                 f"it is {self.file}"
             ) from None
+
+    def _message(self, turn: Turn) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": turn.role, "content": self.special.marked_turn(turn)}
+        if turn.more:
+            message |= _with_texts(json.loads(turn.more), partial(self._marked_as, turn.role))
+        return message
+
+    def _marked_as(self, role: str, text: str) -> str:
+        return self.special.marked_turn(Turn(role, text))
+
+    def _tools(self, tools: str) -> list[Any] | None:
+        return _with_texts(json.loads(tools), self.special.marked) if tools else None
+
+    def own_tokens(self, example: Example) -> tuple[int, str]:
+        """How many tokens of a chat's prompt the template writes itself, and how it begins."""
+        text = self._prompt_text(example, example.turns)
+        said = sum(len(self.special.ids(self.special.marked_turn(t))) for t in example.turns)
+        first = self.special.marked_turn(example.turns[0])
+        return len(self.special.ids(text)) - said, text.partition(first)[0]
+
+
+def is_learned(turn: Turn) -> bool:
+    """Whether training learns to write a turn."""
+    return turn.role == ASSISTANT and turn.trained
+
+
+def said_beyond_text(turn: Turn) -> list[str]:
+    """What the assistant says in other keys of its message: its thoughts, the names of tools."""
+    more = json.loads(turn.more) if turn.more else {}
+    thoughts = [more[key] for key in THINKING_KEYS if more.get(key)]
+    return [*thoughts, *(call["function"]["name"] for call in more.get("tool_calls") or ())]
+
+
+def names_of_tools(tools: str) -> list[str]:
+    """The names of the functions that a chat's tools declare."""
+    listed = json.loads(tools) if tools else []
+    return [tool.get("function", tool)["name"] for tool in listed]
+
+
+def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """A JSON value with each text in it changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [_with_texts(item, change) for item in value]
+    if isinstance(value, dict):
+        return {key: _with_texts(item, change) for key, item in value.items()}
+    return value
 
 
 def end_of_turn(tokenizer: Tokenizer) -> list[int]:

@@ -19,36 +19,42 @@ from lorakit.batches import _renderer
 from lorakit.batches.tokenizer import Tokenizer
 
 PROGRAM = Path(_renderer.__file__)
-Messages = list[dict[str, str]]
-"""{"role": ..., "content": ...} per turn."""
+Messages = list[dict[str, Any]]
+"""{"role": ..., "content": ...} per turn, with the other keys that templates take."""
+Tools = list[Any] | None
 
 
 class TemplateError(Exception):
     """The template did not write the chat; the message says what it did."""
 
 
-def render_chat(tokenizer: Tokenizer, messages: Messages, ask: bool) -> str:
+def render_chat(tokenizer: Tokenizer, messages: Messages, ask: bool, tools: Tools = None) -> str:
     """The text of a chat. TemplateError: the template fails, or exceeds a limit.
 
-    ask: end with the text that the template puts before an answer.
+    ask: end with the text that the template puts before an answer. tools: functions that the
+    template describes, as JSON schemas.
     """
     from transformers import PreTrainedTokenizerBase
 
     if type(tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template:
-        return _render_by_own_code(tokenizer, messages, ask)
+        return _render_by_own_code(tokenizer, messages, ask, tools)
     special = {name: _as_texts(value) for name, value in tokenizer.special_tokens_map.items()}
     settings = {"template": tokenizer.get_chat_template(), "special": special}
-    answer = _answer(json.dumps({"settings": settings, "messages": messages, "ask": ask}))
+    request = {"settings": settings, "messages": messages, "ask": ask, "tools": tools}
+    answer = _answer(json.dumps(request))
     if "error" in answer:
         line = f" (line {answer['line']})" if answer.get("line") else ""
         raise TemplateError(f"{answer['error']}{line}")
     return answer["text"]
 
 
-def _render_by_own_code(tokenizer: Tokenizer, messages: Messages, ask: bool) -> str:
+def _render_by_own_code(tokenizer: Tokenizer, messages: Messages, ask: bool, tools: Tools) -> str:
     """A tokenizer class with its own code for chats has no template to run elsewhere."""
+    options: dict[str, Any] = {"tools": tools} if tools else {}
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
+        text = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=ask, **options
+        )
     except Exception as error:
         raise TemplateError(f"{type(error).__name__}: {error}") from None
     return str(text)

@@ -47,7 +47,9 @@ def encode_cached(
     """The same as `encode`, read from the cache if these examples have been encoded before."""
     encode_now = partial(encode, examples, tokenizer, head, data)
     key = None
-    if len(examples) >= MIN_EXAMPLES:
+    # with these settings examples may be left out, which has to be counted each time
+    selects = data.too_long != "truncate" or data.empty is not None
+    if len(examples) >= MIN_EXAMPLES and not selects:
         key = cache_key(examples, tokenizer, head, data)
     if key is None:
         return encode_now()
@@ -107,8 +109,8 @@ def cache_key(
     }
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16)
     for e in examples:
-        turns = [(turn.role, turn.text) for turn in e.turns]
-        fields = (e.id, e.text, e.pair, e.target, e.eos, turns, e.last_turn_only)
+        turns = [turn.plain() for turn in e.turns]
+        fields = (e.id, e.text, e.pair, e.target, e.eos, turns, e.last_turn_only, *e.beyond_text)
         # half of a surrogate pair is refused by `encode`, which gives a better message
         digest.update(repr((*fields, e.given, e.target_given)).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

@@ -118,12 +118,14 @@ def _analyse(request: ItemRequest) -> None:
 
 def _table(item: PaperItem, findings: Findings, base: str) -> Table:
     from lorakit.analysis._table7 import table_7
+    from lorakit.analysis.amplification import Amplification
 
     if item.name != "table7":
         return findings.table
     assert isinstance(findings.found, dict)
     # the layer in the middle, as the paper has layer 48 of 96
-    return table_7([found[len(found) // 2] for found in findings.found.values()], base)
+    middle = [found[len(found) // 2] for found in findings.found.values()]
+    return table_7([one for one in middle if isinstance(one, Amplification)], base)
 
 
 def _layers(findings: Findings, count: int) -> list[int]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -45,6 +47,55 @@ def parse_json(text: str, path: Path, first_line: int = 1, hint: str = "") -> An
         raise DataError(f"{path}:{first_line}: JSON that is not read: {error}") from None
 
 
+def json_values(text: str, path: Path) -> Iterator[tuple[int, Any]]:
+    """The line and the value of each row of a JSON text: those of a list, or several values one
+    after the other. DataError, with file and line: not JSON, or a single object.
+    """
+    start = _skip_space(text, 0)
+    is_list = text[start : start + 1] == "["
+    place = _skip_space(text, start + 1) if is_list else start
+    line = 1 + text.count("\n", 0, place)
+    while place < len(text) and not (is_list and text[place] == "]"):
+        try:
+            value, end = _DECODER.raw_decode(text, place)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{path}:{error.lineno}: not JSON: {error.msg} at column {error.colno}"
+            ) from None
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}:{line}: JSON that is not read: {error}") from None
+        after = _skip_space(text, end)
+        if is_list:
+            after = _after_comma(text, after, path)
+        elif place == start and after == len(text):
+            raise DataError(
+                f"{path}: one JSON value; give a list of rows, [{{column: value}}, ...], as "
+                'pandas writes with to_json(orient="records")'
+            )
+        yield line, value
+        line += text.count("\n", place, after)
+        place = after
+
+
+def _skip_space(text: str, start: int) -> int:
+    found = _SPACE.match(text, start)
+    return found.end() if found else start
+
+
+def _after_comma(text: str, place: int, path: Path) -> int:
+    """Where the next value of a list starts, or its end."""
+    sign = text[place : place + 1]
+    if sign == "]":
+        return place
+    if sign == ",":
+        return _skip_space(text, place + 1)
+    line = 1 + text.count("\n", 0, place)
+    found = repr(sign) if sign else "the end of the file"
+    raise DataError(f"{path}:{line}: not JSON: a comma or ] is expected, not {found}")
+
+
+_DECODER = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\r\n]*")
 _adapter = lru_cache(maxsize=None)(TypeAdapter)  # building one takes longer than validating a row
 
 

@@ -1,4 +1,4 @@
-"""Bytes of files that may be compressed (.gz, .bz2), with a limit on their uncompressed size.
+"""Bytes of files that may be compressed (.gz, .bz2, .zst), with a limit on their uncompressed size.
 
 The limit is there because one gigabyte of equal bytes compresses to a megabyte.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import os
 import zlib
 from collections.abc import Iterator
@@ -16,12 +17,28 @@ from typing import Any
 
 from lorakit.errors import DataError
 
-PACKED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
+
+def _open_zst(path: Path, _mode: str) -> Any:
+    import pyarrow as pa
+
+    # a buffer in front of it, because the stream of pyarrow does not read lines
+    return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))  # type: ignore[arg-type]
+
+
+PACKED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".zst": _open_zst}
 """Suffix -> how such a file is opened."""
 LINE_LIMIT_MIB = 64
 UNPACKED_LIMIT_MIB = 1024
 LINE_VARIABLE = "LORAKIT_LINE_MIB"
 UNPACKED_VARIABLE = "LORAKIT_UNPACKED_MIB"
+
+
+def kind_of(path: Path) -> str:
+    """The suffix that says what a file holds: `.csv` of both a.csv and a.CSV.gz."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in PACKED:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
 
 
 def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -30,28 +47,35 @@ def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     DataError: a line that is too long, or a file that unpacks to too much, is damaged, or cannot
     be opened.
     """
+    with opened(path) as file:
+        yield from limited_lines(path, file)
+
+
+def limited_lines(path: Path, file: Any) -> Iterator[tuple[int, Any]]:
+    """The number and the content of each line of an open file, of bytes or of text."""
     line_limit = _limit_bytes(LINE_VARIABLE, LINE_LIMIT_MIB)
     file_limit = _limit_bytes(UNPACKED_VARIABLE, UNPACKED_LIMIT_MIB)
-    is_packed = path.suffix in PACKED
+    packed = is_packed(path)
     total = 0
-    with _damage_as_data_error(path), PACKED.get(path.suffix, open)(path, "rb") as file:
-        # one byte more than allowed, so that a line of exactly the limit is told from a longer one
-        for number, line in enumerate(iter(lambda: file.readline(line_limit + 1), b""), 1):
-            total += len(line)
-            if len(line) > line_limit:
-                problem = _too_large("a line", line_limit, LINE_VARIABLE)
-                raise DataError(f"{path}:{number}: {problem}")
-            if is_packed and total > file_limit:
-                problem = _too_large("the file", file_limit, UNPACKED_VARIABLE)
-                raise DataError(f"{path}:{number}: {problem}")
-            yield number, line
+    number = 0
+    # one byte more than allowed, so that a line of exactly the limit is told from a longer one
+    while line := file.readline(line_limit + 1):
+        number += 1
+        total += len(line)
+        if len(line) > line_limit:
+            problem = _too_large("a line", line_limit, LINE_VARIABLE)
+            raise DataError(f"{path}:{number}: {problem}")
+        if packed and total > file_limit:
+            problem = _too_large("the file", file_limit, UNPACKED_VARIABLE)
+            raise DataError(f"{path}:{number}: {problem}")
+        yield number, line
 
 
 def contents(path: Path) -> bytes:
     """The entire file, unpacked. DataError: too much, damaged, or it cannot be opened."""
     limit = _limit_bytes(UNPACKED_VARIABLE, UNPACKED_LIMIT_MIB)
-    with _damage_as_data_error(path), PACKED.get(path.suffix, open)(path, "rb") as file:
-        if path.suffix not in PACKED:
+    with opened(path) as file:
+        if not is_packed(path):
             return file.read()
         found = file.read(limit + 1)
     if len(found) > limit:
@@ -59,10 +83,18 @@ def contents(path: Path) -> bytes:
     return found
 
 
+def is_packed(path: Path) -> bool:
+    """Whether the name says that the file is compressed."""
+    return path.suffix.lower() in PACKED
+
+
 @contextmanager
-def _damage_as_data_error(path: Path) -> Iterator[None]:
+def opened(path: Path) -> Iterator[Any]:
+    """The file's bytes, unpacked as they are read. DataError: damaged, or it cannot be opened."""
+    suffix = path.suffix.lower()
     try:
-        yield
+        with PACKED.get(suffix, open)(path, "rb") as file:
+            yield file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"cannot read {path}: not a gzip file that can be read: {error}") from None
     except OSError as error:

@@ -1,24 +1,30 @@
-"""Tables in files: .tsv, .csv, .jsonl and .parquet as (line number, {column: value}).
+"""Tables in files: .tsv, .csv, .jsonl, .json and .parquet as (line number, {column: value}).
 
 A .tsv has no quoting, as in GLUE's files: a field may contain a single quote character. A .csv has
-quoting, and a record may span several lines.
+quoting, and a record may span several lines. Each may be compressed: .csv.gz, .jsonl.zst.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lorakit.errors import DataError, did_you_mean, first_of
-from lorakit.files.documents import parse_json
-from lorakit.files.packed import raw_lines
+from lorakit.files.bad_rows import BadRows
+from lorakit.files.documents import json_values, parse_json
+from lorakit.files.packed import contents, is_packed, kind_of, limited_lines, opened, raw_lines
+from lorakit.files.text_form import PROBE_RECORDS, TextForm, delimiter_of, encoding_of
 
 log = logging.getLogger(__name__)
 
+Row = TypeVar("Row")
 NumberedRow = tuple[int, dict[str, Any]]
 NumberedRecord = tuple[int, list[str]]
 
@@ -29,16 +35,32 @@ CSV_FIELD_LIMIT = 2**31 - 1
 """Characters in a field. The csv module's default is 131,072, which a legal document exceeds."""
 
 
+PLAIN = TextForm(encoding="utf-8", delimiter="")
+"""UTF-8, and fields separated as the suffix says: the form of published data."""
+
+
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns to read. header: all of the file's columns, where its first line is a row."""
+    """The columns to read. header: all of the file's columns, where its first line is a row.
+
+    form: how the text is read. bad: collects rows that cannot be read; None: the first one is an
+    error.
+    """
 
     required: Sequence[str]
     optional: Sequence[str] = ()
     header: Sequence[str] = ()
+    form: TextForm = PLAIN
+    bad: BadRows | None = None
+
+    def collecting(self, where: str) -> AbstractContextManager[None]:
+        """Within the block, the error of a row goes to `bad`, if there is one."""
+        return nullcontext() if self.bad is None else self.bad.row(where)
 
     def present(self, names: Sequence[str], where: str) -> list[str]:
         """The columns to read among `names`. DataError: a required one is missing."""
+        if not self.required and not self.optional:
+            return list(names)
         for name in self.required:
             if name not in names:
                 near = did_you_mean(name, names)
@@ -68,20 +90,28 @@ def rows(
     UTF-8, an unknown extension, a missing column, invalid JSON, or more than 1 % of rows with a
     wrong number of fields (fewer are skipped, with one warning).
     """
-    read = _READERS.get(path.suffix.lower())
+    return read_rows(path, Columns(columns, optional, header))
+
+
+def read_rows(path: Path, columns: Columns) -> Iterator[NumberedRow]:
+    """As `rows`; all columns where none are named."""
+    read = _READERS.get(kind_of(path))
     if read is None:
         found = path.suffix or "no extension"
-        raise DataError(f"{path}: {found} is not read; give one of {', '.join(_READERS)}")
+        raise DataError(
+            f"{path}: {found} is not read; give one of {', '.join(_READERS)}, which may be "
+            "compressed (.gz, .zst)"
+        )
     _check_exists(path)
     is_empty = True
-    for row in read(path, Columns(columns, optional, header)):
+    for row in read(path, columns):
         is_empty = False
         yield row
-    if is_empty:
+    if is_empty and not (columns.bad and columns.bad.counts):
         raise DataError(f"{path}: no rows")
 
 
-def take(rows: Iterable[NumberedRow], limit: int | None) -> Iterator[NumberedRow]:
+def take(rows: Iterable[Row], limit: int | None) -> Iterator[Row]:
     """The first `limit` rows, or all of them.
 
     The other rows are read too, so that a trial run finds every error in the file.
@@ -97,11 +127,23 @@ def listing(folder: Path, most: int = 12) -> str:
     return first_of(names, most) or "nothing"
 
 
-def lines(path: Path) -> Iterator[tuple[int, str]]:
-    r"""The number and the text of each line, its end included. DataError: it is not UTF-8.
+def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+    r"""The number and the text of each line, its end included. DataError: it has other bytes.
 
     Only `\n` ends a line: texts contain U+2028 and `\r` by itself.
     """
+    if encoding in ("utf-8", "utf-8-sig"):
+        yield from _utf8_lines(path)
+        return
+    with opened(path) as file:
+        try:
+            text = io.TextIOWrapper(file, encoding=encoding, newline="\n")
+            yield from limited_lines(path, text)
+        except UnicodeError as error:  # UTF-16 without its mark is one that has no position
+            raise DataError(f"{path} is not {encoding}: {error}; set task.encoding") from None
+
+
+def _utf8_lines(path: Path) -> Iterator[tuple[int, str]]:
     for number, line in raw_lines(path):
         try:
             yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -112,9 +154,9 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
             ) from None
 
 
-def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+def text_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
     """As `lines`, without the ends of the lines."""
-    for number, line in lines(path):
+    for number, line in lines(path, encoding):
         yield number, line.removesuffix("\n").removesuffix("\r")
 
 
@@ -140,21 +182,37 @@ def _check_exists(path: Path) -> None:
 
 
 def _tsv(path: Path, columns: Columns) -> Iterator[NumberedRow]:
-    records = ((number, line.split("\t")) for number, line in text_lines(path) if line)
-    return _table(path, records, columns)
+    encoding = encoding_of(path, columns.form)
+    sign = _delimiter(path, columns, encoding, "\t")
+    if sign != "\t":
+        return _table(path, csv_records(path, sign, encoding=encoding), columns)
+    found = text_lines(path, encoding)
+    return _table(path, ((number, line.split("\t")) for number, line in found if line), columns)
 
 
 def _csv(path: Path, columns: Columns) -> Iterator[NumberedRow]:
-    return _table(path, csv_records(path), columns)
+    encoding = encoding_of(path, columns.form)
+    sign = _delimiter(path, columns, encoding, ",")
+    return _table(path, csv_records(path, sign, encoding=encoding), columns)
 
 
-def csv_records(path: Path, delimiter: str = ",", strict: bool = True) -> Iterator[NumberedRecord]:
+def _delimiter(path: Path, columns: Columns, encoding: str, usual: str) -> str:
+    if columns.form.delimiter == "":
+        return usual
+    first = [line for _, line in islice(lines(path, encoding), PROBE_RECORDS)]
+    return delimiter_of(path, first, columns.required, columns.form, usual)
+
+
+def csv_records(
+    path: Path, delimiter: str = ",", strict: bool = True, encoding: str = "utf-8"
+) -> Iterator[NumberedRecord]:
     """The fields of each record that is not blank, and the number of the line it starts on.
 
     strict: refuse a quote that is left open, which otherwise swallows the rest of the file.
     """
     csv.field_size_limit(CSV_FIELD_LIMIT)  # for the process: the module has no other way
-    reader = csv.reader((line for _, line in lines(path)), delimiter=delimiter, strict=strict)
+    texts = (line for _, line in lines(path, encoding))
+    reader = csv.reader(texts, delimiter=delimiter, strict=strict)
     start = 1
     try:
         for record in reader:
@@ -175,7 +233,7 @@ def _table(
         return
     where = f"{path}:1"
     places = {name: names.index(name) for name in columns.present(names, where)}
-    for name in places:
+    for name in places if columns.required else ():
         if names.count(name) > 1:
             raise DataError(
                 f"{where}: {names.count(name)} columns are named {name!r}; rename all but one"
@@ -204,12 +262,33 @@ def _judge_malformed(path: Path, malformed: list[tuple[int, int]], total: int, w
 
 
 def _jsonl(path: Path, columns: Columns) -> Iterator[NumberedRow]:
-    for number, row in json_lines(path):
-        where = f"{path}:{number}"
-        if not isinstance(row, dict):
-            kind = type(row).__name__
-            raise DataError(f"{where}: a JSON {kind}, not an object; give {{column: value}}")
-        yield number, {name: row[name] for name in columns.present(list(row), where)}
+    for number, line in lines(path, encoding_of(path, columns.form)):
+        if not line.strip():
+            continue
+        row = None
+        with columns.collecting(f"{path}:{number}"):
+            value = parse_json(line.rstrip(), path, number, hint="; give one value per line")
+            row = _object(value, path, number, columns)
+        if row is not None:
+            yield number, row
+
+
+def _json(path: Path, columns: Columns) -> Iterator[NumberedRow]:
+    text = "".join(line for _, line in lines(path, encoding_of(path, columns.form)))
+    for number, value in json_values(text, path):
+        row = None
+        with columns.collecting(f"{path}:{number}"):
+            row = _object(value, path, number, columns)
+        if row is not None:
+            yield number, row
+
+
+def _object(value: Any, path: Path, number: int, columns: Columns) -> dict[str, Any]:
+    where = f"{path}:{number}"
+    if not isinstance(value, dict):
+        kind = type(value).__name__
+        raise DataError(f"{where}: a JSON {kind}, not an object; give {{column: value}}")
+    return {name: value[name] for name in columns.present(list(value), where)}
 
 
 def _parquet(path: Path, columns: Columns) -> Iterator[NumberedRow]:
@@ -217,17 +296,30 @@ def _parquet(path: Path, columns: Columns) -> Iterator[NumberedRow]:
     import pyarrow.parquet as pq
 
     number = 0
+    source: Any = pa.BufferReader(contents(path)) if is_packed(path) else path
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(source) as file:
             names = columns.present(file.schema_arrow.names, str(path))
             for batch in file.iter_batches(columns=names):
                 for row in batch.to_pylist():
                     number += 1
-                    yield number, row
+                    yield number, {name: without_absent(value) for name, value in row.items()}
     except DataError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:  # OSError: damage within a page
         raise DataError(f"{path}: not a Parquet file that can be read: {error}") from None
 
 
-_READERS = {".tsv": _tsv, ".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+def without_absent(value: Any) -> Any:
+    """A value of an Arrow table without the keys that its structs do not have.
+
+    Arrow gives every struct of a column the keys of all of them, with null where one has none.
+    """
+    if isinstance(value, dict):
+        return {key: without_absent(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [without_absent(inner) for inner in value]
+    return value
+
+
+_READERS = {".tsv": _tsv, ".csv": _csv, ".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}

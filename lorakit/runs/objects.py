@@ -84,16 +84,22 @@ class Examiner:
             tokenizer(text, add_special_tokens=False)["input_ids"] for text in recipe.task.choices
         ]
         self.encoded = {split: self._encode(examples) for split, examples in self.splits.items()}
+        for split, examples in self.splits.items():
+            self.splits[split] = kept(examples, self.encoded[split])
         self.learned = {split: self._learned(examples) for split, examples in self.splits.items()}
 
     def _encode(self, examples: Sequence[Example]) -> list[Encoded]:
         if self.task.head is not Head.CAUSAL:
             return encode_cached(examples, self.tokenizer, self.task.head, self.recipe.data)
+        most = self.recipe.data.max_length
         if writes(self.task):
             answer = self.recipe.decode.max_new_tokens
+            room_is = f"data.max_length {most} - decode.max_new_tokens {answer}"
         else:
             answer = max(map(len, self.choices))
-        return encode_prompts(examples, self.tokenizer, self.recipe.data.max_length - answer)
+            room_is = f"data.max_length {most} - {answer} tokens of an answer"
+        drops = self.recipe.data.dropped_causes
+        return encode_prompts(examples, self.tokenizer, most - answer, drops, room_is)
 
     def _learned(self, examples: Sequence[Example]) -> dict[str, list[Encoded]]:
         """Id -> what training would learn of the example; empty where that is hidden, or where the
@@ -226,12 +232,18 @@ class Examiner:
         return self.scores(answers)
 
 
+def kept(examples: Sequence[Example], encoded: Sequence[Encoded]) -> list[Example]:
+    """The examples that were encoded: all, or those that data.too_long and data.empty leave."""
+    ids = {item.id for item in encoded}
+    return [example for example in examples if example.id in ids]
+
+
 def stops_of(task: Task, tokenizer: Any, splits: Mapping[str, Sequence[Example]]) -> list[int]:
     """Tokens that end a text besides the tokenizer's own. A stop mark of several tokens is not
     among them: the text is cut there afterwards."""
     marks = [tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in task.stops]
     stops = [ids[0] for ids in marks if len(ids) == 1]
-    if any(example.turns for examples in splits.values() for example in examples[:1]):
+    if any(example.turns for examples in splits.values() for example in examples):
         stops += end_of_turn(tokenizer)
     return stops
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lorakit.errors import DataError, did_you_mean
 from lorakit.files.documents import SHOWN_CHARACTERS
-from lorakit.files.packed import PACKED
+from lorakit.files.packed import kind_of
 from lorakit.files.tables import csv_records, json_lines, text_lines
 
 COMPARED_IDS = 10_000
@@ -33,7 +33,7 @@ def read_predictions(path: Path) -> list[PredictionLine]:
     A .tsv has a header; its last column is the prediction, and a column `id` names the examples. A
     text file has one prediction per line. DataError, with file and line: it cannot be read.
     """
-    kind = Path(path.stem if path.suffix in PACKED else path.name).suffix.lower()
+    kind = kind_of(path)
     if kind == ".jsonl":
         return [
             PredictionLine(where, id_of(line), _value(line, where))

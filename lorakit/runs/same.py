@@ -123,7 +123,7 @@ def _digest(examples: Sequence[Example]) -> str:
     """Digest of everything that is learnt and asked; the paths of the files do not matter."""
     digest = hashlib.blake2b(digest_size=16)
     for e in examples:
-        turns = [(turn.role, turn.text) for turn in e.turns]
-        content = (e.id, e.text, e.pair, e.target, e.references, e.group, turns)
+        turns = [turn.plain() for turn in e.turns]
+        content = (e.id, e.text, e.pair, e.target, e.references, e.group, turns, *e.beyond_text)
         digest.update(repr(content).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

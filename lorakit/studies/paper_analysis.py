@@ -31,7 +31,12 @@ class AnalysedSeeds:
 
 
 def train_for(
-    item: PaperItem, selection: Selection, runs: Path, launcher: str, jobs: int | None, watch: Watch
+    item: PaperItem,
+    selection: Selection,
+    runs: Path,
+    launcher: str | None,
+    jobs: int | None,
+    watch: Watch,
 ) -> None:
     """Train what the item needs and is not there. Errors: as for `run_missing`."""
     for part in parts_of(item, selection):

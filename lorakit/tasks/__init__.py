@@ -7,16 +7,28 @@ from __future__ import annotations
 
 from lorakit.registry import Registry
 from lorakit.tasks._answers import finite_number, given_label
-from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Prediction, Task, Turn
+from lorakit.tasks._base import (
+    ASSISTANT,
+    THINKING_KEYS,
+    Data,
+    Example,
+    Head,
+    Prediction,
+    Task,
+    Turn,
+)
+from lorakit.tasks._sources import Source
 
 tasks: Registry[type[Task]] = Registry("lorakit.tasks", "task")
 
 __all__ = [
     "ASSISTANT",
+    "THINKING_KEYS",
     "Data",
     "Example",
     "Head",
     "Prediction",
+    "Source",
     "Task",
     "Turn",
     "finite_number",

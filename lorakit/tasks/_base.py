@@ -11,12 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from lorakit.config import Config
 from lorakit.errors import DataError, RecipeError, did_you_mean
+from lorakit.files.bad_rows import Cause
 
 
 class Head(str, Enum):
@@ -42,12 +43,30 @@ class Data(Config):
     max_length: int = Field(default=128, ge=4)
     """Tokens per example; a longer one is truncated on the right. The log says how many examples
     have this length."""
+    too_long: Literal["truncate", "drop", "error"] = "truncate"
+    """An example of more than `max_length` tokens, or a prompt that leaves no room for an answer.
+    truncate: the example is cut on the right, and such a prompt is an error; drop: it is left out,
+    and counted; error: all of them are listed."""
+    empty: Literal["error", "drop"] | None = None
+    """A row without anything to learn: a chat without an answer, an empty completion, an empty text
+    to classify. error: all of them are listed; drop: they are left out, and counted. null: as
+    error, but an empty text to classify is an example like others, with a warning."""
     padding: str = Field(default="longest", pattern="^(longest|max_length)$")
     """longest: to the longest example of the batch; max_length: always to `max_length`."""
     packing: bool = False
     """Train a causal model on rows of several examples, `max_length` tokens at most. The examples
     of a row do not see each other: no padding, and the same steps, losses and gradients as
     without packing."""
+
+    @property
+    def dropped_causes(self) -> frozenset[Cause]:
+        """Why an example is left out instead of refused."""
+        found = set()
+        if self.too_long == "drop":
+            found.add(Cause.TOO_LONG)
+        if self.empty == "drop":
+            found.add(Cause.EMPTY)
+        return frozenset(found)
 
     @model_validator(mode="after")
     def _padded_or_packed(self) -> Data:
@@ -97,17 +116,29 @@ class Data(Config):
 
 ASSISTANT = "assistant"
 """The role whose turns are learned."""
+THINKING_KEYS = ("reasoning_content", "reasoning", "thinking")
+"""Keys of a message for what the assistant thinks, as templates name them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One message of a chat.
 
-    role: `system`, `user` or `assistant`, as the tokenizer's chat template names them.
+    role: `system`, `user` or `assistant`, as the tokenizer's chat template names them. more: the
+    other keys of the message that the template gets, such as `tool_calls`, as JSON. trained:
+    whether a turn of the assistant is learned.
     """
 
     role: str
     text: str
+    more: str = ""
+    trained: bool = True
+
+    def plain(self) -> tuple[str | bool, ...]:
+        """The turn for a digest, without the fields that have their defaults."""
+        if not self.more and self.trained:
+            return (self.role, self.text)
+        return (self.role, self.text, self.more, self.trained)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +163,12 @@ class Example:
     """In a chat: the turns before the answer `target`. They replace `text` in the prompt."""
     last_turn_only: bool = False
     """In a chat: only the answer is trained, not the assistant's earlier turns."""
+    tools: str = ""
+    """In a chat: the tools that the template describes to the model, a list as JSON."""
+    answer: Turn | None = None
+    """In a chat: the turn that `target` is the text of, if it has more than a text."""
+    whole: bool = False
+    """`target` is a text of its own, without a prompt, and all of it is trained."""
     where: str = ""
     """`file:line`, for messages."""
     given: tuple[tuple[int, int], ...] = ()
@@ -139,6 +176,17 @@ class Example:
     special token is plain text there; elsewhere it is the token."""
     target_given: tuple[tuple[int, int], ...] = ()
     """The same for `target`."""
+
+    @property
+    def last_turn(self) -> Turn:
+        """In a chat: the answer as a turn."""
+        return self.answer or Turn(ASSISTANT, str(self.target))
+
+    @property
+    def beyond_text(self) -> tuple[str, ...]:
+        """What a chat has beyond its texts, for a digest; empty in most."""
+        found = (self.tools, self.answer.more if self.answer else "", "whole" * self.whole)
+        return found if any(found) else ()
 
     @property
     def shown_id(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lorakit.errors import DataError, shown
+from lorakit.files.bad_rows import BadRow, Cause
 from lorakit.tasks._base import ASSISTANT, Turn
 
 KNOWN_KEYS = ("role", "content", "name")
@@ -26,7 +27,8 @@ def turns_and_answer(value: Any, where: str, hidden: bool) -> tuple[tuple[Turn, 
     if hidden and (last is None or last < len(turns) - 1):
         return tuple(turns), None
     if last is None:
-        raise DataError(f"{where}: no turn of the assistant, so there is nothing to learn")
+        problem = f"{where}: no turn of the assistant, so there is nothing to learn"
+        raise BadRow(problem, Cause.EMPTY)
     if last == 0:
         raise DataError(
             f"{where}: the assistant's only turn is the first, so it does not answer anything"

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from lorakit.errors import RecipeError, did_you_mean
-from lorakit.files.tables import locate, rows, take
+from lorakit.files.bad_rows import BadRows
+from lorakit.files.tables import take
+from lorakit.files.text_form import TextForm, check_encoding
 from lorakit.tasks._base import Data, Example
 from lorakit.tasks._remarks import Remarks
 from lorakit.tasks._scoring import MetricTask, metric_keys
+from lorakit.tasks._sources import PlacedRow, Source, Sources, Wanted, source_rows, streams
 from lorakit.tasks._template import text_of
 
 
@@ -29,12 +34,21 @@ TextColumns = Annotated[
 class OwnFiles(MetricTask, ABC):
     """A user's own files, one per split, and the metrics to score them with."""
 
-    train: str
-    """A .csv, .tsv, .jsonl or .parquet file; `lorakit:NAME` is one that ships with the package."""
+    train: Sources
+    """A .csv, .tsv, .jsonl, .json or .parquet file, which may be compressed (.gz, .zst);
+    `lorakit:NAME` is one that ships with the package, and `hub:NAME` a data set of the hub. Or a
+    list of sources, each with a `path`, a `weight`, and for the hub a `subset`, `split`, `revision`
+    and `stream`."""
     validation: str
     """Scored during training, and selects the best epoch."""
     test: str | None = None
     """Only predicted; its answers may be missing."""
+    encoding: str | None = None
+    """Encoding of the files, as Python names it, such as `cp1252`. null: detected from their bytes
+    (UTF-8, UTF-16, cp1252, latin-1), and said if it is not UTF-8."""
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    """What separates the fields of .csv and .tsv files. null: a comma or a tab, or what their first
+    lines show (`;`, a tab, `|`), which is said."""
     metrics: Names
     """Names of metrics."""
     primary_metric: str | None = Field(default=None, validate_default=True)
@@ -58,6 +72,16 @@ class OwnFiles(MetricTask, ABC):
             near = did_you_mean(name, keys)
             raise RecipeError(f"the metrics do not give {name!r}{near} ({', '.join(keys)})")
         return name
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, value: str | None) -> str | None:
+        return None if value is None else check_encoding(value)
+
+    @property
+    def form(self) -> TextForm:
+        """How the text of the files is read."""
+        return TextForm(self.encoding, self.delimiter)
 
     @property
     def scored_by(self) -> tuple[str, ...]:
@@ -90,16 +114,26 @@ class OwnFiles(MetricTask, ABC):
                 f"fixed layout; the files of the task {self.name!r} are task.train, "
                 "task.validation and task.test"
             )
-        path = locate(getattr(self, split))
+        unread = BadRows()
+        wanted = Wanted(split, (*columns, *answer), form=self.form, bad=unread)
         if split in self.test_splits:  # a test file may come without answers
-            found = rows(path, columns, optional=answer)
-        else:
-            found = rows(path, (*columns, *answer))
+            wanted = replace(wanted, columns=columns, optional=answer)
+        remarks.bad.drops = data.dropped_causes
+        source = getattr(self, split)
+        found = self.found(source, wanted)
+        # a stream is not read to its end, only to look for errors
+        kept = islice(found, limit) if streams(source) else take(found, limit)
         count = 0
-        for line, row in take(found, limit):
-            yield f"{split}-{count}", f"{path}:{line}", row
+        for where, row in kept:
+            yield f"{split}-{count}", where, row
             count += 1
+        remarks.bad.include(unread)
+        remarks.bad.finish(count + sum(unread.counts.values()))
         remarks.warn(count)
+
+    def found(self, source: str | Sequence[Source], wanted: Wanted) -> Iterator[PlacedRow]:
+        """The rows of a file, a data set or several: `file:line`, and the columns."""
+        return source_rows(source, wanted)
 
 
 class LabelledFiles(OwnFiles, ABC):
@@ -119,14 +153,13 @@ class LabelledFiles(OwnFiles, ABC):
         remarks = Remarks()
         examples = []
         for id, where, row in self.own_rows(split, data, self.text, [self.label], remarks):
-            texts = []
-            for column in self.text:
-                is_missing = row[column] is None or row[column] != row[column]
-                text = "" if is_missing else text_of(row, column, where)
-                remarks.add_text(text, column, where)
-                texts.append(text)
-            target = None
-            if split not in self.test_splits or row.get(self.label) not in (None, ""):
-                target = self.target(row[self.label], where, remarks)
-            examples.append(Example(id, *texts, target=target, where=where))
+            with remarks.bad.row(where):
+                texts = []
+                for column in self.text:
+                    texts.append(text_of(row, column, where))
+                    remarks.add_text(texts[-1], column, where)
+                target = None
+                if split not in self.test_splits or row.get(self.label) not in (None, ""):
+                    target = self.target(row[self.label], where, remarks)
+                examples.append(Example(id, *texts, target=target, where=where))
         return examples

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lorakit.errors import DataError, DataUnavailable
+from lorakit.files.hub import HubSplit
 from lorakit.files.tables import listing, locate
 
 log = logging.getLogger(__name__)
@@ -78,22 +79,17 @@ class PublishedData:
 
     def hub_table(self, split: str, revision: str | None) -> Collection[dict[str, Any]]:
         """The rows of a split on the hub. DataUnavailable: they cannot be loaded."""
-        from datasets import load_dataset
-        from datasets.exceptions import DatasetsError
-
-        names = (self.hub, self.config) if self.config else (self.hub,)
-        options: dict[str, Any] = {"split": split, "revision": revision}
+        options: dict[str, Any] = {}
         if self.converted is not None:
             # named, because the copy has other names for its configurations and splits
             options["data_files"] = {split: self.converted[split]}
-            options["revision"] = revision or CONVERTED
+            revision = revision or CONVERTED
         try:
-            table = load_dataset(*names, **options)
-        except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-            # without a network or a cached copy, or for a revision that does not exist
+            table = HubSplit(self.hub, split, self.config, revision).table(**options)
+        except DataUnavailable as error:
             raise DataUnavailable(
-                f"{self.hub_name(split)}, is not available: {error}. Give data.path=FOLDER "
-                f"({self.get_it}), or run once with network"
+                f"{self.hub_name(split)}, is not available: {error.__cause__}. Give "
+                f"data.path=FOLDER ({self.get_it}), or run once with network"
             ) from error
         return cast("Collection[dict[str, Any]]", table)
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from lorakit.errors import first_of
+from lorakit.files.bad_rows import BadRows
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ class Remarks:
         """oddity -> where it was found"""
         self.forms: dict[str, dict[str, str]] = {}
         """label -> how the file writes it -> where it does so first"""
+        self.bad = BadRows()
+        """Rows that cannot be used."""
 
     def add(self, what: str, where: str) -> None:
         self.places.setdefault(what, []).append(where)

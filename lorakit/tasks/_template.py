@@ -52,11 +52,14 @@ def filled(value: str, row: dict[str, Any], where: str) -> tuple[str, Spans]:
 
 
 def text_of(row: dict[str, Any], column: str, where: str, numbers: bool = False) -> str:
-    """The text in a column. DataError: the column holds something else.
+    """The text in a column; "" for a null or a NaN, as a .csv writes them. DataError: the column
+    holds something else.
 
     numbers: a number becomes the text that Python writes for it.
     """
     value = row[column]
+    if value is None or value != value:
+        return ""
     if numbers and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):

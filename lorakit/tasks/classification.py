@@ -8,12 +8,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from lorakit.errors import DataError, RecipeError
-from lorakit.files.tables import locate, rows
 from lorakit.metrics import Compared, facts_of
 from lorakit.tasks._answers import label_index, label_name
 from lorakit.tasks._base import Head
 from lorakit.tasks._own_files import LabelledFiles, Names
 from lorakit.tasks._remarks import Remarks
+from lorakit.tasks._sources import Wanted, source_rows
 
 
 def _label_names(value: Any) -> Any:
@@ -65,16 +65,17 @@ class Classification(LabelledFiles):
         return labels
 
     def _labels_of_train(self) -> tuple[str, ...]:
-        path = locate(self.train)
         found: set[str] = set()
-        for line, row in rows(path, [self.label]):
+        for where, row in source_rows(
+            self.train, Wanted(self.train_split, [self.label], form=self.form)
+        ):
             name = label_name(row[self.label])
             if not name:
-                raise DataError(f"{path}:{line}: no label in column {self.label!r}")
+                raise DataError(f"{where}: no label in column {self.label!r}")
             found.add(name)
         if len(found) < 2:
             raise DataError(
-                f"{path}: column {self.label!r} has only one label ({', '.join(found)})"
+                f"{self.train}: column {self.label!r} has only one label ({', '.join(found)})"
             )
         if all(label.isdecimal() for label in found):
             return tuple(sorted(found, key=int))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator, model_validator
 
 from lorakit.errors import DataError
+from lorakit.files.bad_rows import BadRow, Cause
 from lorakit.metrics import Compared, Tokenize
 from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Turn
 from lorakit.tasks._chat_rows import turns_and_answer
@@ -85,21 +87,22 @@ class Text(OwnFiles):
         examples = []
         for id, where, row in self.own_rows(split, data, [column], (), remarks):
             place = f"{where}: column {column!r}"
-            turns, answer = turns_and_answer(row[column], place, split in self.test_splits)
-            if answer is not None and len(row[column]) > len(turns) + 1:
-                remarks.add("turns after the assistant's last one, which are left out", where)
-            questions = [turn.text for turn in turns if turn.role != ASSISTANT]
-            examples.append(
-                Example(
-                    id,
-                    questions[-1] if questions else "",
-                    target=answer,
-                    references=() if answer is None else (answer,),
-                    turns=turns,
-                    last_turn_only=self.train_on == "last",
-                    where=where,
+            with remarks.bad.row(where):
+                turns, answer = turns_and_answer(row[column], place, split in self.test_splits)
+                if answer is not None and len(row[column]) > len(turns) + 1:
+                    remarks.add("turns after the assistant's last one, which are left out", where)
+                questions = [turn.text for turn in turns if turn.role != ASSISTANT]
+                examples.append(
+                    Example(
+                        id,
+                        questions[-1] if questions else "",
+                        target=answer,
+                        references=() if answer is None else (answer,),
+                        turns=turns,
+                        last_turn_only=self.train_on == "last",
+                        where=where,
+                    )
                 )
-            )
         return examples
 
     def _to_learn(self, split: str, data: Data) -> list[Example]:
@@ -107,13 +110,13 @@ class Text(OwnFiles):
         examples = []
         columns = columns_of(self.completion)
         for id, where, row in self.own_rows(split, data, columns_of(self.prompt), columns, remarks):
-            example = self._example(id, row, where, remarks)
-            answer, given = filled(self.completion, row, where)
-            if not answer.strip():  # only an end token would be trained
-                raise DataError(
-                    f"{where}: column {columns[0]!r} is empty, so there is nothing to learn"
-                )
-            examples.append(replace(example, target=answer, target_given=given))
+            with remarks.bad.row(where):
+                example = self._example(id, row, where, remarks)
+                answer, given = filled(self.completion, row, where)
+                if not answer.strip():  # only an end token would be trained
+                    problem = f"column {columns[0]!r} is empty, so there is nothing to learn"
+                    raise BadRow(f"{where}: {problem}", Cause.EMPTY, where)
+                examples.append(replace(example, target=answer, target_given=given))
         return examples
 
     def _example(self, id: str, row: dict[str, Any], where: str, remarks: Remarks) -> Example:
@@ -123,6 +126,8 @@ class Text(OwnFiles):
             # an empty column of a template may be intended; the word for a missing value is not
             if isinstance(value, str) and value.strip():
                 remarks.add_text(value, column, where)
+            elif column == self.prompt and not self.eos:
+                remarks.add_text("", column, where)
         prompt, given = self._prompt(row, where)
         return Example(id, prompt, eos=self.eos, where=where, given=given)
 
@@ -131,11 +136,15 @@ class Text(OwnFiles):
         examples: dict[str, Example] = {}
         columns = (self.references,) if self.references else columns_of(self.completion)
         for id, where, row in self.own_rows(split, data, columns_of(self.prompt), columns, remarks):
-            new = self._example(id, row, where, remarks)
-            first = examples.setdefault(new.text, new)
-            if all(column in row for column in columns):  # otherwise the answers are hidden
-                accepted = tuple(dict.fromkeys((*first.references, *self._answers(row, where))))
-                examples[new.text] = replace(first, target=accepted[0], references=accepted)
+            with remarks.bad.row(where):
+                new = self._example(id, row, where, remarks)
+                accepted: Sequence[str] = ()
+                if all(column in row for column in columns):  # otherwise the answers are hidden
+                    accepted = self._answers(row, where)
+                first = examples.setdefault(new.text, new)
+                accepted = tuple(dict.fromkeys((*first.references, *accepted)))
+                if accepted:
+                    examples[new.text] = replace(first, target=accepted[0], references=accepted)
         return list(examples.values())
 
     def _answers(self, row: dict[str, Any], where: str) -> list[str]:

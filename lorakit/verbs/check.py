@@ -151,8 +151,11 @@ def _check_examples(
 ) -> list[Encoded]:
     task = recipe.task
     # raises for examples that do not fit the model
-    Examiner(recipe, reader, {split: splits[split] for split in scored_splits(task)})
+    asked = Examiner(recipe, reader, {split: splits[split] for split in scored_splits(task)})
     encoded = encode(splits[task.train_split], reader.tokenizer, task.head, recipe.data)
+    for split, items in {task.train_split: encoded, **asked.encoded}.items():
+        checked.rows[split] = len(items)
+    _plan_steps(recipe, checked)
     lengths = [e.length for e in encoded]
     order = epoch_batches(lengths, recipe.train.global_batch_size, recipe.seeds[0], 0, True)
     checked.sample = _tokens(encoded[order[0][0]], reader.tokenizer, task.head)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,10 +19,12 @@ from lorakit.bases.files import first_line
 from lorakit.batches import token_cache
 from lorakit.errors import InputError, LorakitError, Unavailable
 from lorakit.evaluation.answers import read_splits, scored_splits
+from lorakit.files.bad_rows import Dropped, counting_dropped
 from lorakit.metrics import missing_nlg_data
 from lorakit.models import Model
 from lorakit.recipe.schema import Recipe
 from lorakit.tasks import Example
+from lorakit.verbs.data_report import SplitReport, asked, report
 
 Got = TypeVar("Got")
 INDEX_FILE = "model.safetensors.index.json"
@@ -40,7 +42,11 @@ class Prepared:
     """Names of the weight files."""
     optional: list[str] = field(default_factory=list)
     """Metrics that would be left out or approximated, and what to install for them."""
+    dropped: dict[str, Dropped] = field(default_factory=dict)
+    """Split -> rows that were left out when it was read."""
     missing: list[str] = field(default_factory=list)
+    splits: dict[str, SplitReport] = field(default_factory=dict)
+    """Split -> what is in it."""
 
 
 def prepare(recipe: Recipe, name: str) -> Prepared:
@@ -51,8 +57,24 @@ def prepare(recipe: Recipe, name: str) -> Prepared:
     found, splits = _look(recipe)
     if found.missing:
         raise InputError(_message(found.missing, name))
-    _tokenise(recipe, splits)
+    _report(recipe, splits, found)
     return found
+
+
+def _report(recipe: Recipe, splits: dict[str, list[Example]], found: Prepared) -> None:
+    """Tokenise, and say what is in each split that is used."""
+    from lorakit.bases.tokenizer import tokenizer_of
+
+    tokenizer = tokenizer_of(recipe.model)
+    training: frozenset[Hashable] | None = None
+    for split, examples in splits.items():
+        with counting_dropped() as dropped:
+            used = _encoded(recipe, split, examples)
+        dropped.update(found.dropped.get(split, {}))
+        found.rows[split] = len(used)
+        found.splits[split] = report(recipe, used, tokenizer, dropped, training)
+        if training is None:
+            training = frozenset(map(asked, used))
 
 
 def tokenise(recipe: Recipe) -> None:
@@ -77,7 +99,9 @@ def _look(recipe: Recipe) -> tuple[Prepared, dict[str, list[Example]]]:
     source = recipe.data.path or f"data set of {recipe.task.name}"
     for split in scored_splits(recipe.task, train=True):
         read = partial(read_splits, recipe.task, recipe.data, [split])
-        rows = _attempt(found, f"{source}, split {split}", read)
+        with counting_dropped() as dropped:
+            rows = _attempt(found, f"{source}, split {split}", read)
+        found.dropped[split] = dropped
         splits |= rows or {}
     found.rows = {split: len(rows) for split, rows in splits.items()}
     found.optional = _optional(recipe)
@@ -140,15 +164,22 @@ def weight_file(spec: Model, file: str, required: bool = True) -> str | None:
 def _tokenise(recipe: Recipe, splits: dict[str, list[Example]]) -> None:
     if all(len(rows) < token_cache.MIN_EXAMPLES for rows in splits.values()):
         return  # they are not cached
+    for split, examples in splits.items():
+        _encoded(recipe, split, examples)
+
+
+def _encoded(recipe: Recipe, split: str, examples: list[Example]) -> list[Example]:
+    """The examples that are used of a split, after they were tokenised as training does it."""
     from lorakit.bases.config import read_config
     from lorakit.bases.tokenizer import tokenizer_of
-    from lorakit.runs.objects import Examiner, TextReader
+    from lorakit.runs.objects import Examiner, TextReader, kept
 
     tokenizer = tokenizer_of(recipe.model)
-    train = splits[recipe.task.train_split]
-    token_cache.encode_cached(train, tokenizer, recipe.task.head, recipe.data)
-    asked = {split: splits[split] for split in scored_splits(recipe.task)}
-    Examiner(recipe, TextReader(tokenizer, read_config(recipe.model)), asked)
+    if split == recipe.task.train_split:
+        head = recipe.task.head
+        return kept(examples, token_cache.encode_cached(examples, tokenizer, head, recipe.data))
+    reader = TextReader(tokenizer, read_config(recipe.model))
+    return Examiner(recipe, reader, {split: examples}).splits[split]
 
 
 def _optional(recipe: Recipe) -> list[str]:

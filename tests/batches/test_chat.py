@@ -186,3 +186,19 @@ def test_a_template_that_does_not_end_is_one_error(chatty, template, monkeypatch
         "w6",
         "<end>",
     ]
+
+
+SYSTEM = """{{ '<im> system w40 w41 <end> ' }}{% for m in messages %}
+{{- '<im> ' + m.role + ' ' + m.content + ' <end> ' }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<im> assistant ' }}{% endif %}"""
+
+
+def test_a_prompt_without_room_names_what_the_template_writes(chatty):
+    tokenizer = chatty(SYSTEM)
+    example = Example("a", "w1 w2", target="w6", turns=(Turn("user", "w1 w2"),), where="f:3")
+    (asked,) = encode_prompts([example], tokenizer, 64)
+    with pytest.raises(DataError) as caught:
+        encode_prompts([example], tokenizer, 4)
+    message = str(caught.value)
+    assert f"the chat template writes {asked.length - 2} of the prompt's tokens" in message
+    assert "<im> system w40 w41 <end>" in message

@@ -12,10 +12,12 @@ from lorakit.batches import (
     collate,
     encode,
     encode_prompts,
+    lengths_of,
     refuse_too_long,
     width_of,
 )
 from lorakit.errors import DataError, ModelError
+from lorakit.files.bad_rows import Cause, counting_dropped
 from lorakit.tasks import Data, Example, Head
 
 DATA = Data(max_length=8)
@@ -152,3 +154,68 @@ def test_more_tokens_than_the_model_has_positions(config, tokens, refused):
 def test_widths_are_rounded_up_within_the_longest(lengths, most, width):
     items = [Encoded("", {"input_ids": [1] * n}, 0, []) for n in lengths]
     assert width_of(items, most) == width
+
+
+LONG = [
+    Example("a", _words(0), target=_words(1), where="f:1"),
+    Example("b", _words(0, 1, 2, 3), target=_words(1, 2, 3), where="f:2"),
+    Example("c", _words(0, 1, 2, 3, 4), target=_words(1, 2, 3), where="f:3"),
+]
+
+
+def test_examples_that_are_too_long(tokenizer, caplog):
+    def ids(**settings):
+        data = Data(max_length=7, **settings)
+        return [(e.id, e.length) for e in encode(LONG, tokenizer(), Head.CAUSAL, data)]
+
+    whole = encode(LONG, tokenizer(), Head.CAUSAL, Data(max_length=64))
+    full = [(e.id, e.length) for e in whole]
+    assert lengths_of(LONG, tokenizer(), Head.CAUSAL) == [length for _, length in full]
+    assert ids() == [(id, min(length, 7)) for id, length in full]
+    fitting = [(id, length) for id, length in full if length <= 7]
+    assert 0 < len(fitting) < 3
+    with counting_dropped() as dropped:
+        assert ids(too_long="drop") == fitting
+    assert dropped == {Cause.TOO_LONG: 3 - len(fitting)}
+    with pytest.raises(DataError, match=r"2 of 3 rows.*2 too long(.|\n)*f:2(.|\n)*f:3"):
+        ids(too_long="error")
+    with pytest.raises(DataError, match="all 2 examples"):
+        encode(LONG[1:], tokenizer(), Head.CAUSAL, Data(max_length=7, too_long="drop"))
+
+
+def test_texts_to_classify_that_are_too_long_or_empty(tokenizer):
+    rows = [
+        Example("a", _words(0), target=0, where="f:1"),
+        Example("b", _words(*range(9)), target=1, where="f:2"),
+        Example("c", " ", target=1, where="f:3"),
+    ]
+
+    def ids(**settings):
+        data = Data(max_length=6, **settings)
+        return [e.id for e in encode(rows, tokenizer(), Head.CLASSIFICATION, data)]
+
+    assert ids() == ["a", "b", "c"]
+    assert ids(too_long="drop") == ["a", "c"]
+    assert ids(empty="drop") == ["a", "b"]
+    with pytest.raises(DataError, match=r"b \(f:2\) has \d+ tokens, and data\.max_length is 6"):
+        ids(too_long="error")
+    with pytest.raises(DataError, match=r"c \(f:3\): its text is empty"):
+        ids(empty="error")
+
+
+def test_an_answer_that_is_cut_off_entirely(tokenizer, caplog):
+    rows = [LONG[0], Example("d", _words(*range(8)), target=_words(1), where="f:4")]
+    with pytest.raises(DataError, match=r"d \(f:4\) has no token to train on.*7 tokens"):
+        encode(rows, tokenizer(), Head.CAUSAL, Data(max_length=7))
+    found = encode(rows, tokenizer(), Head.CAUSAL, Data(max_length=7, too_long="drop"))
+    assert [e.id for e in found] == ["a"]
+
+
+def test_prompts_without_room_are_all_listed_with_the_cause(tokenizer):
+    with pytest.raises(DataError) as caught:
+        encode_prompts(LONG, tokenizer(), 2, room_is="data.max_length 6 - 4")
+    message = str(caught.value)
+    assert message.startswith("2 of 3 rows")
+    assert "room for 2 (data.max_length 6 - 4)" in message
+    kept = encode_prompts(LONG, tokenizer(), 2, frozenset({Cause.TOO_LONG}))
+    assert [e.id for e in kept] == ["a"]

@@ -91,7 +91,7 @@ def test_an_absent_file_names_those_that_are_there(write, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", "text\n", "a.txt: .txt is not read; give one of .tsv, .csv, .jsonl, .parquet"),
+        ("a.txt", "text\n", "a.txt: .txt is not read; give one of .tsv, .csv, .jsonl, .json"),
         ("a", "text\n", "a: no extension is not read"),
         (
             "a.csv",

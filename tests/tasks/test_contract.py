@@ -35,6 +35,7 @@ SAMPLES = {
     "classification": [_own("classification")],
     "regression": [_own("regression", label="value")],
     "text": [_own("text")],
+    "chat": [_own("chat", format="prompt_completion")],
     "glue": [_in("glue", f"glue/{variant}") for variant in VARIANTS],
     "e2e": [_in("e2e", "e2e")],
     "webnlg": [_in("webnlg_challenge_2017", "webnlg")],

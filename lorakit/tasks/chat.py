@@ -1,0 +1,251 @@
+"""Chats and texts from a user's own files, in the formats in which people keep them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from lorakit.errors import DataError, RecipeError, did_you_mean
+from lorakit.files.bad_rows import BadRow, BadRows, Cause
+from lorakit.metrics import Compared, Tokenize
+from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Turn
+from lorakit.tasks._formats import Chat, Continued, Format, Reading, formats, recognised
+from lorakit.tasks._own_files import Names, OwnFiles
+from lorakit.tasks._remarks import Remarks
+from lorakit.tasks._sources import (
+    PlacedRow,
+    Source,
+    Sources,
+    Wanted,
+    first_rows,
+    sources_of,
+    weighted_rows,
+)
+
+log = logging.getLogger(__name__)
+
+NO_VALIDATION = "none"
+SYSTEM_ROLES = ("system", "developer")
+ROW = ("row", "format")
+"""Columns of what `found` gives."""
+PROBED_ROWS = 10
+"""Rows of a source in which its format is looked for."""
+
+
+class ChatFiles(OwnFiles):
+    """The model answers in a chat, or continues a text. The format of each source is recognised,
+    and the log says which it is. In a chat the assistant's turns are trained, each with its end
+    mark; in a prompt with a completion the completion; in a plain text all of it."""
+
+    name: Literal["chat"] = "chat"
+    head: ClassVar[Head] = Head.CAUSAL
+    compares: ClassVar[Compared] = "texts"
+    validation: Sources = NO_VALIDATION
+    """Scored during training, and selects the best epoch; `none`: nothing is scored."""
+    format: str | None = None
+    """Format of all sources: messages, sharegpt, trl, alpaca, prompt_completion or text. null: each
+    source's own, by its first rows."""
+    roles: dict[str, str] = Field(default_factory=dict)
+    """Role in the files -> `system`, `user`, `assistant` or `tool`, for names that are not
+    known."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Column that a format needs -> its name in the files, such as `{prompt: question}`."""
+    ignore: tuple[str, ...] = Field(default=(), strict=False)
+    """Keys of messages that are left out, such as `id`; others that are not known are an error."""
+    alpaca: Literal["chat", "headers"] = "chat"
+    """How an instruction is asked. chat: as a turn of the user, with the input on the next line;
+    headers: as Stanford's Alpaca does, under `### Instruction:`, without the chat template."""
+    system: str | None = None
+    """A system prompt for chats that do not have one. null: none, or that of the template."""
+    train_on: Literal["all", "last"] = "all"
+    """Turns of the assistant that are trained: all of them, or the last one."""
+    metrics: Names = ("rouge",)
+    """Names of metrics that compare texts."""
+    tokenize: Tokenize | None = None
+    """How bleu, rouge and ter split texts, by the name of sacrebleu's tokenizer. null: as the
+    official scorers do, for English."""
+
+    @field_validator("format")
+    @classmethod
+    def _is_a_format(cls, name: str | None) -> str | None:
+        if name is not None:
+            formats.get(name)
+        return name
+
+    @field_validator("roles")
+    @classmethod
+    def _roles_are_ours(cls, roles: dict[str, str]) -> dict[str, str]:
+        ours = ("system", "developer", "user", ASSISTANT, "tool")
+        for given, role in roles.items():
+            if role not in ours:
+                near = did_you_mean(role, ours)
+                raise RecipeError(f"{given!r} is {role!r}, not one of {', '.join(ours)}{near}")
+        return roles
+
+    @property
+    def eval_splits(self) -> tuple[str, ...]:
+        return () if self.validation == NO_VALIDATION else ("validation",)
+
+    @property
+    def reading(self) -> Reading:
+        """How rows are read."""
+        return Reading(self.roles, frozenset(self.ignore), self.alpaca)
+
+    def read(self, split: str, data: Data) -> list[Example]:
+        """The examples of a split. DataError: rows that cannot be used; it lists them."""
+        remarks = Remarks()
+        examples = []
+        for id, where, found in self.own_rows(split, data, ROW, (), remarks):
+            with remarks.bad.row(where):
+                try:
+                    made = found["format"].read(found["row"], self.reading)
+                    example = self._example(made, split, where, remarks)
+                except BadRow as error:
+                    raise BadRow(f"{where}: {error}", error.cause, where) from None
+                except DataError as error:
+                    raise DataError(f"{where}: {error}") from None
+                examples.append(replace(example, id=id, where=where))
+        return examples
+
+    def found(self, source: str | Sequence[Source], wanted: Wanted) -> Iterator[PlacedRow]:
+        """The rows of all sources, each with its format: the columns of `ROW`."""
+        for one in sources_of(source):
+            form = self._format_of(one, wanted)
+            ours = {given: name for name, given in self.columns.items()}
+            for where, row in weighted_rows(one, self._wanted(form, one, wanted)):
+                plain = {ours.get(name, name): value for name, value in row.items()}
+                yield where, {"row": plain, "format": form}
+
+    def _wanted(self, form: Format, source: Source, wanted: Wanted) -> Wanted:
+        """What of a source's columns its format reads, as the file names them."""
+        first = self._first(source, wanted)
+        required = list(form.required(first[0] if first else {}))
+        optional = list(form.optional)
+        if form.answer and wanted.split in self.test_splits:
+            required.remove(form.answer)
+            optional.append(form.answer)
+        return replace(
+            wanted,
+            columns=[self.columns.get(name, name) for name in required],
+            optional=[self.columns.get(name, name) for name in optional],
+        )
+
+    def _first(self, source: Source, wanted: Wanted) -> list[dict[str, Any]]:
+        """The first rows of a source, their columns named as the formats name them."""
+        ours = {given: name for name, given in self.columns.items()}
+        # what is wrong in a row is said when the rows are read
+        probe = replace(wanted, bad=BadRows())
+        found = [row for _, row in first_rows(source, probe, PROBED_ROWS)]
+        for name, given in self.columns.items():
+            if found and given not in found[0]:
+                near = did_you_mean(given, found[0])
+                raise DataError(
+                    f"{source.path}: task.columns.{name} is {given!r}, and there is no such "
+                    f"column{near} (columns: {', '.join(found[0])})"
+                )
+        return [{ours.get(name, name): value for name, value in row.items()} for row in found]
+
+    def _format_of(self, source: Source, wanted: Wanted) -> Format:
+        if self.format is not None:
+            return formats.get(self.format)
+        if wanted.split in self.test_splits:  # its answers may be missing
+            wanted = replace(wanted, split=self.train_split)
+            source = sources_of(self.train)[0]
+        found = recognised(self._first(source, wanted), source.path)
+        others = "".join(f"; task.format={name} is possible, too" for name in found.others)
+        log.info("%s: format %s, because %s%s", source.path, found.format.name, found.why, others)
+        return found.format
+
+    def _example(self, made: Chat | Continued, split: str, where: str, remarks: Remarks) -> Example:
+        """The example of a row, without its id and place."""
+        if isinstance(made, Chat):
+            return self._chat(made, split, where, remarks)
+        answer = made.completion
+        references = () if answer is None else (answer,)
+        if made.prompt is not None:
+            remarks.add_text(made.prompt, "prompt", where)
+            return Example("", made.prompt, target=answer, references=references)
+        if split != self.train_split:
+            raise DataError(
+                "a plain text has no question to answer, so it is trained and not scored; leave "
+                f"task.{split} out"
+            )
+        return Example("", "", target=answer, references=references, whole=True)
+
+    def _chat(self, chat: Chat, split: str, where: str, remarks: Remarks) -> Example:
+        turns = chat.turns
+        if self.system is not None and turns[0].role not in SYSTEM_ROLES:
+            turns = (Turn("system", self.system), *turns)
+        if turns[0].role == ASSISTANT and turns[0].trained:
+            remarks.add("a chat that the assistant begins; that turn is not trained", where)
+            turns = (replace(turns[0], trained=False), *turns[1:])
+        is_scored = split != self.train_split
+        last = last_learned(turns, with_calls=not is_scored)
+        ends = last == len(turns) - 1
+        if split in self.test_splits and not ends:
+            return Example("", last_question(turns), turns=turns, tools=chat.tools)
+        if last is None:
+            raise BadRow("no turn of the assistant answers anything to learn", Cause.EMPTY)
+        if not ends:
+            what = f"a chat that ends with a turn of {turns[-1].role}, which is left out"
+            remarks.add(what, where)
+        answer = turns[last]
+        return Example(
+            "",
+            last_question(turns[:last]),
+            target=answer.text,
+            references=(answer.text,) if answer.text.strip() else (),
+            turns=turns[:last],
+            last_turn_only=self.train_on == "last",
+            tools=chat.tools,
+            answer=answer if answer.more else None,
+        )
+
+    def ask(self, text: str) -> Example:
+        """A chat with one question; or a text, where the training rows are no chats."""
+        form = self._asked_format
+        if form.name in ("prompt_completion", "text"):
+            return Example("prompt", text)
+        made = formats.get("alpaca").read({"instruction": text}, self.reading)
+        if isinstance(made, Continued) and form.name == "alpaca":
+            return Example("prompt", made.prompt or "")
+        turns = (Turn("user", text),)
+        if self.system is not None:
+            turns = (Turn("system", self.system), *turns)
+        return Example("prompt", text, turns=turns)
+
+    @cached_property
+    def _asked_format(self) -> Format:
+        """That of the first training rows; messages where the file is not there any more."""
+        first = sources_of(self.train)[0]
+        try:
+            return self._format_of(first, Wanted(self.train_split, form=self.form))
+        except DataError as error:
+            log.warning("asked as a chat, because the training rows are not there: %s", error)
+            return formats.get("messages")
+
+
+def last_learned(turns: Sequence[Turn], with_calls: bool) -> int | None:
+    """The number of the assistant's last turn that is learned.
+
+    with_calls: it may be a call of a tool, which is not a text that could be scored.
+    """
+    for number in reversed(range(1, len(turns))):
+        turn = turns[number]
+        calls = '"tool_calls"' in turn.more
+        if turn.role == ASSISTANT and turn.trained and (with_calls or not calls):
+            return number
+    return None
+
+
+def last_question(turns: Sequence[Turn]) -> str:
+    """What the last turn before an answer says."""
+    return next((turn.text for turn in reversed(turns) if turn.role != ASSISTANT), "")
+
+
+PLUGIN = ChatFiles
