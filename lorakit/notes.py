@@ -9,7 +9,15 @@ from pydantic import model_validator
 
 from lorakit.config import Config
 
-Kind = Literal["other setting", "precision", "untrained slice", "early stop", "general"]
+Kind = Literal[
+    "other setting",
+    "precision",
+    "untrained slice",
+    "early stop",
+    "not scored",
+    "one label",
+    "general",
+]
 """other setting: the published scores do not apply, because the recipe was changed."""
 
 

@@ -28,9 +28,10 @@ from lorakit.methods import Method, methods
 from lorakit.models import Model
 from lorakit.optimizers import Optimizer, optimizers
 from lorakit.registry import Registry
-from lorakit.tasks import Data, Head, Task, tasks
+from lorakit.tasks import LABELLED, Data, Head, Task, tasks
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+BALANCED: Literal["balanced"] = "balanced"
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -99,6 +100,10 @@ class Train(Config):
     max_grad_norm: NonNegativeFloat = 1.0
     """Gradients are clipped to this norm; 0: they are not clipped."""
     label_smoothing: BelowOne = 0.0
+    class_weights: Literal["balanced"] | dict[str, PositiveFloat] | None = None
+    """How much an example of each label counts in the loss. balanced: inversely to how often the
+    label occurs, with a mean of 1 (scikit-learn's rule); or {label: weight}, where labels that are
+    not named have 1. null: all count the same."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     """bf16, fp16: autocast; trained parameters stay fp32. auto: where the hardware has bf16 (GPUs,
     and CPUs with AMX or AVX-512-bf16), frozen weights are stored and computed in bf16, and methods
@@ -308,10 +313,23 @@ class Recipe(Config):
                 f"train.label_smoothing {self.train.label_smoothing:g}: {self.task.name} is a "
                 "regression and does not have classes to smooth over; leave it out"
             )
+        if self.train.label_smoothing and self.task.head in (Head.MULTILABEL, Head.SPANS):
+            raise ValueError(
+                f"train.label_smoothing {self.train.label_smoothing:g} is not available for "
+                f"{self.task.name}; leave it out"
+            )
+        if self.train.class_weights and self.task.head not in LABELLED:
+            raise ValueError(
+                f"train.class_weights: {self.task.name} does not learn labels; leave it out"
+            )
         if self.data.packing and self.task.head is not Head.CAUSAL:
             raise ValueError(
                 f"data.packing is for causal models, and {self.task.name} is a "
                 f"{self.task.head.value}"
+            )
+        if self.evaluate.patience is not None and not self.task.eval_splits:
+            raise ValueError(
+                "evaluate.patience needs scores, and the task has validation: none; leave one out"
             )
         return self
 

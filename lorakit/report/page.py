@@ -8,8 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from lorakit.errors import LorakitError
+from lorakit.recipe.schema import plugin_class
 from lorakit.recipe.source import dump_yaml
 from lorakit.report.changes import change_maps
+from lorakit.report.classes import class_report
 from lorakit.report.curves import Logs, loss_curve, rate_curve, score_curves, steps_of
 from lorakit.report.table import (
     NOTHING,
@@ -24,6 +29,7 @@ from lorakit.report.table import (
 )
 from lorakit.report.template import fill
 from lorakit.runs.result import Check, Result, SeedResult, failed_checks, summary, write_whole
+from lorakit.tasks import tasks
 
 MAX_SAMPLES = 6
 """Samples of each kind: predictions that are equal to a reference, and others."""
@@ -48,6 +54,7 @@ def write_page(
         scores=replace(scores, caption=""),
         checks=checks(result),
         pictures=[*score_curves(logs, result), *loss_curve(logs), *rate_curve(logs)],
+        classes=class_report(samples, labels_of(result)),
         changes=change_maps(result),
         seeds=seed_table(result, logs),
         samples=chosen(samples),
@@ -61,6 +68,18 @@ def write_page(
     path = folder / "report.html"
     write_whole(path, page)
     return path
+
+
+def labels_of(result: Result) -> tuple[str, ...]:
+    """The labels of the run's task, in the order of the outputs; empty where it has none."""
+    values = result.recipe_values.get("task")
+    if not isinstance(values, Mapping) or "name" not in values:
+        return ()
+    try:
+        task = plugin_class(tasks, dict(values)).model_validate(values)
+        return tuple(task.labels)  # type: ignore[attr-defined]
+    except (LorakitError, ValidationError):  # of another version, or its files are not here
+        return ()
 
 
 def checks(result: Result) -> list[tuple[Check, list[Check | None]]]:
@@ -140,8 +159,12 @@ def sample(line: Mapping[str, Any]) -> dict[str, Any]:
     given = line.get("references", line.get("reference"))
     if not isinstance(given, (list, tuple)):
         given = [given]
+    said = line.get("prediction")
+    if isinstance(said, list):  # several labels are one answer
+        given = [", ".join(map(_text, given))]
+        said = ", ".join(map(_text, said))
     references = [_text(one) for one in given]
-    prediction = _text(line.get("prediction"))
+    prediction = _text(said)
     # the equal reference is shown, even where it is the last of many
     shown = sorted(references, key=lambda one: one != prediction)[:MAX_REFERENCES]
     return {

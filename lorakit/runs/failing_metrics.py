@@ -18,7 +18,7 @@ from lorakit.tasks import Task
 
 def refuse_missing_metric(task: Task, scores: Scores) -> None:
     """InputError: the metric that selects the best state is not among the scores."""
-    split = task.eval_splits[0]
+    split = next(iter(task.eval_splits), "")
     if split in scores and task.primary not in scores[split]:
         others = ", ".join(scores[split]) or "none"
         raise InputError(
@@ -28,11 +28,15 @@ def refuse_missing_metric(task: Task, scores: Scores) -> None:
         )
 
 
-def of_the_first(scores: Scores, watched: tuple[str, str], accelerator: Accelerator) -> Scores:
-    """The scores with the first process's value of the watched (split, metric).
+def of_the_first(
+    scores: Scores, watched: tuple[str, str] | None, accelerator: Accelerator
+) -> Scores:
+    """The scores with the first process's value of the watched (split, metric), if there is one.
 
     A metric may fail in one process alone, and all must keep the same state.
     """
+    if watched is None:
+        return scores
     split, metric = watched
     if accelerator.num_processes == 1 or metric not in scores[split]:
         return scores

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from lorakit.registry import Registry
 from lorakit.tasks._answers import finite_number, given_label
-from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Prediction, Task, Turn
+from lorakit.tasks._base import ASSISTANT, LABELLED, Data, Example, Head, Prediction, Task, Turn
 
 tasks: Registry[type[Task]] = Registry("lorakit.tasks", "task")
 
 __all__ = [
     "ASSISTANT",
+    "LABELLED",
     "Data",
     "Example",
     "Head",

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from lorakit.errors import RecipeError, did_you_mean
-from lorakit.files.tables import locate, rows, take
+from lorakit.files.tables import NumberedRow, locate, rows, take
 from lorakit.metrics import facts_of
 from lorakit.tasks._base import Data, Example
+from lorakit.tasks._held_out import NONE, Validation, held_out
 from lorakit.tasks._remarks import Remarks
 from lorakit.tasks._scoring import MetricTask, metric_keys
 from lorakit.tasks._template import text_of
+
+log = logging.getLogger(__name__)
 
 
 def _one_or_many(value: Any) -> Any:
@@ -32,8 +36,11 @@ class OwnFiles(MetricTask, ABC):
 
     train: str
     """A .csv, .tsv, .jsonl or .parquet file; `lorakit:NAME` is one that ships with the package."""
-    validation: str
-    """Scored during training, and selects the best epoch."""
+    validation: Validation
+    """Scored during training, and selects the best epoch: a file; a share of the training file,
+    such as 0.1, which is then not trained; or `none`, which keeps the last state."""
+    validation_seed: int = Field(default=0, ge=0)
+    """Decides which rows a share takes; all seeds of a run have the same ones."""
     test: str | None = None
     """Only predicted; its answers may be missing."""
     metrics: Names
@@ -73,6 +80,10 @@ class OwnFiles(MetricTask, ABC):
         return self.metrics
 
     @property
+    def eval_splits(self) -> tuple[str, ...]:
+        return () if self.validation == NONE else ("validation",)
+
+    @property
     def test_splits(self) -> tuple[str, ...]:
         return ("test",) if self.test else ()
 
@@ -99,16 +110,48 @@ class OwnFiles(MetricTask, ABC):
                 f"fixed layout; the files of the task {self.name!r} are task.train, "
                 "task.validation and task.test"
             )
-        path = locate(getattr(self, split))
+        path = locate(self._file_of(split))
         if split in self.test_splits:  # a test file may come without answers
             found = rows(path, columns, optional=answer)
         else:
             found = rows(path, (*columns, *answer))
         count = 0
-        for line, row in take(found, limit):
+        for line, row in take(self._part(split, found, columns), limit):
             yield f"{split}-{count}", f"{path}:{line}", row
             count += 1
         remarks.warn(count)
+
+    def stratum(self, row: dict[str, Any]) -> str:
+        """What a share of the training file takes its part of: the label, if a row has one."""
+        return ""
+
+    def _file_of(self, split: str) -> str:
+        if split == "validation" and isinstance(self.validation, float):
+            return self.train
+        return getattr(self, split)
+
+    def _part(
+        self, split: str, found: Iterable[NumberedRow], columns: Sequence[str]
+    ) -> Iterator[NumberedRow]:
+        """The rows of the split: a part of the file where `validation` is a share."""
+        share = self.validation
+        if not isinstance(share, float) or split in self.test_splits:
+            yield from found
+            return
+        numbered = list(found)
+        texts = (repr([row[column] for column in columns]) for _, row in numbered)
+        labels = (self.stratum(row) for _, row in numbered)
+        held = held_out(list(zip(texts, labels, strict=True)), share, self.validation_seed)
+        if split != self.train_split:
+            log.info(
+                "validation: %d rows are trained and %d are held out (validation_seed %d)",
+                len(numbered) - len(held),
+                len(held),
+                self.validation_seed,
+            )
+        for number, row in enumerate(numbered):
+            if (number in held) == (split != self.train_split):
+                yield row
 
 
 class LabelledFiles(OwnFiles, ABC):

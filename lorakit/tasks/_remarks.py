@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from lorakit.errors import first_of
+from lorakit.tasks._base import Example
 
 log = logging.getLogger(__name__)
 
 MISSING = frozenset("nan none null n/a <na> nat".split())
 """What programs write for a missing value."""
 SHOWN_PLACES = 3
+SHOWN_LABELS = 10
 
 
 class Remarks:
@@ -70,6 +72,22 @@ class Remarks:
                 "labels that differ only in case, spaces or form are different classes: %s",
                 ", ".join(firsts),
             )
+
+
+def warn_of_rare(
+    labels: Sequence[str], counts: Mapping[Any, int], examples: Sequence[Example]
+) -> None:
+    """Warn of labels that one training example has, or none: they can hardly be learnt.
+
+    counts: label number -> its examples.
+    """
+    wheres = {example.target: example.where for example in examples}
+    once = [f"{label!r} ({wheres[i]})" for i, label in enumerate(labels) if counts.get(i) == 1]
+    if once:
+        log.warning("labels of one training row: %s", first_of(once, SHOWN_LABELS))
+    never = [repr(label) for i, label in enumerate(labels) if not counts.get(i)]
+    if never:
+        log.warning("labels without a training row: %s", first_of(never, SHOWN_LABELS))
 
 
 def _alike(labels: Sequence[str]) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -11,9 +12,9 @@ from lorakit.errors import DataError, RecipeError
 from lorakit.files.tables import locate, rows
 from lorakit.metrics import Compared, facts_of
 from lorakit.tasks._answers import label_index, label_name
-from lorakit.tasks._base import Head
+from lorakit.tasks._base import Data, Example, Head
 from lorakit.tasks._own_files import LabelledFiles, Names
-from lorakit.tasks._remarks import Remarks
+from lorakit.tasks._remarks import Remarks, warn_of_rare
 
 
 def _label_names(value: Any) -> Any:
@@ -79,6 +80,15 @@ class Classification(LabelledFiles):
         if all(label.isdecimal() for label in found):
             return tuple(sorted(found, key=int))
         return tuple(sorted(found))
+
+    def read(self, split: str, data: Data) -> list[Example]:
+        examples = super().read(split, data)
+        if split == self.train_split:
+            warn_of_rare(self.labels, Counter(example.target for example in examples), examples)
+        return examples
+
+    def stratum(self, row: dict[str, Any]) -> str:
+        return label_name(row[self.label])
 
     def target(self, value: Any, where: str, remarks: Remarks) -> int:
         name = label_name(value)

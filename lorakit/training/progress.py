@@ -21,10 +21,10 @@ class BestState:
     """The state to keep: the one with the best score so far (of equals the latest), or the last one
     where `evaluate.keep` says so.
 
-    watched: the (split, metric) that decides.
+    watched: the (split, metric) that decides; None: the last state is kept.
     """
 
-    def __init__(self, watched: tuple[str, str], cadence: Evaluate):
+    def __init__(self, watched: tuple[str, str] | None, cadence: Evaluate):
         self.watched = watched
         self.cadence = cadence
         self.step = 0
@@ -39,8 +39,11 @@ class BestState:
 
         Equal scores count against patience, but of equals the one that was trained longer is kept.
         """
-        split, metric = self.watched
-        value = scores[split][metric]
+        if self.watched is None:
+            value = math.nan
+        else:
+            split, metric = self.watched
+            value = scores[split][metric]
         if math.isnan(value):  # a correlation of constant predictions, for example
             value = -math.inf
         better = value > self.best or not self.state
@@ -110,6 +113,6 @@ class TrainingProgress:
         self.best.scores = state.kept.scores
         self.best.best = -math.inf if state.kept.best is None else state.kept.best
         self.best.state = {}
-        if state.kept.scores:
+        if state.kept.step:
             # The best state has a file of its own only where it differs from the trained one.
             self.best.state = saved.best or dict(saved.trained)

@@ -27,8 +27,10 @@ class Setup:
     train: Train
     evaluate: Evaluate
     seed: int
-    watched: tuple[str, str]
-    """(split, metric) that selects the best state."""
+    class_weights: tuple[float, ...] | None = None
+    """Of each label in the loss; None: they are equal."""
+    watched: tuple[str, str] | None
+    """(split, metric) that selects the best state; None: the last state is kept."""
 
     def tensors(self, items: Sequence[Encoded], device: torch.device) -> dict[str, Tensor]:
         """A batch on `device`; the labels of a causal head stay on the host, see `loss_sum`."""

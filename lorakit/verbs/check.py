@@ -30,6 +30,7 @@ from lorakit.tasks import Example, Head
 from lorakit.training.plan import Shares, epoch_batches, share, steps_per_epoch
 from lorakit.training.refuse import refuse_no_rate
 from lorakit.verbs.heads import HeadView, head_view, warn_other_order
+from lorakit.verbs.label_rows import LabelRow, label_rows
 from lorakit.verbs.rehearse import refuse_looking_ahead
 
 MIB = 2**20
@@ -72,6 +73,7 @@ class Checked:
     missing: list[str] = field(default_factory=list)
     """What could not be checked, because it is not on this machine or too large."""
     head: HeadView | None = None
+    labels: list[LabelRow] = field(default_factory=list)
 
 
 def check(recipe: Recipe, processes: int = 1) -> Checked:
@@ -120,6 +122,7 @@ def _check_data(recipe: Recipe, checked: Checked, base: Base) -> list[Encoded]:
         checked.missing.append(str(error))
         return []
     checked.rows = {split: len(rows) for split, rows in splits.items()}
+    checked.labels = label_rows(recipe, splits)
     _plan_steps(recipe, checked)
     try:
         tokenizer = load_tokenizer(recipe.model)

@@ -12,12 +12,13 @@ from torch import nn
 from lorakit.adapters.save import save_adapter
 from lorakit.bases.base import Base
 from lorakit.bases.load import load
-from lorakit.evaluation.answers import Answer, Scores
+from lorakit.evaluation.answers import Answer, Scores, warn_of_one_label
 from lorakit.events import to_all
 from lorakit.methods import Attachment
 from lorakit.runs.failing_metrics import of_the_first
 from lorakit.runs.objects import attach
 from lorakit.runs.resume import Journal, ResumeState, made_with
+from lorakit.training.class_weights import class_weights
 from lorakit.training.loop import FitResult, train
 from lorakit.training.processes import is_sharded
 from lorakit.training.saving import Checkpoints
@@ -50,6 +51,7 @@ def fit(job: TrainJob, ready: ReadySeed, baseline: Scores) -> FittedSeed:
     def score(model: nn.Module) -> Scores:
         for split in job.recipe.task.eval_splits:
             answers[split] = ready.examiner.answers(model, split)
+            warn_of_one_label(job.recipe.task, split, answers[split])
         return of_the_first(ready.examiner.scores(answers), setup.watched, job.accelerator)
 
     file = job.folder / "metrics.jsonl" if job.is_main else None
@@ -92,7 +94,8 @@ def _setup(job: TrainJob, ready: ReadySeed) -> Setup:
         train=recipe.train,
         evaluate=recipe.evaluate,
         seed=job.seed,
-        watched=(recipe.task.eval_splits[0], recipe.task.primary),
+        class_weights=class_weights(recipe, job.splits[recipe.task.train_split]),
+        watched=next(((split, recipe.task.primary) for split in recipe.task.eval_splits), None),
     )
 
 
