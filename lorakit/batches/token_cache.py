@@ -47,7 +47,8 @@ def encode_cached(
     """The same as `encode`, read from the cache if these examples have been encoded before."""
     encode_now = partial(encode, examples, tokenizer, head, data)
     key = None
-    if len(examples) >= MIN_EXAMPLES:
+    # the places of words and spans are not in the file
+    if len(examples) >= MIN_EXAMPLES and head not in (Head.TOKENS, Head.SPANS):
         key = cache_key(examples, tokenizer, head, data)
     if key is None:
         return encode_now()

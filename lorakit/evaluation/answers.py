@@ -38,13 +38,14 @@ def writes(task: Task) -> bool:
 class Answer:
     """The prediction for one example, with its reference.
 
-    output: the logits, or the raw text. text: the input. ended: max_new_tokens did not cut it.
+    output: the logits (of each word), or the raw text. text: the input. ended: max_new_tokens did
+    not cut it.
     """
 
     id: str
     prediction: Prediction
     reference: Prediction | list[str] | None
-    output: list[float] | str
+    output: list[float] | list[list[float]] | str
     text: str
     group: str = ""
     ended: bool = True

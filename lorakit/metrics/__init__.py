@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lorakit.errors import RecipeError
 from lorakit.metrics._attempt import Failed, attempt, failures, without
 from lorakit.metrics._base import Compared, Facts, Metric, metric
+from lorakit.metrics._entities import entities, padded
 from lorakit.metrics._meteor.data import missing_nlg_data
 from lorakit.metrics._statistics import Means, Statistics, Sums, Weighted, joined
 from lorakit.metrics._tokens import Tokenize, say_poor
@@ -58,12 +59,14 @@ __all__ = [
     "Weighted",
     "as_evaluate",
     "attempt",
+    "entities",
     "facts_of",
     "failures",
     "joined",
     "metric",
     "metrics",
     "missing_nlg_data",
+    "padded",
     "say_poor",
     "without",
 ]

@@ -11,9 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lorakit.errors import DataError
+from lorakit.evaluation.answers import only_label
+from lorakit.metrics import entities, padded
 from lorakit.report.heat import Scale, heat_map
 from lorakit.report.picture import Picture
 from lorakit.report.table import Table, number
+from lorakit.runs.predictions import reference_of
+from lorakit.tasks import LABELLED, Head, Task
 
 MAX_MATRIX = 30
 """Classes up to which the matrix is drawn; with more, the mistakes are shown as a table only."""
@@ -21,6 +26,8 @@ MAX_MISTAKES = 10
 
 Pair = tuple[str, str]
 """(correct label, predicted label)"""
+Item = tuple[str, int, int]
+"""A label, or the type of an entity, with its first and last word."""
 
 
 @dataclass(frozen=True)
@@ -34,52 +41,65 @@ class ClassReport:
     """The label that was predicted for every example, where the examples have several labels."""
 
 
-def class_report(lines: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> ClassReport | None:
-    """The report on lines of predictions.jsonl; None: they are not predictions of these labels.
+def class_report(task: Task, lines: Sequence[dict[str, Any]]) -> ClassReport | None:
+    """The report on lines of predictions.jsonl; None: the task has no labels, or the lines are not
+    predictions of these labels.
 
-    A line may have lists of labels: in that case there is no matrix.
+    Of named entities it has a row for each type; mistakes and matrix are of single labels only.
     """
-    pairs = [_labels_of(line) for line in lines]
-    if not labels or not pairs or not all(_known(pair, labels) for pair in pairs):
+    labels = task.labels
+    if task.head not in LABELLED or not lines:
         return None
-    counts = {label: _counts(label, pairs) for label in labels}
-    scores = _score_table({label: found for label, found in counts.items() if any(found)})
-    if not all(len(right) == len(said) == 1 for right, said in pairs):
+    answers = [(_listed(reference_of(line)), _listed(line.get("prediction"))) for line in lines]
+    if any(label not in labels for pair in answers for side in pair for label in side):
+        return None
+    pairs = [_items(task.head, *answer) for answer in answers]
+    scores = _score_table(_counts(pairs, labels))
+    if task.head is not Head.CLASSIFICATION:
         return ClassReport(scores, None, [], None)
-    confused = Counter((right[0], said[0]) for right, said in pairs)
-    predicted = {said for _, said in confused}
-    present = {right for right, _ in confused}
+    confused = Counter((right[0], said[0]) for right, said in answers)
+    found = {label for pair in confused for label in pair}
     return ClassReport(
         scores=scores,
         mistakes=_mistakes(confused),
-        matrix=_matrix(confused, [label for label in labels if any(counts[label])]),
-        only=min(predicted) if len(predicted) == 1 < len(present) else None,
+        matrix=_matrix(confused, [label for label in labels if label in found]),
+        only=only_label(task, [(said[0], right[0]) for right, said in answers]),
     )
 
 
-def _labels_of(line: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
-    """The correct and the predicted labels of a line."""
-    right = line.get("references", line.get("reference"))
-    said = line.get("prediction")
-    return _as_list(right), _as_list(said)
-
-
-def _as_list(value: Any) -> list[Any]:
+def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _known(pair: tuple[list[Any], list[Any]], labels: Sequence[str]) -> bool:
-    return all(label in labels for label in (*pair[0], *pair[1]))
+def _items(head: Head, right: list[str], said: list[str]) -> tuple[set[Item], set[Item]]:
+    """The correct and the predicted items of an example."""
+    if head is not Head.TOKENS:
+        return {(label, 0, 0) for label in right}, {(label, 0, 0) for label in said}
+    said = padded(said, right)
+    try:
+        return set(entities(right)), set(entities(said))
+    except DataError:  # tags of another kind, such as parts of speech
+        return _words(right), _words(said)
 
 
-def _counts(label: str, pairs: Sequence[tuple[list[str], list[str]]]) -> tuple[int, int, int]:
-    """(hits, predicted, present)"""
-    has = [(label in right, label in said) for right, said in pairs]
-    return (
-        sum(right and said for right, said in has),
-        sum(said for _, said in has),
-        sum(right for right, _ in has),
-    )
+def _words(tags: Sequence[str]) -> set[Item]:
+    return {(tag, place, place) for place, tag in enumerate(tags)}
+
+
+def _counts(
+    pairs: Sequence[tuple[set[Item], set[Item]]], labels: Sequence[str]
+) -> dict[str, tuple[int, int, int]]:
+    """Label or type -> (hits, predicted, present), in the order of `labels`."""
+    hits: Counter[str] = Counter()
+    predicted: Counter[str] = Counter()
+    present: Counter[str] = Counter()
+    for right, said in pairs:
+        hits.update(name for name, *_ in right & said)
+        predicted.update(name for name, *_ in said)
+        present.update(name for name, *_ in right)
+    found = predicted.keys() | present.keys()
+    ordered = [label for label in labels if label in found] or sorted(found)
+    return {name: (hits[name], predicted[name], present[name]) for name in ordered}
 
 
 def _score_table(counts: Mapping[str, tuple[int, int, int]]) -> Table:

@@ -29,7 +29,7 @@ from lorakit.report.table import (
 )
 from lorakit.report.template import fill
 from lorakit.runs.result import Check, Result, SeedResult, failed_checks, summary, write_whole
-from lorakit.tasks import tasks
+from lorakit.tasks import Task, tasks
 
 MAX_SAMPLES = 6
 """Samples of each kind: predictions that are equal to a reference, and others."""
@@ -38,13 +38,14 @@ MAX_REFERENCES = 4
 
 
 def write_page(
-    folder: Path, result: Result, logs: Logs, samples: Sequence[Mapping[str, Any]]
+    folder: Path, result: Result, logs: Logs, samples: Sequence[dict[str, Any]]
 ) -> Path:
     """Write report.html to `folder`, completely or not at all. Returns its path.
 
     samples: lines of predictions.jsonl, with their `input`. Everything is escaped.
     """
     scores = score_table(result)
+    task = task_of(result)
     page = fill(
         Path(__file__).with_name("page.html.j2"),
         result=result,
@@ -54,7 +55,7 @@ def write_page(
         scores=replace(scores, caption=""),
         checks=checks(result),
         pictures=[*score_curves(logs, result), *loss_curve(logs), *rate_curve(logs)],
-        classes=class_report(samples, labels_of(result)),
+        classes=None if task is None else class_report(task, samples),
         changes=change_maps(result),
         seeds=seed_table(result, logs),
         samples=chosen(samples),
@@ -70,16 +71,15 @@ def write_page(
     return path
 
 
-def labels_of(result: Result) -> tuple[str, ...]:
-    """The labels of the run's task, in the order of the outputs; empty where it has none."""
+def task_of(result: Result) -> Task | None:
+    """The run's task; None where the result does not tell it, or this version does not have it."""
     values = result.recipe_values.get("task")
     if not isinstance(values, Mapping) or "name" not in values:
-        return ()
+        return None
     try:
-        task = plugin_class(tasks, dict(values)).model_validate(values)
-        return tuple(task.labels)  # type: ignore[attr-defined]
-    except (LorakitError, ValidationError):  # of another version, or its files are not here
-        return ()
+        return plugin_class(tasks, dict(values)).model_validate(values)  # type: ignore[return-value]
+    except (LorakitError, ValidationError):
+        return None
 
 
 def checks(result: Result) -> list[tuple[Check, list[Check | None]]]:

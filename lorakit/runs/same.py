@@ -120,5 +120,7 @@ def _digest(examples: Sequence[Example]) -> str:
     for e in examples:
         turns = [(turn.role, turn.text) for turn in e.turns]
         content = (e.id, e.text, e.pair, e.target, e.references, e.group, turns)
+        if e.words:  # texts without words keep the digests that older versions recorded
+            content = (*content, e.words)
         digest.update(repr(content).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

@@ -6,7 +6,7 @@ One file per family of data sets; `glue/mrpc` is the variant `mrpc` of `glue.py`
 from __future__ import annotations
 
 from lorakit.registry import Registry
-from lorakit.tasks._answers import finite_number, given_label
+from lorakit.tasks._answers import finite_number, given_label, given_labels
 from lorakit.tasks._base import ASSISTANT, LABELLED, Data, Example, Head, Prediction, Task, Turn
 
 tasks: Registry[type[Task]] = Registry("lorakit.tasks", "task")
@@ -22,5 +22,6 @@ __all__ = [
     "Turn",
     "finite_number",
     "given_label",
+    "given_labels",
     "tasks",
 ]

@@ -142,6 +142,7 @@ class Example:
 
 
 Prediction = str | int | float | list[str]
+Output = Sequence[float] | Sequence[Sequence[float]] | str
 Given = Sequence[Prediction | list[str]]
 """Predictions or references as a file of answers holds them."""
 
@@ -192,8 +193,9 @@ class Task(Config, ABC):
         return Example("prompt", text)
 
     @abstractmethod
-    def to_prediction(self, output: Sequence[float] | str) -> Prediction:
-        """The answer for a model's output (logits, one per label; a single value; or a text)."""
+    def to_prediction(self, output: Output) -> Prediction:
+        """The answer for a model's output (logits, one per label; a row of them per word; a single
+        value; or a text)."""
 
     @abstractmethod
     def to_reference(self, example: Example) -> Prediction | list[str]:

@@ -159,18 +159,27 @@ class LabelledFiles(OwnFiles, ABC):
 
     text: TextColumns = ("text",)
     """Column of the text, or of the two texts of a pair."""
-    label: str = "label"
-    """Column of the label or value."""
+
+    @property
+    @abstractmethod
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns of the label or value."""
 
     @abstractmethod
-    def target(self, value: Any, where: str, remarks: Remarks) -> int | float:
-        """The target for a value in the column `label`. DataError: the value is not one."""
+    def target(
+        self, row: dict[str, Any], where: str, remarks: Remarks
+    ) -> int | float | tuple[int, ...]:
+        """The target of a row. DataError: a value in its label columns is not one."""
+
+    def is_hidden(self, row: dict[str, Any]) -> bool:
+        """Whether a row of a test file comes without its answer."""
+        return all(row.get(column) in (None, "") for column in self.label_columns)
 
     def read(self, split: str, data: Data) -> list[Example]:
         """Texts that are missing (a null, a NaN, an empty field) are empty, and the log says so."""
         remarks = Remarks()
         examples = []
-        for id, where, row in self.own_rows(split, data, self.text, [self.label], remarks):
+        for id, where, row in self.own_rows(split, data, self.text, self.label_columns, remarks):
             texts = []
             for column in self.text:
                 is_missing = row[column] is None or row[column] != row[column]
@@ -178,7 +187,7 @@ class LabelledFiles(OwnFiles, ABC):
                 remarks.add_text(text, column, where)
                 texts.append(text)
             target = None
-            if split not in self.test_splits or row.get(self.label) not in (None, ""):
-                target = self.target(row[self.label], where, remarks)
+            if split not in self.test_splits or not self.is_hidden(row):
+                target = self.target(row, where, remarks)
             examples.append(Example(id, *texts, target=target, where=where))
         return examples

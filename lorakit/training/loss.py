@@ -57,7 +57,9 @@ def loss_sum(
         )
         return each.mean(-1).sum()
     if head is Head.SPANS:
-        # two questions over the positions of a row: where it starts, and where it ends
+        # two questions over the positions of a row, without the padding
+        padding = inputs["attention_mask"].unsqueeze(-1) == 0
+        logits = logits.masked_fill(padding, torch.finfo(logits.dtype).min)
         return F.cross_entropy(logits, labels, reduction="sum") / 2
     if head is Head.TOKENS:
         logits, labels = logits.flatten(0, 1), labels.flatten()

@@ -166,6 +166,8 @@ def _tokens(item: Encoded, tokenizer: Any, head: Head) -> list[tuple[str, bool]]
     trained = [False] * len(ids)
     if head is Head.CAUSAL:
         trained = [label != IGNORE for label in item.trains]
+    elif head is Head.TOKENS:
+        trained = [place in item.places for place in range(len(ids))]
     return [(tokenizer.decode([token]), mark) for token, mark in zip(ids, trained, strict=True)]
 
 
