@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 
+from lorakit.batches._encoded import IGNORE, Encoded
 from lorakit.batches.chat import ChatWriter, warn_of_template
+from lorakit.batches.positions_of_text import encode_spans, encode_words
 from lorakit.batches.required_tokens import end_token
 from lorakit.batches.special import MARKS, SpecialTokens, warn_of_special_tokens
 from lorakit.batches.tokenizer import Tokenizer
@@ -16,49 +17,14 @@ from lorakit.tasks import Data, Example, Head
 
 log = logging.getLogger(__name__)
 
-IGNORE = -100
-"""Label of a position that is not trained, as torch's cross entropy takes it."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One example as tokens."""
-
-    id: str
-    inputs: dict[str, list[int]]
-    """The tokenizer's fields, all of the same length."""
-    target: int | float | tuple[int, ...] | None
-    """Label number or value; 0 or 1 for each label; the label of each token in `places`; the first
-    and the last token of a span. None: hidden, or a causal head."""
-    trains: Sequence[int] = ()
-    """For a causal head in training: the id of each token that is trained, and `IGNORE` for the
-    others."""
-    places: tuple[int, ...] = ()
-    """For a head that labels words: the first token of each word that was not cut off."""
-
-    @property
-    def length(self) -> int:
-        """Number of tokens."""
-        return len(self.inputs["input_ids"])
-
-    @property
-    def trained(self) -> int:
-        """Number of terms in the loss: trained tokens for a causal head, words where these have
-        labels, otherwise one.
-
-        The first token is never predicted, and so never trained.
-        """
-        if self.places:
-            return len(self.places)
-        return sum(label != IGNORE for label in self.trains[1:]) if self.trains else 1
-
 
 def encode(
     examples: Sequence[Example], tokenizer: Tokenizer, head: Head, data: Data
 ) -> list[Encoded]:
     """Tokens for training, and for evaluation if the head gives logits.
 
-    Examples are truncated at `data.max_length`, and the log says how many. DataError: an example
+    Examples are truncated at `data.max_length`, and the log says how many; for spans, a longer one
+    becomes several windows with its id. DataError: an example
     without a token to train, or with a character that cannot be encoded.
     """
     _refuse_half_characters(examples)
@@ -67,6 +33,8 @@ def encode(
         encoded = [writer.learned(example, data.max_length) for example in examples]
     elif head is Head.TOKENS:
         encoded = encode_words(examples, tokenizer, data.max_length)
+    elif head is Head.SPANS:
+        return encode_spans(examples, tokenizer, data.max_length)
     else:
         fields = SpecialTokens(tokenizer).fields(examples, data.max_length)
         encoded = [
@@ -133,55 +101,6 @@ def _refuse_half_characters(examples: Sequence[Example]) -> None:
                 f"example {e.shown_id} holds half of a character, "
                 f"{error.object[error.start]!a}; fix the file"
             ) from None
-
-
-def encode_words(
-    examples: Sequence[Example], tokenizer: Tokenizer, max_length: int
-) -> list[Encoded]:
-    """Texts with the first token of each word, which has the label of the word.
-
-    Words without a token, such as a zero-width space, take the next token; words that are cut off
-    have no place. DataError: a slow tokenizer, which does not say where its tokens are.
-    """
-    fields = SpecialTokens(tokenizer).fields(examples, max_length)
-    if not fields.encodings:
-        raise DataError(
-            f"{type(tokenizer).__name__} does not say which characters a token stands for; give a "
-            "model with a fast tokenizer (tokenizer.json) to label words"
-        )
-    encoded = []
-    for i, example in enumerate(examples):
-        owners = fields.sequence_ids(i)
-        ends = [
-            -1 if owner is None else end
-            for owner, (_, end) in zip(owners, fields.encodings[i].offsets, strict=True)
-        ]
-        places = first_tokens(example.words, ends)
-        if not places:
-            raise DataError(f"example {example.shown_id} has no word that the tokenizer can read")
-        target = example.target
-        if isinstance(target, tuple):
-            target = target[: len(places)]
-        inputs = {name: fields[name][i] for name in fields}
-        encoded.append(Encoded(example.id, inputs, target, places=places))  # type: ignore[arg-type]
-    return encoded
-
-
-def first_tokens(words: Sequence[tuple[int, int]], ends: Sequence[int]) -> tuple[int, ...]:
-    """The number of the token that each word begins with, up to the first word that has none.
-
-    words: (start, end) of each word. ends: the end of the characters of each token; -1: of none.
-    """
-    places: list[int] = []
-    token = 0
-    for start, _ in words:
-        # a token may begin with the blank before the word, but it ends within the word
-        while token < len(ends) and ends[token] <= start:
-            token += 1
-        if token == len(ends):
-            break
-        places.append(token)
-    return tuple(places)
 
 
 def numeric_target(example: Example) -> int | float | tuple[int, ...] | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lorakit.batches.encode import IGNORE, Encoded
+from lorakit.batches._encoded import IGNORE, Encoded
 from lorakit.tasks import Head
 
 

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lorakit.batches.encode import Encoded, encode, log_truncated, numeric_target, warn_of_texts
+from lorakit.batches._encoded import Encoded
+from lorakit.batches.encode import encode, log_truncated, numeric_target, warn_of_texts
 from lorakit.batches.tokenizer import Tokenizer
 from lorakit.disk import sync
 from lorakit.tasks import Data, Example, Head

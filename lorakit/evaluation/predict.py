@@ -33,7 +33,7 @@ def predict_logits(
     model: nn.Module, items: Sequence[Encoded], head: Head, pad_id: int, batch_size: int
 ) -> list[Logits]:
     """One row of float32 logits per item; one value for a regression; a row for each word where
-    words have labels; a row for each token for spans."""
+    words have labels."""
 
     def outputs(batch: Sequence[Encoded], device: torch.device) -> list[Logits]:
         fields = collate(batch, head, pad_id)
@@ -44,8 +44,6 @@ def predict_logits(
             return [
                 row[list(item.places)].tolist() for row, item in zip(logits, batch, strict=True)
             ]
-        if head is Head.SPANS:
-            return [row[: item.length].tolist() for row, item in zip(logits, batch, strict=True)]
         return logits.tolist()
 
     return outputs_in_order(model, items, batch_size, outputs)

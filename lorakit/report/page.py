@@ -37,9 +37,7 @@ MAX_REFERENCES = 4
 """References of a sample."""
 
 
-def write_page(
-    folder: Path, result: Result, logs: Logs, samples: Sequence[dict[str, Any]]
-) -> Path:
+def write_page(folder: Path, result: Result, logs: Logs, samples: Sequence[dict[str, Any]]) -> Path:
     """Write report.html to `folder`, completely or not at all. Returns its path.
 
     samples: lines of predictions.jsonl, with their `input`. Everything is escaped.

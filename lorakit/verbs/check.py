@@ -123,7 +123,7 @@ def _check_data(recipe: Recipe, checked: Checked, base: Base) -> list[Encoded]:
         return []
     checked.rows = {split: len(rows) for split, rows in splits.items()}
     checked.labels = label_rows(recipe, splits)
-    _plan_steps(recipe, checked)
+    _plan_steps(recipe, checked, checked.rows[recipe.task.train_split])
     try:
         tokenizer = load_tokenizer(recipe.model)
     except ModelError as error:
@@ -134,9 +134,8 @@ def _check_data(recipe: Recipe, checked: Checked, base: Base) -> list[Encoded]:
     return _check_examples(recipe, checked, splits, TextReader(tokenizer, base.config))
 
 
-def _plan_steps(recipe: Recipe, checked: Checked) -> None:
+def _plan_steps(recipe: Recipe, checked: Checked, rows: int) -> None:
     train = recipe.train
-    rows = checked.rows[recipe.task.train_split]
     per_epoch = steps_per_epoch(rows, train.global_batch_size)
     planned = max(1, round(train.epochs * per_epoch))
     checked.steps = min(train.max_steps or UNLIMITED_STEPS, planned)
@@ -156,6 +155,8 @@ def _check_examples(
     encoded = encode(splits[task.train_split], reader.tokenizer, task.head, recipe.data)
     lengths = [e.length for e in encoded]
     order = epoch_batches(lengths, recipe.train.global_batch_size, recipe.seeds[0], 0, True)
+    if len(encoded) > len(splits[task.train_split]):  # windows of longer examples
+        _plan_steps(recipe, checked, len(encoded))
     checked.sample = _tokens(encoded[order[0][0]], reader.tokenizer, task.head)
     checked.cut = sum(length >= recipe.data.max_length for length in lengths)
     return encoded
@@ -168,6 +169,9 @@ def _tokens(item: Encoded, tokenizer: Any, head: Head) -> list[tuple[str, bool]]
         trained = [label != IGNORE for label in item.trains]
     elif head is Head.TOKENS:
         trained = [place in item.places for place in range(len(ids))]
+    elif head is Head.SPANS and isinstance(item.target, tuple):
+        first, last = item.target
+        trained = [first <= place <= last for place in range(len(ids))]
     return [(tokenizer.decode([token]), mark) for token, mark in zip(ids, trained, strict=True)]
 
 
