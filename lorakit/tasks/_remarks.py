@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from lorakit.errors import first_of
-from lorakit.tasks._base import Example
 
 log = logging.getLogger(__name__)
 
@@ -74,20 +73,23 @@ class Remarks:
             )
 
 
-def warn_of_rare(
-    labels: Sequence[str], counts: Mapping[Any, int], examples: Sequence[Example]
-) -> None:
-    """Warn of labels that one training example has, or none: they can hardly be learnt.
+def warn_of_rare(labels: Sequence[str], having: Iterable[tuple[int, str]]) -> None:
+    """Warn of labels that one training row has, or none: they can hardly be learnt.
 
-    counts: label number -> its examples.
+    having: (label number, `file:line`) of each label of each row.
     """
-    wheres = {example.target: example.where for example in examples}
-    once = [f"{label!r} ({wheres[i]})" for i, label in enumerate(labels) if counts.get(i) == 1]
-    if once:
-        log.warning("labels of one training row: %s", first_of(once, SHOWN_LABELS))
-    never = [repr(label) for i, label in enumerate(labels) if not counts.get(i)]
-    if never:
-        log.warning("labels without a training row: %s", first_of(never, SHOWN_LABELS))
+    places: dict[int, list[str]] = {}
+    for number, where in having:
+        places.setdefault(number, []).append(where)
+    never = [repr(label) for i, label in enumerate(labels) if i not in places]
+    once = [
+        f"{label!r} ({places[i][0]})"
+        for i, label in enumerate(labels)
+        if len(places.get(i, ())) == 1
+    ]
+    for what, found in (("of one training row", once), ("without a training row", never)):
+        if found:
+            log.warning("labels %s: %s", what, first_of(found, SHOWN_LABELS))
 
 
 def _alike(labels: Sequence[str]) -> list[list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any, ClassVar, Literal
 
 from lorakit.errors import DataError
@@ -38,7 +37,8 @@ class Classification(LabelledFiles, WithClasses):
     def read(self, split: str, data: Data) -> list[Example]:
         examples = super().read(split, data)
         if split == self.train_split:
-            warn_of_rare(self.labels, Counter(example.target for example in examples), examples)
+            having = [(e.target, e.where) for e in examples if isinstance(e.target, int)]
+            warn_of_rare(self.labels, having)
         return examples
 
     def stratum(self, row: dict[str, Any]) -> str:

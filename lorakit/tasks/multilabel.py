@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -76,11 +75,14 @@ class Multilabel(LabelledFiles, WithClasses):
     def read(self, split: str, data: Data) -> list[Example]:
         examples = super().read(split, data)
         if split == self.train_split:
-            targets = [example.target for example in examples]
-            counts = Counter(
-                i for t in targets if isinstance(t, tuple) for i, has in enumerate(t) if has
-            )
-            warn_of_rare(self.labels, counts, examples)
+            having = [
+                (number, example.where)
+                for example in examples
+                if isinstance(example.target, tuple)
+                for number, has in enumerate(example.target)
+                if has
+            ]
+            warn_of_rare(self.labels, having)
         return examples
 
     def is_hidden(self, row: dict[str, Any]) -> bool:
