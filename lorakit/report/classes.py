@@ -103,7 +103,7 @@ def _counts(
 
 
 def _score_table(counts: Mapping[str, tuple[int, int, int]]) -> Table:
-    """A row for each class, and the means over the classes, plain and weighted by `rows`."""
+    """A row for each class, and the means over the classes, plain and weighted by `present`."""
     scored = {label: _scores(*found) for label, found in counts.items()}
     rows = [
         (label, *(number(100 * value) for value in values), f"{present:,}", f"{predicted:,}")
@@ -121,7 +121,7 @@ def _score_table(counts: Mapping[str, tuple[int, int, int]]) -> Table:
         ]
         cells = (number(100 * mean) for mean in means)
         rows.append((f"mean, {name}", *cells, f"{total:,}", f"{said:,}"))
-    header = ("label", "precision", "recall", "F1", "rows", "predicted")
+    header = ("label", "precision", "recall", "F1", "present", "predicted")
     return Table(header, tuple(rows))
 
 
