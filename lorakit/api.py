@@ -142,7 +142,7 @@ def load(
     weights than the adapter was trained on. device: None leaves the model on the CPU. AdapterError,
     ModelError: it does not fit.
     """
-    from lorakit.runs.source import load_source, open_source
+    from lorakit.runs.source import WITH_LABELS, load_source, open_source
 
     with allow_remote_code(trust_remote_code):
         pointer = Pointer(str(path), base=base)
@@ -151,7 +151,7 @@ def load(
     if device is not None:
         found.to(device)
     found.model.eval()
-    labels = tuple(source.labels) if source.head == "classification" else ()
+    labels = tuple(source.labels) if source.head in WITH_LABELS else ()
     return LoadedModel(found.model, found.tokenizer, attachment, labels)
 
 

@@ -10,7 +10,15 @@ from pydantic import model_validator
 from lorakit.config import Config
 
 Kind = Literal[
-    "other setting", "precision", "untrained slice", "selection", "average", "early stop", "general"
+    "other setting",
+    "precision",
+    "untrained slice",
+    "selection",
+    "average",
+    "not scored",
+    "one label",
+    "early stop",
+    "general",
 ]
 """other setting: the published scores do not apply, because the recipe was changed."""
 

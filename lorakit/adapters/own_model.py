@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def about_model(model: Any, method: Method | None, newly_initialised: Sequence[str]) -> About:
     """What an adapter of this model records; method: None where it is not known yet."""
     head = _head_of(model)
-    labels = model.config.id2label if head == "classification" else {}
+    labels = model.config.id2label if head in ("classification", "multilabel", "tokens") else {}
     return About(
         base=model.config.name_or_path,
         revision=getattr(model.config, "_commit_hash", None),
@@ -44,7 +44,13 @@ def _head_of(model: PreTrainedModel) -> str:
     """What a transformers class computes, as a task's head; empty for one that no task has."""
     name = type(model).__name__
     if name.endswith("ForSequenceClassification"):
+        if model.config.problem_type == "multi_label_classification":
+            return "multilabel"
         return "regression" if model.config.num_labels == 1 else "classification"
+    if name.endswith("ForTokenClassification"):
+        return "tokens"
+    if name.endswith("ForQuestionAnswering"):
+        return "spans"
     if name.endswith(("ForCausalLM", "LMHeadModel")):
         return "causal"
     return ""

@@ -30,7 +30,14 @@ from lorakit.nn.tokens import expanded
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_PEFT_TASK_TYPES = {"classification": "SEQ_CLS", "regression": "SEQ_CLS", "causal": "CAUSAL_LM"}
+_PEFT_TASK_TYPES = {
+    "classification": "SEQ_CLS",
+    "regression": "SEQ_CLS",
+    "multilabel": "SEQ_CLS",
+    "tokens": "TOKEN_CLS",
+    "spans": "QUESTION_ANS",
+    "causal": "CAUSAL_LM",
+}
 """A head -> PEFT's task type. Other models have none, which PEFT accepts."""
 
 

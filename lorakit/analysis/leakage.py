@@ -30,12 +30,13 @@ from lorakit.analysis._load import AdaptedRun
 from lorakit.analysis._text import example_losses
 from lorakit.batches import Encoded, encode
 from lorakit.errors import AdapterError
-from lorakit.evaluation.answers import read_splits
+from lorakit.evaluation.answers import read_splits, selecting_split
 from lorakit.recipe.schema import Recipe
 from lorakit.report.picture import COLORS, Picture, figure_of, picture_of
 from lorakit.report.table import NOTHING, Table
 from lorakit.tasks import Head
 
+WITH_LIKELIHOODS = (Head.CLASSIFICATION, Head.CAUSAL)
 READS = Reads(methods=None, needs_base=True, most_runs=1, by_site=False)
 ROWS = 200
 """Examples of each split."""
@@ -97,7 +98,7 @@ def split_items(run: AdaptedRun, rows: int) -> dict[str, list[Encoded]]:
     AdapterError: the run has no task with a loss by label or token.
     """
     recipe = run.source.recipe
-    if recipe is None or Head(run.source.head) is Head.REGRESSION:
+    if recipe is None or Head(run.source.head) not in WITH_LIKELIHOODS:
         raise AdapterError(
             f"{run.path} has no task with likelihoods (its head: {run.source.head}); give a run of "
             "a classification or a causal task"
@@ -107,7 +108,7 @@ def split_items(run: AdaptedRun, rows: int) -> dict[str, list[Encoded]]:
 
 def splits_of(recipe: Recipe) -> tuple[str, str]:
     """The training split and the first evaluation split."""
-    return recipe.task.train_split, recipe.task.eval_splits[0]
+    return recipe.task.train_split, selecting_split(recipe.task, "the analysis")
 
 
 def _encoded(run: AdaptedRun, recipe: Recipe, split: str, rows: int) -> list[Encoded]:

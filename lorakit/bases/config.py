@@ -19,6 +19,13 @@ log = logging.getLogger(__name__)
 SET_BY_TASK = ("num_labels", "id2label", "label2id", "problem_type")
 """Settings that follow from the task, so a recipe must not give them."""
 
+PROBLEMS = {
+    "classification": "single_label_classification",
+    "multilabel": "multi_label_classification",
+    "tokens": None,
+}
+"""A head whose outputs are labels -> transformers' `problem_type`."""
+
 
 def read_config(spec: Model, or_shape: bool = False) -> PretrainedConfig:
     """The configuration of the checkpoint.
@@ -65,10 +72,12 @@ def configure(
     _refuse_settings(config, spec)
     for key, value in spec.config.items():
         setattr(config, key, value)
-    if head == "classification":
-        config.problem_type = "single_label_classification"
+    if head in PROBLEMS:
+        config.problem_type = PROBLEMS[head]
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: i for i, label in enumerate(labels)}
+    elif head == "spans":
+        config.num_labels = 2  # a score for the start, and one for the end
     elif head == "regression":
         config.problem_type = "regression"
         config.num_labels = 1

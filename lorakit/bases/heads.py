@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 _CLASSES = {
     "classification": "AutoModelForSequenceClassification",
     "regression": "AutoModelForSequenceClassification",
+    "multilabel": "AutoModelForSequenceClassification",
+    "tokens": "AutoModelForTokenClassification",
+    "spans": "AutoModelForQuestionAnswering",
     "causal": "AutoModelForCausalLM",
 }
+_WITH_HEADS = ("Sequence", "TokenClassification", "QuestionAnswering")
 
 
 def model_class(head: str) -> Any:
-    """The transformers class for a head: "classification", "regression" or "causal"."""
+    """The transformers class for a head, by the value of `lorakit.tasks.Head`."""
     import transformers
 
     return getattr(transformers, _CLASSES[head])
@@ -90,8 +94,9 @@ def _saved_class(config: PretrainedConfig) -> Any:
 
 
 def _outside_body(model: nn.Module) -> frozenset[str]:
-    """The parameters of the head of a model for entire texts."""
-    if "Sequence" not in type(model).__name__ or not getattr(model, "base_model_prefix", ""):
+    """The parameters of the head of a model for texts, tokens or spans."""
+    name = type(model).__name__
+    if not any(word in name for word in _WITH_HEADS) or not getattr(model, "base_model_prefix", ""):
         return frozenset()
     prefix = _body_prefix(model)
     return frozenset(name for name, _ in model.named_parameters() if not name.startswith(prefix))

@@ -37,9 +37,12 @@ from lorakit.nn.tokens import add_rows
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+READS_FIRST = ("classification", "multilabel", "regression")
+"""The heads that may read the first position of a text alone."""
+
 
 def load(spec: Model, head: str, labels: Sequence[str] = (), fast: Fast = "auto") -> Base:
-    """The pretrained model for a head ("classification", "regression", "causal") and its tokenizer.
+    """The pretrained model for a head (`lorakit.tasks.Head`, by its value) and its tokenizer.
 
     fast: `train.fast`, whether it computes by `lorakit.fast`.
 
@@ -64,7 +67,8 @@ def load(spec: Model, head: str, labels: Sequence[str] = (), fast: Fast = "auto"
     if head != "causal":  # a causal loss is taken at label positions only, never at padding
         prove_padding(model, tokenizer, spec.name)
     family = family_of(model.config.model_type)
-    encoder = family if head != "causal" else None
+    # the others read every position of the last layer
+    encoder = family if head in READS_FIRST else None
     make_fast(model, None if encoder is None else encoder.reads_first, fast)
     return Base(
         model=model,

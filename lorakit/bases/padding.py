@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lorakit.errors import ModelError
 from lorakit.nn.left_padding import pad_left
+from lorakit.nn.logits import head_outputs
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -75,7 +76,8 @@ def prove_padding(model: Any, tokenizer: Any, name: str) -> None:
         tokenizer.padding_side = "right"  # also saved with a merged model
         return
     handle = pad_left(model)
-    if padding_gap(model, tokenizer, rows, name) <= allowed:
+    # where each position has an output, they would be in other places
+    if not _has_positions(model) and padding_gap(model, tokenizer, rows, name) <= allowed:
         tokenizer.padding_side = "left"
         return
     handle.remove()
@@ -128,8 +130,8 @@ def padding_gap(
     model.eval()
     try:
         with torch.random.fork_rng(devices=[]):
-            alone = torch.cat([_logits(model, tokenizer, [row]) for row in rows[:-1]])
-            together = _logits(model, tokenizer, rows)[:-1]
+            alone = torch.cat([_logits(model, tokenizer, [row])[0] for row in rows[:-1]])
+            together = torch.cat(_logits(model, tokenizer, rows)[:-1])
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         kind = type(model).__name__
         raise ModelError(f"{name} ({kind}) cannot read a batch of padded texts: {error}") from error
@@ -140,8 +142,13 @@ def padding_gap(
     return float((alone - together).abs().max() / alone.abs().max().clamp(min=1e-12))
 
 
-def _logits(model: nn.Module, tokenizer: Any, rows: Sequence[Sequence[int]]) -> Tensor:
-    """Float32 logits of one batch, padded on the right: (batch, outputs), on the CPU."""
+def _has_positions(model: nn.Module) -> bool:
+    return any(word in type(model).__name__ for word in ("TokenClassification", "QuestionAnswer"))
+
+
+def _logits(model: nn.Module, tokenizer: Any, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Float32 logits of each row of one batch, padded on the right: (1, outputs), or (tokens,
+    outputs) where each position has an output; on the CPU."""
     width = max(map(len, rows))
     values = {
         "input_ids": [[*row, *[tokenizer.pad_token_id] * (width - len(row))] for row in rows],
@@ -154,7 +161,10 @@ def _logits(model: nn.Module, tokenizer: Any, rows: Sequence[Sequence[int]]) -> 
         for name, value in values.items()
         if name in tokenizer.model_input_names
     }
-    return model(**inputs).logits.float().cpu()
+    found = head_outputs(model, inputs).float().cpu()
+    if found.ndim == 2:
+        return list(found.split(1))
+    return [own[: len(row)] for own, row in zip(found, rows, strict=True)]
 
 
 def _is_float32(model: nn.Module) -> bool:

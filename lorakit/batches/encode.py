@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 
+from lorakit.batches._encoded import IGNORE, Encoded
 from lorakit.batches.chat import ChatWriter, warn_of_template
+from lorakit.batches.positions_of_text import encode_spans, encode_words
 from lorakit.batches.required_tokens import end_token
 from lorakit.batches.special import MARKS, SpecialTokens, warn_of_special_tokens
 from lorakit.batches.tokenizer import Tokenizer
@@ -17,38 +18,9 @@ from lorakit.tasks import Data, Example, Head
 
 log = logging.getLogger(__name__)
 
-IGNORE = -100
-"""Label of a position that is not trained, as torch's cross entropy takes it."""
 UNLIMITED = 2**31 - 1
 SHOWN_BEGINNING = 120
 """Characters of a template's own text that a message shows."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One example as tokens."""
-
-    id: str
-    inputs: dict[str, list[int]]
-    """The tokenizer's fields, all of the same length."""
-    target: int | float | None
-    """Label number or value; None: hidden, or a causal head."""
-    trains: Sequence[int] = ()
-    """For a causal head in training: the id of each token that is trained, and `IGNORE` for the
-    others."""
-
-    @property
-    def length(self) -> int:
-        """Number of tokens."""
-        return len(self.inputs["input_ids"])
-
-    @property
-    def trained(self) -> int:
-        """Number of terms in the loss: trained tokens for a causal head, otherwise one.
-
-        The first token is never predicted, and so never trained.
-        """
-        return sum(label != IGNORE for label in self.trains[1:]) if self.trains else 1
 
 
 def encode(
@@ -56,17 +28,25 @@ def encode(
 ) -> list[Encoded]:
     """Tokens for training, and for evaluation if the head gives logits.
 
-    Examples are truncated at `data.max_length`, and the log says how many; `data.too_long` and
-    `data.empty` may leave examples out. DataError: examples without a token to train, or with a
-    character that cannot be encoded; it lists them.
+    Examples are truncated at `data.max_length`, and the log says how many; for spans, a longer one
+    becomes several windows with its id. `data.too_long` and `data.empty` may leave examples out.
+    DataError: examples without a token to train, or with a character that cannot be encoded; it
+    lists them.
     """
     bad = BadRows(data.dropped_causes)
     if head is Head.CAUSAL:
         encoded = _learned(examples, _CausalWriter(tokenizer), data, bad)
+    elif head in (Head.TOKENS, Head.SPANS):
+        whole = _whole(examples, bad)
+        encode_places = encode_words if head is Head.TOKENS else encode_spans
+        encoded = encode_places(whole, tokenizer, data.max_length)
     else:
         encoded = _given(examples, SpecialTokens(tokenizer), data, bad)
     bad.finish(len(examples))
     refuse_nothing_left(encoded, examples)
+    # a longer context becomes several windows, so that nothing is cut
+    if head is Head.SPANS:
+        return encoded
     warn_of_texts(examples, tokenizer, head)
     log_truncated(encoded, data.max_length)
     return encoded
@@ -81,6 +61,16 @@ def _learned(
             refuse_half_characters(example)
             found.append(writer.learned(example, data))
     return found
+
+
+def _whole(examples: Sequence[Example], bad: BadRows) -> list[Example]:
+    """The examples without those that hold half of a character."""
+    whole = []
+    for example in examples:
+        with bad.row(example.where):
+            refuse_half_characters(example)
+            whole.append(example)
+    return whole
 
 
 def _given(
@@ -191,8 +181,8 @@ def refuse_half_characters(e: Example) -> None:
         ) from None
 
 
-def numeric_target(example: Example) -> int | float | None:
-    """The label number or value of an example; None: hidden, or a text."""
+def numeric_target(example: Example) -> int | float | tuple[int, ...] | None:
+    """The label number, value or labels of an example; None: hidden, or a text."""
     return None if isinstance(example.target, str) else example.target
 
 

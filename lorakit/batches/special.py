@@ -137,6 +137,24 @@ class SpecialTokens:
             max_length=max_length,
             split_special_tokens=True,
         )
+        return self._as_data(found, examples)
+
+    def windows(self, examples: Sequence[Example], max_length: int, stride: int) -> BatchEncoding:
+        """As `fields` for pairs; a second text that is too long gives several rows, which overlap
+        by `stride` tokens. `overflow_to_sample_mapping` has the number of each row's example."""
+        found = self.tokenizer(
+            [e.text for e in examples],
+            [e.pair or "" for e in examples],
+            truncation="only_second",
+            max_length=max_length,
+            stride=stride,
+            return_overflowing_tokens=True,
+            split_special_tokens=True,
+        )
+        return self._as_data(found, [examples[i] for i in found["overflow_to_sample_mapping"]])
+
+    def _as_data(self, found: BatchEncoding, examples: Sequence[Example]) -> BatchEncoding:
+        """Without the special tokens that the texts contain. examples: of each row."""
         if not found.encodings:  # a slow tokenizer does not say which tokens are from the text
             return found
         for i, e in enumerate(examples):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lorakit.batches.encode import IGNORE, Encoded
+from lorakit.batches._encoded import IGNORE, Encoded
 from lorakit.tasks import Head
 
 WIDTH_MULTIPLE = 8
@@ -26,8 +26,9 @@ def collate(
 ) -> dict[str, Tensor]:
     """Tensors (batch, length) for the model, and `labels`.
 
-    The labels are (batch, length) for a causal head, otherwise (batch,); there are none if the
-    targets are hidden. width: tokens to pad to; None: the longest item. side: of the padding,
+    The labels are (batch, length) for a causal head and for one that labels tokens, (batch, labels)
+    for several labels, (batch, 2) for spans, otherwise (batch,); there are none if the targets are
+    hidden. width: tokens to pad to; None: the longest item. side: of the padding,
     "left" for generation.
     """
     length = width or max(item.length for item in items)
@@ -39,10 +40,20 @@ def collate(
     if head is Head.CAUSAL:
         rows = [_padded(item.trains, length, IGNORE, side) for item in items]
         batch["labels"] = torch.tensor(rows)
+    elif items[0].target is not None and head is Head.TOKENS:
+        batch["labels"] = torch.tensor([_token_labels(item, length) for item in items])
     elif items[0].target is not None:
-        dtype = torch.long if head is Head.CLASSIFICATION else torch.float
+        dtype = torch.long if head in (Head.CLASSIFICATION, Head.SPANS) else torch.float
         batch["labels"] = torch.tensor([item.target for item in items], dtype=dtype)
     return batch
+
+
+def _token_labels(item: Encoded, length: int) -> list[int]:
+    labels = [IGNORE] * length
+    assert isinstance(item.target, tuple)
+    for place, label in zip(item.places, item.target, strict=True):
+        labels[place] = label
+    return labels
 
 
 def pack(items: Sequence[Encoded], width: int, pad_id: int) -> dict[str, Tensor]:

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lorakit.batches.encode import Encoded, encode, log_truncated, numeric_target, warn_of_texts
+from lorakit.batches._encoded import Encoded
+from lorakit.batches.encode import encode, log_truncated, numeric_target, warn_of_texts
 from lorakit.batches.tokenizer import Tokenizer
 from lorakit.disk import sync
 from lorakit.tasks import Data, Example, Head
@@ -49,7 +50,9 @@ def encode_cached(
     key = None
     # with these settings examples may be left out, which has to be counted each time
     selects = data.too_long != "truncate" or data.empty is not None
-    if len(examples) >= MIN_EXAMPLES and not selects:
+    # the places of words and spans are not in the file
+    has_places = head in (Head.TOKENS, Head.SPANS)
+    if len(examples) >= MIN_EXAMPLES and not selects and not has_places:
         key = cache_key(examples, tokenizer, head, data)
     if key is None:
         return encode_now()

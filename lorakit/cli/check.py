@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from lorakit.recipe.load import LoadedRecipe
     from lorakit.verbs.check import Checked
 
+SHOWN_LABELS = 40
+
 
 @app.command(epilog="Example: lorakit check glue_mrpc method.r=16")
 @grouped
@@ -49,6 +51,7 @@ def _print(loaded: LoadedRecipe, found: Checked) -> None:
     show_model(model_view(found.attachment, found.head))
     if found.rows:
         say(rows_text(found.rows))
+    _print_labels(found)
     if found.steps is not None and found.shares is not None:
         say(
             f"steps: {found.steps:,}, of which {found.warmup_steps:,} warm up; a step is "
@@ -63,6 +66,28 @@ def _print(loaded: LoadedRecipe, found: Checked) -> None:
     say(f"an adapter on disk: {found.adapter_mib:,.1f} MiB")
     for text in found.missing:
         warn(text, "not checked:")
+
+
+def _print_labels(found: Checked) -> None:
+    """The labels by how often they are trained; of many, the first and the last ones."""
+    from lorakit.cli.screen import grid
+
+    if not found.labels:
+        return
+    splits = list(found.rows)
+    rows = []
+    for row in sorted(found.labels, key=lambda row: -row.count[splits[0]]):
+        weight = "" if row.weight is None else f"{row.weight:.3g}"
+        rows.append((row.label, *(f"{row.count[split]:,}" for split in splits), weight))
+    if len(rows) > SHOWN_LABELS:
+        half = SHOWN_LABELS // 2
+        gap = (f"... {len(rows) - SHOWN_LABELS} more", *[""] * (len(splits) + 1))
+        rows = [*rows[:half], gap, *rows[-half:]]
+    header = ("label", *splits, "weight")
+    if found.labels[0].weight is None:
+        header = header[:-1]
+        rows = [row[:-1] for row in rows]
+    say(grid(header, rows, right=header[1:]))
 
 
 def _print_sample(found: Checked) -> None:
@@ -86,6 +111,7 @@ def _plain(found: Checked) -> dict[str, Any]:
         "sites": [site.name for site in found.attachment.sites],
         "counts": found.counts.model_dump(),
         "head": asdict(found.head) if found.head else None,
+        "labels": [asdict(row) for row in found.labels],
         **{name: getattr(found, name) for name in names},
         "not_looked_at": found.missing,
         "sample": [{"token": text, "trained": trained} for text, trained in found.sample],

@@ -126,7 +126,11 @@ def _print(loaded: LoadedRecipe, progress: Progress, folder: Path, result: Resul
     from lorakit.runs.result import failed_checks
     from lorakit.verbs.train import early_stops
 
-    say(score_table(result).plain())
+    if result.splits:
+        say(score_table(result).plain())
+    for note in result.notes:
+        if note.kind in ("not scored", "one label"):
+            say(f"note: {note}")
     for note in early_stops(result.seeds, loaded.recipe.evaluate.patience):
         say(f"note: {note}")
     failed = failed_checks(result)

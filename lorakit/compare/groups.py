@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.errors import DataError, InputError
+from lorakit.evaluation.answers import selecting_split
 from lorakit.recipe.load import compose
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.folder import is_run, is_seed, seed_folder
@@ -65,7 +66,7 @@ def load_groups(paths: Sequence[Path], split: str | None) -> tuple[str, list[Run
                 "the same model has other scores on each, so they cannot be compared"
             )
     # final splits first: the best epoch was chosen on one of the others
-    split = split or (*task.final_splits, *task.eval_splits)[0]
+    split = split or next(iter(task.final_splits), "") or selecting_split(task, "a comparison")
     found = []
     for name, group in zip(_names(groups), groups, strict=True):
         folders = [seed_folder(group.run, seed.seed) / "predictions" for seed in group.seeds]

@@ -178,4 +178,4 @@ def _limits(groups: Sequence[RunGroup], split: str) -> Iterator[str]:
 
 
 def _was_chosen_on(recipe: Recipe, split: str) -> bool:
-    return split == recipe.task.eval_splits[0] and recipe.evaluate.keep == "best"
+    return split in recipe.task.eval_splits[:1] and recipe.evaluate.keep == "best"

@@ -39,15 +39,15 @@ def writes(task: Task) -> bool:
 class Answer:
     """The prediction for one example, with its reference.
 
-    output: the logits, or the raw text. text: the input. ended: max_new_tokens did not cut it.
-    nats, tokens: the sum of -log p over the tokens that training would train, and their number;
-    None and 0 where there are none.
+    output: the logits (of each word), or the raw text. text: the input. ended: max_new_tokens did
+    not cut it. nats, tokens: the sum of -log p over the tokens that training would train, and their
+    number; None and 0 where there are none.
     """
 
     id: str
     prediction: Prediction
     reference: Prediction | list[str] | None
-    output: list[float] | str
+    output: list[float] | list[list[float]] | str
     text: str
     group: str = ""
     ended: bool = True
@@ -84,6 +84,19 @@ def scored_splits(task: Task, train: bool = False) -> tuple[str, ...]:
     return (task.train_split, *splits) if train else splits
 
 
+def selecting_split(task: Task, purpose: str) -> str:
+    """The split that selects the best state.
+
+    DataError: the task has none; `purpose` says what it is needed for.
+    """
+    if not task.eval_splits:
+        raise DataError(
+            f"the task {task.name} has validation: none, and {purpose} needs a scored split; give "
+            "task.validation a file or a share such as 0.1"
+        )
+    return task.eval_splits[0]
+
+
 def read_splits(task: Task, data: Data, splits: Sequence[str]) -> dict[str, list[Example]]:
     """The examples of each split. DataError: a split is empty. A split whose size differs from the
     official one is logged."""
@@ -111,6 +124,30 @@ def sliced(task: Task, rows: Mapping[str, int]) -> dict[str, str]:
     """
     most = untrained_most(task)
     return {split: f"{most:,} of {n:,} examples" for split, n in rows.items() if n > most}
+
+
+def only_label(task: Task, pairs: Sequence[tuple[Any, Any]]) -> str | None:
+    """The label that is predicted for all examples, where they have several; None otherwise.
+
+    pairs: (prediction, reference) of each example.
+    """
+    if task.head is not Head.CLASSIFICATION:
+        return None
+    said = {prediction for prediction, _ in pairs}
+    right = {reference for _, reference in pairs}
+    return str(min(said)) if len(said) == 1 < len(right) else None
+
+
+def warn_of_one_label(task: Task, split: str, answers: Sequence[Answer]) -> None:
+    """Log that a model predicts one label for all examples of a split, which have several."""
+    label = only_label(task, [(answer.prediction, answer.reference) for answer in answers])
+    if label is not None:
+        log.warning(
+            "%s: all %d predictions are %r; the model does not tell the labels apart",
+            split,
+            len(answers),
+            label,
+        )
 
 
 def score_answers(

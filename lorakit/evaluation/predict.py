@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lorakit.batches import Encoded, collate, width_of
 from lorakit.evaluation.decode import decode
 from lorakit.fast.blocks import laid_out
+from lorakit.nn.logits import head_outputs
 from lorakit.recipe.schema import Decode
 from lorakit.tasks import Head
 
@@ -25,17 +26,26 @@ LAYOUT_MIN_ROWS = 8
 does not gain from it."""
 
 
+Logits = list[float] | list[list[float]]
+
+
 def predict_logits(
     model: nn.Module, items: Sequence[Encoded], head: Head, pad_id: int, batch_size: int
-) -> list[list[float]]:
-    """One row of float32 logits per item; one value for a regression."""
+) -> list[Logits]:
+    """One row of float32 logits per item; one value for a regression; a row for each word where
+    words have labels."""
     longest = max((item.length for item in items), default=0)
 
-    def outputs(batch: Sequence[Encoded], device: torch.device) -> list[list[float]]:
+    def outputs(batch: Sequence[Encoded], device: torch.device) -> list[Logits]:
         fields = collate(batch, head, pad_id, width_of(batch, longest))
         fields.pop("labels", None)
-        logits = model(**{name: value.to(device) for name, value in fields.items()}).logits
-        return logits.float().cpu().tolist()
+        inputs = {name: value.to(device) for name, value in fields.items()}
+        logits = head_outputs(model, inputs).float().cpu()
+        if head is Head.TOKENS:
+            return [
+                row[list(item.places)].tolist() for row, item in zip(logits, batch, strict=True)
+            ]
+        return logits.tolist()
 
     return outputs_in_order(model, items, batch_size, outputs)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lorakit.errors import RecipeError
 from lorakit.metrics._attempt import Failed, attempt, failures, without
 from lorakit.metrics._base import Compared, Facts, Metric, metric
+from lorakit.metrics._entities import entities, padded
 from lorakit.metrics._likelihood import LIKELIHOOD_KEYS, LOSS, Likelihood, decimals_of
 from lorakit.metrics._meteor.data import missing_nlg_data
 from lorakit.metrics._statistics import Means, Statistics, Sums, Weighted, joined
@@ -73,6 +74,7 @@ __all__ = [
     "as_evaluate",
     "attempt",
     "decimals_of",
+    "entities",
     "facts_of",
     "failures",
     "joined",
@@ -80,6 +82,7 @@ __all__ = [
     "metric",
     "metrics",
     "missing_nlg_data",
+    "padded",
     "say_poor",
     "without",
 ]

@@ -11,7 +11,7 @@ from typing import Literal
 from lorakit.errors import DataError
 from lorakit.metrics._statistics import Statistics, Values, Weighted
 
-Compared = Literal["labels", "numbers", "texts"]
+Compared = Literal["labels", "label sets", "tags", "numbers", "texts"]
 References = Sequence[str | Sequence[str]]
 """For each example a text, or several accepted ones."""
 Compute = Callable[..., Statistics | dict[str, float]]
@@ -22,7 +22,8 @@ class Facts:
     """How a metric may be used and printed."""
 
     of: Compared
-    """What it compares: label numbers (from 0), values, or texts. The reference of a text may be a
+    """What it compares: label numbers (from 0), collections of them, lists of tags (one for each
+    word), values, or texts. The reference of a text may be a
     list of accepted texts."""
     keys: tuple[str, ...]
     """The keys of its values, in order. A value that needs data that is not installed is left out,

@@ -13,11 +13,19 @@ from datasets import Features, List, Value
 
 from lorakit.metrics import Compared, facts_of, metrics
 
-_DTYPES = {"labels": "int64", "numbers": "float64", "texts": "string"}
+_DTYPES = {
+    "labels": "int64",
+    "label sets": "int64",
+    "tags": "string",
+    "numbers": "float64",
+    "texts": "string",
+}
 
 
 def _features(compared: Compared) -> Features | list[Features]:
     value = Value(_DTYPES[compared])
+    if compared in ("label sets", "tags"):
+        return Features({"predictions": List(value), "references": List(value)})
     plain = Features({"predictions": value, "references": value})
     if compared != "texts":
         return plain

@@ -1,10 +1,12 @@
-"""Logits of the positions that are needed, not of all: a small model's output layer is costly."""
+"""Logits: those of a head, and those of the positions that are needed, because a small model's
+output layer is costly."""
 
 from __future__ import annotations
 
 import inspect
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -19,3 +21,14 @@ def last_logits(model: nn.Module, inputs: dict[str, Any], count: int) -> Tensor:
     asked = {"logits_to_keep": count, "use_cache": False}
     fields = {name: value for name, value in asked.items() if name in known}
     return model(**inputs, **fields).logits[:, -count:]
+
+
+def head_outputs(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+    """The logits of a model, (batch, outputs) or (batch, length, outputs).
+
+    Those of a head for spans are (batch, length, 2): where a span starts, and where it ends.
+    """
+    found = model(**inputs)
+    if hasattr(found, "start_logits"):
+        return torch.stack([found.start_logits, found.end_logits], dim=-1)
+    return found.logits

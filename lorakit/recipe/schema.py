@@ -29,10 +29,11 @@ from lorakit.metrics import LIKELIHOOD_KEYS
 from lorakit.models import Model
 from lorakit.optimizers import Optimizer, optimizers
 from lorakit.registry import Registry
-from lorakit.tasks import Data, Head, Task, tasks
+from lorakit.tasks import LABELLED, Data, Head, Task, tasks
 from lorakit.trackers import trackers
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+BALANCED: Literal["balanced"] = "balanced"
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -101,6 +102,10 @@ class Train(Config):
     max_grad_norm: NonNegativeFloat = 1.0
     """Gradients are clipped to this norm; 0: they are not clipped."""
     label_smoothing: BelowOne = 0.0
+    class_weights: Literal["balanced"] | dict[str, PositiveFloat] | None = None
+    """How much an example of each label counts in the loss. balanced: inversely to how often the
+    label occurs, with a mean of 1 (scikit-learn's rule); or {label: weight}, where labels that are
+    not named have 1. null: all count the same."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     """bf16, fp16: autocast; trained parameters stay fp32. auto: where the hardware has bf16 (GPUs,
     and CPUs with AMX or AVX-512-bf16), frozen weights are stored and computed in bf16, and methods
@@ -356,17 +361,42 @@ class Recipe(Config):
                 f"evaluate.metric {self.evaluate.metric} is of causal tasks, and {self.task.name} "
                 f"is a {self.task.head.value}; name one of its own scores"
             )
+        if self.evaluate.metric is not None and not self.task.eval_splits:
+            raise ValueError(
+                f"evaluate.metric {self.evaluate.metric} needs scores, and the task has "
+                "validation: none; leave one out"
+            )
+        selects = self.data.too_long != "truncate" or self.data.empty is not None
+        if selects and self.task.head in (Head.TOKENS, Head.SPANS):
+            raise ValueError(
+                f"data.too_long and data.empty are not available for {self.task.name}; leave them "
+                "out"
+            )
+        if self.train.label_smoothing and self.task.head in (Head.MULTILABEL, Head.SPANS):
+            raise ValueError(
+                f"train.label_smoothing {self.train.label_smoothing:g} is not available for "
+                f"{self.task.name}; leave it out"
+            )
+        if self.train.class_weights and self.task.head not in LABELLED:
+            raise ValueError(
+                f"train.class_weights: {self.task.name} does not learn labels; leave it out"
+            )
         if self.data.packing and self.task.head is not Head.CAUSAL:
             raise ValueError(
                 f"data.packing is for causal models, and {self.task.name} is a "
                 f"{self.task.head.value}"
             )
+        if self.evaluate.patience is not None and not self.task.eval_splits:
+            raise ValueError(
+                "evaluate.patience needs scores, and the task has validation: none; leave one out"
+            )
         return self
 
     @property
-    def watched(self) -> tuple[str, str]:
-        """(split, metric) that selects the best state."""
-        return self.task.eval_splits[0], self.evaluate.metric or self.task.primary
+    def watched(self) -> tuple[str, str] | None:
+        """(split, metric) that selects the best state; None: nothing is scored during training."""
+        metric = self.evaluate.metric or self.task.primary
+        return next(((split, metric) for split in self.task.eval_splits), None)
 
     def base(self) -> BaseSpec:
         """The arguments of `models.load` and `models.outline` for this recipe's base model."""

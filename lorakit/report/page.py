@@ -8,8 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from lorakit.errors import LorakitError
+from lorakit.recipe.schema import plugin_class
 from lorakit.recipe.source import dump_yaml
 from lorakit.report.changes import change_maps
+from lorakit.report.classes import class_report
 from lorakit.report.curves import Logs, loss_curve, rate_curve, score_curves, steps_of
 from lorakit.report.table import (
     NOTHING,
@@ -24,6 +29,7 @@ from lorakit.report.table import (
 )
 from lorakit.report.template import fill
 from lorakit.runs.result import Check, Result, SeedResult, failed_checks, summary, write_whole
+from lorakit.tasks import Task, tasks
 
 MAX_SAMPLES = 6
 """Samples of each kind: predictions that are equal to a reference, and others."""
@@ -33,15 +39,14 @@ MAX_REFERENCES = 4
 """References of a sample."""
 
 
-def write_page(
-    folder: Path, result: Result, logs: Logs, samples: Sequence[Mapping[str, Any]]
-) -> Path:
+def write_page(folder: Path, result: Result, logs: Logs, samples: Sequence[dict[str, Any]]) -> Path:
     """Write report.html to `folder`, completely or not at all. Returns its path.
 
     samples: lines of predictions.jsonl, with their `input`. Everything is escaped.
     """
     scores = score_table(result)
     kept = {seed.seed: seed.best_epoch for seed in result.seeds}
+    task = task_of(result)
     page = fill(
         Path(__file__).with_name("page.html.j2"),
         result=result,
@@ -51,6 +56,7 @@ def write_page(
         scores=replace(scores, caption=""),
         checks=checks(result),
         pictures=[*score_curves(logs, result), *loss_curve(logs, kept), *rate_curve(logs)],
+        classes=None if task is None else class_report(task, samples),
         changes=change_maps(result),
         seeds=seed_table(result, logs),
         samples=chosen(samples),
@@ -65,6 +71,17 @@ def write_page(
     path = folder / "report.html"
     write_whole(path, page)
     return path
+
+
+def task_of(result: Result) -> Task | None:
+    """The run's task; None where the result does not tell it, or this version does not have it."""
+    values = result.recipe_values.get("task")
+    if not isinstance(values, Mapping) or "name" not in values:
+        return None
+    try:
+        return plugin_class(tasks, dict(values)).model_validate(values)  # type: ignore[return-value]
+    except (LorakitError, ValidationError):
+        return None
 
 
 def checks(result: Result) -> list[tuple[Check, list[Check | None]]]:
@@ -177,8 +194,12 @@ def sample(line: Mapping[str, Any]) -> dict[str, Any]:
     given = line.get("references", line.get("reference"))
     if not isinstance(given, (list, tuple)):
         given = [given]
+    said = line.get("prediction")
+    if isinstance(said, list):  # several labels are one answer
+        given = [", ".join(map(_text, given))]
+        said = ", ".join(map(_text, said))
     references = [_text(one) for one in given]
-    prediction = _text(line.get("prediction"))
+    prediction = _text(said)
     # the equal reference is shown, even where it is the last of many
     shown = sorted(references, key=lambda one: one != prediction)[:MAX_REFERENCES]
     return {

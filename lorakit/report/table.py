@@ -161,8 +161,8 @@ def main_row(result: Result) -> Row | None:
 
 
 def main_metric(result: Result) -> tuple[str, str]:
-    """(split, metric) of that score."""
-    return result.splits[0], result.primary
+    """(split, metric) of that score; the split is empty where nothing was scored."""
+    return next(iter(result.splits), ""), result.primary
 
 
 def _method(result: Result, among: Sequence[Result]) -> str:

@@ -18,6 +18,8 @@ from lorakit.runs.result import Check
 
 def refuse_missing_metric(recipe: Recipe, scores: Scores) -> None:
     """InputError: the metric that selects the best state is not among the scores."""
+    if recipe.watched is None:
+        return
     split, metric = recipe.watched
     if split not in scores or metric in scores[split]:
         return
@@ -35,11 +37,15 @@ def refuse_missing_metric(recipe: Recipe, scores: Scores) -> None:
     )
 
 
-def of_the_first(scores: Scores, watched: tuple[str, str], accelerator: Accelerator) -> Scores:
-    """The scores with the first process's value of the watched (split, metric).
+def of_the_first(
+    scores: Scores, watched: tuple[str, str] | None, accelerator: Accelerator
+) -> Scores:
+    """The scores with the first process's value of the watched (split, metric), if there is one.
 
     A metric may fail in one process alone, and all must keep the same state.
     """
+    if watched is None:
+        return scores
     split, metric = watched
     if accelerator.num_processes == 1 or metric not in scores[split]:
         return scores

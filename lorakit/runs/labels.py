@@ -61,8 +61,9 @@ def _complete(by_number: Mapping[Any, Any]) -> list[str]:
 
 
 def is_classifier(config: Any) -> bool:
-    """Whether the checkpoint was saved with a head for whole texts."""
-    return "ForSequenceClassification" in (getattr(config, "architectures", None) or [""])[0]
+    """Whether the checkpoint was saved with a head whose outputs are labels."""
+    saved = (getattr(config, "architectures", None) or [""])[0]
+    return saved.endswith(("ForSequenceClassification", "ForTokenClassification"))
 
 
 def order_labels(recipe: Recipe, names: Sequence[str], path: str) -> Recipe:
@@ -126,7 +127,7 @@ def refuse_other_labels(recipe: Recipe, names: Sequence[str], path: str, certain
 def refuse_other_outputs(recipe: Recipe, outputs: int, path: str) -> None:
     """AdapterError: the head has another number of outputs than the task."""
     task = recipe.task
-    wanted = 1 if task.head is Head.REGRESSION else len(task.labels)
+    wanted = {Head.REGRESSION: 1, Head.SPANS: 2}.get(task.head, len(task.labels))
     if task.head is Head.CAUSAL or outputs == wanted:
         return
     said = f"the labels {', '.join(task.labels)}" if task.labels else "one value"
@@ -139,14 +140,14 @@ def refuse_other_outputs(recipe: Recipe, outputs: int, path: str) -> None:
 def refuse_other_problem(recipe: Recipe, config: Any, path: str) -> None:
     """ModelError: a head that was trained for numbers, and a task of classes; or the reverse."""
     problem, head = getattr(config, "problem_type", None), recipe.task.head
-    if problem is None or head is Head.CAUSAL:
+    if problem is None or head in (Head.CAUSAL, Head.TOKENS, Head.SPANS):
         return
     if (problem == "regression") != (head is Head.REGRESSION):
         raise ModelError(
             f"{path} was trained for {problem} (problem_type in its config.json), and the task "
             f"{recipe.task.name} is a {head.value}; give the task that it was trained for"
         )
-    if problem == "multi_label_classification":
+    if problem == "multi_label_classification" and head is Head.CLASSIFICATION:
         log.warning("%s (%s): the label with the largest output is scored", path, problem)
 
 

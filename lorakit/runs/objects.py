@@ -26,6 +26,7 @@ from lorakit.errors import ModelError, RecipeError
 from lorakit.evaluation.answers import Answer, Scores, score_answers, untrained_most, writes
 from lorakit.evaluation.likelihood import log_likelihoods
 from lorakit.evaluation.predict import Generated, GenerationSettings, generate, predict_logits
+from lorakit.evaluation.spans import predict_spans, text_of
 from lorakit.evaluation.token_loss import token_losses
 from lorakit.events import Observer, TextsGenerated
 from lorakit.methods import Attachment
@@ -137,6 +138,8 @@ class Examiner:
         items = [self.encoded[split][i] for i in chosen]
         size = self.recipe.evaluate.batch_size
         pad = self.tokenizer.pad_token_id
+        if self.task.head is Head.SPANS:
+            return self._spans(model, split, chosen)
         if self.choices:
             outputs = log_likelihoods(model, items, self.choices, pad, size)
         else:
@@ -159,6 +162,23 @@ class Examiner:
             tokens = sum(one.trained for one in several)
             found.append(replace(answer, nats=total, tokens=tokens))
         return found
+
+    def _spans(self, model: nn.Module, split: str, chosen: Sequence[int]) -> list[Answer]:
+        """The answers whose text is a part of the context, which may have several windows."""
+        task: Any = self.task  # these fields are those of tasks with this head
+        windows: dict[str, list[Encoded]] = {}
+        for item in self.encoded[split]:
+            windows.setdefault(item.id, []).append(item)
+        examples = [self.splits[split][i] for i in chosen]
+        items = [item for example in examples for item in windows[example.id]]
+        size, pad = self.recipe.evaluate.batch_size, self.tokenizer.pad_token_id
+        spans = iter(predict_spans(model, items, pad, size, task.max_answer_tokens))
+        answers = []
+        for example in examples:
+            own = [next(spans) for _ in windows[example.id]]
+            text = text_of(example.pair or "", own, task.unanswerable)
+            answers.append(self._answer(example, text))
+        return answers
 
     def _written(
         self, model: nn.Module, split: str, chosen: Sequence[int], kept: PartialPredictions | None

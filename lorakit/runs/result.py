@@ -144,7 +144,7 @@ class Result(ResultFile):
     method: dict[str, Any]
     primary: str
     splits: tuple[str, ...] = Field(strict=False)
-    """The first one selects the best epoch."""
+    """The first one selects the best epoch. Empty where nothing was scored."""
     counts: Counts
     seeds: tuple[SeedResult, ...] = Field(strict=False, min_length=1)
     published: dict[str, Published] = Field(default_factory=dict)
@@ -271,7 +271,7 @@ def _published(result: Result) -> dict[tuple[str, str], Published]:
     # the keys without a split first, so that those with one replace them
     for key in sorted(result.published, key=lambda key: "/" in key):
         split, _, metric = key.rpartition("/")
-        found[split or result.splits[0], metric] = result.published[key]
+        found[split or next(iter(result.splits), ""), metric] = result.published[key]
     return found
 
 

@@ -125,5 +125,7 @@ def _digest(examples: Sequence[Example]) -> str:
     for e in examples:
         turns = [turn.plain() for turn in e.turns]
         content = (e.id, e.text, e.pair, e.target, e.references, e.group, turns, *e.beyond_text)
+        if e.words:  # texts without words keep the digests that older versions recorded
+            content = (*content, e.words)
         digest.update(repr(content).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

@@ -54,7 +54,8 @@ def _best(run: Path, found: dict[int, Path]) -> tuple[Path, str]:
         ) from error
     scored = {}
     for seed in result.seeds:
-        value = seed.scores.get(result.splits[0], {}).get(result.primary, math.nan)
+        split = next(iter(result.splits), "")
+        value = seed.scores.get(split, {}).get(result.primary, math.nan)
         if seed.seed in found and not math.isnan(value):
             scored[seed.seed] = value
     if not scored:

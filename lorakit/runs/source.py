@@ -34,9 +34,15 @@ from lorakit.runs.labels import (
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.seeds import choose_seed
 from lorakit.runs.trained_for import read_trained_for, text_recipe, writes_text
-from lorakit.tasks import Head
+from lorakit.tasks import LABELLED, Head
 
-HEAD_OF_PEFT = {"SEQ_CLS": "classification", "CAUSAL_LM": "causal"}
+HEAD_OF_PEFT = {
+    "SEQ_CLS": "classification",
+    "TOKEN_CLS": "tokens",
+    "QUESTION_ANS": "spans",
+    "CAUSAL_LM": "causal",
+}
+WITH_LABELS = frozenset(head.value for head in LABELLED)
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 """Patterns of the files that are downloaded: nothing that is executed when it is loaded."""
 
@@ -83,7 +89,7 @@ class Source:
         """The labels of the head's outputs; LABEL_0, LABEL_1 ... where they have no names."""
         if self.recipe is not None:
             return self.recipe.task.labels
-        if self.names or self.head != "classification":
+        if self.names or self.head not in WITH_LABELS:
             return self.names
         return [f"LABEL_{i}" for i in range(self.outputs or 2)]
 
@@ -329,7 +335,7 @@ def refuse_other_head(source: Source, recipe: Recipe, model: Model) -> None:
         refuse_other_outputs(recipe, source.outputs, source.path)
         if plain:
             refuse_other_problem(recipe, read_config(model), source.path)
-    elif plain or (about and about.head != "classification"):
+    elif plain or (about and about.head not in WITH_LABELS):
         return
     refuse_other_labels(recipe, source.names, source.path, plain or source.outputs is None)
 

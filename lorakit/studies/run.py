@@ -231,7 +231,7 @@ def _cell_result(found: CellState) -> CellResult:
         note="; ".join(filter(None, notes)),
         failed_checks=tuple(f"{seed}/{name}" for seed, name in failed),
         attempts=record.attempt if record else 0,
-        metric=(task.eval_splits[0], task.primary),
+        metric=(next(iter(task.eval_splits), "nothing"), task.primary),
         seeds=cell.seeds,
         scores={seed: result.scores for seed, result in found.seeds.items()},
         seconds=sum(result.seconds.get("whole", 0.0) for result in found.seeds.values()),

@@ -6,9 +6,10 @@ One file per family of data sets; `glue/mrpc` is the variant `mrpc` of `glue.py`
 from __future__ import annotations
 
 from lorakit.registry import Registry
-from lorakit.tasks._answers import finite_number, given_label
+from lorakit.tasks._answers import finite_number, given_label, given_labels
 from lorakit.tasks._base import (
     ASSISTANT,
+    LABELLED,
     THINKING_KEYS,
     Data,
     Example,
@@ -23,6 +24,7 @@ tasks: Registry[type[Task]] = Registry("lorakit.tasks", "task")
 
 __all__ = [
     "ASSISTANT",
+    "LABELLED",
     "THINKING_KEYS",
     "Data",
     "Example",
@@ -33,5 +35,6 @@ __all__ = [
     "Turn",
     "finite_number",
     "given_label",
+    "given_labels",
     "tasks",
 ]

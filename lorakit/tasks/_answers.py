@@ -9,7 +9,7 @@ from contextlib import suppress
 from numbers import Integral, Real
 
 from lorakit.errors import DataError, TrainingError, did_you_mean, first_of
-from lorakit.tasks._base import Example
+from lorakit.tasks._base import Example, Output
 
 WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+\.0+")
 """As pandas writes 1 to a .csv if the column has a gap."""
@@ -62,6 +62,13 @@ def given_label(value: object, labels: Sequence[str], where: str) -> int:
     return label_index(name if is_number else value, labels, where)
 
 
+def given_labels(value: object, labels: Sequence[str], where: str) -> list[int]:
+    """The numbers of a list of labels in a file of answers. DataError: it is something else."""
+    if not isinstance(value, (list, tuple)):
+        raise DataError(f"{where}: {value!r} is not a list of labels")
+    return [given_label(one, labels, where) for one in value]
+
+
 def _is_whole(name: str) -> bool:
     return WHOLE_NUMBER.fullmatch(f"{name}.0") is not None
 
@@ -85,24 +92,25 @@ def finite_number(
     return found
 
 
-def best_label(output: Sequence[float] | str, labels: Sequence[str]) -> str:
+def best_label(output: Output, labels: Sequence[str]) -> str:
     """The label with the highest logit; the first one if several are equal."""
-    logits = _logits(output, len(labels))
+    logits = logits_of(output, len(labels))
     # max() keeps the first of equal ones, as argmax does
     return labels[max(range(len(labels)), key=logits.__getitem__)]
 
 
-def single_value(output: Sequence[float] | str) -> float:
+def single_value(output: Output) -> float:
     """The value of a head with one output."""
-    return _logits(output, 1)[0]
+    return logits_of(output, 1)[0]
 
 
-def _logits(output: Sequence[float] | str, count: int) -> list[float]:
+def logits_of(output: Output, count: int) -> list[float]:
+    """The logits of an output. DataError: it has another number. TrainingError: one is NaN."""
     if isinstance(output, str) or len(output) != count:
         raise DataError(
             f"the model gave {output!r} for an example, and the task needs {count} number(s)"
         )
-    values = [float(value) for value in output]
+    values = [float(value) for value in output]  # type: ignore[arg-type]
     if any(math.isnan(value) for value in values):
         raise TrainingError(
             f"the model gave {values} for an example: NaN is not an answer; did training diverge?"

@@ -25,7 +25,17 @@ class Head(str, Enum):
 
     CLASSIFICATION = "classification"
     REGRESSION = "regression"
+    MULTILABEL = "multilabel"
+    """Any number of labels for an example."""
+    TOKENS = "tokens"
+    """A label for each word of an example."""
+    SPANS = "spans"
+    """The start and the end of a part of the second text."""
     CAUSAL = "causal"
+
+
+LABELLED = (Head.CLASSIFICATION, Head.MULTILABEL, Head.TOKENS)
+"""The heads whose outputs are labels."""
 
 
 class Data(Config):
@@ -150,8 +160,12 @@ class Example:
     """The text to classify, or the prompt. In a chat: the last question."""
     pair: str | None = None
     """The second text of a pair."""
-    target: int | float | str | None = None
-    """Label number (classification), value (regression), completion (causal); None: hidden."""
+    target: int | float | str | tuple[int, ...] | None = None
+    """Label number (classification), value (regression), completion (causal); 0 or 1 for each label
+    (multilabel), label number of each word (tokens), first and last character of the answer in
+    `pair` (spans); None: hidden."""
+    words: tuple[tuple[int, int], ...] = ()
+    """For a head that labels tokens: (start, end) of each word in `text`."""
     references: tuple[str, ...] = ()
     """For causal tasks, every accepted answer; otherwise empty."""
     group: str = ""
@@ -194,7 +208,8 @@ class Example:
         return f"{self.id} ({self.where})" if self.where else self.id
 
 
-Prediction = str | int | float
+Prediction = str | int | float | list[str]
+Output = Sequence[float] | Sequence[Sequence[float]] | str
 Given = Sequence[Prediction | list[str]]
 """Predictions or references as a file of answers holds them."""
 
@@ -214,7 +229,8 @@ class Task(Config, ABC):
 
     @property
     def eval_splits(self) -> tuple[str, ...]:
-        """The splits that are scored during training. The first one selects the best epoch."""
+        """The splits that are scored during training. The first one selects the best epoch; without
+        any, the last state is kept."""
         return ("validation",)
 
     @property
@@ -249,8 +265,9 @@ class Task(Config, ABC):
         return (example,)
 
     @abstractmethod
-    def to_prediction(self, output: Sequence[float] | str) -> Prediction:
-        """The answer for a model's output (logits, one per label; a single value; or a text)."""
+    def to_prediction(self, output: Output) -> Prediction:
+        """The answer for a model's output (logits, one per label; a row of them per word; a single
+        value; or a text)."""
 
     @abstractmethod
     def to_reference(self, example: Example) -> Prediction | list[str]:

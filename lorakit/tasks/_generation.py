@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 from lorakit.errors import DataError
 from lorakit.metrics import Compared, facts_of
 from lorakit.tasks._answers import given_text
-from lorakit.tasks._base import Data, Example, Head
+from lorakit.tasks._base import Data, Example, Head, Output
 from lorakit.tasks._published import PublishedData, warn_of_row_count
 from lorakit.tasks._scoring import MetricTask, metric_keys
 
@@ -147,7 +147,7 @@ class Generation(MetricTask, ABC):
     def protocol(self) -> str:
         return "; ".join(facts_of(name).protocol for name in self.scored_by)
 
-    def to_prediction(self, output: Sequence[float] | str) -> str:
+    def to_prediction(self, output: Output) -> str:
         """The text before the end-of-text mark and the first blank line, stripped."""
         text = given_text(output)
         return text.split(END_OF_TEXT)[0].split(BLANK_LINE)[0].strip()

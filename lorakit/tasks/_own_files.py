@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Annotated, Any
@@ -15,10 +16,13 @@ from lorakit.files.bad_rows import BadRows
 from lorakit.files.tables import take
 from lorakit.files.text_form import TextForm, check_encoding
 from lorakit.tasks._base import Data, Example
+from lorakit.tasks._held_out import NONE, Validation, held_out
 from lorakit.tasks._remarks import Remarks
 from lorakit.tasks._scoring import MetricTask, metric_keys
 from lorakit.tasks._sources import PlacedRow, Source, Sources, Wanted, source_rows, streams
 from lorakit.tasks._template import text_of
+
+log = logging.getLogger(__name__)
 
 
 def _one_or_many(value: Any) -> Any:
@@ -39,8 +43,11 @@ class OwnFiles(MetricTask, ABC):
     `lorakit:NAME` is one that ships with the package, and `hub:NAME` a data set of the hub. Or a
     list of sources, each with a `path`, a `weight`, and for the hub a `subset`, `split`, `revision`
     and `stream`."""
-    validation: str
-    """Scored during training, and selects the best epoch."""
+    validation: Validation
+    """Scored during training, and selects the best epoch: a file; a share of the training file,
+    such as 0.1, which is then not trained; or `none`, which keeps the last state."""
+    validation_seed: int = Field(default=0, ge=0)
+    """Decides which rows a share takes; all seeds of a run have the same ones."""
     test: str | None = None
     """Only predicted; its answers may be missing."""
     encoding: str | None = None
@@ -88,6 +95,10 @@ class OwnFiles(MetricTask, ABC):
         return self.metrics
 
     @property
+    def eval_splits(self) -> tuple[str, ...]:
+        return () if self.validation == NONE else ("validation",)
+
+    @property
     def test_splits(self) -> tuple[str, ...]:
         return ("test",) if self.test else ()
 
@@ -115,12 +126,18 @@ class OwnFiles(MetricTask, ABC):
                 "task.validation and task.test"
             )
         unread = BadRows()
-        wanted = Wanted(split, (*columns, *answer), form=self.form, bad=unread)
+        place, source = self._source_of(split)
+        wanted = Wanted(place, (*columns, *answer), form=self.form, bad=unread)
         if split in self.test_splits:  # a test file may come without answers
             wanted = replace(wanted, columns=columns, optional=answer)
         remarks.bad.drops = data.dropped_causes
-        source = getattr(self, split)
-        found = self.found(source, wanted)
+        shared = isinstance(self.validation, float) and split not in self.test_splits
+        if shared and streams(source):
+            raise RecipeError(
+                f"task.validation {self.validation:g}: a share needs every row, and a source of "
+                "task.train is streamed; give a file for validation, or none"
+            )
+        found = self._part(split, self.found(source, wanted), columns)
         # a stream is not read to its end, only to look for errors
         kept = islice(found, limit) if streams(source) else take(found, limit)
         count = 0
@@ -135,31 +152,77 @@ class OwnFiles(MetricTask, ABC):
         """The rows of a file, a data set or several: `file:line`, and the columns."""
         return source_rows(source, wanted)
 
+    def stratum(self, row: dict[str, Any]) -> str:
+        """What a share of the training file takes its part of: the label, if a row has one."""
+        return ""
+
+    def text_of_row(self, row: dict[str, Any], columns: Sequence[str]) -> str:
+        """What two rows have in common that a share of the training file must not separate."""
+        return repr([row[column] for column in columns])
+
+    def _source_of(self, split: str) -> tuple[str, str | Sequence[Source]]:
+        """The split that a split's rows are in, and its sources."""
+        if split == "validation" and isinstance(self.validation, float):
+            return self.train_split, self.train
+        return split, getattr(self, split)
+
+    def _part(
+        self, split: str, found: Iterable[PlacedRow], columns: Sequence[str]
+    ) -> Iterator[PlacedRow]:
+        """The rows of the split: a part of the file where `validation` is a share."""
+        share = self.validation
+        if not isinstance(share, float) or split in self.test_splits:
+            yield from found
+            return
+        numbered = list(found)
+        texts = (self.text_of_row(row, columns) for _, row in numbered)
+        labels = (self.stratum(row) for _, row in numbered)
+        held = held_out(list(zip(texts, labels, strict=True)), share, self.validation_seed)
+        if split != self.train_split:
+            log.info(
+                "validation: %d rows are trained and %d are held out (validation_seed %d)",
+                len(numbered) - len(held),
+                len(held),
+                self.validation_seed,
+            )
+        for number, row in enumerate(numbered):
+            if (number in held) == (split != self.train_split):
+                yield row
+
 
 class LabelledFiles(OwnFiles, ABC):
     """Files with one or two texts and a label or a value in each row."""
 
     text: TextColumns = ("text",)
     """Column of the text, or of the two texts of a pair."""
-    label: str = "label"
-    """Column of the label or value."""
+
+    @property
+    @abstractmethod
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns of the label or value."""
 
     @abstractmethod
-    def target(self, value: Any, where: str, remarks: Remarks) -> int | float:
-        """The target for a value in the column `label`. DataError: the value is not one."""
+    def target(
+        self, row: dict[str, Any], where: str, remarks: Remarks
+    ) -> int | float | tuple[int, ...]:
+        """The target of a row. DataError: a value in its label columns is not one."""
+
+    def is_hidden(self, row: dict[str, Any]) -> bool:
+        """Whether a row of a test file comes without its answer."""
+        return all(row.get(column) in (None, "") for column in self.label_columns)
 
     def read(self, split: str, data: Data) -> list[Example]:
         """Texts that are missing (a null, a NaN, an empty field) are empty, and the log says so."""
         remarks = Remarks()
         examples = []
-        for id, where, row in self.own_rows(split, data, self.text, [self.label], remarks):
+        for id, where, row in self.own_rows(split, data, self.text, self.label_columns, remarks):
             with remarks.bad.row(where):
                 texts = []
                 for column in self.text:
                     texts.append(text_of(row, column, where))
                     remarks.add_text(texts[-1], column, where)
                 target = None
-                if split not in self.test_splits or row.get(self.label) not in (None, ""):
-                    target = self.target(row[self.label], where, remarks)
+                if split not in self.test_splits or not self.is_hidden(row):
+                    target = self.target(row, where, remarks)
                 examples.append(Example(id, *texts, target=target, where=where))
         return examples

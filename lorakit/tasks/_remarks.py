@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 MISSING = frozenset("nan none null n/a <na> nat".split())
 """What programs write for a missing value."""
 SHOWN_PLACES = 3
+SHOWN_LABELS = 10
 
 
 class Remarks:
@@ -73,6 +74,25 @@ class Remarks:
                 "labels that differ only in case, spaces or form are different classes: %s",
                 ", ".join(firsts),
             )
+
+
+def warn_of_rare(labels: Sequence[str], having: Iterable[tuple[int, str]]) -> None:
+    """Warn of labels that one training row has, or none: they can hardly be learnt.
+
+    having: (label number, `file:line`) of each label of each row.
+    """
+    places: dict[int, list[str]] = {}
+    for number, where in having:
+        places.setdefault(number, []).append(where)
+    never = [repr(label) for i, label in enumerate(labels) if i not in places]
+    once = [
+        f"{label!r} ({places[i][0]})"
+        for i, label in enumerate(labels)
+        if len(places.get(i, ())) == 1
+    ]
+    for what, found in (("of one training row", once), ("without a training row", never)):
+        if found:
+            log.warning("labels %s: %s", what, first_of(found, SHOWN_LABELS))
 
 
 def _alike(labels: Sequence[str]) -> list[list[str]]:

@@ -14,12 +14,13 @@ from lorakit.tasks._answers import (
     best_label,
     finite_number,
     given_label,
+    given_labels,
     given_text,
     given_texts,
     label_index,
     single_value,
 )
-from lorakit.tasks._base import Example, Given, Prediction, Task
+from lorakit.tasks._base import Example, Given, Output, Prediction, Task
 
 
 class MetricTask(Task, ABC):
@@ -42,7 +43,7 @@ class MetricTask(Task, ABC):
         """The labels that answers name, if the metrics compare labels."""
         return self.labels
 
-    def to_prediction(self, output: Sequence[float] | str) -> Prediction:
+    def to_prediction(self, output: Output) -> Prediction:
         if self.compares == "labels":
             return best_label(output, self.answers)
         if self.compares == "numbers":
@@ -88,8 +89,8 @@ class MetricTask(Task, ABC):
 
     def _comparable(self, predictions: Given, references: Given) -> tuple[list[Any], list[Any]]:
         """Label numbers, finite values or texts. DataError: something else was given."""
-        said_as = self._label_or_number
-        right_as = self._label_or_number
+        said_as = self._answer
+        right_as = self._answer
         if self.compares == "texts":
             said_as = given_text
             right_as = given_texts
@@ -98,10 +99,15 @@ class MetricTask(Task, ABC):
             [right_as(value, f"reference {i}") for i, value in enumerate(references)],
         )
 
-    def _label_or_number(self, value: object, where: str) -> int | float:
+    def _answer(self, value: object, where: str) -> int | float | list[str] | frozenset[int]:
         if self.compares == "labels":
             return given_label(value, self.answers, where)
-        return finite_number(value, where)
+        if self.compares == "numbers":
+            return finite_number(value, where)
+        numbers = given_labels(value, self.answers, where)
+        if self.compares == "label sets":
+            return frozenset(numbers)
+        return [self.answers[number] for number in numbers]
 
     def _options(self, name: str) -> dict[str, str]:
         """The keyword arguments of a metric: the tokenizer, if the task has one."""

@@ -15,21 +15,13 @@ from lorakit.files.bad_rows import BadRow, BadRows, Cause
 from lorakit.metrics import Compared, Tokenize
 from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Turn
 from lorakit.tasks._formats import Chat, Continued, Format, Reading, formats, recognised
+from lorakit.tasks._held_out import NONE, Validation
 from lorakit.tasks._own_files import Names, OwnFiles
 from lorakit.tasks._remarks import Remarks
-from lorakit.tasks._sources import (
-    PlacedRow,
-    Source,
-    Sources,
-    Wanted,
-    first_rows,
-    sources_of,
-    weighted_rows,
-)
+from lorakit.tasks._sources import PlacedRow, Source, Wanted, first_rows, sources_of, weighted_rows
 
 log = logging.getLogger(__name__)
 
-NO_VALIDATION = "none"
 SYSTEM_ROLES = ("system", "developer")
 ROW = ("row", "format")
 """Columns of what `found` gives."""
@@ -45,8 +37,9 @@ class ChatFiles(OwnFiles):
     name: Literal["chat"] = "chat"
     head: ClassVar[Head] = Head.CAUSAL
     compares: ClassVar[Compared] = "texts"
-    validation: Sources = NO_VALIDATION
-    """Scored during training, and selects the best epoch; `none`: nothing is scored."""
+    validation: Validation = NONE
+    """Scored during training, and selects the best epoch: a file; a share of the training file,
+    such as 0.1, which is then not trained; or `none`, which keeps the last state."""
     format: str | None = None
     """Format of all sources: messages, sharegpt, trl, alpaca, prompt_completion or text. null: each
     source's own, by its first rows."""
@@ -87,9 +80,8 @@ class ChatFiles(OwnFiles):
                 raise RecipeError(f"{given!r} is {role!r}, not one of {', '.join(ours)}{near}")
         return roles
 
-    @property
-    def eval_splits(self) -> tuple[str, ...]:
-        return () if self.validation == NO_VALIDATION else ("validation",)
+    def text_of_row(self, row: dict[str, Any], columns: Sequence[str]) -> str:
+        return repr(row["row"])
 
     @property
     def reading(self) -> Reading:

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
-
-from lorakit.errors import DataError, RecipeError
-from lorakit.metrics import Compared, facts_of
+from lorakit.errors import DataError
+from lorakit.metrics import Compared
 from lorakit.tasks._answers import label_index, label_name
-from lorakit.tasks._base import Head
+from lorakit.tasks._base import Data, Example, Head
+from lorakit.tasks._classes import WithClasses
 from lorakit.tasks._own_files import LabelledFiles, Names
-from lorakit.tasks._remarks import Remarks
-from lorakit.tasks._sources import Wanted, source_rows
+from lorakit.tasks._remarks import Remarks, warn_of_rare
 
 
-def _label_names(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [label_name(item) for item in value]
-    return value
-
-
-Classes = Annotated[
-    tuple[str, ...], Field(min_length=2, strict=False), BeforeValidator(_label_names)
-]
-
-
-class Classification(LabelledFiles):
+class Classification(LabelledFiles, WithClasses):
     """The model gives one of several labels for one or two texts."""
 
     name: Literal["classification"] = "classification"
@@ -35,53 +21,31 @@ class Classification(LabelledFiles):
     compares: ClassVar[Compared] = "labels"
     label: str = "label"
     """Column of the label."""
-    classes: Classes | None = None
-    """The labels, in the order of the model's outputs; None: those of the train file, sorted."""
     metrics: Names = ("accuracy",)
     """Names of metrics that compare labels."""
 
-    @field_validator("classes")
-    @classmethod
-    def _each_once(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if classes and (len(set(classes)) < len(classes) or "" in classes):
-            raise RecipeError(f"{list(classes)} contains a label twice, or an empty one")
-        return classes
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        return (self.label,)
 
-    # cached, because reading the train file may take seconds
-    @cached_property
-    def labels(self) -> tuple[str, ...]:  # type: ignore[override]
-        """`classes`, or the labels of the train file: numbers by value, texts by alphabet.
+    def names_in(self, row: dict[str, Any], where: str) -> list[str]:
+        name = label_name(row[self.label])
+        if not name:
+            raise DataError(f"{where}: no label in column {self.label!r}")
+        return [name]
 
-        DataError: fewer than two labels, or a number of labels that a metric does not take.
-        """
-        labels = self.classes or self._labels_of_train()
-        for name in self.metrics:
-            wanted = facts_of(name).classes
-            if wanted not in (None, len(labels)):
-                raise DataError(
-                    f"metric {name!r} is for {wanted} classes, and this task has {len(labels)}: "
-                    f"{labels}"
-                )
-        return labels
+    def read(self, split: str, data: Data) -> list[Example]:
+        examples = super().read(split, data)
+        if split == self.train_split:
+            having = [(e.target, e.where) for e in examples if isinstance(e.target, int)]
+            warn_of_rare(self.labels, having)
+        return examples
 
-    def _labels_of_train(self) -> tuple[str, ...]:
-        found: set[str] = set()
-        for where, row in source_rows(
-            self.train, Wanted(self.train_split, [self.label], form=self.form)
-        ):
-            name = label_name(row[self.label])
-            if not name:
-                raise DataError(f"{where}: no label in column {self.label!r}")
-            found.add(name)
-        if len(found) < 2:
-            raise DataError(
-                f"{self.train}: column {self.label!r} has only one label ({', '.join(found)})"
-            )
-        if all(label.isdecimal() for label in found):
-            return tuple(sorted(found, key=int))
-        return tuple(sorted(found))
+    def stratum(self, row: dict[str, Any]) -> str:
+        return label_name(row[self.label])
 
-    def target(self, value: Any, where: str, remarks: Remarks) -> int:
+    def target(self, row: dict[str, Any], where: str, remarks: Remarks) -> int:
+        value = row[self.label]
         name = label_name(value)
         remarks.add_label(value, name, where)
         return label_index(name, self.labels, where)

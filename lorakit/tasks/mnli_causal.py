@@ -7,7 +7,7 @@ for ANLI (Brown et al. 2020, arXiv 2005.14165, appendix G).
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -16,7 +16,7 @@ from lorakit.errors import DataError, RecipeError
 from lorakit.metrics import Compared
 from lorakit.tasks import _glue  # VARIANTS in this module would be taken for this task's variants
 from lorakit.tasks._answers import best_label, label_index
-from lorakit.tasks._base import Data, Example, Head
+from lorakit.tasks._base import Data, Example, Head, Output
 from lorakit.tasks._glue_rows import GlueRow, glue_rows
 from lorakit.tasks._scoring import MetricTask
 
@@ -117,7 +117,7 @@ class MnliCausal(MetricTask):
         word = self.choices[label_index(row.label, NAMES, row.where)]
         return Example(id, prompt, target=word, references=(word,))
 
-    def to_prediction(self, output: Sequence[float] | str) -> str:
+    def to_prediction(self, output: Output) -> str:
         """The label of the highest of three log-likelihoods (the first of equal ones), or the label
         that a text names, by itself or by its word."""
         if isinstance(output, (list, tuple)):

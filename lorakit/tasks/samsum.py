@@ -18,7 +18,7 @@ from lorakit.files.documents import read_json, validated
 from lorakit.files.tables import rows
 from lorakit.metrics import Compared, Tokenize, facts_of
 from lorakit.tasks._answers import given_text
-from lorakit.tasks._base import Data, Example, Head
+from lorakit.tasks._base import Data, Example, Head, Output
 from lorakit.tasks._published import PublishedData, warn_of_row_count
 from lorakit.tasks._scoring import MetricTask
 
@@ -166,7 +166,7 @@ class Samsum(MetricTask):
         """A dialogue, one utterance per line."""
         return Example("prompt", _clean(text) + BLANK_LINE)
 
-    def to_prediction(self, output: Sequence[float] | str) -> str:
+    def to_prediction(self, output: Output) -> str:
         """The entire text, which may have several lines, stripped."""
         return _clean(given_text(output))
 

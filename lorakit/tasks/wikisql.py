@@ -15,7 +15,7 @@ from lorakit.errors import DataError
 from lorakit.metrics import Means, Weighted, joined
 from lorakit.metrics._wikisql import PROTOCOL, Query, SqlTable, logical_form, same_result
 from lorakit.tasks._answers import accepted_texts, given_text
-from lorakit.tasks._base import Data, Example, Given, Head, Prediction, Task
+from lorakit.tasks._base import Data, Example, Given, Head, Output, Prediction, Task
 from lorakit.tasks._generation import END_OF_TEXT
 from lorakit.tasks._sql import parse_sql, quoted, to_sql, with_names, with_numbers
 from lorakit.tasks._wikisql import NAMES, Sheet, SqlQuestion, query_of, read_sheets, read_split
@@ -62,7 +62,7 @@ class WikiSql(Task):
         ]
         return examples[:limit]  # all are made first, so that a trial run finds every error
 
-    def to_prediction(self, output: Sequence[float] | str | Mapping[str, Any]) -> str:
+    def to_prediction(self, output: Output | Mapping[str, Any]) -> str:
         """The query in the first line of a text, in the form of the targets; or the line itself,
         if it is not a query.
 

@@ -70,4 +70,5 @@ class Accumulator:
     def _loss(self, items: Sequence[Encoded]) -> Tensor:
         batch = self.setup.tensors(items, self.exchange.accelerator.device)
         smoothing = self.setup.train.label_smoothing
-        return loss_sum(self.exchange.model, batch, self.setup.head, smoothing, self.lean)
+        weights = self.setup.class_weights
+        return loss_sum(self.exchange.model, batch, self.setup.head, smoothing, self.lean, weights)

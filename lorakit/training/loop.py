@@ -259,9 +259,10 @@ class Loop:
         progress.evaluated = True
 
     def _early_stop(self) -> StoppedEarly:
-        split, metric = self.setup.watched
         patience = self.setup.evaluate.patience
         assert patience is not None
+        assert self.setup.watched is not None
+        split, metric = self.setup.watched
         return StoppedEarly(
             step=self.progress.step,
             steps=self.plan.steps,

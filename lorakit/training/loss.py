@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from lorakit.batches import IGNORE, to_device
 from lorakit.fast.head_loss import head_loss
 from lorakit.fast.products import operands_of
 from lorakit.nn.linear import is_quantized
-from lorakit.nn.logits import last_logits
+from lorakit.nn.logits import head_outputs, last_logits
 from lorakit.nn.prompt import prompt_ends
 from lorakit.tasks import Head
 
@@ -23,15 +23,21 @@ log = logging.getLogger(__name__)
 
 
 def loss_sum(
-    model: nn.Module, batch: dict[str, Any], head: Head, smoothing: float = 0.0, lean: bool = False
+    model: nn.Module,
+    batch: dict[str, Any],
+    head: Head,
+    smoothing: float = 0.0,
+    lean: bool = False,
+    weights: Sequence[float] | None = None,
 ) -> Tensor:
     """The cross entropy, or squared error, summed over examples or trained tokens; a float32
-    scalar.
+    scalar. Of several labels it is the mean over the labels, and of a span that of its two ends.
 
     smoothing: (1 - e) * NLL + e * mean over the classes (the entire vocabulary) of -log p, as in
     the reference code. lean: compute the same loss of a causal model without forming its logits
     (`can_be_lean`). A causal head's labels may stay on the host, which then knows what is trained
-    without waiting for the device.
+    without waiting for the device. weights: of each label; of several labels, what the presence
+    of one counts.
     """
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     if head is Head.CAUSAL:
@@ -40,10 +46,26 @@ def loss_sum(
             return _without_logits(model, inputs, batch["labels"], smoothing)
         logits, labels = _next_tokens(model, inputs, batch["labels"])
     else:
-        logits, labels = model(**inputs).logits, batch["labels"]
+        logits, labels = head_outputs(model, inputs), batch["labels"]
+    logits = logits.float()
+    by_label = None if weights is None else logits.new_tensor(weights)
     if head is Head.REGRESSION:
-        return F.mse_loss(logits.squeeze(-1).float(), labels, reduction="sum")
-    return F.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=smoothing)
+        return F.mse_loss(logits.squeeze(-1), labels, reduction="sum")
+    if head is Head.MULTILABEL:
+        each = F.binary_cross_entropy_with_logits(
+            logits, labels, reduction="none", pos_weight=by_label
+        )
+        return each.mean(-1).sum()
+    if head is Head.SPANS:
+        # two questions over the positions of a row, without the padding
+        padding = inputs["attention_mask"].unsqueeze(-1) == 0
+        logits = logits.masked_fill(padding, torch.finfo(logits.dtype).min)
+        return F.cross_entropy(logits, labels, reduction="sum") / 2
+    if head is Head.TOKENS:
+        logits, labels = logits.flatten(0, 1), labels.flatten()
+    return F.cross_entropy(
+        logits, labels, by_label, reduction="sum", label_smoothing=smoothing, ignore_index=IGNORE
+    )
 
 
 def _next_tokens(model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,13 +22,14 @@ class BestState:
     """The state to keep: the one with the best score so far (of equals the latest), or the last one
     where `evaluate.keep` says so.
 
-    watched: the (split, metric) that decides. Of two values the better one may be the lower, as
-    the metric says; `best` holds the value with the sign that makes a greater one better.
+    watched: the (split, metric) that decides; None: the last state is kept. Of two values the
+    better one may be the lower, as the metric says; `best` holds the value with the sign that makes
+    a greater one better.
     """
 
-    def __init__(self, watched: tuple[str, str], cadence: Evaluate):
+    def __init__(self, watched: tuple[str, str] | None, cadence: Evaluate):
         self.watched = watched
-        self.sign = -1.0 if lower_is_better(watched[1]) else 1.0
+        self.sign = -1.0 if watched is not None and lower_is_better(watched[1]) else 1.0
         self.cadence = cadence
         self.step = 0
         self.best = -math.inf
@@ -42,8 +43,10 @@ class BestState:
 
         Equal scores count against patience, but of equals the one that was trained longer is kept.
         """
-        split, metric = self.watched
-        value = self.sign * scores[split][metric]
+        value = math.nan
+        if self.watched is not None:
+            split, metric = self.watched
+            value = self.sign * scores[split][metric]
         if math.isnan(value):  # a correlation of constant predictions, for example
             value = -math.inf
         better = value > self.best or not self.state
@@ -113,6 +116,6 @@ class TrainingProgress:
         self.best.scores = state.kept.scores
         self.best.best = -math.inf if state.kept.best is None else state.kept.best
         self.best.state = {}
-        if state.kept.scores:
+        if state.kept.step:
             # The best state has a file of its own only where it differs from the trained one.
             self.best.state = saved.best or dict(saved.trained)

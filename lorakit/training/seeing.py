@@ -50,4 +50,5 @@ def _loss(
     divisor: int,
 ) -> Tensor:
     batch = setup.tensors(examples, device)
-    return loss_sum(attachment.model, batch, setup.head) / divisor
+    weights = setup.class_weights
+    return loss_sum(attachment.model, batch, setup.head, weights=weights) / divisor

@@ -28,8 +28,10 @@ class Setup:
     train: Train
     evaluate: Evaluate
     seed: int
-    watched: tuple[str, str]
-    """(split, metric) that selects the best state."""
+    class_weights: tuple[float, ...] | None = None
+    """Of each label in the loss; None: they are equal."""
+    watched: tuple[str, str] | None
+    """(split, metric) that selects the best state; None: the last state is kept."""
 
     @cached_property
     def longest(self) -> int:

@@ -31,6 +31,7 @@ from lorakit.tasks import Example, Head
 from lorakit.training.plan import Shares, epoch_batches, share, steps_per_epoch
 from lorakit.training.refuse import refuse_no_rate
 from lorakit.verbs.heads import HeadView, head_view, warn_other_order
+from lorakit.verbs.label_rows import LabelRow, label_rows
 from lorakit.verbs.rehearse import refuse_looking_ahead
 
 MIB = 2**20
@@ -72,6 +73,7 @@ class Checked:
     missing: list[str] = field(default_factory=list)
     """What could not be checked, because it is not on this machine or too large."""
     head: HeadView | None = None
+    labels: list[LabelRow] = field(default_factory=list)
 
 
 def check(recipe: Recipe, processes: int = 1) -> Checked:
@@ -122,7 +124,8 @@ def _check_data(recipe: Recipe, checked: Checked, base: Base) -> list[Encoded]:
     drawn = recipe.data.drawn(splits[recipe.task.train_split], recipe.seeds[0])
     splits = {**splits, recipe.task.train_split: drawn}
     checked.rows = {split: len(rows) for split, rows in splits.items()}
-    _plan_steps(recipe, checked)
+    checked.labels = label_rows(recipe, splits)
+    _plan_steps(recipe, checked, checked.rows[recipe.task.train_split])
     try:
         tokenizer = load_tokenizer(recipe.model)
     except ModelError as error:
@@ -133,9 +136,8 @@ def _check_data(recipe: Recipe, checked: Checked, base: Base) -> list[Encoded]:
     return _check_examples(recipe, checked, splits, TextReader(tokenizer, base.config))
 
 
-def _plan_steps(recipe: Recipe, checked: Checked) -> None:
+def _plan_steps(recipe: Recipe, checked: Checked, rows: int) -> None:
     train = recipe.train
-    rows = checked.rows[recipe.task.train_split]
     per_epoch = steps_per_epoch(rows, train.global_batch_size)
     planned = max(1, round(train.epochs * per_epoch))
     checked.steps = min(train.max_steps or UNLIMITED_STEPS, planned)
@@ -154,8 +156,9 @@ def _check_examples(
     asked = Examiner(recipe, reader, {split: splits[split] for split in scored_splits(task)})
     encoded = encode(splits[task.train_split], reader.tokenizer, task.head, recipe.data)
     for split, items in {task.train_split: encoded, **asked.encoded}.items():
-        checked.rows[split] = len(items)
-    _plan_steps(recipe, checked)
+        # windows of longer examples are trained, and are not rows
+        checked.rows[split] = len({item.id for item in items})
+    _plan_steps(recipe, checked, len(encoded))
     lengths = [e.length for e in encoded]
     order = epoch_batches(lengths, recipe.train.global_batch_size, recipe.seeds[0], 0, True)
     checked.sample = _tokens(encoded[order[0][0]], reader.tokenizer, task.head)
@@ -168,6 +171,11 @@ def _tokens(item: Encoded, tokenizer: Any, head: Head) -> list[tuple[str, bool]]
     trained = [False] * len(ids)
     if head is Head.CAUSAL:
         trained = [label != IGNORE for label in item.trains]
+    elif head is Head.TOKENS:
+        trained = [place in item.places for place in range(len(ids))]
+    elif head is Head.SPANS and isinstance(item.target, tuple):
+        first, last = item.target
+        trained = [first <= place <= last for place in range(len(ids))]
     return marked_pieces(tokenizer, ids, trained)
 
 

@@ -21,6 +21,7 @@ from lorakit.evaluation.answers import (
     score_answers,
     scored_splits,
     sliced,
+    warn_of_one_label,
     writes,
 )
 from lorakit.events import Observer
@@ -175,6 +176,10 @@ def _request(pointer: Pointer, splits: Sequence[str], out: Path | None) -> _Requ
 
 def _splits(task: Task, given: Sequence[str]) -> list[str]:
     wanted = list(dict.fromkeys(given or scored_splits(task)))
+    if not wanted:
+        raise DataError(
+            f"the task {task.name} has validation: none; name what to score, such as --split train"
+        )
     known = [*scored_splits(task, train=True), *task.test_splits]
     for split in wanted:
         if split not in known:
@@ -222,6 +227,7 @@ class _LoadedModel:
         if any(answer.reference is None for answer in answers):
             found.files += _write_submission(task, split, answers, folder)
             return
+        warn_of_one_label(task, split, answers)
         found.scores[split] = score_answers(task, answers, self.examiner.failed)
         if self.attachment is not None:
             with self.attachment.off(), autocast(self.recipe, _device()):

@@ -64,13 +64,13 @@ class Probe:
         self.before = self.look(base)
 
     def _examiner(self, recipe: Recipe, base: Base, examples: int) -> Examiner | None:
-        split = recipe.task.eval_splits[0]
+        split = next(iter(recipe.task.eval_splits), recipe.task.train_split)
         try:
             rows = read_splits(recipe.task, recipe.data, [split])[split]
         except DataError as error:
-            self.why = f"random tokens, because the validation data is not available ({error})"
+            self.why = f"random tokens, because the {split} data is not available ({error})"
             return None
-        self.why = "a slice of the validation split"
+        self.why = f"a slice of the {split} split"
         step = max(1, len(rows) // examples)
         return Examiner(recipe, base, {split: rows[::step][:examples]})
 

@@ -21,6 +21,7 @@ from lorakit.bases.load import load, load_dequantized
 from lorakit.batches import Encoded, collate
 from lorakit.errors import AdapterError, ModelError
 from lorakit.methods import Attachment
+from lorakit.nn.logits import head_outputs
 from lorakit.nn.tokens import fold_rows
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.result import Check
@@ -182,15 +183,15 @@ def _merge_check(subject: Subject, merged: nn.Module, wanted: Tensor) -> Check:
 
 @torch.inference_mode()
 def logits_of(model: nn.Module, items: Sequence[Encoded], head: Head, pad_id: int) -> Tensor:
-    """Float32 logits on the CPU, of one batch: (batch, labels), or for a causal model (tokens,
-    vocabulary) without the padding."""
+    """Float32 logits on the CPU, of one batch: (batch, labels), or where each token has outputs
+    (tokens, outputs) without the padding."""
     model.eval()
     batch = collate(items, head, pad_id)
     batch.pop("labels", None)
     device = next(model.parameters()).device
     inputs = {name: value.to(device) for name, value in batch.items()}
-    logits = model(**inputs).logits.float().cpu()
-    if head is not Head.CAUSAL:
+    logits = head_outputs(model, inputs).float().cpu()
+    if logits.ndim == 2:
         return logits
     return logits[batch["attention_mask"].bool()]
 

@@ -20,7 +20,7 @@ from lorakit.runs.predictions import (
     json_objects,
     read_predictions,
 )
-from lorakit.tasks import Example, Head, Task, finite_number, given_label
+from lorakit.tasks import Example, Head, Task, finite_number, given_label, given_labels
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,8 @@ def _value(task: Task, line: PredictionLine) -> Any:
     """DataError, with file and line: not a label of the task, not a number, or not a text."""
     if task.head is Head.CLASSIFICATION:
         return task.labels[given_label(line.value, task.labels, line.where)]
+    if task.head in (Head.MULTILABEL, Head.TOKENS):
+        return [task.labels[n] for n in given_labels(line.value, task.labels, line.where)]
     if task.head is Head.REGRESSION:
         return finite_number(line.value, line.where)
     if not task.choices:

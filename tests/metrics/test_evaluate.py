@@ -11,6 +11,8 @@ pytestmark = pytest.mark.usefixtures("no_data")
 
 PAIRS = {
     "labels": ([1, 1, 0, 0, 1], [1, 0, 0, 1, 1]),
+    "label sets": ([[0], [1, 2], []], [[0], [1], [2]]),
+    "tags": ([["B-X", "O"], ["O"]], [["B-X", "O"], ["B-X"]]),
     "numbers": ([1.0, 2.0, 3.0], [1.0, 3.0, 2.5]),
     "texts": (["the cat sat down now", "b"], ["the cat sat down here", "b"]),
 }

@@ -15,6 +15,8 @@ NAMES = [
 TEXT_NAMES = [name for name in NAMES if facts_of(name).of == "texts"]
 ANSWERS = {
     "labels": [0, 1, 1, 0, 1],
+    "label sets": [{0}, {1}, {0, 1}, set(), {1}],
+    "tags": [["B-X", "O"], ["O", "O"], ["B-Y", "I-Y"], ["B-X", "O"], ["O", "B-Y"]],
     "numbers": [0.5, 1.0, 2.5, 3.0, 1.5],
     "texts": ["a b c d e", "f", "g h", "i", "j"],
 }

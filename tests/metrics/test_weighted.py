@@ -26,6 +26,15 @@ def answers(name: str, n: int = 24, seed: int = 0) -> tuple[list, list]:
         return [draw.randrange(classes) for _ in range(n)], [
             draw.randrange(classes) for _ in range(n)
         ]
+    if facts_of(name).of == "label sets":
+        return tuple(  # type: ignore[return-value]
+            [{i for i in range(3) if draw.random() < 0.4} for _ in range(n)] for _ in range(2)
+        )
+    if facts_of(name).of == "tags":
+        tags = ["O", "B-X", "I-X", "B-Y"]
+        return tuple(  # type: ignore[return-value]
+            [draw.choices(tags, k=4) for _ in range(n)] for _ in range(2)
+        )
     if facts_of(name).of == "numbers":
         right = [draw.randrange(6) / 2 for _ in range(n)]  # with ties
         return [x + draw.gauss(0, 1) if draw.random() < 0.7 else 1.0 for x in right], right

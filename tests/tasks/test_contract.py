@@ -11,10 +11,13 @@ import pytest
 from pydantic import ValidationError
 
 from lorakit.errors import DataError
-from lorakit.tasks import Data, Head, Task, tasks
+from lorakit.tasks import LABELLED, Data, Head, Task, tasks
 from lorakit.tasks._glue import VARIANTS
 
-CSV = "prompt,completion,text,label,value\nx,y,a,pos,1\nz,w,b,neg,2.5\nu,v,c,pos,4\n"
+CSV = (
+    "prompt,completion,text,label,value,tags,context\n"
+    "x,y,a,pos,1,B-X,x y\nz,w,b,neg,2.5,O,z w\nu,v,c,pos,4,B-X,u v\n"
+)
 
 
 def _own(name: str, **fields: str) -> Callable[[Path], tuple[dict, Data]]:
@@ -34,6 +37,9 @@ def _in(home: str, name: str) -> Callable[[Path], tuple[dict, Data]]:
 SAMPLES = {
     "classification": [_own("classification")],
     "regression": [_own("regression", label="value")],
+    "multilabel": [_own("multilabel", label="label")],
+    "token_classification": [_own("token_classification", words="text")],
+    "question_answering": [_own("question_answering", question="prompt", answer="completion")],
     "text": [_own("text")],
     "chat": [_own("chat", format="prompt_completion")],
     "glue": [_in("glue", f"glue/{variant}") for variant in VARIANTS],
@@ -76,6 +82,10 @@ def case(
 
 def _output(task: Task, answer):
     """What a model that is right would give."""
+    if task.head is Head.MULTILABEL:
+        return [1.0 if label in answer else -1.0 for label in task.labels]
+    if task.head is Head.TOKENS:
+        return [[float(label == one) for label in task.labels] for one in answer]
     if task.head is Head.CLASSIFICATION:
         return [float(label == answer) for label in task.labels]
     if task.choices:
@@ -92,7 +102,8 @@ def test_examples(case):
         assert len({example.id for example in examples}) == 3
         assert len(task.read(split, data.model_copy(update={"limit": {split: 1}}))) == 1
         if split not in task.test_splits:
-            kind = {Head.CLASSIFICATION: int, Head.REGRESSION: float, Head.CAUSAL: str}[task.head]
+            kinds = {Head.CLASSIFICATION: int, Head.REGRESSION: float, Head.CAUSAL: str}
+            kind = kinds.get(task.head, tuple)
             assert all(type(example.target) is kind for example in examples)
             assert not task.choices or {example.target for example in examples} <= set(task.choices)
     with pytest.raises(DataError, match="no split 'dev'"):
@@ -147,7 +158,7 @@ def test_a_task_is_frozen_closed_and_reloads_equal(case):
 
 def test_labels_go_with_the_head(case):
     task, _ = case
-    assert (len(task.labels) >= 2) == (task.head is Head.CLASSIFICATION)
+    assert (len(task.labels) >= 2) == (task.head in LABELLED)
     assert len(set(task.labels)) == len(task.labels)
     if task.choices:
         assert task.head is Head.CAUSAL

@@ -70,11 +70,13 @@ def test_labels_that_look_alike(caplog, table, kind):
     labels = ["Topic", "topic", " Topic ", "other"]
     path = table(kind, [{"text": "a", "label": label} for label in labels])
     task = Classification(train=path, validation=path)
-    examples, (ways, alike) = said(caplog, task)
+    examples, (ways, alike, once) = said(caplog, task)
     assert task.labels == ("Topic", "other", "topic")
     assert [example.target for example in examples] == [0, 2, 0, 1]
     assert "' Topic '" in ways
     assert place(kind, 3) in ways
+    assert "'other'" in once
+    assert "'Topic'" not in once
     assert "'topic'" in alike
     assert place(kind, 2) in alike
 
@@ -84,7 +86,7 @@ def test_one_and_one_point_zero_are_one_label(caplog, table, kind):
     labels = ["1", "1.0", "0", "1.10"] if kind != "jsonl" else [1, 1.0, 0, "1.10"]
     path = table(kind, [{"text": "a", "label": label} for label in labels])
     task = Classification(train=path, validation=path)
-    examples, (ways,) = said(caplog, task)
+    examples, (ways, _) = said(caplog, task)
     assert task.labels == ("0", "1", "1.10")
     assert [example.target for example in examples] == [1, 1, 0, 2]
     assert "'1.0'" in ways
@@ -92,7 +94,7 @@ def test_one_and_one_point_zero_are_one_label(caplog, table, kind):
 
 
 def test_ordinary_rows_are_not_remarked(caplog, table):
-    path = table("csv", [{"text": "a", "label": "none"}, {"text": "b", "label": "some"}])
+    path = table("csv", [{"text": "a", "label": label} for label in ("none", "some") * 2])
     assert said(caplog, Classification(train=path, validation=path))[1] == []
 
 

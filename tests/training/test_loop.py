@@ -119,7 +119,7 @@ def plain_steps(monkeypatch):
 ONE_STEP = {"learning_rate": 1.0, "schedule": "constant", "max_grad_norm": 0.0}
 
 
-@pytest.mark.parametrize("head", Head)
+@pytest.mark.parametrize("head", MODELS)
 @pytest.mark.parametrize("micro", [2, 1])
 def test_accumulation_has_the_gradient_of_the_whole_batch(run, plain_steps, head, micro):
     straight = run(head, max_steps=1, label_smoothing=0.1, **ONE_STEP)
@@ -134,7 +134,7 @@ def test_accumulation_has_the_gradient_of_the_whole_batch(run, plain_steps, head
     assert pieces.losses == pytest.approx(straight.losses, rel=rounding(torch.float32, TINY))
 
 
-@pytest.mark.parametrize("head", Head)
+@pytest.mark.parametrize("head", MODELS)
 def test_accumulation_trains_the_same(run, head):
     """Two epochs of 44 examples by 8: the last batch of each is four, and its micro batches are not
     all filled."""
@@ -645,7 +645,7 @@ def test_what_is_used_is_not_refused(run):
     ).losses
 
 
-@pytest.mark.parametrize("head", Head)
+@pytest.mark.parametrize("head", MODELS)
 def test_no_delta_of_a_tiny_model_is_dead(tiny, head):
     family, kind, changes = MODELS[head]
     model = tiny(family, kind, **changes)

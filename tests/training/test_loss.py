@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -86,15 +87,26 @@ def _examples(head: Head, n: int = 11) -> list[Encoded]:
     found = []
     for i in range(n):
         ids = torch.randint(3, 64, (3 + i % 6,), generator=drawn).tolist()
-        target = {Head.CLASSIFICATION: i % 2, Head.REGRESSION: i / 5, Head.CAUSAL: None}[head]
+        target = {
+            Head.CLASSIFICATION: i % 2,
+            Head.REGRESSION: i / 5,
+            Head.MULTILABEL: (i % 2, i % 3 % 2),
+            Head.TOKENS: (i % 2, 1),
+            Head.SPANS: (i % 3, 2),
+            Head.CAUSAL: None,
+        }[head]
         prompt = 1 + i % 2 if head is Head.CAUSAL else None
-        found.append(encoded(i, ids, target, prompt))
+        one = encoded(i, ids, target, prompt)  # type: ignore[arg-type]
+        found.append(replace(one, places=(0, 2)) if head is Head.TOKENS else one)
     return found
 
 
 MODELS = {
     Head.CLASSIFICATION: ("roberta", "SequenceClassification", {}),
     Head.REGRESSION: ("roberta", "SequenceClassification", {"num_labels": 1}),
+    Head.MULTILABEL: ("roberta", "SequenceClassification", {}),
+    Head.TOKENS: ("roberta", "TokenClassification", {}),
+    Head.SPANS: ("roberta", "QuestionAnswering", {}),
     Head.CAUSAL: ("gpt2", "CausalLM", {}),
 }
 

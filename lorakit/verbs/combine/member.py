@@ -27,7 +27,7 @@ from lorakit.models import Model
 from lorakit.nn.select import Site
 from lorakit.runs.folder import is_run, stem_of
 from lorakit.runs.pointer import Pointer
-from lorakit.runs.source import Source, open_source
+from lorakit.runs.source import WITH_LABELS, Source, open_source
 
 SiteFactors = tuple[Site, Tensor, Tensor]
 """(site, B (out, k) with its scale, A (k, in))."""
@@ -132,7 +132,7 @@ def about_of_foreign(source: Source, base: Base, saved: Collection[str] = ()) ->
     saved: parameters of the base that the adapter holds too, such as biases and token rows.
     """
     labels: list[str] = []
-    if source.head == "classification":
+    if source.head in WITH_LABELS:
         labels = list(source.labels)
     task = {}
     max_length = 0

@@ -14,7 +14,7 @@ from lorakit.adapters.plain_lora import Products, attach_products
 from lorakit.adapters.same_base import refuse_other_base
 from lorakit.bases.base import Base
 from lorakit.bases.load import load
-from lorakit.evaluation.answers import read_splits
+from lorakit.evaluation.answers import read_splits, selecting_split
 from lorakit.metrics import Failed
 from lorakit.models import Model
 from lorakit.recipe.schema import Recipe
@@ -100,7 +100,7 @@ def _score_task(
     found: TaskScores, column: Member, recipe: Recipe, rows: Sequence[Contender], check_base: bool
 ) -> None:
     task = recipe.task
-    split = task.eval_splits[0]
+    split = selecting_split(task, "a score of the combined adapter")
     examples = read_splits(task, recipe.data, [split])
     base = load(recipe.model, task.head.value, task.labels)
     if check_base and not column.pointer.any_base and column.source.adapter is not None:

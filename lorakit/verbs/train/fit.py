@@ -12,7 +12,7 @@ from torch import nn
 from lorakit.adapters.save import save_adapter
 from lorakit.bases.base import Base
 from lorakit.bases.load import load
-from lorakit.evaluation.answers import Answer, Scores
+from lorakit.evaluation.answers import Answer, Scores, warn_of_one_label
 from lorakit.events import to_all
 from lorakit.methods import Attachment
 from lorakit.runs.failing_metrics import of_the_first
@@ -20,6 +20,7 @@ from lorakit.runs.objects import attach
 from lorakit.runs.resume import Journal, ResumeState, made_with
 from lorakit.trackers import TrackedRun
 from lorakit.trackers._track import Tracking, flat
+from lorakit.training.class_weights import class_weights
 from lorakit.training.loop import FitResult, train
 from lorakit.training.processes import is_sharded
 from lorakit.training.saving import Checkpoints
@@ -53,6 +54,7 @@ def fit(job: TrainJob, ready: ReadySeed, baseline: Scores) -> FittedSeed:
     def score(model: nn.Module) -> Scores:
         for split in job.recipe.task.eval_splits:
             answers[split] = ready.examiner.answers(model, split)
+            warn_of_one_label(job.recipe.task, split, answers[split])
         return of_the_first(ready.examiner.scores(answers), setup.watched, job.accelerator)
 
     file = job.folder / "metrics.jsonl" if job.is_main else None
@@ -107,6 +109,7 @@ def _setup(job: TrainJob, ready: ReadySeed) -> Setup:
         train=recipe.train,
         evaluate=recipe.evaluate,
         seed=job.seed,
+        class_weights=class_weights(recipe, ready.examples),
         watched=recipe.watched,
     )
 

@@ -20,8 +20,9 @@ from lorakit.evaluation.answers import Scores
 from lorakit.events import BaselineScored, StartedFrom
 from lorakit.methods import Attachment
 from lorakit.runs.failing_metrics import refuse_missing_metric
-from lorakit.runs.objects import Examiner, attach, autocast
+from lorakit.runs.objects import Examiner, attach, autocast, kept
 from lorakit.runs.resume import ResumeState, newest_checkpoint, resume_state_of
+from lorakit.tasks import Example
 from lorakit.training.checkpoint import Saved
 from lorakit.verbs.heads import head_view, warn_other_order
 from lorakit.verbs.model_view import model_view
@@ -34,13 +35,15 @@ from lorakit.verbs.train.job import TrainJob
 class ReadySeed:
     """A seed before its first step.
 
-    about: made of the base as it was loaded. encoded: the training examples. saved, resumed: the
-    checkpoint to resume from, and what the run added to it; None: training starts at step 0.
+    about: made of the base as it was loaded. examples, encoded: what this seed trains. saved,
+    resumed: the checkpoint to resume from, and what the run added to it; None: training starts at
+    step 0.
     """
 
     base: Base
     attachment: Attachment
     about: About
+    examples: list[Example]
     encoded: list[Encoded]
     examiner: Examiner
     saved: Saved | None
@@ -67,7 +70,7 @@ def prepare(job: TrainJob) -> ReadySeed:
     task = recipe.task
     examples = recipe.data.drawn(job.splits[task.train_split], job.seed)
     encoded = encode_cached(examples, base.tokenizer, task.head, recipe.data)
-    # What is counted from here on is what is scored. Each seed draws from the entire training split.
+    # What is counted from here on is what is scored. Each seed draws from the entire split.
     job.splits.update(examiner.splits)
     refuse_unused(recipe.model.new_tokens, encoded, base.tokenizer)
     if resumed is None:
@@ -77,6 +80,7 @@ def prepare(job: TrainJob) -> ReadySeed:
         attachment=attachment,
         about=card,
         encoded=encoded,
+        examples=kept(examples, encoded),
         examiner=examiner,
         saved=saved,
         resumed=resumed,

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from lorakit.adapters.files import read_about, read_adapter
-from lorakit.evaluation.answers import scored_splits
+from lorakit.evaluation.answers import only_label, scored_splits
 from lorakit.notes import Note, has
 from lorakit.publish.card import Trained, write_card
 from lorakit.recipe.load import LoadedRecipe
@@ -17,6 +17,7 @@ from lorakit.runs.environment import environment
 from lorakit.runs.folder import seed_folder
 from lorakit.runs.lines import read_lines
 from lorakit.runs.result import Result, SeedResult
+from lorakit.tasks import Head
 from lorakit.verbs.train.job import TrainJob, predictions_file
 
 
@@ -61,8 +62,9 @@ def _notes(job: TrainJob, seeds: Sequence[SeedResult]) -> list[Note]:
     for split, part in job.untrained_slices.items():
         text = f"untrained, {split}: scored on {part}, evenly spread"
         notes.append(Note(kind="untrained slice", text=text))
-    if job.recipe.evaluate.metric is not None and job.recipe.evaluate.keep == "best":
-        split, metric = job.recipe.watched
+    watched = job.recipe.watched
+    if job.recipe.evaluate.metric is not None and job.recipe.evaluate.keep == "best" and watched:
+        split, metric = watched
         text = f"the state was selected by {metric} on {split} (evaluate.metric)"
         notes.append(Note(kind="selection", text=text))
     average = job.recipe.train.average
@@ -72,6 +74,11 @@ def _notes(job: TrainJob, seeds: Sequence[SeedResult]) -> list[Note]:
             of = f"optimizer {job.recipe.train.optimizer.name}"
         text = f"scored and saved is the average of the parameters over the steps ({of})"
         notes.append(Note(kind="average", text=text))
+    if not job.recorded.task.eval_splits:
+        text = "validation: none, so nothing was scored, and the state after the last step is kept"
+        notes.append(Note(kind="not scored", text=text))
+    for text in one_label_seeds(job):
+        notes.append(Note(kind="one label", text=text))
     for text in early_stops(seeds, job.recipe.evaluate.patience):
         notes.append(Note(kind="early stop", text=text))
     return notes
@@ -85,6 +92,22 @@ def early_stops(seeds: Sequence[SeedResult], patience: int | None) -> list[str]:
         for seed in seeds
         if seed.not_trained
     ]
+
+
+def one_label_seeds(job: TrainJob) -> list[str]:
+    """A note for each seed and split for which a single label was predicted."""
+    task = job.recorded.task
+    found = []
+    for seed in job.recorded.seeds:
+        for split in scored_splits(task):
+            lines = read_lines(predictions_file(seed_folder(job.run, seed), split))
+            label = None
+            if task.head is Head.CLASSIFICATION:
+                pairs = [(line.get("prediction"), line.get("reference")) for line in lines]
+                label = only_label(task, pairs)
+            if label is not None:
+                found.append(f"seed {seed}, {split}: all {len(lines)} predictions are {label!r}")
+    return found
 
 
 def fixed_labels(recipe: Recipe) -> Recipe:
@@ -104,7 +127,8 @@ def write_report(run: Path, result: Result) -> None:
     seeds = {seed.seed: seed_folder(run, seed.seed) for seed in result.seeds}
     logs = {seed: read_lines(folder / "metrics.jsonl") for seed, folder in seeds.items()}
     first = seeds[result.seeds[0].seed]
-    write_page(run, result, logs, read_lines(predictions_file(first, result.splits[0])))
+    samples = [read_lines(predictions_file(first, split)) for split in result.splits[:1]]
+    write_page(run, result, logs, [line for lines in samples for line in lines])
 
 
 def write_cards(run: Path, result: Result) -> None:

@@ -1,0 +1,47 @@
+"""Encoded: one example as tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+IGNORE = -100
+"""Label of a position that is not trained, as torch's cross entropy takes it."""
+
+
+NOWHERE = (-1, -1)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One example as tokens."""
+
+    id: str
+    inputs: dict[str, list[int]]
+    """The tokenizer's fields, all of the same length."""
+    target: int | float | tuple[int, ...] | None
+    """Label number or value; 0 or 1 for each label; the label of each token in `places`; the first
+    and the last token of a span. None: hidden, or a causal head."""
+    trains: Sequence[int] = ()
+    """For a causal head in training: the id of each token that is trained, and `IGNORE` for the
+    others."""
+    offsets: tuple[tuple[int, int], ...] = ()
+    """For spans: the (start, end) of each token in the second text; `NOWHERE` for other tokens."""
+    places: tuple[int, ...] = ()
+    """For a head that labels words: the first token of each word that was not cut off."""
+
+    @property
+    def length(self) -> int:
+        """Number of tokens."""
+        return len(self.inputs["input_ids"])
+
+    @property
+    def trained(self) -> int:
+        """Number of terms in the loss: trained tokens for a causal head, words where these have
+        labels, otherwise one.
+
+        The first token is never predicted, and so never trained.
+        """
+        if self.places:
+            return len(self.places)
+        return sum(label != IGNORE for label in self.trains[1:]) if self.trains else 1

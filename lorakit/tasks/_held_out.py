@@ -1,0 +1,77 @@
+"""Held out rows: a share of the training file that is used for validation."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from lorakit.errors import DataError, RecipeError
+from lorakit.tasks._sources import Sources
+
+NONE = "none"
+"""`validation: none`: nothing is scored during training."""
+
+
+def _source(value: Any) -> Any:
+    if value is None:
+        return NONE
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and not 0 < value < 1:
+        raise RecipeError(
+            f"{value:g} is not a share between 0 and 1; give a share such as 0.1, a file, or none"
+        )
+    return value
+
+
+Validation = Annotated[float | Sources, BeforeValidator(_source)]
+"""A file, a data set of the hub, several of them, a share of the training file, or `none`."""
+
+
+def held_out(rows: Sequence[tuple[str, str]], share: float, seed: int) -> frozenset[int]:
+    """The numbers of the rows that are held out, about `share` of them.
+
+    rows: (text, label) of each row. Rows with the same text are on the same side, so that no
+    validation text is trained. Each label has its share, by the method of largest remainders, and
+    a label of a single text is trained. The digest of the seed and the text decides, so the order
+    of the file does not matter. DataError: no row can be held out.
+    """
+    members: dict[str, list[int]] = {}
+    by_label: dict[str, list[str]] = {}
+    for number, (text, label) in enumerate(rows):
+        if text not in members:
+            by_label.setdefault(label, []).append(text)
+        members.setdefault(text, []).append(number)
+    counts = _quotas({label: len(texts) for label, texts in by_label.items()}, share)
+    if not any(counts.values()):
+        raise DataError(
+            f"validation: {share:g} of {len(members)} different texts leaves none for validation; "
+            "give a larger share, a file, or none"
+        )
+    found: list[int] = []
+    for label, texts in by_label.items():
+        chosen = sorted(texts, key=lambda text: _place(text, seed))[: counts[label]]
+        found += [number for text in chosen for number in members[text]]
+    return frozenset(found)
+
+
+def _place(text: str, seed: int) -> bytes:
+    """Where a text is in the order of the draw."""
+    content = f"{seed}/{text}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def _quotas(sizes: dict[str, int], share: float) -> dict[str, int]:
+    """Label -> how many of its texts are held out; one at least of each remains."""
+    possible = {label: size for label, size in sizes.items() if size > 1}
+    exact = {label: share * size for label, size in possible.items()}
+    counts = {label: min(math.floor(exact[label]), possible[label] - 1) for label in possible}
+    missing = max(1, round(share * sum(sizes.values()))) - sum(counts.values())
+    by_remainder = sorted(possible, key=lambda label: counts[label] - exact[label])
+    for label in by_remainder:
+        if missing > 0 and counts[label] < possible[label] - 1:
+            counts[label] += 1
+            missing -= 1
+    return dict.fromkeys(sizes, 0) | counts

@@ -1,0 +1,123 @@
+"""Multi-label classification of a user's own texts: any number of labels for each, also none."""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import suppress
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from lorakit.errors import DataError
+from lorakit.metrics import Compared
+from lorakit.tasks._answers import label_index, label_name, logits_of
+from lorakit.tasks._base import Data, Example, Head, Output
+from lorakit.tasks._classes import WithClasses
+from lorakit.tasks._own_files import LabelledFiles, Names
+from lorakit.tasks._remarks import Remarks, warn_of_rare
+
+Columns = Annotated[
+    tuple[str, ...],
+    Field(min_length=1, strict=False),
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+]
+YES_OR_NO = {"0": False, "1": True, "false": False, "true": True}
+
+
+class Multilabel(LabelledFiles, WithClasses):
+    """The model gives any number of labels for one or two texts."""
+
+    name: Literal["multilabel"] = "multilabel"
+    head: ClassVar[Head] = Head.MULTILABEL
+    compares: ClassVar[Compared] = "label sets"
+    label: Columns = ("labels",)
+    """Column of the labels: a list, or a text with `separator` between them. Or several columns,
+    one for each label, with 0 or 1 (false or true)."""
+    separator: str = Field(default=",", min_length=1)
+    """Between the labels of a column that is text."""
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """A label is given where its probability is higher."""
+    metrics: Names = ("multilabel_f1",)
+    """Names of metrics that compare sets of labels."""
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        return self.label
+
+    def names_in(self, row: dict[str, Any], where: str) -> list[str]:
+        if len(self.label) > 1:
+            return [name for name in self.label if _is_given(row[name], name, where)]
+        column = next(iter(self.label))
+        names = [label_name(value) for value in self._listed(row[column], column, where)]
+        return [name for name in names if name]
+
+    def _listed(self, value: Any, column: str, where: str) -> list[Any]:
+        if value is None or value != value:
+            return []
+        if isinstance(value, str):
+            # a list as pandas and json write it
+            with suppress(ValueError):
+                found = json.loads(value) if value.lstrip().startswith("[") else None
+                if isinstance(found, list):
+                    return found
+            return value.split(self.separator)
+        if not isinstance(value, (list, tuple)):
+            raise DataError(
+                f"{where}: column {column!r} holds {value!r}; give a list of labels, or a text "
+                f"with {self.separator!r} between them"
+            )
+        return list(value)
+
+    def order(self, found: set[str]) -> tuple[str, ...]:
+        return self.label if len(self.label) > 1 else super().order(found)
+
+    def read(self, split: str, data: Data) -> list[Example]:
+        examples = super().read(split, data)
+        if split == self.train_split:
+            having = [
+                (number, example.where)
+                for example in examples
+                if isinstance(example.target, tuple)
+                for number, has in enumerate(example.target)
+                if has
+            ]
+            warn_of_rare(self.labels, having)
+        return examples
+
+    def is_hidden(self, row: dict[str, Any]) -> bool:
+        # an empty field is an answer: the text has no label
+        return any(column not in row for column in self.label)
+
+    def stratum(self, row: dict[str, Any]) -> str:
+        return repr(sorted(self.names_in(row, "")))
+
+    def target(self, row: dict[str, Any], where: str, remarks: Remarks) -> tuple[int, ...]:
+        names = self.names_in(row, where)
+        for name in names:
+            remarks.add_label(name, name, where)
+        given = {label_index(name, self.labels, where) for name in names}
+        return tuple(int(i in given) for i in range(len(self.labels)))
+
+    def to_prediction(self, output: Output) -> list[str]:
+        least = math.log(self.threshold / (1 - self.threshold))
+        logits = logits_of(output, len(self.labels))
+        return [label for label, logit in zip(self.labels, logits, strict=True) if logit > least]
+
+    def to_reference(self, example: Example) -> list[str]:
+        if not isinstance(example.target, tuple):
+            raise DataError(f"{example.id}: no labels, so it can be predicted but not scored")
+        return [label for label, has in zip(self.labels, example.target, strict=True) if has]
+
+
+def _is_given(value: Any, column: str, where: str) -> bool:
+    name = label_name(value).lower()
+    if name not in YES_OR_NO:
+        raise DataError(
+            f"{where}: column {column!r} holds {value!r}; give 0 or 1, because several columns of "
+            "labels are named"
+        )
+    return YES_OR_NO[name]
+
+
+PLUGIN = Multilabel

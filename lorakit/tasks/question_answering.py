@@ -1,0 +1,117 @@
+"""Question answering on a user's own texts: the part of a context that answers a question."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from lorakit.errors import DataError
+from lorakit.metrics import Compared
+from lorakit.tasks._base import Data, Example, Head
+from lorakit.tasks._own_files import Names, OwnFiles
+from lorakit.tasks._remarks import Remarks
+from lorakit.tasks._template import text_of
+
+NOT_ANSWERED = (-1, -1)
+"""The span of a question without an answer."""
+
+
+class QuestionAnswering(OwnFiles):
+    """The model gives the first and the last token of the answer, which is a part of the context.
+
+    A context that is longer than `data.max_length` is read in windows that overlap by a third.
+    """
+
+    name: Literal["question_answering"] = "question_answering"
+    head: ClassVar[Head] = Head.SPANS
+    compares: ClassVar[Compared] = "texts"
+    question: str = "question"
+    """Column of the question."""
+    context: str = "context"
+    """Column of the text that holds the answer."""
+    answer: str = "answers"
+    """Column of the accepted answers: a text, a list of texts, or SQuAD's {"text": [...],
+    "answer_start": [...]}. The first one is trained; without its place in characters, where it
+    first occurs in the context."""
+    unanswerable: bool = False
+    """Some questions do not have an answer (an empty list or text), as in SQuAD 2.0."""
+    max_answer_tokens: int = Field(default=30, ge=1)
+    """Most tokens of an answer that the model gives."""
+    metrics: Names = ("squad",)
+    """Names of metrics that compare texts."""
+
+    def read(self, split: str, data: Data) -> list[Example]:
+        remarks = Remarks()
+        examples = []
+        columns = (self.question, self.context)
+        for id, where, row in self.own_rows(split, data, columns, [self.answer], remarks):
+            question = text_of(row, self.question, where)
+            context = text_of(row, self.context, where)
+            remarks.add_text(question, self.question, where)
+            remarks.add_text(context, self.context, where)
+            example = Example(id, question, context, where=where)
+            if self.answer in row:
+                example = self._answered(example, row[self.answer], remarks)
+            examples.append(example)
+        return examples
+
+    def _answered(self, example: Example, value: Any, remarks: Remarks) -> Example:
+        texts, starts = self._accepted(value, example.where)
+        context = example.pair or ""
+        if not texts:
+            return _with_answer(example, NOT_ANSWERED, ("",))
+        answer = texts[0]
+        start = starts[0] if starts else context.find(answer)
+        if not start >= 0 or context[start : start + len(answer)] != answer:
+            place = f"at {start}" if starts else "in it"
+            raise DataError(
+                f"{example.where}: the context in column {self.context!r} does not have "
+                f"{answer!r} {place}; an answer is a part of the context, with the same spelling"
+            )
+        if not starts and context.count(answer) > 1:
+            remarks.add("an answer that occurs more than once; the first is trained", example.where)
+        return _with_answer(example, (start, start + len(answer)), tuple(texts))
+
+    def _accepted(self, value: Any, where: str) -> tuple[list[str], list[int]]:
+        """The texts, and where they begin; no starts where the row does not tell them."""
+        starts: Any = []
+        texts = value
+        if isinstance(value, dict):
+            texts = value.get("text")
+            starts = value.get("answer_start") or []
+        if texts is None or texts == "" or texts != texts:
+            texts = []
+        if isinstance(texts, str):
+            texts = [texts]
+        is_list = isinstance(texts, (list, tuple)) and isinstance(starts, (list, tuple))
+        if not is_list or not all(isinstance(text, str) and text for text in texts):
+            raise DataError(
+                f"{where}: column {self.answer!r} holds {value!r}; give a text, a list of texts, "
+                'or {"text": [...], "answer_start": [...]}'
+            )
+        if not texts and not self.unanswerable:
+            raise DataError(
+                f"{where}: no answer in column {self.answer!r}; give task.unanswerable: true if "
+                "questions may have none"
+            )
+        if not all(isinstance(start, int) for start in starts) or len(starts) not in (
+            0,
+            len(texts),
+        ):
+            raise DataError(f"{where}: {len(texts)} answers start at {starts!r}; give one for each")
+        return list(texts), list(starts)
+
+
+def _with_answer(example: Example, span: tuple[int, int], references: tuple[str, ...]) -> Example:
+    return Example(
+        example.id,
+        example.text,
+        example.pair,
+        target=span,
+        references=references,
+        where=example.where,
+    )
+
+
+PLUGIN = QuestionAnswering

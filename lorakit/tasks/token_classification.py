@@ -1,0 +1,107 @@
+"""Token classification of a user's own sentences: a label for each word, as for named entities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from lorakit.errors import DataError
+from lorakit.metrics import Compared
+from lorakit.tasks._answers import best_label, label_index, label_name
+from lorakit.tasks._base import Data, Example, Head, Output
+from lorakit.tasks._classes import WithClasses
+from lorakit.tasks._own_files import Names
+from lorakit.tasks._remarks import Remarks
+
+OUTSIDE = "O"
+"""The label of a word outside of all entities."""
+
+
+class TokenClassification(WithClasses):
+    """The model gives a label for each word of a sentence."""
+
+    name: Literal["token_classification"] = "token_classification"
+    head: ClassVar[Head] = Head.TOKENS
+    compares: ClassVar[Compared] = "tags"
+    words: str = "tokens"
+    """Column of the words: a list, or a text with blanks between them."""
+    label: str = "tags"
+    """Column of the labels, one for each word: a list, or a text with blanks between them. Numbers
+    count from 0 in the order of `classes`."""
+    metrics: Names = ("entity_f1",)
+    """Names of metrics that compare the labels of words."""
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        return (self.label,)
+
+    def order(self, found: set[str]) -> tuple[str, ...]:
+        if all(name.isdecimal() for name in found):
+            raise DataError(
+                f"{self.train}: column {self.label!r} holds numbers; give their names in order, "
+                "such as task.classes=[O, B-PER, I-PER]"
+            )
+        return tuple(sorted(found, key=lambda name: (name != OUTSIDE, name)))
+
+    def names_in(self, row: dict[str, Any], where: str) -> list[str]:
+        return [label_name(value) for value in _listed(row[self.label], self.label, where)]
+
+    def read(self, split: str, data: Data) -> list[Example]:
+        remarks = Remarks()
+        examples = []
+        found = self.own_rows(split, data, [self.words], [self.label], remarks)
+        for id, where, row in found:
+            words = _listed(row[self.words], self.words, where)
+            if not words or not all(isinstance(word, str) and word.strip() for word in words):
+                raise DataError(
+                    f"{where}: column {self.words!r} holds {row[self.words]!r}; give words, none "
+                    "of them empty"
+                )
+            target = None
+            if split not in self.test_splits or row.get(self.label) not in (None, ""):
+                target = self._target(row, len(words), where)
+            text, spans = _sentence(words)
+            examples.append(Example(id, text, target=target, words=spans, where=where))
+        return examples
+
+    def _target(self, row: dict[str, Any], words: int, where: str) -> tuple[int, ...]:
+        names = self.names_in(row, where)
+        if len(names) != words:
+            raise DataError(f"{where}: {words} words and {len(names)} labels; give one for each")
+        numbered = self.classes is not None and not any(map(str.isdecimal, self.classes))
+        return tuple(
+            label_index(int(n) if numbered and n.isdecimal() else n, self.labels, where)
+            for n in names
+        )
+
+    def to_prediction(self, output: Output) -> list[str]:
+        """The likeliest label of each word; words that were cut off are not among them."""
+        return [best_label(row, self.labels) for row in output]  # type: ignore[arg-type]
+
+    def to_reference(self, example: Example) -> list[str]:
+        if not isinstance(example.target, tuple):
+            raise DataError(f"{example.id}: no labels, so it can be predicted but not scored")
+        return [self.labels[number] for number in example.target]
+
+
+def _listed(value: Any, column: str, where: str) -> list[Any]:
+    if isinstance(value, str):
+        return value.split()
+    if not isinstance(value, (list, tuple)):
+        raise DataError(
+            f"{where}: column {column!r} holds {value!r}; give a list, or a text with blanks"
+        )
+    return list(value)
+
+
+def _sentence(words: Sequence[str]) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """The words with blanks between them, and the (start, end) of each."""
+    spans = []
+    start = 0
+    for word in words:
+        spans.append((start, start + len(word)))
+        start += len(word) + 1
+    return " ".join(words), tuple(spans)
+
+
+PLUGIN = TokenClassification
