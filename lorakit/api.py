@@ -243,18 +243,20 @@ def export(
     to: str | Path,
     form: Literal["lora", "peft", "native"] = "lora",
     examples: int = 64,
+    rank: int | None = None,
     **options: Any,
 ) -> Exported:
     """Write an adapter in another form to the folder `to`, and compare the logits of both.
 
-    form: plain LoRA, PEFT's own type of the method, or lorakit's file. options: as for `generate`.
+    form: plain LoRA, PEFT's own type of the method, or lorakit's file. rank: of each site, at most;
+    None: the adapter's own. options: as for `generate`.
     AdapterError: the method does not have this form. ToleranceError: the written adapter computes
     something else; it is removed.
     """
     from lorakit.verbs.export import export as export_path
 
     with _pointed(path, options) as pointer:
-        return export_path(pointer, form, Path(to), examples)
+        return export_path(pointer, form, Path(to), examples, rank=rank)
 
 
 def score(task: str, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from lorakit.cli.options import Json, PointerOptions, grouped
 from lorakit.cli.output import give, say
 
 if TYPE_CHECKING:
-    from lorakit.verbs.export import Exported
+    from lorakit.verbs.export import Exported, Lowered
 
 
 class Form(str, Enum):
@@ -49,6 +49,15 @@ def export(
             max=1,
         ),
     ] = None,
+    rank: Annotated[
+        int | None,
+        Option(
+            help="Write the adapter at this rank: of a Matryoshka run the one that was trained, of "
+            "any other the best approximation, whose error is printed. With --as lora.",
+            min=1,
+            metavar="N",
+        ),
+    ] = None,
     pointed: PointerOptions,
     as_json: Json = False,
 ) -> None:
@@ -61,7 +70,7 @@ def export(
     from lorakit.verbs.export import export as run_export
 
     damping = None if damp_intruders is None else Damping(damp_intruders)
-    found = run_export(pointed.pointer(), form.value, to, examples, damping)
+    found = run_export(pointed.pointer(), form.value, to, examples, damping, rank)
     _print(found)
     give(found.plain(), as_json)
 
@@ -72,9 +81,22 @@ def _print(found: Exported) -> None:
         f"{found.adapter}: {found.method} written as {found.form} to {found.folder} "
         f"({found.parameters:,} numbers{rank})"
     )
+    if found.lower_rank is not None:
+        _print_lower(found.lower_rank)
     if found.damped is not None:
         say(f"intruder dimensions damped: {found.damped}")
     say(
         f"compared on {found.examples} examples ({found.asked}): largest logit difference "
         f"{found.max_logit_difference:.2e} (relative; allowed {found.tolerance:g})"
+    )
+
+
+def _print_lower(found: Lowered) -> None:
+    change = f"it changes a logit by {found.logit_difference:.2e} (relative)"
+    if found.trained:
+        say(f"rank {found.rank}: the adapter of this rank that was trained; {change}")
+        return
+    say(
+        f"rank {found.rank}: the error of dW is {100 * found.error:.1f} % (at most "
+        f"{100 * found.worst:.1f} %, of {found.worst_site}); {change}"
     )

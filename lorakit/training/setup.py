@@ -29,6 +29,9 @@ class Setup:
     seed: int
     watched: tuple[str, str]
     """(split, metric) that selects the best state."""
+    sees: bool = True
+    """Whether the method looks at data before the first step; False: its numbers are another
+    adapter's, which it would replace."""
 
     def tensors(self, items: Sequence[Encoded], device: torch.device) -> dict[str, Tensor]:
         """A batch on `device`; the labels of a causal head stay on the host, see `loss_sum`."""

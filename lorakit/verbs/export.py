@@ -14,6 +14,7 @@ from lorakit.adapters.attach import attach_adapter
 from lorakit.adapters.file_form import form_of
 from lorakit.adapters.files import read_adapter
 from lorakit.adapters.intruders import Damping, damp
+from lorakit.adapters.lower_rank import at_rank
 from lorakit.adapters.plain_lora import attach_products, of_entire_modules
 from lorakit.adapters.save import save_adapter
 from lorakit.bases.base import Base
@@ -35,6 +36,22 @@ TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
+class Lowered:
+    """An adapter at a lower rank, compared with the entire one."""
+
+    rank: int
+    trained: bool
+    """Whether training made the adapter of this rank; False: the best approximation of dW."""
+    error: float
+    """||dW - dW_k||_F / ||dW||_F over all sites; 0 if `trained`."""
+    worst: float
+    """The same of one site, where it is largest."""
+    worst_site: str
+    logit_difference: float
+    """From the entire adapter, relative to its largest logit."""
+
+
+@dataclass(frozen=True)
 class Exported:
     """The adapter that was written, and its comparison with the one that it was made of."""
 
@@ -53,35 +70,40 @@ class Exported:
     tolerance: float = TOLERANCE
     damped: int | None = None
     """Intruder dimensions that were damped; None: none were looked for."""
+    lower_rank: Lowered | None = None
+    """What a lower rank changed; None: the rank is the adapter's own."""
 
     def plain(self) -> dict[str, Any]:
         return {**asdict(self), "folder": str(self.folder)}
 
 
 def export(
-    pointer: Pointer, form: Form, to: Path, examples: int = 64, damping: Damping | None = None
+    pointer: Pointer,
+    form: Form,
+    to: Path,
+    examples: int = 64,
+    damping: Damping | None = None,
+    rank: int | None = None,
 ) -> Exported:
     """Write the adapter to `to` in another form, read it back and compare its logits.
 
     lora: plain LoRA, which PEFT and every server of adapters read. peft: PEFT's own type of the
-    method. native: lorakit's file. damping: intruder dimensions are damped first, in the form lora;
-    the written adapter is compared with the damped one. InputError: `to` is in use, or damping in
-    another form. AdapterError: the method does not have this form. ToleranceError: the written
-    adapter computes something else; it is removed.
+    method. native: lorakit's file. damping: intruder dimensions are damped first. rank: of each
+    site, at most (`adapters.lower_rank`). Both have the form lora, one excludes the other, and the
+    written adapter is compared with the changed one. InputError: `to` is in use, or an option does
+    not go with another. AdapterError: the method does not have this form or rank. ToleranceError:
+    the written adapter computes something else; it is removed.
     """
     refuse_in_use(to)
-    if damping is not None and form != "lora":
-        raise InputError(f"damped intruder dimensions are a LoRA; take --as lora, not {form}")
+    _refuse_options(form, damping, rank)
     source = open_source(pointer)
     if source.adapter is None:
         raise AdapterError(f"{pointer.path} is a plain model: it has no adapter to export")
     base, attachment = load_source(source, source.model(pointer), pointer.any_base)
     assert attachment is not None
     name = attachment.method.name
-    damped = None
-    if damping is not None:
-        attachment, damped = _damped(base, attachment, damping)
-    probe = Probe(source, base, examples)
+    changed = _changed(source, base, attachment, rank or damping, examples)
+    probe, attachment = changed.probe, changed.attachment
     wanted = probe.logits(base.model)
     with new_folder(to, "the adapter") as folder:
         about = _about(source, base, attachment)
@@ -105,8 +127,20 @@ def export(
         examples=len(probe.items),
         asked=probe.why,
         max_logit_difference=found,
-        damped=damped,
+        damped=changed.damped,
+        lower_rank=changed.lower_rank,
     )
+
+
+def _refuse_options(form: Form, damping: Damping | None, rank: int | None) -> None:
+    if damping is not None and form != "lora":
+        raise InputError(f"damped intruder dimensions are a LoRA; take --as lora, not {form}")
+    if rank is not None and form != "lora":
+        raise InputError(f"an adapter of rank {rank} is a LoRA; take --as lora, not {form}")
+    if rank is not None and damping is not None:
+        raise InputError(
+            f"--rank {rank} and --damp-intruders {damping.keep:g} both change dW; export twice"
+        )
 
 
 def _write(
@@ -147,6 +181,40 @@ def _damped(base: Base, attachment: Attachment, damping: Damping) -> tuple[Attac
         products.append((site, new_b, new_a))
         count += intruders
     return _replaced(base, attachment, products), count
+
+
+@dataclass(frozen=True)
+class _Changed:
+    """The attachment that is written, and what was done to it."""
+
+    probe: Probe
+    attachment: Attachment
+    damped: int | None = None
+    lower_rank: Lowered | None = None
+
+
+def _changed(
+    source: Source, base: Base, attachment: Attachment, change: Damping | int | None, examples: int
+) -> _Changed:
+    """The attachment after damping, or at a rank; None: as it is."""
+    if isinstance(change, Damping):
+        attachment, damped = _damped(base, attachment, change)
+        return _Changed(Probe(source, base, examples), attachment, damped=damped)
+    if change is None:
+        return _Changed(Probe(source, base, examples), attachment)
+    found = at_rank(attachment, change)
+    probe = Probe(source, base, examples)
+    entire = probe.logits(base.model)
+    attachment = _replaced(base, attachment, found.products)
+    lowered = Lowered(
+        rank=change,
+        trained=found.trained,
+        error=found.error,
+        worst=found.worst,
+        worst_site=found.worst_site,
+        logit_difference=difference(entire, probe.logits(base.model)),
+    )
+    return _Changed(probe, attachment, lower_rank=lowered)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,12 +23,10 @@ def run(lorakit_cli, folder):
     """`run(method fields)`: a run folder of the quickstart with that method."""
 
     def train(name: str, *fields: str):
-        known = set(folder.glob("quickstart-*"))
         extra = [f"method={json.dumps({'name': name, 'targets': ['query', 'value']})}", *fields]
-        done = lorakit_cli("train", "quickstart", "--runs", folder, *LIMIT, *extra)
+        done = lorakit_cli("train", "quickstart", "--runs", folder, *LIMIT, *extra, "--json")
         assert done.code == 0, done.err
-        new = set(folder.glob("quickstart-*")) - known
-        return new.pop()
+        return Path(done.json["run"])
 
     return train
 
@@ -101,3 +100,69 @@ def test_a_folder_in_use_is_left_alone(run, lorakit_cli, tmp_path):
     done = lorakit_cli("export", run("lora", "method.r=2"), "--to", tmp_path / "out")
     assert done.code == 2
     assert [f.name for f in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_matryoshka_run_has_an_adapter_of_each_rank(run, lorakit_cli, tmp_path, k):
+    path = run("matryoshka", "method.ranks=[1, 2, 4]", "method.alpha=6")
+    done = lorakit_cli("export", path, "--rank", str(k), "--to", tmp_path / "out", "--json")
+    assert done.code == 0, done.err
+    assert done.json["largest_rank"] == k
+    lower = done.json["lower_rank"]
+    assert (lower["rank"], lower["trained"], lower["error"]) == (k, True, 0.0)
+    assert lower["logit_difference"] > 0
+    entire = read_adapter(path / "seed0/adapter").tensors
+    written = read_adapter(tmp_path / "out").tensors
+    for name in [name for name in entire if name.endswith(".A")]:
+        site = name.removesuffix(".A")
+        wanted = 6 / k * entire[f"{site}.B"][:, :k] @ entire[name][:k]
+        pair = [written[f"base_model.model.{site}.lora_{x}.weight"] for x in "BA"]
+        torch.testing.assert_close(pair[0] @ pair[1], wanted)
+
+
+def test_any_other_method_is_cut_to_its_largest_singular_values(run, lorakit_cli, tmp_path):
+    path = run("lora", "method.r=4", "train.learning_rate=0.01")
+    done = lorakit_cli("export", path, "--rank", "2", "--to", tmp_path / "out", "--json")
+    assert done.code == 0, done.err
+    lower = done.json["lower_rank"]
+    assert (lower["trained"], done.json["largest_rank"]) == (False, 2)
+    config = json.loads((path / "seed0/adapter" / CONFIG_FILE).read_text())
+    scale = config["lora_alpha"] / config["r"]
+    entire = read_adapter(path / "seed0/adapter").tensors
+    lost, everything = 0.0, 0.0
+    for name in [name for name in entire if name.endswith("lora_A.weight")]:
+        change = scale * entire[name.replace("lora_A", "lora_B")].double() @ entire[name].double()
+        s = torch.linalg.svdvals(change)
+        lost += float(s[2:].square().sum())
+        everything += float(s.square().sum())
+    assert lower["error"] == pytest.approx((lost / everything) ** 0.5, rel=1e-4)
+    assert lower["worst"] >= lower["error"] > 0
+
+
+def test_a_change_of_full_rank_is_cut_too(run, lorakit_cli, tmp_path):
+    done = lorakit_cli(
+        "export", run("dora", "method.r=4"), "--rank", "8", "--to", tmp_path / "out", "--json"
+    )
+    assert done.code == 0, done.err
+    assert done.json["largest_rank"] == 8
+    assert 0 < done.json["lower_rank"]["error"] < 1
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "named"),
+    [
+        ("lora", ["--rank", "5"], "5"),
+        ("matryoshka", ["--rank", "9"], "9"),
+        ("bitfit", ["--rank", "1"], "bitfit"),
+        ("lora", ["--rank", "2", "--as", "native"], "native"),
+        ("lora", ["--rank", "2", "--damp-intruders", "0.5"], "0.5"),
+    ],
+)
+def test_a_rank_that_is_not_there_is_refused(run, lorakit_cli, tmp_path, method, options, named):
+    fields = ["method.r=4"] if method == "lora" else []
+    if method == "bitfit":
+        fields = ["method=bitfit"]
+    done = lorakit_cli("export", run(method, *fields), *options, "--to", tmp_path / "out")
+    assert done.code == 2
+    assert named in done.err
+    assert not (tmp_path / "out").exists()

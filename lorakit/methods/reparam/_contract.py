@@ -98,6 +98,11 @@ class Reparam(Method, ABC):
         """(A (k, in), B (rows, k), s) with dW = s B A exactly; None: there are none of low rank."""
         return None
 
+    def at_rank(self, d: MethodDelta, k: int) -> tuple[Tensor, Tensor, float] | None:
+        """(A (k, in), B (rows, k), s): the adapter of rank k that was trained inside this one;
+        None: there is none. ModelError: the method has such adapters, and none of this rank."""
+        return None
+
     def fit(self, d: MethodDelta, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Before a state is loaded: take the shapes of the file where data decided them."""
 

@@ -93,6 +93,7 @@ def _setup(job: TrainJob, ready: ReadySeed) -> Setup:
         evaluate=recipe.evaluate,
         seed=job.seed,
         watched=(recipe.task.eval_splits[0], recipe.task.primary),
+        sees=job.start is None,
     )
 
 

@@ -11,7 +11,7 @@ from accelerate.utils import set_seed
 
 from lorakit.adapters.about import About
 from lorakit.adapters.files import read_adapter
-from lorakit.adapters.start_from import start_from
+from lorakit.adapters.start_from import StartAdapter, read_start, start_from
 from lorakit.bases.base import Base
 from lorakit.bases.load import load
 from lorakit.batches import Encoded, encode_cached
@@ -56,13 +56,16 @@ def prepare(job: TrainJob) -> ReadySeed:
     # Before the head and A are drawn.
     set_seed(job.seed, deterministic=recipe.train.deterministic)
     base = load(*recipe.base(), recipe.train.fast)
+    start = None
+    if job.start is not None:
+        start = read_start(read_adapter(job.start), base, recipe.model)
     attachment = attach(recipe, base)
     card = about(recipe, base, attachment)
     resumed = None
     if saved is not None:
         resumed = resume_state_of(saved, card.fingerprint, job.accelerator.num_processes)
         clock.resume(resumed.seconds)
-    _start(job, base, attachment)
+    _start(job, base, attachment, start)
     examiner = Examiner(recipe, base, job.scored, attachment, job.observe, job.seed)
     task = recipe.task
     encoded = encode_cached(job.splits[task.train_split], base.tokenizer, task.head, recipe.data)
@@ -81,12 +84,12 @@ def prepare(job: TrainJob) -> ReadySeed:
     )
 
 
-def _start(job: TrainJob, base: Base, attachment: Attachment) -> None:
+def _start(job: TrainJob, base: Base, attachment: Attachment, start: StartAdapter | None) -> None:
     """Load the adapter that training starts from, move the model to its device, and report it."""
     not_filled = None
-    if job.start is not None:
-        not_filled = start_from(read_adapter(job.start), attachment)
-        job.observe(StartedFrom(folder=str(job.start), fresh=not_filled))
+    if start is not None:
+        not_filled = start_from(start, attachment)
+        job.observe(StartedFrom(folder=str(start.file.folder), fresh=not_filled))
     base.to(job.accelerator.device)
     head = head_view(job.recipe, base, attachment, not_filled)
     warn_other_order(head)
