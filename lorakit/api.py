@@ -244,19 +244,23 @@ def export(
     form: Literal["lora", "peft", "native"] = "lora",
     examples: int = 64,
     rank: int | None = None,
+    approximate: bool = False,
     **options: Any,
 ) -> Exported:
     """Write an adapter in another form to the folder `to`, and compare the logits of both.
 
     form: plain LoRA, PEFT's own type of the method, or lorakit's file. rank: of each site, at most;
-    None: the adapter's own. options: as for `generate`.
+    None: the adapter's own. approximate: cut the entire change, of a Matryoshka run too. options:
+    as for `generate`.
     AdapterError: the method does not have this form. ToleranceError: the written adapter computes
     something else; it is removed.
     """
+    from lorakit.adapters.lower_rank import AskedRank
     from lorakit.verbs.export import export as export_path
 
+    asked = None if rank is None else AskedRank(rank, approximate)
     with _pointed(path, options) as pointer:
-        return export_path(pointer, form, Path(to), examples, rank=rank)
+        return export_path(pointer, form, Path(to), examples, rank=asked)
 
 
 def score(task: str, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:

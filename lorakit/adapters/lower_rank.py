@@ -3,15 +3,15 @@ r"""An adapter at a lower rank: the one that was trained inside it, or its best 
     dW = U S V^T        dW_k = U_k S_k V_k^T        error = sqrt(sum ||dW - dW_k||^2 / sum ||dW||^2)
 
 A method that trains its ranks nested in one another (`Reparam.at_rank`) gives the adapter of rank k
-that it trained. Of any other change the k largest singular values are kept, which no other matrix
-of rank k is closer to (Eckart and Young 1936). The sums go over the sites. The SVD is computed in
-float64; that of a product B A by way of matrices of the rank's size.
+that it trained. Of any other change, and of such a one if asked, the k largest singular values are
+kept, which no other matrix of rank k is closer to (Eckart and Young 1936). The sums go over the
+sites. The SVD is computed in float64; that of a product B A by way of matrices of its rank's size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,13 +26,23 @@ from lorakit.nn.select import Site
 
 
 @dataclass(frozen=True)
+class AskedRank:
+    """The rank that is wanted of each site, at most."""
+
+    rank: int
+    approximate: bool = False
+    """Approximate the entire change also where training made the adapter of this rank."""
+
+
+@dataclass(frozen=True)
 class LowerRank:
     """The factors of every site at a rank, and what was lost."""
 
     products: list[tuple[Site, Tensor, Tensor]]
     """(site, B (rows, k) with its scale, A (k, in))."""
     trained: bool
-    """Whether training made the adapter of this rank; its change is then not an approximation."""
+    """Whether training made the adapter of this rank; its change is then not an approximation of
+    the entire one, and the errors are those of an approximation."""
     error: float
     """Of all sites together, relative."""
     worst: float
@@ -41,25 +51,26 @@ class LowerRank:
 
 
 @torch.no_grad()
-def at_rank(attachment: Attachment, k: int) -> LowerRank:
-    """The adapter at rank k: each site has this rank, or its own if that is smaller.
+def at_rank(attachment: Attachment, asked: AskedRank) -> LowerRank:
+    """The adapter at a rank: each site has this rank, or its own if that is smaller.
 
     AdapterError: the method does not change weights, or not only weights; or no site has a rank
-    above k. ModelError: a method with nested ranks was not trained at rank k.
+    above the one asked for. ModelError: a method with nested ranks was not trained at this one.
     """
     if not isinstance(attachment, ReparamAttachment):
         raise AdapterError(
             f"{attachment.method.name} does not add a matrix to a weight, so it has no rank"
         )
+    k = asked.rank
     nested = [attachment.method.at_rank(delta, k) for delta in _deltas(attachment)]
-    given = [factors for factors in nested if factors is not None]
-    if given:
-        products = [
-            (site, b * scale, a.clone())
-            for site, (a, b, scale) in zip(attachment.sites, given, strict=True)
-        ]
-        return LowerRank(products, True, 0.0, 0.0, products[0][0].name)
-    return _truncated(attachment, k)
+    found = _truncated(attachment, k)
+    if asked.approximate or any(factors is None for factors in nested):
+        return found
+    products = [
+        (site, b * scale, a.clone())
+        for site, (a, b, scale) in zip(attachment.sites, filter(None, nested), strict=True)
+    ]
+    return replace(found, products=products, trained=True)
 
 
 def _truncated(attachment: ReparamAttachment, k: int) -> LowerRank:

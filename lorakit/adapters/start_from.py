@@ -7,7 +7,7 @@ digests, and the change of each module by its product with fixed vectors, whatev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,6 @@ from lorakit.adapters.held import hold_adapter
 from lorakit.adapters.same_base import refuse_other_base
 from lorakit.adapters.tokenizer_digest import refuse_other_tokenizer
 from lorakit.bases.base import Base
-from lorakit.bases.tokenizer import tokenizer_of
 from lorakit.errors import AdapterError
 from lorakit.methods import Attachment, Method
 from lorakit.methods.reparam import Reparam
@@ -52,17 +51,20 @@ class StartAdapter:
     """Those of the recipe, in the order of their rows."""
 
 
-def read_start(file: AdapterFile, base: Base, spec: Model) -> StartAdapter:
+def read_start(
+    file: AdapterFile, base: Base, spec: Model, load: Callable[[Model], Base]
+) -> StartAdapter:
     """The adapter, compared with the base, on which no method is.
 
-    spec: the recipe's model. The base and torch's random numbers are afterwards as they were.
-    AdapterError: the adapter was trained on another base or with another tokenizer, has a new token
-    that the recipe does not have, or holds biases or token rows of the base.
+    spec: the recipe's model. load: loads the base with other new tokens, where the adapter has
+    others, because the embeddings have then other rows. The base and torch's random numbers are
+    afterwards as they were. AdapterError: the adapter was trained on another base or with another
+    tokenizer, has a new token that the recipe does not have, or holds biases or token rows of the
+    base.
     """
-    refuse_other_base(file, base.model, overridable=False)
-    tokens = _tokens_of(file, base, spec)
-    here = tuple(sorted(spec.new_tokens, key=base.tokenizer.convert_tokens_to_ids))
+    here = _in_order(spec.new_tokens, base)
     with torch.random.fork_rng():
+        tokens = _compared(file, base, spec, load)
         method = method_in(file)
         changes = None
         if isinstance(method, Reparam | WithLoRA):
@@ -97,23 +99,30 @@ def start_from(start: StartAdapter, attachment: Attachment) -> list[str]:
     return differ
 
 
-def _tokens_of(file: AdapterFile, base: Base, spec: Model) -> tuple[str, ...]:
-    """The adapter's new tokens in the order of their ids, after a comparison of the tokenizers."""
+def _compared(
+    file: AdapterFile, base: Base, spec: Model, load: Callable[[Model], Base]
+) -> tuple[str, ...]:
+    """The adapter's new tokens in the order of their rows, after a comparison of the bases."""
     if file.about is None:
         return ()
-    tokens = file.about.new_tokens
+    tokens = tuple(file.about.new_tokens)
     absent = [text for text in tokens if text not in spec.new_tokens]
     if absent:
         raise AdapterError(
             f"{file.folder} was trained with the new tokens {', '.join(map(repr, absent[:4]))}, "
             "which the recipe does not have; give model.new_tokens all of the adapter's: "
-            f"{tokens}"
+            f"{', '.join(map(repr, tokens))}"
         )
-    tokenizer = base.tokenizer
-    if list(tokens) != list(spec.new_tokens):
-        tokenizer = tokenizer_of(spec.model_copy(update={"new_tokens": tuple(tokens)}))
-    refuse_other_tokenizer(file.about, tokenizer, file.folder, overridable=False)
-    return tuple(sorted(tokens, key=tokenizer.convert_tokens_to_ids))
+    if tokens != spec.new_tokens:
+        base = load(spec.model_copy(update={"new_tokens": tokens}))
+    refuse_other_base(file, base.model, overridable=False)
+    refuse_other_tokenizer(file.about, base.tokenizer, file.folder, overridable=False)
+    return _in_order(tokens, base)
+
+
+def _in_order(tokens: Sequence[str], base: Base) -> tuple[str, ...]:
+    """By their ids, which is the order of their rows."""
+    return tuple(sorted(tokens, key=base.tokenizer.convert_tokens_to_ids))
 
 
 def _held_changes(file: AdapterFile, base: Base) -> dict[str, Tensor]:

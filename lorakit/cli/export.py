@@ -58,6 +58,12 @@ def export(
             metavar="N",
         ),
     ] = None,
+    approximate: Annotated[
+        bool,
+        Option(
+            "--approximate", help="With --rank: the best approximation, of a Matryoshka run too."
+        ),
+    ] = False,
     pointed: PointerOptions,
     as_json: Json = False,
 ) -> None:
@@ -67,10 +73,15 @@ def export(
     adapter is read back, and its logits are compared.
     """
     from lorakit.adapters.intruders import Damping
+    from lorakit.adapters.lower_rank import AskedRank
+    from lorakit.errors import InputError
     from lorakit.verbs.export import export as run_export
 
+    if approximate and rank is None:
+        raise InputError("--approximate says how a lower rank is made; give --rank N too")
+    asked = None if rank is None else AskedRank(rank, approximate)
     damping = None if damp_intruders is None else Damping(damp_intruders)
-    found = run_export(pointed.pointer(), form.value, to, examples, damping, rank)
+    found = run_export(pointed.pointer(), form.value, to, examples, damping, asked)
     _print(found)
     give(found.plain(), as_json)
 
@@ -93,10 +104,12 @@ def _print(found: Exported) -> None:
 
 def _print_lower(found: Lowered) -> None:
     change = f"it changes a logit by {found.logit_difference:.2e} (relative)"
-    if found.trained:
-        say(f"rank {found.rank}: the adapter of this rank that was trained; {change}")
+    error = f"{100 * found.error:.1f} % (at most {100 * found.worst:.1f} %, of {found.worst_site})"
+    if not found.trained:
+        say(f"rank {found.rank}: the error of dW is {error}; {change}")
         return
+    say(f"rank {found.rank}: the adapter of this rank that was trained; {change}")
     say(
-        f"rank {found.rank}: the error of dW is {100 * found.error:.1f} % (at most "
-        f"{100 * found.worst:.1f} %, of {found.worst_site}); {change}"
+        f"the best approximation of the entire change at this rank has an error of {error}; "
+        "--approximate writes that one: score both"
     )

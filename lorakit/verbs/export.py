@@ -14,7 +14,7 @@ from lorakit.adapters.attach import attach_adapter
 from lorakit.adapters.file_form import form_of
 from lorakit.adapters.files import read_adapter
 from lorakit.adapters.intruders import Damping, damp
-from lorakit.adapters.lower_rank import at_rank
+from lorakit.adapters.lower_rank import AskedRank, at_rank
 from lorakit.adapters.plain_lora import attach_products, of_entire_modules
 from lorakit.adapters.save import save_adapter
 from lorakit.bases.base import Base
@@ -43,7 +43,7 @@ class Lowered:
     trained: bool
     """Whether training made the adapter of this rank; False: the best approximation of dW."""
     error: float
-    """||dW - dW_k||_F / ||dW||_F over all sites; 0 if `trained`."""
+    """||dW - dW_k||_F / ||dW||_F of the best approximation, over all sites."""
     worst: float
     """The same of one site, where it is largest."""
     worst_site: str
@@ -83,7 +83,7 @@ def export(
     to: Path,
     examples: int = 64,
     damping: Damping | None = None,
-    rank: int | None = None,
+    rank: AskedRank | None = None,
 ) -> Exported:
     """Write the adapter to `to` in another form, read it back and compare its logits.
 
@@ -132,14 +132,14 @@ def export(
     )
 
 
-def _refuse_options(form: Form, damping: Damping | None, rank: int | None) -> None:
+def _refuse_options(form: Form, damping: Damping | None, rank: AskedRank | None) -> None:
     if damping is not None and form != "lora":
         raise InputError(f"damped intruder dimensions are a LoRA; take --as lora, not {form}")
     if rank is not None and form != "lora":
-        raise InputError(f"an adapter of rank {rank} is a LoRA; take --as lora, not {form}")
+        raise InputError(f"an adapter of rank {rank.rank} is a LoRA; take --as lora, not {form}")
     if rank is not None and damping is not None:
         raise InputError(
-            f"--rank {rank} and --damp-intruders {damping.keep:g} both change dW; export twice"
+            f"--rank {rank.rank} and --damp-intruders {damping.keep:g} both change dW; export twice"
         )
 
 
@@ -194,7 +194,11 @@ class _Changed:
 
 
 def _changed(
-    source: Source, base: Base, attachment: Attachment, change: Damping | int | None, examples: int
+    source: Source,
+    base: Base,
+    attachment: Attachment,
+    change: Damping | AskedRank | None,
+    examples: int,
 ) -> _Changed:
     """The attachment after damping, or at a rank; None: as it is."""
     if isinstance(change, Damping):
@@ -207,7 +211,7 @@ def _changed(
     entire = probe.logits(base.model)
     attachment = _replaced(base, attachment, found.products)
     lowered = Lowered(
-        rank=change,
+        rank=change.rank,
         trained=found.trained,
         error=found.error,
         worst=found.worst,

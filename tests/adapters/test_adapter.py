@@ -490,7 +490,7 @@ def _start_only(folder, model):
         name="some/base",
         revision=None,
     )
-    return read_start(read_adapter(folder), base, spec)
+    return read_start(read_adapter(folder), base, spec, lambda spec: base)
 
 
 def _start(folder, model, **fields):

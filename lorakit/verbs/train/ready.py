@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from accelerate.utils import set_seed
@@ -19,6 +20,8 @@ from lorakit.errors import RecipeError
 from lorakit.evaluation.answers import Scores
 from lorakit.events import BaselineScored, StartedFrom
 from lorakit.methods import Attachment
+from lorakit.models import Model
+from lorakit.recipe.schema import Recipe
 from lorakit.runs.failing_metrics import refuse_missing_metric
 from lorakit.runs.objects import Examiner, attach, autocast
 from lorakit.runs.resume import ResumeState, newest_checkpoint, resume_state_of
@@ -58,7 +61,7 @@ def prepare(job: TrainJob) -> ReadySeed:
     base = load(*recipe.base(), recipe.train.fast)
     start = None
     if job.start is not None:
-        start = read_start(read_adapter(job.start), base, recipe.model)
+        start = read_start(read_adapter(job.start), base, recipe.model, partial(_load, recipe))
     attachment = attach(recipe, base)
     card = about(recipe, base, attachment)
     resumed = None
@@ -82,6 +85,12 @@ def prepare(job: TrainJob) -> ReadySeed:
         resumed=resumed,
         clock=clock,
     )
+
+
+def _load(recipe: Recipe, spec: Model) -> Base:
+    """The recipe's base with another `spec`."""
+    _, head, labels = recipe.base()
+    return load(spec, head, labels, recipe.train.fast)
 
 
 def _start(job: TrainJob, base: Base, attachment: Attachment, start: StartAdapter | None) -> None:
