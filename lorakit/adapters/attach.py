@@ -14,6 +14,7 @@ from lorakit.adapters.files import AdapterFile
 from lorakit.adapters.foreign import ALONE, MERGE, refuse_kind
 from lorakit.adapters.foreign_file import add_rows_of, in_order
 from lorakit.adapters.peft_tensors import adapted_embeddings, adapted_modules, name_in_file
+from lorakit.adapters.plain_lora import refuse_bias_change
 from lorakit.adapters.same_base import refuse_other_base
 from lorakit.errors import AdapterError, InputError, ModelError, did_you_mean
 from lorakit.methods import Attachment, Method
@@ -97,6 +98,7 @@ def _factors_of(
     """(B with its scale, A) of one site, with the numbers of `state`."""
     delta = attachment.deltas[site.name]
     delta.fill({own: state[f"{site.name}.{own}"] for own, _ in delta.named_parameters()})
+    refuse_bias_change(delta)
     factors = delta.factors()
     if factors is None:
         return None

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lorakit.adapters.plain_lora import refuse_bias_change
 from lorakit.combining._site import svd_of_product
 from lorakit.errors import AdapterError
 from lorakit.methods import Attachment
@@ -74,16 +75,11 @@ def at_rank(attachment: Attachment, asked: AskedRank) -> LowerRank:
 
 
 def _truncated(attachment: ReparamAttachment, k: int) -> LowerRank:
-    name = attachment.method.name
     products = []
     sizes: dict[str, tuple[float, float]] = {}
     largest = 0
     for delta in _deltas(attachment):
-        if delta.bias_change() is not None:
-            raise AdapterError(
-                f"{name} also changes the bias of {delta.site.name}, which a LoRA does not have; "
-                "merge the adapter instead (lorakit merge)"
-            )
+        refuse_bias_change(delta)
         u, s, vh = _svd(delta)
         largest = max(largest, _rank(s))
         sizes[delta.site.name] = float(s[k:].square().sum()), float(s.square().sum())

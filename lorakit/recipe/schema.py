@@ -315,6 +315,15 @@ class Recipe(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _fits_the_base(self) -> Recipe:
+        if self.model.quantize is not None and not self.method.on_quantized:
+            raise ValueError(
+                f"model.quantize {self.model.quantize}: the method {self.method.name} needs the "
+                "base's exact weights; leave model.quantize out, or take another method (lora)"
+            )
+        return self
+
     def base(self) -> BaseSpec:
         """The arguments of `models.load` and `models.outline` for this recipe's base model."""
         return BaseSpec(self.model, self.task.head.value, self.task.labels)

@@ -15,7 +15,7 @@ from lorakit.adapters.file_form import form_of
 from lorakit.adapters.files import read_adapter
 from lorakit.adapters.intruders import Damping, damp
 from lorakit.adapters.lower_rank import AskedRank, at_rank
-from lorakit.adapters.plain_lora import attach_products, of_entire_modules
+from lorakit.adapters.plain_lora import attach_products, of_entire_modules, refuse_bias_change
 from lorakit.adapters.save import save_adapter
 from lorakit.bases.base import Base
 from lorakit.errors import AdapterError, InputError, ToleranceError
@@ -231,6 +231,7 @@ def _products(attachment: Attachment) -> list[tuple[Site, torch.Tensor, torch.Te
         )
     found = []
     for site in attachment.sites:
+        refuse_bias_change(attachment.deltas[site.name])
         factors = attachment.deltas[site.name].factors()
         if factors is None:
             raise AdapterError(

@@ -50,8 +50,10 @@ CASES += [
     if init != "kaiming"
     for family in WHOLE_LAYERS
 ]
+CASES += [("hydra", {"through_bias": True}, family) for family in WHOLE_LAYERS]
 IDS = [
-    f"{name}{' all roles' if 'targets' in fields else ''} {fields.get('init', '')}-{family}"
+    f"{name}{' all roles' if 'targets' in fields else ''} {fields.get('init', '')}"
+    f"{' through_bias' if 'through_bias' in fields else ''}-{family}"
     for name, fields, family in CASES
 ]
 

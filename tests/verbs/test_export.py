@@ -72,6 +72,16 @@ def test_what_has_no_low_rank_is_refused(run, lorakit_cli, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("options", [[], ["--rank", "2"]])
+def test_a_change_of_the_bias_too_is_refused(run, lorakit_cli, tmp_path, options):
+    path = run("hydra", "method.r=4", "method.through_bias=true")
+    done = lorakit_cli("export", path, *options, "--to", tmp_path / "out")
+    assert done.code == 2
+    assert "bias" in done.err
+    merged = lorakit_cli("merge", path, "--to", tmp_path / "merged")
+    assert merged.code == 0, merged.err
+
+
 def test_forms_of_peft_and_of_lorakit(run, lorakit_cli, tmp_path):
     path = run("delora", "method.r=4")
     for form, file in (("peft", CONFIG_FILE), ("native", PLAIN_FILE)):

@@ -48,8 +48,6 @@ class Reparam(Method, ABC):
     """A change dW of the weights that `targets` choose. The base is frozen, a new head trains."""
 
     freezes_base: ClassVar[bool] = True
-    on_quantized: ClassVar[bool] = True
-    """Whether it can be on a quantized base."""
     on_embeddings: ClassVar[bool] = False
     """Whether it can be on an embedding layer, which looks rows up: `x` is then token ids."""
     saves_shared: ClassVar[bool] = True
