@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -20,7 +20,7 @@ class Config(BaseModel):
     """Field -> (another field, the values of that with which alone this one has an effect)."""
 
     @model_validator(mode="after")
-    def _has_no_idle_field(self) -> Self:
+    def _has_no_idle_field(self) -> Config:
         for field, (other, values) in self.idle_unless.items():
             value = getattr(self, field)
             found = getattr(self, other)
