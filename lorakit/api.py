@@ -250,19 +250,26 @@ def export(
     form: Literal["lora", "peft", "native"] = "lora",
     examples: int = 64,
     bits: int | None = None,
+    rank: int | None = None,
+    approximate: bool = False,
     **options: Any,
 ) -> Exported:
     """Write an adapter in another form to the folder `to`, and compare the logits of both.
 
     form: plain LoRA, PEFT's own type of the method, or lorakit's file. bits: store each number in
-    2 to 8 bits, which only lorakit reads. options: as for `generate`. AdapterError: the method does
-    not have this form. ToleranceError: the written adapter computes something else; it is removed.
+    2 to 8 bits, which only lorakit reads. rank: of each site, at most; None: the adapter's own.
+    approximate: cut the entire change, of a Matryoshka run too. options: as for `generate`.
+    AdapterError: the method does not have this form. ToleranceError: the written adapter computes
+    something else; it is removed.
     """
+    from lorakit.adapters.lower_rank import AskedRank
     from lorakit.verbs.export import ExportPlan
     from lorakit.verbs.export import export as export_path
 
+    asked = None if rank is None else AskedRank(rank, approximate)
     with _pointed(path, options) as pointer:
-        return export_path(pointer, form, Path(to), ExportPlan(examples, bits=bits))
+        plan = ExportPlan(examples, asked, bits)
+        return export_path(pointer, form, Path(to), plan)
 
 
 def score(task: str, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 MAX_VALUE_CHARACTERS = 60
 
@@ -13,6 +16,21 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+    idle_unless: ClassVar[Mapping[str, tuple[str, tuple[Any, ...]]]] = {}
+    """Field -> (another field, the values of that with which alone this one has an effect)."""
+
+    @model_validator(mode="after")
+    def _has_no_idle_field(self) -> Config:
+        for field, (other, values) in self.idle_unless.items():
+            value = getattr(self, field)
+            found = getattr(self, other)
+            if found not in values and value != type(self).model_fields[field].default:
+                needed = " or ".join(map(str, values))
+                raise ValueError(
+                    f"{field} is {value}, which has no effect with {other}: {found}; leave it out, "
+                    f"or give {other}: {needed}"
+                )
+        return self
 
 
 def first_problem(error: ValidationError) -> str:

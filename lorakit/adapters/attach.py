@@ -14,10 +14,12 @@ from lorakit.adapters.files import AdapterFile
 from lorakit.adapters.foreign import ALONE, MERGE, refuse_kind
 from lorakit.adapters.foreign_file import add_rows_of, in_order
 from lorakit.adapters.peft_tensors import adapted_embeddings, adapted_modules, name_in_file
+from lorakit.adapters.plain_lora import refuse_bias_change
 from lorakit.adapters.same_base import refuse_other_base
 from lorakit.errors import AdapterError, InputError, ModelError, did_you_mean
 from lorakit.methods import Attachment, Method
 from lorakit.methods._state import refuse_mismatch
+from lorakit.methods.prompt._tokens import PromptTokens
 from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.nn.linear import is_embedding
 from lorakit.nn.select import Roles, Site
@@ -97,6 +99,7 @@ def _factors_of(
     """(B with its scale, A) of one site, with the numbers of `state`."""
     delta = attachment.deltas[site.name]
     delta.fill({own: state[f"{site.name}.{own}"] for own, _ in delta.named_parameters()})
+    refuse_bias_change(delta)
     factors = delta.factors()
     if factors is None:
         return None
@@ -146,6 +149,21 @@ def _attach_method(
     return method_of(file.about).attach(model, roles, file.about.fresh, begin=False)
 
 
+def method_in(file: AdapterFile) -> Method:
+    """The method of an adapter. AdapterError: lorakit does not have it, or not with a field of
+    it."""
+    if file.about is not None:
+        return method_of(file.about)
+    assert file.peft_config is not None  # `read_adapter` refuses a folder with neither
+    method = native.method_of(file.peft_config, file.tensors)
+    if method is None:
+        method = prompt_form.method_of(file.peft_config, file.tensors)
+    if method is not None:
+        return method
+    refuse_kind(file.peft_config)
+    return peft.method_of(file.peft_config, file.tensors)
+
+
 def _attach_foreign(
     file: AdapterFile, model: Any, roles: Roles, newly_initialised: Collection[str]
 ) -> Attachment:
@@ -154,14 +172,9 @@ def _attach_foreign(
     PEFT may save an embedding, or an output layer, without the weight that it is tied to. The two
     are then untied, and the one that the adapter does not hold stays as it is.
     """
-    assert file.peft_config is not None  # `read_adapter` refuses a folder with neither
-    method = native.method_of(file.peft_config, file.tensors)
-    if method is None:
-        method = prompt_form.method_of(file.peft_config, file.tensors)
-        if method is not None:
-            return _attach_prompt(file, method, model, roles, newly_initialised)
-        refuse_kind(file.peft_config)
-        method = peft.method_of(file.peft_config, file.tensors)
+    method = method_in(file)
+    if isinstance(method, PromptTokens):
+        return _attach_prompt(file, method, model, roles, newly_initialised)
     # what modules_to_save holds replaces the base's own, so it is attached as if it were new
     newly_initialised = {*newly_initialised, *native.plain_names(file.tensors)}
     add_rows_of(file, model)

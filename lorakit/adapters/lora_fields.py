@@ -24,6 +24,7 @@ READ = {
     "ensure_weight_tying": "whether a saved embedding stays tied",
     "init_lora_weights": "see `INITS` and `MOVED_INITS`",
     "use_dora": "as the method dora, on linear layers",
+    "lora_bias": "as the method lora_bias",
 }
 """Field -> what it decides here."""
 IRRELEVANT = {
@@ -46,7 +47,7 @@ IRRELEVANT = {
 """Field -> why a trained adapter computes the same whatever its value."""
 REFUSED = frozenset(
     "velora_config alora_invocation_tokens use_qalora monteclora_config layer_replication "
-    "lora_bias target_parameters use_bdlora arrow_config kasa_config megatron_config".split()
+    "target_parameters use_bdlora arrow_config kasa_config megatron_config".split()
 )
 """Fields whose value makes something else of it than LoRA. A field that is in none of these tables,
 as one of a later PEFT, is treated in the same way."""
@@ -72,7 +73,7 @@ def refuse_fields(config: Mapping[str, Any], needs: Collection[str] = ()) -> Non
 def _is_variant(key: str, value: object) -> bool:
     if key == "init_lora_weights":
         return value not in (*INITS, *MOVED_INITS)
-    if key == "use_dora":  # where it is true, the method dora has it in `needs`
+    if key in ("use_dora", "lora_bias"):  # where true, the method has it in `needs`
         return bool(value)
     if key == "bias":
         return value not in (None, "none", "all", "lora_only")

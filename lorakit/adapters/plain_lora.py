@@ -20,6 +20,7 @@ from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.nn.linear import features, is_embedding, is_linear
 from lorakit.nn.select import EMBEDDING, Roles, Site
+from lorakit.nn.surgery import Delta
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,15 @@ def _of_module(group: Sequence[tuple[Site, Tensor, Tensor]]) -> Product:
         torch.cat([on_rows(b, site, out) for site, b, _ in group], 1),
         torch.cat([a for *_, a in group]),
     )
+
+
+def refuse_bias_change(delta: Delta) -> None:
+    """AdapterError: the change is also one of the layer's bias, which a LoRA does not have."""
+    if delta.bias_change() is not None:
+        raise AdapterError(
+            f"the adapter also changes the bias of {delta.site.name}, which a LoRA cannot: "
+            "`lorakit merge` writes both into the base's weights"
+        )
 
 
 def on_rows(b: Tensor, site: Site, out: int) -> Tensor:

@@ -157,12 +157,19 @@ class Shards:
 
     def _with_bias_changes(self, name: str, bias: Tensor) -> Tensor:
         """The layer's bias with the changes of its deltas, in float32."""
-        total = bias.float()
-        for site in self.biases[name]:
-            change = self._filled(site).bias_change()
-            if change is not None:
-                total[site.index] += change
-        return total
+        layer = self.biases[name][0].module
+        empty = layer.bias  # of shapes only, on the meta device
+        # a change may depend on the bias
+        layer.bias = nn.Parameter(bias.float(), requires_grad=False)
+        total = bias.float().clone()
+        try:
+            for site in self.biases[name]:
+                change = self._filled(site).bias_change()
+                if change is not None:
+                    total[site.index] += change
+            return total
+        finally:
+            layer.bias = empty
 
 
 def shards(spec: Model, head: str, labels: Sequence[str], file: AdapterFile) -> Shards | None:

@@ -1,30 +1,223 @@
-"""Starting a training from the numbers of another adapter."""
+"""Starting a training from another adapter: its numbers, where they mean the same.
+
+The same A and B are another change of the weights with another alpha or method, and the same row of
+an embedding is another word with another tokenizer. Both are compared: the tokenizers by their
+digests, and the change of each module by its product with fixed vectors, whatever fields decide it.
+"""
 
 from __future__ import annotations
 
-from lorakit.adapters.attach import state_for
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lorakit.adapters.attach import method_in, replaced_parameters, state_for
 from lorakit.adapters.files import AdapterFile
+from lorakit.adapters.held import hold_adapter
 from lorakit.adapters.same_base import refuse_other_base
-from lorakit.methods import Attachment
+from lorakit.adapters.tokenizer_digest import refuse_other_tokenizer
+from lorakit.bases.base import Base
+from lorakit.errors import AdapterError
+from lorakit.methods import Attachment, Method
+from lorakit.methods.reparam import Reparam
+from lorakit.methods.reparam._attachment import ReparamAttachment
+from lorakit.methods.sum._sum import SumAttachment, WithLoRA
+from lorakit.models import Model
+from lorakit.nn.linear import features
+from lorakit.nn.tokens import END as ROWS_END
+
+VECTORS = 2
+"""Number of random vectors that a change is multiplied with."""
+TOLERANCE = 1e-4
+"""Relative difference of two products that rounding explains."""
+TRAINING_ONLY = frozenset({"dropout"})
+"""Fields of a method without matrices that do not change what its tensors mean."""
 
 
-def start_from(file: AdapterFile, attachment: Attachment) -> list[str]:
+@dataclass(frozen=True)
+class StartAdapter:
+    """An adapter as it changes its base, read before the recipe's own method is attached."""
+
+    file: AdapterFile
+    method: Method
+    changes: Mapping[str, Tensor] | None
+    """Module -> its change of some vectors; None: the method does not add matrices to weights."""
+    tokens: tuple[str, ...]
+    """Its new tokens, in the order of their rows."""
+    tokens_here: tuple[str, ...]
+    """Those of the recipe, in the order of their rows."""
+
+
+def read_start(
+    file: AdapterFile, base: Base, spec: Model, load: Callable[[Model], Base]
+) -> StartAdapter:
+    """The adapter, compared with the base, on which no method is.
+
+    spec: the recipe's model. load: loads the base with other new tokens, where the adapter has
+    others, because the embeddings have then other rows. The base and torch's random numbers are
+    afterwards as they were. AdapterError: the adapter was trained on another base or with another
+    tokenizer, has a new token that the recipe does not have, or holds biases or token rows of the
+    base.
+    """
+    here = _in_order(spec.new_tokens, base)
+    with torch.random.fork_rng():
+        tokens = _compared(file, base, spec, load)
+        method = method_in(file)
+        changes = None
+        if isinstance(method, Reparam | WithLoRA):
+            changes = _held_changes(file, base)
+    return StartAdapter(file, method, changes, tokens, here)
+
+
+def start_from(start: StartAdapter, attachment: Attachment) -> list[str]:
     """Load another adapter's numbers; returns the parameters that stay newly initialised.
 
     As in the reference code, the last projection of the head may differ (another number of labels)
-    and keeps its newly initialised values. The other layers of the head are loaded.
+    and keeps its newly initialised values. The other layers of the head are loaded. Of the rows of
+    new tokens those of tokens that both have are loaded.
 
-    AdapterError: the adapter was trained on another base, or does not fit the attachment.
+    AdapterError: the adapter does not fit the attachment, or its tensors mean something else there.
     """
-    refuse_other_base(file, attachment.model)
-    state = state_for(file, attachment)
+    state = state_for(start.file, attachment)
     own = attachment.state()
-    differ = [
-        name
-        for name in own
-        if name in attachment.newly_initialised
-        and (name not in state or state[name].shape != own[name].shape)
-    ]
-    state |= {name: own[name] for name in differ}
+    differ = []
+    for name in own:
+        if name not in attachment.newly_initialised:
+            continue
+        if name.endswith(ROWS_END):
+            state[name] = _rows(start, own[name], state.get(name))
+            if not set(start.tokens_here) <= set(start.tokens):
+                differ.append(name)
+        elif name not in state or state[name].shape != own[name].shape:
+            state[name] = own[name]
+            differ.append(name)
     attachment.load_state(state)
+    _refuse_other_meaning(start, attachment)
     return differ
+
+
+def _compared(
+    file: AdapterFile, base: Base, spec: Model, load: Callable[[Model], Base]
+) -> tuple[str, ...]:
+    """The adapter's new tokens in the order of their rows, after a comparison of the bases."""
+    if file.about is None:
+        return ()
+    tokens = tuple(file.about.new_tokens)
+    absent = [text for text in tokens if text not in spec.new_tokens]
+    if absent:
+        raise AdapterError(
+            f"{file.folder} was trained with the new tokens {', '.join(map(repr, absent[:4]))}, "
+            "which the recipe does not have; give model.new_tokens all of the adapter's: "
+            f"{', '.join(map(repr, tokens))}"
+        )
+    if tokens != spec.new_tokens:
+        base = load(spec.model_copy(update={"new_tokens": tokens}))
+    refuse_other_base(file, base.model, overridable=False)
+    refuse_other_tokenizer(file.about, base.tokenizer, file.folder, overridable=False)
+    return _in_order(tokens, base)
+
+
+def _in_order(tokens: Sequence[str], base: Base) -> tuple[str, ...]:
+    """By their ids, which is the order of their rows."""
+    return tuple(sorted(tokens, key=base.tokenizer.convert_tokens_to_ids))
+
+
+def _held_changes(file: AdapterFile, base: Base) -> dict[str, Tensor]:
+    """The change of each module by an adapter that is put on the base and taken off again."""
+    held = hold_adapter(file, base.model, base.roles, (), check_base=False)
+    known = {*base.newly_initialised, *base.head}
+    replaced = replaced_parameters(held.attachment.newly_initialised, known)
+    if replaced:
+        raise AdapterError(
+            f"start_from: {file.folder} holds {', '.join(replaced[:3])} of the base. lorakit does "
+            "not train these further: merge the adapter (lorakit merge), and give the merged model "
+            "as model.name instead"
+        )
+    held.overlay.put_on(base.model)
+    try:
+        return _changes(held.attachment)
+    finally:
+        held.overlay.take_off()
+
+
+@torch.no_grad()
+def _changes(attachment: Attachment) -> dict[str, Tensor]:
+    """Module -> dW x for some x, and the change of its bias, (out, `VECTORS` + 1) in float32."""
+    parts = attachment.parts if isinstance(attachment, SumAttachment) else (attachment,)
+    found: dict[str, Tensor] = {}
+    for part in parts:
+        if not isinstance(part, ReparamAttachment):
+            continue
+        for site in part.sites:
+            delta = part.deltas[site.name]
+            out, in_ = features(site.module)
+            generator = torch.Generator().manual_seed(0)
+            x = torch.randn(in_, VECTORS, generator=generator)
+            total = found.setdefault(site.path, torch.zeros(out, VECTORS + 1))
+            factors = delta.factors()
+            if factors is None:
+                product = delta.matrix().float().cpu() @ x
+            else:
+                a, b, scale = factors
+                product = scale * b.float().cpu() @ (a.float().cpu() @ x)
+            total[site.index, :VECTORS] += product
+            bias = delta.bias_change()
+            if bias is not None:
+                total[site.index, VECTORS] += bias.float().cpu()
+    return found
+
+
+def _refuse_other_meaning(start: StartAdapter, attachment: Attachment) -> None:
+    """AdapterError: what was loaded is not what the adapter is."""
+    differ = _other_fields(start.method, attachment.method)
+    if start.changes is None:
+        if differ:
+            raise _other_meaning(start, attachment, differ, "its tensors mean something else")
+        return
+    found = _changes(attachment)
+    for path, wanted in start.changes.items():
+        there = found.get(path, torch.zeros_like(wanted))
+        distance = float((there - wanted).norm() / wanted.norm().clamp(min=1e-30))
+        if distance > TOLERANCE:
+            where = f"its tensors change {path} otherwise (by {distance:.2g}, relative)"
+            raise _other_meaning(start, attachment, differ, where)
+
+
+def _other_meaning(
+    start: StartAdapter, attachment: Attachment, differ: Mapping[str, tuple[Any, Any]], what: str
+) -> AdapterError:
+    fields = "; ".join(
+        f"{key}: {there} there, {here} here" for key, (there, here) in differ.items()
+    )
+    return AdapterError(
+        f"start_from: {start.file.folder} is an adapter of {start.method.name}, and with the "
+        f"recipe's {attachment.method.name} {what}. {fields or 'No field differs'}. Give the "
+        "recipe the adapter's values, or merge the adapter (lorakit merge) and train on the merged "
+        "model"
+    )
+
+
+def _other_fields(there: Method, here: Method) -> dict[str, tuple[Any, Any]]:
+    """Field -> (the adapter's value, the recipe's), without targets: the modules are compared."""
+    skipped = TRAINING_ONLY | {"targets"}
+    values = (there.model_dump(mode="json"), here.model_dump(mode="json"))
+    keys = [key for key in {**values[0], **values[1]} if key not in skipped]
+    pairs = {key: (values[0].get(key), values[1].get(key)) for key in keys}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _rows(start: StartAdapter, own: Tensor, held: Tensor | None) -> Tensor:
+    """The recipe's rows of new tokens, with those of the adapter where it has the token.
+
+    own: (recipe's tokens, width), newly initialised. held: (adapter's tokens, width).
+    """
+    rows = own.clone()
+    if held is None:
+        return rows
+    for place, text in enumerate(start.tokens_here):
+        if text in start.tokens:
+            rows[place] = held[start.tokens.index(text)].to(rows)
+    return rows

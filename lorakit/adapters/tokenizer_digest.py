@@ -42,19 +42,22 @@ def tokenizer_digest(tokenizer: Any) -> dict[str, str]:
     return found
 
 
-def refuse_other_tokenizer(about: About | None, tokenizer: Any, folder: object) -> None:
+def refuse_other_tokenizer(
+    about: About | None, tokenizer: Any, folder: object, overridable: bool = True
+) -> None:
     """AdapterError: the tokenizer is not the one that the adapter was trained with.
 
     Nothing is known of an adapter of another program or an older version. folder: the adapter's.
+    overridable: whether the command has --any-base.
     """
     if about is None or not about.tokenizer:
         return
     found = tokenizer_digest(tokenizer)
     if any(about.tokenizer.get(key, digest) != digest for key, digest in found.items()):
+        instead = ", or take --any-base to use these regardless" if overridable else ""
         raise AdapterError(
             f"{folder} was trained with another tokenizer than that of {tokenizer.name_or_path}: "
-            f"its base is {about.base}. Restore the tokenizer's files, or take --any-base to use "
-            "these regardless."
+            f"its base is {about.base}. Restore the tokenizer's files{instead}."
         )
 
 

@@ -15,10 +15,13 @@ from lorakit.cli.output import give, say, warn
 from lorakit.errors import InputError
 
 if TYPE_CHECKING:
+    from lorakit.adapters.intruders import Damping
+    from lorakit.adapters.lower_rank import AskedRank
     from lorakit.runs.pointer import Pointer
     from lorakit.verbs.export import Exported, ExportPlan
     from lorakit.verbs.export_gguf import ExportedGguf
     from lorakit.verbs.few_bits import Stored
+    from lorakit.verbs.lower_rank import Lowered
 
 
 class ExportForm(str, Enum):
@@ -68,6 +71,43 @@ class GgufOptions:
     ] = None
 
 
+@dataclass(frozen=True)
+class RankOptions:
+    """The adapter at a lower rank."""
+
+    rank: Annotated[
+        int | None,
+        Option(
+            help="Write the adapter at this rank: of a Matryoshka run the one that was trained, of "
+            "any other the best approximation, whose error is printed. With --as lora.",
+            min=1,
+            metavar="N",
+        ),
+    ] = None
+    approximate: Annotated[
+        bool,
+        Option(
+            "--approximate", help="With --rank: the best approximation, of a Matryoshka run too."
+        ),
+    ] = False
+
+    def change(self, damp_intruders: float | None) -> Damping | AskedRank | None:
+        """What is done to dW. InputError: options that exclude one another."""
+        from lorakit.adapters.intruders import Damping
+        from lorakit.adapters.lower_rank import AskedRank
+
+        if self.approximate and self.rank is None:
+            raise InputError("--approximate says how a lower rank is made; give --rank N too")
+        if self.rank is not None and damp_intruders is not None:
+            raise InputError(
+                f"--rank {self.rank} and --damp-intruders {damp_intruders:g} both change dW; "
+                "export twice"
+            )
+        if self.rank is not None:
+            return AskedRank(self.rank, self.approximate)
+        return None if damp_intruders is None else Damping(damp_intruders)
+
+
 @app.command(epilog="Example: lorakit export runs/my-run --as gguf --type q8_0 --to gguf")
 @grouped
 def export(
@@ -104,6 +144,7 @@ def export(
             metavar="N",
         ),
     ] = None,
+    lower: RankOptions,
     gguf: GgufOptions,
     pointed: PointerOptions,
     as_json: Json = False,
@@ -113,10 +154,10 @@ def export(
     Any method whose change has a low rank becomes a plain LoRA. What is
     written is read back, and its logits are compared.
     """
-    from lorakit.adapters.intruders import Damping
     from lorakit.verbs.export import ExportPlan
 
-    _refuse_options_of_others(form, gguf, damp_intruders, bits)
+    change = lower.change(damp_intruders)
+    _refuse_options_of_others(form, gguf, change, bits)
     pointer = pointed.pointer()
     if form is ExportForm.merged:
         _merged(pointer, to, examples, as_json)
@@ -124,24 +165,21 @@ def export(
     if form is ExportForm.gguf:
         _gguf(pointer, to, gguf, examples, as_json)
         return
-    damping = None if damp_intruders is None else Damping(damp_intruders)
-    found = _adapter(pointer, form, to, ExportPlan(examples, damping, bits))
+    found = _adapter(pointer, form, to, ExportPlan(examples, change, bits))
     _print(found)
     give(found.plain(), as_json)
 
 
 def _refuse_options_of_others(
-    form: ExportForm, gguf: GgufOptions, damp_intruders: float | None, bits: int | None
+    form: ExportForm, gguf: GgufOptions, change: Damping | AskedRank | None, bits: int | None
 ) -> None:
     """InputError: an option that the form does not have."""
     given = {"--part": gguf.part, "--type": gguf.type}
     for option, value in given.items():
         if value is not None and form is not ExportForm.gguf:
             raise InputError(f"{option} {value.value} belongs to --as gguf, not {form.value}")
-    if damp_intruders is not None and form is not ExportForm.lora:
-        raise InputError(
-            f"--damp-intruders {damp_intruders:g} belongs to --as lora, not {form.value}"
-        )
+    if change is not None and form is not ExportForm.lora:
+        raise InputError(f"--damp-intruders and --rank belong to --as lora, not {form.value}")
     if bits is not None and form.value not in BITS_FORMS:
         raise InputError(f"--bits {bits} belongs to --as {' or '.join(BITS_FORMS)}")
 
@@ -180,6 +218,8 @@ def _print(found: Exported) -> None:
         f"{found.adapter}: {found.method} written as {found.form} to {found.folder} "
         f"({found.parameters:,} numbers{rank})"
     )
+    if found.lower_rank is not None:
+        _print_lower(found.lower_rank)
     if found.damped is not None:
         say(f"intruder dimensions damped: {found.damped}")
     allowed = f"allowed {found.tolerance:g}"
@@ -201,6 +241,19 @@ def _print(found: Exported) -> None:
             f"{found.beyond[0]}. PEFT reads them; servers of LoRA (vLLM, llama.cpp, MLX and "
             "others) refuse them or leave them out: give those the merged model"
         )
+
+
+def _print_lower(found: Lowered) -> None:
+    change = f"it changes a logit by {found.logit_difference:.2e} (relative)"
+    error = f"{100 * found.error:.1f} % (at most {100 * found.worst:.1f} %, of {found.worst_site})"
+    if not found.trained:
+        say(f"rank {found.rank}: the error of dW is {error}; {change}")
+        return
+    say(f"rank {found.rank}: the adapter of this rank that was trained; {change}")
+    say(
+        f"the best approximation of the entire change at this rank has an error of {error}; "
+        "--approximate writes that one: score both"
+    )
 
 
 def _print_stored(stored: Stored) -> None:

@@ -20,6 +20,7 @@ class PiSSA(Init):
 
     name: Literal["pissa"] = "pissa"
     moves: ClassVar[bool] = True
+    idle_unless = {"niter": ("part", ("principal",))}
     niter: int = Field(default=0, ge=0)
     """Subspace iterations of a randomised SVD, which is faster; 0: the full SVD."""
     part: Literal["principal", "minor"] = "principal"

@@ -33,6 +33,8 @@ class Method(Config, ABC):
     """Whether no parameter of the checkpoint trains, so that it may be in half precision."""
     merges: ClassVar[bool] = True
     """Whether what trains can become part of the base's weights (see `why_unmergeable`)."""
+    on_quantized: ClassVar[bool] = True
+    """Whether it can be on a base in 8 or 4 bits, whose weights do not train and are not exact."""
     needs_whole_parameters: ClassVar[bool] = False
     """Whether it reads or changes parameters or gradients between steps, adds a penalty, or runs
     the model twice, so that each process must hold all parameters: FSDP2 and DeepSpeed are

@@ -398,6 +398,15 @@ class Recipe(Config):
         metric = self.evaluate.metric or self.task.primary
         return next(((split, metric) for split in self.task.eval_splits), None)
 
+    @model_validator(mode="after")
+    def _fits_the_base(self) -> Recipe:
+        if self.model.quantize is not None and not self.method.on_quantized:
+            raise ValueError(
+                f"model.quantize {self.model.quantize}: the method {self.method.name} needs the "
+                "base's exact weights; leave model.quantize out, or take another method (lora)"
+            )
+        return self
+
     def base(self) -> BaseSpec:
         """The arguments of `models.load` and `models.outline` for this recipe's base model."""
         return BaseSpec(self.model, self.task.head.value, self.task.labels)

@@ -114,7 +114,7 @@ def _prepare(
         recompute_activations(attachment.model)
     if setup.packed is not None:
         refuse_leaks(attachment.model, setup.pad_id)
-    if not (checkpoints and checkpoints.start):
+    if setup.sees and not (checkpoints and checkpoints.start):
         attachment.see(batches_to_see(setup, attachment, accelerator.device))
     first = setup.tensors(setup.examples[:1], accelerator.device)
     lean = setup.train.fast == "auto" and setup.head is Head.CAUSAL

@@ -32,6 +32,9 @@ class Setup:
     """Of each label in the loss; None: they are equal."""
     watched: tuple[str, str] | None
     """(split, metric) that selects the best state; None: the last state is kept."""
+    sees: bool = True
+    """Whether the method looks at data before the first step; False: its numbers are another
+    adapter's, which it would replace."""
 
     @cached_property
     def longest(self) -> int:

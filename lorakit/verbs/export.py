@@ -14,6 +14,7 @@ from lorakit.adapters.attach import attach_adapter, replaced_parameters
 from lorakit.adapters.file_form import form_of
 from lorakit.adapters.files import read_adapter
 from lorakit.adapters.intruders import Damping
+from lorakit.adapters.lower_rank import AskedRank
 from lorakit.adapters.plain_lora import of_entire_modules
 from lorakit.adapters.save import save_adapter
 from lorakit.bases.base import Base
@@ -28,6 +29,7 @@ from lorakit.runs.source import Source, load_source, open_source
 from lorakit.verbs.combine.member import about_of_foreign
 from lorakit.verbs.few_bits import Stored, store
 from lorakit.verbs.low_rank import damped_lora, lora_products, replaced_by
+from lorakit.verbs.lower_rank import Lowered, lowered
 from lorakit.verbs.merge_probe import Probe
 from lorakit.verbs.proof import difference
 
@@ -42,12 +44,13 @@ TOLERANCE = 1e-4
 class ExportPlan:
     """What `export` does besides writing the form.
 
-    examples: how many are compared. damping: intruder dimensions are damped first, in the form
-    lora. bits: of each number in the file; None: floats.
+    examples: how many are compared. change: what is done to dW first, in the form lora: intruder
+    dimensions are damped, or each site gets a lower rank. bits: of each number in the file; None:
+    floats.
     """
 
     examples: int = 64
-    damping: Damping | None = None
+    change: Damping | AskedRank | None = None
     bits: int | None = None
 
 
@@ -74,6 +77,8 @@ class Exported:
     """In the form vllm: what `--max-lora-rank` must be at least."""
     damped: int | None = None
     """Intruder dimensions that were damped; None: none were looked for."""
+    lower_rank: Lowered | None = None
+    """What a lower rank changed; None: the rank is the adapter's own."""
     stored: Stored | None = None
     """How it was stored in few bits; None: as floats."""
 
@@ -86,10 +91,10 @@ def export(pointer: Pointer, form: Form, to: Path, plan: ExportPlan | None = Non
 
     lora: plain LoRA, which PEFT and servers of adapters read. peft: PEFT's own type of the method.
     native: lorakit's file. vllm: plain LoRA by vLLM's rules. The written adapter is compared with
-    the damped one, if `plan` damps. InputError: `to` is in use, or damping in another form.
-    AdapterError: the method does not have this form. ToleranceError: the written adapter computes
-    something else, or, in few bits, a number of it is further from its own than the bound; it is
-    removed.
+    the changed one, if `plan` changes it. InputError: `to` is in use, or an option does not go with
+    the form. AdapterError: the method does not have this form or rank. ToleranceError: the written
+    adapter computes something else, or, in few bits, a number of it is further from its own than
+    the bound; it is removed.
     """
     plan = plan or ExportPlan()
     refuse_in_use(to)
@@ -101,9 +106,13 @@ def export(pointer: Pointer, form: Form, to: Path, plan: ExportPlan | None = Non
     assert attachment is not None
     name = attachment.method.name
     damped = None
-    if plan.damping is not None:
-        attachment, damped = damped_lora(base, attachment, plan.damping)
+    lower_rank = None
+    if isinstance(plan.change, Damping):
+        attachment, damped = damped_lora(base, attachment, plan.change)
     probe = Probe(source, base, plan.examples)
+    if isinstance(plan.change, AskedRank):
+        attachment, lower_rank = lowered(base, attachment, plan.change, probe)
+        probe = Probe(source, base, plan.examples)
     with new_folder(to, "the adapter") as folder:
         about = _about(source, base, attachment)
         written = _write(folder, form, base, attachment, about)
@@ -111,7 +120,7 @@ def export(pointer: Pointer, form: Form, to: Path, plan: ExportPlan | None = Non
         written.detach()
         file = None if plan.bits is None else store(folder, plan.bits, base, written)
         # what changes the outputs leaves the run's scores behind
-        changed = plan.damping is not None or file is not None
+        changed = plan.change is not None or file is not None
         trained = None if changed else trained_of(source.adapter.folder, pointer)
         write_card(folder, about, trained=trained)
         again = read_adapter(folder)
@@ -137,14 +146,19 @@ def export(pointer: Pointer, form: Form, to: Path, plan: ExportPlan | None = Non
         beyond=beyond,
         vllm_max_rank=max_rank,
         damped=damped,
+        lower_rank=lower_rank,
         stored=stored,
     )
 
 
 def _refuse_options(form: Form, plan: ExportPlan) -> None:
     """InputError: the form does not have an option."""
-    if plan.damping is not None and form != "lora":
+    if isinstance(plan.change, Damping) and form != "lora":
         raise InputError(f"damped intruder dimensions are a LoRA; take --as lora, not {form}")
+    if isinstance(plan.change, AskedRank) and form != "lora":
+        raise InputError(
+            f"an adapter of rank {plan.change.rank} is a LoRA; take --as lora, not {form}"
+        )
     if plan.bits is not None and form == "vllm":
         raise InputError(
             f"vLLM does not read an adapter in {plan.bits} bits; leave --bits out, or take another "

@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 
 from lorakit.adapters.intruders import Damping, damp
-from lorakit.adapters.plain_lora import Products, attach_products, of_entire_modules
+from lorakit.adapters.plain_lora import (
+    Products,
+    attach_products,
+    of_entire_modules,
+    refuse_bias_change,
+)
 from lorakit.bases.base import Base
 from lorakit.errors import AdapterError
 from lorakit.methods import Attachment
@@ -33,6 +38,7 @@ def lora_products(attachment: Attachment) -> SiteProducts:
         )
     found = []
     for site in attachment.sites:
+        refuse_bias_change(attachment.deltas[site.name])
         factors = attachment.deltas[site.name].factors()
         if factors is None:
             raise AdapterError(

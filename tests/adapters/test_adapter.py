@@ -15,11 +15,14 @@ from safetensors import safe_open
 from lorakit.adapters.files import CONFIG_FILE, PEFT_FILE, read_adapter
 from lorakit.adapters.fingerprint import digests_of, fingerprint, same
 from lorakit.adapters.save import save_adapter
-from lorakit.adapters.start_from import start_from
+from lorakit.adapters.start_from import read_start, start_from
+from lorakit.bases.base import Base
 from lorakit.errors import AdapterError, InputError
 from lorakit.methods import methods
 from lorakit.methods.reparam.lora import LoRA
+from lorakit.models import Model
 from tests.attaching import attach, attach_saved
+from tests.conftest import make_tokenizer
 
 ROUND_TRIPS = [
     (m, f) for m in ("lora", "full", "bitfit") for f in ("roberta", "gpt2", "gpt_neox", "t5")
@@ -476,9 +479,24 @@ def test_a_fingerprint_computes_only_the_digest_that_it_is_compared_by(tiny):
     assert same(half, single) is None
 
 
+def _start_only(folder, model):
+    spec = Model(name="some/base")
+    base = Base(
+        model=model.model,
+        tokenizer=make_tokenizer(),
+        config=model.config,
+        roles=model.roles,
+        newly_initialised=model.newly_initialised,
+        name="some/base",
+        revision=None,
+    )
+    return read_start(read_adapter(folder), base, spec, lambda spec: base)
+
+
 def _start(folder, model, **fields):
-    attachment = attach(LoRA(**fields), model)
-    return start_from(read_adapter(folder), attachment)
+    start = _start_only(folder, model)
+    attachment = attach(methods.get(fields.pop("name", "lora"))(**fields), model)
+    return start_from(start, attachment)
 
 
 def test_start_from_carries_everything_over(trained, base):
@@ -508,6 +526,57 @@ def test_start_from_another_lora_is_refused(trained, base, fields):
     _, _, folder = trained()
     with pytest.raises(AdapterError):
         _start(folder, base(), **fields)
+
+
+@pytest.mark.parametrize(
+    ("method", "before", "now"),
+    [
+        ("lora", {}, {"alpha": 32}),
+        ("lora", {}, {"scaling": "sqrt_rank"}),
+        ("lora", {}, {"name": "rslora"}),
+        ("lora", {"alpha": 4}, {}),
+        ("matryoshka", {"ranks": (1, 2)}, {"name": "matryoshka", "ranks": (2,)}),
+    ],
+    ids=str,
+)
+def test_start_from_the_same_tensors_with_another_meaning_is_refused(
+    trained, base, method, before, now
+):
+    _, _, folder = trained(method=method, **before)
+    with pytest.raises(AdapterError, match="start_from"):
+        _start(folder, base(), **now)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"dropout": 0.2}, {"rate_of_b": 4.0}, {"name": "lora_plus"}, {"init": "gaussian"}]
+)
+def test_start_from_the_same_change_with_other_training_fields(trained, base, fields):
+    model, _, folder = trained()
+    other = base()
+    assert _start(folder, other, **fields) == []
+    assert torch.equal(other.logits(), model.logits())
+
+
+def test_start_from_another_scale_with_the_same_product(trained, base):
+    """alpha / sqrt(r) with r = 4 and alpha = 8 is alpha / r with alpha = 16."""
+    model, _, folder = trained(r=4, alpha=16)
+    other = base()
+    _start(folder, other, r=4, alpha=8, scaling="sqrt_rank")
+    assert torch.equal(other.logits(), model.logits())
+
+
+def test_reading_a_start_draws_nothing_and_leaves_the_base(trained, base):
+    _, _, folder = trained()
+    other = base()
+    before = {name: (p, p.detach().clone()) for name, p in other.model.named_parameters()}
+    torch.manual_seed(3)
+    wanted = torch.rand(1)
+    torch.manual_seed(3)
+    _start_only(folder, other)
+    assert torch.equal(torch.rand(1), wanted)
+    after = dict(other.model.named_parameters())
+    assert after.keys() == before.keys()
+    assert all(after[name] is p and torch.equal(p, v) for name, (p, v) in before.items())
 
 
 def test_start_from_an_adapter_of_another_base_is_refused(trained, base):

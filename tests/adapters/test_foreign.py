@@ -30,7 +30,6 @@ def _other(kind: str, **more):
 
 
 MERGED = {
-    "bias of B": (_lora("c_attn", lora_bias=True), "lora_bias"),
     "IA3": (_other("IA3Config", target_modules=["c_attn"], feedforward_modules=[]), "IA3"),
     "LN": (_other("LNTuningConfig", target_modules=["ln_1"]), "LN_TUNING"),
 }

@@ -290,7 +290,6 @@ def test_lora_alpha_has_pefts_default(base, from_peft, tmp_path):
     "config",
     [
         {"bias": "all"},
-        {"lora_bias": True},
         {"layer_replication": [[0, 1]]},
         {"trainable_token_indices": [1]},
         {"target_parameters": ["x"]},

@@ -25,6 +25,8 @@ FAMILIES = tuple(
 UNFIT = {("bitfit", "llama"), ("bitfit", "phi3")}
 """No bias vectors: refused, see test_subset.py."""
 ENCODERS = ("bert", "roberta", "distilbert", "deberta", "deberta-v2", "t5")
+UNFIT |= {("lora_bias", "llama"), ("lora_bias", "phi3"), ("lora_bias", "t5")}
+"""Layers without a bias: it is used there, and not merged, see test_hub_variants.py."""
 PROMPTS = {name for name in methods.names() if methods.get(name)().added_tokens}
 UNFIT |= {(name, family) for name in PROMPTS for family in ENCODERS}
 """No decoders: refused, see test_prompt.py."""
@@ -52,8 +54,10 @@ CASES += [
     if init != "kaiming"
     for family in WHOLE_LAYERS
 ]
+CASES += [("hydra", {"through_bias": True}, family) for family in WHOLE_LAYERS]
 IDS = [
-    f"{name}{' all roles' if 'targets' in fields else ''} {fields.get('init', '')}-{family}"
+    f"{name}{' all roles' if 'targets' in fields else ''} {fields.get('init', '')}"
+    f"{' through_bias' if 'through_bias' in fields else ''}-{family}"
     for name, fields, family in CASES
 ]
 

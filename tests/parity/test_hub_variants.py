@@ -28,7 +28,7 @@ from lorakit.adapters.lora_fields import (
     refuse_fields,
 )
 from lorakit.adapters.save import save_adapter
-from lorakit.errors import AdapterError
+from lorakit.errors import AdapterError, ModelError
 from lorakit.methods import methods
 from lorakit.nn.tokens import fold_rows
 from tests.attaching import attach, attach_saved
@@ -90,6 +90,8 @@ def _prompt(kind: str, family: str, head: str, **fields) -> Variant:
 
 Q = {"target_modules": ["q_proj", "v_proj"]}
 READ_IN_FULL = {
+    "a bias of B": _lora("roberta", CLASSIFIER, target_modules=["query", "value"], lora_bias=True),
+    "a bias of B on Conv1D": _lora("gpt2", CAUSAL, target_modules=["c_attn"], lora_bias=True),
     "bias all": _lora("gpt2", CAUSAL, target_modules=["c_attn"], bias="all"),
     "bias all, a head with biases": _lora(
         "roberta", CLASSIFIER, target_modules=["query"], bias="all"
@@ -265,7 +267,6 @@ REFUSED_BY_NAME = {
         "alora_invocation_tokens",
         _lora("llama", CAUSAL, **Q, alora_invocation_tokens=[3, 4]),
     ),
-    "bias of B": ("lora_bias", _lora("llama", CAUSAL, **Q, lora_bias=True)),
     "init pissa_niter": (
         "pissa_niter_4",
         _lora("llama", CAUSAL, **Q, init_lora_weights="pissa_niter_4"),
@@ -332,6 +333,18 @@ def test_an_init_from_data_that_leaves_the_base_is_read(tiny, written):
     assert gap(_logits(ours), wanted) <= SAME
 
 
+def test_a_bias_of_b_where_the_layer_has_none_is_used_and_not_merged(tiny, written):
+    variant = _lora("llama", CAUSAL, **Q, lora_bias=True)
+    wanted, folder = written(variant)
+    ours = variant.model(tiny)
+    attachment = attach_saved(folder, ours)
+    assert gap(_logits(ours), wanted) <= SAME
+    with attachment.folded():
+        assert gap(_logits(ours), wanted) <= SAME
+    with pytest.raises(ModelError, match="q_proj"):
+        attachment.merge()
+
+
 # every field of LoraConfig
 
 OTHER_VALUES = {
@@ -340,7 +353,6 @@ OTHER_VALUES = {
     "use_qalora": True,
     "monteclora_config": {"samples": 2},
     "layer_replication": [[0, 1]],
-    "lora_bias": True,
     "target_parameters": ["experts.weight"],
     "use_bdlora": {"nblocks": 2},
     "arrow_config": {"top_k": 2},

@@ -55,6 +55,26 @@ def test_the_change_is_that_of_the_authors_code(case):
     torch.testing.assert_close(y, x @ (weight + wanted).T, rtol=1e-5, atol=1e-4)
 
 
+def test_hydra_s_sequential_branch_gets_the_bias_too():
+    """y = W0 x + b + B_p A_p x + B_s A_s (W0 x + b), as in the authors' code."""
+    case = next(case for case in CASES if case["method"] == "hydra")
+    weight = torch.tensor(GOLDEN["W0"])
+    module = nn.Linear(weight.shape[1], weight.shape[0]).requires_grad_(False)
+    with torch.no_grad():
+        module.weight.copy_(weight)
+    method = methods.get("hydra")(**case["fields"], through_bias=True)
+    delta = MethodDelta(method, Site("w", module, "all", None, "w"), None).eval()
+    with torch.no_grad():
+        for name, values in case["tensors"].items():
+            getattr(delta, name).copy_(torch.tensor(values))
+        x = torch.randn(3, weight.shape[1], generator=torch.Generator().manual_seed(1))
+        y = module(x)
+        wanted = y + x @ delta.A_p.T @ delta.B_p.T + y @ delta.A_s.T @ delta.B_s.T
+        torch.testing.assert_close(delta.add_to(y.clone(), x), wanted, rtol=1e-5, atol=1e-4)
+        merged = x @ (weight + delta.matrix()).T + module.bias + delta.bias_change()
+        torch.testing.assert_close(merged, wanted, rtol=1e-5, atol=1e-4)
+
+
 def _matryoshka():
     return next(case for case in CASES if case["method"] == "matryoshka")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,15 +24,13 @@ def run(lorakit_cli, folder):
     """`run(method fields)`: a run folder of the quickstart with that method."""
 
     def train(name: str, *fields: str):
-        known = set(folder.glob("quickstart-*"))
         method = {"name": name}
         if name != "full":
             method["targets"] = ["query", "value"]
         extra = [f"method={json.dumps(method)}", *fields]
-        done = lorakit_cli("train", "quickstart", "--runs", folder, *LIMIT, *extra)
+        done = lorakit_cli("train", "quickstart", "--runs", folder, *LIMIT, *extra, "--json")
         assert done.code == 0, done.err
-        new = set(folder.glob("quickstart-*")) - known
-        return new.pop()
+        return Path(done.json["run"])
 
     return train
 
@@ -75,6 +74,16 @@ def test_what_has_no_low_rank_is_refused(run, lorakit_cli, tmp_path):
     assert done.code == 2
     assert "dora" in done.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("options", [[], ["--rank", "2"]])
+def test_a_change_of_the_bias_too_is_refused(run, lorakit_cli, tmp_path, options):
+    path = run("hydra", "method.r=4", "method.through_bias=true")
+    done = lorakit_cli("export", path, *options, "--to", tmp_path / "out")
+    assert done.code == 2
+    assert "bias" in done.err
+    merged = lorakit_cli("merge", path, "--to", tmp_path / "merged")
+    assert merged.code == 0, merged.err
 
 
 def test_forms_of_peft_and_of_lorakit(run, lorakit_cli, tmp_path):
@@ -145,4 +154,78 @@ def test_bits_that_are_not_possible(run, lorakit_cli, tmp_path):
         done = lorakit_cli("export", path, "--bits", bits, "--to", tmp_path / "out")
         assert done.code == 2
         assert "--bits" in done.err
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_matryoshka_run_has_an_adapter_of_each_rank(run, lorakit_cli, tmp_path, k):
+    path = run("matryoshka", "method.ranks=[1, 2, 4]", "method.alpha=6")
+    done = lorakit_cli("export", path, "--rank", str(k), "--to", tmp_path / "out", "--json")
+    assert done.code == 0, done.err
+    assert done.json["largest_rank"] == k
+    lower = done.json["lower_rank"]
+    assert (lower["rank"], lower["trained"]) == (k, True)
+    assert lower["logit_difference"] > 0
+    entire = read_adapter(path / "seed0/adapter").tensors
+    written = read_adapter(tmp_path / "out").tensors
+    for name in [name for name in entire if name.endswith(".A")]:
+        site = name.removesuffix(".A")
+        wanted = 6 / k * entire[f"{site}.B"][:, :k] @ entire[name][:k]
+        pair = [written[f"base_model.model.{site}.lora_{x}.weight"] for x in "BA"]
+        torch.testing.assert_close(pair[0] @ pair[1], wanted)
+
+
+def test_any_other_method_is_cut_to_its_largest_singular_values(run, lorakit_cli, tmp_path):
+    path = run("lora", "method.r=4", "train.learning_rate=0.01")
+    done = lorakit_cli("export", path, "--rank", "2", "--to", tmp_path / "out", "--json")
+    assert done.code == 0, done.err
+    lower = done.json["lower_rank"]
+    assert (lower["trained"], done.json["largest_rank"]) == (False, 2)
+    config = json.loads((path / "seed0/adapter" / CONFIG_FILE).read_text())
+    scale = config["lora_alpha"] / config["r"]
+    entire = read_adapter(path / "seed0/adapter").tensors
+    lost, everything = 0.0, 0.0
+    for name in [name for name in entire if name.endswith("lora_A.weight")]:
+        change = scale * entire[name.replace("lora_A", "lora_B")].double() @ entire[name].double()
+        s = torch.linalg.svdvals(change)
+        lost += float(s[2:].square().sum())
+        everything += float(s.square().sum())
+    assert lower["error"] == pytest.approx((lost / everything) ** 0.5, rel=1e-4)
+    assert lower["worst"] >= lower["error"] > 0
+
+
+def test_a_matryoshka_run_is_approximated_if_asked(run, lorakit_cli, tmp_path):
+    path = run("matryoshka", "method.ranks=[1, 2, 4]", "method.alpha=6")
+    asked = ["--rank", "2", "--approximate", "--to", tmp_path / "out", "--json"]
+    done = lorakit_cli("export", path, *asked)
+    assert done.code == 0, done.err
+    assert (done.json["lower_rank"]["trained"], done.json["largest_rank"]) == (False, 2)
+
+
+def test_a_change_of_full_rank_is_cut_too(run, lorakit_cli, tmp_path):
+    done = lorakit_cli(
+        "export", run("dora", "method.r=4"), "--rank", "8", "--to", tmp_path / "out", "--json"
+    )
+    assert done.code == 0, done.err
+    assert done.json["largest_rank"] == 8
+    assert 0 < done.json["lower_rank"]["error"] < 1
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "named"),
+    [
+        ("lora", ["--rank", "5"], "5"),
+        ("matryoshka", ["--rank", "9"], "9"),
+        ("bitfit", ["--rank", "1"], "bitfit"),
+        ("lora", ["--approximate"], "--rank"),
+        ("lora", ["--rank", "2", "--as", "native"], "native"),
+        ("lora", ["--rank", "2", "--damp-intruders", "0.5"], "0.5"),
+    ],
+)
+def test_a_rank_that_is_not_there_is_refused(run, lorakit_cli, tmp_path, method, options, named):
+    fields = ["method.r=4"] if method == "lora" else []
+    if method == "bitfit":
+        fields = ["method=bitfit"]
+    done = lorakit_cli("export", run(method, *fields), *options, "--to", tmp_path / "out")
+    assert done.code == 2
+    assert named in done.err
     assert not (tmp_path / "out").exists()

@@ -39,6 +39,7 @@ class PTuning(PromptTokens):
 
     name: Literal["p_tuning"] = "p_tuning"
     tiny = {"prefix": 3, "infix": 2}
+    idle_unless = {"layers": ("encoder", ("lstm",)), "dropout": ("encoder", ("lstm",))}
     prefix: int = Field(default=20, ge=0, le=100_000)
     """l_p: number of tokens before the prompt."""
     infix: int = Field(default=0, ge=0, le=100_000)

@@ -172,6 +172,13 @@ class ReparamAttachment(Attachment):
                 "change both. Leave this layer out of method.targets, or untie it "
                 "(model.config.tie_word_embeddings=false)."
             )
+        for site in self.sites:
+            changes = self.deltas[site.name].bias_change() is not None
+            if changes and site.module.bias is None:
+                return (
+                    f"{self.method.name} changes the bias of {site.name}, which does not have one: "
+                    "leave this layer out of method.targets, or take lora"
+                )
         return None
 
     def _quantized(self) -> list[str]:
@@ -189,9 +196,9 @@ class ReparamAttachment(Attachment):
 
     @contextmanager
     def folded(self) -> Iterator[None]:
-        """As `Attachment.folded`; it does nothing for deltas that are merged or detached, or on a
-        weight that is tied or quantized."""
-        if self.place != "on" or self._tied() or self._quantized():
+        """As `Attachment.folded`; it does nothing for deltas that are merged or detached, cannot be
+        merged, or are on a quantized weight."""
+        if self.place != "on" or self.why_unmergeable() or self._quantized():
             yield
             return
         with folded_in(self.sites, list(self.deltas.values())):

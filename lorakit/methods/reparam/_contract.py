@@ -48,8 +48,6 @@ class Reparam(Method, ABC):
     """A change dW of the weights that `targets` choose. The base is frozen, a new head trains."""
 
     freezes_base: ClassVar[bool] = True
-    on_quantized: ClassVar[bool] = True
-    """Whether it can be on a quantized base."""
     on_embeddings: ClassVar[bool] = False
     """Whether it can be on an embedding layer, which looks rows up: `x` is then token ids."""
     saves_shared: ClassVar[bool] = True
@@ -98,6 +96,11 @@ class Reparam(Method, ABC):
 
     def factors(self, d: MethodDelta) -> tuple[Tensor, Tensor, float] | None:
         """(A (k, in), B (rows, k), s) with dW = s B A exactly; None: there are none of low rank."""
+        return None
+
+    def at_rank(self, d: MethodDelta, k: int) -> tuple[Tensor, Tensor, float] | None:
+        """(A (k, in), B (rows, k), s): the adapter of rank k that was trained inside this one;
+        None: there is none. ModelError: the method has such adapters, and none of this rank."""
         return None
 
     def fit(self, d: MethodDelta, shapes: Mapping[str, tuple[int, ...]]) -> None:

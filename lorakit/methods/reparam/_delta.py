@@ -191,3 +191,10 @@ def add_at_rows(d: MethodDelta, y: Tensor, added: Tensor) -> Tensor:
     if d.rows is None:
         return y + added
     return y.index_add(-1, torch.arange(y.shape[-1], device=y.device)[d.rows], added)
+
+
+def add_to_bias(d: MethodDelta, y: Tensor, change: Tensor | None) -> Tensor:
+    """y (..., out) with a change of the bias (rows,) at the delta's rows; None: y itself."""
+    if change is None:
+        return y
+    return add_at_rows(d, y, change.to(y.dtype).expand(*y.shape[:-1], -1))

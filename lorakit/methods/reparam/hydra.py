@@ -2,9 +2,10 @@ r"""Hydra: a parallel and a sequential low-rank branch.
 
     y = W0 x + b + B_p A_p x + B_s A_s (W0 x)        dW = [B_p  B_s] [A_p ; A_s W0]
 
-Both B start at zero, so dW has rank 2 r and W0 is read once a step. The authors' code gives the
-sequential branch W0 x + b, bias included; here b does not change, because an adapter is a change of
-the weight. On a layer without a bias both are the same. Kim et al. 2023, arXiv 2309.06922.
+Both B start at zero, so dW has rank 2 r and W0 is read once a step. With `through_bias` the
+sequential branch gets W0 x + b, as in the authors' code, so that b changes by B_s A_s b; such an
+adapter merges, and is not a LoRA, which does not have a bias. On a layer without a bias both are
+the same. Kim et al. 2023, arXiv 2309.06922.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class Hydra(LowRank):
     name: Literal["hydra"] = "hydra"
     r: int = Field(default=8, ge=1)
     """Rank of each branch."""
+    through_bias: bool = False
+    """Whether the sequential branch gets the layer's output with its bias."""
 
     def tensors(self, site: Site) -> dict[str, Shape]:
         out, in_ = site.shape
@@ -39,6 +42,17 @@ class Hydra(LowRank):
 
     def begin(self, d: Any) -> None:
         d.kaiming(d.A_p, d.A_s)
+
+    def add_to(self, d: Any, y: Tensor, x: Tensor) -> Tensor:
+        from lorakit.methods.reparam._delta import add_to_bias
+
+        return add_to_bias(d, super().add_to(d, y, x), self.bias_change(d))
+
+    def bias_change(self, d: Any) -> Tensor | None:
+        bias = d.site.module.bias
+        if not self.through_bias or bias is None:
+            return None
+        return d.B_s @ (d.A_s @ bias.detach()[d.site.index].to(d.A_s))
 
     def reads(self, d: Any) -> Tensor:
         return d.stacked(d.A_p, d.A_s @ d.weight.to(d.A_s.dtype))

@@ -35,9 +35,10 @@ def _to_peft(method: MiSS) -> dict[str, Any]:
 
 def _from_peft(config: Any) -> dict[str, Any]:
     form = config.get("init_weights", True)
+    mini_r = config.get("mini_r", 1)
     return {
         "r": config["r"],
-        "mini_r": config.get("mini_r", 1),
+        "mini_r": mini_r if form == "mini" else 1,
         "dropout": float(config.get("miss_dropout") or 0.0),
         "form": form if isinstance(form, str) else "miss",
     }
@@ -48,6 +49,7 @@ class MiSS(Dense):
 
     name: Literal["miss"] = "miss"
     tiny = {"r": 8}
+    idle_unless = {"mini_r": ("form", ("mini",))}
     peft: ClassVar[PeftForm | None] = PeftForm(
         type="MISS", tensors={"B": "miss_block"}, to_peft=_to_peft, from_peft=_from_peft
     )

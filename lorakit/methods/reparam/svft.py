@@ -37,6 +37,10 @@ class SVFT(InSingularBasis):
     """Fine-tuning with singular vectors."""
 
     name: Literal["svft"] = "svft"
+    idle_unless = {
+        "seed": ("pattern", ("random",)),
+        "d": ("pattern", ("banded", "random", "top_k")),
+    }
     pattern: Literal["plain", "banded", "random", "top_k"] = "banded"
     """Which numbers of M train."""
     d: int = Field(default=2, ge=1)

@@ -39,16 +39,9 @@ class VectorFit(InSingularBasis):
         return u * d.delta
 
     def add_to(self, d: Any, y: Tensor, x: Tensor) -> Tensor:
-        y = super().add_to(d, y, x)
-        beta = d._parameters.get("beta")
-        if beta is None:
-            return y
-        if d.rows is None:
-            return y + beta.to(y.dtype)
-        import torch
+        from lorakit.methods.reparam._delta import add_to_bias
 
-        index = torch.arange(y.shape[-1], device=y.device)[d.rows]
-        return y.index_add(-1, index, beta.to(y.dtype).expand(*y.shape[:-1], -1))
+        return add_to_bias(d, super().add_to(d, y, x), self.bias_change(d))
 
     def bias_change(self, d: Any) -> Tensor | None:
         return d._parameters.get("beta")

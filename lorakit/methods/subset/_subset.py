@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lorakit.errors import ModelError
 from lorakit.methods._base import Attachment, Method
 from lorakit.methods._state import read_parameters, write_parameters
 from lorakit.nn.freeze import train_only
@@ -34,6 +35,12 @@ class SubsetAttachment(Attachment):
         self.sites = []
         self.newly_initialised = frozenset(newly_initialised)
         self.names = frozenset(names) - self.newly_initialised
+        stored = [n for n, p in self._chosen().items() if not p.is_floating_point()]
+        if stored:
+            raise ModelError(
+                f"{method.name} trains {stored[0]}, which is quantized; leave model.quantize out, "
+                "or take another method (lora)"
+            )
         train_only(model, self.names | self.newly_initialised)
         meta = any(p.is_meta for p in model.parameters())
         self.before = {} if meta else read_parameters(self._chosen())

@@ -6,7 +6,7 @@ h = (W0 + dW) x        dW (out, in) has any rank
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lorakit.methods._base import Attachment, Method
 
@@ -20,6 +20,7 @@ class Full(Method):
     """Trains all weights and biases."""
 
     name: Literal["full"] = "full"
+    on_quantized: ClassVar[bool] = False
 
     def attach(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,7 @@ class TopLayers(Method):
     """Trains every parameter of the last `n` blocks."""
 
     name: Literal["top_layers"] = "top_layers"
+    on_quantized: ClassVar[bool] = False
     tiny = {"n": 1}
     n: int = Field(default=2, ge=1)
     """Number of blocks that train."""

@@ -111,6 +111,7 @@ def _setup(job: TrainJob, ready: ReadySeed) -> Setup:
         seed=job.seed,
         class_weights=class_weights(recipe, ready.examples),
         watched=recipe.watched,
+        sees=job.start is None,
     )
 
 

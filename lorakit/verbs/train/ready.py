@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from accelerate.utils import set_seed
 
 from lorakit.adapters.about import About
 from lorakit.adapters.files import read_adapter
-from lorakit.adapters.start_from import start_from
+from lorakit.adapters.start_from import StartAdapter, read_start, start_from
 from lorakit.bases.base import Base
 from lorakit.bases.load import load
 from lorakit.batches import Encoded, encode_cached
@@ -19,6 +20,8 @@ from lorakit.errors import RecipeError
 from lorakit.evaluation.answers import Scores
 from lorakit.events import BaselineScored, StartedFrom
 from lorakit.methods import Attachment
+from lorakit.models import Model
+from lorakit.recipe.schema import Recipe
 from lorakit.runs.failing_metrics import refuse_missing_metric
 from lorakit.runs.objects import Examiner, attach, autocast, kept
 from lorakit.runs.resume import ResumeState, newest_checkpoint, resume_state_of
@@ -59,13 +62,16 @@ def prepare(job: TrainJob) -> ReadySeed:
     # Before the head and A are drawn.
     set_seed(job.seed, deterministic=recipe.train.deterministic)
     base = load(*recipe.base(), recipe.train.fast)
+    start = None
+    if job.start is not None:
+        start = read_start(read_adapter(job.start), base, recipe.model, partial(_load, recipe))
     attachment = attach(recipe, base)
     card = about(recipe, base, attachment)
     resumed = None
     if saved is not None:
         resumed = resume_state_of(saved, card.fingerprint, job.accelerator.num_processes)
         clock.resume(resumed.seconds)
-    _start(job, base, attachment)
+    _start(job, base, attachment, start)
     examiner = Examiner(recipe, base, job.scored, attachment, job.observe, job.seed)
     task = recipe.task
     examples = recipe.data.drawn(job.splits[task.train_split], job.seed)
@@ -88,12 +94,18 @@ def prepare(job: TrainJob) -> ReadySeed:
     )
 
 
-def _start(job: TrainJob, base: Base, attachment: Attachment) -> None:
+def _load(recipe: Recipe, spec: Model) -> Base:
+    """The recipe's base with another `spec`."""
+    _, head, labels = recipe.base()
+    return load(spec, head, labels, recipe.train.fast)
+
+
+def _start(job: TrainJob, base: Base, attachment: Attachment, start: StartAdapter | None) -> None:
     """Load the adapter that training starts from, move the model to its device, and report it."""
     not_filled = None
-    if job.start is not None:
-        not_filled = start_from(read_adapter(job.start), attachment)
-        job.observe(StartedFrom(folder=str(job.start), fresh=not_filled))
+    if start is not None:
+        not_filled = start_from(start, attachment)
+        job.observe(StartedFrom(folder=str(start.file.folder), fresh=not_filled))
     base.to(job.accelerator.device)
     head = head_view(job.recipe, base, attachment, not_filled)
     warn_other_order(head)
