@@ -25,7 +25,7 @@ FAMILIES = tuple(
 UNFIT = {("bitfit", "llama"), ("bitfit", "phi3")}
 """No bias vectors: refused, see test_subset.py."""
 ENCODERS = ("bert", "roberta", "distilbert", "deberta", "deberta-v2", "t5")
-UNFIT |= {("lora_bias", "llama"), ("lora_bias", "phi3"), ("lora_bias", "t5")}
+UNFIT |= {("lora_bias", family) for family in ("llama", "phi3", "t5", "deberta")}
 """Layers without a bias: it is used there, and not merged, see test_hub_variants.py."""
 PROMPTS = {name for name in methods.names() if methods.get(name)().added_tokens}
 UNFIT |= {(name, family) for name in PROMPTS for family in ENCODERS}

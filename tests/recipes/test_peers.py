@@ -83,7 +83,7 @@ def test_every_counterpart_is_a_key_of_a_recipe():
         ("max_samples", 100, {}, "data.limit", {"train": 100}),
         ("pad_to_sequence_len", True, {"sample_packing": True}, "data.padding", NOTHING),
     ],
-    ids=str,
+    ids=lambda value: "nothing" if value is NOTHING else str(value),
 )
 def test_what_a_key_is_here(key, value, others, ours, wanted):
     found = [

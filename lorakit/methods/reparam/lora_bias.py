@@ -7,7 +7,8 @@ for adapters that were extracted from a model whose biases were trained as well.
 bias, such as those of Llama, has no place for c, so there an adapter is used and not merged, and
 lorakit does not train one. The change is not a plain LoRA: it is merged, or read by PEFT.
 
-When to use: to read and to train adapters of that kind. bitfit with LoRA costs the same.
+When to use: to read and to train adapters of that kind. It trains one number per output more than
+LoRA.
 """
 
 from __future__ import annotations
