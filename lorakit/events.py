@@ -251,6 +251,17 @@ class SamplesWritten(Event):
 
 
 @dataclass(frozen=True)
+class LayersRotated(Event):
+    """How far weights have turned from their first values, at an evaluation. rotation: site or
+    parameter -> 1 - cos(W, W0)."""
+
+    kind = "rotation"
+    step: int
+    epoch: float
+    rotation: dict[str, float]
+
+
+@dataclass(frozen=True)
 class StoppedEarly(Event):
     """`evaluate.patience` ended the run before its last step. metric: the one that did not
     improve."""

@@ -144,6 +144,11 @@ class Attachment(TrainingHooks, ABC):
     def delta_norms(self) -> dict[str, float]:
         """Site or parameter -> size of its change, ||dW||_F / ||W||_F (||dW||_F if W is zero)."""
 
+    def rotations(self) -> dict[str, float]:
+        """Site or parameter -> 1 - cos between its weight now and before training (see
+        `nn.rotation`); empty for a method that does not change weights."""
+        return {}
+
     def emptied(self) -> frozenset[str]:
         """The sites of `delta_norms` from which the method took every part during training, as one
         that gives its ranks to other sites does. They are zero, and not dead."""

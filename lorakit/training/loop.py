@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lorakit.errors import DataError, ModelError
 from lorakit.events import (
     Event,
+    LayersRotated,
     Observer,
     SplitEvaluated,
     StepSkipped,
@@ -248,15 +249,25 @@ class Loop:
             stack.enter_context(as_plain())
             stack.enter_context(self.averages.shown())
             scores = score(self.exchange.model)
+            rotation = self._rotations()
             out_of_patience = progress.best.offer(progress.step, scores, self.attachment)
             progress.ended = out_of_patience or progress.step == self.plan.steps
         self.exchange.model.train()
         epoch = self.plan.epoch(progress.step)
         for split, values in scores.items():
             observe(SplitEvaluated(progress.step, epoch, split, dict(values)))
+        if rotation:
+            observe(LayersRotated(progress.step, epoch, rotation))
         if out_of_patience and progress.step < self.plan.steps:
             observe(self._early_stop())
         progress.evaluated = True
+
+    def _rotations(self) -> dict[str, float]:
+        """Of the weights at this evaluation, in the main process; empty where processes hold parts
+        of them."""
+        if self.exchange.sharded or not self.exchange.accelerator.is_main_process:
+            return {}
+        return self.attachment.rotations()
 
     def _early_stop(self) -> StoppedEarly:
         patience = self.setup.evaluate.patience

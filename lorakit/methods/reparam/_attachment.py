@@ -20,6 +20,7 @@ from lorakit.methods.reparam._ranked import Ranked
 from lorakit.nn.freeze import tied, train_only
 from lorakit.nn.linear import is_embedding, is_quantized
 from lorakit.nn.lowrank import Projection
+from lorakit.nn.rotation import rotation
 from lorakit.nn.select import Roles, Site, by_input
 from lorakit.nn.surgery import (
     CHILD,
@@ -269,6 +270,9 @@ class ReparamAttachment(Attachment):
             base = delta.weight.float().norm().item()
             norms[site.name] = delta.matrix().norm().item() / (base or 1.0)
         return norms
+
+    def rotations(self) -> dict[str, float]:
+        return {name: rotation(d.weight, d.matrix()) for name, d in self.deltas.items()}
 
     def emptied(self) -> frozenset[str]:
         return frozenset(name for name, d in self.deltas.items() if self.method.is_emptied(d))

@@ -12,6 +12,7 @@ from lorakit.errors import ModelError
 from lorakit.methods._base import Attachment, Method
 from lorakit.methods._state import read_parameters, write_parameters
 from lorakit.nn.freeze import train_only
+from lorakit.nn.rotation import rotation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -71,6 +72,15 @@ class SubsetAttachment(Attachment):
             with torch.no_grad():
                 for name, p in self._chosen().items():
                     p.copy_(now[name])
+
+    def rotations(self) -> dict[str, float]:
+        found = {}
+        for name, p in self._chosen().items():
+            # of vectors, the direction means little
+            if p.ndim > 1:
+                first = self.before[name].cpu().double()
+                found[name] = rotation(first, p.detach().cpu().double() - first)
+        return found
 
     def delta_norms(self) -> dict[str, float]:
         norms = {}

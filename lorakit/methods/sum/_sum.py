@@ -93,6 +93,10 @@ class SumAttachment(Attachment):
         with self.parts[0].folded(), self.parts[1].folded():
             yield
 
+    def rotations(self) -> dict[str, float]:
+        first, second = self.parts
+        return {**first.rotations(), **second.rotations()}
+
     def delta_norms(self) -> dict[str, float]:
         first, second = self.parts
         return {**first.delta_norms(), **second.delta_norms()}
