@@ -8,7 +8,7 @@ digests, and the change of each module by its product with fixed vectors, whatev
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from lorakit.adapters.attach import method_in, replaced_parameters, state_for
 from lorakit.adapters.files import AdapterFile
 from lorakit.adapters.held import hold_adapter
+from lorakit.adapters.peft_tensors import name_in_file
 from lorakit.adapters.same_base import refuse_other_base
 from lorakit.adapters.tokenizer_digest import refuse_other_tokenizer
 from lorakit.bases.base import Base
@@ -125,9 +126,22 @@ def _in_order(tokens: Sequence[str], base: Base) -> tuple[str, ...]:
     return tuple(sorted(tokens, key=base.tokenizer.convert_tokens_to_ids))
 
 
+def _with_head(file: AdapterFile, base: Base) -> AdapterFile:
+    """The file with the base's numbers for a head that it does not hold, such as a combination."""
+    if file.about is None:
+        return file
+    own = dict(base.model.named_parameters())
+    absent = {
+        name: own[name].detach()
+        for name in file.about.fresh
+        if name in own and not {name, name_in_file(name)} & file.tensors.keys()
+    }
+    return replace(file, tensors={**file.tensors, **absent})
+
+
 def _held_changes(file: AdapterFile, base: Base) -> dict[str, Tensor]:
     """The change of each module by an adapter that is put on the base and taken off again."""
-    held = hold_adapter(file, base.model, base.roles, (), check_base=False)
+    held = hold_adapter(_with_head(file, base), base.model, base.roles, (), check_base=False)
     known = {*base.newly_initialised, *base.head}
     replaced = replaced_parameters(held.attachment.newly_initialised, known)
     if replaced:

@@ -20,7 +20,10 @@ from tests.tiers import unit_or_slow
 STEPS = 12
 SEED = 0
 SAMPLE = ("hydra", "adalora")
-NEEDED: Mapping[tuple[str, str], dict[str, Any]] = {("rosa", "by"): {"batches": 2}}
+NEEDED: Mapping[tuple[str, str], dict[str, Any]] = {
+    ("rosa", "by"): {"batches": 2},
+    ("adalora", "warm"): {"every": 2},
+}
 """(method, field) -> other fields with which it can be seen in a short training."""
 VALUES: Mapping[str, Any] = {
     "targets": ("query",),

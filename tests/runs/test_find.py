@@ -32,7 +32,7 @@ def _another(schema: dict[str, Any], default: Any) -> Any:
     if "enum" in schema:
         return next(value for value in schema["enum"] if value != default)
     if schema.get("type") in ("integer", "number"):
-        return 7 if default is None else default + 1
+        return default + 1 if isinstance(default, (int, float)) else 7
     if schema.get("type") == "boolean":
         return not default
     return CHANGED.get(schema.get("type", ""), ("another",))

@@ -82,7 +82,8 @@ def test_nothing_changed(run):
 def test_every_file_of_a_seed_has_a_digest(run):
     result = intact_seed(run / "seed0")
     there = {str(f.relative_to(run / "seed0")) for f in (run / "seed0").rglob("*") if f.is_file()}
-    assert set(result.files) == there - {"result.json"}
+    # a model card may be edited
+    assert set(result.files) == there - {"result.json", "adapter/README.md"}
 
 
 OF_A_SEED = [

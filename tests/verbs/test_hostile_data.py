@@ -220,7 +220,7 @@ KINDS = {
     "stsb": Kind({"name": "glue/stsb"}, {"STS-B/train.tsv": STSB}),
     "mnli": Kind({"name": "mnli_causal"}, {"MNLI/train.tsv": MNLI}),
     "e2e csv": Kind({"name": "e2e"}, {"trainset.csv": E2E}),
-    "e2e text": Kind({"name": "e2e"}, {"train.txt": E2E_TEXT}),
+    "e2e text": Kind({"name": "e2e", "text_form": "tokenised"}, {"train.txt": E2E_TEXT}),
     "webnlg xml": Kind({"name": "webnlg"}, {"train/1.xml": WEBNLG}),
     "webnlg json": Kind({"name": "webnlg"}, {"train.json": WEBNLG_JSON}),
     "dart": Kind({"name": "dart"}, {"dart-v1.1.1-full-train.json": DART}),
