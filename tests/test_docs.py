@@ -225,7 +225,7 @@ def test_every_field_of_an_event_is_described(run):
         for cells in (line.split("|") for line in text.splitlines())
         if len(cells) == 4
     }
-    assert {event["event"] for event in events} == {"start", "step", "eval"}
+    assert {event["event"] for event in events} == {"start", "step", "eval", "rotation"}
     for event in events:
         assert set(event) - {"event"} == rows[event["event"]]
 
