@@ -13,7 +13,7 @@ from lorakit import events
 from lorakit.cli.progress import Progress
 from lorakit.events import Event, to_all
 
-NOT_SHOWN = (events.StepSkipped,)
+NOT_SHOWN = (events.StepSkipped, events.LayersRotated)
 """A step that is left out is a warning in the log."""
 KINDS = {cls.kind: cls for cls in Event.__subclasses__()}
 GROUP = events.SiteGroup("query", "layer.*.query", (4, 4), 2, 1.0, 3, 48)
@@ -56,6 +56,7 @@ def test_the_kinds_are_those_of_every_version():
         "skipped",
         "eval",
         "samples",
+        "rotation",
         "stopped_early",
         "generated",
     }

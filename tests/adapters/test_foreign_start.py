@@ -1,4 +1,4 @@
-"""`start_from` an adapter of stock PEFT: the same numbers, or a refusal that names parameters."""
+"""`start_from` an adapter of stock PEFT: the same numbers, or a refusal that names what is lost."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ SEED = 0
 SAMPLE = ("hydra", "adalora")
 NEEDED: Mapping[tuple[str, str], dict[str, Any]] = {
     ("rosa", "by"): {"batches": 2},
-    ("adalora", "warm"): {"every": 2},
+    ("adalora", "warm"): {"every": 1},
 }
 """(method, field) -> other fields with which it can be seen in a short training."""
 VALUES: Mapping[str, Any] = {
@@ -117,9 +117,9 @@ def _trained(method: Any) -> dict[str, Any]:
         "batches to see": method.batches_to_see,
         "form": {} if method.peft is None else method.peft.to_peft(method),
     }
-    # two batches of one sign would have one order of mean and of squared gradients
-    signs = [(-0.5) ** i for i in range(method.batches_to_see)]
-    attachment.see(iter([lambda sign=sign: sign * model.loss() for sign in signs]))
+    # gradients that differ by a factor alone would have one order by size and by square
+    losses_to_see = [model.loss, lambda: model.model(**model.inputs).logits[..., 0].sum()]
+    attachment.see(iter([losses_to_see[i % 2] for i in range(method.batches_to_see)]))
     groups = [
         {"params": [p], "lr": 0.02 * method.rate_of(n)} for n, p in attachment.trained().items()
     ]

@@ -582,7 +582,8 @@ def test_training_goes_on_in_training_mode_after_a_score(run):
 def test_the_events(run):
     found = run(score=Scripted(0.25, 0.75))
     kinds = [event.kind for event in found.events]
-    assert kinds == ["start", *["step"] * 6, "eval", "eval", *["step"] * 6, "eval", "eval"]
+    part = [*["step"] * 6, "eval", "eval", "rotation"]
+    assert kinds == ["start", *part, *part]
     steps = found.steps
     assert [event.step for event in steps] == list(range(1, 13))
     assert steps[5].epoch == 1.0

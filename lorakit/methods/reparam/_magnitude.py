@@ -58,10 +58,14 @@ class WithMagnitude(LowRank, ABC):
 
     def _squares(self, d: Any, weight: Tensor) -> Tensor:
         """||W0||^2 by row, computed once for each weight: W0 does not change in training."""
+        import torch
+
         key = (weight.data_ptr(), weight.device, weight.dtype, d.site.module.weight._version)
         kept = d.__dict__.get("squares")
         if kept is None or kept[0] != key:
-            kept = (key, weight.pow(2).sum(1))
+            # An evaluation may come here first, and training cannot use a tensor of inference mode.
+            with torch.inference_mode(False), torch.no_grad():
+                kept = (key, weight.pow(2).sum(1))
             d.__dict__["squares"] = kept
         return kept[1]
 

@@ -82,11 +82,15 @@ class MAP(LowRank):
 
     def _length(self, d: Any) -> Tensor:
         """||W0||, computed once for each weight: W0 does not change in training."""
+        import torch
+
         weight = d.site.module.weight
         key = (weight.data_ptr(), weight.device, weight._version, d.a.dtype)
         kept = d.__dict__.get("length")
         if kept is None or kept[0] != key:
-            kept = (key, d.weight.to(d.a.dtype).norm().clamp(min=TINY))
+            # An evaluation may come here first, and training cannot use a tensor of inference mode.
+            with torch.inference_mode(False), torch.no_grad():
+                kept = (key, d.weight.to(d.a.dtype).norm().clamp(min=TINY))
             d.__dict__["length"] = kept
         return kept[1]
 
