@@ -8,10 +8,11 @@ With a rank k they are factorised (Pfeiffer et al. 2021, UNKs Everywhere, arXiv 
     E = F_E G        rows = F G        F (tokens, k) trains, G (k, width) is frozen
 
 E are the base's rows, and G what they have in common, so that a new token is learned as a mixture
-of known directions, with k numbers instead of width. Here G is the k largest right singular vectors
-of E, which lose least of E; the paper factorises E by semi-NMF, and copies F of tokens that both
-vocabularies have, of which new tokens have none. An adapter holds the product, so that it is read
-without a factorisation, by PEFT too.
+of known directions, with k numbers instead of width. That E is factorised, and that tokens of both
+vocabularies help, is in the paper's abstract, the only part that was read. That G is the k largest
+right singular vectors of E, which lose least of E, is lorakit's choice, and new tokens are in one
+vocabulary only. An adapter holds the product, so that it is read without a factorisation, by PEFT
+too.
 """
 
 from __future__ import annotations
