@@ -20,7 +20,7 @@ class LabelRow:
 
 
 def label_rows(recipe: Recipe, splits: Mapping[str, Sequence[Example]]) -> list[LabelRow]:
-    """A row for each label, in the order of the model's outputs; [] where there are no labels."""
+    """A row for each label, in the order of the model's outputs; empty without labels."""
     head = recipe.task.head
     if head not in LABELLED:
         return []

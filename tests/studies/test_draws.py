@@ -1,4 +1,4 @@
-"""Table 16 draws its examples, anew for each seed; Table 8 asks after examples."""
+"""Table 16 draws other examples for each seed; Table 8 asks after examples."""
 
 from __future__ import annotations
 
