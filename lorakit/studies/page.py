@@ -65,7 +65,7 @@ def render_study(study: StudyResult, views: Mapping[str, RunView], text: str = "
 
 def best_of(study: StudyResult) -> CellResult | None:
     """The run with the best mean; None without scores or with different metrics."""
-    scored = [cell for cell in study.cells if cell.values(*cell.metric)]
+    scored = [cell for cell in study.compared if cell.values(*cell.metric)]
     # an accuracy and an F1 cannot be compared
     if len({cell.metric for cell in scored}) != 1:
         return None
@@ -76,7 +76,7 @@ def best_of(study: StudyResult) -> CellResult | None:
 def scores_of(study: StudyResult, views: Mapping[str, RunView]) -> Table:
     """The study's table; with published numbers and differences where a run has its own."""
     rows = []
-    for cell in study.cells:
+    for cell in study.compared:
         result = views.get(cell.label, RunView()).result
         # the published number is not that of a recipe with changed settings
         row = main_row(result) if result is not None and result.comparable else None

@@ -68,6 +68,13 @@ class Plan:
     left_out: tuple[str, ...] = ()
     """The plug-ins of `every` that this machine cannot run, each with the reason."""
 
+    @property
+    def chosen_axis(self) -> str | None:
+        """The axis of the line that the study chooses a value of."""
+        if self.study.choose is None:
+            return None
+        return _names(self.study)[keys_of(self.study.choose)[0]]
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -245,8 +252,9 @@ def _axes(study: Study) -> tuple[str, ...]:
         axes.append("recipe")
     if len(study.cells) > 1:
         axes.append("cell")
-    # an axis with one value does not tell runs apart
-    axes += [names[keys_of(line)[0]] for line, values in study.grid.items() if len(values) > 1]
+    # an axis with one value does not tell runs apart, and of a chosen one each run has one value
+    lines = [line for line, values in study.grid.items() if len(values) > 1]
+    axes += [names[keys_of(line)[0]] for line in lines if line != study.choose]
     return tuple(axes)
 
 

@@ -25,7 +25,7 @@ def plot(study: StudyResult) -> Picture | None:
 
     A numeric axis is preferred for x. None without scores, or with other than one or two axes.
     """
-    scored = [cell for cell in study.cells if cell.values(*cell.metric)]
+    scored = [cell for cell in study.compared if cell.values(*cell.metric)]
     if len(study.axes) not in (1, 2) or not scored:
         return None
     # the sort is stable: of two numeric axes, the first of the study is x
@@ -59,7 +59,7 @@ def plot(study: StudyResult) -> Picture | None:
 
 
 def _values(study: StudyResult, axis: str) -> list[Any]:
-    return [cell.point[axis] for cell in study.cells]
+    return [cell.point[axis] for cell in study.compared]
 
 
 def _groups(cells: Sequence[CellResult], axes: Sequence[str]) -> list[list[CellResult]]:

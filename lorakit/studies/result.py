@@ -38,6 +38,8 @@ class CellResult(Config):
     seeds: tuple[int, ...] = Field(strict=False)
     scores: dict[int, Scores] = Field(default_factory=dict)
     """Seed -> its scores, for each finished seed."""
+    chosen: bool | None = None
+    """Whether this value is the best of its axis, where the study chooses one; null: not yet."""
     seconds: float = 0.0
     """The time that those seeds took."""
     trainable: int | None = None
@@ -61,6 +63,13 @@ class StudyResult(ResultFile):
     about: str = ""
     axes: tuple[str, ...] = Field(strict=False)
     cells: tuple[CellResult, ...] = Field(strict=False)
+
+    @property
+    def compared(self) -> tuple[CellResult, ...]:
+        """The runs that the scores are about: where values are chosen, only the chosen ones."""
+        if all(cell.chosen is None for cell in self.cells):
+            return self.cells
+        return tuple(cell for cell in self.cells if cell.chosen)
 
     def counts(self) -> dict[str, int]:
         """State -> number of runs, without states that no run is in."""

@@ -23,7 +23,8 @@ from lorakit.runs.finished import intact_seed
 from lorakit.runs.folder import make_folder, seed_folder
 from lorakit.runs.lines import read_lines
 from lorakit.runs.result import Result, SeedResult, write_whole
-from lorakit.studies.launchers import STOPPED, Alive, JobTask, Training, launchers
+from lorakit.studies.choice import stage
+from lorakit.studies.launchers import Alive, JobTask, Training, launchers
 from lorakit.studies.page import RunView, render_study
 from lorakit.studies.plan import Cell, Plan, load_study
 from lorakit.studies.plot import plot
@@ -47,6 +48,8 @@ class CellState:
     """The finished ones."""
     alive: Alive | None
     """None where no launcher has it."""
+    chosen: bool | None = None
+    """As `Staged` has it."""
 
     @property
     def is_done(self) -> bool:
@@ -64,26 +67,37 @@ def run_study(
 
     KeyboardInterrupt: the cells were stopped; they resume when the study is run again.
     """
-    chosen = launchers.get(launcher or plan.study.launcher)
+    starter = launchers.get(launcher or plan.study.launcher)
     folder = study_folder(plan, runs)
     make_folder(folder / "cells")
-    before = _states(plan, runs)
-    todo = [state.task for state in before if not state.is_done and state.alive is None]
 
     def changed() -> None:
         now = look(plan, runs)
         _write_json(folder, now)
         watch(now)
 
-    watch(_result(plan, before))
+    # a run that failed is not started again in the same call
     try:
-        chosen.launch(todo, plan.name, at_once, plan.study.slurm, changed)
+        todo = _startable(plan, runs, watch)
+        tried = {*todo}
+        starter.launch(todo, plan.name, at_once, plan.study.slurm, changed)
+        # the trials that ended decide which runs have more seeds to train
+        while todo := [task for task in _startable(plan, runs, watch) if task not in tried]:
+            tried |= {*todo}
+            starter.launch(todo, plan.name, at_once, plan.study.slurm, changed)
     finally:
         # after Ctrl-C as well, so that the files show what was stopped
         after = look(plan, runs)
         write_study(folder, after)
     write_page_of(folder, after)
     return after
+
+
+def _startable(plan: Plan, runs: Path, watch: Watch) -> list[JobTask]:
+    """The tasks that are not done and that no launcher has."""
+    states = _states(plan, runs)
+    watch(_result(plan, states))
+    return [state.task for state in states if not state.is_done and state.alive is None]
 
 
 def look(plan: Plan, runs: Path) -> StudyResult:
@@ -102,17 +116,26 @@ def _result(plan: Plan, states: list[CellState]) -> StudyResult:
 
 
 def _states(plan: Plan, runs: Path) -> list[CellState]:
-    tasks = [task_of(cell, plan, runs) for cell in plan.cells]
-    seeds = [finished_seeds(cell, runs) for cell in plan.cells]
-    rows = list(zip(plan.cells, tasks, seeds, strict=True))
-    unfinished = [task for cell, task, found in rows if len(found) < len(cell.seeds)]
+    known = {cell.label: finished_seeds(cell, runs) for cell in plan.cells}
+
+    def given_up(cell: Cell) -> bool:
+        record = task_of(cell, plan, runs).record()
+        return record is not None and record.has_failed
+
+    staged = stage(plan, lambda cell: known[cell.label], given_up)
+    rows = []
+    for one in staged:
+        found = known[one.cell.label]
+        here = {seed: found[seed] for seed in one.cell.seeds if seed in found}
+        rows.append((one, task_of(one.cell, plan, runs), here))
+    unfinished = [task for one, task, found in rows if len(found) < len(one.cell.seeds)]
     alive: dict[JobTask, Alive] = {}
     # the study may have been started with another launcher before
     for name in launchers.names():
         alive |= launchers.get(name).alive(unfinished)
     return [
-        CellState(cell, task, cell.folder(runs), found, alive.get(task))
-        for cell, task, found in rows
+        CellState(one.cell, task, one.cell.folder(runs), found, alive.get(task), one.chosen)
+        for one, task, found in rows
     ]
 
 
@@ -234,6 +257,7 @@ def _cell_result(found: CellState) -> CellResult:
         metric=(next(iter(task.eval_splits), "nothing"), task.primary),
         seeds=cell.seeds,
         scores={seed: result.scores for seed, result in found.seeds.items()},
+        chosen=found.chosen,
         seconds=sum(result.seconds.get("whole", 0.0) for result in found.seeds.values()),
         trainable=trainable(found.run),
     )
@@ -262,9 +286,9 @@ def _state(found: CellState) -> tuple[State, str]:
         return "waiting", ""
     if record.ended is None:
         return "stopped", "ended without a report: it was killed, or its machine went down"
-    if record.code in STOPPED:
-        return "stopped", record.error
-    if record.code:
+    if record.has_failed:
         return "failed", record.error
+    if record.code:
+        return "stopped", record.error
     # it ended without an error, but not all seeds are finished: the study has more of them now
     return "waiting", ""

@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from lorakit.config import Config
@@ -164,6 +165,9 @@ class Study(Config):
     Keys that change together share a line: `a, b: [[1, 2], [2, 4]]`. Here, a line with one key has
     lists of values as well.
     """
+    choose: str | None = None
+    """A line of the grid whose value is chosen: at each point of the other axes, every value trains
+    with the first seed only, and the value with the best primary score with all seeds."""
     where: tuple[Where, ...] = Field(default=(), strict=False)
     """Overrides for some of the runs, after the others."""
     seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)] | None = None
@@ -176,6 +180,13 @@ class Study(Config):
         if isinstance(grid, dict):
             return {key: _points_of(key, values) for key, values in grid.items()}
         return grid
+
+    @model_validator(mode="after")
+    def _chooses_a_line(self) -> Study:
+        if self.choose is not None and self.choose not in self.grid:
+            known = ", ".join(self.grid) or "none"
+            raise ValueError(f"choose: {self.choose!r} is not a line of the grid ({known})")
+        return self
 
 
 def _points_of(line: str, values: Any) -> list[list[Any]]:

@@ -14,11 +14,20 @@ def state_table(study: StudyResult) -> Table:
         ("run", [cell.label for cell in cells]),
         ("state", [cell.state for cell in cells]),
         ("seeds", [f"{len(cell.scores)}/{len(cell.seeds)}" for cell in cells]),
+        *_choices(study),
         (metric_name(study), [mean_and_std(cell.values(*cell.metric)) for cell in cells]),
         ("note", [_note(cell) for cell in cells]),
     ]
     counts = ", ".join(f"{n} {state}" for state, n in study.counts().items())
     return Table.of(columns, f"{study.name}: {counts}", names=2)
+
+
+def _choices(study: StudyResult) -> list[Column]:
+    """A column that says which runs are chosen, where the study chooses."""
+    if all(cell.chosen is None for cell in study.cells):
+        return []
+    words = {True: "yes", False: "no", None: NOTHING}
+    return [("chosen", [words[cell.chosen] for cell in study.cells])]
 
 
 def _note(cell: CellResult) -> str:
@@ -46,8 +55,8 @@ def axes_of(study: StudyResult) -> list[str]:
 
 
 def study_columns(study: StudyResult) -> list[Column]:
-    """The columns of the study's table."""
-    cells = study.cells
+    """The columns of the study's table: the runs that are compared, with their values."""
+    cells = study.compared
     columns: list[Column] = [
         (key, [as_label(cell.point.get(key, cell.label)) for cell in cells])
         for key in axes_of(study)

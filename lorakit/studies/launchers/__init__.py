@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lorakit.registry import Registry
-from lorakit.studies.launchers._base import STOPPED, Alive, JobTask, Launcher, Record, Training
+from lorakit.studies.launchers._base import Alive, JobTask, Launcher, Record, Training
 
 launchers: Registry[Launcher] = Registry("lorakit.studies.launchers", "launcher")
 
-__all__ = ["STOPPED", "Alive", "JobTask", "Launcher", "Record", "Training", "launchers"]
+__all__ = ["Alive", "JobTask", "Launcher", "Record", "Training", "launchers"]

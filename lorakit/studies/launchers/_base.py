@@ -47,6 +47,11 @@ class Record(Config):
     reason: str = ""
     """The error's code, where the run reported it; see `lorakit.errors`."""
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it ended with an error, and was not told to stop."""
+        return bool(self.code) and self.code not in STOPPED
+
 
 @dataclass(frozen=True)
 class Training:

@@ -1,0 +1,85 @@
+"""The choice of a study: which value of an axis each of its runs is trained with on all seeds.
+
+So that methods are compared at a rate of their own: every value trains with the first seed, and the
+best one with the others. The first seed is thus chosen on, which the table says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from lorakit.metrics import lower_is_better
+from lorakit.recipe.load import build
+from lorakit.runs.result import SeedResult
+from lorakit.studies.plan import Cell, Plan
+
+Finished = Callable[[Cell], Mapping[int, SeedResult]]
+"""The finished seeds of a cell."""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A cell as it trains now."""
+
+    cell: Cell
+    chosen: bool | None = None
+    """False: a value with a worse score. None: the study does not choose, or not yet."""
+
+
+def stage(plan: Plan, finished: Finished, given_up: Callable[[Cell], bool]) -> list[Staged]:
+    """The cells of a plan as they train now: with all seeds, or as trials with the first one.
+
+    given_up: whether a cell failed, so that the choice does not wait for it.
+    """
+    axis = plan.chosen_axis
+    if axis is None:
+        return [Staged(cell) for cell in plan.cells]
+    groups: dict[str, list[Cell]] = {}
+    for cell in plan.cells:
+        rest = {key: value for key, value in cell.point.items() if key != axis}
+        groups.setdefault(repr(rest), []).append(cell)
+    found = {}
+    for cells in groups.values():
+        best = _best(cells, finished, given_up)
+        for cell in cells:
+            if cell is best:
+                found[cell.label] = Staged(cell, True)
+            else:
+                found[cell.label] = Staged(trial_of(cell), None if best is None else False)
+    return [found[cell.label] for cell in plan.cells]
+
+
+def trial_of(cell: Cell) -> Cell:
+    """The cell with its first seed only. Its run folder is the same."""
+    overrides = (*cell.overrides, f"seeds=[{cell.seeds[0]}]")
+    return replace(cell, overrides=overrides, loaded=build(cell.loaded.path, overrides))
+
+
+def _best(
+    cells: Sequence[Cell], finished: Finished, given_up: Callable[[Cell], bool]
+) -> Cell | None:
+    """The cell with the best score of the first seed; None while one of them can still train."""
+    scores: dict[float, Cell] = {}
+    for cell in cells:
+        first = finished(cell).get(cell.seeds[0])
+        if first is None:
+            if given_up(cell):
+                continue
+            return None
+        # of equal scores, the first value of the grid
+        scores.setdefault(_score(cell, first), cell)
+    if not scores:
+        return None
+    return scores[max(scores)]
+
+
+def _score(cell: Cell, seed: SeedResult) -> float:
+    """The primary score; higher is better. A score that is not a number is the worst."""
+    task = cell.loaded.recipe.task
+    split = next(iter(task.eval_splits), "")
+    value = seed.scores.get(split, {}).get(task.primary, math.nan)
+    if math.isnan(value):
+        return -math.inf
+    return -value if lower_is_better(task.primary) else value

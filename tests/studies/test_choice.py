@@ -1,0 +1,126 @@
+"""Studies that choose a value of an axis on the first seed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lorakit.errors import RecipeError
+from lorakit.studies.choice import stage, trial_of
+from lorakit.studies.launchers import launchers
+from lorakit.studies.plan import load_study
+from lorakit.studies.run import look, run_study
+from lorakit.studies.tables import state_table, study_table
+
+CHOICE = """\
+recipes: quickstart
+set:
+  - train.max_steps=2
+  - data.limit.train=32
+  - data.limit.validation=8
+  - "~expect"
+grid:
+  method.r: [1, 2]
+  train.learning_rate: [1e-5, 3e-3]
+choose: train.learning_rate
+launcher: inline
+seeds: [4, 5]
+"""
+
+
+def plan_of(folder, text=CHOICE):
+    (folder / "choice.yaml").write_text(text)
+    return load_study(str(folder / "choice.yaml"))
+
+
+class Seed:
+    def __init__(self, score):
+        self.scores = {"validation": {"accuracy": score}}
+
+
+def staged(plan, scores, failed=()):
+    """The chosen flags, where these cells have these scores with their first seed."""
+    labels = [cell.label for cell in plan.cells]
+    found = dict(zip(labels, scores, strict=False))
+    result = stage(
+        plan,
+        lambda cell: {} if found.get(cell.label) is None else {4: Seed(found[cell.label])},
+        lambda cell: labels.index(cell.label) in failed,
+    )
+    return [one.chosen for one in result], [one.cell.seeds for one in result]
+
+
+def test_the_best_value_of_the_first_seed_gets_all_seeds(tmp_path):
+    plan = plan_of(tmp_path)
+    assert plan.axes == ("r",)
+    assert [cell.point for cell in plan.cells] == [
+        {"r": 1, "learning_rate": 1e-5},
+        {"r": 1, "learning_rate": 3e-3},
+        {"r": 2, "learning_rate": 1e-5},
+        {"r": 2, "learning_rate": 3e-3},
+    ]
+    chosen, seeds = staged(plan, [0.5, 0.7, 0.6])
+    # the second pair waits for its other value
+    assert chosen == [False, True, None, None]
+    assert seeds == [(4,), (4, 5), (4,), (4,)]
+    assert staged(plan, [0.5, 0.5, 0.1, 0.2])[0] == [True, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("scores", "failed", "expected"),
+    [
+        ((float("nan"), 0.1), (), [False, True]),
+        ((0.3, None), (1,), [True, False]),
+        ((0.3, None), (), [None, None]),
+        ((None, None), (0, 1), [None, None]),
+    ],
+)
+def test_values_without_a_score(tmp_path, scores, failed, expected):
+    assert staged(plan_of(tmp_path), scores, failed)[0][:2] == expected
+
+
+def test_a_lower_loss_is_better(tmp_path, monkeypatch):
+    plan = plan_of(tmp_path)
+    monkeypatch.setattr("lorakit.studies.choice.lower_is_better", lambda key: True)
+    assert staged(plan, [0.5, 0.7])[0][:2] == [True, False]
+
+
+def test_a_trial_has_the_folder_of_its_run(tmp_path):
+    cell = plan_of(tmp_path).cells[0]
+    assert trial_of(cell).seeds == (4,)
+    assert trial_of(cell).folder(tmp_path) == cell.folder(tmp_path)
+
+
+@pytest.mark.parametrize("choose", ["train.epochs", "learning_rate"])
+def test_only_a_line_of_the_grid_is_chosen(tmp_path, choose):
+    with pytest.raises(RecipeError, match=choose):
+        plan_of(tmp_path, CHOICE.replace("choose: train.learning_rate", f"choose: {choose}"))
+
+
+def test_a_study_that_chooses(tmp_path, monkeypatch):
+    plan = plan_of(tmp_path)
+    runs = tmp_path / "runs"
+    seen = []
+    inline = launchers.get("inline")
+    real = type(inline).launch
+
+    def launch(self, tasks, *rest):
+        seen.append(len(tasks))
+        return real(self, tasks, *rest)
+
+    monkeypatch.setattr(type(inline), "launch", launch)
+    found = run_study(plan, runs, None, None, lambda result: None)
+    # all trials, then the second seed of a value for each rank
+    assert seen == [4, 2]
+    assert sorted(len(cell.scores) for cell in found.cells) == [1, 1, 2, 2]
+    for rank in (1, 2):
+        pair = [cell for cell in found.cells if cell.point["r"] == rank]
+        best = max(pair, key=lambda cell: cell.scores[4]["validation"]["accuracy"])
+        assert [cell.chosen for cell in pair] == [cell is best for cell in pair]
+    assert len(study_table(found).rows) == 2
+    assert len(state_table(found).rows) == 4
+    assert look(plan, runs) == found
+    kept = json.loads((runs / "choice" / "study.json").read_text())
+    assert [cell["chosen"] for cell in kept["cells"]] == [cell.chosen for cell in found.cells]
+    assert run_study(plan, runs, None, None, lambda result: None) == found
