@@ -1,7 +1,8 @@
-"""`lorakit reproduce` of what is not a table of runs: measurements, analyses and pictures."""
+"""`lorakit reproduce` of what is not a table of runs: measurements, analyses, studies, pictures."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,9 @@ from lorakit.errors import InputError
 
 if TYPE_CHECKING:
     from lorakit.analysis._base import Findings
+    from lorakit.compare.table import Comparison
     from lorakit.report.table import Table
+    from lorakit.studies.family import Difference
     from lorakit.studies.paper_items import PaperItem
     from lorakit.studies.paper_plan import Selection
 
@@ -45,6 +48,8 @@ def reproduce_item(request: ItemRequest) -> None:
         return
     if item.kind == "measurement":
         _measure(request)
+    elif item.kind == "study":
+        _compare_all(request)
     else:
         _analyse(request)
 
@@ -83,6 +88,61 @@ def _measure(request: ItemRequest) -> None:
     give(result, options.as_json, measured.tables[0], options.form)
     if not all(check.passed for check in measured.checks):
         raise Exit(1)
+
+
+def _compare_all(request: ItemRequest) -> None:
+    """Train a study of many methods, and compare each with the baseline."""
+    from lorakit.compare.run import compare
+    from lorakit.compare.significance import LEVEL
+    from lorakit.runs.result import write_whole
+    from lorakit.studies.family import draw_family, family_of, family_table, runs_to_compare
+    from lorakit.studies.plan import load_study
+    from lorakit.studies.run import look, run_study
+
+    selection, options = request.selection, request.options
+    if selection.rows or selection.columns or selection.limit:
+        raise InputError(
+            f"{request.item.name} is a study without rows, columns or a limit; "
+            "leave those options out"
+        )
+    overrides = list(selection.overrides)
+    if selection.seeds:
+        overrides.append(f"seeds={list(range(selection.seeds))}")
+    plan = load_study(f"{request.item.what}{selection.base or 'minilm'}", overrides)
+    if options.status:
+        study = look(plan, options.runs)
+    else:
+        with watching() as watch:
+            study = run_study(plan, options.runs, options.launcher, options.jobs, watch)
+    paths = runs_to_compare(study)
+    differences = differences_of(compare(paths)) if paths else {}
+    found = family_of(study, differences, LEVEL)
+    picture = draw_family(found)
+    if picture is not None and not options.status:
+        request.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(request.folder / f"{request.item.name}.svg", picture.document)
+        say(f"picture: {request.folder / request.item.name}.svg")
+    if found.waiting:
+        say(f"{len(found.waiting)} not complete: {', '.join(found.waiting)}")
+    give(found.model_dump(mode="json"), options.as_json, family_table(found), options.form)
+    if not options.status and (found.waiting or any(cell.failed_checks for cell in study.cells)):
+        raise Exit(1)
+
+
+def differences_of(comparison: Comparison) -> dict[str, Difference]:
+    """Run folder -> its difference from the first run in the primary metric."""
+    from lorakit.compare.table import EXAMPLES
+    from lorakit.studies.family import Difference
+
+    found: dict[str, Difference] = {}
+    for row in comparison.rows:
+        if row.primary:
+            folder = comparison.runs[row.run]
+            kind = "p_examples" if row.over.endswith(EXAMPLES) else "p_seeds"
+            before = found.get(folder, Difference(value=row.difference.value))
+            p = None if math.isnan(row.difference.p) else row.difference.p
+            found[folder] = before.model_copy(update={kind: p})
+    return found
 
 
 def _analyse(request: ItemRequest) -> None:

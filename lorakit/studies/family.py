@@ -1,0 +1,190 @@
+"""The family in one table: every method of a study next to LoRA, at the rate chosen for each."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from lorakit.config import Config
+from lorakit.report.picture import COLORS, Picture, figure_of, picture_of
+from lorakit.report.score_axis import start_at_zero_or_say
+from lorakit.report.table import NOTHING, Column, Table, mean_and_std
+from lorakit.runs.folder import seed_folder
+from lorakit.runs.result import SeedResult
+from lorakit.studies.result import CellResult, StudyResult
+from lorakit.studies.tables import metric_name
+
+BASELINE = "lora"
+"""The cell that the others are compared with."""
+LABELLED = 6
+"""Methods with a name in the picture: those with the best scores, and the baseline."""
+
+
+class Difference(Config):
+    """The score of a method minus LoRA's, with the p of two tests, corrected for all methods."""
+
+    value: float
+    p_examples: float | None = None
+    p_seeds: float | None = None
+    """None with one seed, or where no example differs."""
+
+    def verdict(self, level: float) -> Literal["better", "worse", "not established"]:
+        """better, worse: both tests are at this level."""
+        ps = (self.p_examples, self.p_seeds)
+        if any(p is None or not p <= level for p in ps):
+            return "not established"
+        return "better" if self.value > 0 else "worse"
+
+
+class FamilyRow(Config):
+    """A method with the numbers that its runs recorded."""
+
+    method: str
+    rate: float | None
+    """The learning rate that was chosen; null where the study does not choose."""
+    scores: tuple[float, ...]
+    trained: int | None
+    adapter_bytes: int | None
+    """Of all files of one adapter."""
+    merge_error: float | None
+    """Largest difference of a logit after merging, over the seeds; null: it does not merge."""
+    difference: Difference | None = None
+    verdict: str = ""
+
+
+class FamilyResult(Config):
+    """The table, in the order of the scores."""
+
+    study: str
+    about: str
+    metric: str
+    rows: tuple[FamilyRow, ...]
+    waiting: tuple[str, ...] = ()
+    """The runs without a chosen value or without all seeds."""
+
+
+def family_of(
+    study: StudyResult, differences: Mapping[str, Difference], level: float
+) -> FamilyResult:
+    """The table of a study. differences: run folder -> its difference from the baseline."""
+    complete = [cell for cell in study.compared if len(cell.scores) == len(cell.seeds)]
+    rows = []
+    for cell in complete:
+        found = differences.get(cell.run)
+        row = _row(cell)
+        if found is not None:
+            row = row.model_copy(update={"difference": found, "verdict": found.verdict(level)})
+        rows.append(row)
+    rows.sort(key=lambda row: -statistics.fmean(row.scores))
+    names = dict.fromkeys(_name(cell) for cell in study.cells)
+    done = {row.method for row in rows}
+    return FamilyResult(
+        study=study.name,
+        about=study.about or study.name,
+        metric=metric_name(study),
+        rows=tuple(rows),
+        waiting=tuple(name for name in names if name not in done),
+    )
+
+
+def runs_to_compare(study: StudyResult) -> list[Path]:
+    """The complete runs, the baseline first; empty without it or without another one."""
+    complete = [cell for cell in study.compared if len(cell.scores) == len(cell.seeds)]
+    complete.sort(key=lambda cell: _name(cell) != BASELINE)
+    if len(complete) < 2 or _name(complete[0]) != BASELINE:
+        return []
+    return [Path(cell.run) for cell in complete]
+
+
+def _name(cell: CellResult) -> str:
+    return str(cell.point.get("cell", cell.label))
+
+
+def _row(cell: CellResult) -> FamilyRow:
+    folders = [seed_folder(Path(cell.run), seed) for seed in cell.seeds]
+    seeds = [SeedResult.read(folder / "result.json") for folder in folders]
+    merged = [check.value for seed in seeds for check in seed.checks if check.name == "merge"]
+    files = [file for file in (folders[0] / "adapter").rglob("*") if file.is_file()]
+    return FamilyRow(
+        method=_name(cell),
+        rate=cell.point.get("learning_rate"),
+        scores=tuple(cell.values(*cell.metric)),
+        trained=cell.trainable,
+        adapter_bytes=sum(file.stat().st_size for file in files) or None,
+        merge_error=max((value for value in merged if value is not None), default=None),
+    )
+
+
+def family_table(found: FamilyResult) -> Table:
+    """A row for each method, the best score first."""
+    rows = found.rows
+    columns: list[Column] = [
+        ("method", [row.method for row in rows]),
+        ("rate", [_number(row.rate, "g") for row in rows]),
+        (found.metric, [mean_and_std(row.scores) for row in rows]),
+        ("- lora", [_number(_value(row), "+.2f") for row in rows]),
+        ("p examples", [_p(row, "p_examples") for row in rows]),
+        ("p seeds", [_p(row, "p_seeds") for row in rows]),
+        ("verdict", [row.verdict or NOTHING for row in rows]),
+        ("trained", [_number(row.trained, ",") for row in rows]),
+        ("adapter, bytes", [_number(row.adapter_bytes, ",") for row in rows]),
+        ("merge error", [_number(row.merge_error, ".1e") for row in rows]),
+    ]
+    counts = {len(row.scores) for row in rows} or {0}
+    seeds = " to ".join(map(str, sorted({min(counts), max(counts)})))
+    caption = (
+        f"{found.about}; mean ± std over {seeds} seeds, the rate chosen on the first; p after Holm "
+        f"for {max(0, len(rows) - 1)} methods; better, worse: over the examples and over the seeds"
+    )
+    return Table.of(columns, caption)
+
+
+def _number(value: float | None, form: str) -> str:
+    return NOTHING if value is None else format(value, form)
+
+
+def _value(row: FamilyRow) -> float | None:
+    return None if row.difference is None else row.difference.value
+
+
+def _p(row: FamilyRow, which: Literal["p_examples", "p_seeds"]) -> str:
+    p = None if row.difference is None else getattr(row.difference, which)
+    return _number(p, ".2g")
+
+
+def draw_family(found: FamilyResult) -> Picture | None:
+    """The score against the number of trained parameters; None without a row."""
+    rows = [row for row in found.rows if row.trained]
+    if not rows:
+        return None
+    figure, axes = figure_of("trained parameters", found.metric, width=6.4, height=3.6)
+    for row in rows:
+        is_baseline = row.method == BASELINE
+        spread = statistics.stdev(row.scores) if len(row.scores) > 1 else 0.0
+        axes.errorbar(
+            [row.trained],
+            [statistics.fmean(row.scores)],
+            [spread],
+            color=COLORS[1 if is_baseline else 0],
+            marker="o",
+            markersize=6 if is_baseline else 4,
+            linewidth=0,
+            elinewidth=0.8,
+            zorder=3 if is_baseline else 2,
+        )
+    for row in _labelled(rows):
+        place = (float(row.trained or 0), statistics.fmean(row.scores))
+        axes.annotate(row.method, place, (4, 3), textcoords="offset points", fontsize="small")
+    axes.set_xscale("log")
+    start_at_zero_or_say(axes)
+    return picture_of(figure, axes, f"{found.about}: {found.metric} and trained parameters")
+
+
+def _labelled(rows: Sequence[FamilyRow]) -> list[FamilyRow]:
+    """The best rows, the baseline, and the row with the fewest parameters and the most."""
+    by_size = sorted(rows, key=lambda row: row.trained or 0)
+    chosen = [*rows[:LABELLED], by_size[0], by_size[-1]]
+    chosen += [row for row in rows if row.method == BASELINE]
+    return list({row.method: row for row in chosen}.values())
