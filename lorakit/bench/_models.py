@@ -67,10 +67,14 @@ def bare(recipe: Recipe, layers: int | None, dropout: float) -> Any:
 
 def train_head(model: Any) -> None:
     """Let the classification head train, if the model has one."""
+    for parameter in head_parameters(model):
+        parameter.requires_grad_(True)
+
+
+def head_parameters(model: Any) -> list[nn.Parameter]:
+    """Those of the classification head; none if the model does not have one."""
     head = getattr(model, "classifier", None) or getattr(model, "score", None)
-    if isinstance(head, nn.Module):
-        for parameter in head.parameters():
-            parameter.requires_grad_(True)
+    return list(head.parameters()) if isinstance(head, nn.Module) else []
 
 
 def _limit(model: Any) -> nn.Module:

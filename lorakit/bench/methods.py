@@ -1,4 +1,4 @@
-"""`lorakit bench methods`: a training step of every method W0 + dW over one of LoRA.
+"""`lorakit bench methods`: a training step of every method over one of LoRA.
 
 A method whose dW has low rank is compared with LoRA of the same inner width k, because both then
 multiply the tokens with matrices of the same sizes; any other method with the recipe's LoRA.
@@ -11,14 +11,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from lorakit.bench._base import Bench, Measured, Setting
-from lorakit.bench._models import as_trained, bare, fast, roles_of, train_head
-from lorakit.bench._rounds import measure
+from lorakit.bench._models import as_trained, bare, fast, head_parameters, roles_of, train_head
+from lorakit.bench._rounds import Ratio, measure
 from lorakit.bench.step import random_batch
-from lorakit.errors import ModelError
-from lorakit.methods import methods
+from lorakit.errors import InputError, ModelError
+from lorakit.methods import Attachment, Method, methods
 from lorakit.methods.reparam import LowRank, Reparam
 from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.methods.reparam.lora import LoRA
@@ -29,6 +30,10 @@ from lorakit.training.loss import loss_sum
 
 STEPS = 100
 """Length of the run that a measured step is said to be in."""
+KEPT_RANKS = ("adalora", "dynamic_rank", "increlora")
+"""Methods that end with `final` of their r ranks."""
+RANDOM_ADAPTERS = 3
+"""Adapters of a method that starts from others, here with random values."""
 HEADER = ("method", "k", "trained numbers", "step over LoRA", "quartiles")
 
 
@@ -40,93 +45,98 @@ class Methods(Bench):
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         base = bare(recipe, setting.layers, setting.dropout).to(setting.device)
-        models = {}
-        widths = {}
+        attachments: dict[str, Attachment] = {}
+        widths: dict[str, int | None] = {}
         notes = []
         for name in methods.own_names():
-            method = self._method(name, recipe, setting)
-            if method is None:
-                continue
             try:
-                attachment = _attached(base, method)
-            except ModelError as error:
+                attachments[name] = attached(base, method_of(name, recipe, setting))
+                widths[name] = _inner_width(attachments[name])
+            # a method for decoders, or one that starts from other adapters
+            except (ModelError, ValidationError, InputError) as error:
                 notes.append(f"{name} was left out: {error}")
-                continue
-            models[name] = attachment
-            widths[name] = _inner_width(attachment)
         for k in sorted({k for k in widths.values() if k is not None}):
-            lora = LoRA.model_validate(
-                {**recipe.method.model_dump(), "r": k, "dropout": setting.dropout}
-            )
-            models[_lora(k)] = _attached(base, lora)
-        return self._measured(recipe, setting, models, widths, notes)
-
-    def _method(self, name: str, recipe: Recipe, setting: Setting) -> Reparam | None:
-        """The method with the recipe's targets and r; None: it does not change weights by a sum."""
-        kind = methods.get(name)
-        if not issubclass(kind, Reparam):
-            return None
-        lora: Any = recipe.method
-        fields: dict[str, Any] = {"targets": lora.targets}
-        for field, value in (("r", lora.r), ("dropout", setting.dropout)):
-            if field in kind.model_fields:
-                fields[field] = value
-        if name == "adalora":
-            fields["final"] = lora.r
-        return kind.model_validate(fields)
-
-    def _measured(
-        self,
-        recipe: Recipe,
-        setting: Setting,
-        attachments: dict[str, ReparamAttachment],
-        widths: dict[str, int | None],
-        notes: list[str],
-    ) -> Measured:
-        models = {name: attachment.model for name, attachment in attachments.items()}
-        batch = random_batch(recipe, next(iter(models.values())), setting)
+            attachments[_lora(k)] = attached(base, lora_of(recipe, setting, k))
+        batch = random_batch(recipe, attachments["lora"].model, setting)
         head = recipe.task.head
-        steps = {name: _step(found, batch, head) for name, found in attachments.items()}
-        with as_trained(models):
+        steps = {name: step_of(found, batch, head) for name, found in attachments.items()}
+        with as_trained({name: found.model for name, found in attachments.items()}):
             rounds = measure(steps, setting.rounds, setting.device)
-        rows = []
-        ratios = []
-        for name, k in widths.items():
-            ratio = rounds.ratio(name, "lora" if k is None else _lora(k))
-            ratios.append(ratio)
-            trained = sum(p.numel() for p in _trained(attachments[name]))
-            spread = f"{ratio.low:.2f} to {ratio.high:.2f}"
-            shown = NOTHING if k is None else str(k)
-            rows.append((name, shown, f"{trained:,}", f"{ratio.median:.2f}", spread))
+        over = {name: "lora" if k is None else _lora(k) for name, k in widths.items()}
+        ratios = [rounds.ratio(*pair) for pair in over.items()]
+        rows = tuple(_row(ratio, widths[ratio.of], attachments[ratio.of]) for ratio in ratios)
         caption = (
             f"one training step of {recipe.model.name}, {setting.batch} x {setting.length} tokens, "
             "over one of LoRA with the same inner width k (without k: with the recipe's r)"
         )
-        return Measured(ratios, notes=notes, tables=[Table(HEADER, tuple(rows), caption)])
+        return Measured(ratios, notes=notes, tables=[Table(HEADER, rows, caption)])
 
 
-def _attached(base: nn.Module, method: Reparam) -> ReparamAttachment:
-    """The method on a copy of the base that shares the base's frozen parameters."""
-    shared: dict[int, Any] = {id(p): p for p in base.parameters()}
+def _row(ratio: Ratio, k: int | None, found: Attachment) -> tuple[str, str, str, str, str]:
+    shown = NOTHING if k is None else str(k)
+    spread = f"{ratio.low:.2f} to {ratio.high:.2f}"
+    return ratio.of, shown, f"{trained_numbers(found):,}", f"{ratio.median:.2f}", spread
+
+
+def trained_numbers(found: Attachment) -> int:
+    """What the method trains, without the head."""
+    head = {id(p) for p in head_parameters(found.model)}
+    return sum(p.numel() for p in found.trained().values() if id(p) not in head)
+
+
+def method_of(name: str, recipe: Recipe, setting: Setting) -> Method:
+    """The method with the recipe's targets and r, where it has them."""
+    kind = methods.get(name)
+    lora: Any = recipe.method
+    given = {"targets": lora.targets, "r": lora.r, "dropout": setting.dropout}
+    if not issubclass(kind, Reparam):
+        # the r of an adapter layer is a width, and its default fits
+        del given["r"]
+    fields: dict[str, Any] = {key: given[key] for key in given if key in kind.model_fields}
+    if "random" in kind.model_fields:
+        fields["random"] = RANDOM_ADAPTERS
+    if name in KEPT_RANKS:
+        fields["final"] = lora.r
+        fields["r"] = max(lora.r, kind.model_fields["r"].default)
+    return kind.model_validate(fields)
+
+
+def lora_of(recipe: Recipe, setting: Setting, r: int) -> LoRA:
+    """The recipe's LoRA with another rank."""
+    fields = {**recipe.method.model_dump(), "r": r, "dropout": setting.dropout}
+    return LoRA.model_validate(fields)
+
+
+def attached(base: nn.Module, method: Method) -> Attachment:
+    """The method on a copy of the base.
+
+    A method W0 + dW shares the base's frozen parameters; another one may train them.
+    """
+    shared: dict[int, Any] = {}
+    if isinstance(method, Reparam):
+        shared = {id(p): p for p in base.parameters()}
     model: Any = fast(copy.deepcopy(base, shared))
     train_head(model)
     attachment = method.attach(model, roles_of(model))
-    assert isinstance(attachment, ReparamAttachment)
-    train_head(model)
-    model.train()
+    train_head(attachment.model)
+    attachment.model.train()
     return attachment
 
 
-def _step(
-    attachment: ReparamAttachment, batch: Mapping[str, Tensor], head: Head
+def step_of(
+    attachment: Attachment,
+    batch: Mapping[str, Tensor],
+    head: Head,
+    build: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
 ) -> Callable[[], None]:
     """A function that takes one training step with the hooks of the method.
 
-    Its number is in the middle of a run, where AdaLoRA removes triplets.
+    Its number is in the middle of a run, where AdaLoRA removes triplets. build: makes the
+    optimizer; by default AdamW.
     """
     model = attachment.model
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True) if build is None else build(trained)
     step = STEPS // 2
 
     def take() -> None:
@@ -144,18 +154,13 @@ def _step(
     return take
 
 
-def _inner_width(attachment: ReparamAttachment) -> int | None:
+def _inner_width(attachment: Attachment) -> int | None:
     """Rows of `reads`; None where dW has no such form."""
+    if not isinstance(attachment, ReparamAttachment):
+        return None
     if not isinstance(attachment.method, LowRank):
         return None
     return len(next(iter(attachment.deltas.values())).reads())
-
-
-def _trained(attachment: ReparamAttachment) -> list[nn.Parameter]:
-    parameters = [p for d in attachment.deltas.values() for p in d.parameters()]
-    if attachment.shared is not None:
-        parameters += attachment.shared.parameters()
-    return [p for p in parameters if p.requires_grad]
 
 
 def _lora(k: int) -> str:

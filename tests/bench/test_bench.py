@@ -22,6 +22,9 @@ RECIPES = {
     "merge": "quickstart",
     "latency": "quickstart",
     "methods": "quickstart",
+    "optimizers": "quickstart",
+    "inits": "quickstart",
+    "combining": "quickstart",
 }
 BENCH = ["-m", "lorakit", "bench"]
 SMALL = {"rounds": 2, "layers": 2, "batch": 2, "length": 8, "shapes": "1x8,2x8"}

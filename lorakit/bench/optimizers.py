@@ -1,0 +1,79 @@
+"""`lorakit bench optimizers`: a training step of LoRA with every optimizer over one with AdamW."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from lorakit.bench._base import Bench, Measured, Setting
+from lorakit.bench._models import as_trained, bare
+from lorakit.bench._rounds import measure
+from lorakit.bench.methods import attached, lora_of, method_of, step_of
+from lorakit.bench.step import random_batch
+from lorakit.optimizers import RATIO, Optimizer, optimizers, state_bytes
+from lorakit.recipe.schema import Recipe, Train
+from lorakit.report.table import Table
+
+RATE = 1e-4
+HEADER = ("optimizer", "step over AdamW", "quartiles", "state, bytes a trained number")
+
+
+class Optimizers(Bench):
+    """Ratios of time, optimizer by optimizer, each on a copy of the same model."""
+
+    name: ClassVar[str] = "optimizers"
+    needs_lora: ClassVar[bool] = True
+
+    def run(self, recipe: Recipe, setting: Setting) -> Measured:
+        base = bare(recipe, setting.layers, setting.dropout).to(setting.device)
+        default = Train().optimizer.name
+        steps = {}
+        models = {}
+        states: dict[str, float] = {}
+        notes = []
+        for name in optimizers.names():
+            rule = optimizers.get(name).model_validate({})
+            if reason := rule.unavailable():
+                notes.append(f"{name} was left out: {reason}")
+                continue
+            method: Any = lora_of(recipe, setting, getattr(recipe.method, "r", 8))
+            if rule.for_method != method.name:
+                method = method_of(rule.for_method, recipe, setting)
+            attachment = attached(base, method)
+            models[name] = attachment.model
+            batch = random_batch(recipe, attachment.model, setting)
+            build = _builder(rule, attachment)
+            steps[name] = step_of(attachment, batch, recipe.task.head, build)
+            count = sum(p.numel() for p in attachment.trained().values())
+            states[name] = state_bytes(rule, attachment) / count
+        with as_trained(models):
+            rounds = measure(steps, setting.rounds, setting.device)
+        ratios = [rounds.ratio(name, default) for name in steps]
+        rows = tuple(
+            (r.of, f"{r.median:.2f}", f"{r.low:.2f} to {r.high:.2f}", f"{states[r.of]:.2f}")
+            for r in ratios
+        )
+        caption = (
+            f"one training step of LoRA on {recipe.model.name}, {setting.batch} x {setting.length} "
+            "tokens, over one with AdamW"
+        )
+        return Measured(ratios, notes=notes, tables=[Table(HEADER, rows, caption)])
+
+
+def _builder(
+    rule: Optimizer, attachment: Any
+) -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:
+    settings = Train()
+
+    def build(trained: list[nn.Parameter]) -> torch.optim.Optimizer:
+        adam = {"betas": settings.adam_betas, "eps": settings.adam_eps}
+        group = {"params": trained, "weight_decay": 0.0, "lr": RATE, RATIO: 1.0, **adam}
+        return rule.build([group], RATE, attachment)
+
+    return build
+
+
+PLUGIN = Optimizers()
