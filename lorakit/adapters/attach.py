@@ -13,6 +13,7 @@ from lorakit.adapters.file_form import form_of
 from lorakit.adapters.files import AdapterFile
 from lorakit.adapters.foreign import ALONE, MERGE, refuse_kind
 from lorakit.adapters.foreign_file import add_rows_of, in_order
+from lorakit.adapters.lora_fields import keeps_tied
 from lorakit.adapters.peft_tensors import adapted_embeddings, adapted_modules, name_in_file
 from lorakit.adapters.plain_lora import refuse_bias_change
 from lorakit.adapters.same_base import refuse_other_base
@@ -193,7 +194,7 @@ def _untie(file: AdapterFile, model: Any, names: Collection[str]) -> Callable[[]
 
     AdapterError: it is tied to more than the embedding and the output layer.
     """
-    if (file.peft_config or {}).get("ensure_weight_tying"):
+    if keeps_tied(file.peft_config):
         return lambda: None  # what PEFT saved of a tied weight is both sides
     try:
         return untie(model, names)

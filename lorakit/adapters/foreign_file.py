@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lorakit.adapters.files import AdapterFile
+from lorakit.adapters.lora_fields import keeps_tied
 from lorakit.adapters.peft_tensors import (
     PREFIX,
     TOKEN_ROWS,
@@ -56,7 +57,7 @@ def in_order(file: AdapterFile, model: nn.Module) -> AdapterFile:
             )
         order = sorted(range(len(ids)), key=ids.__getitem__)
         tensors[name] = tensors[name][order]
-    if (file.peft_config or {}).get("ensure_weight_tying"):
+    if keeps_tied(file.peft_config):
         _hold_tied_once(file, tensors, model)
     return replace(file, tensors=without_base_layer(tensors))
 

@@ -7,6 +7,9 @@ from typing import Any
 
 from lorakit.adapters.foreign import refuse_variant
 
+EMBEDDINGS = ("embed_tokens", "lm_head")
+"""The names of modules that PEFT takes for an embedding or an output layer; GPT-2's wte is not
+one."""
 READ = {
     "peft_type": "the type of the adapter",
     "base_model_name_or_path": "the base",
@@ -80,3 +83,14 @@ def _is_variant(key: str, value: object) -> bool:
     if key in READ or key in IRRELEVANT:
         return False
     return value not in UNUSED_VALUES
+
+
+def keeps_tied(config: Mapping[str, Any] | None) -> bool:
+    """Whether PEFT takes the saved layers of tied weights for one weight.
+
+    It does so with ensure_weight_tying, and only if one of the layers has a name that it knows.
+    """
+    config = config or {}
+    saved = config.get("modules_to_save") or ()
+    known = any(path.rpartition(".")[2] in EMBEDDINGS for path in saved)
+    return bool(config.get("ensure_weight_tying")) and known

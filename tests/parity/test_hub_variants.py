@@ -140,6 +140,16 @@ READ_IN_FULL = {
     "the saved embedding, which stays tied": _lora(
         "llama", CAUSAL, TIED, **Q, modules_to_save=["embed_tokens"], ensure_weight_tying=True
     ),
+    "the saved embedding, which PEFT does not know": _lora(
+        "gpt2", CAUSAL, target_modules=["c_attn"], modules_to_save=["wte"], ensure_weight_tying=True
+    ),
+    "both saved, which stay tied": _lora(
+        "gpt2",
+        CAUSAL,
+        target_modules=["c_attn"],
+        modules_to_save=["wte", "lm_head"],
+        ensure_weight_tying=True,
+    ),
     "patterns": _lora(
         "llama",
         CAUSAL,
