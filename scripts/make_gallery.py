@@ -248,7 +248,7 @@ def score(name: str) -> str:
     return (
         f"Score: {mean_and_std(row['scores'])} over {len(row['scores'])} seeds with "
         f"{row['trained']:,} parameters at {row['rate']:g}; LoRA "
-        f"{mean_and_std(scores()['lora']['scores'])} ([family on MiniLM](results.md#the-family))."
+        f"{mean_and_std(scores()['lora']['scores'])} ([family on MiniLM](results/family.md))."
     )
 
 

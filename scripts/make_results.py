@@ -1,0 +1,100 @@
+"""Fills the tables of docs/results in from the files in results/, as results/tables.yaml says.
+
+A page has `<!-- table: NAME -->` above a table and `<!-- end -->` below it; what is between them is
+replaced. `tests/test_results.py` compares, and looks for every other number of these pages too.
+
+    python scripts/make_results.py            # write them
+    python scripts/make_results.py --check    # exit 1 where one is not up to date
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lorakit.report.table import NOTHING, Table, mean_and_std
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "results"
+PAGES = ROOT / "docs" / "results"
+TABLES: dict[str, dict[str, Any]] = yaml.safe_load((RESULTS / "tables.yaml").read_text("utf-8"))
+BLOCK = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(\n<!-- end -->)", re.DOTALL)
+
+
+def seeds_of(file: str) -> list[dict[str, Any]]:
+    """The seeds of a file: of the result of a run, or one on each line."""
+    path = RESULTS / file
+    text = path.read_text("utf-8")
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in text.splitlines()]
+    return json.loads(text)["seeds"]
+
+
+def scores_of(file: str, key: str) -> list[float]:
+    """The scores of a split and metric, one for each seed."""
+    split, metric = key.split("/")
+    found = []
+    for seed in seeds_of(file):
+        scores = seed["scores"]
+        # a peer's script has scores of one split only
+        value = scores.get(split, scores)[metric]
+        found.append(math.nan if value is None else value)
+    return found
+
+
+def cell(row: Any, title: str, column: str) -> str:
+    """One cell. row: a file, several, or printed numbers."""
+    if isinstance(row, dict):
+        return str(row[title]) if title in row else NOTHING
+    files = [row] if isinstance(row, str) else row
+    task, _, key = column.rpartition(":")
+    files = [file.replace("{}", task) for file in files]
+    if key == "trained":
+        return NOTHING if files[0].endswith(".jsonl") else f"{trained(files[0]):,}"
+    if key.startswith("seeds "):
+        key = key.removeprefix("seeds ")
+        return ", ".join(f"{value:.2f}" for file in files for value in scores_of(file, key))
+    values = [value for file in files for value in scores_of(file, key)]
+    return f"{mean_and_std(values)} ({len(values)})"
+
+
+def trained(file: str) -> int:
+    return json.loads((RESULTS / file).read_text("utf-8"))["counts"]["trainable"]
+
+
+def table(name: str) -> str:
+    """A table in markdown."""
+    spec = TABLES[name]
+    rows = [
+        (label, *(cell(row, title, column) for title, column in spec["columns"].items()))
+        for label, row in spec["rows"].items()
+    ]
+    return Table((spec["first"], *spec["columns"]), tuple(rows)).markdown()
+
+
+def pages() -> Iterator[tuple[Path, str]]:
+    """Each page with its text as it should be."""
+    for path in sorted(PAGES.glob("*.md")):
+        text = path.read_text("utf-8")
+        yield path, BLOCK.sub(lambda found: f"{found[1]}\n{table(found[2])}\n{found[4]}", text)
+
+
+def main() -> int:
+    stale = [path for path, text in pages() if path.read_text("utf-8") != text]
+    if "--check" in sys.argv:
+        print("\n".join(f"{path} is not up to date" for path in stale))
+        return len(stale) > 0
+    for path, text in pages():
+        path.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
