@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lorakit.metrics import lower_is_better
-from lorakit.recipe.load import build
 from lorakit.runs.result import SeedResult
 from lorakit.studies.plan import Cell, Plan
 
@@ -53,8 +52,11 @@ def stage(plan: Plan, finished: Finished, given_up: Callable[[Cell], bool]) -> l
 
 def trial_of(cell: Cell) -> Cell:
     """The cell with its first seed only. Its run folder is the same."""
-    overrides = (*cell.overrides, f"seeds=[{cell.seeds[0]}]")
-    return replace(cell, overrides=overrides, loaded=build(cell.loaded.path, overrides))
+    first = cell.seeds[0]
+    overrides = (*cell.overrides, f"seeds=[{first}]")
+    # a study asks for its state at each change: the file is not read again for each cell
+    recipe = cell.loaded.recipe.model_copy(update={"seeds": (first,)})
+    return replace(cell, overrides=overrides, loaded=replace(cell.loaded, recipe=recipe))
 
 
 def _best(

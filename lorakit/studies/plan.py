@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -45,6 +45,8 @@ class Cell:
     loaded: LoadedRecipe
     point: dict[str, Any]
     """Axis -> value of this run."""
+    folders: dict[Path, Path] = field(default_factory=dict, compare=False, repr=False)
+    """Folder of runs -> this run's: to find one, it is compared with all runs of its recipe."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -52,7 +54,9 @@ class Cell:
 
     def folder(self, runs: Path) -> Path:
         """Its run folder, whether it exists or not."""
-        return run_of(self.loaded, runs)
+        if runs not in self.folders:
+            self.folders[runs] = run_of(self.loaded, runs)
+        return self.folders[runs]
 
 
 @dataclass(frozen=True)

@@ -124,3 +124,17 @@ def test_a_study_that_chooses(tmp_path, monkeypatch):
     kept = json.loads((runs / "choice" / "study.json").read_text())
     assert [cell["chosen"] for cell in kept["cells"]] == [cell.chosen for cell in found.cells]
     assert run_study(plan, runs, None, None, lambda result: None) == found
+
+
+def test_the_state_of_a_study_reads_no_recipe(tmp_path, monkeypatch):
+    """It is asked for at each change of one of maybe hundreds of runs."""
+    plan = plan_of(tmp_path)
+    look(plan, tmp_path / "runs")
+
+    def refuse(*given):
+        raise AssertionError(given)
+
+    monkeypatch.setattr("lorakit.recipe.source.read_yaml", refuse)
+    monkeypatch.setattr("lorakit.recipe.extend.read_yaml", refuse)
+    monkeypatch.setattr("lorakit.studies.plan.run_of", refuse)
+    assert look(plan, tmp_path / "runs").counts() == {"waiting": 4}
