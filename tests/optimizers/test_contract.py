@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from lorakit.errors import InputError, RecipeError
 from lorakit.methods import methods
 from lorakit.optimizers import optimizers, state_bytes
-from lorakit.recipe.schema import Checkpoint, Evaluate, Train
+from lorakit.recipe.evaluate import Evaluate
+from lorakit.recipe.train import Checkpoint, Train
 from lorakit.tasks import Head
 from lorakit.training import checkpoint
 from lorakit.training.loop import train

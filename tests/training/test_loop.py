@@ -21,7 +21,8 @@ from lorakit.events import Event, SplitEvaluated, StepTaken, StoppedEarly
 from lorakit.fast import compiled
 from lorakit.methods import methods
 from lorakit.methods.reparam.lora import LoRA
-from lorakit.recipe.schema import Evaluate, Train
+from lorakit.recipe.evaluate import Evaluate
+from lorakit.recipe.train import Train
 from lorakit.tasks import Head
 from lorakit.training import loop
 from lorakit.training.loop import recompute_activations, train
