@@ -30,7 +30,7 @@ from lorakit.verbs.combine.member import about_of_foreign
 from lorakit.verbs.few_bits import Stored, store
 from lorakit.verbs.low_rank import damped_lora, lora_products, replaced_by
 from lorakit.verbs.lower_rank import Lowered, lowered
-from lorakit.verbs.merge_probe import Probe
+from lorakit.verbs.merge_probe import MergeProbe
 from lorakit.verbs.proof import difference
 
 Form = Literal["lora", "peft", "native", "vllm"]
@@ -109,10 +109,10 @@ def export(pointer: Pointer, form: Form, to: Path, plan: ExportPlan | None = Non
     lower_rank = None
     if isinstance(plan.change, Damping):
         attachment, damped = damped_lora(base, attachment, plan.change)
-    probe = Probe(source, base, plan.examples)
+    probe = MergeProbe(source, base, plan.examples)
     if isinstance(plan.change, AskedRank):
         attachment, lower_rank = lowered(base, attachment, plan.change, probe)
-        probe = Probe(source, base, plan.examples)
+        probe = MergeProbe(source, base, plan.examples)
     with new_folder(to, "the adapter") as folder:
         about = _about(source, base, attachment)
         written = _write(folder, form, base, attachment, about)

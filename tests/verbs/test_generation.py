@@ -192,7 +192,7 @@ def test_generate_writes_to_prompts_files_and_splits(run, lorakit_cli, tmp_path)
         (("--split", "tset"), "no split 'tset'"),
         (("--prompt", "a", "decode.beams=0"), "decode.beams"),
         (("--prompt", "a", "decode={sample: true, beams: 4}"), "leave one out"),
-        (("--prompt", "a", "decode.top_p=0.5"), "without sample"),
+        (("--prompt", "a", "decode.top_p=0.5"), "sample: false"),
     ],
 )
 def test_generate_refuses(run, lorakit_cli, arguments, said):

@@ -106,10 +106,11 @@ def _score_task(
     if check_base and not column.pointer.any_base and column.source.adapter is not None:
         refuse_other_base(column.source.adapter, base.model)
     base.to(PartialState().device)  # type: ignore[arg-type]
-    examiner = Examiner(recipe, base, examples, seed=recipe.seeds[0])
+    examiner = Examiner(recipe, base, examples, seed=column.source.draws_seed)
     found.tasks[column.name] = f"{task.name} {split} {task.primary}"
     found.primary[column.name] = task.primary
-    log.info("%s: scoring %d adapters on %d examples", task.name, len(rows), len(examples[split]))
+    asked = len(examiner.splits[split])
+    log.info("%s: scoring %d adapters on %d examples", task.name, len(rows), asked)
     for row in rows:
         head = row.head
         if head is None:
