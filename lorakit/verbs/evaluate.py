@@ -28,10 +28,11 @@ from lorakit.events import Observer
 from lorakit.methods import Attachment
 from lorakit.metrics import Failed
 from lorakit.recipe.schema import Recipe
+from lorakit.runs.examiner import Examiner
 from lorakit.runs.folder import make_folder
 from lorakit.runs.generations import PartialPredictions, asked_of, write_answers
-from lorakit.runs.objects import Examiner, autocast, resolve_precision
 from lorakit.runs.pointer import Pointer
+from lorakit.runs.precision import autocast, resolve_precision
 from lorakit.runs.result import write_whole
 from lorakit.runs.source import Source, load_source, open_source
 from lorakit.runs.together import load_together

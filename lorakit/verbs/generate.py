@@ -17,8 +17,9 @@ from lorakit.files.documents import SHOWN_CHARACTERS
 from lorakit.files.tables import json_lines, text_lines
 from lorakit.methods import Attachment
 from lorakit.recipe.schema import Recipe
-from lorakit.runs.objects import Examiner, autocast, resolve_precision
+from lorakit.runs.examiner import Examiner
 from lorakit.runs.pointer import Pointer
+from lorakit.runs.precision import autocast, resolve_precision
 from lorakit.runs.source import Source, load_source, open_source
 from lorakit.runs.together import load_together
 from lorakit.tasks import Example, Task

@@ -17,7 +17,7 @@ from lorakit.evaluation.answers import read_splits, score_answers
 from lorakit.models import Model
 from lorakit.nn.settings import setting
 from lorakit.recipe.schema import Recipe
-from lorakit.runs.objects import Examiner
+from lorakit.runs.examiner import Examiner
 from lorakit.runs.source import Source
 from lorakit.tasks import Head
 from lorakit.verbs.plain import read_plain

@@ -19,7 +19,8 @@ from lorakit.metrics import Failed
 from lorakit.models import Model
 from lorakit.recipe.schema import Recipe
 from lorakit.report.table import Table, number
-from lorakit.runs.objects import Examiner, autocast, resolve_precision
+from lorakit.runs.examiner import Examiner
+from lorakit.runs.precision import autocast, resolve_precision
 from lorakit.verbs.combine.member import Member
 
 log = logging.getLogger(__name__)
