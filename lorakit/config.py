@@ -33,6 +33,11 @@ class Config(BaseModel):
         return self
 
 
+def one_or_many(value: Any) -> Any:
+    """A text as a tuple of itself: a key that takes several names may be given one."""
+    return (value,) if isinstance(value, str) else value
+
+
 def _as_in_yaml(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 

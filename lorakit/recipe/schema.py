@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from lorakit.config import Config
+from lorakit.config import Config, one_or_many
 from lorakit.methods import Method, methods
 from lorakit.models import Model
 from lorakit.recipe.evaluate import Decode, Evaluate
@@ -41,10 +41,6 @@ class BaseSpec(NamedTuple):
     """One for each output of a classification head, in their order."""
 
 
-def _one_or_many(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
 class Recipe(Config):
     """A point in methods x tasks x models, with numbers."""
 
@@ -62,7 +58,7 @@ class Recipe(Config):
     start_from: str | None = None
     """An adapter to start from: a run, an adapter folder, or the name of a recipe with a run."""
     expect: Expect = Expect()
-    track: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = Field(
+    track: Annotated[tuple[str, ...], BeforeValidator(one_or_many)] = Field(
         default=(), strict=False
     )
     """Trackers that are told the losses and scores while a run trains: tensorboard, wandb, mlflow,

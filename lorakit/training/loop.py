@@ -117,9 +117,7 @@ def _prepare(
         refuse_leaks(attachment.model, setup.pad_id)
     if setup.sees and not (checkpoints and checkpoints.start):
         attachment.see(batches_to_see(setup, attachment, accelerator.device))
-    first = setup.tensors(setup.examples[:1], accelerator.device)
-    lean = setup.train.fast == "auto" and setup.head is Head.CAUSAL
-    lean = lean and can_be_lean(attachment.model, first)
+    lean = _is_lean(attachment.model, setup, accelerator)
     parameters = attachment.trained()
     groups = attachment.method.parameter_groups(parameters)
     optimizer = build_optimizer(parameters, settings, groups, attachment.method.rate_of, attachment)
@@ -149,6 +147,13 @@ def _prepare(
         averages=averages,
         give_back=GiveBack(accelerator.device),
     )
+
+
+def _is_lean(model: nn.Module, setup: Setup, accelerator: Accelerator) -> bool:
+    """Whether the loss of a causal model is computed without forming all logits."""
+    if setup.train.fast != "auto" or setup.head is not Head.CAUSAL:
+        return False
+    return can_be_lean(model, setup.tensors(setup.examples[:1], accelerator.device))
 
 
 @dataclass(frozen=True, kw_only=True)
