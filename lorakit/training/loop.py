@@ -183,6 +183,7 @@ class Loop:
         with self.keeper, compiled(model), fast, noise:
             batches = batches_from(self.setup, progress.step)
             while not progress.ended:
+                # A run that was stopped in an evaluation resumes with it, not with a step.
                 if progress.evaluated:
                     self._step(next(batches), observe)
                 else:
@@ -296,6 +297,7 @@ def _result(loop: Loop) -> FitResult:
     exchange = loop.exchange
     progress = loop.progress
     best = progress.best
+    # Autocast wraps `forward`, and the proofs compute in the precision that they choose.
     exchange.accelerator.unwrap_model(exchange.model, keep_fp32_wrapper=False)
     if not exchange.sharded:
         loop.attachment.load_state(best.state)
