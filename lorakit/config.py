@@ -25,12 +25,21 @@ class Config(BaseModel):
             value = getattr(self, field)
             found = getattr(self, other)
             if found not in values and value != type(self).model_fields[field].default:
-                needed = " or ".join(map(str, values))
+                needed = " or ".join(map(_as_in_yaml, values))
                 raise ValueError(
-                    f"{field} is {value}, which has no effect with {other}: {found}; leave it out, "
-                    f"or give {other}: {needed}"
+                    f"{field} is {value}, which has no effect with {other}: {_as_in_yaml(found)}; "
+                    f"leave it out, or give {other}: {needed}"
                 )
         return self
+
+
+def one_or_many(value: Any) -> Any:
+    """A text as a tuple of itself: a key that takes several names may be given one."""
+    return (value,) if isinstance(value, str) else value
+
+
+def _as_in_yaml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def first_problem(error: ValidationError) -> str:

@@ -29,7 +29,7 @@ from transformers import AutoModelForCausalLM
 from lorakit.batches import collate
 from lorakit.evaluation.answers import read_splits
 from lorakit.evaluation.decode import decode
-from lorakit.runs.objects import Examiner
+from lorakit.runs.examiner import Examiner
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import load_source, open_source
 from lorakit.tasks import Head

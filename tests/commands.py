@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -58,6 +59,13 @@ def trained(tmp_path_factory) -> Path:
     loaded = load_recipe("quickstart", [*SMALL, "seeds=[0, 1]"])
     folder, _ = train_recipe(loaded, tmp_path_factory.mktemp("runs"), lambda event: None)
     return folder
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as at:
+        at.bind(("127.0.0.1", 0))
+        return at.getsockname()[1]
 
 
 def python(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:

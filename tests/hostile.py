@@ -99,7 +99,7 @@ def memory_mib() -> float:
 
 
 def tiers(few: int, many: int) -> Any:
-    """The whole count is for the night, a tenth of it for every run."""
+    """The entire count is for the night, and `few` for every run."""
     return pytest.mark.parametrize("count", [few, pytest.param(many, marks=pytest.mark.nightly)])
 
 

@@ -20,7 +20,8 @@ from lorakit.bench._models import bare, fast
 from lorakit.bench._rounds import measure
 from lorakit.evaluation.decode import decode
 from lorakit.fast.blocks import laid_out
-from lorakit.recipe.schema import Decode, Recipe
+from lorakit.recipe.evaluate import Decode
+from lorakit.recipe.schema import Recipe
 
 PAD, END, NEW = 0, 1, 32
 SHARPNESS = 4.0

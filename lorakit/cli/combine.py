@@ -12,8 +12,7 @@ import typer
 
 from lorakit.cli import app
 from lorakit.cli.options import AnyBase, BaseModel, Format, Json, TableFormat, TrustRemoteCode
-from lorakit.cli.output import begin, console, give, warn
-from lorakit.cli.visible import show
+from lorakit.cli.output import begin, console, give_scored, warn
 from lorakit.errors import InputError
 from lorakit.registry import Registry
 
@@ -112,10 +111,7 @@ def combine(
     )
     found = run_combine(request, to)
     _print(found)
-    if as_json:
-        give({"adapter": str(to), **found.plain()}, True)
-    elif found.scored.tasks:
-        show(getattr(found.scored.table(), form.value)())
+    give_scored(found, to, form, as_json)
 
 
 def _is_override(word: str) -> bool:

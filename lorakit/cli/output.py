@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorakit.cli.options import Format
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from lorakit.cli.screen import Screen
     from lorakit.report.table import Table
+    from lorakit.verbs.combine import CombinedAdapter
+    from lorakit.verbs.rebase import Rebased
 
 
 @cache
@@ -79,6 +82,12 @@ def warn(text: str, word: str = "warning:") -> None:
 def rows_text(rows: Mapping[str, int]) -> str:
     """The number of examples of each split."""
     return "rows: " + ", ".join(f"{split} {count:,}" for split, count in rows.items())
+
+
+def give_scored(found: CombinedAdapter | Rebased, to: Path, form: Format, as_json: bool) -> None:
+    """Print a written adapter as JSON, or the table of its scores, if its tasks are known."""
+    table = found.scored.table() if found.scored.tasks else None
+    give({"adapter": str(to), **found.plain()}, as_json, table, form)
 
 
 def give(

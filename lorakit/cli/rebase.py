@@ -10,8 +10,7 @@ import typer
 
 from lorakit.cli import app
 from lorakit.cli.options import Format, Json, PointerOptions, TableFormat, grouped
-from lorakit.cli.output import begin, console, give, warn
-from lorakit.cli.visible import show
+from lorakit.cli.output import begin, console, give_scored, warn
 from lorakit.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,10 +80,7 @@ def rebase(
     plan = None if gradfix is None else GradFix(gradfix, sign.value, rank)
     found = run_rebase(pointed.pointer(), onto, to, not no_eval, plan)
     _print(found)
-    if as_json:
-        give({"adapter": str(to), **found.plain()}, True)
-    elif found.scored.tasks:
-        show(getattr(found.scored.table(), form.value)())
+    give_scored(found, to, form, as_json)
 
 
 def _print(found: Rebased) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorakit.compare.groups import Predictions, RunGroup, load_groups
 from lorakit.compare.significance import Difference, over_examples, over_seeds
-from lorakit.compare.table import EXAMPLES, SEEDS, Compared, Comparison, corrected
+from lorakit.compare.table import EXAMPLES, SEEDS, Compared, RunComparison, corrected
 from lorakit.metrics import Likelihood, Weighted
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.predictions import reference_of
@@ -24,7 +24,9 @@ ROUNDING = 1e-6
 NOT_RESAMPLED = "it cannot be computed on thousands of resamples, so it is tested over seeds only"
 
 
-def compare(paths: Sequence[Path], split: str | None = None, resamples: int = 10_000) -> Comparison:
+def compare(
+    paths: Sequence[Path], split: str | None = None, resamples: int = 10_000
+) -> RunComparison:
     """Every run compared with the first.
 
     split: by default one that no epoch was chosen on, if there is one. InputError and DataError:
@@ -45,7 +47,7 @@ def compare(paths: Sequence[Path], split: str | None = None, resamples: int = 10
             if metric not in tested:
                 left_out[metric] = NOT_RESAMPLED
     notes = [*_unequal_seeds(groups), *_changed_predictions(rows, split), *_limits(groups, split)]
-    return Comparison(
+    return RunComparison(
         task=task.name,
         split=split,
         examples=len(first.predictions[0]),

@@ -61,7 +61,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """All runs compared with the first.
 
     The p of the primary metric is corrected for the number of runs (Holm).
@@ -121,7 +121,7 @@ HEADER = (
 )
 
 
-def table(found: Comparison) -> Table:
+def table(found: RunComparison) -> Table:
     """A row for each run, metric, and kind of resample."""
     caption = (
         f"{found.task} {found.split}: difference = run - against, ± standard error; "

@@ -31,7 +31,7 @@ from lorakit.evaluation.cache import DecodingCache, prefill
 from lorakit.evaluation.sampling import ban_repeated_ngrams, sample
 from lorakit.evaluation.strategy import cache_strategy, read_together
 from lorakit.nn.settings import setting
-from lorakit.recipe.schema import Decode
+from lorakit.recipe.evaluate import Decode
 
 NEVER = -1e9
 """The score of a text that does not exist: below every real one."""

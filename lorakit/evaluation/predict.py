@@ -18,7 +18,7 @@ from lorakit.batches import Encoded, collate, width_of
 from lorakit.evaluation.decode import decode
 from lorakit.fast.blocks import laid_out
 from lorakit.nn.logits import head_outputs
-from lorakit.recipe.schema import Decode
+from lorakit.recipe.evaluate import Decode
 from lorakit.tasks import Head
 
 LAYOUT_MIN_ROWS = 8

@@ -10,7 +10,7 @@ from torch import nn
 from lorakit.evaluation.cache import prefill
 from lorakit.evaluation.sampling import ban_repeated_ngrams, sample
 from lorakit.evaluation.strategy import cache_strategy
-from lorakit.recipe.schema import Decode
+from lorakit.recipe.evaluate import Decode
 
 
 @torch.inference_mode()

@@ -11,9 +11,13 @@ from pydantic import BaseModel, ValidationError
 from lorakit.errors import RecipeError
 from lorakit.methods import methods
 from lorakit.models import Model
+from lorakit.recipe.evaluate import Decode, Evaluate
+from lorakit.recipe.expect import Expect
+from lorakit.recipe.plugged import named, plugin_class
 from lorakit.recipe.problems import describe, listing
-from lorakit.recipe.schema import Decode, Evaluate, Expect, Recipe, Train, named, plugin_class
+from lorakit.recipe.schema import Recipe
 from lorakit.recipe.source import Marks
+from lorakit.recipe.train import Train
 from lorakit.tasks import Data, tasks
 
 SECTIONS: dict[str, type[BaseModel]] = {

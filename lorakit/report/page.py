@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lorakit.errors import LorakitError
-from lorakit.recipe.schema import plugin_class
+from lorakit.recipe.plugged import plugin_class
 from lorakit.recipe.source import dump_yaml
 from lorakit.report.changes import change_maps
 from lorakit.report.classes import class_report

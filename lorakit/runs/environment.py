@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -45,6 +46,8 @@ def environment() -> dict[str, Any]:
     }
 
 
+# To look for a package reads the list of every folder of sys.path.
+@cache
 def _version(name: str) -> str | None:
     try:
         return version(name)

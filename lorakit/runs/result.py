@@ -20,7 +20,7 @@ from lorakit.config import Config, first_problem
 from lorakit.disk import sync
 from lorakit.errors import DataError, InputError
 from lorakit.notes import Note
-from lorakit.recipe.schema import Published, SpreadKind
+from lorakit.recipe.expect import Published, SpreadKind
 
 # JSON has no NaN: a score that is not a number (a correlation of constants) is null in the file.
 Score = Annotated[

@@ -66,6 +66,16 @@ class Source:
     """Number of the head's outputs; None where the recipe decides it, or it is not known."""
     guessed: bool = False
     """Whether the recipe is `text_recipe`'s, because no task is known."""
+    trained_seed: int | None = None
+    """The seed of a run; None where this is not a run."""
+
+    @property
+    def draws_seed(self) -> int:
+        """For answers that are drawn (decode.sample). A run draws with its own seed, so that its
+        scores are those of its training."""
+        if self.trained_seed is not None:
+            return self.trained_seed
+        return 0 if self.recipe is None else self.recipe.seeds[0]
 
     @property
     def head(self) -> str:
@@ -147,7 +157,9 @@ def _open_run(pointer: Pointer, folder: Path) -> Source:
         spec = recipe.model.model_copy(update=_own_template(chosen / "adapter"))
         recipe = recipe.model_copy(update={"model": spec})
     adapter = read_adapter(chosen / "adapter")
-    return _with_labels(Source(pointer.path, recipe, adapter, chosen / "eval", why), recipe.model)
+    seed = int(chosen.name.removeprefix("seed"))
+    source = Source(pointer.path, recipe, adapter, chosen / "eval", why, trained_seed=seed)
+    return _with_labels(source, recipe.model)
 
 
 def _open_adapter(pointer: Pointer, folder: Path, notebook: Path) -> Source:

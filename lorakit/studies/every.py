@@ -12,7 +12,7 @@ from lorakit.inits import inits
 from lorakit.methods import methods
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.optimizers import optimizers
-from lorakit.recipe.schema import Train
+from lorakit.recipe.train import Train
 from lorakit.studies.schema import Kind, as_override
 
 

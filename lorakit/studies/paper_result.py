@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from lorakit.config import Config
-from lorakit.recipe.schema import SpreadKind
+from lorakit.recipe.expect import SpreadKind
 from lorakit.report.table import NOTHING, Table
 from lorakit.runs.result import Row
 from lorakit.studies.paper_spread import Statistic

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Literal
 
-from lorakit.recipe.schema import SpreadKind
+from lorakit.recipe.expect import SpreadKind
 from lorakit.runs.result import widest
 
 Statistic = Literal["median", "mean"]

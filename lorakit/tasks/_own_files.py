@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
+from lorakit.config import one_or_many
 from lorakit.errors import RecipeError, did_you_mean
 from lorakit.files.bad_rows import BadRows
 from lorakit.files.tables import take
@@ -25,13 +26,9 @@ from lorakit.tasks._template import text_of
 log = logging.getLogger(__name__)
 
 
-def _one_or_many(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], Field(min_length=1, strict=False), BeforeValidator(_one_or_many)]
+Names = Annotated[tuple[str, ...], Field(min_length=1, strict=False), BeforeValidator(one_or_many)]
 TextColumns = Annotated[
-    tuple[str, ...], Field(min_length=1, max_length=2, strict=False), BeforeValidator(_one_or_many)
+    tuple[str, ...], Field(min_length=1, max_length=2, strict=False), BeforeValidator(one_or_many)
 ]
 
 

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from lorakit.errors import RecipeError, did_you_mean
-from lorakit.recipe.schema import BALANCED, Recipe
+from lorakit.recipe.schema import Recipe
+from lorakit.recipe.train import BALANCED
 from lorakit.tasks import Example, Head
 
 Weights = tuple[float, ...]

@@ -10,7 +10,7 @@ from torch import nn
 
 from lorakit.errors import RecipeError, did_you_mean
 from lorakit.optimizers import RATIO
-from lorakit.recipe.schema import Train
+from lorakit.recipe.train import Train
 
 KNOWN = ("params", "lr", RATIO, "weight_decay", "betas", "eps")
 

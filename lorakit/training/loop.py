@@ -117,9 +117,7 @@ def _prepare(
         refuse_leaks(attachment.model, setup.pad_id)
     if setup.sees and not (checkpoints and checkpoints.start):
         attachment.see(batches_to_see(setup, attachment, accelerator.device))
-    first = setup.tensors(setup.examples[:1], accelerator.device)
-    lean = setup.train.fast == "auto" and setup.head is Head.CAUSAL
-    lean = lean and can_be_lean(attachment.model, first)
+    lean = _is_lean(attachment.model, setup, accelerator)
     parameters = attachment.trained()
     groups = attachment.method.parameter_groups(parameters)
     optimizer = build_optimizer(parameters, settings, groups, attachment.method.rate_of, attachment)
@@ -151,6 +149,13 @@ def _prepare(
     )
 
 
+def _is_lean(model: nn.Module, setup: Setup, accelerator: Accelerator) -> bool:
+    """Whether the loss of a causal model is computed without forming all logits."""
+    if setup.train.fast != "auto" or setup.head is not Head.CAUSAL:
+        return False
+    return can_be_lean(model, setup.tensors(setup.examples[:1], accelerator.device))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Loop:
     """A training run that is ready for its next step or evaluation."""
@@ -178,6 +183,7 @@ class Loop:
         with self.keeper, compiled(model), fast, noise:
             batches = batches_from(self.setup, progress.step)
             while not progress.ended:
+                # A run that was stopped in an evaluation resumes with it, not with a step.
                 if progress.evaluated:
                     self._step(next(batches), observe)
                 else:
@@ -291,6 +297,7 @@ def _result(loop: Loop) -> FitResult:
     exchange = loop.exchange
     progress = loop.progress
     best = progress.best
+    # Autocast wraps `forward`, and the proofs compute in the precision that they choose.
     exchange.accelerator.unwrap_model(exchange.model, keep_fp32_wrapper=False)
     if not exchange.sharded:
         loop.attachment.load_state(best.state)

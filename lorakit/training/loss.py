@@ -45,9 +45,19 @@ def loss_sum(
         if lean:
             return _without_logits(model, inputs, batch["labels"], smoothing)
         logits, labels = _next_tokens(model, inputs, batch["labels"])
-    else:
-        logits, labels = head_outputs(model, inputs), batch["labels"]
-    logits = logits.float()
+        return F.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=smoothing)
+    logits = head_outputs(model, inputs).float()
+    if head is Head.SPANS:
+        # two questions over the positions of a row, without the padding
+        padding = inputs["attention_mask"].unsqueeze(-1) == 0
+        logits = logits.masked_fill(padding, torch.finfo(logits.dtype).min)
+    return _of_outputs(logits, batch["labels"], head, smoothing, weights)
+
+
+def _of_outputs(
+    logits: Tensor, labels: Tensor, head: Head, smoothing: float, weights: Sequence[float] | None
+) -> Tensor:
+    """The loss of every head but a causal one, from its outputs in float32."""
     by_label = None if weights is None else logits.new_tensor(weights)
     if head is Head.REGRESSION:
         return F.mse_loss(logits.squeeze(-1), labels, reduction="sum")
@@ -57,9 +67,6 @@ def loss_sum(
         )
         return each.mean(-1).sum()
     if head is Head.SPANS:
-        # two questions over the positions of a row, without the padding
-        padding = inputs["attention_mask"].unsqueeze(-1) == 0
-        logits = logits.masked_fill(padding, torch.finfo(logits.dtype).min)
         return F.cross_entropy(logits, labels, reduction="sum") / 2
     if head is Head.TOKENS:
         logits, labels = logits.flatten(0, 1), labels.flatten()

@@ -10,7 +10,7 @@ from torch import nn
 
 from lorakit.methods import Attachment
 from lorakit.optimizers import RATIO
-from lorakit.recipe.schema import Train
+from lorakit.recipe.train import Train
 from lorakit.training.groups import checked
 
 

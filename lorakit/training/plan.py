@@ -19,7 +19,7 @@ from lorakit.errors import RecipeError
 
 if TYPE_CHECKING:
     # torch, which these import, is not needed to share out a batch (`lorakit launch-command`).
-    from lorakit.recipe.schema import Evaluate
+    from lorakit.recipe.evaluate import Evaluate
     from lorakit.training.setup import Setup
 
 GROUP = 50

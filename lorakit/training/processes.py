@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lorakit.errors import RecipeError
 from lorakit.methods import Method
 from lorakit.nn.freeze import whole_tensor
-from lorakit.recipe.schema import Train
+from lorakit.recipe.train import Train
 
 
 class Exchange:

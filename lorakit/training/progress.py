@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lorakit.methods import Attachment
 from lorakit.metrics import lower_is_better
-from lorakit.recipe.schema import Evaluate
+from lorakit.recipe.evaluate import Evaluate
 from lorakit.training.checkpoint import BadSteps, ClockState, KeptState, Saved, State
 from lorakit.training.clock import Clock
 

@@ -16,7 +16,7 @@ from lorakit.errors import ModelError, RecipeError, TrainingError
 from lorakit.methods import Attachment
 from lorakit.nn import tokens
 from lorakit.nn.logits import last_logits
-from lorakit.recipe.schema import Train
+from lorakit.recipe.train import Train
 from lorakit.training.optim import learning_rate, warm_steps
 
 log = logging.getLogger(__name__)

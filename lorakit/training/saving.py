@@ -19,7 +19,7 @@ from torch import Tensor
 from lorakit.errors import InputError, LorakitError, Stopped, TrainingError
 from lorakit.methods import Attachment
 from lorakit.optimizers import Optimizer, optimizers
-from lorakit.recipe.schema import Checkpoint
+from lorakit.recipe.train import Checkpoint
 from lorakit.training import checkpoint
 from lorakit.training.averages import Averages
 from lorakit.training.checkpoint import AVERAGE, BEST, METHOD, OPTIMIZER, TRAINED, Saved

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lorakit.batches import Encoded, collate, pack, to_device, width_of
-from lorakit.recipe.schema import Evaluate, Train
+from lorakit.recipe.evaluate import Evaluate
+from lorakit.recipe.train import Train
 from lorakit.tasks import Head
 
 

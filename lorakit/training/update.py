@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lorakit.methods import Attachment
-from lorakit.recipe.schema import Train
+from lorakit.recipe.train import Train
 from lorakit.training.checkpoint import BadSteps
 from lorakit.training.optim import learning_rate, set_rates
 from lorakit.training.processes import Exchange

@@ -17,8 +17,9 @@ from lorakit.errors import DataError, InputError, did_you_mean
 from lorakit.evaluation.answers import writes
 from lorakit.evaluation.stream import stream
 from lorakit.recipe.schema import Recipe
-from lorakit.runs.objects import autocast, resolve_precision, stops_of
+from lorakit.runs.examiner import stops_of
 from lorakit.runs.pointer import Pointer
+from lorakit.runs.precision import autocast, resolve_precision
 from lorakit.runs.several import Adapters
 from lorakit.runs.source import Source, load_source, open_source
 from lorakit.runs.together import load_together

@@ -25,7 +25,8 @@ from lorakit.nn.linear import features
 from lorakit.nn.settings import setting
 from lorakit.optimizers import state_bytes
 from lorakit.recipe.schema import Recipe
-from lorakit.runs.objects import Examiner, TextReader, attach, counts_of
+from lorakit.runs.attach import attach, counts_of
+from lorakit.runs.examiner import Examiner, TextReader
 from lorakit.runs.result import Counts
 from lorakit.tasks import Example, Head
 from lorakit.training.plan import Shares, epoch_batches, share, steps_per_epoch

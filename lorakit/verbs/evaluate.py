@@ -28,10 +28,11 @@ from lorakit.events import Observer
 from lorakit.methods import Attachment
 from lorakit.metrics import Failed
 from lorakit.recipe.schema import Recipe
+from lorakit.runs.examiner import Examiner
 from lorakit.runs.folder import make_folder
 from lorakit.runs.generations import PartialPredictions, asked_of, write_answers
-from lorakit.runs.objects import Examiner, autocast, resolve_precision
 from lorakit.runs.pointer import Pointer
+from lorakit.runs.precision import autocast, resolve_precision
 from lorakit.runs.result import write_whole
 from lorakit.runs.source import Source, load_source, open_source
 from lorakit.runs.together import load_together
@@ -129,7 +130,7 @@ def evaluate_adapters(
 
 
 @dataclass(frozen=True)
-class _Request:
+class _EvaluationRequest:
     """What is evaluated on which examples, known before a model is loaded."""
 
     source: Source
@@ -141,8 +142,10 @@ class _Request:
         self, base: Base, attachment: Attachment | None, observe: Observer | None
     ) -> Evaluated:
         recipe = self.recipe
-        examples = self.examples
-        examiner = Examiner(recipe, base, examples, attachment, observe, recipe.seeds[0])
+        seed = self.source.draws_seed
+        examiner = Examiner(recipe, base, self.examples, attachment, observe, seed)
+        # Rows that data.too_long or data.empty drop are neither asked nor counted.
+        examples = examiner.splits
         model = _LoadedModel(self.source, recipe, base, attachment, examiner)
         first, *_ = examples.values()
         found = Evaluated(
@@ -161,7 +164,7 @@ class _Request:
         return found
 
 
-def _request(pointer: Pointer, splits: Sequence[str], out: Path | None) -> _Request:
+def _request(pointer: Pointer, splits: Sequence[str], out: Path | None) -> _EvaluationRequest:
     """DataError: the task or a split is not known."""
     source = open_source(pointer)
     if source.recipe is None:
@@ -171,7 +174,7 @@ def _request(pointer: Pointer, splits: Sequence[str], out: Path | None) -> _Requ
     recipe = resolve_precision(source.recipe)
     wanted = _splits(recipe.task, splits)
     examples = read_splits(recipe.task, recipe.data, wanted)
-    return _Request(source, recipe, examples, out or source.notebook)
+    return _EvaluationRequest(source, recipe, examples, out or source.notebook)
 
 
 def _splits(task: Task, given: Sequence[str]) -> list[str]:
@@ -251,7 +254,9 @@ def _probe(examples: Sequence[Example], recipe: Recipe, tokenizer: Any) -> list[
     if recipe.task.head is Head.CAUSAL:
         # a test split may hide its answers; any text shows whether the adapter is on
         examples = [replace(e, target=e.target or next(iter(e.references), "")) for e in examples]
-    return encode(examples, tokenizer, recipe.task.head, recipe.data)
+    # A prompt that fits may be too long together with its reference.
+    data = recipe.data.model_copy(update={"too_long": "truncate"})
+    return encode(examples, tokenizer, recipe.task.head, data)
 
 
 def _write_submission(

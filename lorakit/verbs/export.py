@@ -12,7 +12,7 @@ import lorakit
 from lorakit.adapters.about import About
 from lorakit.adapters.attach import attach_adapter, replaced_parameters
 from lorakit.adapters.file_form import form_of
-from lorakit.adapters.files import read_adapter
+from lorakit.adapters.files import AdapterFile, read_adapter
 from lorakit.adapters.intruders import Damping
 from lorakit.adapters.lower_rank import AskedRank
 from lorakit.adapters.plain_lora import of_entire_modules
@@ -27,10 +27,10 @@ from lorakit.runs.folder import new_folder, refuse_in_use
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import Source, load_source, open_source
 from lorakit.verbs.combine.member import about_of_foreign
-from lorakit.verbs.few_bits import Stored, store
+from lorakit.verbs.few_bits import Stored, StoredFile, store
 from lorakit.verbs.low_rank import damped_lora, lora_products, replaced_by
 from lorakit.verbs.lower_rank import Lowered, lowered
-from lorakit.verbs.merge_probe import Probe
+from lorakit.verbs.merge_probe import MergeProbe
 from lorakit.verbs.proof import difference
 
 Form = Literal["lora", "peft", "native", "vllm"]
@@ -99,56 +99,94 @@ def export(pointer: Pointer, form: Form, to: Path, plan: ExportPlan | None = Non
     plan = plan or ExportPlan()
     refuse_in_use(to)
     _refuse_options(form, plan)
-    source = open_source(pointer)
-    if source.adapter is None:
-        raise AdapterError(f"{pointer.path} is a plain model: it has no adapter to export")
-    base, attachment = load_source(source, source.model(pointer), pointer.any_base)
-    assert attachment is not None
-    name = attachment.method.name
-    damped = None
-    lower_rank = None
-    if isinstance(plan.change, Damping):
-        attachment, damped = damped_lora(base, attachment, plan.change)
-    probe = Probe(source, base, plan.examples)
-    if isinstance(plan.change, AskedRank):
-        attachment, lower_rank = lowered(base, attachment, plan.change, probe)
-        probe = Probe(source, base, plan.examples)
+    subject = _prepared(pointer, plan)
+    base = subject.base
     with new_folder(to, "the adapter") as folder:
-        about = _about(source, base, attachment)
-        written = _write(folder, form, base, attachment, about)
+        about = _about(subject.source, base, subject.attachment)
+        written = _write(folder, form, base, subject.attachment, about)
         beyond = tuple(replaced_parameters(written.newly_initialised, base.newly_initialised))
         written.detach()
         file = None if plan.bits is None else store(folder, plan.bits, base, written)
         # what changes the outputs leaves the run's scores behind
         changed = plan.change is not None or file is not None
-        trained = None if changed else trained_of(source.adapter.folder, pointer)
+        trained = None if changed else trained_of(subject.folder, pointer)
         write_card(folder, about, trained=trained)
-        again = read_adapter(folder)
-        attach_adapter(again, base.model, base.roles, base.newly_initialised, not pointer.any_base)
-        found = difference(probe.before.logits, probe.logits(base.model))
-        stored = None if file is None else file.compared(probe.before, probe.look(base))
-        if stored is None and not found <= TOLERANCE:
-            raise ToleranceError(
-                f"the exported adapter's logits differ by {found:.2e} (relative; allowed "
-                f"{TOLERANCE:g}), so it was not kept"
-            )
+        again, found, stored = _read_back(folder, subject, pointer, file)
         max_rank = max_rank_of(folder) if form == "vllm" else None
     return Exported(
         folder=to,
-        adapter=source.path,
-        method=name,
+        adapter=subject.source.path,
+        method=subject.method,
         form=form,
         parameters=sum(tensor.numel() for tensor in again.tensors.values()),
         largest_rank=_largest_rank(again.tensors) if form in LORA_FORMS else None,
-        examples=len(probe.items),
-        asked=probe.why,
+        examples=len(subject.probe.items),
+        asked=subject.probe.why,
         max_logit_difference=found,
         beyond=beyond,
         vllm_max_rank=max_rank,
-        damped=damped,
-        lower_rank=lower_rank,
+        damped=subject.damped,
+        lower_rank=subject.lower_rank,
         stored=stored,
     )
+
+
+@dataclass(frozen=True)
+class _ExportSubject:
+    """The adapter on its base, after what the plan changes in it.
+
+    folder: the adapter's own. method: before a change made it a LoRA.
+    """
+
+    source: Source
+    folder: Path
+    base: Base
+    attachment: Attachment
+    method: str
+    probe: MergeProbe
+    damped: int | None
+    lower_rank: Lowered | None
+
+
+def _prepared(pointer: Pointer, plan: ExportPlan) -> _ExportSubject:
+    source = open_source(pointer)
+    if source.adapter is None:
+        raise AdapterError(f"{pointer.path} is a plain model: it has no adapter to export")
+    base, attachment = load_source(source, source.model(pointer), pointer.any_base)
+    assert attachment is not None
+    method = attachment.method.name
+    damped = None
+    lower_rank = None
+    if isinstance(plan.change, Damping):
+        attachment, damped = damped_lora(base, attachment, plan.change)
+    probe = MergeProbe(source, base, plan.examples)
+    if isinstance(plan.change, AskedRank):
+        attachment, lower_rank = lowered(base, attachment, plan.change, probe)
+        # What is written is compared with the adapter of the lower rank.
+        probe = MergeProbe(source, base, plan.examples)
+    folder = source.adapter.folder
+    return _ExportSubject(source, folder, base, attachment, method, probe, damped, lower_rank)
+
+
+def _read_back(
+    folder: Path, subject: _ExportSubject, pointer: Pointer, file: StoredFile | None
+) -> tuple[AdapterFile, float, Stored | None]:
+    """The written adapter, the largest difference of its logits, and what few bits changed.
+
+    ToleranceError: it computes something else.
+    """
+    base = subject.base
+    again = read_adapter(folder)
+    attach_adapter(again, base.model, base.roles, base.newly_initialised, not pointer.any_base)
+    found = difference(subject.probe.before.logits, subject.probe.logits(base.model))
+    if file is not None:
+        return again, found, file.compared(subject.probe.before, subject.probe.look(base))
+    if not found <= TOLERANCE:
+        raise ToleranceError(
+            f"the exported adapter's logits differ by {found:.2e} (relative; allowed "
+            f"{TOLERANCE:g}), so it was not kept"
+        )
+    return again, found, None
 
 
 def _refuse_options(form: Form, plan: ExportPlan) -> None:

@@ -17,8 +17,9 @@ from lorakit.files.documents import SHOWN_CHARACTERS
 from lorakit.files.tables import json_lines, text_lines
 from lorakit.methods import Attachment
 from lorakit.recipe.schema import Recipe
-from lorakit.runs.objects import Examiner, autocast, resolve_precision
+from lorakit.runs.examiner import Examiner
 from lorakit.runs.pointer import Pointer
+from lorakit.runs.precision import autocast, resolve_precision
 from lorakit.runs.source import Source, load_source, open_source
 from lorakit.runs.together import load_together
 from lorakit.tasks import Example, Task
@@ -65,14 +66,12 @@ def generate_with_adapters(
 
 
 @dataclass(frozen=True)
-class _Request:
+class _TextRequest:
     """Which model is asked what, known before it is loaded."""
 
     source: Source
     recipe: Recipe
     examples: list[Example]
-    draws_seed: int
-    """For answers that are drawn (decode.sample)."""
 
     def answers(
         self, base: Base, attachment: Attachment | None, observe: Observer | None
@@ -80,12 +79,13 @@ class _Request:
         device: Any = PartialState().device
         base.to(device)
         examples = {"prompts": self.examples}
-        examiner = Examiner(self.recipe, base, examples, attachment, observe, self.draws_seed)
+        seed = self.source.draws_seed
+        examiner = Examiner(self.recipe, base, examples, attachment, observe, seed)
         with autocast(self.recipe, device):
             return examiner.answers(base.model, "prompts")
 
 
-def _request(pointer: Pointer, wanted: Wanted) -> _Request:
+def _request(pointer: Pointer, wanted: Wanted) -> _TextRequest:
     """InputError: the model does not write texts, or there is nothing to answer."""
     source = open_source(pointer, to_write=True)
     if source.guessed and wanted.split is not None:
@@ -102,8 +102,7 @@ def _request(pointer: Pointer, wanted: Wanted) -> _Request:
             f"{pointer.path} was trained for {recipe.task.name}, which is a {kind} and not a text; "
             "use `lorakit eval`"
         )
-    draws_seed = recipe.seeds[0] if pointer.seed is None else pointer.seed
-    return _Request(source, recipe, _examples(recipe, wanted), draws_seed)
+    return _TextRequest(source, recipe, _examples(recipe, wanted))
 
 
 def _examples(recipe: Recipe, wanted: Wanted) -> list[Example]:

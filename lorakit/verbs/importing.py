@@ -22,8 +22,8 @@ from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.publish.card import write_card
 from lorakit.recipe.load import load_recipe
+from lorakit.runs.attach import attach, counts_of
 from lorakit.runs.folder import refuse_in_use
-from lorakit.runs.objects import attach, counts_of
 from lorakit.runs.result import Counts
 from lorakit.verbs.train.about import about
 

@@ -22,7 +22,7 @@ from lorakit.nn.linear import dense_weight, is_embedding
 from lorakit.nn.select import Site
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import Source, load_source, open_source
-from lorakit.verbs.merge_probe import Probe
+from lorakit.verbs.merge_probe import MergeProbe
 
 SiteProducts = list[tuple[Site, Tensor, Tensor]]
 """(site, B with its scale, A)."""
@@ -80,7 +80,7 @@ class OpenedAdapter:
     base: Base
     method: str
     products: Products
-    probe: Probe
+    probe: MergeProbe
     wanted: Tensor
     """The logits of the probe."""
 
@@ -114,7 +114,7 @@ def open_products(pointer: Pointer, examples: int, reader: str) -> OpenedAdapter
                 f"{pointer.path} changes the embedding {path}, which lorakit does not write for "
                 f"{reader}; merge it"
             )
-    probe = Probe(source, base, examples)
+    probe = MergeProbe(source, base, examples)
     wanted = probe.logits(base.model)
     attachment.detach()
     return OpenedAdapter(source, base, attachment.method.name, products, probe, wanted)

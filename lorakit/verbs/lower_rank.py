@@ -11,7 +11,7 @@ from lorakit.adapters.plain_lora import of_entire_modules
 from lorakit.bases.base import Base
 from lorakit.methods import Attachment
 from lorakit.verbs.low_rank import replaced_by
-from lorakit.verbs.merge_probe import Probe
+from lorakit.verbs.merge_probe import MergeProbe
 from lorakit.verbs.proof import difference
 
 
@@ -32,7 +32,7 @@ class Lowered:
 
 
 def lowered(
-    base: Base, attachment: Attachment, asked: AskedRank, probe: Probe
+    base: Base, attachment: Attachment, asked: AskedRank, probe: MergeProbe
 ) -> tuple[Attachment, Lowered]:
     """A LoRA of this rank in the method's place. probe: of the entire adapter."""
     found = at_rank(attachment, asked)

@@ -15,7 +15,7 @@ from lorakit.runs.pointer import Pointer
 from lorakit.runs.result import write_whole
 from lorakit.runs.source import Source, load_source, open_source
 from lorakit.runs.trained_for import REPORT, TRAINED_FOR, trained_for
-from lorakit.verbs.merge_probe import Probe, look_at_files
+from lorakit.verbs.merge_probe import MergeProbe, look_at_files
 from lorakit.verbs.merge_writers import Writer, file_by_file, in_memory
 from lorakit.verbs.proof import TOLERANCE, difference
 
@@ -71,7 +71,7 @@ def _write_card(folder: Path, pointer: Pointer, source: Source, report: dict[str
     write_card(folder, adapter.about, adapter.base, trained, report, kind="merged")
 
 
-def _prepare(pointer: Pointer, source: Source, examples: int) -> tuple[Writer, Probe | None]:
+def _prepare(pointer: Pointer, source: Source, examples: int) -> tuple[Writer, MergeProbe | None]:
     """Choose the writer, and ask the adapter on its base before anything is merged.
 
     A base that is merged file by file is loaded only to be compared, and released on return.
@@ -88,7 +88,7 @@ def _prepare(pointer: Pointer, source: Source, examples: int) -> tuple[Writer, P
     assert attachment is not None
     if why := attachment.why_unmergeable():
         raise ModelError(f"{pointer.path} cannot be merged: {why}")
-    probe = Probe(source, base, examples) if examples else None
+    probe = MergeProbe(source, base, examples) if examples else None
     if by_file is None:
         writer = in_memory(base, attachment, source, model)
     return writer, probe
@@ -101,7 +101,7 @@ def _in_float32(model: Model) -> Model:
     return model.model_copy(update={"dtype": "fp32"})
 
 
-def _compare(folder: Path, source: Source, probe: Probe, tolerance: float) -> dict[str, Any]:
+def _compare(folder: Path, source: Source, probe: MergeProbe, tolerance: float) -> dict[str, Any]:
     """The model that was written, compared with the adapter on its base."""
     then = probe.before
     now, plain = look_at_files(folder, source, probe)

@@ -17,7 +17,7 @@ from lorakit.evaluation.answers import read_splits, score_answers
 from lorakit.models import Model
 from lorakit.nn.settings import setting
 from lorakit.recipe.schema import Recipe
-from lorakit.runs.objects import Examiner
+from lorakit.runs.examiner import Examiner
 from lorakit.runs.source import Source
 from lorakit.tasks import Head
 from lorakit.verbs.plain import read_plain
@@ -43,7 +43,7 @@ class Look:
     predictions: list[Any]
 
 
-class Probe:
+class MergeProbe:
     """An even selection of the validation split, or random tokens where there is no data.
 
     `why` says which of the two, and why. `before` is what the adapter on its base answers.
@@ -67,12 +67,14 @@ class Probe:
         split = next(iter(recipe.task.eval_splits), recipe.task.train_split)
         try:
             rows = read_splits(recipe.task, recipe.data, [split])[split]
+            step = max(1, len(rows) // examples)
+            # all rows of a slice may be dropped (data.too_long)
+            examiner = Examiner(recipe, base, {split: rows[::step][:examples]})
         except DataError as error:
             self.why = f"random tokens, because the {split} data is not available ({error})"
             return None
         self.why = f"a slice of the {split} split"
-        step = max(1, len(rows) // examples)
-        return Examiner(recipe, base, {split: rows[::step][:examples]})
+        return examiner
 
     def logits(self, model: nn.Module, most: int | None = None) -> Tensor:
         """Logits of the first `most` examples: (examples, outputs), or (tokens, vocabulary)."""
@@ -94,7 +96,7 @@ class Probe:
         return Look(logits, scores, [answer.prediction for answer in answers])
 
 
-def look_at_files(folder: Path, source: Source, probe: Probe) -> tuple[Look, Tensor]:
+def look_at_files(folder: Path, source: Source, probe: MergeProbe) -> tuple[Look, Tensor]:
     """The answers of the model in `folder`, and its first logits by plain transformers.
 
     Both are computed in float32, one after the other, so that one model is in memory at a time.

@@ -7,7 +7,7 @@ from typing import Any
 
 from lorakit.events import HeadView, ModelPrepared, SiteGroup
 from lorakit.methods import Attachment
-from lorakit.runs.objects import counts_of
+from lorakit.runs.attach import counts_of
 
 
 def model_view(attachment: Attachment, head: HeadView | None) -> ModelPrepared:

@@ -172,7 +172,7 @@ def _encoded(recipe: Recipe, split: str, examples: list[Example]) -> list[Exampl
     """The examples that are used of a split, after they were tokenised as training does it."""
     from lorakit.bases.config import read_config
     from lorakit.bases.tokenizer import tokenizer_of
-    from lorakit.runs.objects import Examiner, TextReader, kept
+    from lorakit.runs.examiner import Examiner, TextReader, kept
 
     tokenizer = tokenizer_of(recipe.model)
     if split == recipe.task.train_split:

@@ -14,7 +14,7 @@ from lorakit.errors import AdapterError, InputError, ModelError
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import Model
 from lorakit.nn.linear import is_quantized, numbers_in
-from lorakit.runs.objects import counts_of
+from lorakit.runs.attach import counts_of
 from tests.attaching import attach, attach_saved
 
 pytest.importorskip("bitsandbytes", reason="the extra `quantized` is not installed")

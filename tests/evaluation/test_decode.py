@@ -19,7 +19,7 @@ from lorakit.errors import ModelError
 from lorakit.evaluation.decode import decode
 from lorakit.evaluation.sampling import ban_repeated_ngrams, sample
 from lorakit.evaluation.strategy import cache_strategy
-from lorakit.recipe.schema import Decode
+from lorakit.recipe.evaluate import Decode
 from tests.rounding import rounding
 from tests.tiers import unit_or_slow
 

@@ -7,7 +7,7 @@ import torch
 
 from lorakit.batches import Encoded
 from lorakit.evaluation.predict import GenerationSettings, generate, predict_logits
-from lorakit.recipe.schema import Decode
+from lorakit.recipe.evaluate import Decode
 from lorakit.tasks import Head
 from tests.encoded import encoded
 

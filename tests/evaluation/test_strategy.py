@@ -15,7 +15,7 @@ from lorakit.evaluation.cache import CacheStrategy
 from lorakit.evaluation.decode import decode
 from lorakit.evaluation.likelihood import log_likelihoods
 from lorakit.evaluation.strategy import cache_strategy
-from lorakit.recipe.schema import Decode
+from lorakit.recipe.evaluate import Decode
 from tests.encoded import encoded_rows
 from tests.evaluation.architectures import build
 

@@ -14,7 +14,7 @@ from lorakit.evaluation.decode import decode
 from lorakit.evaluation.likelihood import log_likelihoods
 from lorakit.methods import methods
 from lorakit.nn.prompt import added_tokens, prompt_ends
-from lorakit.recipe.schema import Decode
+from lorakit.recipe.evaluate import Decode
 from lorakit.tasks import Head
 from lorakit.training.loss import can_be_lean, loss_sum
 from tests.attaching import attach

@@ -17,7 +17,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from lorakit.events import Event, StepTaken
-from lorakit.recipe.schema import Evaluate, Train
+from lorakit.recipe.evaluate import Evaluate
+from lorakit.recipe.train import Train
 from lorakit.tasks import Head
 from lorakit.training.loop import train
 from lorakit.training.setup import Setup

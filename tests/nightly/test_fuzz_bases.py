@@ -28,7 +28,7 @@ from lorakit.bases.files import location
 from lorakit.bases.load import load
 from lorakit.models import Model
 from lorakit.recipe.load import compose
-from lorakit.runs.objects import attach
+from lorakit.runs.attach import attach
 from lorakit.runs.pointer import Pointer
 from lorakit.verbs.check import check
 from lorakit.verbs.merge import merge

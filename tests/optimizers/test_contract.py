@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from lorakit.errors import InputError, RecipeError
 from lorakit.methods import methods
 from lorakit.optimizers import optimizers, state_bytes
-from lorakit.recipe.schema import Checkpoint, Evaluate, Train
+from lorakit.recipe.evaluate import Evaluate
+from lorakit.recipe.train import Checkpoint, Train
 from lorakit.tasks import Head
 from lorakit.training import checkpoint
 from lorakit.training.loop import train
@@ -23,6 +24,7 @@ from lorakit.training.saving import Checkpoints
 from lorakit.training.setup import Setup
 from tests.attaching import attach
 from tests.encoded import separable
+from tests.tiers import unit_or_slow
 
 STEPS = 30
 STOP = 7
@@ -97,7 +99,10 @@ def trial(tiny, tmp_path):
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-@pytest.mark.parametrize("name", NAMES)
+QUICK = [name for name in NAMES if "max_steps" not in SETTINGS.get(name, {})]
+
+
+@pytest.mark.parametrize("name", unit_or_slow(NAMES, QUICK))
 def test_it_learns_and_resumes_to_the_bit(trial, name):
     straight = trial(name)
     state = straight.run()

@@ -286,7 +286,7 @@ def test_eva_sees_what_pefts_incremental_pca_sees():
 def test_lora_plus_has_pefts_two_rates(tiny):
     from peft.optimizers import create_loraplus_optimizer
 
-    from lorakit.recipe.schema import Train
+    from lorakit.recipe.train import Train
     from lorakit.training.optim import build_optimizer, set_rates
 
     place = ("llama", CAUSAL, ["q_proj", "v_proj", "down_proj"])

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lorakit.optimizers import RATIO, optimizers
-from lorakit.recipe.schema import Train
+from lorakit.recipe.train import Train
 from lorakit.training.optim import learning_rate
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "optimizers.json").read_text())

@@ -18,7 +18,7 @@ from lorakit.methods import methods
 from lorakit.methods._adapters import begin_from
 from lorakit.methods.reparam.eigenlora import directions
 from lorakit.methods.reparam.pmss import pivots
-from lorakit.recipe.schema import Train
+from lorakit.recipe.train import Train
 from lorakit.runs.sources import read_sources, take_sources
 from lorakit.training.refuse import Still, refuse_dead
 from tests.attaching import attach, attach_saved

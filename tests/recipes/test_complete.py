@@ -11,7 +11,7 @@ import pytest
 from lorakit.cli.options import _joined
 from lorakit.methods import methods
 from lorakit.recipe.complete import HELP_CHARACTERS, completions, values
-from lorakit.recipe.schema import Train
+from lorakit.recipe.train import Train
 
 
 def _words(*given: str, recipe: str | None = "quickstart") -> list[str]:

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from lorakit.errors import RecipeError
+from lorakit.recipe.json_schema import json_schema
 from lorakit.recipe.load import load_recipe, names
-from lorakit.recipe.schema import json_schema
 from lorakit.recipe.source import scalar
 
 GOOD = """\

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lorakit.recipe.schema import Published
+from lorakit.recipe.expect import Published
 from lorakit.runs.result import Check, Counts, Result, SeedResult
 
 ACCURACY = (90.0, 89.5, 90.4)

@@ -9,7 +9,7 @@ import statistics
 import pytest
 
 from lorakit.errors import DataError, InputError
-from lorakit.recipe.schema import Published
+from lorakit.recipe.expect import Published
 from lorakit.runs.result import Check, Result, failed_checks, summary, write_whole
 
 

@@ -10,7 +10,7 @@ import re
 
 import pytest
 
-from lorakit.recipe.schema import Published
+from lorakit.recipe.expect import Published
 from lorakit.report.table import Table, comparison, published, score_table
 from lorakit.runs.result import summary
 

@@ -313,7 +313,7 @@ class TestTheNameOfTheFolder:
 
     def test_a_new_default_leaves_it_as_it_is(self):
         """An upgrade that adds a field finds the runs from before."""
-        from lorakit.recipe.schema import Train
+        from lorakit.recipe.train import Train
 
         class Later(Train):
             """One field more."""

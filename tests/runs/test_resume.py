@@ -21,9 +21,9 @@ from accelerate.utils import DistributedType
 from lorakit.errors import InputError, Stopped
 from lorakit.events import AnotherUnfinished, Event, StepTaken
 from lorakit.recipe.load import load_recipe
+from lorakit.runs.examiner import Examiner
 from lorakit.runs.folder import folder_of
 from lorakit.runs.lines import read_lines
-from lorakit.runs.objects import Examiner
 from lorakit.runs.resume import newest_checkpoint
 from lorakit.training.checkpoint import found
 from lorakit.training.progress import BestState

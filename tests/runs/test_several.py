@@ -21,6 +21,7 @@ from lorakit.methods import methods
 from lorakit.methods.reparam import Dense
 from lorakit.nn.surgery import CHILD
 from tests.conftest import END, PAD, VOCABULARY, build, make_about, small_method
+from tests.tiers import tier
 
 FAMILIES = ("roberta", "gpt2")
 SLOW = ("deberta", "opt", "t5")
@@ -173,9 +174,18 @@ def test_rows_of_a_mixed_batch_are_those_of_each_adapter_alone(four, names):
         assert torch.allclose(mixed[row], logits(model, batch)[row], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", methods.names())
+def _is_unit(name: str, family: str) -> bool:
+    """A decoder for every method; an encoder for those whose rows can be mixed."""
+    return family == "gpt2" or (family == "roberta" and name in ROW_BY_ROW)
+
+
 @pytest.mark.parametrize(
-    "family", ["gpt2", "roberta", *(pytest.param(f, marks=pytest.mark.slow) for f in SLOW)]
+    ("name", "family"),
+    [
+        pytest.param(name, family, marks=tier(_is_unit(name, family)))
+        for family in (*FAMILIES, *SLOW)
+        for name in methods.names()
+    ],
 )
 def test_any_method_is_held_switched_and_mixed_or_refused(name, family, tmp_path):
     if family == "roberta" and name in LENGTHENS:

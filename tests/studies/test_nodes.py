@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from lorakit.runs.lines import read_lines
 from lorakit.studies.machines import Machines
+from tests.commands import free_port
 
 SMALL = [
     "train.max_steps=6",
@@ -103,12 +103,6 @@ def test_the_script_is_a_script_and_quotes_what_was_given(tmp_path):
         "about=$(touch x)",
     ]
     assert not (tmp_path / "x").exists()
-
-
-def free_port() -> int:
-    with socket.socket() as at:
-        at.bind(("127.0.0.1", 0))
-        return at.getsockname()[1]
 
 
 def can_rename() -> bool:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import free_port
+
 SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 DAEMONS = ("munged", "slurmctld", "slurmd")
 ABSENT = [
@@ -68,12 +70,6 @@ def wait_for(true: Callable[[], object], seconds: float, what: str) -> None:
     while not true():
         assert time.monotonic() < until, f"{what}: not within {seconds} s"
         time.sleep(0.5)
-
-
-def free_port() -> int:
-    with socket.socket() as at:
-        at.bind(("127.0.0.1", 0))
-        return at.getsockname()[1]
 
 
 def of_this_cluster(conf: Path) -> list[int]:

@@ -24,7 +24,8 @@ from lorakit.errors import InputError, RecipeError, Stopped, TrainingError
 from lorakit.events import Event
 from lorakit.methods import methods
 from lorakit.methods.reparam.lora import LoRA
-from lorakit.recipe.schema import Checkpoint, Evaluate, Train
+from lorakit.recipe.evaluate import Evaluate
+from lorakit.recipe.train import Checkpoint, Train
 from lorakit.tasks import Head
 from lorakit.training import checkpoint, refuse, saving, stop
 from lorakit.training.accumulation import Accumulator

@@ -21,7 +21,8 @@ from lorakit.events import Event, SplitEvaluated, StepTaken, StoppedEarly
 from lorakit.fast import compiled
 from lorakit.methods import methods
 from lorakit.methods.reparam.lora import LoRA
-from lorakit.recipe.schema import Evaluate, Train
+from lorakit.recipe.evaluate import Evaluate
+from lorakit.recipe.train import Train
 from lorakit.tasks import Head
 from lorakit.training import loop
 from lorakit.training.loop import recompute_activations, train
@@ -32,7 +33,6 @@ from tests.attaching import attach
 from tests.conftest import small_method
 from tests.encoded import separable
 from tests.rounding import TINY, assert_near, rounding
-from tests.tiers import unit_or_slow
 
 MODELS = {
     Head.CLASSIFICATION: ("bert", "SequenceClassification", {}),
@@ -250,9 +250,9 @@ def graphs(monkeypatch):
     dynamo.reset()
 
 
-@pytest.mark.parametrize(
-    "head", unit_or_slow([Head.CLASSIFICATION, Head.CAUSAL], [Head.CLASSIFICATION])
-)
+# The compiler takes seconds; tests/fast/test_compile.py is in the unit tier.
+@pytest.mark.slow
+@pytest.mark.parametrize("head", [Head.CLASSIFICATION, Head.CAUSAL])
 def test_compiled_layers_train_the_same(run, graphs, head):
     """At every length, over an evaluation in the middle, which compiles nothing."""
     known = {int(e.length) for e in separable(head)}

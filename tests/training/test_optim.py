@@ -8,7 +8,7 @@ from torch import nn
 
 from lorakit.errors import RecipeError
 from lorakit.methods.reparam.lora import LoRA
-from lorakit.recipe.schema import Train
+from lorakit.recipe.train import Train
 from lorakit.training.optim import build_optimizer, learning_rate, set_rates
 from tests.attaching import attach
 

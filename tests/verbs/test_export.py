@@ -19,18 +19,28 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
+@pytest.fixture(scope="module")
+def runs() -> dict[tuple[str, ...], Path]:
+    """The run folders that were trained so far, by the method and its fields."""
+    return {}
+
+
 @pytest.fixture
-def run(lorakit_cli, folder):
+def run(lorakit_cli, folder, runs):
     """`run(method fields)`: a run folder of the quickstart with that method."""
 
     def train(name: str, *fields: str):
+        key = (name, *fields)
+        if key in runs:
+            return runs[key]
         method = {"name": name}
         if name != "full":
             method["targets"] = ["query", "value"]
         extra = [f"method={json.dumps(method)}", *fields]
         done = lorakit_cli("train", "quickstart", "--runs", folder, *LIMIT, *extra, "--json")
         assert done.code == 0, done.err
-        return Path(done.json["run"])
+        runs[key] = Path(done.json["run"])
+        return runs[key]
 
     return train
 

@@ -123,10 +123,10 @@ def test_an_adapter_alone_knows_how_it_writes(run, e2e, lorakit_cli, tmp_path):
 
 
 def test_a_stop_loses_no_text(run, lorakit_cli, tmp_path, monkeypatch):
-    import lorakit.runs.objects as objects
+    import lorakit.runs.examiner as examiner
 
     asked = []
-    real = objects.generate
+    real = examiner.generate
 
     def counted(model, items, *rest, **more):
         asked.append(len(items))
@@ -141,13 +141,13 @@ def test_a_stop_loses_no_text(run, lorakit_cli, tmp_path, monkeypatch):
         return real(model, items, tokenizer, replace(how, batch_size=2), after_two)
 
     call = ("eval", run, "--seed", 0, "--split", "test", "--out", tmp_path, "--json")
-    monkeypatch.setattr(objects, "generate", stopped)
+    monkeypatch.setattr(examiner, "generate", stopped)
     assert lorakit_cli(*call).code == 130
     partial = tmp_path / "test.partial.jsonl"
     lines = [json.loads(line) for line in partial.read_text().splitlines()]
     assert len(lines) == 3, "what was asked, and two answers"
     assert {"id", "input", "prediction", "references"} <= lines[1].keys()
-    monkeypatch.setattr(objects, "generate", counted)
+    monkeypatch.setattr(examiner, "generate", counted)
     partial.write_text(
         partial.read_text() + '{"id": "test-6", "inp'
     )  # cut off while it was written
@@ -192,7 +192,7 @@ def test_generate_writes_to_prompts_files_and_splits(run, lorakit_cli, tmp_path)
         (("--split", "tset"), "no split 'tset'"),
         (("--prompt", "a", "decode.beams=0"), "decode.beams"),
         (("--prompt", "a", "decode={sample: true, beams: 4}"), "leave one out"),
-        (("--prompt", "a", "decode.top_p=0.5"), "without sample"),
+        (("--prompt", "a", "decode.top_p=0.5"), "sample: false"),
     ],
 )
 def test_generate_refuses(run, lorakit_cli, arguments, said):

@@ -26,7 +26,8 @@ from lorakit.errors import AdapterError, InputError
 from lorakit.methods import methods
 from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.methods.reparam.lora import LoRA
-from lorakit.recipe.schema import Checkpoint, Evaluate, Train
+from lorakit.recipe.evaluate import Evaluate
+from lorakit.recipe.train import Checkpoint, Train
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import open_source
 from lorakit.training import checkpoint

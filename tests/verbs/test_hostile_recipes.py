@@ -91,7 +91,7 @@ def mutant(random: Random) -> bytes:
     return damaged(text.encode(), random)
 
 
-@tiers(200, 2000)
+@tiers(60, 2000)
 def test_hostile_recipes(folder, count):
     trial = Trial(folder)
     file = folder / "mutant.yaml"
@@ -118,13 +118,18 @@ def test_hostile_recipes(folder, count):
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: ascii(line[:40]))
-def test_each_hostile_line(folder, line):
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param("{line}", marks=pytest.mark.slow),
+        pytest.param("{line}\n{recipe}", marks=pytest.mark.slow),
+        "{recipe}\n{line}\n",
+    ],
+    ids=["alone", "before", "after"],
+)
+def test_each_hostile_line(folder, form, line):
     file = folder / "mutant.yaml"
-    for text in (
-        line,
-        f"{line}\n{find('quickstart').read_text()}",
-        f"{find('quickstart').read_text()}\n{line}\n",
-    ):
-        file.write_bytes(text.encode())
-        Trial(folder).read(text, lambda: build(file), lambda loaded: None)
+    text = form.format(line=line, recipe=find("quickstart").read_text())
+    file.write_bytes(text.encode())
+    Trial(folder).read(text, lambda: build(file), lambda loaded: None)
     assert not list(folder.parent.rglob(f"{CANARY}*"))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lorakit.recipe.load import load_recipe
-from lorakit.runs import objects
-from lorakit.runs.objects import resolve_precision
+from lorakit.runs.precision import has_bf16, resolve_precision
 
 CASES = {
     "frozen base": ([], True, "bf16", "fp32"),
@@ -21,7 +20,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_auto(case, monkeypatch):
     overrides, here, dtype, precision = CASES[case]
-    monkeypatch.setattr(objects, "has_bf16", lambda: here)
+    monkeypatch.setattr("lorakit.runs.precision.has_bf16", lambda: here)
     recipe = load_recipe("quickstart", ["train.precision=auto", *overrides]).recipe
     found = resolve_precision(recipe)
     assert (found.model.dtype, found.train.precision) == (dtype, precision)
@@ -39,4 +38,4 @@ def test_the_machine_is_asked(monkeypatch):
     for amx, avx in ((True, False), (False, True), (False, False)):
         monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda amx=amx: amx)
         monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda avx=avx: avx)
-        assert objects.has_bf16() is (amx or avx)
+        assert has_bf16() is (amx or avx)

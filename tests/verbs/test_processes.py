@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from lorakit.cli.launch import Strategy
 from lorakit.errors import RecipeError
 from lorakit.recipe.load import shipped
-from lorakit.recipe.schema import Train
+from lorakit.recipe.train import Train
 from lorakit.training.processes import check_strategy, refuse_parts
 from tests.commands import SMALL
 from tests.conftest import small_method

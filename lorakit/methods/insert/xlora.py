@@ -27,10 +27,11 @@ which can be merged.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from lorakit.config import one_or_many
 from lorakit.methods._adapters import OnStack
 from lorakit.methods._base import Attachment
 
@@ -70,10 +71,7 @@ class XLoRA(OnStack):
     weight: float = 1.0
     """What the sum of all adapters is multiplied with."""
 
-    @field_validator("targets", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+    _may_be_one = field_validator("targets", mode="before")(one_or_many)
 
     @model_validator(mode="after")
     def _has_effect(self) -> XLoRA:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, field_validator
 
-from lorakit.config import Config
+from lorakit.config import Config, one_or_many
 from lorakit.methods._base import Method
 
 if TYPE_CHECKING:
@@ -62,10 +62,7 @@ class Reparam(Method, ABC):
     )
     """Which weights: the paper adapts query and value."""
 
-    @field_validator("targets", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+    _may_be_one = field_validator("targets", mode="before")(one_or_many)
 
     # what dW is, as functions of a delta `d`: it has the tensors by their names, `d.site`,
     # `d.weight`

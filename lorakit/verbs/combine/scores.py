@@ -19,7 +19,8 @@ from lorakit.metrics import Failed
 from lorakit.models import Model
 from lorakit.recipe.schema import Recipe
 from lorakit.report.table import Table, number
-from lorakit.runs.objects import Examiner, autocast, resolve_precision
+from lorakit.runs.examiner import Examiner
+from lorakit.runs.precision import autocast, resolve_precision
 from lorakit.verbs.combine.member import Member
 
 log = logging.getLogger(__name__)
@@ -106,10 +107,11 @@ def _score_task(
     if check_base and not column.pointer.any_base and column.source.adapter is not None:
         refuse_other_base(column.source.adapter, base.model)
     base.to(PartialState().device)  # type: ignore[arg-type]
-    examiner = Examiner(recipe, base, examples, seed=recipe.seeds[0])
+    examiner = Examiner(recipe, base, examples, seed=column.source.draws_seed)
     found.tasks[column.name] = f"{task.name} {split} {task.primary}"
     found.primary[column.name] = task.primary
-    log.info("%s: scoring %d adapters on %d examples", task.name, len(rows), len(examples[split]))
+    asked = len(examiner.splits[split])
+    log.info("%s: scoring %d adapters on %d examples", task.name, len(rows), asked)
     for row in rows:
         head = row.head
         if head is None:

@@ -22,11 +22,12 @@ from lorakit.events import (
 )
 from lorakit.recipe.load import LoadedRecipe
 from lorakit.recipe.schema import Recipe
+from lorakit.runs.attach import attach, counts_of
 from lorakit.runs.find import run_of
 from lorakit.runs.finished import finished, intact_seed, not_compared, refuse_other_numbers
 from lorakit.runs.folder import begun, claimed, open_run, seed_folder
 from lorakit.runs.inputs import base_files
-from lorakit.runs.objects import attach, counts_of, resolve_precision
+from lorakit.runs.precision import resolve_precision
 from lorakit.runs.result import Result, SeedResult
 from lorakit.runs.same import (
     BASE_FILE,

@@ -11,7 +11,7 @@ from torch.distributed import is_initialized
 
 from lorakit.errors import RecipeError
 from lorakit.recipe.schema import Recipe
-from lorakit.runs.objects import precision_of
+from lorakit.runs.precision import precision_of
 from lorakit.training.processes import check_strategy, on_cpus, refuse_parts
 
 

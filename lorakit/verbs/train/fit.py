@@ -15,8 +15,8 @@ from lorakit.bases.load import load
 from lorakit.evaluation.answers import Answer, Scores, warn_of_one_label
 from lorakit.events import to_all
 from lorakit.methods import Attachment
+from lorakit.runs.attach import attach
 from lorakit.runs.failing_metrics import of_the_first
-from lorakit.runs.objects import attach
 from lorakit.runs.resume import Journal, ResumeState, made_with
 from lorakit.trackers import TrackedRun
 from lorakit.trackers._track import Tracking, flat

@@ -9,8 +9,9 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from lorakit.evaluation.answers import Answer, writes
+from lorakit.runs.examiner import Examiner
 from lorakit.runs.generations import PartialPredictions
-from lorakit.runs.objects import Examiner, autocast
+from lorakit.runs.precision import autocast
 from lorakit.verbs.train.fit import FittedSeed
 from lorakit.verbs.train.job import TrainJob, predictions_file
 

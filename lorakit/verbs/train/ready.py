@@ -22,8 +22,10 @@ from lorakit.events import BaselineScored, StartedFrom
 from lorakit.methods import Attachment
 from lorakit.models import Model
 from lorakit.recipe.schema import Recipe
+from lorakit.runs.attach import attach
+from lorakit.runs.examiner import Examiner, kept
 from lorakit.runs.failing_metrics import refuse_missing_metric
-from lorakit.runs.objects import Examiner, attach, autocast, kept
+from lorakit.runs.precision import autocast
 from lorakit.runs.resume import ResumeState, newest_checkpoint, resume_state_of
 from lorakit.tasks import Example
 from lorakit.training.checkpoint import Saved

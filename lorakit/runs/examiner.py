@@ -1,19 +1,17 @@
-"""From a recipe to a model with its method, and to the examples for training and scoring."""
+"""Examiner: a model's answers to the examples of some splits, and their scores."""
 
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import nn
 
-from lorakit.bases.base import DTYPES, Base
+from lorakit.bases.base import Base
 from lorakit.batches import (
     Encoded,
     encode_cached,
@@ -22,7 +20,6 @@ from lorakit.batches import (
     refuse_no_padding,
     refuse_too_long,
 )
-from lorakit.errors import ModelError, RecipeError
 from lorakit.evaluation.answers import Answer, Scores, score_answers, untrained_most, writes
 from lorakit.evaluation.likelihood import log_likelihoods
 from lorakit.evaluation.predict import Generated, GenerationSettings, generate, predict_logits
@@ -31,12 +28,8 @@ from lorakit.evaluation.token_loss import token_losses
 from lorakit.events import Observer, TextsGenerated
 from lorakit.methods import Attachment
 from lorakit.metrics import Failed
-from lorakit.nn.freeze import count
-from lorakit.nn.linear import numbers_in
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.generations import PartialPredictions
-from lorakit.runs.result import Counts
-from lorakit.runs.sources import read_sources, take_sources
 from lorakit.tasks import Example, Head, Task
 
 
@@ -266,98 +259,3 @@ def stops_of(task: Task, tokenizer: Any, splits: Mapping[str, Sequence[Example]]
     if any(example.turns for examples in splits.values() for example in examples):
         stops += end_of_turn(tokenizer)
     return stops
-
-
-def attach(recipe: Recipe, base: Base) -> Attachment:
-    """The recipe's method on the model.
-
-    RecipeError: `expect` has other counts. ModelError: the method could never be merged, or there
-    is no room for its tokens.
-    """
-    method = recipe.method
-    sources = read_sources(method, base.model, base.roles)
-    attachment = method.attach(base.model, base.roles, base.newly_initialised | base.head)
-    take_sources(attachment, sources)
-    if method.added_tokens:
-        refuse_too_long(recipe.data, None, base.config, method.added_tokens)
-        if recipe.data.packing:
-            raise ModelError(
-                f"data.packing: {method.name} puts tokens before every prompt; leave packing out"
-            )
-    # Otherwise the proof of merging would fail after all the training.
-    if method.merges and (why := attachment.why_unmergeable()):
-        raise ModelError(why)
-    _refuse_other_counts(recipe, attachment)
-    return attachment
-
-
-def _refuse_other_counts(recipe: Recipe, attachment: Attachment) -> None:
-    counts = counts_of(attachment)
-    for what in ("sites", "trainable"):
-        wanted = getattr(recipe.expect, what)
-        found = getattr(counts, what)
-        if wanted is not None and wanted != found:
-            sites = ", ".join(site.name for site in attachment.sites[:4])
-            raise RecipeError(
-                f"expect.{what} is {wanted}, and the method gives {found} (sites: "
-                f"{sites or 'none'} ...). Correct method.targets or method.r, or remove the "
-                f"expectation with `~expect.{what}`."
-            )
-
-
-def counts_of(attachment: Attachment) -> Counts:
-    """As the paper counts: newly initialised parameters are not among `trainable`."""
-    trained = attachment.trained()
-    newly_initialised = sum(
-        p.numel() for name, p in trained.items() if name in attachment.newly_initialised
-    )
-    model = attachment.model
-    deltas = {name for name, _ in model.named_parameters() if ".delta." in name}
-    return Counts(
-        sites=len(attachment.sites),
-        trainable=sum(p.numel() for p in trained.values()) - newly_initialised,
-        fresh=newly_initialised,
-        total=sum(numbers_in(p) for p in model.parameters()) - count(model, deltas),
-    )
-
-
-def resolve_precision(recipe: Recipe) -> Recipe:
-    """The recipe with the precision that `train.precision: auto` means on this machine.
-
-    With fast bf16, frozen weights are kept in bf16; weights that train stay in fp32, and their
-    products are formed in bf16.
-    """
-    if recipe.train.precision != "auto":
-        return recipe
-    is_plain = recipe.model.dtype == "fp32" and recipe.model.quantize is None
-    is_frozen = recipe.method.freezes_base and not recipe.model.new_tokens
-    precision = "fp32"
-    model = recipe.model
-    if is_plain and has_bf16():
-        if is_frozen:
-            model = model.model_copy(update={"dtype": "bf16"})
-        else:
-            precision = "bf16"
-    train = recipe.train.model_copy(update={"precision": precision})
-    return recipe.model_copy(update={"train": train, "model": model})
-
-
-def has_bf16() -> bool:
-    """Whether this machine multiplies bf16 faster than fp32, and not by emulation."""
-    if torch.cuda.is_available() and os.environ.get("LORAKIT_CPU") != "1":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-
-
-def precision_of(recipe: Recipe) -> str:
-    """accelerate's word for a precision from `resolve_precision`."""
-    return "no" if recipe.train.precision == "fp32" else recipe.train.precision
-
-
-def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
-    """The precision from `resolve_precision`, so that a run is scored in the same one while it
-    trains and afterwards."""
-    precision = recipe.train.precision
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, DTYPES[precision])

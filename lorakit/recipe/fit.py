@@ -1,0 +1,71 @@
+"""Checks between the sections of a recipe: what a task or a method cannot do is refused.
+
+All raise ValueError, which pydantic reports with the other problems of the recipe.
+"""
+
+from __future__ import annotations
+
+from lorakit.methods import Method
+from lorakit.metrics import LIKELIHOOD_KEYS
+from lorakit.models import Model
+from lorakit.recipe.evaluate import Evaluate
+from lorakit.recipe.train import Train
+from lorakit.tasks import LABELLED, Data, Head, Task
+
+
+def refuse_train(train: Train, task: Task) -> None:
+    """Options of the loss that do not exist for the task's head."""
+    smoothing = f"train.label_smoothing {train.label_smoothing:g}"
+    if train.label_smoothing and task.head is Head.REGRESSION:
+        raise ValueError(
+            f"{smoothing}: {task.name} is a regression and does not have classes to smooth over; "
+            "leave it out"
+        )
+    if train.label_smoothing and task.head in (Head.MULTILABEL, Head.SPANS):
+        raise ValueError(f"{smoothing} is not available for {task.name}; leave it out")
+    if train.class_weights and task.head not in LABELLED:
+        raise ValueError(f"train.class_weights: {task.name} does not learn labels; leave it out")
+
+
+def refuse_evaluate(evaluate: Evaluate, task: Task) -> None:
+    """A score to select by that the task does not give."""
+    if evaluate.metric in LIKELIHOOD_KEYS and task.head is not Head.CAUSAL:
+        raise ValueError(
+            f"evaluate.metric {evaluate.metric} is of causal tasks, and {task.name} "
+            f"is a {task.head.value}; name one of its own scores"
+        )
+    if task.eval_splits:
+        return
+    if evaluate.metric is not None:
+        raise ValueError(
+            f"evaluate.metric {evaluate.metric} needs scores, and the task has "
+            "validation: none; leave one out"
+        )
+    if evaluate.patience is not None:
+        raise ValueError(
+            f"evaluate.patience {evaluate.patience} needs scores, and the task has "
+            "validation: none; leave one out"
+        )
+
+
+def refuse_data(data: Data, task: Task) -> None:
+    """Ways to encode examples that do not exist for the task's head."""
+    selects = data.too_long != "truncate" or data.empty is not None
+    # Their answers are positions in the text, so one that is cut or left out has no answer.
+    if selects and task.head in (Head.TOKENS, Head.SPANS):
+        raise ValueError(
+            f"data.too_long and data.empty are not available for {task.name}; leave them out"
+        )
+    if data.packing and task.head is not Head.CAUSAL:
+        raise ValueError(
+            f"data.packing is for causal models, and {task.name} is a {task.head.value}"
+        )
+
+
+def refuse_base(model: Model, method: Method) -> None:
+    """A method that reads exact weights on a base that does not have them."""
+    if model.quantize is not None and not method.on_quantized:
+        raise ValueError(
+            f"model.quantize {model.quantize}: the method {method.name} needs the "
+            "base's exact weights; leave model.quantize out, or take another method (lora)"
+        )
