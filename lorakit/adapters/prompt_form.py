@@ -17,7 +17,6 @@ from lorakit.errors import AdapterError
 from lorakit.methods import Attachment, Method, methods
 from lorakit.methods.prompt._prompt import PromptAttachment
 from lorakit.methods.prompt._tokens import PromptTokens
-from lorakit.nn.settings import setting
 
 PREFIX = "base_model."
 """Before the names of a head; adapters of weights have another one."""
@@ -29,7 +28,7 @@ _FIELDS = frozenset(
     "num_virtual_tokens token_dim num_attention_heads num_layers modules_to_save "
     "prompt_tuning_init prompt_tuning_init_text tokenizer_name_or_path tokenizer_kwargs "
     "encoder_reparameterization_type encoder_hidden_size encoder_num_layers "
-    "encoder_dropout".split()
+    "encoder_dropout prefix_projection init_weights".split()
 )
 """Fields that are read, or that do not change what a trained adapter computes."""
 
@@ -58,10 +57,8 @@ def config_of(
         "inference_mode": True,
         "peft_type": form.type,
         "num_virtual_tokens": method.prefix,
-        "token_dim": attachment.vectors().shape[1],
         "num_transformer_submodules": 1,
-        "num_attention_heads": setting(model.config, "num_attention_heads"),
-        "num_layers": setting(model.config, "num_hidden_layers"),
+        **attachment.peft_sizes(),
         **form.to_peft(method),
     }
     heads = modules_to_save(model, attachment.newly_initialised)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from lorakit.fast.attention import NAME
-from lorakit.nn.prompt import added_tokens, prompt_ends
+from lorakit.nn.prompt import added_tokens, prompt_ends, seen_with_own
 from lorakit.nn.twice import reads_twice
 
 COMPACT_EVERY_STEPS = 8
@@ -58,9 +58,7 @@ def prefill(
     if strategy is CacheStrategy.UNPADDED:
         return CopiedCache(forward, None), forward(input_ids, None, None, 1)
     logits = forward(input_ids, attention_mask, (attention_mask.cumsum(-1) - 1).clamp(min=0), 1)
-    # the method's own tokens are in the cache too, at the end because the padding is on the left
-    own = attention_mask.new_ones(len(attention_mask), added_tokens(model))
-    seen = torch.cat([attention_mask, own], 1)
+    seen = seen_with_own(model, attention_mask)
     if strategy is CacheStrategy.SHARED:
         return SharedCache(forward, seen), logits
     return CopiedCache(forward, seen), logits

@@ -30,6 +30,9 @@ class Prompt:
     tokens before the prompt and after it.
     """
 
+    first_in_cache = False
+    """Whether the tokens are in the cache before a row's padding, and not after it."""
+
     def __init__(self, model: nn.Module, body: nn.Module, before: int, after: int):
         self.before, self.after, self.active = before, after, True
         self.fields = list(inspect.signature(type(body).forward).parameters)[1:]
@@ -71,7 +74,7 @@ class Prompt:
         if ids is None:
             raise ModelError("a model with a prefix reads input_ids, and not inputs_embeds")
         if read > 0:
-            _refuse_other_books(mask, given.get("position_ids"), read + ids.shape[1])
+            refuse_other_books(mask, given.get("position_ids"), read + ids.shape[1])
             return args, kwargs
         if mask is None:
             mask = torch.ones_like(ids)
@@ -122,7 +125,7 @@ class Prompt:
         return y.scatter(1, index, vectors.to(y.dtype).expand(len(y), -1, -1))
 
 
-def _refuse_other_books(mask: Tensor | None, positions: Tensor | None, length: int) -> None:
+def refuse_other_books(mask: Tensor | None, positions: Tensor | None, length: int) -> None:
     """ModelError: the caller that holds the cache has not counted the method's tokens."""
     known = length
     if mask is not None:
@@ -143,6 +146,16 @@ def added_tokens(model: Any) -> int:
     if prompt is None or not prompt.active:
         return 0
     return prompt.before + prompt.after
+
+
+def seen_with_own(model: Any, mask: Tensor) -> Tensor:
+    """What a cache holds after rows with left padding were read: mask (batch, length), and the
+    method's own tokens where the cache has them."""
+    own = mask.new_ones(len(mask), added_tokens(model))
+    prompt = _prompt_of(model)
+    if prompt is not None and prompt.first_in_cache:
+        return torch.cat([own, mask], 1)
+    return torch.cat([mask, own], 1)
 
 
 def prompt_ends(model: Any, ends: Tensor) -> dict[str, Tensor]:

@@ -134,6 +134,7 @@ LEARNERS = [
     ("gpt2", "top_layers", {"n": 1}),
     ("gpt2", "prefix_embedding", {"prefix": 4, "infix": 4}),
     ("gpt2", "prefix_layer", {"prefix": 4, "infix": 4}),
+    ("gpt2", "prefix_tuning", {"prefix": 4}),
     ("gpt2", "lora_prefix_embedding", {}),
     ("gpt2", "lora_prefix_layer", {}),
 ]

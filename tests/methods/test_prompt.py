@@ -30,7 +30,8 @@ PROMPT, ANSWER = [5, 6, 7, 8], [9, 10, 11]
 
 def _attached(model, name: str = "prefix_embedding", **fields):
     """Away from where it starts."""
-    chosen = {"prefix": PREFIX, "infix": INFIX} | fields
+    infix = 0 if name == "prefix_tuning" else INFIX
+    chosen = {"prefix": PREFIX, "infix": infix} | fields
     if name.startswith("lora"):
         chosen = {"prompt": chosen}
     torch.manual_seed(0)
@@ -119,7 +120,13 @@ def test_the_vectors_start_as_what_real_tokens_are(tiny):
     torch.testing.assert_close(after_first, states[1][0])
 
 
-NAMES = ("prefix_embedding", "prefix_layer", "lora_prefix_embedding", "lora_prefix_layer")
+NAMES = (
+    "prefix_embedding",
+    "prefix_layer",
+    "prefix_tuning",
+    "lora_prefix_embedding",
+    "lora_prefix_layer",
+)
 ROWS = [[5, 6, 7, 8, 9, 10], [11, 12, 13], [14]]
 
 
@@ -156,7 +163,12 @@ def _continued(model, prompt: list[int], steps: int) -> list[int]:
     ("family", "name"),
     unit_or_slow(
         [(family, name) for family in ("gpt2", "bloom", "llama", "opt") for name in NAMES],
-        [("gpt2", "prefix_embedding"), ("gpt2", "lora_prefix_layer"), ("bloom", "prefix_layer")],
+        [
+            ("gpt2", "prefix_embedding"),
+            ("gpt2", "lora_prefix_layer"),
+            ("gpt2", "prefix_tuning"),
+            ("bloom", "prefix_layer"),
+        ],
     ),
 )
 def test_a_text_is_the_same_with_a_cache_in_a_batch_and_by_beams(tiny, family, name):

@@ -176,6 +176,13 @@ READ_IN_FULL = {
         encoder_hidden_size=16,
         encoder_reparameterization_type="LSTM",
     ),
+    "prefix tuning": _prompt("PrefixTuningConfig", "gpt2", CAUSAL),
+    "prefix tuning, grouped keys": _prompt("PrefixTuningConfig", "llama", CAUSAL),
+    "prefix tuning, sliding windows": _prompt("PrefixTuningConfig", "gemma3_text", CAUSAL),
+    "prefix tuning of a classifier": _prompt("PrefixTuningConfig", "gpt2", CLASSIFIER),
+    "prefix tuning by a network": _prompt(
+        "PrefixTuningConfig", "llama", CAUSAL, encoder_hidden_size=16, prefix_projection=True
+    ),
     "P-tuning of a classifier": _prompt(
         "PromptEncoderConfig", "gpt2", CLASSIFIER, encoder_hidden_size=16
     ),
@@ -285,7 +292,6 @@ REFUSED_BY_NAME = {
         "use_dora",
         _lora("llama", CAUSAL, target_modules=["embed_tokens", "q_proj"], use_dora=True),
     ),
-    "prefix tuning": ("PREFIX_TUNING", _prompt("PrefixTuningConfig", "llama", CAUSAL)),
     "a prompt before an encoder": (
         "PROMPT_TUNING",
         _prompt("PromptTuningConfig", "roberta", CLASSIFIER),
@@ -503,7 +509,7 @@ def test_p_tuning_has_pefts_network(encoder, tiny):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["prefix_embedding", "p_tuning"])
+@pytest.mark.parametrize("name", ["prefix_embedding", "p_tuning", "prefix_tuning"])
 @pytest.mark.parametrize("head", [CAUSAL, CLASSIFIER])
 def test_a_prompt_that_lorakit_trained_goes_to_peft(name, head, tiny, about, tmp_path):
     variant = _prompt("PromptTuningConfig", "gpt2", head)

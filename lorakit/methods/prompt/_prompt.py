@@ -68,13 +68,13 @@ class PromptAttachment(InsertAttachment):
             Site(path, embedding, "all", None, "embedding"),
             *(blocks(model, roles)[:-1] if layers else []),
         ]
-        starts = first_values(model, method.added_tokens, sites)
         # the module with the embeddings: OPT's head calls it, not the base model around it
         body = model.get_submodule(path.rpartition(".")[0])
-        self.prompt = Prompt(model, body, method.prefix, method.infix)
-        inserts = [
-            (site, inputs(start, self.prompt)) for site, start in zip(sites, starts, strict=True)
-        ]
+        self.method = method
+        self.inputs = inputs
+        starts = self._starts(model, sites)
+        self.prompt = self._prompt(model, body)
+        inserts = [(site, self._part(start)) for site, start in zip(sites, starts, strict=True)]
         super().__init__(
             model,
             method,
@@ -85,6 +85,26 @@ class PromptAttachment(InsertAttachment):
                 "keep the adapter with its base, as `eval` and `generate` use it"
             ),
         )
+
+    def _prompt(self, model: nn.Module, body: nn.Module) -> Prompt:
+        return Prompt(model, body, self.method.prefix, self.method.infix)
+
+    def _starts(self, model: Any, sites: Sequence[Site]) -> list[Tensor]:
+        """The first vectors of each site."""
+        return first_values(model, self.method.added_tokens, sites)
+
+    def _part(self, start: Tensor) -> NewInputs:
+        """What holds the vectors of a site."""
+        return self.inputs(start, self.prompt)
+
+    def peft_sizes(self) -> dict[str, Any]:
+        """The fields of adapter_config.json that say what the vectors are."""
+        config = self.model.config
+        return {
+            "token_dim": self.vectors().shape[1],
+            "num_attention_heads": setting(config, "num_attention_heads"),
+            "num_layers": setting(config, "num_hidden_layers"),
+        }
 
     @property
     def own_prefix(self) -> str:
