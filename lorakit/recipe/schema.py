@@ -194,7 +194,8 @@ class Evaluate(Config):
     protocol for GLUE); the latest of equal ones. last: the state after the last step."""
     metric: str | None = None
     """The score that `keep` and `patience` go by, such as `loss` or `perplexity` of a causal task;
-    for some a lower value is better, as each metric says. null: the task's primary metric."""
+    for some a lower value is better, as each metric says. null: the task's primary metric. With a
+    loss, or where no score decides, all texts are generated only once, for the kept state."""
     patience: PositiveInt | None = None
     """Stop after this many evaluations without a better score; an equal score is not better. The
     log and the result have the number of steps that were not trained."""
@@ -397,6 +398,18 @@ class Recipe(Config):
         """(split, metric) that selects the best state; None: nothing is scored during training."""
         metric = self.evaluate.metric or self.task.primary
         return next(((split, metric) for split in self.task.eval_splits), None)
+
+    def writes_at(self, last: bool) -> bool:
+        """Whether an evaluation needs the texts of all examples, and not only their loss.
+
+        It does if their metrics decide what is kept or when to stop, or were asked for by name, or
+        if its state is the one that is kept. last: the evaluation after the last step.
+        """
+        if last and self.evaluate.keep == "last":
+            return True
+        if self.evaluate.metric is not None:
+            return self.evaluate.metric not in LIKELIHOOD_KEYS
+        return self.evaluate.keep == "best" or self.evaluate.patience is not None
 
     @model_validator(mode="after")
     def _fits_the_base(self) -> Recipe:
