@@ -14,7 +14,7 @@ from lorakit.models import is_trusted
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-_CLASSES = {
+MODEL_CLASSES = {
     "classification": "AutoModelForSequenceClassification",
     "regression": "AutoModelForSequenceClassification",
     "multilabel": "AutoModelForSequenceClassification",
@@ -22,6 +22,7 @@ _CLASSES = {
     "spans": "AutoModelForQuestionAnswering",
     "causal": "AutoModelForCausalLM",
 }
+"""A head, by the value of `lorakit.tasks.Head` -> the class of transformers that loads it."""
 _WITH_HEADS = ("Sequence", "TokenClassification", "QuestionAnswering")
 
 
@@ -29,7 +30,7 @@ def model_class(head: str) -> Any:
     """The transformers class for a head, by the value of `lorakit.tasks.Head`."""
     import transformers
 
-    return getattr(transformers, _CLASSES[head])
+    return getattr(transformers, MODEL_CLASSES[head])
 
 
 def build_on_meta(cls: Any, config: PretrainedConfig) -> nn.Module:

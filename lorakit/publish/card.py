@@ -25,6 +25,9 @@ CARD_FILE = "README.md"
 PIPELINES = {
     "classification": "text-classification",
     "regression": "text-classification",
+    "multilabel": "text-classification",
+    "tokens": "token-classification",
+    "spans": "question-answering",
     "causal": "text-generation",
 }
 """A head -> the hub's name of what the model does."""
@@ -141,8 +144,7 @@ def _eval_results(facts: CardFacts) -> list[Any]:
         return []
     task = facts.trained.result.task
     family, _, config = task.partition("/")
-    about = facts.about
-    own_file = about.task.get("validation") if about else None
+    own_files = _own_files(facts.about)
     found = []
     for split, scores in facts.trained.seed.scores.items():
         for metric, value in scores.items():
@@ -150,8 +152,8 @@ def _eval_results(facts: CardFacts) -> list[Any]:
                 continue
             result = EvalResult(
                 task_type=PIPELINES.get(facts.head or "", "other"),
-                dataset_type="custom" if own_file else family,
-                dataset_name=Path(str(own_file)).name if own_file else task,
+                dataset_type="custom" if own_files else family,
+                dataset_name=own_files or task,
                 dataset_config=config or None,
                 dataset_split=split,
                 metric_type=metric,
@@ -160,3 +162,16 @@ def _eval_results(facts: CardFacts) -> list[Any]:
             )
             found.append(result)
     return found
+
+
+def _own_files(about: About | None) -> str:
+    """The names of the user's files that are scored; empty: the data of a task of its own."""
+    task = about.task if about is not None else {}
+    scored = task.get("validation")
+    if isinstance(scored, float):  # a share of the training file
+        scored = task.get("train")
+    if isinstance(scored, str):
+        scored = [{"path": scored}]
+    # a data set of the hub keeps its name, and a file loses its folder
+    paths = [str(source["path"]) for source in scored or ()]
+    return ", ".join(path if ":" in path else Path(path).name for path in paths)

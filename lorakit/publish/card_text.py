@@ -11,12 +11,6 @@ from lorakit.runs.result import Check, SeedResult, summary
 if TYPE_CHECKING:
     from lorakit.publish.card import CardFacts, Trained
 
-CLASSES = {
-    "classification": "AutoModelForSequenceClassification",
-    "regression": "AutoModelForSequenceClassification",
-    "causal": "AutoModelForCausalLM",
-}
-"""A head -> the class of transformers that loads it."""
 OWN_FORM = "lorakit's own file (`trained.safetensors`), which lorakit reads and PEFT does not"
 
 
@@ -56,7 +50,10 @@ def _head(facts: CardFacts) -> str:
 
 
 def _use(facts: CardFacts) -> str:
-    cls = CLASSES.get(facts.head or "", "AutoModelForCausalLM")
+    from lorakit.bases.heads import MODEL_CLASSES
+
+    cls = MODEL_CLASSES.get(facts.head or "", "AutoModel")
+    labels = facts.about.labels if facts.about is not None else []
     base = facts.base.hub_id or "FOLDER_OF_THE_BASE"
     if facts.kind == "lorakit":
         code = ["```", "lorakit generate THIS_FOLDER --prompt TEXT", "```"]
@@ -76,9 +73,7 @@ def _use(facts: CardFacts) -> str:
             "```",
         ]
     else:
-        outputs = ""
-        if facts.about is not None and facts.head == "classification":
-            outputs = f", num_labels={len(facts.about.labels)}"
+        outputs = f", num_labels={len(labels)}" if labels else ""
         if facts.head == "regression":
             outputs = ", num_labels=1"
         code = [
@@ -91,8 +86,8 @@ def _use(facts: CardFacts) -> str:
             "```",
         ]
     lines = ["## Use", "", *code]
-    if facts.about is not None and facts.head == "classification" and facts.about.labels:
-        lines += ["", f"Outputs, in their order: {', '.join(facts.about.labels)}."]
+    if labels:
+        lines += ["", f"Outputs, in their order: {', '.join(labels)}."]
     return "\n".join(lines)
 
 

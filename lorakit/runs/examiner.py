@@ -27,7 +27,13 @@ from lorakit.evaluation.spans import predict_spans, text_of
 from lorakit.evaluation.token_loss import token_losses
 from lorakit.events import Observer, TextsGenerated
 from lorakit.methods import Attachment
+<<<<<<< HEAD:lorakit/runs/examiner.py
 from lorakit.metrics import Failed
+=======
+from lorakit.metrics import Failed, Likelihood
+from lorakit.nn.freeze import count
+from lorakit.nn.linear import numbers_in
+>>>>>>> users:lorakit/runs/objects.py
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.generations import PartialPredictions
 from lorakit.tasks import Example, Head, Task
@@ -142,19 +148,30 @@ class Examiner:
     def _with_losses(
         self, model: nn.Module, split: str, chosen: Sequence[int], answers: list[Answer]
     ) -> list[Answer]:
-        learned = self.learned[split]
-        if not learned:
+        if not self.learned[split]:
             return answers
-        own = [learned[self.splits[split][i].id] for i in chosen]
+        losses = self._losses(model, split, chosen)
+        pairs = zip(answers, losses, strict=True)
+        return [replace(answer, nats=nats, tokens=tokens) for answer, (nats, tokens) in pairs]
+
+    def _losses(
+        self, model: nn.Module, split: str, chosen: Sequence[int]
+    ) -> list[tuple[float, int]]:
+        """Of each example -log p in nats over the tokens that training would train, and their
+        number."""
+        own = [self.learned[split][self.splits[split][i].id] for i in chosen]
         items = [one for several in own for one in several]
         size = self.recipe.evaluate.batch_size
         nats = iter(token_losses(model, items, self.tokenizer.pad_token_id, size))
-        found = []
-        for several, answer in zip(own, answers, strict=True):
-            total = math.fsum(next(nats) for _ in several)
-            tokens = sum(one.trained for one in several)
-            found.append(replace(answer, nats=total, tokens=tokens))
-        return found
+        return [
+            (math.fsum(next(nats) for _ in several), sum(one.trained for one in several))
+            for several in own
+        ]
+
+    def losses(self, model: nn.Module, split: str) -> dict[str, float]:
+        """Loss and perplexity of a split, for which no text is generated."""
+        nats, tokens = zip(*self._losses(model, split, range(len(self.splits[split]))), strict=True)
+        return Likelihood(nats, tokens).score()
 
     def _spans(self, model: nn.Module, split: str, chosen: Sequence[int]) -> list[Answer]:
         """The answers whose text is a part of the context, which may have several windows."""

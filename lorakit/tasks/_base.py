@@ -239,6 +239,11 @@ class Task(Config, ABC):
         return ()
 
     @property
+    def prepared_splits(self) -> tuple[str, ...]:
+        """What `lorakit prepare` reads: all that training reads, the training split first."""
+        return (self.train_split, *self.eval_splits, *self.final_splits)
+
+    @property
     @abstractmethod
     def primary(self) -> str:
         """The metric that the paper reports and that selects the best epoch."""

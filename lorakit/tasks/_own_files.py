@@ -100,6 +100,11 @@ class OwnFiles(MetricTask, ABC):
         return ("test",) if self.test else ()
 
     @property
+    def prepared_splits(self) -> tuple[str, ...]:
+        # a test file that the recipe names is a file of the user's, which may have mistakes
+        return (*super().prepared_splits, *self.test_splits)
+
+    @property
     def primary(self) -> str:
         return self.primary_metric or super().primary
 
@@ -143,7 +148,8 @@ class OwnFiles(MetricTask, ABC):
             count += 1
         remarks.bad.include(unread)
         remarks.bad.finish(count + sum(unread.counts.values()))
-        remarks.warn(count)
+        # the training split has said what is odd about the labels of their common file
+        remarks.warn(count, labels=split == self.train_split or not shared)
 
     def found(self, source: str | Sequence[Source], wanted: Wanted) -> Iterator[PlacedRow]:
         """The rows of a file, a data set or several: `file:line`, and the columns."""

@@ -48,8 +48,11 @@ class Remarks:
         if label.lower() in MISSING - {"none"}:  # "none" is a common name for a class
             self.add(f"the label {label!r}, as programs write a missing value", where)
 
-    def warn(self, rows: int) -> None:
-        """Log a warning for each kind of oddity, with the first places."""
+    def warn(self, rows: int, labels: bool = True) -> None:
+        """Log a warning for each kind of oddity, with the first places.
+
+        labels: also how labels are written.
+        """
         for what, places in self.places.items():
             log.warning(
                 "%d of %d rows have %s (%s)",
@@ -58,6 +61,10 @@ class Remarks:
                 what,
                 first_of(places, SHOWN_PLACES),
             )
+        if labels:
+            self._warn_of_labels()
+
+    def _warn_of_labels(self) -> None:
         for label, forms in self.forms.items():
             # 1 and 1.0, for example, in a column that has gaps
             if len(forms) > 1:

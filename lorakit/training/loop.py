@@ -46,7 +46,8 @@ from lorakit.training.seeing import batches_to_see
 from lorakit.training.setup import Setup
 from lorakit.training.update import StepOutcome, Update
 
-Scorer = Callable[[nn.Module], SplitScores]
+Scorer = Callable[[nn.Module, bool], SplitScores]
+"""Scores a model; the second argument: it is the state after the last step."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def train(
     Under FSDP2 the model afterwards holds parts of the last state instead: load the base again, and
     the kept state into it.
 
-    score: called with the model on every process. checkpoints: where they are written, and the one
+    score: called on every process. checkpoints: where they are written, and the one
     to resume from; with them Ctrl-C and SIGTERM are caught.
 
     DataError: there are no examples. TrainingError: a delta has no gradient or does not move, or a
@@ -254,7 +255,7 @@ class Loop:
             stack.enter_context(self.exchange.whole())
             stack.enter_context(as_plain())
             stack.enter_context(self.averages.shown())
-            scores = score(self.exchange.model)
+            scores = score(self.exchange.model, progress.step == self.plan.steps)
             rotation = self._rotations()
             out_of_patience = progress.best.offer(progress.step, scores, self.attachment)
             progress.ended = out_of_patience or progress.step == self.plan.steps

@@ -97,7 +97,7 @@ def _look(recipe: Recipe) -> tuple[Prepared, dict[str, list[Example]]]:
     _look_at_base(recipe.model, found)
     splits: dict[str, list[Example]] = {}
     source = recipe.data.path or f"data set of {recipe.task.name}"
-    for split in scored_splits(recipe.task, train=True):
+    for split in recipe.task.prepared_splits:
         read = partial(read_splits, recipe.task, recipe.data, [split])
         with counting_dropped() as dropped:
             rows = _attempt(found, f"{source}, split {split}", read)

@@ -8,6 +8,72 @@ import math
 import pytest
 from huggingface_hub import ModelCard
 
+from lorakit.adapters.about import About
+from lorakit.publish.base_info import BaseInfo
+from lorakit.publish.card import CardFacts, Trained, card, trained_of
+from lorakit.runs.pointer import Pointer
+from lorakit.runs.result import Result
+
+
+def about(task, head="classification", labels=("a", "b", "c")):
+    """What an adapter of a task says."""
+    return About(
+        base="owner/name",
+        revision=None,
+        model_type="bert",
+        head=head,
+        labels=list(labels),
+        task=task,
+        max_length=16,
+        method={"name": "lora"},
+        fresh=[],
+        fingerprint="",
+        lorakit="0",
+    )
+
+
+@pytest.mark.parametrize(
+    ("head", "pipeline", "code"),
+    [
+        ("multilabel", "text-classification", "SequenceClassification.from_pretrained("),
+        ("tokens", "token-classification", "TokenClassification.from_pretrained("),
+        ("spans", "question-answering", 'QuestionAnswering.from_pretrained("owner/name")'),
+        ("causal", "text-generation", 'CausalLM.from_pretrained("owner/name")'),
+        ("", None, 'AutoModel.from_pretrained("owner/name")'),
+    ],
+)
+def test_a_card_names_the_class_of_its_head(head, pipeline, code):
+    labels = ("a", "b", "c") if head in ("multilabel", "tokens") else ()
+    base = BaseInfo("name", "owner/name", None, "mit")
+    facts = CardFacts("peft", base, about({"name": head}, head, labels), None)
+    written = ModelCard(card(facts))
+    assert written.data.pipeline_tag == pipeline
+    assert code in written.text
+    assert ("num_labels=3" in written.text) == bool(labels)
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ({"train": "/home/me/a.csv", "validation": "/home/me/b.csv"}, "b.csv"),
+        ({"train": "/home/me/a.csv", "validation": 0.2}, "a.csv"),
+        (
+            {"train": [{"path": "x/a.csv"}, {"path": "hub:me/d"}], "validation": 0.2},
+            "a.csv, hub:me/d",
+        ),
+    ],
+)
+def test_a_card_names_the_files_that_were_scored(trained, task, name):
+    result = Result.read(trained / "result.json")
+    facts = CardFacts(
+        "peft",
+        BaseInfo("name", "owner/name", None, "mit"),
+        about(task | {"name": "classification"}),
+        Trained(result, result.seeds[0]),
+    )
+    (scored,) = ModelCard(card(facts)).data.eval_results
+    assert (scored.dataset_name, scored.dataset_type) == (name, "custom")
+
 
 def test_an_adapter_of_a_run_has_its_scores_and_checks(trained):
     result = json.loads((trained / "result.json").read_text())
@@ -44,9 +110,6 @@ def test_a_merged_model_has_the_report_of_its_merge(lorakit_cli, trained, tmp_pa
 
 
 def test_another_base_takes_no_scores(trained):
-    from lorakit.publish.card import trained_of
-    from lorakit.runs.pointer import Pointer
-
     adapter = trained / "seed0" / "adapter"
     assert trained_of(adapter, Pointer(str(trained))) is not None
     assert trained_of(adapter, Pointer(str(trained), base="other")) is None

@@ -81,6 +81,16 @@ def test_labels_that_look_alike(caplog, table, kind):
     assert place(kind, 2) in alike
 
 
+def test_the_labels_of_a_shared_file_are_reported_once(caplog, table):
+    labels = ["Topic", "topic", " Topic "] * 8
+    path = table("csv", [{"text": f"a {i}", "label": label} for i, label in enumerate(labels)])
+    task = Classification(train=path, validation=0.3)
+    assert len(said(caplog, task)[1]) == 2
+    caplog.clear()
+    assert len(task.read("validation", Data())) == 7
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_and_one_point_zero_are_one_label(caplog, table, kind):
     labels = ["1", "1.0", "0", "1.10"] if kind != "jsonl" else [1, 1.0, 0, "1.10"]

@@ -107,7 +107,7 @@ class Rig:
             if (event.kind, line.get("step")) == (during, at):
                 happen(what)
 
-        def score(scored: Any) -> dict[str, dict[str, float]]:
+        def score(scored: Any, _last: bool) -> dict[str, dict[str, float]]:
             if during == "score" and progress() == at:
                 happen(what)
             scored.eval()

@@ -41,7 +41,7 @@ MODELS = {
 }
 
 
-def _no_score(_model) -> dict[str, dict[str, float]]:
+def _no_score(_model, _last) -> dict[str, dict[str, float]]:
     return {"validation": {"m": 0.0}}
 
 
@@ -258,7 +258,7 @@ def test_compiled_layers_train_the_same(run, graphs, head):
     known = {int(e.length) for e in separable(head)}
     seen: list[int] = []
 
-    def score(model):
+    def score(model, _last):
         before = len(graphs)
         with torch.no_grad():
             model(
@@ -460,7 +460,7 @@ class Scripted:
         self.values, self.asked, self.attachment = list(values), [], None
         self.metric = metric
 
-    def __call__(self, model: nn.Module) -> dict[str, dict[str, float]]:
+    def __call__(self, model: nn.Module, _last: bool) -> dict[str, dict[str, float]]:
         model.eval()
         self.asked.append(
             {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
@@ -510,7 +510,7 @@ def test_a_score_that_is_not_a_number_is_never_the_best(run):
 
 
 def test_only_the_watched_metric_decides(run):
-    def score(_model):
+    def score(_model, _last):
         score.calls += 1
         return {"other": {"m": score.calls}, "validation": {"n": score.calls, "m": -score.calls}}
 

@@ -114,6 +114,10 @@ def test_the_loss_of_an_evaluation_selects_and_stops(base, recipe, lorakit_cli, 
     lines = read_lines(Path(done.json["run"]) / "seed0" / "metrics.jsonl")
     losses = [line["scores"]["loss"] for line in lines if line["event"] == "eval"]
     assert seed.scores["validation"]["loss"] == losses[-2] == min(losses) < losses[-1]
+    # texts of all examples are generated once, for the kept state
+    evaluated = [set(line["scores"]) for line in lines if line["event"] == "eval"]
+    assert all(keys == {"loss", "perplexity"} for keys in evaluated)
+    assert set(seed.scores["validation"]) > {"loss", "perplexity", "bleu"}
     samples = [line["samples"] for line in lines if line["event"] == "samples"]
     assert [len(each) for each in samples] == [3] * len(losses)
     assert [one["id"] for one in samples[0]] == [one["id"] for one in samples[1]]

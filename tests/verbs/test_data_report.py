@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 
 def test_the_report_of_a_classification(lorakit_cli, tmp_path, write):
@@ -25,3 +26,15 @@ def test_the_report_of_a_classification(lorakit_cli, tmp_path, write):
     assert "labels: " in done.err
     cut = lorakit_cli("prepare", "quickstart", *files, "data.max_length=4", "--json")
     assert json.loads(cut.out)["splits"]["train"]["cut"] > 0
+
+
+def test_a_test_file_is_in_the_report(lorakit_cli, tmp_path, write):
+    train = write("a.csv", "text,label\ngood film,positive\nbad,negative\n")
+    test = write("t.csv", "text,label\nbad,negative\nbetter,positive\n")
+    files = [f"task.train={train}", f"task.validation={train}", f"task.test={test}"]
+    own = ["quickstart", *files, "task.text=text", "task.label=label"]
+    found = json.loads(lorakit_cli("prepare", *own, "--json").out)
+    assert found["rows"] == {"train": 2, "validation": 2, "test": 2}
+    assert found["splits"]["test"]["in_training"] == 1
+    Path(test).unlink()
+    assert lorakit_cli("prepare", *own).code == 2

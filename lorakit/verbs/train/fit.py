@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,11 +13,17 @@ from torch import nn
 from lorakit.adapters.save import save_adapter
 from lorakit.bases.base import Base
 from lorakit.bases.load import load
-from lorakit.evaluation.answers import Answer, Scores, warn_of_one_label
+from lorakit.evaluation.answers import Answer, Scores, warn_of_one_label, writes
 from lorakit.events import to_all
 from lorakit.methods import Attachment
+<<<<<<< HEAD
 from lorakit.runs.attach import attach
 from lorakit.runs.failing_metrics import of_the_first
+=======
+from lorakit.recipe.schema import Recipe
+from lorakit.runs.failing_metrics import of_the_first
+from lorakit.runs.objects import Examiner, attach
+>>>>>>> users
 from lorakit.runs.resume import Journal, ResumeState, made_with
 from lorakit.trackers import TrackedRun
 from lorakit.trackers._track import Tracking, flat
@@ -27,7 +34,14 @@ from lorakit.training.saving import Checkpoints
 from lorakit.training.setup import Setup
 from lorakit.verbs.train.job import TrainJob
 from lorakit.verbs.train.ready import ReadySeed
-from lorakit.verbs.train.samples import with_samples
+from lorakit.verbs.train.samples import SAMPLES, sampled, with_samples
+
+log = logging.getLogger(__name__)
+
+LEAN = (
+    f"evaluations while training compute the loss, and generate {SAMPLES} texts; all texts are "
+    "generated and scored at the end, for the kept state"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +62,20 @@ def fit(job: TrainJob, ready: ReadySeed, baseline: Scores) -> FittedSeed:
     setup = _setup(job, ready)
     # Dropout differs between processes, and nothing else does.
     set_seed(job.seed, device_specific=job.accelerator.num_processes > 1)
-    # of the latest evaluation
+    # of the latest evaluation; `answers` is empty where only some texts were generated
     answers: dict[str, list[Answer]] = {}
+    shown: dict[str, list[Answer]] = {}
 
-    def score(model: nn.Module) -> Scores:
-        for split in job.recipe.task.eval_splits:
-            answers[split] = ready.examiner.answers(model, split)
-            warn_of_one_label(job.recipe.task, split, answers[split])
-        return of_the_first(ready.examiner.scores(answers), setup.watched, job.accelerator)
+    def score(model: nn.Module, last: bool) -> Scores:
+        scores, found = _evaluate(job, ready.examiner, model, last)
+        shown.update(found)
+        answers.clear()
+        if not _only_losses(job.recipe, last):
+            answers.update(found)
+        return of_the_first(scores, setup.watched, job.accelerator)
+
+    if _only_losses(job.recipe, last=False) and job.is_main:
+        log.info(LEAN)
 
     file = job.folder / "metrics.jsonl" if job.is_main else None
     length = None if ready.resumed is None else ready.resumed.journal
@@ -67,7 +87,7 @@ def fit(job: TrainJob, ready: ReadySeed, baseline: Scores) -> FittedSeed:
             about=partial(_resume_state, ready, baseline, journal),
             save_adapter=partial(_save_adapter, job, ready),
         )
-        observe = with_samples(to_all(job.observe, journal.write, tracking), job.recipe, answers)
+        observe = with_samples(to_all(job.observe, journal.write, tracking), job.recipe, shown)
         result = train(ready.attachment, setup, job.accelerator, score, observe, checkpoints)
     base = ready.base
     attachment = ready.attachment
@@ -76,6 +96,29 @@ def fit(job: TrainJob, ready: ReadySeed, baseline: Scores) -> FittedSeed:
     if result.best_step != result.steps:
         answers.clear()
     return FittedSeed(base=base, attachment=attachment, fit=result, answers=answers)
+
+
+def _only_losses(recipe: Recipe, last: bool) -> bool:
+    """Whether an evaluation leaves most texts out. last: it is after the last step."""
+    return writes(recipe.task) and bool(recipe.task.eval_splits) and not recipe.writes_at(last)
+
+
+def _evaluate(
+    job: TrainJob, examiner: Examiner, model: nn.Module, last: bool
+) -> tuple[Scores, dict[str, list[Answer]]]:
+    """The scores of each split, and its answers, or those of the examples that are shown."""
+    task = job.recipe.task
+    scores: Scores = {}
+    answers = {}
+    for split in task.eval_splits:
+        if _only_losses(job.recipe, last):
+            scores[split] = examiner.losses(model, split)
+            few = sampled(len(examiner.splits[split]))
+            answers[split] = examiner.answers(model, split, few)
+        else:
+            answers[split] = examiner.answers(model, split)
+            warn_of_one_label(task, split, answers[split])
+    return scores or examiner.scores(answers), answers
 
 
 def _tracking(job: TrainJob, ready: ReadySeed) -> Tracking:

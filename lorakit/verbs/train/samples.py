@@ -16,8 +16,8 @@ def with_samples(
 ) -> Observer:
     """The observer, which is also told the samples of an evaluation after its scores.
 
-    answers: of the latest evaluation, by split. The samples are of the first split, evenly spread.
-    Nothing is generated for them.
+    answers: of the latest evaluation, by split; to all examples, or to the `sampled` ones. The
+    samples are of the first split.
     """
     if not writes(recipe.task):
         return observe
@@ -27,9 +27,14 @@ def with_samples(
         observe(event)
         if isinstance(event, SplitEvaluated) and event.split == first:
             own = answers[first]
-            count = min(SAMPLES, len(own))
-            chosen = [own[i * len(own) // count] for i in range(count)]
+            chosen = [own[i] for i in sampled(len(own))]
             samples = tuple(WrittenSample(a.id, a.text, str(a.prediction)) for a in chosen)
             observe(SamplesWritten(event.step, event.epoch, first, samples))
 
     return observe_both
+
+
+def sampled(examples: int) -> list[int]:
+    """The numbers of the examples that are shown, evenly spread."""
+    count = min(SAMPLES, examples)
+    return [i * examples // count for i in range(count)]
