@@ -16,6 +16,7 @@ from torch import nn
 from lorakit.bases.base import DTYPES, Base
 from lorakit.batches import (
     Encoded,
+    TokenRows,
     encode_cached,
     encode_prompts,
     end_of_turn,
@@ -89,7 +90,7 @@ class Examiner:
             self.splits[split] = kept(examples, self.encoded[split])
         self.learned = {split: self._learned(examples) for split, examples in self.splits.items()}
 
-    def _encode(self, examples: Sequence[Example]) -> list[Encoded]:
+    def _encode(self, examples: Sequence[Example]) -> TokenRows:
         if self.task.head is not Head.CAUSAL:
             return encode_cached(examples, self.tokenizer, self.task.head, self.recipe.data)
         most = self.recipe.data.max_length
@@ -102,16 +103,17 @@ class Examiner:
         drops = self.recipe.data.dropped_causes
         return encode_prompts(examples, self.tokenizer, most - answer, drops, room_is)
 
-    def _learned(self, examples: Sequence[Example]) -> dict[str, list[Encoded]]:
-        """Id -> what training would learn of the example; empty where that is hidden, or where the
-        head is not causal."""
+    def _learned(self, examples: Sequence[Example]) -> _Learned | None:
+        """What training would learn of the examples; None where that is hidden, or where the head
+        is not causal."""
         if self.task.head is not Head.CAUSAL or any(e.target is None for e in examples):
-            return {}
+            return None
         flat = [one for example in examples for one in self.task.learned(example)]
-        found: dict[str, list[Encoded]] = {example.id: [] for example in examples}
-        for one in encode_cached(flat, self.tokenizer, self.task.head, self.recipe.data):
-            found[one.id].append(one)
-        return found
+        rows = encode_cached(flat, self.tokenizer, self.task.head, self.recipe.data)
+        numbers: dict[str, list[int]] = {example.id: [] for example in examples}
+        for row, owner in enumerate(rows.owners.tolist()):
+            numbers[flat[owner].id].append(row)
+        return _Learned(rows, numbers)
 
     def answers(
         self,
@@ -135,7 +137,7 @@ class Examiner:
         if writes(self.task):
             return self._written(model, split, chosen, kept)
         examples = self.splits[split]
-        items = [self.encoded[split][i] for i in chosen]
+        items = _rows(self.encoded[split], chosen)
         size = self.recipe.evaluate.batch_size
         pad = self.tokenizer.pad_token_id
         if self.task.head is Head.SPANS:
@@ -150,16 +152,16 @@ class Examiner:
         self, model: nn.Module, split: str, chosen: Sequence[int], answers: list[Answer]
     ) -> list[Answer]:
         learned = self.learned[split]
-        if not learned:
+        if learned is None:
             return answers
-        own = [learned[self.splits[split][i].id] for i in chosen]
-        items = [one for several in own for one in several]
+        own = [learned.numbers[self.splits[split][i].id] for i in chosen]
+        items = _rows(learned.rows, [row for several in own for row in several])
         size = self.recipe.evaluate.batch_size
         nats = iter(token_losses(model, items, self.tokenizer.pad_token_id, size))
         found = []
         for several, answer in zip(own, answers, strict=True):
             total = math.fsum(next(nats) for _ in several)
-            tokens = sum(one.trained for one in several)
+            tokens = sum(learned.rows[row].trained for row in several)
             found.append(replace(answer, nats=total, tokens=tokens))
         return found
 
@@ -212,7 +214,7 @@ class Examiner:
 
         merged = self.attachment.folded() if self.attachment is not None else nullcontext()
         with merged:
-            items = [self.encoded[split][i] for i in asked]
+            items = _rows(self.encoded[split], asked)
             texts = generate(model, items, self.tokenizer, self.generation, on_batch)
         found |= {answer.id: answer for answer in answers_of(range(len(asked)), texts)}
         return [found[examples[i].id] for i in chosen]
@@ -252,10 +254,25 @@ class Examiner:
         return self.scores(answers)
 
 
-def kept(examples: Sequence[Example], encoded: Sequence[Encoded]) -> list[Example]:
+@dataclass(frozen=True)
+class _Learned:
+    """What training would learn of the examples of a split. numbers: example id -> of its rows."""
+
+    rows: TokenRows
+    numbers: dict[str, list[int]]
+
+
+def _rows(encoded: TokenRows, chosen: Sequence[int]) -> Sequence[Encoded]:
+    """Some encoded examples; they are not unpacked where all of them are chosen."""
+    if len(chosen) == len(encoded) and all(i == n for n, i in enumerate(chosen)):
+        return encoded
+    return [encoded[i] for i in chosen]
+
+
+def kept(examples: Sequence[Example], encoded: TokenRows) -> list[Example]:
     """The examples that were encoded: all, or those that data.too_long and data.empty leave."""
-    ids = {item.id for item in encoded}
-    return [example for example in examples if example.id in ids]
+    owners = sorted(set(encoded.owners.tolist()))
+    return list(examples) if len(owners) == len(examples) else [examples[i] for i in owners]
 
 
 def stops_of(task: Task, tokenizer: Any, splits: Mapping[str, Sequence[Example]]) -> list[int]:
