@@ -119,6 +119,7 @@ def test_everything_that_decides_the_tokens_is_in_the_key(tokenizer):
 def test_a_damaged_file_is_made_anew(harm, name, tokenizer, monkeypatch, cache, caplog):
     calls, data = counted(monkeypatch), Data(max_length=8)
     good = token_cache.encode_cached(examples(), tokenizer(), Head.CLASSIFICATION, data)
+    inputs = [item.inputs for item in good]
     (file,) = cache.glob(f"*/{name}")
     held = file.read_bytes()
     file.write_bytes(
@@ -131,7 +132,7 @@ def test_a_damaged_file_is_made_anew(harm, name, tokenizer, monkeypatch, cache, 
     )
     again = token_cache.encode_cached(examples(), tokenizer(), Head.CLASSIFICATION, data)
     assert calls == [9, 9]
-    assert [a.inputs for a in again] == [g.inputs for g in good]
+    assert [a.inputs for a in again] == inputs
     assert "is damaged" in caplog.text
     assert file.read_bytes() == held
 
