@@ -92,7 +92,7 @@ def likelihoods(run: AdaptedRun, split: str, items: Sequence[Encoded]) -> Likeli
     )
 
 
-def split_items(run: AdaptedRun, rows: int) -> dict[str, list[Encoded]]:
+def split_items(run: AdaptedRun, rows: int) -> dict[str, Sequence[Encoded]]:
     """Examples of the training split and of the first evaluation split, as many of each.
 
     AdapterError: the run has no task with a loss by label or token.
@@ -111,7 +111,7 @@ def splits_of(recipe: Recipe) -> tuple[str, str]:
     return recipe.task.train_split, selecting_split(recipe.task, "the analysis")
 
 
-def _encoded(run: AdaptedRun, recipe: Recipe, split: str, rows: int) -> list[Encoded]:
+def _encoded(run: AdaptedRun, recipe: Recipe, split: str, rows: int) -> Sequence[Encoded]:
     examples = read_splits(recipe.task, recipe.data, [split])[split]
     # evenly spread: a file may be in the order of its labels
     step = max(1, len(examples) // rows)

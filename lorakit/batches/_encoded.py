@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 IGNORE = -100
 """Label of a position that is not trained, as torch's cross entropy takes it."""
 
 
 NOWHERE = (-1, -1)
+
+Target = int | float | tuple[int, ...] | None
+
+
+class HasLength(Protocol):
+    """Anything with a number of tokens."""
+
+    @property
+    def length(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -19,7 +29,7 @@ class Encoded:
     id: str
     inputs: dict[str, list[int]]
     """The tokenizer's fields, all of the same length."""
-    target: int | float | tuple[int, ...] | None
+    target: Target
     """Label number or value; 0 or 1 for each label; the label of each token in `places`; the first
     and the last token of a span. None: hidden, or a causal head."""
     trains: Sequence[int] = ()
@@ -45,3 +55,9 @@ class Encoded:
         if self.places:
             return len(self.places)
         return sum(label != IGNORE for label in self.trains[1:]) if self.trains else 1
+
+
+def lengths_in(items: Sequence[HasLength]) -> list[int]:
+    """Number of tokens of each item."""
+    lengths = getattr(items, "lengths", None)  # of flat arrays, without making the items
+    return [item.length for item in items] if lengths is None else lengths.tolist()

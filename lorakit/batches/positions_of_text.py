@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +14,15 @@ from lorakit.tasks import Example
 if TYPE_CHECKING:
     from transformers import BatchEncoding
 
-log = logging.getLogger(__name__)
-
 OVERLAP = 1 / 3
 """Of two windows of a text, as a share of their length (128 of 384 tokens for SQuAD)."""
 
 
 def encode_words(
     examples: Sequence[Example], tokenizer: Tokenizer, max_length: int
-) -> list[Encoded]:
-    """Texts with the first token of each word, which has the label of the word.
+) -> list[tuple[int, Encoded]]:
+    """The number of each text, and the text with the first token of each word, which has the label
+    of the word.
 
     Words without a token, such as a zero-width space, take the next token; words that are cut off
     have no place. DataError: a slow tokenizer, which does not say where its tokens are.
@@ -45,7 +43,8 @@ def encode_words(
         if isinstance(target, tuple):
             target = target[: len(places)]
         inputs = {name: fields[name][i] for name in fields}
-        encoded.append(Encoded(example.id, inputs, target, places=places))  # type: ignore[arg-type]
+        item = Encoded(example.id, inputs, target, places=places)  # type: ignore[arg-type]
+        encoded.append((i, item))
     return encoded
 
 
@@ -68,11 +67,12 @@ def first_tokens(words: Sequence[tuple[int, int]], ends: Sequence[int]) -> tuple
 
 def encode_spans(
     examples: Sequence[Example], tokenizer: Tokenizer, max_length: int
-) -> list[Encoded]:
+) -> list[tuple[int, Encoded]]:
     """A question and its context in windows of `max_length` tokens, which overlap by a third.
 
-    The windows of an example have its id, and are in their order. A window's target is the first
-    and the last token of the answer; where it does not hold the answer, the first token of the row.
+    The windows of an example have its number and its id, and are in their order. A window's target
+    is the first and the last token of the answer; where it does not hold the answer, the first
+    token of the row.
     DataError: a slow tokenizer, or a question that leaves no room.
     """
     try:
@@ -97,14 +97,7 @@ def encode_spans(
         target = None
         if isinstance(example.target, tuple):
             target = tokens_of_span(example.target, offsets)
-        encoded.append(Encoded(example.id, inputs, target, offsets=offsets))
-    if len(encoded) > len(examples):
-        log.info(
-            "%d examples are read in %d windows of at most %d tokens",
-            len(examples),
-            len(encoded),
-            max_length,
-        )
+        encoded.append((number, Encoded(example.id, inputs, target, offsets=offsets)))
     return encoded
 
 

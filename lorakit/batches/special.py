@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -23,6 +26,7 @@ log = logging.getLogger(__name__)
 FIRST_MARK = 0x10F000
 """Until a text is tokenised, a private character (this one or one after it) replaces each special
 token that is data. Icon fonts and Apple's symbols use other private characters."""
+PARALLELISM = "TOKENIZERS_PARALLELISM"
 NOTHING = r"(?!)"
 """A regular expression that matches nothing, for a tokenizer without special tokens."""
 MARKS = re.compile(f"([{chr(FIRST_MARK)}-{chr(0x10FFFD)}])")
@@ -39,6 +43,12 @@ class SpecialTokens:
         names = {name for name in tokenizer.all_special_tokens if name}
         # the longest first, because one may be the beginning of another
         self.names = sorted(names, key=len, reverse=True)
+        self.known: dict[str, list[int]] = {}
+        """The ids of texts that were tokenised together, see `tokenise`."""
+
+    def tokenise(self, texts: Iterable[str]) -> None:
+        """Tokenise texts without marks together, on all cores, in place of those before."""
+        self.known = ids_of_each(self.tokenizer, texts, add_special_tokens=False)
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
@@ -106,6 +116,8 @@ class SpecialTokens:
         """Token ids of a mark, or of a text without marks."""
         if not piece:
             return []
+        if piece in self.known:
+            return self.known[piece]
         if not MARKS.fullmatch(piece):
             return self.tokenizer(piece, add_special_tokens=False)["input_ids"]
         name = self.names[ord(piece) - FIRST_MARK]
@@ -127,16 +139,22 @@ class SpecialTokens:
     def _reserved(self) -> frozenset[int]:
         return frozenset(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
 
-    def fields(self, examples: Sequence[Example], max_length: int) -> BatchEncoding:
-        """The tokenizer's fields for texts, or pairs of texts, that are data throughout."""
-        has_pairs = any(e.pair is not None for e in examples)
-        found = self.tokenizer(
-            [e.text for e in examples],
-            [e.pair or "" for e in examples] if has_pairs else None,
-            truncation=True,
-            max_length=max_length,
-            split_special_tokens=True,
-        )
+    def fields(
+        self, examples: Sequence[Example], max_length: int, has_pairs: bool = False
+    ) -> BatchEncoding:
+        """The tokenizer's fields for texts, or pairs of texts, that are data throughout.
+
+        has_pairs: one of the other examples is a pair.
+        """
+        has_pairs = has_pairs or any(e.pair is not None for e in examples)
+        with on_all_cores():
+            found = self.tokenizer(
+                [e.text for e in examples],
+                [e.pair or "" for e in examples] if has_pairs else None,
+                truncation=True,
+                max_length=max_length,
+                split_special_tokens=True,
+            )
         return self._as_data(found, examples)
 
     def windows(self, examples: Sequence[Example], max_length: int, stride: int) -> BatchEncoding:
@@ -167,24 +185,70 @@ class SpecialTokens:
         return found
 
 
-def warn_of_special_tokens(examples: Sequence[Example], tokenizer: Tokenizer, head: Head) -> None:
-    """Log how many examples contain special tokens as data, and the first of them."""
-    special = SpecialTokens(tokenizer)
-    named = [(example, _name_in_data(special, example, head)) for example in examples]
-    found = [(example, name) for example, name in named if name]
-    if not found:
-        return
-    first, name = found[0]
-    advice = "" if head is Head.CAUSAL else "; to classify a pair of texts, name two columns"
-    log.warning(
-        "%d of %d examples hold a special token in their data (first: %s, %r), "
-        "which is read as plain text%s",
-        len(found),
-        len(examples),
-        first.where or first.id,
-        name,
-        advice,
-    )
+@contextmanager
+def on_all_cores() -> Iterator[None]:
+    """Within the block, the tokenizers library uses all cores.
+
+    Elsewhere it does not, because its threads do not survive the fork of a process.
+    """
+    before = os.environ.get(PARALLELISM)
+    os.environ[PARALLELISM] = "true"
+    try:
+        yield
+    finally:
+        os.environ[PARALLELISM] = before or "false"
+
+
+def ids_of_each(
+    tokenizer: Tokenizer, texts: Iterable[str], add_special_tokens: bool
+) -> dict[str, list[int]]:
+    """text -> its token ids"""
+    wanted = list(dict.fromkeys(texts))
+    if not wanted:
+        return {}
+    with on_all_cores():
+        found = tokenizer(
+            wanted,
+            add_special_tokens=add_special_tokens,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+    return dict(zip(wanted, found["input_ids"], strict=True))
+
+
+@dataclass
+class SpecialInData:
+    """How many examples contain special tokens as data, the number of the first, and its token."""
+
+    count: int = 0
+    first: int = 0
+    name: str = ""
+
+    def look(
+        self, special: SpecialTokens, start: int, chunk: Sequence[Example], head: Head
+    ) -> None:
+        """Count those of a chunk. start: the number of its first example."""
+        for number, example in enumerate(chunk, start):
+            name = _name_in_data(special, example, head)
+            if name and not self.count:
+                self.first, self.name = number, name
+            self.count += name is not None
+
+    def warn(self, examples: Sequence[Example], head: Head) -> None:
+        """Log them."""
+        if not self.count:
+            return
+        first = examples[self.first]
+        advice = "; to classify a pair of texts, name two columns"
+        log.warning(
+            "%d of %d examples hold a special token in their data (first: %s, %r), "
+            "which is read as plain text%s",
+            self.count,
+            len(examples),
+            first.where or first.id,
+            self.name,
+            "" if head is Head.CAUSAL else advice,
+        )
 
 
 def _name_in_data(special: SpecialTokens, e: Example, head: Head) -> str | None:

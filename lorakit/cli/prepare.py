@@ -27,7 +27,8 @@ def prepare(
     prints the lengths of the examples, how many are cut or left out, and how
     many repeat.
     """
-    from lorakit.batches.token_cache import cache_folder
+    from lorakit.batches.token_cache import KIND
+    from lorakit.files.kept_arrays import cache_folder
     from lorakit.shell import join
     from lorakit.verbs.prepare import prepare as run_prepare
 
@@ -37,11 +38,11 @@ def prepare(
     say(f"base model: {recipe.model.name} ({', '.join(found.weights)})")
     for split, about in found.splits.items():
         _print_split(split, about, recipe.data.max_length)
-    say(f"tokens: {cache_folder()}")
+    say(f"tokens: {cache_folder(KIND)}")
     for line in found.optional:
         warn(line, "left out:")
     say(f"everything is available: HF_HUB_OFFLINE=1 lorakit train {words}")
-    result = asdict(found) | {"cache": str(cache_folder())}
+    result = asdict(found) | {"cache": str(cache_folder(KIND))}
     del result["missing"], result["dropped"]
     give(result, as_json)
 

@@ -7,14 +7,14 @@ import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from lorakit.batches import Encoded, collate, width_of
+from lorakit.batches import Encoded, HasLength, collate, lengths_in, width_of
 from lorakit.evaluation.decode import decode
 from lorakit.fast.blocks import laid_out
 from lorakit.nn.logits import head_outputs
@@ -34,7 +34,7 @@ def predict_logits(
 ) -> list[Logits]:
     """One row of float32 logits per item; one value for a regression; a row for each word where
     words have labels."""
-    longest = max((item.length for item in items), default=0)
+    longest = max(lengths_in(items), default=0)
 
     def outputs(batch: Sequence[Encoded], device: torch.device) -> list[Logits]:
         fields = collate(batch, head, pad_id, width_of(batch, longest))
@@ -114,12 +114,7 @@ def _uniform(item: Encoded, settings: Decode, seed: int) -> Tensor:
     return torch.rand(settings.max_new_tokens, generator=generator)
 
 
-class _HasLength(Protocol):
-    @property
-    def length(self) -> int: ...
-
-
-Item = TypeVar("Item", bound=_HasLength)
+Item = TypeVar("Item", bound=HasLength)
 Output = TypeVar("Output")
 
 
@@ -137,7 +132,8 @@ def outputs_in_order(
     device = next(model.parameters()).device
     # longest first: there is little padding, and a batch that is too large for the memory fails
     # at once
-    order = sorted(range(len(items)), key=lambda i: -items[i].length)
+    lengths = lengths_in(items)
+    order = sorted(range(len(items)), key=lambda i: -lengths[i])
     order = order[state.process_index :: state.num_processes]
     was_training = model.training
     model.eval()

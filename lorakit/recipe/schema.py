@@ -19,6 +19,7 @@ from pydantic import (
 
 from lorakit.config import Config, one_or_many
 from lorakit.methods import Method, methods
+from lorakit.metrics import LIKELIHOOD_KEYS
 from lorakit.models import Model
 from lorakit.recipe.evaluate import Decode, Evaluate
 from lorakit.recipe.expect import Expect
@@ -92,6 +93,18 @@ class Recipe(Config):
         """(split, metric) that selects the best state; None: nothing is scored during training."""
         metric = self.evaluate.metric or self.task.primary
         return next(((split, metric) for split in self.task.eval_splits), None)
+
+    def writes_at(self, last: bool) -> bool:
+        """Whether an evaluation needs the texts of all examples, and not only their loss.
+
+        It does if their metrics decide what is kept or when to stop, or were asked for by name, or
+        if its state is the one that is kept. last: the evaluation after the last step.
+        """
+        if last and self.evaluate.keep == "last":
+            return True
+        if self.evaluate.metric is not None:
+            return self.evaluate.metric not in LIKELIHOOD_KEYS
+        return self.evaluate.keep == "best" or self.evaluate.patience is not None
 
     def base(self) -> BaseSpec:
         """The arguments of `models.load` and `models.outline` for this recipe's base model."""

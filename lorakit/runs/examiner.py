@@ -14,6 +14,7 @@ from torch import nn
 from lorakit.bases.base import Base
 from lorakit.batches import (
     Encoded,
+    TokenRows,
     encode_cached,
     encode_prompts,
     end_of_turn,
@@ -27,13 +28,7 @@ from lorakit.evaluation.spans import predict_spans, text_of
 from lorakit.evaluation.token_loss import token_losses
 from lorakit.events import Observer, TextsGenerated
 from lorakit.methods import Attachment
-<<<<<<< HEAD:lorakit/runs/examiner.py
-from lorakit.metrics import Failed
-=======
 from lorakit.metrics import Failed, Likelihood
-from lorakit.nn.freeze import count
-from lorakit.nn.linear import numbers_in
->>>>>>> users:lorakit/runs/objects.py
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.generations import PartialPredictions
 from lorakit.tasks import Example, Head, Task
@@ -88,7 +83,7 @@ class Examiner:
             self.splits[split] = kept(examples, self.encoded[split])
         self.learned = {split: self._learned(examples) for split, examples in self.splits.items()}
 
-    def _encode(self, examples: Sequence[Example]) -> list[Encoded]:
+    def _encode(self, examples: Sequence[Example]) -> TokenRows:
         if self.task.head is not Head.CAUSAL:
             return encode_cached(examples, self.tokenizer, self.task.head, self.recipe.data)
         most = self.recipe.data.max_length
@@ -101,16 +96,17 @@ class Examiner:
         drops = self.recipe.data.dropped_causes
         return encode_prompts(examples, self.tokenizer, most - answer, drops, room_is)
 
-    def _learned(self, examples: Sequence[Example]) -> dict[str, list[Encoded]]:
-        """Id -> what training would learn of the example; empty where that is hidden, or where the
-        head is not causal."""
+    def _learned(self, examples: Sequence[Example]) -> _Learned | None:
+        """What training would learn of the examples; None where that is hidden, or where the head
+        is not causal."""
         if self.task.head is not Head.CAUSAL or any(e.target is None for e in examples):
-            return {}
+            return None
         flat = [one for example in examples for one in self.task.learned(example)]
-        found: dict[str, list[Encoded]] = {example.id: [] for example in examples}
-        for one in encode_cached(flat, self.tokenizer, self.task.head, self.recipe.data):
-            found[one.id].append(one)
-        return found
+        rows = encode_cached(flat, self.tokenizer, self.task.head, self.recipe.data)
+        numbers: dict[str, list[int]] = {example.id: [] for example in examples}
+        for row, owner in enumerate(rows.owners.tolist()):
+            numbers[flat[owner].id].append(row)
+        return _Learned(rows, numbers)
 
     def answers(
         self,
@@ -134,7 +130,7 @@ class Examiner:
         if writes(self.task):
             return self._written(model, split, chosen, kept)
         examples = self.splits[split]
-        items = [self.encoded[split][i] for i in chosen]
+        items = _rows(self.encoded[split], chosen)
         size = self.recipe.evaluate.batch_size
         pad = self.tokenizer.pad_token_id
         if self.task.head is Head.SPANS:
@@ -148,7 +144,7 @@ class Examiner:
     def _with_losses(
         self, model: nn.Module, split: str, chosen: Sequence[int], answers: list[Answer]
     ) -> list[Answer]:
-        if not self.learned[split]:
+        if self.learned[split] is None:
             return answers
         losses = self._losses(model, split, chosen)
         pairs = zip(answers, losses, strict=True)
@@ -158,19 +154,31 @@ class Examiner:
         self, model: nn.Module, split: str, chosen: Sequence[int]
     ) -> list[tuple[float, int]]:
         """Of each example -log p in nats over the tokens that training would train, and their
-        number."""
-        own = [self.learned[split][self.splits[split][i].id] for i in chosen]
-        items = [one for several in own for one in several]
+        number; empty where what training would learn is not known."""
+        learned = self.learned[split]
+        if learned is None:
+            return []
+        own = [learned.numbers[self.splits[split][i].id] for i in chosen]
+        items = _rows(learned.rows, [row for several in own for row in several])
         size = self.recipe.evaluate.batch_size
         nats = iter(token_losses(model, items, self.tokenizer.pad_token_id, size))
         return [
-            (math.fsum(next(nats) for _ in several), sum(one.trained for one in several))
+            (
+                math.fsum(next(nats) for _ in several),
+                sum(learned.rows[row].trained for row in several),
+            )
             for several in own
         ]
 
     def losses(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Loss and perplexity of a split, for which no text is generated."""
-        nats, tokens = zip(*self._losses(model, split, range(len(self.splits[split]))), strict=True)
+        """Loss and perplexity of a split, for which no text is generated.
+
+        Empty where what training would learn is not known.
+        """
+        found = self._losses(model, split, range(len(self.splits[split])))
+        if not found:
+            return {}
+        nats, tokens = zip(*found, strict=True)
         return Likelihood(nats, tokens).score()
 
     def _spans(self, model: nn.Module, split: str, chosen: Sequence[int]) -> list[Answer]:
@@ -222,7 +230,7 @@ class Examiner:
 
         merged = self.attachment.folded() if self.attachment is not None else nullcontext()
         with merged:
-            items = [self.encoded[split][i] for i in asked]
+            items = _rows(self.encoded[split], asked)
             texts = generate(model, items, self.tokenizer, self.generation, on_batch)
         found |= {answer.id: answer for answer in answers_of(range(len(asked)), texts)}
         return [found[examples[i].id] for i in chosen]
@@ -262,10 +270,25 @@ class Examiner:
         return self.scores(answers)
 
 
-def kept(examples: Sequence[Example], encoded: Sequence[Encoded]) -> list[Example]:
+@dataclass(frozen=True)
+class _Learned:
+    """What training would learn of the examples of a split. numbers: example id -> of its rows."""
+
+    rows: TokenRows
+    numbers: dict[str, list[int]]
+
+
+def _rows(encoded: TokenRows, chosen: Sequence[int]) -> Sequence[Encoded]:
+    """Some encoded examples; they are not unpacked where all of them are chosen."""
+    if len(chosen) == len(encoded) and all(i == n for n, i in enumerate(chosen)):
+        return encoded
+    return [encoded[i] for i in chosen]
+
+
+def kept(examples: Sequence[Example], encoded: TokenRows) -> list[Example]:
     """The examples that were encoded: all, or those that data.too_long and data.empty leave."""
-    ids = {item.id for item in encoded}
-    return [example for example in examples if example.id in ids]
+    owners = sorted(set(encoded.owners.tolist()))
+    return list(examples) if len(owners) == len(examples) else [examples[i] for i in owners]
 
 
 def stops_of(task: Task, tokenizer: Any, splits: Mapping[str, Sequence[Example]]) -> list[int]:

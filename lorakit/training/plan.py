@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lorakit.batches import lengths_in
 from lorakit.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def batches_from(setup: Setup, step: int) -> Iterator[list[int]]:
     """The example numbers of step `step` (from 0) and of every later one; earlier epochs are
     skipped without being computed."""
     settings = setup.train
-    lengths = [example.length for example in setup.examples]
+    lengths = lengths_in(setup.examples)
     size = settings.global_batch_size
     epoch, done = divmod(step, steps_per_epoch(len(lengths), size))
     while True:

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from lorakit.batches import Encoded, collate, pack, to_device, width_of
+from lorakit.batches import Encoded, collate, lengths_in, pack, to_device, width_of
 from lorakit.recipe.evaluate import Evaluate
 from lorakit.recipe.train import Train
 from lorakit.tasks import Head
@@ -40,7 +40,7 @@ class Setup:
     @cached_property
     def longest(self) -> int:
         """Tokens of the longest example."""
-        return max(example.length for example in self.examples)
+        return max(lengths_in(self.examples))
 
     def tensors(self, items: Sequence[Encoded], device: torch.device) -> dict[str, Tensor]:
         """A batch on `device`; the labels of a causal head stay on the host, see `loss_sum`."""

@@ -15,7 +15,7 @@ from lorakit.bases.finite import refuse_files_not_finite
 from lorakit.bases.outline import outline
 from lorakit.bases.positions import refuse_shifted
 from lorakit.bases.tokenizer import load_tokenizer
-from lorakit.batches import IGNORE, Encoded, encode
+from lorakit.batches import IGNORE, Encoded, TokenRows, encode
 from lorakit.batches.pieces import marked_pieces
 from lorakit.errors import DataUnavailable, ModelError
 from lorakit.evaluation.answers import read_splits, scored_splits
@@ -91,7 +91,7 @@ def check(recipe: Recipe, processes: int = 1) -> Checked:
     checked.adapter_mib = saved * BYTES_PER_NUMBER["fp32"] / MIB
     _check_weights(recipe.model, checked)
     encoded = _check_data(recipe, checked, base)
-    length = max((e.length for e in encoded), default=recipe.data.max_length)
+    length = recipe.data.max_length if encoded is None else int(encoded.lengths.max())
     stored = quantizable(base) if recipe.model.quantize else 0
     checked.memory_mib = memory(recipe, base.config, attachment, shares.micro * length, stored)
     return checked
@@ -113,15 +113,15 @@ def _check_weights(spec: Model, checked: Checked) -> None:
         refuse_files_not_finite(spec)
 
 
-def _check_data(recipe: Recipe, checked: Checked, base: Base) -> list[Encoded]:
-    """The encoded training examples; [] where the data or the tokenizer is not available."""
+def _check_data(recipe: Recipe, checked: Checked, base: Base) -> TokenRows | None:
+    """The encoded training examples; None where the data or the tokenizer is not available."""
     try:
         splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
     except DataUnavailable as error:
         if recipe.data.path is not None:
             raise
         checked.missing.append(str(error))
-        return []
+        return None
     drawn = recipe.data.drawn(splits[recipe.task.train_split], recipe.seeds[0])
     splits = {**splits, recipe.task.train_split: drawn}
     checked.rows = {split: len(rows) for split, rows in splits.items()}
@@ -131,7 +131,7 @@ def _check_data(recipe: Recipe, checked: Checked, base: Base) -> list[Encoded]:
         tokenizer = load_tokenizer(recipe.model)
     except ModelError as error:
         checked.missing.append(str(error))
-        return []
+        return None
     files = weight_files(recipe.model, local=True)
     refuse_shifted(base.model, tokenizer, recipe.model.name, files)
     return _check_examples(recipe, checked, splits, TextReader(tokenizer, base.config))
@@ -151,16 +151,16 @@ def _plan_steps(recipe: Recipe, checked: Checked, rows: int) -> None:
 
 def _check_examples(
     recipe: Recipe, checked: Checked, splits: Mapping[str, Sequence[Example]], reader: TextReader
-) -> list[Encoded]:
+) -> TokenRows:
     task = recipe.task
     # raises for examples that do not fit the model
     asked = Examiner(recipe, reader, {split: splits[split] for split in scored_splits(task)})
     encoded = encode(splits[task.train_split], reader.tokenizer, task.head, recipe.data)
     for split, items in {task.train_split: encoded, **asked.encoded}.items():
         # windows of longer examples are trained, and are not rows
-        checked.rows[split] = len({item.id for item in items})
+        checked.rows[split] = len(set(items.owners.tolist()))
     _plan_steps(recipe, checked, len(encoded))
-    lengths = [e.length for e in encoded]
+    lengths = encoded.lengths.tolist()
     order = epoch_batches(lengths, recipe.train.global_batch_size, recipe.seeds[0], 0, True)
     checked.sample = _tokens(encoded[order[0][0]], reader.tokenizer, task.head)
     checked.cut = sum(length >= recipe.data.max_length for length in lengths)

@@ -250,7 +250,7 @@ def _device() -> torch.device:
     return device
 
 
-def _probe(examples: Sequence[Example], recipe: Recipe, tokenizer: Any) -> list[Encoded]:
+def _probe(examples: Sequence[Example], recipe: Recipe, tokenizer: Any) -> Sequence[Encoded]:
     if recipe.task.head is Head.CAUSAL:
         # a test split may hide its answers; any text shows whether the adapter is on
         examples = [replace(e, target=e.target or next(iter(e.references), "")) for e in examples]

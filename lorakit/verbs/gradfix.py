@@ -96,7 +96,7 @@ def keep(change: Tensor, signs: Tensor) -> Tensor:
     return torch.where(change.sign() == signs.to(change), change, 0.0)
 
 
-def _examples(member: Member, base: Base, count: int) -> list[Encoded]:
+def _examples(member: Member, base: Base, count: int) -> Sequence[Encoded]:
     """Evenly spread over the training split."""
     recipe = member.source.recipe
     if recipe is None:

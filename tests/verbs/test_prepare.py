@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lorakit.batches import encode, token_cache
+from lorakit.batches.encode import write_encoded
 from lorakit.tasks import Data, Example, Head, Turn
 from tests.commands import SMALL
 
@@ -42,9 +43,9 @@ def counted(monkeypatch) -> list[int]:
 
     def encode_again(given, *rest):
         calls.append(len(given))
-        return encode(given, *rest)
+        return write_encoded(given, *rest)
 
-    monkeypatch.setattr(token_cache, "encode", encode_again)
+    monkeypatch.setattr(token_cache, "write_encoded", encode_again)
     return calls
 
 
@@ -81,7 +82,8 @@ def test_what_is_read_again_is_what_was_encoded(rows, head, tokenizer, monkeypat
             list(c.trains),
         )
         assert (b.length, b.trained) == (c.length, c.trained)
-    assert [f.suffix for f in cache.iterdir() if not f.name.endswith(".lock")] == [".gz"]
+    assert len(list(cache.glob("*/index.json"))) == 1
+    assert not list(cache.glob(".*"))
 
 
 def test_everything_that_decides_the_tokens_is_in_the_key(tokenizer):
@@ -112,11 +114,13 @@ def test_everything_that_decides_the_tokens_is_in_the_key(tokenizer):
     assert key(given=used) == key() == key(data=Data(max_length=8, path="elsewhere"))
 
 
+@pytest.mark.parametrize("name", ["index.json", "field.input_ids.bin"])
 @pytest.mark.parametrize("harm", ["cut", "altered", "empty", "foreign"])
-def test_a_damaged_file_is_made_anew(harm, tokenizer, monkeypatch, cache, caplog):
+def test_a_damaged_file_is_made_anew(harm, name, tokenizer, monkeypatch, cache, caplog):
     calls, data = counted(monkeypatch), Data(max_length=8)
     good = token_cache.encode_cached(examples(), tokenizer(), Head.CLASSIFICATION, data)
-    (file,) = cache.glob("*.json.gz")
+    inputs = [item.inputs for item in good]
+    (file,) = cache.glob(f"*/{name}")
     held = file.read_bytes()
     file.write_bytes(
         {
@@ -128,7 +132,7 @@ def test_a_damaged_file_is_made_anew(harm, tokenizer, monkeypatch, cache, caplog
     )
     again = token_cache.encode_cached(examples(), tokenizer(), Head.CLASSIFICATION, data)
     assert calls == [9, 9]
-    assert [a.inputs for a in again] == [g.inputs for g in good]
+    assert [a.inputs for a in again] == inputs
     assert "is damaged" in caplog.text
     assert file.read_bytes() == held
 
@@ -164,7 +168,7 @@ def test_what_was_prepared_trains_without_network(
     assert done.code == 0, done.err
     assert done.json["rows"] == {"train": 32, "validation": 8}
     assert done.json["weights"] == ["model.safetensors"]
-    assert list(cache.glob("*.json.gz"))
+    assert list(cache.glob("*/index.json"))
     calls = counted(monkeypatch)
     done = lorakit_cli("train", recipe, *few, "--runs", tmp_path, "--json")
     assert done.code == 0, done.err

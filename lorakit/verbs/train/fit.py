@@ -16,14 +16,10 @@ from lorakit.bases.load import load
 from lorakit.evaluation.answers import Answer, Scores, warn_of_one_label, writes
 from lorakit.events import to_all
 from lorakit.methods import Attachment
-<<<<<<< HEAD
-from lorakit.runs.attach import attach
-from lorakit.runs.failing_metrics import of_the_first
-=======
 from lorakit.recipe.schema import Recipe
+from lorakit.runs.attach import attach
+from lorakit.runs.examiner import Examiner
 from lorakit.runs.failing_metrics import of_the_first
-from lorakit.runs.objects import Examiner, attach
->>>>>>> users
 from lorakit.runs.resume import Journal, ResumeState, made_with
 from lorakit.trackers import TrackedRun
 from lorakit.trackers._track import Tracking, flat

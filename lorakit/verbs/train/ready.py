@@ -15,7 +15,7 @@ from lorakit.adapters.files import read_adapter
 from lorakit.adapters.start_from import StartAdapter, read_start, start_from
 from lorakit.bases.base import Base
 from lorakit.bases.load import load
-from lorakit.batches import Encoded, encode_cached
+from lorakit.batches import TokenRows, encode_cached
 from lorakit.errors import RecipeError
 from lorakit.evaluation.answers import Scores
 from lorakit.events import BaselineScored, StartedFrom
@@ -49,7 +49,7 @@ class ReadySeed:
     attachment: Attachment
     about: About
     examples: list[Example]
-    encoded: list[Encoded]
+    encoded: TokenRows
     examiner: Examiner
     saved: Saved | None
     resumed: ResumeState | None
@@ -114,11 +114,11 @@ def _start(job: TrainJob, base: Base, attachment: Attachment, start: StartAdapte
     job.observe(model_view(attachment, head))
 
 
-def refuse_unused(new_tokens: Sequence[str], encoded: Sequence[Encoded], tokenizer: Any) -> None:
+def refuse_unused(new_tokens: Sequence[str], encoded: TokenRows, tokenizer: Any) -> None:
     """RecipeError: no example holds a new token, so its row would never be trained."""
-    seen = {token for item in encoded for token in item.inputs["input_ids"]}
+    tokens = encoded.tokens()
     for text in new_tokens:
-        if tokenizer.convert_tokens_to_ids(text) not in seen:
+        if not (tokens == tokenizer.convert_tokens_to_ids(text)).any():
             raise RecipeError(
                 f"model.new_tokens: no example of the training split holds {text!r}; leave it out"
             )
