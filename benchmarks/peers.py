@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from benchmarks.peft_adapters import PeftAdapters
 from lorakit.bench._models import sites_of, train_head
 from lorakit.nn.linear import is_conv1d
 
@@ -89,3 +90,18 @@ class PeftStages:
 
     def _adapted(self, model: Any) -> Any:
         return with_peft(model, self.method.r, int(self.method.alpha), 0.0)
+
+
+def peft_adapters(
+    base: Callable[[], Any], folders: Mapping[str, Path], batch: dict[str, Tensor]
+) -> dict[str, dict[str, PeftAdapters]]:
+    """Stage of `lorakit bench adapters` -> setting -> PEFT's stages; its default comes first."""
+    plain = PeftAdapters(base(), folders, batch)
+    lean = PeftAdapters(base(), folders, batch, lean=True)
+    eager = PeftAdapters(base(), folders, batch, attention="eager")
+    return {
+        "switch": {"as it comes": plain},
+        "load": {"as it comes": plain, "low_cpu_mem_usage": lean},
+        "combine": {"cat": plain},
+        "mix": {"sdpa": plain, "eager": eager},
+    }

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lorakit.bases.base import DTYPES
 from lorakit.bench._base import Bench, Measured, Setting, load_peers, require_peer

@@ -17,7 +17,6 @@ from lorakit.recipe.schema import Recipe
 from lorakit.tasks import Head
 from lorakit.training.loss import loss_sum
 
-
 StepLoss = Callable[[Any], Tensor]
 
 
