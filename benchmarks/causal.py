@@ -22,7 +22,6 @@ import time
 from typing import Any
 
 import torch
-from benchmarks.watched import WatchedTraining
 from peft import LoraConfig, TaskType, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
@@ -33,6 +32,7 @@ from transformers import (
     set_seed,
 )
 
+from benchmarks.watched import WatchedTraining
 from lorakit.bases.base import DTYPES
 from lorakit.bases.files import location
 from lorakit.bench._models import sites_of
@@ -135,9 +135,7 @@ def _trainer(
     )
 
 
-def _sft(
-    recipe: Recipe, model: Any, tokenizer: Any, rows: Any, arguments: dict[str, Any]
-) -> Any:
+def _sft(recipe: Recipe, model: Any, tokenizer: Any, rows: Any, arguments: dict[str, Any]) -> Any:
     from trl import SFTConfig, SFTTrainer
 
     class WatchedSft(WatchedTraining, SFTTrainer):
@@ -145,10 +143,7 @@ def _sft(
 
     # its defaults are bf16 autocast and recomputed activations, which a CPU only loses by
     config = SFTConfig(
-        **arguments,
-        bf16=False,
-        gradient_checkpointing=False,
-        max_length=recipe.data.max_length,
+        **arguments, bf16=False, gradient_checkpointing=False, max_length=recipe.data.max_length
     )
     return WatchedSft(
         model,

@@ -24,7 +24,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from benchmarks.watched import WatchedTraining
 from peft import LoraConfig, TaskType, get_peft_model
 from transformers import (
     AutoConfig,
@@ -37,6 +36,7 @@ from transformers import (
     set_seed,
 )
 
+from benchmarks.watched import WatchedTraining
 from lorakit.bases.base import DTYPES
 from lorakit.bases.files import location
 from lorakit.bench._parts import PartsClock

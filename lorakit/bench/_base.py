@@ -83,13 +83,17 @@ class Measured:
     """What was timed -> the seconds of all its rounds."""
 
     def plain(self) -> dict[str, Any]:
-        """The same as JSON values, without tables and picture."""
+        """The same as JSON values, without the picture."""
         return {
             "ratios": [ratio.plain() for ratio in self.ratios],
             "best": {one.name: one.plain() for one in self.best},
             "times": {what: rounds.plain() for what, rounds in self.times.items()},
             "bytes": dict(self.bytes),
             "notes": list(self.notes),
+            "tables": [
+                {"header": table.header, "rows": table.rows, "caption": table.caption}
+                for table in self.tables
+            ],
             "checks": [check.model_dump(mode="json") for check in self.checks],
         }
 

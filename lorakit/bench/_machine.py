@@ -32,10 +32,8 @@ def _processor() -> tuple[str, frozenset[str]]:
         text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:
         return "unknown", frozenset()
-    facts = dict(
-        (name.strip(), value.strip())
-        for name, _, value in (line.partition(":") for line in text.splitlines())
-    )
+    pairs = (line.partition(":") for line in text.splitlines())
+    facts = {name.strip(): value.strip() for name, _, value in pairs}
     return facts.get("model name", "unknown"), frozenset(facts.get("flags", "").split())
 
 

@@ -46,12 +46,6 @@ class Rounds:
         low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
         return Ratio(of, over, median, low, high, len(ratios))
 
-    def also_as(self, names: Mapping[str, str]) -> Rounds:
-        """The same rounds, with some variants under a second name. names: new -> measured."""
-        seconds = dict(self.seconds) | {new: self.seconds[old] for new, old in names.items()}
-        first = dict(self.first) | {new: self.first[old] for new, old in names.items()}
-        return Rounds(seconds, first)
-
     def plain(self) -> dict[str, Any]:
         return {
             "seconds": {name: [round(s, 5) for s in each] for name, each in self.seconds.items()},

@@ -76,7 +76,7 @@ class TrainBench(Bench):
     def _choose(self, peer: str, ways: Mapping[str, Words], setting: Setting) -> Best:
         """The faster setting of a peer: each is run once, and is not one of the rounds."""
         if len(ways) == 1:
-            return fastest(peer, dict.fromkeys(ways, [1.0]))
+            return fastest(peer, {said: [1.0] for said in ways})
         seconds = {}
         for said, words in ways.items():
             found, _ = _process(words, setting)
@@ -144,7 +144,11 @@ def _same_tokens(done: Mapping[str, _Way]) -> Check:
     shown = ", ".join(f"{name} {count[0]:,}" for name, count in counts.items())
     same = len(set(counts.values())) == 1
     return Check(
-        name="the same tokens", passed=same, value=None, tolerance=None, note=f"without padding: {shown}"
+        name="the same tokens",
+        passed=same,
+        value=None,
+        tolerance=None,
+        note=f"without padding: {shown}",
     )
 
 
