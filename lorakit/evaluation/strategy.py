@@ -150,6 +150,7 @@ def _is_right(model: nn.Module, strategy: CacheStrategy, prompt: Tensor) -> bool
     return True
 
 
+@torch.no_grad()
 def _rounding(model: Any, prompt: Tensor) -> float:
     """How far plain logits move if the embeddings are rounded to a neighbour of each number.
 
