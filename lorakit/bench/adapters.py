@@ -31,7 +31,6 @@ NAMES = ("one", "two", "three", "four")
 STAGES = ("switch", "load", "combine", "mix")
 PREPARED = frozenset({"load", "combine"})
 """Stages that make an adapter, which is removed again outside the timed part."""
-OF_LIKE_WORK = ("one adapter", "four adapters")
 
 
 class AdaptersBench(Bench):

@@ -32,14 +32,13 @@ from lorakit.bench._rounds import measure
 from lorakit.bench._texts import Texts, compared, theirs
 from lorakit.evaluation.decode import decode
 from lorakit.fast.blocks import laid_out
-from lorakit.recipe.schema import Recipe
+from lorakit.recipe.schema import Decode, Recipe
 
 NEW = 32
 SHARPNESS = 4.0
 """Factor of the random weights, without which the distribution is flat and full of ties."""
 CHANGE = {"random": 0.02, "checkpoint": 0.002}
 """Standard deviation of the adapter's B, so that it changes the texts and does not destroy them."""
-Write = Callable[[Any], Texts]
 
 
 class Generate(Bench):
@@ -60,30 +59,32 @@ class Generate(Bench):
         wanted = recipe.decode.model_copy(
             update={"max_new_tokens": NEW, "no_repeat_ngram": 0, "sample": False}
         )
-        write = partial(theirs, prompts=prompts, settings=wanted)
         with tempfile.TemporaryDirectory() as folder:
             ways = _ways(recipe, setting, Path(folder))
-        best = [
-            choose(name, {said: partial(write, model) for said, model in tried.items()})
-            for name, tried in ways.tried.items()
-        ]
-        models = ways.models | {one.name: ways.tried[one.name][one.setting] for one in best}
-        ours = ways.ours
-        asked: dict[str, Callable[[], Texts]] = {
-            "lorakit": lambda: _lorakits(ours, prompts, wanted)
-        }
-        asked |= {name: partial(write, models[name]) for name in setting.against}
-        # once for all batches, as in a run
-        with laid_out(ours):
-            rounds = measure(asked, setting.rounds, setting.device)
-            # searching is deterministic, so these are the texts of the timed calls
-            texts = {name: way() for name, way in asked.items()}
-        return Measured(
-            [rounds.ratio("lorakit", name) for name in setting.against],
-            notes=compared(ways.merged, prompts, texts, wanted.length_penalty),
-            best=best,
-            times={"generate": rounds},
-        )
+        return _measured(ways, prompts, wanted, setting)
+
+
+def _measured(ways: _Ways, prompts: Prompts, wanted: Decode, setting: Setting) -> Measured:
+    write = partial(theirs, prompts=prompts, settings=wanted)
+    best = [
+        choose(name, {said: partial(write, model) for said, model in tried.items()})
+        for name, tried in ways.tried.items()
+    ]
+    models = ways.models | {one.name: ways.tried[one.name][one.setting] for one in best}
+    ours = ways.ours
+    asked: dict[str, Callable[[], Texts]] = {"lorakit": lambda: _lorakits(ours, prompts, wanted)}
+    asked |= {name: partial(write, models[name]) for name in setting.against}
+    # once for all batches, as in a run
+    with laid_out(ours):
+        rounds = measure(asked, setting.rounds, setting.device)
+        # searching is deterministic, so these are the texts of the timed calls
+        texts = {name: way() for name, way in asked.items()}
+    return Measured(
+        [rounds.ratio("lorakit", name) for name in setting.against],
+        notes=compared(ways.merged, prompts, texts, wanted.length_penalty),
+        best=best,
+        times={"generate": rounds},
+    )
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _adapted(recipe: Recipe, setting: Setting) -> Any:
     return adapted
 
 
-def _lorakits(model: Any, prompts: Prompts, wanted: Any) -> Texts:
+def _lorakits(model: Any, prompts: Prompts, wanted: Decode) -> Texts:
     found = decode(model, prompts.ids, prompts.mask, wanted, (prompts.end,))
     return [[*text.ids, prompts.end] if text.ended else text.ids for text in found]
 

@@ -53,25 +53,8 @@ class TrainBench(Bench):
         done = {name: _Way() for name in modules}
         for _, name in turns(list(modules), setting.rounds):
             done[name].add(*_process(modules[name], setting))
-        against = [name for name in modules if name != "lorakit"]
-        # the scripts of causal recipes generate nothing, so entire runs would be unlike work
-        whats = ("training",) if is_causal else ("training", "whole")
-        times = {what: Rounds({n: way.of(what) for n, way in done.items()}) for what in whats}
-        ratios = [
-            rounds.ratio("lorakit", peer).named(what)
-            for what, rounds in times.items()
-            for peer in against
-        ]
-        notes = [f"{name}: {json.dumps(way.latest['scores'])}" for name, way in done.items()]
-        notes += [f"{peer} is left out: it does not train this head" for peer in left_out]
-        return Measured(
-            ratios,
-            notes=notes,
-            tables=[_table(done)],
-            checks=[_same_tokens(done)],
-            best=best,
-            times=times,
-        )
+        left = [f"{peer} is left out: it does not train this head" for peer in left_out]
+        return _measured(done, is_causal, best, left)
 
     def _choose(self, peer: str, ways: Mapping[str, Words], setting: Setting) -> Best:
         """The faster setting of a peer: each is run once, and is not one of the rounds."""
@@ -82,6 +65,29 @@ class TrainBench(Bench):
             found, _ = _process(words, setting)
             seconds[said] = [training_seconds(found["parts"])]
         return fastest(peer, seconds)
+
+
+def _measured(
+    done: Mapping[str, _Way], is_causal: bool, best: Sequence[Best], notes: Sequence[str]
+) -> Measured:
+    against = [name for name in done if name != "lorakit"]
+    # the scripts of causal recipes generate nothing, so entire runs would be unlike work
+    whats = ("training",) if is_causal else ("training", "whole")
+    times = {what: Rounds({name: way.of(what) for name, way in done.items()}) for what in whats}
+    ratios = [
+        rounds.ratio("lorakit", peer).named(what)
+        for what, rounds in times.items()
+        for peer in against
+    ]
+    scores = [f"{name}: {json.dumps(way.latest['scores'])}" for name, way in done.items()]
+    return Measured(
+        ratios,
+        notes=[*scores, *notes],
+        tables=[_table(done)],
+        checks=[_same_tokens(done)],
+        best=best,
+        times=times,
+    )
 
 
 @dataclass
