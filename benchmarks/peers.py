@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from benchmarks.peft_adapters import PeftAdapters
 from lorakit.bench._models import sites_of, train_head
 from lorakit.nn.linear import is_conv1d
 
 
-def with_peft(model: Any, r: int, alpha: int, dropout: float) -> Any:
-    """The model with PEFT's LoRA on query and value. A fused weight is adapted completely."""
+def with_peft(model: Any, r: int, alpha: int, dropout: float, autocast: bool = True) -> Any:
+    """The model with PEFT's LoRA on query and value. A fused weight is adapted completely.
+
+    autocast: PEFT's `autocast_adapter_dtype`: adapters in fp32 on a base in half precision.
+    Source: the quick tour of PEFT's documentation, and its page "LoRA" for the dtype.
+    """
     from peft import LoraConfig, get_peft_model
 
     is_causal = model.get_output_embeddings() is not None
@@ -26,7 +31,7 @@ def with_peft(model: Any, r: int, alpha: int, dropout: float) -> Any:
         target_modules=sorted({site.path.rsplit(".", 1)[1] for site in sites_of(model)}),
         fan_in_fan_out=any(is_conv1d(module) for module in model.modules()),
     )
-    return get_peft_model(model, config)
+    return get_peft_model(model, config, autocast_adapter_dtype=autocast)
 
 
 def with_loralib(model: Any, r: int, alpha: int, dropout: float) -> nn.Module:
@@ -85,3 +90,18 @@ class PeftStages:
 
     def _adapted(self, model: Any) -> Any:
         return with_peft(model, self.method.r, int(self.method.alpha), 0.0)
+
+
+def peft_adapters(
+    base: Callable[[], Any], folders: Mapping[str, Path], batch: dict[str, Tensor]
+) -> dict[str, dict[str, PeftAdapters]]:
+    """Stage of `lorakit bench adapters` -> setting -> PEFT's stages; its default comes first."""
+    plain = PeftAdapters(base(), folders, batch)
+    lean = PeftAdapters(base(), folders, batch, lean=True)
+    eager = PeftAdapters(base(), folders, batch, attention="eager")
+    return {
+        "switch": {"as it comes": plain},
+        "load": {"as it comes": plain, "low_cpu_mem_usage": lean},
+        "combine": {"cat": plain},
+        "mix": {"sdpa": plain, "eager": eager},
+    }

@@ -6,8 +6,12 @@ recipe; adapter, loop, batches and checkpoints are the peers'. Prints one JSON l
     python -m benchmarks.trainer [STYLE] minilm/glue_mrpc data.path=GLUE model.name=MODEL
 
 STYLE is one of the ways in which people write such a script: `grouped` (the default: batches by
-length), `tuned` (the same with bf16 autocast), `dynamic` (batches in any order, padded to their
-longest example) or `padded` (to the recipe's data.max_length).
+length), `tuned` (the same with bf16 autocast), `best:ATTENTION` (by length, with the base in the
+dtype that lorakit keeps it in, and eager attention or sdpa), `dynamic` (batches in any order,
+padded to their longest example) or `padded` (to the recipe's data.max_length).
+
+Source: run_glue.py of transformers' examples, its page "Trainer" (`train_sampling_strategy`,
+`bf16`), `dtype` and `attn_implementation` of its page "Loading models", and PEFT's quick tour.
 """
 
 from __future__ import annotations
@@ -32,13 +36,18 @@ from transformers import (
     set_seed,
 )
 
+from benchmarks.watched import WatchedTraining
+from lorakit.bases.base import DTYPES
 from lorakit.bases.files import location
+from lorakit.bench._parts import PartsClock
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe import Recipe
 from lorakit.recipe.load import load_recipe
+from lorakit.runs.objects import resolve_precision
 from lorakit.tasks import Example
 
-STYLES = ("grouped", "tuned", "dynamic", "padded")
+STYLES = ("grouped", "tuned", "best:eager", "best:sdpa", "dynamic", "padded")
+BY_LENGTH = ("grouped", "tuned", "best:eager", "best:sdpa")
 TRAINER_KEYS = {"eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}
 """Keys that the Trainer adds to the metrics of an evaluation."""
 
@@ -63,34 +72,50 @@ class Rows(torch.utils.data.Dataset):
         return {name: self.fields[name][i] for name in self.fields} | {"labels": self.targets[i]}
 
 
+class WatchedTrainer(WatchedTraining, Trainer):
+    """The Trainer, which also says how many tokens it trained on."""
+
+
 def run(recipe: Recipe, seed: int, style: str = "grouped") -> dict[str, Any]:
-    """Train one seed. Returns its scores, best epoch, and wall and processor time in seconds."""
+    """Train one seed. Returns its scores, best epoch, time and tokens.
+
+    seconds: wall time of the training part. parts: processor seconds of the process so far.
+    """
+    clock = PartsClock()
     set_seed(seed)
-    model = _adapted(recipe)
+    model = _adapted(recipe, style)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = _trainer(recipe, model, _arguments(recipe, folder, seed, style), style)
-        begin = time.process_time()
+        arguments = _arguments(recipe, folder, seed, style)
+        with clock.part("tokenising"):
+            rows, tokenizer = _rows(recipe)
+        trainer = _trainer(recipe, model, arguments, rows, tokenizer, style)
         seconds = trainer.train().metrics["train_runtime"]
-        processor = time.process_time() - begin
     key = f"eval_{recipe.task.primary}"
     epochs = [entry for entry in trainer.state.log_history if key in entry]
     best = max(epochs, key=lambda entry: entry[key])
+    parts = clock.seconds | trainer.steps.seconds()
+    parts["rest"] = time.process_time() - sum(parts.values())
     return {
         "seed": seed,
         "scores": _scores(best),
         "best_epoch": best["epoch"],
         "seconds": seconds,
-        "processor": processor,
+        "parts": parts,
+        **trainer.counted(),
     }
 
 
-def _adapted(recipe: Recipe) -> Any:
+def _adapted(recipe: Recipe, style: str) -> Any:
     method = recipe.method
     assert isinstance(method, LoRA), "the peers train lora only"
     base = location(recipe.model.name)
     labels = len(recipe.task.labels)
     config = AutoConfig.from_pretrained(base, num_labels=labels, **recipe.model.config)
-    model = AutoModelForSequenceClassification.from_pretrained(base, config=config)
+    loading: dict[str, Any] = {}
+    if style.startswith("best:"):
+        loading["dtype"] = DTYPES[resolve_precision(recipe).model.dtype]
+        loading["attn_implementation"] = style.removeprefix("best:")
+    model = AutoModelForSequenceClassification.from_pretrained(base, config=config, **loading)
     lora = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=method.r,
@@ -104,7 +129,6 @@ def _adapted(recipe: Recipe) -> Any:
 
 def _arguments(recipe: Recipe, folder: str, seed: int, style: str) -> TrainingArguments:
     settings = recipe.train
-    by_length = style in ("grouped", "tuned")
     return TrainingArguments(
         folder,
         num_train_epochs=settings.epochs,
@@ -118,7 +142,7 @@ def _arguments(recipe: Recipe, folder: str, seed: int, style: str) -> TrainingAr
         eval_strategy="epoch",
         save_strategy="no",
         logging_strategy="no",
-        train_sampling_strategy="group_by_length" if by_length else "random",
+        train_sampling_strategy="group_by_length" if style in BY_LENGTH else "random",
         bf16=style == "tuned",
         seed=seed,
         use_cpu=not torch.cuda.is_available(),
@@ -127,23 +151,33 @@ def _arguments(recipe: Recipe, folder: str, seed: int, style: str) -> TrainingAr
     )
 
 
-def _trainer(recipe: Recipe, model: Any, arguments: TrainingArguments, style: str) -> Trainer:
+def _rows(recipe: Recipe) -> tuple[dict[str, Rows], PreTrainedTokenizerBase]:
     task, data = recipe.task, recipe.data
     tokenizer = AutoTokenizer.from_pretrained(location(recipe.model.name))
-    rows = {
-        split: Rows(task.read(split, data), tokenizer, data.max_length)
-        for split in ("train", task.eval_splits[0])
-    }
+    splits = ("train", task.eval_splits[0])
+    rows = {split: Rows(task.read(split, data), tokenizer, data.max_length) for split in splits}
+    return rows, tokenizer
+
+
+def _trainer(
+    recipe: Recipe,
+    model: Any,
+    arguments: TrainingArguments,
+    rows: Mapping[str, Rows],
+    tokenizer: PreTrainedTokenizerBase,
+    style: str,
+) -> WatchedTrainer:
+    task = recipe.task
     padding = {}
     if style == "padded":
-        padding = {"padding": "max_length", "max_length": data.max_length}
+        padding = {"padding": "max_length", "max_length": recipe.data.max_length}
 
     def metrics(output: Any) -> dict[str, float]:
         # the Trainer's labels, because it may also group by length in evaluation
         predictions = [task.to_prediction(row) for row in output.predictions.tolist()]
         return task.score(predictions, output.label_ids.tolist())
 
-    return Trainer(
+    return WatchedTrainer(
         model,
         arguments,
         train_dataset=rows["train"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +12,18 @@ from torch import Tensor, nn
 
 from lorakit.adapters.attach import attach_adapter
 from lorakit.adapters.files import AdapterFile
+from lorakit.adapters.plain_lora import (
+    Product,
+    attach_products,
+    of_entire_modules,
+    refuse_bias_change,
+)
+from lorakit.errors import AdapterError
 from lorakit.methods import Attachment
+from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.methods.subset._subset import SubsetAttachment
 from lorakit.nn.overlay import ModelState, Overlay, replace_parameter
-from lorakit.nn.select import Roles
+from lorakit.nn.select import Roles, Site
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,6 @@ def hold_adapter(
     adapter's, so the base's numbers stay. The head may have another shape than the base's, such as
     another number of labels. AdapterError: as for `attach_adapter`; the model is unchanged.
     """
-    before = ModelState(model)
     base = dict(model.named_parameters())
 
     def own_parameters(attachment: Attachment, state: Mapping[str, Tensor]) -> None:
@@ -58,18 +65,61 @@ def hold_adapter(
                     shape = state[name].shape
                 replace_parameter(model, parameter, _own(parameter, shape))
 
+    held = _hold(
+        model,
+        lambda: attach_adapter(file, model, roles, newly_initialised, check_base, own_parameters),
+    )
+    if isinstance(held.attachment, SubsetAttachment):
+        # its copies of the first values: the base has them
+        before = {name: base[name].detach() for name in held.attachment.before}
+        held.attachment.before = before
+    return held
+
+
+def hold_sum(
+    members: Sequence[tuple[HeldAdapter, float]], model: nn.Module, roles: Roles
+) -> HeldAdapter:
+    """The weighted sum of the changes dW of several held adapters, as one of the summed rank.
+
+    AdapterError: a change has no factors A and B, or is also one of a bias.
+    """
+    found: dict[str, list[Product]] = {}
+    for held, weight in members:
+        for path, product in of_entire_modules(_factors(held, weight)).items():
+            found.setdefault(path, []).append(product)
+    summed = {
+        path: Product(torch.cat([p.b for p in parts], 1), torch.cat([p.a for p in parts]))
+        for path, parts in found.items()
+    }
+    return _hold(model, lambda: attach_products(summed, {}, model, roles))
+
+
+def _factors(held: HeldAdapter, weight: float) -> Iterator[tuple[Site, Tensor, Tensor]]:
+    attachment = held.attachment
+    if not isinstance(attachment, ReparamAttachment):
+        raise AdapterError(f"an adapter of {attachment.method.name} has no A and B to be summed")
+    for site in attachment.sites:
+        delta = attachment.deltas[site.name]
+        refuse_bias_change(delta)
+        factors = delta.factors()
+        if factors is None:
+            raise AdapterError(
+                f"{attachment.method.name} changes {site.name} without factors of low rank"
+            )
+        a, b, scale = factors
+        yield site, b * (scale * weight), a
+
+
+def _hold(model: nn.Module, attach: Callable[[], Attachment]) -> HeldAdapter:
+    """What `attach` puts on the model, taken off again."""
+    before = ModelState(model)
     with _same_settings(model):
-        attachment = attach_adapter(
-            file, model, roles, newly_initialised, check_base, own_parameters
-        )
+        attachment = attach()
     overlay = before.overlay()
     overlay.take_off()
     before.restore_parameters()
     for tensor in overlay.tensors():
         tensor.requires_grad_(False)
-    if isinstance(attachment, SubsetAttachment):
-        # its copies of the first values: the base has them
-        attachment.before = {name: base[name].detach() for name in attachment.before}
     return HeldAdapter(attachment, overlay)
 
 

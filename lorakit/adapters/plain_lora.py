@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,7 +41,7 @@ Products = Mapping[str, Product]
 """Path of an adapted module -> its change."""
 
 
-def of_entire_modules(found: Sequence[tuple[Site, Tensor, Tensor]]) -> dict[str, Product]:
+def of_entire_modules(found: Iterable[tuple[Site, Tensor, Tensor]]) -> dict[str, Product]:
     """The factors of `attach.factors` by module: the parts of a fused weight become one product.
 
     B' has a block of columns for each part, which is zero outside the part's rows.

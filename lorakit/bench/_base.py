@@ -17,7 +17,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from lorakit.bench._rounds import Ratio
+from lorakit.bench._best import Best
+from lorakit.bench._machine import machine
+from lorakit.bench._rounds import Ratio, Rounds
 from lorakit.errors import InputError, did_you_mean
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe.schema import Recipe
@@ -26,8 +28,8 @@ from lorakit.report.table import Table
 from lorakit.runs.result import Check
 from lorakit.tasks import Head
 
-NEED_PEFT = frozenset({"trainer", "tuned", "grouped", "padded", "transformers"})
-"""Peers whose script needs PEFT; another peer has the name of its package."""
+PACKAGES = {"loralib": "loralib", "sft": "trl"}
+"""Peer -> the package that its script needs; all others need PEFT."""
 BUILT_IN = frozenset({"full"})
 """Peers that lorakit itself measures."""
 CHECKOUT = Path(__file__).parents[2]
@@ -52,12 +54,14 @@ class Setting:
     """The recipe's name and overrides, for benchmarks that start processes."""
     shapes: str = ""
     """Shapes as BATCHxLENGTH, comma-separated; empty: those of the benchmark."""
+    weights: str = "random"
+    """`random`, in the recipe's shape; or `checkpoint`, with prompts of the recipe's data."""
     bottlenecks: tuple[int, ...] = ()
     """Widths of the adapter layers that LoRA is compared with; empty: those of the benchmark."""
 
     def plain(self) -> dict[str, Any]:
-        """The setting as JSON values, with torch's version and number of threads."""
-        return {"threads": torch.get_num_threads(), "torch": torch.__version__, **asdict(self)}
+        """The setting as JSON values, with the machine and the number of threads."""
+        return {"threads": torch.get_num_threads(), "machine": machine(), **asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -73,13 +77,23 @@ class Measured:
     picture: Picture | None = None
     checks: Sequence[Check] = ()
     """What must hold, whatever the times are."""
+    best: Sequence[Best] = ()
+    """The settings of the peers that are measured at their best."""
+    times: Mapping[str, Rounds] = field(default_factory=dict)
+    """What was timed -> the seconds of all its rounds."""
 
     def plain(self) -> dict[str, Any]:
-        """The same as JSON values, without tables and picture."""
+        """The same as JSON values, without the picture."""
         return {
             "ratios": [ratio.plain() for ratio in self.ratios],
+            "best": {one.name: one.plain() for one in self.best},
+            "times": {what: rounds.plain() for what, rounds in self.times.items()},
             "bytes": dict(self.bytes),
             "notes": list(self.notes),
+            "tables": [
+                {"header": table.header, "rows": table.rows, "caption": table.caption}
+                for table in self.tables
+            ],
             "checks": [check.model_dump(mode="json") for check in self.checks],
         }
 
@@ -140,7 +154,7 @@ def require_peer(bench: str, peer: str) -> None:
     if peer in BUILT_IN:
         return
     # the wheel does not contain the scripts of peers
-    package = "peft" if peer in NEED_PEFT else peer
+    package = PACKAGES.get(peer, "peft")
     if not (CHECKOUT / "benchmarks" / "peers.py").is_file():
         missing = "the folder benchmarks"
     elif find_spec(package) is None:

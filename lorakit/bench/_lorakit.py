@@ -1,6 +1,7 @@
-"""`lorakit train` in a separate process, with the processor time of its training part.
+"""`lorakit train` in a separate process, with the processor time of its parts and its tokens.
 
-Evaluations during training are included, as in the Trainer's time. Prints one JSON line per seed.
+Evaluations during training are included in the later steps, as in the Trainer's time. Prints one
+JSON line.
 
     python -m lorakit.bench._lorakit minilm/glue_mrpc data.path=GLUE model.name=MODEL
 """
@@ -8,31 +9,104 @@ Evaluations during training are included, as in the Trainer's time. Prints one J
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+from lorakit.bench._parts import PartsClock
 from lorakit.events import Event, SplitEvaluated, StepTaken, TrainingStarted
 from lorakit.recipe.load import load_recipe
 
-if __name__ == "__main__":
-    loaded = load_recipe(sys.argv[1], sys.argv[2:])
+
+class _Steps:
+    """The parts of training, from the events of one seed; packing is taken from the step that it
+    is in."""
+
+    def __init__(self, clock: PartsClock):
+        self.clock = clock
+        self.moments: list[float] = []
+        self.packed: list[float] = []
+
+    def observe(self, event: Event) -> None:
+        if isinstance(event, (TrainingStarted, StepTaken, SplitEvaluated)):
+            self.moments.append(time.process_time())
+            self.packed.append(self.clock.seconds.get("packing", 0.0))
+
+    def seconds(self) -> dict[str, float]:
+        start, first, *_ = self.moments
+        in_first = self.packed[1] - self.packed[0]
+        in_later = self.packed[-1] - self.packed[1]
+        later = self.moments[-1] - first - in_later
+        return {"first step": first - start - in_first, "later steps": later}
+
+
+class _Counted:
+    """The tokens of the training batches, counted where they are made."""
+
+    def __init__(self) -> None:
+        self.tokens = self.padded = self.trained = 0
+
+    def take(self, batch: dict[str, Any]) -> None:
+        self.tokens += int(batch["attention_mask"].sum())
+        self.padded += batch["input_ids"].numel()
+        labels = batch["labels"]
+        self.trained += int((labels != -100).sum()) if labels.ndim > 1 else 0
+
+
+def _watched(clock: PartsClock) -> _Counted:
+    """Time the parts that no event says, and count the tokens."""
+    from lorakit.fast import blocks
+    from lorakit.training.accumulation import Accumulator
+    from lorakit.training.setup import Setup
+    from lorakit.verbs.train import ready, seed
+
+    clock.timed(ready, "encode_cached", "tokenising")
+    clock.timed(seed, "prove", "proof")
+    clock.timed(blocks, "in_blocks", "packing")
+    counted = _Counted()
+    in_step: list[bool] = []
+    tensors = Setup.tensors
+
+    def counting(setup: Setup, *args: Any) -> dict[str, Any]:
+        batch = tensors(setup, *args)
+        if in_step:
+            counted.take(batch)
+        return batch
+
+    gradient = Accumulator.__call__
+
+    def stepping(accumulator: Accumulator, *args: Any, **kwargs: Any) -> Any:
+        in_step.append(True)
+        try:
+            return gradient(accumulator, *args, **kwargs)
+        finally:
+            in_step.pop()
+
+    Setup.tensors = counting  # type: ignore[method-assign]
+    Accumulator.__call__ = stepping  # type: ignore[method-assign]
+    return counted
+
+
+def main(words: list[str]) -> dict[str, Any]:
+    loaded = load_recipe(words[0], words[1:])
     from lorakit.verbs.train import train_recipe
 
-    # Of each seed, the processor time at its start and at its latest event, in seconds.
-    spans: list[list[float]] = []
+    clock = PartsClock()
+    counted = _watched(clock)
+    steps = _Steps(clock)
+    with tempfile.TemporaryDirectory() as folder:
+        # tokens that an earlier round stored would be a gift
+        os.environ["LORAKIT_CACHE"] = folder
+        _, result = train_recipe(loaded, Path(folder) / "runs", steps.observe)
+    (seed,) = result.seeds
+    parts = clock.seconds | steps.seconds()
+    parts["rest"] = time.process_time() - sum(parts.values())
+    found = {"tokens": counted.tokens, "padded": counted.padded, "trained": counted.trained}
+    return {"seed": seed.seed, "scores": seed.scores, "parts": parts, **found}
 
-    def observe(event: Event) -> None:
-        if isinstance(event, TrainingStarted):
-            spans.append([time.process_time()] * 2)
-        elif isinstance(event, (StepTaken, SplitEvaluated)):
-            spans[-1][1] = time.process_time()
 
-    with tempfile.TemporaryDirectory() as runs:
-        _, result = train_recipe(loaded, Path(runs), observe)
-    for seed, (start, end) in zip(result.seeds, spans, strict=True):
-        print(
-            json.dumps({"seed": seed.seed, "scores": seed.scores, "processor": end - start}),
-            flush=True,
-        )
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1:])), flush=True)

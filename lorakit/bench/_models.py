@@ -15,6 +15,7 @@ from torch import nn
 from lorakit.bases.base import DTYPES
 from lorakit.bases.outline import random_base
 from lorakit.bench._base import Setting, load_peers
+from lorakit.bench._best import BEST, settings, with_attention
 from lorakit.fast import fast_training, make_fast
 from lorakit.models import family_of
 from lorakit.nn.select import Roles, Site, select
@@ -30,22 +31,64 @@ def trained_models(recipe: Recipe, setting: Setting) -> dict[str, nn.Module]:
 
     limit: the bare model with gradients through its activations, which every adapter needs.
     limit_fast: the same with lorakit's attention and dropout. The setting's dropout is that of the
-    model and of the adapter.
+    model and of the adapter. Peers at their best are made by `candidates`.
     """
     dropout = setting.dropout
-    base = bare(recipe, setting.layers, dropout).to(setting.device, DTYPES[setting.precision])
+    base = frozen_base(recipe, setting)
     builders: dict[str, Callable[[nn.Module], nn.Module]] = {
         "limit": _limit,
         "limit_fast": lambda model: _limit(fast(model)),
         "lorakit": lambda model: _lorakit(fast(model), recipe, dropout),
     }
+    for name in setting.against:
+        if not name.endswith(BEST):
+            builders[name] = _peer(name, recipe, dropout)
+    return {name: build(copy_of(base)).train() for name, build in builders.items()}
+
+
+def candidates(recipe: Recipe, setting: Setting) -> dict[str, dict[str, nn.Module]]:
+    """Peer at its best -> setting -> model in training mode; the limit is always among the peers.
+
+    Only the settings of `_best.settings` differ, and all have the weights of one base.
+    """
+    base = frozen_base(recipe, setting)
+    is_half = DTYPES[setting.precision].itemsize < 4
+    found: dict[str, dict[str, nn.Module]] = {}
+    for said, attention, _ in settings(has_adapters=False, is_half=is_half):
+        model = _limit(with_attention(copy_of(base), attention)).train()
+        found.setdefault(f"limit{BEST}", {})[said] = model
+    if f"peft{BEST}" in setting.against:
+        for said, attention, autocast in settings(has_adapters=True, is_half=is_half):
+            build = _peer("peft", recipe, setting.dropout, autocast=autocast)
+            model = build(with_attention(copy_of(base), attention)).train()
+            found.setdefault(f"peft{BEST}", {})[said] = model
+    return found
+
+
+def _peer(
+    name: str, recipe: Recipe, dropout: float, **options: bool
+) -> Callable[[nn.Module], nn.Module]:
     r = int(getattr(recipe.method, "r", PEER_R))
     alpha = int(getattr(recipe.method, "alpha", PEER_ALPHA))
-    for name in setting.against:
-        build_peer = getattr(load_peers(), f"with_{name}")
-        builders[name] = lambda model, build=build_peer: build(model, r, alpha, dropout)
-    # every variant changes its copy, and all have the same weights
-    return {name: build(copy.deepcopy(base)).train() for name, build in builders.items()}
+    build = getattr(load_peers(), f"with_{name}")
+    return lambda model: build(model, r, alpha, dropout, **options)
+
+
+def frozen_base(recipe: Recipe, setting: Setting) -> Any:
+    """The base of a measurement, on its device and in its dtype."""
+    base = bare(recipe, setting.layers, setting.dropout)
+    return base.to(setting.device, DTYPES[setting.precision])
+
+
+def copy_of(base: Any) -> Any:
+    """A copy with modules of its own that shares the large frozen weights.
+
+    No variant then has luckier pages of memory than another, and many variants fit. What a variant
+    may train (vectors, and the head) is copied.
+    """
+    head = {id(p) for p in head_parameters(base)}
+    shared = {id(p): p for p in base.parameters() if p.ndim > 1 and id(p) not in head}
+    return copy.deepcopy(base, dict(shared))
 
 
 @contextmanager

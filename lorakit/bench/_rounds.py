@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -33,14 +33,24 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Rounds:
-    """variant -> seconds, one value per round."""
+    """The seconds of every variant, round by round."""
 
     seconds: Mapping[str, list[float]]
+    """variant -> one value per round."""
+    first: Mapping[str, float] = field(default_factory=dict)
+    """variant -> its warm-up, which is not one of the rounds: weights are packed there, and kernels
+    are chosen."""
 
     def ratio(self, of: str, over: str) -> Ratio:
         ratios = [a / b for a, b in zip(self.seconds[of], self.seconds[over], strict=True)]
         low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
         return Ratio(of, over, median, low, high, len(ratios))
+
+    def plain(self) -> dict[str, Any]:
+        return {
+            "seconds": {name: [round(s, 5) for s in each] for name, each in self.seconds.items()},
+            "first": {name: round(s, 5) for name, s in self.first.items()},
+        }
 
 
 def measure(
@@ -49,14 +59,15 @@ def measure(
     device: torch.device | str = "cpu",
     prepare: bool = False,
 ) -> Rounds:
-    """Time every variant once per round, in an order that rotates.
+    """Time every variant once per round, in the orders of `turns`.
 
-    The first round warms up and is not counted. Seconds are processor time; on a GPU, wall time.
+    The first round warms up and is kept apart. Seconds are processor time; on a GPU, wall time.
     prepare: a variant returns the call that is timed; making and freeing it are not timed.
     """
     # on a shared CPU, wall time also counts the work of others
     clock = _gpu_clock if torch.device(device).type == "cuda" else time.process_time
     seconds: dict[str, list[float]] = {name: [] for name in ways}
+    first: dict[str, float] = {}
     for number, name in turns(list(ways), rounds + 1):
         call = ways[name]() if prepare else ways[name]
         begin = clock()
@@ -66,15 +77,23 @@ def measure(
         del call, result
         if number:
             seconds[name].append(took)
-    return Rounds(seconds)
+        else:
+            first[name] = took
+    return Rounds(seconds, first)
 
 
 def turns(names: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
-    """(number of the round, name): every name once per round, in an order that rotates."""
+    """(number of the round, name): every name once per round.
+
+    The order rotates, and every other round runs it backwards: an order that only rotates would run
+    each variant after the same other one in every round, on the caches that it left.
+    """
     for number in range(rounds):
-        # so that no variant always runs on the warm cache of the same other
-        first = number % len(names)
-        for name in (*names[first:], *names[:first]):
+        first = number // 2 % len(names)
+        order = [*names[first:], *names[:first]]
+        if number % 2:
+            order.reverse()
+        for name in order:
             yield number, name
 
 

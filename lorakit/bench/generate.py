@@ -1,115 +1,166 @@
 """`lorakit bench generate`: beam search of a causal model, with lorakit's decoder and with others.
 
-lorakit        lorakit's decode(), with the adapter merged
-transformers   transformers' generate(), with the adapter merged
-peft           transformers' generate(), with PEFT's adapter not merged, as after training
+lorakit             lorakit's decode(), with the adapter merged
+transformers        transformers' generate(), with the adapter merged and every weight frozen
+transformers_best   the same as users have it: the merged model is written to disk and loaded again,
+                    so that its weights are not frozen, with the fastest attention
+peft                transformers' generate(), with PEFT's adapter not merged, as after training
+peft_best           the same with the fastest attention and dtype of the adapter
+
+A frozen output layer makes torch copy its weight for each token, in bf16 three times the time of a
+step. PEFT freezes the base, and `from_pretrained` freezes nothing.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lorakit.bases.base import DTYPES
 from lorakit.bench._base import Bench, Measured, Setting, load_peers, require_peer
+from lorakit.bench._best import choose, settings, with_attention
 from lorakit.bench._models import bare, fast
+from lorakit.bench._prompts import Prompts, prompts_of, real_base
 from lorakit.bench._rounds import measure
+from lorakit.bench._texts import Texts, compared, theirs
 from lorakit.evaluation.decode import decode
 from lorakit.fast.blocks import laid_out
 from lorakit.recipe.evaluate import Decode
 from lorakit.recipe.schema import Recipe
 
-PAD, END, NEW = 0, 1, 32
+NEW = 32
 SHARPNESS = 4.0
 """Factor of the random weights, without which the distribution is flat and full of ties."""
-Texts = list[list[int]]
+CHANGE = {"random": 0.02, "checkpoint": 0.002}
+"""Standard deviation of the adapter's B, so that it changes the texts and does not destroy them."""
 
 
 class Generate(Bench):
-    """Time to write 32 tokens after prompts of 30 to 60 tokens, with the recipe's beams."""
+    """Time to write 32 tokens after prompts of some 30 to 60 tokens, with the recipe's beams.
+
+    All ways get one batch of the same prompts, padded to one width.
+    """
 
     name = "generate"
-    peers = ("transformers", "peft")
+    peers = ("transformers", "transformers_best", "peft", "peft_best")
     needs_causal = True
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         # PEFT also makes the merged model, so that all variants compute the same function
         require_peer(self.name, "peft")
         torch.manual_seed(0)
-        merged, adapted = _models(recipe, setting)
-        ours = fast(copy.deepcopy(merged))
-        ids, mask = _prompts(merged.config.vocab_size, setting)
-        settings = recipe.decode.model_copy(
+        prompts = prompts_of(recipe, setting)
+        wanted = recipe.decode.model_copy(
             update={"max_new_tokens": NEW, "no_repeat_ngram": 0, "sample": False}
         )
-        ways: dict[str, Callable[[], Texts]] = {
-            "lorakit": lambda: [text.ids for text in decode(ours, ids, mask, settings, (END,))],
-            "transformers": lambda: _theirs(merged, ids, mask, settings),
-            "peft": lambda: _theirs(adapted, ids, mask, settings),
-        }
-        asked = {name: ways[name] for name in ("lorakit", *setting.against)}
-        # once for all batches, as in a run
-        with laid_out(ours):
-            rounds = measure(asked, setting.rounds, setting.device)
-            # searching is deterministic, so these are the texts of the timed calls
-            texts = {name: way() for name, way in asked.items()}
-        notes = []
-        for name in setting.against:
-            same = sum(map(list.__eq__, texts["lorakit"], texts[name]))
-            notes.append(f"{name}: {same} of {setting.batch} texts are the same")
-        return Measured([rounds.ratio("lorakit", name) for name in setting.against], notes=notes)
+        with tempfile.TemporaryDirectory() as folder:
+            ways = _ways(recipe, setting, Path(folder))
+        return _measured(ways, prompts, wanted, setting)
 
 
-def _models(recipe: Recipe, setting: Setting) -> tuple[Any, Any]:
-    """One function twice: with the adapter merged, and with the adapter on its layers."""
-    base = bare(recipe, setting.layers, 0.0)
-    with torch.no_grad():
-        for parameter in base.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(SHARPNESS)
+def _measured(ways: _Ways, prompts: Prompts, wanted: Decode, setting: Setting) -> Measured:
+    write = partial(theirs, prompts=prompts, settings=wanted)
+    best = [
+        choose(name, {said: partial(write, model) for said, model in tried.items()})
+        for name, tried in ways.tried.items()
+    ]
+    models = ways.models | {one.name: ways.tried[one.name][one.setting] for one in best}
+    ours = ways.ours
+    asked: dict[str, Callable[[], Texts]] = {"lorakit": lambda: _lorakits(ours, prompts, wanted)}
+    asked |= {name: partial(write, models[name]) for name in setting.against}
+    # once for all batches, as in a run
+    with laid_out(ours):
+        rounds = measure(asked, setting.rounds, setting.device)
+        # searching is deterministic, so these are the texts of the timed calls
+        texts = {name: way() for name, way in asked.items()}
+    return Measured(
+        [rounds.ratio("lorakit", name) for name in setting.against],
+        notes=compared(ways.merged, prompts, texts, wanted.length_penalty),
+        best=best,
+        times={"generate": rounds},
+    )
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """One function in several models. tried: peer at its best -> setting -> model."""
+
+    merged: Any
+    ours: Any
+    models: dict[str, Any]
+    tried: dict[str, dict[str, Any]]
+
+
+def _ways(recipe: Recipe, setting: Setting, folder: Path) -> _Ways:
+    dtype = DTYPES[setting.precision]
+    adapted = _adapted(recipe, setting)
+    merged: Any = copy.deepcopy(adapted)
+    merged = merged.merge_and_unload().to(setting.device, dtype).eval()
+    tried: dict[str, dict[str, Any]] = {}
+    if "transformers_best" in setting.against:
+        merged.save_pretrained(folder)
+        tried["transformers_best"] = dict(_loaded(folder, setting))
+    if "peft_best" in setting.against:
+        tried["peft_best"] = dict(_peft(adapted, setting))
+    merged.requires_grad_(False)
+    adapted.to(setting.device, dtype).eval().requires_grad_(False)
+    models = {"transformers": merged, "peft": adapted}
+    return _Ways(merged, fast(copy.deepcopy(merged)), models, tried)
+
+
+def _loaded(folder: Path, setting: Setting) -> Iterator[tuple[str, Any]]:
+    """The merged model as `from_pretrained` gives it. Source: the page "Text generation" of
+    transformers."""
+    from transformers import AutoModelForCausalLM
+
+    for said, attention, _ in settings(has_adapters=False, is_half=False):
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=DTYPES[setting.precision], attn_implementation=attention
+        )
+        yield said, model.to(setting.device).eval()
+
+
+def _peft(adapted: Any, setting: Setting) -> Iterator[tuple[str, Any]]:
+    """PEFT's model with its adapter in float32 or in the base's dtype."""
+    dtype = DTYPES[setting.precision]
+    for said, attention, autocast in settings(has_adapters=True, is_half=dtype.itemsize < 4):
+        model = copy.deepcopy(adapted).to(setting.device, dtype).eval().requires_grad_(False)
+        if autocast:
+            for name, parameter in model.named_parameters():
+                if "lora_" in name:
+                    parameter.data = parameter.data.float()
+        with_attention(model.get_base_model(), attention)
+        yield said, model
+
+
+def _adapted(recipe: Recipe, setting: Setting) -> Any:
+    """PEFT's model with a random adapter, in float32."""
+    if setting.weights == "checkpoint":
+        base = real_base(recipe)
+    else:
+        base = bare(recipe, setting.layers, 0.0)
+        with torch.no_grad():
+            for parameter in base.parameters():
+                if parameter.ndim > 1:
+                    parameter.mul_(SHARPNESS)
     adapted = load_peers().with_peft(base, 4, 8, 0.0)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
-                parameter.normal_(std=0.02)
-    merged: Any = copy.deepcopy(adapted)
-    merged = merged.merge_and_unload()
-    for model in (merged, adapted):
-        model.to(setting.device, DTYPES[setting.precision]).eval().requires_grad_(False)
-    return merged, adapted
+                parameter.normal_(std=CHANGE[setting.weights])
+    return adapted
 
 
-def _prompts(vocabulary: int, setting: Setting) -> tuple[Tensor, Tensor]:
-    """Token ids (batch, 60) and their mask, padded on the left, the longest prompt first."""
-    lengths = torch.tensor([60 - 30 * i // setting.batch for i in range(setting.batch)])
-    longest = int(lengths[0])
-    mask = (torch.arange(longest) >= longest - lengths.unsqueeze(1)).long()
-    g = torch.Generator().manual_seed(0)
-    # PAD is 0
-    ids = torch.randint(2, vocabulary, mask.shape, generator=g) * mask
-    return ids.to(setting.device), mask.to(setting.device)
-
-
-@torch.inference_mode()
-def _theirs(model: Any, ids: Tensor, mask: Tensor, settings: Decode) -> Texts:
-    beams: dict[str, Any] = {}
-    if settings.beams > 1:
-        beams = {"length_penalty": settings.length_penalty, "early_stopping": False}
-    rows: Sequence[list[int]] = model.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        max_new_tokens=settings.max_new_tokens,
-        num_beams=settings.beams,
-        do_sample=False,
-        pad_token_id=PAD,
-        eos_token_id=END,
-        **beams,
-    )[:, ids.shape[1] :].tolist()
-    return [row[: row.index(END)] if END in row else row for row in rows]
+def _lorakits(model: Any, prompts: Prompts, wanted: Decode) -> Texts:
+    found = decode(model, prompts.ids, prompts.mask, wanted, (prompts.end,))
+    return [[*text.ids, prompts.end] if text.ended else text.ids for text in found]
 
 
 PLUGIN = Generate()

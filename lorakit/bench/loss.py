@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lorakit.bench._base import Bench, Measured, Setting
 from lorakit.bench._models import trained_models
-from lorakit.bench.step import measure_steps
+from lorakit.bench.step import best_peers, measure_steps
 from lorakit.recipe.schema import Recipe
 from lorakit.tasks import Head
 from lorakit.training.loss import loss_sum
@@ -22,10 +22,13 @@ PROMPT, ANSWER = 34, 27
 
 
 class Loss(Bench):
-    """Time of lorakit's loss without logits, and of transformers' loss over all words."""
+    """Time of lorakit's loss without logits, and of transformers' loss over all words.
+
+    Every variant takes the same batch, padded to the same width.
+    """
 
     name = "loss"
-    peers = ("peft",)
+    peers = ("peft", "peft_best")
     needs_causal = True
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
@@ -39,10 +42,11 @@ class Loss(Bench):
         def full(model: Any) -> Tensor:
             return model(**batch).loss
 
-        losses = {"limit": full, "limit_fast": lean, "lorakit": lean}
+        best = best_peers(recipe, setting, models, full)
+        losses = {"limit": full, "limit_fast": lean, "limit_best": full, "lorakit": lean}
         losses |= dict.fromkeys(setting.against, full)
-        pairs = [("lorakit", over) for over in ("limit_fast", *setting.against)]
-        return measure_steps(models, losses, pairs, setting)
+        pairs = [("lorakit", over) for over in ("limit_fast", "limit_best", *setting.against)]
+        return measure_steps(models, losses, pairs, setting, best)
 
 
 def e2e_like(vocabulary: int, setting: Setting) -> dict[str, Tensor]:

@@ -10,18 +10,25 @@ import torch
 from torch import Tensor, nn
 
 from lorakit.bench._base import Bench, Measured, Setting
-from lorakit.bench._models import as_trained, trained_models
+from lorakit.bench._best import Best, choose
+from lorakit.bench._models import as_trained, candidates, trained_models
 from lorakit.bench._rounds import measure, saved_bytes
 from lorakit.recipe.schema import Recipe
 from lorakit.tasks import Head
 from lorakit.training.loss import loss_sum
 
+StepLoss = Callable[[Any], Tensor]
+
 
 class Step(Bench):
-    """Ratios of time, and the bytes that are kept for the backward pass."""
+    """Ratios of time, and the bytes that are kept for the backward pass.
+
+    Every variant takes the same batch. Peers at their best compute the loss of a causal model as
+    Trainer does, by the model itself; the others get the logits of the trained positions.
+    """
 
     name = "step"
-    peers = ("peft", "loralib")
+    peers = ("peft", "peft_best", "loralib")
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
         models = trained_models(recipe, setting)
@@ -30,17 +37,39 @@ class Step(Bench):
         def loss(model: Any) -> Tensor:
             return loss_sum(model, batch, recipe.task.head)
 
-        pairs = [("lorakit", "limit_fast"), ("lorakit", "limit")]
+        def own_loss(model: Any) -> Tensor:
+            return model(**batch).loss
+
+        is_causal = recipe.task.head is Head.CAUSAL
+        best = best_peers(recipe, setting, models, own_loss if is_causal else loss)
+        losses: dict[str, StepLoss] = dict.fromkeys(models, loss)
+        if is_causal:
+            losses |= {one.name: own_loss for one in best}
+        pairs = [("lorakit", f"limit{end}") for end in ("_fast", "", "_best")]
         for peer in setting.against:
-            pairs += [("lorakit", peer), (peer, "limit")]
-        return measure_steps(models, dict.fromkeys(models, loss), pairs, setting)
+            pairs += [("lorakit", peer), (peer, "limit_best")]
+        return measure_steps(models, losses, pairs, setting, best)
+
+
+def best_peers(
+    recipe: Recipe, setting: Setting, models: dict[str, nn.Module], loss: StepLoss
+) -> list[Best]:
+    """Choose the fastest setting of each peer, and put its model among `models`."""
+    found = []
+    for name, ways in candidates(recipe, setting).items():
+        steps = {said: optimized(model, loss) for said, model in ways.items()}
+        best = choose(name, steps, setting.device)
+        models[name] = ways[best.setting]
+        found.append(best)
+    return found
 
 
 def measure_steps(
     models: Mapping[str, nn.Module],
-    losses: Mapping[str, Callable[[Any], Tensor]],
+    losses: Mapping[str, StepLoss],
     pairs: Sequence[tuple[str, str]],
     setting: Setting,
+    best: Sequence[Best],
 ) -> Measured:
     """The ratios of time of pairs of variants, and the bytes that each keeps for its backward pass.
 
@@ -53,7 +82,8 @@ def measure_steps(
         name: saved_bytes(partial(loss, models[name]), models[name])
         for name, loss in losses.items()
     }
-    return Measured([rounds.ratio(*pair) for pair in pairs], kept)
+    ratios = [rounds.ratio(*pair) for pair in pairs]
+    return Measured(ratios, kept, best=best, times={"step": rounds})
 
 
 def random_batch(recipe: Recipe, model: Any, setting: Setting) -> dict[str, Tensor]:
@@ -74,7 +104,7 @@ def random_batch(recipe: Recipe, model: Any, setting: Setting) -> dict[str, Tens
     return {name: value.to(setting.device) for name, value in batch.items()}
 
 
-def optimized(model: nn.Module, loss: Callable[[Any], Tensor]) -> Callable[[], None]:
+def optimized(model: nn.Module, loss: StepLoss) -> Callable[[], None]:
     """A function that takes one complete training step with `loss(model)`."""
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True

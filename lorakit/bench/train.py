@@ -1,45 +1,175 @@
 """`lorakit bench train`: complete runs, compared with scripts of PEFT and transformers' Trainer.
 
 The recipe is trained for real, each time in a new process, from its start to the scores. The base
-and the data must be available.
+and the data must be available. A causal recipe is compared in its training part only, with Trainer
+and with TRL's SFTTrainer.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
 
 from lorakit.bench._base import Bench, Measured, Setting, run_module
+from lorakit.bench._best import ATTENTIONS, BEST, Best, fastest
+from lorakit.bench._parts import PARTS, training_seconds
 from lorakit.bench._rounds import Rounds, turns
+from lorakit.errors import InputError
 from lorakit.recipe.schema import Recipe
+from lorakit.report.table import NOTHING, Table
+from lorakit.runs.result import Check
+from lorakit.tasks import Head
 
-PEERS = {"trainer": "dynamic", "tuned": "tuned", "grouped": "grouped", "padded": "padded"}
+STYLES = {"trainer": "dynamic", "tuned": "tuned", "grouped": "grouped", "padded": "padded"}
+"""Peer -> style of `benchmarks.trainer`."""
+CAUSAL = {"trainer_best": "trainer", "sft": "sft"}
+"""Peer -> script of `benchmarks.causal`; both are run with the faster attention."""
+Words = list[str]
 
 
 class TrainBench(Bench):
     """Processor time of the training part, and of the entire process with its imports."""
 
     name = "train"
-    peers = tuple(PEERS)
+    peers = (*STYLES, "trainer_best", "sft")
 
     def run(self, recipe: Recipe, setting: Setting) -> Measured:
+        is_causal = recipe.task.head is Head.CAUSAL
+        tried, left_out = _scripts(setting.against, is_causal)
         modules = {"lorakit": ["lorakit.bench._lorakit"]}
-        modules |= {peer: ["benchmarks.trainer", PEERS[peer]] for peer in setting.against}
-        training: dict[str, list[float]] = {name: [] for name in modules}
-        entire: dict[str, list[float]] = {name: [] for name in modules}
-        scores: dict[str, str] = {}
+        best = []
+        for peer, ways in tried.items():
+            found = self._choose(peer, ways, setting)
+            modules[peer] = ways[found.setting]
+            if len(ways) > 1:
+                best.append(found)
+        done = {name: _Way() for name in modules}
         for _, name in turns(list(modules), setting.rounds):
-            before = _seconds_of_children()
-            seeds = run_module([*modules[name], *setting.recipe])
-            entire[name].append(_seconds_of_children() - before)
-            training[name].append(sum(seed["processor"] for seed in seeds))
-            scores[name] = json.dumps(seeds[0]["scores"])
-        ratios = [
-            Rounds(values).ratio("lorakit", peer).named(part)
-            for part, values in (("training", training), ("whole", entire))
-            for peer in setting.against
-        ]
-        return Measured(ratios, notes=[f"{name}: {text}" for name, text in scores.items()])
+            done[name].add(*_process(modules[name], setting))
+        left = [f"{peer} is left out: it does not train this head" for peer in left_out]
+        return _measured(done, is_causal, best, left)
+
+    def _choose(self, peer: str, ways: Mapping[str, Words], setting: Setting) -> Best:
+        """The faster setting of a peer: each is run once, and is not one of the rounds."""
+        if len(ways) == 1:
+            return fastest(peer, {said: [1.0] for said in ways})
+        seconds = {}
+        for said, words in ways.items():
+            found, _ = _process(words, setting)
+            seconds[said] = [training_seconds(found["parts"])]
+        return fastest(peer, seconds)
+
+
+def _measured(
+    done: Mapping[str, _Way], is_causal: bool, best: Sequence[Best], notes: Sequence[str]
+) -> Measured:
+    against = [name for name in done if name != "lorakit"]
+    # the scripts of causal recipes generate nothing, so entire runs would be unlike work
+    whats = ("training",) if is_causal else ("training", "whole")
+    times = {what: Rounds({name: way.of(what) for name, way in done.items()}) for what in whats}
+    ratios = [
+        rounds.ratio("lorakit", peer).named(what)
+        for what, rounds in times.items()
+        for peer in against
+    ]
+    scores = [f"{name}: {json.dumps(way.latest['scores'])}" for name, way in done.items()]
+    return Measured(
+        ratios,
+        notes=[*scores, *notes],
+        tables=[_table(done)],
+        checks=[_same_tokens(done)],
+        best=best,
+        times=times,
+    )
+
+
+@dataclass
+class _Way:
+    """The runs of one way."""
+
+    parts: list[dict[str, float]] = field(default_factory=list)
+    whole: list[float] = field(default_factory=list)
+    latest: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, found: dict[str, Any], whole: float) -> None:
+        self.latest = found
+        self.parts.append(found["parts"])
+        self.whole.append(whole)
+
+    def of(self, what: str) -> list[float]:
+        if what == "whole":
+            return self.whole
+        return [training_seconds(parts) for parts in self.parts]
+
+    def median(self, part: str) -> float:
+        return statistics.median(parts.get(part, 0.0) for parts in self.parts)
+
+
+def _scripts(
+    against: Sequence[str], is_causal: bool
+) -> tuple[dict[str, dict[str, Words]], list[str]]:
+    """Peer -> setting -> its words, and the peers that do not train such a head.
+
+    InputError: none of them does.
+    """
+    found: dict[str, dict[str, Words]] = {}
+    for peer in against:
+        if is_causal and peer in CAUSAL:
+            scripts = {way: f"{CAUSAL[peer]}:{way}" for way in ATTENTIONS}
+            found[peer] = {way: ["benchmarks.causal", word] for way, word in scripts.items()}
+        elif not is_causal and peer in STYLES:
+            found[peer] = {STYLES[peer]: ["benchmarks.trainer", STYLES[peer]]}
+        elif not is_causal and peer.endswith(BEST):
+            found[peer] = {way: ["benchmarks.trainer", f"best:{way}"] for way in ATTENTIONS}
+    if against and not found:
+        raise InputError(f"bench train: {', '.join(against)} cannot train this recipe's head")
+    return found, [peer for peer in against if peer not in found]
+
+
+def _process(words: Words, setting: Setting) -> tuple[dict[str, Any], float]:
+    """What the run of a seed says, and the processor seconds of its process.
+
+    Every process gets the threads of this one.
+    """
+    before = _seconds_of_children()
+    os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
+    found, *_ = run_module([*words, *setting.recipe])
+    return found, _seconds_of_children() - before
+
+
+def _same_tokens(done: Mapping[str, _Way]) -> Check:
+    """Whether every way trained on as many tokens: other work would not be comparable."""
+    counts = {name: (way.latest["tokens"], way.latest["trained"]) for name, way in done.items()}
+    shown = ", ".join(f"{name} {count[0]:,}" for name, count in counts.items())
+    same = len(set(counts.values())) == 1
+    return Check(
+        name="the same tokens",
+        passed=same,
+        value=None,
+        tolerance=None,
+        note=f"without padding: {shown}",
+    )
+
+
+def _table(done: Mapping[str, _Way]) -> Table:
+    """The median seconds of each part, and how many tokens each way computes for one of the
+    text."""
+    rows = []
+    for name, way in done.items():
+        cells = [f"{way.median(part):.2f}" if way.median(part) else NOTHING for part in PARTS]
+        whole = f"{statistics.median(way.whole):.2f}"
+        padded = way.latest["padded"] / way.latest["tokens"]
+        rows.append((name, *cells, whole, f"{padded:.3f}"))
+    header = ("", *PARTS, "whole", "padded / tokens")
+    caption = "Processor seconds, medians. A causal script does not evaluate; lorakit's rest does"
+    return Table(header, tuple(rows), caption)
 
 
 def _seconds_of_children() -> float:

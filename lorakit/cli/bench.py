@@ -51,6 +51,10 @@ class SettingOptions:
             help="Dropout rate of the model and of the adapter.", min=0, max=0.5, metavar="RATE"
         ),
     ] = 0.0
+    weights: Annotated[
+        Literal["random", "checkpoint"],
+        Option(help="generate: random weights, or the recipe's checkpoint and data."),
+    ] = "random"
     threads: Annotated[
         int | None,
         Option(help="Number of CPU threads. Default: chosen by torch.", min=1, metavar="N"),
@@ -150,7 +154,7 @@ def _print(measured: Measured) -> None:
     if not measured.tables:
         for name, count in measured.bytes.items():
             say(f"{name}: {count / 2**20:,.1f} MiB")
-    for note in measured.notes:
+    for note in (*(best.note for best in measured.best), *measured.notes):
         say(note)
     for check in measured.checks:
         value = "" if check.value is None else f" {check.value:.3f}"

@@ -7,7 +7,8 @@ section 4.2: switching tasks by swapping the LoRA weights alone).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,18 +68,39 @@ class Adapters:
         from lorakit.adapters.held import hold_adapter
 
         self._refuse_inside("add")
-        if not name:
-            raise InputError("an adapter needs a name, and '' is empty")
-        if name in self._held:
-            raise InputError(
-                f"there is an adapter {name!r} already; give another name, or remove that one first"
-            )
+        self._refuse_taken(name)
         file = _read(source)
         with self._only_base():
             check = not any_base and not self._is_compared(file)
             self._held[name] = hold_adapter(file, self.model, self._roles, newly_initialised, check)
         if check and file.about is not None:
             self._compared.add((frozenset(file.about.fresh), file.about.fingerprint))
+
+    def combine(self, name: str, weights: Mapping[str, float]) -> None:
+        """Add the weighted sum of adapters that were added: dW = sum_t w_t dW_t, exactly.
+
+        It is a LoRA of the summed rank, and later changes of its members do not change it.
+        InputError: no adapter has a name, the new name is taken, or an adapter has a head of its
+        own, which cannot be summed. AdapterError: a change has no factors A and B.
+        """
+        from lorakit.adapters.held import hold_sum
+
+        self._refuse_inside("combine")
+        self._refuse_taken(name)
+        if not weights:
+            raise InputError("combine: give the weight of each adapter")
+        members = [(self._get(member), float(weight)) for member, weight in weights.items()]
+        for member, (held, weight) in zip(weights, members, strict=True):
+            if not math.isfinite(weight):
+                raise InputError(f"combine: the weight of {member} is {weight}")
+            if held.attachment.newly_initialised:
+                own = ", ".join(sorted(held.attachment.newly_initialised))
+                raise InputError(
+                    f"combine: {member} has parameters of its own ({own}), which are not summed; "
+                    "`lorakit combine` can take the head of one adapter"
+                )
+        with self._only_base():
+            self._held[name] = hold_sum(members, self.model, self._roles)
 
     def switch(self, name: str | None) -> None:
         """Compute with this adapter from now on; None: with the base alone.
@@ -158,6 +180,14 @@ class Adapters:
             near = did_you_mean(str(name), self._held)
             raise InputError(f"no adapter was added as {name!r} (added: {known}){near}")
         return self._held[name]
+
+    def _refuse_taken(self, name: str) -> None:
+        if not name:
+            raise InputError("an adapter needs a name, and '' is empty")
+        if name in self._held:
+            raise InputError(
+                f"there is an adapter {name!r} already; give another name, or remove that one first"
+            )
 
     def _is_compared(self, file: AdapterFile) -> bool:
         """Whether the base was found to be this adapter's when another one was added.

@@ -245,6 +245,26 @@ def test_rounding_is_not_taken_for_a_wrong_strategy(model, monkeypatch):
     assert cache_strategy(build("mixtral").bfloat16(), *_prompts(), NEW) is CacheStrategy.UNCACHED
 
 
+def test_rounding_that_reading_without_a_cache_does_not_show(tiny, monkeypatch):
+    """Reading without a cache repeats a plain pass to the bit, and the fast strategy does not."""
+    half = tiny("llama", "CausalLM", dtype=torch.bfloat16).model
+    difference = {CacheStrategy.SHARED: 0.1, CacheStrategy.UNCACHED: 0.0}
+    others = dict.fromkeys(CacheStrategy, 1.0)
+    monkeypatch.setattr(strategy, "_difference", lambda model, t, prompt: (others | difference)[t])
+    monkeypatch.setattr(strategy, "_rounding", lambda model, prompt: 0.06)
+    assert cache_strategy(half, *_prompts(), NEW) is CacheStrategy.SHARED
+    other = tiny("llama", "CausalLM", dtype=torch.bfloat16).model
+    monkeypatch.setattr(strategy, "_rounding", lambda model, prompt: 0.04)
+    assert cache_strategy(other, *_prompts(), NEW) is CacheStrategy.UNCACHED
+
+
+def test_the_rounding_of_a_model_is_small_and_leaves_no_hook(tiny):
+    half = tiny("llama", "CausalLM", dtype=torch.bfloat16).model
+    found = strategy._rounding(half, torch.arange(3, 12))
+    assert 0 < found < 0.2
+    assert not half.get_input_embeddings()._forward_hooks
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model_type", sorted({*CAUSAL} - LOOK_AHEAD))
 def test_every_architecture(model_type):

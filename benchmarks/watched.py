@@ -1,0 +1,51 @@
+"""What a Trainer does, watched: its tokens, and the processor time of its first and later steps."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from transformers import TrainerCallback
+
+
+class StepTimes(TrainerCallback):
+    """Moments of training: its beginning, the end of its first step, its end."""
+
+    def __init__(self) -> None:
+        self.moments: list[float] = []
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.moments.append(time.process_time())
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        if len(self.moments) == 1:
+            self.moments.append(time.process_time())
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        self.moments.append(time.process_time())
+
+    def seconds(self) -> dict[str, float]:
+        begin, first, end = self.moments
+        return {"first step": first - begin, "later steps": end - first}
+
+
+class WatchedTraining:
+    """Put before a Trainer among the base classes."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.steps = StepTimes()
+        self.batches: list[tuple[int, int, int]] = []
+        self.add_callback(self.steps)  # type: ignore[attr-defined]
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        labels = inputs["labels"]
+        trained = int((labels != -100).sum()) if labels.ndim > 1 else 0
+        seen = int(inputs["attention_mask"].sum())
+        self.batches.append((seen, inputs["input_ids"].numel(), trained))
+        return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+
+    def counted(self) -> dict[str, int]:
+        """tokens: without padding. padded: with it. trained: tokens with a label."""
+        names = ("tokens", "padded", "trained")
+        return dict(zip(names, map(sum, zip(*self.batches, strict=True)), strict=True))

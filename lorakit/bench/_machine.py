@@ -1,0 +1,44 @@
+"""The machine of a measurement, and how busy it was: a ratio without them says little."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "transformers", "peft", "trl", "loralib")
+FEATURES = ("avx512_bf16", "amx_bf16")
+"""Of a processor, as Linux names them; they decide how fast bf16 is."""
+
+
+def machine() -> dict[str, Any]:
+    """The processor, whether it multiplies bf16, its cores and load, the date and the versions."""
+    model, flags = _processor()
+    return {
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "processor": model,
+        "features": {name: name in flags for name in FEATURES},
+        "cores": os.cpu_count(),
+        "load": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else [],
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def _processor() -> tuple[str, frozenset[str]]:
+    """Its name and flags; only Linux has the file."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return "unknown", frozenset()
+    pairs = (line.partition(":") for line in text.splitlines())
+    facts = {name.strip(): value.strip() for name, _, value in pairs}
+    return facts.get("model name", "unknown"), frozenset(facts.get("flags", "").split())
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

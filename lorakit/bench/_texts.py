@@ -1,0 +1,89 @@
+"""Generated texts: those of transformers, and which of two different texts the model finds
+likelier."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lorakit.bench._prompts import Prompts
+from lorakit.recipe.schema import Decode
+
+Texts = list[list[int]]
+"""The tokens of each text, its end token included."""
+SAME_SCORE = 1e-4
+"""Scores that differ by less are equal: float32 sums of some 30 logarithms."""
+
+
+@torch.inference_mode()
+def theirs(model: Any, prompts: Prompts, settings: Decode) -> Texts:
+    """What transformers' generate() writes."""
+    beams: dict[str, Any] = {}
+    if settings.beams > 1:
+        beams = {"length_penalty": settings.length_penalty, "early_stopping": False}
+    rows: Sequence[list[int]] = model.generate(
+        input_ids=prompts.ids,
+        attention_mask=prompts.mask,
+        max_new_tokens=settings.max_new_tokens,
+        num_beams=settings.beams,
+        do_sample=False,
+        pad_token_id=prompts.pad,
+        eos_token_id=prompts.end,
+        **beams,
+    )[:, prompts.ids.shape[1] :].tolist()
+    end = prompts.end
+    return [row[: row.index(end) + 1] if end in row else row for row in rows]
+
+
+def compared(
+    merged: Any, prompts: Prompts, texts: Mapping[str, Texts], penalty: float
+) -> list[str]:
+    """How many texts of each peer equal lorakit's, and for the others whose score is higher.
+
+    The score is what a search maximises, sum log p / n ** penalty, computed from each text alone,
+    without a cache, padding or other beams; in the dtype of the weights and in float32. A search
+    that goes by rounded numbers may well end with the less likely text.
+    """
+    exact = copy.deepcopy(merged).float()
+    notes = []
+    for name, others in texts.items():
+        if name == "lorakit":
+            continue
+        pairs = list(zip(texts["lorakit"], others, strict=True))
+        differ = [i for i, (ours, other) in enumerate(pairs) if ours != other]
+        notes.append(f"{name}: {len(pairs) - len(differ)} of {len(pairs)} texts are the same")
+        likelier = {"lorakit": 0, name: 0, "neither": 0}
+        for i in differ:
+            prompt = prompts.ids[i][prompts.mask[i].bool()]
+            rounded = [_score(merged, prompt, text, penalty) for text in pairs[i]]
+            full = [_score(exact, prompt, text, penalty) for text in pairs[i]]
+            likelier[_winner(full, name)] += 1
+            notes.append(
+                f"{name}, text {i}: score {full[0]:.4f} for lorakit's and {full[1]:.4f} for the "
+                f"other in float32 ({rounded[0]:.4f} and {rounded[1]:.4f} in the weights' dtype)"
+            )
+        if differ:
+            counts = ", ".join(f"{who} {count}" for who, count in likelier.items())
+            notes.append(f"{name}: the likelier of {len(differ)} different texts: {counts}")
+    return notes
+
+
+def _winner(scores: Sequence[float], name: str) -> str:
+    ours, other = scores
+    if abs(ours - other) < SAME_SCORE:
+        return "neither"
+    return "lorakit" if ours > other else name
+
+
+@torch.inference_mode()
+def _score(model: Any, prompt: Tensor, text: Sequence[int], penalty: float) -> float:
+    """sum log p of the text's tokens after the prompt / n ** penalty."""
+    tokens = torch.tensor(text, device=prompt.device)
+    ids = torch.cat([prompt, tokens])[None]
+    logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
+    total = logits.log_softmax(-1).gather(1, tokens[:, None]).sum()
+    return float(total) / len(text) ** penalty

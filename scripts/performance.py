@@ -1,0 +1,190 @@
+"""The tables of docs/performance.md, from the files in results/performance.
+
+Each file is what `lorakit bench ... --json` printed. `earlier.json` holds tables that were measured
+before raw files were kept.
+
+    python scripts/performance.py           # write the tables into the page
+    python scripts/performance.py --check   # exit code 1 if the page has other ones
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "performance.md"
+FOLDER = ROOT / "results" / "performance"
+MARKED = re.compile(r"(<!-- table: (\S+) -->\n\n).*?(\n\n<!-- end -->)", re.DOTALL)
+Found = Mapping[str, Any]
+
+TARGETS = (
+    ("step, bf16, dropout 0.1", "step_glue_mrpc_bf16_dropout", "lorakit", "peft_best", 0.55),
+    ("step, bf16", "step_glue_mrpc_bf16", "lorakit", "peft_best", 0.75),
+    ("step, fp32, dropout 0.1", "step_glue_mrpc_4_layers_dropout", "lorakit", "peft_best", 0.8),
+    ("step, fp32", "step_glue_mrpc_4_layers", "lorakit", "peft_best", 0.8),
+    ("640 rows of MRPC, training", "train_minilm_mrpc", "training: lorakit", "trainer_best", 0.55),
+    ("640 rows of MRPC, entire run", "train_minilm_mrpc", "whole: lorakit", "trainer_best", 0.75),
+    ("SmolLM2 on E2E, training", "train_smollm2_e2e", "training: lorakit", "trainer_best", 0.6),
+    ("the same", "train_smollm2_e2e", "training: lorakit", "sft", 0.4),
+    ("SmolLM2, greedy", "generate_smollm2_bf16_beams1", "lorakit", "transformers_best", 0.7),
+    ("SmolLM2, beam 4", "generate_smollm2_bf16_beams4", "lorakit", "transformers_best", 0.6),
+    ("a batch with four adapters", "adapters_smollm2", "mix: lorakit", "lorakit, one", 1.15),
+)
+"""(what, file, of, over, target)"""
+
+
+def read(name: str) -> Found:
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def markdown(header: list[str], rows: list[list[str]], names: int = 1) -> str:
+    rule = [":--"] * names + ["--:"] * (len(header) - names)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
+
+
+def spread(ratio: Found) -> str:
+    return f"{ratio['median']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})"
+
+
+def targets() -> str:
+    """Every target with what was reached; rows without a file were not measured."""
+    rows = []
+    for what, name, of, over, target in TARGETS:
+        if not (FOLDER / f"{name}.json").is_file():
+            rows.append([what, over, f"{target:.2f}", "not measured", ""])
+            continue
+        ratio = one(read(name)["ratios"], of, over)
+        reached = "yes" if ratio["median"] <= target else "no"
+        rows.append([what, f"`{over}`", f"{target:.2f}", spread(ratio), reached])
+    header = ["lorakit's time for", "over", "at most", "measured", "reached"]
+    return markdown(header, rows, names=2)
+
+
+def one(ratios: list[Found], of: str, over: str) -> Found:
+    return next(ratio for ratio in ratios if (ratio["of"], ratio["over"]) == (of, over))
+
+
+def ratios(name: str) -> str:
+    """All ratios of a file."""
+    rows = [[f"`{r['of']}`", f"`{r['over']}`", spread(r)] for r in read(name)["ratios"]]
+    return markdown(["of", "over", "median and quartiles"], rows, names=2)
+
+
+def best(names: str) -> str:
+    """The settings that were chosen for the peers at their best, in some files."""
+    rows = []
+    for name in names.split(","):
+        for peer, found in read(name)["best"].items():
+            least = found["tried"][found["setting"]]
+            others = [
+                f"{said} {seconds / least:.2f}"
+                for said, seconds in found["tried"].items()
+                if said != found["setting"]
+            ]
+            rows.append([f"`{name}`", f"`{peer}`", found["setting"], "; ".join(others) or "–"])
+    return markdown(["file", "peer", "chosen", "the others, over it"], rows, names=4)
+
+
+def parts(name: str) -> str:
+    """The table of a run's parts."""
+    table = read(name)["tables"][0]
+    return markdown(list(table["header"]), [list(row) for row in table["rows"]])
+
+
+def first(name: str) -> str:
+    """The first step of each variant over its median step."""
+    times = read(name)["times"]["step"]
+    rows = []
+    for variant, seconds in times["seconds"].items():
+        middle = sorted(seconds)[len(seconds) // 2]
+        rows.append([f"`{variant}`", f"{times['first'][variant] / middle:.2f}"])
+    return markdown(["variant", "first step over the later ones"], rows)
+
+
+def texts(name: str) -> str:
+    """The different texts of a generation, and who wrote the likelier one."""
+    return "\n".join(f"- {note}" for note in read(name)["notes"])
+
+
+def milliseconds(name: str) -> str:
+    """The median time of each stage, of the way that is measured."""
+    rows = []
+    for stage, times in read(name)["times"].items():
+        for way, seconds in times["seconds"].items():
+            # a switch goes through four adapters
+            share = 4 if stage == "switch" else 1
+            middle = sorted(seconds)[len(seconds) // 2] / share
+            rows.append([stage, f"`{way}`", f"{1000 * middle:.1f}"])
+    return markdown(["stage", "way", "ms of processor time"], rows, names=2)
+
+
+def conditions() -> str:
+    """The machine and the load of every file."""
+    rows = []
+    for file in sorted(FOLDER.glob("*.json")):
+        found = read(file.stem)
+        if "machine" not in found:
+            continue
+        machine = found["machine"]
+        amx = "yes" if machine["features"]["amx_bf16"] else "no"
+        rows.append(
+            [
+                f"`{file.stem}`",
+                machine["date"],
+                machine["processor"],
+                amx,
+                f"{found['threads']} of {machine['cores']}",
+                f"{machine['load'][0]:.1f}",
+                str(found["rounds"]),
+            ]
+        )
+    header = ["file", "date", "processor", "AMX", "threads", "load", "rounds"]
+    return markdown(header, rows, names=3)
+
+
+def earlier(number: str) -> str:
+    """A table that was measured before raw files were kept."""
+    table = read("earlier")["tables"][int(number)]
+    return "\n".join(table["lines"])
+
+
+RENDERERS: dict[str, Callable[..., str]] = {
+    "targets": targets,
+    "ratios": ratios,
+    "best": best,
+    "parts": parts,
+    "first": first,
+    "texts": texts,
+    "milliseconds": milliseconds,
+    "conditions": conditions,
+    "earlier": earlier,
+}
+
+
+def rendered(page: str) -> str:
+    """The page with the tables of the files."""
+
+    def table(match: re.Match[str]) -> str:
+        kind, _, name = match[2].partition(":")
+        text = RENDERERS[kind](name) if name else RENDERERS[kind]()
+        return match[1] + text + match[3]
+
+    return MARKED.sub(table, page)
+
+
+def main() -> int:
+    page = PAGE.read_text(encoding="utf-8")
+    wanted = rendered(page)
+    if "--check" in sys.argv:
+        return int(page != wanted)
+    PAGE.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

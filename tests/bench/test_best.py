@@ -1,0 +1,135 @@
+"""Peers at their best: the setting that is chosen, the orders of the rounds, and equal work."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lorakit.bench import Setting, benches
+from lorakit.bench._best import fastest, settings
+from lorakit.bench._machine import machine
+from lorakit.bench._models import candidates, trained_models
+from lorakit.bench._parts import PartsClock, training_seconds
+from lorakit.bench._prompts import Prompts
+from lorakit.bench._rounds import turns
+from lorakit.bench._texts import compared
+from lorakit.bench.train import _same_tokens, _scripts, _Way
+from lorakit.errors import InputError
+from lorakit.recipe.load import load_recipe
+
+SMALL = {"rounds": 2, "layers": 1, "batch": 2, "length": 8}
+
+
+def test_the_setting_with_the_least_median_is_chosen():
+    best = fastest("peft_best", {"eager": [3.0, 1.0, 9.0], "sdpa": [2.0, 2.0, 2.0]})
+    assert best.setting == "sdpa"
+    assert best.tried == {"eager": 3.0, "sdpa": 2.0}
+    assert "eager 1.50" in best.note
+
+
+def test_an_adapter_has_a_dtype_of_its_own_only_in_half_precision():
+    assert len(list(settings(has_adapters=True, is_half=True))) == 4
+    assert [said for said, *_ in settings(has_adapters=True, is_half=False)] == ["eager", "sdpa"]
+    assert len(list(settings(has_adapters=False, is_half=True))) == 2
+
+
+def test_no_variant_always_follows_the_same_other():
+    orders: dict[int, list[str]] = {}
+    for number, name in turns("abc", 6):
+        orders.setdefault(number, []).append(name)
+    assert all(sorted(order) == ["a", "b", "c"] for order in orders.values())
+    before_a = {order[order.index("a") - 1] for order in orders.values() if order[0] != "a"}
+    assert before_a == {"b", "c"}
+    assert {order[0] for order in orders.values()} == {"a", "b", "c"}
+
+
+def test_variants_share_the_frozen_weights_and_nothing_that_trains():
+    models = trained_models(load_recipe("quickstart", []).recipe, Setting(against=(), **SMALL))
+    own = {name: dict(model.named_parameters()) for name, model in models.items()}
+    name = next(n for n, p in own["limit"].items() if p.ndim > 1 and not p.requires_grad)
+    assert own["limit"][name] is own["limit_fast"][name]
+    trained = {n for n, p in own["limit"].items() if p.requires_grad}
+    assert trained
+    assert not any(own["limit"][n] is own["limit_fast"][n] for n in trained)
+
+
+@pytest.mark.peers
+def test_the_best_peers_differ_in_their_settings_only():
+    recipe = load_recipe("quickstart", []).recipe
+    setting = Setting(against=("peft_best",), precision="bf16", **SMALL)
+    found = candidates(recipe, setting)
+    assert set(found) == {"limit_best", "peft_best"}
+    for said, model in found["peft_best"].items():
+        attention, adapters = said.split(", ")
+        assert model.config._attn_implementation == attention
+        dtypes = {p.dtype for n, p in model.named_parameters() if "lora_" in n}
+        wide = adapters == "adapters in fp32"
+        assert dtypes == {torch.float32 if wide else torch.bfloat16}
+
+
+def test_the_parts_of_a_run_add_up():
+    clock = PartsClock()
+    with clock.part("first step"), clock.part("packing"):
+        sum(range(10**5))
+    assert set(clock.seconds) == {"imports", "first step", "packing"}
+    parts = {"imports": 5.0, "packing": 1.0, "first step": 2.0, "later steps": 3.0}
+    assert training_seconds(parts) == 6.0
+
+
+def _way(tokens: int, trained: int = 0) -> _Way:
+    way = _Way()
+    way.add({"parts": {}, "tokens": tokens, "padded": tokens, "trained": trained}, 1.0)
+    return way
+
+
+def test_unlike_work_fails():
+    assert _same_tokens({"lorakit": _way(10), "sft": _way(10)}).passed
+    assert not _same_tokens({"lorakit": _way(10), "sft": _way(11)}).passed
+    assert not _same_tokens({"lorakit": _way(10, 4), "sft": _way(10, 5)}).passed
+
+
+def test_a_peer_that_cannot_train_the_head_is_named():
+    found, left_out = _scripts(("tuned", "trainer_best", "sft"), is_causal=True)
+    assert set(found) == {"trainer_best", "sft"}
+    assert left_out == ["tuned"]
+    with pytest.raises(InputError, match="tuned"):
+        _scripts(("tuned",), is_causal=True)
+
+
+class _Uniform(torch.nn.Module):
+    """A model that finds token 1 likelier than all others, whatever came before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.tensor([0.0, 2.0, 0.0]))
+
+    def forward(self, input_ids):
+        class Output:
+            logits = self.logits.expand(*input_ids.shape, 3)
+
+        return Output
+
+
+def test_the_likelier_of_two_texts_is_named():
+    ids = torch.tensor([[0, 2], [2, 2]])
+    prompts = Prompts(ids, torch.tensor([[0, 1], [1, 1]]), 0, 9)
+    texts = {"lorakit": [[1, 1], [2]], "other": [[1, 2], [2]]}
+    notes = compared(_Uniform(), prompts, texts, 1.0)
+    assert notes[0] == "other: 1 of 2 texts are the same"
+    # log p(1) = 2 - log(2 + e^2), log p(2) = -log(2 + e^2)
+    assert "-0.2395 for lorakit's and -1.2395" in notes[1]
+    assert notes[-1].endswith("lorakit 1, other 0, neither 0")
+
+
+def test_the_machine_says_whether_it_has_amx():
+    assert set(machine()["features"]) == {"avx512_bf16", "amx_bf16"}
+
+
+@pytest.mark.slow
+@pytest.mark.peers
+def test_adapters_over_one_base():
+    bench = benches.get("adapters")
+    setting = Setting(against=("peft", "peft_best"), rounds=2, layers=2, batch=4, length=8)
+    measured = bench.checked(load_recipe("quickstart_generate", []).recipe, setting)
+    stages = {ratio.of.partition(":")[0] for ratio in measured.ratios}
+    assert stages == {"switch", "load", "combine", "mix"}

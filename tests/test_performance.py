@@ -1,0 +1,41 @@
+"""The tables of docs/performance.md are those of the files in results/performance."""
+
+from __future__ import annotations
+
+import re
+
+from scripts.performance import FOLDER, PAGE, TARGETS, read, rendered
+
+
+def test_the_page_has_the_numbers_of_the_files():
+    page = PAGE.read_text(encoding="utf-8")
+    assert rendered(page) == page
+
+
+def test_every_table_with_measurements_is_made_from_a_file():
+    page = PAGE.read_text(encoding="utf-8")
+    own = re.sub(r"<!-- table: .*?<!-- end -->", "", page, flags=re.DOTALL)
+    rows = [line for line in own.splitlines() if line.startswith("|")]
+    assert not [row for row in rows if re.search(r"\d\.\d\d", row)]
+
+
+def test_a_changed_file_changes_the_page(monkeypatch):
+    page = PAGE.read_text(encoding="utf-8")
+
+    def other(name: str):
+        found = dict(read(name))
+        found["ratios"] = [r | {"median": 9.876} for r in found.get("ratios", [])]
+        return found
+
+    monkeypatch.setattr("scripts.performance.read", other)
+    assert "9.876" in rendered(page)
+
+
+def test_every_measurement_is_small_and_says_its_machine():
+    files = [file for file in FOLDER.glob("*.json") if file.stem != "earlier"]
+    assert {name for _, name, *_ in TARGETS} & {file.stem for file in files}
+    for file in files:
+        found = read(file.stem)
+        assert set(found["machine"]["features"]) == {"avx512_bf16", "amx_bf16"}
+        assert found["rounds"] >= 3
+        assert file.stat().st_size < 20_000
