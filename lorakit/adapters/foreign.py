@@ -22,7 +22,8 @@ CONVERT = (
     "It changed the base's weights by what data or a random draw gave, and the file does not hold "
     "that. With PEFT, save the adapter again in the process that trained it, as LoRA of twice the "
     "rank: `save_pretrained(FOLDER, path_initial_model_for_weight_conversion=INITIAL)`. If the "
-    "changed base was saved, give it as the base, with init_lora_weights true in adapter_config.json"
+    "changed base was saved, give it as the base, and set init_lora_weights to true in "
+    "adapter_config.json"
 )
 ALONE = (
     "PEFT cannot merge it either, so it can be used with PEFT alone; "
