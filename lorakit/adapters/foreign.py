@@ -21,7 +21,9 @@ MERGE = (
 CONVERT = (
     "It changed the base's weights by what data or a random draw gave, and the file does not hold "
     "that. With PEFT, save the adapter again in the process that trained it, as LoRA of twice the "
-    "rank: `save_pretrained(FOLDER, path_initial_model_for_weight_conversion=INITIAL)`"
+    "rank: `save_pretrained(FOLDER, path_initial_model_for_weight_conversion=INITIAL)`. If the "
+    "changed base was saved, give it as the base, and set init_lora_weights to true in "
+    "adapter_config.json"
 )
 ALONE = (
     "PEFT cannot merge it either, so it can be used with PEFT alone; "
@@ -46,7 +48,8 @@ def refuse_variant(used: Mapping[str, Any]) -> None:
     what = MERGE
     if "init_lora_weights" in used:
         what = CONVERT
-    if "alora_invocation_tokens" in used:
+    # PEFT's copies of a layer share its weights, and its merge adds each copy's change to them
+    if {"alora_invocation_tokens", "layer_replication"} & used.keys():
         what = ALONE
     raise AdapterError(f"adapter_config.json asks for {said}, which lorakit does not read. {what}")
 

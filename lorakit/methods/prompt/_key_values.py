@@ -128,16 +128,18 @@ class PrefixAttachment(PromptAttachment):
     def __init__(self, model: Any, method: Any, newly_initialised: Collection[str]):
         """method: `PrefixTuning`."""
         self.sizes = sizes_of(model.config)
+        self.added_tokens = method.added_tokens
+        self.hidden = method.hidden
         super().__init__(model, method, {}, newly_initialised, layers=False)
 
     def _prompt(self, model: nn.Module, body: nn.Module) -> Prompt:
-        return KeyValuePrompt(model, body, self.method.prefix, self.sizes)
+        return KeyValuePrompt(model, body, self.added_tokens, self.sizes)
 
     def _starts(self, model: Any, sites: Sequence[Site]) -> list[Tensor]:
-        return [_first_values(model, self.method.prefix, self.sizes)]
+        return [_first_values(model, self.added_tokens, self.sizes)]
 
     def _part(self, start: Tensor) -> NewInputs:
-        part = KeyValues(start, self.prompt, self.method.hidden, self.sizes.keys)
+        part = KeyValues(start, self.prompt, self.hidden, self.sizes.keys)
         assert isinstance(self.prompt, KeyValuePrompt)
         self.prompt.part = part
         return part
@@ -176,7 +178,8 @@ def _first_values(model: Any, count: int, sizes: KeyValueSizes) -> Tensor:
     finally:
         model.train(training)
     # the window of a layer may have dropped positions, and the rest may be of another size
-    found = [part[0] for layer in cache.layers for part in (layer.keys, layer.values)]
+    parts = [getattr(layer, n, None) for layer in cache.layers for n in ("keys", "values")]
+    found = [part[0] for part in parts if part is not None]
     wanted = (sizes.heads, count, sizes.width)
     odd = [tuple(part.shape) for part in found if part.shape != wanted]
     if odd or len(found) != 2 * sizes.layers:

@@ -70,7 +70,7 @@ class PromptAttachment(InsertAttachment):
         ]
         # the module with the embeddings: OPT's head calls it, not the base model around it
         body = model.get_submodule(path.rpartition(".")[0])
-        self.method = method
+        self.tokens = method.prefix, method.infix
         self.inputs = inputs
         starts = self._starts(model, sites)
         self.prompt = self._prompt(model, body)
@@ -87,11 +87,11 @@ class PromptAttachment(InsertAttachment):
         )
 
     def _prompt(self, model: nn.Module, body: nn.Module) -> Prompt:
-        return Prompt(model, body, self.method.prefix, self.method.infix)
+        return Prompt(model, body, *self.tokens)
 
     def _starts(self, model: Any, sites: Sequence[Site]) -> list[Tensor]:
         """The first vectors of each site."""
-        return first_values(model, self.method.added_tokens, sites)
+        return first_values(model, sum(self.tokens), sites)
 
     def _part(self, start: Tensor) -> NewInputs:
         """What holds the vectors of a site."""
