@@ -39,7 +39,7 @@ from lorakit.bench._models import sites_of
 from lorakit.bench._parts import PartsClock
 from lorakit.recipe import Recipe
 from lorakit.recipe.load import load_recipe
-from lorakit.runs.objects import resolve_precision
+from lorakit.runs.precision import resolve_precision
 
 
 class WatchedCausal(WatchedTraining, Trainer):

@@ -43,7 +43,7 @@ from lorakit.bench._parts import PartsClock
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe import Recipe
 from lorakit.recipe.load import load_recipe
-from lorakit.runs.objects import resolve_precision
+from lorakit.runs.precision import resolve_precision
 from lorakit.tasks import Example
 
 STYLES = ("grouped", "tuned", "best:eager", "best:sdpa", "dynamic", "padded")

@@ -136,10 +136,10 @@ def method_table() -> str:
         if scores():
             row.append("–" if scored is None else mean_and_std(scored["scores"]))
         rows.append(row)
-    header = ["method", "what it is", "PEFT's type", "a plain LoRA", "merges", "step"]
+    header = ("method", "what it is", "PEFT's type", "a plain LoRA", "merges", "step")
     # the scores of `lorakit reproduce family --base minilm`, once all its runs are there
     if scores():
-        header.append("score")
+        header = (*header, "score")
     return table(header, rows)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lorakit.bench._prompts import Prompts
-from lorakit.recipe.schema import Decode
+from lorakit.recipe.evaluate import Decode
 
 Texts = list[list[int]]
 """The tokens of each text, its end token included."""

@@ -141,7 +141,7 @@ class LorakitAdapters:
 
     def combine(self) -> Callable[[], Any]:
         self._clean()
-        weights = dict.fromkeys(NAMES, 0.5)
+        weights: dict[str, float] = dict.fromkeys(NAMES, 0.5)
         return lambda: self.adapters.combine("new", weights)
 
     def _clean(self) -> None:

@@ -121,7 +121,7 @@ def _loaded(folder: Path, setting: Setting) -> Iterator[tuple[str, Any]]:
     from transformers import AutoModelForCausalLM
 
     for said, attention, _ in settings(has_adapters=False, is_half=False):
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=DTYPES[setting.precision], attn_implementation=attention
         )
         yield said, model.to(setting.device).eval()

@@ -14,7 +14,8 @@ from lorakit.bench._rounds import measure
 from lorakit.bench.methods import attached, lora_of, method_of, step_of
 from lorakit.bench.step import random_batch
 from lorakit.optimizers import RATIO, Optimizer, optimizers, state_bytes
-from lorakit.recipe.schema import Recipe, Train
+from lorakit.recipe.schema import Recipe
+from lorakit.recipe.train import Train
 from lorakit.report.table import Table
 
 RATE = 1e-4

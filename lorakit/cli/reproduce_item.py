@@ -15,7 +15,7 @@ from lorakit.errors import InputError
 
 if TYPE_CHECKING:
     from lorakit.analysis._base import Findings
-    from lorakit.compare.table import Comparison
+    from lorakit.compare.table import RunComparison
     from lorakit.report.table import Table
     from lorakit.studies.family import Difference
     from lorakit.studies.paper_items import PaperItem
@@ -129,7 +129,7 @@ def _compare_all(request: ItemRequest) -> None:
         raise Exit(1)
 
 
-def differences_of(comparison: Comparison) -> dict[str, Difference]:
+def differences_of(comparison: RunComparison) -> dict[str, Difference]:
     """Run folder -> its difference from the first run in the primary metric."""
     from lorakit.compare.table import EXAMPLES
     from lorakit.studies.family import Difference
