@@ -35,6 +35,8 @@ class Method(Config, ABC):
     """Whether what trains can become part of the base's weights (see `why_unmergeable`)."""
     on_quantized: ClassVar[bool] = True
     """Whether it can be on a base in 8 or 4 bits, whose weights do not train and are not exact."""
+    recomputes: ClassVar[bool] = True
+    """Whether it trains with activations that are computed again (train.gradient_checkpointing)."""
     needs_whole_parameters: ClassVar[bool] = False
     """Whether it reads or changes parameters or gradients between steps, adds a penalty, or runs
     the model twice, so that each process must hold all parameters: FSDP2 and DeepSpeed are

@@ -13,8 +13,12 @@ from lorakit.recipe.train import Train
 from lorakit.tasks import LABELLED, Data, Head, Task
 
 
-def refuse_train(train: Train, task: Task) -> None:
-    """Options of the loss that do not exist for the task's head."""
+def refuse_train(train: Train, task: Task, method: Method) -> None:
+    """Options that do not exist for the task's head, or with the method."""
+    if train.gradient_checkpointing and not method.recomputes:
+        raise ValueError(
+            f"train.gradient_checkpointing true is not available with {method.name}; leave it out"
+        )
     smoothing = f"train.label_smoothing {train.label_smoothing:g}"
     if train.label_smoothing and task.head is Head.REGRESSION:
         raise ValueError(

@@ -82,7 +82,7 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
-        refuse_train(self.train, self.task)
+        refuse_train(self.train, self.task, self.method)
         refuse_evaluate(self.evaluate, self.task)
         refuse_data(self.data, self.task)
         refuse_base(self.model, self.method)

@@ -155,9 +155,9 @@ def item_names() -> list[str]:
     """All names, in the paper's order, and the family."""
     names = {*table_names(), *(item.name for item in ITEMS)}
     # table2 is before table13, and tables are before figures
-    kinds = ("table", "figure", "family")
-    order = {name: i for i, kind in enumerate(kinds) for name in names if name.startswith(kind)}
-    return sorted(names, key=lambda name: (order[name], len(name), name))
+    return sorted(
+        names, key=lambda name: (name == "family", name.startswith("figure"), len(name), name)
+    )
 
 
 def find_item(name: str) -> PaperItem | None:

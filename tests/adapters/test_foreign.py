@@ -33,7 +33,7 @@ MERGED = {
     "IA3": (_other("IA3Config", target_modules=["c_attn"], feedforward_modules=[]), "IA3"),
     "LN": (_other("LNTuningConfig", target_modules=["ln_1"]), "LN_TUNING"),
 }
-ALONE = {"prefix": (_other("PrefixTuningConfig", num_virtual_tokens=3), "PREFIX_TUNING")}
+ALONE = {}
 if "alora_invocation_tokens" in peft.LoraConfig.__dataclass_fields__:  # from 0.18 on
     config = _lora("c_attn", alora_invocation_tokens=[3, 4])
     ALONE["activated"] = (config, "alora_invocation_tokens")

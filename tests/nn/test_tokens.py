@@ -10,10 +10,12 @@ from lorakit.adapters.fingerprint import fingerprint
 from lorakit.adapters.save import save_adapter
 from lorakit.bases.load import load
 from lorakit.bases.outline import outline
+from lorakit.batches import encode_prompts
 from lorakit.errors import ModelError, RecipeError
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import Model
 from lorakit.nn.tokens import END, add_rows, fold_rows, rows_of
+from lorakit.tasks import Example
 from lorakit.verbs.train.ready import refuse_unused
 from tests.attaching import attach, attach_saved
 from tests.rounding import assert_near
@@ -144,5 +146,6 @@ def test_what_is_no_new_token(folder):
     with pytest.raises(ModelError, match=r"model\.new_tokens"):
         load(Model(name=path, new_tokens=("<a>", "<a>")), "causal")
     base = load(Model(name=path, new_tokens=("<a>",)), "causal")
+    rows = encode_prompts([Example("0", "w3 w4")], base.tokenizer, 64)
     with pytest.raises(RecipeError, match="no example of the training split holds '<a>'"):
-        refuse_unused(("<a>",), [], base.tokenizer)
+        refuse_unused(("<a>",), rows, base.tokenizer)

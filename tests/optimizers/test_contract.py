@@ -79,7 +79,7 @@ class Trial:
             if event.kind == "step":
                 self.losses.append(event.loss)
 
-        def score(_model: Any) -> dict[str, dict[str, float]]:
+        def score(_model: Any, _last: bool) -> dict[str, dict[str, float]]:
             self.seen.append(attachment.state())
             return {"validation": {"m": 0.0}}
 

@@ -13,7 +13,7 @@ from lorakit.studies.choice import trial_of
 from lorakit.studies.family import Difference, FamilyResult, FamilyRow, draw_family, family_table
 from lorakit.studies.plan import find_study, load_study
 
-FOR_DECODERS = {"p_tuning", "prefix_embedding", "prefix_layer"}
+FOR_DECODERS = {"p_tuning", "prefix_embedding", "prefix_layer", "prefix_tuning"}
 FROM_OTHERS = {"atlas", "eigenlora", "xlora"}
 TWO = """\
 about: two methods

@@ -36,6 +36,8 @@ class PrefixTuning(PromptTokens):
 
     name: Literal["prefix_tuning"] = "prefix_tuning"
     tiny = {"prefix": 3}
+    # they are in the cache, which a recomputed block does not have
+    recomputes = False
     prefix: int = Field(default=20, ge=0, le=100_000)
     """l_p: number of positions before the row."""
     infix: int = Field(default=0, ge=0, le=0)
