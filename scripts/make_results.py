@@ -72,11 +72,37 @@ def trained(file: str) -> int:
 def table(name: str) -> str:
     """A table in markdown."""
     spec = TABLES[name]
+    if "study" in spec:
+        return pivot(spec)
     rows = [
         (label, *(cell(row, title, column) for title, column in spec["columns"].items()))
         for label, row in spec["rows"].items()
     ]
     return Table((spec["first"], *spec["columns"]), tuple(rows)).markdown()
+
+
+def pivot(spec: dict[str, Any]) -> str:
+    """The primary score of a study's runs, one axis down and another across; the best in bold."""
+    study = json.loads((RESULTS / spec["study"]).read_text("utf-8"))
+    scores: dict[str, dict[str, float]] = {}
+    for one in study["cells"]:
+        split, metric = one["metric"]
+        values = [seed[split][metric] for seed in one["scores"].values()]
+        down, across = str(one["point"][spec["first"]]), f"{one['point'][spec['across']]:g}"
+        scores.setdefault(down, {})[across] = sum(values) / len(values)
+    header = list(dict.fromkeys(across for row in scores.values() for across in row))
+    rows = []
+    for down, row in scores.items():
+        best = max(row.values())
+        cells = [row.get(across) for across in header]
+        rows.append((down, *(shown(value, best) for value in cells)))
+    return Table((spec["first"], *header), tuple(rows)).markdown()
+
+
+def shown(value: float | None, best: float) -> str:
+    if value is None:
+        return NOTHING
+    return f"**{value:.2f}**" if value == best else f"{value:.2f}"
 
 
 def pages() -> Iterator[tuple[Path, str]]:
