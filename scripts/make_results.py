@@ -96,7 +96,9 @@ def pivot(spec: dict[str, Any]) -> str:
         best = max(row.values())
         cells = [row.get(across) for across in header]
         rows.append((down, *(shown(value, best) for value in cells)))
-    return Table((spec["first"], *header), tuple(rows)).markdown()
+    text = Table((spec["first"], *header), tuple(rows)).markdown()
+    # a table shows what it is given as it is, and here the stars are markdown
+    return text.replace(r"\*\*", "**")
 
 
 def shown(value: float | None, best: float) -> str:
