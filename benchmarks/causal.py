@@ -136,7 +136,8 @@ def _trainer(
 
 
 def _sft(recipe: Recipe, model: Any, tokenizer: Any, rows: Any, arguments: dict[str, Any]) -> Any:
-    from trl import SFTConfig, SFTTrainer
+    # trl is in the bench extra, which the type checker of CI does not have
+    from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportMissingImports]
 
     class WatchedSft(WatchedTraining, SFTTrainer):
         """SFTTrainer, which also says how many tokens it trained on."""
