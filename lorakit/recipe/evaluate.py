@@ -24,7 +24,7 @@ class Evaluate(Config):
     metric: str | None = None
     """The score that `keep` and `patience` go by, such as `loss` or `perplexity` of a causal task;
     for some a lower value is better, as each metric says. null: the task's primary metric. With a
-    loss, or where no score decides, all texts are generated only once, for the kept state."""
+    loss, all texts are generated only once, for the kept state."""
     patience: PositiveInt | None = None
     """Stop after this many evaluations without a better score; an equal score is not better. The
     log and the result have the number of steps that were not trained."""

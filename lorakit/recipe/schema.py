@@ -97,14 +97,12 @@ class Recipe(Config):
     def writes_at(self, last: bool) -> bool:
         """Whether an evaluation needs the texts of all examples, and not only their loss.
 
-        It does if their metrics decide what is kept or when to stop, or were asked for by name, or
-        if its state is the one that is kept. last: the evaluation after the last step.
+        Without them where a loss was asked for by name (`evaluate.metric`), except for the state
+        that is kept. last: the evaluation after the last step.
         """
         if last and self.evaluate.keep == "last":
             return True
-        if self.evaluate.metric is not None:
-            return self.evaluate.metric not in LIKELIHOOD_KEYS
-        return self.evaluate.keep == "best" or self.evaluate.patience is not None
+        return self.evaluate.metric not in LIKELIHOOD_KEYS
 
     def base(self) -> BaseSpec:
         """The arguments of `models.load` and `models.outline` for this recipe's base model."""
