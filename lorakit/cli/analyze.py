@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,52 +10,63 @@ from typer import Argument, Option
 
 from lorakit.analysis import analyses
 from lorakit.cli import app
-from lorakit.cli.options import AnyBase, BaseModel, Format, Json, Seed, TableFormat, TrustRemoteCode
+from lorakit.cli.options import BaseOptions, Seed, TableOptions, grouped
 from lorakit.cli.output import give, say
 
 
+@dataclass(frozen=True)
+class QuestionOptions:
+    """What a question is asked about, and its settings."""
+
+    site: Annotated[
+        str | None, Option(help="Only these weights: a role, a name, the end of a path, or a glob.")
+    ] = None
+    layer: Annotated[
+        int | None, Option(help="Only this layer. subspace draws the middle one by default.", min=0)
+    ] = None
+    epsilon: Annotated[
+        float | None,
+        Option(help="intruders: largest cosine of an intruder; default 0.5.", min=0, max=1),
+    ] = None
+    top: Annotated[
+        int | None, Option(help="intruders: number of singular vectors to test; default 10.", min=1)
+    ] = None
+    share: Annotated[
+        float | None,
+        Option(help="dct: share of the energy that is kept; default 0.9.", min=0.01, max=0.999),
+    ] = None
+    rows: Annotated[
+        int | None,
+        Option(help="gradients, leakage: examples of each split; default 16 and 200.", min=2),
+    ] = None
+    text: Annotated[
+        Path | None, Option(help="forgetting, probe: a file with a text on each line.")
+    ] = None
+    seed: Seed = None
+
+    def settings(self) -> dict[str, float | int]:
+        """Those that were given."""
+        given = {"epsilon": self.epsilon, "top": self.top, "share": self.share, "rows": self.rows}
+        return {name: value for name, value in given.items() if value is not None}
+
+
 @app.command(epilog="Example: lorakit analyze rank runs/my-run")
+@grouped
 def analyze(
+    *,
     what: Annotated[
         str, Argument(help=f"The question: {', '.join(analyses.own_names())}.", metavar="WHAT")
     ],
     runs: Annotated[
         list[str], Argument(help="Run folders, folders of one seed, or adapter folders.")
     ],
-    site: Annotated[
-        str | None, Option(help="Only these weights: a role, a name, the end of a path, or a glob.")
-    ] = None,
-    layer: Annotated[
-        int | None, Option(help="Only this layer. subspace draws the middle one by default.", min=0)
-    ] = None,
-    epsilon: Annotated[
-        float | None,
-        Option(help="intruders: largest cosine of an intruder; default 0.5.", min=0, max=1),
-    ] = None,
-    top: Annotated[
-        int | None, Option(help="intruders: number of singular vectors to test; default 10.", min=1)
-    ] = None,
-    share: Annotated[
-        float | None,
-        Option(help="dct: share of the energy that is kept; default 0.9.", min=0.01, max=0.999),
-    ] = None,
-    rows: Annotated[
-        int | None,
-        Option(help="gradients, leakage: examples of each split; default 16 and 200.", min=2),
-    ] = None,
-    text: Annotated[
-        Path | None, Option(help="forgetting, probe: a file with a text on each line.")
-    ] = None,
-    model: BaseModel = None,
-    seed: Seed = None,
-    any_base: AnyBase = False,
-    trust_remote_code: TrustRemoteCode = False,
+    question: QuestionOptions,
+    base: BaseOptions,
     out: Annotated[
         Path | None,
         Option(help="Folder for the files. Default: analysis/ in the first run's folder."),
     ] = None,
-    form: TableFormat = Format.plain,
-    as_json: Json = False,
+    printed: TableOptions,
 ) -> None:
     """Analyze what training did to the weights, and with some questions to the outputs."""
     from lorakit.analysis._base import Request
@@ -62,10 +74,11 @@ def analyze(
     from lorakit.analysis._sites import SiteFilter
     from lorakit.runs.pointer import Pointer
 
-    pointers = [Pointer(run, base=model, seed=seed, any_base=any_base) for run in runs]
-    given = {"epsilon": epsilon, "top": top, "share": share, "rows": rows}
-    options = {name: value for name, value in given.items() if value is not None}
-    request = Request(pointers, SiteFilter(site, layer), options, text)
+    pointers = [
+        Pointer(run, base=base.model, seed=question.seed, any_base=base.any_base) for run in runs
+    ]
+    sites = SiteFilter(question.site, question.layer)
+    request = Request(pointers, sites, question.settings(), question.text)
     findings, files = analyze(what, request, out)
     for run in findings.runs:
         say(f"{run.name}: {run.source.why or run.method}")
@@ -73,4 +86,4 @@ def analyze(
         say(findings.note)
     names = [str(file) for file in files]
     say(f"written: {', '.join(names)}")
-    give(findings.to_json(what) | {"files": names}, as_json, findings.table, form)
+    give(findings.to_json(what) | {"files": names}, printed.as_json, findings.table, printed.form)

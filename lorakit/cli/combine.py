@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.options import AnyBase, BaseModel, Format, Json, TableFormat, TrustRemoteCode
+from lorakit.cli.options import BaseOptions, TableOptions, grouped
 from lorakit.cli.output import begin, console, give_scored, warn
 from lorakit.errors import InputError
 from lorakit.registry import Registry
@@ -32,8 +33,44 @@ _OVERRIDE = re.compile(r"~?[A-Za-z_][\w.]*(=.*)?", re.DOTALL)
 RULES: Registry[object] = Registry("lorakit.combining", "rule")
 
 
+@dataclass(frozen=True)
+class RuleOptions:
+    """How the changes become one."""
+
+    how: Annotated[
+        str,
+        typer.Option(
+            help=f"Rule: {', '.join(RULES.own_names())}; or with its fields: "
+            "'{name: ties, density: 0.3}'.",
+            metavar="RULE",
+        ),
+    ] = "sum"
+    space: Annotated[
+        SpaceName | None,
+        typer.Option(help="core: the small matrices of Core Space; full: dW. Default: the rule's."),
+    ] = None
+    rank: Annotated[
+        int | None,
+        typer.Option(
+            help="Largest rank of the result, by SVD. Default: the exact rank.", min=1, metavar="N"
+        ),
+    ] = None
+    head: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the adapters' heads differ: the name of the one to keep, average, or none.",
+            metavar="NAME",
+        ),
+    ] = None
+    seed: Annotated[
+        int, typer.Option(help="Of the random numbers of dare and dare_ties.", min=0)
+    ] = 0
+
+
 @app.command(epilog="Example: lorakit combine runs/mrpc:0.7 runs/rte:0.4 --head mrpc --to both")
+@grouped
 def combine(
+    *,
     adapters: Annotated[
         list[str],
         typer.Argument(
@@ -45,42 +82,12 @@ def combine(
     to: Annotated[
         Path, typer.Option(help="Folder of the adapter; empty, or not there yet.", metavar="DIR")
     ],
-    how: Annotated[
-        str,
-        typer.Option(
-            help=f"Rule: {', '.join(RULES.own_names())}; or with its fields: "
-            "'{name: ties, density: 0.3}'.",
-            metavar="RULE",
-        ),
-    ] = "sum",
-    space: Annotated[
-        SpaceName | None,
-        typer.Option(help="core: the small matrices of Core Space; full: dW. Default: the rule's."),
-    ] = None,
-    rank: Annotated[
-        int | None,
-        typer.Option(
-            help="Largest rank of the result, by SVD. Default: the exact rank.", min=1, metavar="N"
-        ),
-    ] = None,
-    head: Annotated[
-        str | None,
-        typer.Option(
-            help="Where the adapters' heads differ: the name of the one to keep, average, or none.",
-            metavar="NAME",
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(help="Of the random numbers of dare and dare_ties.", min=0)
-    ] = 0,
+    rule: RuleOptions,
     no_eval: Annotated[
         bool, typer.Option("--no-eval", help="Do not score anything; no data is needed.")
     ] = False,
-    model: BaseModel = None,
-    any_base: AnyBase = False,
-    trust_remote_code: TrustRemoteCode = False,
-    form: TableFormat = Format.plain,
-    as_json: Json = False,
+    base: BaseOptions,
+    printed: TableOptions,
 ) -> None:
     """Combine adapters of one base into one adapter.
 
@@ -99,19 +106,20 @@ def combine(
         raise InputError("give the adapters to combine: PATH or PATH:WEIGHT")
     request = CombineRequest(
         pointers=[
-            Pointer(path, base=model, overrides=overrides, any_base=any_base) for path, _ in given
+            Pointer(path, base=base.model, overrides=overrides, any_base=base.any_base)
+            for path, _ in given
         ],
         weights=[weight for _, weight in given],
-        how=how,
-        space=None if space is None else space.value,
-        rank=rank,
-        head=head,
-        seed=seed,
+        how=rule.how,
+        space=None if rule.space is None else rule.space.value,
+        rank=rule.rank,
+        head=rule.head,
+        seed=rule.seed,
         evaluate=not no_eval,
     )
     found = run_combine(request, to)
     _print(found)
-    give_scored(found, to, form, as_json)
+    give_scored(found, to, printed.form, printed.as_json)
 
 
 def _is_override(word: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,23 @@ from lorakit.cli.output import say
 from lorakit.cli.visible import show_exactly
 
 
+@dataclass(frozen=True)
+class MachineOptions:
+    """The machines, and how long they are asked for."""
+
+    nodes: Annotated[int, Option(help="Number of machines.", min=1)] = 2
+    processes_per_node: Annotated[
+        int, Option("--processes-per-node", help="Number of processes on each, one per GPU.", min=1)
+    ] = 1
+    slurm: Annotated[bool, Option("--slurm", help="Print a script for sbatch, not a command.")] = (
+        False
+    )
+    address: Annotated[
+        str, Option(help="HOST or HOST:PORT of one of the machines, where they meet.")
+    ] = "FIRST_HOST"
+    minutes: Annotated[int, Option(help="Time limit for Slurm, in minutes.", min=3)] = 240
+
+
 @app.command(
     "launch-command", epilog="Example: lorakit launch-command glue_mnli --nodes 2 --slurm > job.sh"
 )
@@ -20,17 +38,7 @@ from lorakit.cli.visible import show_exactly
 def launch_command(
     *,
     given: RecipeOptions,
-    nodes: Annotated[int, Option(help="Number of machines.", min=1)] = 2,
-    processes_per_node: Annotated[
-        int, Option("--processes-per-node", help="Number of processes on each, one per GPU.", min=1)
-    ] = 1,
-    slurm: Annotated[
-        bool, Option("--slurm", help="Print a script for sbatch, not a command.")
-    ] = False,
-    address: Annotated[
-        str, Option(help="HOST or HOST:PORT of one of the machines, where they meet.")
-    ] = "FIRST_HOST",
-    minutes: Annotated[int, Option(help="Time limit for Slurm, in minutes.", min=3)] = 240,
+    asked: MachineOptions,
     runs: Runs = Path("runs"),
     cpu: Cpu = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -40,7 +48,7 @@ def launch_command(
     from lorakit.training.plan import share
 
     loaded = given.load()
-    machines = Machines(nodes, processes_per_node, cpu)
+    machines = Machines(asked.nodes, asked.processes_per_node, cpu)
     settings = loaded.recipe.train
     # a batch that cannot be shared is refused now, not after hours in a queue
     share(settings.global_batch_size, settings.micro_batch_size, machines.processes)
@@ -49,11 +57,11 @@ def launch_command(
         arguments.append("--cpu")
     if trust_remote_code:
         arguments.append("--trust-remote-code")
-    if slurm:
-        show_exactly(machines.script(loaded.name, arguments, minutes))
+    if asked.slurm:
+        show_exactly(machines.script(loaded.name, arguments, asked.minutes))
         return
-    show_exactly(machines.torchrun(loaded.name, arguments, address) + "\n")
+    show_exactly(machines.torchrun(loaded.name, arguments, asked.address) + "\n")
     say(
-        f"run this command on each of the {nodes} machines; all of them need the folder {runs}, "
-        "the base model and the data at the same paths"
+        f"run this command on each of the {asked.nodes} machines; all of them need the folder "
+        f"{runs}, the base model and the data at the same paths"
     )

@@ -170,6 +170,23 @@ AnyBase = Annotated[
 
 
 @dataclass(frozen=True)
+class TableOptions:
+    """How a table is printed."""
+
+    form: TableFormat = Format.plain
+    as_json: Json = False
+
+
+@dataclass(frozen=True)
+class BaseOptions:
+    """The base model in place of the recorded one, and how it is opened."""
+
+    model: BaseModel = None
+    any_base: AnyBase = False
+    trust_remote_code: TrustRemoteCode = False
+
+
+@dataclass(frozen=True)
 class RecipeOptions:
     """A recipe and what is changed in it."""
 

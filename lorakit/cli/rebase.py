@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,17 +10,58 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorakit.cli import app
-from lorakit.cli.options import Format, Json, PointerOptions, TableFormat, grouped
+from lorakit.cli.options import PointerOptions, TableOptions, grouped
 from lorakit.cli.output import begin, console, give_scored, warn
 from lorakit.errors import InputError
 
 if TYPE_CHECKING:
+    from lorakit.verbs.gradfix import GradFix
     from lorakit.verbs.rebase import Rebased
 
 
 class Sign(str, Enum):
     mean = "mean"
     vote = "vote"
+
+
+@dataclass(frozen=True)
+class GradFixOptions:
+    """Whether and how the change is masked by the new base's gradients."""
+
+    gradfix: Annotated[
+        int | None,
+        typer.Option(
+            help="Keep the entries of the change whose sign lowers the loss of the new base on "
+            "this many training examples (GradFix).",
+            min=1,
+            metavar="N",
+        ),
+    ] = None
+    sign: Annotated[
+        Sign,
+        typer.Option(
+            help="With --gradfix. mean: the sign of the mean gradient. vote: that of most examples."
+        ),
+    ] = Sign.mean
+    rank: Annotated[
+        int | None,
+        typer.Option(
+            help="With --gradfix: the largest rank of a weight's change. Without it the change is "
+            "exact, and large.",
+            min=1,
+            metavar="R",
+        ),
+    ] = None
+
+    def plan(self) -> GradFix | None:
+        """None without --gradfix. InputError: --sign or --rank without it."""
+        from lorakit.verbs.gradfix import GradFix
+
+        if self.gradfix is not None:
+            return GradFix(self.gradfix, self.sign.value, self.rank)
+        if self.rank is not None or self.sign is not Sign.mean:
+            raise InputError("--sign and --rank choose how --gradfix masks; give --gradfix N too")
+        return None
 
 
 @app.command(epilog="Example: lorakit rebase runs/my-run --onto NEWER_MODEL --to moved")
@@ -38,33 +80,9 @@ def rebase(
     no_eval: Annotated[
         bool, typer.Option("--no-eval", help="Do not score anything; no data is needed.")
     ] = False,
-    gradfix: Annotated[
-        int | None,
-        typer.Option(
-            help="Keep the entries of the change whose sign lowers the loss of the new base on "
-            "this many training examples (GradFix).",
-            min=1,
-            metavar="N",
-        ),
-    ] = None,
-    sign: Annotated[
-        Sign,
-        typer.Option(
-            help="With --gradfix. mean: the sign of the mean gradient. vote: that of most examples."
-        ),
-    ] = Sign.mean,
-    rank: Annotated[
-        int | None,
-        typer.Option(
-            help="With --gradfix: the largest rank of a weight's change. Without it the change is "
-            "exact, and large.",
-            min=1,
-            metavar="R",
-        ),
-    ] = None,
+    masked: GradFixOptions,
     pointed: PointerOptions,
-    form: TableFormat = Format.plain,
-    as_json: Json = False,
+    printed: TableOptions,
 ) -> None:
     """Put an adapter's change on another base of the same shapes.
 
@@ -72,15 +90,11 @@ def rebase(
     It is scored on both bases, if its task is known.
     """
     begin()
-    from lorakit.verbs.gradfix import GradFix
     from lorakit.verbs.rebase import rebase as run_rebase
 
-    if gradfix is None and (rank is not None or sign is not Sign.mean):
-        raise InputError("--sign and --rank choose how --gradfix masks; give --gradfix N too")
-    plan = None if gradfix is None else GradFix(gradfix, sign.value, rank)
-    found = run_rebase(pointed.pointer(), onto, to, not no_eval, plan)
+    found = run_rebase(pointed.pointer(), onto, to, not no_eval, masked.plan())
     _print(found)
-    give_scored(found, to, form, as_json)
+    give_scored(found, to, printed.form, printed.as_json)
 
 
 def _print(found: Rebased) -> None:
