@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
+
 Seen = dict[str, Any]
 """What a rule remembers of the data at one layer."""
 
@@ -39,7 +41,7 @@ class Init(Config, ABC):
         return 0
 
     @abstractmethod
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         """First values, before any data is seen. Without gradients."""
 
     def see(self, value: Tensor, seen: Seen) -> None:
@@ -66,7 +68,7 @@ class DataInit(Init, ABC):
     def batches_to_see(self) -> int:
         return self.batches
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         """As `kaiming`, until `settle`."""
         d.kaiming(d.A)
         d.B.zero_()

@@ -6,9 +6,12 @@ Half of LoRA's parameters train, and the backward pass keeps no input for A. Zhu
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lorakit.inits import Init
+
+if TYPE_CHECKING:
+    from lorakit.methods.reparam._delta import MethodDelta
 
 
 class Asymmetric(Init):
@@ -17,7 +20,7 @@ class Asymmetric(Init):
     name: Literal["asymmetric"] = "asymmetric"
     trains_a: ClassVar[bool] = False
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         from torch import nn
 
         nn.init.orthogonal_(d.A)

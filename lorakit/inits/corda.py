@@ -18,6 +18,8 @@ from lorakit.inits._base import Seen
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
+
 DAMPING = 0.01
 """Of C, as a share of its mean diagonal: without it C has no inverse where inputs are few."""
 
@@ -51,7 +53,7 @@ class CorDA(DataInit):
             for d in deltas.values():
                 self._start(d, c)
 
-    def _start(self, d: Any, c: Tensor) -> None:
+    def _start(self, d: MethodDelta, c: Tensor) -> None:
         import torch
 
         u, s, vh = torch.linalg.svd(d.weight.double() @ c, full_matrices=False)

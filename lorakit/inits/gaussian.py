@@ -5,9 +5,12 @@ The paper prints no sigma; this is PEFT's, 1/r.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from lorakit.inits import Init
+
+if TYPE_CHECKING:
+    from lorakit.methods.reparam._delta import MethodDelta
 
 
 class Gaussian(Init):
@@ -15,7 +18,7 @@ class Gaussian(Init):
 
     name: Literal["gaussian"] = "gaussian"
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         from torch import nn
 
         nn.init.normal_(d.A, std=1 / d.A.shape[0])

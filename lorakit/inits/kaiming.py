@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from lorakit.inits import Init
+
+if TYPE_CHECKING:
+    from lorakit.methods.reparam._delta import MethodDelta
 
 
 class Kaiming(Init):
@@ -13,7 +16,7 @@ class Kaiming(Init):
 
     name: Literal["kaiming"] = "kaiming"
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         from torch import nn
 
         nn.init.kaiming_uniform_(d.A, a=math.sqrt(5))

@@ -20,6 +20,8 @@ from lorakit.inits._base import Seen
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
+
 
 class LoRAGA(DataInit):
     """Gradient approximation."""
@@ -47,7 +49,7 @@ class LoRAGA(DataInit):
                 rows = slice(None) if d.rows is None else d.rows
                 self._start(d, seen["gradient"][rows])
 
-    def _start(self, d: Any, gradient: Tensor) -> None:
+    def _start(self, d: MethodDelta, gradient: Tensor) -> None:
         import torch
 
         u, s, vh = torch.linalg.svd(gradient, full_matrices=False)
@@ -65,7 +67,7 @@ class LoRAGA(DataInit):
         d.A[: len(a)] = factor_a * a
         d.B[:, : len(sizes)] = factor_b * sizes * u[:, of_b]
 
-    def _factors(self, d: Any, gradient: Tensor, sizes: Tensor) -> tuple[float, float]:
+    def _factors(self, d: MethodDelta, gradient: Tensor, sizes: Tensor) -> tuple[float, float]:
         """What A0 and B0 are multiplied by."""
         import torch
 

@@ -17,9 +17,12 @@ the weights of the targets a second time and takes an SVD of each; training is a
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from lorakit.inits import Init
+
+if TYPE_CHECKING:
+    from lorakit.methods.reparam._delta import MethodDelta
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +32,7 @@ class LoRC(Init):
 
     name: Literal["lorc"] = "lorc"
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         import torch
 
         d.kaiming(d.A)

@@ -5,9 +5,12 @@ Büyükakyüz 2024, OLoRA, arXiv 2406.01775.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lorakit.inits import Init
+
+if TYPE_CHECKING:
+    from lorakit.methods.reparam._delta import MethodDelta
 
 
 class OLoRA(Init):
@@ -16,7 +19,7 @@ class OLoRA(Init):
     name: Literal["olora"] = "olora"
     moves: ClassVar[bool] = True
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         import torch
 
         q, upper = torch.linalg.qr(d.weight.to(d.A.dtype))

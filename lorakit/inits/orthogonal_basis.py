@@ -15,12 +15,15 @@ directions of the input, so it needs a larger r than LoRA.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from lorakit.errors import ModelError
 from lorakit.inits import Init
+
+if TYPE_CHECKING:
+    from lorakit.methods.reparam._delta import MethodDelta
 
 
 class OrthogonalBasis(Init):
@@ -33,7 +36,7 @@ class OrthogonalBasis(Init):
     seed: int = Field(default=0, ge=0)
     """Of the orthogonal matrix: the same for all of these adapters."""
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         import torch
 
         r, in_ = d.A.shape

@@ -8,11 +8,14 @@ Both are divided by sqrt(s), so that s B0 A0 is that part of W0. Meng et al. 202
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from lorakit.inits import Init
+
+if TYPE_CHECKING:
+    from lorakit.methods.reparam._delta import MethodDelta
 
 
 class PiSSA(Init):
@@ -26,7 +29,7 @@ class PiSSA(Init):
     part: Literal["principal", "minor"] = "principal"
     """minor: the smallest singular values instead (URAE, arXiv 2503.16322), by the full SVD."""
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         import torch
 
         r = d.A.shape[0]

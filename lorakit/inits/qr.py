@@ -12,9 +12,12 @@ that W0 does not write, `asymmetric` freezes the other side.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lorakit.inits import Init
+
+if TYPE_CHECKING:
+    from lorakit.methods.reparam._delta import MethodDelta
 
 
 class QR(Init):
@@ -23,7 +26,7 @@ class QR(Init):
     name: Literal["qr"] = "qr"
     trains_b: ClassVar[bool] = False
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         import torch
 
         u, s, vh = d.svd()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -18,6 +18,8 @@ from lorakit.methods._base import Method
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.insert._mixture import Expert
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -55,7 +57,7 @@ class OnAdapters(Method, ABC):
     """Runs or adapter folders of the same base. They are read once, when a training begins."""
 
     @abstractmethod
-    def begin_from(self, d: Any, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    def begin_from(self, d: MethodDelta | Expert, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Take what is needed of each adapter's (B with its scale, A). Without gradients."""
 
 
@@ -84,12 +86,12 @@ class OnStack(OnAdapters, ABC):
         out, in_ = site.shape
         return {"A": (self.count(), 1, in_), "B": (self.count(), out, 1)}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta | Expert) -> None:
         first = len(self.adapters)
         d.A[first:].normal_(std=d.A.shape[2] ** -0.5)
         d.B[first:].normal_(std=d.B.shape[1] ** -0.5)
 
-    def begin_from(self, d: Any, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    def begin_from(self, d: MethodDelta | Expert, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
         before = d.A.clone(), d.B.clone()
         _resize(d, max(1, *(len(a) for _, a in pairs)))
         d.A[:, :1] = before[0]
@@ -98,21 +100,23 @@ class OnStack(OnAdapters, ABC):
             d.A[t, : len(a)] = a
             d.B[t, :, : len(a)] = b
 
-    def fit(self, d: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def fit(self, d: MethodDelta | Expert, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Take the rank of the file; another number of adapters is refused when the state is
         loaded."""
         if len(shapes.get("A", ())) == d.A.ndim:
             _resize(d, shapes["A"][1])
 
 
-def _resize(d: Any, k: int) -> None:
+def _resize(d: MethodDelta | Expert, k: int) -> None:
     count, _, in_ = d.A.shape
     if d.A.shape[1] != k:
         d.A.data = d.A.new_zeros(count, k, in_)
         d.B.data = d.B.new_zeros(count, d.B.shape[1], k)
 
 
-def begin_from(deltas: Mapping[str, Any], sources: Sequence[SourceAdapter]) -> None:
+def begin_from(
+    deltas: Mapping[str, MethodDelta | Expert], sources: Sequence[SourceAdapter]
+) -> None:
     """Give the deltas of an `OnAdapters` what the sources hold.
 
     ModelError, and nothing is changed: a source lacks a site, or has another shape there.

@@ -64,6 +64,13 @@ class Delta(LayerPart):
         return dense_weight(self.site.module).detach()[self.site.index]
 
     @property
+    def layer_bias(self) -> Tensor | None:
+        """The bias of the entire layer, (out,); None: it has none."""
+        bias = self.site.module.bias
+        assert bias is None or isinstance(bias, Tensor)
+        return bias
+
+    @property
     def exact_weight(self) -> Tensor | None:
         """W0 of the site's rows as the checkpoint has it, in float32, where the base is quantized;
         None: it is not."""

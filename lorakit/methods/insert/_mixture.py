@@ -189,13 +189,10 @@ class MixtureAttachment(InsertAttachment):
             "that could be merged into a weight: keep the adapter with its base"
         )
         super().__init__(model, method, experts, newly_initialised, why)
+        self.experts = {site.name: expert for site, expert in experts}
+        """Site -> what holds the adapters' factors there."""
         self.first_pass = FirstPass(body, self._first, self.mixture.decide)
         self.undo: Callable[[], None] = use_every_position(model)
-
-    @property
-    def experts(self) -> Mapping[str, Insert]:
-        """Site -> what holds the adapters' factors there."""
-        return self.inserts
 
     @property
     def shared(self) -> Gate:

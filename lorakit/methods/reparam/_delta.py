@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lorakit.methods.reparam._contract import Frozen, Reparam
 from lorakit.methods.reparam._lowrank import LowRank
-from lorakit.nn.linear import embedding_scale, is_embedding
+from lorakit.nn.linear import embedding_scale, is_embedding, weight_of
 from lorakit.nn.lowrank import Projection, add_product, low_rank_reference
 from lorakit.nn.select import Site
 from lorakit.nn.surgery import Delta
@@ -24,7 +24,8 @@ WIDE = (torch.float32, torch.float64)
 class MethodDelta(Delta):
     """dW of one site: parameters by the names that `method.tensors` gives them.
 
-    memory: what the hooks of training remember of this site; a checkpoint holds it.
+    memory: what the hooks of training remember of this site; a checkpoint holds it. basis: W0's
+    singular vectors and values (U, S, V), for the methods on them.
     """
 
     if TYPE_CHECKING:
@@ -37,6 +38,9 @@ class MethodDelta(Delta):
         # in a tuple, so that it is not registered in each layer
         self._shared = (shared,)
         self.memory: dict[str, Tensor] = {}
+        # Not buffers: DDP would send them to every process in every step.
+        self.basis: tuple[Tensor, Tensor, Tensor] | None = None
+        self._of_weight: dict[str, tuple[object, Tensor]] = {}
         for name, shape in method.tensors(site).items():
             frozen = isinstance(shape, Frozen)
             dims = shape.shape if isinstance(shape, Frozen) else shape
@@ -60,6 +64,20 @@ class MethodDelta(Delta):
         self.register_buffer(
             name, value if device.type == "meta" else value.to(device), persistent=False
         )
+
+    def of_weight(self, name: str, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """compute(W0), with W0 in the parameters' dtype, once for each weight: W0 does not change
+        in training."""
+        held = weight_of(self.site.module)
+        dtype = next(self.parameters()).dtype
+        key = held.data_ptr(), held.device, held._version, dtype
+        kept = self._of_weight.get(name)
+        if kept is None or kept[0] != key:
+            # An evaluation may come here first, and training cannot use a tensor of inference mode.
+            with torch.inference_mode(False), torch.no_grad():
+                kept = key, compute(self.weight.to(dtype))
+            self._of_weight[name] = kept
+        return kept[1]
 
     @torch.no_grad()
     def begin(self) -> None:

@@ -10,13 +10,14 @@ B is `writes` and A is `reads`. The norm is computed without forming B A:
 from __future__ import annotations
 
 from abc import ABC
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lorakit.methods.reparam import LowRank, Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.lowrank import Rows
     from lorakit.nn.select import Site
 
@@ -27,47 +28,35 @@ class WithMagnitude(LowRank, ABC):
     def tensors(self, site: Site) -> dict[str, Shape]:
         return {**super().tensors(site), "m": (site.shape[0],)}  # type: ignore[safe-super]
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         super().begin(d)  # type: ignore[safe-super]
         d.m.copy_(self._norm(d))
 
-    def add_to(self, d: Any, y: Tensor, x: Tensor) -> Tensor:
+    def add_to(self, d: MethodDelta, y: Tensor, x: Tensor) -> Tensor:
         from lorakit.methods.reparam._delta import add_low_rank, exactly
 
         with exactly(y):
             gain = d.m / self._norm(d)  # exactly 1 at the start
-            y = scaled(y, gain, d.site.module.bias, d.rows)
+            y = scaled(y, gain, d.layer_bias, d.rows)
         return add_low_rank(d, y, x, lambda d: gain[:, None] * self.writes(d))
 
-    def matrix(self, d: Any) -> Tensor:
+    def matrix(self, d: MethodDelta) -> Tensor:
         weight = d.weight.to(d.m.dtype)
         gain = d.m / self._norm(d)
         return gain[:, None] * (weight + (d.scale * self.writes(d)) @ self.reads(d)) - weight
 
-    def factors(self, d: Any) -> None:  # type: ignore[override]
+    def factors(self, d: MethodDelta) -> None:  # type: ignore[override]
         """None: dW has the rank of W0."""
 
-    def _norm(self, d: Any) -> Tensor:
+    def _norm(self, d: MethodDelta) -> Tensor:
         """||W0 + s B A|| by row, (rows,), without a gradient."""
         a = self.reads(d).detach()
         b = self.writes(d).detach()
         weight = d.weight.to(a.dtype)
         cross = ((weight @ a.T) * b).sum(1)
         square = ((b @ (a @ a.T)) * b).sum(1)
-        return (self._squares(d, weight) + 2 * d.scale * cross + d.scale**2 * square).sqrt()
-
-    def _squares(self, d: Any, weight: Tensor) -> Tensor:
-        """||W0||^2 by row, computed once for each weight: W0 does not change in training."""
-        import torch
-
-        key = (weight.data_ptr(), weight.device, weight.dtype, d.site.module.weight._version)
-        kept = d.__dict__.get("squares")
-        if kept is None or kept[0] != key:
-            # An evaluation may come here first, and training cannot use a tensor of inference mode.
-            with torch.inference_mode(False), torch.no_grad():
-                kept = (key, weight.pow(2).sum(1))
-            d.__dict__["squares"] = kept
-        return kept[1]
+        squares = d.of_weight("squares", lambda w: w.pow(2).sum(1))
+        return (squares + 2 * d.scale * cross + d.scale**2 * square).sqrt()
 
 
 def scaled(y: Tensor, gain: Tensor, bias: Tensor | None, rows: Rows) -> Tensor:

@@ -13,6 +13,7 @@ from lorakit.methods.reparam import LowRank, PeftForm, Shape
 if TYPE_CHECKING:
     from torch import nn
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -37,7 +38,7 @@ class OnRandomPair(LowRank, ABC):
     def tensors(self, site: Site) -> dict[str, Shape]:
         return {"b": (site.shape[0],), "d": (self.vectors * self.r,)}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         d.d.fill_(self.d)
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from lorakit.errors import AdapterError, ModelError
 from lorakit.methods.reparam import Dense, Frozen, Shape
@@ -23,6 +23,7 @@ from lorakit.methods.reparam import Dense, Frozen, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 SMALLEST_GAP = 1e-10
@@ -39,47 +40,51 @@ class InSingularBasis(Dense, ABC):
     checked: ClassVar[tuple[str, ...]] = ("check",)
 
     @abstractmethod
-    def coefficients(self, d: Any) -> dict[str, Shape]:
+    def coefficients(self, site: Site) -> dict[str, Shape]:
         """Name -> shape of what trains."""
 
     @abstractmethod
-    def left(self, d: Any, u: Tensor, s: Tensor) -> Tensor:
+    def left(self, d: MethodDelta, u: Tensor, s: Tensor) -> Tensor:
         """U M (out, k), a function of what trains. u: U; s: the singular values (k,)."""
 
     def tensors(self, site: Site) -> dict[str, Shape]:
         return {**self.coefficients(site), "check": Frozen((3, min(site.shape)))}
 
-    def prepare(self, d: Any) -> None:
+    def prepare(self, d: MethodDelta) -> None:
         if d.weight.is_meta:
             # the weights come later and one at a time; `_basis` then derives the vectors
             return
-        # not buffers: DDP would send them to every process in every step
-        d.basis = tuple(value.to(d.check) for value in singular_basis(d))
+        d.basis = _like(d.check, singular_basis(d))
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         u, s, v = self._basis(d)
         d.check.copy_(checks(u, s, v))
 
-    def change(self, d: Any) -> Tensor:
+    def change(self, d: MethodDelta) -> Tensor:
         u, s, v = self._basis(d)
         return self.left(d, u, s) @ v.T
 
-    def refuse_state(self, d: Any, state: Mapping[str, Tensor]) -> None:
-        if "basis" in d.__dict__:
+    def refuse_state(self, d: MethodDelta, state: Mapping[str, Tensor]) -> None:
+        if d.basis is not None:
             refuse_other_vectors(d, checks(*self._basis(d)), state["check"])
 
-    def _basis(self, d: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def _basis(self, d: MethodDelta) -> tuple[Tensor, Tensor, Tensor]:
         """(U, S, V), where the parameters are."""
-        if "basis" not in d.__dict__:
-            u, s, v = (value.to(d.check) for value in singular_basis(d))
+        if d.basis is None:
+            u, s, v = _like(d.check, singular_basis(d))
             refuse_other_vectors(d, checks(u, s, v), d.check)
             return u, s, v
-        if d.basis[0].device != d.check.device or d.basis[0].dtype != d.check.dtype:
-            d.basis = tuple(value.to(d.check) for value in d.basis)
+        d.basis = _like(d.check, d.basis)
         return d.basis
 
 
-def singular_basis(d: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _like(other: Tensor, basis: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """The basis on the device and in the dtype of another tensor."""
+    u, s, v = basis
+    return u.to(other), s.to(other), v.to(other)
+
+
+def singular_basis(d: MethodDelta) -> tuple[Tensor, Tensor, Tensor]:
     """(U (out, k), S (k,), V (in, k)) of W0 in float64 on the CPU, with signs that do not depend on
     the machine.
 
@@ -117,7 +122,7 @@ def _probe(vectors: Tensor) -> Tensor:
     return ((numbers * 0.6180339887498949) % 1 * 4 - 2).to(vectors)
 
 
-def refuse_other_vectors(d: Any, found: Tensor, wanted: Tensor) -> None:
+def refuse_other_vectors(d: MethodDelta, found: Tensor, wanted: Tensor) -> None:
     """AdapterError: W0 has other singular vectors than the weight of the training."""
     difference = float((found - wanted.to(found)).abs().max())
     if not difference <= TOLERANCE:

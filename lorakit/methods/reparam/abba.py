@@ -10,7 +10,7 @@ product is one of rank r1 r2 (the Khatri-Rao product), so no dense matrix is for
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from lorakit.methods.reparam import LowRank, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -41,7 +42,7 @@ class ABBA(LowRank):
         r1 = min(self.r1, out, in_)
         return {"A1": (r1, in_), "B1": (out, r1), "A2": (self.r2, in_), "B2": (out, self.r2)}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         r1 = len(d.A1)
         u, s, vh = d.svd()
         root = s[:r1].sqrt()
@@ -51,10 +52,10 @@ class ABBA(LowRank):
         limit = math.sqrt(6 / d.A2.shape[1])
         d.A2.uniform_(-limit, limit)
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         return (d.A1[:, None] * d.A2).flatten(0, 1)
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         return (d.B1[:, :, None] * d.B2[:, None]).flatten(1)
 
 

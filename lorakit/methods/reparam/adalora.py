@@ -22,6 +22,7 @@ from lorakit.methods.reparam import LowRank, PeftForm, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 START_STD = 0.02
@@ -103,22 +104,22 @@ class AdaLoRA(LowRank):
     def tensors(self, site: Site) -> dict[str, Shape]:
         return {"A": (self.r, site.shape[1]), "B": (site.shape[0], self.r), "E": (self.r, 1)}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         d.A.normal_(std=START_STD)
         d.B.normal_(std=START_STD)
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         return d.A * d.E
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         return d.B
 
-    def fit(self, d: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def fit(self, d: MethodDelta, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """PEFT's files leave removed triplets out."""
         if "A" in shapes:
             d.resize(shapes["A"][0])
 
-    def penalty(self, deltas: Mapping[str, Any]) -> Tensor:
+    def penalty(self, deltas: Mapping[str, MethodDelta]) -> Tensor:
         import torch
 
         parts = []
@@ -128,7 +129,7 @@ class AdaLoRA(LowRank):
                 parts.append(torch.linalg.norm(square - identity))
         return self.orthogonal * torch.stack(parts).mean()
 
-    def after_step(self, deltas: Mapping[str, Any], step: int, total: int) -> None:
+    def after_step(self, deltas: Mapping[str, MethodDelta], step: int, total: int) -> None:
         if step < total - int(self.cool * total):
             for d in deltas.values():
                 self._observe(d)
@@ -148,7 +149,7 @@ class AdaLoRA(LowRank):
         remaining = 1 - (step - begin) / (end - begin)
         return int((first - last) * remaining**3 + last)
 
-    def _observe(self, d: Any) -> None:
+    def _observe(self, d: MethodDelta) -> None:
         """Update the running averages of |p g| and of its deviation."""
         import torch
 
@@ -161,7 +162,7 @@ class AdaLoRA(LowRank):
             d.memory[f"{name}.mean"] = mean
             d.memory[f"{name}.spread"] = spread
 
-    def _remove_all_but(self, left: int, deltas: Mapping[str, Any]) -> None:
+    def _remove_all_but(self, left: int, deltas: Mapping[str, MethodDelta]) -> None:
         import torch
 
         scores = {name: _importance(d) for name, d in deltas.items()}
@@ -172,11 +173,11 @@ class AdaLoRA(LowRank):
             d.E.masked_fill_(removed[:, None], 0.0)
             d.memory[EMPTIED] = removed.all()
 
-    def is_emptied(self, d: Any) -> bool:
+    def is_emptied(self, d: MethodDelta) -> bool:
         return bool(d.memory.get(EMPTIED, False))
 
 
-def _importance(d: Any) -> Tensor:
+def _importance(d: MethodDelta) -> Tensor:
     """(r,), of each triplet."""
     a, b, e = (d.memory[f"{n}.mean"] * d.memory[f"{n}.spread"] for n in ("A", "B", "E"))
     return e[:, 0] + a.mean(1) + b.mean(0)

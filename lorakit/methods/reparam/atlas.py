@@ -16,7 +16,7 @@ coefficients want a large learning rate (0.01 to 0.1).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from lorakit.methods._adapters import OnStack
 from lorakit.methods.reparam import Frozen, LowRank, Shape
@@ -24,6 +24,7 @@ from lorakit.methods.reparam import Frozen, LowRank, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -37,10 +38,10 @@ class ATLAS(OnStack, LowRank):
         frozen = {name: Frozen(shape) for name, shape in self.stack_shapes(site).items()}
         return {"c": (self.count(),), **frozen}
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         return d.A.flatten(0, 1)
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         return (d.c[:, None, None] * d.B).permute(1, 0, 2).flatten(1)
 
 

@@ -18,7 +18,7 @@ small products on a CPU.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,7 @@ from lorakit.methods.reparam._divide import refuse_indivisible
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -51,10 +52,10 @@ class C3A(Applied):
         out, in_ = site.shape
         return {"w": (out // self.block_size, in_ // self.block_size, self.block_size)}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         """w is zero."""
 
-    def apply(self, d: Any, x: Tensor) -> Tensor:
+    def apply(self, d: MethodDelta, x: Tensor) -> Tensor:
         import torch
 
         wide = torch.promote_types(x.dtype, torch.float32)

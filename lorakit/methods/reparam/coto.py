@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from lorakit.methods.reparam import Ranked
+
+if TYPE_CHECKING:
+    from lorakit.methods.reparam._delta import MethodDelta
 
 
 class CoTo(Ranked):
@@ -27,7 +30,7 @@ class CoTo(Ranked):
     """Share of the steps after which every site is on."""
     seed: int = Field(default=0, ge=0)
 
-    def before_step(self, deltas: Mapping[str, Any], step: int, total: int) -> None:
+    def before_step(self, deltas: Mapping[str, MethodDelta], step: int, total: int) -> None:
         draw = random.Random(f"{self.seed} {step}")
         share = step / max(1.0, self.until * total)
         probability = min(1.0, self.first + (1 - self.first) * share)

@@ -18,6 +18,7 @@ from lorakit.methods.reparam import Frozen, LowRank, PeftForm, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 LEAST_NORM = 1e-4
@@ -61,15 +62,15 @@ class DeLoRA(LowRank):
         out, in_ = site.shape
         return {"A": (self.r, in_), "B": (out, self.r), "strength": (1,), "w": Frozen((in_,))}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         d.kaiming(d.A)
         d.strength.fill_(self.strength)
         d.w.copy_(d.weight.to(d.w.dtype).norm(dim=0))
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         return d.A * d.w
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         norms = d.A.norm(dim=1).clamp(min=LEAST_NORM) * d.B.norm(dim=0).clamp(min=LEAST_NORM)
         return d.B * (d.strength / self.r / norms)
 

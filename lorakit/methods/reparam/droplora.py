@@ -9,7 +9,7 @@ site, with dropout of the inner activation at 0.5.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,8 @@ from lorakit.methods.reparam import Ranked
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from lorakit.methods.reparam._delta import MethodDelta
 
 
 class DropLoRA(Ranked):
@@ -26,11 +28,11 @@ class DropLoRA(Ranked):
     rank_dropout: float = Field(default=0.5, ge=0, lt=1)
     """Probability that a rank is left out of a forward pass."""
 
-    def factors(self, d: Any) -> tuple[Tensor, Tensor, float]:
+    def factors(self, d: MethodDelta) -> tuple[Tensor, Tensor, float]:
         """Of all ranks, also while the model trains."""
         return self.reads(d).detach(), super().writes(d).detach(), d.scale
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         import torch
 
         b = super().writes(d)

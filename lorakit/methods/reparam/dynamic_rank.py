@@ -19,7 +19,7 @@ its scores need no gradients. It trains more parameters at first than it keeps.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -28,6 +28,7 @@ from lorakit.methods.reparam import LowRank, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 TINY = 1e-8
@@ -74,19 +75,19 @@ class DynamicRank(LowRank):
     def tensors(self, site: Site) -> dict[str, Shape]:
         return {"A": (self.r, site.shape[1]), "B": (site.shape[0], self.r), "c": (self.r, 1)}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         import torch
 
         torch.nn.init.kaiming_uniform_(d.A)
         torch.nn.init.kaiming_uniform_(d.B)
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         return d.A * d.c
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         return d.B
 
-    def penalty(self, deltas: Mapping[str, Any]) -> Tensor | None:
+    def penalty(self, deltas: Mapping[str, MethodDelta]) -> Tensor | None:
         import torch
 
         if any("removed" in d.memory for d in deltas.values()):
@@ -94,7 +95,7 @@ class DynamicRank(LowRank):
         sums = [d.A.var(1).sum() + d.B.var(0).sum() for d in deltas.values()]
         return self.even * torch.stack(sums).mean() / (2 * self.r)
 
-    def after_step(self, deltas: Mapping[str, Any], step: int, total: int) -> None:
+    def after_step(self, deltas: Mapping[str, MethodDelta], step: int, total: int) -> None:
         now = int(step - self.warm * total)
         last = int(total * (1 - self.warm - self.cool))
         if now > last:
@@ -110,7 +111,7 @@ class DynamicRank(LowRank):
         if now >= 0 and (now % self.every == 0 or now == last):
             self._remove(deltas, now / max(1, last), is_last=now == last)
 
-    def _remove(self, deltas: Mapping[str, Any], share: float, is_last: bool) -> None:
+    def _remove(self, deltas: Mapping[str, MethodDelta], share: float, is_last: bool) -> None:
         """share: of the steps in which parts are removed, how many are over."""
         import torch
 
@@ -124,11 +125,11 @@ class DynamicRank(LowRank):
             if is_last:
                 d.memory["removed"] = removed.float()
 
-    def is_emptied(self, d: Any) -> bool:
+    def is_emptied(self, d: MethodDelta) -> bool:
         return bool(d.memory.get(EMPTIED, False))
 
 
-def shares(d: Any) -> Tensor:
+def shares(d: MethodDelta) -> Tensor:
     """(r,), the norm of each part over the norm of their sum. Without gradients."""
     a = d.A * d.c
     parts = a.norm(dim=1) * d.B.norm(dim=0)

@@ -21,7 +21,7 @@ needs, and LoRA learns more; the file is as large as that of a LoRA of rank K.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -31,6 +31,7 @@ from lorakit.methods.reparam import Frozen, LowRank, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 NEGLIGIBLE = 1e-6
@@ -79,21 +80,21 @@ class EigenLoRA(OnAdapters, LowRank):
             "Q": Frozen((out, of_b)),
         }
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         d.kaiming(d.a)
         d.P.copy_(directions(d.P[:0], len(d.P)))
         d.Q.copy_(directions(d.Q.T[:0], d.Q.shape[1]).T)
 
-    def begin_from(self, d: Any, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    def begin_from(self, d: MethodDelta, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
         a = d.stacked(*(a.to(d.P) for _, a in pairs))
         b = d.side_by_side(*(b.to(d.Q) for b, _ in pairs))
         d.P.copy_(directions(a, len(d.P)))
         d.Q.copy_(directions(b.T, d.Q.shape[1]).T)
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         return d.a @ d.P
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         return d.Q @ d.b
 
 

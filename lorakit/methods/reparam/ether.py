@@ -14,7 +14,7 @@ start. ETHER+ starts at W0 by itself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,7 @@ from lorakit.methods.reparam._divide import refuse_indivisible
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -47,7 +48,7 @@ class ETHER(LowRank):
             shapes |= {"U_out": (self.n, out), "V_out": (self.n, out)}
         return shapes
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         d.kaiming(d.U)
         if self.form == "ether":
             d.U0.copy_(d.U)
@@ -57,7 +58,7 @@ class ETHER(LowRank):
             d.kaiming(d.U_out)
             d.V_out.copy_(d.U_out)
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         """(2 n, in); with a change of the outputs (4 n, in)."""
         left, right = self._inputs(d)
         if not self._has_outputs:
@@ -67,7 +68,7 @@ class ETHER(LowRank):
         reflected = out_right @ weight
         return d.stacked(right, reflected + (reflected @ left) @ right)
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         left, _ = self._inputs(d)
         written = d.weight.to(left.dtype) @ left
         if not self._has_outputs:
@@ -79,7 +80,7 @@ class ETHER(LowRank):
     def _has_outputs(self) -> bool:
         return self.form == "ether_plus" and self.both_sides
 
-    def _inputs(self, d: Any) -> tuple[Tensor, Tensor]:
+    def _inputs(self, d: MethodDelta) -> tuple[Tensor, Tensor]:
         """(L (in, 2 n), R (2 n, in)) with dW = W0 L R."""
         if self.form == "ether_plus":
             return _difference(d.U, d.V)

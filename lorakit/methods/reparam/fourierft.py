@@ -15,7 +15,7 @@ LoRA. c needs a large learning rate or `scaling`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,7 @@ from lorakit.methods.reparam import Dense, PeftForm, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -65,7 +66,7 @@ class FourierFT(Dense):
             )
         return {"c": (self.n,)}
 
-    def prepare(self, d: Any) -> None:
+    def prepare(self, d: MethodDelta) -> None:
         import torch
 
         out, in_ = d.site.shape
@@ -73,10 +74,10 @@ class FourierFT(Dense):
         # a copy, so that the permutation of all places is not kept
         d.derive("places", torch.randperm(out * in_, generator=generator)[: self.n].clone())
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         """c is zero."""
 
-    def change(self, d: Any) -> Tensor:
+    def change(self, d: MethodDelta) -> Tensor:
         import torch
 
         out, in_ = d.site.shape

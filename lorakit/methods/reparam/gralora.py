@@ -18,6 +18,7 @@ from lorakit.methods.reparam._divide import refuse_indivisible
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -75,16 +76,16 @@ class GraLoRA(LowRank):
         # as PEFT stores them: A_n and B_j are transposed
         return {"A": (self.k, in_ // self.k, self.r), "B": (self.k, self.r, out // self.k)}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         for block in d.A:
             d.kaiming(block.T)
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         import torch
 
         return torch.block_diag(*(block.T for block in d.A))
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         """(out, k r): part j of the columns of A_n is written by block j of the rows."""
         import torch
 

@@ -8,7 +8,7 @@ Adaptation for Large Language Models" (ICLR 2025).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ from lorakit.methods.reparam import Dense, PeftForm, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -42,10 +43,10 @@ class HiRA(Dense):
     def tensors(self, site: Site) -> dict[str, Shape]:
         return {"A": (self.r, site.shape[1]), "B": (site.shape[0], self.r)}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         d.kaiming(d.A)
 
-    def change(self, d: Any) -> Tensor:
+    def change(self, d: MethodDelta) -> Tensor:
         return d.weight.to(d.A.dtype) * (d.B @ d.A)
 
 

@@ -10,7 +10,7 @@ the tokens is formed. Yuan et al. 2024, arXiv 2405.17484. U (r, in) trains.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from lorakit.methods.reparam import LowRank, PeftForm, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -41,12 +42,12 @@ class HRA(LowRank):
     def tensors(self, site: Site) -> dict[str, Shape]:
         return {"U": (self.r, site.shape[1])}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         half = d.U[::2].clone()
         d.kaiming(half)
         d.U.copy_(half.repeat_interleave(2, dim=0))
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         """(I - N)^-1 R, by one triangular system of size r."""
         import torch
 
@@ -56,11 +57,11 @@ class HRA(LowRank):
         identity = torch.eye(self.r, dtype=left.dtype, device=left.device)
         return torch.linalg.solve_triangular(identity - before, right, upper=True)
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         left, _ = self._pairs(d)
         return d.weight.to(left.dtype) @ left.T
 
-    def _pairs(self, d: Any) -> tuple[Tensor, Tensor]:
+    def _pairs(self, d: MethodDelta) -> tuple[Tensor, Tensor]:
         """(L^T, R), both (r, in).
 
         With unit vectors u, v = u + e of one pair,

@@ -10,7 +10,7 @@ the same. Kim et al. 2023, arXiv 2309.06922.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from lorakit.methods.reparam import LowRank, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -40,24 +41,24 @@ class Hydra(LowRank):
             "B_s": (out, self.r),
         }
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         d.kaiming(d.A_p, d.A_s)
 
-    def add_to(self, d: Any, y: Tensor, x: Tensor) -> Tensor:
+    def add_to(self, d: MethodDelta, y: Tensor, x: Tensor) -> Tensor:
         from lorakit.methods.reparam._delta import add_to_bias
 
         return add_to_bias(d, super().add_to(d, y, x), self.bias_change(d))
 
-    def bias_change(self, d: Any) -> Tensor | None:
-        bias = d.site.module.bias
+    def bias_change(self, d: MethodDelta) -> Tensor | None:
+        bias = d.layer_bias
         if not self.through_bias or bias is None:
             return None
         return d.B_s @ (d.A_s @ bias.detach()[d.site.index].to(d.A_s))
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         return d.stacked(d.A_p, d.A_s @ d.weight.to(d.A_s.dtype))
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         return d.side_by_side(d.B_p, d.B_s)
 
 

@@ -18,7 +18,7 @@ entries of each triplet have been added.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -27,6 +27,7 @@ from lorakit.methods.reparam import Frozen, LowRank, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 START_STD = 0.02
@@ -74,22 +75,22 @@ class IncreLoRA(LowRank):
         out, in_ = site.shape
         return {"A": (self.r, in_), "B": (out, self.r), "E": (self.r, 1), "k": Frozen((1,))}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         d.A.normal_(std=START_STD)
         d.B.normal_(std=START_STD)
         d.k.fill_(self.first)
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         import torch
 
         # the E of a triplet that is not in use has no gradient, and so no moments in the optimizer
         return d.A * torch.where(_in_use(d), d.E, d.E.detach())
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         # before `begin` or `load_state` k is zero
         return d.B * (self.alpha / d.k.clamp(min=1))
 
-    def penalty(self, deltas: Mapping[str, Any]) -> Tensor:
+    def penalty(self, deltas: Mapping[str, MethodDelta]) -> Tensor:
         import torch
 
         parts = []
@@ -101,7 +102,7 @@ class IncreLoRA(LowRank):
                 parts.append(torch.linalg.norm(square * learns * learns.T - identity))
         return self.orthogonal * torch.stack(parts).mean()
 
-    def after_step(self, deltas: Mapping[str, Any], step: int, total: int) -> None:
+    def after_step(self, deltas: Mapping[str, MethodDelta], step: int, total: int) -> None:
         in_use = sum(int(d.k) for d in deltas.values())
         left = self.final * len(deltas) - in_use
         if left > 0:
@@ -113,7 +114,7 @@ class IncreLoRA(LowRank):
         for d in deltas.values():
             self._hold(d, 0.0 if is_last else IN_ADVANCE)
 
-    def _observe(self, d: Any) -> None:
+    def _observe(self, d: MethodDelta) -> None:
         """Update the running averages of S and of its deviation."""
         import torch
 
@@ -127,7 +128,7 @@ class IncreLoRA(LowRank):
         d.memory["spread"] = self.beta * d.memory.get("spread", zero) + (1 - self.beta) * change
         d.memory["mean"] = mean
 
-    def _grow(self, deltas: Mapping[str, Any], left: int) -> int:
+    def _grow(self, deltas: Mapping[str, MethodDelta], left: int) -> int:
         """Give the most important sites that have room their triplets; returns how many."""
         with_room = [d for d in deltas.values() if int(d.k) < self.r]
         with_room.sort(key=lambda d: -float(d.memory["mean"] * d.memory["spread"]))
@@ -138,21 +139,21 @@ class IncreLoRA(LowRank):
             taken += more
         return taken
 
-    def _hold(self, d: Any, value: float) -> None:
+    def _hold(self, d: MethodDelta, value: float) -> None:
         """Put the E of all triplets that are not in use at their values."""
         number = _number(d)
         d.E.masked_fill_(number >= d.k, 0.0)
         d.E.masked_fill_((number >= d.k) & (number < d.k + self.add), value)
 
 
-def _number(d: Any) -> Tensor:
+def _number(d: MethodDelta) -> Tensor:
     """(r, 1): 0, 1, ..."""
     import torch
 
     return torch.arange(d.E.shape[0], device=d.E.device)[:, None]
 
 
-def _in_use(d: Any) -> Tensor:
+def _in_use(d: MethodDelta) -> Tensor:
     """(r, 1), bool."""
     return _number(d) < d.k
 

@@ -20,7 +20,7 @@ t must divide both sides of every weight, and a product costs t^2 r columns wher
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,7 @@ from lorakit.methods.reparam._divide import refuse_indivisible
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -56,7 +57,7 @@ class KAdaptation(LowRank):
         out, in_ = site.shape
         return {"u": (self.t, out // self.t, self.r), "v": (self.t, self.r, in_ // self.t)}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         import torch
 
         # the first of all sites draws
@@ -68,7 +69,7 @@ class KAdaptation(LowRank):
     def scale(self, site: Site) -> float:
         return self.alpha
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         """(t t r, in): the rows of I (x) v_i, for each i."""
         import torch
 
@@ -76,7 +77,7 @@ class KAdaptation(LowRank):
         # (i, row of the blocks, r, column of the blocks, in / t)
         return torch.einsum("ab,irn->iarbn", eye, d.v).reshape(self.t**2 * self.r, -1)
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         """(out, t t r): the columns of S_i (x) u_i, for each i."""
         import torch
 

@@ -20,7 +20,7 @@ that the paper reports; on an ordinary task LoRA is the better choice.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -29,6 +29,7 @@ from lorakit.methods.reparam import Frozen, LowRank, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -58,7 +59,7 @@ class LaMDA(LowRank):
             shapes["C0"] = Frozen((out, r))
         return shapes
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         if self.start == "kaiming":
             d.kaiming(d.A, d.S)
             return
@@ -69,10 +70,10 @@ class LaMDA(LowRank):
         d.B.copy_(u[:, :r])
         d.C0.copy_(d.B @ d.S)
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         return d.A
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         held = d.memory.get("held")
         b = d.B
         if held is not None:
@@ -85,13 +86,13 @@ class LaMDA(LowRank):
         """How many columns of a B with `r` columns are frozen in step `step` (from 0)."""
         return min(r, int(r * step / (self.until * total)))
 
-    def before_step(self, deltas: Mapping[str, Any], step: int, total: int) -> None:
+    def before_step(self, deltas: Mapping[str, MethodDelta], step: int, total: int) -> None:
         for d in deltas.values():
             t = self.frozen_columns(d.B.shape[1], step, total)
             if t:
                 d.memory["held"] = d.B.detach()[:, :t].clone()
 
-    def after_step(self, deltas: Mapping[str, Any], step: int, total: int) -> None:
+    def after_step(self, deltas: Mapping[str, MethodDelta], step: int, total: int) -> None:
         """The moments and the weight decay of an optimizer move what has no gradient."""
         for d in deltas.values():
             held = d.memory.get("held")

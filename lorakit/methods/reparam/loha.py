@@ -13,7 +13,7 @@ form with a start from W0.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,6 +22,7 @@ from lorakit.methods.reparam import LowRank, PeftForm, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -50,13 +51,13 @@ class LoHa(LowRank):
         b: Shape = (out, self.r)
         return {"B1": b, "A1": a, "B2": b, "A2": a}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         d.kaiming(d.B1, d.A1, d.B2)
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         return (d.A1[:, None] * d.A2).flatten(0, 1)
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         return (d.B1[:, :, None] * d.B2[:, None]).flatten(1)
 
 

@@ -16,7 +16,7 @@ larger learning rate.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,7 @@ from lorakit.methods.reparam import Applied, PeftForm, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -69,10 +70,10 @@ class LoKr(Applied):
             return {"W1": (o1, i1), "B": (o2, self.r), "A": (self.r, i2)}
         return {"W1": (o1, i1), "W2": (o2, i2)}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         d.kaiming(*(p for name, p in d.named_parameters() if name != "W1"))
 
-    def apply(self, d: Any, x: Tensor) -> Tensor:
+    def apply(self, d: MethodDelta, x: Tensor) -> Tensor:
         w2 = [d.W2] if "W2" in d._parameters else [d.A, d.B]
         h = x.unflatten(-1, (d.W1.shape[1], -1))
         for matrix in w2:

@@ -10,7 +10,7 @@ the weight; here dW starts at zero and W0 stays as the checkpoint has it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,7 @@ from lorakit.methods.reparam import Frozen, LowRank, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -49,7 +50,7 @@ class LoLDU(LowRank):
             "B": Frozen((out, r)),
         }
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         import torch
 
         r = self.r
@@ -63,10 +64,10 @@ class LoLDU(LowRank):
         d.s.fill_(self.alpha / r)
         d.start.copy_(d.s * d.z)
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         return d.A
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         return d.B * (d.s * d.z - d.start)
 
 

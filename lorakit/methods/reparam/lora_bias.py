@@ -13,13 +13,14 @@ LoRA.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lorakit.methods.reparam import PeftForm, Ranked, Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -38,12 +39,12 @@ class LoRABias(Ranked):
     def tensors(self, site: Site) -> dict[str, Shape]:
         return {**super().tensors(site), "c": (site.shape[0],)}
 
-    def add_to(self, d: Any, y: Tensor, x: Tensor) -> Tensor:
+    def add_to(self, d: MethodDelta, y: Tensor, x: Tensor) -> Tensor:
         from lorakit.methods.reparam._delta import add_to_bias
 
         return add_to_bias(d, super().add_to(d, y, x), self.bias_change(d))
 
-    def bias_change(self, d: Any) -> Tensor:
+    def bias_change(self, d: MethodDelta) -> Tensor:
         return d.scale * d.c
 
 

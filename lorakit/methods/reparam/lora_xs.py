@@ -10,7 +10,7 @@ code.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from lorakit.methods.reparam import Frozen, LowRank, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -40,16 +41,16 @@ class LoRAXS(LowRank):
         r = min(self.r, out, in_)
         return {"R": (r, r), "A": Frozen((r, in_)), "B": Frozen((out, r))}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         r = len(d.R)
         u, s, vh = d.svd()
         d.A.copy_(s[:r, None] * vh[:r])
         d.B.copy_(u[:, :r])
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         return d.A
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         return d.B @ d.R
 
 

@@ -18,7 +18,7 @@ little. It costs the steps of the first phase, and a mask as large as B in the a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,7 @@ from lorakit.methods.reparam import Frozen, LowRank, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -52,22 +53,22 @@ class LoRI(LowRank):
         out, in_ = site.shape
         return {"B": (out, self.r), "A": Frozen((self.r, in_)), "M": Frozen((out, self.r))}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         d.kaiming(d.A)
         d.M.fill_(1)
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         return d.A
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         return d.B * d.M
 
-    def before_step(self, deltas: Mapping[str, Any], step: int, total: int) -> None:
+    def before_step(self, deltas: Mapping[str, MethodDelta], step: int, total: int) -> None:
         # not after the step before: B would look as if that step had not changed it
         if self.calibrate and step == self._calibration_steps(total):
             self._choose(deltas)
 
-    def after_step(self, deltas: Mapping[str, Any], step: int, total: int) -> None:
+    def after_step(self, deltas: Mapping[str, MethodDelta], step: int, total: int) -> None:
         if self.calibrate and step >= self._calibration_steps(total):
             # moments of the first phase still move entries that have no gradient
             for d in deltas.values():
@@ -76,7 +77,7 @@ class LoRI(LowRank):
     def _calibration_steps(self, total: int) -> int:
         return max(1, int(self.calibrate * total))
 
-    def _choose(self, deltas: Mapping[str, Any]) -> None:
+    def _choose(self, deltas: Mapping[str, MethodDelta]) -> None:
         """Keep the largest entries over all sites, and start again from zero."""
         import torch
 

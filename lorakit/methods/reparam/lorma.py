@@ -11,7 +11,7 @@ here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,7 @@ from lorakit.methods.reparam import LowRank, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -42,15 +43,15 @@ class LoRMA(LowRank):
         width = out if self.side == "output" else in_
         return {"A": (self.r, width), "B": (width, self.r)}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         d.kaiming(d.A)
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         if self.side == "input":
             return d.A
         return d.A @ d.weight.to(d.A.dtype)
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         if self.side == "output":
             return d.B
         return d.weight.to(d.B.dtype) @ d.B

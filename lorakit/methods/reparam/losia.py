@@ -20,7 +20,7 @@ one of LoRA. The dense change and its gradient (out, in) are formed in every ste
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -29,6 +29,7 @@ from lorakit.methods.reparam import Dense, Frozen, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -60,14 +61,14 @@ class LoSiA(Dense):
             shapes["left"] = Frozen((self.moves, rows, columns))
         return shapes
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         import torch
 
         out, in_ = d.site.shape
         d.I[0] = torch.randperm(out)[: d.I.shape[1]].sort().values
         d.J[0] = torch.randperm(in_)[: d.J.shape[1]].sort().values
 
-    def change(self, d: Any) -> Tensor:
+    def change(self, d: MethodDelta) -> Tensor:
         now = int(d.moved)
         dense = d.D.new_zeros(d.site.shape)
         for k in range(now):
@@ -77,7 +78,7 @@ class LoSiA(Dense):
             dense.register_hook(lambda gradient: _add_gradient(d, gradient))
         return dense
 
-    def before_step(self, deltas: Mapping[str, Any], step: int, total: int) -> None:
+    def before_step(self, deltas: Mapping[str, MethodDelta], step: int, total: int) -> None:
         # not after the last step of its turn: the run could end there, with D at zero
         if step % self.every == 0:
             for d in deltas.values():
@@ -88,12 +89,12 @@ class LoSiA(Dense):
             if number == turn and int(d.moved) < self.moves:
                 d.memory["gradient"] = d.D.new_zeros(d.site.shape)
 
-    def after_step(self, deltas: Mapping[str, Any], step: int, total: int) -> None:
+    def after_step(self, deltas: Mapping[str, MethodDelta], step: int, total: int) -> None:
         for d in deltas.values():
             if "gradient" in d.memory:
                 self._observe(d)
 
-    def _observe(self, d: Any) -> None:
+    def _observe(self, d: MethodDelta) -> None:
         """Update the two running averages with the gradient of this step."""
         import torch
 
@@ -110,7 +111,7 @@ class LoSiA(Dense):
         d.memory["mean"] = mean
         d.memory["spread"] = spread
 
-    def _move(self, d: Any) -> None:
+    def _move(self, d: MethodDelta) -> None:
         """Leave what D has learned where it is, and take the most important block."""
         score = d.memory.pop("mean") * d.memory.pop("spread")
         rows, columns = most_important(score, *d.D.shape)
@@ -122,12 +123,12 @@ class LoSiA(Dense):
         d.J[now + 1] = columns
 
 
-def _cross(d: Any, number: int) -> tuple[Tensor, Tensor]:
+def _cross(d: MethodDelta, number: int) -> tuple[Tensor, Tensor]:
     """The index of block `number` in the weight."""
     return d.I[number].long()[:, None], d.J[number].long()[None]
 
 
-def _add_gradient(d: Any, gradient: Tensor) -> None:
+def _add_gradient(d: MethodDelta, gradient: Tensor) -> None:
     held = d.memory.get("gradient")
     if held is not None:
         held += gradient

@@ -15,7 +15,7 @@ it, and N(0, 1) asks for a smaller learning rate than LoRA's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,7 @@ from lorakit.methods.reparam import LowRank, Shape
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -50,7 +51,7 @@ class LoTR(LowRank):
     def tensors(self, site: Site) -> dict[str, Shape]:
         return {"M": (self.r, self.r)}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         (pair,) = d.shared.of(d.site.name)
         # the first of the sites that share it draws
         if not pair.A.any():
@@ -60,11 +61,11 @@ class LoTR(LowRank):
     def scale(self, site: Site) -> float:
         return self.alpha / self.r
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         (pair,) = d.shared.of(d.site.name)
         return pair.A
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         (pair,) = d.shared.of(d.site.name)
         return pair.B @ d.M
 

@@ -20,7 +20,7 @@ as LoRA, since W0 itself is scaled.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -29,6 +29,7 @@ from lorakit.methods.reparam import LowRank, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -45,54 +46,44 @@ class MAP(LowRank):
         out, in_ = site.shape
         return {"A": (self.r, in_), "B": (out, self.r), "a": (1,), "b": (1,)}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         d.kaiming(d.A, d.B)
         d.a.copy_(self._length(d))
 
     def rate_of(self, name: str) -> float:
         return self.rate_of_lengths if name.endswith((".a", ".b")) else 1.0
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         return d.A
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         square = ((d.B.T @ d.B) * (d.A @ d.A.T)).sum()
         # before `begin` or `load_state` all are zero; rounding can make the sum negative
         return d.B * (d.b / square.clamp(min=TINY).sqrt())
 
-    def add_to(self, d: Any, y: Tensor, x: Tensor) -> Tensor:
+    def add_to(self, d: MethodDelta, y: Tensor, x: Tensor) -> Tensor:
         from lorakit.methods.reparam._delta import add_low_rank, exactly
         from lorakit.methods.reparam._magnitude import scaled
 
         with exactly(y):
             gain = self._gain(d).expand(d.site.shape[0])
-            y = scaled(y, gain, d.site.module.bias, d.rows)
+            y = scaled(y, gain, d.layer_bias, d.rows)
         return add_low_rank(d, y, x, self.writes)
 
-    def matrix(self, d: Any) -> Tensor:
+    def matrix(self, d: MethodDelta) -> Tensor:
         weight = d.weight.to(d.A.dtype)
         return (self._gain(d) - 1) * weight + self.writes(d) @ d.A
 
-    def factors(self, d: Any) -> None:  # type: ignore[override]
+    def factors(self, d: MethodDelta) -> None:  # type: ignore[override]
         """None: dW has the rank of W0."""
 
-    def _gain(self, d: Any) -> Tensor:
+    def _gain(self, d: MethodDelta) -> Tensor:
         """a / ||W0||, exactly 1 at the start."""
         return d.a / self._length(d)
 
-    def _length(self, d: Any) -> Tensor:
-        """||W0||, computed once for each weight: W0 does not change in training."""
-        import torch
-
-        weight = d.site.module.weight
-        key = (weight.data_ptr(), weight.device, weight._version, d.a.dtype)
-        kept = d.__dict__.get("length")
-        if kept is None or kept[0] != key:
-            # An evaluation may come here first, and training cannot use a tensor of inference mode.
-            with torch.inference_mode(False), torch.no_grad():
-                kept = (key, d.weight.to(d.a.dtype).norm().clamp(min=TINY))
-            d.__dict__["length"] = kept
-        return kept[1]
+    def _length(self, d: MethodDelta) -> Tensor:
+        """||W0||"""
+        return d.of_weight("length", lambda w: w.norm().clamp(min=TINY))
 
 
 TINY = 1e-30

@@ -8,7 +8,7 @@ adapter of rank r. MatryoshkaLoRA, 2025; the sum of scales is that of its code.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
@@ -18,6 +18,7 @@ from lorakit.methods.reparam import LowRank, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -42,14 +43,14 @@ class Matryoshka(LowRank):
         largest = self.ranks[-1]
         return {"A": (largest, site.shape[1]), "B": (site.shape[0], largest)}
 
-    def prepare(self, d: Any) -> None:
+    def prepare(self, d: MethodDelta) -> None:
         import torch
 
         numbers = range(1, self.ranks[-1] + 1)
         sums = [sum(self.alpha / r for r in self.ranks if r >= i) for i in numbers]
         d.derive("P", torch.tensor(sums, dtype=d.A.dtype))
 
-    def at_rank(self, d: Any, k: int) -> tuple[Tensor, Tensor, float]:
+    def at_rank(self, d: MethodDelta, k: int) -> tuple[Tensor, Tensor, float]:
         """(A (k, in), B (rows, k), alpha / k): the adapter of rank `k` in this one.
 
         ModelError: `k` is not between 1 and the largest rank.
@@ -61,13 +62,13 @@ class Matryoshka(LowRank):
             )
         return d.A[:k].detach(), d.B[:, :k].detach(), self.alpha / k
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         d.kaiming(d.A)
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         return d.A
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         return d.B * d.P.to(d.B.device)
 
 

@@ -7,7 +7,7 @@ Rank n r for the parameters of a LoRA of rank r. Ren et al. 2024, arXiv 2402.172
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ from lorakit.methods.reparam._divide import refuse_indivisible
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -39,15 +40,15 @@ class MELoRA(LowRank):
         out, in_ = site.shape
         return {"A": (self.n, self.r, in_ // self.n), "B": (self.n, out // self.n, self.r)}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         d.kaiming(*d.A)
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         import torch
 
         return torch.block_diag(*d.A)
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         import torch
 
         return torch.block_diag(*d.B)

@@ -21,6 +21,7 @@ from lorakit.methods.reparam._divide import refuse_indivisible
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -78,10 +79,10 @@ class MiSS(Dense):
             )
         return {"B": (self.r, self.mini_r)}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         """B is zero."""
 
-    def add_to(self, d: Any, y: Tensor, x: Tensor) -> Tensor:
+    def add_to(self, d: MethodDelta, y: Tensor, x: Tensor) -> Tensor:
         """Sums of the inputs with the same i mod r take the place of a product with `reads`."""
         if self.form == "bat":
             return super().add_to(d, y, x)
@@ -97,14 +98,14 @@ class MiSS(Dense):
             b = self._writes(d)
         return add_product(y, h, b, 1.0, d.rows)
 
-    def change(self, d: Any) -> Tensor:
+    def change(self, d: MethodDelta) -> Tensor:
         if self.form == "bat":
             return self._bat(d)
         in_ = d.site.shape[1]
         b = self._writes(d)
         return b.repeat(1, -(-in_ // self.r))[:, :in_]
 
-    def factors(self, d: Any) -> tuple[Tensor, Tensor, float] | None:
+    def factors(self, d: MethodDelta) -> tuple[Tensor, Tensor, float] | None:
         if self.form == "bat":
             return None
         import torch
@@ -115,13 +116,13 @@ class MiSS(Dense):
         a[columns % self.r, columns] = 1
         return a, self._writes(d).detach(), 1.0
 
-    def _writes(self, d: Any) -> Tensor:
+    def _writes(self, d: MethodDelta) -> Tensor:
         """(out, r)."""
         if self.form == "miss":
             return d.B.T
         return d.B.T.repeat(d.site.shape[0] // self.mini_r, 1)
 
-    def _bat(self, d: Any) -> Tensor:
+    def _bat(self, d: MethodDelta) -> Tensor:
         out, in_ = d.site.shape
         r = self.r
         weight = d.weight.to(d.B.dtype)

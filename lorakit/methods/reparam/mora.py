@@ -22,7 +22,7 @@ limit; on other tasks the authors found it as good as LoRA. A token costs k^2 mu
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -32,6 +32,7 @@ from lorakit.methods.reparam import Applied, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 ROTARY_BASE = 10_000.0
@@ -61,7 +62,7 @@ class MoRA(Applied):
             )
         return {"M": (k, k)}
 
-    def prepare(self, d: Any) -> None:
+    def prepare(self, d: MethodDelta) -> None:
         import torch
 
         if self.form == "sharing":
@@ -73,10 +74,10 @@ class MoRA(Applied):
         d.derive("cos", angle.cos().to(d.M.dtype))
         d.derive("sin", angle.sin().to(d.M.dtype))
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         """M is zero."""
 
-    def apply(self, d: Any, x: Tensor) -> Tensor:
+    def apply(self, d: MethodDelta, x: Tensor) -> Tensor:
         import torch
         import torch.nn.functional as F
 
@@ -91,7 +92,7 @@ class MoRA(Applied):
         times = math.ceil(d.site.shape[0] / h.shape[-1])
         return torch.cat([h] * times, -1)[..., : d.site.shape[0]]
 
-    def factors(self, d: Any) -> tuple[Tensor, Tensor, float] | None:
+    def factors(self, d: MethodDelta) -> tuple[Tensor, Tensor, float] | None:
         import torch
 
         if self.form == "rotary":
@@ -106,7 +107,7 @@ class MoRA(Applied):
         return a, identity.repeat(math.ceil(out / k), 1)[:out], 1.0
 
     @staticmethod
-    def _rotated(d: Any, pieces: Tensor) -> Tensor:
+    def _rotated(d: MethodDelta, pieces: Tensor) -> Tensor:
         """(..., pieces, k), each rotated by its own angles."""
         import torch
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,7 @@ from lorakit.methods.reparam import LowRank, Shape
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 Key = tuple[str, tuple[int, ...]]
@@ -67,18 +68,18 @@ class MSPLoRA(LowRank):
         out, in_ = site.shape
         return {"A": (self.r, in_), "B": (out, self.r)}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         d.kaiming(d.A)
         for pair in d.shared.of(d.site.name):
             # the first of the sites that share it draws
             if not pair.A.any():
                 d.kaiming(pair.A)
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         whole, group = d.shared.of(d.site.name)
         return d.stacked(whole.A, group.A, d.A)
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         whole, group = d.shared.of(d.site.name)
         return d.side_by_side(
             whole.B * (self.alpha / self.r_all),

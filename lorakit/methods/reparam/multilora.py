@@ -9,7 +9,7 @@ r, are what a public reimplementation reads from the paper.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from lorakit.methods.reparam import LowRank, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -39,13 +40,13 @@ class MultiLoRA(LowRank):
         out, in_ = site.shape
         return {"A": (self.n, self.r, in_), "B": (self.n, out, self.r), "s": (self.n, out)}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         d.kaiming(*d.A, *d.B)
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         return d.A.flatten(0, 1)
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         scaled = d.s[:, :, None] * d.B
         return scaled.transpose(0, 1).flatten(1)
 

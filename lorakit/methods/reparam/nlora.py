@@ -15,7 +15,7 @@ tensor, Si et al. 2024, arXiv 2405.14739.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
@@ -25,6 +25,7 @@ from lorakit.methods.reparam import Frozen, LowRank, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -70,7 +71,7 @@ class NLoRA(LowRank):
             return {**shapes}
         return {**shapes, **{f"{k}0": Frozen(v) for k, v in shapes.items()}}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         if self.init == "slora":
             d.kaiming(d.A, d.N)
         elif self.init == "tucker":
@@ -79,7 +80,7 @@ class NLoRA(LowRank):
         else:
             self._nystrom(d)
 
-    def _nystrom(self, d: Any) -> None:
+    def _nystrom(self, d: MethodDelta) -> None:
         r = self.r
         d.A.copy_(d.weight[:r])
         d.B.copy_(d.weight[:, :r])
@@ -88,12 +89,12 @@ class NLoRA(LowRank):
             if (start := getattr(d, f"{letter}0", None)) is not None:
                 start.copy_(getattr(d, letter))
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         if self.init == "nystrom" and self.trains == "all":
             return d.stacked(d.A, d.A - d.A0)
         return d.A
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         """B N A - B0 N0 A0 as a sum of differences, each of which is exactly zero at the start."""
         if self.init != "nystrom":
             return d.B @ d.N

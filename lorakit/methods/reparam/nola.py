@@ -16,7 +16,7 @@ the bases need memory for `bases` r (in + out) numbers once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,7 @@ from lorakit.methods.reparam import LowRank, Shape
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -62,17 +63,17 @@ class NOLA(LowRank):
     def tensors(self, site: Site) -> dict[str, Shape]:
         return {"a": (self.bases,), "b": (self.bases,)}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         d.a.fill_(1 / self.bases)
 
     def scale(self, site: Site) -> float:
         return self.alpha / self.r
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         bases = d.shared.A
         return (d.a @ bases.flatten(1)).view(bases.shape[1:])[:, : d.site.shape[1]]
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         bases = d.shared.B
         return (d.b @ bases.flatten(1)).view(bases.shape[1:])[: d.site.shape[0]]
 

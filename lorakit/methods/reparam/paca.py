@@ -9,7 +9,7 @@ alone. The columns come from `seed` and the name of the weight. Woo et al. 2025,
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from lorakit.methods.reparam import Reparam, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -35,28 +36,28 @@ class PaCA(Reparam):
     def tensors(self, site: Site) -> dict[str, Shape]:
         return {"D": (site.shape[0], min(self.r, site.shape[1]))}
 
-    def prepare(self, d: Any) -> None:
+    def prepare(self, d: MethodDelta) -> None:
         import torch
 
         generator = torch.Generator().manual_seed(self.seed + zlib.crc32(d.site.name.encode()))
         drawn = torch.randperm(d.site.shape[1], generator=generator)
         d.derive("chosen", drawn[: d.D.shape[1]].sort().values)
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         """D is zero."""
 
-    def add_to(self, d: Any, y: Tensor, x: Tensor) -> Tensor:
+    def add_to(self, d: MethodDelta, y: Tensor, x: Tensor) -> Tensor:
         from lorakit.nn.lowrank import add_product
 
         h = x[..., d.chosen].reshape(-1, d.D.shape[1]).to(y.dtype)
         return add_product(y, h, d.D, self.alpha / self.r, d.rows)
 
-    def matrix(self, d: Any) -> Tensor:
+    def matrix(self, d: MethodDelta) -> Tensor:
         dense = d.D.new_zeros(d.site.shape)
         dense[:, d.chosen.to(dense.device)] = self.alpha / self.r * d.D
         return dense
 
-    def factors(self, d: Any) -> tuple[Tensor, Tensor, float]:
+    def factors(self, d: MethodDelta) -> tuple[Tensor, Tensor, float]:
         pick = d.D.new_zeros(d.D.shape[1], d.site.shape[1])
         pick[range(len(pick)), d.chosen.to(pick.device)] = 1
         return pick, d.D.detach(), self.alpha / self.r

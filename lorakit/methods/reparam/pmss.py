@@ -16,7 +16,7 @@ LoRA's, because C and R are in it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,7 @@ from lorakit.methods.reparam import Frozen, LowRank, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -62,16 +63,16 @@ class PMSS(LowRank):
         r = min(self.r, out, in_)
         return {"U": (r, r), "C": Frozen((out, r)), "R": Frozen((r, in_))}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         r = len(d.U)
         weight = d.weight
         d.C.copy_(weight[:, pivots(weight, r)])
         d.R.copy_(weight[pivots(weight.T, r)])
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         return d.R
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         return d.C @ d.U
 
 

@@ -9,13 +9,15 @@ and can be merged. PVeRA, 2025, as PEFT 0.21 has it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lorakit.methods.reparam import PeftForm
 from lorakit.methods.reparam._on_random_pair import OnRandomPair, peft_form
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from lorakit.methods.reparam._delta import MethodDelta
 
 
 class PVeRA(OnRandomPair):
@@ -26,14 +28,14 @@ class PVeRA(OnRandomPair):
     peft: ClassVar[PeftForm | None] = peft_form("pvera")
     vectors: ClassVar[int] = 2
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         """Of the mean."""
         return d.shared.A[: self.r, : d.site.shape[1]] * d.d[: self.r, None]
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         return d.b[:, None] * d.shared.B[: d.site.shape[0]]
 
-    def add_to(self, d: Any, y: Tensor, x: Tensor) -> Tensor:
+    def add_to(self, d: MethodDelta, y: Tensor, x: Tensor) -> Tensor:
         """In training with a draw of eps, which dropout's generator gives."""
         if not d.training:
             return super().add_to(d, y, x)

@@ -26,6 +26,7 @@ from lorakit.methods.reparam import Frozen, LowRank, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -46,7 +47,7 @@ class QRLoRA(LowRank):
             )
         return {"l": (self.r,), "A": Frozen((self.r, in_)), "B": Frozen((out, self.r))}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         import scipy.linalg
         import torch
 
@@ -56,10 +57,10 @@ class QRLoRA(LowRank):
         d.A[:, order.long().to(d.A.device)] = upper[: self.r].to(d.A)
         d.B.copy_(q[:, : self.r])
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         return d.A
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         return d.B * d.l
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,7 @@ from lorakit.methods.reparam import LowRank, PeftForm, Shape
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -79,25 +80,25 @@ class RandLoRA(LowRank):
         n = math.ceil(min(site.shape) / self.r)
         return {"scales": (self.r, n), "gamma": (n, min(site.shape))}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         d.gamma.fill_(1 / max(d.gamma.shape))
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         out, in_ = d.site.shape
         return self._small(d) if in_ <= out else self._large(d).T
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         out, in_ = d.site.shape
         return self._large(d) if in_ <= out else self._small(d).T
 
     @staticmethod
-    def _small(d: Any) -> Tensor:
+    def _small(d: MethodDelta) -> Tensor:
         """A' (k, smaller size)."""
         a = d.shared.A[:, :, : d.gamma.shape[1]]
         return (d.scales[:, :, None] * a * d.gamma).flatten(0, 1)
 
     @staticmethod
-    def _large(d: Any) -> Tensor:
+    def _large(d: MethodDelta) -> Tensor:
         """B (larger size, k)."""
         return d.shared.B[: max(d.site.shape), : len(d.gamma)].flatten(1)
 

@@ -30,6 +30,7 @@ from lorakit.methods.reparam import Dense, Frozen, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -90,19 +91,19 @@ class RoSA(Dense):
             "at_column": Frozen((k,)),
         }
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         import torch
 
         d.kaiming(d.A)
         out, in_ = d.site.shape
         place(d, torch.randperm(out * in_)[: len(d.values)])
 
-    def change(self, d: Any) -> Tensor:
+    def change(self, d: MethodDelta) -> Tensor:
         low = (self.alpha / self.r) * (d.B @ d.A)
         return low.index_put((d.at_row.long(), d.at_column.long()), d.values, accumulate=True)
 
 
-def place(d: Any, positions: Tensor) -> None:
+def place(d: MethodDelta, positions: Tensor) -> None:
     """Take the entries with these numbers, counted row by row, for the sparse part."""
     positions = positions.sort().values
     d.at_row.copy_(positions // d.site.shape[1])

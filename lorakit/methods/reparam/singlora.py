@@ -21,7 +21,7 @@ better. A step costs what LoRA's does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,7 @@ from lorakit.methods.reparam import Frozen, LowRank, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -50,18 +51,18 @@ class SingLoRA(LowRank):
     def tensors(self, site: Site) -> dict[str, Shape]:
         return {"A": (max(site.shape), self.r), "u": Frozen((1,))}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         # as LoRA's A (r, in), so that A^T x has the size of x however wide the layer is
         d.kaiming(d.A.T)
         d.u.zero_()
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         return d.A[: d.site.shape[1]].T
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         return d.u * d.A[: d.site.shape[0]]
 
-    def before_step(self, deltas: Mapping[str, Any], step: int, total: int) -> None:
+    def before_step(self, deltas: Mapping[str, MethodDelta], step: int, total: int) -> None:
         long = max(1.0, self.ramp * total)
         for d in deltas.values():
             d.u.data.fill_(min(1.0, (step + 1) / long))

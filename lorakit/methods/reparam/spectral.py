@@ -18,7 +18,7 @@ r (r - 1) free numbers, as few as LoRA-XS, and keeps the singular values exactly
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
@@ -28,6 +28,7 @@ from lorakit.methods.reparam import Frozen, LowRank, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -62,19 +63,19 @@ class Spectral(LowRank):
             return {"A": (r, in_), "B": (out, r), **base}
         return {"X_u": (r, r), "X_v": (r, r), **base}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         u, s, vh = d.svd()
         chosen = slice(self.slot * self.r, (self.slot + 1) * self.r)
         d.U.copy_(u[:, chosen])
         d.S.copy_(s[chosen])
         d.V.copy_(vh[chosen].T)
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         if self.form == "rotational":
             return d.V.T
         return d.stacked(d.V.T + d.A, d.A)
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         import torch
 
         if self.form == "additive":

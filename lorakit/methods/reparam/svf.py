@@ -18,7 +18,7 @@ weight; and attaching takes an SVD of each.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
@@ -28,6 +28,7 @@ from lorakit.methods.reparam._singular import InSingularBasis
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -49,12 +50,12 @@ class SVF(InSingularBasis):
     def coefficients(self, site: Site) -> dict[str, Shape]:
         return {"z" if self.form == "scale" else "delta": (min(site.shape),)}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         super().begin(d)
         if self.form == "scale":
             d.z.fill_(1)
 
-    def left(self, d: Any, u: Tensor, s: Tensor) -> Tensor:
+    def left(self, d: MethodDelta, u: Tensor, s: Tensor) -> Tensor:
         if self.form == "add":
             return u * d.delta
         if not self.keep_sum:

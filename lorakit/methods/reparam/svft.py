@@ -19,7 +19,7 @@ the size of W0, which takes more time than LoRA's; training holds U and V.
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,7 @@ from lorakit.methods.reparam._singular import InSingularBasis
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -69,7 +70,7 @@ class SVFT(InSingularBasis):
             )
         return {"m": (count,), "places": Frozen((2, count))}
 
-    def prepare(self, d: Any) -> None:
+    def prepare(self, d: MethodDelta) -> None:
         import torch
 
         super().prepare(d)
@@ -84,7 +85,7 @@ class SVFT(InSingularBasis):
             chosen = torch.randperm(k * k, generator=generator)[: len(d.m)].sort().values
             d.derive("index", torch.stack([chosen // k, chosen % k]))
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         import torch
 
         super().begin(d)
@@ -94,7 +95,7 @@ class SVFT(InSingularBasis):
             chosen = alignment.topk(len(d.m)).indices.sort().values
             d.places.copy_(torch.stack([chosen // len(v), chosen % len(v)]))
 
-    def left(self, d: Any, u: Tensor, s: Tensor) -> Tensor:
+    def left(self, d: MethodDelta, u: Tensor, s: Tensor) -> Tensor:
         if self.pattern == "plain":
             return u * d.m
         rows, columns = d.places.long() if self.pattern == "top_k" else d.index.to(u.device)

@@ -13,7 +13,7 @@ values can only stretch, and costs nothing in a forward pass. It needs the time 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from lorakit.methods.reparam import Shape
 from lorakit.methods.reparam._singular import InSingularBasis
@@ -21,6 +21,7 @@ from lorakit.methods.reparam._singular import InSingularBasis
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Site
 
 
@@ -35,15 +36,15 @@ class VectorFit(InSingularBasis):
             shapes["beta"] = (site.shape[0],)
         return shapes
 
-    def left(self, d: Any, u: Tensor, s: Tensor) -> Tensor:
+    def left(self, d: MethodDelta, u: Tensor, s: Tensor) -> Tensor:
         return u * d.delta
 
-    def add_to(self, d: Any, y: Tensor, x: Tensor) -> Tensor:
+    def add_to(self, d: MethodDelta, y: Tensor, x: Tensor) -> Tensor:
         from lorakit.methods.reparam._delta import add_to_bias
 
         return add_to_bias(d, super().add_to(d, y, x), self.bias_change(d))
 
-    def bias_change(self, d: Any) -> Tensor | None:
+    def bias_change(self, d: MethodDelta) -> Tensor | None:
         return d._parameters.get("beta")
 
 

@@ -9,13 +9,15 @@ and d (r) alone. Kopiczko et al. 2023, arXiv 2310.11454.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lorakit.methods.reparam import PeftForm
 from lorakit.methods.reparam._on_random_pair import OnRandomPair, peft_form
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from lorakit.methods.reparam._delta import MethodDelta
 
 
 class VeRA(OnRandomPair):
@@ -25,13 +27,13 @@ class VeRA(OnRandomPair):
     tiny = {"r": 8}
     peft: ClassVar[PeftForm | None] = peft_form("vera")
 
-    def reads(self, d: Any) -> Tensor:
+    def reads(self, d: MethodDelta) -> Tensor:
         a = d.shared.A
         in_ = d.site.shape[1]
         # the same tensor for all sites of this width, so that its product is computed once
         return a if a.shape[1] == in_ else a[:, :in_]
 
-    def writes(self, d: Any) -> Tensor:
+    def writes(self, d: MethodDelta) -> Tensor:
         b = d.shared.B[: d.site.shape[0]]
         return d.b[:, None] * (b * d.d)
 
