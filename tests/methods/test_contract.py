@@ -25,7 +25,7 @@ FAMILIES = tuple(
 UNFIT = {("bitfit", "llama"), ("bitfit", "phi3")}
 """No bias vectors: refused, see test_subset.py."""
 ENCODERS = ("bert", "roberta", "distilbert", "deberta", "deberta-v2", "t5")
-UNFIT |= {("lora_bias", family) for family in ("llama", "phi3", "t5", "deberta")}
+UNFIT |= {("lora_bias", family) for family in ("phi3", "t5")}
 """Layers without a bias: it is used there, and not merged, see test_hub_variants.py."""
 PROMPTS = {name for name in methods.names() if methods.get(name)().added_tokens}
 UNFIT |= {(name, family) for name in PROMPTS for family in ENCODERS}
@@ -38,10 +38,16 @@ blocks, and two stacks. LoRA, which adapts rows of weights, meets them in the un
 WHOLE_LAYERS = ("roberta", "gpt2")
 """The other methods see layers and blocks, not rows: an encoder and a decoder."""
 
+
+def _families(name: str) -> tuple[str, ...]:
+    """The delta and the attachment of a reparametrisation are LoRA's, which meets every family."""
+    return SHAPES if name != "lora" and issubclass(methods.get(name), Reparam) else FAMILIES
+
+
 CASES = [
     (name, dict(methods.get(name).tiny), family)
     for name in methods.names()
-    for family in FAMILIES
+    for family in _families(name)
     if (name, family) not in UNFIT
 ]
 CASES += [
