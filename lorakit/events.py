@@ -147,6 +147,9 @@ class ModelPrepared(Event):
     """Modules that are trained besides the method's own parameters."""
     head: HeadView | None
     """None for a causal model."""
+    stacked: tuple[str, ...] = ()
+    """Weights with three dimensions, such as those of all experts of a layer, with `*` for its
+    number: no target can choose them."""
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,22 @@ COMMON = {
     "eos_token_id": END,
 }
 GROUPED = {"num_key_value_heads": KV_HEADS}
+EXPERTS = {
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": MLP,
+    "shared_expert_intermediate_size": MLP,
+}
 T5 = {"d_model": WIDTH, "d_kv": HEAD_DIM, "d_ff": MLP, "num_heads": HEADS, "num_layers": LAYERS}
+
+
+def model_types_of(family: str) -> tuple[str, ...]:
+    from lorakit.models import families
+
+    return families.get(family).model_types
+
+
 OWN = {
     "deberta": {
         "relative_attention": True,
@@ -64,13 +79,23 @@ OWN = {
     "phi3": GROUPED,
     "t5": {**T5, "decoder_start_token_id": PAD},
     "mt5": {**T5, "decoder_start_token_id": PAD},
+    "gptj": {"n_inner": MLP, "rotary_dim": 4},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 16},
+    "xglm": {"d_model": WIDTH, "num_layers": LAYERS, "attention_heads": HEADS, "ffn_dim": MLP},
+    "rembert": {"input_embedding_size": 16, "output_embedding_size": 16},
     **{
         name: {**GROUPED, "head_dim": HEAD_DIM}
-        for name in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
+        for name in [*model_types_of("llama"), *model_types_of("glm")]
     },
+    **{name: {**GROUPED, **EXPERTS, "head_dim": HEAD_DIM} for name in model_types_of("mixtral")},
+    "starcoder2": GROUPED,
 }
 """What a model type calls its sizes where it is not the common name, and what its published models
 switch on."""
+
+
+NO_CLASSIFIER = ("granite", "cohere", "cohere2", "ernie4_5", "apertus", "olmoe", "xglm")
+"""Model types that transformers has as causal models only."""
 
 
 RAMPED = ("singlora",)

@@ -1,9 +1,10 @@
-"""BERT (Devlin et al. 2018, arXiv 1810.04805) and ELECTRA, which has its blocks."""
+"""BERT (Devlin et al. 2018, arXiv 1810.04805), and ELECTRA, ERNIE, RemBERT, RoFormer and
+data2vec, which have its blocks."""
 
 from lorakit.models._base import Family
 
 PLUGIN = Family(
-    model_types=("bert", "electra"),
+    model_types=("bert", "electra", "ernie", "rembert", "roformer", "data2vec-text"),
     roles={
         "query": "attention.self.query",
         "key": "attention.self.key",

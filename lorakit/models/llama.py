@@ -1,9 +1,18 @@
-"""Llama (Touvron et al. 2023, arXiv 2302.13971), Mistral, Qwen 2 and 3, Gemma 1 to 3."""
+"""Llama (Touvron et al. 2023, arXiv 2302.13971), and the models that have its modules: Mistral,
+Qwen 2 and 3, Gemma 1 to 3, SmolLM3, OLMo, Granite, StableLM, Cohere, EXAONE and others.
+
+Apertus, Arcee and Nemotron have no gate in the MLP.
+"""
 
 from lorakit.models._base import Family
 
 PLUGIN = Family(
-    model_types=("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"),
+    model_types=(
+        *("llama", "mistral", "ministral", "ministral3", "qwen2", "qwen3"),
+        *("gemma", "gemma2", "gemma3_text", "smollm3", "olmo", "olmo2", "olmo3"),
+        *("granite", "stablelm", "cohere", "cohere2", "helium", "exaone4", "ernie4_5"),
+        *("seed_oss", "hunyuan_v1_dense", "eurobert", "apertus", "arcee", "nemotron"),
+    ),
     roles={
         "query": "self_attn.q_proj",
         "key": "self_attn.k_proj",

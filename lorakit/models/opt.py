@@ -1,9 +1,9 @@
-"""OPT (Zhang et al. 2022, arXiv 2205.01068)."""
+"""OPT (Zhang et al. 2022, arXiv 2205.01068), XGLM and BioGPT."""
 
 from lorakit.models._base import Family
 
 PLUGIN = Family(
-    model_types=("opt",),
+    model_types=("opt", "xglm", "biogpt"),
     roles={
         "query": "self_attn.q_proj",
         "key": "self_attn.k_proj",

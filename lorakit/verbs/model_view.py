@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from torch.nn.modules.conv import _ConvNd
+
 from lorakit.events import HeadView, ModelPrepared, SiteGroup
 from lorakit.methods import Attachment
+from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.runs.attach import counts_of
 
 
@@ -19,7 +22,27 @@ def model_view(attachment: Attachment, head: HeadView | None) -> ModelPrepared:
         counts=counts_of(attachment).model_dump(),
         newly_initialised=tuple(sorted(modules)),
         head=head,
+        stacked=_stacked(attachment),
     )
+
+
+def _stacked(attachment: Attachment) -> tuple[str, ...]:
+    """Where sites are linear layers: the frozen tensors of numbered blocks with a third dimension,
+    without those of convolutions."""
+    if not isinstance(attachment, ReparamAttachment):
+        return ()
+    found = {
+        f"{path}.{name}"
+        for path, module in attachment.model.named_modules()
+        if re.search(r"\.\d+\.", path) and not isinstance(module, _ConvNd)
+        for name, p in module.named_parameters(recurse=False)
+        if p.ndim == 3 and not p.requires_grad
+    }
+    return tuple(sorted({_without_number(name) for name in found}))
+
+
+def _without_number(path: str) -> str:
+    return re.sub(r"\.\d+(?=\.|$)", ".*", path)
 
 
 _SiteKind = tuple[str, str, tuple[int, int] | None, int | None, float | None]
@@ -31,7 +54,7 @@ def site_groups(attachment: Attachment) -> tuple[SiteGroup, ...]:
     groups: dict[_SiteKind, list[int]] = {}
     for site in attachment.sites:
         delta: Any = site.module.delta[site.part]  # type: ignore[index]
-        weight = re.sub(r"\.\d+(?=\.|$)", ".*", site.name)
+        weight = _without_number(site.name)
         kind: _SiteKind = (site.target, weight, None, None, None)
         a = getattr(delta, "A", None)
         # of several adapters, A is a stack of theirs

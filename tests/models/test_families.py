@@ -12,12 +12,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lorakit.errors import TargetError
 from lorakit.models import families, family_of
 from lorakit.nn.linear import features, is_linear
 from lorakit.nn.select import ROLES, Site, row_numbers, select
+from tests.attaching import attach
+from tests.conftest import NO_CLASSIFIER, small_method
+from tests.rounding import assert_near
+from tests.tiers import tier
 
 TYPES = [model_type for name in families.names() for model_type in families.get(name).model_types]
 T5 = ("t5", "mt5")
+MIXTURES = families.get("mixtral").model_types
+"""Their experts are not linear layers, so that roles cover the attention."""
+GATE_AND_UP = ("phi3", "glm", "glm4", "modernbert", "modernbert-decoder")
+"""A gate and an up projection in one weight."""
 MHA = {"num_key_value_heads": 4}
 MQA = {"num_key_value_heads": 1}
 CASES = [
@@ -38,10 +47,21 @@ IDS = [
 ]
 
 
-@pytest.fixture(params=CASES, ids=IDS)
+FIRST = 2
+"""Types of each family in the unit tier; the others have the same modules."""
+UNIT = {t for name in families.names() for t in families.get(name).model_types[:FIRST]}
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(case, id=id, marks=tier(case[0] in UNIT))
+        for case, id in zip(CASES, IDS, strict=True)
+    ]
+)
 def case(request, tiny):
     model_type, changes = request.param
-    return model_type, tiny(model_type, attention="eager", **changes)
+    head = "CausalLM" if model_type in NO_CLASSIFIER else "SequenceClassification"
+    return model_type, tiny(model_type, head, attention="eager", **changes)
 
 
 def test_the_folder_is_read():
@@ -75,6 +95,10 @@ def _gated(tiny) -> bool:
 def test_every_role_has_its_sites(case, role):
     model_type, tiny = case
     attention = role in ("query", "key", "value", "attention_out")
+    if model_type in MIXTURES and not attention:
+        with pytest.raises(TargetError):
+            select(tiny.model, [role], tiny.roles)
+        return
     blocks = _layers(model_type) if attention or model_type not in T5 else 4
     wanted = blocks * (2 if role == "mlp_in" and _gated(tiny) else 1)
     assert len(select(tiny.model, [role], tiny.roles, tiny.newly_initialised)) == wanted
@@ -87,10 +111,9 @@ def test_the_shapes_are_those_of_the_roles(case):
         tiny.config.d_kv if model_type in T5 else 32 // heads
     )
     kv = getattr(tiny.config, "num_key_value_heads", None) or heads
-    wide = (
-        2 * 48 if model_type == "phi3" else 4 * 32 if model_type == "bloom" else 48
-    )  # bloom's is fixed at four times
+    # bloom's is fixed at four times
     narrow = 4 * 32 if model_type == "bloom" else 48
+    wide = 2 * narrow if model_type in GATE_AND_UP else narrow
     wanted = {
         "query": (heads * size, 32),
         "key": (kv * size, 32),
@@ -99,21 +122,24 @@ def test_the_shapes_are_those_of_the_roles(case):
         "mlp_in": (wide, 32),
         "mlp_out": (32, narrow),
     }
-    for role, shape in wanted.items():
+    for role in wanted.keys() & tiny.roles.keys():
+        shape = wanted[role]
         assert {site.shape for site in select(tiny.model, [role], tiny.roles)} == {shape}
 
 
 def test_the_roles_are_all_there_is_in_a_block(case):
-    """With all roles as targets, no row of a linear layer is left, except DeBERTa's positions."""
-    _, tiny = case
+    """With all roles as targets, no row of a linear layer is left, except DeBERTa's positions, and
+    what routes tokens to experts or is shared by all of them."""
+    model_type, tiny = case
+    beside = "mlp." if model_type in MIXTURES else "pos_"
     left = {
         path: set(range(features(module)[0]))
         for path, module in tiny.model.named_modules()
         if is_linear(module)
         and any(part.isdecimal() for part in path.split("."))
-        and "pos_" not in path
+        and beside not in path
     }
-    for site in select(tiny.model, ROLES, tiny.roles, tiny.newly_initialised):
+    for site in select(tiny.model, _roles(tiny), tiny.roles, tiny.newly_initialised):
         rows = list(row_numbers(site.rows, features(site.module)[0]))
         assert len(rows) == len(set(rows))
         left[site.path] -= set(rows)
@@ -123,7 +149,7 @@ def test_the_roles_are_all_there_is_in_a_block(case):
 def test_a_block_computes_query_key_value_then_the_rest_in_order(case):
     """attention_out comes after the attention, mlp_out last, in the order of the model's calls."""
     model_type, tiny = case
-    sites = select(tiny.model, ROLES, tiny.roles, tiny.newly_initialised)
+    sites = select(tiny.model, _roles(tiny), tiny.roles, tiny.newly_initialised)
     role_of: dict[int, str] = {}
     for site in sites:
         role_of[id(site.module)] = (
@@ -149,7 +175,12 @@ def test_a_block_computes_query_key_value_then_the_rest_in_order(case):
         if i == 0 or order[role] != order[called[i - 1]]
     ]
     decoder = [0, 1, 0, 1, 2, 3]
-    assert stages == ([0, 1, 2, 3] * 2 + decoder * 2 if model_type in T5 else [0, 1, 2, 3] * 2)
+    block = [0, 1] if model_type in MIXTURES else [0, 1, 2, 3]
+    assert stages == (block * 2 + decoder * 2 if model_type in T5 else block * 2)
+
+
+def _roles(tiny) -> list[str]:
+    return [role for role in ROLES if role in tiny.roles]
 
 
 def _role(site: Site, roles, model: nn.Module) -> str:
@@ -274,3 +305,22 @@ def test_a_head_of_other_size_than_its_share_of_the_width(tiny):
 def test_roles_do_not_depend_on_the_head(tiny, model_type, head):
     model = tiny(model_type, head)
     assert len(select(model.model, ["query", "value"], model.roles)) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lora", "adapter_h", "adapter_p"])
+def test_methods_learn_and_fold(case, name):
+    model_type, tiny = case
+    if model_type in MIXTURES and name != "lora":
+        with pytest.raises(TargetError):
+            attach(small_method(name), tiny)
+        return
+    attachment = attach(small_method(name), tiny)
+    before = attachment.state()
+    tiny.step(attachment, steps=2)
+    after = attachment.state()
+    assert {key for key in after if not torch.equal(after[key], before[key])} == before.keys()
+    if name == "lora":
+        trained = tiny.logits()
+        with attachment.folded():
+            assert_near(tiny.logits(), trained)
