@@ -40,7 +40,7 @@ def digests(
         config_digest = _of_json(kept)
     template = folder / CHAT_TEMPLATE
     return {
-        "tensors": _of_tensors(tensors),
+        "tensors": of_tensors(tensors),
         "metadata": _of_json(rest),
         "adapter_config.json": config_digest,
         CHAT_TEMPLATE: _of_bytes(template.read_bytes()) if template.is_file() else None,
@@ -58,7 +58,8 @@ def changed(written: str, found: Mapping[str, str | None]) -> list[str]:
     return [part for part, digest in found.items() if then[part] != digest]
 
 
-def _of_tensors(tensors: Mapping[str, Tensor]) -> str:
+def of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """The digest of names, types, shapes and bytes."""
     digest = hashlib.blake2b(digest_size=16)
     # sorted, because the order of tensors in a file depends on the program that wrote it
     for name, tensor in sorted(tensors.items()):

@@ -26,6 +26,7 @@ from lorakit.adapters.bits import KEY as BITS_KEY
 from lorakit.adapters.digest import KEY as DIGESTS_KEY
 from lorakit.adapters.digest import changed, digests
 from lorakit.adapters.peft import PeftFields
+from lorakit.adapters.shared_bits import MEAN_FILE, MEAN_KEY, with_mean
 from lorakit.config import first_problem
 from lorakit.errors import AdapterError, did_you_mean
 
@@ -55,6 +56,8 @@ class AdapterFile:
     peft_config: dict[str, Any] | None
     differences: frozenset[str] = frozenset()
     """Tensors that hold the difference to the base's parameter of the same name."""
+    mean: Path | None = None
+    """A file outside of the folder, without which the adapter cannot be read (`shared_bits`)."""
 
     @property
     def base(self) -> str | None:
@@ -79,14 +82,33 @@ def read_adapter(folder: Path) -> AdapterFile:
     file = _tensor_file(folder)
     metadata, tensors = _read_tensors(file)
     if file.name == BITS_FILE:
-        _refuse_changed(file, metadata, config, tensors)
-        found = unpack(tensors, metadata.get(BITS_KEY, ""), str(file))
-        _refuse_odd_numbers(file, found.tensors)
-        about = _about_of(metadata, file)
-        return AdapterFile(folder, found.tensors, about, config, found.differences)
+        return _read_bits(file, metadata, config, tensors)
     _refuse_odd_numbers(file, tensors)
     _refuse_changed(file, metadata, config, tensors)
     return AdapterFile(folder, tensors, _about_of(metadata, file), config)
+
+
+def _read_bits(
+    file: Path,
+    metadata: Mapping[str, str],
+    config: dict[str, Any] | None,
+    tensors: dict[str, Tensor],
+) -> AdapterFile:
+    """An adapter in few bits, alone or as the difference to a mean."""
+    _refuse_changed(file, metadata, config, tensors)
+    found = unpack(tensors, metadata.get(BITS_KEY, ""), str(file))
+    mean = None
+    if MEAN_KEY in metadata:
+        mean = Path(os.path.abspath(file.parent)).parent / MEAN_FILE
+        if not mean.is_file():
+            raise AdapterError(
+                f"{file} holds differences to {mean}, which is not there: keep the folders that "
+                "were exported together, and this file, in one place"
+            )
+        found = with_mean(found, metadata[MEAN_KEY], _read_tensors(mean)[1], str(mean))
+    _refuse_odd_numbers(file, found.tensors)
+    about = _about_of(metadata, file)
+    return AdapterFile(file.parent, found.tensors, about, config, found.differences, mean)
 
 
 def read_about(folder: Path) -> About | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,17 @@ from lorakit.adapters.bits import KEY as BITS_KEY
 from lorakit.adapters.digest import KEY as DIGESTS_KEY
 from lorakit.adapters.digest import digests
 from lorakit.adapters.file_form import FileForm, form_of
-from lorakit.adapters.files import ABOUT_KEY, CONFIG_FILE, PEFT_FILE, PLAIN_FILE, read_adapter
+from lorakit.adapters.files import (
+    ABOUT_KEY,
+    CONFIG_FILE,
+    PEFT_FILE,
+    PLAIN_FILE,
+    AdapterFile,
+    read_adapter,
+)
 from lorakit.adapters.native import exact_names
 from lorakit.adapters.peft_tensors import name_in_file
+from lorakit.adapters.shared_bits import MEAN_FILE, MEAN_KEY, Member, PackedTogether, pack_together
 from lorakit.adapters.tensorfile import TensorSpec, write_tensors
 from lorakit.disk import scratch_for, sync, sync_all
 from lorakit.errors import InputError
@@ -95,15 +103,41 @@ def store_in_bits(folder: Path, bits: int, base: Mapping[str, Tensor]) -> Packed
     base: the base's parameters; of what replaces one of them the difference is stored.
     """
     file = read_adapter(folder)
+    found = pack(file.tensors, bits, kept_as_floats(file), base)
+    _write_bits(file, found, {})
+    return found
+
+
+def store_together(
+    folders: Sequence[Path], bits: tuple[int, int], base: Mapping[str, Tensor]
+) -> PackedTogether:
+    """Store adapters as differences to their mean, which is written next to their folders.
+
+    bits: of a number of an adapter, and of one of the mean. base: as for `store_in_bits`.
+    """
+    files = [read_adapter(folder) for folder in folders]
+    members = [Member(file.tensors, kept_as_floats(file)) for file in files]
+    found = pack_together(members, *bits, base)
+    for file, own in zip(files, found.adapters, strict=True):
+        _write_bits(file, own, {MEAN_KEY: found.text})
+    _write_file(folders[0].parent / MEAN_FILE, found.mean.tensors, {BITS_KEY: found.mean.text})
+    return found
+
+
+def kept_as_floats(file: AdapterFile) -> frozenset[str]:
+    """The tensors that are not stored in few bits."""
     assert file.about is not None
     fresh = {spelled for name in file.about.fresh for spelled in (name, name_in_file(name))}
-    kept = frozenset(fresh | exact_names(method_of(file.about), file.tensors))
-    found = pack(file.tensors, bits, kept, base)
+    return frozenset(fresh | exact_names(method_of(file.about), file.tensors))
+
+
+def _write_bits(file: AdapterFile, found: Packed, more: Mapping[str, str]) -> None:
+    """In the place of the adapter's tensor file. more: of the metadata."""
+    assert file.about is not None
     for name in (PEFT_FILE, PLAIN_FILE):
-        (folder / name).unlink(missing_ok=True)
-    more = {BITS_KEY: found.text}
-    _write_tensors(folder / BITS_FILE, found.tensors, file.about, file.peft_config, more)
-    return found
+        (file.folder / name).unlink(missing_ok=True)
+    more = {BITS_KEY: found.text, **more}
+    _write_tensors(file.folder / BITS_FILE, found.tensors, file.about, file.peft_config, more)
 
 
 def _write_config(
@@ -128,6 +162,10 @@ def _write_tensors(
     metadata = {ABOUT_KEY: json.dumps(asdict(about), sort_keys=True), **(more or {})}
     found = digests(file.parent, metadata, config, tensors)
     metadata[DIGESTS_KEY] = json.dumps(found, sort_keys=True)
+    _write_file(file, tensors, metadata)
+
+
+def _write_file(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     specs = {
         name: TensorSpec(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()
     }

@@ -28,6 +28,8 @@ class ExampleLoss:
     """-log p of the label, or of the trained tokens together."""
     terms: int
     """The number of labels or tokens."""
+    right: int
+    """Those that the model finds most likely."""
 
 
 def read_texts(file: Path | None) -> list[str]:
@@ -81,11 +83,17 @@ def example_losses(
 def _losses(logits: Tensor, labels: Tensor, head: Head) -> list[ExampleLoss]:
     if head is not Head.CAUSAL:
         totals = F.cross_entropy(logits, labels, reduction="none")
-        return [ExampleLoss(total, 1) for total in totals.tolist()]
+        terms = torch.ones_like(labels)
+        hits = logits.argmax(-1) == labels
+        return _each(totals, terms, hits)
     wanted = labels[:, 1:]
     each = F.cross_entropy(
         logits[:, :-1].transpose(1, 2), wanted, reduction="none", ignore_index=IGNORE
     )
-    terms = (wanted != IGNORE).sum(1).tolist()
-    totals = each.sum(1).tolist()
-    return [ExampleLoss(total, n) for total, n in zip(totals, terms, strict=True)]
+    hits = (logits[:, :-1].argmax(-1) == wanted).sum(1)
+    return _each(each.sum(1), (wanted != IGNORE).sum(1), hits)
+
+
+def _each(totals: Tensor, terms: Tensor, hits: Tensor) -> list[ExampleLoss]:
+    columns = totals.tolist(), terms.tolist(), hits.long().tolist()
+    return [ExampleLoss(*values) for values in zip(*columns, strict=True)]

@@ -41,11 +41,29 @@ class Forgetting:
     after: float
     change: float
     """after - before"""
+    error: float | None
+    """Standard error of the change over the texts, which says nothing of other seeds; None for a
+    single text."""
 
 
 def mean_loss(losses: Sequence[ExampleLoss]) -> float:
     """Nats per token over all texts, so that a long text counts by its length."""
     return math.fsum(loss.total for loss in losses) / sum(loss.terms for loss in losses)
+
+
+def change_of(
+    before: Sequence[ExampleLoss], after: Sequence[ExampleLoss]
+) -> tuple[float, float | None]:
+    """The change in nats per token over all texts, and its standard error (of a ratio of sums);
+    None for a single text."""
+    tokens = sum(loss.terms for loss in after)
+    changes = [b.total - a.total for a, b in zip(before, after, strict=True)]
+    mean = math.fsum(changes) / tokens
+    rest = [d - mean * loss.terms for d, loss in zip(changes, after, strict=True)]
+    n = len(rest)
+    if n == 1:
+        return mean, None
+    return mean, math.sqrt(n / (n - 1)) * math.hypot(*rest) / tokens
 
 
 def forgetting(run: AdaptedRun, texts: Sequence[str]) -> Forgetting:
@@ -61,9 +79,10 @@ def forgetting(run: AdaptedRun, texts: Sequence[str]) -> Forgetting:
     after = example_losses(base.model, items, Head.CAUSAL, pad)
     with run.attachment.off():
         before = example_losses(base.model, items, Head.CAUSAL, pad)
-    first, second = mean_loss(before), mean_loss(after)
+    change, error = change_of(before, after)
     tokens = sum(loss.terms for loss in after)
-    return Forgetting(run.label, run.method, run.rank, tokens, first, second, second - first)
+    losses = mean_loss(before), mean_loss(after)
+    return Forgetting(run.label, run.method, run.rank, tokens, *losses, change, error)
 
 
 def table(found: Sequence[Forgetting]) -> Table:
@@ -71,10 +90,16 @@ def table(found: Sequence[Forgetting]) -> Table:
     rows = []
     for one in found:
         rank = NOTHING if one.rank is None else str(one.rank)
-        losses = (f"{one.before:.4f}", f"{one.after:.4f}", f"{one.change:+.4f}")
+        change = f"{one.change:+.4f}"
+        if one.error is not None:
+            change += f" ± {one.error:.4f}"
+        losses = (f"{one.before:.4f}", f"{one.after:.4f}", change)
         rows.append((one.run, one.method, rank, *losses, f"{math.exp(one.after):.2f}"))
     header = ("run", "method", "r", "before", "after", "change", "perplexity")
-    caption = f"loss on the text in nats per token, {found[0].tokens:,} tokens; perplexity: after"
+    caption = (
+        f"loss on the text in nats per token, {found[0].tokens:,} tokens; ±: standard error "
+        "over the texts; perplexity: after"
+    )
     return Table(header, tuple(rows), caption, names=2)
 
 

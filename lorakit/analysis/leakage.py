@@ -95,23 +95,26 @@ def likelihoods(run: AdaptedRun, split: str, items: Sequence[Encoded]) -> Likeli
 def split_items(run: AdaptedRun, rows: int) -> dict[str, Sequence[Encoded]]:
     """Examples of the training split and of the first evaluation split, as many of each.
 
-    AdapterError: the run has no task with a loss by label or token.
+    Errors: see `recipe_of`.
     """
+    recipe = recipe_of(run)
+    splits = recipe.task.train_split, selecting_split(recipe.task, "the analysis")
+    return {split: encoded(run, recipe, split, rows) for split in splits}
+
+
+def recipe_of(run: AdaptedRun) -> Recipe:
+    """AdapterError: the run has no task with a loss by label or token."""
     recipe = run.source.recipe
     if recipe is None or Head(run.source.head) not in WITH_LIKELIHOODS:
         raise AdapterError(
             f"{run.path} has no task with likelihoods (its head: {run.source.head}); give a run of "
             "a classification or a causal task"
         )
-    return {split: _encoded(run, recipe, split, rows) for split in splits_of(recipe)}
+    return recipe
 
 
-def splits_of(recipe: Recipe) -> tuple[str, str]:
-    """The training split and the first evaluation split."""
-    return recipe.task.train_split, selecting_split(recipe.task, "the analysis")
-
-
-def _encoded(run: AdaptedRun, recipe: Recipe, split: str, rows: int) -> Sequence[Encoded]:
+def encoded(run: AdaptedRun, recipe: Recipe, split: str, rows: int) -> Sequence[Encoded]:
+    """Examples of one split, at most `rows`."""
     examples = read_splits(recipe.task, recipe.data, [split])[split]
     # evenly spread: a file may be in the order of its labels
     step = max(1, len(examples) // rows)

@@ -7,9 +7,8 @@ only: dW x_t = h(t) u_1, so h is all that the adapter does there, a number for e
 be read. Of higher ranks it is the strongest part, and `first` says how much of ||dW||^2 that is.
 The sign of u_1 and v_1 is arbitrary; here h is positive at its largest absolute value.
 
-Rank-1 probes of this kind were used to read out fine-tuned behaviour (emergent misalignment). The
-ablation of a direction by the difference of means between two sets of texts is not part of this
-analysis: its exact form was not known when it was written.
+Rank-1 probes of this kind were used to read out fine-tuned behaviour (Soligo et al. 2025, arXiv
+2506.11618). Whether the task needs the direction is the question of `ablation`.
 
 When to use: with r = 1, to see which words switch an adapter on. With higher ranks, look at `first`
 before you read anything into the tokens.

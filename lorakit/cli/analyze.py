@@ -37,7 +37,10 @@ class QuestionOptions:
     ] = None
     rows: Annotated[
         int | None,
-        Option(help="gradients, leakage: examples of each split; default 16 and 200.", min=2),
+        Option(
+            help="ablation, gradients, leakage: examples of a split; default 200, 16 and 200.",
+            min=2,
+        ),
     ] = None
     text: Annotated[
         Path | None, Option(help="forgetting, probe: a file with a text on each line.")

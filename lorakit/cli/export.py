@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -108,6 +108,44 @@ class RankOptions:
         return None if damp_intruders is None else Damping(damp_intruders)
 
 
+@dataclass(frozen=True)
+class BitsOptions:
+    """The adapter in few bits, alone or with others."""
+
+    bits: Annotated[
+        int | None,
+        Option(
+            help="Store each number of the adapter in this many bits (task vector quantization); "
+            "lorakit reads the file, PEFT does not.",
+            min=2,
+            max=8,
+            metavar="N",
+        ),
+    ] = None
+    others: Annotated[
+        list[str] | None,
+        Option(
+            "--with",
+            help="With --bits: another run or adapter of the same base; repeat it for more. Each "
+            "gets a folder in DIR, and they share a mean, to which each is a difference.",
+            metavar="PATH",
+        ),
+    ] = None
+    mean_bits: Annotated[
+        int | None,
+        Option(
+            help="With --with: bits of a number of the mean (default 3).", min=2, max=8, metavar="N"
+        ),
+    ] = None
+
+    def refuse_halves(self) -> None:
+        """InputError: an option without the one that it belongs to."""
+        if self.others and self.bits is None:
+            raise InputError(f"--with {self.others[0]} belongs to --bits; give --bits N too")
+        if self.mean_bits is not None and not self.others:
+            raise InputError(f"--mean-bits {self.mean_bits} belongs to --with; name other adapters")
+
+
 @app.command(epilog="Example: lorakit export runs/my-run --as gguf --type q8_0 --to gguf")
 @grouped
 def export(
@@ -134,16 +172,7 @@ def export(
             max=1,
         ),
     ] = None,
-    bits: Annotated[
-        int | None,
-        Option(
-            help="Store each number of the adapter in this many bits (task vector quantization); "
-            "lorakit reads the file, PEFT does not.",
-            min=2,
-            max=8,
-            metavar="N",
-        ),
-    ] = None,
+    few: BitsOptions,
     lower: RankOptions,
     gguf: GgufOptions,
     pointed: PointerOptions,
@@ -157,7 +186,8 @@ def export(
     from lorakit.verbs.export import ExportPlan
 
     change = lower.change(damp_intruders)
-    _refuse_options_of_others(form, gguf, change, bits)
+    _refuse_options_of_others(form, gguf, change, few.bits)
+    few.refuse_halves()
     pointer = pointed.pointer()
     if form is ExportForm.merged:
         _merged(pointer, to, examples, as_json)
@@ -165,7 +195,11 @@ def export(
     if form is ExportForm.gguf:
         _gguf(pointer, to, gguf, examples, as_json)
         return
-    found = _adapter(pointer, form, to, ExportPlan(examples, change, bits))
+    plan = ExportPlan(examples, change, few.bits)
+    if few.others:
+        _together(pointer, few, form, to, plan, as_json)
+        return
+    found = _adapter(pointer, form, to, plan)
     _print(found)
     give(found.plain(), as_json)
 
@@ -191,6 +225,24 @@ def _adapter(pointer: Pointer, form: ExportForm, to: Path, plan: ExportPlan) -> 
     if form is ExportForm.mlx:
         return export_mlx(pointer, to, plan.examples)
     return run_export(pointer, form.value, to, plan)  # type: ignore[arg-type]
+
+
+def _together(
+    pointer: Pointer, few: BitsOptions, form: ExportForm, to: Path, plan: ExportPlan, as_json: bool
+) -> None:
+    from lorakit.verbs.shared_bits import MEAN_BITS, export_together
+
+    assert few.others is not None
+    pointers = [pointer, *(replace(pointer, path=path) for path in few.others)]
+    mean_bits = few.mean_bits or MEAN_BITS
+    found = export_together(pointers, form.value, to, plan, mean_bits)  # type: ignore[arg-type]
+    for one in found.adapters:
+        _print(one)
+    say(
+        f"they share {found.mean_numbers:,} numbers of a mean in {found.mean_bits} bits each "
+        f"({found.mean_bytes:,} bytes); keep the folders in {found.folder} together"
+    )
+    give(found.plain(), as_json)
 
 
 def _merged(pointer: Pointer, to: Path, examples: int, as_json: bool) -> None:
@@ -262,9 +314,12 @@ def _print_stored(stored: Stored) -> None:
         f"{stored.numbers:,} numbers in {stored.bits} bits each: {stored.bytes_before:,} bytes -> "
         f"{stored.bytes_after:,} ({times:.1f} times smaller)"
     )
+    alone = ""
+    if stored.alone_error is not None:
+        alone = f" (without the mean, in {stored.bits} bits: {stored.alone_error:.2%})"
     say(
         f"largest error of a number {stored.largest_error:.2e} (at most {stored.bound:.2e}); of "
-        f"all together {stored.relative_error:.2%}"
+        f"all together {stored.relative_error:.2%}{alone}"
     )
     scores = ""
     for name, (before, after) in (stored.scores or {}).items():

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lorakit.config import Config
+from lorakit.errors import AdapterError
 
 if TYPE_CHECKING:
     import torch
@@ -63,3 +64,14 @@ class FactorRule(Rule, ABC):
         changes: one pair per adapter, of rank 0 where an adapter does not change this weight.
         AdapterError: the rule does not take adapters of these ranks.
         """
+
+
+def refuse_other_ranks(rule: str, changes: Sequence[Factors]) -> None:
+    """AdapterError: the factors do not have one rank, so that they have no mean."""
+    ranks = [a.shape[0] for _, a in changes]
+    if len(set(ranks)) > 1:
+        said = ", ".join(map(str, ranks))
+        raise AdapterError(
+            f"{rule} averages factors, and the adapters have the ranks {said} at one weight; "
+            "take sum or fed_svd for adapters of different ranks or targets"
+        )

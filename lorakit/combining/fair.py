@@ -18,8 +18,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.combining._base import FactorRule, Factors
-from lorakit.errors import AdapterError
+from lorakit.combining._base import FactorRule, Factors, refuse_other_ranks
 
 
 class Fair(FactorRule):
@@ -33,13 +32,7 @@ class Fair(FactorRule):
     def combine(self, changes: Sequence[Factors], weights: Sequence[float]) -> Factors:
         import torch
 
-        ranks = [a.shape[0] for _, a in changes]
-        if len(set(ranks)) > 1:
-            said = ", ".join(map(str, ranks))
-            raise AdapterError(
-                f"fair averages A and B, and the adapters have the ranks {said} at one weight; "
-                "take sum or fed_svd for adapters of different ranks or targets"
-            )
+        refuse_other_ranks(self.name, changes)
         pairs = list(zip(weights, changes, strict=True))
         mean_a = torch.stack([weight * a for weight, (_, a) in pairs]).sum(0)
         mean_b = torch.stack([weight * b for weight, (b, _) in pairs]).sum(0)

@@ -99,7 +99,7 @@ def export(pointer: Pointer, form: Form, to: Path, plan: ExportPlan | None = Non
     plan = plan or ExportPlan()
     refuse_in_use(to)
     _refuse_options(form, plan)
-    subject = _prepared(pointer, plan)
+    subject = prepared(pointer, plan)
     base = subject.base
     with new_folder(to, "the adapter") as folder:
         about = _about(subject.source, base, subject.attachment)
@@ -111,7 +111,7 @@ def export(pointer: Pointer, form: Form, to: Path, plan: ExportPlan | None = Non
         changed = plan.change is not None or file is not None
         trained = None if changed else trained_of(subject.folder, pointer)
         write_card(folder, about, trained=trained)
-        again, found, stored = _read_back(folder, subject, pointer, file)
+        again, found, stored = read_back(folder, subject, pointer, file)
         max_rank = max_rank_of(folder) if form == "vllm" else None
     return Exported(
         folder=to,
@@ -132,7 +132,7 @@ def export(pointer: Pointer, form: Form, to: Path, plan: ExportPlan | None = Non
 
 
 @dataclass(frozen=True)
-class _ExportSubject:
+class ExportSubject:
     """The adapter on its base, after what the plan changes in it.
 
     folder: the adapter's own. method: before a change made it a LoRA.
@@ -148,7 +148,8 @@ class _ExportSubject:
     lower_rank: Lowered | None
 
 
-def _prepared(pointer: Pointer, plan: ExportPlan) -> _ExportSubject:
+def prepared(pointer: Pointer, plan: ExportPlan) -> ExportSubject:
+    """The adapter, changed as the plan says, with its outputs. Errors: see `export`."""
     source = open_source(pointer)
     if source.adapter is None:
         raise AdapterError(f"{pointer.path} is a plain model: it has no adapter to export")
@@ -165,11 +166,11 @@ def _prepared(pointer: Pointer, plan: ExportPlan) -> _ExportSubject:
         # What is written is compared with the adapter of the lower rank.
         probe = MergeProbe(source, base, plan.examples)
     folder = source.adapter.folder
-    return _ExportSubject(source, folder, base, attachment, method, probe, damped, lower_rank)
+    return ExportSubject(source, folder, base, attachment, method, probe, damped, lower_rank)
 
 
-def _read_back(
-    folder: Path, subject: _ExportSubject, pointer: Pointer, file: StoredFile | None
+def read_back(
+    folder: Path, subject: ExportSubject, pointer: Pointer, file: StoredFile | None
 ) -> tuple[AdapterFile, float, Stored | None]:
     """The written adapter, the largest difference of its logits, and what few bits changed.
 

@@ -34,6 +34,8 @@ class Stored:
     relative_error: float
     equal_predictions: float
     scores: dict[str, tuple[float, float]] | None
+    alone_error: float | None = None
+    """The relative error without a shared mean, at the same bits; None: there is no mean."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class StoredFile:
     bits: int
     bytes_before: int
     bytes_after: int
+    alone_error: float | None = None
 
     def compared(self, before: Look, after: Look) -> Stored:
         """before, after: what the adapter gives, and what the one that was read back gives."""
@@ -61,6 +64,7 @@ class StoredFile:
             relative_error=self.packed.relative_error,
             equal_predictions=sum(one == other for one, other in pairs) / max(1, len(pairs)),
             scores=scores,
+            alone_error=self.alone_error,
         )
 
 
@@ -69,22 +73,27 @@ def store(folder: Path, bits: int, base: Base, attachment: Attachment) -> Stored
 
     ToleranceError: a number is further from its own than the bound.
     """
-    before = _bytes_in(folder)
-    packed = store_in_bits(folder, bits, _own_parameters(base, attachment))
+    before = bytes_in(folder)
+    packed = store_in_bits(folder, bits, own_parameters(base, attachment))
+    refuse_beyond_bound(packed, bits)
+    return StoredFile(packed, bits, before, bytes_in(folder))
+
+
+def refuse_beyond_bound(packed: Packed, bits: int) -> None:
+    """ToleranceError: a number is further from its own than the bound."""
     if not packed.largest_error <= packed.bound:
         raise ToleranceError(
             f"a number of the adapter in {bits} bits is off by {packed.largest_error:.2e} "
             f"(allowed {packed.bound:.2e}), so it was not kept"
         )
-    return StoredFile(packed, bits, before, _bytes_in(folder))
 
 
-def _bytes_in(folder: Path) -> int:
+def bytes_in(folder: Path) -> int:
     """Of the tensor file."""
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
-def _own_parameters(base: Base, attachment: Attachment) -> dict[str, Tensor]:
+def own_parameters(base: Base, attachment: Attachment) -> dict[str, Tensor]:
     """The base's own parameters, without the newly initialised ones."""
     named = dict(base.model.named_parameters())
     return {

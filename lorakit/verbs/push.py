@@ -115,6 +115,11 @@ def _folders(
     if source.adapter is None:
         raise AdapterError(f"{pointer.path} holds neither an adapter nor a model's files")
     adapter = source.adapter
+    if adapter.mean is not None:
+        raise InputError(
+            f"{pointer.path} cannot be read without {adapter.mean}, which several adapters share; "
+            "push what `lorakit export` makes of it alone"
+        )
     if not (adapter.folder / CARD_FILE).is_file():
         # saved by an older version, or by a run that is not finished
         trained = trained_of(adapter.folder, pointer)

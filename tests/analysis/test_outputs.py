@@ -126,7 +126,7 @@ def test_the_area_under_the_curve_is_the_auc(draw):
 
 
 def test_the_mean_loss_is_over_tokens():
-    assert mean_loss([ExampleLoss(6.0, 2), ExampleLoss(2.0, 6)]) == 1.0
+    assert mean_loss([ExampleLoss(6.0, 2, 0), ExampleLoss(2.0, 6, 3)]) == 1.0
 
 
 class _Constant(nn.Module):

@@ -71,9 +71,13 @@ def test_a_rule_is_named_after_its_file_and_explained(name):
     assert "dW" in text or "B A" in text or "B_t A_t" in text
 
 
+ONE_RANK = ("fair", "fed_sa")
+"""Rules that average factors."""
+
+
 @pytest.mark.parametrize("name", rules.own_names())
 def test_the_result_fits_the_weight_and_is_the_same_again(name):
-    ranks = (4, 4, 4) if name == "fair" else RANKS
+    ranks = (4, 4, 4) if name in ONE_RANK else RANKS
     pairs = _pairs(ranks)
     weights = (0.5, 0.3, 0.2)
     first = _combined(name, pairs, weights)
@@ -287,9 +291,19 @@ def test_fair_of_equal_adapters_is_that_adapter():
     assert _gap(found.b @ found.a, pair[0] @ pair[1]) < 1e-12
 
 
-def test_fair_refuses_other_ranks():
+@pytest.mark.parametrize("name", ONE_RANK)
+def test_factors_of_other_ranks_have_no_mean(name):
     with pytest.raises(AdapterError, match="4, 2, 6"):
-        _combined("fair", _pairs(), (0.5, 0.25, 0.25))
+        _combined(name, _pairs(), (0.5, 0.25, 0.25))
+
+
+def test_fed_sa_keeps_the_b_of_the_first():
+    """By hand: B_1 = (1, 2)^T, A' = (3 (1, 0) + 1 (1, 4)) / 4 = (1, 1)."""
+    column = torch.tensor([[1.0], [2.0]]).double()
+    pairs = [(column, torch.tensor([[1.0, 0.0]])), (-column, torch.tensor([[1.0, 4.0]]))]
+    found = _combined("fed_sa", [(b, a.double()) for b, a in pairs], (0.75, 0.25))
+    assert (found.b @ found.a).tolist() == [[1.0, 1.0], [2.0, 2.0]]
+    assert rules.get("fed_sa").averages
 
 
 def test_an_adapter_that_does_not_change_the_weight_is_zero():

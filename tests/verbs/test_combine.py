@@ -225,7 +225,9 @@ def test_the_table_is_printed(lorakit_cli, trained, tmp_path):
     assert "truncation error 0." in done.err
 
 
-@pytest.mark.parametrize("how", ["ties", "dare", "iso_c", "cabs", "neg", "fed_svd", "fair"])
+@pytest.mark.parametrize(
+    "how", ["ties", "dare", "iso_c", "cabs", "neg", "fed_svd", "fair", "fed_sa"]
+)
 def test_every_rule_gives_an_adapter_that_is_read(lorakit_cli, trained, tmp_path, how):
     to = tmp_path / how
     done = lorakit_cli(
@@ -246,7 +248,7 @@ def test_every_rule_gives_an_adapter_that_is_read(lorakit_cli, trained, tmp_path
     assert done.code == 0, done.err
     assert done.json["scores"] == {}
     assert all(rank <= 8 for rank in done.json["ranks"].values())
-    lossless = how == "fair"
+    lossless = how in ("fair", "fed_sa")
     assert (done.json["truncation_error"]["largest"] == 0) is lossless
     file = read_adapter(to)
     assert file.about is not None

@@ -10,6 +10,7 @@ import torch
 
 from lorakit.adapters.bits import BITS_FILE
 from lorakit.adapters.files import CONFIG_FILE, PLAIN_FILE, read_adapter
+from lorakit.adapters.shared_bits import MEAN_FILE
 
 LIMIT = ("data.limit={train: 64, validation: 32}", "~expect", "train.max_steps=4")
 
@@ -156,6 +157,50 @@ def test_full_fine_tuning_is_stored_as_a_difference(run, lorakit_cli, tmp_path):
     assert read_adapter(tmp_path / "small").differences
     merged = lorakit_cli("merge", tmp_path / "small", "--to", tmp_path / "merged")
     assert merged.code == 0, merged.err
+
+
+@pytest.mark.slow
+def test_several_adapters_share_a_mean(run, lorakit_cli, tmp_path):
+    first, second = run("lora", "method.r=8"), run("lora", "method.r=8", "train.max_steps=3")
+    few = ("--with", second, "--bits", "4", "--mean-bits", "8", "--to", tmp_path / "zoo")
+    done = lorakit_cli("export", first, *few, "--json")
+    assert done.code == 0, done.err
+    assert done.json["mean_bytes"] == (tmp_path / "zoo" / MEAN_FILE).stat().st_size
+    for one, path in zip(done.json["adapters"], (first, second), strict=True):
+        assert one["folder"] == str(tmp_path / "zoo" / path.name)
+        stored = one["stored"]
+        assert stored["relative_error"] < stored["alone_error"]
+        assert stored["largest_error"] <= stored["bound"]
+        scored = lorakit_cli("eval", one["folder"], "--json")
+        assert scored.code == 0, scored.err
+    pushed = lorakit_cli("push", one["folder"], "--to", "me/mine", "--dry-run")
+    assert pushed.code == 2
+    assert MEAN_FILE in pushed.err
+    back = lorakit_cli("export", one["folder"], "--to", tmp_path / "floats")
+    assert back.code == 0, back.err
+    assert read_adapter(tmp_path / "floats").mean is None
+    (tmp_path / "zoo" / MEAN_FILE).unlink()
+    lost = lorakit_cli("eval", one["folder"])
+    assert lost.code == 2
+    assert MEAN_FILE in lost.err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--with", "other"),
+        ("--bits", "4", "--mean-bits", "3"),
+        ("--bits", "4", "--with", "SAME"),
+        ("--bits", "4", "--with", "other", "--as", "gguf"),
+    ],
+)
+def test_options_of_several_adapters(run, lorakit_cli, tmp_path, options):
+    path = run("lora", "method.r=2")
+    options = [str(path) if word == "SAME" else word for word in options]
+    done = lorakit_cli("export", path, *options, "--to", tmp_path / "zoo")
+    assert done.code == 2
+    assert "--" in done.err or path.name in done.err
+    assert not (tmp_path / "zoo").exists()
 
 
 def test_bits_that_are_not_possible(run, lorakit_cli, tmp_path):
