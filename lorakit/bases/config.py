@@ -10,6 +10,7 @@ from lorakit.bases.files import first_line, location, no_config
 from lorakit.errors import ModelError
 from lorakit.models import Model, family_of, is_trusted
 from lorakit.nn.select import Roles
+from lorakit.nn.settings import setting
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -72,6 +73,8 @@ def configure(
     _refuse_settings(config, spec)
     for key, value in spec.config.items():
         setattr(config, key, value)
+    if head == "causal":
+        refuse_two_parts(config, spec.name)
     if head in PROBLEMS:
         config.problem_type = PROBLEMS[head]
         config.id2label = dict(enumerate(labels))
@@ -82,6 +85,17 @@ def configure(
         config.problem_type = "regression"
         config.num_labels = 1
     return config
+
+
+def refuse_two_parts(config: PretrainedConfig, name: str) -> None:
+    """ModelError: a sequence-to-sequence model, whose decoder reads an encoder's output."""
+    if setting(config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"{name} ({config.model_type}) is a sequence-to-sequence model: an encoder reads the "
+            "prompt, and a decoder writes. lorakit trains and asks models that continue a text, "
+            "such as GPT-2, Llama or Qwen; give one of these. For a classification it can be "
+            "trained"
+        )
 
 
 def _refuse_settings(config: PretrainedConfig, spec: Model) -> None:

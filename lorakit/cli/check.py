@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
 from lorakit.cli import app
 from lorakit.cli.options import Json, RecipeOptions, TrustRemoteCode, grouped
-from lorakit.cli.output import give, rows_text, say, warn
+from lorakit.cli.output import console, give, rows_text, say, warn
 
 if TYPE_CHECKING:
     from lorakit.recipe.load import LoadedRecipe
@@ -91,16 +92,22 @@ def _print_labels(found: Checked) -> None:
 
 
 def _print_sample(found: Checked) -> None:
+    """One example with what is trained in green, or in brackets where nothing has a colour."""
     from lorakit.cli.screen import line
 
     if not found.sample:
         return
+    screen = console()
+    coloured = screen.color_system is not None and not screen.no_color
     shown = []
-    for text, trained in found.sample:
-        shown.append((text.replace("\n", "\\n"), "bold green" if trained else ""))
+    for trained, pieces in groupby(found.sample, key=lambda piece: piece[1]):
+        text = "".join(piece for piece, _ in pieces).replace("\n", "\\n")
+        if trained and not coloured:
+            text = f"[{text}]"
+        shown.append((text, "bold green" if trained else ""))
+    mark = " (green is trained)" if coloured else " ([...] is trained)"
     marked = any(trained for _, trained in found.sample)
-    title = "one example (green is trained): " if marked else "one example: "
-    say(line(title, *shown))
+    say(line(f"one example{mark if marked else ''}: ", *shown))
     if found.cut:
         say(f"{found.cut} training examples reach data.max_length and may be cut")
 

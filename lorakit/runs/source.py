@@ -14,7 +14,7 @@ from lorakit.adapters.bits import BITS_FILE
 from lorakit.adapters.files import CONFIG_FILE, PLAIN_FILE, AdapterFile, read_adapter
 from lorakit.adapters.tokenizer_digest import refuse_other_tokenizer
 from lorakit.bases.base import Base
-from lorakit.bases.config import read_config
+from lorakit.bases.config import read_config, refuse_two_parts
 from lorakit.bases.load import load, load_dequantized
 from lorakit.errors import AdapterError, AdapterUnavailable, InputError, ModelError
 from lorakit.fast import Fast
@@ -189,8 +189,11 @@ def _recipe_of_model(pointer: Pointer, folder: Path, to_write: bool) -> tuple[Re
             {**parts, "model": model, "method": {"name": "full"}}, pointer.overrides
         ), False
     spec = Model(name=str(folder))
-    if to_write and writes_text(read_config(spec)):
-        return text_recipe(spec, pointer), True
+    if to_write:
+        config = read_config(spec)
+        refuse_two_parts(config, spec.name)
+        if writes_text(config):
+            return text_recipe(spec, pointer), True
     raise InputError(
         f"{pointer.path} is a plain model, which does not record its task; give it with --task, "
         "such as --task glue/mrpc"

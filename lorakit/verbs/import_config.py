@@ -24,11 +24,9 @@ from lorakit.recipe.peers import (
 )
 from lorakit.recipe.peers._table import PROCESSES
 from lorakit.recipe.source import dump_yaml, read_yaml
-from lorakit.verbs.import_data import task_of
+from lorakit.verbs.import_data import complete_task, with_data_sets
 
 SECTIONS = tuple("task model method data train evaluate decode seeds start_from track".split())
-TASK_KEYS = ("task.train", "task.validation", "task.prompt", "task.train_on")
-"""Keys that `import_data` fills, because a task needs all of them together."""
 MOST_WRITTEN = 80
 """Keys of a file that somebody wrote; one with more was written by a program, with all
 defaults."""
@@ -107,6 +105,7 @@ def import_config(files: Sequence[Path], processes: int = 1) -> Translation:
     tool = tool_of(values)
     if len(values) > MOST_WRITTEN:
         values = _set_by_hand(values)
+    values = with_data_sets(values)
     shown = ", ".join(map(str, files))
     if tool is None:
         raise RecipeError(
@@ -117,7 +116,7 @@ def import_config(files: Sequence[Path], processes: int = 1) -> Translation:
     found = Translation(tool.name, remarks=list(tool.remarks))
     _translate(found, tool, values, processes)
     _complete(found, values)
-    task_of(found.values, values, found.remarks)
+    complete_task(found.values, found.remarks)
     _validate(found, shown)
     return found
 
@@ -170,8 +169,6 @@ def _translate(found: Translation, tool: Tool, values: Mapping[str, Any], proces
             near = did_you_mean(key, known_keys(), n=1)
             found.left.append(Left(key, value, f"not a key that lorakit knows{near}"))
         for row in rows:
-            if row.ours in TASK_KEYS:
-                continue
             _translate_row(found, row, key, value, given, origin)
 
 

@@ -134,6 +134,13 @@ def test_a_causal_model_has_nothing_fresh(checkpoint, family):
     assert_near(base.model(**saved.inputs).logits, saved.logits())
 
 
+def test_a_sequence_to_sequence_model_is_refused_for_texts(checkpoint):
+    folder, _ = checkpoint("t5")
+    for read in (load, outline):
+        with pytest.raises(ModelError, match="sequence-to-sequence"):
+            read(_spec(folder), "causal")
+
+
 @pytest.mark.parametrize(("dtype", "wanted"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_dtype(checkpoint, dtype, wanted):
     folder, _ = checkpoint("gpt2", "CausalLM")

@@ -13,10 +13,19 @@ from lorakit.recipe.schema import Recipe
 from lorakit.recipe.validate import SECTIONS
 
 BASE = {
-    "task": {"name": "text", "train": "a.jsonl", "validation": "b.jsonl"},
+    "task": {"name": "chat", "train": "a.jsonl", "validation": "b.jsonl"},
     "model": "lorakit:tiny_gpt2",
     "method": "lora",
 }
+TWO = [
+    {"path": "a/b", "type": "alpaca"},
+    {
+        "path": "rows.jsonl.gz",
+        "type": "chat_template",
+        "field_messages": "dialog",
+        "roles": {"assistant": ["agent", "assistant"]},
+    },
+]
 ASKED = (
     "lr gradient_accumulation_steps per_device_train_batch_size report_to lora_alpha lora_r "
     "lora_target use_dora use_rslora load_in_4bit num_train_epochs warmup_ratio lr_scheduler_type "
@@ -82,6 +91,45 @@ def test_every_counterpart_is_a_key_of_a_recipe():
         ("seed", 42, {}, "seeds", [42]),
         ("max_samples", 100, {}, "data.limit", {"train": 100}),
         ("pad_to_sequence_len", True, {"sample_packing": True}, "data.padding", NOTHING),
+        ("val_set_size", 0.1, {}, "task.validation", 0.1),
+        ("val_size", 0, {}, "task.validation", NOTHING),
+        ("dataset_name", "trl-lib/Capybara", {}, "task.train", "hub:trl-lib/Capybara"),
+        (
+            "dataset_name",
+            "a/b",
+            {"dataset_name": "a/b", "dataset_config": "all", "dataset_train_split": "tiny"},
+            "task.train",
+            [{"path": "hub:a/b", "subset": "all", "split": "tiny"}],
+        ),
+        (
+            "eval_strategy",
+            "steps",
+            {"dataset_name": "a/b"},
+            "task.validation",
+            [{"path": "hub:a/b", "split": "test"}],
+        ),
+        ("eval_strategy", "no", {"dataset_name": "a/b"}, "task.validation", NOTHING),
+        ("datasets", TWO, {}, "task.train", ["hub:a/b", "rows.jsonl.gz"]),
+        ("datasets", TWO, {}, "task.alpaca", "headers"),
+        ("datasets", TWO, {}, "task.columns", {"messages": "dialog"}),
+        ("datasets", TWO, {}, "task.roles", {"agent": "assistant"}),
+        ("datasets", [{"path": "json", "data_files": "rows.json"}], {}, "task.train", "rows.json"),
+        ("dataset_text_field", "content", {}, "task.columns", {"text": "content"}),
+        ("dataset_text_field", "text", {}, "task.columns", NOTHING),
+        ("excess_length_strategy", "raise", {}, "data.too_long", "error"),
+        ("wandb_project", "mine", {}, "track", "wandb"),
+        ("wandb_project", "mine", {"wandb_mode": "disabled"}, "track", NOTHING),
+        # transformers goes by the loss where no metric is named
+        ("load_best_model_at_end", True, {}, "evaluate.metric", "loss"),
+        (
+            "load_best_model_at_end",
+            True,
+            {"metric_for_best_model": "rouge1"},
+            "evaluate.metric",
+            NOTHING,
+        ),
+        ("early_stopping_steps", 3, {}, "evaluate.patience", 3),
+        ("warmup_steps", 0.1, {}, "train.warmup", 0.1),
     ],
     ids=lambda value: "nothing" if value is NOTHING else str(value),
 )
@@ -101,7 +149,11 @@ def test_what_a_key_is_here(key, value, others, ours, wanted):
         ("bias", "all"),
         ("modules_to_save", ["lm_head"]),
         ("train_on_inputs", True),
-        ("val_size", 0.1),
+        ("val_size", 100),
+        ("dataset", "identity"),
+        ("datasets", [{"path": "s3://bucket/rows.jsonl.d"}]),
+        ("datasets", [{"path": "a/b", "type": "context_qa.load_v2"}]),
+        ("double_quantization", False),
         ("lr_scheduler_kwargs", {"min_lr": 1e-6}),
         ("trust_remote_code", True),
         ("finetuning_type", "freeze"),

@@ -123,6 +123,15 @@ def test_the_loss_of_an_evaluation_selects_and_stops(base, recipe, lorakit_cli, 
     assert [one["id"] for one in samples[0]] == [one["id"] for one in samples[1]]
 
 
+@pytest.mark.parametrize("task", unit_or_slow(["chat", "text"], ["chat"]))
+def test_a_task_that_writes_is_trained_without_validation(base, recipe, lorakit_cli, task):
+    file = recipe(base("llama"), {"name": task, "validation": "none"})
+    done = lorakit_cli("train", file, "--runs", file.parent / "runs", "--json")
+    assert done.code == 0, done.err
+    (seed,) = Result.read(Path(done.json["run"]) / "result.json").seeds
+    assert (seed.scores, seed.steps) == ({}, 4)
+
+
 def test_the_loss_does_not_depend_on_the_batch(base, recipe, lorakit_cli, tmp_path):
     file = recipe(base("llama"), train={"ema": 0.5})
     found = []

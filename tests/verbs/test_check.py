@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
+import lorakit.cli.output
+from lorakit.cli.check import _print_sample
 from lorakit.recipe.load import load_recipe
 from lorakit.verbs.check import MIB, check
 
@@ -40,3 +44,10 @@ def test_the_example_is_the_text_of_the_data():
     assert text.endswith("</s>")
     assert "  " not in text
     assert not any(trained for _, trained in found.sample)
+
+
+def test_what_is_trained_is_in_brackets_where_nothing_has_a_colour(capfd):
+    lorakit.cli.output.console.cache_clear()
+    sample = [("Hi", False), (" Yo", True), ("\n", True), ("Bye", False)]
+    _print_sample(SimpleNamespace(sample=sample, cut=0))  # type: ignore[arg-type]
+    assert capfd.readouterr().err == "one example ([...] is trained): Hi[ Yo\\n]Bye\n"

@@ -92,7 +92,7 @@ def test_llama_factory(file, tmp_path):
     assert recipe.data.max_length == 1024
     assert recipe.evaluate.keep == "last"
     assert (recipe.seeds, recipe.track) == ((42,), ("tensorboard",))
-    assert {one.key for one in found.left if not one.unneeded} == {"template"}
+    assert {one.key for one in found.left if not one.unneeded} == {"template", "dataset"}
 
 
 def test_axolotl(file, tmp_path):
@@ -103,8 +103,48 @@ def test_axolotl(file, tmp_path):
     assert (recipe.data.packing, recipe.data.padding) == (True, "longest")
     assert (recipe.train.global_batch_size, recipe.train.epochs) == (8, 1)
     assert (recipe.train.schedule, recipe.train.warmup) == ("cosine", 0.03)
-    assert found.values["task"]["train"] == "data/rows.jsonl"
+    task = {"name": "chat", "train": "data/rows.jsonl", "alpaca": "headers"}
+    assert found.values["task"] == task
+    # rows that are longer than sequence_len are dropped, not cut
+    assert (recipe.data.too_long, recipe.evaluate.keep) == ("drop", "last")
     assert {one.key for one in found.left if not one.unneeded} == {"loss_watchdog_threshold"}
+
+
+def test_axolotl_keeps_the_lowest_loss_where_it_saves_as_often_as_it_evaluates(file, tmp_path):
+    more = "val_set_size: 0.1\nevals_per_epoch: 2\nsaves_per_epoch: 2\n"
+    recipe = _read_back(import_config([file("axo.yml", AXOLOTL + more)]), tmp_path)
+    assert (recipe.evaluate.keep, recipe.evaluate.metric) == ("best", "loss")
+    assert recipe.task.validation == 0.1
+    rarely = more.replace("evals_per_epoch: 2", "evals_per_epoch: 1")
+    recipe = _read_back(import_config([file("axo.yml", AXOLOTL + rarely)]), tmp_path)
+    assert (recipe.evaluate.keep, recipe.evaluate.metric) == ("last", None)
+
+
+def test_every_data_set_of_llama_factory_is_a_source(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    known = {
+        "mine": {
+            "file_name": "mine.json",
+            "formatting": "sharegpt",
+            "columns": {"messages": "dialog"},
+            "tags": {"role_tag": "from", "user_tag": "customer"},
+        },
+        "theirs": {"hf_hub_url": "a/b", "subset": "all"},
+    }
+    file("data/dataset_info.json", known)
+    config = FACTORY.replace("dataset: mine", "dataset: mine, theirs\nval_size: 0.1")
+    task = import_config([file("lf.yaml", config)]).values["task"]
+    assert task["train"] == ["data/mine.json", {"path": "hub:a/b", "subset": "all"}]
+    assert task["columns"] == {"messages": "dialog"}
+    assert task["roles"] == {"customer": "user"}
+    assert task["validation"] == 0.1
+
+
+def test_a_data_set_that_is_not_named_is_to_be_replaced(file):
+    found = import_config([file("lf.yaml", FACTORY)])
+    assert found.values["task"] == {"name": "chat", "train": "train.jsonl"}
+    assert "dataset" in {one.key for one in found.left}
 
 
 def test_trl(file, tmp_path):
@@ -163,7 +203,7 @@ def test_the_command_writes_a_recipe_once(file, lorakit_cli, tmp_path):
     done = lorakit_cli("import-config", config, "--to", to, "--json")
     assert done.code == 0, done.err
     assert done.json["tool"] == "LLaMA-Factory"
-    assert set(done.json["no_counterpart"]) == {"template"}
+    assert set(done.json["no_counterpart"]) == {"template", "dataset"}
     assert load_recipe(str(to)).recipe.method.name == "lora"
     before = to.read_text()
     assert lorakit_cli("import-config", config, "--to", to).code == 2

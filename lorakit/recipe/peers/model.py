@@ -101,9 +101,9 @@ ROWS = (
     ),
     row("bnb_4bit_compute_dtype", "model.dtype", choice(_DTYPES)),
     row(
-        "bnb_4bit_use_double_quant double_quantization",
-        value=only((None, False), "the scales of 4-bit weights are not quantized again"),
-        why="the scales of 4-bit weights are not quantized again",
+        "bnb_4bit_use_double_quant double_quantization use_bnb_nested_quant",
+        value=only((None, True), "the scales of 4-bit weights are quantized, too"),
+        why="the scales of 4-bit weights are quantized, too",
     ),
     row("trust_remote_code", value=_trust, why="give --trust-remote-code to the command"),
     row("template chat_template chat_template_path", "model.chat_template", _template),

@@ -47,6 +47,8 @@ class Tool:
             more = {key: value for key, value in self.lora.items() if not _is_there(key, values)}
             left |= more
         rank = values.get("lora_rank")
+        if self.name == "axolotl" and _axolotl_keeps_best(values):
+            left["load_best_model_at_end"] = True
         if self.name == "LLaMA-Factory" and not values.get("lora_alpha"):
             left["lora_alpha"] = 2 * (rank if isinstance(rank, int) else 8)
         return {**left, **values}
@@ -57,6 +59,30 @@ class Tool:
         if self.name == "axolotl":
             return bool(values.get("adapter"))
         return values.get("finetuning_type", "lora") == "lora"
+
+
+def _axolotl_keeps_best(values: Mapping[str, Any]) -> bool:
+    """Whether axolotl keeps the state of the lowest validation loss, which it does unasked where it
+    saves as often as it evaluates, or at a multiple of that."""
+    asked = values.get("load_best_model_at_end")
+    if not (values.get("val_set_size") or values.get("test_datasets")):
+        return False
+    if asked is False and not values.get("early_stopping_patience"):
+        return False
+    save, score = (_axolotl_steps(values, *keys) for keys in AXOLOTL_STEPS)
+    return bool(save and score and save % score == 0)
+
+
+AXOLOTL_STEPS = (("save_steps", "saves_per_epoch"), ("eval_steps", "evals_per_epoch"))
+
+
+def _axolotl_steps(values: Mapping[str, Any], steps: str, per_epoch: str) -> float:
+    """Steps, or their share of all steps; 0: none are set. It is axolotl's own arithmetic."""
+    count = values.get(per_epoch)
+    if not count:
+        return values.get(steps) or 0
+    share = 1.0 / (count * (values.get("num_epochs") or 1.0))
+    return share if share < 1 else 0
 
 
 SAME = (
@@ -109,6 +135,7 @@ TOOLS = (
             "group_by_length": False,
             "load_best_model_at_end": False,
             "sequence_len": 512,
+            "excess_length_strategy": "drop",
             "seed": 42,
         },
         {"lora_dropout": 0.0},

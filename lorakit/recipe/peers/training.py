@@ -143,10 +143,21 @@ def _trackers(value: Any, _given: Given) -> Any:
     return names[0] if len(names) == 1 else names
 
 
+def _named_project(value: Any, given: Given) -> Any:
+    # axolotl logs to wandb where a project is named
+    return "wandb" if value and given.get("wandb_mode") != "disabled" else NOTHING
+
+
+def _loss(value: Any, given: Given) -> Any:
+    """What transformers goes by where no metric is named."""
+    return NOTHING if not value or given.get("metric_for_best_model") else "loss"
+
+
 def _seeds(value: Any, _given: Given) -> Any:
     return [value]
 
 
+_WARMUP_WHY = "below 1: a share of all steps; from 1: a number of steps"
 _BATCH_WHY = "examples of a step: micro batch size * accumulation steps * processes"
 
 ROWS = (
@@ -162,8 +173,8 @@ ROWS = (
         _BATCH_WHY,
     ),
     row("batch_size train_batch_size", "train.global_batch_size", why=_BATCH_WHY),
-    row("warmup_ratio", "train.warmup", _warmup_ratio, "below 1: a share of all steps"),
-    row("warmup_steps", "train.warmup", _warmup_steps, "1 or more: a number of steps"),
+    row("warmup_ratio", "train.warmup", _warmup_ratio, _WARMUP_WHY),
+    row("warmup_steps", "train.warmup", _warmup_steps, _WARMUP_WHY),
     row(" ".join(SCHEDULES), "train.schedule", _schedule),
     row("lr_scheduler_kwargs", "train.min_rate", _of_scheduler("min_lr_rate")),
     row("lr_scheduler_kwargs", "train.restarts", _of_scheduler("num_cycles")),
@@ -198,12 +209,18 @@ ROWS = (
     row("per_device_eval_batch_size eval_batch_size", "evaluate.batch_size"),
     row("metric_for_best_model", "evaluate.metric", _metric),
     row("load_best_model_at_end", "evaluate.keep", if_true("best", "last")),
-    row("early_stopping_patience", "evaluate.patience"),
+    row("early_stopping_patience early_stopping_steps", "evaluate.patience"),
+    row(
+        "load_best_model_at_end early_stopping_patience early_stopping_steps",
+        "evaluate.metric",
+        _loss,
+    ),
     row("max_new_tokens generation_max_length generation_max_new_tokens", "decode.max_new_tokens"),
     row("num_beams generation_num_beams", "decode.beams"),
     row("do_sample", "decode.sample", if_true(True)),
     row("report_to", "track", _trackers),
     row("use_wandb", "track", if_true("wandb")),
+    row("wandb_project", "track", _named_project, "set WANDB_PROJECT to the project's name"),
     row("use_tensorboard", "track", if_true("tensorboard")),
     row("use_mlflow", "track", if_true("mlflow")),
     row("seed", "seeds", _seeds, "a list; each seed is a training of its own"),

@@ -19,7 +19,7 @@ def with_samples(
     answers: of the latest evaluation, by split; to all examples, or to the `sampled` ones. The
     samples are of the first split.
     """
-    if not writes(recipe.task):
+    if not writes(recipe.task) or not recipe.task.eval_splits:
         return observe
     first = recipe.task.eval_splits[0]
 
