@@ -249,6 +249,11 @@ class Task(Config, ABC):
         """The metric that the paper reports and that selects the best epoch."""
 
     @property
+    def only_losses(self) -> bool:
+        """Whether loss and perplexity are all that is scored, so that no text is generated."""
+        return False
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Label names in the order of the model's outputs; empty if the head does not classify."""
         return ()

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from lorakit.errors import DataError, RecipeError, did_you_mean
 from lorakit.files.bad_rows import BadRow, BadRows, Cause
+from lorakit.files.detected import detected
 from lorakit.metrics import Compared, Tokenize
 from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Turn
 from lorakit.tasks._formats import Chat, Continued, Format, Reading, formats, recognised
@@ -58,7 +59,7 @@ class ChatFiles(OwnFiles):
     train_on: Literal["all", "last"] = "all"
     """Turns of the assistant that are trained: all of them, or the last one."""
     metrics: Names = ("rouge",)
-    """Names of metrics that compare texts."""
+    """Names of metrics that compare texts; or `loss` or `perplexity`: no text is generated."""
     tokenize: Tokenize | None = None
     """How bleu, rouge and ter split texts, by the name of sacrebleu's tokenizer. null: as the
     official scorers do, for English."""
@@ -150,7 +151,9 @@ class ChatFiles(OwnFiles):
             source = sources_of(self.train)[0]
         found = recognised(self._first(source, wanted), source.path)
         others = "".join(f"; task.format={name} is possible, too" for name in found.others)
-        log.info("%s: format %s, because %s%s", source.path, found.format.name, found.why, others)
+        said = f"{source.path}: format {found.format.name}, because {found.why}{others}"
+        log.info("%s", said)
+        detected(said)
         return found.format
 
     def _example(self, made: Chat | Continued, split: str, where: str, remarks: Remarks) -> Example:
@@ -162,10 +165,10 @@ class ChatFiles(OwnFiles):
         if made.prompt is not None:
             remarks.add_text(made.prompt, "prompt", where)
             return Example("", made.prompt, target=answer, references=references)
-        if split != self.train_split:
+        if split != self.train_split and not self.only_losses:
             raise DataError(
-                "a plain text has no question to answer, so it is trained and not scored; leave "
-                f"task.{split} out"
+                "a plain text has no question to answer, so only its loss can be scored; set "
+                "task.metrics=loss"
             )
         return Example("", "", target=answer, references=references, whole=True)
 

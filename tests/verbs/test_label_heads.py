@@ -63,6 +63,8 @@ def test_a_run_is_proven_evaluated_and_merged(recipe, lorakit_cli, tmp_path, tas
 def test_a_run_without_validation_keeps_the_last_state(recipe, lorakit_cli, tmp_path):
     rows = [{"text": f"x {i}", "label": "ab"[i % 2]} for i in range(16)]
     path = recipe("classification", rows, "validation: none")
+    file = tmp_path / "a.jsonl"
+    file.write_text(file.read_text(), encoding="utf-16")
     done = lorakit_cli("train", path, "--runs", tmp_path / "runs", "--json")
     assert done.code == 0, done.err
     run = Path(done.json["run"])
@@ -70,7 +72,9 @@ def test_a_run_without_validation_keeps_the_last_state(recipe, lorakit_cli, tmp_
     assert result.splits == ()
     assert result.seeds[0].steps == 2
     assert "not scored" in {note.kind for note in result.notes}
-    assert (run / "report.html").is_file()
+    (found,) = (note.text for note in result.notes if note.kind == "data")
+    assert found == f"{file}: read as utf-16"
+    assert found in (run / "report.html").read_text()
     assert lorakit_cli("eval", run).code == 2
     assert lorakit_cli("eval", run, "--split", "train").code == 0
     refused = lorakit_cli("check", path, "evaluate.patience=1")

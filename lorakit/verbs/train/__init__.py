@@ -20,6 +20,7 @@ from lorakit.events import (
     SeedFinishedBefore,
     SeedStarted,
 )
+from lorakit.files.detected import collecting_detected
 from lorakit.recipe.load import LoadedRecipe
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.attach import attach, counts_of
@@ -102,7 +103,8 @@ def _prepare(recipe: Recipe, run: Path, runs: Path, observe: Observer) -> TrainJ
         start = find_adapter(recipe.start_from, runs, recipe)
     refuse_missing_trackers(recipe.track)
     refuse_unreadable_sources(recipe.method)
-    splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
+    with collecting_detected() as detected:
+        splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
     shapes = outline(*recipe.base())
     refuse_too_long(recipe.data, None, shapes.config)
     return TrainJob(
@@ -110,6 +112,7 @@ def _prepare(recipe: Recipe, run: Path, runs: Path, observe: Observer) -> TrainJ
         recipe=resolved,
         run=run,
         splits=splits,
+        detected=tuple(detected),
         start=start,
         counts=counts_of(attach(recipe, shapes)),
         accelerator=accelerator,

@@ -51,7 +51,7 @@ def combined(
 
 
 def _notes(job: TrainJob, seeds: Sequence[SeedResult]) -> list[Note]:
-    notes = []
+    notes = [Note(kind="data", text=text) for text in job.detected]
     if job.recorded.train.precision == "auto":
         frozen = job.recipe.model.dtype
         products = job.recipe.train.precision
