@@ -91,6 +91,11 @@ class ChatSession:
         return self.recipe.task.ask("?").turns != ()
 
     @property
+    def on_base(self) -> bool:
+        """Whether every adapter is off."""
+        return self.adapters is not None and self.active == NO_ADAPTER
+
+    @property
     def names(self) -> list[str]:
         """What `switch` takes."""
         return [*self.speakers, NO_ADAPTER] if self.adapters else list(self.speakers)

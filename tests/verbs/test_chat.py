@@ -57,6 +57,7 @@ def test_adapters_are_switched_by_name(base, adapters):
     answers = {}
     for name in ("first", "second", "none"):
         talk.switch(name)
+        assert talk.on_base == (name == "none")
         talk.reset()
         answers[name] = said(talk, "the mat")
     assert answers["none"] == said(alone, "the mat")
