@@ -426,4 +426,7 @@ def test_a_question_is_asked_as_the_training_rows_are(write):
     assert [turn.text for turn in chats.ask("Hi").turns] == ["Be kind.", "Hi"]
     texts = ChatFiles(train=write("b.jsonl", json.dumps({"prompt": "a", "completion": "b"})))
     assert (texts.ask("Hi").text, texts.ask("Hi").turns) == ("Hi", ())
+    away = texts.recorded().model_copy(update={"train": "away.jsonl"})
+    assert away.asked_as == "prompt_completion"
+    assert away.ask("Hi") == texts.ask("Hi")
     assert ChatFiles(train="away.jsonl").ask("Hi").turns[0].text == "Hi"

@@ -47,7 +47,7 @@ from lorakit.trackers._track import refuse_missing_trackers
 from lorakit.training.plan import share
 from lorakit.verbs.train.accelerator import make_accelerator
 from lorakit.verbs.train.job import TrainJob
-from lorakit.verbs.train.result import combined, early_stops, fixed_labels, now, write_report
+from lorakit.verbs.train.result import combined, early_stops, now, write_report
 from lorakit.verbs.train.seed import train_seed
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def train_recipe(
     A run that is already complete is returned as it is, unless `restart`. An InputError that shows
     before the first step is raised before the run folder is made, as far as that is possible.
     """
-    recipe = fixed_labels(loaded.recipe)
+    recipe = loaded.recipe.model_copy(update={"task": loaded.recipe.task.recorded()})
     run = run_of(loaded, runs)
     if not restart:
         done = finished(run, recipe)
