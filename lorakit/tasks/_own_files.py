@@ -132,6 +132,8 @@ class OwnFiles(MetricTask, ABC):
                 f"fixed layout; the files of the task {self.name!r} are task.train, "
                 "task.validation and task.test"
             )
+        if split not in self.test_splits:
+            _ = self.labels  # what is wrong with them is not an error of each row
         unread = BadRows()
         place, source = self._source_of(split)
         wanted = Wanted(place, (*columns, *answer), form=self.form, bad=unread)
