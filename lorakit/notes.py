@@ -18,9 +18,11 @@ Kind = Literal[
     "not scored",
     "one label",
     "early stop",
+    "data",
     "general",
 ]
-"""other setting: the published scores do not apply, because the recipe was changed."""
+"""other setting: the published scores do not apply, because the recipe was changed. data: what was
+detected about a file."""
 
 
 class Note(Config):

@@ -106,7 +106,8 @@ def _obey(talk: ChatSession, command: Command) -> bool:
     elif command.name == "adapter":
         if command.text:
             talk.switch(command.text)
-        say(f"{talk.active} answers (there are: {', '.join(talk.names)})")
+        who = "the base alone" if talk.on_base else talk.active
+        say(f"{who} answers (there are: {', '.join(talk.names)})")
     elif command.name == "help":
         for text in COMMANDS.values():
             say(text)

@@ -309,6 +309,8 @@ def _print_lower(found: Lowered) -> None:
 
 
 def _print_stored(stored: Stored) -> None:
+    from lorakit.metrics import decimals_of
+
     times = stored.bytes_before / stored.bytes_after
     say(
         f"{stored.numbers:,} numbers in {stored.bits} bits each: {stored.bytes_before:,} bytes -> "
@@ -323,7 +325,8 @@ def _print_stored(stored: Stored) -> None:
     )
     scores = ""
     for name, (before, after) in (stored.scores or {}).items():
-        scores += f"; {name} {before:.2f} -> {after:.2f}"
+        digits = decimals_of(name)
+        scores += f"; {name} {before:.{digits}f} -> {after:.{digits}f}"
     say(f"equal predictions {stored.equal_predictions:.1%}{scores}")
 
 

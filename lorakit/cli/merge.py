@@ -57,6 +57,8 @@ def merge(
 
 def print_report(report: dict[str, Any], to: Path) -> None:
     """Say what was merged, and how it was compared."""
+    from lorakit.metrics import decimals_of
+
     say(f"merged in fp32, written as {report['dtype']} to {to}")
     if not report["examples"]:
         say("not compared with the adapter on its base, because --examples is 0")
@@ -67,4 +69,6 @@ def print_report(report: dict[str, Any], to: Path) -> None:
         f"{report['prediction_flips']} predictions flipped"
     )
     for metric, before in (report["metrics_before"] or {}).items():
-        say(f"{metric} {before:.2f} before, {report['metrics_after'][metric]:.2f} after")
+        digits = decimals_of(metric)
+        after = report["metrics_after"][metric]
+        say(f"{metric} {before:.{digits}f} before, {after:.{digits}f} after")

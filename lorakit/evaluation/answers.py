@@ -27,7 +27,7 @@ to show where it starts. A generated text costs hundreds of times what a label d
 
 def untrained_most(task: Task) -> int:
     """The number of examples on which the untrained model is scored."""
-    return UNTRAINED_TEXTS if writes(task) else UNTRAINED_ANSWERS
+    return UNTRAINED_TEXTS if generates(task) else UNTRAINED_ANSWERS
 
 
 def writes(task: Task) -> bool:
@@ -35,9 +35,14 @@ def writes(task: Task) -> bool:
     return task.head is Head.CAUSAL and not task.choices
 
 
+def generates(task: Task) -> bool:
+    """Whether texts are generated to score the task; one that writes may be scored by its loss."""
+    return writes(task) and not task.only_losses
+
+
 @dataclass(frozen=True)
 class Answer:
-    """The prediction for one example, with its reference.
+    """The prediction for one example, with its reference. No prediction: only its loss is scored.
 
     output: the logits (of each word), or the raw text. text: the input. ended: max_new_tokens did
     not cut it. nats, tokens: the sum of -log p over the tokens that training would train, and their
@@ -45,7 +50,7 @@ class Answer:
     """
 
     id: str
-    prediction: Prediction
+    prediction: Prediction | None
     reference: Prediction | list[str] | None
     output: list[float] | list[list[float]] | str
     text: str
@@ -169,15 +174,18 @@ def score_answers(
 
 
 def _scores(task: Task, answers: Sequence[Answer]) -> dict[str, float]:
+    if task.only_losses:
+        return likelihood_of(answers)
     references: list[Any] = [answer.reference for answer in answers]
     if any(reference is None for reference in references):
         raise DataError(
             "these examples do not have references; they can be predicted, but not scored"
         )
-    scores = task.score([answer.prediction for answer in answers], references)
+    said: list[Any] = [answer.prediction for answer in answers]
+    scores = task.score(said, references)
     for group in sorted({answer.group for answer in answers} - {""}):
         part = [answer for answer in answers if answer.group == group]
-        predictions = [answer.prediction for answer in part]
+        predictions: list[Any] = [answer.prediction for answer in part]
         found = task.score(predictions, [answer.reference for answer in part])  # type: ignore[misc]
         scores |= {f"{metric}_{group}": value for metric, value in found.items()}
     return scores | likelihood_of(answers)

@@ -1,6 +1,7 @@
 """Text form: the encoding of a file, and what separates the fields of a table, set or detected.
 
-What is detected, and is not UTF-8 or the usual separator, is logged.
+What is detected, and is not UTF-8 or the usual separator, is logged, and told to the record of the
+run.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from string import ascii_letters
 
 from lorakit.errors import DataError, shown
+from lorakit.files.detected import detected
 from lorakit.files.packed import opened
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,7 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+UTF_8 = ("utf-8", "utf-8-sig")
 BLOCK_BYTES = 2**20
 PROBE_BYTES = 4096
 FOREIGN_SHARE = 0.3
@@ -54,7 +57,10 @@ def encoding_of(path: Path, form: TextForm) -> str:
     if form.encoding is not None:
         return form.encoding
     status = path.stat()
-    return _detected_encoding(path, status.st_size, status.st_mtime_ns)
+    name = _detected_encoding(path, status.st_size, status.st_mtime_ns)
+    if name not in UTF_8:
+        detected(f"{path}: read as {name}")
+    return name
 
 
 @lru_cache(maxsize=64)
@@ -70,7 +76,7 @@ def _detected_encoding(path: Path, size: int, time_ns: int) -> str:
 
 
 def _said(path: Path, name: str) -> str:
-    if name not in ("utf-8", "utf-8-sig"):
+    if name not in UTF_8:
         log.warning("%s is read as %s; if that is wrong, %s", path, name, SET_ENCODING)
     return name
 
@@ -146,6 +152,7 @@ def delimiter_of(
     if not found or found[0] == usual:
         return usual
     _say_separator(path, found[0], shown(fields[found[0]]))
+    detected(f"{path}: fields separated by {SEPARATORS[found[0]]}")
     return found[0]
 
 

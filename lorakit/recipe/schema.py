@@ -98,8 +98,11 @@ class Recipe(Config):
         """Whether an evaluation needs the texts of all examples, and not only their loss.
 
         Without them where a loss was asked for by name (`evaluate.metric`), except for the state
-        that is kept. last: the evaluation after the last step.
+        that is kept, and where the task scores nothing else. last: the evaluation after the last
+        step.
         """
+        if self.task.only_losses:
+            return False
         if last and self.evaluate.keep == "last":
             return True
         return self.evaluate.metric not in LIKELIHOOD_KEYS

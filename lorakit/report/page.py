@@ -143,7 +143,8 @@ def chosen(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     They are evenly spread over the lines, MAX_SAMPLES of each kind.
     """
-    samples = [sample(line) for line in lines]
+    # without a prediction only the loss was scored
+    samples = [sample(line) for line in lines if line.get("prediction") is not None]
     found = []
     for same in (False, True):
         kind = [one for one in samples if one["same"] == same]

@@ -21,7 +21,8 @@ from lorakit.batches import (
     refuse_no_padding,
     refuse_too_long,
 )
-from lorakit.evaluation.answers import Answer, Scores, score_answers, untrained_most, writes
+from lorakit.errors import DataError
+from lorakit.evaluation.answers import Answer, Scores, generates, score_answers, untrained_most
 from lorakit.evaluation.likelihood import log_likelihoods
 from lorakit.evaluation.predict import Generated, GenerationSettings, generate, predict_logits
 from lorakit.evaluation.spans import predict_spans, text_of
@@ -84,10 +85,12 @@ class Examiner:
         self.learned = {split: self._learned(examples) for split, examples in self.splits.items()}
 
     def _encode(self, examples: Sequence[Example]) -> TokenRows:
-        if self.task.head is not Head.CAUSAL:
+        if self.task.only_losses:
+            refuse_no_answers(examples)
+        if self.task.head is not Head.CAUSAL or self.task.only_losses:
             return encode_cached(examples, self.tokenizer, self.task.head, self.recipe.data)
         most = self.recipe.data.max_length
-        if writes(self.task):
+        if generates(self.task):
             answer = self.recipe.decode.max_new_tokens
             room_is = f"data.max_length {most} - decode.max_new_tokens {answer}"
         else:
@@ -127,9 +130,11 @@ class Examiner:
     def _answers(
         self, model: nn.Module, split: str, chosen: Sequence[int], kept: PartialPredictions | None
     ) -> list[Answer]:
-        if writes(self.task):
+        if generates(self.task):
             return self._written(model, split, chosen, kept)
         examples = self.splits[split]
+        if self.task.only_losses:
+            return [_unasked(examples[i]) for i in chosen]
         items = _rows(self.encoded[split], chosen)
         size = self.recipe.evaluate.batch_size
         pad = self.tokenizer.pad_token_id
@@ -289,6 +294,22 @@ def kept(examples: Sequence[Example], encoded: TokenRows) -> list[Example]:
     """The examples that were encoded: all, or those that data.too_long and data.empty leave."""
     owners = sorted(set(encoded.owners.tolist()))
     return list(examples) if len(owners) == len(examples) else [examples[i] for i in owners]
+
+
+def refuse_no_answers(examples: Sequence[Example]) -> None:
+    """DataError: an example does not have the text whose loss is scored."""
+    for example in examples:
+        if example.target is None:
+            raise DataError(
+                f"example {example.shown_id} does not have an answer, and its loss is all that is "
+                "scored (task.metrics)"
+            )
+
+
+def _unasked(example: Example) -> Answer:
+    """The answer to an example for which no text is generated."""
+    text = "" if example.whole else example.text
+    return Answer(example.id, None, [str(example.target)], "", text)
 
 
 def stops_of(task: Task, tokenizer: Any, splits: Mapping[str, Sequence[Example]]) -> list[int]:

@@ -16,6 +16,7 @@ SHOWN_CHARACTERS = 60
 WITHOUT_EFFECT = {
     "": ("seeds", "expect", "about", "track"),
     "model": ("id",),
+    "task": ("asked_as",),
     "train": ("checkpoint", "skip_bad_steps", "save_every"),
 }
 """Section of a recipe ("": top level) -> its keys that leave every number of a seed as it is."""

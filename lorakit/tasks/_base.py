@@ -249,9 +249,21 @@ class Task(Config, ABC):
         """The metric that the paper reports and that selects the best epoch."""
 
     @property
+    def only_losses(self) -> bool:
+        """Whether loss and perplexity are all that is scored, so that no text is generated."""
+        return False
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Label names in the order of the model's outputs; empty if the head does not classify."""
         return ()
+
+    def recorded(self) -> Task:
+        """The task as a run records it: with what its training file decides, so that the run does
+        not need the file later."""
+        if "classes" not in type(self).model_fields or not self.labels:
+            return self
+        return self.model_copy(update={"classes": self.labels})
 
     @abstractmethod
     def read(self, split: str, data: Data) -> list[Example]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, field_validator
 
 from lorakit.errors import DataError, RecipeError
+from lorakit.files.bad_rows import BadRows
 from lorakit.metrics import facts_of
 from lorakit.tasks._answers import label_name
 from lorakit.tasks._own_files import OwnFiles
@@ -74,9 +75,16 @@ class WithClasses(OwnFiles, ABC):
 
     def _found_in_train(self) -> set[str]:
         found: set[str] = set()
-        wanted = Wanted(self.train_split, self.label_columns, form=self.form)
+        rows = 0
+        unread = BadRows()
+        bad = BadRows()
+        wanted = Wanted(self.train_split, self.label_columns, form=self.form, bad=unread)
         for where, row in source_rows(self.train, wanted):
-            found.update(self.names_in(row, where))
+            rows += 1
+            with bad.row(where):
+                found.update(self.names_in(row, where))
+        bad.include(unread)
+        bad.finish(rows + sum(unread.counts.values()))
         if len(found) < 2:
             columns = ", ".join(map(repr, self.label_columns))
             raise DataError(

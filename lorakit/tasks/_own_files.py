@@ -16,10 +16,11 @@ from lorakit.errors import RecipeError, did_you_mean
 from lorakit.files.bad_rows import BadRows
 from lorakit.files.tables import take
 from lorakit.files.text_form import TextForm, check_encoding
+from lorakit.metrics import LIKELIHOOD_KEYS
 from lorakit.tasks._base import Data, Example
 from lorakit.tasks._held_out import NONE, Validation, held_out
 from lorakit.tasks._remarks import Remarks
-from lorakit.tasks._scoring import MetricTask, metric_keys
+from lorakit.tasks._scoring import MetricTask, score_keys
 from lorakit.tasks._sources import PlacedRow, Source, Sources, Wanted, source_rows, streams
 from lorakit.tasks._template import text_of
 
@@ -54,14 +55,14 @@ class OwnFiles(MetricTask, ABC):
     """What separates the fields of .csv and .tsv files. null: a comma or a tab, or what their first
     lines show (`;`, a tab, `|`), which is said."""
     metrics: Names
-    """Names of metrics."""
+    """Names of metrics. For texts also `loss` or `perplexity` alone: no text is generated."""
     primary_metric: str | None = Field(default=None, validate_default=True)
     """The value that selects the best epoch; None: the first value of the first metric."""
 
     @field_validator("metrics")
     @classmethod
     def _metrics_fit(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        metric_keys(names, cls.compares)
+        score_keys(names, cls.compares)
         return names
 
     @field_validator("primary_metric")
@@ -70,7 +71,7 @@ class OwnFiles(MetricTask, ABC):
         names = info.data.get("metrics")
         if names is None:  # the metrics are wrong, which is reported already
             return name
-        keys = metric_keys(names, cls.compares)
+        keys = score_keys(names, cls.compares)
         # pydantic validates fields in order, so `metrics` is there
         if name is not None and name not in keys:
             near = did_you_mean(name, keys)
@@ -106,7 +107,11 @@ class OwnFiles(MetricTask, ABC):
 
     @property
     def primary(self) -> str:
-        return self.primary_metric or super().primary
+        return self.primary_metric or score_keys(self.metrics, self.compares)[0]
+
+    @property
+    def only_losses(self) -> bool:
+        return self.compares == "texts" and self.metrics[0] in LIKELIHOOD_KEYS
 
     def own_rows(
         self,
@@ -127,6 +132,8 @@ class OwnFiles(MetricTask, ABC):
                 f"fixed layout; the files of the task {self.name!r} are task.train, "
                 "task.validation and task.test"
             )
+        if split not in self.test_splits:
+            _ = self.labels  # what is wrong with them is not an error of each row
         unread = BadRows()
         place, source = self._source_of(split)
         wanted = Wanted(place, (*columns, *answer), form=self.form, bad=unread)

@@ -8,7 +8,16 @@ from functools import partial
 from typing import Any, ClassVar
 
 from lorakit.errors import RecipeError
-from lorakit.metrics import Compared, Weighted, attempt, facts_of, joined, metrics, say_poor
+from lorakit.metrics import (
+    LIKELIHOOD_KEYS,
+    Compared,
+    Weighted,
+    attempt,
+    facts_of,
+    joined,
+    metrics,
+    say_poor,
+)
 from lorakit.tasks._answers import (
     accepted_texts,
     best_label,
@@ -115,6 +124,20 @@ class MetricTask(Task, ABC):
         if tokenize is None or not facts_of(name).tokenizes:
             return {}
         return {"tokenize": tokenize}
+
+
+def score_keys(names: Sequence[str], of: Compared) -> tuple[str, ...]:
+    """As `metric_keys`; texts may be scored by their loss alone.
+
+    RecipeError: as there, or a loss is named next to metrics, which have it in any case.
+    """
+    losses = [name for name in names if name in LIKELIHOOD_KEYS] if of == "texts" else []
+    if losses and len(losses) < len(names):
+        raise RecipeError(
+            f"{losses[0]} is computed with every metric of texts; leave it out, or name nothing "
+            "else, and no text is generated"
+        )
+    return tuple(losses) or metric_keys(names, of)
 
 
 def metric_keys(names: Sequence[str], of: Compared) -> tuple[str, ...]:

@@ -12,9 +12,10 @@ from pydantic import Field, field_validator
 
 from lorakit.errors import DataError, RecipeError, did_you_mean
 from lorakit.files.bad_rows import BadRow, BadRows, Cause
+from lorakit.files.detected import detected
 from lorakit.metrics import Compared, Tokenize
 from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Turn
-from lorakit.tasks._formats import Chat, Continued, Format, Reading, formats, recognised
+from lorakit.tasks._formats import Chat, Continued, Format, Reading, Recognised, formats, recognised
 from lorakit.tasks._held_out import NONE, Validation
 from lorakit.tasks._own_files import Names, OwnFiles
 from lorakit.tasks._remarks import Remarks
@@ -43,6 +44,9 @@ class ChatFiles(OwnFiles):
     format: str | None = None
     """Format of all sources: messages, sharegpt, trl, alpaca, prompt_completion or text. null: each
     source's own, by its first rows."""
+    asked_as: str | None = None
+    """Format in which a prompt of one's own is asked. null: that of the first training rows, which
+    a run records, so that its model can be asked where the rows are not."""
     roles: dict[str, str] = Field(default_factory=dict)
     """Role in the files -> `system`, `user`, `assistant` or `tool`, for names that are not
     known."""
@@ -58,12 +62,12 @@ class ChatFiles(OwnFiles):
     train_on: Literal["all", "last"] = "all"
     """Turns of the assistant that are trained: all of them, or the last one."""
     metrics: Names = ("rouge",)
-    """Names of metrics that compare texts."""
+    """Names of metrics that compare texts; or `loss` or `perplexity`: no text is generated."""
     tokenize: Tokenize | None = None
     """How bleu, rouge and ter split texts, by the name of sacrebleu's tokenizer. null: as the
     official scorers do, for English."""
 
-    @field_validator("format")
+    @field_validator("format", "asked_as")
     @classmethod
     def _is_a_format(cls, name: str | None) -> str | None:
         if name is not None:
@@ -148,10 +152,15 @@ class ChatFiles(OwnFiles):
         if wanted.split in self.test_splits:  # its answers may be missing
             wanted = replace(wanted, split=self.train_split)
             source = sources_of(self.train)[0]
-        found = recognised(self._first(source, wanted), source.path)
+        found = self._recognised(source, wanted)
         others = "".join(f"; task.format={name} is possible, too" for name in found.others)
-        log.info("%s: format %s, because %s%s", source.path, found.format.name, found.why, others)
+        said = f"{source.path}: format {found.format.name}, because {found.why}{others}"
+        log.info("%s", said)
+        detected(said)
         return found.format
+
+    def _recognised(self, source: Source, wanted: Wanted) -> Recognised:
+        return recognised(self._first(source, wanted), source.path)
 
     def _example(self, made: Chat | Continued, split: str, where: str, remarks: Remarks) -> Example:
         """The example of a row, without its id and place."""
@@ -162,10 +171,10 @@ class ChatFiles(OwnFiles):
         if made.prompt is not None:
             remarks.add_text(made.prompt, "prompt", where)
             return Example("", made.prompt, target=answer, references=references)
-        if split != self.train_split:
+        if split != self.train_split and not self.only_losses:
             raise DataError(
-                "a plain text has no question to answer, so it is trained and not scored; leave "
-                f"task.{split} out"
+                "a plain text has no question to answer, so only its loss can be scored; set "
+                "task.metrics=loss"
             )
         return Example("", "", target=answer, references=references, whole=True)
 
@@ -198,6 +207,16 @@ class ChatFiles(OwnFiles):
             answer=answer if answer.more else None,
         )
 
+    def recorded(self) -> ChatFiles:
+        if self.format or self.asked_as:
+            return self
+        wanted = Wanted(self.train_split, form=self.form)
+        try:
+            found = self._recognised(sources_of(self.train)[0], wanted)
+        except DataError:  # raised again where the rows are read
+            return self
+        return self.model_copy(update={"asked_as": found.format.name})
+
     def ask(self, text: str) -> Example:
         """A chat with one question; or a text, where the training rows are no chats."""
         form = self._asked_format
@@ -214,6 +233,8 @@ class ChatFiles(OwnFiles):
     @cached_property
     def _asked_format(self) -> Format:
         """That of the first training rows; messages where the file is not there any more."""
+        if self.asked_as is not None:
+            return formats.get(self.asked_as)
         first = sources_of(self.train)[0]
         try:
             return self._format_of(first, Wanted(self.train_split, form=self.form))

@@ -46,14 +46,15 @@ class QuestionAnswering(OwnFiles):
         examples = []
         columns = (self.question, self.context)
         for id, where, row in self.own_rows(split, data, columns, [self.answer], remarks):
-            question = text_of(row, self.question, where)
-            context = text_of(row, self.context, where)
-            remarks.add_text(question, self.question, where)
-            remarks.add_text(context, self.context, where)
-            example = Example(id, question, context, where=where)
-            if self.answer in row:
-                example = self._answered(example, row[self.answer], remarks)
-            examples.append(example)
+            with remarks.bad.row(where):
+                question = text_of(row, self.question, where)
+                context = text_of(row, self.context, where)
+                remarks.add_text(question, self.question, where)
+                remarks.add_text(context, self.context, where)
+                example = Example(id, question, context, where=where)
+                if self.answer in row:
+                    example = self._answered(example, row[self.answer], remarks)
+                examples.append(example)
         return examples
 
     def _answered(self, example: Example, value: Any, remarks: Remarks) -> Example:

@@ -48,7 +48,7 @@ class Text(OwnFiles):
     """Put an end-of-text token between prompt and completion, as the reference code's GPT-2 tasks
     do. The prompt may then be empty, and the completion is plain text to pretrain on."""
     metrics: Names = ("exact_match", "bleu")
-    """Names of metrics that compare texts."""
+    """Names of metrics that compare texts; or `loss` or `perplexity`: no text is generated."""
     tokenize: Tokenize | None = None
     """How bleu, rouge and ter split texts, by the name of sacrebleu's tokenizer: `zh` for Chinese,
     `char` for other scripts without spaces, `intl` for other letters. None: as the official scorers

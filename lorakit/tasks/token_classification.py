@@ -51,18 +51,23 @@ class TokenClassification(WithClasses):
         examples = []
         found = self.own_rows(split, data, [self.words], [self.label], remarks)
         for id, where, row in found:
-            words = _listed(row[self.words], self.words, where)
-            if not words or not all(isinstance(word, str) and word.strip() for word in words):
-                raise DataError(
-                    f"{where}: column {self.words!r} holds {row[self.words]!r}; give words, none "
-                    "of them empty"
-                )
-            target = None
-            if split not in self.test_splits or row.get(self.label) not in (None, ""):
-                target = self._target(row, len(words), where)
-            text, spans = _sentence(words)
-            examples.append(Example(id, text, target=target, words=spans, where=where))
+            with remarks.bad.row(where):
+                words = self._words(row, where)
+                target = None
+                if split not in self.test_splits or row.get(self.label) not in (None, ""):
+                    target = self._target(row, len(words), where)
+                text, spans = _sentence(words)
+                examples.append(Example(id, text, target=target, words=spans, where=where))
         return examples
+
+    def _words(self, row: dict[str, Any], where: str) -> list[str]:
+        words = _listed(row[self.words], self.words, where)
+        if not words or not all(isinstance(word, str) and word.strip() for word in words):
+            raise DataError(
+                f"{where}: column {self.words!r} holds {row[self.words]!r}; give words, none of "
+                "them empty"
+            )
+        return words
 
     def _target(self, row: dict[str, Any], words: int, where: str) -> tuple[int, ...]:
         names = self.names_in(row, where)

@@ -46,6 +46,18 @@ class Talk:
         return (*first, *self.turns)
 
 
+@dataclass(frozen=True)
+class Speaker:
+    """A model or adapter that answers. seed: of answers that are drawn (decode.sample)."""
+
+    recipe: Recipe
+    seed: int
+
+    def generator(self) -> torch.Generator:
+        """A new one, so that an adapter draws the same whatever answered before it."""
+        return torch.Generator().manual_seed(self.seed)
+
+
 class ChatSession:
     """A model, its template, and a talk.
 
@@ -53,25 +65,35 @@ class ChatSession:
     does not remember the turns before.
     """
 
-    def __init__(self, speakers: dict[str, Recipe], base: Base, adapters: Adapters | None):
+    def __init__(self, speakers: dict[str, Speaker], base: Base, adapters: Adapters | None):
         self.speakers = speakers
         self.base = base
         self.adapters = adapters
         self.talk = Talk([])
         self.active = next(iter(speakers))
         """The adapter that answers, or the model's path; NO_ADAPTER: the base alone."""
-        self._generator = torch.Generator().manual_seed(self.recipe.seeds[0])
+        self._generator = self._speaker.generator()
         self.cut = False
         """Whether decode.max_new_tokens cut the last answer."""
 
     @property
+    def _speaker(self) -> Speaker:
+        """The adapter that answers; the first one for the base alone."""
+        return self.speakers.get(self.active) or next(iter(self.speakers.values()))
+
+    @property
     def recipe(self) -> Recipe:
         """Of the adapter that answers; of the first one for the base alone."""
-        return self.speakers.get(self.active) or next(iter(self.speakers.values()))
+        return self._speaker.recipe
 
     @property
     def has_template(self) -> bool:
         return self.recipe.task.ask("?").turns != ()
+
+    @property
+    def on_base(self) -> bool:
+        """Whether every adapter is off."""
+        return self.adapters is not None and self.active == NO_ADAPTER
 
     @property
     def names(self) -> list[str]:
@@ -95,6 +117,7 @@ class ChatSession:
         if self.adapters is not None:
             self.adapters.switch(None if chosen == NO_ADAPTER else chosen)
         self.active = chosen
+        self._generator = self._speaker.generator()
 
     def reset(self) -> None:
         """Forget the turns; the system prompt stays."""
@@ -172,7 +195,10 @@ def open_chat(pointers: Sequence[Pointer]) -> ChatSession:
     """
     sources = [open_source(pointer, to_write=True) for pointer in pointers]
     recipes = [_recipe(source) for source in sources]
-    speakers = {source.path: recipe for source, recipe in zip(sources, recipes, strict=True)}
+    speakers = {
+        source.path: Speaker(recipe, source.draws_seed)
+        for source, recipe in zip(sources, recipes, strict=True)
+    }
     adapters = None
     if sources[0].adapter is None and len(sources) == 1:
         base, _ = load_source(sources[0], recipes[0].model, pointers[0].any_base)

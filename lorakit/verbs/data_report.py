@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from lorakit.batches import lengths_of
 from lorakit.batches.tokenizer import Tokenizer
-from lorakit.evaluation.answers import writes
+from lorakit.evaluation.answers import generates
 from lorakit.files.bad_rows import Dropped
 from lorakit.recipe.schema import Recipe
 from lorakit.tasks import Example, Head
@@ -62,7 +62,7 @@ def report(
     head = recipe.task.head
     lengths = sorted(lengths_of(examples, tokenizer, head))
     # a prompt is never cut when its answer is generated
-    is_cut = training is None or not writes(recipe.task)
+    is_cut = training is None or not generates(recipe.task)
     most = recipe.data.max_length
     questions = [asked(example) for example in examples]
     answers = [(question, e.target) for question, e in zip(questions, examples, strict=True)]

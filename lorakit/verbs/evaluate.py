@@ -17,12 +17,12 @@ from lorakit.errors import DataError, ToleranceError
 from lorakit.evaluation.answers import (
     Answer,
     Scores,
+    generates,
     read_splits,
     score_answers,
     scored_splits,
     sliced,
     warn_of_one_label,
-    writes,
 )
 from lorakit.events import Observer
 from lorakit.methods import Attachment
@@ -237,7 +237,7 @@ class _LoadedModel:
                 found.base_scores |= self.examiner.untrained(self.base.model, [split])
 
     def _kept(self, file: Path) -> PartialPredictions | None:
-        if not writes(self.recipe.task) or PartialState().num_processes > 1:
+        if not generates(self.recipe.task) or PartialState().num_processes > 1:
             return None
         model = Path(self.recipe.model.name)
         if self.source.adapter is not None:

@@ -89,10 +89,13 @@ class MergeProbe:
     def look(self, base: Base) -> Look:
         """Ask a model all examples."""
         logits = self.logits(base.model)
+        likeliest = logits.argmax(-1).tolist()
         if self.examiner is None:
-            return Look(logits, None, logits.argmax(-1).tolist())
+            return Look(logits, None, likeliest)
         answers = self.examiner.answers(base.model, next(iter(self.examiner.splits)))
         scores = score_answers(self.examiner.task, answers, self.examiner.failed)
+        if self.examiner.task.only_losses:  # the likeliest tokens are all that it predicts
+            return Look(logits, scores, likeliest)
         return Look(logits, scores, [answer.prediction for answer in answers])
 
 

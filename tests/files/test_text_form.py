@@ -12,6 +12,7 @@ import pytest
 
 from lorakit.errors import DataError
 from lorakit.files.bad_rows import BadRow, BadRows, Cause, counting_dropped
+from lorakit.files.detected import collecting_detected, detected
 from lorakit.files.tables import Columns, read_rows
 from lorakit.files.text_form import TextForm, check_encoding
 
@@ -73,6 +74,20 @@ def test_a_separator_is_detected_and_said_once(write, caplog, name, sign):
         assert read(path, columns) == [(2, {"text": "a, b", "label": "1"})]
     usual = name == "a.tsv" and sign == "\t"
     assert ("separated by" in caplog.text) == (not usual)
+
+
+def test_what_is_detected_is_told_each_time_a_file_is_read(write):
+    path = write("a.csv", "text;label\né;1\n".encode("utf-16"))
+    plain = write("b.csv", "text,label\né,1\n")
+    for _ in range(2):
+        with collecting_detected() as found:
+            for one in (path, plain, path):
+                read(one)
+        assert [text.removeprefix(f"{path}: ") for text in found] == [
+            "read as utf-16",
+            "fields separated by a semicolon",
+        ]
+    detected("nobody asks")
 
 
 def test_a_separator_is_what_gives_the_columns(write):

@@ -355,9 +355,20 @@ def test_a_test_file_may_come_without_answers(read, write):
     assert (asked.target, asked.turns[-1].text) == (None, "Hey")
 
 
-def test_a_plain_text_is_not_scored(read):
-    with pytest.raises(DataError, match=r"a\.jsonl:1: a plain text.*task\.validation"):
+def test_of_a_plain_text_only_the_loss_is_scored(read):
+    with pytest.raises(DataError, match=r"a\.jsonl:1: a plain text.*task\.metrics=loss"):
         read([{"text": "Hi"}], "validation")
+    (example,) = read([{"text": "Hi"}], "validation", metrics="perplexity")
+    assert (example.whole, example.target) == (True, "Hi")
+
+
+def test_a_loss_is_scored_alone_or_with_every_metric():
+    by_loss = ChatFiles(train="a.jsonl", metrics=("loss", "perplexity"))
+    assert by_loss.only_losses
+    assert by_loss.primary == "loss"
+    assert not ChatFiles(train="a.jsonl").only_losses
+    with pytest.raises(ValidationError, match=r"leave it out"):
+        ChatFiles(train="a.jsonl", metrics=("rouge", "loss"))
 
 
 def test_no_format_fits(read):
@@ -415,4 +426,7 @@ def test_a_question_is_asked_as_the_training_rows_are(write):
     assert [turn.text for turn in chats.ask("Hi").turns] == ["Be kind.", "Hi"]
     texts = ChatFiles(train=write("b.jsonl", json.dumps({"prompt": "a", "completion": "b"})))
     assert (texts.ask("Hi").text, texts.ask("Hi").turns) == ("Hi", ())
+    away = texts.recorded().model_copy(update={"train": "away.jsonl"})
+    assert away.asked_as == "prompt_completion"
+    assert away.ask("Hi") == texts.ask("Hi")
     assert ChatFiles(train="away.jsonl").ask("Hi").turns[0].text == "Hi"

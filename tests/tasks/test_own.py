@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -8,7 +9,9 @@ from pydantic import ValidationError
 from lorakit.errors import DataError, RecipeError, TrainingError
 from lorakit.tasks import Data, Head
 from lorakit.tasks.classification import Classification
+from lorakit.tasks.question_answering import QuestionAnswering
 from lorakit.tasks.regression import Regression
+from lorakit.tasks.token_classification import TokenClassification
 
 CSV = 'text,label\n"good, ""very""",pos\nbad,neg\nfine,pos\n'
 
@@ -107,6 +110,32 @@ def test_a_wrong_train_file(write, content, message):
     path = write("train.csv", content)
     with pytest.raises(DataError, match=message):
         _ = Classification(train=path, validation=path).labels
+
+
+def test_all_rows_without_a_label_are_listed(write):
+    path = write("a.csv", "text,label\na,pos\nb,\nc,neg\nd,\n")
+    with pytest.raises(DataError) as caught:
+        Classification(train=path, validation="none").read("train", Data())
+    first, *listed = str(caught.value).splitlines()
+    assert first.startswith("2 of 4 rows")
+    assert [line.partition(": ")[0] for line in listed] == [f"  - {path}:3", f"  - {path}:5"]
+
+
+@pytest.mark.parametrize(
+    ("task", "good", "bad"),
+    [
+        (TokenClassification, {"tokens": "a b", "tags": "O B-X"}, {"tokens": "a", "tags": "O O"}),
+        (
+            QuestionAnswering,
+            {"question": "a?", "context": "b c", "answers": "c"},
+            {"question": "a?", "context": "b c", "answers": "d"},
+        ),
+    ],
+)
+def test_all_rows_with_wrong_answers_are_listed(write, task, good, bad):
+    rows = "".join(f"{json.dumps(row)}\n" for row in (good, bad, good, bad))
+    with pytest.raises(DataError, match=r"(?s)^2 of 4 rows.*a\.jsonl:2: .*a\.jsonl:4: "):
+        task(train=write("a.jsonl", rows), validation="none").read("train", Data())
 
 
 def test_a_text_column_holds_text(write):

@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from lorakit.bases.tokenizer import load_tokenizer
 from lorakit.models import Model
@@ -130,6 +132,47 @@ def test_a_task_that_writes_is_trained_without_validation(base, recipe, lorakit_
     assert done.code == 0, done.err
     (seed,) = Result.read(Path(done.json["run"]) / "result.json").seeds
     assert (seed.scores, seed.steps) == ({}, 4)
+
+
+@pytest.mark.slow
+def test_plain_texts_are_scored_by_their_loss_alone(base, recipe, lorakit_cli, tmp_path):
+    place = base("llama")
+    texts = [" ".join(f"w{(i * k) % 40}" for k in range(2 + i % 5)) for i in range(48)]
+    task = {"name": "chat", "validation": 0.25, "metrics": "loss"}
+    file = recipe(place, task, [{"text": text} for text in texts])
+    assert lorakit_cli("check", file).code == 0
+    done = lorakit_cli("train", file, "--runs", tmp_path / "runs", "--json")
+    assert done.code == 0, done.err
+    run = Path(done.json["run"])
+    (seed,) = Result.read(run / "result.json").seeds
+    assert set(seed.scores["validation"]) == {"loss", "perplexity"}
+    lines = read_lines(run / "seed0" / "predictions" / "validation.jsonl")
+    held = [line["references"][0] for line in lines]
+    assert set(held) <= set(texts)
+    assert {line["prediction"] for line in lines} == {None}
+    assert seed.base_scores["validation"]["loss"] == pytest.approx(_loss(place, held), rel=1e-5)
+    assert seed.scores["validation"]["loss"] < seed.base_scores["validation"]["loss"]
+    again = lorakit_cli("eval", run, "--json")
+    assert again.json["scores"]["validation"] == pytest.approx(seed.scores["validation"])
+    merged = lorakit_cli("merge", run, "--to", tmp_path / "merged", "--json")
+    assert merged.code == 0, merged.err
+    assert merged.json["metrics_after"] == pytest.approx(seed.scores["validation"], rel=1e-4)
+    # a finished run is shown again, and its scores are compared with its predictions
+    assert lorakit_cli("train", file, "--runs", tmp_path / "runs").code == 0
+
+
+def _loss(place: Path, texts: list[str]) -> float:
+    """Plain transformers': each token once."""
+    model = AutoModelForCausalLM.from_pretrained(place)
+    tokenizer = load_tokenizer(Model(name=str(place)))
+    total = tokens = 0
+    for text in texts:
+        ids = [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+        batch = torch.tensor([ids])
+        with torch.no_grad():
+            total += float(model(batch, labels=batch).loss) * (len(ids) - 1)
+        tokens += len(ids) - 1
+    return total / tokens
 
 
 def test_the_loss_does_not_depend_on_the_batch(base, recipe, lorakit_cli, tmp_path):

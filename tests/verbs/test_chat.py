@@ -57,6 +57,7 @@ def test_adapters_are_switched_by_name(base, adapters):
     answers = {}
     for name in ("first", "second", "none"):
         talk.switch(name)
+        assert talk.on_base == (name == "none")
         talk.reset()
         answers[name] = said(talk, "the mat")
     assert answers["none"] == said(alone, "the mat")
@@ -122,3 +123,18 @@ def test_a_model_of_no_known_task_has_no_split(base, lorakit_cli):
     done = lorakit_cli("generate", base, "--split", "test")
     assert done.code == 2
     assert "'test'" in done.err
+
+
+def test_an_adapter_draws_with_its_own_seed(adapters):
+    sampled = (*SHORT, "decode.sample=true", "decode.temperature=5.0")
+    pointers = [
+        Pointer(str(path), overrides=(*sampled, f"seeds=[{seed}]"))
+        for path, seed in zip(adapters, (5, 6), strict=True)
+    ]
+    alone = said(open_chat(pointers[1:]), "the mat")
+    talk = open_chat(pointers)
+    said(talk, "the mat")
+    talk.switch("second")
+    talk.reset()
+    assert said(talk, "the mat") == alone
+    assert talk.recipe.seeds == (6,)

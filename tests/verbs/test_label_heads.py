@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from lorakit.runs.result import Result
 from tests.tiers import unit_or_slow
+from tests.verbs.test_processes import assert_same, train
 
 REST = (
     "model: {name: 'lorakit:tiny_encoder'}\nmethod: {name: lora, targets: [query, value], r: 2}\n"
@@ -60,9 +62,41 @@ def test_a_run_is_proven_evaluated_and_merged(recipe, lorakit_cli, tmp_path, tas
     assert merged.code == 0, merged.err
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("task", list(ROWS))
+def test_two_processes_give_what_one_gives(recipe, tmp_path, task):
+    path = str(recipe(task, ROWS[task], "validation: 0.3"))
+    one, two = (train([path, "train.max_steps=4"], tmp_path / str(n), n) for n in (1, 2))
+    # a constant on all positions changes no span: the gradient of that bias is rounding alone
+    assert_same(one, two, without="qa_outputs.bias")
+    scores = [Result.read(seed.parent / "result.json").seeds[0].scores for seed in (one, two)]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+@pytest.mark.parametrize("task", list(ROWS))
+def test_a_quantized_base(recipe, lorakit_cli, tmp_path, task, kind):
+    path = recipe(task, ROWS[task])
+    options = (f"model.quantize={kind}", "--runs", tmp_path / "runs", "--json")
+    done = lorakit_cli("train", path, *options)
+    assert done.code == 0, done.err
+    run = Path(done.json["run"])
+    (seed,) = Result.read(run / "result.json").seeds
+    assert {check.name for check in seed.checks} == {"alive", "reload", "merge"}
+    again = lorakit_cli("eval", run, "--json")
+    assert again.json["scores"]["validation"] == pytest.approx(seed.scores["validation"])
+    merged = lorakit_cli("merge", run, "--to", tmp_path / "merged", "--json")
+    assert merged.code == 0, merged.err
+    assert merged.json["max_logit_difference"] < 1e-4
+
+
 def test_a_run_without_validation_keeps_the_last_state(recipe, lorakit_cli, tmp_path):
     rows = [{"text": f"x {i}", "label": "ab"[i % 2]} for i in range(16)]
     path = recipe("classification", rows, "validation: none")
+    file = tmp_path / "a.jsonl"
+    file.write_text(file.read_text(), encoding="utf-16")
     done = lorakit_cli("train", path, "--runs", tmp_path / "runs", "--json")
     assert done.code == 0, done.err
     run = Path(done.json["run"])
@@ -70,7 +104,9 @@ def test_a_run_without_validation_keeps_the_last_state(recipe, lorakit_cli, tmp_
     assert result.splits == ()
     assert result.seeds[0].steps == 2
     assert "not scored" in {note.kind for note in result.notes}
-    assert (run / "report.html").is_file()
+    (found,) = (note.text for note in result.notes if note.kind == "data")
+    assert found == f"{file}: read as utf-16"
+    assert found in (run / "report.html").read_text()
     assert lorakit_cli("eval", run).code == 2
     assert lorakit_cli("eval", run, "--split", "train").code == 0
     refused = lorakit_cli("check", path, "evaluate.patience=1")

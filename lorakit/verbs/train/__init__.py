@@ -20,6 +20,7 @@ from lorakit.events import (
     SeedFinishedBefore,
     SeedStarted,
 )
+from lorakit.files.detected import collecting_detected
 from lorakit.recipe.load import LoadedRecipe
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.attach import attach, counts_of
@@ -46,7 +47,7 @@ from lorakit.trackers._track import refuse_missing_trackers
 from lorakit.training.plan import share
 from lorakit.verbs.train.accelerator import make_accelerator
 from lorakit.verbs.train.job import TrainJob
-from lorakit.verbs.train.result import combined, early_stops, fixed_labels, now, write_report
+from lorakit.verbs.train.result import combined, early_stops, now, write_report
 from lorakit.verbs.train.seed import train_seed
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def train_recipe(
     A run that is already complete is returned as it is, unless `restart`. An InputError that shows
     before the first step is raised before the run folder is made, as far as that is possible.
     """
-    recipe = fixed_labels(loaded.recipe)
+    recipe = loaded.recipe.model_copy(update={"task": loaded.recipe.task.recorded()})
     run = run_of(loaded, runs)
     if not restart:
         done = finished(run, recipe)
@@ -102,7 +103,8 @@ def _prepare(recipe: Recipe, run: Path, runs: Path, observe: Observer) -> TrainJ
         start = find_adapter(recipe.start_from, runs, recipe)
     refuse_missing_trackers(recipe.track)
     refuse_unreadable_sources(recipe.method)
-    splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
+    with collecting_detected() as detected:
+        splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
     shapes = outline(*recipe.base())
     refuse_too_long(recipe.data, None, shapes.config)
     return TrainJob(
@@ -110,6 +112,7 @@ def _prepare(recipe: Recipe, run: Path, runs: Path, observe: Observer) -> TrainJ
         recipe=resolved,
         run=run,
         splits=splits,
+        detected=tuple(detected),
         start=start,
         counts=counts_of(attach(recipe, shapes)),
         accelerator=accelerator,

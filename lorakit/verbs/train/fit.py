@@ -13,7 +13,7 @@ from torch import nn
 from lorakit.adapters.save import save_adapter
 from lorakit.bases.base import Base
 from lorakit.bases.load import load
-from lorakit.evaluation.answers import Answer, Scores, warn_of_one_label, writes
+from lorakit.evaluation.answers import Answer, Scores, generates, warn_of_one_label, writes
 from lorakit.events import to_all
 from lorakit.methods import Attachment
 from lorakit.recipe.schema import Recipe
@@ -70,7 +70,7 @@ def fit(job: TrainJob, ready: ReadySeed, baseline: Scores) -> FittedSeed:
             answers.update(found)
         return of_the_first(scores, setup.watched, job.accelerator)
 
-    if _only_losses(job.recipe, last=False) and job.is_main:
+    if _only_losses(job.recipe, last=False) and generates(job.recipe.task) and job.is_main:
         log.info(LEAN)
 
     file = job.folder / "metrics.jsonl" if job.is_main else None
@@ -109,6 +109,8 @@ def _evaluate(
     for split in task.eval_splits:
         if _only_losses(job.recipe, last):
             scores[split] = examiner.losses(model, split)
+            if not generates(task):
+                continue
             few = sampled(len(examiner.splits[split]))
             answers[split] = examiner.answers(model, split, few)
         else:

@@ -20,13 +20,15 @@ class TrainJob:
     """A recipe whose inputs were read and fit together.
 
     recorded: the recipe as the run folder records it. recipe: the same with the precision of this
-    machine. start: the adapter that training starts from. seed: the one that is trained now.
+    machine. detected: what was found out about the files of `splits`. start: the adapter that
+    training starts from. seed: the one that is trained now.
     """
 
     recorded: Recipe
     recipe: Recipe
     run: Path
     splits: dict[str, list[Example]]
+    detected: tuple[str, ...]
     start: Path | None
     counts: Counts
     accelerator: Accelerator

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from lorakit.evaluation.answers import Answer, writes
+from lorakit.evaluation.answers import Answer, generates
 from lorakit.runs.examiner import Examiner
 from lorakit.runs.generations import PartialPredictions
 from lorakit.runs.precision import autocast
@@ -29,7 +29,7 @@ def predict(job: TrainJob, examiner: Examiner, fitted: FittedSeed) -> dict[str, 
 
 def _kept(job: TrainJob, split: str, state: Mapping[str, Tensor]) -> PartialPredictions | None:
     """Where texts are saved as they come, so that a stop loses none; None: they are not saved."""
-    if not (job.is_main and writes(job.recipe.task)):
+    if not (job.is_main and generates(job.recipe.task)):
         return None
     file = predictions_file(job.folder, split)
     if job.accelerator.num_processes > 1:

@@ -11,7 +11,6 @@ from lorakit.evaluation.answers import only_label, scored_splits
 from lorakit.notes import Note, has
 from lorakit.publish.card import Trained, write_card
 from lorakit.recipe.load import LoadedRecipe
-from lorakit.recipe.schema import Recipe
 from lorakit.report.page import write_page
 from lorakit.runs.environment import environment
 from lorakit.runs.folder import seed_folder
@@ -51,7 +50,7 @@ def combined(
 
 
 def _notes(job: TrainJob, seeds: Sequence[SeedResult]) -> list[Note]:
-    notes = []
+    notes = [Note(kind="data", text=text) for text in job.detected]
     if job.recorded.train.precision == "auto":
         frozen = job.recipe.model.dtype
         products = job.recipe.train.precision
@@ -108,15 +107,6 @@ def one_label_seeds(job: TrainJob) -> list[str]:
             if label is not None:
                 found.append(f"seed {seed}, {split}: all {len(lines)} predictions are {label!r}")
     return found
-
-
-def fixed_labels(recipe: Recipe) -> Recipe:
-    """The recipe with the labels that its training file has, so that the run does not need the file
-    later."""
-    if "classes" not in type(recipe.task).model_fields or not recipe.task.labels:
-        return recipe
-    task = recipe.task.model_copy(update={"classes": recipe.task.labels})
-    return recipe.model_copy(update={"task": task})
 
 
 def write_report(run: Path, result: Result) -> None:

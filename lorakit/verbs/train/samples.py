@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lorakit.evaluation.answers import Answer, writes
+from lorakit.evaluation.answers import Answer, generates
 from lorakit.events import Event, Observer, SamplesWritten, SplitEvaluated, WrittenSample
 from lorakit.recipe.schema import Recipe
 
@@ -19,7 +19,7 @@ def with_samples(
     answers: of the latest evaluation, by split; to all examples, or to the `sampled` ones. The
     samples are of the first split.
     """
-    if not writes(recipe.task) or not recipe.task.eval_splits:
+    if not generates(recipe.task) or not recipe.task.eval_splits:
         return observe
     first = recipe.task.eval_splits[0]
 
