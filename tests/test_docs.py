@@ -17,6 +17,7 @@ from lorakit.combining import rules
 from lorakit.inits import inits
 from lorakit.methods import methods
 from lorakit.methods.reparam import Reparam
+from lorakit.models import families
 from lorakit.optimizers import optimizers
 from lorakit.recipe.load import build, load_recipe
 from lorakit.recipe.schema import Recipe
@@ -319,3 +320,17 @@ def test_each_plug_in_has_a_source_of_golden_values_and_a_cost(kind, names):
     assert set(names) <= set(script.SOURCES[kind])
     # its state moves between a GPU and the host, and no GPU was there
     assert {*names} - {*script.costs(kind)} <= {"paged_adamw"}
+
+
+def test_the_readme_counts_what_is_there():
+    text = " ".join((ROOT / "README.md").read_text().split())
+    changing = [n for n in methods.own_names() if issubclass(methods.get(n), Reparam)]
+    types = [model_type for n in families.names() for model_type in families.get(n).model_types]
+    for count, what in (
+        (len(methods.own_names()), "methods. "),
+        (len(changing), "change weights as LoRA does"),
+        (len(inits.own_names()), "ways to start A and B"),
+        (len(rules.own_names()), "rules"),
+        (len(types), "architectures"),
+    ):
+        assert f" {count} {what}" in text
