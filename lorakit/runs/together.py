@@ -8,6 +8,7 @@ from typing import Any
 
 from lorakit.bases.base import Base
 from lorakit.bases.load import load
+from lorakit.bases.tokenizer import load_tokenizer
 from lorakit.errors import InputError
 from lorakit.models import Model
 from lorakit.recipe.schema import Recipe
@@ -61,8 +62,22 @@ def _refuse_other_models(sources: Sequence[Source], recipes: Sequence[Recipe]) -
                 f"{first.path} and {source.path} do not have one base: of the first, "
                 f"{'; '.join(changed[:4])} in the second"
             )
+        if _asks_otherwise(recipe.model, other.model):
+            raise InputError(
+                f"{first.path} and {source.path} do not have one chat template, and a base in "
+                "memory has one; give the one to all, with model.chat_template=FILE.jinja"
+            )
 
 
 def _decisive(model: Model) -> dict[str, Any]:
     """What decides the model in memory."""
-    return model.model_dump(mode="json", exclude={"id", "shape", "trust_remote_code"})
+    left_out = {"id", "shape", "trust_remote_code", "chat_template"}
+    return model.model_dump(mode="json", exclude=left_out)
+
+
+def _asks_otherwise(model: Model, other: Model) -> bool:
+    """Whether their chat templates differ."""
+    # by their texts: an adapter has a copy of the template that it was trained with
+    if model.chat_template == other.chat_template:
+        return False
+    return load_tokenizer(model).chat_template != load_tokenizer(other).chat_template

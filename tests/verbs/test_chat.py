@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
+from lorakit.bases.tokenizer import load_tokenizer
 from lorakit.errors import DataError, InputError
+from lorakit.models import Model
 from lorakit.runs.pointer import Pointer
 from lorakit.verbs.chat import ChatSession, command_of, open_chat, question_of
 from tests.publish.conftest import make_adapter, make_base
@@ -64,6 +66,20 @@ def test_adapters_are_switched_by_name(base, adapters):
     assert len(set(answers.values())) == 3
     with pytest.raises(InputError, match="third"):
         talk.switch("third")
+
+
+def test_adapters_share_a_base_if_their_templates_have_one_text(base, adapters, tmp_path):
+    file = tmp_path / "copy.jinja"
+    copied = (*SHORT, f"model.chat_template={file}")
+    pointers = [
+        Pointer(str(adapters[0]), overrides=SHORT),
+        Pointer(str(adapters[1]), overrides=copied),
+    ]
+    file.write_text(load_tokenizer(Model(name=str(base))).chat_template, encoding="utf-8")
+    assert len(open_chat(pointers).names) == 3
+    file.write_text("{{ messages[-1].content }}", encoding="utf-8")
+    with pytest.raises(InputError, match="chat template"):
+        open_chat(pointers)
 
 
 def test_a_talk_that_is_too_long_is_refused(base):
