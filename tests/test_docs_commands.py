@@ -99,8 +99,8 @@ def test_the_commands_of_a_page_work(page, place, environment):
         assert _begin(place, environment) == []
     problems = _run_page(page, place, environment)
     assert problems == [], "\n\n".join(problems)
-    missing = {name for name in _named(page) if not (place / name).is_dir()}
-    assert missing == set()
+    if page.name not in OF_REAL_RUNS:
+        assert {name for name in _named(page) if not (place / name).is_dir()} == set()
 
 
 def _begin(place: Path, environment: dict[str, str]) -> list[str]:

@@ -37,6 +37,8 @@ MAX_EVALUATIONS = 8
 """Evaluations whose samples are shown."""
 MAX_REFERENCES = 4
 """References of a sample."""
+MAX_CHARACTERS = 1000
+"""Of each text of a sample; predictions/ has all of them."""
 
 
 def write_page(folder: Path, result: Result, logs: Logs, samples: Sequence[dict[str, Any]]) -> Path:
@@ -204,12 +206,17 @@ def sample(line: Mapping[str, Any]) -> dict[str, Any]:
     # the equal reference is shown, even where it is the last of many
     shown = sorted(references, key=lambda one: one != prediction)[:MAX_REFERENCES]
     return {
-        "input": _text(line.get("input")),
-        "references": shown,
-        "prediction": prediction,
+        "input": _cut(_text(line.get("input"))),
+        "references": [_cut(text) for text in shown],
+        "prediction": _cut(prediction),
         "same": prediction in references,
         "more": len(references) - len(shown),
     }
+
+
+def _cut(text: str) -> str:
+    more = len(text) - MAX_CHARACTERS
+    return text if more <= 0 else f"{text[:MAX_CHARACTERS]} ... ({more:,} characters more)"
 
 
 def _text(value: Any) -> str:

@@ -463,3 +463,11 @@ def test_drawing_is_imported_when_it_is_done():
         "print([m for m in ('torch', 'matplotlib', 'jinja2') if m in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
+def test_a_long_text_of_a_sample_is_cut():
+    found = sample({"input": "i" * 2500, "prediction": "p", "reference": "p" * 2500})
+    assert found["input"].startswith("i" * 1000)
+    assert "1,500" in found["input"]
+    assert len(found["references"][0]) < 1100
+    assert (found["prediction"], found["same"]) == ("p", False)
