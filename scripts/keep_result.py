@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 
 from lorakit.runs.result import Result, write_whole
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
+PLACES = ("model.name=", "data.path=")
 
 
 def kept(result: Result, model: str) -> Result:
@@ -20,7 +22,20 @@ def kept(result: Result, model: str) -> Result:
     values = json.loads(json.dumps(result.recipe_values))
     values["model"]["name"] = model
     values["data"].pop("path", None)
-    return result.model_copy(update={"model": model, "recipe_values": values})
+    environment = dict(result.environment)
+    environment["command"] = without_places(environment["command"])
+    changes = {"model": model, "recipe_values": values, "environment": environment}
+    return result.model_copy(update=changes)
+
+
+def without_places(command: str) -> str:
+    """The command without the folders of the base, the data and the runs."""
+    words = shlex.split(command)
+    found = []
+    for before, word in zip(["", *words], words, strict=False):
+        if "--runs" not in (before, word) and not word.startswith(PLACES):
+            found.append(word)
+    return shlex.join(found)
 
 
 def main() -> None:

@@ -74,10 +74,23 @@ def table(name: str) -> str:
     spec = TABLES[name]
     if "study" in spec:
         return pivot(spec)
+    if "analysis" in spec:
+        return summary(spec)
     rows = [
         (label, *(cell(row, title, column) for title, column in spec["columns"].items()))
         for label, row in spec["rows"].items()
     ]
+    return Table((spec["first"], *spec["columns"]), tuple(rows)).markdown()
+
+
+def summary(spec: dict[str, Any]) -> str:
+    """The numbers of what `scripts/keep_analysis.py` kept, a row for each run or weight."""
+    rows = []
+    for file in spec["analysis"]:
+        of = json.loads((RESULTS / file).read_text("utf-8"))["summary"]
+        for name, found in of.items():
+            cells = (format(found[key], form) for key, form in spec["columns"].values())
+            rows.append((name, *cells))
     return Table((spec["first"], *spec["columns"]), tuple(rows)).markdown()
 
 
