@@ -28,7 +28,7 @@ NAMES = ("run", "kept", "split")
 
 def numbers(finding: dict[str, Any]) -> dict[str, float]:
     """The fields that are single numbers; of `errors` some ranks, of likelihoods the mean."""
-    found = {
+    found: dict[str, float] = {
         key: value
         for key, value in finding.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
@@ -48,10 +48,11 @@ def mean(findings: list[dict[str, Any]]) -> dict[str, float]:
     """The mean of each number over the findings (of a least cosine the least), with their number
     as n."""
     found = [numbers(finding) for finding in findings]
-    means = {key: fmean(one[key] for one in found) for key in found[0]}
+    means: dict[str, float] = {key: fmean(one[key] for one in found) for key in found[0]}
     if "least cosine" in means:
         means["least cosine"] = min(one["least cosine"] for one in found)
-    return {"n": len(found), **means}
+    means["n"] = len(found)
+    return means
 
 
 def summary(found: Any) -> dict[str, dict[str, float]]:

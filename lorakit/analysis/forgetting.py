@@ -104,7 +104,7 @@ def table(found: Sequence[Forgetting]) -> Table:
 
 
 def picture(found: Sequence[Forgetting]) -> Picture:
-    """The change of the loss over the rank, a line for each method."""
+    """The change of the loss over the rank, a line for each method, with its standard errors."""
     figure, axes = figure_of("r", "change of the loss, nats per token", 5.2, 3.3)
     methods = list(dict.fromkeys(one.method for one in found))
     for method, color in zip(methods, COLORS * 3, strict=False):
@@ -112,7 +112,8 @@ def picture(found: Sequence[Forgetting]) -> Picture:
         for one in found:
             if one.method == method and one.rank is not None:
                 of_rank.setdefault(one.rank, []).append(one.change)
-                axes.plot(one.rank, one.change, color=color, marker="o", markersize=4)
+                style = {"color": color, "marker": "o", "markersize": 4, "capsize": 3}
+                axes.errorbar(one.rank, one.change, yerr=one.error or 0.0, **style)
             elif one.method == method:
                 axes.axhline(one.change, color=color, linestyle="--", label=plain(method))
         # runs of one rank are points, and the line is through their mean

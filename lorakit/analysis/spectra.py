@@ -97,7 +97,9 @@ def picture(runs: Runs) -> Picture:
     for number, ((name, found), color) in enumerate(zip(runs.items(), COLORS * 3, strict=False)):
         columns = [fmean(column) for column in zip(*(f.singular for f in found), strict=False)]
         places = range(1, len(columns) + 1)
-        axes[0][0].plot(places, columns, color=color, label=plain(name))
+        # a single value is no line
+        marker = "o" if len(columns) == 1 else ""
+        axes[0][0].plot(places, columns, color=color, marker=marker, label=plain(name))
         axes[0][1].bar(number, fmean(f.inside for f in found), color=color)
     chance = fmean(f.chance for found in runs.values() for f in found)
     axes[0][1].axhline(chance, color="#555555", linewidth=1, linestyle="--", label="chance")

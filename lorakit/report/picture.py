@@ -35,9 +35,13 @@ class Picture:
 
 
 def plain(text: str) -> str:
-    """A name as it is drawn: cut so that it leaves room for the picture, and never a formula."""
+    """A name as it is drawn: short enough to leave room for the picture, and never a formula.
+
+    The middle of a longer name is left out, because runs differ in their ends, such as (r=8).
+    """
     if len(text) > MAX_NAME_CHARACTERS:
-        text = f"{text[: MAX_NAME_CHARACTERS - 1]}…"
+        end = MAX_NAME_CHARACTERS // 2
+        text = f"{text[: MAX_NAME_CHARACTERS - 1 - end]}…{text[-end:]}"
     return text.replace("$", r"\$")
 
 
