@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lorakit.fast.dropout import dropout as drop
+from lorakit.nn.shapes import on_cpu
 
 NAME = "lorakit"
 FIRST_ONLY = "asks_first_token_only"
@@ -115,4 +116,4 @@ def _faster(query: Tensor, key: Tensor, dropout: float, kwargs: dict[str, Any]) 
     plain = not any(kwargs.get(name) is not None for name in ("softcap", "position_bias", "cache"))
     trains = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad)
     short = query.dtype == torch.bfloat16 and key.shape[2] <= LONGEST_BF16_KEYS
-    return plain and trains and query.device.type == "cpu" and (dropout > 0 or short)
+    return plain and trains and on_cpu(query) and (dropout > 0 or short)
