@@ -62,7 +62,7 @@ class AsOnDevice(TorchFunctionMode):
             args = tuple(map(self._cast, args))
             kwargs = {key: self._cast(value) for key, value in kwargs.items()}
         if attends and args[0].is_meta:
-            return _fused_attention(*args, **kwargs)
+            return fused_attention(*args, **kwargs)
         return func(*args, **kwargs)
 
     def _cast(self, value: Any) -> Any:
@@ -75,7 +75,7 @@ class AsOnDevice(TorchFunctionMode):
         return self._weights[id(value)]
 
 
-def _fused_attention(
+def fused_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -85,6 +85,7 @@ def _fused_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
+    """torch's scaled_dot_product_attention by its fused kernel, of shapes."""
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key = key.repeat_interleave(groups, 1)

@@ -16,7 +16,7 @@ from lorakit.bases.positions import refuse_shifted
 from lorakit.bases.tokenizer import load_tokenizer
 from lorakit.batches import IGNORE, Encoded, encode
 from lorakit.batches.pieces import marked_pieces
-from lorakit.errors import DataUnavailable, ModelError
+from lorakit.errors import DataUnavailable, LorakitError, ModelError
 from lorakit.evaluation.answers import read_splits, scored_splits
 from lorakit.methods import Attachment
 from lorakit.models import Model
@@ -92,6 +92,8 @@ def check(recipe: Recipe, processes: int = 1) -> Checked:
     )
     try:
         checked.memory_mib = footprint.parts()
+    except LorakitError:
+        raise
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:  # code of its own
         checked.missing.append(
             f"the memory of training: {type(base.model).__name__} with {recipe.method.name} needs "

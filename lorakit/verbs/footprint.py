@@ -20,6 +20,7 @@ from lorakit.batches import Encoded, collate, lengths_in, width_of
 from lorakit.evaluation.token_loss import MOST_LOGITS
 from lorakit.fast.blocks import bytes_to_lay_out
 from lorakit.methods import Attachment
+from lorakit.methods.subset._subset import SubsetAttachment
 from lorakit.nn.linear import features
 from lorakit.nn.live_bytes import LiveBytes
 from lorakit.nn.logits import head_outputs, last_logits
@@ -91,6 +92,8 @@ class Footprint:
             "trained weights": trained_bytes,
             "optimizer state": float(state_bytes(recipe.train.optimizer, self.attachment)),
         }
+        if isinstance(self.attachment, SubsetAttachment):
+            parts["their first values"] = inside * BYTES_PER_NUMBER["fp32"]
         if recipe.train.fast == "auto":
             parts["weights in blocks"] = float(bytes_to_lay_out(self.base.model))
         if recipe.train.ema is not None:
@@ -114,7 +117,8 @@ class Footprint:
         model.train()
         with self._counted() as live, AsOnDevice(self._autocast()):
             loss = loss_sum(model, batch, setup.head, smoothing, lean)
-            loss.backward()
+            # Tensor.backward would run without the mode
+            torch.autograd.backward(loss)
         model.zero_grad(set_to_none=True)
         return live.peak
 
