@@ -16,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from lorakit.bench._machine import machine
+
 FILE = Path(__file__).resolve().parent.parent / "results" / "performance" / "memory.json"
 LORAKIT = [sys.executable, "-m", "lorakit"]
 
@@ -37,9 +39,10 @@ def main() -> None:
     )
     estimate = json.loads(checked.stdout)["memory_mib"]["together"]
     row = {"what": what, "estimate": round(estimate), "measured": round(measured(given))}
-    rows = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else []
+    rows = json.loads(FILE.read_text(encoding="utf-8"))["rows"] if FILE.is_file() else []
     rows = [*(other for other in rows if other["what"] != what), row]
-    FILE.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    found = {"machine": machine(), "rows": rows}
+    FILE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def conditions() -> str:
     rows = []
     for file in sorted(FOLDER.glob("*.json")):
         found = read(file.stem)
-        if "machine" not in found:  # a list of memory's peaks has none
+        if "rounds" not in found:
             continue
         machine = found["machine"]
         amx = "yes" if machine["features"]["amx_bf16"] else "no"
@@ -157,7 +157,7 @@ def earlier(number: str) -> str:
 def memory() -> str:
     """Estimated and measured peaks."""
     rows = []
-    for row in json.loads((FOLDER / "memory.json").read_text(encoding="utf-8")):
+    for row in read("memory")["rows"]:
         estimate, measured = row["estimate"], row["measured"]
         rows.append([row["what"], f"{estimate:,}", f"{measured:,}", f"{estimate / measured:.2f}"])
     return markdown(["run", "estimate", "measured", "ratio"], rows)

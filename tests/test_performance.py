@@ -37,6 +37,8 @@ def test_every_measurement_is_small_and_says_its_machine():
     assert {name for _, name, *_ in TARGETS} & {file.stem for file in files}
     for file in files:
         found = read(file.stem)
+        assert found.keys() & {"rounds", "rows"}
         assert set(found["machine"]["features"]) == {"avx512_bf16", "amx_bf16"}
-        assert found["rounds"] >= 3
+        # a peak is measured once
+        assert found.get("rounds", 3) >= 3
         assert file.stat().st_size < 20_000
