@@ -1,10 +1,10 @@
-"""The tables of docs/performance.md, from the files in results/performance.
+"""The tables of the performance and memory pages, from the files in results/performance.
 
 Each file is what `lorakit bench ... --json` printed. `earlier.json` holds tables that were measured
 before raw files were kept.
 
-    python scripts/performance.py           # write the tables into the page
-    python scripts/performance.py --check   # exit code 1 if the page has other ones
+    python scripts/performance.py           # write the tables into the pages
+    python scripts/performance.py --check   # exit code 1 if a page has other ones
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "performance.md"
+PAGES = (PAGE, ROOT / "docs" / "guides" / "memory.md")
 FOLDER = ROOT / "results" / "performance"
 MARKED = re.compile(r"(<!-- table: (\S+) -->\n\n).*?(\n\n<!-- end -->)", re.DOTALL)
 Found = Mapping[str, Any]
@@ -128,7 +129,7 @@ def conditions() -> str:
     rows = []
     for file in sorted(FOLDER.glob("*.json")):
         found = read(file.stem)
-        if "machine" not in found:
+        if "rounds" not in found:
             continue
         machine = found["machine"]
         amx = "yes" if machine["features"]["amx_bf16"] else "no"
@@ -153,6 +154,15 @@ def earlier(number: str) -> str:
     return "\n".join(table["lines"])
 
 
+def memory() -> str:
+    """Estimated and measured peaks."""
+    rows = []
+    for row in read("memory")["rows"]:
+        estimate, measured = row["estimate"], row["measured"]
+        rows.append([row["what"], f"{estimate:,}", f"{measured:,}", f"{estimate / measured:.2f}"])
+    return markdown(["run", "estimate", "measured", "ratio"], rows)
+
+
 RENDERERS: dict[str, Callable[..., str]] = {
     "targets": targets,
     "ratios": ratios,
@@ -163,6 +173,7 @@ RENDERERS: dict[str, Callable[..., str]] = {
     "milliseconds": milliseconds,
     "conditions": conditions,
     "earlier": earlier,
+    "memory": memory,
 }
 
 
@@ -178,11 +189,11 @@ def rendered(page: str) -> str:
 
 
 def main() -> int:
-    page = PAGE.read_text(encoding="utf-8")
-    wanted = rendered(page)
+    pages = {page: page.read_text(encoding="utf-8") for page in PAGES}
     if "--check" in sys.argv:
-        return int(page != wanted)
-    PAGE.write_text(wanted, encoding="utf-8")
+        return int(any(rendered(text) != text for text in pages.values()))
+    for page, text in pages.items():
+        page.write_text(rendered(text), encoding="utf-8")
     return 0
 
 

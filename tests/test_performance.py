@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
-from scripts.performance import FOLDER, PAGE, TARGETS, read, rendered
+from scripts.performance import FOLDER, PAGE, PAGES, TARGETS, read, rendered
 
 
 def test_the_page_has_the_numbers_of_the_files():
-    page = PAGE.read_text(encoding="utf-8")
-    assert rendered(page) == page
+    for file in PAGES:
+        page = file.read_text(encoding="utf-8")
+        assert rendered(page) == page
 
 
 def test_every_table_with_measurements_is_made_from_a_file():
@@ -36,6 +37,8 @@ def test_every_measurement_is_small_and_says_its_machine():
     assert {name for _, name, *_ in TARGETS} & {file.stem for file in files}
     for file in files:
         found = read(file.stem)
+        assert found.keys() & {"rounds", "rows"}
         assert set(found["machine"]["features"]) == {"avx512_bf16", "amx_bf16"}
-        assert found["rounds"] >= 3
+        # a peak is measured once
+        assert found.get("rounds", 3) >= 3
         assert file.stat().st_size < 20_000

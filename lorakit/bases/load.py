@@ -32,6 +32,7 @@ from lorakit.bases.tokenizer import add_tokens, load_tokenizer
 from lorakit.errors import LorakitError
 from lorakit.fast import Fast, make_fast
 from lorakit.models import Model, family_of, is_trusted
+from lorakit.nn.heap import map_large_blocks
 from lorakit.nn.tokens import add_rows
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def load(spec: Model, head: str, labels: Sequence[str] = (), fast: Fast = "auto"
     recipe's; its weights are incomplete, not finite or stored quantized; its tokenizer does not
     belong to it.
     """
+    map_large_blocks()
     config = configure(read_config(spec), spec, head, labels)
     refuse_other_shape(config, spec)
     refuse_unfit(config, spec)
@@ -66,10 +68,7 @@ def load(spec: Model, head: str, labels: Sequence[str] = (), fast: Fast = "auto"
         newly_initialised |= add_rows(model, add_tokens(tokenizer, spec), spec.new_token_rank)
     if head != "causal":  # a causal loss is taken at label positions only, never at padding
         prove_padding(model, tokenizer, spec.name)
-    family = family_of(model.config.model_type)
-    # the others read every position of the last layer
-    encoder = family if head in READS_FIRST else None
-    make_fast(model, None if encoder is None else encoder.reads_first, fast)
+    make_head_fast(model, head, fast)
     return Base(
         model=model,
         tokenizer=tokenizer,
@@ -81,6 +80,14 @@ def load(spec: Model, head: str, labels: Sequence[str] = (), fast: Fast = "auto"
         quantized=spec.quantize,
         head=held_head(model, head) - newly_initialised,
     )
+
+
+def make_head_fast(model: Any, head: str, fast: Fast) -> None:
+    """`lorakit.fast.make_fast` of a model with this head."""
+    family = family_of(model.config.model_type)
+    # the others read every position of the last layer
+    encoder = family if head in READS_FIRST else None
+    make_fast(model, None if encoder is None else encoder.reads_first, fast)
 
 
 def load_dequantized(

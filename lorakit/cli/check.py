@@ -61,9 +61,10 @@ def _print(loaded: LoadedRecipe, found: Checked) -> None:
             f"{found.shares.accumulation} accumulated"
         )
     _print_sample(found)
-    say("memory of a training step, about:")
+    if found.memory_mib:
+        say("memory of training at its peak, about:")
     for name, mib in found.memory_mib.items():
-        say(f"  {name:<15} {mib:>11,.1f} MiB")
+        say(f"  {name:<25} {mib:>11,.1f} MiB")
     say(f"an adapter on disk: {found.adapter_mib:,.1f} MiB")
     for text in found.missing:
         warn(text, "not checked:")

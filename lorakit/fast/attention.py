@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lorakit.fast.dropout import dropout as drop
+from lorakit.nn.shapes import fused_attention, on_cpu
 
 NAME = "lorakit"
 FIRST_ONLY = "asks_first_token_only"
@@ -73,7 +74,11 @@ def _attend(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
 ) -> Tensor:
     dropout = kwargs.get("dropout", 0.0)
-    if not _faster(query, key, dropout, kwargs):
+    is_faster = _faster(query, key, dropout, kwargs)
+    if query.is_meta and not is_faster:
+        causal = mask is None and query.shape[2] > 1
+        return fused_attention(query, key, value, mask, dropout, causal).transpose(1, 2)
+    if not is_faster:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         return sdpa_attention_forward(module, query, key, value, mask, **kwargs)[0]
@@ -115,4 +120,4 @@ def _faster(query: Tensor, key: Tensor, dropout: float, kwargs: dict[str, Any]) 
     plain = not any(kwargs.get(name) is not None for name in ("softcap", "position_bias", "cache"))
     trains = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad)
     short = query.dtype == torch.bfloat16 and key.shape[2] <= LONGEST_BF16_KEYS
-    return plain and trains and query.device.type == "cpu" and (dropout > 0 or short)
+    return plain and trains and on_cpu(query) and (dropout > 0 or short)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from lorakit.fast.free_memory import free_bytes
 from lorakit.fast.onednn import in_blocks, mkl_is_slow, times, works
+from lorakit.nn.shapes import on_cpu
 
 SHARE_IN_READING = 1 / 2
 """Of the free memory, which the copies may take while nothing trains."""
@@ -83,11 +84,7 @@ def laid_out(model: nn.Module, training: bool = False) -> Iterator[None]:
     the bit, so that the free memory decides no result. That is tried: with torch 2.11 and older
     fp32 results do not. Left out where the copies would take too much of the free memory.
     """
-    layers = [layer for layer in _fast_layers(model) if blocks_of(layer) is None]
-    layers = [layer for layer in layers if _can_lay_out(layer, training)]
-    copies, share = (2, SHARE_IN_TRAINING) if training else (1, SHARE_IN_READING)
-    if copies * sum(layer.weight.nbytes for layer in layers) > free_bytes() * share:
-        layers = []
+    layers = _chosen(model, training)
     for layer in layers:
         setattr(layer, BLOCKS, Blocks(training))
     try:
@@ -95,6 +92,21 @@ def laid_out(model: nn.Module, training: bool = False) -> Iterator[None]:
     finally:
         for layer in layers:
             setattr(layer, BLOCKS, None)
+
+
+def _chosen(model: nn.Module, training: bool) -> list[nn.Linear]:
+    """The layers that `laid_out` lays out; none where that would take too much memory."""
+    layers = [layer for layer in _fast_layers(model) if blocks_of(layer) is None]
+    layers = [layer for layer in layers if _can_lay_out(layer, training)]
+    copies, share = (2, SHARE_IN_TRAINING) if training else (1, SHARE_IN_READING)
+    if copies * sum(layer.weight.nbytes for layer in layers) > free_bytes() * share:
+        return []
+    return layers
+
+
+def bytes_to_lay_out(model: nn.Module) -> int:
+    """The size of the copies that `laid_out` would make in training, of shapes too."""
+    return 2 * sum(layer.weight.nbytes for layer in _chosen(model, True))
 
 
 def laid_out_bytes(model: nn.Module) -> int:
@@ -114,7 +126,7 @@ def _fast_layers(model: nn.Module) -> list[nn.Linear]:
 
 def _can_lay_out(layer: nn.Linear, training: bool) -> bool:
     weight = layer.weight
-    if weight.device.type != "cpu" or type(weight) is not nn.Parameter:
+    if not on_cpu(weight) or type(weight) is not nn.Parameter:
         return False
     if not works(weight.dtype):
         return False

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from lorakit.fast._forward import replace_forward
 from lorakit.nn.lowrank import Projection
+from lorakit.nn.shapes import on_cpu
 
 LARGEST_P = 0.5
 """Above it so much is dropped that one draw per element is faster."""
@@ -49,7 +50,13 @@ def use_fast_delta_dropout(model: nn.Module) -> None:
 
 def draw(x: Tensor, p: float) -> Tensor | None:
     """The flat indices of x's dropped elements (`dropped`); None: torch's own way is faster."""
-    return dropped(x.numel(), p) if by_gaps(x, p) else None
+    return _dropped_of(x, p) if by_gaps(x, p) else None
+
+
+def _dropped_of(x: Tensor, p: float) -> Tensor:
+    if x.is_meta:  # as many as there are on average
+        return torch.empty(round(x.numel() * p), dtype=torch.int64, device=x.device)
+    return dropped(x.numel(), p)
 
 
 def dropped(count: int, p: float) -> Tensor:
@@ -73,7 +80,7 @@ def dropped(count: int, p: float) -> Tensor:
 
 def by_gaps(x: Tensor, p: float) -> bool:
     """Whether this is faster than torch's way: on a CPU, where few elements are dropped."""
-    return x.device.type == "cpu" and 0 < p <= LARGEST_P and not torch.compiler.is_compiling()
+    return on_cpu(x) and 0 < p <= LARGEST_P and not torch.compiler.is_compiling()
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
@@ -93,7 +100,7 @@ def _dropout_layer(layer: nn.Module, x: Tensor) -> Tensor:
 class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
-        index = dropped(x.numel(), p)
+        index = _dropped_of(x, p)
         ctx.scale = 1 / (1 - p)
         ctx.save_for_backward(index)
         return _scaled(x, ctx.scale, index)

@@ -81,8 +81,10 @@ class _FirstOfEach:
 
 
 def _same_logits(model: Any, wanted: Tensor) -> bool:
-    size = float(wanted.abs().max().clamp(min=1))
     try:
+        if wanted.is_meta:  # of shapes alone, it shows that they fit
+            return _logits(model).shape == wanted.shape
+        size = float(wanted.abs().max().clamp(min=1))
         return torch.allclose(wanted, _logits(model), rtol=1e-3, atol=1e-3 * size)
     except (RuntimeError, ValueError, IndexError):  # shapes that do not fit: another layout
         return False

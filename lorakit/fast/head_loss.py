@@ -25,6 +25,7 @@ from torch import Tensor
 
 from lorakit.fast.onednn import times
 from lorakit.fast.products import Operands
+from lorakit.nn.shapes import is_autocast
 
 ROWS_AT_A_TIME = 256
 
@@ -42,7 +43,7 @@ def head_loss(
 
     operands: W and W^T as `fast.onednn.times` takes them, where that is faster.
     """
-    if torch.is_autocast_enabled(h.device.type):
+    if is_autocast(h):
         dtype = torch.get_autocast_dtype(h.device.type)
         h = h.to(dtype)
         weight = weight.to(dtype)

@@ -17,9 +17,13 @@ from lorakit.fast.products import operands_of
 from lorakit.nn.linear import is_quantized
 from lorakit.nn.logits import head_outputs, last_logits
 from lorakit.nn.prompt import prompt_ends
+from lorakit.nn.settings import setting
 from lorakit.tasks import Head
 
 log = logging.getLogger(__name__)
+
+CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+"""Settings of configurations whose models do not use the output layer's numbers as they are."""
 
 
 def loss_sum(
@@ -130,7 +134,7 @@ def _caught(output: nn.Module) -> Iterator[list[Tensor]]:
 
 @torch.no_grad()
 def can_be_lean(model: Any, batch: dict[str, Any]) -> bool:
-    """Whether the loss without logits is the model's own; tried on `batch`.
+    """Whether the loss without logits is the model's own; tried on `batch`, except with shapes.
 
     The output layer must be a plain Linear without trained parameters, and the model must use its
     output unchanged (Gemma 2 caps the logits, Cohere scales them).
@@ -140,6 +144,8 @@ def can_be_lean(model: Any, batch: dict[str, Any]) -> bool:
         return False
     if any(p.requires_grad for p in output.parameters()):
         return False
+    if output.weight.is_meta:
+        return not any(setting(model.config, name, None) for name in CHANGED_LOGITS)
     training = model.training
     model.eval()
     plain = float(loss_sum(model, batch, Head.CAUSAL))

@@ -21,7 +21,10 @@ GROUP = "group"
 def optimizer_tensors(
     optimizer: Any, named: Mapping[str, nn.Parameter], rule: Optimizer
 ) -> dict[str, Tensor]:
-    """Complete copies on the CPU. Under FSDP2 every process must call it."""
+    """Complete tensors on the CPU; those that are there are the optimizer's own, and not copies.
+
+    Under FSDP2 every process must call it.
+    """
     found = {}
     for name, parameter in named.items():
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -35,7 +38,10 @@ def optimizer_tensors(
 
 def _as_tensor(value: Any) -> Tensor:
     if isinstance(value, Tensor):
-        return whole_tensor(value.detach()).cpu().clone().contiguous()
+        whole = whole_tensor(value.detach()).cpu().contiguous()
+        # a part of a larger tensor cannot be written to a file by itself
+        is_part = whole.untyped_storage().nbytes() != whole.nbytes
+        return whole.clone() if is_part else whole
     dtype = torch.int64 if isinstance(value, int) else torch.float64
     return torch.tensor(value, dtype=dtype)
 

@@ -190,7 +190,7 @@ class Keeper:
         progress = self.progress
         named = self.attachment.trained()
         tensors = {
-            TRAINED: self.attachment.state(),
+            TRAINED: self._trained(),
             OPTIMIZER: optimizer_tensors(self.optimizer, named, self.rule),
         }
         if self.averages is not None and self.averages.moving:
@@ -206,6 +206,14 @@ class Keeper:
             checkpoint.save(self.checkpoints.folder, self._state(), tensors, everyone, keep)
         self.last_step = progress.step
         self.written_at = time.monotonic()
+
+    def _trained(self) -> dict[str, Tensor]:
+        """The trained state; where it is the kept one, that, and no other copy of it."""
+        best = self.progress.best
+        averages = self.averages is not None and (self.averages.moving or self.averages.averages)
+        if best.state and best.step == self.progress.step and not averages:
+            return best.state
+        return self.attachment.state()
 
     def _state(self) -> checkpoint.State:
         assert self.checkpoints is not None

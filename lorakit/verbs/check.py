@@ -5,51 +5,37 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from torch import nn
+from typing import Any, NamedTuple
 
 from lorakit.bases.base import Base
 from lorakit.bases.files import weight_files
 from lorakit.bases.finite import refuse_files_not_finite
+from lorakit.bases.load import make_head_fast
 from lorakit.bases.outline import outline
 from lorakit.bases.positions import refuse_shifted
 from lorakit.bases.tokenizer import load_tokenizer
-from lorakit.batches import IGNORE, Encoded, TokenRows, encode
+from lorakit.batches import IGNORE, Encoded, encode
 from lorakit.batches.pieces import marked_pieces
-from lorakit.errors import DataUnavailable, ModelError
+from lorakit.errors import DataUnavailable, LorakitError, ModelError
 from lorakit.evaluation.answers import read_splits, scored_splits
 from lorakit.methods import Attachment
 from lorakit.models import Model
-from lorakit.nn.linear import features
-from lorakit.nn.settings import setting
-from lorakit.optimizers import state_bytes
+from lorakit.nn.shapes import AsOnDevice
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.attach import attach, counts_of
 from lorakit.runs.examiner import Examiner, TextReader
+from lorakit.runs.precision import resolve_precision
 from lorakit.runs.result import Counts
 from lorakit.tasks import Example, Head
-from lorakit.training.plan import Shares, epoch_batches, share, steps_per_epoch
+from lorakit.training.plan import Shares, TrainingPlan, epoch_batches, share, steps_per_epoch
 from lorakit.training.refuse import refuse_no_rate
+from lorakit.verbs.footprint import BYTES_PER_NUMBER, MIB, Footprint
 from lorakit.verbs.heads import HeadView, head_view, warn_other_order
 from lorakit.verbs.label_rows import LabelRow, label_rows
 from lorakit.verbs.rehearse import refuse_looking_ahead
 
-MIB = 2**20
 READ_LIMIT_BYTES = 4 * 2**30
 """Size of the weights up to which every number is checked to be finite; it takes some seconds."""
-BYTES_PER_NUMBER = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "nf4": 0.516}
-"""NF4 with double quantization takes 4.127 bits (QLoRA, section 3)."""
-ACTIVATIONS = 11
-"""Numbers saved for the backward pass per token, layer and hidden unit: two norm inputs, q, k, v,
-attention output, the MLP's four, and LoRA's input (10.3 to 11.3 were measured on frozen encoders
-without dropout)."""
-ACTIVATIONS_RECOMPUTED = 1
-"""The same with gradient checkpointing: the input of the layer."""
-LOGITS = 3
-"""Numbers held per logit of a causal model: itself, its softmax and its gradient."""
-DEFAULT_LAYERS = 12
-"""Assumed where the configuration does not give a number of layers."""
 UNLIMITED_STEPS = 10**12
 
 
@@ -80,7 +66,10 @@ class Checked:
 def check(recipe: Recipe, processes: int = 1) -> Checked:
     """Sites, counts, steps, a batch and memory. Raises what training would raise at its start."""
     shares = share(recipe.train.global_batch_size, recipe.train.micro_batch_size, processes)
-    base = outline(*recipe.base())
+    resolved = resolve_precision(recipe)
+    base = outline(*resolved.base())
+    with AsOnDevice(None):
+        make_head_fast(base.model, recipe.task.head.value, recipe.train.fast)
     if recipe.task.head is Head.CAUSAL:
         refuse_looking_ahead(base)
     attachment = attach(recipe, base)
@@ -90,11 +79,45 @@ def check(recipe: Recipe, processes: int = 1) -> Checked:
     saved = checked.counts.trainable + checked.counts.fresh
     checked.adapter_mib = saved * BYTES_PER_NUMBER["fp32"] / MIB
     _check_weights(recipe.model, checked)
-    encoded = _check_data(recipe, checked, base)
-    length = recipe.data.max_length if encoded is None else int(encoded.lengths.max())
-    stored = quantizable(base) if recipe.model.quantize else 0
-    checked.memory_mib = memory(recipe, base.config, attachment, shares.micro * length, stored)
+    data = _check_data(recipe, checked, base) or _Data(0, [], {})
+    footprint = Footprint(
+        recipe=resolved,
+        base=base,
+        attachment=attachment,
+        shares=shares,
+        pad_id=data.pad_id,
+        train=data.train,
+        scored=data.scored,
+        evaluates_early=_evaluates_early(recipe, checked),
+    )
+    try:
+        checked.memory_mib = footprint.parts()
+    except LorakitError:
+        raise
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:  # code of its own
+        checked.missing.append(
+            f"the memory of training: {type(base.model).__name__} with {recipe.method.name} needs "
+            f"numbers, and shapes are not enough ({error})"
+        )
     return checked
+
+
+def _evaluates_early(recipe: Recipe, checked: Checked) -> bool:
+    """Whether there is an evaluation before the last step."""
+    steps, rows = checked.steps, checked.rows.get(recipe.task.train_split, 0)
+    if steps is None or checked.shares is None or not recipe.task.eval_splits:
+        return True
+    per_epoch = steps_per_epoch(rows, recipe.train.global_batch_size)
+    plan = TrainingPlan(steps, per_epoch, checked.shares, recipe.evaluate)
+    return any(map(plan.is_evaluated, range(1, steps)))
+
+
+class _Data(NamedTuple):
+    """Encoded examples: of the training split, and of each split that is scored."""
+
+    pad_id: int
+    train: Sequence[Encoded]
+    scored: Mapping[str, Sequence[Encoded]]
 
 
 def _check_weights(spec: Model, checked: Checked) -> None:
@@ -113,7 +136,7 @@ def _check_weights(spec: Model, checked: Checked) -> None:
         refuse_files_not_finite(spec)
 
 
-def _check_data(recipe: Recipe, checked: Checked, base: Base) -> TokenRows | None:
+def _check_data(recipe: Recipe, checked: Checked, base: Base) -> _Data | None:
     """The encoded training examples; None where the data or the tokenizer is not available."""
     try:
         splits = read_splits(recipe.task, recipe.data, scored_splits(recipe.task, train=True))
@@ -151,7 +174,7 @@ def _plan_steps(recipe: Recipe, checked: Checked, rows: int) -> None:
 
 def _check_examples(
     recipe: Recipe, checked: Checked, splits: Mapping[str, Sequence[Example]], reader: TextReader
-) -> TokenRows:
+) -> _Data:
     task = recipe.task
     # raises for examples that do not fit the model
     asked = Examiner(recipe, reader, {split: splits[split] for split in scored_splits(task)})
@@ -164,7 +187,11 @@ def _check_examples(
     order = epoch_batches(lengths, recipe.train.global_batch_size, recipe.seeds[0], 0, True)
     checked.sample = _tokens(encoded[order[0][0]], reader.tokenizer, task.head)
     checked.cut = sum(length >= recipe.data.max_length for length in lengths)
-    return encoded
+    scored = {}
+    for split, items in asked.encoded.items():
+        learned = asked.learned[split]
+        scored[split] = items if learned is None else learned.rows
+    return _Data(reader.tokenizer.pad_token_id, encoded, scored)
 
 
 def _tokens(item: Encoded, tokenizer: Any, head: Head) -> list[tuple[str, bool]]:
@@ -178,60 +205,3 @@ def _tokens(item: Encoded, tokenizer: Any, head: Head) -> list[tuple[str, bool]]
         first, last = item.target
         trained = [first <= place <= last for place in range(len(ids))]
     return marked_pieces(tokenizer, ids, trained)
-
-
-def quantizable(base: Base) -> int:
-    """Number of weights in the layers that `model.quantize` stores in fewer bits.
-
-    They are all linear layers but the head.
-    """
-    output: Any = base.model
-    head = output.get_output_embeddings()
-    kept = base.newly_initialised | base.head
-    total = 0
-    for name, module in base.model.named_modules():
-        if not isinstance(module, nn.Linear) or module is head or f"{name}.weight" in kept:
-            continue
-        total += math.prod(features(module))
-    return total
-
-
-def memory(
-    recipe: Recipe, config: Any, attachment: Attachment, tokens: int, stored: int = 0
-) -> dict[str, float]:
-    """An estimate of the memory of a training step, in MiB, from counts.
-
-    The frozen weights are in their dtype, the trained ones, their gradients and the moving average
-    of train.ema in fp32. The activations are those of one micro batch of `tokens` tokens;
-    attention's own buffers come on top. stored: number of weights that are quantized.
-    """
-    counts = counts_of(attachment)
-    dtype = BYTES_PER_NUMBER[recipe.model.dtype]
-    trained = counts.trainable + counts.fresh
-    # a method without sites trains some of the base's own weights
-    inside = counts.trainable if counts.sites == 0 else 0
-    frozen = counts.total - counts.fresh - inside
-    quantized = BYTES_PER_NUMBER.get(recipe.model.quantize or "", dtype)
-    trained_bytes = trained * BYTES_PER_NUMBER["fp32"]
-    parts = {
-        "frozen weights": (frozen - stored) * dtype + stored * quantized,
-        "trained weights": trained_bytes,
-        "their gradients": trained_bytes,
-        "optimizer state": state_bytes(recipe.train.optimizer, attachment),
-    }
-    if recipe.train.ema is not None:
-        parts["moving average"] = trained_bytes
-    parts["activations"] = _activation_bytes(recipe, config, tokens)
-    parts["together"] = sum(parts.values())
-    return {name: number / MIB for name, number in parts.items()}
-
-
-def _activation_bytes(recipe: Recipe, config: Any, tokens: int) -> int:
-    size = 4 if recipe.train.precision in ("fp32", "auto") else 2
-    layers = setting(config, "num_hidden_layers", DEFAULT_LAYERS)
-    per_layer = ACTIVATIONS_RECOMPUTED if recipe.train.gradient_checkpointing else ACTIVATIONS
-    saved = setting(config, "hidden_size", 0) * tokens * layers * per_layer
-    logits = 0
-    if recipe.task.head is Head.CAUSAL:
-        logits = tokens * setting(config, "vocab_size", 0) * LOGITS
-    return saved * size + logits * 4

@@ -7,7 +7,8 @@ and by plain transformers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,9 +50,12 @@ class Subject:
     probe: Sequence[Encoded]
     device: torch.device
 
-    def logits(self, model: nn.Module) -> Tensor:
-        head = self.recipe.task.head
-        return logits_of(model, self.probe, head, self.base.tokenizer.pad_token_id)
+    def logits(self, model: nn.Module) -> Iterator[Tensor]:
+        """Of each example by itself: of all tokens together, those of a large vocabulary would
+        take more memory than training."""
+        pad = self.base.tokenizer.pad_token_id
+        for item in self.probe:
+            yield logits_of(model, [item], self.recipe.task.head, pad)
 
 
 def is_alive(attachment: Attachment, norms: dict[str, float], steps: tuple[int, int]) -> Check:
@@ -93,9 +97,9 @@ def reload_and_merge(subject: Subject) -> list[Check]:
     The base is loaded again, under another random state, where that comparison is not possible or
     fails: quantized weights have no such digests, and a method may not support `detach`.
     """
-    wanted = subject.logits(subject.base.model)
+    wanted = list(subject.logits(subject.base.model))
     base, attachment = _reattached(subject)
-    reloaded = difference(wanted, subject.logits(base.model))
+    reloaded = largest_difference(wanted, subject.logits(base.model))
     checks = [
         Check(
             name="reload",
@@ -154,10 +158,10 @@ def _randomise(model: nn.Module, names: Collection[str]) -> None:
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
 
 
-def _merge_check(subject: Subject, merged: nn.Module, wanted: Tensor) -> Check:
+def _merge_check(subject: Subject, merged: nn.Module, wanted: Sequence[Tensor]) -> Check:
     """merged: a model without deltas. wanted: the logits of the trained model."""
     spec = subject.recipe.model
-    found = difference(wanted, subject.logits(merged))
+    found = largest_difference(wanted, subject.logits(merged))
     by = "by lorakit and by plain transformers"
     try:
         plain = plain_of(merged)
@@ -169,7 +173,7 @@ def _merge_check(subject: Subject, merged: nn.Module, wanted: Tensor) -> Check:
             f"({error})"
         )
     else:
-        found = max(found, difference(wanted, subject.logits(plain)))
+        found = max(found, largest_difference(wanted, subject.logits(plain)))
     tolerance = TOLERANCE[spec.quantize or spec.dtype]
     into = f"the {spec.dtype}" if spec.quantize is None else "dequantized fp32"
     return Check(
@@ -194,6 +198,14 @@ def logits_of(model: nn.Module, items: Sequence[Encoded], head: Head, pad_id: in
     if logits.ndim == 2:
         return logits
     return logits[batch["attention_mask"].bool()]
+
+
+def largest_difference(wanted: Sequence[Tensor], found: Iterable[Tensor]) -> float:
+    """Of the logits of any example, relative to the largest logit of all."""
+    largest = max(1.0, *(float(a.abs().max()) for a in wanted))
+    each = [float((a - b).abs().max()) for a, b in zip(wanted, found, strict=True)]
+    # a number that is not finite must not be lost in a maximum
+    return math.nan if any(map(math.isnan, each)) else max(each) / largest
 
 
 def difference(a: Tensor, b: Tensor) -> float:

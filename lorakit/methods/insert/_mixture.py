@@ -21,6 +21,7 @@ from lorakit.nn.linear import is_embedding, weight_of
 from lorakit.nn.lowrank import Rows
 from lorakit.nn.select import Site
 from lorakit.nn.settings import setting
+from lorakit.nn.shapes import without_autocast
 from lorakit.nn.surgery import put_shared, take_off_shared
 from lorakit.nn.twice import FirstPass
 
@@ -53,7 +54,7 @@ class Gate(nn.Module):
                 f"the gate reads hidden states of width {self.d}, and the model gives {h.shape[-1]}"
             )
         # in float32, also on a base in half precision and under autocast: shares are small numbers
-        with torch.autocast(h.device.type, enabled=False):
+        with without_autocast(h):
             return self.last(self.hidden(h.to(self.last.weight.dtype)))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +15,7 @@ from lorakit.methods.reparam._lowrank import LowRank
 from lorakit.nn.linear import embedding_scale, is_embedding, weight_of
 from lorakit.nn.lowrank import Projection, add_product, low_rank_reference
 from lorakit.nn.select import Site
+from lorakit.nn.shapes import without_autocast
 from lorakit.nn.surgery import Delta
 
 WIDE = (torch.float32, torch.float64)
@@ -158,14 +158,6 @@ class MethodDelta(Delta):
         return ", ".join([*shapes, f"scale={self.scale:g}", f"dropout={self.dropout:g}"])
 
 
-def exactly(y: Tensor) -> AbstractContextManager[Any]:
-    """Inside, factors are formed in float32, whatever the products around them are in."""
-    device = y.device.type
-    if torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()
-
-
 def add_low_rank(
     d: MethodDelta, y: Tensor, x: Tensor, writes: Callable[[MethodDelta], Tensor]
 ) -> Tensor:
@@ -176,7 +168,7 @@ def add_low_rank(
         # torch.compile fuses plain operations, and cannot see into an autograd.Function
         x = F.dropout(x, d.dropout, d.training)
         return low_rank_reference(y, x, d.reads(), writes(d), d.scale, d.rows)
-    with exactly(y):
+    with without_autocast(y):
         h = d.projection(d.part, x, y.dtype)
         b = writes(d)
     return add_product(y, h, b, d.scale, d.rows)
@@ -189,7 +181,7 @@ def _add_looked_up(
 
     There is no dropout, because no sum over inputs is left.
     """
-    with exactly(y):
+    with without_autocast(y):
         added = F.embedding(ids, d.reads().T) @ writes(d).T
     return y + (d.scale * embedding_scale(d.site.module) * added).to(y.dtype)
 
@@ -198,7 +190,7 @@ def add_dense(
     d: MethodDelta, y: Tensor, x: Tensor, change: Callable[[MethodDelta], Tensor]
 ) -> Tensor:
     """y + dW dropout(x) at the delta's rows."""
-    with exactly(y):
+    with without_autocast(y):
         matrix = change(d).to(y.dtype)
     added = F.linear(F.dropout(x, d.dropout, d.training).to(y.dtype), matrix)
     return add_at_rows(d, y, added)

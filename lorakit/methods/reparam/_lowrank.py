@@ -83,10 +83,11 @@ class Applied(Reparam, ABC):
     def add_to(self, d: MethodDelta, y: Tensor, x: Tensor) -> Tensor:
         import torch.nn.functional as F
 
-        from lorakit.methods.reparam._delta import add_at_rows, exactly
+        from lorakit.methods.reparam._delta import add_at_rows
+        from lorakit.nn.shapes import without_autocast
 
         dropped = F.dropout(x, d.dropout, d.training).to(y.dtype)
-        with exactly(y):
+        with without_autocast(y):
             added = self.apply(d, dropped)
         return add_at_rows(d, y, added)
 

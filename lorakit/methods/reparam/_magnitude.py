@@ -33,9 +33,10 @@ class WithMagnitude(LowRank, ABC):
         d.m.copy_(self._norm(d))
 
     def add_to(self, d: MethodDelta, y: Tensor, x: Tensor) -> Tensor:
-        from lorakit.methods.reparam._delta import add_low_rank, exactly
+        from lorakit.methods.reparam._delta import add_low_rank
+        from lorakit.nn.shapes import without_autocast
 
-        with exactly(y):
+        with without_autocast(y):
             gain = d.m / self._norm(d)  # exactly 1 at the start
             y = scaled(y, gain, d.layer_bias, d.rows)
         return add_low_rank(d, y, x, lambda d: gain[:, None] * self.writes(d))

@@ -62,10 +62,11 @@ class MAP(LowRank):
         return d.B * (d.b / square.clamp(min=TINY).sqrt())
 
     def add_to(self, d: MethodDelta, y: Tensor, x: Tensor) -> Tensor:
-        from lorakit.methods.reparam._delta import add_low_rank, exactly
+        from lorakit.methods.reparam._delta import add_low_rank
         from lorakit.methods.reparam._magnitude import scaled
+        from lorakit.nn.shapes import without_autocast
 
-        with exactly(y):
+        with without_autocast(y):
             gain = self._gain(d).expand(d.site.shape[0])
             y = scaled(y, gain, d.layer_bias, d.rows)
         return add_low_rank(d, y, x, self.writes)

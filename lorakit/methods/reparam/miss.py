@@ -88,13 +88,13 @@ class MiSS(Dense):
             return super().add_to(d, y, x)
         import torch.nn.functional as F
 
-        from lorakit.methods.reparam._delta import exactly
         from lorakit.nn.lowrank import add_product
+        from lorakit.nn.shapes import without_autocast
 
         x = F.dropout(x, d.dropout, d.training).to(y.dtype)
         padded = F.pad(x, (0, -x.shape[-1] % self.r))
         h = padded.unflatten(-1, (-1, self.r)).sum(-2).flatten(0, -2)
-        with exactly(y):
+        with without_autocast(y):
             b = self._writes(d)
         return add_product(y, h, b, 1.0, d.rows)
 

@@ -42,10 +42,10 @@ class PVeRA(OnRandomPair):
         import torch
         import torch.nn.functional as F
 
-        from lorakit.methods.reparam._delta import exactly
         from lorakit.nn.lowrank import add_product
+        from lorakit.nn.shapes import without_autocast
 
-        with exactly(y):
+        with without_autocast(y):
             a = d.shared.A[:, : d.site.shape[1]]
             h = F.linear(F.dropout(x, d.dropout).to(a.dtype), a) * d.d
             mean, log_variance = h.flatten(0, -2).chunk(2, dim=-1)

@@ -78,8 +78,8 @@ class SubsetAttachment(Attachment):
         for name, p in self._chosen().items():
             # of vectors, the direction means little
             if p.ndim > 1:
-                first = self.before[name].cpu().double()
-                found[name] = rotation(first, p.detach().cpu().double() - first)
+                first = self.before[name].cpu()
+                found[name] = rotation(first, p.detach().cpu() - first)
         return found
 
     def delta_norms(self) -> dict[str, float]:

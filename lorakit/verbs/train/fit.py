@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -42,7 +42,7 @@ LEAN = (
 
 @dataclass(frozen=True, kw_only=True)
 class FittedSeed:
-    """A seed after its last step; the model holds the kept state.
+    """A seed after its last step; the model holds the kept state, and `fit` no copy of it.
 
     answers: of the kept state by split, as far as the last evaluation was of it.
     """
@@ -85,12 +85,15 @@ def fit(job: TrainJob, ready: ReadySeed, baseline: Scores) -> FittedSeed:
         )
         observe = with_samples(to_all(job.observe, journal.write, tracking), job.recipe, shown)
         result = train(ready.attachment, setup, job.accelerator, score, observe, checkpoints)
+    # the optimizer's state is not needed any more, and scoring and proving need memory
+    job.accelerator.free_memory()
     base = ready.base
     attachment = ready.attachment
     if is_sharded(job.accelerator):
         base, attachment = _load_kept(job, ready, result)
     if result.best_step != result.steps:
         answers.clear()
+    result = replace(result, state={})
     return FittedSeed(base=base, attachment=attachment, fit=result, answers=answers)
 
 
@@ -170,7 +173,6 @@ def _resume_state(ready: ReadySeed, baseline: Scores, journal: Journal) -> dict[
 
 def _load_kept(job: TrainJob, ready: ReadySeed, result: FitResult) -> tuple[Base, Attachment]:
     """The kept state on a base that is loaded again, because the trained model is in parts."""
-    job.accelerator.free_memory()
     recipe = job.recipe
     base = load(*recipe.base(), recipe.train.fast)
     attachment = attach(recipe, base)

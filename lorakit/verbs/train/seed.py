@@ -56,7 +56,6 @@ def train_seed(job: TrainJob) -> SeedResult:
     )
     if job.is_main:
         result = record(job, answers, result)
-    job.accelerator.free_memory()
     return result
 
 

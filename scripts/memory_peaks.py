@@ -1,0 +1,49 @@
+"""Measure the peak memory of a training next to the estimate of `lorakit check`.
+
+Adds a row to results/performance/memory.json, or replaces the one of that name:
+
+    python scripts/memory_peaks.py "MiniLM, LoRA, fp32" minilm/glue_mrpc data.path=GLUE ...
+
+The peak is that of the entire `lorakit train`, with its evaluations and proofs (Linux, on a CPU).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from lorakit.bench._machine import machine
+
+FILE = Path(__file__).resolve().parent.parent / "results" / "performance" / "memory.json"
+LORAKIT = [sys.executable, "-m", "lorakit"]
+
+
+def measured(given: list[str]) -> float:
+    """MiB at the peak of `lorakit train`."""
+    with tempfile.TemporaryDirectory() as runs:
+        process = subprocess.Popen([*LORAKIT, "train", *given, "--runs", runs])
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"lorakit train ended with {status}")
+    return usage.ru_maxrss / 1024
+
+
+def main() -> None:
+    what, *given = sys.argv[1:]
+    checked = subprocess.run(
+        [*LORAKIT, "check", *given, "--json"], stdout=subprocess.PIPE, check=True, text=True
+    )
+    estimate = json.loads(checked.stdout)["memory_mib"]["together"]
+    row = {"what": what, "estimate": round(estimate), "measured": round(measured(given))}
+    rows = json.loads(FILE.read_text(encoding="utf-8"))["rows"] if FILE.is_file() else []
+    rows = [*(other for other in rows if other["what"] != what), row]
+    found = {"machine": machine(), "rows": rows}
+    FILE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""The estimate of `lorakit check` next to the measured peak of `lorakit train`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from lorakit.recipe.load import load_recipe
+from lorakit.verbs.check import check
+from lorakit.verbs.footprint import LIBRARIES, MIB
+
+WITHIN = 0.15
+FEW = ["train.max_steps=3", "seeds=[0]", "train.precision=fp32"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="Linux on a CPU")
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [
+        ("quickstart", ["train.global_batch_size=1024", "evaluate.batch_size=256"]),
+        ("quickstart_generate", ["method=full", "train.global_batch_size=256"]),
+    ],
+)
+def test_the_estimate_is_near_the_peak(recipe, overrides, tmp_path):
+    given = [*overrides, *FEW]
+    wanted = check(load_recipe(recipe, given).recipe).memory_mib["together"]
+    # otherwise the imports alone would pass
+    assert wanted > 1.3 * LIBRARIES / MIB
+    command = [sys.executable, "-m", "lorakit", "train", recipe, *given, "--runs", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0
+    assert usage.ru_maxrss / 1024 == pytest.approx(wanted, rel=WITHIN)
+
+
+def test_a_method_that_needs_numbers_is_said_to_be_not_checked():
+    found = check(load_recipe("quickstart", ["method=svf"]).recipe)
+    assert found.memory_mib == {}
+    assert any("svf" in text for text in found.missing)
+
+
+def test_padding_counts():
+    """A batch takes as much as its longest example."""
+    mib = [
+        check(load_recipe("quickstart", [f"data.padding={kind}"]).recipe).memory_mib
+        for kind in ("longest", "max_length")
+    ]
+    assert mib[1]["gradients and activations"] > 2 * mib[0]["gradients and activations"]
