@@ -32,7 +32,6 @@ from lorakit.bases.tokenizer import add_tokens, load_tokenizer
 from lorakit.errors import LorakitError
 from lorakit.fast import Fast, make_fast
 from lorakit.models import Model, family_of, is_trusted
-from lorakit.nn.heap import map_large_blocks
 from lorakit.nn.tokens import add_rows
 
 if TYPE_CHECKING:
@@ -51,7 +50,6 @@ def load(spec: Model, head: str, labels: Sequence[str] = (), fast: Fast = "auto"
     recipe's; its weights are incomplete, not finite or stored quantized; its tokenizer does not
     belong to it.
     """
-    map_large_blocks()
     config = configure(read_config(spec), spec, head, labels)
     refuse_other_shape(config, spec)
     refuse_unfit(config, spec)

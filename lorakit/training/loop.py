@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from accelerate import Accelerator
@@ -34,7 +34,7 @@ from lorakit.tasks import Head
 from lorakit.training.accumulation import Accumulator
 from lorakit.training.averages import Averages
 from lorakit.training.loss import can_be_lean
-from lorakit.training.memory import peak_mib
+from lorakit.training.memory import GiveBack, peak_mib
 from lorakit.training.noise import noise_on_embeddings
 from lorakit.training.optim import build_optimizer
 from lorakit.training.plan import TrainingPlan, batches_from, own_part, plan_of
@@ -146,6 +146,7 @@ def _prepare(
         progress=progress,
         keeper=keeper,
         averages=averages,
+        give_back=GiveBack(accelerator.device),
     )
 
 
@@ -169,6 +170,7 @@ class Loop:
     progress: TrainingProgress
     keeper: Keeper
     averages: Averages
+    give_back: GiveBack = field(repr=False)
 
     def run(self, score: Scorer, observe: Observer) -> None:
         """Steps and evaluations until the last one, or until patience runs out."""
@@ -219,6 +221,7 @@ class Loop:
         progress.step += 1
         progress.evaluated = not self.plan.is_evaluated(progress.step)
         observe(self._step_event(outcome, ids))
+        self.give_back()
         every = self.setup.train.save_every
         if every is not None and progress.step % every == 0:
             self.keeper.save_adapter()

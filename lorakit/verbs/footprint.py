@@ -40,7 +40,7 @@ META = torch.device("meta")
 BYTES_PER_NUMBER = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "nf4": 0.516}
 """NF4 with double quantization takes 4.127 bits (QLoRA, section 3)."""
 LIBRARIES = 515 * MIB
-"""Python, torch, transformers and what else a run imports, with what the allocator cannot give back
+"""Python, torch, transformers and what else a run imports, as the first steps of small models show
 (Linux, without a GPU)."""
 EXAMPLE_BYTES = 1000
 """An example of the data as it is held while training."""
