@@ -94,7 +94,8 @@ class Footprint:
         }
         if isinstance(self.attachment, SubsetAttachment):
             parts["their first values"] = inside * BYTES_PER_NUMBER["fp32"]
-        if recipe.train.fast == "auto":
+        # products under autocast do not use the blocks, see `fast.products`
+        if recipe.train.fast == "auto" and self._autocast() is None:
             parts["weights in blocks"] = float(bytes_to_lay_out(self.base.model))
         if recipe.train.ema is not None:
             parts["moving average"] = trained_bytes

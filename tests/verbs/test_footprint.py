@@ -48,6 +48,18 @@ def test_a_method_that_needs_numbers_is_said_to_be_not_checked():
     assert any("svf" in text for text in found.missing)
 
 
+def test_blocks_count_where_products_use_them():
+    kept = [
+        "weights in blocks" in check(load_recipe("quickstart", given).recipe).memory_mib
+        for given in (
+            ["train.precision=fp32"],
+            ["train.precision=bf16"],
+            ["train.precision=fp32", "train.fast=off"],
+        )
+    ]
+    assert kept == [True, False, False]
+
+
 def test_padding_counts():
     """A batch takes as much as its longest example."""
     mib = [
