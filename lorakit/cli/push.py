@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,7 +13,7 @@ from lorakit.cli.options import Json, PointerOptions, grouped
 from lorakit.cli.output import give, say, warn
 
 if TYPE_CHECKING:
-    from lorakit.verbs.push import Push
+    from lorakit.verbs.push import Push, PushSettings
 
 
 class PushPart(str, Enum):
@@ -21,40 +22,46 @@ class PushPart(str, Enum):
     both = "both"
 
 
-@app.command(epilog="Example: lorakit push runs/my-run --to me/my-adapter --dry-run")
-@grouped
-def push(
-    *,
-    to: Annotated[str, Option(help="Repository on the hub: OWNER/NAME.", metavar="OWNER/NAME")],
+@dataclass(frozen=True)
+class PushOptions:
+    """What goes to which repository."""
+
+    to: Annotated[str, Option(help="Repository on the hub: OWNER/NAME.", metavar="OWNER/NAME")]
     part: Annotated[
         PushPart,
         Option(
             help="adapter: the adapter's files. merged: the merged model. both: the merged model, "
             "and the adapter in the folder `adapter`."
         ),
-    ] = PushPart.adapter,
+    ] = PushPart.adapter
     public: Annotated[
         bool, Option("--public", help="Let everybody read it. A new repository is private.")
-    ] = False,
+    ] = False
     dry_run: Annotated[
         bool, Option("--dry-run", help="Print the files; push nothing. Works offline.")
-    ] = False,
+    ] = False
     dtype: Annotated[
         Literal["fp32", "bf16", "fp16"], Option(help="Type of the merged model's weights.")
-    ] = "fp32",
-    pointed: PointerOptions,
-    as_json: Json = False,
-) -> None:
+    ] = "fp32"
+
+    def settings(self) -> PushSettings:
+        """The request as the verb takes it."""
+        from lorakit.verbs.push import PushSettings
+
+        return PushSettings(self.to, self.part.value, self.public, self.dry_run, self.dtype)
+
+
+@app.command(epilog="Example: lorakit push runs/my-run --to me/my-adapter --dry-run")
+@grouped
+def push(*, asked: PushOptions, pointed: PointerOptions, as_json: Json = False) -> None:
     """Upload an adapter, its merged model, or both to the hub.
 
     PATH may also be a folder that `lorakit merge` or `lorakit export` wrote.
     Every folder has a model card with scores, checks and licence.
     """
-    from lorakit.verbs.push import PushSettings
     from lorakit.verbs.push import push as run_push
 
-    settings = PushSettings(to, part.value, public, dry_run, dtype)
-    found = run_push(pointed.pointer(), settings)
+    found = run_push(pointed.pointer(), asked.settings())
     _print(found)
     give(found.plain(), as_json)
 
