@@ -32,7 +32,8 @@ def optimizer_tensors(
     for i, group in enumerate(optimizer.param_groups):
         for key in rule.group_numbers:
             if key in group:
-                found[f"{GROUP}.{key}.{i}"] = _as_tensor(group[key])
+                # groups may share one tensor, which a file cannot hold twice
+                found[f"{GROUP}.{key}.{i}"] = _as_tensor(group[key]).clone()
     return found
 
 
