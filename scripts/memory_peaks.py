@@ -43,10 +43,11 @@ def main() -> None:
     checked = subprocess.run(
         [*LORAKIT, "check", *given, "--json"], stdout=subprocess.PIPE, check=True, text=True
     )
-    estimate = json.loads(checked.stdout)["memory_mib"]["together"]
+    estimate = json.loads(checked.stdout)["memory_mib"]
     row = {
         "what": what,
-        "estimate": round(estimate),
+        "estimate": round(estimate["together"]),
+        "gaps": round(estimate["gaps in the heap"]),
         "without_gaps": measured(given, WITHOUT_GAPS),
         "measured": measured(given, {}),
     }

@@ -28,11 +28,12 @@ FEW = ["train.max_steps=3", "seeds=[0]", "train.precision=fp32"]
 )
 def test_the_estimate_is_near_the_peak(recipe, overrides, tmp_path):
     given = [*overrides, *FEW]
-    wanted = check(load_recipe(recipe, given).recipe).memory_mib["together"]
+    parts = check(load_recipe(recipe, given).recipe).memory_mib
+    wanted = parts["together"] - parts["gaps in the heap"]
     # otherwise the imports alone would pass
     assert wanted > 1.3 * LIBRARIES / MIB
     command = [sys.executable, "-m", "lorakit", "train", recipe, *given, "--runs", str(tmp_path)]
-    # without the gaps that blocks of many sizes leave in glibc's heap, which are not estimated
+    # without gaps in glibc's heap, which differ from run to run
     exact = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**18)}
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=exact
