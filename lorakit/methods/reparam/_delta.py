@@ -18,8 +18,6 @@ from lorakit.nn.select import Site
 from lorakit.nn.shapes import without_autocast
 from lorakit.nn.surgery import Delta
 
-WIDE = (torch.float32, torch.float64)
-
 
 class MethodDelta(Delta):
     """dW of one site: parameters by the names that `method.tensors` gives them.
