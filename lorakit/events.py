@@ -148,8 +148,7 @@ class ModelPrepared(Event):
     head: HeadView | None
     """None for a causal model."""
     stacked: tuple[str, ...] = ()
-    """Weights with three dimensions, such as those of all experts of a layer, with `*` for its
-    number: no target can choose them."""
+    """Weights of the experts of a layer that no target chooses, with `*` for its number."""
 
 
 @dataclass(frozen=True)

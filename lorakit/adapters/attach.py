@@ -22,6 +22,7 @@ from lorakit.methods import Attachment, Method
 from lorakit.methods._state import refuse_mismatch
 from lorakit.methods.prompt._tokens import PromptTokens
 from lorakit.methods.reparam._attachment import ReparamAttachment
+from lorakit.nn.experts import expert_stacks
 from lorakit.nn.linear import is_embedding
 from lorakit.nn.select import Roles, Site
 from lorakit.nn.surgery import unchanged_on_error
@@ -232,8 +233,9 @@ def _refuse_other_names(
     """AdapterError: a module or parameter is not in the model, or a parameter would be random."""
     modules = {name for name, _ in model.named_modules()}
     parameters = {name for name, _ in model.named_parameters()}
+    experts = _experts_of(file, model)
     for path in adapted_modules(file.tensors):
-        if path not in modules:
+        if path not in modules and path not in experts:
             raise AdapterError(
                 f"{file.folder} adapts {path}, which this model does not have"
                 f"{did_you_mean(path, modules)}"
@@ -256,6 +258,21 @@ def _refuse_other_names(
             f"neither the base model nor {file.folder} holds {', '.join(missing[:4])}: these would "
             "be random numbers"
         )
+
+
+def _experts_of(file: AdapterFile, model: nn.Module) -> Collection[str]:
+    """The parameters with experts that the configuration names. AdapterError: one is another."""
+    named = (file.peft_config or {}).get("target_parameters") or ()
+    if not named:
+        return ()
+    stacks = expert_stacks(model)
+    for name in named:
+        if not any(path == name or path.endswith(f".{name}") for path in stacks):
+            raise AdapterError(
+                f"adapter_config.json has target_parameters={named!r}, and {name} is not a "
+                f"parameter with the weights of a layer's experts in this model. {MERGE}"
+            )
+    return stacks
 
 
 def replaced_parameters(held: Collection[str], newly_initialised: Collection[str]) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lorakit.adapters.expert_tensors import unwrapped
 from lorakit.adapters.files import AdapterFile
 from lorakit.adapters.lora_fields import keeps_tied
 from lorakit.adapters.peft_tensors import (
@@ -45,6 +46,7 @@ def in_order(file: AdapterFile, model: nn.Module) -> AdapterFile:
     AdapterError: a frozen weight in the file is not the base's.
     """
     tensors = {name: value for name, value in file.tensors.items() if not _COPY.search(name)}
+    tensors = unwrapped(tensors, model, file.peft_config, PREFIX)
     for name in [name for name in tensors if name.endswith(_BASE_WEIGHT)]:
         path = name.removeprefix(PREFIX).removesuffix(_BASE_WEIGHT)
         _refuse_other_weight(file, path, tensors.pop(name), model)

@@ -28,6 +28,7 @@ READ = {
     "init_lora_weights": "see `INITS` and `MOVED_INITS`",
     "use_dora": "as the method dora, on linear layers",
     "lora_bias": "as the method lora_bias",
+    "target_parameters": "the experts whose weights are adapted",
 }
 """Field -> what it decides here."""
 IRRELEVANT = {
@@ -50,7 +51,7 @@ IRRELEVANT = {
 """Field -> why a trained adapter computes the same whatever its value."""
 REFUSED = frozenset(
     "velora_config alora_invocation_tokens use_qalora monteclora_config layer_replication "
-    "target_parameters use_bdlora arrow_config kasa_config megatron_config".split()
+    "use_bdlora arrow_config kasa_config megatron_config".split()
 )
 """Fields whose value makes something else of it than LoRA. A field that is in none of these tables,
 as one of a later PEFT, is treated in the same way."""

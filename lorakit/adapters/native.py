@@ -48,7 +48,7 @@ def has_native_form(attachment: Attachment) -> bool:
         held = {name for name, _ in delta.named_parameters()}
         if not needed <= held <= set(form.tensors):  # also the first values of a moved start
             return False
-    entire = all(site.rows is None for site in attachment.sites)
+    entire = all(site.rows is None and site.expert is None for site in attachment.sites)
     return entire and (form.conv1d or not _on_conv1d(attachment))
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from lorakit.adapters.expert_tensors import experts_in, is_of_experts, layers_of
 from lorakit.adapters.foreign import refuse_embeddings
 from lorakit.adapters.lora_fields import MOVED_INITS, refuse_fields
 from lorakit.adapters.peft_tensors import (
@@ -28,7 +29,7 @@ from lorakit.methods.reparam.lora import LoRA
 from lorakit.nn import tokens
 from lorakit.nn.freeze import tied
 from lorakit.nn.linear import is_conv1d
-from lorakit.nn.select import EMBEDDING, compiled
+from lorakit.nn.select import EMBEDDING, EXPERTS, compiled
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class PeftFields(BaseModel):
     lora_dropout: float | None = Field(default=None, ge=0, lt=1)
     use_rslora: bool | None = None
     alpha_pattern: dict[Pattern, Annotated[float, Field(gt=0, le=1e6)]] | None = None
+    target_parameters: list[str] | None = None
 
 
 def config_of(
@@ -101,7 +103,8 @@ def common_fields(
     attachment: Attachment, base: str, revision: str | None, task_type: str | None
 ) -> dict[str, Any]:
     """The fields of adapter_config.json that every type of adapter has."""
-    paths = {site.path for site in attachment.sites}
+    paths = {site.path for site in attachment.sites if site.expert is None}
+    experts = {site.path for site in attachment.sites if site.expert is not None}
     config: dict[str, Any] = {
         "base_model_name_or_path": base,
         "revision": revision,
@@ -109,6 +112,8 @@ def common_fields(
         "inference_mode": True,
         "target_modules": _target_modules(attachment.model, paths),
     }
+    if experts:
+        config["target_parameters"] = sorted(experts)
     rows = {name for name in attachment.newly_initialised if name.endswith(tokens.END)}
     if rows:
         config["trainable_token_indices"] = tokens.rows_of(attachment.model)
@@ -142,24 +147,34 @@ def ranked_fields(
     needs: the fields that make a variant of LoRA what it is. AdapterError: it is another variant.
     """
     refuse_fields(config, needs)
-    paths = adapted_modules(tensors)
-    if not paths:
+    experts = experts_in(config, adapted_modules(tensors))
+    layers = layers_of(config)
+    paths = [path for path in adapted_modules(tensors) if not is_of_experts(path, layers)]
+    if not paths and not experts:
         raise AdapterError("the adapter does not hold a lora_A tensor for a linear layer")
     embeddings = adapted_embeddings(tensors)
     refuse_embeddings(config, needs, embeddings)
     numbers = {path: _r_and_alpha(path, rank_in_file(tensors, path), config) for path in paths}
+    numbers |= {path: _r_and_alpha(path, _rank_of_each(path, config), config) for path in experts}
     r, alpha = _most_common(numbers)
     targets: list[str | Target] = []
     for path, (own_r, own_alpha) in numbers.items():
         pattern = f"re:{re.escape(path)}"
         if path in embeddings:
             pattern = EMBEDDING + pattern
+        if path in experts:
+            pattern = EXPERTS + path
         if (own_r, own_alpha) == (r, alpha):
             targets.append(pattern)
         else:
             targets.append(Target(match=pattern, r=own_r, alpha=own_alpha))
     dropout = float(config.get("lora_dropout") or 0.0)
     return {"targets": tuple(targets), "r": r, "alpha": alpha, "dropout": dropout}
+
+
+def _rank_of_each(path: str, config: Mapping[str, Any]) -> int:
+    """The rank of one expert."""
+    return (_by_pattern(config.get("rank_pattern"), path) or [config.get("r", 8)])[0]
 
 
 def _r_and_alpha(path: str, r: int, config: Mapping[str, Any]) -> tuple[int, float]:

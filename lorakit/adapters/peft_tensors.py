@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from lorakit.adapters.expert_tensors import stacked, unstacked, wrapped_names
 from lorakit.errors import AdapterError
 from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.methods.reparam._delta import MethodDelta
@@ -45,8 +46,9 @@ def tensors_of(attachment: ReparamAttachment) -> dict[str, Tensor]:
     that are on the CPU already are not copied.
     """
     tensors = {}
+    in_file = wrapped_names(attachment.model, {s.path for s in attachment.sites if _is_expert(s)})
     for path, sites in by_module(attachment.sites).items():
-        a_name, b_name = _names(path, sites)
+        a_name, b_name = _names(in_file.get(path, path), sites)
         tensors[a_name], tensors[b_name] = _stack(attachment, sites)
     return tensors | plain_tensors_of(attachment)
 
@@ -137,7 +139,9 @@ def by_module(sites: Iterable[Site]) -> dict[str, list[Site]]:
 
 def rank_and_alpha(attachment: ReparamAttachment, sites: list[Site]) -> tuple[int, float]:
     """(r', alpha') of one module."""
-    rank = sum(_rank(attachment.deltas[site.name]) for site in sites)
+    ranks = [_rank(attachment.deltas[site.name]) for site in sites]
+    # PEFT's rank of experts is that of each
+    rank = ranks[0] if _is_expert(sites[0]) else sum(ranks)
     return rank, _common_scale(attachment, sites) * rank
 
 
@@ -145,6 +149,10 @@ def _names(path: str, sites: list[Site]) -> tuple[str, str]:
     """PEFT's names of A and B of a module."""
     a, b = _EMBEDDING if is_embedding(sites[0].module) else _LINEAR
     return f"{PREFIX}{path}.{a}", f"{PREFIX}{path}.{b}"
+
+
+def _is_expert(site: Site) -> bool:
+    return site.expert is not None
 
 
 def _rank(delta: MethodDelta) -> int:
@@ -193,6 +201,8 @@ def _fit_ranks(attachment: ReparamAttachment, sites: list[Site], rank: int) -> N
 def _stack(attachment: ReparamAttachment, sites: list[Site]) -> tuple[Tensor, Tensor]:
     """(A' (r', in), B' (out, r')) of one module."""
     deltas = [attachment.deltas[site.name] for site in sites]
+    if _is_expert(sites[0]):
+        return stacked([_lora_of(delta) for delta in deltas])
     if len(sites) == 1 and sites[0].rows is None:  # the common case, without a copy
         return _lora_of(deltas[0])
     out = features(sites[0].module)[0]
@@ -210,6 +220,11 @@ def _unstack(
     attachment: ReparamAttachment, sites: list[Site], a: Tensor, b: Tensor
 ) -> dict[str, Tensor]:
     """A and B of each part of one module. AdapterError: another shape, or B' outside the parts."""
+    if _is_expert(sites[0]):
+        state = {}
+        for site, pair in zip(sites, unstacked(a, b, len(sites)), strict=True):
+            state |= _state_of_lora(attachment.deltas[site.name], site.name, *pair)
+        return state
     out = features(sites[0].module)[0]
     _fit_ranks(attachment, sites, a.shape[0])
     deltas = [attachment.deltas[site.name] for site in sites]

@@ -48,6 +48,7 @@ def of_entire_modules(found: Iterable[tuple[Site, Tensor, Tensor]]) -> dict[str,
     """
     parts: dict[str, list[tuple[Site, Tensor, Tensor]]] = defaultdict(list)
     for site, b, a in found:
+        refuse_expert(site)
         parts[site.path].append((site, b, a))
     return {path: _of_module(group) for path, group in parts.items()}
 
@@ -61,6 +62,15 @@ def _of_module(group: Sequence[tuple[Site, Tensor, Tensor]]) -> Product:
         torch.cat([on_rows(b, site, out) for site, b, _ in group], 1),
         torch.cat([a for *_, a in group]),
     )
+
+
+def refuse_expert(site: Site) -> None:
+    """AdapterError: the change is one of several in a parameter with the weights of experts."""
+    if site.expert is not None:
+        raise AdapterError(
+            f"the adapter changes experts ({site.path}), which this command does not support; "
+            "`lorakit merge` writes them into the base's weights"
+        )
 
 
 def refuse_bias_change(delta: Delta) -> None:

@@ -70,6 +70,16 @@ class SiteFilter:
         return fnmatchcase(site.path, wanted) or fnmatchcase(site.path, f"*.{wanted}")
 
 
+def refuse_experts(sites: Iterable[Site]) -> None:
+    """TargetError: a site is an expert, which is no layer that could be watched while it runs."""
+    experts = [site.path for site in sites if site.expert is not None]
+    if experts:
+        raise TargetError(
+            f"{experts[0]} has the weights of several experts, and this analysis watches the "
+            "layers of the adapter: it needs an adapter on linear layers"
+        )
+
+
 def labels(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Site -> (layer, weight) as a table shows them.
 

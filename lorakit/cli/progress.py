@@ -188,8 +188,8 @@ def show_model(model: ModelPrepared) -> None:
     say(counts_line(model))
     if model.stacked:
         say(
-            f"not adapted: {', '.join(model.stacked)} (weights with three dimensions, such as "
-            "those of a layer's experts in one tensor; targets are linear layers)"
+            f"not adapted: {', '.join(model.stacked)} (the weights of a layer's experts in one "
+            "tensor; a target experts:NAME adapts them)"
         )
     if model.head is not None and model.head.parts:
         show_head(model.head)

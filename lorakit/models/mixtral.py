@@ -1,7 +1,7 @@
 """Mixtral (Jiang et al. 2024, arXiv 2401.04088), the experts of Qwen, OLMoE and gpt-oss.
 
-The roles cover the attention. The experts of a layer are slices of one tensor, which is not a
-linear layer, and no target selects them.
+The roles cover the attention. The experts of a layer are slices of one tensor, which the targets
+`experts:gate_up_proj` and `experts:down_proj` adapt.
 """
 
 from lorakit.models._base import Family

@@ -1,7 +1,7 @@
 """Linear layers as (out, in): torch's Linear, and GPT-2's Conv1D, which stores (in, out).
 
 An embedding is one too: it multiplies a one-hot vector with W (width, vocabulary), which it stores
-transposed.
+transposed. The experts of a layer are several of one shape, (experts, out, in).
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import math
 from typing import Any
 
 from torch import Tensor, nn
+
+from lorakit.nn.experts import ExpertStack
 
 EXACT = "read_exact_weight"
 """Attribute of a quantized layer: a function that reads its weight before quantization."""
@@ -38,7 +40,12 @@ def embedding_scale(module: nn.Module) -> Tensor | float:
 
 
 def weight_of(module: nn.Module) -> Tensor:
-    """W as (out, in): a view, so an in-place change reaches the module's own parameter."""
+    """W as (out, in): a view, so an in-place change reaches the module's own parameter.
+
+    Of a stack of experts, (experts, out, in).
+    """
+    if isinstance(module, ExpertStack):
+        return module.by_expert
     weight = module.weight
     assert isinstance(weight, Tensor)
     if is_conv1d(module) or is_embedding(module):
@@ -50,7 +57,7 @@ def features(module: nn.Module) -> tuple[int, int]:
     """(out, in)"""
     if isinstance(module, nn.Linear):
         return module.out_features, module.in_features
-    out, in_ = weight_of(module).shape
+    *_, out, in_ = weight_of(module).shape
     return out, in_
 
 

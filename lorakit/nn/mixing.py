@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lorakit.errors import ModelError
+from lorakit.nn.experts import ExpertStack
 from lorakit.nn.freeze import float_inputs
 from lorakit.nn.linear import is_linear
 from lorakit.nn.overlay import Overlay, OverlayChange
@@ -56,6 +57,8 @@ def share_out(names: Sequence[str | None], overlays: dict[str, Overlay]) -> list
 def why_unmixable(overlay: Overlay) -> str | None:
     """The reason why an overlay cannot be in a mixed batch; None: it can."""
     for change in overlay.changes:
+        if isinstance(change.after, ExpertStack):
+            return "it changes experts, which see the tokens of all rows together"
         if change.place == "_modules" and change.key not in (CHILD, SHARED):
             return f"it adds a module {change.key!r}"
         if change.place == "_forward_hooks" and not isinstance(_owner(change.after), Deltas):

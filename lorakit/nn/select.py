@@ -8,6 +8,7 @@ Every target must match, and no weight may be matched twice. A target is one of
     re:.*layer\\.\\d+\\.attention.*query                    a regular expression for the entire path
     all-linear                                           every linear layer except the head
     embedding:wte                                        an embedding layer, by any of the above
+    experts:down_proj                                    the weights of all experts of a layer, too
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from lorakit.errors import TargetError
+from lorakit.nn.experts import ExpertStack, expert_stacks
 from lorakit.nn.linear import features, is_embedding, is_linear
 from lorakit.nn.lowrank import Rows
 
@@ -39,6 +41,8 @@ BLOCK_NORM = "block_norm"
 
 EMBEDDING = "embedding:"
 """Before a target that names embedding layers, which no other target selects."""
+EXPERTS = "experts:"
+"""Before a target that names parameters with the weights of a layer's experts, in the same way."""
 REPEATS = 4
 """Of `*`, `+`, `?` and `{}` in a regex: the time may grow with the path's length to this power."""
 
@@ -66,16 +70,23 @@ class Site:
     rows: Rows
     target: str
     """The pattern of the recipe that chose it."""
+    expert: int | None = None
+    """The number of the expert, whose weight is one of several in one parameter; `module` is then
+    an `ExpertStack`."""
 
     @property
     def name(self) -> str:
+        if self.expert is not None:
+            return f"{self.path}[{self.expert}]"
         if self.rows is None:
             return self.path
         return f"{self.path}[{self.part}]"
 
     @property
-    def index(self) -> slice | Tensor:
-        """The index of the site's rows in its weight (out, in)."""
+    def index(self) -> slice | Tensor | int:
+        """The index of the site's rows in its weight (out, in), or of its expert in all of them."""
+        if self.expert is not None:
+            return self.expert
         if self.rows is None:
             return slice(None)
         return self.rows
@@ -103,12 +114,18 @@ def select(
     free = [(path, m) for path, m in model.named_modules() if f"{path}.weight" not in skip]
     linear = {path: m for path, m in free if is_linear(m)}
     embeddings = {path: m for path, m in free if is_embedding(m)}
+    stacks = expert_stacks(model, skip) if any(t.startswith(EXPERTS) for t in targets) else {}
     chosen: dict[str, list[Site]] = {
-        path: [] for path, _ in free if path in linear or path in embeddings
+        path: []
+        for module, _ in free
+        for path in (module, *(p for p in stacks if p.rpartition(".")[0] == module))
+        if path in linear or path in embeddings or path in stacks
     }
     for target in targets:
         if target.startswith(EMBEDDING):
             found = list(_embeddings_of(target, embeddings, model))
+        elif target.startswith(EXPERTS):
+            found = list(_experts_of(target, stacks, model))
         else:
             found = list(_sites_of(target, linear, roles, model))
         if not found:
@@ -188,6 +205,20 @@ def _embeddings_of(
         yield Site(path, embeddings[path], "all", None, target)
 
 
+def _experts_of(target: str, stacks: Mapping[str, ExpertStack], model: nn.Module) -> Iterator[Site]:
+    """A site for each expert, of a target `experts:...`. TargetError: nothing matches."""
+    found = _matching(target.removeprefix(EXPERTS), stacks, model)
+    if not found:
+        has = ", ".join(dict.fromkeys(re.sub(r"\.\d+(?=\.)", ".*", path) for path in stacks))
+        raise TargetError(
+            f"target {target!r} matches no parameter with the weights of several experts; this "
+            f"model has {has or 'none'}"
+        )
+    for path in found:
+        for expert in range(len(stacks[path].weight)):
+            yield Site(path, stacks[path], "all", None, target, expert)
+
+
 def _matching(target: str, linear: Mapping[str, nn.Module], model: nn.Module) -> list[str]:
     if target == "all-linear":
         output = getattr(model, "get_output_embeddings", lambda: None)()
@@ -229,6 +260,8 @@ def _ending_in(suffix: str, paths: Iterable[str]) -> list[str]:
 def _refuse_overlap(site: Site, others: Sequence[Site]) -> None:
     out = features(site.module)[0]
     for other in others:
+        if site.expert != other.expert:
+            continue
         if set(row_numbers(site.rows, out)) & set(row_numbers(other.rows, out)):
             raise TargetError(
                 f"{site.path} is matched twice, by {other.target!r} and by {site.target!r}; "

@@ -10,11 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from lorakit.nn.experts import ExpertStack
 from lorakit.nn.linear import EXACT, dense_weight, is_quantized, weight_of
 from lorakit.nn.overlay import ModelState
 
@@ -123,8 +124,21 @@ def put(site: Site, delta: LayerPart) -> None:
     if deltas is None:
         deltas = Deltas()
         site.module.add_module(CHILD, deltas)
-        deltas.handle = site.module.register_forward_hook(deltas.hook)  # type: ignore[assignment]
-    deltas[site.part] = delta
+        if isinstance(site.module, ExpertStack):
+            site.module.put_on()
+        else:
+            deltas.handle = site.module.register_forward_hook(deltas.hook)  # type: ignore[assignment]
+    deltas[_key(site)] = delta
+
+
+def delta_at(site: Site) -> Any:
+    """What `put` attached to the site."""
+    deltas: Any = getattr(site.module, CHILD)
+    return deltas[_key(site)]
+
+
+def _key(site: Site) -> str:
+    return site.part if site.expert is None else str(site.expert)
 
 
 def put_shared(model: nn.Module, shared: nn.Module) -> None:
@@ -144,7 +158,10 @@ def take_off(site: Site) -> None:
     """Remove every part from the site's layer, which is then as it was before `put`."""
     deltas = getattr(site.module, CHILD, None)
     if deltas is not None:
-        deltas.handle.remove()
+        if isinstance(site.module, ExpertStack):
+            site.module.take_off()
+        else:
+            deltas.handle.remove()
         delattr(site.module, CHILD)
 
 

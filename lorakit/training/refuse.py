@@ -16,6 +16,7 @@ from lorakit.errors import ModelError, RecipeError, TrainingError
 from lorakit.methods import Attachment
 from lorakit.nn import tokens
 from lorakit.nn.logits import last_logits
+from lorakit.nn.surgery import delta_at
 from lorakit.recipe.train import Train
 from lorakit.training.optim import learning_rate, warm_steps
 
@@ -86,12 +87,14 @@ def _parts(attachment: Attachment) -> dict[str, dict[str, nn.Parameter]]:
     parameter, by name."""
     parts: dict[str, dict[str, nn.Parameter]] = {}
     for site in attachment.sites:
-        delta: Any = site.module.delta[site.part]  # type: ignore[index]
+        delta = delta_at(site)
         if delta.dropped:  # it has no gradient in this step
             continue
         own = {f"{site.name}.{n}": p for n, p in delta.named_parameters() if p.requires_grad}
+        # an expert learns when tokens reach it, so those of one parameter are one part
+        name = site.name if site.expert is None else site.path
         if own:
-            parts[site.name] = own
+            parts[name] = parts.get(name, {}) | own
     parts |= _shared_parts(attachment)
     # The rows of new tokens have no gradient where no example of the first batch holds one.
     newly_initialised = {

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any
-
-from torch.nn.modules.conv import _ConvNd
 
 from lorakit.events import HeadView, ModelPrepared, SiteGroup
 from lorakit.methods import Attachment
 from lorakit.methods.reparam._attachment import ReparamAttachment
+from lorakit.nn.experts import expert_stacks
+from lorakit.nn.surgery import delta_at
 from lorakit.runs.attach import counts_of
 
 
@@ -27,18 +26,13 @@ def model_view(attachment: Attachment, head: HeadView | None) -> ModelPrepared:
 
 
 def _stacked(attachment: Attachment) -> tuple[str, ...]:
-    """Where sites are linear layers: the frozen tensors of numbered blocks with a third dimension,
-    without those of convolutions."""
+    """Where a method adapts weights: the frozen weights of experts that it leaves out."""
     if not isinstance(attachment, ReparamAttachment):
         return ()
-    found = {
-        f"{path}.{name}"
-        for path, module in attachment.model.named_modules()
-        if re.search(r"\.\d+\.", path) and not isinstance(module, _ConvNd)
-        for name, p in module.named_parameters(recurse=False)
-        if p.ndim == 3 and not p.requires_grad
-    }
-    return tuple(sorted({_without_number(name) for name in found}))
+    adapted = {site.path for site in attachment.sites}
+    stacks = expert_stacks(attachment.model)
+    found = {path for path, s in stacks.items() if not s.weight.requires_grad} - adapted
+    return tuple(sorted({_without_number(path) for path in found}))
 
 
 def _without_number(path: str) -> str:
@@ -53,8 +47,8 @@ def site_groups(attachment: Attachment) -> tuple[SiteGroup, ...]:
     """The sites of an attachment, those that differ only in their layer's number together."""
     groups: dict[_SiteKind, list[int]] = {}
     for site in attachment.sites:
-        delta: Any = site.module.delta[site.part]  # type: ignore[index]
-        weight = _without_number(site.name)
+        delta = delta_at(site)
+        weight = _without_number(site.name if site.expert is None else site.path)
         kind: _SiteKind = (site.target, weight, None, None, None)
         a = getattr(delta, "A", None)
         # of several adapters, A is a stack of theirs

@@ -64,7 +64,7 @@ def is_alive(attachment: Attachment, norms: dict[str, float], steps: tuple[int, 
     # a method that emptied every site has left nothing that could be alive
     if emptied.issuperset(norms):
         emptied = frozenset()
-    kept = {name: norm for name, norm in norms.items() if name not in emptied}
+    kept = _by_part({name: norm for name, norm in norms.items() if name not in emptied}, attachment)
     dead = []
     if attachment.sites:
         dead = [name for name, norm in kept.items() if not norm > 0]
@@ -82,6 +82,16 @@ def is_alive(attachment: Attachment, norms: dict[str, float], steps: tuple[int, 
         tolerance=0.0,
         note=note,
     )
+
+
+def _by_part(norms: dict[str, float], attachment: Attachment) -> dict[str, float]:
+    """The norms, and of the experts of one parameter the largest: no token may reach some."""
+    paths = {site.name: site.path for site in attachment.sites if site.expert is not None}
+    parts: dict[str, float] = {}
+    for name, norm in norms.items():
+        part = paths.get(name, name)
+        parts[part] = max(norm, parts.get(part, 0.0))
+    return parts
 
 
 def reload_and_merge(subject: Subject) -> list[Check]:

@@ -79,7 +79,8 @@ class Variant:
 def _lora(family: str, head: str, changes: dict[str, Any] | None = None, **fields) -> Variant:
     # PEFT computes the decompositions of these in float32 only
     decomposed = fields.get("init_lora_weights") in ("pissa", "olora", "mica", "pissa_niter_4")
-    dtype = torch.float32 if decomposed else EXACT
+    # torch does not multiply the weights of experts in float64
+    dtype = torch.float32 if decomposed or "target_parameters" in fields else EXACT
     return Variant(family, head, fields, changes or {}, dtype=dtype)
 
 
@@ -89,6 +90,7 @@ def _prompt(kind: str, family: str, head: str, **fields) -> Variant:
 
 
 Q = {"target_modules": ["q_proj", "v_proj"]}
+EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 READ_IN_FULL = {
     "a bias of B": _lora("roberta", CLASSIFIER, target_modules=["query", "value"], lora_bias=True),
     "a bias of B on Conv1D": _lora("gpt2", CAUSAL, target_modules=["c_attn"], lora_bias=True),
@@ -165,6 +167,18 @@ READ_IN_FULL = {
     "init olora": _lora("llama", CAUSAL, **Q, init_lora_weights="olora"),
     "init mica": _lora("llama", CAUSAL, **Q, init_lora_weights="mica"),
     "init orthogonal": _lora("llama", CAUSAL, **Q, init_lora_weights="orthogonal"),
+    "experts": _lora("mixtral", CAUSAL, **Q, target_parameters=EXPERTS),
+    "experts only": _lora("qwen3_moe", CAUSAL, target_modules=[], target_parameters=EXPERTS[1:]),
+    "experts stored transposed": _lora("gpt_oss", CAUSAL, **Q, target_parameters=EXPERTS),
+    "experts with ranks of their own": _lora(
+        "mixtral",
+        CAUSAL,
+        **Q,
+        target_parameters=EXPERTS,
+        rank_pattern={"experts.down_proj": 3},
+        alpha_pattern={r"layers\.1\..*gate_up_proj": 7},
+        use_rslora=True,
+    ),
     "prompt tuning": _prompt("PromptTuningConfig", "gpt2", CAUSAL),
     "prompt tuning, llama": _prompt("PromptTuningConfig", "llama", CAUSAL),
     "prompt tuning of a classifier": _prompt("PromptTuningConfig", "gpt2", CLASSIFIER),
@@ -275,7 +289,11 @@ def test_merged(name, tiny, written):
 
 
 REFUSED_BY_NAME = {
-    "experts": ("target_parameters", _lora("llama", CAUSAL, **Q)),
+    "experts of a model without": ("target_parameters", _lora("llama", CAUSAL, **Q)),
+    "a router": (
+        "target_parameters",
+        _lora("mixtral", CAUSAL, **Q, target_parameters=["mlp.gate.weight"]),
+    ),
     "replicated layers": (
         "layer_replication",
         _lora("llama", CAUSAL, **Q, layer_replication=[[0, 2], [1, 2]]),
@@ -321,7 +339,7 @@ def _edit(folder, **fields) -> None:
 def test_refused_by_name(name, tiny, written):
     named, variant = REFUSED_BY_NAME[name]
     _, folder = written(variant)
-    if named == "target_parameters":  # none of the tiny families has experts
+    if name == "experts of a model without":
         _edit(folder, target_parameters=["mlp.experts.gate_up_proj"])
     said = _refused(folder, variant.model(tiny))
     assert named in said
@@ -369,7 +387,6 @@ OTHER_VALUES = {
     "use_qalora": True,
     "monteclora_config": {"samples": 2},
     "layer_replication": [[0, 1]],
-    "target_parameters": ["experts.weight"],
     "use_bdlora": {"nblocks": 2},
     "arrow_config": {"top_k": 2},
     "kasa_config": {"beta": 1},

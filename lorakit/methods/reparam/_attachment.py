@@ -86,6 +86,7 @@ class ReparamAttachment(Attachment):
                 f"{self.method.name} cannot be on an embedding layer, and {looked_up[0]} is one; "
                 "leave it out of method.targets, or take lora"
             )
+        self._refuse_experts()
         quantized = self._quantized()
         if quantized and not self.method.on_quantized:
             raise ModelError(
@@ -93,9 +94,26 @@ class ReparamAttachment(Attachment):
                 "leave model.quantize out, or take another method (lora)"
             )
 
+    def _refuse_experts(self) -> None:
+        experts = [site.path for site in self.sites if site.expert is not None]
+        if not experts:
+            return
+        if not self.method.on_experts:
+            looks = " with an init that looks at data" if self.method.batches_to_see else ""
+            raise ModelError(
+                f"{self.method.name}{looks} cannot be on the experts {experts[0]}; leave them out "
+                "of method.targets, or take lora"
+            )
+        if getattr(self.method, "dropout", 0.0):
+            raise ModelError(
+                f"method.dropout: the experts {experts[0]} read W0 + dW, which has no input of its "
+                "own to drop from; set method.dropout=0"
+            )
+
     def _share_projections(self, roles: Roles) -> None:
         """Deltas that read one input, as W_q and W_v of a layer do, project it together."""
-        for together in by_input(self.sites, roles):
+        layers = [site for site in self.sites if site.expert is None]
+        for together in by_input(layers, roles):
             deltas = [self.deltas[site.name] for site in together]
             projection = Projection(deltas, deltas[0].dropout)
             for part, delta in enumerate(deltas):

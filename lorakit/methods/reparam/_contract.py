@@ -64,6 +64,11 @@ class Reparam(Method, ABC):
 
     _may_be_one = field_validator("targets", mode="before")(one_or_many)
 
+    @property
+    def on_experts(self) -> bool:
+        """Whether it can be on the weights of experts, whose forward pass reads W0 + dW."""
+        return False
+
     # what dW is, as functions of a delta `d`: it has the tensors by their names, `d.site`,
     # `d.weight`
     # (W0 of its rows) and `d.shared`

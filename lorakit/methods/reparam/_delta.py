@@ -96,6 +96,11 @@ class MethodDelta(Delta):
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
         return self.method.add_to(self, y, x)
 
+    def live_factors(self) -> tuple[Tensor, Tensor]:
+        """(A (k, in), B (rows, k) with its scale), through which gradients flow."""
+        assert isinstance(self.method, LowRank)
+        return self.method.reads(self), self.scale * self.method.writes(self)
+
     @torch.no_grad()
     def matrix(self) -> Tensor:
         return self.method.matrix(self)

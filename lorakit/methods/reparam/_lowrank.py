@@ -34,6 +34,11 @@ class LowRank(Reparam, ABC):
     def writes(self, d: MethodDelta) -> Tensor:
         """(rows, k), what that product is multiplied with: LoRA's B."""
 
+    @property
+    def on_experts(self) -> bool:
+        # not where a layer's output is changed by more than the product
+        return type(self).add_to is LowRank.add_to and not self.batches_to_see
+
     def scale(self, site: Site) -> float:
         """s, which is the same from the first step to the last."""
         return 1.0

@@ -35,7 +35,24 @@ def _trust(value: Any, _given: Given) -> Any:
     return NOTHING
 
 
-def _targets(value: Any, _given: Given) -> Any:
+_MODULES = ("lora_target", "lora_target_modules", "target_modules", "lora_modules")
+_PARAMETERS = ("lora_target_parameters", "target_parameters")
+
+
+def _all_targets(_value: Any, given: Given) -> Any:
+    """Several keys are one list in a recipe: linear layers and the weights of experts."""
+    targets: list[str] = []
+    for key in _MODULES:
+        chosen = _modules(given.get(key))
+        targets += [] if chosen is NOTHING else chosen
+    if given.get("lora_target_linear"):
+        targets.append("all-linear")
+    for key in _PARAMETERS:
+        targets += [f"experts:{name}" for name in items_of(given.get(key) or [])]
+    return targets or NOTHING
+
+
+def _modules(value: Any) -> Any:
     if value is None:
         return NOTHING
     if isinstance(value, str) and value.lower() in ("all", "all-linear", "all_linear"):
@@ -115,12 +132,11 @@ ROWS = (
     row("lora_alpha alpha", "method.alpha"),
     row("lora_dropout", "method.dropout"),
     row(
-        "lora_target lora_target_modules target_modules lora_modules",
+        " ".join([*_MODULES, *_PARAMETERS, "lora_target_linear"]),
         "method.targets",
-        _targets,
-        "roles, ends of paths, globs or all-linear",
+        _all_targets,
+        "roles, ends of paths, globs, all-linear, or experts:NAME",
     ),
-    row("lora_target_linear", "method.targets", if_true(["all-linear"])),
     row("loraplus_lr_ratio", "method.rate_of_b"),
     row("pissa_init", "method.init", if_true("pissa")),
     row("init_lora_weights", "method.init", _init),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from lorakit.adapters.base_config import changed_settings
 from lorakit.adapters.fingerprint import same
-from lorakit.adapters.plain_lora import on_rows
+from lorakit.adapters.plain_lora import on_rows, refuse_expert
 from lorakit.combining._base import Factors
 from lorakit.errors import AdapterError
 from lorakit.nn.linear import features
@@ -73,6 +73,7 @@ def changed_weights(members: Sequence[Member]) -> list[ChangedWeight]:
     for member in members:
         paths: dict[str, list[SiteFactors]] = {}
         for entry in member.factors:
+            refuse_expert(entry[0])
             paths.setdefault(entry[0].path, []).append(entry)
         by_path.append(paths)
     order = _in_order([list(paths) for paths in by_path])
