@@ -549,6 +549,17 @@ def test_a_prompt_that_lorakit_trained_goes_to_peft(name, head, tiny, about, tmp
     assert all(torch.equal(attached.state()[key], state[key]) for key in state)
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("hidden", [None, 16])
+def test_prefix_tuning_trains_as_many_numbers_as_in_peft(family, hidden, tiny):
+    network = {"prefix_projection": True, "encoder_hidden_size": hidden} if hidden else {}
+    theirs = _wrap(_prompt("PrefixTuningConfig", family, CAUSAL, **network), tiny).model
+    fields = {"name": "prefix_tuning", "prefix": 3, "hidden": hidden}
+    ours = attach(methods.get("prefix_tuning").model_validate(fields), tiny(family, CAUSAL))
+    count = sum(p.numel() for p in ours.trained().values())
+    assert count == sum(p.numel() for p in theirs.parameters() if p.requires_grad)
+
+
 def test_a_prompt_with_an_infix_has_lorakits_own_file(tiny, about, tmp_path):
     ours = tiny("gpt2", CAUSAL)
     fields = {"name": "p_tuning", "prefix": 3, "infix": 2}
