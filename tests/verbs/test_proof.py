@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from lorakit.nn.select import Site
 from lorakit.recipe.load import load_recipe
 from lorakit.runs.result import Check, SeedResult
 from lorakit.verbs import proof
@@ -135,7 +137,7 @@ def test_a_site_whose_ranks_went_to_others_is_not_dead(tmp_path):
 class Norms(SimpleNamespace):
     """An attachment with sites of which some are emptied."""
 
-    sites = ["a", "b"]
+    sites = [Site(name, nn.Linear(1, 1), "all", None, name) for name in "ab"]
 
     def emptied(self) -> frozenset[str]:
         return frozenset(self.names)
