@@ -122,8 +122,13 @@ class TestStopping:
     @pytest.mark.parametrize(
         "numbers",
         unit_or_slow(
-            [[signal.SIGINT], [signal.SIGTERM], [signal.SIGTERM] * 40],
-            [[signal.SIGINT], [signal.SIGTERM] * 40],
+            [
+                [signal.SIGINT],
+                [signal.SIGTERM],
+                [signal.SIGTERM] * 40,
+                [signal.SIGINT, *[signal.SIGTERM] * 39],
+            ],
+            [[signal.SIGINT, *[signal.SIGTERM] * 39]],
         ),
     )
     def test_runs_are_told_first_and_go_on_later(self, running, numbers):
