@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -135,6 +136,14 @@ def draw_frames(patch: pytest.MonkeyPatch) -> None:
 def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Empty frames, except where a folder of tests overrides this fixture."""
     draw_frames(monkeypatch)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_power_cut() -> Iterator[None]:
+    """Nothing waits for the disk: a training syncs 30 files, and no test cuts the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
