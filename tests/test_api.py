@@ -64,6 +64,7 @@ def test_the_page_trains_evaluates_merges_and_generates(page):
     assert len(known["answers"]) == 2
 
 
+@pytest.mark.slow
 def test_the_page_holds_several_adapters(page):
     _, known = page
     assert known["adapters"].names == ["second"]

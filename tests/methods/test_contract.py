@@ -87,9 +87,10 @@ def tier(name: str, fields: dict, family: str) -> list[pytest.MarkDecorator]:
 
 
 @pytest.fixture(
+    scope="module",
     params=[
         pytest.param(case, id=id, marks=tier(*case)) for id, case in zip(IDS, CASES, strict=True)
-    ]
+    ],
 )
 def case(request, tiny):
     """(what makes a new tiny model of the same weights, the method)."""
@@ -104,6 +105,14 @@ def _attached(new, method, seed: int = 0, steps: int = 0, **changes):
     if steps:
         model.step(attachment, steps=steps)
     return model, attachment
+
+
+@pytest.fixture(scope="module")
+def trained(case):
+    """(what makes a new model, the method, a model that was trained for two steps, its attachment):
+    for tests that leave both as they were."""
+    new, method = case
+    return new, method, *_attached(new, method, steps=2)
 
 
 def frozen_tensors(attachment) -> list[tuple[str, int]]:
@@ -237,9 +246,8 @@ def test_one_step_of_adamw_reaches_every_delta_and_nothing_frozen(case):
     assert model.newly_initialised <= moved
 
 
-def test_a_state_loads_into_a_fresh_copy_bit_for_bit(case):
-    new, method = case
-    model, attachment = _attached(new, method, steps=2)
+def test_a_state_loads_into_a_fresh_copy_bit_for_bit(trained):
+    new, method, model, attachment = trained
     state = attachment.state()
     copy, other = _attached(new, method, seed=1)
     with torch.no_grad():
@@ -267,9 +275,8 @@ def test_a_state_is_a_copy_on_the_cpu_of_what_trains(case):
     assert all(value.device.type == "cpu" and value.is_contiguous() for value in state.values())
 
 
-def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(case):
-    new, method = case
-    model, attachment = _attached(new, method, steps=1)
+def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(trained):
+    _, _, model, attachment = trained
     before = model.logits()
     state = {name: value + 1 for name, value in attachment.state().items()}
     *others, name = sorted(state)
@@ -313,25 +320,24 @@ def test_merged_is_unmerged_and_a_plain_model(case, dtype):
     assert torch.equal(plain.logits(), model.logits())
 
 
-def test_off_is_the_base_and_afterwards_it_is_back(case):
+def test_off_is_the_base_and_afterwards_it_is_back(trained):
     """Also after an error inside, and where the deltas are folded in meanwhile."""
-    new, method = case
-    model, attachment = _attached(new, method, steps=2)
-    trained = model.logits()
+    new, _, model, attachment = trained
+    wanted_back = model.logits()
     base = new()
     with torch.no_grad():
         for name in model.newly_initialised:  # the head stays as it was trained
             base.model.get_parameter(name).copy_(model.model.get_parameter(name))
     wanted = base.logits()
-    assert not torch.equal(trained, wanted)
+    assert not torch.equal(wanted_back, wanted)
     with attachment.off():
         assert torch.equal(model.logits(), wanted)
         with attachment.folded():
             assert torch.equal(model.logits(), wanted)
-    assert torch.equal(model.logits(), trained)
+    assert torch.equal(model.logits(), wanted_back)
     with pytest.raises(KeyError), attachment.off():
         raise KeyError
-    assert torch.equal(model.logits(), trained)
+    assert torch.equal(model.logits(), wanted_back)
 
 
 def test_detached_is_the_base_and_another_can_be_attached(case):
@@ -351,14 +357,13 @@ def test_detached_is_the_base_and_another_can_be_attached(case):
     assert torch.equal(model.logits(), trained)
 
 
-def test_folded_computes_the_same_and_leaves_every_bit_as_it_was(case):
-    new, method = case
-    model, attachment = _attached(new, method, steps=2)
+def test_folded_computes_the_same_and_leaves_every_bit_as_it_was(trained):
+    _, _, model, attachment = trained
     before = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
-    trained = model.logits()
+    wanted = model.logits()
     with attachment.folded():
-        assert_near(model.logits(), trained)
-    assert torch.equal(model.logits(), trained)
+        assert_near(model.logits(), wanted)
+    assert torch.equal(model.logits(), wanted)
     assert all(
         torch.equal(tensor, before[name]) for name, tensor in model.model.state_dict().items()
     )

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,8 @@ needs_bitsandbytes = pytest.mark.skipif(
     find_spec("bitsandbytes") is None, reason="the extra `quantized` is not installed"
 )
 SAMPLE = ("hydra", "adalora")
-"""In the unit tier: one that reads W0, and one with a penalty and a hook after each step."""
+"""On 4 bits in the unit tier: one that reads W0, and one with a penalty and a hook after each
+step."""
 NOISY = {"pvera": 0.05}
 """Method -> relative difference of a loss. It draws noise for each token, as dropout does, and each
 process draws its own."""
@@ -62,21 +62,13 @@ def _two_processes(folder: Path, names: Sequence[str]) -> None:
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory):
     """`of_two(name)`: what the training of a method by two processes ends with."""
-
-    @cache
-    def all_of(names: tuple[str, ...]) -> Path:
-        folder = tmp_path_factory.mktemp("two")
-        _two_processes(folder, names)
-        return folder
-
-    def of_two(name: str) -> dict[str, Any]:
-        names = SAMPLE if name in SAMPLE else tuple(n for n in methods.names() if n not in SAMPLE)
-        return torch.load(all_of(names) / f"{name}.pt")
-
-    return of_two
+    folder = tmp_path_factory.mktemp("two")
+    _two_processes(folder, methods.names())
+    return lambda name: torch.load(folder / f"{name}.pt")
 
 
-@pytest.mark.parametrize("name", unit_or_slow(methods.names(), SAMPLE))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", methods.names())
 def test_two_processes_train_what_one_does(of_two, name):
     one, two = train_method(name), of_two(name)
     assert two["losses"] == pytest.approx(one["losses"], rel=NOISY.get(name, 1e-5))

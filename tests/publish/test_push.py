@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
+from huggingface_hub import constants
 
-from tests.commands import python
 from tests.hub import TOKEN, Repository, stand_in
 
 
 @pytest.fixture
-def hub():
+def hub(monkeypatch):
+    """What huggingface_hub reads of the environment when it is imported is set here."""
     with stand_in() as state:
+        monkeypatch.setattr(constants, "ENDPOINT", state.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield state
 
 
-def push(hub, *words, token: str = TOKEN):
-    """In a process of its own: the hub's address is read when huggingface_hub is imported."""
-    own = {"HF_ENDPOINT": hub.url, "HF_TOKEN": token, "HF_HUB_OFFLINE": "0"}
-    env = {**os.environ, **own, "HF_HUB_DISABLE_XET": "1"}
-    return python("-m", "lorakit", "push", *words, env=env)
-
-
-def test_both_parts_arrive_as_they_are(hub, adapter):
-    done = push(hub, adapter, "--to", "user/both", "--part", "both")
-    assert done.returncode == 0, done.stderr
+def test_both_parts_arrive_as_they_are(hub, adapter, lorakit_cli):
+    done = lorakit_cli("push", adapter, "--to", "user/both", "--part", "both")
+    assert done.code == 0, done.err
     repository = hub.repositories["user/both"]
     assert repository.private
     weights = repository.files["adapter/adapter_model.safetensors"]
@@ -36,22 +32,23 @@ def test_both_parts_arrive_as_they_are(hub, adapter):
     assert repository.files["README.md"].decode() in hub.cards
 
 
-def test_a_public_repository_is_not_written_to_unasked(hub, adapter):
+def test_a_public_repository_is_not_written_to_unasked(hub, adapter, lorakit_cli):
     hub.repositories["user/open"] = Repository(private=False)
-    done = push(hub, adapter, "--to", "user/open")
-    assert done.returncode == 2
-    assert "user/open" in done.stderr
+    done = lorakit_cli("push", adapter, "--to", "user/open")
+    assert done.code == 2
+    assert "user/open" in done.err
     assert not hub.repositories["user/open"].files
-    done = push(hub, adapter, "--to", "user/open", "--public")
-    assert done.returncode == 0, done.stderr
+    done = lorakit_cli("push", adapter, "--to", "user/open", "--public")
+    assert done.code == 0, done.err
     assert "adapter_config.json" in hub.repositories["user/open"].files
 
 
-def test_a_wrong_token_is_explained(hub, adapter):
-    done = push(hub, adapter, "--to", "user/mine", token="hf_wrong")
-    assert done.returncode == 2
-    assert "401" in done.stderr
-    assert "HF_TOKEN" in done.stderr
+def test_a_wrong_token_is_explained(hub, adapter, lorakit_cli, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    done = lorakit_cli("push", adapter, "--to", "user/mine")
+    assert done.code == 2
+    assert "401" in done.err
+    assert "HF_TOKEN" in done.err
     assert not hub.repositories
 
 

@@ -174,9 +174,17 @@ def test_rows_of_a_mixed_batch_are_those_of_each_adapter_alone(four, names):
         assert torch.allclose(mixed[row], logits(model, batch)[row], rtol=1e-6, atol=1e-6)
 
 
+SWITCHED = {"full", "hydra", "dora", "hra", "vera", "xlora"} | LENGTHENS
+"""Of the others: a method that changes the weights themselves, reparametrisations with and without
+factors and with shared ones, a mixture, and what makes rows longer. What is held and switched is
+the attachment, which the other methods share with these."""
+
+
 def _is_unit(name: str, family: str) -> bool:
-    """A decoder for every method; an encoder for those whose rows can be mixed."""
-    return family == "gpt2" or (family == "roberta" and name in ROW_BY_ROW)
+    """An encoder for those whose rows can be mixed, and a decoder for these and some others."""
+    if family == "gpt2":
+        return name in ROW_BY_ROW | SWITCHED
+    return family == "roberta" and name in ROW_BY_ROW
 
 
 @pytest.mark.parametrize(

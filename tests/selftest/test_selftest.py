@@ -39,8 +39,8 @@ def test_it_passes_here(lorakit_cli):
     assert "7 passed, 0 failed, 0 not tried" in done.err
 
 
-def test_the_checks_in_one_process_pass():
-    for found in selftest([name for name in CHECKS if name != "1 process = 2"]):
+def test_where_nothing_is_broken_they_pass():
+    for found in selftest(["saved = loaded", "merged = adapter"]):
         assert found.passed, found
 
 

@@ -204,11 +204,13 @@ def fits(number: int, printed: str) -> bool:
     return abs(scaled - printed_value) <= last / 2 or printed_value <= scaled < printed_value + last
 
 
+BASES = {"table2": "encoders", "table3": "GPT-2", "table13": "GPT-2", "table14": "GPT-2"}
+"""Of the tables that are not of GPT-3."""
 FIRST = {
-    (table, load_paper_table(table)[0].rows[row].method_name): (table, row)
+    (BASES.get(table), load_paper_table(table)[0].rows[row].method_name): (table, row)
     for table, row in reversed(ROWS)
 }
-"""A row of each method in each table."""
+"""A row of each method on the bases of a kind."""
 
 
 @pytest.mark.parametrize(("table", "row"), unit_or_slow(ROWS, set(FIRST.values())))

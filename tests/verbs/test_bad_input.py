@@ -9,10 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from lorakit.recipe.load import load_recipe
+from lorakit.verbs.train import train_recipe
+
 
 @pytest.fixture
 def own(tmp_path):
     """A user's recipe on a user's files."""
+    return make_own(tmp_path)
+
+
+def make_own(tmp_path: Path) -> Path:
     rows = [
         {"text": f"it was {'good' if i % 2 else 'bad'} {i}", "label": "pos" if i % 2 else "neg"}
         for i in range(16)
@@ -271,13 +278,29 @@ def test_start_from_is_no_pattern(own, lorakit_cli, tmp_path):
     assert "start_from: '*'" in done.err
 
 
+TWO_EPOCHS = "train.epochs=2"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(a user's folder with a finished run, the run in it, a copy of the folder)."""
+    place, copy = (tmp_path_factory.mktemp(name) for name in ("user", "copy"))
+    loaded = load_recipe(str(make_own(place)), [TWO_EPOCHS])
+    run, _ = train_recipe(loaded, place / "runs", lambda event: None)
+    shutil.copytree(place, copy, dirs_exist_ok=True)
+    return place, run, copy
+
+
 class TestAFolderThatIsThereAlready:
     @pytest.fixture
-    def run(self, own, lorakit_cli, tmp_path):
-        """A finished run, and `again(*more)`: the same command."""
-        command = ["train", own, "train.epochs=2", "--runs", tmp_path / "runs"]
-        folder = Path(lorakit_cli(*command, "--json").json["run"])
-        return folder, lambda *more: lorakit_cli(*command, *more)
+    def run(self, finished, lorakit_cli):
+        """A finished run, and `again(*more)`: the same command. The folder is put back each time:
+        the run is that of these paths."""
+        place, run, copy = finished
+        shutil.rmtree(place)
+        shutil.copytree(copy, place, symlinks=True)
+        command = ["train", place / "mine.yaml", TWO_EPOCHS, "--runs", place / "runs"]
+        return run, lambda *more: lorakit_cli(*command, *more)
 
     def test_a_finished_run_is_found(self, run):
         folder, again = run
@@ -287,10 +310,10 @@ class TestAFolderThatIsThereAlready:
         assert "not compared" not in done.err
         assert (folder / "report.html").is_file(), "the page is drawn again"
 
-    def test_data_that_changed_since_is_refused(self, run, tmp_path):
+    def test_data_that_changed_since_is_refused(self, run):
         """The recipe, and so the folder, is the same."""
-        _, again = run
-        file = tmp_path / "train.jsonl"
+        folder, again = run
+        file = folder.parent.parent / "train.jsonl"
         file.write_text(file.read_text().replace("bad", "worse"))
         done = again()
         assert done.code == 2

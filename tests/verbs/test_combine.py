@@ -59,10 +59,10 @@ def topics(tmp_path_factory) -> Path:
 def decoders(tmp_path_factory) -> list[Path]:
     """Two runs on a fused weight: q and v, and q alone."""
     folder = tmp_path_factory.mktemp("decoders")
-    steps = "train.max_steps=3"
+    few = ["train.max_steps=3", "data.limit={train: 64, validation: 8}"]
     return [
-        _train(folder, steps, "method.targets=[query, value]", recipe="quickstart_generate"),
-        _train(folder, steps, "method.targets=[query]", "seeds=[1]", recipe="quickstart_generate"),
+        _train(folder, *few, "method.targets=[query, value]", recipe="quickstart_generate"),
+        _train(folder, *few, "method.targets=[query]", "seeds=[1]", recipe="quickstart_generate"),
     ]
 
 

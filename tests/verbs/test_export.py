@@ -49,10 +49,10 @@ def run(lorakit_cli, folder, runs):
 @pytest.mark.parametrize(
     ("name", "fields", "rank"),
     [
-        ("hydra", ["method.r=4"], 8),
+        pytest.param("hydra", ["method.r=4"], 8, marks=pytest.mark.slow),
         ("hra", ["method.r=4"], 4),
         ("lora", ["method.r=4", "method.init=pissa"], 8),
-        ("paca", ["method.r=4"], 4),
+        pytest.param("paca", ["method.r=4"], 4, marks=pytest.mark.slow),
     ],
 )
 def test_any_low_rank_is_a_lora_that_peft_reads(run, lorakit_cli, tmp_path, name, fields, rank):
