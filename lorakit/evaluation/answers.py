@@ -13,7 +13,7 @@ from typing import Any
 
 from lorakit.errors import DataError
 from lorakit.metrics import Failed, Likelihood, failures
-from lorakit.tasks import Data, Example, Head, Prediction, Task
+from lorakit.tasks import Data, Example, Head, Prediction, Task, read_examples
 
 log = logging.getLogger(__name__)
 
@@ -102,12 +102,12 @@ def selecting_split(task: Task, purpose: str) -> str:
     return task.eval_splits[0]
 
 
-def read_splits(task: Task, data: Data, splits: Sequence[str]) -> dict[str, list[Example]]:
+def read_splits(task: Task, data: Data, splits: Sequence[str]) -> dict[str, Sequence[Example]]:
     """The examples of each split. DataError: a split is empty. A split whose size differs from the
     official one is logged."""
-    found = {}
+    found: dict[str, Sequence[Example]] = {}
     for split in splits:
-        found[split] = task.read(split, data)
+        found[split] = read_examples(task, split, data)
         if not found[split]:
             raise DataError(f"{task.name}: the split {split} is empty")
         official = task.expected_rows().get(split)

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from lorakit.bases.base import Base
@@ -32,7 +33,7 @@ from lorakit.methods import Attachment
 from lorakit.metrics import Failed, Likelihood
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.generations import PartialPredictions
-from lorakit.tasks import Example, Head, Task
+from lorakit.tasks import ChosenExamples, Example, Head, Task, have_turns
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Examiner:
         self.attachment = attachment
         self.observe = observe
         self.failed: Failed = {}
-        self.splits = {split: list(examples) for split, examples in splits.items()}
+        self.splits = dict(splits)
         self.generation = GenerationSettings(
             recipe.decode,
             recipe.evaluate.batch_size,
@@ -290,10 +291,13 @@ def _rows(encoded: TokenRows, chosen: Sequence[int]) -> Sequence[Encoded]:
     return [encoded[i] for i in chosen]
 
 
-def kept(examples: Sequence[Example], encoded: TokenRows) -> list[Example]:
+def kept(examples: Sequence[Example], encoded: TokenRows) -> Sequence[Example]:
     """The examples that were encoded: all, or those that data.too_long and data.empty leave."""
-    owners = sorted(set(encoded.owners.tolist()))
-    return list(examples) if len(owners) == len(examples) else [examples[i] for i in owners]
+    # the owners are in order; several windows have the same
+    owners = encoded.owners[np.flatnonzero(np.diff(encoded.owners, prepend=-1))]
+    if len(owners) == len(examples):
+        return examples
+    return ChosenExamples(examples, owners)
 
 
 def refuse_no_answers(examples: Sequence[Example]) -> None:
@@ -317,6 +321,6 @@ def stops_of(task: Task, tokenizer: Any, splits: Mapping[str, Sequence[Example]]
     among them: the text is cut there afterwards."""
     marks = [tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in task.stops]
     stops = [ids[0] for ids in marks if len(ids) == 1]
-    if any(example.turns for examples in splits.values() for example in examples):
+    if any(map(have_turns, splits.values())):
         stops += end_of_turn(tokenizer)
     return stops

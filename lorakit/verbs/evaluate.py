@@ -135,7 +135,7 @@ class _EvaluationRequest:
 
     source: Source
     recipe: Recipe
-    examples: dict[str, list[Example]]
+    examples: dict[str, Sequence[Example]]
     folder: Path
 
     def evaluated(

@@ -71,7 +71,7 @@ class _TextRequest:
 
     source: Source
     recipe: Recipe
-    examples: list[Example]
+    examples: Sequence[Example]
 
     def answers(
         self, base: Base, attachment: Attachment | None, observe: Observer | None
@@ -105,10 +105,10 @@ def _request(pointer: Pointer, wanted: Wanted) -> _TextRequest:
     return _TextRequest(source, recipe, _examples(recipe, wanted))
 
 
-def _examples(recipe: Recipe, wanted: Wanted) -> list[Example]:
+def _examples(recipe: Recipe, wanted: Wanted) -> Sequence[Example]:
     if wanted.split is not None:
         rows = read_splits(recipe.task, recipe.data, [wanted.split])[wanted.split]
-        return list(rows[: wanted.limit])
+        return rows[: wanted.limit]
     if not wanted.prompts:
         raise InputError("nothing to answer: give --prompt TEXT, --inputs FILE or --split NAME")
     return [_example(recipe.task, prompt, n) for n, prompt in enumerate(wanted.prompts)]
