@@ -13,7 +13,7 @@ from hashlib import blake2b
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, overload
 
-from lorakit.files.arrays import Facts, GrowingArrays, Runs
+from lorakit.files.arrays import ByteRuns, Facts, GrowingArrays
 from lorakit.tasks._base import Example, Turn
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class ExampleRows(Sequence[Example]):
         import numpy as np
 
         none = np.empty(0, np.uint8)
-        self._rows = Runs(arrays.get("row", none), arrays.get("row.count", none))
+        self._rows = ByteRuns(arrays.get("row", none), arrays.get("row.count", none))
         self.digest: str = facts["content"]
         self.learnt_digest: str = facts["learnt"]
         self.has_turns: bool = facts["has_turns"]
@@ -122,7 +122,7 @@ class ExampleRows(Sequence[Example]):
         return map(self._made, range(len(self)))
 
     def _made(self, row: int) -> Example:
-        line = self._rows[row].tobytes().decode("utf-8", "surrogatepass")
+        line = self._rows.bytes_of(row).decode("utf-8", "surrogatepass")
         content, _, where = line.partition("\n")
         values: list[Any] = json.loads(content)
         for place in FLAT:
@@ -158,6 +158,5 @@ class ChosenExamples(Sequence[Example]):
 
 def have_turns(examples: Sequence[Example]) -> bool:
     """Whether one of the examples is a chat."""
-    if isinstance(examples, ExampleRows):
-        return examples.has_turns
-    return any(example.turns for example in examples)
+    known: bool | None = getattr(examples, "has_turns", None)
+    return any(example.turns for example in examples) if known is None else known

@@ -36,7 +36,7 @@ class Wanted:
 
 def generate_texts(
     pointer: Pointer, wanted: Wanted, observe: Observer | None = None
-) -> list[Answer]:
+) -> Sequence[Answer]:
     """One answer for each prompt or example, in their order.
 
     InputError: the model does not write texts, or neither prompts nor a split are given.
@@ -48,7 +48,7 @@ def generate_texts(
 
 def generate_with_adapters(
     pointers: Sequence[Pointer], wanted: Wanted, observe: Observer | None = None
-) -> dict[str, list[Answer]]:
+) -> dict[str, Sequence[Answer]]:
     """As `generate_texts` for each of several adapters on one base, which is loaded once: path ->
     answers. InputError: as for `generate_texts`, or they do not have one base."""
     requests = [_request(pointer, wanted) for pointer in pointers]
@@ -75,7 +75,7 @@ class _TextRequest:
 
     def answers(
         self, base: Base, attachment: Attachment | None, observe: Observer | None
-    ) -> list[Answer]:
+    ) -> Sequence[Answer]:
         device: Any = PartialState().device
         base.to(device)
         examples = {"prompts": self.examples}
