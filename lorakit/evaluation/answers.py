@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from lorakit.errors import DataError
-from lorakit.files.stored import values_of
 from lorakit.metrics import Failed, Likelihood, failures
+from lorakit.stored import values_of
 from lorakit.tasks import Data, Example, Head, Prediction, Task, read_examples
 
 log = logging.getLogger(__name__)
