@@ -6,6 +6,7 @@ import pytest
 
 from lorakit import stored as module
 from lorakit.evaluation.answers import Answer, StoredAnswers, score_answers
+from lorakit.runs.lines import write_lines
 from lorakit.stored import MappedValues, StoredValues, mapped, stored, values_of
 from lorakit.tasks.text import Text
 
@@ -67,3 +68,18 @@ def test_answers_in_a_file_are_the_answers_and_have_their_scores():
     scores = score_answers(task, found)
     module.FEW = 10
     assert scores == score_answers(task, ANSWERS)
+
+
+def test_lines_that_fail_midway_leave_the_file_as_it_was(tmp_path):
+    file = tmp_path / "answers.jsonl"
+    write_lines(file, ({"n": n} for n in range(2)))
+    before = file.read_text()
+
+    def failing():
+        yield {"n": 3}
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_lines(file, failing())
+    assert file.read_text() == before
+    assert list(tmp_path.iterdir()) == [file]
