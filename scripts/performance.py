@@ -167,6 +167,14 @@ def memory() -> str:
     return markdown(header, rows)
 
 
+def many_rows(kind: str) -> str:
+    """Seconds of a start, bytes of memory for each row, or tokenising over the tokenizer."""
+    rows = [row for row in read("many_rows")["rows"] if row["kind"] == kind]
+    names = [name for name in rows[0] if name not in ("kind", "what")]
+    cells = [[row["what"], *(str(row[name]) for name in names)] for row in rows]
+    return markdown([kind, *names], cells)
+
+
 RENDERERS: dict[str, Callable[..., str]] = {
     "targets": targets,
     "ratios": ratios,
@@ -178,6 +186,7 @@ RENDERERS: dict[str, Callable[..., str]] = {
     "conditions": conditions,
     "earlier": earlier,
     "memory": memory,
+    "many_rows": many_rows,
 }
 
 

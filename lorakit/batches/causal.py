@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cached_property
 from itertools import takewhile
 
 from lorakit.batches._encoded import IGNORE, Encoded
 from lorakit.batches.chat import ChatWriter
 from lorakit.batches.required_tokens import end_token
-from lorakit.batches.special import MARKS, SpecialTokens, ids_of_each
+from lorakit.batches.special import MARKS, SpecialTokens, ids_of_each, pieces_of
 from lorakit.batches.tokenizer import Tokenizer
 from lorakit.errors import DataError, shown
 from lorakit.files.bad_rows import BadRow, Cause
@@ -26,6 +27,7 @@ class CausalWriter:
         self.tokenizer = tokenizer
         self.special = SpecialTokens(tokenizer)
         self.chats = ChatWriter(tokenizer)
+        self._eos = tokenizer.eos_token_id
         self.beginnings: dict[str, list[int]] = {}
         """The ids of beginnings that were tokenised together, see `tokenise`."""
 
@@ -49,7 +51,7 @@ class CausalWriter:
                 if answers and example.whole:
                     beginnings.append(str(example.target))
                 elif answers:
-                    pieces += MARKS.split(self._marked_target(example))
+                    pieces += pieces_of(self._marked_target(example))
         texts = (piece for piece in pieces if piece and not MARKS.fullmatch(piece))
         self.special.tokenise(texts)
         self.beginnings = ids_of_each(self.tokenizer, beginnings, add_special_tokens=True)
@@ -64,7 +66,7 @@ class CausalWriter:
         return self._ended(ids) if example.eos else ids
 
     def _pieces(self, example: Example) -> list[str]:
-        return MARKS.split(self.special.marked(example.text, example.given))
+        return pieces_of(self.special.marked(example.text, example.given))
 
     def _marked_target(self, example: Example) -> str:
         return self.special.marked(str(example.target), example.target_given)
@@ -78,7 +80,7 @@ class CausalWriter:
         ids = self.beginnings.get(text)
         if ids is None:
             ids = list(self.tokenizer(text)["input_ids"])
-        end = self.tokenizer.eos_token_id
+        end = self._eos
         if ids[-1:] != [end]:
             return ids
         own = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -88,8 +90,12 @@ class CausalWriter:
     def _completion(self, example: Example) -> list[int]:
         return self._ended(self.special.ids(self._marked_target(example)))
 
+    @cached_property
+    def _end(self) -> int:
+        return end_token(self.tokenizer)
+
     def _ended(self, ids: list[int]) -> list[int]:
-        end = end_token(self.tokenizer)
+        end = self._end
         return ids if ids[-1:] == [end] else [*ids, end]
 
     def asked(self, example: Example, room: int, room_is: str) -> list[int]:
@@ -147,7 +153,8 @@ class CausalWriter:
         ids, trains = self.entire(example)
         if data.too_long != "truncate":
             refuse_longer(example, len(ids), most)
-        if all(label == IGNORE for label in trains[1:most]):
+        learnable = trains[1:most]
+        if learnable.count(IGNORE) == len(learnable):
             cause = Cause.EMPTY
             why = "its text is empty" if trains else "its prompt is empty"
             if trains and len(ids) > most:

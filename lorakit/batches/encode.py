@@ -19,7 +19,7 @@ from lorakit.errors import DataError
 from lorakit.files.arrays import Facts, GrowingArrays
 from lorakit.files.bad_rows import BadRow, BadRows, Cause
 from lorakit.files.kept_arrays import made_now
-from lorakit.tasks import Data, Example, Head
+from lorakit.tasks import Data, Example, Head, have_turns
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def write_encoded(
         return write(chunk)
 
     facts = _written(examples, write_chunk, bad, arrays)
-    has_turns = any(example.turns for example in examples)
+    has_turns = have_turns(examples)
     return {**facts, "special": vars(in_data), "turns": has_turns}
 
 
@@ -111,8 +111,11 @@ def _each(
     """What is made of each example that can be used, with its number."""
     found = []
     for number, example in examples:
-        with bad.row(example.where):
+        # as `bad.row`, which takes longer than making some of them
+        try:
             found.append((number, make(example)))
+        except DataError as error:
+            bad.add(error, example.where)
     return found
 
 

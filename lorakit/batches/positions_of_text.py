@@ -27,7 +27,7 @@ def encode_words(
     Words without a token, such as a zero-width space, take the next token; words that are cut off
     have no place. DataError: a slow tokenizer, which does not say where its tokens are.
     """
-    fields = SpecialTokens(tokenizer).fields(examples, max_length)
+    fields = SpecialTokens(tokenizer).fields(examples, max_length, places=True)
     encodings = _encodings(fields, tokenizer)
     encoded = []
     for i, example in enumerate(examples):

@@ -17,7 +17,7 @@ from lorakit.batches.encode import encode, say_what_was_found, write_encoded
 from lorakit.batches.token_rows import TokenRows
 from lorakit.batches.tokenizer import Tokenizer
 from lorakit.files.kept_arrays import cache_folder, kept_or_made
-from lorakit.tasks import Data, Example, Head
+from lorakit.tasks import Data, Example, ExampleRows, Head
 
 ENCODING_VERSION = 3
 """Increase it if `encode` gives other tokens for the same example, or other arrays."""
@@ -71,6 +71,9 @@ def cache_key(
         "inputs": list(tokenizer.model_input_names),
     }
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16)
+    if isinstance(examples, ExampleRows):
+        digest.update(examples.digest.encode())
+        return digest.hexdigest()
     for e in examples:
         turns = [turn.plain() for turn in e.turns]
         fields = (e.id, e.text, e.pair, e.target, e.eos, turns, e.last_turn_only, *e.beyond_text)

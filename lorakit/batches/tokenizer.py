@@ -23,6 +23,8 @@ class Tokenizer(Protocol):
     chat_template: str | None
     name_or_path: str
     is_fast: bool
+    backend_tokenizer: Any
+    """The tokenizers library's, of a fast one."""
 
     def __call__(self, text: str | list[str], *args: Any, **options: Any) -> Any:
         """A BatchEncoding."""

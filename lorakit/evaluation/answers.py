@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 from lorakit.errors import DataError
 from lorakit.metrics import Failed, Likelihood, failures
-from lorakit.tasks import Data, Example, Head, Prediction, Task
+from lorakit.stored import values_of
+from lorakit.tasks import Data, Example, Head, Prediction, Task, read_examples
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +82,33 @@ class Answer:
         return line
 
 
+class StoredAnswers(Sequence[Answer]):
+    """Answers that are set in any order; many are in a temporary file (see `StoredValues`)."""
+
+    def __init__(self, count: int):
+        self._values = values_of(count)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __setitem__(self, place: int, answer: Answer) -> None:
+        is_list = isinstance(self._values, list)
+        self._values[place] = answer if is_list else list(vars(answer).values())
+
+    @overload
+    def __getitem__(self, place: int) -> Answer: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Answer]: ...
+    def __getitem__(self, place: int | slice) -> Answer | list[Answer]:
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(len(self)))]
+        found = self._values[place]
+        return found if isinstance(found, Answer) else Answer(*found)
+
+    def __iter__(self) -> Iterator[Answer]:
+        return (self[place] for place in range(len(self)))
+
+
 def scored_splits(task: Task, train: bool = False) -> tuple[str, ...]:
     """The splits that are scored, the one that selects the best state first.
 
@@ -102,12 +131,12 @@ def selecting_split(task: Task, purpose: str) -> str:
     return task.eval_splits[0]
 
 
-def read_splits(task: Task, data: Data, splits: Sequence[str]) -> dict[str, list[Example]]:
+def read_splits(task: Task, data: Data, splits: Sequence[str]) -> dict[str, Sequence[Example]]:
     """The examples of each split. DataError: a split is empty. A split whose size differs from the
     official one is logged."""
-    found = {}
+    found: dict[str, Sequence[Example]] = {}
     for split in splits:
-        found[split] = task.read(split, data)
+        found[split] = read_examples(task, split, data)
         if not found[split]:
             raise DataError(f"{task.name}: the split {split} is empty")
         official = task.expected_rows().get(split)
@@ -131,21 +160,24 @@ def sliced(task: Task, rows: Mapping[str, int]) -> dict[str, str]:
     return {split: f"{most:,} of {n:,} examples" for split, n in rows.items() if n > most}
 
 
-def only_label(task: Task, pairs: Sequence[tuple[Any, Any]]) -> str | None:
+def only_label(task: Task, pairs: Iterable[tuple[Any, Any]]) -> str | None:
     """The label that is predicted for all examples, where they have several; None otherwise.
 
     pairs: (prediction, reference) of each example.
     """
     if task.head is not Head.CLASSIFICATION:
         return None
-    said = {prediction for prediction, _ in pairs}
-    right = {reference for _, reference in pairs}
+    said: set[Any] = set()
+    right: set[Any] = set()
+    for prediction, reference in pairs:
+        said.add(prediction)
+        right.add(reference)
     return str(min(said)) if len(said) == 1 < len(right) else None
 
 
 def warn_of_one_label(task: Task, split: str, answers: Sequence[Answer]) -> None:
     """Log that a model predicts one label for all examples of a split, which have several."""
-    label = only_label(task, [(answer.prediction, answer.reference) for answer in answers])
+    label = only_label(task, ((answer.prediction, answer.reference) for answer in answers))
     if label is not None:
         log.warning(
             "%s: all %d predictions are %r; the model does not tell the labels apart",
@@ -176,24 +208,36 @@ def score_answers(
 def _scores(task: Task, answers: Sequence[Answer]) -> dict[str, float]:
     if task.only_losses:
         return likelihood_of(answers)
-    references: list[Any] = [answer.reference for answer in answers]
-    if any(reference is None for reference in references):
-        raise DataError(
-            "these examples do not have references; they can be predicted, but not scored"
-        )
-    said: list[Any] = [answer.prediction for answer in answers]
-    scores = task.score(said, references)
-    for group in sorted({answer.group for answer in answers} - {""}):
+    said, right, groups = _columns(answers)
+    scores = task.score(said, right)
+    for group in sorted(groups - {""}):
         part = [answer for answer in answers if answer.group == group]
-        predictions: list[Any] = [answer.prediction for answer in part]
-        found = task.score(predictions, [answer.reference for answer in part])  # type: ignore[misc]
+        found = task.score(*_columns(part)[:2])
         scores |= {f"{metric}_{group}": value for metric, value in found.items()}
     return scores | likelihood_of(answers)
 
 
+def _columns(answers: Sequence[Answer]) -> tuple[Sequence[Any], Sequence[Any], set[str]]:
+    """Predictions, references, and the groups. DataError: an answer without a reference."""
+    said, right = values_of(len(answers)), values_of(len(answers))
+    groups: set[str] = set()
+    for place, answer in enumerate(answers):
+        if answer.reference is None:
+            raise DataError(
+                "these examples do not have references; they can be predicted, but not scored"
+            )
+        said[place] = answer.prediction
+        right[place] = answer.reference
+        groups.add(answer.group)
+    return said, right, groups
+
+
 def likelihood_of(answers: Sequence[Answer]) -> dict[str, float]:
     """Loss and perplexity over all tokens; empty where an answer does not have them."""
-    nats = [answer.nats for answer in answers if answer.nats is not None]
-    if not nats or len(nats) < len(answers):
-        return {}
-    return Likelihood(nats, [answer.tokens for answer in answers]).score()
+    nats, tokens = array("d"), array("q")
+    for answer in answers:
+        if answer.nats is None:
+            return {}
+        nats.append(answer.nats)
+        tokens.append(answer.tokens)
+    return Likelihood(nats, tokens).score() if nats else {}

@@ -4,11 +4,12 @@ processes."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -27,6 +28,10 @@ does not gain from it."""
 
 
 Logits = list[float] | list[list[float]]
+Item = TypeVar("Item", bound=HasLength)
+Output = TypeVar("Output")
+Batches = Iterator[tuple[Sequence[int], Sequence[Output]]]
+"""The numbers of some items, and the output of each."""
 
 
 def predict_logits(
@@ -34,7 +39,14 @@ def predict_logits(
 ) -> list[Logits]:
     """One row of float32 logits per item; one value for a regression; a row for each word where
     words have labels."""
-    longest = max(lengths_in(items), default=0)
+    return in_order(logit_batches(model, items, head, pad_id, batch_size), len(items))
+
+
+def logit_batches(
+    model: nn.Module, items: Sequence[Encoded], head: Head, pad_id: int, batch_size: int
+) -> Batches[Logits]:
+    """As `predict_logits`, as they come."""
+    longest = int(max(lengths_in(items), default=0))
 
     def outputs(batch: Sequence[Encoded], device: torch.device) -> list[Logits]:
         fields = collate(batch, head, pad_id, width_of(batch, longest))
@@ -47,7 +59,7 @@ def predict_logits(
             ]
         return logits.tolist()
 
-    return outputs_in_order(model, items, batch_size, outputs)
+    return outputs_by_batch(model, items, batch_size, outputs)
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,17 @@ def generate(
 ) -> list[Generated]:
     """The text that the model writes after each item's tokens (see `decode`), without special
     tokens."""
+    return in_order(text_batches(model, items, tokenizer, how, on_batch), len(items))
+
+
+def text_batches(
+    model: nn.Module,
+    items: Sequence[Encoded],
+    tokenizer: Any,
+    how: GenerationSettings,
+    on_batch: OnBatch | None = None,
+) -> Batches[Generated]:
+    """As `generate`, as they come."""
     settings = how.settings
     ends = sorted({tokenizer.eos_token_id, *how.stops} - {None})
     # the model itself, and not the wrapper of several processes
@@ -104,7 +127,7 @@ def generate(
 
     rows = min(how.batch_size, len(items)) * settings.beams
     with laid_out(plain) if rows >= LAYOUT_MIN_ROWS else nullcontext():
-        return outputs_in_order(model, items, how.batch_size, outputs, on_batch)
+        yield from outputs_by_batch(model, items, how.batch_size, outputs, on_batch)
 
 
 def _uniform(item: Encoded, settings: Decode, seed: int) -> Tensor:
@@ -114,37 +137,68 @@ def _uniform(item: Encoded, settings: Decode, seed: int) -> Tensor:
     return torch.rand(settings.max_new_tokens, generator=generator)
 
 
-Item = TypeVar("Item", bound=HasLength)
-Output = TypeVar("Output")
+def in_order(batches: Batches[Output], count: int) -> list[Output]:
+    """The outputs of `count` items in the order of the items."""
+    found: dict[int, Output] = {}
+    for numbers, outputs in batches:
+        found |= zip(numbers, outputs, strict=True)
+    return [found[number] for number in range(count)]
 
 
-@torch.inference_mode()
 def outputs_in_order(
     model: nn.Module,
     items: Sequence[Item],
     batch_size: int,
     outputs: Callable[[Sequence[Item], torch.device], list[Output]],
-    on_batch: Callable[[Sequence[int], Sequence[Output], int], None] | None = None,
 ) -> list[Output]:
     """`outputs(batch, device)` of each item, gathered from all processes, in the order of the
     items."""
+    return in_order(outputs_by_batch(model, items, batch_size, outputs), len(items))
+
+
+@torch.inference_mode()
+def outputs_by_batch(
+    model: nn.Module,
+    items: Sequence[Item],
+    batch_size: int,
+    outputs: Callable[[Sequence[Item], torch.device], list[Output]],
+    on_batch: Callable[[Sequence[int], Sequence[Output], int], None] | None = None,
+) -> Batches[Output]:
+    """The numbers of the items of a batch, and `outputs(batch, device)` of them.
+
+    One process gives them as they come; several give those of all, after the last one.
+    """
+    own = _own_batches(model, items, batch_size, outputs, on_batch)
+    every = own
+    if PartialState().num_processes > 1:
+        every = gather_object(list(own))
+    count = 0
+    for numbers, new in every:
+        count += len(numbers)
+        yield numbers, new
+    assert count == len(items), "an example was lost or evaluated twice"
+
+
+def _own_batches(
+    model: nn.Module,
+    items: Sequence[Item],
+    batch_size: int,
+    outputs: Callable[[Sequence[Item], torch.device], list[Output]],
+    on_batch: Callable[[Sequence[int], Sequence[Output], int], None] | None,
+) -> Batches[Output]:
+    """Of this process."""
     state = PartialState()
     device = next(model.parameters()).device
     # longest first: there is little padding, and a batch that is too large for the memory fails
     # at once
-    lengths = lengths_in(items)
-    order = sorted(range(len(items)), key=lambda i: -lengths[i])
+    order = np.argsort(-np.asarray(lengths_in(items)), kind="stable")
     order = order[state.process_index :: state.num_processes]
     was_training = model.training
     model.eval()
-    found: list[tuple[int, Output]] = []
     for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+        chosen = order[start : start + batch_size].tolist()
         new = outputs([items[i] for i in chosen], device)
-        found += zip(chosen, new, strict=True)
         if on_batch is not None:
             on_batch(chosen, new, len(order))
+        yield chosen, new
     model.train(was_training)
-    gathered = dict(gather_object(found) if state.num_processes > 1 else found)
-    assert len(gathered) == len(items), "an example was lost or evaluated twice"
-    return [gathered[i] for i in range(len(items))]

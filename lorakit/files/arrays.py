@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -175,7 +176,32 @@ class Runs:
         return len(self.counts)
 
     def __getitem__(self, row: int) -> ndarray:
+        start, end = self.span(row)
+        return self.values[start:end]
+
+    def span(self, row: int) -> tuple[int, int]:
+        """Where a row starts and ends in the array."""
         if self.width is not None:
-            return self.values[row * self.width : (row + 1) * self.width]
+            return row * self.width, (row + 1) * self.width
         end = int(self.ends[row])
-        return self.values[end - int(self.counts[row]) : end]
+        return end - int(self.counts[row]), end
+
+
+class ByteRuns(Runs):
+    """Rows of bytes. Those of a mapped file are read and not mapped: each is used once in a while,
+    and a mapped page would count as memory of the process."""
+
+    def __init__(self, values: ndarray, counts: ndarray):
+        super().__init__(values, counts)
+        name = getattr(values, "filename", None)
+        self.file = None if name is None else Path(name).open("rb")  # noqa: SIM115 (as long as this)
+
+    def bytes_of(self, row: int) -> bytes:
+        """The bytes of a row. ValueError: the file was cut."""
+        start, end = self.span(row)
+        if self.file is None:
+            return self.values[start:end].tobytes()
+        found = os.pread(self.file.fileno(), end - start, start)
+        if len(found) != end - start:
+            raise ValueError(f"{self.file.name} was cut after it was opened")
+        return found

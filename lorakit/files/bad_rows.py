@@ -59,6 +59,13 @@ def counting_dropped() -> Iterator[Dropped]:
         _counts.reset(token)
 
 
+def count_dropped(more: Dropped) -> None:
+    """Tell the block around, if there is one, of dropped rows."""
+    counts = _counts.get()
+    if counts is not None:
+        counts.update(more)
+
+
 class BadRows:
     """The bad rows of one split. drops: the causes for which a row is left out."""
 
@@ -110,9 +117,7 @@ class BadRows:
                 cause.value,
                 first_of(places, SHOWN_PLACES),
             )
-        counts = _counts.get()
-        if counts is not None:
-            counts.update({cause: len(places) for cause, places in self.dropped.items()})
+        count_dropped(Dropped({cause: len(places) for cause, places in self.dropped.items()}))
         total = sum(self.counts.values())
         if not total:
             return

@@ -10,6 +10,7 @@ from typing import Literal
 
 from lorakit.errors import DataError
 from lorakit.metrics._statistics import Statistics, Values, Weighted
+from lorakit.stored import mapped
 
 Compared = Literal["labels", "label sets", "tags", "numbers", "texts"]
 References = Sequence[str | Sequence[str]]
@@ -104,6 +105,10 @@ def metric(facts: Facts) -> Callable[[Compute], Metric]:
     return partial(Metric, facts)
 
 
-def accepted_texts(references: References) -> list[list[str]]:
+def accepted_texts(references: References) -> Sequence[list[str]]:
     """The accepted texts of each example as a list, also where a single text is given."""
-    return [[accepted] if isinstance(accepted, str) else list(accepted) for accepted in references]
+    return mapped(references, _as_list)
+
+
+def _as_list(accepted: str | Sequence[str], _: int) -> list[str]:
+    return [accepted] if isinstance(accepted, str) else list(accepted)

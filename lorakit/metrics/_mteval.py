@@ -26,7 +26,7 @@ def mteval_tokens(text: str) -> list[str]:
     return Tokenizer13a()(text).lower().split(" ")
 
 
-def corpus_mteval_bleu(predictions: Sequence[str], references: list[list[str]]) -> Sums:
+def corpus_mteval_bleu(predictions: Sequence[str], references: Sequence[list[str]]) -> Sums:
     """BLEU in 0..100, with the case ignored and the closest reference length.
 
     Where many outputs are short, it can be above 100, as in the official script; a warning says

@@ -64,12 +64,17 @@ class Sums(Statistics):
     """
 
     key: str
-    counts: Sequence[Sequence[float]]
+    counts: Sequence[Sequence[float]] | ndarray
     value: Callable[[Sequence[float]], float]
 
     def score(self) -> dict[str, float]:
+        import numpy as np
+
         # in the order of the examples and not by matrix product, which rounds differently
-        sums = [sum(column) for column in zip(*self.counts, strict=True)]
+        if isinstance(self.counts, np.ndarray):
+            sums = [sum(column.tolist()) for column in self.counts.T]
+        else:
+            sums = [sum(column) for column in zip(*self.counts, strict=True)]
         return {self.key: float(self.value(sums))}
 
     def weigh(self) -> Weighted:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Literal
 
 log = logging.getLogger(__name__)
@@ -48,8 +49,7 @@ def splitter(name: str, lowercase: bool = False) -> Callable[[str], list[str]]:
 
 def say_poor(name: str, references: Sequence[Sequence[str]], tokenize: str | None) -> None:
     """Warn, once, of references in which the metric finds too few tokens to tell answers apart."""
-    texts = [text for accepted in references for text in accepted]
-    reason = _poor(name, texts, tokenize)
+    reason = _poor(name, _Texts(references), tokenize)
     if reason is not None:
         say_once(
             f"{name}: {reason}; task.tokenize (zh, char, intl) splits other scripts, and "
@@ -63,7 +63,20 @@ def say_once(message: str) -> None:
     log.warning(message)
 
 
-def _poor(name: str, texts: Sequence[str], tokenize: str | None) -> str | None:
+class _Texts:
+    """All texts of references, which are not held."""
+
+    def __init__(self, references: Sequence[Sequence[str]]):
+        self.references = references
+
+    def __iter__(self) -> Iterator[str]:
+        return chain.from_iterable(self.references)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.references))
+
+
+def _poor(name: str, texts: _Texts, tokenize: str | None) -> str | None:
     """Why the metric says little about these references, if it does."""
     if name == "rouge":
         has_tokens = splitter(tokenize) if tokenize else _is_latin
@@ -81,7 +94,7 @@ def _poor(name: str, texts: Sequence[str], tokenize: str | None) -> str | None:
                 f"{unspaced} of {len(texts)} references are written without spaces, and have one "
                 "token or few"
             )
-    if name == "bleu" and texts:
+    if name == "bleu" and len(texts):
         split = splitter(tokenize or "13a")
         if all(len(split(text)) < BLEU_TOKENS for text in texts):
             return f"no reference has {BLEU_TOKENS} tokens, so that a correct answer scores 0"

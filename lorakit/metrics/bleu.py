@@ -25,18 +25,19 @@ def bleu(predictions: Sequence[str], references: References, tokenize: str = "13
 
 
 def corpus_bleu(
-    predictions: Sequence[str], references: list[list[str]], tokenize: str = "13a"
+    predictions: Sequence[str], references: Sequence[list[str]], tokenize: str = "13a"
 ) -> Sums:
     """BLEU in 0..100 from lengths, matches and n-grams; case counts."""
+    import numpy as np
     from sacrebleu.metrics.bleu import BLEU
 
     # only the counts of a sentence are used; `force`: no warning where a text looks tokenised
     scorer = BLEU(force=True, effective_order=True, tokenize=tokenize)
-    found = [
-        scorer.sentence_score(prediction, accepted)
-        for prediction, accepted in zip(predictions, references, strict=True)
-    ]
-    return Sums("bleu", [[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in found], _bleu)
+    pairs = zip(predictions, references, strict=True)
+    found = (scorer.sentence_score(prediction, accepted) for prediction, accepted in pairs)
+    rows = ((s.sys_len, s.ref_len, *s.counts, *s.totals) for s in found)
+    counts = np.fromiter(rows, np.dtype((np.int64, 2 + 2 * N)), len(predictions))
+    return Sums("bleu", counts, _bleu)
 
 
 def _bleu(sums: Sequence[float]) -> float:

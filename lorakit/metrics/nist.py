@@ -41,7 +41,7 @@ def nist(predictions: Sequence[str], references: References) -> Sums:
     return corpus_nist(predictions, accepted_texts(references))
 
 
-def corpus_nist(predictions: Sequence[str], references: list[list[str]]) -> Sums:
+def corpus_nist(predictions: Sequence[str], references: Sequence[list[str]]) -> Sums:
     """NIST, from 0 up, from the information of the matches, the n-grams and the lengths."""
     return Sums("nist", _counts(predictions, references), _nist)
 
@@ -56,7 +56,7 @@ def _nist(sums: Sequence[float]) -> float:
     return value * math.exp(-BETA * math.log(min(1.0, length / reference_length)) ** 2)
 
 
-def _counts(predictions: Sequence[str], references: list[list[str]]) -> list[list[float]]:
+def _counts(predictions: Sequence[str], references: Sequence[list[str]]) -> list[list[float]]:
     """Per example: the information of its matches for n = 1..5, its n-grams for n = 1..5, L_out,
     and L_ref."""
     counts: Ngrams = Counter()

@@ -10,6 +10,7 @@ The ROUGE-L of captions (`rouge_l`) is another metric: F with beta 1.2, on other
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from types import SimpleNamespace
 
@@ -39,8 +40,12 @@ def rouge(predictions: Sequence[str], references: References, tokenize: str | No
         tokenizer = SimpleNamespace(tokenize=splitter(tokenize, lowercase=True))
     scorer = RougeScorer(list(KINDS), use_stemmer=True, tokenizer=tokenizer)
     pairs = zip(accepted_texts(references), predictions, strict=True)
-    found = [scorer.score_multi(accepted, prediction) for accepted, prediction in pairs]
-    return Means({kind: [100 * float(scores[kind].fmeasure) for scores in found] for kind in KINDS})
+    values = {kind: array("d") for kind in KINDS}
+    for accepted, prediction in pairs:
+        scores = scorer.score_multi(accepted, prediction)
+        for kind, own in values.items():
+            own.append(100 * float(scores[kind].fmeasure))
+    return Means(values)
 
 
 PLUGIN = rouge

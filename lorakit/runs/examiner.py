@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from lorakit.bases.base import Base
@@ -22,9 +25,16 @@ from lorakit.batches import (
     refuse_too_long,
 )
 from lorakit.errors import DataError
-from lorakit.evaluation.answers import Answer, Scores, generates, score_answers, untrained_most
+from lorakit.evaluation.answers import (
+    Answer,
+    Scores,
+    StoredAnswers,
+    generates,
+    score_answers,
+    untrained_most,
+)
 from lorakit.evaluation.likelihood import log_likelihoods
-from lorakit.evaluation.predict import Generated, GenerationSettings, generate, predict_logits
+from lorakit.evaluation.predict import Generated, GenerationSettings, logit_batches, text_batches
 from lorakit.evaluation.spans import predict_spans, text_of
 from lorakit.evaluation.token_loss import token_losses
 from lorakit.events import Observer, TextsGenerated
@@ -32,7 +42,8 @@ from lorakit.methods import Attachment
 from lorakit.metrics import Failed, Likelihood
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.generations import PartialPredictions
-from lorakit.tasks import Example, Head, Task
+from lorakit.runs.learned import LearnedRows
+from lorakit.tasks import ChosenExamples, Example, Head, Task, have_turns
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ class Examiner:
         self.attachment = attachment
         self.observe = observe
         self.failed: Failed = {}
-        self.splits = {split: list(examples) for split, examples in splits.items()}
+        self.splits = dict(splits)
         self.generation = GenerationSettings(
             recipe.decode,
             recipe.evaluate.batch_size,
@@ -99,17 +110,12 @@ class Examiner:
         drops = self.recipe.data.dropped_causes
         return encode_prompts(examples, self.tokenizer, most - answer, drops, room_is)
 
-    def _learned(self, examples: Sequence[Example]) -> _Learned | None:
+    def _learned(self, examples: Sequence[Example]) -> LearnedRows | None:
         """What training would learn of the examples; None where that is hidden, or where the head
         is not causal."""
         if self.task.head is not Head.CAUSAL or any(e.target is None for e in examples):
             return None
-        flat = [one for example in examples for one in self.task.learned(example)]
-        rows = encode_cached(flat, self.tokenizer, self.task.head, self.recipe.data)
-        numbers: dict[str, list[int]] = {example.id: [] for example in examples}
-        for row, owner in enumerate(rows.owners.tolist()):
-            numbers[flat[owner].id].append(row)
-        return _Learned(rows, numbers)
+        return LearnedRows(self.recipe, self.tokenizer, examples)
 
     def answers(
         self,
@@ -117,74 +123,76 @@ class Examiner:
         split: str,
         only: Sequence[int] | None = None,
         kept: PartialPredictions | None = None,
-    ) -> list[Answer]:
+    ) -> Sequence[Answer]:
         """The answers to a split, in its order, with the loss of each one's references.
 
         only: numbers of examples; None: all. kept: where texts are saved as they come; those that
         are there are not generated again.
         """
         chosen = range(len(self.splits[split])) if only is None else only
-        answers = self._answers(model, split, chosen, kept)
-        return self._with_losses(model, split, chosen, answers)
-
-    def _answers(
-        self, model: nn.Module, split: str, chosen: Sequence[int], kept: PartialPredictions | None
-    ) -> list[Answer]:
-        if generates(self.task):
-            return self._written(model, split, chosen, kept)
-        examples = self.splits[split]
-        if self.task.only_losses:
-            return [_unasked(examples[i]) for i in chosen]
-        items = _rows(self.encoded[split], chosen)
-        size = self.recipe.evaluate.batch_size
-        pad = self.tokenizer.pad_token_id
-        if self.task.head is Head.SPANS:
-            return self._spans(model, split, chosen)
-        if self.choices:
-            outputs = log_likelihoods(model, items, self.choices, pad, size)
-        else:
-            outputs = predict_logits(model, items, self.task.head, pad, size)
-        return [self._answer(examples[i], out) for i, out in zip(chosen, outputs, strict=True)]
-
-    def _with_losses(
-        self, model: nn.Module, split: str, chosen: Sequence[int], answers: list[Answer]
-    ) -> list[Answer]:
+        answers = StoredAnswers(len(chosen))
+        for place, answer in self._answers(model, split, chosen, kept):
+            answers[place] = answer
         if self.learned[split] is None:
             return answers
         losses = self._losses(model, split, chosen)
-        pairs = zip(answers, losses, strict=True)
-        return [replace(answer, nats=nats, tokens=tokens) for answer, (nats, tokens) in pairs]
+        for place, (answer, (nats, tokens)) in enumerate(zip(answers, losses, strict=True)):
+            answers[place] = replace(answer, nats=nats, tokens=tokens)
+        return answers
+
+    def _answers(
+        self, model: nn.Module, split: str, chosen: Sequence[int], kept: PartialPredictions | None
+    ) -> Iterator[tuple[int, Answer]]:
+        """Places in `chosen`, in any order, and the answers to the examples there."""
+        examples = self.splits[split]
+        if generates(self.task):
+            yield from self._written(model, split, chosen, kept)
+        elif self.task.only_losses:
+            yield from enumerate(_unasked(examples[i]) for i in chosen)
+        elif self.task.head is Head.SPANS:
+            yield from enumerate(self._spans(model, split, chosen))
+        else:
+            for places, outputs in self._outputs(model, split, chosen):
+                for place, output in zip(places, outputs, strict=True):
+                    yield place, self._answer(examples[chosen[place]], output)
+
+    def _outputs(
+        self, model: nn.Module, split: str, chosen: Sequence[int]
+    ) -> Iterable[tuple[Sequence[int], Sequence[Any]]]:
+        """Places in `chosen`, and the logits or likelihoods of the examples there."""
+        items = _rows(self.encoded[split], chosen)
+        size = self.recipe.evaluate.batch_size
+        pad = self.tokenizer.pad_token_id
+        if self.choices:
+            likelihoods = log_likelihoods(model, items, self.choices, pad, size)
+            return [(range(len(chosen)), likelihoods)]
+        return logit_batches(model, items, self.task.head, pad, size)
 
     def _losses(
         self, model: nn.Module, split: str, chosen: Sequence[int]
-    ) -> list[tuple[float, int]]:
+    ) -> Iterator[tuple[float, int]]:
         """Of each example -log p in nats over the tokens that training would train, and their
         number; empty where what training would learn is not known."""
         learned = self.learned[split]
         if learned is None:
-            return []
-        own = [learned.numbers[self.splits[split][i].id] for i in chosen]
-        items = _rows(learned.rows, [row for several in own for row in several])
+            return
+        items = _rows(learned.rows, array("q", chain.from_iterable(map(learned.of, chosen))))
         size = self.recipe.evaluate.batch_size
         nats = iter(token_losses(model, items, self.tokenizer.pad_token_id, size))
-        return [
-            (
-                math.fsum(next(nats) for _ in several),
-                sum(learned.rows[row].trained for row in several),
-            )
-            for several in own
-        ]
+        for several in map(learned.of, chosen):
+            loss = math.fsum(next(nats) for _ in several)
+            yield loss, sum(learned.rows[row].trained for row in several)
 
     def losses(self, model: nn.Module, split: str) -> dict[str, float]:
         """Loss and perplexity of a split, for which no text is generated.
 
         Empty where what training would learn is not known.
         """
-        found = self._losses(model, split, range(len(self.splits[split])))
-        if not found:
-            return {}
-        nats, tokens = zip(*found, strict=True)
-        return Likelihood(nats, tokens).score()
+        nats, tokens = array("d"), array("q")
+        for loss, count in self._losses(model, split, range(len(self.splits[split]))):
+            nats.append(loss)
+            tokens.append(count)
+        return Likelihood(nats, tokens).score() if nats else {}
 
     def _spans(self, model: nn.Module, split: str, chosen: Sequence[int]) -> list[Answer]:
         """The answers whose text is a part of the context, which may have several windows."""
@@ -205,22 +213,21 @@ class Examiner:
 
     def _written(
         self, model: nn.Module, split: str, chosen: Sequence[int], kept: PartialPredictions | None
-    ) -> list[Answer]:
+    ) -> Iterator[tuple[int, Answer]]:
         examples = self.splits[split]
-        found: dict[str, Answer] = {}
-        if kept is not None:
-            for example in examples:
-                if line := kept.known.get(example.id):
-                    found[example.id] = self._answer(
-                        example, line["output"], line.get("ended", True)
-                    )
-        asked = [i for i in chosen if examples[i].id not in found]
+        asked: Sequence[int] = range(len(chosen))
+        if kept is not None and kept.known:
+            asked = []
+            for place, i in enumerate(chosen):
+                if line := kept.known.get(examples[i].id):
+                    ended = line.get("ended", True)
+                    yield place, self._answer(examples[i], line["output"], ended)
+                else:
+                    asked.append(place)
 
-        def answers_of(numbers: Sequence[int], texts: Sequence[Generated]) -> list[Answer]:
-            return [
-                self._answer(examples[asked[n]], text.text, text.ended)
-                for n, text in zip(numbers, texts, strict=True)
-            ]
+        def answers_of(numbers: Sequence[int], texts: Sequence[Generated]) -> Iterator[Answer]:
+            for n, text in zip(numbers, texts, strict=True):
+                yield self._answer(examples[chosen[asked[n]]], text.text, text.ended)
 
         start = time.perf_counter()
         done = 0
@@ -235,10 +242,11 @@ class Examiner:
 
         merged = self.attachment.folded() if self.attachment is not None else nullcontext()
         with merged:
-            items = _rows(self.encoded[split], asked)
-            texts = generate(model, items, self.tokenizer, self.generation, on_batch)
-        found |= {answer.id: answer for answer in answers_of(range(len(asked)), texts)}
-        return [found[examples[i].id] for i in chosen]
+            items = _rows(self.encoded[split], [chosen[place] for place in asked])
+            batches = text_batches(model, items, self.tokenizer, self.generation, on_batch)
+            for numbers, texts in batches:
+                places = [asked[n] for n in numbers]
+                yield from zip(places, answers_of(numbers, texts), strict=True)
 
     def _answer(self, example: Example, output: Any, ended: bool = True) -> Answer:
         reference = None
@@ -275,14 +283,6 @@ class Examiner:
         return self.scores(answers)
 
 
-@dataclass(frozen=True)
-class _Learned:
-    """What training would learn of the examples of a split. numbers: example id -> of its rows."""
-
-    rows: TokenRows
-    numbers: dict[str, list[int]]
-
-
 def _rows(encoded: TokenRows, chosen: Sequence[int]) -> Sequence[Encoded]:
     """Some encoded examples; they are not unpacked where all of them are chosen."""
     if len(chosen) == len(encoded) and all(i == n for n, i in enumerate(chosen)):
@@ -290,10 +290,13 @@ def _rows(encoded: TokenRows, chosen: Sequence[int]) -> Sequence[Encoded]:
     return [encoded[i] for i in chosen]
 
 
-def kept(examples: Sequence[Example], encoded: TokenRows) -> list[Example]:
+def kept(examples: Sequence[Example], encoded: TokenRows) -> Sequence[Example]:
     """The examples that were encoded: all, or those that data.too_long and data.empty leave."""
-    owners = sorted(set(encoded.owners.tolist()))
-    return list(examples) if len(owners) == len(examples) else [examples[i] for i in owners]
+    # the owners are in order; several windows have the same
+    owners = encoded.owners[np.flatnonzero(np.diff(encoded.owners, prepend=-1))]
+    if len(owners) == len(examples):
+        return examples
+    return ChosenExamples(examples, owners)
 
 
 def refuse_no_answers(examples: Sequence[Example]) -> None:
@@ -317,6 +320,6 @@ def stops_of(task: Task, tokenizer: Any, splits: Mapping[str, Sequence[Example]]
     among them: the text is cut there afterwards."""
     marks = [tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in task.stops]
     stops = [ids[0] for ids in marks if len(ids) == 1]
-    if any(example.turns for examples in splits.values() for example in examples):
+    if any(map(have_turns, splits.values())):
         stops += end_of_turn(tokenizer)
     return stops

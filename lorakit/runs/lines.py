@@ -14,7 +14,7 @@ from lorakit.runs.result import write_whole
 def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     """Write the complete file, or leave it as it was. InputError: no permission, disk full."""
     make_folder(path.parent)
-    write_whole(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_whole(path, (json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from lorakit.errors import DataError, did_you_mean
 from lorakit.files.documents import SHOWN_CHARACTERS
 from lorakit.files.packed import kind_of
 from lorakit.files.tables import csv_records, json_lines, text_lines
+from lorakit.stored import stored
 
 COMPARED_IDS = 10_000
 """Most ids that an unknown one is compared with, to suggest a similar one."""
@@ -27,7 +29,29 @@ class PredictionLine:
     value: Any
 
 
-def read_predictions(path: Path) -> list[PredictionLine]:
+class PredictionLines(Sequence[PredictionLine]):
+    """The lines of a file, which are in memory only where they are few."""
+
+    def __init__(self, lines: Iterable[PredictionLine]):
+        self._values = stored((line.where, line.id, line.value) for line in lines)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @overload
+    def __getitem__(self, place: int) -> PredictionLine: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[PredictionLine]: ...
+    def __getitem__(self, place: int | slice) -> PredictionLine | list[PredictionLine]:
+        if isinstance(place, slice):
+            return [PredictionLine(*value) for value in self._values[place]]
+        return PredictionLine(*self._values[place])
+
+    def __iter__(self) -> Iterator[PredictionLine]:
+        return (PredictionLine(*value) for value in self._values)
+
+
+def read_predictions(path: Path) -> PredictionLines:
     """The predictions of a .jsonl, a .tsv or a text file, which may be packed as .gz or .bz2.
 
     A .tsv has a header; its last column is the prediction, and a column `id` names the examples. A
@@ -35,39 +59,43 @@ def read_predictions(path: Path) -> list[PredictionLine]:
     """
     kind = kind_of(path)
     if kind == ".jsonl":
-        return [
+        return PredictionLines(
             PredictionLine(where, id_of(line), _value(line, where))
             for where, line in json_objects(path)
-        ]
+        )
     if kind == ".tsv":
-        return _read_table(path)
-    return [PredictionLine(f"{path}:{number}", None, line) for number, line in text_lines(path)]
+        return PredictionLines(_read_table(path))
+    return PredictionLines(
+        PredictionLine(f"{path}:{number}", None, line) for number, line in text_lines(path)
+    )
 
 
-def _read_table(path: Path) -> list[PredictionLine]:
+def _read_table(path: Path) -> Iterator[PredictionLine]:
     # not strict, because texts contain single quote characters
-    (_, header), *rows = [*csv_records(path, "\t", strict=False)] or [(1, [])]
-    if not rows or any(len(row) != len(header) for _, row in rows):
+    rows = csv_records(path, "\t", strict=False)
+    _, header = next(rows, (1, []))
+    count = 0
+    for number, row in rows:
+        count += 1
+        if len(row) != len(header):
+            count = 0
+            break
+        named = dict(zip(header[:-1], row, strict=False))
+        yield PredictionLine(f"{path}:{number}", named.get("id"), row[-1])
+    if not count:
         raise DataError(
             f"{path}: expected a header and rows with as many columns, the prediction in the last"
         )
-    found = []
-    for number, row in rows:
-        named = dict(zip(header[:-1], row, strict=False))
-        found.append(PredictionLine(f"{path}:{number}", named.get("id"), row[-1]))
-    return found
 
 
-def json_objects(path: Path) -> list[tuple[str, dict[str, Any]]]:
+def json_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """file:line and the object of each line that is not blank. DataError: it is not an object."""
-    found = []
     for number, line in json_lines(path):
         where = f"{path}:{number}"
         if not isinstance(line, dict):
             shown = repr(line)[:SHOWN_CHARACTERS]
             raise DataError(f"{where}: a JSON object is expected in each line, found {shown}")
-        found.append((where, line))
-    return found
+        yield where, line
 
 
 def id_of(line: dict[str, Any]) -> str | None:
@@ -103,6 +131,20 @@ def field_of(line: dict[str, Any], names: tuple[str, ...], where: str) -> Any:
     wanted = " or ".join(map(repr, names))
     held = [f"{key} (null)" if value is None else key for key, value in line.items()]
     raise DataError(f"{where}: {wanted} is missing (found: {', '.join(held) or 'nothing'})")
+
+
+def in_order(lines: PredictionLines, ids: Iterable[str | None]) -> bool:
+    """Whether the lines have these ids, in this order, each once: then they need not be searched.
+
+    Where two ids have one hash the answer is False, and `by_id` looks at them.
+    """
+    hashes = array("q")
+    rest = iter(ids)
+    for line in lines:
+        if line.id is None or next(rest, None) != line.id:
+            return False
+        hashes.append(hash(line.id))
+    return next(rest, None) is None and len(set(hashes)) == len(lines)
 
 
 def by_id(

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -159,21 +159,26 @@ class Result(ResultFile):
     notes: tuple[Note, ...] = Field(default=(), strict=False)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace the file by `text`, completely or not at all.
+def write_whole(path: Path, text: str | Iterable[str]) -> None:
+    """Replace the file by `text`, or by parts that are written as they come, completely or not at
+    all.
 
     InputError: no permission, or the disk is full.
     """
+    parts = [text] if isinstance(text, str) else text
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.writelines(parts)
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
+        if isinstance(error, OSError):
+            raise InputError(f"cannot write {path}: {error.strerror}") from error
+        raise
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ compared with what was recorded when its seeds were trained.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from lorakit.recipe.schema import Recipe
 from lorakit.runs.folder import begun, runs_named, stem_of
 from lorakit.runs.identity import differences, what_matters
 from lorakit.runs.result import write_whole
-from lorakit.tasks import Example
+from lorakit.tasks import Example, learnt_digest
 
 DATA_FILE = "data.json"
 BASE_FILE = "base.json"
@@ -116,16 +115,7 @@ def _change(name: str, then: Any, now: Any) -> str:
 
 def digests_of(splits: Mapping[str, Sequence[Example]]) -> dict[str, dict[str, Any]]:
     """Split -> the number of its examples and a digest of them."""
-    return {name: {"examples": len(rows), "digest": _digest(rows)} for name, rows in splits.items()}
-
-
-def _digest(examples: Sequence[Example]) -> str:
-    """Digest of everything that is learnt and asked; the paths of the files do not matter."""
-    digest = hashlib.blake2b(digest_size=16)
-    for e in examples:
-        turns = [turn.plain() for turn in e.turns]
-        content = (e.id, e.text, e.pair, e.target, e.references, e.group, turns, *e.beyond_text)
-        if e.words:  # texts without words keep the digests that older versions recorded
-            content = (*content, e.words)
-        digest.update(repr(content).encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
+    return {
+        name: {"examples": len(rows), "digest": learnt_digest(rows)}
+        for name, rows in splits.items()
+    }

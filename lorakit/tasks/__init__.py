@@ -18,6 +18,8 @@ from lorakit.tasks._base import (
     Task,
     Turn,
 )
+from lorakit.tasks._example_rows import ChosenExamples, ExampleRows, have_turns, learnt_digest
+from lorakit.tasks._kept import read_examples
 from lorakit.tasks._sources import Source
 
 tasks: Registry[type[Task]] = Registry("lorakit.tasks", "task")
@@ -26,8 +28,10 @@ __all__ = [
     "ASSISTANT",
     "LABELLED",
     "THINKING_KEYS",
+    "ChosenExamples",
     "Data",
     "Example",
+    "ExampleRows",
     "Head",
     "Prediction",
     "Source",
@@ -36,5 +40,8 @@ __all__ = [
     "finite_number",
     "given_label",
     "given_labels",
+    "have_turns",
+    "learnt_digest",
+    "read_examples",
     "tasks",
 ]

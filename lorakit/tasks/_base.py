@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -86,13 +87,13 @@ class Data(Config):
             )
         return self
 
-    def drawn(self, examples: Sequence[Example], seed: int) -> list[Example]:
+    def drawn(self, examples: Sequence[Example], seed: int) -> Sequence[Example]:
         """The training examples of a seed, in the file's order.
 
         RecipeError: `sample` is more than there are.
         """
         if self.sample is None:
-            return list(examples)
+            return examples
         if self.sample > len(examples):
             raise RecipeError(
                 f"data.sample: {self.sample} of {len(examples)} training examples; give fewer"
@@ -271,6 +272,15 @@ class Task(Config, ABC):
 
         DataError: the file, the line or row, what is wrong there, and what to do.
         """
+
+    def examples(self, split: str, data: Data) -> Iterator[Example]:
+        """As `read`, one after the other, where a task can do that without holding all of them."""
+        return iter(self.read(split, data))
+
+    def files_of(self, split: str) -> tuple[Path, ...]:
+        """The files on this machine from which a split is read, if nothing else decides it; ()
+        where its examples are not kept in the cache."""
+        return ()
 
     def ask(self, text: str) -> Example:
         """An example from a user's own text, to see what a causal model writes."""

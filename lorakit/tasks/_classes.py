@@ -13,6 +13,7 @@ from lorakit.errors import DataError, RecipeError
 from lorakit.files.bad_rows import BadRows
 from lorakit.metrics import facts_of
 from lorakit.tasks._answers import label_name
+from lorakit.tasks._kept import reading_of
 from lorakit.tasks._own_files import OwnFiles
 from lorakit.tasks._sources import Wanted, source_rows
 
@@ -74,6 +75,13 @@ class WithClasses(OwnFiles, ABC):
         return tuple(sorted(found))
 
     def _found_in_train(self) -> set[str]:
+        reading = reading_of(self, self.train_split, ["labels"])
+        if not reading.is_large:
+            return self._read_labels()
+        _, facts = reading.kept(lambda _: {"labels": sorted(self._read_labels())})
+        return set(facts["labels"])
+
+    def _read_labels(self) -> set[str]:
         found: set[str] = set()
         rows = 0
         unread = BadRows()

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
@@ -14,14 +15,23 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from lorakit.config import one_or_many
 from lorakit.errors import RecipeError, did_you_mean
 from lorakit.files.bad_rows import BadRows
-from lorakit.files.tables import take
+from lorakit.files.hub import PREFIX
+from lorakit.files.tables import locate, take
 from lorakit.files.text_form import TextForm, check_encoding
 from lorakit.metrics import LIKELIHOOD_KEYS
 from lorakit.tasks._base import Data, Example
 from lorakit.tasks._held_out import NONE, Validation, held_out
 from lorakit.tasks._remarks import Remarks
 from lorakit.tasks._scoring import MetricTask, score_keys
-from lorakit.tasks._sources import PlacedRow, Source, Sources, Wanted, source_rows, streams
+from lorakit.tasks._sources import (
+    PlacedRow,
+    Source,
+    Sources,
+    Wanted,
+    source_rows,
+    sources_of,
+    streams,
+)
 from lorakit.tasks._template import text_of
 
 log = logging.getLogger(__name__)
@@ -112,6 +122,19 @@ class OwnFiles(MetricTask, ABC):
     @property
     def only_losses(self) -> bool:
         return self.compares == "texts" and self.metrics[0] in LIKELIHOOD_KEYS
+
+    @abstractmethod
+    def examples(self, split: str, data: Data) -> Iterator[Example]:
+        """The examples of a split, in the file's order. DataError: as for `read`."""
+
+    def read(self, split: str, data: Data) -> list[Example]:
+        return list(self.examples(split, data))
+
+    def files_of(self, split: str) -> tuple[Path, ...]:
+        sources = sources_of(self._source_of(split)[1])
+        if any(source.path.startswith(PREFIX) for source in sources):
+            return ()
+        return tuple(dict.fromkeys(locate(source.path) for source in sources))
 
     def own_rows(
         self,
@@ -221,11 +244,11 @@ class LabelledFiles(OwnFiles, ABC):
         """Whether a row of a test file comes without its answer."""
         return all(row.get(column) in (None, "") for column in self.label_columns)
 
-    def read(self, split: str, data: Data) -> list[Example]:
+    def examples(self, split: str, data: Data) -> Iterator[Example]:
         """Texts that are missing (a null, a NaN, an empty field) are empty, and the log says so."""
         remarks = Remarks()
-        examples = []
         for id, where, row in self.own_rows(split, data, self.text, self.label_columns, remarks):
+            example = None
             with remarks.bad.row(where):
                 texts = []
                 for column in self.text:
@@ -234,5 +257,6 @@ class LabelledFiles(OwnFiles, ABC):
                 target = None
                 if split not in self.test_splits or not self.is_hidden(row):
                     target = self.target(row, where, remarks)
-                examples.append(Example(id, *texts, target=target, where=where))
-        return examples
+                example = Example(id, *texts, target=target, where=where)
+            if example is not None:
+                yield example

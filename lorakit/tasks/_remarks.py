@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -83,23 +84,28 @@ class Remarks:
             )
 
 
-def warn_of_rare(labels: Sequence[str], having: Iterable[tuple[int, str]]) -> None:
-    """Warn of labels that one training row has, or none: they can hardly be learnt.
+class RareLabels:
+    """Labels that one training row has, or none: they can hardly be learnt."""
 
-    having: (label number, `file:line`) of each label of each row.
-    """
-    places: dict[int, list[str]] = {}
-    for number, where in having:
-        places.setdefault(number, []).append(where)
-    never = [repr(label) for i, label in enumerate(labels) if i not in places]
-    once = [
-        f"{label!r} ({places[i][0]})"
-        for i, label in enumerate(labels)
-        if len(places.get(i, ())) == 1
-    ]
-    for what, found in (("of one training row", once), ("without a training row", never)):
-        if found:
-            log.warning("labels %s: %s", what, first_of(found, SHOWN_LABELS))
+    def __init__(self) -> None:
+        self.rows: Counter[int] = Counter()
+        self.firsts: dict[int, str] = {}
+        """label number -> where its first row is"""
+
+    def add(self, number: int, where: str) -> None:
+        """Count a label of a row."""
+        self.rows[number] += 1
+        self.firsts.setdefault(number, where)
+
+    def warn(self, labels: Sequence[str]) -> None:
+        """Log them."""
+        never = [repr(label) for i, label in enumerate(labels) if not self.rows[i]]
+        once = [
+            f"{label!r} ({self.firsts[i]})" for i, label in enumerate(labels) if self.rows[i] == 1
+        ]
+        for what, found in (("of one training row", once), ("without a training row", never)):
+            if found:
+                log.warning("labels %s: %s", what, first_of(found, SHOWN_LABELS))
 
 
 def _alike(labels: Sequence[str]) -> list[list[str]]:

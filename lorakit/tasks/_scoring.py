@@ -18,6 +18,7 @@ from lorakit.metrics import (
     metrics,
     say_poor,
 )
+from lorakit.stored import mapped
 from lorakit.tasks._answers import (
     accepted_texts,
     best_label,
@@ -96,16 +97,19 @@ class MetricTask(Task, ABC):
                 parts.append((part, facts_of(name).printed))
         return joined(*parts)
 
-    def _comparable(self, predictions: Given, references: Given) -> tuple[list[Any], list[Any]]:
+    def _comparable(
+        self, predictions: Given, references: Given
+    ) -> tuple[Sequence[Any], Sequence[Any]]:
         """Label numbers, finite values or texts. DataError: something else was given."""
-        said_as = self._answer
-        right_as = self._answer
         if self.compares == "texts":
-            said_as = given_text
-            right_as = given_texts
+            # not held: each metric reads the texts once
+            return (
+                mapped(predictions, lambda value, i: given_text(value, f"prediction {i}")),
+                mapped(references, lambda value, i: given_texts(value, f"reference {i}")),
+            )
         return (
-            [said_as(value, f"prediction {i}") for i, value in enumerate(predictions)],
-            [right_as(value, f"reference {i}") for i, value in enumerate(references)],
+            [self._answer(value, f"prediction {i}") for i, value in enumerate(predictions)],
+            [self._answer(value, f"reference {i}") for i, value in enumerate(references)],
         )
 
     def _answer(self, value: object, where: str) -> int | float | list[str] | frozenset[int]:

@@ -92,21 +92,22 @@ class ChatFiles(OwnFiles):
         """How rows are read."""
         return Reading(self.roles, frozenset(self.ignore), self.alpaca)
 
-    def read(self, split: str, data: Data) -> list[Example]:
+    def examples(self, split: str, data: Data) -> Iterator[Example]:
         """The examples of a split. DataError: rows that cannot be used; it lists them."""
         remarks = Remarks()
-        examples = []
         for id, where, found in self.own_rows(split, data, ROW, (), remarks):
+            example = None
             with remarks.bad.row(where):
                 try:
                     made = found["format"].read(found["row"], self.reading)
-                    example = self._example(made, split, where, remarks)
+                    written = self._example(made, split, where, remarks)
                 except BadRow as error:
                     raise BadRow(f"{where}: {error}", error.cause, where) from None
                 except DataError as error:
                     raise DataError(f"{where}: {error}") from None
-                examples.append(replace(example, id=id, where=where))
-        return examples
+                example = replace(written, id=id, where=where)
+            if example is not None:
+                yield example
 
     def found(self, source: str | Sequence[Source], wanted: Wanted) -> Iterator[PlacedRow]:
         """The rows of all sources, each with its format: the columns of `ROW`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from lorakit.errors import DataError
@@ -10,7 +11,7 @@ from lorakit.tasks._answers import label_index, label_name
 from lorakit.tasks._base import Data, Example, Head
 from lorakit.tasks._classes import WithClasses
 from lorakit.tasks._own_files import LabelledFiles, Names
-from lorakit.tasks._remarks import Remarks, warn_of_rare
+from lorakit.tasks._remarks import RareLabels, Remarks
 
 
 class Classification(LabelledFiles, WithClasses):
@@ -34,12 +35,14 @@ class Classification(LabelledFiles, WithClasses):
             raise DataError(f"{where}: no label in column {self.label!r}")
         return [name]
 
-    def read(self, split: str, data: Data) -> list[Example]:
-        examples = super().read(split, data)
+    def examples(self, split: str, data: Data) -> Iterator[Example]:
+        rare = RareLabels()
+        for example in super().examples(split, data):
+            if isinstance(example.target, int):
+                rare.add(example.target, example.where)
+            yield example
         if split == self.train_split:
-            having = [(e.target, e.where) for e in examples if isinstance(e.target, int)]
-            warn_of_rare(self.labels, having)
-        return examples
+            rare.warn(self.labels)
 
     def stratum(self, row: dict[str, Any]) -> str:
         return label_name(row[self.label])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,7 +16,7 @@ from lorakit.tasks._answers import label_index, label_name, logits_of
 from lorakit.tasks._base import Data, Example, Head, Output
 from lorakit.tasks._classes import WithClasses
 from lorakit.tasks._own_files import LabelledFiles, Names
-from lorakit.tasks._remarks import Remarks, warn_of_rare
+from lorakit.tasks._remarks import RareLabels, Remarks
 
 Columns = Annotated[
     tuple[str, ...],
@@ -72,18 +73,16 @@ class Multilabel(LabelledFiles, WithClasses):
     def order(self, found: set[str]) -> tuple[str, ...]:
         return self.label if len(self.label) > 1 else super().order(found)
 
-    def read(self, split: str, data: Data) -> list[Example]:
-        examples = super().read(split, data)
+    def examples(self, split: str, data: Data) -> Iterator[Example]:
+        rare = RareLabels()
+        for example in super().examples(split, data):
+            if isinstance(example.target, tuple):
+                for number, has in enumerate(example.target):
+                    if has:
+                        rare.add(number, example.where)
+            yield example
         if split == self.train_split:
-            having = [
-                (number, example.where)
-                for example in examples
-                if isinstance(example.target, tuple)
-                for number, has in enumerate(example.target)
-                if has
-            ]
-            warn_of_rare(self.labels, having)
-        return examples
+            rare.warn(self.labels)
 
     def is_hidden(self, row: dict[str, Any]) -> bool:
         # an empty field is an answer: the text has no label

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -41,11 +42,11 @@ class QuestionAnswering(OwnFiles):
     metrics: Names = ("squad",)
     """Names of metrics that compare texts."""
 
-    def read(self, split: str, data: Data) -> list[Example]:
+    def examples(self, split: str, data: Data) -> Iterator[Example]:
         remarks = Remarks()
-        examples = []
         columns = (self.question, self.context)
         for id, where, row in self.own_rows(split, data, columns, [self.answer], remarks):
+            example = None
             with remarks.bad.row(where):
                 question = text_of(row, self.question, where)
                 context = text_of(row, self.context, where)
@@ -54,8 +55,8 @@ class QuestionAnswering(OwnFiles):
                 example = Example(id, question, context, where=where)
                 if self.answer in row:
                     example = self._answered(example, row[self.answer], remarks)
-                examples.append(example)
-        return examples
+            if example is not None:
+                yield example
 
     def _answered(self, example: Example, value: Any, remarks: Remarks) -> Example:
         texts, starts = self._accepted(value, example.where)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -75,49 +75,49 @@ class Text(OwnFiles):
                 )
         return self
 
-    def read(self, split: str, data: Data) -> list[Example]:
+    def examples(self, split: str, data: Data) -> Iterator[Example]:
         if self.messages is not None:
             return self._chats(split, data, self.messages)
         if split == self.train_split:
             return self._to_learn(split, data)
         return self._to_score(split, data)
 
-    def _chats(self, split: str, data: Data, column: str) -> list[Example]:
+    def _chats(self, split: str, data: Data, column: str) -> Iterator[Example]:
         remarks = Remarks()
-        examples = []
         for id, where, row in self.own_rows(split, data, [column], (), remarks):
             place = f"{where}: column {column!r}"
+            example = None
             with remarks.bad.row(where):
                 turns, answer = turns_and_answer(row[column], place, split in self.test_splits)
                 if answer is not None and len(row[column]) > len(turns) + 1:
                     remarks.add("turns after the assistant's last one, which are left out", where)
                 questions = [turn.text for turn in turns if turn.role != ASSISTANT]
-                examples.append(
-                    Example(
-                        id,
-                        questions[-1] if questions else "",
-                        target=answer,
-                        references=() if answer is None else (answer,),
-                        turns=turns,
-                        last_turn_only=self.train_on == "last",
-                        where=where,
-                    )
+                example = Example(
+                    id,
+                    questions[-1] if questions else "",
+                    target=answer,
+                    references=() if answer is None else (answer,),
+                    turns=turns,
+                    last_turn_only=self.train_on == "last",
+                    where=where,
                 )
-        return examples
+            if example is not None:
+                yield example
 
-    def _to_learn(self, split: str, data: Data) -> list[Example]:
+    def _to_learn(self, split: str, data: Data) -> Iterator[Example]:
         remarks = Remarks()
-        examples = []
         columns = columns_of(self.completion)
         for id, where, row in self.own_rows(split, data, columns_of(self.prompt), columns, remarks):
+            example = None
             with remarks.bad.row(where):
-                example = self._example(id, row, where, remarks)
+                asked = self._example(id, row, where, remarks)
                 answer, given = filled(self.completion, row, where)
                 if not answer.strip():  # only an end token would be trained
                     problem = f"column {columns[0]!r} is empty, so there is nothing to learn"
                     raise BadRow(f"{where}: {problem}", Cause.EMPTY, where)
-                examples.append(replace(example, target=answer, target_given=given))
-        return examples
+                example = replace(asked, target=answer, target_given=given)
+            if example is not None:
+                yield example
 
     def _example(self, id: str, row: dict[str, Any], where: str, remarks: Remarks) -> Example:
         """The prompt of a row, without its answer."""
@@ -131,7 +131,7 @@ class Text(OwnFiles):
         prompt, given = self._prompt(row, where)
         return Example(id, prompt, eos=self.eos, where=where, given=given)
 
-    def _to_score(self, split: str, data: Data) -> list[Example]:
+    def _to_score(self, split: str, data: Data) -> Iterator[Example]:
         remarks = Remarks()
         examples: dict[str, Example] = {}
         columns = (self.references,) if self.references else columns_of(self.completion)
@@ -145,7 +145,7 @@ class Text(OwnFiles):
                 accepted = tuple(dict.fromkeys((*first.references, *accepted)))
                 if accepted:
                     examples[new.text] = replace(first, target=accepted[0], references=accepted)
-        return list(examples.values())
+        yield from examples.values()
 
     def _answers(self, row: dict[str, Any], where: str) -> list[str]:
         column = self.references or self.completion

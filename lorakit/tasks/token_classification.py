@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 from lorakit.errors import DataError
@@ -46,19 +46,20 @@ class TokenClassification(WithClasses):
     def names_in(self, row: dict[str, Any], where: str) -> list[str]:
         return [label_name(value) for value in _listed(row[self.label], self.label, where)]
 
-    def read(self, split: str, data: Data) -> list[Example]:
+    def examples(self, split: str, data: Data) -> Iterator[Example]:
         remarks = Remarks()
-        examples = []
         found = self.own_rows(split, data, [self.words], [self.label], remarks)
         for id, where, row in found:
+            example = None
             with remarks.bad.row(where):
                 words = self._words(row, where)
                 target = None
                 if split not in self.test_splits or row.get(self.label) not in (None, ""):
                     target = self._target(row, len(words), where)
                 text, spans = _sentence(words)
-                examples.append(Example(id, text, target=target, words=spans, where=where))
-        return examples
+                example = Example(id, text, target=target, words=spans, where=where)
+            if example is not None:
+                yield example
 
     def _words(self, row: dict[str, Any], where: str) -> list[str]:
         words = _listed(row[self.words], self.words, where)

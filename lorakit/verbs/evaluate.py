@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -135,7 +136,7 @@ class _EvaluationRequest:
 
     source: Source
     recipe: Recipe
-    examples: dict[str, list[Example]]
+    examples: dict[str, Sequence[Example]]
     folder: Path
 
     def evaluated(
@@ -226,8 +227,9 @@ class _LoadedModel:
             answers = self.examiner.answers(self.base.model, split, kept=self._kept(file))
         write_answers(file, answers)
         found.files.append(file)
-        found.cut[split] = sum(not answer.ended for answer in answers)
-        if any(answer.reference is None for answer in answers):
+        ended = Counter((answer.ended, answer.reference is None) for answer in answers)
+        found.cut[split] = ended[False, False] + ended[False, True]
+        if ended[True, True] + ended[False, True]:
             found.files += _write_submission(task, split, answers, folder)
             return
         warn_of_one_label(task, split, answers)

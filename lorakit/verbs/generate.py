@@ -36,7 +36,7 @@ class Wanted:
 
 def generate_texts(
     pointer: Pointer, wanted: Wanted, observe: Observer | None = None
-) -> list[Answer]:
+) -> Sequence[Answer]:
     """One answer for each prompt or example, in their order.
 
     InputError: the model does not write texts, or neither prompts nor a split are given.
@@ -48,7 +48,7 @@ def generate_texts(
 
 def generate_with_adapters(
     pointers: Sequence[Pointer], wanted: Wanted, observe: Observer | None = None
-) -> dict[str, list[Answer]]:
+) -> dict[str, Sequence[Answer]]:
     """As `generate_texts` for each of several adapters on one base, which is loaded once: path ->
     answers. InputError: as for `generate_texts`, or they do not have one base."""
     requests = [_request(pointer, wanted) for pointer in pointers]
@@ -71,11 +71,11 @@ class _TextRequest:
 
     source: Source
     recipe: Recipe
-    examples: list[Example]
+    examples: Sequence[Example]
 
     def answers(
         self, base: Base, attachment: Attachment | None, observe: Observer | None
-    ) -> list[Answer]:
+    ) -> Sequence[Answer]:
         device: Any = PartialState().device
         base.to(device)
         examples = {"prompts": self.examples}
@@ -105,10 +105,10 @@ def _request(pointer: Pointer, wanted: Wanted) -> _TextRequest:
     return _TextRequest(source, recipe, _examples(recipe, wanted))
 
 
-def _examples(recipe: Recipe, wanted: Wanted) -> list[Example]:
+def _examples(recipe: Recipe, wanted: Wanted) -> Sequence[Example]:
     if wanted.split is not None:
         rows = read_splits(recipe.task, recipe.data, [wanted.split])[wanted.split]
-        return list(rows[: wanted.limit])
+        return rows[: wanted.limit]
     if not wanted.prompts:
         raise InputError("nothing to answer: give --prompt TEXT, --inputs FILE or --split NAME")
     return [_example(recipe.task, prompt, n) for n, prompt in enumerate(wanted.prompts)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import textwrap
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -61,7 +61,7 @@ def prepare(recipe: Recipe, name: str) -> Prepared:
     return found
 
 
-def _report(recipe: Recipe, splits: dict[str, list[Example]], found: Prepared) -> None:
+def _report(recipe: Recipe, splits: Mapping[str, Sequence[Example]], found: Prepared) -> None:
     """Tokenise, and say what is in each split that is used."""
     from lorakit.bases.tokenizer import tokenizer_of
 
@@ -91,11 +91,11 @@ def explained(recipe: Recipe, name: str, error: LorakitError) -> LorakitError:
     return InputError(_message(found.missing, name)) if found.missing else error
 
 
-def _look(recipe: Recipe) -> tuple[Prepared, dict[str, list[Example]]]:
+def _look(recipe: Recipe) -> tuple[Prepared, dict[str, Sequence[Example]]]:
     """What is available after everything was downloaded that could be, and the examples."""
     found = Prepared()
     _look_at_base(recipe.model, found)
-    splits: dict[str, list[Example]] = {}
+    splits: dict[str, Sequence[Example]] = {}
     source = recipe.data.path or f"data set of {recipe.task.name}"
     for split in recipe.task.prepared_splits:
         read = partial(read_splits, recipe.task, recipe.data, [split])
@@ -161,14 +161,14 @@ def weight_file(spec: Model, file: str, required: bool = True) -> str | None:
     return cached_file(place, file, revision=revision, **raising)  # type: ignore[arg-type]
 
 
-def _tokenise(recipe: Recipe, splits: dict[str, list[Example]]) -> None:
+def _tokenise(recipe: Recipe, splits: Mapping[str, Sequence[Example]]) -> None:
     if all(len(rows) < token_cache.MIN_EXAMPLES for rows in splits.values()):
         return  # they are not cached
     for split, examples in splits.items():
         _encoded(recipe, split, examples)
 
 
-def _encoded(recipe: Recipe, split: str, examples: list[Example]) -> list[Example]:
+def _encoded(recipe: Recipe, split: str, examples: Sequence[Example]) -> Sequence[Example]:
     """The examples that are used of a split, after they were tokenised as training does it."""
     from lorakit.bases.config import read_config
     from lorakit.bases.tokenizer import tokenizer_of

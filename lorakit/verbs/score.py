@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.errors import DataError, RecipeError
-from lorakit.evaluation.answers import Answer, read_splits, score_answers
+from lorakit.evaluation.answers import Answer, StoredAnswers, read_splits, score_answers
 from lorakit.metrics import Failed, failures
 from lorakit.recipe.load import compose
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.predictions import (
     PredictionLine,
+    PredictionLines,
     by_id,
     field_of,
     id_of,
+    in_order,
     json_objects,
     read_predictions,
 )
+from lorakit.stored import stored
 from lorakit.tasks import Example, Head, Task, finite_number, given_label, given_labels
 
 
@@ -51,11 +54,14 @@ def score_files(task: str, predictions: Path, references: Path) -> Scored:
             f"{predictions} has {len(predicted)} predictions, and {references} has "
             f"{len(expected)} references"
         )
-    if any(one.id is not None for one in predicted) and all(one.id is not None for one in expected):
+    has_ids = any(one.id is not None for one in predicted)
+    if in_order(predicted, (one.id for one in expected)):
+        pass  # they pair up as they are
+    elif has_ids and all(one.id is not None for one in expected):
         ids = [str(one.id) for one in expected]
         by_id(expected, ids, references, str(references))  # no id occurs twice
         found = by_id(predicted, ids, predictions, str(references)) or {}
-        predicted = [found[id] for id in ids]
+        predicted = PredictionLines(found[id] for id in ids)
     with failures() as failed:
         scores = _scores(scorer, predicted, expected)
     return Scored(scores, len(predicted), scorer.protocol, failed=failed)
@@ -79,18 +85,18 @@ def _numbered(kind: str, values: Sequence[Any]) -> list[PredictionLine]:
     return [PredictionLine(f"{kind} {n}", None, value) for n, value in enumerate(values, 1)]
 
 
-def _read_lines(path: Path, fields: tuple[str, ...]) -> list[PredictionLine]:
-    return [
+def _read_lines(path: Path, fields: tuple[str, ...]) -> PredictionLines:
+    return PredictionLines(
         PredictionLine(where, id_of(line), field_of(line, fields, where))
         for where, line in json_objects(path)
-    ]
+    )
 
 
 def _scores(
     task: Task, predicted: Sequence[PredictionLine], expected: Sequence[PredictionLine]
 ) -> dict[str, float]:
-    answers = [_value(task, line) for line in predicted]
-    return task.score(answers, [_reference(task, line) for line in expected])
+    answers = stored(_value(task, line) for line in predicted)
+    return task.score(answers, stored(_reference(task, line) for line in expected))
 
 
 def score_split(task: str, predictions: Path, split: str, overrides: Sequence[str] = ()) -> Scored:
@@ -104,27 +110,38 @@ def score_split(task: str, predictions: Path, split: str, overrides: Sequence[st
     scorer = recipe.task
     examples = read_splits(scorer, recipe.data, [split])[split]
     lines = read_predictions(predictions)
-    ids = [example.id for example in examples]
     notes: list[str] = []
-    found = by_id(lines, ids, predictions, f"the split {split}")
-    if found is None:
-        rows = scorer.rows_of(split, recipe.data)
-        found, notes = _in_order(lines, ids, rows, predictions)
+    if not in_order(lines, (example.id for example in examples)):
+        lines, notes = _paired(recipe, split, examples, lines, predictions)
     failed: Failed = {}
-    answers = [_answer(scorer, example, found[example.id]) for example in examples]
+    answers = StoredAnswers(len(examples))
+    for place, (example, line) in enumerate(zip(examples, lines, strict=True)):
+        answers[place] = _answer(scorer, example, line)
     scores = score_answers(scorer, answers, failed)
     return Scored(scores, len(answers), scorer.protocol, notes, failed)
 
 
-def _in_order(
+def _paired(
+    recipe: Recipe, split: str, examples: Sequence[Example], lines: PredictionLines, path: Path
+) -> tuple[PredictionLines, list[str]]:
+    """A line for each example, by its id or by the order of the lines, and notes."""
+    ids = [example.id for example in examples]
+    notes: list[str] = []
+    found = by_id(lines, ids, path, f"the split {split}")
+    if found is None:
+        if len(lines) == len(ids):
+            return lines, notes
+        found, notes = _by_row(lines, ids, recipe.task.rows_of(split, recipe.data), path)
+    return PredictionLines(found[id] for id in ids), notes
+
+
+def _by_row(
     lines: Sequence[PredictionLine], ids: Sequence[str], rows: Sequence[str], path: Path
 ) -> tuple[dict[str, PredictionLine], list[str]]:
     """Example id -> its prediction, by the order of the lines, and notes.
 
     rows: the example's id of each row of the official file. DataError: another number of lines.
     """
-    if len(lines) == len(ids):
-        return dict(zip(ids, lines, strict=True)), []
     if len(lines) == len(rows):
         note = (
             f"{len(rows)} predictions, one per row, for {len(ids)} examples: the last one of an "

@@ -6,6 +6,8 @@ import pytest
 
 from lorakit.bases.tokenizer import load_tokenizer
 from lorakit.batches import IGNORE, encode, encode_prompts
+from lorakit.batches import special as special_module
+from lorakit.batches.special import SpecialTokens, ids_of_each
 from lorakit.models._base import Model
 from lorakit.tasks import Data, Example, Head, Turn
 
@@ -96,3 +98,33 @@ def test_what_a_user_says_ends_no_turn(gpt, caplog):
     assert item.inputs["input_ids"].count(gpt.bos_token_id) == 2
     assert item.inputs["input_ids"][: asked.length] == asked.inputs["input_ids"]
     assert any("f:1" in r.getMessage() for r in caplog.records)
+
+
+@pytest.mark.parametrize("name", ["lorakit:tiny_encoder", "lorakit:tiny_gpt2"])
+def test_the_librarys_own_call_gives_what_transformers_does(name, monkeypatch):
+    tokenizer = load_tokenizer(Model(name=name))
+    marks = tokenizer.all_special_tokens[0]
+    texts = ["a cat", f"it is {marks} happy", "", "the " * 40, "é 漢字 🙂"]
+    pairs = [Example(str(n), text, texts[-1 - n]) for n, text in enumerate(texts)]
+    singles = [Example(str(n), text) for n, text in enumerate(texts)]
+
+    def found():
+        special = SpecialTokens(tokenizer)
+        fields = [dict(special.fields(examples, 16)) for examples in (pairs, singles)]
+        return fields, ids_of_each(tokenizer, texts, add_special_tokens=True)
+
+    fast = found()
+    monkeypatch.setattr(special_module, "_is_plain", lambda _: False)
+    assert fast == found()
+
+
+def test_a_tokenizer_with_code_of_its_own_is_called():
+    tokenizer = load_tokenizer(Model(name="lorakit:tiny_gpt2"))
+
+    class Own(type(tokenizer)):
+        def __call__(self, text, *args, **options):
+            return super().__call__(["the" for _ in text], *args, **options)
+
+    tokenizer.__class__ = Own
+    found = ids_of_each(tokenizer, ["a", "the"], add_special_tokens=False)
+    assert found["a"] == found["the"]

@@ -126,7 +126,7 @@ def test_a_stop_loses_no_text(run, lorakit_cli, tmp_path, monkeypatch):
     import lorakit.runs.examiner as examiner
 
     asked = []
-    real = examiner.generate
+    real = examiner.text_batches
 
     def counted(model, items, *rest, **more):
         asked.append(len(items))
@@ -141,13 +141,13 @@ def test_a_stop_loses_no_text(run, lorakit_cli, tmp_path, monkeypatch):
         return real(model, items, tokenizer, replace(how, batch_size=2), after_two)
 
     call = ("eval", run, "--seed", 0, "--split", "test", "--out", tmp_path, "--json")
-    monkeypatch.setattr(examiner, "generate", stopped)
+    monkeypatch.setattr(examiner, "text_batches", stopped)
     assert lorakit_cli(*call).code == 130
     partial = tmp_path / "test.partial.jsonl"
     lines = [json.loads(line) for line in partial.read_text().splitlines()]
     assert len(lines) == 3, "what was asked, and two answers"
     assert {"id", "input", "prediction", "references"} <= lines[1].keys()
-    monkeypatch.setattr(examiner, "generate", counted)
+    monkeypatch.setattr(examiner, "text_batches", counted)
     partial.write_text(
         partial.read_text() + '{"id": "test-6", "inp'
     )  # cut off while it was written

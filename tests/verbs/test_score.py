@@ -139,7 +139,7 @@ def test_a_small_file_that_unpacks_to_a_large_one(tmp_path, classes, monkeypatch
     file.write_bytes(pack(b"x" * 2**21))
     with pytest.raises(DataError, match=rf"{name}:1: a line has more than 1 MiB.*LORAKIT_LINE_MIB"):
         score_split("classification", file, "validation", classes)
-    file.write_bytes(pack((b"{}" + b" " * 97 + b"\n") * 40_000))
+    file.write_bytes(pack((b'{"prediction": "1"}' + b" " * 80 + b"\n") * 40_000))
     with pytest.raises(
         DataError, match=rf"{name}:\d+: the file has more than 3 MiB.*LORAKIT_UNPACKED_MIB"
     ):

@@ -60,7 +60,7 @@ class Tokens:
 
 
 def tokenize(
-    data: NlgData | None, predictions: Sequence[str], references: list[list[str]]
+    data: NlgData | None, predictions: Sequence[str], references: Sequence[list[str]]
 ) -> Tokens:
     """The tokens of both sides. data: None for approximate ones. MetricError: the data cannot be
     read."""

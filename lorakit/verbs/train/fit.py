@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -50,7 +51,7 @@ class FittedSeed:
     base: Base
     attachment: Attachment
     fit: FitResult
-    answers: dict[str, list[Answer]]
+    answers: dict[str, Sequence[Answer]]
 
 
 def fit(job: TrainJob, ready: ReadySeed, baseline: Scores) -> FittedSeed:
@@ -59,8 +60,8 @@ def fit(job: TrainJob, ready: ReadySeed, baseline: Scores) -> FittedSeed:
     # Dropout differs between processes, and nothing else does.
     set_seed(job.seed, device_specific=job.accelerator.num_processes > 1)
     # of the latest evaluation; `answers` is empty where only some texts were generated
-    answers: dict[str, list[Answer]] = {}
-    shown: dict[str, list[Answer]] = {}
+    answers: dict[str, Sequence[Answer]] = {}
+    shown: dict[str, Sequence[Answer]] = {}
 
     def score(model: nn.Module, last: bool) -> Scores:
         scores, found = _evaluate(job, ready.examiner, model, last)
@@ -104,7 +105,7 @@ def _only_losses(recipe: Recipe, last: bool) -> bool:
 
 def _evaluate(
     job: TrainJob, examiner: Examiner, model: nn.Module, last: bool
-) -> tuple[Scores, dict[str, list[Answer]]]:
+) -> tuple[Scores, dict[str, Sequence[Answer]]]:
     """The scores of each split, and its answers, or those of the examples that are shown."""
     task = job.recipe.task
     scores: Scores = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class TrainJob:
     recorded: Recipe
     recipe: Recipe
     run: Path
-    splits: dict[str, list[Example]]
+    splits: dict[str, Sequence[Example]]
     detected: tuple[str, ...]
     start: Path | None
     counts: Counts
@@ -53,7 +54,7 @@ class TrainJob:
         return self.folder / "checkpoints"
 
     @property
-    def scored(self) -> dict[str, list[Example]]:
+    def scored(self) -> dict[str, Sequence[Example]]:
         """The examples of every split that is scored."""
         return {split: self.splits[split] for split in scored_splits(self.recipe.task)}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
@@ -16,7 +16,7 @@ from lorakit.verbs.train.fit import FittedSeed
 from lorakit.verbs.train.job import TrainJob, predictions_file
 
 
-def predict(job: TrainJob, examiner: Examiner, fitted: FittedSeed) -> dict[str, list[Answer]]:
+def predict(job: TrainJob, examiner: Examiner, fitted: FittedSeed) -> dict[str, Sequence[Answer]]:
     """split -> answers; the model is asked what the last evaluation did not ask it."""
     answers = dict(fitted.answers)
     with autocast(job.recipe, job.accelerator.device):

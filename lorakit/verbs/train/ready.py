@@ -48,7 +48,7 @@ class ReadySeed:
     base: Base
     attachment: Attachment
     about: About
-    examples: list[Example]
+    examples: Sequence[Example]
     encoded: TokenRows
     examiner: Examiner
     saved: Saved | None

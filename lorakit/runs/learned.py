@@ -1,0 +1,57 @@
+"""Learned examples: what training would learn of the examples of a split, for their losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import overload
+
+import numpy as np
+
+from lorakit.batches import TokenRows, encode_cached
+from lorakit.batches.tokenizer import Tokenizer
+from lorakit.recipe.schema import Recipe
+from lorakit.tasks import Example, Task, have_turns
+
+
+class LearnedExamples(Sequence[Example]):
+    """`task.learned` of each example, one after the other, made when they are asked for.
+
+    ends (examples,): where those of each example end.
+    """
+
+    def __init__(self, task: Task, examples: Sequence[Example]):
+        self.task = task
+        self.examples = examples
+        self.has_turns = have_turns(examples)
+        counts = (len(task.learned(example)) for example in examples)
+        self.ends = np.cumsum(np.fromiter(counts, np.int64, len(examples)))
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    @overload
+    def __getitem__(self, place: int) -> Example: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Example]: ...
+    def __getitem__(self, place: int | slice) -> Example | list[Example]:
+        if isinstance(place, slice):
+            return [self[row] for row in range(*place.indices(len(self)))]
+        owner = int(np.searchsorted(self.ends, place, side="right"))
+        if owner == len(self.ends):
+            raise IndexError(f"row {place} of {len(self)}")
+        return self.task.learned(self.examples[owner])[place - int(self.ends[owner])]
+
+
+class LearnedRows:
+    """What training would learn of the examples of a split, as tokens."""
+
+    def __init__(self, recipe: Recipe, tokenizer: Tokenizer, examples: Sequence[Example]):
+        flat = LearnedExamples(recipe.task, examples)
+        self.rows: TokenRows = encode_cached(flat, tokenizer, recipe.task.head, recipe.data)
+        owners = np.searchsorted(flat.ends, self.rows.owners, side="right")
+        # an example has none where all of its texts are dropped
+        self._starts = np.searchsorted(owners, np.arange(len(examples) + 1))
+
+    def of(self, number: int) -> range:
+        """The rows of an example."""
+        return range(int(self._starts[number]), int(self._starts[number + 1]))

@@ -1,0 +1,162 @@
+"""Example rows: examples in one flat array of bytes; each is an `Example` when it is asked for.
+
+A row is a JSON list of the example's fields, a line break, and `where`. The digests of the rows
+leave `where` out, so that a file may be moved.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from hashlib import blake2b
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, overload
+
+from lorakit.files.arrays import ByteRuns, Facts, GrowingArrays
+from lorakit.tasks._base import Example, Turn
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+CHUNK = 1000
+"""Rows that are added to the arrays at a time."""
+NAMES = tuple(field.name for field in fields(Example) if field.name != "where")
+TURNS, ANSWER = NAMES.index("turns"), NAMES.index("answer")
+PAIRS = tuple(NAMES.index(name) for name in ("words", "given", "target_given"))
+FLAT = tuple(NAMES.index(name) for name in ("target", "references"))
+DIGEST_BYTES = 16
+
+_values = attrgetter(*NAMES)
+
+
+def learnt_digest(examples: Iterable[Example]) -> str:
+    """Digest of everything that is learnt and asked; the paths of the files do not matter."""
+    if isinstance(examples, ExampleRows):
+        return examples.learnt_digest
+    digest = blake2b(digest_size=DIGEST_BYTES)
+    for example in examples:
+        digest.update(_learnt(example))
+    return digest.hexdigest()
+
+
+def _learnt(e: Example) -> bytes:
+    turns = [turn.plain() for turn in e.turns]
+    content = (e.id, e.text, e.pair, e.target, e.references, e.group, turns, *e.beyond_text)
+    if e.words:  # texts without words keep the digests that older versions recorded
+        content = (*content, e.words)
+    # half of a surrogate pair is refused by `encode`, which gives a better message
+    return repr(content).encode("utf-8", "surrogatepass")
+
+
+class ExampleRowsWriter:
+    """Writes examples to arrays, a chunk at a time, and digests them."""
+
+    def __init__(self, arrays: GrowingArrays):
+        self.arrays = arrays
+        self.chunk: list[bytes] = []
+        self.learnt = blake2b(digest_size=DIGEST_BYTES)
+        self.content = blake2b(digest_size=DIGEST_BYTES)
+        self.has_turns = False
+
+    def add(self, example: Example) -> None:
+        """Add one example."""
+        text = json.dumps(_values(example), ensure_ascii=False, default=_turn)
+        content = text.encode("utf-8", "surrogatepass")
+        self.content.update(content)
+        self.learnt.update(_learnt(example))
+        self.has_turns = self.has_turns or bool(example.turns)
+        where = example.where.encode("utf-8", "surrogatepass")
+        self.chunk.append(b"%b\n%b" % (content, where))
+        if len(self.chunk) == CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        self.arrays.extend("row", b"".join(self.chunk), "uint8")
+        self.arrays.extend("row.count", [len(row) for row in self.chunk])
+        self.chunk.clear()
+
+    def finish(self) -> Facts:
+        """What `ExampleRows` needs besides the arrays."""
+        self._flush()
+        return {
+            "content": self.content.hexdigest(),
+            "learnt": self.learnt.hexdigest(),
+            "has_turns": self.has_turns,
+        }
+
+
+def _turn(turn: Turn) -> tuple[str, str, str, bool]:
+    return (turn.role, turn.text, turn.more, turn.trained)
+
+
+class ExampleRows(Sequence[Example]):
+    """Examples in flat arrays. digest: of all their fields but `where`. learnt_digest: as the
+    function of this name. has_turns: whether one of them is a chat."""
+
+    def __init__(self, arrays: dict[str, ndarray], facts: Facts):
+        import numpy as np
+
+        none = np.empty(0, np.uint8)
+        self._rows = ByteRuns(arrays.get("row", none), arrays.get("row.count", none))
+        self.digest: str = facts["content"]
+        self.learnt_digest: str = facts["learnt"]
+        self.has_turns: bool = facts["has_turns"]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, place: int) -> Example: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Example]: ...
+    def __getitem__(self, place: int | slice) -> Example | Sequence[Example]:
+        if isinstance(place, slice):
+            return [self._made(row) for row in range(*place.indices(len(self)))]
+        row = place + len(self) if place < 0 else place
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {place} of {len(self)}")
+        return self._made(row)
+
+    def __iter__(self) -> Iterator[Example]:
+        return map(self._made, range(len(self)))
+
+    def _made(self, row: int) -> Example:
+        line = self._rows.bytes_of(row).decode("utf-8", "surrogatepass")
+        content, _, where = line.partition("\n")
+        values: list[Any] = json.loads(content)
+        for place in FLAT:
+            if isinstance(values[place], list):
+                values[place] = tuple(values[place])
+        for place in PAIRS:
+            values[place] = tuple(map(tuple, values[place]))
+        values[TURNS] = tuple(Turn(*turn) for turn in values[TURNS])
+        if values[ANSWER] is not None:
+            values[ANSWER] = Turn(*values[ANSWER])
+        return Example(**dict(zip(NAMES, values, strict=True)), where=where)
+
+
+class ChosenExamples(Sequence[Example]):
+    """Some of the examples of a sequence, which are not copied. numbers (rows,): of each."""
+
+    def __init__(self, examples: Sequence[Example], numbers: ndarray):
+        self.examples = examples
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, place: int) -> Example: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Example]: ...
+    def __getitem__(self, place: int | slice) -> Example | Sequence[Example]:
+        if isinstance(place, slice):
+            return ChosenExamples(self.examples, self.numbers[place])
+        return self.examples[int(self.numbers[place])]
+
+
+def have_turns(examples: Sequence[Example]) -> bool:
+    """Whether one of the examples is a chat."""
+    known: bool | None = getattr(examples, "has_turns", None)
+    return any(example.turns for example in examples) if known is None else known
