@@ -65,9 +65,16 @@ def run_study(
     the study's file. watch: called with the result
     whenever a cell starts or ends.
 
-    KeyboardInterrupt: the cells were stopped; they resume when the study is run again.
+    KeyboardInterrupt: the cells were stopped; they resume when the study is run again. InputError:
+    the launcher cannot run `at_once` cells at a time.
     """
-    starter = launchers.get(launcher or plan.study.launcher)
+    name = launcher or plan.study.launcher
+    starter = launchers.get(name)
+    if starter.one_at_a_time and (at_once or 1) > 1:
+        raise InputError(
+            f"--jobs {at_once}: the launcher {name} trains one run after another; give --launcher "
+            "local"
+        )
     folder = study_folder(plan, runs)
     make_folder(folder / "cells")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lorakit.errors import LorakitError
+from lorakit.errors import InputError, LorakitError
 from lorakit.inits import inits
 from lorakit.methods import methods
 from lorakit.optimizers import optimizers
@@ -82,6 +82,12 @@ def test_a_run_that_fails_in_this_process_ends_no_other(two, tmp_path, monkeypat
     monkeypatch.undo()
     again = run_study(two, tmp_path / "runs", "inline", None, lambda now: None)
     assert [cell.attempts for cell in again.cells] == [2, 1]
+
+
+def test_several_at_a_time_need_another_launcher(two, tmp_path):
+    with pytest.raises(InputError, match="--jobs 2"):
+        run_study(two, tmp_path / "runs", None, 2, lambda now: None)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_sigterm_stops_the_run_and_the_study(two, tmp_path):

@@ -158,6 +158,9 @@ class Alive:
 class Launcher(Protocol):
     """One file of this folder. It holds no state: what it needs is in the files of the tasks."""
 
+    one_at_a_time: bool
+    """Whether it cannot run several tasks at a time."""
+
     def launch(
         self,
         tasks: Sequence[JobTask],

@@ -24,6 +24,8 @@ STOP_CODE = 128 + signal.SIGINT
 
 
 class Inline:
+    one_at_a_time = True
+
     def launch(
         self,
         tasks: Sequence[JobTask],

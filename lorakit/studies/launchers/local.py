@@ -24,6 +24,8 @@ Run = tuple[JobTask, subprocess.Popen[bytes]]
 
 
 class Local:
+    one_at_a_time = False
+
     def launch(
         self,
         tasks: Sequence[JobTask],

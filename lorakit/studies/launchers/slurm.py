@@ -45,6 +45,8 @@ QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "
 
 
 class OnSlurm:
+    one_at_a_time = False
+
     def launch(
         self,
         tasks: Sequence[JobTask],
