@@ -1,7 +1,7 @@
 """Overlays: what a method added to a model, which can be taken off and put on again.
 
 A method changes a model in four places: children, forward hooks, pre-hooks, and parameters of a
-module. `ModelState` remembers all four, and `Overlay` is the difference between two moments.
+module. `ModelState` remembers all of them, and `Overlay` is the difference between two moments.
 Putting it on or taking it off sets references only, so no number is copied and every bit stays.
 """
 
@@ -14,7 +14,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-PLACES = ("_modules", "_forward_hooks", "_forward_pre_hooks", "_parameters")
+PLACES = (
+    "_modules",
+    "_forward_hooks",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_parameters",
+)
 """Attributes of a torch module in which a method leaves something."""
 ABSENT: Any = object()
 """In place of an entry that a module does not have."""

@@ -195,6 +195,17 @@ def test_the_sites(tiny):
     )
 
 
+def test_an_overlay_leaves_nothing_behind(tiny):
+    model = tiny("mixtral", "CausalLM")
+    before = ModelState(model.model)
+    attachment = attach(_on_experts(), model)
+    layer = attachment.sites[0].module.layer
+    overlay = before.overlay()
+    overlay.take_off()
+    places = ("_modules", "_forward_hooks", "_forward_hooks_always_called", "_forward_pre_hooks")
+    assert not [place for place in places if len(getattr(layer, place)) > (place == "_modules")]
+
+
 def test_what_does_not_support_experts_says_so(tiny):
     model = tiny("mixtral", "CausalLM")
     before = ModelState(model.model)
