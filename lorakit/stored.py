@@ -75,7 +75,8 @@ class StoredValues(Sequence[Value], Generic[Value]):
     def __init__(self, count: int):
         self._starts = array("q", bytes(8 * count))
         self._sizes = array("i", bytes(4 * count))
-        self._file = tempfile.TemporaryFile(prefix="lorakit-")  # noqa: SIM115 (it lives as long as this)
+        # it is open as long as this object lives
+        self._file = tempfile.TemporaryFile(prefix="lorakit-")  # noqa: SIM115
         self._unwritten = bytearray()
         self._written = 0
 

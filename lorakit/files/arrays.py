@@ -194,7 +194,8 @@ class ByteRuns(Runs):
     def __init__(self, values: ndarray, counts: ndarray):
         super().__init__(values, counts)
         name = getattr(values, "filename", None)
-        self.file = None if name is None else Path(name).open("rb")  # noqa: SIM115 (as long as this)
+        # it is open as long as this object lives
+        self.file = None if name is None else Path(name).open("rb")  # noqa: SIM115
 
     def bytes_of(self, row: int) -> bytes:
         """The bytes of a row. ValueError: the file was cut."""

@@ -127,7 +127,8 @@ def put(site: Site, delta: LayerPart) -> None:
         if isinstance(site.module, ExpertStack):
             site.module.put_on()
         else:
-            deltas.handle = site.module.register_forward_hook(deltas.hook)  # type: ignore[assignment]
+            handle: Any = site.module.register_forward_hook(deltas.hook)
+            deltas.handle = handle
     deltas[_key(site)] = delta
 
 
