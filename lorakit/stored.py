@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -17,6 +18,29 @@ Value = TypeVar("Value")
 FEW = 10_000
 """Values up to this number are held in memory."""
 BLOCK_BYTES = 1 << 20
+
+
+class RowSequence(Sequence[Value], ABC, Generic[Value]):
+    """A sequence whose values are made when they are asked for. A slice is a list of them."""
+
+    @abstractmethod
+    def _made(self, row: int) -> Value:
+        """The value of a row, from 0 to the length."""
+
+    @overload
+    def __getitem__(self, place: int) -> Value: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Value]: ...
+    def __getitem__(self, place: int | slice) -> Value | list[Value]:
+        if isinstance(place, slice):
+            return [self._made(row) for row in range(*place.indices(len(self)))]
+        row = place + len(self) if place < 0 else place
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {place} of {len(self)}")
+        return self._made(row)
+
+    def __iter__(self) -> Iterator[Value]:
+        return map(self._made, range(len(self)))
 
 
 def values_of(count: int) -> Any:
@@ -43,7 +67,7 @@ def mapped(values: Sequence[Any], make: Callable[[Any, int], Value]) -> Sequence
     return MappedValues(values, make)
 
 
-class MappedValues(Sequence[Value], Generic[Value]):
+class MappedValues(RowSequence[Value]):
     """A function of each value of a sequence, called whenever one is read."""
 
     def __init__(self, values: Sequence[Any], make: Callable[[Any, int], Value]):
@@ -53,20 +77,11 @@ class MappedValues(Sequence[Value], Generic[Value]):
     def __len__(self) -> int:
         return len(self._values)
 
-    @overload
-    def __getitem__(self, place: int) -> Value: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Value]: ...
-    def __getitem__(self, place: int | slice) -> Value | list[Value]:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
-        return self._make(self._values[place], place)
-
-    def __iter__(self) -> Iterator[Value]:
-        return (self._make(value, number) for number, value in enumerate(self._values))
+    def _made(self, row: int) -> Value:
+        return self._make(self._values[row], row)
 
 
-class StoredValues(Sequence[Value], Generic[Value]):
+class StoredValues(RowSequence[Value]):
     """A sequence of JSON values in a file, set in any order; None where none was set.
 
     count: how many there are. OSError: the disk is full.
@@ -104,19 +119,10 @@ class StoredValues(Sequence[Value], Generic[Value]):
         self._written += len(self._unwritten)
         self._unwritten.clear()
 
-    @overload
-    def __getitem__(self, place: int) -> Value: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Value]: ...
-    def __getitem__(self, place: int | slice) -> Value | list[Value]:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
-        size = self._sizes[place]
+    def _made(self, row: int) -> Value:
+        size = self._sizes[row]
         if not size:
             return None  # type: ignore[return-value]
         if self._unwritten:
             self._flush()
-        return json.loads(os.pread(self._file.fileno(), size, self._starts[place]))
-
-    def __iter__(self) -> Iterator[Value]:
-        return (self[place] for place in range(len(self)))
+        return json.loads(os.pread(self._file.fileno(), size, self._starts[row]))

@@ -49,6 +49,9 @@ def test_few_values_are_a_list_and_many_are_in_a_file(monkeypatch):
     assert [type(one) for one in doubled] == [list, MappedValues]
     assert [list(one) for one in doubled] == [[0, 2, 4], [0, 2, 4, 6]]
     assert doubled[1][1:3] == [2, 4]
+    assert doubled[1][-1] == 6
+    with pytest.raises(IndexError):
+        doubled[1][4]
 
 
 ANSWERS = [

@@ -3,12 +3,13 @@ when it is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 from lorakit.batches._encoded import Encoded, Target
 from lorakit.files.arrays import Facts, GrowingArrays, Runs
+from lorakit.stored import RowSequence
 from lorakit.tasks import Example
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _kind(target: Target) -> int:
     return REAL if isinstance(target, float) else INTEGER
 
 
-class TokenRows(Sequence[Encoded]):
+class TokenRows(RowSequence[Encoded]):
     """Encoded examples in flat arrays. examples: of which they were made, for their ids.
 
     `lengths` (rows,): tokens of each; `owners` (rows,): the number of each one's example.
@@ -93,21 +94,6 @@ class TokenRows(Sequence[Encoded]):
 
     def __len__(self) -> int:
         return len(self.lengths)
-
-    @overload
-    def __getitem__(self, place: int) -> Encoded: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Encoded]: ...
-    def __getitem__(self, place: int | slice) -> Encoded | list[Encoded]:
-        if isinstance(place, slice):
-            return [self._made(row) for row in range(*place.indices(len(self)))]
-        row = place + len(self) if place < 0 else place
-        if not 0 <= row < len(self):
-            raise IndexError(f"row {place} of {len(self)}")
-        return self._made(row)
-
-    def __iter__(self) -> Iterator[Encoded]:
-        return map(self._made, range(len(self)))
 
     def _made(self, row: int) -> Encoded:
         offsets = self._runs["offsets"][row].tolist()

@@ -8,13 +8,13 @@ from __future__ import annotations
 import logging
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 from lorakit.errors import DataError
 from lorakit.metrics import Failed, Likelihood, failures
-from lorakit.stored import values_of
+from lorakit.stored import RowSequence, values_of
 from lorakit.tasks import Data, Example, Head, Prediction, Task, read_examples
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Answer:
         return line
 
 
-class StoredAnswers(Sequence[Answer]):
+class StoredAnswers(RowSequence[Answer]):
     """Answers that are set in any order; many are in a temporary file (see `StoredValues`)."""
 
     def __init__(self, count: int):
@@ -95,18 +95,9 @@ class StoredAnswers(Sequence[Answer]):
         is_list = isinstance(self._values, list)
         self._values[place] = answer if is_list else list(vars(answer).values())
 
-    @overload
-    def __getitem__(self, place: int) -> Answer: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Answer]: ...
-    def __getitem__(self, place: int | slice) -> Answer | list[Answer]:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
-        found = self._values[place]
+    def _made(self, row: int) -> Answer:
+        found = self._values[row]
         return found if isinstance(found, Answer) else Answer(*found)
-
-    def __iter__(self) -> Iterator[Answer]:
-        return (self[place] for place in range(len(self)))
 
 
 def scored_splits(task: Task, train: bool = False) -> tuple[str, ...]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
 
 import numpy as np
 
 from lorakit.batches import TokenRows, encode_cached
 from lorakit.batches.tokenizer import Tokenizer
 from lorakit.recipe.schema import Recipe
+from lorakit.stored import RowSequence
 from lorakit.tasks import Example, Task, have_turns
 
 
-class LearnedExamples(Sequence[Example]):
+class LearnedExamples(RowSequence[Example]):
     """`task.learned` of each example, one after the other, made when they are asked for.
 
     ends (examples,): where those of each example end.
@@ -29,17 +29,9 @@ class LearnedExamples(Sequence[Example]):
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0
 
-    @overload
-    def __getitem__(self, place: int) -> Example: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Example]: ...
-    def __getitem__(self, place: int | slice) -> Example | list[Example]:
-        if isinstance(place, slice):
-            return [self[row] for row in range(*place.indices(len(self)))]
-        owner = int(np.searchsorted(self.ends, place, side="right"))
-        if owner == len(self.ends):
-            raise IndexError(f"row {place} of {len(self)}")
-        return self.task.learned(self.examples[owner])[place - int(self.ends[owner])]
+    def _made(self, row: int) -> Example:
+        owner = int(np.searchsorted(self.ends, row, side="right"))
+        return self.task.learned(self.examples[owner])[row - int(self.ends[owner])]
 
 
 class LearnedRows:

@@ -6,13 +6,13 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from lorakit.errors import DataError, did_you_mean
 from lorakit.files.documents import SHOWN_CHARACTERS
 from lorakit.files.packed import kind_of
 from lorakit.files.tables import csv_records, json_lines, text_lines
-from lorakit.stored import stored
+from lorakit.stored import RowSequence, stored
 
 COMPARED_IDS = 10_000
 """Most ids that an unknown one is compared with, to suggest a similar one."""
@@ -29,7 +29,7 @@ class PredictionLine:
     value: Any
 
 
-class PredictionLines(Sequence[PredictionLine]):
+class PredictionLines(RowSequence[PredictionLine]):
     """The lines of a file, which are in memory only where they are few."""
 
     def __init__(self, lines: Iterable[PredictionLine]):
@@ -38,17 +38,8 @@ class PredictionLines(Sequence[PredictionLine]):
     def __len__(self) -> int:
         return len(self._values)
 
-    @overload
-    def __getitem__(self, place: int) -> PredictionLine: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[PredictionLine]: ...
-    def __getitem__(self, place: int | slice) -> PredictionLine | list[PredictionLine]:
-        if isinstance(place, slice):
-            return [PredictionLine(*value) for value in self._values[place]]
-        return PredictionLine(*self._values[place])
-
-    def __iter__(self) -> Iterator[PredictionLine]:
-        return (PredictionLine(*value) for value in self._values)
+    def _made(self, row: int) -> PredictionLine:
+        return PredictionLine(*self._values[row])
 
 
 def read_predictions(path: Path) -> PredictionLines:

@@ -7,13 +7,14 @@ leave `where` out, so that a file may be moved.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from hashlib import blake2b
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, overload
 
 from lorakit.files.arrays import ByteRuns, Facts, GrowingArrays
+from lorakit.stored import RowSequence
 from lorakit.tasks._base import Example, Turn
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _turn(turn: Turn) -> tuple[str, str, str, bool]:
     return (turn.role, turn.text, turn.more, turn.trained)
 
 
-class ExampleRows(Sequence[Example]):
+class ExampleRows(RowSequence[Example]):
     """Examples in flat arrays. digest: of all their fields but `where`. learnt_digest: as the
     function of this name. has_turns: whether one of them is a chat."""
 
@@ -105,21 +106,6 @@ class ExampleRows(Sequence[Example]):
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    @overload
-    def __getitem__(self, place: int) -> Example: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[Example]: ...
-    def __getitem__(self, place: int | slice) -> Example | Sequence[Example]:
-        if isinstance(place, slice):
-            return [self._made(row) for row in range(*place.indices(len(self)))]
-        row = place + len(self) if place < 0 else place
-        if not 0 <= row < len(self):
-            raise IndexError(f"row {place} of {len(self)}")
-        return self._made(row)
-
-    def __iter__(self) -> Iterator[Example]:
-        return map(self._made, range(len(self)))
 
     def _made(self, row: int) -> Example:
         line = self._rows.bytes_of(row).decode("utf-8", "surrogatepass")
