@@ -1,5 +1,5 @@
-"""A peer at its best: the fastest of the settings that its documentation has, chosen by a short
-measurement.
+"""A peer at its best: the fastest of the settings that its documentation has, chosen by measuring
+all of them in the rounds of the comparison.
 
 On a CPU in bf16 eager attention is faster than SDPA for short texts, and adapters in the base's
 dtype (`autocast_adapter_dtype=False`) save two casts of the activations in each adapted layer. Two
@@ -15,14 +15,12 @@ from typing import Any
 
 import torch
 
-from lorakit.bench._rounds import measure
+from lorakit.bench._rounds import Rounds, measure
 
 ATTENTIONS = ("eager", "sdpa")
 """Names of transformers' attention functions (its page "Attention backends")."""
 ADAPTERS = {"adapters in fp32": True, "adapters as the base": False}
 """What is said -> PEFT's `autocast_adapter_dtype` (its page "LoRA")."""
-ROUNDS = 3
-"""Enough to choose: the settings differ by a tenth and more, or not at all."""
 BEST = "_best"
 """End of the name of a peer at its best."""
 
@@ -36,7 +34,7 @@ class Best:
     setting: str
     """As `eager, adapters as the base`."""
     tried: Mapping[str, float]
-    """setting -> median seconds of the rounds that chose."""
+    """setting -> median seconds of its rounds."""
 
     @property
     def note(self) -> str:
@@ -53,21 +51,44 @@ class Best:
         return {"setting": self.setting, "tried": tried}
 
 
-def choose(
-    name: str,
+def measure_with_best(
     ways: Mapping[str, Callable[[], Any]],
+    tried: Mapping[str, Mapping[str, Callable[[], Any]]],
+    rounds: int,
     device: torch.device | str = "cpu",
     prepare: bool = False,
-) -> Best:
-    """The fastest of several settings of one peer. ways: setting -> the call that is timed."""
-    if len(ways) == 1:
-        return Best(name, next(iter(ways)), dict.fromkeys(ways, 1.0))
-    rounds = measure(ways, ROUNDS, device, prepare)
-    return fastest(name, rounds.seconds)
+) -> tuple[Rounds, list[Best]]:
+    """`measure`, with every setting of the peers at their best in each round.
+
+    tried: peer -> setting -> the call that is timed. The rounds that are returned have the fastest
+    setting under the peer's name. Three rounds before the others would take as long, and on a
+    shared machine they chose a setting that was slower than another by a half.
+    """
+    calls = dict(ways)
+    for name, settings_of_peer in tried.items():
+        calls |= {key_of(name, said): call for said, call in settings_of_peer.items()}
+    return with_best(measure(calls, rounds, device, prepare), tried)
+
+
+def with_best(rounds: Rounds, tried: Mapping[str, Mapping[str, Any]]) -> tuple[Rounds, list[Best]]:
+    """The same from rounds in which every setting was measured already, under `key_of` names."""
+    best = []
+    for name, settings_of_peer in tried.items():
+        seconds = {said: rounds.seconds[key_of(name, said)] for said in settings_of_peer}
+        best.append(fastest(name, seconds))
+    every = {key_of(name, said) for name, each in tried.items() for said in each}
+    names = {name: name for name in rounds.seconds if name not in every}
+    names |= {one.name: key_of(one.name, one.setting) for one in best}
+    return rounds.renamed(names), best
+
+
+def key_of(name: str, setting: str) -> str:
+    """The name under which one setting of a peer is measured."""
+    return f"{name}: {setting}"
 
 
 def fastest(name: str, seconds: Mapping[str, Sequence[float]]) -> Best:
-    """The same from measurements that were made already."""
+    """The setting with the least median of its rounds."""
     tried = {setting: statistics.median(each) for setting, each in seconds.items()}
     return Best(name, min(tried, key=lambda setting: tried[setting]), tried)
 

@@ -46,6 +46,13 @@ class Rounds:
         low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
         return Ratio(of, over, median, low, high, len(ratios))
 
+    def renamed(self, names: Mapping[str, str]) -> Rounds:
+        """Some of the variants. names: new name -> the name here."""
+        return Rounds(
+            {name: self.seconds[old] for name, old in names.items()},
+            {name: self.first[old] for name, old in names.items() if old in self.first},
+        )
+
     def plain(self) -> dict[str, Any]:
         return {
             "seconds": {name: [round(s, 5) for s in each] for name, each in self.seconds.items()},

@@ -11,7 +11,8 @@ Both read the same files, and the sum is exact in both: of all combinations of P
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from torch import Tensor
 
 from lorakit.adapters.save import save_adapter
 from lorakit.bench._base import Bench, Measured, Setting, load_peers
-from lorakit.bench._best import Best, choose
+from lorakit.bench._best import Best, measure_with_best
 from lorakit.bench._models import copy_of, frozen_base, roles_of
-from lorakit.bench._rounds import Ratio, Rounds, measure
+from lorakit.bench._rounds import Ratio, Rounds
 from lorakit.bench.merge import about_of
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.several import Adapters
@@ -63,32 +64,26 @@ def _measured(
     for stage in STAGES:
         calls = {said: way.calls(stage) for said, way in theirs.get(stage, {}).items()}
         ways = {"lorakit": ours.calls(stage)}
-        prepare = stage in PREPARED
+        tried = {}
         if "peft" in setting.against:
             ways["peft"] = next(iter(calls.values()))
         if "peft_best" in setting.against:
-            found = choose(f"{stage}: peft_best", calls, setting.device, prepare)
-            best.append(found)
-            ways["peft_best"] = calls[found.setting]
+            tried["peft_best"] = calls
         if stage == "mix":
-            ways |= {f"{name}, one": ours_or.one for name, ours_or in _singles(ours, theirs, best)}
-        rounds = measure(ways, setting.rounds, setting.device, prepare)
+            ways["lorakit, one"] = ours.one
+            if tried:
+                tried["peft_best, one"] = {said: way.one for said, way in theirs[stage].items()}
+        rounds, found = measure_with_best(
+            ways, tried, setting.rounds, setting.device, stage in PREPARED
+        )
+        best += [replace(one, name=f"{stage}: {one.name}") for one in found]
         times[stage] = rounds
         ratios += [rounds.ratio("lorakit", peer).named(stage) for peer in setting.against]
         if stage == "mix":
-            pairs = [(name, f"{name}, one") for name in ways if f"{name}, one" in ways]
+            measured = rounds.seconds
+            pairs = [(name, f"{name}, one") for name in measured if f"{name}, one" in measured]
             ratios += [rounds.ratio(*pair).named(stage) for pair in pairs]
     return Measured(ratios, best=best, times=times)
-
-
-def _singles(
-    ours: LorakitAdapters, theirs: Mapping[str, Mapping[str, Any]], best: Sequence[Best]
-) -> Iterator[tuple[str, Any]]:
-    """The ways whose batch of one adapter is timed too."""
-    yield "lorakit", ours
-    for one in best:
-        if one.name == "mix: peft_best":
-            yield "peft_best", theirs["mix"][one.setting]
 
 
 def _saved(recipe: Recipe, base: Any, place: Path) -> Iterator[tuple[str, Path]]:

@@ -25,10 +25,9 @@ import torch
 
 from lorakit.bases.base import DTYPES
 from lorakit.bench._base import Bench, Measured, Setting, load_peers, require_peer
-from lorakit.bench._best import choose, settings, with_attention
+from lorakit.bench._best import BEST, measure_with_best, settings, with_attention
 from lorakit.bench._models import bare, fast
 from lorakit.bench._prompts import Prompts, prompts_of, real_base
-from lorakit.bench._rounds import measure
 from lorakit.bench._texts import Texts, compared, theirs
 from lorakit.evaluation.decode import decode
 from lorakit.fast.blocks import laid_out
@@ -67,17 +66,18 @@ class Generate(Bench):
 
 def _measured(ways: _Ways, prompts: Prompts, wanted: Decode, setting: Setting) -> Measured:
     write = partial(theirs, prompts=prompts, settings=wanted)
-    best = [
-        choose(name, {said: partial(write, model) for said, model in tried.items()})
-        for name, tried in ways.tried.items()
-    ]
-    models = ways.models | {one.name: ways.tried[one.name][one.setting] for one in best}
     ours = ways.ours
     asked: dict[str, Callable[[], Texts]] = {"lorakit": lambda: _lorakits(ours, prompts, wanted)}
-    asked |= {name: partial(write, models[name]) for name in setting.against}
+    plain = [name for name in setting.against if not name.endswith(BEST)]
+    asked |= {name: partial(write, ways.models[name]) for name in plain}
+    tried = {
+        name: {said: partial(write, model) for said, model in each.items()}
+        for name, each in ways.tried.items()
+    }
     # once for all batches, as in a run
     with laid_out(ours):
-        rounds = measure(asked, setting.rounds, setting.device)
+        rounds, best = measure_with_best(asked, tried, setting.rounds, setting.device)
+        asked |= {one.name: tried[one.name][one.setting] for one in best}
         # searching is deterministic, so these are the texts of the timed calls
         texts = {name: way() for name, way in asked.items()}
     return Measured(

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from lorakit.bench._base import Bench, Measured, Setting
+from lorakit.bench._best import BEST
 from lorakit.bench._models import trained_models
-from lorakit.bench.step import best_peers, measure_steps
+from lorakit.bench.step import StepLoss, Steps, measure_steps
 from lorakit.recipe.schema import Recipe
 from lorakit.tasks import Head
 from lorakit.training.loss import loss_sum
@@ -42,11 +43,10 @@ class Loss(Bench):
         def full(model: Any) -> Tensor:
             return model(**batch).loss
 
-        best = best_peers(recipe, setting, models, full)
-        losses = {"limit": full, "limit_fast": lean, "limit_best": full, "lorakit": lean}
-        losses |= dict.fromkeys(setting.against, full)
+        losses: dict[str, StepLoss] = {"limit": full, "limit_fast": lean, "lorakit": lean}
+        losses |= {name: full for name in setting.against if not name.endswith(BEST)}
         pairs = [("lorakit", over) for over in ("limit_fast", "limit_best", *setting.against)]
-        return measure_steps(models, losses, pairs, setting, best)
+        return measure_steps(recipe, Steps(models, losses, full), pairs, setting)
 
 
 def e2e_like(vocabulary: int, setting: Setting) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from lorakit.bench._base import Bench, Measured, Setting
-from lorakit.bench._best import Best, choose
+from lorakit.bench._best import measure_with_best
 from lorakit.bench._models import as_trained, candidates, trained_models
-from lorakit.bench._rounds import measure, saved_bytes
+from lorakit.bench._rounds import saved_bytes
 from lorakit.recipe.schema import Recipe
 from lorakit.tasks import Head
 from lorakit.training.loss import loss_sum
@@ -41,43 +42,41 @@ class Step(Bench):
             return model(**batch).loss
 
         is_causal = recipe.task.head is Head.CAUSAL
-        best = best_peers(recipe, setting, models, own_loss if is_causal else loss)
-        losses: dict[str, StepLoss] = dict.fromkeys(models, loss)
-        if is_causal:
-            losses |= {one.name: own_loss for one in best}
+        steps = Steps(models, dict.fromkeys(models, loss), own_loss if is_causal else loss)
         pairs = [("lorakit", f"limit{end}") for end in ("_fast", "", "_best")]
         for peer in setting.against:
             pairs += [("lorakit", peer), (peer, "limit_best")]
-        return measure_steps(models, losses, pairs, setting, best)
+        return measure_steps(recipe, steps, pairs, setting)
 
 
-def best_peers(
-    recipe: Recipe, setting: Setting, models: dict[str, nn.Module], loss: StepLoss
-) -> list[Best]:
-    """Choose the fastest setting of each peer, and put its model among `models`."""
-    found = []
-    for name, ways in candidates(recipe, setting).items():
-        steps = {said: optimized(model, loss) for said, model in ways.items()}
-        best = choose(name, steps, setting.device)
-        models[name] = ways[best.setting]
-        found.append(best)
-    return found
+@dataclass(frozen=True)
+class Steps:
+    """What a step of each variant computes."""
+
+    models: Mapping[str, nn.Module]
+    losses: Mapping[str, StepLoss]
+    """Variant -> the loss of its model."""
+    best_loss: StepLoss
+    """That of the peers at their best, whose models are made by `candidates`."""
 
 
 def measure_steps(
-    models: Mapping[str, nn.Module],
-    losses: Mapping[str, StepLoss],
-    pairs: Sequence[tuple[str, str]],
-    setting: Setting,
-    best: Sequence[Best],
+    recipe: Recipe, steps: Steps, pairs: Sequence[tuple[str, str]], setting: Setting
 ) -> Measured:
-    """The ratios of time of pairs of variants, and the bytes that each keeps for its backward pass.
-
-    losses: variant -> the loss of its model.
-    """
-    steps = {name: optimized(models[name], loss) for name, loss in losses.items()}
+    """The ratios of time of pairs of variants, and the bytes that each keeps for its backward
+    pass."""
+    models, losses = dict(steps.models), dict(steps.losses)
+    tried = candidates(recipe, setting)
+    ways = {name: optimized(models[name], loss) for name, loss in losses.items()}
+    best_ways = {
+        name: {said: optimized(model, steps.best_loss) for said, model in each.items()}
+        for name, each in tried.items()
+    }
     with as_trained(models):
-        rounds = measure(steps, setting.rounds, setting.device)
+        rounds, best = measure_with_best(ways, best_ways, setting.rounds, setting.device)
+    for one in best:
+        models[one.name] = tried[one.name][one.setting]
+        losses[one.name] = steps.best_loss
     kept = {
         name: saved_bytes(partial(loss, models[name]), models[name])
         for name, loss in losses.items()

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from lorakit.bench._base import Bench, Measured, Setting, run_module
-from lorakit.bench._best import ATTENTIONS, BEST, Best, fastest
+from lorakit.bench._best import ATTENTIONS, BEST, Best, key_of, with_best
 from lorakit.bench._parts import PARTS, training_seconds
 from lorakit.bench._rounds import Rounds, turns
 from lorakit.errors import InputError
@@ -44,27 +44,20 @@ class TrainBench(Bench):
         is_causal = recipe.task.head is Head.CAUSAL
         tried, left_out = _scripts(setting.against, is_causal)
         modules = {"lorakit": ["lorakit.bench._lorakit"]}
-        best = []
         for peer, ways in tried.items():
-            found = self._choose(peer, ways, setting)
-            modules[peer] = ways[found.setting]
-            if len(ways) > 1:
-                best.append(found)
+            modules |= {key_of(peer, said): words for said, words in ways.items()}
         done = {name: _Way() for name in modules}
         for _, name in turns(list(modules), setting.rounds):
             done[name].add(*_process(modules[name], setting))
+        # the setting that trains fastest is also that of the entire run
+        _, found = with_best(
+            Rounds({name: way.of("training") for name, way in done.items()}), tried
+        )
+        chosen = {"lorakit": done["lorakit"]}
+        chosen |= {one.name: done[key_of(one.name, one.setting)] for one in found}
+        best = [one for one in found if len(one.tried) > 1]
         left = [f"{peer} is left out: it does not train this head" for peer in left_out]
-        return _measured(done, is_causal, best, left)
-
-    def _choose(self, peer: str, ways: Mapping[str, Words], setting: Setting) -> Best:
-        """The faster setting of a peer: each is run once, and is not one of the rounds."""
-        if len(ways) == 1:
-            return fastest(peer, {said: [1.0] for said in ways})
-        seconds = {}
-        for said, words in ways.items():
-            found, _ = _process(words, setting)
-            seconds[said] = [training_seconds(found["parts"])]
-        return fastest(peer, seconds)
+        return _measured(chosen, is_causal, best, left)
 
 
 def _measured(

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from lorakit.bench import Setting, benches
-from lorakit.bench._best import fastest, settings
+from lorakit.bench._best import key_of, settings, with_best
 from lorakit.bench._machine import machine
 from lorakit.bench._models import candidates, trained_models
 from lorakit.bench._parts import PartsClock, training_seconds
 from lorakit.bench._prompts import Prompts
-from lorakit.bench._rounds import turns
+from lorakit.bench._rounds import Rounds, turns
 from lorakit.bench._texts import compared
 from lorakit.bench.train import _same_tokens, _scripts, _Way
 from lorakit.errors import InputError
@@ -21,8 +21,15 @@ SMALL = {"rounds": 2, "layers": 1, "batch": 2, "length": 8}
 
 
 def test_the_setting_with_the_least_median_is_chosen():
-    best = fastest("peft_best", {"eager": [3.0, 1.0, 9.0], "sdpa": [2.0, 2.0, 2.0]})
+    seconds = {
+        "lorakit": [1.0, 1.0, 4.0],
+        key_of("peft_best", "eager"): [3.0, 1.0, 9.0],
+        key_of("peft_best", "sdpa"): [2.0, 2.0, 2.0],
+    }
+    rounds, (best,) = with_best(Rounds(seconds), {"peft_best": {"eager": None, "sdpa": None}})
     assert best.setting == "sdpa"
+    assert rounds.seconds == {"lorakit": [1.0, 1.0, 4.0], "peft_best": [2.0, 2.0, 2.0]}
+    assert rounds.ratio("lorakit", "peft_best").median == 0.5
     assert best.tried == {"eager": 3.0, "sdpa": 2.0}
     assert "eager 1.50" in best.note
 
