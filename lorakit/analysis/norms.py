@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lorakit.analysis._base import Analysis, Findings, Reads, Request
 from lorakit.analysis._change import Change
 from lorakit.analysis._sites import labels
-from lorakit.report.changes import norm_maps
+from lorakit.report.changes import norm_maps, over_experts
 from lorakit.report.picture import Picture
 from lorakit.report.table import NOTHING, Table
 
@@ -40,16 +40,20 @@ def norms(change: Change) -> Norms:
 
 
 def table(name: str, found: Sequence[Norms]) -> Table:
-    """A row for each layer, a column for each weight."""
-    shown = labels(n.site for n in found)
+    """A row for each layer, a column for each weight; the experts of a layer have their mean."""
+    values = over_experts({n.site: n.relative for n in found})
+    shown = labels(values)
     layers = list(dict.fromkeys(layer for layer, _ in shown.values()))
     weights = list(dict.fromkeys(weight for _, weight in shown.values()))
     # a weight that only some layers have leaves cells empty
-    cells = {shown[n.site]: f"{n.relative:.4f}" for n in found}
+    cells = {shown[name]: f"{value:.4f}" for name, value in values.items()}
     rows = []
     for layer in layers:
         rows.append((layer, *(cells.get((layer, weight), NOTHING) for weight in weights)))
-    return Table(("layer", *weights), tuple(rows), f"{name}: ‖ΔW‖ / ‖W‖, Frobenius norms")
+    caption = f"{name}: ‖ΔW‖ / ‖W‖, Frobenius norms"
+    if len(values) < len(found):
+        caption += "; of the experts of a layer, the mean"
+    return Table(("layer", *weights), tuple(rows), caption)
 
 
 def picture(found: Sequence[Norms]) -> Picture:

@@ -15,6 +15,8 @@ from lorakit.runs.result import Result, SeedResult
 K = TypeVar("K")
 
 NORM = "‖ΔW‖ / ‖W‖"
+_EXPERT = re.compile(r"\[\d+\]$")
+"""The end of the name of an expert's weight."""
 MAX_BARS = 24
 """Weights in a bar chart, the largest change first."""
 
@@ -37,14 +39,20 @@ def means(values: Iterable[tuple[K, float]]) -> dict[K, float]:
     return {key: statistics.fmean(of) for key, of in found.items()}
 
 
+def over_experts(norms: Mapping[str, float]) -> dict[str, float]:
+    """The mean over the experts of each layer, under the name of their parameter; other weights
+    keep their value."""
+    return means((_EXPERT.sub("", name), value) for name, value in norms.items())
+
+
 def norm_maps(norms: Mapping[str, float]) -> list[Picture]:
     """A heat map of layers and weights, and bars for weights that are not in a numbered layer.
 
-    norms: weight -> ||dW|| / ||W||.
+    norms: weight -> ||dW|| / ||W||; of the experts of a layer, their mean is shown.
     """
     cells: dict[tuple[int, str], float] = {}
     others: dict[str, float] = {}
-    for name, value in norms.items():
+    for name, value in over_experts(norms).items():
         layer, group = in_layer(name)
         if layer is None:
             others[name] = value

@@ -16,7 +16,8 @@ from lorakit.analysis.amplification import amplification
 from lorakit.analysis.base_overlap import measure
 from lorakit.analysis.full import truncation, truncation_errors
 from lorakit.analysis.intruders import intruders, nearest
-from lorakit.analysis.norms import norms
+from lorakit.analysis.norms import Norms, norms
+from lorakit.analysis.norms import table as norms_table
 from lorakit.analysis.rank import effective_rank, spectrum, stable_rank
 from lorakit.analysis.subspace import overlaps, random_similarity, similarity
 from lorakit.errors import InputError
@@ -337,3 +338,18 @@ class TestBaseOverlap:
         found = measure(self.change(torch.eye(4, 200), w))
         # the share of 20 of 200 directions, over the smaller number
         assert found.random[-1][-1] == pytest.approx(20 / 200, abs=0.06)
+
+
+def test_the_experts_of_a_layer_are_one_column_with_their_mean():
+    found = [
+        Norms(f"model.layers.{layer}.mlp.experts.down_proj[{expert}]", 1.0, value, value)
+        for layer, values in enumerate([(0.1, 0.3), (0.5, 0.7)])
+        for expert, value in enumerate(values)
+    ]
+    shown = norms_table("run", found)
+    assert shown.header == ("layer", "down_proj")
+    assert shown.rows == (("0", "0.2000"), ("1", "0.6000"))
+    assert "mean" in shown.caption
+    # a fused weight's parts are columns of their own
+    fused = [Norms(f"h.0.c_attn[{part}]", 1.0, 0.5, 0.5) for part in ("query", "value")]
+    assert len(norms_table("run", fused).header) == 3
