@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from lorakit.report.table import NOTHING, Table, mean_and_std
+from lorakit.studies.family import BASELINE, FamilyResult, draw_family
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -76,6 +77,8 @@ def table(name: str) -> str:
         return pivot(spec)
     if "analysis" in spec:
         return summary(spec)
+    if "family" in spec:
+        return family(spec)
     rows = [
         (label, *(cell(row, title, column) for title, column in spec["columns"].items()))
         for label, row in spec["rows"].items()
@@ -114,6 +117,55 @@ def pivot(spec: dict[str, Any]) -> str:
     return text.replace(r"\*\*", "**")
 
 
+def family(spec: dict[str, Any]) -> str:
+    """Every method of a family study, with what `scripts/family_costs.py` measured of its step."""
+    found, steps, kept = family_of(spec)
+    rows = []
+    for row in found.rows:
+        difference = row.difference
+        ps = [None, None] if difference is None else [difference.p_examples, difference.p_seeds]
+        cells = (
+            mean_and_std(row.scores),
+            form(difference and difference.value, "+.2f"),
+            *(form(p, ".2g") for p in ps),
+            row.verdict or NOTHING,
+            form(row.rate, "g"),
+            form(row.trained, ","),
+            form(steps.get(row.method), ".2f"),
+            form(kept.get(row.method), ".2f"),
+            form(row.adapter_bytes and row.adapter_bytes / 1024, ",.0f"),
+            form(row.merge_error, ".0e"),
+        )
+        rows.append((row.method, *cells))
+    return Table(("method", *spec["columns"]), tuple(rows)).markdown()
+
+
+def family_of(spec: dict[str, Any]) -> tuple[FamilyResult, dict[str, float], dict[str, float]]:
+    """The result of a family study, and method -> time and memory of a step over LoRA's."""
+    found = FamilyResult.model_validate_json((RESULTS / spec["family"]).read_text("utf-8"))
+    costs = json.loads((RESULTS / spec["costs"]).read_text("utf-8"))
+    steps = {ratio["of"]: ratio["median"] for ratio in costs["ratios"]}
+    kept = {name: size / costs["bytes"][BASELINE] for name, size in costs["bytes"].items()}
+    return found, steps, kept
+
+
+def form(value: float | None, how: str) -> str:
+    return NOTHING if value is None else format(value, how)
+
+
+def pictures() -> Iterator[tuple[Path, str]]:
+    """Each picture that is drawn from a file in results/, with its content.
+
+    They are not compared: another version of matplotlib draws other bytes.
+    """
+    for name, spec in TABLES.items():
+        if "family" in spec:
+            found, steps, _ = family_of(spec)
+            picture = draw_family(found, steps)
+            assert picture is not None
+            yield PAGES / f"{name}.svg", picture.document
+
+
 def shown(value: float | None, best: float) -> str:
     if value is None:
         return NOTHING
@@ -132,7 +184,7 @@ def main() -> int:
     if "--check" in sys.argv:
         print("\n".join(f"{path} is not up to date" for path in stale))
         return len(stale) > 0
-    for path, text in pages():
+    for path, text in (*pages(), *pictures()):
         path.write_text(text, encoding="utf-8")
     return 0
 

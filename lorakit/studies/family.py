@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lorakit.config import Config
-from lorakit.report.picture import COLORS, Picture, figure_of, picture_of
+from lorakit.report.picture import COLORS, Picture, figure_of, panels_of, picture_of
 from lorakit.report.score_axis import start_at_zero_or_say
 from lorakit.report.table import NOTHING, Column, Table, mean_and_std
 from lorakit.runs.folder import seed_folder
@@ -154,17 +154,36 @@ def _p(row: FamilyRow, which: Literal["p_examples", "p_seeds"]) -> str:
     return _number(p, ".2g")
 
 
-def draw_family(found: FamilyResult) -> Picture | None:
-    """The score against the number of trained parameters; None without a row."""
+def draw_family(found: FamilyResult, steps: Mapping[str, float] | None = None) -> Picture | None:
+    """The score against the number of trained parameters; None without a row.
+
+    steps: method -> time of its training step over the baseline's, for a second panel.
+    """
     rows = [row for row in found.rows if row.trained]
     if not rows:
         return None
-    figure, axes = figure_of("trained parameters", found.metric, width=6.4, height=3.6)
+    places = {row.method: float(row.trained or 0) for row in rows}
+    title = f"{found.about}: {found.metric} and trained parameters"
+    if steps is None:
+        figure, axes = figure_of("trained parameters", found.metric, width=6.4, height=3.6)
+        _draw_rows(axes, rows, places)
+        axes.set_xscale("log")
+        return picture_of(figure, axes, title)
+    figure, ((left, right),) = panels_of(1, 2, width=10.0, height=4.0, sharey=True)
+    _draw_rows(left, rows, places)
+    left.set(xscale="log", xlabel="trained parameters", ylabel=found.metric)
+    _draw_rows(right, [row for row in rows if row.method in steps], steps)
+    right.set_xlabel("time of a training step, over LoRA's")
+    return picture_of(figure, None, f"{title}, and time of a step", wide=True)
+
+
+def _draw_rows(axes: Any, rows: Sequence[FamilyRow], places: Mapping[str, float]) -> None:
+    """The score of each method with its spread at its place, some with their name."""
     for row in rows:
         is_baseline = row.method == BASELINE
         spread = statistics.stdev(row.scores) if len(row.scores) > 1 else 0.0
         axes.errorbar(
-            [row.trained],
+            [places[row.method]],
             [statistics.fmean(row.scores)],
             [spread],
             color=COLORS[1 if is_baseline else 0],
@@ -174,17 +193,15 @@ def draw_family(found: FamilyResult) -> Picture | None:
             elinewidth=0.8,
             zorder=3 if is_baseline else 2,
         )
-    for row in _labelled(rows):
-        place = (float(row.trained or 0), statistics.fmean(row.scores))
+    for row in _labelled(rows, places):
+        place = (places[row.method], statistics.fmean(row.scores))
         axes.annotate(row.method, place, (4, 3), textcoords="offset points", fontsize="small")
-    axes.set_xscale("log")
     start_at_zero_or_say(axes)
-    return picture_of(figure, axes, f"{found.about}: {found.metric} and trained parameters")
 
 
-def _labelled(rows: Sequence[FamilyRow]) -> list[FamilyRow]:
-    """The best rows, the baseline, and the row with the fewest parameters and the most."""
-    by_size = sorted(rows, key=lambda row: row.trained or 0)
-    chosen = [*rows[:LABELLED], by_size[0], by_size[-1]]
+def _labelled(rows: Sequence[FamilyRow], places: Mapping[str, float]) -> list[FamilyRow]:
+    """The best rows, the baseline, and the first and the last on the axis."""
+    by_place = sorted(rows, key=lambda row: places[row.method])
+    chosen = [*rows[:LABELLED], by_place[0], by_place[-1]]
     chosen += [row for row in rows if row.method == BASELINE]
     return list({row.method: row for row in chosen}.values())
