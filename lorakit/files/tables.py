@@ -1,7 +1,8 @@
-"""Tables in files: .tsv, .csv, .jsonl, .json and .parquet as (line number, {column: value}).
+"""Tables in files: .tsv, .csv, .jsonl, .json, .parquet and .txt as (line number, {column: value}).
 
 A .tsv has no quoting, as in GLUE's files: a field may contain a single quote character. A .csv has
-quoting, and a record may span several lines. Each may be compressed: .csv.gz, .jsonl.zst.
+quoting, and a record may span several lines. A .txt has one column, `text`, with a row for each
+line that is not blank. Each may be compressed: .csv.gz, .jsonl.zst.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ NumberedRow = tuple[int, dict[str, Any]]
 NumberedRecord = tuple[int, list[str]]
 
 ASSET_PREFIX = "lorakit:"
+TEXT_COLUMN = "text"
+"""The column of a .txt."""
 MALFORMED_SHARE = 0.01
 """Up to this share, rows with a wrong number of fields are skipped: GLUE's QQP has a few."""
 CSV_FIELD_LIMIT = 2**31 - 1
@@ -261,6 +264,13 @@ def _judge_malformed(path: Path, malformed: list[tuple[int, int]], total: int, w
     log.warning("%s and were skipped", found)
 
 
+def _txt(path: Path, columns: Columns) -> Iterator[NumberedRow]:
+    columns.present([TEXT_COLUMN], str(path))
+    for number, line in text_lines(path, encoding_of(path, columns.form)):
+        if line.strip():
+            yield number, {TEXT_COLUMN: line}
+
+
 def _jsonl(path: Path, columns: Columns) -> Iterator[NumberedRow]:
     for number, line in lines(path, encoding_of(path, columns.form)):
         if not line.strip():
@@ -322,4 +332,11 @@ def without_absent(value: Any) -> Any:
     return value
 
 
-_READERS = {".tsv": _tsv, ".csv": _csv, ".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
+_READERS = {
+    ".tsv": _tsv,
+    ".csv": _csv,
+    ".jsonl": _jsonl,
+    ".json": _json,
+    ".parquet": _parquet,
+    ".txt": _txt,
+}

@@ -91,7 +91,7 @@ def test_an_absent_file_names_those_that_are_there(write, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", "text\n", "a.txt: .txt is not read; give one of .tsv, .csv, .jsonl, .json"),
+        ("a.xlsx", "text\n", "a.xlsx: .xlsx is not read; give one of .tsv, .csv, .jsonl, .json"),
         ("a", "text\n", "a: no extension is not read"),
         (
             "a.csv",
@@ -159,3 +159,11 @@ def test_files_that_ship_with_the_package():
     )
     assert locate("~/a.csv") == Path.home() / "a.csv"
     assert locate("a.csv") == Path("a.csv")
+
+
+def test_a_text_file_has_a_row_for_each_line_that_is_not_blank(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_bytes("One.\r\n\n  \n\u2028two \n".encode())
+    assert list(rows(path, ["text"])) == [(1, {"text": "One."}), (4, {"text": "\u2028two "})]
+    with pytest.raises(DataError, match="no column 'prompt'"):
+        list(rows(path, ["prompt"]))

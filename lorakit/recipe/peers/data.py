@@ -9,7 +9,7 @@ from typing import Any
 from lorakit.recipe.peers._table import NOTHING, Given, NoCounterpart, if_true, only, row
 
 _PACKING = "packing sample_packing neat_packing"
-_FILES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+_FILES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt")
 _BUILDERS = ("json", "csv", "parquet")
 """Names by which `datasets` reads files of one's own."""
 _OF_SOURCE = {"subset": ("name", "subset"), "split": ("split",), "revision": ("revision",)}
