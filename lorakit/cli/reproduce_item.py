@@ -115,7 +115,9 @@ def _compare_all(request: ItemRequest) -> None:
         with watching() as watch:
             study = run_study(plan, options.runs, options.launcher, options.jobs, watch)
     paths = runs_to_compare(study)
-    differences = differences_of(compare(paths)) if paths else {}
+    # a run may have more seeds than are asked for now
+    seeds = {seed for cell in study.compared for seed in cell.seeds}
+    differences = differences_of(compare(paths, seeds=seeds)) if paths else {}
     found = family_of(study, differences, LEVEL)
     picture = draw_family(found)
     if picture is not None and not options.status:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,18 @@ class RunGroup:
         return [seed.scores.get(split, {}).get(metric, math.nan) for seed in self.seeds]
 
 
-def load_groups(paths: Sequence[Path], split: str | None) -> tuple[str, list[RunGroup]]:
+def load_groups(
+    paths: Sequence[Path], split: str | None, seeds: Collection[int] | None = None
+) -> tuple[str, list[RunGroup]]:
     """The split to compare on, and the runs with their predictions on it.
 
-    InputError: fewer than two runs, or one of them twice. DataError: runs of different tasks, or
-    predictions that are missing, changed, or on different examples.
+    seeds: those that are compared, of the runs that have more; None: all. InputError: fewer than
+    two runs, or one of them twice. DataError: runs of different tasks, or predictions that are
+    missing, changed, or on different examples.
     """
     if len({path.resolve() for path in paths}) < max(2, len(paths)):
         raise InputError("give two runs or more, each once: lorakit compare RUN RUN")
-    groups = [_load_group(path) for path in paths]
+    groups = [_load_group(path, seeds) for path in paths]
     task = groups[0].recipe.task
     for group in groups[1:]:
         other = group.recipe.task.name
@@ -77,7 +80,7 @@ def load_groups(paths: Sequence[Path], split: str | None) -> tuple[str, list[Run
     return split, found
 
 
-def _load_group(path: Path) -> RunGroup:
+def _load_group(path: Path, wanted: Collection[int] | None) -> RunGroup:
     run = path.parent if is_seed(path) else path
     if not is_run(run):
         raise InputError(
@@ -85,6 +88,8 @@ def _load_group(path: Path) -> RunGroup:
         )
     result = Result.read(run / "result.json")
     seeds = tuple(sorted(result.seeds, key=lambda seed: seed.seed))
+    if wanted is not None:
+        seeds = tuple(seed for seed in seeds if seed.seed in wanted)
     if run != path:
         seeds = tuple(seed for seed in seeds if path.name == f"seed{seed.seed}")
         if not seeds:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,14 +25,18 @@ NOT_RESAMPLED = "it cannot be computed on thousands of resamples, so it is teste
 
 
 def compare(
-    paths: Sequence[Path], split: str | None = None, resamples: int = 10_000
+    paths: Sequence[Path],
+    split: str | None = None,
+    resamples: int = 10_000,
+    seeds: Collection[int] | None = None,
 ) -> RunComparison:
     """Every run compared with the first.
 
-    split: by default one that no epoch was chosen on, if there is one. InputError and DataError:
+    split: by default one that no epoch was chosen on, if there is one. seeds: those that are
+    compared, of runs that have more; None: all. InputError and DataError:
     see `load_groups`.
     """
-    split, groups = load_groups(paths, split)
+    split, groups = load_groups(paths, split, seeds)
     first = groups[0]
     task = first.recipe.task
     rows: list[Compared] = []

@@ -47,7 +47,7 @@ class FamilyRow(Config):
     scores: tuple[float, ...]
     trained: int | None
     adapter_bytes: int | None
-    """Of all files of one adapter."""
+    """Of the weights of one adapter with its head, without the tokenizer's files."""
     merge_error: float | None
     """Largest difference of a logit after merging, over the seeds; null: it does not merge."""
     difference: Difference | None = None
@@ -106,7 +106,7 @@ def _row(cell: CellResult) -> FamilyRow:
     folders = [seed_folder(Path(cell.run), seed) for seed in cell.seeds]
     seeds = [SeedResult.read(folder / "result.json") for folder in folders]
     merged = [check.value for seed in seeds for check in seed.checks if check.name == "merge"]
-    files = [file for file in (folders[0] / "adapter").rglob("*") if file.is_file()]
+    files = (folders[0] / "adapter").rglob("*.safetensors")
     return FamilyRow(
         method=_name(cell),
         rate=cell.point.get("learning_rate"),
