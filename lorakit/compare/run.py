@@ -43,8 +43,8 @@ def compare(
     left_out: dict[str, str] = {}
     for second in groups[1:]:
         tested = _tested(first, second, resamples)
-        seeds = (*first.seeds, *second.seeds)
-        recorded = [metric for seed in seeds for metric in seed.scores.get(split, {})]
+        both = (*first.seeds, *second.seeds)
+        recorded = [metric for seed in both for metric in seed.scores.get(split, {})]
         metrics = dict.fromkeys([*recorded, *tested])
         for metric in sorted(metrics, key=lambda metric: metric != task.primary):
             rows += _rows(first, second, split, metric, tested.get(metric))
