@@ -32,7 +32,7 @@ from lorakit.training.loss import loss_sum
 
 FOLDER = Path(__file__).resolve().parent.parent / "results" / "family"
 BASELINE = "lora"
-ROUNDS = 9
+ROUNDS = 7
 LENGTH = 32
 """Tokens of each text: about those of a batch of SST-2 by length."""
 MOMENTS = 2

@@ -150,7 +150,10 @@ def family_of(spec: dict[str, Any]) -> tuple[FamilyResult, dict[str, float], dic
 
 
 def form(value: float | None, how: str) -> str:
-    return NOTHING if value is None else format(value, how)
+    if value is None:
+        return NOTHING
+    # a difference of -7e-15 is not -0.00
+    return format(round(value, 6) + 0.0 if how.startswith("+") else value, how)
 
 
 def pictures() -> Iterator[tuple[Path, str]]:
