@@ -18,8 +18,6 @@ from lorakit.studies.tables import metric_name
 
 BASELINE = "lora"
 """The cell that the others are compared with."""
-LABELLED = 6
-"""Methods with a name in the picture: those with the best scores, and the baseline."""
 
 
 class Difference(Config):
@@ -200,8 +198,9 @@ def _draw_rows(axes: Any, rows: Sequence[FamilyRow], places: Mapping[str, float]
 
 
 def _labelled(rows: Sequence[FamilyRow], places: Mapping[str, float]) -> list[FamilyRow]:
-    """The best rows, the baseline, and the first and the last on the axis."""
+    """The best row, the baseline, and the first and the last on the axis: more names would lie on
+    each other, because most methods have one number of parameters."""
     by_place = sorted(rows, key=lambda row: places[row.method])
-    chosen = [*rows[:LABELLED], by_place[0], by_place[-1]]
+    chosen = [rows[0], by_place[0], by_place[-1]]
     chosen += [row for row in rows if row.method == BASELINE]
     return list({row.method: row for row in chosen}.values())
