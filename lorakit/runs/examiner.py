@@ -274,13 +274,15 @@ class Examiner:
 
         The model is one before training, or without its adapter.
         """
-        answers = {}
-        for split in splits:
-            n = len(self.splits[split])
-            most = min(n, untrained_most(self.task))
-            only = [i * n // most for i in range(most)]
-            answers[split] = self.answers(model, split, only)
-        return self.scores(answers)
+        return self.scores(
+            {split: self.answers(model, split, self.untrained_rows(split)) for split in splits}
+        )
+
+    def untrained_rows(self, split: str) -> list[int]:
+        """Numbers of the examples on which the untrained model is scored."""
+        n = len(self.splits[split])
+        most = min(n, untrained_most(self.task))
+        return [i * n // most for i in range(most)]
 
 
 def _rows(encoded: TokenRows, chosen: Sequence[int]) -> Sequence[Encoded]:

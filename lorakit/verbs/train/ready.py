@@ -1,9 +1,8 @@
-"""The first two stages of a seed: prepare the model and its examples, and score it untrained."""
+"""The first stage of a seed: prepare the model and its examples."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,15 +16,12 @@ from lorakit.bases.base import Base
 from lorakit.bases.load import load
 from lorakit.batches import TokenRows, encode_cached
 from lorakit.errors import RecipeError
-from lorakit.evaluation.answers import Scores
-from lorakit.events import BaselineScored, StartedFrom
+from lorakit.events import StartedFrom
 from lorakit.methods import Attachment
 from lorakit.models import Model
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.attach import attach
 from lorakit.runs.examiner import Examiner, kept
-from lorakit.runs.failing_metrics import refuse_missing_metric
-from lorakit.runs.precision import autocast
 from lorakit.runs.resume import ResumeState, newest_checkpoint, resume_state_of
 from lorakit.tasks import Example
 from lorakit.training.checkpoint import Saved
@@ -122,26 +118,3 @@ def refuse_unused(new_tokens: Sequence[str], encoded: TokenRows, tokenizer: Any)
             raise RecipeError(
                 f"model.new_tokens: no example of the training split holds {text!r}; leave it out"
             )
-
-
-def score_untrained(job: TrainJob, ready: ReadySeed) -> Scores:
-    """The baseline: the scores before training, on a slice of each split.
-
-    InputError: the metric that selects the best state cannot be computed.
-    """
-    if ready.resumed is None:
-        scores = _score_untrained(job, ready)
-        ready.clock.stage_ended("base score")
-    else:
-        scores = ready.resumed.base_scores
-    job.observe(BaselineScored(scores=scores, slices=job.untrained_slices))
-    refuse_missing_metric(job.recipe, scores)
-    return scores
-
-
-def _score_untrained(job: TrainJob, ready: ReadySeed) -> Scores:
-    bare = nullcontext()
-    if not job.recipe.method.starts_at_base:
-        bare = ready.attachment.off()
-    with bare, autocast(job.recipe, job.accelerator.device):
-        return ready.examiner.untrained(ready.base.model, list(job.scored))

@@ -17,7 +17,8 @@ from lorakit.verbs.proof import Subject, is_alive, reload_and_merge
 from lorakit.verbs.train.fit import FittedSeed, fit
 from lorakit.verbs.train.job import TrainJob, predictions_file
 from lorakit.verbs.train.predict import predict
-from lorakit.verbs.train.ready import ReadySeed, prepare, score_untrained
+from lorakit.verbs.train.ready import ReadySeed, prepare
+from lorakit.verbs.train.untrained import score_untrained
 
 PROBE_EXAMPLES = 8
 """Training examples whose logits a proof compares."""
