@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -107,7 +108,7 @@ def _try_padding(model: nn.Module, text: Tensor) -> bool:
     mask = torch.ones_like(ids)
     mask[1, len(half) :] = 0
     ends = torch.tensor([len(text), len(half)], device=ids.device)
-    with torch.autocast(ids.device.type, enabled=False):
+    with _in_own_dtype(model):
         fields = {"input_ids": ids, "attention_mask": mask, **prompt_ends(model, ends)}
         logits = last_logits(model, fields, len(text) - len(half) + 1)
         read = [_Text(text, len(text), [logits[0, -1]]), _Text(half, len(half), [logits[1, 0]])]
@@ -164,7 +165,7 @@ def _rounding(model: Any, prompt: Tensor) -> float:
         return x * (1 + torch.finfo(x.dtype).eps * signs)
 
     count = len(BEAM_PARENTS) + 1
-    with torch.autocast(prompt.device.type, enabled=False):
+    with _in_own_dtype(model):
         wanted = plain_logits(model, prompt[None], len(prompt), count)[0]
         handle = model.get_input_embeddings().register_forward_hook(jitter)
         try:
@@ -172,6 +173,22 @@ def _rounding(model: Any, prompt: Tensor) -> float:
         finally:
             handle.remove()
     return _relative_difference(_Text(prompt, len(prompt), list(moved)), wanted)
+
+
+@contextmanager
+def _in_own_dtype(model: nn.Module) -> Iterator[None]:
+    """Inside, the model computes without autocast. In a model that accelerate has prepared, it is
+    in `forward`, where `torch.autocast` does not reach it."""
+    prepared = model.forward
+    original = model.__dict__.get("_original_forward")
+    if original is not None:
+        model.forward = original
+    try:
+        with torch.autocast(next(model.parameters()).device.type, enabled=False):
+            yield
+    finally:
+        if original is not None:
+            model.forward = prepared
 
 
 def _is_exact(model: Any) -> bool:
@@ -188,7 +205,7 @@ def _difference(model: nn.Module, strategy: CacheStrategy, prompt: Tensor) -> fl
 
     ModelError: the model cannot read a text at all.
     """
-    with torch.autocast(prompt.device.type, enabled=False):
+    with _in_own_dtype(model):
         try:
             texts = _generated(model, strategy, prompt)
             return max(_relative_difference(text, _alone(model, text)) for text in texts)

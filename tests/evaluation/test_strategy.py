@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import nullcontext
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
@@ -14,7 +17,7 @@ from lorakit.evaluation import strategy
 from lorakit.evaluation.cache import CacheStrategy
 from lorakit.evaluation.decode import decode
 from lorakit.evaluation.likelihood import log_likelihoods
-from lorakit.evaluation.strategy import cache_strategy
+from lorakit.evaluation.strategy import cache_strategy, ignores_right_padding
 from lorakit.recipe.evaluate import Decode
 from tests.encoded import encoded_rows
 from tests.evaluation.architectures import build
@@ -228,6 +231,24 @@ def test_a_family_that_is_known_keeps_the_fast_strategy_in_half_precision(tiny):
     for family in ("gpt2", "llama", "phi3", "opt", "gemma2"):
         half = tiny(family, "CausalLM", dtype=torch.bfloat16).model
         assert cache_strategy(half, *_prompts(), NEW) is CacheStrategy.SHARED
+
+
+@pytest.mark.parametrize("autocast", ["of torch", "of accelerate, in forward"])
+def test_it_is_tried_without_autocast(tiny, autocast):
+    """Its rounding would be taken for a wrong strategy of a model in float32."""
+    weights = tiny("llama", "CausalLM").model
+    inside = nullcontext()
+    if autocast == "of torch":
+        inside = torch.autocast("cpu", torch.bfloat16)
+    else:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        weights = Accelerator(cpu=True, mixed_precision="bf16").prepare_model(weights)
+        AcceleratorState._reset_state(reset_partial_state=True)
+    forward = weights.forward
+    with inside:
+        assert cache_strategy(weights, *_prompts(), NEW) is CacheStrategy.SHARED
+        assert ignores_right_padding(weights, *_prompts())
+    assert weights.forward == forward
 
 
 def test_rounding_is_not_taken_for_a_wrong_strategy(model, monkeypatch):

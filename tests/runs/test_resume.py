@@ -27,7 +27,7 @@ from lorakit.runs.lines import read_lines
 from lorakit.runs.resume import newest_checkpoint
 from lorakit.training.checkpoint import found
 from lorakit.training.progress import BestState
-from lorakit.verbs.train import train_recipe
+from lorakit.verbs.train import train_recipe, untrained
 
 SMALL = [
     "data.limit={train: 48, validation: 16}",
@@ -144,6 +144,7 @@ def straight(tmp_path_factory):
 def test_killed_again_and_again_it_is_straight(command, straight, monkeypatch):
     asked = []
     real = Examiner.untrained
+    monkeypatch.setattr(untrained, "_known", {})
     monkeypatch.setattr(Examiner, "untrained", lambda *given: asked.append(1) or real(*given))
     for at in (("step", 3), ("step", 6), ("eval", 6), ("step", 11), ("eval", 12)):
         with pytest.raises(Killed):
