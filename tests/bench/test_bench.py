@@ -14,6 +14,7 @@ from lorakit.bench._rounds import Rounds, measure, saved_bytes
 from lorakit.errors import InputError
 from lorakit.recipe.load import load_recipe
 from tests.commands import python
+from tests.tiers import unit_or_slow
 
 RECIPES = {
     "step": "quickstart",
@@ -27,6 +28,7 @@ RECIPES = {
     "combining": "quickstart",
     "adapters": "quickstart_generate",
 }
+SLOW = {"latency", "methods", "inits"}
 BENCH = ["-m", "lorakit", "bench"]
 SMALL = {"rounds": 2, "layers": 2, "batch": 2, "length": 8, "shapes": "1x8,2x8"}
 
@@ -41,7 +43,7 @@ def test_there_is_a_recipe_for_each():
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", unit_or_slow(RECIPES, RECIPES.keys() - SLOW))
 def test_it_measures(name):
     bench = benches.get(name)
     measured = bench.checked(_recipe(RECIPES[name]), Setting(against=bench.peers, **SMALL))

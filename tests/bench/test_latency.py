@@ -94,6 +94,7 @@ def test_slower_is_what_chance_and_a_copy_are_not(merged, again, passed):
     assert (check.passed, check.value) == (passed, statistics.median(merged))
 
 
+@pytest.mark.slow
 def test_bottlenecks_that_are_given_each_have_a_row():
     setting = Setting(against=(), rounds=2, layers=2, shapes="1x8", bottlenecks=(2, 16))
     measured = benches.get("latency").run(load_recipe("quickstart", []).recipe, setting)

@@ -84,6 +84,7 @@ def test_the_command():
     assert "GPT-3 175B" in plain
 
 
+@pytest.mark.slow
 def test_other_methods_and_failed_processes_are_refused():
     with pytest.raises(InputError, match="method is full"):
         benches.get("memory").checked(

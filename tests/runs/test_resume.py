@@ -167,6 +167,7 @@ def test_seconds_add_up(command):
     assert set(result.seeds[0].seconds) == {"load", "base score", "train", "evaluate", "whole"}
 
 
+@pytest.mark.slow
 def test_several_seeds(command, tmp_path):
     with pytest.raises(Killed):
         command("seeds=[0, 1]", at=("step", 5))

@@ -375,6 +375,7 @@ def test_it_starts_from_a_run_of_its_own_method(folder, lorakit_cli):
 
 
 class TestStopping:
+    @pytest.mark.slow
     def test_it_goes_on_where_it_was_stopped(self, folder, stand_in, lorakit_cli):
         code = (
             "import sys, lorakit.studies.run as s, lorakit.studies.paper_table as p, lorakit.cli, "

@@ -585,6 +585,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_guide_work_in_their_order(
     lorakit_cli, trained, moved_base, tmp_path, monkeypatch
 ):

@@ -50,7 +50,7 @@ def run(lorakit_cli, folder, runs):
     ("name", "fields", "rank"),
     [
         pytest.param("hydra", ["method.r=4"], 8, marks=pytest.mark.slow),
-        ("hra", ["method.r=4"], 4),
+        pytest.param("hra", ["method.r=4"], 4, marks=pytest.mark.slow),
         ("lora", ["method.r=4", "method.init=pissa"], 8),
         pytest.param("paca", ["method.r=4"], 4, marks=pytest.mark.slow),
     ],
@@ -269,8 +269,8 @@ def test_a_change_of_full_rank_is_cut_too(run, lorakit_cli, tmp_path):
     ("method", "options", "named"),
     [
         ("lora", ["--rank", "5"], "5"),
-        ("matryoshka", ["--rank", "9"], "9"),
-        ("bitfit", ["--rank", "1"], "bitfit"),
+        pytest.param("matryoshka", ["--rank", "9"], "9", marks=pytest.mark.slow),
+        pytest.param("bitfit", ["--rank", "1"], "bitfit", marks=pytest.mark.slow),
         ("lora", ["--approximate"], "--rank"),
         ("lora", ["--rank", "2", "--as", "native"], "native"),
         ("lora", ["--rank", "2", "--damp-intruders", "0.5"], "0.5"),

@@ -16,6 +16,7 @@ from lorakit.runs import rescore
 from lorakit.runs.lines import write_lines
 from lorakit.runs.rescore import read_answers, refuse_other_scores
 from lorakit.runs.result import Check, SeedResult
+from tests.tiers import unit_or_slow
 
 SAID = ["the cat sat on a mat", "two dogs bark at night", "it rains in the town today"]
 RIGHT = [["the cat sat on the mat"], ["dogs bark at night", "two dogs bark"], ["it rained in town"]]
@@ -85,7 +86,9 @@ def test_what_is_slow_is_left_out_and_the_rest_is_not(tmp_path, seed, monkeypatc
         refuse_other_scores(task, tmp_path, _with(result, "bleu", 4321.0))
 
 
-@pytest.mark.parametrize("suite", ["e2e_metrics", "generation_eval"])
+@pytest.mark.parametrize(
+    "suite", unit_or_slow(["e2e_metrics", "generation_eval"], ["generation_eval"])
+)
 def test_of_a_suite_the_slow_ones_alone_are_left_out(seed, tmp_path, monkeypatch, suite):
     monkeypatch.setattr(rescore, "MOST_WORK", 10)
     task = _task(suite)

@@ -8,6 +8,7 @@ import pytest
 
 from lorakit.runs.examiner import Examiner
 from lorakit.verbs.train import untrained
+from tests.tiers import unit_or_slow
 
 FEW = [
     "train.max_steps=3",
@@ -77,15 +78,18 @@ def test_methods_and_rates_share_it(lorakit_cli, tmp_path, scored):
 
 @pytest.mark.parametrize(
     "change",
-    [
-        "data.limit={train: 32, validation: 5}",
-        "data.max_length=90",
-        "decode.max_new_tokens=5",
-        "evaluate.batch_size=3",
-        "train.precision=bf16",
-        "decode.no_repeat_ngram=2",
-        "model.config.resid_pdrop=0.2",
-    ],
+    unit_or_slow(
+        [
+            "data.limit={train: 32, validation: 5}",
+            "data.max_length=90",
+            "decode.max_new_tokens=5",
+            "evaluate.batch_size=3",
+            "train.precision=bf16",
+            "decode.no_repeat_ngram=2",
+            "model.config.resid_pdrop=0.2",
+        ],
+        ["decode.max_new_tokens=5"],
+    ),
 )
 def test_what_changes_it_is_scored_again(lorakit_cli, tmp_path, scored, change):
     given = ["quickstart_generate", *TEXTS]
