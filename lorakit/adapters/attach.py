@@ -24,8 +24,8 @@ from lorakit.methods.prompt._tokens import PromptTokens
 from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.nn.experts import expert_stacks
 from lorakit.nn.linear import is_embedding
+from lorakit.nn.overlay import unchanged_on_error
 from lorakit.nn.select import Roles, Site
-from lorakit.nn.surgery import unchanged_on_error
 from lorakit.nn.tied import untie
 from lorakit.nn.tokens import END as ROWS_END
 from lorakit.nn.tokens import factored
@@ -37,27 +37,40 @@ def attach_adapter(
     roles: Roles,
     newly_initialised: Collection[str],
     check_base: bool = True,
-    before_load: Callable[[Attachment, Mapping[str, Tensor]], None] | None = None,
 ) -> Attachment:
     """The adapter attached to its base model, with its numbers loaded.
 
     newly_initialised: parameters that the base's checkpoint does not hold, so the adapter must.
-    check_base: require the weights and settings that the adapter was trained on. before_load:
-    called with the attachment and the state that it is about to load. AdapterError: the base is
-    another one, a tensor is not used, or a trained parameter is not filled; the model is then
-    unchanged.
+    check_base: require the weights and settings that the adapter was trained on. AdapterError: the
+    base is another one, a tensor is not used, or a trained parameter is not filled; the model is
+    then unchanged.
     """
     with unchanged_on_error(model):
-        file = in_order(file, model)
-        attachment = _attach_method(file, model, roles, newly_initialised, check_base)
-        state = state_for(file, attachment)
-        replaced = replaced_parameters(attachment.newly_initialised, newly_initialised)
-        if replaced and isinstance(attachment, ReparamAttachment):
-            attachment.keep_originals(replaced)
-        if before_load is not None:
-            before_load(attachment, state)
-        attachment.load_state(state)
-        return attachment
+        return attach_unguarded(file, model, roles, newly_initialised, check_base)
+
+
+def attach_unguarded(
+    file: AdapterFile,
+    model: nn.Module,
+    roles: Roles,
+    newly_initialised: Collection[str],
+    check_base: bool,
+    before_load: Callable[[Attachment, Mapping[str, Tensor]], None] | None = None,
+) -> Attachment:
+    """As `attach_adapter`, but after an error the caller restores the model.
+
+    before_load: called with the attachment and the state that it is about to load.
+    """
+    file = in_order(file, model)
+    attachment = _attach_method(file, model, roles, newly_initialised, check_base)
+    state = state_for(file, attachment)
+    replaced = replaced_parameters(attachment.newly_initialised, newly_initialised)
+    if replaced and isinstance(attachment, ReparamAttachment):
+        attachment.keep_originals(replaced)
+    if before_load is not None:
+        before_load(attachment, state)
+    attachment.load_state(state)
+    return attachment
 
 
 def factors(

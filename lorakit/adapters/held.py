@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lorakit.adapters.attach import attach_adapter
+from lorakit.adapters.attach import attach_unguarded
 from lorakit.adapters.files import AdapterFile
 from lorakit.adapters.plain_lora import (
     Product,
@@ -22,7 +22,7 @@ from lorakit.errors import AdapterError
 from lorakit.methods import Attachment
 from lorakit.methods.reparam._attachment import ReparamAttachment
 from lorakit.methods.subset._subset import SubsetAttachment
-from lorakit.nn.overlay import ModelState, Overlay, replace_parameter
+from lorakit.nn.overlay import Overlay, replace_parameter, unchanged_on_error
 from lorakit.nn.select import Roles, Site
 
 
@@ -67,7 +67,7 @@ def hold_adapter(
 
     held = _hold(
         model,
-        lambda: attach_adapter(file, model, roles, newly_initialised, check_base, own_parameters),
+        lambda: attach_unguarded(file, model, roles, newly_initialised, check_base, own_parameters),
     )
     if isinstance(held.attachment, SubsetAttachment):
         # its copies of the first values: the base has them
@@ -112,8 +112,7 @@ def _factors(held: HeldAdapter, weight: float) -> Iterator[tuple[Site, Tensor, T
 
 def _hold(model: nn.Module, attach: Callable[[], Attachment]) -> HeldAdapter:
     """What `attach` puts on the model, taken off again."""
-    before = ModelState(model)
-    with _same_settings(model):
+    with unchanged_on_error(model) as before, _same_settings(model):
         attachment = attach()
     overlay = before.overlay()
     overlay.take_off()

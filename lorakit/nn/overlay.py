@@ -7,7 +7,8 @@ Putting it on or taking it off sets references only, so no number is copied and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -22,6 +23,8 @@ PLACES = (
     "_parameters",
 )
 """Attributes of a torch module in which a method leaves something."""
+NOTHING: Mapping[str, Any] = {}
+"""The entries of a place that has none, as most have: one for all."""
 ABSENT: Any = object()
 """In place of an entry that a module does not have."""
 
@@ -31,18 +34,19 @@ class ModelState:
 
     def __init__(self, model: nn.Module):
         self.held = [
-            (module, place, dict(getattr(module, place)))
+            (module, place, dict(entries) if (entries := module.__dict__[place]) else NOTHING)
             for module in model.modules()
             for place in PLACES
         ]
+        own = (p for _, place, held in self.held if place == "_parameters" for p in held.values())
         self.parameters = [
-            (p, p.data, p.requires_grad) for p in dict(model.named_parameters()).values()
+            (p, p.data, p.requires_grad) for p in dict.fromkeys(own) if p is not None
         ]
 
     def restore(self) -> None:
         """Put everything back. Numbers that were written in place stay."""
         for module, place, before in self.held:
-            now = getattr(module, place)
+            now = module.__dict__[place]
             now.clear()
             now.update(before)
         self.restore_parameters()
@@ -57,13 +61,30 @@ class ModelState:
         """What was added to the model, or replaced in it, since this moment."""
         changes = []
         for module, place, before in self.held:
-            now = getattr(module, place)
+            now = module.__dict__[place]
+            if not before and not now:
+                continue
             for key in dict.fromkeys([*before, *now]):
                 old = before.get(key, ABSENT)
                 new = now.get(key, ABSENT)
                 if new is not old:
                     changes.append(OverlayChange(module, place, key, old, new))
         return Overlay(changes)
+
+
+@contextmanager
+def unchanged_on_error(model: nn.Module) -> Iterator[ModelState]:
+    """After an error inside, the model has the modules, hooks, parameters, dtypes and flags that it
+    had before: those of the state that is given.
+
+    Numbers that were written in place are not restored.
+    """
+    before = ModelState(model)
+    try:
+        yield before
+    except BaseException:
+        before.restore()
+        raise
 
 
 @dataclass(frozen=True)

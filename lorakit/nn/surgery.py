@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from lorakit.nn.experts import ExpertStack
 from lorakit.nn.linear import EXACT, dense_weight, is_quantized, weight_of
-from lorakit.nn.overlay import ModelState
 
 if TYPE_CHECKING:
     from lorakit.nn.lowrank import Rows
@@ -164,21 +163,6 @@ def take_off(site: Site) -> None:
         else:
             deltas.handle.remove()
         delattr(site.module, CHILD)
-
-
-@contextmanager
-def unchanged_on_error(model: nn.Module) -> Iterator[None]:
-    """After an error inside, the model has the modules, hooks, parameters, dtypes and flags that it
-    had before.
-
-    Numbers that were written in place are not restored.
-    """
-    before = ModelState(model)
-    try:
-        yield
-    except BaseException:
-        before.restore()
-        raise
 
 
 @contextmanager
