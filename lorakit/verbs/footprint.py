@@ -42,9 +42,9 @@ BYTES_PER_NUMBER = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "nf4": 0
 LIBRARIES = 515 * MIB
 """Python, torch, transformers and what else a run imports, as the first steps of small models show
 (Linux, without a GPU)."""
-GAPS, FIRST_GAPS, MOST_GAPS = 0.6, 100 * MIB, 1024 * MIB
+GAPS, FIRST_GAPS, MOST_GAPS = 0.6, 100 * MIB, 2048 * MIB
 """On a CPU, tensors of many lengths leave gaps in the heap: 100 MiB and 0.6 of the gradients and
-activations, not more than twice these, and not more than 1 GiB, because blocks above 32 MiB are
+activations, not more than twice these, and not more than 2 GiB, because blocks above 32 MiB are
 mapped by themselves. Fitted to the runs of docs/guides/memory.md."""
 EXAMPLE_BYTES = 1000
 """An example of the data as it is held while training."""

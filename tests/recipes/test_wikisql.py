@@ -10,7 +10,6 @@ from lorakit.recipe.load import load_recipe
 SHAPES = {
     "wikisql": (24, 896, 2 * 64),
     "qwen2_5_7b/wikisql": (28, 3584, 4 * 128),
-    "small_gpt2/wikisql": (6, 384, 384),
 }
 """Layers, width, width of the values."""
 

@@ -67,9 +67,9 @@ class TestBaselines:
         assert {cell.loaded.recipe.method.prefix for cell in cells.values()} == {5}  # type: ignore[attr-defined]
 
     def test_another_base_keeps_its_own(self):
-        cells = load_table("table3", "small_gpt2", rows=["full"]).cells
+        cells = load_table("table3", "smollm2", rows=["full"]).cells
         [recipe] = [cell.loaded.recipe for cell in cells.values()]
-        own = load_recipe("small_gpt2/e2e").recipe
+        own = load_recipe("smollm2/e2e").recipe
         assert recipe.train.label_smoothing == own.train.label_smoothing
         assert recipe.decode == own.decode
 

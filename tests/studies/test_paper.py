@@ -433,7 +433,7 @@ rows:
     [
         ("minilm", ["table2"]),
         ("qwen2_5_7b", ["table4", "table5", "table6", "table8", "table15", "table16"]),
-        ("small_gpt2", ["table3", "table4", "table5", "table6", "table14", "table15", "table18"]),
+        ("smollm2", ["table3", "table4", "table5", "table6", "table14", "table15", "table18"]),
     ],
 )
 def test_a_base_stands_in_where_it_has_a_recipe(base, tables):

@@ -168,7 +168,7 @@ class TestTheForm:
 
     def test_it_is_in_the_identity_of_a_run_and_the_default_is_not(self):
         raw, plain, tokenised = (
-            digest_of(load_recipe("small_gpt2/e2e", given).recipe)
+            digest_of(load_recipe("smollm2/e2e", given).recipe)
             for given in (["task.text_form=raw"], [], ["task.text_form=tokenised"])
         )
         assert raw == plain != tokenised

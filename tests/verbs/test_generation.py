@@ -52,7 +52,7 @@ def settings(folder) -> list[str]:
     return [
         f"data.path={folder}",
         "model.name=lorakit:tiny_gpt2",
-        "~model.shape",
+        "~expect",
         "data.max_length=96",
         "decode={max_new_tokens: 12, beams: 3, no_repeat_ngram: 4}",
         "train.max_steps=4",
@@ -67,7 +67,7 @@ def run(e2e, tmp_path_factory):
     from lorakit.recipe.load import load_recipe
     from lorakit.verbs.train import train_recipe
 
-    loaded = load_recipe("small_gpt2/e2e", settings(e2e))
+    loaded = load_recipe("smollm2/e2e", settings(e2e))
     folder, _ = train_recipe(loaded, tmp_path_factory.mktemp("runs"), lambda event: None)
     return folder
 
