@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ ADAPTERS = {"adapters in fp32": True, "adapters as the base": False}
 """What is said -> PEFT's `autocast_adapter_dtype` (its page "LoRA")."""
 BEST = "_best"
 """End of the name of a peer at its best."""
+NOBODY: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -57,25 +59,31 @@ def measure_with_best(
     rounds: int,
     device: torch.device | str = "cpu",
     prepare: bool = False,
+    follows: Mapping[str, str] = NOBODY,
 ) -> tuple[Rounds, list[Best]]:
     """`measure`, with every setting of the peers at their best in each round.
 
-    tried: peer -> setting -> the call that is timed. The rounds that are returned have the fastest
+    tried: peer -> setting -> the call that is timed. follows: peer -> the peer whose best setting
+    it has, too. The rounds that are returned have the fastest
     setting under the peer's name. Three rounds before the others would take as long, and on a
     shared machine they chose a setting that was slower than another by a half.
     """
     calls = dict(ways)
     for name, settings_of_peer in tried.items():
         calls |= {key_of(name, said): call for said, call in settings_of_peer.items()}
-    return with_best(measure(calls, rounds, device, prepare), tried)
+    return with_best(measure(calls, rounds, device, prepare), tried, follows)
 
 
-def with_best(rounds: Rounds, tried: Mapping[str, Mapping[str, Any]]) -> tuple[Rounds, list[Best]]:
+def with_best(
+    rounds: Rounds, tried: Mapping[str, Mapping[str, Any]], follows: Mapping[str, str] = NOBODY
+) -> tuple[Rounds, list[Best]]:
     """The same from rounds in which every setting was measured already, under `key_of` names."""
     best = []
     for name, settings_of_peer in tried.items():
         seconds = {said: rounds.seconds[key_of(name, said)] for said in settings_of_peer}
         best.append(fastest(name, seconds))
+    chosen = {one.name: one.setting for one in best}
+    best = [replace(one, setting=chosen[follows.get(one.name, one.name)]) for one in best]
     every = {key_of(name, said) for name, each in tried.items() for said in each}
     names = {name: name for name in rounds.seconds if name not in every}
     names |= {one.name: key_of(one.name, one.setting) for one in best}

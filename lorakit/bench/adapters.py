@@ -30,6 +30,8 @@ from lorakit.runs.several import Adapters
 
 NAMES = ("one", "two", "three", "four")
 STAGES = ("switch", "load", "combine", "mix")
+ONE = "peft_best, one"
+"""The batch with one adapter, in the setting that is best for four."""
 PREPARED = frozenset({"load", "combine"})
 """Stages that make an adapter, which is removed again outside the timed part."""
 
@@ -72,9 +74,9 @@ def _measured(
         if stage == "mix":
             ways["lorakit, one"] = ours.one
             if tried:
-                tried["peft_best, one"] = {said: way.one for said, way in theirs[stage].items()}
+                tried[ONE] = {said: way.one for said, way in theirs[stage].items()}
         rounds, found = measure_with_best(
-            ways, tried, setting.rounds, setting.device, stage in PREPARED
+            ways, tried, setting.rounds, setting.device, stage in PREPARED, {ONE: "peft_best"}
         )
         best += [replace(one, name=f"{stage}: {one.name}") for one in found]
         times[stage] = rounds

@@ -89,7 +89,7 @@ def _load_group(path: Path, wanted: Collection[int] | None) -> RunGroup:
     result = Result.read(run / "result.json")
     seeds = tuple(sorted(result.seeds, key=lambda seed: seed.seed))
     if wanted is not None:
-        seeds = tuple(seed for seed in seeds if seed.seed in wanted)
+        seeds = tuple(_seed_of(run, seed) for seed in sorted(wanted))
     if run != path:
         seeds = tuple(seed for seed in seeds if path.name == f"seed{seed.seed}")
         if not seeds:
@@ -97,6 +97,14 @@ def _load_group(path: Path, wanted: Collection[int] | None) -> RunGroup:
                 f"{run}/result.json does not have {path.name}; was its training completed?"
             )
     return RunGroup(path, _recipe_of(result, run), result.method, seeds)
+
+
+def _seed_of(run: Path, seed: int) -> SeedResult:
+    """One that the run has; its result.json holds those of the last command alone."""
+    file = seed_folder(run, seed) / "result.json"
+    if not file.is_file():
+        raise DataError(f"{run} does not have seed {seed}; train it, or leave it out")
+    return SeedResult.read(file)
 
 
 def _recipe_of(result: Result, run: Path) -> Recipe:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lorakit.nn.experts import ExpertStack
 from lorakit.nn.linear import EXACT, dense_weight, is_quantized, weight_of
+from lorakit.nn.shapes import without_autocast
 
 if TYPE_CHECKING:
     from lorakit.nn.lowrank import Rows
@@ -208,7 +209,8 @@ def fold(site: Site, delta: Delta) -> None:
     """W[rows] += dW, summed in float32 or wider, and rounded once to W's dtype."""
     weight = weight_of(site.module)
     exact = torch.promote_types(weight.dtype, torch.float32)
-    total = delta.matrix().to(exact)
+    with without_autocast(weight):
+        total = delta.matrix().to(exact)
     total += weight[site.index]
     weight[site.index] = total
 
@@ -216,7 +218,8 @@ def fold(site: Site, delta: Delta) -> None:
 @torch.no_grad()
 def fold_bias(site: Site, delta: Delta) -> None:
     """b[rows] += db, summed in float32 or wider, and rounded once to b's dtype."""
-    change = delta.bias_change()
+    with without_autocast(weight_of(site.module)):
+        change = delta.bias_change()
     if change is not None:
         bias = site.module.bias
         assert isinstance(bias, Tensor)

@@ -269,14 +269,12 @@ class Examiner:
         """split -> metric -> value"""
         return {split: score_answers(self.task, own, self.failed) for split, own in answers.items()}
 
-    def untrained(self, model: nn.Module, splits: Sequence[str]) -> Scores:
-        """split -> metric -> value, on `untrained_most` examples, evenly spread over the split.
+    def untrained(self, model: nn.Module, splits: Sequence[str]) -> dict[str, Sequence[Answer]]:
+        """split -> the answers to `untrained_most` examples, evenly spread over the split.
 
         The model is one before training, or without its adapter.
         """
-        return self.scores(
-            {split: self.answers(model, split, self.untrained_rows(split)) for split in splits}
-        )
+        return {split: self.answers(model, split, self.untrained_rows(split)) for split in splits}
 
     def untrained_rows(self, split: str) -> list[int]:
         """Numbers of the examples on which the untrained model is scored."""

@@ -236,7 +236,8 @@ class _LoadedModel:
         found.scores[split] = score_answers(task, answers, self.examiner.failed)
         if self.attachment is not None:
             with self.attachment.off(), autocast(self.recipe, _device()):
-                found.base_scores |= self.examiner.untrained(self.base.model, [split])
+                asked = self.examiner.untrained(self.base.model, [split])
+                found.base_scores |= self.examiner.scores(asked)
 
     def _kept(self, file: Path) -> PartialPredictions | None:
         if not generates(self.recipe.task) or PartialState().num_processes > 1:

@@ -34,6 +34,19 @@ def test_the_setting_with_the_least_median_is_chosen():
     assert "eager 1.50" in best.note
 
 
+def test_a_follower_has_the_setting_of_the_one_it_is_divided_by():
+    seconds = {
+        key_of("mixed", "eager"): [4.0],
+        key_of("mixed", "sdpa"): [4.1],
+        key_of("one", "eager"): [2.0],
+        key_of("one", "sdpa"): [1.0],
+    }
+    both = {"eager": None, "sdpa": None}
+    rounds, best = with_best(Rounds(seconds), {"mixed": both, "one": both}, {"one": "mixed"})
+    assert [each.setting for each in best] == ["eager", "eager"]
+    assert rounds.seconds == {"mixed": [4.0], "one": [2.0]}
+
+
 def test_an_adapter_has_a_dtype_of_its_own_only_in_half_precision():
     assert len(list(settings(has_adapters=True, is_half=True))) == 4
     assert [said for said, *_ in settings(has_adapters=True, is_half=False)] == ["eager", "sdpa"]

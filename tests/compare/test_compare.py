@@ -53,16 +53,10 @@ def make_run(tmp_path):
             lines = (json.dumps(answer.line()) for answer in found)
             (folder / "validation.jsonl").write_text("\n".join(lines) + "\n")
             scores = score_answers(tasks.get("glue")(**task), found)
-            seeds.append(
-                SeedResult(
-                    seed=seed,
-                    scores={"validation": scores},
-                    base_scores={},
-                    epochs=1,
-                    steps=1,
-                    seconds={},
-                )
-            )
+            length: dict[str, Any] = {"epochs": 1, "steps": 1, "seconds": {}}
+            one = SeedResult(seed=seed, scores={"validation": scores}, base_scores={}, **length)
+            one.write(run / f"seed{seed}" / "result.json")
+            seeds.append(one)
         (run / "recipe.yaml").write_text("{}\n")
         Result(
             recipe=name,
@@ -94,6 +88,22 @@ def pair(make_run) -> tuple[Path, Path]:
     )
     full = make_run("full", {"name": "full"}, {s: answers_of(0.80, 300, 20 + s) for s in range(3)})
     return lora, full
+
+
+class TestSeedsThatAreAskedFor:
+    def test_they_are_those_of_their_folders(self, pair, make_run):
+        """The result.json of a run has the seeds of the last command alone."""
+        wanted = compare(pair, resamples=100, seeds={0, 2})
+        for run in pair:
+            result = Result.read(run / "result.json")
+            result.model_copy(update={"seeds": result.seeds[1:2]}).write(run / "result.json")
+        found = compare(pair, resamples=100, seeds={0, 2})
+        assert found.rows == wanted.rows
+        assert found.seeds == {"lora r=8": [0, 2], "full": [0, 2]}
+
+    def test_one_that_is_absent(self, pair):
+        with pytest.raises(DataError, match="does not have seed 7"):
+            compare(pair, resamples=100, seeds={0, 7})
 
 
 GOLDEN = """\

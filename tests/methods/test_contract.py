@@ -369,6 +369,20 @@ def test_folded_computes_the_same_and_leaves_every_bit_as_it_was(trained):
     )
 
 
+def test_folded_weights_are_the_same_under_autocast(trained):
+    """Texts are written from them inside it."""
+    _, _, model, attachment = trained
+
+    def folded():
+        with attachment.folded():
+            return [tensor.clone() for tensor in model.model.state_dict().values()]
+
+    wanted = folded()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = folded()
+    assert all(map(torch.equal, found, wanted))
+
+
 def test_folded_weights_hold_the_deltas(tiny):
     model = tiny("gpt2")
     attachment = attach(methods.get("lora")(targets=("query", "value")), model)

@@ -114,6 +114,7 @@ def test_every_counterpart_is_a_key_of_a_recipe():
         ("datasets", TWO, {}, "task.columns", {"messages": "dialog"}),
         ("datasets", TWO, {}, "task.roles", {"agent": "assistant"}),
         ("datasets", [{"path": "json", "data_files": "rows.json"}], {}, "task.train", "rows.json"),
+        ("datasets", [{"path": "text", "data_files": "rows.txt"}], {}, "task.train", "rows.txt"),
         ("dataset_text_field", "content", {}, "task.columns", {"text": "content"}),
         ("dataset_text_field", "text", {}, "task.columns", NOTHING),
         ("excess_length_strategy", "raise", {}, "data.too_long", "error"),

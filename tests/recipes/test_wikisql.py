@@ -7,10 +7,7 @@ import pytest
 
 from lorakit.recipe.load import load_recipe
 
-SHAPES = {
-    "wikisql": (24, 896, 2 * 64),
-    "qwen2_5_7b/wikisql": (28, 3584, 4 * 128),
-}
+SHAPES = {"wikisql": (24, 896, 2 * 64), "qwen2_5_7b/wikisql": (28, 3584, 4 * 128)}
 """Layers, width, width of the values."""
 
 

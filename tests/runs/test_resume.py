@@ -144,7 +144,7 @@ def straight(tmp_path_factory):
 def test_killed_again_and_again_it_is_straight(command, straight, monkeypatch):
     asked = []
     real = Examiner.untrained
-    monkeypatch.setattr(untrained, "_known", {})
+    monkeypatch.setattr(untrained, "_asked", {})
     monkeypatch.setattr(Examiner, "untrained", lambda *given: asked.append(1) or real(*given))
     for at in (("step", 3), ("step", 6), ("eval", 6), ("step", 11), ("eval", 12)):
         with pytest.raises(Killed):

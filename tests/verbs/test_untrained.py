@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import math
+import shutil
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
+from lorakit.errors import MetricError
+from lorakit.metrics import metrics
 from lorakit.runs.examiner import Examiner
+from lorakit.tasks import _scoring
 from lorakit.verbs.train import untrained
 from tests.tiers import unit_or_slow
 
@@ -22,7 +29,7 @@ TEXTS = [*FEW, "data.max_length=100", "decode.max_new_tokens=6", "evaluate.every
 @pytest.fixture(autouse=True)
 def scored(monkeypatch):
     """How often an untrained model was scored since the test began, in a list of one number."""
-    monkeypatch.setattr(untrained, "_known", {})
+    monkeypatch.setattr(untrained, "_asked", {})
     count = [0]
     score = Examiner.untrained
 
@@ -48,7 +55,7 @@ def test_once_for_the_seeds_without_a_new_head(lorakit_cli, tmp_path, scored):
     given = ["quickstart_generate", *TEXTS]
     both, scores = _train(lorakit_cli, tmp_path / "both", *given, "seeds=[0, 1]")
     assert scored == [1]
-    untrained._known.clear()
+    untrained._asked.clear()
     alone, same = _train(lorakit_cli, tmp_path / "alone", *given, "seeds=[1]")
     assert scored == [2]
     assert same == scores
@@ -71,7 +78,7 @@ def test_methods_and_rates_share_it(lorakit_cli, tmp_path, scored):
         )
     ]
     assert scored == [1]
-    untrained._known.clear()
+    untrained._asked.clear()
     _, alone = _train(lorakit_cli, tmp_path / "alone", "quickstart", *FEW, "method=full")
     assert found == [alone] * 4
 
@@ -95,6 +102,47 @@ def test_what_changes_it_is_scored_again(lorakit_cli, tmp_path, scored, change):
     given = ["quickstart_generate", *TEXTS]
     _train(lorakit_cli, tmp_path, *given)
     _train(lorakit_cli, tmp_path, *given, change)
+    assert scored == [2]
+
+
+class _Failing:
+    """The metrics, while rouge fails."""
+
+    def get(self, name):
+        return self.fails if name == "rouge" else metrics.get(name)
+
+    def fails(self, predictions, references):
+        raise MetricError("not now")
+
+
+def test_a_metric_that_fails_once_is_computed_the_next_time(
+    lorakit_cli, tmp_path, scored, monkeypatch
+):
+    given = ["quickstart_generate", *TEXTS, "task.metrics=[exact_match, rouge]"]
+    with monkeypatch.context() as patch:
+        patch.setattr(_scoring, "metrics", _Failing())
+        assert lorakit_cli("train", *given, "--runs", tmp_path / "failed").code == 1
+    _, scores = _train(lorakit_cli, tmp_path / "again", *given)
+    assert scored == [1]
+    assert math.isfinite(scores["validation/rouge1"])
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json", "template"])
+def test_a_file_of_the_base_that_changed_is_read(lorakit_cli, tmp_path, scored, file):
+    place = tmp_path / "base"
+    shutil.copytree(str(files("lorakit") / "assets" / "tiny_gpt2"), place)
+    given = ["quickstart_generate", *TEXTS, f"model.name={place}"]
+    if file == "template":
+        (place / "t.jinja").write_text("{{ messages[0].content }}")
+        given.append(f"model.chat_template={place}/t.jinja")
+    _train(lorakit_cli, tmp_path / "runs", *given)
+    if file == "template":
+        (place / "t.jinja").write_text("{{ messages[0].content }}!")
+    else:
+        values = json.loads((place / file).read_text())
+        change = {"chat_template": "{{ 1 }}", "activation_function": "relu"}
+        (place / file).write_text(json.dumps(values | change))
+    _train(lorakit_cli, tmp_path / "runs2", *given)
     assert scored == [2]
 
 

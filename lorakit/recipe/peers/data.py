@@ -10,7 +10,7 @@ from lorakit.recipe.peers._table import NOTHING, Given, NoCounterpart, if_true, 
 
 _PACKING = "packing sample_packing neat_packing"
 _FILES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt")
-_BUILDERS = ("json", "csv", "parquet")
+_BUILDERS = ("json", "csv", "parquet", "text")
 """Names by which `datasets` reads files of one's own."""
 _OF_SOURCE = {"subset": ("name", "subset"), "split": ("split",), "revision": ("revision",)}
 """A key of a source -> the names that it has in a data set of a peer."""

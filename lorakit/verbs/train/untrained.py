@@ -1,29 +1,30 @@
-"""The second stage of a seed: score the model before training, once for all runs that share it.
+"""The second stage of a seed: score the model before training. Runs that share it ask it once.
 
 The seeds of a recipe without a new head, and the runs of a study with the same base, data and seed,
-have the same untrained model. To score it in each of them takes a fifth of a small study's time.
+have the same untrained model. To ask it in each of them takes a fifth of a small study's time.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 import torch
 
-from lorakit.evaluation.answers import Scores
+from lorakit.evaluation.answers import Answer, Scores
 from lorakit.events import BaselineScored
-from lorakit.metrics import Failed
 from lorakit.runs.failing_metrics import refuse_missing_metric
 from lorakit.runs.precision import autocast
 from lorakit.verbs.train.job import TrainJob
 from lorakit.verbs.train.ready import ReadySeed
 
-_known: dict[tuple[type, str], tuple[Scores, Failed]] = {}
-"""The task's class and a digest -> the scores, and the metrics that could not be computed. They
-are in the memory of the process alone, because on disk they could be those of another version."""
+_Answers = Mapping[str, Sequence[Answer]]
+_asked: dict[tuple[type, str], _Answers] = {}
+"""The task's class and a digest -> split -> answers. They are in the memory of the process alone,
+because on disk they could be those of another version. The scores are computed each time, so a
+metric that fails once does not fail for all."""
 
 
 def score_untrained(job: TrainJob, ready: ReadySeed) -> Scores:
@@ -32,7 +33,7 @@ def score_untrained(job: TrainJob, ready: ReadySeed) -> Scores:
     InputError: the metric that selects the best state cannot be computed.
     """
     if ready.resumed is None:
-        scores = _known_or_scored(job, ready)
+        scores = ready.examiner.scores(_answers(job, ready))
         ready.clock.stage_ended("base score")
     else:
         scores = ready.resumed.base_scores
@@ -41,18 +42,18 @@ def score_untrained(job: TrainJob, ready: ReadySeed) -> Scores:
     return scores
 
 
-def _known_or_scored(job: TrainJob, ready: ReadySeed) -> Scores:
-    if job.start is not None:  # the model has been trained before
-        return _score(job, ready)
+def _answers(job: TrainJob, ready: ReadySeed) -> _Answers:
+    # the weights of a quantized base are not in its fingerprint, and a model that starts from an
+    # adapter has been trained before
+    if job.start is not None or job.recipe.model.quantize is not None:
+        return _ask(job, ready)
     key = (type(job.recipe.task), _digest(job, ready))
-    if key not in _known:
-        _known[key] = (_score(job, ready), dict(ready.examiner.failed))
-    scores, failed = _known[key]
-    ready.examiner.failed.update(failed)
-    return copy.deepcopy(scores)
+    if key not in _asked:
+        _asked[key] = _ask(job, ready)
+    return _asked[key]
 
 
-def _score(job: TrainJob, ready: ReadySeed) -> Scores:
+def _ask(job: TrainJob, ready: ReadySeed) -> _Answers:
     bare = nullcontext()
     if not job.recipe.method.starts_at_base:
         bare = ready.attachment.off()
@@ -61,7 +62,7 @@ def _score(job: TrainJob, ready: ReadySeed) -> Scores:
 
 
 def _digest(job: TrainJob, ready: ReadySeed) -> str:
-    """Of all that the scores depend on.
+    """Of all that the answers depend on.
 
     The method is not part of it: before the first step, the outputs of a method that starts at the
     base are the base's to the bit, and any other method is switched off.
@@ -69,7 +70,8 @@ def _digest(job: TrainJob, ready: ReadySeed) -> str:
     recipe = job.recipe
     settings = recipe.model_dump(mode="json", include={"task", "model", "data", "decode"})
     settings |= {
-        "base": ready.about.fingerprint,
+        "base": [ready.about.fingerprint, ready.about.base_config],
+        "tokenizer": [ready.about.tokenizer, ready.base.tokenizer.chat_template],
         "batch_size": recipe.evaluate.batch_size,
         "precision": [recipe.train.precision, recipe.train.fast],
         "device": [str(job.accelerator.device), torch.get_num_threads()],
