@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from lorakit.metrics._wikisql import AGGREGATES, OPERATORS, Query, Value
 
@@ -111,19 +113,31 @@ def column_spellings(header: Sequence[str | None]) -> list[int | str]:
 
 def with_names(query: Query, header: Sequence[str | None]) -> Query:
     """The query with the names of its columns, where they have one, instead of numbers."""
-    return _with_columns(query, dict(enumerate(column_spellings(header))))
+    return _with_columns(query, dict(enumerate(column_spellings(header))).__getitem__)
 
 
 def with_numbers(query: Query, header: Sequence[str | None]) -> Query | None:
-    """The query with the numbers of its columns instead of names; None if a column is unknown."""
+    """The query with the numbers of its columns instead of names; None if a column is unknown.
+
+    As in SQL, a name may be in any case, unless two columns differ in nothing else.
+    """
     numbers: dict[int | str, int] = {at: at for at in range(len(header))}
     numbers |= {name: at for at, name in enumerate(column_spellings(header))}
+    names = [name for name in numbers if isinstance(name, str)]
+    times = Counter(map(str.casefold, names))
+    in_any_case = {name.casefold(): numbers[name] for name in names if times[name.casefold()] == 1}
+
+    def number_of(column: int | str) -> int:
+        if isinstance(column, str) and column not in numbers:
+            return in_any_case[column.casefold()]
+        return numbers[column]
+
     try:
-        return _with_columns(query, numbers)
+        return _with_columns(query, number_of)
     except KeyError:
         return None
 
 
-def _with_columns(query: Query, columns: Mapping[int | str, int | str]) -> Query:
-    conditions = tuple((columns[at], operator, value) for at, operator, value in query.conditions)
-    return Query(columns[query.column], query.aggregate, conditions)
+def _with_columns(query: Query, of: Callable[[Any], int | str]) -> Query:
+    conditions = tuple((of(at), operator, value) for at, operator, value in query.conditions)
+    return Query(of(query.column), query.aggregate, conditions)

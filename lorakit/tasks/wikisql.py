@@ -44,7 +44,7 @@ class WikiSql(Task):
 
     @property
     def protocol(self) -> str:
-        return PROTOCOL
+        return f"{PROTOCOL}; column names in any case"
 
     def expected_rows(self) -> Mapping[str, int]:
         return {"train": 56_355, "validation": 8_421, "test": 15_878}

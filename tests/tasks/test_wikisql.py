@@ -143,12 +143,13 @@ def test_predictions(output, prediction):
     ("said", "expected"),
     [
         (["", *RIGHT[1:]], (200 / 3, 200 / 3, 100 / 3)),
-        (['SELECT "bird" FROM table', *RIGHT[1:]], (200 / 3, 200 / 3, 100 / 3)),  # no such column
+        (['SELECT "birds" FROM table', *RIGHT[1:]], (200 / 3, 200 / 3, 100 / 3)),  # no such column
         (
             ["SELECT col0 FROM table WHERE col3 = '5.0'", *RIGHT[1:]],
             (100.0, 100.0, 0.0),
         ),  # a name or its number
         (['SELECT "Bird" FROM table WHERE "No. ""of""" = 5.0', *RIGHT[1:]], (100.0, 100.0, 0.0)),
+        (['SELECT "bird" FROM table WHERE "NO. ""OF""" = 5.0', *RIGHT[1:]], (100.0, 100.0, 0.0)),
         (
             ["""SELECT "Bird" FROM table WHERE "Home" = 'barn (OLD)'""", *RIGHT[1:]],
             (200 / 3, 100.0, 0.0),
@@ -425,6 +426,18 @@ def queries(draw):
 def same(one: Query | None, other: Query) -> bool:
     """repr, as 5 == 5.0."""
     return repr(one) == repr(other)
+
+
+def test_a_column_name_may_be_in_any_case():
+    def read(text, header):
+        found = parse_sql(text)
+        assert found is not None
+        return with_numbers(found, header)
+
+    text = 'SELECT "fastest LAP" FROM table WHERE "rd" = 1'
+    assert same(read(text, ["Rd", None, "Fastest Lap"]), Query(2, 0, ((0, 0, 1),)))
+    assert read(text, ["Rd", "RD", "Fastest Lap"]) is None
+    assert same(read('SELECT "rd" FROM table', ["Rd", "rd"]), Query(1, 0, ()))
 
 
 @given(queries())
