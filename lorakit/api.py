@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 from weakref import WeakKeyDictionary
 
 from lorakit.events import Observer, to_all
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from lorakit.adapters.about import About
+    from lorakit.tokenizer import Tokenizer
     from lorakit.verbs.combine import CombinedAdapter
     from lorakit.verbs.evaluate import Evaluated
     from lorakit.verbs.export import Exported
@@ -152,7 +153,8 @@ def load(
         found.to(device)
     found.model.eval()
     labels = tuple(source.labels) if source.head in WITH_LABELS else ()
-    return LoadedModel(found.model, found.tokenizer, attachment, labels)
+    tokenizer = cast("PreTrainedTokenizerBase", found.tokenizer)
+    return LoadedModel(found.model, tokenizer, attachment, labels)
 
 
 def evaluate(
@@ -334,7 +336,8 @@ def save_adapter(
     from lorakit.adapters import save
     from lorakit.publish.card import write_card
 
-    save.save_adapter(Path(folder), attachment, _bases[attachment], tokenizer)
+    own = cast("Tokenizer | None", tokenizer)
+    save.save_adapter(Path(folder), attachment, _bases[attachment], own)
     write_card(Path(folder), _bases[attachment])
     return Path(folder)
 

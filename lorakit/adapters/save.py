@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -34,9 +34,7 @@ from lorakit.disk import scratch_for, sync, sync_all
 from lorakit.errors import InputError
 from lorakit.methods import Attachment
 from lorakit.nn.tokens import expanded
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from lorakit.tokenizer import Tokenizer
 
 _PEFT_TASK_TYPES = {
     "classification": "SEQ_CLS",
@@ -53,7 +51,7 @@ def save_adapter(
     folder: Path,
     attachment: Attachment,
     about: About,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    tokenizer: Tokenizer | None = None,
     in_peft_format: bool = True,
 ) -> None:
     """Write the adapter, and the tokenizer if one is given, to `folder`.

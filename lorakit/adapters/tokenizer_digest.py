@@ -13,6 +13,7 @@ from typing import Any
 
 from lorakit.adapters.about import About
 from lorakit.errors import AdapterError
+from lorakit.tokenizer import Tokenizer
 
 _TEXTS = (
     "It's 3.14159 o'clock (12:30) -- the quick brown fox, which jumped over 2,000 lazy dogs!",
@@ -24,7 +25,7 @@ _TEXTS = (
 _DIGEST_BYTES = 12
 
 
-def tokenizer_digest(tokenizer: Any) -> dict[str, str]:
+def tokenizer_digest(tokenizer: Tokenizer) -> dict[str, str]:
     """Two digests.
 
     tokens: of the vocabulary and of what `_TEXTS` become. files: of the whole tokenizer as its
@@ -43,7 +44,7 @@ def tokenizer_digest(tokenizer: Any) -> dict[str, str]:
 
 
 def refuse_other_tokenizer(
-    about: About | None, tokenizer: Any, folder: object, overridable: bool = True
+    about: About | None, tokenizer: Tokenizer, folder: object, overridable: bool = True
 ) -> None:
     """AdapterError: the tokenizer is not the one that the adapter was trained with.
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lorakit.nn.select import Roles
+from lorakit.tokenizer import Tokenizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """A recipe's name for a dtype -> the dtype."""
@@ -19,7 +20,7 @@ class Base:
     """A model, its tokenizer and roles, and which parameters the checkpoint does not hold."""
 
     model: nn.Module
-    tokenizer: Any
+    tokenizer: Tokenizer
     """None for an outline, which has shapes only."""
     config: Any
     roles: Roles

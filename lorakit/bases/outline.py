@@ -45,7 +45,7 @@ def outline(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
         newly_initialised |= _add_new_rows(model, spec)
     return Base(
         model=model,
-        tokenizer=None,
+        tokenizer=None,  # type: ignore[arg-type]
         config=config,
         roles=roles_of(config),
         newly_initialised=newly_initialised,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lorakit.errors import ModelError
 from lorakit.nn.left_padding import pad_left
 from lorakit.nn.logits import head_outputs
+from lorakit.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -36,7 +37,7 @@ def pad_of(config: PretrainedConfig) -> int | None:
     return getattr(config, "pad_token_id", None)
 
 
-def fit_padding(model: Any, tokenizer: Any) -> None:
+def fit_padding(model: Any, tokenizer: Tokenizer) -> None:
     """Set the configuration's padding token to the tokenizer's, if it has none or the head asks it.
 
     RoBERTa and related models count positions from the padding token that they were built with,
@@ -58,7 +59,7 @@ def _head_asks_config(model: nn.Module) -> bool:
     return "Sequence" in type(model).__name__ and "pad_token_id" in names
 
 
-def prove_padding(model: Any, tokenizer: Any, name: str) -> None:
+def prove_padding(model: Any, tokenizer: Tokenizer, name: str) -> None:
     """Compare the logits of a few short rows alone and in one padded batch.
 
     If they agree with padding on the left only, rows are padded there from now on
@@ -90,7 +91,7 @@ def prove_padding(model: Any, tokenizer: Any, name: str) -> None:
     )
 
 
-def probe_rows(model: Any, tokenizer: Any) -> list[list[int]]:
+def probe_rows(model: Any, tokenizer: Tokenizer) -> list[list[int]]:
     """Token ids of four rows of different lengths, each framed as the tokenizer frames a text.
 
     One ends in the padding token, one has it in the middle, and the last is the longest.
@@ -109,7 +110,7 @@ def probe_rows(model: Any, tokenizer: Any) -> list[list[int]]:
     return [[*front, *text, *back] for text in texts]
 
 
-def _frame(tokenizer: Any, special: set[int]) -> tuple[list[int], list[int]]:
+def _frame(tokenizer: Tokenizer, special: set[int]) -> tuple[list[int], list[int]]:
     """The special tokens before and after a text."""
     ids = tokenizer("a")["input_ids"]
     inside = [i for i, token in enumerate(ids) if token not in special]
@@ -120,7 +121,7 @@ def _frame(tokenizer: Any, special: set[int]) -> tuple[list[int], list[int]]:
 
 @torch.no_grad()
 def padding_gap(
-    model: nn.Module, tokenizer: Any, rows: Sequence[Sequence[int]], name: str
+    model: nn.Module, tokenizer: Tokenizer, rows: Sequence[Sequence[int]], name: str
 ) -> float:
     """The largest difference between a row's logits alone and in a batch, relative to the largest.
 
@@ -146,7 +147,7 @@ def _has_positions(model: nn.Module) -> bool:
     return any(word in type(model).__name__ for word in ("TokenClassification", "QuestionAnswer"))
 
 
-def _logits(model: nn.Module, tokenizer: Any, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+def _logits(model: nn.Module, tokenizer: Tokenizer, rows: Sequence[Sequence[int]]) -> list[Tensor]:
     """Float32 logits of each row of one batch, padded on the right: (1, outputs), or (tokens,
     outputs) where each position has an output; on the CPU."""
     width = max(map(len, rows))

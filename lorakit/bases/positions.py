@@ -7,12 +7,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 from lorakit.bases.files import opened
 from lorakit.errors import ModelError
+from lorakit.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,9 @@ FIRST = 64
 """Rows of a table of positions that are looked at: padding is among the first tokens."""
 
 
-def refuse_shifted(model: nn.Module, tokenizer: Any, name: str, files: Sequence[Path] = ()) -> None:
+def refuse_shifted(
+    model: nn.Module, tokenizer: Tokenizer, name: str, files: Sequence[Path] = ()
+) -> None:
     """ModelError: positions begin elsewhere than the checkpoint was trained with. A warning where
     that is likely.
 

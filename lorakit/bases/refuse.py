@@ -8,6 +8,7 @@ from lorakit.bases.complete import COMPUTED
 from lorakit.bases.files import cached_of, dtypes_of, weight_files
 from lorakit.errors import ModelError
 from lorakit.models import TRUST_FLAG, Model, is_trusted
+from lorakit.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -54,7 +55,7 @@ def _refuse_not_floats(config: PretrainedConfig, spec: Model) -> None:
                 )
 
 
-def refuse_other_vocabulary(model: Any, tokenizer: Any) -> None:
+def refuse_other_vocabulary(model: Any, tokenizer: Tokenizer) -> None:
     """ModelError: the tokenizer has more tokens than the model has embeddings."""
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:

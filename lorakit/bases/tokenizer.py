@@ -10,6 +10,7 @@ from lorakit.bases.files import first_line, location, not_loaded
 from lorakit.bases.padding import pad_of
 from lorakit.errors import ModelError
 from lorakit.models import Model, is_trusted
+from lorakit.tokenizer import Tokenizer
 
 
 def load_tokenizer(spec: Model) -> Any:
@@ -43,7 +44,7 @@ def tokenizer_of(spec: Model) -> Any:
     return tokenizer
 
 
-def add_tokens(tokenizer: Any, spec: Model) -> list[int]:
+def add_tokens(tokenizer: Tokenizer, spec: Model) -> list[int]:
     """Add `model.new_tokens`; returns their ids, ascending.
 
     ModelError: a text that is a token already, is empty, or is given twice.
@@ -69,7 +70,7 @@ def _read_template(file: str) -> str:
         raise ModelError(f"cannot read model.chat_template {file}: {error}") from error
 
 
-def _pad_token(tokenizer: Any, spec: Model) -> str | None:
+def _pad_token(tokenizer: Tokenizer, spec: Model) -> str | None:
     """The padding token for a tokenizer that names none.
 
     It is the token that the model's head was made for if that is a special token, else the end
@@ -81,7 +82,7 @@ def _pad_token(tokenizer: Any, spec: Model) -> str | None:
     return tokenizer.eos_token
 
 
-def _refuse_unusable(tokenizer: Any, spec: Model) -> None:
+def _refuse_unusable(tokenizer: Tokenizer, spec: Model) -> None:
     # transformers does not validate these settings, so a wrong type would fail in the middle of a
     # run, at the first text
     limit = tokenizer.model_max_length

@@ -11,10 +11,10 @@ from lorakit.batches._encoded import IGNORE, Encoded
 from lorakit.batches.chat import ChatWriter
 from lorakit.batches.required_tokens import end_token
 from lorakit.batches.special import MARKS, SpecialTokens, ids_of_each, pieces_of
-from lorakit.batches.tokenizer import Tokenizer
 from lorakit.errors import DataError, shown
 from lorakit.files.bad_rows import BadRow, Cause
 from lorakit.tasks import Data, Example
+from lorakit.tokenizer import Tokenizer
 
 SHOWN_BEGINNING = 120
 """Characters of a template's own text that a message shows."""

@@ -14,12 +14,12 @@ from lorakit.batches.chat import warn_of_template
 from lorakit.batches.positions_of_text import encode_spans, encode_words
 from lorakit.batches.special import SpecialInData, SpecialTokens
 from lorakit.batches.token_rows import Numbered, TokenRows, TokenRowsWriter
-from lorakit.batches.tokenizer import Tokenizer
 from lorakit.errors import DataError
 from lorakit.files.arrays import Facts, GrowingArrays
 from lorakit.files.bad_rows import BadRow, BadRows, Cause
 from lorakit.files.kept_arrays import made_now
 from lorakit.tasks import Data, Example, Head, have_turns
+from lorakit.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+
+from lorakit.tokenizer import Tokenizer
 
 BYTES_PER_CHARACTER = 4
 """Most bytes of a UTF-8 character, and so most byte-level tokens of which it is made."""
@@ -12,7 +13,7 @@ HALF = "\ufffd"
 
 
 def marked_pieces(
-    tokenizer: Any, ids: Sequence[int], marks: Sequence[bool]
+    tokenizer: Tokenizer, ids: Sequence[int], marks: Sequence[bool]
 ) -> list[tuple[str, bool]]:
     """Texts whose concatenation is the decoded example, each with its mark.
 
@@ -33,6 +34,6 @@ def marked_pieces(
     return pieces
 
 
-def _decoded(tokenizer: Any, ids: Sequence[int]) -> str:
+def _decoded(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     # the clean-up would remove spaces before punctuation that the text has
     return str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)) if ids else ""

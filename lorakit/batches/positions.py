@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lorakit.errors import ModelError
 from lorakit.nn.settings import text_config
 from lorakit.tasks import Data
+from lorakit.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,7 +31,7 @@ UNKNOWN_LIMIT = 10**9
 """Tokens, for a configuration that does not state a limit."""
 
 
-def refuse_too_long(data: Data, tokenizer: Any, config: Any, added: int = 0) -> None:
+def refuse_too_long(data: Data, tokenizer: Tokenizer | None, config: Any, added: int = 0) -> None:
     """ModelError: `data.max_length` is more than the model has positions for.
 
     added: tokens that the method adds to each row.

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from lorakit.batches._encoded import NOWHERE, Encoded
 from lorakit.batches.special import SpecialTokens
-from lorakit.batches.tokenizer import Tokenizer
 from lorakit.errors import DataError
 from lorakit.tasks import Example
+from lorakit.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.batches import _renderer
-from lorakit.batches.tokenizer import Tokenizer
+from lorakit.tokenizer import Tokenizer
 
 PROGRAM = Path(_renderer.__file__)
 Messages = list[dict[str, Any]]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lorakit.batches.tokenizer import Tokenizer
 from lorakit.errors import ModelError
+from lorakit.tokenizer import Tokenizer
 
 WHAT_TO_DO = "name one of its tokens in tokenizer_config.json of the base model"
 

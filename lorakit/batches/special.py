@@ -15,9 +15,9 @@ from functools import cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from lorakit.batches.tokenizer import Tokenizer
 from lorakit.errors import DataError
 from lorakit.tasks import ASSISTANT, Example, Head, Turn
+from lorakit.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding

@@ -15,9 +15,9 @@ from importlib.metadata import version
 
 from lorakit.batches.encode import encode, say_what_was_found, write_encoded
 from lorakit.batches.token_rows import TokenRows
-from lorakit.batches.tokenizer import Tokenizer
 from lorakit.files.kept_arrays import cache_folder, kept_or_made
 from lorakit.tasks import Data, Example, ExampleRows, Head
+from lorakit.tokenizer import Tokenizer
 
 ENCODING_VERSION = 3
 """Increase it if `encode` gives other tokens for the same example, or other arrays."""

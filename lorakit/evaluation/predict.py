@@ -21,6 +21,7 @@ from lorakit.fast.blocks import laid_out
 from lorakit.nn.logits import head_outputs
 from lorakit.recipe.evaluate import Decode
 from lorakit.tasks import Head
+from lorakit.tokenizer import Tokenizer
 
 LAYOUT_MIN_ROWS = 8
 """Rows of a generation step (examples x beams) from which weights are laid out for it: a single row
@@ -93,7 +94,7 @@ class GenerationSettings:
 def generate(
     model: nn.Module,
     items: Sequence[Encoded],
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     how: GenerationSettings,
     on_batch: OnBatch | None = None,
 ) -> list[Generated]:
@@ -105,7 +106,7 @@ def generate(
 def text_batches(
     model: nn.Module,
     items: Sequence[Encoded],
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     how: GenerationSettings,
     on_batch: OnBatch | None = None,
 ) -> Batches[Generated]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from lorakit.batches import end_of_turn
 from lorakit.errors import ModelError
+from lorakit.tokenizer import Tokenizer
 
 DIGIT = r"\p{N}"
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -51,7 +52,7 @@ class GgufTokenizer:
     chat_template: str | None
 
 
-def gguf_tokenizer(tokenizer: Any, vocabulary: int) -> GgufTokenizer:
+def gguf_tokenizer(tokenizer: Tokenizer, vocabulary: int) -> GgufTokenizer:
     """vocabulary: rows of the model's embedding. ModelError: llama.cpp would read other tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -115,7 +116,9 @@ def _expressions(part: dict[str, Any] | None) -> list[str]:
     raise ModelError(f"the tokenizer splits texts by {what}, which llama.cpp does not do; {ADVICE}")
 
 
-def _tokens(tokenizer: Any, data: dict[str, Any], vocabulary: int) -> tuple[list[str], list[int]]:
+def _tokens(
+    tokenizer: Tokenizer, data: dict[str, Any], vocabulary: int
+) -> tuple[list[str], list[int]]:
     """The tokens by id, and their types; ids that no token has are unused."""
     from gguf import TokenType
 
@@ -139,7 +142,7 @@ def _tokens(tokenizer: Any, data: dict[str, Any], vocabulary: int) -> tuple[list
     return tokens, types
 
 
-def _special(tokenizer: Any) -> dict[str, int]:
+def _special(tokenizer: Tokenizer) -> dict[str, int]:
     found = {
         "bos": tokenizer.bos_token_id,
         "eos": tokenizer.eos_token_id,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from lorakit.batches.render import TemplateError, render_chat
+from lorakit.tokenizer import Tokenizer
 
 ROLES = ("system", "user", "assistant")
 MODELFILE = "Modelfile"
@@ -26,7 +26,7 @@ class ChatMarks:
     """The system prompt that the template writes where none is given."""
 
 
-def modelfile(gguf: str, tokenizer: Any, stop: str | None) -> tuple[str, str | None]:
+def modelfile(gguf: str, tokenizer: Tokenizer, stop: str | None) -> tuple[str, str | None]:
     """The text of the Modelfile, and what is missing in it. stop: the mark that ends an answer."""
     lines = [f"FROM ./{gguf}"]
     missing = None
@@ -47,7 +47,7 @@ def modelfile(gguf: str, tokenizer: Any, stop: str | None) -> tuple[str, str | N
     return "\n".join(lines) + "\n", missing
 
 
-def marks_of(tokenizer: Any) -> ChatMarks | None:
+def marks_of(tokenizer: Tokenizer) -> ChatMarks | None:
     """None: the template writes a turn in another way where others come before or after it."""
     try:
         marks = _marks(tokenizer)
@@ -60,7 +60,7 @@ def marks_of(tokenizer: Any) -> ChatMarks | None:
     return None if any("{{" in text or '"""' in text for text in texts) else marks
 
 
-def _marks(tokenizer: Any) -> ChatMarks | None:
+def _marks(tokenizer: Tokenizer) -> ChatMarks | None:
     words = {role: f"@{role}@" for role in ROLES}
     turns = [{"role": role, "content": words[role]} for role in ROLES]
     text = render_chat(tokenizer, turns, False)
@@ -94,7 +94,7 @@ def _default_system(alone: str, before: dict[str, str], end: str) -> str | None:
     return None
 
 
-def _is_faithful(tokenizer: Any, marks: ChatMarks) -> bool:
+def _is_faithful(tokenizer: Tokenizer, marks: ChatMarks) -> bool:
     """Whether the marks write a longer chat as the template does."""
     roles = ("system", "user", "assistant", "user")
     turns = [{"role": role, "content": f"text {n}"} for n, role in enumerate(roles)]
@@ -105,7 +105,7 @@ def _is_faithful(tokenizer: Any, marks: ChatMarks) -> bool:
     return "".join(written) + marks.asks == wanted
 
 
-def _adds_bos(tokenizer: Any) -> bool:
+def _adds_bos(tokenizer: Tokenizer) -> bool:
     return tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
 
 

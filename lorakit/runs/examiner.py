@@ -44,13 +44,14 @@ from lorakit.recipe.schema import Recipe
 from lorakit.runs.generations import PartialPredictions
 from lorakit.runs.learned import LearnedRows
 from lorakit.tasks import ChosenExamples, Example, Head, Task, have_turns
+from lorakit.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class TextReader:
     """A base without its model: as much as encoding examples needs."""
 
-    tokenizer: Any
+    tokenizer: Tokenizer
     config: Any
 
 
@@ -315,7 +316,9 @@ def _unasked(example: Example) -> Answer:
     return Answer(example.id, None, [str(example.target)], "", text)
 
 
-def stops_of(task: Task, tokenizer: Any, splits: Mapping[str, Sequence[Example]]) -> list[int]:
+def stops_of(
+    task: Task, tokenizer: Tokenizer, splits: Mapping[str, Sequence[Example]]
+) -> list[int]:
     """Tokens that end a text besides the tokenizer's own. A stop mark of several tokens is not
     among them: the text is cut there afterwards."""
     marks = [tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in task.stops]

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from lorakit.batches import TokenRows, encode_cached
-from lorakit.batches.tokenizer import Tokenizer
 from lorakit.recipe.schema import Recipe
 from lorakit.stored import RowSequence
 from lorakit.tasks import Example, Task, have_turns
+from lorakit.tokenizer import Tokenizer
 
 
 class LearnedExamples(RowSequence[Example]):

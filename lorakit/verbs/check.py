@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lorakit.bases.base import Base
 from lorakit.bases.files import weight_files
@@ -27,6 +27,7 @@ from lorakit.runs.examiner import Examiner, TextReader
 from lorakit.runs.precision import resolve_precision
 from lorakit.runs.result import Counts
 from lorakit.tasks import Example, Head
+from lorakit.tokenizer import Tokenizer
 from lorakit.training.plan import Shares, TrainingPlan, epoch_batches, share, steps_per_epoch
 from lorakit.training.refuse import refuse_no_rate
 from lorakit.verbs.footprint import BYTES_PER_NUMBER, MIB, Footprint
@@ -194,7 +195,7 @@ def _check_examples(
     return _Data(reader.tokenizer.pad_token_id, encoded, scored)
 
 
-def _tokens(item: Encoded, tokenizer: Any, head: Head) -> list[tuple[str, bool]]:
+def _tokens(item: Encoded, tokenizer: Tokenizer, head: Head) -> list[tuple[str, bool]]:
     ids = item.inputs["input_ids"]
     trained = [False] * len(ids)
     if head is Head.CAUSAL:

@@ -7,11 +7,11 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from lorakit.batches import lengths_of
-from lorakit.batches.tokenizer import Tokenizer
 from lorakit.evaluation.answers import generates
 from lorakit.files.bad_rows import Dropped
 from lorakit.recipe.schema import Recipe
 from lorakit.tasks import Example, Head
+from lorakit.tokenizer import Tokenizer
 
 NARROWEST_BIN = 16
 """Tokens; each bin of the histogram is twice as wide as the one before it."""

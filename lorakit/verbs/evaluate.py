@@ -38,6 +38,7 @@ from lorakit.runs.result import write_whole
 from lorakit.runs.source import Source, load_source, open_source
 from lorakit.runs.together import load_together
 from lorakit.tasks import Example, Head, Task
+from lorakit.tokenizer import Tokenizer
 from lorakit.verbs.proof import difference, logits_of
 
 log = logging.getLogger(__name__)
@@ -253,7 +254,7 @@ def _device() -> torch.device:
     return device
 
 
-def _probe(examples: Sequence[Example], recipe: Recipe, tokenizer: Any) -> Sequence[Encoded]:
+def _probe(examples: Sequence[Example], recipe: Recipe, tokenizer: Tokenizer) -> Sequence[Encoded]:
     if recipe.task.head is Head.CAUSAL:
         # a test split may hide its answers; any text shows whether the adapter is on
         examples = [replace(e, target=e.target or next(iter(e.references), "")) for e in examples]

@@ -33,6 +33,7 @@ from lorakit.publish.ollama import MODELFILE, modelfile
 from lorakit.runs.folder import new_folder, refuse_in_use
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.source import is_plain_model, open_source
+from lorakit.tokenizer import Tokenizer
 from lorakit.verbs.export import TOLERANCE
 from lorakit.verbs.low_rank import open_products
 from lorakit.verbs.merge import merge
@@ -176,7 +177,7 @@ def _small(found: float, file: Path) -> float:
     return found
 
 
-def _stop(tokenizer: Any) -> str | None:
+def _stop(tokenizer: Tokenizer) -> str | None:
     ends = end_of_turn(tokenizer) if tokenizer.chat_template else []
     return tokenizer.convert_ids_to_tokens(ends[0]) if ends else tokenizer.eos_token
 

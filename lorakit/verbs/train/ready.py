@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from accelerate.utils import set_seed
 
@@ -24,6 +23,7 @@ from lorakit.runs.attach import attach
 from lorakit.runs.examiner import Examiner, kept
 from lorakit.runs.resume import ResumeState, newest_checkpoint, resume_state_of
 from lorakit.tasks import Example
+from lorakit.tokenizer import Tokenizer
 from lorakit.training.checkpoint import Saved
 from lorakit.verbs.heads import head_view, warn_other_order
 from lorakit.verbs.model_view import model_view
@@ -110,7 +110,7 @@ def _start(job: TrainJob, base: Base, attachment: Attachment, start: StartAdapte
     job.observe(model_view(attachment, head))
 
 
-def refuse_unused(new_tokens: Sequence[str], encoded: TokenRows, tokenizer: Any) -> None:
+def refuse_unused(new_tokens: Sequence[str], encoded: TokenRows, tokenizer: Tokenizer) -> None:
     """RecipeError: no example holds a new token, so its row would never be trained."""
     tokens = encoded.tokens()
     for text in new_tokens:

@@ -11,14 +11,20 @@ from typing import Any, Protocol
 class Tokenizer(Protocol):
     """A fast or slow tokenizer of transformers."""
 
+    bos_token: str | None
+    bos_token_id: int | None
     eos_token: str | None
     eos_token_id: int | None
-    pad_token_id: int | None
     unk_token_id: int | None
+    pad_token: str
+    pad_token_id: int
+    """None until `lorakit.bases` has given it one, and where a batch cannot be padded."""
     all_special_tokens: list[str]
     all_special_ids: list[int]
     special_tokens_map: dict[str, Any]
     model_input_names: list[str]
+    model_max_length: int
+    padding_side: str
     truncation_side: str
     chat_template: str | None
     name_or_path: str
@@ -30,7 +36,23 @@ class Tokenizer(Protocol):
         """A BatchEncoding."""
         ...
 
+    def __len__(self) -> int: ...
+
+    def get_vocab(self) -> dict[str, int]: ...
+
     def get_added_vocab(self) -> dict[str, int]: ...
+
+    def add_tokens(self, new_tokens: list[str], special_tokens: bool = False) -> int: ...
+
+    def convert_tokens_to_ids(self, tokens: Any) -> Any: ...
+
+    def convert_ids_to_tokens(self, ids: Any) -> Any: ...
+
+    def decode(self, token_ids: Any, **options: Any) -> Any: ...
+
+    def batch_decode(self, sequences: Any, **options: Any) -> list[str]: ...
+
+    def save_pretrained(self, save_directory: Any) -> Any: ...
 
     def get_chat_template(self) -> str: ...
 
