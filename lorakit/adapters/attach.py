@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -180,7 +179,7 @@ def method_in(file: AdapterFile) -> Method:
 
 
 def _attach_foreign(
-    file: AdapterFile, model: Any, roles: Roles, newly_initialised: Collection[str]
+    file: AdapterFile, model: nn.Module, roles: Roles, newly_initialised: Collection[str]
 ) -> Attachment:
     """The method of an adapter that lorakit did not write.
 
@@ -203,7 +202,7 @@ def _attach_foreign(
         raise
 
 
-def _untie(file: AdapterFile, model: Any, names: Collection[str]) -> Callable[[], None]:
+def _untie(file: AdapterFile, model: nn.Module, names: Collection[str]) -> Callable[[], None]:
     """Untie the weight of which the adapter holds one side; returns the function that undoes it.
 
     AdapterError: it is tied to more than the embedding and the output layer.
@@ -219,7 +218,11 @@ def _untie(file: AdapterFile, model: Any, names: Collection[str]) -> Callable[[]
 
 
 def _attach_prompt(
-    file: AdapterFile, method: Method, model: Any, roles: Roles, newly_initialised: Collection[str]
+    file: AdapterFile,
+    method: Method,
+    model: nn.Module,
+    roles: Roles,
+    newly_initialised: Collection[str],
 ) -> Attachment:
     """Tokens before the prompt. AdapterError: the model is not a decoder, or lacks the head."""
     held = prompt_form.head_names(file.tensors)

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lorakit.adapters.peft_tensors import by_module
 from lorakit.errors import AdapterError, did_you_mean
@@ -61,7 +60,7 @@ def state_of(attachment: ReparamAttachment, tensors: Mapping[str, Tensor]) -> di
     return state
 
 
-def _name_in_model(key: str, model: Any) -> str:
+def _name_in_model(key: str, model: nn.Module) -> str:
     """transformers' name for a parameter; the reference code leaves out GPT-2's `transformer`."""
     key = key.replace("lm_head.decoder.weight", "lm_head.weight")
     top = {name for name, _ in model.named_children()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lorakit.adapters.foreign import refuse_variant
 from lorakit.adapters.lora_fields import UNUSED_VALUES
@@ -45,7 +45,7 @@ def config_of(
     attachment: PromptAttachment, base: str, revision: str | None, task_type: str | None
 ) -> dict[str, Any]:
     """adapter_config.json of an attachment that `has_prompt_form`."""
-    model: Any = attachment.model
+    model: nn.Module = attachment.model
     method = attachment.method
     assert isinstance(method, PromptTokens)
     form = method.peft_prompt

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lorakit.bench._base import Bench, Measured, Setting
 from lorakit.bench._best import BEST
@@ -37,10 +37,10 @@ class Loss(Bench):
         base: Any = models["limit"]
         batch = e2e_like(base.config.vocab_size, setting)
 
-        def lean(model: Any) -> Tensor:
+        def lean(model: nn.Module) -> Tensor:
             return loss_sum(model, batch, Head.CAUSAL, lean=True)
 
-        def full(model: Any) -> Tensor:
+        def full(model: nn.Module) -> Tensor:
             return model(**batch).loss
 
         losses: dict[str, StepLoss] = {"limit": full, "limit_fast": lean, "lorakit": lean}

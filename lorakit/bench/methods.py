@@ -115,7 +115,7 @@ def attached(base: nn.Module, method: Method) -> Attachment:
     shared: dict[int, Any] = {}
     if isinstance(method, Reparam):
         shared = {id(p): p for p in base.parameters()}
-    model: Any = fast(copy.deepcopy(base, shared))
+    model: nn.Module = fast(copy.deepcopy(base, shared))
     train_head(model)
     attachment = method.attach(model, roles_of(model))
     train_head(attachment.model)

@@ -11,12 +11,10 @@ layer's own forward pass.
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 
-def use_contiguous_head(model: Any) -> None:
+def use_contiguous_head(model: nn.Module) -> None:
     """Copy what the output layer is given into one piece, once; nothing without such a layer."""
     output = getattr(model, "get_output_embeddings", lambda: None)()
     if output is not None and _one_piece not in output._forward_pre_hooks.values():

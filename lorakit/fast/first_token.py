@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lorakit.fast.attention import FIRST_ONLY, NAME
 
 
-def use_first_token_only(model: Any, reads_first: Sequence[str]) -> bool:
+def use_first_token_only(model: nn.Module, reads_first: Sequence[str]) -> bool:
     """Let the last layer compute its first position alone.
 
     reads_first: how the paths of two modules of a layer end: its attention, which calls
@@ -80,7 +80,7 @@ class _FirstOfEach:
         return tuple(x[:, :1] if isinstance(x, Tensor) else x for x in inputs)
 
 
-def _same_logits(model: Any, wanted: Tensor) -> bool:
+def _same_logits(model: nn.Module, wanted: Tensor) -> bool:
     try:
         if wanted.is_meta:  # of shapes alone, it shows that they fit
             return _logits(model).shape == wanted.shape
@@ -91,7 +91,7 @@ def _same_logits(model: Any, wanted: Tensor) -> bool:
 
 
 @torch.no_grad()
-def _logits(model: Any) -> Tensor:
+def _logits(model: nn.Module) -> Tensor:
     device = next(model.parameters()).device
     ids = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 6, 5]], device=device)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], device=device)

@@ -140,7 +140,7 @@ def refuse_other_books(mask: Tensor | None, positions: Tensor | None, length: in
         )
 
 
-def added_tokens(model: Any) -> int:
+def added_tokens(model: nn.Module) -> int:
     """The number of a method's own tokens that the model reads with each row now."""
     prompt = _prompt_of(model)
     if prompt is None or not prompt.active:
@@ -148,7 +148,7 @@ def added_tokens(model: Any) -> int:
     return prompt.before + prompt.after
 
 
-def seen_with_own(model: Any, mask: Tensor) -> Tensor:
+def seen_with_own(model: nn.Module, mask: Tensor) -> Tensor:
     """What a cache holds after rows with left padding were read: mask (batch, length), and the
     method's own tokens where the cache has them."""
     own = mask.new_ones(len(mask), added_tokens(model))
@@ -158,7 +158,7 @@ def seen_with_own(model: Any, mask: Tensor) -> Tensor:
     return torch.cat([mask, own], 1)
 
 
-def prompt_ends(model: Any, ends: Tensor) -> dict[str, Tensor]:
+def prompt_ends(model: nn.Module, ends: Tensor) -> dict[str, Tensor]:
     """The field for a batch; empty for a model without such tokens.
 
     ends: (batch,), the first position of each row after its prompt, on any device.
@@ -168,7 +168,7 @@ def prompt_ends(model: Any, ends: Tensor) -> dict[str, Tensor]:
     return {ENDS: ends}
 
 
-def _prompt_of(model: Any) -> Prompt | None:
+def _prompt_of(model: nn.Module) -> Prompt | None:
     hooks = getattr(model, "module", model)._forward_pre_hooks.values()
     return next(
         (own for hook in hooks if isinstance(own := getattr(hook, "__self__", None), Prompt)), None

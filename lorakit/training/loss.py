@@ -133,7 +133,7 @@ def _caught(output: nn.Module) -> Iterator[list[Tensor]]:
 
 
 @torch.no_grad()
-def can_be_lean(model: Any, batch: dict[str, Any]) -> bool:
+def can_be_lean(model: nn.Module, batch: dict[str, Any]) -> bool:
     """Whether the loss without logits is the model's own; tried on `batch`, except with shapes.
 
     The output layer must be a plain Linear without trained parameters, and the model must use its
