@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -163,4 +164,6 @@ def watching() -> Iterator[Callable[[StudyResult], None]]:
         else:
             yield show_changes
     except KeyboardInterrupt:
+        # the process is about to end, and a late SIGTERM would give it another exit code
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise Stopped("stopped; the same command resumes") from None
