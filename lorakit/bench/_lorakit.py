@@ -1,7 +1,8 @@
 """`lorakit train` in a separate process, with the processor time of its parts and its tokens.
 
-Evaluations during training are included in the later steps, as in the Trainer's time. Prints one
-JSON line.
+Evaluations during training are included in the later steps, as in the Trainer's time. Those of a
+task whose texts are generated are not: the peers' causal scripts do not evaluate. Prints one JSON
+line.
 
     python -m lorakit.bench._lorakit minilm/glue_mrpc data.path=GLUE model.name=MODEL
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.bench._parts import PartsClock
+from lorakit.evaluation.answers import generates
 from lorakit.events import Event, SplitEvaluated, StepTaken, TrainingStarted
 from lorakit.recipe.load import load_recipe
 
@@ -25,21 +27,26 @@ class _Steps:
     """The parts of training, from the events of one seed; packing is taken from the step that it
     is in."""
 
-    def __init__(self, clock: PartsClock):
+    def __init__(self, clock: PartsClock, peers_evaluate: bool):
         self.clock = clock
+        self.peers_evaluate = peers_evaluate
+        self.evaluating = 0.0
         self.moments: list[float] = []
         self.packed: list[float] = []
 
     def observe(self, event: Event) -> None:
         if isinstance(event, (TrainingStarted, StepTaken, SplitEvaluated)):
-            self.moments.append(time.process_time())
+            now = time.process_time()
+            if isinstance(event, SplitEvaluated) and not self.peers_evaluate:
+                self.evaluating += now - self.moments[-1]
+            self.moments.append(now)
             self.packed.append(self.clock.seconds.get("packing", 0.0))
 
     def seconds(self) -> dict[str, float]:
         start, first, *_ = self.moments
         in_first = self.packed[1] - self.packed[0]
         in_later = self.packed[-1] - self.packed[1]
-        later = self.moments[-1] - first - in_later
+        later = self.moments[-1] - first - in_later - self.evaluating
         return {"first step": first - start - in_first, "later steps": later}
 
 
@@ -96,7 +103,7 @@ def main(words: list[str]) -> dict[str, Any]:
 
     clock = PartsClock()
     counted = _watched(clock)
-    steps = _Steps(clock)
+    steps = _Steps(clock, peers_evaluate=not generates(loaded.recipe.task))
     with tempfile.TemporaryDirectory() as folder:
         # tokens that an earlier round stored would be a gift
         os.environ["LORAKIT_CACHE"] = folder

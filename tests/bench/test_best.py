@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lorakit.bench import Setting, benches
+from lorakit.bench import Setting, _lorakit, benches
 from lorakit.bench._best import key_of, settings, with_best
 from lorakit.bench._machine import machine
 from lorakit.bench._models import candidates, trained_models
@@ -15,6 +15,7 @@ from lorakit.bench._rounds import Rounds, turns
 from lorakit.bench._texts import compared
 from lorakit.bench.train import _same_tokens, _scripts, _Way
 from lorakit.errors import InputError
+from lorakit.events import SplitEvaluated, StepTaken, TrainingStarted
 from lorakit.recipe.load import load_recipe
 
 SMALL = {"rounds": 2, "layers": 1, "batch": 2, "length": 8}
@@ -153,3 +154,18 @@ def test_adapters_over_one_base():
     measured = bench.checked(load_recipe("quickstart_generate", []).recipe, setting)
     stages = {ratio.of.partition(":")[0] for ratio in measured.ratios}
     assert stages == {"switch", "load", "combine", "mix"}
+
+
+@pytest.mark.parametrize(("peers_evaluate", "later"), [(True, 7.0), (False, 3.0)])
+def test_an_evaluation_counts_as_training_where_the_peers_evaluate(
+    monkeypatch, peers_evaluate, later
+):
+    moments = iter([0.0, 2.0, 5.0, 9.0])
+    monkeypatch.setattr(_lorakit.time, "process_time", lambda: next(moments))
+    steps = _lorakit._Steps(PartsClock.__new__(PartsClock), peers_evaluate)
+    steps.clock.seconds = {}
+    step = StepTaken(0.0, 0.0, None, 1, 0.0, 0.0, 0.0, 0.0)
+    started = TrainingStarted(2, 2, 1)
+    for event in (started, step, step, SplitEvaluated(2, 1.0, "validation", {})):
+        steps.observe(event)
+    assert steps.seconds() == {"first step": 2.0, "later steps": later}
