@@ -1,8 +1,8 @@
 """The second stage of a seed: score the model before training. Runs that share it ask it once.
 
 The seeds of a recipe without a new head, and the runs of a study with the same base, data and seed,
-have the same untrained model. To ask it in each of them takes a fifth of a small study's time. It is
-shared within a process, as by a study's inline launcher.
+have the same untrained model. To ask it in each of them takes a fifth of a small study's time. The
+answers are shared within a process, as by a study's inline launcher.
 """
 
 from __future__ import annotations
