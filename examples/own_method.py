@@ -14,7 +14,7 @@ the method (`method: {name: gain}`) once an installed package registers the clas
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,10 +23,7 @@ from transformers.utils import logging
 
 import lorakit
 from lorakit.methods import Attachment
-from lorakit.methods.reparam import Dense, Shape
-
-if TYPE_CHECKING:
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import Dense, MethodDelta, Shape, Site
 
 BASE = str(files("lorakit") / "assets" / "tiny_encoder")
 
@@ -42,10 +39,10 @@ class Gain(Dense):
         out, _in = site.shape
         return {"gain": (out,)}
 
-    def begin(self, d: Any) -> None:
+    def begin(self, d: MethodDelta) -> None:
         """First values: zeros, as every tensor is before."""
 
-    def change(self, d: Any) -> Tensor:
+    def change(self, d: MethodDelta) -> Tensor:
         """dW (out, in). Saving, loading, merging, folding and switching off follow from it."""
         return d.gain[:, None] * d.weight.to(d.gain.dtype)
 

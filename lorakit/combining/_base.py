@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lorakit.config import Config
 from lorakit.errors import AdapterError
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+    from torch import Generator, Tensor
+else:
+    # For annotations only: a rule is listed before torch is imported.
+    Generator = Tensor = Any
 
-Factors = tuple["Tensor", "Tensor"]
+Factors = tuple[Tensor, Tensor]
 """(B (out, k), A (k, in)) of one change dW = B A: the scale alpha / r is in B."""
 Space = Literal["full", "core"]
 """full: the matrices dW (out, in). core: their Core Space matrices (R, R), where R is the sum of
@@ -45,7 +47,7 @@ class MatrixRule(Rule, ABC):
 
     @abstractmethod
     def combine(
-        self, changes: Sequence[Tensor], weights: Sequence[float], generator: torch.Generator
+        self, changes: Sequence[Tensor], weights: Sequence[float], generator: Generator
     ) -> Tensor:
         """The combined matrix.
 

@@ -9,15 +9,11 @@ The expected value is the weighted sum. Yu et al. 2023, Language Models are Supe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.combining._base import MatrixRule
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+from lorakit.combining._base import Generator, MatrixRule, Tensor
 
 
 class DARE(MatrixRule):
@@ -29,7 +25,7 @@ class DARE(MatrixRule):
     """Probability that a number is kept: 1 minus the paper's drop rate."""
 
     def combine(
-        self, changes: Sequence[Tensor], weights: Sequence[float], generator: torch.Generator
+        self, changes: Sequence[Tensor], weights: Sequence[float], generator: Generator
     ) -> Tensor:
         from lorakit.combining._sparse import dropped, weighted_sum
 

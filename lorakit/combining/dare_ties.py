@@ -9,15 +9,11 @@ Yu et al. 2023 (arXiv 2311.03099) with Yadav et al. 2023 (arXiv 2306.01708).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.combining._base import MatrixRule
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+from lorakit.combining._base import Generator, MatrixRule, Tensor
 
 
 class DareTIES(MatrixRule):
@@ -29,7 +25,7 @@ class DareTIES(MatrixRule):
     """Probability that a number is kept: 1 minus the paper's drop rate."""
 
     def combine(
-        self, changes: Sequence[Tensor], weights: Sequence[float], generator: torch.Generator
+        self, changes: Sequence[Tensor], weights: Sequence[float], generator: Generator
     ) -> Tensor:
         from lorakit.combining._sparse import dropped, elected
 

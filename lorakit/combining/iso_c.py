@@ -13,13 +13,9 @@ times R / min(out, in). Directions of a zero singular value are arbitrary, and a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from lorakit.combining._base import MatrixRule, Space
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+from lorakit.combining._base import Generator, MatrixRule, Space, Tensor
 
 
 class IsoC(MatrixRule):
@@ -29,7 +25,7 @@ class IsoC(MatrixRule):
     spaces: ClassVar[tuple[Space, ...]] = ("core", "full")
 
     def combine(
-        self, changes: Sequence[Tensor], weights: Sequence[float], generator: torch.Generator
+        self, changes: Sequence[Tensor], weights: Sequence[float], generator: Generator
     ) -> Tensor:
         import torch
 

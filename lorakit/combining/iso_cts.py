@@ -15,15 +15,11 @@ that the tasks would get belong to zeros and are arbitrary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.combining._base import MatrixRule, Space
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+from lorakit.combining._base import Generator, MatrixRule, Space, Tensor
 
 
 class IsoCTS(MatrixRule):
@@ -35,7 +31,7 @@ class IsoCTS(MatrixRule):
     """Share of the directions that are the sum's; the tasks share the others."""
 
     def combine(
-        self, changes: Sequence[Tensor], weights: Sequence[float], generator: torch.Generator
+        self, changes: Sequence[Tensor], weights: Sequence[float], generator: Generator
     ) -> Tensor:
         import torch
 

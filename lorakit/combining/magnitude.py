@@ -8,15 +8,11 @@ The first step of TIES without the election: PEFT's `magnitude_prune`, on dW ins
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from lorakit.combining._base import MatrixRule
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+from lorakit.combining._base import Generator, MatrixRule, Tensor
 
 
 class Magnitude(MatrixRule):
@@ -27,7 +23,7 @@ class Magnitude(MatrixRule):
     """Share of the numbers of a change that is kept."""
 
     def combine(
-        self, changes: Sequence[Tensor], weights: Sequence[float], generator: torch.Generator
+        self, changes: Sequence[Tensor], weights: Sequence[float], generator: Generator
     ) -> Tensor:
         from lorakit.combining._sparse import trimmed, weighted_sum
 

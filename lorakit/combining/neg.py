@@ -10,15 +10,11 @@ arXiv 2410.05583.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.combining._base import MatrixRule
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+from lorakit.combining._base import Generator, MatrixRule, Tensor
 
 
 class NegMerge(MatrixRule):
@@ -30,7 +26,7 @@ class NegMerge(MatrixRule):
     """Multiple of the consensus that is taken away; the paper chooses it on a validation set."""
 
     def combine(
-        self, changes: Sequence[Tensor], weights: Sequence[float], generator: torch.Generator
+        self, changes: Sequence[Tensor], weights: Sequence[float], generator: Generator
     ) -> Tensor:
         import torch
 

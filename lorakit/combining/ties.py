@@ -12,15 +12,11 @@ its own, as in PEFT.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from lorakit.combining._base import MatrixRule
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+from lorakit.combining._base import Generator, MatrixRule, Tensor
 
 
 class TIES(MatrixRule):
@@ -31,7 +27,7 @@ class TIES(MatrixRule):
     """Share of the numbers of a change that is kept; the paper keeps 20 %."""
 
     def combine(
-        self, changes: Sequence[Tensor], weights: Sequence[float], generator: torch.Generator
+        self, changes: Sequence[Tensor], weights: Sequence[float], generator: Generator
     ) -> Tensor:
         from lorakit.combining._sparse import elected, trimmed
 

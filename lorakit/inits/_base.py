@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lorakit.methods.reparam._delta import MethodDelta
+else:
+    # For annotations only: a recipe is validated before torch is imported.
+    MethodDelta = Tensor = Any
 
 Seen = dict[str, Any]
 """What a rule remembers of the data at one layer."""

@@ -6,12 +6,9 @@ Half of LoRA's parameters train, and the backward pass keeps no input for A. Zhu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from lorakit.inits import Init
-
-if TYPE_CHECKING:
-    from lorakit.methods.reparam._delta import MethodDelta
+from lorakit.inits import Init, MethodDelta
 
 
 class Asymmetric(Init):

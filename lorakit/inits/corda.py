@@ -10,15 +10,9 @@ arXiv 2406.05223.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from lorakit.inits import DataInit
-from lorakit.inits._base import Seen
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
+from lorakit.inits import DataInit, MethodDelta, Seen, Tensor
 
 DAMPING = 0.01
 """Of C, as a share of its mean diagonal: without it C has no inverse where inputs are few."""

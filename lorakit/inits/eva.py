@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.inits import DataInit
-from lorakit.inits._base import Seen
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from lorakit.inits import DataInit, Seen, Tensor
 
 KEPT_DIRECTIONS = 256
 """Directions that the incremental SVD keeps from batch to batch."""

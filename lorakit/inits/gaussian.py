@@ -5,12 +5,9 @@ The paper prints no sigma; this is PEFT's, 1/r.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from lorakit.inits import Init
-
-if TYPE_CHECKING:
-    from lorakit.methods.reparam._delta import MethodDelta
+from lorakit.inits import Init, MethodDelta
 
 
 class Gaussian(Init):

@@ -10,17 +10,11 @@ al. 2024, LoRA-GA, arXiv 2407.05000.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.inits import DataInit
-from lorakit.inits._base import Seen
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
+from lorakit.inits import DataInit, MethodDelta, Seen, Tensor
 
 
 class LoRAGA(DataInit):

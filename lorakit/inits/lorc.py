@@ -17,12 +17,9 @@ the weights of the targets a second time and takes an SVD of each; training is a
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from lorakit.inits import Init
-
-if TYPE_CHECKING:
-    from lorakit.methods.reparam._delta import MethodDelta
+from lorakit.inits import Init, MethodDelta
 
 log = logging.getLogger(__name__)
 

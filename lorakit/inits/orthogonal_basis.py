@@ -15,15 +15,12 @@ directions of the input, so it needs a larger r than LoRA.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from lorakit.errors import ModelError
-from lorakit.inits import Init
-
-if TYPE_CHECKING:
-    from lorakit.methods.reparam._delta import MethodDelta
+from lorakit.inits import Init, MethodDelta
 
 
 class OrthogonalBasis(Init):

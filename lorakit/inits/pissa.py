@@ -8,14 +8,11 @@ Both are divided by sqrt(s), so that s B0 A0 is that part of W0. Meng et al. 202
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.inits import Init
-
-if TYPE_CHECKING:
-    from lorakit.methods.reparam._delta import MethodDelta
+from lorakit.inits import Init, MethodDelta
 
 
 class PiSSA(Init):

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-from lorakit.optimizers._base import RATIO, Held, Optimizer, state_bytes
+from lorakit.optimizers._base import (
+    RATIO,
+    Attachment,
+    Groups,
+    Held,
+    Optimizer,
+    TorchOptimizer,
+    state_bytes,
+)
 from lorakit.registry import Registry
 
 optimizers: Registry[type[Optimizer]] = Registry("lorakit.optimizers", "optimizer")
 
-__all__ = ["RATIO", "Held", "Optimizer", "optimizers", "state_bytes"]
+__all__ = [
+    "RATIO",
+    "Attachment",
+    "Groups",
+    "Held",
+    "Optimizer",
+    "TorchOptimizer",
+    "optimizers",
+    "state_bytes",
+]

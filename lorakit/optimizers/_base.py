@@ -11,14 +11,19 @@ from lorakit.config import Config
 from lorakit.errors import RecipeError
 
 if TYPE_CHECKING:
-    import torch
+    from torch.optim import Optimizer as TorchOptimizer
 
     from lorakit.methods import Attachment
+else:
+    # For annotations only: a recipe is validated before torch is imported.
+    Attachment = TorchOptimizer = Any
 
 RATIO = "lr_ratio"
 """The key of a group that holds its learning rate as a multiple of train.learning_rate."""
 BYTES = {"uint8": 1, "float32": 4, "int64": 8, "float64": 8}
 
+Groups = Sequence[dict[str, Any]]
+"""Each has `params`, `weight_decay`, `lr_ratio`, `betas` and `eps`."""
 Shape = tuple[int, ...]
 
 
@@ -57,14 +62,11 @@ class Optimizer(Config, ABC):
     """Keys of a group that steps change, and that a checkpoint therefore holds."""
 
     @abstractmethod
-    def build(
-        self, groups: Sequence[dict[str, Any]], rate: float, attachment: Attachment | None
-    ) -> torch.optim.Optimizer:
+    def build(self, groups: Groups, rate: float, attachment: Attachment | None) -> TorchOptimizer:
         """The optimizer of a run.
 
-        groups: each has `params`, `weight_decay`, `lr_ratio`, `betas` and `eps`. rate: the peak
-        learning rate; before each step the loop sets the `lr` of every group. attachment: the
-        method on its model; None: only parameters are known.
+        rate: the peak learning rate; before each step the loop sets the `lr` of every group.
+        attachment: the method on its model; None: only parameters are known.
 
         RecipeError: it cannot train what is attached, or a package is missing.
         """
@@ -120,7 +122,7 @@ class Optimizer(Config, ABC):
             )
 
 
-def without(groups: Sequence[dict[str, Any]], *keys: str) -> list[dict[str, Any]]:
+def without(groups: Groups, *keys: str) -> list[dict[str, Any]]:
     """Copies of the groups without these keys."""
     return [{key: value for key, value in g.items() if key not in keys} for g in groups]
 

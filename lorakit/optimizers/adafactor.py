@@ -14,16 +14,12 @@ matrix of zeros, LoRA's B, moves slowly, so an adapter needs a larger rate than 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from lorakit.optimizers import Held, Optimizer
+from lorakit.optimizers import Attachment, Groups, Held, Optimizer, TorchOptimizer
 from lorakit.optimizers._base import without
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Adafactor(Optimizer):
@@ -35,9 +31,7 @@ class Adafactor(Optimizer):
     clip: float = Field(default=1.0, gt=0)
     """d: the largest rms of an update."""
 
-    def build(
-        self, groups: Sequence[dict[str, Any]], rate: float, attachment: Any
-    ) -> torch.optim.Optimizer:
+    def build(self, groups: Groups, rate: float, attachment: Attachment | None) -> TorchOptimizer:
         import torch
 
         plain = without(groups, "betas", "eps")

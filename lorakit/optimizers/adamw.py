@@ -12,13 +12,9 @@ one, which is little where an adapter trains.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from lorakit.optimizers import Held, Optimizer
-
-if TYPE_CHECKING:
-    import torch
+from lorakit.optimizers import Attachment, Groups, Held, Optimizer, TorchOptimizer
 
 
 class AdamW(Optimizer):
@@ -28,9 +24,7 @@ class AdamW(Optimizer):
     is_adam: ClassVar[bool] = True
     shards: ClassVar[bool] = True
 
-    def build(
-        self, groups: Sequence[dict[str, Any]], rate: float, attachment: Any
-    ) -> torch.optim.Optimizer:
+    def build(self, groups: Groups, rate: float, attachment: Attachment | None) -> TorchOptimizer:
         import torch
 
         return torch.optim.AdamW(groups, lr=rate, fused=True)

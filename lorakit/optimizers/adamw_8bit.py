@@ -11,14 +11,10 @@ they take a quarter of the memory. The moments are rounded, so losses differ sli
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
-from lorakit.optimizers import Held
+from lorakit.optimizers import Attachment, Groups, Held, TorchOptimizer
 from lorakit.optimizers._bitsandbytes import BitsAndBytes, held_in_8_bits
-
-if TYPE_CHECKING:
-    import torch
 
 
 class AdamW8bit(BitsAndBytes):
@@ -26,9 +22,7 @@ class AdamW8bit(BitsAndBytes):
 
     name: Literal["adamw_8bit"] = "adamw_8bit"
 
-    def build(
-        self, groups: Sequence[dict[str, Any]], rate: float, attachment: Any
-    ) -> torch.optim.Optimizer:
+    def build(self, groups: Groups, rate: float, attachment: Attachment | None) -> TorchOptimizer:
         return self.package().optim.AdamW8bit(list(groups), lr=rate)
 
     def held(self, shape: tuple[int, ...]) -> dict[str, Held]:

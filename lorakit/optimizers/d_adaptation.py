@@ -14,15 +14,11 @@ estimate never falls; prodigy, by the same authors, usually finds a larger one s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.optimizers import Held, Optimizer
-
-if TYPE_CHECKING:
-    import torch
+from lorakit.optimizers import Attachment, Groups, Held, Optimizer, TorchOptimizer
 
 
 class DAdaptation(Optimizer):
@@ -38,9 +34,7 @@ class DAdaptation(Optimizer):
     growth_rate: float | None = Field(default=None, gt=1)
     """Largest growth of the estimate in a step; null: any."""
 
-    def build(
-        self, groups: Sequence[dict[str, Any]], rate: float, attachment: Any
-    ) -> torch.optim.Optimizer:
+    def build(self, groups: Groups, rate: float, attachment: Attachment | None) -> TorchOptimizer:
         growth = float("inf") if self.growth_rate is None else self.growth_rate
         return self.package().DAdaptAdam(
             list(groups), lr=rate, d0=self.d0, growth_rate=growth, weight_decouple=True

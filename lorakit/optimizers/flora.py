@@ -18,19 +18,13 @@ on an adapter, whose matrices are small already, and is refused there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from lorakit.errors import RecipeError
-from lorakit.optimizers import Held, Optimizer
+from lorakit.optimizers import Attachment, Groups, Held, Optimizer, TorchOptimizer
 from lorakit.optimizers._base import COUNT, without
-
-if TYPE_CHECKING:
-    import torch
-
-    from lorakit.methods import Attachment
 
 LONGEST = 4
 """Length over width of the longest matrix whose momentum is compressed."""
@@ -54,9 +48,7 @@ class Flora(Optimizer):
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Of the projections; parameter i begins with seed + i."""
 
-    def build(
-        self, groups: Sequence[dict[str, Any]], rate: float, attachment: Attachment | None
-    ) -> torch.optim.Optimizer:
+    def build(self, groups: Groups, rate: float, attachment: Attachment | None) -> TorchOptimizer:
         from lorakit.optimizers._flora import FloraAdafactor
 
         shapes = [tuple(p.shape) for group in groups for p in group["params"]]

@@ -11,16 +11,12 @@ to ten times less than AdamW's, and a weight decay as many times larger.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.optimizers import Held, Optimizer
+from lorakit.optimizers import Attachment, Groups, Held, Optimizer, TorchOptimizer
 from lorakit.optimizers._base import without
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Lion(Optimizer):
@@ -33,9 +29,7 @@ class Lion(Optimizer):
     beta2: float = Field(default=0.99, ge=0, lt=1)
     """Of the momentum that is kept."""
 
-    def build(
-        self, groups: Sequence[dict[str, Any]], rate: float, attachment: Any
-    ) -> torch.optim.Optimizer:
+    def build(self, groups: Groups, rate: float, attachment: Attachment | None) -> TorchOptimizer:
         plain = without(groups, "betas", "eps")
         return self.package().Lion(plain, lr=rate, betas=(self.beta1, self.beta2))
 

@@ -21,19 +21,13 @@ for small ranks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from lorakit.errors import RecipeError
-from lorakit.optimizers import Held, Optimizer
+from lorakit.optimizers import Attachment, Groups, Held, Optimizer, TorchOptimizer
 from lorakit.optimizers._base import COUNT, without
-
-if TYPE_CHECKING:
-    import torch
-
-    from lorakit.methods import Attachment
 
 
 class LoFT(Optimizer):
@@ -45,9 +39,7 @@ class LoFT(Optimizer):
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.999, ge=0, lt=1)
 
-    def build(
-        self, groups: Sequence[dict[str, Any]], rate: float, attachment: Attachment | None
-    ) -> torch.optim.Optimizer:
+    def build(self, groups: Groups, rate: float, attachment: Attachment | None) -> TorchOptimizer:
         from lorakit.optimizers._loft import LoFTAdamW
 
         defaults = {"lr": rate, "betas": (self.beta1, self.beta2), "eps": self.eps}

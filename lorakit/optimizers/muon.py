@@ -15,19 +15,13 @@ costs five times two products of each matrix.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from lorakit.errors import RecipeError
-from lorakit.optimizers import Held, Optimizer
+from lorakit.optimizers import Attachment, Groups, Held, Optimizer, TorchOptimizer
 from lorakit.optimizers._base import without
-
-if TYPE_CHECKING:
-    import torch
-
-    from lorakit.methods import Attachment
 
 
 class Muon(Optimizer):
@@ -38,9 +32,7 @@ class Muon(Optimizer):
     momentum: float = Field(default=0.95, ge=0, lt=1)
     nesterov: bool = True
 
-    def build(
-        self, groups: Sequence[dict[str, Any]], rate: float, attachment: Attachment | None
-    ) -> torch.optim.Optimizer:
+    def build(self, groups: Groups, rate: float, attachment: Attachment | None) -> TorchOptimizer:
         import torch
 
         from lorakit.optimizers._together import Together

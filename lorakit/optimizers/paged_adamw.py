@@ -10,14 +10,11 @@ is slower. Without CUDA it is refused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from lorakit.errors import RecipeError
+from lorakit.optimizers import Attachment, Groups, TorchOptimizer
 from lorakit.optimizers._bitsandbytes import BitsAndBytes
-
-if TYPE_CHECKING:
-    import torch
 
 
 class PagedAdamW(BitsAndBytes):
@@ -35,9 +32,7 @@ class PagedAdamW(BitsAndBytes):
             )
         return super().unavailable()
 
-    def build(
-        self, groups: Sequence[dict[str, Any]], rate: float, attachment: Any
-    ) -> torch.optim.Optimizer:
+    def build(self, groups: Groups, rate: float, attachment: Attachment | None) -> TorchOptimizer:
         reason = self.unavailable()
         if reason:
             raise RecipeError(reason)

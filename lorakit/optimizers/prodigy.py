@@ -11,15 +11,11 @@ four numbers for each trained one, and short runs spend their first steps on the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.optimizers import Held, Optimizer
-
-if TYPE_CHECKING:
-    import torch
+from lorakit.optimizers import Attachment, Groups, Held, Optimizer, TorchOptimizer
 
 
 class Prodigy(Optimizer):
@@ -39,9 +35,7 @@ class Prodigy(Optimizer):
     safeguard_warmup: bool = False
     """The warm-up does not make the estimate too large."""
 
-    def build(
-        self, groups: Sequence[dict[str, Any]], rate: float, attachment: Any
-    ) -> torch.optim.Optimizer:
+    def build(self, groups: Groups, rate: float, attachment: Attachment | None) -> TorchOptimizer:
         options = self.model_dump(exclude={"name"})
         return self.package().Prodigy(list(groups), lr=rate, **options)
 

@@ -13,16 +13,12 @@ of one to ten times AdamW's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from lorakit.errors import RecipeError
-from lorakit.optimizers import Held, Optimizer
-
-if TYPE_CHECKING:
-    import torch
+from lorakit.optimizers import Attachment, Groups, Held, Optimizer, TorchOptimizer
 
 
 class ScheduleFree(Optimizer):
@@ -38,9 +34,7 @@ class ScheduleFree(Optimizer):
     weight_lr_power: float = Field(default=2.0, ge=0)
     """Weight of a step of the warm-up: its rate to this power."""
 
-    def build(
-        self, groups: Sequence[dict[str, Any]], rate: float, attachment: Any
-    ) -> torch.optim.Optimizer:
+    def build(self, groups: Groups, rate: float, attachment: Attachment | None) -> TorchOptimizer:
         if any(group["betas"][0] == 0 for group in groups):
             raise RecipeError("train.optimizer schedule_free needs a first adam_betas above 0")
         optimizer = self.package().AdamWScheduleFree(

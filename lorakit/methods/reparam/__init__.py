@@ -1,13 +1,23 @@
 """Reparametrisations: W0 + dW, one file per method. They can be merged into the base.
 
 A method derives from `LowRank` (two small matrices), `Ranked` (with a trained A and B), `Dense`
-(any dW) or `Applied` (a cheap product dW x), and has its formulas as pure functions of a delta.
+(any dW) or `Applied` (a cheap product dW x), and has its formulas as pure functions of a delta. Its
+file imports what it needs from here: the bases, and the types of its annotations.
 """
 
 from __future__ import annotations
 
 from lorakit.methods._peft_form import PeftForm
-from lorakit.methods.reparam._contract import Frozen, Reparam, Shape, Target
+from lorakit.methods.reparam._contract import (
+    Frozen,
+    MethodDelta,
+    Module,
+    Reparam,
+    Shape,
+    Site,
+    Target,
+    Tensor,
+)
 from lorakit.methods.reparam._lowrank import Applied, Dense, LowRank
 from lorakit.methods.reparam._ranked import Ranked
 
@@ -16,9 +26,13 @@ __all__ = [
     "Dense",
     "Frozen",
     "LowRank",
+    "MethodDelta",
+    "Module",
     "PeftForm",
     "Ranked",
     "Reparam",
     "Shape",
+    "Site",
     "Target",
+    "Tensor",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -17,12 +17,16 @@ from lorakit.config import Config, one_or_many
 from lorakit.methods._base import Method
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
+    from torch.nn import Module
 
     from lorakit.inits import Init
     from lorakit.methods.reparam._attachment import ReparamAttachment
     from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Roles, Site
+else:
+    # For annotations only: a recipe is validated before torch is imported.
+    MethodDelta = Module = Site = Tensor = Any
 
 
 class Target(Config):
@@ -117,7 +121,7 @@ class Reparam(Method, ABC):
         None: the bias stays as it is."""
         return None
 
-    def shared(self, sites: Sequence[Site]) -> nn.Module | None:
+    def shared(self, sites: Sequence[Site]) -> Module | None:
         """A module with the parameters that all deltas share; None: they share nothing."""
         return None
 
@@ -147,7 +151,7 @@ class Reparam(Method, ABC):
 
     def attach(
         self,
-        model: nn.Module,
+        model: Module,
         roles: Roles,
         newly_initialised: Collection[str] = (),
         begin: bool = True,

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lorakit.errors import ModelError
-
-if TYPE_CHECKING:
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import Site
 
 
 def refuse_indivisible(method: str, site: Site, field: str, parts: int) -> None:

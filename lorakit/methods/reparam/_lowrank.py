@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from lorakit.methods.reparam._contract import Reparam
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam._contract import MethodDelta, Reparam, Site, Tensor
 
 
 class LowRank(Reparam, ABC):

@@ -12,14 +12,10 @@ from __future__ import annotations
 from abc import ABC
 from typing import TYPE_CHECKING
 
-from lorakit.methods.reparam import LowRank, Shape
+from lorakit.methods.reparam import LowRank, MethodDelta, Shape, Site, Tensor
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.lowrank import Rows
-    from lorakit.nn.select import Site
 
 
 class WithMagnitude(LowRank, ABC):

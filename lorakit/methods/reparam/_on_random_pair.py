@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from lorakit.methods.reparam import LowRank, PeftForm, Shape
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import LowRank, MethodDelta, Module, PeftForm, Shape, Site
 
 
 class OnRandomPair(LowRank, ABC):
@@ -30,7 +24,7 @@ class OnRandomPair(LowRank, ABC):
     seed: int = Field(default=0, ge=0)
     """Of A and B."""
 
-    def shared(self, sites: Sequence[Site]) -> nn.Module:
+    def shared(self, sites: Sequence[Site]) -> Module:
         from lorakit.methods.reparam._random_pair import random_pair
 
         return random_pair(sites, self.vectors * self.r, self.r, self.seed)

@@ -7,7 +7,7 @@ import math
 import re
 from abc import ABC
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -21,14 +21,8 @@ from pydantic import (
 from lorakit.config import Config
 from lorakit.errors import ModelError
 from lorakit.inits import Init, inits
-from lorakit.methods.reparam._contract import Frozen, Shape, Target
+from lorakit.methods.reparam._contract import Frozen, MethodDelta, Shape, Site, Target, Tensor
 from lorakit.methods.reparam._lowrank import LowRank
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
 
 log = logging.getLogger(__name__)
 

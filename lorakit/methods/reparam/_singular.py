@@ -15,16 +15,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from lorakit.errors import AdapterError, ModelError
-from lorakit.methods.reparam import Dense, Frozen, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import Dense, Frozen, MethodDelta, Shape, Site, Tensor
 
 SMALLEST_GAP = 1e-10
 """Of two neighbouring singular values, as a part of the largest one: float64 separates the vectors

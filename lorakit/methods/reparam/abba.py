@@ -10,17 +10,11 @@ product is one of rank r1 r2 (the Khatri-Rao product), so no dense matrix is for
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import LowRank, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import LowRank, MethodDelta, Shape, Site, Tensor
 
 
 class ABBA(LowRank):

@@ -13,17 +13,11 @@ average. A (r, in) and B (out, r) start at N(0, 0.02^2), E at zero. Zhang et al.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from lorakit.methods.reparam import LowRank, PeftForm, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import LowRank, MethodDelta, PeftForm, Shape, Site, Tensor
 
 START_STD = 0.02
 """Of A and B at the start."""

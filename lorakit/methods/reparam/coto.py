@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import Ranked
-
-if TYPE_CHECKING:
-    from lorakit.methods.reparam._delta import MethodDelta
+from lorakit.methods.reparam import MethodDelta, Ranked
 
 
 class CoTo(Ranked):

@@ -9,17 +9,11 @@ arXiv 2503.18225.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import Frozen, LowRank, PeftForm, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import Frozen, LowRank, MethodDelta, PeftForm, Shape, Site, Tensor
 
 LEAST_NORM = 1e-4
 """Below it a norm counts as this number, as in PEFT: B is zero at the start."""

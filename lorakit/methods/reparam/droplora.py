@@ -9,16 +9,11 @@ site, with dropout of the inner activation at 0.5.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import Ranked
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
+from lorakit.methods.reparam import MethodDelta, Ranked, Tensor
 
 
 class DropLoRA(Ranked):

@@ -19,17 +19,11 @@ its scores need no gradients. It trains more parameters at first than it keeps.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from lorakit.methods.reparam import LowRank, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import LowRank, MethodDelta, Shape, Site, Tensor
 
 TINY = 1e-8
 """Added to the norm of dW, which is zero at the start."""

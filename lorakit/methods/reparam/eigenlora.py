@@ -21,18 +21,12 @@ needs, and LoRA learns more; the file is as large as that of a LoRA of rank K.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from lorakit.methods._adapters import OnAdapters
-from lorakit.methods.reparam import Frozen, LowRank, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import Frozen, LowRank, MethodDelta, Shape, Site, Tensor
 
 NEGLIGIBLE = 1e-6
 """Singular value, as a share of the largest, from which a direction counts."""

@@ -14,18 +14,12 @@ start. ETHER+ starts at W0 by itself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import Frozen, LowRank, Shape
+from lorakit.methods.reparam import Frozen, LowRank, MethodDelta, Shape, Site, Tensor
 from lorakit.methods.reparam._divide import refuse_indivisible
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
 
 
 class ETHER(LowRank):

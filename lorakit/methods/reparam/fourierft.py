@@ -15,18 +15,12 @@ LoRA. c needs a large learning rate or `scaling`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from lorakit.errors import ModelError
-from lorakit.methods.reparam import Dense, PeftForm, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import Dense, MethodDelta, PeftForm, Shape, Site, Tensor
 
 
 class FourierFT(Dense):

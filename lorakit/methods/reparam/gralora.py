@@ -8,18 +8,12 @@ k r, with LoRA's number of parameters. Jung et al. 2025, arXiv 2505.20355.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from lorakit.methods.reparam import LowRank, PeftForm, Shape
+from lorakit.methods.reparam import LowRank, MethodDelta, PeftForm, Shape, Site, Tensor
 from lorakit.methods.reparam._divide import refuse_indivisible
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
 
 
 def _to_peft(method: GraLoRA) -> dict[str, Any]:

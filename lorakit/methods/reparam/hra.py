@@ -10,17 +10,11 @@ the tokens is formed. Yuan et al. 2024, arXiv 2405.17484. U (r, in) trains.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import LowRank, PeftForm, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import LowRank, MethodDelta, PeftForm, Shape, Site, Tensor
 
 
 class HRA(LowRank):

@@ -18,17 +18,11 @@ entries of each triplet have been added.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from lorakit.methods.reparam import Frozen, LowRank, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import Frozen, LowRank, MethodDelta, Shape, Site, Tensor
 
 START_STD = 0.02
 """Of A and B at the start."""

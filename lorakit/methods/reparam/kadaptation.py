@@ -20,18 +20,12 @@ t must divide both sides of every weight, and a product costs t^2 r columns wher
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import LowRank, Shape
+from lorakit.methods.reparam import LowRank, MethodDelta, Module, Shape, Site, Tensor
 from lorakit.methods.reparam._divide import refuse_indivisible
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
 
 
 class KAdaptation(LowRank):
@@ -46,7 +40,7 @@ class KAdaptation(LowRank):
     alpha: float = Field(default=1, gt=0, le=1e6)
     """The sum is scaled by alpha."""
 
-    def shared(self, sites: Sequence[Site]) -> nn.Module:
+    def shared(self, sites: Sequence[Site]) -> Module:
         """S (t, t, t): a matrix for each i."""
         from lorakit.methods.reparam._shared_pairs import SharedTensors
 

@@ -20,17 +20,11 @@ that the paper reports; on an ordinary task LoRA is the better choice.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import Frozen, LowRank, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import Frozen, LowRank, MethodDelta, Shape, Site, Tensor
 
 
 class LaMDA(LowRank):

@@ -13,17 +13,11 @@ form with a start from W0.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import LowRank, PeftForm, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import LowRank, MethodDelta, PeftForm, Shape, Site, Tensor
 
 
 class LoHa(LowRank):

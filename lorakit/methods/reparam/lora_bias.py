@@ -13,15 +13,9 @@ LoRA.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from lorakit.methods.reparam import PeftForm, Ranked, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import MethodDelta, PeftForm, Ranked, Shape, Site, Tensor
 
 
 class LoRABias(Ranked):

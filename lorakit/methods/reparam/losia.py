@@ -20,17 +20,11 @@ one of LoRA. The dense change and its gradient (out, in) are formed in every ste
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import Dense, Frozen, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import Dense, Frozen, MethodDelta, Shape, Site, Tensor
 
 
 class LoSiA(Dense):

@@ -15,17 +15,11 @@ it, and N(0, 1) asks for a smaller learning rate than LoRA's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import LowRank, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import LowRank, MethodDelta, Module, Shape, Site, Tensor
 
 
 class LoTR(LowRank):
@@ -39,7 +33,7 @@ class LoTR(LowRank):
     alpha: float = Field(default=16, gt=0, le=1e6)
     """The product is scaled by alpha / r."""
 
-    def shared(self, sites: Sequence[Site]) -> nn.Module:
+    def shared(self, sites: Sequence[Site]) -> Module:
         """A child with R (A) and L (B) for each shape of weight."""
         from lorakit.methods.reparam._shared_pairs import SharedPairs
 

@@ -8,18 +8,12 @@ adapter of rank r. MatryoshkaLoRA, 2025; the sum of scales is that of its code.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
 from lorakit.errors import ModelError
-from lorakit.methods.reparam import LowRank, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import LowRank, MethodDelta, Shape, Site, Tensor
 
 
 class Matryoshka(LowRank):

@@ -7,18 +7,12 @@ Rank n r for the parameters of a LoRA of rank r. Ren et al. 2024, arXiv 2402.172
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import LowRank, Shape
+from lorakit.methods.reparam import LowRank, MethodDelta, Shape, Site, Tensor
 from lorakit.methods.reparam._divide import refuse_indivisible
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
 
 
 class MELoRA(LowRank):

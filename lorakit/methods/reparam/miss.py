@@ -10,19 +10,13 @@ et al. 2024, arXiv 2409.15371.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from lorakit.errors import ModelError
-from lorakit.methods.reparam import Dense, PeftForm, Shape
+from lorakit.methods.reparam import Dense, MethodDelta, PeftForm, Shape, Site, Tensor
 from lorakit.methods.reparam._divide import refuse_indivisible
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
 
 
 def _to_peft(method: MiSS) -> dict[str, Any]:

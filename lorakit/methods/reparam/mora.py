@@ -22,18 +22,12 @@ limit; on other tasks the authors found it as good as LoRA. A token costs k^2 mu
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from lorakit.errors import ModelError
-from lorakit.methods.reparam import Applied, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import Applied, MethodDelta, Shape, Site, Tensor
 
 ROTARY_BASE = 10_000.0
 """Ratio of the longest and the shortest wavelength of the angles."""

@@ -11,17 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import LowRank, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import LowRank, MethodDelta, Module, Shape, Site, Tensor
 
 Key = tuple[str, tuple[int, ...]]
 
@@ -51,7 +45,7 @@ class MSPLoRA(LowRank):
     alpha: float = Field(default=16, gt=0, le=1e6)
     """Each product is scaled by alpha over its rank."""
 
-    def shared(self, sites: Sequence[Site]) -> nn.Module:
+    def shared(self, sites: Sequence[Site]) -> Module:
         """A child for each LoRA that several sites share; `places`: site -> its two children."""
         from lorakit.methods.reparam._shared_pairs import SharedPairs
 

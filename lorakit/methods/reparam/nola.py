@@ -16,17 +16,11 @@ the bases need memory for `bases` r (in + out) numbers once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import LowRank, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import LowRank, MethodDelta, Module, Shape, Site, Tensor
 
 
 class NOLA(LowRank):
@@ -44,7 +38,7 @@ class NOLA(LowRank):
     seed: int = Field(default=0, ge=0)
     """Of the random matrices."""
 
-    def shared(self, sites: Sequence[Site]) -> nn.Module:
+    def shared(self, sites: Sequence[Site]) -> Module:
         """A (bases, r, largest in) and B (bases, largest out, r)."""
         import torch
 

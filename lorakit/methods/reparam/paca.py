@@ -9,17 +9,11 @@ alone. The columns come from `seed` and the name of the weight. Woo et al. 2025,
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import Reparam, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import MethodDelta, Reparam, Shape, Site, Tensor
 
 
 class PaCA(Reparam):

@@ -21,17 +21,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import LowRank, PeftForm, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import LowRank, MethodDelta, Module, PeftForm, Shape, Site, Tensor
 
 
 class RandLoRA(LowRank):
@@ -71,7 +65,7 @@ class RandLoRA(LowRank):
     def scale(self, site: Site) -> float:
         return self.alpha / self.r
 
-    def shared(self, sites: Sequence[Site]) -> nn.Module:
+    def shared(self, sites: Sequence[Site]) -> Module:
         from lorakit.methods.reparam._random_pair import random_bases
 
         return random_bases(sites, self.r, self.seed)

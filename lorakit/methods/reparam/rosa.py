@@ -19,19 +19,12 @@ than one of LoRA; the adapter stays small, with three numbers per entry.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from lorakit.inits import DataInit, Init
-from lorakit.inits._base import Seen
-from lorakit.methods.reparam import Dense, Frozen, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.inits import DataInit, Init, Seen
+from lorakit.methods.reparam import Dense, Frozen, MethodDelta, Shape, Site, Tensor
 
 
 class _LargestGradients(DataInit):

@@ -21,17 +21,11 @@ better. A step costs what LoRA's does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from lorakit.methods.reparam import Frozen, LowRank, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import Frozen, LowRank, MethodDelta, Shape, Site, Tensor
 
 
 class SingLoRA(LowRank):

@@ -18,18 +18,12 @@ r (r - 1) free numbers, as few as LoRA-XS, and keeps the singular values exactly
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from lorakit.errors import ModelError
-from lorakit.methods.reparam import Frozen, LowRank, Shape
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
+from lorakit.methods.reparam import Frozen, LowRank, MethodDelta, Shape, Site, Tensor
 
 
 class Spectral(LowRank):

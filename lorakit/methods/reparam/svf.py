@@ -18,18 +18,12 @@ weight; and attaching takes an SVD of each.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import model_validator
 
-from lorakit.methods.reparam import Shape
+from lorakit.methods.reparam import MethodDelta, Shape, Site, Tensor
 from lorakit.methods.reparam._singular import InSingularBasis
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
 
 
 class SVF(InSingularBasis):

@@ -19,19 +19,13 @@ the size of W0, which takes more time than LoRA's; training holds U and V.
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from lorakit.errors import ModelError
-from lorakit.methods.reparam import Frozen, Shape
+from lorakit.methods.reparam import Frozen, MethodDelta, Shape, Site, Tensor
 from lorakit.methods.reparam._singular import InSingularBasis
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
 
 
 class SVFT(InSingularBasis):

@@ -13,16 +13,10 @@ values can only stretch, and costs nothing in a forward pass. It needs the time 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from lorakit.methods.reparam import Shape
+from lorakit.methods.reparam import MethodDelta, Shape, Site, Tensor
 from lorakit.methods.reparam._singular import InSingularBasis
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
-    from lorakit.nn.select import Site
 
 
 class VectorFit(InSingularBasis):

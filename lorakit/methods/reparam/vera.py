@@ -9,15 +9,10 @@ and d (r) alone. Kopiczko et al. 2023, arXiv 2310.11454.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from lorakit.methods.reparam import PeftForm
+from lorakit.methods.reparam import MethodDelta, PeftForm, Tensor
 from lorakit.methods.reparam._on_random_pair import OnRandomPair, peft_form
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lorakit.methods.reparam._delta import MethodDelta
 
 
 class VeRA(OnRandomPair):
