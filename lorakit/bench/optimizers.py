@@ -70,8 +70,9 @@ def _builder(
     settings = Train()
 
     def build(trained: list[nn.Parameter]) -> torch.optim.Optimizer:
-        adam = {"betas": settings.adam_betas, "eps": settings.adam_eps}
-        group = {"params": trained, "weight_decay": 0.0, "lr": RATE, RATIO: 1.0, **adam}
+        group = {"params": trained, "weight_decay": 0.0, "lr": RATE, RATIO: 1.0}
+        if rule.is_adam:
+            group |= {"betas": settings.adam_betas, "eps": settings.adam_eps}
         return rule.build([group], RATE, attachment)
 
     return build

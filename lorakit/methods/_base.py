@@ -82,16 +82,6 @@ class Method(Config, ABC):
         """Learning rate of the trained parameter `name`, as a multiple of train.learning_rate."""
         return 1.0
 
-    def parameter_groups(self, trained: Mapping[str, nn.Parameter]) -> list[dict] | None:
-        """The method's own optimizer groups; None: `rate_of` and the recipe's weight decay decide.
-
-        Each is a dict with `params`, a list of parameters, and may have `weight_decay`, `betas`,
-        `eps` and its own learning rate: `lr_ratio`, times train.learning_rate, or `lr`, the rate
-        itself. Both are the peak rate, which warm-up and schedule scale like the recipe's. Each
-        trained parameter is in one group.
-        """
-        return None
-
 
 class Attachment(TrainingHooks, ABC):
     """A method on a model: what it trains, how that is saved, loaded and folded in."""

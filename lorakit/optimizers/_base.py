@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -23,7 +23,8 @@ RATIO = "lr_ratio"
 BYTES = {"uint8": 1, "float32": 4, "int64": 8, "float64": 8}
 
 Groups = Sequence[dict[str, Any]]
-"""Each has `params`, `weight_decay`, `lr_ratio`, `betas` and `eps`."""
+"""Each has `params`, `weight_decay` and `lr_ratio`; where the optimizer `is_adam`, also `betas` and
+`eps`."""
 Shape = tuple[int, ...]
 
 
@@ -49,7 +50,7 @@ class Optimizer(Config, ABC):
     needs: ClassVar[tuple[str, str] | None] = None
     """(module, extra) that must be installed; None: torch is enough."""
     is_adam: ClassVar[bool] = False
-    """It uses train.adam_betas and train.adam_eps, and a method's own groups may have others."""
+    """It uses train.adam_betas and train.adam_eps: they are in its groups."""
     one_rate: ClassVar[bool] = False
     """It estimates one learning rate for all, so that no group may have a rate of its own."""
     averages: ClassVar[bool] = False
@@ -100,31 +101,18 @@ class Optimizer(Config, ABC):
                 f"pip install 'lorakit[{extra}]'"
             ) from error
 
-    def refuse_groups(self, groups: Sequence[Mapping[str, Any]], of_method: bool) -> None:
-        """RecipeError: the groups of the method have what this optimizer does not.
+    def refuse_rates(self, ratios: Collection[float]) -> None:
+        """RecipeError: it estimates one rate, and the method has several (`Method.rate_of`).
 
-        of_method: the method made them (`Method.parameter_groups`).
+        ratios: the groups' rates as multiples of train.learning_rate.
         """
-        ratios = sorted({float(group.get(RATIO, 1.0)) for group in groups})
-        if self.one_rate and ratios not in ([], [1.0]):
-            listed = ", ".join(f"{ratio:g}" for ratio in ratios)
+        if self.one_rate and set(ratios) - {1.0}:
+            listed = ", ".join(f"{ratio:g}" for ratio in sorted(ratios))
             raise RecipeError(
                 f"train.optimizer {self.name} estimates one learning rate for all parameters, and "
                 f"the method has rates of its own (times {listed}); take train.optimizer=adamw, or "
                 "another method"
             )
-        own = sorted({key for group in groups for key in ("betas", "eps") if key in group})
-        if of_method and own and not self.is_adam:
-            raise RecipeError(
-                f"the method's own optimizer groups (parameter_groups) have {', '.join(own)}, "
-                f"which belong to Adam, and train.optimizer is {self.name}; take "
-                "train.optimizer=adamw"
-            )
-
-
-def without(groups: Groups, *keys: str) -> list[dict[str, Any]]:
-    """Copies of the groups without these keys."""
-    return [{key: value for key, value in g.items() if key not in keys} for g in groups]
 
 
 def state_bytes(optimizer: Optimizer, attachment: Attachment) -> int:

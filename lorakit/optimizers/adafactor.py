@@ -19,7 +19,6 @@ from typing import Literal
 from pydantic import Field
 
 from lorakit.optimizers import Attachment, Groups, Held, Optimizer, TorchOptimizer
-from lorakit.optimizers._base import without
 
 
 class Adafactor(Optimizer):
@@ -34,8 +33,7 @@ class Adafactor(Optimizer):
     def build(self, groups: Groups, rate: float, attachment: Attachment | None) -> TorchOptimizer:
         import torch
 
-        plain = without(groups, "betas", "eps")
-        return torch.optim.Adafactor(plain, lr=rate, beta2_decay=self.decay, d=self.clip)
+        return torch.optim.Adafactor(groups, lr=rate, beta2_decay=self.decay, d=self.clip)
 
     def held(self, shape: tuple[int, ...]) -> dict[str, Held]:
         if len(shape) < 2:

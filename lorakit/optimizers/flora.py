@@ -24,7 +24,7 @@ from pydantic import Field
 
 from lorakit.errors import RecipeError
 from lorakit.optimizers import Attachment, Groups, Held, Optimizer, TorchOptimizer
-from lorakit.optimizers._base import COUNT, without
+from lorakit.optimizers._base import COUNT
 
 LONGEST = 4
 """Length over width of the longest matrix whose momentum is compressed."""
@@ -58,7 +58,7 @@ class Flora(Optimizer):
                 f"more that are at most {LONGEST} times longer than wide, and none of these "
                 "trains; take method full, a smaller r, or train.optimizer=adamw"
             )
-        return FloraAdafactor(without(groups, "betas", "eps"), rate, self)
+        return FloraAdafactor(groups, rate, self)
 
     def compresses(self, shape: tuple[int, ...]) -> bool:
         is_matrix = len(shape) == 2 and min(shape) >= self.r

@@ -16,7 +16,6 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from lorakit.optimizers import Attachment, Groups, Held, Optimizer, TorchOptimizer
-from lorakit.optimizers._base import without
 
 
 class Lion(Optimizer):
@@ -30,8 +29,7 @@ class Lion(Optimizer):
     """Of the momentum that is kept."""
 
     def build(self, groups: Groups, rate: float, attachment: Attachment | None) -> TorchOptimizer:
-        plain = without(groups, "betas", "eps")
-        return self.package().Lion(plain, lr=rate, betas=(self.beta1, self.beta2))
+        return self.package().Lion(groups, lr=rate, betas=(self.beta1, self.beta2))
 
     def held(self, shape: tuple[int, ...]) -> dict[str, Held]:
         return {"exp_avg": Held(shape)}

@@ -27,7 +27,7 @@ from pydantic import Field
 
 from lorakit.errors import RecipeError
 from lorakit.optimizers import Attachment, Groups, Held, Optimizer, TorchOptimizer
-from lorakit.optimizers._base import COUNT, without
+from lorakit.optimizers._base import COUNT
 
 
 class LoFT(Optimizer):
@@ -43,7 +43,7 @@ class LoFT(Optimizer):
         from lorakit.optimizers._loft import LoFTAdamW
 
         defaults = {"lr": rate, "betas": (self.beta1, self.beta2), "eps": self.eps}
-        return LoFTAdamW(without(groups, "betas", "eps"), defaults, self._pairs(attachment))
+        return LoFTAdamW(groups, defaults, self._pairs(attachment))
 
     def _pairs(self, attachment: Attachment | None) -> list[tuple[Any, Any, float]]:
         """(A, B, s) of each delta. RecipeError: there are none, or one does not train."""

@@ -20,8 +20,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from lorakit.errors import RecipeError
-from lorakit.optimizers import Attachment, Groups, Held, Optimizer, TorchOptimizer
-from lorakit.optimizers._base import without
+from lorakit.optimizers import RATIO, Attachment, Groups, Held, Optimizer, TorchOptimizer
 
 
 class Muon(Optimizer):
@@ -48,15 +47,16 @@ class Muon(Optimizer):
             chosen = [p for p in group["params"] if p.ndim == 2 and id(p) not in spared]
             left = [p for p in group["params"] if p.ndim != 2 or id(p) in spared]
             if chosen:
-                matrices.append(group | {"params": chosen})
+                # without betas and eps: torch's Muon has an eps of its own
+                kept = {key: group[key] for key in ("weight_decay", RATIO)}
+                matrices.append(kept | {"params": chosen})
             if left:
                 others.append(group | {"params": left})
         parts = []
         if matrices:
-            plain = without(matrices, "betas", "eps")
             options = {"momentum": self.momentum, "nesterov": self.nesterov}
             fit = "match_rms_adamw"
-            parts.append(torch.optim.Muon(plain, lr=rate, adjust_lr_fn=fit, **options))
+            parts.append(torch.optim.Muon(matrices, lr=rate, adjust_lr_fn=fit, **options))
         if others:
             parts.append(torch.optim.AdamW(others, lr=rate, fused=True))
         return Together(parts)

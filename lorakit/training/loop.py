@@ -119,9 +119,9 @@ def _prepare(
     if setup.sees and not (checkpoints and checkpoints.start):
         attachment.see(batches_to_see(setup, attachment, accelerator.device))
     lean = _is_lean(attachment.model, setup, accelerator)
-    parameters = attachment.trained()
-    groups = attachment.method.parameter_groups(parameters)
-    optimizer = build_optimizer(parameters, settings, groups, attachment.method.rate_of, attachment)
+    optimizer = build_optimizer(
+        attachment.trained(), settings, attachment.method.rate_of, attachment
+    )
     progress = TrainingProgress(BestState(setup.watched, setup.evaluate), plan.steps)
     keeper = Keeper(checkpoints, attachment, accelerator, progress, settings.optimizer)
     # Parameters are restored while they are whole, the optimizer once it is spread.

@@ -11,46 +11,43 @@ from torch import nn
 from lorakit.methods import Attachment
 from lorakit.optimizers import RATIO
 from lorakit.recipe.train import Train
-from lorakit.training.groups import checked
 
 
 def build_optimizer(
     trained: Mapping[str, nn.Parameter],
     settings: Train,
-    own_groups: list[dict] | None,
     rate_of: Callable[[str], float] = lambda name: 1.0,
     attachment: Attachment | None = None,
 ) -> torch.optim.Optimizer:
     """The recipe's optimizer. Weight decay applies to everything (A, B and the head too) except
     biases and norms.
 
-    own_groups: a method's own parameter groups, which replace this rule
-    (`Method.parameter_groups`). rate_of: a parameter's learning rate as a multiple of the recipe's
-    (`Method.rate_of`). RecipeError: they do not hold every trained parameter once, or have
-    a key that is not known; the optimizer cannot train them.
+    rate_of: a parameter's learning rate as a multiple of the recipe's (`Method.rate_of`).
+    RecipeError: the optimizer cannot train with these rates, or what is attached.
     """
-    if own_groups is None:
-        groups = _groups(trained, settings, rate_of)
-    else:
-        groups = checked(own_groups, trained, settings)
-    groups = [group for group in groups if group["params"]]
-    settings.optimizer.refuse_groups(groups, of_method=own_groups is not None)
-    adam = {"betas": settings.adam_betas, "eps": settings.adam_eps}
-    complete = [adam | group for group in groups]
-    return settings.optimizer.build(complete, settings.learning_rate, attachment)
+    groups = _groups(trained, settings, rate_of)
+    settings.optimizer.refuse_rates({group[RATIO] for group in groups})
+    return settings.optimizer.build(groups, settings.learning_rate, attachment)
 
 
 def _groups(
     trained: Mapping[str, nn.Parameter], settings: Train, rate_of: Callable[[str], float]
 ) -> list[dict]:
     """One group for each pair of a rate and a weight decay."""
+    adam = {"betas": settings.adam_betas, "eps": settings.adam_eps}
+    common = adam if settings.optimizer.is_adam else {}
     kinds: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for spared in (False, True):
         for name, p in trained.items():
             if _is_spared(name, p) == spared:
                 kinds.setdefault((rate_of(name), spared), []).append(p)
     return [
-        {"params": own, "weight_decay": 0.0 if spared else settings.weight_decay, RATIO: ratio}
+        {
+            "params": own,
+            "weight_decay": 0.0 if spared else settings.weight_decay,
+            RATIO: ratio,
+            **common,
+        }
         for (ratio, spared), own in kinds.items()
     ]
 

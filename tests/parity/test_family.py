@@ -297,7 +297,7 @@ def test_lora_plus_has_pefts_two_rates(tiny):
         for path, letter, their in _factors(theirs.model, attachment):
             their.copy_(getattr(attachment.deltas[path], letter))
     own = build_optimizer(
-        attachment.trained(), Train(learning_rate=1e-3), None, attachment.method.rate_of
+        attachment.trained(), Train(learning_rate=1e-3), attachment.method.rate_of
     )
     set_rates(own, 1e-3)
     assert sorted(group["lr"] for group in own.param_groups) == [1e-3, 16e-3]

@@ -29,7 +29,9 @@ def drawn(shape: tuple[int, ...], seed: int) -> Tensor:
 
 def build(name: str, parameters: Any, rate: float, attachment: Any = None, **fields: Any) -> Any:
     rule = optimizers.get(name).model_validate({"name": name, **fields})
-    group = {"weight_decay": 0.0, RATIO: 1.0, "betas": (0.9, 0.999), "eps": 1e-8}
+    group = {"weight_decay": 0.0, RATIO: 1.0}
+    if rule.is_adam:
+        group |= {"betas": (0.9, 0.999), "eps": 1e-8}
     return rule.build([group | {"params": list(parameters)}], rate, attachment)
 
 

@@ -20,7 +20,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
 from lorakit.disk import file_digest
-from lorakit.errors import InputError, RecipeError, Stopped, TrainingError
+from lorakit.errors import InputError, Stopped, TrainingError
 from lorakit.events import Event
 from lorakit.methods import methods
 from lorakit.methods.reparam.lora import LoRA
@@ -156,16 +156,8 @@ def _same(found: tuple, wanted: tuple) -> None:
 class TwoRates(LoRA):
     """B learns 16 times as fast as A (LoRA+), the head at a rate of its own."""
 
-    def parameter_groups(self, trained):
-        ends = {
-            name: "B" if name.endswith("B") else "A" if name.endswith("A") else "head"
-            for name in trained
-        }
-        own = {"A": {}, "B": {"lr_ratio": 16}, "head": {"lr": 3e-4}}
-        return [
-            {"params": [trained[name] for name in trained if ends[name] == of], **own[of]}
-            for of in own
-        ]
+    def rate_of(self, name):
+        return {"A": 1.0, "B": 16.0}.get(name[-1], 0.5)
 
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -713,16 +705,6 @@ def test_too_many_overflows_are_one(rig, monkeypatch):
     monkeypatch.setattr(update, "OVERFLOWS", 3)
     with pytest.raises(TrainingError, match=r"fp16.* step 3.* 1\.34218e\+08"):
         rig(fp16=True)()
-
-
-@pytest.mark.parametrize("what", ["classifier", "delta"])
-def test_a_part_that_no_group_of_the_optimizer_holds_is_named(rig, what):
-    class Forgetting(LoRA):
-        def parameter_groups(self, trained):
-            return [{"params": [p for name, p in trained.items() if what not in name]}]
-
-    with pytest.raises(RecipeError, match=what):
-        rig(method=Forgetting())()
 
 
 def test_a_rate_too_small_to_show_is_named(rig):

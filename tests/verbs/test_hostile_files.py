@@ -342,7 +342,7 @@ class Rig:
             self.model.model, self.model.roles, self.model.newly_initialised
         )
         self.parameters = self.attachment.trained()
-        self.optimizer = build_optimizer(self.parameters, Train(), None)
+        self.optimizer = build_optimizer(self.parameters, Train())
 
     def step(self) -> None:
         self.model.loss().backward()
