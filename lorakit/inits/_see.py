@@ -88,6 +88,8 @@ def see_gradients(
     seen: path of a layer -> what `init` is given with its gradient. The weights do not train
     afterwards.
     """
+    import torch
+
     from lorakit.nn.linear import is_conv1d
 
     weights: dict[str, Any] = {site.path: site.module.weight for site in sites}
@@ -96,13 +98,11 @@ def see_gradients(
         weight.requires_grad_(True)
     try:
         for run in batches:
-            run().backward()
-            for path, weight in weights.items():
-                if weight.grad is not None:
-                    gradient = weight.grad.T if transposed[path] else weight.grad
-                    init.see(gradient, seen[path])
-                weight.grad = None
+            # not backward(), which would also leave gradients in the new head for the first step
+            found = torch.autograd.grad(run(), list(weights.values()), allow_unused=True)
+            for path, gradient in zip(weights, found, strict=True):
+                if gradient is not None:
+                    init.see(gradient.T if transposed[path] else gradient, seen[path])
     finally:
         for weight in weights.values():
-            weight.grad = None
             weight.requires_grad_(False)
