@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from lorakit.errors import ModelError, TargetError
-from lorakit.methods.reparam import Target
+from lorakit.methods import methods
+from lorakit.methods.reparam import Reparam, Target
 from lorakit.methods.reparam.lora import LoRA
 from lorakit.nn.linear import weight_of
 from tests.attaching import attach
+
+REPARAMETRISATIONS = [name for name in methods.names() if issubclass(methods.get(name), Reparam)]
 
 
 def _attach(model, **fields):
@@ -70,6 +74,20 @@ def test_a_target_may_have_numbers_of_its_own(tiny):
         **{f"layer.{i}.attention.self.value": (2, 8.0) for i in range(2)},
         "layer.1.output.dense": (4, 0.75),
     }
+
+
+@pytest.mark.parametrize("own", [{"r": 2}, {"alpha": 3}], ids=str)
+@pytest.mark.parametrize("name", REPARAMETRISATIONS)
+def test_numbers_of_a_target_are_used_or_refused(tiny, name, own):
+    cls = methods.get(name)
+    fields = {"name": name, **cls.tiny, "targets": ["value", {"match": "query", **own}]}
+    if not cls.has_ranks_of_targets:
+        with pytest.raises(ValidationError, match="query"):
+            cls.model_validate(fields)
+        return
+    deltas = attach(cls.model_validate(fields), tiny("roberta")).deltas
+    rank_and_scale = {d.site.target: (len(d.A), d.scale) for d in deltas.values()}
+    assert rank_and_scale["query"] != rank_and_scale["value"]
 
 
 def test_the_delta_is_what_the_formula_says(tiny):

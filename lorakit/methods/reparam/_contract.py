@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from lorakit.config import Config, one_or_many
 from lorakit.methods._base import Method
@@ -58,6 +58,8 @@ class Reparam(Method, ABC):
     """Whether the adapter holds what all deltas share; False: a seed gives it."""
     checked: ClassVar[tuple[str, ...]] = ()
     """Tensors of a delta that `refuse_state` compares, so that they are never stored rounded."""
+    has_ranks_of_targets: ClassVar[bool] = False
+    """Whether a target may have its own `r` and `alpha`."""
     shared_starts_still: ClassVar[bool] = False
     """Whether what all deltas share has no gradient until the deltas have moved, because dW is zero
     at the start by tensors of their own."""
@@ -67,6 +69,18 @@ class Reparam(Method, ABC):
     """Which weights: the paper adapts query and value."""
 
     _may_be_one = field_validator("targets", mode="before")(one_or_many)
+
+    @model_validator(mode="after")
+    def _refuse_ranks_of_targets(self) -> Reparam:
+        if self.has_ranks_of_targets:
+            return self
+        for target in self.targets:
+            if isinstance(target, Target) and (target.r or target.alpha):
+                raise ValueError(
+                    f"the target {target.match} has its own r or alpha, and {self.name} has the "
+                    "same for all targets; leave them out there, or take a method such as lora"
+                )
+        return self
 
     @property
     def on_experts(self) -> bool:

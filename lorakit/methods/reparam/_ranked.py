@@ -57,6 +57,7 @@ class Ranked(LowRank, ABC):
     The second form is exactly zero at the start. W0 stays as the checkpoint has it.
     """
 
+    has_ranks_of_targets: ClassVar[bool] = True
     is_lora: ClassVar[bool] = True
     """Whether dW is s B A and nothing else, so that an adapter is a LoRA in PEFT's format."""
     r: int = Field(default=8, ge=1)

@@ -9,8 +9,7 @@ Kundu and Pedram 2024, arXiv 2406.12832.
 
 The authors' code divides the step by until * steps and so freezes no column before the share
 `until`, and three at most. The paper has B frozen after that share, and lorakit follows the paper,
-with equal steps. LaMDA++, which gives each site a rank by its spectrum, is not built in: give
-targets an `r` of their own instead of one rule for all.
+with equal steps. LaMDA++, which gives each site a rank by its spectrum, is not built in.
 
 When to use: to study how far a few numbers carry an adaptation whose directions are already found.
 lorakit keeps B and its optimizer state to the end, so that it saves neither the memory nor the time
