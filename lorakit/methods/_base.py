@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from lorakit.inits import Init
     from lorakit.methods._peft_form import PeftForm
     from lorakit.nn.select import Roles, Site
 
@@ -57,10 +58,15 @@ class Method(Config, ABC):
         """Whether the model's outputs are the base's until the first step."""
         return not self.added_tokens
 
+    def looker(self) -> Init | None:
+        """The rule that looks at data before the first step, where `batches_to_see` is not 0."""
+        return None
+
     @property
     def batches_to_see(self) -> int:
         """The number of global batches that `Attachment.see` is given before the first step."""
-        return 0
+        looker = self.looker()
+        return 0 if looker is None else looker.batches_to_see
 
     @abstractmethod
     def attach(

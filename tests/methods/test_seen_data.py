@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from lorakit.adapters.save import save_adapter
 from lorakit.methods import methods
-from tests.attaching import attach
+from tests.attaching import attach, attach_saved
 
 LOOKERS: dict[str, dict[str, Any]] = {
     "eva": {"name": "lora", "r": 4, "init": {"name": "eva", "batches": 2}},
@@ -31,3 +32,34 @@ def test_it_leaves_no_gradient_for_the_first_step(tiny, looker):
     attachment.see([model.loss, model.loss])
     assert all(p.grad is None for p in model.model.parameters())
     assert set(attachment.trained()) == trained
+
+
+SUMS = ("lora_prefix_embedding", "lora_prefix_layer")
+
+
+@pytest.mark.parametrize("init", ["eva", "corda", "lora_ga"])
+@pytest.mark.parametrize("name", SUMS)
+def test_lora_in_a_sum_sees_what_lora_sees(tiny, about, tmp_path, name, init):
+    lora = LOOKERS[init]
+    model, attachment = made(tiny, {"name": name, "lora": lora}, "gpt2", head="CausalLM")
+    alone, of_lora = made(tiny, lora, "gpt2", head="CausalLM")
+    assert attachment.method.batches_to_see == 2
+    with attachment.off():
+        assert torch.equal(model.loss(), alone.loss())
+    for each, part in ((model, attachment), (alone, of_lora)):
+        part.see([each.loss, each.loss])
+    seen = attachment.parts[0].state()
+    assert all(torch.equal(seen[key], value) for key, value in of_lora.state().items())
+    card = about(model, attachment, head="causal")
+    save_adapter(tmp_path / "adapter", attachment, card)
+    again = tiny("gpt2", "CausalLM")
+    attach_saved(tmp_path / "adapter", again)
+    assert torch.equal(again.logits(), model.logits())
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_lora_in_a_sum_has_its_two_rates(tiny, name):
+    _, attachment = made(tiny, {"name": name, "lora": {"rate_of_b": 16}}, "gpt2", head="CausalLM")
+    rates = {key.rpartition(".")[2]: attachment.method.rate_of(key) for key in attachment.trained()}
+    assert rates.pop("B") == 16
+    assert set(rates.values()) == {1}

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from lorakit.inits import Init
     from lorakit.methods.reparam._attachment import ReparamAttachment
     from lorakit.methods.reparam._delta import MethodDelta
     from lorakit.nn.select import Roles, Site
@@ -137,10 +136,6 @@ class Reparam(Method, ABC):
 
     def shared(self, sites: Sequence[Site]) -> Module | None:
         """A module with the parameters that all deltas share; None: they share nothing."""
-        return None
-
-    def looker(self) -> Init | None:
-        """The rule that looks at data before the first step, where `batches_to_see` is not 0."""
         return None
 
     def on_sites(self, sites: Sequence[Site]) -> Reparam:

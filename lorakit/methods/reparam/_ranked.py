@@ -113,10 +113,6 @@ class Ranked(LowRank, ABC):
             raise ValueError(f"ranks and {other} both choose ranks; leave one out")
         return self
 
-    @property
-    def batches_to_see(self) -> int:
-        return self.init.batches_to_see
-
     def looker(self) -> Init:
         return self.init
 

@@ -66,10 +66,6 @@ class RoSA(Dense):
     by: Literal["mean_squared", "mean"] = "mean_squared"
     """What is compared: the mean of the squared gradients, or the size of the mean gradient."""
 
-    @property
-    def batches_to_see(self) -> int:
-        return self.batches
-
     def looker(self) -> Init:
         return _LargestGradients(batches=self.batches, by=self.by)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,6 +16,8 @@ from lorakit.methods.reparam.lora import LoRA
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from lorakit.inits import Init
+    from lorakit.methods.reparam._attachment import ReparamAttachment
     from lorakit.nn.select import Roles
 
 
@@ -35,6 +37,12 @@ class WithLoRA(Method, ABC):
     def added_tokens(self) -> int:
         return self.prompt.added_tokens
 
+    def looker(self) -> Init:
+        return self.lora.looker()
+
+    def rate_of(self, name: str) -> float:
+        return self.lora.rate_of(name)
+
     def attach(
         self,
         model: nn.Module,
@@ -48,12 +56,12 @@ class WithLoRA(Method, ABC):
 
 
 class SumAttachment(Attachment):
-    """first: a method that can be folded; second: one that cannot be merged, nor can the sum.
+    """first: deltas, which can be folded; second: what cannot be merged, nor can the sum.
 
     Both must have frozen the base, with what they train under the names of `lorakit.nn.surgery`.
     """
 
-    def __init__(self, method: Method, first: Attachment, second: Attachment):
+    def __init__(self, method: Method, first: ReparamAttachment, second: Attachment):
         self.method = method
         self.parts = (first, second)
         self.model = first.model
@@ -64,7 +72,13 @@ class SumAttachment(Attachment):
         first, second = self.parts
         return {**first.state(), **second.state()}
 
+    def see(self, batches: Iterable[Callable[[], Tensor]]) -> None:
+        # the first sees rows as the task has them, without added tokens that no mask counts
+        with self.parts[1].off():
+            self.parts[0].see(batches)
+
     def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.parts[0].fit(state)
         refuse_mismatch({name: tuple(value.shape) for name, value in self.state().items()}, state)
         for part in self.parts:
             part.load_state({name: state[name] for name in part.state()})
