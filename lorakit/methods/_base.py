@@ -42,6 +42,9 @@ class Method(Config, ABC):
     """Whether it reads or changes parameters or gradients between steps, adds a penalty, or runs
     the model twice, so that each process must hold all parameters: FSDP2 and DeepSpeed are
     refused."""
+    rewrites: ClassVar[bool] = False
+    """Whether it sets numbers that train between steps. An average of the steps would keep the
+    numbers from before, so train.ema and optimizers that average are refused."""
     tiny: ClassVar[Mapping[str, Any]] = {}
     """Fields that suit models of two narrow layers, where the defaults do not: the tests and the
     pictures of the gallery use them."""

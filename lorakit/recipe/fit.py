@@ -19,6 +19,12 @@ def refuse_train(train: Train, task: Task, method: Method) -> None:
         raise ValueError(
             f"train.gradient_checkpointing true is not available with {method.name}; leave it out"
         )
+    if train.average is not None and method.rewrites:
+        key = "train.ema" if train.average == "ema" else f"train.optimizer {train.optimizer.name}"
+        raise ValueError(
+            f"{key} averages the steps, and the method {method.name} sets what trains to other "
+            "numbers between steps; leave one out"
+        )
     smoothing = f"train.label_smoothing {train.label_smoothing:g}"
     if train.label_smoothing and task.head is Head.REGRESSION:
         raise ValueError(

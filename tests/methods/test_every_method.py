@@ -16,11 +16,12 @@ import torch
 from lorakit.bases.load import load, load_dequantized
 from lorakit.errors import ModelError, RecipeError
 from lorakit.methods import methods
+from lorakit.methods.reparam import Reparam
 from lorakit.models import Model
 from lorakit.recipe.load import load_recipe
 from tests.attaching import attach
 from tests.commands import free_port
-from tests.conftest import small_method
+from tests.conftest import build, small_method
 from tests.methods.train_every import STEPS, train_method
 from tests.tiers import unit_or_slow
 
@@ -106,6 +107,57 @@ def _trained(attachment: Any, model: Any) -> None:
         optimizer.step()
         attachment.after_step(step, 2)
         optimizer.zero_grad()
+
+
+HOOKED = [
+    name
+    for name in methods.names()
+    if issubclass(methods.get(name), Reparam)
+    and (
+        methods.get(name).before_step is not Reparam.before_step
+        or methods.get(name).after_step is not Reparam.after_step
+    )
+]
+"""Methods with a hook before or after a step."""
+
+
+def _rewrites(name: str) -> bool:
+    """Whether a hook changes a number that trains, in some steps of AdamW."""
+    model = build("roberta")
+    attachment = attach(small_method(name), model)
+    optimizer = torch.optim.AdamW(attachment.trained().values(), lr=1e-2)
+    found = False
+    for step in range(12):
+        for hook in (attachment.before_step, attachment.after_step):
+            before = {key: p.detach().clone() for key, p in attachment.trained().items()}
+            hook(step, 12)
+            after = attachment.trained()
+            found |= any(not torch.equal(after[key], value) for key, value in before.items())
+            if hook == attachment.before_step:
+                model.loss().backward()
+                optimizer.step()
+        optimizer.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("name", HOOKED)
+def test_a_method_that_rewrites_what_trains_says_so(name):
+    assert methods.get(name).rewrites == _rewrites(name)
+
+
+AVERAGES = (
+    ["train.ema=0.9"],
+    ["train.optimizer=schedule_free", "train.schedule=constant"],
+)
+
+
+@pytest.mark.parametrize("average", AVERAGES, ids=["ema", "schedule_free"])
+@pytest.mark.parametrize("name", [name for name in HOOKED if methods.get(name).rewrites])
+def test_an_average_of_what_is_rewritten_is_refused(name, average):
+    values = ["model.name=nobody/has-this", f"method={{name: {name}}}"]
+    assert load_recipe("glue_mrpc", values).recipe.train.average is None
+    with pytest.raises(RecipeError, match=name):
+        load_recipe("glue_mrpc", [*values, *average])
 
 
 REFUSED = {"full", "top_layers", "losia", "rosa"}

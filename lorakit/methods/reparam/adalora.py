@@ -56,6 +56,7 @@ class AdaLoRA(LowRank):
     name: Literal["adalora"] = "adalora"
     tiny = {"r": 4, "final": 2}
     needs_whole_parameters: ClassVar[bool] = True
+    rewrites: ClassVar[bool] = True
     peft: ClassVar[PeftForm | None] = PeftForm(
         type="ADALORA",
         tensors={"A": "lora_A", "B": "lora_B", "E": "lora_E"},

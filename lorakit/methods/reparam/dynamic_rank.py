@@ -38,6 +38,7 @@ class DynamicRank(LowRank):
     name: Literal["dynamic_rank"] = "dynamic_rank"
     tiny = {"r": 4, "final": 2, "every": 2}
     needs_whole_parameters: ClassVar[bool] = True
+    rewrites: ClassVar[bool] = True
     r: int = Field(default=12, ge=1)
     """Number of parts of each site at the start; the paper has 1.5 times `final`."""
     final: int = Field(default=8, ge=1)

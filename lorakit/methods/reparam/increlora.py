@@ -36,6 +36,7 @@ class IncreLoRA(LowRank):
     name: Literal["increlora"] = "increlora"
     tiny = {"r": 4, "final": 2, "every": 2}
     needs_whole_parameters: ClassVar[bool] = True
+    rewrites: ClassVar[bool] = True
     r: int = Field(default=16, ge=1)
     """Largest number of triplets of a site."""
     first: int = Field(default=1, ge=1)

@@ -32,6 +32,7 @@ class LaMDA(LowRank):
     name: Literal["lamda"] = "lamda"
     tiny = {"r": 4}
     needs_whole_parameters: ClassVar[bool] = True
+    rewrites: ClassVar[bool] = True
     r: int = Field(default=16, ge=1)
     """Rank of dW."""
     alpha: float = Field(default=16, gt=0, le=1e6)

@@ -31,6 +31,7 @@ class LoRI(LowRank):
     name: Literal["lori"] = "lori"
     tiny = {"r": 4}
     needs_whole_parameters: ClassVar[bool] = True
+    rewrites: ClassVar[bool] = True
     r: int = Field(default=32, ge=1)
     """Rank of dW."""
     alpha: float = Field(default=64, gt=0, le=1e6)

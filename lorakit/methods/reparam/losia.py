@@ -33,6 +33,7 @@ class LoSiA(Dense):
     name: Literal["losia"] = "losia"
     tiny = {"every": 2, "moves": 1}
     needs_whole_parameters: ClassVar[bool] = True
+    rewrites: ClassVar[bool] = True
     on_quantized: ClassVar[bool] = False
     share: float = Field(default=0.125, gt=0, le=1)
     """Of the rows, and of the columns, that the block has; one at least."""
