@@ -145,10 +145,7 @@ def test_a_method_that_rewrites_what_trains_says_so(name):
     assert methods.get(name).rewrites == _rewrites(name)
 
 
-AVERAGES = (
-    ["train.ema=0.9"],
-    ["train.optimizer=schedule_free", "train.schedule=constant"],
-)
+AVERAGES = (["train.ema=0.9"], ["train.optimizer=schedule_free", "train.schedule=constant"])
 
 
 @pytest.mark.parametrize("average", AVERAGES, ids=["ema", "schedule_free"])
