@@ -35,8 +35,8 @@ class Init(Config, ABC):
     """Whether B trains; False: it keeps its first values."""
     chooses_ranks: ClassVar[bool] = False
     """Whether `settle` changes ranks."""
-    looks_at: ClassVar[Literal["inputs", "gradients"]] = "inputs"
-    """What `see` is given, where `batches_to_see` is not 0."""
+    looks_at: ClassVar[Literal["inputs", "gradients"] | None] = None
+    """What `see` is given; None: it looks at nothing."""
 
     @property
     def batches_to_see(self) -> int:
@@ -64,6 +64,7 @@ class Init(Config, ABC):
 class DataInit(Init, ABC):
     """A rule that looks at training data before the first step."""
 
+    looks_at: ClassVar[Literal["inputs", "gradients"] | None] = "inputs"
     batches: int = Field(default=8, ge=1)
     """Number of global batches of the training split that are seen."""
 

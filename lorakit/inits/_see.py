@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lorakit.errors import ModelError
 from lorakit.inits._base import Init, Seen
 
 if TYPE_CHECKING:
@@ -86,14 +87,17 @@ def see_gradients(
     """Show the gradient of each layer's weight, (out, in), to `init`, after each batch.
 
     seen: path of a layer -> what `init` is given with its gradient. The weights do not train
-    afterwards.
+    afterwards. ModelError: a weight is quantized.
     """
     import torch
 
-    from lorakit.nn.linear import is_conv1d
+    from lorakit.nn.linear import is_conv1d, is_embedding
 
     weights: dict[str, Any] = {site.path: site.module.weight for site in sites}
-    transposed = {site.path: is_conv1d(site.module) for site in sites}
+    transposed = {s.path: is_conv1d(s.module) or is_embedding(s.module) for s in sites}
+    for path, weight in weights.items():
+        if not weight.is_floating_point():
+            raise ModelError(f"{path} is quantized, so it has no gradient to look at")
     for weight in weights.values():
         weight.requires_grad_(True)
     try:

@@ -79,3 +79,13 @@ def refuse_base(model: Model, method: Method) -> None:
             f"model.quantize {model.quantize}: the method {method.name} needs the "
             "base's exact weights; leave model.quantize out, or take another method (lora)"
         )
+
+
+def refuse_look(model: Model, method: Method) -> None:
+    """A look at gradients, which quantized weights do not have, before the first step."""
+    looker = method.looker()
+    if model.quantize is not None and looker is not None and looker.looks_at == "gradients":
+        raise ValueError(
+            f"model.quantize {model.quantize}: the init {looker.name} needs gradients of the "
+            "base's weights; leave model.quantize out, or take another init"
+        )

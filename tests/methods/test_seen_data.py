@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from lorakit.adapters.save import save_adapter
+from lorakit.errors import ModelError, RecipeError
 from lorakit.methods import methods
+from lorakit.recipe.load import load_recipe
 from tests.attaching import attach, attach_saved
 
 LOOKERS: dict[str, dict[str, Any]] = {
@@ -17,6 +19,8 @@ LOOKERS: dict[str, dict[str, Any]] = {
     "lora_ga": {"name": "lora", "r": 4, "init": {"name": "lora_ga", "batches": 2}},
     "rosa": {"name": "rosa", "r": 4, "batches": 2},
 }
+
+SUMS = ("lora_prefix_embedding", "lora_prefix_layer")
 
 
 def made(tiny, fields, family: str = "roberta", **changes) -> tuple[Any, Any]:
@@ -34,7 +38,54 @@ def test_it_leaves_no_gradient_for_the_first_step(tiny, looker):
     assert set(attachment.trained()) == trained
 
 
-SUMS = ("lora_prefix_embedding", "lora_prefix_layer")
+EMBEDDED = {"targets": ["query", "embedding:word_embeddings"]}
+
+
+@pytest.mark.parametrize("init", ["eva", "corda"])
+def test_token_ids_are_not_inputs_to_look_at(tiny, init):
+    with pytest.raises(ModelError, match="word_embeddings"):
+        made(tiny, LOOKERS[init] | EMBEDDED)
+
+
+def test_the_gradient_of_an_embedding_is_turned(tiny):
+    model, attachment = made(tiny, LOOKERS["lora_ga"] | EMBEDDED)
+    plain = model.logits()
+    (name,) = [site.name for site in attachment.sites if site.target.startswith("embedding:")]
+    delta = attachment.deltas[name]
+    table = delta.site.module.weight.requires_grad_(True)
+    with attachment.off():
+        (gradient,) = torch.autograd.grad(model.loss(), [table])
+    attachment.see([model.loss, model.loss])
+    assert torch.equal(model.logits(), plain)
+    _, _, directions = torch.linalg.svd(gradient.T, full_matrices=False)
+    cosines = (delta.A.detach() * directions[:4]).sum(1).abs()
+    torch.testing.assert_close(cosines, torch.ones(4), rtol=0, atol=1e-3)
+
+
+GRADIENTS = (
+    "{name: lora, init: lora_ga}",
+    *(f"{{name: {name}, lora: {{init: lora_ga}}}}" for name in SUMS),
+)
+
+
+@pytest.mark.parametrize("method", GRADIENTS)
+def test_gradients_of_a_quantized_base_are_refused_before_it_is_loaded(method):
+    values = ["model.name=nobody/has-this", f"method={method}", "~expect"]
+    load_recipe("quickstart_generate", values)
+    with pytest.raises(RecipeError, match="lora_ga"):
+        load_recipe("quickstart_generate", [*values, "model.quantize=nf4"])
+    with_start = [*values, "model.quantize=nf4", "start_from=adapter"]
+    assert load_recipe("quickstart_generate", with_start).recipe.model.quantize == "nf4"
+
+
+def test_gradients_of_a_quantized_weight_are_refused(tiny):
+    model, attachment = made(tiny, LOOKERS["lora_ga"])
+    weight = attachment.sites[0].module.weight
+    stored = torch.nn.Parameter(weight.detach().to(torch.uint8), requires_grad=False)
+    attachment.sites[0].module.weight = stored
+    with pytest.raises(ModelError, match="query"):
+        attachment.see([model.loss])
+    assert not any(site.module.weight.requires_grad for site in attachment.sites)
 
 
 @pytest.mark.parametrize("init", ["eva", "corda", "lora_ga"])

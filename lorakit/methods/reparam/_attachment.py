@@ -80,18 +80,29 @@ class ReparamAttachment(Attachment):
                     f"{site.path} has a delta already; merge or detach it before another is "
                     "attached"
                 )
-        looked_up = [site.path for site in self.sites if is_embedding(site.module)]
-        if looked_up and not self.method.on_embeddings:
-            raise ModelError(
-                f"{self.method.name} cannot be on an embedding layer, and {looked_up[0]} is one; "
-                "leave it out of method.targets, or take lora"
-            )
+        self._refuse_embeddings()
         self._refuse_experts()
         quantized = self._quantized()
         if quantized and not self.method.on_quantized:
             raise ModelError(
                 f"{self.method.name} needs the exact weight, and {quantized[0]} is quantized; "
                 "leave model.quantize out, or take another method (lora)"
+            )
+
+    def _refuse_embeddings(self) -> None:
+        looked_up = [site.path for site in self.sites if is_embedding(site.module)]
+        if not looked_up:
+            return
+        if not self.method.on_embeddings:
+            raise ModelError(
+                f"{self.method.name} cannot be on an embedding layer, and {looked_up[0]} is one; "
+                "leave it out of method.targets, or take lora"
+            )
+        looker = self.method.looker()
+        if looker is not None and looker.looks_at == "inputs":
+            raise ModelError(
+                f"init {looker.name} looks at the inputs of a layer, which are token ids at "
+                f"{looked_up[0]}; leave it out of method.targets, or take another init"
             )
 
     def _refuse_experts(self) -> None:

@@ -31,7 +31,7 @@ class _LargestGradients(DataInit):
     """Chooses the entries of the sparse part."""
 
     name: Literal["largest_gradients"] = "largest_gradients"
-    looks_at: ClassVar[Literal["inputs", "gradients"]] = "gradients"
+    looks_at: ClassVar[Literal["inputs", "gradients"] | None] = "gradients"
     by: Literal["mean_squared", "mean"] = "mean_squared"
 
     def see(self, value: Tensor, seen: Seen) -> None:
