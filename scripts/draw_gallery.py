@@ -78,7 +78,7 @@ def fit(attachment: ReparamAttachment, model: nn.Module, target: Tensor) -> None
     optimizer = torch.optim.Adam(groups)
     if attachment.method.batches_to_see:
         batch = lambda: ((model(x) - wanted) ** 2).mean()  # noqa: E731
-        attachment.see([batch] * attachment.method.batches_to_see)
+        attachment.see([[batch]] * attachment.method.batches_to_see)
     model.train()
     for step in range(STEPS):
         attachment.before_step(step, STEPS)
@@ -196,7 +196,8 @@ def draw_init(name: str, path: Path) -> None:
     x = torch.randn(64, IN)
     if method.batches_to_see:
         wanted = x @ (model.get_parameter("layer.weight").detach() + band()).T
-        attachment.see([lambda: ((model(x) - wanted) ** 2).mean()] * method.batches_to_see)
+        batch = lambda: ((model(x) - wanted) ** 2).mean()  # noqa: E731
+        attachment.see([[batch]] * method.batches_to_see)
     (delta,) = attachment.deltas.values()
     a, b, spectrum = _three((1, 1, 1))
     _draw_matrix(a, delta.A.detach(), f"A at the start, {'x'.join(map(str, delta.A.shape))}")

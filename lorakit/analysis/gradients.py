@@ -96,11 +96,11 @@ def spectra(run: AdaptedRun, items: Sequence[Encoded]) -> list[GradientSpectrum]
     return found
 
 
-def _losses(run: AdaptedRun, items: Sequence[Encoded]) -> Iterator[Callable[[], Tensor]]:
-    """The mean loss of each example, computed when it is called."""
+def _losses(run: AdaptedRun, items: Sequence[Encoded]) -> Iterator[list[Callable[[], Tensor]]]:
+    """The mean loss of each example as a batch of its own, computed when it is called."""
     head = Head(run.source.head)
     for item in items:
-        yield partial(_loss, run, head, item)
+        yield [partial(_loss, run, head, item)]
 
 
 def _loss(run: AdaptedRun, head: Head, item: Encoded) -> Tensor:

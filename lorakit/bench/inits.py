@@ -73,7 +73,7 @@ def _start(
         def loss() -> Tensor:
             return loss_sum(attachment.model, dict(batch), recipe.task.head)
 
-        attachment.see([loss] * method.init.batches_to_see)
+        attachment.see([[loss]] * method.init.batches_to_see)
         return attachment
 
     return start

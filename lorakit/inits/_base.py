@@ -50,9 +50,12 @@ class Init(Config, ABC):
     def see(self, value: Tensor, seen: Seen) -> None:
         """One batch at one layer. `seen`: what is remembered of that layer.
 
-        value: its inputs (tokens, in) without padding; or, where `looks_at` is gradients, the
-        gradient of the loss by the layer's weight (out, in).
+        value: its inputs (tokens, in) without padding, of a micro batch; or, where `looks_at` is
+        gradients, the gradient of a global batch's mean loss by the layer's weight (out, in).
         """
+
+    def end_batch(self, seen: Seen) -> None:
+        """The inputs of all micro batches of a global batch have been seen at one layer."""
 
     def settle(self, layers: Sequence[tuple[Mapping[str, Any], Seen]]) -> None:
         """Final values, after the last batch. Without gradients.

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
     from lorakit.nn.select import Site
 
+    Batches = Iterable[Sequence[Callable[[], Tensor]]]
 
-def see_data(attachment: Any, init: Init, batches: Iterable[Callable[[], Tensor]]) -> None:
+
+def see_data(attachment: Any, init: Init, batches: Batches) -> None:
     """Show `init` what it looks at in each batch, layer by layer, and let it settle.
 
-    attachment: has `model`, `sites`, `deltas` and `off`. Positions that the model's attention mask
-    hides are left out of the inputs.
+    attachment: has `model`, `sites`, `deltas` and `off`. batches: as of `TrainingHooks.see`.
+    Positions that the model's attention mask hides are left out of the inputs.
     """
     import torch
 
@@ -34,8 +36,11 @@ def see_data(attachment: Any, init: Init, batches: Iterable[Callable[[], Tensor]
             see_gradients(attachment.sites, init, batches, seen)
         else:
             with torch.no_grad(), _watched(attachment.model, modules, init, seen):
-                for run in batches:
-                    run()
+                for batch in batches:
+                    for run in batch:
+                        run()
+                    for of_layer in seen.values():
+                        init.end_batch(of_layer)
     with torch.no_grad():
         init.settle([(layers[path], seen[path]) for path in layers])
 
@@ -79,18 +84,13 @@ class SeesGradients(Protocol):
 
 
 def see_gradients(
-    sites: Sequence[Site],
-    init: SeesGradients,
-    batches: Iterable[Callable[[], Tensor]],
-    seen: Mapping[str, Any],
+    sites: Sequence[Site], init: SeesGradients, batches: Batches, seen: Mapping[str, Any]
 ) -> None:
     """Show the gradient of each layer's weight, (out, in), to `init`, after each batch.
 
-    seen: path of a layer -> what `init` is given with its gradient. The weights do not train
-    afterwards. ModelError: a weight is quantized.
+    batches: as of `TrainingHooks.see`. seen: path of a layer -> what `init` is given with its
+    gradient. The weights do not train afterwards. ModelError: a weight is quantized.
     """
-    import torch
-
     from lorakit.nn.linear import is_conv1d, is_embedding
 
     weights: dict[str, Any] = {site.path: site.module.weight for site in sites}
@@ -101,12 +101,26 @@ def see_gradients(
     for weight in weights.values():
         weight.requires_grad_(True)
     try:
-        for run in batches:
-            # not backward(), which would also leave gradients in the new head for the first step
-            found = torch.autograd.grad(run(), list(weights.values()), allow_unused=True)
-            for path, gradient in zip(weights, found, strict=True):
-                if gradient is not None:
-                    init.see(gradient.T if transposed[path] else gradient, seen[path])
+        for batch in batches:
+            for path, gradient in _gradients(batch, weights).items():
+                init.see(gradient.T if transposed[path] else gradient, seen[path])
     finally:
         for weight in weights.values():
             weight.requires_grad_(False)
+
+
+def _gradients(
+    batch: Iterable[Callable[[], Tensor]], weights: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Path -> the gradient of the sum of the losses, for the weights that these depend on."""
+    import torch
+
+    sums: dict[str, Tensor] = {}
+    for run in batch:
+        # not backward(), which would also leave gradients in the new head for the first step
+        found = torch.autograd.grad(run(), list(weights.values()), allow_unused=True)
+        for path, gradient in zip(weights, found, strict=True):
+            if gradient is not None:
+                wide = torch.promote_types(gradient.dtype, torch.float32)
+                sums[path] = sums.get(path, 0) + gradient.to(wide)
+    return sums

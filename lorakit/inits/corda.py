@@ -28,13 +28,26 @@ class CorDA(DataInit):
     (knowledge preserved): the smallest, for batches of what must not be forgotten."""
 
     def see(self, value: Tensor, seen: Seen) -> None:
+        """Add to X^T X of the global batch, whose largest value may be in any micro batch."""
+        import torch
+
         if not len(value):
             return
         x = value.float()
-        largest = x.max().abs()
-        if largest > 0:
-            x = x / largest
-        seen["covariance"] = seen.get("covariance", 0) + x.T @ x
+        largest = max(x.max(), seen.get("largest", x.max()))
+        size = largest.abs() if largest else torch.ones_like(largest)
+        x = x / size
+        batch = x.T @ x
+        if "batch" in seen:
+            batch += seen["batch"] * (seen["size"] / size) ** 2
+        seen |= {"batch": batch, "largest": largest, "size": size}
+
+    def end_batch(self, seen: Seen) -> None:
+        if "batch" not in seen:
+            return
+        seen["covariance"] = seen.get("covariance", 0) + seen["batch"]
+        for of_batch in ("batch", "largest", "size"):
+            del seen[of_batch]
 
     def settle(self, layers: Sequence[tuple[Mapping[str, Any], Seen]]) -> None:
         """Sites of one layer read the same input, so they share its covariance."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 class TrainingHooks:
     """Each does nothing unless a method overrides it, and must do the same on every process."""
 
-    def see(self, batches: Iterable[Callable[[], Tensor]]) -> None:
+    def see(self, batches: Iterable[Sequence[Callable[[], Tensor]]]) -> None:
         """Look at training data before the first step of a run that does not resume.
 
-        batches: each call runs one batch through the model and returns its mean loss.
+        batches: the micro batches of each global batch. A call runs one through the model and
+        returns its loss; the sum over a global batch is the batch's mean loss.
         """
 
     def before_step(self, step: int, total: int) -> None:

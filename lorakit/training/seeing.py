@@ -18,11 +18,11 @@ from lorakit.training.setup import Setup
 
 def batches_to_see(
     setup: Setup, attachment: Attachment, device: torch.device
-) -> Iterator[Callable[[], Tensor]]:
-    """The losses of the run's first global batches, in micro batches, without dropout.
+) -> Iterator[list[Callable[[], Tensor]]]:
+    """The losses of the run's first global batches, without dropout: a call for each micro batch.
 
     Every process sees all of them, so that all begin with the same numbers. Each call returns the
-    sum of the losses over what the global batch holds.
+    sum of the micro batch's losses over what the global batch holds.
     """
     wanted = attachment.method.batches_to_see
     if not wanted:
@@ -35,9 +35,8 @@ def batches_to_see(
             examples = [setup.examples[i] for i in chosen]
             divisor = sum(example.trained for example in examples)
             size = setup.train.micro_batch_size or len(examples)
-            for start in range(0, len(examples), size):
-                part = examples[start : start + size]
-                yield partial(_loss, setup, attachment, device, part, divisor)
+            parts = [examples[start : start + size] for start in range(0, len(examples), size)]
+            yield [partial(_loss, setup, attachment, device, part, divisor) for part in parts]
     finally:
         model.train(was_training)
 

@@ -119,7 +119,7 @@ def _trained(method: Any) -> dict[str, Any]:
     }
     # gradients that differ by a factor alone would have one order by size and by square
     losses_to_see = [model.loss, lambda: model.model(**model.inputs).logits[..., 0].sum()]
-    attachment.see(iter([losses_to_see[i % 2] for i in range(method.batches_to_see)]))
+    attachment.see(iter([[losses_to_see[i % 2]] for i in range(method.batches_to_see)]))
     groups = [
         {"params": [p], "lr": 0.02 * method.rate_of(n)} for n, p in attachment.trained().items()
     ]

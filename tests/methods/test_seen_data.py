@@ -10,8 +10,14 @@ import torch
 from lorakit.adapters.save import save_adapter
 from lorakit.errors import ModelError, RecipeError
 from lorakit.methods import methods
+from lorakit.recipe.evaluate import Evaluate
 from lorakit.recipe.load import load_recipe
+from lorakit.recipe.train import Train
+from lorakit.tasks import Head
+from lorakit.training.seeing import batches_to_see
+from lorakit.training.setup import Setup
 from tests.attaching import attach, attach_saved
+from tests.encoded import separable
 
 LOOKERS: dict[str, dict[str, Any]] = {
     "eva": {"name": "lora", "r": 4, "init": {"name": "eva", "batches": 2}},
@@ -19,7 +25,6 @@ LOOKERS: dict[str, dict[str, Any]] = {
     "lora_ga": {"name": "lora", "r": 4, "init": {"name": "lora_ga", "batches": 2}},
     "rosa": {"name": "rosa", "r": 4, "batches": 2},
 }
-
 SUMS = ("lora_prefix_embedding", "lora_prefix_layer")
 
 
@@ -33,9 +38,44 @@ def made(tiny, fields, family: str = "roberta", **changes) -> tuple[Any, Any]:
 def test_it_leaves_no_gradient_for_the_first_step(tiny, looker):
     model, attachment = made(tiny, LOOKERS[looker])
     trained = set(attachment.trained())
-    attachment.see([model.loss, model.loss])
+    attachment.see([[model.loss], [model.loss]])
     assert all(p.grad is None for p in model.model.parameters())
     assert set(attachment.trained()) == trained
+
+
+def _shown(tiny, fields, micro: int | None) -> Any:
+    """Attached, after the look that a run with micro batches of this size takes."""
+    _, attachment = made(tiny, fields)
+    setup = Setup(
+        examples=separable(),
+        head=Head.CLASSIFICATION,
+        pad_id=0,
+        train=Train(global_batch_size=8, micro_batch_size=micro),
+        evaluate=Evaluate(),
+        seed=0,
+        watched=None,
+    )
+    attachment.see(batches_to_see(setup, attachment, torch.device("cpu")))
+    return attachment
+
+
+@pytest.mark.parametrize("micro", [1, 3])
+@pytest.mark.parametrize("looker", [*LOOKERS, "rosa mean"])
+def test_it_does_not_depend_on_how_a_batch_is_cut(tiny, looker, micro):
+    fields = LOOKERS.get(looker, LOOKERS["rosa"] | {"by": "mean"})
+    whole, cut = (_shown(tiny, fields, size).deltas for size in (None, micro))
+    for name, delta in whole.items():
+        other = cut[name]
+        if looker.startswith("rosa"):
+            assert torch.equal(delta.at_row, other.at_row)
+            assert torch.equal(delta.at_column, other.at_column)
+            continue
+        # singular vectors have no sign of their own
+        for product in (lambda d: d.A.T @ d.A, lambda d: d.B @ d.A):
+            wanted = product(delta).detach()
+            torch.testing.assert_close(
+                product(other).detach(), wanted, rtol=0, atol=1e-3 * float(wanted.abs().max())
+            )
 
 
 EMBEDDED = {"targets": ["query", "embedding:word_embeddings"]}
@@ -55,7 +95,7 @@ def test_the_gradient_of_an_embedding_is_turned(tiny):
     table = delta.site.module.weight.requires_grad_(True)
     with attachment.off():
         (gradient,) = torch.autograd.grad(model.loss(), [table])
-    attachment.see([model.loss, model.loss])
+    attachment.see([[model.loss], [model.loss]])
     assert torch.equal(model.logits(), plain)
     _, _, directions = torch.linalg.svd(gradient.T, full_matrices=False)
     cosines = (delta.A.detach() * directions[:4]).sum(1).abs()
@@ -84,7 +124,7 @@ def test_gradients_of_a_quantized_weight_are_refused(tiny):
     stored = torch.nn.Parameter(weight.detach().to(torch.uint8), requires_grad=False)
     attachment.sites[0].module.weight = stored
     with pytest.raises(ModelError, match="query"):
-        attachment.see([model.loss])
+        attachment.see([[model.loss]])
     assert not any(site.module.weight.requires_grad for site in attachment.sites)
 
 
@@ -98,7 +138,7 @@ def test_lora_in_a_sum_sees_what_lora_sees(tiny, about, tmp_path, name, init):
     with attachment.off():
         assert torch.equal(model.loss(), alone.loss())
     for each, part in ((model, attachment), (alone, of_lora)):
-        part.see([each.loss, each.loss])
+        part.see([[each.loss], [each.loss]])
     seen = attachment.parts[0].state()
     assert all(torch.equal(seen[key], value) for key, value in of_lora.state().items())
     card = about(model, attachment, head="causal")

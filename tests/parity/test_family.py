@@ -247,7 +247,7 @@ def test_eva_chooses_ranks_and_comes_back(tiny, about, tmp_path):
     )
     attachment = method.attach(model.model, model.roles, model.newly_initialised)
     before = model.logits()
-    attachment.see([model.loss, model.loss])
+    attachment.see([[model.loss], [model.loss]])
     assert torch.equal(model.logits(), before)
     ranks = {name: d.A.shape[0] for name, d in attachment.deltas.items()}
     assert len(set(ranks.values())) > 1

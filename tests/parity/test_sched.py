@@ -220,7 +220,7 @@ def test_rosa_takes_the_entries_of_the_largest_gradients(tiny, by):
         gradients.append(weight.grad.clone())
         weight.grad = None
         weight.requires_grad_(False)
-    runs = [lambda f=factor: f * model.loss() for factor in (1.0, -3.0)]
+    runs = [[lambda f=factor: f * model.loss()] for factor in (1.0, -3.0)]
     attachment.see(runs)
     assert not delta.matrix().any()
     # as the authors' code: the k largest sizes of what it has accumulated

@@ -44,7 +44,7 @@ def _ours(model, targets, init, texts) -> Any:
     torch.manual_seed(0)
     attachment = method.attach(model.model, model.roles, model.newly_initialised)
     before = model.logits()
-    attachment.see([lambda ids=ids: _loss(model, ids) for ids in texts])
+    attachment.see([[lambda ids=ids: _loss(model, ids)] for ids in texts])
     # not only close: dW is exactly zero, so the base computes as it did
     assert torch.equal(model.logits(), before)
     assert not any(delta.matrix().any() for delta in attachment.deltas.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -308,7 +308,7 @@ class ReparamAttachment(Attachment):
 
     # the hooks of training
 
-    def see(self, batches: Iterable[Callable[[], Tensor]]) -> None:
+    def see(self, batches: Iterable[Sequence[Callable[[], Tensor]]]) -> None:
         looker = self.method.looker()
         if looker is None or not looker.batches_to_see:
             return

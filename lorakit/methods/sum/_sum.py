@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
@@ -72,7 +72,7 @@ class SumAttachment(Attachment):
         first, second = self.parts
         return {**first.state(), **second.state()}
 
-    def see(self, batches: Iterable[Callable[[], Tensor]]) -> None:
+    def see(self, batches: Iterable[Sequence[Callable[[], Tensor]]]) -> None:
         # the first sees rows as the task has them, without added tokens that no mask counts
         with self.parts[1].off():
             self.parts[0].see(batches)
