@@ -99,6 +99,23 @@ def small_run(tiny, name, parts) -> dict[str, Tensor]:
     return state
 
 
+# AdaLoRA
+
+
+@pytest.mark.parametrize("present", [2, 3, 5])
+def test_adalora_goes_on_from_a_file_without_the_removed_triplets(tiny, present):
+    model, attachment = made(tiny, "adalora", r=6, final=3, every=1)
+    state = attachment.state()
+    for site in attachment.deltas:
+        state[f"{site}.A"] = state[f"{site}.A"][:present]
+        state[f"{site}.B"] = state[f"{site}.B"][:, :present]
+        state[f"{site}.E"] = torch.ones(present, 1)
+    attachment.load_state(state)
+    train(model, attachment, 10)
+    left = [int(d.E.count_nonzero()) for d in attachment.deltas.values()]
+    assert sum(left) == min(present, 3) * len(left)
+
+
 # LaMDA
 
 

@@ -130,7 +130,9 @@ class AdaLoRA(LowRank):
                 self._observe(d)
         sites = len(deltas)
         left = self.triplets_after(step, total, self.r * sites, self.final * sites)
-        if left is not None and left < self.r * sites:
+        # fewer than r of each site, where the run goes on from a file without removed triplets
+        present = sum(len(d.E) for d in deltas.values())
+        if left is not None and left < present:
             self._remove_all_but(left, deltas)
 
     def triplets_after(self, step: int, total: int, first: int, last: int) -> int | None:
