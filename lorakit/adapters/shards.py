@@ -19,7 +19,7 @@ from lorakit.adapters.about import method_of
 from lorakit.adapters.attach import attach_adapter, state_for
 from lorakit.adapters.files import AdapterFile
 from lorakit.adapters.fingerprint import Digests
-from lorakit.adapters.foreign_file import needs_the_base
+from lorakit.adapters.foreign_file import in_order, needs_the_base
 from lorakit.adapters.same_base import refuse_other_settings, refuse_other_weights
 from lorakit.adapters.tensorfile import TensorSpec, write_tensors
 from lorakit.bases.base import DTYPES, Base
@@ -54,7 +54,7 @@ class Shards:
     """A base, an adapter attached to its shapes, and the files that hold the base."""
 
     def __init__(self, base: Base, file: AdapterFile, attachment: Attachment, parts: list[Shard]):
-        """base: an outline, with `file` attached to it."""
+        """base: an outline, with `file` attached to it. file: as `in_order` gives it."""
         self.base = base
         self.file = file
         self.attachment = attachment
@@ -124,7 +124,8 @@ class Shards:
             if name in self.sites:
                 tensor = self._folded(name, tensor)
             elif name in self.biases:
-                tensor = self._with_bias_changes(name, tensor)
+                # the adapter may hold the bias itself, as PEFT's bias="lora_only" does
+                tensor = self._with_bias_changes(name, self.state.get(name, tensor))
             else:
                 tensor = self.state.get(name, tensor)
         else:
@@ -180,7 +181,8 @@ def shards(spec: Model, head: str, labels: Sequence[str], file: AdapterFile) -> 
     """The adapter attached to the shapes of its base, and the files with the base's numbers.
 
     None if it cannot be merged by file: quantized weights, new tokens, names that only transformers
-    can translate, tied weights of which the adapter holds one, a method that does not merge.
+    can translate, tied weights of which the adapter holds one, experts, a method that does not
+    merge.
     AdapterError: the adapter does not fit. ModelError: it cannot be merged, or the base is not
     available.
     """
@@ -196,11 +198,14 @@ def shards(spec: Model, head: str, labels: Sequence[str], file: AdapterFile) -> 
     if parts is None:
         return None
     tied_before = len(tied(base.model))
+    file = in_order(file, base.model)
     attachment = attach_adapter(
         file, base.model, base.roles, base.newly_initialised, check_base=False
     )
     if len(tied(base.model)) < tied_before:
         return None  # the files hold one weight where the merged model has two
+    if any(site.expert is not None for site in attachment.sites):
+        return None  # several sites change one parameter, which is no layer's weight
     why = attachment.why_unmergeable()
     if why:
         raise ModelError(f"{file.folder} cannot be merged: {why}")

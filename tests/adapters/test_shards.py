@@ -15,6 +15,7 @@ from lorakit.adapters.files import PEFT_FILE, read_adapter
 from lorakit.adapters.save import save_adapter
 from lorakit.adapters.shards import Shards, shards
 from lorakit.errors import AdapterError, ModelError
+from lorakit.methods.reparam.lora import LoRA
 from lorakit.models import Model
 from tests.commands import python
 
@@ -93,6 +94,32 @@ def test_the_sum_is_rounded_once(merged, tmp_path, dtype):
 def test_what_a_method_trained_is_put_in(merged, tmp_path, method):
     model, found = merged("roberta", method)
     _same(_written(found, tmp_path / "merged"), model.model)
+
+
+def test_the_bias_of_an_adapted_layer_that_the_adapter_holds(base, about, tmp_path):
+    """As PEFT trains it with bias="lora_only"."""
+    model = base("roberta")
+    model.model.base_model.save_pretrained(tmp_path / "base")
+    biases = {name for name, _ in model.model.named_parameters() if name.endswith("query.bias")}
+    fresh = model.newly_initialised | biases
+    attachment = LoRA(r=2, targets=("query",)).attach(model.model, model.roles, fresh)
+    model.step(attachment, steps=2)
+    save_adapter(tmp_path / "adapter", attachment, about(model, attachment))
+    attachment.merge()
+    spec = Model(name=str(tmp_path / "base"))
+    file = read_adapter(tmp_path / "adapter")
+    found = shards(spec, "classification", ["no", "yes"], file)
+    assert found is not None
+    written = tmp_path / "merged"
+    written.mkdir()
+    found.write(written, "fp32", check_base=False)
+    _same(load_file(written / "model.safetensors"), model.model)
+
+
+@pytest.mark.parametrize("family", ["mixtral", "gpt_oss"])
+def test_experts_are_merged_in_memory(merged, family):
+    _, found = merged(family, head="CausalLM", targets=("experts:down_proj",))
+    assert found is None
 
 
 @pytest.mark.parametrize("family", ["roberta", "gpt2", "llama"])
@@ -236,8 +263,6 @@ print(memory("VmHWM") - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="a process's peak memory is asked of /proc")
 def test_no_more_than_a_file_is_in_memory(tiny, about, tmp_path):
     """150 MB of weights in files of 24: the peak grows by at most 1.2 files and the adapter."""
-    from lorakit.methods.reparam.lora import LoRA
-
     size = {
         "hidden_size": 1024,
         "intermediate_size": 2048,
