@@ -17,7 +17,7 @@ from lorakit.runs.source import Source, load_source, open_source
 from lorakit.runs.trained_for import REPORT, TRAINED_FOR, trained_for
 from lorakit.verbs.merge_probe import MergeProbe, look_at_files
 from lorakit.verbs.merge_writers import Writer, file_by_file, in_memory
-from lorakit.verbs.proof import TOLERANCE, difference
+from lorakit.verbs.proof import TOLERANCE, difference, worst
 
 
 def merge(
@@ -117,7 +117,7 @@ def _compare(folder: Path, source: Source, probe: MergeProbe, tolerance: float) 
         "asked": probe.why,
         "metrics_before": then.scores,
         "metrics_after": now.scores,
-        "passed": max(by_lorakit, by_transformers) <= tolerance,
+        "passed": worst(by_lorakit, by_transformers) <= tolerance,
     }
 
 

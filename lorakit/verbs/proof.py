@@ -183,7 +183,7 @@ def _merge_check(subject: Subject, merged: nn.Module, wanted: Sequence[Tensor]) 
             f"({error})"
         )
     else:
-        found = max(found, largest_difference(wanted, subject.logits(plain)))
+        found = worst(found, largest_difference(wanted, subject.logits(plain)))
     tolerance = TOLERANCE[spec.quantize or spec.dtype]
     into = f"the {spec.dtype}" if spec.quantize is None else "dequantized fp32"
     return Check(
@@ -214,8 +214,12 @@ def largest_difference(wanted: Sequence[Tensor], found: Iterable[Tensor]) -> flo
     """Of the logits of any example, relative to the largest logit of all."""
     largest = max(1.0, *(float(a.abs().max()) for a in wanted))
     each = [float((a - b).abs().max()) for a, b in zip(wanted, found, strict=True)]
-    # a number that is not finite must not be lost in a maximum
-    return math.nan if any(map(math.isnan, each)) else max(each) / largest
+    return worst(*each) / largest
+
+
+def worst(*differences: float) -> float:
+    """The largest; NaN if one is NaN, which Python's `max` would lose."""
+    return math.nan if any(map(math.isnan, differences)) else max(differences)
 
 
 def difference(a: Tensor, b: Tensor) -> float:

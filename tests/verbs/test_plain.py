@@ -4,6 +4,7 @@ transformers computes."""
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -199,6 +200,22 @@ def test_a_folder_that_plain_transformers_cannot_read_is_not_kept(
     assert done.code == 1
     assert "not this one" in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_for_which_plain_transformers_gives_no_number_is_not_kept(
+    trained, lorakit_cli, tmp_path, monkeypatch
+):
+    def read(folder, cls):
+        plain = real(folder, cls)
+        with torch.no_grad():
+            next(plain.parameters()).fill_(math.nan)
+        return plain
+
+    real = merge_probe.read_plain
+    monkeypatch.setattr(merge_probe, "read_plain", read)
+    done = lorakit_cli("merge", trained, "--seed", 0, "--to", tmp_path / "m")
+    assert done.code == 1
+    assert not (tmp_path / "m").exists()
 
 
 def test_merging_says_what_plain_transformers_gives(trained, lorakit_cli, tmp_path):

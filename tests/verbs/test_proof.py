@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -132,6 +133,26 @@ def test_a_site_whose_ranks_went_to_others_is_not_dead(tmp_path):
     assert all(check.passed for check in checks.values()), checks
     assert checks["alive"].value is not None
     assert checks["alive"].value > 0
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_difference_that_is_no_number_is_the_worst(at):
+    differences = [1e-6, 1e-6]
+    differences[at] = math.nan
+    assert math.isnan(proof.worst(*differences))
+
+
+def test_what_plain_transformers_cannot_compute_is_not_merged(tmp_path, monkeypatch):
+    def broken(merged):
+        plain = real(merged)
+        with torch.no_grad():
+            next(plain.parameters()).fill_(math.nan)
+        return plain
+
+    real = proof.plain_of
+    monkeypatch.setattr(proof, "plain_of", broken)
+    check = checks_of(tmp_path)["merge"]
+    assert (check.value, check.passed) == (None, False)
 
 
 class Norms(SimpleNamespace):
