@@ -37,7 +37,7 @@ from lorakit.runs.precision import autocast, resolve_precision
 from lorakit.runs.result import write_whole
 from lorakit.runs.source import Source, load_source, open_source
 from lorakit.runs.together import load_together
-from lorakit.tasks import Example, Head, Task
+from lorakit.tasks import Example, Head, Task, learnt_digest
 from lorakit.tokenizer import Tokenizer
 from lorakit.verbs.proof import difference, logits_of
 
@@ -225,7 +225,7 @@ class _LoadedModel:
         task = self.recipe.task
         file = folder / f"{split}.jsonl"
         with autocast(self.recipe, _device()):
-            answers = self.examiner.answers(self.base.model, split, kept=self._kept(file))
+            answers = self.examiner.answers(self.base.model, split, kept=self._kept(split, file))
         write_answers(file, answers)
         found.files.append(file)
         ended = Counter((answer.ended, answer.reference is None) for answer in answers)
@@ -240,13 +240,15 @@ class _LoadedModel:
                 asked = self.examiner.untrained(self.base.model, [split])
                 found.base_scores |= self.examiner.scores(asked)
 
-    def _kept(self, file: Path) -> PartialPredictions | None:
+    def _kept(self, split: str, file: Path) -> PartialPredictions | None:
         if not generates(self.recipe.task) or PartialState().num_processes > 1:
             return None
         model = Path(self.recipe.model.name)
         if self.source.adapter is not None:
             model = self.source.adapter.folder
-        return PartialPredictions(file, asked_of(self.recipe.plain(), model))
+        # the recipe has the path of the data, whose rows may be other ones by now
+        rows = learnt_digest(self.examiner.splits[split])
+        return PartialPredictions(file, asked_of(self.recipe.plain() | {"rows": rows}, model))
 
 
 def _device() -> torch.device:

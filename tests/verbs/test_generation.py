@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 
 from lorakit.metrics import LIKELIHOOD_KEYS
+from lorakit.runs import examiner
 from lorakit.runs.result import Result
+from lorakit.verbs import evaluate
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -123,8 +126,6 @@ def test_an_adapter_alone_knows_how_it_writes(run, e2e, lorakit_cli, tmp_path):
 
 
 def test_a_stop_loses_no_text(run, lorakit_cli, tmp_path, monkeypatch):
-    import lorakit.runs.examiner as examiner
-
     asked = []
     real = examiner.text_batches
 
@@ -161,6 +162,32 @@ def test_a_stop_loses_no_text(run, lorakit_cli, tmp_path, monkeypatch):
     asked.clear()
     assert lorakit_cli(*call, "decode.beams=1").code == 0
     assert asked[0] == 4, "other settings: nothing of the old answers is taken"
+
+
+def test_partial_texts_of_rows_that_changed_are_not_taken(
+    run, e2e, lorakit_cli, tmp_path, monkeypatch
+):
+    """The ids are the numbers of the rows, so a row may have the id of another one before."""
+    data = shutil.copytree(e2e, tmp_path / "data")
+    call = ("eval", run, f"data.path={data}", "--seed", 0, "--split", "test", "--out", tmp_path)
+    asked = []
+    real = examiner.text_batches
+
+    def counted(model, items, *rest, **more):
+        asked.append(len(items))
+        return real(model, items, *rest, **more)
+
+    def stopped(file, answers):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "write_answers", stopped)
+        assert lorakit_cli(*call).code == 130
+    assert (tmp_path / "test.partial.jsonl").is_file()
+    shutil.copyfile(data / "trainset.csv", data / "testset_w_refs.csv")
+    monkeypatch.setattr(examiner, "text_batches", counted)
+    assert lorakit_cli(*call).code == 0
+    assert asked[0] == 4
 
 
 def test_generate_writes_to_prompts_files_and_splits(run, lorakit_cli, tmp_path):
