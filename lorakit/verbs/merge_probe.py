@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from lorakit.verbs.plain import read_plain
 from lorakit.verbs.proof import logits_of
 
 BATCH_EXAMPLES = 16
+LAST_TOKENS = 8
+"""Tokens of an example whose logits are kept of a causal model: a large vocabulary's logits of all
+tokens take more memory than the model."""
 PLAIN_EXAMPLES = 4 * BATCH_EXAMPLES
 """Most examples for plain transformers: a few show whether it reads the same model."""
 RANDOM_TOKENS = 24
@@ -37,7 +41,7 @@ class Look:
     """The answers of one model to the examples of a probe."""
 
     logits: Tensor
-    """(examples, outputs), or (tokens, vocabulary) of a causal model; float32 on the CPU."""
+    """As `MergeProbe.logits` gives them; float32 on the CPU."""
     scores: dict[str, float] | None
     """None for random tokens, which have no references."""
     predictions: list[Any]
@@ -77,19 +81,30 @@ class MergeProbe:
         return examiner
 
     def logits(self, model: nn.Module, most: int | None = None) -> Tensor:
-        """Logits of the first `most` examples: (examples, outputs), or (tokens, vocabulary)."""
+        """Logits of the first `most` examples: (examples, outputs), where tokens are labelled
+        (tokens, outputs), and of a causal model those of the last tokens of each example, (at most
+        `LAST_TOKENS` x examples, vocabulary)."""
+        return torch.cat([self._kept(part) for part in self._batches(model, most)])
+
+    def _batches(self, model: nn.Module, most: int | None = None) -> Iterator[Tensor]:
+        """The logits of all tokens, of a causal model one example at a time."""
+        size = 1 if self.head is Head.CAUSAL else BATCH_EXAMPLES
         items = self.items[:most]
-        parts = []
-        for start in range(0, len(items), BATCH_EXAMPLES):
-            batch = items[start : start + BATCH_EXAMPLES]
-            part = logits_of(model, batch, self.head, self.pad)
-            parts.append(part.flatten(0, -2) if self.head is Head.CAUSAL else part)
-        return torch.cat(parts)
+        for start in range(0, len(items), size):
+            yield logits_of(model, items[start : start + size], self.head, self.pad)
+
+    def _kept(self, logits: Tensor) -> Tensor:
+        # a slice alone would keep the memory of all tokens
+        return logits[-LAST_TOKENS:].clone() if self.head is Head.CAUSAL else logits
 
     def look(self, base: Base) -> Look:
         """Ask a model all examples."""
-        logits = self.logits(base.model)
-        likeliest = logits.argmax(-1).tolist()
+        parts = []
+        likeliest = []
+        for part in self._batches(base.model):
+            parts.append(self._kept(part))
+            likeliest += part.argmax(-1).tolist()
+        logits = torch.cat(parts)
         if self.examiner is None:
             return Look(logits, None, likeliest)
         answers = self.examiner.answers(base.model, next(iter(self.examiner.splits)))

@@ -7,15 +7,22 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 import lorakit
 import lorakit.fast.attention
+from lorakit.bases.load import load
+from lorakit.models import Model
 from lorakit.runs.result import Result
+from lorakit.tasks import Head
 from lorakit.verbs import merge_probe
+from lorakit.verbs.merge_probe import MergeProbe
 from lorakit.verbs.plain import plain_of
+from lorakit.verbs.proof import logits_of
 from tests.evaluation.architectures import build
 from tests.tiers import unit_or_slow
 
@@ -154,6 +161,18 @@ def test_a_stock_model_shares_the_weights(tiny):
             n: p.data_ptr() for n, p in model.model.named_parameters()
         }
         torch.testing.assert_close(stock(**model.inputs).logits, model.logits())
+
+
+def test_a_merge_compares_the_last_tokens_of_each_text():
+    base = load(Model(name="lorakit:tiny_gpt2"), "causal")
+    source: Any = SimpleNamespace(recipe=None, head="causal")
+    probe = MergeProbe(source, base, 3)
+    look = probe.before
+    assert look.logits.shape == (3 * merge_probe.LAST_TOKENS, base.config.vocab_size)
+    assert len(look.predictions) == 3 * merge_probe.RANDOM_TOKENS
+    every = logits_of(base.model, probe.items[-1:], Head.CAUSAL, probe.pad)
+    assert torch.equal(look.logits[-merge_probe.LAST_TOKENS :], every[-merge_probe.LAST_TOKENS :])
+    assert look.predictions[-len(every) :] == every.argmax(-1).tolist()
 
 
 @pytest.fixture
