@@ -68,8 +68,7 @@ def import_checkpoint(file: Path, recipe: str, to: Path, overrides: Sequence[str
             "the reference code's DeBERTa leaves dW out where W_q reads relative positions; "
             "transformers and PEFT include it, so scores may differ from the published ones"
         )
-    save_adapter(to, attachment, what)
-    base.tokenizer.save_pretrained(to)
+    save_adapter(to, attachment, what, base.tokenizer)
     write_card(to, what)
     counts = counts_of(attachment)
     return Imported(to, base.name, loaded.task.name, method.r, method.alpha, counts)

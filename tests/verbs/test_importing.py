@@ -4,6 +4,7 @@ own model."""
 from __future__ import annotations
 
 import json
+import shutil
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from lorakit.adapters.files import read_adapter
 from tests.rounding import assert_near
 
 pytestmark = pytest.mark.peers
@@ -152,6 +154,17 @@ def test_a_decoder(decoder, lorakit_cli, tmp_path):
         "generate", tmp_path / "adapter", "--prompt", "name: Lucky Fox", "decode.max_new_tokens=4"
     )
     assert said.code == 0
+
+
+def test_a_base_with_a_chat_template(decoder, lorakit_cli, tmp_path):
+    _, file = decoder
+    base = shutil.copytree(str(files("lorakit") / "assets" / "tiny_gpt2"), tmp_path / "base")
+    (base / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    numbers = ["method.r=4", "method.alpha=32", "~expect", f"model.name={base}"]
+    done = lorakit_cli("import", file, "quickstart_generate", "--to", tmp_path / "a", *numbers)
+    assert done.code == 0, done.err
+    assert (tmp_path / "a" / "chat_template.jinja").is_file()
+    assert read_adapter(tmp_path / "a").about is not None
 
 
 def test_alpha_changes_what_is_computed(encoder, lorakit_cli, tmp_path):
