@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lorakit.adapters.about import About
-from lorakit.adapters.files import CONFIG_FILE
+from lorakit.adapters.files import PEFT_FILE
 from lorakit.errors import DataError
 from lorakit.publish.base_info import BaseInfo, base_info
 from lorakit.publish.card_text import card_text
@@ -99,7 +99,7 @@ def write_card(
     InputError: the folder cannot be written.
     """
     if kind is None:
-        kind = "peft" if (folder / CONFIG_FILE).is_file() else "lorakit"
+        kind = "peft" if (folder / PEFT_FILE).is_file() else "lorakit"
     base = base_info(about, recorded_base)
     facts = CardFacts(kind=kind, base=base, about=about, trained=trained, merge=merge)
     write_whole(folder / CARD_FILE, card(facts))

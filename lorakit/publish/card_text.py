@@ -11,7 +11,7 @@ from lorakit.runs.result import Check, SeedResult, summary
 if TYPE_CHECKING:
     from lorakit.publish.card import CardFacts, Trained
 
-OWN_FORM = "lorakit's own file (`trained.safetensors`), which lorakit reads and PEFT does not"
+OWN_FORM = "a file of lorakit's own, which PEFT does not read"
 
 
 def card_text(facts: CardFacts) -> str:

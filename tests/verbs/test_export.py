@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
 from lorakit.adapters.bits import BITS_FILE
 from lorakit.adapters.files import CONFIG_FILE, PLAIN_FILE, read_adapter
@@ -136,6 +137,9 @@ def test_few_bits_are_read_back_and_become_floats_again(run, lorakit_cli, tmp_pa
     assert 0 < stored["largest_error"] <= stored["bound"]
     assert stored["bytes_after"] == (tmp_path / "small" / BITS_FILE).stat().st_size
     assert stored["bytes_after"] < stored["bytes_before"]
+    card = ModelCard.load(tmp_path / "small" / "README.md")
+    assert card.data.library_name == "lorakit"
+    assert "PeftModel" not in card.text
     assert stored["equal_predictions"] == 1
     for before, after in stored["scores"].values():
         assert before == after
