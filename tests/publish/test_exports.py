@@ -10,7 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lorakit.errors import ModelError
 from lorakit.publish.architectures._base import to_halves, to_pairs
+from lorakit.publish.gguf_names import Layout
 from tests.publish.conftest import CHATML, make_adapter, make_base
 
 gguf = pytest.importorskip("gguf")
@@ -204,6 +206,16 @@ def test_a_model_that_llama_cpp_would_compute_otherwise_is_refused(
     assert done.code == 2
     assert said in done.err
     assert not (tmp_path / "o").exists()
+
+
+def test_a_sliding_window_is_refused():
+    from transformers import MistralConfig, Qwen2Config
+
+    for config in (MistralConfig(), Qwen2Config(use_sliding_window=True, max_window_layers=0)):
+        with pytest.raises(ModelError):
+            Layout.of(config)
+    for config in (MistralConfig(sliding_window=None), Qwen2Config(use_sliding_window=False)):
+        assert Layout.of(config).config is config
 
 
 def test_a_classifier_is_refused_by_llama_cpp_and_mlx(lorakit_cli, trained, tmp_path):

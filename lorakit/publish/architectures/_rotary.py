@@ -37,7 +37,8 @@ def problem_of(config: Any) -> str | None:
     kind = config.rope_parameters.get("rope_type", "default")
     if kind != "default":
         return f"its rotary positions are scaled ({kind}), which lorakit does not write"
-    if getattr(config, "use_sliding_window", False):
+    # Qwen's configurations set it to None where use_sliding_window is false
+    if getattr(config, "sliding_window", None):
         return "it attends in a sliding window, which lorakit does not write"
     if config.hidden_act != "silu":
         return f"its activation is {config.hidden_act}, and llama.cpp computes silu"
