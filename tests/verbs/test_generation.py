@@ -7,13 +7,19 @@ import csv
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from lorakit.metrics import LIKELIHOOD_KEYS
+from lorakit.recipe.load import load_recipe
 from lorakit.runs import examiner
+from lorakit.runs.generations import PartialPredictions
 from lorakit.runs.result import Result
 from lorakit.verbs import evaluate
+from lorakit.verbs.train import predict
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,7 +73,6 @@ def settings(folder) -> list[str]:
 
 @pytest.fixture(scope="module")
 def run(e2e, tmp_path_factory):
-    from lorakit.recipe.load import load_recipe
     from lorakit.verbs.train import train_recipe
 
     loaded = load_recipe("smollm2/e2e", settings(e2e))
@@ -188,6 +193,26 @@ def test_partial_texts_of_rows_that_changed_are_not_taken(
     monkeypatch.setattr(examiner, "text_batches", counted)
     assert lorakit_cli(*call).code == 0
     assert asked[0] == 4
+
+
+def test_partial_texts_of_other_weights_are_not_taken(tmp_path):
+    job: Any = SimpleNamespace(
+        is_main=True,
+        folder=tmp_path,
+        recipe=load_recipe("quickstart_generate", ["evaluate.batch_size=1"]).recipe,
+        accelerator=SimpleNamespace(num_processes=1),
+    )
+
+    def kept(value: float) -> PartialPredictions:
+        attachment = SimpleNamespace(state=lambda: {"a.A": torch.full((2,), value)})
+        fitted: Any = SimpleNamespace(attachment=attachment)
+        found = predict._kept(job, "validation", fitted)
+        assert found is not None
+        return found
+
+    kept(1.0).add([{"id": "0", "output": "a text"}])
+    assert kept(1.0).known.keys() == {"0"}
+    assert kept(2.0).known == {}
 
 
 def test_generate_writes_to_prompts_files_and_splits(run, lorakit_cli, tmp_path):

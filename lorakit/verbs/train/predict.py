@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from safetensors.torch import save as safetensors_bytes
-from torch import Tensor
-
+from lorakit.adapters.digest import of_tensors
 from lorakit.evaluation.answers import Answer, generates
 from lorakit.runs.examiner import Examiner
 from lorakit.runs.generations import PartialPredictions
@@ -22,12 +19,12 @@ def predict(job: TrainJob, examiner: Examiner, fitted: FittedSeed) -> dict[str, 
     with autocast(job.recipe, job.accelerator.device):
         for split in job.scored:
             if split not in answers:
-                kept = _kept(job, split, fitted.fit.state)
+                kept = _kept(job, split, fitted)
                 answers[split] = examiner.answers(fitted.base.model, split, kept=kept)
     return answers
 
 
-def _kept(job: TrainJob, split: str, state: Mapping[str, Tensor]) -> PartialPredictions | None:
+def _kept(job: TrainJob, split: str, fitted: FittedSeed) -> PartialPredictions | None:
     """Where texts are saved as they come, so that a stop loses none; None: they are not saved."""
     if not (job.is_main and generates(job.recipe.task)):
         return None
@@ -35,12 +32,5 @@ def _kept(job: TrainJob, split: str, state: Mapping[str, Tensor]) -> PartialPred
     if job.accelerator.num_processes > 1:
         # The other processes do not know which texts the file holds.
         PartialPredictions.path_of(file).unlink(missing_ok=True)
-    asked = f"this run, {_digest(state)}"
+    asked = f"this run, {of_tensors(fitted.attachment.state())}"
     return PartialPredictions(file, asked, job.recipe.evaluate.batch_size)
-
-
-def _digest(state: Mapping[str, Tensor]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(state.items()):
-        digest.update(safetensors_bytes({name: tensor}))
-    return digest.hexdigest()
