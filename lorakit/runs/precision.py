@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lorakit.bases.base import DTYPES
+from lorakit.errors import RecipeError
 from lorakit.recipe.schema import Recipe
 
 
@@ -33,9 +34,24 @@ def resolve_precision(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"train": train, "model": model})
 
 
+def refuse_precision(recipe: Recipe) -> None:
+    """RecipeError: this machine does not have the precision from `resolve_precision`."""
+    # accelerate would silently train in fp32
+    if recipe.train.precision == "fp16" and (on_cpu() or not torch.accelerator.is_available()):
+        raise RecipeError(
+            "train.precision fp16 is not available on this machine: it needs a GPU; take bf16 or "
+            "fp32"
+        )
+
+
+def on_cpu() -> bool:
+    """Whether the CPU is used though there may be a GPU (`--cpu`)."""
+    return os.environ.get("LORAKIT_CPU") == "1"
+
+
 def has_bf16() -> bool:
     """Whether this machine multiplies bf16 faster than fp32, and not by emulation."""
-    if torch.cuda.is_available() and os.environ.get("LORAKIT_CPU") != "1":
+    if torch.cuda.is_available() and not on_cpu():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 

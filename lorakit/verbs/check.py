@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from lorakit.bases.base import Base
@@ -13,10 +14,10 @@ from lorakit.bases.finite import refuse_files_not_finite
 from lorakit.bases.load import make_head_fast
 from lorakit.bases.outline import outline
 from lorakit.bases.positions import refuse_shifted
-from lorakit.bases.tokenizer import load_tokenizer
+from lorakit.bases.tokenizer import add_tokens, load_tokenizer
 from lorakit.batches import IGNORE, Encoded, encode
 from lorakit.batches.pieces import marked_pieces
-from lorakit.errors import DataUnavailable, LorakitError, ModelError
+from lorakit.errors import DataUnavailable, LorakitError, ModelError, RecipeError
 from lorakit.evaluation.answers import read_splits, scored_splits
 from lorakit.methods import Attachment
 from lorakit.models import Model
@@ -24,16 +25,20 @@ from lorakit.nn.shapes import AsOnDevice
 from lorakit.recipe.schema import Recipe
 from lorakit.runs.attach import attach, counts_of
 from lorakit.runs.examiner import Examiner, TextReader
-from lorakit.runs.precision import resolve_precision
+from lorakit.runs.precision import refuse_precision, resolve_precision
 from lorakit.runs.result import Counts
+from lorakit.runs.seeds import find_adapter
+from lorakit.runs.sources import refuse_unreadable_sources
 from lorakit.tasks import Example, Head
 from lorakit.tokenizer import Tokenizer
+from lorakit.trackers._track import refuse_missing_trackers
 from lorakit.training.plan import Shares, TrainingPlan, epoch_batches, share, steps_per_epoch
 from lorakit.training.refuse import refuse_no_rate
 from lorakit.verbs.footprint import BYTES_PER_NUMBER, MIB, Footprint
 from lorakit.verbs.heads import HeadView, head_view, warn_other_order
 from lorakit.verbs.label_rows import LabelRow, label_rows
 from lorakit.verbs.rehearse import refuse_looking_ahead
+from lorakit.verbs.train.ready import refuse_unused
 
 READ_LIMIT_BYTES = 4 * 2**30
 """Size of the weights up to which every number is checked to be finite; it takes some seconds."""
@@ -64,10 +69,16 @@ class Checked:
     labels: list[LabelRow] = field(default_factory=list)
 
 
-def check(recipe: Recipe, processes: int = 1) -> Checked:
-    """Sites, counts, steps, a batch and memory. Raises what training would raise at its start."""
+def check(recipe: Recipe, processes: int = 1, runs: Path = Path("runs")) -> Checked:
+    """Sites, counts, steps, a batch and memory. Raises what training would raise at its start.
+
+    runs: the folder in which training would look for the run of `start_from`.
+    """
     shares = share(recipe.train.global_batch_size, recipe.train.micro_batch_size, processes)
     resolved = resolve_precision(recipe)
+    refuse_precision(resolved)
+    refuse_missing_trackers(recipe.track)
+    refuse_unreadable_sources(recipe.method)
     base = outline(*resolved.base())
     with AsOnDevice(None):
         make_head_fast(base.model, recipe.task.head.value, recipe.train.fast)
@@ -79,6 +90,7 @@ def check(recipe: Recipe, processes: int = 1) -> Checked:
     warn_other_order(checked.head)
     saved = checked.counts.trainable + checked.counts.fresh
     checked.adapter_mib = saved * BYTES_PER_NUMBER["fp32"] / MIB
+    _check_start(recipe, runs, checked)
     _check_weights(recipe.model, checked)
     data = _check_data(recipe, checked, base) or _Data(0, [], {})
     footprint = Footprint(
@@ -89,7 +101,7 @@ def check(recipe: Recipe, processes: int = 1) -> Checked:
         pad_id=data.pad_id,
         train=data.train,
         scored=data.scored,
-        evaluates_early=_evaluates_early(recipe, checked),
+        evaluates_early=_evaluates_early(recipe, checked, len(data.train)),
     )
     try:
         checked.memory_mib = footprint.parts()
@@ -103,12 +115,15 @@ def check(recipe: Recipe, processes: int = 1) -> Checked:
     return checked
 
 
-def _evaluates_early(recipe: Recipe, checked: Checked) -> bool:
-    """Whether there is an evaluation before the last step."""
-    steps, rows = checked.steps, checked.rows.get(recipe.task.train_split, 0)
-    if steps is None or checked.shares is None or not recipe.task.eval_splits:
+def _evaluates_early(recipe: Recipe, checked: Checked, examples: int) -> bool:
+    """Whether there is an evaluation before the last step; True where that is not known.
+
+    examples: those that are trained, windows of longer ones counted; 0: not known.
+    """
+    steps = checked.steps
+    if not examples or steps is None or checked.shares is None or not recipe.task.eval_splits:
         return True
-    per_epoch = steps_per_epoch(rows, recipe.train.global_batch_size)
+    per_epoch = steps_per_epoch(examples, recipe.train.global_batch_size)
     plan = TrainingPlan(steps, per_epoch, checked.shares, recipe.evaluate)
     return any(map(plan.is_evaluated, range(1, steps)))
 
@@ -119,6 +134,15 @@ class _Data(NamedTuple):
     pad_id: int
     train: Sequence[Encoded]
     scored: Mapping[str, Sequence[Encoded]]
+
+
+def _check_start(recipe: Recipe, runs: Path, checked: Checked) -> None:
+    if not recipe.start_from:
+        return
+    try:
+        find_adapter(recipe.start_from, runs, recipe)
+    except RecipeError as error:
+        checked.missing.append(str(error))
 
 
 def _check_weights(spec: Model, checked: Checked) -> None:
@@ -158,6 +182,8 @@ def _check_data(recipe: Recipe, checked: Checked, base: Base) -> _Data | None:
         return None
     files = weight_files(recipe.model, local=True)
     refuse_shifted(base.model, tokenizer, recipe.model.name, files)
+    if recipe.model.new_tokens:
+        add_tokens(tokenizer, recipe.model)
     return _check_examples(recipe, checked, splits, TextReader(tokenizer, base.config))
 
 
@@ -183,9 +209,11 @@ def _check_examples(
     for split, items in {task.train_split: encoded, **asked.encoded}.items():
         # windows of longer examples are trained, and are not rows
         checked.rows[split] = len(set(items.owners.tolist()))
+    refuse_unused(recipe.model.new_tokens, encoded, reader.tokenizer)
     _plan_steps(recipe, checked, len(encoded))
     lengths = encoded.lengths.tolist()
-    order = epoch_batches(lengths, recipe.train.global_batch_size, recipe.seeds[0], 0, True)
+    size, by_length = recipe.train.global_batch_size, recipe.train.group_by_length
+    order = epoch_batches(lengths, size, recipe.seeds[0], 0, by_length)
     checked.sample = _tokens(encoded[order[0][0]], reader.tokenizer, task.head)
     checked.cut = sum(length >= recipe.data.max_length for length in lengths)
     scored = {}

@@ -185,9 +185,15 @@ def test_a_tolerance_that_is_not_a_size(adapter, lorakit_cli, tmp_path, toleranc
             "decode.max_new_tokens=500",
             "raise data.max_length or lower decode.max_new_tokens",
         ),
+        ("quickstart", "method={name: eigenlora, adapters: [nothere, there]}", "nothere"),
+        ("quickstart", "model.new_tokens=[<unseen>]", "'<unseen>'; leave it out"),
+        ("quickstart", "track=[wandb]", "lorakit[wandb]"),
+        ("quickstart", "train.precision=fp16", "fp16 is not available"),
     ],
 )
-def test_check_refuses_what_train_refuses(lorakit_cli, recipe, change, said):
+def test_check_refuses_what_train_refuses(lorakit_cli, monkeypatch, recipe, change, said):
+    monkeypatch.setattr("lorakit.trackers._track.find_spec", lambda package: None)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
     done = lorakit_cli("check", recipe, change)
     assert done.code == 2
     assert said in done.err

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
 
 import lorakit.cli.output
+from lorakit.bases.tokenizer import load_tokenizer
+from lorakit.batches import encode
 from lorakit.cli.check import _print_sample
+from lorakit.evaluation.answers import read_splits
 from lorakit.recipe.load import load_recipe
+from lorakit.training.plan import epoch_batches
 from lorakit.verbs.check import MIB, check
 
 BYTES_FP32 = 4
@@ -45,6 +50,41 @@ def test_the_example_is_the_text_of_the_data():
     assert text.endswith("</s>")
     assert "  " not in text
     assert not any(trained for _, trained in found.sample)
+
+
+@pytest.mark.parametrize("by_length", ["true", "false"])
+def test_the_example_is_the_first_of_the_first_batch(by_length):
+    recipe = load_recipe("quickstart", [f"train.group_by_length={by_length}"]).recipe
+    rows = read_splits(recipe.task, recipe.data, ["train"])["train"]
+    items = encode(rows, load_tokenizer(recipe.model), recipe.task.head, recipe.data)
+    size = recipe.train.global_batch_size
+    order = epoch_batches(items.lengths.tolist(), size, 0, 0, recipe.train.group_by_length)
+    text = "".join(piece for piece, _ in check(recipe).sample)
+    assert text == f"<s> {rows[order[0][0]].text}</s>"
+
+
+def test_a_new_token_that_the_data_has():
+    found = check(load_recipe("quickstart", ["model.new_tokens=[juice]"]).recipe)
+    assert found.counts.fresh > check(load_recipe("quickstart").recipe).counts.fresh
+
+
+def test_the_adapter_to_start_from_need_not_be_there(tmp_path):
+    found = check(load_recipe("quickstart", ["start_from=nothere"]).recipe, runs=tmp_path)
+    assert ["nothere" in text for text in found.missing] == [True]
+
+
+def test_windows_of_long_examples_count_in_the_plan(tmp_path):
+    """The only evaluation is that after the last step, so that no state is kept before it."""
+    row = {"question": "who?", "context": "the cat sat on the mat. " * 60, "answers": ["cat"]}
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(f"{json.dumps(row)}\n" for _ in range(8)))
+    task = {"name": "question_answering", "train": str(file), "validation": str(file)}
+    own = [f"task={json.dumps(task)}", "data={max_length: 64}", "~expect"]
+    few = ["train.epochs=1", "train.global_batch_size=4", "evaluate.every=1"]
+    found = check(load_recipe("quickstart", [*own, *few]).recipe)
+    assert found.steps is not None
+    assert found.steps > found.rows["train"] / 4
+    assert "kept state" not in found.memory_mib
 
 
 def test_what_is_trained_is_in_brackets_where_nothing_has_a_colour(capfd):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from accelerate import Accelerator
@@ -11,28 +10,21 @@ from torch.distributed import is_initialized
 
 from lorakit.errors import RecipeError
 from lorakit.recipe.schema import Recipe
-from lorakit.runs.precision import precision_of
+from lorakit.runs.precision import on_cpu, precision_of, refuse_precision
 from lorakit.training.processes import check_strategy, on_cpus, refuse_parts
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
     """For a recipe from `resolve_precision`. RecipeError: this machine does not have its precision,
     or a strategy that lorakit or the method does not support."""
+    refuse_precision(recipe)
     precision = precision_of(recipe)
     try:
-        accelerator = _accelerator(
-            mixed_precision=precision, cpu=on_cpus(os.environ.get("LORAKIT_CPU") == "1")
-        )
+        accelerator = _accelerator(mixed_precision=precision, cpu=on_cpus(on_cpu()))
     except ValueError as error:
         raise RecipeError(
             f"train.precision {recipe.train.precision} is not available on this machine: {error}"
         ) from error
-    if precision == "fp16" and accelerator.device.type == "cpu":
-        # accelerate would silently train in fp32.
-        raise RecipeError(
-            "train.precision fp16 is not available on this machine: it needs a GPU; take bf16 or "
-            "fp32"
-        )
     check_strategy(accelerator, precision, recipe.train)
     # here too, before the base is loaded
     refuse_parts(recipe.method, accelerator)
