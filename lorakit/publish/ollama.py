@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lorakit.batches.render import TemplateError, render_chat
+from lorakit.batches.render import Messages, TemplateError, render_chat
 from lorakit.tokenizer import Tokenizer
 
 ROLES = ("system", "user", "assistant")
@@ -15,15 +15,21 @@ MODELFILE = "Modelfile"
 class ChatMarks:
     """A chat template that writes each turn by itself."""
 
+    start: str
+    """Before the first turn: a BOS that the tokenizer does not add by itself, or nothing."""
     before: dict[str, str]
     """Role -> what comes before its text."""
-    after: dict[str, str]
-    start: str
-    """Before the first turn."""
+    end: str
+    """After the text of each turn."""
     asks: str
     """What asks for an answer."""
     system: str | None
     """The system prompt that the template writes where none is given."""
+
+    def written(self, turns: Messages) -> str:
+        """A chat that asks for an answer."""
+        texts = [self.before[turn["role"]] + turn["content"] + self.end for turn in turns]
+        return "".join([self.start, *texts, self.asks])
 
 
 def modelfile(gguf: str, tokenizer: Tokenizer, stop: str | None) -> tuple[str, str | None]:
@@ -55,7 +61,7 @@ def marks_of(tokenizer: Tokenizer) -> ChatMarks | None:
         return None
     if marks is None:
         return None
-    texts = (*marks.before.values(), *marks.after.values(), marks.asks, marks.system or "")
+    texts = (marks.start, *marks.before.values(), marks.end, marks.asks, marks.system or "")
     # these would be code in the Modelfile
     return None if any("{{" in text or '"""' in text for text in texts) else marks
 
@@ -63,13 +69,12 @@ def marks_of(tokenizer: Tokenizer) -> ChatMarks | None:
 def _marks(tokenizer: Tokenizer) -> ChatMarks | None:
     words = {role: f"@{role}@" for role in ROLES}
     turns = [{"role": role, "content": words[role]} for role in ROLES]
-    text = render_chat(tokenizer, turns, False)
+    text = _rendered(tokenizer, turns, False)
     if any(text.count(word) != 1 for word in words.values()):
         return None
-    start, rest = "", text
-    if tokenizer.bos_token and text.startswith(tokenizer.bos_token):
-        # the tokenizer of the GGUF writes it
-        rest = text.removeprefix(tokenizer.bos_token) if _adds_bos(tokenizer) else text
+    bos = tokenizer.bos_token or ""
+    start = bos if text.startswith(bos) else ""
+    rest = text.removeprefix(start)
     gaps = []
     for role in ROLES:
         gap, _, rest = rest.partition(words[role])
@@ -79,11 +84,10 @@ def _marks(tokenizer: Tokenizer) -> ChatMarks | None:
         return None
     before = {"system": gaps[0]}
     before |= {role: gap.removeprefix(end) for role, gap in zip(ROLES[1:], gaps[1:], strict=True)}
-    asked = render_chat(tokenizer, turns[:2], True)
+    asked = _rendered(tokenizer, turns[:2], True)
     asks = asked.partition(words["user"])[2].removeprefix(end)
-    alone = render_chat(tokenizer, turns[1:2], False).partition(words["user"])[0]
-    system = _default_system(alone, before, end)
-    marks = ChatMarks(before, dict.fromkeys(ROLES, end), start, asks, system)
+    alone = _rendered(tokenizer, turns[1:2], False).removeprefix(start).partition(words["user"])[0]
+    marks = ChatMarks(start, before, end, asks, _default_system(alone, before, end))
     return marks if _is_faithful(tokenizer, marks) else None
 
 
@@ -95,29 +99,33 @@ def _default_system(alone: str, before: dict[str, str], end: str) -> str | None:
 
 
 def _is_faithful(tokenizer: Tokenizer, marks: ChatMarks) -> bool:
-    """Whether the marks write a longer chat as the template does."""
+    """Whether the marks write longer chats as the template does, with a system prompt and
+    without."""
     roles = ("system", "user", "assistant", "user")
     turns = [{"role": role, "content": f"text {n}"} for n, role in enumerate(roles)]
-    written = [marks.before[t["role"]] + t["content"] + marks.after[t["role"]] for t in turns]
-    wanted = render_chat(tokenizer, turns, True)
-    if tokenizer.bos_token and _adds_bos(tokenizer):
-        wanted = wanted.removeprefix(tokenizer.bos_token)
-    return "".join(written) + marks.asks == wanted
+    default = [] if marks.system is None else [{"role": "system", "content": marks.system}]
+    with_system = marks.written(turns) == _rendered(tokenizer, turns, True)
+    without = marks.written([*default, *turns[1:]]) == _rendered(tokenizer, turns[1:], True)
+    return with_system and without
 
 
-def _adds_bos(tokenizer: Tokenizer) -> bool:
-    return tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+def _rendered(tokenizer: Tokenizer, turns: Messages, ask: bool) -> str:
+    """The chat without a BOS that the tokenizer of the GGUF adds."""
+    text = render_chat(tokenizer, turns, ask)
+    adds_bos = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+    return text.removeprefix(tokenizer.bos_token or "") if adds_bos else text
 
 
 def _template(marks: ChatMarks) -> str:
     """In the language of Go's text/template."""
     parts = [
+        marks.start,
         "{{ if .System }}",
-        marks.before["system"] + "{{ .System }}" + marks.after["system"] + "{{ end }}",
+        marks.before["system"] + "{{ .System }}" + marks.end + "{{ end }}",
         "{{ range .Messages }}",
     ]
     text = "".join(parts)
     for role in ("user", "assistant"):
-        turn = marks.before[role] + "{{ .Content }}" + marks.after[role]
+        turn = marks.before[role] + "{{ .Content }}" + marks.end
         text += f'{{{{ if eq .Role "{role}" }}}}{turn}{{{{ end }}}}'
     return text + "{{ end }}" + marks.asks
