@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from lorakit.adapters.bits import pack
 from lorakit.adapters.files import AdapterFile, read_adapter
+from lorakit.adapters.fingerprint import same
 from lorakit.adapters.save import kept_as_floats, store_together
 from lorakit.adapters.shared_bits import MEAN_FILE
 from lorakit.errors import AdapterError, InputError
@@ -17,6 +19,8 @@ from lorakit.runs.folder import is_seed, new_folder, refuse_in_use
 from lorakit.runs.pointer import Pointer
 from lorakit.verbs.export import Exported, ExportPlan, Form, export, prepared, read_back
 from lorakit.verbs.few_bits import StoredFile, bytes_in, own_parameters, refuse_beyond_bound
+
+log = logging.getLogger(__name__)
 
 MEAN_BITS = 3
 """As in the paper, with 2 bits for each adapter."""
@@ -120,9 +124,18 @@ def _names(pointers: Sequence[Pointer]) -> list[str]:
 
 
 def _refuse_other_base(pointers: Sequence[Pointer], files: Sequence[AdapterFile]) -> None:
-    prints = [file.about.fingerprint if file.about else None for file in files]
+    prints = [file.about.fingerprint if file.about else "" for file in files]
     for pointer, fingerprint in zip(pointers[1:], prints[1:], strict=True):
-        if fingerprint != prints[0] and not pointer.any_base:
+        if pointer.any_base:
+            continue
+        agreed = same(prints[0], fingerprint)
+        if agreed is None:
+            log.warning(
+                "the bases of %s and %s cannot be compared: make sure that they are the same",
+                pointers[0].path,
+                pointer.path,
+            )
+        if agreed is False:
             raise AdapterError(
                 f"{pointer.path} was trained on other weights than {pointers[0].path}; a mean is "
                 "shared by adapters of one base"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +15,9 @@ from huggingface_hub import ModelCard
 from lorakit.adapters.bits import BITS_FILE
 from lorakit.adapters.files import CONFIG_FILE, PLAIN_FILE, read_adapter
 from lorakit.adapters.shared_bits import MEAN_FILE
+from lorakit.errors import AdapterError
+from lorakit.runs.pointer import Pointer
+from lorakit.verbs import shared_bits
 
 LIMIT = ("data.limit={train: 64, validation: 32}", "~expect", "train.max_steps=4")
 
@@ -187,6 +193,18 @@ def test_several_adapters_share_a_mean(run, lorakit_cli, tmp_path):
     lost = lorakit_cli("eval", one["folder"])
     assert lost.code == 2
     assert MEAN_FILE in lost.err
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "refused"),
+    [("4:bf16=b", False), ("4:fp16=c", False), ("4:fp32=a,bf16=c", False), ("4:bf16=c", True)],
+)
+def test_a_mean_is_shared_by_adapters_of_one_base_in_any_dtype(fingerprint, refused):
+    prints = ["4:fp32=a,bf16=b", fingerprint]
+    files: Any = [SimpleNamespace(about=SimpleNamespace(fingerprint=one)) for one in prints]
+    with pytest.raises(AdapterError) if refused else nullcontext():
+        shared_bits._refuse_other_base([Pointer("a"), Pointer("b")], files)
+    shared_bits._refuse_other_base([Pointer("a"), Pointer("b", any_base=True)], files)
 
 
 @pytest.mark.parametrize(
