@@ -62,9 +62,11 @@ def test_once_for_the_seeds_without_a_new_head(lorakit_cli, tmp_path, scored):
     assert _bytes(both, 1) == _bytes(alone, 1)
 
 
-def test_each_seed_has_its_own_new_head(lorakit_cli, tmp_path, scored):
+def test_each_seed_has_its_own_new_head(lorakit_cli, tmp_path, scored, monkeypatch):
+    monkeypatch.setattr(untrained, "MOST_MODELS", 1)
     _train(lorakit_cli, tmp_path, "quickstart", *FEW, "seeds=[0, 1]")
     assert scored == [2]
+    assert len(untrained._asked) == 1
 
 
 def test_methods_and_rates_share_it(lorakit_cli, tmp_path, scored):

@@ -21,6 +21,8 @@ from lorakit.runs.precision import autocast
 from lorakit.verbs.train.job import TrainJob
 from lorakit.verbs.train.ready import ReadySeed
 
+MOST_MODELS = 4
+"""Untrained models whose answers are kept, the newest: a new head makes another for each seed."""
 _Answers = Mapping[str, Sequence[Answer]]
 _asked: dict[tuple[type, str], _Answers] = {}
 """The task's class and a digest -> split -> answers. They are in the memory of the process alone,
@@ -51,6 +53,8 @@ def _answers(job: TrainJob, ready: ReadySeed) -> _Answers:
     key = (type(job.recipe.task), _digest(job, ready))
     if key not in _asked:
         _asked[key] = _ask(job, ready)
+        if len(_asked) > MOST_MODELS:
+            del _asked[next(iter(_asked))]
     return _asked[key]
 
 
