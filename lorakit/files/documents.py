@@ -49,10 +49,11 @@ def parse_json(text: str, path: Path, first_line: int = 1, hint: str = "") -> An
 
 def json_values(text: str, path: Path) -> Iterator[tuple[int, Any]]:
     """The line and the value of each row of a JSON text: those of a list, or several values one
-    after the other. DataError, with file and line: not JSON, or a single object.
+    after the other. DataError, with file and line: not JSON, a list that is not closed or that
+    something follows, or a single object.
     """
     start = _skip_space(text, 0)
-    is_list = text[start : start + 1] == "["
+    is_list = text.startswith("[", start)
     place = _skip_space(text, start + 1) if is_list else start
     line = 1 + text.count("\n", 0, place)
     while place < len(text) and not (is_list and text[place] == "]"):
@@ -75,6 +76,8 @@ def json_values(text: str, path: Path) -> Iterator[tuple[int, Any]]:
         yield line, value
         line += text.count("\n", place, after)
         place = after
+    if is_list:
+        _refuse_more(text, place, path)
 
 
 def _skip_space(text: str, start: int) -> int:
@@ -83,15 +86,30 @@ def _skip_space(text: str, start: int) -> int:
 
 
 def _after_comma(text: str, place: int, path: Path) -> int:
-    """Where the next value of a list starts, or its end."""
-    sign = text[place : place + 1]
-    if sign == "]":
+    """Where the next value of a list starts, or where its ] is."""
+    if text.startswith("]", place):
         return place
-    if sign == ",":
-        return _skip_space(text, place + 1)
+    if not text.startswith(",", place):
+        raise _unexpected(text, place, path, "a comma or ] is expected")
+    after = _skip_space(text, place + 1)
+    if after == len(text) or text.startswith("]", after):
+        raise _unexpected(text, after, path, "a value is expected after a comma")
+    return after
+
+
+def _refuse_more(text: str, end: int, path: Path) -> None:
+    """DataError: there is no ] where a list ends, or something follows it."""
+    if end == len(text):
+        raise _unexpected(text, end, path, "a value or ] is expected")
+    after = _skip_space(text, end + 1)
+    if after < len(text):
+        raise _unexpected(text, after, path, "the end of the file is expected after the list")
+
+
+def _unexpected(text: str, place: int, path: Path, problem: str) -> DataError:
     line = 1 + text.count("\n", 0, place)
-    found = repr(sign) if sign else "the end of the file"
-    raise DataError(f"{path}:{line}: not JSON: a comma or ] is expected, not {found}")
+    found = repr(text[place]) if place < len(text) else "the end of the file (is the file cut?)"
+    return DataError(f"{path}:{line}: not JSON: {problem}, not {found}")
 
 
 _DECODER = json.JSONDecoder()
