@@ -130,7 +130,14 @@ class OwnFiles(MetricTask, ABC):
     def read(self, split: str, data: Data) -> list[Example]:
         return list(self.examples(split, data))
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that this task has."""
+        return (self.train_split, *self.eval_splits, *self.test_splits)
+
     def files_of(self, split: str) -> tuple[Path, ...]:
+        if split not in self.splits:  # `read` says which there are
+            return ()
         sources = sources_of(self._source_of(split)[1])
         if any(source.path.startswith(PREFIX) for source in sources):
             return ()
@@ -148,7 +155,7 @@ class OwnFiles(MetricTask, ABC):
 
         answer: columns that may be missing in a test file. remarks: logged after the last row.
         """
-        limit = data.limit_of(split, (self.train_split, *self.eval_splits, *self.test_splits))
+        limit = data.limit_of(split, self.splits)
         if data.path is not None or data.revision is not None:
             raise RecipeError(
                 f"data.path ({data.path}) and data.revision ({data.revision}) are for tasks with a "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from lorakit.errors import DataError
-from lorakit.tasks import LABELLED, Data, Head, Task, tasks
+from lorakit.tasks import LABELLED, Data, Head, Task, read_examples, tasks
 from lorakit.tasks._glue import VARIANTS
 
 CSV = (
@@ -106,8 +107,9 @@ def test_examples(case):
             kind = kinds.get(task.head, tuple)
             assert all(type(example.target) is kind for example in examples)
             assert not task.choices or {example.target for example in examples} <= set(task.choices)
-    with pytest.raises(DataError, match="no split 'dev'"):
-        task.read("dev", data)
+    for read in (task.read, partial(read_examples, task)):
+        with pytest.raises(DataError, match="no split 'dev'"):
+            read("dev", data)
 
 
 def test_right_outputs_give_the_best_score(case):

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from lorakit.errors import DataError, RecipeError, TrainingError
-from lorakit.tasks import Data, Head
+from lorakit.tasks import Data, Head, read_examples
 from lorakit.tasks.classification import Classification
 from lorakit.tasks.question_answering import QuestionAnswering
 from lorakit.tasks.regression import Regression
@@ -73,7 +73,10 @@ def test_test_files_may_hide_the_label(write):
     path = write("a.csv", CSV)
     hidden = write("hidden.csv", "text\na\n")
     partly = write("partly.csv", "text,label\na,\nb,pos\n")
-    assert Classification(train=path, validation=path).test_splits == ()
+    without = Classification(train=path, validation=path)
+    assert without.test_splits == ()
+    with pytest.raises(DataError, match="no split 'test'"):
+        read_examples(without, "test", Data())
     for file, targets in ((hidden, [None]), (partly, [None, 1])):
         task = Classification(train=path, validation=path, test=file)
         assert task.test_splits == ("test",)
