@@ -44,7 +44,7 @@ def lower_is_better(key: str) -> bool:
 
     key: of a score, also of one group of examples, such as `ter_unseen`.
     """
-    declared = (key for name in metrics.own_names() for key in facts_of(name).lower)
+    declared = (key for name in metrics.names() for key in facts_of(name).lower)
     lower = (*LIKELIHOOD_KEYS, *declared)
     return any(key == one or key.startswith(f"{one}_") for one in lower)
 

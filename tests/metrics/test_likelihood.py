@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from lorakit.metrics import Likelihood, decimals_of, lower_is_better
+from lorakit.metrics import Facts, Likelihood, Means, decimals_of, lower_is_better, metric, metrics
 
 
 def test_each_token_counts_once():
@@ -45,6 +46,17 @@ def test_weights_count_examples_several_times():
 )
 def test_the_direction_is_a_property_of_the_metric(key, lower):
     assert lower_is_better(key) is lower
+
+
+def test_the_direction_of_another_packages_metric(monkeypatch):
+    @metric(Facts(of="texts", keys=("wer",), lower=("wer",)))
+    def wer(predictions, references):
+        return Means({"wer": [0.0]})
+
+    point = SimpleNamespace(load=lambda: wer)
+    monkeypatch.setitem(metrics._entry_points, "wer", point)
+    assert lower_is_better("wer")
+    assert not lower_is_better("bleu")
 
 
 def test_a_loss_has_more_decimals():
