@@ -17,6 +17,13 @@ SHOWN_LABELS = 20
 """Labels that an error message lists."""
 
 
+def is_missing(value: object) -> bool:
+    """Whether a value in a file says nothing: a null, a NaN, a blank text or an empty list."""
+    if isinstance(value, (str, list, tuple)):
+        return not (value.strip() if isinstance(value, str) else value)
+    return value is None or value != value
+
+
 def label_name(value: object) -> str:
     """The name of a label for a value in a file.
 

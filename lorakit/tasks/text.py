@@ -11,6 +11,7 @@ from pydantic import field_validator, model_validator
 from lorakit.errors import DataError
 from lorakit.files.bad_rows import BadRow, Cause
 from lorakit.metrics import Compared, Tokenize
+from lorakit.tasks._answers import is_missing
 from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Turn
 from lorakit.tasks._chat_rows import turns_and_answer
 from lorakit.tasks._own_files import Names, OwnFiles
@@ -113,8 +114,7 @@ class Text(OwnFiles):
                 asked = self._example(id, row, where, remarks)
                 answer, given = filled(self.completion, row, where)
                 if not answer.strip():  # only an end token would be trained
-                    problem = f"column {columns[0]!r} is empty, so there is nothing to learn"
-                    raise BadRow(f"{where}: {problem}", Cause.EMPTY, where)
+                    raise _empty(columns[0], where)
                 example = replace(asked, target=answer, target_given=given)
             if example is not None:
                 yield example
@@ -154,7 +154,9 @@ class Text(OwnFiles):
         else:
             found = row[column]
         texts = found if isinstance(found, list) else [found]
-        if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        if all(map(is_missing, texts)):
+            raise _empty(column, where)
+        if not all(isinstance(text, str) and text.strip() for text in texts):
             raise DataError(
                 f"{where}: column {column!r} holds {found!r}; "
                 "give a text, or a list of texts, none of them empty"
@@ -178,6 +180,11 @@ class Text(OwnFiles):
             return Example("prompt", text + self.separator, eos=self.eos)
         prompt, given = self._prompt({first: text}, "prompt")
         return Example("prompt", prompt, eos=self.eos, given=given)
+
+
+def _empty(column: str, where: str) -> BadRow:
+    problem = f"column {column!r} is empty, so there is nothing to learn"
+    return BadRow(f"{where}: {problem}", Cause.EMPTY, where)
 
 
 PLUGIN = Text

@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from lorakit.errors import DataError, RecipeError
+from lorakit.files.bad_rows import Cause, counting_dropped
 from lorakit.tasks import Data, Head
 from lorakit.tasks.text import Text
 
@@ -80,8 +81,21 @@ def test_wrong_rows(write, split, line, message):
 
 def test_an_empty_list_of_references(write):
     path = write("a.jsonl", '{"prompt": "a", "refs": []}\n')
-    with pytest.raises(DataError, match=r"a.jsonl:1: column 'refs' holds \[\]"):
+    with pytest.raises(DataError, match=r"a.jsonl:1: column 'refs' is empty"):
         Text(train=path, validation=path, references="refs").read("validation", Data())
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_rows_without_an_answer_are_dropped_where_that_is_asked_for(write, split):
+    lines = ('"b"', '""', '" "', "null", "[]") if split == "validation" else ('"b"', '""', "null")
+    rows = [f'{{"prompt": "{n}", "completion": {line}}}\n' for n, line in enumerate(lines)]
+    path = write("a.jsonl", "".join(rows))
+    task = Text(train=path, validation=path)
+    with pytest.raises(DataError, match=r"data\.empty=drop"):
+        task.read(split, Data())
+    with counting_dropped() as dropped:
+        (example,) = task.read(split, Data(empty="drop"))
+    assert (example.target, dropped) == ("b", {Cause.EMPTY: len(lines) - 1})
 
 
 def test_answers_are_stripped_and_scores_are_as_printed(task):
