@@ -19,6 +19,7 @@ from lorakit.files.hub import PREFIX
 from lorakit.files.tables import locate, take
 from lorakit.files.text_form import TextForm, check_encoding
 from lorakit.metrics import LIKELIHOOD_KEYS
+from lorakit.tasks._answers import is_missing
 from lorakit.tasks._base import Data, Example
 from lorakit.tasks._held_out import NONE, Validation, held_out
 from lorakit.tasks._remarks import Remarks
@@ -249,7 +250,7 @@ class LabelledFiles(OwnFiles, ABC):
 
     def is_hidden(self, row: dict[str, Any]) -> bool:
         """Whether a row of a test file comes without its answer."""
-        return all(row.get(column) in (None, "") for column in self.label_columns)
+        return all(is_missing(row.get(column)) for column in self.label_columns)
 
     def examples(self, split: str, data: Data) -> Iterator[Example]:
         """Texts that are missing (a null, a NaN, an empty field) are empty, and the log says so."""

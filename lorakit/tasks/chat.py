@@ -14,6 +14,7 @@ from lorakit.errors import DataError, RecipeError, did_you_mean
 from lorakit.files.bad_rows import BadRow, BadRows, Cause
 from lorakit.files.detected import detected
 from lorakit.metrics import Compared, Tokenize
+from lorakit.tasks._answers import is_missing
 from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Turn
 from lorakit.tasks._formats import Chat, Continued, Format, Reading, Recognised, formats, recognised
 from lorakit.tasks._held_out import NONE, Validation
@@ -99,7 +100,7 @@ class ChatFiles(OwnFiles):
             example = None
             with remarks.bad.row(where):
                 try:
-                    made = found["format"].read(found["row"], self.reading)
+                    made = self._read(found["format"], found["row"], split)
                     written = self._example(made, split, where, remarks)
                 except BadRow as error:
                     raise BadRow(f"{where}: {error}", error.cause, where) from None
@@ -108,6 +109,11 @@ class ChatFiles(OwnFiles):
                 example = replace(written, id=id, where=where)
             if example is not None:
                 yield example
+
+    def _read(self, form: Format, row: dict[str, Any], split: str) -> Chat | Continued:
+        if split in self.test_splits and is_missing(row.get(form.answer)):
+            row = {name: value for name, value in row.items() if name != form.answer}
+        return form.read(row, self.reading)
 
     def found(self, source: str | Sequence[Source], wanted: Wanted) -> Iterator[PlacedRow]:
         """The rows of all sources, each with its format: the columns of `ROW`."""

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from lorakit.errors import DataError
 from lorakit.metrics import Compared
+from lorakit.tasks._answers import is_missing
 from lorakit.tasks._base import Data, Example, Head
 from lorakit.tasks._own_files import Names, OwnFiles
 from lorakit.tasks._remarks import Remarks
@@ -54,15 +55,25 @@ class QuestionAnswering(OwnFiles):
                 remarks.add_text(context, self.context, where)
                 example = Example(id, question, context, where=where)
                 if self.answer in row:
-                    example = self._answered(example, row[self.answer], remarks)
+                    may_be_hidden = split in self.test_splits
+                    example = self._answered(example, row[self.answer], may_be_hidden, remarks)
             if example is not None:
                 yield example
 
-    def _answered(self, example: Example, value: Any, remarks: Remarks) -> Example:
+    def _answered(
+        self, example: Example, value: Any, may_be_hidden: bool, remarks: Remarks
+    ) -> Example:
         texts, starts = self._accepted(value, example.where)
         context = example.pair or ""
-        if not texts:
+        if not texts and self.unanswerable:
             return _with_answer(example, NOT_ANSWERED, ("",))
+        if not texts and may_be_hidden:
+            return example
+        if not texts:
+            raise DataError(
+                f"{example.where}: no answer in column {self.answer!r}; give task.unanswerable: "
+                "true if questions may have none"
+            )
         answer = texts[0]
         start = starts[0] if starts else context.find(answer)
         if not start >= 0 or context[start : start + len(answer)] != answer:
@@ -82,7 +93,7 @@ class QuestionAnswering(OwnFiles):
         if isinstance(value, dict):
             texts = value.get("text")
             starts = value.get("answer_start") or []
-        if texts is None or texts == "" or texts != texts:
+        if is_missing(texts):
             texts = []
         if isinstance(texts, str):
             texts = [texts]
@@ -91,11 +102,6 @@ class QuestionAnswering(OwnFiles):
             raise DataError(
                 f"{where}: column {self.answer!r} holds {value!r}; give a text, a list of texts, "
                 'or {"text": [...], "answer_start": [...]}'
-            )
-        if not texts and not self.unanswerable:
-            raise DataError(
-                f"{where}: no answer in column {self.answer!r}; give task.unanswerable: true if "
-                "questions may have none"
             )
         if not all(isinstance(start, int) for start in starts) or len(starts) not in (
             0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -138,16 +138,17 @@ class Text(OwnFiles):
         for id, where, row in self.own_rows(split, data, columns_of(self.prompt), columns, remarks):
             with remarks.bad.row(where):
                 new = self._example(id, row, where, remarks)
-                accepted: Sequence[str] = ()
-                if all(column in row for column in columns):  # otherwise the answers are hidden
-                    accepted = self._answers(row, where)
+                accepted = self._answers(row, where) if set(columns) <= row.keys() else []
+                if not accepted and split not in self.test_splits:  # where they may be hidden
+                    raise _empty(columns[0], where)
                 first = examples.setdefault(new.text, new)
-                accepted = tuple(dict.fromkeys((*first.references, *accepted)))
-                if accepted:
-                    examples[new.text] = replace(first, target=accepted[0], references=accepted)
+                references = tuple(dict.fromkeys((*first.references, *accepted)))
+                if references:
+                    examples[new.text] = replace(first, target=references[0], references=references)
         yield from examples.values()
 
     def _answers(self, row: dict[str, Any], where: str) -> list[str]:
+        """The accepted texts; none if they are all missing. DataError: one is not a text."""
         column = self.references or self.completion
         if self.references is None and not is_column(column):
             found = filled(column, row, where)[0]
@@ -155,7 +156,7 @@ class Text(OwnFiles):
             found = row[column]
         texts = found if isinstance(found, list) else [found]
         if all(map(is_missing, texts)):
-            raise _empty(column, where)
+            return []
         if not all(isinstance(text, str) and text.strip() for text in texts):
             raise DataError(
                 f"{where}: column {column!r} holds {found!r}; "

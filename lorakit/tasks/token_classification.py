@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from lorakit.errors import DataError
 from lorakit.metrics import Compared
-from lorakit.tasks._answers import best_label, label_index, label_name
+from lorakit.tasks._answers import best_label, is_missing, label_index, label_name
 from lorakit.tasks._base import Data, Example, Head, Output
 from lorakit.tasks._classes import WithClasses
 from lorakit.tasks._own_files import Names
@@ -54,7 +54,7 @@ class TokenClassification(WithClasses):
             with remarks.bad.row(where):
                 words = self._words(row, where)
                 target = None
-                if split not in self.test_splits or row.get(self.label) not in (None, ""):
+                if split not in self.test_splits or not is_missing(row.get(self.label)):
                     target = self._target(row, len(words), where)
                 text, spans = _sentence(words)
                 example = Example(id, text, target=target, words=spans, where=where)

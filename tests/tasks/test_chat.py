@@ -353,6 +353,9 @@ def test_a_test_file_may_come_without_answers(read, write):
     test = write("u.jsonl", json.dumps({"instruction": "Hey"}))
     (asked,) = ChatFiles(train=train, test=test).read("test", Data())
     assert (asked.target, asked.turns[-1].text) == (None, "Hey")
+    empty = write("e.csv", "instruction,output\nHey,\n")
+    (asked,) = ChatFiles(train=train, test=empty).read("test", Data())
+    assert (asked.target, asked.turns[-1].text) == (None, "Hey")
 
 
 def test_of_a_plain_text_only_the_loss_is_scored(read):

@@ -128,6 +128,20 @@ def test_wrong_answers(jsonl, answers, message):
         read(QuestionAnswering(train=path, validation=path))
 
 
+@pytest.mark.parametrize("value", ["", None, [], {"text": [], "answer_start": []}])
+def test_answers_of_a_test_file_may_be_empty(jsonl, value):
+    path = jsonl({"question": "q", "context": "a b", "answers": value})
+    (example,) = read(QuestionAnswering(train=path, validation=path, test=path), "test")
+    assert (example.target, example.references) == (None, ())
+
+
+@pytest.mark.parametrize("value", ["", None, [], " "])
+def test_tags_of_a_test_file_may_be_empty(jsonl, value):
+    path = jsonl({"tokens": ["a"], "tags": value})
+    task = TokenClassification(train=path, validation=path, test=path, classes=("O", "B-X"))
+    assert [example.target for example in read(task, "test")] == [None]
+
+
 def test_questions_without_an_answer(jsonl):
     rows = (
         {"question": "q", "context": "a b", "answers": value} for value in ([], "", {"text": []})

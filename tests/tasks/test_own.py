@@ -172,6 +172,12 @@ def test_wrong_fields(fields, message):
         Classification(train="a.csv", validation="b.csv", **fields)
 
 
+def test_a_value_of_a_test_file_may_be_a_nan(write):
+    path = write("a.jsonl", '{"text": "a", "label": NaN}\n')
+    task = Regression(train=path, validation=path, test=path)
+    assert [example.target for example in task.read("test", Data())] == [None]
+
+
 def test_the_first_value_of_the_first_metric_selects_unless_another_is_named(task):
     fields = {"train": task.train, "validation": task.validation}
     assert task.primary == "accuracy"

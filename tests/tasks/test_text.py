@@ -58,6 +58,9 @@ def test_hidden_test_answers(write):
     assert (example.id, example.target, example.references) == ("test-0", None, ())
     with pytest.raises(DataError, match="test-0: no reference"):
         task.to_reference(example)
+    partly = write("p.csv", "prompt,completion\nhello,\nbye,au revoir\n")
+    found = Text(train=train, test=partly, validation=train).read("test", Data())
+    assert [example.references for example in found] == [(), ("au revoir",)]
 
 
 @pytest.mark.parametrize(
