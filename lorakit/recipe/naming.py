@@ -14,8 +14,11 @@ SIGNS = " ._-+=,@()[]#%&'!~^/"
 def checked_name(name: str, path: Path) -> str:
     """The name itself.
 
-    RecipeError: it has a character that a shell, a scheduler or a terminal would act on.
+    RecipeError: it is empty, or has a character that a shell, a scheduler or a terminal would act
+    on.
     """
+    if not name:
+        raise RecipeError(f"{str(path)!r}: the name is empty; move the file into a folder")
     for char in name:
         if char not in SIGNS and unicodedata.category(char)[0] not in "LMN":
             raise RecipeError(

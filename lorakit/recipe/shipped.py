@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import lorakit
@@ -51,4 +52,7 @@ def recipe_name(path: Path) -> str:
     root = shipped("recipes").resolve()
     if path.resolve().is_relative_to(root):
         return str(path.resolve().relative_to(root).with_suffix(""))
-    return path.parent.name if path.name == "recipe.yaml" else path.stem
+    if path.name != "recipe.yaml":
+        return path.stem
+    # without `..`, and without following a link to the folder
+    return Path(os.path.abspath(path)).parent.name

@@ -13,6 +13,7 @@ import yaml
 from lorakit.errors import RecipeError
 from lorakit.recipe.json_schema import json_schema
 from lorakit.recipe.load import load_recipe, names
+from lorakit.recipe.naming import checked_name
 from lorakit.recipe.source import scalar
 
 GOOD = """\
@@ -166,6 +167,20 @@ def test_smoothing_needs_classes():
 
 def test_a_recipe_that_does_not_exist_names_the_nearest():
     assert "did you mean 'glue_mnli'" in problems("glue_mmli")
+
+
+def test_a_run_folders_recipe_is_named_after_the_folder(recipe, tmp_path, monkeypatch):
+    inner = tmp_path / "mine" / "inner"
+    inner.mkdir(parents=True)
+    recipe(GOOD, "mine/recipe.yaml")
+    for folder, given in ((tmp_path, "mine"), (inner.parent, "."), (inner, "../recipe.yaml")):
+        monkeypatch.chdir(folder)
+        assert load_recipe(given).name == "mine"
+
+
+def test_a_name_has_a_character():
+    with pytest.raises(RecipeError):
+        checked_name("", Path("/recipe.yaml"))
 
 
 def test_extends_merges_one_level_and_the_recipe_wins(recipe, tmp_path):
