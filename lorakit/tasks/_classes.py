@@ -71,7 +71,8 @@ class WithClasses(OwnFiles, ABC):
     def order(self, found: set[str]) -> tuple[str, ...]:
         """The labels of the training file in the order of the model's outputs."""
         if all(label.isdecimal() for label in found):
-            return tuple(sorted(found, key=int))
+            # "1" and "01" are different labels of one value: the text decides between them
+            return tuple(sorted(found, key=lambda label: (int(label), label)))
         return tuple(sorted(found))
 
     def _found_in_train(self) -> set[str]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import permutations
 
 import pytest
 from pydantic import ValidationError
@@ -42,6 +43,13 @@ def test_labels_that_are_numbers_sort_by_value(write):
     task = Classification(train=path, validation=path)
     assert task.labels == ("1", "2", "9", "10")
     assert [example.target for example in task.read("train", Data())] == [3, 2, 1, 0]
+
+
+def test_labels_of_equal_value_have_an_order_too(task):
+    labels = ("01", "1", "02", "2", "٢")
+    # as keys of a dictionary, because the order of a set depends on PYTHONHASHSEED
+    for chosen in permutations(labels):
+        assert task.order(dict.fromkeys(chosen).keys()) == labels
 
 
 def test_classes_fix_labels_and_order(write):
