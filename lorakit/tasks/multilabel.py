@@ -89,7 +89,10 @@ class Multilabel(LabelledFiles, WithClasses):
         return any(column not in row for column in self.label)
 
     def stratum(self, row: dict[str, Any]) -> str:
-        return repr(sorted(self.names_in(row, "")))
+        try:
+            return repr(sorted(self.names_in(row, "")))
+        except DataError:  # raised with its place when the row is read
+            return ""
 
     def target(self, row: dict[str, Any], where: str, remarks: Remarks) -> tuple[int, ...]:
         names = self.names_in(row, where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 
@@ -12,6 +13,7 @@ from lorakit.errors import DataError
 from lorakit.tasks import Data
 from lorakit.tasks._held_out import held_out
 from lorakit.tasks.classification import Classification
+from lorakit.tasks.multilabel import Multilabel
 from lorakit.tasks.regression import Regression
 from lorakit.tasks.text import Text
 
@@ -80,6 +82,19 @@ def test_other_tasks_have_it_too(write):
         train, held = (task.read(split, Data()) for split in ("train", "validation"))
         assert (len(train), len(held)) == (16, 4)
         assert not {e.text for e in train} & {e.text for e in held}
+
+
+def test_wrong_labels_have_their_places(write):
+    labels = [5, 6, *[["a"]] * 6]
+    rows = [{"text": str(i), "labels": label} for i, label in enumerate(labels)]
+    path = write("a.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+    task = Multilabel(train=path, validation=0.25, classes=("a", "b"))
+    said = ""
+    for split in ("train", "validation"):
+        with pytest.raises(DataError) as caught:
+            task.read(split, Data())
+        said += str(caught.value)
+    assert all(f"a.jsonl:{line}: column 'labels' holds" in said for line in (1, 2))
 
 
 def test_none(write):
