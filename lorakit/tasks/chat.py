@@ -16,7 +16,7 @@ from lorakit.files.detected import detected
 from lorakit.metrics import Compared, Tokenize
 from lorakit.tasks._answers import is_missing
 from lorakit.tasks._base import ASSISTANT, Data, Example, Head, Turn
-from lorakit.tasks._formats import Chat, Continued, Format, Reading, Recognised, formats, recognised
+from lorakit.tasks._formats import Chat, Continued, Format, Reading, formats, recognised
 from lorakit.tasks._held_out import NONE, Validation
 from lorakit.tasks._own_files import Names, OwnFiles
 from lorakit.tasks._remarks import Remarks
@@ -118,15 +118,13 @@ class ChatFiles(OwnFiles):
     def found(self, source: str | Sequence[Source], wanted: Wanted) -> Iterator[PlacedRow]:
         """The rows of all sources, each with its format: the columns of `ROW`."""
         for one in sources_of(source):
-            form = self._format_of(one, wanted)
-            ours = {given: name for name, given in self.columns.items()}
-            for where, row in weighted_rows(one, self._wanted(form, one, wanted)):
-                plain = {ours.get(name, name): value for name, value in row.items()}
-                yield where, {"row": plain, "format": form}
+            first = self._first(one, wanted)
+            form = self._format_of(one, first, wanted)
+            for where, row in weighted_rows(one, self._wanted(form, first, wanted)):
+                yield where, {"row": self._renamed(row), "format": form}
 
-    def _wanted(self, form: Format, source: Source, wanted: Wanted) -> Wanted:
+    def _wanted(self, form: Format, first: Sequence[dict[str, Any]], wanted: Wanted) -> Wanted:
         """What of a source's columns its format reads, as the file names them."""
-        first = self._first(source, wanted)
         required = list(form.required(first[0] if first else {}))
         optional = list(form.optional)
         if form.answer and wanted.split in self.test_splits:
@@ -139,11 +137,14 @@ class ChatFiles(OwnFiles):
         )
 
     def _first(self, source: Source, wanted: Wanted) -> list[dict[str, Any]]:
-        """The first rows of a source, their columns named as the formats name them."""
-        ours = {given: name for name, given in self.columns.items()}
-        # what is wrong in a row is said when the rows are read
-        probe = replace(wanted, bad=BadRows())
-        found = [row for _, row in first_rows(source, probe, PROBED_ROWS)]
+        """The first rows of a source, their columns named as the formats name them.
+
+        DataError: none of its rows can be read, or there is no column of a name in `columns`.
+        """
+        bad = BadRows()
+        found = [row for _, row in first_rows(source, replace(wanted, bad=bad), PROBED_ROWS)]
+        if not found:  # otherwise what is wrong in a row is said when the rows are read
+            bad.finish(sum(bad.counts.values()))
         for name, given in self.columns.items():
             if found and given not in found[0]:
                 near = did_you_mean(given, found[0])
@@ -151,23 +152,45 @@ class ChatFiles(OwnFiles):
                     f"{source.path}: task.columns.{name} is {given!r}, and there is no such "
                     f"column{near} (columns: {', '.join(found[0])})"
                 )
-        return [{ours.get(name, name): value for name, value in row.items()} for row in found]
+        return [self._renamed(row) for row in found]
 
-    def _format_of(self, source: Source, wanted: Wanted) -> Format:
+    def _renamed(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row of a file, its columns named as the formats name them."""
+        ours = {given: name for name, given in self.columns.items()}
+        return {
+            ours.get(name, name): value
+            for name, value in row.items()
+            # a column whose name another one is given is not read
+            if name in ours or name not in self.columns
+        }
+
+    def _format_of(self, source: Source, first: Sequence[dict[str, Any]], wanted: Wanted) -> Format:
         if self.format is not None:
             return formats.get(self.format)
         if wanted.split in self.test_splits:  # its answers may be missing
-            wanted = replace(wanted, split=self.train_split)
-            source = sources_of(self.train)[0]
-        found = self._recognised(source, wanted)
+            return self._format_of_train()
+        found = recognised(first, source.path)
         others = "".join(f"; task.format={name} is possible, too" for name in found.others)
         said = f"{source.path}: format {found.format.name}, because {found.why}{others}"
         log.info("%s", said)
         detected(said)
         return found.format
 
-    def _recognised(self, source: Source, wanted: Wanted) -> Recognised:
-        return recognised(self._first(source, wanted), source.path)
+    def _format_of_train(self) -> Format:
+        """The format of the first training rows, or the recorded one where they are not there.
+
+        DataError: the rows cannot be read, and no format is recorded.
+        """
+        if self.format is not None:
+            return formats.get(self.format)
+        source = sources_of(self.train)[0]
+        wanted = Wanted(self.train_split, form=self.form)
+        try:
+            return self._format_of(source, self._first(source, wanted), wanted)
+        except DataError:
+            if self.asked_as is None:
+                raise
+            return formats.get(self.asked_as)
 
     def _example(self, made: Chat | Continued, split: str, where: str, remarks: Remarks) -> Example:
         """The example of a row, without its id and place."""
@@ -217,9 +240,10 @@ class ChatFiles(OwnFiles):
     def recorded(self) -> ChatFiles:
         if self.format or self.asked_as:
             return self
+        first = sources_of(self.train)[0]
         wanted = Wanted(self.train_split, form=self.form)
         try:
-            found = self._recognised(sources_of(self.train)[0], wanted)
+            found = recognised(self._first(first, wanted), first.path)
         except DataError:  # raised again where the rows are read
             return self
         return self.model_copy(update={"asked_as": found.format.name})
@@ -242,9 +266,8 @@ class ChatFiles(OwnFiles):
         """That of the first training rows; messages where the file is not there any more."""
         if self.asked_as is not None:
             return formats.get(self.asked_as)
-        first = sources_of(self.train)[0]
         try:
-            return self._format_of(first, Wanted(self.train_split, form=self.form))
+            return self._format_of_train()
         except DataError as error:
             log.warning("asked as a chat, because the training rows are not there: %s", error)
             return formats.get("messages")

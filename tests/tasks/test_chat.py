@@ -271,6 +271,14 @@ def test_names_of_roles_and_columns(read):
     columns = {"messages": "dialog"}
     (example,) = read([row], columns=columns, roles={"Customer": "user"})
     assert ([turn.role for turn in example.turns], example.target) == (["user"], "Yo")
+    row = {"question": "q?", "prompt": ["x"], "answer": "a", "completion": 1}
+    (example,) = read([row], columns={"prompt": "question", "completion": "answer"})
+    assert (example.text, example.target) == ("q?", "a")
+
+
+def test_names_that_are_not_known(read):
+    row = {"dialog": [{"role": "Customer", "content": "Hi"}, {"role": "Bot", "content": "Yo"}]}
+    columns = {"messages": "dialog"}
     with pytest.raises(DataError, match=r"a\.jsonl:1: message 1: the role 'Customer'.*task\.roles"):
         read([row], columns=columns)
     with pytest.raises(DataError, match=r"task\.columns\.messages is 'dialogs'.*'dialog'"):
@@ -433,3 +441,22 @@ def test_a_question_is_asked_as_the_training_rows_are(write):
     assert away.asked_as == "prompt_completion"
     assert away.ask("Hi") == texts.ask("Hi")
     assert ChatFiles(train="away.jsonl").ask("Hi").turns[0].text == "Hi"
+
+
+def test_a_test_file_is_read_where_the_training_rows_are_not(write):
+    train = write("a.jsonl", json.dumps({"instruction": "Hi", "output": "Yo"}))
+    test = write("b.jsonl", json.dumps({"instruction": "Hey"}))
+    task = ChatFiles(train=train, test=test)
+    away = task.recorded().model_copy(update={"train": "away.jsonl"})
+    assert away.read("test", Data()) == task.read("test", Data())
+    with pytest.raises(DataError, match="away"):
+        ChatFiles(train="away.jsonl", test=test).read("test", Data())
+    # a format that one's own prompts are asked in is not that of the rows
+    other = ChatFiles(train=train, test=test, asked_as="messages")
+    assert other.read("test", Data()) == task.read("test", Data())
+
+
+def test_a_file_without_a_row_that_can_be_read(write):
+    path = write("a.jsonl", json.dumps([{"messages": TWICE}], indent=1))
+    with pytest.raises(DataError, match=r"a\.jsonl:2: not JSON"):
+        ChatFiles(train=path).read("train", Data())
