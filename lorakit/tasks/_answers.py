@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
 from contextlib import suppress
 from numbers import Integral, Real
+from typing import Any
 
-from lorakit.errors import DataError, TrainingError, did_you_mean, first_of
+from lorakit.errors import DataError, TrainingError, did_you_mean, first_of, shown
 from lorakit.tasks._base import Example, Output
 
 WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+\.0+")
@@ -22,6 +24,24 @@ def is_missing(value: object) -> bool:
     if isinstance(value, (str, list, tuple)):
         return not (value.strip() if isinstance(value, str) else value)
     return value is None or value != value
+
+
+def list_in(text: str, where: str) -> list[Any] | None:
+    """The JSON list that a text is, as a .csv holds one; None: it is another text.
+
+    DataError: a list of quoted texts as Python or NumPy writes it.
+    """
+    text = text.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        if text[1:].lstrip().startswith(("'", '"')):
+            raise DataError(
+                f"{where}: {shown(text)} is not a JSON list; write it with json.dumps"
+            ) from None
+        return None
 
 
 def label_name(value: object) -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
 from lorakit.errors import DataError
 from lorakit.metrics import Compared
-from lorakit.tasks._answers import label_index, label_name, logits_of
+from lorakit.tasks._answers import label_index, label_name, list_in, logits_of
 from lorakit.tasks._base import Data, Example, Head, Output
 from lorakit.tasks._classes import WithClasses
 from lorakit.tasks._own_files import LabelledFiles, Names
@@ -57,12 +55,8 @@ class Multilabel(LabelledFiles, WithClasses):
         if value is None or value != value:
             return []
         if isinstance(value, str):
-            # a list as pandas and json write it
-            with suppress(ValueError):
-                found = json.loads(value) if value.lstrip().startswith("[") else None
-                if isinstance(found, list):
-                    return found
-            return value.split(self.separator)
+            found = list_in(value, where)
+            return value.split(self.separator) if found is None else found
         if not isinstance(value, (list, tuple)):
             raise DataError(
                 f"{where}: column {column!r} holds {value!r}; give a list of labels, or a text "

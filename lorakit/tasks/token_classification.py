@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from lorakit.errors import DataError
 from lorakit.metrics import Compared
-from lorakit.tasks._answers import best_label, is_missing, label_index, label_name
+from lorakit.tasks._answers import best_label, is_missing, label_index, label_name, list_in
 from lorakit.tasks._base import Data, Example, Head, Output
 from lorakit.tasks._classes import WithClasses
 from lorakit.tasks._own_files import Names
@@ -92,7 +92,8 @@ class TokenClassification(WithClasses):
 
 def _listed(value: Any, column: str, where: str) -> list[Any]:
     if isinstance(value, str):
-        return value.split()
+        found = list_in(value, where)
+        return value.split() if found is None else found
     if not isinstance(value, (list, tuple)):
         raise DataError(
             f"{where}: column {column!r} holds {value!r}; give a list, or a text with blanks"

@@ -77,6 +77,22 @@ def test_words_and_their_labels(jsonl):
     assert task.score([said], [task.to_reference(first)])["entity_f1"] == 100.0
 
 
+def test_lists_in_a_csv(write):
+    texts = ('"[""EU"", ""rejects""]","[""B-ORG"", ""O""]"', "[ laughter ],O O O")
+    path = write("a.csv", "tokens,tags\n" + "\n".join(texts))
+    task = TokenClassification(train=path, validation=path)
+    assert task.labels == ("O", "B-ORG")
+    assert [e.text for e in read(task)] == ["EU rejects", "[ laughter ]"]
+
+
+@pytest.mark.parametrize("value", ["['a', 'b']", "['a' 'b']"])
+def test_lists_that_are_not_json_are_refused(write, value):
+    path = write("a.csv", f'tokens,tags,text,labels\n"{value}","{value}",x,"{value}"\n')
+    for kind in (TokenClassification, Multilabel):
+        with pytest.raises(DataError, match=r"a\.csv:2: .*'a'"):
+            read(kind(train=path, validation=path))
+
+
 def test_numbers_of_tags_need_names(jsonl):
     path = jsonl({"tokens": ["a", "b"], "tags": [1, 2]}, {"tokens": ["c"], "tags": [0]})
     with pytest.raises(DataError, match="holds numbers"):
