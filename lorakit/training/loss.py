@@ -136,11 +136,14 @@ def _caught(output: nn.Module) -> Iterator[list[Tensor]]:
 def can_be_lean(model: nn.Module, batch: dict[str, Any]) -> bool:
     """Whether the loss without logits is the model's own; tried on `batch`, except with shapes.
 
-    The output layer must be a plain Linear without trained parameters, and the model must use its
-    output unchanged (Gemma 2 caps the logits, Cohere scales them).
+    The output layer must be a plain Linear without trained parameters, and its output must be used
+    unchanged: by the model (Gemma 2 caps the logits, Cohere scales them) and by hooks.
     """
     output = getattr(model, "get_output_embeddings", lambda: None)()
-    if not isinstance(output, nn.Linear) or is_quantized(output) or list(output.children()):
+    if not isinstance(output, nn.Linear) or is_quantized(output):
+        return False
+    # A delta is a child; rows of new tokens may be a hook alone, whose numbers change only later.
+    if list(output.children()) or output._forward_hooks:
         return False
     if any(p.requires_grad for p in output.parameters()):
         return False

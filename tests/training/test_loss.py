@@ -12,6 +12,7 @@ from torch import nn
 
 from lorakit.batches import IGNORE, Encoded, collate
 from lorakit.methods.reparam.lora import LoRA
+from lorakit.nn.tokens import add_rows, train_rows
 from lorakit.tasks import Head
 from lorakit.training.loss import can_be_lean, loss_sum
 from lorakit.training.plan import own_part, share
@@ -234,3 +235,20 @@ def test_what_is_done_to_logits_is_done_for_the_loss_too(tiny, caplog):
         assert not can_be_lean(model.model, batch)
     assert "changes its logits" in caplog.text
     assert not can_be_lean(_Fixed(LOGITS), batch)
+
+
+@pytest.mark.parametrize("how", ["added", "trained"])
+def test_rows_of_new_tokens_are_in_the_loss(tiny, how):
+    """Tied layers share the rows, and the output layer has them as a hook alone."""
+    model = tiny("gpt2", head="CausalLM").model
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    output = model.get_output_embeddings()
+    assert output.weight is model.get_input_embeddings().weight
+    batch = collate(_examples(Head.CAUSAL), Head.CAUSAL, 0)
+    assert can_be_lean(model, batch)
+    if how == "added":
+        add_rows(model, [output.weight.shape[0]])
+    else:
+        train_rows(model, {"transformer.wte": [5, 6]})
+    assert not can_be_lean(model, batch)
