@@ -45,8 +45,9 @@ METHOD = "method.safetensors"
 AVERAGE = "average.safetensors"
 NAME = re.compile(r"step-(\d{6,12})(-unscored)?")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-OF_OPTIMIZER = (*FLOATS, torch.uint8, torch.int64)
-"""An optimizer may count, and hold its moments in 8 bits."""
+DTYPES = {OPTIMIZER: (*FLOATS, torch.uint8, torch.int64), METHOD: (*FLOATS, torch.bool)}
+"""File -> the dtypes of its tensors; `FLOATS` for the others. An optimizer may count, and hold its
+moments in 8 bits; a method may remember yes or no."""
 AnyFloat = Annotated[float, Field(allow_inf_nan=True)]
 
 
@@ -126,8 +127,10 @@ def save(
     """Write a checkpoint into `folder`, and remove all but the newest `keep`; returns its path.
 
     tensors: file name -> tensors. InputError: the disk is full, or there is no permission; the
-    checkpoints that are there stay as they are.
+    checkpoints that are there stay as they are. ValueError: a tensor of a dtype that `read` refuses.
     """
+    for name, values in tensors.items():
+        _refuse_dtypes(name, values)
     final = folder / state.name
     # A run that resumed here, and was stopped here again, has nothing to write.
     if final.is_dir() and damage(final) is None:
@@ -232,7 +235,7 @@ def read(path: Path) -> Saved:
             state=state,
             trained=_tensors(path / TRAINED),
             best=_tensors(path / BEST) if (path / BEST).is_file() else {},
-            optimizer=_tensors(path / OPTIMIZER, OF_OPTIMIZER),
+            optimizer=_tensors(path / OPTIMIZER),
             rng=[json.loads((path / f"rng-{rank}.json").read_bytes()) for rank in ranks],
             memory=_tensors(path / METHOD) if (path / METHOD).is_file() else {},
             average=_tensors(path / AVERAGE) if (path / AVERAGE).is_file() else {},
@@ -245,14 +248,22 @@ def read(path: Path) -> Saved:
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
-def _tensors(file: Path, kinds: Sequence[torch.dtype] = FLOATS) -> dict[str, Tensor]:
+def _tensors(file: Path) -> dict[str, Tensor]:
     """ValueError: a tensor is of another dtype, or not finite; such a file is never written."""
     tensors = load_file(file)
+    _refuse_dtypes(file.name, tensors)
     for name, tensor in tensors.items():
-        if tensor.dtype not in kinds or not bool(torch.isfinite(tensor).all()):
-            dtype = str(tensor.dtype).removeprefix("torch.")
-            raise ValueError(f"{file.name} holds {name} in {dtype}, or numbers that are not finite")
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{file.name} holds {name} with numbers that are not finite")
     return tensors
+
+
+def _refuse_dtypes(file: str, tensors: Mapping[str, Tensor]) -> None:
+    """ValueError: a tensor is of a dtype that this file does not hold."""
+    for name, tensor in tensors.items():
+        if tensor.dtype not in DTYPES.get(file, FLOATS):
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise ValueError(f"{file} holds {name} in {dtype}, which lorakit does not write")
 
 
 def clean(folder: Path) -> None:

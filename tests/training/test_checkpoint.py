@@ -153,6 +153,12 @@ def _same(found: tuple, wanted: tuple) -> None:
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def _newest_step(found: Rig) -> int:
+    """0: there is no checkpoint that can be read."""
+    saved = newest(found.folder)
+    return 0 if saved is None else saved.state.step
+
+
 class TwoRates(LoRA):
     """B learns 16 times as fast as A (LoRA+), the head at a rate of its own."""
 
@@ -195,6 +201,7 @@ def test_killed_and_gone_on_is_straight(rig, kind):
         if at < wanted[0].steps:
             with pytest.raises(Killed):
                 disturbed(at)
+            assert _newest_step(disturbed) == (at - 1) // 2 * 2
     _same(disturbed(), wanted)
     assert disturbed.events == straight.events
     assert len([key for key in straight.events if key[0] == "step"]) == wanted[0].steps
@@ -495,9 +502,24 @@ def test_numbers_that_are_never_written(tmp_path, file, value):
     path = _save(tmp_path, 2)
     save_file({**load_file(path / file), "more": value}, path / file)
     _seal(path, file)
-    with pytest.raises(InputError, match=f"{file} holds more in"):
+    with pytest.raises(InputError, match=f"{file} holds more "):
         checkpoint.read(path)
     assert newest(tmp_path).state.step == 1
+
+
+@pytest.mark.parametrize("file", [checkpoint.METHOD, *sorted(TENSORS)])
+@pytest.mark.parametrize(
+    "dtype", [torch.bool, torch.uint8, torch.int16, torch.int64, torch.float8_e5m2, torch.float16]
+)
+def test_what_is_written_can_be_read(tmp_path, file, dtype):
+    """And what could not be read is not written."""
+    tensors = TENSORS | {file: {"more": torch.ones(2).to(dtype)}}
+    try:
+        path = save(tmp_path / "c", _state(), tensors, [rng_state(), rng_state()], 2)
+    except ValueError:
+        assert not (tmp_path / "c").exists()
+    else:
+        checkpoint.read(path)
 
 
 def _seal(path: Path, file: str) -> None:
