@@ -189,14 +189,15 @@ class Keeper:
             return
         progress = self.progress
         named = self.attachment.trained()
+        trained = self._trained()
         tensors = {
-            TRAINED: self._trained(),
+            TRAINED: trained,
             OPTIMIZER: optimizer_tensors(self.optimizer, named, self.rule),
         }
         if self.averages is not None and self.averages.moving:
             tensors[AVERAGE] = self.averages.tensors()
         self._refuse_broken(tensors)
-        if progress.best.state and progress.best.step != progress.step:
+        if progress.best.state and progress.best.state is not trained:
             tensors[BEST] = progress.best.state
         if memory := self.attachment.memory():
             tensors[METHOD] = memory

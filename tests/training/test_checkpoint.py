@@ -173,6 +173,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "drawn batches": {"group_by_length": False},
     "patience": {"evaluate": {"every_steps": 2, "patience": 3}},
     "keep last": {"evaluate": {"every_steps": 4, "keep": "last"}},
+    "ema": {"ema": 0.9, "evaluate": {"every_steps": 4, "keep": "last"}},
+    "schedule_free": {
+        "optimizer": {"name": "schedule_free"},
+        "schedule": "constant",
+        "evaluate": {"every_steps": 4, "keep": "last"},
+    },
     "bf16": {"precision": "bf16"},
     "fp16": {"fp16": True},
     "recomputed": {"gradient_checkpointing": True},
