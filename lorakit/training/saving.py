@@ -196,11 +196,11 @@ class Keeper:
         }
         if self.averages is not None and self.averages.moving:
             tensors[AVERAGE] = self.averages.tensors()
+        if memory := self.attachment.memory():
+            tensors[METHOD] = memory
         self._refuse_broken(tensors)
         if progress.best.state and progress.best.state is not trained:
             tensors[BEST] = progress.best.state
-        if memory := self.attachment.memory():
-            tensors[METHOD] = memory
         everyone = gather_object([rng or rng_state()])
         if self.accelerator.is_main_process:
             keep = self.checkpoints.settings.keep_last

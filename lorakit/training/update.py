@@ -65,7 +65,12 @@ class Update:
         self.still = None
         if type(exchange) is Exchange:
             self.still = Still(attachment, settings, progress.total)
-        self.looked = progress.step > 0
+            # In a run that resumes later every part has moved, and its last steps may be too short
+            # to show.
+            if progress.step > self.still.until + 1:
+                self.still = None
+        # Whether a step was taken: neither left out nor overflowed.
+        self.looked = progress.step > progress.bad.skipped + progress.bad.overflows
 
     def __call__(self, sums: Tensor, ids: Sequence[str]) -> StepOutcome:
         """Take the step whose gradients were accumulated.
@@ -89,14 +94,18 @@ class Update:
         return StepOutcome(loss, rate, grad_norm, skipped, wishes)
 
     def _take(self, rate: float, overflowed: bool) -> None:
-        if not self.looked:
+        if not self.looked and not overflowed:
             refuse_dead(self.attachment, self.exchange.gradient)
             self.looked = True
         # first, so that a dropped delta has no gradient and is not expected to move
         self.attachment.before_update()
         if self.still:
             self.still.before_step(rate)
-        self.exchange.step(self._after_step)
+        if overflowed:
+            # The scaler takes no step, and the method would remember the numbers.
+            self.exchange.step()
+        else:
+            self.exchange.step(self._after_step)
         # accelerate's optimizer_step_was_skipped does not see an overflow: a fused optimizer skips
         # the step by itself.
         overflows = self.progress.bad.overflows + 1 if overflowed else 0

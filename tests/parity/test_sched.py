@@ -6,6 +6,7 @@ closed form, so that it is the same on each side.
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -191,14 +192,18 @@ DYNAMIC_REMOVED = {
 """Step -> the parts of each site whose c is zero after it; after all other steps none is."""
 
 
-def test_dynamic_rank_removes_what_its_code_removes():
-    method = _method("dynamic_rank", r=4, final=2, every=2)
-    deltas: dict[str, Any] = {
+def _two_deltas() -> dict[str, Any]:
+    return {
         name: SimpleNamespace(
             A=grid(4, 5, 1.0 + n), B=grid(6, 4, 2.0 + n), c=torch.zeros(4, 1).double(), memory={}
         )
         for n, name in enumerate("ab")
     }
+
+
+def test_dynamic_rank_removes_what_its_code_removes():
+    method = _method("dynamic_rank", r=4, final=2, every=2)
+    deltas = _two_deltas()
     for step in range(20):
         penalty = method.penalty(deltas)
         if step <= 10:
@@ -212,6 +217,18 @@ def test_dynamic_rank_removes_what_its_code_removes():
         assert zero == DYNAMIC_REMOVED.get(step, ([], [])), step
     for d, wanted in zip(deltas.values(), DYNAMIC_SCORE, strict=True):
         assert d.memory["score"].tolist() == pytest.approx(wanted, rel=1e-7)
+
+
+def test_dynamic_rank_removes_where_the_last_step_of_it_is_left_out():
+    """In a step with a bad number the method is not called."""
+    method = _method("dynamic_rank", r=4, final=2, every=2)
+    deltas = _two_deltas()
+    for step in (*range(10), *range(11, 20)):
+        for n, d in enumerate(deltas.values()):
+            d.c += 0.1 * grid(4, 1, 3.0 + n + step)
+        method.after_step(deltas, step, 20)
+        if step > 10:
+            assert sum(int((d.c == 0).sum()) for d in deltas.values()) == 4, step
 
 
 @pytest.mark.parametrize(
@@ -267,7 +284,7 @@ def test_rosa_is_low_rank_plus_sparse(tiny):
 def test_losia_watches_and_chooses_as_its_code():
     d = SimpleNamespace(weight=grid(6, 8, 1.0), matrix=lambda: 0.0, memory={})
     for k in range(3):
-        d.memory["gradient"] = grid(6, 8, 1.7 + k)
+        d.watched = grid(6, 8, 1.7 + k)
         losia.LoSiA()._observe(d)
     score = d.memory["mean"] * d.memory["spread"]
     assert score.sum().item() == pytest.approx(1.281887378747278, rel=1e-12)
@@ -284,9 +301,23 @@ def test_losia_sees_the_gradient_of_the_weight(tiny):
     weight = delta.site.module.weight.requires_grad_(True)
     model.loss().backward()
     weight.requires_grad_(False)
-    torch.testing.assert_close(delta.memory["gradient"], weight.grad)
-    watching = [d for d in attachment.deltas.values() if "gradient" in d.memory]
+    torch.testing.assert_close(delta.watched, weight.grad)
+    watching = [d for d in attachment.deltas.values() if d.watched is not None]
     assert watching == [delta]
+
+
+def test_losia_forgets_the_gradient_of_a_step_that_is_left_out(tiny):
+    model, attachment = made(tiny, "losia", every=1)
+    first, second, *_ = attachment.deltas.values()
+    attachment.before_step(0, 9)
+    (math.nan * model.loss()).backward()
+    assert not attachment.memory()
+    model.model.zero_grad()
+    attachment.before_step(1, 9)
+    model.loss().backward()
+    attachment.after_step(1, 9)
+    assert not first.memory
+    assert all(bool(value.isfinite().all()) for value in second.memory.values())
 
 
 def test_losia_keeps_what_it_leaves(tiny):

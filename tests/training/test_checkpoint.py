@@ -27,7 +27,7 @@ from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe.evaluate import Evaluate
 from lorakit.recipe.train import Checkpoint, Train
 from lorakit.tasks import Head
-from lorakit.training import checkpoint, refuse, saving, stop
+from lorakit.training import checkpoint, refuse, saving, stop, update
 from lorakit.training.accumulation import Accumulator
 from lorakit.training.checkpoint import BadSteps, ClockState, KeptState, State, damage, newest, save
 from lorakit.training.loop import train
@@ -60,11 +60,13 @@ class Rig:
         evaluate: dict | None = None,
         every: int | None = 2,
         fp16: bool = False,
+        scale: float = 2.0**30,
         precision: str = "no",
         **settings: Any,
     ):
         self.tiny, self.folder, self.method = tiny, folder, method or LoRA(r=4, dropout=0.1)
         self.precision, self.fp16, self.attempts = precision, fp16, 0
+        self.scale = scale
         self.every = {"every_steps": every, "minutes": None}
         values = {
             "epochs": 2,
@@ -122,7 +124,9 @@ class Rig:
         accelerator = Accelerator(cpu=True, mixed_precision=self.precision)
         if self.fp16:
             accelerator.native_amp, accelerator.state._mixed_precision = True, "fp16"
-            accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30, growth_interval=3)
+            accelerator.scaler = torch.amp.GradScaler(
+                "cpu", init_scale=self.scale, growth_interval=3
+            )
         kept = Checkpoints(self.folder, Checkpoint(**(self.every | checkpoint)), saved)
         trained = train(attachment, self.setup, accelerator, score, observe, kept)
         return trained, attachment.state()
@@ -727,9 +731,48 @@ def test_an_overflow_of_fp16_is_no_error(rig):
     assert newest(found.folder).state.scaler["scale"] < 2.0**30
 
 
-def test_too_many_overflows_are_one(rig, monkeypatch):
-    from lorakit.training import update
+def test_an_overflow_of_one_number_leaves_no_part_dead(rig, monkeypatch):
+    """Clipping by an infinite norm makes zeros of all other gradients."""
+    found = rig(fp16=True, scale=2.0**10)
+    _poison(monkeypatch, {1}, math.inf, "gradient")
+    found()
+    norms = [found.events["step", step]["grad_norm"] for step in (1, 2)]
+    assert norms[0] is None
+    assert norms[1] is not None
 
+
+@pytest.mark.parametrize("method", ["adalora", "increlora"])
+def test_a_method_does_not_remember_an_overflow(rig, method):
+    found = rig(fp16=True, method=small_method(method))
+    found()
+    assert found.events["step", 1]["grad_norm"] is None
+    memory = newest(found.folder).memory
+    assert all(bool(value.isfinite().all()) for value in memory.values())
+
+
+def test_a_part_that_is_dead_is_found_after_a_first_step_that_was_left_out(rig, monkeypatch):
+    found = rig(skip_bad_steps=2, every=1)
+    _poison(monkeypatch, {1, 2})
+    with pytest.raises(Killed):
+        found(3)
+    looked = []
+    monkeypatch.setattr(update, "refuse_dead", lambda *_: looked.append(True))
+    with pytest.raises(Killed):
+        found(6)
+    assert looked == [True]
+    found()
+    assert looked == [True]
+
+
+def test_a_run_that_resumes_near_its_end_may_move_too_little_to_show(rig):
+    """Every part was seen to move before the stop."""
+    found = rig(schedule="polynomial", power=60.0)
+    with pytest.raises(Killed):
+        found(13)
+    assert found()[0].steps == STEPS
+
+
+def test_too_many_overflows_are_one(rig, monkeypatch):
     monkeypatch.setattr(update, "OVERFLOWS", 3)
     with pytest.raises(TrainingError, match=r"fp16.* step 3.* 1\.34218e\+08"):
         rig(fp16=True)()

@@ -125,7 +125,8 @@ class AdaLoRA(LowRank):
         return self.orthogonal * torch.stack(parts).mean()
 
     def after_step(self, deltas: Mapping[str, MethodDelta], step: int, total: int) -> None:
-        if step < total - int(self.cool * total):
+        # at the end too where every step before was left out
+        if step < total - int(self.cool * total) or not any(d.memory for d in deltas.values()):
             for d in deltas.values():
                 self._observe(d)
         sites = len(deltas)

@@ -91,20 +91,20 @@ class DynamicRank(LowRank):
         return self.even * torch.stack(sums).mean() / (2 * self.r)
 
     def after_step(self, deltas: Mapping[str, MethodDelta], step: int, total: int) -> None:
+        if any("removed" in d.memory for d in deltas.values()):
+            for d in deltas.values():
+                d.c.masked_fill_(d.memory["removed"].bool()[:, None], 0.0)
+            return
         now = int(step - self.warm * total)
         last = int(total * (1 - self.warm - self.cool))
-        if now > last:
-            for d in deltas.values():
-                removed = d.memory.get("removed")
-                if removed is not None:
-                    d.c.masked_fill_(removed.bool()[:, None], 0.0)
-            return
         for d in deltas.values():
             new = shares(d)
             before = d.memory.get("score", new.new_zeros(new.shape))
             d.memory["score"] = self.beta * before + (1 - self.beta) * new
-        if now >= 0 and (now % self.every == 0 or now == last):
-            self._remove(deltas, now / max(1, last), is_last=now == last)
+        # later than planned where that step was left out
+        is_last = now >= last
+        if now >= 0 and (now % self.every == 0 or is_last):
+            self._remove(deltas, min(now, last) / max(1, last), is_last)
 
     def _remove(self, deltas: Mapping[str, MethodDelta], share: float, is_last: bool) -> None:
         """share: of the steps in which parts are removed, how many are over."""

@@ -56,6 +56,10 @@ class LoSiA(Dense):
             shapes["left"] = Frozen((self.moves, rows, columns))
         return shapes
 
+    def prepare(self, d: MethodDelta) -> None:
+        # of this step: no memory, since a step that is left out has one that is not finite
+        d.watched = None
+
     def begin(self, d: MethodDelta) -> None:
         import torch
 
@@ -69,7 +73,7 @@ class LoSiA(Dense):
         for k in range(now):
             dense[_cross(d, k)] += d.left[k]
         dense = dense.index_put(_cross(d, now), d.D, accumulate=True)
-        if dense.requires_grad and "gradient" in d.memory:
+        if dense.requires_grad and d.watched is not None:
             dense.register_hook(lambda gradient: _add_gradient(d, gradient))
         return dense
 
@@ -81,19 +85,20 @@ class LoSiA(Dense):
                     self._move(d)
         turn = step // self.every % len(deltas)
         for number, d in enumerate(deltas.values()):
-            if number == turn and int(d.moved) < self.moves:
-                d.memory["gradient"] = d.D.new_zeros(d.site.shape)
+            watches = number == turn and int(d.moved) < self.moves
+            d.watched = d.D.new_zeros(d.site.shape) if watches else None
 
     def after_step(self, deltas: Mapping[str, MethodDelta], step: int, total: int) -> None:
         for d in deltas.values():
-            if "gradient" in d.memory:
+            if d.watched is not None:
                 self._observe(d)
 
     def _observe(self, d: MethodDelta) -> None:
         """Update the two running averages with the gradient of this step."""
         import torch
 
-        gradient = d.memory.pop("gradient")
+        gradient = d.watched
+        d.watched = None
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # each process has the gradient of its part of the batch; D's own is the mean of them
             torch.distributed.all_reduce(gradient)
@@ -124,9 +129,8 @@ def _cross(d: MethodDelta, number: int) -> tuple[Tensor, Tensor]:
 
 
 def _add_gradient(d: MethodDelta, gradient: Tensor) -> None:
-    held = d.memory.get("gradient")
-    if held is not None:
-        held += gradient
+    if d.watched is not None:
+        d.watched += gradient
 
 
 def most_important(score: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
