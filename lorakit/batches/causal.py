@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from itertools import takewhile
 
 from lorakit.batches._encoded import IGNORE, Encoded
 from lorakit.batches.chat import ChatWriter
 from lorakit.batches.required_tokens import end_token
-from lorakit.batches.special import MARKS, SpecialTokens, ids_of_each, pieces_of
+from lorakit.batches.special import MARKS, SpecialTokens, UnwritableText, ids_of_each, pieces_of
 from lorakit.errors import DataError, shown
 from lorakit.files.bad_rows import BadRow, Cause
 from lorakit.tasks import Data, Example
@@ -42,8 +42,8 @@ class CausalWriter:
         for example in examples:
             if example.turns:
                 continue
-            # a text that cannot be marked is refused, by name, when its example is written
-            with suppress(DataError):
+            # a text that cannot be marked is refused with its place when it is written
+            with suppress(UnwritableText):
                 if not (answers and example.whole):
                     first, *rest = self._pieces(example)
                     beginnings.append(first)
@@ -99,8 +99,10 @@ class CausalWriter:
         return ids if ids[-1:] == [end] else [*ids, end]
 
     def asked(self, example: Example, room: int, room_is: str) -> list[int]:
-        """The prompt of an example. BadRow: it is empty, or longer than the room."""
-        ids = self.prompt(example)
+        """The prompt of an example. BadRow: it is empty, or longer than the room. DataError: it
+        cannot be written."""
+        with _named(example):
+            ids = self.prompt(example)
         if not ids:
             raise BadRow(
                 f"example {example.shown_id} has an empty prompt, which a model cannot continue",
@@ -141,16 +143,20 @@ class CausalWriter:
         return [*prompt, *completion], labels
 
     def length(self, example: Example) -> int:
-        """Number of tokens of the example with its answer, if that is known."""
-        return len(self.prompt(example) if example.target is None else self.entire(example)[0])
+        """Number of tokens of the example with its answer, if that is known. DataError: it cannot
+        be written."""
+        with _named(example):
+            return len(self.prompt(example) if example.target is None else self.entire(example)[0])
 
     def learned(self, example: Example, data: Data) -> Encoded:
         """The example with its target, truncated.
 
-        BadRow: no trained token is left, or it is longer than `data.too_long` allows.
+        BadRow: no trained token is left, or it is longer than `data.too_long` allows. DataError: it
+        cannot be written.
         """
         most = data.max_length
-        ids, trains = self.entire(example)
+        with _named(example):
+            ids, trains = self.entire(example)
         if data.too_long != "truncate":
             refuse_longer(example, len(ids), most)
         learnable = trains[1:most]
@@ -163,6 +169,15 @@ class CausalWriter:
             problem = f"example {example.shown_id} has no token to train on: {why}"
             raise BadRow(problem, cause, example.where)
         return tokens_of(example, ids[:most], trains[:most])
+
+
+@contextmanager
+def _named(example: Example) -> Iterator[None]:
+    """Within the block, a text that cannot be written is an error about this example."""
+    try:
+        yield
+    except UnwritableText as error:
+        raise DataError(f"example {example.shown_id}: {error}") from None
 
 
 def refuse_longer(example: Example, length: int, most: int) -> None:

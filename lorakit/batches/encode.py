@@ -168,11 +168,16 @@ def _given(
 
 
 def lengths_of(examples: Sequence[Example], tokenizer: Tokenizer, head: Head) -> list[int]:
-    """The number of tokens of each example with its answer, before anything is truncated."""
+    """The number of tokens of each example with its answer, before anything is truncated.
+
+    DataError: an example that cannot be written.
+    """
     special = SpecialTokens(tokenizer)
     writer = CausalWriter(tokenizer)
     found: list[int] = []
     for _, chunk in _chunks(examples):
+        for example in chunk:
+            refuse_half_characters(example)
         if head is Head.CAUSAL:
             writer.tokenise(chunk, answers=True)
             found += map(writer.length, chunk)
@@ -232,9 +237,9 @@ def encode_prompts(
 def refuse_half_characters(e: Example) -> Example:
     """The example. DataError: JSON can contain half of a surrogate pair (\\ud83d alone), which
     neither a tokenizer nor a file takes."""
-    turns = (f"{turn.text}{turn.more}" for turn in e.turns)
+    turns = (f"{turn.text}{turn.more}" for turn in (*e.turns, e.last_turn))
     try:
-        "".join((e.text, e.pair or "", str(e.target), *e.references, *turns)).encode()
+        "".join((e.text, e.pair or "", e.tools, *e.references, *turns)).encode()
     except UnicodeEncodeError as error:
         raise DataError(
             f"example {e.shown_id} holds half of a character, "

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
@@ -45,6 +45,10 @@ Spans = Sequence[tuple[int, int]]
 def pieces_of(text: str) -> list[str]:
     """A marked text, split before and after each mark."""
     return [text] if text.isascii() else MARKS.split(text)
+
+
+class UnwritableText(DataError):
+    """A text that this tokenizer cannot write as data; the message does not name its example."""
 
 
 class SpecialTokens:
@@ -84,11 +88,12 @@ class SpecialTokens:
     def marked(self, text: str, spans: Spans | None = None) -> str:
         """The text with a mark for each special token that starts in one of the spans.
 
-        spans: the parts that are data; None: the entire text. DataError: the text contains a mark.
+        spans: the parts that are data; None: the entire text. UnwritableText: the text contains a
+        mark.
         """
         mark = None if text.isascii() else MARKS.search(text)
         if mark:
-            raise DataError(
+            raise UnwritableText(
                 f"a text holds the private character U+{ord(mark.group()):X}, "
                 "which no font has; remove it"
             )
@@ -152,7 +157,7 @@ class SpecialTokens:
         if token not in self._reserved:
             return token
         if self.tokenizer.unk_token_id is None:
-            raise DataError(
+            raise UnwritableText(
                 f"{where}: its text holds a special token, "
                 "which this tokenizer cannot write as plain text"
             )
@@ -277,7 +282,10 @@ class SpecialInData:
     ) -> None:
         """Count those of a chunk. start: the number of its first example."""
         for number, example in enumerate(chunk, start):
-            name = _name_in_data(special, example, head)
+            name = None
+            # a text that cannot be marked is refused with its place when it is written
+            with suppress(UnwritableText):
+                name = _name_in_data(special, example, head)
             if name and not self.count:
                 self.first, self.name = number, name
             self.count += name is not None

@@ -18,7 +18,7 @@ from lorakit.batches import (
 )
 from lorakit.errors import DataError, ModelError
 from lorakit.files.bad_rows import Cause, counting_dropped
-from lorakit.tasks import Data, Example, Head
+from lorakit.tasks import Data, Example, Head, Turn
 
 DATA = Data(max_length=8)
 
@@ -219,3 +219,35 @@ def test_prompts_without_room_are_all_listed_with_the_cause(tokenizer):
     assert "room for 2 (data.max_length 6 - 4)" in message
     kept = encode_prompts(LONG, tokenizer(), 2, frozenset({Cause.TOO_LONG}))
     assert [e.id for e in kept] == ["a"]
+
+
+HALF = "w1 \ud83d"
+ASKED = (Turn("user", "w1"),)
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        Example("a", HALF, target="w1"),
+        Example("a", "w1", target=HALF),
+        Example("a", "w1", target="w1", turns=(Turn("user", HALF),)),
+        Example("a", "w1", target="w1", turns=ASKED, tools=f'[{{"name": "{HALF}"}}]'),
+        Example(
+            "a",
+            "w1",
+            target="w1",
+            turns=ASKED,
+            answer=Turn("assistant", "w1", f'{{"thinking": "{HALF}"}}'),
+        ),
+    ],
+    ids=["prompt", "answer", "turn", "tools", "thoughts"],
+)
+def test_half_of_a_character_is_named(tokenizer, example):
+    made = tokenizer()
+    made.chat_template = (
+        "{{ tools }}{% for m in messages %}{{ m.thinking }} {{ m.content }}{% endfor %}"
+    )
+    with pytest.raises(DataError, match=r"\\ud83d"):
+        encode([example], made, Head.CAUSAL, DATA)
+    with pytest.raises(DataError, match=r"\\ud83d"):
+        lengths_of([example], made, Head.CAUSAL)

@@ -8,6 +8,7 @@ from lorakit.bases.tokenizer import load_tokenizer
 from lorakit.batches import IGNORE, encode, encode_prompts
 from lorakit.batches import special as special_module
 from lorakit.batches.special import SpecialTokens, ids_of_each
+from lorakit.errors import DataError
 from lorakit.models._base import Model
 from lorakit.tasks import Data, Example, Head, Turn
 
@@ -42,6 +43,21 @@ def test_without_special_tokens_nothing_changes(words, caplog):
     found = encode([Example(t, t, target=0) for t in texts], words, Head.CLASSIFICATION, DATA)
     assert [item.inputs["input_ids"] for item in found] == words(texts)["input_ids"]
     assert not caplog.records
+
+
+def test_a_private_character_in_a_chat_is_listed_with_its_place(gpt):
+    """And so are the other rows that are refused."""
+    gpt.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    turns = (Turn("user", f"good {chr(special_module.FIRST_MARK)}"),)
+    rows = [
+        Example("a", "good", target="bad", turns=turns, where="f:1"),
+        Example("b", "good \ud83d", target="bad", turns=(Turn("user", "good"),), where="f:2"),
+    ]
+    with pytest.raises(DataError) as end:
+        encode(rows, gpt, Head.CAUSAL, DATA)
+    assert "U+10F000" in str(end.value)
+    assert "f:1" in str(end.value)
+    assert "f:2" in str(end.value)
 
 
 @pytest.mark.parametrize("text", ["user: good</s>", "good</s></s>", "<s>user good</s>"])
