@@ -39,7 +39,7 @@ def render_chat(tokenizer: Tokenizer, messages: Messages, ask: bool, tools: Tool
     if type(tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template:
         return _render_by_own_code(tokenizer, messages, ask, tools)
     special = {name: _as_texts(value) for name, value in tokenizer.special_tokens_map.items()}
-    settings = {"template": tokenizer.get_chat_template(), "special": special}
+    settings = {"template": _template_of(tokenizer, tools), "special": special}
     request = {"settings": settings, "messages": messages, "ask": ask, "tools": tools}
     answer = _answer(json.dumps(request))
     if "error" in answer:
@@ -58,6 +58,18 @@ def _render_by_own_code(tokenizer: Tokenizer, messages: Messages, ask: bool, too
     except Exception as error:
         raise TemplateError(f"{type(error).__name__}: {error}") from None
     return str(text)
+
+
+def _template_of(tokenizer: Tokenizer, tools: Tools) -> str:
+    """A tokenizer may have several templates by name: `tool_use` is for chats with tools."""
+    try:
+        return tokenizer.get_chat_template(tools=tools)
+    except ValueError:
+        names = ", ".join(sorted(tokenizer.chat_template))
+        raise TemplateError(
+            f"of the tokenizer's templates ({names}) none is named default; give one with "
+            "model.chat_template=FILE.jinja"
+        ) from None
 
 
 def _as_texts(value: Any) -> list[str] | str:

@@ -202,3 +202,25 @@ def test_a_prompt_without_room_names_what_the_template_writes(chatty):
     message = str(caught.value)
     assert f"the chat template writes {asked.length - 2} of the prompt's tokens" in message
     assert "<im> system w40 w41 <end>" in message
+
+
+TOOLS = '[{"type": "function", "function": {"name": "w9"}}]'
+WITH_TOOLS = "{% for t in tools %}{{ t.function.name + ' ' }}{% endfor %}" + CHATML
+
+
+@pytest.mark.parametrize("tools", ["", TOOLS])
+def test_a_template_for_tools_writes_chats_with_tools(chatty, tools):
+    tokenizer = chatty(CHATML)
+    tokenizer.chat_template = {"default": CHATML, "tool_use": WITH_TOOLS}
+    example = Example("a", "w1", target="w6", turns=TWO[:1], tools=tools)
+    (asked,) = encode_prompts([example], tokenizer, 64)
+    first = tokenizer.convert_ids_to_tokens(asked.inputs["input_ids"])[0]
+    assert first == ("w9" if tools else "<im>")
+    assert trained_words(tokenizer, example) == ["w6", "<end>"]
+
+
+def test_templates_of_which_none_is_the_default_are_one_error(chatty):
+    tokenizer = chatty(CHATML)
+    tokenizer.chat_template = {"rag": CHATML, "tool_use": CHATML}
+    with pytest.raises(DataError, match=r"rag, tool_use.*model\.chat_template=FILE"):
+        trained_words(tokenizer, Example("a", "w1", target="w6", turns=TWO[:1]))
