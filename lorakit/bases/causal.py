@@ -19,7 +19,9 @@ def refuse_not_causal(model: nn.Module, name: str) -> None:
     Encoders have a causal class too, but attend in both directions in it: the loss falls, and the
     model cannot generate anything. Two rows that differ in the last token are compared.
     """
-    ids = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 9]])
+    # A quantized model is on the GPU already.
+    device = next(model.parameters()).device
+    ids = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 9]], device=device)
     try:
         logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     except Exception as error:  # a forward pass may raise anything if settings do not fit together

@@ -6,6 +6,7 @@ command allows it (`lorakit.models.trust_remote_code`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,7 @@ def load(spec: Model, head: str, labels: Sequence[str] = (), fast: Fast = "auto"
     refuse_other_shape(config, spec)
     refuse_unfit(config, spec)
     model, report = _load_weights(config, spec, head)
+    refuse_unfit(config, spec)  # again: the files of a base of the hub may be on this machine now
     newly_initialised = newly_initialised_of(model, report, spec, head)
     refuse_not_finite(model, spec)
     if head == "causal":
@@ -135,4 +137,9 @@ def _quantization_arguments(spec: Model, head: str, config: PretrainedConfig) ->
     shapes = build_on_meta(model_class(head), config)
     new = newly_initialised_by_architecture(shapes, config, read_config(spec))
     plain = new | held_head(shapes, head)  # what is trained must not be packed
-    return {"quantization_config": quantization(spec.quantize, DTYPES[spec.dtype], plain, shapes)}
+    chosen = quantization(spec.quantize, DTYPES[spec.dtype], plain, shapes)
+    found: dict[str, Any] = {"quantization_config": chosen}
+    if os.environ.get("LORAKIT_CPU") == "1":
+        # otherwise transformers puts a quantized model on the GPU, if there is one
+        found["device_map"] = {"": "cpu"}
+    return found

@@ -10,7 +10,13 @@ from torch import nn
 
 from lorakit.bases.base import DTYPES, Base
 from lorakit.bases.complete import newly_initialised_of
-from lorakit.bases.config import config_of_shape, configure, read_config, roles_of
+from lorakit.bases.config import (
+    config_of_shape,
+    configure,
+    read_config,
+    refuse_other_shape,
+    roles_of,
+)
 from lorakit.bases.dry_load import report_from_headers
 from lorakit.bases.heads import (
     build_on_meta,
@@ -32,6 +38,7 @@ def outline(spec: Model, head: str, labels: Sequence[str] = ()) -> Base:
     """
     stored = read_config(spec, or_shape=True)
     config = configure(copy.deepcopy(stored), spec, head, labels)
+    refuse_other_shape(config, spec)
     refuse_unfit(config, spec)
     # the configuration asks for the dtype of the files, not for the recipe's
     model = build_on_meta(model_class(head), config).to(DTYPES[spec.dtype])

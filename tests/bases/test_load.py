@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from lorakit.bases import load as load_module
+from lorakit.bases.causal import refuse_not_causal
 from lorakit.bases.config import read_config, roles_of
 from lorakit.bases.files import location
 from lorakit.bases.load import load
@@ -171,9 +174,25 @@ def test_a_setting_that_only_the_family_knows(checkpoint):
 def test_the_shape_that_the_recipe_expects(checkpoint):
     folder, _ = checkpoint("roberta")
     right = {"model_type": "roberta", "hidden_size": 32}
-    assert load(_spec(folder, shape=right), "classification", LABELS)
-    with pytest.raises(ModelError, match=r"hidden_size.* 32.* 768"):
-        load(_spec(folder, shape=right | {"hidden_size": 768}), "classification", LABELS)
+    for read in (load, outline):
+        assert read(_spec(folder, shape=right), "classification", LABELS)
+        with pytest.raises(ModelError, match=r"hidden_size.* 32.* 768"):
+            read(_spec(folder, shape=right | {"hidden_size": 768}), "classification", LABELS)
+
+
+def test_what_a_download_brings_is_refused_too(checkpoint, monkeypatch):
+    """The weights of a base of the hub come with the first load, and an adapter beside them."""
+    folder, _ = checkpoint("roberta")
+    real = load_module._load_weights
+
+    def downloaded(*arguments: Any) -> Any:
+        found = real(*arguments)
+        (folder / "adapter_config.json").write_text("{}")
+        return found
+
+    monkeypatch.setattr(load_module, "_load_weights", downloaded)
+    with pytest.raises(ModelError, match=r"adapter_config\.json"):
+        load(_spec(folder), "classification", LABELS)
 
 
 def test_a_tokenizer_of_another_model(checkpoint):
@@ -226,3 +245,19 @@ def test_an_architecture_that_no_family_knows(tiny):
     from transformers import AutoConfig
 
     assert roles_of(AutoConfig.for_model("albert")) == {}
+
+
+def test_the_probe_of_a_causal_model_is_on_its_device():
+    """A quantized model is on a GPU already, for which the meta device stands."""
+
+    class Decoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1, device="meta"))
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+            assert input_ids.is_meta
+            assert attention_mask.is_meta
+            return SimpleNamespace(logits=torch.ones(2, 4, 3))
+
+    refuse_not_causal(Decoder(), "m")

@@ -149,6 +149,15 @@ def test_what_cannot_be_quantized(folder, monkeypatch):
         load(Model(name=folder(), quantize="nf4"), "causal")
 
 
+def test_on_a_machine_with_a_gpu_it_stays_on_the_cpu_where_that_was_asked(folder, monkeypatch):
+    """The meta device stands for the GPU on which transformers would put it."""
+    quantizer = "transformers.quantizers.quantizer_bnb_4bit.Bnb4BitHfQuantizer"
+    monkeypatch.setattr(f"{quantizer}.update_device_map", lambda _, given: given or {"": "meta"})
+    monkeypatch.setenv("LORAKIT_CPU", "1")
+    base = load(Model(name=folder(), quantize="nf4"), "causal")
+    assert {p.device.type for p in base.model.parameters()} == {"cpu"}
+
+
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
 @torch.no_grad()
 def test_several_adapters_on_a_quantized_base(folder, tiny, about, tmp_path, kind):
