@@ -47,7 +47,7 @@ class ResumeState(Config):
 def made_with() -> dict[str, str]:
     """What decides the last bits of a number: versions, device, threads, strategy."""
     device = platform.machine()
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and os.environ.get("LORAKIT_CPU") != "1":
         device = torch.cuda.get_device_name()
     return {
         "python": platform.python_version(),

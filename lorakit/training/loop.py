@@ -117,7 +117,7 @@ def _prepare(
     if setup.packed is not None:
         refuse_leaks(attachment.model, setup.pad_id)
     if setup.sees and not (checkpoints and checkpoints.start):
-        attachment.see(batches_to_see(setup, attachment, accelerator.device))
+        attachment.see(batches_to_see(setup, attachment, accelerator.device, plan.shares.micro))
     lean = _is_lean(attachment.model, setup, accelerator)
     optimizer = build_optimizer(
         attachment.trained(), settings, attachment.method.rate_of, attachment
@@ -234,7 +234,7 @@ class Loop:
             "epoch": self.plan.epoch(self.progress.step),
             "tokens_per_second": clock.rate(),
             "seconds": clock.training,
-            "memory_mib": peak_mib(),
+            "memory_mib": peak_mib(self.exchange.accelerator.device),
         }
         if outcome.skipped is not None:
             return StepSkipped(why=outcome.skipped, examples=ids, **place)

@@ -9,9 +9,9 @@ import sys
 import torch
 
 
-def peak_mib() -> float:
-    """The peak memory of the GPU, or without one of this process, in MiB."""
-    if torch.cuda.is_available():
+def peak_mib(device: torch.device) -> float:
+    """The peak memory of a run's GPU, or of this process where it runs on the CPU, in MiB."""
+    if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     import resource
 

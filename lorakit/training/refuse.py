@@ -56,8 +56,8 @@ def refuse_dead(
     What starts without a gradient (`shared_starts_still`) is left to `Still`.
     """
     late = _late_parts(attachment)
-    found = {id(p): gradient(p) for p in attachment.trained().values()}
-    alive = {key for key, grad in found.items() if grad is not None and bool(grad.any())}
+    # One gradient at a time: under FSDP2 each is put together from its parts.
+    alive = {id(p) for p in attachment.trained().values() if _is_alive(gradient(p))}
     dead = [
         name
         for name, part in _parts(attachment).items()
@@ -65,6 +65,10 @@ def refuse_dead(
     ]
     if dead:
         raise _without_gradient(dead, 1)
+
+
+def _is_alive(gradient: Tensor | None) -> bool:
+    return gradient is not None and bool(gradient.any())
 
 
 def _without_gradient(dead: Sequence[str], steps: int) -> TrainingError:
@@ -172,7 +176,7 @@ class Still:
 
 
 def _has_gradient(part: Mapping[str, nn.Parameter]) -> bool:
-    return any(p.grad is not None and bool(p.grad.any()) for p in part.values())
+    return any(_is_alive(p.grad) for p in part.values())
 
 
 def _largest(p: nn.Parameter) -> tuple[Tensor, int, Tensor]:

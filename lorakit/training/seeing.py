@@ -17,9 +17,10 @@ from lorakit.training.setup import Setup
 
 
 def batches_to_see(
-    setup: Setup, attachment: Attachment, device: torch.device
+    setup: Setup, attachment: Attachment, device: torch.device, micro: int
 ) -> Iterator[list[Callable[[], Tensor]]]:
-    """The losses of the run's first global batches, without dropout: a call for each micro batch.
+    """The losses of the run's first global batches, without dropout: a call for each micro batch
+    of `micro` examples.
 
     Every process sees all of them, so that all begin with the same numbers. Each call returns the
     sum of the micro batch's losses over what the global batch holds.
@@ -34,8 +35,7 @@ def batches_to_see(
         for chosen in islice(batches_from(setup, 0), wanted):
             examples = [setup.examples[i] for i in chosen]
             divisor = sum(example.trained for example in examples)
-            size = setup.train.micro_batch_size or len(examples)
-            parts = [examples[start : start + size] for start in range(0, len(examples), size)]
+            parts = [examples[start : start + micro] for start in range(0, len(examples), micro)]
             yield [partial(_loss, setup, attachment, device, part, divisor) for part in parts]
     finally:
         model.train(was_training)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import math
 import warnings
+import weakref
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,7 +26,7 @@ from lorakit.methods.reparam.lora import LoRA
 from lorakit.recipe.evaluate import Evaluate
 from lorakit.recipe.train import Train
 from lorakit.tasks import Head
-from lorakit.training import loop
+from lorakit.training import loop, seeing
 from lorakit.training.loop import recompute_activations, train
 from lorakit.training.plan import Shares, TrainingPlan
 from lorakit.training.refuse import refuse_dead
@@ -653,6 +655,39 @@ def test_no_delta_of_a_tiny_model_is_dead(tiny, head):
     attachment.deltas[attachment.sites[0].name].A.grad = None
     with pytest.raises(TrainingError, match=attachment.sites[0].name.split("[")[0]):
         refuse_dead(attachment)
+
+
+def test_gradients_are_looked_at_one_at_a_time(tiny):
+    """Under FSDP2 each is put together from the parts of all processes."""
+    model = tiny("bert")
+    attachment = attach(LoRA(), model)
+    held: list[weakref.ref] = []
+
+    def gradient(parameter):
+        assert all(one() is None for one in held)
+        found = torch.ones_like(parameter)
+        held.append(weakref.ref(found))
+        return found
+
+    refuse_dead(attachment, gradient)
+    assert len(held) == len(attachment.trained())
+
+
+def test_what_a_method_sees_is_as_large_as_a_micro_batch_of_a_process(run, monkeypatch):
+    """Of a global batch of 8 on two processes: 4 examples at a time."""
+    shares = Shares(processes=2, micro=4, accumulation=1)
+    plan_of = loop.plan_of
+    monkeypatch.setattr(loop, "plan_of", lambda *asked: replace(plan_of(*asked), shares=shares))
+    sizes = []
+
+    def loss_sum(_model, batch, *_others, **_named):
+        sizes.append(len(batch["labels"]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(seeing, "loss_sum", loss_sum)
+    with pytest.raises(KeyboardInterrupt):
+        run(method=LoRA(init={"name": "lora_ga", "batches": 1}))
+    assert sizes == [4]
 
 
 def test_a_dead_part_that_deltas_share_is_named(tiny):

@@ -55,4 +55,11 @@ def test_elsewhere_it_does_nothing():
 
 
 def test_the_peak_is_in_mib():
-    assert 50 < peak_mib() < 2**20
+    assert 50 < peak_mib(CPU) < 2**20
+
+
+def test_the_peak_of_a_run_on_the_cpu_is_that_of_the_process(monkeypatch):
+    """Also where there is a GPU that the run does not use."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 0)
+    assert peak_mib(CPU) > 50
