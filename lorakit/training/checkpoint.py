@@ -127,7 +127,7 @@ def save(
     """Write a checkpoint into `folder`, and remove all but the newest `keep`; returns its path.
 
     tensors: file name -> tensors. InputError: the disk is full, or there is no permission; the
-    checkpoints that are there stay as they are. ValueError: a tensor of a dtype that `read` refuses.
+    checkpoints that are there stay as they are. ValueError: `read` would refuse a tensor's dtype.
     """
     for name, values in tensors.items():
         _refuse_dtypes(name, values)

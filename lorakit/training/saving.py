@@ -190,10 +190,7 @@ class Keeper:
         progress = self.progress
         named = self.attachment.trained()
         trained = self._trained()
-        tensors = {
-            TRAINED: trained,
-            OPTIMIZER: optimizer_tensors(self.optimizer, named, self.rule),
-        }
+        tensors = {TRAINED: trained, OPTIMIZER: optimizer_tensors(self.optimizer, named, self.rule)}
         if self.averages is not None and self.averages.moving:
             tensors[AVERAGE] = self.averages.tensors()
         if memory := self.attachment.memory():
