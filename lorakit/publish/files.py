@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from lorakit.errors import InputError
+from lorakit.runs.source import READ_FROM_HUB
 
-UPLOADED = (".json", ".safetensors", ".md", ".jinja", ".txt", ".model", ".gguf")
+UPLOADED = (*READ_FROM_HUB, ".md", ".gguf")
 """Endings of the files of a model: nothing that runs code when it is loaded."""
 NAMES = ("Modelfile", "LICENSE", ".gitattributes")
 

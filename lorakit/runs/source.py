@@ -43,8 +43,8 @@ HEAD_OF_PEFT = {
     "CAUSAL_LM": "causal",
 }
 WITH_LABELS = frozenset(head.value for head in LABELLED)
-HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
-"""Patterns of the files that are downloaded: nothing that is executed when it is loaded."""
+READ_FROM_HUB = (".json", ".safetensors", ".jinja", ".txt", ".model")
+"""Endings of the files that are downloaded: nothing that is executed when it is loaded."""
 
 
 @dataclass(frozen=True)
@@ -364,7 +364,8 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+        patterns = [f"*{ending}" for ending in READ_FROM_HUB]
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:
         # httpx's, huggingface_hub's and OSError: all mean that it is not available now
         why = (str(error).splitlines() or [type(error).__name__])[0]

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.utils import filter_repo_objects
 
+from lorakit.publish.files import files_of
+from lorakit.runs.pointer import Pointer
+from lorakit.runs.source import open_source
 from tests.hub import TOKEN, Repository, stand_in
 
 
@@ -61,6 +67,20 @@ def test_a_dry_run_lists_the_files_and_needs_no_network(lorakit_cli, adapter):
     assert (done.json["private"], done.json["commit"]) == (True, None)
 
 
+def test_all_that_is_pushed_is_read_from_the_hub_except_the_card(adapter, tmp_path, monkeypatch):
+    pushed = [file.path for file in files_of(adapter)]
+    assert "chat_template.jinja" in pushed
+
+    def download(name, allow_patterns):
+        for file in filter_repo_objects(pushed, allow_patterns=allow_patterns):
+            shutil.copy(adapter / file, tmp_path)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert open_source(Pointer("me/mine")).adapter.about is not None
+    assert {path.name for path in tmp_path.iterdir()} == {*pushed} - {"README.md"}
+
+
 def test_offline_nothing_is_tried(lorakit_cli, adapter, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     done = lorakit_cli("push", adapter, "--to", "me/mine")
@@ -76,8 +96,6 @@ def test_a_name_that_is_none_is_refused(lorakit_cli, adapter, name):
 
 
 def test_a_file_of_another_kind_is_not_uploaded(lorakit_cli, adapter, tmp_path):
-    import shutil
-
     folder = tmp_path / "copy"
     shutil.copytree(adapter, folder)
     (folder / "training_args.bin").write_bytes(b"pickle")
