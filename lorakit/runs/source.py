@@ -9,9 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from lorakit.adapters.attach import attach_adapter
 from lorakit.adapters.bits import BITS_FILE
 from lorakit.adapters.files import CONFIG_FILE, PLAIN_FILE, AdapterFile, read_adapter
+from lorakit.adapters.native import plain_names
+from lorakit.adapters.peft_tensors import parameter_name
 from lorakit.adapters.tokenizer_digest import refuse_other_tokenizer
 from lorakit.bases.base import Base
 from lorakit.bases.config import read_config, refuse_two_parts
@@ -254,8 +258,7 @@ def _head_of(adapter: AdapterFile | None, base: Model) -> tuple[tuple[str, ...],
         if _peft_config(adapter).get("task_type") == "CAUSAL_LM":
             return (), None
         # PEFT's files name no labels: the head's last layer, the narrowest, has a row for each
-        saved = [t for name, t in adapter.tensors.items() if ".lora_" not in name and t.ndim == 2]
-        rows = [tensor.shape[0] for tensor in saved]
+        rows = [len(tensor) for tensor in _saved_weights(adapter) if tensor.ndim == 2]
     try:
         config = read_config(base)
     except ModelError:  # raised again where the base is loaded
@@ -265,6 +268,16 @@ def _head_of(adapter: AdapterFile | None, base: Model) -> tuple[tuple[str, ...],
     if adapter is not None and len(names) != outputs:
         names = ()
     return names, outputs
+
+
+def _saved_weights(adapter: AdapterFile) -> list[Tensor]:
+    """The weights of the layers that PEFT saved as they are, such as a head's."""
+    saved = plain_names(adapter.tensors)
+    return [
+        tensor
+        for name, tensor in adapter.tensors.items()
+        if name.endswith(".weight") and parameter_name(name) in saved
+    ]
 
 
 def _peft_config(adapter: AdapterFile | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from lorakit.errors import AdapterError, InputError
 from lorakit.models import Model
@@ -155,6 +156,30 @@ def test_a_classifier_of_peft_merges_without_its_task(trained, tmp_path):
     assert source.labels == ["LABEL_0", "LABEL_1"]
     base, _ = load_source(source, Model(name="lorakit:tiny_encoder"))
     assert base.config.num_labels == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "ends"),
+    [
+        ("LORA", ["lora_A.weight", "lora_B.weight"]),
+        ("HIRA", ["hira_A", "hira_B"]),
+        ("LOHA", ["hada_w1_a", "hada_w1_b"]),
+        ("MISS", ["miss_block"]),
+    ],
+)
+def test_outputs_are_counted_in_the_head_alone(tmp_path, kind, ends):
+    from safetensors.torch import save_file
+
+    tensors = {f"encoder.query.{end}": torch.ones(2, 2) for end in ends}
+    tensors["embedding.token_adapter.trainable_tokens_delta"] = torch.ones(1, 32)
+    tensors |= {"classifier.weight": torch.ones(20, 32), "classifier.bias": torch.ones(20)}
+    named = {f"base_model.model.{name}": value for name, value in tensors.items()}
+    save_file(named, tmp_path / "adapter_model.safetensors")
+    config = {"peft_type": kind, "task_type": "SEQ_CLS", "r": 2}
+    config["base_model_name_or_path"] = "lorakit:tiny_encoder"
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    source = open_source(Pointer(str(tmp_path)))
+    assert (source.outputs, source.head, len(source.labels)) == (20, "classification", 20)
 
 
 @pytest.mark.parametrize(
