@@ -148,7 +148,7 @@ def load(
     with allow_remote_code(trust_remote_code):
         pointer = Pointer(str(path), base=base)
         source = open_source(pointer)
-        found, attachment = load_source(source, source.model(pointer), any_base)
+        found, attachment = load_source(source, source.model, any_base)
     if device is not None:
         found.to(device)
     found.model.eval()

@@ -121,9 +121,7 @@ def load_adapted(run: Pointer, sites: SiteFilter) -> AdaptedRun:
     """The run with its adapter on the base, in evaluation mode. Errors: as `load_changes`."""
     source, adapter, method = _opened(run)
     # the last layer of a fast encoder computes the first position only
-    base, attachment = load_source(
-        source, source.model(run), run.any_base, dequantize=True, fast="off"
-    )
+    base, attachment = load_source(source, source.model, run.any_base, dequantize=True, fast="off")
     assert attachment is not None
     base.model.eval()
     changed = attachment.sites or _changed_by_subset(base, attachment, run.path)
@@ -184,7 +182,7 @@ def _name_of(adapter: AdapterFile) -> str:
 
 
 def _load_base(source: Source, run: Pointer, needs_weights: bool) -> Base:
-    spec = source.model(run)
+    spec = source.model
     load_it = outline
     if needs_weights:
         load_it = load_dequantized if spec.quantize else load

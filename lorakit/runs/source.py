@@ -37,7 +37,7 @@ from lorakit.runs.labels import (
 )
 from lorakit.runs.pointer import Pointer
 from lorakit.runs.seeds import choose_seed
-from lorakit.runs.trained_for import read_trained_for, text_recipe, writes_text
+from lorakit.runs.trained_for import UNKNOWN_TASK, read_trained_for, text_recipe, writes_text
 from lorakit.tasks import LABELLED, Head
 
 HEAD_OF_PEFT = {
@@ -60,6 +60,9 @@ class Source:
     """How the model is prompted and scored; None where no task is known."""
     adapter: AdapterFile | None
     """None for a plain (merged) model."""
+    model: Model
+    """The base model to load, or the plain model: the recipe's, else as it was given or recorded,
+    with the overrides."""
     notebook: Path
     """Folder for results about the model: seedN/eval of a run, else NAME-eval next to it."""
     why: str = ""
@@ -107,13 +110,6 @@ class Source:
             return self.names
         return [f"LABEL_{i}" for i in range(self.outputs or 2)]
 
-    def model(self, pointer: Pointer) -> Model:
-        """The base model to load: the recipe's, else the one that is given or recorded."""
-        if self.recipe is not None:
-            return self.recipe.model
-        recorded = self.adapter.base if self.adapter else None
-        return Model(name=pointer.base or recorded or "")
-
 
 def open_source(pointer: Pointer, to_write: bool = False) -> Source:
     """Find out what `pointer.path` is, and read its recipe and its adapter. No weights are loaded.
@@ -133,11 +129,7 @@ def open_source(pointer: Pointer, to_write: bool = False) -> Source:
     if not folder.is_dir():
         folder = _from_hub(pointer.path)
     if any((folder / name).is_file() for name in (CONFIG_FILE, PLAIN_FILE, BITS_FILE)):
-        source = _open_adapter(pointer, folder, notebook)
-        if source.recipe is None and to_write and source.head == "causal":
-            recipe = text_recipe(source.model(pointer), pointer)
-            return replace(source, recipe=recipe, guessed=True)
-        return source
+        return _open_adapter(pointer, folder, notebook, to_write)
     if (folder / "config.json").is_file():
         return _open_model(pointer, folder, notebook, to_write)
     raise InputError(
@@ -162,24 +154,29 @@ def _open_run(pointer: Pointer, folder: Path) -> Source:
         recipe = recipe.model_copy(update={"model": spec})
     adapter = read_adapter(chosen / "adapter")
     seed = int(chosen.name.removeprefix("seed"))
-    source = Source(pointer.path, recipe, adapter, chosen / "eval", why, trained_seed=seed)
-    return _with_labels(source, recipe.model)
+    notebook = chosen / "eval"
+    source = Source(pointer.path, recipe, adapter, recipe.model, notebook, why, trained_seed=seed)
+    return _with_labels(source)
 
 
-def _open_adapter(pointer: Pointer, folder: Path, notebook: Path) -> Source:
+def _open_adapter(pointer: Pointer, folder: Path, notebook: Path, to_write: bool) -> Source:
     adapter = read_adapter(folder)
     model = _model_of(adapter, folder, pointer.base)
     recipe = _recipe_of(adapter, model, pointer)
-    base = recipe.model if recipe else Model(**model)
-    return _with_labels(Source(pointer.path, recipe, adapter, notebook), base)
+    # without a task, the overrides are checked all the same, and change the base
+    base = (recipe or compose(_parts(UNKNOWN_TASK, model), pointer.overrides)).model
+    source = _with_labels(Source(pointer.path, recipe, adapter, base, notebook))
+    if recipe is None and to_write and source.head == "causal":
+        return replace(source, recipe=text_recipe(Model(**model), pointer), guessed=True)
+    return source
 
 
 def _open_model(pointer: Pointer, folder: Path, notebook: Path, to_write: bool) -> Source:
     recipe, guessed = _recipe_of_model(pointer, folder, to_write)
-    source = Source(pointer.path, recipe, None, notebook, guessed=guessed)
+    source = Source(pointer.path, recipe, None, recipe.model, notebook, guessed=guessed)
     if recipe.task.head is Head.CAUSAL or not is_classifier(read_config(recipe.model)):
         return source
-    return _with_labels(source, recipe.model)
+    return _with_labels(source)
 
 
 def _recipe_of_model(pointer: Pointer, folder: Path, to_write: bool) -> tuple[Recipe, bool]:
@@ -204,9 +201,9 @@ def _recipe_of_model(pointer: Pointer, folder: Path, to_write: bool) -> tuple[Re
     )
 
 
-def _with_labels(source: Source, base: Model) -> Source:
+def _with_labels(source: Source) -> Source:
     """The source with the labels of the head's outputs, and with its task's in the same order."""
-    names, outputs = _head_of(source.adapter, base)
+    names, outputs = _head_of(source.adapter, source.model)
     recipe = source.recipe
     if recipe is not None:
         recipe = order_labels(recipe, names, source.path)

@@ -23,7 +23,9 @@ TRAINED_FOR = "trained_for"
 """The key of the report."""
 MOST_TOKENS = 4096
 """Longest prompt and answer of a model whose task is not known, if it takes that many."""
-NO_FILE = "no file: the model's task is not known"
+_NO_FILE = "no file: the model's task is not known"
+UNKNOWN_TASK = {"name": "text", "train": _NO_FILE, "validation": _NO_FILE}
+"""In the place of a task that is not known."""
 
 
 def trained_for(about: About | None) -> dict[str, Any] | None:
@@ -64,7 +66,7 @@ def text_recipe(model: Model, pointer: Pointer) -> Recipe:
     """The recipe that continues a prompt, or answers it as a chat if there is a chat template."""
     from lorakit.bases.config import read_config
 
-    task = {"name": "text", "train": NO_FILE, "validation": NO_FILE}
+    task = dict(UNKNOWN_TASK)
     if load_tokenizer(model).chat_template:
         task["messages"] = "messages"
     longest = setting(read_config(model), "max_position_embeddings") or MOST_TOKENS

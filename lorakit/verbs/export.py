@@ -153,7 +153,7 @@ def prepared(pointer: Pointer, plan: ExportPlan) -> ExportSubject:
     source = open_source(pointer)
     if source.adapter is None:
         raise AdapterError(f"{pointer.path} is a plain model: it has no adapter to export")
-    base, attachment = load_source(source, source.model(pointer), pointer.any_base)
+    base, attachment = load_source(source, source.model, pointer.any_base)
     assert attachment is not None
     method = attachment.method.name
     damped = None

@@ -104,7 +104,7 @@ def open_products(pointer: Pointer, examples: int, reader: str) -> OpenedAdapter
         raise AdapterError(
             f"{pointer.path} has a {source.head} head, and {reader} only has models that write text"
         )
-    base, attachment = load_source(source, source.model(pointer), pointer.any_base)
+    base, attachment = load_source(source, source.model, pointer.any_base)
     assert attachment is not None
     _refuse_beyond(pointer.path, attachment, reader)
     products = of_entire_modules(lora_products(attachment))

@@ -78,7 +78,7 @@ def _prepare(pointer: Pointer, source: Source, examples: int) -> tuple[Writer, M
     """
     if source.adapter is None:
         raise AdapterError(f"{pointer.path} is a plain model: it has no adapter to merge")
-    model = _in_float32(source.model(pointer))
+    model = _in_float32(source.model)
     by_file = shards(model, source.head, source.labels, source.adapter)
     if by_file is not None:
         writer = file_by_file(by_file, source, model, not pointer.any_base)

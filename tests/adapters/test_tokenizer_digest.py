@@ -86,11 +86,11 @@ def test_a_run_is_not_scored_with_another_tokenizer(lorakit_cli, base, tmp_path)
     assert done.code == 0, done.err
     (run,) = tmp_path.glob("quickstart-*")
     source = open_source(Pointer(str(run)))
-    assert load_source(source, source.model(Pointer(str(run))))[1] is not None
+    assert load_source(source, source.model)[1] is not None
     _change(base, _no_pre_tokenizer)
     with pytest.raises(AdapterError, match="--any-base"):
-        load_source(source, source.model(Pointer(str(run))))
-    assert load_source(source, source.model(Pointer(str(run))), any_base=True)[1] is not None
+        load_source(source, source.model)
+    assert load_source(source, source.model, any_base=True)[1] is not None
     refused = lorakit_cli("merge", run, "--to", tmp_path / "merged", "--examples", "0")
     assert refused.code == 2
     assert "tokenizer" in refused.err

@@ -77,7 +77,9 @@ def test_all_that_is_pushed_is_read_from_the_hub_except_the_card(adapter, tmp_pa
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    assert open_source(Pointer("me/mine")).adapter.about is not None
+    template = str(tmp_path / "chat_template.jinja")
+    assert open_source(Pointer("me/mine")).model.chat_template == template
+    assert open_source(Pointer("me/mine"), to_write=True).recipe.model.chat_template == template
     assert {path.name for path in tmp_path.iterdir()} == {*pushed} - {"README.md"}
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from lorakit.errors import AdapterError, InputError
+import lorakit
+from lorakit.adapters.files import read_adapter
+from lorakit.bases.load import load
+from lorakit.errors import AdapterError, InputError, RecipeError
 from lorakit.models import Model
 from lorakit.runs.lines import read_lines
 from lorakit.runs.pointer import Pointer
@@ -156,6 +160,32 @@ def test_a_classifier_of_peft_merges_without_its_task(trained, tmp_path):
     assert source.labels == ["LABEL_0", "LABEL_1"]
     base, _ = load_source(source, Model(name="lorakit:tiny_encoder"))
     assert base.config.num_labels == 2
+
+
+@pytest.fixture
+def without_task(tmp_path) -> Path:
+    """An adapter that was saved from a training loop of one's own."""
+    model = load(Model(name="lorakit:tiny_encoder"), "classification", ["no", "yes"]).model
+    return lorakit.save_adapter(lorakit.attach(model, train_also=["classifier"]), tmp_path / "own")
+
+
+def test_the_base_of_an_adapter_without_a_task_is_the_recorded_one(without_task, monkeypatch):
+    saved = read_adapter(without_task)
+    settings = {"hidden_dropout_prob": 0.25}
+    recorded = replace(saved.about, revision="c0ffee", model_config=settings)
+    adapter = replace(saved, about=recorded)
+    monkeypatch.setattr("lorakit.runs.source.read_adapter", lambda folder: adapter)
+    source = open_source(Pointer(str(without_task)))
+    assert source.recipe is None
+    assert source.model.revision == "c0ffee"
+    assert source.model.config == settings
+
+
+def test_an_override_changes_the_base_without_a_task(without_task):
+    source = open_source(Pointer(str(without_task), overrides=("model.dtype=bf16",)))
+    assert source.model.dtype == "bf16"
+    with pytest.raises(RecipeError, match="nonsense"):
+        open_source(Pointer(str(without_task), overrides=("nonsense.key=3",)))
 
 
 @pytest.mark.parametrize(

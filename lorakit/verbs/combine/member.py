@@ -90,7 +90,7 @@ def _open(pointer: Pointer) -> Member:
             f"{pointer.path} has new tokens ({', '.join(file.about.new_tokens[:3])}), whose rows "
             "are not a low-rank change; lorakit merge folds such an adapter into its base"
         )
-    model = source.model(pointer)
+    model = source.model
     base = _base_of(source, file, model)
     # shapes alone have no weights to compare; the bases are compared with each other later
     compare = base.tokenizer is not None and not pointer.any_base
