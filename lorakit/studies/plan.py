@@ -71,6 +71,8 @@ class Plan:
     """The axes in which runs differ. Keys that change together are one, named after the first."""
     left_out: tuple[str, ...] = ()
     """The plug-ins of `every` that this machine cannot run, each with the reason."""
+    overrides: tuple[str, ...] = ()
+    """Those of the command line, which every run has."""
 
     @property
     def chosen_axis(self) -> str | None:
@@ -167,7 +169,7 @@ def load_study(name_or_path: str, overrides: Sequence[str] = ()) -> Plan:
             mark = mark_of(("where", str(i)), marks)
             loader.note(f"{mark}: where: no run is at {json.dumps(where.at)}")
     loader.refuse_problems()
-    return Plan(name, path, study, cells, _axes(study), left_out)
+    return Plan(name, path, study, cells, _axes(study), left_out, tuple(overrides))
 
 
 def _with_every(study: Study) -> tuple[Study, tuple[str, ...]]:

@@ -61,6 +61,8 @@ class StudyResult(ResultFile):
     name: str
     file: str
     about: str = ""
+    overrides: tuple[str, ...] = Field(default=(), strict=False)
+    """Those of the command line, which every run has."""
     axes: tuple[str, ...] = Field(strict=False)
     cells: tuple[CellResult, ...] = Field(strict=False)
 

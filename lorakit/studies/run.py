@@ -117,6 +117,7 @@ def _result(plan: Plan, states: list[CellState]) -> StudyResult:
         name=plan.name,
         file=str(plan.path),
         about=plan.study.about,
+        overrides=plan.overrides,
         axes=plan.axes,
         cells=tuple(_cell_result(state) for state in states),
     )
@@ -182,7 +183,7 @@ def redraw(folder: Path) -> StudyResult:
     study = StudyResult.read(folder / "study.json")
     # the recorded study can always be drawn
     with contextlib.suppress(RecipeError):
-        study = look(load_study(study.file), folder.parent)
+        study = look(load_study(study.file, study.overrides), folder.parent)
     write_study(folder, study)
     write_page_of(folder, study)
     return study

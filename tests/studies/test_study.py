@@ -227,6 +227,15 @@ class TestTheVerb:
         plan.path.unlink()
         assert lorakit_cli("report", runs / "mine").code == 0, "without its file, as it stood"
 
+    def test_a_study_with_overrides_is_drawn_again_as_it_is(self, study, lorakit_cli):
+        plan, runs = study("recipes: quickstart\nset: {train.max_steps: 12}\nseeds: [0]\n")
+        given = ("train.learning_rate=3", "--runs", runs)
+        done = lorakit_cli("study", plan.path, *given, "--json")
+        assert done.json["cells"][0]["scores"] == {"0": {"validation": {"accuracy": 3.0}}}
+        again = lorakit_cli("report", runs / "mine", "--json")
+        assert again.json == done.json
+        assert StudyResult.read(runs / "mine" / "study.json").overrides == given[:1]
+
     def test_no_such_launcher(self, study, lorakit_cli):
         plan, runs = study(FOUR)
         done = lorakit_cli("study", plan.path, "--runs", runs, "--launcher", "slrum")
